@@ -1,0 +1,506 @@
+"""The typed caveats, links, and the vocabulary that reads them (spec, "Caveats").
+
+A caveat is a frozen value with one verb, `prohibits`: given an access and the verifier's own facts it says why not, or
+nothing. It cannot grant and it does no I/O. A link is all that one step of attenuation adds; every link must hold.
+
+What depends on the position in the chain (`from`, `to`, `n`, `depth`, `delegate_only`) is read here and judged in
+`captoken.lineage`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from captoken import constraints, names, patterns
+from captoken.access import Access
+from captoken.decision import Reason, spelled
+from captoken.encoding import EncodingError, decode_json, encode_json
+
+Domain = Literal["data", "tool", "all"]
+
+
+class Situation(msgspec.Struct, frozen=True):
+    """The verifier's own facts: what is judged against them cannot be stated by a token or a caller."""
+
+    now: int  # seconds since the epoch
+    leeway: int = 0  # seconds
+    audiences: frozenset[str] = frozenset()  # the verifier's own names that every `aud` so far has left
+    task: str = ""  # the token's task, as far as the root record and the links before this one say
+
+
+class Caveat(msgspec.Struct, frozen=True):
+    """One restriction, as the JSON `value` under `key`. Subclass it for a caveat of your own, with a namespaced `key`.
+
+    A subclass checks `value` in `__post_init__` (raise TypeError or ValueError) and says in `prohibits` why an access
+    is prohibited: a Reason, or a sentence, or None. Whatever it raises or otherwise returns prohibits. With a `domain`
+    of `data` or `tool` it is asked only about accesses of that domain. `covers` and `meet` make narrowing checks finer.
+    """
+
+    value: Any
+    key: ClassVar[str] = ""
+    domain: ClassVar[Domain] = "all"
+    asks_access: ClassVar[bool] = True  # False for what can be judged without an access
+
+    def prohibits(self, access: Access, situation: Situation) -> Reason | str | None:
+        """Why `access` is prohibited, or None."""
+        return f"{self.key} has no rule"
+
+    def covers(self, other: Caveat) -> bool:
+        """Does this permit all that `other`, of the same key, permits? Equality is always a right answer."""
+        return self == other
+
+    def meet(self, other: Caveat) -> Caveat | None:
+        """One caveat that permits what both permit, or None: then both are kept."""
+        return None
+
+
+# --- reading values --------------------------------------------------------------------------------------------------
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if type(value) is not list:
+        raise TypeError(f"{what} must be a list, not {type(value).__name__}")
+    return value
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise TypeError(f"{what} must be an object, not {type(value).__name__}")
+    return value
+
+
+def _said(value: dict[str, Any], what: str) -> dict[str, Any]:
+    if not value:
+        raise ValueError(f"{what} that is empty says nothing")
+    return value
+
+
+def _operation(value: Any) -> str:
+    return value if value == "*" and type(value) is str else names.name(value, "operation")
+
+
+def _column(value: Any) -> str:
+    return names.free_name(value, "column")
+
+
+def _integer(value: Any, what: str) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{what} must be an integer, not {type(value).__name__}")
+    return value
+
+
+# --- the caveats of version 1 ----------------------------------------------------------------------------------------
+
+
+class Tables(Caveat, frozen=True):
+    """The table matches one of the patterns."""
+
+    key = "tables"
+    domain = "data"
+
+    def __post_init__(self) -> None:
+        for pattern in _list(self.value, "tables"):
+            names.pattern(pattern, "table")
+
+    def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        table = access.table or ""
+        for pattern in self.value:
+            if pattern == table or pattern[-1] == "*" and patterns.matches(pattern, table):
+                return None
+        return Reason("table", f"table {table} is not among {spelled(self.value)}")
+
+
+class Operations(Caveat, frozen=True):
+    """The operation is one of these; `*` is any."""
+
+    key = "operations"
+    domain = "data"
+
+    def __post_init__(self) -> None:
+        for operation in _list(self.value, "operations"):
+            _operation(operation)
+
+    def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        if access.operation in self.value or "*" in self.value:
+            return None
+        return Reason("operation", f"operation {access.operation} is not among {spelled(self.value)}")
+
+
+class Allow(Caveat, frozen=True):
+    """The most specific pattern that matches the table lists the operation; no match prohibits."""
+
+    key = "allow"
+    domain = "data"
+
+    def __post_init__(self) -> None:
+        for pattern, operations in _object(self.value, "allow").items():
+            names.pattern(pattern, "table")
+            for operation in _list(operations, "operations"):
+                _operation(operation)
+
+    def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        operations = patterns.decided(self.value, access.table or "", ())
+        if access.operation in operations or "*" in operations:
+            return None
+        if not operations:
+            return Reason("table", f"no operation is allowed on table {access.table}")
+        return Reason("operation", f"operation {access.operation} on table {access.table} is not among {spelled(operations)}")
+
+
+class Columns(Caveat, frozen=True):
+    """The most specific pattern that matches the table lists all columns that the access states; no match says nothing.
+
+    On a matching table the access must state its columns, also where `*` lets any pass.
+    """
+
+    key = "columns"
+    domain = "data"
+
+    def __post_init__(self) -> None:
+        for pattern, columns in _said(_object(self.value, "columns"), "columns").items():
+            names.pattern(pattern, "table")
+            for column in _list(columns, "columns"):
+                _column(column)
+
+    def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        columns = patterns.decided(self.value, access.table or "", None)
+        if columns is None:
+            return None
+        if access.columns is None:
+            return Reason("column", f"columns of table {access.table} are restricted, and the access does not state its columns")
+        if "*" in columns:
+            return None
+        excess = [column for column in access.columns if column not in columns]
+        if excess:
+            return Reason("column", f"columns {spelled(excess)} of table {access.table} are not among {spelled(columns)}")
+        return None
+
+
+Argument: TypeAlias = "tuple[constraints.Constraint, bool]"  # what its value satisfies, and whether it may be absent
+
+
+def _arguments(value: Any) -> dict[str, Argument]:
+    made = {}
+    for argument, constraint in _object(value, "arguments").items():
+        names.free_name(argument, "argument")
+        stated = dict(_object(constraint, "a constraint"))
+        optional = stated.pop("optional", None)
+        if optional is not None and optional is not True:
+            raise ValueError('"optional" is true or left out')
+        made[argument] = (constraints.read(stated), optional is True)
+    return made
+
+
+class Tools(Caveat, frozen=True):
+    """The most specific pattern that matches the tool is satisfied; no match prohibits.
+
+    `{}` leaves the arguments free. Otherwise a closed world: arguments that are not named are absent, the named ones
+    are present (or `"optional": true`) and satisfied. Presence is asked because a server has defaults of its own.
+    """
+
+    value: Any
+    rules: Any = None  # pattern -> argument -> (constraint, optional)
+    key = "tools"
+    domain = "tool"
+
+    def __post_init__(self) -> None:
+        rules = {}
+        for pattern, arguments in _object(self.value, "tools").items():
+            rules[names.pattern(pattern, "tool")] = _arguments(arguments)
+        force_setattr(self, "rules", rules)
+
+    def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        rule: dict[str, Argument] | None = patterns.decided(self.rules, access.tool or "", None)
+        if rule is None:
+            return Reason("tool", f"tool {access.tool} is not among {spelled(sorted(self.rules))}")
+        return call_prohibited(rule, access) if rule else None
+
+
+def call_prohibited(rule: Mapping[str, Argument], access: Access) -> Reason | None:
+    """Why the arguments of `access` do not satisfy a closed world of arguments, or None."""
+    stated = access.arguments or {}
+    for argument in stated:
+        if argument not in rule:
+            return Reason("argument", f"argument {argument} of tool {access.tool} is not among {spelled(sorted(rule))}")
+    for argument, (constraint, optional) in rule.items():
+        if argument in stated:
+            if not constraint.accepts(stated[argument]):
+                return Reason(
+                    "argument", f"argument {argument} of tool {access.tool} does not satisfy {spelled(constraint.json())}"
+                )
+        elif not optional:
+            return Reason("argument", f"argument {argument} of tool {access.tool} must be present")
+    return None
+
+
+class Where(Caveat, frozen=True):
+    """Each attribute is stated and satisfies its constraint."""
+
+    value: Any
+    rules: Any = None  # attribute -> constraint
+    key = "where"
+
+    def __post_init__(self) -> None:
+        rules = {}
+        for attribute, constraint in _said(_object(self.value, "where"), "where").items():
+            rules[names.free_name(attribute, "attribute")] = constraints.read(constraint)
+        force_setattr(self, "rules", rules)
+
+    def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        for attribute, constraint in self.rules.items():
+            reason = attribute_prohibited(attribute, constraint, access)
+            if reason is not None:
+                return reason
+        return None
+
+
+def attribute_prohibited(attribute: str, constraint: constraints.Constraint, access: Access) -> Reason | None:
+    if attribute not in access.attributes:
+        return Reason("attribute", f"attribute {attribute} is asked about and not stated")
+    if not constraint.accepts(access.attributes[attribute]):
+        return Reason("attribute", f"attribute {attribute} does not satisfy {spelled(constraint.json())}")
+    return None
+
+
+def moment(seconds: int) -> str:
+    """A time for people; far-off ones stay numbers."""
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
+
+
+class Expires(Caveat, frozen=True):
+    """now < exp + leeway: at the second of `exp` the token has expired."""
+
+    key = "exp"
+    asks_access = False
+
+    def __post_init__(self) -> None:
+        _integer(self.value, "exp")
+
+    def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        if situation.now < self.value + situation.leeway:
+            return None
+        return Reason("expired", f"expired at {moment(self.value)}")
+
+
+class NotBefore(Caveat, frozen=True):
+    """now >= nbf - leeway."""
+
+    key = "nbf"
+    asks_access = False
+
+    def __post_init__(self) -> None:
+        _integer(self.value, "nbf")
+
+    def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        if situation.now >= self.value - situation.leeway:
+            return None
+        return Reason("not_yet_valid", f"not valid before {moment(self.value)}")
+
+
+class Audience(Caveat, frozen=True):
+    """One of the verifier's own audiences is in every `aud` of the token: of those the links before have left, one is here."""
+
+    key = "aud"
+    asks_access = False
+
+    def __post_init__(self) -> None:
+        for audience in _list(self.value, "aud"):
+            names.name(audience, "audience")
+
+    def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        if not situation.audiences.isdisjoint(self.value):
+            return None
+        return Reason("wrong_audience", f"addressed to {spelled(self.value)}")
+
+
+class Task(Caveat, frozen=True):
+    """The token's task is this one or below it: all of them lie on one path."""
+
+    key = "task"
+    asks_access = False
+
+    def __post_init__(self) -> None:
+        names.task(self.value)
+
+    def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        if names.at_or_below(situation.task, self.value) or names.at_or_below(self.value, situation.task):
+            return None
+        return Reason("task", f"task {self.value} is not on one path with task {situation.task}")
+
+
+def settled(situation: Situation, link: Link) -> Situation:
+    """The facts for the links after `link`: what its `aud` and `task` leave (spec, "Audience and task")."""
+    audiences, task = situation.audiences, situation.task
+    for caveat in link.caveats:
+        if caveat.key == "aud":
+            audiences = audiences.intersection(caveat.value)
+        elif caveat.key == "task":
+            task = max(task, caveat.value, key=len)
+    if audiences is situation.audiences and task is situation.task:
+        return situation
+    return Situation(situation.now, situation.leeway, audiences, task)
+
+
+def judged(caveat: Caveat, access: Any, situation: Situation) -> Reason | None:
+    """What `caveat` says, made safe: a checker that raises, or returns what is no answer, prohibits (spec, "Caveats")."""
+    try:
+        said: Any = caveat.prohibits(access, situation)
+    except Exception as error:  # fail closed, and say no more than its type: its text may hold anything
+        return Reason("attribute", f"{caveat.key} could not be judged: {type(error).__name__}")
+    if said is None or type(said) is Reason:
+        return said  # type: ignore[no-any-return]
+    return Reason("attribute", said if type(said) is str else f"{caveat.key} could not be judged")
+
+
+# --- links -----------------------------------------------------------------------------------------------------------
+
+
+class Link(msgspec.Struct, frozen=True):
+    """What one step of attenuation adds, decoded: caveats about accesses by key, and what depends on the position."""
+
+    caveats: tuple[Caveat, ...]
+    sender: str | None = None  # `from`; with `receiver`, `to`, a delegation
+    receiver: str | None = None
+    depth: int | None = None
+    delegate_only: bool = False
+
+
+class BadLink(msgspec.Struct, frozen=True):
+    """A link that prohibits everything: unreadable, or opaque because of a key that is not known here."""
+
+    code: str  # unreadable_link or unknown_caveat
+    text: str
+    sender: str | None = None  # who it says it delegates, where that can be read: for those who hold and show the token
+    receiver: str | None = None
+
+
+_is_nonce = re.compile(r"[A-Za-z0-9_-]{11}").fullmatch
+_POSITION = frozenset(("from", "to", "n", "depth", "delegate_only"))
+_BUILT_IN: tuple[type[Caveat], ...] = (
+    Tables, Operations, Allow, Columns, Tools, Where, Expires, NotBefore, Audience, Task,
+)  # fmt: skip
+
+
+class Vocabulary:
+    """The caveats that an issuer, a holder or a verifier knows: those of version 1, and own ones given as classes.
+
+    Immutable; passed as a value to `Issuer`, `Token.parse` and `Verifier`. Raises TypeError or ValueError for a class
+    that is no Caveat, or whose `key` is not namespaced or is taken.
+    """
+
+    __slots__ = ("kinds", "known")
+
+    kinds: Mapping[str, type[Caveat]]
+    known: frozenset[str]
+
+    def __init__(self, *own: type[Caveat]) -> None:
+        kinds = {kind.key: kind for kind in _BUILT_IN}
+        for kind in own:
+            if not (isinstance(kind, type) and issubclass(kind, Caveat)):
+                raise TypeError(f"{kind!r} is not a class of Caveat")
+            if names.namespaced(kind.key, "key") in kinds:
+                raise ValueError(f"two caveats with the key {kind.key}")
+            if kind.domain not in ("data", "tool", "all"):
+                raise ValueError(f"{kind.key} has the domain {names.shown(kind.domain)}: data, tool or all")
+            kinds[kind.key] = kind
+        object.__setattr__(self, "kinds", MappingProxyType(kinds))
+        object.__setattr__(self, "known", _POSITION | kinds.keys())
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a Vocabulary is immutable")
+
+    def __repr__(self) -> str:
+        return f"<Vocabulary {', '.join(sorted(set(self.kinds) - set(V1.kinds))) or 'of version 1'}>"
+
+
+V1 = Vocabulary()
+
+
+def _delegation(stated: dict[str, Any]) -> tuple[str, str]:
+    if not ("from" in stated and "to" in stated and "n" in stated):
+        raise ValueError("from, to and n come together")
+    if type(stated["n"]) is not str or _is_nonce(stated["n"]) is None:
+        raise ValueError("n must be 11 characters of base64url")
+    return names.name(stated["from"], "from"), names.name(stated["to"], "to")
+
+
+def _link(stated: dict[str, Any], vocabulary: Vocabulary) -> Link:
+    """The link that a JSON object states. Raises TypeError or ValueError, or whatever a caveat of an embedder raises."""
+    sender = receiver = depth = None
+    delegate_only = False
+    caveats = []
+    kinds = vocabulary.kinds
+    for key, value in stated.items():
+        kind = kinds.get(key)
+        if kind is not None:
+            caveats.append(kind(value))
+        elif key == "depth":
+            depth = _integer(value, "depth")
+            if depth < 0:
+                raise ValueError("depth must not be negative")
+        elif key == "delegate_only":
+            if value is not True:
+                raise ValueError("delegate_only is true or left out")
+            delegate_only = True
+        elif receiver is None:  # from, to or n: the three come together
+            sender, receiver = _delegation(stated)
+    return Link(tuple(caveats), sender, receiver, depth, delegate_only)
+
+
+def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
+    """The link that `body` spells, or why it prohibits everything. Never raises (spec, "Links")."""
+    try:
+        stated = decode_json(body)
+    except EncodingError as error:
+        return BadLink("unreadable_link", str(error))
+    sender, receiver = None, None
+    try:
+        if stated.keys() <= vocabulary.known:
+            if stated:
+                return _link(stated, vocabulary)
+            return BadLink("unreadable_link", "a link that says nothing")
+        code, text = "unknown_caveat", f"unknown here: {spelled(sorted(stated.keys() - vocabulary.known))}"
+    except Exception as error:  # a value that is not one: ours raise TypeError and ValueError, an embedder's anything
+        code, text = "unreadable_link", str(error) if type(error) in (TypeError, ValueError) else type(error).__name__
+    if {"from", "to", "n"} <= stated.keys():
+        try:
+            sender, receiver = _delegation(stated)
+        except (TypeError, ValueError):
+            sender = receiver = None
+    return BadLink(code, text, sender, receiver)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _tidy(given: Any) -> Any:
+    """A JSON copy with its lists sorted and without repetition: in version 1 every list is a set."""
+    if isinstance(given, Mapping):
+        return {key: _tidy(value) for key, value in given.items()}
+    if isinstance(given, (list, tuple, set, frozenset)):
+        items = dict.fromkeys((type(item).__name__, item) for item in given)
+        return [item for _, item in sorted(items)]
+    return given
+
+
+def write(key: str, given: Any, vocabulary: Vocabulary) -> Caveat:
+    """The caveat that `given` asks for, tidied and checked as writers must. Raises TypeError or ValueError."""
+    kind = vocabulary.kinds[key]
+    if kind in _BUILT_IN:
+        value = _tidy(given)
+    else:
+        value = decode_json(encode_json({"value": given}))["value"]
+    caveat = kind(value)
+    names.composed(value)
+    encode_json({key: value})
+    return caveat

@@ -1,0 +1,234 @@
+"""The outcome of a verification, its parts in order, and its renderings (spec, "Verification").
+
+One decision, three readers: `str(decision)` for the operator, `decision.for_model()` for the agent that was refused,
+`decision.as_dict()` for machines. None of them shows a token, a key, or the value of an argument or attribute.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from captoken.errors import CODES
+
+if TYPE_CHECKING:
+    from captoken.access import Access, Caller
+    from captoken.tokens import RootRecord
+    from captoken.verify import Grant
+
+# The plan: what is checked, in this order. The first step that fails gives the decision its code.
+PLAN: tuple[str, ...] = (
+    "sizes and counts",
+    "strict parse",
+    "root record and key",
+    "chain of signatures",
+    "links can be read",
+    "lineage",
+    "overlay",
+    "caveats",
+    "caller",
+    "proof",
+    "effects",
+)
+
+Outcome = Literal["held", "failed", "not reached", "nothing to check"]
+Basis = Literal["issued", "vouched", "proven"]
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """Why something is prohibited: a stable code, and a sentence for the operator."""
+
+    code: str
+    text: str
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """An agent's name and how it is known: `issued` by the root record, or `vouched` for by whoever handed on."""
+
+    name: str
+    basis: Basis
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A reason and where it stands: `link` is None for what no link says; `added_by` is who held the token then."""
+
+    code: str
+    text: str
+    link: int | None = None
+    added_by: str | None = None
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of the plan, numbered from 1."""
+
+    number: int
+    name: str
+    outcome: Outcome
+    detail: str = ""
+
+
+class Attribution(msgspec.Struct, frozen=True):
+    """Who is behind a token whose signature held."""
+
+    issued: RootRecord
+    chain: tuple[Actor, ...]
+    task: str
+
+
+_NOT_BUILT = {7: "no overlay is loaded", 10: "the token is bound to no key", 11: "nothing to commit"}
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verifier decided. True if allowed.
+
+    `code` is `allowed`, or the first failure in the order of the plan; `refusals` has that one first, then whatever
+    else would have had to hold. `grant` is there only if allowed; `attribution` once the signature held, allowed or not.
+    """
+
+    code: str
+    now: int  # seconds since the epoch, as the verifier's clock had it
+    access: Access | None = None
+    caller: Caller | None = None
+    grant: Grant | None = None
+    attribution: Attribution | Grant | None = None
+    refusals: tuple[Refusal, ...] = ()
+    step: int = len(PLAN) + 1  # of the plan: the one that failed
+    dry: bool = False  # decided by `explain`: nothing was committed
+    effects: tuple[Any, ...] = ()  # what had to be committed; in this version nothing has to
+
+    def __bool__(self) -> bool:
+        return self.code == "allowed"
+
+    def __repr__(self) -> str:
+        return f"<Decision {self.summary}>"
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The plan with what came of each step."""
+        made = []
+        for number, name in enumerate(PLAN, 1):
+            if number == self.step:
+                made.append(Step(number, name, "failed", self.refusals[0].text))
+            elif number > self.step:
+                made.append(Step(number, name, "not reached"))
+            elif number in _NOT_BUILT:
+                made.append(Step(number, name, "nothing to check", _NOT_BUILT[number]))
+            else:
+                made.append(Step(number, name, "held"))
+        return tuple(made)
+
+    @property
+    def summary(self) -> str:
+        """One line: the code, and why."""
+        tried = self.access.summary if self.access is not None else "a token"
+        return escape(f"{self.code}: {self.refusals[0].text if self.refusals else tried}")
+
+    @property
+    def needed(self) -> dict[str, Any]:
+        """The keywords of the smallest grant that would have permitted the access. With values: not for logs."""
+        return self.access.needed() if self.access is not None else {}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The decision as JSON-able data, for machines; without the values of arguments and attributes."""
+        known = self.attribution
+        return {
+            "allowed": bool(self),
+            "code": self.code,
+            "now": self.now,
+            "access": self.access.summary if self.access is not None else None,
+            "refusals": [msgspec.structs.asdict(refusal) for refusal in self.refusals],
+            "subject": known.issued.subject if known else None,
+            "task": known.task if known else None,
+            "token_id": known.issued.token_id if known else None,
+            "chain": [msgspec.structs.asdict(actor) for actor in known.chain] if known else [],
+            "steps": [msgspec.structs.asdict(step) for step in self.steps],
+            "committed": not self.dry,
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{'ALLOWED' if self else 'DENIED '}  {self.code}"]
+        lines += [f"  {label:<9}{escape(text)}" for label, text in self._lines()]
+        return "\n".join(lines)
+
+    def _lines(self) -> list[tuple[str, str]]:
+        known, lines = self.attribution, []
+        if known is None:
+            lines.append(("who", "unknown: nothing that this token says is vouched for by a signature"))
+        else:
+            chain = " > ".join(f"{actor.name} ({actor.basis})" for actor in known.chain)
+            lines.append(("who", f"{chain}, for {known.issued.subject}"))
+            lines.append(("task", known.task))
+            lines.append(("token", known.issued.token_id))
+        lines.append(("tried", self.access.summary if self.access is not None else "no access: the token itself"))
+        for count, refusal in enumerate(self.refusals):
+            lines.append(("refused" if count == 0 else "also", f"{place(refusal)}: {refusal.text}"))
+        if self.refusals and CODES[self.code].kind == "insufficient" and self.access is not None and self.step == 8:
+            links = [refusal.link for refusal in self.refusals if refusal.link is not None]
+            where = f" in link {', '.join(map(str, links))}" if links else ""
+            lines.append(("needs", f"{self.access.needed_text()}{where}"))
+        lines.append(("at", datetime.fromtimestamp(self.now, timezone.utc).isoformat() + (", a dry run" if self.dry else "")))
+        return lines
+
+    def for_model(self) -> str:
+        """What the agent may be told: the rule that was broken, whether a retry can help, and who could grant it.
+
+        Echoes only what the access itself stated, escaped and short: nothing from the token, nothing of other agents,
+        no way round. A denial that a stranger could cause says no more than that.
+        """
+        if self:
+            return "Allowed."
+        rule, retry = _FOR_MODEL.get(self.code, ("The credential was not accepted.", _REPLACE))
+        return rule.format(**self._stated()) + " " + retry
+
+    def _stated(self) -> dict[str, str]:
+        access = self.access
+        facts = {"table": None, "operation": None, "tool": None} if access is None else {
+            "table": access.table, "operation": access.operation, "tool": access.tool
+        }  # fmt: skip
+        return {key: escape(value or "?")[:80].replace("{", "(").replace("}", ")") for key, value in facts.items()}
+
+
+def place(refusal: Refusal) -> str:
+    """Where a refusal stands, for people."""
+    if refusal.link is None:
+        return "the verifier"
+    return f"link {refusal.link}, added by {refusal.added_by}"
+
+
+def escape(text: str) -> str:
+    """`text` with every character that does not print as itself written `\\xNN` or `\\uNNNN`; for terminals and logs."""
+    return text if text.isascii() and text.isprintable() else "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() if ord(char) > 0xFF else f"\\x{ord(char):02x}"
+        for char in text
+    )  # fmt: skip
+
+
+def spelled(value: Any) -> str:
+    """A JSON value for people, in a line and short."""
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+_ASK = "Retrying will not help. Whoever gave you this task can grant more; do not look for another way."
+_REPLACE = "Retrying with the same credential will not help. Ask whoever gave you this task for a new one."
+_LATER = "A retry can help later."
+
+_FOR_MODEL: dict[str, tuple[str, str]] = {
+    "expired": ("The credential has expired.", _REPLACE),
+    "not_yet_valid": ("The credential is not valid yet.", _LATER),
+    "wrong_audience": ("The credential is for another server.", _REPLACE),
+    "unaddressed": ("The credential is not addressed to this server.", _REPLACE),
+    "table": ("Not permitted: table {table} is not among the tables of this task.", _ASK),
+    "operation": ("Not permitted: operation {operation} on table {table}.", _ASK),
+    "column": ("Not permitted: some of the columns asked for in table {table}.", _ASK),
+    "tool": ("Not permitted: tool {tool} is not among the tools of this task.", _ASK),
+    "argument": ("Not permitted: tool {tool} with these arguments.", _ASK),
+    "attribute": ("Not permitted under the present conditions.", _ASK),
+    "domain": ("Not permitted: requests of this kind are no part of this task.", _ASK),
+    "task": ("Not permitted: the credential is for another task.", _REPLACE),
+    "caller": ("Not permitted: the credential was handed to another agent or task.", _REPLACE),
+    "delegate_only": ("Not permitted: the credential is for handing on to a sub-agent, not for use.", _ASK),
+}

@@ -1,0 +1,140 @@
+"""Strict base64url, canonical JSON and the limits: one spelling for everything (spec, "Encoding").
+
+Both decoders work the same way: decode, encode again, compare. Whatever is not the one spelling is refused.
+"""
+
+from __future__ import annotations
+
+import binascii
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn, Union
+
+import msgspec
+
+MAX_INTEGER = 2**53 - 1  # magnitude; beyond it JSON readers of other languages disagree
+MAX_DEPTH = 32  # nesting of arrays and objects
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What readers refuse and writers do not write (spec, "Limits")."""
+
+    token_chars: int = 8192  # characters of text, prefix included
+    links: int = 64  # links of one token
+    root_bytes: int = 1024  # bytes of the root record
+    field_bytes: int = 32767  # bytes of any one field: the largest that every macaroon library reads
+    present_chars: int = 7168  # characters that `present` writes: HTTP servers take about 8 KiB of headers
+
+
+LIMITS = Limits()
+
+
+class EncodingError(ValueError):
+    """Not the one spelling, or not to be spelled at all."""
+
+
+# --- base64url -------------------------------------------------------------------------------------------------------
+
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
+_PADDING = (b"", b"", b"==", b"=")
+
+
+def b64encode(data: bytes) -> str:
+    """Base64url without padding."""
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=").decode("ascii")
+
+
+def b64decode(text: str) -> bytes:
+    """The bytes of a canonical text: no padding, no foreign character, zero trailing bits. Raises EncodingError."""
+    try:
+        raw = text.encode("ascii")
+        data = binascii.a2b_base64(raw.translate(_FROM_URL) + _PADDING[len(raw) % 4])
+    except ValueError:  # both binascii.Error and UnicodeEncodeError
+        raise EncodingError("not base64url") from None
+    if binascii.b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=") != raw:
+        raise EncodingError("not canonical base64url")
+    return data
+
+
+# --- canonical JSON --------------------------------------------------------------------------------------------------
+# RFC 8785, restricted to objects, arrays, strings, booleans and integers of magnitude below 2^53.
+
+
+def _json_object(depth: int) -> Any:
+    """A type `depth` levels deep, so that the decoder itself, in C, refuses floats, null and large integers."""
+    scalar = Union[bool, Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)], str]
+    value: Any = scalar
+    for _ in range(depth):
+        value = Union[scalar, list[value], dict[str, value]]
+    return dict[str, value]
+
+
+_decode_shallow = msgspec.json.Decoder(_json_object(4)).decode  # as deep as the deepest caveat of ours
+_decode_any = msgspec.json.Decoder().decode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_encode_as_is = msgspec.json.Encoder().encode
+
+
+def _refuse(what: str) -> NoReturn:
+    raise EncodingError(what)
+
+
+def _restricted(value: Any, depth: int = 0) -> None:
+    """Raise EncodingError unless `value` is JSON of the restricted kind."""
+    kind = type(value)
+    if kind is str or kind is bool:
+        return
+    if kind is int:
+        return None if -MAX_INTEGER <= value <= MAX_INTEGER else _refuse("an integer of magnitude 2^53 or more")
+    if depth == MAX_DEPTH:
+        _refuse("nested too deeply")
+    if kind is list:
+        for item in value:
+            _restricted(item, depth + 1)
+    elif kind is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                _refuse("a key that is not a string")
+            _restricted(item, depth + 1)
+    else:
+        _refuse(f"a value of type {kind.__name__}")
+
+
+def _by_utf16(value: Any) -> Any:
+    """The same value with every object in RFC 8785 order, by UTF-16 unit: it differs only beyond the BMP."""
+    if type(value) is dict:
+        return {key: _by_utf16(value[key]) for key in sorted(value, key=lambda key: key.encode("utf-16-be"))}
+    return [_by_utf16(item) for item in value] if type(value) is list else value
+
+
+def _spell(value: Any) -> bytes:
+    data = _encode_sorted(value)  # by code point
+    return data if data.isascii() or max(data) < 0xF0 else _encode_as_is(_by_utf16(value))
+
+
+def encode_json(value: Any) -> bytes:
+    """The one spelling of `value`. Raises EncodingError for what has none: floats, None, large integers, surrogates."""
+    _restricted(value)
+    try:
+        return _spell(value)
+    except UnicodeEncodeError:
+        raise EncodingError("a lone surrogate") from None
+
+
+def decode_json(data: bytes) -> dict[str, Any]:
+    """The object that `data` spells canonically. Raises EncodingError for anything else, whatever the bytes are."""
+    value: Any
+    try:
+        try:
+            value = _decode_shallow(data)
+        except msgspec.ValidationError:  # deeper, or of a kind that is not ours
+            value = _decode_any(data)
+            _restricted(value)
+        canonical = type(value) is dict and _spell(value) == data
+    except (msgspec.DecodeError, UnicodeError, RecursionError, EncodingError):
+        raise EncodingError("not canonical JSON") from None
+    if not canonical:
+        raise EncodingError("not a canonical JSON object")
+    result: dict[str, Any] = value
+    return result

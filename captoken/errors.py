@@ -1,0 +1,139 @@
+"""The errors, drawn once; everything but a programming error is one of these.
+
+    CaptokenError
+    ├── TokenFormatError    text or bytes that are no token of ours       (code: malformed, unsupported_version)
+    ├── WideningError       a narrowing that asks for more than is held   (code: widening, nothing_left)
+    ├── DelegationError     a hand-over that the chain does not permit    (code: too_deep, broken_delegation)
+    ├── LimitError          a token that readers would refuse for its size
+    ├── KeyringError        a key file that cannot be used
+    ├── GuardError          a guarded connection that is misused, or cannot be guarded
+    └── Denied              a request that a verifier refused; carries the Decision
+
+Programming errors are `TypeError` and `ValueError`. No message holds a key, a signature or usable token text.
+Codes and plan: spec, section "Verification".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from captoken.decision import Decision
+
+Kind = Literal["invalid", "insufficient", "proof", "unavailable"]
+
+
+class Code(NamedTuple):
+    """What a code means: the step of the plan that gives it, the kind an HTTP status follows from, a public sentence."""
+
+    step: int
+    kind: Kind
+    public: str
+
+
+_UNACCEPTED = "The token was not accepted."  # one message, so that a stranger learns nothing (spec, "Verification")
+_REFUSED = "The token does not permit this request."
+
+CODES: dict[str, Code] = {
+    "malformed": Code(2, "invalid", _UNACCEPTED),
+    "unsupported_version": Code(3, "invalid", _UNACCEPTED),
+    "unknown_key": Code(3, "invalid", _UNACCEPTED),
+    "bad_signature": Code(4, "invalid", _UNACCEPTED),
+    "missing_discharge": Code(4, "invalid", "The token needs a discharge that was not presented."),
+    "unreadable_link": Code(5, "invalid", "The token carries a restriction that cannot be read."),
+    "unknown_caveat": Code(5, "invalid", "The token carries a restriction that this server does not know."),
+    "broken_delegation": Code(6, "invalid", "The token's chain of delegation is broken."),
+    "too_deep": Code(6, "invalid", "The token was delegated more often than it permits."),
+    "delegate_only": Code(6, "insufficient", "The token is for handing on, not for use."),
+    "expired": Code(8, "invalid", "The token has expired."),
+    "not_yet_valid": Code(8, "invalid", "The token is not valid yet."),
+    "wrong_audience": Code(8, "invalid", "The token is addressed to another server."),
+    "unaddressed": Code(8, "invalid", "The token is not addressed to this server."),
+    "table": Code(8, "insufficient", _REFUSED),
+    "operation": Code(8, "insufficient", _REFUSED),
+    "column": Code(8, "insufficient", _REFUSED),
+    "tool": Code(8, "insufficient", _REFUSED),
+    "argument": Code(8, "insufficient", _REFUSED),
+    "attribute": Code(8, "insufficient", _REFUSED),
+    "domain": Code(8, "insufficient", _REFUSED),
+    "task": Code(8, "insufficient", "The token is for another task."),
+    "caller": Code(9, "insufficient", "The token was handed to another caller."),
+}
+
+
+class CaptokenError(Exception):
+    """Whatever captoken raises that is not a programming error. `code` is stable, the message is for people."""
+
+    code = "error"
+
+
+class TokenFormatError(CaptokenError):
+    """Text or bytes that are not one of our tokens. `code`: `malformed` or `unsupported_version`; `step`: of the plan."""
+
+    def __init__(self, message: str, code: str = "malformed", step: int = 2) -> None:
+        super().__init__(message)
+        self.code, self.step = code, step
+
+
+class WideningError(CaptokenError):
+    """A narrowing asked for more than the token holds (spec, "Widening").
+
+    `dimension` is the caveat it is about, `asked` and `held` what was asked for and what is there, `excess` the part
+    of `asked` that is not held, `hint` what to do instead. `code` is `widening`, or `nothing_left` when a clamped
+    narrowing would leave nothing. None of them shows the token.
+    """
+
+    def __init__(self, dimension: str, asked: Any, held: Any, excess: Any, hint: str, code: str = "widening") -> None:
+        self.dimension, self.asked, self.held, self.excess, self.hint = dimension, asked, held, excess, hint
+        self.code = code
+        super().__init__(f"{dimension}: asked for {asked!r}, held is {held!r}, too much is {excess!r}; {hint}"[:2000])
+
+
+class DelegationError(CaptokenError):
+    """A hand-over that verifiers would refuse: past `depth`, or back to an agent that has held the token."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LimitError(CaptokenError):
+    """A token would pass a limit. `costs` lists (what, characters) for the root and each link, so that one sees why."""
+
+    code = "limit"
+
+    def __init__(self, message: str, costs: tuple[tuple[str, int], ...] = ()) -> None:
+        self.costs = costs
+        shown = "; ".join(f"{what}: {size}" for what, size in costs)
+        super().__init__(f"{message} ({shown})" if shown else message)
+
+
+class KeyringError(CaptokenError):
+    """A key file is missing, unreadable, readable by others, or not a keyring."""
+
+    code = "keyring"
+
+
+class GuardError(CaptokenError):
+    """A guarded connection was misused (nested, from another thread, after its block), or cannot be guarded here."""
+
+    code = "guard"
+
+
+class Denied(CaptokenError):
+    """A verifier refused. `decision` says all, for the operator; `public` is what a client may be told; `kind` is what
+    an HTTP status follows from: `invalid` 401, `insufficient` 403, `proof` 401, `unavailable` 503."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        self.code = decision.code
+        super().__init__(decision.summary)
+
+    @property
+    def public(self) -> str:
+        """A sentence that may go to a client: nothing of the token, nothing of what others may do."""
+        return CODES[self.code].public
+
+    @property
+    def kind(self) -> Kind:
+        return CODES[self.code].kind

@@ -1,0 +1,65 @@
+"""The state machine of the chain: who holds the token after each link, and what that position decides (spec, "Lineage").
+
+It folds left to right and has no meet: `step(link)` gives the next state or the reason why the chain breaks there.
+`depth` and `delegate_only` stop a deputy that is confused, not one that lies about who it is: a holder that hands its
+bearer token on without a word has not delegated as far as anyone can see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from captoken.caveats import BadLink, Link
+from captoken.decision import Actor, Reason
+
+
+class Lineage(msgspec.Struct, frozen=True):
+    """The agents that have held the token, in order, and what is asked of later links."""
+
+    holders: tuple[str, ...]  # the root's agent first, the current holder last
+    left: int | None = None  # how many more delegations; None is no bound
+    must_delegate: bool = False  # some later link must delegate
+
+    @property
+    def holder(self) -> str:
+        return self.holders[-1]
+
+    @property
+    def chain(self) -> tuple[Actor, ...]:
+        """The holders with the basis on which their names are known: only the first was written by the issuer."""
+        first, *later = self.holders
+        return (Actor(first, "issued"), *(Actor(name, "vouched") for name in later))
+
+    def step(self, link: Link) -> Lineage | Reason:
+        """The state after `link`, or why the chain breaks at it."""
+        receiver, depth = link.receiver, link.depth
+        if receiver is None and depth is None and not link.delegate_only:
+            return self
+        holders, left, must_delegate = self.holders, self.left, self.must_delegate
+        if receiver is not None:
+            if link.sender != holders[-1]:
+                return Reason("broken_delegation", f"{link.sender} delegates, but {holders[-1]} holds the token")
+            if receiver in holders:
+                return Reason("broken_delegation", f"{receiver} has held the token before")
+            if left == 0:
+                return Reason("too_deep", f"delegated to {receiver}, but no more delegations are permitted")
+            holders, left, must_delegate = (*holders, receiver), None if left is None else left - 1, False
+        if depth is not None:  # it bounds later links, not its own
+            left = depth if left is None else min(left, depth)
+        return Lineage(holders, left, must_delegate or link.delegate_only)
+
+
+def read_along(agent: str, links: Iterable[Link | BadLink]) -> Lineage:
+    """The lineage as far as it can be read, for holders: passes over links that prohibit anyway. Not for verifying."""
+    lineage = Lineage((agent,))
+    for link in links:
+        if isinstance(link, BadLink):
+            if link.receiver is not None and link.receiver not in lineage.holders:
+                lineage = Lineage((*lineage.holders, link.receiver), lineage.left, False)
+            continue
+        after = lineage.step(link)
+        if isinstance(after, Lineage):
+            lineage = after
+    return lineage

@@ -1,0 +1,119 @@
+"""The issuer: the one place that writes root records and link 0 (spec, "Minting")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import time
+from typing import Unpack
+
+from captoken import attenuate as writing
+from captoken import chain, primitives, wire
+from captoken.attenuate import UNSET, Clock, Restrictions
+from captoken.capability import Capability
+from captoken.caveats import V1, Vocabulary
+from captoken.encoding import b64encode
+from captoken.keyring import Keyring
+from captoken.lineage import Lineage
+from captoken.tokens import RootRecord, Sealed, Token, check_limits
+
+DEFAULT_LIFE = 900  # seconds
+_DOMAINS = frozenset(("tables", "operations", "allow", "columns", "tools"))
+
+
+class Issuer(Sealed):
+    """Mints tokens under the keyring's current key. On a keyring for one audience, tokens for that audience alone.
+
+    `keyring` may be a callable that returns one, so that rotation reaches a running issuer. `clock` gives seconds since
+    the epoch; `random` gives that many random bytes, and is for tests alone.
+    """
+
+    __slots__ = ("_clock", "_keyring", "_random", "_vocabulary")
+    _instead = "make one from the keyring"
+
+    _keyring: Callable[[], Keyring]
+
+    def __init__(
+        self,
+        keyring: Keyring | Callable[[], Keyring],
+        *,
+        vocabulary: Vocabulary = V1,
+        clock: Clock = time,
+        random: Callable[[int], bytes] = primitives.random_bytes,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "_keyring", keyring_source(keyring))
+        put(self, "_vocabulary", vocabulary)
+        put(self, "_clock", clock)
+        put(self, "_random", random)
+
+    def mint(
+        self,
+        *,
+        subject: str,
+        agent: str,
+        task: str,
+        ext: Mapping[str, str | int] | None = None,
+        unrestricted: bool = False,
+        **caveats: Unpack[Restrictions],  # type: ignore[misc]
+    ) -> Token:
+        """A root token: `subject` started `task`, in which `agent` may do what the caveats leave.
+
+        Without an expiry it lives for 15 minutes; `expires_at=None` says aloud that it never expires. It names a domain,
+        in the data domain tables with operations or `allow`, or else says `unrestricted=True`. `ext` holds facts of the
+        embedding project under namespaced names, which no holder can change. The caveats are those of `attenuate`.
+        Raises TypeError or ValueError for what is no name or caveat, LimitError past a limit.
+        """
+        given = {key: value for key, value in caveats.items() if value is not UNSET}
+        named = _DOMAINS & given.keys()
+        if unrestricted and named:
+            raise ValueError(f"unrestricted, and yet restricted by {', '.join(sorted(named))}")
+        if not unrestricted and not named:
+            raise ValueError("name the tables with operations, allow, or the tools; or say unrestricted=True")
+        data = named - {"tools"}
+        if data and "allow" not in data and not {"tables", "operations"} <= data:
+            raise ValueError("in the data domain name tables with operations, or allow")
+        forever = "expires_at" in given and given["expires_at"] is None
+        if forever:
+            del given["expires_at"]
+        elif not given.keys() & {"expires_in", "expires_at"}:
+            given["expires_in"] = DEFAULT_LIFE
+        if forever and "expires_in" in given:
+            raise ValueError("expires_in and expires_at say the same thing twice")
+
+        keyring = self._keyring()
+        now = writing.read_clock(self._clock)
+        token_id = b64encode(self._random(16))
+        root = RootRecord(subject, agent, task, token_id, now, keyring.current, keyring.audience, dict(ext or {}))
+        identifier = root.encode()
+        wanted = writing.asked(given, self._vocabulary, lambda: now, None)
+        stated = writing.narrowed(Capability(task=task), wanted, clamp=False)
+        stated.update(writing.positioned(Lineage((agent,)), writing.position(given), None, clamp=False))
+        body = writing.spell(stated or {"nbf": now})  # link 0 is always written
+        return Token(self._signed(keyring, identifier, body), root, self._vocabulary, self._clock, self._random)
+
+    def _signed(self, keyring: Keyring, identifier: bytes, body: bytes) -> wire.Packet:
+        derived = keyring.derived(keyring.current, keyring.audience)
+        assert derived is not None  # the current key is among the keys
+        link = wire.Caveat(body)
+        packet = wire.Packet(identifier, (link,), chain.extend(chain.mint_tag(derived, identifier), link))
+        check_limits(packet)
+        return packet
+
+    def __repr__(self) -> str:
+        return "<Issuer>"
+
+
+def keyring_source(keyring: Keyring | Callable[[], Keyring]) -> Callable[[], Keyring]:
+    """A callable that gives the keyring of the moment. Raises TypeError for what is neither a keyring nor callable."""
+    if isinstance(keyring, Keyring):
+        return lambda: keyring
+    if not callable(keyring):
+        raise TypeError(f"a Keyring, or a callable that returns one, not {type(keyring).__name__}")
+
+    def ask() -> Keyring:
+        answer = keyring()
+        if not isinstance(answer, Keyring):
+            raise TypeError(f"the callable must return a Keyring, not {type(answer).__name__}")
+        return answer
+
+    return ask
