@@ -8,12 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from captoken import constraints, names, patterns
 from captoken.capability import (
-    ALL_RIGHTS, ANY, NO_RIGHTS, Call, Capability, Names, RightsMap, both_calls, both_columns, both_rights,
-    calls_of, rights_of, spelled_calls, spelled_rights,
+    ALL_RIGHTS,
+    ANY,
+    NO_RIGHTS,
+    Call,
+    Capability,
+    Names,
+    RightsMap,
+    both_calls,
+    both_columns,
+    both_rights,
+    calls_of,
+    rights_of,
+    spelled_calls,
+    spelled_rights,
 )  # fmt: skip
 from captoken.caveats import Caveat, Vocabulary, write
 from captoken.encoding import EncodingError, encode_json
@@ -35,7 +47,7 @@ UNSET = _Unset()
 
 
 class Restrictions(TypedDict, total=False):
-    """The caveats as keywords, for `mint`, `attenuate`, `delegate` and `present` alike (spec, "Caveats").
+    """The caveats as keywords, the same for every method that writes a link (spec, "Caveats").
 
     `expires_in`, `expires_at`, `not_before` and `audience` are the friendly names of `exp`, `nbf` and `aud`.
     `expires_in` means "at most" and is cut to what is held; `expires_at` is a statement. Caveats of an embedding
@@ -48,13 +60,32 @@ class Restrictions(TypedDict, total=False):
     columns: Mapping[str, Strings]
     tools: Mapping[str, Mapping[str, Mapping[str, Any]]]
     where: Mapping[str, Mapping[str, Any]]
-    expires_in: Seconds
-    expires_at: Moment | None  # None, no expiry, only at mint
     not_before: Moment
-    audience: str | Strings
-    task: str
     depth: int
     delegate_only: bool
+
+
+class MintCaveats(Restrictions, total=False):
+    """For `mint`, where the task is the root record's, and None says that there is no expiry."""
+
+    expires_in: Seconds
+    expires_at: Moment | None
+    audience: str | Strings
+
+
+class LinkCaveats(Restrictions, total=False):
+    """For `attenuate` and `delegate`."""
+
+    expires_in: Seconds
+    expires_at: Moment
+    audience: str | Strings
+    task: str
+
+
+class PresentCaveats(Restrictions, total=False):
+    """For `present`, which takes the audience and the expiry itself."""
+
+    task: str
 
 
 _DATA = ("tables", "operations", "allow", "columns")
@@ -123,7 +154,7 @@ def _translated(keyword: str, value: Any, clock: Clock, held_until: int | None) 
 
 def kept(keep: Any) -> dict[str, Any]:
     """The caveats that keep a domain open which a link would close by naming only the other."""
-    made = {}
+    made: dict[str, Any] = {}
     for caveat in [keep] if type(keep) is str else keep:
         if caveat not in ("tables", "tools"):
             raise ValueError(f"keep takes 'tables' and 'tools', not {names.shown(caveat)}")
@@ -161,7 +192,7 @@ def spell(stated: Mapping[str, Any]) -> bytes:
 # --- the check -------------------------------------------------------------------------------------------------------
 
 
-class Excess(Exception):
+class Excess(Exception):  # noqa: N818, it never leaves this file
     """Within this file: what one dimension asks for beyond what is held, and what is left of it."""
 
     def __init__(self, dimension: str, asked: Any, held: Any, excess: Any, left: dict[str, Any], hint: str = "") -> None:
@@ -229,7 +260,8 @@ def _check_alone(held: Capability, stated: Mapping[str, Any]) -> None:
     rights = _rights(held)
     spelled = spelled_rights(rights)
     if "tables" in stated:
-        left, excess = [], []
+        left: list[str] = []
+        excess: list[str] = []
         for pattern in stated["tables"]:
             found = [key for key in _below(rights, pattern) if patterns.decided(rights, key, NO_RIGHTS).operations]
             left += [pattern] if pattern in found else found
@@ -269,7 +301,8 @@ def _check_columns(held: Capability, stated: Mapping[str, Any]) -> None:
         return
     rights = _rights(held)
     wishes: dict[str, Names] = {key: ANY if "*" in given else frozenset(given) for key, given in stated["columns"].items()}
-    excess, left = {}, {}
+    excess: dict[str, Any] = {}
+    left: dict[str, Any] = {}
     for pattern, wish in wishes.items():
         found = False
         for key in sorted({*_below(rights, pattern), *_below(wishes, pattern)}):
@@ -310,14 +343,14 @@ def _check_tools(held: Capability, caveat: Caveat) -> None:
         if not found:
             excess[pattern] = patterns.decided(wishes, pattern, None)
     if excess:
-        raise Excess(
-            "tools", caveat.value, spelled_calls(dict(calls)), spelled_calls(excess), {"tools": spelled_calls(left)} if left else {}
-        )
+        rest = {"tools": spelled_calls(left)} if left else {}
+        raise Excess("tools", caveat.value, spelled_calls(dict(calls)), spelled_calls(excess), rest)
 
 
 def _check_where(held: Capability, caveat: Caveat) -> None:
     """Each attribute's constraint is covered by the one held, if one is."""
-    excess, left = {}, {}
+    excess: dict[str, Any] = {}
+    left: dict[str, Any] = {}
     for attribute, wanted in caveat.rules.items():  # type: ignore[attr-defined]
         both = constraints.meet(held.where.get(attribute, constraints.ANYTHING), wanted)
         left[attribute] = both.json()
@@ -396,6 +429,3 @@ def positioned(lineage: Lineage, wanted: Mapping[str, Any], to: str | None, clam
         else:
             stated["delegate_only"] = True
     return stated
-
-
-Keep: TypeAlias = Literal["tables", "tools"]

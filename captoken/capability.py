@@ -16,7 +16,14 @@ from typing import Any, NamedTuple, TypeAlias
 from captoken import constraints, names, patterns
 from captoken.access import Access
 from captoken.caveats import (
-    Argument, Caveat, Link, Situation, attribute_prohibited, call_prohibited, judged, moment,
+    Argument,
+    Caveat,
+    Link,
+    Situation,
+    attribute_prohibited,
+    call_prohibited,
+    judged,
+    moment,
 )  # fmt: skip
 from captoken.constraints import NOTHING, Constraint
 from captoken.decision import Reason, spelled
@@ -366,7 +373,7 @@ def _widest(entries: Iterable[str]) -> list[str]:
 
 def spelled_calls(calls: CallMap) -> dict[str, Any]:
     """The `tools` caveat that states the map. A pattern without any call is spelled with an argument that none satisfies."""
-    wall = {"_": {"in": []}}
+    wall: dict[str, Any] = {"_": {"in": []}}
     return {key: wall if call is None else _spelled_call(call) for key, call in sorted(calls.items())}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -112,7 +112,7 @@ class Tables(Caveat, frozen=True):
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
         table = access.table or ""
         for pattern in self.value:
-            if pattern == table or pattern[-1] == "*" and patterns.matches(pattern, table):
+            if pattern == table or (pattern[-1] == "*" and patterns.matches(pattern, table)):
                 return None
         return Reason("table", f"table {table} is not among {spelled(self.value)}")
 
@@ -174,7 +174,7 @@ class Columns(Caveat, frozen=True):
         if columns is None:
             return None
         if access.columns is None:
-            return Reason("column", f"columns of table {access.table} are restricted, and the access does not state its columns")
+            return Reason("column", f"columns of table {access.table} are restricted, and none are stated")
         if "*" in columns:
             return None
         excess = [column for column in access.columns if column not in columns]
@@ -272,7 +272,7 @@ def attribute_prohibited(attribute: str, constraint: constraints.Constraint, acc
 def moment(seconds: int) -> str:
     """A time for people; far-off ones stay numbers."""
     try:
-        return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
     except (ValueError, OverflowError, OSError):
         return str(seconds)
 
@@ -358,7 +358,7 @@ def judged(caveat: Caveat, access: Any, situation: Situation) -> Reason | None:
     except Exception as error:  # fail closed, and say no more than its type: its text may hold anything
         return Reason("attribute", f"{caveat.key} could not be judged: {type(error).__name__}")
     if said is None or type(said) is Reason:
-        return said  # type: ignore[no-any-return]
+        return said
     return Reason("attribute", said if type(said) is str else f"{caveat.key} could not be judged")
 
 
@@ -495,12 +495,11 @@ def _tidy(given: Any) -> Any:
 
 def write(key: str, given: Any, vocabulary: Vocabulary) -> Caveat:
     """The caveat that `given` asks for, tidied and checked as writers must. Raises TypeError or ValueError."""
-    kind = vocabulary.kinds[key]
-    if kind in _BUILT_IN:
-        value = _tidy(given)
+    if ":" in key:
+        value = decode_json(encode_json({key: given}))[key]  # an embedder's lists keep their order
     else:
-        value = decode_json(encode_json({"value": given}))["value"]
-    caveat = kind(value)
+        value = _tidy(given)
+        encode_json({key: value})
+    caveat = vocabulary.kinds[key](value)
     names.composed(value)
-    encode_json({key: value})
     return caveat

@@ -31,7 +31,7 @@ def _order(item: _Typed) -> tuple[int, str | int]:
     return (0 if is_bool else 2 if isinstance(value, str) else 1), value
 
 
-class Any_(msgspec.Struct, frozen=True):
+class Anything(msgspec.Struct, frozen=True):
     """Every value, of every type."""
 
     def accepts(self, value: Any) -> bool:
@@ -80,8 +80,8 @@ class Path(msgspec.Struct, frozen=True):
         return {"path": sorted(self.tops)}
 
 
-Constraint: TypeAlias = Any_ | In | Range | Path
-ANYTHING = Any_()
+Constraint: TypeAlias = Anything | In | Range | Path
+ANYTHING = Anything()
 NOTHING = In(frozenset())
 
 
@@ -105,9 +105,9 @@ def _paths(tops: set[str]) -> Constraint:
 
 def meet(one: Constraint, two: Constraint) -> Constraint:
     """The constraint that accepts what both accept: exact, but for a range and the list that says the same."""
-    if isinstance(one, Any_):
+    if isinstance(one, Anything):
         return two
-    if isinstance(two, Any_):
+    if isinstance(two, Anything):
         return one
     if isinstance(one, In):
         return In(frozenset(item for item in one.values if two.accepts(item[1])))

@@ -7,7 +7,7 @@ One decision, three readers: `str(decision)` for the operator, `decision.for_mod
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -169,7 +169,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
             links = [refusal.link for refusal in self.refusals if refusal.link is not None]
             where = f" in link {', '.join(map(str, links))}" if links else ""
             lines.append(("needs", f"{self.access.needed_text()}{where}"))
-        lines.append(("at", datetime.fromtimestamp(self.now, timezone.utc).isoformat() + (", a dry run" if self.dry else "")))
+        lines.append(("at", datetime.fromtimestamp(self.now, UTC).isoformat() + (", a dry run" if self.dry else "")))
         return lines
 
     def for_model(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import binascii
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, Union
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 
@@ -63,11 +63,11 @@ def b64decode(text: str) -> bytes:
 
 def _json_object(depth: int) -> Any:
     """A type `depth` levels deep, so that the decoder itself, in C, refuses floats, null and large integers."""
-    scalar = Union[bool, Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)], str]
-    value: Any = scalar
+    scalar: Any = bool | Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | str
+    value = scalar
     for _ in range(depth):
-        value = Union[scalar, list[value], dict[str, value]]
-    return dict[str, value]
+        value = scalar | list[value] | dict[str, value]  # type: ignore[valid-type]
+    return dict[str, value]  # type: ignore[valid-type]
 
 
 _decode_shallow = msgspec.json.Decoder(_json_object(4)).decode  # as deep as the deepest caveat of ours

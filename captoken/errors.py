@@ -120,7 +120,7 @@ class GuardError(CaptokenError):
     code = "guard"
 
 
-class Denied(CaptokenError):
+class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
     """A verifier refused. `decision` says all, for the operator; `public` is what a client may be told; `kind` is what
     an HTTP status follows from: `invalid` 401, `insufficient` 403, `proof` 401, `unavailable` 503."""
 

@@ -103,8 +103,13 @@ class Keyring(Sealed):
     def key_ids(self) -> tuple[str, ...]:
         return tuple(self._keys)
 
+    @property
+    def minting(self) -> bytes:
+        """The macaroon key of the current key. Secret; for issuers."""
+        return self._derived[self._current]
+
     def derived(self, key_id: str, audience: str | None) -> bytes | None:
-        """The macaroon key behind (key id, audience), or None. Secret; for issuers and verifiers."""
+        """The macaroon key behind (key id, audience), or None. Secret; for verifiers."""
         if audience == self._audience:
             return self._derived.get(key_id)
         key = self._keys.get(key_id)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from time import time
-from typing import Unpack
+from typing import Any, Unpack
 
 from captoken import attenuate as writing
 from captoken import chain, primitives, wire
-from captoken.attenuate import UNSET, Clock, Restrictions
+from captoken.attenuate import UNSET, Clock, MintCaveats
 from captoken.capability import Capability
 from captoken.caveats import V1, Vocabulary
 from captoken.encoding import b64encode
@@ -31,6 +31,9 @@ class Issuer(Sealed):
     _instead = "make one from the keyring"
 
     _keyring: Callable[[], Keyring]
+    _vocabulary: Vocabulary
+    _clock: Clock
+    _random: Callable[[int], bytes]
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class Issuer(Sealed):
         task: str,
         ext: Mapping[str, str | int] | None = None,
         unrestricted: bool = False,
-        **caveats: Unpack[Restrictions],  # type: ignore[misc]
+        **caveats: Unpack[MintCaveats],
     ) -> Token:
         """A root token: `subject` started `task`, in which `agent` may do what the caveats leave.
 
@@ -63,7 +66,7 @@ class Issuer(Sealed):
         embedding project under namespaced names, which no holder can change. The caveats are those of `attenuate`.
         Raises TypeError or ValueError for what is no name or caveat, LimitError past a limit.
         """
-        given = {key: value for key, value in caveats.items() if value is not UNSET}
+        given: dict[str, Any] = {key: value for key, value in caveats.items() if value is not UNSET}
         named = _DOMAINS & given.keys()
         if unrestricted and named:
             raise ValueError(f"unrestricted, and yet restricted by {', '.join(sorted(named))}")
@@ -92,10 +95,9 @@ class Issuer(Sealed):
         return Token(self._signed(keyring, identifier, body), root, self._vocabulary, self._clock, self._random)
 
     def _signed(self, keyring: Keyring, identifier: bytes, body: bytes) -> wire.Packet:
-        derived = keyring.derived(keyring.current, keyring.audience)
-        assert derived is not None  # the current key is among the keys
         link = wire.Caveat(body)
-        packet = wire.Packet(identifier, (link,), chain.extend(chain.mint_tag(derived, identifier), link))
+        tag = chain.extend(chain.mint_tag(keyring.minting, identifier), link)
+        packet = wire.Packet(identifier, (link,), tag)
         check_limits(packet)
         return packet
 

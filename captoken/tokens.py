@@ -15,9 +15,9 @@ import msgspec
 
 from captoken import attenuate as writing
 from captoken import chain, names, primitives, wire
-from captoken.attenuate import Clock, Restrictions
-from captoken.caveats import V1, BadLink, Link, Vocabulary, read_link
+from captoken.attenuate import Clock, LinkCaveats, PresentCaveats
 from captoken.capability import Capability
+from captoken.caveats import V1, BadLink, Link, Vocabulary, read_link
 from captoken.encoding import LIMITS, EncodingError, b64decode, b64encode, decode_json, encode_json
 from captoken.errors import LimitError, TokenFormatError
 from captoken.lineage import Lineage, read_along
@@ -93,9 +93,9 @@ class RootRecord(msgspec.Struct, frozen=True):
 def _checked(stated: dict[str, Any]) -> RootRecord:
     """The record that a JSON object states. Raises TypeError or ValueError (spec, "Root record")."""
     keys = stated.keys()
-    if not _ROOT_KEYS <= keys or not keys - _ROOT_KEYS <= _ROOT_OPTIONS or type(stated["v"]) is not int:
+    if not keys >= _ROOT_KEYS or not keys - _ROOT_KEYS <= _ROOT_OPTIONS or type(stated["v"]) is not int:
         raise ValueError("it does not have exactly the keys of version 1")
-    if type(stated["iat"]) is not int or stated["iat"] < 0:
+    if type(stated["iat"]) is not int:
         raise ValueError("iat is not seconds since the epoch")
     if type(stated["jti"]) is not str or _is_token_id(stated["jti"]) is None:
         raise ValueError("jti is not 22 characters of base64url")
@@ -112,8 +112,8 @@ def _checked(stated: dict[str, Any]) -> RootRecord:
 
 
 def _ext(given: Any) -> dict[str, str | int]:
-    if type(given) is not dict:
-        raise TypeError("ext must be an object")
+    if type(given) is not dict or not given:
+        raise ValueError("ext must be an object that says something")
     for key, value in given.items():
         names.namespaced(key, "name in ext")
         if type(value) not in (str, int):
@@ -125,6 +125,7 @@ class Unverified(Sealed):
     """What a token says of itself. Anybody can write a token that says anything: for showing, never for deciding."""
 
     __slots__ = ("_token",)
+    _token: Token
     _instead = "parse the token again"
 
     def __init__(self, token: Token) -> None:
@@ -249,7 +250,7 @@ class Token(Sealed):
         keep: str | Iterable[str] = (),
         clamp: bool = False,
         clock: Clock | None = None,
-        **caveats: Unpack[Restrictions],
+        **caveats: Unpack[LinkCaveats],
     ) -> Token:
         """A new token that can do less; this one is unchanged. Needs no key and no server.
 
@@ -267,7 +268,7 @@ class Token(Sealed):
         keep: str | Iterable[str] = (),
         clamp: bool = False,
         clock: Clock | None = None,
-        **caveats: Unpack[Restrictions],
+        **caveats: Unpack[LinkCaveats],
     ) -> Token:
         """A new token for the agent `to`, narrowed as `attenuate` does; the holder's name and `to` go into the chain.
 
@@ -286,7 +287,7 @@ class Token(Sealed):
         keep: str | Iterable[str] = (),
         clamp: bool = False,
         clock: Clock | None = None,
-        **caveats: Unpack[Restrictions],  # type: ignore[misc]
+        **caveats: Unpack[PresentCaveats],
     ) -> str:
         """The text for one server: good for `audience` alone, and for `expires_in` seconds at most.
 

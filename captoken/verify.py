@@ -162,6 +162,12 @@ class Grant(Sealed):
     __slots__ = ("_addressed", "_capability", "_lineage", "_links", "_tags", "_verifier", "chain", "issued")
     _instead = "verify the token where it is needed"
 
+    _verifier: Verifier
+    _links: tuple[Link, ...]
+    _lineage: Lineage
+    _tags: tuple[bytes, ...]  # secret: each is the key to its link's siblings
+    _capability: Capability | None
+    _addressed: bool  # to this server, or to nobody where that will do
     issued: RootRecord  # the only identity to authorize on: no holder can write it
     chain: tuple[Actor, ...]  # every agent that has held the token, with the basis on which its name is known
 
@@ -196,11 +202,11 @@ class Grant(Sealed):
     @property
     def capability(self) -> Capability:
         """The most that the token can do."""
-        if self._capability is None:
+        capability = self._capability
+        if capability is None:
             capability = Capability.of(self._links, self.issued.task, self.issued.audience)
             object.__setattr__(self, "_capability", capability)
-        capability_: Capability = self._capability
-        return capability_
+        return capability
 
     @property
     def task(self) -> str:
@@ -270,8 +276,9 @@ class Grant(Sealed):
     ) -> Decision:
         known = Attribution(self.issued, self.chain, self.task)
         return Decision(
-            code=refusals[0].code, now=now, access=access, caller=caller, attribution=known, refusals=refusals, step=step, dry=dry
-        )
+            code=refusals[0].code, now=now, access=access, caller=caller, attribution=known,
+            refusals=refusals, step=step, dry=dry,
+        )  # fmt: skip
 
     def _situation(self, now: int, audiences: frozenset[str]) -> Situation:
         return Situation(now, self._verifier._leeway, audiences, self.issued.task)
