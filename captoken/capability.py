@@ -22,8 +22,8 @@ from captoken.caveats import (
     Situation,
     attribute_prohibited,
     call_prohibited,
-    judged,
     moment,
+    prohibited,
 )  # fmt: skip
 from captoken.constraints import NOTHING, Constraint
 from captoken.decision import Reason, spelled
@@ -172,9 +172,8 @@ class Capability:
         tool: CallMap | None = None
         stated: dict[str, Any] = {}
         own: list[Caveat] = []
-        domains = set()
+        domains = link.domains
         for caveat in link.caveats:
-            domains.add(caveat.domain)
             if ":" in caveat.key:
                 own.append(caveat)
             elif caveat.domain == "data":
@@ -184,10 +183,9 @@ class Capability:
             else:
                 stated[caveat.key] = caveat.rules if caveat.key == "where" else caveat.value  # type: ignore[attr-defined]
         audiences = stated.get("aud")
-        closed = domains != {"all"} and bool(domains)
         return cls(
-            rights_of(data) if "data" in domains else {} if closed else None,
-            (tool if tool is not None else {"*": FREE}) if "tool" in domains else {} if closed else None,
+            rights_of(data) if "data" in domains else {} if domains else None,
+            (tool if tool is not None else {"*": FREE}) if "tool" in domains else {} if domains else None,
             stated.get("where"),
             stated.get("exp"),
             stated.get("nbf"),
@@ -267,12 +265,7 @@ class Capability:
             reason = self._domains_prohibit(self.data, self.tool, access)
             if reason is not None:
                 return reason
-        for caveat in self.own:
-            if caveat.domain == "all" or caveat.domain in access.domains:
-                reason = judged(caveat, access, situation or Situation(0))
-                if reason is not None:
-                    return reason
-        return None
+        return prohibited(self.own, access, situation or Situation(0)) if self.own else None
 
     def _domains_prohibit(self, data: RightsMap, tool: CallMap, access: Access) -> Reason | None:
         if access.table is not None:

@@ -10,9 +10,8 @@ What depends on the position in the chain (`from`, `to`, `n`, `depth`, `delegate
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
@@ -22,6 +21,7 @@ from captoken import constraints, names, patterns
 from captoken.access import Access
 from captoken.decision import Reason, spelled
 from captoken.encoding import EncodingError, decode_json, encode_json
+from captoken.names import is_plain_pattern
 
 Domain = Literal["data", "tool", "all"]
 
@@ -82,12 +82,9 @@ def _said(value: dict[str, Any], what: str) -> dict[str, Any]:
     return value
 
 
-def _operation(value: Any) -> str:
-    return value if value == "*" and type(value) is str else names.name(value, "operation")
-
-
-def _column(value: Any) -> str:
-    return names.free_name(value, "column")
+def _operation(value: Any) -> None:
+    if value != "*":
+        names.name(value, "operation")
 
 
 def _integer(value: Any, what: str) -> int:
@@ -107,7 +104,7 @@ class Tables(Caveat, frozen=True):
 
     def __post_init__(self) -> None:
         for pattern in _list(self.value, "tables"):
-            names.pattern(pattern, "table")
+            is_plain_pattern(pattern) or names.pattern(pattern, "table")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
         table = access.table or ""
@@ -167,7 +164,7 @@ class Columns(Caveat, frozen=True):
         for pattern, columns in _said(_object(self.value, "columns"), "columns").items():
             names.pattern(pattern, "table")
             for column in _list(columns, "columns"):
-                _column(column)
+                names.free_name(column, "column")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
         columns = patterns.decided(self.value, access.table or "", None)
@@ -340,26 +337,40 @@ class Task(Caveat, frozen=True):
 
 def settled(situation: Situation, link: Link) -> Situation:
     """The facts for the links after `link`: what its `aud` and `task` leave (spec, "Audience and task")."""
+    if not link.settles:
+        return situation
     audiences, task = situation.audiences, situation.task
     for caveat in link.caveats:
         if caveat.key == "aud":
             audiences = audiences.intersection(caveat.value)
         elif caveat.key == "task":
             task = max(task, caveat.value, key=len)
-    if audiences is situation.audiences and task is situation.task:
-        return situation
     return Situation(situation.now, situation.leeway, audiences, task)
 
 
-def judged(caveat: Caveat, access: Any, situation: Situation) -> Reason | None:
-    """What `caveat` says, made safe: a checker that raises, or returns what is no answer, prohibits (spec, "Caveats")."""
+def prohibited(caveats: Iterable[Caveat], access: Access | None, situation: Situation) -> Reason | None:
+    """What the first of `caveats` says that prohibits and whose domain `access` states, or None.
+
+    A checker that raises, or returns what is no answer, prohibits. Without an access only those caveats are asked that
+    do not ask about one (spec, "Caveats").
+    """
+    key = ""
     try:
-        said: Any = caveat.prohibits(access, situation)
+        for caveat in caveats:
+            key, domain = caveat.key, caveat.domain
+            if domain == "all":
+                if access is None and caveat.asks_access:
+                    continue
+            elif access is None or (access.table if domain == "data" else access.tool) is None:
+                continue
+            said: Any = caveat.prohibits(access, situation)  # type: ignore[arg-type]
+            if said is not None:
+                if type(said) is Reason:
+                    return said
+                return Reason("attribute", said if type(said) is str else f"{key} could not be judged")
     except Exception as error:  # fail closed, and say no more than its type: its text may hold anything
-        return Reason("attribute", f"{caveat.key} could not be judged: {type(error).__name__}")
-    if said is None or type(said) is Reason:
-        return said
-    return Reason("attribute", said if type(said) is str else f"{caveat.key} could not be judged")
+        return Reason("attribute", f"{key} could not be judged: {type(error).__name__}")
+    return None
 
 
 # --- links -----------------------------------------------------------------------------------------------------------
@@ -373,6 +384,8 @@ class Link(msgspec.Struct, frozen=True):
     receiver: str | None = None
     depth: int | None = None
     delegate_only: bool = False
+    domains: frozenset[str] = frozenset()  # data, tool: those that its caveats speak of
+    settles: bool = False  # it has `aud` or `task`, which narrow the facts for later links
 
 
 class BadLink(msgspec.Struct, frozen=True):
@@ -384,7 +397,12 @@ class BadLink(msgspec.Struct, frozen=True):
     receiver: str | None = None
 
 
-_is_nonce = re.compile(r"[A-Za-z0-9_-]{11}").fullmatch
+# from, to and n, joined by line feeds, which none of them can have.
+_is_delegation = re.compile(rf"{names.NAME}\n{names.NAME}\n[A-Za-z0-9_-]{{11}}").fullmatch
+_DOMAINS: dict[tuple[bool, bool], frozenset[str]] = {
+    (False, False): frozenset(), (True, False): frozenset(("data",)),
+    (False, True): frozenset(("tool",)), (True, True): frozenset(("data", "tool")),
+}  # fmt: skip
 _POSITION = frozenset(("from", "to", "n", "depth", "delegate_only"))
 _BUILT_IN: tuple[type[Caveat], ...] = (
     Tables, Operations, Allow, Columns, Tools, Where, Expires, NotBefore, Audience, Task,
@@ -400,7 +418,7 @@ class Vocabulary:
 
     __slots__ = ("kinds", "known")
 
-    kinds: Mapping[str, type[Caveat]]
+    kinds: dict[str, type[Caveat]]
     known: frozenset[str]
 
     def __init__(self, *own: type[Caveat]) -> None:
@@ -413,7 +431,7 @@ class Vocabulary:
             if kind.domain not in ("data", "tool", "all"):
                 raise ValueError(f"{kind.key} has the domain {names.shown(kind.domain)}: data, tool or all")
             kinds[kind.key] = kind
-        object.__setattr__(self, "kinds", MappingProxyType(kinds))
+        object.__setattr__(self, "kinds", kinds)
         object.__setattr__(self, "known", _POSITION | kinds.keys())
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -429,21 +447,21 @@ V1 = Vocabulary()
 def _delegation(stated: dict[str, Any]) -> tuple[str, str]:
     if not ("from" in stated and "to" in stated and "n" in stated):
         raise ValueError("from, to and n come together")
-    if type(stated["n"]) is not str or _is_nonce(stated["n"]) is None:
-        raise ValueError("n must be 11 characters of base64url")
-    return names.name(stated["from"], "from"), names.name(stated["to"], "to")
+    sender, receiver = stated["from"], stated["to"]
+    if _is_delegation("\n".join((sender, receiver, stated["n"]))) is None:
+        raise ValueError("from and to must be names, n 11 characters of base64url")
+    return sender, receiver
 
 
 def _link(stated: dict[str, Any], vocabulary: Vocabulary) -> Link:
     """The link that a JSON object states. Raises TypeError or ValueError, or whatever a caveat of an embedder raises."""
     sender = receiver = depth = None
     delegate_only = False
-    caveats = []
+    caveats: list[Caveat] = []
     kinds = vocabulary.kinds
     for key, value in stated.items():
-        kind = kinds.get(key)
-        if kind is not None:
-            caveats.append(kind(value))
+        if key in kinds:
+            caveats.append(kinds[key](value))
         elif key == "depth":
             depth = _integer(value, "depth")
             if depth < 0:
@@ -454,7 +472,8 @@ def _link(stated: dict[str, Any], vocabulary: Vocabulary) -> Link:
             delegate_only = True
         elif receiver is None:  # from, to or n: the three come together
             sender, receiver = _delegation(stated)
-    return Link(tuple(caveats), sender, receiver, depth, delegate_only)
+    domains = _DOMAINS[any(caveat.domain == "data" for caveat in caveats), any(caveat.domain == "tool" for caveat in caveats)]
+    return Link(tuple(caveats), sender, receiver, depth, delegate_only, domains, "aud" in stated or "task" in stated)
 
 
 def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
@@ -486,10 +505,12 @@ def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
 def _tidy(given: Any) -> Any:
     """A JSON copy with its lists sorted and without repetition: in version 1 every list is a set."""
     if isinstance(given, Mapping):
-        return {key: _tidy(value) for key, value in given.items()}
+        return {_tidy(key): _tidy(value) for key, value in given.items()}
     if isinstance(given, (list, tuple, set, frozenset)):
-        items = dict.fromkeys((type(item).__name__, item) for item in given)
+        items = dict.fromkeys((type(item).__name__, _tidy(item)) for item in given)
         return [item for _, item in sorted(items)]
+    if type(given) not in (str, int, bool):  # a subclass may compare and print as it likes
+        raise TypeError(f"a caveat is made of str, int, bool, lists and mappings, not of {type(given).__name__}")
     return given
 
 

@@ -5,7 +5,7 @@ Byte for byte the construction of libmacaroons. Nothing here decodes anything.
 
 from __future__ import annotations
 
-from captoken.primitives import equal, hmac_sha256
+from captoken.primitives import equal, hmac_sha256, mac
 from captoken.wire import Caveat, Packet
 
 _GENERATOR = b"macaroons-key-generator"
@@ -16,24 +16,24 @@ def derive(key: bytes) -> bytes:
     return hmac_sha256(_GENERATOR, key)
 
 
-mint_tag = hmac_sha256  # (derived key, identifier) -> tag
-link_tag = hmac_sha256  # (tag, link) -> tag
+mint_tag = mac  # (derived key, identifier) -> tag
+link_tag = mac  # (tag, link) -> tag
 
 
 def third_party_tag(tag: bytes, vid: bytes, cid: bytes) -> bytes:
     """The tag after a third-party caveat: vid first, then cid."""
-    return hmac_sha256(tag, hmac_sha256(tag, vid) + hmac_sha256(tag, cid))
+    return mac(tag, mac(tag, vid) + mac(tag, cid))
 
 
 def bind(root_tag: bytes, discharge_tag: bytes) -> bytes:
     """A discharge's tag once it is bound to the token whose final tag is `root_tag`."""
-    zero = bytes(32)
-    return hmac_sha256(zero, hmac_sha256(zero, root_tag) + hmac_sha256(zero, discharge_tag))
+    return third_party_tag(bytes(32), root_tag, discharge_tag)
 
 
 def extend(tag: bytes, caveat: Caveat) -> bytes:
     """The tag after one more caveat of either kind."""
-    return third_party_tag(tag, caveat.vid, caveat.cid) if caveat.vid else hmac_sha256(tag, caveat.cid)
+    cid, vid = caveat
+    return third_party_tag(tag, vid, cid) if vid else mac(tag, cid)
 
 
 def fold(derived_key: bytes, packet: Packet) -> tuple[bytes, ...] | None:
@@ -41,8 +41,8 @@ def fold(derived_key: bytes, packet: Packet) -> tuple[bytes, ...] | None:
 
     Every caveat is hashed, held or not. What the caveats mean is not looked at.
     """
-    tag = hmac_sha256(derived_key, packet.identifier)
-    tags = []
+    tag = mac(derived_key, packet.identifier)
+    tags: list[bytes] = []
     for caveat in packet.caveats:
         tag = extend(tag, caveat)
         tags.append(tag)

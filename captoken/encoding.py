@@ -1,6 +1,6 @@
 """Strict base64url, canonical JSON and the limits: one spelling for everything (spec, "Encoding").
 
-Both decoders work the same way: decode, encode again, compare. Whatever is not the one spelling is refused.
+Whatever is not the one spelling is refused: base64url by alphabet and trailing bits, JSON by encoding it again.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class EncodingError(ValueError):
 
 # --- base64url -------------------------------------------------------------------------------------------------------
 
+_URL_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 _PADDING = (b"", b"", b"==", b"=")
@@ -52,8 +53,11 @@ def b64decode(text: str) -> bytes:
         data = binascii.a2b_base64(raw.translate(_FROM_URL) + _PADDING[len(raw) % 4])
     except ValueError:  # both binascii.Error and UnicodeEncodeError
         raise EncodingError("not base64url") from None
-    if binascii.b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=") != raw:
-        raise EncodingError("not canonical base64url")
+    if raw.translate(None, _URL_ALPHABET):
+        raise EncodingError("a character that base64url does not have")
+    tail = len(data) % 3  # only the last group of characters can have bits to spare
+    if tail and b64encode(data[-tail:]) != text[-tail - 1 :]:
+        raise EncodingError("base64url with trailing bits that are not zero")
     return data
 
 
@@ -131,10 +135,10 @@ def decode_json(data: bytes) -> dict[str, Any]:
         except msgspec.ValidationError:  # deeper, or of a kind that is not ours
             value = _decode_any(data)
             _restricted(value)
-        canonical = type(value) is dict and _spell(value) == data
+        canonical = _encode_sorted(value) == data and data.isascii()  # nearly always; else with more care
+        canonical = canonical or (type(value) is dict and _spell(value) == data)
     except (msgspec.DecodeError, UnicodeError, RecursionError, EncodingError):
         raise EncodingError("not canonical JSON") from None
-    if not canonical:
+    if not canonical or type(value) is not dict:
         raise EncodingError("not a canonical JSON object")
-    result: dict[str, Any] = value
-    return result
+    return value

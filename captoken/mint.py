@@ -95,7 +95,7 @@ class Issuer(Sealed):
         return Token(self._signed(keyring, identifier, body), root, self._vocabulary, self._clock, self._random)
 
     def _signed(self, keyring: Keyring, identifier: bytes, body: bytes) -> wire.Packet:
-        link = wire.Caveat(body)
+        link = (body, b"")
         tag = chain.extend(chain.mint_tag(keyring.minting, identifier), link)
         packet = wire.Packet(identifier, (link,), tag)
         check_limits(packet)

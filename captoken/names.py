@@ -15,9 +15,12 @@ from typing import Any
 MAX_NAME = 128  # characters of a name
 MAX_FREE_NAME = 256  # bytes of a free name, in UTF-8
 
-_is_name = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}").fullmatch
+NAME = r"[A-Za-z0-9._:/@+-]{1,128}"
+TASK = r"(?=[^\n]{1,128}\Z)(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._:@+-]+(?:/(?!\Z)|\Z))+"  # at the end of what is matched
+_is_name = re.compile(NAME).fullmatch
+_is_task = re.compile(TASK).fullmatch
 _is_namespaced = re.compile(r"[A-Za-z0-9._/@+-]+:[A-Za-z0-9._:/@+-]+").fullmatch
-_is_plain_pattern = re.compile(r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64})?(?:\.\*)?").fullmatch  # nearly all of them
+is_plain_pattern = re.compile(r"\*|[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64})?(?:\.\*)?").fullmatch  # nearly all
 _UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
@@ -36,9 +39,10 @@ def exact_str(value: Any, what: str) -> str:
 
 def name(value: Any, what: str) -> str:
     """An ASCII name: 1 to 128 of `A-Z a-z 0-9 . _ : / @ + -`."""
-    if _is_name(exact_str(value, what)) is None:
-        raise ValueError(f"{what} {shown(value)} is not a name: 1 to {MAX_NAME} of A-Z a-z 0-9 . _ : / @ + -")
-    return str(value)
+    if type(value) is str and _is_name(value):
+        return value
+    exact_str(value, what)
+    raise ValueError(f"{what} {shown(value)} is not a name: 1 to {MAX_NAME} of A-Z a-z 0-9 . _ : / @ + -")
 
 
 def namespaced(value: Any, what: str) -> str:
@@ -50,9 +54,8 @@ def namespaced(value: Any, what: str) -> str:
 
 def task(value: Any, what: str = "task") -> str:
     """A path of `/`-separated segments, none of them empty, `.` or `..`."""
-    for segment in name(value, what).split("/"):
-        if segment in ("", ".", ".."):
-            raise ValueError(f"{what} {shown(value)} has a segment that is empty, '.' or '..'")
+    if _is_task(name(value, what)) is None:
+        raise ValueError(f"{what} {shown(value)} has a segment that is empty, '.' or '..'")
     return str(value)
 
 
@@ -83,7 +86,7 @@ def segmented(value: Any, what: str) -> str:
 
 def pattern(value: Any, what: str) -> str:
     """A pattern: a table or tool, or everything below a segment (`market.*`), or everything (`*`)."""
-    if type(value) is str and (value == "*" or _is_plain_pattern(value)):
+    if type(value) is str and is_plain_pattern(value):
         return value
     text = free_name(value, what)
     segments = text.split(".")

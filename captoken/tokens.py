@@ -25,7 +25,8 @@ from captoken.lineage import Lineage, read_along
 PREFIX = "cap1_"
 RANDOM = Callable[[int], bytes]
 
-_is_token_id = re.compile(r"[A-Za-z0-9_-]{22}").fullmatch
+# Subject, agent, key id, token id and task, joined by line feeds, which none of them can have.
+_are_names = re.compile(rf"(?:{names.NAME}\n){{3}}[A-Za-z0-9_-]{{22}}\n{names.TASK}").fullmatch
 _ROOT_KEYS = frozenset(("agent", "iat", "jti", "kid", "sub", "task", "v"))
 _ROOT_OPTIONS = frozenset(("aud", "ext"))
 
@@ -93,19 +94,23 @@ class RootRecord(msgspec.Struct, frozen=True):
 def _checked(stated: dict[str, Any]) -> RootRecord:
     """The record that a JSON object states. Raises TypeError or ValueError (spec, "Root record")."""
     keys = stated.keys()
-    if not keys >= _ROOT_KEYS or not keys - _ROOT_KEYS <= _ROOT_OPTIONS or type(stated["v"]) is not int:
+    if keys != _ROOT_KEYS and (not keys >= _ROOT_KEYS or not keys - _ROOT_KEYS <= _ROOT_OPTIONS):
         raise ValueError("it does not have exactly the keys of version 1")
-    if type(stated["iat"]) is not int:
-        raise ValueError("iat is not seconds since the epoch")
-    if type(stated["jti"]) is not str or _is_token_id(stated["jti"]) is None:
+    if type(stated["iat"]) is not int or type(stated["v"]) is not int:
+        raise TypeError("iat and v must be integers")
+    subject, agent, task, token_id, key_id = (stated[key] for key in ("sub", "agent", "task", "jti", "kid"))
+    if not _are_names("\n".join((subject, agent, key_id, token_id, task))):
+        for what, name in (("subject", subject), ("agent", agent), ("key id", key_id)):
+            names.name(name, what)
+        names.task(task)
         raise ValueError("jti is not 22 characters of base64url")
     return RootRecord(
-        names.name(stated["sub"], "subject"),
-        names.name(stated["agent"], "agent"),
-        names.task(stated["task"]),
-        stated["jti"],
+        subject,
+        agent,
+        task,
+        token_id,
         stated["iat"],
-        names.name(stated["kid"], "key id"),
+        key_id,
         names.name(stated["aud"], "audience") if "aud" in keys else None,
         _ext(stated["ext"]) if "ext" in keys else {},
     )
@@ -315,7 +320,7 @@ class Token(Sealed):
 
     def _with(self, body: bytes) -> Token:
         """This token with one more link."""
-        caveat = wire.Caveat(body)
+        caveat = (body, b"")
         packet = self._packet
         grown = wire.Packet(packet.identifier, (*packet.caveats, caveat), chain.extend(packet.signature, caveat))
         check_limits(grown)

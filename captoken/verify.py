@@ -20,14 +20,15 @@ from captoken import chain, names, primitives
 from captoken.access import Access, Caller
 from captoken.attenuate import Clock, read_clock
 from captoken.capability import Capability
-from captoken.caveats import V1, Link, Situation, Vocabulary, judged, moment, read_link, settled
+from captoken.caveats import V1, Link, Situation, Vocabulary, moment, prohibited, read_link, settled
 from captoken.decision import Actor, Attribution, Decision, Reason, Refusal
 from captoken.encoding import b64encode
 from captoken.errors import CODES, Denied, TokenFormatError
 from captoken.keyring import Keyring
 from captoken.lineage import Lineage, read_along
 from captoken.mint import keyring_source
-from captoken.tokens import RootRecord, Sealed, Token
+from captoken.tokens import RootRecord, Sealed, Token, packet_of
+from captoken.wire import Packet
 
 AHEAD = 60  # seconds that a token may be from the future, since clocks differ
 
@@ -108,41 +109,44 @@ class Verifier(Sealed):
 
     def _open(self, token: str | Token) -> Grant | Decision:
         """Steps 1 to 6: everything that depends on the token and the keys alone. A Decision is a denial."""
-        if not isinstance(token, Token):
+        if isinstance(token, Token):
+            root, packet = token._root, token._packet
+        else:
             try:
-                token = Token.parse(token)  # steps 1, 2 and the form of 3
+                packet = packet_of(token)  # steps 1 and 2
+                root = RootRecord.decode(packet.identifier)
             except TokenFormatError as error:
                 return _denial(Refusal(error.code, str(error)), error.step)
-        root, packet = token._root, token._packet
         derived = self._keyring().derived(root.key_id, root.audience)
         if derived is None:
             return _denial(Refusal("unknown_key", "no key here for the key id and audience that the token names"), 3)
         tags = chain.fold(derived, packet)
         if tags is None:
             return _denial(Refusal("bad_signature", "the chain of signatures does not hold"), 4)
-        for at, (_, vid) in enumerate(packet.caveats):
-            if vid:
-                return self._broken(token, at, Reason("missing_discharge", "a third party is asked, and no answer came"))
-        links = []
+        asking = [at for at, (_, vid) in enumerate(packet.caveats) if vid]
+        if asking:
+            reason = Reason("missing_discharge", "a third party is asked, and no answer came")
+            return self._broken(root, packet, asking[0], reason)
+        links: list[Link] = []
         for at, (cid, _) in enumerate(packet.caveats):
             link = read_link(cid, self._vocabulary)
             if not isinstance(link, Link):
-                return self._broken(token, at, Reason(link.code, link.text))
+                return self._broken(root, packet, at, Reason(link.code, link.text))
             links.append(link)
         lineage = Lineage((root.agent,))
         for at, link in enumerate(links):
             after = lineage.step(link)
             if not isinstance(after, Lineage):
-                return self._broken(token, at, after)
+                return self._broken(root, packet, at, after)
             lineage = after
         if lineage.must_delegate:
-            asking = max(at for at, link in enumerate(links) if link.delegate_only)
-            return self._broken(token, asking, Reason("delegate_only", "for handing on, and nobody was handed it"))
+            last = max(at for at, link in enumerate(links) if link.delegate_only)
+            return self._broken(root, packet, last, Reason("delegate_only", "for handing on, and nobody was handed it"))
         return Grant(self, root, tuple(links), lineage, tags)
 
-    def _broken(self, token: Token, at: int, reason: Reason) -> Decision:
+    def _broken(self, root: RootRecord, packet: Packet, at: int, reason: Reason) -> Decision:
         """A denial by link `at` of a token whose signature held: so its root record can be believed."""
-        root, links = token._root, [read_link(cid, self._vocabulary) for cid, _ in token._packet.caveats]
+        links = [read_link(cid, self._vocabulary) for cid, _ in packet.caveats]
         added_by = ISSUER if at == 0 else read_along(root.agent, links[:at]).holder
         known = Attribution(root, read_along(root.agent, links).chain, root.task)
         return _denial(Refusal(reason.code, reason.text, at, added_by), CODES[reason.code].step, known)
@@ -159,7 +163,7 @@ class Grant(Sealed):
     has the power; hand on the token, not the grant.
     """
 
-    __slots__ = ("_addressed", "_capability", "_lineage", "_links", "_tags", "_verifier", "chain", "issued")
+    __slots__ = ("_addressed", "_capability", "_lineage", "_links", "_tags", "_verifier", "issued")
     _instead = "verify the token where it is needed"
 
     _verifier: Verifier
@@ -169,7 +173,6 @@ class Grant(Sealed):
     _capability: Capability | None
     _addressed: bool  # to this server, or to nobody where that will do
     issued: RootRecord  # the only identity to authorize on: no holder can write it
-    chain: tuple[Actor, ...]  # every agent that has held the token, with the basis on which its name is known
 
     def __init__(
         self, verifier: Verifier, issued: RootRecord, links: tuple[Link, ...], lineage: Lineage, tags: tuple[bytes, ...]
@@ -177,7 +180,6 @@ class Grant(Sealed):
         put = object.__setattr__
         put(self, "_verifier", verifier)
         put(self, "issued", issued)
-        put(self, "chain", lineage.chain)
         put(self, "_links", links)
         put(self, "_lineage", lineage)
         put(self, "_tags", tags)
@@ -188,6 +190,11 @@ class Grant(Sealed):
     def token_id(self) -> str:
         """The id of the whole tree that was minted."""
         return self.issued.token_id
+
+    @property
+    def chain(self) -> tuple[Actor, ...]:
+        """Every agent that has held the token, in order, with the basis on which its name is known."""
+        return self._lineage.chain
 
     @property
     def actor(self) -> Actor:
@@ -299,7 +306,7 @@ class Grant(Sealed):
             audiences = audiences & {audience}
         situation = self._situation(now, audiences)
         for at, link in enumerate(self._links):
-            reason = prohibited(link, access, situation)
+            reason = link_prohibits(link, access, situation)
             if reason is not None:
                 yield Refusal(reason.code, reason.text, at, self._added_by(at))
             situation = settled(situation, link)
@@ -325,35 +332,16 @@ class Grant(Sealed):
 ISSUER = "the issuer"  # who added link 0
 
 
-def prohibited(link: Link, access: Access | None, situation: Situation) -> Reason | None:
-    """Why `link` prohibits `access`, or None: its caveats by key, then its domains (spec, "Domains").
-
-    Without an access, only the caveats that do not ask about one are looked at.
-    """
-    data = tool = False
-    for caveat in link.caveats:
-        domain = caveat.domain
-        if domain == "all":
-            if access is None and caveat.asks_access:
-                continue
-        elif domain == "data":
-            data = True
-            if access is None or access.table is None:
-                continue
-        else:
-            tool = True
-            if access is None or access.tool is None:
-                continue
-        reason = judged(caveat, access, situation)
-        if reason is not None:
-            return reason
-    if access is None or not (data or tool):
-        return None
+def link_prohibits(link: Link, access: Access | None, situation: Situation) -> Reason | None:
+    """Why `link` prohibits `access`, or None: its caveats by key, then its domains (spec, "Domains")."""
+    reason = prohibited(link.caveats, access, situation)
+    if reason is not None or access is None or not link.domains:
+        return reason
     if access.table is None and access.tool is None:
         return Reason("domain", "restricted to tables or tools, and the access states neither")
-    if access.table is not None and not data:
+    if access.table is not None and "data" not in link.domains:
         return Reason("domain", "restricted to tools: tables are closed")
-    if access.tool is not None and not tool:
+    if access.tool is not None and "tool" not in link.domains:
         return Reason("domain", "restricted to tables: tools are closed")
     return None
 

@@ -11,7 +11,7 @@ Lengths are minimal base-128 varints. There are no location fields. No keys here
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from captoken.encoding import LIMITS
 from captoken.errors import TokenFormatError
@@ -20,11 +20,8 @@ VID_BYTES = 72  # nonce 24, tag 16, key 32
 _SIGNATURE = b"\x06\x20"
 
 
-class Caveat(NamedTuple):
-    """One caveat as it travels: `cid` is a link's bytes; `vid` is empty unless a third party is asked."""
-
-    cid: bytes
-    vid: bytes = b""
+# One caveat as it travels: its id, which is a link's bytes, and a verification id, empty unless a third party is asked.
+Caveat: TypeAlias = tuple[bytes, bytes]
 
 
 class Packet(NamedTuple):
@@ -36,25 +33,23 @@ class Packet(NamedTuple):
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
-    """A minimal varint of up to 32,767, and where it ends."""
-    low = data[at]
-    if low < 0x80:
-        return low, at + 1
-    middle = data[at + 1]
-    if middle < 0x80:
-        high = 0
-        end = at + 2
-    else:
-        high = data[at + 2]
-        end = at + 3
-    size = low & 0x7F | (middle & 0x7F) << 7 | high << 14
-    if size > LIMITS.field_bytes or size < (0x80 if end == at + 2 else 0x4000):
+    """A varint of two bytes or three, minimal and up to 32,767, and where it ends."""
+    size, end = data[at] & 0x7F | (data[at + 1] & 0x7F) << 7, at + 2
+    least = 0x80
+    if data[at + 1] >= 0x80:
+        size, end = size | data[end] << 14, end + 1
+        least = 0x4000
+    if not least <= size <= LIMITS.field_bytes:
         raise TokenFormatError("a field is longer than the limit, or its length is not written minimally")
     return size, end
 
 
 def _field(data: bytes, at: int) -> tuple[bytes, int]:
-    size, at = _length(data, at)
+    size = data[at]
+    if size < 0x80:
+        at += 1
+    else:
+        size, at = _length(data, at)
     end = at + size
     if not size or end > len(data):
         raise TokenFormatError("a field is empty, or ends beyond the token")
@@ -103,7 +98,7 @@ def decode(data: bytes, *, foreign: bool = False) -> Packet:
             if data[at]:
                 raise TokenFormatError("a field that does not belong in a caveat")
             at += 1
-            caveats.append(Caveat(cid, vid))
+            caveats.append((cid, vid))
         signature = data[at + 3 :]
         if data[at + 1 : at + 3] != _SIGNATURE or len(signature) != 32:
             raise TokenFormatError("the signature is not the last 32 bytes")
