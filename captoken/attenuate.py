@@ -331,18 +331,15 @@ def _check_tools(held: Capability, caveat: Caveat) -> None:
         found = False
         for key in sorted({*_below(calls, pattern), *_below(wishes, pattern)}):
             have, wanted = patterns.decided(calls, key, None), patterns.decided(wishes, key, None)
-            if have is None or wanted is None:
-                found = found or have is not None
-                continue
-            found = True
-            both = both_calls(have, wanted)
-            if both is not None:
-                left[key] = both
-            if both != wanted:
-                excess[key] = wanted
+            left[key] = both_calls(have, wanted)
+            if have is not None:
+                found = True
+                if left[key] != wanted:
+                    excess[key] = wanted
         if not found:
             excess[pattern] = patterns.decided(wishes, pattern, None)
     if excess:
+        left = patterns.normal(left, None)
         rest = {"tools": spelled_calls(left)} if left else {}
         raise Excess("tools", caveat.value, spelled_calls(dict(calls)), spelled_calls(excess), rest)
 

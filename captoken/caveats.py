@@ -457,11 +457,14 @@ def _link(stated: dict[str, Any], vocabulary: Vocabulary) -> Link:
     """The link that a JSON object states. Raises TypeError or ValueError, or whatever a caveat of an embedder raises."""
     sender = receiver = depth = None
     delegate_only = False
+    data = tool = False
     caveats: list[Caveat] = []
     kinds = vocabulary.kinds
     for key, value in stated.items():
         if key in kinds:
-            caveats.append(kinds[key](value))
+            kind = kinds[key]
+            caveats.append(kind(value))
+            data, tool = data or kind.domain == "data", tool or kind.domain == "tool"
         elif key == "depth":
             depth = _integer(value, "depth")
             if depth < 0:
@@ -472,8 +475,8 @@ def _link(stated: dict[str, Any], vocabulary: Vocabulary) -> Link:
             delegate_only = True
         elif receiver is None:  # from, to or n: the three come together
             sender, receiver = _delegation(stated)
-    domains = _DOMAINS[any(caveat.domain == "data" for caveat in caveats), any(caveat.domain == "tool" for caveat in caveats)]
-    return Link(tuple(caveats), sender, receiver, depth, delegate_only, domains, "aud" in stated or "task" in stated)
+    settles = "aud" in stated or "task" in stated
+    return Link(tuple(caveats), sender, receiver, depth, delegate_only, _DOMAINS[data, tool], settles)
 
 
 def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:

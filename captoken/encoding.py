@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 
 MAX_INTEGER = 2**53 - 1  # magnitude; beyond it JSON readers of other languages disagree
-MAX_DEPTH = 32  # nesting of arrays and objects
+MAX_DEPTH = 32  # levels of arrays and objects below the object itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _restricted(value: Any, depth: int = 0) -> None:
         return
     if kind is int:
         return None if -MAX_INTEGER <= value <= MAX_INTEGER else _refuse("an integer of magnitude 2^53 or more")
-    if depth == MAX_DEPTH:
+    if depth > MAX_DEPTH:
         _refuse("nested too deeply")
     if kind is list:
         for item in value:

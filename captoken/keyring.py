@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from captoken import chain, names, primitives
@@ -52,7 +50,7 @@ class Keyring(Sealed):
     def generate(cls) -> Keyring:
         """One fresh key under a random key id, current."""
         key_id = _fresh_id()
-        return cls({key_id: secrets.token_bytes(KEY_BYTES)}, key_id)
+        return cls({key_id: primitives.random_bytes(KEY_BYTES)}, key_id)
 
     @classmethod
     def from_keys(cls, keys: Mapping[str, bytes], current: str) -> Keyring:
@@ -64,7 +62,7 @@ class Keyring(Sealed):
         if self._audience is not None:
             raise ValueError("a keyring for one audience does not rotate: rotate the one it was derived from")
         key_id = _fresh_id()
-        return Keyring({**self._keys, key_id: secrets.token_bytes(KEY_BYTES)}, key_id)
+        return Keyring({**self._keys, key_id: primitives.random_bytes(KEY_BYTES)}, key_id)
 
     def retire(self, key_id: str) -> Keyring:
         """Without that key: its tokens stop verifying. Raises ValueError for an unknown key id and for the current one."""
@@ -122,20 +120,14 @@ class Keyring(Sealed):
 
         Raises KeyringError.
         """
-        stated: dict[str, Any] = {
-            "current": self._current,
-            "keys": {key_id: b64encode(key) for key_id, key in self._keys.items()},
-            "v": 1,
-        }
-        if self._audience is not None:
-            stated["aud"] = self._audience
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+        target = os.fspath(path)
+        temporary = f"{target}.{os.urandom(8).hex()}.part"
+        problem = ""
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
             try:
                 with open(handle, "wb") as file:
-                    file.write(encode_json(stated) + b"\n")
+                    file.write(self._written())
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(temporary, target)
@@ -143,7 +135,19 @@ class Keyring(Sealed):
                 os.unlink(temporary)
                 raise
         except OSError as error:
-            raise KeyringError(f"the keyring cannot be saved: {error.strerror}") from None
+            problem = error.strerror or "no reason given"
+        if problem:  # raised from here, where no frame holds a key
+            raise KeyringError(f"the keyring cannot be saved: {problem}")
+
+    def _written(self) -> bytes:
+        stated: dict[str, Any] = {
+            "current": self._current,
+            "keys": {key_id: b64encode(key) for key_id, key in self._keys.items()},
+            "v": 1,
+        }
+        if self._audience is not None:
+            stated["aud"] = self._audience
+        return encode_json(stated) + b"\n"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Keyring:
@@ -170,7 +174,7 @@ class Keyring(Sealed):
 
 
 def _fresh_id() -> str:
-    return "k-" + secrets.token_hex(6)
+    return "k-" + primitives.random_bytes(6).hex()
 
 
 def _checked(keys: Any, current: Any) -> dict[str, bytes]:

@@ -259,8 +259,9 @@ class Grant(Sealed):
             if reason is None:
                 return self._finished(now, access, caller, dry)
             decision = self._decide(now, access, caller, dry)
-            # Were the two ever to differ, the stricter answer stands.
-            return decision or self._denied(now, access, caller, (Refusal(reason.code, reason.text),), 8, dry)
+            if decision:  # were the two ever to differ, the stricter answer stands
+                return self._denied(now, access, caller, (Refusal(reason.code, reason.text),), 8, dry)
+            return decision
         return self._decide(now, access, caller, dry)
 
     def _decide(self, now: int, access: Access | None, caller: Caller | None, dry: bool) -> Decision:
