@@ -97,8 +97,8 @@ _POSITION = frozenset(("depth", "delegate_only"))
 def read_clock(clock: Clock) -> int:
     """Seconds since the epoch, floored. Raises what the clock raises, ValueError if it gives no finite number."""
     now = clock()
-    if isinstance(now, bool) or not isinstance(now, (int, float)) or now - now != 0:
-        raise ValueError("the clock must give seconds since the epoch")
+    if type(now) not in (int, float) or now - now != 0:
+        raise ValueError("the clock must give seconds since the epoch, as int or float")
     return int(now // 1)
 
 

@@ -224,8 +224,12 @@ class Capability:
         elif other.data is None or other.tool is None:
             data, tool = self.data, self.tool
         else:
-            data = patterns.meet(self.data, other.data, NO_RIGHTS, both_rights)
-            tool = patterns.meet(self.tool, other.tool, None, both_calls)
+            # Chains repeat themselves, and what meets its equal stays.
+            data, tool = self.data, self.tool
+            if data != other.data:
+                data = patterns.meet(data, other.data, NO_RIGHTS, both_rights)
+            if tool != other.tool:
+                tool = patterns.meet(tool, other.tool, None, both_calls)
         where = dict(self.where)
         for attribute, constraint in other.where.items():
             where[attribute] = constraints.meet(where.get(attribute, constraints.ANYTHING), constraint)

@@ -21,7 +21,7 @@ from captoken import constraints, names, patterns
 from captoken.access import Access
 from captoken.decision import Reason, spelled
 from captoken.encoding import EncodingError, decode_json, encode_json
-from captoken.names import is_plain_pattern
+from captoken.names import is_name, is_plain_pattern
 
 Domain = Literal["data", "tool", "all"]
 
@@ -104,7 +104,8 @@ class Tables(Caveat, frozen=True):
 
     def __post_init__(self) -> None:
         for pattern in _list(self.value, "tables"):
-            is_plain_pattern(pattern) or names.pattern(pattern, "table")
+            if not is_plain_pattern(pattern):
+                names.pattern(pattern, "table")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
         table = access.table or ""
@@ -122,7 +123,8 @@ class Operations(Caveat, frozen=True):
 
     def __post_init__(self) -> None:
         for operation in _list(self.value, "operations"):
-            _operation(operation)
+            if not is_name(operation):
+                _operation(operation)
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
         if access.operation in self.value or "*" in self.value:
@@ -416,10 +418,9 @@ class Vocabulary:
     that is no Caveat, or whose `key` is not namespaced or is taken.
     """
 
-    __slots__ = ("kinds", "known")
+    __slots__ = ("kinds",)
 
     kinds: dict[str, type[Caveat]]
-    known: frozenset[str]
 
     def __init__(self, *own: type[Caveat]) -> None:
         kinds = {kind.key: kind for kind in _BUILT_IN}
@@ -432,7 +433,6 @@ class Vocabulary:
                 raise ValueError(f"{kind.key} has the domain {names.shown(kind.domain)}: data, tool or all")
             kinds[kind.key] = kind
         object.__setattr__(self, "kinds", kinds)
-        object.__setattr__(self, "known", _POSITION | kinds.keys())
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a Vocabulary is immutable")
@@ -455,6 +455,8 @@ def _delegation(stated: dict[str, Any]) -> tuple[str, str]:
 
 def _link(stated: dict[str, Any], vocabulary: Vocabulary) -> Link:
     """The link that a JSON object states. Raises TypeError or ValueError, or whatever a caveat of an embedder raises."""
+    if not stated:
+        raise ValueError("a link that says nothing")
     sender = receiver = depth = None
     delegate_only = False
     data = tool = False
@@ -473,6 +475,8 @@ def _link(stated: dict[str, Any], vocabulary: Vocabulary) -> Link:
             if value is not True:
                 raise ValueError("delegate_only is true or left out")
             delegate_only = True
+        elif key not in _POSITION:
+            raise ValueError("a key that is not known")
         elif receiver is None:  # from, to or n: the three come together
             sender, receiver = _delegation(stated)
     settles = "aud" in stated or "task" in stated
@@ -485,21 +489,20 @@ def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
         stated = decode_json(body)
     except EncodingError as error:
         return BadLink("unreadable_link", str(error))
-    sender, receiver = None, None
     try:
-        if stated.keys() <= vocabulary.known:
-            if stated:
-                return _link(stated, vocabulary)
-            return BadLink("unreadable_link", "a link that says nothing")
-        code, text = "unknown_caveat", f"unknown here: {spelled(sorted(stated.keys() - vocabulary.known))}"
+        return _link(stated, vocabulary)
     except Exception as error:  # a value that is not one: ours raise TypeError and ValueError, an embedder's anything
-        code, text = "unreadable_link", str(error) if type(error) in (TypeError, ValueError) else type(error).__name__
+        text = str(error) if type(error) in (TypeError, ValueError) else type(error).__name__
+    sender = receiver = None
     if {"from", "to", "n"} <= stated.keys():
         try:
             sender, receiver = _delegation(stated)
         except (TypeError, ValueError):
             sender = receiver = None
-    return BadLink(code, text, sender, receiver)
+    unknown = sorted(stated.keys() - vocabulary.kinds.keys() - _POSITION)
+    if unknown:  # then it is opaque, whatever else is wrong with it
+        return BadLink("unknown_caveat", f"unknown here: {spelled(unknown)}", sender, receiver)
+    return BadLink("unreadable_link", text, sender, receiver)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -523,7 +526,6 @@ def write(key: str, given: Any, vocabulary: Vocabulary) -> Caveat:
         value = decode_json(encode_json({key: given}))[key]  # an embedder's lists keep their order
     else:
         value = _tidy(given)
-        encode_json({key: value})
     caveat = vocabulary.kinds[key](value)
     names.composed(value)
     return caveat

@@ -9,7 +9,6 @@ from typing import Any, Unpack
 from captoken import attenuate as writing
 from captoken import chain, primitives, wire
 from captoken.attenuate import UNSET, Clock, MintCaveats
-from captoken.capability import Capability
 from captoken.caveats import V1, Vocabulary
 from captoken.encoding import b64encode
 from captoken.keyring import Keyring
@@ -89,7 +88,7 @@ class Issuer(Sealed):
         root = RootRecord(subject, agent, task, token_id, now, keyring.current, keyring.audience, dict(ext or {}))
         identifier = root.encode()
         wanted = writing.asked(given, self._vocabulary, lambda: now, None)
-        stated = writing.narrowed(Capability(task=task), wanted, clamp=False)
+        stated = {key: caveat.value for key, caveat in wanted.items()}
         stated.update(writing.positioned(Lineage((agent,)), writing.position(given), None, clamp=False))
         body = writing.spell(stated or {"nbf": now})  # link 0 is always written
         return Token(self._signed(keyring, identifier, body), root, self._vocabulary, self._clock, self._random)

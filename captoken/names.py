@@ -16,11 +16,10 @@ MAX_NAME = 128  # characters of a name
 MAX_FREE_NAME = 256  # bytes of a free name, in UTF-8
 
 NAME = r"[A-Za-z0-9._:/@+-]{1,128}"
-TASK = r"(?=[^\n]{1,128}\Z)(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._:@+-]+(?:/(?!\Z)|\Z))+"  # at the end of what is matched
-_is_name = re.compile(NAME).fullmatch
-_is_task = re.compile(TASK).fullmatch
+is_name = re.compile(NAME).fullmatch
 _is_namespaced = re.compile(r"[A-Za-z0-9._/@+-]+:[A-Za-z0-9._:/@+-]+").fullmatch
 is_plain_pattern = re.compile(r"\*|[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64})?(?:\.\*)?").fullmatch  # nearly all
+_NO_SEGMENTS = frozenset(("", ".", ".."))
 _UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
@@ -39,7 +38,7 @@ def exact_str(value: Any, what: str) -> str:
 
 def name(value: Any, what: str) -> str:
     """An ASCII name: 1 to 128 of `A-Z a-z 0-9 . _ : / @ + -`."""
-    if type(value) is str and _is_name(value):
+    if type(value) is str and is_name(value):
         return value
     exact_str(value, what)
     raise ValueError(f"{what} {shown(value)} is not a name: 1 to {MAX_NAME} of A-Z a-z 0-9 . _ : / @ + -")
@@ -54,7 +53,7 @@ def namespaced(value: Any, what: str) -> str:
 
 def task(value: Any, what: str = "task") -> str:
     """A path of `/`-separated segments, none of them empty, `.` or `..`."""
-    if _is_task(name(value, what)) is None:
+    if not _NO_SEGMENTS.isdisjoint(name(value, what).split("/")):
         raise ValueError(f"{what} {shown(value)} has a segment that is empty, '.' or '..'")
     return str(value)
 
@@ -78,6 +77,8 @@ def free_name(value: Any, what: str) -> str:
 
 def segmented(value: Any, what: str) -> str:
     """The name of one table or tool: a free name without `*` and without empty segments."""
+    if type(value) is str and is_plain_pattern(value) and value[-1] != "*":
+        return value
     text = free_name(value, what)
     if "*" in text or "" in text.split("."):
         raise ValueError(f"{what} {shown(value)} has a '*' or an empty segment")

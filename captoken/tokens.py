@@ -25,8 +25,8 @@ from captoken.lineage import Lineage, read_along
 PREFIX = "cap1_"
 RANDOM = Callable[[int], bytes]
 
-# Subject, agent, key id, token id and task, joined by line feeds, which none of them can have.
-_are_names = re.compile(rf"(?:{names.NAME}\n){{3}}[A-Za-z0-9_-]{{22}}\n{names.TASK}").fullmatch
+# Subject, agent, key id and token id, joined by line feeds, which none of them can have.
+_are_names = re.compile(rf"(?:{names.NAME}\n){{3}}[A-Za-z0-9_-]{{22}}").fullmatch
 _ROOT_KEYS = frozenset(("agent", "iat", "jti", "kid", "sub", "task", "v"))
 _ROOT_OPTIONS = frozenset(("aud", "ext"))
 
@@ -98,16 +98,15 @@ def _checked(stated: dict[str, Any]) -> RootRecord:
         raise ValueError("it does not have exactly the keys of version 1")
     if type(stated["iat"]) is not int or type(stated["v"]) is not int:
         raise TypeError("iat and v must be integers")
-    subject, agent, task, token_id, key_id = (stated[key] for key in ("sub", "agent", "task", "jti", "kid"))
-    if not _are_names("\n".join((subject, agent, key_id, token_id, task))):
+    subject, agent, token_id, key_id = stated["sub"], stated["agent"], stated["jti"], stated["kid"]
+    if _are_names("\n".join((subject, agent, key_id, token_id))) is None:
         for what, name in (("subject", subject), ("agent", agent), ("key id", key_id)):
             names.name(name, what)
-        names.task(task)
         raise ValueError("jti is not 22 characters of base64url")
     return RootRecord(
         subject,
         agent,
-        task,
+        names.task(stated["task"]),
         token_id,
         stated["iat"],
         key_id,

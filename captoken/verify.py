@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from time import time
+from typing import Any
 
 from msgspec import structs
 
@@ -20,7 +21,7 @@ from captoken import chain, names, primitives
 from captoken.access import Access, Caller
 from captoken.attenuate import Clock, read_clock
 from captoken.capability import Capability
-from captoken.caveats import V1, Link, Situation, Vocabulary, moment, prohibited, read_link, settled
+from captoken.caveats import V1, BadLink, Link, Situation, Vocabulary, moment, prohibited, read_link, settled
 from captoken.decision import Actor, Attribution, Decision, Reason, Refusal
 from captoken.encoding import b64encode
 from captoken.errors import CODES, Denied, TokenFormatError
@@ -30,6 +31,7 @@ from captoken.mint import keyring_source
 from captoken.tokens import RootRecord, Sealed, Token, packet_of
 from captoken.wire import Packet
 
+_ASKS = BadLink("missing_discharge", "a third party is asked, and no answer came")
 AHEAD = 60  # seconds that a token may be from the future, since clocks differ
 
 
@@ -123,15 +125,11 @@ class Verifier(Sealed):
         tags = chain.fold(derived, packet)
         if tags is None:
             return _denial(Refusal("bad_signature", "the chain of signatures does not hold"), 4)
-        asking = [at for at, (_, vid) in enumerate(packet.caveats) if vid]
-        if asking:
-            reason = Reason("missing_discharge", "a third party is asked, and no answer came")
-            return self._broken(root, packet, asking[0], reason)
         links: list[Link] = []
-        for at, (cid, _) in enumerate(packet.caveats):
-            link = read_link(cid, self._vocabulary)
+        for cid, vid in packet.caveats:
+            link = _ASKS if vid else read_link(cid, self._vocabulary)
             if not isinstance(link, Link):
-                return self._broken(root, packet, at, Reason(link.code, link.text))
+                return self._unusable(root, packet)
             links.append(link)
         lineage = Lineage((root.agent,))
         for at, link in enumerate(links):
@@ -143,6 +141,13 @@ class Verifier(Sealed):
             last = max(at for at, link in enumerate(links) if link.delegate_only)
             return self._broken(root, packet, last, Reason("delegate_only", "for handing on, and nobody was handed it"))
         return Grant(self, root, tuple(links), lineage, tags)
+
+    def _unusable(self, root: RootRecord, packet: Packet) -> Decision:
+        """A denial by the first third-party caveat (step 4), or else by the first link that cannot be read (step 5)."""
+        links = [_ASKS if vid else read_link(cid, self._vocabulary) for cid, vid in packet.caveats]
+        bad = [(at, link) for at, link in enumerate(links) if isinstance(link, BadLink)]
+        at, link = min(bad, key=lambda found: found[1] is not _ASKS)
+        return self._broken(root, packet, at, Reason(link.code, link.text))
 
     def _broken(self, root: RootRecord, packet: Packet, at: int, reason: Reason) -> Decision:
         """A denial by link `at` of a token whose signature held: so its root record can be believed."""
@@ -218,12 +223,15 @@ class Grant(Sealed):
     @property
     def task(self) -> str:
         """The token's task: the root's, or the one below it that a link names."""
-        return self.capability.task or self.issued.task
+        return max((self.issued.task, *self._values("task")), key=len)
 
     @property
     def expires_at(self) -> int | None:
         """Seconds since the epoch, or None. Without the verifier's leeway."""
-        return self.capability.expires_at
+        return min(self._values("exp"), default=None)
+
+    def _values(self, key: str) -> list[Any]:
+        return [caveat.value for link in self._links for caveat in link.caveats if caveat.key == key]
 
     @property
     def link_ids(self) -> tuple[str, ...]:
