@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -20,7 +21,7 @@ from msgspec.structs import force_setattr
 from captoken import constraints, names, patterns
 from captoken.access import Access
 from captoken.decision import Reason, spelled
-from captoken.encoding import EncodingError, decode_json, encode_json
+from captoken.encoding import MAX_INTEGER, EncodingError, decode_json, encode_json
 from captoken.names import is_name, is_plain_pattern
 
 Domain = Literal["data", "tool", "all"]
@@ -405,7 +406,8 @@ _DOMAINS: dict[tuple[bool, bool], frozenset[str]] = {
     (False, False): frozenset(), (True, False): frozenset(("data",)),
     (False, True): frozenset(("tool",)), (True, True): frozenset(("data", "tool")),
 }  # fmt: skip
-_POSITION = frozenset(("from", "to", "n", "depth", "delegate_only"))
+_HAND_OVER = ("from", "to", "n")
+_POSITION = frozenset((*_HAND_OVER, "depth", "delegate_only"))
 _BUILT_IN: tuple[type[Caveat], ...] = (
     Tables, Operations, Allow, Columns, Tools, Where, Expires, NotBefore, Audience, Task,
 )  # fmt: skip
@@ -444,11 +446,9 @@ class Vocabulary:
 V1 = Vocabulary()
 
 
-def _delegation(stated: dict[str, Any]) -> tuple[str, str]:
-    if not ("from" in stated and "to" in stated and "n" in stated):
-        raise ValueError("from, to and n come together")
-    sender, receiver = stated["from"], stated["to"]
-    if _is_delegation("\n".join((sender, receiver, stated["n"]))) is None:
+def _delegation(sender: Any, receiver: Any, nonce: Any) -> tuple[str, str]:
+    """Who hands on to whom. Raises TypeError if one of the three is missing or no string, ValueError if it is no name."""
+    if _is_delegation("\n".join((sender, receiver, nonce))) is None:
         raise ValueError("from and to must be names, n 11 characters of base64url")
     return sender, receiver
 
@@ -478,13 +478,59 @@ def _link(stated: dict[str, Any], vocabulary: Vocabulary) -> Link:
         elif key not in _POSITION:
             raise ValueError("a key that is not known")
         elif receiver is None:  # from, to or n: the three come together
-            sender, receiver = _delegation(stated)
+            sender, receiver = _delegation(*map(stated.get, _HAND_OVER))
     settles = "aud" in stated or "task" in stated
     return Link(tuple(caveats), sender, receiver, depth, delegate_only, _DOMAINS[data, tool], settles)
 
 
+class _Plain(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The link that most tokens are made of; its keys in canonical order."""
+
+    aud: list[str] | None = None
+    exp: Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | None = None
+    sender: str | None = msgspec.field(default=None, name="from")
+    n: str | None = None
+    operations: list[str] | None = None
+    tables: list[str] | None = None
+    to: str | None = None
+
+
+_decode_plain = msgspec.json.Decoder(_Plain).decode
+_encode_plain = msgspec.json.Encoder().encode
+
+
+def _plain_link(body: bytes) -> Link | None:
+    """The link that `body` spells if it is a plain one: the same as the general way reads, at half the time. Else None."""
+    try:
+        stated = _decode_plain(body)
+        if _encode_plain(stated) != body:
+            return None
+        caveats: list[Caveat] = []
+        if stated.aud is not None:
+            caveats.append(Audience(stated.aud))
+        if stated.exp is not None:
+            caveats.append(Expires(stated.exp))
+        if stated.operations is not None:
+            caveats.append(Operations(stated.operations))
+        if stated.tables is not None:
+            caveats.append(Tables(stated.tables))
+        sender, receiver, nonce = stated.sender, stated.to, stated.n
+        if sender is not None or receiver is not None or nonce is not None:
+            sender, receiver = _delegation(sender, receiver, nonce)
+        elif not caveats:
+            return None
+    except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError, ValueError):
+        return None
+    data = stated.operations is not None or stated.tables is not None
+    return Link(tuple(caveats), sender, receiver, None, False, _DOMAINS[data, False], stated.aud is not None)
+
+
 def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
     """The link that `body` spells, or why it prohibits everything. Never raises (spec, "Links")."""
+    return _plain_link(body) or _any_link(body, vocabulary)
+
+
+def _any_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
     try:
         stated = decode_json(body)
     except EncodingError as error:
@@ -494,11 +540,8 @@ def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
     except Exception as error:  # a value that is not one: ours raise TypeError and ValueError, an embedder's anything
         text = str(error) if type(error) in (TypeError, ValueError) else type(error).__name__
     sender = receiver = None
-    if {"from", "to", "n"} <= stated.keys():
-        try:
-            sender, receiver = _delegation(stated)
-        except (TypeError, ValueError):
-            sender = receiver = None
+    with suppress(TypeError, ValueError):
+        sender, receiver = _delegation(*map(stated.get, _HAND_OVER))
     unknown = sorted(stated.keys() - vocabulary.kinds.keys() - _POSITION)
     if unknown:  # then it is opaque, whatever else is wrong with it
         return BadLink("unknown_caveat", f"unknown here: {spelled(unknown)}", sender, receiver)

@@ -223,7 +223,7 @@ class Grant(Sealed):
     @property
     def task(self) -> str:
         """The token's task: the root's, or the one below it that a link names."""
-        return max((self.issued.task, *self._values("task")), key=len)
+        return str(max((self.issued.task, *self._values("task")), key=len))
 
     @property
     def expires_at(self) -> int | None:
