@@ -22,11 +22,10 @@ from captoken.caveats import (
     Situation,
     attribute_prohibited,
     call_prohibited,
-    moment,
     prohibited,
 )  # fmt: skip
 from captoken.constraints import NOTHING, Constraint
-from captoken.decision import Reason, spelled
+from captoken.decision import Reason, moment, spelled
 from captoken.encoding import encode_json
 
 Names: TypeAlias = frozenset[str]  # of operations or columns; exactly {"*"} is any
@@ -363,9 +362,9 @@ def spelled_rights(rights: RightsMap) -> dict[str, Any]:
     return made | ({"columns": columns} if columns else {})
 
 
-def _widest(entries: Iterable[str]) -> list[str]:
+def _widest(entries: Mapping[str, Any]) -> list[str]:
     """The patterns of a map that lie below no other."""
-    return sorted(key for key in entries if not any(other != key and patterns.contains(other, key) for other in entries))
+    return sorted(key for key in entries if not any(wider != key and wider in entries for wider in patterns.wider(key)))
 
 
 def spelled_calls(calls: CallMap) -> dict[str, Any]:

@@ -12,16 +12,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import force_setattr
 
 from captoken import constraints, names, patterns
 from captoken.access import Access
-from captoken.decision import Reason, spelled
-from captoken.encoding import MAX_INTEGER, EncodingError, decode_json, encode_json
+from captoken.decision import Reason, moment, spelled
+from captoken.encoding import EncodingError, Integer, decode_json, encode_json
 from captoken.names import is_name, is_plain_pattern
 
 Domain = Literal["data", "tool", "all"]
@@ -269,14 +268,6 @@ def attribute_prohibited(attribute: str, constraint: constraints.Constraint, acc
     return None
 
 
-def moment(seconds: int) -> str:
-    """A time for people; far-off ones stay numbers."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat()
-    except (ValueError, OverflowError, OSError):
-        return str(seconds)
-
-
 class Expires(Caveat, frozen=True):
     """now < exp + leeway: at the second of `exp` the token has expired."""
 
@@ -487,7 +478,7 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The link that most tokens are made of; its keys in canonical order."""
 
     aud: list[str] | None = None
-    exp: Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | None = None
+    exp: Integer | None = None
     sender: str | None = msgspec.field(default=None, name="from")
     n: str | None = None
     operations: list[str] | None = None
@@ -565,10 +556,8 @@ def _tidy(given: Any) -> Any:
 
 def write(key: str, given: Any, vocabulary: Vocabulary) -> Caveat:
     """The caveat that `given` asks for, tidied and checked as writers must. Raises TypeError or ValueError."""
-    if ":" in key:
-        value = decode_json(encode_json({key: given}))[key]  # an embedder's lists keep their order
-    else:
-        value = _tidy(given)
+    # An embedder's lists keep their order.
+    value = decode_json(encode_json({key: given}))[key] if ":" in key else _tidy(given)
     caveat = vocabulary.kinds[key](value)
     names.composed(value)
     return caveat

@@ -7,6 +7,7 @@ three values, and a float, list or object satisfies only `any`. There are no reg
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Set
 from typing import Any, TypeAlias
 
 import msgspec
@@ -74,7 +75,7 @@ class Path(msgspec.Struct, frozen=True):
     tops: frozenset[str]
 
     def accepts(self, value: Any) -> bool:
-        return type(value) is str and _is_path(value) and any(_below(value, top) for top in self.tops)
+        return type(value) is str and _is_path(value) and _at_or_below(value, self.tops)
 
     def json(self) -> dict[str, Any]:
         return {"path": sorted(self.tops)}
@@ -93,13 +94,20 @@ def _is_path(value: str) -> bool:
     return not {"", ".", ".."}.intersection(value[1:].split("/"))
 
 
-def _below(path: str, top: str) -> bool:
-    return top == "/" or path == top or path.startswith(top + "/")
+def _above(path: str) -> Iterator[str]:
+    """The paths above `path`, nearest first."""
+    while path != "/":
+        path = path.rpartition("/")[0] or "/"
+        yield path
 
 
-def _paths(tops: set[str]) -> Constraint:
+def _at_or_below(path: str, tops: Set[str]) -> bool:
+    return path in tops or any(above in tops for above in _above(path))
+
+
+def _paths(tops: Set[str]) -> Constraint:
     """The constraint in normal form: tops below other tops say nothing more."""
-    kept = frozenset(top for top in tops if not any(top != other and _below(top, other) for other in tops))
+    kept = frozenset(top for top in tops if not any(above in tops for above in _above(top)))
     return Path(kept) if kept else NOTHING
 
 
@@ -119,8 +127,8 @@ def meet(one: Constraint, two: Constraint) -> Constraint:
         return Range(low, high) if low is None or high is None or low <= high else NOTHING
     if isinstance(one, Path) and isinstance(two, Path):
         return _paths(
-            {a for a in one.tops if any(_below(a, b) for b in two.tops)}
-            | {b for b in two.tops if any(_below(b, a) for a in one.tops)}
+            {top for top in one.tops if _at_or_below(top, two.tops)}
+            | {top for top in two.tops if _at_or_below(top, one.tops)}
         )
     return NOTHING  # an integer and a path
 

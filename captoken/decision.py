@@ -169,7 +169,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
             links = [refusal.link for refusal in self.refusals if refusal.link is not None]
             where = f" in link {', '.join(map(str, links))}" if links else ""
             lines.append(("needs", f"{self.access.needed_text()}{where}"))
-        lines.append(("at", datetime.fromtimestamp(self.now, UTC).isoformat() + (", a dry run" if self.dry else "")))
+        lines.append(("at", moment(self.now) + (", a dry run" if self.dry else "")))
         return lines
 
     def for_model(self) -> str:
@@ -204,6 +204,14 @@ def escape(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode() if ord(char) > 0xFF else f"\\x{ord(char):02x}"
         for char in text
     )  # fmt: skip
+
+
+def moment(seconds: int) -> str:
+    """A time for people; one that no calendar has stays a number."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
 
 
 def spelled(value: Any) -> str:

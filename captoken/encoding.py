@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import binascii
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeAlias
 
 import msgspec
 
 MAX_INTEGER = 2**53 - 1  # magnitude; beyond it JSON readers of other languages disagree
+Integer: TypeAlias = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 MAX_DEPTH = 32  # levels of arrays and objects below the object itself
 
 
@@ -67,7 +68,7 @@ def b64decode(text: str) -> bytes:
 
 def _json_object(depth: int) -> Any:
     """A type `depth` levels deep, so that the decoder itself, in C, refuses floats, null and large integers."""
-    scalar: Any = bool | Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | str
+    scalar: Any = bool | Integer | str
     value = scalar
     for _ in range(depth):
         value = scalar | list[value] | dict[str, value]  # type: ignore[valid-type]

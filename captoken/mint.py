@@ -7,7 +7,7 @@ from time import time
 from typing import Any, Unpack
 
 from captoken import attenuate as writing
-from captoken import chain, primitives, wire
+from captoken import chain, names, primitives, wire
 from captoken.attenuate import UNSET, Clock, MintCaveats
 from captoken.caveats import V1, Vocabulary
 from captoken.encoding import b64encode
@@ -82,10 +82,16 @@ class Issuer(Sealed):
         if forever and "expires_in" in given:
             raise ValueError("expires_in and expires_at say the same thing twice")
 
+        names.name(subject, "subject")
+        names.name(agent, "agent")
+        names.task(task)
         keyring = self._keyring()
         now = writing.read_clock(self._clock)
         token_id = b64encode(self._random(16))
-        root = RootRecord(subject, agent, task, token_id, now, keyring.current, keyring.audience, dict(ext or {}))
+        root = RootRecord(
+            subject=subject, agent=agent, task=task, token_id=token_id, issued_at=now,
+            key_id=keyring.current, audience=keyring.audience, ext=dict(ext or {}), version=1,
+        )  # fmt: skip
         identifier = root.encode()
         wanted = writing.asked(given, self._vocabulary, lambda: now, None)
         stated = {key: caveat.value for key, caveat in wanted.items()}

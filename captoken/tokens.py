@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from time import time
 from typing import Any, ClassVar, NoReturn, Unpack
 
@@ -18,17 +19,12 @@ from captoken import chain, names, primitives, wire
 from captoken.attenuate import Clock, LinkCaveats, PresentCaveats
 from captoken.capability import Capability
 from captoken.caveats import V1, BadLink, Link, Vocabulary, read_link
-from captoken.encoding import LIMITS, EncodingError, b64decode, b64encode, decode_json, encode_json
+from captoken.encoding import LIMITS, EncodingError, Integer, b64decode, b64encode, decode_json
 from captoken.errors import LimitError, TokenFormatError
 from captoken.lineage import Lineage, read_along
 
 PREFIX = "cap1_"
 RANDOM = Callable[[int], bytes]
-
-# Subject, agent, key id and token id, joined by line feeds, which none of them can have.
-_are_names = re.compile(rf"(?:{names.NAME}\n){{3}}[A-Za-z0-9_-]{{22}}").fullmatch
-_ROOT_KEYS = frozenset(("agent", "iat", "jti", "kid", "sub", "task", "v"))
-_ROOT_OPTIONS = frozenset(("aud", "ext"))
 
 
 class Sealed:
@@ -53,76 +49,62 @@ class Sealed:
         raise AttributeError(f"a {type(self).__name__} is immutable")
 
 
-class RootRecord(msgspec.Struct, frozen=True):
+class RootRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the issuer said: who, for whom, in which task. The only identity to authorize on, once verified."""
 
-    subject: str
+    subject: str = msgspec.field(name="sub")
     agent: str  # the first agent
     task: str
-    token_id: str
-    issued_at: int  # seconds since the epoch
-    key_id: str
-    audience: str | None = None
-    ext: Mapping[str, str | int] = {}  # facts of the embedding project
+    token_id: str = msgspec.field(name="jti")
+    issued_at: Integer = msgspec.field(name="iat")  # seconds since the epoch
+    key_id: str = msgspec.field(name="kid")
+    audience: str | None = msgspec.field(default=None, name="aud")
+    ext: dict[str, str | Integer] = {}  # facts of the embedding project
+    version: int = msgspec.field(name="v")
 
     def encode(self) -> bytes:
         """The identifier. Raises TypeError or ValueError for what no root record may hold."""
-        stated: dict[str, Any] = {
-            "agent": self.agent, "iat": self.issued_at, "jti": self.token_id, "kid": self.key_id,
-            "sub": self.subject, "task": self.task, "v": 1,
-        }  # fmt: skip
-        if self.audience is not None:
-            stated["aud"] = self.audience
-        if self.ext:
-            stated["ext"] = dict(self.ext)
-        _checked(stated)
-        return encode_json(stated)
+        try:
+            identifier = _encode_root(self)
+            if RootRecord.decode(identifier) == self:
+                return identifier
+        except (TypeError, UnicodeError, TokenFormatError) as error:
+            raise ValueError(str(error)) from None
+        raise ValueError("a root record of str and int, nothing else")
 
     @classmethod
     def decode(cls, identifier: bytes) -> RootRecord:
-        """The record that `identifier` spells. Raises TokenFormatError and nothing else."""
+        """The record that `identifier` spells. Raises TokenFormatError and nothing else (spec, "Root record")."""
         try:
-            stated = decode_json(identifier)
-            version = stated.get("v")
-            if type(version) is int and version != 1:
-                raise TokenFormatError(f"version {version} of the root record is not known here", "unsupported_version", 3)
-            return _checked(stated)
-        except (EncodingError, TypeError, ValueError) as error:
-            raise TokenFormatError(f"the root record cannot be read: {error}", step=3) from None
+            record = _decode_root(identifier)
+            # The typed decoder takes what is no canonical JSON: so encode again, and compare.
+            if record.version != 1 or _encode_root(record) != identifier:
+                raise ValueError("it is not canonical JSON with exactly the keys of version 1")
+            if _are_names("\n".join((record.subject, record.agent, record.key_id, record.token_id))) is None:
+                raise ValueError("subject, agent and key id must be names, jti 22 characters of base64url")
+            names.task(record.task)
+            if record.audience is not None:
+                names.name(record.audience, "audience")
+            for key in record.ext:
+                names.namespaced(key, "name in ext")
+        except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
+            raise _no_root_record(identifier, str(error)) from None
+        return record
 
 
-def _checked(stated: dict[str, Any]) -> RootRecord:
-    """The record that a JSON object states. Raises TypeError or ValueError (spec, "Root record")."""
-    keys = stated.keys()
-    if keys != _ROOT_KEYS and (not keys >= _ROOT_KEYS or not keys - _ROOT_KEYS <= _ROOT_OPTIONS):
-        raise ValueError("it does not have exactly the keys of version 1")
-    if type(stated["iat"]) is not int or type(stated["v"]) is not int:
-        raise TypeError("iat and v must be integers")
-    subject, agent, token_id, key_id = stated["sub"], stated["agent"], stated["jti"], stated["kid"]
-    if _are_names("\n".join((subject, agent, key_id, token_id))) is None:
-        for what, name in (("subject", subject), ("agent", agent), ("key id", key_id)):
-            names.name(name, what)
-        raise ValueError("jti is not 22 characters of base64url")
-    return RootRecord(
-        subject,
-        agent,
-        names.task(stated["task"]),
-        token_id,
-        stated["iat"],
-        key_id,
-        names.name(stated["aud"], "audience") if "aud" in keys else None,
-        _ext(stated["ext"]) if "ext" in keys else {},
-    )
+_decode_root = msgspec.json.Decoder(RootRecord).decode
+_encode_root = msgspec.json.Encoder(order="sorted").encode
+# Subject, agent, key id and token id, joined by line feeds, which none of them can have.
+_are_names = re.compile(rf"(?:{names.NAME}\n){{3}}[A-Za-z0-9_-]{{22}}").fullmatch
 
 
-def _ext(given: Any) -> dict[str, str | int]:
-    if type(given) is not dict or not given:
-        raise ValueError("ext must be an object that says something")
-    for key, value in given.items():
-        names.namespaced(key, "name in ext")
-        if type(value) not in (str, int):
-            raise TypeError(f"ext {key} must be a string or an integer")
-    return given
+def _no_root_record(identifier: bytes, problem: str) -> TokenFormatError:
+    """Why `identifier` is no root record: of a version to come, or malformed. The version is looked at before the rest."""
+    with suppress(EncodingError):
+        version = decode_json(identifier).get("v")
+        if type(version) is int and version != 1:
+            return TokenFormatError(f"version {version} of the root record is not known here", "unsupported_version", 3)
+    return TokenFormatError(f"the root record cannot be read: {problem}", step=3)
 
 
 class Unverified(Sealed):

@@ -21,8 +21,8 @@ from captoken import chain, names, primitives
 from captoken.access import Access, Caller
 from captoken.attenuate import Clock, read_clock
 from captoken.capability import Capability
-from captoken.caveats import V1, BadLink, Link, Situation, Vocabulary, moment, prohibited, read_link, settled
-from captoken.decision import Actor, Attribution, Decision, Reason, Refusal
+from captoken.caveats import V1, BadLink, Link, Situation, Vocabulary, prohibited, read_link, settled
+from captoken.decision import Actor, Attribution, Decision, Reason, Refusal, moment
 from captoken.encoding import b64encode
 from captoken.errors import CODES, Denied, TokenFormatError
 from captoken.keyring import Keyring

@@ -31,6 +31,9 @@ class Packet(NamedTuple):
     caveats: tuple[Caveat, ...]
     signature: bytes
 
+    def __repr__(self) -> str:
+        return f"<Packet, {len(self.caveats)} caveats>"
+
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
     """A varint of two bytes or three, minimal and up to 32,767, and where it ends."""
