@@ -18,7 +18,6 @@ from captoken.access import Access
 from captoken.caveats import (
     Argument,
     Caveat,
-    Link,
     Situation,
     attribute_prohibited,
     call_prohibited,
@@ -27,6 +26,7 @@ from captoken.caveats import (
 from captoken.constraints import NOTHING, Constraint
 from captoken.decision import Reason, moment, spelled
 from captoken.encoding import encode_json
+from captoken.links import Link
 
 Names: TypeAlias = frozenset[str]  # of operations or columns; exactly {"*"} is any
 ANY: Names = frozenset("*")

@@ -16,7 +16,7 @@ from captoken.errors import CODES
 
 if TYPE_CHECKING:
     from captoken.access import Access, Caller
-    from captoken.tokens import RootRecord
+    from captoken.root import RootRecord
     from captoken.verify import Grant
 
 # The plan: what is checked, in this order. The first step that fails gives the decision its code.

@@ -9,7 +9,7 @@ from typing import Any
 from captoken import chain, names, primitives
 from captoken.encoding import EncodingError, b64decode, b64encode, decode_json, encode_json
 from captoken.errors import KeyringError
-from captoken.tokens import Sealed
+from captoken.sealed import Sealed
 
 KEY_BYTES = 32
 
@@ -195,5 +195,6 @@ def _read(data: bytes) -> Keyring:
     shape = {key: type(value) for key, value in stated.items() if key != "aud"}
     if shape != {"current": str, "keys": dict, "v": int} or stated["v"] != 1:
         raise ValueError("not a keyring of version 1")
-    keys = _checked({key_id: b64decode(text) for key_id, text in stated["keys"].items()}, stated["current"])
+    given = {key_id: b64decode(names.exact_str(text, "key")) for key_id, text in stated["keys"].items()}
+    keys = _checked(given, stated["current"])
     return Keyring(keys, stated["current"], names.name(stated["aud"], "audience") if "aud" in stated else None)

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from captoken.caveats import BadLink, Link
 from captoken.decision import Actor, Reason
+from captoken.links import BadLink, Link
 
 
 class Lineage(msgspec.Struct, frozen=True):

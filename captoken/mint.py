@@ -7,13 +7,15 @@ from time import time
 from typing import Any, Unpack
 
 from captoken import attenuate as writing
-from captoken import chain, names, primitives, wire
+from captoken import chain, names, primitives, widening, wire
 from captoken.attenuate import UNSET, Clock, MintCaveats
 from captoken.caveats import V1, Vocabulary
 from captoken.encoding import b64encode
 from captoken.keyring import Keyring
 from captoken.lineage import Lineage
-from captoken.tokens import RootRecord, Sealed, Token, check_limits
+from captoken.root import RootRecord
+from captoken.sealed import Sealed
+from captoken.tokens import Token, check_limits
 
 DEFAULT_LIFE = 900  # seconds
 _DOMAINS = frozenset(("tables", "operations", "allow", "columns", "tools"))
@@ -95,7 +97,7 @@ class Issuer(Sealed):
         identifier = root.encode()
         wanted = writing.asked(given, self._vocabulary, lambda: now, None)
         stated = {key: caveat.value for key, caveat in wanted.items()}
-        stated.update(writing.positioned(Lineage((agent,)), writing.position(given), None, clamp=False))
+        stated.update(widening.positioned(Lineage((agent,)), writing.position(given), None, clamp=False))
         body = writing.spell(stated or {"nbf": now})  # link 0 is always written
         return Token(self._signed(keyring, identifier, body), root, self._vocabulary, self._clock, self._random)
 

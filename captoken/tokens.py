@@ -1,4 +1,4 @@
-"""Tokens: parsed and immutable, unverified; and the root record, which only the issuer can write (spec, "Token").
+"""Tokens: parsed, immutable, unverified (spec, "Token").
 
 A `Token` is what somebody handed over. What can be read off it before a verifier has seen it is under
 `token.unverified`, so that the name says it. Everything that narrows it needs no key and no server.
@@ -6,105 +6,23 @@ A `Token` is what somebody handed over. What can be read off it before a verifie
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from time import time
-from typing import Any, ClassVar, NoReturn, Unpack
-
-import msgspec
+from typing import Any, Unpack
 
 from captoken import attenuate as writing
-from captoken import chain, names, primitives, wire
+from captoken import chain, names, primitives, widening, wire
 from captoken.attenuate import Clock, LinkCaveats, PresentCaveats
 from captoken.capability import Capability
-from captoken.caveats import V1, BadLink, Link, Vocabulary, read_link
-from captoken.encoding import LIMITS, EncodingError, Integer, b64decode, b64encode, decode_json
+from captoken.caveats import V1, Vocabulary
+from captoken.encoding import LIMITS, EncodingError, b64decode, b64encode
 from captoken.errors import LimitError, TokenFormatError
 from captoken.lineage import Lineage, read_along
+from captoken.links import BadLink, Link, read_link
+from captoken.root import RootRecord
+from captoken.sealed import Sealed
 
 PREFIX = "cap1_"
-RANDOM = Callable[[int], bytes]
-
-
-class Sealed:
-    """Base of values that hold secrets or trust: not pickled by accident, and copied as themselves."""
-
-    __slots__ = ()
-    _instead: ClassVar[str] = "it holds secrets"
-
-    def __copy__(self) -> Any:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Any:
-        return self
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} is not pickled: {self._instead}")
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a {type(self).__name__} is immutable")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a {type(self).__name__} is immutable")
-
-
-class RootRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the issuer said: who, for whom, in which task. The only identity to authorize on, once verified."""
-
-    subject: str = msgspec.field(name="sub")
-    agent: str  # the first agent
-    task: str
-    token_id: str = msgspec.field(name="jti")
-    issued_at: Integer = msgspec.field(name="iat")  # seconds since the epoch
-    key_id: str = msgspec.field(name="kid")
-    audience: str | None = msgspec.field(default=None, name="aud")
-    ext: dict[str, str | Integer] = {}  # facts of the embedding project
-    version: int = msgspec.field(name="v")
-
-    def encode(self) -> bytes:
-        """The identifier. Raises TypeError or ValueError for what no root record may hold."""
-        try:
-            identifier = _encode_root(self)
-            if RootRecord.decode(identifier) == self:
-                return identifier
-        except (TypeError, UnicodeError, TokenFormatError) as error:
-            raise ValueError(str(error)) from None
-        raise ValueError("a root record of str and int, nothing else")
-
-    @classmethod
-    def decode(cls, identifier: bytes) -> RootRecord:
-        """The record that `identifier` spells. Raises TokenFormatError and nothing else (spec, "Root record")."""
-        try:
-            record = _decode_root(identifier)
-            # The typed decoder takes what is no canonical JSON: so encode again, and compare.
-            if record.version != 1 or _encode_root(record) != identifier:
-                raise ValueError("it is not canonical JSON with exactly the keys of version 1")
-            if _are_names("\n".join((record.subject, record.agent, record.key_id, record.token_id))) is None:
-                raise ValueError("subject, agent and key id must be names, jti 22 characters of base64url")
-            names.task(record.task)
-            if record.audience is not None:
-                names.name(record.audience, "audience")
-            for key in record.ext:
-                names.namespaced(key, "name in ext")
-        except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
-            raise _no_root_record(identifier, str(error)) from None
-        return record
-
-
-_decode_root = msgspec.json.Decoder(RootRecord).decode
-_encode_root = msgspec.json.Encoder(order="sorted").encode
-# Subject, agent, key id and token id, joined by line feeds, which none of them can have.
-_are_names = re.compile(rf"(?:{names.NAME}\n){{3}}[A-Za-z0-9_-]{{22}}").fullmatch
-
-
-def _no_root_record(identifier: bytes, problem: str) -> TokenFormatError:
-    """Why `identifier` is no root record: of a version to come, or malformed. The version is looked at before the rest."""
-    with suppress(EncodingError):
-        version = decode_json(identifier).get("v")
-        if type(version) is int and version != 1:
-            return TokenFormatError(f"version {version} of the root record is not known here", "unsupported_version", 3)
-    return TokenFormatError(f"the root record cannot be read: {problem}", step=3)
 
 
 class Unverified(Sealed):
@@ -281,9 +199,10 @@ class Token(Sealed):
         text is longer than `max_chars`, with what each link costs, and what `attenuate` raises.
         """
         wanted = {**caveats, "audience": audience, "expires_in": expires_in}
-        text = self._narrow(None, wanted, keep, clamp, clock).serialize()
+        presented = self._narrow(None, wanted, keep, clamp, clock)
+        text = presented.serialize()
         if len(text) > max_chars:
-            raise LimitError(f"{len(text)} characters, more than the {max_chars} to present", costs(self._packet))
+            raise LimitError(f"{len(text)} characters, more than the {max_chars} to present", costs(presented._packet))
         return text
 
     def _narrow(
@@ -291,10 +210,10 @@ class Token(Sealed):
     ) -> Token:
         held, lineage = self._state()
         wanted = writing.asked(caveats, self._vocabulary, clock or self._clock, held.expires_at)
-        stated = writing.narrowed(held, wanted, clamp)
+        stated = widening.narrowed(held, wanted, clamp)
         for key, value in writing.kept(keep).items():
             stated.setdefault(key, value)
-        stated.update(writing.positioned(lineage, writing.position(caveats), to, clamp))
+        stated.update(widening.positioned(lineage, writing.position(caveats), to, clamp))
         if to is not None:
             stated["n"] = b64encode(self._random(8))
         return self._with(writing.spell(stated))

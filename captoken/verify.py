@@ -21,14 +21,17 @@ from captoken import chain, names, primitives
 from captoken.access import Access, Caller
 from captoken.attenuate import Clock, read_clock
 from captoken.capability import Capability
-from captoken.caveats import V1, BadLink, Link, Situation, Vocabulary, prohibited, read_link, settled
+from captoken.caveats import V1, Situation, Vocabulary
 from captoken.decision import Actor, Attribution, Decision, Reason, Refusal, moment
 from captoken.encoding import b64encode
 from captoken.errors import CODES, Denied, TokenFormatError
 from captoken.keyring import Keyring
 from captoken.lineage import Lineage, read_along
+from captoken.links import BadLink, Link, link_prohibits, read_link, settled
 from captoken.mint import keyring_source
-from captoken.tokens import RootRecord, Sealed, Token, packet_of
+from captoken.root import RootRecord
+from captoken.sealed import Sealed
+from captoken.tokens import Token, packet_of
 from captoken.wire import Packet
 
 _ASKS = BadLink("missing_discharge", "a third party is asked, and no answer came")
@@ -339,20 +342,6 @@ class Grant(Sealed):
 
 
 ISSUER = "the issuer"  # who added link 0
-
-
-def link_prohibits(link: Link, access: Access | None, situation: Situation) -> Reason | None:
-    """Why `link` prohibits `access`, or None: its caveats by key, then its domains (spec, "Domains")."""
-    reason = prohibited(link.caveats, access, situation)
-    if reason is not None or access is None or not link.domains:
-        return reason
-    if access.table is None and access.tool is None:
-        return Reason("domain", "restricted to tables or tools, and the access states neither")
-    if access.table is not None and "data" not in link.domains:
-        return Reason("domain", "restricted to tools: tables are closed")
-    if access.tool is not None and "tool" not in link.domains:
-        return Reason("domain", "restricted to tables: tools are closed")
-    return None
 
 
 def _has_audience(links: tuple[Link, ...]) -> bool:

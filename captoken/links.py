@@ -1,0 +1,181 @@
+"""Links: what one step of attenuation adds, decoded (spec, "Links", "Domains").
+
+A link is one JSON object: caveats about accesses, and what depends on the position in the chain (`from`, `to`, `n`,
+`depth`, `delegate_only`), which `captoken.lineage` judges. Every link of a token must hold.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from captoken import names
+from captoken.access import Access
+from captoken.caveats import Audience, Caveat, Expires, Operations, Situation, Tables, Vocabulary, prohibited
+from captoken.decision import Reason, spelled
+from captoken.encoding import EncodingError, Integer, decode_json
+
+
+class Link(msgspec.Struct, frozen=True):
+    """What one step of attenuation adds, decoded: caveats about accesses by key, and what depends on the position."""
+
+    caveats: tuple[Caveat, ...]
+    sender: str | None = None  # `from`; with `receiver`, `to`, a delegation
+    receiver: str | None = None
+    depth: int | None = None
+    delegate_only: bool = False
+    domains: frozenset[str] = frozenset()  # data, tool: those that its caveats speak of
+    settles: bool = False  # it has `aud` or `task`, which narrow the facts for later links
+
+
+class BadLink(msgspec.Struct, frozen=True):
+    """A link that prohibits everything: unreadable, or opaque because of a key that is not known here."""
+
+    code: str  # unreadable_link or unknown_caveat
+    text: str
+    sender: str | None = None  # who it says it delegates, where that can be read: for those who hold and show the token
+    receiver: str | None = None
+
+
+def settled(situation: Situation, link: Link) -> Situation:
+    """The facts for the links after `link`: what its `aud` and `task` leave (spec, "Audience and task")."""
+    if not link.settles:
+        return situation
+    audiences, task = situation.audiences, situation.task
+    for caveat in link.caveats:
+        if caveat.key == "aud":
+            audiences = audiences.intersection(caveat.value)
+        elif caveat.key == "task":
+            task = max(task, caveat.value, key=len)
+    return Situation(situation.now, situation.leeway, audiences, task)
+
+
+def link_prohibits(link: Link, access: Access | None, situation: Situation) -> Reason | None:
+    """Why `link` prohibits `access`, or None: its caveats by key, then its domains (spec, "Domains")."""
+    reason = prohibited(link.caveats, access, situation)
+    if reason is not None or access is None or not link.domains:
+        return reason
+    if access.table is None and access.tool is None:
+        return Reason("domain", "restricted to tables or tools, and the access states neither")
+    if access.table is not None and "data" not in link.domains:
+        return Reason("domain", "restricted to tools: tables are closed")
+    if access.tool is not None and "tool" not in link.domains:
+        return Reason("domain", "restricted to tables: tools are closed")
+    return None
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+# from, to and n, joined by line feeds, which none of them can have.
+_is_delegation = re.compile(rf"{names.NAME}\n{names.NAME}\n[A-Za-z0-9_-]{{11}}").fullmatch
+_DOMAINS: dict[tuple[bool, bool], frozenset[str]] = {
+    (False, False): frozenset(), (True, False): frozenset(("data",)),
+    (False, True): frozenset(("tool",)), (True, True): frozenset(("data", "tool")),
+}  # fmt: skip
+_HAND_OVER = ("from", "to", "n")
+_POSITION = frozenset((*_HAND_OVER, "depth", "delegate_only"))
+
+
+def _delegation(sender: Any, receiver: Any, nonce: Any) -> tuple[str, str]:
+    """Who hands on to whom. Raises TypeError if one of the three is missing or no string, ValueError if it is no name."""
+    if _is_delegation("\n".join((sender, receiver, nonce))) is None:
+        raise ValueError("from and to must be names, n 11 characters of base64url")
+    return sender, receiver
+
+
+def _link(stated: dict[str, Any], vocabulary: Vocabulary) -> Link:
+    """The link that a JSON object states. Raises TypeError or ValueError, or whatever a caveat of an embedder raises."""
+    if not stated:
+        raise ValueError("a link that says nothing")
+    sender = receiver = depth = None
+    delegate_only = False
+    data = tool = False
+    caveats: list[Caveat] = []
+    kinds = vocabulary.kinds
+    for key, value in stated.items():
+        if key in kinds:
+            kind = kinds[key]
+            caveats.append(kind(value))
+            data, tool = data or kind.domain == "data", tool or kind.domain == "tool"
+        elif key == "depth":
+            if type(value) is not int or value < 0:
+                raise ValueError("depth must be an integer, not negative")
+            depth = value
+        elif key == "delegate_only":
+            if value is not True:
+                raise ValueError("delegate_only is true or left out")
+            delegate_only = True
+        elif key not in _POSITION:
+            raise ValueError("a key that is not known")
+        elif receiver is None:  # from, to or n: the three come together
+            sender, receiver = _delegation(*map(stated.get, _HAND_OVER))
+    settles = "aud" in stated or "task" in stated
+    return Link(tuple(caveats), sender, receiver, depth, delegate_only, _DOMAINS[data, tool], settles)
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The link that most tokens are made of; its keys in canonical order."""
+
+    aud: list[str] | None = None
+    exp: Integer | None = None
+    sender: str | None = msgspec.field(default=None, name="from")
+    n: str | None = None
+    operations: list[str] | None = None
+    tables: list[str] | None = None
+    to: str | None = None
+
+
+_decode_plain = msgspec.json.Decoder(_Plain).decode
+_encode_plain = msgspec.json.Encoder().encode
+
+
+def _plain_link(body: bytes) -> Link | None:
+    """The link that `body` spells if it is a plain one: the same as the general way reads, at half the time. Else None."""
+    try:
+        stated = _decode_plain(body)
+        if _encode_plain(stated) != body:
+            return None
+        caveats: list[Caveat] = []
+        if stated.aud is not None:
+            caveats.append(Audience(stated.aud))
+        if stated.exp is not None:
+            caveats.append(Expires(stated.exp))
+        if stated.operations is not None:
+            caveats.append(Operations(stated.operations))
+        if stated.tables is not None:
+            caveats.append(Tables(stated.tables))
+        sender, receiver, nonce = stated.sender, stated.to, stated.n
+        if sender is not None or receiver is not None or nonce is not None:
+            sender, receiver = _delegation(sender, receiver, nonce)
+        elif not caveats:
+            return None
+    except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError, ValueError):
+        return None
+    data = stated.operations is not None or stated.tables is not None
+    return Link(tuple(caveats), sender, receiver, None, False, _DOMAINS[data, False], stated.aud is not None)
+
+
+def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
+    """The link that `body` spells, or why it prohibits everything. Never raises (spec, "Links")."""
+    return _plain_link(body) or _any_link(body, vocabulary)
+
+
+def _any_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
+    try:
+        stated = decode_json(body)
+    except EncodingError as error:
+        return BadLink("unreadable_link", str(error))
+    try:
+        return _link(stated, vocabulary)
+    except Exception as error:  # a value that is not one: ours raise TypeError and ValueError, an embedder's anything
+        text = str(error) if type(error) in (TypeError, ValueError) else type(error).__name__
+    sender = receiver = None
+    with suppress(TypeError, ValueError):
+        sender, receiver = _delegation(*map(stated.get, _HAND_OVER))
+    unknown = sorted(stated.keys() - vocabulary.kinds.keys() - _POSITION)
+    if unknown:  # then it is opaque, whatever else is wrong with it
+        return BadLink("unknown_caveat", f"unknown here: {spelled(unknown)}", sender, receiver)
+    return BadLink("unreadable_link", text, sender, receiver)

@@ -1,0 +1,376 @@
+"""Class J: no rendering, exception, copy or optimised run shows a key, a tag or a usable token.
+
+What is looked for is each secret as bytes, in their `repr`, in hex and in both base64 alphabets, and any long piece of a
+token's text. `serialize`, `present` and `reveal` are the ways out, and they are not tried here.
+"""
+
+import base64
+import copy
+import dataclasses
+import io
+import json
+import logging
+import marshal
+import os
+import pickle
+import pprint
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.pretty import pretty_repr
+
+from captoken import Access, Caller, Denied, Issuer, Keyring, Token, TokenFormatError, Verifier, WideningError
+from captoken.errors import DelegationError
+from tests.reference import evaluator
+from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, hop, keyring, sections, short, text, verifier
+
+WHO = {"subject": "user:jane", "agent": "orchestrator", "task": "task-123"}
+TEXT = text(SALES, hop("sales-agent"))
+PARENT_TEXT = text(SALES)
+FULL = text(SALES, *[{"nbf": NOW}] * 63)
+AUDIENCE_KEY = evaluator.audience_key(KEY, "sales-db")
+SECRETS = {
+    "root key": KEY,
+    "other key": OTHER_KEY,
+    "audience key": AUDIENCE_KEY,
+    "derived key": evaluator.mac(b"macaroons-key-generator", KEY),
+    "derived audience key": evaluator.mac(b"macaroons-key-generator", AUDIENCE_KEY),
+    "tag": sections(TEXT)[2],
+    "parent's tag": sections(PARENT_TEXT)[2],
+    "full token's tag": sections(FULL)[2],
+    "first tag": evaluator.chain_tag(KEY, sections(TEXT)[0], []),
+}
+
+
+def forms(secret):
+    """A secret as it could be seen: some of its bytes in each usual spelling."""
+    for start, end in ((0, 12), (9, 21), (20, 32)):
+        piece = secret[start:end]
+        yield from (
+            piece.hex(),
+            piece.hex().upper(),
+            piece.hex(" "),
+            repr(piece)[2:-1],
+            repr(list(piece))[1:-1],
+            base64.b64encode(piece).decode(),
+            base64.urlsafe_b64encode(piece).decode(),
+        )
+    yield from (
+        base64.b64encode(secret).decode().rstrip("="),
+        base64.urlsafe_b64encode(secret).decode().rstrip("="),
+        str(int.from_bytes(secret, "big")),
+    )
+
+
+NEEDLES = {name: tuple(forms(secret)) for name, secret in SECRETS.items()}
+TAIL = {TEXT[-60:-20], TEXT[-40:], PARENT_TEXT[-60:-20], PARENT_TEXT[-40:]}
+
+
+def leaks(shown):
+    """The names of what is secret and can be read in this text."""
+    found = [name for name, needles in NEEDLES.items() if any(needle in shown for needle in needles)]
+    return found + ["token text" for tail in TAIL if tail in shown]
+
+
+def test_control_a_leak_is_seen():
+    """The search finds each secret in each spelling, and a token's text: this test fails if it goes blind."""
+    for name, secret in SECRETS.items():
+        for shown in (repr(secret), secret.hex(), base64.b64encode(secret).decode(), str(list(secret)), f"key={secret!r}"):
+            assert name in leaks(shown)
+    assert "token text" in leaks(TEXT) and "token text" in leaks(f"bad token {PARENT_TEXT!r}") and not leaks("nothing to see")
+
+
+def caught(call):
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def objects():
+    ring = Keyring.from_keys({"k1": KEY, "k2": OTHER_KEY}, current="k1")
+    token, child, one = Token.parse(PARENT_TEXT), Token.parse(TEXT), verifier(ring=ring)
+    grant, ask = one.authenticate(TEXT), access(ASK)
+    return {
+        "keyring": ring,
+        "audience keyring": ring.for_audience("sales-db"),
+        "issuer": Issuer(ring),
+        "token": token,
+        "child": child,
+        "unverified": child.unverified,
+        "root record": child.unverified.root,
+        "links": child.unverified.links,
+        "verifier": one,
+        "grant": grant,
+        "capability": grant.capability,
+        "chain": grant.chain,
+        "allowed": one.check(TEXT, ask),
+        "refused": one.check(TEXT, access({"tool": "t"})),
+        "explained": one.explain(TEXT, access({"table": "hr", "operation": "select"})),
+        "not a token": one.check(TEXT + "=", ask),
+        "forged": one.check(text(SALES, key=bytes(range(2, 34))), ask),
+        "denied": caught(lambda: one.authorize(TEXT, access({"tool": "t"}))),
+        "malformed": caught(lambda: Token.parse(TEXT + "=")),
+        "widening": caught(lambda: token.attenuate(tables=["hr"])),
+        "delegation": caught(lambda: child.delegate(to="orchestrator")),
+        "bad key": caught(lambda: Keyring.from_keys({"k1": KEY[:31]}, current="k1")),
+        "access": ask,
+        "caller": Caller(agent="sales-agent"),
+    }
+
+
+def logged(value):
+    stream = io.StringIO()
+    handler, logger = logging.StreamHandler(stream), logging.Logger("captoken-test")
+    logger.addHandler(handler)
+    logger.error("seen %s %r", value, value, exc_info=value if isinstance(value, BaseException) else None)
+    return stream.getvalue()
+
+
+def as_dict(value):
+    return repr(dataclasses.asdict(value)) if dataclasses.is_dataclass(value) else ""
+
+
+def attribute_dict(value):
+    return repr(getattr(value, "__dict__", "")) + (repr(vars(value)) if hasattr(value, "__dict__") else "")
+
+
+def rich_print(value):
+    stream = io.StringIO()
+    Console(file=stream, width=300).print(value)
+    return stream.getvalue()
+
+
+RENDERINGS = {
+    "repr": repr,
+    "str": str,
+    "format": lambda v: f"{v}",
+    "ascii": lambda v: f"{v!a}",
+    "percent": lambda v: "%s %r" % ((v,), (v,)),  # noqa: UP031
+    "logging": logged,
+    "asdict": as_dict,
+    "vars": attribute_dict,
+    "json": lambda v: json.dumps({"v": v}, default=str),
+    "pprint": pprint.pformat,
+    "rich pretty": pretty_repr,
+    "rich print": rich_print,
+    "inside containers": lambda v: repr([{"k": (v,)}]),
+    "assertion": lambda v: str(caught(lambda: (_ for _ in ()).throw(AssertionError(f"assert {v!r} == 1")))),
+    "traceback": lambda v: "".join(traceback.format_exception(v)) if isinstance(v, BaseException) else "",
+}
+
+
+def shown_by(rendering, value):
+    """What a rendering shows; a refusal shows its own message."""
+    try:
+        return RENDERINGS[rendering](value)
+    except (TypeError, ValueError, AttributeError) as error:
+        return f"{error} {error.args}"
+
+
+@pytest.mark.parametrize("rendering", RENDERINGS)
+def test_j1_no_rendering_shows_a_secret(rendering):
+    """J1: 24 objects by 15 renderings, 360: no key, no tag, no token text in bytes, hex or base64."""
+    for name, value in objects().items():
+        assert leaks(shown_by(rendering, value)) == [], (name, rendering)
+
+
+def damaged(ring, folder):
+    """A key file, readable by its owner alone, that is no keyring any more."""
+    path = folder / "keyring.json"
+    ring.save(path)
+    path.write_text(path.read_text(encoding="utf-8").replace('"v":1', '"v":2'), encoding="utf-8")
+    return path
+
+
+def failing_calls(folder=Path("no-such-folder")):
+    """Thirty-six calls that fail, each holding a secret when it does."""
+    ring, token, child = keyring(), Token.parse(PARENT_TEXT), Token.parse(TEXT)
+    issuer, one, ask = Issuer(ring, clock=lambda: NOW), verifier(ring=ring), access(ASK)
+    grant, full = one.authenticate(TEXT), Token.parse(FULL)
+    return {
+        "a short key": lambda: Keyring.from_keys({"k1": KEY[:31]}, current="k1"),
+        "a long key": lambda: Keyring.from_keys({"k1": KEY + b"x"}, current="k1"),
+        "a hex key": lambda: Keyring.from_keys({"k1": KEY.hex()}, current="k1"),
+        "a bad key id": lambda: Keyring.from_keys({"a b": KEY}, current="a b"),
+        "no current": lambda: Keyring.from_keys({"k1": KEY}, current="k2"),
+        "reveal nothing": lambda: ring.reveal("k2"),
+        "retire nothing": lambda: ring.retire("k2"),
+        "rotate a server's": lambda: ring.for_audience("sales-db").rotate(),
+        "derive of a derived": lambda: ring.for_audience("sales-db").for_audience("x"),
+        "a bad audience": lambda: ring.for_audience("a b"),
+        "save nowhere": lambda: ring.save(folder / "nowhere" / "keyring.json"),
+        "load a damaged file": lambda: Keyring.load(damaged(ring, folder)),
+        "mint without a domain": lambda: issuer.mint(**WHO),
+        "mint a string": lambda: issuer.mint(**WHO, tables="sales", operations=["select"]),
+        "mint a bad name": lambda: issuer.mint(**{**WHO, "agent": "a b"}, tables=["sales"], operations=["select"]),
+        "mint None": lambda: issuer.mint(**WHO, tables=None, operations=["select"]),
+        "widen": lambda: token.attenuate(tables=["hr"]),
+        "widen a child": lambda: child.attenuate(operations=["delete"]),
+        "narrow by nothing": lambda: token.attenuate(),
+        "narrow by None": lambda: token.attenuate(tables=None),
+        "an unknown keyword": lambda: token.attenuate(colour="red"),
+        "delegate back": lambda: child.delegate(to="orchestrator"),
+        "delegate to nobody": lambda: child.delegate(to=""),
+        "present to nobody": lambda: child.present(audience="a b", expires_in=60),
+        "parse": lambda: Token.parse(TEXT + "="),
+        "parse bytes": lambda: Token.parse(TEXT.encode()),
+        "authorize": lambda: one.authorize(TEXT, access({"tool": "t"})),
+        "authorize a forgery": lambda: one.authorize(text(SALES, key=OTHER_KEY), ask),
+        "authorize nothing": lambda: one.authorize("", ask),
+        "authenticate": lambda: verifier(ring=ring, now=NOW - 10**6).authenticate(TEXT),
+        "a grant": lambda: grant.authorize(access({"table": "hr", "operation": "select"})),
+        "pickle a keyring": lambda: pickle.dumps(ring),
+        "pickle a token": lambda: pickle.dumps(child),
+        "one link too many": lambda: full.attenuate(tables=["sales"]),
+        "too long to present": lambda: child.present(audience="sales-db", expires_in=60, max_chars=100),
+        "a broken key look-up": lambda: Verifier(lambda: 1 / 0, clock=lambda: NOW).authorize(TEXT, ask),
+    }
+
+
+def frames(error):
+    """The locals of every frame of captoken that an exception, its causes and its contexts passed."""
+    seen, queue = set(), [error]
+    while queue:
+        one = queue.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        queue += [one.__cause__, one.__context__]
+        for frame, _ in traceback.walk_tb(one.__traceback__):
+            if f"{os.sep}captoken{os.sep}" in frame.f_code.co_filename:
+                yield frame
+
+
+@pytest.mark.parametrize("name", failing_calls())
+def test_j2_a_failing_call_shows_no_secret(name, tmp_path):
+    """J2: 36 failing calls: message, arguments, causes and formatted traceback show no key, tag or token text."""
+    error = caught(failing_calls(tmp_path)[name])
+    formatted = "".join(traceback.format_exception(error))
+    assert leaks(f"{error} {error!r} {error.args!r} {formatted}") == []
+    assert leaks(repr(getattr(error, "__notes__", []))) == []
+
+
+HANDED_A_KEY = {"a short key", "a long key", "a hex key", "a bad key id", "no current"}
+
+
+@pytest.mark.parametrize("name", sorted(set(failing_calls()) - HANDED_A_KEY))
+def test_j2_no_frame_holds_a_raw_key(name, tmp_path):
+    """J2: no local of any frame of captoken that the exception passed shows a key or a tag; but for calls that are handed a
+    raw key as an argument."""
+    error = caught(failing_calls(tmp_path)[name])
+    for frame in frames(error):
+        for local, value in frame.f_locals.items():
+            assert not set(SECRETS) & set(leaks(repr(value))), (frame.f_code.co_qualname, local)
+
+
+@pytest.mark.parametrize("name", ["keyring", "audience keyring", "issuer", "token", "child", "verifier", "grant"])
+def test_j3_pickling_is_refused_and_copying_is_the_same_object(name):
+    """J3: pickle in every protocol and marshal refuse, with a hint; copy and deepcopy of a value give the same object."""
+    value = objects()[name]
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(Exception) as raised:
+            pickle.dumps(value, protocol)
+        assert (
+            isinstance(raised.value, (TypeError, pickle.PicklingError))
+            and len(str(raised.value)) > 20
+            and not leaks(str(raised.value))
+        )
+    with pytest.raises(ValueError, match="unmarshallable"):
+        marshal.dumps(value)
+    if name in ("keyring", "audience keyring", "token", "child", "grant"):
+        assert copy.copy(value) is value and copy.deepcopy(value) is value and copy.deepcopy([value])[0] is value
+
+
+SCRIPT = """
+import sys
+from tests.reference.world import ASK, NOW, OTHER_KEY, SALES, code, hop, text
+from captoken import Keyring, Token
+cases = [
+    text(SALES), text(SALES)[:-1], text(SALES, key=OTHER_KEY), text(SALES, kid="k2"), text(SALES, v=2),
+    text(SALES, {"exp": NOW}), text(SALES, {"new": 1}), text(SALES, b"x"), text(SALES, {"task": "x"}),
+    text(SALES, hop("b", "x")), text(SALES, {"depth": 0}, hop("b")), text({"where": {"r": {"any": True}}}),
+    text({"tables": ["hr"]}), text({"operations": []}), text({"tools": {}}),
+]
+print([code(case) for case in cases])
+for bad in (b"", bytes(32), b"short", None):
+    try:
+        Keyring.from_keys({"k1": bad}, current="k1")
+    except (TypeError, ValueError) as error:
+        print(type(error).__name__)
+for call in ({}, {"tables": None}, {"tables": "sales"}, {"tables": ["hr"]}):
+    try:
+        Token.parse(cases[0]).attenuate(**call)
+    except Exception as error:
+        print(type(error).__name__)
+print(sys.flags.optimize, file=sys.stderr)
+"""
+
+
+def test_j4_optimised_runs_decide_the_same():
+    """J4: fifteen decisions and eight refusals are the same under -O and -OO, so no check is an `assert`."""
+    root = Path(__file__).parents[2]
+    answers = {}
+    for flags in ([], ["-O"], ["-OO"]):
+        done = subprocess.run(
+            [sys.executable, *flags, "-c", SCRIPT], capture_output=True, text=True, cwd=root, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.strip().endswith(str(len("".join(flags).replace("-", ""))))
+        answers[tuple(flags)] = done.stdout
+    assert len(set(answers.values())) == 1
+    lines = answers[()].splitlines()
+    assert lines[0].count("allowed") == 1 and len(lines) == 9
+
+
+def test_j6_what_a_network_client_sees_does_not_tell_why_a_token_is_invalid():
+    """J6: malformed, unknown key and bad signature give one public message, which names nothing of the token."""
+    messages = set()
+    for hostile in ("", "x", TEXT + "=", text(SALES, kid="k2"), text(SALES, key=OTHER_KEY), text(SALES, v=True)):
+        denied = caught(lambda hostile=hostile: verifier().authorize(hostile, access(ASK)))
+        assert isinstance(denied, Denied) and denied.kind == "invalid"
+        messages.add(str(denied.public))
+    assert len(messages) == 1
+    public = messages.pop()
+    assert public and not any(word in public for word in ("k2", "user:jane", "orchestrator", "task-123", "sales"))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"table": "hr", "operation": "select"},
+        {"table": "sales", "operation": "delete"},
+        {"tool": "shell"},
+        {**ASK, "attributes": {"x": "y"}},
+    ],
+    ids=short,
+)
+def test_what_a_model_is_told_holds_only_what_was_asked(facts):
+    """J5: `for_model` names what the access stated and no other table, agent, subject or region that the token knows."""
+    token_text = text(
+        {"tables": ["sales", "secret.plans"], "operations": ["select"], "where": {"region": {"in": ["eu-hidden"]}}},
+        hop("hidden-agent"),
+    )
+    told = verifier().check(token_text, access(facts)).for_model()
+    assert told and not any(
+        word in told for word in ("secret.plans", "eu-hidden", "hidden-agent", "user:jane", "orchestrator", "task-123")
+    )
+    assert leaks(told) == []
+
+
+def test_the_exceptions_are_the_documented_ones():
+    """Control: what was caught above was raised for the reason meant."""
+    kinds = {name: type(value) for name, value in objects().items() if isinstance(value, Exception)}
+    assert kinds == {
+        "denied": Denied,
+        "malformed": TokenFormatError,
+        "widening": WideningError,
+        "delegation": DelegationError,
+        "bad key": ValueError,
+    }
+    assert isinstance(objects()["access"], Access)

@@ -1,0 +1,401 @@
+"""D1, D2 and the laws of `Capability`, by brute force over a world small enough to list and rich enough to tell any two apart.
+
+A capability is what it permits: each is turned into the plain list of the world's points that it permits, and then
+`meet`, `covers` and `==` must say of the capabilities what intersection, inclusion and equality say of those lists. For
+every value that the vocabulary of a family can name, its world has points inside and outside. What single links permit
+is asked of the reference evaluator, which knows nothing of capabilities.
+"""
+
+import random
+from functools import reduce
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from captoken import Access, Capability
+from captoken.caveats import V1, Situation
+from captoken.links import Link, read_link
+from captoken.names import at_or_below
+from tests.reference import evaluator
+from tests.reference.world import NOW
+
+FAST = settings(max_examples=120, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+VALUES = ["e", "u", True, False, -1, 0, 1, 2, 3, 1.5, None, "/", "/a", "/a/b", "/a/b/c", "/c"]
+SELECT, TOOL = {"table": "sales", "operation": "select"}, {"tool": "t"}
+
+
+def stated(facts, name, values):
+    """The facts, and the facts with each of these values under `name`."""
+    return [facts, *({**facts, name: value} for value in values)]
+
+
+COLUMNS = ((), ("x",), ("y",), ("z",), ("x", "y"))
+DATA = [
+    more
+    for table in ("sales", "m", "m.a", "m.a.c", "m.b", "other")
+    for operation in ("select", "insert", "drop")
+    for more in stated({"table": table, "operation": operation}, "columns", COLUMNS)
+]
+CALLS = [z for q in stated({}, "q", VALUES) for p in stated(q, "p", [1, "e", "u"]) for z in stated(p, "z", [1])]
+FEW_CALLS = [z for q in stated({}, "q", [1, "e", "u"]) for z in stated(q, "z", [1])]
+WHERE_BOTH = [s for r in stated({}, "r", VALUES) for s in stated(r, "s", [1, "e", "u"])]
+
+
+def tools(calls):
+    return [{"tool": tool, "arguments": call} for tool in ("t", "f", "f.r", "f.w", "other") for call in calls]
+
+
+WORLDS = {
+    "data": [*DATA, {}, TOOL, {**SELECT, **TOOL}],
+    "tool": [*tools(CALLS), {}, SELECT],
+    "where": [{**ask, "attributes": attributes} for ask in ({}, SELECT, TOOL) for attributes in WHERE_BOTH],
+    "mixed": [
+        more
+        for ask in (*DATA, *tools(FEW_CALLS), {}, {**SELECT, **TOOL}, {**DATA[-1], **tools(FEW_CALLS)[-3]})
+        for more in stated(ask, "attributes", [{"r": value} for value in (1, "e", "u")])
+    ],
+    "universal": stated(SELECT, "attributes", [{"r": "e"}]),
+}
+MOMENTS = [
+    *((now, 4) for now in range(-5, 10)),
+    *((now, 0) for now in range(5)),
+]  # with a leeway, so that no two bounds say the same
+SITUATIONS = [
+    (now, leeway, audiences, task)
+    for now, leeway in MOMENTS
+    for audiences in ((), ("A",), ("B",), ("C",))
+    for task in ("t", "t/a", "t/a/b", "t/c", "x")
+]
+ONE_SITUATION = [(NOW, 0, (), "t")]
+POINTS = {
+    family: [
+        (facts, Access(**facts), *moment)
+        for facts in world
+        for moment in (SITUATIONS if family == "universal" else ONE_SITUATION)
+    ]
+    for family, world in WORLDS.items()
+}
+
+
+# ---- strategies: a link of one family, from a vocabulary that its world can tell apart ------------------------------
+
+
+def subset(*items, least=0):
+    return st.lists(st.sampled_from(items), unique=True, min_size=least, max_size=3)
+
+
+def table_of(keys, values, least=0):
+    return st.dictionaries(st.sampled_from(keys), values, min_size=least, max_size=3)
+
+
+PATTERNS = ("sales", "m.*", "m.a", "m.a.*", "*")
+OPERATIONS = st.one_of(subset("select", "insert"), st.just(["*"]), st.just(["*", "select"]))
+RANGES = (
+    st.tuples(st.none() | st.integers(0, 2), st.none() | st.integers(0, 2))
+    .filter(lambda pair: pair != (None, None))
+    .map(
+        lambda pair: {
+            key: bound
+            for key, bound in zip(("min", "max"), sorted(pair) if None not in pair else pair, strict=True)
+            if bound is not None
+        }
+    )
+)
+CONSTRAINTS = st.one_of(
+    st.builds(lambda values: {"in": values}, st.lists(st.sampled_from(["e", "u", 0, 1, 2]), max_size=4)),
+    st.just({"in": [True]}),
+    st.just({"in": ["/a", 1]}),
+    RANGES,
+    st.builds(lambda tops: {"path": tops}, subset("/", "/a", "/a/b", "/c")),
+    st.just({"any": True}),
+)
+SIMPLE = st.one_of(
+    st.builds(lambda values: {"in": values}, st.lists(st.sampled_from(["e", 1]), max_size=2)),
+    st.just({"min": 1, "max": 1}),
+    st.just({"any": True}),
+)
+
+
+def argument(constraint):
+    return st.builds(lambda made, optional: {**made, **({"optional": True} if optional else {})}, constraint, st.booleans())
+
+
+WORLD_CALLS = st.builds(
+    lambda q, p: {**q, **p},
+    st.one_of(st.just({}), st.builds(lambda a: {"q": a}, argument(CONSTRAINTS))),
+    st.one_of(st.just({}), st.builds(lambda a: {"p": a}, argument(SIMPLE))),
+)
+SMALL_CALLS = st.one_of(st.just({}), st.builds(lambda a: {"q": a}, argument(SIMPLE)))
+WHERE = table_of(("r", "s"), SIMPLE, 1)
+
+
+def link(**optional):
+    return st.fixed_dictionaries({}, optional=optional).filter(bool)
+
+
+DATA_KEYS = {
+    "tables": subset(*PATTERNS),
+    "operations": OPERATIONS,
+    "allow": table_of(PATTERNS, OPERATIONS),
+    "columns": table_of(PATTERNS, st.one_of(subset("x", "y"), st.just(["*"])), 1),
+}
+LINKS = {
+    "data": link(**DATA_KEYS),
+    "tool": link(tools=table_of(("t", "f.*", "f.r", "*"), WORLD_CALLS)),
+    "where": link(where=st.one_of(st.builds(lambda c: {"r": c}, CONSTRAINTS), WHERE)),
+    "mixed": link(
+        tables=subset(*PATTERNS),
+        operations=OPERATIONS,
+        columns=DATA_KEYS["columns"],
+        tools=table_of(("t", "f.*", "f.r", "*"), SMALL_CALLS),
+        where=st.builds(lambda c: {"r": c}, SIMPLE),
+    ),
+    "universal": link(
+        exp=st.integers(0, 4),
+        nbf=st.integers(0, 4),
+        aud=subset("A", "B"),
+        task=st.sampled_from(["t", "t/a", "t/a/b", "t/c"]),
+        where=st.just({"r": {"any": True}}),
+    ),
+}
+FAMILIES = list(LINKS)
+
+
+# ---- from links to capabilities to sets ----------------------------------------------------------------------------
+
+
+def decoded(body):
+    made = read_link(evaluator.canonical(body).encode(), V1)
+    assert isinstance(made, Link), (body, made)
+    return made
+
+
+def capability(links):
+    return Capability.of([decoded(body) for body in links])
+
+
+def permitted(one, family):
+    """Which points of the family's world a capability permits; a task permits callers in it and below it."""
+    return tuple(
+        one.prohibits(access, Situation(now, leeway, frozenset(audiences))) is None
+        and (one.task is None or at_or_below(task, one.task))
+        for _, access, now, leeway, audiences, task in POINTS[family]
+    )
+
+
+def allowed_one_by_one(links, family):
+    """The same, asked of the reference evaluator link by link."""
+    made = []
+    for facts, _, now, leeway, audiences, task in POINTS[family]:
+        state = {"audiences": set(audiences), "addressed": False, "task": ""}
+        try:
+            for body in links:
+                state["task"] = state["task"] or body.get("task", "")
+                evaluator.check_link(body, state, facts, now, leeway)
+            made.append(not state["task"] or evaluator.at_or_below(task, state["task"]))
+        except evaluator.Stop:
+            made.append(False)
+    return tuple(made)
+
+
+def inside(one, two):
+    return all(theirs or not ours for ours, theirs in zip(one, two, strict=True))
+
+
+def as_lists(body):
+    """A capability's JSON with each closed range of integers as the list that says the same: the one exception to `==`."""
+    if not isinstance(body, dict):
+        return body
+    if body.keys() - {"optional"} != {"min", "max"}:
+        return {key: as_lists(value) for key, value in body.items()}
+    return {"in": list(range(body["min"], body["max"] + 1)), **{key: True for key in body if key == "optional"}}
+
+
+def same(one, two):
+    """Equal, but for a list of integers and the range that says the same."""
+    if one == two or one.nothing or two.nothing or not one.json() or not two.json():
+        return one == two
+    return capability([as_lists(one.json())]) == capability([as_lists(two.json())])
+
+
+def chains(family, most=3):
+    return st.lists(LINKS[family], min_size=1, max_size=most)
+
+
+# ---- the laws ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_capability_permits_what_its_links_permit_one_by_one(family):
+    """`prohibits` of up to three links together agrees with the reference evaluator's verdict link by link, at each point."""
+
+    @FAST
+    @given(chains(family))
+    def holds(links):
+        assert permitted(capability(links), family) == allowed_one_by_one(links, family)
+
+    holds()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_meet_permits_exactly_what_both_permit(family):
+    """The meet's set is the intersection, and the meet is commutative, associative, idempotent, and has the open capability
+    for its one."""
+
+    @FAST
+    @given(chains(family), chains(family), chains(family, 1))
+    def holds(first, second, third):
+        one, two, three = capability(first), capability(second), capability(third)
+        both = one.meet(two)
+        assert permitted(both, family) == tuple(
+            ours and theirs for ours, theirs in zip(permitted(one, family), permitted(two, family), strict=True)
+        )
+        assert same(both, two.meet(one)) and same(both.meet(three), one.meet(two.meet(three)))
+        assert one.meet(one) == one == one.meet(Capability()) == Capability().meet(one)
+        assert same(both, capability([*first, *second]))
+
+    holds()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_covers_is_inclusion_and_is_the_meet(family):
+    """`a.covers(b)` iff `a.meet(b) == b`, and iff every point that b permits a permits; but a list covers no range."""
+
+    @FAST
+    @given(chains(family, 2), chains(family, 2))
+    def holds(first, second):
+        one, narrower = capability(first), capability([*first, *second])
+        for other in (capability(second), narrower, one):
+            included = inside(permitted(other, family), permitted(one, family))
+            assert one.covers(other) == (one.meet(other) == other)
+            assert included == (one.covers(other) or same(one.meet(other), other))
+        assert same(one.meet(narrower), narrower)
+
+    holds()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_d1_a_child_is_within_its_parent(family):
+    """D1: one more link never permits a point that was not permitted; three links of each family."""
+
+    @FAST
+    @given(chains(family), LINKS[family])
+    def holds(links, more):
+        assert inside(permitted(capability([*links, more]), family), permitted(capability(links), family))
+
+    holds()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_d2_order_and_repetition_do_not_matter(family):
+    """D2: the same links in any order, some twice, are one capability."""
+
+    @FAST
+    @given(st.data())
+    def holds(data):
+        links = data.draw(chains(family))
+        mixed = data.draw(st.permutations(links + data.draw(st.lists(st.sampled_from(links), max_size=2))))
+        assert same(capability(links), capability(mixed)) and permitted(capability(links), family) == permitted(
+            capability(mixed), family
+        )
+
+    holds()
+
+
+def drawn(strategy, count):
+    """Some hundreds of values of a strategy, the same ones each time."""
+    made = []
+
+    @settings(max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(strategy)
+    def collect(value):
+        made.append(value)
+
+    collect()
+    return made
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equal_sets_are_equal_capabilities(family):
+    """The normal form: of 500 chains, those that permit the same points are equal, and those that do not are not."""
+    groups = {}
+    for links in drawn(chains(family), 500):
+        one = capability(links)
+        groups.setdefault(permitted(one, family), []).append((one, links))
+    firsts = [members[0] for members in groups.values()]
+    for (first, its_links), *others in groups.values():
+        for other, links in others:
+            assert same(first, other), (its_links, links)
+    for at, (one, its_links) in enumerate(firsts):
+        for other, links in firsts[:at]:
+            assert one != other, (its_links, links)
+    assert len(groups) > 40 and max(len(members) for members in groups.values()) > 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_capability_spells_itself_as_one_link(family):
+    """`json()` of a capability that permits something, read as one link, is that capability."""
+
+    @FAST
+    @given(chains(family))
+    def holds(links):
+        one = capability(links)
+        if not one.nothing and one.json():
+            assert same(capability([one.json()]), one), one.json()
+
+    holds()
+
+
+def test_the_meet_of_maps_is_no_larger_than_their_sum():
+    """20,000 random pairs of maps: the meet has at most as many entries as both together, and decides at each table as both
+    do."""
+    rng, tables = random.Random(20260801), ["sales", "m", "m.a", "m.a.c", "m.b", "other"]
+
+    def allow():
+        return {
+            pattern: rng.choice([[], ["select"], ["insert"], ["insert", "select"], ["*"]])
+            for pattern in rng.sample(PATTERNS, rng.randint(0, 5))
+        }
+
+    for _ in range(20_000):
+        one, two = allow(), allow()
+        both = capability([{"allow": one}]).meet(capability([{"allow": two}]))
+        entries = both.json().get("allow") or dict.fromkeys(both.json().get("tables", ()))
+        assert len(entries) <= len({**one, **two})
+        table, operation = rng.choice(tables), rng.choice(["select", "insert", "drop"])
+        verdicts = [evaluator.most_specific(each, table) or [] for each in (one, two)]
+        assert (both.prohibits(Access(table=table, operation=operation)) is None) == all(
+            "*" in listed or operation in listed for listed in verdicts
+        )
+
+
+def test_a_list_and_the_range_that_says_the_same_are_the_one_exception():
+    """{"in":[1,2]} and {"min":1,"max":2} permit the same and are not equal; the range covers the list and the list not the
+    range."""
+    listed, ranged = capability([{"where": {"r": {"in": [1, 2]}}}]), capability([{"where": {"r": {"min": 1, "max": 2}}}])
+    assert permitted(listed, "where") == permitted(ranged, "where") and listed != ranged and same(listed, ranged)
+    assert ranged.covers(listed) and not listed.covers(ranged) and listed.meet(ranged) == ranged.meet(listed) == listed
+
+
+def test_forty_caveats_in_lists_of_three():
+    """D1 at the size of the attack class: forty caveats, every pair and 4,000 of the triples of them, over 200 accesses: 1.2
+    million decisions, 0 violations."""
+    rng, points = random.Random(20260802), [access for _, access, *_ in POINTS["mixed"]][::2][:200]
+    forty = [decoded(stated) for family in ("data", "tool", "where", "mixed") for stated in drawn(LINKS[family], 60)[-10:]]
+    assert len(forty) == 40
+
+    def verdicts(one):
+        return tuple(one.prohibits(access) is None for access in points)
+
+    single = [(Capability.of([made]), verdicts(Capability.of([made]))) for made in forty]
+    pairs = {(i, j): (single[i][0].meet(single[j][0])) for i in range(40) for j in range(40)}
+    decided = {at: verdicts(pair) for at, pair in pairs.items()}
+    for (i, j), verdict in decided.items():
+        assert verdict == tuple(a and b for a, b in zip(single[i][1], single[j][1], strict=True))
+    for _ in range(4000):
+        i, j, k = (rng.randrange(40) for _ in range(3))
+        child = verdicts(reduce(Capability.meet, (single[at][0] for at in (i, j, k))))
+        assert inside(child, decided[i, j]) and child == tuple(
+            a and b for a, b in zip(decided[i, j], single[k][1], strict=True)
+        )

@@ -1,0 +1,325 @@
+"""D3: captoken decides as the reference evaluator does, which another hand wrote from the design's text.
+
+A few thousand random tokens (whole, odd, broken, mangled) meet a dozen random situations each. Random means seeded: a
+failing comparison prints what to put into a case table.
+"""
+
+import itertools
+import random
+from collections import Counter
+
+import pytest
+
+from captoken import Caller, Denied, constraints
+from captoken.caveats import V1
+from captoken.links import Link, read_link
+from tests.reference import evaluator
+from tests.reference.world import (
+    ASK,
+    CANONICAL_ODDITIES,
+    KEY,
+    NOT_CANONICAL,
+    NOW,
+    ODD_ROOTS,
+    ROOT,
+    SALES,
+    UNREADABLE,
+    access,
+    code,
+    expected,
+    hop,
+    keyring,
+    random_access,
+    random_caller,
+    random_facts,
+    random_token,
+    root_bytes,
+    short,
+    text,
+    verifier,
+)
+
+CHUNKS, TOKENS, SITUATIONS = 8, 450, 14  # 50,400 comparisons
+REACHED = {
+    "allowed",
+    "malformed",
+    "unsupported_version",
+    "unknown_key",
+    "bad_signature",
+    "missing_discharge",
+    "unreadable_link",
+    "unknown_caveat",
+    "broken_delegation",
+    "too_deep",
+    "delegate_only",
+    "expired",
+    "not_yet_valid",
+    "wrong_audience",
+    "unaddressed",
+    "table",
+    "operation",
+    "column",
+    "tool",
+    "argument",
+    "attribute",
+    "domain",
+    "task",
+    "caller",
+}
+
+
+def reference(token_text, facts, ask, caller=None):
+    rest = {key: value for key, value in facts.items() if key != "audience"}
+    return evaluator.evaluate(token_text, {"k1": KEY}, ask, audiences=facts.get("audience", ()), caller=caller, **rest)
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_check_says_what_the_reference_says(chunk):
+    """D3: 50,400 random decisions in eight parts: equal, code by code; every code that this version knows is met in each
+    part."""
+    rng, seen, ring = random.Random(20260200 + chunk), Counter(), keyring()
+    for _ in range(TOKENS):
+        token_text = random_token(rng)
+        for _ in range(SITUATIONS):
+            facts, ask, caller = random_facts(rng), random_access(rng), random_caller(rng)
+            wanted = reference(token_text, facts, ask, caller)
+            decision = verifier(ring=ring, **facts).check(
+                token_text, access(ask), caller=None if caller is None else Caller(**caller)
+            )
+            assert decision.code == wanted, (token_text, facts, ask, caller)
+            assert bool(decision) == (wanted == "allowed")
+            seen[wanted] += 1
+    assert set(seen) == REACHED and seen["allowed"] > 200
+
+
+def test_a_grant_says_what_the_verifier_says():
+    """D3: 3,000 random tokens: `authenticate` holds or denies as the reference does without an access, and then `grant.check`
+    and `grant.explain` agree with `check`."""
+    rng, seen, ring = random.Random(20260301), Counter(), keyring()
+    for _ in range(3000):
+        token_text, facts = random_token(rng), random_facts(rng)
+        one, wanted = verifier(ring=ring, **facts), reference(token_text, facts, None)
+        try:
+            grant = one.authenticate(token_text)
+        except Denied as denied:
+            assert denied.decision.code == wanted, (token_text, facts)
+            seen[wanted] += 1
+            continue
+        assert wanted == "allowed", (token_text, facts)
+        for _ in range(4):
+            ask, caller = random_access(rng), random_caller(rng)
+            who = None if caller is None else Caller(**caller)
+            wanted = reference(token_text, facts, ask, caller)
+            codes = {
+                grant.check(access(ask), caller=who).code,
+                grant.explain(access(ask), caller=who).code,
+                one.check(token_text, access(ask), caller=who).code,
+            }
+            assert codes == {wanted}, (token_text, facts, ask, caller)
+            seen[wanted] += 1
+    assert seen["allowed"] > 300 and seen["table"] > 300 and seen["expired"] > 20
+
+
+def test_all_entry_points_say_one_thing():
+    """D3: `check`, `explain` and `authorize` of 1,500 random tokens agree, and what is raised is Denied with that decision."""
+    rng, ring = random.Random(20260302), keyring()
+    for _ in range(1500):
+        token_text, facts, ask = random_token(rng), random_facts(rng), random_access(rng)
+        one, wanted = verifier(ring=ring, **facts), reference(token_text, facts, ask)
+        try:
+            one.authorize(token_text, access(ask))
+        except Denied as denied:
+            code_raised = denied.decision.code
+        else:
+            code_raised = "allowed"
+        assert code_raised == one.explain(token_text, access(ask)).code == one.check(token_text, access(ask)).code == wanted
+
+
+def test_every_unreadable_value_is_unreadable():
+    """D3: each value of the tables of odd links, alone, in any other link's company, and beside an unknown key."""
+    for key, values in UNREADABLE.items():
+        for value in values:
+            whole = hop("sales-agent") if key in ("from", "to", "n") else {}
+            link = {**whole, key: value}
+            assert expected(text(link)) == code(text(link)) == "unreadable_link", link
+            assert code(text(SALES, {"exp": NOW + 5, **link})) == "unreadable_link", link
+            assert code(text(SALES, {**link, "acme:x": 1})) == "unknown_caveat", link
+
+
+@pytest.mark.parametrize("body", NOT_CANONICAL, ids=short)
+def test_what_is_not_canonical_is_unreadable(body):
+    """D3: each spelling that is not canonical JSON of an object prohibits, before its keys are looked at."""
+    assert code(text(SALES, body)) == expected(text(SALES, body)) in ("unreadable_link", "malformed")
+    assert (code(text(SALES, body)) == "malformed") == (body == b"")
+
+
+@pytest.mark.parametrize("link", CANONICAL_ODDITIES, ids=short)
+def test_what_is_canonical_but_odd_is_read(link):
+    """D3: rare characters, keys beyond the BMP, integers at the edge, names that are not NFC: read as the reference reads
+    them."""
+    assert code(text(SALES, link)) == expected(text(SALES, link))
+
+
+@pytest.mark.parametrize("change", ODD_ROOTS, ids=short)
+def test_odd_root_records_are_judged_alike(change):
+    """D3: each odd root record, properly signed: the reference's code, at a verifier with and without an audience."""
+    token_text = evaluator.mint(
+        evaluator.audience_key(KEY, change["aud"]) if isinstance(change.get("aud"), str) and change["aud"] else KEY,
+        root_bytes({**ROOT, **change}),
+        [SALES],
+    )
+    for facts in ({}, {"audience": "sales-db"}, {"audience": ("hr-db", "sales-db"), "allow_unaddressed": True}):
+        assert code(token_text, **facts) == expected(token_text, **facts)
+
+
+@pytest.mark.parametrize("missing", ROOT)
+def test_a_root_record_without_one_of_its_keys_is_malformed(missing):
+    """D3: exactly these keys."""
+    assert code(text(SALES)) == "allowed"
+    assert code(evaluator.mint(KEY, {key: value for key, value in ROOT.items() if key != missing}, [SALES])) == "malformed"
+
+
+def words(letters, most):
+    """Every string of one to `most` of these letters."""
+    return ("".join(word) for size in range(1, most + 1) for word in itertools.product(letters, repeat=size))
+
+
+def readable(link):
+    """Whether each reader understands a link: (captoken, the reference)."""
+    try:
+        evaluator.decode_link(evaluator.canonical(link).encode())
+    except evaluator.Stop:
+        return isinstance(read_link(evaluator.canonical(link).encode(), V1), Link), False
+    return isinstance(read_link(evaluator.canonical(link).encode(), V1), Link), True
+
+
+def test_every_short_name_is_read_alike():
+    """D3: the 5,460 strings of up to six of `a`, `.`, `*` and `/` as table, operation, task and path: readable for both or for
+    neither."""
+    seen = Counter()
+    for word in words("a.*/", 6):
+        for kind, link in (
+            ("pattern", {"tables": [word]}),
+            ("name", {"operations": [word]}),
+            ("task", {"task": word}),
+            ("path", {"where": {"a": {"path": [word]}}}),
+        ):
+            ours, theirs = readable(link)
+            assert ours == theirs, link
+            seen[kind, ours] += 1
+    assert len(seen) == 8 and min(seen.values()) > 10
+
+
+def test_every_code_point_is_read_alike():
+    """D3: each code point below U+3100, of the private and compatibility areas and of the tags, alone and at the end of a
+    name: legal for both or for neither."""
+    seen = Counter()
+    for point in (
+        *range(1, 0x3100),
+        *range(0xE000, 0xE010),
+        *range(0xF900, 0x10010),
+        *range(0x1D150, 0x1D190),
+        *range(0xE0000, 0xE0200),
+        *range(0x10FFF0, 0x110000),
+    ):
+        ours, theirs = readable({"where": {"a": {"in": [chr(point), "a" + chr(point)]}}})
+        assert ours == theirs, hex(point)
+        seen[ours] += 1
+    assert seen[True] > 10_000 and seen[False] > 100
+
+
+def test_every_short_path_is_judged_alike():
+    """D3: the 9,330 strings of up to five of `/ . a % 2 \\`, and those with encoded letters, as a value: at or below a path
+    for both or for neither."""
+    tops = [{"path": ["/"]}, {"path": ["/a"]}, {"path": ["/a/a", "/2"]}]
+    ours, seen = [constraints.read(top) for top in tops], Counter()
+    encoded = [
+        f"/a{middle}%{code}{end}"
+        for code in ("2e", "2E", "2f", "2F", "5c", "5C", "25", "00", "20", "41", "2", "")
+        for middle in ("", "/")
+        for end in ("", "a", "/a")
+    ]
+    for word in (*words("/.a%2\\", 5), *encoded, "/a\0", "\0", "", "/a b", "/\u00e9"):
+        for top, one in zip(tops, ours, strict=True):
+            verdict = one.accepts(word)
+            assert verdict == evaluator.satisfies(top, word), (word, top)
+            seen[verdict] += 1
+    assert seen[True] > 100 and seen[False] > 1000
+
+
+@pytest.mark.parametrize(
+    ("levels", "wanted"),
+    [
+        (1, "unknown_caveat"),
+        (5, "unknown_caveat"),
+        (31, "unknown_caveat"),
+        (32, "unknown_caveat"),
+        (33, "unreadable_link"),
+        (34, "unreadable_link"),
+        (200, "unreadable_link"),
+        (900, "unreadable_link"),
+    ],
+)
+@pytest.mark.parametrize("brackets", ["[]", '{"a":}'])
+def test_json_nests_32_levels_below_the_link(levels, wanted, brackets):
+    """D3: 32 levels of arrays and objects below the link object are read, one more is unreadable, known key or not."""
+    half = len(brackets) - 1
+    nested = f"{brackets[:half] * (levels - 1)}{'[]' if half == 1 else '{}'}{brackets[half:] * (levels - 1)}"
+    for key, code_within in (("acme:x", wanted), ("exp", "unreadable_link")):
+        token_text = text(SALES, f'{{"{key}":{nested}}}'.encode())
+        assert code(token_text) == expected(token_text) == code_within
+
+
+# What comes first when two things are wrong: the plan's order. (links, root changes, verifier facts, caller, code)
+ORDER = [
+    ([SALES, b"x"], {"kid": "k2"}, {}, None, "unknown_key"),
+    ([SALES, {"new": 1}, b"x"], {}, {}, None, "unknown_caveat"),
+    ([SALES, b"x", {"new": 1}], {}, {}, None, "unreadable_link"),
+    ([hop("b", "x"), b"x"], {}, {}, None, "unreadable_link"),
+    ([{"exp": NOW}, hop("b", "x")], {}, {}, None, "broken_delegation"),
+    ([{"depth": 0}, hop("b"), hop("c", "x")], {}, {}, None, "too_deep"),
+    ([{"depth": 0}, hop("b", "x")], {}, {}, None, "broken_delegation"),
+    ([{"depth": 0}, hop("orchestrator")], {}, {}, None, "broken_delegation"),
+    ([{"delegate_only": True}, hop("b", "x")], {}, {}, None, "broken_delegation"),
+    ([{"delegate_only": True, "exp": NOW}], {}, {}, None, "delegate_only"),
+    ([SALES, {"delegate_only": True}], {"iat": NOW + 61}, {}, None, "delegate_only"),
+    ([{"exp": NOW}], {"iat": NOW + 61}, {}, None, "not_yet_valid"),
+    ([{"exp": NOW, "tables": ["hr"]}], {}, {}, None, "expired"),
+    ([{"exp": NOW, "allow": {"hr": ["select"]}}], {}, {}, None, "table"),
+    ([{"tables": ["hr"]}, {"exp": NOW}], {}, {}, None, "table"),
+    ([{"exp": NOW}, {"tables": ["hr"]}], {}, {}, None, "expired"),
+    ([{"operations": ["insert"], "tables": ["hr"]}], {}, {}, None, "operation"),
+    ([{"tools": {}, "where": {"r": {"any": True}}}], {}, {}, None, "attribute"),
+    ([{"tools": {}, "exp": NOW}], {}, {}, None, "expired"),
+    ([{"tools": {}}, {"exp": NOW}], {}, {}, None, "domain"),
+    ([{"aud": ["hr-db"], "allow": {"hr": ["select"]}}], {}, {"audience": "sales-db"}, None, "table"),
+    ([{"aud": ["hr-db"], "tables": ["hr"]}], {}, {"audience": "sales-db"}, None, "wrong_audience"),
+    ([{"tables": ["hr"]}], {}, {"audience": "sales-db"}, None, "table"),
+    ([SALES], {}, {"audience": "sales-db"}, {"agent": "other"}, "unaddressed"),
+    ([SALES], {}, {}, {"agent": "other"}, "caller"),
+    ([SALES, {"aud": ["sales-db"]}], {}, {}, None, "wrong_audience"),
+    ([{"task": "other", "exp": NOW}], {}, {}, None, "expired"),
+    ([{"task": "other", "tables": ["hr"]}], {}, {}, None, "table"),
+    ([{"task": "other", "where": {"r": {"any": True}}}], {}, {}, None, "task"),
+    ([{"exp": NOW, "nbf": NOW + 1}], {}, {}, None, "expired"),
+    ([{"nbf": NOW + 1}, {"exp": NOW}], {}, {}, None, "not_yet_valid"),
+    ([SALES, (b"x", bytes(72)), b"x"], {}, {}, None, "missing_discharge"),
+    ([SALES, (b"x", bytes(71))], {"kid": "k2"}, {}, None, "malformed"),
+    ([SALES], {"v": 2, "kid": "k2"}, {}, None, "unsupported_version"),
+    ([], {"v": 2}, {}, None, "malformed"),
+    ([hop("b", depth=0), hop("c", "b")], {}, {}, None, "too_deep"),
+    ([hop("b", depth=1), hop("c", "b")], {}, {}, None, None),
+    ([{"depth": 1}, {"depth": 5}, hop("b"), hop("c", "b")], {}, {}, None, "too_deep"),
+    ([hop("b", delegate_only=True)], {}, {}, None, "delegate_only"),
+    ([{"delegate_only": True}, hop("b")], {}, {}, None, None),
+    ([hop("b"), hop("c", "b"), hop("b", "c")], {}, {}, None, "broken_delegation"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(ORDER)))
+def test_the_first_failure_in_the_plan_s_order_is_the_code(case):
+    """D3: of two things wrong, the one that the plan comes to first, in captoken as in the reference."""
+    links, root, facts, caller, wanted = ORDER[case]
+    token_text = text(*links, **root)
+    assert expected(token_text, caller=caller, **facts) == (wanted or "allowed")
+    assert code(token_text, ASK, caller=caller, **facts) == (wanted or "allowed")

@@ -1,0 +1,102 @@
+"""Every example runs as a reader would run it, and so does the demo; what they show is looked at."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent.parent
+EXAMPLES = sorted((HERE / "examples").glob("*.py"))
+CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
+
+KEY_LINES = {
+    "quarterly_risk.py": [
+        "Cedar: going concern in doubt; rated B-  (filings-agent)",
+        "column         link 1, added by orchestrator",
+        "bad_signature  the verifier",
+        "caller         the verifier: mallory calls with the token of sales-agent",
+        "expired        link 2, added by filings-agent",
+        "expired        link 0, added by the issuer",
+    ],
+    "scope_explosion.py": [
+        "4,800",
+        "2^80 - 1",
+        "3 children each, 4 levels, 121 tokens",
+        "RFC 8693: requests to an issuer              121",
+        "RFC 9396 authorization_details",
+    ],
+}
+
+
+def run(*command, folder, **environment):
+    """What a program writes, in an environment of its own; it must end well and say nothing on standard error."""
+    env = {"PATH": os.defpath, "PYTHONUTF8": "1", "TMPDIR": str(folder), "PYTHONWARNINGS": "error"} | environment
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, cwd=folder, env=env, timeout=60, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr == b"" and list(folder.iterdir()) == []
+    return done.stdout.decode()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_runs_and_shows_what_it_is_for(path, tmp_path):
+    text = run(path, folder=tmp_path)
+    for line in KEY_LINES[path.name]:
+        assert line in text
+
+
+def test_every_example_is_in_the_list():
+    listed = (HERE / "examples" / "README.md").read_text("utf-8")
+    assert all(f"[`{path.name}`]({path.name})" in listed for path in EXAMPLES)
+
+
+def demo(*options, folder, **environment):
+    return run(CAPTOKEN, "demo", *options, folder=folder, **environment)
+
+
+def test_the_demo_with_a_seed_is_the_same_each_time(tmp_path):
+    first = demo("--seed", "7", folder=tmp_path, PYTHONHASHSEED="1", COLUMNS="100")
+    assert demo("--seed", "7", folder=tmp_path, PYTHONHASHSEED="2", COLUMNS="100") == first
+    assert demo("--seed", "8", folder=tmp_path, COLUMNS="100") != first
+    for line in (
+        "user:jane started task q3-risk",
+        "└── orchestrator  15m",
+        "        └── reader-agent  1m",
+        "table  link 1, added by orchestrator: no operation is allowed on table sales",
+        "column  link 1, added by orchestrator: columns",
+        "argument  link 1, added by orchestrator",
+        "caller  the verifier: mallory calls with the token of sales-agent",
+        "╭─ Quarterly risk report, Q3",
+        "12 allowed, 16 refused. 1 mint, 4 hand-overs, 0 requests to an issuer",
+    ):
+        assert line in first
+
+
+def test_the_demo_tells_its_story_as_data(tmp_path):
+    story = json.loads(demo("--json", folder=tmp_path))
+    calls = story["calls"]
+    codes = "allowed table column operation argument widening bad_signature caller wrong_audience expired"
+    assert {call["code"] for call in calls} == set(codes.split())
+    assert all(call["allowed"] == (call["code"] == "allowed") == call["expected"] for call in calls)
+    assert {call["agent"] for call in calls if call["scene"] == "work"} == {agent["name"] for agent in story["agents"]}
+    refused = {call["tried"]: call for call in calls if not call["allowed"]}
+    assert refused["select count(*) from market.moves natural join hr"]["link"] == 0
+    assert refused["select salary from hr, by a link made by hand"]["also"] == [1, 2]
+    assert refused["select customer, overdue from sales"]["added_by"] == "orchestrator"
+    assert [call["agent"] for call in calls if call["code"] == "expired"] == ["reader-agent", "sales-agent", "orchestrator"]
+    assert len(story["regions"]) == 5 and len(story["filings"]) == 4
+    assert story["sources"] == {"exposure": "sales-agent", "filings": "filings-agent", "markets": "market-agent"}
+
+
+@pytest.mark.parametrize("columns", [40, 76, 80, 100, 200])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_demo_fits_its_terminal(columns, encoding, tmp_path):
+    text = demo("--seed", "7", folder=tmp_path, COLUMNS=str(columns), PYTHONUTF8="0", PYTHONIOENCODING=encoding)
+    assert max(map(len, text.splitlines())) <= max(76, min(columns, 100))
+    assert not any(line.endswith(" ") for line in text.splitlines())
+    assert text.isascii() == (encoding == "ascii") and "\\u" not in text

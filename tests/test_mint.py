@@ -1,0 +1,139 @@
+"""The issuer: safe by default, and told of mistakes at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from captoken import Issuer, Keyring
+from captoken.errors import LimitError
+from captoken.testing import FixedClock, fixed_random
+from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, verifier
+
+
+def test_a_token_without_an_expiry_lives_for_fifteen_minutes() -> None:
+    assert mint().unverified.expires_at == NOW + 900
+    assert code(mint(), data("sales"), clock=FixedClock(NOW + 899)) == "allowed"
+    assert code(mint(), data("sales"), clock=FixedClock(NOW + 900)) == "expired"
+
+
+def test_no_expiry_is_said_aloud() -> None:
+    assert mint(**SALES, expires_at=None).unverified.expires_at is None
+
+
+@pytest.mark.parametrize(
+    ("expiry", "until"),
+    [
+        ({"expires_in": 60}, NOW + 60),
+        ({"expires_in": timedelta(minutes=2, milliseconds=900)}, NOW + 120),
+        ({"expires_at": NOW + 5}, NOW + 5),
+        ({"expires_at": datetime.fromtimestamp(NOW + 7, UTC)}, NOW + 7),
+        ({"expires_at": datetime.fromtimestamp(NOW + 7, timezone(timedelta(hours=5)))}, NOW + 7),
+    ],
+)
+def test_expiries_are_seconds_spans_or_aware_times(expiry: dict[str, Any], until: int) -> None:
+    assert mint(**SALES, **expiry).unverified.expires_at == until
+
+
+@pytest.mark.parametrize(
+    ("caveats", "error"),
+    [
+        ({}, ValueError),
+        ({"where": {"region": {"in": ["eu"]}}}, ValueError),
+        ({"tables": ["sales"]}, ValueError),
+        ({"operations": ["select"]}, ValueError),
+        ({"columns": {"sales": ["region"]}}, ValueError),
+        ({"unrestricted": True, "tables": ["sales"], "operations": ["select"]}, ValueError),
+        ({**SALES, "expires_in": 0}, ValueError),
+        ({**SALES, "expires_in": -5}, ValueError),
+        ({**SALES, "expires_in": timedelta(milliseconds=10)}, ValueError),
+        ({**SALES, "expires_in": 5, "expires_at": NOW + 5}, ValueError),
+        ({**SALES, "expires_in": 5, "expires_at": None}, ValueError),
+        ({**SALES, "expires_at": datetime(2026, 1, 1)}, ValueError),
+        ({**SALES, "expires_in": "600"}, TypeError),
+        ({**SALES, "expires_in": 60.0}, TypeError),
+        ({**SALES, "expires_in": True}, TypeError),
+        ({**SALES, "expires_in": None}, TypeError),
+        ({**SALES, "expires_at": "2026-01-01"}, TypeError),
+        ({**SALES, "expires_at": 2**53}, ValueError),
+        ({**SALES, "not_before": None}, TypeError),
+        ({**SALES, "not_before": 1.5}, TypeError),
+        ({**SALES, "uses": 5}, TypeError),
+        ({**SALES, "acme:region": "eu"}, TypeError),
+        ({**SALES, "depth": -1}, ValueError),
+        ({**SALES, "depth": True}, TypeError),
+        ({**SALES, "delegate_only": False}, ValueError),
+        ({**SALES, "delegate_only": 1}, TypeError),
+        ({**SALES, "audience": 5}, TypeError),
+        ({**SALES, "audience": ["sales db"]}, ValueError),
+        ({**SALES, "ext": {"tenant": "acme"}}, ValueError),
+        ({**SALES, "ext": {"acme:tenant": True}}, ValueError),
+        ({**SALES, "ext": {"acme:tenant": 1.5}}, ValueError),
+        ({**SALES, "ext": {"acme:tenant": "\ud800"}}, ValueError),
+        ({**SALES, "subject": "user jane"}, ValueError),
+        ({**SALES, "subject": ""}, ValueError),
+        ({**SALES, "subject": None}, TypeError),
+        ({**SALES, "agent": "a" * 129}, ValueError),
+        ({**SALES, "task": "task//1"}, ValueError),
+        ({**SALES, "task": "a/../b"}, ValueError),
+    ],
+    ids=repr,
+)
+def test_what_is_no_grant_is_refused_at_mint(caveats: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Issuer(KEYRING, clock=clock()).mint(**{**WHO, **caveats})
+    assert mint(), "and what is one is minted"
+
+
+def test_unrestricted_is_said_aloud_and_link_0_is_written_even_so() -> None:
+    """A mint that would say nothing writes that it is not valid before its own time."""
+    token = mint(unrestricted=True, expires_at=None)
+    assert token.unverified.bodies == (b'{"nbf":%d}' % NOW,)
+    assert code(token, data("anything", "delete")) == "allowed"
+    assert code(token, data("anything", "delete"), clock=FixedClock(NOW - 1)) == "not_yet_valid"
+
+
+def test_facts_of_the_embedding_project_come_from_the_issuer_alone() -> None:
+    token = Issuer(KEYRING, clock=clock()).mint(**WHO, **SALES, ext={"acme:tenant": "t-7", "acme:level": 3})
+    assert verifier().authenticate(token.serialize()).issued.ext == {"acme:tenant": "t-7", "acme:level": 3}
+
+
+def test_a_root_record_over_the_limit_is_refused_when_minted() -> None:
+    with pytest.raises(LimitError, match="root record"):
+        Issuer(KEYRING).mint(**WHO, **SALES, ext={"acme:note": "x" * 1024})
+
+
+def test_rotation_reaches_a_running_issuer() -> None:
+    """A callable is asked each time; what it returns must be a keyring."""
+    rings = [KEYRING]
+    issuer = Issuer(lambda: rings[0], clock=clock())
+    first = issuer.mint(**WHO, **SALES)
+    rings[0] = KEYRING.rotate()
+    assert issuer.mint(**WHO, **SALES).unverified.root.key_id == rings[0].current != first.unverified.root.key_id
+    with pytest.raises(TypeError, match="must return a Keyring"):
+        Issuer(lambda: None).mint(**WHO, **SALES)  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match="a Keyring, or a callable"):
+        Issuer(b"key")  # type: ignore[arg-type]
+
+
+def test_equal_seeds_mint_equal_tokens_and_nothing_else_does() -> None:
+    """`captoken.testing` makes tokens that can be written into a test; without it no two are the same."""
+    def seeded(seed: str) -> str:
+        return Issuer(KEYRING, clock=clock(), random=fixed_random(seed)).mint(**WHO, **SALES).delegate(to="b").serialize()
+
+    assert seeded("a") == seeded("a") != seeded("b")
+    assert len({Issuer(KEYRING, clock=clock()).mint(**WHO, **SALES).token_id for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize("clock", [lambda: None, lambda: float("nan"), lambda: float("inf"), lambda: "5", lambda: True])
+def test_a_clock_that_gives_no_time_mints_nothing(clock: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        Issuer(Keyring.generate(), clock=clock).mint(**WHO, **SALES)
+
+
+def test_a_fixed_clock_moves_when_it_is_told_to() -> None:
+    fixed = FixedClock(5)
+    fixed.advance(-2)
+    assert fixed() == 3

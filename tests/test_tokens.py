@@ -1,0 +1,152 @@
+"""Tokens as text, and the root record in them: one spelling, one exception, nothing believed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from captoken import Token, TokenFormatError, interop
+from captoken.encoding import b64encode, encode_json
+from captoken.root import RootRecord
+from captoken.wire import Packet, encode
+from tests.world import NOW, SALES, clock, code, data, mint
+
+RECORD = {"agent": "orchestrator", "iat": NOW, "jti": "A" * 22, "kid": "k1", "sub": "user:jane", "task": "task-123", "v": 1}
+
+
+def text(identifier: bytes, *links: bytes) -> str:
+    return "cap1_" + b64encode(encode(Packet(identifier, tuple((link, b"") for link in links), bytes(32))))
+
+
+def test_a_token_is_equal_to_another_of_the_same_text() -> None:
+    token = mint()
+    assert token == Token.parse(token.serialize()) and hash(token) == hash(Token.parse(token.serialize()))
+    assert token != mint().attenuate(tables=["sales"]) and token != token.serialize()
+    twin = Token(Packet(*token._packet[:2], bytes(32)), token._root, token._vocabulary, clock(), bytes)
+    assert token != twin, "the signature counts too"
+
+
+def test_what_a_token_says_of_itself_is_called_unverified() -> None:
+    token = mint().delegate(to="b", expires_in=60, where={"region": {"in": ["eu"]}})
+    said = Token.parse(token.serialize()).unverified
+    assert (said.root.subject, said.holder, said.task, said.expires_at) == ("user:jane", "b", "task-123", NOW + 60)
+    assert len(said.links) == 2 and said.bodies[1].startswith(b'{"exp"') and not said.capability.nothing
+    assert "unverified" in repr(token).lower() and "held by b" in repr(token)
+
+
+def test_the_root_record_is_read_strictly() -> None:
+    assert RootRecord.decode(encode_json(RECORD)).subject == "user:jane"
+    assert RootRecord.decode(encode_json({**RECORD, "aud": "sales-db", "ext": {"acme:t": 1, "acme:u": "\u00e9"}})).ext["acme:t"] == 1
+    for change in (
+        {"v": True}, {"v": "1"}, {"v": None}, {"iat": "1"}, {"iat": 1.0}, {"iat": 2**53}, {"iat": True}, {"jti": "A" * 21},
+        {"jti": "A" * 21 + "+"}, {"jti": 5}, {"kid": ""}, {"sub": "user jane"}, {"sub": "a\nb"}, {"agent": "\u00e9"}, {"task": "a//b"},
+        {"task": "."}, {"aud": ["a"]}, {"aud": ""}, {"ext": {}}, {"ext": []}, {"ext": {"t": 1}}, {"ext": {":t": 1}}, {"ext": {"a:t": True}},
+        {"ext": {"a:t": []}}, {"exp": 5}, {"agent": None},
+    ):  # fmt: skip
+        with pytest.raises(TokenFormatError) as caught:
+            RootRecord.decode(json.dumps({**RECORD, **change}, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+        assert (caught.value.code, caught.value.step) == ("malformed", 3), change
+    for key in RECORD:
+        with pytest.raises(TokenFormatError):
+            RootRecord.decode(encode_json({other: value for other, value in RECORD.items() if other != key}))
+    for version in (0, 2, -1, 2**53 - 1):
+        with pytest.raises(TokenFormatError) as caught:
+            RootRecord.decode(encode_json({"v": version, "whatever": [1]}))
+        assert caught.value.code == "unsupported_version"
+    assert code(text(encode_json({"v": 2}), b"{}"), data("sales")) == "unsupported_version"
+
+
+def test_a_root_record_that_cannot_be_read_is_not_written() -> None:
+    good: dict[str, Any] = {
+        "subject": "user:jane", "agent": "a", "task": "t", "token_id": "A" * 22, "issued_at": 1, "key_id": "k1", "version": 1,
+    }  # fmt: skip
+    assert RootRecord(**good).encode()
+    for change in ({"subject": 5}, {"task": "/"}, {"version": 2}, {"issued_at": 2**60}, {"ext": {"a:b": object()}}, {"ext": {"a:b": 1.0}},
+                   {"ext": {"a:b": "\ud800"}}, {"ext": {"a:b": True}}, {"issued_at": True}):  # fmt: skip
+        with pytest.raises(ValueError):
+            RootRecord(**{**good, **change}).encode()
+
+
+def test_a_token_without_a_link_is_none() -> None:
+    with pytest.raises(TokenFormatError, match="at least the link"):
+        Token.parse(text(encode_json(RECORD)))
+    assert Token.parse(text(encode_json(RECORD), b"{}"))
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["", "cap1_", "cap2_" + mint().serialize()[5:], "CAP1_" + mint().serialize()[5:], " " + mint().serialize(), mint().serialize() + "\n",
+     mint().serialize() + "=", mint().serialize() + "A", "cap1_\u00e9", "cap1_" + "A" * 9000, mint().serialize().replace("_", "/", 1)],
+)  # fmt: skip
+def test_a_token_has_one_text(hostile: str) -> None:
+    with pytest.raises(TokenFormatError):
+        Token.parse(hostile)
+
+
+def test_interop_takes_other_spellings_and_gives_ours() -> None:
+    """Either alphabet, padded or not, raw bytes, with empty locations: one text comes out. Locations that say something do not pass."""
+    import base64
+
+    ours = mint().delegate(to="b").serialize()
+    raw = interop.to_pymacaroons(Token.parse(ours)).serialize()
+    binary = base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4))
+    assert binary[1:3] == b"\x01\x00", "pymacaroons writes an empty location"
+    for spelling in (ours, raw, binary, base64.b64encode(binary).decode(), base64.urlsafe_b64encode(binary).decode(), ours + "=="):
+        assert interop.normalize(spelling) == ours
+    located = b"\x02\x01\x01x" + binary[3:]
+    for wrong in (located, binary + b"\0", binary[:-1], b"", "", "!", ours[:50] + "\n" + ours[50:], "A" * 9000, "+-" + raw, None, 5, "AAAAA"):
+        with pytest.raises(TokenFormatError):
+            interop.normalize(wrong)  # type: ignore[arg-type]
+
+
+def test_interop_comes_and_goes_through_pymacaroons() -> None:
+    from pymacaroons import Macaroon
+
+    token = mint()
+    macaroon = interop.to_pymacaroons(token)
+    assert interop.from_pymacaroons(macaroon) == token
+    macaroon.add_first_party_caveat('{"tables":["sales"]}')
+    narrowed = interop.from_pymacaroons(macaroon)
+    assert code(narrowed, data("sales")) == "allowed" and code(narrowed, data("market.eu")) == "table"
+    with pytest.raises(TypeError):
+        interop.from_pymacaroons(token)
+    with pytest.raises(TokenFormatError):
+        interop.from_pymacaroons(Macaroon(location="", identifier="not ours", key="k", version=2))
+    macaroon._signature = "not hex"
+    with pytest.raises(TokenFormatError, match="pymacaroons cannot write it"):
+        interop.from_pymacaroons(macaroon)
+
+
+def test_a_foreign_caveat_may_have_an_empty_location_only_where_a_third_party_is_asked() -> None:
+    vid = b"\x04\x48" + bytes(72)
+    head, tail = b"\x02\x02\x01i\x00", b"\x00\x06\x20" + bytes(32)
+    from captoken.wire import decode
+
+    asked = head + b"\x01\x00\x02\x01c" + vid + b"\x00" + tail
+    assert decode(asked, foreign=True).caveats == ((b"c", bytes(72)),)
+    for wrong in (head + b"\x01\x00\x02\x01c\x00" + tail, head + b"\x02\x01c\x04\x47" + bytes(71) + b"\x00" + tail):
+        with pytest.raises(TokenFormatError):
+            decode(wrong, foreign=True)
+    with pytest.raises(TokenFormatError):
+        decode(asked)
+
+
+def test_fields_of_every_length_are_written_and_read_back() -> None:
+    from captoken.wire import decode
+
+    for size in (1, 127, 128, 16383, 16384, 32767):
+        packet = Packet(b"i", ((b"c" * size, b""), (b"d", bytes(72))), bytes(32))
+        assert decode(encode(packet)) == packet
+    for size in (0, 32768):
+        with pytest.raises(ValueError):
+            encode(Packet(b"i", ((b"c" * size, b""),), bytes(32)))
+    assert "caveats" in repr(packet) and "0, 0" not in repr(packet)
+
+
+def test_what_would_outgrow_a_field_is_an_error_of_the_writers() -> None:
+    from captoken.errors import LimitError
+
+    with pytest.raises((LimitError, ValueError)):
+        mint(**SALES).attenuate(where={"a": {"in": [f"{n:0200}" for n in range(200)]}})

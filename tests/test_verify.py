@@ -1,0 +1,422 @@
+"""The numbered plan: what each step refuses, in which order, and what the three readers of a decision are told."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from captoken import Access, Caller, Decision, Denied, Grant, Issuer, Token, Verifier
+from captoken.caveats import Caveat, Situation, Vocabulary
+from captoken.decision import PLAN, Reason, escape, spelled
+from captoken.errors import CODES
+from captoken.testing import FixedClock
+from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, tool, verifier
+
+
+def denial(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Denied:
+    with pytest.raises(Denied) as caught:
+        call(*args, **kwargs)
+    return caught.value
+
+
+def test_all_that_ask_give_one_answer() -> None:
+    """authorize, check and explain, on a verifier and on a grant, are one decision; two of them do not raise."""
+    token = mint().delegate(to="sales-agent", tables=["sales"]).serialize()
+    one = verifier()
+    grant = one.authenticate(token)
+    for access, caller in [
+        (data("sales"), None),
+        (data("market.eu"), None),
+        (data("sales", "delete"), None),
+        (tool("search"), None),
+        (data("sales"), Caller(agent="sales-agent", task="task-123")),
+        (data("sales"), Caller(agent="orchestrator")),
+        (data("sales"), Caller(task="task-9")),
+    ]:
+        said = [asker.check(access, caller=caller) if asker is grant else one.check(token, access, caller=caller) for asker in (one, grant)]
+        said += [grant.explain(access, caller=caller), one.explain(token, access, caller=caller)]
+        assert len({decision.code for decision in said}) == 1
+        assert [decision.dry for decision in said] == [False, False, True, True]
+        assert len({decision.refusals for decision in said}) == 1
+        for authorize in (lambda a=access, c=caller: one.authorize(token, a, caller=c), lambda a=access, c=caller: grant.authorize(a, caller=c)):
+            if said[0]:
+                assert isinstance(authorize(), Grant) and said[0].grant is not None
+            else:
+                assert denial(authorize).code == said[0].code and said[0].grant is None
+
+
+def test_a_verifier_takes_text_or_a_token_and_an_access_and_nothing_else() -> None:
+    token = mint()
+    assert verifier().check(token, data("sales"))
+    for hostile in (None, 5, b"cap1_", token.serialize().encode(), ["cap1_"], ""):
+        assert verifier().check(hostile, data("sales")).code == "malformed"  # type: ignore[arg-type]
+        assert denial(verifier().authenticate, hostile).code == "malformed"
+    for access in (None, "select on sales", {"table": "sales"}):
+        with pytest.raises(TypeError, match="an Access"):
+            verifier().check(token, access)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "facts", [{"leeway": -1}, {"leeway": 1.5}, {"leeway": True}, {"audience": ()}, {"audience": "a b"}, {"audience": (5,)}], ids=repr
+)
+def test_a_verifier_that_makes_no_sense_is_not_built(facts: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        verifier(**facts)
+
+
+def test_time_is_exact_to_the_second_and_leeway_is_asked_for() -> None:
+    """now < exp + leeway, now >= nbf - leeway; a token from more than 60 seconds ahead is from the future."""
+    token = mint(**SALES, expires_at=NOW + 10, not_before=NOW + 5).serialize()
+    for moment, leeway, expected in [
+        (4, 0, "not_yet_valid"), (5, 0, "allowed"), (9, 0, "allowed"), (10, 0, "expired"),
+        (2, 2, "not_yet_valid"), (3, 2, "allowed"), (11, 2, "allowed"), (12, 2, "expired"),
+        (-61, 90, "allowed"), (-91, 90, "not_yet_valid"), (9.99, 0, "allowed"), (10.0, 0, "expired"),
+    ]:  # fmt: skip
+        assert code(token, data("sales"), clock=lambda m=moment: NOW + m, leeway=leeway) == expected, (moment, leeway)
+    early = mint(unrestricted=True, not_before=0).serialize()
+    for behind, leeway, expected in [(60, 0, "allowed"), (61, 0, "not_yet_valid"), (61, 61, "allowed"), (62, 61, "not_yet_valid")]:
+        assert code(early, data("sales"), clock=FixedClock(NOW - behind), leeway=leeway) == expected
+        grant_code = Verifier(KEYRING, clock=(moving := clock())).authenticate(early)
+        moving.now = NOW - behind
+        assert (grant_code.check(data("sales")).code == "allowed") is (behind <= 60)
+
+
+@pytest.mark.parametrize("broken", [lambda: None, lambda: float("nan"), lambda: 1 / 0])
+def test_a_broken_clock_never_allows(broken: Callable[[], Any]) -> None:
+    with pytest.raises((TypeError, ValueError, ZeroDivisionError)):
+        verifier(clock=broken).check(mint(), data("sales"))
+
+
+def test_every_audience_of_the_token_must_leave_one_of_the_servers_names() -> None:
+    """The first link that leaves none fails, though each alone would pass."""
+    token = mint(**SALES, audience=["a", "b"]).attenuate(audience=["a", "b"])
+    wide = verifier(audience=("a", "c"))
+    assert wide.check(token, data("sales"))
+    assert wide.check(token.attenuate(audience="b"), data("sales")).refusals[0].link == 2
+    crossed = Token.parse(mint(unrestricted=True).serialize())
+    for names in (["a", "b"], ["b", "c"], ["c", "a"]):
+        crossed = crossed._with(json.dumps({"aud": names}, separators=(",", ":")).encode())
+    decision = verifier(audience=("a", "b", "c")).check(crossed, data("sales"))
+    assert (decision.code, decision.refusals[0].link) == ("wrong_audience", 3)
+
+
+def test_a_server_with_a_name_takes_only_what_is_addressed_to_it() -> None:
+    named = verifier(audience="sales-db")
+    assert named.check(mint(), data("sales")).code == "unaddressed"
+    assert denial(named.authenticate, mint().serialize()).code == "unaddressed"
+    assert verifier(audience="sales-db", allow_unaddressed=True).check(mint(), data("sales"))
+    assert code(mint(**SALES, audience="sales-db"), data("sales")) == "wrong_audience", "a server without a name has none"
+
+
+def test_the_first_failure_in_the_order_of_the_plan_is_the_code() -> None:
+    """Signature before links, links before lineage, lineage before time, time before table, table before caller."""
+    token = mint(**SALES, expires_at=NOW + 5, depth=0)
+    late = FixedClock(NOW + 5)
+    stranger = Caller(agent="other")
+    assert verifier(clock=late).check(token, data("hr"), caller=stranger).code == "expired"
+    assert verifier().check(token, data("hr"), caller=stranger).code == "table"
+    assert verifier().check(token, data("sales"), caller=stranger).code == "caller"
+    deep = token._with(b'{"from":"orchestrator","n":"AAAAAAAAAAA","to":"b"}')
+    assert verifier(clock=late).check(deep, data("hr")).code == "too_deep"
+    odd = deep._with(b'{"later":1}')
+    assert verifier(clock=late).check(odd, data("hr")).code == "unknown_caveat"
+    unreadable = deep._with(b'{"exp":1.5}')._with(b'{"later":1}')
+    assert verifier(clock=late).check(unreadable, data("hr")).code == "unreadable_link"
+    text = unreadable.serialize()
+    assert verifier(clock=late).check(text[:-2] + "AA", data("hr")).code == "bad_signature"
+    assert Verifier(KEYRING.rotate().retire("k1"), clock=late).check(text, data("hr")).code == "unknown_key"
+
+
+def test_the_plan_is_the_same_list_in_code_and_decision() -> None:
+    allowed, denied = verifier().check(mint(), data("sales")), verifier().check(mint(), data("hr"))
+    assert [step.name for step in allowed.steps] == list(PLAN) == [step.name for step in denied.steps]
+    assert [step.outcome for step in allowed.steps] == ["held"] * 6 + ["nothing to check"] + ["held"] * 2 + ["nothing to check"] * 2
+    assert [step.outcome for step in denied.steps] == ["held"] * 6 + ["nothing to check", "failed"] + ["not reached"] * 3
+    assert denied.steps[7].detail and allowed.effects == ()
+    assert [step.number for step in denied.steps] == list(range(1, 12))
+
+
+def test_a_decision_tells_the_operator_who_tried_what_and_which_link_refused() -> None:
+    token = mint().delegate(to="sales-agent", tables=["sales"]).delegate(to="eu-agent", where={"region": {"in": ["eu"]}})
+    decision = verifier().check(token, data("market.eu", "select", region="mars"))
+    assert str(decision) == "\n".join(
+        [
+            "DENIED   table",
+            "  who      orchestrator (issued) > sales-agent (vouched) > eu-agent (vouched), for user:jane",
+            "  task     task-123",
+            f"  token    {token.token_id}",
+            "  tried    select on table market.eu and with region",
+            '  refused  link 1, added by orchestrator: table market.eu is not among ["sales"]',
+            '  also     link 2, added by sales-agent: attribute region does not satisfy {"in": ["eu"]}',
+            '  needs    allow={"market.eu": ["select"]}, where={"region": "as stated"} in link 1, 2',
+            "  at       2025-11-25T09:00:00+00:00",
+        ]
+    )
+    assert decision.needed == {"allow": {"market.eu": ["select"]}, "where": {"region": {"in": ["mars"]}}}
+    assert "mars" not in str(decision), "no value of an attribute"
+    assert str(verifier().explain(token, data("sales", region="eu"))).startswith("ALLOWED  allowed")
+    assert "a dry run" in str(verifier().explain(token, data("sales")))
+    assert "the issuer" in str(verifier().check(token, data("hr", region="eu")))
+
+
+def test_what_the_smallest_grant_says_is_enough() -> None:
+    """A token minted from `needed` permits the access that was refused."""
+    for access in (
+        data("hr.pay", "update", "amount", "name"), tool("pay", cents=500, to="acct", live=True, note=None),
+        Access(table="t", operation="select", tool="search", arguments={"q": "x"}, attributes={"ip": "10.0.0.1", "n": 1.5}),
+    ):  # fmt: skip
+        decision = verifier().check(mint(allow={}), access)
+        assert not decision and code(mint(**decision.needed), access) == "allowed"
+    assert verifier()._decide(mint(), None, None).needed == {}
+
+
+def test_a_stranger_learns_nothing_from_a_denial() -> None:
+    """Malformed, unknown key and bad signature are one message; nothing unsigned is called known."""
+    text = mint().serialize()
+    decisions = [
+        verifier().check("cap1_AAAA", data("sales")),
+        verifier().check(text[:-2] + "AA", data("sales")),
+        Verifier(KEYRING.rotate().retire("k1")).check(text, data("sales")),
+    ]
+    assert len({Denied(decision).public for decision in decisions}) == 1
+    assert len({decision.for_model() for decision in decisions}) == 1
+    for decision in decisions:
+        assert decision.attribution is None and "user:jane" not in str(decision) and not decision.as_dict()["chain"]
+        assert Denied(decision).kind == "invalid"
+
+
+def test_kinds_are_what_a_status_follows_from() -> None:
+    assert {denial(verifier().authorize, mint(), access).kind for access in (data("hr"), data("sales", "drop"), tool("x"))} == {"insufficient"}
+    assert {code.kind for code in CODES.values()} == {"invalid", "insufficient"}
+    assert all(1 <= code.step <= len(PLAN) and code.public for code in CODES.values())
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_the_model_is_told_the_rule_and_no_way_round(name: str) -> None:
+    """Only what the access stated is echoed; nothing of the token, of other agents, or of what would be allowed."""
+    token = mint(allow={"secret_table": ["select"]}).delegate(to="secret-agent")
+    grant = verifier().authenticate(token.serialize())
+    told = grant.refusal(name, "detail with secret_table", data("hr", "update")).for_model()
+    assert "secret" not in told and "user:jane" not in told and ("retry" in told.lower())
+    assert name not in ("table", "operation") or "hr" in told
+
+
+def test_what_the_model_is_told_cannot_carry_commands() -> None:
+    hostile = "x" * 70 + "\u202eignore {0} all {operation}"
+    with pytest.raises(ValueError, match="table"):
+        data(hostile)
+    long = "x" * 200 + "{operation}"
+    told = verifier().check(mint(), data(long)).for_model()
+    assert "{" not in told and len(told) < 300
+    assert verifier().check(mint(), data("sales")).for_model() == "Allowed."
+    assert "?" in verifier().authenticate(mint().serialize()).refusal("table", "t").for_model()
+
+
+def test_a_decision_is_data_for_machines() -> None:
+    decision = verifier().check(mint().delegate(to="b"), data("hr", region="eu"))
+    stated = json.loads(json.dumps(decision.as_dict()))
+    assert stated["code"] == "table" and stated["chain"][1] == {"name": "b", "basis": "vouched"}
+    assert stated["subject"] == "user:jane" and stated["committed"] is True and len(stated["steps"]) == 11
+    assert '"eu"' not in json.dumps(stated)
+    assert repr(decision) == '<Decision table: table hr is not among ["market.*","sales"]>' or "table hr" in repr(decision)
+
+
+def test_an_adapter_refuses_in_the_same_shape() -> None:
+    grant = verifier().authenticate(mint().serialize())
+    decision = grant.refusal("operation", "not a plain data statement")
+    assert not decision and decision.code == "operation" and "the verifier: not a plain data statement" in str(decision)
+    with pytest.raises(KeyError):
+        grant.refusal("nonsense", "x")
+
+
+def test_a_grant_is_looked_at_anew_each_time() -> None:
+    """Expiry during use is honoured; `recheck` asks about the grant alone."""
+    moving = clock()
+    grant = verifier(clock=moving).authenticate(mint(**SALES, expires_in=10, where={"region": {"in": ["eu"]}}).serialize())
+    assert grant.recheck() and grant.check(data("sales", region="eu")) and grant.expires_at == NOW + 10
+    moving.advance(10)
+    assert grant.recheck().code == "expired" == grant.check(data("sales", region="eu")).code
+    assert denial(grant.authorize, data("sales", region="eu")).code == "expired"
+    assert "the token itself" in str(grant.recheck())
+
+
+def test_a_grant_says_who_acts_for_whom() -> None:
+    token = mint().delegate(to="b", task="task-123/part").delegate(to="c")
+    grant = verifier().authenticate(token.serialize())
+    assert [(actor.name, actor.basis) for actor in grant.chain] == [("orchestrator", "issued"), ("b", "vouched"), ("c", "vouched")]
+    assert grant.actor.name == "c" and grant.parent is not None and grant.parent.name == "b"
+    assert (grant.issued.subject, grant.issued.task, grant.task) == ("user:jane", "task-123", "task-123/part")
+    assert len(set(grant.link_ids)) == 3 and grant.link_ids[-1] == token.link_id
+    assert grant.link_ids[:1] == verifier().authenticate(mint().serialize()).link_ids[:1]
+    assert verifier().authenticate(mint().serialize()).parent is None
+    assert grant.capability.json()["operations"] == ["select"]
+
+
+def test_a_caller_is_the_current_holder_in_the_tokens_task() -> None:
+    grant = verifier().authenticate(mint().delegate(to="b", task="task-123/part").serialize())
+    for caller, allowed in [
+        (Caller(), True), (Caller(agent="b"), True), (Caller(task="task-123/part"), True), (Caller(task="task-123/part/x"), True),
+        (Caller(agent="orchestrator"), False), (Caller(task="task-123"), False), (Caller(task="task-123/parts"), False),
+    ]:  # fmt: skip
+        assert bool(grant.check(data("sales"), caller=caller)) is allowed
+    for wrong in ({"agent": "b c"}, {"agent": 5}, {"task": "a//b"}):
+        with pytest.raises((TypeError, ValueError)):
+            Caller(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_third_party_caveat_prohibits_until_somebody_can_answer_it() -> None:
+    """It is checked into the chain of signatures; missing_discharge, before anything the links say."""
+    from captoken import chain, wire
+
+    packet = mint()._with(b'{"later":1}')._packet
+    asking = (b"cid", bytes(72))
+    grown = wire.Packet(packet.identifier, (*packet.caveats, asking), chain.extend(packet.signature, asking))
+    text = Token(grown, mint()._root, Vocabulary(), clock(), bytes).serialize()
+    decision = verifier().check(text, data("sales"))
+    assert (decision.code, decision.refusals[0].link) == ("missing_discharge", 2)
+    forged = wire.Packet(packet.identifier, (*packet.caveats, asking), packet.signature)
+    assert code(Token(forged, mint()._root, Vocabulary(), clock(), bytes), data("sales")) == "bad_signature"
+    held = Token.parse(text, clock=clock())
+    assert held.unverified.capability.nothing and held.attenuate(tables=["sales"])
+
+
+class Odd(Caveat, frozen=True):
+    """An embedder's caveat that answers as it is told to."""
+
+    key = "acme:odd"
+
+    def __post_init__(self) -> None:
+        if self.value == "unfit":
+            raise LookupError("secret text")
+
+    def prohibits(self, access: Access, situation: Situation) -> Any:
+        return ANSWERS[self.value]()
+
+
+def _raise() -> None:
+    raise RuntimeError("secret text")
+
+
+async def _later() -> None:
+    return None
+
+
+ANSWERS: dict[str, Callable[[], Any]] = {
+    "none": lambda: None, "reason": lambda: Reason("domain", "no"), "sentence": lambda: "not now", "true": lambda: True,
+    "false": lambda: False, "zero": lambda: 0, "empty": lambda: "", "raises": _raise,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_only_none_permits(answer: str) -> None:
+    """A checker of an embedder that raises, or answers anything but None, prohibits; what it raises is not shown."""
+    vocabulary = Vocabulary(Odd)
+    own: Any = {"acme:odd": answer}
+    token = Issuer(KEYRING, vocabulary=vocabulary, clock=clock()).mint(**WHO, **SALES, **own).serialize()
+    one = Verifier(KEYRING, vocabulary=vocabulary, clock=clock())
+    for decision in (one.check(token, data("sales")), one.authenticate(token).check(data("sales"))):
+        assert bool(decision) is (answer == "none")
+        assert decision.code == {"none": "allowed", "reason": "domain"}.get(answer, "attribute")
+        assert "secret" not in str(decision)
+    assert one.authenticate(token), "without an access it is not asked"
+
+
+def test_an_own_caveat_that_cannot_be_read_is_unreadable() -> None:
+    token = mint(unrestricted=True)._with(b'{"acme:odd":"unfit"}')
+    decision = Verifier(KEYRING, vocabulary=Vocabulary(Odd), clock=clock()).check(token, data("sales"))
+    assert decision.code == "unreadable_link" and "secret" not in str(decision)
+
+
+def test_a_coroutine_is_no_answer() -> None:
+    class Async(Caveat, frozen=True):
+        key = "acme:async"
+
+        def prohibits(self, access: Access, situation: Situation) -> Any:
+            answer = _later()
+            answer.close()
+            return answer
+
+    token = mint(unrestricted=True)._with(b'{"acme:async":1}')
+    assert Verifier(KEYRING, vocabulary=Vocabulary(Async), clock=clock()).check(token, data("sales")).code == "attribute"
+
+
+def test_a_vocabulary_is_checked_when_built() -> None:
+    class Unnamed(Caveat, frozen=True):
+        key = "region"
+
+    class Elsewhere(Caveat, frozen=True):
+        key = "acme:x"
+        domain = "network"  # type: ignore[assignment]
+
+    for own in ((Unnamed,), (Elsewhere,), (Odd, Odd), (object,), (Odd("none"),)):
+        with pytest.raises((TypeError, ValueError)):
+            Vocabulary(*own)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        Vocabulary().kinds = {}
+    assert repr(Vocabulary(Odd)) == "<Vocabulary acme:odd>" and repr(Vocabulary()) == "<Vocabulary of version 1>"
+    assert Caveat(1).prohibits(data("sales"), Situation(0)), "a caveat without a rule prohibits"
+
+
+def test_own_caveats_of_a_domain_are_asked_in_it_alone() -> None:
+    class Rows(Caveat, frozen=True):
+        key = "acme:rows"
+        domain = "data"
+
+        def prohibits(self, access: Access, situation: Situation) -> str | None:
+            return "no rows" if access.table == "sales" else None
+
+    vocabulary = Vocabulary(Rows)
+    own: Any = {"acme:rows": 1}
+    issuer = Issuer(KEYRING, vocabulary=vocabulary, clock=clock())
+    check = Verifier(KEYRING, vocabulary=vocabulary, clock=clock()).check
+    both = issuer.mint(**WHO, **SALES, tools={"search": {}}, **own)
+    assert check(both, tool("search")) and check(both, data("sales")).code == "attribute" and check(both, data("market.x"))
+    closed = issuer.mint(**WHO, unrestricted=True, **own)
+    assert check(closed, tool("search")).code == "domain" and check(closed, data("hr"))
+    assert closed.unverified.capability.json() == {"tables": ["*"], "operations": ["*"], "exp": NOW + 900, "task": "task-123", "acme:rows": 1}
+
+
+def test_grants_verifiers_and_tokens_stay_in_their_process() -> None:
+    """None is pickled or changed, and copies are the thing itself."""
+    token = mint()
+    for sealed in (token, KEYRING, verifier(), verifier().authenticate(token.serialize()), Issuer(KEYRING), token.unverified):
+        assert copy.copy(sealed) is sealed is copy.deepcopy(sealed)
+        with pytest.raises(TypeError, match="not pickled"):
+            pickle.dumps(sealed)
+        with pytest.raises(AttributeError):
+            sealed.anything = 5  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError):
+            del sealed.anything  # type: ignore[attr-defined]
+        assert KEYRING.reveal("k1").hex() not in repr(sealed) and token.serialize()[5:30] not in f"{sealed!r} {sealed}"
+
+
+def test_for_people_text_is_escaped_and_short() -> None:
+    assert escape("a\x1b[31mb\u202e\U000e0001é") == "a\\x1b[31mb\\u202e\\U000e0001é"
+    assert spelled(["x" * 200]).endswith("...") and len(spelled(["x" * 200])) == 120
+    far = verifier(clock=FixedClock(10**12)).check(mint(unrestricted=True, expires_at=10**11), data("sales"))
+    assert "1000000000000" in str(far) and "100000000000" in str(far)
+
+
+def test_were_links_and_capability_to_differ_the_stricter_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are proved equal elsewhere; this is the belt to those braces."""
+    grant = verifier().authenticate(mint().serialize())
+    monkeypatch.setattr("captoken.verify.link_prohibits", lambda *_: None)
+    assert grant.check(data("hr")).code == "table"
+
+
+def test_rotation_reaches_a_running_server() -> None:
+    rings = [KEYRING]
+    one = Verifier(lambda: rings[0], clock=clock())
+    assert one.check(mint(), data("sales"))
+    rings[0] = KEYRING.rotate().retire("k1")
+    assert one.check(mint(), data("sales")).code == "unknown_key"
+
+
+def test_decisions_are_values() -> None:
+    made = verifier().check(mint(), data("hr"))
+    assert isinstance(made, Decision) and made == verifier().check(mint(), data("hr"))

@@ -1,0 +1,40 @@
+"""The small world that the tests of the modules share: one key, one fixed clock, one issuer, one verifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captoken import Access, Issuer, Keyring, Token, Verifier
+from captoken.testing import FixedClock, fixed_random
+
+NOW = 1_764_061_200
+KEY = bytes(range(1, 33))
+KEYRING = Keyring.from_keys({"k1": KEY}, current="k1")
+WHO = {"subject": "user:jane", "agent": "orchestrator", "task": "task-123"}
+SALES = {"tables": ["sales", "market.*"], "operations": ["select"]}
+
+
+def clock() -> FixedClock:
+    return FixedClock(NOW)
+
+
+def mint(**caveats: Any) -> Token:
+    """A root token of the fixed world; of SALES, unless other caveats are given."""
+    return Issuer(KEYRING, clock=clock(), random=fixed_random("world")).mint(**WHO, **(caveats or SALES))
+
+
+def verifier(**facts: Any) -> Verifier:
+    return Verifier(KEYRING, **{"clock": clock(), **facts})
+
+
+def data(table: str, operation: str = "select", *columns: str, **attributes: Any) -> Access:
+    return Access(table=table, operation=operation, columns=columns or None, attributes=attributes)
+
+
+def tool(name: str, **arguments: Any) -> Access:
+    return Access(tool=name, arguments=arguments)
+
+
+def code(token: Token | str, access: Access, **facts: Any) -> str:
+    """What a verifier says: the code of its decision."""
+    return verifier(**facts).check(token if isinstance(token, str) else token.serialize(), access).code
