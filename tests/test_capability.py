@@ -1,0 +1,116 @@
+"""What a capability says of itself: the laws are proved by brute force in `properties`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from captoken import Access, Capability
+from captoken.attenuate import UNSET
+from captoken.caveats import V1, Caveat, Situation, Vocabulary
+from captoken.encoding import encode_json
+from captoken.links import Link, read_link
+from tests.world import NOW, data, tool
+
+
+def of(*links: dict[str, Any], vocabulary: Vocabulary = V1) -> Capability:
+    read = [read_link(encode_json(link), vocabulary) for link in links]
+    return Capability.of([link for link in read if isinstance(link, Link)])
+
+
+LINKS: list[dict[str, Any]] = [
+    {"tables": ["sales", "market.*"], "operations": ["select"]},
+    {"allow": {"*": ["select"], "hr.*": []}},
+    {"allow": {"a": ["*"], "b": ["select"]}, "columns": {"a": ["x"], "*": ["*"]}},
+    {"tools": {"search": {}, "fetch": {"url": {"in": ["a"]}, "n": {"min": 1, "max": 5, "optional": True}}, "f.*": {"p": {"path": ["/a"]}}}},
+    {"tools": {"t": {"x": {"in": [], "optional": True}}}},
+    {"tables": ["a"], "tools": {"t": {}}},
+    {"where": {"r": {"in": ["eu", 1, True]}}, "exp": 5, "nbf": 1, "aud": ["a"], "task": "t"},
+    {"tables": []},
+    {"tools": {"*": {}, "t": {"x": {"in": []}}}},
+]
+
+
+@pytest.mark.parametrize("link", LINKS, ids=repr)
+def test_json_says_the_same_as_the_links(link: dict[str, Any]) -> None:
+    """Read back as a link it is an equal capability."""
+    capability = of(link)
+    assert of(capability.json()) == capability and capability.covers(capability)
+
+
+def test_what_permits_nothing_is_equal_however_it_came_about() -> None:
+    nothing = [
+        of({"tables": []}), of({"tables": ["a"], "operations": ["x"]}, {"tables": ["b"]}), of({"tables": ["a"]}, {"tools": {"t": {}}}),
+        of({"where": {"r": {"in": []}}}), of({"aud": ["a"]}, {"aud": ["b"]}), of({"task": "a"}, {"task": "b"}), of({"allow": {"a": []}}),
+        of({"tools": {"t": {"x": {"in": []}}}}), of({"where": {"n": {"min": 5}}}, {"where": {"n": {"path": ["/"]}}}),
+    ]  # fmt: skip
+    assert all(one.nothing and one == two for one in nothing for two in nothing)
+    assert repr(nothing[0]) == "<Capability nothing>" and nothing[0] != of({"tables": ["a"]}) and nothing[0] != "nothing"
+    assert nothing[5].prohibits(Access()) is not None
+
+
+def test_a_capability_is_immutable_and_has_no_hash() -> None:
+    capability = of({"tables": ["a"]})
+    with pytest.raises(AttributeError):
+        capability.data = None
+    with pytest.raises(TypeError):
+        hash(capability)
+    assert repr(UNSET) == "UNSET"
+
+
+def test_time_and_audience_are_asked_about_with_a_situation() -> None:
+    capability = of({"exp": NOW + 5, "nbf": NOW, "aud": ["a"]})
+    assert capability.prohibits(Access()) is None
+    for now, audiences, code in [(NOW, {"a"}, None), (NOW + 5, {"a"}, "expired"), (NOW - 1, {"a"}, "not_yet_valid"), (NOW, {"b"}, "wrong_audience")]:
+        reason = capability.prohibits(Access(), Situation(now, 0, frozenset(audiences)))
+        assert (reason.code if reason else None) == code
+
+
+def test_reasons_name_the_fact_that_is_refused() -> None:
+    capability = of({"allow": {"sales": ["select"]}, "columns": {"sales": ["a"]}, "tools": {"t": {"x": {"any": True}}}})
+    for access, code in [
+        (data("sales", "select", "a"), None), (data("sales"), "column"), (data("sales", "select", "b"), "column"), (data("hr"), "table"),
+        (data("sales", "drop", "a"), "operation"), (tool("t", x=1), None), (tool("t"), "argument"), (tool("t", x=1, y=1), "argument"),
+        (tool("u"), "tool"), (Access(), "domain"),
+    ]:  # fmt: skip
+        reason = capability.prohibits(access)
+        assert (reason.code if reason else None) == code
+
+
+def test_own_caveats_meet_as_they_say_they_do() -> None:
+    """Merged where `meet` knows how, dropped where another covers them, kept side by side otherwise."""
+
+    class AtMost(Caveat, frozen=True):
+        key = "acme:rows"
+
+        def prohibits(self, access: Access, situation: Situation) -> str | None:
+            return None if access.attributes.get("rows", 10**9) <= self.value else "too many rows"
+
+        def covers(self, other: Caveat) -> bool:
+            return bool(self.value >= other.value)
+
+    class OneOf(Caveat, frozen=True):
+        key = "acme:region"
+
+        def prohibits(self, access: Access, situation: Situation) -> str | None:
+            return None if access.attributes.get("region") in self.value else "another region"
+
+        def meet(self, other: Caveat) -> Caveat:
+            return OneOf(sorted(set(self.value) & set(other.value)))
+
+    class Opaque(AtMost, frozen=True):
+        key = "acme:opaque"
+
+        def covers(self, other: Caveat) -> bool:
+            return self == other
+
+    words = Vocabulary(AtMost, OneOf, Opaque)
+    both = of({"acme:rows": 5, "acme:region": ["eu", "us"]}, {"acme:rows": 9, "acme:region": ["us", "asia"]}, {"acme:opaque": 1}, {"acme:opaque": 2}, vocabulary=words)
+    assert [(caveat.key, caveat.value) for caveat in both.own] == [("acme:region", ["us"]), ("acme:rows", 5), ("acme:opaque", 1), ("acme:opaque", 2)]
+    assert both == of({"acme:opaque": 2}, {"acme:opaque": 1}, {"acme:rows": 5}, {"acme:region": ["us"]}, vocabulary=words)
+    assert of({"acme:rows": 9}, vocabulary=words).covers(of({"acme:rows": 5}, vocabulary=words))
+    assert not of({"acme:rows": 5}, vocabulary=words).covers(of({"acme:rows": 9}, vocabulary=words))
+    reason = both.prohibits(Access(attributes={"region": "us", "rows": 6}))
+    assert reason is not None and reason.code == "attribute"
+    assert both.prohibits(Access(attributes={"region": "us", "rows": 1})) is None
