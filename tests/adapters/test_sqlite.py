@@ -1,0 +1,836 @@
+"""The SQLite guard: a statement runs only if the grant covers all that it touches, and a denial leaves no trace."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captoken import Access, Denied, Grant, Issuer, Keyring, Verifier
+from captoken.adapters import _sqlite_plan, sqlite
+from captoken.adapters._sqlite_text import Text
+from captoken.adapters.sqlite import Database, guarded
+from captoken.errors import GuardError
+
+from .sqlite_corpus import ALLOWED, ARCHIVE, CASES, GRANTS, SCHEMA
+
+KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
+NOW = 1_764_061_200
+
+
+def grant(clock: Callable[[], float] = lambda: NOW, **keywords: Any) -> Grant:
+    token = Issuer(KEYRING, clock=lambda: NOW).mint(subject="user:jane", agent="analyst", task="task-1", **keywords)
+    return Verifier(KEYRING, clock=clock).authenticate(token.serialize())
+
+
+READER = grant(tables=["sales"], operations=["select"])
+WRITER = grant(tables=["sales"], operations=["select", "insert", "update", "delete"])
+
+
+class Sum:
+    """A window function of the owner's."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def step(self, value: int) -> None:
+        self.total += value
+
+    def inverse(self, value: int) -> None:
+        self.total -= value
+
+    def value(self) -> int:
+        return self.total
+
+    finalize = value
+
+
+def filled(connection: sqlite3.Connection, archive: str = ":memory:") -> sqlite3.Connection:
+    connection.execute("attach ? as archive", (archive,))
+    connection.execute("pragma foreign_keys = on")
+    connection.executescript(SCHEMA + ARCHIVE)
+    connection.create_function("owned", 1, lambda value: value)
+    connection.create_function("instr", 2, lambda text, part: 0)  # replaces one of SQLite's own
+    connection.create_window_function("sum_of", 1, Sum)
+    connection.commit()
+    return connection
+
+
+@pytest.fixture(params=["autocommit", "legacy", "file"])
+def connection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """The kinds of connection that people open."""
+    if request.param == "file":
+        opened = sqlite3.connect(tmp_path / "main.db", isolation_level="IMMEDIATE", detect_types=sqlite3.PARSE_DECLTYPES)
+        opened.execute("pragma journal_mode = wal")
+        opened.execute("pragma recursive_triggers = on")
+        filled(opened, str(tmp_path / "archive.db"))
+    else:
+        opened = filled(sqlite3.connect(":memory:", isolation_level=None if request.param == "autocommit" else ""))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def plain() -> Iterator[sqlite3.Connection]:
+    opened = sqlite3.connect(":memory:", isolation_level=None)
+    opened.executescript(
+        """
+        create table sales (id integer primary key, region text, amount integer check (amount > 0));
+        create table hr (id integer primary key, name text, pay integer);
+        insert into sales values (1, 'eu', 10), (2, 'us', 20);
+        insert into hr values (7, 'ann', 900);
+        """
+    )
+    yield opened
+    opened.close()
+
+
+class Back(Exception):
+    """Leaves a block so that it rolls back."""
+
+
+@contextmanager
+def rolled_back(connection: sqlite3.Connection, grant: Grant) -> Iterator[Database]:
+    with suppress(Back), guarded(connection, grant) as db:
+        yield db
+        raise Back
+
+
+def digest(connection: sqlite3.Connection) -> str:
+    dump = "\n".join(connection.iterdump()) + repr(connection.execute("select * from archive.pay").fetchall())
+    return hashlib.sha256(dump.encode()).hexdigest()
+
+
+def settings(connection: sqlite3.Connection) -> list[Any]:
+    pragmas = ["foreign_keys", "recursive_triggers", "user_version", "query_only", "journal_mode", "database_list"]
+    kept = [connection.execute(f"pragma {pragma}").fetchall() for pragma in pragmas]
+    return [*kept, connection.isolation_level, connection.row_factory, connection.text_factory, connection.in_transaction]
+
+
+def verdict(db: Database, sql: str, parameters: Any = ()) -> str:
+    try:
+        db.execute(sql, parameters)
+    except Denied as denied:
+        assert denied.kind == "insufficient" and denied.__context__ is None
+        return denied.decision.code
+    return ALLOWED
+
+
+def test_the_corpus_is_judged_without_a_bypass_and_without_a_false_denial(connection: sqlite3.Connection) -> None:
+    """Each statement in a block of its own; what is denied is followed by a commit, and has left no trace in the data."""
+    grants = {name: grant(**keywords) for name, keywords in GRANTS.items()}
+    bypasses, false_denials, others = [], [], []
+    before, kept = digest(connection), settings(connection)
+    for case in CASES:
+        if case.verdict == ALLOWED:
+            with rolled_back(connection, grants[case.grant]) as db:
+                came = verdict(db, case.sql, case.parameters)
+                if came != ALLOWED:
+                    false_denials.append((case.sql, came))
+        else:
+            changes = connection.total_changes
+            with guarded(connection, grants[case.grant]) as db:
+                came = verdict(db, case.sql, case.parameters)
+                assert db.execute("select 40 + 2").fetchall() == [(42,)]
+            if came == ALLOWED:
+                bypasses.append(case.sql)
+            elif came != case.verdict or connection.total_changes != changes:
+                others.append((case.sql, case.verdict, came))
+    assert (bypasses, false_denials, others) == ([], [], [])
+    assert digest(connection) == before and settings(connection) == kept
+    permitted = sum(case.verdict == ALLOWED for case in CASES)
+    assert permitted >= 200 and len(CASES) - permitted >= 500
+    assert len({(case.grant, case.sql, repr(case.parameters)) for case in CASES}) == len(CASES)
+
+
+def test_an_allowed_statement_does_what_it_does_unguarded(connection: sqlite3.Connection) -> None:
+    grants = {name: grant(**keywords) for name, keywords in GRANTS.items()}
+    tried = 0
+    for case in CASES:
+        if case.verdict == ALLOWED and "random" not in case.sql and "'now'" not in case.sql:
+            with rolled_back(connection, grants[case.grant]) as db:
+                rows = db.execute(case.sql, case.parameters)
+            cursor = connection.cursor()
+            cursor.execute("begin")
+            cursor.execute(case.sql, case.parameters)
+            assert rows.fetchall() == cursor.fetchall(), case.sql
+            assert rows.columns == tuple(column[0] for column in cursor.description or ()), case.sql
+            assert rows.rowcount == cursor.rowcount, case.sql
+            cursor.execute("rollback")
+            tried += 1
+    assert tried > 200
+
+
+def test_where_opcodes_do_not_show_what_is_replaced_the_text_and_the_schema_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds without the pre-update hook: stricter, and no bypass."""
+    monkeypatch.setattr(sqlite, "engine_of", lambda connect: _sqlite_plan.Engine(shows_replaced=False))
+    connection, false_denials = filled(sqlite3.connect(":memory:")), []
+    grants = {name: grant(**keywords) for name, keywords in GRANTS.items()}
+    for case in CASES:
+        with rolled_back(connection, grants[case.grant]) as db:
+            came = verdict(db, case.sql, case.parameters)
+            assert came == case.verdict or case.verdict == ALLOWED, case.sql
+            if came != case.verdict:
+                false_denials.append(case.sql)
+    connection.close()
+    assert len(false_denials) == 4 and all("codes" in sql or "replacing" in sql for sql in false_denials)
+
+
+# Rule 9. {t} is a table that is hidden, or that is missing.
+TABLE_TEMPLATES = """
+select * from {t} | select count(*) from {t} | select nosuch from {t} | select x.nosuch from {t} x | select {t}.* from {t} | select * from main.{t}
+select * from "{t}" | select * from [{t}] | select * from sales, {t} | select nosuch from sales, {t} | select * from sales join {t} using (id)
+select * from sales join {t} using (nosuch) | select * from sales natural join {t} | select count(*) from sales natural left join {t}
+select * from sales left join {t} using (region) | select 1 in {t} | select (1, 2) in {t} | select 1 where exists (select 1 from {t})
+with x as (select * from {t}) select 1 | with x as (select nosuch from {t}) select 1 | with x as (select * from {t}) select * from x
+with {t} as (select 1 as id) select * from main.{t} | with {t} as (select 1 as id) select * from {t} | with {t} as (select 1) select nosuch from {t}
+select * from (with {t} as (select 1) select * from {t}), {t} | select 1 from {t} where exists (with {t} as (select 1 as x) select x from {t})
+select a from (select region as a, (select count(*) from {t}) as b from sales) | select * from {t} order by 99 | select (select * from {t})
+select * from sales union select * from {t} | select * from {t} where | select * from {t}; select 1 | select * from {t} where id = ?
+select * from {t} indexed by nosuch | select nofunction(1) from {t} | select owned(1) from {t} | select changes() from {t} | select * from {t}(1)
+select value from json_each('[]', {t}.id), {t} | select {t} from sales | select {t}.id from sales | select {t}.* from sales | select {t}(1)
+insert into {t} values (1) | insert into {t} (nosuch) values (1) | insert into {t} default values | insert into {t} select * from sales
+insert or replace into {t} (id) values (1) | insert or rollback into {t} (id) values (1) | replace into {t} values (1) | delete from {t}
+update {t} set pay = 1 | update {t} set nosuch = 1 | update or replace {t} set id = 1 | delete from {t} where nosuch | delete from {t} returning *
+update sales set amount = (select pay from {t}) | delete from sales where id in (select id from {t}) | update sales set amount = 1 from {t}
+""".replace("\n", " | ").split(" | ")[1:-1]
+
+
+def told(connection: sqlite3.Connection, grant: Grant, sql: str, parameters: Any = ()) -> Any:
+    """All that a caller hears of a statement."""
+    try:
+        with guarded(connection, grant) as db:
+            return db.execute(sql, parameters).fetchall()
+    except Denied as denied:
+        return denied.decision.code, str(denied), denied.public, denied.decision.for_model(), repr(denied.__context__)
+    except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("hidden", ["hr", "secret", "hr_view", "natural_view", "docs", "trapped"])
+def test_a_hidden_table_is_told_like_one_that_is_missing(hidden: str) -> None:
+    connection, tried = filled(sqlite3.connect(":memory:")), 0
+    for name in ("reader", "updater", "columns"):
+        held = grant(**GRANTS[name])
+        for template in TABLE_TEMPLATES:
+            for parameters in [()] if "?" not in template else [(), (1,), (2**70,), (object(),)]:
+                there = told(connection, held, template.replace("{t}", hidden), parameters)
+                missing = told(connection, held, template.replace("{t}", "nosuchtable"), parameters)
+                assert repr(there).replace(hidden, "T") == repr(missing).replace("nosuchtable", "T"), template
+                tried += 1
+    connection.close()
+    assert tried >= 150
+
+
+# {c} is a column that is hidden, or that is missing.
+COLUMN_TEMPLATES = """
+select {c} from people | select name, {c} from people | select "{c}" from people | select [{c}] from people | select people.{c} from people
+select p.{c} from people p | select name from people where {c} > 1 | select name from people order by {c} | select name from people group by {c}
+select name from people group by name having {c} | select sum({c}) from people | select x from (select {c} as x from people)
+with x as (select {c} from people) select 1 | with x as (select {c} from people) select * from x | select p.{c} from sales s, people p
+select name from people join sales on people.{c} = sales.amount | select name from people join people p2 using ({c})
+select name from people join sales using ({c}) | select 1 from (select 1 as {c}) join people using ({c}) | select {c} from people, people p2
+select {c} from (select 1 as {c} where 0) full join people using ({c}) | select (select {c} from people) | update people set {c} = 1
+update people set name = {c} | update people set name = 1 where {c} | update people set name = 1 returning {c} | insert into people ({c}) values (1)
+update people set (name, {c}) = (1, 2) | update sales set amount = {c} from people | insert into people (name) values (1) returning {c}
+insert into people (name) values (1) on conflict ({c}) do nothing | delete from people where {c} | select name from people order by "{c}"
+select name from people where "{c}" = "x" | select name from people where "x" = "{c}" | select upper("{c}") from people | select name || "{c}" from people | select owned({c}) from people
+select name from people where name in ("{c}") | select {c}(1) from people | select rowid from people where {c} | select name from people limit {c}
+""".replace("\n", " | ").split(" | ")[1:-1]
+
+
+@pytest.mark.parametrize("hidden", ["pay", "ssn"])
+def test_a_hidden_column_is_told_like_one_that_is_missing(hidden: str) -> None:
+    connection = filled(sqlite3.connect(":memory:"))
+    for name in ("columns", "column", "region"):
+        held = grant(**GRANTS[name])
+        for template in COLUMN_TEMPLATES:
+            there = told(connection, held, template.replace("{c}", hidden))
+            missing = told(connection, held, template.replace("{c}", "nosuchcolumn"))
+            assert repr(there).replace(hidden, "C") == repr(missing).replace("nosuchcolumn", "C"), template
+        stars = [
+            told(connection, held, sql)
+            for sql in ("select * from people", "select (select * from people)", "select * from people order by 9")
+        ]
+        assert len(set(stars)) == 1 and stars[0][0] == "column"
+    connection.close()
+    assert len(COLUMN_TEMPLATES) >= 40
+
+
+def test_what_a_grant_would_permit_is_an_error_of_sqlite_when_it_is_missing(plain: sqlite3.Connection) -> None:
+    with (
+        guarded(plain, grant(tables=["*"], operations=["select"])) as db,
+        pytest.raises(sqlite3.OperationalError, match="no such table: gone"),
+    ):
+        db.execute("select * from gone")
+    with guarded(plain, READER) as db:
+        for sql, message in [
+            ("select nosuch from sales", "no such column: nosuch"),
+            ("select nosuch from json_each('[1]')", "no such column: nosuch"),
+            ("select region frm sales", "syntax error"),
+            ("select nofunction(1)", "no such function"),
+            ("select region from sales where id = ?", "number of bindings"),
+        ]:
+            with pytest.raises(sqlite3.Error, match=message):
+                db.execute(sql)
+        with pytest.raises((sqlite3.Warning, sqlite3.Error), match="one statement at a time"):
+            db.execute("select 1; select 2")
+        for sql in ("select 1\0", "select '\ud800'"):
+            with pytest.raises((ValueError, sqlite3.Error)):
+                db.execute(sql)
+
+
+def test_a_name_that_the_text_does_not_hold_is_for_the_operator_alone(connection: sqlite3.Connection) -> None:
+    held = grant(allow={"trapped": ["insert", "update"]})
+    with guarded(connection, held) as db, pytest.raises(Denied) as caught:
+        db.execute("insert into trapped (amount) values (1)")
+    assert "hr" in str(caught.value) and "hr" not in caught.value.decision.for_model() + caught.value.public
+
+
+class TestBlock:
+    """Rule 10: one transaction, one thread, one at a time."""
+
+    def test_it_commits_at_its_end_and_rolls_back_when_an_exception_leaves_it(self, plain: sqlite3.Connection) -> None:
+        with guarded(plain, WRITER) as db:
+            db.execute("insert into sales (id, amount) values (3, 1)")
+        with pytest.raises(Denied), guarded(plain, WRITER) as db:
+            db.execute("insert into sales (id, amount) values (4, 1)")
+            db.execute("delete from hr")
+        with pytest.raises(KeyboardInterrupt), guarded(plain, WRITER) as db:
+            db.execute("delete from sales")
+            raise KeyboardInterrupt
+        assert plain.execute("select id from sales order by id").fetchall() == [(1,), (2,), (3,)] and not plain.in_transaction
+
+    def test_an_error_of_a_statement_leaves_the_block_usable(self, plain: sqlite3.Connection) -> None:
+        with guarded(plain, WRITER) as db:
+            db.execute("insert into sales (id, amount) values (3, 1)")
+            for sql in ("insert into sales (id, amount) values (4, 1), (1, 1)", "update sales set amount = -1"):
+                with pytest.raises(sqlite3.IntegrityError):
+                    db.execute(sql)
+            assert db.execute("select count(*) from sales").fetchone() == (3,)
+        assert plain.execute("select count(*) from sales").fetchone() == (3,)
+
+    def test_a_commit_that_fails_rolls_back(self, plain: sqlite3.Connection) -> None:
+        plain.execute("pragma foreign_keys = on")
+        plain.execute("create table late (sale integer references sales (id) deferrable initially deferred)")
+        with pytest.raises(sqlite3.IntegrityError), guarded(plain, grant(tables=["late"], operations=["insert"])) as db:
+            db.execute("insert into late values (99)")
+        assert not plain.in_transaction and plain.execute("select count(*) from late").fetchone() == (0,)
+        with guarded(plain, READER) as db:
+            assert db.execute("select count(*) from sales").fetchone() == (2,)
+
+    def test_an_open_transaction_of_the_owners_is_refused_and_kept(self, connection: sqlite3.Connection) -> None:
+        connection.execute("begin")
+        connection.execute("update hr set pay = 1")
+        with pytest.raises(GuardError, match="open transaction"), guarded(connection, READER):
+            raise AssertionError
+        assert connection.in_transaction and connection.execute("select distinct pay from hr").fetchall() == [(1,)]
+        connection.rollback()
+        if hasattr(connection, "autocommit"):
+            always = sqlite3.connect(":memory:", autocommit=False)
+            with pytest.raises(GuardError, match="autocommit=False"), guarded(always, READER):
+                raise AssertionError
+            always.close()
+
+    def test_blocks_do_not_nest(self, plain: sqlite3.Connection) -> None:
+        other = sqlite3.connect(":memory:")
+        with guarded(plain, READER) as db:
+            with pytest.raises(GuardError, match="this thread"), guarded(plain, grant(tables=["hr"], operations=["select"])):
+                raise AssertionError
+            with guarded(other, READER) as second:  # another connection is another matter
+                assert second.execute("select 1").fetchall() == [(1,)]
+            assert verdict(db, "select * from hr") == "table" and verdict(db, "select * from sales") == ALLOWED
+        other.close()
+
+    def test_nothing_works_after_its_end(self, plain: sqlite3.Connection) -> None:
+        with guarded(plain, READER) as db:
+            rows = db.execute("select id from sales")
+        with pytest.raises(GuardError, match="has ended"):
+            db.execute("select 1")
+        assert rows.fetchall() == [(1,), (2,)]  # fetched before `execute` returned
+        with guarded(plain, READER), pytest.raises(GuardError, match="has ended"):
+            db.execute("select 1")
+
+    @pytest.mark.parametrize("shared", [True, False], ids=["shared", "of one thread"])
+    def test_a_second_thread_gets_a_clear_error_and_no_deadlock(self, shared: bool) -> None:
+        connection = sqlite3.connect(":memory:", check_same_thread=not shared)
+        connection.execute("create table sales (id)")
+        heard: list[Any] = []
+
+        def enter() -> None:
+            with guarded(connection, READER) as db:
+                heard.append(db.execute("select count(*) from sales").fetchall())
+
+        def use() -> None:
+            db.execute("select 1")
+
+        def in_thread(work: Callable[[], None]) -> None:
+            def run() -> None:
+                try:
+                    work()
+                except Exception as error:
+                    heard.append(error)
+
+            thread = threading.Thread(target=run, daemon=True)
+            thread.start()
+            thread.join(20)
+            assert not thread.is_alive()
+
+        with guarded(connection, READER) as db:
+            in_thread(enter)
+            in_thread(use)
+            assert verdict(db, "select * from sales") == ALLOWED
+        assert [type(error) for error in heard] == [GuardError, GuardError]
+        assert "another thread" in str(heard[0]) and "another thread" in str(heard[1])
+        in_thread(enter)
+        assert heard[2] == [(0,)] if shared else isinstance(heard[2], GuardError)
+        with guarded(connection, READER) as db:  # whatever came of it, the connection is whole
+            assert verdict(db, "select * from sales") == ALLOWED
+        connection.close()
+
+    def test_many_threads_that_take_turns_do_not_deadlock(self) -> None:
+        connection = sqlite3.connect(":memory:", check_same_thread=False)
+        connection.execute("create table sales (id)")
+        turn, counts = threading.Lock(), []
+
+        def work() -> None:
+            for _ in range(50):
+                with turn, guarded(connection, READER) as db:
+                    counts.append(verdict(db, "select count(*) from sales") + verdict(db, "select * from hr"))
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert counts == [ALLOWED + "table"] * 200
+        connection.close()
+
+    def test_only_a_grant_is_taken(self, plain: sqlite3.Connection) -> None:
+        token = Issuer(KEYRING).mint(subject="user:jane", agent="analyst", task="t", tables=["sales"], operations=["select"])
+        for thing in (token, token.serialize(), None):
+            with pytest.raises(TypeError, match="Grant"), guarded(plain, thing):  # type: ignore[arg-type]
+                raise AssertionError
+
+    def test_a_connection_is_not_kept_alive(self) -> None:
+        class Owned(sqlite3.Connection):
+            pass
+
+        connection = Owned(":memory:")
+        with guarded(connection, READER) as db:
+            db.execute("select count(*)")
+        gone = weakref.ref(connection)
+        del connection, db
+        gc.collect()
+        assert gone() is None and not sqlite._claims
+
+    def test_a_connection_that_is_closed_inside_is_let_go(self) -> None:
+        connection = sqlite3.connect(":memory:")
+        with pytest.raises(sqlite3.ProgrammingError), guarded(connection, READER):
+            connection.close()
+        assert not sqlite._claims
+
+
+class TestBackDoors:
+    """The block's object has one door."""
+
+    def test_it_offers_execute_and_nothing_else(self, plain: sqlite3.Connection) -> None:
+        with guarded(plain, READER) as db:
+            assert [name for name in dir(db) if not name.startswith("_")] == ["execute"]
+            rows = db.execute("select id, region from sales")
+            assert sorted(name for name in dir(rows) if not name.startswith("_")) == [
+                "columns",
+                "fetchall",
+                "fetchone",
+                "rowcount",
+            ]
+            assert not isinstance(rows, sqlite3.Cursor)
+            for door in (
+                "executescript executemany cursor backup iterdump serialize deserialize blobopen create_function create_aggregate "
+                "create_collation set_authorizer set_progress_handler set_trace_callback enable_load_extension load_extension commit "
+                "rollback close connection interrupt row_factory text_factory isolation_level setlimit setconfig __enter__"
+            ).split():
+                assert not hasattr(db, door) and not hasattr(rows, door), door
+            with pytest.raises(AttributeError):
+                db.execute = None  # type: ignore[method-assign]
+
+    def test_meanwhile_the_connection_itself_does_nothing(self, connection: sqlite3.Connection) -> None:
+        known = "select pay from hr"
+        connection.execute(known).fetchall()  # compiled before the block, and cached
+        with guarded(connection, READER) as db:
+            for sql in (known, "select 1", "commit", "pragma user_version", "delete from hr", "select region from sales"):
+                with pytest.raises(sqlite3.DatabaseError, match=r"not authorized|prohibited"):
+                    connection.execute(sql).fetchall()
+            assert verdict(db, "select region from sales") == ALLOWED
+        assert len(connection.execute(known).fetchall()) == 2
+        connection.execute("create table free_again (x)")
+
+    def test_a_statement_that_is_cached_is_judged_again_for_another_token(self, connection: sqlite3.Connection) -> None:
+        sql = "select count(*) from hr"
+        for _ in range(3):
+            with guarded(connection, grant(tables=["hr"], operations=["select"])) as db:
+                assert db.execute(sql).fetchall() == db.execute(sql).fetchall() == [(2,)]
+            with guarded(connection, READER) as db:
+                assert [verdict(db, sql), verdict(db, sql)] == ["table", "table"]
+
+    def test_a_str_that_lies_is_taken_for_what_it_holds(self, plain: sqlite3.Connection) -> None:
+        class Liar(str):
+            def __eq__(self, other: object) -> bool:
+                return True
+
+            def __hash__(self) -> int:
+                return hash("select id from sales")
+
+            def __str__(self) -> str:
+                return "select id from sales"
+
+        with guarded(plain, READER) as db:
+            db.execute("select id from sales")
+            assert verdict(db, Liar("select pay from hr")) == "table"
+            with pytest.raises(TypeError):
+                db.execute(b"select 1")  # type: ignore[arg-type]
+
+    def test_python_that_runs_in_a_statement_cannot_use_the_block(self, plain: sqlite3.Connection) -> None:
+        heard = []
+
+        class Parameter:
+            def __conform__(self, protocol: object) -> int:
+                with pytest.raises(GuardError, match="running") as caught:
+                    db.execute("select pay from hr")
+                heard.append(caught.value)
+                return 1
+
+        with guarded(plain, READER) as db:
+            assert db.execute("select region from sales where id = ?", [Parameter()]).fetchall() == [("eu",)]
+            assert verdict(db, "select pay from hr") == "table"
+        assert heard
+
+
+class TestTime:
+    """A grant that has run out runs nothing more."""
+
+    def test_each_statement_looks_at_the_clock(self, plain: sqlite3.Connection) -> None:
+        now = [NOW]
+        with guarded(plain, grant(lambda: now[0], tables=["sales"], operations=["select", "insert"], expires_in=60)) as db:
+            db.execute("insert into sales (id, amount) values (3, 1)")
+            db.execute("select 1")
+            now[0] += 60
+            for sql in ("select 1", "select id from sales", "select pay from hr", "pragma user_version", "nonsense"):
+                with pytest.raises(Denied) as caught:
+                    db.execute(sql)
+                assert caught.value.decision.code == "expired" and caught.value.kind == "invalid"
+        assert plain.execute("select count(*) from sales").fetchone() == (3,)  # what ran in time is committed
+
+    def test_a_long_statement_is_interrupted(self, plain: sqlite3.Connection) -> None:
+        reads = itertools_count()
+        forever = "with recursive n (i) as (select 1 union all select i + 1 from n) select sum(i) from n"
+        held = grant(lambda: NOW + next(reads), tables=["sales"], operations=["select", "insert"], expires_in=60)
+        with guarded(plain, held) as db:
+            with pytest.raises(Denied) as caught:
+                db.execute(forever)
+            assert caught.value.decision.code == "expired" and caught.value.__context__ is None
+
+    def test_a_long_write_is_interrupted_and_the_block_is_over(self, plain: sqlite3.Connection) -> None:
+        now = [NOW]
+        held = grant(lambda: now[0], tables=["sales"], operations=["insert"], expires_in=60)
+        with guarded(plain, held) as db:
+            db.execute("insert into sales (id, amount) values (3, 1)")
+            ticking = held._verifier
+            object.__setattr__(ticking, "_clock", clock_that_jumps(now))
+            with pytest.raises(Denied):
+                db.execute(
+                    "with recursive n (i) as (select 9 union all select i + 1 from n) insert into sales (id, amount) select i, 1 from n"
+                )
+            now[0] = NOW
+            with pytest.raises(GuardError, match="rolled back"):
+                db.execute("insert into sales (id, amount) values (5, 1)")
+        assert plain.execute("select count(*) from sales").fetchone() == (2,) and not plain.in_transaction
+
+
+def itertools_count() -> Iterator[int]:
+    count = 0
+    while True:
+        count += 1
+        yield count
+
+
+def clock_that_jumps(now: list[int]) -> Callable[[], float]:
+    looks = itertools_count()
+
+    def clock() -> float:
+        now[0] = NOW + 100 if next(looks) > 6 else NOW
+        return now[0]
+
+    return clock
+
+
+class TestOwner:
+    """What the owner has set up neither breaks the guard nor is lost."""
+
+    def test_factories_and_converters(self, tmp_path: Path) -> None:
+        seen: list[Any] = []
+        sqlite3.register_converter("text", lambda raw: raw.decode() + "!")
+        sqlite3.register_converter("int", lambda raw: "converted")
+        connection = sqlite3.connect(tmp_path / "x.db", detect_types=sqlite3.PARSE_DECLTYPES | sqlite3.PARSE_COLNAMES)
+        try:
+            connection.execute("create table sales (region text, amount int, more varchar)")
+            connection.execute("insert into sales values ('eu', 5, 'x')")
+            connection.commit()
+            connection.row_factory = lambda cursor, row: seen.append(cursor)
+            connection.text_factory = factory = lambda raw: raw.decode().upper()
+            with guarded(connection, READER) as db:
+                assert db.execute("select region, amount, more, count(*) as n from sales").fetchall() == [
+                    ("eu!", "converted", "X", 1)
+                ]
+                assert db.execute("select 'a' as n").fetchall() == [("A",)]
+                assert verdict(db, "select * from hr") == "table"
+            assert seen == [] and connection.text_factory is factory and connection.row_factory is not None
+        finally:
+            connection.close()
+            del sqlite3.converters["TEXT"], sqlite3.converters["INT"]
+
+    def test_a_subclass_of_connection(self) -> None:
+        class Owned(sqlite3.Connection):
+            def execute(self, *given: Any) -> sqlite3.Cursor:
+                raise AssertionError("not the guard's to call")
+
+        connection = Owned(":memory:")
+        with guarded(connection, READER) as db:
+            assert db.execute("select 1").fetchall() == [(1,)]
+        connection.close()
+
+    def test_without_foreign_keys_a_cascade_needs_nothing(self) -> None:
+        connection = filled(sqlite3.connect(":memory:"))
+        held = grant(allow={"parent": ["delete"]})
+        with rolled_back(connection, held) as db:
+            assert verdict(db, "delete from parent where id = 1") == "table"
+        connection.execute("pragma foreign_keys = off")
+        with rolled_back(connection, held) as db:
+            assert verdict(db, "delete from parent where id = 1") == ALLOWED
+        connection.close()
+
+    def test_afterwards_the_connection_is_free(self, connection: sqlite3.Connection) -> None:
+        with guarded(connection, READER) as db:
+            db.execute("select region from sales")
+        connection.execute("create table later (x)")
+        assert connection.execute("select count(*) from sqlite_master where name = 'later'").fetchone() == (1,)
+        connection.executescript("attach ':memory:' as another; detach another")
+
+
+class TestSchema:
+    """The guard sees the schema of the moment."""
+
+    def test_a_temporary_table_that_shadows(self, connection: sqlite3.Connection) -> None:
+        connection.execute("create temp table sales as select pay as region, id from hr")
+        connection.commit()
+        with rolled_back(connection, READER) as db:
+            for sql in (
+                "select region from sales",
+                "select count(*) from sales",
+                "select 1 from temp.sales",
+                "select id from sales join sales using (id)",
+            ):
+                assert verdict(db, sql) == "table", sql
+            assert verdict(db, "select region from main.sales") == ALLOWED
+            assert verdict(db, "select count(*) from main.sales natural join temp.sales") == "table"
+        with rolled_back(connection, grant(tables=["temp.*"], operations=["select"])) as db:
+            assert verdict(db, "select region from sales") == ALLOWED
+            assert verdict(db, "select region from main.sales") == "table"
+
+    def test_a_temporary_trigger_counts(self, connection: sqlite3.Connection) -> None:
+        connection.execute("create temp trigger spy after insert on main.sales begin delete from hr; end")
+        connection.commit()
+        with rolled_back(connection, grant(tables=["sales"], operations=["insert", "delete"])) as db:
+            assert verdict(db, "insert into sales (amount) values (1)") == "table"
+
+    def test_changes_between_blocks_are_seen(self, connection: sqlite3.Connection) -> None:
+        sql = "select count(*) from changing"
+        held = grant(tables=["sales", "changing"], operations=["select"])
+        for definition, expected in [
+            ("create view changing as select * from sales", ALLOWED),
+            ("create view changing as select * from hr", "table"),
+            ("create table changing (x)", ALLOWED),
+            ("create view changing as select 1 from sales natural join hr", "table"),
+        ]:
+            connection.execute(definition)
+            connection.commit()
+            with rolled_back(connection, held) as db:
+                assert verdict(db, sql) == expected, definition
+            connection.execute(f"drop {definition.split()[1]} changing")
+            connection.commit()
+
+    def test_changes_by_others_are_seen(self, tmp_path: Path) -> None:
+        ours, theirs = (sqlite3.connect(tmp_path / "x.db", isolation_level=None) for _ in range(2))
+        theirs.executescript(
+            "create table sales (id integer primary key, x); create table hr (id integer primary key, x); create view v as select x from sales"
+        )
+        sql = "select count(*) from v"
+        with guarded(ours, READER) as db:
+            assert verdict(db, sql) == ALLOWED
+        # The root pages of the two change places, and the view looks elsewhere.
+        theirs.executescript("drop view v; create view v as select x from sales natural join hr")
+        with guarded(ours, READER) as db:
+            assert verdict(db, sql) == "table"
+        theirs.executescript(
+            "drop view v; drop table sales; drop table hr; create table hr (id integer primary key, x); create table sales (id integer primary key, x)"
+        )
+        with guarded(ours, READER) as db:
+            assert (
+                verdict(db, "select count(*) from sales") == ALLOWED
+                and verdict(db, "select count(*) from sales natural join hr") == "table"
+            )
+            theirs.execute("pragma busy_timeout = 0")
+            with pytest.raises(sqlite3.OperationalError, match="locked"):  # the block holds the schema still
+                theirs.execute("drop table hr")
+        ours.close()
+        theirs.close()
+
+    def test_a_restored_database_with_the_same_schema_version_is_another_one(self) -> None:
+        connection = sqlite3.connect(":memory:")
+        for sql, expected in [
+            ("create view side.v as select 1 from sales", ALLOWED),
+            ("create view side.v as select 1 from hr", "table"),
+        ]:
+            connection.execute("attach ':memory:' as side")
+            connection.executescript(f"create table side.sales (x); create table side.hr (x); {sql}")
+            with guarded(connection, grant(tables=["side.sales"], operations=["select"])) as db:
+                assert verdict(db, "select * from v") == expected
+            connection.execute("detach side")
+        connection.close()
+
+
+class TestFunctions:
+    """Rule 7."""
+
+    def test_what_tells_of_earlier_statements_is_refused_until_the_block_wrote(self, plain: sqlite3.Connection) -> None:
+        plain.execute("insert into hr (id, pay) values (4711, 1)")
+        plain.execute("create table keyed (a text primary key) without rowid")
+        held = grant(tables=["sales", "keyed"], operations=["select", "insert", "update"])
+        with guarded(plain, held) as db:
+            calls = ["select last_insert_rowid()", "select changes()", "select total_changes()"]
+            assert [verdict(db, sql) for sql in calls] == ["operation"] * 3
+            db.execute("insert or ignore into sales (id, amount) values (1, 1)")  # inserts nothing
+            assert [verdict(db, sql) for sql in calls] == ["operation", ALLOWED, "operation"]
+            db.execute("insert into sales (id, amount) values (1, 1) on conflict (id) do update set amount = 2")
+            db.execute("insert into keyed values ('x')")
+            assert verdict(db, calls[0]) == "operation"
+            db.execute("insert into sales (id, amount) values (33, 1)")
+            assert db.execute(calls[0]).fetchall() == [(33,)] and db.execute(calls[1]).fetchall() == [(1,)]
+            assert verdict(db, calls[2]) == "operation"
+        with guarded(plain, held) as db:
+            assert [verdict(db, sql) for sql in calls] == ["operation"] * 3
+
+    def test_a_name_of_sqlites_own_that_the_owner_has_taken(self, plain: sqlite3.Connection) -> None:
+        with guarded(plain, READER) as db:
+            assert verdict(db, "select upper(region) from sales") == ALLOWED
+        plain.create_function("upper", 3, lambda *given: None)
+        with guarded(plain, READER) as db:
+            assert verdict(db, "select upper(region) from sales") == "operation"
+            assert verdict(db, "select lower(region) from sales") == ALLOWED
+
+
+class TestRows:
+    def test_they_are_tuples_with_the_names_of_the_columns(self, plain: sqlite3.Connection) -> None:
+        with guarded(plain, WRITER) as db:
+            rows = db.execute("select id, region as area from sales order by id")
+            assert rows.columns == ("id", "area") and rows.rowcount == -1
+            assert (
+                rows.fetchone() == (1, "eu") and list(rows) == [(2, "us")] and rows.fetchone() is None and rows.fetchall() == []
+            )
+            changed = db.execute("update sales set amount = 5")
+            assert changed.columns == () and changed.rowcount == 2 and changed.fetchall() == []
+
+    def test_parameters_are_sequences_or_mappings(self, plain: sqlite3.Connection) -> None:
+        with guarded(plain, READER) as db:
+            sql = "select region from sales where id = "
+            assert [
+                db.execute(sql + mark, given).fetchall() for mark, given in [("?", [1]), ("?", (1,)), (":id", {"id": 1})]
+            ] == [[("eu",)]] * 3
+            assert db.execute(sql + "?", (2,)).fetchall() == [("us",)]
+
+
+class TestSelfTest:
+    """EXPLAIN is no stable interface: a build of SQLite that is not understood is not guarded."""
+
+    @pytest.mark.parametrize("hidden", [b"OpenRead", b"OpenWrite", b"VOpen", b"Column", b"-- TRIGGER t"])
+    def test_it_fails_closed(self, monkeypatch: pytest.MonkeyPatch, hidden: bytes, plain: sqlite3.Connection) -> None:
+        real = _sqlite_plan.Watch.look
+
+        def look(self: _sqlite_plan.Watch, sql: str, parameters: Any) -> Any:
+            program, events = real(self, sql, parameters)
+            rows = [(*row[:5], None if row[5] == hidden else row[5], *row[6:]) for row in program if row[1] != hidden]
+            return rows, events
+
+        monkeypatch.setattr(_sqlite_plan.Watch, "look", look)
+        _sqlite_plan.engine_of.cache_clear()
+        try:
+            with pytest.raises(GuardError, match="cannot be guarded"), guarded(plain, READER):
+                raise AssertionError
+        finally:
+            _sqlite_plan.engine_of.cache_clear()
+
+    def test_an_authorizer_that_is_not_asked_is_noticed(
+        self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection
+    ) -> None:
+        real = _sqlite_plan.Watch.look
+        with guarded(plain, READER) as db:
+            monkeypatch.setattr(_sqlite_plan.Watch, "look", lambda *given: (real(*given)[0], {}))
+            with pytest.raises(GuardError, match="without asking"):
+                db.execute("select id from sales")
+
+    def test_this_build_shows_what_is_replaced(self, plain: sqlite3.Connection) -> None:
+        assert _sqlite_plan.engine_of(sqlite3.Connection) in (_sqlite_plan.Engine(True), _sqlite_plan.Engine(False))
+
+
+@pytest.mark.parametrize(
+    ("sql", "mentions"),
+    [
+        ("select * from a, b join c on x = y, d", "select a|select b|select c|select d"),
+        ("select * from (a, (b join c)) , d where x in e and y in (1, f) and z not in main.g", "select a|select b|select c|select d|select e|select main.g"),
+        ("with a as (select 1), b (c, d) as (select 2 from e) select * from a, b, c, main.a", "select e|select c|select main.a"),
+        ("select (with a as (select 1) select * from a), x from a", "select a"),
+        ("with recursive r as (select 1 union select x from r, s) select * from r", "select s"),
+        ("insert into a with b as (select 1) select * from b, c on conflict do update set x = (select 1 from d)", "insert a|select c|select d"),
+        ("with x as (select 1) replace into a (b, c) values (1, 2), (3, 4)", "insert a"),
+        ("update or replace a set b = 1, c = 2 from d, e where f is not distinct from g", "update a|select d|select e"),
+        ("select 1 from a join b on c is not distinct from d, e", "select a|select b|select e"),
+        ("delete from main.a as b where c in (select d from e) returning f, g", "delete main.a|select e"),
+        ("select a from b group by c, d having e order by f, g limit h, i", "select b"),
+        ("select replace(a, b, c) from d join e on replace(f, g, h) = i, j", "select d|select e|select j"),
+        ("select 'from a' /* from b */ -- from c\n from `d``e`, [f g], 'h', \"i\"", "select d`e|select f g|select h|select i"),
+        ("select :a(from) , ?1, @b, $c::d(from) from e union select 1, 2 from f, g", "select e|select f|select g"),
+        ("select sum(a) over (partition by b, c) from d window w as (order by e), v as ()", "select d"),
+        ("select 1 from a natural left outer join b cross join (select 1 from c) x, json_each(d, e) f", "select a|select b|select c|select json_each"),
+    ],
+)  # fmt: skip
+def test_the_names_of_tables_are_found_where_they_stand(sql: str, mentions: str) -> None:
+    found = [f"{operation} {schema + '.' if schema else ''}{name}" for operation, schema, name in Text(sql).mentions]
+    assert found == mentions.split("|")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["[" * 200_000, "'" * 200_001, "$a(" * 100_000, "/*" * 100_000, "(" * 200_000, "with a as (" * 20_000, "\"'`[" * 50_000],
+)
+def test_hostile_text_is_cut_into_tokens_in_no_time(sql: str) -> None:
+    assert isinstance(Text(sql).mentions, tuple)
+
+
+def test_the_grant_is_asked_about_accesses_that_say_what_happens(plain: sqlite3.Connection) -> None:
+    planner = _sqlite_plan.Planner(watch := _sqlite_plan.Watch(plain, lambda: True), _sqlite_plan.Engine(True))
+    watch.own("begin")
+    plan = planner.plan(Text("update sales set amount = amount + 1 where region = 'eu' returning id"), ())
+    watch.own("rollback")
+    watch.release()
+    assert isinstance(plan, _sqlite_plan.Plan) and set(map(repr, plan.needs)) == {
+        repr(Access(table="sales", operation="update", columns=("amount", "id", "region"))),
+        repr(Access(table="sales", operation="select", columns=("amount", "id", "region"))),
+    }

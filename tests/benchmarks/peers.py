@@ -1,0 +1,331 @@
+"""The peers, each used as well as its own documentation allows. A missing one is an error.
+
+Where a choice was open, the faster one was taken for the peer; README.md lists the choices.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import jwt
+from biscuit_auth import (
+    Algorithm,
+    AuthorizationError,
+    AuthorizerBuilder,
+    Biscuit,
+    BiscuitBuilder,
+    BiscuitValidationError,
+    BlockBuilder,
+    KeyPair,
+    PrivateKey,
+)
+from pymacaroons import MACAROON_V1, MACAROON_V2, Macaroon, Verifier
+from pymacaroons.exceptions import MacaroonInvalidSignatureException
+from tenuo import (
+    Authorizer,
+    OneOf,
+    SigningKey,
+    TenuoError,
+    Warrant,
+    decode_warrant_stack_base64,
+    encode_warrant_stack,
+)
+
+from .contestants import (
+    FACTS,
+    KEY,
+    LIFETIME,
+    NARROWED,
+    OPERATION,
+    STEP,
+    SUBJECT,
+    TABLES,
+    Chain,
+    Clock,
+    Contestant,
+    Facts,
+    Work,
+    agent_after,
+    nonce,
+)
+
+
+def permits(name: str, values: list[str], facts: Facts) -> bool:
+    """Say whether the fact of that name is one of the values. An unknown name prohibits."""
+    return name in ("table", "operation", "task", "agent") and getattr(facts, name) in values
+
+
+def check_predicates(facts: Facts, now: float) -> Callable[[str], bool]:
+    """Return what checks caveats such as `table = sales,market.eu` and `time < 1764064800`."""
+
+    def check(predicate: str) -> bool:
+        name, sign, value = predicate.split(" ", 2)
+        if sign == "=":
+            return permits(name, value.split(","), facts)
+        return name == "time" and sign == "<" and value.isdecimal() and now < int(value)
+
+    return check
+
+
+class Pymacaroons(Chain[Macaroon]):
+    """pymacaroons in macaroon format V2, captoken's own wire. One caveat per restriction."""
+
+    name = "pymacaroons V2"
+    package = "pymacaroons"
+    module = "pymacaroons"
+    refusals = (MacaroonInvalidSignatureException,)
+    version = MACAROON_V2
+
+    def mint(self) -> str:
+        token = Macaroon(
+            location="",
+            identifier=f"k1 {secrets.token_urlsafe(16)} {SUBJECT}",
+            key=self.key,
+            version=self.version,
+        )
+        token.add_first_party_caveat("table = " + ",".join(TABLES))
+        token.add_first_party_caveat(f"operation = {OPERATION}")
+        token.add_first_party_caveat(f"time < {self.ends(0)}")
+        token.add_first_party_caveat(f"task = {FACTS.task}")
+        token.add_first_party_caveat(f"agent = {FACTS.agent}")
+        return token.serialize()
+
+    def ask(self, text: str, facts: Facts) -> Work:
+        key = self.key
+
+        def decide() -> object:
+            verifier = Verifier()
+            verifier.satisfy_general(check_predicates(facts, time.time()))
+            return verifier.verify(Macaroon.deserialize(text), key)
+
+        return decide
+
+    def parse(self, text: str) -> Macaroon:
+        return Macaroon.deserialize(text)
+
+    def narrow(self, token: Macaroon, hop: int) -> Macaroon:
+        return self._add(token.copy(), hop)
+
+    def attenuate(self, text: str, hop: int) -> str:
+        return self._add(Macaroon.deserialize(text), hop).serialize()  # nobody else holds it: no copy
+
+    def record(self, token: Macaroon, hop: int) -> Macaroon:
+        child = self.narrow(token, hop)
+        child.add_first_party_caveat(f"from = {agent_after(hop - 1)}")
+        child.add_first_party_caveat(f"to = {agent_after(hop)}")
+        child.add_first_party_caveat(f"n = {nonce()}")
+        return child
+
+    def text(self, token: Macaroon) -> str:
+        return token.serialize()
+
+    def _add(self, token: Macaroon, hop: int) -> Macaroon:
+        token.add_first_party_caveat(f"table = {NARROWED}")
+        token.add_first_party_caveat(f"operation = {OPERATION}")
+        token.add_first_party_caveat(f"time < {self.ends(hop)}")
+        return token
+
+
+class PymacaroonsV1(Pymacaroons):
+    """pymacaroons in the format it writes unless told otherwise: larger, and faster to read."""
+
+    name = "pymacaroons V1"
+    version = MACAROON_V1
+
+
+class BiscuitPython(Chain[Biscuit]):
+    """biscuit-python. Five checks in the authority block, three in each block after it."""
+
+    name = "biscuit-python"
+    package = "biscuit-python"
+    module = "biscuit_auth"
+    refusals = (AuthorizationError, BiscuitValidationError)
+
+    AUTHORITY = """
+        user({user});
+        check if table($t), {tables}.contains($t);
+        check if operation({operation});
+        check if time($now), $now < {ends};
+        check if task({task});
+        check if agent({agent});
+    """
+    BLOCK = """
+        check if table({table});
+        check if operation({operation});
+        check if time($now), $now < {ends};
+    """
+    RECORD = "from({parent}); to({child}); n({nonce});"
+    SERVER = """
+        table({table}); operation({operation}); task({task}); agent({agent}); time({now});
+        allow if true;
+    """
+    PATIENCE = timedelta(seconds=5)  # its limit of 1 ms of wall clock denies at random on a busy machine
+
+    def __init__(self, key: bytes = KEY, clock: Clock = time.time) -> None:
+        super().__init__(key, clock)
+        self.keys = KeyPair.from_private_key(PrivateKey.from_bytes(key, Algorithm.Ed25519))
+
+    def mint(self) -> str:
+        parameters = {
+            "user": SUBJECT,
+            "tables": set(TABLES),
+            "operation": OPERATION,
+            "ends": self._ends(0),
+            "task": FACTS.task,
+            "agent": FACTS.agent,
+        }
+        return BiscuitBuilder(self.AUTHORITY, parameters).build(self.keys.private_key).to_base64()
+
+    def ask(self, text: str, facts: Facts) -> Work:
+        public = self.keys.public_key
+
+        def decide() -> object:
+            token = Biscuit.from_base64(text, public)
+            parameters = {
+                "table": facts.table,
+                "operation": facts.operation,
+                "task": facts.task,
+                "agent": facts.agent,
+                "now": datetime.now(UTC),
+            }
+            server = AuthorizerBuilder(self.SERVER, parameters)
+            limits = server.limits()
+            limits.max_time = self.PATIENCE
+            server.set_limits(limits)
+            return server.build(token).authorize()
+
+        return decide
+
+    def parse(self, text: str) -> Biscuit:
+        return Biscuit.from_base64(text, self.keys.public_key)
+
+    def narrow(self, token: Biscuit, hop: int) -> Biscuit:
+        return token.append(self._block(hop))
+
+    def record(self, token: Biscuit, hop: int) -> Biscuit:
+        block = self._block(hop)
+        names = {"parent": agent_after(hop - 1), "child": agent_after(hop), "nonce": nonce()}
+        block.add_code(self.RECORD, names)
+        return token.append(block)
+
+    def text(self, token: Biscuit) -> str:
+        return token.to_base64()
+
+    def _block(self, hop: int) -> BlockBuilder:
+        parameters = {"table": NARROWED, "operation": OPERATION, "ends": self._ends(hop)}
+        return BlockBuilder(self.BLOCK, parameters)
+
+    def _ends(self, hop: int) -> datetime:
+        return datetime.fromtimestamp(self.ends(hop), UTC)
+
+
+class Tenuo(Chain[list[Warrant]]):
+    """tenuo. A token is the whole chain of warrants, since the last one alone is worthless.
+
+    It has no bearer mode: proof of possession is always checked, and is what binds the agent. The
+    task is its session id, which the server compares, since the library does not.
+    """
+
+    name = "tenuo"
+    package = "tenuo"
+    module = "tenuo"
+    refusals = (TenuoError, PermissionError)
+    names_holders = True
+
+    TOOL = "query"
+
+    def __init__(self, key: bytes = KEY, clock: Clock = time.time) -> None:
+        super().__init__(key, clock)
+        self.issuer = SigningKey.from_bytes(key)
+        self.authorizer = Authorizer(trusted_roots=[self.issuer.public_key], clock_tolerance_secs=0)
+        self.holders = [_holder(agent_after(hop)) for hop in range(64)]
+        self.publics = [holder.public_key for holder in self.holders]
+
+    def mint(self) -> str:
+        return self.text([self._issue(LIFETIME)])
+
+    def expired(self) -> str:
+        warrant = self._issue(1)  # it cannot be issued in the past
+        time.sleep(2)
+        return self.text([warrant])
+
+    def ask(self, text: str, facts: Facts) -> Work:
+        authorizer, tool, task = self.authorizer, self.TOOL, facts.task
+        leaf = decode_warrant_stack_base64(text)[-1]
+        arguments = {"table": facts.table, "operation": facts.operation}
+        proof = leaf.sign(_holder(facts.agent), tool, arguments, int(time.time()))
+
+        def decide() -> object:
+            warrants = decode_warrant_stack_base64(text)
+            if warrants[-1].session_id != task:
+                raise PermissionError(task)
+            return authorizer.check_chain(warrants, tool, arguments, proof)
+
+        return decide
+
+    def parse(self, text: str) -> list[Warrant]:
+        return decode_warrant_stack_base64(text)
+
+    def narrow(self, token: list[Warrant], hop: int) -> list[Warrant]:
+        return self._attenuate(token, hop, hop - 1, hop - 1)  # the holder keeps it
+
+    def delegate(self, token: list[Warrant], hop: int) -> list[Warrant]:
+        return self._attenuate(token, hop, hop - 1, hop)
+
+    def text(self, token: list[Warrant]) -> str:
+        return encode_warrant_stack(token)
+
+    def _issue(self, seconds: int) -> Warrant:
+        may = {self.TOOL: {"table": OneOf(list(TABLES)), "operation": OneOf([OPERATION])}}
+        return Warrant.issue(self.issuer, may, ttl_seconds=seconds, holder=self.publics[0], session_id=FACTS.task)
+
+    def _attenuate(self, token: list[Warrant], hop: int, parent: int, child: int) -> list[Warrant]:
+        may = {self.TOOL: {"table": OneOf([NARROWED]), "operation": OneOf([OPERATION])}}
+        seconds = LIFETIME - STEP * hop
+        return [*token, token[-1].attenuate(may, self.holders[parent], seconds, self.publics[child])]
+
+
+def _holder(agent: str) -> Any:
+    return SigningKey.from_bytes(sha256(agent.encode()).digest())
+
+
+class Jwt(Contestant):
+    """PyJWT, HS256. Its holders cannot narrow it, so it is in the one-hop scenarios only."""
+
+    name = "PyJWT"
+    package = "PyJWT"
+    module = "jwt"
+    refusals = (jwt.InvalidTokenError, PermissionError)
+
+    LISTS = ("table", "operation", "task", "agent")
+
+    def mint(self) -> str:
+        claims = {
+            "sub": SUBJECT,
+            "jti": secrets.token_urlsafe(16),
+            "exp": self.ends(0),
+            "table": list(TABLES),
+            "operation": [OPERATION],
+            "task": [FACTS.task],
+            "agent": [FACTS.agent],
+        }
+        return jwt.encode(claims, self.key, algorithm="HS256")
+
+    def ask(self, text: str, facts: Facts) -> Work:
+        key, lists = self.key, self.LISTS
+
+        def decide() -> object:
+            claims = jwt.decode(text, key, algorithms=["HS256"], options={"require": ["exp"]})
+            if not all(permits(name, claims[name], facts) for name in lists):
+                raise PermissionError(facts)
+            return claims
+
+        return decide
+
+
+PEERS: tuple[type[Contestant], ...] = (Pymacaroons, PymacaroonsV1, BiscuitPython, Tenuo, Jwt)

@@ -1,0 +1,53 @@
+"""What README and docs show is what happens: their Python runs, their excerpts of the demo are the demo's."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+_fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return _fence.findall(page.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
+    source = "\n".join(code for language, code in blocks(page) if language == "python")
+    (tmp_path / "page.py").write_text(source, "utf-8")
+    ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_every_block_says_what_it_is() -> None:
+    """Python is run; text is an excerpt of the demo; the two shell commands are the ones that the project is tested by."""
+    assert {language for page in PAGES for language, _ in blocks(page)} <= {"python", "text", "sh"}
+    assert len([code for language, code in blocks(ROOT / "README.md") if language == "sh"]) == 2
+
+
+def test_the_readme_shows_what_the_demo_prints() -> None:
+    captoken = Path(sysconfig.get_path("scripts"), "captoken")
+    ran = subprocess.run([captoken, "demo", "--seed", "7"], capture_output=True, text=True, check=True, env={"PYTHONUTF8": "1"})
+    for language, excerpt in blocks(ROOT / "README.md"):
+        for line in excerpt.splitlines() if language == "text" else ():
+            assert line in ran.stdout, line
+
+
+def test_every_link_to_a_file_is_good() -> None:
+    """And every heading that a link names is there."""
+    for page in [*PAGES, *ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("spec/*.md")]:
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text("utf-8")):
+            file = page.parent / target if target else page
+            assert file.exists(), f"{page.name}: {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+                slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in slugs or any(slug.endswith(anchor) for slug in slugs), f"{page.name}: {target}#{anchor}"
