@@ -42,8 +42,6 @@ class BadLink(msgspec.Struct, frozen=True):
 
 def settled(situation: Situation, link: Link) -> Situation:
     """The facts for the links after `link`: what its `aud` and `task` leave (spec, "Audience and task")."""
-    if not link.settles:
-        return situation
     audiences, task = situation.audiences, situation.task
     for caveat in link.caveats:
         if caveat.key == "aud":

@@ -11,9 +11,8 @@ gives the decision its code. One function decides; `authorize`, `check` and `exp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from time import time
-from typing import Any
 
 from msgspec import structs
 
@@ -226,15 +225,17 @@ class Grant(Sealed):
     @property
     def task(self) -> str:
         """The token's task: the root's, or the one below it that a link names."""
-        return str(max((self.issued.task, *self._values("task")), key=len))
+        task = self.issued.task
+        for link in self._links:
+            if link.settles:
+                task = settled(Situation(0, task=task), link).task
+        return task
 
     @property
     def expires_at(self) -> int | None:
         """Seconds since the epoch, or None. Without the verifier's leeway."""
-        return min(self._values("exp"), default=None)
-
-    def _values(self, key: str) -> list[Any]:
-        return [caveat.value for link in self._links for caveat in link.caveats if caveat.key == key]
+        expiries: list[int] = [caveat.value for link in self._links for caveat in link.caveats if caveat.key == "exp"]
+        return min(expiries, default=None)
 
     @property
     def link_ids(self) -> tuple[str, ...]:
@@ -278,9 +279,8 @@ class Grant(Sealed):
     def _decide(self, now: int, access: Access | None, caller: Caller | None, dry: bool) -> Decision:
         """Steps 8 and 9, link by link."""
         refusals = self._refusals(now, access)
-        first = next(refusals, None)
-        if first is not None:
-            return self._denied(now, access, caller, (first, *refusals), 8, dry)
+        if refusals:
+            return self._denied(now, access, caller, tuple(refusals), 8, dry)
         return self._finished(now, access, caller, dry)
 
     def _finished(self, now: int, access: Access | None, caller: Caller | None, dry: bool) -> Decision:
@@ -307,23 +307,27 @@ class Grant(Sealed):
             return None
         return Refusal("not_yet_valid", f"issued at {moment(self.issued.issued_at)}, which is yet to come")
 
-    def _refusals(self, now: int, access: Access | None) -> Iterator[Refusal]:
+    def _refusals(self, now: int, access: Access | None) -> list[Refusal]:
         """What refuses, in the order of step 8: the root's `iat` and `aud`; then link by link; then `unaddressed`."""
+        refusals: list[Refusal] = []
         ahead, audience, audiences = self._ahead(now), self.issued.audience, self._verifier._audiences
         if ahead is not None:
-            yield ahead
+            refusals.append(ahead)
         if audience is not None:
             if audience not in audiences:
-                yield Refusal("wrong_audience", f"issued for {audience} alone")
+                refusals.append(Refusal("wrong_audience", f"issued for {audience} alone"))
             audiences = audiences & {audience}
         situation = self._situation(now, audiences)
         for at, link in enumerate(self._links):
             reason = link_prohibits(link, access, situation)
             if reason is not None:
-                yield Refusal(reason.code, reason.text, at, self._added_by(at))
-            situation = settled(situation, link)
+                refusals.append(Refusal(reason.code, reason.text, at, self._added_by(at)))
+            if link.settles:
+                situation = settled(situation, link)
         if not self._addressed:
-            yield Refusal("unaddressed", "addressed to nobody, and this server takes only what is addressed to it")
+            text = "addressed to nobody, and this server takes only what is addressed to it"
+            refusals.append(Refusal("unaddressed", text))
+        return refusals
 
     def _added_by(self, at: int) -> str:
         return ISSUER if at == 0 else read_along(self.issued.agent, self._links[:at]).holder
