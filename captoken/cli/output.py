@@ -1,0 +1,81 @@
+"""What the command line writes: results to standard output, all else to standard error.
+
+Whatever comes from a token goes through `escape` first, and no markup is ever read out of a text.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
+
+from captoken.decision import escape
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_trailing_blanks = re.compile(r" +$", re.MULTILINE).sub
+_token_text = re.compile(r"cap1_[A-Za-z0-9_-]{8,}").sub
+
+
+def prepare() -> None:
+    """Let a terminal that lacks a character show its number instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """A result, to standard output. Ends the program if nobody reads it: a verdict that was not heard is none."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else the flush at exit would complain
+        sys.exit(2)
+
+
+def say_json(value: Any) -> None:
+    """A result for machines. ASCII, so that nothing in it can move a terminal."""
+    say(json.dumps(value, indent=2))
+
+
+def tell(text: str) -> None:
+    """A line for whoever sits there, to standard error: escaped, and without the text of a token that was misplaced."""
+    print(f"captoken: {escape(_token_text('cap1_...', ' '.join(text.split())))}", file=sys.stderr)
+
+
+def is_unicode() -> bool:
+    """Can standard output show more than ASCII?"""
+    return (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+
+
+def console(*, color: bool = True, width: int | None = None) -> Console:
+    """Standard output for trees and tables. Without colour for NO_COLOR, TERM=dumb and what is no terminal.
+
+    What is no terminal has no width either: lines stay whole, for `grep`, unless COLUMNS or `width` say otherwise.
+    """
+    from rich.console import Console  # here, since most commands draw nothing
+
+    plain = not color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    if width is None and not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
+        width = 10_000
+    return Console(
+        color_system=None if plain else "auto", width=width, markup=False, emoji=False, highlight=False, soft_wrap=False
+    )
+
+
+def draw(on: Console, *drawn: Any) -> None:
+    """Draw trees, tables and texts, without the blanks that tables leave at the ends of lines."""
+    with on.capture() as capture:
+        for part in drawn:
+            on.print(part)
+    say(_trailing_blanks("", capture.get()).removesuffix("\n"))
+
+
+def columns() -> int:
+    """How wide the terminal is, or COLUMNS says, or else 80."""
+    return shutil.get_terminal_size().columns

@@ -1,0 +1,105 @@
+"""`captoken mint`, `attenuate`, `delegate` and `present`: they write a token to standard output, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from captoken.cli import files
+from captoken.cli.options import (
+    DURATION,
+    audience_option,
+    caveats,
+    clock,
+    expiry_options,
+    facts_option,
+    keyring_option,
+    narrowing_options,
+    now_option,
+    rights_options,
+    stacked,
+    token_option,
+)
+from captoken.cli.output import say
+from captoken.mint import Issuer
+from captoken.tokens import Token
+
+
+@click.command()
+@keyring_option
+@click.option("--subject", metavar="NAME", required=True, help="For whom: 'user:jane'.")
+@click.option("--agent", metavar="NAME", required=True, help="The first agent.")
+@click.option("--task", metavar="PATH", required=True, help="The task that the subject started.")
+@rights_options
+@expiry_options
+@click.option("--no-expiry", is_flag=True, help="Never expires. Without an expiry a token lives for 15 minutes.")
+@audience_option
+@click.option("--unrestricted", is_flag=True, help="Any table and any tool. Otherwise some must be named.")
+@facts_option("--ext", help="A fact of your own that no holder can change: 'acme:tenant=blue'. Repeatable.")
+@now_option
+def mint(
+    keyring: str | None, subject: str, agent: str, task: str, no_expiry: bool, unrestricted: bool,
+    ext: dict[str, Any], now: int | None, **given: Any,
+) -> None:  # fmt: skip
+    """Mint a root token: SUBJECT started TASK, in which AGENT may do what the options say.
+
+    \b
+    captoken mint --keyring keyring.json --subject user:jane --agent orchestrator \\
+        --task task-123 --tables sales --operations select --expires-in 10m > root.token
+    """
+    wanted = caveats(given)
+    if no_expiry:
+        if wanted.keys() & {"expires_in", "expires_at"}:
+            raise click.UsageError("--no-expiry, and yet an expiry")
+        wanted["expires_at"] = None
+    issuer = Issuer(files.keyring(keyring), clock=clock(now))
+    made = issuer.mint(subject=subject, agent=agent, task=task, ext=ext, unrestricted=unrestricted, **wanted)
+    say(made.serialize())
+
+
+_narrowing = stacked(token_option, rights_options, expiry_options, audience_option, narrowing_options, now_option)
+
+
+def _narrow(path: str, now: int | None, method: Callable[..., Token], given: dict[str, Any]) -> None:
+    say(method(files.token(path, clock(now)), **caveats(given)).serialize())
+
+
+@click.command()
+@_narrowing
+def attenuate(token_file: str, now: int | None, **given: Any) -> None:
+    """Narrow a token. Needs no key: the new token can do less, and the old one still works.
+
+    \b
+    captoken attenuate --operations select < child.token > narrower.token
+    """
+    _narrow(token_file, now, Token.attenuate, given)
+
+
+@click.command()
+@click.option("--to", metavar="NAME", required=True, help="The agent to hand it to.")
+@_narrowing
+def delegate(token_file: str, now: int | None, **given: Any) -> None:
+    """Hand a token on to a sub-agent, narrowed. Needs no key.
+
+    \b
+    captoken delegate --to sales-agent --tables sales --expires-in 5m < root.token > child.token
+    """
+    _narrow(token_file, now, Token.delegate, given)
+
+
+@click.command()
+@token_option
+@click.option("--audience", metavar="NAME", multiple=True, required=True, help="The server it goes to. Repeatable.")
+@click.option("--expires-in", type=DURATION, metavar="TIME", default="60s", show_default=True, help="At most so long.")
+@rights_options
+@narrowing_options
+@now_option
+def present(token_file: str, now: int | None, **given: Any) -> None:
+    """Write what goes to a server: good there alone, and briefly. Never send a server the token itself.
+
+    \b
+    captoken present --audience sales-db < child.token
+    """
+    say(files.token(token_file, clock(now)).present(**caveats(given)))

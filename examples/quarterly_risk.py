@@ -1,0 +1,165 @@
+"""A quarterly risk report by five agents: mint once, narrow and hand on offline, guard the database, refuse the rest.
+
+    python examples/quarterly_risk.py
+
+Reads from top to bottom. Every refusal is asserted, so it ends with an error if one of them should ever pass.
+"""
+
+import base64
+import hmac
+import sqlite3
+import time
+
+from captoken import Access, Caller, Denied, Issuer, Keyring, Token, Verifier, WideningError
+from captoken.adapters.sqlite import guarded
+from captoken.testing import FixedClock
+
+# --- The company's database, and the two servers that stand before its resources ------------------------------------
+
+db = sqlite3.connect(":memory:", isolation_level=None)
+db.execute("attach ':memory:' as market")
+db.execute("attach ':memory:' as scratch")
+db.executescript("""
+    create table sales (region, customer, amount, overdue);
+    insert into sales values ('north', 'Alder', 410, 20), ('north', 'Birch', 260, 0), ('south', 'Cedar', 330, 150);
+    create table filings (issuer, note, severity);
+    insert into filings values ('Alder', 'new credit line', 1), ('Cedar', 'going concern in doubt', 3);
+    create table hr (employee, region, salary);
+    insert into hr values ('kim', 'north', 52000);
+    create table market.moves (region, percent);
+    insert into market.moves values ('north', -1.5), ('north', 0.8), ('south', -4.1), ('south', 2.2);
+    create table scratch.results (agent, finding);
+""")
+
+clock = FixedClock(int(time.time()))  # so that the story can end today; leave `clock=` out in earnest
+keyring = Keyring.generate()
+warehouse = Verifier(keyring, audience="warehouse", clock=clock)  # takes only what is addressed to it
+ratings = Verifier(keyring, audience="ratings", clock=clock)
+
+
+def query(token, sql, *parameters):
+    """What the warehouse does for an agent. It is sent a copy that is good there alone, and for a minute."""
+    grant = warehouse.authenticate(token.present(audience="warehouse"))
+    with guarded(db, grant) as guard:
+        return guard.execute(sql, parameters).fetchall()
+
+
+def lookup(token, issuer, max_price_cents):
+    """What the ratings server does for an agent: a tool that costs money."""
+    arguments = {"issuer": issuer, "max_price_cents": max_price_cents}
+    ratings.authorize(token.present(audience="ratings"), Access(tool="ratings.lookup", arguments=arguments))
+    return {"Alder": "BBB", "Cedar": "B-"}[issuer]
+
+
+def refused(code, attempt, *arguments):
+    """`attempt` must be denied with this code; prints which link says no, and who added it."""
+    try:
+        attempt(*arguments)
+    except Denied as denied:
+        first = denied.decision.refusals[0]
+        assert first.code == code, denied
+        where = "the verifier" if first.link is None else f"link {first.link}, added by {first.added_by}"
+        print(f"  {code:<15}{where}: {first.text}")
+    else:
+        raise AssertionError(f"this should have been refused: {arguments[1:]}")
+
+
+# --- user:jane starts a task: one mint, the only step that needs the key ---------------------------------------------
+
+orchestrator = Issuer(keyring, clock=clock).mint(
+    subject="user:jane",
+    agent="orchestrator",
+    task="q3-risk",
+    allow={
+        "market.*": ["select"],
+        "sales": ["select"],
+        "filings": ["select"],
+        "scratch.results": ["select", "insert"],
+    },
+    tools={"ratings.lookup": {"issuer": {"any": True}, "max_price_cents": {"max": 50}}},
+    expires_in=900,
+)
+
+# --- The orchestrator hands on: offline, no key, no server, each with what it needs ----------------------------------
+
+write = {"scratch.results": ["insert"]}
+market_agent = orchestrator.delegate(to="market-agent", allow={"market.*": ["select"], **write}, expires_in=300)
+sales_agent = orchestrator.delegate(
+    to="sales-agent",
+    allow={"sales": ["select"], **write},
+    columns={"sales": ["region", "amount", "overdue"]},  # not the customers
+    expires_in=240,
+)
+filings_agent = orchestrator.delegate(
+    to="filings-agent",
+    allow={"filings": ["select"], **write},
+    tools={"ratings.lookup": {"issuer": {"any": True}, "max_price_cents": {"max": 25}}},
+    expires_in=180,
+)
+reader_agent = filings_agent.delegate(to="reader-agent", tables=["filings"], operations=["select"], depth=0, expires_in=60)
+
+# What a sub-agent gets is text, in its environment or its task message; it parses it at its end.
+reader_agent = Token.parse(reader_agent.serialize(), clock=clock)
+
+# --- They work -------------------------------------------------------------------------------------------------------
+
+insert = "insert into scratch.results values (?, ?)"
+for region, worst in query(market_agent, "select region, min(percent) from market.moves group by region"):
+    query(market_agent, insert, "market-agent", f"{region}: a bad week costs {-worst} %")
+for region, amount, overdue in query(sales_agent, "select region, sum(amount), sum(overdue) from sales group by region"):
+    query(sales_agent, insert, "sales-agent", f"{region}: {amount} kEUR outstanding, {overdue} of it overdue")
+for issuer, note in query(reader_agent, "select issuer, note from filings where severity > 1"):
+    rating = lookup(filings_agent, issuer, 20)
+    query(filings_agent, insert, "filings-agent", f"{issuer}: {note}; rated {rating}")
+
+print("The report, as the orchestrator reads it")
+report = query(orchestrator, "select agent, finding from scratch.results")
+for agent, finding in report:
+    print(f"  {finding}  ({agent})")
+assert len(report) == 5
+
+# --- What must not work ----------------------------------------------------------------------------------------------
+
+print("\nRefused")
+refused("table", query, sales_agent, "select salary from hr")
+refused("table", query, market_agent, "select sum(amount) from sales")  # its sibling's table
+refused("table", query, market_agent, "select count(*) from market.moves natural join hr")
+refused("column", query, sales_agent, "select customer from sales")
+refused("operation", query, sales_agent, "update sales set overdue = 0")
+refused("argument", lookup, filings_agent, "Alder", 40)
+refused("domain", lookup, market_agent, "Alder", 20)  # its link names tables, and so closes tools
+
+# Asking for more than is held is told at once, by the agent's own library.
+try:
+    reader_agent.attenuate(tables=["hr"])
+    raise AssertionError("widened")
+except WideningError as error:
+    print(f"  {error.code:<15}its own library: {error.excess} is not among what is held")
+
+# An agent that leaves the library out can append any link by hand: each signature is the key of the next. It gains
+# nothing, since every link must hold.
+data = base64.urlsafe_b64decode(reader_agent.serialize().removeprefix("cap1_") + "==")
+body = b'{"allow":{"hr":["select"]}}'
+signature = hmac.digest(data[-32:], body, "sha256")
+data = data[:-35] + bytes([2, len(body)]) + body + b"\0\0\x06\x20" + signature
+by_hand = Token.parse("cap1_" + base64.urlsafe_b64encode(data).rstrip(b"=").decode(), clock=clock)
+refused("table", query, by_hand, "select salary from hr")
+
+# A forger has no key; a thief is not the agent whose token it is; a token for one task is for no other.
+forger = Issuer(Keyring.from_keys({keyring.current: bytes(range(32))}, current=keyring.current), clock=clock)
+forged = forger.mint(subject="user:jane", agent="orchestrator", task="q3-risk", unrestricted=True)
+refused("bad_signature", query, forged, "select salary from hr")
+stolen, ask = sales_agent.present(audience="warehouse"), Access(table="sales", operation="select", columns=["amount"])
+refused("caller", lambda text, caller: warehouse.authorize(text, ask, caller=caller), stolen, Caller(agent="mallory"))
+refused("caller", lambda text, caller: warehouse.authorize(text, ask, caller=caller), stolen, Caller(task="q4-forecast"))
+assert db.execute("select sum(overdue) from sales").fetchone() == (170,)
+
+# --- The end: each token dies with the shortest life above it --------------------------------------------------------
+
+print("\nA minute later")
+clock.advance(61)
+refused("expired", query, reader_agent, "select issuer from filings")
+assert query(filings_agent, "select count(*) from filings") == [(2,)]  # its own life is longer
+print("A quarter of an hour later")
+clock.advance(900)
+refused("expired", query, orchestrator, "select region from sales")
