@@ -136,13 +136,17 @@ def _exactly(value: Any) -> dict[str, Any]:
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who calls, as far as the server's own authentication knows: the agent, and the task it works in.
 
-    Never fill this from the token or from what the caller says of itself. Raises TypeError or ValueError.
+    Never fill this from the token or from what the caller says of itself. Where nothing is known, pass no Caller: one
+    that states nothing raises, so that a look-up that found nobody does not pass for a check. Raises TypeError or
+    ValueError for that and for what is no name.
     """
 
     agent: str | None = None
     task: str | None = None
 
     def __post_init__(self) -> None:
+        if self.agent is None and self.task is None:
+            raise ValueError("a Caller states the agent, the task or both")
         if self.agent is not None:
             names.name(self.agent, "agent")
         if self.task is not None:

@@ -92,17 +92,17 @@ class Verifier(Sealed):
 
     def authorize(self, token: str | Token, access: Access, *, caller: Caller | None = None) -> Grant:
         """The grant of a token that permits `access`. Raises Denied, with the decision."""
-        decision = self._decide(token, _stated(access), caller)
+        decision = self._decide(token, *_stated(access, caller))
         del token
         return _granted(decision)
 
     def check(self, token: str | Token, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision on `access`, true if allowed. Never raises on denial."""
-        return self._decide(token, _stated(access), caller)
+        return self._decide(token, *_stated(access, caller))
 
     def explain(self, token: str | Token, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision that `check` would come to, by the same run, with nothing committed."""
-        return self._decide(token, _stated(access), caller, dry=True)
+        return self._decide(token, *_stated(access, caller), dry=True)
 
     def _decide(self, token: str | Token, access: Access | None, caller: Caller | None, dry: bool = False) -> Decision:
         now = read_clock(self._clock)
@@ -244,15 +244,15 @@ class Grant(Sealed):
 
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Grant:
         """This grant, if it permits `access` now. Raises Denied, with the decision."""
-        return _granted(self._ask(_stated(access), caller, False))
+        return _granted(self._ask(*_stated(access, caller), False))
 
     def check(self, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision on `access` now, true if allowed. Never raises on denial."""
-        return self._ask(_stated(access), caller, False)
+        return self._ask(*_stated(access, caller), False)
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision that `check` would come to, with nothing committed."""
-        return self._ask(_stated(access), caller, True)
+        return self._ask(*_stated(access, caller), True)
 
     def recheck(self) -> Decision:
         """Whether the grant still stands now: a check without an access."""
@@ -356,10 +356,12 @@ def _denial(refusal: Refusal, step: int, known: Attribution | None = None) -> De
     return Decision(code=refusal.code, now=0, refusals=(refusal,), step=step, attribution=known)
 
 
-def _stated(access: Access) -> Access:
+def _stated(access: Access, caller: Caller | None) -> tuple[Access, Caller | None]:
     if type(access) is not Access:
         raise TypeError(f"an Access is asked about, not {type(access).__name__}")
-    return access
+    if caller is not None and type(caller) is not Caller:
+        raise TypeError(f"a Caller calls, not {type(caller).__name__}")
+    return access, caller
 
 
 def _granted(decision: Decision) -> Grant:

@@ -56,6 +56,8 @@ def test_a_verifier_takes_text_or_a_token_and_an_access_and_nothing_else() -> No
     for hostile in (None, 5, b"cap1_", token.serialize().encode(), ["cap1_"], ""):
         assert verifier().check(hostile, data("sales")).code == "malformed"  # type: ignore[arg-type]
         assert denial(verifier().authenticate, hostile).code == "malformed"
+    with pytest.raises(TypeError, match="a Caller"):
+        verifier().check(token, data("sales"), caller="sales-agent")  # type: ignore[arg-type]
     for access in (None, "select on sales", {"table": "sales"}):
         with pytest.raises(TypeError, match="an Access"):
             verifier().check(token, access)  # type: ignore[arg-type]
@@ -260,11 +262,11 @@ def test_a_grant_says_who_acts_for_whom() -> None:
 def test_a_caller_is_the_current_holder_in_the_tokens_task() -> None:
     grant = verifier().authenticate(mint().delegate(to="b", task="task-123/part").serialize())
     for caller, allowed in [
-        (Caller(), True), (Caller(agent="b"), True), (Caller(task="task-123/part"), True), (Caller(task="task-123/part/x"), True),
+        (Caller(agent="b"), True), (Caller(task="task-123/part"), True), (Caller(task="task-123/part/x"), True),
         (Caller(agent="orchestrator"), False), (Caller(task="task-123"), False), (Caller(task="task-123/parts"), False),
     ]:  # fmt: skip
         assert bool(grant.check(data("sales"), caller=caller)) is allowed
-    for wrong in ({"agent": "b c"}, {"agent": 5}, {"task": "a//b"}):
+    for wrong in ({}, {"agent": None}, {"agent": "b c"}, {"agent": 5}, {"task": "a//b"}):
         with pytest.raises((TypeError, ValueError)):
             Caller(**wrong)  # type: ignore[arg-type]
 
