@@ -70,9 +70,9 @@ class PresentCaveats(Restrictions, total=False):
     task: str
 
 
-_DATA = ("tables", "operations", "allow", "columns")
+DATA = ("tables", "operations", "allow", "columns")
 _FRIENDLY = frozenset(("expires_in", "expires_at", "not_before", "audience"))
-_PLAIN = frozenset((*_DATA, "tools", "where", "task"))
+_PLAIN = frozenset((*DATA, "tools", "where", "task"))
 _POSITION = frozenset(("depth", "delegate_only"))
 
 
@@ -134,12 +134,17 @@ def _translated(keyword: str, value: Any, clock: Clock, held_until: int | None) 
     return "aud", [value] if type(value) is str else value
 
 
-def kept(keep: Any) -> dict[str, Any]:
-    """The caveats that keep a domain open which a link would close by naming only the other."""
+def kept(keep: Any, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The caveats that keep a domain open which the link `stated` would close by naming only the other.
+
+    Raises ValueError for a link that names neither: it closes nothing, and what is written to keep one would.
+    """
     made: dict[str, Any] = {}
     for caveat in [keep] if type(keep) is str else keep:
         if caveat not in ("tables", "tools"):
             raise ValueError(f"keep takes 'tables' and 'tools', not {names.shown(caveat)}")
+        if stated.keys().isdisjoint((*DATA, "tools")):
+            raise ValueError(f"keep={caveat!r} goes with a link that names tables or tools")
         made[caveat] = ["*"] if caveat == "tables" else {"*": {}}
     return made
 

@@ -291,7 +291,9 @@ class Capability:
     def json(self) -> dict[str, Any]:
         """The caveats of one link that would permit the same; without what the root record alone can say."""
         made: dict[str, Any] = {}
-        if self.data is not None and self.tool is not None:
+        if self.torn:
+            made["tables"] = []  # nothing
+        elif self.data is not None and self.tool is not None:
             if self.data or not self.tool:
                 made.update(spelled_rights(self.data))
             if self.tool:

@@ -16,6 +16,7 @@ from captoken import constraints, names, patterns
 from captoken.access import Access
 from captoken.decision import Reason, moment, spelled
 from captoken.encoding import decode_json, encode_json
+from captoken.errors import CODES
 from captoken.names import is_name, is_plain_pattern
 
 Domain = Literal["data", "tool", "all"]
@@ -341,7 +342,7 @@ def prohibited(caveats: Iterable[Caveat], access: Access | None, situation: Situ
                 continue
             said: Any = caveat.prohibits(access, situation)  # type: ignore[arg-type]
             if said is not None:
-                if type(said) is Reason:
+                if type(said) is Reason and said.code in CODES:
                     return said
                 return Reason("attribute", said if type(said) is str else f"{key} could not be judged")
     except Exception as error:  # fail closed, and say no more than its type: its text may hold anything

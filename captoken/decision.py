@@ -100,7 +100,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     effects: tuple[Any, ...] = ()  # what had to be committed; in this version nothing has to
 
     def __bool__(self) -> bool:
-        return self.code == "allowed"
+        return self.code == "allowed" and self.grant is not None
 
     def __repr__(self) -> str:
         return f"<Decision {self.summary}>"

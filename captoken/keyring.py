@@ -41,8 +41,8 @@ class Keyring(Sealed):
 
     def __init__(self, keys: Mapping[str, bytes], current: str, audience: str | None = None) -> None:
         put = object.__setattr__
-        put(self, "_keys", dict(keys))
-        put(self, "_derived", {key_id: chain.derive(key) for key_id, key in keys.items()})
+        put(self, "_keys", _checked(keys, current))
+        put(self, "_derived", {key_id: chain.derive(key) for key_id, key in self._keys.items()})
         put(self, "_current", current)
         put(self, "_audience", audience)
 
@@ -55,7 +55,7 @@ class Keyring(Sealed):
     @classmethod
     def from_keys(cls, keys: Mapping[str, bytes], current: str) -> Keyring:
         """A keyring of given keys, 32 bytes each and not all equal. Raises TypeError or ValueError for anything else."""
-        return cls(_checked(keys, current), current)
+        return cls(keys, current)
 
     def rotate(self) -> Keyring:
         """A fresh key becomes current; the older ones still verify."""
@@ -196,5 +196,4 @@ def _read(data: bytes) -> Keyring:
     if shape != {"current": str, "keys": dict, "v": int} or stated["v"] != 1:
         raise ValueError("not a keyring of version 1")
     given = {key_id: b64decode(names.exact_str(text, "key")) for key_id, text in stated["keys"].items()}
-    keys = _checked(given, stated["current"])
-    return Keyring(keys, stated["current"], names.name(stated["aud"], "audience") if "aud" in stated else None)
+    return Keyring(given, stated["current"], names.name(stated["aud"], "audience") if "aud" in stated else None)

@@ -96,6 +96,8 @@ class Issuer(Sealed):
         )  # fmt: skip
         identifier = root.encode()
         wanted = writing.asked(given, self._vocabulary, lambda: now, None)
+        if "aud" in wanted and keyring.audience is not None and keyring.audience not in wanted["aud"].value:
+            raise ValueError(f"this keyring mints for {keyring.audience} alone")
         stated = {key: caveat.value for key, caveat in wanted.items()}
         stated.update(widening.positioned(Lineage((agent,)), writing.position(given), None, clamp=False))
         body = writing.spell(stated or {"nbf": now})  # link 0 is always written

@@ -211,7 +211,7 @@ class Token(Sealed):
         held, lineage = self._state()
         wanted = writing.asked(caveats, self._vocabulary, clock or self._clock, held.expires_at)
         stated = widening.narrowed(held, wanted, clamp)
-        for key, value in writing.kept(keep).items():
+        for key, value in writing.kept(keep, stated).items():
             stated.setdefault(key, value)
         stated.update(widening.positioned(lineage, writing.position(caveats), to, clamp))
         if to is not None:

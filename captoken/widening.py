@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from captoken import constraints, names, patterns
+from captoken.attenuate import DATA
 from captoken.capability import (
     ALL_RIGHTS,
     ANY,
@@ -30,8 +31,6 @@ from captoken.caveats import Caveat
 from captoken.errors import DelegationError, WideningError
 from captoken.lineage import Lineage
 
-_DATA = ("tables", "operations", "allow", "columns")
-
 
 class Excess(Exception):  # noqa: N818, it never leaves this file
     """Within this file: what one dimension asks for beyond what is held, and what is left of it."""
@@ -49,7 +48,7 @@ def narrowed(held: Capability, wanted: Mapping[str, Caveat], clamp: bool) -> dic
     """
     stated = {key: caveat.value for key, caveat in wanted.items()}
     checks: list[Callable[[], None]] = []
-    if not stated.keys().isdisjoint(_DATA):
+    if not stated.keys().isdisjoint(DATA):
         checks += [
             lambda: _check_pairs(held, stated) if _names_pairs(stated) else _check_alone(held, stated),
             lambda: _check_columns(held, stated),
@@ -58,7 +57,8 @@ def narrowed(held: Capability, wanted: Mapping[str, Caveat], clamp: bool) -> dic
         checks.append(lambda: _check_tools(held, wanted["tools"]))
     if "where" in wanted:
         checks.append(lambda: _check_where(held, wanted["where"]))
-    checks += [lambda: _check_bounds(held, stated), lambda: _check_audience(held, stated), lambda: _check_task(held, stated)]
+    checks += [lambda: _check_exp(held, stated), lambda: _check_nbf(held, stated)]
+    checks += [lambda: _check_audience(held, stated), lambda: _check_task(held, stated)]
     checks += [_own_check(held, caveat) for key, caveat in wanted.items() if ":" in key]
     for check in checks:
         try:
@@ -201,12 +201,17 @@ def _check_where(held: Capability, caveat: Caveat) -> None:
         raise Excess("where", caveat.value, have, excess, {} if empty else {"where": left}, hint)
 
 
-def _check_bounds(held: Capability, stated: Mapping[str, Any]) -> None:
-    """`exp` is no later and `nbf` no earlier than what is held."""
-    until, since = held.expires_at, held.not_before
+def _check_exp(held: Capability, stated: Mapping[str, Any]) -> None:
+    """`exp` is no later than what is held."""
+    until = held.expires_at
     if until is not None and stated.get("exp", until) > until:
         hint = "ask for an earlier time; expires_in= is cut to what is held"
         raise Excess("exp", stated["exp"], until, stated["exp"] - until, {"exp": until}, hint)
+
+
+def _check_nbf(held: Capability, stated: Mapping[str, Any]) -> None:
+    """`nbf` is no earlier than what is held."""
+    since = held.not_before
     if since is not None and stated.get("nbf", since) < since:
         raise Excess("nbf", stated["nbf"], since, since - stated["nbf"], {"nbf": since})
 

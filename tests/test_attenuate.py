@@ -139,6 +139,13 @@ def test_what_is_not_held_is_widening(held: dict[str, Any], asked: dict[str, Any
     assert token.serialize() == before
 
 
+def test_each_dimension_is_clamped_by_itself() -> None:
+    """What is too much of two of them is cut in both."""
+    held = mint(**SALES, expires_at=NOW + 10, not_before=NOW)
+    child = held.attenuate(expires_at=NOW + 20, not_before=NOW - 20, tables=["sales", "hr"], clamp=True)
+    assert written(child) == {"exp": NOW + 10, "nbf": NOW, "tables": ["sales"]}
+
+
 def test_a_task_above_the_one_held_is_widening_and_clamps_to_it() -> None:
     token = mint().attenuate(task="task-123/part")
     with pytest.raises(WideningError, match="task"):
@@ -195,6 +202,7 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"exp": NOW}, TypeError),
     ({"tabels": ["sales"]}, TypeError),
     ({"tables": ["sales"], "keep": "columns"}, ValueError),
+    ({"expires_in": 5, "keep": "tools"}, ValueError),
     ({"delegate_only": False}, ValueError),
 ]
 

@@ -48,6 +48,7 @@ def test_what_permits_nothing_is_equal_however_it_came_about() -> None:
     assert all(one.nothing and one == two for one in nothing for two in nothing)
     assert repr(nothing[0]) == "<Capability nothing>" and nothing[0] != of({"tables": ["a"]}) and nothing[0] != "nothing"
     assert nothing[5].prohibits(Access()) is not None
+    assert all(of(one.json()).nothing for one in nothing), "and is spelled as nothing"
 
 
 def test_a_capability_is_immutable_and_has_no_hash() -> None:

@@ -105,6 +105,13 @@ def test_a_root_record_over_the_limit_is_refused_when_minted() -> None:
         Issuer(KEYRING).mint(**WHO, **SALES, ext={"acme:note": "x" * 1024})
 
 
+def test_a_keyring_for_one_server_mints_for_it_alone() -> None:
+    issuer = Issuer(KEYRING.for_audience("sales-db"), clock=clock())
+    with pytest.raises(ValueError, match="mints for sales-db alone"):
+        issuer.mint(**WHO, **SALES, audience="ledger")
+    assert code(issuer.mint(**WHO, **SALES, audience=["ledger", "sales-db"]), data("sales"), audience="sales-db") == "allowed"
+
+
 def test_rotation_reaches_a_running_issuer() -> None:
     """A callable is asked each time; what it returns must be a keyring."""
     rings = [KEYRING]

@@ -309,7 +309,8 @@ async def _later() -> None:
 
 
 ANSWERS: dict[str, Callable[[], Any]] = {
-    "none": lambda: None, "reason": lambda: Reason("domain", "no"), "sentence": lambda: "not now", "true": lambda: True,
+    "none": lambda: None, "reason": lambda: Reason("domain", "no"), "allowed": lambda: Reason("allowed", "because"),
+    "made up": lambda: Reason("made_up", "because"), "sentence": lambda: "not now", "true": lambda: True,
     "false": lambda: False, "zero": lambda: 0, "empty": lambda: "", "raises": _raise,
 }  # fmt: skip
 

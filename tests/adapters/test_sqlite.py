@@ -414,6 +414,28 @@ class TestBlock:
         assert counts == [ALLOWED + "table"] * 200
         connection.close()
 
+    def test_it_is_not_left_while_a_statement_runs(self, plain: sqlite3.Connection) -> None:
+        manager = guarded(plain, READER)
+        db = manager.__enter__()
+
+        class Parameter:
+            def __conform__(self, protocol: object) -> int:
+                with pytest.raises(GuardError, match="runs"):
+                    manager.__exit__(None, None, None)
+                raise Back
+
+        with pytest.raises((Back, sqlite3.Error)):
+            db.execute("select ?", [Parameter()])
+        plain.rollback()
+        assert not sqlite._claims
+
+    def test_it_keeps_a_bounded_number_of_plans(self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection) -> None:
+        monkeypatch.setattr(sqlite, "_PLANS", 3)
+        with guarded(plain, READER) as db:
+            for number in range(10):
+                assert db.execute(f"select {number} from sales where id = 1").fetchall() == [(number,)]
+            assert len(db._block.plans) <= 3
+
     def test_only_a_grant_is_taken(self, plain: sqlite3.Connection) -> None:
         token = Issuer(KEYRING).mint(subject="user:jane", agent="analyst", task="t", tables=["sales"], operations=["select"])
         for thing in (token, token.serialize(), None):
@@ -453,11 +475,35 @@ class TestBackDoors:
                 "rowcount",
             ]
             assert not isinstance(rows, sqlite3.Cursor)
-            for door in (
-                "executescript executemany cursor backup iterdump serialize deserialize blobopen create_function create_aggregate "
-                "create_collation set_authorizer set_progress_handler set_trace_callback enable_load_extension load_extension commit "
-                "rollback close connection interrupt row_factory text_factory isolation_level setlimit setconfig __enter__"
-            ).split():
+            for door in [
+                "executescript",
+                "executemany",
+                "cursor",
+                "backup",
+                "iterdump",
+                "serialize",
+                "deserialize",
+                "blobopen",
+                "create_function",
+                "create_aggregate",
+                "create_collation",
+                "set_authorizer",
+                "set_progress_handler",
+                "set_trace_callback",
+                "enable_load_extension",
+                "load_extension",
+                "commit",
+                "rollback",
+                "close",
+                "connection",
+                "interrupt",
+                "row_factory",
+                "text_factory",
+                "isolation_level",
+                "setlimit",
+                "setconfig",
+                "__enter__",
+            ]:
                 assert not hasattr(db, door) and not hasattr(rows, door), door
             with pytest.raises(AttributeError):
                 db.execute = None  # type: ignore[method-assign]
@@ -537,6 +583,13 @@ class TestTime:
             with pytest.raises(Denied) as caught:
                 db.execute(forever)
             assert caught.value.decision.code == "expired" and caught.value.__context__ is None
+
+    def test_so_is_a_text_that_takes_long_to_compile(self, plain: sqlite3.Connection) -> None:
+        reads = itertools_count()
+        held = grant(lambda: NOW + 60 * (next(reads) > 1), tables=["sales"], operations=["select"], expires_in=60)
+        with guarded(plain, held) as db, pytest.raises(Denied) as caught:
+            db.execute(f"select 1 in ({', '.join(map(str, range(30_000)))})")
+        assert caught.value.decision.code == "expired"
 
     def test_a_long_write_is_interrupted_and_the_block_is_over(self, plain: sqlite3.Connection) -> None:
         now = [NOW]
@@ -667,6 +720,23 @@ class TestSchema:
             connection.execute(f"drop {definition.split()[1]} changing")
             connection.commit()
 
+    def test_a_view_is_judged_by_all_its_columns_and_a_broken_one_is_refused(self, connection: sqlite3.Connection) -> None:
+        connection.executescript(
+            """
+            create view wide as select name, pay from people;
+            create view broken as select * from gone;
+            create view narrow as select id, name from people;
+            """
+        )
+        with rolled_back(connection, grant(**GRANTS["columns"])) as db:
+            for sql in ("select name from wide", "select count(*) from wide", "select pay from wide", "select * from broken"):
+                assert verdict(db, sql) == "table", sql
+            assert verdict(db, "select name from narrow") == ALLOWED
+        with rolled_back(connection, grant(tables=["*"], operations=["select"])) as db:
+            assert verdict(db, "with x as (select * from broken) select 1") == "table"
+            with pytest.raises(sqlite3.OperationalError, match="no such table"):
+                db.execute("select * from broken")
+
     def test_changes_by_others_are_seen(self, tmp_path: Path) -> None:
         ours, theirs = (sqlite3.connect(tmp_path / "x.db", isolation_level=None) for _ in range(2))
         theirs.executescript(
@@ -785,6 +855,44 @@ class TestSelfTest:
             monkeypatch.setattr(_sqlite_plan.Watch, "look", lambda *given: (real(*given)[0], {}))
             with pytest.raises(GuardError, match="without asking"):
                 db.execute("select id from sales")
+
+    def test_what_the_authorizer_never_asked_before_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection
+    ) -> None:
+        sql = "with recursive n (i) as (select 1 union select i + 1 from n where i < 3) select i from n"
+        with guarded(plain, READER) as db:
+            assert verdict(db, sql) == ALLOWED
+        monkeypatch.setattr(_sqlite_plan, "_KNOWN", _sqlite_plan._KNOWN - {_sqlite_plan._RECURSIVE})
+        with guarded(plain, READER) as db:
+            assert verdict(db, sql) == "operation"
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            (2, b"OpenElsewhere", 9, 2, 0, None, 0, None),
+            (2, b"VUpdate", 0, 1, 2, b"vtab:0", 0, None),
+            (2, b"VOpen", 9, 0, 0, b"vtab:0", 0, None),
+            (2, b"OpenRead", 9, 1, 0, b"5", 0, None),
+            (2, b"OpenRead", 9, 2, 0, b"5", 0x10, None),
+            (2, b"OpenWrite", 9, 3, 0, b"5", 0, None),
+            (2, b"Clear", 99, 0, 0, None, 0, None),
+            (2, b"AutoCommit", 1, 0, 0, None, 0, None),
+            (2, b"Halt", 19, 1, 0, None, 0, None),
+        ],
+    )
+    def test_an_opcode_that_may_do_anything_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection, row: tuple[Any, ...]
+    ) -> None:
+        real = _sqlite_plan.Watch.look
+
+        def look(self: _sqlite_plan.Watch, sql: str, parameters: Any) -> Any:
+            program, events = real(self, sql, parameters)
+            return [*program[:2], row, *program[2:]], events
+
+        with guarded(plain, grant(tables=["*"], operations=["*"])) as db:
+            assert verdict(db, "update sales set region = 'x' where id = 1") == ALLOWED
+            monkeypatch.setattr(_sqlite_plan.Watch, "look", look)
+            assert verdict(db, "update sales set region = 'y' where id = 1") in ("operation", "table")
 
     def test_this_build_shows_what_is_replaced(self, plain: sqlite3.Connection) -> None:
         assert _sqlite_plan.engine_of(sqlite3.Connection) in (_sqlite_plan.Engine(True), _sqlite_plan.Engine(False))

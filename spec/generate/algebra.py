@@ -1,0 +1,578 @@
+"""Vectors of what is held and what may be asked for: Capability, Widening; and Interop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spec.generate.build import KEY, NOW, Json, Parts, audience_key, b64, canonical, extended, field, hand_over, root, token
+from spec.generate.table import SALES, Table
+
+VID = bytes(range(100, 172))
+
+
+def tables() -> Iterator[Table]:
+    yield capability()
+    yield widening()
+    yield interop()
+
+
+def capability() -> Table:
+    """Pairs of links: what both permit, and whether one permits all that the other does."""
+    table = Table("capability", "Two links, one and two: their meet spelled as a link, and which of them covers the other.")
+
+    def add(name: str, one: Json, two: Json, meet: Json, covers: str = "", rule: str = "19.5") -> None:
+        """`covers` names those that cover the other: one, two, both or neither."""
+        outcome = {"meet": meet, "one_covers_two": covers in ("one", "both"), "two_covers_one": covers in ("two", "both")}
+        table.add(name, rule, "capability", {"one": one, "two": two}, **outcome)
+
+    def tables_(*patterns: str, operations: tuple[str, ...] = ("*",)) -> dict[str, Json]:
+        return {"operations": list(operations), "tables": list(patterns)}
+
+    add("equal", tables_("sales"), tables_("sales"), tables_("sales"), "both", rule="19.6")
+    add("fewer_tables", tables_("market.*", "sales"), tables_("sales"), tables_("sales"), "one")
+    add("pattern_and_exact", tables_("market.*"), tables_("market.eu"), tables_("market.eu"), "one")
+    add("all_and_pattern", tables_("*"), tables_("market.*"), tables_("market.*"), "one")
+    add("nested_patterns", tables_("a.*"), tables_("a.b.*"), tables_("a.b.*"), "one")
+    add("overlapping_lists", tables_("a", "b"), tables_("b", "c"), tables_("b"))
+    add("disjoint_tables", tables_("a"), tables_("b"), {"tables": []})
+    add("segment_and_below", tables_("market"), tables_("market.*"), {"tables": []})
+    add("nothing_and_all", {"tables": []}, tables_("*"), {"tables": []}, "two")
+    add("two_kinds_of_nothing", {"tables": []}, {"operations": []}, {"tables": []}, "both", rule="19.7")
+    add(
+        "nothing_by_where",
+        {"where": {"x": {"in": []}}},
+        {"tools": {}},
+        {"tables": [], "where": {"x": {"in": []}}},
+        "both",
+        rule="19.7",
+    )
+    add("repetition_and_order", tables_("b", "a", "b"), tables_("a", "b"), tables_("a", "b"), "both")
+    add("entry_below_entry_says_nothing", tables_("*", "sales"), tables_("*"), tables_("*"), "both", rule="19.7")
+    add(
+        "fewer_operations",
+        {"operations": ["insert", "select"]},
+        {"operations": ["select"]},
+        tables_("*", operations=("select",)),
+        "one",
+    )
+    add("operations_crossed", {"operations": ["a", "b"]}, {"operations": ["b", "c"]}, tables_("*", operations=("b",)))
+    add("any_operation", {"operations": ["*", "select"]}, {"operations": ["*"]}, tables_("*"), "both")
+    add(
+        "tables_and_operations",
+        {"tables": ["sales"]},
+        {"operations": ["select"]},
+        tables_("sales", operations=("select",)),
+        rule="19.2",
+    )
+    add(
+        "map_and_operations",
+        {"allow": {"hr": ["update"], "sales": ["select"]}},
+        {"operations": ["update"]},
+        tables_("hr", operations=("update",)),
+        rule="19.2",
+    )
+    add(
+        "map_says_the_same",
+        {"allow": {"a": ["x"], "b": ["x"]}},
+        tables_("a", "b", operations=("x",)),
+        tables_("a", "b", operations=("x",)),
+        "both",
+    )
+    two = {"allow": {"a": ["x"], "b": ["y"]}}
+    add("map_covers_part", two, {"allow": {"a": ["x"]}}, tables_("a", operations=("x",)), "one")
+    add(
+        "map_with_a_hole",
+        {"allow": {"*": ["x"], "hr.*": []}},
+        {"allow": {"*": ["x", "y"]}},
+        {"allow": {"*": ["x"], "hr.*": []}},
+        "two",
+        rule="19.4",
+    )
+    add(
+        "hole_that_says_nothing",
+        {"allow": {"hr.*": [], "sales": ["x"]}},
+        tables_("sales", operations=("x",)),
+        tables_("sales", operations=("x",)),
+        "both",
+        rule="19.7",
+    )
+    add(
+        "maps_decide_where_they_differ",
+        {"allow": {"*": ["x"], "m.*": ["y"]}},
+        {"allow": {"*": ["x", "y"], "m.eu": ["x"]}},
+        {"allow": {"*": ["x"], "m.*": ["y"], "m.eu": []}},
+        rule="19.4",
+    )
+    add(
+        "columns",
+        {"columns": {"sales": ["a", "b"]}},
+        {"columns": {"sales": ["b", "c"]}},
+        {**tables_("*"), "columns": {"sales": ["b"]}},
+    )
+    add("columns_and_none", {**SALES, "columns": {"sales": ["a"]}}, SALES, {**SALES, "columns": {"sales": ["a"]}}, "two")
+    add("any_columns_and_none", {**SALES, "columns": {"sales": ["*"]}}, SALES, {**SALES, "columns": {"sales": ["*"]}}, "two")
+    add(
+        "columns_of_pattern_and_exact",
+        {"columns": {"*": ["a", "b"]}},
+        {"columns": {"sales": ["a"]}},
+        {**tables_("*"), "columns": {"*": ["a", "b"], "sales": ["a"]}},
+    )
+    add("columns_of_a_table_not_held", tables_("sales"), {"columns": {"hr": ["a"]}}, tables_("sales"), "two", rule="19.2")
+
+    def search(**arguments: Json) -> dict[str, Json]:
+        return {"tools": {"search": arguments}}
+
+    any_, some = {"any": True}, {"in": ["a"]}
+    add("free_and_closed", search(), search(q=any_), search(q=any_), "one")
+    add("closed_worlds_differ", search(q=any_), search(q=any_, r=any_), {"tables": []}, rule="19.4")
+    add("optional_argument_of_one", search(q=any_), search(q=any_, r={"any": True, "optional": True}), search(q=any_), "two")
+    add("optional_and_required", search(q={"any": True, "optional": True}), search(q=some), search(q=some), "one")
+    add(
+        "no_argument_left",
+        search(q={"any": True, "optional": True}),
+        search(r={"any": True, "optional": True}),
+        search(_={"in": [], "optional": True}),
+        rule="19.8",
+    )
+    add("argument_that_nothing_satisfies", search(q={"in": []}), {"tools": {}}, {"tables": []}, "both", rule="19.3")
+    add(
+        "optional_that_nothing_satisfies",
+        search(q=any_, r={"in": [], "optional": True}),
+        search(q=any_),
+        search(q=any_),
+        "both",
+        rule="19.3",
+    )
+    add(
+        "wall_below_all",
+        {"tools": {"*": {}, "mail.*": {"_": {"in": []}}}},
+        {"tools": {"*": {}}},
+        {"tools": {"*": {}, "mail.*": {"_": {"in": []}}}},
+        "two",
+        rule="19.8",
+    )
+    add("tools_and_tables", {"tools": {"*": {}}}, {"tables": ["*"]}, {"tables": []})
+    add(
+        "both_domains_and_one",
+        {"tables": ["*"], "tools": {"*": {}}},
+        {"tables": ["sales"]},
+        tables_("sales"),
+        "one",
+        rule="19.8",
+    )
+    add(
+        "both_domains",
+        {**tables_("sales"), "tools": {"search": {}}},
+        {**tables_("*"), "tools": {"*": {"q": any_}}},
+        {**tables_("sales"), "tools": {"search": {"q": any_}}},
+        rule="19.8",
+    )
+    add("no_domain_and_tables", {"nbf": 0}, {"tables": ["sales"]}, {**tables_("sales"), "nbf": 0}, rule="19.1")
+    add(
+        "no_domain_is_not_every_domain",
+        {"where": {"x": any_}},
+        {"tables": ["*"], "tools": {"*": {}}, "where": {"x": any_}},
+        {**tables_("*"), "tools": {"*": {}}, "where": {"x": any_}},
+        "one",
+        rule="19.1",
+    )
+
+    def under(constraint: Json) -> dict[str, Json]:
+        return {"where": {"x": constraint}}
+
+    pairs: list[tuple[str, Json, Json, Json, str]] = [
+        ("any_and_list", any_, some, some, "one"),
+        ("lists", {"in": [1, 2, "a"]}, {"in": [2, "a", True]}, {"in": [2, "a"]}, ""),
+        ("list_of_types", {"in": [True, 1, "1"]}, {"in": [1]}, {"in": [1]}, "one"),
+        ("list_and_range", {"in": [1, 5, "a", True]}, {"min": 2}, {"in": [5]}, ""),
+        ("range_says_the_list", {"max": 2, "min": 1}, {"in": [1, 2]}, {"in": [1, 2]}, "one"),
+        ("ranges", {"max": 5, "min": 1}, {"max": 9, "min": 3}, {"max": 5, "min": 3}, ""),
+        ("range_in_range", {"min": 1}, {"max": 5, "min": 2}, {"max": 5, "min": 2}, "one"),
+        ("ranges_from", {"min": 1}, {"min": 3}, {"min": 3}, "one"),
+        ("ranges_to", {"max": 1}, {"max": 3}, {"max": 1}, "two"),
+        ("ranges_from_and_to", {"min": 1}, {"max": 3}, {"max": 3, "min": 1}, ""),
+        ("ranges_touch", {"max": 5, "min": 1}, {"min": 5}, {"max": 5, "min": 5}, ""),
+        ("ranges_apart", {"max": 1}, {"min": 2}, {"in": []}, ""),
+        ("range_and_path", {"min": 1}, {"path": ["/"]}, {"in": []}, ""),
+        ("list_and_path", {"in": ["/a/b", "/c", "x"]}, {"path": ["/a"]}, {"in": ["/a/b"]}, ""),
+        ("paths", {"path": ["/a", "/b/c"]}, {"path": ["/a/x", "/b"]}, {"path": ["/a/x", "/b/c"]}, ""),
+        ("path_in_path", {"path": ["/"]}, {"path": ["/a"]}, {"path": ["/a"]}, "one"),
+        ("path_below_path_of_one_list", {"path": ["/a", "/a/b"]}, {"path": ["/a"]}, {"path": ["/a"]}, "both"),
+        ("path_of_similar_name", {"path": ["/data"]}, {"path": ["/database"]}, {"in": []}, ""),
+        ("empty_path_and_list", {"path": []}, {"in": []}, {"in": []}, "both"),
+    ]
+    for name, one, other, both, covers in pairs:
+        add(f"where_{name}", under(one), under(other), under(both), covers)
+    add("where_of_two_attributes", {"where": {"x": some}}, {"where": {"y": some}}, {"where": {"x": some, "y": some}})
+    add("exp", {"exp": 5}, {"exp": 9}, {"exp": 5}, "two")
+    add("exp_and_none", {"nbf": 0}, {"exp": 9, "nbf": 0}, {"exp": 9, "nbf": 0}, "one")
+    add("nbf", {"nbf": 5}, {"nbf": 9}, {"nbf": 9}, "one")
+    add("aud", {"aud": ["a", "b"]}, {"aud": ["b", "c"]}, {"aud": ["b"]})
+    add("aud_in_aud", {"aud": ["a", "b"]}, {"aud": ["a"]}, {"aud": ["a"]}, "one")
+    add("aud_apart", {"aud": ["a"]}, {"aud": ["b"]}, {"aud": []})
+    add("task_below", {"task": "t"}, {"task": "t/a"}, {"task": "t/a"}, "one")
+    return table
+
+
+def widening() -> Table:
+    """What a holder asks for, and the link that is written or the dimension in which it is too much."""
+    table = Table("widening", "A token, what is asked of it, and the link that is written or the error.")
+    any_ = {"any": True}
+    base = {
+        "allow": {"hr": ["update"], "market.*": ["select"], "market.eu": [], "sales": ["insert", "select"]},
+        "tools": {"files.*": {"path": {"path": ["/data"]}}, "search": {"q": any_}},
+        "where": {"level": {"in": [1, 2, 3]}, "score": {"max": 9, "min": 1}},
+    }
+    held = token(
+        {**base, "columns": {"sales": ["amount", "region"]}, "exp": NOW + 600, "nbf": NOW - 60}, {"aud": ["hr-db", "sales-db"]}
+    )
+
+    def given(parts: Parts, asked: dict[str, Json], to: str | None) -> dict[str, Json]:
+        return {"token": parts.text, "now": NOW, "to": to, "nonce": "00" * 7 + "07", "asked": asked}
+
+    def writes(name: str, rule: str, link: Json, *, parts: Parts = held, to: str | None = None, **asked: Json) -> None:
+        table.add(name, rule, "widening", given(parts, asked, to), link=link)
+
+    def fails(
+        name: str,
+        rule: str,
+        dimension: str | None,
+        *,
+        code: str = "widening",
+        parts: Parts = held,
+        to: str | None = None,
+        **asked: Json,
+    ) -> None:
+        more = {} if dimension is None else {"dimension": dimension}
+        table.add(name, rule, "widening", given(parts, asked, to), code, **more)
+
+    def nothing(name: str, rule: str, dimension: str, **asked: Json) -> None:
+        fails(name, rule, dimension, code="nothing_left", clamp=True, **asked)
+
+    writes("tables", "23.5", {"tables": ["sales"]}, tables=["sales"])
+    writes("tables_sorted_without_repetition", "23.18", {"tables": ["hr", "sales"]}, tables=["sales", "hr", "sales"])
+    writes("tables_below_pattern", "23.5", {"tables": ["market.us"]}, tables=["market.us"])
+    writes("tables_above_what_is_held", "23.5", {"tables": ["*"]}, tables=["*"])
+    writes("tables_none", "23.5", {"tables": []}, tables=[])
+    fails("tables_not_held", "23.5", "tables", tables=["orders"])
+    fails("tables_one_not_held", "23.5", "tables", tables=["orders", "sales"])
+    fails("tables_in_a_hole", "23.5", "tables", tables=["market.eu"])
+    fails("tables_segment_itself", "23.5", "tables", tables=["market"])
+    writes("tables_cut", "23.15", {"tables": ["sales"]}, tables=["orders", "sales"], clamp=True)
+    writes("tables_cut_to_entries_below", "23.15", {"tables": ["hr", "market.*", "sales"]}, tables=["*", "orders"], clamp=True)
+    nothing("tables_cut_to_nothing", "23.15", "tables", tables=["orders"])
+    writes("operations", "23.6", {"operations": ["select"]}, operations=["select"])
+    writes("operations_held_on_one_table", "23.6", {"operations": ["update"]}, operations=["update"])
+    fails("operations_not_held", "23.6", "operations", operations=["delete"])
+    fails("operations_one_not_held", "23.6", "operations", operations=["delete", "select"])
+    fails("operations_any", "23.6", "operations", operations=["*"])
+    writes("operations_cut", "23.15", {"operations": ["select"]}, operations=["delete", "select"], clamp=True)
+    writes("operations_any_cut", "23.15", {"operations": ["insert", "select", "update"]}, operations=["*"], clamp=True)
+    nothing("operations_cut_to_nothing", "23.15", "operations", operations=["delete"])
+    open_ = token({"allow": {"*": ["*"]}, "exp": NOW + 600})
+    writes("operations_any_under_any", "23.6", {"operations": ["*"]}, parts=open_, operations=["*"])
+    writes("pairs", "23.4", {"operations": ["insert"], "tables": ["sales"]}, tables=["sales"], operations=["insert"])
+    fails("pairs_operation_held_elsewhere", "23.4", "operations", tables=["sales"], operations=["update"])
+    fails("pairs_table_not_held", "23.4", "tables", tables=["orders"], operations=["select"])
+    fails("pairs_above_what_is_held", "23.4", "tables", tables=["*"], operations=["select"])
+    writes("pairs_of_no_operation", "23.4", {"operations": [], "tables": ["orders"]}, tables=["orders"], operations=[])
+    writes(
+        "pairs_cut_to_one_list",
+        "23.15",
+        {"operations": ["insert", "select"], "tables": ["sales"]},
+        tables=["orders", "sales"],
+        operations=["insert", "select"],
+        clamp=True,
+    )
+    cut = {"allow": {"market.*": ["select"], "market.eu": [], "sales": ["select"]}}
+    writes("pairs_cut_to_a_map", "23.15", cut, tables=["*"], operations=["select"], clamp=True)
+    nothing("pairs_cut_to_nothing", "23.15", "operations", tables=["sales"], operations=["update"])
+    writes("map", "23.4", {"allow": {"hr": ["update"], "sales": ["select"]}}, allow={"hr": ["update"], "sales": ["select"]})
+    fails("map_not_held", "23.4", "allow", allow={"hr": ["select"]})
+    fails("map_over_a_hole", "23.4", "allow", allow={"market.*": ["select"]})
+    writes(
+        "map_with_the_hole",
+        "23.4",
+        {"allow": {"market.*": ["select"], "market.eu": []}},
+        allow={"market.*": ["select"], "market.eu": []},
+    )
+    writes(
+        "map_cut",
+        "23.15",
+        {"allow": {"hr": ["update"], "sales": ["select"]}},
+        allow={"hr": ["select", "update"], "sales": ["select"]},
+        clamp=True,
+    )
+    nothing("map_cut_to_nothing", "23.15", "allow", allow={"hr": ["select"]})
+    writes("map_none", "23.4", {"allow": {}}, allow={})
+    writes("columns", "23.7", {"columns": {"sales": ["region"]}}, columns={"sales": ["region"]})
+    writes("columns_where_none_are_asked", "23.7", {"columns": {"market.*": ["a"]}}, columns={"market.*": ["a"]})
+    writes("columns_not_stated_before", "23.7", {"columns": {"market.*": ["*"]}}, columns={"market.*": ["*"]})
+    fails("columns_not_held", "23.7", "columns", columns={"sales": ["pay", "region"]})
+    fails("columns_any_not_held", "23.7", "columns", columns={"sales": ["*"]})
+    fails("columns_of_a_table_not_held", "23.7", "columns", columns={"orders": ["a"]})
+    fails("columns_not_held_below", "23.7", "columns", columns={"*": ["pay"]})
+    writes("columns_cut", "23.15", {"columns": {"sales": ["region"]}}, columns={"sales": ["pay", "region"]}, clamp=True)
+    writes("columns_any_cut", "23.15", {"columns": {"sales": ["amount", "region"]}}, columns={"sales": ["*"]}, clamp=True)
+    writes("columns_cut_to_none_of_a_table", "23.15", {"columns": {"sales": []}}, columns={"sales": ["pay"]}, clamp=True)
+    nothing("columns_cut_to_nothing", "23.15", "columns", columns={"orders": ["a"]})
+    writes("tools", "23.8", {"tools": {"search": {"q": {"in": ["a"]}}}}, tools={"search": {"q": {"in": ["a"]}}})
+    writes(
+        "tools_below_pattern",
+        "23.8",
+        {"tools": {"files.read": {"path": {"path": ["/data/a"]}}}},
+        tools={"files.read": {"path": {"path": ["/data/a"]}}},
+    )
+    fails("tools_argument_left_out", "23.8", "tools", tools={"search": {}})
+    fails("tools_argument_made_optional", "23.8", "tools", tools={"search": {"q": {"any": True, "optional": True}}})
+    fails("tools_argument_added", "23.8", "tools", tools={"search": {"q": any_, "r": any_}})
+    fails("tools_argument_widened", "23.8", "tools", tools={"files.read": {"path": {"path": ["/"]}}})
+    fails("tools_not_held", "23.8", "tools", tools={"mail": {}})
+    fails("tools_above_what_is_held", "23.8", "tools", tools={"*": {}})
+    writes("tools_cut", "23.15", {"tools": {"search": {"q": any_}}}, tools={"search": {}}, clamp=True)
+    writes(
+        "tools_cut_path",
+        "23.15",
+        {"tools": {"files.read": {"path": {"path": ["/data"]}}}},
+        tools={"files.read": {"path": {"path": ["/"]}}},
+        clamp=True,
+    )
+    writes("tools_cut_to_entries_below", "23.15", {"tools": base["tools"]}, tools={"*": {}}, clamp=True)
+    nothing("tools_cut_to_nothing", "23.15", "tools", tools={"mail": {}})
+    nothing("tools_cut_to_nothing_though_operations_are_left", "23.15", "tools", tools={"mail": {}}, operations=["select"])
+    walled = token({"tools": {"*": {}, "mail.*": {"q": {"min": 0}}}})
+    writes("tools_cut_keeps_walls", "23.15", {"tools": {"*": {}, "mail.*": {"_": {"in": []}}}},
+           parts=walled, tools={"*": {}, "mail.*": {"r": any_}}, clamp=True)  # fmt: skip
+    data = token(SALES)
+    fails("tools_under_tables", "23.8", "tools", parts=data, tools={"search": {}})
+    fails("tables_under_tools", "23.5", "tables", parts=token({"tools": {"*": {}}}), tables=["sales"])
+    none = token({"nbf": NOW - 60})
+    writes("tools_under_nothing_closed", "23.8", {"tools": {"search": {}}}, parts=none, tools={"search": {}})
+    writes("tables_under_nothing_closed", "23.5", {"tables": ["sales"]}, parts=none, tables=["sales"])
+    writes("where", "23.9", {"where": {"level": {"in": [2]}}}, where={"level": {"in": [2]}})
+    writes("where_list_under_range", "23.9", {"where": {"score": {"in": [1, 9]}}}, where={"score": {"in": [9, 1]}})
+    writes("where_new_attribute", "23.9", {"where": {"region": any_}}, where={"region": any_})
+    fails("where_value_added", "23.9", "where", where={"level": {"in": [2, 4]}})
+    fails("where_range_under_list", "23.9", "where", where={"level": {"max": 2, "min": 1}})
+    fails("where_any_under_list", "23.9", "where", where={"level": any_})
+    fails("where_range_wider", "23.9", "where", where={"score": {"min": 1}})
+    writes("where_cut", "23.15", {"where": {"level": {"in": [2]}}}, where={"level": {"in": [2, 4]}}, clamp=True)
+    writes(
+        "where_range_cut_to_list",
+        "23.15",
+        {"where": {"level": {"in": [1, 2]}}},
+        where={"level": {"max": 2, "min": 1}},
+        clamp=True,
+    )
+    writes("where_range_cut", "23.15", {"where": {"score": {"max": 9, "min": 3}}}, where={"score": {"min": 3}}, clamp=True)
+    nothing("where_cut_to_nothing", "23.15", "where", where={"level": {"in": [4]}})
+    writes("exp_equal", "23.10", {"exp": NOW + 600}, expires_at=NOW + 600)
+    fails("exp_later", "23.10", "exp", expires_at=NOW + 601)
+    writes("exp_cut", "23.15", {"exp": NOW + 600}, expires_at=NOW + 601, clamp=True)
+    writes("expires_in", "23.11", {"exp": NOW + 60}, expires_in=60)
+    writes("expires_in_is_at_most", "23.11", {"exp": NOW + 600}, expires_in=6000)
+    writes("exp_where_none_is_held", "23.10", {"exp": NOW + 10**6}, parts=data, expires_at=NOW + 10**6)
+    writes("nbf_later", "23.10", {"nbf": NOW}, not_before=NOW)
+    fails("nbf_earlier", "23.10", "nbf", not_before=NOW - 61)
+    writes("nbf_cut", "23.15", {"nbf": NOW - 60}, not_before=NOW - 61, clamp=True)
+    writes("aud", "23.10", {"aud": ["sales-db"]}, audience="sales-db")
+    fails("aud_added", "23.10", "aud", audience=["mail-api", "sales-db"])
+    writes("aud_cut", "23.15", {"aud": ["sales-db"]}, audience=["mail-api", "sales-db"], clamp=True)
+    nothing("aud_cut_to_nothing", "23.15", "aud", audience="mail-api")
+    writes("aud_where_none_is_held", "23.10", {"aud": ["mail-api"]}, parts=data, audience="mail-api")
+    addressed = token(SALES, key=audience_key(KEY, "sales-db"), aud="sales-db")
+    fails("aud_beside_that_of_the_root", "23.1", "aud", parts=addressed, audience="hr-db")
+    writes("task_same", "23.10", {"task": "task-123"}, task="task-123")
+    writes("task_below", "23.10", {"task": "task-123/a"}, task="task-123/a")
+    fails("task_above", "23.10", "task", parts=token(SALES, {"task": "task-123/a"}), task="task-123")
+    fails("task_other", "23.10", "task", task="task-1234")
+    writes(
+        "task_above_cut",
+        "23.15",
+        {"task": "task-123/a"},
+        parts=token(SALES, {"task": "task-123/a"}),
+        task="task-123",
+        clamp=True,
+    )
+    nothing("task_other_cut", "23.15", "task", task="task-1234")
+    fails("first_dimension_is_told", "23.3", "tables", tables=["orders"], tools={"mail": {}}, expires_at=NOW + 601)
+    fails("tools_before_where", "23.3", "tools", tools={"mail": {}}, where={"level": {"in": [4]}}, expires_at=NOW + 601)
+    fails("exp_before_aud", "23.3", "exp", audience="mail-api", expires_at=NOW + 601, task="task-1234")
+    writes(
+        "two_dimensions_cut",
+        "23.15",
+        {"aud": ["sales-db"], "tables": ["sales"]},
+        audience=["mail-api", "sales-db"],
+        tables=["orders", "sales"],
+        clamp=True,
+    )
+    writes("keep_tools", "23.16", {"tables": ["sales"], "tools": {"*": {}}}, tables=["sales"], keep="tools")
+    writes(
+        "keep_tables",
+        "23.16",
+        {"tables": ["*"], "tools": {"search": {"q": any_}}},
+        tools={"search": {"q": any_}},
+        keep="tables",
+    )
+    writes("keep_beside_the_same", "23.16", {"tables": ["sales"]}, tables=["sales"], keep="tables")
+    fails("keep_where_nothing_is_closed", "23.16", None, code="usage", keep="tools", expires_in=60)
+
+    given_on = hand_over("sales-agent", number=7)
+    writes("hand_over", "23.13", given_on, to="sales-agent")
+    writes(
+        "hand_over_narrowed",
+        "23.13",
+        {**given_on, "exp": NOW + 60, "tables": ["sales"]},
+        to="sales-agent",
+        tables=["sales"],
+        expires_in=60,
+    )
+    fails("hand_over_to_itself", "23.13", None, code="broken_delegation", to="orchestrator")
+    second = extended(held, hand_over("sales-agent"))
+    fails("hand_over_back", "23.13", None, code="broken_delegation", parts=second, to="orchestrator")
+    writes("hand_over_by_the_second", "23.13", hand_over("report-agent", "sales-agent", 7), parts=second, to="report-agent")
+    last = token({**SALES, "depth": 0})
+    fails("hand_over_past_depth", "23.13", None, code="too_deep", parts=last, to="sales-agent")
+    fails("widening_before_hand_over", "23.3", "tables", parts=last, to="sales-agent", tables=["orders"])
+    deep = token({**SALES, "depth": 2})
+    writes("depth_equal", "23.14", {"depth": 2}, parts=deep, depth=2)
+    fails("depth_more", "23.14", "depth", parts=deep, depth=3)
+    fails("depth_more_after_hand_over", "23.14", "depth", parts=deep, to="sales-agent", depth=2)
+    writes("depth_left_after_hand_over", "23.14", {**given_on, "depth": 1}, parts=deep, to="sales-agent", depth=1)
+    writes("depth_cut", "23.15", {"depth": 2}, parts=deep, depth=9, clamp=True)
+    writes("depth_where_none_is_held", "23.14", {"depth": 9}, parts=data, depth=9)
+    owed = token({**SALES, "delegate_only": True})
+    writes("delegate_only", "23.14", {"delegate_only": True}, parts=data, delegate_only=True)
+    fails("delegate_only_taken_back", "23.14", "delegate_only", parts=owed, delegate_only=False, expires_in=60)
+    writes(
+        "delegate_only_taken_back_cut", "23.15", {"exp": NOW + 60}, parts=owed, delegate_only=False, expires_in=60, clamp=True
+    )
+    fails("delegate_only_false", "23.14", None, code="usage", parts=data, delegate_only=False, expires_in=60)
+
+    opaque = token(SALES, {"acme:region": 1, "tables": ["hr"]})
+    writes("under_opaque_link", "23.1", {"tables": ["sales"]}, parts=opaque, tables=["sales"])
+    fails("under_opaque_link_too_much", "23.1", "tables", parts=opaque, tables=["hr"])
+    passed = token(SALES, {"acme:region": 1, **hand_over("sales-agent")})
+    writes("after_opaque_hand_over", "23.1", hand_over("report-agent", "sales-agent", 7), parts=passed, to="report-agent")
+    between = token(SALES, {"acme:region": 1}, hand_over("sales-agent"))
+    writes(
+        "after_hand_over_after_opaque", "23.1", hand_over("report-agent", "sales-agent", 7), parts=between, to="report-agent"
+    )
+    third = token(SALES, (b"ask", VID))
+    writes("under_third_party", "23.1", {"tables": ["sales"]}, parts=third, tables=["sales"])
+    usage: dict[str, tuple[str, dict[str, Json]]] = {
+        "nothing": ("23.2", {}), "tables_as_text": ("15.1", {"tables": "sales"}),
+        "tables_ill": ("15.1", {"tables": ["a..b"]}), "operations_ill": ("15.2", {"operations": ["sel ect"]}),
+        "where_empty": ("17.5", {"where": {}}), "columns_empty": ("17.5", {"columns": {}}),
+        "unknown_key": ("15.11", {"uses": 10}), "unknown_own_key": ("15.11", {"acme:region": 1}),
+        "range_crossed": ("13.1", {"where": {"x": {"max": 1, "min": 2}}}),
+        "not_composed": ("4.7", {"tables": ["cafe\u0301"]}), "fraction": ("2.1", {"where": {"x": {"in": [1.5]}}}),
+        "depth_negative": ("15.9", {"depth": -1}), "expires_in_zero": ("23.11", {"expires_in": 0}),
+        "both_expiries": ("23.11", {"expires_in": 60, "expires_at": NOW + 60}),
+        "keep_unknown": ("23.16", {"tables": ["sales"], "keep": "where"}), "null": ("23.2", {"tables": None}),
+    }  # fmt: skip
+    for name, (rule, asked) in usage.items():
+        fails(f"usage_{name}", rule, None, code="usage", **asked)
+    fails("usage_too_large", "2.1", None, code="usage", parts=data, expires_at=2**53)
+    fails("usage_hand_over_to_no_name", "23.2", None, code="usage", to="sales agent")
+    short = canonical(root(ext={"acme:note": ""}))
+    largest = token(SALES, ext={"acme:note": "x" * (1024 - len(short))})
+    writes("under_largest_root_record", "3.2", {"nbf": 1}, parts=largest, not_before=1)
+    writes("last_link", "3.2", {"nbf": 1}, parts=token(*[{"nbf": 0}] * 63), not_before=1)
+    fails("one_link_too_many", "3.2", None, code="limit", parts=token(*[{"nbf": 0}] * 64), not_before=1)
+    long = token({**SALES, "tables": ["sales", *(f"{number:03}" + "x" * 250 for number in range(21))]})
+    fails(
+        "text_too_long",
+        "3.2",
+        None,
+        code="limit",
+        parts=long,
+        tables=["sales"],
+        where={"x": {"in": ["y" * 200 + str(number) for number in range(4)]}},
+    )
+    return table
+
+
+def interop() -> Table:
+    """What other libraries write, and the one spelling of it."""
+    table = Table("interop", "What other macaroon libraries write, as text or as bytes, and the one spelling of it.")
+    lengths = (token(SALES, sub="user:jane" + "x" * extra) for extra in range(3))
+    whole, two, three = sorted(lengths, key=lambda parts: len(b64(parts.wire)) % 4)
+    record, caveats, tail = two.identifier, two.middle, b"\0" + field(6, two.signature)
+    asked = extended(two, (b"ask", VID))
+
+    def as_text(name: str, rule: str, text: str, parts: Parts | None) -> None:
+        given = {"source": text, "form": "text"}
+        table.add(name, rule, "interop", given, **({"code": "malformed"} if parts is None else {"text": parts.text}))
+
+    def as_bytes(name: str, rule: str, wire: bytes, parts: Parts | None) -> None:
+        given = {"source": wire.hex(), "form": "hexadecimal"}
+        table.add(name, rule, "interop", given, **({"code": "malformed"} if parts is None else {"text": parts.text}))
+
+    body, standard = b64(two.wire), b64(two.wire).replace("-", "+").replace("_", "/")
+    as_text("own_spelling", "25.4", two.text, two)
+    as_text("without_prefix", "25.2", body, two)
+    as_text("padded", "25.2", body + "==", two)
+    as_text("padded_with_one_of_two", "25.2", body + "=", two)
+    as_text("prefix_and_padding", "25.2", two.text + "==", two)
+    as_text("padded_by_three", "25.2", body + "===", None)
+    as_text("padding_where_none_is_due", "25.2", b64(whole.wire) + "=", whole)
+    as_text("standard_alphabet", "25.2", standard, two)
+    as_text("standard_alphabet_padded", "25.2", standard + "==", two)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    stray = b64(three.wire)[:-1] + alphabet[alphabet.index(three.text[-1]) + 1]
+    as_text("stray_bits", "25.2", stray, three)
+    mixed = next(parts for parts in _numbered() if {"-", "_"} <= set(parts.text[5:]))
+    as_text("one_alphabet", "25.2", mixed.text[5:], mixed)
+    as_text("mixed_alphabets", "25.2", mixed.text[5:].replace("-", "+"), None)
+    as_text("mixed_alphabets_other_way", "25.2", mixed.text[5:].replace("_", "/"), None)
+    as_bytes("bytes", "25.2", two.wire, two)
+    as_bytes("header_location_empty", "25.3", b"\2\1\0" + field(2, record) + b"\0" + caveats + tail, two)
+    empty = (
+        b"\2\1\0"
+        + field(2, record)
+        + b"\0"
+        + caveats
+        + b"\1\0"
+        + field(2, b"ask")
+        + field(4, VID)
+        + b"\0\0"
+        + field(6, asked.signature)
+    )
+    as_bytes("third_party_location_empty", "25.3", empty, asked)
+    as_text("empty_locations_as_text", "25.3", b64(empty), asked)
+    location = field(1, b"https://example.org/")
+    as_bytes("header_location", "25.3", b"\2" + location + field(2, record) + b"\0" + caveats + tail, None)
+    as_bytes(
+        "third_party_location",
+        "25.3",
+        asked.head + caveats + location + field(2, b"ask") + field(4, VID) + b"\0\0" + field(6, asked.signature),
+        None,
+    )
+    as_bytes("link_location_empty", "25.3", two.head + b"\1\0" + caveats + tail, None)
+    as_bytes("header_location_empty_twice", "25.3", b"\2\1\0\1\0" + field(2, record) + b"\0" + caveats + tail, None)
+    as_bytes("location_after_identifier", "25.3", b"\2" + field(2, record) + b"\1\0\0" + caveats + tail, None)
+    as_bytes("vid_empty", "25.4", two.head + field(2, two.bodies[0]) + b"\4\0\0" + tail, None)
+    for name, text in {
+        "empty": "", "prefix_alone": "cap1_", "prefix_twice": "cap1_" + two.text, "space_inside": body[:50] + " " + body[50:],
+        "line_feed_inside": body[:76] + "\n" + body[76:], "line_feed_at_end": body + "\n",
+        "padding_inside": body[:50] + "=" + body[51:], "one_character_over": b64(whole.wire) + "A", "percent": body + "%3D",
+    }.items():  # fmt: skip
+        as_text(name, "25.2", text, None)
+    as_bytes("no_bytes", "25.4", b"", None)
+    as_bytes("byte_over", "25.4", two.wire + b"\0", None)
+    as_bytes("cut", "25.4", two.wire[:-1], None)
+    as_bytes("length_over_long", "25.4", b"\2" + field(2, record, width=2) + b"\0" + caveats + tail, None)
+    as_bytes("without_links", "25.4", token().wire, None)
+    as_bytes("other_identifier", "25.4", token(SALES, identifier=b"we used our secret key").wire, None)
+    as_bytes("root_record_not_canonical", "25.4", token(SALES, identifier=canonical(root()) + b" ").wire, None)
+    as_bytes("version_1", "25.4", b"0010location \n0023identifier example-token\n002fsignature " + two.signature + b"\n", None)
+    as_bytes("text_as_bytes", "25.2", two.text.encode(), None)
+    return table
+
+
+def _numbered() -> Iterator[Parts]:
+    number = 0
+    while True:
+        yield token(SALES, sub=f"user:jane{number}")
+        number += 1

@@ -1,0 +1,565 @@
+"""Vectors of what links say about accesses: Links, the caveats, Patterns, Constraints, Paths, Domains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spec.generate.build import NOW, Json, hand_over, nonce, token
+from spec.generate.table import SALES, SELECT, Table, call
+
+MARKET = {"table": "market.eu", "operation": "select"}
+INSERT = {"table": "sales", "operation": "insert"}
+UNTIL = {"exp": NOW + 600}
+
+
+def tables() -> Iterator[Table]:
+    yield links()
+    yield caveat_tables()
+    yield operations()
+    yield allow()
+    yield columns()
+    yield tools()
+    yield where()
+    yield expiry()
+    yield audience_and_task()
+    yield patterns()
+    yield constraints()
+    yield paths()
+    yield domains()
+
+
+def unreadable(table: Table, rule: str, key: str, values: dict[str, Json]) -> None:
+    """Rows of values that `key` does not take, beside the control allowed last."""
+    prefix = "" if key == table.family else f"{key}_"
+    for name, value in values.items():
+        table.deny(f"{prefix}{name}_is_unreadable", rule, "unreadable_link", token(SALES, {key: value}))
+
+
+def links() -> Table:
+    table = Table("links", "Links that cannot be read, and links with keys that nobody here knows: both prohibit everything.")
+    table.allow("known_keys", "17.1", token(SALES, UNTIL))
+    table.deny("empty", "17.5", "unreadable_link", token(SALES, {}))
+    table.deny("empty_first", "17.5", "unreadable_link", token({}, SALES))
+    for name, key in {
+        "uses": "uses", "budget": "budget", "fresh": "fresh", "key": "key", "own": "acme:region", "bare": "region",
+        "capital": "Tables", "upper_case": "EXP", "singular": "table", "space_after": "exp ", "nothing": "", "null": "exp\0",
+        "cyrillic": "\u0435xp", "from_upper": "From", "optional": "optional", "any": "any", "star": "*", "crit": "crit",
+        "v": "v",
+    }.items():  # fmt: skip
+        table.deny(f"unknown_{name}", "17.3", "unknown_caveat", token(SALES, {key: 1}))
+    table.deny("unknown_beside_known", "17.3", "unknown_caveat", token(SALES, {**UNTIL, "acme:region": ["eu"]}))
+    table.deny("unknown_in_link_0", "17.3", "unknown_caveat", token({**SALES, "uses": 10}))
+    table.deny("unknown_beside_unreadable", "17.3", "unknown_caveat", token(SALES, {"acme:region": 1, "exp": "soon"}))
+    table.deny(
+        "unknown_beside_half_delegation", "17.3", "unknown_caveat", token(SALES, {"acme:region": 1, "to": "sales-agent"})
+    )
+    table.deny("unknown_that_says_false", "17.4", "unknown_caveat", token(SALES, {"acme:region": False}))
+    table.deny("uses_with_n", "15.11", "unknown_caveat", token(SALES, {"n": nonce(), "uses": 10}))
+    table.deny("key_of_later_version", "15.11", "unknown_caveat", token(SALES, {**hand_over("sales-agent"), "key": "A" * 43}))
+    table.deny("unreadable_beside_readable", "17.2", "unreadable_link", token(SALES, {**UNTIL, "operations": "select"}))
+    table.allow("delegation", "17.6", token(SALES, hand_over("sales-agent")))
+    for kept in (("from",), ("to",), ("n",), ("from", "to"), ("from", "n"), ("n", "to")):
+        parts = token(SALES, {key: value for key, value in hand_over("sales-agent").items() if key in kept})
+        table.deny(f"delegation_of_{'_and_'.join(kept)}_alone", "17.6", "unreadable_link", parts)
+    table.allow("n_with_trailing_bits", "17.6", token(SALES, {**hand_over("sales-agent"), "n": "AAAAAAAAAAB"}))
+    texts = {
+        "cut": "A" * 10,
+        "long": "A" * 12,
+        "padded": "A" * 11 + "=",
+        "plus": "A" * 10 + "+",
+        "empty": "",
+        "number": 1,
+        "line_feed": "A" * 10 + "\n",
+    }
+    for name, value in texts.items():
+        table.deny(f"n_{name}", "17.6", "unreadable_link", token(SALES, {**hand_over("sales-agent"), "n": value}))
+    for key in ("from", "to"):
+        for name, value in {
+            "empty": "",
+            "number": 1,
+            "space": "sales agent",
+            "latin": "\u00e9",
+            "list": ["sales-agent"],
+        }.items():
+            table.deny(f"{key}_{name}", "17.2", "unreadable_link", token(SALES, {**hand_over("sales-agent"), key: value}))
+    return table
+
+
+def caveat_tables() -> Table:
+    table = Table("tables", "The table matches one of the patterns.")
+    many = token({**SALES, "tables": ["sales", "market.*"]})
+    table.allow("first", "15.1", many)
+    table.allow("second", "15.1", many, MARKET)
+    for name in ("hr", "market", "salesman", "sale", "sales.eu", "marketing.eu", "market2.eu", "Sales"):
+        table.deny(f"not_{name.replace('.', '_')}", "15.1", "table", many, {**SELECT, "table": name})
+    table.allow("any", "15.1", token({**SALES, "tables": ["*"]}), {**SELECT, "table": "hr"})
+    table.deny("none", "17.5", "table", token({**SALES, "tables": []}))
+    table.allow("unsorted_and_repeated", "15.1", token({**SALES, "tables": ["sales", "market.*", "sales", "a"]}))
+    table.allow("narrowed_later", "15.1", token({**SALES, "tables": ["*"]}, {"tables": ["sales"]}))
+    table.deny("narrowed_then_widened", "15.1", "table", token(SALES, {"tables": ["*"]}), MARKET)
+    table.deny("disjoint", "15.1", "table", token(SALES, {"tables": ["hr"]}))
+    unreadable(table, "15.1", "tables", {
+        "text": "sales", "object": {"sales": True}, "number": [1], "true": [True], "list": [["sales"]], "null_text": "",
+        "empty_name": [""],
+    })  # fmt: skip
+    return table
+
+
+def operations() -> Table:
+    table = Table("operations", "The operation is one of these; * is any.")
+    two = token({**SALES, "operations": ["insert", "select"]})
+    table.allow("first", "15.2", two, INSERT)
+    table.allow("second", "15.2", two)
+    for name in ("update", "selects", "sel", "SELECT", "select.all", "select/insert"):
+        table.deny(f"not_{name.replace('.', '_').replace('/', '_')}", "15.2", "operation", two, {**SELECT, "operation": name})
+    table.deny("none", "17.5", "operation", token({**SALES, "operations": []}))
+    table.allow("any", "15.2", token({**SALES, "operations": ["*"]}), {**SELECT, "operation": "vacuum"})
+    table.allow("any_beside_others", "15.2", token({**SALES, "operations": ["*", "select"]}), INSERT)
+    table.deny("narrowed_later", "15.2", "operation", token({**SALES, "operations": ["*"]}, {"operations": ["select"]}), INSERT)
+    table.deny("narrowed_then_widened", "15.2", "operation", token(SALES, {"operations": ["*"]}), INSERT)
+    table.deny("disjoint", "15.2", "operation", token(SALES, {"operations": ["insert"]}))
+    unreadable(table, "15.2", "operations", {
+        "text": "select", "object": {"select": True}, "number": [1], "true": True, "empty_name": [""],
+        "space": ["select all"], "latin": ["s\u00e9lect"], "star_inside": ["sel*"], "two_stars": ["**"],
+        "129_characters": ["x" * 129], "line_feed": ["select\n"],
+    })  # fmt: skip
+    return table
+
+
+def allow() -> Table:
+    table = Table("allow", "The most specific pattern that matches the table lists the operation.")
+    map_ = {"*": ["select"], "hr.*": [], "market.*": ["insert", "select"], "market.eu": ["delete"], "sales": ["*"]}
+    held = token({"allow": map_})
+    table.allow("exact_any", "15.3", held, {"table": "sales", "operation": "vacuum"})
+    table.allow("exact", "15.3", held, {"table": "market.eu", "operation": "delete"})
+    table.deny("exact_hides_wider", "12.2", "operation", held, MARKET)
+    table.allow("below", "15.3", held, {"table": "market.us", "operation": "insert"})
+    table.allow("far_below", "12.1", held, {"table": "market.eu.berlin", "operation": "insert"})
+    table.deny("below_does_not_list_it", "15.3", "operation", held, {"table": "market.us", "operation": "delete"})
+    table.allow("everything_else", "12.3", held, {"table": "orders", "operation": "select"})
+    table.deny("everything_else_does_not_list_it", "15.3", "operation", held, {"table": "orders", "operation": "insert"})
+    table.deny("empty_entry", "12.3", "table", held, {"table": "hr.pay", "operation": "select"})
+    table.allow("segment_itself_is_not_below", "12.1", held, {"table": "hr", "operation": "select"})
+    table.allow("one_entry", "15.3", token({"allow": {"sales": ["select"]}}))
+    table.deny("no_entry_matches", "15.3", "table", token({"allow": {"sales": ["select"]}}), MARKET)
+    table.deny("no_entry_at_all", "17.5", "table", token({"allow": {}}))
+    table.deny(
+        "pairs_are_not_crossed",
+        "15.3",
+        "operation",
+        token({"allow": {"hr": ["update"], "sales": ["select"]}}),
+        {**SELECT, "operation": "update"},
+    )
+    table.deny("with_tables_beside", "15.1", "table", token({"allow": {"*": ["select"]}, "tables": ["hr"]}))
+    table.deny("with_operations_beside", "15.2", "operation", token({"allow": {"*": ["*"]}, "operations": ["insert"]}))
+    table.deny("two_maps", "15.3", "operation", token({"allow": {"sales": ["select"]}}, {"allow": {"*": ["insert"]}}))
+    unreadable(table, "15.3", "allow", {
+        "list": ["sales"], "text": "sales", "number": 1, "operations_as_text": {"sales": "select"},
+        "operations_as_object": {"sales": {"select": True}}, "operation_as_number": {"sales": [1]},
+        "space_in_operation": {"sales": ["a b"]}, "empty_pattern": {"": ["select"]}, "empty_segment": {"a..b": []},
+        "star_inside": {"a*": []}, "true": {"sales": True},
+    })  # fmt: skip
+    return table
+
+
+def columns() -> Table:
+    table = Table("columns", "All columns that the access states are listed by the entry that decides; no entry says nothing.")
+    held = token(
+        {"allow": {"*": ["select"]}, "columns": {"hr.*": [], "market.*": ["*"], "sales": ["amount", "region"], "stock": ["a*"]}}
+    )
+
+    def on(name: str, *stated: str) -> dict[str, Json]:
+        return {"table": name, "operation": "select", "columns": list(stated)}
+
+    table.allow("all_listed", "15.4", held, on("sales", "region", "amount"))
+    table.allow("some_listed", "15.4", held, on("sales", "region"))
+    table.allow("none_touched", "7.3", held, on("sales"))
+    table.allow("stated_twice", "15.4", held, on("sales", "region", "region"))
+    for name, stated in {
+        "one": ("pay",),
+        "one_among_others": ("region", "pay"),
+        "upper_case": ("Region",),
+        "dotted": ("sales.region",),
+    }.items():
+        table.deny(f"{name}_not_listed", "15.4", "column", held, on("sales", *stated))
+    table.deny("not_stated", "15.4", "column", held, SELECT)
+    table.allow("any", "15.4", held, on("market.eu", "whatever"))
+    table.deny("any_must_be_stated", "15.4", "column", held, MARKET)
+    table.allow("nothing_is_listed_and_none_touched", "15.4", held, on("hr.pay"))
+    table.deny("nothing_is_listed", "15.4", "column", held, on("hr.pay", "name"))
+    table.allow("no_entry", "15.4", held, on("orders", "anything"))
+    table.allow("no_entry_not_stated", "15.4", held, {"table": "orders", "operation": "select"})
+    table.allow("star_in_a_name", "15.4", held, on("stock", "a*"))
+    table.deny("star_in_a_name_is_no_pattern", "15.4", "column", held, on("stock", "ab"))
+    two = token({**SALES, "columns": {"sales": ["a", "b"]}}, {"columns": {"*": ["b", "c"]}})
+    table.allow("in_two_links", "15.4", two, on("sales", "b"))
+    table.deny("only_in_the_first", "15.4", "column", two, on("sales", "a"))
+    table.deny("only_in_the_second", "15.4", "column", two, on("sales", "c"))
+    table.allow("no_segments", "4.4", token({**SALES, "columns": {"sales": ["a..b"]}}), on("sales", "a..b"))
+    unreadable(table, "15.4", "columns", {
+        "nothing": {}, "list": ["region"], "text": "region", "columns_as_text": {"sales": "region"},
+        "column_as_number": {"sales": [1]}, "empty_column": {"sales": [""]}, "padded_column": {"sales": ["a "]},
+        "empty_segment": {"a..b": ["x"]}, "star_inside": {"*a": ["x"]},
+    })  # fmt: skip
+    return table
+
+
+def tools() -> Table:
+    table = Table(
+        "tools", "The most specific pattern that matches the tool is satisfied: free, or a closed world of arguments."
+    )
+    held = token({"tools": {
+        "files.*": {"path": {"path": ["/data"]}}, "files.list": {},
+        "mail.*": {"body": {"any": True}, "cc": {"in": ["a@example.org"], "optional": True}, "to": {"in": ["b@example.org"]}},
+        "search": {"limit": {"max": 10, "min": 1, "optional": True}, "q": {"any": True}},
+    }})  # fmt: skip
+    table.allow("named", "15.5", held, call("search", q="x", limit=10))
+    table.allow("optional_left_out", "15.5", held, call("search", q="x"))
+    table.deny("required_left_out", "15.5", "argument", held, call("search", limit=10))
+    table.deny("all_left_out", "15.5", "argument", held, call("search"))
+    table.deny("all_left_out_unsaid", "7.1", "argument", held, {"tool": "search"})
+    table.deny("not_named", "15.5", "argument", held, call("search", q="x", lang="en"))
+    table.deny("not_satisfied", "15.5", "argument", held, call("search", q="x", limit=11))
+    table.deny("optional_not_satisfied", "15.5", "argument", held, call("search", q="x", limit="10"))
+    table.deny("other_case", "15.5", "argument", held, call("search", Q="x"))
+    table.allow("null_is_stated", "7.4", held, call("search", q=None))
+    table.allow("free_without_arguments", "15.5", held, call("files.list"))
+    table.allow("free_with_arguments", "15.5", held, call("files.list", path="/etc", depth=3))
+    table.allow("below", "15.5", held, call("files.read", path="/data/a"))
+    table.deny("below_not_satisfied", "15.5", "argument", held, call("files.read", path="/etc"))
+    table.allow("all_named", "15.5", held, call("mail.send", to="b@example.org", body="x", cc="a@example.org"))
+    table.deny("one_of_several", "15.5", "argument", held, call("mail.send", to="c@example.org", body="x"))
+    for name in ("searches", "Search", "files", "delete", "search.deep"):
+        table.deny(f"not_{name.replace('.', '_')}", "15.5", "tool", held, call(name, q="x"))
+    table.deny("none", "17.5", "tool", token({"tools": {}}), call("search", q="x"))
+    table.allow("any", "15.5", token({"tools": {"*": {}}}), call("search", q="x"))
+    hole = token({"tools": {"*": {}, "mail.*": {"_": {"in": []}}}})
+    table.allow("beside_a_wall", "15.5", hole, call("search", q="x"))
+    table.deny("wall", "19.8", "argument", hole, call("mail.send"))
+    table.deny("wall_with_its_argument", "19.8", "argument", hole, call("mail.send", _=1))
+    two = token({"tools": {"search": {"q": {"any": True}}}}, {"tools": {"*": {"q": {"in": ["a", "b"]}}}})
+    table.allow("in_two_links", "15.5", two, call("search", q="a"))
+    table.deny("second_link_not_satisfied", "15.5", "argument", two, call("search", q="c"))
+    unreadable(table, "15.5", "tools", {
+        "list": ["search"], "text": "search", "true": {"search": True}, "arguments_as_list": {"search": ["q"]},
+        "constraint_as_true": {"search": {"q": True}}, "empty_argument": {"search": {"": {"any": True}}},
+        "empty_segment": {"a..b": {}}, "star_inside": {"se*": {}}, "unknown_kind": {"search": {"q": {"regex": ".*"}}},
+        "no_kind": {"search": {"q": {}}},
+    })  # fmt: skip
+    unreadable(table, "13.4", "tools", {
+        "optional_alone": {"search": {"q": {"optional": True}}},
+        "optional_false": {"search": {"q": {"any": True, "optional": False}}},
+        "optional_as_number": {"search": {"q": {"any": True, "optional": 1}}},
+        "optional_beside_arguments": {"search": {"optional": True, "q": {"any": True}}},
+    })  # fmt: skip
+    return table
+
+
+def where() -> Table:
+    table = Table("where", "Each attribute is stated and satisfies its constraint.")
+    held = token({**SALES, "where": {"level": {"min": 3}, "region": {"in": ["eu", "us"]}}})
+
+    def under(**attributes: Json) -> dict[str, Json]:
+        return {**SELECT, "attributes": attributes}
+
+    table.allow("all_satisfied", "15.6", held, under(level=3, region="eu"))
+    table.allow("others_stated_too", "15.6", held, under(level=9, region="us", purpose="audit"))
+    table.deny("one_not_satisfied", "15.6", "attribute", held, under(level=2, region="eu"))
+    table.deny("one_not_stated", "15.10", "attribute", held, under(level=3))
+    table.deny("none_stated", "15.10", "attribute", held)
+    table.deny("other_case", "15.6", "attribute", held, under(level=3, Region="eu"))
+    table.allow("any_of_null", "7.4", token({**SALES, "where": {"x": {"any": True}}}), under(x=None))
+    table.deny("any_must_be_stated", "15.10", "attribute", token({**SALES, "where": {"x": {"any": True}}}))
+    table.deny("null_is_not_listed", "13.3", "attribute", token({**SALES, "where": {"x": {"in": [0, False]}}}), under(x=None))
+    table.allow("no_access_asked", "24.8", held, None)
+    alone = token({"where": {"region": {"in": ["eu"]}}})
+    table.allow("alone_closes_no_tables", "18.3", alone, under(region="eu"))
+    table.allow("alone_closes_no_tools", "18.3", alone, {**call("search"), "attributes": {"region": "eu"}})
+    table.allow("alone_closes_nothing_at_all", "18.3", alone, {"attributes": {"region": "eu"}})
+    two = token({**SALES, "where": {"x": {"min": 1}}}, {"where": {"x": {"max": 5}}})
+    table.allow("in_two_links", "15.6", two, under(x=5))
+    table.deny("second_link_not_satisfied", "15.6", "attribute", two, under(x=6))
+    unreadable(table, "15.6", "where", {
+        "nothing": {}, "list": [], "text": "region", "constraint_as_list": {"region": ["eu"]},
+        "constraint_as_text": {"region": "eu"}, "empty_attribute": {"": {"any": True}}, "no_kind": {"region": {}},
+    })  # fmt: skip
+    unreadable(table, "13.4", "where", {"optional": {"region": {"any": True, "optional": True}}})
+    return table
+
+
+def expiry() -> Table:
+    table = Table("expiry", "exp and nbf against now and leeway; and iat, which may lie a minute ahead.")
+    bound = token(SALES, {"exp": NOW + 60})
+    table.allow("second_before_exp", "15.7", bound, now=NOW + 59)
+    table.deny("at_exp", "15.7", "expired", bound, now=NOW + 60)
+    table.deny("after_exp", "15.7", "expired", bound, now=NOW + 61)
+    table.deny("long_after_exp", "15.7", "expired", bound, now=NOW + 10**9)
+    table.allow("exp_within_leeway", "15.7", bound, now=NOW + 64, leeway=5)
+    table.deny("exp_at_end_of_leeway", "15.7", "expired", bound, now=NOW + 65, leeway=5)
+    table.allow("no_exp", "15.7", token(SALES), now=NOW + 10**9)
+    table.allow("earlier_of_two_exp", "15.7", token({**SALES, "exp": NOW + 60}, {"exp": NOW + 600}), now=NOW + 59)
+    table.deny(
+        "later_exp_does_not_help", "15.7", "expired", token({**SALES, "exp": NOW + 60}, {"exp": NOW + 600}), now=NOW + 60
+    )
+    table.deny("earlier_exp_last", "15.7", "expired", token({**SALES, "exp": NOW + 600}, {"exp": NOW + 60}), now=NOW + 60)
+    table.deny("exp_zero", "15.7", "expired", token({**SALES, "exp": 0}))
+    table.deny("exp_negative", "15.7", "expired", token({**SALES, "exp": -1}))
+    table.allow("exp_beyond_32_bits", "15.7", token({**SALES, "exp": 2**32}), now=2**32 - 1)
+    unreadable(table, "15.7", "exp", {"text": "1764061800", "true": True, "list": [NOW], "object": {}})
+    late = token(SALES, {"nbf": NOW + 60})
+    table.allow("at_nbf", "15.8", late, now=NOW + 60)
+    table.deny("second_before_nbf", "15.8", "not_yet_valid", late, now=NOW + 59)
+    table.allow("nbf_within_leeway", "15.8", late, now=NOW + 55, leeway=5)
+    table.deny("nbf_before_leeway", "15.8", "not_yet_valid", late, now=NOW + 54, leeway=5)
+    table.deny("later_of_two_nbf", "15.8", "not_yet_valid", token({**SALES, "nbf": NOW + 60}, {"nbf": NOW}), now=NOW + 59)
+    table.allow("nbf_negative", "15.8", token({**SALES, "nbf": -5}), now=NOW)
+    unreadable(table, "15.8", "nbf", {"text": "1764061200", "false": False, "list": [NOW]})
+    table.deny("nbf_after_exp", "15.8", "not_yet_valid", token({**SALES, "exp": NOW + 9, "nbf": NOW + 10}), now=NOW + 8)
+    table.deny("exp_before_nbf", "15.7", "expired", token({**SALES, "exp": NOW + 9, "nbf": NOW + 10}), now=NOW + 9)
+    table.allow("iat_60_ahead", "24.5", token(SALES), now=NOW - 60)
+    table.deny("iat_61_ahead", "24.5", "not_yet_valid", token(SALES), now=NOW - 61)
+    table.deny("iat_61_ahead_under_small_leeway", "24.5", "not_yet_valid", token(SALES), now=NOW - 61, leeway=5)
+    table.allow("iat_ahead_as_far_as_leeway", "24.5", token(SALES), now=NOW - 90, leeway=90)
+    table.deny("iat_ahead_beyond_leeway", "24.5", "not_yet_valid", token(SALES), now=NOW - 91, leeway=90)
+    table.allow("exp_without_access", "24.8", bound, None, now=NOW + 59)
+    table.deny("expired_without_access", "24.8", "expired", bound, None, now=NOW + 60)
+    table.deny("early_without_access", "24.8", "not_yet_valid", late, None)
+    return table
+
+
+def audience_and_task() -> Table:
+    table = Table("audience_and_task", "Two facts that the chain narrows: whom the token is for, and what it is for.")
+    here, both = ("sales-db",), ("sales-db", "hr-db")
+    addressed = token(SALES, {"aud": ["sales-db"]})
+    table.allow("addressed", "16.1", addressed, audiences=here)
+    table.deny("addressed_to_another", "16.1", "wrong_audience", addressed, audiences=("hr-db",))
+    table.deny("addressed_and_verifier_without_name", "16.1", "wrong_audience", addressed)
+    table.deny("addressed_in_other_case", "16.1", "wrong_audience", addressed, audiences=("Sales-db",))
+    table.deny("addressed_to_longer_name", "16.1", "wrong_audience", addressed, audiences=("sales-db2",))
+    table.deny("addressed_to_part_of_a_path", "16.1", "wrong_audience", token(SALES, {"aud": ["sales-db/a"]}), audiences=here)
+    table.allow("addressed_to_several", "16.1", token(SALES, {"aud": ["mail-api", "sales-db"]}), audiences=here)
+    table.allow("verifier_of_two_names", "16.1", addressed, audiences=both)
+    table.deny("addressed_to_nobody", "17.5", "wrong_audience", token(SALES, {"aud": []}), audiences=here)
+    table.allow(
+        "addressed_twice", "16.1", token({**SALES, "aud": ["hr-db", "sales-db"]}, {"aud": ["sales-db"]}), audiences=here
+    )
+    elsewhere = token({**SALES, "aud": ["sales-db"]}, {"aud": ["hr-db"]})
+    table.deny("addressed_anew", "16.1", "wrong_audience", elsewhere, audiences=("hr-db",))
+    table.deny("each_name_in_one_aud", "16.1", "wrong_audience", elsewhere, audiences=both)
+    table.deny("unaddressed", "16.2", "unaddressed", token(SALES), audiences=here)
+    table.allow("unaddressed_and_taken", "16.2", token(SALES), audiences=here, allow_unaddressed=True)
+    table.deny(
+        "addressed_to_another_where_unaddressed_is_taken",
+        "16.1",
+        "wrong_audience",
+        addressed,
+        audiences=("hr-db",),
+        allow_unaddressed=True,
+    )
+    table.allow("verifier_without_name", "16.2", token(SALES))
+    table.allow("addressed_without_access", "24.8", addressed, None, audiences=here)
+    table.deny("addressed_to_another_without_access", "24.8", "wrong_audience", addressed, None, audiences=("hr-db",))
+    table.deny("unaddressed_without_access", "24.8", "unaddressed", token(SALES), None, audiences=here)
+    unreadable(
+        table,
+        "15.9",
+        "aud",
+        {"text": "sales-db", "number": [1], "empty_name": [""], "space": ["sales db"], "star": ["*"], "object": {}},
+    )
+
+    table.allow("task_of_root", "16.3", token(SALES, {"task": "task-123"}))
+    table.allow("task_below", "16.3", token(SALES, {"task": "task-123/a"}))
+    table.allow("task_above", "16.3", token({**SALES, "task": "task-123"}, task="task-123/a"))
+    table.allow("tasks_down_a_path", "16.3", token(SALES, {"task": "task-123/a"}, {"task": "task-123/a/b"}))
+    table.allow("tasks_up_a_path", "16.3", token(SALES, {"task": "task-123/a/b"}, {"task": "task-123/a"}))
+    for name, tasks in {
+        "other": ("task-124",), "longer_name": ("task-1234",), "shorter_name": ("task-12",),
+        "beside": ("task-123/a", "task-123/b"), "beside_after_above": ("task-123/a", "task-123", "task-123/b"),
+        "other_case": ("Task-123",), "beside_longer": ("task-123/a", "task-123/ab"),
+    }.items():  # fmt: skip
+        table.deny(f"task_{name}", "16.3", "task", token(SALES, *({"task": task} for task in tasks)))
+    table.deny("task_other_without_access", "24.8", "task", token(SALES, {"task": "task-124"}), None)
+    unreadable(table, "4.2", "task", {
+        "empty": "", "slash_first": "/task-123", "slash_last": "task-123/", "empty_segment": "task-123//a",
+        "two_dots": "task-123/../b", "dot": "task-123/.", "space": "task 123", "number": 123, "list": ["task-123"],
+    })  # fmt: skip
+    return table
+
+
+def patterns() -> Table:
+    table = Table("patterns", "What a pattern matches, and which of several decides.")
+
+    def of(pattern: str) -> dict[str, Json]:
+        return {"operations": ["select"], "tables": [pattern]}
+
+    cases = {
+        "exact": ("market.eu", ("market.eu",), ("market", "market.eu.berlin", "market.eux", "market.e")),
+        "below": ("market.*", ("market.eu", "market.eu.berlin"), ("market", "marketing", "marketing.eu", "x.market.eu")),
+        "below_two": ("a.b.*", ("a.b.c",), ("a.b", "a.c", "a.bc.d")),
+        "all": ("*", ("sales", "market.eu.berlin"), ()),
+        "percent": ("s%", ("s%",), ("sales",)),
+        "underscore": ("sale_", ("sale_",), ("sales",)),
+        "question": ("sale?", ("sale?",), ("sales",)),
+        "slash": ("a/b", ("a/b",), ("a", "a/b/c")),
+        "space_in_segment": ("a. b", ("a. b",), ("a.b",)),
+    }
+    for name, (pattern, matched, missed) in cases.items():
+        for at, given in enumerate(matched):
+            table.allow(f"{name}_matches_{at}", "12.1", token(of(pattern)), {**SELECT, "table": given})
+        for at, given in enumerate(missed):
+            table.deny(f"{name}_misses_{at}", "12.1", "table", token(of(pattern)), {**SELECT, "table": given})
+    for name, pattern in {
+        "empty": "", "empty_segment": "a..b", "dot_first": ".a", "dot_last": "a.", "dot_alone": ".",
+        "dots_before_star": "a..*", "star_first": "*.a", "star_inside": "a.*.b", "star_in_a_word": "a*",
+        "star_in_last_word": "a.b*", "two_stars": "a.*.*", "double_star": "**", "dot_star": ".*", "space_before": " a",
+        "space_after": "a.* ", "257_bytes": "x" * 255 + ".*",
+    }.items():  # fmt: skip
+        table.deny(f"{name}_is_none", "4.5", "unreadable_link", token(SALES, of(pattern)))
+    table.allow("of_256_bytes", "4.5", token(of("x" * 254 + ".*")), {**SELECT, "table": "x" * 254 + ".a"})
+    nested = token({"allow": {"*": ["a"], "m.*": ["b"], "m.e.*": ["c"], "m.e.b": ["d"]}})
+    for at, (given, operation) in enumerate(
+        {"x": "a", "m": "a", "m.x": "b", "m.e": "b", "m.e.x": "c", "m.e.b.x": "c", "m.e.b": "d"}.items()
+    ):
+        table.allow(f"most_specific_decides_{at}", "12.2", nested, {"table": given, "operation": operation})
+        other = "a" if operation != "a" else "b"
+        table.deny(f"less_specific_does_not_{at}", "12.2", "operation", nested, {"table": given, "operation": other})
+    hole = token({"tools": {"*": {}, "files.*": {"path": {"path": ["/data"]}}}})
+    table.allow("wider_tool_entry", "12.2", hole, call("search", path="/etc"))
+    table.deny("narrower_tool_entry_decides", "12.2", "argument", hole, call("files.read", path="/etc"))
+    return table
+
+
+def constraints() -> Table:
+    table = Table("constraints", "One constraint on one value, types compared and never coerced.")
+    accepted: list[tuple[str, Json, dict[str, Json], dict[str, Json]]] = [
+        ("any", {"any": True}, {"text": "x", "number": 1, "true": True, "null": None, "fraction": 1.5, "list": [1],
+        "object": {"a": None}, "empty": ""}, {}),
+        ("in_text", {"in": ["eu", "1"]}, {"eu": "eu", "1": "1"},
+         {"number": 1, "upper_case": "EU", "longer": "eu ", "list": ["eu"], "null": None, "part": "e", "object": {"eu": 1}}),
+        ("in_numbers", {"in": [0, 1]}, {"0": 0, "1": 1}, {"true": True, "false": False, "text": "1", "fraction": 1.0,
+        "other": 2, "minus": -1}),
+        ("in_booleans", {"in": [True]}, {"true": True}, {"number": 1, "false": False, "text": "true", "null": None}),
+        ("in_mixed", {"in": [True, 2, "x"]}, {"true": True, "2": 2, "x": "x"}, {"1": 1, "text": "2"}),
+        ("in_nothing", {"in": []}, {}, {"empty": "", "0": 0, "null": None}),
+        ("min", {"min": 1}, {"1": 1, "huge": 10**30}, {"0": 0, "text": "1", "true": True, "fraction": 1.5,
+        "fraction_of_zero": 1.0, "null": None}),
+        ("max", {"max": 5}, {"5": 5, "minus": -10}, {"6": 6, "text": "", "fraction": 0.5, "list": []}),
+        ("range", {"min": -1, "max": 1}, {"-1": -1, "0": 0, "1": 1}, {"-2": -2, "2": 2, "false": False}),
+        ("point", {"min": 3, "max": 3}, {"3": 3}, {"2": 2, "4": 4}),
+    ]  # fmt: skip
+    table.allow("plain", "13.1", token(SALES))
+    for name, constraint, held, broken in accepted:
+        parts = token({**SALES, "where": {"x": constraint}})
+        for what, value in held.items():
+            table.allow(f"{name}_takes_{what}", "13.3", parts, {**SELECT, "attributes": {"x": value}})
+        for what, value in broken.items():
+            table.deny(f"{name}_refuses_{what}", "13.3", "attribute", parts, {**SELECT, "attributes": {"x": value}})
+    ill: dict[str, Json] = {
+        "nothing": {}, "text": "eu", "list": ["eu"], "true": True, "unknown": {"unlike": 1}, "regex": {"regex": "a"},
+        "two_kinds": {"in": [1], "min": 1}, "any_and_in": {"any": True, "in": [1]}, "any_false": {"any": False},
+        "any_number": {"any": 1}, "in_text": {"in": "eu"}, "in_object": {"in": {}}, "in_list": {"in": [[1]]},
+        "in_objects": {"in": [{}]}, "in_empty_text": {"in": [""]}, "in_padded": {"in": ["eu "]},
+        "in_control": {"in": ["a\n"]}, "in_long": {"in": ["x" * 257]}, "min_text": {"min": "1"}, "min_true": {"min": True},
+        "max_list": {"max": [1]}, "crossed": {"max": 1, "min": 2}, "path_text": {"path": "/data"},
+        "path_number": {"path": [1]}, "upper_case": {"IN": ["eu"]}, "max_and_unknown": {"max": 1, "step": 2},
+    }  # fmt: skip
+    for name, constraint in ill.items():
+        table.deny(f"{name}_is_none", "13.1", "unreadable_link", token(SALES, {"where": {"x": constraint}}))
+    return table
+
+
+def paths() -> Table:
+    table = Table("paths", "Values at or below a path, at segment boundaries; whatever could be read as another path is none.")
+    data = token({**SALES, "where": {"x": {"path": ["/data/a", "/srv"]}}})
+    root = token({**SALES, "where": {"x": {"path": ["/"]}}})
+
+    def at(value: Json) -> dict[str, Json]:
+        return {**SELECT, "attributes": {"x": value}}
+
+    below = {
+        "itself": "/data/a", "below": "/data/a/b/c", "the_other": "/srv/x", "hidden": "/data/a/.b",
+        "three_dots": "/data/a/...", "space": "/data/a/ b", "percent": "/data/a/100%", "escape_of_letter": "/data/a/%41",
+        "line_feed": "/data/a/b\n", "long": "/data/a/" + "x" * 300, "zero_width": "/data/a/\u200b",
+    }  # fmt: skip
+    for name, value in below.items():
+        table.allow(f"takes_{name}", "14.3", data, at(value))
+    for name, value in {
+        "above": "/data",
+        "beside": "/data/ab",
+        "root": "/",
+        "other_case": "/DATA/a",
+        "elsewhere": "/etc",
+    }.items():
+        table.deny(f"refuses_{name}", "14.3", "attribute", data, at(value))
+    for name, value in {
+        "two_dots": "/data/a/../b", "two_dots_last": "/data/a/..", "dot": "/data/a/./b", "two_slashes": "/data//a",
+        "two_slashes_first": "//data/a", "slash_last": "/data/a/", "no_slash": "data/a", "empty": "",
+        "scheme": "file:///data/a",
+    }.items():  # fmt: skip
+        table.deny(f"refuses_{name}", "14.1", "attribute", data, at(value))
+    for name, value in {
+        "escaped_dot": "/data/a/%2e%2e/b", "escaped_dot_upper": "/data/a/%2E", "escaped_slash": "/data/a%2fb",
+        "escaped_slash_upper": "/data/a/%2Fb", "escaped_backslash": "/data/a/%5c", "escaped_backslash_upper": "/data/a/%5C",
+        "escaped_percent": "/data/a/%252e", "escaped_null": "/data/a/%00", "backslash": "/data/a/..\\b",
+        "null": "/data/a/b\0",
+    }.items():  # fmt: skip
+        table.deny(f"refuses_{name}", "14.2", "attribute", data, at(value))
+    for name, other in {"number": 1, "null": None, "list": ["/data/a"], "true": True}.items():
+        table.deny(f"refuses_{name}_value", "13.3", "attribute", data, at(other))
+    for name, value in {"itself": "/", "anything": "/etc/passwd"}.items():
+        table.allow(f"root_takes_{name}", "14.3", root, at(value))
+    for name, value in {"no_path": "etc", "two_slashes": "//", "two_dots": "/..", "empty": ""}.items():
+        table.deny(f"root_refuses_{name}", "14.4", "attribute", root, at(value))
+    table.deny("none_refuses_all", "13.2", "attribute", token({**SALES, "where": {"x": {"path": []}}}), at("/"))
+    for name, top in {
+        "no_slash": "data", "slash_last": "/data/", "two_slashes": "//data", "two_dots": "/data/../etc", "dot": "/.",
+        "empty": "", "backslash": "/a\\b", "escaped_slash": "/a%2Fb", "padded": "/data ", "control": "/data\t/a",
+        "zero_width": "/da\u200bta", "257_bytes": "/" + "x" * 256,
+    }.items():  # fmt: skip
+        table.deny(
+            f"top_{name}_is_unreadable", "14.4", "unreadable_link", token(SALES, {"where": {"x": {"path": [top]}}}), at("/data")
+        )
+    return table
+
+
+def domains() -> Table:
+    table = Table(
+        "domains", "A caveat speaks about its own domain; a link that names any domain closes those it does not name."
+    )
+    search = call("search", q="x")
+    data, tool = token(SALES), token({"tools": {"*": {}}})
+    table.allow("data", "18.2", data)
+    table.deny("data_closes_tools", "18.3", "domain", data, search)
+    table.deny("data_closes_tools_beside_a_table", "18.3", "domain", data, {**SELECT, **search})
+    table.deny("data_asks_for_a_domain", "18.3", "domain", data, {})
+    table.deny("data_asks_for_a_domain_beside_attributes", "18.3", "domain", data, {"attributes": {"x": 1}})
+    table.allow("tool", "18.2", tool, search)
+    table.deny("tool_closes_tables", "18.3", "domain", tool)
+    table.deny("tool_closes_tables_beside_a_call", "18.3", "domain", tool, {**SELECT, **search})
+    table.deny("tool_asks_for_a_domain", "18.3", "domain", tool, {})
+    both = token({**SALES, "tools": {"search": {}}})
+    table.allow("both_and_a_table", "18.2", both)
+    table.allow("both_and_a_call", "18.2", both, search)
+    table.allow("both_and_both", "18.1", both, {**SELECT, **search})
+    table.deny("both_and_a_bad_table", "18.2", "table", both, {**MARKET, **search})
+    table.deny("both_and_a_bad_call", "18.2", "tool", both, {**SELECT, **call("mail")})
+    table.deny("both_ask_for_a_domain", "18.3", "domain", both, {})
+    table.allow("universal_alone_and_nothing_stated", "18.3", token({"nbf": NOW}), {})
+    table.allow("universal_alone_and_a_table", "18.3", token({"nbf": NOW}), MARKET)
+    table.allow("universal_alone_and_a_call", "18.3", token({"nbf": NOW}), search)
+    table.allow(
+        "kept_tools", "18.3", token({**SALES, "tools": {"search": {}}}, {"tables": ["sales"], "tools": {"*": {}}}), search
+    )
+    table.deny("dropped_tools", "18.3", "domain", token({**SALES, "tools": {"search": {}}}, {"tables": ["sales"]}), search)
+    table.deny("dropped_tables", "18.3", "domain", token({**SALES, "tools": {"search": {}}}, {"tools": {"search": {}}}))
+    for key, value in {"operations": ["select"], "allow": {"*": ["*"]}, "columns": {"sales": ["*"]}, "tables": ["*"]}.items():
+        parts = token({"nbf": NOW}, {key: value})
+        table.allow(f"{key}_alone_leave_tables_open", "18.3", parts, {**SELECT, "columns": ["a"]})
+        table.deny(f"{key}_alone_close_tools", "18.3", "domain", parts, search)
+    table.allow("columns_of_another_table", "15.4", token({"columns": {"hr": ["name"]}}), MARKET)
+    table.allow("delegation_closes_nothing", "18.3", token({"nbf": NOW}, hand_over("sales-agent")), search)
+    table.deny("caveat_before_domain", "18.4", "table", data, {**MARKET, **search})
+    table.deny("universal_caveat_before_domain", "18.4", "expired", token({**SALES, "exp": NOW}), search)
+    table.deny("closed_by_nothing_permitted", "18.3", "domain", token({"tables": [], "operations": []}), search)
+    table.allow("domains_are_not_asked_without_an_access", "24.8", data, None)
+    return table

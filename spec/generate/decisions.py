@@ -1,0 +1,229 @@
+"""Vectors of what surrounds the caveats: Access, Lineage, the caller, and the order of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from spec.generate.build import KEY, NOW, OTHER_KEY, Json, audience_key, extended, hand_over, text, token
+from spec.generate.table import SALES, SELECT, Table, call
+
+VID = bytes(range(100, 172))
+HR = {"table": "hr", "operation": "select"}
+
+
+def tables() -> Iterator[Table]:
+    yield access()
+    yield lineage()
+    yield caller()
+    yield verification()
+
+
+def access() -> Table:
+    table = Table("access", "Facts that can be stated, and facts that are an error of the program.")
+    open_ = token({"nbf": NOW})
+    legal: dict[str, Json] = {
+        "table_and_operation": SELECT, "columns": {**SELECT, "columns": ["a", "b"]}, "no_columns": {**SELECT, "columns": []},
+        "tool": {"tool": "search"}, "arguments": call("search", q="x"), "both": {**SELECT, **call("search")},
+        "attributes": {"attributes": {"x": 1}}, "nothing": {},
+        "any_values": call("search", a=None, b=1.5, c=[{"d": [True]}], e="\n\u200b", f="x" * 3000, g=10**30, h=-0.0),
+        "star_in_column": {**SELECT, "columns": ["a*"]}, "dots_in_column": {**SELECT, "columns": ["a..b"]},
+        "segments": {**SELECT, "table": "a.b.c"},
+    }  # fmt: skip
+    for name, stated in legal.items():
+        table.allow(name, "7.1", open_, stated)
+    ill: dict[str, tuple[str, Json]] = {
+        "table_without_operation": ("7.1", {"table": "sales"}), "operation_without_table": ("7.1", {"operation": "select"}),
+        "columns_without_table": ("7.1", {"columns": ["a"]}),
+        "columns_beside_tool": ("7.1", {**call("search"), "columns": []}),
+        "arguments_without_tool": ("7.1", {"arguments": {}}),
+        "arguments_beside_table": ("7.1", {**SELECT, "arguments": {"q": 1}}), "table_star": ("7.2", {**SELECT, "table": "*"}),
+        "table_pattern": ("7.2", {**SELECT, "table": "market.*"}),
+        "table_empty_segment": ("7.2", {**SELECT, "table": "a..b"}), "table_dot_last": ("7.2", {**SELECT, "table": "a."}),
+        "table_empty": ("7.2", {**SELECT, "table": ""}), "table_number": ("7.2", {**SELECT, "table": 1}),
+        "operation_star": ("7.2", {**SELECT, "operation": "*"}), "operation_empty": ("7.2", {**SELECT, "operation": ""}),
+        "operation_space": ("7.2", {**SELECT, "operation": "select all"}),
+        "operation_number": ("7.2", {**SELECT, "operation": 1}), "column_star": ("7.2", {**SELECT, "columns": ["*"]}),
+        "column_empty": ("7.2", {**SELECT, "columns": [""]}), "column_number": ("7.2", {**SELECT, "columns": [1]}),
+        "columns_text": ("7.2", {**SELECT, "columns": "region"}), "tool_star": ("7.2", {"tool": "files.*"}),
+        "tool_empty": ("7.2", {"tool": ""}), "tool_zero_width": ("7.2", {"tool": "sea\u200brch"}),
+        "arguments_list": ("7.2", {"tool": "search", "arguments": ["q"]}),
+        "argument_empty": ("7.2", {"tool": "search", "arguments": {"": 1}}),
+        "attribute_padded": ("7.2", {"attributes": {"x ": 1}}), "attributes_list": ("7.2", {"attributes": []}),
+        "argument_lone_surrogate": ("7.5", call("search", q="\ud800")),
+        "argument_inner_surrogate": ("7.5", call("search", q=[{"\udc00": 1}])),
+        "attribute_lone_surrogate": ("7.5", {"attributes": {"x": "\udfff"}}),
+    }  # fmt: skip
+    for name, (rule, stated) in ill.items():
+        table.deny(f"refuses_{name}", rule, "usage", open_, stated)
+    table.allow("caller", "7.6", open_, caller={"agent": "orchestrator", "task": "task-123"})
+    callers: dict[str, Json] = {
+        "nothing": {}, "agent_empty": {"agent": ""}, "agent_space": {"agent": "sales agent"}, "agent_number": {"agent": 1},
+        "task_empty": {"task": ""}, "task_dots": {"task": "task-123/.."}, "task_slash_last": {"task": "task-123/"},
+    }  # fmt: skip
+    for name, stated in callers.items():
+        table.deny(f"refuses_caller_{name}", "7.7", "usage", open_, caller=stated)
+    return table
+
+
+def lineage() -> Table:
+    table = Table("lineage", "The chain as a state machine: who holds, how many more may, and whether one must.")
+    to_sales, to_report = hand_over("sales-agent"), hand_over("report-agent", "sales-agent", 1)
+    to_mail = hand_over("mail-agent", "report-agent", 2)
+    table.allow("no_delegation", "20.3", token(SALES))
+    table.allow("one", "20.4", token(SALES, to_sales))
+    table.allow("two", "20.4", token(SALES, to_sales, to_report))
+    table.allow("with_links_between", "20.3", token(SALES, to_sales, {"nbf": NOW}, to_report, {"nbf": 0}))
+    table.allow("in_link_0", "20.1", token({**SALES, **to_sales}))
+    broken = {
+        "from_another": (hand_over("sales-agent", "report-agent"),), "from_before": (to_sales, hand_over("report-agent")),
+        "skips_one": (to_sales, to_mail), "to_itself": (hand_over("orchestrator"),),
+        "back_to_first": (to_sales, hand_over("orchestrator", "sales-agent")),
+        "back_to_earlier": (to_sales, to_report, hand_over("sales-agent", "report-agent", 2)), "twice": (to_sales, to_sales),
+        "to_holder": (to_sales, hand_over("sales-agent", "sales-agent", 1)),
+        "from_in_other_case": (hand_over("sales-agent", "Orchestrator"),),
+        "from_subject": (hand_over("sales-agent", "user:jane"),),
+    }  # fmt: skip
+    for name, links in broken.items():
+        table.deny(name, "20.2", "broken_delegation", token(SALES, *links))
+    table.deny(
+        "broken_and_mended", "20.2", "broken_delegation", token(SALES, hand_over("report-agent", "sales-agent"), to_sales)
+    )
+
+    table.allow("depth_1", "20.1", token({**SALES, "depth": 1}, to_sales))
+    table.deny("depth_1_two_delegations", "20.1", "too_deep", token({**SALES, "depth": 1}, to_sales, to_report))
+    table.allow("depth_0_no_delegation", "20.1", token({**SALES, "depth": 0}, {"nbf": NOW}))
+    table.deny("depth_0", "20.1", "too_deep", token({**SALES, "depth": 0}, to_sales))
+    table.allow("depth_0_after", "20.1", token(SALES, to_sales, {"depth": 0}))
+    table.allow("depth_0_in_its_own_delegation", "20.1", token(SALES, {**to_sales, "depth": 0}))
+    table.deny("depth_0_in_the_delegation_before", "20.1", "too_deep", token(SALES, {**to_sales, "depth": 0}, to_report))
+    table.deny("depth_raised", "20.1", "too_deep", token({**SALES, "depth": 1}, {"depth": 5}, to_sales, to_report))
+    table.deny(
+        "depth_raised_in_delegation", "20.1", "too_deep", token({**SALES, "depth": 1}, {**to_sales, "depth": 5}, to_report)
+    )
+    table.allow("depth_lowered", "20.1", token({**SALES, "depth": 3}, {**to_sales, "depth": 1}, to_report))
+    table.deny(
+        "depth_lowered_and_passed",
+        "20.1",
+        "too_deep",
+        token({**SALES, "depth": 3}, {**to_sales, "depth": 1}, to_report, to_mail),
+    )
+    for name, value in {"negative": -1, "text": "1", "true": True, "list": [1]}.items():
+        table.deny(f"depth_{name}", "15.9", "unreadable_link", token({**SALES, "depth": value}))
+
+    must = {**SALES, "delegate_only": True}
+    table.allow("owed_and_done", "20.1", token(must, to_sales))
+    table.deny("owed", "20.2", "delegate_only", token(must))
+    table.deny("owed_and_narrowed", "20.2", "delegate_only", token(must, {"nbf": NOW}))
+    table.allow("owed_by_a_delegation_and_done", "20.1", token(SALES, {**to_sales, "delegate_only": True}, to_report))
+    table.deny("owed_by_the_last_delegation", "20.1", "delegate_only", token(SALES, {**to_sales, "delegate_only": True}))
+    table.deny("owed_again", "20.1", "delegate_only", token(must, to_sales, {"delegate_only": True}))
+    table.allow("owed_twice_and_done_once", "20.1", token(must, {"delegate_only": True}, to_sales))
+    table.deny("owed_without_an_access", "24.8", "delegate_only", token(must), None)
+    table.allow("delegated_without_an_access", "24.8", token(SALES, to_sales), None)
+    table.deny("broken_without_an_access", "24.8", "broken_delegation", token(SALES, to_report), None)
+    for name, value in {"false": False, "number": 1, "text": "true"}.items():
+        table.deny(f"delegate_only_{name}", "17.5", "unreadable_link", token({**SALES, "delegate_only": value}, to_sales))
+    return table
+
+
+def caller() -> Table:
+    table = Table("caller", "What the server itself knows of who calls, against the chain and the task.")
+    delegated = token(SALES, {**hand_over("sales-agent"), "task": "task-123/a"})
+
+    def allow(name: str, **stated: str) -> None:
+        table.allow(name, "24.7", delegated, caller=stated)
+
+    def deny(name: str, **stated: str) -> None:
+        table.deny(name, "24.7", "caller", delegated, caller=stated)
+
+    allow("holder", agent="sales-agent")
+    deny("first_agent", agent="orchestrator")
+    deny("stranger", agent="mail-agent")
+    deny("other_case", agent="Sales-agent")
+    deny("subject", agent="user:jane")
+    deny("longer_name", agent="sales-agent2")
+    allow("task", task="task-123/a")
+    allow("task_below", task="task-123/a/b")
+    deny("task_above", task="task-123")
+    deny("task_beside", task="task-123/b")
+    deny("task_of_longer_name", task="task-123/ab")
+    allow("holder_and_task", agent="sales-agent", task="task-123/a")
+    deny("holder_in_another_task", agent="sales-agent", task="task-124")
+    deny("another_in_the_task", agent="orchestrator", task="task-123/a")
+    table.allow("first_agent_holds", "24.7", token(SALES), caller={"agent": "orchestrator"})
+    table.deny("not_yet_handed_on", "24.7", "caller", token(SALES), caller={"agent": "sales-agent"})
+    return table
+
+
+def verification() -> Table:
+    """Here two things are wrong at a time: the code is that of the one that comes first in the plan."""
+    table = Table("verification", "The order of the plan: where two things are wrong, the one that comes first gives the code.")
+    good = token(SALES, {"exp": NOW + 600})
+    table.allow("nothing_wrong", "24.1", good)
+    here = ("sales-db",)
+    unreadable, unknown, torn = {"exp": "soon"}, {"acme:region": 1}, hand_over("report-agent", "mail-agent")
+
+    def deny(name: str, code: str, parts: Json, access: Json = SELECT, rule: str = "24.5", **known: Json) -> None:
+        table.deny(name, rule, code, parts, access, **known)
+
+    deny("malformed_before_unknown_key", "malformed", text(token(SALES, kid="k2").wire + b"\0"), rule="24.2")
+    deny("version_before_keys", "unsupported_version", token(SALES, v=2, sub="", kid="k2"), rule="24.3")
+    deny("record_before_key", "malformed", token(SALES, kid="k2", sub=""), rule="24.3")
+    deny("key_before_signature", "unknown_key", token(SALES, kid="k2", key=OTHER_KEY), rule="24.3")
+    deny("key_before_links", "unknown_key", token(unreadable, kid="k2"), rule="24.3")
+    deny("signature_before_discharge", "bad_signature", token(SALES, (b"ask", VID), key=OTHER_KEY), rule="24.6")
+    deny("signature_before_unreadable", "bad_signature", token(SALES, unreadable, key=OTHER_KEY), rule="24.1")
+    deny("signature_before_unknown", "bad_signature", token(SALES, unknown, key=OTHER_KEY), rule="24.1")
+    deny("signature_before_access", "bad_signature", token(SALES, key=OTHER_KEY), HR, rule="24.1")
+    deny("signature_before_lineage", "bad_signature", token(SALES, torn, key=OTHER_KEY), rule="24.1")
+    deny("discharge_before_unreadable", "missing_discharge", token(unreadable, (b"ask", VID)), rule="24.6")
+    deny("discharge_before_unknown", "missing_discharge", token(SALES, (b"ask", VID), unknown), rule="24.6")
+    deny("discharge_before_expired", "missing_discharge", token({**SALES, "exp": 0}, (b"ask", VID)), rule="24.6")
+    deny("first_bad_link_unreadable", "unreadable_link", token(SALES, unreadable, unknown), rule="24.4")
+    deny("first_bad_link_unknown", "unknown_caveat", token(SALES, unknown, unreadable), rule="24.4")
+    deny("unreadable_before_lineage", "unreadable_link", token(SALES, torn, unreadable), rule="24.4")
+    deny("unknown_before_lineage", "unknown_caveat", token(SALES, torn, unknown), rule="24.4")
+    deny("unknown_before_expired", "unknown_caveat", token({**SALES, "exp": 0}, unknown), rule="24.4")
+    deny("broken_before_too_deep", "broken_delegation", token({**SALES, "depth": 0}, torn), rule="20.1")
+    deny("repeated_before_too_deep", "broken_delegation", token({**SALES, "depth": 0}, hand_over("orchestrator")), rule="20.1")
+    deny("first_break_in_the_chain", "too_deep", token({**SALES, "depth": 0}, hand_over("sales-agent"), torn), rule="20.2")
+    deny("broken_before_owed", "broken_delegation", token({**SALES, "delegate_only": True}, torn), rule="20.2")
+    deny("owed_before_iat", "delegate_only", token({**SALES, "delegate_only": True}, iat=NOW + 100), rule="24.5")
+    deny("lineage_before_access", "broken_delegation", token(SALES, torn), HR)
+    deny("lineage_before_expired", "broken_delegation", token({**SALES, "exp": 0}, torn))
+    ahead = token({**SALES, "exp": 0}, iat=NOW + 100, aud="hr-db", key=audience_key(KEY, "hr-db"))
+    deny("iat_before_root_audience", "not_yet_valid", ahead, audiences=here)
+    behind = token({**SALES, "exp": 0}, aud="hr-db", key=audience_key(KEY, "hr-db"))
+    deny("root_audience_before_links", "wrong_audience", behind, audiences=here)
+    deny("link_0_before_link_1", "table", token({**SALES, "tables": ["hr"]}, {"exp": 0}))
+    deny("link_1_before_link_2", "expired", token(SALES, {"exp": 0}, {"tables": ["hr"]}))
+    ordered: dict[str, tuple[Json, str]] = {
+        "allow": ({"hr": ["select"]}, "table"), "aud": (["hr-db"], "wrong_audience"), "columns": ({"sales": ["a"]}, "column"),
+        "exp": (0, "expired"), "nbf": (NOW + 1, "not_yet_valid"), "operations": (["insert"], "operation"),
+        "tables": (["hr"], "table"), "task": ("task-124", "task"), "tools": ({"mail": {}}, "tool"),
+        "where": ({"x": {"any": True}}, "attribute"),
+    }  # fmt: skip
+    names = list(ordered)
+    for first, second in pairwise(names):
+        link = {key: ordered[key][0] for key in (first, second)}
+        deny(
+            f"{first}_before_{second}",
+            ordered[first][1],
+            token({"nbf": NOW}, link),
+            {**SELECT, **call("search")},
+            rule="17.7",
+            audiences=here,
+        )
+    everything = {key: value for key, (value, _) in ordered.items()}
+    deny("all_of_one_link", "table", token({"nbf": NOW}, everything), {**SELECT, **call("search")}, rule="17.7", audiences=here)
+    deny("where_before_domain", "attribute", token({**SALES, "where": {"x": {"any": True}}}), call("search"), rule="18.4")
+    deny("domain_of_link_0_before_link_1", "domain", token(SALES, {"exp": 0}), call("search"))
+    deny("link_before_unaddressed", "table", token(SALES), HR, audiences=here)
+    deny("unaddressed_before_caller", "unaddressed", token(SALES), audiences=here, caller={"agent": "mail-agent"})
+    deny("access_before_caller", "table", token(SALES), HR, caller={"agent": "mail-agent"})
+    deny("expired_before_caller", "expired", token({**SALES, "exp": 0}), caller={"agent": "mail-agent"})
+    deny("agent_or_task_of_caller", "caller", good, caller={"agent": "mail-agent", "task": "task-124"}, rule="24.7")
+    table.allow("no_access", "24.8", token({**SALES, "tools": {"mail": {}}, "where": {"x": {"any": True}}}), None)
+    table.allow("future_that_is_near", "24.5", extended(good, {"nbf": NOW - 60}), now=NOW - 60)
+    return table

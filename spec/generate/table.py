@@ -1,0 +1,112 @@
+"""One table of vectors: a row a vector, with its outcome written by hand, each denial beside a control that is allowed.
+
+For an allowed token the table adds what follows from its parts alone: link ids, chain, task and expiry.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from spec.generate.build import KEY, NOW, Json, Parts, link_id
+
+# The sections of the specification, numbered from 1 as its rules are.
+SECTIONS = (
+    "Encoding", "Canonical JSON", "Limits", "Names", "Labels", "Link ids", "Access", "Token", "Root record", "Wire", "Chain",
+    "Patterns", "Constraints", "Paths", "Caveats", "Audience and task", "Links", "Domains", "Capability", "Lineage", "Keys",
+    "Minting", "Widening", "Verification", "Interop", "Promises",
+)  # fmt: skip
+
+SALES: dict[str, Json] = {"operations": ["select"], "tables": ["sales"]}
+SELECT: dict[str, Json] = {"table": "sales", "operation": "select"}
+PASSING = frozenset(("allowed", "ok"))  # every other code is a failure
+
+
+def call(tool: str, **arguments: Json) -> dict[str, Json]:
+    """An access that calls a tool."""
+    return {"tool": tool, "arguments": arguments}
+
+
+def keyring(keys: dict[str, bytes], audience: str | None = None) -> Json:
+    return {"keys": {key_id: key.hex() for key_id, key in keys.items()}, "audience": audience}
+
+
+def facts(now: int = NOW, leeway: int = 0, audiences: tuple[str, ...] = (), allow_unaddressed: bool = False) -> dict[str, Json]:
+    """What a verifier knows."""
+    return {"now": now, "leeway": leeway, "audiences": list(audiences), "allow_unaddressed": allow_unaddressed}
+
+
+class Table:
+    """The vectors of one family."""
+
+    def __init__(self, family: str, about: str) -> None:
+        self.family, self.about = family, about
+        self.vectors: list[dict[str, Json]] = []
+        self._control = ""
+
+    def _row(self, name: str, rule: str, kind: str, given: dict[str, Json], expect: dict[str, Json]) -> None:
+        full = f"{self.family}_{name}"
+        vector: dict[str, Json] = {
+            "name": full,
+            "kind": kind,
+            "section": SECTIONS[int(rule.partition(".")[0]) - 1],
+            "rule": rule,
+        }
+        vector |= {**given, "expect": expect}
+        if expect["code"] in PASSING:
+            self._control = full
+        else:
+            vector["control"] = self._control
+        self.vectors.append(vector)
+
+    def _decision(
+        self,
+        name: str,
+        rule: str,
+        token: Parts | str,
+        access: Json,
+        expect: dict[str, Json],
+        caller: Json = None,
+        ring: Json = None,
+        **known: Any,
+    ) -> None:
+        given = {
+            "token": token if isinstance(token, str) else token.text,
+            "keyring": ring or keyring({"k1": KEY}),
+            "facts": facts(**known),
+            "access": access,
+            "caller": caller,
+        }
+        self._row(name, rule, "decision", given, expect)
+
+    def allow(self, name: str, rule: str, token: Parts, access: Json = SELECT, **known: Any) -> None:
+        """A token that permits `access`; `access=None` asks for none. `known` is the keyring, the caller and the facts."""
+        root = json.loads(token.identifier)
+        links = [json.loads(body) for body in token.bodies]
+        tasks = [root["task"], *(link["task"] for link in links if "task" in link)]
+        expect = {
+            "code": "allowed",
+            "link_ids": [link_id(tag) for tag in token.tags[1:]],
+            "chain": [[root["agent"], "issued"], *([link["to"], "vouched"] for link in links if "to" in link)],
+            "task": max(tasks, key=len),
+            "expires_at": min((link["exp"] for link in links if "exp" in link), default=None),
+        }
+        self._decision(name, rule, token, access, expect, **known)
+
+    def deny(self, name: str, rule: str, code: str, token: Parts | str, access: Json = SELECT, **known: Any) -> None:
+        """A token, or a text, that differs from the row allowed last in one thing, and what is said of it."""
+        self._decision(name, rule, token, access, {"code": code}, **known)
+
+    def add(self, name: str, rule: str, kind: str, given: dict[str, Json], code: str = "ok", **outcome: Json) -> None:
+        """A vector that is no decision."""
+        self._row(name, rule, kind, given, {"code": code, **outcome})
+
+    @property
+    def file(self) -> str:
+        """The table as JSON, in ASCII, a line for each thing that a vector says."""
+        rows = []
+        for vector in self.vectors:
+            said = ",\n".join(f"   {json.dumps(key)}: {json.dumps(value)}" for key, value in vector.items())
+            rows.append("  {\n" + said + "\n  }")
+        head = f' "family": {json.dumps(self.family)},\n "about": {json.dumps(self.about)},\n "vectors": [\n'
+        return "{\n" + head + ",\n".join(rows) + "\n ]\n}\n"

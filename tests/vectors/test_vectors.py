@@ -1,0 +1,96 @@
+"""captoken gives the outcome that each vector records, and the vectors are what their generator writes."""
+
+from collections import Counter
+
+import pytest
+
+from captoken.errors import CODES
+from spec.generate import anatomy
+from spec.generate import vectors as generated
+from tests.vectors import runner
+from tests.vectors.adapter import Captoken
+
+FAMILIES = {family["family"]: family["vectors"] for family in runner.families()}
+VECTORS = [vector for vectors in FAMILIES.values() for vector in vectors]
+OUTCOMES = {*runner.PASSING, *CODES, "usage", "widening", "nothing_left", "limit"}
+
+
+def code(vector):
+    return vector["expect"]["code"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captoken_gives_every_recorded_outcome(family):
+    came = {vector["name"]: runner.answer(Captoken(), vector) for vector in FAMILIES[family]}
+    assert came == {vector["name"]: vector["expect"] for vector in FAMILIES[family]}
+
+
+def test_there_are_enough_and_more_than_half_must_fail():
+    failing = [vector for vector in VECTORS if code(vector) not in runner.PASSING]
+    assert len(VECTORS) >= 1200
+    assert len(failing) > len(VECTORS) / 2
+
+
+def test_every_code_is_the_outcome_of_some_vector():
+    assert {code(vector) for vector in VECTORS} == OUTCOMES
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_failing_vector_stands_after_a_control_that_passes(family):
+    passed = set()
+    for vector in FAMILIES[family]:
+        if code(vector) in runner.PASSING:
+            passed.add(vector["name"])
+            assert "control" not in vector
+        else:
+            assert vector["control"] in passed, vector["name"]
+
+
+def test_names_are_unique_and_begin_with_their_family():
+    assert max(Counter(vector["name"] for vector in VECTORS).values()) == 1
+    assert all(vector["name"].startswith(f"{family}_") for family, vectors in FAMILIES.items() for vector in vectors)
+
+
+def test_a_vector_differs_from_every_other():
+    """Two names for one question would be counted twice; but a control may stand in several families."""
+    asked: dict[str, list[str]] = {}
+    for family, vectors in FAMILIES.items():
+        for vector in vectors:
+            question = repr({key: vector[key] for key in vector if key not in ("name", "rule", "section", "control")})
+            asked.setdefault(question + family * (code(vector) in runner.PASSING), []).append(vector["name"])
+    assert [names for names in asked.values() if len(names) > 1] == []
+
+
+def test_generating_them_again_changes_no_byte():
+    files = generated.files()
+    assert {path.name: path.read_bytes() for path in generated.FOLDER.iterdir()} == {
+        path.name: content.encode() for path, content in files.items()
+    }
+
+
+def test_the_opening_is_what_captoken_mints_and_what_the_independent_builder_builds():
+    assert anatomy.SPECIFICATION.read_bytes() == anatomy.specification().encode()
+    (built,) = (vector["token"] for vector in VECTORS if vector["name"] == "link_ids_of_the_opening")
+    assert built == anatomy.presented()
+
+
+def test_the_runner_hears_of_an_implementation_that_allows_everything():
+    class Credulous:
+        def decide(self, vector):
+            return {"code": "allowed"}
+
+        chain = capability = widening = interop = decide
+
+    heard = {name for name, _, _ in runner.differences(Credulous())}
+    assert {vector["name"] for vector in VECTORS if code(vector) != "allowed"} <= heard
+
+
+def test_the_runner_hears_of_an_implementation_that_refuses_everything():
+    class Suspicious:
+        def decide(self, vector):
+            return {"code": "malformed"}
+
+        chain = capability = widening = interop = decide
+
+    heard = {name for name, _, _ in runner.differences(Suspicious())}
+    assert {vector["name"] for vector in VECTORS if code(vector) in runner.PASSING} <= heard
