@@ -53,9 +53,10 @@ def namespaced(value: Any, what: str) -> str:
 
 def task(value: Any, what: str = "task") -> str:
     """A path of `/`-separated segments, none of them empty, `.` or `..`."""
-    if not _NO_SEGMENTS.isdisjoint(name(value, what).split("/")):
+    path = name(value, what)
+    if ("/" in path or path[0] == ".") and not _NO_SEGMENTS.isdisjoint(path.split("/")):
         raise ValueError(f"{what} {shown(value)} has a segment that is empty, '.' or '..'")
-    return str(value)
+    return path
 
 
 def at_or_below(path: str, above: str) -> bool:
