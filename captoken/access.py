@@ -85,8 +85,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             force_setattr(self, "arguments", {} if self.arguments is None else _facts(self.arguments, "argument"))
         elif self.arguments is not None:
             raise ValueError("arguments without a tool")
-        if self.attributes != {}:
-            force_setattr(self, "attributes", _facts(self.attributes, "attribute"))
+        force_setattr(self, "attributes", {} if self.attributes == {} else _facts(self.attributes, "attribute"))
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ tool domain: at each tool pattern, which arguments. Both are maps in which the m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from captoken import constraints, names, patterns
@@ -45,11 +46,11 @@ ALL_RIGHTS = Rights(ANY, None)
 # What holds at a tool: None is nothing, {} leaves the arguments free, otherwise a closed world of arguments. A closed
 # world without arguments is CLOSED, since {} is taken.
 Call: TypeAlias = "Mapping[str, Argument] | None"
-FREE: Mapping[str, Argument] = {}
-CLOSED: Mapping[str, Argument] = {"_": (NOTHING, True)}
+FREE: Mapping[str, Argument] = MappingProxyType({})
+CLOSED: Mapping[str, Argument] = MappingProxyType({"_": (NOTHING, True)})
 
-RightsMap: TypeAlias = dict[str, Rights]
-CallMap: TypeAlias = "dict[str, Call]"
+RightsMap: TypeAlias = Mapping[str, Rights]
+CallMap: TypeAlias = "Mapping[str, Call]"
 
 
 def _named(given: Iterable[str]) -> Names:
@@ -79,7 +80,7 @@ def normal_call(arguments: Mapping[str, Argument]) -> Call:
             kept[argument] = (constraint, optional)
         elif not optional:
             return None
-    return kept or CLOSED
+    return MappingProxyType(kept) if kept else CLOSED
 
 
 def both_calls(one: Call, two: Call) -> Call:
@@ -130,7 +131,7 @@ class Capability:
 
     data: RightsMap | None
     tool: CallMap | None
-    where: dict[str, Constraint]
+    where: Mapping[str, Constraint]
     expires_at: int | None  # seconds since the epoch
     not_before: int | None
     audiences: Names | None
@@ -142,7 +143,7 @@ class Capability:
         self,
         data: RightsMap | None = None,
         tool: CallMap | None = None,
-        where: dict[str, Constraint] | None = None,
+        where: Mapping[str, Constraint] = MappingProxyType({}),
         expires_at: int | None = None,
         not_before: int | None = None,
         audiences: Names | None = None,
@@ -151,9 +152,9 @@ class Capability:
         own: tuple[Caveat, ...] = (),
     ) -> None:
         put = object.__setattr__
-        put(self, "data", data)
-        put(self, "tool", tool)
-        put(self, "where", where or {})
+        put(self, "data", None if data is None else MappingProxyType(data))
+        put(self, "tool", None if tool is None else MappingProxyType(tool))
+        put(self, "where", MappingProxyType(where))
         put(self, "expires_at", expires_at)
         put(self, "not_before", not_before)
         put(self, "audiences", audiences)
@@ -185,7 +186,7 @@ class Capability:
         return cls(
             rights_of(data) if "data" in domains else {} if domains else None,
             (tool if tool is not None else {"*": FREE}) if "tool" in domains else {} if domains else None,
-            stated.get("where"),
+            stated.get("where", {}),
             stated.get("exp"),
             stated.get("nbf"),
             None if audiences is None else frozenset(audiences),

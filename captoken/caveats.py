@@ -7,6 +7,7 @@ nothing. It cannot grant and it does no I/O.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
@@ -366,7 +367,7 @@ class Vocabulary:
 
     __slots__ = ("kinds",)
 
-    kinds: dict[str, type[Caveat]]
+    kinds: Mapping[str, type[Caveat]]
 
     def __init__(self, *own: type[Caveat]) -> None:
         kinds = {kind.key: kind for kind in _BUILT_IN}
@@ -378,7 +379,7 @@ class Vocabulary:
             if kind.domain not in ("data", "tool", "all"):
                 raise ValueError(f"{kind.key} has the domain {names.shown(kind.domain)}: data, tool or all")
             kinds[kind.key] = kind
-        object.__setattr__(self, "kinds", kinds)
+        object.__setattr__(self, "kinds", MappingProxyType(kinds))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a Vocabulary is immutable")
@@ -407,8 +408,10 @@ def _tidy(given: Any) -> Any:
 
 def write(key: str, given: Any, vocabulary: Vocabulary) -> Caveat:
     """The caveat that `given` asks for, tidied and checked as writers must. Raises TypeError or ValueError."""
-    # An embedder's lists keep their order.
-    value = decode_json(encode_json({key: given}))[key] if ":" in key else _tidy(given)
+    try:  # an embedder's lists keep their order
+        value = decode_json(encode_json({key: given}))[key] if ":" in key else _tidy(given)
+    except RecursionError:
+        raise ValueError(f"{key} is nested too deeply") from None
     caveat = vocabulary.kinds[key](value)
     names.composed(value)
     return caveat

@@ -66,6 +66,16 @@ class CaptokenError(Exception):
 
     code = "error"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross processes, though tokens, keys and grants do not: none of them holds one."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[CaptokenError], args: tuple[Any, ...], state: dict[str, Any]) -> CaptokenError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class TokenFormatError(CaptokenError):
     """Text or bytes that are not one of our tokens. `code`: `malformed` or `unsupported_version`; `step`: of the plan."""

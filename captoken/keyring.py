@@ -116,11 +116,11 @@ class Keyring(Sealed):
         return chain.derive(primitives.audience_key(key, audience))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a JSON file that its owner alone can read, whole or not at all. Replaces what is there.
+        """Write a JSON file that its owner alone can read, whole or not at all. Replaces what is there, behind a link too.
 
-        Raises KeyringError.
+        Two that save at once are not merged: the last one stays. Raises KeyringError.
         """
-        target = os.fspath(path)
+        target = os.path.realpath(path)
         temporary = f"{target}.{os.urandom(8).hex()}.part"
         problem = ""
         try:

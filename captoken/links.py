@@ -47,7 +47,7 @@ def settled(situation: Situation, link: Link) -> Situation:
         if caveat.key == "aud":
             audiences = audiences.intersection(caveat.value)
         elif caveat.key == "task":
-            task = max(task, caveat.value, key=len)
+            task = caveat.value if names.at_or_below(caveat.value, task) else task
     return Situation(situation.now, situation.leeway, audiences, task)
 
 

@@ -69,10 +69,16 @@ class Issuer(Sealed):
         """
         given: dict[str, Any] = {key: value for key, value in caveats.items() if value is not UNSET}
         named = _DOMAINS & given.keys()
+        if type(unrestricted) is not bool:
+            raise TypeError(f"unrestricted must be a bool, not {type(unrestricted).__name__}")
         if unrestricted and named:
             raise ValueError(f"unrestricted, and yet restricted by {', '.join(sorted(named))}")
         if not unrestricted and not named:
             raise ValueError("name the tables with operations, allow, or the tools; or say unrestricted=True")
+        # A caveat of an embedder's that speaks of a domain opens it, so the domain itself is named too.
+        spoken = {kind.domain for key, kind in self._vocabulary.kinds.items() if ":" in key and key in given}
+        if not unrestricted and (("data" in spoken and not named - {"tools"}) or ("tool" in spoken and "tools" not in named)):
+            raise ValueError("name the tables with operations, or the tools, that your own caveat speaks of")
         data = named - {"tools"}
         if data and "allow" not in data and not {"tables", "operations"} <= data:
             raise ValueError("in the data domain name tables with operations, or allow")
@@ -105,10 +111,8 @@ class Issuer(Sealed):
 
     def _signed(self, keyring: Keyring, identifier: bytes, body: bytes) -> wire.Packet:
         link = (body, b"")
-        tag = chain.extend(chain.mint_tag(keyring.minting, identifier), link)
-        packet = wire.Packet(identifier, (link,), tag)
-        check_limits(packet)
-        return packet
+        check_limits(wire.Packet(identifier, (link,), bytes(32)))  # before there is a signature to leak
+        return wire.Packet(identifier, (link,), chain.extend(chain.mint_tag(keyring.minting, identifier), link))
 
     def __repr__(self) -> str:
         return "<Issuer>"

@@ -200,14 +200,16 @@ class Token(Sealed):
         """
         wanted = {**caveats, "audience": audience, "expires_in": expires_in}
         presented = self._narrow(None, wanted, keep, clamp, clock)
-        text = presented.serialize()
-        if len(text) > max_chars:
-            raise LimitError(f"{len(text)} characters, more than the {max_chars} to present", costs(presented._packet))
-        return text
+        size = len(presented.serialize())
+        if size > max_chars:
+            raise LimitError(f"{size} characters, more than the {max_chars} to present", costs(presented._packet))
+        return presented.serialize()
 
     def _narrow(
         self, to: str | None, caveats: Mapping[str, Any], keep: str | Iterable[str], clamp: bool, clock: Clock | None
     ) -> Token:
+        if type(clamp) is not bool:
+            raise TypeError(f"clamp must be a bool, not {type(clamp).__name__}")
         held, lineage = self._state()
         wanted = writing.asked(caveats, self._vocabulary, clock or self._clock, held.expires_at)
         stated = widening.narrowed(held, wanted, clamp)

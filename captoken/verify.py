@@ -113,14 +113,11 @@ class Verifier(Sealed):
 
     def _open(self, token: str | Token) -> Grant | Decision:
         """Steps 1 to 6: everything that depends on the token and the keys alone. A Decision is a denial."""
-        if isinstance(token, Token):
-            root, packet = token._root, token._packet
-        else:
-            try:
-                packet = packet_of(token)  # steps 1 and 2
-                root = RootRecord.decode(packet.identifier)
-            except TokenFormatError as error:
-                return _denial(Refusal(error.code, str(error)), error.step)
+        try:
+            packet = token._packet if isinstance(token, Token) else packet_of(token)  # steps 1 and 2
+            root = RootRecord.decode(packet.identifier)  # from what is signed, whatever a Token says of itself
+        except TokenFormatError as error:
+            return _denial(Refusal(error.code, str(error)), error.step)
         derived = self._keyring().derived(root.key_id, root.audience)
         if derived is None:
             return _denial(Refusal("unknown_key", "no key here for the key id and audience that the token names"), 3)
@@ -264,9 +261,10 @@ class Grant(Sealed):
         return self._denied(now, access, None, (Refusal(code, text),), CODES[code].step, False)
 
     def _ask(self, access: Access, caller: Caller | None, dry: bool) -> Decision:
-        # The capability says in one look what all links together say; the links are asked one by one only to tell why.
+        # The capability says in one look what all links together say; the links are asked one by one to tell why, and
+        # where an embedder's caveats are among them, whose `covers` and `meet` are not what a decision rests on.
         now = read_clock(self._verifier._clock)
-        if self._ahead(now) is None and self._addressed:
+        if self._ahead(now) is None and self._addressed and not self.capability.own:
             reason = self.capability.prohibits(access, self._situation(now, self._verifier._audiences))
             if reason is None:
                 return self._finished(now, access, caller, dry)

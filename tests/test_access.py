@@ -63,6 +63,13 @@ def test_an_access_is_a_value_of_its_own() -> None:
         access.tool = "u"  # type: ignore[misc]
 
 
+def test_attributes_that_are_filled_in_later_are_not_stated() -> None:
+    attributes: dict[str, Any] = {}
+    access = Access(attributes=attributes)
+    attributes["region"] = "eu"
+    assert access.attributes == {}
+
+
 def test_what_is_stated_decides_the_domains() -> None:
     assert Access(attributes={"a": 1}).domains == ()
     assert Access(table="t", operation="select").domains == ("data",)

@@ -203,6 +203,7 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"tabels": ["sales"]}, TypeError),
     ({"tables": ["sales"], "keep": "columns"}, ValueError),
     ({"expires_in": 5, "keep": "tools"}, ValueError),
+    ({"tables": ["sales"], "clamp": "no"}, TypeError),
     ({"delegate_only": False}, ValueError),
 ]
 
@@ -214,6 +215,14 @@ def test_a_mistake_is_told_at_once(asked: dict[str, Any], error: type[Exception]
     with pytest.raises(error):
         token.attenuate(**asked)
     assert token.serialize() == before
+
+
+def test_nesting_without_end_is_a_mistake_like_others() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        mint().attenuate(where={"a": {"in": deep}})
 
 
 def test_an_enum_or_a_subclass_is_no_name() -> None:

@@ -159,6 +159,14 @@ def test_a_key_file_that_is_not_there_is_a_keyring_error(tmp_path: Path) -> None
         KEYRING.save(tmp_path / "missing" / "keyring.json")
 
 
+def test_a_keyring_behind_a_link_is_saved_where_it_is(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    KEYRING.save(real)
+    link.symlink_to(real)
+    KEYRING.rotate().save(link)
+    assert link.is_symlink() and len(Keyring.load(real).key_ids) == 2
+
+
 def test_a_save_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "keyring.json"
     KEYRING.save(path)

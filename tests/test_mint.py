@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from captoken import Issuer, Keyring
+from captoken.caveats import Caveat, Vocabulary
 from captoken.errors import LimitError
 from captoken.testing import FixedClock, fixed_random
 from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, verifier
@@ -41,6 +42,7 @@ def test_expiries_are_seconds_spans_or_aware_times(expiry: dict[str, Any], until
     ("caveats", "error"),
     [
         ({}, ValueError),
+        ({"unrestricted": "no"}, TypeError),
         ({"where": {"region": {"in": ["eu"]}}}, ValueError),
         ({"tables": ["sales"]}, ValueError),
         ({"operations": ["select"]}, ValueError),
@@ -85,6 +87,26 @@ def test_what_is_no_grant_is_refused_at_mint(caveats: dict[str, Any], error: typ
     with pytest.raises(error):
         Issuer(KEYRING, clock=clock()).mint(**{**WHO, **caveats})
     assert mint(), "and what is one is minted"
+
+
+def test_a_caveat_of_an_embedder_opens_no_domain_by_itself() -> None:
+    """It speaks of a domain, so the tables, or the tools, are named beside it."""
+
+    class Rows(Caveat, frozen=True):
+        key = "acme:rows"
+        domain = "data"
+
+    class Price(Caveat, frozen=True):
+        key = "acme:price"
+        domain = "tool"
+
+    issuer = Issuer(KEYRING, vocabulary=Vocabulary(Rows, Price), clock=clock())
+    own: Any = {"acme:rows": 1}
+    priced: Any = {"acme:price": 1}
+    for caveats in ({**own}, {**own, "tools": {"t": {}}}, {**priced}, {**priced, **SALES}):
+        with pytest.raises(ValueError):
+            issuer.mint(**WHO, **caveats)
+    assert issuer.mint(**WHO, **SALES, **own) and issuer.mint(**WHO, tools={"t": {}}, **priced) and issuer.mint(**WHO, unrestricted=True, **own)
 
 
 def test_unrestricted_is_said_aloud_and_link_0_is_written_even_so() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, Caller, Decision, Denied, Grant, Issuer, Token, Verifier
+from captoken import Access, Caller, Decision, Denied, Grant, Issuer, Token, Verifier, WideningError
 from captoken.caveats import Caveat, Situation, Vocabulary
 from captoken.decision import PLAN, Reason, escape, spelled
-from captoken.errors import CODES
+from captoken.errors import CODES, DelegationError, LimitError
 from captoken.testing import FixedClock
 from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, tool, verifier
 
@@ -423,3 +423,66 @@ def test_rotation_reaches_a_running_server() -> None:
 def test_decisions_are_values() -> None:
     made = verifier().check(mint(), data("hr"))
     assert isinstance(made, Decision) and made == verifier().check(mint(), data("hr"))
+
+
+def test_what_an_embedder_says_of_covering_decides_nothing() -> None:
+    """A caveat whose `covers` is wrong, or that looks at what the links before it leave, is asked link by link on a grant too."""
+
+    class Loose(Caveat, frozen=True):
+        key = "acme:loose"
+
+        def prohibits(self, access: Access, situation: Situation) -> str | None:
+            return None if access.table == self.value else "another table"
+
+        def covers(self, other: Caveat) -> bool:
+            return True
+
+    class Folded(Caveat, frozen=True):
+        key = "acme:folded"
+
+        def prohibits(self, access: Access, situation: Situation) -> str | None:
+            return None if situation.task == "task-123" else "not in a part of the task"
+
+    vocabulary = Vocabulary(Loose, Folded)
+    issuer = Issuer(KEYRING, vocabulary=vocabulary, clock=clock())
+    one = Verifier(KEYRING, vocabulary=vocabulary, clock=clock())
+    both: Any = [{"acme:loose": "sales"}, {"acme:loose": "hr"}]
+    loose = issuer.mint(**WHO, unrestricted=True, **both[0]).attenuate(**both[1])
+    folded = issuer.mint(**WHO, unrestricted=True).attenuate(task="task-123/part")._with(b'{"acme:folded":1}')
+    for token in (loose, folded):
+        for table in ("sales", "hr"):
+            assert one.check(token, data(table)).code == "attribute" == one.authenticate(token).check(data(table)).code
+
+
+def test_a_verifier_believes_what_is_signed_and_not_what_a_token_object_says() -> None:
+    other = Issuer(KEYRING, clock=clock()).mint(subject="user:eve", agent="a", task="t", unrestricted=True, ext={"acme:t": 1})
+    told = Token(mint()._packet, other._root, Vocabulary(), clock(), bytes)
+    assert verifier().authenticate(told).issued.subject == "user:jane"
+    other.unverified.root.ext["acme:t"] = 2  # type: ignore[index]
+    assert verifier().authenticate(other).issued.ext == {"acme:t": 1}
+
+
+def test_a_task_off_the_path_is_not_reported_as_the_tokens() -> None:
+    """What a holder appended decides nothing, and names nothing in the audit."""
+    token = mint()._with(b'{"task":"payroll/approved"}')
+    decision = verifier().check(token, data("sales"))
+    assert decision.code == "task" and decision.as_dict()["task"] == "task-123"
+
+
+def test_denials_cross_processes_and_grants_do_not() -> None:
+    denied = denial(verifier().authorize, mint(), data("hr"))
+    again = pickle.loads(pickle.dumps(denied))
+    assert (again.code, again.public, again.kind, str(again)) == (denied.code, denied.public, denied.kind, str(denied))
+    assert again.decision == denied.decision and copy.copy(denied).code == "table"
+    for error in (WideningError("exp", 1, 2, 3, "hint"), LimitError("long", (("root", 1),)), DelegationError("deep", "too_deep")):
+        assert vars(pickle.loads(pickle.dumps(error))) == vars(error) and str(pickle.loads(pickle.dumps(error))) == str(error)
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(verifier().check(mint(), data("sales")))
+
+
+def test_what_a_grant_hands_out_cannot_be_changed() -> None:
+    grant = verifier().authenticate(mint(**SALES, tools={"search": {}}, where={"r": {"in": ["eu"]}}).serialize())
+    capability = grant.capability
+    for live in (capability.data, capability.tool, capability.where, capability.tool and capability.tool["search"], Vocabulary().kinds):
+        with pytest.raises(TypeError):
+            live["x"] = 1  # type: ignore[index]

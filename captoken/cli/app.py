@@ -50,6 +50,8 @@ for _command in (keygen, mint, attenuate, delegate, present, inspect, verify, ex
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):  # closed: what is not heard is no verdict
+        return USAGE
     prepare()
     try:
         code = commands.main(arguments, prog_name="captoken", standalone_mode=False)
@@ -62,6 +64,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         tell(_as_options(_widening(error)))
     except OSError as error:
         tell(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except RecursionError:
+        tell("nested too deeply")
     except (CaptokenError, ValueError, TypeError, click.ClickException) as error:
         tell(_as_options(str(error)))
     else:

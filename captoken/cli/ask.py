@@ -56,8 +56,8 @@ def _decision(
     access = Access(
         table=table, operation=operation, columns=columns or None, tool=tool, arguments=arguments, attributes=attribute
     )
-    caller = Caller(agent=caller_agent, task=caller_task)
-    if token_only and caller != Caller():
+    caller = None if caller_agent is None and caller_task is None else Caller(agent=caller_agent, task=caller_task)
+    if token_only and caller is not None:
         raise click.UsageError("a caller is checked with an access")
     verifier = Verifier(
         files.keyring(keyring), audience or None, allow_unaddressed=allow_unaddressed, leeway=leeway, clock=clock(now)
