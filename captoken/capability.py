@@ -28,6 +28,7 @@ from captoken.constraints import NOTHING, Constraint
 from captoken.decision import Reason, moment, spelled
 from captoken.encoding import encode_json
 from captoken.links import Link
+from captoken.sealed import Sealed
 
 Names: TypeAlias = frozenset[str]  # of operations or columns; exactly {"*"} is any
 ANY: Names = frozenset("*")
@@ -120,13 +121,18 @@ def calls_of(rules: Mapping[str, Mapping[str, Argument]]) -> CallMap:
     return patterns.normal({key: normal_call(rule) if rule else FREE for key, rule in rules.items()}, None)
 
 
-class Capability:
+def _view(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    return entries if isinstance(entries, MappingProxyType) else MappingProxyType(entries)
+
+
+class Capability(Sealed):
     """A set of permitted accesses. Immutable; built from links, never from wishes.
 
     `data` and `tool` are None where no link has named any domain: then every access is open. `json()` says the same as
     the caveats of one link would.
     """
 
+    _instead = "send capability.json()"
     __slots__ = ("audiences", "data", "expires_at", "not_before", "own", "task", "tool", "torn", "where")
 
     data: RightsMap | None
@@ -152,18 +158,15 @@ class Capability:
         own: tuple[Caveat, ...] = (),
     ) -> None:
         put = object.__setattr__
-        put(self, "data", None if data is None else MappingProxyType(data))
-        put(self, "tool", None if tool is None else MappingProxyType(tool))
-        put(self, "where", MappingProxyType(where))
+        put(self, "data", None if data is None else _view(data))
+        put(self, "tool", None if tool is None else _view(tool))
+        put(self, "where", _view(where))
         put(self, "expires_at", expires_at)
         put(self, "not_before", not_before)
         put(self, "audiences", audiences)
         put(self, "task", task)
         put(self, "torn", torn)
         put(self, "own", own)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a Capability is immutable")
 
     @classmethod
     def of_link(cls, link: Link) -> Capability:
@@ -342,13 +345,31 @@ def _both_own(one: tuple[Caveat, ...], two: tuple[Caveat, ...]) -> tuple[Caveat,
         for at, other in enumerate(kept):
             if other.key != caveat.key:
                 continue
-            merged = other if caveat.covers(other) else caveat if other.covers(caveat) else other.meet(caveat)
+            merged = _merged(caveat, other)
             if merged is not None:
                 kept[at] = merged
                 break
         else:
             kept.append(caveat)
     return tuple(kept)
+
+
+def covers(one: Caveat, two: Caveat) -> bool:
+    """Does `one` say that it covers `two`? An embedder's answer that is none is no."""
+    try:
+        return one.covers(two) is True
+    except Exception:  # keeping both, or calling it widening, is always safe
+        return False
+
+
+def _merged(one: Caveat, two: Caveat) -> Caveat | None:
+    if covers(one, two) or covers(two, one):
+        return two if covers(one, two) else one
+    try:
+        merged = two.meet(one)
+    except Exception:  # the same
+        return None
+    return merged if isinstance(merged, Caveat) else None
 
 
 def spelled_rights(rights: RightsMap) -> dict[str, Any]:

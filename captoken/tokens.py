@@ -198,6 +198,8 @@ class Token(Sealed):
         Never send a server the token itself: a bearer token works at every other server too. Raises LimitError when the
         text is longer than `max_chars`, with what each link costs, and what `attenuate` raises.
         """
+        if not audience:
+            raise ValueError("a text for nobody: name the server")
         wanted = {**caveats, "audience": audience, "expires_in": expires_in}
         presented = self._narrow(None, wanted, keep, clamp, clock)
         size = len(presented.serialize())

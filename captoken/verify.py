@@ -167,7 +167,7 @@ class Grant(Sealed):
     has the power; hand on the token, not the grant.
     """
 
-    __slots__ = ("_addressed", "_capability", "_lineage", "_links", "_tags", "_verifier", "issued")
+    __slots__ = ("_addressed", "_capability", "_lineage", "_links", "_own", "_tags", "_verifier", "issued")
     _instead = "verify the token where it is needed"
 
     _verifier: Verifier
@@ -175,6 +175,7 @@ class Grant(Sealed):
     _lineage: Lineage
     _tags: tuple[bytes, ...]  # secret: each is the key to its link's siblings
     _capability: Capability | None
+    _own: bool  # are caveats of an embedder's among its links?
     _addressed: bool  # to this server, or to nobody where that will do
     issued: RootRecord  # the only identity to authorize on: no holder can write it
 
@@ -188,6 +189,8 @@ class Grant(Sealed):
         put(self, "_lineage", lineage)
         put(self, "_tags", tags)
         put(self, "_capability", None)
+        own = verifier._vocabulary is not V1 and any(":" in caveat.key for link in links for caveat in link.caveats)
+        put(self, "_own", own)
         put(self, "_addressed", verifier._unaddressed or issued.audience is not None or _has_audience(links))
 
     @property
@@ -264,7 +267,7 @@ class Grant(Sealed):
         # The capability says in one look what all links together say; the links are asked one by one to tell why, and
         # where an embedder's caveats are among them, whose `covers` and `meet` are not what a decision rests on.
         now = read_clock(self._verifier._clock)
-        if self._ahead(now) is None and self._addressed and not self.capability.own:
+        if self._ahead(now) is None and self._addressed and not self._own:
             reason = self.capability.prohibits(access, self._situation(now, self._verifier._audiences))
             if reason is None:
                 return self._finished(now, access, caller, dry)

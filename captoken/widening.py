@@ -23,6 +23,7 @@ from captoken.capability import (
     both_columns,
     both_rights,
     calls_of,
+    covers,
     rights_of,
     spelled_calls,
     spelled_rights,
@@ -235,7 +236,7 @@ def _check_task(held: Capability, stated: Mapping[str, Any]) -> None:
 def _own_check(held: Capability, caveat: Caveat) -> Callable[[], None]:
     def check() -> None:
         have = [other for other in held.own if other.key == caveat.key]
-        if not all(other.covers(caveat) for other in have):
+        if not all(covers(other, caveat) for other in have):
             values = [other.value for other in have]
             raise Excess(caveat.key, caveat.value, values, caveat.value, {}, "a caveat of your own covers only its equal")
 

@@ -312,6 +312,9 @@ def test_present_is_for_one_server_and_one_minute() -> None:
     assert code(text, data("sales"), audience="sales-db", clock=FixedClock(NOW + 60)) == "expired"
     narrow = token.present(audience="sales-db", expires_in=5, tables=["sales"], clock=FixedClock(NOW + 2))
     assert json.loads(Token.parse(narrow).unverified.bodies[-1]) == {"aud": ["sales-db"], "exp": NOW + 7, "tables": ["sales"]}
+    for nobody in ("", []):
+        with pytest.raises(ValueError, match="nobody"):
+            token.present(audience=nobody)
     with pytest.raises(WideningError, match="aud"):
         mint(**SALES, audience="ledger").present(audience="sales-db")
 

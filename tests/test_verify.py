@@ -486,3 +486,29 @@ def test_what_a_grant_hands_out_cannot_be_changed() -> None:
     for live in (capability.data, capability.tool, capability.where, capability.tool and capability.tool["search"], Vocabulary().kinds):
         with pytest.raises(TypeError):
             live["x"] = 1  # type: ignore[index]
+
+
+def test_an_embedder_that_raises_while_comparing_changes_no_answer() -> None:
+    """A holder can append a value that `covers` chokes on: both are kept, and the grant answers as the verifier does."""
+
+    class AtMost(Caveat, frozen=True):
+        key = "acme:most"
+
+        def prohibits(self, access: Access, situation: Situation) -> str | None:
+            return None if access.attributes["n"] <= self.value else "more"
+
+        def covers(self, other: Caveat) -> bool:
+            return bool(self.value >= other.value)
+
+        def meet(self, other: Caveat) -> Caveat:
+            raise RuntimeError
+
+    vocabulary = Vocabulary(AtMost)
+    own: Any = {"acme:most": 5}
+    token = Issuer(KEYRING, vocabulary=vocabulary, clock=clock()).mint(**WHO, unrestricted=True, **own)._with(b'{"acme:most":"x"}')
+    one = Verifier(KEYRING, vocabulary=vocabulary, clock=clock())
+    grant = one.authenticate(token)
+    assert one.check(token, data("t", n=1)).code == "attribute" == grant.check(data("t", n=1)).code
+    assert len(grant.capability.own) == 2
+    with pytest.raises(WideningError):
+        token.attenuate(**own)

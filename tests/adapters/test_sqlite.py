@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, Denied, Grant, Issuer, Keyring, Verifier
+from captoken import Access, Caller, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters import _sqlite_plan, sqlite
 from captoken.adapters._sqlite_text import Text
 from captoken.adapters.sqlite import Database, guarded
@@ -450,6 +450,7 @@ class TestBlock:
         with guarded(connection, READER) as db:
             db.execute("select count(*)")
         gone = weakref.ref(connection)
+        connection.close()
         del connection, db
         gc.collect()
         assert gone() is None and not sqlite._claims
@@ -632,7 +633,7 @@ class TestOwner:
         seen: list[Any] = []
         sqlite3.register_converter("text", lambda raw: raw.decode() + "!")
         sqlite3.register_converter("int", lambda raw: "converted")
-        connection = sqlite3.connect(tmp_path / "x.db", detect_types=sqlite3.PARSE_DECLTYPES | sqlite3.PARSE_COLNAMES)
+        connection = sqlite3.connect(tmp_path / "x.db", detect_types=sqlite3.PARSE_DECLTYPES)
         try:
             connection.execute("create table sales (region text, amount int, more varchar)")
             connection.execute("insert into sales values ('eu', 5, 'x')")
@@ -649,6 +650,56 @@ class TestOwner:
         finally:
             connection.close()
             del sqlite3.converters["TEXT"], sqlite3.converters["INT"]
+
+    def test_a_statement_does_not_choose_its_converter(self) -> None:
+        """With PARSE_COLNAMES an alias would name the converter that its own bytes go through."""
+        connection = sqlite3.connect(":memory:", detect_types=sqlite3.PARSE_COLNAMES)
+        with pytest.raises(GuardError, match="PARSE_COLNAMES"), guarded(connection, READER):
+            pass
+        assert connection.execute("select 1").fetchone() == (1,)
+        connection.close()
+
+    def test_what_a_statement_yields_is_bounded(self) -> None:
+        """In rows and in the length of a value; the limits of the owner's connection are as they were."""
+        connection = sqlite3.connect(":memory:")
+        before = connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+        count = "with recursive n(i) as (select 1 union all select i + 1 from n limit {}) select i from n"
+        with guarded(connection, READER, max_rows=10) as db:
+            assert len(db.execute(count.format(10)).fetchall()) == 10
+            with pytest.raises(GuardError, match="more than 10 rows"):
+                db.execute(count.format(11))
+            with pytest.raises(sqlite3.DataError, match="too big"):
+                db.execute("select length(hex(zeroblob(400000000)))")
+            assert db.execute("select 1").fetchall() == [(1,)], "and the block goes on"
+        assert connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) == before
+        connection.close()
+
+    def test_an_interrupt_and_a_broken_clock_come_through(self) -> None:
+        """SQLite would call either of them `interrupted`."""
+        endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
+        for error in (KeyboardInterrupt, ZeroDivisionError):
+            asked = iter([NOW] * 5)
+
+            def clock(asked: Any = asked, error: Any = error) -> int:
+                for now in asked:
+                    return int(now)
+                raise error
+
+            connection = sqlite3.connect(":memory:")
+            with pytest.raises(error), guarded(connection, grant(clock, tables=["sales"], operations=["select"])) as db:
+                db.execute(endless)
+            assert not connection.in_transaction
+            connection.close()
+
+    def test_the_caller_is_asked_about_with_every_access(self) -> None:
+        connection = sqlite3.connect(":memory:")
+        connection.execute("create table sales (region)")
+        name = READER.actor.name
+        with guarded(connection, READER, caller=Caller(agent=name)) as db:
+            assert db.execute("select region from sales").fetchall() == []
+        with guarded(connection, READER, caller=Caller(agent="somebody-else")) as db:
+            assert verdict(db, "select region from sales") == "caller"
+        connection.close()
 
     def test_a_subclass_of_connection(self) -> None:
         class Owned(sqlite3.Connection):
@@ -942,3 +993,67 @@ def test_the_grant_is_asked_about_accesses_that_say_what_happens(plain: sqlite3.
         repr(Access(table="sales", operation="update", columns=("amount", "id", "region"))),
         repr(Access(table="sales", operation="select", columns=("amount", "id", "region"))),
     }
+
+
+def test_the_example_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sqlite.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/sqlite.md", "exec"), names)
+    names["connection"].close()
+    assert capsys.readouterr().out.count("Not permitted: ") == 4
+
+
+HIDDEN_KEYS = """
+    create table people (id integer primary key, name, ssn);
+    create table made (id integer primary key, name, code generated always as (id + 1000) virtual);
+    create table keys (ssn);
+    create view joined as select p.name from people p natural join keys;
+    insert into people values (1, 'ann', 'x'), (2, 'bob', 'y');
+    insert into made (id, name) values (1, 'ann'), (2, 'bob');
+    insert into keys values ('y');
+"""
+JOINS_ON_WHAT_IS_HIDDEN = [
+    "select name from people natural join (select 2 as 'id')",
+    "select name from people natural join (select 2 'id')",
+    "with t('id') as (values (2)) select name from people natural join t",
+    "select name from people join (select 2 as 'id') using ('id')",
+    "select name from made join (select 1002 as code) using (code)",
+    "select name from made natural join (select 1002 as code)",
+    "select name from made natural join (select 1002 as 'code')",
+    "select name from joined",
+    "select name from 'joined'",
+    "select name from main.'joined'",
+    "select 1 from people where name in 'joined'",
+    "select name from people natural join 'keys'",
+]
+
+
+@pytest.mark.parametrize("sql", JOINS_ON_WHAT_IS_HIDDEN)
+def test_a_join_does_not_ask_about_a_hidden_column(sql: str) -> None:
+    """However the name of the column, or of the view that joins on it, is quoted."""
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(HIDDEN_KEYS)
+    tables = ["people", "made", "keys", "joined"]
+    columns = {"people": ["name"], "made": ["name"]}
+    with guarded(connection, grant(tables=tables, operations=["select"], columns=columns)) as db:
+        assert verdict(db, sql) == "column"
+        assert db.execute("select name from people").fetchall() == [("ann",), ("bob",)]
+    with guarded(connection, grant(tables=tables, operations=["select"])) as db:
+        db.execute(sql)
+    connection.close()
+
+
+@pytest.mark.parametrize("named", ["{}", "sales as with, {}", "sales as window, {}", "sales window, {}", "(select 1 as with), {}", "{} x", "main.{}"])
+def test_a_table_that_is_missing_is_refused_as_one_that_is_there(named: str) -> None:
+    """The same words, whatever stands before it, and in whatever case it is written."""
+    connection = sqlite3.connect(":memory:")
+    connection.executescript("create table sales (region); create table hr (pay)")
+    told = set()
+    with guarded(connection, READER) as db:
+        for table, written in (("hr", "hr"), ("hr", "HR"), ("nn", "nn"), ("nn", "NN")):
+            with pytest.raises(Denied) as caught:
+                db.execute(f"select 1 from {named.format(written)}")
+            told.add(str(caught.value).replace(written, "-").replace(table, "-"))
+    assert len(told) == 1
+    connection.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -271,11 +272,16 @@ class Pair:
     """Two databases that differ in what is hidden."""
 
     def __init__(self, columns: dict[str, list[str]] | None = None) -> None:
-        self.columns = columns
+        self.columns, self.both = columns, list[sqlite3.Connection]()
         self.make()
         self.before = [contents(connection, set(TABLES) - SEEN) for connection in self.both]
 
+    def close(self) -> None:
+        for connection in self.both:
+            connection.close()
+
     def make(self) -> None:
+        self.close()
         self.both = [database(hidden, self.columns) for hidden in (1, 2)]
 
     def same(self, grant: Grant, sql: str) -> tuple[str, Any]:
@@ -293,34 +299,35 @@ class Pair:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_names_only_granted_tables_is_allowed_and_nothing_else(seed: int) -> None:
-    pair, full = Pair(), grant(allow={table: WRITING for table in SEEN})
-    came = {"denied": 0, "rows": 0, "error": 0}
-    for number in range(STATEMENTS):
-        writer = Writer(seed * 1_000_000 + number, hidden=0.12)
-        sql = writer.statement()
-        kind, what = pair.same(full, sql)
-        came[kind] += 1
-        assert (kind == "denied") == (not writer.tables <= SEEN), f"{kind} {what}: {sql}"
+    full, came = grant(allow={table: WRITING for table in SEEN}), {"denied": 0, "rows": 0, "error": 0}
+    with closing(Pair()) as pair:
+        for number in range(STATEMENTS):
+            writer = Writer(seed * 1_000_000 + number, hidden=0.12)
+            sql = writer.statement()
+            kind, what = pair.same(full, sql)
+            came[kind] += 1
+            assert (kind == "denied") == (not writer.tables <= SEEN), f"{kind} {what}: {sql}"
     assert min(came["denied"], came["rows"]) > STATEMENTS // 5, came
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_reader_changes_nothing_and_reads_what_is_granted(seed: int) -> None:
-    pair, reader = Pair(), grant(tables=sorted(SEEN), operations=["select"])
-    came = {"denied": 0, "rows": 0, "error": 0}
-    for number in range(STATEMENTS // 2):
-        sql = Writer(seed * 1_000_000 + number, hidden=0.1).statement()
-        kind, _ = pair.same(reader, sql)
-        came[kind] += 1
-        assert kind != "rows" or not sql.startswith(("insert", "update", "delete", "replace")), sql
+    reader, came = grant(tables=sorted(SEEN), operations=["select"]), {"denied": 0, "rows": 0, "error": 0}
+    with closing(Pair()) as pair:
+        for number in range(STATEMENTS // 2):
+            sql = Writer(seed * 1_000_000 + number, hidden=0.1).statement()
+            kind, _ = pair.same(reader, sql)
+            came[kind] += 1
+            assert kind != "rows" or not sql.startswith(("insert", "update", "delete", "replace")), sql
     assert min(came["denied"], came["rows"]) > STATEMENTS // 10, came
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_columns_that_are_not_granted_have_no_say(seed: int) -> None:
-    pair, narrow = Pair(RESTRICTED), grant(tables=sorted(SEEN), operations=["select"], columns=RESTRICTED)
+    narrow = grant(tables=sorted(SEEN), operations=["select"], columns=RESTRICTED)
     came = {"denied": 0, "rows": 0, "error": 0}
-    for number in range(STATEMENTS):
-        sql = Writer(seed * 1_000_000 + number, hidden=0, ordered=False, columns=RESTRICTED).query(1)[0]
-        came[pair.same(narrow, sql)[0]] += 1
+    with closing(Pair(RESTRICTED)) as pair:
+        for number in range(STATEMENTS):
+            sql = Writer(seed * 1_000_000 + number, hidden=0, ordered=False, columns=RESTRICTED).query(1)[0]
+            came[pair.same(narrow, sql)[0]] += 1
     assert min(came["denied"], came["rows"]) > STATEMENTS // 20, came

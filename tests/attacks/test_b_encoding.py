@@ -436,6 +436,7 @@ HEAVY = {  # links that any holder may append, as many as fit, and an access for
     "many tables": ([{"tables": ["sales", *(pair(i) for i in range(1000))]}], ASK),
     "many patterns": ([{"tables": ["sales", *(pair(i) + ".*" for i in range(650))]}], ASK),
     "many columns": ([{"columns": {pair(i): ["*"] for i in range(480)}, "tables": ["*"]}], ASK),
+    "one long path": ([{"where": {"p": {"path": ["/" + pair(i) for i in range(680)] + ["/a"]}}}], {"attributes": {"p": "/a" * 100_000}}),
     "many values": ([{"where": {"r": {"in": list(range(1200))}}}], {"attributes": {"r": 5}}),
     "many servers": ([{"aud": ["sales-db", *(pair(i) for i in range(1000))]}], ASK),
 }
@@ -443,7 +444,7 @@ HEAVY = {  # links that any holder may append, as many as fit, and an access for
 
 @pytest.mark.parametrize("name", HEAVY)
 def test_b7_the_worst_valid_tokens_are_still_cheap(name):
-    """B7: twelve shapes that a holder may fill a token with: a check costs at most 3 calls a character, a grant with its
+    """B7: thirteen shapes that a holder may fill a token with: a check costs at most 3 calls a character, a grant with its
     capability, shown, 25: linear, whatever the shape."""
     links, facts = HEAVY[name]
     token_text, one, ask = text(*links), verifier(audience="sales-db", allow_unaddressed=True), access(facts)

@@ -1,0 +1,1 @@
+"""Adapters: one flat file per partner, imported by its full name."""
