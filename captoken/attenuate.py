@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from math import floor, isfinite
 from typing import Any, TypeAlias, TypedDict
 
 from captoken import names
@@ -79,9 +80,11 @@ _POSITION = frozenset(("depth", "delegate_only"))
 def read_clock(clock: Clock) -> int:
     """Seconds since the epoch, floored. Raises what the clock raises, ValueError if it gives no finite number."""
     now = clock()
-    if type(now) not in (int, float) or now - now != 0:
+    if type(now) is int:
+        return now
+    if type(now) is not float or not isfinite(now):
         raise ValueError("the clock must give seconds since the epoch, as int or float")
-    return int(now // 1)
+    return floor(now)
 
 
 def _seconds(given: Any) -> int:

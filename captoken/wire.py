@@ -11,7 +11,9 @@ Lengths are minimal base-128 varints. There are no location fields. No keys here
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+import msgspec
 
 from captoken.encoding import LIMITS
 from captoken.errors import TokenFormatError
@@ -24,7 +26,7 @@ _SIGNATURE = b"\x06\x20"
 Caveat: TypeAlias = tuple[bytes, bytes]
 
 
-class Packet(NamedTuple):
+class Packet(msgspec.Struct, frozen=True):
     """A macaroon as it travels. The signature is the key to every narrower token: a secret, like the text."""
 
     identifier: bytes

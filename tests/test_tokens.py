@@ -24,7 +24,7 @@ def test_a_token_is_equal_to_another_of_the_same_text() -> None:
     token = mint()
     assert token == Token.parse(token.serialize()) and hash(token) == hash(Token.parse(token.serialize()))
     assert token != mint().attenuate(tables=["sales"]) and token != token.serialize()
-    twin = Token(Packet(*token._packet[:2], bytes(32)), token._root, token._vocabulary, clock(), bytes)
+    twin = Token(Packet(token._packet.identifier, token._packet.caveats, bytes(32)), token._root, token._vocabulary, clock(), bytes)
     assert token != twin, "the signature counts too"
 
 

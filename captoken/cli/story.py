@@ -17,6 +17,7 @@ from time import time
 from typing import Any, Literal
 
 import msgspec
+from msgspec import structs
 
 from captoken import names, primitives
 from captoken.access import Access, Caller
@@ -267,7 +268,7 @@ def with_link(token: Token, link: dict[str, Any]) -> Token:
 def without_link(token: Token) -> str:
     """`token` with its last link cut out and all else as it was, signature included."""
     packet = token._packet
-    return text_of(packet._replace(caveats=packet.caveats[:-1]))
+    return text_of(structs.replace(packet, caveats=packet.caveats[:-1]))
 
 
 def play(seed: int | None = None) -> Story:
