@@ -37,6 +37,8 @@ create table parent (id integer primary key, code text unique, label text);
 create table cascaded (id integer primary key, parent integer references parent (id) on delete cascade on update cascade);
 create table parent2 (id integer primary key, label text);
 create table kept (id integer primary key, parent integer references parent2 (id));
+create table parent4 (id integer primary key, label text);
+create table held (id integer primary key, parent integer references parent4 (id) on delete restrict on update restrict);
 create table parent3 (id integer primary key, label text);
 create table nulled (id integer primary key, parent integer references parent3 (id) on delete set null);
 
@@ -47,6 +49,8 @@ create view natural_view as select sales.amount from sales natural join hr;
 create view nested_view as select amount from natural_view;
 create view count_view as select count(*) as n from hr;
 create view people_view as select name from people;
+create view catalog_view as select name from sqlite_master;
+create view lazy_view as select s.region from sales s left join hr on hr.id = s.id;
 create view inbox as select region, amount from sales;
 create trigger inbox_insert instead of insert on inbox begin
   insert into sales (region, amount) values (new.region, new.amount);
@@ -100,6 +104,8 @@ insert into parent values (1, 'a', 'x'), (2, 'b', 'y');
 insert into cascaded values (1, 1);
 insert into parent2 values (1, 'x'), (2, 'y');
 insert into kept values (1, 1);
+insert into parent4 values (1, 'x'), (2, 'y');
+insert into held values (1, 1);
 insert into parent3 values (1, 'x'), (2, 'y');
 insert into nulled values (1, 1);
 insert into audited values (1, 1);
@@ -158,7 +164,8 @@ GRANTS: dict[str, dict[str, Any]] = {
     "shops": {"allow": {"shops": ["insert", "update", "delete"]}},
     "regions": {"allow": {"regions": ["insert", "update", "delete"]}},
     "staff": {"allow": {"staff": ["insert", "update", "delete"]}},
-    "parents": {"allow": {"parent": ["update", "delete"], "parent2": ["update", "delete"], "parent3": ["update", "delete"]}},
+    "parents": {"allow": {f"parent{number}": ["update", "delete"] for number in ("", 2, 3, 4)}},
+    "sink": {"allow": {"trapped_sink": ["insert"]}},
     "families": {
         "allow": {"parent": ["update", "delete"], "cascaded": ["update", "delete"], "parent3": ["delete"], "nulled": ["update"]}
     },
@@ -180,6 +187,47 @@ def _cases(group: str, grant: str, verdict: str, *statements: Any) -> list[Case]
 
 
 CASES: list[Case] = [
+    *_cases(
+        "what one account alone shows",
+        "reader",
+        "table",
+        "select region from lazy_view",
+        "select count(*) from lazy_view natural join (select 'eu' as region)",
+        "with x as (select * from lazy_view) select 1",
+        "with x as (select * from catalog_view) select 1",
+        "select count(*) from catalog_view",
+        "with hr as (select 1) select 1 from main.hr",
+    ),
+    *_cases("what one account alone shows", "any", "table", "with x as (select * from catalog_view) select 1"),
+    *_cases("what one account alone shows", "any", "operation", "select fts5_source_id()"),
+    *_cases(
+        "what one account alone shows",
+        "priced",
+        "column",
+        "select count(*) from (select 101 as total) join priced using (total)",
+    ),
+    *_cases(
+        "what one account alone shows",
+        "sink",
+        ALLOWED,
+        "insert into trapped_sink values (1)",
+        "insert or ignore into trapped_sink values (1)",
+    ),
+    *_cases(
+        "what one account alone shows",
+        "sink",
+        "operation",
+        "insert or replace into trapped_sink values (1)",
+        "replace into trapped_sink values (1)",
+    ),
+    *_cases("foreign keys", "parents", ALLOWED, "delete from parent4 where id = 2", "update parent4 set id = 9 where id = 2"),
+    *_cases(
+        "operations on another table",
+        "writer",
+        "table",
+        "with hr as (select 1) delete from hr",
+        "with hr as (select 1 as x) insert into hr (pay) select x from hr",
+    ),
     *_cases(
         "analytics",
         "two",

@@ -200,6 +200,7 @@ select value from json_each('[]', {t}.id), {t} | select {t} from sales | select 
 insert into {t} values (1) | insert into {t} (nosuch) values (1) | insert into {t} default values | insert into {t} select * from sales
 insert or replace into {t} (id) values (1) | insert or rollback into {t} (id) values (1) | replace into {t} values (1) | delete from {t}
 update {t} set pay = 1 | update {t} set nosuch = 1 | update or replace {t} set id = 1 | delete from {t} where nosuch | delete from {t} returning *
+with {t} as (select 1) delete from {t} | with {t} as (select 1 as id) insert into {t} (nosuch) select * from {t}
 update sales set amount = (select pay from {t}) | delete from sales where id in (select id from {t}) | update sales set amount = 1 from {t}
 """.replace("\n", " | ").split(" | ")[1:-1]
 
@@ -215,7 +216,7 @@ def told(connection: sqlite3.Connection, grant: Grant, sql: str, parameters: Any
         return type(error), str(error)
 
 
-@pytest.mark.parametrize("hidden", ["hr", "secret", "hr_view", "natural_view", "docs", "trapped"])
+@pytest.mark.parametrize("hidden", ["hr", "secret", "hr_view", "natural_view", "catalog_view", "docs", "trapped"])
 def test_a_hidden_table_is_told_like_one_that_is_missing(hidden: str) -> None:
     connection, tried = filled(sqlite3.connect(":memory:")), 0
     for name in ("reader", "updater", "columns"):
@@ -285,6 +286,17 @@ def test_what_a_grant_would_permit_is_an_error_of_sqlite_when_it_is_missing(plai
             db.execute("select 1; select 2")
         for sql in ("select 1\0", "select '\ud800'"):
             with pytest.raises((ValueError, sqlite3.Error)):
+                db.execute(sql)
+
+
+def test_a_mistake_is_told_as_one_where_nothing_is_hidden(connection: sqlite3.Connection) -> None:
+    with guarded(connection, grant(**GRANTS["columns"])) as db:
+        for sql, message in [
+            ("select nosuch from sales_view", "no such column: nosuch"),
+            ("select * from people wher id = 1", "syntax error"),
+            ("select *, nofunction(1) from sales", "no such function"),
+        ]:
+            with pytest.raises(sqlite3.OperationalError, match=message):
                 db.execute(sql)
 
 
@@ -432,7 +444,7 @@ class TestBlock:
     def test_it_keeps_a_bounded_number_of_plans(self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection) -> None:
         monkeypatch.setattr(sqlite, "_PLANS", 3)
         with guarded(plain, READER) as db:
-            for number in range(10):
+            for number in [*range(10), *range(10)]:  # and makes one anew where it must
                 assert db.execute(f"select {number} from sales where id = 1").fetchall() == [(number,)]
             assert len(db._block.plans) <= 3
 
@@ -517,6 +529,8 @@ class TestBackDoors:
                 with pytest.raises(sqlite3.DatabaseError, match=r"not authorized|prohibited"):
                     connection.execute(sql).fetchall()
             assert verdict(db, "select region from sales") == ALLOWED
+            with pytest.raises(sqlite3.DatabaseError, match=r"not authorized|prohibited"):
+                connection.execute("select  region from sales")  # not even what has just been seen and allowed
         assert len(connection.execute(known).fetchall()) == 2
         connection.execute("create table free_again (x)")
 
@@ -559,6 +573,36 @@ class TestBackDoors:
             assert db.execute("select region from sales where id = ?", [Parameter()]).fetchall() == [("eu",)]
             assert verdict(db, "select pay from hr") == "table"
         assert heard
+
+    def test_a_statement_that_runs_may_do_what_was_seen_and_no_more(
+        self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection
+    ) -> None:
+        real = _sqlite_plan.Watch.look
+
+        def look(self: _sqlite_plan.Watch, sql: str, parameters: Any) -> Any:
+            program, events = real(self, sql, parameters)
+            return program, {event: None for event in events if event[0] != _sqlite_plan._READ}
+
+        with guarded(plain, READER) as db:
+            assert verdict(db, "select id from sales") == ALLOWED
+            monkeypatch.setattr(_sqlite_plan.Watch, "look", look)
+            with pytest.raises(sqlite3.DatabaseError, match="prohibited"):
+                db.execute("select region from sales")
+
+    def test_another_thread_is_authorized_to_nothing_whatever_the_guard_does(self, plain: sqlite3.Connection) -> None:
+        answers = []
+        with guarded(plain, READER) as db:
+            watch = db._block.watch
+            for mode in (_sqlite_plan.CLOSED, _sqlite_plan.OWN, _sqlite_plan.LOOK, _sqlite_plan.RUN):
+                watch.mode = mode
+                watch.allowed = {(_sqlite_plan._SELECT, None, None, None, None): None}
+                ask = threading.Thread(
+                    target=lambda: answers.append(watch._judge(_sqlite_plan._SELECT, None, None, None, None))
+                )
+                ask.start()
+                ask.join()
+            watch.mode = _sqlite_plan.CLOSED
+        assert answers == [sqlite3.SQLITE_DENY] * 4
 
 
 class TestTime:
@@ -917,6 +961,31 @@ class TestSelfTest:
         with guarded(plain, READER) as db:
             assert verdict(db, sql) == "operation"
 
+    def test_opcodes_that_name_another_table_need_that_table(
+        self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection
+    ) -> None:
+        """Each by itself, whatever the authorizer said."""
+        root = plain.execute("select rootpage from sqlite_master where name = 'hr'").fetchone()[0]
+        real, sql = _sqlite_plan.Watch.look, "update sales set region = 'x' where id = 1"
+        extra: list[tuple[Any, ...]] = []
+
+        def look(self: _sqlite_plan.Watch, sql: str, parameters: Any) -> Any:
+            program, events = real(self, sql, parameters)
+            return [*program[:2], *extra, *program[2:]], events
+
+        monkeypatch.setattr(_sqlite_plan.Watch, "look", look)
+        for rows, operation in [
+            ([(2, b"OpenRead", 9, root, 0, b"5", 0, None)], "select"),
+            ([(2, b"ReopenIdx", 9, root, 0, b"5", 0, None)], "select"),
+            ([(2, b"Clear", root, 0, 0, None, 0, None)], "delete"),
+        ]:
+            extra[:] = rows
+            allow = {"sales": ["update"]}
+            with rolled_back(plain, grant(allow=allow)) as db:
+                assert verdict(db, sql) == "table", rows
+            with rolled_back(plain, grant(allow={**allow, "hr": [operation]})) as db:
+                assert verdict(db, sql) == ALLOWED, rows
+
     @pytest.mark.parametrize(
         "row",
         [
@@ -947,6 +1016,39 @@ class TestSelfTest:
 
     def test_this_build_shows_what_is_replaced(self, plain: sqlite3.Connection) -> None:
         assert _sqlite_plan.engine_of(sqlite3.Connection) in (_sqlite_plan.Engine(True), _sqlite_plan.Engine(False))
+
+
+def test_a_look_up_of_a_foreign_key_is_one_only_if_its_cursor_does_nothing_else() -> None:
+    def found(*rows: tuple[bytes, int]) -> set[int]:
+        return _sqlite_plan._lookups([(at, op, p1, 0, 0, None, 0, None) for at, (op, p1) in enumerate(rows)])
+
+    parent = [(b"Init", 0), (b"OpenRead", 1), (b"Found", 1), (b"FkCounter", 0), (b"Close", 1), (b"Halt", 0)]
+    fails = [(b"Init", 0), (b"OpenRead", 1), (b"NotExists", 1), (b"Halt", 787), (b"Close", 1), (b"Halt", 0)]
+    children = [
+        (b"Init", 0),
+        (b"OpenRead", 1),
+        (b"OpenRead", 2),
+        (b"SeekGE", 2),
+        (b"Column", 1),
+        (b"FkCounter", 0),
+        (b"Next", 2),
+        (b"Halt", 0),
+    ]
+    assert found(*parent) == found(*fails) == {1} and found(*children) == {1, 2}
+    for op in (b"Column", b"Rowid", b"RowData", b"Count", b"Next", b"SeekGE", b"IdxRowid"):
+        assert found(*parent[:3], (op, 1), *parent[3:]) == set(), op
+        assert found(*parent[:-1], (op, 1), parent[-1]) == set(), op
+        assert found(*children[:-1], (op, 1), children[-1]) == {2}, op
+        assert found(*children[:-1], (op, 2), children[-1]) == {1}, op
+    assert found(*children[:4], (b"ResultRow", 1), *children[4:]) == set()
+    assert found((b"Init", 0), (b"OpenRead", 1), (b"Column", 1), (b"Halt", 19), (b"Close", 1)) == set()
+
+
+def test_names_are_compared_as_sqlite_compares_them(plain: sqlite3.Connection) -> None:
+    plain.executescript('create table "\xe9" (x); create table "\xc9" (x)')  # two tables: only ASCII has no case
+    with guarded(plain, grant(tables=["\xe9"], operations=["select"])) as db:
+        assert verdict(db, 'select x from "\xe9"') == ALLOWED
+        assert verdict(db, 'select x from "\xc9"') == "table"
 
 
 @pytest.mark.parametrize(
@@ -1044,7 +1146,9 @@ def test_a_join_does_not_ask_about_a_hidden_column(sql: str) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("named", ["{}", "sales as with, {}", "sales as window, {}", "sales window, {}", "(select 1 as with), {}", "{} x", "main.{}"])
+@pytest.mark.parametrize(
+    "named", ["{}", "sales as with, {}", "sales as window, {}", "sales window, {}", "(select 1 as with), {}", "{} x", "main.{}"]
+)
 def test_a_table_that_is_missing_is_refused_as_one_that_is_there(named: str) -> None:
     """The same words, whatever stands before it, and in whatever case it is written."""
     connection = sqlite3.connect(":memory:")
