@@ -6,7 +6,7 @@ what makes narrowing safe. Verifiers ask every link, so a link that asks for mor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import floor, isfinite
 from typing import Any, TypeAlias, TypedDict
@@ -119,11 +119,23 @@ def asked(given: Mapping[str, Any], vocabulary: Vocabulary, clock: Clock, held_u
         elif keyword in _PLAIN or (":" in keyword and keyword in vocabulary.kinds):
             key = keyword
         else:
-            raise TypeError(f"no caveat is called {keyword!r} here")
+            raise _unknown(keyword)
         if key in made:
             raise ValueError("expires_in and expires_at say the same thing twice")
         made[key] = write(key, value, vocabulary)
     return made
+
+
+def known(given: Iterable[str], vocabulary: Vocabulary) -> None:
+    """Raise TypeError for a keyword that is no caveat."""
+    for keyword in given:
+        if keyword not in _FRIENDLY | _PLAIN | _POSITION and keyword not in vocabulary.kinds:
+            raise _unknown(keyword)
+
+
+def _unknown(keyword: str) -> TypeError:
+    words = ", ".join(sorted(_FRIENDLY | _PLAIN | _POSITION))
+    return TypeError(f"no caveat is called {keyword!r}: {words}, or the key of a caveat in the vocabulary")
 
 
 def _translated(keyword: str, value: Any, clock: Clock, held_until: int | None) -> tuple[str, Any]:

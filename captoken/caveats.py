@@ -68,7 +68,7 @@ def _list(value: Any, what: str) -> list[Any]:
 
 def _object(value: Any, what: str) -> dict[str, Any]:
     if type(value) is not dict:
-        raise TypeError(f"{what} must be an object, not {type(value).__name__}")
+        raise TypeError(f"{what} must be a mapping, not {type(value).__name__}")
     return value
 
 
@@ -189,7 +189,7 @@ def _arguments(value: Any) -> dict[str, Argument]:
     made = {}
     for argument, constraint in _object(value, "arguments").items():
         names.free_name(argument, "argument")
-        stated = dict(_object(constraint, "a constraint"))
+        stated = dict(_object(constraint, f"the constraint on {argument}"))
         optional = stated.pop("optional", None)
         if optional is not None and optional is not True:
             raise ValueError('"optional" is true or left out')

@@ -169,7 +169,7 @@ def _top(value: Any) -> str:
 def read(value: Any) -> Constraint:
     """The constraint that the JSON `value` states. Raises TypeError or ValueError for anything else."""
     if type(value) is not dict:
-        raise TypeError(f"a constraint is an object, not {type(value).__name__}")
+        raise TypeError(f'a constraint is like {{"in": […]}}, {{"max": 5}} or {{"any": true}}, not {type(value).__name__}')
     kinds = set(value)
     if kinds == {"any"} and value["any"] is True:
         return ANYTHING

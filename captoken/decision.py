@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from captoken.errors import CODES
+from captoken.access import Access, Caller
+from captoken.root import RootRecord
 
 if TYPE_CHECKING:
-    from captoken.access import Access, Caller
-    from captoken.root import RootRecord
     from captoken.verify import Grant
 
 # The plan: what is checked, in this order. The first step that fails gives the decision its code.
@@ -78,6 +77,7 @@ class Attribution(msgspec.Struct, frozen=True):
     task: str
 
 
+_NEEDS = frozenset(("table", "operation", "tool", "argument", "domain"))  # where a grant can be what is missing
 _NOT_BUILT = {7: "no overlay is loaded", 10: "the token is bound to no key", 11: "nothing to commit"}
 
 
@@ -92,15 +92,27 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     now: int  # seconds since the epoch, as the verifier's clock had it
     access: Access | None = None
     caller: Caller | None = None
-    grant: Grant | None = None
-    attribution: Attribution | Grant | None = None
+    granted: Any = None
+    known: Any = None
     refusals: tuple[Refusal, ...] = ()
     step: int = len(PLAN) + 1  # of the plan: the one that failed
     dry: bool = False  # decided by `explain`: nothing was committed
     effects: tuple[Any, ...] = ()  # what had to be committed; in this version nothing has to
 
     def __bool__(self) -> bool:
-        return self.code == "allowed" and self.grant is not None
+        return self.code == "allowed" and self.granted is not None
+
+    @property
+    def grant(self) -> Grant | None:
+        """The grant, if allowed."""
+        granted: Grant | None = self.granted
+        return granted
+
+    @property
+    def attribution(self) -> Attribution | Grant | None:
+        """Who is behind the token, allowed or not, once its signature held: `issued`, `chain`, `task`."""
+        known: Attribution | Grant | None = self.known
+        return known
 
     def __repr__(self) -> str:
         return f"<Decision {self.summary}>"
@@ -165,7 +177,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         lines.append(("tried", self.access.summary if self.access is not None else "no access: the token itself"))
         for count, refusal in enumerate(self.refusals):
             lines.append(("refused" if count == 0 else "also", f"{place(refusal)}: {refusal.text}"))
-        if self.refusals and CODES[self.code].kind == "insufficient" and self.access is not None and self.step == 8:
+        if self.access is not None and (self.code in _NEEDS or (self.code == "column" and self.access.columns is not None)):
             links = [refusal.link for refusal in self.refusals if refusal.link is not None]
             where = f" in link {', '.join(map(str, links))}" if links else ""
             lines.append(("needs", f"{self.access.needed_text()}{where}"))
@@ -181,6 +193,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         if self:
             return "Allowed."
         rule, retry = _FOR_MODEL.get(self.code, ("The credential was not accepted.", _REPLACE))
+        if "{" in rule and self.access is None:  # it could not be read as an access, or is none that any token permits
+            rule, retry = "Not permitted: a request of this kind.", _REWRITE
         return rule.format(**self._stated()) + " " + retry
 
     def _stated(self) -> dict[str, str]:
@@ -222,6 +236,8 @@ def spelled(value: Any) -> str:
 
 _ASK = "Retrying will not help. Whoever gave you this task can grant more; do not look for another way."
 _REPLACE = "Retrying with the same credential will not help. Ask whoever gave you this task for a new one."
+_REWRITE = "The same request will be refused again. Check how it is spelled, or ask whoever gave you this task."
+_ASK_LESS = "The same request will be refused again; one that asks for less may be permitted."
 _LATER = "A retry can help later."
 
 _FOR_MODEL: dict[str, tuple[str, str]] = {
@@ -231,9 +247,9 @@ _FOR_MODEL: dict[str, tuple[str, str]] = {
     "unaddressed": ("The credential is not addressed to this server.", _REPLACE),
     "table": ("Not permitted: table {table} is not among the tables of this task.", _ASK),
     "operation": ("Not permitted: operation {operation} on table {table}.", _ASK),
-    "column": ("Not permitted: some of the columns asked for in table {table}.", _ASK),
+    "column": ("Not permitted: some of the columns asked for in table {table}.", _ASK_LESS),
     "tool": ("Not permitted: tool {tool} is not among the tools of this task.", _ASK),
-    "argument": ("Not permitted: tool {tool} with these arguments.", _ASK),
+    "argument": ("Not permitted: tool {tool} with these arguments.", _ASK_LESS),
     "attribute": ("Not permitted under the present conditions.", _ASK),
     "domain": ("Not permitted: requests of this kind are no part of this task.", _ASK),
     "task": ("Not permitted: the credential is for another task.", _REPLACE),

@@ -53,12 +53,12 @@ def b64decode(text: str) -> bytes:
         standard = raw.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[len(raw) % 4]
         data = binascii.a2b_base64(standard, strict_mode=True)
     except ValueError:  # both binascii.Error and UnicodeEncodeError
-        raise EncodingError("not base64url") from None
+        raise EncodingError("not base64url: a space, a line feed or another foreign character is in the text") from None
     if b"+" in raw or b"/" in raw or b"=" in raw:
         raise EncodingError("base64, but not base64url without padding")
     spare = len(raw) % 4
     if spare and text[-1] not in _LAST[spare]:
-        raise EncodingError("base64url with trailing bits that are not zero")
+        raise EncodingError("base64url with trailing bits that are not zero; is the text complete?")
     return data
 
 

@@ -68,6 +68,7 @@ class Issuer(Sealed):
         Raises TypeError or ValueError for what is no name or caveat, LimitError past a limit.
         """
         given: dict[str, Any] = {key: value for key, value in caveats.items() if value is not UNSET}
+        writing.known(given, self._vocabulary)
         named = _DOMAINS & given.keys()
         if type(unrestricted) is not bool:
             raise TypeError(f"unrestricted must be a bool, not {type(unrestricted).__name__}")
@@ -81,7 +82,7 @@ class Issuer(Sealed):
             raise ValueError("name the tables with operations, or the tools, that your own caveat speaks of")
         data = named - {"tools"}
         if data and "allow" not in data and not {"tables", "operations"} <= data:
-            raise ValueError("in the data domain name tables with operations, or allow")
+            raise ValueError(f"{' and '.join(sorted(data))} alone will not do: name tables with operations, or allow")
         forever = "expires_at" in given and given["expires_at"] is None
         if forever:
             del given["expires_at"]

@@ -289,14 +289,14 @@ class Grant(Sealed):
             refusal = self._calls(caller)
             if refusal is not None:
                 return self._denied(now, access, caller, (refusal,), 9, dry)
-        return Decision(code="allowed", now=now, access=access, caller=caller, grant=self, dry=dry, attribution=self)
+        return Decision(code="allowed", now=now, access=access, caller=caller, granted=self, dry=dry, known=self)
 
     def _denied(
         self, now: int, access: Access | None, caller: Caller | None, refusals: tuple[Refusal, ...], step: int, dry: bool
     ) -> Decision:
         known = Attribution(self.issued, self.chain, self.task)
         return Decision(
-            code=refusals[0].code, now=now, access=access, caller=caller, attribution=known,
+            code=refusals[0].code, now=now, access=access, caller=caller, known=known,
             refusals=refusals, step=step, dry=dry,
         )  # fmt: skip
 
@@ -354,14 +354,14 @@ def _has_audience(links: tuple[Link, ...]) -> bool:
 
 
 def _denial(refusal: Refusal, step: int, known: Attribution | None = None) -> Decision:
-    return Decision(code=refusal.code, now=0, refusals=(refusal,), step=step, attribution=known)
+    return Decision(code=refusal.code, now=0, refusals=(refusal,), step=step, known=known)
 
 
 def _stated(access: Access, caller: Caller | None) -> tuple[Access, Caller | None]:
     if type(access) is not Access:
-        raise TypeError(f"an Access is asked about, not {type(access).__name__}")
+        raise TypeError(f"expected an Access, as Access(table=…, operation=…), not {type(access).__name__}")
     if caller is not None and type(caller) is not Caller:
-        raise TypeError(f"a Caller calls, not {type(caller).__name__}")
+        raise TypeError(f"expected a Caller, as Caller(agent=…), not {type(caller).__name__}")
     return access, caller
 
 

@@ -238,7 +238,8 @@ def _own_check(held: Capability, caveat: Caveat) -> Callable[[], None]:
         have = [other for other in held.own if other.key == caveat.key]
         if not all(covers(other, caveat) for other in have):
             values = [other.value for other in have]
-            raise Excess(caveat.key, caveat.value, values, caveat.value, {}, "a caveat of your own covers only its equal")
+            hint = "what is held does not cover it, by its own `covers`"
+            raise Excess(caveat.key, caveat.value, values, caveat.value, {}, hint)
 
     return check
 

@@ -86,7 +86,7 @@ def test_the_demo_tells_its_story_as_data(tmp_path):
     assert {call["agent"] for call in calls if call["scene"] == "work"} == {agent["name"] for agent in story["agents"]}
     refused = {call["tried"]: call for call in calls if not call["allowed"]}
     assert refused["select count(*) from market.moves natural join hr"]["link"] == 0
-    assert refused["select salary from hr, by a link made by hand"]["also"] == [1, 2]
+    assert refused["select salary from hr, after writing itself a link for hr"]["also"] == [1, 2]
     assert refused["select customer, overdue from sales"]["added_by"] == "orchestrator"
     assert [call["agent"] for call in calls if call["code"] == "expired"] == ["reader-agent", "sales-agent", "orchestrator"]
     assert len(story["regions"]) == 5 and len(story["filings"]) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 import subprocess
 import sys
 
@@ -30,3 +31,9 @@ print(sorted({"nacl", "click", "rich", "pymacaroons", "sqlite3", "asyncio"} & sy
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_help_can_be_asked_for() -> None:
+    """Every annotation of a public class can be resolved: help() and documentation tools do."""
+    for name in captoken.__all__:
+        assert name in pydoc.render_doc(getattr(captoken, name))

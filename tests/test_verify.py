@@ -204,7 +204,7 @@ def test_the_model_is_told_the_rule_and_no_way_round(name: str) -> None:
     token = mint(allow={"secret_table": ["select"]}).delegate(to="secret-agent")
     grant = verifier().authenticate(token.serialize())
     told = grant.refusal(name, "detail with secret_table", data("hr", "update")).for_model()
-    assert "secret" not in told and "user:jane" not in told and ("retry" in told.lower())
+    assert "secret" not in told and "user:jane" not in told and ("retry" in told.lower() or "again" in told)
     assert name not in ("table", "operation") or "hr" in told
 
 
@@ -216,7 +216,8 @@ def test_what_the_model_is_told_cannot_carry_commands() -> None:
     told = verifier().check(mint(), data(long)).for_model()
     assert "{" not in told and len(told) < 300
     assert verifier().check(mint(), data("sales")).for_model() == "Allowed."
-    assert "?" in verifier().authenticate(mint().serialize()).refusal("table", "t").for_model()
+    unread = verifier().authenticate(mint().serialize()).refusal("operation", "t").for_model()
+    assert unread.startswith("Not permitted: a request of this kind.") and "?" not in unread
 
 
 def test_a_decision_is_data_for_machines() -> None:

@@ -103,10 +103,12 @@ def guarded(
     SQLite cannot tell which ones it had. What is Python in the connection (converters, collations, text_factory) is the
     owner's and trusted; nobody else may use it while the block lasts.
     """
+    if not isinstance(connection, sqlite3.Connection):
+        raise TypeError(f"guarded takes a sqlite3.Connection, not {type(connection).__name__}")
     if not isinstance(grant, Grant):
         raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
     with _claimed(connection):
-        engine = engine_of(type(connection).__mro__[-2])
+        engine = engine_of(sqlite3.Connection)
         if connection.in_transaction:
             raise GuardError("the connection has an open transaction (with autocommit=False it always has one)")
         block = _Block(connection, grant, engine, caller, max_rows)
@@ -184,6 +186,8 @@ class _Block:
             raise GuardError("SQLite has rolled back the transaction of this block: leave it")
         if not isinstance(sql, str):
             raise TypeError(f"a statement is a str, not a {type(sql).__name__}")
+        if not isinstance(parameters, (Mapping, Sequence)) or isinstance(parameters, (str, bytes)):
+            raise TypeError(f"parameters are a sequence or a mapping, not {type(parameters).__name__}")
         given = dict(parameters) if isinstance(parameters, Mapping) else tuple(parameters)
         self.busy, self.death, self.broken = True, None, None
         try:
@@ -229,8 +233,6 @@ class _Block:
 
     def _fail(self, text: Text, error: Exception) -> NoReturn:
         """Raise what compiling the text ended in, or a denial where that would tell what is hidden (rule 9)."""
-        if self.death is not None:
-            raise Denied(self.death)
         if self.watch.refused:
             self._deny(text, self.grant.refusal("operation", "the statement does what no token permits"))
         self._deny_names(text)

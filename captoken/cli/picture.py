@@ -52,7 +52,7 @@ class Picture:
             self._calls("work"),
             *self._section("The report", "Added up by the orchestrator, out of what its agents wrote."),
             self._report(),
-            *self._section("What was refused", "Each refusal names the link that says no, and who added it."),
+            *self._section("What was refused", "Link 0 is the mint, each step adds one. A refusal says which, and by whom."),
             self._calls("tricks"),
             *self._section("The end", "A token dies with the shortest life above it, wherever it went."),
             self._lives(),

@@ -351,7 +351,8 @@ def _tricks(world: World) -> None:
         excess = words.names(names.shown(table).strip("'") for table in error.excess)
         world.note("reader-agent", "attenuate(tables=['hr'])", error.code, f"its own library, at once: {excess} is not held")
     wider = with_link(reader, {"allow": {"hr": ["select"]}})
-    world.query("reader-agent", "select salary from hr", token=wider, tried="select salary from hr, by a link made by hand")
+    tried = "select salary from hr, after writing itself a link for hr"
+    world.query("reader-agent", "select salary from hr", token=wider, tried=tried)
     stripped = without_link(world.tokens["sales-agent"])
     world.note_decision(
         "sales-agent", "its token, with its restrictions cut out", world.warehouse.check(stripped, _reading("sales"))
@@ -366,7 +367,7 @@ def _tricks(world: World) -> None:
     world.called_by("sales-agent", "sales-agent's token, as mallory", Caller(agent="mallory"))
     world.called_by("sales-agent", "the token, in task q4-forecast", Caller(agent="sales-agent", task="q4-forecast"))
     stray = world.tokens["filings-agent"].present(audience="warehouse")
-    world.call("filings-agent", "Dune Energy", _PRICE, text=stray, how=", with what the warehouse was sent")
+    world.call("filings-agent", "Dune Energy", _PRICE, text=stray, how=", with the text that it presented to the warehouse")
 
 
 def _reading(table: str) -> Access:

@@ -289,6 +289,17 @@ def test_what_a_grant_would_permit_is_an_error_of_sqlite_when_it_is_missing(plai
                 db.execute(sql)
 
 
+def test_a_table_that_is_missing_is_refused_even_if_the_text_was_not_understood(
+    monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection
+) -> None:
+    monkeypatch.setattr(Text, "mentions", ())
+    with guarded(plain, READER) as db:
+        assert [verdict(db, f"select 1 from {table}") for table in ("sales", "hr", "gone", "main.gone")] == [
+            ALLOWED,
+            *["table"] * 3,
+        ]
+
+
 def test_a_mistake_is_told_as_one_where_nothing_is_hidden(connection: sqlite3.Connection) -> None:
     with guarded(connection, grant(**GRANTS["columns"])) as db:
         for sql, message in [
@@ -448,10 +459,13 @@ class TestBlock:
                 assert db.execute(f"select {number} from sales where id = 1").fetchall() == [(number,)]
             assert len(db._block.plans) <= 3
 
-    def test_only_a_grant_is_taken(self, plain: sqlite3.Connection) -> None:
+    def test_only_a_grant_and_a_connection_are_taken(self, plain: sqlite3.Connection) -> None:
         token = Issuer(KEYRING).mint(subject="user:jane", agent="analyst", task="t", tables=["sales"], operations=["select"])
         for thing in (token, token.serialize(), None):
             with pytest.raises(TypeError, match="Grant"), guarded(plain, thing):  # type: ignore[arg-type]
+                raise AssertionError
+        for other in (plain.cursor(), ":memory:", None):
+            with pytest.raises(TypeError, match=r"sqlite3\.Connection"), guarded(other, READER):  # type: ignore[arg-type]
                 raise AssertionError
 
     def test_a_connection_is_not_kept_alive(self) -> None:
@@ -746,7 +760,10 @@ class TestOwner:
         connection.close()
 
     def test_a_subclass_of_connection(self) -> None:
-        class Owned(sqlite3.Connection):
+        class Mixin:
+            pass
+
+        class Owned(sqlite3.Connection, Mixin):
             def execute(self, *given: Any) -> sqlite3.Cursor:
                 raise AssertionError("not the guard's to call")
 
