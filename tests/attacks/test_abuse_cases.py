@@ -50,7 +50,7 @@ CHAIN = "properties/test_chain.py"
 HERE = "attacks/test_abuse_cases.py"
 
 NO_V1_OR_JSON = "captoken reads macaroon V2 binary only; V1 and the two JSON formats are never parsed"
-NO_DISCHARGES = "this version accepts no discharge: a third-party caveat is `missing_discharge` (its own issue brings the case)"
+NO_DISCHARGES = "this version accepts no discharge: a third-party caveat is `missing_discharge` (a later version brings the case)"
 
 CASES = {
     1: ("empty, white space or padding alone", B, "test_b4_what_is_no_text_is_malformed"),
@@ -118,7 +118,7 @@ CASES = {
     63: ("a caveat with effects on a forged token", HERE, "test_nothing_of_a_forged_token_is_evaluated"),
     64: (
         "a revoked token; a deny-list out of reach",
-        "there is no deny-list yet; the overlay's issue brings it and its faults, class G",
+        "there is no deny-list yet; the overlay of a later version brings it and its faults, class G",
     ),
     65: ("two spellings of one token", B, "test_b5_what_decodes_encodes_back"),
     66: ("replay of a request", HERE, "test_a_bearer_token_can_be_used_again"),

@@ -1,6 +1,6 @@
 """Class F: only the key that the keyring holds under the token's own (kid, aud) verifies it, and no key is weak.
 
-F4's vectors of HMAC are in `tests/properties/test_chain.py`; Ed25519 and X25519 come with the issues that use them.
+F4's vectors of HMAC are in `tests/properties/test_chain.py`; Ed25519 and X25519 come with what uses them.
 """
 
 import base64
