@@ -103,8 +103,8 @@ class Tables(Caveat, frozen=True):
 
     def __post_init__(self) -> None:
         for pattern in _list(self.value, "tables"):
-            # Most are identifiers, and what Python calls one is a pattern of one segment.
-            if type(pattern) is not str or not pattern.isidentifier() or len(pattern) > 64:
+            # Most are ASCII identifiers, each a pattern of one segment. (Beyond ASCII, identifiers hold format characters.)
+            if type(pattern) is not str or not (pattern.isascii() and pattern.isidentifier()) or len(pattern) > 64:
                 names.pattern(pattern, "table")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:

@@ -163,3 +163,5 @@ assert query(filings_agent, "select count(*) from filings") == [(2,)]  # its own
 print("A quarter of an hour later")
 clock.advance(900)
 refused("expired", query, orchestrator, "select region from sales")
+
+db.close()
