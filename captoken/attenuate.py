@@ -6,7 +6,7 @@ what makes narrowing safe. Verifiers ask every link, so a link that asks for mor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import floor, isfinite
 from typing import Any, TypeAlias, TypedDict
@@ -75,6 +75,7 @@ DATA = ("tables", "operations", "allow", "columns")
 _FRIENDLY = frozenset(("expires_in", "expires_at", "not_before", "audience"))
 _PLAIN = frozenset((*DATA, "tools", "where", "task"))
 _POSITION = frozenset(("depth", "delegate_only"))
+_KEYWORDS = _FRIENDLY | _PLAIN | _POSITION
 
 
 def read_clock(clock: Clock) -> int:
@@ -116,26 +117,20 @@ def asked(given: Mapping[str, Any], vocabulary: Vocabulary, clock: Clock, held_u
             raise TypeError(f"{keyword} must not be None; leave it out")
         if keyword in _FRIENDLY:
             key, value = _translated(keyword, value, clock, held_until)
-        elif keyword in _PLAIN or (":" in keyword and keyword in vocabulary.kinds):
-            key = keyword
         else:
-            raise _unknown(keyword)
+            known(keyword, vocabulary)
+            key = keyword
         if key in made:
             raise ValueError("expires_in and expires_at say the same thing twice")
         made[key] = write(key, value, vocabulary)
     return made
 
 
-def known(given: Iterable[str], vocabulary: Vocabulary) -> None:
+def known(keyword: str, vocabulary: Vocabulary) -> None:
     """Raise TypeError for a keyword that is no caveat."""
-    for keyword in given:
-        if keyword not in _FRIENDLY | _PLAIN | _POSITION and keyword not in vocabulary.kinds:
-            raise _unknown(keyword)
-
-
-def _unknown(keyword: str) -> TypeError:
-    words = ", ".join(sorted(_FRIENDLY | _PLAIN | _POSITION))
-    return TypeError(f"no caveat is called {keyword!r}: {words}, or the key of a caveat in the vocabulary")
+    if keyword not in _KEYWORDS and not (":" in keyword and keyword in vocabulary.kinds):
+        words = ", ".join(sorted(_KEYWORDS))
+        raise TypeError(f"no caveat is called {keyword!r}: {words}, or the key of a caveat in the vocabulary")
 
 
 def _translated(keyword: str, value: Any, clock: Clock, held_until: int | None) -> tuple[str, Any]:

@@ -363,8 +363,10 @@ def covers(one: Caveat, two: Caveat) -> bool:
 
 
 def _merged(one: Caveat, two: Caveat) -> Caveat | None:
-    if covers(one, two) or covers(two, one):
-        return two if covers(one, two) else one
+    if covers(one, two):
+        return two
+    if covers(two, one):
+        return one
     try:
         merged = two.meet(one)
     except Exception:  # the same

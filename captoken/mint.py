@@ -18,7 +18,7 @@ from captoken.sealed import Sealed
 from captoken.tokens import Token, check_limits
 
 DEFAULT_LIFE = 900  # seconds
-_DOMAINS = frozenset(("tables", "operations", "allow", "columns", "tools"))
+_DOMAINS = frozenset((*writing.DATA, "tools"))
 
 
 class Issuer(Sealed):
@@ -68,7 +68,8 @@ class Issuer(Sealed):
         Raises TypeError or ValueError for what is no name or caveat, LimitError past a limit.
         """
         given: dict[str, Any] = {key: value for key, value in caveats.items() if value is not UNSET}
-        writing.known(given, self._vocabulary)
+        for keyword in given:
+            writing.known(keyword, self._vocabulary)
         named = _DOMAINS & given.keys()
         if type(unrestricted) is not bool:
             raise TypeError(f"unrestricted must be a bool, not {type(unrestricted).__name__}")

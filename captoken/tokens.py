@@ -202,10 +202,12 @@ class Token(Sealed):
             raise ValueError("a text for nobody: name the server")
         wanted = {**caveats, "audience": audience, "expires_in": expires_in}
         presented = self._narrow(None, wanted, keep, clamp, clock)
-        size = len(presented.serialize())
-        if size > max_chars:
-            raise LimitError(f"{size} characters, more than the {max_chars} to present", costs(presented._packet))
-        return presented.serialize()
+        text = presented.serialize()
+        size = len(text)
+        if size <= max_chars:
+            return text
+        del text  # the frame that raises holds nothing usable
+        raise LimitError(f"{size} characters, more than the {max_chars} to present", costs(presented._packet))
 
     def _narrow(
         self, to: str | None, caveats: Mapping[str, Any], keep: str | Iterable[str], clamp: bool, clock: Clock | None
