@@ -5,7 +5,9 @@ Byte for byte the construction of libmacaroons. Nothing here decodes anything.
 
 from __future__ import annotations
 
-from captoken.primitives import equal, hmac_sha256, mac
+from collections.abc import Callable
+
+from captoken.primitives import disclose, enclose, equal, hmac_sha256, mac
 from captoken.wire import Caveat, Packet
 
 _GENERATOR = b"macaroons-key-generator"
@@ -36,14 +38,30 @@ def extend(tag: bytes, caveat: Caveat) -> bytes:
     return third_party_tag(tag, vid, cid) if vid else mac(tag, cid)
 
 
-def fold(derived_key: bytes, packet: Packet) -> tuple[bytes, ...] | None:
+def ask(tag: bytes, key: bytes, cid: bytes, random: Callable[[int], bytes]) -> Caveat:
+    """The third-party caveat that asks for a discharge under the caveat key `key`, to go after the link that ends in `tag`."""
+    return cid, enclose(tag, derive(key), random(24))
+
+
+def fold(derived_key: bytes, packet: Packet, bound_to: bytes | None = None) -> tuple[bytes, ...] | None:
     """The tag after each caveat, if the last one is the signature that the packet carries; else None.
 
-    Every caveat is hashed, held or not. What the caveats mean is not looked at.
+    For a discharge, `bound_to` is the signature of the token that it goes with. Every caveat is hashed, held or not. What
+    the caveats mean is not looked at.
     """
     tag = mac(derived_key, packet.identifier)
     tags: list[bytes] = []
     for caveat in packet.caveats:
         tag = extend(tag, caveat)
         tags.append(tag)
-    return tuple(tags) if equal(tag, packet.signature) else None
+    carried = tag if bound_to is None else bind(bound_to, tag)
+    return tuple(tags) if equal(carried, packet.signature) else None
+
+
+def answer_key(derived_key: bytes, packet: Packet, tags: tuple[bytes, ...], at: int) -> bytes | None:
+    """The macaroon key that the discharge of third-party caveat `at` is under, or None if its box does not open.
+
+    The box was made with the tag before the caveat; `tags` are those that `fold` gave.
+    """
+    before = tags[at - 1] if at else mac(derived_key, packet.identifier)
+    return disclose(before, packet.caveats[at][1])

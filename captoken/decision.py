@@ -45,7 +45,8 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """An agent's name and how it is known: `issued` by the root record, or `vouched` for by whoever handed on."""
+    """An agent's name and how it is known: `issued` by the root record, `vouched` for by whoever handed on, or `proven`:
+    the key that the token was bound to signed the hand-over."""
 
     name: str
     basis: Basis
@@ -78,7 +79,7 @@ class Attribution(msgspec.Struct, frozen=True):
 
 
 _NEEDS = frozenset(("table", "operation", "tool", "argument", "domain"))  # where a grant can be what is missing
-_NOT_BUILT = {7: "no overlay is loaded", 10: "the token is bound to no key", 11: "nothing to commit"}
+_NO_OVERLAY = "no overlay is loaded"
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,16 +98,16 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     refusals: tuple[Refusal, ...] = ()
     step: int = len(PLAN) + 1  # of the plan: the one that failed
     dry: bool = False  # decided by `explain`: nothing was committed
-    effects: tuple[Any, ...] = ()  # what had to be committed; in this version nothing has to
+    effects: tuple[Any, ...] = ()  # what has to be committed for the answer to stand: the one use of a proof
 
     def __bool__(self) -> bool:
         return self.code == "allowed" and self.granted is not None
 
     @property
     def grant(self) -> Grant | None:
-        """The grant, if allowed."""
+        """The grant, if allowed; not from a dry run that left something uncommitted."""
         granted: Grant | None = self.granted
-        return granted
+        return None if self.dry and self.effects else granted
 
     @property
     def attribution(self) -> Attribution | Grant | None:
@@ -126,8 +127,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
                 made.append(Step(number, name, "failed", self.refusals[0].text))
             elif number > self.step:
                 made.append(Step(number, name, "not reached"))
-            elif number in _NOT_BUILT:
-                made.append(Step(number, name, "nothing to check", _NOT_BUILT[number]))
+            elif number == 7:
+                made.append(Step(number, name, "nothing to check", _NO_OVERLAY))
+            elif number >= 10 and not self.effects:
+                made.append(Step(number, name, "nothing to check", "no proof is asked for"))
+            elif number == 11 and self.dry:
+                made.append(Step(number, name, "not reached", "not committed: the proof's one use"))
             else:
                 made.append(Step(number, name, "held"))
         return tuple(made)

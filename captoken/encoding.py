@@ -23,6 +23,9 @@ class Limits:
     token_chars: int = 8192  # characters of text, prefix included
     links: int = 64  # links of one token
     root_bytes: int = 1024  # bytes of the root record
+    discharges: int = 16  # discharges that go with one token; none asks a third party in its turn
+    ticket_bytes: int = 2048  # bytes of what a third party is asked: a third-party caveat's id
+    bundle_chars: int = 32768  # characters of a token and its discharges together
     field_bytes: int = 32767  # bytes of any one field: the largest that every macaroon library reads
     present_chars: int = 7168  # characters that `present` writes: HTTP servers take about 8 KiB of headers
 

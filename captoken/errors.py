@@ -3,7 +3,9 @@
     CaptokenError
     ├── TokenFormatError    text or bytes that are no token of ours       (code: malformed, unsupported_version)
     ├── WideningError       a narrowing that asks for more than is held   (code: widening, nothing_left)
-    ├── DelegationError     a hand-over that the chain does not permit    (code: too_deep, broken_delegation)
+    ├── DelegationError     a hand-over that the chain does not permit    (code: too_deep, broken_delegation, bad_proof)
+    ├── DischargeError      no discharge, or one that answers nothing      (code: bad_ticket, refused, undecided, bad_discharge)
+    ├── StoreError          a store that is full or cannot be reached
     ├── LimitError          a token that readers would refuse for its size
     ├── KeyringError        a key file that cannot be used
     ├── GuardError          a guarded connection that is misused, or cannot be guarded
@@ -32,6 +34,7 @@ class Code(NamedTuple):
 
 
 _UNACCEPTED = "The token was not accepted."  # one message, so that a stranger learns nothing (spec, "Verification")
+_UNPROVEN = "The request needs a fresh proof by the key that the token is bound to."
 _REFUSED = "The token does not permit this request."
 
 CODES: dict[str, Code] = {
@@ -40,6 +43,7 @@ CODES: dict[str, Code] = {
     "unknown_key": Code(3, "invalid", _UNACCEPTED),
     "bad_signature": Code(4, "invalid", _UNACCEPTED),
     "missing_discharge": Code(4, "invalid", "The token needs a discharge that was not presented."),
+    "bad_discharge": Code(4, "invalid", "A discharge that was presented was not accepted."),
     "unreadable_link": Code(5, "invalid", "The token carries a restriction that cannot be read."),
     "unknown_caveat": Code(5, "invalid", "The token carries a restriction that this server does not know."),
     "broken_delegation": Code(6, "invalid", "The token's chain of delegation is broken."),
@@ -58,6 +62,10 @@ CODES: dict[str, Code] = {
     "domain": Code(8, "insufficient", _REFUSED),
     "task": Code(8, "insufficient", "The token is for another task."),
     "caller": Code(9, "insufficient", "The token was handed to another caller."),
+    "proof_missing": Code(10, "proof", _UNPROVEN),
+    "bad_proof": Code(10, "proof", _UNPROVEN),
+    "replayed": Code(11, "proof", _UNPROVEN),
+    "store_unavailable": Code(11, "unavailable", "The server cannot decide at present."),
 }
 
 
@@ -105,6 +113,23 @@ class DelegationError(CaptokenError):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class DischargeError(CaptokenError):
+    """A third party did not discharge, or the discharge answers nothing that the token asks.
+
+    `code`: `bad_ticket` for a ticket that is none, or not for this discharger; `refused`; `undecided`; `bad_discharge`.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StoreError(CaptokenError):
+    """A store of used proofs is full, or cannot be reached: verifiers deny."""
+
+    code = "store"
 
 
 class LimitError(CaptokenError):

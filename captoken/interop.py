@@ -7,9 +7,11 @@ import re
 from typing import TYPE_CHECKING
 
 from captoken import wire
-from captoken.encoding import LIMITS
+from captoken.discharge import Discharge
+from captoken.encoding import LIMITS, b64encode
 from captoken.errors import TokenFormatError
-from captoken.tokens import PREFIX, Token, text_of
+from captoken.text import PREFIX, text_of
+from captoken.tokens import Token
 
 if TYPE_CHECKING:
     from pymacaroons import Macaroon
@@ -41,11 +43,14 @@ def normalize(foreign: bytes | str) -> str:
     return text
 
 
-def to_pymacaroons(token: Token) -> Macaroon:
-    """The same token as a `pymacaroons.Macaroon` of version 2. It holds the signature: as secret as the text."""
+def to_pymacaroons(made: Token | Discharge) -> Macaroon:
+    """The same token or discharge as a `pymacaroons.Macaroon` of version 2. It holds the signature: as secret as the text.
+
+    A token goes without its discharges: pymacaroons binds them itself.
+    """
     from pymacaroons import Macaroon
 
-    return Macaroon.deserialize(token.serialize().removeprefix(PREFIX))
+    return Macaroon.deserialize(b64encode(wire.encode(made._packet)))
 
 
 def from_pymacaroons(macaroon: Macaroon) -> Token:

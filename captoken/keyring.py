@@ -9,19 +9,8 @@ from typing import Any
 from captoken import chain, names, primitives
 from captoken.encoding import EncodingError, b64decode, b64encode, decode_json, encode_json
 from captoken.errors import KeyringError
+from captoken.keys import KEY_BYTES, problem_with, read_private, write_private
 from captoken.sealed import Sealed
-
-KEY_BYTES = 32
-
-
-def _problem(key: Any) -> str | None:
-    if type(key) is not bytes:
-        return f"a root key must be bytes, not {type(key).__name__}"
-    if len(key) != KEY_BYTES:
-        return f"a root key is {KEY_BYTES} bytes, not {len(key)}"
-    if key.count(key[0]) == KEY_BYTES:
-        return "a root key whose bytes are all equal is no secret"
-    return None
 
 
 class Keyring(Sealed):
@@ -120,24 +109,7 @@ class Keyring(Sealed):
 
         Two that save at once are not merged: the last one stays. Raises KeyringError.
         """
-        target = os.path.realpath(path)
-        temporary = f"{target}.{os.urandom(8).hex()}.part"
-        problem = ""
-        try:
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
-            try:
-                with open(handle, "wb") as file:
-                    file.write(self._written())
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                os.unlink(temporary)
-                raise
-        except OSError as error:
-            problem = error.strerror or "no reason given"
-        if problem:  # raised from here, where no frame holds a key
-            raise KeyringError(f"the keyring cannot be saved: {problem}")
+        write_private(path, self._written())
 
     def _written(self) -> bytes:
         stated: dict[str, Any] = {
@@ -152,13 +124,7 @@ class Keyring(Sealed):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Keyring:
         """The keyring in a file. Refuses one that others than its owner can read or write. Raises KeyringError."""
-        try:
-            with open(path, "rb") as file:
-                if os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077:
-                    raise KeyringError("the key file is open to others than its owner: chmod 600 it")
-                data = file.read(1 << 20)
-        except OSError as error:
-            raise KeyringError(f"the key file cannot be read: {error.strerror}") from None
+        data = read_private(path)
         try:
             return _read(data)
         except (EncodingError, TypeError, ValueError):
@@ -182,7 +148,7 @@ def _checked(keys: Any, current: Any) -> dict[str, bytes]:
     if not isinstance(keys, Mapping):
         raise TypeError(f"keys must be a mapping, not {type(keys).__name__}")
     checked = {names.name(key_id, "key id"): key for key_id, key in keys.items()}
-    problems = [problem for key in checked.values() if (problem := _problem(key)) is not None]
+    problems = [problem for key in checked.values() if (problem := problem_with(key)) is not None]
     known = current in checked if isinstance(current, str) else False
     if problems or not known:
         del keys, checked

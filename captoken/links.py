@@ -1,22 +1,24 @@
 """Links: what one step of attenuation adds, decoded (spec, "Links", "Domains").
 
 A link is one JSON object: caveats about accesses, and what depends on the position in the chain (`from`, `to`, `n`,
-`depth`, `delegate_only`), which `captoken.lineage` judges. Every link of a token must hold.
+`depth`, `delegate_only`, `key`), which `captoken.lineage` judges. Every link of a token must hold. A link that hands a
+bound token on carries a signature after the object (spec, "Holder binding").
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from captoken import names
+from captoken import names, primitives, wire
 from captoken.access import Access
 from captoken.caveats import Audience, Caveat, Expires, Operations, Situation, Tables, Vocabulary, prohibited
 from captoken.decision import Reason, spelled
-from captoken.encoding import EncodingError, Integer, decode_json
+from captoken.encoding import EncodingError, Integer, b64decode, decode_json
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -27,8 +29,16 @@ class Link(msgspec.Struct, frozen=True):
     receiver: str | None = None
     depth: int | None = None
     delegate_only: bool = False
+    key: bytes | None = None  # the Ed25519 key that the token is bound to from here on
+    signature: bytes | None = None  # the custody signature by the key that it was bound to before
     domains: frozenset[str] = frozenset()  # data, tool: those that its caveats speak of
     settles: bool = False  # it has `aud` or `task`, which narrow the facts for later links
+
+
+class ThirdParty(Link, frozen=True, kw_only=True):
+    """A third-party caveat: by itself it restricts nothing, but a token is worth nothing without the discharge."""
+
+    cid: bytes
 
 
 class BadLink(msgspec.Struct, frozen=True):
@@ -38,6 +48,7 @@ class BadLink(msgspec.Struct, frozen=True):
     text: str
     sender: str | None = None  # who it says it delegates, where that can be read: for those who hold and show the token
     receiver: str | None = None
+    key: bytes | None = None
 
 
 def settled(situation: Situation, link: Link) -> Situation:
@@ -74,7 +85,8 @@ _DOMAINS: dict[tuple[bool, bool], frozenset[str]] = {
     (False, True): frozenset(("tool",)), (True, True): frozenset(("data", "tool")),
 }  # fmt: skip
 _HAND_OVER = ("from", "to", "n")
-_POSITION = frozenset((*_HAND_OVER, "depth", "delegate_only"))
+_POSITION = frozenset((*_HAND_OVER, "depth", "delegate_only", "key"))
+_SIGNATURE_CHARS = 86
 
 
 def _delegation(sender: Any, receiver: Any, nonce: Any) -> tuple[str, str]:
@@ -84,11 +96,21 @@ def _delegation(sender: Any, receiver: Any, nonce: Any) -> tuple[str, str]:
     return sender, receiver
 
 
-def _link(stated: dict[str, Any], vocabulary: Vocabulary) -> Link:
+def _key(text: Any) -> bytes:
+    """The Ed25519 key in a link. Raises TypeError or ValueError."""
+    key = b64decode(names.exact_str(text, "key"))
+    if not primitives.is_signing_key(key):
+        raise ValueError("key must be an Ed25519 key, canonical and not of low order")
+    return key
+
+
+def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabulary) -> Link:
     """The link that a JSON object states. Raises TypeError or ValueError, or whatever a caveat of an embedder raises."""
     if not stated:
         raise ValueError("a link that says nothing")
-    sender = receiver = depth = None
+    if signature is not None and "key" not in stated:
+        raise ValueError("a signature on a link that binds to no key")
+    sender = receiver = depth = bound_to = None
     delegate_only = False
     data = tool = False
     caveats: list[Caveat] = []
@@ -106,12 +128,16 @@ def _link(stated: dict[str, Any], vocabulary: Vocabulary) -> Link:
             if value is not True:
                 raise ValueError("delegate_only is true or left out")
             delegate_only = True
+        elif key == "key":
+            bound_to = _key(value)
         elif key not in _POSITION:
             raise ValueError("a key that is not known")
         elif receiver is None:  # from, to or n: the three come together
             sender, receiver = _delegation(*map(stated.get, _HAND_OVER))
     settles = "aud" in stated or "task" in stated
-    return Link(tuple(caveats), sender, receiver, depth, delegate_only, _DOMAINS[data, tool], settles)
+    return Link(
+        tuple(caveats), sender, receiver, depth, delegate_only, bound_to, signature, _DOMAINS[data, tool], settles
+    )  # fmt: skip
 
 
 class _Plain(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -153,7 +179,9 @@ def _plain_link(body: bytes) -> Link | None:
     except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError, ValueError):
         return None
     data = stated.operations is not None or stated.tables is not None
-    return Link(tuple(caveats), sender, receiver, None, False, _DOMAINS[data, False], stated.aud is not None)
+    return Link(
+        tuple(caveats), sender, receiver, None, False, None, None, _DOMAINS[data, False], stated.aud is not None
+    )  # fmt: skip
 
 
 def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
@@ -161,19 +189,46 @@ def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
     return _plain_link(body) or _any_link(body, vocabulary)
 
 
+def read_links(caveats: Iterable[wire.Caveat], vocabulary: Vocabulary) -> list[Link | BadLink]:
+    """Every link of a chain. A signature on a link is readable only where the token is bound to a key by then."""
+    links: list[Link | BadLink] = []
+    bound = False
+    for cid, vid in caveats:
+        link = read_link(cid, vocabulary) if not vid else ThirdParty((), cid=cid)
+        if link.key is not None:
+            if not bound and isinstance(link, Link) and link.signature is not None:
+                link = BadLink("unreadable_link", "a signature, and no key to sign it", link.sender, link.receiver, link.key)
+            bound = True
+        links.append(link)
+    return links
+
+
+def split_signature(body: bytes) -> tuple[bytes, bytes | None]:
+    """The JSON of a link, and its custody signature if it has one. Raises EncodingError for one that is none."""
+    if body[-1:] == b"}":
+        return body, None
+    stated, signature = body[: -_SIGNATURE_CHARS - 1], body[-_SIGNATURE_CHARS - 1 :]
+    if signature[:1] != b".":
+        raise EncodingError("not canonical JSON")
+    return stated, b64decode(signature[1:].decode("latin-1"))
+
+
 def _any_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
     try:
-        stated = decode_json(body)
+        text, signature = split_signature(body)
+        stated = decode_json(text)
     except EncodingError as error:
         return BadLink("unreadable_link", str(error))
     try:
-        return _link(stated, vocabulary)
+        return _link(stated, signature, vocabulary)
     except Exception as error:  # a value that is not one: ours raise TypeError and ValueError, an embedder's anything
-        text = str(error) if type(error) in (TypeError, ValueError) else type(error).__name__
-    sender = receiver = None
+        problem = str(error) if type(error) in (TypeError, ValueError, EncodingError) else type(error).__name__
+    sender = receiver = key = None
     with suppress(TypeError, ValueError):
         sender, receiver = _delegation(*map(stated.get, _HAND_OVER))
+    with suppress(TypeError, ValueError):
+        key = _key(stated.get("key"))
     unknown = sorted(stated.keys() - vocabulary.kinds.keys() - _POSITION)
     if unknown:  # then it is opaque, whatever else is wrong with it
-        return BadLink("unknown_caveat", f"unknown here: {spelled(unknown)}", sender, receiver)
-    return BadLink("unreadable_link", text, sender, receiver)
+        return BadLink("unknown_caveat", f"unknown here: {spelled(unknown)}", sender, receiver, key)
+    return BadLink("unreadable_link", problem, sender, receiver, key)

@@ -7,7 +7,7 @@ from time import time
 from typing import Any, Unpack
 
 from captoken import attenuate as writing
-from captoken import chain, names, primitives, widening, wire
+from captoken import chain, keys, names, primitives, widening, wire
 from captoken.attenuate import UNSET, Clock, MintCaveats
 from captoken.caveats import V1, Vocabulary
 from captoken.encoding import b64encode
@@ -15,7 +15,8 @@ from captoken.keyring import Keyring
 from captoken.lineage import Lineage
 from captoken.root import RootRecord
 from captoken.sealed import Sealed
-from captoken.tokens import Token, check_limits
+from captoken.text import check_limits
+from captoken.tokens import Token
 
 DEFAULT_LIFE = 900  # seconds
 _DOMAINS = frozenset((*writing.DATA, "tools"))
@@ -56,6 +57,7 @@ class Issuer(Sealed):
         subject: str,
         agent: str,
         task: str,
+        key: bytes | str | None = None,
         ext: Mapping[str, str | int] | None = None,
         unrestricted: bool = False,
         **caveats: Unpack[MintCaveats],
@@ -64,7 +66,8 @@ class Issuer(Sealed):
 
         Without an expiry it lives for 15 minutes; `expires_at=None` says aloud that it never expires. It names a domain,
         in the data domain tables with operations or `allow`, or else says `unrestricted=True`. `ext` holds facts of the
-        embedding project under namespaced names, which no holder can change. The caveats are those of `attenuate`.
+        embedding project under namespaced names, which no holder can change. `key` binds the token to
+        the Ed25519 key of `agent`. The caveats are those of `attenuate`.
         Raises TypeError or ValueError for what is no name or caveat, LimitError past a limit.
         """
         given: dict[str, Any] = {key: value for key, value in caveats.items() if value is not UNSET}
@@ -108,6 +111,8 @@ class Issuer(Sealed):
             raise ValueError(f"this keyring mints for {keyring.audience} alone")
         stated = {key: caveat.value for key, caveat in wanted.items()}
         stated.update(widening.positioned(Lineage((agent,)), writing.position(given), None, clamp=False))
+        if key is not None:
+            stated["key"] = b64encode(keys.signing_key(key))
         body = writing.spell(stated or {"nbf": now})  # link 0 is always written
         return Token(self._signed(keyring, identifier, body), root, self._vocabulary, self._clock, self._random)
 

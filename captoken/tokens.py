@@ -11,18 +11,19 @@ from time import time
 from typing import Any, Unpack
 
 from captoken import attenuate as writing
-from captoken import chain, names, primitives, widening, wire
+from captoken import chain, discharge, keys, names, possession, primitives, widening, wire
 from captoken.attenuate import Clock, LinkCaveats, PresentCaveats
 from captoken.capability import Capability
 from captoken.caveats import V1, Vocabulary
-from captoken.encoding import LIMITS, EncodingError, b64decode, b64encode
-from captoken.errors import LimitError, TokenFormatError
+from captoken.discharge import Discharge, Ticket
+from captoken.encoding import LIMITS, b64encode
+from captoken.errors import DelegationError, DischargeError, LimitError, TokenFormatError
 from captoken.lineage import Lineage, read_along
-from captoken.links import BadLink, Link, read_link
+from captoken.links import BadLink, Link, read_links
+from captoken.possession import Signer
 from captoken.root import RootRecord
 from captoken.sealed import Sealed
-
-PREFIX = "cap1_"
+from captoken.text import BOUND, UNBOUND, check_limits, costs, parts_of, whole_text
 
 
 class Unverified(Sealed):
@@ -44,8 +45,8 @@ class Unverified(Sealed):
 
     @property
     def links(self) -> tuple[Link | BadLink, ...]:
-        """The links, decoded; a third-party caveat is a BadLink, since this version asks nobody."""
-        return self._token._links()
+        """The links, decoded; a third-party caveat is a link that restricts nothing by itself."""
+        return tuple(self._token._links())
 
     @property
     def bodies(self) -> tuple[bytes, ...]:
@@ -60,6 +61,17 @@ class Unverified(Sealed):
     def holder(self) -> str:
         """The agent that holds the token, as far as the chain says."""
         return self.lineage.holder
+
+    @property
+    def key(self) -> str | None:
+        """The Ed25519 key that the token is bound to, as base64url, or None for a bearer token."""
+        key = self.lineage.key
+        return b64encode(key) if key is not None else None
+
+    @property
+    def discharges(self) -> tuple[Discharge, ...]:
+        """The discharges that travel with the token."""
+        return tuple(map(Discharge, self._token._discharges))
 
     @property
     def task(self) -> str:
@@ -78,13 +90,15 @@ class Unverified(Sealed):
 
 
 class Token(Sealed):
-    """A bearer token: whoever has the text has the power. Immutable, unverified, equal to another of the same text.
+    """A token: whoever has the text has the power, unless it is bound to a key or asks a third party.
+
+    Immutable, unverified, equal to another of the same text.
 
     `Token.parse(text)` checks the form alone. It remembers the clock, the vocabulary and the source of nonces that it
     was made with, for the tokens that are derived from it; all three are for tests and embedders.
     """
 
-    __slots__ = ("_clock", "_packet", "_random", "_root", "_seen", "_vocabulary")
+    __slots__ = ("_clock", "_discharges", "_packet", "_random", "_root", "_seen", "_vocabulary")
     _instead = "hand on token.serialize() or token.present(...)"
 
     _packet: wire.Packet
@@ -92,10 +106,17 @@ class Token(Sealed):
     _vocabulary: Vocabulary
     _clock: Clock
     _random: Callable[[int], bytes]
+    _discharges: tuple[wire.Packet, ...]  # unbound, in the order of the caveats that they answer
     _seen: list[tuple[Capability, Lineage]]  # what the readable links say together, once it was asked for
 
     def __init__(
-        self, packet: wire.Packet, root: RootRecord, vocabulary: Vocabulary, clock: Clock, random: Callable[[int], bytes]
+        self,
+        packet: wire.Packet,
+        root: RootRecord,
+        vocabulary: Vocabulary,
+        clock: Clock,
+        random: Callable[[int], bytes],
+        discharges: tuple[wire.Packet, ...] = (),
     ) -> None:
         put = object.__setattr__
         put(self, "_packet", packet)
@@ -103,6 +124,7 @@ class Token(Sealed):
         put(self, "_vocabulary", vocabulary)
         put(self, "_clock", clock)
         put(self, "_random", random)
+        put(self, "_discharges", discharges)
         put(self, "_seen", [])
 
     @classmethod
@@ -116,22 +138,24 @@ class Token(Sealed):
     ) -> Token:
         """The token that `text` spells: its form, sizes and root record, and nothing about whether it is genuine.
 
-        Raises TokenFormatError and nothing else, whatever `text` is.
+        Discharges that travel with it are kept. Raises TokenFormatError and nothing else, whatever `text` is.
         """
         try:
-            packet = packet_of(text)
+            packet, discharges = parts_of(text, UNBOUND)
             root = RootRecord.decode(packet.identifier)
+            if not _in_order(packet, discharges):
+                raise TokenFormatError("discharges that answer nothing the token asks, or stand in another order")
         except TokenFormatError as error:
             # From here, so that no frame of the traceback holds usable text.
             problem = TokenFormatError(str(error), error.code, error.step)
         else:
-            return cls(packet, root, vocabulary, clock, random)
+            return cls(packet, root, vocabulary, clock, random, discharges)
         del text
         raise problem from None
 
     def serialize(self) -> str:
         """The text: for handing the token to a sub-agent that is meant to hold it. Secret. To a server, `present`."""
-        return text_of(self._packet)
+        return whole_text(self._packet, self._discharges, UNBOUND)
 
     @property
     def unverified(self) -> Unverified:
@@ -148,9 +172,17 @@ class Token(Sealed):
         """The id of the last link and all below it. Public: tells nothing of the token."""
         return b64encode(primitives.link_id(self._packet.signature))
 
+    @property
+    def needs(self) -> tuple[Ticket, ...]:
+        """What third parties are asked and no discharge is here for, in order. Raises DischargeError for a foreign one."""
+        answered = {packet.identifier for packet in self._discharges}
+        return tuple(Ticket.parse(cid) for cid, vid in self._packet.caveats if vid and cid not in answered)
+
     def attenuate(
         self,
         *,
+        key: bytes | str | None = None,
+        signer: Signer | None = None,
         keep: str | Iterable[str] = (),
         clamp: bool = False,
         clock: Clock | None = None,
@@ -160,15 +192,19 @@ class Token(Sealed):
 
         A link that names tables or operations closes tools, and the other way round; `keep="tools"` or `keep="tables"`
         keeps what there was. `clamp` takes what is held of what is asked. Checks against the links that this token
-        carries; it cannot know whether a verifier accepts them. Raises WideningError for more than is held, LimitError
-        past a limit, TypeError or ValueError for a keyword that is no caveat (spec, "Caveats", "Widening").
+        carries; it cannot know whether a verifier accepts them. `key` binds the token to an Ed25519 key from here on; if
+        it is bound already, `signer` is the key that it is bound to. Raises WideningError for more than is held,
+        DelegationError for a key without the signature, LimitError past a limit, TypeError or ValueError for a keyword
+        that is no caveat (spec, "Caveats", "Widening", "Holder binding").
         """
-        return self._narrow(None, caveats, keep, clamp, clock)
+        return self._narrow(None, caveats, keep, clamp, clock, key, signer)
 
     def delegate(
         self,
         *,
         to: str,
+        key: bytes | str | None = None,
+        signer: Signer | None = None,
         keep: str | Iterable[str] = (),
         clamp: bool = False,
         clock: Clock | None = None,
@@ -176,11 +212,35 @@ class Token(Sealed):
     ) -> Token:
         """A new token for the agent `to`, narrowed as `attenuate` does; the holder's name and `to` go into the chain.
 
-        Verifiers will call `to` *vouched*: the name is what the holder says. Raises DelegationError past `depth` or
-        back to an agent that has held the token, and what `attenuate` raises.
+        Verifiers will call `to` *vouched*: the name is what the holder says. A token that is bound to a key is handed on
+        to the child's `key`, signed by `signer`, and verifiers call `to` *proven*. Raises DelegationError past `depth`,
+        back to an agent that has held the token, or without key and signer where they are due, and what `attenuate`
+        raises.
         """
         names.name(to, "to")
-        return self._narrow(to, caveats, keep, clamp, clock)
+        return self._narrow(to, caveats, keep, clamp, clock, key, signer)
+
+    def require(self, discharger: bytes | str, *, need: Mapping[str, Any], location: str | None = None) -> Token:
+        """A new token that is worth nothing without a discharge: the third party's word that `need` holds.
+
+        `discharger` is its X25519 public key; nobody else can read `need`. `location` is where it may be asked, a hint
+        that all can read. Needs no key and no server; nobody takes it off again. Raises TypeError or ValueError, and
+        LimitError past a limit (spec, "Third-party caveats").
+        """
+        return self._extended(discharge.ask(self._packet.signature, discharger, need, location, self._random))
+
+    def with_discharge(self, answer: Discharge | str) -> Token:
+        """The token together with a discharge, in place of an older one for the same ticket. Unverified, as the token is.
+
+        Raises DischargeError for one that answers nothing the token asks, TokenFormatError for text that is none.
+        """
+        got = (answer if isinstance(answer, Discharge) else Discharge.parse(answer))._packet
+        known = {packet.identifier: packet for packet in (*self._discharges, got)}
+        asked = [cid for cid, vid in self._packet.caveats if vid]
+        if got.identifier not in asked:
+            raise DischargeError("the discharge answers nothing that the token asks", "bad_discharge")
+        ordered = tuple(known[cid] for cid in asked if cid in known)
+        return Token(self._packet, self._root, self._vocabulary, self._clock, self._random, ordered)
 
     def present(
         self,
@@ -195,46 +255,67 @@ class Token(Sealed):
     ) -> str:
         """The text for one server: good for `audience` alone, and for `expires_in` seconds at most.
 
-        Never send a server the token itself: a bearer token works at every other server too. Raises LimitError when the
-        text is longer than `max_chars`, with what each link costs, and what `attenuate` raises.
+        Never send a server the token itself: a bearer token works at every other server too. Discharges go with it, bound
+        to it; one that is missing is for the server to miss. Raises LimitError when the text is longer than `max_chars`,
+        with what each part costs, and what `attenuate` raises.
         """
         if not audience:
             raise ValueError("a text for nobody: name the server")
         wanted = {**caveats, "audience": audience, "expires_in": expires_in}
-        presented = self._narrow(None, wanted, keep, clamp, clock)
-        text = presented.serialize()
-        size = len(text)
+        packet, bound = self._narrow(None, wanted, keep, clamp, clock)._bound()
+        written = whole_text(packet, bound, BOUND)
+        size = len(written)
         if size <= max_chars:
-            return text
-        del text  # the frame that raises holds nothing usable
-        raise LimitError(f"{size} characters, more than the {max_chars} to present", costs(presented._packet))
+            return written
+        del written  # the frame that raises holds nothing usable
+        raise LimitError(f"{size} characters, more than the {max_chars} to present", costs(packet, bound))
+
+    def _bound(self) -> tuple[wire.Packet, tuple[wire.Packet, ...]]:
+        """The token and its discharges as a verifier takes them."""
+        signature = self._packet.signature
+        return self._packet, tuple(discharge.bind(packet, signature) for packet in self._discharges)
 
     def _narrow(
-        self, to: str | None, caveats: Mapping[str, Any], keep: str | Iterable[str], clamp: bool, clock: Clock | None
+        self,
+        to: str | None,
+        caveats: Mapping[str, Any],
+        keep: str | Iterable[str],
+        clamp: bool,
+        clock: Clock | None,
+        key: bytes | str | None = None,
+        signer: Signer | None = None,
     ) -> Token:
         if type(clamp) is not bool:
             raise TypeError(f"clamp must be a bool, not {type(clamp).__name__}")
         held, lineage = self._state()
         wanted = writing.asked(caveats, self._vocabulary, clock or self._clock, held.expires_at)
         stated = widening.narrowed(held, wanted, clamp)
-        for key, value in writing.kept(keep, stated).items():
-            stated.setdefault(key, value)
+        for caveat, value in writing.kept(keep, stated).items():
+            stated.setdefault(caveat, value)
         stated.update(widening.positioned(lineage, writing.position(caveats), to, clamp))
         if to is not None:
             stated["n"] = b64encode(self._random(8))
-        return self._with(writing.spell(stated))
+        if key is not None:
+            stated["key"] = b64encode(keys.signing_key(key))
+        _check_custody(lineage.key, to, key, signer)
+        body = writing.spell(stated)
+        if signer is not None:
+            body = possession.sign_custody(self._packet.signature, body, signer)
+        return self._with(body)
 
     def _with(self, body: bytes) -> Token:
         """This token with one more link."""
-        caveat = (body, b"")
+        return self._extended((body, b""))
+
+    def _extended(self, caveat: wire.Caveat) -> Token:
+        """This token with one more caveat, of either kind."""
         packet = self._packet
         grown = wire.Packet(packet.identifier, (*packet.caveats, caveat), chain.extend(packet.signature, caveat))
         check_limits(grown)
-        return Token(grown, self._root, self._vocabulary, self._clock, self._random)
+        return Token(grown, self._root, self._vocabulary, self._clock, self._random, self._discharges)
 
-    def _links(self) -> tuple[Link | BadLink, ...]:
-        third = BadLink("unknown_caveat", "a third-party caveat")
-        return tuple(third if vid else read_link(cid, self._vocabulary) for cid, vid in self._packet.caveats)
+    def _links(self) -> list[Link | BadLink]:
+        return read_links(self._packet.caveats, self._vocabulary)
 
     def _state(self) -> tuple[Capability, Lineage]:
         """What the links that can be read say together: for writers, who may narrow what cannot be used."""
@@ -247,8 +328,7 @@ class Token(Sealed):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Token):
             return NotImplemented
-        same = self._packet.identifier == other._packet.identifier and self._packet.caveats == other._packet.caveats
-        return same and primitives.equal(self._packet.signature, other._packet.signature)
+        return primitives.equal(self.serialize().encode(), other.serialize().encode())
 
     def __hash__(self) -> int:
         return hash((self._packet.identifier, self._packet.caveats))
@@ -260,40 +340,22 @@ class Token(Sealed):
     __str__ = __repr__
 
 
-def packet_of(text: Any) -> wire.Packet:
-    """The packet in a text. Raises TokenFormatError and nothing else."""
-    if not isinstance(text, str):
-        raise TokenFormatError(f"a token is text, not {type(text).__name__}")
-    if len(text) > LIMITS.token_chars:  # before anything is decoded
-        raise TokenFormatError(f"longer than {LIMITS.token_chars} characters", step=1)
-    if text[:5] != PREFIX:
-        raise TokenFormatError(f"a token starts with {PREFIX}")
-    try:
-        data = b64decode(text[5:])
-    except EncodingError as error:
-        raise TokenFormatError(str(error)) from None
-    packet = wire.decode(data)
-    if not packet.caveats:
-        raise TokenFormatError("a token has at least the link that its issuer wrote")
-    return packet
+def _in_order(packet: wire.Packet, discharges: tuple[wire.Packet, ...]) -> bool:
+    """Does each discharge answer a caveat of the token, in the caveats' order, none twice?"""
+    asked = iter([cid for cid, vid in packet.caveats if vid])
+    return all(discharge.identifier in asked for discharge in discharges)  # `in` moves the iterator on
 
 
-def text_of(packet: wire.Packet) -> str:
-    return PREFIX + b64encode(wire.encode(packet))
-
-
-def costs(packet: wire.Packet) -> tuple[tuple[str, int], ...]:
-    """What each part of a token costs, in characters of text."""
-    parts = [("root record", len(packet.identifier)), *((f"link {at}", len(cid)) for at, (cid, _) in enumerate(packet.caveats))]
-    return tuple((what, (size * 4 + 2) // 3) for what, size in parts)
-
-
-def check_limits(packet: wire.Packet) -> None:
-    """Raise LimitError for a token that readers would refuse (spec, "Limits")."""
-    if len(packet.identifier) > LIMITS.root_bytes:
-        raise LimitError(f"the root record is {len(packet.identifier)} bytes, more than {LIMITS.root_bytes}")
-    if len(packet.caveats) > LIMITS.links:
-        raise LimitError(f"{len(packet.caveats)} links, more than {LIMITS.links}")
-    size = sum(len(cid) + len(vid) for cid, vid in packet.caveats) + len(packet.identifier)
-    if size * 4 // 3 > LIMITS.token_chars * 3 // 4 and len(text_of(packet)) > LIMITS.token_chars:
-        raise LimitError(f"more than {LIMITS.token_chars} characters", costs(packet))
+def _check_custody(bound_to: bytes | None, to: str | None, key: bytes | str | None, signer: Signer | None) -> None:
+    """Raise DelegationError or ValueError unless a key and its signature are there where they are due, and only there."""
+    if bound_to is None:
+        if signer is not None:
+            raise DelegationError("the token is bound to no key, so that there is nothing to sign", "broken_delegation")
+    elif to is not None and key is None:
+        raise DelegationError(f"the token is bound to a key: hand it on to the key of {to}", "broken_delegation")
+    elif key is not None and signer is None:
+        raise DelegationError("the token is bound to a key: only that key signs it over to another", "bad_proof")
+    elif signer is not None and key is None:
+        raise ValueError("a signer goes with the key that the token is handed to")
+    elif signer is not None and keys.public_bytes(signer.public, "signer") != bound_to:
+        raise DelegationError("the signer is not the key that the token is bound to", "bad_proof")

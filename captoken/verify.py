@@ -1,8 +1,8 @@
 """The numbered plan: text, keys, facts in; a decision out (spec, "Verification").
 
      1 sizes and counts           5 links can be read      9 caller
-     2 strict parse               6 lineage               10 proof      (no token of this version is bound)
-     3 root record and key        7 overlay (none yet)    11 effects    (none yet)
+     2 strict parse               6 lineage               10 proof of a bound token
+     3 root record and key        7 overlay (none yet)    11 effects: the proof's only use
      4 chain of signatures        8 caveats
 
 The signature comes before the meaning: no link is decoded until the whole chain has held. The first step that fails
@@ -11,8 +11,10 @@ gives the decision its code. One function decides; `authorize`, `check` and `exp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from time import time
+from typing import TypeAlias
 
 from msgspec import structs
 
@@ -22,19 +24,39 @@ from captoken.attenuate import Clock, read_clock
 from captoken.capability import Capability
 from captoken.caveats import V1, Situation, Vocabulary
 from captoken.decision import Actor, Attribution, Decision, Reason, Refusal, moment
+from captoken.discharge import read_discharge
 from captoken.encoding import b64encode
-from captoken.errors import CODES, Denied, TokenFormatError
+from captoken.errors import CODES, Denied, StoreError, TokenFormatError
 from captoken.keyring import Keyring
 from captoken.lineage import Lineage, read_along
-from captoken.links import BadLink, Link, link_prohibits, read_link, settled
+from captoken.links import BadLink, Link, link_prohibits, read_links, settled, split_signature
 from captoken.mint import keyring_source
+from captoken.possession import AHEAD as PROOF_AHEAD
+from captoken.possession import (
+    PAST,
+    Evidence,
+    Proof,
+    ReplayStore,
+    Use,
+    custody_message,
+    digest_of,
+    proof_message,
+    read_proof,
+    use_of,
+)
 from captoken.root import RootRecord
 from captoken.sealed import Sealed
-from captoken.tokens import Token, packet_of
+from captoken.text import BOUND, parts_of
+from captoken.tokens import Token
 from captoken.wire import Packet
 
-_ASKS = BadLink("missing_discharge", "a third party is asked, and no answer came")
 AHEAD = 60  # seconds that a token may be from the future, since clocks differ
+CUSTODY_REMEMBERED = 4096  # hand-overs whose signature held, per verifier
+
+# What comes with a token: the proof, if there is one, and what it is about.
+Presented: TypeAlias = "tuple[str | None, Access | bytes | None]"
+# A hand-over on a bound token: its link, and the evidence if it is signed.
+Custody: TypeAlias = "tuple[int, Evidence | None]"
 
 
 class Verifier(Sealed):
@@ -45,10 +67,13 @@ class Verifier(Sealed):
     one it takes only tokens that are addressed to nobody. `leeway` is in seconds. `clock` gives seconds since the epoch;
     what it raises passes through, as does what the keyring callable raises: neither ever allows.
 
-    A bearer token says nothing about who sent it; state what you know of that as `caller`.
+    A bearer token says nothing about who sent it; state what you know of that as `caller`. A token that is bound to a
+    key comes with a proof for the request at hand: pass it as `proof`, and as `request` the 32 bytes of
+    `captoken.request` for what the transport carried; left out, the access itself is the request. `replays` remembers
+    which proofs were used. Without one, no bound token is taken.
     """
 
-    __slots__ = ("_audiences", "_clock", "_keyring", "_leeway", "_unaddressed", "_vocabulary")
+    __slots__ = ("_audiences", "_clock", "_keyring", "_leeway", "_replays", "_signed", "_unaddressed", "_vocabulary")
     _instead = "make one from the keyring"
 
     _keyring: Callable[[], Keyring]
@@ -57,6 +82,8 @@ class Verifier(Sealed):
     _leeway: int
     _audiences: frozenset[str]
     _unaddressed: bool
+    _replays: ReplayStore | None
+    _signed: Callable[[bytes, bytes, bytes], None]  # key, message, signature; raises _NotSignedError, remembers what held
 
     def __init__(
         self,
@@ -65,6 +92,7 @@ class Verifier(Sealed):
         *,
         allow_unaddressed: bool = False,
         leeway: int = 0,
+        replays: ReplayStore | None = None,
         vocabulary: Vocabulary = V1,
         clock: Clock = time,
     ) -> None:
@@ -80,41 +108,89 @@ class Verifier(Sealed):
         put(self, "_leeway", leeway)
         put(self, "_vocabulary", vocabulary)
         put(self, "_clock", clock)
+        put(self, "_replays", replays)
+        put(self, "_signed", lru_cache(CUSTODY_REMEMBERED)(_signed))
 
-    def authenticate(self, token: str | Token) -> Grant:
+    def authenticate(self, token: str | Token, *, proof: str | None = None, request: bytes | None = None) -> Grant:
         """The grant of a token, with all checked but an access. Raises Denied.
 
         Says who acts, not what may be done: ask the grant, once for each access.
         """
-        decision = self._decide(token, None, None)
-        del token
+        decision = self._decide(token, None, None, (proof, request))
+        del token, proof
         return _granted(decision)
 
-    def authorize(self, token: str | Token, access: Access, *, caller: Caller | None = None) -> Grant:
+    def authorize(
+        self,
+        token: str | Token,
+        access: Access,
+        *,
+        caller: Caller | None = None,
+        proof: str | None = None,
+        request: bytes | None = None,
+    ) -> Grant:
         """The grant of a token that permits `access`. Raises Denied, with the decision."""
-        decision = self._decide(token, *_stated(access, caller))
-        del token
+        decision = self._decide(token, *_stated(access, caller), (proof, request))
+        del token, proof
         return _granted(decision)
 
-    def check(self, token: str | Token, access: Access, *, caller: Caller | None = None) -> Decision:
+    def check(
+        self,
+        token: str | Token,
+        access: Access,
+        *,
+        caller: Caller | None = None,
+        proof: str | None = None,
+        request: bytes | None = None,
+    ) -> Decision:
         """The decision on `access`, true if allowed. Never raises on denial."""
-        return self._decide(token, *_stated(access, caller))
+        return self._decide(token, *_stated(access, caller), (proof, request))
 
-    def explain(self, token: str | Token, access: Access, *, caller: Caller | None = None) -> Decision:
-        """The decision that `check` would come to, by the same run, with nothing committed."""
-        return self._decide(token, *_stated(access, caller), dry=True)
+    def explain(
+        self,
+        token: str | Token,
+        access: Access,
+        *,
+        caller: Caller | None = None,
+        proof: str | None = None,
+        request: bytes | None = None,
+    ) -> Decision:
+        """The decision that `check` would come to, by the same run, with nothing committed.
 
-    def _decide(self, token: str | Token, access: Access | None, caller: Caller | None, dry: bool = False) -> Decision:
+        A proof that was used before is not noticed, so where there is one no grant comes of it.
+        """
+        return self._decide(token, *_stated(access, caller), (proof, request), dry=True)
+
+    def _decide(
+        self, token: str | Token, access: Access | None, caller: Caller | None, presented: Presented, dry: bool = False
+    ) -> Decision:
         now = read_clock(self._clock)
         found = self._open(token)
-        if isinstance(found, Grant):
-            return found._decide(now, access, caller, dry)
-        return structs.replace(found, now=now, access=access, caller=caller, dry=dry)
+        if not isinstance(found, Grant):
+            return structs.replace(found, now=now, access=access, caller=caller, dry=dry)
+        decision = found._decide(now, access, caller, dry, presented)
+        return self._committed(found, decision) if decision.effects and not dry else decision
+
+    def _committed(self, grant: Grant, decision: Decision) -> Decision:
+        """Step 11: the decision, once its effects are; or a denial."""
+        for use in decision.effects:
+            try:
+                if self._replays is None:
+                    raise StoreError("this verifier has no replay store")
+                if self._replays.add(use, decision.now) is True:
+                    continue
+                refusal = Refusal("replayed", "the proof was used before, or is older than what the store remembers")
+            except StoreError as error:
+                refusal = Refusal("store_unavailable", str(error))
+            except Exception as error:  # whatever a store raises, it does not say that the use is the first
+                refusal = Refusal("store_unavailable", f"the replay store raised {type(error).__name__}")
+            return grant._denied(decision.now, decision.access, decision.caller, (refusal,), 11, dry=False)
+        return decision
 
     def _open(self, token: str | Token) -> Grant | Decision:
         """Steps 1 to 6: everything that depends on the token and the keys alone. A Decision is a denial."""
         try:
-            packet = token._packet if isinstance(token, Token) else packet_of(token)  # steps 1 and 2
+            packet, discharges = token._bound() if isinstance(token, Token) else parts_of(token, BOUND)  # steps 1 and 2
             root = RootRecord.decode(packet.identifier)  # from what is signed, whatever a Token says of itself
         except TokenFormatError as error:
             return _denial(Refusal(error.code, str(error)), error.step)
@@ -124,35 +200,33 @@ class Verifier(Sealed):
         tags = chain.fold(derived, packet)
         if tags is None:
             return _denial(Refusal("bad_signature", "the chain of signatures does not hold"), 4)
-        links: list[Link] = []
-        for cid, vid in packet.caveats:
-            link = _ASKS if vid else read_link(cid, self._vocabulary)
-            if not isinstance(link, Link):
-                return self._unusable(root, packet)
-            links.append(link)
+        answers = _answers(derived, packet, tags, discharges)
+        links = read_links(packet.caveats, self._vocabulary)
+        if isinstance(answers, tuple):
+            return self._broken(root, links, *answers)
         lineage = Lineage((root.agent,))
         for at, link in enumerate(links):
-            after = lineage.step(link)
+            after = lineage.step(link) if isinstance(link, Link) else link
             if not isinstance(after, Lineage):
-                return self._broken(root, packet, at, after)
+                return self._broken(root, links, *_first_bad(links, at, after))
             lineage = after
+        restrictions, places = [link for link in links if isinstance(link, Link)], []
+        for at, discharge in answers.items():
+            added = read_discharge(discharge, self._vocabulary)
+            if isinstance(added, BadLink):
+                return self._broken(root, links, at, added)
+            restrictions += added
+            places += [at] * len(added)
         if lineage.must_delegate:
-            last = max(at for at, link in enumerate(links) if link.delegate_only)
-            return self._broken(root, packet, last, Reason("delegate_only", "for handing on, and nobody was handed it"))
-        return Grant(self, root, tuple(links), lineage, tags)
+            last = max(at for at, link in enumerate(restrictions) if link.delegate_only)
+            return self._broken(root, links, last, Reason("delegate_only", "for handing on, and nobody was handed it"))
+        custody = _custody(packet, restrictions, tags) if lineage.key is not None else ()
+        return Grant(self, root, tuple(restrictions), tuple(places), lineage, tags, custody)
 
-    def _unusable(self, root: RootRecord, packet: Packet) -> Decision:
-        """A denial by the first third-party caveat (step 4), or else by the first link that cannot be read (step 5)."""
-        links = [_ASKS if vid else read_link(cid, self._vocabulary) for cid, vid in packet.caveats]
-        bad = [(at, link) for at, link in enumerate(links) if isinstance(link, BadLink)]
-        at, link = min(bad, key=lambda found: found[1] is not _ASKS)
-        return self._broken(root, packet, at, Reason(link.code, link.text))
-
-    def _broken(self, root: RootRecord, packet: Packet, at: int, reason: Reason) -> Decision:
+    def _broken(self, root: RootRecord, links: Sequence[Link | BadLink], at: int | None, reason: Reason | BadLink) -> Decision:
         """A denial by link `at` of a token whose signature held: so its root record can be believed."""
-        links = [read_link(cid, self._vocabulary) for cid, _ in packet.caveats]
-        added_by = ISSUER if at == 0 else read_along(root.agent, links[:at]).holder
-        known = Attribution(root, read_along(root.agent, links).chain, root.task)
+        added_by = None if at is None else ISSUER if at == 0 else read_along(root.agent, links[:at]).holder
+        known = Attribution(root, read_along(root.agent, links).chain(), root.task)
         return _denial(Refusal(reason.code, reason.text, at, added_by), CODES[reason.code].step, known)
 
     def __repr__(self) -> str:
@@ -167,31 +241,44 @@ class Grant(Sealed):
     has the power; hand on the token, not the grant.
     """
 
-    __slots__ = ("_addressed", "_capability", "_lineage", "_links", "_own", "_tags", "_verifier", "issued")
+    __slots__ = (
+        "_addressed", "_capability", "_custody", "_lineage", "_links", "_own", "_places", "_tags", "_verifier", "issued"
+    )  # fmt: skip
     _instead = "verify the token where it is needed"
 
     _verifier: Verifier
-    _links: tuple[Link, ...]
+    _links: tuple[Link, ...]  # of the token, then of its discharges
+    _places: tuple[int, ...]  # of each link of a discharge: the third-party caveat that it answers
     _lineage: Lineage
     _tags: tuple[bytes, ...]  # secret: each is the key to its link's siblings
     _capability: Capability | None
+    _custody: tuple[Custody, ...]  # of a bound token
     _own: bool  # are caveats of an embedder's among its links?
     _addressed: bool  # to this server, or to nobody where that will do
     issued: RootRecord  # the only identity to authorize on: no holder can write it
 
     def __init__(
-        self, verifier: Verifier, issued: RootRecord, links: tuple[Link, ...], lineage: Lineage, tags: tuple[bytes, ...]
+        self,
+        verifier: Verifier,
+        issued: RootRecord,
+        links: tuple[Link, ...],
+        places: tuple[int, ...],
+        lineage: Lineage,
+        tags: tuple[bytes, ...],
+        custody: tuple[Custody, ...],
     ) -> None:
         put = object.__setattr__
         put(self, "_verifier", verifier)
         put(self, "issued", issued)
         put(self, "_links", links)
+        put(self, "_places", places)
         put(self, "_lineage", lineage)
         put(self, "_tags", tags)
+        put(self, "_custody", custody)
         put(self, "_capability", None)
         own = verifier._vocabulary is not V1 and any(":" in caveat.key for link in links for caveat in link.caveats)
         put(self, "_own", own)
-        put(self, "_addressed", verifier._unaddressed or issued.audience is not None or _has_audience(links))
+        put(self, "_addressed", verifier._unaddressed or issued.audience is not None or _has_audience(links[: len(tags)]))
 
     @property
     def token_id(self) -> str:
@@ -201,17 +288,43 @@ class Grant(Sealed):
     @property
     def chain(self) -> tuple[Actor, ...]:
         """Every agent that has held the token, in order, with the basis on which its name is known."""
-        return self._lineage.chain
+        return self._lineage.chain(self._proven() if self._custody else frozenset())
 
     @property
     def actor(self) -> Actor:
-        """Who holds the token: `vouched` for by whoever handed it on, `issued` if nobody has."""
+        """Who holds the token: `issued` if nobody has handed it on, `vouched` for by whoever has, `proven` by a signature."""
         return self.chain[-1]
 
     @property
     def parent(self) -> Actor | None:
         """Who handed it to the actor."""
         return self.chain[-2] if len(self.chain) > 1 else None
+
+    @property
+    def key(self) -> str | None:
+        """The Ed25519 key that the token is bound to, as base64url, or None for a bearer token."""
+        key = self._lineage.key
+        return b64encode(key) if key is not None else None
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """Every hand-over that a key signed, in order: to be kept, and checked by anyone without the root key."""
+        return tuple(evidence for _, evidence in self._custody if evidence is not None)
+
+    def _proven(self) -> frozenset[str]:
+        """The agents who were handed the token with a signature that holds."""
+        receivers = ((self._links[at].receiver, evidence) for at, evidence in self._custody)
+        return frozenset(name for name, evidence in receivers if name is not None and self._held(evidence))
+
+    def _held(self, evidence: Evidence | None) -> bool:
+        """Does the custody signature hold? Those that did are remembered; nothing else is."""
+        if evidence is None:
+            return False
+        try:
+            self._verifier._signed(evidence.key, custody_message(evidence.state, evidence.body), evidence.signature)
+        except _NotSignedError:
+            return False
+        return True
 
     @property
     def capability(self) -> Capability:
@@ -247,7 +360,7 @@ class Grant(Sealed):
         return _granted(self._ask(*_stated(access, caller), False))
 
     def check(self, access: Access, *, caller: Caller | None = None) -> Decision:
-        """The decision on `access` now, true if allowed. Never raises on denial."""
+        """The decision on `access` now, true if allowed. Never raises on denial. Takes no proof: the token had one."""
         return self._ask(*_stated(access, caller), False)
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Decision:
@@ -277,19 +390,69 @@ class Grant(Sealed):
             return decision
         return self._decide(now, access, caller, dry)
 
-    def _decide(self, now: int, access: Access | None, caller: Caller | None, dry: bool) -> Decision:
-        """Steps 8 and 9, link by link."""
+    def _decide(
+        self, now: int, access: Access | None, caller: Caller | None, dry: bool, presented: Presented | None = None
+    ) -> Decision:
+        """Steps 8 to 10, link by link. `presented` is there when a token is: whoever has a grant has been through step 10."""
         refusals = self._refusals(now, access)
         if refusals:
             return self._denied(now, access, caller, tuple(refusals), 8, dry)
-        return self._finished(now, access, caller, dry)
+        return self._finished(now, access, caller, dry, presented)
 
-    def _finished(self, now: int, access: Access | None, caller: Caller | None, dry: bool) -> Decision:
+    def _finished(
+        self, now: int, access: Access | None, caller: Caller | None, dry: bool, presented: Presented | None = None
+    ) -> Decision:
         if caller is not None:
             refusal = self._calls(caller)
             if refusal is not None:
                 return self._denied(now, access, caller, (refusal,), 9, dry)
-        return Decision(code="allowed", now=now, access=access, caller=caller, granted=self, dry=dry, known=self)
+        effects: tuple[Use, ...] = ()
+        if presented is not None and (self._lineage.key is not None or presented[0] is not None):
+            proof, request = presented
+            used = self._proved(now, proof, access if request is None else request)
+            if isinstance(used, Refusal):
+                return self._denied(now, access, caller, (used,), 10, dry)
+            effects = (used,)
+        return Decision(
+            code="allowed", now=now, access=access, caller=caller, granted=self, dry=dry, known=self, effects=effects
+        )  # fmt: skip
+
+    def _proved(self, now: int, text: str | None, request: Access | bytes | None) -> Use | Refusal:
+        """Step 10: every hand-over was signed, and whoever holds the key has sent this request. Or why not."""
+        key = self._lineage.key
+        if key is None:
+            return Refusal("bad_proof", "a proof, and the token is bound to no key")
+        for at, evidence in self._custody:
+            if not self._held(evidence):
+                text_ = "the key is not signed for by the one that the token was bound to"
+                return Refusal("bad_proof", text_, at, self._added_by(at))
+        if text is None:
+            return Refusal("proof_missing", "the token is bound to a key, and no proof came with it")
+        proof = read_proof(text)
+        if proof is None:
+            return Refusal("bad_proof", "it cannot be read")
+        if not now - PAST <= proof.issued_at <= now + PROOF_AHEAD:
+            return Refusal("bad_proof", f"made at {moment(proof.issued_at)}, which is too long ago or yet to come")
+        try:
+            digest = digest_of(request)
+        except (ValueError, RecursionError):
+            return Refusal("bad_proof", "the request cannot be spelled")
+        audiences = self._audiences_left()
+        if not any(primitives.signed(key, self._proof_message(proof, name, digest), proof.signature) for name in audiences):
+            return Refusal("bad_proof", "not signed by the key that the token is bound to, for this token, server and request")
+        return use_of(key, proof)
+
+    def _proof_message(self, proof: Proof, audience: str, digest: bytes) -> bytes:
+        return proof_message(self._tags[-1], audience, proof.issued_at, proof.nonce, digest)
+
+    def _audiences_left(self) -> list[str]:
+        """The verifier's audiences that the token is addressed to: nearly always one."""
+        situation = Situation(0, audiences=self._verifier._audiences, task=self.issued.task)
+        if self.issued.audience is not None:
+            situation = Situation(0, audiences=situation.audiences & {self.issued.audience}, task=self.issued.task)
+        for link in self._links:
+            situation = settled(situation, link) if link.settles else situation
+        return sorted(situation.audiences)
 
     def _denied(
         self, now: int, access: Access | None, caller: Caller | None, refusals: tuple[Refusal, ...], step: int, dry: bool
@@ -322,16 +485,23 @@ class Grant(Sealed):
         for at, link in enumerate(self._links):
             reason = link_prohibits(link, access, situation)
             if reason is not None:
-                refusals.append(Refusal(reason.code, reason.text, at, self._added_by(at)))
+                refusals.append(Refusal(reason.code, reason.text, *self._place(at)))
             if link.settles:
                 situation = settled(situation, link)
         if not self._addressed:
             text = "addressed to nobody, and this server takes only what is addressed to it"
             refusals.append(Refusal("unaddressed", text))
+        elif self._lineage.key is not None and not self._verifier._audiences:
+            refusals.append(Refusal("unaddressed", "bound to a key, and this server has no name to prove it to"))
         return refusals
 
     def _added_by(self, at: int) -> str:
         return ISSUER if at == 0 else read_along(self.issued.agent, self._links[:at]).holder
+
+    def _place(self, at: int) -> tuple[int, str]:
+        """Where a restriction stands: the token's link and who added it, or the caveat that a discharge answers."""
+        own = len(self._tags)
+        return (at, self._added_by(at)) if at < own else (self._places[at - own], DISCHARGER)
 
     def _calls(self, caller: Caller) -> Refusal | None:
         """Step 9: what the server itself knows of the caller agrees with the token."""
@@ -347,10 +517,71 @@ class Grant(Sealed):
 
 
 ISSUER = "the issuer"  # who added link 0
+DISCHARGER = "the discharger"  # who added what a discharge says
 
 
 def _has_audience(links: tuple[Link, ...]) -> bool:
     return any(caveat.key == "aud" for link in links for caveat in link.caveats)
+
+
+def _first_bad(links: list[Link | BadLink], at: int, reason: Reason | BadLink) -> tuple[int, Reason | BadLink]:
+    """A link that cannot be read comes before a lineage that breaks, wherever it stands."""
+    if isinstance(reason, Reason):
+        for later, link in enumerate(links[at:], at):
+            if isinstance(link, BadLink):
+                return later, link
+    return at, reason
+
+
+def _answers(
+    derived: bytes, packet: Packet, tags: tuple[bytes, ...], discharges: tuple[Packet, ...]
+) -> dict[int, Packet] | tuple[int | None, Reason]:
+    """The rest of step 4: the discharge of each third-party caveat, or where and why there is none.
+
+    One for each, in their order, none left over: so no more boxes are opened than caveats have answers.
+    """
+    asked = [at for at, (_, vid) in enumerate(packet.caveats) if vid]
+    answers: dict[int, Packet] = {}
+    left = list(discharges)
+    for at in asked:
+        if left and left[0].identifier == packet.caveats[at][0]:
+            answers[at] = left.pop(0)
+    if left:
+        return None, Reason("bad_discharge", "a discharge that answers nothing asked, comes twice, or stands in another order")
+    for at in asked:
+        if at not in answers:
+            return at, Reason("missing_discharge", "a third party is asked, and no answer came")
+    for at, discharge in answers.items():
+        key = chain.answer_key(derived, packet, tags, at)
+        if key is None or chain.fold(key, discharge, packet.signature) is None:
+            return at, Reason("bad_discharge", "the discharge is not by whom was asked, or not bound to this token")
+    return answers
+
+
+def _custody(packet: Packet, links: Sequence[Link], tags: tuple[bytes, ...]) -> tuple[Custody, ...]:
+    """Every change of key on a bound token, with the evidence for it, or None where it is not signed."""
+    found: list[Custody] = []
+    bound_to: bytes | None = None
+    for at in range(len(packet.caveats)):
+        link = links[at]
+        if link.key is None:
+            continue
+        if bound_to is not None and link.signature is not None:
+            body, _ = split_signature(packet.caveats[at][0])
+            found.append((at, Evidence(bound_to, primitives.state(tags[at - 1]), body, link.signature)))
+        elif bound_to is not None:
+            found.append((at, None))
+        bound_to = link.key
+    return tuple(found)
+
+
+class _NotSignedError(Exception):
+    """A custody signature that does not hold: raised, so that it is not remembered."""
+
+
+def _signed(key: bytes, message: bytes, signature: bytes) -> None:
+    if not primitives.signed(key, message, signature):
+        raise _NotSignedError
 
 
 def _denial(refusal: Refusal, step: int, known: Attribution | None = None) -> Decision:

@@ -65,8 +65,10 @@ def _skip_empty_location(data: bytes, at: int) -> int:
     return at + 2 if data[at : at + 2] == b"\x01\x00" else at
 
 
-def decode(data: bytes, *, foreign: bool = False) -> Packet:
+def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes, *, foreign: bool = False) -> Packet:
     """The packet that `data` spells. Raises TokenFormatError and nothing else, whatever the bytes are.
+
+    `identifier_bytes` is the most that its identifier, a token's root record or a discharge's ticket, may have.
 
     `foreign` lets the empty location fields pass that other macaroon libraries write; only `captoken.interop` sets it.
     Does not look at what identifier and links say.
@@ -78,8 +80,8 @@ def decode(data: bytes, *, foreign: bool = False) -> Packet:
         if data[0] != 2 or data[at] != 2:
             raise TokenFormatError("not a macaroon of version 2, or with a location")
         identifier, at = _field(data, at + 1)
-        if len(identifier) > LIMITS.root_bytes:
-            raise TokenFormatError(f"the root record is longer than {LIMITS.root_bytes} bytes", step=1)
+        if len(identifier) > identifier_bytes:
+            raise TokenFormatError(f"the identifier is longer than {identifier_bytes} bytes", step=1)
         if data[at]:
             raise TokenFormatError("a field that does not belong in the header")
         at += 1

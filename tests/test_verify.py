@@ -174,7 +174,7 @@ def test_what_the_smallest_grant_says_is_enough() -> None:
     ):  # fmt: skip
         decision = verifier().check(mint(allow={}), access)
         assert not decision and code(mint(**decision.needed), access) == "allowed"
-    assert verifier()._decide(mint(), None, None).needed == {}
+    assert verifier()._decide(mint(), None, None, (None, None)).needed == {}
 
 
 def test_a_stranger_learns_nothing_from_a_denial() -> None:

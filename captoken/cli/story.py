@@ -29,7 +29,8 @@ from captoken.errors import Denied, WideningError
 from captoken.keyring import Keyring
 from captoken.mint import Issuer
 from captoken.testing import FixedClock, fixed_random
-from captoken.tokens import Token, text_of
+from captoken.text import text_of
+from captoken.tokens import Token
 from captoken.verify import Verifier
 
 Scene = Literal["work", "tricks", "end"]

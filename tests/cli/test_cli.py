@@ -16,7 +16,7 @@ from captoken import Issuer, Keyring, Token
 from captoken.cli import app, inspect, words
 from captoken.encoding import b64encode
 from captoken.testing import FixedClock, fixed_random
-from captoken.tokens import PREFIX
+from captoken.text import PREFIX
 
 CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
 NOW = 1_764_061_200

@@ -1,0 +1,67 @@
+"""Leases: a discharge that lives briefly and is renewed by somebody other than the holder (spec, "Leases").
+
+A subtree that asks for a lease lives as long as somebody renews it. To stop it, stop renewing: nothing has to be sent to
+any server, and what is out dies within one lease's life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event
+from time import time
+
+from captoken.attenuate import Clock, read_clock
+from captoken.discharge import Discharge, Ticket
+from captoken.errors import DischargeError
+
+
+class Lease:
+    """Keeps one ticket discharged: asks anew when half of a discharge's life is over.
+
+    `ask` gets the discharge, from a Discharger or over HTTP; `deliver` gets each new one to whoever holds the token.
+    What `ask` raises as DischargeError ends the lease; anything else is taken for a passing fault, and asked again as
+    long as the last discharge lives. The holder should not run this: then nobody else can stop it.
+    """
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        ask: Callable[[Ticket], Discharge],
+        deliver: Callable[[Discharge], None],
+        *,
+        clock: Clock = time,
+        retry: int = 1,  # seconds between tries after a fault
+    ) -> None:
+        self._ticket, self._ask, self._deliver, self._clock, self._retry = ticket, ask, deliver, clock, retry
+        self._due = self._ends = 0
+        self.ended: Exception | None = None  # why the lease is over
+
+    def renew(self) -> float:
+        """Ask if it is time to; seconds until the next time. Raises DischargeError once the lease is over."""
+        if self.ended is not None:
+            raise DischargeError(f"the lease is over: {self.ended}", "refused")
+        now = read_clock(self._clock)
+        if now < self._due:
+            return self._due - now
+        try:
+            discharge = self._ask(self._ticket)
+        except DischargeError as error:
+            self.ended = error
+            raise
+        except Exception as error:
+            if now >= self._ends:
+                self.ended = error
+                raise DischargeError(f"the lease ran out: {error}", "refused") from error
+            return self._retry
+        self._ends = discharge.expires_at or now
+        self._due = now + max((self._ends - now) // 2, 1)
+        self._deliver(discharge)
+        return self._due - now
+
+    def run(self, stop: Event) -> None:
+        """Renew until `stop` is set or the lease is over. For a thread of an orchestrator or supervisor."""
+        try:
+            while not stop.wait(self.renew()):
+                pass
+        except DischargeError:
+            return
