@@ -10,6 +10,7 @@ discharge is made under. Discharges only ever restrict: nothing but the fact of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import time
 from typing import Any, TypeAlias, Unpack
 
@@ -52,6 +53,8 @@ class Ticket(msgspec.Struct, frozen=True):
     def parse(cls, text: str | bytes) -> Ticket:
         """The ticket that `text` spells. Raises DischargeError and nothing else."""
         try:
+            if type(text) not in (str, bytes):
+                raise TypeError(f"it is text, not {type(text).__name__}")
             cid = text.encode() if isinstance(text, str) else text
             if len(cid) > LIMITS.ticket_bytes:
                 raise ValueError(f"longer than {LIMITS.ticket_bytes} bytes")
@@ -67,23 +70,26 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 def ask(
-    tag: bytes, discharger: bytes | str, need: Mapping[str, Any], location: str | None, random: Callable[[int], bytes]
+    packet: wire.Packet, discharger: bytes | str, need: Mapping[str, Any], location: str | None, random: Callable[[int], bytes]
 ) -> wire.Caveat:
-    """The third-party caveat that asks `discharger` whether `need` holds, to follow on the link that ends in `tag`."""
+    """The third-party caveat that asks `discharger` whether `need` holds, to follow on the last one of `packet`."""
     public = keys.exchange_key(discharger, "discharger")
-    key = random(CAVEAT_KEY_BYTES)
     stated: dict[str, Any] = {"for": b64encode(public), "v": 1}
     if location is not None:
         stated["loc"] = names.free_name(location, "location")
     try:
-        sealed = encode_json({"ck": b64encode(key), "need": dict(need), "v": 1})
+        wanted = dict(need)
+        encode_json(wanted)  # before there is a key that a traceback could show
     except (EncodingError, RecursionError) as error:
         raise ValueError(f"need: {error or 'nested too deeply'}") from None
+    key = random(CAVEAT_KEY_BYTES)
+    sealed = encode_json({"ck": b64encode(key), "need": wanted, "v": 1})
     stated["box"] = b64encode(primitives.seal(public, sealed, random))
     cid = encode_json(stated)
-    if len(cid) > LIMITS.ticket_bytes:
-        raise LimitError(f"the ticket is {len(cid)} bytes, more than {LIMITS.ticket_bytes}: need less")
-    return chain.ask(tag, key, cid, random)
+    if len(cid) <= LIMITS.ticket_bytes:
+        return chain.ask(packet.signature, key, cid, random)
+    del key, sealed
+    raise LimitError(f"the ticket is {len(cid)} bytes, more than {LIMITS.ticket_bytes}: need less")
 
 
 # --- the answer ------------------------------------------------------------------------------------------------------
@@ -119,9 +125,12 @@ class Discharge(Sealed):
     @property
     def expires_at(self) -> int | None:
         """When it ends, by its own account, in seconds since the epoch."""
-        links = [read_link(cid, V1) for cid, _ in self._packet.caveats]
-        caveats = [caveat for link in links if isinstance(link, Link) for caveat in link.caveats]
-        return min((caveat.value for caveat in caveats if caveat.key == "exp"), default=None)
+        ends: list[int] = []
+        for cid, _ in self._packet.caveats:
+            with suppress(EncodingError):  # whatever stands beside it: the verifier may know caveats that we do not
+                end = decode_json(cid).get("exp")
+                ends += [end] if type(end) is int else []
+        return min(ends, default=None)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Discharge):
@@ -145,7 +154,9 @@ def bind(packet: wire.Packet, root_signature: bytes) -> wire.Packet:
 def read_discharge(packet: wire.Packet, vocabulary: Vocabulary) -> list[Link] | BadLink:
     """The links of a discharge whose signature held: caveats about the request, one of them an expiry."""
     links: list[Link] = []
-    for cid, _ in packet.caveats:
+    for cid, vid in packet.caveats:
+        if vid:
+            return BadLink("unreadable_link", "a discharge that asks a third party in its turn")
         link = read_link(cid, vocabulary)
         if isinstance(link, BadLink):
             return BadLink(link.code, f"in the discharge: {link.text}")
@@ -223,14 +234,14 @@ class Discharger(Sealed):
 
     def need(self, ticket: Ticket | str) -> Mapping[str, Any]:
         """What a ticket asks. Raises DischargeError for one that is not for this key."""
-        return self._open(ticket)[2]
+        return self._open(ticket).need
 
     def answer(self, ticket: Ticket | str) -> Discharge | Refuse | Wait:
         """What the policy says to a ticket: a discharge, a refusal, or not yet. Raises DischargeError for a bad ticket."""
-        cid, key, need = self._open(ticket)
-        said = self._policy(need)
+        opened = self._open(ticket)
+        said = self._policy(opened.need)
         if isinstance(said, Allow):
-            return self._made(cid, key, said)
+            return self._made(opened, said)
         if not isinstance(said, (Refuse, Wait)):
             raise TypeError(f"a policy returns Allow, Refuse or Wait, not {type(said).__name__}")
         return said
@@ -246,21 +257,22 @@ class Discharger(Sealed):
 
     def approve(self, ticket: Ticket | str, allowed: Allow) -> Discharge:
         """The discharge that somebody decided to give, whatever the policy says. Raises DischargeError for a bad ticket."""
-        cid, key, _ = self._open(ticket)
-        return self._made(cid, key, allowed)
+        if not isinstance(allowed, Allow):
+            raise TypeError(f"Allow(expires_in=…), not {type(allowed).__name__}")
+        return self._made(self._open(ticket), allowed)
 
-    def _open(self, ticket: Ticket | str) -> tuple[bytes, bytes, dict[str, Any]]:
+    def _open(self, ticket: Ticket | str) -> _Opened:
         ticket = ticket if isinstance(ticket, Ticket) else Ticket.parse(ticket)
         if ticket.discharger != self.public:
             raise DischargeError("the ticket is for another discharger", "bad_ticket")
         sealed = primitives.unseal(self._key.reveal(), b64decode(decode_json(ticket.cid)["box"]))
-        opened = _opened(sealed) if sealed is not None else None
+        opened = _opened(ticket.cid, sealed) if sealed is not None else None
         del sealed
         if opened is None:
             raise DischargeError("what is sealed in the ticket cannot be read", "bad_ticket")
-        return ticket.cid, *opened
+        return opened
 
-    def _made(self, cid: bytes, key: bytes, allowed: Allow) -> Discharge:
+    def _made(self, opened: _Opened, allowed: Allow) -> Discharge:
         for keyword in allowed.caveats:
             if keyword in NO_CAVEATS_OF_DISCHARGES:
                 raise TypeError(f"{keyword} is no caveat of a discharge: it would say something of the token")
@@ -269,20 +281,36 @@ class Discharger(Sealed):
         if "exp" not in wanted:
             raise ValueError("a discharge expires: say expires_in or expires_at")
         body = writing.spell({name: caveat.value for name, caveat in wanted.items()})
-        tag = chain.link_tag(chain.mint_tag(chain.derive(key), cid), body)
-        return Discharge(wire.Packet(cid, ((body, b""),), tag))
+        if (len(opened.cid) + len(body) + 64) * 4 // 3 + len(UNBOUND) > LIMITS.token_chars:
+            raise LimitError(f"a discharge of more than {LIMITS.token_chars} characters")
+        tag = chain.link_tag(chain.mint_tag(chain.derive(opened.key), opened.cid), body)
+        return Discharge(wire.Packet(opened.cid, ((body, b""),), tag))
 
     def __repr__(self) -> str:
         return f"<Discharger {self.public}>"
 
 
-def _opened(sealed: bytes) -> tuple[bytes, dict[str, Any]] | None:
-    """The caveat key and the need that were sealed, or None."""
+class _Opened(Sealed):
+    """A ticket whose box was opened. Holds the caveat key, so that no frame does."""
+
+    __slots__ = ("cid", "key", "need")
+    cid: bytes
+    key: bytes
+    need: dict[str, Any]
+
+    def __init__(self, cid: bytes, key: bytes, need: dict[str, Any]) -> None:
+        object.__setattr__(self, "cid", cid)
+        object.__setattr__(self, "key", key)
+        object.__setattr__(self, "need", need)
+
+
+def _opened(cid: bytes, sealed: bytes) -> _Opened | None:
+    """What was sealed, or None."""
     try:
         stated = decode_json(sealed)
-        if stated.keys() != {"ck", "need", "v"} or stated["v"] != 1:
+        if stated.keys() != {"ck", "need", "v"} or stated["v"] != 1 or type(stated["v"]) is not int:
             return None
         key, need = b64decode(names.exact_str(stated["ck"], "ck")), stated["need"]
     except (TypeError, ValueError):
         return None
-    return (key, need) if len(key) == CAVEAT_KEY_BYTES and type(need) is dict else None
+    return _Opened(cid, key, need) if len(key) == CAVEAT_KEY_BYTES and type(need) is dict else None

@@ -19,8 +19,8 @@ class Lease:
     """Keeps one ticket discharged: asks anew when half of a discharge's life is over.
 
     `ask` gets the discharge, from a Discharger or over HTTP; `deliver` gets each new one to whoever holds the token.
-    What `ask` raises as DischargeError ends the lease; anything else is taken for a passing fault, and asked again as
-    long as the last discharge lives. The holder should not run this: then nobody else can stop it.
+    A DischargeError from either ends the lease; anything else is taken for a passing fault, and tried again for as long as
+    the last discharge lives. The holder should not run this: then nobody else can stop it.
     """
 
     def __init__(
@@ -45,17 +45,19 @@ class Lease:
             return self._due - now
         try:
             discharge = self._ask(self._ticket)
+            if not isinstance(discharge, Discharge):
+                raise DischargeError(f"asked for a discharge, and got a {type(discharge).__name__}", "bad_discharge")
+            self._deliver(discharge)
         except DischargeError as error:
             self.ended = error
             raise
         except Exception as error:
             if now >= self._ends:
                 self.ended = error
-                raise DischargeError(f"the lease ran out: {error}", "refused") from error
+                raise DischargeError(f"the lease ran out: {type(error).__name__}", "refused") from error
             return self._retry
         self._ends = discharge.expires_at or now
         self._due = now + max((self._ends - now) // 2, 1)
-        self._deliver(discharge)
         return self._due - now
 
     def run(self, stop: Event) -> None:

@@ -17,6 +17,7 @@ from captoken.access import Access
 from captoken.attenuate import Clock, read_clock
 from captoken.encoding import EncodingError, b64decode, b64encode
 from captoken.text import BOUND, parts_of
+from captoken.wire import Packet
 
 PROOF = "cap1p_"
 PAST = 30  # seconds: how old a proof may be
@@ -109,9 +110,9 @@ def custody_message(state: bytes, body: bytes) -> bytes:
     return _CUSTODY + state + primitives.sha256(body)
 
 
-def sign_custody(tag: bytes, body: bytes, signer: Signer) -> bytes:
-    """The link `body` with the signature of the key that the token is bound to. `tag` is the signature before it."""
-    signature = _signature(signer, custody_message(primitives.state(tag), body))
+def sign_custody(packet: Packet, body: bytes, signer: Signer) -> bytes:
+    """The link `body`, to follow on the last one of `packet`, with the signature of the key that the token is bound to."""
+    signature = _signature(signer, custody_message(primitives.state(packet.signature), body))
     return body + b"." + b64encode(signature).encode()
 
 
@@ -151,6 +152,7 @@ def prove(
     packet, _ = parts_of(text, BOUND)
     now, nonce = read_clock(clock), random(NONCE_BYTES)
     message = proof_message(packet.signature, audience, now, nonce, digest_of(request))
+    del text, packet  # so that no frame below a signer that raises holds them
     return PROOF + b64encode(now.to_bytes(8, "big") + nonce + _signature(signer, message))
 
 

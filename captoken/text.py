@@ -93,6 +93,16 @@ def check_limits(packet: Packet) -> None:
         raise LimitError(f"the root record is {len(packet.identifier)} bytes, more than {LIMITS.root_bytes}")
     if len(packet.caveats) > LIMITS.links:
         raise LimitError(f"{len(packet.caveats)} links, more than {LIMITS.links}")
+    if sum(bool(vid) for _, vid in packet.caveats) > LIMITS.discharges:
+        raise LimitError(f"more third parties are asked than the {LIMITS.discharges} that can answer")
     size = sum(len(cid) + len(vid) for cid, vid in packet.caveats) + len(packet.identifier)
     if size * 4 // 3 > LIMITS.token_chars * 3 // 4 and len(text_of(packet)) > LIMITS.token_chars:
         raise LimitError(f"more than {LIMITS.token_chars} characters", costs(packet))
+
+
+def check_bundle(packet: Packet, discharges: tuple[Packet, ...]) -> None:
+    """Raise LimitError for a token that readers would refuse for the discharges that go with it."""
+    if len(discharges) > LIMITS.discharges:
+        raise LimitError(f"{len(discharges)} discharges, more than {LIMITS.discharges}")
+    if len(whole_text(packet, discharges, UNBOUND)) > LIMITS.bundle_chars:
+        raise LimitError(f"more than {LIMITS.bundle_chars} characters", costs(packet, discharges))

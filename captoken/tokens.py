@@ -23,7 +23,7 @@ from captoken.links import BadLink, Link, read_links
 from captoken.possession import Signer
 from captoken.root import RootRecord
 from captoken.sealed import Sealed
-from captoken.text import BOUND, UNBOUND, check_limits, costs, parts_of, whole_text
+from captoken.text import BOUND, UNBOUND, check_bundle, check_limits, costs, parts_of, whole_text
 
 
 class Unverified(Sealed):
@@ -227,19 +227,21 @@ class Token(Sealed):
         that all can read. Needs no key and no server; nobody takes it off again. Raises TypeError or ValueError, and
         LimitError past a limit (spec, "Third-party caveats").
         """
-        return self._extended(discharge.ask(self._packet.signature, discharger, need, location, self._random))
+        return self._extended(discharge.ask(self._packet, discharger, need, location, self._random))
 
     def with_discharge(self, answer: Discharge | str) -> Token:
         """The token together with a discharge, in place of an older one for the same ticket. Unverified, as the token is.
 
-        Raises DischargeError for one that answers nothing the token asks, TokenFormatError for text that is none.
+        Raises DischargeError for one that answers nothing the token asks, LimitError past a limit, TokenFormatError for
+        text that is none.
         """
         got = (answer if isinstance(answer, Discharge) else Discharge.parse(answer))._packet
         known = {packet.identifier: packet for packet in (*self._discharges, got)}
-        asked = [cid for cid, vid in self._packet.caveats if vid]
+        asked = dict.fromkeys(cid for cid, vid in self._packet.caveats if vid)
         if got.identifier not in asked:
             raise DischargeError("the discharge answers nothing that the token asks", "bad_discharge")
         ordered = tuple(known[cid] for cid in asked if cid in known)
+        check_bundle(self._packet, ordered)
         return Token(self._packet, self._root, self._vocabulary, self._clock, self._random, ordered)
 
     def present(
@@ -300,7 +302,7 @@ class Token(Sealed):
         _check_custody(lineage.key, to, key, signer)
         body = writing.spell(stated)
         if signer is not None:
-            body = possession.sign_custody(self._packet.signature, body, signer)
+            body = possession.sign_custody(self._packet, body, signer)
         return self._with(body)
 
     def _with(self, body: bytes) -> Token:
@@ -342,7 +344,7 @@ class Token(Sealed):
 
 def _in_order(packet: wire.Packet, discharges: tuple[wire.Packet, ...]) -> bool:
     """Does each discharge answer a caveat of the token, in the caveats' order, none twice?"""
-    asked = iter([cid for cid, vid in packet.caveats if vid])
+    asked = iter(dict.fromkeys(cid for cid, vid in packet.caveats if vid))
     return all(discharge.identifier in asked for discharge in discharges)  # `in` moves the iterator on
 
 

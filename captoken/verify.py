@@ -214,7 +214,7 @@ class Verifier(Sealed):
         for at, discharge in answers.items():
             added = read_discharge(discharge, self._vocabulary)
             if isinstance(added, BadLink):
-                return self._broken(root, links, at, added)
+                return self._broken(root, links, at, added, DISCHARGER)
             restrictions += added
             places += [at] * len(added)
         if lineage.must_delegate:
@@ -223,9 +223,17 @@ class Verifier(Sealed):
         custody = _custody(packet, restrictions, tags) if lineage.key is not None else ()
         return Grant(self, root, tuple(restrictions), tuple(places), lineage, tags, custody)
 
-    def _broken(self, root: RootRecord, links: Sequence[Link | BadLink], at: int | None, reason: Reason | BadLink) -> Decision:
+    def _broken(
+        self,
+        root: RootRecord,
+        links: Sequence[Link | BadLink],
+        at: int | None,
+        reason: Reason | BadLink,
+        added_by: str | None = None,
+    ) -> Decision:
         """A denial by link `at` of a token whose signature held: so its root record can be believed."""
-        added_by = None if at is None else ISSUER if at == 0 else read_along(root.agent, links[:at]).holder
+        if at is not None and added_by is None:
+            added_by = ISSUER if at == 0 else read_along(root.agent, links[:at]).holder
         known = Attribution(root, read_along(root.agent, links).chain(), root.task)
         return _denial(Refusal(reason.code, reason.text, at, added_by), CODES[reason.code].step, known)
 
@@ -543,11 +551,13 @@ def _answers(
     asked = [at for at, (_, vid) in enumerate(packet.caveats) if vid]
     answers: dict[int, Packet] = {}
     left = list(discharges)
+    if len({packet.identifier for packet in left}) < len(left):
+        return None, Reason("bad_discharge", "one discharge is there twice")
     for at in asked:
         if left and left[0].identifier == packet.caveats[at][0]:
             answers[at] = left.pop(0)
     if left:
-        return None, Reason("bad_discharge", "a discharge that answers nothing asked, comes twice, or stands in another order")
+        return None, Reason("bad_discharge", "a discharge that answers nothing asked, or stands in another order")
     for at in asked:
         if at not in answers:
             return at, Reason("missing_discharge", "a third party is asked, and no answer came")

@@ -22,6 +22,32 @@ KEY_LINES = {
         "expired        link 2, added by filings-agent",
         "expired        link 0, added by the issuer",
     ],
+    "stolen_token.py": [
+        "clerk, proven",
+        "proof_missing the text alone",
+        "replayed      the text and the clerk's proof, again",
+        "bad_proof     her own library",
+        "bad_proof     the token, bound to her key by her own hand",
+        "the key of orchestrator signed that clerk may select from salaries",
+    ],
+    "human_approval.py": [
+        "denied, missing_discharge",
+        "pay 830.00 to paper-mill.example? yes",
+        "paid, by clerk-agent for user:jane",
+        "refused: the approver said no",
+        'denied, argument: argument to of tool bank.pay does not satisfy {"in": ["paper-mill.example"]}',
+    ],
+    "lease_kill_switch.py": [
+        "q3-risk: not renewed, the score of q3-risk is",
+        "+119 s  newsletter: still at work",
+        "From the supervisor's decision to the last permitted read: 4 s, of at most 10.",
+    ],
+    "pairwise_two_companies.py": [
+        "Acme lets price-agent read prices for buyer@bluebird.example.",
+        "unknown_key   Mallory's token",
+        "bad_signature a key of her own under Bluebird's key id",
+        "unknown_key   and at Cedar",
+    ],
     "scope_explosion.py": [
         "4,800",
         "2^80 - 1",
@@ -72,7 +98,9 @@ def test_the_demo_with_a_seed_is_the_same_each_time(tmp_path):
         "argument  link 1, added by orchestrator",
         "caller  the verifier: mallory calls with the token of sales-agent",
         "╭─ Quarterly risk report, Q3",
-        "12 allowed, 16 refused. 1 mint, 4 hand-overs, 0 requests to an issuer",
+        "missing_discharge  link 1, added by orchestrator",
+        "bad_proof  the verifier: not signed by the key",
+        "14 allowed, 21 refused. 1 mint, 5 hand-overs, 0 requests to an issuer",
     ):
         assert line in first
 
@@ -81,9 +109,14 @@ def test_the_demo_tells_its_story_as_data(tmp_path):
     story = json.loads(demo("--json", folder=tmp_path))
     calls = story["calls"]
     codes = "allowed table column operation argument widening bad_signature caller wrong_audience expired"
-    assert {call["code"] for call in calls} == set(codes.split())
+    bound = "missing_discharge proof_missing bad_proof replayed"
+    assert {call["code"] for call in calls} == {*codes.split(), *bound.split()}
     assert all(call["allowed"] == (call["code"] == "allowed") == call["expected"] for call in calls)
-    assert {call["agent"] for call in calls if call["scene"] == "work"} == {agent["name"] for agent in story["agents"]}
+    working = {call["agent"] for call in calls if call["scene"] == "work"}
+    assert {*working, "publisher-agent"} == {agent["name"] for agent in story["agents"]}
+    assert [call["code"] for call in calls if call["agent"] == "mallory" and call["scene"] == "sending"] == [
+        "proof_missing", "replayed", "bad_proof",
+    ]  # fmt: skip
     refused = {call["tried"]: call for call in calls if not call["allowed"]}
     assert refused["select count(*) from market.moves natural join hr"]["link"] == 0
     assert refused["select salary from hr, after writing itself a link for hr"]["also"] == [1, 2]

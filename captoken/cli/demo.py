@@ -1,4 +1,4 @@
-"""`captoken demo`: five agents, one database, and what they may not do."""
+"""`captoken demo`: six agents, one database, and what they may not do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NARROWEST, _WIDEST = 76, 100  # columns that the picture is made for
 @click.option("--no-color", is_flag=True, help="No colour. NO_COLOR says the same.")
 @json_option
 def demo(seed: int | None, no_color: bool, as_json: bool) -> int:
-    """Five agents write a risk report on a SQLite database, each with what it needs and no more.
+    """Six agents write a risk report on a SQLite database, each with what it needs and no more.
 
     Real tokens, real verifiers, a real database in a temporary file: what is refused is refused by the library. Exit 0
     if all came out as it should.

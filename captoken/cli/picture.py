@@ -45,7 +45,7 @@ class Picture:
         output.draw(
             self.console,
             "",
-            Text.assemble(("captoken demo", "bold cyan"), "  One person, five agents, one database, no server to ask."),
+            Text.assemble(("captoken demo", "bold cyan"), "  One person, six agents, one database, no server to ask."),
             *self._section("Who may do what", "One mint. Each hand-over is made offline, by the agent that hands on."),
             self._tree(),
             *self._section("The work", "On SQLite. Each statement is checked before it runs."),
@@ -54,6 +54,8 @@ class Picture:
             self._report(),
             *self._section("What was refused", "Link 0 is the mint, each step adds one. A refusal says which, and by whom."),
             self._calls("tricks"),
+            *self._section("A key, and a question", "One token is bound to its holder's key, and asks user:jane besides."),
+            self._calls("sending"),
             *self._section("The end", "A token dies with the shortest life above it, wherever it went."),
             self._lives(),
             "",
@@ -92,7 +94,7 @@ class Picture:
                 continue
             style = "bold green" if call.allowed else "bold red"
             tried = Text(call.tried)
-            if scene == "work" and call.allowed:
+            if scene in ("work", "sending") and call.allowed:
                 tried.append(f"  {call.why}", "dim")
             else:
                 also = f"; link{'s' * (len(call.also) > 1)} {', '.join(map(str, call.also))} too" if call.also else ""

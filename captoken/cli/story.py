@@ -1,4 +1,4 @@
-"""The story of `captoken demo`: five agents write a risk report for user:jane on a real SQLite database.
+"""The story of `captoken demo`: six agents write a risk report for user:jane on a real SQLite database.
 
 `play` acts it out and returns plain data. Everything in it is decided by the library: no verdict is written down here.
 """
@@ -24,16 +24,19 @@ from captoken.access import Access, Caller
 from captoken.adapters.sqlite import guarded
 from captoken.cli import words
 from captoken.decision import Decision, place
+from captoken.discharge import Allow, Discharge, Discharger, DischargerKey, Ticket, Wait
 from captoken.encoding import decode_json, encode_json
 from captoken.errors import Denied, WideningError
 from captoken.keyring import Keyring
+from captoken.memory import MemoryReplayStore
 from captoken.mint import Issuer
+from captoken.possession import HolderKey, prove
 from captoken.testing import FixedClock, fixed_random
 from captoken.text import text_of
 from captoken.tokens import Token
 from captoken.verify import Verifier
 
-Scene = Literal["work", "tricks", "end"]
+Scene = Literal["work", "tricks", "sending", "end"]
 
 REGIONS = ("Americas", "Asia-Pacific", "Central Europe", "Iberia", "Nordics")
 ISSUERS = ("Alder Steel", "Borealis Shipping", "Cobalt Foods", "Dune Energy", "Ember Retail", "Fjord Telecom", "Gale Airlines")
@@ -172,6 +175,10 @@ class World:
         self.keyring = Keyring.from_keys({"k1": self.random(32)}, current="k1")
         self.warehouse = Verifier(self.keyring, audience="warehouse", clock=self.clock)
         self.ratings = Verifier(self.keyring, audience="ratings", clock=self.clock)
+        self.mail = Verifier(self.keyring, audience="mail", clock=self.clock, replays=MemoryReplayStore(floor=0))
+        # jane decides about what leaves the house; nobody else can answer what is asked of her.
+        self.jane = Discharger(DischargerKey(self.random(32)), lambda need: Wait(person=True), clock=self.clock)
+        self.publisher = HolderKey(self.random(32))
         self.start = self.clock()
         self.tokens: dict[str, Token] = {}
         self.agents: list[Agent] = []
@@ -192,20 +199,27 @@ class World:
                 "filings": ["select"],
                 "scratch.results": ["select", "insert"],
             },
-            tools={"ratings.lookup": {"issuer": {"any": True}, "max_price_cents": {"max": 50}}},
+            tools={
+                "ratings.lookup": {"issuer": {"any": True}, "max_price_cents": {"max": 50}},
+                "mail.send": {"to": {"in": ["board", "press"]}},
+            },
             expires_in=900,
         )
         self._join("orchestrator", None, root)
         return root
 
-    def hand_on(self, giver: str, taker: str, **caveats: Any) -> None:
-        self._join(taker, giver, self.tokens[giver].delegate(to=taker, **caveats))
+    def hand_on(self, giver: str, taker: str, asking: str = "", **caveats: Any) -> None:
+        """With `asking`, the token asks jane for consent to that besides."""
+        held = self.tokens[giver]
+        held = held.require(self.jane.public, need={"consent to": asking}) if asking else held
+        self._join(taker, giver, held.delegate(to=taker, **caveats), asking)
 
-    def _join(self, agent: str, parent: str | None, token: Token) -> None:
+    def _join(self, agent: str, parent: str | None, token: Token, asking: str = "") -> None:
         self.tokens[agent] = token
         stated = decode_json(token.unverified.bodies[-1])
         lives = (token.unverified.expires_at or 0) - self.clock()
         says = [*words.rights(stated), *words.bounds({"depth": stated["depth"]} if "depth" in stated else {}, 0)]
+        says += ["bound to its own key"] * ("key" in stated) + ["only with the consent of user:jane"] * bool(asking)
         self.agents.append(Agent(agent, parent, tuple(says), lives, len(token.serialize())))
 
     # --- what is tried -----------------------------------------------------------------------------------------------
@@ -255,6 +269,11 @@ class World:
         self.note_decision(agent, f"ratings.lookup({issuer!r}, max_price_cents={price}){how}", decision, "rated")
         return bool(decision)
 
+    def send(self, agent: str, to: str, text: str, proof: str | None, how: str) -> None:
+        """What the mail server does with a call of its tool. The token is bound, so a proof by its key must come along."""
+        decision = self.mail.check(text, _sending(to), proof=proof)
+        self.note_decision(agent, f"mail.send({to!r}){how}", decision, "sent")
+
     def called_by(self, agent: str, tried: str, caller: Caller) -> None:
         """What the warehouse says to a token that comes from somebody whom it knows by its own means."""
         text = self.tokens[agent].present(audience="warehouse")
@@ -283,7 +302,9 @@ def play(seed: int | None = None) -> Story:
         regions, filings, sources = _report(world)
         world.scene, world.expected = "tricks", False
         _tricks(world)
-        world.scene = "end"
+        world.scene = "sending"
+        _send(world)
+        world.scene, world.expected = "end", False
         _end(world)
     return Story("user:jane", "q3-risk", root.token_id, tuple(world.agents), tuple(world.calls), regions, filings, sources)
 
@@ -294,6 +315,10 @@ def _hand_out(world: World) -> None:
     world.hand_on(
         "orchestrator", "sales-agent", allow={"sales": ["select"], **write},
         columns={"sales": ["quarter", "region", "amount", "overdue"]}, expires_in=240,
+    )  # fmt: skip
+    world.hand_on(
+        "orchestrator", "publisher-agent", asking="mail.send", key=world.publisher.public,
+        tools={"mail.send": {"to": {"in": ["board", "press"]}}}, expires_in=600,
     )  # fmt: skip
     world.hand_on(
         "orchestrator", "filings-agent", allow={"filings": ["select"], **write},
@@ -369,6 +394,39 @@ def _tricks(world: World) -> None:
     world.called_by("sales-agent", "the token, in task q4-forecast", Caller(agent="sales-agent", task="q4-forecast"))
     stray = world.tokens["filings-agent"].present(audience="warehouse")
     world.call("filings-agent", "Dune Energy", _PRICE, text=stray, how=", with the text that it presented to the warehouse")
+
+
+def _send(world: World) -> None:
+    """The report leaves the house: with jane's consent, by whoever has the key, and once."""
+    token, mallory = world.tokens["publisher-agent"], HolderKey(world.random(32))
+
+    def proven(text: str, key: HolderKey, to: str) -> str:
+        return prove(text, key, audience="mail", request=_sending(to), clock=world.clock, random=world.random)
+
+    text = token.present(audience="mail")
+    world.expected = False
+    world.send("publisher-agent", "board", text, proven(text, world.publisher, "board"), ", before anybody was asked")
+    text = token.with_discharge(_consent(world, token.needs[0], "board")).present(audience="mail")
+    proof = proven(text, world.publisher, "board")
+    world.expected = True
+    world.send("publisher-agent", "board", text, proof, ", with the consent and a proof by its key")
+    world.expected = False
+    world.send("publisher-agent", "press", text, proven(text, world.publisher, "press"), ", with the same consent")
+    world.send("mallory", "board", text, None, ", with the text that publisher-agent sent")
+    world.send("mallory", "board", text, proof, ", with the text and the proof that it sent")
+    world.send("mallory", "board", text, proven(text, mallory, "board"), ", with the text, and a proof by a key of her own")
+
+
+def _consent(world: World, ticket: Ticket, to: str) -> Discharge:
+    """jane sees what is asked, and says yes to one recipient for a minute. Her answer says no more than that."""
+    asked = world.jane.need(ticket)["consent to"]
+    world.expected = True
+    world.note("user:jane", f"asked for consent to {asked}", "allowed", f"yes, to the {to}, for a minute")
+    return world.jane.approve(ticket, Allow(expires_in=60, tools={asked: {"to": {"in": [to]}}}))
+
+
+def _sending(to: str) -> Access:
+    return Access(tool="mail.send", arguments={"to": to})
 
 
 def _reading(table: str) -> Access:

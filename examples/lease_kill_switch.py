@@ -1,0 +1,97 @@
+"""A kill switch that reaches every server at once: a lease that nobody renews any more.
+
+    python examples/lease_kill_switch.py
+
+The orchestrator's whole crew lives on a lease of ten seconds: a discharge that a supervisor renews, and not the agents
+themselves. The supervisor watches what the agents do. When the score of one task rises in the middle of the work, it stops
+renewing; no server is told anything, and ten seconds later nothing of that task is worth anything, anywhere.
+"""
+
+import time
+
+from captoken import Access, Issuer, Keyring, Verifier
+from captoken.discharge import Allow, Discharger, DischargerKey, Refuse
+from captoken.errors import DischargeError
+from captoken.lease import Lease
+from captoken.testing import FixedClock
+
+LIFE = 10  # seconds of a lease: how long a stopped task can go on at most
+LIMIT = 60  # of the score
+
+clock = FixedClock(int(time.time()))  # so that two minutes pass at once; leave `clock=` out in earnest
+start = clock()
+keyring = Keyring.generate()
+servers = [Verifier(keyring, audience=name, clock=clock) for name in ("warehouse", "crm", "files")]
+
+# --- The supervisor: sees what servers report, and decides at each renewal anew --------------------------------------
+
+rows_read = {"q3-risk": 0, "newsletter": 0}
+
+
+def score(task):
+    """How odd a task looks: here, how much more it reads than others of its kind do."""
+    return rows_read[task] // 40
+
+
+def policy(need):
+    if score(need["alive"]) > LIMIT:
+        return Refuse(f"the score of {need['alive']} is {score(need['alive'])}")
+    return Allow(expires_in=LIFE)
+
+
+supervisor = Discharger(DischargerKey.generate(), policy, clock=clock)
+
+
+class Crew:
+    """A task with its token, and the lease that the supervisor's side keeps up for it."""
+
+    def __init__(self, task):
+        self.task, self.over = task, None
+        root = Issuer(keyring, clock=clock).mint(
+            subject="user:jane", agent="orchestrator", task=task, tables=["customers"], operations=["select"], expires_in=3600
+        )
+        self.token = root.require(supervisor.public, need={"alive": task}).delegate(to="reader-agent", tables=["customers"])
+        self.lease = Lease(self.token.needs[0], supervisor.discharge, self.take, clock=clock)
+
+    def take(self, discharge):
+        """The orchestrator hands the fresh discharge to whoever works for it."""
+        self.token = self.token.with_discharge(discharge)
+
+    def renew(self):
+        """In earnest `lease.run(stop)` in a thread of the supervisor's; here the clock is ours."""
+        try:
+            self.lease.renew()
+        except DischargeError as error:
+            if self.over is None:
+                self.over = clock() - start
+                print(f"  +{self.over:3} s  {self.task}: not renewed, {error}")
+
+    def read(self, rows):
+        """One read at each server; True if all of them still permit it."""
+        access = Access(table="customers", operation="select")
+        names = ("warehouse", "crm", "files")
+        allowed = [
+            bool(server.check(self.token.present(audience=name, clock=clock), access))
+            for server, name in zip(servers, names, strict=True)
+        ]
+        assert len(set(allowed)) == 1, "the servers agree"
+        rows_read[self.task] += rows if allowed[0] else 0
+        return allowed[0]
+
+
+print("Two tasks work, each on a lease of ten seconds")
+risk, letter = Crew("q3-risk"), Crew("newsletter")
+last = {}
+for second in range(120):
+    for crew in (risk, letter):
+        crew.renew()
+        # After 50 seconds a row that the risk task reads tells its agent to copy out everything, and it obeys.
+        if crew.read(1_000 if crew is risk and second >= 50 else 10):
+            last[crew.task] = second
+    clock.advance(1)
+
+print(f"  +{last['q3-risk']:3} s  q3-risk: the last read that any server permitted")
+print(f"  +{last['newsletter']:3} s  newsletter: still at work, score {score('newsletter')}")
+kill_latency = last["q3-risk"] - risk.over
+print(f"\nFrom the supervisor's decision to the last permitted read: {kill_latency} s, of at most {LIFE}.")
+assert 0 <= kill_latency < LIFE and last["newsletter"] == 119

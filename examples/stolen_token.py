@@ -1,0 +1,82 @@
+"""Tokens bound to keys: a stolen one is worth nothing, and who handed on to whom can be proven to anyone.
+
+    python examples/stolen_token.py
+
+The orchestrator's token is bound to its key when it is minted, and signed over to the key of each sub-agent. Every request
+carries a proof by the key: for this server, this request, and once.
+"""
+
+import base64
+import hmac
+import json
+
+from captoken import Access, Denied, Issuer, Keyring, Token, Verifier
+from captoken.errors import DelegationError
+from captoken.memory import MemoryReplayStore
+from captoken.possession import Evidence, HolderKey, prove
+
+keyring = Keyring.generate()
+# `floor=0` says that no earlier process of this server took proofs; several processes share a file (SQLiteReplayStore).
+payroll = Verifier(keyring, audience="payroll", replays=MemoryReplayStore(floor=0))
+
+# Each agent makes its own key, and tells the others the public half. No key ever travels.
+orchestrator, clerk, mallory = HolderKey.generate(), HolderKey.generate(), HolderKey.generate()
+
+root = Issuer(keyring).mint(
+    subject="user:jane", agent="orchestrator", task="payday", key=orchestrator.public,
+    tables=["salaries"], operations=["select", "update"],
+)  # fmt: skip
+token = root.delegate(to="clerk", key=clerk.public, signer=orchestrator, tables=["salaries"], operations=["select"])
+token = Token.parse(token.serialize())  # it travels as text, and narrowing it stays free
+
+reading = Access(table="salaries", operation="select")
+text = token.present(audience="payroll")
+proof = prove(text, clerk, audience="payroll", request=reading)
+grant = payroll.authorize(text, reading, proof=proof)
+print("The clerk reads. The server knows:")
+for actor in grant.chain:
+    print(f"  {actor.name}, {actor.basis}")
+
+
+def refused(what, code, *arguments, **keywords):
+    """The server must deny with this code."""
+    try:
+        payroll.authorize(*arguments, **keywords)
+    except Denied as denied:
+        assert denied.code == code, denied
+        print(f"  {code:<14}{what}")
+    else:
+        raise AssertionError(f"this should have been refused: {what}")
+
+
+print("\nMallory has read everything that the clerk sent")
+refused("the text alone", "proof_missing", text, reading)
+refused("the text and the clerk's proof, again", "replayed", text, reading, proof=proof)
+refused("the clerk's proof with another request", "operation", text, Access(table="salaries", operation="update"), proof=proof)
+hers = prove(text, mallory, audience="payroll", request=reading)
+refused("a proof by a key of her own", "bad_proof", text, reading, proof=hers)
+
+print("\nMallory has stolen the token that the clerk holds")
+try:
+    token.delegate(to="mallory", key=mallory.public, signer=mallory)
+    raise AssertionError("signed by the wrong key")
+except DelegationError as error:
+    print(f"  {error.code:<14}her own library: {error}")
+# Without the library she can write the link all the same, since each signature is the key of the next. Nobody signed it.
+data = base64.urlsafe_b64decode(token.serialize().removeprefix("cap1_") + "==")
+body = json.dumps({"key": mallory.public}, separators=(",", ":")).encode()
+data = data[:-35] + bytes([2, len(body)]) + body + b"\0\0\x06\x20" + hmac.digest(data[-32:], body, "sha256")
+by_hand = Token.parse("cap1_" + base64.urlsafe_b64encode(data).rstrip(b"=").decode())
+text = by_hand.present(audience="payroll")
+stolen = prove(text, mallory, audience="payroll", request=reading)
+refused("the token, bound to her key by her own hand", "bad_proof", text, reading, proof=stolen)
+
+print("\nWho handed the salaries to the clerk? Anyone can check, without a key of the issuer's:")
+exported = json.loads(json.dumps(grant.evidence[0].as_dict()))
+evidence = Evidence.from_dict(exported)
+assert evidence.holds()
+stated = json.loads(evidence.body)
+print(f"  the key of {stated['from']} signed that {stated['to']} may {stated['operations'][0]} from {stated['tables'][0]}")
+altered = Evidence.from_dict({**exported, "body": exported["body"].replace("clerk", "mallory")})
+assert not altered.holds()
+print("  not a word of it can be changed")
