@@ -244,8 +244,10 @@ _REPLACE = "Retrying with the same credential will not help. Ask whoever gave yo
 _REWRITE = "The same request will be refused again. Check how it is spelled, or ask whoever gave you this task."
 _ASK_LESS = "The same request will be refused again; one that asks for less may be permitted."
 _LATER = "A retry can help later."
+_PROVE = "A retry with a fresh proof, made for this very request, can help."
 
 _FOR_MODEL: dict[str, tuple[str, str]] = {
+    "missing_discharge": ("The credential needs a consent that did not come with it.", "A retry can help once it is given."),
     "expired": ("The credential has expired.", _REPLACE),
     "not_yet_valid": ("The credential is not valid yet.", _LATER),
     "wrong_audience": ("The credential is for another server.", _REPLACE),
@@ -259,5 +261,9 @@ _FOR_MODEL: dict[str, tuple[str, str]] = {
     "domain": ("Not permitted: requests of this kind are no part of this task.", _ASK),
     "task": ("Not permitted: the credential is for another task.", _REPLACE),
     "caller": ("Not permitted: the credential was handed to another agent or task.", _REPLACE),
+    "proof_missing": ("The credential is bound to a key, and no proof by that key came with the request.", _PROVE),
+    "bad_proof": ("The credential is bound to a key, and the proof that came is not for this request.", _PROVE),
+    "replayed": ("The proof that came with the request was used before, or is too old.", _PROVE),
+    "store_unavailable": ("The server cannot decide at present.", _LATER),
     "delegate_only": ("Not permitted: the credential is for handing on to a sub-agent, not for use.", _ASK),
 }

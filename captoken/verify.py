@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import takewhile
 from time import time
 from typing import TypeAlias
 
@@ -204,19 +205,23 @@ class Verifier(Sealed):
         links = read_links(packet.caveats, self._vocabulary)
         if isinstance(answers, tuple):
             return self._broken(root, links, *answers)
-        lineage = Lineage((root.agent,))
-        for at, link in enumerate(links):
-            after = lineage.step(link) if isinstance(link, Link) else link
-            if not isinstance(after, Lineage):
-                return self._broken(root, links, *_first_bad(links, at, after))
-            lineage = after
-        restrictions, places = [link for link in links if isinstance(link, Link)], []
+        restrictions = [link for link in links if isinstance(link, Link)]
+        if len(restrictions) < len(links):
+            at, bad = next((at, link) for at, link in enumerate(links) if isinstance(link, BadLink))
+            return self._broken(root, links, at, bad)
+        places: list[int] = []
         for at, discharge in answers.items():
             added = read_discharge(discharge, self._vocabulary)
             if isinstance(added, BadLink):
                 return self._broken(root, links, at, added, DISCHARGER)
             restrictions += added
             places += [at] * len(added)
+        lineage = Lineage((root.agent,))
+        for at in range(len(links)):
+            after = lineage.step(restrictions[at])
+            if not isinstance(after, Lineage):
+                return self._broken(root, links, at, after)
+            lineage = after
         if lineage.must_delegate:
             last = max(at for at, link in enumerate(restrictions) if link.delegate_only)
             return self._broken(root, links, last, Reason("delegate_only", "for handing on, and nobody was handed it"))
@@ -320,9 +325,10 @@ class Grant(Sealed):
         return tuple(evidence for _, evidence in self._custody if evidence is not None)
 
     def _proven(self) -> frozenset[str]:
-        """The agents who were handed the token with a signature that holds."""
-        receivers = ((self._links[at].receiver, evidence) for at, evidence in self._custody)
-        return frozenset(name for name, evidence in receivers if name is not None and self._held(evidence))
+        """The agents who were handed the token with a signature that holds; below one that does not, nobody is."""
+        held = takewhile(lambda custody: self._held(custody[1]), self._custody)
+        receivers = (self._links[at].receiver for at, _ in held)
+        return frozenset(name for name in receivers if name is not None)
 
     def _held(self, evidence: Evidence | None) -> bool:
         """Does the custody signature hold? Those that did are remembered; nothing else is."""
@@ -513,8 +519,8 @@ class Grant(Sealed):
 
     def _calls(self, caller: Caller) -> Refusal | None:
         """Step 9: what the server itself knows of the caller agrees with the token."""
-        if caller.agent is not None and caller.agent != self.actor.name:
-            return Refusal("caller", f"{caller.agent} calls with the token of {self.actor.name}")
+        if caller.agent is not None and caller.agent != self._lineage.holder:
+            return Refusal("caller", f"{caller.agent} calls with the token of {self._lineage.holder}")
         if caller.task is not None and not names.at_or_below(caller.task, self.task):
             return Refusal("caller", f"called from task {caller.task} with a token for task {self.task}")
         return None
@@ -532,15 +538,6 @@ def _has_audience(links: tuple[Link, ...]) -> bool:
     return any(caveat.key == "aud" for link in links for caveat in link.caveats)
 
 
-def _first_bad(links: list[Link | BadLink], at: int, reason: Reason | BadLink) -> tuple[int, Reason | BadLink]:
-    """A link that cannot be read comes before a lineage that breaks, wherever it stands."""
-    if isinstance(reason, Reason):
-        for later, link in enumerate(links[at:], at):
-            if isinstance(link, BadLink):
-                return later, link
-    return at, reason
-
-
 def _answers(
     derived: bytes, packet: Packet, tags: tuple[bytes, ...], discharges: tuple[Packet, ...]
 ) -> dict[int, Packet] | tuple[int | None, Reason]:
@@ -548,8 +545,10 @@ def _answers(
 
     One for each, in their order, none left over: so no more boxes are opened than caveats have answers.
     """
-    asked = [at for at, (_, vid) in enumerate(packet.caveats) if vid]
     answers: dict[int, Packet] = {}
+    asked = [at for at, (_, vid) in enumerate(packet.caveats) if vid]
+    if not asked and not discharges:
+        return answers
     left = list(discharges)
     if len({packet.identifier for packet in left}) < len(left):
         return None, Reason("bad_discharge", "one discharge is there twice")

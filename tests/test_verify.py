@@ -194,7 +194,7 @@ def test_a_stranger_learns_nothing_from_a_denial() -> None:
 
 def test_kinds_are_what_a_status_follows_from() -> None:
     assert {denial(verifier().authorize, mint(), access).kind for access in (data("hr"), data("sales", "drop"), tool("x"))} == {"insufficient"}
-    assert {code.kind for code in CODES.values()} == {"invalid", "insufficient"}
+    assert {code.kind for code in CODES.values()} == {"invalid", "insufficient", "proof", "unavailable"}
     assert all(1 <= code.step <= len(PLAN) and code.public for code in CODES.values())
 
 

@@ -1,6 +1,7 @@
-"""Tokens, whole and broken, from the standard library alone: what this shares with captoken is the specification.
+"""Tokens, whole and broken, from the standard library and libsodium: what this shares with captoken is the specification.
 
-No part of it checks anything, so that it can write what no library would.
+No part of it checks anything, so that it can write what no library would. Keys, nonces and the secrets of boxes come from
+their names, so that the same bytes come out each time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
+
+from nacl import bindings as sodium
 
 KEY = bytes(range(1, 33))
 OTHER_KEY = bytes(range(101, 133))
@@ -65,12 +69,25 @@ def label(purpose: str) -> bytes:
     return b"captoken/v1 " + purpose.encode() + b"\0"
 
 
+def sha256(message: bytes) -> bytes:
+    return hashlib.sha256(message).digest()
+
+
+def secret(name: str, size: int = 32) -> bytes:
+    """The secret, or the nonce, of that name."""
+    return sha256(b"a vector's " + name.encode())[:size]
+
+
 def audience_key(key: bytes, audience: str) -> bytes:
     return mac(key, label("audience") + audience.encode())
 
 
 def link_id(tag: bytes) -> str:
-    return b64(hashlib.sha256(label("link") + tag).digest()[:16])
+    return b64(sha256(label("link") + tag)[:16])
+
+
+def state(tag: bytes) -> bytes:
+    return sha256(label("state") + tag)
 
 
 # --- the wire --------------------------------------------------------------------------------------------------------
@@ -114,6 +131,11 @@ class Parts(NamedTuple):
         return text(self.wire)
 
     @property
+    def links(self) -> list[dict[str, Json]]:
+        """What the links say that are objects, signed or not."""
+        return [json.loads(cid if cid.endswith(b"}") else cid[:-87]) for cid, vid in self.caveats if not vid]
+
+    @property
     def bodies(self) -> list[bytes]:
         return [cid for cid, _ in self.caveats]
 
@@ -126,8 +148,8 @@ class Parts(NamedTuple):
         return self._replace(caveats=caveats)
 
 
-def text(wire: bytes) -> str:
-    return "cap1_" + b64(wire)
+def text(wire: bytes, prefix: str = "cap1_") -> str:
+    return prefix + b64(wire)
 
 
 def root(**changes: Json) -> dict[str, Json]:
@@ -164,3 +186,148 @@ def nonce(number: int = 0) -> str:
 def hand_over(to: str, giver: str = "orchestrator", number: int = 0, **caveats: Json) -> dict[str, Json]:
     """A link that delegates."""
     return {"from": giver, "n": nonce(number), "to": to, **caveats}
+
+
+# --- holders ---------------------------------------------------------------------------------------------------------
+
+
+def signing_public(holder: str) -> bytes:
+    """The Ed25519 public key of the holder of that name."""
+    public: bytes = sodium.crypto_sign_seed_keypair(secret(holder))[0]
+    return public
+
+
+def sign(holder: str, message: bytes) -> bytes:
+    signed: bytes = sodium.crypto_sign(message, sodium.crypto_sign_seed_keypair(secret(holder))[1])
+    return signed[:64]
+
+
+def custody(parts: Parts, link: Json, holder: str) -> bytes:
+    """The link, to follow on `parts`, with the holder's signature."""
+    body = canonical(link)
+    return attached(body, sign(holder, label("custody") + state(parts.signature) + sha256(body)))
+
+
+def attached(body: bytes, signature: bytes) -> bytes:
+    return body + b"." + b64(signature).encode()
+
+
+def handed(parts: Parts, to: str, giver: str = "orchestrator", **caveats: Json) -> Parts:
+    """A bound token handed on to the key that has the name of the agent, by the one that has the giver's."""
+    link = hand_over(to, giver, **{"key": b64(signing_public(to)), **caveats})
+    return extended(parts, custody(parts, link, giver))
+
+
+# --- requests and proofs ---------------------------------------------------------------------------------------------
+
+
+def digest(kind: str, *pieces: bytes) -> bytes:
+    return sha256(label(f"request {kind}") + b"".join(len(piece).to_bytes(8, "big") + piece for piece in pieces))
+
+
+def of_access(access: Json) -> bytes:
+    """The digest of an access as a vector states it; None for none."""
+    if access is None:
+        return digest("access")
+    facts = dict.fromkeys(("arguments", "columns", "operation", "table", "tool"), None) | {"attributes": {}} | access
+    if facts["tool"] is not None and facts["arguments"] is None:
+        facts["arguments"] = {}
+    if facts["columns"] is not None:
+        facts["columns"] = sorted(set(facts["columns"]))
+    return digest("access", json.dumps(facts, sort_keys=True, separators=(",", ":")).encode())
+
+
+def proof_message(tag: bytes, audience: str, issued: int, nonce: bytes, request: bytes) -> bytes:
+    return label("proof") + state(tag) + sha256(audience.encode()) + issued.to_bytes(8, "big") + nonce + request
+
+
+def proof_text(issued: int, nonce: bytes, signature: bytes) -> str:
+    return "cap1p_" + b64(issued.to_bytes(8, "big") + nonce + signature)
+
+
+def proof(
+    parts: Parts, holder: str, request: bytes, audience: str = "sales-db", issued: int = NOW, nonce: bytes = secret("use", 16)
+) -> str:
+    """The holder's proof for a token and a request."""
+    message = proof_message(parts.signature, audience, issued, nonce, request)
+    return proof_text(issued, nonce, sign(holder, message))
+
+
+def use(public: bytes, issued: int = NOW, nonce: bytes = secret("use", 16)) -> dict[str, Json]:
+    """What a store remembers of a proof."""
+    return {"entry": sha256(label("replay") + public + nonce)[:16].hex(), "issued_at": issued}
+
+
+# --- third parties ---------------------------------------------------------------------------------------------------
+
+
+def exchange_public(party: str) -> bytes:
+    """The X25519 public key of the party of that name."""
+    public: bytes = sodium.crypto_scalarmult_base(secret(party))
+    return public
+
+
+def sealed(public: bytes, message: bytes, name: str) -> bytes:
+    """A sealed box, its ephemeral secret being the one of that name."""
+    sender = exchange_public(name)
+    nonce = hashlib.blake2b(sender + public, digest_size=24).digest()
+    box: bytes = sender + sodium.crypto_box(message, nonce, public, secret(name))
+    return box
+
+
+def enclosed(key: bytes, message: bytes, name: str) -> bytes:
+    """A secret box behind its nonce, which is the one of that name."""
+    nonce = secret(name, 24)
+    box: bytes = nonce + sodium.crypto_secretbox(message, nonce, key)
+    return box
+
+
+def ticket(name: str, party: str = "approvals", need: Json = None, **changes: Json) -> bytes:
+    """The cid that asks a party; `name` is that of the caveat key and of the box. A key that is None is left out."""
+    public = exchange_public(party)
+    within = canonical({"ck": b64(secret(name)), "need": {"approve": "payment"} if need is None else need, "v": 1})
+    stated = {"box": b64(sealed(public, within, f"box of {name}")), "for": b64(public), "v": 1, **changes}
+    return canonical({key: value for key, value in stated.items() if value is not None})
+
+
+def asking(parts: Parts, name: str, cid: bytes | None = None) -> Parts:
+    """The same token with a third-party caveat under the caveat key of that name."""
+    cid = ticket(name) if cid is None else cid
+    return extended(parts, (cid, enclosed(parts.signature, derive(secret(name)), f"vid of {name}")))
+
+
+def discharge(name: str, *links: Json, cid: bytes | None = None, key: bytes | None = None) -> Parts:
+    """The discharge of the caveat of that name, unbound."""
+    cid, key = ticket(name) if cid is None else cid, secret(name) if key is None else key
+    return extended(Parts(cid, (), (mac(derive(key), cid),)), *links)
+
+
+def bound(parts: Parts, root_tag: bytes) -> Parts:
+    """The discharge as it goes with the token that ends in `root_tag`."""
+    return parts.signed(pair(bytes(32), root_tag, parts.signature))
+
+
+def bundle(parts: Parts, *discharges: Parts) -> str:
+    """The text of a token and the discharges that are bound to it."""
+    return joined(parts, (bound(discharge, parts.signature) for discharge in discharges))
+
+
+def joined(parts: Parts, discharges: Iterable[Parts], prefix: str = "cap1d_") -> str:
+    """The same with discharges as they are."""
+    return ".".join((parts.text, *(text(discharge.wire, prefix) for discharge in discharges)))
+
+
+# --- pairwise keys ---------------------------------------------------------------------------------------------------
+
+
+def pairwise(shared: bytes, issuer: bytes, server: bytes, audience: str) -> tuple[str, bytes]:
+    """Key id and root key of an issuer and a server, by their public keys."""
+    extracted = mac(label("pairwise"), shared)
+    key_id = f"p-{sha256(label('pairwise key id') + issuer + server).hex()[:24]}"
+    return key_id, mac(extracted, issuer + server + audience.encode() + b"\1")
+
+
+def shared(one: str, other: str) -> bytes:
+    """What two parties share, by their names."""
+    point: bytes = sodium.crypto_scalarmult(secret(one), exchange_public(other))
+    return point

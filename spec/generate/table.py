@@ -1,6 +1,7 @@
 """One table of vectors: a row a vector, with its outcome written by hand, each denial beside a control that is allowed.
 
-For an allowed token the table adds what follows from its parts alone: link ids, chain, task and expiry.
+For an allowed token the table adds what follows from its parts alone: link ids, chain, task and expiry; and of a bound one,
+key, uses and evidence.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from spec.generate.build import KEY, NOW, Json, Parts, link_id
+from spec.generate.build import KEY, NOW, Json, Parts, b64, bundle, link_id, state
 
 # The sections of the specification, numbered from 1 as its rules are.
 SECTIONS = (
     "Encoding", "Canonical JSON", "Limits", "Names", "Labels", "Link ids", "Access", "Token", "Root record", "Wire", "Chain",
     "Patterns", "Constraints", "Paths", "Caveats", "Audience and task", "Links", "Domains", "Capability", "Lineage", "Keys",
-    "Minting", "Widening", "Verification", "Interop", "Promises",
+    "Minting", "Widening", "Verification", "Interop", "Promises", "Key files", "Holder binding", "Requests",
+    "Proof of possession", "Replay", "Third-party caveats", "Discharges", "Leases", "Pairwise keys",
 )  # fmt: skip
 
 SALES: dict[str, Json] = {"operations": ["select"], "tables": ["sales"]}
@@ -68,6 +70,7 @@ class Table:
         expect: dict[str, Json],
         caller: Json = None,
         ring: Json = None,
+        presented: dict[str, Json] | None = None,
         **known: Any,
     ) -> None:
         given = {
@@ -77,21 +80,36 @@ class Table:
             "access": access,
             "caller": caller,
         }
-        self._row(name, rule, "decision", given, expect)
+        self._row(name, rule, "decision", given | (presented or {}), expect)
 
-    def allow(self, name: str, rule: str, token: Parts, access: Json = SELECT, **known: Any) -> None:
-        """A token that permits `access`; `access=None` asks for none. `known` is the keyring, the caller and the facts."""
-        root = json.loads(token.identifier)
-        links = [json.loads(body) for body in token.bodies]
+    def allow(
+        self,
+        name: str,
+        rule: str,
+        token: Parts,
+        access: Json = SELECT,
+        *,
+        discharges: tuple[Parts, ...] = (),
+        proven: tuple[str, ...] = (),
+        outcome: dict[str, Json] | None = None,
+        **known: Any,
+    ) -> None:
+        """A token that permits `access`; `access=None` asks for none. `known` is the keyring, the caller and the facts.
+
+        `discharges` are bound to it here. `proven` are the agents whose hand-over is; `outcome` is what else comes of it.
+        """
+        root, links = json.loads(token.identifier), token.links
         tasks = [root["task"], *(link["task"] for link in links if "task" in link)]
+        within = [*links, *(link for discharge in discharges for link in discharge.links)]
+        later = [[link["to"], "proven" if link["to"] in proven else "vouched"] for link in links if "to" in link]
         expect = {
             "code": "allowed",
             "link_ids": [link_id(tag) for tag in token.tags[1:]],
-            "chain": [[root["agent"], "issued"], *([link["to"], "vouched"] for link in links if "to" in link)],
+            "chain": [[root["agent"], "issued"], *later],
             "task": max(tasks, key=len),
-            "expires_at": min((link["exp"] for link in links if "exp" in link), default=None),
+            "expires_at": min((link["exp"] for link in within if "exp" in link), default=None),
         }
-        self._decision(name, rule, token, access, expect, **known)
+        self._decision(name, rule, bundle(token, *discharges), access, expect | (outcome or {}), **known)
 
     def deny(self, name: str, rule: str, code: str, token: Parts | str, access: Json = SELECT, **known: Any) -> None:
         """A token, or a text, that differs from the row allowed last in one thing, and what is said of it."""
@@ -110,3 +128,15 @@ class Table:
             rows.append("  {\n" + said + "\n  }")
         head = f' "family": {json.dumps(self.family)},\n "about": {json.dumps(self.about)},\n "vectors": [\n'
         return "{\n" + head + ",\n".join(rows) + "\n ]\n}\n"
+
+
+def evidence(token: Parts) -> list[dict[str, str]]:
+    """What the signed links of a bound token prove: key, state, body, signature."""
+    found, key = [], ""
+    for (cid, vid), before in zip(token.caveats, token.tags, strict=False):
+        link = {} if vid else json.loads(cid if cid.endswith(b"}") else cid[:-87])
+        if key and "key" in link:
+            body, signature = cid[:-87].decode(), cid[-86:].decode()
+            found.append({"key": key, "state": b64(state(before)), "body": body, "signature": signature})
+        key = link.get("key", key)
+    return found

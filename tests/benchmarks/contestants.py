@@ -4,7 +4,8 @@ One story for all. An orchestrator holds a token with five restrictions (two tab
 an expiry, a task, an agent). It is handed on, each hop restating three of them (table, operation,
 expiry). A server is sent the text and one access, and decides.
 
-The peers are in `peers.py`, so that whoever wants captoken alone needs none of them.
+Tokens bound to keys are in `bound.py`, third parties in `discharged.py`. The peers are in `peers.py`, so that whoever
+wants captoken alone needs none of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from captoken import Access, Caller, Denied, Issuer, Keyring, Token, Verifier
 
@@ -34,6 +35,7 @@ NARROWED = "sales"
 OPERATION = "select"
 LIFETIME = 3600  # seconds; a run is over long before
 STEP = 10  # seconds by which each hop ends before its parent
+HOPS = 10  # how often the token of the ten-hop scenarios was handed on
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,10 @@ class Contestant(ABC):
         """Issue the token with the five restrictions, as text."""
 
     @abstractmethod
-    def ask(self, text: str, facts: Facts) -> Work:
+    def ask(self, text: str, facts: Facts, calls: int = 1) -> Work:
         """Return the server's whole work on one request: from text to decision, nothing kept.
 
-        What the client does (tenuo's proof of possession) is done here, before, and is not timed.
+        What the client does (a proof of possession) is done here, before, for so many calls, and is not timed.
         """
 
     def variant(self, key: bytes, clock: Clock) -> Contestant:
@@ -155,11 +157,15 @@ class Captoken(Chain[Token]):
 
     def __init__(self, key: bytes = KEY, clock: Clock = time.time) -> None:
         super().__init__(key, clock)
-        keyring = Keyring.from_keys({"k1": key}, current="k1")
-        self.issuer = Issuer(keyring, clock=clock)
-        self.verifier = Verifier(keyring)
+        self.keyring = Keyring.from_keys({"k1": key}, current="k1")
+        self.issuer = Issuer(self.keyring, clock=clock)
+        self.verifier = Verifier(self.keyring)
 
     def mint(self) -> str:
+        return self.issue().serialize()
+
+    def issue(self, key: str | None = None) -> Token:
+        """Issue the token, bound to a key or to none."""
         return self.issuer.mint(
             subject=SUBJECT,
             agent=FACTS.agent,
@@ -167,9 +173,10 @@ class Captoken(Chain[Token]):
             tables=TABLES,
             operations=[OPERATION],
             expires_in=LIFETIME,
-        ).serialize()
+            key=key,
+        )
 
-    def ask(self, text: str, facts: Facts) -> Work:
+    def ask(self, text: str, facts: Facts, calls: int = 1) -> Work:
         authorize = self.verifier.authorize
 
         def decide() -> object:
@@ -203,31 +210,37 @@ def prove(contestant: Contestant) -> None:
     genuine = contestant.mint()
     cases = [(genuine, FACTS)]
     if isinstance(contestant, Chain):
-        cases.append((contestant.chain(10), contestant.facts(10)))
+        cases.append((contestant.chain(HOPS), contestant.facts(HOPS)))
         cases.append((contestant.attenuate(genuine, 1), FACTS))
     for text, facts in cases:
         contestant.ask(text, facts)()
-        for wrong in (
-            replace(facts, table="hr"),
-            replace(facts, operation="update"),
-            replace(facts, task="task-666"),
-            replace(facts, agent="mallory"),
-        ):
-            _refuses(contestant, text, wrong)
+        for wrong in wrongs(facts):
+            refuses(contestant, f"{wrong}", contestant.ask(text, wrong))
     if isinstance(contestant, Chain):
-        for text, facts in cases[1:]:  # the table that each hop took away
-            _refuses(contestant, text, replace(facts, table=TABLES[1]))
+        for text, facts in cases[1:]:
+            refuses(contestant, "the table that a hop took away", contestant.ask(text, replace(facts, table=TABLES[1])))
     contestant.ask(genuine, replace(FACTS, table=TABLES[1]))()
-    _refuses(contestant, contestant.expired(), FACTS)
-    _refuses(contestant, contestant.forged(), FACTS)
+    refuses(contestant, "an expired token", contestant.ask(contestant.expired(), FACTS))
+    refuses(contestant, "a token under another key", contestant.ask(contestant.forged(), FACTS))
 
 
-def _refuses(contestant: Contestant, text: str, facts: Facts) -> None:
+def wrongs(facts: Facts) -> list[Facts]:
+    """List what no token here allows: one thing wrong at a time."""
+    return [
+        replace(facts, table="hr"),
+        replace(facts, operation="update"),
+        replace(facts, task="task-666"),
+        replace(facts, agent="mallory"),
+    ]
+
+
+def refuses(contestant: Any, what: str, work: Work) -> None:
+    """Check that the work ends in a refusal. Raises `Unproven`, or whatever the fault is."""
     try:
-        contestant.ask(text, facts)()
+        work()
     except contestant.refusals:
         return
-    raise Unproven(f"{contestant.name} allowed {facts}")
+    raise Unproven(f"{contestant.name} allowed {what}")
 
 
 # The floor: the HMACs that a macaroon of this shape cannot do without, and nothing else.
