@@ -79,7 +79,7 @@ def ask(
         stated["loc"] = names.free_name(location, "location")
     try:
         wanted = dict(need)
-        encode_json(wanted)  # before there is a key that a traceback could show
+        encode_json({"need": wanted})  # before there is a key that a traceback could show
     except (EncodingError, RecursionError) as error:
         raise ValueError(f"need: {error or 'nested too deeply'}") from None
     key = random(CAVEAT_KEY_BYTES)

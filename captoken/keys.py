@@ -105,9 +105,10 @@ class SecretKey(Sealed):
         problem = KeyringError(f"the file does not hold a {cls.purpose} key")
         try:
             stated = decode_json(data.removesuffix(b"\n"))
-            if stated.keys() == {"purpose", "secret", "v"} and stated["v"] == 1 and stated["purpose"] == cls.purpose:
+            shape = {key: type(value) for key, value in stated.items()}
+            if shape == {"purpose": str, "secret": str, "v": int} and stated["v"] == 1 and stated["purpose"] == cls.purpose:
                 return cls(b64decode(stated["secret"]))
-        except (EncodingError, TypeError, ValueError, AttributeError):
+        except (EncodingError, ValueError):
             stated = {}
         del data, stated
         raise problem

@@ -15,7 +15,7 @@ import msgspec
 from captoken import keys, names, primitives, request
 from captoken.access import Access
 from captoken.attenuate import Clock, read_clock
-from captoken.encoding import EncodingError, b64decode, b64encode
+from captoken.encoding import MAX_INTEGER, EncodingError, b64decode, b64encode
 from captoken.text import BOUND, parts_of
 from captoken.wire import Packet
 
@@ -97,8 +97,10 @@ class Evidence(msgspec.Struct, frozen=True):
     @classmethod
     def from_dict(cls, stated: dict[str, str]) -> Evidence:
         """The evidence that `as_dict` wrote. Raises ValueError for anything else."""
-        if stated.keys() != {"key", "state", "body", "signature"}:
+        if type(stated) is not dict or stated.keys() != {"key", "state", "body", "signature"}:
             raise ValueError("evidence has key, state, body and signature")
+        if not all(type(part) is str for part in stated.values()):
+            raise ValueError("evidence is text")
         key, state, signature = (b64decode(stated[part]) for part in ("key", "state", "signature"))
         if (len(key), len(state), len(signature)) != (32, 32, 64):
             raise ValueError("a key is 32 bytes, a state 32, a signature 64")
@@ -151,6 +153,8 @@ def prove(
     names.name(audience, "audience")
     packet, _ = parts_of(text, BOUND)
     now, nonce = read_clock(clock), random(NONCE_BYTES)
+    if not 0 <= now <= MAX_INTEGER:
+        raise ValueError("the clock must give seconds since the epoch")
     message = proof_message(packet.signature, audience, now, nonce, digest_of(request))
     del text, packet  # so that no frame below a signer that raises holds them
     return PROOF + b64encode(now.to_bytes(8, "big") + nonce + _signature(signer, message))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from captoken import primitives
+from captoken import names, primitives
 from captoken.access import Access
 
 _HTTP = primitives.label("request http")
@@ -27,16 +27,18 @@ def of_http(method: str, origin: str, target: bytes | str, body: bytes = b"") ->
     `target` is what stands in the request line, undecoded. Headers are no part of it. Raises TypeError, or ValueError
     for text beyond ASCII.
     """
-    path = target.encode("ascii") if isinstance(target, str) else target
-    return _digest(_HTTP, method.encode("ascii"), origin.encode("ascii"), path, primitives.sha256(body))
+    path = target if type(target) is bytes else names.exact_str(target, "target").encode("ascii")
+    line = names.exact_str(method, "method").encode("ascii"), names.exact_str(origin, "origin").encode("ascii"), path
+    return _digest(_HTTP, *line, primitives.sha256(body))
 
 
 def of_mcp(method: str, name: str, arguments: bytes = b"{}") -> bytes:
     """One MCP call: method (`tools/call`), name of the tool, and arguments as bytes that both sides spell alike.
 
     How they are spelled is the adapter's affair: the core does not know which spellings of JSON a tool calls equal.
+    Raises TypeError, or ValueError for a lone surrogate.
     """
-    return _digest(_MCP, method.encode(), name.encode(), arguments)
+    return _digest(_MCP, names.exact_str(method, "method").encode(), names.exact_str(name, "name").encode(), arguments)
 
 
 def of_access(access: Access | None) -> bytes:

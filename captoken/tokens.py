@@ -314,6 +314,8 @@ class Token(Sealed):
         packet = self._packet
         grown = wire.Packet(packet.identifier, (*packet.caveats, caveat), chain.extend(packet.signature, caveat))
         check_limits(grown)
+        if self._discharges:
+            check_bundle(grown, self._discharges)
         return Token(grown, self._root, self._vocabulary, self._clock, self._random, self._discharges)
 
     def _links(self) -> list[Link | BadLink]:

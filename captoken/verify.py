@@ -185,7 +185,7 @@ class Verifier(Sealed):
                 refusal = Refusal("store_unavailable", str(error))
             except Exception as error:  # whatever a store raises, it does not say that the use is the first
                 refusal = Refusal("store_unavailable", f"the replay store raised {type(error).__name__}")
-            return grant._denied(decision.now, decision.access, decision.caller, (refusal,), 11, dry=False)
+            return grant._denied(decision.now, decision.access, decision.caller, (refusal,), 11, False, decision.effects)
         return decision
 
     def _open(self, token: str | Token) -> Grant | Decision:
@@ -469,12 +469,19 @@ class Grant(Sealed):
         return sorted(situation.audiences)
 
     def _denied(
-        self, now: int, access: Access | None, caller: Caller | None, refusals: tuple[Refusal, ...], step: int, dry: bool
+        self,
+        now: int,
+        access: Access | None,
+        caller: Caller | None,
+        refusals: tuple[Refusal, ...],
+        step: int,
+        dry: bool,
+        effects: tuple[Use, ...] = (),
     ) -> Decision:
         known = Attribution(self.issued, self.chain, self.task)
         return Decision(
             code=refusals[0].code, now=now, access=access, caller=caller, known=known,
-            refusals=refusals, step=step, dry=dry,
+            refusals=refusals, step=step, dry=dry, effects=effects,
         )  # fmt: skip
 
     def _situation(self, now: int, audiences: frozenset[str]) -> Situation:

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from threading import Lock
-from time import time
+from time import monotonic, sleep, time
 from weakref import WeakSet
 
 from captoken.errors import StoreError
@@ -91,10 +91,27 @@ class SQLiteReplayStore:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
-            self._connection.execute("pragma journal_mode = wal")
-            self._connection.execute("pragma synchronous = full")
+            connection = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Write-ahead logging, on disk before the answer. SQLite itself does not wait for others here."""
+        until = monotonic() + self._timeout
+        while True:
+            try:
+                connection.execute("pragma journal_mode = wal")
+                break
+            except sqlite3.OperationalError:
+                if monotonic() >= until:
+                    raise
+                sleep(0.01)
+        connection.execute("pragma synchronous = full")
 
     def _after_fork(self) -> None:
         """In the child: the connection is the parent's. It is kept, and never touched, since closing it would harm there."""
