@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from inspect import isawaitable
 from ipaddress import ip_address
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,18 +24,17 @@ PATH = "/.well-known/captoken/3p"  # below the service's address: where tickets 
 ANSWER_BYTES = 16_384  # of one answer; a discharge has at most 8,192 characters
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two polls
 
-Send: TypeAlias = Callable[[str, str, bytes | None], tuple[int, bytes]]
-"""(method, address, body) -> (status, body). Sends JSON, and follows no redirect; what it raises passes through."""
-AsyncSend: TypeAlias = Callable[[str, str, bytes | None], Awaitable[tuple[int, bytes]]]
+# (method, address, body) -> (status, body). Sends JSON, follows no redirect; what it raises passes through.
+Send: TypeAlias = Callable[[str, str, "bytes | None"], tuple[int, bytes]]
+AsyncSend: TypeAlias = Callable[[str, str, "bytes | None"], Awaitable[tuple[int, bytes]]]
 Services: TypeAlias = "str | Mapping[str, str]"
-T = TypeVar("T")
 
 _PRINTABLE = re.compile(r"[!-\[\]-~]{1,2048}")  # ASCII without spaces, control characters and backslashes
-_CODES = {400: "bad_ticket", 401: "refused", 403: "refused", 404: "undecided", 410: "undecided", 501: "refused"}
+_CODES = {200: "refused", 400: "bad_ticket", 401: "refused", 403: "refused", 501: "refused"}  # of answers with an error
 
 
 class ServiceError(CaptokenError):
-    """The service is full or failing: it may answer later. Leases take it for a passing fault."""
+    """The service is full or failing, and may answer later. Leases take it for a passing fault."""
 
     code = "unavailable"
 
@@ -67,13 +66,18 @@ def obtain(
     """The discharge for `ticket`, from the service that the caller trusts for its discharger.
 
     `service`: its address, or a mapping from dischargers' public keys to addresses. `wait`: seconds to wait, in all, if
-    it is not decided at once. `tell` gets the address of the page where a person decides; without it nobody can.
+    it is not decided at once. `tell` gets the address of the page where a person decides.
 
-    Raises DischargeError, code `refused`, `undecided`, `bad_ticket` or `bad_discharge`; ServiceError for a passing
-    fault; ValueError for a service address that is neither https nor on this machine. A discharge that answers the
-    ticket may still be forged: its verifier tells.
+    Raises DischargeError (`refused`, `undecided`, `bad_ticket`, `bad_discharge`); ServiceError for a passing fault;
+    ValueError for a service that is neither https nor on this machine. The discharge answers the ticket; whether it is
+    genuine, only a verifier can tell.
     """
-    return _run(_steps(ticket, send, service, wait, tell, sleep, clock))
+    steps, result = _steps(ticket, send, service, wait, tell, sleep, clock), None
+    while True:
+        try:
+            result = steps.send(result)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
 
 
 async def obtain_async(
@@ -92,25 +96,14 @@ async def obtain_async(
         try:
             result = steps.send(result)
         except StopIteration as done:
-            discharge: Discharge = done.value
-            return discharge
+            return done.value  # type: ignore[no-any-return]
         result = await result if isawaitable(result) else result
-
-
-def _run(steps: Generator[Any, Any, T]) -> T:
-    result = None
-    while True:
-        try:
-            result = steps.send(result)
-        except StopIteration as done:
-            value: T = done.value
-            return value
 
 
 def _steps(
     ticket: Ticket | str, send: Any, service: Services, wait: float, tell: Any, sleep: Any, clock: Callable[[], float]
 ) -> Generator[Any, Any, Discharge]:
-    """The exchange. It yields what each call gave, and is sent that back, awaited where that is needed."""
+    """The exchange. It yields what each call returned, and is sent that back, awaited where it has to be."""
     if not 0 <= wait < float("inf"):
         raise ValueError("wait is a number of seconds")
     ticket = ticket if isinstance(ticket, Ticket) else Ticket.parse(ticket)
@@ -121,18 +114,20 @@ def _steps(
     answer = _read(*(yield send("POST", base.rstrip("/") + PATH, msgspec.json.encode({"ticket": ticket.text}))))
     if answer.discharge is not None:
         return _checked(answer, ticket)
-    asked = answer.user_interactive
-    poll_url = _within(origin, asked.poll_url if asked else answer.poll_url)
+    person = answer.user_interactive
+    poll_url = _within(origin, person.poll_url if person else answer.poll_url)
     started, slept, pause = clock(), 0.0, FIRST_PAUSE
-    if asked and wait:
-        user_url = _within(origin, asked.user_url)
+    if person and wait:
+        user_url = _within(origin, person.user_url)
         if tell is None:
             raise DischargeError("a person has to decide, and `tell` is not given", "undecided")
         yield tell(user_url)
-    while (left := wait - max(clock() - started, slept)) > 0:  # by either count, so that it ends
+    while (left := wait - max(clock() - started, slept)) > 0:  # whichever says more, so that it ends
         yield sleep(now := min(pause, left))
         slept, pause = slept + now, min(pause * 1.5, LONGEST_PAUSE)
         status, body = yield send("GET", poll_url, None)
+        if status in (404, 410):
+            raise DischargeError("the request ran out, or the service does not know it", "undecided")
         if status != 202 and not _passing(status):
             return _checked(_read(status, body), ticket)
     raise DischargeError("not decided yet", "undecided")
@@ -140,30 +135,28 @@ def _steps(
 
 def origin_of(address: str) -> str:
     """Scheme, host and port as browsers spell them. Raises ValueError for what is neither https nor on this machine."""
-    problem = ValueError("a service's address is https://host[:port][/path], or http:// on this machine")
-    if not _PRINTABLE.fullmatch(address) or set(address) & set("@?#"):
-        raise problem
     parts = urlsplit(address)
     host, port = parts.hostname or "", parts.port
     try:
         local = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         local = False
-    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise problem
+    safe = parts.scheme == "https" or (parts.scheme == "http" and local)
+    if not safe or not host or not _PRINTABLE.fullmatch(address) or set(address) & set("@?#"):
+        raise ValueError("a service's address is https://host[:port][/path], or http:// on this machine")
     host = f"[{host}]" if ":" in host else host
     usual = port is None or port == {"https": 443, "http": 80}[parts.scheme]
     return f"{parts.scheme}://{host}" if usual else f"{parts.scheme}://{host}:{port}"
 
 
 def _within(origin: str, address: str | None) -> str:
-    """An address that the service gave, absolute. By its text alone, so that no two readers of addresses can disagree."""
+    """An address of the service's own, absolute. By its text alone, so that no two readers of addresses disagree."""
     if address is not None and _PRINTABLE.fullmatch(address):
         if address.startswith(origin + "/"):
             return address
         if address.startswith("/") and not address.startswith("//"):
             return origin + address
-    raise DischargeError("the service names no address of its own", "bad_discharge")
+    raise DischargeError("the service gives no address of its own", "bad_discharge")
 
 
 def _passing(status: int) -> bool:
@@ -174,16 +167,16 @@ def _read(status: int, body: bytes) -> Answer:
     """What was answered. Raises DischargeError for a refusal and for what is no answer, ServiceError for a fault."""
     if _passing(status):
         raise ServiceError(f"the service answered {status}")
+    answer = Answer()
     try:
-        answer = msgspec.json.decode(body, type=Answer) if len(body) <= ANSWER_BYTES else None
+        if len(body) <= ANSWER_BYTES:
+            answer = msgspec.json.decode(body, type=Answer)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        answer = None
-    if status in (200, 201, 202) and answer is not None and answer.error is None:
-        return answer
-    said = answer.error if answer is not None else None
-    code = _CODES.get(status, "refused" if said and status < 300 else "bad_discharge")
-    said = "".join(filter(str.isprintable, said or ""))[:200]  # it may end up before a person or a model
-    raise DischargeError(f"the service answered {status}" + (f": {said}" if said else ""), code)
+        pass
+    if status in (200, 201, 202) and answer.error is None:
+        return answer  # with nothing in it, if it could not be read
+    said = "".join(filter(str.isprintable, answer.error or ""))[:200]  # it may come before a person or a model
+    raise DischargeError(f"the service answered {status}: {said}".rstrip(": "), _CODES.get(status, "bad_discharge"))
 
 
 def _checked(answer: Answer, ticket: Ticket) -> Discharge:
