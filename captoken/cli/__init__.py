@@ -1,7 +1,8 @@
-"""The command line: `captoken keygen | mint | attenuate | delegate | present | inspect | verify | explain | demo`.
+"""The command line: `captoken --help` lists the commands.
 
-Keys come from files, tokens from standard input or files, never from the arguments, which others can read. Only what was
-asked for goes to standard output. Exit 0 is allowed, 1 denied, 2 usage or bad input. Needs the extra `cli`.
+Secrets (keys, tokens, discharges, proofs) come from files or standard input, never from the arguments, which others can
+read; public keys are no secrets. Only what was asked for goes to standard output. Exit 0 is allowed, 1 denied, 2 usage or
+bad input. Needs the extra `cli`.
 """
 
 from __future__ import annotations

@@ -10,9 +10,11 @@ import click
 
 from captoken.cli.ask import explain, verify
 from captoken.cli.demo import demo
+from captoken.cli.discharge import approve, attach, discharge, require, tickets
 from captoken.cli.inspect import inspect
 from captoken.cli.keygen import keygen
 from captoken.cli.output import prepare, tell
+from captoken.cli.prove import prove
 from captoken.cli.write import attenuate, delegate, mint, present
 from captoken.decision import moment
 from captoken.errors import CaptokenError, WideningError
@@ -44,7 +46,10 @@ def commands(ctx: click.Context) -> None:
         ctx.exit(USAGE)
 
 
-for _command in (keygen, mint, attenuate, delegate, present, inspect, verify, explain, demo):
+for _command in (
+    keygen, mint, attenuate, delegate, require, tickets, discharge, approve, attach, present, prove, inspect, verify,
+    explain, demo,
+):  # fmt: skip
     commands.add_command(_command)
 
 
@@ -79,6 +84,8 @@ def _as_options(text: str) -> str:
         ("unrestricted=True", "--unrestricted"),
         ("clamp=True", "--clamp"),
         ("expires_in=", "--expires-in"),
+        ("expires_in or expires_at", "--expires-in or --expires-at"),
+        ("expires_in and expires_at", "--expires-in and --expires-at"),
     ):
         text = text.replace(keyword, option)
     return text

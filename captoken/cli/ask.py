@@ -2,90 +2,102 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
 from typing import Any
 
 import click
-from msgspec import structs
 
-from captoken.access import Access, Caller
+from captoken.access import Caller
+from captoken.attenuate import Clock
 from captoken.cli import files
-from captoken.cli.options import (
-    DURATION,
-    OBJECT,
-    clock,
-    facts_option,
-    json_option,
-    keyring_option,
-    now_option,
-    stacked,
-    token_option,
-)
-from captoken.cli.output import say, say_json
+from captoken.cli.facts import access_of, access_options, http_of, http_options
+from captoken.cli.options import DURATION, clock, json_option, keyring_option, now_option, stacked, token_option
+from captoken.cli.output import say, say_json, tell
 from captoken.decision import Decision, escape, place
-from captoken.errors import CODES, Denied
+from captoken.errors import CODES
+from captoken.possession import AHEAD, ReplayStore, Use
 from captoken.verify import Verifier
 
 _asking = stacked(
     keyring_option,
     token_option,
-    click.option("--table", metavar="NAME", help="The table that is accessed."),
-    click.option("--operation", metavar="NAME", help="The operation on it."),
-    click.option("--column", "columns", metavar="NAME", multiple=True, help="A column that it touches. Repeatable."),
-    click.option("--tool", metavar="NAME", help="The tool that is called."),
-    click.option("--arguments", type=OBJECT, metavar="JSON", help="""Its arguments: '{"q":"rates"}'."""),
-    facts_option("--attribute", help="A fact: 'region=eu', 'size=5' (JSON, or else a string). Repeatable."),
-    click.option("--token-only", is_flag=True, help="Ask about no access: is the token genuine, alive and for this server?"),
+    access_options,
     click.option("--audience", metavar="NAME", multiple=True, help="A name of this server. Repeatable."),
     click.option("--allow-unaddressed", is_flag=True, help="Take tokens addressed to nobody, though --audience is given."),
     click.option("--caller-agent", metavar="NAME", help="Who calls, as the server itself knows."),
     click.option("--caller-task", metavar="PATH", help="The task that the caller works in, as the server itself knows."),
+    click.option("--proof", metavar="FILE", help="The proof that came with a token that is bound to a key."),
+    http_options,
     click.option("--leeway", type=DURATION, metavar="TIME", default="0s", help="How far clocks may differ."),
-    now_option,
-    json_option,
 )
 
 
 def _decision(
-    *, keyring: str | None, token_file: str, table: str | None, operation: str | None, columns: tuple[str, ...],
-    tool: str | None, arguments: dict[str, Any] | None, attribute: dict[str, Any], token_only: bool,
-    audience: tuple[str, ...], allow_unaddressed: bool, caller_agent: str | None, caller_task: str | None,
-    leeway: int, now: int | None, dry: bool,
+    *, keyring: str | None, token_file: str, audience: tuple[str, ...], allow_unaddressed: bool,
+    caller_agent: str | None, caller_task: str | None, proof: str | None, http: tuple[str, str, str] | None,
+    body: str | None, leeway: int, now: int | None, dry: bool, replays: ReplayStore | None = None, **given: Any,
 ) -> Decision:  # fmt: skip
-    if token_only == any((table, operation, columns, tool, arguments is not None, attribute)):
-        raise click.UsageError("state --table and --operation, or --tool, or --attribute; or else --token-only")
-    access = Access(
-        table=table, operation=operation, columns=columns or None, tool=tool, arguments=arguments, attributes=attribute
-    )
+    access = access_of(given)
     caller = None if caller_agent is None and caller_task is None else Caller(agent=caller_agent, task=caller_task)
-    if token_only and caller is not None:
+    if access is None and caller is not None:
         raise click.UsageError("a caller is checked with an access")
+    if http is not None and proof is None:
+        raise click.UsageError("--http is what a proof is about: it goes with --proof")
+    files.one_stdin(token_file, proof, body)
+    request = http_of(http, body)
     verifier = Verifier(
-        files.keyring(keyring), audience or None, allow_unaddressed=allow_unaddressed, leeway=leeway, clock=clock(now)
-    )
+        files.keyring(keyring), audience or None, allow_unaddressed=allow_unaddressed, leeway=leeway, replays=replays,
+        clock=clock(now),
+    )  # fmt: skip
     text = files.token_text(token_file)
-    if not token_only:
-        return (verifier.explain if dry else verifier.check)(text, access, caller=caller)
-    try:
-        decision = verifier.authenticate(text).recheck()
-    except Denied as denied:
-        decision = denied.decision
-    return structs.replace(decision, dry=dry)
+    shown = files.text(proof, "proof") if proof is not None else None
+    return verifier._decide(text, access, caller, (shown, request), dry)  # what check and explain are, and with no access too
 
 
 @click.command()
 @_asking
-def verify(as_json: bool, **facts: Any) -> int:
+@click.option("--replays", metavar="FILE", help="Where used proofs are remembered: an SQLite file, made if it is not there.")
+@now_option
+@json_option
+def verify(as_json: bool, replays: str | None, now: int | None, **facts: Any) -> int:
     """Verify a token and an access. Exit 0: allowed, 1: denied.
 
     \b
     captoken verify --keyring keyring.json --table sales --operation select < child.token
+
+    A token that is bound to a key comes with a proof, which is good once: --replays remembers it.
+
+    \b
+    captoken verify --keyring keyring.json --audience sales-db --table sales --operation select \\
+        --proof proof --replays used.db < presented.token
     """
-    decision = _decision(dry=False, **facts)
+    store = None if replays is None else _Replays(replays, clock(now))
+    decision = _decision(dry=False, now=now, replays=store, **facts)
     if as_json:
         say_json(decision.as_dict())
     else:
         say(_line(decision))
+    if store is None and decision.code == "store_unavailable":
+        tell("a token that is bound to a key needs a file that remembers which proofs were used: --replays")
+    elif store is not None and store.is_new and decision.code == "replayed":
+        tell(f"{replays} is new, and cannot know what was used before: it takes proofs made more than {AHEAD} seconds from now")
     return 0 if decision else 1
+
+
+class _Replays:
+    """The store of used proofs in a file, opened when there is a proof to remember."""
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        self._path, self._clock = path, clock
+        self.is_new = False
+
+    def add(self, use: Use, now: int) -> bool:
+        from captoken.adapters.sqlite_store import SQLiteReplayStore  # here, since it needs sqlite3
+
+        self.is_new = not os.path.exists(self._path)
+        with closing(SQLiteReplayStore(self._path, clock=self._clock)) as store:
+            return store.add(use, now)
 
 
 def _line(decision: Decision) -> str:
@@ -101,6 +113,8 @@ def _line(decision: Decision) -> str:
 
 @click.command()
 @_asking
+@now_option
+@json_option
 def explain(as_json: bool, **facts: Any) -> int:
     """Say why: who acts for whom, each refusal with the link that says it and who added it, and the plan step by step.
 

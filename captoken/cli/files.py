@@ -1,18 +1,34 @@
-"""Keys and tokens as the command line gets them: from files and standard input."""
+"""Keys, tokens and what goes with them as the command line gets them: from files and standard input."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Protocol, TypeVar
 
 import click
 
 from captoken.attenuate import Clock
 from captoken.cli.output import tell
+from captoken.discharge import Discharge, DischargerKey, Ticket
+from captoken.encoding import EncodingError, decode_json
+from captoken.errors import KeyringError
 from captoken.keyring import Keyring
+from captoken.keys import SecretKey, read_private
+from captoken.pairwise import PairwiseKey
+from captoken.possession import HolderKey
 from captoken.tokens import Token
 
+Key = TypeVar("Key", bound=SecretKey)
+
 _MOST = 1 << 16  # bytes read of what should be a token: more than any token has
+KEYS: dict[str, type[SecretKey]] = {kind.purpose: kind for kind in (HolderKey, DischargerKey, PairwiseKey)}
+
+
+class Saved(Protocol):
+    """A keyring, or a key."""
+
+    def save(self, path: str) -> None: ...
 
 
 def keyring(path: str | None) -> Keyring:
@@ -22,8 +38,23 @@ def keyring(path: str | None) -> Keyring:
     return Keyring.load(path)
 
 
-def save_new(made: Keyring, path: str) -> None:
-    """Write a keyring to a file that is not there yet. Raises KeyringError or OSError, and never overwrites."""
+def any_key(path: str) -> SecretKey:
+    """The key in a file, whatever its purpose. Raises KeyringError."""
+    try:
+        stated = decode_json(read_private(path).removesuffix(b"\n"))
+    except EncodingError:
+        stated = {}
+    purpose = stated.get("purpose")
+    if purpose not in KEYS:
+        kind = "a keyring, which has no public key" if "keys" in stated else "no key of a holder, a discharger or a pair"
+        del stated
+        raise KeyringError(f"the file holds {kind}")
+    del stated
+    return KEYS[purpose].load(path)
+
+
+def save_new(made: Saved, path: str) -> None:
+    """Write keys to a file that is not there yet. Raises KeyringError or OSError, and never overwrites."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # claims the name
     except FileExistsError:
@@ -35,21 +66,54 @@ def save_new(made: Keyring, path: str) -> None:
         raise
 
 
-def token_text(path: str) -> str:
-    """The text of a token in a file, or in standard input for `-`. White space around it is not part of it."""
+def one_stdin(*paths: str | None) -> None:
+    """Raise UsageError if two things would be read from standard input."""
+    if paths.count("-") > 1:
+        raise click.UsageError("two things from standard input: name a file for one of them")
+
+
+def _read(path: str, what: str, most: int = _MOST) -> bytes:
     if path == "-":
         if sys.stdin.isatty():
-            tell("reading a token from standard input")
-        data = sys.stdin.buffer.read(_MOST)
-    else:
-        with open(path, "rb") as file:
-            data = file.read(_MOST)
-    text = data.decode("ascii", "replace").strip()
-    if not text:
-        raise click.UsageError("there is no token on standard input" if path == "-" else f"there is no token in {path}")
-    return text
+            tell(f"reading a {what} from standard input")
+        return sys.stdin.buffer.read(most)
+    with open(path, "rb") as file:
+        return file.read(most)
+
+
+def text(path: str, what: str) -> str:
+    """A text in a file, or in standard input for `-`. White space around it is not part of it. Raises UsageError for none."""
+    found = _read(path, what).strip().decode("utf-8", "replace")
+    if not found:
+        raise click.UsageError(f"there is no {what} " + ("on standard input" if path == "-" else f"in {path}"))
+    return found
+
+
+def data(path: str) -> bytes:
+    """All bytes of a file, or of standard input for `-`."""
+    return _read(path, "body", -1)
+
+
+def token_text(path: str) -> str:
+    """The text of a token in a file, or in standard input for `-`."""
+    return text(path, "token")
 
 
 def token(path: str, clock: Clock) -> Token:
     """The token in a file or in standard input, unverified. Raises TokenFormatError for what is none."""
     return Token.parse(token_text(path), clock=clock)
+
+
+def ticket(path: str) -> Ticket:
+    """The ticket in a file or in standard input. Raises DischargeError for what is none, UsageError for more than one."""
+    found = text(path, "ticket")
+    if found.startswith("cap1"):
+        raise click.UsageError("a discharger gets a ticket and no token: `captoken tickets` writes it")
+    if "\n" in found:
+        raise click.UsageError(f"{len(found.splitlines())} tickets: one at a time")
+    return Ticket.parse(found)
+
+
+def discharge(path: str) -> Discharge:
+    """The discharge in a file or in standard input, unverified. Raises TokenFormatError for what is none."""
+    return Discharge.parse(text(path, "discharge"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from captoken.attenuate import Clock, read_clock
+from captoken.keys import public_bytes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -134,6 +135,15 @@ def _fact(text: str) -> tuple[str, Any]:
         return key, value
 
 
+def _public(text: str) -> str:
+    """A public key, its form alone. What is none is not repeated: it may be a secret."""
+    try:
+        public_bytes(text, "a public key")
+    except ValueError:
+        raise ValueError("a public key is 43 characters of base64url: `captoken keygen --public FILE` shows it") from None
+    return text
+
+
 DURATION = _Type("duration", _duration)
 MOMENT = _Type("time", _moment)
 NOW = _Type("time", _now)
@@ -142,6 +152,7 @@ LISTS = _Type("key=a,b", _lists)
 OBJECTS = _Type("tool=json", _objects)
 WHERE = _Type("attribute=json", _where)
 FACT = _Type("key=value", _fact)
+PUBLIC = _Type("public key", _public)
 
 
 def _merged(ctx: click.Context, param: click.Parameter, given: tuple[dict[str, Any], ...]) -> dict[str, Any]:
@@ -199,7 +210,7 @@ now_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for machines.")
 
-rights_options = stacked(
+restriction_options = stacked(
     click.option("--tables", metavar="PATTERN", multiple=True, help="A table, 'market.*' or '*'. Repeatable."),
     click.option("--operations", metavar="NAME", multiple=True, help="An operation, or '*'. Repeatable."),
     click.option(
@@ -219,9 +230,12 @@ rights_options = stacked(
         help="""What an attribute must satisfy: 'region={"in":["eu"]}'. Repeatable.""",
     ),
     click.option("--not-before", type=MOMENT, metavar="TIME", help="RFC 3339, or seconds since the epoch."),
+)  # fmt: skip
+rights_options = stacked(
+    restriction_options,
     click.option("--depth", type=click.IntRange(min=0), metavar="N", help="At most N more delegations."),
     click.option("--delegate-only", is_flag=True, help="For handing on, not for use."),
-)  # fmt: skip
+)
 expiry_options = stacked(
     click.option("--expires-in", type=DURATION, metavar="TIME", help="At most so long: 90s, 10m, 2h, 1d."),
     click.option("--expires-at", type=MOMENT, metavar="TIME", help="RFC 3339, or seconds since the epoch."),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _trailing_blanks = re.compile(r" +$", re.MULTILINE).sub
-_token_text = re.compile(r"cap1_[A-Za-z0-9_-]{8,}").sub
+_secret_text = re.compile(r"(cap1[udp]?_)[A-Za-z0-9_-]{8,}").sub  # tokens, discharges, proofs
 
 
 def prepare() -> None:
@@ -38,6 +38,13 @@ def say(text: str) -> None:
         sys.exit(2)
 
 
+def say_utf8(text: str) -> None:
+    """A result whose bytes matter, whatever the terminal can show."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    say(text)
+
+
 def say_json(value: Any) -> None:
     """A result for machines. ASCII, so that nothing in it can move a terminal."""
     say(json.dumps(value, indent=2))
@@ -45,7 +52,8 @@ def say_json(value: Any) -> None:
 
 def tell(text: str) -> None:
     """A line for whoever sits there, to standard error: escaped, and without the text of a token that was misplaced."""
-    print(f"captoken: {escape(_token_text('cap1_...', ' '.join(text.split())))}", file=sys.stderr)
+    shown = _secret_text(r"\1...", " ".join(text.split()))
+    print(f"captoken: {escape(shown)}", file=sys.stderr)
 
 
 def is_unicode() -> bool:

@@ -10,6 +10,7 @@ import click
 from captoken.cli import files
 from captoken.cli.options import (
     DURATION,
+    PUBLIC,
     audience_option,
     caveats,
     clock,
@@ -24,6 +25,7 @@ from captoken.cli.options import (
 )
 from captoken.cli.output import say
 from captoken.mint import Issuer
+from captoken.possession import HolderKey
 from captoken.tokens import Token
 
 
@@ -32,6 +34,7 @@ from captoken.tokens import Token
 @click.option("--subject", metavar="NAME", required=True, help="For whom: 'user:jane'.")
 @click.option("--agent", metavar="NAME", required=True, help="The first agent.")
 @click.option("--task", metavar="PATH", required=True, help="The task that the subject started.")
+@click.option("--key", type=PUBLIC, metavar="PUBLIC", help="Bind it to this public key of the agent's.")
 @rights_options
 @expiry_options
 @click.option("--no-expiry", is_flag=True, help="Never expires. Without an expiry a token lives for 15 minutes.")
@@ -59,34 +62,41 @@ def mint(
     say(made.serialize())
 
 
-_narrowing = stacked(token_option, rights_options, expiry_options, audience_option, narrowing_options, now_option)
+_narrowing = stacked(
+    token_option,
+    click.option("--key", type=PUBLIC, metavar="PUBLIC", help="Bind it to this public key from here on."),
+    click.option("--signer", metavar="FILE", help="The key that it is bound to so far: it signs it over to --key."),
+    rights_options, expiry_options, audience_option, narrowing_options, now_option,
+)  # fmt: skip
 
 
-def _narrow(path: str, now: int | None, method: Callable[..., Token], given: dict[str, Any]) -> None:
-    say(method(files.token(path, clock(now)), **caveats(given)).serialize())
+def _narrow(path: str, now: int | None, signer: str | None, method: Callable[..., Token], given: dict[str, Any]) -> None:
+    key = None if signer is None else HolderKey.load(signer)
+    say(method(files.token(path, clock(now)), signer=key, **caveats(given)).serialize())
 
 
 @click.command()
 @_narrowing
-def attenuate(token_file: str, now: int | None, **given: Any) -> None:
+def attenuate(token_file: str, now: int | None, signer: str | None, **given: Any) -> None:
     """Narrow a token. Needs no key: the new token can do less, and the old one still works.
 
     \b
     captoken attenuate --operations select < child.token > narrower.token
     """
-    _narrow(token_file, now, Token.attenuate, given)
+    _narrow(token_file, now, signer, Token.attenuate, given)
 
 
 @click.command()
 @click.option("--to", metavar="NAME", required=True, help="The agent to hand it to.")
 @_narrowing
-def delegate(token_file: str, now: int | None, **given: Any) -> None:
-    """Hand a token on to a sub-agent, narrowed. Needs no key.
+def delegate(token_file: str, now: int | None, signer: str | None, **given: Any) -> None:
+    """Hand a token on to a sub-agent, narrowed. Needs no key, unless the token is bound to one.
 
     \b
     captoken delegate --to sales-agent --tables sales --expires-in 5m < root.token > child.token
+    captoken delegate --to sales-agent --key "$(cat agent.public)" --signer own.json < root.token > child.token
     """
-    _narrow(token_file, now, Token.delegate, given)
+    _narrow(token_file, now, signer, Token.delegate, given)
 
 
 @click.command()

@@ -1,4 +1,7 @@
-"""Append the link on standard input to the token in a file, by hand: what any holder can do who leaves the library out."""
+"""Append the link on standard input to the token in a file, by hand: what any holder can do who leaves the library out.
+
+With `asks` behind the file, a third-party caveat whose box nobody can open.
+"""
 
 import base64
 import hmac
@@ -11,8 +14,14 @@ def varint(size):
 
 
 text = Path(sys.argv[1]).read_text().strip().removeprefix("cap1_")
-data = base64.urlsafe_b64decode(text + "==")
-link = sys.stdin.buffer.read()
-signature = hmac.digest(data[-32:], link, "sha256")
-data = data[:-35] + b"\2" + varint(len(link)) + link + b"\0\0\6\x20" + signature
+data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+tag, link = data[-32:], sys.stdin.buffer.read()
+section = b"\2" + varint(len(link)) + link
+if sys.argv[2:] == ["asks"]:
+    vid = bytes(72)
+    section += b"\4\x48" + vid
+    tag = hmac.digest(tag, hmac.digest(tag, vid, "sha256") + hmac.digest(tag, link, "sha256"), "sha256")
+else:
+    tag = hmac.digest(tag, link, "sha256")
+data = data[:-35] + section + b"\0\0\6\x20" + tag
 print("cap1_" + base64.urlsafe_b64encode(data).rstrip(b"=").decode())

@@ -12,21 +12,31 @@ import unicodedata
 import pytest
 from rich.console import Console
 
-from captoken import Issuer, Keyring, Token
-from captoken.cli import app, inspect, words
-from captoken.encoding import b64encode
+from captoken import Access, Issuer, Keyring, Token
+from captoken.cli import app, consent, inspect, words
+from captoken.cli.view import read, view
+from captoken.discharge import Allow, Discharge, Discharger, DischargerKey, Wait
+from captoken.encoding import b64encode, encode_json
+from captoken.possession import HolderKey, prove
 from captoken.testing import FixedClock, fixed_random
 from captoken.text import PREFIX
+from captoken.wire import Packet
 
 CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
+AT_TERMINAL = os.path.join(os.path.dirname(__file__), "at_terminal.py")
 NOW = 1_764_061_200
+HOLDER, DISCHARGER = HolderKey.from_bytes(bytes(range(1, 33))), DischargerKey.from_bytes(bytes(range(2, 34)))
 COMMANDS = {
     "inspect": [],
     "inspect --mermaid": ["--mermaid"],
     "inspect --json": ["--json"],
     "attenuate": ["--tables", "sales"],
     "delegate": ["--to", "other-agent"],
+    "require": ["--discharger", DISCHARGER.public, "--need", "a=1"],
+    "tickets": [],
+    "attach": ["--discharge", "discharge"],
     "present": ["--audience", "sales-db"],
+    "prove": ["--signer", "holder.json", "--audience", "sales-db", "--token-only"],
     "verify": ["--keyring", "keyring.json", "--table", "sales", "--operation", "select"],
     "explain": ["--keyring", "keyring.json", "--table", "sales", "--operation", "select"],
 }
@@ -35,13 +45,22 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("cli")
-    KEYRING.save(made / "keyring.json")
+    for name, keys in {"keyring.json": KEYRING, "holder.json": HOLDER, "discharger.json": DISCHARGER}.items():
+        keys.save(made / name)
+    (made / "ticket").write_text(TICKET.text)
+    (made / "discharge").write_text(DISCHARGE.serialize())
     return made
 
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 ROOT = Issuer(KEYRING, clock=FixedClock(NOW), random=fixed_random("cli")).mint(
     subject="user:jane", agent="orchestrator", task="task-123", tables=["*"], operations=["select"], expires_in=600
+)
+ASKING = ROOT.require(DISCHARGER.public, need={"approve": "payment", "cents": 500}, location="https://approvals.example")
+TICKET = ASKING.needs[0]
+DISCHARGE = Discharger(DISCHARGER, lambda need: Wait(), clock=FixedClock(NOW)).approve(TICKET, Allow(expires_in=60))
+BOUND = Issuer(KEYRING, clock=FixedClock(NOW), random=fixed_random("cli")).mint(
+    subject="user:jane", agent="orchestrator", task="task-123", key=HOLDER.public, tables=["*"], operations=["select"]
 )
 
 
@@ -87,7 +106,13 @@ def by_hand(link):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["attenuate", "--operations", "select"], ["delegate", "--to", "b"], ["present", "--audience", "db"]],
+    [
+        ["attenuate", "--operations", "select"],
+        ["attenuate", "--key", HOLDER.public],
+        ["delegate", "--to", "b"],
+        ["require", "--discharger", DISCHARGER.public, "--need", "a=1"],
+        ["present", "--audience", "db"],
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_only_the_token_goes_to_standard_output(arguments):
@@ -102,12 +127,49 @@ def test_white_space_around_a_token_does_not_matter(spelling):
     assert done.returncode == 0
 
 
-def test_no_option_takes_a_token_or_a_key():
+def test_no_option_takes_a_secret():
+    """Whatever is a key, a token, a discharge or a proof comes from a file; the keys that an option takes are public."""
     from captoken.cli.app import commands
+    from captoken.cli.options import PUBLIC
 
-    options = {option for command in commands.commands.values() for parameter in command.params for option in parameter.opts}
-    assert "--token" not in options and "--key" not in options and "--token-file" in options
-    assert not any(command.params[0].param_type_name == "argument" for command in commands.commands.values())
+    secret = {
+        "--keyring",
+        "--key",
+        "--signer",
+        "--discharge",
+        "--proof",
+        "--token-file",
+        "--ticket-file",
+        "--need-json",
+        "--public",
+    }
+    seen = set()
+    for command in commands.commands.values():
+        assert not any(parameter.param_type_name == "argument" for parameter in command.params)
+        for parameter in command.params:
+            option = parameter.opts[0]
+            assert "--token" not in parameter.opts and "--ticket" not in parameter.opts
+            if parameter.type is PUBLIC:
+                seen.add((command.name, option))
+            elif option in secret:
+                assert parameter.metavar == "FILE", (command.name, option)
+    public = {"mint": ["--key"], "attenuate": ["--key"], "delegate": ["--key"], "keygen": ["--server", "--issuer"]}
+    public |= {"require": ["--discharger"], "tickets": ["--discharger"]}
+    assert seen == {(command, option) for command, options in public.items() for option in options}
+
+
+def test_what_is_no_public_key_is_not_repeated():
+    """It may be a secret, in a form of its own or in ours."""
+    for given in ("hunter2", b64encode(bytes(range(33))), HOLDER.public + "="):
+        done = captoken("attenuate", "--key", given, stdin=ROOT.serialize())
+        assert done.returncode == 2 and given.encode() not in done.stderr
+
+
+def test_a_public_key_may_start_with_a_hyphen(tmp_path):
+    keys = (HolderKey.from_bytes(bytes([number + 1, *range(31)])) for number in range(255))
+    public = next(key.public for key in keys if key.public[0] == "-")
+    done = captoken("attenuate", "--key", public, "--now", str(NOW), stdin=ROOT.serialize())
+    assert Token.parse(done.stdout.decode().strip()).unverified.key == public
 
 
 MISPLACED = [
@@ -130,18 +192,42 @@ def test_a_token_that_is_misplaced_is_not_repeated(arguments, folder):
     assert text[5:40].encode() not in done.stdout + done.stderr
 
 
-def test_a_keyring_is_written_for_its_owner_alone_and_never_over_another_file(tmp_path):
-    target = tmp_path / "keyring.json"
+@pytest.mark.parametrize("kind", ["cap1_", "cap1u_", "cap1d_", "cap1p_"])
+def test_nor_are_a_discharge_and_a_proof(kind, folder):
+    text = kind + "A" * 40
+    for arguments in (
+        ["attach", "--discharge", text],
+        ["verify", "--keyring", "keyring.json", "--token-only", "--proof", text],
+    ):
+        done = captoken(*arguments, stdin=ROOT.serialize(), cwd=folder)
+        assert done.returncode == 2 and f"{kind}...".encode() in done.stderr and b"AAAA" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "kind", [[], ["--holder"], ["--discharger"], ["--pairwise"]], ids=lambda kind: " ".join(kind) or "root"
+)
+def test_a_key_is_written_for_its_owner_alone_and_never_over_another_file(kind, tmp_path):
+    target = tmp_path / "key.json"
     os.umask(os.umask(0))
-    assert captoken("keygen", "--out", str(target)).returncode == 0
+    assert captoken("keygen", *kind, "--out", str(target)).returncode == 0
     assert target.stat().st_mode & 0o777 == 0o600
     before = target.read_bytes()
-    assert captoken("keygen", "--out", str(target)).returncode == 2
+    assert captoken("keygen", *kind, "--out", str(target)).returncode == 2
     assert target.read_bytes() == before
     dangling = tmp_path / "link.json"
     dangling.symlink_to(tmp_path / "elsewhere.json")
-    assert captoken("keygen", "--out", str(dangling)).returncode == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["keyring.json", "link.json"]
+    assert captoken("keygen", *kind, "--out", str(dangling)).returncode == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key.json", "link.json"]
+
+
+@pytest.mark.parametrize("kind", ["--holder", "--discharger", "--pairwise"])
+def test_the_public_key_is_all_that_a_new_key_puts_on_standard_output(kind, tmp_path):
+    target = tmp_path / "key.json"
+    done = captoken("keygen", kind, "--out", str(target))
+    public = done.stdout.decode().removesuffix("\n")
+    assert len(public) == 43 and captoken("keygen", "--public", str(target)).stdout == done.stdout
+    secret = target.read_text().split('"secret":"')[1][:43]
+    assert secret not in done.stdout.decode() + done.stderr.decode()
 
 
 # --- hostile bytes -----------------------------------------------------------------------------------------------------
@@ -175,6 +261,53 @@ def test_what_is_no_token_is_one_line_and_no_traceback(command, name, folder, mo
     assert all(char == "\n" or char.isprintable() for char in written.out + written.err)
 
 
+@pytest.mark.parametrize("command", ["discharge", "approve"])
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "nothing"])
+def test_what_is_no_ticket_is_one_line_and_no_traceback(command, name, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(HOSTILE[name])))
+    code = app.run([command, "--key", "discharger.json", "--expires-in", "60s"])
+    written = capsys.readouterr()
+    assert code == 2 and written.out == "" and written.err.count("\n") == 1
+    assert all(char == "\n" or char.isprintable() for char in written.err)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_proof_proves_nothing(name, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    (folder / "sent").write_text(BOUND.present(audience="sales-db", clock=FixedClock(NOW)))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(HOSTILE[name])))
+    code = app.run(["verify", "--keyring", "keyring.json", "--audience", "sales-db", "--token-file", "sent", "--token-only",
+                    "--proof", "-", "--now", str(NOW)])  # fmt: skip
+    written = capsys.readouterr()
+    assert "ALLOWED" not in written.out and code == (1 if HOSTILE[name].strip() else 2)
+    assert all(char == "\n" or char.isprintable() for char in written.out + written.err)
+
+
+def test_a_proof_is_taken_once(folder, monkeypatch, capsys):
+    """The same command line: allowed, and then denied. What `explain` says is not counted."""
+    monkeypatch.chdir(folder)
+    text = BOUND.present(audience="sales-db", clock=FixedClock(NOW))
+    (folder / "sent").write_text(text)
+    asked = ["--keyring", "keyring.json", "--audience", "sales-db", "--token-file", "sent", "--table", "sales"]
+    asked += ["--operation", "select", "--proof", "proof"]
+    codes = []
+    for seconds, commands in ((0, ["verify"]), (6, ["explain", "explain", "verify", "verify", "explain"])):
+        proof = prove(
+            text,
+            HOLDER,
+            audience="sales-db",
+            request=Access(table="sales", operation="select"),
+            clock=FixedClock(NOW + seconds),
+        )
+        (folder / "proof").write_text(proof)
+        for command in commands:
+            replays = ["--replays", "used.db"] if command == "verify" else []
+            codes.append(app.run([command, *asked, *replays, "--now", str(NOW + seconds)]))
+    assert codes == [1, 0, 0, 0, 1, 0]
+    assert "used.db is new" in capsys.readouterr().err
+
+
 NASTY = [
     *(chr(code) for code in range(0x20)),
     *(chr(code) for code in range(0x7F, 0xA1)),
@@ -185,9 +318,9 @@ NASTY = [
 ]
 
 
-def rendered(token, encoding="utf-8"):
+def rendered(token, encoding="utf-8", discharges=()):
     """All that `inspect` draws of a token."""
-    seen = inspect.view(token, NOW)
+    seen = view(token, NOW, discharges)
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding, errors="backslashreplace")
     Console(file=file, width=10_000, force_terminal=False, markup=False, emoji=False, highlight=False).print(
@@ -205,6 +338,33 @@ def test_nothing_that_a_link_holds_moves_a_terminal(shape):
         strange = {c for c in text if not (c.isprintable() or c == "\n")}
         assert not strange, (char, strange)
         assert "\nINJECTED" not in text
+
+
+@pytest.mark.parametrize("shape", ['{"tables":["a%sINJECTED"]}', '{"a:%s":1}', "%s"])
+def test_nor_does_anything_in_a_discharge_or_a_ticket(shape):
+    for char in NASTY:
+        answer = Discharge(Packet(TICKET.cid, ((shape.replace("%s", char).encode(), b""),), bytes(32)))
+        place = encode_json({"box": "AAAA", "for": DISCHARGER.public, "loc": shape.replace("%s", char), "v": 1})
+        for token in (ASKING, ROOT._extended((place, bytes(72)))):
+            text = rendered(token, discharges=(answer,))
+            assert all(c.isprintable() or c == "\n" for c in text), char
+            assert "\nINJECTED" not in text
+
+
+def test_what_is_sealed_in_a_ticket_is_not_shown():
+    text = rendered(ASKING) + str(inspect.as_data(view(ASKING, NOW)))
+    assert "https://approvals.example" in text and "payment" not in text and "500" not in text
+
+
+def test_a_presented_token_is_shown_with_its_discharges():
+    answered = ASKING.with_discharge(DISCHARGE)
+    sent = answered.present(audience="sales-db", clock=FixedClock(NOW))
+    for text in (answered.serialize(), sent):
+        token, discharges = read(text)
+        seen = view(token, NOW, discharges)
+        assert seen.characters == len(text) and [hop.answer is not None for hop in seen.hops][:2] == [False, True]
+    token, discharges = read(f"{sent}.{sent.split('.')[1]}")
+    assert "asks      1 third party, 1 answered, and 1 discharge that nothing asks for" in view(token, NOW, discharges).summary
 
 
 @pytest.mark.parametrize("char", sorted(set(NASTY) - set(" ")), ids=ascii)
@@ -229,7 +389,7 @@ def test_markup_is_text():
 
 def test_a_chart_says_nothing_but_its_own_markup():
     token = ROOT.attenuate(tables=['"] --> x', "`md`", "</b><script>", "a;b", "#quot;", "%%{init}%%"], clock=FixedClock(NOW))
-    chart = inspect.as_mermaid(inspect.view(token, NOW))
+    chart = inspect.as_mermaid(view(token, NOW))
     labels = [line.split('["', 1)[1].removesuffix('"]').replace("<br/>", "") for line in chart.split("\n") if '["' in line]
     assert len(labels) == 4
     for label in labels:
@@ -243,6 +403,54 @@ def test_a_chain_of_64_links_is_drawn():
     text = rendered(token, "ascii")
     assert "link 63, added by a61, hands on to a62" in text and text.isascii()
     assert max(map(len, text.splitlines()[:70])) < 120
+
+
+# --- the person at the terminal ----------------------------------------------------------------------------------------
+
+
+def approve(answer, folder, **environment):
+    """The exit code, what the terminal showed, and what went to standard output."""
+    done = run(
+        AT_TERMINAL, answer, CAPTOKEN, "approve", "--key", "discharger.json", stdin=TICKET.text, cwd=folder, **environment
+    )
+    return done.returncode, done.stderr.decode(), done.stdout.decode()
+
+
+@pytest.mark.parametrize("answer", ["y", "Y", "yes", " YES  "])
+def test_a_yes_is_a_discharge(answer, folder):
+    code, shown, written = approve(answer, folder)
+    assert code == 0 and 'approve = "payment"' in shown and "cents = 500" in shown and "cap1u_" not in shown
+    assert ASKING.with_discharge(written.strip()).needs == ()
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "n", "N", "no", "ye", "yy", "yes please", "y n", "1", "true", "\x04", "j", "\x1b[201~y"]
+)
+def test_all_else_is_a_no(answer, folder):
+    code, shown, written = approve(answer, folder)
+    assert code == 1 and written == "" and "nothing is discharged" in shown
+
+
+def test_what_was_typed_before_the_question_is_no_answer_to_it(folder):
+    code, _, written = approve("n", folder, AHEAD="y\ny\n")
+    assert code == 1 and written == ""
+
+
+@pytest.mark.parametrize("width", [0, 1, 26, 40, 80])
+def test_what_is_needed_cannot_be_misread(width):
+    """No character moves the terminal, no line is wider than it, and only names stand where names stand."""
+    from rich.cells import cell_len
+
+    need = {f"a{char}": f"{char}{' ' * 90}cents = 5" for char in NASTY} | {
+        "wide\n": "支付" * 50,
+        "list": [{"a": "b\x1b"}],
+        "": "",
+    }
+    lines = consent.asked(need, width)
+    assert all(line.isprintable() and cell_len(line) <= max(width, 26) for line in lines)
+    assert [line[:2] for line in lines] == ["  "] * len(lines)
+    assert sum(line[2] != " " for line in lines) == len(need)
+    assert all(line.startswith("    | ") for line in lines if line[2] == " ")
 
 
 # --- terminals -----------------------------------------------------------------------------------------------------------
@@ -288,12 +496,63 @@ def test_a_missing_extra_is_one_line(missing):
     assert done.stderr == b"captoken: the command line needs an extra: pip install 'captoken[cli]'\n"
 
 
-def test_only_what_is_needed_is_imported():
+BEARER = {
+    "--version": [],
+    "keygen": ["--out", "new.json"],
+    "mint": [
+        "--keyring",
+        "keyring.json",
+        "--subject",
+        "s",
+        "--agent",
+        "a",
+        "--task",
+        "t",
+        "--tables",
+        "x",
+        "--operations",
+        "y",
+    ],
+    "attenuate": COMMANDS["attenuate"],
+    "delegate": COMMANDS["delegate"],
+    "present": COMMANDS["present"],
+    "inspect": ["--json"],
+    "verify": COMMANDS["verify"],
+    "explain": COMMANDS["explain"],
+}
+
+
+@pytest.mark.parametrize("command", BEARER)
+def test_only_what_is_needed_is_imported(command, tmp_path):
+    """Neither rich nor sqlite3, and no libsodium, where a token is bound to no key and asks nobody."""
+    KEYRING.save(tmp_path / "keyring.json")
+    assert imported(command, *BEARER[command], stdin=ROOT.serialize(), cwd=tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["inspect", "--json"], []),
+        (["tickets"], []),
+        (["attach", "--discharge", "discharge"], []),
+        (["present", "--audience", "sales-db"], []),
+        (["require", "--discharger", DISCHARGER.public, "--need", "a=1"], ["nacl"]),
+        (["verify", "--keyring", "keyring.json", "--token-only", "--replays", "used.db"], []),
+    ],
+    ids=lambda value: value[0] if value else "",
+)
+def test_nor_is_libsodium_for_what_only_hands_a_ticket_or_a_discharge_on(command, expected, folder):
+    assert imported(*command, stdin=ASKING.serialize(), cwd=folder) == expected
+
+
+def imported(*arguments, **options):
+    """Which of the heavy modules a command has imported when it is done."""
     code = (
-        "import sys; sys.argv = ['captoken', '--version']\nfrom captoken.cli import main\n"
-        "try: main()\nexcept SystemExit: pass\nprint([name for name in ('rich', 'sqlite3', 'nacl') if name in sys.modules])"
+        "import sys; from captoken.cli import main\nsys.argv[0] = 'captoken'\ntry: main()\nexcept SystemExit: pass\n"
+        "print(*[name for name in ('rich', 'sqlite3', 'nacl') if name in sys.modules], file=sys.stderr)"
     )
-    assert run("-c", code).stdout.decode().splitlines()[1:] == ["[]"]
+    done = run("-c", code, *arguments, **options)
+    return done.stderr.decode().splitlines()[-1].split()
 
 
 def test_the_clock_of_the_machine_is_the_default(folder):

@@ -5,8 +5,9 @@
     2> text             what it wrote to standard error
     [1]                 its exit code, if that is not 0
 
-What is random is shown as `cap1_...`, `k-...` and `<id>`. `python tests/cli/test_transcripts.py` writes the sessions anew:
-read the difference before you keep it.
+What is random is shown as `cap1_...`, `k-...`, `<id>` and so on; public keys as `<key 1>`, `<key 2>`, in the order in which
+a session comes by them. `python tests/cli/test_transcripts.py` writes the sessions anew: read the difference before you
+keep it.
 """
 
 import os
@@ -23,11 +24,15 @@ import pytest
 HERE = Path(__file__).parent
 SESSIONS = sorted(HERE.glob("*.txt"))
 _RANDOM = (
-    (re.compile(r"cap1_[A-Za-z0-9_-]{8,}"), "cap1_..."),
+    (re.compile(r"(cap1[udp]?_)[A-Za-z0-9_-]{8,}"), r"\1..."),
     (re.compile(r"\bk-[0-9a-f]{12}\b"), "k-..."),
+    (re.compile(r"\bp-[0-9a-f]{24}\b"), "p-..."),
+    (re.compile(r'("box":)("[A-Za-z0-9_-]+")'), r'\1"<box>"'),
     (re.compile(r'("n": ")[A-Za-z0-9_-]{11}(?=")'), r"\1<n>"),
     (re.compile(r'((?:token|link id)\s+|_id": ")[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])'), r"\1<id>"),
 )
+_public_keys = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])").sub
+HELPERS = ("append_link.py", "at_terminal.py")
 
 
 def environment(folder):
@@ -36,27 +41,29 @@ def environment(folder):
     return {"PATH": scripts, "HOME": str(folder), "PYTHONUTF8": "1"}
 
 
-def shown(text):
+def shown(text, keys):
     for pattern, instead in _RANDOM:
         text = pattern.sub(instead, text)
-    return text
+    return _public_keys(lambda found: f"<key {keys.setdefault(found[0], len(keys) + 1)}>", text)
 
 
-def run(command, folder):
+def run(command, folder, keys):
     """What the session shows below the command."""
     done = subprocess.run(
-        ["sh", "-c", command], cwd=folder, env=environment(folder), capture_output=True, timeout=60, stdin=subprocess.DEVNULL
-    )
-    lines = shown(done.stdout.decode()).splitlines()
-    lines += [f"2> {line}" for line in shown(done.stderr.decode()).splitlines()]
+        ["sh", "-c", command], cwd=folder, env=environment(folder), capture_output=True, timeout=60,
+        stdin=subprocess.DEVNULL, start_new_session=True,  # so that nobody's own terminal is asked
+    )  # fmt: skip
+    lines = shown(done.stdout.decode(), keys).splitlines()
+    lines += [f"2> {line}" for line in shown(done.stderr.decode(), keys).splitlines()]
     return [*lines, *([f"[{done.returncode}]"] if done.returncode else [])]
 
 
 def replay(session):
     """The session as it comes out when it is played again."""
-    written = []
+    written, keys = [], {}
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(HERE / "append_link.py", folder)
+        for helper in HELPERS:
+            shutil.copy(HERE / helper, folder)
         lines = iter(session.splitlines())
         showing = True  # comments and blank lines are kept; what stands below a command is replaced
         for line in lines:
@@ -67,7 +74,7 @@ def replay(session):
                     line = next(lines)
                     written.append(line)
                     command = command[:-1] + line.removeprefix("> ")
-                written += run(command, folder)
+                written += run(command, folder, keys)
                 showing = False
             elif line.startswith("#"):
                 written += [*([""] if not showing else []), line]
@@ -101,5 +108,5 @@ def test_the_help_of_every_command_is_shown():
 
 
 if __name__ == "__main__":
-    for changed in SESSIONS:
+    for changed in [HERE / f"{name}.txt" for name in sys.argv[1:]] or SESSIONS:
         changed.write_text(replay(changed.read_text("utf-8")), "utf-8")

@@ -1,0 +1,166 @@
+"""`captoken require`, `tickets`, `discharge`, `approve` and `attach`: third parties are asked, and answer.
+
+    require    a token is worth nothing without the third party's answer
+    tickets    what goes to the third party: no token
+    discharge  its answer, by a program that has decided
+    approve    its answer, by a person at the terminal
+    attach     the token, with the answer
+
+Root keys are needed for none of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from captoken.cli import files, words
+from captoken.cli.consent import is_agreed
+from captoken.cli.options import (
+    DURATION,
+    PUBLIC,
+    audience_option,
+    caveats,
+    clock,
+    expiry_options,
+    facts_option,
+    now_option,
+    restriction_options,
+    stacked,
+    strict_json,
+    token_option,
+)
+from captoken.cli.output import say, say_json, say_utf8, tell
+from captoken.discharge import Allow, Discharger, DischargerKey, Wait
+
+
+@click.command()
+@token_option
+@click.option("--discharger", type=PUBLIC, metavar="PUBLIC", required=True, help="The public key of whom to ask.")
+@facts_option("--need", help="What it is asked: 'approve=payment', 'cents=500' (JSON, or else a string). Repeatable.")
+@click.option("--need-json", metavar="FILE", help="The same from a JSON object in a file: others can read the arguments.")
+@click.option("--location", metavar="URL", help="Where it can be asked: a hint, which everybody can read.")
+@now_option
+def require(
+    token_file: str, discharger: str, need: dict[str, Any], need_json: str | None, location: str | None, now: int | None
+) -> None:
+    """Ask a third party: from here on the token is worth nothing without its answer. Needs no key.
+
+    What is asked is sealed for the third party. Nobody takes the question off again.
+
+    \b
+    captoken require --discharger "$(cat approvals.public)" --need approve=payment --need cents=500 \\
+        --location https://approvals.example < child.token > asking.token
+    """
+    files.one_stdin(token_file, need_json)
+    needed = dict(need)
+    if need_json is not None:
+        stated = strict_json(files.text(need_json, "JSON object"))
+        if not isinstance(stated, dict) or not stated.keys().isdisjoint(needed):
+            raise click.UsageError("--need-json takes a JSON object, of other names than --need")
+        needed |= stated
+    if not needed:
+        raise click.UsageError("say what is needed, with --need or --need-json")
+    made = files.token(token_file, clock(now)).require(discharger, need=needed, location=location)
+    say(made.serialize())
+
+
+@click.command()
+@token_option
+@click.option("--discharger", type=PUBLIC, metavar="PUBLIC", help="Those for this public key alone.")
+def tickets(token_file: str, discharger: str | None) -> None:
+    """Write what third parties are still asked, one ticket a line: for them, and of no use to anybody else.
+
+    \b
+    captoken tickets < asking.token > ticket
+    """
+    asked = files.token(token_file, clock(None)).needs
+    found = [ticket for ticket in asked if discharger in (None, ticket.discharger)]
+    if not found:
+        tell("nobody is left to ask")
+    for ticket in found:
+        say_utf8(ticket.text)
+
+
+_answering = stacked(
+    click.option("--key", metavar="FILE", required=True, help="The key of the discharger."),
+    click.option("--ticket-file", metavar="FILE", default="-", help="Read the ticket from FILE instead of standard input."),
+)
+
+
+def _discharger(key: str, now: int | None) -> Discharger:
+    return Discharger(DischargerKey.load(key), lambda need: Wait(), clock=clock(now))
+
+
+@click.command()
+@_answering
+@click.option("--show", is_flag=True, help="Write what is needed, in JSON, and discharge nothing.")
+@expiry_options
+@restriction_options
+@audience_option
+@now_option
+def discharge(key: str, ticket_file: str, show: bool, now: int | None, **given: Any) -> None:
+    """Answer a ticket: what is needed holds, for so long, and under these conditions.
+
+    Whoever runs this has decided. The discharge is secret, and goes to whoever sent the ticket.
+
+    \b
+    captoken discharge --key approvals.json --show < ticket
+    captoken discharge --key approvals.json --expires-in 60s < ticket > discharge
+    """
+    wanted = caveats(given)
+    if show and wanted:
+        raise click.UsageError("--show discharges nothing: it goes with no condition")
+    discharger, ticket = _discharger(key, now), files.ticket(ticket_file)
+    if show:
+        say_json(discharger.need(ticket))
+    else:
+        say(discharger.approve(ticket, Allow(**wanted)).serialize())
+
+
+def _no_yes(ctx: click.Context, param: click.Parameter, given: bool) -> None:
+    if given:
+        raise click.UsageError("a person is asked: a program that has decided runs `captoken discharge`", ctx)
+
+
+@click.command()
+@_answering
+@click.option("--expires-in", type=DURATION, metavar="TIME", default="5m", show_default=True, help="For so long.")
+@restriction_options
+@audience_option
+@click.option("--yes", is_flag=True, hidden=True, expose_value=False, callback=_no_yes)
+@now_option
+def approve(key: str, ticket_file: str, now: int | None, **given: Any) -> int:
+    """Ask the person at the terminal whether to answer a ticket. Exit 1 if not.
+
+    Question and answer go by the terminal itself, wherever the ticket comes from and whatever is redirected. Nothing but
+    `y` or `yes` is a yes, and no option says it.
+
+    \b
+    captoken approve --key approvals.json < ticket > discharge
+    """
+    discharger, ticket = _discharger(key, now), files.ticket(ticket_file)
+    need, allowed = discharger.need(ticket), Allow(**caveats(given))
+    discharger.approve(ticket, allowed)  # what cannot be given is told before anybody is asked
+    if not is_agreed(need, words.life(given["expires_in"])):
+        tell("refused, and nothing is discharged")
+        return 1
+    say(discharger.approve(ticket, allowed).serialize())
+    return 0
+
+
+@click.command()
+@token_option
+@click.option("--discharge", "discharges", metavar="FILE", multiple=True, required=True, help="A discharge. Repeatable.")
+def attach(token_file: str, discharges: tuple[str, ...]) -> None:
+    """Put discharges to the token that asks for them. Needs no key.
+
+    \b
+    captoken attach --discharge discharge < asking.token > token
+    """
+    files.one_stdin(token_file, *discharges)
+    made = files.token(token_file, clock(None))
+    for path in discharges:
+        made = made.with_discharge(files.discharge(path))
+    say(made.serialize())

@@ -1,0 +1,56 @@
+"""What is attempted, as options state it: the same for whoever proves it and for whoever verifies it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from captoken import request
+from captoken.access import Access
+from captoken.cli import files
+from captoken.cli.options import OBJECT, facts_option, stacked
+
+access_options = stacked(
+    click.option("--table", metavar="NAME", help="The table that is accessed."),
+    click.option("--operation", metavar="NAME", help="The operation on it."),
+    click.option("--column", "columns", metavar="NAME", multiple=True, help="A column that it touches. Repeatable."),
+    click.option("--tool", metavar="NAME", help="The tool that is called."),
+    click.option("--arguments", type=OBJECT, metavar="JSON", help="""Its arguments: '{"q":"rates"}'."""),
+    facts_option("--attribute", help="A fact: 'region=eu', 'size=5' (JSON, or else a string). Repeatable."),
+    click.option("--token-only", is_flag=True, help="Ask about no access: is the token genuine, alive and for this server?"),
+)
+http_options = stacked(
+    click.option(
+        "--http", nargs=3, metavar="METHOD ORIGIN TARGET",
+        help="The HTTP request that a proof is about: POST https://api.example '/v1/rows?page=2'.",
+    ),
+    click.option("--body", metavar="FILE", help="The body of that request. Without it, an empty one."),
+)  # fmt: skip
+
+
+def access_of(given: Mapping[str, Any], *, http: bool = False, or_http: str = "") -> Access | None:
+    """The access that options state; None for --token-only, and where an HTTP request stands for it."""
+    stated = any(given[fact] is not None for fact in ("table", "operation", "tool", "arguments"))
+    stated = stated or bool(given["columns"] or given["attribute"])
+    if stated + given["token_only"] + http != 1:
+        raise click.UsageError(f"state --table and --operation, or --tool, or --attribute{or_http}; or else --token-only")
+    if not stated:
+        return None
+    return Access(
+        table=given["table"], operation=given["operation"], columns=given["columns"] or None,
+        tool=given["tool"], arguments=given["arguments"], attributes=given["attribute"],
+    )  # fmt: skip
+
+
+def http_of(http: tuple[str, str, str] | None, body: str | None) -> bytes | None:
+    """The digest of the HTTP request that options state, or None."""
+    if http is None:
+        if body is not None:
+            raise click.UsageError("--body is that of a request: it goes with --http")
+        return None
+    try:
+        return request.of_http(*http, files.data(body) if body is not None else b"")
+    except UnicodeEncodeError:
+        raise click.UsageError("--http takes method, origin and target as they travel: in ASCII") from None
