@@ -262,7 +262,7 @@ class Discharger(Sealed):
         return self._made(self._open(ticket), allowed)
 
     def _open(self, ticket: Ticket | str) -> _Opened:
-        ticket = ticket if isinstance(ticket, Ticket) else Ticket.parse(ticket)
+        ticket = Ticket.parse(ticket.cid if isinstance(ticket, Ticket) else ticket)
         if ticket.discharger != self.public:
             raise DischargeError("the ticket is for another discharger", "bad_ticket")
         sealed = primitives.unseal(self._key.reveal(), b64decode(decode_json(ticket.cid)["box"]))

@@ -84,6 +84,14 @@ def _libsodium() -> Any:
     return bindings
 
 
+@cache
+def _refused() -> type[Exception]:
+    """What PyNaCl raises when libsodium says no."""
+    from nacl.exceptions import CryptoError
+
+    return CryptoError
+
+
 _P = 2**255 - 19
 # The y of the eight points of order 1, 2, 4 and 8 on edwards25519; a test holds them against libsodium.
 _LOW_ORDER = frozenset((
@@ -130,7 +138,7 @@ def signed(public: bytes, message: bytes, signature: bytes) -> bool:
         return False
     try:
         _libsodium().crypto_sign_open(signature + message, public)
-    except Exception:  # libsodium says no in one way only
+    except _refused():  # libsodium says no in one way only
         return False
     return True
 
@@ -145,7 +153,7 @@ def shared_secret(secret: bytes, public: bytes) -> bytes | None:
     """X25519; None for a public key of low order."""
     try:
         shared: bytes = _libsodium().crypto_scalarmult(secret, public)
-    except Exception:  # libsodium refuses an outcome of zeros
+    except _refused():  # libsodium refuses an outcome of zeros
         return None
     return shared
 
@@ -156,7 +164,7 @@ def seal(public: bytes, message: bytes, random: Callable[[int], bytes]) -> bytes
     ephemeral = random(32)
     sender = sodium.crypto_scalarmult_base(ephemeral)
     nonce = blake2b(sender + public, digest_size=24).digest()
-    box: bytes = sender + sodium.crypto_box_easy(message, nonce, public, ephemeral)
+    box: bytes = sender + sodium.crypto_box(message, nonce, public, ephemeral)
     return box
 
 
@@ -165,21 +173,21 @@ def unseal(secret: bytes, box: bytes) -> bytes | None:
     sodium = _libsodium()
     try:
         message: bytes = sodium.crypto_box_seal_open(box, sodium.crypto_scalarmult_base(secret), secret)
-    except Exception:  # too short, or not for this key, or changed
+    except _refused():  # too short, or not for this key, or changed
         return None
     return message
 
 
 def enclose(key: bytes, message: bytes, nonce: bytes) -> bytes:
     """A secret box under a symmetric key: nonce, then tag and ciphertext."""
-    box: bytes = nonce + _libsodium().crypto_secretbox_easy(message, nonce, key)
+    box: bytes = nonce + _libsodium().crypto_secretbox(message, nonce, key)
     return box
 
 
 def disclose(key: bytes, box: bytes) -> bytes | None:
     """What is in a secret box under `key`, or None."""
     try:
-        message: bytes = _libsodium().crypto_secretbox_open_easy(box[24:], box[:24], key)
-    except Exception:  # too short, or changed, or under another key
+        message: bytes = _libsodium().crypto_secretbox_open(box[24:], box[:24], key)
+    except _refused():  # too short, or changed, or under another key
         return None
     return message

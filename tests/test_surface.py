@@ -33,6 +33,77 @@ print(sorted({"nacl", "click", "rich", "pymacaroons", "sqlite3", "asyncio"} & sy
     assert ran.stdout.strip() == "[]"
 
 
+WITHOUT = """
+import importlib, pkgutil, sys
+sys.modules["nacl"] = None  # whoever imports it fails
+import captoken
+"""
+
+
+def ran(script: str) -> str:
+    """What a fresh interpreter prints, in which nothing can import libsodium."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT + script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_every_public_module_can_be_imported_without_libsodium() -> None:
+    """All of the core and every adapter; it is asked for when a key is made or a signature checked."""
+    said = ran("""
+names = [module.name for module in pkgutil.walk_packages(captoken.__path__, "captoken.")]
+for name in names:
+    importlib.import_module(name)
+print(len(names), sorted(name for name in sys.modules if name.split(".")[0] == "nacl"))
+from captoken.possession import HolderKey
+try:
+    HolderKey.generate()
+except ImportError as error:
+    print("then", type(error).__name__)
+""")
+    first, second = said.splitlines()
+    assert int(first.split()[0]) > 40 and first.endswith("['nacl']") and second.startswith("then ")
+
+
+def test_a_bearer_token_lives_without_libsodium() -> None:
+    """Minted, narrowed, handed on, presented, parsed, inspected, saved, verified, denied and explained, with a store and with
+    keys of links that nobody asks about."""
+    assert (
+        ran("""
+import tempfile, os
+from captoken import Access, Caller, Denied, Issuer, Keyring, Token, TokenFormatError, Verifier
+from captoken.memory import MemoryReplayStore
+keyring = Keyring.generate().rotate()
+server = keyring.for_audience("sales-db")
+for ring, audience in ((keyring, "sales-db"), (server, "sales-db")):
+    token = Issuer(ring).mint(subject="user:jane", agent="a", task="t", tables=["sales", "hr"], operations=["select"], expires_in=600)
+    child = token.attenuate(tables=["sales"]).delegate(to="b", expires_in=300, depth=1)
+    text = child.present(audience=audience)
+    again = Token.parse(child.serialize())
+    assert again == child and again.unverified.holder == "b" and again.unverified.key is None and again.unverified.lineage.key is None
+    assert again.unverified.links and again.unverified.capability and again.unverified.bodies and repr(again) and not again.needs
+    access = Access(table="sales", operation="select")
+    for store in (None, MemoryReplayStore()):
+        verifier = Verifier(ring, audience, replays=store)
+        grant = verifier.authorize(text, access, caller=Caller(agent="b"))
+        assert grant.key is None and grant.evidence == () and grant.chain[-1].basis == "vouched" and grant.link_ids and grant.recheck()
+        assert verifier.check(text, access, request=bytes(32)) and verifier.explain(text, access).grant and verifier.authenticate(text)
+        assert verifier.check(text, access, proof="cap1p_").code == "bad_proof"
+        assert verifier.check(text, Access(table="hr", operation="select")).code == "table" and str(verifier.explain(text, access))
+        bound = child._with(b'{"key":"IFmwfP1gC9Y9ZC4p3Vv0m1ljiXBmEEyJjoqXDvxOeYo"}').present(audience=audience)
+        assert Token.parse(bound).unverified.key and verifier.check(bound, access).code == "proof_missing"
+        try:
+            Token.parse(text + "=")
+        except TokenFormatError:
+            pass
+with tempfile.TemporaryDirectory() as folder:
+    keyring.save(os.path.join(folder, "keys"))
+    assert Keyring.load(os.path.join(folder, "keys")).current == keyring.current
+print(sorted(name for name in sys.modules if name.split(".")[0] in ("nacl", "cffi", "_sodium")))
+""")
+        == "['nacl']"
+    )
+
+
 def test_help_can_be_asked_for() -> None:
     """Every annotation of a public class can be resolved: help() and documentation tools do."""
     for name in captoken.__all__:

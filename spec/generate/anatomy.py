@@ -1,31 +1,68 @@
-"""The token that opens the specification, byte by byte: minted, delegated and presented by captoken, taken apart here."""
+"""What the specification shows byte by byte: the token that opens it; a signed link, a proof and a ticket further down.
+
+All are made by captoken and taken apart here. The vectors have the same ones, built from the standard library.
+"""
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from captoken import Issuer, Keyring
+from captoken import Access, Issuer, Keyring, Token
+from captoken.discharge import Allow, Discharger, DischargerKey
+from captoken.possession import HolderKey, prove
 from captoken.testing import FixedClock, fixed_random
 from spec.generate import build
 
 SPECIFICATION = Path(__file__).parent.parent / "captoken-v1.md"
 BEGIN, END = "<!-- begin: written by spec/generate/anatomy.py -->\n", "<!-- end -->\n"
 AUDIENCE = "sales-db"
+CLOCK = FixedClock(build.NOW)
+SELECT = {"table": "sales", "operation": "select"}
+
+
+def _minted(key: str | None = None) -> Token:
+    keyring = Keyring.from_keys({"k1": build.KEY}, current="k1")
+    issuer = Issuer(keyring, clock=CLOCK, random=fixed_random("spec"))
+    return issuer.mint(
+        subject="user:jane", agent="orchestrator", task="task-123", tables=["sales", "market.*"], operations=["select"],
+        expires_in=600, key=key,
+    )  # fmt: skip
 
 
 def presented() -> str:
     """The text: minted for `orchestrator`, handed on to `sales-agent`, presented to `sales-db`."""
-    keyring = Keyring.from_keys({"k1": build.KEY}, current="k1")
-    issuer = Issuer(keyring, clock=FixedClock(build.NOW), random=fixed_random("spec"))
-    root = issuer.mint(
-        subject="user:jane", agent="orchestrator", task="task-123", tables=["sales", "market.*"], operations=["select"],
-        expires_in=600,
-    )  # fmt: skip
-    child = root.delegate(to="sales-agent", tables=["sales"], expires_in=300)
+    child = _minted().delegate(to="sales-agent", tables=["sales"], expires_in=300)
     return child.present(audience=AUDIENCE, expires_in=60)
+
+
+def bound() -> Token:
+    """The same, bound to the keys of the two agents, and not presented yet."""
+    first, second = (HolderKey.from_bytes(build.secret(name)) for name in ("orchestrator", "sales-agent"))
+    root = _minted(first.public)
+    return root.delegate(to="sales-agent", key=second.public, signer=first, tables=["sales"], expires_in=300)
+
+
+def proved() -> tuple[str, str]:
+    """That token as it is presented, and a proof of the holder's for one access."""
+    text, key = bound().present(audience=AUDIENCE, expires_in=60), HolderKey.from_bytes(build.secret("sales-agent"))
+    nonce = build.secret("use", 16)
+    return text, prove(text, key, audience=AUDIENCE, request=Access(**SELECT), clock=CLOCK, random=lambda _: nonce)
+
+
+def asked() -> Token:
+    """The opening's child, before it is presented, with a third-party caveat."""
+    child = _minted().delegate(to="sales-agent", tables=["sales"], expires_in=300)
+    drawn = iter((build.secret("one"), build.secret("box of one"), build.secret("vid of one", 24)))
+    token = Token.parse(child.serialize(), random=lambda _: next(drawn))
+    return token.require(build.exchange_public("approvals"), need={"approve": "payment"})
+
+
+def answered() -> str:
+    """The discharge that goes with it, unbound."""
+    key = DischargerKey.from_bytes(build.secret("approvals"))
+    return Discharger(key, lambda _: Allow(expires_in=60), clock=CLOCK).discharge(asked().needs[0]).serialize()
 
 
 def _fields(wire: bytes) -> Iterator[tuple[int, int, int]]:
@@ -87,16 +124,138 @@ def _judged(links: list[dict[str, build.Json]]) -> Iterator[str]:
 def opening() -> str:
     """The first block of the specification."""
     text = presented()
-    wire = base64.urlsafe_b64decode(text[5:] + "=" * (-len(text[5:]) % 4))
+    wire = decoded(text)
     bodies = [wire[start:end] for _, start, end in _fields(wire)]
-    rows = [text[at : at + 100] for at in range(0, len(text), 100)]
     blocks = (_taken_apart(wire), _signed(bodies), _judged([json.loads(body) for body in bodies[1:]]))
-    return "\n".join(("```", *rows, *(line for block in blocks for line in ("", *block)), "```", ""))
+    return _block(*_rows(text), *(line for block in blocks for line in ("", *block)))
+
+
+def decoded(text: str) -> bytes:
+    """The bytes behind a prefix."""
+    return build.unb64(text[text.index("_") + 1 :])
+
+
+def _rows(text: str) -> list[str]:
+    return [text[at : at + 100] for at in range(0, len(text), 100)]
+
+
+def _block(*lines: str) -> str:
+    return "\n".join(("```", *lines, "```", ""))
+
+
+def _parts(*parts: tuple[bytes, str]) -> Iterator[str]:
+    """Bytes that follow on each other, each part with its note; a note that is empty shows the text that they are."""
+    at = 0
+    for data, note in parts:
+        yield from _dump(at, data, note)
+        at += len(data)
+
+
+def _tags(bodies: Iterable[bytes]) -> list[bytes]:
+    tags = [build.derive(build.KEY)]
+    for body in bodies:
+        tags.append(build.mac(tags[-1], body))
+    return tags
+
+
+def signed_link() -> str:
+    """The block of section Holder binding: link 1 of a bound token, and what its signature is over."""
+    token = bound()
+    wire = decoded(token.serialize())
+    identifier, first, link = (wire[start:end] for _, start, end in _fields(wire))
+    body, signature = link[:-87], link[-86:]
+    before = _tags((identifier, first))[-1]
+    return _block(
+        "link 1, as it travels: a JSON object, a full stop, a signature",
+        *_parts((body, ""), (link[-87:-86], "a full stop"), (signature, "")),
+        "",
+        "what is signed, by the key of orchestrator, to which link 0 had bound the token",
+        *_parts(
+            (build.label("custody"), "the label, with its byte 00"),
+            (build.state(before), "the state after link 0"),
+            (build.sha256(body), "SHA-256 of the JSON object"),
+        ),
+        "",
+        f"  seed of orchestrator   {build.secret('orchestrator').hex()}",
+        f"  its public key         {build.signing_public('orchestrator').hex()}",
+        f"  tag after link 0       {before.hex()}",
+        f"  signature              {build.unb64(signature.decode()).hex()[:64]}",
+        f"                         {build.unb64(signature.decode()).hex()[64:]}",
+        f"  seed of sales-agent    {build.secret('sales-agent').hex()}",
+    )
+
+
+def proof() -> str:
+    """The block of section Proof of possession."""
+    text, made = proved()
+    wire, data = decoded(text), decoded(made)
+    state = build.state(wire[-32:])
+    request = build.of_access(SELECT)
+    return _block(
+        *_rows(made),
+        "",
+        *_parts((data[:8], f"made at {build.NOW}"), (data[8:24], "the nonce"), (data[24:], "the signature")),
+        "",
+        "what is signed, by the key of sales-agent",
+        *_parts(
+            (build.label("proof"), "the label, with its byte 00"),
+            (state, "the state after the last link of what is presented"),
+            (build.sha256(AUDIENCE.encode()), f"SHA-256 of {AUDIENCE}"),
+            (data[:8], "made at"),
+            (data[8:24], "the nonce"),
+            (request, "the digest of the request: select on sales"),
+        ),
+        "",
+        "what a store remembers of it: key and nonce, as 16 bytes; and when it was made",
+        f"  {build.use(build.signing_public('sales-agent'))['entry']}  {build.NOW}",
+    )
+
+
+def ticket() -> str:
+    """The block of section Third-party caveats: the caveat, what is in its boxes, and the discharge."""
+    token = asked()
+    wire = decoded(token.serialize())
+    *links, cid = token.unverified.bodies
+    vid = wire[-108:-36]  # before two ends and the signature
+    before = _tags((token.unverified.root.encode(), *links))[-1]
+    caveat_key = build.secret("one")
+    within = build.canonical({"ck": build.b64(caveat_key), "need": {"approve": "payment"}, "v": 1})
+    answer = answered()
+    made = decoded(answer)
+    ended = made[made.index(b'{"exp"') :].partition(b"}")[0] + b"}"
+    return _block(
+        "the ticket, which is the cid of link 2",
+        *(cid.decode()[at : at + 100] for at in range(0, len(cid), 100)),
+        "what is sealed in its box, for the discharger",
+        *(within.decode()[at : at + 100] for at in range(0, len(within), 100)),
+        "",
+        "the vid of link 2",
+        *_parts(
+            (vid[:24], "the nonce"),
+            (vid[24:40], "the tag of the secret box, and what it encloses"),
+            (vid[40:], "under the tag after link 1: the caveat key, derived"),
+        ),
+        "",
+        f"  secret of the discharger   {build.secret('approvals').hex()}",
+        f"  its public key             {build.exchange_public('approvals').hex()}",
+        f"  caveat key                 {caveat_key.hex()}",
+        f"  derived                    {build.derive(caveat_key).hex()}",
+        f"  tag after link 1           {before.hex()}",
+        f"  tag after link 2           {wire[-32:].hex()}",
+        "",
+        f"the discharge: identifier the ticket, one link {ended.decode()}; unbound, and bound to this token",
+        *_rows(answer),
+        f"  its tag                    {made[-32:].hex()}",
+        f"  bound                      {build.pair(bytes(32), wire[-32:], made[-32:]).hex()}",
+    )
 
 
 def specification() -> str:
-    """The specification, its opening as it is written now."""
+    """The specification, its blocks as they are written now."""
     whole = SPECIFICATION.read_text(encoding="utf-8")
-    before, _, rest = whole.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + opening() + END + after
+    for name, block in {"": opening, "a signed link, ": signed_link, "a proof, ": proof, "a ticket, ": ticket}.items():
+        begin = BEGIN.replace("written", f"{name}written")
+        before, _, rest = whole.partition(begin)
+        _, _, after = rest.partition(END)
+        whole = before + begin + block() + END + after
+    return whole

@@ -31,6 +31,10 @@ def b64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode("ascii").rstrip("=")
 
 
+def unb64(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
 def canonical(value: Json) -> bytes:
     """The one spelling of a JSON value, its objects sorted by UTF-16 unit."""
     if isinstance(value, dict):

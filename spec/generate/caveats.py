@@ -41,7 +41,7 @@ def links() -> Table:
     table.deny("empty", "17.5", "unreadable_link", token(SALES, {}))
     table.deny("empty_first", "17.5", "unreadable_link", token({}, SALES))
     for name, key in {
-        "uses": "uses", "budget": "budget", "fresh": "fresh", "key": "key", "own": "acme:region", "bare": "region",
+        "uses": "uses", "budget": "budget", "fresh": "fresh", "own": "acme:region", "bare": "region",
         "capital": "Tables", "upper_case": "EXP", "singular": "table", "space_after": "exp ", "nothing": "", "null": "exp\0",
         "cyrillic": "\u0435xp", "from_upper": "From", "optional": "optional", "any": "any", "star": "*", "crit": "crit",
         "v": "v",
@@ -55,7 +55,6 @@ def links() -> Table:
     )
     table.deny("unknown_that_says_false", "17.4", "unknown_caveat", token(SALES, {"acme:region": False}))
     table.deny("uses_with_n", "15.11", "unknown_caveat", token(SALES, {"n": nonce(), "uses": 10}))
-    table.deny("key_of_later_version", "15.11", "unknown_caveat", token(SALES, {**hand_over("sales-agent"), "key": "A" * 43}))
     table.deny("unreadable_beside_readable", "17.2", "unreadable_link", token(SALES, {**UNTIL, "operations": "select"}))
     table.allow("delegation", "17.6", token(SALES, hand_over("sales-agent")))
     for kept in (("from",), ("to",), ("n",), ("from", "to"), ("from", "n"), ("n", "to")):

@@ -5,7 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from spec.generate.build import KEY, NOW, OTHER_KEY, Json, audience_key, extended, hand_over, text, token
+from spec.generate.build import (
+    KEY,
+    NOW,
+    OTHER_KEY,
+    Json,
+    asking,
+    audience_key,
+    b64,
+    bundle,
+    discharge,
+    extended,
+    hand_over,
+    handed,
+    joined,
+    of_access,
+    proof,
+    signing_public,
+    text,
+    token,
+    use,
+)
 from spec.generate.table import SALES, SELECT, Table, call
 
 VID = bytes(range(100, 172))
@@ -224,6 +244,186 @@ def verification() -> Table:
     deny("access_before_caller", "table", token(SALES), HR, caller={"agent": "mail-agent"})
     deny("expired_before_caller", "expired", token({**SALES, "exp": 0}), caller={"agent": "mail-agent"})
     deny("agent_or_task_of_caller", "caller", good, caller={"agent": "mail-agent", "task": "task-124"}, rule="24.7")
+    _of_discharges(table)
+    _of_proofs(table)
     table.allow("no_access", "24.8", token({**SALES, "tools": {"mail": {}}, "where": {"x": {"any": True}}}), None)
     table.allow("future_that_is_near", "24.5", extended(good, {"nbf": NOW - 60}), now=NOW - 60)
     return table
+
+
+def _of_discharges(table: Table) -> None:
+    """Where in the plan the discharges stand."""
+
+    def deny(name: str, code: str, given: str, rule: str, **known: Json) -> None:
+        table.deny(name, rule, code, given, **known)
+
+    minute = {"exp": NOW + 60}
+    whole, one, two = asking(token(SALES), "one"), discharge("one", minute), discharge("two", minute)
+    table.allow("nothing_wrong_with_a_discharge", "24.6", whole, discharges=(one,))
+    unreadable, unknown, torn = {"exp": "soon"}, {"acme:region": 1}, hand_over("report-agent", "mail-agent")
+    broken = asking(token(SALES, torn), "one")
+    deny(
+        "malformed_discharge_before_unknown_key",
+        "malformed",
+        bundle(asking(token(SALES, kid="k2"), "one"), discharge("one")),
+        "24.2",
+    )
+    deny("key_before_discharge", "unknown_key", bundle(asking(token(SALES, kid="k2"), "one"), two), "24.3")
+    deny("signature_before_bad_discharge", "bad_signature", bundle(asking(token(SALES, key=OTHER_KEY), "one"), two), "24.6")
+    deny("left_over_before_missing", "bad_discharge", bundle(asking(whole, "two"), discharge("three", minute)), "33.5")
+    deny("missing_before_unbound", "missing_discharge", joined(asking(whole, "two"), (one,)), "33.5")
+    deny("left_over_before_unbound", "bad_discharge", joined(whole, (one, two)), "33.5")
+    deny("bad_discharge_before_unreadable", "bad_discharge", joined(asking(token(SALES, unreadable), "one"), (one,)), "24.6")
+    deny("bad_discharge_before_what_it_says", "bad_discharge", joined(whole, (discharge("one", unreadable),)), "24.6")
+    deny(
+        "link_before_discharge_unreadable",
+        "unreadable_link",
+        bundle(asking(token(SALES, unreadable), "one"), discharge("one", unknown)),
+        "24.4",
+    )
+    deny(
+        "link_before_discharge_unknown",
+        "unknown_caveat",
+        bundle(asking(token(SALES, unknown), "one"), discharge("one", unreadable)),
+        "24.4",
+    )
+    deny(
+        "later_link_before_discharge", "unknown_caveat", bundle(extended(whole, unknown), discharge("one", unreadable)), "24.4"
+    )
+    both = asking(whole, "two")
+    deny(
+        "first_discharge_before_second",
+        "unknown_caveat",
+        bundle(both, discharge("one", unknown), discharge("two", unreadable)),
+        "24.4",
+    )
+    deny(
+        "first_link_of_a_discharge_before_second",
+        "unreadable_link",
+        bundle(whole, discharge("one", unreadable, unknown)),
+        "24.4",
+    )
+    deny(
+        "unknown_link_before_expiry_that_lacks", "unknown_caveat", bundle(whole, discharge("one", {"nbf": 0}, unknown)), "33.6"
+    )
+    deny("unreadable_discharge_before_lineage", "unreadable_link", bundle(broken, discharge("one", {"nbf": 0})), "24.4")
+    deny("unknown_discharge_before_lineage", "unknown_caveat", bundle(broken, discharge("one", unknown)), "24.4")
+    deny(
+        "discharge_unreadable_before_owed",
+        "unreadable_link",
+        bundle(asking(token({**SALES, "delegate_only": True}), "one"), discharge("one", {"nbf": 0})),
+        "24.4",
+    )
+    deny("lineage_before_ended_discharge", "broken_delegation", bundle(broken, discharge("one", {"exp": 0})), "24.5")
+    deny(
+        "ahead_before_ended_discharge",
+        "not_yet_valid",
+        bundle(asking(token(SALES, iat=NOW + 100), "one"), discharge("one", {"exp": 0})),
+        "24.5",
+    )
+    deny(
+        "link_before_ended_discharge",
+        "table",
+        bundle(asking(token({**SALES, "tables": ["hr"]}), "one"), discharge("one", {"exp": 0})),
+        "33.7",
+    )
+    deny(
+        "later_link_before_ended_discharge",
+        "table",
+        bundle(extended(whole, {"tables": ["hr"]}), discharge("one", {"exp": 0})),
+        "33.7",
+    )
+    deny(
+        "first_discharge_refuses_before_second",
+        "table",
+        bundle(both, discharge("one", {**minute, "tables": ["hr"]}), discharge("two", {"exp": 0})),
+        "33.7",
+    )
+    deny(
+        "ended_discharge_before_unaddressed",
+        "expired",
+        bundle(whole, discharge("one", {"exp": 0})),
+        "24.5",
+        audiences=("sales-db",),
+    )
+    deny(
+        "ended_discharge_before_caller",
+        "expired",
+        bundle(whole, discharge("one", {"exp": 0})),
+        "24.5",
+        caller={"agent": "mail-agent"},
+    )
+
+
+def _of_proofs(table: Table) -> None:
+    """Steps 10 and 11."""
+    key, agent, here = b64(signing_public("orchestrator")), b64(signing_public("sales-agent")), ("sales-db",)
+    minute, store = {"aud": ["sales-db"], "exp": NOW + 60}, {"floor": 0, "limit": 1000, "used": []}
+    bound_to = token({**SALES, "key": key})
+    unsigned = extended(bound_to, hand_over("sales-agent", key=agent), minute)
+
+    def deny(
+        name: str,
+        code: str,
+        parts: Json,
+        rule: str,
+        access: Json = SELECT,
+        stated: str | None = None,
+        replays: Json = None,
+        **known: Json,
+    ) -> None:
+        made = proof(parts, "orchestrator", of_access(access)) if stated is None else stated
+        presented = {"proof": made, "replays": store if replays is None else replays}
+        known = {"audiences": here, **known}
+        table.deny(name, rule, code, parts, access, presented={k: v for k, v in presented.items() if v != ""}, **known)
+
+    table.allow("nothing_wrong_with_an_addressed_token", "24.16", extended(token(SALES), minute), audiences=here)
+    good, ended = extended(bound_to, minute), extended(bound_to, {**minute, "exp": 0})
+    proved = proof(good, "mail-agent", of_access(SELECT))
+    deny(
+        "unreadable_signature_before_lineage",
+        "unreadable_link",
+        token(SALES, hand_over("report-agent", "mail-agent"), {"key": "short"}, minute),
+        "24.4",
+    )
+    deny("lineage_before_custody", "broken_delegation", extended(unsigned, hand_over("report-agent")), "24.5")
+    deny("expired_before_custody", "expired", extended(unsigned, {"exp": 0}), "24.5")
+    deny("table_before_custody", "table", unsigned, "24.5", HR)
+    deny("caller_before_custody", "caller", unsigned, "24.7", caller={"agent": "orchestrator"})
+    deny("caller_before_missing_proof", "caller", good, "24.7", stated="", caller={"agent": "mail-agent"})
+    deny("expired_before_missing_proof", "expired", ended, "24.5", stated="")
+    deny("table_before_missing_proof", "table", good, "24.5", HR, stated="")
+    deny("unaddressed_before_missing_proof", "unaddressed", bound_to, "24.5", stated="")
+    deny("no_name_before_missing_proof", "unaddressed", bound_to, "30.6", stated="", audiences=())
+    deny("table_before_no_name", "table", bound_to, "30.6", HR, stated="", audiences=())
+    deny("no_name_before_caller", "unaddressed", bound_to, "30.6", audiences=(), caller={"agent": "mail-agent"})
+    deny("custody_before_missing_proof", "bad_proof", unsigned, "30.4", stated="")
+    deny(
+        "custody_before_used_proof",
+        "bad_proof",
+        unsigned,
+        "24.16",
+        replays={**store, "used": [use(signing_public("sales-agent"))]},
+    )
+    deny("bad_proof_before_store", "bad_proof", good, "24.16", stated=proved, replays={**store, "limit": 0})
+    deny("missing_proof_before_store", "proof_missing", good, "24.16", stated="", replays={**store, "limit": 0})
+    deny(
+        "table_before_used_proof", "table", good, "24.16", HR, replays={**store, "used": [use(signing_public("orchestrator"))]}
+    )
+    deny("expired_before_full_store", "expired", ended, "24.16", replays={**store, "limit": 0})
+    asked = asking(good, "one")
+    deny("missing_discharge_before_missing_proof", "missing_discharge", asked, "24.6", stated="")
+    minute_later = bundle(asked, discharge("one", {"exp": 0}))
+    table.deny("ended_discharge_before_missing_proof", "24.5", "expired", minute_later, audiences=here)
+    table.deny(
+        "bad_discharge_before_missing_proof",
+        "24.6",
+        "bad_discharge",
+        joined(asked, (discharge("one", {"exp": NOW + 60}),)),
+        audiences=here,
+    )
+    bearer = extended(token(SALES), minute)
+    deny("table_before_a_proof_that_is_not_due", "table", bearer, "30.7", HR)
+    child = handed(bound_to, "sales-agent")
+    lifted = extended(bound_to, child.bodies[-1], minute)
+    deny("caller_before_proof_of_the_parent", "caller", lifted, "24.7", caller={"agent": "orchestrator"})

@@ -46,6 +46,10 @@ class Table:
         self.vectors: list[dict[str, Json]] = []
         self._control = ""
 
+    def beside(self, name: str) -> None:
+        """The rows that follow differ from that one of this family, not from the row allowed last."""
+        self._control = f"{self.family}_{name}"
+
     def _row(self, name: str, rule: str, kind: str, given: dict[str, Json], expect: dict[str, Json]) -> None:
         full = f"{self.family}_{name}"
         vector: dict[str, Json] = {

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from nacl.public import PrivateKey
 
 from captoken import Token
 from captoken.caveats import Caveat, Vocabulary
+from tests.attacks.test_b_encoding import work
+from tests.attacks.test_e_discharges import LEASE, answer, bound, caveat_key, grown, joined, sealed, shown, ticket, ticket_of
 from tests.reference import evaluator
 from tests.reference.world import (
     ASK,
@@ -34,13 +37,14 @@ from tests.reference.world import (
 
 TEXT = text(SALES)
 TESTS = Path(__file__).parents[1]
-A, B, C, D, F, J, FUZZ = (
+A, B, C, D, E, F, J, FUZZ = (
     f"attacks/{name}.py"
     for name in (
         "test_a_chain",
         "test_b_encoding",
         "test_c_language",
         "test_d_attenuation",
+        "test_e_discharges",
         "test_f_keys",
         "test_j_secrets",
         "test_fuzz",
@@ -50,7 +54,6 @@ CHAIN = "properties/test_chain.py"
 HERE = "attacks/test_abuse_cases.py"
 
 NO_V1_OR_JSON = "captoken reads macaroon V2 binary only; V1 and the two JSON formats are never parsed"
-NO_DISCHARGES = "this version accepts no discharge: a third-party caveat is `missing_discharge` (a later version brings the case)"
 
 CASES = {
     1: ("empty, white space or padding alone", B, "test_b4_what_is_no_text_is_malformed"),
@@ -92,21 +95,21 @@ CASES = {
     37: ("a key id with NUL, a path, SQL", F, "test_f1_a_key_id_is_looked_up_as_it_is"),
     38: ("a rotated key", F, "test_f6_rotation_overlaps_until_the_old_key_is_retired"),
     39: ("a token of service A at service B", F, "test_f3_one_server_s_key_is_no_other_s"),
-    40: ("a third-party caveat without discharge", CHAIN, "test_third_party_caveats_come_and_go"),
-    41: ("a discharge that is not bound", NO_DISCHARGES),
-    42: ("a discharge bound to another root", NO_DISCHARGES),
-    43: ("a discharge bound twice", NO_DISCHARGES),
-    44: ("a nested discharge bound to its parent", NO_DISCHARGES),
-    45: ("a discharge under the wrong key", NO_DISCHARGES),
-    46: ("a vid that was tampered with", A, "test_a1_no_flipped_bit_is_accepted"),
-    47: ("a vid copied from elsewhere", HERE, "test_a_vid_of_another_token_breaks_the_chain"),
-    48: ("discharges in a cycle", NO_DISCHARGES),
-    49: ("300 discharges in a chain, or a doubling tree", NO_DISCHARGES),
-    50: ("one discharge for two caveats", NO_DISCHARGES),
-    51: ("two discharges with one id", NO_DISCHARGES),
-    52: ("a discharge that nobody asked for", NO_DISCHARGES),
-    53: ("a discharge as the root token", A, "test_a11_a_discharge_is_no_root_token"),
-    54: ("a discharge of one's own that claims a name", NO_DISCHARGES),
+    40: ("a third-party caveat without discharge", E, "test_e3_each_caveat_has_exactly_one_discharge_in_order"),
+    41: ("a discharge that is not bound", E, "test_e2_bound_to_the_token_as_it_is_presented"),
+    42: ("a discharge bound to another root", E, "test_e1_a_discharge_counts_for_its_own_caveat_bound_to_its_own_token"),
+    43: ("a discharge bound twice", E, "test_e2_bound_to_the_token_as_it_is_presented"),
+    44: ("a nested discharge bound to its parent", HERE, "test_a_nested_discharge_is_malformed_whatever_it_is_bound_to"),
+    45: ("a discharge under the wrong key", E, "test_e3_wrong_keys_are_not_the_party_s"),
+    46: ("a vid that was tampered with", E, "test_e5_a_verification_id_is_whole"),
+    47: ("a vid copied from elsewhere", E, "test_e5_cid_and_vid_stay_where_they_were_put"),
+    48: ("discharges in a cycle", E, "test_e4_a_discharge_asks_nobody_in_its_turn"),
+    49: ("300 discharges in a chain, or a doubling tree", HERE, "test_chains_and_trees_of_discharges_are_refused_at_once"),
+    50: ("one discharge for two caveats", HERE, "test_one_discharge_answers_one_caveat"),
+    51: ("two discharges with one id", E, "test_e3_two_discharges_of_one_id_are_one_too_many"),
+    52: ("a discharge that nobody asked for", HERE, "test_a_discharge_that_nobody_asked_for_is_refused"),
+    53: ("a discharge as the root token", E, "test_e9_a_discharge_is_no_token"),
+    54: ("a discharge of one's own that claims a name", HERE, "test_a_discharge_of_one_s_own_claims_nothing"),
     55: ("narrow, then wide", C, "test_c6_contradictions_permit_nothing"),
     56: ("an empty allow-list", C, "test_c5_empty_permits_nothing"),
     57: ("times that are no integers", C, "test_c8_a_time_that_is_no_integer_is_unreadable"),
@@ -126,7 +129,7 @@ CASES = {
     68: ("comparison of tags", HERE, "test_tags_are_compared_in_constant_time"),
     69: ("narrowing a shared token object", D, "test_what_is_given_is_copied_and_a_token_is_never_changed"),
     70: ("too large when written", D, "test_d6_the_64th_link_is_the_last"),
-    71: ("a fixed nonce", "this version adds no third-party caveat, so that there is no nonce to fix"),
+    71: ("a fixed nonce", E, "test_e6_each_caveat_draws_its_own_key_nonce_and_sender"),
     72: ("a header of 1,000 tokens", B, "test_b7_what_is_too_large_is_refused_at_once"),
     73: ("a header with two tokens", HERE, "test_other_formats_are_malformed"),
     74: ("one verifier in many threads", HERE, "test_one_verifier_in_eight_threads_decides_as_alone"),
@@ -137,10 +140,10 @@ def test_all_74_cases_are_accounted_for():
     """Each case has a test that exists, or a reason of its own."""
     assert list(CASES) == list(range(1, 75)) and len({what for what, *_ in CASES.values()}) == 74
     tested = {number: case[1:] for number, case in CASES.items() if len(case) == 3}
+    trees = {path: ast.parse((TESTS / path).read_text(encoding="utf-8")) for path, _ in tested.values()}
     for number, (path, test) in tested.items():
-        tree = ast.parse((TESTS / path).read_text(encoding="utf-8"))
-        assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, number
-    assert len(tested) == 58
+        assert test in {node.name for node in trees[path].body if isinstance(node, ast.FunctionDef)}, number
+    assert len(tested) == 70
     assert all(len(case[1]) > 40 for number, case in CASES.items() if number not in tested)
 
 
@@ -193,6 +196,78 @@ def test_a_vid_of_another_token_breaks_the_chain():
             assert code(from_wire(to_wire(token_text).replace(vid, other))) == (
                 "missing_discharge" if other == vid else "bad_signature"
             )
+
+
+def test_a_nested_discharge_is_malformed_whatever_it_is_bound_to():
+    """Case 44: a discharge of a discharge, bound to the discharge above it, to the root or to nothing: malformed, and not
+    looked into."""
+    first, second = ticket(1), ticket(2)
+    root = grown(TEXT, (caveat_key(1), first))
+    plain, nested = answer(caveat_key(1), first), answer(caveat_key(1), first, LEASE, (caveat_key(2), second))
+    inner = answer(caveat_key(2), second)
+    assert code(shown(root, plain)) == "allowed"
+    for last in (bound(inner, nested), bound(inner, root), bound(inner, bound(nested, root)), inner):
+        assert code(joined(root, bound(nested, root), last)) == "malformed"
+
+
+def test_chains_and_trees_of_discharges_are_refused_at_once():
+    """Case 49: a chain of 300 discharges, a tree of 31 that doubles at each level, and the longest chain that has 16:
+    malformed, in fewer than 1,000 calls."""
+    cids = [ticket(number % 250, n=number) for number in range(301)]
+    root = grown(TEXT, (caveat_key(0), cids[0]))
+
+    def asks(number, *following):
+        nested = [(caveat_key(k % 250), cids[k]) for k in following if k < len(cids)]
+        return bound(answer(caveat_key(number % 250), cids[number], LEASE, *nested), root)
+
+    chained = [asks(number, number + 1) for number in range(300)]
+    doubling = [asks(number, *((2 * number + 1, 2 * number + 2) if number < 15 else ())) for number in range(31)]
+    for discharges in (chained, doubling, chained[:16], doubling[:15], doubling[:3]):
+        hostile = joined(root, *discharges)
+        assert code(hostile) == "malformed" and work(lambda hostile=hostile: code(hostile)) < 1000
+    assert code(shown(root, answer(caveat_key(0), cids[0]))) == "allowed"
+
+
+def test_one_discharge_answers_one_caveat():
+    """Case 50: two caveats of one ticket, and its one discharge, once or twice; or two tickets under one caveat key: each
+    asks for its own."""
+    cid, other = ticket(1), ticket(1, again=True)
+    once, twice = grown(TEXT, (caveat_key(1), cid)), grown(TEXT, (caveat_key(1), cid), (caveat_key(1), cid))
+    given, second = answer(caveat_key(1), cid), answer(caveat_key(1), other)
+    assert code(shown(once, given)) == "allowed"
+    assert code(shown(twice, given)) == "missing_discharge" and code(shown(twice, given, given)) == "bad_discharge"
+    both = grown(TEXT, (caveat_key(1), cid), (caveat_key(1), other))
+    assert code(shown(both, given, second)) == "allowed"
+    assert code(shown(both, given)) == "missing_discharge" and code(shown(both, given, given)) == "bad_discharge"
+
+
+def test_a_discharge_that_nobody_asked_for_is_refused():
+    """Case 52: a genuine discharge beside a token that asks for nothing, for something else, or that has its own already:
+    refused."""
+    cid = ticket(1)
+    root, given, stranger = grown(TEXT, (caveat_key(1), cid)), answer(caveat_key(1), cid), answer(caveat_key(2), ticket(2))
+    assert code(shown(root, given)) == "allowed" and code(TEXT) == "allowed"
+    for hostile in (shown(TEXT, given), shown(TEXT, stranger), shown(root, stranger), shown(root, given, stranger)):
+        assert code(hostile) == "bad_discharge"
+    assert code(shown(root, stranger, given)) == "bad_discharge"
+
+
+def test_a_discharge_of_one_s_own_claims_nothing():
+    """Case 54: a holder asks himself, answers himself, and lets the answer say who he is: as a caveat that is known it
+    restricts, as any other it prohibits; the grant says what the issuer said."""
+    own = PrivateKey.generate()
+    cid = ticket_of(sealed(caveat_key(1), {"user": "admin"}, bytes(own)), bytes(own), loc="user:admin")
+    root = grown(TEXT, (caveat_key(1), cid))
+    plain = verifier().authenticate(shown(root, answer(caveat_key(1), cid)))
+    decision = plain.check(access(ASK))
+    assert decision and "admin" not in f"{plain!r} {decision} {decision!r} {decision.as_dict()}"
+    assert (plain.issued.subject, plain.actor.name, plain.task) == ("user:jane", "orchestrator", "task-123")
+    for claim in ({"user": "admin"}, {"sub": "user:admin"}, {"agent": "admin"}, {"acme:user": "admin"}):
+        assert code(shown(root, answer(caveat_key(1), cid, {**LEASE, **claim}))) == "unknown_caveat"
+    for claim in (hop("admin"), {"task": "task-123"}, {"from": "orchestrator", "to": "admin"}, {"delegate_only": True}):
+        assert code(shown(root, answer(caveat_key(1), cid, {**LEASE, **claim}))) == "unreadable_link"
+    wide = answer(caveat_key(1), cid, {**LEASE, "operations": ["*"], "tables": ["*"], "where": {"user": {"in": ["admin"]}}})
+    assert code(shown(root, wide), {"table": "hr", "operation": "select"}) == "table" and code(shown(root, wide)) == "attribute"
 
 
 def test_a_bearer_token_can_be_used_again():

@@ -1,14 +1,19 @@
 """Class F: only the key that the keyring holds under the token's own (kid, aud) verifies it, and no key is weak.
 
-F4's vectors of HMAC are in `tests/properties/test_chain.py`; Ed25519 and X25519 come with what uses them.
+F4's vectors of HMAC are in `tests/properties/test_chain.py`; keys of low order as holders' keys are in `test_h_possession.py`.
 """
 
 import base64
 import json
+import os
+from pathlib import Path
 
 import pytest
 
-from captoken import Denied, Issuer, Keyring, Verifier
+from captoken import Denied, Issuer, Keyring, Verifier, primitives
+from captoken.pairwise import PairwiseKey
+from captoken.possession import Evidence, HolderKey
+from tests import edwards
 from tests.reference import evaluator
 from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, code, keyring, short, text, verifier
 
@@ -207,6 +212,82 @@ def test_f3_a_server_s_keyring_has_that_server_s_keys_and_no_others():
         with pytest.raises(ValueError, match="audience"):
             call()
     assert ring.reveal("k1") == KEY
+
+
+def wycheproof(name):
+    """The cases of one of Wycheproof's files, each with the group that it is in."""
+    folder = os.environ.get("CAPTOKEN_WYCHEPROOF", "")
+    path = Path(folder) / name
+    if not folder or not path.is_file():
+        pytest.fail(
+            f"set CAPTOKEN_WYCHEPROOF to a folder that holds Wycheproof's {name} (github.com/C2SP/wycheproof, folder testvectors_v1)"
+        )
+    groups = json.loads(path.read_text(encoding="utf-8"))["testGroups"]
+    return [(group, case, set(case["flags"])) for group in groups for case in group["tests"]]
+
+
+@pytest.mark.wycheproof
+def test_f4_wycheproof_ed25519():
+    """F4: the 151 cases of Wycheproof's Ed25519, 88 valid and 63 not: 0 wrong, and every key that is
+    used is one to bind to."""
+    wrong, valid, cases = [], 0, wycheproof("ed25519_test.json")
+    for group, case, _ in cases:
+        public, message, signature = (bytes.fromhex(text) for text in (group["publicKey"]["pk"], case["msg"], case["sig"]))
+        expected = case["result"] == "valid"
+        valid += expected
+        if primitives.signed(public, message, signature) is not expected:
+            wrong.append(case["tcId"])
+        if expected and not primitives.is_signing_key(public):
+            wrong.append((case["tcId"], "the key"))
+    assert (len(cases), valid, wrong) == (151, 88, [])
+
+
+@pytest.mark.wycheproof
+def test_f4_wycheproof_x25519():
+    """F4: the 518 cases of Wycheproof's X25519: the shared secret where there is one, none where it would be zeros, and no key
+    accepted that is of low order or not canonical: 0 wrong."""
+    wrong, refused, cases = [], 0, wycheproof("x25519_test.json")
+    for _, case, flags in cases:
+        secret, public, shared = (bytes.fromhex(case[name]) for name in ("private", "public", "shared"))
+        expected = None if "ZeroSharedSecret" in flags else shared
+        if primitives.shared_secret(secret, public) != expected or (expected is None) is not (shared == bytes(32)):
+            wrong.append(case["tcId"])
+        good = not flags & {"ZeroSharedSecret", "LowOrderPublic", "NonCanonicalPublic"} and public[31] < 0x80
+        refused += not good
+        if primitives.is_good_exchange_key(public) is not good:
+            wrong.append((case["tcId"], "the key"))
+    assert (len(cases), refused, wrong) == (518, 44, [])
+
+
+SIGNERS = [HolderKey.from_bytes(bytes([n]) * 31 + b"\0") for n in range(1, 9)]
+
+
+@pytest.mark.parametrize("by", range(8))
+def test_f4_only_the_diagonal_of_signing_keys_holds(by):
+    """F4: eight keys' signatures under eight keys, as they are, truncated, lengthened and over another message: the diagonal."""
+    message = b"captoken/v1 test\0"
+    signature = SIGNERS[by].sign(message)
+    for other in range(8):
+        public = evaluator.unbase64(SIGNERS[other].public)
+        assert primitives.signed(public, message, signature) is (by == other)
+        for changed in (signature[:-1], signature + b"\0", b"", signature[::-1], bytes(64)):
+            assert not primitives.signed(public, message, changed)
+        assert not primitives.signed(public, message + b"\0", signature) and not primitives.signed(
+            public[:-1], message, signature
+        )
+
+
+def test_f4_small_points_are_nobody_s_key():
+    """F4: the 14 encodings of small points and the 38 that are not reduced, as a holder's key, as evidence and as a pairwise key."""
+    for encoded in edwards.LOW_ORDER + edwards.not_canonical():
+        assert not primitives.is_signing_key(encoded) and not primitives.is_good_signing_key(encoded)
+        assert not primitives.signed(encoded, b"", encoded + bytes(32))
+        assert not Evidence(encoded, bytes(32), b"{}", bytes([1]) + bytes(63)).holds()
+    server = PairwiseKey.from_bytes(KEY)
+    for u in (0, 1, edwards.P - 1, edwards.P, edwards.P + 1, *(edwards.P + n for n in range(2, 19))):
+        for encoded in (u.to_bytes(32, "little"), (u | 1 << 255).to_bytes(32, "little")):
+            with pytest.raises(ValueError, match="no X25519"):
+                server.serving(issuers=[encoded], audience="sales-db")
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,11 @@ from pymacaroons import MACAROON_V2, Macaroon
 
 from captoken import Access, Caller
 
+from .bound import Bound, CaptokenBound, CaptokenLast, CaptokenSeen, prove_bound, sign, verify
 from .contestants import (
     FACTS,
     FLOORS,
+    HOPS,
     KEY,
     LINK,
     MESSAGE,
@@ -46,10 +48,11 @@ from .contestants import (
     messages,
     prove,
 )
-from .peers import PEERS
+from .discharged import Asking, CaptokenAsking, prove_asking
+from .peers import PEERS, PymacaroonsAsking, PymacaroonsAskingV1, Tenuo, TenuoOnce
 
 SAMPLE = 0.01  # seconds that one contestant runs in one round
-HOPS = 10
+PARTIES = 16  # as many third parties as a captoken may ask
 LINKS = (1, 2, 4, 8, 16, 32)
 IMPORTS = 15  # fresh interpreters a module, at least
 OBJECTS = 200  # kept alive to weigh one
@@ -57,9 +60,10 @@ OBJECTS = 200  # kept alive to weigh one
 OURS = Captoken.name
 SAME_WIRE = "pymacaroons V2"
 BISCUIT = "biscuit-python"
+TENUO = Tenuo.name
 ONE_MAC = "one hmac.digest of 64 bytes"
 
-Prepare = Callable[[], Work]  # called before each round, not timed
+Prepare = Callable[[int], Work]  # called before each round with the number of calls that come, not timed
 
 
 Samples = Mapping[str, Sequence[float]]  # by contestant, one figure a round
@@ -131,19 +135,24 @@ class Run:
 
 def interleave(entries: dict[str, Prepare], rounds: int) -> dict[str, list[float]]:
     """Time all entries in turn, round by round. Returns µs per call, one figure a round."""
-    numbers = {name: _number(prepare()) for name, prepare in entries.items()}
+    numbers = {name: _number(prepare) for name, prepare in entries.items()}
     samples: dict[str, list[float]] = {name: [] for name in entries}
     for _ in range(rounds):
         for name, prepare in entries.items():
-            work = prepare()
+            work = prepare(numbers[name])
             gc.collect()
             seconds = Timer(work).timeit(numbers[name])  # timeit switches the collector off
             samples[name].append(seconds / numbers[name] * 1e6)
     return samples
 
 
-def _number(work: Work) -> int:
-    number, seconds = Timer(work).autorange()
+def _number(prepare: Prepare) -> int:
+    """Find how many calls take one sample's time."""
+    number, seconds = 1, 0.0
+    prepare(1)()
+    while seconds < SAMPLE:
+        number *= 4
+        seconds = Timer(prepare(number)).timeit(number)
     return max(1, round(number * SAMPLE / seconds))
 
 
@@ -190,6 +199,56 @@ def grant(run: Run) -> None:
             ONE_MAC: always(partial(by_digest, KEY, MESSAGE)),
         },
     )
+
+
+def bound(run: Run) -> None:
+    """From text and proof to decision, for tokens bound to keys: all lengths and ways within each round."""
+    ways: list[tuple[str, Bound[Any, Any], int, int]] = [
+        ("bound, one hop", CaptokenBound(), 0, 1),
+        ("bound, ten hops, none seen before", CaptokenBound(), HOPS, HOPS + 1),
+        ("bound, ten hops, all seen before", CaptokenSeen(), HOPS, 1),
+        ("bound, ten hops, the last alone bound", CaptokenLast(), HOPS, 1),
+    ]
+    peers = [Tenuo(), TenuoOnce()]
+    entries: dict[str, Prepare] = {}
+    for scenario, ours, count, signatures in ways:
+        entries[scenario] = asking(ours, ours.chain(count), count)
+        entries[_floor(signatures)] = always(partial(verify, signatures))
+        for peer in peers:
+            name = f"{peer.name}, {count}"
+            if name not in entries:
+                entries[name] = asking(peer, peer.chain(count), count)
+    samples = interleave(entries, run.rounds)
+    for scenario, _, count, signatures in ways:
+        named = {OURS: scenario} | {peer.name: f"{peer.name}, {count}" for peer in peers}
+        named[_floor(signatures)] = _floor(signatures)
+        run.add(scenario, "µs", {name: samples[entry] for name, entry in named.items()})
+
+
+def _floor(signatures: int) -> str:
+    return f"floor: {signatures} × Ed25519 verify, libsodium"
+
+
+def proofs(run: Run) -> None:
+    """What the client does for each request: a proof by its key, made for a token that it has in its hand."""
+    floors = {"floor: Ed25519 sign, libsodium": always(sign), _floor(1): always(verify)}
+    for label, count in (("one hop", 0), ("ten hops", HOPS)):
+        makers: dict[str, Prepare] = {}
+        for name, each in ((OURS, CaptokenBound()), (TENUO, Tenuo())):
+            text = each.show(each.chain(count))
+            makers[name] = always(each.prover(text, each.facts(count)))
+        run.time(f"make a proof, {label}", makers | floors)
+
+
+def parties(run: Run) -> None:
+    """From text to decision, nothing cached: one hop, and third parties that were all asked and have answered."""
+    asked: list[tuple[str, Asking]] = [
+        (OURS, CaptokenAsking()),
+        (SAME_WIRE, PymacaroonsAsking()),
+        ("pymacaroons V1", PymacaroonsAskingV1()),
+    ]
+    for count in (1, PARTIES):
+        run.time(f"third parties: {count}", {name: always(each.serve(each.show(count), FACTS)) for name, each in asked})
 
 
 def hops(run: Run) -> None:
@@ -242,6 +301,9 @@ SCENARIOS: dict[str, Callable[[Run], None]] = {
     "mint": mint,
     "attenuate": attenuate,
     "grant": grant,
+    "bound": bound,
+    "proofs": proofs,
+    "parties": parties,
     "hops": hops,
     "import": imports,
     "size": sizes,
@@ -251,11 +313,11 @@ SCENARIOS: dict[str, Callable[[Run], None]] = {
 
 def always(work: Work) -> Prepare:
     """Prepare nothing: the work is the same in every round."""
-    return lambda: work
+    return lambda calls: work
 
 
 def asking(contestant: Contestant, text: str, count: int = 0) -> Prepare:
-    """Prepare a request anew for each round: a proof of possession is good for some seconds only."""
+    """Prepare requests anew for each round: a proof of possession is good for some seconds only, and perhaps once."""
     facts = contestant.facts(count) if isinstance(contestant, Chain) else FACTS
     return partial(contestant.ask, text, facts)
 
@@ -317,6 +379,12 @@ def targets(run: Run) -> list[Target]:
         ("attenuate in memory, one hop", SAME_WIRE, 1),
         ("attenuate in memory, ten hops", SAME_WIRE, 1),
         ("grant.authorize", ONE_MAC, 0.5),
+        ("bound, one hop", TENUO, 1),
+        ("bound, ten hops, none seen before", TENUO, 1),
+        ("bound, ten hops, all seen before", TENUO, 4),
+        ("bound, ten hops, the last alone bound", TENUO, 4),
+        ("third parties: 1", SAME_WIRE, 2),
+        (f"third parties: {PARTIES}", SAME_WIRE, 2),
     ]
     for scenario, peer, wanted in ratios:
         theirs = run.row(scenario, peer)
@@ -426,7 +494,12 @@ def main(arguments: list[str] | None = None) -> None:
     check_floors()
     for contestant in run.contestants:
         prove(contestant)
+    for bound_ in (CaptokenBound(), CaptokenSeen(), CaptokenLast(), Tenuo(), TenuoOnce()):
+        prove_bound(bound_)
+    for asking_ in (CaptokenAsking(), PymacaroonsAsking(), PymacaroonsAskingV1()):
+        prove_asking(asking_, PARTIES)
     print("\nAll allow what they should, and refuse each wrong access, the expired token and the forged one.")
+    print("Those bound to keys want a fresh proof of this request, those with third parties the discharge of each.")
 
     for name in options.only or SCENARIOS:
         print(f"measuring: {name}", file=sys.stderr, flush=True)

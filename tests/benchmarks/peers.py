@@ -5,12 +5,15 @@ Where a choice was open, the faster one was taken for the peer; README.md lists 
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from hashlib import sha256
-from typing import Any
+from itertools import cycle
+from typing import Any, ClassVar
 
 import jwt
 from biscuit_auth import (
@@ -24,10 +27,13 @@ from biscuit_auth import (
     KeyPair,
     PrivateKey,
 )
+from nacl.exceptions import CryptoError
 from pymacaroons import MACAROON_V1, MACAROON_V2, Macaroon, Verifier
-from pymacaroons.exceptions import MacaroonInvalidSignatureException
+from pymacaroons.exceptions import MacaroonInvalidSignatureException, MacaroonUnmetCaveatException
 from tenuo import (
+    AnyValue,
     Authorizer,
+    NonceStore,
     OneOf,
     SigningKey,
     TenuoError,
@@ -36,6 +42,7 @@ from tenuo import (
     encode_warrant_stack,
 )
 
+from .bound import Bound
 from .contestants import (
     FACTS,
     KEY,
@@ -53,6 +60,9 @@ from .contestants import (
     agent_after,
     nonce,
 )
+from .discharged import PLACE, Asking
+
+logging.getLogger("tenuo.nonce").setLevel(logging.ERROR)  # it warns of each replay
 
 
 def permits(name: str, values: list[str], facts: Facts) -> bool:
@@ -95,7 +105,7 @@ class Pymacaroons(Chain[Macaroon]):
         token.add_first_party_caveat(f"agent = {FACTS.agent}")
         return token.serialize()
 
-    def ask(self, text: str, facts: Facts) -> Work:
+    def ask(self, text: str, facts: Facts, calls: int = 1) -> Work:
         key = self.key
 
         def decide() -> object:
@@ -181,7 +191,7 @@ class BiscuitPython(Chain[Biscuit]):
         }
         return BiscuitBuilder(self.AUTHORITY, parameters).build(self.keys.private_key).to_base64()
 
-    def ask(self, text: str, facts: Facts) -> Work:
+    def ask(self, text: str, facts: Facts, calls: int = 1) -> Work:
         public = self.keys.public_key
 
         def decide() -> object:
@@ -224,11 +234,16 @@ class BiscuitPython(Chain[Biscuit]):
         return datetime.fromtimestamp(self.ends(hop), UTC)
 
 
-class Tenuo(Chain[list[Warrant]]):
+Proof = tuple[str, bytes]  # a name for the call, where it has one, and the signature
+NO_PROOF: tuple[str, None] = ("", None)
+
+
+class Tenuo(Bound[list[Warrant], Proof]):
     """tenuo. A token is the whole chain of warrants, since the last one alone is worthless.
 
     It has no bearer mode: proof of possession is always checked, and is what binds the agent. The
-    task is its session id, which the server compares, since the library does not.
+    task is its session id, which the server compares, since the library does not. Its authorizer
+    remembers nothing: no warrant that it has seen, and no proof.
     """
 
     name = "tenuo"
@@ -236,8 +251,10 @@ class Tenuo(Chain[list[Warrant]]):
     module = "tenuo"
     refusals = (TenuoError, PermissionError)
     names_holders = True
+    once = False
 
     TOOL = "query"
+    OPEN: ClassVar[dict[str, Any]] = {}  # arguments that may be anything
 
     def __init__(self, key: bytes = KEY, clock: Clock = time.time) -> None:
         super().__init__(key, clock)
@@ -254,11 +271,15 @@ class Tenuo(Chain[list[Warrant]]):
         time.sleep(2)
         return self.text([warrant])
 
-    def ask(self, text: str, facts: Facts) -> Work:
-        authorizer, tool, task = self.authorizer, self.TOOL, facts.task
-        leaf = decode_warrant_stack_base64(text)[-1]
+    def prover(self, text: str, facts: Facts) -> Callable[[], Proof]:
+        leaf, holder, tool = decode_warrant_stack_base64(text)[-1], _holder(facts.agent), self.TOOL
         arguments = {"table": facts.table, "operation": facts.operation}
-        proof = leaf.sign(_holder(facts.agent), tool, arguments, int(time.time()))
+        return lambda: ("", leaf.sign(holder, tool, arguments, int(time.time())))
+
+    def serve(self, text: str, facts: Facts, proofs: Iterable[Proof | None]) -> Work:
+        authorizer, tool, task = self.authorizer, self.TOOL, facts.task
+        arguments = {"table": facts.table, "operation": facts.operation}
+        _, proof = next(iter(proofs)) or NO_PROOF
 
         def decide() -> object:
             warrants = decode_warrant_stack_base64(text)
@@ -281,17 +302,57 @@ class Tenuo(Chain[list[Warrant]]):
         return encode_warrant_stack(token)
 
     def _issue(self, seconds: int) -> Warrant:
-        may = {self.TOOL: {"table": OneOf(list(TABLES)), "operation": OneOf([OPERATION])}}
+        may = {self.TOOL: {"table": OneOf(list(TABLES)), "operation": OneOf([OPERATION]), **self.OPEN}}
         return Warrant.issue(self.issuer, may, ttl_seconds=seconds, holder=self.publics[0], session_id=FACTS.task)
 
     def _attenuate(self, token: list[Warrant], hop: int, parent: int, child: int) -> list[Warrant]:
-        may = {self.TOOL: {"table": OneOf([NARROWED]), "operation": OneOf([OPERATION])}}
+        may = {self.TOOL: {"table": OneOf([NARROWED]), "operation": OneOf([OPERATION]), **self.OPEN}}
         seconds = LIFETIME - STEP * hop
         return [*token, token[-1].attenuate(may, self.holders[parent], seconds, self.publics[child])]
 
 
+@cache
 def _holder(agent: str) -> Any:
     return SigningKey.from_bytes(sha256(agent.encode()).digest())
+
+
+class TenuoOnce(Tenuo):
+    """tenuo with its nonce store in memory, as its MCP server uses it: after the authorizer, by the proof's bytes.
+
+    Equal calls within 30 seconds have equal proofs, so each call is named by one more argument.
+    """
+
+    name = "tenuo, with its nonce store"
+    once = True
+
+    OPEN: ClassVar[dict[str, Any]] = {"call": AnyValue()}
+
+    def prover(self, text: str, facts: Facts) -> Callable[[], Proof]:
+        leaf, holder, tool = decode_warrant_stack_base64(text)[-1], _holder(facts.agent), self.TOOL
+        arguments = {"table": facts.table, "operation": facts.operation}
+
+        def make() -> Proof:
+            call = nonce()
+            return call, leaf.sign(holder, tool, arguments | {"call": call}, int(time.time()))
+
+        return make
+
+    def serve(self, text: str, facts: Facts, proofs: Iterable[Proof | None]) -> Work:
+        authorizer, tool, task, given = self.authorizer, self.TOOL, facts.task, cycle(proofs)
+        fresh = NonceStore().check_and_record
+
+        def decide() -> object:
+            call, proof = next(given) or NO_PROOF
+            warrants = decode_warrant_stack_base64(text)
+            if warrants[-1].session_id != task:
+                raise PermissionError(task)
+            arguments = {"table": facts.table, "operation": facts.operation, "call": call}
+            answer = authorizer.check_chain(warrants, tool, arguments, proof)
+            if not fresh(proof):
+                raise PermissionError(call)
+            return answer
+
+        return decide
 
 
 class Jwt(Contestant):
@@ -316,7 +377,7 @@ class Jwt(Contestant):
         }
         return jwt.encode(claims, self.key, algorithm="HS256")
 
-    def ask(self, text: str, facts: Facts) -> Work:
+    def ask(self, text: str, facts: Facts, calls: int = 1) -> Work:
         key, lists = self.key, self.LISTS
 
         def decide() -> object:
@@ -326,6 +387,45 @@ class Jwt(Contestant):
             return claims
 
         return decide
+
+
+class PymacaroonsAsking(Pymacaroons, Asking):
+    """pymacaroons with third parties, in macaroon format V2. A caveat's id is short: how it is kept secret is not its affair."""
+
+    name = "pymacaroons V2, with third parties"
+    # It leaves unmet caveats out of the chain, and then the box of a third party does not open.
+    refusals = (MacaroonInvalidSignatureException, MacaroonUnmetCaveatException, CryptoError)
+
+    def show(self, parties: int, *, expired: bool = False, forged: bool = False, unbound: bool = False) -> list[str]:
+        token = Macaroon.deserialize(self.mint())
+        asked = [(secrets.token_bytes(32), secrets.token_urlsafe(16)) for _ in range(parties)]
+        for key, identifier in asked:
+            token.add_third_party_caveat(PLACE, key, identifier)
+        answers = []
+        for key, identifier in asked:
+            signed_by = secrets.token_bytes(32) if forged else key
+            answer = Macaroon(location="", identifier=identifier, key=signed_by, version=self.version)
+            answer.add_first_party_caveat(f"time < {int(time.time()) + (-LIFETIME if expired else LIFETIME)}")
+            answers.append(answer if unbound else token.prepare_for_request(answer))
+        return [each.serialize() for each in (token, *answers)]
+
+    def serve(self, texts: list[str], facts: Facts) -> Work:
+        key = self.key
+
+        def decide() -> object:
+            verifier = Verifier()
+            verifier.satisfy_general(check_predicates(facts, time.time()))
+            token, *answers = map(Macaroon.deserialize, texts)
+            return verifier.verify(token, key, answers)
+
+        return decide
+
+
+class PymacaroonsAskingV1(PymacaroonsAsking):
+    """The same in the format it writes unless told otherwise."""
+
+    name = "pymacaroons V1, with third parties"
+    version = MACAROON_V1
 
 
 PEERS: tuple[type[Contestant], ...] = (Pymacaroons, PymacaroonsV1, BiscuitPython, Tenuo, Jwt)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pymacaroons
 import pytest
+from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 from pymacaroons import Macaroon
 
-from captoken import Issuer, Token, TokenFormatError, chain, interop
+from captoken import Issuer, Token, TokenFormatError, chain, interop, wire
+from captoken.discharge import Allow, Discharge, Discharger, DischargerKey
 from captoken.primitives import hmac_sha256
 from tests.reference import evaluator
 from tests.reference.world import (
@@ -37,13 +39,17 @@ from tests.reference.world import (
 )
 
 
-def stock_accepts(macaroon, key):
-    """What an unmodified pymacaroons says when it is content with every caveat."""
+def stock_accepts(macaroon, key, *discharges):
+    """What an unmodified pymacaroons says when it is content with every caveat; `discharges` are bound."""
     stock = pymacaroons.Verifier()
     stock.satisfy_general(lambda caveat: True)
     try:
-        return stock.verify(macaroon, key)
-    except pymacaroons.exceptions.MacaroonInvalidSignatureException:
+        return stock.verify(macaroon, key, discharge_macaroons=list(discharges))
+    except (
+        pymacaroons.exceptions.MacaroonInvalidSignatureException,
+        pymacaroons.exceptions.MacaroonUnmetCaveatException,
+        CryptoError,
+    ):
         return False
 
 
@@ -190,20 +196,133 @@ def test_the_chain_is_pymacaroons_chain_over_any_bytes():
 
 
 def test_third_party_chain_and_binding_are_pymacaroons():
-    """200 random third-party caveats and bound discharges: the tags are pymacaroons' own."""
+    """200 random third-party caveats and bound discharges: the caveats, with pymacaroons' nonce, and the tags are its own."""
     rng = random.Random(20260107)
     for _ in range(200):
         key, caveat_key, cid = (rng.randbytes(rng.randint(1, 60)) for _ in range(3))
         macaroon = Macaroon(location="", identifier=b"root", key=key, version=pymacaroons.MACAROON_V2)
-        macaroon.add_third_party_caveat("http://example.org/", caveat_key, cid, nonce=rng.randbytes(24))
-        root_tag = chain.third_party_tag(
-            chain.mint_tag(chain.derive(key), b"root"), macaroon.caveats[0].verification_key_id, cid
-        )
+        nonce = rng.randbytes(24)
+        macaroon.add_third_party_caveat("http://example.org/", caveat_key, cid, nonce=nonce)
+        first = chain.mint_tag(chain.derive(key), b"root")
+        asked = chain.ask(first, caveat_key, cid, lambda size, nonce=nonce: nonce[:size])
+        assert asked == (macaroon.caveats[0].caveat_id_bytes, macaroon.caveats[0].verification_key_id)
+        root_tag = chain.extend(first, asked)
         assert root_tag.hex() == macaroon.signature
+        packet = wire.Packet(b"root", (asked,), root_tag)
+        assert chain.fold(chain.derive(key), packet) == (root_tag,)
+        assert chain.answer_key(chain.derive(key), packet, (root_tag,), 0) == chain.derive(caveat_key)
         discharge = Macaroon(location="", identifier=cid, key=caveat_key, version=pymacaroons.MACAROON_V2)
         tag = chain.mint_tag(chain.derive(caveat_key), cid)
         assert tag.hex() == discharge.signature
         assert chain.bind(root_tag, tag).hex() == macaroon.prepare_for_request(discharge).signature
+
+
+# ---- third parties: our tokens there, their tokens and discharges here -----------------------------------------------
+
+PARTY = DischargerKey.from_bytes(bytes(range(40, 72)))
+
+
+def random_question(rng, *links):
+    """A random token, or one of these links, that asks up to three third parties something, and their discharges."""
+    token = Token.parse(text(*(links or random_links(rng, 3))), clock=lambda: NOW)
+    for number in range(rng.randint(1, 3)):
+        need = {"n": number, "what": "".join(map(chr, rng.choices(range(0xD800), k=rng.randrange(20))))}
+        token = token.require(PARTY.public, need=need, location=rng.choice([None, "https://approvals.example", "B\u00fcro 5"]))
+        if not links and rng.random() < 0.5:
+            token = token._with(evaluator.canonical(random_link(rng, "orchestrator")[0]).encode())
+    party = Discharger(PARTY, lambda need: Allow(expires_in=60, tables=["*"], where={"n": {"max": 5}}), clock=lambda: NOW)
+    return token, [party.discharge(ticket) for ticket in token.needs]
+
+
+def test_our_third_party_caveats_and_discharges_verify_under_pymacaroons():
+    """200 random tokens that ask one to three third parties verify under stock pymacaroons with our discharges, bound by its
+    own `prepare_for_request`; not under another key, without one of them, unbound, or bound to another token."""
+    rng = random.Random(20260802)
+    for _ in range(200):
+        token, discharges = random_question(rng)
+        macaroon, given = interop.to_pymacaroons(token), [interop.to_pymacaroons(discharge) for discharge in discharges]
+        assert [one.signature_bytes.decode() for one in given] == [one._packet.signature.hex() for one in discharges]
+        bound = [macaroon.prepare_for_request(one) for one in given]
+        other = interop.to_pymacaroons(token._with(b'{"nbf":1}'))
+        assert stock_accepts(macaroon, KEY, *bound) and stock_accepts(macaroon, KEY, *reversed(bound))
+        assert not stock_accepts(macaroon, OTHER_KEY, *bound) and not stock_accepts(macaroon, KEY, *bound[1:])
+        assert not stock_accepts(macaroon, KEY, *given)
+        assert not stock_accepts(macaroon, KEY, *(other.prepare_for_request(one) for one in given))
+        assert interop.from_pymacaroons(macaroon) == token
+        whole = token.with_discharge(discharges[0])
+        assert interop.to_pymacaroons(whole).serialize() == macaroon.serialize(), "a token goes without its discharges"
+
+
+def test_what_is_presented_is_what_pymacaroons_binds_byte_for_byte():
+    """100 random tokens with their discharges: each bound part of the text is the macaroon that pymacaroons'
+    `prepare_for_request` makes of the discharge and the presented token."""
+    rng = random.Random(20260803)
+    for number in range(100):
+        token, discharges = random_question(rng, SALES, hop("sales-agent", number=number))
+        for discharge in discharges:
+            token = token.with_discharge(discharge)
+        shown, *parts = token.present(audience="sales-db", max_chars=32_768).split(".")
+        macaroon = Macaroon.deserialize(shown[5:])
+        bound = [macaroon.prepare_for_request(Macaroon.deserialize(one.serialize()[6:])) for one in discharges]
+        assert stock_accepts(macaroon, KEY, *bound) and len(parts) == len(bound) > 0
+        for part, one in zip(parts, bound, strict=True):
+            theirs = wire.decode(evaluator.unbase64(one.serialize()), 2048, foreign=True)
+            assert part == "cap1d_" + evaluator.base64text(wire.encode(theirs))
+            assert Macaroon.deserialize(part[6:]).signature == one.signature
+
+
+def test_pymacaroons_asks_and_answers_and_captoken_decides():
+    """100 tokens to which stock pymacaroons added our tickets, with discharges that it made, narrowed and bound: allowed
+    here, and no longer if any of it is changed."""
+    rng = random.Random(20260804)
+    for number in range(100):
+        macaroon, keys, cids = interop.to_pymacaroons(Token.parse(text(SALES))), [], []
+        for _ in range(rng.randint(1, 3)):
+            keys.append(rng.randbytes(32))
+            cids.append(
+                evaluator.canonical({"any": rng.randrange(2**40), "x": "\u00e9"}) if number % 2 else rng.randbytes(20).hex()
+            )
+            macaroon.add_third_party_caveat("", keys[-1], cids[-1])
+        bound = []
+        for key, cid in zip(keys, cids, strict=True):
+            discharge = Macaroon(location="", identifier=cid, key=key, version=pymacaroons.MACAROON_V2)
+            discharge.add_first_party_caveat(evaluator.canonical({"exp": NOW + 60}))
+            if rng.random() < 0.5:
+                discharge.add_first_party_caveat(evaluator.canonical(SALES))
+            bound.append(macaroon.prepare_for_request(discharge))
+        packets = [wire.decode(evaluator.unbase64(one.serialize()), 2048, foreign=True) for one in bound]
+        parts = ["cap1d_" + evaluator.base64text(wire.encode(packet)) for packet in packets]
+        whole = ".".join((interop.normalize(macaroon.serialize()), *parts))
+        assert stock_accepts(macaroon, KEY, *bound) and code(whole) == "allowed"
+        at = rng.randrange(len(whole))
+        assert code(whole[:at] + ("A" if whole[at] != "A" else "B") + whole[at + 1 :]) != "allowed"
+        assert code(whole, now=NOW + 60) == "expired" and code(whole.rsplit(".", 1)[0]) == "missing_discharge"
+
+
+def test_a_nested_discharge_is_good_under_pymacaroons_and_refused_here():
+    """One discharge that asks in its turn, answered and bound to the root: a macaroon to pymacaroons, and malformed to
+    verifiers, holders and `Discharge.parse` here."""
+    macaroon = interop.to_pymacaroons(Token.parse(text(SALES)))
+    macaroon.add_third_party_caveat("", "bob's key", "bob")
+    bob = Macaroon(location="", identifier="bob", key="bob's key", version=pymacaroons.MACAROON_V2)
+    bob.add_first_party_caveat(evaluator.canonical({"exp": NOW + 60}))
+    plain = macaroon.prepare_for_request(bob)
+    bob.add_third_party_caveat("", "barbara's key", "barbara")
+    barbara = Macaroon(location="", identifier="barbara", key="barbara's key", version=pymacaroons.MACAROON_V2)
+    barbara.add_first_party_caveat(evaluator.canonical({"exp": NOW + 60}))
+    bound = [macaroon.prepare_for_request(one) for one in (bob, barbara)]
+    assert stock_accepts(macaroon, KEY, *bound)
+
+    def written(prefix, one):
+        return prefix + evaluator.base64text(wire.encode(wire.decode(evaluator.unbase64(one.serialize()), foreign=True)))
+
+    root = interop.normalize(macaroon.serialize())
+    assert code(root + "." + written("cap1d_", plain)) == "allowed"
+    for parts in (bound, bound[:1], bound[::-1]):
+        assert code(".".join((root, *(written("cap1d_", one) for one in parts)))) == "malformed"
+    for refused in (lambda: Discharge.parse(written("cap1u_", bob)), lambda: Token.parse(root + "." + written("cap1u_", bob))):
+        with pytest.raises(TokenFormatError, match="in its turn"):
+            refused()
 
 
 # ---- published vectors: macaroons.md 2.13 --------------------------------------------------------------------------
@@ -240,9 +359,8 @@ def fold(key, identifier, *cids):
 
 
 def third(tag, caveat_key, cid):
-    """A third-party caveat's tag under a nonce of zeros; the box is libsodium's, by PyNaCl."""
-    box = SecretBox(tag).encrypt(chain.derive(caveat_key), bytes(24))
-    return chain.third_party_tag(tag, bytes(box), cid)
+    """The tag after a third-party caveat under a nonce of zeros."""
+    return chain.extend(tag, chain.ask(tag, caveat_key, cid, bytes))
 
 
 BANK = fold(OTHER, b"we used our other secret key", b"account = 3735928559")
@@ -262,6 +380,11 @@ VECTORS = {
     "first party": (BANK, "1434e674ad84fdfdc9bc1aa00785325c8b6d57341fc7ce200ba4680c80786dda"),
     "derive, caveat key": (chain.derive(CAVEAT_KEY), "7b46b7aec0ea6cf4eaf4ed0b9855ab698837c6be0ba6883ec526f1c7b997afa8"),
     "third party": (chain.third_party_tag(BANK, VID, CID), "d27db2fd1f22760e4c3dae8137e2d8fc1df6c0741c18aed4b97256bf78d1f55c"),
+    "third party, verification id": (
+        chain.ask(BANK, CAVEAT_KEY, CID, bytes)[1],
+        "0" * 48 + "d36ec502e05886d1f0279f055fa52554d16d16c1b14074bbb83ff0fdd79dc2fe098f0ed4a2b091130e6b5db46a20a86b",
+    ),
+    "third party, boxed by PyNaCl": (bytes(SecretBox(BANK).encrypt(chain.derive(CAVEAT_KEY), bytes(24))), VID.hex()),
     "third party, boxed": (third(BANK, CAVEAT_KEY, CID), "d27db2fd1f22760e4c3dae8137e2d8fc1df6c0741c18aed4b97256bf78d1f55c"),
     "discharge": (AUTH, "bc33af62e3c27c3fa15acac3414978c0c1ce106c361e9f302919bb9ff8004c98"),
     "discharge, a caveat": (
@@ -293,6 +416,56 @@ def test_published_vectors(name):
     """Each tag of the published vectors, by the functions of `captoken.chain`."""
     computed, published = VECTORS[name]
     assert computed.hex() == published
+
+
+def packet_of(published):
+    """A published macaroon as a packet; its locations, which are outside the signature, are left out."""
+    macaroon = Macaroon.deserialize(evaluator.base64text(published))
+    caveats = [(caveat.caveat_id_bytes, caveat.verification_key_id or b"") for caveat in macaroon.caveats]
+    return wire.Packet(macaroon.identifier_bytes, tuple(caveats), bytes.fromhex(macaroon.signature))
+
+
+def test_published_macaroons_fold_and_answer():
+    """The published root, discharge and the two smaller ones hold by `fold` under their keys, the discharge bound to the root
+    under the key that `answer_key` finds in it; under another key, unbound or bound elsewhere they do not."""
+    root, discharge, smallest, unit = map(packet_of, (ROOT_V2, DISCHARGE_V2, SMALLEST_V2, UNIT_V2))
+    derived = chain.derive(OTHER)
+    tags = chain.fold(derived, root)
+    assert tags == (BANK, ROOT_V2[-32:])
+    key = chain.answer_key(derived, root, tags, 1)
+    assert key == chain.derive(CAVEAT_KEY) and chain.answer_key(derived, root, (CAVEAT_KEY[:32], tags[1]), 1) is None
+    assert chain.fold(key, discharge, root.signature) == (chain.link_tag(AUTH, b"time < 2015-01-01T00:00"),)
+    assert chain.fold(chain.derive(b"k"), smallest) == () and len(chain.fold(chain.derive(b"this is the key"), unit)) == 1
+    for wrong in (
+        chain.fold(chain.derive(SECRET), root),
+        chain.fold(derived, root, root.signature),
+        chain.fold(key, discharge),
+        chain.fold(key, discharge, BANK),
+        chain.fold(key, discharge, bytes(32)),
+        chain.fold(chain.derive(key), discharge, root.signature),
+        chain.fold(derived, wire.Packet(root.identifier, root.caveats[::-1], root.signature)),
+    ):
+        assert wrong is None
+
+
+def test_the_published_discharge_of_a_discharge_folds_and_answers():
+    """The two-level vector, zero nonces: both discharges hold under the keys that are found in the root and in bob's, bound
+    to the root and not to each other."""
+    nonces = bytes
+    first = fold(b"root-key", b"root-id")
+    asked = chain.ask(first, b"bob-caveat-root-key", b"bob-is-great", nonces)
+    root = wire.Packet(b"root-id", (asked,), BOB_ROOT)
+    tag = fold(b"bob-caveat-root-key", b"bob-is-great")
+    nested = chain.ask(tag, b"barbara-caveat-root-key", b"barbara-is-great", nonces)
+    bob = wire.Packet(b"bob-is-great", (nested,), bytes.fromhex(VECTORS["two levels, bob"][1]))
+    barbara = wire.Packet(b"barbara-is-great", (), bytes.fromhex(VECTORS["two levels, barbara"][1]))
+    tags = chain.fold(chain.derive(b"root-key"), root)
+    key = chain.answer_key(chain.derive(b"root-key"), root, tags, 0)
+    inner = chain.fold(key, bob, BOB_ROOT)
+    assert tags == (BOB_ROOT,) and inner == (chain.extend(tag, nested),)
+    deeper = chain.answer_key(key, bob, inner, 0)
+    assert deeper == chain.derive(b"barbara-caveat-root-key") and chain.fold(deeper, barbara, BOB_ROOT) == ()
+    assert chain.fold(deeper, barbara, inner[0]) is None and chain.fold(deeper, barbara, bob.signature) is None
 
 
 @pytest.mark.parametrize("name", ["root", "discharge", "smallest", "unit"])

@@ -14,6 +14,7 @@ from captoken import Caller, Denied, constraints
 from captoken.caveats import V1
 from captoken.links import Link, read_link
 from tests.reference import evaluator
+from tests.reference.holders import both_stores, random_bound, random_proof, random_server, server
 from tests.reference.world import (
     ASK,
     CANONICAL_ODDITIES,
@@ -68,8 +69,8 @@ REACHED = {
 }
 
 
-def reference(token_text, facts, ask, caller=None):
-    rest = {key: value for key, value in facts.items() if key != "audience"}
+def reference(token_text, facts, ask, caller=None, **presented):
+    rest = {key: value for key, value in facts.items() if key != "audience"} | presented
     return evaluator.evaluate(token_text, {"k1": KEY}, ask, audiences=facts.get("audience", ()), caller=caller, **rest)
 
 
@@ -118,6 +119,63 @@ def test_a_grant_says_what_the_verifier_says():
             assert codes == {wanted}, (token_text, facts, ask, caller)
             seen[wanted] += 1
     assert seen["allowed"] > 300 and seen["table"] > 300 and seen["expired"] > 20
+
+
+# Beside those of a bearer token; what has discharges and keys is at no loss for the others.
+REACHED_WITH_KEYS = {"bad_discharge", "proof_missing", "bad_proof", "replayed", "store_unavailable"}
+BASES = {("issued", *rest) for rest in ((), ("vouched",), ("proven",), ("vouched", "proven"), ("proven", "proven"))}
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_keys_proofs_and_discharges_are_judged_as_the_reference_judges_them(chunk):
+    """D3: 14,400 random decisions in eight parts, on tokens that are bound to keys, handed on with signatures and waiting for
+    third parties, with proofs and discharges that are right, missing, too many or wrong: code, chain and key are equal."""
+    rng, seen, chains = random.Random(20260400 + chunk), Counter(), Counter()
+    for _ in range(TOKENS):
+        token, token_text = random_bound(rng)
+        for _ in range(4):
+            facts, caller = random_server(rng), random_caller(rng) if rng.random() < 0.2 else None
+            ask = {"table": "sales", "operation": "select"} if rng.random() < 0.6 else random_access(rng)
+            proof, request, made = random_proof(rng, token, facts.get("audience"), ask, facts["now"])
+            ours, theirs = both_stores(made)
+            given, told = {"proof": proof, "request": request}, {}
+            wanted = reference(token_text, facts, ask, caller, store=theirs, told=told, **given)
+            who = None if caller is None else Caller(**caller)
+            decision = server(replays=ours, **facts).check(token_text, access(ask), caller=who, **given)
+            assert decision.code == wanted, (token_text, facts, ask, caller, given, made and made())
+            seen[wanted] += 1
+            if wanted == "allowed":
+                grant = decision.grant
+                assert [(actor.name, actor.basis) for actor in grant.chain] == told["chain"]
+                assert grant.key == told["key"] and all(evidence.holds() for evidence in grant.evidence)
+                chains[tuple(actor.basis for actor in grant.chain), grant.key is not None] += 1
+            if ours is not None:
+                assert len(ours) <= len(theirs.used), "nothing is committed that was not to be"
+    assert seen.keys() >= REACHED_WITH_KEYS and {basis for basis, _ in chains} >= BASES
+    assert seen["allowed"] > 150 and seen["bad_proof"] > 50 and seen["bad_discharge"] > 30
+
+
+def test_a_proof_is_good_once_as_the_reference_says():
+    """D3: 400 proofs that are shown four times each, at moments that go on and back, to one store: the reference's code each
+    time, and at most one is allowed."""
+    rng, allowed = random.Random(20260401), 0
+    for _ in range(400):
+        token, token_text = random_bound(rng)
+        ask, proof, request, made = {"table": "sales", "operation": "select"}, None, None, None
+        while proof is None or made is None:
+            proof, request, made = random_proof(rng, token, ("sales-db",), ask, NOW)
+        ours, theirs = both_stores(made)
+        times = 0
+        for _ in range(4):
+            now = NOW + rng.choice([0, 1, 20, 30, 31, 40, -5, -6])
+            facts = {"now": now, "audience": ("sales-db",), "allow_unaddressed": True}
+            wanted = reference(token_text, facts, ask, proof=proof, request=request, store=theirs)
+            decision = server(replays=ours, **facts).check(token_text, access(ask), proof=proof, request=request)
+            assert decision.code == wanted, (token_text, facts, proof, request)
+            times += wanted == "allowed" and decision.grant.key is not None
+        assert times <= 1
+        allowed += times
+    assert allowed > 100
 
 
 def test_all_entry_points_say_one_thing():

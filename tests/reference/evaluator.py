@@ -1,9 +1,9 @@
-"""The reference evaluator: what a verifier decides, written from the design's text (its sections 4 to 6).
+"""The reference evaluator: what a verifier decides, written from the design's text (its sections 4 to 6) and the
+specification's (28 to 33).
 
-It shares no code with captoken and favours being read over being fast. `evaluate` gives the code of a decision,
-"allowed" or the first failure in the order of the plan. In this version `uses`, `budget`, `fresh` and `key` are unknown
-keys, and a third-party caveat is a missing discharge. It is no verifier: it compares tags with `==`, and trusts the
-types of the facts that the caller states.
+It shares no code with captoken but libsodium, and favours being read over being fast. `evaluate` gives the code of a
+decision, "allowed" or the first failure in the order of the plan. In this version `uses`, `budget` and `fresh` are unknown
+keys. It is no verifier: it compares tags with `==`, and trusts the types of the facts that the caller states.
 """
 
 import base64
@@ -13,7 +13,12 @@ import json
 import re
 import unicodedata
 
+from nacl.exceptions import CryptoError
+from nacl.secret import SecretBox
+from nacl.signing import VerifyKey
+
 TEXT_MAX, LINKS_MAX, ROOT_MAX, FIELD_MAX, SAFE_INTEGER, NESTING_MAX = 8192, 64, 1024, 32767, 2**53, 32
+DISCHARGES_MAX, TICKET_MAX, BUNDLE_MAX, PAST, AHEAD = 16, 2048, 32768, 30, 5
 NAME = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 UNIVERSAL, DATA, TOOL = "universal", "data", "tool"
 
@@ -134,6 +139,20 @@ def is_argument(value):
     return is_constraint(value)
 
 
+P = 2**255 - 19
+ORDER_8 = ("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+           "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")  # fmt: skip
+
+
+def is_key(value):
+    """An Ed25519 key in a link: canonical, and not of low order."""
+    data = unbase64(value) if isinstance(value, str) else None
+    if data is None or len(data) != 32:
+        return False
+    y = int.from_bytes(data, "little") % 2**255
+    return y < P and y not in (0, 1, P - 1, *(int.from_bytes(bytes.fromhex(point), "little") for point in ORDER_8))
+
+
 OPERATIONS = is_list_of(lambda v: v == "*" or is_name(v))
 KEYS = {  # every key of this version: its domain, and what its value may be
     "tables": (DATA, is_list_of(is_pattern)),
@@ -151,17 +170,47 @@ KEYS = {  # every key of this version: its domain, and what its value may be
     "n": ("lineage", lambda v: is_random(v, 11)),
     "depth": ("lineage", lambda v: is_integer(v) and v >= 0),
     "delegate_only": ("lineage", lambda v: v is True),
+    "key": ("lineage", is_key),
 }
 
 
-def decode_link(body):
-    """Step 5: the link's caveats, or its code. An unknown key counts before an unreadable value."""
+def split_link(body):
+    """A link's JSON object, and the signature behind it or None. A signature that is badly written is part of the object,
+    which is then none."""
+    signature = unbase64(body[-86:].decode("latin-1")) if body[-87:-86] == b"." else None
+    return (body, None) if signature is None or len(signature) != 64 else (body[:-87], signature)
+
+
+def decode_link(body, bound=False):
+    """Step 5: the link's caveats, or its code. An unknown key counts before an unreadable value. `bound`: a link before it
+    has a key, so that this one may be signed."""
+    body, signature = split_link(body)
     link = decode_object(body)
     need(link is not None, "unreadable_link")
     need(link.keys() <= KEYS.keys(), "unknown_caveat")
     need(link and all(KEYS[key][1](value) for key, value in link.items()), "unreadable_link")
     need(len(link.keys() & {"from", "to", "n"}) in (0, 3), "unreadable_link")
+    need(signature is None or (bound and "key" in link), "unreadable_link")
     return link
+
+
+def decode_links(caveats):
+    """All links of a token; of a third-party caveat, one that says nothing."""
+    links, bound = [], False
+    for cid, vid in caveats:
+        links.append(decode_link(cid, bound) if vid is None else {})
+        bound = bound or "key" in links[-1]
+    return links
+
+
+def decode_discharge(caveats):
+    """Step 5 for a discharge."""
+    links = []
+    for cid, _ in caveats:
+        links.append(decode_link(cid))
+        need(not links[-1].keys() & {"task", "from", "depth", "delegate_only", "key"}, "unreadable_link")
+    need(any("exp" in link for link in links), "unreadable_link")
+    return links
 
 
 def matches(pattern, name):
@@ -217,13 +266,23 @@ def take_field(data, at, kind):
     return data[at : at + size], at + size
 
 
-def parse(text):
-    """Steps 1 and 2: (identifier, [(cid, vid or None)], signature)."""
-    need(isinstance(text, str) and len(text) <= TEXT_MAX and text.startswith("cap1_"), "malformed")
-    data = unbase64(text[5:])
+def parse_all(text):
+    """Steps 1 and 2 for a token and the discharges that are bound to it, each as `parse` gives it."""
+    need(isinstance(text, str), "malformed")
+    token, *discharges = text.split(".")
+    need(not discharges or (len(text) <= BUNDLE_MAX and len(discharges) <= DISCHARGES_MAX), "malformed")
+    made = [parse(discharge, "cap1d_", TICKET_MAX) for discharge in discharges]
+    need(all(vid is None for _, caveats, _ in made for _, vid in caveats), "malformed")
+    return parse(token), made
+
+
+def parse(text, prefix="cap1_", identifier_max=ROOT_MAX):
+    """One token or discharge: (identifier, [(cid, vid or None)], signature)."""
+    need(isinstance(text, str) and len(text) <= TEXT_MAX and text.startswith(prefix), "malformed")
+    data = unbase64(text[len(prefix) :])
     need(data and data[0] == 2, "malformed")
     identifier, at = take_field(data, 1, 2)
-    need(0 < len(identifier) <= ROOT_MAX and data[at : at + 1] == b"\0", "malformed")
+    need(0 < len(identifier) <= identifier_max and data[at : at + 1] == b"\0", "malformed")
     at, caveats = at + 1, []
     while data[at : at + 1] != b"\0":
         (cid, at), vid = take_field(data, at, 2), None
@@ -286,15 +345,52 @@ def find_key(keys, kid, audience):
     return keys[kid] if audience is None else audience_key(keys[kid], audience)
 
 
-def chain_tag(key, identifier, caveats):
-    tag = mac(mac(b"macaroons-key-generator", key), identifier)
+def derive(key):
+    return mac(b"macaroons-key-generator", key)
+
+
+def chain_tags(derived, identifier, caveats):
+    """The tag after the identifier, and after each caveat."""
+    tags = [mac(derived, identifier)]
     for cid, vid in caveats:
-        tag = mac(tag, cid) if vid is None else mac(tag, mac(tag, vid) + mac(tag, cid))
-    return tag
+        tag = tags[-1]
+        tags.append(mac(tag, cid) if vid is None else mac(tag, mac(tag, vid) + mac(tag, cid)))
+    return tags
 
 
-def mint(key, root, bodies):
-    """The text of a token with this root record and these links (bytes, or objects; (cid, vid) is a third-party caveat)."""
+def chain_tag(key, identifier, caveats):
+    return chain_tags(derive(key), identifier, caveats)[-1]
+
+
+def bind(root_tag, tag):
+    """A discharge's tag, bound to the token that ends in `root_tag`."""
+    return mac(bytes(32), mac(bytes(32), root_tag) + mac(bytes(32), tag))
+
+
+def check_discharges(tags, caveats, discharges):
+    """The rest of step 4: the discharges' links. `tags` are the token's, from its identifier's on."""
+    identifiers = [identifier for identifier, _, _ in discharges]
+    need(len(set(identifiers)) == len(identifiers), "bad_discharge")
+    asked = [(tag, cid, vid) for tag, (cid, vid) in zip(tags, caveats, strict=False) if vid is not None]
+    wanted = [cid for _, cid, _ in asked]
+    answered = []
+    for cid in wanted:
+        answered += [cid] if identifiers[len(answered) : len(answered) + 1] == [cid] else []
+    need(answered == identifiers, "bad_discharge")
+    need(answered == wanted, "missing_discharge")
+    for (tag, cid, vid), (_, links, signature) in zip(asked, discharges, strict=True):
+        try:
+            derived = SecretBox(tag).decrypt(vid[24:], vid[:24])
+        except CryptoError:
+            raise Stop("bad_discharge") from None
+        need(bind(tags[-1], chain_tags(derived, cid, links)[-1]) == signature, "bad_discharge")
+
+
+def mint(key, root, bodies, prefix="cap1_", bound_to=None):
+    """The text of a token with this root record and these links (bytes, or objects; (cid, vid) is a third-party caveat).
+
+    Or of a discharge, where the key is the caveat's and the root record the ticket: `bound_to` is then the token's tag.
+    """
 
     def encoded(value):
         return value if isinstance(value, bytes) else canonical(value).encode("utf-8")
@@ -309,26 +405,29 @@ def mint(key, root, bodies):
     caveats = [body if isinstance(body, tuple) else (encoded(body), None) for body in bodies]
     wire = b"\2" + field(2, identifier) + b"\0"
     wire += b"".join(field(2, cid) + (field(4, vid) if vid is not None else b"") + b"\0" for cid, vid in caveats)
-    return "cap1_" + base64text(wire + b"\0" + field(6, chain_tag(key, identifier, caveats)))
+    tag = chain_tag(key, identifier, caveats)
+    return prefix + base64text(wire + b"\0" + field(6, tag if bound_to is None else bind(bound_to, tag)))
 
 
 # ---- 4.2, 4.3: lineage, then one link against an access ------------------------------------------------------------
 
 
 def fold_lineage(agent, links):
-    """Step 6: the current holder."""
-    held, left, must_delegate = [agent], None, False
+    """Step 6: those who have held the token, and the key that it is bound to."""
+    held, left, must_delegate, bound = [agent], None, False, None
     for link in links:
         if "to" in link:
             need(link["from"] == held[-1] and link["to"] not in held, "broken_delegation")
+            need(bound is None or "key" in link, "broken_delegation")
             need(left != 0, "too_deep")
             held.append(link["to"])
             left, must_delegate = (None if left is None else left - 1), False
         if "depth" in link:
             left = link["depth"] if left is None else min(left, link["depth"])
         must_delegate = must_delegate or "delegate_only" in link
+        bound = link.get("key", bound)
     need(not must_delegate, "delegate_only")
-    return held[-1]
+    return held, bound
 
 
 def at_or_below(task, other):
@@ -389,19 +488,137 @@ def check_link(link, state, access, now, leeway):
         need(stated and stated <= named, "domain")
 
 
+# ---- section 6 of the design, 28 to 31 of the specification: who signs, and what -------------------------------------
+
+
+def label(purpose):
+    return b"captoken/v1 " + purpose.encode("ascii") + b"\0"
+
+
+def sha256(data):
+    return hashlib.sha256(data).digest()
+
+
+def chain_state(tag):
+    return sha256(label("state") + tag)
+
+
+def is_signed(key, message, signature):
+    """`key` is base64url, as links have it."""
+    try:
+        VerifyKey(unbase64(key)).verify(message, signature)
+    except (CryptoError, ValueError):
+        return False
+    return True
+
+
+def custody_message(tag, body):
+    return label("custody") + chain_state(tag) + sha256(body)
+
+
+def proven_holders(tags, caveats, links):
+    """Those who were handed the token by a signature; the code if one that is due is not there or does not hold."""
+    bound, proven = None, set()
+    for tag, (cid, _), link in zip(tags, caveats, links, strict=False):
+        if "key" in link and bound is not None:
+            body, signature = split_link(cid)
+            need(signature is not None and is_signed(bound, custody_message(tag, body), signature), "bad_proof")
+            proven |= {link["to"]} if "to" in link else set()
+        bound = link.get("key", bound)
+    return proven
+
+
+def spell(value):
+    """The JSON of an access's digest: ASCII, keys by code point, fractions by their shortest digits."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        return '"' + "".join(spell_character(character) for character in value) + '"'
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(spell, value)) + "]"
+    return "{" + ",".join(f"{spell(key)}:{spell(value[key])}" for key in sorted(value)) + "}"
+
+
+def spell_character(character):
+    short = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
+    if character in short or " " <= character <= "~":
+        return short.get(character, character)
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def request_digest(access):
+    """What a proof for this access is about; None is none."""
+    if access is None:
+        return sha256(label("request access"))
+    stated = {key: access.get(key) for key in ("arguments", "attributes", "columns", "operation", "table", "tool")}
+    stated["attributes"] = stated["attributes"] or {}
+    stated["arguments"] = stated["arguments"] or {} if "tool" in access else None
+    stated["columns"] = sorted(set(access["columns"])) if "columns" in access else None
+    spelled = spell(stated).encode("ascii")
+    return sha256(label("request access") + len(spelled).to_bytes(8, "big") + spelled)
+
+
+def proof_message(tag, audience, issued, nonce, digest):
+    where = sha256(audience.encode("ascii"))
+    return label("proof") + chain_state(tag) + where + issued.to_bytes(8, "big") + nonce + digest
+
+
+def check_proof(text, key, tag, audiences, digest, now):
+    """The end of step 10: (nonce, when it was made)."""
+    need(text is not None, "proof_missing")
+    data = unbase64(text[6:]) if text.startswith("cap1p_") else None
+    need(data is not None and len(data) == 88, "bad_proof")
+    issued, nonce, signature = int.from_bytes(data[:8], "big"), data[8:24], data[24:]
+    need(now - PAST <= issued <= now + AHEAD, "bad_proof")
+    messages = [proof_message(tag, audience, issued, nonce, digest) for audience in audiences]
+    need(any(is_signed(key, message, signature) for message in messages), "bad_proof")
+    return nonce, issued
+
+
+def entry(key, nonce):
+    """What a store remembers a use by; the key in base64url."""
+    return sha256(label("replay") + unbase64(key) + nonce)[:16]
+
+
+class Store:
+    """Used proofs, all that ever were; `limit` counts those that must not be forgotten."""
+
+    def __init__(self, floor=0, limit=1000, used=()):
+        self.floor, self.limit, self.used = floor, limit, dict(used)
+
+    def commit(self, name, issued, now):
+        """Step 11. What is out of time now is not taken again, whatever the clock says later."""
+        self.floor = max(self.floor, now - PAST - 1)
+        need(issued > self.floor and name not in self.used, "replayed")
+        need(sum(made > self.floor for made in self.used.values()) < self.limit, "store_unavailable")
+        self.used[name] = issued
+
+
 # ---- section 5: the plan -------------------------------------------------------------------------------------------
 
 
-def evaluate(text, keys, access, *, now, leeway=0, audiences=(), allow_unaddressed=False, caller=None):
-    """The code of the decision on this access, a dict of stated facts; None asks all but the access."""
+def evaluate(
+    text, keys, access, *, now, leeway=0, audiences=(), allow_unaddressed=False, caller=None,
+    proof=None, request=None, store=None, told=None,
+):  # fmt: skip
+    """The code of the decision on this access, a dict of stated facts; None asks all but the access.
+
+    `request` is the digest that a transport states. `store` has the used proofs, and is changed by what is allowed. What is
+    known of an allowed token's holders and key goes into `told`, a dict.
+    """
     try:
-        identifier, caveats, signature = parse(text)  # 1, 2
+        (identifier, caveats, signature), discharges = parse_all(text)  # 1, 2
         root = decode_root(identifier)  # 3
         key = find_key(keys, root["kid"], root.get("aud"))
-        need(chain_tag(key, identifier, caveats) == signature, "bad_signature")  # 4
-        need(all(vid is None for _, vid in caveats), "missing_discharge")
-        links = [decode_link(cid) for cid, _ in caveats]  # 5
-        holder = fold_lineage(root["agent"], links)  # 6
+        tags = chain_tags(derive(key), identifier, caveats)
+        need(tags[-1] == signature, "bad_signature")  # 4
+        check_discharges(tags, caveats, discharges)
+        links = decode_links(caveats)  # 5
+        answers = [link for _, caveats_, _ in discharges for link in decode_discharge(caveats_)]
+        held, bound = fold_lineage(root["agent"], links)  # 6
         need(root["iat"] <= now + max(60, leeway), "not_yet_valid")  # 8
         state = {"audiences": set(audiences), "addressed": "aud" in root, "task": root["task"]}
         if "aud" in root:
@@ -409,10 +626,24 @@ def evaluate(text, keys, access, *, now, leeway=0, audiences=(), allow_unaddress
             need(state["audiences"], "wrong_audience")
         for link in links:
             check_link(link, state, access, now, leeway)
-        need(state["addressed"] or allow_unaddressed or not audiences, "unaddressed")
+        addressed = state["addressed"]
+        for link in answers:
+            check_link(link, state, access, now, leeway)
+        need(addressed or allow_unaddressed or not audiences, "unaddressed")
+        need(bound is None or audiences, "unaddressed")
         if caller:  # 9
-            need(caller.get("agent") in (None, holder), "caller")
+            need(caller.get("agent") in (None, held[-1]), "caller")
             need(caller.get("task") is None or at_or_below(caller["task"], state["task"]), "caller")
+        need(bound is not None or proof is None, "bad_proof")  # 10
+        proven = proven_holders(tags, caveats, links)
+        if bound is not None:
+            digest = request_digest(access) if request is None else request
+            nonce, issued = check_proof(proof, bound, tags[-1], state["audiences"], digest, now)
+            need(store is not None, "store_unavailable")  # 11
+            store.commit(entry(bound, nonce), issued, now)
     except Stop as stop:
         return str(stop)
+    if told is not None:
+        told["chain"] = [(name, "issued" if name == held[0] else "proven" if name in proven else "vouched") for name in held]
+        told["key"] = bound
     return "allowed"

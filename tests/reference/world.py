@@ -199,11 +199,16 @@ UNREADABLE = {
     "task": ["", "/a", "a/", "a//b", "a/../b", ".", "a b", 1, ["task-123"], "\u00e9"], "depth": [-1, True, "1", []],
     "delegate_only": [False, 1, "true", []], "from": ["", 1, "a b"], "to": ["", True, "a b"],
     "n": ["", "AAAAAAAAAAA=", "AAAAAAAAAA.", "AAAAAAAAAA", "AAAAAAAAAAAA", 1, "AAAAAAAAAA+"],
+    "key": [
+        "", 1, True, [], {}, "A" * 42, "A" * 43, "A" * 44, "B" * 43, "A" * 42 + "=", "_" * 43, "AQ" + "A" * 41,
+        "7f_______________________________________38", "xxdqcD1N2E-6PAt2DRBnDyogU_osOczGTsf9d5KsA3o",
+        "xxdqcD1N2E-6PAt2DRBnDyogU_osOczGTsf9d5KsA_o", "JuiVj8KyJ7BFw_SJ8u-Y8NXfrAXTxjM5sTgCiG1T_AU", "7v" + "_" * 40 + "38",
+    ],
 }
 # fmt: on
 # fmt: off
 UNKNOWN = [
-    "acme:region", "uses", "budget", "fresh", "key", "Tables", "table", "EXP", "", "a\u0000b", "exp ", "\u0435xp", "\ufb01",
+    "acme:region", "uses", "budget", "fresh", "Tables", "table", "EXP", "", "a\u0000b", "exp ", "\u0435xp", "\ufb01",
     "\U00010000",
 ]
 # fmt: on

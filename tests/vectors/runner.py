@@ -1,7 +1,8 @@
 """Runs an implementation against `spec/vectors/`: reads JSON, asks an adapter, compares. To be copied.
 
-An adapter has five functions. Each takes a vector and returns what the implementation makes of it, as the vector's
-`expect` has it: an object with `code` and whatever else belongs to that outcome.
+An adapter has a function for each kind of vector. Each takes a vector and returns what the implementation makes of it, as
+the vector's `expect` has it: an object with `code` and whatever else belongs to that outcome. What a vector may have and
+has not is none.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ Outcome = dict[str, Any]
 
 class Adapter(Protocol):
     def decide(self, vector: Vector) -> Outcome:
-        """kind `decision`: token, keyring, facts, access (null: none is asked about), caller. `code`; and for `allowed`
-        `link_ids`, `chain`, `task`, `expires_at`. A fact that cannot be stated is `usage`."""
+        """kind `decision`: token, with the discharges that come with it; keyring, facts, access (null: none is asked about),
+        caller. `code`; and for `allowed` `link_ids`, `chain`, `task`, `expires_at`. A fact that cannot be stated is `usage`.
+
+        It may have `proof`, a text; `request`, in hexadecimal the digest that a transport states, without which the access
+        is the request; and `replays`, the store of used proofs, without which there is none: its floor, its limit, and
+        `used`, which came into it in this order, each at the second at which it was issued. An allowed token that is bound
+        to a key also has `key`, `uses` (what is committed) and `evidence` (of each hand-over that is signed)."""
 
     def chain(self, vector: Vector) -> Outcome:
         """kind `chain`, all in hexadecimal: key, identifier, caveats. `ok` with `derived`, `tags`, and `bound`, null where
@@ -32,10 +38,41 @@ class Adapter(Protocol):
 
     def widening(self, vector: Vector) -> Outcome:
         """kind `widening`: token, asked, to (null: no hand-over), now, nonce. `ok` with the `link` that is written; or
-        `widening` or `nothing_left` with `dimension`; or `too_deep`, `broken_delegation`, `limit`, `usage`."""
+        `widening` or `nothing_left` with `dimension`; or `too_deep`, `broken_delegation`, `bad_proof`, `limit`, `usage`.
+        It may have `signer`, a holder's secret; the outcome then has the `signature` of the link."""
 
     def interop(self, vector: Vector) -> Outcome:
         """kind `interop`: source, in the form text or hexadecimal. `ok` with `text`, or `malformed`."""
+
+    def request(self, vector: Vector) -> Outcome:
+        """kind `request`: in the form `http` method, origin, target, body; `mcp` method, tool, arguments; `access` access
+        (null: none). Bodies and arguments in hexadecimal. `ok` with `digest`, or `usage`."""
+
+    def proof(self, vector: Vector) -> Outcome:
+        """kind `proof`: token, a holder's secret, audience, request, now, nonce. `ok` with `proof`; `malformed`, `usage`."""
+
+    def evidence(self, vector: Vector) -> Outcome:
+        """kind `evidence`: evidence. `ok` if it holds, else `bad_proof`."""
+
+    def asking(self, vector: Vector) -> Outcome:
+        """kind `asking`: token, discharger (a public key), need, location (null: none); and as random bytes caveat_key,
+        ephemeral (the secret of the sealed box), nonce (of the secret box). `ok` with `token`; `limit`, `usage`."""
+
+    def discharge(self, vector: Vector) -> Outcome:
+        """kind `discharge`: a discharger's secret, ticket, asked (the caveats to give), now. `ok` with `need` and with
+        `discharge`, unbound; `bad_ticket`, `usage`."""
+
+    def holding(self, vector: Vector) -> Outcome:
+        """kind `holding`: a text that a holder is handed, with the discharges that were got for it. `ok` with `needs`, the
+        tickets without a discharge, and with the text `bound`, as a verifier takes it; or `malformed`."""
+
+    def pairwise(self, vector: Vector) -> Outcome:
+        """kind `pairwise`: a secret; `server`, for the issuer that has it, or `issuers`, for the server; audience. Public
+        keys are base64url. `ok` with `keys` by key id, in hexadecimal, or `usage`."""
+
+    def key_file(self, vector: Vector) -> Outcome:
+        """kind `key_file`: purpose, and the content, a byte a character, of a file that its owner alone can read. `ok` with
+        `public`, or for a keyring with `keys`, `current`, `audience`; or `keyring`."""
 
 
 def families(folder: Path = VECTORS) -> Iterator[dict[str, Any]]:
@@ -51,11 +88,9 @@ def vectors(folder: Path = VECTORS) -> Iterator[Vector]:
 
 def answer(adapter: Adapter, vector: Vector) -> Outcome:
     """What the implementation makes of a vector."""
-    ask = {
-        "decision": adapter.decide, "chain": adapter.chain, "capability": adapter.capability, "widening": adapter.widening,
-        "interop": adapter.interop,
-    }[vector["kind"]]  # fmt: skip
-    return ask(vector)
+    kind = vector["kind"]
+    outcome: Outcome = getattr(adapter, "decide" if kind == "decision" else kind)(vector)
+    return outcome
 
 
 def differences(adapter: Adapter, folder: Path = VECTORS) -> Iterator[tuple[str, Outcome, Outcome]]:

@@ -8,7 +8,10 @@ import pytest
 from captoken.decision import PLAN
 from captoken.encoding import LIMITS, MAX_DEPTH
 from captoken.errors import CODES
+from captoken.possession import AHEAD, PAST, HolderKey, prove
+from spec.generate import build
 from spec.generate.anatomy import BEGIN, SPECIFICATION
+from spec.generate.binding import LOW_ORDER, point
 from spec.generate.table import SECTIONS
 from tests.vectors import runner
 
@@ -65,7 +68,7 @@ def test_rules_are_numbered_in_their_sections_without_a_gap():
 
 
 def test_every_rule_that_the_text_refers_to_exists():
-    prose = TEXT.partition("<!-- end -->")[2]
+    prose = re.sub(r"<!-- begin.*?<!-- end -->", "", TEXT, flags=re.DOTALL)
     cited = re.findall(r"(?<![\d.`])(\d{1,2}\.\d{1,2})(?![\d.`])", prose)
     assert set(cited) - {"14.0", "1.0"} <= set(RULES)
 
@@ -101,3 +104,22 @@ def test_limits_are_those_of_the_code():
     assert stated["any one field"] == LIMITS.field_bytes
     assert stated["text that present writes"] == LIMITS.present_chars
     assert stated["nesting"] == MAX_DEPTH
+    assert stated["discharges of a token"] == LIMITS.discharges
+    assert stated["identifier of a discharge"] == LIMITS.ticket_bytes
+    assert stated["text of a token and its discharges"] == LIMITS.bundle_chars
+    key = HolderKey.from_bytes(build.secret("orchestrator"))
+    assert stated["text of a proof"] == len(prove(build.token({"nbf": 0}).text, key, audience="sales-db"))
+
+
+def test_labels_are_those_of_the_code():
+    said = re.search(r"\*\*5\.2\*\*(.*)", section("Labels"), re.DOTALL)
+    assert said
+    used = {name for path in SOURCES for name in re.findall(r'\blabel\("([^"]+)"\)', path.read_text(encoding="utf-8"))}
+    assert set(re.findall(r"`([^`]+)`", said[1])) == used
+
+
+def test_points_of_low_order_and_the_window_are_those_of_the_code():
+    shown = set(re.findall(r"^  ([0-9a-f]{64})$", section("Holder binding"), re.MULTILINE))
+    assert shown == {build.unb64(point(y)).hex() for name, y in LOW_ORDER.items() if name.startswith("8")}
+    assert f"now − {PAST} ≤ iat ≤ now + {AHEAD}" in section("Proof of possession")
+    assert f"its start + {AHEAD}" in " ".join(section("Replay").split())

@@ -1,0 +1,502 @@
+"""Vectors of what a holder does: Requests, Proof of possession, Replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from spec.generate.binding import (
+    BOUND,
+    HERE,
+    HOLDER,
+    NONCE,
+    addressed,
+    example,
+    outcome,
+    point,
+    shown,
+    signatures,
+)
+from spec.generate.build import (
+    KEY,
+    NOW,
+    Json,
+    Parts,
+    audience_key,
+    b64,
+    canonical,
+    digest,
+    extended,
+    hand_over,
+    handed,
+    label,
+    link_id,
+    of_access,
+    proof,
+    proof_message,
+    proof_text,
+    secret,
+    sha256,
+    sign,
+    signing_public,
+    state,
+    text,
+    token,
+    use,
+)
+from spec.generate.table import SALES, SELECT, Table, call
+
+
+def tables() -> Iterator[Table]:
+    yield requests()
+    yield proof_of_possession()
+    yield replay()
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def of_http(method: str, origin: str, target: str, body: bytes = b"") -> bytes:
+    return digest("http", method.encode(), origin.encode(), target.encode(), sha256(body))
+
+
+def of_mcp(method: str, name: str, arguments: bytes = b"{}") -> bytes:
+    return digest("mcp", method.encode(), name.encode(), arguments)
+
+
+def requests() -> Table:
+    """Each digest as a value; then a proof that was made for one request and comes with another."""
+    table = Table("requests", "What a proof is about: the digest of one request, as a value, and no other request's proof.")
+    here = addressed(BOUND)
+    made: dict[str, bytes] = {}
+
+    def row(name: str, rule: str, form: str, given: dict[str, Json], request: bytes | None) -> None:
+        """A digest, or None for what cannot be stated."""
+        expect: dict[str, Json] = {"code": "usage"} if request is None else {"digest": request.hex()}
+        if request is not None:
+            made[name] = request
+        table.add(name, rule, "request", {"form": form, **given}, **expect)
+
+    def http(name: str, method: str = "GET", origin: str = "https://api.example", target: str = "/v1/sales?year=2025",
+             body: bytes = b"") -> None:  # fmt: skip
+        given = {"method": method, "origin": origin, "target": target, "body": body.hex()}
+        row(f"http_{name}", "29.2", "http", given, of_http(method, origin, target, body))
+
+    http("get")
+    http("method", method="HEAD")
+    http("method_in_lower_case", method="get")
+    http("scheme", origin="http://api.example")
+    http("host", origin="https://api2.example")
+    http("host_in_capitals", origin="https://API.example")
+    http("port", origin="https://api.example:443")
+    http("origin_with_slash", origin="https://api.example/", target="v1/sales?year=2025")
+    http("path", target="/v1/hr?year=2025")
+    http("path_in_capitals", target="/v1/Sales?year=2025")
+    http("path_with_slash", target="/v1/sales/?year=2025")
+    http("path_with_two_slashes", target="/v1//sales?year=2025")
+    http("path_with_dots", target="/v1/x/../sales?year=2025")
+    http("path_encoded", target="/v1/%73ales?year=2025")
+    http("query", target="/v1/sales?year=2024")
+    http("query_longer", target="/v1/sales?year=2025&limit=1")
+    http("query_left_out", target="/v1/sales")
+    http("query_empty", target="/v1/sales?")
+    http("body", method="POST", body=b'{"q":1}')
+    http("body_with_a_space", method="POST", body=b'{"q": 1}')
+    http("body_of_one_byte", body=b"\0")
+    http("of_nothing", "", "", "")
+    beyond: dict[str, dict[str, Json]] = {
+        "method": {"method": "G\u00c9T"}, "origin": {"origin": "https://\u0430pi.example"},
+        "target": {"target": "/v1/caf\u00e9"}, "target_surrogate": {"target": "/v1/\ud800"},
+    }  # fmt: skip
+    for name, change in beyond.items():
+        given = {"method": "GET", "origin": "https://api.example", "target": "/", "body": "", **change}
+        row(f"http_{name}_not_ascii", "29.2", "http", given, None)
+
+    def mcp(name: str, method: str = "tools/call", tool: str = "search", arguments: bytes = b'{"q":"x"}') -> None:
+        given = {"method": method, "tool": tool, "arguments": arguments.hex()}
+        row(f"mcp_{name}", "29.3", "mcp", given, of_mcp(method, tool, arguments))
+
+    mcp("call")
+    mcp("method", method="prompts/get")
+    mcp("tool", tool="search2")
+    mcp("argument", arguments=b'{"q":"y"}')
+    mcp("argument_spaced", arguments=b'{"q": "x"}')
+    mcp("arguments_empty", arguments=b"{}")
+    mcp("arguments_of_no_bytes", arguments=b"")
+    mcp("boundary_moved", method="tools/callse", tool="arch")
+    mcp("tool_not_ascii", tool="caf\u00e9")
+    mcp("as_http", "GET", "https://api.example", b"/v1/sales?year=2025")
+    row("mcp_tool_surrogate", "29.3", "mcp", {"method": "tools/call", "tool": "\ud800", "arguments": ""}, None)
+
+    def access(name: str, stated: Json) -> None:
+        row(f"access_{name}", "29.4" if stated is not None else "29.5", "access", {"access": stated}, of_access(stated))
+
+    search = call("search", q="x", limit=10)
+    accesses: dict[str, Json] = {
+        "none": None, "of_nothing": {}, "table": SELECT, "other_table": {**SELECT, "table": "hr"},
+        "other_operation": {**SELECT, "operation": "insert"}, "no_columns": {**SELECT, "columns": []},
+        "columns": {**SELECT, "columns": ["amount", "region"]}, "column": {**SELECT, "columns": ["region"]},
+        "attribute": {**SELECT, "attributes": {"region": "eu"}}, "attribute_null": {**SELECT, "attributes": {"region": None}},
+        "tool": {"tool": "search"}, "tool_with_arguments": search, "argument_as_text": call("search", q="x", limit="10"),
+        "argument_true": call("search", q="x", limit=True), "argument_1": call("search", q="x", limit=1),
+        "argument_1_0": call("search", q="x", limit=1.0), "argument_null": call("search", q="x", limit=None),
+        "argument_minus_zero": call("search", limit=-0.0), "argument_zero": call("search", limit=0.0),
+        "argument_large": call("search", limit=1e16), "argument_small": call("search", limit=0.00001),
+        "argument_30_digits": call("search", limit=10**30), "argument_nested": call("search", q=[{"b": [], "a": {}}, None]),
+        "argument_escaped": call("search", q="\"\\/\b\t\n\f\r\x01\x7f\u00e9\u2028\U0001f600"),
+        "keys_beyond_the_bmp": call("search", **{"\U0001f600": 1, "\uff5e": 2}),
+        "argument_composed": call("search", q="\u00e9"),
+        "argument_decomposed": call("search", q="e\u0301"), "table_and_tool": {**SELECT, **search},
+        "argument_as_attribute": {"tool": "search", "attributes": {"q": "x", "limit": 10}},
+    }  # fmt: skip
+    for name, stated in accesses.items():
+        access(name, stated)
+    same: dict[str, Json] = {
+        "columns_in_another_order": {**SELECT, "columns": ["region", "amount"]},
+        "columns_repeated": {**SELECT, "columns": ["amount", "region", "amount"]},
+        "attributes_empty": {**SELECT, "attributes": {}}, "arguments_empty": call("search"),
+        "arguments_in_another_order": call("search", limit=10, q="x"),
+    }  # fmt: skip
+    for name, stated in same.items():
+        table.add(
+            f"access_same_{name}", "29.4", "request", {"form": "access", "access": stated}, digest=of_access(stated).hex()
+        )
+
+    def used(name: str, rule: str, mine: bytes, others: dict[str, bytes], beside: str = "") -> None:
+        """A proof for one request; and the same one with each of the others."""
+        come = outcome(here, "orchestrator")
+        given = shown(proof(here, "orchestrator", mine), mine)
+        if beside:
+            table.beside(beside)
+        else:
+            table.allow(f"proof_for_{name}", rule, here, presented=given, outcome=come, audiences=HERE)
+        for other, request in others.items():
+            given = shown(proof(here, "orchestrator", mine), request)
+            table.deny(f"proof_for_{name}_with_{other}", rule, "bad_proof", here, presented=given, audiences=HERE)
+
+    def like(*starts: str) -> dict[str, bytes]:
+        return {
+            name: request for name, request in made.items() if name.startswith(starts) and not name.endswith(("_get", "_call"))
+        }
+
+    used("http", "29.2", made["http_get"], like("http_"))
+    used("mcp", "29.3", made["mcp_call"], like("mcp_"))
+    used(
+        "access",
+        "29.4",
+        made["access_columns"],
+        {name: made[f"access_{name}"] for name in ("none", "table", "no_columns", "column")},
+    )
+    used("argument_1", "29.4", made["access_argument_1"], {"argument_1_0": made["access_argument_1_0"],
+         "argument_true": made["access_argument_true"], "argument_as_text": made["access_argument_as_text"]})  # fmt: skip
+    zero = {"digest_of_zeros": bytes(32), "hash_of_nothing": sha256(b""), "hash_of_it": sha256(made["http_get"])}
+    used("any_32_bytes", "29.1", b"\x11" * 32, zero)
+    method, origin, target, empty = b"GET", b"https://api.example", b"/v1/sales?year=2025", sha256(b"")
+    parts = method, origin, target, empty
+
+    def behind(size: int, order: Literal["big", "little"]) -> bytes:
+        return b"".join(len(part).to_bytes(size, order) + part for part in parts)
+
+    used("lengths", "29.1", made["http_get"], {
+        "joined_without_lengths": sha256(label("request http") + b"".join(parts)),
+        "lengths_of_4_bytes": sha256(label("request http") + behind(4, "big")),
+        "lengths_little_endian": sha256(label("request http") + behind(8, "little")),
+        "label_missing": sha256(behind(8, "big")), "label_mcp": digest("mcp", *parts),
+        "body_not_hashed": digest("http", method, origin, target, b""),
+        "boundary_moved": digest("http", method, origin + target, b"", empty),
+    }, "proof_for_http")  # fmt: skip
+    return table
+
+
+# --- proof of possession ---------------------------------------------------------------------------------------------
+
+
+def proof_of_possession() -> Table:
+    table = Table(
+        "proof_of_possession",
+        "The proof that goes with a request: by the current key, for this token, server, request and moment.",
+    )
+    request = of_access(SELECT)
+    child = handed(BOUND, "sales-agent")
+    here = addressed(child)
+
+    def allow(
+        name: str,
+        rule: str,
+        parts: Parts = here,
+        stated: str | None = None,
+        access: Json = SELECT,
+        holder: str = "sales-agent",
+        request: bytes | None = None,
+        issued: int = NOW,
+        **known: Json,
+    ) -> None:
+        about = of_access(access) if request is None else request
+        made = proof(parts, holder, about, issued=issued) if stated is None else stated
+        come = outcome(parts, holder, issued)
+        proven = tuple(link["to"] for link in parts.links if "to" in link)
+        known = {"audiences": HERE, **known}
+        table.allow(name, rule, parts, access, presented=shown(made, request), outcome=come, proven=proven, **known)
+
+    def deny(
+        name: str,
+        rule: str,
+        stated: str | None,
+        parts: Parts = here,
+        code: str = "bad_proof",
+        access: Json = SELECT,
+        request: bytes | None = None,
+        **known: Json,
+    ) -> None:
+        table.deny(name, rule, code, parts, access, presented=shown(stated, request), **{"audiences": HERE, **known})
+
+    good = proof(here, "sales-agent", request)
+    allow("of_the_holder", "30.2")
+    deny("missing", "30.4", None, code="proof_missing")
+
+    # Whose it is, and for what.
+    for name, holder in {"parent": "orchestrator", "stranger": "mail-agent", "grandchild": "report-agent"}.items():
+        deny(f"of_the_{name}", "30.3", proof(here, holder, request))
+    lower = handed(child, "report-agent", "sales-agent")
+    allow("of_the_last_of_three", "30.3", addressed(lower), holder="report-agent")
+    deny("of_the_second_of_three", "30.3", proof(addressed(lower), "sales-agent", request), addressed(lower))
+    deny("of_the_first_of_three", "30.3", proof(addressed(lower), "orchestrator", request), addressed(lower))
+    narrowed = extended(here, {"nbf": NOW})
+    texts = {
+        "its_child": narrowed, "another_presentation": extended(child, {"aud": ["sales-db"], "exp": NOW + 61}),
+        "another_token": addressed(handed(token({**SALES, "key": HOLDER}, jti="A" * 22), "sales-agent")),
+        "its_parent": addressed(BOUND),
+    }  # fmt: skip
+    table.beside("of_the_holder")
+    for name, parts in texts.items():
+        deny(f"for_{name}", "30.2", proof(parts, "sales-agent", request))
+    allow("of_what_was_narrowed", "30.2", narrowed)
+    deny("before_it_was_narrowed", "30.2", good, narrowed)
+    for name, other in {
+        "another_access": of_access({**SELECT, "operation": "insert"}), "no_access": of_access(None),
+        "columns": of_access({**SELECT, "columns": []}),
+        "hexadecimal": sha256(request.hex().encode()), "hash_of_it": sha256(request), "zero": bytes(32),
+    }.items():  # fmt: skip
+        deny(f"for_{name}", "30.2", proof(here, "sales-agent", other))
+    allow("without_an_access", "24.8", access=None)
+    deny("without_an_access_for_one", "30.2", good, access=None)
+    web = digest("http", b"GET", b"https://api.example", b"/", sha256(b""))
+    allow("for_what_a_transport_states", "30.2", request=web)
+    deny("for_the_access_where_a_transport_states", "30.2", good, request=web)
+    deny("for_a_transport_where_none_states", "30.2", proof(here, "sales-agent", web))
+
+    # For which server.
+    both = extended(child, {"aud": ["hr-db", "mail-api", "sales-db"], "exp": NOW + 60})
+    names = ("mail-api", "sales-db")
+    allow("for_one_of_two_audiences", "30.6", both, audiences=names)
+    allow("for_the_other_of_two_audiences", "30.6", both, proof(both, "sales-agent", request, "mail-api"), audiences=names)
+    deny("for_an_audience_of_another_server", "30.6", proof(both, "sales-agent", request, "hr-db"), both, audiences=names)
+    only = extended(both, {"aud": ["sales-db"]})
+    allow("for_the_audience_left", "30.6", only, audiences=names)
+    deny("for_an_audience_that_is_not_left", "30.6", proof(only, "sales-agent", request, "mail-api"), only, audiences=names)
+    for name, audience in {
+        "empty": "", "in_capitals": "SALES-DB", "with_space": "sales-db ", "url": "https://sales-db",
+    }.items():  # fmt: skip
+        deny(f"for_an_audience_{name}", "30.2", proof(here, "sales-agent", request, audience))
+    minted = token({**SALES, "key": HOLDER}, aud="sales-db", key=audience_key(KEY, "sales-db"))
+    allow("for_the_audience_of_the_root", "30.6", minted, holder="orchestrator")
+    allow("unaddressed_where_that_is_taken", "30.6", child, allow_unaddressed=True)
+    deny("unaddressed", "16.2", proof(child, "sales-agent", request), child, "unaddressed")
+    table.beside("unaddressed_where_that_is_taken")
+    deny("at_a_server_without_a_name", "30.6", proof(child, "sales-agent", request), child, "unaddressed", audiences=())
+    deny(
+        "at_a_server_without_a_name_for_nobody",
+        "30.6",
+        proof(child, "sales-agent", request, ""),
+        child,
+        "unaddressed",
+        audiences=(),
+    )
+
+    # When.
+    for name, issued in {"30_seconds_ago": NOW - 30, "5_seconds_ahead": NOW + 5}.items():
+        allow(f"made_{name}", "30.5", issued=issued)
+    moments = {
+        "31_seconds_ago": NOW - 31, "6_seconds_ahead": NOW + 6, "an_hour_ago": NOW - 3600, "an_hour_ahead": NOW + 3600,
+        "at_zero": 0, "in_milliseconds": NOW * 1000, "at_2_to_the_63": 2**63, "at_2_to_the_64_less_1": 2**64 - 1,
+    }  # fmt: skip
+    for name, issued in moments.items():
+        deny(f"made_{name}", "30.5", proof(here, "sales-agent", request, issued=issued))
+    allow("made_30_seconds_ago_with_leeway", "30.5", issued=NOW - 30, leeway=60)
+    deny("made_31_seconds_ago_with_leeway", "30.5", proof(here, "sales-agent", request, issued=NOW - 31), leeway=60)
+    deny("made_6_seconds_ahead_with_leeway", "30.5", proof(here, "sales-agent", request, issued=NOW + 6), leeway=60)
+
+    # What is signed.
+    table.beside("of_the_holder")
+    message = proof_message(here.signature, "sales-db", NOW, NONCE, request)
+    signature = sign("sales-agent", message)
+    deny("made_moved", "30.2", proof_text(NOW - 1, NONCE, signature))
+    deny("nonce_changed", "30.2", proof_text(NOW, secret("another use", 16), signature))
+    deny("nonce_of_another_use", "30.2", proof_text(NOW, bytes(16), signature))
+    for name, other in signatures("sales-agent", message).items():
+        deny(f"signature_{name}", "28.9", proof_text(NOW, NONCE, other))
+    where, when, backwards = sha256(b"sales-db"), NOW.to_bytes(8, "big"), NOW.to_bytes(8, "little")
+    messages = {
+        "without_label": state(here.signature) + where + when + NONCE + request,
+        "with_label_custody": label("custody") + state(here.signature) + where + when + NONCE + request,
+        "of_the_tag": label("proof") + here.signature + where + when + NONCE + request,
+        "of_the_state_before": label("proof") + state(here.tags[-2]) + where + when + NONCE + request,
+        "of_the_link_id": label("proof") + link_id(here.signature).encode() + where + when + NONCE + request,
+        "of_the_audience_unhashed": label("proof") + state(here.signature) + b"sales-db" + when + NONCE + request,
+        "of_the_time_little_endian": label("proof") + state(here.signature) + where + backwards + NONCE + request,
+        "without_the_time": label("proof") + state(here.signature) + where + NONCE + request,
+        "without_the_nonce": label("proof") + state(here.signature) + where + when + request,
+        "without_the_request": label("proof") + state(here.signature) + where + when + NONCE,
+        "without_the_audience": label("proof") + state(here.signature) + when + NONCE + request,
+        "of_its_hash": sha256(message),
+    }  # fmt: skip
+    for name, other in messages.items():
+        deny(f"signature_{name}", "30.2", proof_text(NOW, NONCE, sign("sales-agent", other)))
+    link = hand_over("report-agent", "sales-agent", key=b64(signing_public("report-agent")))
+    deny(
+        "signature_of_a_hand_over",
+        "30.2",
+        proof_text(NOW, NONCE, sign("sales-agent", label("custody") + state(here.signature) + sha256(canonical(link)))),
+    )
+
+    # How it is written.
+    table.beside("of_the_holder")
+    body = good[6:]
+    spellings = {
+        "empty": "", "prefix_alone": "cap1p_", "without_prefix": body, "prefix_in_capitals": "CAP1P_" + body,
+        "prefix_of_a_token": "cap1_" + body,
+        "prefix_of_a_discharge": "cap1d_" + body, "prefix_twice": "cap1p_cap1p_" + body, "cut": good[:-1],
+        "cut_by_a_byte": good[:-2],
+        "longer": good + "A", "padded": good + "==", "with_trailing_bits": good[:-1] + chr(ord(good[-1]) + 1),
+        "with_line_feed": good + "\n",
+        "with_space_first": " " + good, "with_plus": good[:20] + "+" + good[21:], "with_slash": good[:20] + "/" + good[21:],
+        "with_full_stop": good[:20] + "." + good[21:], "with_null": good[:20] + "\0" + good[21:],
+        "with_surrogate": good[:20] + "\ud800" + good[21:],
+        "with_full_width": good[:20] + "\uff21" + good[21:], "twice": f"{good}.{good}", "twice_by_comma": f"{good},{good}",
+        "in_hexadecimal": "cap1p_" + (NOW.to_bytes(8, "big") + NONCE + signature).hex(), "as_a_token": here.text,
+        "without_nonce": "cap1p_" + b64(NOW.to_bytes(8, "big") + signature),
+        "with_nonce_of_32_bytes": "cap1p_" + b64(NOW.to_bytes(8, "big") + NONCE * 2 + signature),
+    }  # fmt: skip
+    for name, stated in spellings.items():
+        deny(name if name.startswith(("with", "prefix", "in_", "as_")) else f"text_{name}", "30.1", stated)
+
+    allow("of_the_example", "30.2", example())
+
+    # With tokens that are not bound, or not yet.
+    bearer = addressed(token(SALES))
+    table.allow("none_with_a_bearer_token", "30.7", bearer, audiences=HERE)
+    deny("with_a_bearer_token", "30.7", proof(bearer, "orchestrator", request), bearer)
+    deny("empty_with_a_bearer_token", "30.7", "", bearer)
+    allow(
+        "bound_in_the_last_link",
+        "30.3",
+        extended(token(SALES), {"aud": ["sales-db"], "exp": NOW + 60, "key": HOLDER}),
+        holder="orchestrator",
+    )
+    deny(
+        "bound_in_the_last_link_and_none",
+        "30.4",
+        None,
+        extended(token(SALES), {"aud": ["sales-db"], "exp": NOW + 60, "key": HOLDER}),
+        "proof_missing",
+    )
+    nobody = addressed(token({**SALES, "key": point(2)}))
+    deny("for_a_key_that_is_no_point_and_none", "30.4", None, nobody, "proof_missing")
+    deny("for_a_key_that_is_no_point", "28.9", proof(nobody, "sales-agent", request), nobody)
+
+    def making(name: str, parts: Parts | str, holder: str, audience: str, expect: dict[str, Json]) -> None:
+        given = {"token": parts if isinstance(parts, str) else parts.text, "secret": secret(holder).hex(), "audience": audience,
+                 "request": request.hex(), "now": NOW, "nonce": NONCE.hex()}  # fmt: skip
+        table.add(f"making_{name}", "30.2", "proof", given, **expect)
+
+    making("one", here, "sales-agent", "sales-db", {"proof": good})
+    making("one_for_another_server", here, "sales-agent", "hr-db", {"proof": proof(here, "sales-agent", request, "hr-db")})
+    making("one_for_nobody", here, "sales-agent", "", {"code": "usage"})
+    making("one_for_what_is_no_token", text(here.wire + b"\0"), "sales-agent", "sales-db", {"code": "malformed"})
+    return table
+
+
+# --- replay ----------------------------------------------------------------------------------------------------------
+
+
+def replay() -> Table:
+    """`replays` is what the store has when the request comes: its floor, its limit, and uses in the order they came."""
+    table = Table("replay", "The one use of a proof: what a store remembers, what it refuses, and when it cannot tell.")
+    here = addressed(handed(BOUND, "sales-agent"))
+    public = signing_public("sales-agent")
+    first = use(public)
+
+    def given(stated: str, replays: Json) -> dict[str, Json]:
+        return shown(stated, None, replays)
+
+    def store(*used: Json, floor: int = 0, limit: int = 1000) -> dict[str, Json]:
+        return {"floor": floor, "limit": limit, "used": list(used)}
+
+    def allow(
+        name: str,
+        rule: str,
+        replays: Json,
+        parts: Parts = here,
+        holder: str = "sales-agent",
+        issued: int = NOW,
+        nonce: bytes = NONCE,
+        access: Json = SELECT,
+    ) -> None:
+        made = proof(parts, holder, of_access(access), issued=issued, nonce=nonce)
+        come = outcome(parts, holder, issued, nonce)
+        proven = tuple(link["to"] for link in parts.links if "to" in link)
+        table.allow(name, rule, parts, access, presented=given(made, replays), outcome=come, proven=proven, audiences=HERE)
+
+    def deny(
+        name: str,
+        rule: str,
+        code: str,
+        replays: Json,
+        parts: Parts = here,
+        issued: int = NOW,
+        nonce: bytes = NONCE,
+        access: Json = SELECT,
+        **known: Json,
+    ) -> None:
+        made = proof(parts, "sales-agent", of_access(access), issued=issued, nonce=nonce)
+        table.deny(name, rule, code, parts, access, presented=given(made, replays), **{"audiences": HERE, **known})
+
+    allow("first_use", "31.1", store())
+    deny("second_use", "31.2", "replayed", store(first))
+    deny("second_use_made_at_another_moment", "31.1", "replayed", store(first), issued=NOW - 1)
+    deny("second_use_of_the_nonce_with_another_token", "31.1", "replayed", store(first), extended(here, {"nbf": NOW}))
+    other = {**SELECT, "columns": []}
+    deny("second_use_of_the_nonce_with_another_request", "31.1", "replayed", store(first), access=other)
+    deny(
+        "second_use_after_others",
+        "31.2",
+        "replayed",
+        store(use(public, nonce=bytes(16)), first, use(public, nonce=bytes(15) + b"\1")),
+    )
+    allow("another_nonce", "31.1", store(first), nonce=secret("another use", 16))
+    allow("another_key_with_the_same_nonce", "31.1", store(first), addressed(BOUND), "orchestrator")
+    allow("an_entry_without_label", "31.1", store({**first, "entry": sha256(public + NONCE)[:16].hex()}))
+    allow("an_entry_of_the_nonce_alone", "31.1", store({**first, "entry": NONCE.hex()}))
+    floors = {
+        "the_floor": (NOW, NOW), "a_higher_floor": (NOW, NOW + 1), "the_floor_of_a_start": (NOW + 5, NOW + 5),
+        "the_floor_of_a_start_now": (NOW, NOW + 5), "the_floor_at_the_edge_of_the_window": (NOW - 30, NOW - 30),
+    }  # fmt: skip
+    for name, (issued, floor) in floors.items():
+        deny(f"made_at_or_before_{name}", "31.3", "replayed", store(floor=floor), issued=issued)
+    for name, issued, floor in (
+        ("the_floor", NOW, NOW - 1),
+        ("the_floor_of_a_start", NOW + 5, NOW + 4),
+        ("the_edge", NOW - 30, NOW - 31),
+    ):
+        allow(f"made_after_{name}", "31.3", store(floor=floor), issued=issued)
+    entries = [use(public, nonce=bytes((number,)) * 16) for number in range(3)]
+    allow("nearly_full", "31.4", store(*entries, limit=4))
+    deny("full", "31.4", "store_unavailable", store(*entries, limit=3))
+    deny("full_of_nothing", "31.4", "store_unavailable", store(limit=0))
+    deny("full_and_second_use", "31.4", "replayed", store(*entries[:2], first, limit=3))
+    old = [use(public, NOW - 31, bytes((number,)) * 16) for number in range(3)]
+    allow("full_of_what_can_be_forgotten", "31.3", store(*old, limit=3))
+    edge = [use(public, NOW - 30, bytes((number,)) * 16) for number in range(3)]
+    deny("full_of_what_cannot_be_forgotten_yet", "31.3", "store_unavailable", store(*edge, limit=3))
+    deny("without_a_store", "31.4", "store_unavailable", None)
+    return table

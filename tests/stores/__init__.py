@@ -1,0 +1,1 @@
+"""One suite for every store of used proofs; `conftest.py` says how another store joins it."""

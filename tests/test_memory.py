@@ -1,0 +1,98 @@
+"""The store in memory: its own process, its size, and nothing kept longer than it has to be. What it shares with the other
+stores is in `stores/`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from captoken.errors import StoreError
+from captoken.memory import MemoryReplayStore
+from captoken.possession import AHEAD, PAST, Use
+from tests.world import NOW
+
+
+def use(number: int, at: int = NOW) -> Use:
+    return Use(number.to_bytes(16, "big"), at)
+
+
+def test_it_forgets_what_is_too_old_and_nothing_else() -> None:
+    """Its size is the uses of the last half minute."""
+    store = MemoryReplayStore(floor=0)
+    for second in range(200):
+        assert store.add(use(second, NOW + second), NOW + second)
+        assert len(store) == min(second + 1, PAST + 1)
+    assert len(store._by_second) == PAST + 1
+    assert store.add(use(1000, NOW + 10**6), NOW + 10**6) and len(store) == 1 == len(store._by_second)
+
+
+def test_what_it_refuses_takes_no_room() -> None:
+    """A replay, what is too old, and what does not fit leave nothing behind."""
+    store = MemoryReplayStore(floor=NOW - 5, limit=2)
+    assert store.add(use(1), NOW) and not store.add(use(1), NOW) and not store.add(use(2, NOW - 5), NOW)
+    assert store.add(use(3), NOW)
+    with pytest.raises(StoreError, match="no more fit"):
+        store.add(use(4), NOW)
+    assert len(store) == 2
+
+
+def test_the_floor_of_a_new_one_is_the_real_clock_and_five_seconds() -> None:
+    """Without another clock, and without a floor said aloud, it refuses what was issued before it was made."""
+    store = MemoryReplayStore()
+    assert store.add(use(1, 0), NOW) is False and store.add(use(1, NOW), NOW) is False
+    made = store._floor - AHEAD
+    assert store.add(use(1, made + AHEAD), made) is False and store.add(use(1, made + AHEAD + 1), made + 1) is True
+
+
+def test_a_hundred_thousand_uses_fit_and_the_next_does_not() -> None:
+    """A million is the bound unless another is given; the bound is exact."""
+    store = MemoryReplayStore(floor=0, limit=100_000)
+    assert all(store.add(use(number, NOW + number % 7), NOW) for number in range(100_000))
+    with pytest.raises(StoreError):
+        store.add(use(100_000), NOW)
+    assert len(store) == 100_000 and MemoryReplayStore()._limit == 1_000_000
+
+
+def test_another_process_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each use is asked from which process it comes."""
+    store = MemoryReplayStore(floor=0)
+    assert store.add(use(1), NOW)
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="another process"):
+        patch.setattr("os.getpid", lambda: -1)
+        store.add(use(2), NOW)
+    assert store.add(use(2), NOW), "and it took nothing"
+
+
+FORKED = """
+import os
+from captoken.errors import StoreError
+from captoken.memory import MemoryReplayStore
+from captoken.possession import Use
+store = MemoryReplayStore(floor=0)
+assert store.add(Use(b"a" * 16, 100), 100)
+store._lock.acquire()  # as another thread of the parent's might hold it at that moment
+child = os.fork()
+if child == 0:
+    try:
+        store.add(Use(b"b" * 16, 100), 100)
+    except StoreError as error:
+        print("refused:", error, flush=True)
+        os._exit(0)
+    os._exit(1)
+assert os.waitpid(child, 0)[1] == 0
+store._lock.release()
+assert store.add(Use(b"b" * 16, 100), 100) and not store.add(Use(b"a" * 16, 100), 100)
+print("parent goes on")
+"""
+
+
+def test_a_forked_child_is_refused_and_does_not_wait() -> None:
+    """What the child would remember the parent would not know; a lock that is held at the fork is not waited for."""
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", FORKED], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [
+        "refused: this memory belongs to another process: processes share a file",
+        "parent goes on",
+    ]

@@ -1,0 +1,188 @@
+"""How tokens and discharges travel as text: which parts, in which order, how long, and what is looked at first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from captoken import TokenFormatError, text, wire
+from captoken.encoding import LIMITS, b64encode
+from captoken.errors import LimitError
+from captoken.text import BOUND, PREFIX, UNBOUND
+from captoken.wire import Packet
+
+LINK = (b'{"exp":5}', b"")
+THIRD = (b"cid", bytes(72))
+TOKEN = Packet(b"root record", (LINK, THIRD), bytes(32))
+ANSWER = Packet(b"cid", (LINK,), bytes(range(32)))
+
+
+def refused(call: Any, *args: Any) -> TokenFormatError:
+    with pytest.raises(TokenFormatError) as caught:
+        call(*args)
+    assert caught.value.code == "malformed"
+    return caught.value
+
+
+def test_the_prefix_says_what_a_part_is() -> None:
+    """cap1_ a token, cap1u_ a discharge as it was written, cap1d_ one that is bound; no two begin alike."""
+    assert (PREFIX, UNBOUND, BOUND) == ("cap1_", "cap1u_", "cap1d_")
+    assert text.text_of(TOKEN) == "cap1_" + b64encode(wire.encode(TOKEN))
+    assert text.packet_of(text.text_of(TOKEN)) == TOKEN
+    for prefix, other in ((UNBOUND, BOUND), (BOUND, UNBOUND)):
+        written = text.text_of(ANSWER, prefix)
+        assert written.startswith(prefix) and text.discharge_of(written, prefix) == ANSWER
+        assert "perhaps this one" in str(refused(text.discharge_of, written, other))
+        refused(text.packet_of, written)
+        refused(text.discharge_of, text.text_of(TOKEN), prefix)
+
+
+@pytest.mark.parametrize("prefix", [UNBOUND, BOUND])
+@pytest.mark.parametrize("count", [0, 1, 2, 16])
+def test_parts_are_joined_by_full_stops(prefix: str, count: int) -> None:
+    """A token and 0 to 16 discharges of one kind come back as they went."""
+    answers = tuple(Packet(b"cid %d" % at, (LINK,), bytes([at]) * 32) for at in range(count))
+    written = text.whole_text(TOKEN, answers, prefix)
+    assert written.count(".") == count and text.parts_of(written, prefix) == (TOKEN, answers)
+    if count:
+        refused(text.parts_of, written, BOUND if prefix == UNBOUND else UNBOUND)
+
+
+@pytest.mark.parametrize(
+    "hostile", [None, 5, b"cap1_", ["cap1_"], object(), "", ".", "..", "cap1_", "cap1_.", ".cap1u_", "\ud800.", "cap1_\ud800"]
+)
+def test_what_is_no_text_is_malformed(hostile: Any) -> None:
+    """Anything else than text, and text without parts, raises TokenFormatError."""
+    refused(text.packet_of, hostile)
+    for prefix in (UNBOUND, BOUND):
+        refused(text.discharge_of, hostile, prefix)
+        refused(text.parts_of, hostile, prefix)
+
+
+def test_separators_are_full_stops_and_nothing_else() -> None:
+    """No part is empty, and none is separated by another character, or by two."""
+    token, answer = text.text_of(TOKEN), text.text_of(ANSWER, UNBOUND)
+    assert text.parts_of(f"{token}.{answer}", UNBOUND) == (TOKEN, (ANSWER,))
+    for wrong in (
+        f"{token}.", f".{token}", f"{token}..{answer}", f"{token}.{answer}.", f"{token},{answer}", f"{token} {answer}",
+        f"{token}. {answer}", f"{token}{answer}", f"{answer}.{token}", f"{token}.{token}", f"{token}\u3002{answer}",
+        f"{token}.\n{answer}", f"{token}.{answer}\n", f" {token}.{answer}", answer, f"{answer}.{answer}",
+    ):  # fmt: skip
+        refused(text.parts_of, wrong, UNBOUND)
+
+
+def test_sizes_are_looked_at_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too long a token, discharge or bundle, and too many discharges, are step 1, whatever they are made of."""
+    monkeypatch.setattr(text, "b64decode", None)
+    monkeypatch.setattr(text, "decode", None)
+    long = "!" * 8192
+    steps = [
+        refused(text.packet_of, PREFIX + long).step,
+        refused(text.discharge_of, UNBOUND + long, UNBOUND).step,
+        refused(text.parts_of, "!" * 32_768 + ".", UNBOUND).step,
+        refused(text.parts_of, "!" + ".!" * 17, UNBOUND).step,
+        refused(text.parts_of, "!" + "." * 32_767, UNBOUND).step,
+    ]
+    assert steps == [1] * 5
+    for call in (text.packet_of, lambda part: text.parts_of(part, UNBOUND)):
+        assert refused(call, "!" * 8192).step == 2, "as long as a token may be, so that its prefix is looked at"
+    assert refused(text.parts_of, "!" + ".!" * 16, UNBOUND).step == 2
+
+
+def sized(chars: int, identifier: bytes, prefix: str) -> str:
+    """A text of exactly so many characters, or one more."""
+    room = (chars - len(prefix)) * 3 // 4 - len(wire.encode(Packet(identifier, ((b"x" * 5000, b""),), bytes(32)))) + 5000
+    return text.text_of(Packet(identifier, ((b"x" * room, b""),), bytes(32)), prefix)
+
+
+def test_the_limits_of_a_part_are_inclusive() -> None:
+    """8,192 characters of a token and of each discharge; 1,024 bytes of a root record, 2,048 of a discharge's id."""
+    assert len(sized(8192, b"id", UNBOUND)) == len(sized(8191, b"id", PREFIX)) + 1 == 8192
+    assert text.packet_of(sized(8191, b"id", PREFIX)) and text.discharge_of(sized(8192, b"id", UNBOUND), UNBOUND)
+    refused(text.packet_of, sized(8195, b"id", PREFIX))
+    refused(text.discharge_of, sized(8196, b"id", BOUND), BOUND)
+    for size, read in ((1024, text.packet_of), (2048, lambda part: text.discharge_of(part, UNBOUND))):
+        prefix = PREFIX if size == 1024 else UNBOUND
+        assert read(text.text_of(Packet(b"i" * size, (LINK,), bytes(32)), prefix))
+        assert refused(read, text.text_of(Packet(b"i" * (size + 1), (LINK,), bytes(32)), prefix)).step == 1
+
+
+def test_the_limit_of_the_bundle_is_inclusive() -> None:
+    """32,768 characters in all are read, and one more is not."""
+    token = text.text_of(TOKEN)
+    parts = [sized(8192, b"id", UNBOUND)] * 3
+    rest = 32_768 - len(token) - 3 * 8193 - 1
+    last = next(part for chars in range(rest, rest - 4, -1) if len(part := sized(chars, b"id", UNBOUND)) <= rest)
+    whole = ".".join((token, *parts, last))
+    assert 32_765 <= len(whole) <= 32_768 and len(text.parts_of(whole, UNBOUND)[1]) == 4
+    for more in range(1, 8):
+        longer = ".".join((token + "A" * more, *parts, last))
+        problem = refused(text.parts_of, longer, UNBOUND)
+        assert problem.step == (1 if len(longer) > 32_768 else 2)
+
+
+def test_a_discharge_has_a_link_and_no_third_party() -> None:
+    """Without a link of whoever made it, or with a question of its own, it is none; a token may ask."""
+    assert text.packet_of(text.text_of(TOKEN)).caveats[1] == THIRD
+    for prefix in (UNBOUND, BOUND):
+        assert "in its turn" in str(refused(text.discharge_of, text.text_of(TOKEN, prefix), prefix))
+        bare = Packet(b"cid", (), bytes(32))
+        assert "at least the link" in str(refused(text.discharge_of, text.text_of(bare, prefix), prefix))
+    refused(text.packet_of, text.text_of(Packet(b"root record", (), bytes(32))))
+
+
+def test_costs_add_up_to_the_text() -> None:
+    """Root record, links and discharges are listed with what each costs in characters, and nothing else is."""
+    parts = text.costs(TOKEN, (ANSWER, ANSWER))
+    assert [name for name, _ in parts] == ["root record", "link 0", "link 1", "discharge 0", "discharge 1"]
+    assert parts[2][1] == (75 * 4 + 2) // 3 and text.costs(TOKEN) == parts[:3]
+    assert 0 < len(text.whole_text(TOKEN, (ANSWER, ANSWER), UNBOUND)) - sum(size for _, size in parts) < 100
+
+
+def packet(links: int = 1, third: int = 0, size: int = 9, root: int = 11) -> Packet:
+    return Packet(b"i" * root, ((b"x" * size, b""),) * links + (THIRD,) * third, bytes(32))
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        (packet(root=1024), None),
+        (packet(root=1025), "1025 bytes, more than 1024"),
+        (packet(links=64), None),
+        (packet(links=65), "65 links, more than 64"),
+        (packet(third=16), None),
+        (packet(third=17), "the 16 that can answer"),
+        (packet(size=4500), None),
+        (packet(size=6079), None),
+        (packet(size=6100), "more than 8192 characters"),
+        (packet(size=30_000), "more than 8192 characters"),
+    ],
+)
+def test_writers_write_what_readers_read(made: Packet, problem: str | None) -> None:
+    """A token at a limit is written and comes back; past it LimitError says which, with what each part costs where it is the
+    length."""
+    if problem is None:
+        text.check_limits(made)
+        assert text.packet_of(text.text_of(made)) == made
+        return
+    with pytest.raises(LimitError, match=problem) as caught:
+        text.check_limits(made)
+    assert bool(caught.value.costs) == ("characters" in problem)
+    if "third" not in problem and "answer" not in problem:
+        refused(text.packet_of, text.text_of(made))
+
+
+def test_a_bundle_is_written_if_it_is_read() -> None:
+    """Sixteen discharges and 32,768 characters: at the limit it passes, past it LimitError lists the costs."""
+    text.check_bundle(TOKEN, (ANSWER,) * 16)
+    with pytest.raises(LimitError, match="17 discharges, more than 16"):
+        text.check_bundle(TOKEN, (ANSWER,) * 17)
+    large = text.discharge_of(sized(8000, b"id", UNBOUND), UNBOUND)
+    text.check_bundle(TOKEN, (large,) * 4)
+    assert text.parts_of(text.whole_text(TOKEN, (large,) * 4, UNBOUND), UNBOUND) == (TOKEN, (large,) * 4)
+    with pytest.raises(LimitError, match="32768 characters") as caught:
+        text.check_bundle(TOKEN, (large,) * 5)
+    assert dict(caught.value.costs)["discharge 4"] > 7900
+    refused(text.parts_of, text.whole_text(TOKEN, (large,) * 5, UNBOUND), UNBOUND)
+    assert (LIMITS.discharges, LIMITS.bundle_chars, LIMITS.ticket_bytes) == (16, 32_768, 2048)
