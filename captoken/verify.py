@@ -427,6 +427,11 @@ class Grant(Sealed):
             if isinstance(used, Refusal):
                 return self._denied(now, access, caller, (used,), 10, dry)
             effects = (used,)
+        if dry and effects:  # what is not committed grants nothing, and nothing that it shows is a grant
+            known = Attribution(self.issued, self.chain, self.task)
+            return Decision(
+                code="allowed", now=now, access=access, caller=caller, granted=True, dry=True, known=known, effects=effects
+            )  # fmt: skip
         return Decision(
             code="allowed", now=now, access=access, caller=caller, granted=self, dry=dry, known=self, effects=effects
         )  # fmt: skip
