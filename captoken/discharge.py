@@ -21,7 +21,7 @@ from captoken import chain, keys, names, primitives, wire
 from captoken.attenuate import Clock, LinkCaveats
 from captoken.caveats import V1, Vocabulary
 from captoken.encoding import LIMITS, EncodingError, b64decode, b64encode, decode_json, encode_json
-from captoken.errors import DischargeError, LimitError
+from captoken.errors import DischargeError, LimitError, TokenFormatError
 from captoken.links import BadLink, Link, read_link
 from captoken.sealed import Sealed
 from captoken.text import UNBOUND, discharge_of, text_of
@@ -111,7 +111,12 @@ class Discharge(Sealed):
     @classmethod
     def parse(cls, text: str) -> Discharge:
         """The discharge that `text` spells: its form alone. Raises TokenFormatError."""
-        return cls(discharge_of(text, UNBOUND))
+        try:
+            return cls(discharge_of(text, UNBOUND))
+        except TokenFormatError as error:
+            problem = error.bare()
+        del text
+        raise problem
 
     def serialize(self) -> str:
         """The text, for whoever holds the token."""

@@ -92,6 +92,10 @@ class TokenFormatError(CaptokenError):
         super().__init__(message)
         self.code, self.step = code, step
 
+    def bare(self) -> TokenFormatError:
+        """The same error without a traceback: its frames hold the text."""
+        return TokenFormatError(str(self), self.code, self.step)
+
 
 class WideningError(CaptokenError):
     """A narrowing asked for more than the token holds (spec, "Widening").

@@ -16,6 +16,7 @@ from captoken import keys, names, primitives, request
 from captoken.access import Access
 from captoken.attenuate import Clock, read_clock
 from captoken.encoding import MAX_INTEGER, EncodingError, b64decode, b64encode
+from captoken.errors import TokenFormatError
 from captoken.text import BOUND, parts_of
 from captoken.wire import Packet
 
@@ -150,14 +151,20 @@ def prove(
     `captoken.request` for what a transport carries; left out, the token is shown without an access. Does not check that
     the token is bound to the signer's key. Raises TokenFormatError for what is no token, TypeError or ValueError.
     """
-    names.name(audience, "audience")
-    packet, _ = parts_of(text, BOUND)
-    now, nonce = read_clock(clock), random(NONCE_BYTES)
-    if not 0 <= now <= MAX_INTEGER:
-        raise ValueError("the clock must give seconds since the epoch")
-    message = proof_message(packet.signature, audience, now, nonce, digest_of(request))
-    del text, packet  # so that no frame below a signer that raises holds them
-    return PROOF + b64encode(now.to_bytes(8, "big") + nonce + _signature(signer, message))
+    try:
+        packet, _ = parts_of(text, BOUND)
+    except TokenFormatError as error:
+        problem = error.bare()
+    else:
+        del text  # so that no frame that raises holds it, nor one below a signer that does
+        names.name(audience, "audience")
+        now, nonce = read_clock(clock), random(NONCE_BYTES)
+        if not 0 <= now <= MAX_INTEGER:
+            raise ValueError("the clock must give seconds since the epoch")
+        message = proof_message(packet.signature, audience, now, nonce, digest_of(request))
+        return PROOF + b64encode(now.to_bytes(8, "big") + nonce + _signature(signer, message))
+    del text
+    raise problem
 
 
 def digest_of(stated: Access | bytes | None) -> bytes:

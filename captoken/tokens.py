@@ -146,8 +146,7 @@ class Token(Sealed):
             if not _in_order(packet, discharges):
                 raise TokenFormatError("discharges that answer nothing the token asks, or stand in another order")
         except TokenFormatError as error:
-            # From here, so that no frame of the traceback holds usable text.
-            problem = TokenFormatError(str(error), error.code, error.step)
+            problem = error.bare()  # so that no frame of the traceback holds usable text
         else:
             return cls(packet, root, vocabulary, clock, random, discharges)
         del text
@@ -235,7 +234,16 @@ class Token(Sealed):
         Raises DischargeError for one that answers nothing the token asks, LimitError past a limit, TokenFormatError for
         text that is none.
         """
-        got = (answer if isinstance(answer, Discharge) else Discharge.parse(answer))._packet
+        try:
+            got = answer if isinstance(answer, Discharge) else Discharge.parse(answer)
+        except TokenFormatError as error:
+            problem = error.bare()
+        else:
+            return self._answered(got._packet)
+        del answer
+        raise problem
+
+    def _answered(self, got: wire.Packet) -> Token:
         known = {packet.identifier: packet for packet in (*self._discharges, got)}
         asked = dict.fromkeys(cid for cid, vid in self._packet.caveats if vid)
         if got.identifier not in asked:

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from time import sleep
 
 import pytest
 
@@ -53,6 +56,32 @@ def test_a_hundred_thousand_uses_fit_and_the_next_does_not() -> None:
     with pytest.raises(StoreError):
         store.add(use(100_000), NOW)
     assert len(store) == 100_000 and MemoryReplayStore()._limit == 1_000_000
+
+
+class Slow(set[bytes]):
+    """A set that lets every other thread go first between looking and adding."""
+
+    def __contains__(self, entry: object) -> bool:
+        known = super().__contains__(entry)
+        sleep(0.001)
+        return known
+
+
+def test_to_look_and_to_add_is_one_step() -> None:
+    """Twenty rounds of eight threads, each of which is held up after it has looked: one is the first all the same."""
+    store, gate = MemoryReplayStore(floor=0), Barrier(8)
+    store._known = Slow()
+
+    def run(_: int) -> list[bool]:
+        got = []
+        for number in range(20):
+            gate.wait(60)
+            got.append(store.add(use(number), NOW))
+        return got
+
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(run, range(8)))
+    assert [sum(column) for column in zip(*rows, strict=True)] == [1] * 20 and len(store) == 20
 
 
 def test_another_process_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,8 @@ class SQLiteReplayStore:
         with self._lock:
             try:
                 connection = self._open()
-                connection.execute("begin immediate")
-                try:
+                try:  # from here on, whatever interrupts
+                    connection.execute("begin immediate")
                     yield connection.execute
                     connection.execute("commit")
                 except BaseException:
@@ -107,8 +107,8 @@ class SQLiteReplayStore:
             try:
                 connection.execute("pragma journal_mode = wal")
                 break
-            except sqlite3.OperationalError:
-                if monotonic() >= until:
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= until:
                     raise
                 sleep(0.01)
         connection.execute("pragma synchronous = full")

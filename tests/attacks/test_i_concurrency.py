@@ -12,7 +12,7 @@ import random
 import signal
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from threading import Thread
 
@@ -348,21 +348,20 @@ def test_i5_an_interrupt_anywhere_allows_nothing_twice(kind, tmp_path):
     that is not the right one, no lock held, no transaction open, and the proof counts at most once."""
     ask = access(ASK)
     store = MemoryReplayStore(floor=0) if kind == "memory" else SQLiteReplayStore(tmp_path / "proofs.db", floor=0, timeout=0)
-    one = server(replays=store)
-    assert one.check(GRANDCHILD, ask, proof=proof(GRANDCHILD)).code == "allowed"
-    if kind == "sqlite":
-        store._connection.execute("pragma synchronous = off")  # the disk is not what is tried here
-    for at in range(1, 5000):
-        made = proof(GRANDCHILD, nonce=at.to_bytes(16, "big"))
-        first = interrupted(lambda made=made: one.check(GRANDCHILD, ask, proof=made).code, at)
-        if first == "allowed":
-            break
-        assert first is KeyboardInterrupt
-        assert one.check(GRANDCHILD, ask, proof=made).code in ("allowed", "replayed")
-        assert one.check(GRANDCHILD, ask, proof=made).code == "replayed"
-    assert first == "allowed" and 200 < at < 5000, "interrupted at every step, and then at none"
-    if kind == "sqlite":
-        store.close()
+    with closing(store) if kind == "sqlite" else nullcontext():
+        if kind == "sqlite":
+            store._connection.execute("pragma synchronous = off")  # the disk is not what is tried here
+        one = server(replays=store)
+        assert one.check(GRANDCHILD, ask, proof=proof(GRANDCHILD)).code == "allowed"
+        for at in range(1, 5000):
+            made = proof(GRANDCHILD, nonce=at.to_bytes(16, "big"))
+            first = interrupted(lambda made=made: one.check(GRANDCHILD, ask, proof=made).code, at)
+            if first == "allowed":
+                break
+            assert first is KeyboardInterrupt
+            assert one.check(GRANDCHILD, ask, proof=made).code in ("allowed", "replayed")
+            assert one.check(GRANDCHILD, ask, proof=made).code == "replayed"
+        assert first == "allowed" and 200 < at < 5000, "interrupted at every step, and then at none"
 
 
 @pytest.mark.parametrize("kind", ["refused", "forged", "without proof"])

@@ -1,13 +1,53 @@
 """captoken's side of the benchmarks decides what it is timed for, and its sizes hold. Nothing here looks at a clock."""
 
+from collections.abc import Callable
+
 import pytest
 
-from .contestants import FLOORS, KEY, Captoken, fold, messages, prove
+from captoken import primitives
+
+from .bound import PUBLIC, SIGNED, CaptokenBound, CaptokenLast, CaptokenSeen, prove_bound, sign, verify
+from .contestants import FLOORS, HOPS, KEY, Captoken, fold, messages, prove
+from .discharged import CaptokenAsking, prove_asking
 
 
 def test_what_is_timed_decides() -> None:
     """captoken allows the story's access and refuses each wrong one, the expired token and the forged one."""
     prove(Captoken())
+
+
+@pytest.mark.parametrize("kind", [CaptokenBound, CaptokenSeen, CaptokenLast])
+def test_what_is_bound_decides(kind: Callable[[], CaptokenBound]) -> None:
+    """Bound to keys it does so too, and takes no text without a proof by its key, of this request, used once."""
+    prove_bound(kind())
+
+
+def test_what_asks_third_parties_decides() -> None:
+    """With third parties it does so too, and takes no text without each one's own, fresh, bound discharge."""
+    prove_asking(CaptokenAsking(), 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hops", "each"),
+    [(CaptokenBound, 0, 1), (CaptokenBound, HOPS, HOPS + 1), (CaptokenSeen, HOPS, 1), (CaptokenLast, HOPS, 1)],
+)
+def test_each_call_verifies_what_it_says(
+    kind: Callable[[], CaptokenBound], hops: int, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proof in each call, and every hop that is signed, unless the server has seen it: as many as the floor verifies."""
+    contestant, counted = kind(), []
+    work = contestant.ask(contestant.chain(hops), contestant.facts(hops), calls=3)
+    signed = primitives.signed
+
+    def counting(public: bytes, message: bytes, signature: bytes) -> bool:
+        counted.append(public)
+        return signed(public, message, signature)
+
+    monkeypatch.setattr(primitives, "signed", counting)
+    for calls in (1, 2, 3):
+        work()
+        assert len(counted) == calls * each
+    assert len(verify(each)) == each
 
 
 @pytest.mark.parametrize(("hops", "characters"), [(0, 400), (10, 2_100)])
@@ -19,3 +59,10 @@ def test_size(hops: int, characters: int) -> None:
 def test_the_floors_agree() -> None:
     """Both ways to compute the HMACs that nobody can do without give the same signature."""
     assert len({fold(mac, KEY, messages(10)) for mac in FLOORS.values()}) == 1
+
+
+def test_the_floor_of_signatures_signs_and_verifies() -> None:
+    """What is signed in the floor is what is verified in it, and holds for captoken too."""
+    assert sign() == SIGNED
+    assert verify(2) == [SIGNED[64:]] * 2
+    assert primitives.signed(PUBLIC, SIGNED[64:], SIGNED[:64])
