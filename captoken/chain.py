@@ -51,8 +51,8 @@ def fold(derived_key: bytes, packet: Packet, bound_to: bytes | None = None) -> t
     """
     tag = mac(derived_key, packet.identifier)
     tags: list[bytes] = []
-    for caveat in packet.caveats:
-        tag = extend(tag, caveat)
+    for cid, vid in packet.caveats:  # as `extend` does, without the call
+        tag = third_party_tag(tag, vid, cid) if vid else mac(tag, cid)
         tags.append(tag)
     carried = tag if bound_to is None else bind(bound_to, tag)
     return tuple(tags) if equal(carried, packet.signature) else None

@@ -146,6 +146,7 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     aud: list[str] | None = None
     exp: Integer | None = None
     sender: str | None = msgspec.field(default=None, name="from")
+    key: str | None = None
     n: str | None = None
     operations: list[str] | None = None
     tables: list[str] | None = None
@@ -159,8 +160,12 @@ _encode_plain = msgspec.json.Encoder().encode
 def _plain_link(body: bytes) -> Link | None:
     """The link that `body` spells if it is a plain one: the same as the general way reads, at half the time. Else None."""
     try:
+        body, signature = split_signature(body)
         stated = _decode_plain(body)
         if _encode_plain(stated) != body:
+            return None
+        bound_to = _key(stated.key) if stated.key is not None else None
+        if signature is not None and bound_to is None:
             return None
         caveats: list[Caveat] = []
         if stated.aud is not None:
@@ -174,13 +179,13 @@ def _plain_link(body: bytes) -> Link | None:
         sender, receiver, nonce = stated.sender, stated.to, stated.n
         if sender is not None or receiver is not None or nonce is not None:
             sender, receiver = _delegation(sender, receiver, nonce)
-        elif not caveats:
+        elif not caveats and bound_to is None:
             return None
     except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError, ValueError):
         return None
     data = stated.operations is not None or stated.tables is not None
     return Link(
-        tuple(caveats), sender, receiver, None, False, None, None, _DOMAINS[data, False], stated.aud is not None
+        tuple(caveats), sender, receiver, None, False, bound_to, signature, _DOMAINS[data, False], stated.aud is not None
     )  # fmt: skip
 
 
@@ -192,14 +197,14 @@ def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
 def read_links(caveats: Iterable[wire.Caveat], vocabulary: Vocabulary) -> list[Link | BadLink]:
     """Every link of a chain. A signature on a link is readable only where the token is bound to a key by then."""
     links: list[Link | BadLink] = []
-    bound = False
     for cid, vid in caveats:
-        link = read_link(cid, vocabulary) if not vid else ThirdParty((), cid=cid)
-        if link.key is not None:
-            if not bound and isinstance(link, Link) and link.signature is not None:
-                link = BadLink("unreadable_link", "a signature, and no key to sign it", link.sender, link.receiver, link.key)
-            bound = True
-        links.append(link)
+        links.append(ThirdParty((), cid=cid) if vid else read_link(cid, vocabulary))
+    for at, link in enumerate(links):
+        if link.key is not None:  # the first that binds it: no key was there to sign
+            if isinstance(link, Link) and link.signature is not None:
+                why = "a signature, and no key to sign it"
+                links[at] = BadLink("unreadable_link", why, link.sender, link.receiver, link.key)
+            break
     return links
 
 

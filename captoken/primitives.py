@@ -126,9 +126,8 @@ def signing_public(secret: bytes) -> bytes:
 
 
 def sign(secret: bytes, message: bytes) -> bytes:
-    """The Ed25519 signature, 64 bytes, under a secret seed of 32 bytes."""
-    sodium = _libsodium()
-    signed: bytes = sodium.crypto_sign(message, sodium.crypto_sign_seed_keypair(secret)[1])
+    """The Ed25519 signature, 64 bytes, under a secret seed of 32 bytes with its public key behind it."""
+    signed: bytes = _libsodium().crypto_sign(message, secret)
     return signed[:64]
 
 

@@ -14,6 +14,7 @@ from captoken.access import Access
 _HTTP = primitives.label("request http")
 _MCP = primitives.label("request mcp")
 _ACCESS = primitives.label("request access")
+_spell = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
 
 def _digest(label: bytes, *parts: bytes) -> bytes:
@@ -57,5 +58,4 @@ def of_access(access: Access | None) -> bytes:
         "table": access.table,
         "tool": access.tool,
     }
-    spelled = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return _digest(_ACCESS, spelled.encode("ascii"))
+    return _digest(_ACCESS, _spell(facts).encode("ascii"))

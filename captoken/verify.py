@@ -547,7 +547,7 @@ DISCHARGER = "the discharger"  # who added what a discharge says
 
 
 def _has_audience(links: tuple[Link, ...]) -> bool:
-    return any(caveat.key == "aud" for link in links for caveat in link.caveats)
+    return any(link.settles and any(caveat.key == "aud" for caveat in link.caveats) for link in links)
 
 
 def _answers(
