@@ -76,7 +76,8 @@ def text_of(packet: Packet, prefix: str = PREFIX) -> str:
 
 def whole_text(packet: Packet, discharges: tuple[Packet, ...], prefix: str) -> str:
     """The text of a token and the discharges that go with it."""
-    return ".".join((text_of(packet), *(text_of(discharge, prefix) for discharge in discharges)))
+    text = text_of(packet)
+    return ".".join((text, *(text_of(discharge, prefix) for discharge in discharges))) if discharges else text
 
 
 def costs(packet: Packet, discharges: tuple[Packet, ...] = ()) -> tuple[tuple[str, int], ...]:

@@ -143,7 +143,7 @@ class Token(Sealed):
         try:
             packet, discharges = parts_of(text, UNBOUND)
             root = RootRecord.decode(packet.identifier)
-            if not _in_order(packet, discharges):
+            if discharges and not _in_order(packet, discharges):
                 raise TokenFormatError("discharges that answer nothing the token asks, or stand in another order")
         except TokenFormatError as error:
             problem = error.bare()  # so that no frame of the traceback holds usable text
@@ -282,6 +282,8 @@ class Token(Sealed):
 
     def _bound(self) -> tuple[wire.Packet, tuple[wire.Packet, ...]]:
         """The token and its discharges as a verifier takes them."""
+        if not self._discharges:
+            return self._packet, ()
         signature = self._packet.signature
         return self._packet, tuple(discharge.bind(packet, signature) for packet in self._discharges)
 

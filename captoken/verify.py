@@ -11,9 +11,9 @@ gives the decision its code. One function decides; `authorize`, `check` and `exp
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
-from itertools import takewhile
+from contextlib import suppress
 from time import time
 from typing import TypeAlias
 
@@ -30,7 +30,7 @@ from captoken.encoding import b64encode
 from captoken.errors import CODES, Denied, StoreError, TokenFormatError
 from captoken.keyring import Keyring
 from captoken.lineage import Lineage, read_along
-from captoken.links import BadLink, Link, link_prohibits, read_links, settled, split_signature
+from captoken.links import BadLink, Link, link_prohibits, read_links, settled
 from captoken.mint import keyring_source
 from captoken.possession import AHEAD as PROOF_AHEAD
 from captoken.possession import (
@@ -39,7 +39,6 @@ from captoken.possession import (
     Proof,
     ReplayStore,
     Use,
-    custody_message,
     digest_of,
     proof_message,
     read_proof,
@@ -56,8 +55,8 @@ CUSTODY_REMEMBERED = 4096  # hand-overs whose signature held, per verifier
 
 # What comes with a token: the proof, if there is one, and what it is about.
 Presented: TypeAlias = "tuple[str | None, Access | bytes | None]"
-# A hand-over on a bound token: its link, and the evidence if it is signed.
-Custody: TypeAlias = "tuple[int, Evidence | None]"
+# A hand-over on a bound token: its link, and if that is signed, by which key, what, and the signature.
+Custody: TypeAlias = "tuple[int, tuple[bytes, bytes, bytes] | None]"
 
 
 class Verifier(Sealed):
@@ -84,7 +83,7 @@ class Verifier(Sealed):
     _audiences: frozenset[str]
     _unaddressed: bool
     _replays: ReplayStore | None
-    _signed: Callable[[bytes, bytes, bytes], None]  # key, message, signature; raises _NotSignedError, remembers what held
+    _signed: OrderedDict[bytes, None]  # states up to which every hand-over was signed; the one asked for last at the end
 
     def __init__(
         self,
@@ -110,7 +109,7 @@ class Verifier(Sealed):
         put(self, "_vocabulary", vocabulary)
         put(self, "_clock", clock)
         put(self, "_replays", replays)
-        put(self, "_signed", lru_cache(CUSTODY_REMEMBERED)(_signed))
+        put(self, "_signed", OrderedDict())
 
     def authenticate(self, token: str | Token, *, proof: str | None = None, request: bytes | None = None) -> Grant:
         """The grant of a token, with all checked but an access. Raises Denied.
@@ -228,6 +227,20 @@ class Verifier(Sealed):
         custody = _custody(packet, restrictions, tags) if lineage.key is not None else ()
         return Grant(self, root, tuple(restrictions), tuple(places), lineage, tags, custody)
 
+    def _remembered(self, state: bytes) -> bool:
+        """Did every hand-over up to the link with this state hold? Each step is atomic: threads need no lock."""
+        if state not in self._signed:
+            return False
+        with suppress(KeyError):  # forgotten meanwhile
+            self._signed.move_to_end(state)
+        return True
+
+    def _remember(self, state: bytes) -> None:
+        self._signed[state] = None
+        if len(self._signed) > CUSTODY_REMEMBERED:
+            with suppress(KeyError):
+                self._signed.popitem(last=False)
+
     def _broken(
         self,
         root: RootRecord,
@@ -322,23 +335,36 @@ class Grant(Sealed):
     @property
     def evidence(self) -> tuple[Evidence, ...]:
         """Every hand-over that a key signed, in order: to be kept, and checked by anyone without the root key."""
-        return tuple(evidence for _, evidence in self._custody if evidence is not None)
+        return tuple(self._evidence(at, *signed) for at, signed in self._custody if signed is not None)
+
+    def _evidence(self, at: int, key: bytes, body: bytes, signature: bytes) -> Evidence:
+        return Evidence(key, primitives.state(self._tags[at - 1]), body, signature)
+
+    def _unsigned(self) -> int | None:
+        """The first of the hand-overs that is not signed for, or None.
+
+        A state commits to all before it, so that one that is remembered vouches for every hand-over up to it.
+        """
+        custody = self._custody
+        unknown: list[bytes] = []
+        first = len(custody)
+        while first:
+            state = primitives.state(self._tags[custody[first - 1][0]])
+            if self._verifier._remembered(state):
+                break
+            unknown.append(state)
+            first -= 1
+        for index in range(first, len(custody)):
+            at, signed = custody[index]
+            if signed is None or not self._evidence(at, *signed).holds():
+                return index
+            self._verifier._remember(unknown.pop())
+        return None
 
     def _proven(self) -> frozenset[str]:
         """The agents who were handed the token with a signature that holds; below one that does not, nobody is."""
-        held = takewhile(lambda custody: self._held(custody[1]), self._custody)
-        receivers = (self._links[at].receiver for at, _ in held)
+        receivers = (self._links[at].receiver for at, _ in self._custody[: self._unsigned()])
         return frozenset(name for name in receivers if name is not None)
-
-    def _held(self, evidence: Evidence | None) -> bool:
-        """Does the custody signature hold? Those that did are remembered; nothing else is."""
-        if evidence is None:
-            return False
-        try:
-            self._verifier._signed(evidence.key, custody_message(evidence.state, evidence.body), evidence.signature)
-        except _NotSignedError:
-            return False
-        return True
 
     @property
     def capability(self) -> Capability:
@@ -441,10 +467,11 @@ class Grant(Sealed):
         key = self._lineage.key
         if key is None:
             return Refusal("bad_proof", "a proof, and the token is bound to no key")
-        for at, evidence in self._custody:
-            if not self._held(evidence):
-                text_ = "the key is not signed for by the one that the token was bound to"
-                return Refusal("bad_proof", text_, at, self._added_by(at))
+        unsigned = self._unsigned() if self._custody else None
+        if unsigned is not None:
+            at = self._custody[unsigned][0]
+            text_ = "the key is not signed for by the one that the token was bound to"
+            return Refusal("bad_proof", text_, at, self._added_by(at))
         if text is None:
             return Refusal("proof_missing", "the token is bound to a key, and no proof came with it")
         proof = read_proof(text)
@@ -588,21 +615,11 @@ def _custody(packet: Packet, links: Sequence[Link], tags: tuple[bytes, ...]) -> 
         if link.key is None:
             continue
         if bound_to is not None and link.signature is not None:
-            body, _ = split_signature(packet.caveats[at][0])
-            found.append((at, Evidence(bound_to, primitives.state(tags[at - 1]), body, link.signature)))
+            found.append((at, (bound_to, packet.caveats[at][0][:-87], link.signature)))
         elif bound_to is not None:
             found.append((at, None))
         bound_to = link.key
     return tuple(found)
-
-
-class _NotSignedError(Exception):
-    """A custody signature that does not hold: raised, so that it is not remembered."""
-
-
-def _signed(key: bytes, message: bytes, signature: bytes) -> None:
-    if not primitives.signed(key, message, signature):
-        raise _NotSignedError
 
 
 def _denial(refusal: Refusal, step: int, known: Attribution | None = None) -> Decision:
