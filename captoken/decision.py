@@ -220,9 +220,20 @@ def place(refusal: Refusal) -> str:
 def escape(text: str) -> str:
     """`text` with every character that does not print as itself written `\\xNN` or `\\uNNNN`; for terminals and logs."""
     return text if text.isascii() and text.isprintable() else "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() if ord(char) > 0xFF else f"\\x{ord(char):02x}"
+        char if is_visible(char) else char.encode("unicode_escape").decode() if ord(char) > 0xFF else f"\\x{ord(char):02x}"
         for char in text
     )  # fmt: skip
+
+
+def is_visible(char: str) -> bool:
+    """Does a character leave ink? Beyond what Unicode calls printable, some letters, marks and signs do not."""
+    return char.isprintable() and not any(first <= char <= last for first, last in _WITHOUT_INK)
+
+
+_WITHOUT_INK = (
+    ("\u034f", "\u034f"), ("\u115f", "\u1160"), ("\u17b4", "\u17b5"), ("\u180b", "\u180f"), ("\u2800", "\u2800"),
+    ("\u3164", "\u3164"), ("\ufe00", "\ufe0f"), ("\uffa0", "\uffa0"), ("\U000e0100", "\U000e01ef"),
+)  # fmt: skip
 
 
 def moment(seconds: int) -> str:

@@ -31,6 +31,8 @@ def public_bytes(given: bytes | str, what: str) -> bytes:
         if len(given) != KEY_CHARS:
             raise ValueError(f"{what} is {KEY_CHARS} characters of base64url, not {len(given)}")
         given = b64decode(given)
+    if isinstance(given, SecretKey):
+        raise TypeError(f"{what} is a public key: say .public")
     if type(given) is not bytes:
         raise TypeError(f"{what} must be 32 bytes or their base64url, not {type(given).__name__}")
     if len(given) != KEY_BYTES:
@@ -88,7 +90,12 @@ class SecretKey(Sealed):
     @classmethod
     def from_bytes(cls, secret: bytes) -> Self:
         """The key of a given secret, 32 bytes and not all equal. Raises TypeError or ValueError for anything else."""
-        return cls(secret)
+        problem = problem_with(secret)
+        if problem is None:
+            return cls(secret)
+        kind = TypeError if type(secret) is not bytes else ValueError
+        del secret  # so that no frame that raises holds it
+        raise kind(problem)
 
     def reveal(self) -> bytes:
         """The secret, said aloud: for backups."""

@@ -20,7 +20,8 @@ class Lease:
 
     `ask` gets the discharge, from a Discharger or over HTTP; `deliver` gets each new one to whoever holds the token.
     A DischargeError from either ends the lease; anything else is taken for a passing fault, and tried again for as long as
-    the last discharge lives. The holder should not run this: then nobody else can stop it.
+    the last discharge lives. Ask where the holder cannot: it has the ticket too, and a discharger that answers everybody
+    lets it renew for itself. So the policy has to know what still runs, or who asks.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class Lease:
             discharge = self._ask(self._ticket)
             if not isinstance(discharge, Discharge):
                 raise DischargeError(f"asked for a discharge, and got a {type(discharge).__name__}", "bad_discharge")
+            if discharge.cid != self._ticket.cid:
+                raise DischargeError("asked for a discharge, and got that of another ticket", "bad_discharge")
             self._deliver(discharge)
         except DischargeError as error:
             self.ended = error
@@ -57,7 +60,7 @@ class Lease:
                 raise DischargeError(f"the lease ran out: {type(error).__name__}", "refused") from error
             return self._retry
         self._ends = discharge.expires_at or now
-        self._due = now + max((self._ends - now) // 2, 1)
+        self._due = now + min(max((self._ends - now) // 2, 1), 3600)
         return self._due - now
 
     def run(self, stop: Event) -> None:

@@ -48,14 +48,8 @@ class Signer(Protocol):
 class HolderKey(keys.SecretKey):
     """An Ed25519 key that a token can be bound to. Whoever has it can use and hand on what is bound to it."""
 
-    __slots__ = ("_expanded",)
+    __slots__ = ()
     purpose = "holder"
-
-    _expanded: bytes  # secret and public key together, as libsodium signs with
-
-    def __init__(self, secret: bytes) -> None:
-        super().__init__(secret)
-        object.__setattr__(self, "_expanded", secret + b64decode(self.public))
 
     @staticmethod
     def _publish(secret: bytes) -> bytes:
@@ -63,7 +57,7 @@ class HolderKey(keys.SecretKey):
 
     def sign(self, message: bytes) -> bytes:
         """The signature of `message`."""
-        return primitives.sign(self._expanded, message)
+        return primitives.sign(self._secret + b64decode(self.public), message)
 
 
 def _signature(signer: Signer, message: bytes) -> bytes:

@@ -362,9 +362,20 @@ class Grant(Sealed):
         return None
 
     def _proven(self) -> frozenset[str]:
-        """The agents who were handed the token with a signature that holds; below one that does not, nobody is."""
-        receivers = (self._links[at].receiver for at, _ in self._custody[: self._unsigned()])
-        return frozenset(name for name in receivers if name is not None)
+        """The agents who were handed the token with a signature that holds; below one that does not, nobody is.
+
+        A key that the first agent bound by itself proves nothing: whoever had the token can have done it in its name.
+        """
+        own = self._links[: len(self._tags)]
+        first = next((at for at, link in enumerate(own) if link.key is not None), 0)
+        known = first == 0 or any(link.receiver is not None for link in own[: first + 1])
+        names: list[str] = []
+        for at, _ in self._custody[: self._unsigned()]:
+            receiver = own[at].receiver
+            if receiver is not None:
+                names += [receiver] if known else []
+                known = True  # from here on the key is that of somebody who is shown as vouched for
+        return frozenset(names)
 
     @property
     def capability(self) -> Capability:

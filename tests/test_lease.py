@@ -297,3 +297,18 @@ def test_run_is_for_a_thread() -> None:
     thread.join(30)
     assert not thread.is_alive() and len(delivered) == 1 and lease.ended is None
     assert not token.with_discharge(delivered[0]).needs
+
+
+def test_a_discharge_of_another_ticket_ends_the_lease() -> None:
+    """It would keep nothing alive, and be taken for a renewal."""
+    world = World()
+    other = World().token.needs[0]
+    ask = lambda ticket: world.discharger.approve(mint().require(PARTY.public, need={"other": 1}).needs[0], Allow(expires_in=60))  # noqa: E731
+    lease = Lease(other, ask, world.delivered.append, clock=world.now)
+    assert over(lease).code == "bad_discharge" and world.delivered == []
+
+
+def test_a_discharge_for_ever_is_asked_for_again_within_an_hour() -> None:
+    """Whatever its end: the time to wait is one that can be waited for."""
+    world = World(Allow(expires_at=2**53 - 1))
+    assert world.lease.renew() == 3600

@@ -150,6 +150,23 @@ def test_each_hop_says_how_its_name_is_known() -> None:
     )
 
 
+def test_whoever_stole_a_bearer_token_proves_nothing_in_its_holders_name() -> None:
+    """It binds the token to a key of its own, as nobody's doing, and signs: vouched for, also after a change of that key.
+    Below, a key that was named in a hand-over counts again, beside a name that is shown as vouched for."""
+    stolen = mint()
+    bound_late = stolen.attenuate(key=SELLER.public)
+    framed = bound_late.delegate(to="clerk", key=EUROPE.public, signer=SELLER)
+    grant = asked(framed, EUROPE).grant
+    assert grant is not None and [actor.basis for actor in grant.chain] == ["issued", "vouched"]
+    assert grant.evidence[0].holds(), "somebody's key did sign"
+    changed = bound_late.attenuate(key=BOSS.public, signer=SELLER).delegate(to="clerk", key=EUROPE.public, signer=BOSS)
+    grant = asked(changed, EUROPE).grant
+    assert grant is not None and [actor.basis for actor in grant.chain] == ["issued", "vouched"]
+    below = framed.delegate(to="below", key=BOSS.public, signer=EUROPE)
+    grant = asked(below, BOSS).grant
+    assert grant is not None and [actor.basis for actor in grant.chain] == ["issued", "vouched", "proven"]
+
+
 def test_a_holder_takes_a_new_key_without_handing_on() -> None:
     """The old one signs for it; nobody's name is proven by that, and the old one proves nothing any more."""
     token = to_seller().attenuate(key=EUROPE.public, signer=SELLER)

@@ -513,3 +513,9 @@ def test_an_embedder_that_raises_while_comparing_changes_no_answer() -> None:
     assert len(grant.capability.own) == 2
     with pytest.raises(WideningError):
         token.attenuate(**own)
+
+
+@pytest.mark.parametrize("char", ["\u034f", "\u1160", "\u17b4", "\u180e", "\u2800", "\u3164", "\ufe0f", "\uffa0", "\U000e0100", "\u202e", "\x7f"])
+def test_what_leaves_no_ink_is_shown_by_its_number(char: str) -> None:
+    """Two names that look alike would be one to whoever reads: letters, marks and signs that are not seen are spelled out."""
+    assert escape(f"a{char}b") == "a" + char.encode("unicode_escape").decode() + "b" and escape("né 支付 ा") == "né 支付 ा"

@@ -6,12 +6,15 @@ itself (`bdi`: writing from right to left reorders nothing around it), and what 
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from html import escape
 from time import gmtime, strftime
 from typing import Any
 
+from captoken.decision import is_visible
 from captoken.encoding import encode_json
 from captoken.primitives import sha256
 
@@ -75,10 +78,15 @@ def _page(title: str, rest: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """One value as HTML."""
-    return f"<bdi>{escape(_visible(value if isinstance(value, str) else encode_json(value).decode()))}</bdi>"
+    """One value as HTML. A text that reads like a number, or like any other JSON, is quoted: "500" is not 500."""
+    plain = isinstance(value, str)
+    if plain:
+        with suppress(ValueError, RecursionError):
+            json.loads(value)
+            plain = False
+    return f"<bdi>{escape(_visible(value if plain else encode_json(value).decode()))}</bdi>"
 
 
 def _visible(text: str) -> str:
     """What cannot be seen, or hides or turns what is around it, by its number."""
-    return "".join(char if char.isprintable() else f"\\u{{{ord(char):x}}}" for char in text)
+    return "".join(char if is_visible(char) else f"\\u{{{ord(char):x}}}" for char in text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 from time import monotonic, sleep, time
 from weakref import WeakSet
@@ -28,6 +28,8 @@ class SQLiteReplayStore:
     A use is on disk before `add` returns. The file keeps its floor, so only a new file has to refuse what was issued up
     to five seconds after it was made; `floor=0` says aloud that no earlier process took proofs for this audience. Holds
     at most `limit` uses of the last half minute, and refuses more. `timeout`: seconds to wait for another process.
+    Servers stop before the file is taken away, or each remembers for itself. A clock that was once far ahead has raised
+    the floor for good: stop the servers, and begin a new file.
     """
 
     def __init__(
@@ -39,10 +41,9 @@ class SQLiteReplayStore:
         timeout: float = 5.0,
         clock: Callable[[], float] = time,
     ) -> None:
-        self._path, self._limit, self._timeout = os.fspath(path), limit, timeout
+        self._path, self._limit, self._timeout = os.path.abspath(os.fspath(path)), limit, timeout
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
-        self._abandoned: list[sqlite3.Connection] = []
         _stores.add(self)
         first = int(clock()) + AHEAD if floor is None else floor
         with self._transaction() as run:
@@ -68,8 +69,11 @@ class SQLiteReplayStore:
     def close(self) -> None:
         """Close the file. The store opens it again when it is asked."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
+            self._shut()
+
+    def _shut(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
             self._connection = None
 
     @contextmanager
@@ -91,6 +95,8 @@ class SQLiteReplayStore:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
+            with suppress(OSError):  # for its owner alone: whoever can read the files can hold their locks
+                os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
             connection = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(connection)
@@ -113,21 +119,23 @@ class SQLiteReplayStore:
                 sleep(0.01)
         connection.execute("pragma synchronous = full")
 
-    def _after_fork(self) -> None:
-        """In the child: the connection is the parent's. It is kept, and never touched, since closing it would harm there."""
-        self._lock = Lock()
-        if self._connection is not None:
-            self._abandoned.append(self._connection)
-            self._connection = None
-
 
 _stores: WeakSet[SQLiteReplayStore] = WeakSet()
+_forking: list[SQLiteReplayStore] = []
 
 
-def _renew_all() -> None:
+def _before_fork() -> None:
+    """No connection goes through a fork: SQLite's account of its locks would be copied, and be wrong on both sides."""
     for store in list(_stores):
-        store._after_fork()
+        store._lock.acquire()
+        _forking.append(store)
+        store._shut()
+
+
+def _after_fork() -> None:
+    while _forking:
+        _forking.pop()._lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

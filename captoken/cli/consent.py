@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from captoken.cli import words
 from captoken.decision import escape
 
+_is_plain = re.compile(r"[A-Za-z0-9._-]+").fullmatch
 _INDENT = 6  # columns before what goes on from the line above
 
 
@@ -29,8 +30,12 @@ def is_agreed(need: Mapping[str, Any], life: str) -> bool:
     except (ImportError, OSError):
         raise problem from None
     with open(handle, "r+b", buffering=0) as terminal:
-        width = os.get_terminal_size(terminal.fileno()).columns or 80
-        lines = ["This is needed, and you are asked:", *asked(need, width), f"Approve, for {life}? [y/N] "]
+        columns, rows = os.get_terminal_size(terminal.fileno())
+        lines = asked(need, columns or 80)
+        if len(lines) + 2 > (rows or 24):
+            text = f"{len(lines)} lines to read, and the terminal has {rows or 24}: what is not seen is not approved"
+            raise click.UsageError(text)
+        lines = ["This is needed, and you are asked:", *lines, f"Approve, for {life}? [y/N] "]
         try:
             termios.tcflush(terminal, termios.TCIFLUSH)  # what was typed before the question is no answer to it
         except termios.error:
@@ -45,14 +50,13 @@ def is_agreed(need: Mapping[str, Any], life: str) -> bool:
 def asked(need: Mapping[str, Any], width: int) -> list[str]:
     """What is needed, in lines of at most `width` columns: each name on a line of its own, and nothing else where names stand.
 
-    Whoever wrote it may want to be misread: everything is escaped, and what is too long is broken here rather than by
-    the terminal, where it could look like another name.
+    Whoever wrote it may want to be misread: all is ASCII, so that terminals agree on its width, and what is too long is
+    broken here rather than by the terminal, where it could look like another name.
     """
-    from rich.cells import chop_cells  # here, since most commands draw nothing
-
     lines: list[str] = []
+    room = max(width - _INDENT, 20)
     for name, value in need.items():
-        line = f"{words.name(name)} = {escape(json.dumps(value, ensure_ascii=False))}"
-        first, *rest = chop_cells(line, max(width - _INDENT, 20))
+        line = escape(f"{name if _is_plain(name) else json.dumps(name)} = {json.dumps(value)}")
+        first, *rest = (line[start : start + room] for start in range(0, len(line), room))
         lines += [f"  {first}", *(f"{'| ':>{_INDENT}}{part}" for part in rest)]
     return lines

@@ -148,6 +148,14 @@ def holder_binding() -> Table:
     allow("in_the_first_hand_over", "28.5", first)
     allow("to_whom_an_unbound_holder_named_and_then_signed", "28.7", handed(first, "report-agent", "sales-agent"),
           "report-agent", ("report-agent",))  # fmt: skip
+    by_itself = token(SALES, {"key": HOLDER})
+    allow("to_whom_a_key_signed_that_the_first_agent_bound_by_itself", "28.7", handed(by_itself, "sales-agent"))
+    changed = extended(by_itself, custody(by_itself, {"key": agent}, "orchestrator"))
+    link = hand_over("report-agent", key=b64(signing_public("report-agent")))
+    allow("to_whom_a_key_signed_that_such_a_key_was_changed_for", "28.7",
+          extended(changed, custody(changed, link, "sales-agent")), "report-agent")  # fmt: skip
+    allow("and_then_by_a_key_of_whoever_was_handed_it", "28.7",
+          handed(handed(by_itself, "sales-agent"), "report-agent", "sales-agent"), "report-agent", ("report-agent",))  # fmt: skip
     allow("in_a_link_that_lowers_depth", "28.1", token({**SALES, "key": HOLDER, "depth": 0}), "orchestrator")
     own = custody(BOUND, {"key": HOLDER, "exp": NOW + 300}, "orchestrator")
     allow("to_the_same_key_again", "28.6", extended(BOUND, own), "orchestrator")

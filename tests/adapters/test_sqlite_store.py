@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -315,7 +316,6 @@ store = stores[0]
 assert store.add(use(1), 1000)
 closed = SQLiteReplayStore(sys.argv[1], floor=0)
 closed.close()
-store._lock.acquire()  # as another thread of the parent's might hold it at that moment
 for ending in (os._exit, sys.exit):
     child = os.fork()
     if child == 0:
@@ -333,7 +333,6 @@ for ending in (os._exit, sys.exit):
         store.close()
         ending(0)
     wait(child)
-store._lock.release()
 assert [store.add(use(n), 1000) for n in (1, 10, 11, 12, 20, 21, 22)] == [False] * 7
 assert store.add(use(30), 1000) is True and stores[1].add(use(30), 1000) is False
 check = sqlite3.connect(sys.argv[1])
@@ -344,22 +343,58 @@ for one in (*stores, closed): one.close()
 
 
 def test_a_fork_leaves_both_sides_whole(path: Path) -> None:
-    """Child and grandchild open the file anew, a lock held at the fork is not waited for, and neither way of ending harms
-    the parent's connection."""
+    """Parent, child and grandchild open the file anew, and neither way of ending harms another's connection."""
     assert run(FORKED, str(path)) == "ok 8\n"
 
 
-def test_in_a_child_the_parents_connection_is_kept_and_not_touched(store: SQLiteReplayStore) -> None:
-    """What the fork handler does, seen from inside: kept open, never used again; a store that was closed has none."""
-    assert store.add(use(1), NOW)
-    parents, lock = store._connection, store._lock
-    store._after_fork()
-    assert store._connection is None and store._abandoned == [parents] and store._lock is not lock
-    assert not store.add(use(1), NOW) and store._connection is not parents
-    store.close()
-    store._after_fork()
-    assert store._abandoned == [parents] and parents is not None
-    parents.close()
+PARTED = """
+import os, subprocess, sys
+from captoken.adapters.sqlite_store import SQLiteReplayStore
+from captoken.possession import Use
+def use(number): return Use(number.to_bytes(16, "big"), 1000)
+def elsewhere(number):
+    again = "import sys; from captoken.adapters.sqlite_store import *; from captoken.possession import Use;" \
+        "s = SQLiteReplayStore(sys.argv[1], floor=0); print(s.add(Use(int(sys.argv[2]).to_bytes(16, 'big'), 1000), 1000)); s.close()"
+    return subprocess.run([sys.executable, "-c", again, sys.argv[1], str(number)], capture_output=True, text=True).stdout.strip()
+store = SQLiteReplayStore(sys.argv[1], floor=0)
+assert store.add(use(0), 1000)
+hear, tell = os.pipe()
+child = os.fork()
+if child == 0:
+    assert store.add(use(1), 1000)
+    os.write(tell, b"used")
+    while os.path.exists(sys.argv[1] + ".go") is False: pass
+    assert store.add(use(3), 1000)
+    said = elsewhere(3)
+    os._exit(0 if said == "False" else 1)
+assert os.read(hear, 4) == b"used"
+store.close()
+assert elsewhere(2) == "True"
+open(sys.argv[1] + ".go", "w").close()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), elsewhere(1), elsewhere(3))
+"""
+
+
+def test_a_parent_that_closes_takes_nothing_from_its_child(path: Path) -> None:
+    """The locks of a connection that went through a fork would be an illusion: what a child used, nobody uses again."""
+    assert run(PARTED, str(path)) == "0 False False\n"
+
+
+def test_the_file_is_its_owners_alone(path: Path) -> None:
+    """Whoever can read the files can hold a lock on them, and stop the server."""
+    with closing(SQLiteReplayStore(path, floor=0)) as store:
+        assert store.add(use(1), NOW)
+        assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.glob(path.name + "*")} == {0o600}
+
+
+def test_a_relative_path_is_the_one_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(SQLiteReplayStore("proofs.db", floor=0)) as store:
+        assert store.add(use(1), NOW)
+        store.close()
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert not store.add(use(1), NOW) and not list((tmp_path / "elsewhere").iterdir())
 
 
 OPENING = """

@@ -436,6 +436,14 @@ def test_what_was_typed_before_the_question_is_no_answer_to_it(folder):
     assert code == 1 and written == ""
 
 
+def test_what_does_not_fit_the_terminal_is_not_approved(folder):
+    """What has scrolled away has not been seen: it is refused before anybody is asked."""
+    need = {"amount": "999999 EUR", **{f"z{count:03}": "" for count in range(60)}}
+    ticket = ROOT.require(DISCHARGER.public, need=need).needs[0].text
+    done = run(AT_TERMINAL, "y", CAPTOKEN, "approve", "--key", "discharger.json", stdin=ticket, cwd=folder)
+    assert done.returncode == 2 and done.stdout == b"" and b"61 lines to read, and the terminal has 24" in done.stderr
+
+
 @pytest.mark.parametrize("width", [0, 1, 26, 40, 80])
 def test_what_is_needed_cannot_be_misread(width):
     """No character moves the terminal, no line is wider than it, and only names stand where names stand."""

@@ -519,11 +519,16 @@ def custody_message(tag, body):
 def proven_holders(tags, caveats, links):
     """Those who were handed the token by a signature; the code if one that is due is not there or does not hold."""
     bound, proven = None, set()
-    for tag, (cid, _), link in zip(tags, caveats, links, strict=False):
+    handed, doubtful = False, False  # doubtful: the key is one that the first agent bound by itself, after link 0
+    for at, (tag, (cid, _), link) in enumerate(zip(tags, caveats, links, strict=False)):
+        handed = handed or "to" in link
+        if "key" in link and bound is None:
+            doubtful = at > 0 and not handed
         if "key" in link and bound is not None:
             body, signature = split_link(cid)
             need(signature is not None and is_signed(bound, custody_message(tag, body), signature), "bad_proof")
-            proven |= {link["to"]} if "to" in link else set()
+            proven |= {link["to"]} if "to" in link and not doubtful else set()
+            doubtful = doubtful and "to" not in link
         bound = link.get("key", bound)
     return proven
 
