@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from captoken import names
+from captoken.encoding import MAX_INTEGER
 
 
 def _value(value: Any, what: str) -> Any:
@@ -54,8 +55,23 @@ def _columns(given: Any) -> tuple[str, ...]:
     return columns
 
 
+def amounts(given: Any, what: str) -> dict[str, int]:
+    """Integers, not negative, by unit. Raises TypeError or ValueError."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} must be a mapping, not {type(given).__name__}")
+    for unit, amount in given.items():
+        names.name(unit, "unit")
+        if type(amount) is not int:
+            raise TypeError(f"{what} in {unit} must be an int, not {type(amount).__name__}")
+        if not 0 <= amount <= MAX_INTEGER:
+            raise ValueError(f"{what} in {unit} must not be negative, nor above {MAX_INTEGER}")
+    return dict(given)
+
+
 class Access(msgspec.Struct, frozen=True, kw_only=True):
     """What is attempted: `table` and `operation` (with `columns`), or `tool` and `arguments`, or both, and `attributes`.
+
+    `cost` is what it takes, at most, in units of your own: `{"usd_cents": 5}`; a token with a `budget` is charged so much.
 
     Arguments and attributes are data: any JSON value, copied. `columns=()` states that none is touched; left out, they
     are not stated, and a caveat that asks for them prohibits. The core compares what is stated; it cannot know whether
@@ -69,6 +85,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     tool: str | None = None
     arguments: Mapping[str, Any] | None = None
     attributes: Mapping[str, Any] = {}
+    cost: Mapping[str, int] = {}
 
     def __post_init__(self) -> None:
         if (self.table is None) != (self.operation is None):
@@ -86,6 +103,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         elif self.arguments is not None:
             raise ValueError("arguments without a tool")
         force_setattr(self, "attributes", {} if self.attributes == {} else _facts(self.attributes, "attribute"))
+        force_setattr(self, "cost", {} if self.cost == {} else amounts(self.cost, "cost"))
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -103,6 +121,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             parts.append(f"tool {self.tool}({', '.join(self.arguments or ())})")
         if self.attributes:
             parts.append(f"with {', '.join(self.attributes)}")
+        if self.cost:
+            parts.append(f"costing {', '.join(f'{amount} {unit}' for unit, amount in sorted(self.cost.items()))}")
         return " and ".join(parts) or "nothing in particular"
 
     def needed(self) -> dict[str, Any]:

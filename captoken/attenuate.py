@@ -43,6 +43,9 @@ class Restrictions(TypedDict, total=False):
     columns: Mapping[str, Strings]
     tools: Mapping[str, Mapping[str, Mapping[str, Any]]]
     where: Mapping[str, Mapping[str, Any]]
+    uses: int
+    budget: Mapping[str, int]
+    fresh: int
     not_before: Moment
     depth: int
     delegate_only: bool
@@ -73,7 +76,8 @@ class PresentCaveats(Restrictions, total=False):
 
 DATA = ("tables", "operations", "allow", "columns")
 _FRIENDLY = frozenset(("expires_in", "expires_at", "not_before", "audience"))
-_PLAIN = frozenset((*DATA, "tools", "where", "task"))
+_PLAIN = frozenset((*DATA, "tools", "where", "task", "uses", "budget", "fresh"))
+COUNTED = frozenset(("uses", "budget"))  # they go with a nonce, so that two equal links are two allowances
 _POSITION = frozenset(("depth", "delegate_only"))
 _KEYWORDS = _FRIENDLY | _PLAIN | _POSITION
 
@@ -97,7 +101,8 @@ def _seconds(given: Any) -> int:
     return int(seconds)
 
 
-def _moment(given: Any, what: str) -> int:
+def moment(given: Any, what: str) -> int:
+    """Seconds since the epoch. Raises TypeError, or ValueError for a datetime without a time zone."""
     if isinstance(given, datetime):
         if given.utcoffset() is None:
             raise ValueError(f"{what} must be a datetime with a time zone")
@@ -138,9 +143,9 @@ def _translated(keyword: str, value: Any, clock: Clock, held_until: int | None) 
         until = read_clock(clock) + _seconds(value)
         return "exp", until if held_until is None else min(until, held_until)
     if keyword == "expires_at":
-        return "exp", _moment(value, keyword)
+        return "exp", moment(value, keyword)
     if keyword == "not_before":
-        return "nbf", _moment(value, keyword)
+        return "nbf", moment(value, keyword)
     return "aud", [value] if type(value) is str else value
 
 

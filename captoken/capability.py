@@ -22,6 +22,8 @@ from captoken.caveats import (
     Situation,
     attribute_prohibited,
     call_prohibited,
+    cost_unstated,
+    not_fresh,
     prohibited,
 )  # fmt: skip
 from captoken.constraints import NOTHING, Constraint
@@ -133,7 +135,9 @@ class Capability(Sealed):
     """
 
     _instead = "send capability.json()"
-    __slots__ = ("audiences", "data", "expires_at", "not_before", "own", "task", "tool", "torn", "where")
+    __slots__ = (
+        "audiences", "budget", "data", "expires_at", "fresh", "not_before", "own", "task", "tool", "torn", "uses", "where",
+    )  # fmt: skip
 
     data: RightsMap | None
     tool: CallMap | None
@@ -144,6 +148,9 @@ class Capability(Sealed):
     task: str | None
     torn: bool  # two tasks that do not lie on one path
     own: tuple[Caveat, ...]  # caveats of an embedding project
+    uses: int | None  # the smallest allowance of the chain; what is left of it the ledger knows
+    budget: Mapping[str, int]
+    fresh: int | None  # seconds
 
     def __init__(
         self,
@@ -156,6 +163,9 @@ class Capability(Sealed):
         task: str | None = None,
         torn: bool = False,
         own: tuple[Caveat, ...] = (),
+        uses: int | None = None,
+        budget: Mapping[str, int] = MappingProxyType({}),
+        fresh: int | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "data", None if data is None else _view(data))
@@ -167,6 +177,9 @@ class Capability(Sealed):
         put(self, "task", task)
         put(self, "torn", torn)
         put(self, "own", own)
+        put(self, "uses", uses)
+        put(self, "budget", _view(budget))
+        put(self, "fresh", fresh)
 
     @classmethod
     def of_link(cls, link: Link) -> Capability:
@@ -195,6 +208,9 @@ class Capability(Sealed):
             None if audiences is None else frozenset(audiences),
             stated.get("task"),
             own=tuple(own),
+            uses=stated.get("uses"),
+            budget=stated.get("budget", {}),
+            fresh=stated.get("fresh"),
         )
 
     @classmethod
@@ -247,7 +263,11 @@ class Capability(Sealed):
             task,
             torn,
             _both_own(self.own, other.own),
-        )
+            _bound(min, self.uses, other.uses),
+            {unit: min(budget[unit] for budget in (self.budget, other.budget) if unit in budget)
+             for unit in (*self.budget, *other.budget)} if self.budget or other.budget else {},
+            _bound(min, self.fresh, other.fresh),
+        )  # fmt: skip
 
     def covers(self, other: Capability) -> bool:
         """Does this permit all that `other` permits?"""
@@ -262,6 +282,14 @@ class Capability(Sealed):
                 return Reason("not_yet_valid", f"not valid before {moment(self.not_before)}")
             if self.audiences is not None and situation.audiences.isdisjoint(self.audiences):
                 return Reason("wrong_audience", f"addressed to {spelled(sorted(self.audiences))}")
+            if self.fresh is not None:
+                reason = not_fresh(self.fresh, situation)
+                if reason is not None:
+                    return reason
+        if self.budget:
+            reason = cost_unstated(self.budget, access)
+            if reason is not None:
+                return reason
         if self.torn:
             return Reason("task", "its tasks do not lie on one path")
         for attribute, constraint in self.where.items():
@@ -304,9 +332,12 @@ class Capability(Sealed):
                 made["tools"] = spelled_calls(self.tool)
         if self.where:
             made["where"] = {attribute: constraint.json() for attribute, constraint in sorted(self.where.items())}
-        for key, bound in (("exp", self.expires_at), ("nbf", self.not_before), ("task", self.task)):
+        bounds = {"exp": self.expires_at, "nbf": self.not_before, "task": self.task, "uses": self.uses, "fresh": self.fresh}
+        for key, bound in bounds.items():
             if bound is not None:
                 made[key] = bound
+        if self.budget:
+            made["budget"] = dict(sorted(self.budget.items()))
         if self.audiences is not None:
             made["aud"] = sorted(self.audiences)
         for caveat in self.own:
@@ -317,6 +348,7 @@ class Capability(Sealed):
         own = {(caveat.key, encode_json({"": caveat.value})) for caveat in self.own}
         return (
             self.data, self.tool, self.where, self.expires_at, self.not_before, self.audiences, self.task, own,
+            self.uses, self.budget, self.fresh,
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:

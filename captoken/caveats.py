@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from captoken import constraints, names, patterns
-from captoken.access import Access
+from captoken.access import Access, amounts
 from captoken.decision import Reason, moment, spelled
 from captoken.encoding import decode_json, encode_json
 from captoken.errors import CODES
@@ -29,6 +29,7 @@ class Situation(msgspec.Struct, frozen=True):
     leeway: int = 0  # seconds
     audiences: frozenset[str] = frozenset()  # the verifier's own names that every `aud` so far has left
     task: str = ""  # the token's task, as far as the root record and the links before this one say
+    overlay_age: int | None = None  # seconds; None if there is no overlay
 
 
 class Caveat(msgspec.Struct, frozen=True):
@@ -329,6 +330,57 @@ class Task(Caveat, frozen=True):
         return Reason("task", f"task {self.value} is not on one path with task {situation.task}")
 
 
+class Uses(Caveat, frozen=True):
+    """At most so many accesses, by this token and all below it together: the ledger counts (spec, "Ledger")."""
+
+    key = "uses"
+
+    def __post_init__(self) -> None:
+        amounts({"uses": self.value}, "uses")
+
+    def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        return None
+
+
+class Budget(Caveat, frozen=True):
+    """At most so much of each unit, by this token and all below it together: the ledger counts (spec, "Ledger")."""
+
+    key = "budget"
+
+    def __post_init__(self) -> None:
+        if "uses" in amounts(_said(_object(self.value, "budget"), "budget"), "budget"):
+            raise ValueError("no unit of a budget is called uses: say uses")
+
+    def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        return cost_unstated(self.value, access)
+
+
+def cost_unstated(budget: Iterable[str], access: Access) -> Reason | None:
+    missing = sorted(unit for unit in budget if unit not in access.cost)
+    return Reason("cost_unstated", f"what it costs in {spelled(missing)} is not stated") if missing else None
+
+
+class Fresh(Caveat, frozen=True):
+    """The verifier's overlay is no older than so many seconds (spec, "Overlay")."""
+
+    key = "fresh"
+    asks_access = False
+
+    def __post_init__(self) -> None:
+        amounts({"seconds": self.value}, "fresh")
+
+    def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        return not_fresh(self.value, situation)
+
+
+def not_fresh(seconds: int, situation: Situation) -> Reason | None:
+    age = situation.overlay_age
+    if age is not None and age <= seconds:
+        return None
+    have = "there is none" if age is None else f"it is {age} s old"
+    return Reason("stale_overlay", f"asks for an overlay of the last {seconds} s, and {have}")
+
+
 def prohibited(caveats: Iterable[Caveat], access: Access | None, situation: Situation) -> Reason | None:
     """What the first of `caveats` says that prohibits and whose domain `access` states, or None.
 
@@ -357,7 +409,7 @@ def prohibited(caveats: Iterable[Caveat], access: Access | None, situation: Situ
 # --- vocabulary ------------------------------------------------------------------------------------------------------
 
 _BUILT_IN: tuple[type[Caveat], ...] = (
-    Tables, Operations, Allow, Columns, Tools, Where, Expires, NotBefore, Audience, Task,
+    Tables, Operations, Allow, Columns, Tools, Where, Expires, NotBefore, Audience, Task, Uses, Budget, Fresh,
 )  # fmt: skip
 
 

@@ -76,10 +76,11 @@ class Attribution(msgspec.Struct, frozen=True):
     issued: RootRecord
     chain: tuple[Actor, ...]
     task: str
+    link_ids: tuple[str, ...] = ()  # of each link, by its public name
+    caveats: tuple[tuple[bytes, bytes], ...] = ()  # the links as they travel: what each says, and a third party's box
 
 
 _NEEDS = frozenset(("table", "operation", "tool", "argument", "domain"))  # where a grant can be what is missing
-_NO_OVERLAY = "no overlay is loaded"
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +99,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     refusals: tuple[Refusal, ...] = ()
     step: int = len(PLAN) + 1  # of the plan: the one that failed
     dry: bool = False  # decided by `explain`: nothing was committed
-    effects: tuple[Any, ...] = ()  # what has to be committed for the answer to stand: the one use of a proof
+    effects: tuple[Any, ...] = ()  # what has to be committed for the answer to stand: a proof's one use, a reservation
+    overlaid: bool = False  # was there an overlay to ask?
 
     def __bool__(self) -> bool:
         return self.code == "allowed" and self.granted is not None
@@ -127,12 +129,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
                 made.append(Step(number, name, "failed", self.refusals[0].text))
             elif number > self.step:
                 made.append(Step(number, name, "not reached"))
-            elif number == 7:
-                made.append(Step(number, name, "nothing to check", _NO_OVERLAY))
-            elif number >= 10 and not self.effects:
+            elif number == 7 and not self.overlaid:
+                made.append(Step(number, name, "nothing to check", "no overlay is loaded"))
+            elif number == 10 and not any(hasattr(effect, "entry") for effect in self.effects):
                 made.append(Step(number, name, "nothing to check", "no proof is asked for"))
+            elif number == 11 and not self.effects:
+                made.append(Step(number, name, "nothing to check", "nothing to commit"))
             elif number == 11 and self.dry:
-                made.append(Step(number, name, "not reached", "not committed: the proof's one use"))
+                made.append(Step(number, name, "not reached", "not committed"))
             else:
                 made.append(Step(number, name, "held"))
         return tuple(made)
@@ -276,5 +280,9 @@ _FOR_MODEL: dict[str, tuple[str, str]] = {
     "bad_proof": ("The credential is bound to a key, and the proof that came is not for this request.", _PROVE),
     "replayed": ("The proof that came with the request was used before, or is too old.", _PROVE),
     "store_unavailable": ("The server cannot decide at present.", _LATER),
+    "narrowed": ("Not permitted at present: the operator has narrowed this task.", _ASK),
+    "stale_overlay": ("The server cannot decide at present.", _LATER),
+    "cost_unstated": ("Not permitted: what the request costs is not stated.", _ASK),
+    "budget_exhausted": ("The allowance of this task is used up.", _ASK),
     "delegate_only": ("Not permitted: the credential is for handing on to a sub-agent, not for use.", _ASK),
 }

@@ -27,7 +27,8 @@ from captoken.sealed import Sealed
 from captoken.text import UNBOUND, discharge_of, text_of
 
 CAVEAT_KEY_BYTES = 32
-NO_CAVEATS_OF_DISCHARGES = frozenset(("task", "depth", "delegate_only"))  # they would say something of the token
+# They would say something of the token.
+NO_CAVEATS_OF_DISCHARGES = frozenset(("task", "depth", "delegate_only", "uses", "budget"))
 
 
 class DischargerKey(keys.SecretKey):
@@ -166,8 +167,8 @@ def read_discharge(packet: wire.Packet, vocabulary: Vocabulary) -> list[Link] | 
         if isinstance(link, BadLink):
             return BadLink(link.code, f"in the discharge: {link.text}")
         speaks = link.receiver is not None or link.key is not None or link.depth is not None or link.delegate_only
-        if speaks or any(caveat.key == "task" for caveat in link.caveats):
-            return BadLink("unreadable_link", "a discharge that speaks of task, lineage or keys")
+        if speaks or link.counts or any(caveat.key == "task" for caveat in link.caveats):
+            return BadLink("unreadable_link", "a discharge that speaks of task, lineage or keys, or counts")
         links.append(link)
     if not any(caveat.key == "exp" for link in links for caveat in link.caveats):
         return BadLink("unreadable_link", "a discharge without an expiry")

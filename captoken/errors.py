@@ -5,6 +5,9 @@
     ├── WideningError       a narrowing that asks for more than is held   (code: widening, nothing_left)
     ├── DelegationError     a hand-over that the chain does not permit    (code: too_deep, broken_delegation, bad_proof)
     ├── DischargeError      no discharge, or one that answers nothing      (code: bad_ticket, refused, undecided, bad_discharge)
+    ├── AuditError          a trail that was changed, cut or rolled back
+    ├── RecallError         a holder asks for the revocation of what it did not hand on
+    ├── OverlayError        a snapshot that nobody trusted has signed, or an older one
     ├── StoreError          a store that is full or cannot be reached
     ├── LimitError          a token that readers would refuse for its size
     ├── KeyringError        a key file that cannot be used
@@ -49,6 +52,9 @@ CODES: dict[str, Code] = {
     "broken_delegation": Code(6, "invalid", "The token's chain of delegation is broken."),
     "too_deep": Code(6, "invalid", "The token was delegated more often than it permits."),
     "delegate_only": Code(6, "insufficient", "The token is for handing on, not for use."),
+    "revoked": Code(7, "invalid", _UNACCEPTED),
+    "narrowed": Code(7, "insufficient", _REFUSED),
+    "stale_overlay": Code(7, "unavailable", "The server cannot decide at present."),
     "expired": Code(8, "invalid", "The token has expired."),
     "not_yet_valid": Code(8, "invalid", "The token is not valid yet."),
     "wrong_audience": Code(8, "invalid", "The token is addressed to another server."),
@@ -61,10 +67,12 @@ CODES: dict[str, Code] = {
     "attribute": Code(8, "insufficient", _REFUSED),
     "domain": Code(8, "insufficient", _REFUSED),
     "task": Code(8, "insufficient", "The token is for another task."),
+    "cost_unstated": Code(8, "insufficient", "What the request costs is not stated."),
     "caller": Code(9, "insufficient", "The token was handed to another caller."),
     "proof_missing": Code(10, "proof", _UNPROVEN),
     "bad_proof": Code(10, "proof", _UNPROVEN),
     "replayed": Code(11, "proof", _UNPROVEN),
+    "budget_exhausted": Code(11, "insufficient", "The token has been used up."),
     "store_unavailable": Code(11, "unavailable", "The server cannot decide at present."),
 }
 
@@ -128,6 +136,24 @@ class DischargeError(CaptokenError):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class AuditError(CaptokenError):
+    """An audit trail does not hold together. The message says where."""
+
+    code = "audit"
+
+
+class RecallError(CaptokenError):
+    """A holder asked for the revocation of something that it did not hand on, or what was asked cannot be read."""
+
+    code = "recall"
+
+
+class OverlayError(CaptokenError):
+    """A snapshot of the overlay that cannot be read, that no trusted operator signed, or that is older than one known."""
+
+    code = "overlay"
 
 
 class StoreError(CaptokenError):

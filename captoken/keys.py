@@ -109,7 +109,7 @@ class SecretKey(Sealed):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """The key in a file. Refuses one that others than its owner can read or write. Raises KeyringError."""
         data = read_private(path)
-        problem = KeyringError(f"the file does not hold a {cls.purpose} key")
+        problem = KeyringError(f"the file does not hold {'an' if cls.purpose[0] in 'aeiou' else 'a'} {cls.purpose} key")
         try:
             stated = decode_json(data.removesuffix(b"\n"))
             shape = {key: type(value) for key, value in stated.items()}
@@ -124,6 +124,20 @@ class SecretKey(Sealed):
         return f"<{type(self).__name__} {self.public}>"
 
     __str__ = __repr__
+
+
+class SigningKey(SecretKey):
+    """An Ed25519 key of one purpose."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _publish(secret: bytes) -> bytes:
+        return primitives.signing_public(secret)
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature of `message`, 64 bytes."""
+        return primitives.sign(self._secret + b64decode(self.public), message)
 
 
 def write_private(path: str | os.PathLike[str], data: bytes) -> None:

@@ -32,6 +32,7 @@ class Link(msgspec.Struct, frozen=True):
     key: bytes | None = None  # the Ed25519 key that the token is bound to from here on
     signature: bytes | None = None  # the custody signature by the key that it was bound to before
     domains: frozenset[str] = frozenset()  # data, tool: those that its caveats speak of
+    counts: bool = False  # it has `uses` or `budget`, which a ledger counts
     settles: bool = False  # it has `aud` or `task`, which narrow the facts for later links
 
 
@@ -59,7 +60,7 @@ def settled(situation: Situation, link: Link) -> Situation:
             audiences = audiences.intersection(caveat.value)
         elif caveat.key == "task":
             task = caveat.value if names.at_or_below(caveat.value, task) else task
-    return Situation(situation.now, situation.leeway, audiences, task)
+    return Situation(situation.now, situation.leeway, audiences, task, situation.overlay_age)
 
 
 def link_prohibits(link: Link, access: Access | None, situation: Situation) -> Reason | None:
@@ -79,7 +80,9 @@ def link_prohibits(link: Link, access: Access | None, situation: Situation) -> R
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 # from, to and n, joined by line feeds, which none of them can have.
-_is_delegation = re.compile(rf"{names.NAME}\n{names.NAME}\n[A-Za-z0-9_-]{{11}}").fullmatch
+_NONCE = "[A-Za-z0-9_-]{11}"
+_is_nonce = re.compile(_NONCE).fullmatch
+_is_delegation = re.compile(rf"{names.NAME}\n{names.NAME}\n{_NONCE}").fullmatch
 _DOMAINS: dict[tuple[bool, bool], frozenset[str]] = {
     (False, False): frozenset(), (True, False): frozenset(("data",)),
     (False, True): frozenset(("tool",)), (True, True): frozenset(("data", "tool")),
@@ -132,11 +135,14 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
             bound_to = _key(value)
         elif key not in _POSITION:
             raise ValueError("a key that is not known")
-        elif receiver is None:  # from, to or n: the three come together
-            sender, receiver = _delegation(*map(stated.get, _HAND_OVER))
+    counts = "uses" in stated or "budget" in stated
+    if "from" in stated or "to" in stated or ("n" in stated and not counts):  # the three come together
+        sender, receiver = _delegation(*map(stated.get, _HAND_OVER))
+    elif counts and _is_nonce(names.exact_str(stated.get("n"), "n")) is None:
+        raise ValueError("n must be 11 characters of base64url")
     settles = "aud" in stated or "task" in stated
     return Link(
-        tuple(caveats), sender, receiver, depth, delegate_only, bound_to, signature, _DOMAINS[data, tool], settles
+        tuple(caveats), sender, receiver, depth, delegate_only, bound_to, signature, _DOMAINS[data, tool], counts, settles
     )  # fmt: skip
 
 
@@ -185,7 +191,7 @@ def _plain_link(body: bytes) -> Link | None:
         return None
     data = stated.operations is not None or stated.tables is not None
     return Link(
-        tuple(caveats), sender, receiver, None, False, bound_to, signature, _DOMAINS[data, False], stated.aud is not None
+        tuple(caveats), sender, receiver, None, False, bound_to, signature, _DOMAINS[data, False], False, stated.aud is not None
     )  # fmt: skip
 
 

@@ -1,13 +1,16 @@
-"""Stores in memory: for one process, and for tests (spec, "Replay")."""
+"""Every store in memory: for one process, and for tests (spec, "Replay", "Ledger", "Overlay")."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import inf
 from threading import Lock
 from time import time
 
 from captoken.errors import StoreError
+from captoken.ledger import AHEAD as ISSUER_AHEAD
+from captoken.ledger import KEPT, Debit, Reservation
 from captoken.possession import AHEAD, PAST, Use
 
 
@@ -51,3 +54,95 @@ class MemoryReplayStore:
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+class MemoryLedger:
+    """Counts for the threads of one process. `shared=True` says aloud that no other server takes these tokens.
+
+    What an earlier process counted is not known here: see the floor of a Ledger.
+    """
+
+    def __init__(self, *, shared: bool = False, floor: int | None = None, clock: Callable[[], float] = time) -> None:
+        self.shared = shared
+        self._floor = int(clock()) + ISSUER_AHEAD if floor is None else floor
+        self._spent: dict[tuple[bytes, str], int] = {}
+        self._kept: dict[tuple[bytes, str], float] = {}  # until when a bucket may be asked about
+        self._known: dict[bytes, Reservation] = {}  # by id, until they run out
+        self._open: set[bytes] = set()
+        self._looked = 0
+        self._lock = Lock()
+        self._process = os.getpid()
+
+    def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+        """None if every bucket had enough and was debited, else the first that had not."""
+        with self._mine():
+            self._forget(now)
+            if reservation.id in self._known:
+                return None
+            if reservation.issued_at <= self._floor:
+                raise StoreError("the token was issued before this ledger began, and what it has used is not known")
+            spent: dict[tuple[bytes, str], int] = {}
+            for debit in reservation.debits:
+                key = debit.bucket, debit.unit
+                spent[key] = spent.get(key, self._spent.get(key, 0)) + debit.amount
+                if spent[key] > debit.limit:
+                    return debit
+            until = inf if reservation.keep is None else reservation.keep + KEPT
+            for key in spent:
+                self._kept[key] = max(self._kept.get(key, until), until)
+            self._spent.update(spent)
+            self._known[reservation.id] = reservation
+            self._open.add(reservation.id)
+            return None
+
+    def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
+        """True if the reservation was open: what was not taken of it goes back."""
+        with self._mine():
+            self._forget(now)
+            if reservation_id not in self._open or self._known[reservation_id].until <= now:
+                return False
+            self._open.remove(reservation_id)
+            for debit in self._known[reservation_id].debits:
+                if (debit.bucket, debit.unit) in self._spent:  # not forgotten meanwhile
+                    self._spent[debit.bucket, debit.unit] -= debit.back(amounts)
+            return True
+
+    def spent(self, bucket: bytes, unit: str) -> int:
+        """What a bucket has been debited."""
+        return self._spent.get((bucket, unit), 0)
+
+    def _mine(self) -> Lock:
+        if os.getpid() != self._process:
+            raise StoreError("this memory belongs to another process: processes share a file")
+        return self._lock
+
+    def _forget(self, now: int) -> None:
+        """Reservations that ran out are spent for good; buckets of tokens that expired long ago are asked about no more."""
+        if now <= self._looked:  # once a second is enough
+            return
+        self._looked = now
+        for reservation_id in [known.id for known in self._known.values() if known.until <= now]:
+            del self._known[reservation_id]
+            self._open.discard(reservation_id)
+        for key in [key for key, until in self._kept.items() if until <= now]:
+            del self._kept[key], self._spent[key]
+
+
+class MemorySnapshots:
+    """The newest snapshot of the overlay, for one process."""
+
+    def __init__(self) -> None:
+        self._snapshot: bytes | None = None
+        self._lock = Lock()
+
+    def load(self) -> bytes | None:
+        """The newest snapshot, if there is one."""
+        return self._snapshot
+
+    def publish(self, snapshot: bytes, after: bytes | None) -> bool:
+        """False if another one lies there than `after`."""
+        with self._lock:
+            if self._snapshot != after:
+                return False
+            self._snapshot = snapshot
+            return True

@@ -111,6 +111,8 @@ class Issuer(Sealed):
             raise ValueError(f"this keyring mints for {keyring.audience} alone")
         stated = {key: caveat.value for key, caveat in wanted.items()}
         stated.update(widening.positioned(Lineage((agent,)), writing.position(given), None, clamp=False))
+        if writing.COUNTED & stated.keys():
+            stated["n"] = b64encode(self._random(8))
         if key is not None:
             stated["key"] = b64encode(keys.signing_key(key))
         body = writing.spell(stated or {"nbf": now})  # link 0 is always written

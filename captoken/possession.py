@@ -45,19 +45,11 @@ class Signer(Protocol):
         ...
 
 
-class HolderKey(keys.SecretKey):
+class HolderKey(keys.SigningKey):
     """An Ed25519 key that a token can be bound to. Whoever has it can use and hand on what is bound to it."""
 
     __slots__ = ()
     purpose = "holder"
-
-    @staticmethod
-    def _publish(secret: bytes) -> bytes:
-        return primitives.signing_public(secret)
-
-    def sign(self, message: bytes) -> bytes:
-        """The signature of `message`."""
-        return primitives.sign(self._secret + b64decode(self.public), message)
 
 
 def _signature(signer: Signer, message: bytes) -> bytes:

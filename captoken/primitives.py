@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from hashlib import blake2b
 from hashlib import sha256 as _sha256
@@ -57,6 +57,12 @@ def hmac_sha256(key: bytes, message: bytes) -> bytes:
 def link_id(tag: bytes) -> bytes:
     """The public name of the link that ends in `tag`: 16 bytes. Tells nothing of the tag (spec, "Link ids")."""
     return _sha256(_LINK + tag).digest()[:16]
+
+
+def link_ids(tags: Iterable[bytes]) -> list[bytes]:
+    """The public names of several links."""
+    digest, label_ = _sha256, _LINK
+    return [digest(label_ + tag).digest()[:16] for tag in tags]
 
 
 def state(tag: bytes) -> bytes:

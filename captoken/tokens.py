@@ -305,7 +305,7 @@ class Token(Sealed):
         for caveat, value in writing.kept(keep, stated).items():
             stated.setdefault(caveat, value)
         stated.update(widening.positioned(lineage, writing.position(caveats), to, clamp))
-        if to is not None:
+        if to is not None or writing.COUNTED & stated.keys():
             stated["n"] = b64encode(self._random(8))
         if key is not None:
             stated["key"] = b64encode(keys.signing_key(key))

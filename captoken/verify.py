@@ -2,7 +2,7 @@
 
      1 sizes and counts           5 links can be read      9 caller
      2 strict parse               6 lineage               10 proof of a bound token
-     3 root record and key        7 overlay (none yet)    11 effects: the proof's only use
+     3 root record and key        7 overlay               11 effects: a proof's one use, a reservation
      4 chain of signatures        8 caveats
 
 The signature comes before the meaning: no link is decoded until the whole chain has held. The first step that fails
@@ -11,17 +11,19 @@ gives the decision its code. One function decides; `authorize`, `check` and `exp
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import time
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from msgspec import structs
 
 from captoken import chain, names, primitives
-from captoken.access import Access, Caller
+from captoken.access import Access, Caller, amounts
 from captoken.attenuate import Clock, read_clock
+from captoken.audit import Trail
 from captoken.capability import Capability
 from captoken.caveats import V1, Situation, Vocabulary
 from captoken.decision import Actor, Attribution, Decision, Reason, Refusal, moment
@@ -29,9 +31,11 @@ from captoken.discharge import read_discharge
 from captoken.encoding import b64encode
 from captoken.errors import CODES, Denied, StoreError, TokenFormatError
 from captoken.keyring import Keyring
+from captoken.ledger import LEASE, USES, Debit, Ledger, Reservation
 from captoken.lineage import Lineage, read_along
 from captoken.links import BadLink, Link, link_prohibits, read_links, settled
 from captoken.mint import keyring_source
+from captoken.overlay import Facts, Overlay
 from captoken.possession import AHEAD as PROOF_AHEAD
 from captoken.possession import (
     PAST,
@@ -50,6 +54,7 @@ from captoken.text import BOUND, parts_of
 from captoken.tokens import Token
 from captoken.wire import Packet
 
+_log = logging.getLogger("captoken")
 AHEAD = 60  # seconds that a token may be from the future, since clocks differ
 CUSTODY_REMEMBERED = 4096  # hand-overs whose signature held, per verifier
 
@@ -71,9 +76,20 @@ class Verifier(Sealed):
     key comes with a proof for the request at hand: pass it as `proof`, and as `request` the 32 bytes of
     `captoken.request` for what the transport carried; left out, the access itself is the request. `replays` remembers
     which proofs were used. Without one, no bound token is taken.
+
+    `ledger` counts what `uses` and `budget` allow. Without one, no token that has them is taken.
+
+    `audit` gets a record of every decision but those of `explain`. What cannot be recorded is denied.
+
+    `overlay` gives the newest restrictions on tokens already out: an Overlay, or a callable that returns one, as a Feed
+    is. It may be `max_staleness` seconds old. Later than that, or where there is none, all is denied; with
+    `allow_stale_overlay=True` it is only logged, and what was revoked meanwhile still works.
     """
 
-    __slots__ = ("_audiences", "_clock", "_keyring", "_leeway", "_replays", "_signed", "_unaddressed", "_vocabulary")
+    __slots__ = (
+        "_audiences", "_audit", "_clock", "_keyring", "_ledger", "_leeway", "_overlay", "_random", "_replays", "_signed",
+        "_stale", "_staleness", "_unaddressed", "_vocabulary",
+    )  # fmt: skip
     _instead = "make one from the keyring"
 
     _keyring: Callable[[], Keyring]
@@ -83,6 +99,12 @@ class Verifier(Sealed):
     _audiences: frozenset[str]
     _unaddressed: bool
     _replays: ReplayStore | None
+    _ledger: Ledger | None
+    _audit: Trail | None
+    _random: Callable[[int], bytes]
+    _overlay: Callable[[], Overlay | None] | None
+    _staleness: int
+    _stale: bool  # is a stale overlay good enough?
     _signed: OrderedDict[bytes, None]  # states up to which every hand-over was signed; the one asked for last at the end
 
     def __init__(
@@ -93,11 +115,21 @@ class Verifier(Sealed):
         allow_unaddressed: bool = False,
         leeway: int = 0,
         replays: ReplayStore | None = None,
+        ledger: Ledger | None = None,
+        audit: Trail | None = None,
+        overlay: Overlay | Callable[[], Overlay | None] | None = None,
+        max_staleness: int = 60,
+        allow_stale_overlay: bool = False,
         vocabulary: Vocabulary = V1,
         clock: Clock = time,
+        random: Callable[[int], bytes] = primitives.random_bytes,
     ) -> None:
         if type(leeway) is not int or leeway < 0:
             raise ValueError("leeway must be a number of seconds, 0 or more, as int")
+        if type(max_staleness) is not int or max_staleness < 0:
+            raise ValueError("max_staleness must be a number of seconds, 0 or more, as int")
+        if not (overlay is None or isinstance(overlay, Overlay) or callable(overlay)):
+            raise TypeError(f"overlay must be an Overlay, or a callable that returns one, not {type(overlay).__name__}")
         own = (audience,) if isinstance(audience, str) else () if audience is None else tuple(audience)
         if audience is not None and not own:
             raise ValueError("a server without a name: leave audience out, or name it")
@@ -109,6 +141,12 @@ class Verifier(Sealed):
         put(self, "_vocabulary", vocabulary)
         put(self, "_clock", clock)
         put(self, "_replays", replays)
+        put(self, "_ledger", ledger)
+        put(self, "_audit", audit)
+        put(self, "_random", random)
+        put(self, "_overlay", (lambda: overlay) if isinstance(overlay, Overlay) else overlay)
+        put(self, "_staleness", max_staleness)
+        put(self, "_stale", allow_stale_overlay is True)
         put(self, "_signed", OrderedDict())
 
     def authenticate(self, token: str | Token, *, proof: str | None = None, request: bytes | None = None) -> Grant:
@@ -166,26 +204,61 @@ class Verifier(Sealed):
     ) -> Decision:
         now = read_clock(self._clock)
         found = self._open(token)
-        if not isinstance(found, Grant):
-            return structs.replace(found, now=now, access=access, caller=caller, dry=dry)
-        decision = found._decide(now, access, caller, dry, presented)
-        return self._committed(found, decision) if decision.effects and not dry else decision
+        if isinstance(found, Grant):
+            decision = found._decide(now, access, caller, dry, presented)
+        else:
+            decision = structs.replace(found, now=now, access=access, caller=caller, dry=dry)
+        return decision if dry else self._settled(decision)
+
+    def _settled(self, decision: Decision) -> Decision:
+        """The decision with all that it needs to stand: its effects committed, and then itself recorded; or a denial."""
+        return self._recorded(self._committed(decision.granted, decision) if decision.effects else decision)
+
+    def _recorded(self, decision: Decision) -> Decision:
+        """The decision once it is in the trail, or a denial."""
+        if self._audit is not None:
+            try:
+                self._audit.record(decision)
+            except Exception as error:  # whatever a trail raises, there is no record
+                if decision:
+                    text = f"the decision cannot be recorded: {type(error).__name__}"
+                    return _again(decision, Refusal("store_unavailable", text))
+                _log.error("a denial was not recorded: %s", type(error).__name__)
+        return decision
 
     def _committed(self, grant: Grant, decision: Decision) -> Decision:
         """Step 11: the decision, once its effects are; or a denial."""
-        for use in decision.effects:
+        for effect in decision.effects:
             try:
-                if self._replays is None:
-                    raise StoreError("this verifier has no replay store")
-                if self._replays.add(use, decision.now) is True:
-                    continue
-                refusal = Refusal("replayed", "the proof was used before, or is older than what the store remembers")
+                if isinstance(effect, Use):
+                    refusal = self._use(effect, decision.now)
+                else:
+                    refusal = self._reserve(grant, effect, decision.now)
             except StoreError as error:
                 refusal = Refusal("store_unavailable", str(error))
-            except Exception as error:  # whatever a store raises, it does not say that the use is the first
-                refusal = Refusal("store_unavailable", f"the replay store raised {type(error).__name__}")
-            return grant._denied(decision.now, decision.access, decision.caller, (refusal,), 11, False, decision.effects)
+            except Exception as error:  # whatever a store raises, it does not say that there is enough
+                refusal = Refusal("store_unavailable", f"a store raised {type(error).__name__}")
+            if refusal is not None:
+                return _again(decision, refusal)
         return decision
+
+    def _use(self, use: Use, now: int) -> Refusal | None:
+        if self._replays is None:
+            raise StoreError("this verifier has no replay store")
+        if self._replays.add(use, now) is True:
+            return None
+        return Refusal("replayed", "the proof was used before, or is older than what the store remembers")
+
+    def _reserve(self, grant: Grant, reservation: Reservation, now: int) -> Refusal | None:
+        if self._ledger is None:
+            raise StoreError("this verifier has no ledger")
+        short = self._ledger.reserve(reservation, now)
+        if short is None:
+            return None
+        if not isinstance(short, Debit):
+            raise StoreError(f"the ledger answered with a {type(short).__name__}")
+        text = f"{short.amount} {short.unit} of {short.limit} are not left"
+        return Refusal("budget_exhausted", text, short.link, grant._added_by(short.link))
 
     def _open(self, token: str | Token) -> Grant | Decision:
         """Steps 1 to 6: everything that depends on the token and the keys alone. A Decision is a denial."""
@@ -202,30 +275,31 @@ class Verifier(Sealed):
             return _denial(Refusal("bad_signature", "the chain of signatures does not hold"), 4)
         answers = _answers(derived, packet, tags, discharges)
         links = read_links(packet.caveats, self._vocabulary)
+        genuine = _Genuine(root, packet, tags, links)
         if isinstance(answers, tuple):
-            return self._broken(root, links, *answers)
+            return self._broken(genuine, *answers)
         restrictions = [link for link in links if isinstance(link, Link)]
         if len(restrictions) < len(links):
             at, bad = next((at, link) for at, link in enumerate(links) if isinstance(link, BadLink))
-            return self._broken(root, links, at, bad)
+            return self._broken(genuine, at, bad)
         places: list[int] = []
         for at, discharge in answers.items():
             added = read_discharge(discharge, self._vocabulary)
             if isinstance(added, BadLink):
-                return self._broken(root, links, at, added, DISCHARGER)
+                return self._broken(genuine, at, added, DISCHARGER)
             restrictions += added
             places += [at] * len(added)
         lineage = Lineage((root.agent,))
         for at in range(len(links)):
             after = lineage.step(restrictions[at])
             if not isinstance(after, Lineage):
-                return self._broken(root, links, at, after)
+                return self._broken(genuine, at, after)
             lineage = after
         if lineage.must_delegate:
             last = max(at for at, link in enumerate(restrictions) if link.delegate_only)
-            return self._broken(root, links, last, Reason("delegate_only", "for handing on, and nobody was handed it"))
+            return self._broken(genuine, last, Reason("delegate_only", "for handing on, and nobody was handed it"))
         custody = _custody(packet, restrictions, tags) if lineage.key is not None else ()
-        return Grant(self, root, tuple(restrictions), tuple(places), lineage, tags, custody)
+        return Grant(self, root, tuple(restrictions), tuple(places), lineage, packet, tags, custody)
 
     def _remembered(self, state: bytes) -> bool:
         """Did every hand-over up to the link with this state hold? Each step is atomic: threads need no lock."""
@@ -241,18 +315,13 @@ class Verifier(Sealed):
             with suppress(KeyError):
                 self._signed.popitem(last=False)
 
-    def _broken(
-        self,
-        root: RootRecord,
-        links: Sequence[Link | BadLink],
-        at: int | None,
-        reason: Reason | BadLink,
-        added_by: str | None = None,
-    ) -> Decision:
+    def _broken(self, token: _Genuine, at: int | None, reason: Reason | BadLink, added_by: str | None = None) -> Decision:
         """A denial by link `at` of a token whose signature held: so its root record can be believed."""
+        root, packet, tags, links = token
         if at is not None and added_by is None:
             added_by = ISSUER if at == 0 else read_along(root.agent, links[:at]).holder
-        known = Attribution(root, read_along(root.agent, links).chain(), root.task)
+        chain_ = read_along(root.agent, links).chain()
+        known = Attribution(root, chain_, root.task, _link_ids(tags), packet.caveats)
         return _denial(Refusal(reason.code, reason.text, at, added_by), CODES[reason.code].step, known)
 
     def __repr__(self) -> str:
@@ -268,7 +337,8 @@ class Grant(Sealed):
     """
 
     __slots__ = (
-        "_addressed", "_capability", "_custody", "_lineage", "_links", "_own", "_places", "_tags", "_verifier", "issued"
+        "_addressed", "_capability", "_counts", "_custody", "_lineage", "_links", "_own", "_packet", "_places", "_seen",
+        "_tags", "_verifier", "issued",
     )  # fmt: skip
     _instead = "verify the token where it is needed"
 
@@ -276,8 +346,11 @@ class Grant(Sealed):
     _links: tuple[Link, ...]  # of the token, then of its discharges
     _places: tuple[int, ...]  # of each link of a discharge: the third-party caveat that it answers
     _lineage: Lineage
+    _packet: Packet
     _tags: tuple[bytes, ...]  # secret: each is the key to its link's siblings
     _capability: Capability | None
+    _seen: Facts | None
+    _counts: bool  # does a link count what it is used for?
     _custody: tuple[Custody, ...]  # of a bound token
     _own: bool  # are caveats of an embedder's among its links?
     _addressed: bool  # to this server, or to nobody where that will do
@@ -290,6 +363,7 @@ class Grant(Sealed):
         links: tuple[Link, ...],
         places: tuple[int, ...],
         lineage: Lineage,
+        packet: Packet,
         tags: tuple[bytes, ...],
         custody: tuple[Custody, ...],
     ) -> None:
@@ -299,9 +373,12 @@ class Grant(Sealed):
         put(self, "_links", links)
         put(self, "_places", places)
         put(self, "_lineage", lineage)
+        put(self, "_packet", packet)
         put(self, "_tags", tags)
         put(self, "_custody", custody)
         put(self, "_capability", None)
+        put(self, "_seen", None)
+        put(self, "_counts", any(link.counts for link in links))
         own = verifier._vocabulary is not V1 and any(":" in caveat.key for link in links for caveat in link.caveats)
         put(self, "_own", own)
         put(self, "_addressed", verifier._unaddressed or issued.audience is not None or _has_audience(links[: len(tags)]))
@@ -404,51 +481,194 @@ class Grant(Sealed):
     @property
     def link_ids(self) -> tuple[str, ...]:
         """The public name of each link and of all that descends from it."""
-        return tuple(b64encode(primitives.link_id(tag)) for tag in self._tags)
+        return _link_ids(self._tags)
+
+    @property
+    def caveats(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The links as they travel: what each says, and for a third-party caveat the box. Nothing in them is secret."""
+        return self._packet.caveats
 
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Grant:
         """This grant, if it permits `access` now. Raises Denied, with the decision."""
-        return _granted(self._ask(*_stated(access, caller), False))
+        return _granted(self.check(access, caller=caller))
 
     def check(self, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision on `access` now, true if allowed. Never raises on denial. Takes no proof: the token had one."""
-        return self._ask(*_stated(access, caller), False)
+        return self._verifier._settled(self._ask(*_stated(access, caller), False))
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision that `check` would come to, with nothing committed."""
         return self._ask(*_stated(access, caller), True)
 
+    def reserve(self, access: Access, *, caller: Caller | None = None) -> Reserved:
+        """Permission for one access that is paid for when it is over: settle it, or cancel it if nothing was done.
+
+        Raises Denied. As a context manager it cancels when an exception leaves the block, and else is settled in full.
+        """
+        decision = self.check(access, caller=caller)
+        _granted(decision)
+        reservations = [effect for effect in decision.effects if isinstance(effect, Reservation)]
+        return Reserved(self._verifier, reservations[0] if reservations else None)
+
     def recheck(self) -> Decision:
-        """Whether the grant still stands now: a check without an access."""
+        """Whether the grant still stands now: a check without an access. Not recorded: see `record`."""
         return self._decide(read_clock(self._verifier._clock), None, None, False)
 
     def refusal(self, code: str, text: str, access: Access | None = None) -> Decision:
-        """A denial of an adapter's own, in the shape of all others. `code` is one of the codes of the spec."""
+        """A denial of an adapter's own, in the shape of all others, not yet recorded. `code` is one of the spec's."""
         now = read_clock(self._verifier._clock)
-        return self._denied(now, access, None, (Refusal(code, text),), CODES[code].step, False)
+        return self._denied(now, access, None, (Refusal(code, text),), dry=False)
+
+    def record(self, decision: Decision) -> Decision:
+        """The decision, once it is in the audit trail: for adapters, of what `recheck` or `refusal` gave."""
+        return self._verifier._recorded(decision)
+
+    def check_all(self, accesses: Sequence[Access], *, caller: Caller | None = None) -> Decision:
+        """The decision on what one step needs, each access recorded, and all of them together used once.
+
+        The first that is refused is the answer. Raises ValueError for no access.
+        """
+        if not accesses:
+            raise ValueError("state at least one access")
+        decisions = [self._ask(*_stated(access, caller), False) for access in accesses]
+        for decision in decisions:
+            if not decision:
+                return self._verifier._settled(decision)
+        if self._counts:
+            cost: dict[str, int] = {}
+            for access in accesses:
+                for unit, amount in access.cost.items():
+                    cost[unit] = cost.get(unit, 0) + amount
+            taken = structs.replace(decisions[0], effects=(self._taken(cost, decisions[0].now),))
+            charged = self._verifier._committed(self, taken)
+            if not charged:
+                return self._verifier._recorded(charged)
+            decisions = [charged, *decisions[1:]]
+        for decision in decisions:
+            recorded = self._verifier._recorded(decision)
+            if not recorded:
+                return recorded
+        return decisions[0]
 
     def _ask(self, access: Access, caller: Caller | None, dry: bool) -> Decision:
         # The capability says in one look what all links together say; the links are asked one by one to tell why, and
         # where an embedder's caveats are among them, whose `covers` and `meet` are not what a decision rests on.
         now = read_clock(self._verifier._clock)
-        if self._ahead(now) is None and self._addressed and not self._own:
-            reason = self.capability.prohibits(access, self._situation(now, self._verifier._audiences))
+        age, refusals = self._overlaid(now, access)
+        if refusals:
+            return self._denied(now, access, caller, refusals, dry, step=7)
+        if self._ahead(now) is None and self._addressed and self._counted_once and not self._own:
+            reason = self.capability.prohibits(access, self._situation(now, self._verifier._audiences, age))
             if reason is None:
                 return self._finished(now, access, caller, dry)
-            decision = self._decide(now, access, caller, dry)
+            decision = self._judged(now, access, caller, dry, age)
             if decision:  # were the two ever to differ, the stricter answer stands
-                return self._denied(now, access, caller, (Refusal(reason.code, reason.text),), 8, dry)
+                return self._denied(now, access, caller, (Refusal(reason.code, reason.text),), dry)
             return decision
-        return self._decide(now, access, caller, dry)
+        return self._judged(now, access, caller, dry, age)
 
     def _decide(
         self, now: int, access: Access | None, caller: Caller | None, dry: bool, presented: Presented | None = None
     ) -> Decision:
-        """Steps 8 to 10, link by link. `presented` is there when a token is: whoever has a grant has been through step 10."""
-        refusals = self._refusals(now, access)
+        """Steps 7 to 10. `presented` is there when a token is: whoever has a grant has been through step 10."""
+        age, refusals = self._overlaid(now, access)
         if refusals:
-            return self._denied(now, access, caller, tuple(refusals), 8, dry)
+            return self._denied(now, access, caller, refusals, dry, step=7)
+        return self._judged(now, access, caller, dry, age, presented)
+
+    def _judged(
+        self,
+        now: int,
+        access: Access | None,
+        caller: Caller | None,
+        dry: bool,
+        age: int | None,
+        presented: Presented | None = None,
+    ) -> Decision:
+        """Steps 8 to 10, link by link, under an overlay of that age."""
+        refusals = self._refusals(now, access, age)
+        if refusals:
+            return self._denied(now, access, caller, tuple(refusals), dry)
         return self._finished(now, access, caller, dry, presented)
+
+    def _overlaid(self, now: int, access: Access | None) -> tuple[int | None, tuple[Refusal, ...]]:
+        """Step 7: how old the overlay is, in seconds, if there is one, and what it says against this token now."""
+        verifier = self._verifier
+        if verifier._overlay is None:
+            return None, ()
+        try:
+            overlay = verifier._overlay()
+            if overlay is not None and not isinstance(overlay, Overlay):
+                raise TypeError(f"an Overlay, not {type(overlay).__name__}")
+        except Exception as error:  # whatever a source raises, it does not say that nothing stands
+            return None, (Refusal("store_unavailable", f"the overlay cannot be had: {type(error).__name__}"),)
+        stale = _staleness(overlay, now, verifier._staleness)
+        if stale is not None:
+            if not verifier._stale:
+                return None, (Refusal("stale_overlay", stale),)
+            _log.warning("deciding without a fresh overlay: %s", stale)
+        if overlay is None:
+            return None, ()
+        age = max(0, now - overlay.issued_at)
+        refusals: list[Refusal] = []
+        for entry in overlay.on(self._facts, now):
+            said = f"by {entry.by} at {moment(entry.at)}: {entry.why}"
+            link = overlay.link(entry)
+            if link is None:
+                refusals.append(Refusal("revoked", f"revoked {said}", added_by=entry.by))
+                continue
+            reason = link_prohibits(link, access, self._situation(now, verifier._audiences, age))
+            if reason is not None:
+                refusals.append(Refusal("narrowed", f"narrowed {said}; {reason.text}", added_by=entry.by))
+        return age, tuple(sorted(refusals, key=lambda refusal: refusal.code != "revoked"))
+
+    @property
+    def _lineage_since(self) -> int:
+        """The link by which the present holder got the token."""
+        return max((at for at, link in enumerate(self._links[: len(self._tags)]) if link.receiver is not None), default=0)
+
+    @property
+    def _counted_once(self) -> bool:
+        """Is one ledger all that counts this token? Since it is shared, or since the token was for one server before it
+        was counted: what its holder says below does not matter."""
+        ledger = self._verifier._ledger
+        if not self._counts or ledger is None or ledger.shared is True:
+            return True
+        own = self._links[: next(at for at, link in enumerate(self._links) if link.counts) + 1]
+        audiences = Capability.of(own, audience=self.issued.audience).audiences
+        return audiences is not None and len(audiences) == 1
+
+    def _taken(self, cost: Mapping[str, int], now: int) -> Reservation:
+        """What an access of that cost takes from each bucket of the chain."""
+        debits: list[Debit] = []
+        ends: list[int] = []
+        keep: int | None = 0
+        for at, link in enumerate(self._links):
+            ends += [caveat.value for caveat in link.caveats if caveat.key == "exp"]
+            if not link.counts:
+                continue
+            # A bucket is asked about for as long as its own link lives, whatever ends sooner below it.
+            keep = None if keep is None or not ends else max(keep, min(ends) + self._verifier._leeway)
+            bucket = primitives.link_id(self._tags[at])
+            for caveat in link.caveats:
+                if caveat.key == "uses":
+                    debits.append(Debit(bucket, USES, caveat.value, 1, at))
+                elif caveat.key == "budget":
+                    debits += [Debit(bucket, unit, most, cost[unit], at) for unit, most in sorted(caveat.value.items())]
+        return Reservation(self._verifier._random(16), tuple(debits), self.issued.issued_at, now + LEASE, keep)
+
+    @property
+    def _facts(self) -> Facts:
+        """What selectors of the overlay ask about."""
+        facts = self._seen
+        if facts is None:
+            root = self.issued
+            links = primitives.link_ids(self._tags)
+            facts = Facts(
+                root.token_id, links, self.task, self._lineage.holders, root.subject, root.key_id, root.issued_at
+            )  # fmt: skip
+            object.__setattr__(self, "_seen", facts)
+        return facts
 
     def _finished(
         self, now: int, access: Access | None, caller: Caller | None, dry: bool, presented: Presented | None = None
@@ -456,21 +676,25 @@ class Grant(Sealed):
         if caller is not None:
             refusal = self._calls(caller)
             if refusal is not None:
-                return self._denied(now, access, caller, (refusal,), 9, dry)
-        effects: tuple[Use, ...] = ()
+                return self._denied(now, access, caller, (refusal,), dry)
+        effects: tuple[Use | Reservation, ...] = ()
         if presented is not None and (self._lineage.key is not None or presented[0] is not None):
             proof, request = presented
             used = self._proved(now, proof, access if request is None else request)
             if isinstance(used, Refusal):
-                return self._denied(now, access, caller, (used,), 10, dry)
+                return self._denied(now, access, caller, (used,), dry)
             effects = (used,)
+        if access is not None and self._counts:
+            effects += (self._taken(access.cost, now),)
         if dry and effects:  # what is not committed grants nothing, and nothing that it shows is a grant
-            known = Attribution(self.issued, self.chain, self.task)
+            known = self._attribution
             return Decision(
-                code="allowed", now=now, access=access, caller=caller, granted=True, dry=True, known=known, effects=effects
+                code="allowed", now=now, access=access, caller=caller, granted=True, dry=True, known=known, effects=effects,
+                overlaid=self._verifier._overlay is not None,
             )  # fmt: skip
         return Decision(
-            code="allowed", now=now, access=access, caller=caller, granted=self, dry=dry, known=self, effects=effects
+            code="allowed", now=now, access=access, caller=caller, granted=self, dry=dry, known=self, effects=effects,
+            overlaid=self._verifier._overlay is not None,
         )  # fmt: skip
 
     def _proved(self, now: int, text: str | None, request: Access | bytes | None) -> Use | Refusal:
@@ -511,31 +735,36 @@ class Grant(Sealed):
             situation = settled(situation, link) if link.settles else situation
         return sorted(situation.audiences)
 
+    @property
+    def _attribution(self) -> Attribution:
+        return Attribution(self.issued, self.chain, self.task, self.link_ids, self.caveats)
+
     def _denied(
         self,
         now: int,
         access: Access | None,
         caller: Caller | None,
         refusals: tuple[Refusal, ...],
-        step: int,
         dry: bool,
-        effects: tuple[Use, ...] = (),
+        effects: tuple[Use | Reservation, ...] = (),
+        step: int | None = None,
     ) -> Decision:
-        known = Attribution(self.issued, self.chain, self.task)
+        known = self._attribution
         return Decision(
             code=refusals[0].code, now=now, access=access, caller=caller, known=known,
-            refusals=refusals, step=step, dry=dry, effects=effects,
+            overlaid=self._verifier._overlay is not None,
+            refusals=refusals, step=step or CODES[refusals[0].code].step, dry=dry, effects=effects,
         )  # fmt: skip
 
-    def _situation(self, now: int, audiences: frozenset[str]) -> Situation:
-        return Situation(now, self._verifier._leeway, audiences, self.issued.task)
+    def _situation(self, now: int, audiences: frozenset[str], age: int | None) -> Situation:
+        return Situation(now, self._verifier._leeway, audiences, self.issued.task, age)
 
     def _ahead(self, now: int) -> Refusal | None:
         if self.issued.issued_at <= now + max(AHEAD, self._verifier._leeway):
             return None
         return Refusal("not_yet_valid", f"issued at {moment(self.issued.issued_at)}, which is yet to come")
 
-    def _refusals(self, now: int, access: Access | None) -> list[Refusal]:
+    def _refusals(self, now: int, access: Access | None, age: int | None) -> list[Refusal]:
         """What refuses, in the order of step 8: the root's `iat` and `aud`; then link by link; then `unaddressed`."""
         refusals: list[Refusal] = []
         ahead, audience, audiences = self._ahead(now), self.issued.audience, self._verifier._audiences
@@ -545,7 +774,7 @@ class Grant(Sealed):
             if audience not in audiences:
                 refusals.append(Refusal("wrong_audience", f"issued for {audience} alone"))
             audiences = audiences & {audience}
-        situation = self._situation(now, audiences)
+        situation = self._situation(now, audiences, age)
         for at, link in enumerate(self._links):
             reason = link_prohibits(link, access, situation)
             if reason is not None:
@@ -554,6 +783,9 @@ class Grant(Sealed):
                 situation = settled(situation, link)
         if not self._addressed:
             text = "addressed to nobody, and this server takes only what is addressed to it"
+            refusals.append(Refusal("unaddressed", text))
+        elif not self._counted_once:
+            text = "counted, and good at more servers than one, which do not declare a ledger that they share"
             refusals.append(Refusal("unaddressed", text))
         elif self._lineage.key is not None and not self._verifier._audiences:
             refusals.append(Refusal("unaddressed", "bound to a key, and this server has no name to prove it to"))
@@ -580,12 +812,69 @@ class Grant(Sealed):
         return f"<Grant {self.token_id}, {chain_}, for {self.issued.subject}, task {self.issued.task}>"
 
 
+class _Genuine(NamedTuple):
+    """A token whose signature held, before anything of it is judged."""
+
+    root: RootRecord
+    packet: Packet
+    tags: tuple[bytes, ...]
+    links: list[Link | BadLink]
+
+
+def _link_ids(tags: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(map(b64encode, primitives.link_ids(tags)))
+
+
+class Reserved:
+    """What was reserved for one access. For a token that counts nothing there is nothing to settle, and nothing happens."""
+
+    __slots__ = ("_open", "_reservation", "_verifier")
+
+    def __init__(self, verifier: Verifier, reservation: Reservation | None) -> None:
+        self._verifier, self._reservation, self._open = verifier, reservation, reservation is not None
+
+    def settle(self, cost: Mapping[str, int] | None = None) -> bool:
+        """What it cost in fact, by unit, at most what was reserved; None is all of it. False if too late: all is spent."""
+        return self._close(None if cost is None else {**amounts(cost, "cost"), USES: 1})
+
+    def cancel(self) -> bool:
+        """Nothing was done: all of it goes back. False if it was too late, and all is spent."""
+        return self._close({})
+
+    def _close(self, taken: Mapping[str, int] | None) -> bool:
+        if not self._open or self._reservation is None:
+            return self._reservation is None
+        self._open = False
+        ledger = self._verifier._ledger
+        return ledger is not None and ledger.settle(self._reservation.id, taken, read_clock(self._verifier._clock)) is True
+
+    def __enter__(self) -> Reserved:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if self._open:
+            self._close(None if kind is None else {})
+
+
 ISSUER = "the issuer"  # who added link 0
 DISCHARGER = "the discharger"  # who added what a discharge says
 
 
 def _has_audience(links: tuple[Link, ...]) -> bool:
     return any(link.settles and any(caveat.key == "aud" for caveat in link.caveats) for link in links)
+
+
+def _staleness(overlay: Overlay | None, now: int, bound: int) -> str | None:
+    """Why an overlay is not fresh enough, or None."""
+    if overlay is None:
+        return "there is no overlay yet"
+    if now - overlay.issued_at > bound:
+        return f"the newest overlay is of {moment(overlay.issued_at)}, older than {bound} s"
+    if now >= overlay.expires_at:
+        return f"the newest overlay was good until {moment(overlay.expires_at)}"
+    if overlay.issued_at > now + AHEAD:
+        return f"the newest overlay is of {moment(overlay.issued_at)}, which is yet to come"
+    return None
 
 
 def _answers(
@@ -635,6 +924,12 @@ def _custody(packet: Packet, links: Sequence[Link], tags: tuple[bytes, ...]) -> 
 
 def _denial(refusal: Refusal, step: int, known: Attribution | None = None) -> Decision:
     return Decision(code=refusal.code, now=0, refusals=(refusal,), step=step, known=known)
+
+
+def _again(decision: Decision, refusal: Refusal) -> Decision:
+    """A denial in place of `decision`, which was an allowance."""
+    grant: Grant = decision.granted
+    return grant._denied(decision.now, decision.access, decision.caller, (refusal,), False, decision.effects, step=11)
 
 
 def _stated(access: Access, caller: Caller | None) -> tuple[Access, Caller | None]:

@@ -60,6 +60,7 @@ def narrowed(held: Capability, wanted: Mapping[str, Caveat], clamp: bool) -> dic
         checks.append(lambda: _check_where(held, wanted["where"]))
     checks += [lambda: _check_exp(held, stated), lambda: _check_nbf(held, stated)]
     checks += [lambda: _check_audience(held, stated), lambda: _check_task(held, stated)]
+    checks += [lambda: _check_uses(held, stated), lambda: _check_budget(held, stated), lambda: _check_fresh(held, stated)]
     checks += [_own_check(held, caveat) for key, caveat in wanted.items() if ":" in key]
     for check in checks:
         try:
@@ -231,6 +232,27 @@ def _check_task(held: Capability, stated: Mapping[str, Any]) -> None:
     if "task" in stated and held.task is not None and not names.at_or_below(stated["task"], held.task):
         left = held.task if names.at_or_below(held.task, stated["task"]) else ""
         raise Excess("task", stated["task"], held.task, stated["task"], {"task": left})
+
+
+def _check_uses(held: Capability, stated: Mapping[str, Any]) -> None:
+    """`uses` is no more than any link above has; what is left of that the ledger alone knows."""
+    if held.uses is not None and stated.get("uses", 0) > held.uses:
+        raise Excess("uses", stated["uses"], held.uses, stated["uses"] - held.uses, {"uses": held.uses})
+
+
+def _check_budget(held: Capability, stated: Mapping[str, Any]) -> None:
+    """`budget` is no more in any unit than any link above has."""
+    wanted, have = stated.get("budget", {}), held.budget
+    excess = {unit: amount - have[unit] for unit, amount in wanted.items() if amount > have.get(unit, amount)}
+    if excess:
+        left = {unit: min(amount, have.get(unit, amount)) for unit, amount in wanted.items()}
+        raise Excess("budget", wanted, dict(have), excess, {"budget": left})
+
+
+def _check_fresh(held: Capability, stated: Mapping[str, Any]) -> None:
+    """`fresh` is no more than what is held."""
+    if held.fresh is not None and stated.get("fresh", 0) > held.fresh:
+        raise Excess("fresh", stated["fresh"], held.fresh, stated["fresh"] - held.fresh, {"fresh": held.fresh})
 
 
 def _own_check(held: Capability, caveat: Caveat) -> Callable[[], None]:

@@ -35,6 +35,21 @@ MISSTATED: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"tool": "t", "arguments": {"a": {"\ud800": 1}}}, ValueError),
     ({"attributes": None}, TypeError),
     ({"attributes": {"a": object()}}, TypeError),
+    ({"cost": 5}, TypeError),
+    ({"cost": [("eur", 5)]}, TypeError),
+    ({"cost": {"eur": 1.0}}, TypeError),
+    ({"cost": {"eur": True}}, TypeError),
+    ({"cost": {"eur": "5"}}, TypeError),
+    ({"cost": {"eur": None}}, TypeError),
+    ({"cost": {5: 5}}, TypeError),
+    ({"cost": {"eur": -1}}, ValueError),
+    ({"cost": {"eur": 2**53}}, ValueError),
+    ({"cost": {"": 1}}, ValueError),
+    ({"cost": {"euro cents": 1}}, ValueError),
+    ({"cost": {"\u20ac": 1}}, ValueError),
+    ({"cost": None}, TypeError),
+    ({"cost": []}, TypeError),
+    ({"cost": 0}, TypeError),
 ]
 
 
@@ -63,11 +78,20 @@ def test_an_access_is_a_value_of_its_own() -> None:
         access.tool = "u"  # type: ignore[misc]
 
 
-def test_attributes_that_are_filled_in_later_are_not_stated() -> None:
+def test_what_is_filled_in_later_is_not_stated() -> None:
     attributes: dict[str, Any] = {}
-    access = Access(attributes=attributes)
-    attributes["region"] = "eu"
-    assert access.attributes == {}
+    nothing: dict[str, int] = {}
+    some = {"eur": 5}
+    access, paid = Access(attributes=attributes, cost=nothing), Access(cost=some)
+    attributes["region"], nothing["eur"], some["eur"] = "eu", -1, -1
+    assert access.attributes == {} == access.cost and paid.cost == {"eur": 5}
+
+
+def test_a_cost_is_in_units_and_not_negative() -> None:
+    """Nothing, and the largest integer of a token, are costs; they are said in the summary."""
+    access = Access(tool="t", cost={"usd_cents": 2**53 - 1, "acme:rows": 0})
+    assert access.summary == "tool t() and costing 0 acme:rows, 9007199254740991 usd_cents"
+    assert access.needed() == {"tools": {"t": {}}} and Access(cost={"eur": 1}).domains == () and Access(cost={"eur": 1}) != Access()
 
 
 def test_what_is_stated_decides_the_domains() -> None:

@@ -20,8 +20,10 @@ FREE = {"unrestricted": True}
 
 
 def written(token: Token) -> dict[str, Any]:
-    """The last link, as JSON."""
+    """The last link, as JSON, without the nonce that goes with what is counted."""
     stated: dict[str, Any] = json.loads(token.unverified.bodies[-1])
+    if {"uses", "budget"} & stated.keys():
+        assert len(stated.pop("n")) == 11
     return stated
 
 
@@ -63,6 +65,13 @@ NARROWER: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ({**FREE, "where": {"n": {"any": True}}}, {"where": {"n": {"min": 3}}}, {"where": {"n": {"min": 3}}}),
     ({**FREE, "audience": ["a", "b"]}, {"audience": "a"}, {"aud": ["a"]}),
     ({**FREE, "depth": 2}, {"depth": 2}, {"depth": 2}),
+    (SALES, {"uses": 5, "budget": {"rows": 0, "eur": 5}, "fresh": 60}, {"budget": {"eur": 5, "rows": 0}, "fresh": 60, "uses": 5}),
+    ({**FREE, "uses": 5}, {"uses": 5}, {"uses": 5}),
+    ({**FREE, "uses": 5}, {"uses": 0}, {"uses": 0}),
+    ({**FREE, "uses": 5}, {"budget": {"eur": 2**53 - 1}}, {"budget": {"eur": 2**53 - 1}}),
+    ({**FREE, "budget": {"eur": 5}}, {"budget": {"eur": 5, "usd": 7}, "uses": 1}, {"budget": {"eur": 5, "usd": 7}, "uses": 1}),
+    ({**FREE, "fresh": 30}, {"fresh": 30}, {"fresh": 30}),
+    ({**FREE, "fresh": 30}, {"fresh": 0}, {"fresh": 0}),
 ]  # fmt: skip
 
 
@@ -117,6 +126,11 @@ WIDER: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any] | None]] =
     (SALES, {"task": "task-9"}, "task", None),
     (SALES, {"task": "task-12"}, "task", None),
     ({**FREE, "depth": 1}, {"depth": 2}, "depth", {"depth": 1}),
+    ({**FREE, "uses": 5}, {"uses": 6}, "uses", {"uses": 5}),
+    ({**FREE, "uses": 0}, {"uses": 1}, "uses", {"uses": 0}),
+    ({**FREE, "budget": {"eur": 5, "usd": 5}}, {"budget": {"eur": 6, "usd": 4, "rows": 9}}, "budget", {"budget": {"eur": 5, "usd": 4, "rows": 9}}),
+    ({**FREE, "fresh": 30}, {"fresh": 31}, "fresh", {"fresh": 30}),
+    ({**FREE, "fresh": 0}, {"fresh": 60}, "fresh", {"fresh": 0}),
 ]  # fmt: skip
 
 
@@ -205,6 +219,19 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"expires_in": 5, "keep": "tools"}, ValueError),
     ({"tables": ["sales"], "clamp": "no"}, TypeError),
     ({"delegate_only": False}, ValueError),
+    ({"uses": 1.0}, TypeError),
+    ({"uses": True}, TypeError),
+    ({"uses": -1}, ValueError),
+    ({"uses": 2**53}, ValueError),
+    ({"budget": {}}, ValueError),
+    ({"budget": [["eur", 1]]}, TypeError),
+    ({"budget": {"eur": "1"}}, TypeError),
+    ({"budget": {"eur": -1}}, ValueError),
+    ({"budget": {"": 1}}, ValueError),
+    ({"budget": {"uses": 1}}, ValueError),
+    ({"fresh": -1}, ValueError),
+    ({"fresh": "60"}, TypeError),
+    ({"n": "AAAAAAAAAAA"}, TypeError),
 ]
 
 

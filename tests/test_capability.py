@@ -15,7 +15,10 @@ from tests.world import NOW, data, tool
 
 
 def of(*links: dict[str, Any], vocabulary: Vocabulary = V1) -> Capability:
-    read = [read_link(encode_json(link), vocabulary) for link in links]
+    """What links say together; those that count have the nonce that they need."""
+    counted = [link | {"n": "AAAAAAAAAAA"} if {"uses", "budget"} & link.keys() else link for link in links]
+    read = [read_link(encode_json(link), vocabulary) for link in counted]
+    assert all(isinstance(link, Link) for link in read)
     return Capability.of([link for link in read if isinstance(link, Link)])
 
 
@@ -29,6 +32,9 @@ LINKS: list[dict[str, Any]] = [
     {"where": {"r": {"in": ["eu", 1, True]}}, "exp": 5, "nbf": 1, "aud": ["a"], "task": "t"},
     {"tables": []},
     {"tools": {"*": {}, "t": {"x": {"in": []}}}},
+    {"uses": 5, "budget": {"eur": 5, "rows": 0}, "fresh": 60},
+    {"uses": 0},
+    {"tables": ["a"], "budget": {"eur": 2**53 - 1}},
 ]
 
 
@@ -66,6 +72,32 @@ def test_time_and_audience_are_asked_about_with_a_situation() -> None:
     for now, audiences, code in [(NOW, {"a"}, None), (NOW + 5, {"a"}, "expired"), (NOW - 1, {"a"}, "not_yet_valid"), (NOW, {"b"}, "wrong_audience")]:
         reason = capability.prohibits(Access(), Situation(now, 0, frozenset(audiences)))
         assert (reason.code if reason else None) == code
+
+
+def test_the_tightest_allowance_is_held() -> None:
+    """Of each unit, of uses, of freshness; what it covers is no more, unit by unit."""
+    both = of({"uses": 5, "budget": {"eur": 5}}, {"uses": 3, "budget": {"eur": 9, "rows": 1}, "fresh": 60}, {"fresh": 30}, {"tables": ["a"]})
+    assert (both.uses, dict(both.budget), both.fresh) == (3, {"eur": 5, "rows": 1}, 30)
+    assert both.json() == {"tables": ["a"], "operations": ["*"], "uses": 3, "budget": {"eur": 5, "rows": 1}, "fresh": 30}
+    assert of({"uses": 5}).covers(of({"uses": 5, "fresh": 1})) and not of({"uses": 5}).covers(of({"uses": 6})) and not of({"uses": 5}).covers(of())
+    assert of({"budget": {"eur": 5}}).covers(of({"budget": {"eur": 5, "rows": 1}})) and of().covers(of({"budget": {"eur": 5}}))
+    assert not of({"budget": {"eur": 5, "rows": 1}}).covers(of({"budget": {"eur": 5}})) and not of({"fresh": 5}).covers(of({"fresh": 6}))
+    assert of({"uses": 1}) != of() != of({"budget": {"eur": 1}}) and of({"fresh": 1}) != of() and not of({"uses": 0}).nothing
+    with pytest.raises(TypeError):
+        both.budget["eur"] = 6  # type: ignore[index]
+
+
+def test_what_is_to_be_paid_and_how_fresh_the_overlay_is_are_asked_about() -> None:
+    """The cost always; the overlay's age with a situation."""
+    capability = of({"budget": {"eur": 5, "rows": 1}, "fresh": 30})
+    for cost, age, code in [
+        ({"eur": 6, "rows": 0}, 30, None), ({"eur": 0, "rows": 0, "x": 1}, 0, None), ({"eur": 0}, 0, "cost_unstated"), ({}, 0, "cost_unstated"),
+        ({"eur": 0, "rows": 0}, 31, "stale_overlay"), ({"eur": 0, "rows": 0}, None, "stale_overlay"), ({}, None, "stale_overlay"),
+    ]:  # fmt: skip
+        reason = capability.prohibits(Access(cost=cost), Situation(NOW, overlay_age=age))
+        assert (reason.code if reason else None) == code
+        reason = capability.prohibits(Access(cost=cost))
+        assert (reason.code if reason else None) == (None if len(cost) > 1 else "cost_unstated")
 
 
 def test_reasons_name_the_fact_that_is_refused() -> None:

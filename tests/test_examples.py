@@ -42,6 +42,20 @@ KEY_LINES = {
         "+119 s  newsletter: still at work",
         "From the supervisor's decision to the last permitted read: 4 s, of at most 10.",
     ],
+    "kill_switch.py": [
+        "None goes by an overlay that is older than 20 s.",
+        "+28 s  tickets  narrowed       operation update is not among",
+        '+30 s  files    narrowed       tool files.upload is not among ["files.read"]',
+        "+48 s  tickets  revoked        revoked by oncall:sam at",
+        "+65 s  files    stale_overlay  the newest overlay is of",
+        "+70 s  files    revoked        revoked by oncall:sam at",
+        "files                   2 s       17 s             5 s       20 s",
+    ],
+    "shared_budget.py": [
+        "The ledger is a SQLite file",
+        "scout-5         100",
+        "promised 500, allowed 100, spent 100",
+    ],
     "pairwise_two_companies.py": [
         "Acme lets price-agent read prices for buyer@bluebird.example.",
         "unknown_key   Mallory's token",
@@ -100,7 +114,11 @@ def test_the_demo_with_a_seed_is_the_same_each_time(tmp_path):
         "╭─ Quarterly risk report, Q3",
         "missing_discharge  link 1, added by orchestrator",
         "bad_proof  the verifier: not signed by the key",
-        "14 allowed, 21 refused. 1 mint, 5 hand-overs, 0 requests to an issuer",
+        "revoked  the verifier: revoked by operator at",
+        "└── orchestrator, issued  4 allowed, 1 refused",
+        "    └── publisher-agent, vouched  1 allowed, 5 refused",
+        "78 records, one chain, signed",
+        "16 allowed, 22 refused. 1 mint, 5 hand-overs, 0 requests to an issuer",
     ):
         assert line in first
 
@@ -109,7 +127,7 @@ def test_the_demo_tells_its_story_as_data(tmp_path):
     story = json.loads(demo("--json", folder=tmp_path))
     calls = story["calls"]
     codes = "allowed table column operation argument widening bad_signature caller wrong_audience expired"
-    bound = "missing_discharge proof_missing bad_proof replayed"
+    bound = "missing_discharge proof_missing bad_proof replayed revoked"
     assert {call["code"] for call in calls} == {*codes.split(), *bound.split()}
     assert all(call["allowed"] == (call["code"] == "allowed") == call["expected"] for call in calls)
     working = {call["agent"] for call in calls if call["scene"] == "work"}
@@ -121,7 +139,10 @@ def test_the_demo_tells_its_story_as_data(tmp_path):
     assert refused["select count(*) from market.moves natural join hr"]["link"] == 0
     assert refused["select salary from hr, after writing itself a link for hr"]["also"] == [1, 2]
     assert refused["select customer, overdue from sales"]["added_by"] == "orchestrator"
-    assert [call["agent"] for call in calls if call["code"] == "expired"] == ["reader-agent", "sales-agent", "orchestrator"]
+    assert [call["agent"] for call in calls if call["code"] == "expired"] == ["reader-agent", "sales-agent"]
+    assert [call["agent"] for call in calls if call["code"] == "revoked"] == ["orchestrator", "market-agent"]
+    used = {agent["name"]: (agent["basis"], agent["allowed"]) for agent in story["used"]}
+    assert used["orchestrator"][0] == "issued" and used["reader-agent"] == ("vouched", 3) and story["unknown"] == 2
     assert len(story["regions"]) == 5 and len(story["filings"]) == 4
     assert story["sources"] == {"exposure": "sales-agent", "filings": "filings-agent", "markets": "market-agent"}
 

@@ -153,6 +153,7 @@ class _Block:
         self.busy = self.over = False
         self.death: Decision | None = None
         self.broken: BaseException | None = None
+        self.recorded: Decision | None = None
 
     def _alive(self) -> bool:
         """For the progress handler: a long statement does not outlive its grant."""
@@ -200,22 +201,38 @@ class _Block:
         if self.broken is not None:
             raise self.broken
         assert self.death is not None  # noqa: S101
-        raise Denied(self.death)
+        raise Denied(self.grant.record(self.death))
 
     def _execute(self, sql: str, parameters: Any) -> Rows:
+        self.recorded = None
+        try:
+            return self._run(sql, parameters)
+        except Denied as denied:
+            self._record(denied.decision)
+            raise
+
+    def _record(self, decision: Decision) -> None:
+        """A denial of the guard's own: what the grant itself refused is recorded by then."""
+        if decision is not self.recorded:
+            self.grant.record(decision)
+
+    def _run(self, sql: str, parameters: Any) -> Rows:
         if not (live := self.grant.recheck()):
             raise Denied(live)
         plan = self.plans.get(sql) or self._plan(Text(sql), parameters)
         refusals = [self.grant.refusal(code, reason) for code, reason in plan.refusals]
         refusals += [self.grant.refusal("operation", f"{name}() tells of what others did") for name in plan.asks - self.told]
         for need in plan.needs:
-            if not (decision := self._ask(need, bool(refusals))):
+            if not (decision := self._ask(need)):
                 self._deny(plan.text, decision, need, plan.literals)
         if refusals:  # last, for they tell that the statement compiles
             self._deny(plan.text, refusals[0])
         for word in plan.text.words if plan.literals else ():
             if word in plan.literals:
                 self._deny_column(plan.text, word)
+        if plan.needs and not (decision := self.grant.check_all(plan.needs, caller=self.caller)):  # recorded, and used once
+            self.recorded = decision
+            raise Denied(decision)
         rows, cursor = self.watch.run(sql, parameters, plan.events, self.max_rows)
         self.told |= plan.tells if cursor.rowcount > 0 else plan.tells & {"changes"}
         return Rows(tuple(column[0] for column in cursor.description or ()), rows, cursor.rowcount)
@@ -294,8 +311,8 @@ class _Block:
                 as_spelled = self._refused(spelled(mention), mention.operation, ()) if decision.code == "table" else None
                 raise Denied(decision if as_spelled is None else as_spelled)
 
-    def _ask(self, access: Access, dry: bool = True) -> Decision:
-        return (self.grant.explain if dry else self.grant.check)(access, caller=self.caller)
+    def _ask(self, access: Access) -> Decision:
+        return self.grant.explain(access, caller=self.caller)
 
     def _refused(self, table: str | None, operation: str | None, columns: tuple[str, ...]) -> Decision | None:
         access = access_to(table, operation, columns)

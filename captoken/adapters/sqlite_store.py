@@ -1,70 +1,44 @@
-"""Used proofs in one SQLite file: for the processes of one machine (spec, "Replay")."""
+"""Every store in one SQLite file: for the processes of one machine (spec, "Replay", "Ledger", "Overlay")."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from threading import Lock
 from time import monotonic, sleep, time
+from typing import ClassVar, TypeAlias
 from weakref import WeakSet
 
+import msgspec
+
 from captoken.errors import StoreError
+from captoken.ledger import AHEAD as ISSUER_AHEAD
+from captoken.ledger import KEPT, Debit, Reservation
 from captoken.possession import AHEAD, PAST, Use
 
-_SCHEMA = """
-create table if not exists proofs (entry blob primary key, issued_at integer not null) without rowid, strict;
-create index if not exists proofs_by_time on proofs (issued_at);
-create table if not exists state (
-    one integer primary key check (one = 1), floor integer not null, held integer not null
-) strict;
-"""
+Run: TypeAlias = Callable[..., sqlite3.Cursor]
 
 
-class SQLiteReplayStore:
-    """Used proofs, for threads and processes that open one file; a restart forgets none.
+class SQLiteStore:
+    """One file, opened by any number of threads and processes. What was answered is on disk; a restart forgets nothing.
 
-    A use is on disk before `add` returns. The file keeps its floor, so only a new file has to refuse what was issued up
-    to five seconds after it was made; `floor=0` says aloud that no earlier process took proofs for this audience. Holds
-    at most `limit` uses of the last half minute, and refuses more. `timeout`: seconds to wait for another process.
-    Servers stop before the file is taken away, or each remembers for itself. A clock that was once far ahead has raised
-    the floor for good: stop the servers, and begin a new file.
+    `timeout`: seconds to wait for another process. Stores of different kinds may share a file. Servers stop before the
+    file is taken away, or each goes on for itself. A clock that was once far ahead has raised the floors for good: stop the
+    servers, and begin a new file.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        floor: int | None = None,
-        limit: int = 1_000_000,
-        timeout: float = 5.0,
-        clock: Callable[[], float] = time,
-    ) -> None:
-        self._path, self._limit, self._timeout = os.path.abspath(os.fspath(path)), limit, timeout
+    _schema: ClassVar[tuple[str, ...]]
+
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
+        self._path, self._timeout = os.path.abspath(os.fspath(path)), timeout
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
         _stores.add(self)
-        first = int(clock()) + AHEAD if floor is None else floor
         with self._transaction() as run:
-            for statement in filter(str.strip, _SCHEMA.split(";")):
+            for statement in self._schema:
                 run(statement)
-            run("insert or ignore into state (one, floor, held) values (1, ?, 0)", (first,))
-
-    def add(self, use: Use, now: int) -> bool:
-        """True if it is the first use, and after the floor. Raises StoreError when full, locked for too long or unreadable."""
-        with self._transaction() as run:
-            floor, held = run("select floor, held from state").fetchone()
-            if (gone := now - PAST - 1) > floor:
-                floor = gone
-                held -= run("delete from proofs where issued_at <= ?", (floor,)).rowcount
-            first = False
-            if use.issued_at > floor:
-                if held >= self._limit and run("select 1 from proofs where entry = ?", (use.entry,)).fetchone() is None:
-                    raise StoreError(f"{self._limit} proofs of the last {PAST + AHEAD} seconds are remembered, and no more fit")
-                first = run("insert or ignore into proofs values (?, ?)", (use.entry, use.issued_at)).rowcount == 1
-            run("update state set floor = ?, held = ?", (floor, held + first))
-        return first
 
     def close(self) -> None:
         """Close the file. The store opens it again when it is asked."""
@@ -77,7 +51,7 @@ class SQLiteReplayStore:
             self._connection = None
 
     @contextmanager
-    def _transaction(self) -> Generator[Callable[..., sqlite3.Cursor]]:
+    def _transaction(self) -> Generator[Run]:
         """One transaction that nobody else writes in. Whatever SQLite raises becomes a StoreError."""
         with self._lock:
             try:
@@ -120,8 +94,8 @@ class SQLiteReplayStore:
         connection.execute("pragma synchronous = full")
 
 
-_stores: WeakSet[SQLiteReplayStore] = WeakSet()
-_forking: list[SQLiteReplayStore] = []
+_stores: WeakSet[SQLiteStore] = WeakSet()
+_forking: list[SQLiteStore] = []
 
 
 def _before_fork() -> None:
@@ -139,3 +113,170 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _row(found: sqlite3.Cursor) -> tuple[int, ...]:
+    row: tuple[int, ...] | None = found.fetchone()
+    if row is None:
+        raise StoreError("SQLite: the file has lost its floor")
+    return row
+
+
+class SQLiteReplayStore(SQLiteStore):
+    """Used proofs.
+
+    The file keeps its floor, so only a new file has to refuse what was issued up to five seconds after it was made;
+    `floor=0` says aloud that no earlier process took proofs for this audience. Holds at most `limit` uses of the last
+    half minute, and refuses more.
+    """
+
+    _schema = (
+        "create table if not exists proofs (entry blob primary key, issued_at integer not null) without rowid, strict",
+        "create index if not exists proofs_by_time on proofs (issued_at)",
+        "create table if not exists proof_state"
+        " (one integer primary key check (one = 1), floor integer not null, held integer not null) strict",
+    )
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        floor: int | None = None,
+        limit: int = 1_000_000,
+        timeout: float = 5.0,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        super().__init__(path, timeout=timeout)
+        self._limit = limit
+        first = int(clock()) + AHEAD if floor is None else floor
+        with self._transaction() as run:
+            run("insert or ignore into proof_state (one, floor, held) values (1, ?, 0)", (first,))
+
+    def add(self, use: Use, now: int) -> bool:
+        """True if it is the first use, and after the floor. Raises StoreError when full, locked for too long or unreadable."""
+        with self._transaction() as run:
+            floor, held = _row(run("select floor, held from proof_state"))
+            if (gone := now - PAST - 1) > floor:
+                floor = gone
+                held -= run("delete from proofs where issued_at <= ?", (floor,)).rowcount
+            first = False
+            if use.issued_at > floor:
+                if held >= self._limit and run("select 1 from proofs where entry = ?", (use.entry,)).fetchone() is None:
+                    raise StoreError(f"{self._limit} proofs of the last {PAST + AHEAD} seconds are remembered, and no more fit")
+                first = run("insert or ignore into proofs values (?, ?)", (use.entry, use.issued_at)).rowcount == 1
+            run("update proof_state set floor = ?, held = ?", (floor, held + first))
+        return first
+
+
+class SQLiteLedger(SQLiteStore):
+    """Counts. `shared=True` says that all servers that take these tokens count in this file.
+
+    Only a new file has a floor: see Ledger.
+    """
+
+    _schema = (
+        "create table if not exists buckets"
+        " (link blob, unit text, spent integer not null, keep integer, primary key (link, unit)) without rowid, strict",
+        "create table if not exists reservations"
+        " (id blob primary key, debits blob, until integer not null, open integer not null) without rowid, strict",
+        "create index if not exists reservations_by_time on reservations (until)",
+        "create index if not exists buckets_by_time on buckets (keep)",
+        "create table if not exists ledger_state (one integer primary key check (one = 1), floor integer not null) strict",
+    )
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        shared: bool = False,
+        floor: int | None = None,
+        timeout: float = 5.0,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        super().__init__(path, timeout=timeout)
+        self.shared = shared
+        first = int(clock()) + ISSUER_AHEAD if floor is None else floor
+        with self._transaction() as run:
+            run("insert or ignore into ledger_state values (1, ?)", (first,))
+
+    def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+        """None if every bucket had enough and was debited, else the first that had not. Raises StoreError."""
+        with self._transaction() as run:
+            self._forget(run, now)
+            if run("select 1 from reservations where id = ?", (reservation.id,)).fetchone() is not None:
+                return None
+            if reservation.issued_at <= _row(run("select floor from ledger_state"))[0]:
+                raise StoreError("the token was issued before this ledger began, and what it has used is not known")
+            spent: dict[tuple[bytes, str], int] = {}
+            for debit in reservation.debits:
+                key = debit.bucket, debit.unit
+                spent[key] = (spent[key] if key in spent else self._spent(run, *key)) + debit.amount
+                if spent[key] > debit.limit:
+                    return debit
+            keep = None if reservation.keep is None else reservation.keep + KEPT
+            for (bucket, unit), amount in spent.items():
+                run(
+                    "insert into buckets values (?, ?, ?, ?)"
+                    " on conflict do update set spent = excluded.spent, keep = max(keep, excluded.keep)",  # null is for good
+                    (bucket, unit, amount, keep),
+                )
+            row = reservation.id, _encode(reservation.debits), reservation.until
+            run("insert into reservations values (?, ?, ?, 1)", row)
+        return None
+
+    def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
+        """True if the reservation was open: what was not taken of it goes back. Raises StoreError."""
+        with self._transaction() as run:
+            self._forget(run, now)
+            found = run("select debits from reservations where id = ? and open", (reservation_id,)).fetchone()
+            if found is None:
+                return False
+            run("update reservations set open = 0 where id = ?", (reservation_id,))
+            try:
+                debits = _decode(found[0])
+            except (msgspec.MsgspecError, TypeError):
+                raise StoreError("SQLite: a reservation cannot be read") from None
+            for debit in debits:
+                back = (debit.back(amounts), debit.bucket, debit.unit)
+                run("update buckets set spent = spent - ? where link = ? and unit = ?", back)
+        return True
+
+    def spent(self, bucket: bytes, unit: str) -> int:
+        """What a bucket has been debited. Raises StoreError."""
+        with self._transaction() as run:
+            return self._spent(run, bucket, unit)
+
+    @staticmethod
+    def _spent(run: Run, bucket: bytes, unit: str) -> int:
+        found = run("select spent from buckets where link = ? and unit = ?", (bucket, unit)).fetchone()
+        return int(found[0]) if found is not None else 0
+
+    @staticmethod
+    def _forget(run: Run, now: int) -> None:
+        run("delete from reservations where until <= ?", (now,))
+        run("delete from buckets where keep <= ?", (now,))
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[Debit, ...]).decode
+
+
+class SQLiteSnapshots(SQLiteStore):
+    """The newest snapshot of the overlay."""
+
+    _schema = ("create table if not exists overlay (one integer primary key check (one = 1), snapshot blob not null) strict",)
+
+    def load(self) -> bytes | None:
+        """The newest snapshot, if there is one. Raises StoreError."""
+        with self._transaction() as run:
+            found = run("select snapshot from overlay").fetchone()
+        return bytes(found[0]) if found is not None else None
+
+    def publish(self, snapshot: bytes, after: bytes | None) -> bool:
+        """False if another one lies there than `after`. On disk when it returns True. Raises StoreError."""
+        with self._transaction() as run:
+            found = run("select snapshot from overlay").fetchone()
+            if (None if found is None else bytes(found[0])) != after:
+                return False
+            run("insert or replace into overlay values (1, ?)", (snapshot,))
+        return True

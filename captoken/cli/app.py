@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import click
 
 from captoken.cli.ask import explain, verify
+from captoken.cli.audit import audit, blast_radius
 from captoken.cli.demo import demo
 from captoken.cli.discharge import approve, attach, discharge, require, tickets
 from captoken.cli.inspect import inspect
 from captoken.cli.keygen import keygen
+from captoken.cli.operate import lift, narrow, overlay, renew, revoke
 from captoken.cli.output import prepare, tell
 from captoken.cli.prove import prove
 from captoken.cli.write import attenuate, delegate, mint, present
@@ -48,7 +50,7 @@ def commands(ctx: click.Context) -> None:
 
 for _command in (
     keygen, mint, attenuate, delegate, require, tickets, discharge, approve, attach, present, prove, inspect, verify,
-    explain, demo,
+    explain, audit, blast_radius, revoke, narrow, lift, renew, overlay, demo,
 ):  # fmt: skip
     commands.add_command(_command)
 

@@ -9,12 +9,14 @@ from typing import Protocol, TypeVar
 import click
 
 from captoken.attenuate import Clock
+from captoken.audit import AuditKey
 from captoken.cli.output import tell
 from captoken.discharge import Discharge, DischargerKey, Ticket
 from captoken.encoding import EncodingError, decode_json
 from captoken.errors import KeyringError
 from captoken.keyring import Keyring
 from captoken.keys import SecretKey, read_private
+from captoken.overlay import MAX_BYTES, OperatorKey
 from captoken.pairwise import PairwiseKey
 from captoken.possession import HolderKey
 from captoken.tokens import Token
@@ -22,7 +24,9 @@ from captoken.tokens import Token
 Key = TypeVar("Key", bound=SecretKey)
 
 _MOST = 1 << 16  # bytes read of what should be a token: more than any token has
-KEYS: dict[str, type[SecretKey]] = {kind.purpose: kind for kind in (HolderKey, DischargerKey, PairwiseKey)}
+KEYS: dict[str, type[SecretKey]] = {
+    kind.purpose: kind for kind in (HolderKey, DischargerKey, PairwiseKey, OperatorKey, AuditKey)
+}
 
 
 class Saved(Protocol):
@@ -46,7 +50,7 @@ def any_key(path: str) -> SecretKey:
         stated = {}
     purpose = stated.get("purpose")
     if purpose not in KEYS:
-        kind = "a keyring, which has no public key" if "keys" in stated else "no key of a holder, a discharger or a pair"
+        kind = "a keyring, which has no public key" if "keys" in stated else "no key that has a public half"
         del stated
         raise KeyringError(f"the file holds {kind}")
     del stated
@@ -117,3 +121,8 @@ def ticket(path: str) -> Ticket:
 def discharge(path: str) -> Discharge:
     """The discharge in a file or in standard input, unverified. Raises TokenFormatError for what is none."""
     return Discharge.parse(text(path, "discharge"))
+
+
+def snapshot(path: str) -> bytes:
+    """A snapshot of the overlay in a file or in standard input, unverified."""
+    return _read(path, "snapshot", MAX_BYTES + 1).strip()

@@ -18,6 +18,8 @@ _WAYS: tuple[tuple[tuple[str, ...], set[str], set[str]], ...] = (
     (("--public",), set(), set()),
     (("--holder",), {"--out"}, set()),
     (("--discharger",), {"--out"}, set()),
+    (("--operator",), {"--out"}, set()),
+    (("--audit-key",), {"--out"}, set()),
     (("--pairwise", "--server"), _DERIVING, set()),
     (("--pairwise", "--issuer"), _DERIVING, set()),
     (("--pairwise", "--key"), {"--server or --issuer"}, _DERIVING),
@@ -51,6 +53,8 @@ def _check(given: set[str]) -> None:
 @click.option("--audience", metavar="NAME", help="Derive the keys of one server into --out.")
 @click.option("--holder", is_flag=True, help="A key that tokens are bound to.")
 @click.option("--discharger", is_flag=True, help="A key of a third party that is asked.")
+@click.option("--operator", is_flag=True, help="A key that stops and narrows tokens that are out.")
+@click.option("--audit-key", is_flag=True, help="A key that signs the checkpoints of a server's trail.")
 @click.option("--pairwise", is_flag=True, help="A key of an issuer or a server that share no secret.")
 @click.option("--key", metavar="FILE", help="Derive a keyring from this pairwise key, one's own.")
 @click.option("--server", type=PUBLIC, metavar="PUBLIC", help="An issuer derives: for this server's public key.")
@@ -61,8 +65,8 @@ def _check(given: set[str]) -> None:
 @click.pass_context
 def keygen(
     ctx: click.Context, out: str | None, rotate: bool, retire: str | None, audience: str | None, holder: bool,
-    discharger: bool, pairwise: bool, key: str | None, server: str | None, issuer: tuple[str, ...], public: str | None,
-    keyring: str | None, as_json: bool,
+    discharger: bool, operator: bool, audit_key: bool, pairwise: bool, key: str | None, server: str | None,
+    issuer: tuple[str, ...], public: str | None, keyring: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Make keys, in a file that its owner alone can read.
 
@@ -79,6 +83,8 @@ def keygen(
     captoken keygen --holder --out agent.json > agent.public
     captoken keygen --discharger --out approvals.json > approvals.public
     captoken keygen --pairwise --out issuer.json > issuer.public
+    captoken keygen --operator --out operator.json > operator.public
+    captoken keygen --audit-key --out audit.json > audit.public
     captoken keygen --public agent.json
 
     The public key goes to standard output, and to whoever asks. It is no secret; that it arrives unchanged is what
@@ -115,8 +121,9 @@ def keygen(
             derived = own.serving(issuers=issuer, audience=own_audience)
         files.save_new(derived, target)
         _tell(target, derived, as_json, verifies=server is None)
-    elif holder or discharger or pairwise:
-        made = files.KEYS["holder" if holder else "discharger" if discharger else "pairwise"].generate()
+    elif holder or discharger or operator or audit_key or pairwise:
+        kinds = {"holder": holder, "discharger": discharger, "operator": operator, "audit": audit_key, "pairwise": pairwise}
+        made = files.KEYS[next(kind for kind, wanted in kinds.items() if wanted)].generate()
         files.save_new(made, target)
         _tell_public(target, made, as_json)
     else:
@@ -129,7 +136,8 @@ def _tell_public(path: str, made: SecretKey, as_json: bool) -> None:
     if as_json:
         say_json({"file": path, "purpose": made.purpose, "public": made.public})
     else:
-        tell(f"{path}: a {made.purpose} key; standard output has its public key")
+        kind = f"{'an' if made.purpose[0] in 'ao' else 'a'} {made.purpose} key"
+        tell(f"{path}: {kind}; standard output has its public key")
         say(made.public)
 
 

@@ -18,6 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _durations = re.compile(r"(\d{1,12})([smhd])").findall
 _is_duration = re.compile(r"(?:\d{1,12}[smhd])+", re.ASCII).fullmatch
+_is_id = re.compile(r"[A-Za-z0-9_-]{22}").fullmatch
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LAST_SECOND = 253402300799  # of the year 9999
 
@@ -144,8 +145,16 @@ def _public(text: str) -> str:
     return text
 
 
+def _id(text: str) -> str:
+    """The public id of a token or a link. What is none is not repeated: it may be a token."""
+    if _is_id(text) is None:
+        raise ValueError("an id is 22 characters of base64url, as `captoken inspect` shows it")
+    return text
+
+
 DURATION = _Type("duration", _duration)
 MOMENT = _Type("time", _moment)
+ID = _Type("id", _id)
 NOW = _Type("time", _now)
 OBJECT = _Type("json", _object)
 LISTS = _Type("key=a,b", _lists)
@@ -230,11 +239,14 @@ restriction_options = stacked(
         help="""What an attribute must satisfy: 'region={"in":["eu"]}'. Repeatable.""",
     ),
     click.option("--not-before", type=MOMENT, metavar="TIME", help="RFC 3339, or seconds since the epoch."),
+    click.option("--fresh", type=click.IntRange(min=0), metavar="SECONDS", help="Only under an overlay no older than that."),
 )  # fmt: skip
 rights_options = stacked(
     restriction_options,
     click.option("--depth", type=click.IntRange(min=0), metavar="N", help="At most N more delegations."),
     click.option("--delegate-only", is_flag=True, help="For handing on, not for use."),
+    click.option("--uses", type=click.IntRange(min=0), metavar="N", help="At most N accesses, with all that is handed on."),
+    facts_option("--budget", help="At most so much of a unit, with all that is handed on: 'usd_cents=100'. Repeatable."),
 )
 expiry_options = stacked(
     click.option("--expires-in", type=DURATION, metavar="TIME", help="At most so long: 90s, 10m, 2h, 1d."),

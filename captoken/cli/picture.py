@@ -56,10 +56,12 @@ class Picture:
             self._calls("tricks"),
             *self._section("A key, and a question", "One token is bound to its holder's key, and asks user:jane besides."),
             self._calls("sending"),
-            *self._section("The end", "A token dies with the shortest life above it, wherever it went."),
+            *self._section("The end", "A token dies with the shortest life above it; what is left, with its task."),
             self._lives(),
             "",
             self._calls("end"),
+            *self._section("The audit trail", "Who did what, out of the servers' records alone."),
+            self._used(),
             "",
             self._total(),
         )
@@ -171,6 +173,20 @@ class Picture:
             bar = self.glyphs.full * round(agent.lives / most * (self.console.width - 22))
             table.add_row(Text(agent.name, "cyan"), Text.assemble((bar, "yellow"), (f" {words.life(agent.lives)}", "dim")))
         return table
+
+    def _used(self) -> RenderableType:
+        story = self.story
+        tree = Tree(Text.assemble((story.subject, "bold"), ", task ", (story.task, "bold")), guide_style="dim")
+        branches: dict[str | None, Tree] = {None: tree}
+        for used in story.used:
+            label = Text.assemble(
+                (used.name, "bold cyan"), (f", {used.basis}", "dim"),
+                "  ", (f"{used.allowed} allowed", "green" if used.allowed else "dim"),
+                ", ", (f"{used.refused} refused", "red" if used.refused else "dim"),
+            )  # fmt: skip
+            branches[used.name] = branches[used.parent].add(label)
+        rest = f"{story.unknown} refusals of what no signature vouches for. {story.records} records, one chain, signed."
+        return Group(tree, Text(), Text(rest, "dim"))
 
     def _total(self) -> RenderableType:
         story = self.story

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import structs
 
-from captoken import names, primitives
+from captoken import audit, names, primitives
 from captoken.access import Access, Caller
 from captoken.adapters.sqlite import guarded
 from captoken.cli import words
@@ -28,8 +28,9 @@ from captoken.discharge import Allow, Discharge, Discharger, DischargerKey, Tick
 from captoken.encoding import decode_json, encode_json
 from captoken.errors import Denied, WideningError
 from captoken.keyring import Keyring
-from captoken.memory import MemoryReplayStore
+from captoken.memory import MemoryReplayStore, MemorySnapshots
 from captoken.mint import Issuer
+from captoken.overlay import Feed, Operator, OperatorKey
 from captoken.possession import HolderKey, prove
 from captoken.testing import FixedClock, fixed_random
 from captoken.text import text_of
@@ -103,6 +104,16 @@ class Filing(msgspec.Struct, frozen=True):
     rating: str
 
 
+class Used(msgspec.Struct, frozen=True):
+    """What an agent did with its token, as the audit trail has it."""
+
+    name: str
+    parent: str | None
+    basis: str  # how its name is known
+    allowed: int
+    refused: int
+
+
 class Story(msgspec.Struct, frozen=True):
     """The whole story as data."""
 
@@ -114,6 +125,9 @@ class Story(msgspec.Struct, frozen=True):
     regions: tuple[Region, ...]
     filings: tuple[Filing, ...]
     sources: dict[str, str]  # topic → the agent that found it, as its grant says
+    used: tuple[Used, ...]
+    unknown: int  # refusals of what no signature vouches for
+    records: int  # of the trail, which was checked to be whole
 
 
 @contextmanager
@@ -173,9 +187,20 @@ class World:
         self.clock = FixedClock(int(time()) if seed is None else _START)
         self.random = primitives.random_bytes if seed is None else fixed_random(f"demo {seed}")
         self.keyring = Keyring.from_keys({"k1": self.random(32)}, current="k1")
-        self.warehouse = Verifier(self.keyring, audience="warehouse", clock=self.clock)
-        self.ratings = Verifier(self.keyring, audience="ratings", clock=self.clock)
-        self.mail = Verifier(self.keyring, audience="mail", clock=self.clock, replays=MemoryReplayStore(floor=0))
+        # Every server hears the operator, and writes down what it decides.
+        key, snapshots = OperatorKey(self.random(32)), MemorySnapshots()
+        self.operator = Operator(key, snapshots, by="operator", clock=self.clock, random=self.random)
+        self.operator.renew()
+        feed = Feed(snapshots, [key.public], every=0, clock=self.clock)
+        self.lines: list[bytes] = []
+        self.server_key = audit.AuditKey(self.random(32))
+        self.trail = audit.AuditTrail(self.lines.append, key=self.server_key)
+
+        def server(name: str, **more: Any) -> Verifier:
+            return Verifier(self.keyring, audience=name, clock=self.clock, overlay=feed, audit=self.trail, **more)
+
+        self.warehouse, self.ratings = server("warehouse"), server("ratings")
+        self.mail = server("mail", replays=MemoryReplayStore(floor=0))
         # jane decides about what leaves the house; nobody else can answer what is asked of her.
         self.jane = Discharger(DischargerKey(self.random(32)), lambda need: Wait(person=True), clock=self.clock)
         self.publisher = HolderKey(self.random(32))
@@ -185,6 +210,11 @@ class World:
         self.calls: list[Call] = []
         self.scene: Scene = "work"
         self.expected = True  # should what is tried now be allowed?
+
+    def wait(self, seconds: int) -> None:
+        """Time passes, and the operator says again what stands: servers take no overlay that is older than a minute."""
+        self.clock.advance(seconds)
+        self.operator.renew()
 
     # --- who holds what --------------------------------------------------------------------------------------------
 
@@ -306,7 +336,32 @@ def play(seed: int | None = None) -> Story:
         _send(world)
         world.scene, world.expected = "end", False
         _end(world)
-    return Story("user:jane", "q3-risk", root.token_id, tuple(world.agents), tuple(world.calls), regions, filings, sources)
+    used, unknown, records = _audited(world)
+    return Story(
+        "user:jane", "q3-risk", root.token_id, tuple(world.agents), tuple(world.calls), regions, filings, sources,
+        used, unknown, records,
+    )  # fmt: skip
+
+
+def _audited(world: World) -> tuple[tuple[Used, ...], int, int]:
+    """Who did what, out of the trail alone, after it was checked to be whole and signed."""
+    head = world.trail.checkpoint()
+    verdict = audit.check(world.lines, [world.server_key.public], known=[head])
+    found: dict[str, Used] = {}
+    unknown = 0
+    for record in audit.read(world.lines):
+        if record["kind"] != "decision":
+            continue
+        chain = record.get("chain", [])
+        unknown += not chain
+        for at, actor in enumerate(chain):
+            parent = chain[at - 1]["name"] if at else None
+            found.setdefault(actor["name"], Used(actor["name"], parent, actor["basis"], 0, 0))
+        if chain:
+            last = found[chain[-1]["name"]]
+            allowed = last.allowed + record["allowed"]
+            found[last.name] = structs.replace(last, allowed=allowed, refused=last.refused + (not record["allowed"]))
+    return tuple(found.values()), unknown, verdict.head.seq
 
 
 def _hand_out(world: World) -> None:
@@ -324,7 +379,7 @@ def _hand_out(world: World) -> None:
         "orchestrator", "filings-agent", allow={"filings": ["select"], **write},
         tools={"ratings.lookup": {"issuer": {"any": True}, "max_price_cents": {"max": 25}}}, expires_in=180,
     )  # fmt: skip
-    world.clock.advance(5)
+    world.wait(5)
     world.hand_on("filings-agent", "reader-agent", tables=["filings"], operations=["select"], depth=0, expires_in=60)
 
 
@@ -340,7 +395,7 @@ def _work(world: World, source: random.Random) -> None:
         "market-agent", _INSERT, [("markets", region, json.dumps(percents)) for region, percents in series.items()],
         tried="insert into scratch.results",
     )  # fmt: skip
-    world.clock.advance(7)
+    world.wait(7)
     sums = world.query(
         "sales-agent",
         "select region, sum(amount), sum(overdue) from sales where quarter = 'Q3' group by region",
@@ -349,7 +404,7 @@ def _work(world: World, source: random.Random) -> None:
         "sales-agent", _INSERT, [("exposure", region, json.dumps([total, late])) for region, total, late in sums],
         tried="insert into scratch.results",
     )  # fmt: skip
-    world.clock.advance(4)
+    world.wait(4)
     flagged = world.query(
         "reader-agent",
         "select issuer, form, filed, note, severity from filings where severity > 1 order by severity desc, issuer",
@@ -359,7 +414,7 @@ def _work(world: World, source: random.Random) -> None:
         rating = source.choice(RATINGS) if world.call("filings-agent", issuer, _PRICE) else "?"
         rated.append(("filings", issuer, json.dumps([*rest, rating])))
     world.query("filings-agent", _INSERT, rated, tried="insert into scratch.results")
-    world.clock.advance(9)
+    world.wait(9)
 
 
 def _tricks(world: World) -> None:
@@ -450,13 +505,18 @@ def _report(world: World) -> tuple[tuple[Region, ...], tuple[Filing, ...], dict[
 
 
 def _end(world: World) -> None:
-    """Time passes; each token dies with the shortest life above it."""
-    world.clock.advance(60)
+    """Time passes; each token dies with the shortest life above it, and what is left with its task."""
+    world.wait(60)
     world.query("reader-agent", "select count(*) from filings")
     world.expected = True
     world.query("filings-agent", "select count(*) from filings")
     world.expected = False
-    world.clock.advance(180)
+    world.wait(180)
     world.query("sales-agent", "select count(*) from sales")
-    world.clock.advance(660)
+    world.expected = True
     world.query("orchestrator", "select count(*) from sales")
+    world.operator.end_task("q3-risk", why="the report is out")
+    world.note("operator", "end_task('q3-risk'), ten minutes early", "allowed", "told to every server at once")
+    world.expected = False
+    world.query("orchestrator", "select count(*) from sales")
+    world.query("market-agent", "select count(*) from market.moves")

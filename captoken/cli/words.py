@@ -124,4 +124,11 @@ def bounds(stated: Mapping[str, Any], now: int) -> list[str]:
         lines.append(f"at most {depth} more delegation{'s' * (depth != 1)}" if depth else "not to be delegated further")
     if "delegate_only" in stated:
         lines.append("for handing on, not for use")
+    if "uses" in stated:
+        lines.append(f"at most {stated['uses']} use{'s' * (stated['uses'] != 1)}, with all that is handed on")
+    if "budget" in stated:
+        spent = ", ".join(f"{amount} {name(unit)}" for unit, amount in sorted(stated["budget"].items()))
+        lines.append(f"at most {spent}, with all that is handed on")
+    if "fresh" in stated:
+        lines.append(f"only under an overlay of the last {life(stated['fresh'])}")
     return lines

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from spec.generate.build import KEY, NOW, Json, Parts, audience_key, b64, canonical, extended, field, hand_over, root, token
+from spec.generate.build import (
+    KEY,
+    NOW,
+    Json,
+    Parts,
+    audience_key,
+    b64,
+    canonical,
+    extended,
+    field,
+    hand_over,
+    nonce,
+    root,
+    token,
+)
 from spec.generate.table import SALES, Table
 
 VID = bytes(range(100, 172))
@@ -211,6 +225,28 @@ def capability() -> Table:
     add("aud_in_aud", {"aud": ["a", "b"]}, {"aud": ["a"]}, {"aud": ["a"]}, "one")
     add("aud_apart", {"aud": ["a"]}, {"aud": ["b"]}, {"aud": []})
     add("task_below", {"task": "t"}, {"task": "t/a"}, {"task": "t/a"}, "one")
+    five, nine = {"uses": 5}, {"uses": 9}
+    add("uses", five, nine, five, "two", "19.1")
+    add("uses_and_none_stated", five, {"nbf": NOW}, {"nbf": NOW, **five}, "", "19.1")
+    add("uses_equal", five, five, five, "both", "19.1")
+    add("uses_of_none", {"uses": 0}, five, {"uses": 0}, "two", "19.1")
+    add("budget", {"budget": {"cents": 5}}, {"budget": {"cents": 9}}, {"budget": {"cents": 5}}, "two", "19.1")
+    add(
+        "budget_of_other_units",
+        {"budget": {"cents": 5}},
+        {"budget": {"tokens": 9}},
+        {"budget": {"cents": 5, "tokens": 9}},
+        "",
+        "19.1",
+    )
+    add("budget_each_less_in_one_unit", {"budget": {"cents": 5, "tokens": 9}}, {"budget": {"cents": 9, "tokens": 5}},
+        {"budget": {"cents": 5, "tokens": 5}}, "", "19.1")  # fmt: skip
+    add("budget_of_a_unit_more", {"budget": {"cents": 5}}, {"budget": {"cents": 5, "tokens": 9}},
+        {"budget": {"cents": 5, "tokens": 9}}, "one", "19.1")  # fmt: skip
+    add("uses_beside_budget", five, {"budget": {"cents": 5}}, {"budget": {"cents": 5}, **five}, "", "19.1")
+    add("fresh", {"fresh": 10}, {"fresh": 60}, {"fresh": 10}, "two", "19.1")
+    add("fresh_and_uses_on_data", {**tables_("a"), "fresh": 10, **five}, {"fresh": 60, **nine},
+        {**tables_("a"), "fresh": 10, **five}, "two", "19.8")  # fmt: skip
     return table
 
 
@@ -449,6 +485,48 @@ def widening() -> Table:
     )
     fails("delegate_only_false", "23.14", None, code="usage", parts=data, delegate_only=False, expires_in=60)
 
+    numbered = {"n": nonce(7)}
+    counted = token(
+        {**SALES, "budget": {"cents": 5, "tokens": 9}, "fresh": 60, "n": nonce(), "uses": 10}, {"n": nonce(1), "uses": 3}
+    )
+    writes("uses", "23.20", {"uses": 3, **numbered}, parts=data, uses=3)
+    writes("uses_held", "23.20", {"uses": 3, **numbered}, parts=counted, uses=3)
+    writes("uses_less", "23.20", {"uses": 0, **numbered}, parts=counted, uses=0)
+    fails("uses_more", "23.20", "uses", parts=counted, uses=4)
+    writes("uses_cut", "23.20", {"uses": 3, **numbered}, parts=counted, uses=99, clamp=True)
+    writes("uses_in_a_hand_over", "23.20", {**given_on, "uses": 3}, parts=data, to="sales-agent", uses=3)
+    writes("budget", "23.20", {"budget": {"cents": 5}, **numbered}, parts=data, budget={"cents": 5})
+    writes(
+        "budget_held",
+        "23.20",
+        {"budget": {"cents": 5, "tokens": 1}, **numbered},
+        parts=counted,
+        budget={"cents": 5, "tokens": 1},
+    )
+    writes("budget_of_another_unit", "23.20", {"budget": {"mails": 700}, **numbered}, parts=counted, budget={"mails": 700})
+    fails("budget_more", "23.20", "budget", parts=counted, budget={"cents": 6})
+    fails("budget_more_in_the_second_unit", "23.20", "budget", parts=counted, budget={"cents": 5, "tokens": 10})
+    writes("budget_cut", "23.20", {"budget": {"cents": 5, "mails": 7, "tokens": 1}, **numbered}, parts=counted,
+           budget={"cents": 6, "mails": 7, "tokens": 1}, clamp=True)  # fmt: skip
+    fails("uses_and_budget_more", "23.3", "uses", parts=counted, uses=4, budget={"cents": 6})
+    writes("uses_and_budget_cut", "23.20", {"budget": {"cents": 5}, "uses": 3, **numbered}, parts=counted, uses=4,
+           budget={"cents": 6}, clamp=True)  # fmt: skip
+    writes("fresh", "23.20", {"fresh": 60}, parts=data, fresh=60)
+    writes("fresh_held", "23.20", {"fresh": 60}, parts=counted, fresh=60)
+    fails("fresh_more", "23.20", "fresh", parts=counted, fresh=61)
+    writes("fresh_cut", "23.20", {"fresh": 60}, parts=counted, fresh=3600, clamp=True)
+    fails("budget_and_fresh_more", "23.3", "budget", parts=counted, fresh=61, budget={"cents": 6})
+    fails("expiry_and_uses_more", "23.3", "exp", parts=token({**SALES, "exp": NOW + 60}, {"n": nonce(), "uses": 1}), uses=2,
+          expires_at=NOW + 61)  # fmt: skip
+    writes("without_what_counts", "23.2", {"tables": ["sales"]}, parts=counted, tables=["sales"])
+    for name, asked in {
+        "uses_negative": {"uses": -1}, "uses_text": {"uses": "1"}, "uses_true": {"uses": True}, "budget_empty": {"budget": {}},
+        "budget_of_uses": {"budget": {"uses": 1}}, "budget_list": {"budget": ["cents"]},
+        "budget_negative": {"budget": {"cents": -1}},
+        "fresh_negative": {"fresh": -1}, "fresh_text": {"fresh": "60"},
+    }.items():  # fmt: skip
+        fails(f"usage_{name}", "15.9", None, code="usage", **asked)
+
     opaque = token(SALES, {"acme:region": 1, "tables": ["hr"]})
     writes("under_opaque_link", "23.1", {"tables": ["sales"]}, parts=opaque, tables=["sales"])
     fails("under_opaque_link_too_much", "23.1", "tables", parts=opaque, tables=["hr"])
@@ -464,7 +542,7 @@ def widening() -> Table:
         "nothing": ("23.2", {}), "tables_as_text": ("15.1", {"tables": "sales"}),
         "tables_ill": ("15.1", {"tables": ["a..b"]}), "operations_ill": ("15.2", {"operations": ["sel ect"]}),
         "where_empty": ("17.5", {"where": {}}), "columns_empty": ("17.5", {"columns": {}}),
-        "unknown_key": ("15.11", {"uses": 10}), "unknown_own_key": ("15.11", {"acme:region": 1}),
+        "unknown_key": ("15.11", {"used": 10}), "unknown_own_key": ("15.11", {"acme:region": 1}),
         "range_crossed": ("13.1", {"where": {"x": {"max": 1, "min": 2}}}),
         "not_composed": ("4.7", {"tables": ["cafe\u0301"]}), "fraction": ("2.1", {"where": {"x": {"in": [1.5]}}}),
         "depth_negative": ("15.9", {"depth": -1}), "expires_in_zero": ("23.11", {"expires_in": 0}),

@@ -9,8 +9,10 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from captoken import Access, Issuer, Keyring, Token
+from captoken import Access, Issuer, Keyring, Token, Verifier
+from captoken.audit import AuditKey, AuditTrail
 from captoken.discharge import Allow, Discharger, DischargerKey
+from captoken.overlay import Entry, OperatorKey, Selector, snapshot
 from captoken.possession import HolderKey, prove
 from captoken.testing import FixedClock, fixed_random
 from spec.generate import build
@@ -250,10 +252,74 @@ def ticket() -> str:
     )
 
 
+def stopped() -> bytes:
+    """A snapshot that revokes link 1 of the opening, and makes its task one that reads only."""
+    wire = decoded(presented())
+    bodies = [wire[start:end] for _, start, end in _fields(wire)]
+    link = build.link_id(_tags(bodies[:3])[-1])  # of identifier, link 0, link 1
+    entries = (
+        Entry(id="4Kd0gmYp2nQ", at=build.NOW, by="ops", why="lost laptop", select=Selector(link=link)),
+        Entry(
+            id="f1Q7yE0mXkA", at=build.NOW, by="ops", why="reads only until the audit is over", until=build.NOW + 86400,
+            select=Selector(task="task-123"), link={"operations": ["select"]},
+        ),
+    )  # fmt: skip
+    return snapshot(OperatorKey.from_bytes(build.secret("operator")), entries, seq=17, issued_at=build.NOW)
+
+
+def overlay() -> str:
+    """The block of section Overlay."""
+    data = stopped()
+    body, signature = data[:-87], data[-86:]
+    return _block(
+        *(data.decode()[at : at + 100] for at in range(0, len(data), 100)),
+        "",
+        "what is signed, by the key of the operator",
+        *_parts((build.label("overlay"), "the label, with its byte 00"), (build.sha256(body), "SHA-256 of the JSON object")),
+        "",
+        f"  seed of the operator   {build.secret('operator').hex()}",
+        f"  its public key         {build.signing_public('operator').hex()}",
+        f"  signature              {build.unb64(signature.decode()).hex()[:64]}",
+        f"                         {build.unb64(signature.decode()).hex()[64:]}",
+    )
+
+
+def recorded() -> list[bytes]:
+    """The trail of a server that allows the opening what it asks for, and then signs."""
+    lines: list[bytes] = []
+    trail = AuditTrail(lines.append, key=AuditKey.from_bytes(build.secret("server")))
+    ring = Keyring.from_keys({"k1": build.KEY}, "k1")
+    verifier = Verifier(ring, AUDIENCE, audit=trail, clock=CLOCK)
+    verifier.authorize(presented(), Access(**SELECT))
+    trail.checkpoint()
+    return lines
+
+
+def audit() -> str:
+    """The block of section Audit."""
+    lines = recorded()
+    shown: list[str] = []
+    for number, line in enumerate(lines, 1):
+        text = line.decode().removesuffix("\n")
+        shown += (f"line {number}", *(text[at : at + 100] for at in range(0, len(text), 100)))
+    last = build.sha256(lines[-1].removesuffix(b"\n"))
+    return _block(
+        *shown,
+        "",
+        f"  seed of the server     {build.secret('server').hex()}",
+        f"  its public key         {build.signing_public('server').hex()}",
+        f"  the head, to be kept   {len(lines)} {build.b64(last)}",
+    )
+
+
 def specification() -> str:
     """The specification, its blocks as they are written now."""
     whole = SPECIFICATION.read_text(encoding="utf-8")
-    for name, block in {"": opening, "a signed link, ": signed_link, "a proof, ": proof, "a ticket, ": ticket}.items():
+    blocks = {
+        "": opening, "a signed link, ": signed_link, "a proof, ": proof, "a ticket, ": ticket, "a snapshot, ": overlay,
+        "a trail, ": audit,
+    }  # fmt: skip
+    for name, block in blocks.items():
         begin = BEGIN.replace("written", f"{name}written")
         before, _, rest = whole.partition(begin)
         _, _, after = rest.partition(END)

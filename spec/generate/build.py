@@ -321,6 +321,52 @@ def joined(parts: Parts, discharges: Iterable[Parts], prefix: str = "cap1d_") ->
     return ".".join((parts.text, *(text(discharge.wire, prefix) for discharge in discharges)))
 
 
+# --- the overlay and the audit trail ---------------------------------------------------------------------------------
+
+
+def entry(name: str = "e1", **select: Json) -> dict[str, Json]:
+    """An entry that revokes what is selected."""
+    return {"at": NOW, "by": "ops", "id": name, "select": select, "why": "a reason"}
+
+
+def snapshot_of(*entries: Json, seq: int = 1, iat: int = NOW, exp: int | None = None) -> dict[str, Json]:
+    return {"entries": list(entries), "exp": iat + 3600 if exp is None else exp, "iat": iat, "seq": seq, "v": 1}
+
+
+def signed_snapshot(body: bytes, operator: str = "operator") -> bytes:
+    return attached(body, sign(operator, label("overlay") + sha256(body)))
+
+
+def snapshot(*entries: Json, seq: int = 1, iat: int = NOW, exp: int | None = None) -> bytes:
+    """A snapshot that the operator signed."""
+    return signed_snapshot(canonical(snapshot_of(*entries, seq=seq, iat=iat, exp=exp)))
+
+
+def line_of(stated: Json, before: bytes | None, seq: int) -> bytes:
+    """A record, to follow on a line; on None the first."""
+    return canonical({**stated, "prev": b64(bytes(32) if before is None else sha256(before)), "seq": seq})
+
+
+def checkpoint(before: bytes, server: str = "server", message: bytes | None = None) -> dict[str, Json]:
+    """What a checkpoint says that stands behind a line."""
+    message = label("audit") + sha256(before) if message is None else message
+    return {"key": b64(signing_public(server)), "kind": "checkpoint", "signature": b64(sign(server, message))}
+
+
+def trail(*records: Json) -> list[bytes]:
+    """The lines of records; a function is asked for the record that stands behind the line before."""
+    lines: list[bytes] = []
+    for stated in records:
+        before = lines[-1] if lines else None
+        lines.append(line_of(stated(before or bytes(0)) if callable(stated) else stated, before, len(lines) + 1))
+    return lines
+
+
+def head(lines: list[bytes], seq: int) -> dict[str, Json]:
+    """What somebody keeps who saw the trail up to a record."""
+    return {"seq": seq, "hash": b64(bytes(32) if seq == 0 else sha256(lines[seq - 1]))}
+
+
 # --- pairwise keys ---------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from spec.generate.build import NOW, Json, hand_over, nonce, token
+from spec.generate.build import KEY, NOW, Json, audience_key, hand_over, nonce, token
 from spec.generate.table import SALES, SELECT, Table, call
 
 MARKET = {"table": "market.eu", "operation": "select"}
@@ -41,20 +41,20 @@ def links() -> Table:
     table.deny("empty", "17.5", "unreadable_link", token(SALES, {}))
     table.deny("empty_first", "17.5", "unreadable_link", token({}, SALES))
     for name, key in {
-        "uses": "uses", "budget": "budget", "fresh": "fresh", "own": "acme:region", "bare": "region",
+        "own": "acme:region", "use": "use", "budgets": "budgets", "cost": "cost", "bare": "region",
         "capital": "Tables", "upper_case": "EXP", "singular": "table", "space_after": "exp ", "nothing": "", "null": "exp\0",
         "cyrillic": "\u0435xp", "from_upper": "From", "optional": "optional", "any": "any", "star": "*", "crit": "crit",
         "v": "v",
     }.items():  # fmt: skip
         table.deny(f"unknown_{name}", "17.3", "unknown_caveat", token(SALES, {key: 1}))
     table.deny("unknown_beside_known", "17.3", "unknown_caveat", token(SALES, {**UNTIL, "acme:region": ["eu"]}))
-    table.deny("unknown_in_link_0", "17.3", "unknown_caveat", token({**SALES, "uses": 10}))
+    table.deny("unknown_in_link_0", "17.3", "unknown_caveat", token({**SALES, "acme:region": 1}))
     table.deny("unknown_beside_unreadable", "17.3", "unknown_caveat", token(SALES, {"acme:region": 1, "exp": "soon"}))
     table.deny(
         "unknown_beside_half_delegation", "17.3", "unknown_caveat", token(SALES, {"acme:region": 1, "to": "sales-agent"})
     )
     table.deny("unknown_that_says_false", "17.4", "unknown_caveat", token(SALES, {"acme:region": False}))
-    table.deny("uses_with_n", "15.11", "unknown_caveat", token(SALES, {"n": nonce(), "uses": 10}))
+    table.deny("unknown_with_n", "15.11", "unknown_caveat", token(SALES, {"n": nonce(), "uses": 10, "used": 1}))
     table.deny("unreadable_beside_readable", "17.2", "unreadable_link", token(SALES, {**UNTIL, "operations": "select"}))
     table.allow("delegation", "17.6", token(SALES, hand_over("sales-agent")))
     for kept in (("from",), ("to",), ("n",), ("from", "to"), ("from", "n"), ("n", "to")):
@@ -345,6 +345,12 @@ def audience_and_task() -> Table:
     elsewhere = token({**SALES, "aud": ["sales-db"]}, {"aud": ["hr-db"]})
     table.deny("addressed_anew", "16.1", "wrong_audience", elsewhere, audiences=("hr-db",))
     table.deny("each_name_in_one_aud", "16.1", "wrong_audience", elsewhere, audiences=both)
+    minted, key = {"aud": "sales-db"}, audience_key(KEY, "sales-db")
+    table.allow("addressed_by_its_root", "16.1", token(SALES, {"aud": ["sales-db"]}, key=key, **minted), audiences=both)
+    anew = token(SALES, {"aud": ["hr-db"]}, key=key, **minted)
+    table.deny("addressed_by_its_root_and_anew", "16.1", "wrong_audience", anew, audiences=both)
+    table.deny("addressed_by_its_root_and_anew_without_access", "24.8", "wrong_audience", anew, None, audiences=both)
+    table.beside("addressed")
     table.deny("unaddressed", "16.2", "unaddressed", token(SALES), audiences=here)
     table.allow("unaddressed_and_taken", "16.2", token(SALES), audiences=here, allow_unaddressed=True)
     table.deny(

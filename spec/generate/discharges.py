@@ -449,6 +449,7 @@ def discharges() -> Table:
         "with_hand_over_to_a_key": hand_over("sales-agent", key=agent, **MINUTE),
         "with_to_alone": {**MINUTE, "to": "sales-agent"}, "with_n_alone": {**MINUTE, "n": "A" * 11},
         "with_text_as_expiry": {"exp": "soon"}, "empty": {},
+        "with_uses": {**MINUTE, "n": "A" * 11, "uses": 1}, "with_budget": {**MINUTE, "budget": {"cents": 1}, "n": "A" * 11},
         "with_signed_key": custody(ONE, {**MINUTE, "key": agent}, "orchestrator"),
         "with_signature": custody(ONE, MINUTE, "orchestrator"), "with_a_space": b'{"exp": %d}' % (NOW + 60),
         "that_is_no_json": b"exp < 5",
@@ -457,7 +458,7 @@ def discharges() -> Table:
         deny(name, "33.6", "unreadable_link", ONE, discharge("one", link))
         if name not in ("without_expiry", "with_nbf_alone"):
             deny(f"narrowed_by_its_holder_{name}", "33.6", "unreadable_link", ONE, extended(one, link))
-    for name, key in {"own_key": "acme:region", "uses": "uses", "claim": "sub", "text": "approved"}.items():
+    for name, key in {"own_key": "acme:region", "use": "use", "claim": "sub", "text": "approved"}.items():
         deny(f"with_{name}", "33.6", "unknown_caveat", ONE, discharge("one", {**MINUTE, key: 1}))
     deny(
         "with_unknown_and_task",

@@ -49,7 +49,8 @@ def key_files() -> Table:
 
     publics = {
         "holder": signing_public("orchestrator"), "discharger": exchange_public("orchestrator"),
-        "pairwise": exchange_public("orchestrator"),
+        "pairwise": exchange_public("orchestrator"), "operator": signing_public("orchestrator"),
+        "audit": signing_public("orchestrator"),
     }  # fmt: skip
     for purpose, public in publics.items():
         row(purpose, "27.2", purpose, holding(purpose) + "\n", public=b64(public))

@@ -16,7 +16,8 @@ SECTIONS = (
     "Encoding", "Canonical JSON", "Limits", "Names", "Labels", "Link ids", "Access", "Token", "Root record", "Wire", "Chain",
     "Patterns", "Constraints", "Paths", "Caveats", "Audience and task", "Links", "Domains", "Capability", "Lineage", "Keys",
     "Minting", "Widening", "Verification", "Interop", "Promises", "Key files", "Holder binding", "Requests",
-    "Proof of possession", "Replay", "Third-party caveats", "Discharges", "Leases", "Pairwise keys",
+    "Proof of possession", "Replay", "Third-party caveats", "Discharges", "Leases", "Pairwise keys", "Overlay", "Recall",
+    "Ledger", "Audit",
 )  # fmt: skip
 
 SALES: dict[str, Json] = {"operations": ["select"], "tables": ["sales"]}

@@ -1,4 +1,4 @@
-"""Runs the models: `python -m spec.models` from the root of the repository, `--only horn` or `--only coq` for a part.
+"""Runs the models: `python -m spec.models` from the root of the repository; `--only horn`, `coq` or `spin` for a part.
 
 Prints a line for each case and exits with 1 if any prover says otherwise than expected, or is not there.
 """
@@ -9,22 +9,24 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from spec.models import coq, horn
+from spec.models import coq, horn, spin
 from spec.models.report import Outcome
 
 
 def outcomes(only: str | None) -> Iterator[tuple[str, Iterator[Outcome]]]:
     """What is run, by heading."""
-    if only != "coq":
+    if only in (None, "horn"):
         for family, cases in horn.FAMILIES.items():
             yield family, (outcome for case in cases for outcome in horn.run(case))
-    if only != "horn":
+    if only in (None, "coq"):
         yield "theorems", coq.run()
+    if only in (None, "spin"):
+        yield "state", spin.run()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m spec.models", description="Check the models of the protocol.")
-    parser.add_argument("--only", choices=("horn", "coq"), help="one part alone")
+    parser.add_argument("--only", choices=("horn", "coq", "spin"), help="one part alone")
     passed = failed = 0
     missing: set[str] = set()
     for heading, lines in outcomes(parser.parse_args().only):

@@ -3,11 +3,11 @@
 # well, and fails with apt's own words if it is not. Needs root for what it installs.
 set -euo pipefail
 
-declare -A package=([eprover]=eprover [SPASS]=spass [coqc]=coq [coqchk]=coq)
+declare -A package=([eprover]=eprover [SPASS]=spass [coqc]=coq [coqchk]=coq [spin]=spin [gcc]="gcc libc6-dev")
 
 wanted=()
 for command in "${!package[@]}"; do
-    command -v "$command" > /dev/null || wanted+=("${package[$command]}")
+    command -v "$command" > /dev/null || wanted+=(${package[$command]})
 done
 [ "${#wanted[@]}" -gt 0 ] || exit 0
 

@@ -92,7 +92,7 @@ def test_the_file_does_not_grow(store: SQLiteReplayStore, path: Path) -> None:
         assert not store.add(use(second * 10, NOW + second), NOW + second)
         with closing(sqlite3.connect(path)) as connection:
             (held,), (there,) = (
-                connection.execute("select held from state").fetchone(),
+                connection.execute("select held from proof_state").fetchone(),
                 connection.execute("select count(*) from proofs").fetchone(),
             )
         assert held == there == 4 * min(second // 8 + 1, 4)
@@ -136,8 +136,8 @@ def test_a_file_that_is_damaged_under_a_running_server_denies(damage: str, store
     else:
         statement = {
             "another schema": "alter table proofs rename to other",
-            "no floor": "delete from state",
-            "no table": "drop table state",
+            "no floor": "delete from proof_state",
+            "no table": "drop table proof_state",
         }
         with closing(sqlite3.connect(path)) as connection:
             connection.execute(statement[damage])

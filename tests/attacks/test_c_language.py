@@ -324,7 +324,7 @@ def test_c3_types_never_coerce(constraint, holds, fails):
 
 # fmt: off
 UNKNOWN_KEYS = [
-    "uses", "budget", "fresh", "keys", "acme:region", "v", "alg", "typ", "kid", "sub", "agent", "jti", "iat", "iss", "scope",
+    "use", "budgets", "Fresh", "keys", "acme:region", "v", "alg", "typ", "kid", "sub", "agent", "jti", "iat", "iss", "scope",
     "admin", "grant", "Tables", "TABLES", "table", "tables ", " tables", "tables\0", "t\u0430bles", "tables\u200b", "tables:",
     ":tables", "operation", "allows", "expires_in", "expires_at", "not_before", "audience", "unrestricted", "keep", "clamp",
     "optional", "in", "min", "", "*", "\U0001f600", "deny", "or", "not", "crit", "critical", "__class__", "\u212a", "cap1",

@@ -88,7 +88,7 @@ def test_d1_no_appended_link_ever_allows_more():
             after = allowed(token_text, one)
             assert all(was for was, now in zip(before, after, strict=True) if now)
             narrowed, kept, before = narrowed + (after != before), kept + any(after), after
-    assert narrowed > 40 and kept > 30
+    assert narrowed > 40 and kept > 20
 
 
 def test_d2_order_and_repetition_of_links_do_not_matter():

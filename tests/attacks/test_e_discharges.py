@@ -791,7 +791,10 @@ def test_e7_a_discharge_restricts_as_a_link_would():
         ({"aud": ["sales-db"]}, "wrong_audience"),
         ({"new": 1}, "unknown_caveat"),
         ({"acme:region": ["eu"]}, "unknown_caveat"),
-        ({"uses": 1}, "unknown_caveat"),
+        ({"uses": 1}, "unreadable_link"),
+        ({"n": "AAAAAAAAAAA", "uses": 1}, "unreadable_link"),
+        ({"budget": {"usd_cents": 1}, "n": "AAAAAAAAAAA"}, "unreadable_link"),
+        ({"fresh": 60}, "stale_overlay"),
         ({"exp": "soon"}, "unreadable_link"),
         ({}, "unreadable_link"),
         (b"x", "unreadable_link"),
@@ -814,7 +817,7 @@ def test_e7_a_discharge_restricts_as_a_link_would():
     ids=lambda value: str(value)[:40],
 )
 def test_e7_each_caveat_of_a_discharge_is_enforced(check, caveat, wanted):
-    """E7: 36 caveats in a discharge, as its second and as its first: what restricts the request restricts it; what says
+    """E7: 39 caveats in a discharge, as its second and as its first: what restricts the request restricts it; what says
     something of task, lineage or keys is unreadable; and a claim is only a caveat that nobody knows."""
     token_text, discharge_text = asking(1)
     cid, key = taken_apart(discharge_text)[0], caveat_key(1)

@@ -130,7 +130,7 @@ def test_white_space_around_a_token_does_not_matter(spelling):
 def test_no_option_takes_a_secret():
     """Whatever is a key, a token, a discharge or a proof comes from a file; the keys that an option takes are public."""
     from captoken.cli.app import commands
-    from captoken.cli.options import PUBLIC
+    from captoken.cli.options import ID, PUBLIC
 
     secret = {
         "--keyring",
@@ -144,17 +144,19 @@ def test_no_option_takes_a_secret():
         "--public",
     }
     seen = set()
-    for command in commands.commands.values():
-        assert not any(parameter.param_type_name == "argument" for parameter in command.params)
+    for command in [*commands.commands.values(), *commands.commands["audit"].commands.values()]:
         for parameter in command.params:
             option = parameter.opts[0]
-            assert "--token" not in parameter.opts and "--ticket" not in parameter.opts
+            if parameter.param_type_name == "argument":
+                assert parameter.metavar == "FILE" and option == "trail_file", command.name  # a trail holds no secret
+            assert "--ticket" not in parameter.opts and ("--token" not in parameter.opts or parameter.type is ID)
             if parameter.type is PUBLIC:
                 seen.add((command.name, option))
             elif option in secret:
                 assert parameter.metavar == "FILE", (command.name, option)
     public = {"mint": ["--key"], "attenuate": ["--key"], "delegate": ["--key"], "keygen": ["--server", "--issuer"]}
     public |= {"require": ["--discharger"], "tickets": ["--discharger"]}
+    public |= {"verify": ["--server"], "replay": ["--operator"], "overlay": ["--operator"]}  # the first two of `audit`
     assert seen == {(command, option) for command, options in public.items() for option in options}
 
 

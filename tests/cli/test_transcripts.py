@@ -28,17 +28,27 @@ _RANDOM = (
     (re.compile(r"\bk-[0-9a-f]{12}\b"), "k-..."),
     (re.compile(r"\bp-[0-9a-f]{24}\b"), "p-..."),
     (re.compile(r'("box":)("[A-Za-z0-9_-]+")'), r'\1"<box>"'),
+    (re.compile(r"(?<=entry )[A-Za-z0-9_-]{11}(?![A-Za-z0-9_-])"), "<entry>"),
     (re.compile(r'("n": ")[A-Za-z0-9_-]{11}(?=")'), r"\1<n>"),
-    (re.compile(r'((?:token|link id)\s+|_id": ")[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])'), r"\1<id>"),
+    (re.compile(r'((?:token|link|link id)\s+|(?:_id|"token|"link|"cut)": "|--link )[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])'), r"\1<id>"),
 )
 _public_keys = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])").sub
-HELPERS = ("append_link.py", "at_terminal.py")
+HELPERS = ("append_link.py", "at_terminal.py", "keep_trail.py")
 
 
 def environment(folder):
     """Nothing of the tester's own settings."""
     scripts = os.pathsep.join([sysconfig.get_path("scripts"), str(Path(sys.executable).parent), os.defpath])
     return {"PATH": scripts, "HOME": str(folder), "PYTHONUTF8": "1"}
+
+
+def every_command():
+    """What stands after `captoken`, and the command: of a group, its commands."""
+    from captoken.cli.app import commands
+
+    for name, command in commands.commands.items():
+        yield name, command
+        yield from ((f"{name} {below}", one) for below, one in getattr(command, "commands", {}).items())
 
 
 def shown(text, keys):
@@ -91,19 +101,15 @@ def test_a_session_plays_as_it_is_written(path):
 
 
 def test_every_option_of_every_command_is_used_in_a_session():
-    from captoken.cli.app import commands
-
     used = " ".join(path.read_text("utf-8") for path in SESSIONS if path.stem != "help")
-    for command in commands.commands.values():
-        for parameter in command.params:
-            assert max(parameter.opts, key=len) in used, f"{command.name} {parameter.opts}"
+    for name, command in every_command():
+        for parameter in (one for one in command.params if one.param_type_name == "option"):
+            assert max(parameter.opts, key=len) in used, f"{name} {parameter.opts}"
 
 
 def test_the_help_of_every_command_is_shown():
-    from captoken.cli.app import commands
-
     text = (HERE / "help.txt").read_text("utf-8")
-    for name in commands.commands:
+    for name, _ in every_command():
         assert f"$ captoken {name} --help\n" in text
 
 

@@ -17,7 +17,7 @@ from captoken.pairwise import PairwiseKey
 from captoken.text import packet_of
 from spec.models import __main__ as command
 from spec.models import chain as model
-from spec.models import coq, custody, discharge, horn, keys, proof, terms
+from spec.models import coq, custody, discharge, horn, keys, proof, spin, terms
 from spec.models.cases import Broken, Reach, Secure, World
 from spec.models.report import Outcome
 
@@ -305,6 +305,77 @@ def test_every_claim_about_chains_has_theorems_about_its_faults() -> None:
     assert all(claim.broken and all(broken.file == "Broken" for broken in claim.broken) for claim in coq.CLAIMS)
 
 
+# --- searches ---------------------------------------------------------------------------------------------------------
+
+SEARCHES = {path.stem: path.read_text("ascii") for path in spin.FOLDER.glob("*.pml")}
+QUESTIONS = list(spin.questions())
+
+
+def asked_of(text: str) -> set[str]:
+    """The macros that a model depends on."""
+    conditions = re.findall(r"^#(?:if|ifdef|ifndef|elif)\b(.*)$", text, re.MULTILINE)
+    return {word for condition in conditions for word in re.findall(r"[A-Z][A-Z_]+", condition)}
+
+
+@pytest.mark.parametrize("model", SEARCHES)
+def test_every_macro_of_a_model_is_asked_about_and_no_other(model: str) -> None:
+    """A macro that is misspelled on either side would change nothing, and a fault that changes nothing shows nothing."""
+    asked = {macro for question in QUESTIONS if question.model == model for macro in question.macros}
+    assert asked == asked_of(SEARCHES[model])
+
+
+def test_every_model_makes_a_claim_and_shows_something_that_happens() -> None:
+    assert {claim.model for claim in spin.CLAIMS} == SEARCHES.keys() == {model for model, _ in spin.REACHED}
+    assert all(claim.broken for claim in spin.CLAIMS)
+
+
+def test_searches_are_named_and_claimed_once() -> None:
+    names = [question.name for question in QUESTIONS]
+    assert len(set(names)) == len(names) and all(re.fullmatch(r"[a-z_]+", name) for name in names)
+    assert len({claim.asks.says for claim in spin.CLAIMS}) == len(spin.CLAIMS)
+
+
+@pytest.mark.parametrize("model", SEARCHES)
+def test_every_question_turns_on_an_assertion_of_its_own(model: str) -> None:
+    """One at a time, right after the macro that asks it."""
+    asks = {claim.asks.macro for claim in spin.CLAIMS if claim.model == model}
+    asks |= {reached.macro for where, reached in spin.REACHED if where == model}
+    turned_on = re.findall(r"^#ifdef (\w+)\n\s*assert\(", SEARCHES[model], re.MULTILINE)
+    assert sorted(turned_on) == sorted(asks) and SEARCHES[model].count("assert(") == len(asks)
+
+
+SEARCHED = "Full statespace search for:\n\tassertion violations\t+\nState-vector 36 byte, depth reached 64, errors: 0\n"
+FAILED = "pan:1: assertion violated (n<=1) (at depth 9)\nWarning: Search not completed\n"
+FOUND = FAILED + SEARCHED.replace("errors: 0", "errors: 1")
+
+
+@pytest.mark.parametrize(
+    ("prints", "answer"),
+    [
+        (SEARCHED, "secure"),
+        (FOUND, "attack"),
+        ("", "undecided"),
+        ("error: max search depth too small\n" + SEARCHED, "undecided"),
+        ("pan: out of memory\n" + SEARCHED, "undecided"),
+        ("Warning: Search not completed\n" + SEARCHED, "undecided"),
+        (SEARCHED.replace("Full statespace", "Bit statespace"), "undecided"),
+        (FOUND.replace("assertion violated (n<=1)", "invalid end state"), "undecided"),
+        (SEARCHED.replace("errors: 0", "errors: 0 or so"), "undecided"),
+    ],
+)
+def test_only_a_whole_search_is_an_answer(prints: str, answer: str) -> None:
+    assert spin.answer_of(prints) == answer
+
+
+def test_a_search_that_does_not_compile_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tool, says in (("spin", "syntax error"), ("gcc", "never run")):
+        (tmp_path / tool).write_text(f"#!/bin/sh\necho {says}\nexit 1\n", "ascii")
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    outcome = next(spin.run())
+    assert not outcome.passed and outcome.said == {"spin": "undecided"} and outcome.detail == "syntax error\n"
+
+
 # --- the runner ------------------------------------------------------------------------------------------------------
 
 
@@ -355,8 +426,9 @@ def test_provers_that_are_missing_fail_every_case_and_are_named(
     monkeypatch.setattr(sys, "argv", ["spec.models"])
     assert command.main() == 1
     out = capsys.readouterr().out
-    assert "not installed: E, SPASS, coqc, coqchk" in out
-    assert f"0 passed, {len(WORLDS) + len(coq.FILES) + len(list(coq.theorems()))} failed" in out
+    assert "not installed: E, SPASS, coqc, coqchk, gcc, spin (" in out
+    asked = len(WORLDS) + len(coq.FILES) + len(list(coq.theorems())) + len(QUESTIONS)
+    assert f"0 passed, {asked} failed" in out
 
 
 def test_one_part_alone_can_be_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

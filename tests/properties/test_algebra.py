@@ -2,8 +2,8 @@
 
 A capability is what it permits: each is turned into the plain list of the world's points that it permits, and then
 `meet`, `covers` and `==` must say of the capabilities what intersection, inclusion and equality say of those lists. For
-every value that the vocabulary of a family can name, its world has points inside and outside. What single links permit
-is asked of the reference evaluator, which knows nothing of capabilities.
+every value that the vocabulary of a family can name, its world has points inside and outside; of what a ledger counts, a
+point says how much is taken. What single links permit is asked of the reference evaluator, which knows no capabilities.
 """
 
 import random
@@ -18,7 +18,7 @@ from captoken.caveats import V1, Situation
 from captoken.links import Link, read_link
 from captoken.names import at_or_below
 from tests.reference import evaluator
-from tests.reference.world import NOW
+from tests.reference.world import NOW, n
 
 FAST = settings(max_examples=120, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 VALUES = ["e", "u", True, False, -1, 0, 1, 2, 3, 1.5, None, "/", "/a", "/a/b", "/a/b/c", "/c"]
@@ -56,6 +56,7 @@ WORLDS = {
         for more in stated(ask, "attributes", [{"r": value} for value in (1, "e", "u")])
     ],
     "universal": stated(SELECT, "attributes", [{"r": "e"}]),
+    "counted": [{**SELECT, "cost": cost} for some in stated({}, "u", range(4)) for cost in stated(some, "v", range(4))],
 }
 MOMENTS = [
     *((now, 4) for now in range(-5, 10)),
@@ -68,11 +69,13 @@ SITUATIONS = [
     for task in ("t", "t/a", "t/a/b", "t/c", "x")
 ]
 ONE_SITUATION = [(NOW, 0, (), "t")]
+COUNTS = [(age, use) for age in (None, *range(5)) for use in range(5)]  # of the overlay in seconds; how many uses it is
 POINTS = {
     family: [
-        (facts, Access(**facts), *moment)
+        (facts, Access(**facts), *moment, *counts)
         for facts in world
         for moment in (SITUATIONS if family == "universal" else ONE_SITUATION)
+        for counts in (COUNTS if family == "counted" else [(None, 0)])
     ]
     for family, world in WORLDS.items()
 }
@@ -158,6 +161,11 @@ LINKS = {
         task=st.sampled_from(["t", "t/a", "t/a/b", "t/c"]),
         where=st.just({"r": {"any": True}}),
     ),
+    "counted": link(
+        uses=st.integers(0, 3),
+        budget=table_of(("u", "v"), st.integers(0, 2), 1),
+        fresh=st.integers(0, 3),
+    ),
 }
 FAMILIES = list(LINKS)
 
@@ -166,6 +174,7 @@ FAMILIES = list(LINKS)
 
 
 def decoded(body):
+    body = {**body, "n": n()} if body.keys() & evaluator.COUNTED else body
     made = read_link(evaluator.canonical(body).encode(), V1)
     assert isinstance(made, Link), (body, made)
     return made
@@ -178,21 +187,26 @@ def capability(links):
 def permitted(one, family):
     """Which points of the family's world a capability permits; a task permits callers in it and below it."""
     return tuple(
-        one.prohibits(access, Situation(now, leeway, frozenset(audiences))) is None
+        one.prohibits(access, Situation(now, leeway, frozenset(audiences), overlay_age=age)) is None
         and (one.task is None or at_or_below(task, one.task))
-        for _, access, now, leeway, audiences, task in POINTS[family]
+        and (one.uses is None or use <= one.uses)
+        and all(access.cost[unit] <= most for unit, most in one.budget.items())
+        for _, access, now, leeway, audiences, task, age, use in POINTS[family]
     )
 
 
 def allowed_one_by_one(links, family):
     """The same, asked of the reference evaluator link by link."""
     made = []
-    for facts, _, now, leeway, audiences, task in POINTS[family]:
+    for facts, _, now, leeway, audiences, task, age, use in POINTS[family]:
         state = {"audiences": set(audiences), "addressed": False, "task": ""}
         try:
             for body in links:
                 state["task"] = state["task"] or body.get("task", "")
-                evaluator.check_link(body, state, facts, now, leeway)
+                evaluator.check_link(body, state, facts, now, leeway, age)
+                evaluator.need(use <= body.get("uses", use), "budget_exhausted")
+                counted = body.get("budget", {})
+                evaluator.need(all(facts["cost"][unit] <= most for unit, most in counted.items()), "budget_exhausted")
             made.append(not state["task"] or evaluator.at_or_below(task, state["task"]))
         except evaluator.Stop:
             made.append(False)

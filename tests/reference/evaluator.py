@@ -2,8 +2,7 @@
 specification's (28 to 33).
 
 It shares no code with captoken but libsodium, and favours being read over being fast. `evaluate` gives the code of a
-decision, "allowed" or the first failure in the order of the plan. In this version `uses`, `budget` and `fresh` are unknown
-keys. It is no verifier: it compares tags with `==`, and trusts the types of the facts that the caller states.
+decision, "allowed" or the first failure in the order of the plan. It knows no overlay but the age of one. It is no verifier: it compares tags with `==`, and trusts the types of the facts that the caller states.
 """
 
 import base64
@@ -153,6 +152,14 @@ def is_key(value):
     return y < P and y not in (0, 1, P - 1, *(int.from_bytes(bytes.fromhex(point), "little") for point in ORDER_8))
 
 
+def is_amount(value):
+    return is_integer(value) and value >= 0
+
+
+def is_unit(value):
+    return is_name(value) and value != "uses"
+
+
 OPERATIONS = is_list_of(lambda v: v == "*" or is_name(v))
 KEYS = {  # every key of this version: its domain, and what its value may be
     "tables": (DATA, is_list_of(is_pattern)),
@@ -165,6 +172,9 @@ KEYS = {  # every key of this version: its domain, and what its value may be
     "nbf": (UNIVERSAL, is_integer),
     "aud": (UNIVERSAL, is_list_of(is_name)),
     "task": (UNIVERSAL, is_task),
+    "uses": (UNIVERSAL, is_amount),
+    "budget": (UNIVERSAL, is_map_of(is_unit, is_amount, empty=False)),
+    "fresh": (UNIVERSAL, is_amount),
     "from": ("lineage", is_name),
     "to": ("lineage", is_name),
     "n": ("lineage", lambda v: is_random(v, 11)),
@@ -189,7 +199,8 @@ def decode_link(body, bound=False):
     need(link is not None, "unreadable_link")
     need(link.keys() <= KEYS.keys(), "unknown_caveat")
     need(link and all(KEYS[key][1](value) for key, value in link.items()), "unreadable_link")
-    need(len(link.keys() & {"from", "to", "n"}) in (0, 3), "unreadable_link")
+    counted, hand_over = link.keys() & COUNTED, link.keys() & {"from", "to", "n"}
+    need(len(hand_over) == 3 or hand_over == ({"n"} if counted else set()), "unreadable_link")
     need(signature is None or (bound and "key" in link), "unreadable_link")
     return link
 
@@ -208,7 +219,7 @@ def decode_discharge(caveats):
     links = []
     for cid, _ in caveats:
         links.append(decode_link(cid))
-        need(not links[-1].keys() & {"task", "from", "depth", "delegate_only", "key"}, "unreadable_link")
+        need(not links[-1].keys() & {"task", "from", "depth", "delegate_only", "key", *COUNTED}, "unreadable_link")
     need(any("exp" in link for link in links), "unreadable_link")
     return links
 
@@ -460,7 +471,7 @@ def check_tools(value, access):
             need(satisfies(constraint, arguments[name]) if name in arguments else "optional" in constraint, "argument")
 
 
-def check_link(link, state, access, now, leeway):
+def check_link(link, state, access, now, leeway, overlay_age=None):
     """Step 8 for one link: its caveats by key, then its domains. `state` is the audiences left and the task so far."""
     stated = {domain for domain, fact in ((DATA, "table"), (TOOL, "tool")) if access is not None and fact in access}
     for key in sorted(link):
@@ -476,6 +487,10 @@ def check_link(link, state, access, now, leeway):
         elif key == "task":
             need(at_or_below(value, state["task"]) or at_or_below(state["task"], value), "task")
             state["task"] = max(state["task"], value, key=len)
+        elif key == "fresh":
+            need(overlay_age is not None and overlay_age <= value, "stale_overlay")
+        elif key == "budget" and access is not None:
+            need(value.keys() <= access.get("cost", {}).keys(), "cost_unstated")
         elif key == "where" and access is not None:
             attributes = access.get("attributes", {})
             need(all(name in attributes and satisfies(c, attributes[name]) for name, c in value.items()), "attribute")
@@ -602,17 +617,58 @@ class Store:
         self.used[name] = issued
 
 
+# ---- section 7: what is counted ------------------------------------------------------------------------------------
+
+
+COUNTED = {"uses", "budget"}
+
+
+def is_for_one(root, links):
+    """Is each link that counts for one server by then? A child of one that is not could be made for every server."""
+    named = None if "aud" not in root else {root["aud"]}
+    for link in links:
+        if "aud" in link:
+            named = set(link["aud"]) if named is None else named & set(link["aud"])
+        if link.keys() & COUNTED and (named is None or len(named) > 1):
+            return False
+    return True
+
+
+def debits(tags, links, access):
+    """(bucket, unit, limit, amount) of each link that counts: its tag stands for its bucket here."""
+    made = []
+    for tag, link in zip(tags[1:], links, strict=True):
+        made += [(tag, unit, link["budget"][unit], access["cost"][unit]) for unit in sorted(link.get("budget", {}))]
+        made += [(tag, "uses", link["uses"], 1)] if "uses" in link else []
+    return made
+
+
+class Ledger:
+    """What was spent, by bucket and unit."""
+
+    def __init__(self, shared=False):
+        self.shared, self.spent = shared, {}
+
+    def commit(self, wanted):
+        """The end of step 11: all of it or nothing."""
+        spent = dict(self.spent)
+        for bucket, unit, limit, amount in wanted:
+            spent[bucket, unit] = spent.get((bucket, unit), 0) + amount
+            need(spent[bucket, unit] <= limit, "budget_exhausted")
+        self.spent = spent
+
+
 # ---- section 5: the plan -------------------------------------------------------------------------------------------
 
 
 def evaluate(
     text, keys, access, *, now, leeway=0, audiences=(), allow_unaddressed=False, caller=None,
-    proof=None, request=None, store=None, told=None,
+    proof=None, request=None, store=None, told=None, ledger=None, overlay_age=None, dry=False,
 ):  # fmt: skip
     """The code of the decision on this access, a dict of stated facts; None asks all but the access.
 
-    `request` is the digest that a transport states. `store` has the used proofs, and is changed by what is allowed. What is
-    known of an allowed token's holders and key goes into `told`, a dict.
+    `request` is the digest that a transport states. `store` has the used proofs, and is changed by what is allowed, as is
+    `ledger`; `dry` stops before both. What is known of an allowed token's holders and key goes into `told`, a dict.
     """
     try:
         (identifier, caveats, signature), discharges = parse_all(text)  # 1, 2
@@ -630,11 +686,12 @@ def evaluate(
             state["audiences"] &= {root["aud"]}
             need(state["audiences"], "wrong_audience")
         for link in links:
-            check_link(link, state, access, now, leeway)
+            check_link(link, state, access, now, leeway, overlay_age)
         addressed = state["addressed"]
         for link in answers:
-            check_link(link, state, access, now, leeway)
+            check_link(link, state, access, now, leeway, overlay_age)
         need(addressed or allow_unaddressed or not audiences, "unaddressed")
+        need(ledger is None or ledger.shared or is_for_one(root, links), "unaddressed")
         need(bound is None or audiences, "unaddressed")
         if caller:  # 9
             need(caller.get("agent") in (None, held[-1]), "caller")
@@ -644,8 +701,12 @@ def evaluate(
         if bound is not None:
             digest = request_digest(access) if request is None else request
             nonce, issued = check_proof(proof, bound, tags[-1], state["audiences"], digest, now)
-            need(store is not None, "store_unavailable")  # 11
-            store.commit(entry(bound, nonce), issued, now)
+            need(store is not None or dry, "store_unavailable")  # 11
+            if not dry:
+                store.commit(entry(bound, nonce), issued, now)
+        if access is not None and not dry and any(link.keys() & COUNTED for link in links):
+            need(ledger is not None, "store_unavailable")
+            ledger.commit(debits(tags, links, access))
     except Stop as stop:
         return str(stop)
     if told is not None:

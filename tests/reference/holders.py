@@ -262,7 +262,7 @@ def random_proof(rng, token, audiences, access, now):
     elif fault == 1:
         audience = rng.choice(AUDIENCES)
     elif fault == 2:
-        issued = now + rng.choice([-31, -30, -29, 4, 5, 6, -10**6, 10**6])
+        issued = now + rng.choice([-31, -30, -29, 4, 5, 6, -(10**6), 10**6])
     elif fault == 3:
         tag = evaluator.chain_tag(KEY, token.identifier, token.caveats[:-1])
     elif fault == 4:

@@ -108,6 +108,7 @@ ATTRIBUTES = ["region", "level"]
 AGENTS = ["orchestrator", "sales-agent", "report-agent", "mail-agent"]
 TASKS = ["task-123", "task-123/a", "task-123/a/b", "task-123/c", "task-1234", "task-12", "other"]
 AUDIENCES = ["sales-db", "hr-db", "mail-api"]
+UNITS = ["usd_cents", "rows"]
 # fmt: off
 VALUES = [
     "eu", "us", 0, 1, 5, 10, True, False, "1", "/data", "/data/a", "/data/a/b", "/database", "/", "/data/../etc",
@@ -157,16 +158,26 @@ def random_caveat(rng, key):
         "task": lambda: rng.choice(TASKS[:4] if rng.random() < 0.8 else TASKS),
         "depth": lambda: rng.choice([0, 1, 1, 2, 3]),
         "delegate_only": lambda: True,
+        "uses": lambda: rng.choice([0, 1, 3, 100]),
+        "budget": lambda: {unit: rng.choice([0, 5, 50]) for unit in some(rng, UNITS, 1, 2)},
+        "fresh": lambda: rng.choice([0, 10, 60]),
     }[key]()
 
 
-KEYS = ["tables", "operations", "allow", "columns", "tools", "where", "exp", "nbf", "aud", "task", "depth", "delegate_only"]
-WEIGHTS = [5, 5, 4, 2, 4, 2, 3, 2, 1, 1, 2, 0.4]
+# fmt: off
+KEYS = [
+    "tables", "operations", "allow", "columns", "tools", "where", "exp", "nbf", "aud", "task", "depth", "delegate_only",
+    "uses", "budget", "fresh",
+]
+# fmt: on
+WEIGHTS = [5, 5, 4, 2, 4, 2, 3, 2, 1, 1, 2, 0.4, 0.3, 0.3, 0.3]
 
 
 def random_link(rng, holder):
     """(link, holder after it); mostly whole, sometimes with a delegation that does not follow."""
     link = {key: random_caveat(rng, key) for key in rng.choices(KEYS, WEIGHTS, k=rng.randint(1, 3))}
+    if link.keys() & evaluator.COUNTED:
+        link["n"] = n(rng.randrange(2**32))
     if rng.random() < 0.25:
         parent = holder if rng.random() < 0.9 else rng.choice(AGENTS)
         child = rng.choice(AGENTS[1:] if rng.random() < 0.9 else AGENTS)
@@ -204,11 +215,14 @@ UNREADABLE = {
         "7f_______________________________________38", "xxdqcD1N2E-6PAt2DRBnDyogU_osOczGTsf9d5KsA3o",
         "xxdqcD1N2E-6PAt2DRBnDyogU_osOczGTsf9d5KsA_o", "JuiVj8KyJ7BFw_SJ8u-Y8NXfrAXTxjM5sTgCiG1T_AU", "7v" + "_" * 40 + "38",
     ],
+    "uses": [-1, True, "1", [], {}, {"uses": 1}],
+    "budget": [{}, [], 5, {"": 1}, {"usd": -1}, {"usd": True}, {"usd": "1"}, {"usd": {}}, {"a b": 1}, {"uses": 1}, {"\u00e9": 1}],
+    "fresh": [-1, True, "1", [], {}],
 }
 # fmt: on
 # fmt: off
 UNKNOWN = [
-    "acme:region", "uses", "budget", "fresh", "Tables", "table", "EXP", "", "a\u0000b", "exp ", "\u0435xp", "\ufb01",
+    "acme:region", "use", "budgets", "Fresh", "Tables", "table", "EXP", "", "a\u0000b", "exp ", "\u0435xp", "\ufb01",
     "\U00010000",
 ]
 # fmt: on
@@ -338,6 +352,8 @@ def random_access(rng):
             facts["arguments"] = {name: rng.choice(VALUES) for name in some(rng, ARGUMENTS, 0, 2)}
     if rng.random() < 0.6:
         facts["attributes"] = {name: rng.choice(VALUES) for name in some(rng, ATTRIBUTES, 0, 2)}
+    if rng.random() < 0.3:
+        facts["cost"] = {unit: rng.choice([0, 1, 5, 6]) for unit in some(rng, UNITS, 0, 2)}
     return facts
 
 

@@ -1,1 +1,1 @@
-"""One suite for every store of used proofs; `conftest.py` says how another store joins it."""
+"""One suite for every store, on real servers; `conftest.py` says how another kind joins it."""

@@ -1,53 +1,109 @@
-"""The stores that the suite runs over. Another one joins by one line in `STORES`: its name, and a function that opens it.
+"""The stores that the suite runs over, on real servers. A server or a package that is missing is a failure.
 
-`opened(path, **limits)` gives a store; `path` is a folder of the test's own, and one that is opened twice on one path is
-one store where `shared` says so. A store on a server takes a prefix or a schema from the folder's name.
+A test that takes `kind` runs once for each; `open_store`, `open_ledger` and `open_snapshots` open the test's own store,
+and the same one again if asked again, where that kind is `shared`. Another kind joins in `places.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from captoken.adapters.sqlite_store import SQLiteReplayStore
-from captoken.memory import MemoryReplayStore
+from captoken.ledger import Ledger
+from captoken.overlay import SnapshotStore
 from captoken.possession import ReplayStore
+from tests.stores.places import KINDS, Place, close_all
+from tests.stores.servers import Postgres, Valkey
+
+SHARED = ("sqlite", "valkey", "postgres")
+LIMITED = ("memory", "sqlite", "valkey")  # hold a number of proofs; PostgreSQL holds what the disk does
 
 
-class Kind(NamedTuple):
-    """A kind of store."""
+class Kind:
+    """A kind of store, and where the test's own one lies."""
 
-    opened: Callable[..., Any]  # (folder, floor=, limit=, clock=) -> store
-    shared: bool  # do two that are opened on one folder remember together, also after both were closed?
+    def __init__(self, place: Place) -> None:
+        self.place, self.name = place, place.kind
+        self.shared = place.kind in SHARED  # do two that are opened remember together, also after both were closed?
 
-
-STORES: dict[str, Kind] = {
-    "memory": Kind(lambda folder, **facts: MemoryReplayStore(**facts), shared=False),
-    "sqlite": Kind(lambda folder, **facts: SQLiteReplayStore(folder / "proofs.db", **facts), shared=True),
-}
 
 Open = Callable[..., ReplayStore]
+OpenLedger = Callable[..., Ledger]
+OpenSnapshots = Callable[..., SnapshotStore]
 
 
-@pytest.fixture(params=STORES)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return STORES[request.param]
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    server = Valkey()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    server = Postgres()
+    yield server
+    server.stop()
+
+
+def place(kind: str, folder: Path, request: pytest.FixtureRequest) -> Place:
+    name = f"t{uuid4().hex}"
+    if kind == "valkey":
+        return Place(kind, str(request.getfixturevalue("valkey_server").port), name)
+    if kind == "postgres":
+        return Place(kind, request.getfixturevalue("postgres_server").conninfo, name)
+    return Place(kind, str(folder / "stores.db"))
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
+    return Kind(place(request.param, tmp_path, request))
+
+
+@pytest.fixture(params=SHARED)
+def shared_kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
+    return Kind(place(request.param, tmp_path, request))
+
+
+@pytest.fixture(params=LIMITED)
+def limited_kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
+    return Kind(place(request.param, tmp_path, request))
+
+
+def opener(make: Callable[..., Any], **usual: Any) -> Callable[..., Any]:
+    return lambda **facts: make(**{**usual, **facts})
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Whatever a test opened."""
+    yield
+    close_all()
 
 
 @pytest.fixture
-def open_store(kind: Kind, tmp_path: Path) -> Iterator[Open]:
+def open_store(kind: Kind) -> Open:
     """Opens the test's store; again and again, if asked. Without a floor, unless one is given."""
-    made: list[Any] = []
+    return opener(kind.place.replays, floor=0)
 
-    def opened(**facts: Any) -> ReplayStore:
-        made.append(kind.opened(tmp_path, **{"floor": 0, **facts}))
-        store: ReplayStore = made[-1]
-        return store
 
-    yield opened
-    for store in made:
-        if hasattr(store, "close"):
-            store.close()
+@pytest.fixture
+def open_limited(limited_kind: Kind) -> Open:
+    """The same, for kinds that hold a number of proofs."""
+    return opener(limited_kind.place.replays, floor=0)
+
+
+@pytest.fixture
+def open_ledger(kind: Kind) -> OpenLedger:
+    """Opens the test's ledger, without a floor and shared, unless told otherwise."""
+    return opener(kind.place.ledger, floor=0, shared=True)
+
+
+@pytest.fixture
+def open_snapshots(kind: Kind) -> OpenSnapshots:
+    """Opens where the test's snapshot lies."""
+    return opener(kind.place.snapshots)

@@ -100,9 +100,9 @@ def test_any_walk_of_the_clock_takes_each_use_at_most_once(open_store: Open) -> 
     assert len(taken) > 300
 
 
-def test_a_full_store_takes_nothing_more(open_store: Open) -> None:
+def test_a_full_store_takes_nothing_more(open_limited: Open) -> None:
     """It says so, keeps what it has, knows it still, and takes again once that is too old to matter."""
-    store = open_store(limit=10)
+    store = open_limited(limit=10)
     assert all(store.add(use(number), NOW) is True for number in range(10))
     for number in range(10, 30):
         with pytest.raises(StoreError, match="10 proofs of the last 35 seconds"):
@@ -114,14 +114,14 @@ def test_a_full_store_takes_nothing_more(open_store: Open) -> None:
     assert not any(store.add(use(number), NOW + PAST + 1) for number in range(30))
 
 
-def test_a_store_of_no_size_takes_nothing(open_store: Open) -> None:
+def test_a_store_of_no_size_takes_nothing(open_limited: Open) -> None:
     with pytest.raises(StoreError):
-        open_store(limit=0).add(use(1), NOW)
+        open_limited(limit=0).add(use(1), NOW)
 
 
-def test_what_is_forgotten_makes_room(open_store: Open) -> None:
+def test_what_is_forgotten_makes_room(open_limited: Open) -> None:
     """Eighty seconds of four uses each in a store for 31 of them: full at no time, and all are taken."""
-    store = open_store(limit=(PAST + 1) * 4)
+    store = open_limited(limit=(PAST + 1) * 4)
     for second, number in itertools.product(range(80), range(4)):
         assert store.add(use(second * 4 + number, NOW + second), NOW + second) is True
     with pytest.raises(StoreError):

@@ -27,14 +27,19 @@ class Adapter(Protocol):
         It may have `proof`, a text; `request`, in hexadecimal the digest that a transport states, without which the access
         is the request; and `replays`, the store of used proofs, without which there is none: its floor, its limit, and
         `used`, which came into it in this order, each at the second at which it was issued. An allowed token that is bound
-        to a key also has `key`, `uses` (what is committed) and `evidence` (of each hand-over that is signed)."""
+        to a key also has `key`, `uses` (what is committed) and `evidence` (of each hand-over that is signed).
+
+        It may have `ledger`, without which there is none: its floor, whether it is `shared`, and `spent`, what buckets
+        have been debited before; an allowed token then has `debits`, what is taken of each bucket, from the first link to
+        the last. It may have `overlay`, without which none is asked: the snapshot (null: there is none yet), a byte a
+        character, the `operators` whose keys count, `max_staleness`, and whether a stale one will do, `allow_stale`."""
 
     def chain(self, vector: Vector) -> Outcome:
         """kind `chain`, all in hexadecimal: key, identifier, caveats. `ok` with `derived`, `tags`, and `bound`, null where
         `bound_to` is."""
 
     def capability(self, vector: Vector) -> Outcome:
-        """kind `capability`: two links, one and two. `ok` with `meet`, `one_covers_two`, `two_covers_one`."""
+        """kind `capability`: two links, one and two, without `n`. `ok` with `meet`, `one_covers_two`, `two_covers_one`."""
 
     def widening(self, vector: Vector) -> Outcome:
         """kind `widening`: token, asked, to (null: no hand-over), now, nonce. `ok` with the `link` that is written; or
@@ -73,6 +78,25 @@ class Adapter(Protocol):
     def key_file(self, vector: Vector) -> Outcome:
         """kind `key_file`: purpose, and the content, a byte a character, of a file that its owner alone can read. `ok` with
         `public`, or for a keyring with `keys`, `current`, `audience`; or `keyring`."""
+
+    def snapshot(self, vector: Vector) -> Outcome:
+        """kind `snapshot`: a snapshot of the overlay, a byte a character; `operators`, the public keys that are trusted;
+        perhaps `known`, the one that is known before it. `ok` with seq, issued_at, expires_at, and the ids of all
+        `entries`; or `overlay`."""
+
+    def recall(self, vector: Vector) -> Outcome:
+        """kind `recall`: the request of a holder; keyring, audience and now of the control plane. `ok` with the `token` and
+        the `link` that are revoked; `recall`; or why the token is not accepted."""
+
+    def counting(self, vector: Vector) -> Outcome:
+        """kind `counting`: keyring, audience, a `ledger` that is new, and `steps`, which come to it one after another: token,
+        access, now. A step with `settle` (amounts by unit, null: all) or `cancel` is reserved, and closed at `closed_at`, or
+        at once. `ok` with `codes`: of each step, and behind that of one that is closed `closed` or `too_late`."""
+
+    def trail(self, vector: Vector) -> Outcome:
+        """kind `trail`: an audit trail, a byte a character; `servers`, the public keys that are trusted (none: checkpoints
+        are not looked at); `known`, heads that somebody kept. `ok` with its `head`, the last record that is `signed` for,
+        and the number of `decisions`; or `audit`."""
 
 
 def families(folder: Path = VECTORS) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,19 @@ from tests.vectors.adapter import Captoken
 
 FAMILIES = {family["family"]: family["vectors"] for family in runner.families()}
 VECTORS = [vector for vectors in FAMILIES.values() for vector in vectors]
-OUTCOMES = {*runner.PASSING, *CODES, "usage", "widening", "nothing_left", "limit", "bad_ticket", "keyring"}
+OUTCOMES = {
+    *runner.PASSING,
+    *CODES,
+    "usage",
+    "widening",
+    "nothing_left",
+    "limit",
+    "bad_ticket",
+    "keyring",
+    "overlay",
+    "recall",
+    "audit",
+}
 KINDS = {vector["kind"] for vector in VECTORS} - {"decision"}
 
 
@@ -76,6 +88,8 @@ def test_what_the_specification_shows_is_what_captoken_makes_and_what_the_indepe
     bound = vectors["proof_of_possession_of_the_example"]
     assert (bound["token"], bound["proof"]) == anatomy.proved()
     assert vectors["third_party_caveats_of_the_example"]["token"].partition(".")[0] == anatomy.asked().serialize()
+    assert vectors["snapshots_of_the_example"]["snapshot"] == anatomy.stopped().decode()
+    assert vectors["audit_of_the_example"]["trail"] == b"".join(anatomy.recorded()).decode()
     assert vectors["third_party_caveats_ticket_of_one"]["expect"]["discharge"] == anatomy.answered()
 
 

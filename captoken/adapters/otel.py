@@ -1,0 +1,64 @@
+"""One OpenTelemetry span for each decision, denials too (docs/live-control.md).
+
+    Verifier(keyring, audit=SpanTrail(tracer, AuditTrail(…, trace=trace_id)))
+
+Attributes are names and codes: no token, no key, no value of an argument.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from captoken.audit import Trail, described
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from captoken.decision import Decision
+
+
+def trace_id() -> str | None:
+    """The id of the trace that this is part of, as hex; None outside of one. For `AuditTrail(trace=…)`."""
+    from opentelemetry.trace import get_current_span
+
+    context = get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else None
+
+
+class SpanTrail:
+    """A trail that makes a span of each decision, and then hands it to `trail`, if there is one. A span that cannot be
+    made denies, as a record that cannot be written does."""
+
+    def __init__(self, tracer: Tracer, trail: Trail | None = None) -> None:
+        self._tracer, self._trail = tracer, trail
+
+    def record(self, decision: Decision) -> None:
+        """Make the span. Raises what the tracer or the trail raises."""
+        with self._tracer.start_as_current_span("captoken.decision", attributes=attributes(decision)):
+            if self._trail is not None:
+                self._trail.record(decision)
+
+
+def attributes(decision: Decision) -> dict[str, Any]:
+    """What a span says of a decision."""
+    stated = described(decision)
+    access = stated.get("access", {})
+    chain = stated.get("chain", [])
+    made: dict[str, Any] = {
+        "captoken.allowed": stated["allowed"],
+        "captoken.code": stated["code"],
+        "captoken.subject": stated.get("sub"),
+        "captoken.task": stated.get("task"),
+        "captoken.token": stated.get("token"),
+        "captoken.link": stated.get("link"),
+        "captoken.agents": [actor["name"] for actor in chain],
+        "captoken.bases": [actor["basis"] for actor in chain],
+        "captoken.table": access.get("table"),
+        "captoken.operation": access.get("operation"),
+        "captoken.tool": access.get("tool"),
+    }
+    refusals = stated.get("refusals")
+    if refusals:
+        made["captoken.refused_by"] = refusals[0].get("added_by")
+        made["captoken.reason"] = refusals[0]["text"]
+    return {key: value for key, value in made.items() if value is not None and value != []}

@@ -1,0 +1,93 @@
+"""The verifier for asyncio: the same decisions, made in a thread, so that a store that is waited for holds nobody up.
+
+For verifiers with a ledger, a replay store, a trail or a feed that talk to a disk or a server. Without one the plain
+Verifier takes microseconds and needs none of this. A task that is cancelled while it waits does not take anything back:
+what was reserved for it counts as spent.
+"""
+
+from __future__ import annotations
+
+from asyncio import to_thread
+from collections.abc import Mapping
+
+from captoken.access import Access, Caller
+from captoken.decision import Decision
+from captoken.tokens import Token
+from captoken.verify import Grant, Reserved, Verifier
+
+
+class AsyncVerifier:
+    """A Verifier whose methods are awaited. Raises and returns what the Verifier does."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+
+    async def authenticate(self, token: str | Token, *, proof: str | None = None, request: bytes | None = None) -> AsyncGrant:
+        """The grant of a token, with all checked but an access. Raises Denied."""
+        return AsyncGrant(await to_thread(self._verifier.authenticate, token, proof=proof, request=request))
+
+    async def authorize(
+        self,
+        token: str | Token,
+        access: Access,
+        *,
+        caller: Caller | None = None,
+        proof: str | None = None,
+        request: bytes | None = None,
+    ) -> AsyncGrant:
+        """The grant of a token that permits `access`. Raises Denied, with the decision."""
+        call = self._verifier.authorize
+        return AsyncGrant(await to_thread(call, token, access, caller=caller, proof=proof, request=request))
+
+    async def check(
+        self,
+        token: str | Token,
+        access: Access,
+        *,
+        caller: Caller | None = None,
+        proof: str | None = None,
+        request: bytes | None = None,
+    ) -> Decision:
+        """The decision on `access`, true if allowed. Never raises on denial."""
+        return await to_thread(self._verifier.check, token, access, caller=caller, proof=proof, request=request)
+
+
+class AsyncGrant:
+    """A Grant whose checks are awaited. `grant` is the plain one: who acts, for whom, and what may be done."""
+
+    def __init__(self, grant: Grant) -> None:
+        self.grant = grant
+
+    async def authorize(self, access: Access, *, caller: Caller | None = None) -> AsyncGrant:
+        """This grant, if it permits `access` now. Raises Denied, with the decision."""
+        await to_thread(self.grant.authorize, access, caller=caller)
+        return self
+
+    async def check(self, access: Access, *, caller: Caller | None = None) -> Decision:
+        """The decision on `access` now, true if allowed."""
+        return await to_thread(self.grant.check, access, caller=caller)
+
+    async def reserve(self, access: Access, *, caller: Caller | None = None) -> AsyncReserved:
+        """Permission for one access that is paid for when it is over. Raises Denied."""
+        return AsyncReserved(await to_thread(self.grant.reserve, access, caller=caller))
+
+
+class AsyncReserved:
+    """A Reserved that is awaited: `async with` settles it in full, or cancels it when an exception leaves the block."""
+
+    def __init__(self, reserved: Reserved) -> None:
+        self._reserved = reserved
+
+    async def settle(self, cost: Mapping[str, int] | None = None) -> bool:
+        """What it cost in fact, by unit; None is all of it. False if too late: all is spent."""
+        return await to_thread(self._reserved.settle, cost)
+
+    async def cancel(self) -> bool:
+        """Nothing was done: all of it goes back. False if too late: all is spent."""
+        return await to_thread(self._reserved.cancel)
+
+    async def __aenter__(self) -> AsyncReserved:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        await to_thread(self._reserved.__exit__, kind, *rest)

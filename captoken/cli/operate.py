@@ -1,0 +1,198 @@
+"""`captoken revoke`, `narrow`, `lift`, `renew` and `overlay`: the operator's hand on tokens that are out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from captoken.cli import words
+from captoken.cli.options import (
+    ID,
+    MOMENT,
+    PUBLIC,
+    audience_option,
+    caveats,
+    clock,
+    expiry_options,
+    json_option,
+    now_option,
+    restriction_options,
+    seconds,
+    stacked,
+)
+from captoken.cli.output import say, say_json, say_utf8, tell
+from captoken.decision import escape
+from captoken.overlay import Entry, Operator, OperatorKey, Overlay
+
+if TYPE_CHECKING:
+    from captoken.adapters.sqlite_store import SQLiteSnapshots
+
+_store = click.option("--store", metavar="FILE.db", required=True, help="Where the newest snapshot lies: an SQLite file.")
+_key = click.option("--key", metavar="FILE", required=True, help="The operator's key.")
+_changing = stacked(
+    _key,
+    _store,
+    click.option("--token", type=ID, metavar="ID", help="This token and all that came of it."),
+    click.option("--link", type=ID, metavar="ID", help="This link of a token, and all below."),
+    click.option("--task", metavar="PATH", help="This task, and those below it."),
+    click.option("--agent", metavar="NAME", help="Whatever this agent has, or has ever had, in hand."),
+    click.option("--subject", metavar="NAME", help="Whatever was minted for this subject."),
+    click.option("--kid", metavar="KEY_ID", help="Whatever was minted with this key."),
+    click.option("--issued-before", type=MOMENT, metavar="TIME", help="Whatever was minted before."),
+    click.option("--why", metavar="TEXT", required=True, help="Why, for the record."),
+    click.option("--by", metavar="NAME", default="operator", show_default=True, help="Who, for the record."),
+    click.option("--until", type=MOMENT, metavar="TIME", help="Until then, and no longer."),
+)
+
+
+@contextmanager
+def _snapshots(path: str, *, new: bool = False) -> Generator[SQLiteSnapshots]:
+    """The store in a file. Raises UsageError for a file that is not there, unless there may be a new one."""
+    from captoken.adapters.sqlite_store import SQLiteSnapshots  # here, since it needs sqlite3
+
+    if not os.path.exists(path):
+        if not new:
+            raise click.UsageError(f"{path} is not there")
+        tell(f"{path} is new: verifiers have to read that very file")
+    store = SQLiteSnapshots(path)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _add(add: Callable[[Operator], Entry], key: str, store: str, by: str, now: int | None, as_json: bool) -> None:
+    operator = OperatorKey.load(key)
+    with _snapshots(store, new=True) as snapshots:
+        entry = add(Operator(operator, snapshots, by=by, clock=clock(now)))
+    if as_json:
+        say_json(msgspec.to_builtins(entry))
+    else:
+        for line in _lines(entry, seconds(now)):
+            say(line)
+
+
+@click.command()
+@_changing
+@now_option
+@json_option
+def revoke(key: str, store: str, why: str, by: str, until: int | None, now: int | None, as_json: bool, **given: Any) -> None:
+    """Stop tokens that are out: those for which all that is said holds. Writes the entry.
+
+    Verifiers that read the store deny them from their next look on; `captoken lift` takes the entry off again.
+
+    \b
+    captoken revoke --key operator.json --store overlay.db --agent clerk --why "laptop lost"
+    """
+    _add(lambda operator: operator.revoke(why=why, until=until, **caveats(given)), key, store, by, now, as_json)
+
+
+@click.command()
+@_changing
+@restriction_options
+@expiry_options
+@audience_option
+@now_option
+@json_option
+def narrow(key: str, store: str, why: str, by: str, until: int | None, now: int | None, as_json: bool, **given: Any) -> None:
+    """Restrict tokens that are out: those for which all that is said holds can do no more than the options say.
+
+    --task, as all selectors, says which tokens.
+
+    \b
+    captoken narrow --key operator.json --store overlay.db --task payday --operations select --why "read-only tonight"
+    """
+    _add(lambda operator: operator.narrow(why=why, until=until, **caveats(given)), key, store, by, now, as_json)
+
+
+@click.command()
+@_key
+@_store
+@click.option("--entry", metavar="ID", required=True, help="Which entry.")
+@now_option
+def lift(key: str, store: str, entry: str, now: int | None) -> None:
+    """Take an entry off again.
+
+    \b
+    captoken lift --key operator.json --store overlay.db --entry "$(cat entry)"
+    """
+    operator = OperatorKey.load(key)
+    with _snapshots(store) as snapshots:
+        Operator(operator, snapshots, by="operator", clock=clock(now)).lift(entry)
+    tell(f"entry {entry} stands no more")
+
+
+@click.command()
+@_key
+@_store
+@now_option
+@json_option
+def renew(key: str, store: str, now: int | None, as_json: bool) -> None:
+    """Sign anew what stands: verifiers deny all once the newest snapshot is older than their bound, a minute by default.
+
+    Without a store yet, signs that nothing stands.
+
+    \b
+    while captoken renew --key operator.json --store overlay.db; do sleep 20; done
+    """
+    operator = OperatorKey.load(key)
+    with _snapshots(store, new=True) as snapshots:
+        made = Operator(operator, snapshots, by="operator", clock=clock(now)).renew()
+    if as_json:
+        say_json({"seq": made.seq, "issued_at": made.issued_at, "entries": len(made.entries)})
+    else:
+        say(_title(made, seconds(now)))
+
+
+@click.command()
+@_store
+@click.option("--operator", type=PUBLIC, metavar="PUBLIC", multiple=True, required=True, help="Who may sign. Repeatable.")
+@click.option("--raw", is_flag=True, help="Write the snapshot itself: for a copy, or for `captoken audit replay`.")
+@now_option
+@json_option
+def overlay(store: str, operator: tuple[str, ...], raw: bool, now: int | None, as_json: bool) -> None:
+    """Show what stands: who did what to which tokens, when and why. Needs the operator's public key alone.
+
+    \b
+    captoken overlay --store overlay.db --operator "$(cat operator.public)"
+    """
+    with _snapshots(store) as snapshots:
+        data = snapshots.load()
+    if data is None:
+        raise click.UsageError(f"{store} holds no snapshot yet")
+    opened, at = Overlay.open(data, operator), seconds(now)
+    if raw:
+        say_utf8(data.decode())
+    elif as_json:
+        entries = [msgspec.to_builtins(entry) for entry in opened.entries]
+        say_json({"seq": opened.seq, "issued_at": opened.issued_at, "expires_at": opened.expires_at, "entries": entries})
+    else:
+        say(_title(opened, at))
+        for entry in opened.entries:
+            for line in ("", *_lines(entry, at)):
+                say(line)
+
+
+def _title(opened: Overlay, now: int) -> str:
+    count = len(opened.entries)
+    age = words.life(max(0, now - opened.issued_at))
+    return f"snapshot {opened.seq} of {words.moment(opened.issued_at)}, {age} old: {count} entr{'ies' if count != 1 else 'y'}"
+
+
+def _lines(entry: Entry, now: int) -> Iterator[str]:
+    stated = msgspec.to_builtins(entry.select)
+    before = [f"issued before {words.moment(stated.pop('issued_before'))}"] if "issued_before" in stated else []
+    selected = ", ".join([*(f"{key} {words.name(value)}" for key, value in stated.items()), *before])
+    says = [] if entry.link is None else [*words.rights(entry.link), *words.bounds(entry.link, now)]
+    yield f"entry {words.name(entry.id)}"
+    yield f"  on        {selected}"
+    yield f"  does      {'revoked' if entry.link is None else '; '.join(says) or 'as its caveats say'}"
+    yield f"  by        {words.name(entry.by)} at {words.moment(entry.at)}"
+    yield f"  why       {escape(entry.why)}"
+    if entry.until is not None:
+        yield f"  until     {words.until(entry.until, now)}"

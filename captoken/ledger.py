@@ -1,0 +1,71 @@
+"""The ledger: what a token and all below it have used of `uses` and `budget` (spec, "Ledger").
+
+A bucket is one link and one unit. A reservation debits the buckets of every link above it in one step, all or none, so
+that children share what is above them, whatever each was promised. Reserve before the call, settle or cancel after it:
+a reservation whose owner died counts as spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+USES = "uses"  # the unit of `uses`: every access costs one
+LEASE = 60  # seconds that a reservation may be settled or cancelled in
+AHEAD = 60  # seconds that an issuer's clock may be ahead
+KEPT = 3600  # seconds that a bucket is kept after its token has expired: a clock that is set back revives none
+
+
+class Debit(msgspec.Struct, frozen=True):
+    """What one access takes from one bucket."""
+
+    bucket: bytes  # the id of the link that has the caveat: 16 bytes
+    unit: str
+    limit: int  # of the bucket, as the link says
+    amount: int
+    link: int = 0  # where in the chain, for whoever is told
+
+    def back(self, amounts: Mapping[str, int] | None) -> int:
+        """What goes back when so much was taken; None is all that was reserved."""
+        return 0 if amounts is None else self.amount - min(self.amount, max(0, amounts.get(self.unit, 0)))
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """What an access takes from every bucket above it: all or nothing."""
+
+    id: bytes  # 16 bytes, random: reserving the same one twice is reserving it once
+    debits: tuple[Debit, ...]
+    issued_at: int  # of the token, in seconds since the epoch
+    until: int  # later it counts as spent
+    keep: int | None  # when the token has expired and its buckets may be forgotten; None is never
+
+
+class Ledger(Protocol):
+    """Counts. Servers that take the same tokens share one, and say so: see `shared`.
+
+    A ledger that was lost and begun anew cannot know what tokens used before, so it refuses those that were issued before
+    it began, or up to a minute later, since clocks differ: its floor. `floor=0` says aloud that nothing was counted before.
+    """
+
+    shared: bool  # do all servers that take these tokens count here?
+
+    def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+        """Debit every bucket, in one atomic step: None if all had enough, else the first that had not, and nothing is debited.
+
+        Again with the same id: the same answer, and nothing is debited twice. Raises StoreError, or anything, when it
+        cannot be known: then the request is denied, and what was reserved, if it was, counts as spent.
+        """
+        ...
+
+    def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
+        """What was taken in fact: at most what was reserved, and the rest goes back. None is all of it.
+
+        False if there is no such reservation open: settled, cancelled, or too late. Atomic.
+        """
+        ...
+
+    def spent(self, bucket: bytes, unit: str) -> int:
+        """What a bucket has been debited, reservations included."""
+        ...

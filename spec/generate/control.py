@@ -1,0 +1,993 @@
+"""Vectors of what is said of tokens already out, and of what they did: Overlay, Recall, Ledger, Audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from spec.generate.binding import HERE, addressed, outcome, shown, signatures
+from spec.generate.build import (
+    JTI,
+    KEY,
+    NOW,
+    Json,
+    Parts,
+    asking,
+    audience_key,
+    b64,
+    bundle,
+    canonical,
+    checkpoint,
+    discharge,
+    entry,
+    extended,
+    hand_over,
+    head,
+    label,
+    line_of,
+    link_id,
+    nonce,
+    of_access,
+    proof,
+    root,
+    sha256,
+    sign,
+    signed_snapshot,
+    signing_public,
+    snapshot,
+    snapshot_of,
+    token,
+    trail,
+)
+from spec.generate.table import SALES, SELECT, Table, call, keyring
+
+OPERATOR = b64(signing_public("operator"))
+SERVER = b64(signing_public("server"))
+HOUR: dict[str, Json] = {"exp": NOW + 3600}
+OTHER_JTI = "A" * 22
+Step = dict[str, Json]
+
+
+def tables() -> Iterator[Table]:
+    yield snapshots()
+    yield overlays()
+    yield recall()
+    yield allowances()
+    yield ledger()
+    yield counting()
+    yield audit()
+
+
+def changed(value: dict[str, Json], **changes: Json) -> dict[str, Json]:
+    """The same with other values; a key that is None is left out."""
+    return {key: item for key, item in {**value, **changes}.items() if item is not None}
+
+
+# --- the overlay -----------------------------------------------------------------------------------------------------
+
+
+def snapshots() -> Table:
+    table = Table("snapshots", "Snapshots of the overlay: who signed, how it is spelled, which entries, and which is newer.")
+
+    def row(name: str, rule: str, data: bytes, expect: Json = None, operators: Json = None, known: bytes | None = None) -> None:
+        given: dict[str, Json] = {"snapshot": data.decode("latin-1"), "operators": operators or [OPERATOR]}
+        if known is not None:
+            given["known"] = known.decode("latin-1")
+        table.add(name, rule, "snapshot", given, **(expect or {"code": "overlay"}))
+
+    def come(ids: tuple[str, ...] = (), seq: int = 1, iat: int = NOW, exp: int = NOW + 3600) -> dict[str, Json]:
+        return {"code": "ok", "seq": seq, "issued_at": iat, "expires_at": exp, "entries": list(ids)}
+
+    one = entry(token=JTI)
+    empty = snapshot()
+    row("empty", "36.2", empty, come())
+    row("of_one_entry", "36.4", snapshot(one), come(("e1",)))
+    lost = changed(entry("4Kd0gmYp2nQ", link="YdXNc7SBuBuVl3_NSXUYYw"), why="lost laptop")
+    only = changed(
+        entry("f1Q7yE0mXkA", task="task-123"), why="reads only until the audit is over", until=NOW + 86400,
+        link={"operations": ["select"]},
+    )  # fmt: skip
+    row("of_the_example", "36.4", snapshot(lost, only, seq=17), come(("4Kd0gmYp2nQ", "f1Q7yE0mXkA"), seq=17))
+    row("of_two_operators", "36.1", empty, come(), [b64(signing_public("another operator")), OPERATOR])
+    row("of_a_later_number", "36.2", snapshot(seq=2**53 - 1), come(seq=2**53 - 1))
+    row("of_long_ago", "36.2", snapshot(iat=0, exp=60), come(iat=0, exp=60))  # how old it is, verifiers ask
+
+    # Who signed, and what.
+    table.beside("empty")
+    body = empty[:-87]
+    for name, signature in signatures("operator", label("overlay") + sha256(body)).items():
+        row(f"signature_{name}", "28.9", body + b"." + b64(signature).encode())
+    row("signed_by_another", "36.1", signed_snapshot(body, "another operator"))
+    row("signed_by_nobody_that_is_trusted", "36.1", empty, operators=[b64(signing_public("another operator"))])
+    messages = {
+        "without_label": sha256(body), "with_label_audit": label("audit") + sha256(body),
+        "with_label_proof": label("proof") + sha256(body), "unhashed": label("overlay") + body,
+        "of_its_hash_in_hexadecimal": label("overlay") + sha256(body).hex().encode(),
+        "of_another_snapshot": label("overlay") + sha256(snapshot(seq=2)[:-87]), "of_nothing": b"",
+        "without_its_nul": label("overlay")[:-1] + sha256(body),
+    }  # fmt: skip
+    for name, message in messages.items():
+        row(f"signature_{name}", "36.1", body + b"." + b64(sign("operator", message)).encode())
+    spellings = {
+        "cut": empty[:-1], "longer": empty + b"A", "padded": empty + b"==", "with_line_feed": empty + b"\n",
+        "with_space_first": b" " + empty, "without_full_stop": body + empty[-86:], "with_comma": body + b"," + empty[-86:],
+        "with_two_full_stops": body + b"." + empty[-87:], "without_signature": body, "with_signature_empty": body + b".",
+        "with_signature_alone": empty[-87:], "with_signature_first": empty[-86:] + b"." + body,
+        "with_trailing_bits": empty[:-1] + bytes((empty[-1] + 1,)), "that_is_empty": b"",
+        "with_signature_in_hexadecimal": body + b"." + sign("operator", label("overlay") + sha256(body)).hex().encode(),
+        "with_one_bit_changed": body.replace(b'"seq":1', b'"seq":3') + empty[-87:], "twice": empty + empty,
+    }  # fmt: skip
+    for name, data in spellings.items():
+        row(f"text_{name}", "36.1", data)
+
+    # What was signed and is none: the object, entry by entry.
+    stated = snapshot_of()
+    objects: dict[str, bytes] = {
+        "with_a_space": body.replace(b":", b": ", 1), "with_line_feed": body + b"\n", "with_keys_unsorted":
+        b'{"exp":%d,"entries":[],"iat":%d,"seq":1,"v":1}' % (NOW + 3600, NOW), "with_a_key_twice": body[:-1] + b',"v":1}',
+        "with_seq_as_fraction": body.replace(b'"seq":1', b'"seq":1.0'), "that_is_a_list": b"[]", "that_is_nothing": b"",
+        "with_null": body[:-1] + b',"w":null}', "with_a_byte_order_mark": b"\xef\xbb\xbf" + body,
+        "with_bytes_that_are_no_text": canonical(snapshot_of(changed(one, why="x"))).replace(b'"why":"x"', b'"why":"\xff"'),
+        "with_an_escape_too_many": canonical(snapshot_of(changed(one, why="x"))).replace(b'"why":"x"', b'"why":"\\u0078"'),
+        "with_link_null": canonical(snapshot_of(one)).replace(b'"select"', b'"link":null,"select"'),
+    }  # fmt: skip
+    objects |= {f"without_{key}": canonical(changed(stated, **{key: None})) for key in stated}
+    for name, changes in {
+        "with_more": {"x": 1}, "of_version_2": {"v": 2}, "of_version_text": {"v": "1"}, "of_version_true": {"v": True},
+        "with_seq_as_text": {"seq": "1"}, "with_iat_as_text": {"iat": "now"}, "with_exp_true": {"exp": True},
+        "with_seq_too_large": {"seq": 2**53}, "with_entries_as_object": {"entries": {}},
+        "with_entries_of_text": {"entries": ["x"]},
+    }.items():  # fmt: skip
+        objects[name] = canonical(changed(stated, **changes))
+    for name, data in objects.items():
+        row(f"object_{name}", "36.2", signed_snapshot(data))
+
+    def entries(name: str, rule: str, *stated: Json, good: bool = False) -> None:
+        expect = come(tuple(each["id"] for each in stated)) if good else None
+        row(f"entry_{name}", rule, snapshot(*stated), expect)
+
+    entries("until", "36.4", changed(one, until=NOW + 60), good=True)
+    entries("that_has_run_out", "36.4", changed(one, until=0), good=True)
+    entries("that_narrows", "36.6", changed(one, link=SALES), good=True)
+    for key, value in SELECTED.items():
+        if key != "token":
+            entries(f"by_{key}", "36.5", entry(**{key: value}), good=True)
+    entries("beside_another", "36.4", one, changed(one, id="e2"), good=True)
+    entries("beside_another_of_the_same_id", "36.4", one, one)
+    entries("beside_one_that_narrows_of_the_same_id", "36.4", one, changed(one, link=SALES))
+    entries("by_all", "36.5", entry(**SELECTED), good=True)
+    table.beside("of_one_entry")
+    for key in one:
+        entries(f"without_{key}", "36.4", changed(one, **{key: None}))
+    for name, changes in {
+        "with_more": {"x": 1}, "at_text": {"at": "now"}, "at_true": {"at": True}, "by_number": {"by": 1},
+        "id_number": {"id": 1},
+        "why_number": {"why": 1}, "until_text": {"until": "soon"}, "until_true": {"until": True},
+        "until_too_large": {"until": 2**53},
+        "select_as_text": {"select": JTI}, "select_as_list": {"select": [JTI]}, "select_of_nothing": {"select": {}},
+        "that_says_revoked": {"revoked": True},
+    }.items():  # fmt: skip
+        entries(name, "36.4", changed(one, **changes))
+    for name, select in {
+        "more": {"token": JTI, "x": 1}, "a_name_of_the_root": {"sub": "user:jane"}, "token_as_number": {"token": 1},
+        "token_cut": {"token": JTI[:21]}, "token_longer": {"token": JTI + "A"}, "token_padded": {"token": JTI + "=="},
+        "token_empty": {"token": ""}, "token_list": {"token": [JTI]}, "token_with_trailing_bits": {"token": JTI[:-1] + "h"},
+        "link_cut": {"link": JTI[:21]}, "link_as_number": {"link": 0}, "link_in_hexadecimal": {"link": "0" * 32},
+        "task_empty": {"task": ""}, "task_with_slash_last": {"task": "task-123/"}, "task_pattern": {"task": "task-123/*"},
+        "task_with_dots": {"task": "task-123/.."}, "agent_empty": {"agent": ""}, "agent_with_space": {"agent": "sales agent"},
+        "agent_star": {"agent": "*"}, "agent_list": {"agent": ["sales-agent"]}, "subject_empty": {"subject": ""},
+        "subject_not_ascii": {"subject": "caf\u00e9"}, "kid_empty": {"kid": ""}, "kid_number": {"kid": 1},
+        "issued_before_text": {"issued_before": "now"}, "issued_before_true": {"issued_before": True},
+    }.items():  # fmt: skip
+        entries(f"selecting_{name}", "36.5", changed(one, select=select))
+    table.beside("entry_that_narrows")
+    for name, link in {
+        "nothing": {}, "text": "sales", "a_list": [SALES], "unknown": {"acme:region": 1},
+        "unknown_beside_known": {**SALES, "use": 1},
+        "unreadable": {"exp": "soon"}, "tables_as_text": {"tables": "sales"}, "task": {"task": "task-123"},
+        "task_beside_known": {**SALES, "task": "task-123"}, "a_hand_over": hand_over("sales-agent"),
+        "n": {**SALES, "n": nonce()},
+        "depth": {"depth": 0}, "delegate_only": {"delegate_only": True}, "key": {"key": b64(signing_public("orchestrator"))},
+        "uses": {"n": nonce(), "uses": 1}, "uses_without_n": {"uses": 1}, "budget": {"budget": {"cents": 1}, "n": nonce()},
+    }.items():  # fmt: skip
+        entries(f"narrowing_to_{name}", "36.6", changed(one, link=link))
+    entries("good_before_one_that_is_none", "36.3", one, changed(one, id="e2", x=1))
+    entries("good_after_one_that_is_none", "36.3", changed(one, select={}), changed(one, id="e2"))
+
+    # Which one is newer.
+    row("after_an_earlier_one", "36.10", snapshot(seq=8), come(seq=8), known=snapshot(seq=7))
+    row("after_one_much_earlier", "36.10", snapshot(seq=800), come(seq=800), known=snapshot(seq=7))
+    row("that_is_known", "36.10", snapshot(seq=7), come(seq=7), known=snapshot(seq=7))
+    table.beside("after_an_earlier_one")
+    for name, seq in {"earlier": 6, "much_earlier": 1}.items():
+        row(f"that_is_{name}", "36.10", snapshot(seq=seq), known=snapshot(seq=7))
+    row("with_the_same_number_and_less", "36.10", snapshot(seq=7), known=snapshot(one, seq=7))
+    row("with_the_same_number_and_later", "36.10", snapshot(seq=7, iat=NOW + 5), known=snapshot(seq=7))
+    row("earlier_but_issued_later", "36.10", snapshot(seq=6, iat=NOW + 5), known=snapshot(seq=7))
+    row("later_by_another", "36.1", signed_snapshot(snapshot(seq=8)[:-87], "another operator"), known=snapshot(seq=7))
+    return table
+
+
+SELECTED: dict[str, Json] = {
+    "agent": "orchestrator", "issued_before": NOW + 1, "kid": "k1", "link": link_id(token(SALES).tags[1]),
+    "subject": "user:jane", "task": "task-123", "token": JTI,
+}  # fmt: skip
+
+
+def overlays() -> Table:
+    table = Table(
+        "overlay", "What an overlay does to tokens: whom an entry selects, what is left to them, and when it is stale."
+    )
+
+    def given(data: bytes | None, bound: int, stale: bool) -> dict[str, Json]:
+        text = None if data is None else data.decode("latin-1")
+        return {"overlay": {"snapshot": text, "operators": [OPERATOR], "max_staleness": bound, "allow_stale": stale}}
+
+    def allow(
+        name: str, rule: str, data: bytes | None, parts: Parts, access: Json = SELECT, bound: int = 60, stale: bool = False,
+        discharges: tuple[Parts, ...] = (), **known: Json,
+    ) -> None:  # fmt: skip
+        table.allow(name, rule, parts, access, presented=given(data, bound, stale), discharges=discharges, **known)
+
+    def deny(
+        name: str, rule: str, code: str, data: bytes | None, parts: Parts | str, access: Json = SELECT, bound: int = 60,
+        stale: bool = False, **known: Json,
+    ) -> None:  # fmt: skip
+        table.deny(name, rule, code, parts, access, presented=given(data, bound, stale), **known)
+
+    plain = token(SALES)
+    allow("empty", "36.8", snapshot(), plain)
+    deny("revoked", "36.8", "revoked", snapshot(entry(token=JTI)), plain)
+    deny("revoked_without_an_access", "36.8", "revoked", snapshot(entry(token=JTI)), plain, None)
+    deny("revoked_among_others", "36.8", "revoked", snapshot(*(entry(f"e{n}", token=OTHER_JTI) for n in range(5)),
+         entry("last", token=JTI)), plain)  # fmt: skip
+
+    # Whom an entry selects.
+    child = extended(plain, hand_over("sales-agent", tables=["sales"]))
+    lower = extended(child, hand_over("report-agent", "sales-agent", 1), {"task": "task-123/a/b"})
+    sibling = extended(plain, hand_over("sales-agent", number=1, tables=["sales"]))
+    asked = asking(plain, "one")
+    hits: dict[str, tuple[dict[str, Json], Parts]] = {
+        "token": ({"token": JTI}, lower), "first_link": ({"link": link_id(plain.tags[1])}, plain),
+        "first_link_of_a_child": ({"link": link_id(plain.tags[1])}, lower),
+        "last_link": ({"link": link_id(child.tags[2])}, child),
+        "link_in_between": ({"link": link_id(child.tags[2])}, lower), "task": ({"task": "task-123"}, plain),
+        "task_above": ({"task": "task-123"}, lower), "task_between": ({"task": "task-123/a"}, lower),
+        "task_of_a_link": ({"task": "task-123/a/b"}, lower), "first_agent": ({"agent": "orchestrator"}, lower),
+        "agent_between": ({"agent": "sales-agent"}, lower), "last_agent": ({"agent": "report-agent"}, lower),
+        "subject": ({"subject": "user:jane"}, lower), "kid": ({"kid": "k1"}, lower), "all_together": (SELECTED, lower),
+        "a_second_later": ({"issued_before": NOW + 1}, lower), "two": ({"agent": "sales-agent", "task": "task-123"}, lower),
+    }  # fmt: skip
+    for name, (select, parts) in hits.items():
+        deny(f"selects_{name}", "36.5", "revoked", snapshot(entry(**select)), parts)
+    misses: dict[str, tuple[dict[str, Json], Parts]] = {
+        "another_token": ({"token": OTHER_JTI}, lower), "a_link_below": ({"link": link_id(child.tags[2])}, plain),
+        "a_sibling": ({"link": link_id(child.tags[2])}, sibling),
+        "the_tag_of_the_identifier": ({"link": link_id(plain.tags[0])}, plain),
+        "a_token_called_as_the_link": ({"link": JTI}, plain),
+        "a_link_called_as_the_token": ({"token": link_id(plain.tags[1])}, plain),
+        "another_task": ({"task": "task-124"}, lower), "a_task_below": ({"task": "task-123/a"}, plain),
+        "a_task_that_begins_alike": ({"task": "task-12"}, lower), "a_task_beside": ({"task": "task-123/a/c"}, lower),
+        "another_agent": ({"agent": "mail-agent"}, lower), "an_agent_that_comes_later": ({"agent": "report-agent"}, child),
+        "the_subject_as_agent": ({"agent": "user:jane"}, lower), "an_agent_in_capitals": ({"agent": "Orchestrator"}, lower),
+        "another_subject": ({"subject": "user:john"}, lower), "the_agent_as_subject": ({"subject": "orchestrator"}, lower),
+        "another_kid": ({"kid": "k2"}, lower), "the_same_second": ({"issued_before": NOW}, lower),
+        "earlier": ({"issued_before": 0}, lower),
+    }  # fmt: skip
+    for name, (select, parts) in misses.items():
+        allow(f"passes_{name}", "36.5", snapshot(entry(**select)), parts)
+    misfits: dict[str, Json] = {
+        "agent": "mail-agent", "issued_before": NOW, "kid": "k2", "link": OTHER_JTI, "subject": "user:john", "task": "task-124",
+        "token": OTHER_JTI,
+    }  # fmt: skip
+    for key, value in misfits.items():
+        allow(f"passes_all_but_{key}", "36.5", snapshot(entry(**changed(SELECTED, **{key: value}))), plain)
+    allow("with_a_third_party", "36.5", snapshot(), asked, discharges=(discharge("one", HOUR),))
+    both = (discharge("one", HOUR),)
+    table.deny("selects_the_link_of_a_third_party", "36.5", "revoked", bundle(asked, *both),
+               presented=given(snapshot(entry(link=link_id(asked.tags[-1]))), 60, False))  # fmt: skip
+
+    # How long, and what is left.
+    table.beside("empty")
+    until = changed(entry(token=JTI), until=NOW + 1)
+    deny("until_a_second_later", "36.4", "revoked", snapshot(until), plain)
+    allow("until_now", "36.4", snapshot(changed(until, until=NOW)), plain)
+    allow("until_long_ago", "36.4", snapshot(changed(until, until=0)), plain)
+    deny("until_long_ago_beside_one_that_stands", "36.4", "revoked",
+         snapshot(changed(until, until=0), entry("e2", task="task-123")), plain)  # fmt: skip
+    wide = token({"nbf": NOW})
+
+    def narrowing(link: Json, **select: Json) -> bytes:
+        return snapshot(changed(entry(**(select or {"token": JTI})), link=link))
+
+    left: dict[str, tuple[Json, Json, Json]] = {  # what is left, an access within it, and one beyond it
+        "tables": ({"tables": ["sales"]}, SELECT, {**SELECT, "table": "hr"}),
+        "operations": ({"operations": ["select"]}, SELECT, {**SELECT, "operation": "insert"}),
+        "allow": ({"allow": {"sales": ["select"]}}, SELECT, {**SELECT, "operation": "insert"}),
+        "columns": ({"columns": {"sales": ["a"]}}, {**SELECT, "columns": ["a"]}, SELECT),
+        "tools": ({"tools": {"search": {}}}, call("search"), call("mail")),
+        "data": (SALES, SELECT, call("search")), "tools_where_tables_are": ({"tools": {"*": {}}}, call("search"), SELECT),
+        "where": ({"where": {"x": {"max": 5}}}, {**SELECT, "attributes": {"x": 5}}, SELECT),
+        "nothing": ({"tables": []}, {"attributes": {}}, SELECT),
+    }  # fmt: skip
+    for name, (link, within, beyond) in left.items():
+        if name != "nothing":
+            allow(f"leaves_{name}", "36.8", narrowing(link), wide, within)
+        else:
+            allow("leaves_nothing_of_another", "36.8", narrowing(link, token=OTHER_JTI), wide, beyond)
+        deny(f"narrowed_to_{name}", "36.8", "narrowed", narrowing(link), wide, beyond)
+    allow("leaves_until", "36.8", narrowing({"exp": NOW + 1}), wide)
+    deny("narrowed_until", "36.8", "narrowed", narrowing({"exp": NOW}), wide)
+    deny("narrowed_until_without_an_access", "36.8", "narrowed", narrowing({"exp": NOW}), wide, None)
+    allow("leaves_until_with_leeway", "36.8", narrowing({"exp": NOW}), wide, leeway=1)
+    deny("narrowed_to_later", "36.8", "narrowed", narrowing({"nbf": NOW + 1}), wide)
+    allow("narrowed_to_tables_without_an_access", "36.8", narrowing({"tables": []}), wide, None)
+    here = addressed(plain)
+    allow("leaves_this_audience", "36.8", narrowing({"aud": ["hr-db", "sales-db"]}), here, audiences=HERE)
+    deny("narrowed_to_another_audience", "36.8", "narrowed", narrowing({"aud": ["hr-db"]}), here, audiences=HERE)
+    allow("leaves_what_two_entries_leave", "36.8", snapshot(changed(entry(token=JTI), link={"tables": ["sales", "hr"]}),
+          changed(entry("e2", kid="k1"), link={"tables": ["sales"]})), wide)  # fmt: skip
+    deny("narrowed_by_the_second_of_two", "36.8", "narrowed",
+        snapshot(changed(entry(token=JTI), link={"tables": ["sales", "hr"]}),
+         changed(entry("e2", kid="k1"), link={"tables": ["sales"]})), wide, {**SELECT, "table": "hr"})  # fmt: skip
+    deny("revoked_beside_narrowed", "36.8", "revoked",
+         snapshot(changed(entry(token=JTI), link={"tables": []}), entry("e2", kid="k1")), plain)  # fmt: skip
+    allow("leaves_more_than_the_token_has", "36.8", narrowing({"tables": ["*"]}), plain)
+    deny("widens_nothing", "36.8", "table", narrowing({"tables": ["*"]}), plain, {**SELECT, "table": "hr"})
+
+    # The order of the plan.
+    table.beside("empty")
+    gone = snapshot(entry(token=JTI))
+    deny("revoked_and_expired", "24.17", "revoked", gone, token({**SALES, "exp": NOW}))
+    deny("revoked_and_another_table", "24.17", "revoked", gone, plain, {**SELECT, "table": "hr"})
+    deny("revoked_and_another_caller", "24.17", "revoked", gone, plain, caller={"agent": "mail-agent"})
+    deny("revoked_and_broken", "24.17", "broken_delegation", gone, token(SALES, hand_over("mail-agent", "sales-agent")))
+    deny("revoked_and_unreadable", "24.17", "unreadable_link", gone, token(SALES, {}))
+    deny("revoked_and_forged", "24.17", "bad_signature", gone, plain.signed(bytes(32)))
+
+    # How old it may be.
+    old: dict[str, tuple[int, int]] = {
+        "59_seconds_ago": (59, 60),
+        "60_seconds_ago": (60, 60),
+        "5_seconds_ago": (5, 5),
+        "now_of_none": (0, 0),
+    }
+    for name, (ago, bound) in old.items():
+        allow(f"of_{name}", "36.7", snapshot(iat=NOW - ago), plain, bound=bound)
+    allow("of_60_seconds_ahead", "36.7", snapshot(iat=NOW + 60), plain)
+    allow("until_the_next_second", "36.7", snapshot(exp=NOW + 1), plain)
+    table.beside("of_60_seconds_ago")
+    for name, (ago, bound) in {
+        "61_seconds_ago": (61, 60), "6_seconds_ago": (6, 5), "1_second_ago_of_none": (1, 0), "a_day_ago": (86400, 60),
+        "61_seconds_ago_with_leeway": (61, 60),
+    }.items():  # fmt: skip
+        deny(f"of_{name}", "36.7", "stale_overlay", snapshot(iat=NOW - ago), plain, bound=bound,
+             leeway=600 if name.endswith("leeway") else 0)  # fmt: skip
+    deny("of_61_seconds_ahead", "36.7", "stale_overlay", snapshot(iat=NOW + 61), plain)
+    deny("of_61_seconds_ahead_with_leeway", "36.7", "stale_overlay", snapshot(iat=NOW + 61), plain, leeway=600)
+    deny("that_is_good_no_more", "36.7", "stale_overlay", snapshot(exp=NOW), plain)
+    deny("none_yet", "36.7", "stale_overlay", None, plain)
+    deny("none_yet_without_an_access", "36.7", "stale_overlay", None, plain, None)
+    deny("stale_and_revoked", "36.7", "stale_overlay", snapshot(entry(token=JTI), iat=NOW - 61), plain)
+    deny("stale_and_expired", "24.17", "stale_overlay", None, token({**SALES, "exp": NOW}))
+    deny("stale_and_forged", "24.17", "bad_signature", None, plain.signed(bytes(32)))
+    allow("stale_where_that_will_do", "36.9", snapshot(iat=NOW - 61), plain, stale=True)
+    allow("none_yet_where_that_will_do", "36.9", None, plain, stale=True)
+    fresh_(allow, deny, table)
+    table.beside("stale_where_that_will_do")
+    deny("stale_where_that_will_do_and_revoked", "36.9", "revoked", snapshot(entry(token=JTI), iat=0), plain, stale=True)
+    deny("stale_where_that_will_do_and_narrowed", "36.9", "narrowed",
+         snapshot(changed(entry(token=JTI), link={"tables": []}), iat=0), plain, stale=True)  # fmt: skip
+    return table
+
+
+def fresh_(allow: Any, deny: Any, table: Table) -> None:
+    """Tokens that ask for an overlay that is no older than so."""
+    asks = token({**SALES, "fresh": 10})
+    for ago in (0, 9, 10):
+        allow(f"fresh_{ago}_seconds_ago", "36.11", snapshot(iat=NOW - ago), asks)
+    for ago in (11, 60):
+        deny(f"fresh_{ago}_seconds_ago", "36.11", "stale_overlay", snapshot(iat=NOW - ago), asks)
+    deny("fresh_11_seconds_ago_without_an_access", "36.11", "stale_overlay", snapshot(iat=NOW - 11), asks, None)
+    deny("fresh_11_seconds_ago_with_leeway", "36.11", "stale_overlay", snapshot(iat=NOW - 11), asks, leeway=60)
+    allow("fresh_without_an_access", "36.11", snapshot(iat=NOW - 10), asks, None)
+    allow("fresh_a_little_ahead", "36.11", snapshot(iat=NOW + 5), asks)
+    allow("fresh_in_no_time", "36.11", snapshot(), token({**SALES, "fresh": 0}))
+    deny("fresh_in_no_time_a_second_ago", "36.11", "stale_overlay", snapshot(iat=NOW - 1), token({**SALES, "fresh": 0}))
+    allow("fresh_for_longer_than_the_bound", "36.11", snapshot(iat=NOW - 60), token({**SALES, "fresh": 3600}))
+    deny(
+        "fresh_for_longer_than_the_bound_and_stale",
+        "36.11",
+        "stale_overlay",
+        snapshot(iat=NOW - 61),
+        token({**SALES, "fresh": 3600}),
+    )
+    allow("fresh_in_a_later_link", "36.11", snapshot(iat=NOW - 5), extended(asks, {"fresh": 5}))
+    deny("fresh_in_a_later_link_and_older", "36.11", "stale_overlay", snapshot(iat=NOW - 6), extended(asks, {"fresh": 5}))
+    deny("fresh_in_an_earlier_link_and_older", "36.11", "stale_overlay", snapshot(iat=NOW - 11), extended(asks, {"fresh": 60}))
+    allow(
+        "fresh_after_an_audience",
+        "36.11",
+        snapshot(iat=NOW - 10),
+        token({**SALES, "aud": ["sales-db"]}, {"fresh": 10}),
+        audiences=HERE,
+    )
+    allow("fresh_where_a_stale_one_will_do", "36.11", snapshot(iat=NOW - 10), asks, stale=True)
+    deny("fresh_where_a_stale_one_will_do_and_it_is", "36.11", "stale_overlay", snapshot(iat=NOW - 61), asks, stale=True)
+    deny("fresh_where_none_will_do_and_there_is_none", "36.11", "stale_overlay", None, asks, stale=True)
+    table.deny("fresh_at_a_verifier_without_an_overlay", "36.11", "stale_overlay", asks)
+    for name, value in {"negative": -1, "text": "10", "true": True, "list": [10], "object": {"s": 10}}.items():
+        deny(f"fresh_{name}_is_unreadable", "15.9", "unreadable_link", snapshot(), token({**SALES, "fresh": value}))
+    within = changed(entry(token=JTI), link={"fresh": 10})
+    allow("leaves_what_is_fresh", "36.11", snapshot(within, iat=NOW - 10), token(SALES))
+    deny("narrowed_to_what_is_fresh", "36.8", "narrowed", snapshot(within, iat=NOW - 11), token(SALES))
+
+
+# --- recall ----------------------------------------------------------------------------------------------------------
+
+
+def recall() -> Table:
+    table = Table("recall", "A holder asks for the revocation of what it handed on: what is taken, and which link it stops.")
+    plain = token(SALES)
+    mine = extended(plain, hand_over("sales-agent"))
+
+    def presented(parts: Parts, audience: str = "control") -> Parts:
+        return extended(parts, {"aud": [audience], "exp": NOW + 60})
+
+    def links_of(held: Parts, given: Parts) -> list[dict[str, Json]]:
+        rest = given.caveats[len(held.caveats) :]
+        return [{"cid": b64(cid), **({"vid": b64(vid)} if vid else {})} for cid, vid in rest]
+
+    def asks(held: Parts, given: Parts, **changes: Json) -> dict[str, Json]:
+        shown_ = presented(held)
+        return changed({"after": len(held.caveats) - 1, "links": links_of(held, given), "token": shown_.text, "v": 1,
+                        "why": "lost"}, **changes)  # fmt: skip
+
+    def row(name: str, rule: str, request: Json, expect: Json = None, **more: Json) -> None:
+        text = request if isinstance(request, str) else canonical(request).decode()
+        given = {"request": text, "keyring": keyring({"k1": KEY}), "audience": "control", "now": NOW, **more}
+        table.add(name, rule, "recall", given, **(expect or {"code": "recall"}))
+
+    def stops(parts: Parts) -> dict[str, Json]:
+        return {"code": "ok", "token": JTI, "link": link_id(parts.signature)}
+
+    child = extended(mine, hand_over("report-agent", "sales-agent", 1))
+    grandchild = extended(child, {"nbf": NOW}, hand_over("mail-agent", "report-agent", 2))
+    sibling = extended(mine, hand_over("mail-agent", "sales-agent", 2))
+    row("of_a_child", "37.4", asks(mine, child), stops(child))
+    row("of_another_child", "37.4", asks(mine, sibling), stops(sibling))
+    row("of_a_grandchild", "37.4", asks(mine, grandchild), stops(grandchild))
+    row("of_the_first_holder", "37.3", asks(plain, child), stops(child))
+    narrowed = extended(mine, {"nbf": NOW})
+    row("of_what_was_made_after_a_link_of_its_own", "37.3",
+        asks(narrowed, extended(narrowed, hand_over("x", "sales-agent", 3))),
+        stops(extended(narrowed, hand_over("x", "sales-agent", 3))))  # fmt: skip
+    row("of_what_was_made_before_a_link_of_its_own", "37.3", asks(narrowed, narrowed, after=1, links=links_of(mine, child)),
+        stops(child))  # fmt: skip
+    third = asking(mine, "one")
+    row("of_what_asks_a_third_party", "37.1", asks(mine, third), stops(third))
+    table.beside("of_a_child")
+    row("after_a_link_before_it_held", "37.3", asks(mine, child, after=0, links=links_of(plain, child)))
+    row("of_its_own_hand_over", "37.3", asks(mine, mine, after=0, links=links_of(plain, mine)))
+    row("of_a_sibling_of_its_own", "37.3", asks(mine, mine, after=0, links=links_of(plain, extended(plain, hand_over("x")))))
+    for name, after in {"before_the_first": -1, "behind_the_last": 3, "far_behind": 64}.items():
+        row(f"after_a_link_{name}", "37.3", asks(mine, child, after=after))
+    for name, changes in {
+        "with_more": {"x": 1}, "of_version_2": {"v": 2}, "of_version_text": {"v": "1"}, "of_version_true": {"v": True},
+        "without_a_link": {"links": []}, "of_links_as_text": {"links": "x"}, "of_a_link_as_text": {"links": ["x"]},
+        "of_a_link_without_cid": {"links": [{}]}, "of_a_link_with_more": {"links": [{"cid": "eA", "x": 1}]},
+        "of_a_link_that_is_no_base64": {"links": [{"cid": "="}]}, "of_65_links": {"links": [{"cid": "eA"}] * 65},
+        "of_a_cid_with_trailing_bits": {"links": [{"cid": "eB"}]}, "of_a_vid_alone": {"links": [{"vid": "eA"}]},
+        "after_text": {"after": "1"}, "after_true": {"after": True}, "with_token_as_list": {"token": [mine.text]},
+        "without_a_reason": {"why": ""}, "with_a_blank_reason": {"why": "  "}, "with_reason_as_number": {"why": 1},
+    }.items():  # fmt: skip
+        row(name, "37.1", asks(mine, child, **changes))
+    for key in ("after", "links", "token", "v", "why"):
+        row(f"without_{key}", "37.1", asks(mine, child, **{key: None}))
+    text = canonical(asks(mine, child)).decode()
+    for name, spelled in {
+        "empty": "", "a_list": f"[{text}]", "with_a_space": text.replace(":", ": ", 1), "with_line_feed": text + "\n",
+        "cut": text[:-1], "too_long": text.replace("lost", "x" * 65536),
+    }.items():  # fmt: skip
+        row(f"text_{name}", "37.1", spelled)
+    for name, code, held in (
+        ("forged", "bad_signature", presented(mine).signed(bytes(32)).text), ("not_for_the_plane", "wrong_audience",
+         presented(mine, "sales-db").text), ("addressed_to_nobody", "unaddressed", mine.text),
+         ("no_token", "malformed", "cap1_"),
+        ("expired", "expired", extended(mine, {"aud": ["control"], "exp": NOW}).text),
+    ):  # fmt: skip
+        row(f"by_a_token_{name}", "37.2", asks(mine, child, token=held), {"code": code})
+    return table
+
+
+# --- the ledger ------------------------------------------------------------------------------------------------------
+
+HERE_ALONE: dict[str, Json] = {**SALES, "aud": ["sales-db"]}
+
+
+def uses(most: int, number: int = 0, **link: Json) -> dict[str, Json]:
+    return {**link, "n": nonce(number), "uses": most}
+
+
+def budget(number: int = 0, **units: int) -> dict[str, Json]:
+    return {"budget": units, "n": nonce(number)}
+
+
+def costing(**units: Json) -> dict[str, Json]:
+    return {**SELECT, "cost": units}
+
+
+def counted(*spent: Json, floor: int = 0, shared: bool = False) -> dict[str, Json]:
+    """The ledger as it is when the request comes."""
+    return {"ledger": {"floor": floor, "shared": shared, "spent": list(spent)}}
+
+
+def debit(parts: Parts, at: int, unit: str, limit: int, amount: int = 1) -> dict[str, Json]:
+    """What an access takes from a bucket of a link."""
+    return {"bucket": link_id(parts.tags[at + 1]), "unit": unit, "limit": limit, "amount": amount}
+
+
+def spent(parts: Parts, at: int, unit: str, amount: int) -> dict[str, Json]:
+    return {"bucket": link_id(parts.tags[at + 1]), "unit": unit, "amount": amount}
+
+
+def allowances() -> Table:
+    table = Table("allowances", "Links that count: how they are spelled, and accesses that do not state what they cost.")
+
+    def allow(name: str, rule: str, parts: Parts, access: Json = SELECT, *debits: Json) -> None:
+        table.allow(name, rule, parts, access, presented=counted(), outcome={"debits": list(debits)}, audiences=HERE)
+
+    def deny(name: str, rule: str, code: str, parts: Parts, access: Json = SELECT, **known: Json) -> None:
+        table.deny(name, rule, code, parts, access, presented=counted(), audiences=HERE, **known)
+
+    base = token(HERE_ALONE)
+    one = extended(base, uses(1))
+    allow("uses", "15.9", one, SELECT, debit(one, 1, "uses", 1))
+    first = token(uses(1, **HERE_ALONE))
+    allow("uses_in_link_0", "15.9", first, SELECT, debit(first, 0, "uses", 1))
+    most = extended(base, uses(2**53 - 1))
+    allow("uses_of_many", "15.9", most, SELECT, debit(most, 1, "uses", 2**53 - 1))
+    deny("uses_none", "38.3", "budget_exhausted", extended(base, uses(0)))
+    forms: dict[str, Json] = {
+        "negative": -1, "text": "1", "true": True, "list": [1], "object": {"uses": 1}, "false": False,
+    }  # fmt: skip
+    for name, value in forms.items():
+        deny(f"uses_{name}_is_unreadable", "15.9", "unreadable_link", extended(base, {"n": nonce(), "uses": value}))
+    for name, body in {"fraction": b'{"n":"AAAAAAAAAAA","uses":1.5}',
+        "too_large": b'{"n":"AAAAAAAAAAA","uses":9007199254740992}',
+                       "null": b'{"n":"AAAAAAAAAAA","uses":null}'}.items():  # fmt: skip
+        deny(f"uses_{name}_is_unreadable", "2.1", "unreadable_link", extended(base, body))
+    spends = extended(base, budget(cents=5))
+    allow("budget", "38.2", spends, costing(cents=5), debit(spends, 1, "cents", 5, 5))
+    allow("budget_that_costs_nothing", "38.2", spends, costing(cents=0), debit(spends, 1, "cents", 5, 0))
+    allow("budget_beside_other_costs", "38.2", spends, costing(cents=5, tokens=700), debit(spends, 1, "cents", 5, 5))
+    two = extended(base, budget(cents=5, tokens=900))
+    allow(
+        "budget_of_two_units",
+        "38.1",
+        two,
+        costing(cents=5, tokens=900),
+        debit(two, 1, "cents", 5, 5),
+        debit(two, 1, "tokens", 900, 900),
+    )
+    free = extended(base, budget(cents=0))
+    allow("budget_of_nothing", "38.2", free, costing(cents=0), debit(free, 1, "cents", 0, 0))
+    allow("uses_beside_budget", "38.1", (both := extended(base, {**budget(cents=5), **uses(1)})), costing(cents=5),
+          debit(both, 1, "cents", 5, 5), debit(both, 1, "uses", 1))  # fmt: skip
+    for name, value in {
+        "empty": {}, "list": ["cents"], "number": 5, "text": "5", "true": True, "of_uses": {"uses": 5},
+        "of_uses_and_another": {"cents": 5, "uses": 5}, "negative": {"cents": -1}, "as_text": {"cents": "5"},
+        "of_true": {"cents": True}, "of_a_list": {"cents": [5]}, "unit_empty": {"": 5}, "unit_with_space": {"us cents": 5},
+        "unit_star": {"*": 5}, "unit_not_ascii": {"\u00a2": 5},
+    }.items():  # fmt: skip
+        deny(f"budget_{name}_is_unreadable", "15.9", "unreadable_link", extended(base, {"budget": value, "n": nonce()}))
+    table.beside("uses")
+    for key, value in {"uses": 1, "budget": {"cents": 1}}.items():
+        deny(f"{key}_without_n", "17.6", "unreadable_link", extended(base, {key: value}), costing(cents=0))
+        for name, n in {"cut": "A" * 10, "long": "A" * 12, "number": 1, "empty": "", "plus": "A" * 10 + "+"}.items():
+            deny(f"{key}_with_n_{name}", "17.6", "unreadable_link", extended(base, {key: value, "n": n}), costing(cents=0))
+    deny("n_alone", "17.6", "unreadable_link", extended(base, {"n": nonce()}))
+    deny("n_beside_fresh", "17.6", "unreadable_link", extended(base, {"fresh": 60, "n": nonce()}))
+    passed = extended(base, {**hand_over("sales-agent"), "uses": 1})
+    allow("uses_in_a_hand_over", "17.6", passed, SELECT, debit(passed, 1, "uses", 1))
+    for key in ("from", "to"):
+        half = {name: value for name, value in hand_over("sales-agent").items() if name != key}
+        deny(f"uses_in_a_hand_over_without_{key}", "17.6", "unreadable_link", extended(base, {**half, "uses": 1}))
+    allow(
+        "n_with_trailing_bits",
+        "17.6",
+        (odd := extended(base, {"n": "AAAAAAAAAAB", "uses": 1})),
+        SELECT,
+        debit(odd, 1, "uses", 1),
+    )
+
+    # What an access has to state.
+    allow("cost_stated", "38.2", spends, costing(cents=1), debit(spends, 1, "cents", 5, 1))
+    for name, access in {"nothing": SELECT, "an_empty_object": costing(), "another_unit": costing(tokens=1),
+                         "the_unit_in_capitals": costing(Cents=1)}.items():  # fmt: skip
+        deny(f"cost_of_{name}", "38.2", "cost_unstated", spends, access)
+    deny("cost_of_one_of_two", "38.2", "cost_unstated", two, costing(cents=1))
+    deny("cost_of_the_unit_of_a_link_before", "38.2", "cost_unstated", extended(spends, budget(1, tokens=1)), costing(cents=1))
+    deny(
+        "cost_unstated_beside_another_table",
+        "17.7",
+        "cost_unstated",
+        token({**HERE_ALONE, **budget(cents=1)}),
+        {**SELECT, "table": "hr"},
+    )
+    allow("cost_where_nothing_counts", "38.2", base, costing(cents=1))
+    allow("without_an_access", "24.8", both, None)
+    for name, cost in {
+        "negative": {"cents": -1}, "as_text": {"cents": "1"}, "of_true": {"cents": True}, "of_a_fraction": {"cents": 0.5},
+        "too_large": {"cents": 2**53}, "of_no_name": {"us cents": 1}, "of_a_list": ["cents"], "of_an_empty_unit": {"": 1},
+    }.items():  # fmt: skip
+        deny(f"cost_{name}", "7.9", "usage", spends, {**SELECT, "cost": cost})
+    return table
+
+
+def ledger() -> Table:
+    table = Table(
+        "ledger", "What is left: buckets of every link of the chain, what was spent before, and when nobody can tell."
+    )
+
+    def allow(name: str, rule: str, parts: Parts, access: Json, given: Json, *debits: Json, **known: Json) -> None:
+        table.allow(
+            name, rule, parts, access, presented=given, outcome={"debits": list(debits)}, **{"audiences": HERE, **known}
+        )
+
+    def deny(name: str, rule: str, code: str, parts: Parts, access: Json = SELECT, given: Json = None, **known: Json) -> None:
+        table.deny(name, rule, code, parts, access, presented=given or counted(), **{"audiences": HERE, **known})
+
+    three = token(uses(3, **HERE_ALONE))
+    taken = debit(three, 0, "uses", 3)
+    for used in range(3):
+        allow(f"{used}_of_3_used", "38.3", three, SELECT, counted(spent(three, 0, "uses", used)) if used else counted(), taken)
+    for used in (3, 4, 2**53):
+        deny(f"{used}_of_3_used", "38.3", "budget_exhausted", three, SELECT, counted(spent(three, 0, "uses", used)))
+    deny(
+        "used_by_two",
+        "38.3",
+        "budget_exhausted",
+        three,
+        SELECT,
+        counted(spent(three, 0, "uses", 1), spent(three, 0, "uses", 2)),
+    )
+    allow("without_an_access_where_all_is_used", "38.5", three, None, counted(spent(three, 0, "uses", 3)))
+    other = token(uses(3, 1, **HERE_ALONE))
+    allow("another_with_another_n", "38.4", other, SELECT, counted(spent(three, 0, "uses", 3)), debit(other, 0, "uses", 3))
+    allow("the_token_id_is_no_bucket", "38.1", three, SELECT, counted({"bucket": JTI, "unit": "uses", "amount": 3}), taken)
+    allow("the_state_before_is_no_bucket", "38.1", three, SELECT,
+          counted({"bucket": link_id(three.tags[0]), "unit": "uses", "amount": 3}), taken)  # fmt: skip
+    allow("another_unit_is_another_bucket", "38.1", three, SELECT, counted(spent(three, 0, "cents", 3)), taken)
+
+    money = token({**HERE_ALONE, **budget(cents=10)})
+    for cost, used in ((10, 0), (1, 9), (0, 10), (4, 6)):
+        allow(f"{cost}_of_10_where_{used}_are_spent", "38.3", money, costing(cents=cost),
+              counted(spent(money, 0, "cents", used)) if used else counted(), debit(money, 0, "cents", 10, cost))  # fmt: skip
+    for cost, used in ((11, 0), (2, 9), (1, 10), (2**53 - 1, 0), (2**53 - 1, 10)):
+        deny(f"{cost}_of_10_where_{used}_are_spent", "38.3", "budget_exhausted", money, costing(cents=cost),
+             counted(spent(money, 0, "cents", used)) if used else counted())  # fmt: skip
+    two = token({**HERE_ALONE, **budget(cents=10, tokens=10)})
+    allow(
+        "two_units",
+        "38.3",
+        two,
+        costing(cents=1, tokens=1),
+        counted(),
+        debit(two, 0, "cents", 10, 1),
+        debit(two, 0, "tokens", 10, 1),
+    )
+    deny("the_second_of_two_units", "38.3", "budget_exhausted", two, costing(cents=1, tokens=11))
+    deny("the_first_of_two_units", "38.3", "budget_exhausted", two, costing(cents=11, tokens=1))
+
+    # Children share.
+    child = extended(three, {**hand_over("sales-agent"), "uses": 2})
+    sibling = extended(three, {**hand_over("report-agent", number=1), "uses": 3})
+    allow("by_a_child", "38.3", child, SELECT, counted(), taken, debit(child, 1, "uses", 2))
+    deny(
+        "of_a_child_that_used_its_own",
+        "38.3",
+        "budget_exhausted",
+        child,
+        SELECT,
+        counted(spent(three, 0, "uses", 2), spent(child, 1, "uses", 2)),
+    )
+    allow("by_a_sibling_of_a_child_that_used_its_own", "38.3", sibling, SELECT,
+          counted(spent(three, 0, "uses", 2), spent(child, 1, "uses", 2)), taken, debit(sibling, 1, "uses", 3))  # fmt: skip
+    allow("by_its_parent_where_a_child_used_its_own", "26.10", three, SELECT,
+          counted(spent(three, 0, "uses", 2), spent(child, 1, "uses", 2)), taken)  # fmt: skip
+    deny("of_a_child_whose_siblings_used_all", "38.3", "budget_exhausted", child, SELECT, counted(spent(three, 0, "uses", 3)))
+    more = extended(three, uses(100, 5))
+    allow(
+        "by_a_link_that_promises_more",
+        "38.3",
+        more,
+        SELECT,
+        counted(spent(three, 0, "uses", 2)),
+        taken,
+        debit(more, 1, "uses", 100),
+    )
+    deny("of_a_link_that_promises_more", "38.3", "budget_exhausted", more, SELECT, counted(spent(three, 0, "uses", 3)))
+    again = extended(three, uses(3), uses(3))
+    allow("by_equal_links", "38.4", again, SELECT, counted(), taken, debit(again, 1, "uses", 3), debit(again, 2, "uses", 3))
+    mixed = extended(three, {**hand_over("sales-agent"), "budget": {"cents": 5}})
+    allow("uses_above_and_budget_below", "38.3", mixed, costing(cents=5), counted(), taken, debit(mixed, 1, "cents", 5, 5))
+    deny(
+        "budget_below_and_uses_gone_above",
+        "38.3",
+        "budget_exhausted",
+        mixed,
+        costing(cents=5),
+        counted(spent(three, 0, "uses", 3)),
+    )
+    deny(
+        "budget_gone_below_and_uses_left_above",
+        "38.3",
+        "budget_exhausted",
+        mixed,
+        costing(cents=5),
+        counted(spent(mixed, 1, "cents", 1)),
+    )
+    narrowed = extended(three, {"tables": ["sales"]}, {"nbf": NOW})
+    allow("by_what_was_narrowed", "38.3", narrowed, SELECT, counted(), taken)
+    deny("of_what_was_narrowed", "38.3", "budget_exhausted", narrowed, SELECT, counted(spent(three, 0, "uses", 3)))
+
+    # One step after all others.
+    table.beside("0_of_3_used")
+    gone = counted(spent(three, 0, "uses", 3))
+    deny("used_up_and_another_table", "38.5", "table", three, {**SELECT, "table": "hr"}, gone)
+    deny("used_up_and_another_caller", "38.5", "caller", three, SELECT, gone, caller={"agent": "mail-agent"})
+    deny("used_up_and_expired", "38.5", "expired", token(uses(3, **HERE_ALONE, exp=NOW)), SELECT, gone)
+    key = b64(signing_public("orchestrator"))
+    bound = token(uses(3, **HERE_ALONE, key=key))
+    made = proof(bound, "orchestrator", of_access(SELECT))
+    table.allow("of_a_bound_token", "24.16", bound, presented={**shown(made), **counted()}, audiences=HERE,
+                outcome={**outcome(bound, "orchestrator"), "debits": [debit(bound, 0, "uses", 3)]})  # fmt: skip
+    table.deny(
+        "of_a_bound_token_without_proof",
+        "24.16",
+        "proof_missing",
+        bound,
+        presented={**shown(None), **counted()},
+        audiences=HERE,
+    )
+    table.deny("used_up_of_a_bound_token", "24.16", "budget_exhausted", bound,
+               presented={**shown(made), **counted(spent(bound, 0, "uses", 3))}, audiences=HERE)  # fmt: skip
+    used = outcome(bound, "orchestrator")["uses"]
+    table.deny("used_up_with_a_proof_that_was_used", "24.16", "replayed", bound, audiences=HERE,
+               presented={**shown(made, None, {"floor": 0, "limit": 1000, "used": used}),
+                   **counted(spent(bound, 0, "uses", 3))})  # fmt: skip
+    priced = {**SELECT, "cost": {"cents": 5}}
+    allow("of_a_proof_that_says_nothing_of_the_cost", "29.4", three, priced, counted(), taken)
+
+    # When nobody can tell.
+    table.beside("0_of_3_used")
+    table.deny("without_a_ledger", "38.7", "store_unavailable", three, audiences=HERE)
+    for name, floor in {"at": NOW, "before": NOW + 1, "long_before": NOW + 3600}.items():
+        deny(f"issued_{name}_the_floor", "38.9", "store_unavailable", three, SELECT, counted(floor=floor))
+    allow("issued_after_the_floor", "38.9", three, SELECT, counted(floor=NOW - 1), taken)
+    allow("issued_before_the_floor_without_an_access", "38.9", three, None, counted(floor=NOW))
+    plain = token(HERE_ALONE)
+    allow("what_counts_nothing_before_the_floor", "38.9", plain, SELECT, counted(floor=NOW))
+    table.allow("what_counts_nothing_without_a_ledger", "38.7", plain, audiences=HERE)
+
+    _one_place(table, allow, deny)
+    return table
+
+
+def _one_place(table: Table, allow: Any, deny: Any) -> None:
+    """Where there is one place to count, and where there is none."""
+    everywhere = token(uses(3, **SALES))
+    table.beside("0_of_3_used")
+    shared = counted(shared=True)
+    allow("for_all_servers_that_share_it", "38.6", addressed(everywhere), SELECT, shared, debit(everywhere, 0, "uses", 3))
+    deny("for_all_servers", "38.6", "unaddressed", addressed(everywhere))
+    deny("for_all_servers_and_taken_unaddressed", "38.6", "unaddressed", everywhere, allow_unaddressed=True)
+    deny("for_all_servers_without_an_access", "38.6", "unaddressed", addressed(everywhere), None)
+    several = token(uses(3, **{**SALES, "aud": ["hr-db", "sales-db"]}))
+    allow("for_two_servers_that_share_it", "38.6", several, SELECT, shared, debit(several, 0, "uses", 3))
+    deny("for_two_servers", "38.6", "unaddressed", several)
+    deny("for_two_servers_presented_to_one", "38.6", "unaddressed", addressed(several))
+    deny(
+        "for_two_servers_presented_to_one_that_counts_again",
+        "38.6",
+        "unaddressed",
+        extended(several, uses(3, 1, aud=["sales-db"])),
+    )
+    above = extended(token({**SALES, "aud": ["hr-db", "sales-db"]}), {"aud": ["sales-db"]}, uses(3))
+    allow("for_one_of_two_from_above", "38.6", above, SELECT, counted(), debit(above, 2, "uses", 3))
+    met = extended(token({**SALES, "aud": ["hr-db", "sales-db"]}), uses(3, aud=["mail-api", "sales-db"]))
+    allow("for_the_one_that_two_leave", "38.6", met, SELECT, counted(), debit(met, 1, "uses", 3))
+    below = asking(several, "one")
+    table.deny("for_two_servers_with_a_discharge_for_one", "38.6", "unaddressed", presented=counted(), audiences=HERE,
+               token=bundle(below, discharge("one", {**HOUR, "aud": ["sales-db"]})))  # fmt: skip
+    minted = token(uses(3, **SALES), aud="sales-db", key=audience_key(KEY, "sales-db"))
+    allow("for_the_audience_of_the_root", "38.6", minted, SELECT, counted(), debit(minted, 0, "uses", 3))
+
+
+def counting() -> Table:
+    """One request after another at one ledger: the codes that come, and whether a reservation could still be closed."""
+    table = Table("counting", "Requests at one ledger, in their order: what is taken, what goes back, and what is remembered.")
+
+    def row(name: str, rule: str, steps: list[Step], codes: str) -> None:
+        words = {"+": "allowed", "-": "budget_exhausted", "c": "closed", "l": "too_late", "t": "table", "o": "operation"}
+        given: dict[str, Json] = {
+            "keyring": keyring({"k1": KEY}), "audience": "sales-db", "ledger": {"floor": 0, "shared": False}, "steps": steps,
+        }  # fmt: skip
+        table.add(name, rule, "counting", given, codes=[words[code] for code in codes])
+
+    def asks(parts: Parts | str, now: int = NOW, access: Json = SELECT, **closing: Json) -> Step:
+        return {"token": parts if isinstance(parts, str) else parts.text, "access": access, "now": now, **closing}
+
+    three = token(uses(3, **HERE_ALONE))
+    row("three_of_three", "38.3", [asks(three)] * 4, "+++-")
+    one, two = (extended(three, uses(2, number, to=name, **{"from": "orchestrator"})) for number, name in ((1, "x"), (2, "y")))
+    row("two_children", "38.3", [asks(one), asks(two), asks(one), asks(two), asks(three)], "+++--")
+    row("a_child_that_used_its_own", "38.3", [asks(one), asks(one), asks(one), asks(two), asks(two)], "++-+-")
+    row("two_children_of_equal_links", "38.4", [asks(extended(three, {"nbf": NOW}))] * 2 + [asks(three)] * 2, "+++-")
+    money = token({**HERE_ALONE, **budget(cents=10, tokens=10)})
+
+    def pays(cents: int, tokens: int = 0, **closing: Json) -> Step:
+        return asks(money, access=costing(cents=cents, tokens=tokens), **closing)
+
+    row("amounts", "38.3", [pays(4), pays(4), pays(4), pays(2), pays(1), pays(0)], "++-+-+")
+    row("nothing_is_taken_where_one_is_short", "38.3", [pays(4, 11), pays(11, 4), pays(10, 10)], "--+")
+    other = {**SELECT, "table": "hr"}
+    row("nothing_is_taken_where_it_is_denied", "38.5", [asks(three, access=other)] * 3 + [asks(three)] * 4, "ttt+++-")
+    row("another_token_of_the_tree", "38.1", [asks(token(uses(1, **HERE_ALONE))), asks(token(uses(1, 1, **HERE_ALONE)))], "++")
+
+    # What goes back.
+    row("settled_for_less", "38.8", [pays(10, settle={"cents": 4, "tokens": 0}), pays(6), pays(1)], "+c+-")
+    row("settled_in_full", "38.8", [pays(10, settle=None), pays(1)], "+c-")
+    row("settled_for_more", "38.8", [pays(5, settle={"cents": 99, "tokens": 99}), pays(5, 10), pays(1)], "+c+-")
+    row("settled_without_a_unit", "38.8", [pays(10, 10, settle={"cents": 10}), pays(0, 10), pays(0, 1)], "+c+-")
+    row("cancelled", "38.8", [pays(10, 10, cancel=True), pays(10, 10), pays(1)], "+c+-")
+    row("a_use_that_was_cancelled", "38.8", [asks(three, cancel=True), *[asks(three)] * 4], "+c+++-")
+    row("a_use_that_was_settled", "38.8", [asks(three, settle={}), *[asks(three)] * 3], "+c++-")
+    row("cancelled_by_a_child", "38.8", [asks(one, cancel=True), *[asks(three)] * 4], "+c+++-")
+    for seconds, codes in ((59, "+c+"), (60, "+l-"), (3600, "+l-")):
+        row(f"cancelled_after_{seconds}_seconds", "38.8", [pays(10, cancel=True, closed_at=NOW + seconds), pays(10)], codes)
+
+    # What is remembered.
+    hour, day, year = 3600, 86400, 366 * 86400
+    long = token(uses(1, **HERE_ALONE, exp=NOW + day))
+    brief = extended(long, {"exp": NOW + 60})
+    later = extended(long, {"exp": NOW + 2 * hour + 60})
+    row("a_presentation_that_ends", "38.10", [asks(brief), asks(later, NOW + 2 * hour)], "+-")
+    row("a_presentation_that_ends_and_the_token_itself", "38.10", [asks(brief), asks(long, NOW + day - 1)], "+-")
+    below = extended(token(uses(1, **HERE_ALONE)), {"exp": NOW + 60}, uses(1, 1))
+    row("a_link_below_that_ends", "38.10", [asks(below), asks(token(uses(1, **HERE_ALONE)), NOW + 2 * hour)], "+-")
+    ever = token(uses(1, **HERE_ALONE))
+    row("a_token_without_end", "38.10", [asks(ever), asks(ever, NOW + 10 * year)], "+-")
+    asked = asking(ever, "one")
+    answers = [bundle(asked, discharge("one", {"exp": NOW + seconds})) for seconds in (60, 2 * hour + 60)]
+    row("a_discharge_that_ends", "38.10", [asks(answers[0]), asks(answers[1], NOW + 2 * hour)], "+-")
+    row("a_clock_that_is_set_back", "38.10", [asks(long), asks(ever, NOW + day + hour - 1), asks(long)], "++-")
+    return table
+
+
+# --- the audit trail -------------------------------------------------------------------------------------------------
+
+
+def audit() -> Table:
+    table = Table("audit", "Trails: whole ones, and ones that were changed, cut, moved or rolled back.")
+    decisions = [
+        {"kind": "decision", "at": NOW + n, "allowed": n != 1, "code": "table" if n == 1 else "allowed"} for n in range(6)
+    ]
+    first = {"kind": "token", "root": {"agent": "orchestrator"}, "links": []}
+    lines = trail(first, decisions[0], decisions[1], decisions[2], checkpoint, decisions[3], decisions[4])
+
+    def row(
+        name: str, rule: str, given: list[bytes] | bytes, expect: Json = None, servers: Json = None, known: Json = ()
+    ) -> None:
+        content = given if isinstance(given, bytes) else b"".join(line + b"\n" for line in given)
+        stated = {"trail": content.decode("latin-1"), "servers": [SERVER] if servers is None else servers, "known": list(known)}
+        table.add(name, rule, "trail", stated, **(expect or {"code": "audit"}))
+
+    def whole(given: list[bytes], signed: int, decided: int) -> dict[str, Json]:
+        return {"code": "ok", "head": head(given, len(given)), "signed": signed, "decisions": decided}
+
+    row("whole", "39.2", lines, whole(lines, 4, 5))
+    example = _example_trail()
+    row("of_the_example", "39.3", example, whole(example, 2, 1))
+    row("empty", "39.2", [], whole([], 0, 0))
+    row("of_one", "39.2", lines[:1], whole(lines[:1], 0, 0))
+    row("without_the_last_line_feed", "39.1", b"\n".join(lines), whole(lines, 4, 5))
+    row("whose_signatures_nobody_looks_at", "39.5", lines, whole(lines, 0, 5), servers=[])
+    row("of_two_servers", "39.5", lines, whole(lines, 4, 5), servers=[b64(signing_public("another server")), SERVER])
+    row("cut_behind_the_checkpoint", "39.8", lines[:5], whole(lines[:5], 4, 3))
+    row("cut_before_the_checkpoint", "39.8", lines[:4], whole(lines[:4], 0, 3))
+    row("that_goes_on", "39.5", lines, whole(lines, 4, 5), known=[head(lines, 3), head(lines, 7)])
+    late = trail(first, checkpoint, decisions[0], checkpoint)
+    row("with_two_checkpoints", "39.4", late, whole(late, 3, 1))
+
+    table.beside("whole")
+    for at in range(7):
+        if at < 6:
+            row(f"without_line_{at + 1}", "39.5", lines[:at] + lines[at + 1 :])
+            row(f"with_line_{at + 1}_twice", "39.5", lines[: at + 1] + lines[at:])
+            row(
+                f"with_lines_{at + 1}_and_{at + 2}_exchanged", "39.5", [*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]]
+            )
+    edited = lines[2].replace(b'"allowed":false', b'"allowed":true').replace(b'"code":"table"', b'"code":"allowed"')
+    assert edited != lines[2]
+    row("with_a_decision_changed", "39.5", [*lines[:2], edited, *lines[3:]])
+    row("with_a_decision_changed_and_its_successor", "39.5", [*lines[:2], edited, line_of(decisions[2], edited, 4), *lines[4:]])
+    row("with_a_token_changed", "39.5", [lines[0].replace(b"orchestrator", b"orchestratox"), *lines[1:]])
+    rewritten = trail(first, decisions[0], decisions[2], decisions[2])
+    forged = [*rewritten, line_of(checkpoint(lines[3]), rewritten[3], 5)]
+    row("rewritten_up_to_the_checkpoint", "39.4", forged)
+    row("with_a_line_added_first", "39.5", [line_of(decisions[5], None, 1), *lines])
+    row("with_a_line_added_last", "39.5", [*lines, line_of(decisions[5], lines[-1], 7)])
+    row("with_a_line_added_last_on_another", "39.5", [*lines, line_of(decisions[5], lines[-2], 8)])
+    row("whose_first_is_0", "39.2", [line_of(first, None, 0)])
+    row("whose_first_is_2", "39.2", [line_of(first, None, 2)])
+    row("whose_first_follows_on_something", "39.2", [line_of(first, b"x", 1)])
+    row("whose_first_follows_on_nothing", "39.2", [line_of(first, b"", 1)])
+    row("with_a_number_as_text", "39.2", [canonical({**first, "prev": b64(bytes(32)), "seq": "1"})])
+    row("without_a_number", "39.2", [canonical({**first, "prev": b64(bytes(32))})])
+    row("without_prev", "39.2", [canonical({**first, "seq": 1})])
+    row("with_prev_in_hexadecimal", "39.2", [canonical({**first, "prev": "0" * 64, "seq": 1})])
+    table.beside("of_one")
+    line = lines[0]
+    for name, content in {
+        "with_a_space": line.replace(b":", b": ", 1) + b"\n", "with_carriage_return": line + b"\r\n",
+        "with_an_empty_line": line + b"\n\n",
+        "with_an_empty_line_first": b"\n" + line + b"\n", "cut_in_a_line": line[:-1] + b"\n", "that_is_a_list": b"[]\n",
+        "that_is_no_json": b"cap1_\n", "that_is_not_text": b"\xff\n",
+        "with_keys_unsorted": b'{"seq":1,"prev":"%s","kind":"token"}\n' % b64(bytes(32)).encode(),
+        "with_null": line[:-1] + b',"x":null}\n',
+    }.items():  # fmt: skip
+        row(f"line_{name}", "39.1", content)
+
+    # Checkpoints.
+    table.beside("whole")
+    row("checkpoint_of_another_server", "39.5", lines, servers=[b64(signing_public("another server"))])
+    good = checkpoint(lines[3])
+    hashed = sha256(lines[3])
+    points: dict[str, Json] = {
+        "that_says_another_key": {**checkpoint(lines[3], "another server"), "key": SERVER},
+        "of_the_line_before": checkpoint(lines[2]),
+        "by_another_server": checkpoint(lines[3], "another server"), "without_label": checkpoint(lines[3], message=hashed),
+        "with_label_overlay": checkpoint(lines[3], message=label("overlay") + hashed),
+        "of_the_line_unhashed": checkpoint(lines[3], message=label("audit") + lines[3]),
+        "of_the_line_with_its_line_feed": checkpoint(lines[3], message=label("audit") + sha256(lines[3] + b"\n")),
+        "of_nothing": checkpoint(lines[3], message=label("audit")), "of_zeros": {**good, "signature": b64(bytes(64))},
+        "with_signature_cut": {**good, "signature": good["signature"][:-2]},
+    }  # fmt: skip
+    points |= {f"with_signature_{name}": {**good, "signature": b64(signature)} for name, signature
+               in signatures("server", label("audit") + hashed).items() if name != "zero"}  # fmt: skip
+    for name, stated in points.items():
+        row(f"checkpoint_{name}", "39.4", trail(first, *decisions[:3], stated))
+
+    # Heads that somebody kept.
+    table.beside("that_goes_on")
+    row("rolled_back", "39.5", lines[:6], known=[head(lines, 7)])
+    row("rolled_back_to_nothing", "39.5", [], known=[head(lines, 1)])
+    row(
+        "rolled_back_and_gone_on",
+        "39.5",
+        trail(first, *decisions[:3], checkpoint, decisions[4], decisions[5]),
+        known=[head(lines, 7)],
+    )
+    row("another_from_the_start", "39.5", trail(decisions[0], first), known=[head(lines, 1)])
+    row("one_of_two_heads_is_of_another", "39.5", lines, known=[head(lines, 3), {"seq": 5, "hash": b64(bytes(32))}])
+    return table
+
+
+def _example_trail() -> list[bytes]:
+    """The trail that the specification shows."""
+    record = {"exp": NOW + 600, "operations": ["select"], "tables": ["market.*", "sales"]}
+    link = {"exp": NOW + 300, "from": "orchestrator", "n": "MPOF0Cvxg5E", "tables": ["sales"], "to": "sales-agent"}
+    parts = addressed(token(record, link, jti="vlAGy265ZGLhatUFN1jjWw"))
+    ids = [link_id(tag) for tag in parts.tags[1:]]
+    described = {
+        "kind": "token", "root": root(jti="vlAGy265ZGLhatUFN1jjWw"),
+        "links": [{"id": name, "says": says} for name, says in zip(ids, parts.links, strict=True)],
+    }  # fmt: skip
+    decided = {
+        "kind": "decision", "at": NOW, "allowed": True, "code": "allowed", "access": SELECT, "token": "vlAGy265ZGLhatUFN1jjWw",
+        "sub": "user:jane", "task": "task-123", "link": ids[-1],
+        "chain": [{"name": "orchestrator", "basis": "issued"}, {"name": "sales-agent", "basis": "vouched"}],
+    }  # fmt: skip
+    return trail(described, decided, checkpoint)

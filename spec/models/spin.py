@@ -1,0 +1,158 @@
+"""The models of state, in Promela: every order in which the steps of a few parties can come, tried to the end.
+
+A model asks one question at a time: an assertion that a macro turns on. Its faults are macros too. SPIN writes the search
+as a C program, which gcc compiles. "secure" is a search that was complete; "attack" is an assertion that failed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+from time import perf_counter
+
+from spec.models.report import Outcome
+
+FOLDER = Path(__file__).parent
+_DEPTH = 100_000  # steps of the longest run: far more than any has
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A macro, and what it does in words."""
+
+    macro: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a model asserts under a macro, and the faults by which just that assertion fails: at least one."""
+
+    model: str
+    asks: Variant
+    broken: tuple[Variant, *tuple[Variant, ...]]
+
+
+def _claim(model: str, asks: str, says: str, **broken: str) -> Claim:
+    first, *rest = (Variant(macro, fault) for macro, fault in broken.items())
+    return Claim(model, Variant(asks, says), (first, *rest))
+
+
+CLAIMS = (
+    _claim(
+        "ledger",
+        "LIMIT_HOLDS",
+        "children that share a budget spend no more than it, whatever each was promised, and whoever dies",
+        CHECK_THEN_DEBIT="what is left is read in one step, and debited in another",
+        RUNNING_OUT_GIVES_BACK="a reservation that runs out gives back what its owner may yet spend",
+        SETTLES_TWICE="what is settled stays open, so that its rest goes back twice",
+        FAILS_OPEN="where the ledger cannot be reached, there is enough",
+    ),
+    _claim(
+        "ledger",
+        "COUNT_IS_EXACT",
+        "what is counted is what was settled, and all of what was not",
+        ONE_BY_ONE="buckets are debited one by one, so that a refusal has debited some",
+        AGAIN_DEBITS_AGAIN="a reservation that is asked for again is debited again",
+    ),
+    _claim(
+        "replay",
+        "ONCE",
+        "a proof is accepted once, though servers are slow, clocks go back and memories are lost",
+        CHECK_THEN_ADD="whether it is known is asked in one step, and it is remembered in another",
+        FORGETS_WITHOUT_A_FLOOR="what is forgotten is not refused from then on",
+        BEGINS_WITHOUT_A_FLOOR="a store that lost its memory takes what was issued before",
+        FAILS_OPEN="where the store is down, the proof is good",
+    ),
+    _claim(
+        "revocation",
+        "ENDS_WITHIN_THE_BOUND",
+        "a bound after the revocation nothing is allowed, whatever is down and whatever the store hands out",
+        FAILS_OPEN="where there is no overlay, nothing stands",
+        STALE_IS_GOOD_ENOUGH="an overlay may be of any age",
+        GRANT_DOES_NOT_ASK_AGAIN="a grant holds for as long as somebody has it",
+        PUBLISHES_BLINDLY="an operator overwrites what another has published meanwhile",
+    ),
+    _claim(
+        "revocation",
+        "STAYS_DENIED",
+        "a server that has denied a token as revoked does not allow it again while it runs",
+        FEED_GOES_BACK="a feed takes an older snapshot",
+        PUBLISHES_BLINDLY="an operator overwrites what another has published meanwhile",
+    ),
+)
+# Honest uses that must be possible, and limits that the specification states: assertions that must fail.
+REACHED = (
+    ("ledger", Variant("ALL_IS_SPENT", "the whole budget is spent, since what was not taken goes to others")),
+    ("ledger", Variant("SPENT_BY_THE_DEAD", "whoever dies before settling has spent all that was reserved")),
+    ("replay", Variant("ACCEPTED", "a proof is accepted")),
+    ("revocation", Variant("WORKS", "a grant is used twice")),
+    ("revocation", Variant("LASTS_AS_LONG_AS_THE_BOUND", "what is revoked works on until the bound, where the store is down")),
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One search: a model, and the macros that it is compiled with."""
+
+    model: str
+    macros: tuple[str, ...]
+    says: str
+    expected: str
+
+    @property
+    def name(self) -> str:
+        return "_".join((self.model, *self.macros)).lower()
+
+
+def questions() -> Iterator[Question]:
+    """All that is searched, each claim before its broken variants."""
+    for claim in CLAIMS:
+        yield Question(claim.model, (claim.asks.macro,), claim.asks.says, "secure")
+        for fault in claim.broken:
+            yield Question(claim.model, (claim.asks.macro, fault.macro), f"broken: {fault.says}", "attack")
+    for model, reached in REACHED:
+        yield Question(model, (reached.macro,), f"reached: {reached.says}", "attack")
+
+
+def run() -> Iterator[Outcome]:
+    """Search every one."""
+    tools = {tool: which(tool) for tool in ("spin", "gcc")}
+    missing = {tool: "missing" for tool, path in tools.items() if path is None}
+    for question in questions():
+        start = perf_counter()
+        said, detail = (missing, "") if missing else _search(question)
+        yield Outcome(question.name, question.says, question.expected, said, perf_counter() - start, detail)
+
+
+def _search(question: Question) -> tuple[dict[str, str], str]:
+    """What SPIN says, and what it complains about if that is nothing. Leaves nothing beside the model."""
+    with tempfile.TemporaryDirectory() as folder:
+        for command in (
+            ("spin", "-a", *(f"-D{macro}" for macro in question.macros), str(FOLDER / f"{question.model}.pml")),
+            ("gcc", "-w", "-DSAFETY", "-o", "search", "pan.c"),
+            ("./search", f"-m{_DEPTH}"),
+        ):
+            try:
+                ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)  # noqa: S603
+            except subprocess.TimeoutExpired:
+                return {"spin": "undecided"}, "out of time"
+            if ran.returncode:
+                return {"spin": "undecided"}, ran.stdout + ran.stderr
+    answer = answer_of(ran.stdout)
+    return {"spin": answer}, ran.stdout if answer == "undecided" else ""
+
+
+def answer_of(printed: str) -> str:
+    """`secure` if the whole search found nothing, `attack` if an assertion failed; any other end is `undecided`."""
+    errors = re.search(r"errors: (\d+)$", printed, re.MULTILINE)
+    if errors is None or "max search depth too small" in printed or "out of memory" in printed:
+        return "undecided"
+    if errors[1] == "0":
+        return "secure" if "Search not completed" not in printed and "Full statespace search" in printed else "undecided"
+    return "attack" if re.search(r"^pan:\d+: assertion violated", printed, re.MULTILINE) else "undecided"

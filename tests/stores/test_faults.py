@@ -1,0 +1,504 @@
+"""What servers, connections, crashes and garbage do to the stores: a denial, and never more than there was."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import psycopg
+import pytest
+
+from captoken import Verifier
+from captoken.errors import StoreError
+from captoken.ledger import Debit
+from captoken.overlay import Feed, Operator, OperatorKey, Overlay
+from captoken.possession import Use
+from tests.bound import AUDIENCE, CHILD, proof
+from tests.reference.world import ASK as BOUND_ASK
+from tests.reference.world import access
+from tests.reference.world import verifier as verifying
+from tests.stores import processes
+from tests.stores.conftest import Kind
+from tests.stores.places import Place, close_all
+from tests.stores.servers import Postgres, Valkey, Wire
+from tests.stores.test_ledger import ASK, debit, minted, reservation, spent
+from tests.stores.test_ledger import ROOT as BUCKET
+from tests.world import KEYRING, NOW, clock
+
+KEY = OperatorKey.from_bytes(bytes(range(32)))
+SERVERS: dict[str, Callable[[], Any]] = {"valkey": Valkey, "postgres": Postgres}
+
+
+def denied(place: Place, **facts: Any) -> list[str]:
+    """What verifiers say that rest on the three stores of a place: to a bound token, to one that counts, to any."""
+    codes = []
+    for name in ("replays", "ledger", "snapshots"):
+        try:
+            store = getattr(place, name)(**({} if name == "snapshots" else {"floor": 0, **facts}))
+        except StoreError:
+            codes.append("store_unavailable")
+            continue
+        codes.append(said(name, store))
+    return codes
+
+
+def said(name: str, store: Any) -> str:
+    """The code of a verifier with this store; a grant comes of nothing else than `allowed`."""
+    if name == "replays":
+        decision = verifying(audience=AUDIENCE, replays=store).check(CHILD, access(BOUND_ASK), proof=proof(CHILD, nonce=os.urandom(16)))
+    elif name == "ledger":
+        store.shared = True
+        decision = Verifier(KEYRING, ledger=store, clock=clock()).check(minted(uses=1000), ASK)
+    else:
+        decision = Verifier(KEYRING, overlay=Feed(store, [KEY.public], every=0, clock=clock()), clock=clock()).check(minted(), ASK)
+    assert (decision.grant is not None) == bool(decision) == (decision.code == "allowed")
+    return decision.code
+
+
+# --- a server that goes away -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A server of the test's own, to be killed."""
+    made = SERVERS[request.param]()
+    yield made
+    made.stop()
+
+
+def at(server: Any, port: int | None = None) -> Place:
+    if isinstance(server, Valkey):
+        return Place("valkey", str(port or server.port), "p")
+    return Place("postgres", server.conninfo.replace(str(server.port), str(port or server.port)), "p")
+
+
+def test_a_server_that_is_killed_denies_until_it_is_back(server: Any) -> None:
+    """Each of the stores, opened before and opened now; and with its data it goes on where it was."""
+    place, snapshots = at(server), at(server).snapshots()
+    Operator(KEY, snapshots, by="operator", clock=clock()).renew()
+    assert denied(place) == ["allowed"] * 3
+    stores = {"replays": place.replays(floor=0), "ledger": place.ledger(floor=0), "snapshots": snapshots}
+    assert stores["replays"].add(Use(b"u" * 16, NOW), NOW) is True
+    assert stores["ledger"].reserve(reservation(1, debit(amount=9)), NOW) is None
+    server.kill()
+    for _ in range(2):
+        assert [said(name, store) for name, store in stores.items()] == ["store_unavailable", "store_unavailable", "stale_overlay"]
+    calls: list[Callable[[], Any]] = [
+        lambda: stores["replays"].add(Use(b"v" * 16, NOW), NOW),
+        lambda: stores["ledger"].reserve(reservation(2), NOW),
+        lambda: stores["ledger"].settle(reservation(1).id, {}, NOW),
+        lambda: stores["ledger"].spent(BUCKET, "usd_cents"),
+        snapshots.load,
+        lambda: snapshots.publish(b"next", None),
+        place.replays,
+        place.ledger,
+        place.snapshots if place.kind == "valkey" else snapshots.load,
+    ]
+    for call in calls:
+        with pytest.raises((StoreError, psycopg.OperationalError)) as caught:
+            call()
+        assert str(server.port) not in str(caught.value) or not isinstance(caught.value, StoreError)
+    server.start()
+    assert stores["replays"].add(Use(b"u" * 16, NOW), NOW) is False, "what was used stays used"
+    assert stores["ledger"].reserve(reservation(3, debit(amount=2)), NOW) == debit(amount=2) and spent(stores["ledger"], BUCKET) == [9]
+    assert stores["ledger"].settle(reservation(1).id, {}, NOW) is True
+    assert [said(name, store) for name, store in stores.items()] == ["allowed"] * 3
+
+
+@pytest.mark.parametrize("rounds", [3])
+def test_never_more_than_there_is_with_a_server_that_is_killed_in_between(server: Any, rounds: int) -> None:
+    """Eight threads take from four hundred while the server is killed and started again three times. Every answer counts,
+    and what was taken without one is lost to them; at the end there is nothing left, and nobody got too much."""
+    place, stop = at(server), Event()
+    ledgers = [place.ledger(floor=0) for _ in range(8)]
+
+    def run(who: int) -> int:
+        ledger, got, number = ledgers[who], 0, 0
+        while not stop.is_set():
+            number += 1
+            try:
+                got += ledger.reserve(reservation(who * 100_000 + number, debit(BUCKET, 1, 400)), NOW) is None
+            except StoreError:
+                stop.wait(0.005)
+        return got
+
+    with ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(run, who) for who in range(8)]
+        try:
+            for _ in range(rounds):
+                stop.wait(0.05)
+                server.kill()
+                server.start()
+        except BaseException:
+            stop.set()
+            raise
+        for number in range(1, 400):
+            if ledgers[0].reserve(reservation(-number % 2**128, debit(BUCKET, 1, 400)), NOW) is not None:
+                break
+            running.append(pool.submit(int, "1"))
+        stop.set()
+        got = sum(one.result() for one in running)
+    assert spent(ledgers[0], BUCKET) == [400] and 400 - 8 * rounds <= got <= 400
+
+
+def test_a_server_that_comes_back_without_its_data_refuses_what_was_issued_before(server: Any) -> None:
+    """Stores that were open all the time, and new ones that do not say otherwise: what was used is not known any more."""
+    place = at(server)
+    stores = {"replays": place.replays(floor=0), "ledger": place.ledger(floor=0), "snapshots": place.snapshots()}
+    Operator(KEY, stores["snapshots"], by="operator", clock=clock()).renew()
+    assert [said(name, store) for name, store in stores.items()] == ["allowed"] * 3
+    server.kill()
+    server.wipe()
+    server.start()
+    lost = {"valkey": ["replayed", "store_unavailable", "stale_overlay"]}.get(place.kind, ["store_unavailable"] * 2 + ["stale_overlay"])
+    assert [said(name, store) for name, store in stores.items()] == lost
+    anew = {"replays": place.replays(clock=clock()), "ledger": place.ledger(clock=clock())}
+    assert [said(name, store) for name, store in anew.items()] == ["replayed", "store_unavailable"]
+    assert [said(name, stores[name]) for name in anew] == ["replayed", "store_unavailable"]
+
+
+# --- a connection that breaks ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["valkey", "postgres"])
+def wired(request: pytest.FixtureRequest) -> Iterator[tuple[Place, Place, Wire]]:
+    """A place on a server, the same place through a wire, and the wire."""
+    server = request.getfixturevalue(f"{request.param}_server")
+    wire = Wire(server.port)
+    name = f"wired{os.urandom(8).hex()}"
+    yield at(server)._replace(name=name), at(server, wire.port)._replace(name=name), wire
+    wire.close()
+
+
+def test_a_connection_that_was_dropped_meanwhile_is_made_anew(wired: tuple[Place, Place, Wire]) -> None:
+    """Before each kind of call: none fails, and none is done twice."""
+    _, place, wire = wired
+    replays, ledger, snapshots = place.replays(floor=0), place.ledger(floor=0), place.snapshots()
+    calls: list[tuple[Callable[[], Any], Any]] = [
+        (lambda: replays.add(Use(b"u" * 16, NOW), NOW), True),
+        (lambda: ledger.reserve(reservation(1, debit(amount=4)), NOW), None),
+        (lambda: ledger.spent(BUCKET, "usd_cents"), 4),
+        (lambda: ledger.settle(reservation(1).id, {"usd_cents": 1}, NOW), True),
+        (lambda: ledger.spent(BUCKET, "usd_cents"), 1),
+        (lambda: snapshots.publish(b"one", None), True),
+        (snapshots.load, b"one"),
+    ]
+    for call, answer in calls:
+        wire.drop()
+        Event().wait(0.01)  # until the end has arrived
+        assert call() == answer
+
+
+def test_an_answer_that_is_lost_is_no_allowance(wired: tuple[Place, Place, Wire]) -> None:
+    """The server has done it, and nobody is told. A proof is used up, a settlement stands, a snapshot lies there; a
+    reservation may be asked for again by its id, and is debited once."""
+    direct, place, wire = wired
+    replays, ledger, snapshots = place.replays(floor=0), place.ledger(floor=0), place.snapshots()
+    wire.lose_answer()
+    with pytest.raises(StoreError):
+        replays.add(Use(b"u" * 16, NOW), NOW)
+    assert replays.add(Use(b"u" * 16, NOW), NOW) is False
+
+    for number in (1, 2):
+        wire.lose_answer()
+        try:
+            assert ledger.reserve(reservation(number, debit(amount=3)), NOW) is None
+        except StoreError:
+            assert place.kind == "valkey", "PostgreSQL's asks again by itself"
+        assert ledger.reserve(reservation(number, debit(amount=3)), NOW) is None and spent(ledger, BUCKET) == [3 * number]
+    wire.lose_answer()
+    with pytest.raises(StoreError):
+        ledger.settle(reservation(1).id, {}, NOW)
+    assert spent(ledger, BUCKET) == [3] and ledger.settle(reservation(1).id, {}, NOW) is False
+
+    wire.lose_answer()
+    with pytest.raises(StoreError):
+        snapshots.publish(b"one", None)
+    other = direct.snapshots()
+    assert snapshots.load() == other.load() == b"one" and other.publish(b"two", b"one") and snapshots.load() == b"two"
+
+
+def test_through_a_verifier_a_lost_answer_denies(wired: tuple[Place, Place, Wire]) -> None:
+    """Each kind, each time."""
+    _, place, wire = wired
+    replays, ledger, snapshots = place.replays(floor=0), place.ledger(floor=0), place.snapshots()
+    Operator(KEY, snapshots, by="operator", clock=clock()).renew()
+    for name, store in (("replays", replays), ("ledger", ledger), ("snapshots", snapshots)):
+        wire.lose_answer()
+        wait = {"replays": {"store_unavailable"}, "ledger": {"store_unavailable", "allowed"}, "snapshots": {"stale_overlay", "allowed"}}[name]
+        assert said(name, store) in (wait if place.kind == "postgres" else wait - {"allowed"})
+        assert said(name, store) == "allowed"
+
+
+# --- garbage ---------------------------------------------------------------------------------------------------------
+
+# What is done to a store of each kind, and which calls then fail: of the ledger's reserve (r), settle (s) and spent (p), the
+# replay store's add (a), the snapshots' load (l).
+VALKEY = [
+    ("ledger", "del", (), "", "lost: the floor rises"),
+    ("ledger", "set", ("text",), "r", "a floor of another type"),
+    ("ledger", "hset", ("floor", "soon"), "r", "a floor that is no number"),
+    ("ledger", "hset", ("floor", "-5"), "r", "a negative floor"),
+    ("ledger", "hset", ("floor", ""), "r", "an empty floor"),
+    ("bucket", "rpush", ("1",), "rsp", "a list for a bucket"),
+    ("bucket", "set", ("many",), "rsp", "a word for a number"),
+    ("bucket", "set", ("-5",), "rsp", "a negative number"),
+    ("bucket", "set", ("1e3",), "rsp", "a number with an exponent"),
+    ("bucket", "set", ("0x10",), "rsp", "a number in another base"),
+    ("bucket", "set", (" 3",), "rsp", "a number with a blank"),
+    ("bucket", "set", ("007",), "rs", "a number with zeros before it"),
+    ("bucket", "set", ("nan",), "rsp", "no number at all"),
+    ("bucket", "set", ("9007199254740993",), "rs", "more than is exact"),
+    ("bucket", "set", ("9" * 30,), "rsp", "more than fits"),
+    ("bucket", "set", ("0",), "s", "less than is to go back"),
+    ("reserved", "set", ("text",), "s", "text for a reservation"),
+    ("reserved", "hset", ("until", "later"), "s", "a time that is no number"),
+    ("reserved", "hset", ("debits", "many"), "s", "a count that is no number"),
+    ("reserved", "hset", ("debits", "3"), "s", "a debit that is missing"),
+    ("reserved", "hset", ("1", "5"), "s", "a debit without a bucket"),
+    ("reserved", "hset", ("1", "-5 00:usd_cents"), "s", "a negative debit"),
+    ("reserved", "hset", ("2", "x"), "s", "the second debit alone"),
+    ("replay", "set", ("text",), "a", "a floor of another type"),
+    ("replay", "hset", ("floor", "1e9"), "a", "a floor that is no number"),
+    ("proofs", "set", ("text",), "a", "text for the proofs"),
+    ("proofs", "sadd", ("x",), "a", "a plain set for the proofs"),
+    ("overlay", "rpush", ("x",), "l", "a list for the snapshot"),
+]
+
+
+@pytest.mark.parametrize(("key", "command", "values", "fails", "_"), VALKEY, ids=[f"{case[0]}: {case[4]}" for case in VALKEY])
+def test_garbage_in_a_key_of_valkey_is_a_store_error(
+    key: str, command: str, values: tuple[str, ...], fails: str, _: str, valkey_server: Valkey
+) -> None:
+    """And nothing has changed: no bucket was debited, and nothing given back."""
+    place = Place("valkey", str(valkey_server.port), os.urandom(8).hex())
+    replays, ledger, snapshots = place.replays(floor=0), place.ledger(floor=0), place.snapshots()
+    other = bytes(15) + b"o"
+    asked = debit(other, 5, 100), debit(BUCKET, 5, 10**6)
+    assert ledger.reserve(reservation(1, *asked), NOW) is None and replays.add(Use(b"u" * 16, NOW), NOW)
+    name = f"{{{place.name}}}:" + {"bucket": f"spent:{BUCKET.hex()}:usd_cents", "reserved": f"reserved:{reservation(1).id.hex()}"}.get(key, key)
+    with closing(valkey_server.client()) as client:
+        assert client.exists(name) or key == "overlay"
+        if command != "hset":
+            client.delete(name)
+        if command != "del":
+            client.execute_command(command, name, *values)
+        before = {found: client.dump(found) for found in client.keys(f"{{{place.name}}}*")}
+        calls: dict[str, Callable[[], Any]] = {
+            "r": lambda: ledger.reserve(reservation(2, *asked), NOW),
+            "s": lambda: ledger.settle(reservation(1).id, {}, NOW),
+            "p": lambda: ledger.spent(BUCKET, "usd_cents"),
+            "a": lambda: replays.add(Use(b"v" * 16, NOW), NOW),
+            "l": snapshots.load,
+        }
+        for call in fails:
+            with pytest.raises(StoreError, match=r"^Valkey: "):
+                calls[call]()
+        assert {found: client.dump(found) for found in client.keys(f"{{{place.name}}}*")} == before
+    if command == "del":
+        with pytest.raises(StoreError, match="before this ledger began"):
+            calls["r"]()
+    if "a" in fails:
+        assert said("replays", replays) == "store_unavailable"
+    if "l" in fails:
+        assert said("snapshots", snapshots) == "stale_overlay"
+
+
+POSTGRES = [
+    ("drop table {}.buckets", "rsp"),
+    ("drop table {}.reservations", "rs"),
+    ("drop table {}.floors", "ra"),
+    ("drop table {}.proofs", "a"),
+    ("drop table {}.overlay", "l"),
+    ("drop schema {} cascade", "rspal"),
+    ("alter table {}.buckets drop constraint buckets_spent_check, alter spent type bytea using 'many'", "rsp"),
+    ("alter table {}.buckets drop column keep", "r"),
+    ("update {}.buckets set spent = 0", "s"),
+    ("alter table {}.reservations alter amounts type text[] using '{{many}}'", "s"),
+    ("alter table {}.reservations drop constraint reservations_pkey", "r"),
+    ("alter table {}.proofs drop constraint proofs_pkey", "a"),
+    ("alter table {}.overlay drop column snapshot", "l"),
+    ("drop function {}.ready", "rsa"),
+    ("create or replace function {}.ready() returns void language plpgsql as $$ begin raise disk_full; end $$", "rsa"),
+    ("alter function {}.add rename to subtract", "a"),
+]
+
+
+@pytest.mark.parametrize(("damage", "fails"), POSTGRES)
+def test_damaged_tables_of_postgres_are_a_store_error(damage: str, fails: str, postgres_server: Postgres) -> None:
+    """A disk that is full is one of them. And nothing has changed."""
+    place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}")
+    replays, ledger, snapshots = place.replays(floor=0), place.ledger(floor=0), place.snapshots()
+    assert ledger.reserve(reservation(1, debit(bytes(16), 5, 100), debit(BUCKET, 5, 10**6)), NOW) is None
+    with psycopg.connect(place.where, autocommit=True) as connection:
+        connection.execute(damage.format(place.name).encode())
+    calls: dict[str, Callable[[], Any]] = {
+        "r": lambda: ledger.reserve(reservation(2, debit(bytes(16), 5, 100), debit(BUCKET, 5, 10**6)), NOW),
+        "s": lambda: ledger.settle(reservation(1).id, {}, NOW),
+        "p": lambda: ledger.spent(BUCKET, "usd_cents"),
+        "a": lambda: replays.add(Use(b"v" * 16, NOW), NOW),
+        "l": snapshots.load,
+    }
+    for call in fails:
+        with pytest.raises(StoreError, match=r"^PostgreSQL: "):
+            calls[call]()
+    if "p" not in fails:
+        with psycopg.connect(place.where) as connection:
+            kept = connection.execute(f"select spent from {place.name}.buckets order by link".encode()).fetchall()
+        assert kept == [(0,), (0,)] if "set spent" in damage else [(5,), (5,)]
+    for name, store, call in (("replays", replays, "a"), ("ledger", ledger, "r"), ("snapshots", snapshots, "l")):
+        if call in fails:
+            assert said(name, store) == ("stale_overlay" if call == "l" else "store_unavailable")
+
+
+SQLITE = [
+    ("drop table buckets", "rsp"),
+    ("drop table reservations", "rs"),
+    ("drop table ledger_state", "r"),
+    ("delete from ledger_state", "r"),
+    ("drop table proofs", "a"),
+    ("delete from proof_state", "a"),
+    ("drop table overlay", "l"),
+    ("update reservations set debits = x'c1'", "s"),
+    ("update reservations set debits = x'93010203'", "s"),
+    ("update reservations set debits = null", "s"),
+]
+
+
+@pytest.mark.parametrize(("damage", "fails"), SQLITE)
+def test_damaged_tables_of_sqlite_are_a_store_error(damage: str, fails: str, tmp_path: Path) -> None:
+    place = Place("sqlite", str(tmp_path / "stores.db"))
+    replays, ledger, snapshots = place.replays(floor=0), place.ledger(floor=0), place.snapshots()
+    assert ledger.reserve(reservation(1, debit(amount=5)), NOW) is None
+    with closing(sqlite3.connect(place.where)) as connection, connection:
+        connection.execute(damage)
+    calls: dict[str, Callable[[], Any]] = {
+        "r": lambda: ledger.reserve(reservation(2), NOW),
+        "s": lambda: ledger.settle(reservation(1).id, {}, NOW),
+        "p": lambda: ledger.spent(BUCKET, "usd_cents"),
+        "a": lambda: replays.add(Use(b"v" * 16, NOW), NOW),
+        "l": snapshots.load,
+    }
+    for call in fails:
+        with pytest.raises(StoreError, match=r"^SQLite: "):
+            calls[call]()
+    for name, store, call in (("replays", replays, "a"), ("ledger", ledger, "r"), ("snapshots", snapshots, "l")):
+        if call in fails:
+            assert said(name, store) == ("stale_overlay" if call == "l" else "store_unavailable")
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", b"\xff" * 200, b"{}." + b"A" * 86], ids=repr)
+def test_a_snapshot_that_is_garbage_denies_all(data: bytes, kind: Kind) -> None:
+    """It lies in a place that needs no trust."""
+    store = kind.place.snapshots()
+    assert store.publish(data, None) is True
+    assert said("snapshots", store) == "stale_overlay"
+
+
+# --- kill -9, again and again ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Any:
+    """Processes that start quickly: forks of one that has nothing but the code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.stores.processes"])
+    return context
+
+
+def killed(fresh: Any, target: Callable[..., None], answers: int, *given: Any) -> list[Any]:
+    """What a process said before it was killed, after so many answers, wherever it was then."""
+    here, there = fresh.Pipe(duplex=False)
+    process = fresh.Process(target=target, args=(*given, there))
+    process.start()
+    there.close()
+    told = []
+    try:
+        for _ in range(answers):
+            assert here.poll(processes.WAIT)
+            told.append(here.recv())
+        process.kill()
+        while True:
+            told.append(here.recv())
+    except EOFError:
+        return told
+    finally:
+        process.kill()
+        process.join()
+        process.close()
+        here.close()
+
+
+@pytest.mark.parametrize("rounds", [200])
+def test_200_times_kill_9_loses_no_revocation_that_sqlite_acknowledged(fresh: Any, rounds: int, tmp_path: Path) -> None:
+    """A process revokes token after token and is killed in the midst of it; the file is opened again: each one stands."""
+    place, acknowledged = Place("sqlite", str(tmp_path / "stores.db")), 0
+    for number in range(rounds):
+        told = killed(fresh, processes.publish, 1 + number % 3, place, bytes(range(32)))
+        acknowledged += len(told)
+        store = place.snapshots()
+        newest = Overlay.open(store.load() or b"", [KEY.public])
+        assert {entry.id for entry in newest.entries} >= set(told) and newest.seq == len(newest.entries)
+        if newest.seq > 50:  # a new file: a snapshot has all entries, and grows
+            place = Place("sqlite", str(tmp_path / f"stores-{number}.db"))
+        close_all()
+    assert acknowledged >= rounds
+
+
+@pytest.mark.parametrize("rounds", [40])
+def test_kill_9_gives_nobody_more_than_the_sqlite_ledger_has(fresh: Any, rounds: int, tmp_path: Path) -> None:
+    """A process that reserves is killed: every answer is on record, and at most one more."""
+    place = Place("sqlite", str(tmp_path / "stores.db"))
+    asked, known = Debit(BUCKET, "usd_cents", 10**9, 1), 0
+    for number in range(rounds):
+        told = killed(fresh, processes.reserve, 3, place, asked, number)
+        ledger = place.ledger(floor=0)
+        (now,) = spent(ledger, BUCKET)
+        assert len(told) <= now - known <= len(told) + 1
+        known = now
+        close_all()
+
+
+@pytest.mark.parametrize(("server", "rounds", "fsync"), [("valkey", 60, "always"), ("valkey", 4, "everysec"), ("postgres", 40, "")])
+def test_kill_9_of_the_server_loses_no_revocation_that_was_acknowledged(server: str, rounds: int, fsync: str) -> None:
+    """While an operator revokes token after token, the server is killed and started again; each one that was acknowledged
+    stands. With `everysec` the acknowledgement waits for the second to be over."""
+    made = Valkey(appendfsync=fsync) if fsync else Postgres()
+    store, acknowledged = at(made).snapshots(), [0]
+    try:
+        for _ in range(rounds):
+            told: list[str] = []
+            first, over = Event(), Event()
+            operator = Operator(KEY, store, by="operator")
+
+            def revoke(operator: Operator = operator, told: list[str] = told, first: Event = first, over: Event = over) -> None:
+                while not over.is_set():
+                    try:
+                        told.append(operator.revoke(subject="user:jane", why="test").id)
+                    except StoreError:
+                        return
+                    first.set()
+
+            with ThreadPoolExecutor(1) as pool:
+                running = pool.submit(revoke)
+                assert first.wait(processes.WAIT)
+                made.kill()
+                running.result(timeout=processes.WAIT)
+            made.start()
+            newest = Overlay.open(store.load() or b"", [KEY.public])
+            stands = {entry.id for entry in newest.entries}
+            assert stands >= set(told) and told and newest.seq >= acknowledged[-1] + len(told)
+            acknowledged.append(newest.seq)
+            while newest.entries and len(newest.entries) > 20:
+                operator.lift(newest.entries[0].id)
+                newest = Overlay.open(store.load() or b"", [KEY.public])
+                acknowledged.append(newest.seq)
+    finally:
+        made.stop()

@@ -1,0 +1,445 @@
+"""The stores on Valkey: which servers they refuse, when the floor rises, what a cluster and other clients change. What they
+share with the other stores is in the suite."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from threading import Event
+from typing import Any
+
+import pytest
+import valkey
+import valkey.asyncio
+from valkey.backoff import NoBackoff
+from valkey.cluster import ValkeyCluster
+from valkey.retry import Retry
+
+from captoken.adapters import valkey_store
+from captoken.adapters.valkey_store import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots, ValkeyStore
+from captoken.errors import StoreError
+from captoken.ledger import KEPT
+from captoken.possession import Use
+from tests.stores.servers import Valkey, Wire
+from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
+from tests.world import NOW
+
+EVERY: list[Any] = [ValkeyReplayStore, ValkeyLedger, ValkeySnapshots]
+COUNTING: list[Any] = [ValkeyReplayStore, ValkeyLedger]
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Valkey]]:
+    """Servers of the test's own, with other settings."""
+    made: list[Valkey] = []
+
+    def start(**settings: str) -> Valkey:
+        made.append(Valkey(**settings))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture
+def own(serve: Callable[..., Valkey]) -> Valkey:
+    """A server of the test's own."""
+    return serve()
+
+
+@pytest.fixture
+def client(valkey_server: Valkey) -> Iterator[valkey.Valkey]:
+    with closing(valkey_server.client()) as made:
+        yield made
+
+
+@pytest.fixture
+def prefix() -> str:
+    return os.urandom(8).hex()
+
+
+# --- servers that are refused ----------------------------------------------------------------------------------------
+
+
+POLICIES = ["volatile-lru", "allkeys-lru", "volatile-lfu", "allkeys-lfu", "volatile-random", "allkeys-random", "volatile-ttl"]
+
+
+@pytest.mark.parametrize("store", EVERY)
+def test_a_server_that_evicts_is_refused(store: Any, own: Valkey) -> None:
+    """Whatever it evicts first: what is forgotten can be used again."""
+    with closing(own.client()) as client:
+        for policy in POLICIES:
+            client.config_set("maxmemory-policy", policy)
+            with pytest.raises(StoreError, match=policy):
+                store(client)
+        client.config_set("maxmemory-policy", "noeviction")
+        assert repr(store(client)) == f"<{store.__name__} {{captoken}}:>"
+
+
+@pytest.mark.parametrize("store", EVERY)
+def test_a_server_that_has_rdb_snapshots_alone_is_refused(store: Any, own: Valkey) -> None:
+    """A crash would take it back to the last one. With an append-only file beside them they do no harm."""
+    with closing(own.client()) as client:
+        client.config_set("save", "3600 1")
+        store(client)
+        client.config_set("appendonly", "no")
+        with pytest.raises(StoreError, match="RDB"):
+            store(client)
+
+
+def test_a_server_that_keeps_nothing_counts_and_publishes_nothing(own: Valkey) -> None:
+    """What is lost at a crash is covered by the floor; a revocation is not, unless that is said aloud."""
+    with closing(own.client()) as client:
+        client.config_set("appendonly", "no")
+        for store in COUNTING:
+            store(client)
+        with pytest.raises(StoreError, match="durable=False"):
+            ValkeySnapshots(client)
+        loose = ValkeySnapshots(client, durable=False)
+        assert loose.publish(b"one", None) is True and loose.load() == b"one" and loose.publish(b"two", None) is False
+
+
+def test_a_file_that_is_switched_off_later_is_noticed_when_something_is_published(own: Valkey) -> None:
+    """It lies there then, but nobody is told that it is safe."""
+    with closing(own.client()) as client:
+        store = ValkeySnapshots(client)
+        client.config_set("appendonly", "no")
+        with pytest.raises(StoreError, match="not known to be on disk"):
+            store.publish(b"one", None)
+        assert store.load() == b"one" and store.publish(b"two", None) is False, "what was not published needs no disk"
+
+
+def test_a_disk_that_is_too_slow_is_not_waited_for(own: Valkey) -> None:
+    """With `everysec` the second is not over after a millisecond."""
+    with closing(own.client()) as client:
+        client.config_set("appendfsync", "everysec")
+        with pytest.raises(StoreError, match="not known to be on disk"):
+            for number in range(20):
+                ValkeySnapshots(client, timeout=0.001, prefix=str(number)).publish(b"one", None)
+
+
+@pytest.mark.parametrize("store", EVERY)
+def test_a_server_that_does_not_say_is_believed(store: Any, own: Valkey) -> None:
+    """Where neither CONFIG nor INFO may be asked, as with some that are hosted. Where keys may not be touched, it fails."""
+    with closing(own.client()) as admin:
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+        admin.execute_command("acl", "setuser", "app", "on", ">secret", "~{captoken}*", "+@all", "-config", "-info")
+        admin.execute_command("acl", "setuser", "nobody", "on", ">secret", "~other*", "+@all")
+        with closing(own.client(username="app", password="secret")) as client:
+            store(client)
+        with closing(own.client(username="app", password="wrong")) as client, pytest.raises(StoreError) as caught:
+            store(client)
+        assert "secret" not in str(caught.value) and "wrong" not in str(caught.value)
+        with closing(own.client(username="nobody", password="secret")) as client, pytest.raises(StoreError, match="NoPermission"):
+            store(client)
+
+
+@pytest.mark.parametrize("store", EVERY)
+def test_a_server_that_is_not_there_is_a_store_error_without_its_address(store: Any) -> None:
+    """Nor does the error that was caught hang on it."""
+    client = valkey.Valkey.from_url("valkey://user:password@127.0.0.1:1/0")
+    with pytest.raises(StoreError, match=r"^Valkey: ConnectionError$") as caught:
+        store(client)
+    assert caught.value.__cause__ is None and caught.value.__context__ is None
+    assert "127.0.0.1" not in "".join(traceback.format_exception_only(caught.value))
+    client.close()
+
+
+@pytest.mark.parametrize("store", EVERY)
+def test_what_is_no_blocking_client_is_refused(store: Any, valkey_server: Valkey) -> None:
+    """One of asyncio would hand out promises, and a promise is true."""
+    client = valkey.asyncio.Valkey(port=valkey_server.port)
+    with pytest.raises(TypeError, match=r"asyncio\.to_thread"):
+        store(client)
+    asyncio.run(client.aclose())
+    for nothing in (None, object(), "valkey://127.0.0.1"):
+        with pytest.raises(TypeError, match="valkey-py or redis-py"):
+            store(nothing)
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "{a}", "a}", "é", "a\n", 5, None])
+def test_a_prefix_is_visible_ascii_without_braces(prefix: Any, client: valkey.Valkey) -> None:
+    with pytest.raises(ValueError, match="prefix"):
+        ValkeyStore(client, prefix)
+
+
+@pytest.mark.parametrize("floor", [-1, 1.5, "0", 2**53, True])
+@pytest.mark.parametrize("store", COUNTING)
+def test_a_floor_is_an_int(store: Any, floor: Any, client: valkey.Valkey) -> None:
+    with pytest.raises(ValueError, match="floor"):
+        store(client, floor=floor)
+
+
+# --- the floor -------------------------------------------------------------------------------------------------------
+
+
+def counts(ledger: ValkeyLedger, number: int, at: int) -> bool:
+    """Does it count a token that was issued then?"""
+    try:
+        return ledger.reserve(reservation(number, at=at), at) is None
+    except StoreError as error:
+        assert "before this ledger began" in str(error)
+        return False
+
+
+def seconds(client: valkey.Valkey) -> int:
+    return int(client.time()[0])
+
+
+def test_the_floor_is_the_servers_time_and_a_minute(client: valkey.Valkey, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five seconds for proofs; by the server's clock, or by the caller's where that one is ahead."""
+    replays, ledger = ValkeyReplayStore(client, prefix=prefix), ValkeyLedger(client, prefix=prefix)
+    began = seconds(client)
+    assert int(client.hget(f"{{{prefix}}}:ledger", "floor") or 0) - began in (58, 59, 60)
+    assert int(client.hget(f"{{{prefix}}}:replay", "floor") or 0) - began in (3, 4, 5)
+    client.delete(f"{{{prefix}}}:ledger", f"{{{prefix}}}:replay")
+    assert not counts(ledger, 1, began + 1000) and not replays.add(Use(bytes(16), began + 1005), began + 1000)
+    monkeypatch.setattr(valkey_store, "time", lambda: began + 2000.5)
+    ValkeyLedger(client, prefix=prefix + "x")
+    assert client.hget(f"{{{prefix}x}}:ledger", "floor") == str(began + 2060).encode()
+    assert client.hget(f"{{{prefix}}}:ledger", "floor") == str(began + 1060).encode()
+    assert client.hget(f"{{{prefix}}}:replay", "floor") == str(began + 1005).encode()
+
+
+@pytest.mark.parametrize("command", ["flushall", "flushdb"])
+def test_a_store_that_lost_its_data_takes_nothing_from_before(command: str, own: Valkey) -> None:
+    """Also one that was told `floor=0` when it was made: that was about the time before."""
+    with closing(own.client()) as client:
+        now = seconds(client)
+        replays, ledger = ValkeyReplayStore(client, floor=0), ValkeyLedger(client, floor=0)
+        assert replays.add(Use(b"u" * 16, now), now) and counts(ledger, 1, now)
+        client.execute_command(command)
+        assert not replays.add(Use(b"u" * 16, now), now) and not replays.add(Use(b"v" * 16, now + 5), now)
+        assert not counts(ledger, 2, now) and not counts(ledger, 3, now + 59) and counts(ledger, 4, now + 200)
+        assert replays.add(Use(b"w" * 16, now + 20), now + 15)
+
+
+def restart(server: Valkey) -> None:
+    server.kill()
+    server.start()
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts", "goes_on"),
+    [
+        ({"appendfsync": "always"}, {}, True),
+        ({"appendfsync": "everysec"}, {}, False),
+        ({"appendfsync": "no"}, {}, False),
+        ({"appendonly": "no"}, {}, False),
+        ({"appendfsync": "everysec"}, {"lossless": True}, True),
+    ],
+    ids=str,
+)
+def test_a_restart_that_may_have_lost_a_second_raises_the_floor(
+    settings: dict[str, str], facts: dict[str, Any], goes_on: bool, serve: Callable[..., Valkey]
+) -> None:
+    """Unless each write was synchronized, or it is said aloud that none is ever lost. And new tokens count."""
+    server = serve(**settings)
+    with closing(server.client()) as client:
+        now = seconds(client)
+        replays, ledger = ValkeyReplayStore(client, floor=0, **facts), ValkeyLedger(client, floor=0, **facts)
+        assert counts(ledger, 1, now) and replays.add(Use(b"u" * 16, now), now)
+        if settings.get("appendfsync") == "everysec" and goes_on:
+            client.waitaof(1, 0, 5000)
+        restart(server)
+        assert not replays.add(Use(b"u" * 16, now), now)
+        assert counts(ledger, 2, now) is goes_on and replays.add(Use(b"v" * 16, now), now) is goes_on
+        assert spent(ledger, ROOT) == [{True: 2, False: 0 if "appendonly" in settings else 1}[goes_on]]
+        assert counts(ledger, 3, now + 200) and counts(ValkeyLedger(client, floor=0, **facts), 4, now + 200)
+
+
+def test_a_setting_that_is_made_stricter_raises_nothing(own: Valkey) -> None:
+    """The server is the one that it was. After a restart it is another one, which lost nothing, but that is not known; and then
+    it is."""
+    with closing(own.client()) as client:
+        now = seconds(client)
+        client.config_set("appendfsync", "everysec")
+        assert counts(ValkeyLedger(client, floor=0), 1, now) and counts(ValkeyLedger(client), 2, now)
+        client.config_set("appendfsync", "always")
+        assert counts(ValkeyLedger(client), 3, now) and counts(ValkeyLedger(client), 4, now)
+        restart(own)
+        assert not counts(ValkeyLedger(client), 5, now) and counts(ValkeyLedger(client), 6, now + 200)
+        restart(own)
+        assert counts(ValkeyLedger(client), 7, now + 200)
+
+
+def test_a_replica_that_takes_over_raises_the_floor(own: Valkey, serve: Callable[..., Valkey]) -> None:
+    """It may lack the last reservations. `lossless` is not assumed of a server that has replicas."""
+    second = serve()
+    with closing(own.client()) as client, closing(second.client()) as other:
+        now = seconds(client)
+        client.config_set("repl-diskless-sync-delay", 0)
+        other.execute_command("replicaof", "127.0.0.1", own.port)
+        while client.info("replication")["connected_slaves"] == 0:
+            Event().wait(0.01)
+        ledger, sure = ValkeyLedger(client, floor=0), ValkeyLedger(client, floor=0, prefix="sure", lossless=True)
+        assert counts(ledger, 1, now) and counts(sure, 1, now)
+        assert client.wait(1, 5000) == 1
+        with pytest.raises(StoreError, match="ReadOnly"):
+            ValkeyLedger(other)
+        own.kill()
+        other.execute_command("replicaof", "no", "one")
+        assert not counts(ValkeyLedger(other), 3, now), "though it has no replica itself, and loses nothing from now on"
+        assert counts(ValkeyLedger(other, prefix="sure", lossless=True), 3, now)
+        own.start()
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_bucket_lives_an_hour_longer_than_its_token(client: valkey.Valkey, prefix: str) -> None:
+    """Counted from the caller's now, so that a server whose clock is another one forgets nothing early; never shorter than it
+    was; for good where the token does not expire."""
+    ledger = ValkeyLedger(client, prefix=prefix, floor=0)
+
+    def left(bucket: bytes) -> int:
+        return int(client.ttl(f"{{{prefix}}}:spent:{bucket.hex()}:usd_cents"))
+
+    for number, (keep, lives) in enumerate([(600, 600), (60, 600), (900, 900), (None, None), (60, None)]):
+        asked = reservation(number, debit(), keep=None if keep is None else NOW + keep)
+        assert ledger.reserve(asked, NOW) is None
+        assert left(ROOT) == -1 if lives is None else 0 <= lives + KEPT - left(ROOT) <= 1
+    assert ledger.reserve(reservation(9, debit(CHILD), keep=NOW - 10**6), NOW) is None and 0 <= KEPT - left(CHILD) <= 1
+    assert 0 <= 120 - client.ttl(f"{{{prefix}}}:reserved:{reservation(9).id.hex()}") <= 1
+    far = reservation(10, debit(bytes(16)), keep=2**53)
+    assert ledger.reserve(far, NOW) is None and left(bytes(16)) == -1
+
+
+def test_a_use_is_kept_for_36_seconds_of_uses(client: valkey.Valkey, prefix: str) -> None:
+    """One key has those that can be fresh; nothing has a time to live that could run out before the floor is above it."""
+    store = ValkeyReplayStore(client, prefix=prefix, floor=0)
+    for second in range(200):
+        assert store.add(Use(second.to_bytes(16, "big"), NOW + second), NOW + second)
+    assert client.zcard(f"{{{prefix}}}:proofs") == 31
+    assert {name: client.ttl(name) for name in client.keys(f"{{{prefix}}}*")} == {
+        f"{{{prefix}}}:proofs".encode(): -1,
+        f"{{{prefix}}}:replay".encode(): -1,
+    }
+
+
+def test_stores_of_other_prefixes_know_nothing_of_each_other(client: valkey.Valkey, prefix: str) -> None:
+    for name in (prefix, f"{prefix}:spent", f"{prefix}x"):
+        replays, ledger = ValkeyReplayStore(client, prefix=name, floor=0), ValkeyLedger(client, prefix=name, floor=0)
+        assert replays.add(Use(bytes(16), NOW), NOW) and ledger.reserve(reservation(1, debit(amount=10)), NOW) is None
+
+
+def test_scripts_that_were_forgotten_are_loaded_again(own: Valkey) -> None:
+    """In the midst of it, for each call."""
+    with closing(own.client()) as client:
+        replays, ledger, snapshots = ValkeyReplayStore(client, floor=0), ValkeyLedger(client, floor=0), ValkeySnapshots(client)
+        for number in range(3):
+            client.script_flush()
+            assert replays.add(Use(bytes([number]) * 16, NOW), NOW)
+            assert ledger.reserve(reservation(number), NOW) is None
+            client.script_flush()
+            assert ledger.settle(reservation(number).id, {}, NOW) is True
+            assert snapshots.publish(b"%d" % number, snapshots.load())
+
+
+def test_a_full_server_takes_nothing_and_changes_nothing(own: Valkey) -> None:
+    """An error for each, no half of a reservation; and it goes on when there is room again."""
+    with closing(own.client()) as client:
+        replays, ledger, snapshots = ValkeyReplayStore(client, floor=0), ValkeyLedger(client, floor=0), ValkeySnapshots(client)
+        assert ledger.reserve(reservation(1, debit(amount=4), debit(CHILD, 4)), NOW) is None and snapshots.publish(b"one", None)
+        assert replays.add(Use(b"u" * 16, NOW), NOW)
+        before = {name: client.dump(name) for name in client.keys("*")}
+        client.config_set("maxmemory", 1)
+        for call in (
+            lambda: replays.add(Use(b"v" * 16, NOW), NOW),
+            lambda: ledger.reserve(reservation(2, debit(amount=1), debit(CHILD, 1)), NOW),
+            lambda: ledger.settle(reservation(1).id, {}, NOW),
+            lambda: snapshots.publish(b"two", b"one"),
+        ):
+            with pytest.raises(StoreError, match=r"OutOfMemory|OOM"):
+                call()
+        assert replays.add(Use(b"u" * 16, NOW), NOW) is False and spent(ledger, ROOT) == [4] and snapshots.load() == b"one"
+        assert {name: client.dump(name) for name in client.keys("*")} == before
+        client.config_set("maxmemory", 0)
+        assert replays.add(Use(b"v" * 16, NOW), NOW) and ledger.settle(reservation(1).id, {}, NOW) and snapshots.publish(b"two", b"one")
+        assert spent(ledger, ROOT, CHILD) == [0, 0]
+
+
+def test_a_full_server_that_can_forget_makes_room(own: Valkey) -> None:
+    """Proofs that are too old to matter go first, and then there may be room."""
+    with closing(own.client()) as client:
+        store = ValkeyReplayStore(client, floor=0)
+        for number in range(2000):
+            assert store.add(Use(number.to_bytes(16, "big"), NOW), NOW)
+        client.config_set("maxmemory", client.info("memory")["used_memory"] - 1000)
+        with pytest.raises(StoreError, match=r"OutOfMemory|OOM"):
+            store.add(Use(b"v" * 16, NOW), NOW)
+        assert store.add(Use(b"v" * 16, NOW + 100), NOW + 100) and not store.add(Use(bytes(16), NOW), NOW)
+
+
+def test_no_amount_gives_back_more_than_was_reserved(client: valkey.Valkey, prefix: str) -> None:
+    """Not a negative one either, which no grant passes on."""
+    ledger = ValkeyLedger(client, prefix=prefix, floor=0)
+    assert ledger.reserve(reservation(1, debit(amount=5)), NOW) is None and ledger.reserve(reservation(2, debit(amount=5)), NOW) is None
+    assert ledger.settle(reservation(1).id, {"usd_cents": -3}, NOW) is True and spent(ledger, ROOT) == [5]
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_decodes_will_do(valkey_server: Valkey, prefix: str) -> None:
+    """Text comes back as bytes; what is no text is an error, not something else."""
+    with closing(valkey_server.client(decode_responses=True)) as client:
+        replays, ledger = ValkeyReplayStore(client, prefix=prefix, floor=0), ValkeyLedger(client, prefix=prefix, floor=0)
+        assert replays.add(Use(b"\xff" * 16, NOW), NOW) and not replays.add(Use(b"\xff" * 16, NOW), NOW)
+        assert ledger.reserve(reservation(1, debit(b"\xff" * 16)), NOW) is None and spent(ledger, b"\xff" * 16) == [1]
+        snapshots = ValkeySnapshots(client, prefix=prefix)
+        assert snapshots.publish("é".encode(), None) and snapshots.load() == "é".encode() and snapshots.publish(b"\xff", "é".encode())
+        with pytest.raises(StoreError, match="UnicodeDecodeError"):
+            snapshots.load()
+
+
+def test_the_newer_protocol_will_do(valkey_server: Valkey, prefix: str) -> None:
+    with closing(valkey_server.client(protocol=3)) as client:
+        ledger, snapshots = ValkeyLedger(client, prefix=prefix, floor=0), ValkeySnapshots(client, prefix=prefix)
+        assert ledger.reserve(reservation(1), NOW) is None and ledger.settle(reservation(1).id, {}, NOW) is True
+        assert snapshots.publish(b"one", None) and snapshots.load() == b"one"
+
+
+def test_a_client_that_sends_again_after_a_lost_answer_does_no_harm(valkey_server: Valkey, prefix: str) -> None:
+    """A reservation is debited once, a snapshot is published; a proof and a settlement are found done: a denial."""
+    wire = Wire(valkey_server.port)
+    again = {"retry": Retry(NoBackoff(), 2), "retry_on_error": [valkey.ConnectionError]}
+    with closing(valkey.Valkey(port=wire.port, **again)) as client:
+        replays, ledger = ValkeyReplayStore(client, prefix=prefix, floor=0), ValkeyLedger(client, prefix=prefix, floor=0)
+        snapshots = ValkeySnapshots(client, prefix=prefix)
+        assert ledger.reserve(reservation(1), NOW) is None and replays.add(Use(b"t" * 16, NOW), NOW)
+        wire.lose_answer()
+        assert ledger.reserve(reservation(2, debit(amount=5)), NOW) is None and spent(ledger, ROOT) == [6]
+        wire.lose_answer()
+        assert replays.add(Use(b"u" * 16, NOW), NOW) is False
+        wire.lose_answer()
+        assert ledger.settle(reservation(2).id, {}, NOW) is False and spent(ledger, ROOT) == [1]
+        wire.lose_answer()
+        assert snapshots.publish(b"one", None) is True and snapshots.load() == b"one"
+    wire.close()
+
+
+def test_in_a_cluster_all_keys_lie_in_one_slot(serve: Callable[..., Valkey]) -> None:
+    """A cluster of one server, whose client would refuse a script over several slots; and each store works."""
+    server = serve(**{"cluster-enabled": "yes", "cluster-announce-ip": "127.0.0.1"})
+    with closing(server.client()) as one:
+        one.execute_command("cluster addslotsrange", 0, 16383)
+        while one.execute_command("cluster info")["cluster_state"] != "ok":
+            Event().wait(0.01)
+    with closing(ValkeyCluster(host="127.0.0.1", port=server.port)) as client:
+        for prefix in ("captoken", "other"):
+            replays, ledger = ValkeyReplayStore(client, prefix=prefix, floor=0), ValkeyLedger(client, prefix=prefix, floor=0)
+            snapshots = ValkeySnapshots(client, prefix=prefix)
+            assert replays.add(Use(bytes(16), NOW), NOW) and not replays.add(Use(bytes(16), NOW), NOW)
+            asked = debit(amount=4), debit(CHILD, 4)
+            assert ledger.reserve(reservation(1, *asked), NOW) is None and ledger.settle(reservation(1).id, {"usd_cents": 1}, NOW)
+            assert spent(ledger, ROOT, CHILD) == [1, 1]
+            assert snapshots.publish(b"one", None) and snapshots.publish(b"two", b"one") and snapshots.load() == b"two"
+            assert len({client.keyslot(name) for name in client.keys(f"{{{prefix}}}*")}) == 1
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        with pytest.raises(StoreError, match="allkeys-lru"):
+            ValkeyLedger(client)

@@ -1,0 +1,583 @@
+"""The trail: a record of each decision, that nobody can change unseen, and no secret in it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from captoken import Access, Caller, Denied, Token, Verifier
+from captoken.audit import REMEMBERED, START, AuditKey, AuditTrail, Head, Verdict, check, issued, read, rfc8693
+from captoken.decision import Actor, Attribution, Decision
+from captoken.encoding import b64encode, encode_json
+from captoken.errors import AuditError
+from captoken.memory import MemoryLedger, MemoryReplayStore
+from captoken.possession import HolderKey, prove
+from captoken.primitives import sha256
+from tests.world import KEY, KEYRING, NOW, SALES, clock, data, mint, tool, verifier
+
+SERVER = AuditKey.from_bytes(bytes(range(32)))
+OTHER = AuditKey.from_bytes(bytes(range(1, 33)))
+
+
+class Trail:
+    """Lines in a list, and a verifier that writes them."""
+
+    def __init__(self, **facts: Any) -> None:
+        self.lines: list[bytes] = []
+        told = {key: facts.pop(key) for key in ("key", "every", "head", "values", "trace") if key in facts}
+        self.trail = AuditTrail(self.lines.append, **told)
+        self.verifier: Verifier = verifier(audit=self.trail, **facts)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """All of them, which hold together."""
+        assert check(self.lines).head == self.trail.head
+        return list(read(self.lines))
+
+    @property
+    def decisions(self) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["kind"] == "decision"]
+
+
+def written(count: int = 6, **facts: Any) -> Trail:
+    """A trail of that many decisions on one token."""
+    made = Trail(**facts)
+    for number in range(count):
+        made.verifier.check(mint(), data("sales" if number % 2 else "hr"))
+    return made
+
+
+def chained(*records: dict[str, Any], head: Head | None = None) -> list[bytes]:
+    """Lines with these records, as whoever can append to a file can write them."""
+    lines, at = [], head or Head()
+    for record in records:
+        line = encode_json({"prev": at.hash, "seq": at.seq + 1, **record})
+        lines.append(line + b"\n")
+        at = Head(at.seq + 1, b64encode(sha256(line)))
+    return lines
+
+
+# --- what is recorded ------------------------------------------------------------------------------------------------
+
+
+def test_a_record_says_who_tried_what_and_what_came_of_it() -> None:
+    """Of an allowance, with the token that it was about; of a denial, with the links that refuse and who added them."""
+    trail = Trail()
+    token = mint().delegate(to="sales-agent", tables=["sales"])
+    assert trail.verifier.check(token, data("sales"), caller=Caller(agent="sales-agent"))
+    assert not trail.verifier.check(token, data("hr"))
+    described, allowed, denied = trail.records
+    unverified = token.unverified
+    who = {
+        "token": unverified.root.token_id, "sub": "user:jane", "task": "task-123", "link": verifier().authenticate(token).link_ids[-1],
+        "chain": [{"name": "orchestrator", "basis": "issued"}, {"name": "sales-agent", "basis": "vouched"}],
+    }  # fmt: skip
+    assert allowed == {
+        "kind": "decision", "at": NOW, "allowed": True, "code": "allowed", "access": {"table": "sales", "operation": "select"},
+        "caller": {"agent": "sales-agent"}, "seq": 2, "prev": b64encode(sha256(trail.lines[0][:-1])), **who,
+    }  # fmt: skip
+    assert denied == {
+        "kind": "decision", "at": NOW, "allowed": False, "code": "table", "access": {"table": "hr", "operation": "select"},
+        "refusals": [
+            {"code": "table", "text": 'table hr is not among ["market.*", "sales"]', "link": 0, "added_by": "the issuer"},
+            {"code": "table", "text": 'table hr is not among ["sales"]', "link": 1, "added_by": "orchestrator"},
+        ],
+        "seq": 3, "prev": b64encode(sha256(trail.lines[1][:-1])), **who,
+    }  # fmt: skip
+    assert described["kind"] == "token" and issued(described) == unverified.root and described["seq"] == 1 and described["prev"] == START
+    assert [link["says"] for link in described["links"]] == [json.loads(body) for body in unverified.bodies]
+    assert [link["id"] for link in described["links"]] == list(verifier().authenticate(token).link_ids)
+
+
+def test_each_decision_has_one_record_and_a_dry_run_none() -> None:
+    """Whoever asks: a verifier or a grant, `check`, `authorize`, `authenticate`, `reserve`, allowed or not. `explain` is for
+    people, and is not recorded; nor are `recheck` and `refusal` until they are told to be."""
+    trail, token = Trail(ledger=MemoryLedger(shared=True, floor=0)), mint(**SALES, uses=5)
+    one = trail.verifier
+
+    def records(count: int, allowed: bool, call: Callable[..., Any], *args: Any) -> Any:
+        before, result = len(trail.decisions), None
+        try:
+            result = call(*args)
+        except Denied:
+            assert not allowed
+        made = trail.decisions[before:]
+        assert [record["allowed"] for record in made] == [allowed] * count
+        return result
+
+    grant = records(1, True, one.authenticate, token)
+    for asks in (one.check, one.authorize):
+        records(1, True, asks, token, data("sales"))
+        records(1, False, asks, token, data("hr"))
+        records(1, False, asks, "cap1_", data("hr"))
+    records(1, False, one.authenticate, token.serialize()[:-2])
+    for asks in (grant.check, grant.authorize):
+        records(1, True, asks, data("sales"))
+        records(1, False, asks, data("hr"))
+    records(1, True, grant.reserve, data("sales")).cancel()
+    records(1, False, grant.reserve, data("hr"))
+    for access in (data("sales"), data("hr")):
+        records(0, True, grant.explain, access)
+        records(0, True, one.explain, token, access)
+        records(0, True, one.explain, "cap1_", access)
+    records(1, True, grant.check, data("sales"))
+    records(1, False, grant.check, data("sales"))
+    assert trail.decisions[-1]["code"] == "budget_exhausted"
+    records(1, True, grant.record, records(0, True, grant.recheck))
+    refused = records(0, True, grant.refusal, "table", "an adapter says so", data("hr"))
+    assert records(1, False, grant.record, refused) is refused
+    with pytest.raises(TypeError):
+        one.check(token, "sales")  # type: ignore[arg-type]
+
+
+def test_each_access_of_one_step_is_recorded() -> None:
+    """All that were allowed; of a step that is refused, the access that it was refused for. One that cannot be recorded denies."""
+    trail = Trail(ledger=MemoryLedger(shared=True, floor=0))
+    grant = trail.verifier.authenticate(mint(**SALES, uses=2))
+    assert grant.check_all([data("sales"), data("market.eu")]) and not grant.check_all([data("sales"), data("hr")])
+    assert grant.check_all([data("sales")]) and not grant.check_all([data("sales"), data("market.eu")])
+    said = [(record["access"]["table"], record["code"]) for record in trail.decisions[1:]]
+    assert said == [("sales", "allowed"), ("market.eu", "allowed"), ("hr", "table"), ("sales", "allowed"), ("sales", "budget_exhausted")]
+    full = Full(4)
+    decision = verifier(audit=AuditTrail(full)).authenticate(mint()).check_all([data("sales"), data("market.eu"), data("market.x")])
+    assert (decision.code, decision.access) == ("store_unavailable", data("market.x")) and check(full.lines).decisions == 3
+
+
+def test_a_token_that_nobody_vouches_for_is_not_described() -> None:
+    """A record of such a denial says nothing that a stranger wrote."""
+    trail = Trail()
+    token = mint().serialize()
+    for text in ("cap1_AAAA", "", token[:-3], token[:60] + "A" + token[61:]):
+        assert not trail.verifier.check(text, data("hr"))
+    assert [record["kind"] for record in trail.records] == ["decision"] * 4
+    assert all(record.keys() == {"kind", "at", "allowed", "code", "access", "refusals", "seq", "prev"} for record in trail.records)
+
+
+def test_a_token_is_described_once_and_again_after_it_was_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chain once: a child is another. Of the last ten thousand; here of the last three."""
+    monkeypatch.setattr("captoken.audit.REMEMBERED", 3)
+    assert REMEMBERED == 10_000
+    trail = Trail()
+    chains = [mint(tables=[f"t{number}"], operations=["select"]) for number in range(4)]
+    for at in (0, 0, 1, 0, 2, 1, 2, 3, 3, 0, 1):
+        trail.verifier.check(chains[at], data("sales"))
+    kinds = "".join(record["kind"][0] for record in trail.records)
+    assert kinds == "td" "d" "td" "d" "td" "d" "d" "td" "d" "td" "td"
+    trail.verifier.check(chains[1].attenuate(tables=["t1"]), data("sales"))
+    assert [record["kind"] for record in trail.records][-2:] == ["token", "decision"]
+
+
+def test_a_chain_that_cannot_be_read_is_described_as_far_as_it_can() -> None:
+    """Links of bytes, with a signature, and of a third party; the broken chain is told from the whole one."""
+    trail, token = Trail(), mint()
+    key = HolderKey.generate()
+    bound = mint(**SALES, key=key.public).delegate(to="b", key=HolderKey.generate().public, signer=key)
+    for child in (token._with(b"\xff\x00"), token._with(b'{"new":1}'), bound, token._extended((b"ticket", bytes(72)))):
+        trail.verifier.check(child, data("sales"))
+    links = [record["links"][-1]["says"] for record in trail.records if record["kind"] == "token"]
+    assert links[0] == {"unreadable": True} and links[3] == {"asks": "?"} and links[1] == {"new": 1}
+    assert links[2].keys() == {"from", "to", "n", "key"}
+    assert [record["code"] for record in trail.decisions] == ["unreadable_link", "unknown_caveat", "unaddressed", "missing_discharge"]
+
+
+def test_an_embedder_s_own_decision_without_links_is_recorded() -> None:
+    """Who is behind it, and no token described."""
+    trail = Trail()
+    known = Attribution(mint().unverified.root, (Actor("orchestrator", "issued"),), "task-123")
+    trail.trail.record(Decision(code="table", now=NOW, known=known))
+    assert [record["kind"] for record in trail.records] == ["decision"] and trail.decisions[0]["sub"] == "user:jane"
+
+
+def test_a_trace_id_goes_with_it() -> None:
+    """Where there is one: the operator's own, or none."""
+    traces = iter(["trace-1", None, "\u00e9"])
+    trail = Trail(trace=lambda: next(traces))
+    for _ in range(3):
+        trail.verifier.check(mint(), data("sales"))
+    assert [record.get("trace") for record in trail.decisions] == ["trace-1", None, "\u00e9"]
+
+
+# --- what is not ------------------------------------------------------------------------------------------------------
+
+
+SECRET = "tr0ub4dor&3"
+SPOKEN = Access(
+    tool="mail.send", arguments={"to": SECRET, "n": 1764064}, attributes={"region": SECRET}, table="people", operation="select",
+    columns=("name", "name"), cost={"eur": 5},
+)  # fmt: skip
+
+
+def test_no_value_of_an_argument_or_attribute_is_recorded_unless_asked_for() -> None:
+    """Their names are, and what it costs; allowed or denied, by that very value or otherwise."""
+    for values in (False, True):
+        for caveats in (
+            {"unrestricted": True}, SALES, {"tools": {"mail.send": {"to": {"in": ["x"]}, "n": {"any": True}}}, "allow": {"people": ["*"]}},
+            {"unrestricted": True, "where": {"region": {"in": ["eu"]}}},
+        ):  # fmt: skip
+            trail = Trail(values=values)
+            trail.verifier.check(mint(**caveats), SPOKEN)
+            said = trail.decisions[0]["access"]
+            everything = b"".join(trail.lines)
+            assert (SECRET.encode() in everything) == (b"1764064," in everything) == values
+            assert said["arguments"] == ({"to": SECRET, "n": 1764064} if values else ["n", "to"])
+            assert said["attributes"] == ({"region": SECRET} if values else ["region"])
+            assert said["columns"] == ["name", "name"] and said["cost"] == {"eur": 5}
+    trail = Trail(values=True)
+    trail.verifier.check(mint(), Access(tool="t", arguments={"a": 1}))
+    assert trail.decisions[0]["access"] == {"tool": "t", "arguments": {"a": 1}}
+
+
+def test_nobody_can_use_what_a_trail_holds() -> None:
+    """No text of a token, no tag, no key and no proof, whole or in part, of a bearer token or a bound one."""
+    trail = Trail(values=True, audience="a", allow_unaddressed=True, replays=MemoryReplayStore(floor=0), key=SERVER, every=2)
+    key, next_key = HolderKey.generate(), HolderKey.generate()
+    bearer = mint().delegate(to="b", tables=["sales"])
+    bound = mint(**SALES, key=key.public, audience="a").delegate(to="b", key=next_key.public, signer=key)
+    text = bound.serialize()
+    proof = prove(text, next_key, audience="a", request=data("sales"), clock=clock())
+    assert trail.verifier.check(text, data("sales"), proof=proof) and trail.verifier.check(bearer, data("sales"))
+    assert not trail.verifier.check(text, data("sales"), proof=proof) and not trail.verifier.check(bearer, data("hr"))
+    everything = b"".join(trail.lines).decode()
+    grant = verifier(audience="a", allow_unaddressed=True).authenticate(bearer)
+    secrets = [KEY, bytes(range(32)), *grant._tags, bound._packet.signature, bearer._packet.signature]
+    for secret in secrets:
+        assert b64encode(secret) not in everything and secret.hex() not in everything
+    assert "cap1" not in everything and proof[-40:] not in everything and text[-40:] not in everything and text[10:50] not in everything
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, "null"), (1.5, "1.5"), (1e300, "1e+300"), (-0.0, "-0.0"), (2**53 - 1, 2**53 - 1), (1 - 2**53, 1 - 2**53), (2**53, hex(2**53)),
+        (-(10**30), hex(-(10**30))), (True, True), ("\U0001f600\ue000", "\U0001f600\ue000"), ("\x00\u2028\x7f", "\x00\u2028\x7f"),
+        ([None, {"a": [1.5]}], ["null", {"a": ["1.5"]}]), ({"\U0001f600": 1, "\ue000": 0.5}, {"\U0001f600": 1, "\ue000": "0.5"}), ([], []), ({}, {}),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)  # fmt: skip
+def test_values_that_canonical_json_has_not_are_spelled_as_text(value: Any, told: Any) -> None:
+    """Each line is canonical, whatever JSON the arguments were; what canonical JSON has stays as it is."""
+    trail = Trail(values=True)
+    access = Access(tool="t", arguments={"a": value, "b": [1, "x"]})
+    assert trail.verifier.check(mint(tools={"t": {}}), access)
+    assert trail.decisions[0]["access"]["arguments"] == {"a": told, "b": [1, "x"]}
+
+
+def test_values_of_any_size_and_depth_are_recorded() -> None:
+    """Integers too long to be printed, and JSON too deep to be spelled: shortened, and the decision stands."""
+    deep: Any = 5
+    for _ in range(40):
+        deep = {"a": [deep]}
+    trail = Trail(values=True)
+    assert trail.verifier.check(mint(tools={"t": {}}), Access(tool="t", arguments={"a": 10**5000, "b": deep, "c": "x" * 100_000}))
+    said = trail.decisions[0]["access"]["arguments"]
+    assert said["a"] == hex(10**5000) and "..." in json.dumps(said["b"]) and len(said["c"]) == 100_000
+
+
+# --- a trail that fails ----------------------------------------------------------------------------------------------
+
+
+class Full:
+    """A place to write to that has no room, from some line on."""
+
+    def __init__(self, room: int) -> None:
+        self.lines: list[bytes] = []
+        self.room = room
+
+    def __call__(self, line: bytes) -> None:
+        if len(self.lines) >= self.room:
+            raise OSError(28, f"no space left, and {SECRET}")
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_what_cannot_be_recorded_is_denied(room: int) -> None:
+    """An allowance, by a verifier or a grant: whether the description of the token fails or the record itself. Once there is
+    room again the trail goes on where it stood, whole."""
+    full = Full(room)
+    one = verifier(audit=AuditTrail(full))
+    decision = one.check(mint(), data("sales"))
+    assert not decision and (decision.code, decision.step, decision.grant) == ("store_unavailable", 11, None)
+    assert decision.refusals[0].text == "the decision cannot be recorded: OSError" and SECRET not in str(decision)
+    with pytest.raises(Denied) as caught:
+        one.authenticate(mint())
+    assert caught.value.kind == "unavailable"
+    full.room = 10
+    grant = one.authenticate(mint())
+    full.room = 0
+    assert grant.check(data("sales")).code == "store_unavailable" and not grant.record(grant.recheck())
+    assert grant.explain(data("sales")), "what is not to be recorded does not need to be"
+    full.room = 10
+    assert grant.check(data("sales")) and check(full.lines).decisions == 2
+
+
+def test_a_denial_that_cannot_be_recorded_stays_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With its own code; the log says so, and names neither the value nor the token."""
+    one = verifier(audit=AuditTrail(Full(0)))
+    with caplog.at_level(logging.ERROR, "captoken"):
+        assert one.check(mint(), data("hr")).code == "table" and one.check("cap1_", data("sales")).code == "malformed"
+    assert [record.getMessage() for record in caplog.records] == ["a denial was not recorded: OSError"] * 2
+
+
+def test_whatever_a_trail_raises_denies() -> None:
+    """An error of the trace, of the writer, or of no kind that is known; what stops the process passes."""
+    for error in (KeyError(1), RuntimeError(), AuditError("x"), AssertionError()):
+        def fails(line: Any = None, error: Exception = error) -> Any:
+            raise error
+
+        assert verifier(audit=AuditTrail(fails)).check(mint(), data("sales")).code == "store_unavailable"
+        assert verifier(audit=AuditTrail(lambda line: None, trace=fails)).check(mint(), data("sales")).code == "store_unavailable"
+
+    def stops(line: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verifier(audit=AuditTrail(stops)).check(mint(), data("sales"))
+
+
+def test_what_was_committed_before_the_record_failed_is_spent() -> None:
+    """The use counts: it is safe to lose one, and not to give one twice."""
+    ledger, full = MemoryLedger(shared=True, floor=0), Full(0)
+    one = verifier(audit=AuditTrail(full), ledger=ledger)
+    token = mint(**SALES, uses=1)
+    assert one.check(token, data("sales")).code == "store_unavailable"
+    full.room = 10
+    assert one.check(token, data("sales")).code == "budget_exhausted"
+
+
+# --- reading: what shows ---------------------------------------------------------------------------------------------
+
+
+def test_a_whole_trail_is_whole() -> None:
+    """With and without a line feed, in one go and from a known head on; an empty one too."""
+    trail = written(6)
+    verdict = check(trail.lines)
+    assert verdict == Verdict(trail.trail.head, 0, 6) and verdict.head.seq == len(trail.lines) == 7
+    assert check(line[:-1] for line in trail.lines) == verdict and check([]) == Verdict(Head(), 0, 0)
+    half = check(trail.lines[:3]).head
+    assert [record["seq"] for record in read(trail.lines[3:], half)] == [4, 5, 6, 7]
+    with pytest.raises(AuditError, match="after record 0 comes 4"):
+        list(read(trail.lines[3:]))
+    with pytest.raises(AuditError, match="does not follow"):
+        list(read(trail.lines[3:], Head(3, START)))
+
+
+def changes(lines: list[bytes]) -> list[tuple[str, list[bytes]]]:
+    """Every way to tamper with one line, or two, at every place, without being able to invert a hash."""
+    made: list[tuple[str, list[bytes]]] = []
+    for at, line in enumerate(lines):
+        last = at == len(lines) - 1
+        record = json.loads(line)
+        if not last:
+            made.append((f"cut {at}", [*lines[:at], *lines[at + 1 :]]))
+            made.append((f"swap {at}", [*lines[:at], lines[at + 1], line, *lines[at + 2 :]]))
+            for key in record:
+                edited = encode_json({**record, key: "edited"}) + b"\n"
+                made.append((f"edit {at} {key}", [*lines[:at], edited, *lines[at + 1 :]]))
+            made.append((f"extra key {at}", [*lines[:at], encode_json({**record, "x": 1}) + b"\n", *lines[at + 1 :]]))
+        made.append((f"twice {at}", [*lines[:at], line, line, *lines[at + 1 :]]))
+        made.append((f"spelled otherwise {at}", [*lines[:at], json.dumps(record).encode() + b"\n", *lines[at + 1 :]]))
+        made.append((f"half a line {at}", [*lines[:at], line[: len(line) // 2], *lines[at + 1 :]]))
+        made.append((f"an empty line {at}", [*lines[:at], b"\n", *lines[at:]]))
+        before = check(lines[:at]).head
+        inserted = chained({"kind": "decision", "allowed": True}, head=before)
+        made.append((f"inserted {at}", [*lines[:at], *inserted, *lines[at:]]))
+    return made
+
+
+def test_edits_cuts_reorders_and_insertions_show() -> None:
+    """At each place of a trail of seven records, each key of each: AuditError, that says where; with a checkpoint among them."""
+    for trail in (written(6), written(4, key=SERVER, every=3)):
+        for what, lines in changes(trail.lines):
+            with pytest.raises(AuditError, match="record"):
+                check(lines)
+                pytest.fail(what)
+
+
+def test_a_rollback_shows_to_whoever_kept_a_head() -> None:
+    """Cut at the end it is whole again; a head that was seen before says otherwise, and so it does of a trail that was begun anew
+    and grown as long."""
+    trail = written(6)
+    heads = [check(trail.lines[:count]).head for count in range(8)]
+    assert check(trail.lines, known=heads).head == heads[7]
+    for count in range(7):
+        assert check(trail.lines[:count]).head == heads[count] == check(trail.lines[:count], known=heads[: count + 1]).head
+        with pytest.raises(AuditError, match=f"ends at record {count}, and record 7 was there before"):
+            check(trail.lines[:count], known=heads)
+    other = written(7)
+    for known in heads[3:]:
+        forged = chained(*({"kind": "decision"} for _ in range(7)))
+        with pytest.raises(AuditError, match=f"record {known.seq} is not the one"):
+            check(forged, known=[known])
+    assert check(other.lines, known=heads[:1])
+    for two in ([Head(3, START), heads[3]], [heads[3], Head(3, START)]):
+        with pytest.raises(AuditError, match="record 3 is not the one"):
+            check(trail.lines, known=two)
+
+
+def test_a_later_process_goes_on_where_an_earlier_one_ended() -> None:
+    """With the head that the check found; the token is described again. Without it the seam shows."""
+    first = written(2)
+    second = written(2, head=check(first.lines).head)
+    whole = [*first.lines, *second.lines]
+    assert check(whole).decisions == 4 and [record["kind"][0] for record in read(whole)] == list("tddtdd")
+    with pytest.raises(AuditError, match="after record 3 comes 1"):
+        check([*first.lines, *written(2).lines])
+
+
+JUNK = [b"", b"\n", b"{}", b"null", b"[]", b"\xff\xfe", b'{"seq":1}', b'{"seq":1}\n\n', b"x" * 10_000, b'{"seq":true}', b"{" * 5000]
+
+
+@pytest.mark.parametrize("line", JUNK, ids=lambda line: repr(line[:20]))
+def test_a_line_that_is_no_record_is_an_error_and_no_crash(line: bytes) -> None:
+    with pytest.raises(AuditError):
+        check([line])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {}, {"kind": 5}, {"kind": ["decision"]}, {"kind": {}}, {"kind": "checkpoint"}, {"kind": "checkpoint", "signature": 5},
+        {"kind": "checkpoint", "signature": "x"}, {"kind": "checkpoint", "signature": "A" * 86}, {"kind": "checkpoint", "signature": ["A"]},
+        {"kind": "checkpoint", "key": 5, "signature": "\u00e9"}, {"seq": True}, {"seq": "1"}, {"prev": 5}, {"prev": [START]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_lines_that_somebody_appended_are_read_or_an_error(record: dict[str, Any]) -> None:
+    """Whoever can append can chain: the reader answers with a verdict or AuditError, whatever stands there."""
+    for servers in ([], [SERVER.public]):
+        try:
+            verdict = check(chained(record), servers)
+        except AuditError:
+            continue
+        assert (verdict.head.seq, verdict.signed, verdict.decisions) == (1, 0, 0)
+        assert not (servers and record.get("kind") == "checkpoint")
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_signs_all_above_it() -> None:
+    """After every so many records, and when asked for; `signed` says up to where."""
+    trail = written(6, key=SERVER, every=3)
+    kinds = "".join(record["kind"][0] for record in trail.records)
+    assert kinds == "tddcdddcd" and check(trail.lines, [SERVER.public]) == Verdict(trail.trail.head, 7, 6)
+    head = trail.trail.checkpoint()
+    assert head == trail.trail.head == check(trail.lines, [SERVER.public, OTHER.public]).head
+    assert check(trail.lines, [SERVER.public]).signed == 9 and check(trail.lines).signed == 0
+    assert trail.trail.checkpoint().seq == head.seq + 1, "one more signs the last"
+    assert written(6, key=SERVER).trail.checkpoint().seq == 8 and written(0, key=SERVER).trail.checkpoint().seq == 1
+
+
+def test_a_checkpoint_by_another_key_is_an_error() -> None:
+    """Also where it names the right one, and where nobody who is trusted signed any."""
+    lines = written(3, key=OTHER, every=3).lines
+    with pytest.raises(AuditError, match="checkpoint 4 is signed by no server"):
+        check(lines, [SERVER.public])
+    assert check(lines, [SERVER.public, OTHER.public]).signed == 3 == check(lines, [OTHER.public]).signed
+    record = json.loads(lines[3])
+    record["key"] = SERVER.public
+    with pytest.raises(AuditError, match="checkpoint 4"):
+        check([*lines[:3], encode_json(record)], [SERVER.public])
+    assert check(written(3).lines, [SERVER.public]).signed == 0, "where there is none, nothing is signed"
+
+
+def test_a_checkpoint_that_was_moved_is_an_error() -> None:
+    """To another place of its trail, and to another trail with the right place."""
+    trail = written(6, key=SERVER, every=3)
+    moved = {key: value for key, value in json.loads(trail.lines[3]).items() if key not in ("seq", "prev")}
+    for count in (0, 1, 2, 5, 8):
+        head = check(trail.lines[:count]).head
+        with pytest.raises(AuditError, match=f"checkpoint {count + 1} is signed by no server"):
+            check([*trail.lines[:count], *chained(moved, head=head)], [SERVER.public])
+    forged = chained({"kind": "decision"}, {"kind": "decision"}, {"kind": "decision"}, moved)
+    with pytest.raises(AuditError, match="checkpoint 4"):
+        check(forged, [SERVER.public])
+    assert check(forged).decisions == 3, "the hashes alone do not tell"
+
+
+def test_a_trail_without_a_key_has_no_checkpoints() -> None:
+    trail = written(1)
+    with pytest.raises(ValueError, match="without a key"):
+        trail.trail.checkpoint()
+    assert len(trail.records) == 2
+
+
+def test_a_checkpoint_that_cannot_be_written_denies_and_is_made_up_for() -> None:
+    """The record that was due to be signed is there; the next one has the checkpoint behind it."""
+    full = Full(2)
+    one = verifier(audit=AuditTrail(full, key=SERVER, every=2))
+    assert one.check(mint(), data("sales")).code == "store_unavailable"
+    full.room = 10
+    assert one.check(mint(), data("sales"))
+    assert [record["kind"][0] for record in read(full.lines)] == list("tddc") and check(full.lines, [SERVER.public]).signed == 3
+
+
+def test_an_audit_key_shows_itself_to_nobody() -> None:
+    """And is of no use where another kind of key is asked for."""
+    assert repr(SERVER) == f"<AuditKey {SERVER.public}>" and AuditKey.purpose == "audit" and copy.copy(SERVER) is SERVER
+    with pytest.raises(TypeError):
+        pickle.dumps(SERVER)
+    assert not isinstance(SERVER, HolderKey) and AuditKey.generate().public != AuditKey.generate().public
+    for bad in ("x", b"x", 5):
+        with pytest.raises((TypeError, ValueError)):
+            check([], [bad])  # type: ignore[list-item]
+
+
+# --- threads, and export ---------------------------------------------------------------------------------------------
+
+
+def test_threads_share_one_trail() -> None:
+    """Eight threads at one gate, forty decisions each: 320 records in one order, checkpoints in their places."""
+    trail, gate = Trail(key=SERVER, every=10), Barrier(8)
+    token = mint()
+
+    def run(thread: int) -> None:
+        gate.wait(60)
+        for number in range(40):
+            trail.verifier.check(token, data(f"t{thread}", f"o{number}"))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(run, range(8)))
+    verdict = check(trail.lines, [SERVER.public], known=[trail.trail.head])
+    assert verdict.decisions == 320 and verdict.signed >= 320 and sum(record["kind"] == "token" for record in trail.records) == 1
+    tried = [(record["access"]["table"], record["access"]["operation"]) for record in trail.decisions]
+    assert len(set(tried)) == 320
+    for thread in range(8):
+        assert [operation for table, operation in tried if table == f"t{thread}"] == [f"o{number}" for number in range(40)]
+
+
+def test_who_acted_for_whom_in_the_words_of_rfc_8693() -> None:
+    """The last actor outermost, each with the basis on which its name is known; nobody where nothing is vouched for."""
+    trail = Trail()
+    token = mint().delegate(to="b", tables=["sales"]).delegate(to="c")
+    for text in (token, mint(), "cap1_"):
+        trail.verifier.check(text, data("sales"))
+    three, one, none = trail.decisions
+    assert rfc8693(three) == {
+        "sub": "user:jane",
+        "act": {
+            "sub": "c", "captoken_basis": "vouched",
+            "act": {"sub": "b", "captoken_basis": "vouched", "act": {"sub": "orchestrator", "captoken_basis": "issued"}},
+        },
+    }  # fmt: skip
+    assert rfc8693(one) == {"sub": "user:jane", "act": {"sub": "orchestrator", "captoken_basis": "issued"}}
+    assert rfc8693(none) == {"sub": None}
+
+
+def test_a_record_is_of_the_moment_that_was_decided_on() -> None:
+    """Not of the one when it is written: decided again from it, it comes out the same."""
+    trail = Trail(clock=lambda: NOW + 900)
+    trail.verifier.check(mint(), data("sales"))
+    record = trail.decisions[0]
+    assert (record["at"], record["code"]) == (NOW + 900, "expired")
+    token = Token.parse(mint().serialize())
+    again = Verifier(KEYRING, clock=lambda: record["at"]).check(token, Access(**record["access"]))
+    assert again.code == record["code"] and tool("x") != data("sales")

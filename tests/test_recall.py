@@ -1,0 +1,530 @@
+"""Recall: a holder stops what it handed on, and nothing that it did not."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from captoken import Denied, Issuer, Token, TokenFormatError, Verifier, primitives
+from captoken.caveats import V1
+from captoken.discharge import Allow, Discharger, DischargerKey
+from captoken.encoding import LIMITS, b64decode, b64encode, decode_json, encode_json
+from captoken.errors import DelegationError, LimitError, RecallError, StoreError, WideningError
+from captoken.memory import MemoryReplayStore, MemorySnapshots
+from captoken.overlay import Operator, OperatorKey, Overlay, Selector
+from captoken.possession import HolderKey, prove
+from captoken.recall import MAX_CHARS, ControlPlane, recall
+from captoken.testing import fixed_random
+from captoken.wire import Packet
+from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint
+
+KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
+PARTY = DischargerKey.from_bytes(bytes(range(6, 38)))
+ORCHESTRATOR, AGENT = HolderKey.from_bytes(bytes(range(7, 39))), HolderKey.from_bytes(bytes(range(8, 40)))
+SELECT = data("sales")
+
+
+class World:
+    """A control plane and a server, which read one store at every check."""
+
+    def __init__(self) -> None:
+        self.now = clock()
+        self.store = MemorySnapshots()
+        self.operator = Operator(KEY, self.store, by="control", clock=self.now)
+        self.operator.renew()
+        self.server = self.verifier(None)
+        self.plane = ControlPlane(self.verifier("control"), self.operator)
+
+    def verifier(self, audience: str | None) -> Verifier:
+        replays = MemoryReplayStore(floor=0)
+        return Verifier(KEYRING, audience, overlay=self.open, clock=self.now, replays=replays, allow_unaddressed=True)
+
+    def open(self) -> Overlay:
+        stored = self.store.load()
+        assert stored is not None
+        return Overlay.open(stored, [KEY.public])
+
+    def code(self, token: Token) -> str:
+        return self.server.check(token.serialize(), SELECT).code
+
+    def refused(self, request: Any, match: str | None = None, **facts: Any) -> None:
+        """RecallError, and nothing is published."""
+        before = self.store.load()
+        with pytest.raises(RecallError, match=match):
+            self.plane.handle(request, **facts)
+        assert self.store.load() == before
+
+
+def family() -> dict[str, Token]:
+    """A root, two children, what is below them; all made by different holders."""
+    root = mint()
+    left, right = root.delegate(to="sales-agent"), root.delegate(to="report-agent")
+    mine = left.attenuate(operations=["select"], tables=["sales"])
+    below = mine.delegate(to="eu-agent")
+    return {"root": root, "left": left, "mine": mine, "below": below, "bottom": below.delegate(to="x"), "right": right}
+
+
+def asked(token: Token, handed_on: Token, **facts: Any) -> str:
+    return recall(token, handed_on, **{"audience": "control", "why": "lost", **facts})
+
+
+def changed(request: str, **facts: Any) -> str:
+    """The same request with other facts; None leaves one out."""
+    stated = {**decode_json(request.encode()), **facts}
+    return encode_json({key: value for key, value in stated.items() if value is not None}).decode()
+
+
+# ---- what one handed on --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("holder", "handed_on", "dead"),
+    [
+        ("root", "left", "left, mine, below, bottom"),
+        ("root", "right", "right"),
+        ("root", "mine", "mine, below, bottom"),
+        ("root", "below", "below, bottom"),
+        ("root", "bottom", "bottom"),
+        ("left", "mine", "mine, below, bottom"),
+        ("left", "below", "below, bottom"),
+        ("mine", "below", "below, bottom"),
+        ("mine", "bottom", "bottom"),
+        ("below", "bottom", "bottom"),
+    ],
+)
+def test_a_holder_stops_what_it_handed_on_and_all_below(holder: str, handed_on: str, dead: str) -> None:
+    """A child, a grandchild, what was narrowed and kept: that link and all below, and nothing beside or above."""
+    world, own = World(), family()
+    done = world.plane.handle(asked(own[holder], own[handed_on]))
+    assert {name for name, token in own.items() if world.code(token) == "revoked"} == set(dead.split(", "))
+    assert {world.code(token) for token in own.values()} == {"allowed", "revoked"}
+    assert done.select == Selector(token=own["root"].token_id, link=own[handed_on].link_id)
+    assert (done.by, done.link) == ("control", None) and done in world.operator.entries()
+    who = "orchestrator" if holder == "root" else "eu-agent" if holder == "below" else "sales-agent"
+    assert done.why == f"asked for by {who}: lost"
+
+
+def test_a_request_that_is_sent_again_adds_nothing() -> None:
+    """The same entry is the answer, and no snapshot is published; lifted, a new one is made; another link, another entry."""
+    world, own = World(), family()
+    request = asked(own["root"], own["left"])
+    first, before = world.plane.handle(request), world.store.load()
+    for _ in range(5):
+        assert world.plane.handle(request) == first
+    assert world.plane.handle(asked(own["root"], own["left"], why="again")) == first and world.store.load() == before
+    world.operator.lift(first.id)
+    assert world.plane.handle(request).id != first.id
+    assert world.plane.handle(asked(own["root"], own["mine"])).id != first.id and len(world.operator.entries()) == 2
+
+
+@pytest.mark.parametrize("what", ["a narrowing", "more than that link", "another link", "for a while"])
+def test_what_the_operator_said_before_is_no_reason_to_do_nothing(what: str) -> None:
+    """An entry that does less than what is asked for does not stand in for it."""
+    world, own = World(), family()
+    link, token = own["left"].link_id, own["root"].token_id
+    if what == "a narrowing":
+        world.operator.narrow(link=link, token=token, operations=["select"], tables=["*"], why="x")
+    elif what == "more than that link":
+        world.operator.revoke(link=link, token=token, agent="nobody", why="x")
+    elif what == "another link":
+        world.operator.revoke(link=own["right"].link_id, token=token, why="x")
+    else:
+        world.operator.revoke(link=link, token=token, until=NOW + 5, why="x")
+    world.plane.handle(asked(own["root"], own["left"]))
+    world.now.advance(5)
+    assert world.code(own["left"]) == "revoked"
+
+
+def test_a_token_narrowed_after_the_hand_over_still_recalls_it() -> None:
+    """What is presented ends with links of its own; the link that is asked for is below the one that was handed on."""
+    world, own = World(), family()
+    narrowed = own["left"].attenuate(tables=["sales"], operations=["select"])
+    request = changed(asked(own["left"], own["below"]), token=narrowed.present(audience="control"))
+    assert world.plane.handle(request).select.link == own["below"].link_id
+
+
+def test_what_was_handed_on_with_a_question_to_a_third_party_is_recalled() -> None:
+    """Third-party caveats are links, and their boxes part of the chain."""
+    world, token = World(), mint()
+    asking = token.require(PARTY.public, need={"approve": "x"})
+    handed = asking.delegate(to="sales-agent")
+    request = asked(token, handed)
+    assert [set(link) for link in decode_json(request.encode())["links"]] == [{"cid", "vid"}, {"cid"}]
+    assert world.plane.handle(request).select.link == handed.link_id
+    answered = handed.with_discharge(
+        Discharger(PARTY, lambda need: Allow(expires_in=60), clock=world.now).discharge(handed.needs[0])
+    )
+    assert world.server.check(answered.present(audience="db", clock=world.now), SELECT).code == "revoked"
+
+
+def test_a_holder_whose_token_asks_a_third_party_presents_the_answer() -> None:
+    """Without the discharge the control plane refuses, with it it does as it is asked."""
+    world = World()
+    asking = mint().require(PARTY.public, need={"approve": "x"})
+    discharge = Discharger(PARTY, lambda need: Allow(expires_in=60), clock=world.now).discharge(asking.needs[0])
+    with pytest.raises(Denied) as caught:
+        world.plane.handle(asked(asking, asking.delegate(to="a")))
+    assert caught.value.code == "missing_discharge"
+    answered = asking.with_discharge(discharge)
+    handed = answered.delegate(to="a")
+    assert world.plane.handle(asked(answered, handed)).select.link == handed.link_id
+
+
+# ---- what one did not ----------------------------------------------------------------------------------------------
+
+
+def test_one_token_that_was_not_made_from_the_other_is_a_mistake_of_the_holder_s() -> None:
+    """Itself, what is above it, a sibling, another tree: ValueError before anything is written."""
+    own = family()
+    other = Issuer(KEYRING, clock=clock(), random=fixed_random("other")).mint(**WHO, **SALES)
+    pairs = [(name, name) for name in own] + [
+        ("left", "root"),
+        ("mine", "left"),
+        ("left", "right"),
+        ("right", "mine"),
+        ("below", "right"),
+    ]
+    for holder, handed_on in pairs:
+        with pytest.raises(ValueError, match="not made from"):
+            asked(own[holder], own[handed_on])
+    with pytest.raises(ValueError, match="not made from"):
+        asked(own["root"], other.delegate(to="sales-agent"))
+
+
+def test_nobody_recalls_what_is_above_its_own_hand_over() -> None:
+    """The holder of each token asks at every position of its chain: refused above the link by which it got the token, and
+    at what is past the end."""
+    world, own = World(), family()
+    for name, since in (("root", 0), ("left", 1), ("mine", 1), ("below", 3), ("bottom", 4)):
+        request = asked(own[name], own[name].attenuate(tables=["sales"], operations=["select"]))
+        links = len(own[name].unverified.links)
+        for after in (*range(-3, since), links + 1, links + 2, 63, 64, 2**53 - 1, -(2**53) + 1):
+            world.refused(changed(request, after=after), "did not have the token")
+        for after in range(since, links + 1):
+            entry = world.plane.handle(changed(request, after=after))
+            world.operator.lift(entry.id)
+    assert {world.code(token) for token in own.values()} == {"allowed"}
+
+
+def test_a_sibling_s_link_is_not_to_be_had() -> None:
+    """A child that knows the links of its sibling, and of its parent, asks for them at every place that it may: what comes of
+    it is an entry on a link that nobody has."""
+    world, own = World(), family()
+    sibling = own["right"].delegate(to="x")
+    for target in (sibling, own["right"], own["left"], own["root"], own["bottom"]):
+        whole = [{"cid": b64encode(cid)} for cid, _ in target._packet.caveats]
+        for start in range(len(whole)):
+            world.refused(changed(asked(own["left"], own["mine"]), after=0, links=whole[start:]))
+            for after in (1, 2):
+                world.plane.handle(changed(asked(own["left"], own["mine"]), after=after, links=whole[start:]))
+    alive = {name for name, token in own.items() if world.code(token) == "allowed"}
+    # The ends of `bottom` that begin with its own `mine` are what `left` handed on, and may be recalled.
+    assert alive == {"root", "left", "right", "mine", "below"} and world.code(sibling) == "allowed"
+
+
+def test_a_forged_token_recalls_nothing() -> None:
+    """Another key, another signature, a parent's token cut out of one's own: not accepted, and nothing is published."""
+    world, own = World(), family()
+    before = world.store.load()
+    left = own["left"]._packet
+    cut = Token(Packet(left.identifier, left.caveats[:1], left.signature), own["left"]._root, V1, clock(), os.urandom)
+    request = asked(own["root"], own["left"])
+    good = own["root"].present(audience="control")
+    for text in (
+        good[:-1] + ("A" if good[-1] != "A" else "B"),
+        cut.present(audience="control"),
+        "",
+        "cap1_",
+        good[:-2],
+        good + ".",
+    ):
+        with pytest.raises(Denied) as caught:
+            world.plane.handle(changed(request, token=text))
+        assert caught.value.kind == "invalid"
+    assert world.store.load() == before
+
+
+@pytest.mark.parametrize("what", ["other audience", "expired", "revoked", "stale"])
+def test_a_token_that_is_not_accepted_recalls_nothing(what: str) -> None:
+    """A request for another server, an old one, one of a holder that is revoked itself, and a control plane that has no
+    fresh overlay."""
+    world, own = World(), family()
+    request = asked(own["left"], own["mine"], audience="db" if what == "other audience" else "control")
+    if what == "revoked":
+        world.operator.revoke(link=own["left"].link_id, why="x")
+    if what in ("expired", "stale"):
+        world.now.advance(60 if what == "expired" else 61)
+    if what == "expired":
+        world.operator.renew()
+    before = world.store.load()
+    with pytest.raises(Denied) as caught:
+        world.plane.handle(request)
+    expected = {"other audience": "wrong_audience", "stale": "stale_overlay"}.get(what, what)
+    assert caught.value.code == expected and world.store.load() == before
+
+
+def test_a_store_that_fails_is_told() -> None:
+    """What was not published is not acknowledged."""
+    world, own = World(), family()
+    with pytest.raises(StoreError, match="full"):
+        ControlPlane(world.verifier("control"), broken(world)).handle(asked(own["root"], own["left"]))
+    assert world.code(own["left"]) == "allowed"
+
+
+# ---- bound tokens --------------------------------------------------------------------------------------------------
+
+
+def bound() -> tuple[Token, Token]:
+    """A token that is bound to a key, and what its holder handed on with it."""
+    issuer = Issuer(KEYRING, clock=clock(), random=fixed_random("bound"))
+    token = issuer.mint(**WHO, **SALES, key=ORCHESTRATOR.public)
+    return token, token.delegate(to="sales-agent", key=AGENT.public, signer=ORCHESTRATOR)
+
+
+def test_a_bound_token_recalls_with_a_proof() -> None:
+    """The proof is for the token that is in the request; none, another key's, another's request, one used before: denied."""
+    world, (token, handed) = World(), bound()
+    request = asked(token, handed)
+    text, digest = decode_json(request.encode())["token"], primitives.sha256(request.encode())
+
+    def proof(key: HolderKey = ORCHESTRATOR, about: bytes | None = digest, audience: str = "control") -> str:
+        return prove(text, key, audience=audience, request=about, clock=world.now)
+
+    used = proof()
+    for expected, facts in (
+        ("proof_missing", {}),
+        ("proof_missing", {"digest": digest}),
+        ("bad_proof", {"proof": proof(AGENT), "digest": digest}),
+        ("bad_proof", {"proof": proof(), "digest": bytes(32)}),
+        ("bad_proof", {"proof": proof()}),
+        ("bad_proof", {"proof": proof(about=None), "digest": digest}),
+        ("bad_proof", {"proof": proof(audience="db"), "digest": digest}),
+        ("bad_proof", {"proof": used[:-2], "digest": digest}),
+    ):
+        before = world.store.load()
+        with pytest.raises(Denied) as caught:
+            world.plane.handle(request, **facts)
+        assert caught.value.code == expected and world.store.load() == before
+    assert world.plane.handle(request, proof=used, digest=digest).select.link == handed.link_id
+    with pytest.raises(Denied) as caught:
+        world.plane.handle(request, proof=used, digest=digest)
+    assert caught.value.code == "replayed"
+    # Without a digest the proof is for the token alone.
+    assert world.plane.handle(request, proof=proof(about=None)).select.link == handed.link_id
+
+
+def test_a_bearer_token_takes_no_proof() -> None:
+    world, own = World(), family()
+    request = asked(own["root"], own["left"])
+    proof = prove(decode_json(request.encode())["token"], ORCHESTRATOR, audience="control", clock=world.now)
+    with pytest.raises(Denied) as caught:
+        world.plane.handle(request, proof=proof)
+    assert caught.value.code == "bad_proof"
+
+
+def test_whoever_stole_the_text_of_a_bound_token_recalls_nothing() -> None:
+    """Also not by binding it to a key of its own: the hand-over is not signed."""
+    world, (token, _) = World(), bound()
+    with pytest.raises(DelegationError):
+        token.delegate(to="mallory", key=AGENT.public, signer=AGENT)
+    request = asked(token, token.attenuate(tables=["sales"], operations=["select"]))
+    text = decode_json(request.encode())["token"]
+    with pytest.raises(Denied) as caught:
+        world.plane.handle(request, proof=prove(text, AGENT, audience="control", clock=world.now))
+    assert caught.value.code == "bad_proof"
+
+
+# ---- requests ------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_canonical_json_with_what_is_needed() -> None:
+    """Its parts, and what bounds it: the token's own life and length."""
+    own = family()
+    stated = decode_json(asked(own["left"], own["bottom"], expires_in=5).encode())
+    assert sorted(stated) == ["after", "links", "token", "v", "why"]
+    assert (stated["after"], stated["v"], stated["why"], len(stated["links"])) == (1, 1, "lost", 3)
+    presented = Token.parse(stated["token"])
+    assert presented.unverified.expires_at == NOW + 5 and b'"aud":["control"]' in presented.unverified.bodies[-1]
+    assert [b64decode(link["cid"]) for link in stated["links"]] == list(own["bottom"].unverified.bodies[2:])
+    for facts, error in (({"audience": ""}, ValueError), ({"audience": "a b"}, ValueError), ({"expires_in": 0}, ValueError)):
+        with pytest.raises(error):
+            asked(own["left"], own["bottom"], **facts)
+    for why, error in (("\ud800", ValueError), ("", ValueError), (" \n", ValueError), (5, TypeError), (None, TypeError)):
+        with pytest.raises(error):
+            asked(own["left"], own["bottom"], why=why)
+
+
+def test_a_token_for_another_server_and_a_full_one_cannot_be_presented() -> None:
+    """What `present` refuses, `recall` does: an audience that is not held, one link too many."""
+    with pytest.raises(WideningError):
+        token = mint(audience="db", **SALES)
+        asked(token, token.delegate(to="a"))
+    full = mint()
+    for _ in range(63):
+        full = full.attenuate(operations=["select"], tables=["sales"])
+    longer = Token(
+        Packet(full._packet.identifier, (*full._packet.caveats, (b"{}", b"")), bytes(32)), full._root, V1, clock(), os.urandom
+    )
+    with pytest.raises(LimitError):
+        asked(full, longer)
+
+
+GOOD = asked(family()["root"], family()["left"])
+CID = decode_json(GOOD.encode())["links"][0]["cid"]
+GARBAGE: dict[str, Any] = {
+    "nothing": "",
+    "a word": "x",
+    "null": "null",
+    "a list": "[]",
+    "a number": "5",
+    "an empty object": "{}",
+    "half": GOOD[:-1],
+    "more": GOOD + " ",
+    "a line feed": GOOD + "\n",
+    "spaces": GOOD.replace(":", ": "),
+    "twice": GOOD + GOOD,
+    "a surrogate": "\ud800",
+    "bytes": GOOD.encode(),
+    "None": None,
+    "an integer": 5,
+    "an object": {},
+    "a subclass": type("S", (str,), {})(GOOD),
+    "too long": changed(GOOD, why="x" * (MAX_CHARS + 5 - len(GOOD))),
+    "deep": "[" * 40000,
+    "a key twice": GOOD.replace('"v":1', '"v":1,"v":1'),
+    "an escape": GOOD.replace('"lost"', '"l\\u006fst"'),
+    "a float": GOOD.replace('"v":1', '"v":1.0'),
+    **{f"no {key}": changed(GOOD, **{key: None}) for key in ("after", "links", "token", "v", "why")},
+    **{
+        f"{key} {number}, {value!r}"[:40]: changed(GOOD, **{key: value})
+        for key, values in {
+            "after": ["0", True, [], {}],
+            "v": [0, 2, True, "1"],
+            "why": ["", " ", "\n\t", 5, [], True],
+            "token": [5, [], True],
+            "note": ["x"],
+            "proof": ["x"],
+            "links": [
+                {},
+                "x",
+                [],
+                [{"cid": CID}] * (LIMITS.links + 1),
+                [5],
+                [[]],
+                ["x"],
+                [True],
+                [{}],
+                [{"vid": ""}],
+                [{"cid": CID, "x": ""}],
+                [{"cid": 5}],
+                [{"cid": []}],
+                [{"cid": {}}],
+                [{"cid": True}],
+                [{"cid": CID + "="}],
+                [{"cid": "A"}],
+                [{"cid": "\u00e9"}],
+                [{"cid": "A B"}],
+                [{"cid": CID, "vid": 5}],
+                [{"cid": CID, "vid": "!"}],
+                [{"cid": CID, "vid": []}],
+                [{"cid": CID}, {}],
+            ],
+        }.items()
+        for number, value in enumerate(values)
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(GARBAGE))
+def test_a_request_that_is_none_is_refused(name: str) -> None:
+    """RecallError and nothing else, whatever it is; nothing is published."""
+    World().refused(GARBAGE[name], "no request for a revocation")
+
+
+def test_control_the_request_that_was_spoiled_is_good() -> None:
+    longest = changed(GOOD, why="x" * (MAX_CHARS + 4 - len(GOOD)))
+    assert len(longest) == MAX_CHARS == len(GARBAGE["too long"]) - 1 and World().plane.handle(longest)
+    assert World().plane.handle(GOOD).select.link == family()["left"].link_id
+    with pytest.raises(RecallError):
+        World().plane.handle(changed(GOOD, links=[{"cid": CID, "vid": ""}]))
+    assert len(World().plane.handle(changed(GOOD, links=[{"cid": CID}] * LIMITS.links)).id) == 11
+
+
+def test_a_token_that_is_none_is_a_denial() -> None:
+    """The request can be read, the token in it cannot."""
+    for text in ("", "x", "cap1_", "cap1_AAAA", "\u00e9"):
+        with pytest.raises(Denied) as caught:
+            World().plane.handle(changed(GOOD, token=text))
+        assert caught.value.code == "malformed"
+        with pytest.raises(TokenFormatError):
+            Token.parse(text)
+
+
+# ---- secrets -------------------------------------------------------------------------------------------------------
+
+
+def failures() -> Iterator[tuple[str, Callable[[World], Any]]]:
+    yield "no request", lambda world: world.plane.handle(changed(GOOD, v=2))
+    yield "no link", lambda world: world.plane.handle(changed(GOOD, links=[{"cid": "="}]))
+    yield "not at that link", lambda world: world.plane.handle(changed(GOOD, after=9))
+    yield "another audience", lambda world: world.plane.handle(asked(family()["root"], family()["left"], audience="db"))
+    yield "a proof too much", lambda world: world.plane.handle(GOOD, proof="cap1p_x")
+    yield "not made from it", lambda world: asked(family()["left"], family()["root"])
+
+
+@pytest.mark.parametrize("name", [name for name, _ in failures()])
+def test_no_message_shows_a_token(name: str) -> None:
+    """What a failure says, and its traceback as text: no piece of the token, and none of its tags."""
+    with pytest.raises((RecallError, Denied, ValueError)) as caught:
+        dict(failures())[name](World())
+    shown = f"{caught.value!r} {caught.value} {''.join(traceback.format_exception(caught.value))}"
+    assert not [secret for secret in secrets() if secret in shown]
+
+
+@pytest.mark.parametrize("name", [*(name for name, _ in failures()), "a store that fails"])
+def test_no_frame_holds_a_token(name: str) -> None:
+    """No local of any frame of captoken.recall that a failure passed shows the text, or a tag."""
+    world = World()
+    calls = {
+        **dict(failures()),
+        "a store that fails": lambda world: ControlPlane(world.verifier("control"), broken(world)).handle(GOOD),
+    }
+    with pytest.raises((RecallError, Denied, ValueError, StoreError)) as caught:
+        calls[name](world)
+    passed = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__) if "recall.py" in frame.f_code.co_filename]
+    locals_ = [value for frame in passed if "test_recall" not in frame.f_code.co_filename for value in frame.f_locals.values()]
+    shown = repr(locals_)
+    assert locals_ and not [secret for secret in secrets() if secret in shown]
+
+
+def broken(world: World) -> Operator:
+    """An operator whose store takes nothing."""
+
+    class Broken(MemorySnapshots):
+        def publish(self, snapshot: bytes, after: bytes | None) -> bool:
+            raise StoreError("the disk is full")
+
+    return Operator(KEY, Broken(), by="x", clock=world.now)
+
+
+def secrets() -> list[str]:
+    """Pieces of the token in the request, and of the tags that it is made of, as they could be seen."""
+    text = decode_json(GOOD.encode())["token"]
+    tags = [family()[name]._packet.signature for name in ("root", "left")]
+    return [
+        text[-40:],
+        text[-60:-20],
+        *[spelled for tag in tags for spelled in (tag.hex(), repr(tag)[2:30], b64encode(tag)[:30])],
+    ]
+
+
+def test_nothing_that_stays_shows_a_token() -> None:
+    """The control plane, the entry and the snapshot that everybody reads."""
+    world = World()
+    entry = world.plane.handle(GOOD)
+    shown = f"{world.plane!r} {vars(world.plane)!r} {entry!r} {world.store.load()!r} {world.open()!r}"
+    assert not [secret for secret in secrets() if secret in shown]

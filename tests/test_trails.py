@@ -1,0 +1,347 @@
+"""What a trail tells of the tokens in it: the tree, what was unused, what an overlay would change, what is still to fear."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from captoken import Access, Issuer, trails
+from captoken.audit import START, AuditKey, AuditTrail, read
+from captoken.errors import AuditError
+from captoken.memory import MemoryLedger, MemorySnapshots
+from captoken.overlay import Feed, Operator, OperatorKey, Overlay
+from captoken.possession import HolderKey
+from captoken.testing import FixedClock, fixed_random
+from captoken.verify import Verifier
+from tests.world import KEYRING, NOW, WHO, data, tool
+
+OPERATOR = OperatorKey.from_bytes(bytes(range(2, 34)))
+FIRST, SECOND, DISCHARGER = (HolderKey.from_bytes(bytes(range(n, n + 32))) for n in (3, 4, 5))
+RIGHTS: dict[str, Any] = {"tables": ["sales", "hr"], "operations": ["select", "update"], "tools": {"pay": {}, "mail": {}}}
+
+
+class Server:
+    """A verifier that takes what is not addressed, and keeps a trail."""
+
+    def __init__(self, *, values: bool = False, **facts: Any) -> None:
+        self.lines: list[bytes] = []
+        self.clock = FixedClock(NOW)
+        kept = AuditTrail(self.lines.append, key=AuditKey.from_bytes(bytes(range(32))), values=values)
+        self.verifier = Verifier(KEYRING, clock=self.clock, audit=kept, **facts)
+        self.checkpoint = kept.checkpoint
+
+    def mint(self, **caveats: Any) -> Any:
+        issuer = Issuer(KEYRING, clock=self.clock, random=fixed_random(f"world {len(self.lines)}"))
+        return issuer.mint(**WHO, **(caveats or RIGHTS))
+
+    def tries(self, token: Any, *accesses: Access) -> None:
+        for access in accesses:
+            self.clock.advance(1)
+            self.verifier.check(token, access)
+
+    @property
+    def trail(self) -> trails.Trail:
+        return trails.gather(read(self.lines))
+
+
+def overlay(*entries: tuple[str, dict[str, Any]]) -> Overlay:
+    store = MemorySnapshots()
+    operator = Operator(OPERATOR, store, by="user:ops", clock=FixedClock(NOW))
+    for what, said in entries:
+        getattr(operator, what)(**said)
+    operator.renew()
+    return Overlay.open(store.load() or b"", [OPERATOR.public])
+
+
+def replayed(server: Server, *entries: tuple[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(one.outcome, one.why) for one in trails.replay(server.trail, overlay(*entries))]
+
+
+def record(kind: str = "token", **stated: Any) -> dict[str, Any]:
+    return {"kind": kind, "prev": START, "seq": 1, **stated}
+
+
+ROOT = {"agent": "a", "iat": 1, "jti": "A" * 22, "kid": "k", "sub": "s", "task": "t", "v": 1}
+
+
+# --- the tree --------------------------------------------------------------------------------------------------------
+
+
+def test_hops_are_put_below_those_that_handed_over_and_count_what_was_done_with_their_tokens() -> None:
+    server = Server()
+    root = server.mint()
+    clerk = root.delegate(to="clerk", task="task-123/a")
+    server.tries(clerk.attenuate(tables=["sales"]), data("sales"), data("hr"))  # of the clerk's hop still
+    server.tries(clerk.delegate(to="helper"), data("sales"))
+    server.tries(clerk, data("sales"))
+    server.tries(server.mint(), data("sales"))
+    server.checkpoint()
+    trail = server.trail
+    (first, second) = trail.roots
+    seen = [(hop.holders, hop.basis, hop.task, hop.allowed, hop.denied) for hop in first.walk()]
+    assert seen == [
+        (("orchestrator",), "issued", "task-123", 0, 0),
+        (("orchestrator", "clerk"), "vouched", "task-123/a", 2, 1),
+        (("orchestrator", "clerk", "helper"), "vouched", "task-123/a", 1, 0),
+    ]
+    assert second.allowed == 1 and [hop.agent for hop in trail.hops()] == ["orchestrator", "clerk", "helper", "orchestrator"]
+    assert first.below[0].id == clerk.link_id and not trail.strange
+
+
+def test_a_name_is_proven_once_a_server_has_seen_the_signature() -> None:
+    server = Server()
+    token = server.mint(**RIGHTS, key=FIRST.public).delegate(to="clerk", key=SECOND.public, signer=FIRST)
+    server.tries(token, data("sales"))  # denied for want of a proof, with the hand-over checked
+    assert [hop.basis for hop in server.trail.hops()] == ["issued", "proven"]
+
+
+def test_what_no_record_describes_is_set_apart() -> None:
+    server = Server()
+    server.tries("cap1_nonsense", data("sales"))
+    server.tries(server.mint(), data("sales"))
+    described = [one for one in read(server.lines) if one["kind"] != "token"]
+    trail = trails.gather(described)
+    assert [one.code for one in trail.strange] == ["malformed", "allowed"] and not trail.roots
+
+
+def test_a_third_party_and_a_link_that_prohibits_everything_are_known_as_such() -> None:
+    asking = {"id": "B" * 21 + "A", "says": {"asks": "?"}}
+    opaque = {"id": "C" * 21 + "A", "says": {"acme:new": 1}}
+    first = {"id": "D" * 21 + "A", "says": {"tables": ["sales"]}}
+    (hop,) = trails.gather([record(root=ROOT, links=[first, asking])]).hops()
+    assert not hop.asks and not hop.is_dead  # of the hop: what came after the link that it began with is the holder's
+    handing = {"id": "E" * 21 + "A", "says": {"from": "a", "n": "A" * 11, "to": "b"}}
+    _, hop = trails.gather([record(root=ROOT, links=[first, asking, handing])]).hops()
+    assert hop.asks and not hop.is_dead
+    _, hop = trails.gather([record(root=ROOT, links=[first, opaque, handing])]).hops()
+    assert hop.is_dead and trails.unused(trails.gather([record(root=ROOT, links=[opaque])])) == []
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        record(),
+        record(root=ROOT, links=[{"id": "no id", "says": {}}]),
+        record(root=ROOT, links=[{"says": {}}]),
+        record(root={}, links=[]),
+        record(root=[], links=[]),
+        record("decision"),
+        record("decision", at=1, allowed="yes", code="allowed"),
+        record("decision", at=1, allowed=True, code="allowed", chain=[{"name": "a", "basis": "certain"}]),
+    ],
+    ids=range(8),
+)
+def test_a_record_that_says_nothing_is_an_audit_error(stated: dict[str, Any]) -> None:
+    with pytest.raises(AuditError, match="record 1 says nothing that can be read"):
+        trails.gather([stated])
+
+
+def test_a_record_of_a_kind_to_come_and_a_token_without_links_are_passed_over() -> None:
+    trail = trails.gather([record("weather"), record(root=ROOT, links=[])])
+    assert not trail.roots and not trail.paths
+
+
+# --- granted against used --------------------------------------------------------------------------------------------
+
+
+def test_what_a_hop_and_all_below_it_used_is_what_would_have_sufficed() -> None:
+    server = Server()
+    clerk = server.mint().delegate(to="clerk", depth=1)
+    server.tries(clerk, data("sales", "select", "amount"), data("sales", "select", "month"), data("people"))
+    server.tries(clerk.delegate(to="helper"), data("hr", "update"))
+    top, middle, below = trails.unused(server.trail)
+    used = {"allow": {"hr": ["update"], "sales": ["select"]}, "columns": {"sales": ["amount", "month"]}}
+    assert middle.sufficient == {**used, "depth": 1} and middle.granted["depth"] == 1 and not middle.is_tight
+    assert top.sufficient == {**used, "depth": 2} and "depth" not in top.granted
+    assert below.sufficient == {"tables": ["hr"], "operations": ["update"], "depth": 0} and below.last == NOW + 4
+    assert (top.allowed, middle.allowed, below.allowed) == (3, 3, 1)
+
+
+def test_what_would_have_sufficed_is_no_widening_and_permits_what_was_done() -> None:
+    server = Server(values=True)
+    root = server.mint(**RIGHTS, where={"region": {"any": True}})
+    done = [
+        Access(table="sales", operation="select", attributes={"region": "eu"}),
+        Access(tool="pay", arguments={"cents": 5, "to": "jo"}, attributes={"region": "us", "hour": 9}),
+        Access(tool="pay", arguments={"cents": 7}, attributes={"region": "eu"}),
+        Access(tool="mail", attributes={"region": "eu"}),
+    ]
+    server.tries(root, *done)
+    (use,) = trails.unused(server.trail)
+    assert use.sufficient["tools"] == {
+        "mail": {"_": {"in": [], "optional": True}},
+        "pay": {"cents": {"in": [5, 7]}, "to": {"in": ["jo"], "optional": True}},
+    }
+    assert use.sufficient["where"] == {"region": {"in": ["eu", "us"]}}
+    narrowed = root.attenuate(**{key: value for key, value in use.sufficient.items() if key != "depth"})
+    assert all(server.verifier.explain(narrowed, access) for access in done)
+
+
+def test_values_that_were_not_recorded_or_not_as_they_were_stay_as_granted() -> None:
+    for values in (False, True):
+        server = Server(values=values)
+        server.tries(server.mint(tools={"pay": {"cents": {"max": 100}}}), tool("pay", cents=5))
+        server.tries(server.mint(tools={"pay": {}}), tool("pay", cents=0.5), tool("pay", cents=10**20))
+        stated, free = trails.unused(server.trail)
+        assert stated.sufficient["tools"] == {"pay": {"cents": {"in": [5]} if values else {"max": 100}}}
+        assert free.sufficient["tools"] == {"pay": {"cents": {"any": True}}}
+
+
+def test_what_was_never_used_needs_nothing() -> None:
+    server = Server()
+    server.tries(server.mint(), data("people"))
+    (use,) = trails.unused(server.trail)
+    assert use.sufficient == {"tables": [], "depth": 0} and use.last is None and use.allowed == 0
+
+
+def test_counts_that_would_have_sufficed() -> None:
+    server = Server(ledger=MemoryLedger(shared=True, floor=0))
+    token = server.mint(unrestricted=True, uses=9, budget={"cents": 50})
+    server.tries(token, Access(tool="pay", cost={"cents": 3}), Access(tool="pay", cost={"cents": 4}))
+    (use,) = trails.unused(server.trail)
+    assert (use.granted["uses"], use.granted["budget"]) == (9, {"cents": 50})
+    assert (use.sufficient["uses"], use.sufficient["budget"]) == (2, {"cents": 7})
+
+
+def test_granted_what_was_used_is_tight() -> None:
+    server = Server()
+    server.tries(server.mint(tables=["sales"], operations=["select"], depth=0), data("sales"))
+    (use,) = trails.unused(server.trail)
+    assert use.is_tight and use.sufficient == {"tables": ["sales"], "operations": ["select"], "depth": 0}
+
+
+def test_an_access_that_states_attributes_alone_is_used_as_well() -> None:
+    server = Server()
+    server.tries(server.mint(unrestricted=True), Access(attributes={"hour": 9}), Access())
+    server.verifier.authenticate(server.mint(unrestricted=True))
+    first, second = trails.unused(server.trail)
+    assert first.sufficient == {"depth": 0} and first.granted == {}
+    assert second.allowed == 1 and second.sufficient == {"tables": [], "depth": 0}  # asked about no access
+
+
+# --- what an overlay would change ------------------------------------------------------------------------------------
+
+
+def test_a_revocation_denies_what_it_selects_and_leaves_the_rest() -> None:
+    server = Server()
+    root = server.mint()
+    server.tries(root, data("sales"), data("people"))
+    server.tries(root.delegate(to="clerk"), data("sales"))
+    entry = ("revoke", {"agent": "clerk", "why": "lost"})
+    assert replayed(server, entry) == [("same", ""), ("same", ""), ("denied", "revoked: lost")]
+    assert replayed(server) == [("same", "")] * 3
+
+
+NARROWING: list[tuple[dict[str, Any], Access, tuple[str, str], tuple[str, str]]] = [
+    # what the entry says; the access; without values recorded; with
+    ({"tables": ["hr"]}, data("sales"), ("denied", "table"), ("denied", "table")),
+    ({"tables": ["sales"], "operations": ["select"]}, data("sales"), ("same", ""), ("same", "")),
+    ({"tools": {"pay": {"cents": {"max": 9}}}}, tool("pay", cents=10), ("unknown", "argument cents"), ("denied", "cents")),
+    ({"tools": {"pay": {"cents": {"max": 9}}}}, tool("pay", cents=9), ("unknown", "argument cents"), ("same", "")),
+    ({"tools": {"pay": {"cents": {"any": True}}}}, tool("pay", cents=9), ("same", ""), ("same", "")),
+    ({"tools": {"pay": {"cents": {"in": []}}}}, tool("pay", cents=9), ("denied", "cents"), ("denied", "cents")),
+    ({"tools": {"pay": {"to": {"any": True}}}}, tool("pay", cents=9), ("denied", "cents"), ("denied", "cents")),
+    (
+        {"tools": {"pay": {"cents": {"in": [9], "optional": True}, "to": {"any": True, "optional": True}}}},
+        tool("pay", cents=9), ("unknown", "argument cents"), ("same", ""),
+    ),
+    ({"tools": {"pay": {"cents": {"max": 9}}}}, tool("pay", cents=0.5), ("unknown", "cents"), ("unknown", "cents")),
+    ({"where": {"region": {"in": ["eu"]}}}, data("sales", region="us"), ("unknown", "attribute region"), ("denied", "region")),
+    ({"where": {"region": {"in": ["eu"]}}}, data("sales", region="eu"), ("unknown", "attribute region"), ("same", "")),
+    ({"where": {"region": {"in": ["eu"]}}}, data("sales"), ("denied", "region"), ("denied", "region")),
+    ({"audience": "shop"}, data("sales"), ("unknown", "the name"), ("unknown", "the name")),
+    ({"audience": "shop", "tables": ["hr"]}, data("sales"), ("denied", "table"), ("denied", "table")),
+    ({"fresh": 5, "tables": ["sales"]}, data("sales"), ("unknown", "the overlay's age"), ("unknown", "the overlay's age")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", [False, True], ids=["names", "values"])
+@pytest.mark.parametrize(("said", "access", "by_names", "by_values"), NARROWING, ids=range(len(NARROWING)))
+def test_a_narrowing_is_judged_as_far_as_values_were_recorded(
+    said: dict[str, Any], access: Access, by_names: tuple[str, str], by_values: tuple[str, str], values: bool
+) -> None:
+    server = Server(values=values)
+    token = server.mint(unrestricted=True)
+    server.tries(token, access)
+    outcome, why = by_values if values else by_names
+    entry = ("narrow", {"task": "task-123", "why": "tonight", **said})
+    (found,) = replayed(server, entry)
+    if outcome != "unknown":  # a verifier that has the overlay says the same
+        under = Verifier(KEYRING, clock=server.clock, overlay=overlay(entry))
+        assert under.check(token, access).code == ("allowed" if outcome == "same" else "narrowed")
+    assert found[0] == outcome and why in found[1]
+    if outcome == "denied":
+        assert found[1].startswith("tonight; ")
+
+
+def test_a_decision_without_an_access_is_judged_by_what_needs_none() -> None:
+    server = Server()
+    server.verifier.authenticate(server.mint())
+    assert replayed(server, ("narrow", {"task": "task-123", "why": "w", "tables": ["hr"]})) == [("same", "")]
+    assert replayed(server, ("narrow", {"task": "task-123", "why": "w", "expires_at": NOW}))[0][0] == "denied"
+
+
+def test_the_first_thing_that_is_missing_is_told_and_a_later_denial_counts_more() -> None:
+    server = Server()
+    server.tries(server.mint(), tool("pay", cents=1))
+    asks = ("narrow", {"task": "task-123", "why": "w", "tools": {"pay": {"cents": {"max": 9}}}})
+    asks_too = ("narrow", {"task": "task-123", "why": "w", "audience": "shop"})
+    assert replayed(server, asks, asks_too) == [("unknown", "not recorded: the value of argument cents")]
+    assert replayed(server, asks, ("revoke", {"task": "task-123", "why": "w"})) == [("denied", "revoked: w")]
+
+
+def test_what_an_earlier_overlay_denied_stays_denied_or_cannot_be_known() -> None:
+    store, clock = MemorySnapshots(), FixedClock(NOW)
+    Operator(OPERATOR, store, by="user:ops", clock=clock).revoke(task="task-123", why="over")
+    server = Server(overlay=Feed(store, [OPERATOR.public], clock=clock))
+    server.tries(server.mint(), data("sales"))
+    assert replayed(server, ("revoke", {"subject": "user:jane", "why": "w"})) == [("same", "revoked: w")]
+    assert replayed(server, ("narrow", {"task": "task-123", "why": "w", "audience": "shop"}))[0][0] == "unknown"
+    ((outcome, why),) = replayed(server)
+    assert outcome == "unknown" and "this overlay would not deny it" in why
+
+
+def test_a_token_that_no_record_describes_and_an_access_that_is_none_cannot_be_known() -> None:
+    server = Server()
+    server.tries(server.mint(), data("sales"))
+    records = list(read(server.lines))
+    lost = trails.gather([one for one in records if one["kind"] != "token"])
+    entry = ("narrow", {"task": "task-123", "why": "w", "tables": ["hr"]})
+    (one,) = trails.replay(lost, overlay(entry))
+    assert (one.outcome, one.why) == ("unknown", "the records do not describe the token")
+    records[-1]["access"] = {"table": "sales"}
+    (one,) = trails.replay(trails.gather(records), overlay(entry))
+    assert one.outcome == "unknown" and one.why.startswith("not recorded: an access (") and one.entry is not None
+
+
+# --- what an agent can still do --------------------------------------------------------------------------------------
+
+
+def test_the_reach_of_an_agent_is_what_it_has_and_has_handed_on_and_that_still_works() -> None:
+    server = Server()
+    clerk = server.mint().delegate(to="clerk", expires_in=100)
+    helper = clerk.delegate(to="helper", expires_in=10)
+    server.tries(helper, data("sales"))
+    server.tries(clerk.delegate(to="nobody", tables=[], clamp=True), data("sales"))
+    server.tries(server.mint(unrestricted=True, expires_at=None), data("sales"))
+    trail = server.trail
+
+    def reach(agent: str, now: int) -> list[tuple[str, str]]:
+        return [(one.hop.id, one.cut.id) for one in trails.blast_radius(trail, agent, now)]
+
+    assert reach("clerk", NOW) == [(clerk.link_id, clerk.link_id), (helper.link_id, clerk.link_id)]
+    assert reach("clerk", NOW + 10) == [(clerk.link_id, clerk.link_id)]
+    assert reach("clerk", NOW + 100) == reach("stranger", NOW) == []
+    assert len(reach("orchestrator", NOW + 10**6)) == 1  # what never expires
+
+
+def test_an_entry_on_the_link_cuts_off_all_that_is_within_reach() -> None:
+    server = Server()
+    clerk = server.mint().delegate(to="clerk")
+    tokens = [clerk, clerk.attenuate(tables=["sales"]), clerk.delegate(to="helper")]
+    for token in tokens:
+        server.tries(token, data("sales"))
+    (cut,) = {one.cut.id for one in trails.blast_radius(server.trail, "clerk", NOW)}
+    again = replayed(server, ("revoke", {"link": cut, "why": "w"}))
+    assert again == [("denied", "revoked: w")] * 3
