@@ -22,7 +22,7 @@ from captoken.attenuate import Clock, LinkCaveats
 from captoken.caveats import V1, Vocabulary
 from captoken.encoding import LIMITS, EncodingError, b64decode, b64encode, decode_json, encode_json
 from captoken.errors import DischargeError, LimitError, TokenFormatError
-from captoken.links import BadLink, Link, read_link
+from captoken.links import BadLink, Link, is_about_requests, read_link
 from captoken.sealed import Sealed
 from captoken.text import UNBOUND, discharge_of, text_of
 
@@ -166,8 +166,7 @@ def read_discharge(packet: wire.Packet, vocabulary: Vocabulary) -> list[Link] | 
         link = read_link(cid, vocabulary)
         if isinstance(link, BadLink):
             return BadLink(link.code, f"in the discharge: {link.text}")
-        speaks = link.receiver is not None or link.key is not None or link.depth is not None or link.delegate_only
-        if speaks or link.counts or any(caveat.key == "task" for caveat in link.caveats):
+        if not is_about_requests(link):
             return BadLink("unreadable_link", "a discharge that speaks of task, lineage or keys, or counts")
         links.append(link)
     if not any(caveat.key == "exp" for link in links for caveat in link.caveats):

@@ -52,6 +52,13 @@ class BadLink(msgspec.Struct, frozen=True):
     key: bytes | None = None
 
 
+def is_about_requests(link: Link) -> bool:
+    """Does it say nothing of the token itself: no task, lineage or key, and nothing that is counted? So what a discharge or
+    an overlay says of a request only ever restricts."""
+    positioned = link.receiver is not None or link.key is not None or link.depth is not None or link.delegate_only
+    return not (positioned or link.counts or any(caveat.key == "task" for caveat in link.caveats))
+
+
 def settled(situation: Situation, link: Link) -> Situation:
     """The facts for the links after `link`: what its `aud` and `task` leave (spec, "Audience and task")."""
     audiences, task = situation.audiences, situation.task

@@ -23,7 +23,7 @@ from captoken.attenuate import Clock, Moment, read_clock
 from captoken.caveats import V1, Vocabulary
 from captoken.encoding import EncodingError, Integer, b64decode, b64encode, decode_json, encode_json
 from captoken.errors import OverlayError, StoreError
-from captoken.links import BadLink, Link, read_link
+from captoken.links import BadLink, Link, is_about_requests, read_link
 
 LIFE = 3600  # seconds that a snapshot says it is good for; verifiers have a tighter bound of their own
 MAX_BYTES = 1 << 26  # of a snapshot
@@ -115,6 +115,10 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     until: Integer | None = None
     why: str
 
+    def stands(self, now: int) -> bool:
+        """Has it not run out?"""
+        return self.until is None or now < self.until
+
 
 class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     entries: list[Entry]
@@ -203,7 +207,7 @@ class Overlay:
                 found += [entry for key in keys_ for entry in entries.get(key, ())]
         if not found:
             return found
-        standing = (entry for entry in found if entry.until is None or now < entry.until)
+        standing = (entry for entry in found if entry.stands(now))
         return [entry for entry in standing if entry.select.selects(facts)]
 
     def link(self, entry: Entry) -> Link | None:
@@ -228,8 +232,7 @@ def _read(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:
     link = read_link(encode_json(stated), vocabulary)
     if isinstance(link, BadLink):
         raise ValueError(f"an entry's link: {link.text}")
-    positioned = link.receiver is not None or link.key is not None or link.depth is not None or link.delegate_only
-    if positioned or link.counts or "task" in stated:
+    if not is_about_requests(link):
         raise ValueError("an entry's link speaks of task, lineage or keys, or counts")
     return link
 
@@ -310,7 +313,7 @@ class Operator:
         """What stands now."""
         newest, now = self._newest()[1], read_clock(self._clock)
         entries = newest.entries if newest is not None else ()
-        return tuple(entry for entry in entries if entry.until is None or now < entry.until)
+        return tuple(entry for entry in entries if entry.stands(now))
 
     def _add(self, select: Mapping[str, Any], link: dict[str, Any] | None, why: str, until: Moment | None) -> Entry:
         if not names.exact_str(why, "why").strip():
@@ -337,7 +340,7 @@ class Operator:
             before, newest = self._newest()
             now = read_clock(self._clock)
             entries, seq, issued_at = (newest.entries, newest.seq + 1, max(now, newest.issued_at)) if newest else ((), 1, now)
-            standing = [entry for entry in entries if entry.until is None or now < entry.until]
+            standing = [entry for entry in entries if entry.stands(now)]
             made = snapshot(self._key, change(standing), seq=seq, issued_at=issued_at)
             opened = Overlay.open(made, [self._key.public], vocabulary=self._vocabulary)  # nothing that readers refuse
             if self._store.publish(made, before) is True:
