@@ -9,6 +9,7 @@
     ├── RecallError         a holder asks for the revocation of what it did not hand on
     ├── OverlayError        a snapshot that nobody trusted has signed, or an older one
     ├── StoreError          a store that is full or cannot be reached
+    ├── NoToken             nothing is held, or nothing is granted, where something must be
     ├── LimitError          a token that readers would refuse for its size
     ├── KeyringError        a key file that cannot be used
     ├── GuardError          a guarded connection that is misused, or cannot be guarded
@@ -160,6 +161,12 @@ class StoreError(CaptokenError):
     """A store of used proofs is full, or cannot be reached: verifiers deny."""
 
     code = "store"
+
+
+class NoToken(CaptokenError):  # noqa: N818, the name reads as what it is
+    """No token is current where one is needed, or no request is being answered: denied."""
+
+    code = "no_token"
 
 
 class LimitError(CaptokenError):

@@ -87,8 +87,8 @@ class Verifier(Sealed):
     """
 
     __slots__ = (
-        "_audiences", "_audit", "_clock", "_keyring", "_ledger", "_leeway", "_overlay", "_random", "_replays", "_signed",
-        "_stale", "_staleness", "_unaddressed", "_vocabulary",
+        "_audiences", "_audit", "_clock", "_keyring", "_ledger", "_leeway", "_named", "_overlay", "_random", "_replays",
+        "_signed", "_stale", "_staleness", "_unaddressed", "_vocabulary",
     )  # fmt: skip
     _instead = "make one from the keyring"
 
@@ -96,6 +96,7 @@ class Verifier(Sealed):
     _vocabulary: Vocabulary
     _clock: Clock
     _leeway: int
+    _named: tuple[str, ...]
     _audiences: frozenset[str]
     _unaddressed: bool
     _replays: ReplayStore | None
@@ -135,7 +136,8 @@ class Verifier(Sealed):
             raise ValueError("a server without a name: leave audience out, or name it")
         put = object.__setattr__
         put(self, "_keyring", keyring_source(keyring))
-        put(self, "_audiences", frozenset(names.name(name, "audience") for name in own))
+        put(self, "_named", tuple(names.name(name, "audience") for name in own))
+        put(self, "_audiences", frozenset(own))
         put(self, "_unaddressed", allow_unaddressed is True or not own)
         put(self, "_leeway", leeway)
         put(self, "_vocabulary", vocabulary)
@@ -148,6 +150,16 @@ class Verifier(Sealed):
         put(self, "_staleness", max_staleness)
         put(self, "_stale", allow_stale_overlay is True)
         put(self, "_signed", OrderedDict())
+
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        """The names of the server, as they were given; none for a verifier of tokens for nobody in particular."""
+        return self._named
+
+    @property
+    def waits(self) -> bool:
+        """May a decision have to wait: for a store, a trail, or a source of overlays?"""
+        return any(port is not None for port in (self._replays, self._ledger, self._audit, self._overlay))
 
     def authenticate(self, token: str | Token, *, proof: str | None = None, request: bytes | None = None) -> Grant:
         """The grant of a token, with all checked but an access. Raises Denied.
