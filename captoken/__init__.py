@@ -8,10 +8,11 @@ from captoken.access import Access, Caller
 from captoken.capability import Capability
 from captoken.decision import Actor, Decision
 from captoken.errors import CaptokenError, Denied, TokenFormatError, WideningError
+from captoken.grant import Grant
 from captoken.keyring import Keyring
 from captoken.mint import Issuer
 from captoken.tokens import Token
-from captoken.verify import Grant, Verifier
+from captoken.verify import Verifier
 
 __all__ = [
     "Access",

@@ -1,19 +1,28 @@
-"""The verifier for asyncio: the same decisions, made in a thread, so that a store that is waited for holds nobody up.
+"""The verifier for asyncio: the same decisions, made in a thread where a store may be waited for.
 
-For verifiers with a ledger, a replay store, a trail or a feed that talk to a disk or a server. Without one the plain
-Verifier takes microseconds and needs none of this. A task that is cancelled while it waits does not take anything back:
-what was reserved for it counts as spent.
+A verifier that has no ledger, replay store, trail or feed answers in place, in microseconds. A task that is cancelled while
+it waits does not take anything back: what was reserved for it counts as spent.
 """
 
 from __future__ import annotations
 
 from asyncio import to_thread
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
 
 from captoken.access import Access, Caller
 from captoken.decision import Decision
+from captoken.grant import Grant, Reserved
 from captoken.tokens import Token
-from captoken.verify import Grant, Reserved, Verifier
+from captoken.verify import Verifier
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+async def answer(verifier: Verifier, call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """What `call`, which asks `verifier`, returns: from a thread if that may have to wait."""
+    return await to_thread(call, *args, **kwargs) if verifier.waits else call(*args, **kwargs)
 
 
 class AsyncVerifier:
@@ -24,7 +33,7 @@ class AsyncVerifier:
 
     async def authenticate(self, token: str | Token, *, proof: str | None = None, request: bytes | None = None) -> AsyncGrant:
         """The grant of a token, with all checked but an access. Raises Denied."""
-        return AsyncGrant(await to_thread(self._verifier.authenticate, token, proof=proof, request=request))
+        return AsyncGrant(await answer(self._verifier, self._verifier.authenticate, token, proof=proof, request=request))
 
     async def authorize(
         self,
@@ -37,7 +46,7 @@ class AsyncVerifier:
     ) -> AsyncGrant:
         """The grant of a token that permits `access`. Raises Denied, with the decision."""
         call = self._verifier.authorize
-        return AsyncGrant(await to_thread(call, token, access, caller=caller, proof=proof, request=request))
+        return AsyncGrant(await answer(self._verifier, call, token, access, caller=caller, proof=proof, request=request))
 
     async def check(
         self,
@@ -49,7 +58,7 @@ class AsyncVerifier:
         request: bytes | None = None,
     ) -> Decision:
         """The decision on `access`, true if allowed. Never raises on denial."""
-        return await to_thread(self._verifier.check, token, access, caller=caller, proof=proof, request=request)
+        return await answer(self._verifier, self._verifier.check, token, access, caller=caller, proof=proof, request=request)
 
 
 class AsyncGrant:
@@ -60,16 +69,16 @@ class AsyncGrant:
 
     async def authorize(self, access: Access, *, caller: Caller | None = None) -> AsyncGrant:
         """This grant, if it permits `access` now. Raises Denied, with the decision."""
-        await to_thread(self.grant.authorize, access, caller=caller)
+        await answer(self.grant._verifier, self.grant.authorize, access, caller=caller)
         return self
 
     async def check(self, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision on `access` now, true if allowed."""
-        return await to_thread(self.grant.check, access, caller=caller)
+        return await answer(self.grant._verifier, self.grant.check, access, caller=caller)
 
     async def reserve(self, access: Access, *, caller: Caller | None = None) -> AsyncReserved:
         """Permission for one access that is paid for when it is over. Raises Denied."""
-        return AsyncReserved(await to_thread(self.grant.reserve, access, caller=caller))
+        return AsyncReserved(await answer(self.grant._verifier, self.grant.reserve, access, caller=caller))
 
 
 class AsyncReserved:
@@ -80,14 +89,14 @@ class AsyncReserved:
 
     async def settle(self, cost: Mapping[str, int] | None = None) -> bool:
         """What it cost in fact, by unit; None is all of it. False if too late: all is spent."""
-        return await to_thread(self._reserved.settle, cost)
+        return await answer(self._reserved._verifier, self._reserved.settle, cost)
 
     async def cancel(self) -> bool:
         """Nothing was done: all of it goes back. False if too late: all is spent."""
-        return await to_thread(self._reserved.cancel)
+        return await answer(self._reserved._verifier, self._reserved.cancel)
 
     async def __aenter__(self) -> AsyncReserved:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        await to_thread(self._reserved.__exit__, kind, *rest)
+        await answer(self._reserved._verifier, self._reserved.__exit__, kind, *rest)

@@ -1,4 +1,4 @@
-"""The token that this code holds, and the grant that a request came with: one context variable each (spec, "In process").
+"""The token that this code holds, the grant that a request came with, and its trace: one context variable each.
 
     with current.use(token):                                         # the orchestrator's
         with current.delegate(to="sales-agent", tables=["sales"]):   # in this block: the sub-agent's, and nothing more
@@ -15,20 +15,21 @@ A task that was started in a block and outlives it keeps what the block had: unt
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Generator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import ParamSpec, TypeVar, Unpack
 
-from captoken import possession
+from captoken import possession, primitives
 from captoken.access import Access
 from captoken.attenuate import LinkCaveats, PresentCaveats, Seconds, Strings
 from captoken.errors import NoToken, TokenFormatError
+from captoken.grant import Grant
 from captoken.possession import Signer
 from captoken.sealed import Sealed
 from captoken.tokens import Token
-from captoken.verify import Grant
 
 VARIABLE = "CAPTOKEN"  # of the process environment
 _P = ParamSpec("_P")
@@ -60,16 +61,9 @@ class Held(Sealed):
     token: Token
     signer: Signer | None
 
-    def __init__(self, token: Token | str, signer: Signer | None = None) -> None:
-        problem = None
+    def __init__(self, token: Token, signer: Signer | None = None) -> None:
         if not isinstance(token, Token):
-            try:
-                token = Token.parse(token)
-            except TokenFormatError as error:
-                problem = error.bare()
-        if problem is not None:
-            del token
-            raise problem
+            raise TypeError(f"a Token, not a {type(token).__name__}: Token.parse reads text")
         object.__setattr__(self, "token", token)
         object.__setattr__(self, "signer", signer)
 
@@ -115,10 +109,12 @@ class Held(Sealed):
 
 _held: ContextVar[Held | None] = ContextVar("captoken.held", default=None)
 _granted: ContextVar[Grant | None] = ContextVar("captoken.granted", default=None)
+_trace: ContextVar[str | None] = ContextVar("captoken.trace", default=None)
+_TRACEPARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.{0,256})?", re.ASCII)
 
 
 @contextmanager
-def _set(variable: ContextVar[_T], value: _T) -> Generator[_T, None, None]:
+def _set(variable: ContextVar[_T | None], value: _T) -> Generator[_T, None, None]:
     before = variable.set(value)
     try:
         yield value
@@ -141,16 +137,21 @@ def holding(held: Held | Token | None = None) -> Held:
     return mine
 
 
-@contextmanager
-def use(token: Token | str | Held, signer: Signer | None = None) -> Generator[Held, None, None]:
+def use(token: Token | str | Held, signer: Signer | None = None) -> AbstractContextManager[Held]:
     """In this block, `token` is what this code holds; `signer` is the key that it is bound to.
 
     Raises TokenFormatError for text that is no token. It does not say whether the token is genuine.
     """
-    held = token if isinstance(token, Held) else Held(token, signer)
-    del token
-    with _set(_held, held):
-        yield held
+    if isinstance(token, Held):
+        return _set(_held, token)
+    try:
+        read = token if isinstance(token, Token) else Token.parse(token)
+    except TokenFormatError as error:
+        problem = error.bare()
+    else:
+        return _set(_held, Held(read, signer))
+    del token  # so that no frame of the traceback holds usable text
+    raise problem
 
 
 @contextmanager
@@ -172,16 +173,38 @@ def nothing() -> Generator[None, None, None]:
         yield
 
 
+# --- which trace it belongs to ---------------------------------------------------------------------------------------
+
+
+def traced(traceparent: str | None = None) -> AbstractContextManager[str]:
+    """In this block, what is done belongs to the trace that a `traceparent` (W3C Trace Context) names, or to a new one.
+
+    Whoever sends the header chooses the trace: it is for finding what belongs together, and proves nothing.
+    """
+    stated = _TRACEPARENT.fullmatch(traceparent) if type(traceparent) is str else None
+    named = stated[1] if stated is not None and set(stated[1]) != {"0"} else primitives.random_bytes(16).hex()
+    return _set(_trace, named)
+
+
+def trace() -> str | None:
+    """The id of the trace, 32 hexadecimal digits, or None: `AuditTrail(..., trace=current.trace)`."""
+    return _trace.get()
+
+
+def traceparent() -> str | None:
+    """The header for a call that belongs to the same trace, with a span id of its own."""
+    named = _trace.get()
+    return f"00-{named}-{primitives.random_bytes(8).hex()}-01" if named is not None else None
+
+
 # --- what a request is granted ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def serving(grant: Grant) -> Generator[Grant, None, None]:
+def serving(grant: Grant) -> AbstractContextManager[Grant]:
     """In this block, `grant` is what the request at hand came with. For adapters, around the code that answers it."""
     if not isinstance(grant, Grant):
         raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
-    with _set(_granted, grant):
-        yield grant
+    return _set(_granted, grant)
 
 
 def grant() -> Grant:
@@ -197,11 +220,11 @@ def grant() -> Grant:
 
 def carry(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """`function`, to be called in another thread with what is held and granted here, now."""
-    held, granted = _held.get(), _granted.get()
+    held, granted, trace_ = _held.get(), _granted.get(), _trace.get()
 
     @wraps(function)
     def carried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with _set(_held, held), _set(_granted, granted):
+        with _set(_held, held), _set(_granted, granted), _set(_trace, trace_):
             return function(*args, **kwargs)
 
     return carried
@@ -215,18 +238,13 @@ def environment() -> dict[str, str]:
     return {VARIABLE: holding().token.serialize()}
 
 
-@contextmanager
 def from_environment(
     signer: Signer | None = None, environ: MutableMapping[str, str] = os.environ
-) -> Generator[Held, None, None]:
-    """In this block, this process holds what its parent gave it; the variable is gone afterwards, so that no child inherits it.
+) -> AbstractContextManager[Held]:
+    """In this block, this process holds what its parent gave it. The variable is gone at once, so that no child inherits it.
 
     Raises NoToken if there is none, TokenFormatError if it is no token.
     """
-    text = environ.pop(VARIABLE, None)
-    if text is None:
+    if VARIABLE not in environ:
         raise NoToken(f"no token in the environment: {VARIABLE} is not set")
-    held = Held(text, signer)
-    del text
-    with use(held):
-        yield held
+    return use(environ.pop(VARIABLE), signer)

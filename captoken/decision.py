@@ -16,7 +16,7 @@ from captoken.access import Access, Caller
 from captoken.root import RootRecord
 
 if TYPE_CHECKING:
-    from captoken.verify import Grant
+    from captoken.grant import Grant
 
 # The plan: what is checked, in this order. The first step that fails gives the decision its code.
 PLAN: tuple[str, ...] = (

@@ -10,10 +10,11 @@ from __future__ import annotations
 from captoken import chain, names, primitives
 from captoken.encoding import LIMITS, EncodingError, b64decode, b64encode, decode_json, encode_json
 from captoken.errors import Denied, RecallError
+from captoken.grant import Grant
 from captoken.overlay import Entry, Operator, Selector
 from captoken.sealed import Sealed
 from captoken.tokens import Token
-from captoken.verify import Grant, Verifier
+from captoken.verify import Verifier
 from captoken.wire import VID_BYTES
 
 MAX_CHARS = 2 * LIMITS.bundle_chars

@@ -11,17 +11,17 @@ code that runs in the same process. Where tools live in another process, that on
 
 from __future__ import annotations
 
-from asyncio import to_thread
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from captoken import current, names
+from captoken import aio, current, names
 from captoken.access import Access, Caller
 from captoken.current import Held, Presented
 from captoken.decision import Decision
 from captoken.errors import Denied, LimitError, NoToken, WideningError
+from captoken.grant import Grant
 from captoken.tokens import Token
-from captoken.verify import Grant, Verifier
+from captoken.verify import Verifier
 
 # (tool, arguments) -> what a call costs, by unit; or the attributes that the server itself knows of it.
 Cost: TypeAlias = Callable[[str, Mapping[str, Any]], Mapping[str, int]]
@@ -75,9 +75,7 @@ class ToolGuard:
         self, tool: str, arguments: Mapping[str, Any], *, agent: str | None = None, held: Held | Token | None = None
     ) -> Decision:
         """The same from an event loop: in a thread if the verifier has a store that may be waited for."""
-        if not self._verifier.waits:
-            return self.check(tool, arguments, agent=agent, held=held)
-        return await to_thread(self.check, tool, arguments, agent=agent, held=held)
+        return await aio.answer(self._verifier, self.check, tool, arguments, agent=agent, held=held)
 
     def _presented(self, held: Held | Token | None, access: Access | None) -> tuple[str | Token, str | None]:
         """What goes to the verifier: as it is for one without a name, presented for one that has a name."""

@@ -47,7 +47,7 @@ from captoken.adapters._sqlite_plan import (
 from captoken.adapters._sqlite_text import KINDS, Mention, Text, fold
 from captoken.decision import Decision
 from captoken.errors import Denied, GuardError
-from captoken.verify import Grant
+from captoken.grant import Grant
 
 _COLUMN_IN_ERROR = re.compile(
     r"(?:no such column: |has no column named |ambiguous column name: |cannot join using column )(?:\S*\.)?\"?([^\s\"]+)"

@@ -13,11 +13,11 @@ from captoken.decision import Reason, escape
 from captoken.discharge import Discharge, Ticket
 from captoken.encoding import b64encode, decode_json
 from captoken.errors import DischargeError
+from captoken.grant import ISSUER
 from captoken.lineage import Lineage, read_along
 from captoken.links import BadLink, Link, ThirdParty, read_link, split_signature
 from captoken.text import BOUND, parts_of, text_of
 from captoken.tokens import Token
-from captoken.verify import ISSUER
 
 _LONGEST = 240  # characters shown of a link that cannot be read
 

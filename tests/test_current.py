@@ -1,0 +1,255 @@
+"""The token that this code holds and the grant of the request at hand: where they reach, and where they must not."""
+
+import asyncio
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from captoken import Token, current
+from captoken.current import Held, Presented
+from captoken.errors import DelegationError, NoToken, TokenFormatError, WideningError
+from captoken.memory import MemoryReplayStore
+from captoken.possession import HolderKey
+from tests.world import KEYRING, SALES, clock, data, mint, verifier
+
+MINE, CHILD = HolderKey.generate(), HolderKey.generate()
+
+
+def holder():
+    """Who holds what is current, or None."""
+    try:
+        return current.holding().token.unverified.holder
+    except NoToken:
+        return None
+
+
+def granted():
+    try:
+        return current.grant().actor.name
+    except NoToken:
+        return None
+
+
+def test_outside_of_a_block_nothing_is_held_and_nothing_granted():
+    for ask in (current.holding, current.grant, current.environment, lambda: current.delegate(to="a").__enter__()):
+        with pytest.raises(NoToken):
+            ask()
+
+
+def test_a_block_holds_what_it_was_given_and_ends_with_it():
+    token = mint()
+    with current.use(token) as held:
+        assert held.token is token and current.holding() is held
+        with current.delegate(to="sales-agent", tables=["sales"]) as child:
+            assert holder() == "sales-agent" and current.holding() is child
+            with current.nothing():
+                assert holder() is None
+            assert holder() == "sales-agent"
+        assert holder() == "orchestrator"
+    assert holder() is None
+
+
+def test_an_exception_ends_a_block_too():
+    with pytest.raises(ZeroDivisionError), current.use(mint()), current.delegate(to="a"):
+        1 / 0  # noqa: B018
+    assert holder() is None
+
+
+def test_what_is_passed_goes_before_what_is_current():
+    other = mint().delegate(to="other")
+    with current.use(mint()):
+        assert current.holding(other).token is other
+        held = Held(other)
+        assert current.holding(held) is held
+
+
+def test_text_will_do_for_a_token_and_text_that_is_none_is_refused():
+    with current.use(mint().serialize()):
+        assert holder() == "orchestrator"
+    with pytest.raises(TokenFormatError) as caught, current.use(mint().serialize() + "!"):
+        pass
+    frames = []
+    trace = caught.value.__traceback__
+    while trace is not None:
+        if "captoken" in trace.tb_frame.f_code.co_filename:
+            frames += [value for value in trace.tb_frame.f_locals.values() if isinstance(value, str) and "cap1_" in value]
+        trace = trace.tb_next
+    assert [frame for frame in frames if frame.endswith("!")] == []
+
+
+def test_handing_on_may_not_widen():
+    with current.use(mint()), pytest.raises(WideningError), current.delegate(to="a", tables=["hr"]):
+        pass
+    assert holder() is None
+
+
+def test_a_hand_over_of_a_bound_token_goes_to_the_key_of_the_child():
+    bound = mint().delegate(to="orchestrator-2", key=MINE.public)
+    server = verifier(audience="sales-db", replays=MemoryReplayStore(floor=0))
+    with current.use(bound, MINE):
+        with pytest.raises(DelegationError), current.delegate(to="sales-agent"):
+            pass
+        with current.delegate(to="sales-agent", key=CHILD) as child:
+            shown = child.present(audience="sales-db", request=data("sales"))
+            grant = server.authorize(shown.text, data("sales"), proof=shown.proof)
+            assert str(grant.actor.basis) == "proven"
+    with current.use(bound):  # without the key
+        shown = current.holding().present(audience="sales-db")
+        assert shown.proof is None and server.check(shown.text, data("sales")).code == "proof_missing"
+
+
+def test_a_key_given_to_the_child_of_a_bearer_token_binds_it():
+    with current.use(mint(), MINE), current.delegate(to="sales-agent", key=CHILD) as child:
+        assert child.token.unverified.key == CHILD.public
+        assert Held(mint(), MINE).present(audience="sales-db").proof is None  # bound to nothing: no proof is due
+
+
+def test_what_is_presented_can_be_narrowed_to_the_call_at_hand():
+    shown = Held(mint()).present(audience="sales-db", tables=["sales"], expires_in=5)
+    server = verifier(audience="sales-db")
+    assert server.check(shown.text, data("sales")) and server.check(shown.text, data("market.eu")).code == "table"
+
+
+def test_a_task_takes_what_was_current_when_it_was_made_and_two_do_not_mix():
+    async def work(name):
+        with current.delegate(to=name):
+            await asyncio.sleep(0)
+            mine = asyncio.create_task(later())
+            await asyncio.sleep(0)
+            return holder(), await asyncio.to_thread(holder), await mine
+
+    async def later():
+        await asyncio.sleep(0)
+        return holder()
+
+    async def main():
+        with current.use(mint()):
+            agents = [f"agent-{at}" for at in range(20)]
+            assert await asyncio.gather(*map(work, agents)) == [(name,) * 3 for name in agents]
+            assert holder() == "orchestrator"
+
+    asyncio.run(main())
+
+
+def test_a_thread_has_nothing_unless_it_is_carried_there():
+    seen = []
+    with current.use(mint()), current.serving(verifier().authenticate(mint())), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(holder).result() is None
+        assert pool.submit(current.carry(holder)).result() == "orchestrator"
+        assert pool.submit(current.carry(granted)).result() == "orchestrator"
+        assert pool.submit(holder).result() is None  # and nothing of it stays there
+        thread = threading.Thread(target=lambda: seen.append(holder()))
+        thread.start()
+        thread.join()
+        carried = current.carry(lambda: (holder(), granted()))
+    assert seen == [None] and carried() == ("orchestrator", "orchestrator") and holder() is None
+
+
+def test_a_carried_function_keeps_its_name_and_arguments():
+    def named(one, *, two):
+        return one, two
+
+    carried = current.carry(named)
+    assert carried.__name__ == "named" and carried(1, two=2) == (1, 2)
+
+
+CHILD_PROCESS = """
+import os, subprocess, sys
+from captoken import current
+with current.from_environment() as held:
+    print(held.token.unverified.holder, "CAPTOKEN" in os.environ)
+    print(subprocess.run([sys.executable, "-c", "import os; print('CAPTOKEN' in os.environ)"], capture_output=True, text=True).stdout)
+"""
+
+
+def test_a_child_process_gets_what_is_held_and_its_children_do_not():
+    with current.use(mint()), current.delegate(to="worker", tables=["sales"]):
+        env = {**os.environ, **current.environment()}
+    done = subprocess.run([sys.executable, "-c", CHILD_PROCESS], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["worker", "False", "False"], done.stderr
+
+
+def test_a_process_without_the_variable_or_with_nonsense_in_it_holds_nothing():
+    with pytest.raises(NoToken), current.from_environment(environ={}):
+        pass
+    environ = {"CAPTOKEN": "cap1_nonsense"}
+    with pytest.raises(TokenFormatError), current.from_environment(environ=environ):
+        pass
+    assert environ == {}
+
+
+def test_a_bound_token_comes_to_its_key_in_the_child_process():
+    environ = {"CAPTOKEN": mint().attenuate(key=MINE.public).serialize()}
+    with current.from_environment(MINE, environ) as held:
+        assert held.present(audience="sales-db").proof
+
+
+def test_a_grant_is_there_while_a_request_is_answered_and_is_no_token():
+    grant = verifier().authenticate(mint())
+    with current.serving(grant):
+        assert current.grant() is grant and holder() is None
+        with current.nothing():
+            assert granted() is None
+    with pytest.raises(TypeError), current.serving(mint()):
+        pass
+
+
+def test_nothing_of_it_is_shown_pickled_or_changed():
+    token = mint().attenuate(key=MINE.public)
+    held, text = Held(token, MINE), token.serialize()
+    shown = held.present(audience="sales-db")
+    assert isinstance(shown, Presented)
+    for value in (held, shown):
+        said = repr(value) + str(value) + f"{value}"
+        assert text[6:60] not in said and shown.text[-60:] not in said and (shown.proof or "")[6:40] not in said
+        assert copy.deepcopy(value) is value
+        with pytest.raises(TypeError):
+            pickle.dumps(value)
+        with pytest.raises(AttributeError):
+            value.text = "other"
+    assert "with its key" in repr(held) and "with its key" not in repr(Held(mint()))
+    assert "with a proof" in repr(shown)
+
+
+def test_a_clock_that_was_given_to_the_token_dates_its_proofs():
+    token = Token.parse(mint().attenuate(key=MINE.public).serialize(), clock=clock())
+    shown = Held(token, MINE).present(audience="sales-db", request=data("sales"))
+    server = verifier(audience="sales-db", replays=MemoryReplayStore(floor=0))
+    assert server.check(shown.text, data("sales"), proof=shown.proof)
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", TRACE, f"00-{TRACE}-00f067aa0ba902b7", f"00-{'0' * 32}-00f067aa0ba902b7-01", f"00-{TRACE.upper()}-00f067aa0ba902b7-01",
+     f"00-{TRACE}-00f067aa0ba902b7-01\n", 5],
+)  # fmt: skip
+def test_a_header_that_names_no_trace_begins_one(header):
+    with current.traced(header) as named:
+        assert current.trace() == named != TRACE and len(named) == 32 and set(named) <= set("0123456789abcdef")
+    assert current.trace() is None and current.traceparent() is None
+
+
+def test_a_trace_goes_on_in_the_calls_that_belong_to_it_and_into_a_thread():
+    with current.traced(f"00-{TRACE}-00f067aa0ba902b7-01"), ThreadPoolExecutor(1) as pool:
+        assert current.trace() == TRACE and pool.submit(current.carry(current.trace)).result() == TRACE
+        onward = current.traceparent()
+    with current.traced(onward):
+        assert current.trace() == TRACE and current.traceparent() != onward
+
+
+def test_what_is_no_token_is_not_held():
+    with pytest.raises(TypeError):
+        Held(mint().serialize())
+
+
+def test_the_world_is_what_it_says():
+    assert verifier().check(mint(), data("sales")) and KEYRING and SALES  # the positive control of this file

@@ -1,0 +1,187 @@
+"""Tool calls in the process of the agents: by the token of whoever calls, and of nobody else."""
+
+import asyncio
+import json
+
+import pytest
+
+from captoken import Access, current
+from captoken.audit import AuditTrail
+from captoken.current import Held
+from captoken.memory import MemoryLedger, MemoryReplayStore
+from captoken.possession import HolderKey
+from captoken.tools import ToolGuard, access_to, agent_name
+from tests.world import mint, verifier
+
+TOOLS = {"search": {"q": {"in": ["fox", "hen"]}}, "crm.*": {}}
+NAMES = ("plain", "named")
+
+
+def guard(kind="plain", **options):
+    """A guard of a verifier for nobody in particular, or of one with a name and stores."""
+    if kind == "plain":
+        return ToolGuard(verifier(), **options)
+    return ToolGuard(verifier(audience=("agents", "tools"), replays=MemoryReplayStore(floor=0)), **options)
+
+
+def root(**caveats):
+    return mint(tools=TOOLS, **caveats)
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_call_is_decided_by_the_token_of_whoever_calls(kind):
+    ask = guard(kind).check
+    with current.use(root()):
+        assert ask("search", {"q": "fox"}, agent="orchestrator")
+        assert ask("crm.people", {"anything": [1, {"a": None}]})
+        assert ask("search", {"q": "wolf"}).code == "argument"
+        assert ask("search", {}).code == "argument"
+        assert ask("send_mail", {"to": "mallory@example"}).code == "tool"
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_without_a_token_nothing_is_permitted(kind):
+    decision = guard(kind).check("search", {"q": "fox"})
+    assert decision.code == "malformed" and not decision and decision.grant is None
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_sub_agent_that_nobody_handed_a_token_to_may_do_nothing(kind):
+    ask = guard(kind).check
+    with current.use(root()):
+        assert ask("search", {"q": "fox"}, agent="sub-agent").code == "caller"
+        with current.delegate(to="sub-agent", tools={"search": {"q": {"in": ["hen"]}}}):
+            assert ask("search", {"q": "hen"}, agent="sub-agent")
+            assert ask("search", {"q": "fox"}, agent="sub-agent").code == "argument"
+            assert ask("search", {"q": "hen"}, agent="orchestrator").code == "caller"
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_token_may_be_passed_instead(kind):
+    assert guard(kind).check("search", {"q": "fox"}, held=root())
+    assert guard(kind).check("search", {"q": "fox"}, held=Held(root()), agent="orchestrator")
+
+
+def looped():
+    value = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize(
+    ("tool", "arguments", "agent", "code"),
+    [
+        ("sea\nrch", {}, None, "tool"),
+        ("*", {}, None, "tool"),
+        ("crm.*", {}, None, "tool"),
+        ("", {}, None, "tool"),
+        ("crm..x", {}, None, "tool"),
+        ("search\u202e", {}, None, "tool"),
+        (None, {}, None, "tool"),
+        ("search", {"q": object()}, None, "tool"),
+        ("search", {"q": float("nan")}, None, "tool"),
+        ("search", {1: "fox"}, None, "tool"),
+        ("search", {"q": looped()}, None, "tool"),
+        ("search", ["q"], None, "tool"),
+        ("search", "q", None, "tool"),
+        ("search", {"q": "fox"}, "a\x00", "caller"),
+        ("search", {"q": "fox"}, "", "caller"),
+        ("search", {"q": "fox"}, "orchestrat\u043er", "caller"),
+    ],
+)
+def test_what_is_no_legal_call_is_denied_and_nothing_raised(kind, tool, arguments, agent, code):
+    with current.use(mint(tools={"*": {}})):
+        decision = guard(kind).check(tool, arguments, agent=agent)
+    assert decision.code == code and decision.for_model() and not decision
+    assert guard(kind).check(tool, arguments, agent=agent).code == "malformed"  # and without a token, that comes first
+
+
+def test_a_token_for_another_server_is_refused_as_that():
+    assert guard("named").check("crm.x", {}, held=root().attenuate(audience="elsewhere")).code == "wrong_audience"
+
+
+def test_a_token_too_long_to_be_presented_is_refused_as_addressed_to_nobody():
+    token = root()
+    while len(token.serialize()) < 7_168:
+        token = token.attenuate(where={"note": {"in": ["x" * 120]}})
+    decision = guard("named", attributes=lambda tool, arguments: {"note": "x" * 120}).check("crm.x", {}, held=token)
+    assert decision.code == "unaddressed"
+
+
+def test_a_bound_token_is_proven_for_the_call_at_hand():
+    key = HolderKey.generate()
+    bound = root().delegate(to="clerk", key=key.public)
+    ask = guard("named").check
+    with current.use(bound, key):
+        assert ask("search", {"q": "fox"}, agent="clerk") and ask("search", {"q": "fox"}, agent="clerk")
+        assert ask("sea\nrch", {}, agent="clerk").code == "tool"
+    with current.use(bound):
+        assert ask("search", {"q": "fox"}, agent="clerk").code == "proof_missing"
+
+
+def test_costs_and_attributes_are_what_the_server_says_of_a_call():
+    ledger = MemoryLedger(shared=True, floor=0)
+    price = {"search": 3}
+    ask = ToolGuard(
+        verifier(ledger=ledger),
+        cost=lambda tool, arguments: {"cents": price[tool] * len(arguments)},
+        attributes=lambda tool, arguments: {"region": "eu"},
+    ).check
+    with current.use(root(budget={"cents": 7}, where={"region": {"in": ["eu"]}})):
+        assert ask("search", {"q": "fox"}) and ask("search", {"q": "fox"})
+        assert ask("search", {"q": "fox"}).code == "budget_exhausted"
+    with current.use(root(where={"region": {"in": ["us"]}})):
+        assert ask("search", {"q": "fox"}).code == "attribute"
+    with current.use(root()), pytest.raises(KeyError):
+        ask("unpriced", {})
+
+
+def test_every_decision_is_recorded_those_without_a_token_too():
+    lines = []
+    ask = ToolGuard(verifier(audit=AuditTrail(lines.append))).check
+    ask("search", {"q": "fox"})
+    with current.use(root()):
+        ask("search", {"q": "fox"})
+        ask("sea\nrch", {})
+    codes = [record["code"] for record in map(json.loads, lines) if "code" in record]
+    assert codes == ["malformed", "allowed", "allowed", "tool"]  # the third: that the token is in order
+
+
+def test_the_grant_of_a_decision_serves_what_the_tool_does_in_turn():
+    token = mint(tools=TOOLS, tables=["sales"], operations=["select"])
+    with current.use(token), current.serving(guard().check("crm.x", {}).grant):
+        assert current.grant().check(Access(table="sales", operation="select"))
+        assert current.grant().check(Access(table="hr", operation="select")).code == "table"
+
+
+def test_from_an_event_loop_each_task_asks_with_its_own_token():
+    waiting = ToolGuard(verifier(ledger=MemoryLedger(shared=True, floor=0)))
+
+    async def work(asked, name, value):
+        with current.delegate(to=name, tools={"search": {"q": {"in": [value]}}}):
+            await asyncio.sleep(0)
+            return [bool(await asked.check_async("search", {"q": q}, agent=name)) for q in ("fox", "hen")]
+
+    async def main():
+        with current.use(root()):
+            for asked in (guard(), waiting):
+                got = await asyncio.gather(*(work(asked, f"agent-{at}", ("fox", "hen")[at % 2]) for at in range(20)))
+                assert got == [[True, False], [False, True]] * 10
+
+    asyncio.run(main())
+
+
+def test_an_agents_name_is_spelled_with_hyphens():
+    assert agent_name(" Sales  agent\t2 ") == "Sales-agent-2"
+    with current.use(root()), current.delegate(to="Sales-agent"):
+        assert guard().check("crm.x", {}, agent="Sales agent")
+
+
+def test_the_access_of_a_call_or_none():
+    assert access_to("search", {"q": "fox"}) == Access(tool="search", arguments={"q": "fox"})
+    assert access_to("search", None) == Access(tool="search")
+    assert access_to("search", {}, cost={"cents": 1}, attributes={"a": 1}) == Access(
+        tool="search", arguments={}, cost={"cents": 1}, attributes={"a": 1}
+    )
+    assert access_to("a b\n", {}) is None
