@@ -7,7 +7,7 @@ it waits does not take anything back: what was reserved for it counts as spent.
 from __future__ import annotations
 
 from asyncio import to_thread
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
 from captoken.access import Access, Caller
@@ -60,6 +60,19 @@ class AsyncVerifier:
         """The decision on `access`, true if allowed. Never raises on denial."""
         return await answer(self._verifier, self._verifier.check, token, access, caller=caller, proof=proof, request=request)
 
+    async def explain(
+        self,
+        token: str | Token,
+        access: Access,
+        *,
+        caller: Caller | None = None,
+        proof: str | None = None,
+        request: bytes | None = None,
+    ) -> Decision:
+        """The decision that `check` would come to, with nothing committed."""
+        call = self._verifier.explain
+        return await answer(self._verifier, call, token, access, caller=caller, proof=proof, request=request)
+
 
 class AsyncGrant:
     """A Grant whose checks are awaited. `grant` is the plain one: who acts, for whom, and what may be done."""
@@ -76,13 +89,25 @@ class AsyncGrant:
         """The decision on `access` now, true if allowed."""
         return await answer(self.grant._verifier, self.grant.check, access, caller=caller)
 
+    async def check_all(self, accesses: Sequence[Access], *, caller: Caller | None = None) -> Decision:
+        """The decision on what one step needs, all of it together used once."""
+        return await answer(self.grant._verifier, self.grant.check_all, accesses, caller=caller)
+
+    async def explain(self, access: Access, *, caller: Caller | None = None) -> Decision:
+        """The decision that `check` would come to, with nothing committed."""
+        return await answer(self.grant._verifier, self.grant.explain, access, caller=caller)
+
+    async def recheck(self) -> Decision:
+        """Whether the grant still stands now."""
+        return await answer(self.grant._verifier, self.grant.recheck)
+
     async def reserve(self, access: Access, *, caller: Caller | None = None) -> AsyncReserved:
         """Permission for one access that is paid for when it is over. Raises Denied."""
         return AsyncReserved(await answer(self.grant._verifier, self.grant.reserve, access, caller=caller))
 
 
 class AsyncReserved:
-    """A Reserved that is awaited: `async with` settles it in full, or cancels it when an exception leaves the block."""
+    """A Reserved that is awaited: `async with` settles it in full at its end, if nothing else was done with it."""
 
     def __init__(self, reserved: Reserved) -> None:
         self._reserved = reserved

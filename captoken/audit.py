@@ -11,22 +11,29 @@ value of an argument or attribute.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from captoken import keys, primitives
+from captoken.caveats import V1
 from captoken.encoding import MAX_INTEGER, EncodingError, b64decode, b64encode, decode_json, encode_json
 from captoken.errors import AuditError
+from captoken.ledger import Reservation
+from captoken.links import BadLink, Link, read_links, split_signature
 from captoken.root import RootRecord
+from captoken.wire import Caveat
 
 if TYPE_CHECKING:
     from captoken.access import Access
     from captoken.decision import Decision
 
+_log = logging.getLogger("captoken")
 _AUDIT = primitives.label("audit")
 START = b64encode(bytes(32))  # what the first record follows on
 REMEMBERED = 10_000  # tokens that were described: one that is seen again later is described again
@@ -50,16 +57,24 @@ class Trail(Protocol):
     """Whatever takes a record of each decision."""
 
     def record(self, decision: Decision) -> None:
-        """Take what was decided. What it raises denies."""
+        """Take what was decided. What it raises denies: then nothing may stand there that says it was allowed."""
+        ...
+
+    def record_all(self, decisions: Sequence[Decision]) -> None:
+        """Take what was decided on one step: all of it, or none. What it raises denies."""
         ...
 
 
 class AuditTrail:
-    """Writes the trail: pass it to a Verifier as `audit`. Each line goes to `write` at once; what that raises denies.
+    """Writes the trail: pass it to a Verifier as `audit`. What `write` raises denies; lines are whole when it returns.
+
+    `write` takes all that it is given or nothing: what it raises says that nothing stands there. A number that it returns
+    is of bytes; where that is too few, or an interruption left open whether a record stands, nothing more is recorded, and
+    so nothing is allowed. `captoken.adapters.trail_file.TrailFile` writes to a file so.
 
     `key` signs a checkpoint after every `every` records, and when `checkpoint` is called. `head` is where an earlier
-    process left off: see `check`. `values=True` records the values of arguments and attributes as well. Threads share
-    one trail; processes have one each.
+    process or file left off. `values=True` records the values of arguments and attributes as well. Threads share one
+    trail; processes have one each, and a forked one is refused.
     """
 
     def __init__(
@@ -75,31 +90,47 @@ class AuditTrail:
         self._write, self._key, self._every, self._values, self._trace = write, key, every, values, trace
         self.head = head or Head()
         self._since = 0  # records since the last checkpoint
+        self._torn = False  # may something stand behind the head?
         self._described: OrderedDict[str, None] = OrderedDict()
         self._lock = Lock()
+        self._process = os.getpid()
 
     def record(self, decision: Decision) -> None:
         """Write what was decided. Raises what `write` raises."""
-        stated = described(decision, values=self._values)
+        self.record_all((decision,))
+
+    def record_all(self, decisions: Sequence[Decision]) -> None:
+        """Write what was decided on one step, in one go. Raises what `write` raises."""
+        records = [described(decision, values=self._values) for decision in decisions]
         trace = self._trace() if self._trace is not None else None
         if trace is not None:
-            stated["trace"] = trace
-        with self._lock:
-            link = stated.get("link")
-            if link is not None and link not in self._described:
-                self._append(token_of(decision))
-                self._described[link] = None
-                if len(self._described) > REMEMBERED:
-                    self._described.popitem(last=False)
-            self._append(stated)
+            for stated in records:
+                stated["trace"] = trace
+        with self._mine():
+            for decision, stated in zip(decisions, records, strict=True):
+                link = stated.get("link")
+                if link is not None and link not in self._described:
+                    self._append(token_of(decision))
+                    self._described[link] = None
+                    if len(self._described) > REMEMBERED:
+                        self._described.popitem(last=False)
+            self._append(*records)
             if self._key is not None and self._since >= self._every:
-                self._sign()
+                try:
+                    self._sign()
+                except Exception as error:  # what was decided stands there, and the next record makes up for this
+                    _log.error("a checkpoint was not written: %s", type(error).__name__)
 
     def checkpoint(self) -> Head:
         """Sign what was written so far; the head, to be kept elsewhere. Raises ValueError without a key."""
-        with self._lock:
+        with self._mine():
             self._sign()
             return self.head
+
+    def _mine(self) -> Lock:
+        if os.getpid() != self._process:
+            raise AuditError("this trail belongs to another process: each has one of its own")
+        return self._lock
 
     def _sign(self) -> None:
         if self._key is None:
@@ -108,39 +139,53 @@ class AuditTrail:
         self._append({"kind": "checkpoint", "key": self._key.public, "signature": b64encode(self._key.sign(message))})
         self._since = 0
 
-    def _append(self, stated: dict[str, Any]) -> None:
-        line = _spelled({**stated, "prev": self.head.hash, "seq": self.head.seq + 1})
-        self._write(line + b"\n")
-        self.head = Head(self.head.seq + 1, b64encode(primitives.sha256(line)))
-        self._since += 1
+    def _append(self, *records: dict[str, Any]) -> None:
+        """All of the records in one write, or none."""
+        if self._torn:
+            raise AuditError("what was written last may stand there or not: go on from the file as it is, with a new trail")
+        head, lines = self.head, b""
+        for stated in records:
+            line = encode_json({**stated, "prev": head.hash, "seq": head.seq + 1})
+            lines += line + b"\n"
+            head = Head(head.seq + 1, b64encode(primitives.sha256(line)))
+        self._torn = True  # until it is known; whatever interrupts leaves it so
+        try:
+            count = self._write(lines)
+        except Exception:
+            self._torn = False
+            raise
+        if type(count) is int and count != len(lines):
+            raise AuditError(f"{count} bytes of {len(lines)} were written")
+        self._since += len(records)
+        self.head = head
+        self._torn = False
 
 
-def _spelled(stated: dict[str, Any]) -> bytes:
-    try:
-        return encode_json(stated)
-    except EncodingError:  # values that canonical JSON has no spelling for
-        return encode_json(_plain(stated, 24))
+_DEEPEST = 24  # levels of a value that are recorded, as they are written
 
 
-def _plain(value: Any, depth: int) -> Any:
-    """A JSON value as near as canonical JSON comes to it: null, fractions, large integers and what is deep as text."""
-    if value is None:
-        return "null"
-    if type(value) is float:
-        return repr(value)
-    if type(value) is int and abs(value) > MAX_INTEGER:
-        return hex(value)
-    if type(value) in (dict, list) and depth == 0:
-        return "..."
+def _plain(value: Any, depth: int = _DEEPEST) -> Any:
+    """A value as canonical JSON has it, told from every other: what has no spelling there is `{"~": "<text>"}`."""
+    if type(value) in (str, bool) or (type(value) is int and abs(value) <= MAX_INTEGER):
+        return value
+    if depth and type(value) is list:
+        return [_plain(item, depth - 1) for item in value]
     if type(value) is dict:
-        return {key: _plain(item, depth - 1) for key, item in value.items()}
-    return [_plain(item, depth - 1) for item in value] if type(value) is list else value
+        marks = int(value.keys() == {"~"})  # an object that looks like a mark is marked itself
+        if depth > marks:
+            made = {key: _plain(item, depth - 1 - marks) for key, item in value.items()}
+            return {"~": made} if marks else made
+    if type(value) is int:
+        return {"~": hex(value)}
+    return {"~": "null" if value is None else repr(value) if type(value) is float else "..."}
 
 
 def described(decision: Decision, *, values: bool = False) -> dict[str, Any]:
     """What a record says of a decision."""
     known = decision.attribution
     stated: dict[str, Any] = {"kind": "decision", "at": decision.now, "allowed": bool(decision), "code": decision.code}
+    if decision.leeway:
+        stated["leeway"] = decision.leeway
     if decision.access is not None:
         stated["access"] = _access(decision.access, values)
     if decision.caller is not None:
@@ -157,6 +202,10 @@ def described(decision: Decision, *, values: bool = False) -> dict[str, Any]:
         stated["chain"] = [{"name": actor.name, "basis": actor.basis} for actor in known.chain]
         if known.link_ids:
             stated["link"] = known.link_ids[-1]
+    if decision:
+        taken = [b64encode(effect.id) for effect in decision.effects if isinstance(effect, Reservation)]
+        if taken:  # one at most: what is asked of a ledger is asked in one step
+            stated["taken"] = taken[0]
     return stated
 
 
@@ -170,7 +219,7 @@ def _access(access: Access, values: bool) -> dict[str, Any]:
     for fact in ("arguments", "attributes"):
         given: Mapping[str, Any] | None = getattr(access, fact)
         if given:
-            stated[fact] = dict(given) if values else sorted(given)
+            stated[fact] = {key: _plain(value) for key, value in given.items()} if values else sorted(given)
     if access.cost:
         stated["cost"] = dict(access.cost)
     return stated
@@ -180,24 +229,38 @@ def token_of(decision: Decision) -> dict[str, Any]:
     """What a record says of a token whose signature held: who minted it for whom, and what each link adds."""
     known = decision.attribution
     assert known is not None  # noqa: S101
+    read = read_links(known.caveats, V1)
     return {
         "kind": "token",
         "root": decode_json(known.issued.encode()),
         "links": [
-            {"id": link, "says": _says(*caveat)} for link, caveat in zip(known.link_ids, known.caveats, strict=True)
+            {"id": name, "says": _says(caveat, link)}
+            for name, caveat, link in zip(known.link_ids, known.caveats, read, strict=True)
         ],
     }  # fmt: skip
 
 
-def _says(cid: bytes, vid: bytes) -> dict[str, Any]:
-    """What a link says; whom a third-party caveat asks; or that it cannot be read."""
-    try:
-        stated = decode_json(cid if cid[-1:] == b"}" else cid[:-87])
-    except EncodingError:
-        stated = {}
+_MARKS = frozenset(("asks", "unreadable"))  # what a record says of a link instead of its words
+
+
+def _says(caveat: Caveat, link: Link | BadLink) -> dict[str, Any]:
+    """What a link says; whom a third-party caveat asks; or that it cannot be read. `link` is what a verifier reads there."""
+    cid, vid = caveat
     if vid:
-        return {"asks": stated["for"]} if type(stated.get("for")) is str else {"asks": "?"}
-    return stated or {"unreadable": True}
+        return {"asks": _asked(cid)}
+    if isinstance(link, BadLink) and link.code == "unreadable_link":
+        return {"unreadable": True}
+    stated = decode_json(split_signature(cid)[0])
+    # A link that only looks like what a record says of one is read by nobody.
+    return {"unreadable": True} if _MARKS & stated.keys() else stated
+
+
+def _asked(cid: bytes) -> str:
+    try:
+        stated = decode_json(cid).get("for")
+    except EncodingError:
+        stated = None
+    return stated if type(stated) is str else "?"
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -206,14 +269,14 @@ def _says(cid: bytes, vid: bytes) -> dict[str, Any]:
 def read(lines: Iterable[bytes], after: Head | None = None) -> Iterator[dict[str, Any]]:
     """The records of a trail, each checked to follow on the one before. Raises AuditError where it does not.
 
-    `after` is the head that the first line has to follow on; without it the trail starts at its beginning.
+    `lines` are of a file, or what went to `write`. `after` is the head that the first has to follow on; without it the
+    trail starts at its beginning.
     """
     return (record for record, _ in _numbered(lines, after or Head()))
 
 
 def _numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, Any], Head]]:
-    for line in lines:
-        body = line.removesuffix(b"\n")
+    for body in _each(lines):
         try:
             record = decode_json(body)
         except EncodingError:
@@ -226,6 +289,15 @@ def _numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, An
         yield record, head
 
 
+def _each(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines in pieces of whole lines, without their line feeds."""
+    for piece in pieces:
+        *whole, rest = piece.split(b"\n")
+        yield from whole
+        if rest or not whole:
+            raise AuditError("a record without its line feed: it was torn, or is still being written")
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """What a check of a trail found: where it ends, and up to where a trusted server has signed it."""
 
@@ -234,30 +306,44 @@ class Verdict(msgspec.Struct, frozen=True):
     decisions: int
 
 
-def check(lines: Iterable[bytes], servers: Iterable[bytes | str] = (), *, known: Iterable[Head] = ()) -> Verdict:
+def check(
+    lines: Iterable[bytes],
+    servers: Iterable[bytes | str] = (),
+    *,
+    known: Iterable[Head] = (),
+    after: Head | None = None,
+) -> Verdict:
     """Whether a trail is whole: no record changed, cut out, added or moved, and none that is known of is gone.
 
     `servers`: public keys whose checkpoints count; one by another key is an error. `known`: heads that were seen
-    before. What was cut off behind the last of them does not show. Raises AuditError, and says where.
+    before. What was cut off behind the last of them does not show. `after`: the head that the file before ended with,
+    where a trail goes on in another file; of what is before it nothing is said. Raises AuditError, and says where.
     """
     trusted = [keys.signing_key(server, "server") for server in servers]
+    head = after or Head()
     seen: dict[int, set[Head]] = {}
     for one in known:
-        seen.setdefault(one.seq, set()).add(one)
-    head, signed, decisions = Head(), 0, 0
-    for record, at in _numbered(lines, Head()):
+        if one.seq >= head.seq:
+            seen.setdefault(one.seq, set()).add(one)
+    signed = decisions = 0
+    _pass(seen, head)
+    for record, at in _numbered(lines, head):
         before, head = head, at
-        if seen.pop(head.seq, {head}) != {head}:
-            raise AuditError(f"record {head.seq} is not the one that was there before")
+        _pass(seen, head)
         if record.get("kind") == "checkpoint" and trusted:
             if not _is_signed(record, before, trusted):
                 raise AuditError(f"checkpoint {head.seq} is signed by no server that is trusted here")
             signed = before.seq
         decisions += record.get("kind") == "decision"
-    gone = [seq for seq, heads in seen.items() if seq > 0 or heads != {Head()}]
-    if gone:
-        raise AuditError(f"the trail ends at record {head.seq}, and record {max(gone)} was there before")
+    if seen:
+        raise AuditError(f"the trail ends at record {head.seq}, and record {max(seen)} was there before")
     return Verdict(head, signed, decisions)
+
+
+def _pass(seen: dict[int, set[Head]], head: Head) -> None:
+    """A head on the way: it is the one that was seen there, if one was."""
+    if seen.pop(head.seq, {head}) != {head}:
+        raise AuditError(f"record {head.seq} is not the one that was there before")
 
 
 def _is_signed(record: Mapping[str, Any], before: Head, servers: Iterable[bytes]) -> bool:

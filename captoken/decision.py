@@ -101,6 +101,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     dry: bool = False  # decided by `explain`: nothing was committed
     effects: tuple[Any, ...] = ()  # what has to be committed for the answer to stand: a proof's one use, a reservation
     overlaid: bool = False  # was there an overlay to ask?
+    leeway: int = 0  # of the verifier, in seconds
 
     def __bool__(self) -> bool:
         return self.code == "allowed" and self.granted is not None
@@ -258,11 +259,13 @@ _ASK = "Retrying will not help. Whoever gave you this task can grant more; do no
 _REPLACE = "Retrying with the same credential will not help. Ask whoever gave you this task for a new one."
 _REWRITE = "The same request will be refused again. Check how it is spelled, or ask whoever gave you this task."
 _ASK_LESS = "The same request will be refused again; one that asks for less may be permitted."
+_AGAIN = "A retry in which the credential is presented again can help."
 _LATER = "A retry can help later."
 _PROVE = "A retry with a fresh proof, made for this very request, can help."
 
 _FOR_MODEL: dict[str, tuple[str, str]] = {
     "missing_discharge": ("The credential needs a consent that did not come with it.", "A retry can help once it is given."),
+    "stale_grant": ("The credential was checked too long ago.", _AGAIN),
     "expired": ("The credential has expired.", _REPLACE),
     "not_yet_valid": ("The credential is not valid yet.", _LATER),
     "wrong_audience": ("The credential is for another server.", _REPLACE),

@@ -56,6 +56,7 @@ CODES: dict[str, Code] = {
     "revoked": Code(7, "invalid", _UNACCEPTED),
     "narrowed": Code(7, "insufficient", _REFUSED),
     "stale_overlay": Code(7, "unavailable", "The server cannot decide at present."),
+    "stale_grant": Code(7, "invalid", "The token has to be presented again."),
     "expired": Code(8, "invalid", "The token has expired."),
     "not_yet_valid": Code(8, "invalid", "The token is not valid yet."),
     "wrong_audience": Code(8, "invalid", "The token is addressed to another server."),

@@ -51,8 +51,8 @@ class Grant(Sealed):
     """
 
     __slots__ = (
-        "_addressed", "_capability", "_counts", "_custody", "_lineage", "_links", "_own", "_packet", "_places", "_seen",
-        "_tags", "_verifier", "issued",
+        "_addressed", "_capability", "_counts", "_custody", "_lineage", "_links", "_made", "_own", "_packet", "_places",
+        "_seen", "_tags", "_verifier", "issued",
     )  # fmt: skip
     _instead = "verify the token where it is needed"
 
@@ -60,6 +60,7 @@ class Grant(Sealed):
     _links: tuple[Link, ...]  # of the token, then of its discharges
     _places: tuple[int, ...]  # of each link of a discharge: the third-party caveat that it answers
     _lineage: Lineage
+    _made: int  # when the keys were asked
     _packet: Packet
     _tags: tuple[bytes, ...]  # secret: each is the key to its link's siblings
     _capability: Capability | None
@@ -80,6 +81,7 @@ class Grant(Sealed):
         packet: Packet,
         tags: tuple[bytes, ...],
         custody: tuple[Custody, ...],
+        made: int,
     ) -> None:
         put = object.__setattr__
         put(self, "_verifier", verifier)
@@ -90,6 +92,7 @@ class Grant(Sealed):
         put(self, "_packet", packet)
         put(self, "_tags", tags)
         put(self, "_custody", custody)
+        put(self, "_made", made)
         put(self, "_capability", None)
         put(self, "_seen", None)
         put(self, "_counts", any(link.counts for link in links))
@@ -192,6 +195,11 @@ class Grant(Sealed):
         expiries: list[int] = [caveat.value for link in self._links for caveat in link.caveats if caveat.key == "exp"]
         return min(expiries, default=None)
 
+    def _expiry_of(self, at: int) -> int | None:
+        """When the token as it was at link `at` expires: so long can anything live that was made from it."""
+        first = self._links[: at + 1]
+        return min((caveat.value for link in first for caveat in link.caveats if caveat.key == "exp"), default=None)
+
     @property
     def link_ids(self) -> tuple[str, ...]:
         """The public name of each link and of all that descends from it."""
@@ -217,7 +225,8 @@ class Grant(Sealed):
     def reserve(self, access: Access, *, caller: Caller | None = None) -> Reserved:
         """Permission for one access that is paid for when it is over: settle it, or cancel it if nothing was done.
 
-        Raises Denied. As a context manager it cancels when an exception leaves the block, and else is settled in full.
+        Raises Denied. A block (`with grant.reserve(access) as reserved:`) that settled and cancelled nothing is settled in full
+        at its end, also when an exception leaves it: whoever calls may hang up when the work is done.
         """
         decision = self.check(access, caller=caller)
         granted(decision)
@@ -234,13 +243,18 @@ class Grant(Sealed):
         return self._denied(now, access, None, (Refusal(code, text),), dry=False)
 
     def record(self, decision: Decision) -> Decision:
-        """The decision, once it is in the audit trail: for adapters, of what `recheck` or `refusal` gave."""
+        """The decision, once it is in the audit trail: for adapters, of what `recheck` or `refusal` gave.
+
+        Raises ValueError for what a dry run allowed: nothing was committed.
+        """
+        if decision.dry and decision:
+            raise ValueError("a dry run allows nothing: nothing was committed")
         return self._verifier._recorded(decision)
 
     def check_all(self, accesses: Sequence[Access], *, caller: Caller | None = None) -> Decision:
-        """The decision on what one step needs, each access recorded, and all of them together used once.
+        """The decision on what one step needs: all of it together used once, and recorded together.
 
-        The first that is refused is the answer. Raises ValueError for no access.
+        The first access that is refused is the answer, and alone is recorded. Raises ValueError for no access.
         """
         if not accesses:
             raise ValueError("state at least one access")
@@ -255,14 +269,11 @@ class Grant(Sealed):
                     cost[unit] = cost.get(unit, 0) + amount
             taken = structs.replace(decisions[0], effects=(self._taken(cost, decisions[0].now),))
             charged = self._verifier._committed(self, taken)
-            if not charged:
-                return self._verifier._recorded(charged)
-            decisions = [charged, *decisions[1:]]
-        for decision in decisions:
-            recorded = self._verifier._recorded(decision)
-            if not recorded:
-                return recorded
-        return decisions[0]
+            if not charged:  # of all of them
+                decisions = [structs.replace(charged, access=access) for access in accesses]
+            else:
+                decisions = [charged, *decisions[1:]]
+        return self._verifier._recorded(*decisions)
 
     def _ask(self, access: Access, caller: Caller | None, dry: bool) -> Decision:
         # The capability says in one look what all links together say; the links are asked one by one to tell why, and
@@ -306,8 +317,11 @@ class Grant(Sealed):
         return self._finished(now, access, caller, dry, presented)
 
     def _overlaid(self, now: int, access: Access | None) -> tuple[int | None, tuple[Refusal, ...]]:
-        """Step 7: how old the overlay is, in seconds, if there is one, and what it says against this token now."""
+        """Step 7: how old the overlay is, in seconds, if there is one, and what stands against this token now."""
         verifier = self._verifier
+        if verifier._max_age is not None and not -AHEAD <= now - self._made <= verifier._max_age:
+            text = f"verified at {moment(self._made)}: not within {verifier._max_age} s"
+            return None, (Refusal("stale_grant", text),)
         if verifier._overlay is None:
             return None, ()
         try:
@@ -331,7 +345,7 @@ class Grant(Sealed):
             if link is None:
                 refusals.append(Refusal("revoked", f"revoked {said}", added_by=entry.by))
                 continue
-            reason = link_prohibits(link, access, self._situation(now, verifier._audiences, age))
+            reason = link_prohibits(link, access, self._situation(now, frozenset(self._audiences_left()), age))
             if reason is not None:
                 refusals.append(Refusal("narrowed", f"narrowed {said}; {reason.text}", added_by=entry.by))
         return age, tuple(sorted(refusals, key=lambda refusal: refusal.code != "revoked"))
@@ -535,8 +549,21 @@ class Reserved:
         self._verifier, self._reservation, self._open = verifier, reservation, reservation is not None
 
     def settle(self, cost: Mapping[str, int] | None = None) -> bool:
-        """What it cost in fact, by unit, at most what was reserved; None is all of it. False if too late: all is spent."""
-        return self._close(None if cost is None else {**amounts(cost, "cost"), USES: 1})
+        """What it cost in fact, by unit, at most what was reserved; None is all of it. False if too late: all is spent.
+
+        Raises TypeError or ValueError for a cost that is none, or that leaves a unit out: then all is spent as well.
+        """
+        if cost is None:
+            return self._close(None)
+        try:
+            taken = {**amounts(cost, "cost"), USES: 1}
+            left_out = {debit.unit for debit in self._reservation.debits} - taken.keys() if self._reservation else ()
+            if left_out:
+                raise ValueError(f"what it cost in {', '.join(sorted(left_out))} is not stated")
+        except (TypeError, ValueError):
+            self._open = False  # something was done: what is not settled in time is spent
+            raise
+        return self._close(taken)
 
     def cancel(self) -> bool:
         """Nothing was done: all of it goes back. False if it was too late, and all is spent."""
@@ -554,7 +581,7 @@ class Reserved:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self._open:
-            self._close(None if kind is None else {})
+            self._close(None)
 
 
 def _has_audience(links: tuple[Link, ...]) -> bool:

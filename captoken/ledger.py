@@ -42,11 +42,23 @@ class Reservation(msgspec.Struct, frozen=True):
     keep: int | None  # when the token has expired and its buckets may be forgotten; None is never
 
 
+def is_lost(gone: int, now: int) -> bool:
+    """May a token live at `now` whose bucket was forgotten? `gone` is the last time that a forgotten one was kept until."""
+    return now < gone - KEPT
+
+
+REFUSED_BEFORE = "the token was issued before this ledger began, and what it has used is not known"
+REFUSED_CLOCK = "this clock is behind one by which buckets were forgotten, and what tokens have used is not known"
+REFUSED_AMOUNT = "a debit of less than nothing"
+
+
 class Ledger(Protocol):
     """Counts. Servers that take the same tokens share one, and say so: see `shared`.
 
     A ledger that was lost and begun anew cannot know what tokens used before, so it refuses those that were issued before
     it began, or up to a minute later, since clocks differ: its floor. `floor=0` says aloud that nothing was counted before.
+    A bucket is forgotten at its time by the clock; one that was far ahead has forgotten some too early, so whoever comes with
+    a clock that is before the end of a token whose bucket is gone is refused as well: see `is_lost`.
     """
 
     shared: bool  # do all servers that take these tokens count here?
@@ -55,7 +67,8 @@ class Ledger(Protocol):
         """Debit every bucket, in one atomic step: None if all had enough, else the first that had not, and nothing is debited.
 
         Again with the same id: the same answer, and nothing is debited twice. Raises StoreError, or anything, when it
-        cannot be known: then the request is denied, and what was reserved, if it was, counts as spent.
+        cannot be known: then the request is denied, and what was reserved, if it was, counts as spent; and for an amount
+        below 0.
         """
         ...
 

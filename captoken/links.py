@@ -8,7 +8,7 @@ bound token on carries a signature after the object (spec, "Holder binding").
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -231,6 +231,11 @@ def split_signature(body: bytes) -> tuple[bytes, bytes | None]:
     return stated, b64decode(signature[1:].decode("latin-1"))
 
 
+def unknown_keys(stated: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
+    """The keys of a link that make it opaque."""
+    return sorted(stated.keys() - vocabulary.kinds.keys() - _POSITION)
+
+
 def _any_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
     try:
         text, signature = split_signature(body)
@@ -246,7 +251,7 @@ def _any_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
         sender, receiver = _delegation(*map(stated.get, _HAND_OVER))
     with suppress(TypeError, ValueError):
         key = _key(stated.get("key"))
-    unknown = sorted(stated.keys() - vocabulary.kinds.keys() - _POSITION)
+    unknown = unknown_keys(stated, vocabulary)
     if unknown:  # then it is opaque, whatever else is wrong with it
         return BadLink("unknown_caveat", f"unknown here: {spelled(unknown)}", sender, receiver, key)
     return BadLink("unreadable_link", problem, sender, receiver, key)

@@ -10,7 +10,7 @@ from time import time
 
 from captoken.errors import StoreError
 from captoken.ledger import AHEAD as ISSUER_AHEAD
-from captoken.ledger import KEPT, Debit, Reservation
+from captoken.ledger import KEPT, REFUSED_AMOUNT, REFUSED_BEFORE, REFUSED_CLOCK, Debit, Reservation, is_lost
 from captoken.possession import AHEAD, PAST, Use
 
 
@@ -70,6 +70,7 @@ class MemoryLedger:
         self._known: dict[bytes, Reservation] = {}  # by id, until they run out
         self._open: set[bytes] = set()
         self._looked = 0
+        self._gone = 0  # until when the last of the forgotten buckets was kept
         self._lock = Lock()
         self._process = os.getpid()
 
@@ -80,9 +81,13 @@ class MemoryLedger:
             if reservation.id in self._known:
                 return None
             if reservation.issued_at <= self._floor:
-                raise StoreError("the token was issued before this ledger began, and what it has used is not known")
+                raise StoreError(REFUSED_BEFORE)
+            if is_lost(self._gone, now):
+                raise StoreError(REFUSED_CLOCK)
             spent: dict[tuple[bytes, str], int] = {}
             for debit in reservation.debits:
+                if debit.amount < 0:
+                    raise StoreError(REFUSED_AMOUNT)
                 key = debit.bucket, debit.unit
                 spent[key] = spent.get(key, self._spent.get(key, 0)) + debit.amount
                 if spent[key] > debit.limit:
@@ -124,7 +129,8 @@ class MemoryLedger:
         for reservation_id in [known.id for known in self._known.values() if known.until <= now]:
             del self._known[reservation_id]
             self._open.discard(reservation_id)
-        for key in [key for key, until in self._kept.items() if until <= now]:
+        for key, until in [(key, until) for key, until in self._kept.items() if until <= now]:
+            self._gone = max(self._gone, int(until))
             del self._kept[key], self._spent[key]
 
 

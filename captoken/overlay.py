@@ -10,7 +10,10 @@ older one is refused by whoever loads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from threading import Lock
 from time import time
 from typing import Any, Protocol, TypedDict, Unpack
@@ -21,10 +24,12 @@ from captoken import attenuate as writing
 from captoken import keys, names, primitives
 from captoken.attenuate import Clock, Moment, read_clock
 from captoken.caveats import V1, Vocabulary
+from captoken.decision import escape, moment
 from captoken.encoding import EncodingError, Integer, b64decode, b64encode, decode_json, encode_json
 from captoken.errors import OverlayError, StoreError
 from captoken.links import BadLink, Link, is_about_requests, read_link
 
+_log = logging.getLogger("captoken")
 LIFE = 3600  # seconds that a snapshot says it is good for; verifiers have a tighter bound of their own
 MAX_BYTES = 1 << 26  # of a snapshot
 _OVERLAY = primitives.label("overlay")
@@ -218,7 +223,7 @@ class Overlay:
         return f"<Overlay {self.seq}, {len(self.entries)} entries>"
 
 
-_FILED = ("token", "link", "subject", "agent", "task", "kid")  # from what selects the fewest to what selects the most
+_FILED = ("link", "token", "subject", "agent", "task", "kid")  # from what selects the fewest to what selects the most
 
 
 def _above(task: str) -> Iterable[str]:
@@ -240,8 +245,32 @@ def _read(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:
 # --- the operator ----------------------------------------------------------------------------------------------------
 
 
+class _Lock:
+    """A lock that does not stay held in a child process, where whoever held it is not."""
+
+    def __init__(self) -> None:
+        self._lock, self._process = Lock(), os.getpid()
+
+    @contextmanager
+    def held(self, waits: bool = True) -> Generator[bool, None, None]:
+        """In the block: is it held here?"""
+        if self._process != os.getpid():
+            self._lock, self._process = Lock(), os.getpid()
+        lock = self._lock
+        mine = lock.acquire(blocking=waits)
+        try:
+            yield mine
+        finally:
+            if mine:
+                lock.release()
+
+
 class SnapshotStore(Protocol):
-    """Where the newest snapshot lies: a file, a table, a bucket. Needs no trust: snapshots are signed."""
+    """Where the newest snapshot lies: a file, a table, a bucket.
+
+    Verifiers need not trust it: they go back behind nothing that they have seen. Operators do: they add to what it shows
+    them, and one that is shown an old snapshot, and has no memory of a newer one, signs the old one anew.
+    """
 
     def load(self) -> bytes | None:
         """The newest snapshot; None if there never was one. Raises StoreError, or anything, when it cannot tell."""
@@ -259,8 +288,13 @@ class Operator:
     """Adds restrictions to tokens already out, and takes them off. Reads and writes the newest snapshot in `store`.
 
     `by` is who, for the record. Each change signs a new snapshot with the next number. `renew` does so without a change:
-    verifiers deny once the newest is older than their bound, so somebody has to, more often than that. A store that has
-    lost what this operator has seen in it is an error; one that has nothing is begun anew, which only the first one should.
+    verifiers deny once the newest is older than their bound, so somebody has to, more often than that. `life` is how many
+    seconds a snapshot is good for, whatever a verifier's bound.
+
+    `last` is the number that an earlier process has seen (`operator.last`): a store that has less has lost something, and
+    raises OverlayError. So does one whose newest snapshot has run out, since a newer one should have been there. Who has
+    looked, and knows that this is all, says `resume=True`. `trusted`: public keys of operators from whom this one takes
+    over. One key is for one overlay: whoever can put a snapshot of another one in its place changes what stands.
     """
 
     def __init__(
@@ -269,13 +303,25 @@ class Operator:
         store: SnapshotStore,
         *,
         by: str,
+        trusted: Iterable[bytes | str] = (),
+        last: int = 0,
+        resume: bool = False,
+        life: int = LIFE,
         vocabulary: Vocabulary = V1,
         clock: Clock = time,
         random: Callable[[int], bytes] = primitives.random_bytes,
     ) -> None:
         self._key, self._store, self._by = key, store, names.name(by, "by")
+        self._trusted: tuple[bytes | str, ...] = (key.public, *(keys.signing_key(operator, "operator") for operator in trusted))
+        self._resume, self._life = resume is True, life
         self._vocabulary, self._clock, self._random = vocabulary, clock, random
-        self._seen = 0  # the highest number that was in the store
+        self._lock = _Lock()
+        self._last = last
+
+    @property
+    def last(self) -> int:
+        """The highest number that was seen in the store, to be kept for the next process."""
+        return self._last
 
     def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
         """The tokens that are selected stop working: `revoke(token=token_id, why="lost laptop")`.
@@ -288,10 +334,11 @@ class Operator:
         """All tokens of a task, and of the tasks below it, stop working."""
         return self.revoke(task=task, why=why)
 
-    def narrow(self, *, why: str, until: Moment | None = None, **given: Any) -> Entry:
+    def narrow(self, *, why: str, until: Moment | None = None, keep: writing.Strings = (), **given: Any) -> Entry:
         """The tokens that are selected can do no more than the caveats permit: `narrow(task="q3", operations=["select"], …)`.
 
-        Takes the keywords of a Selector and, but for `task`, which selects, those of `attenuate`. Raises as `revoke` does.
+        Takes the keywords of a Selector and, but for `task`, which selects, those of `attenuate`; as there, who names
+        tables or operations closes tools, unless `keep="tools"`. Raises as `revoke` does.
         """
         select: Any = {key: given.pop(key) for key in Selector.__struct_fields__ if key in given}
         for keyword in given:
@@ -299,11 +346,25 @@ class Operator:
                 raise TypeError(f"{keyword} is no caveat of an overlay: it belongs to a link of the chain")
             writing.known(keyword, self._vocabulary)
         wanted = writing.asked(given, self._vocabulary, self._clock, None)
-        return self._add(select, decode_json(writing.spell({key: caveat.value for key, caveat in wanted.items()})), why, until)
+        stated = {key: caveat.value for key, caveat in wanted.items()}
+        for caveat, value in writing.kept(keep, stated).items():
+            stated.setdefault(caveat, value)
+        return self._add(select, decode_json(writing.spell(stated)), why, until)
 
-    def lift(self, entry_id: str) -> None:
-        """Take an entry off again. Raises ValueError if none that stands has that id."""
-        self._publish(lambda entries: _without(entries, entry_id))
+    def lift(self, entry_id: str, *, why: str = "") -> None:
+        """Take an entry off again. Raises ValueError if none that stands has that id. The log says who, and why."""
+        now, found = read_clock(self._clock), False  # found once: an earlier try took it off, and its answer was lost
+
+        def without(entries: list[Entry]) -> list[Entry]:
+            nonlocal found
+            rest = [entry for entry in entries if entry.id != entry_id or not entry.stands(now)]
+            if len(rest) == len(entries) and not found:
+                raise ValueError(f"no entry {names.shown(entry_id)} stands")
+            found = True
+            return rest
+
+        self._publish(without)
+        _log.info("entry %s lifted by %s: %s", entry_id, self._by, escape(why))
 
     def renew(self) -> Overlay:
         """Sign anew what stands, without what has run out. Raises StoreError, OverlayError."""
@@ -322,30 +383,41 @@ class Operator:
             id=b64encode(self._random(8)), at=read_clock(self._clock), by=self._by, why=why, link=link,
             select=Selector(**select), until=None if until is None else writing.moment(until, "until"),
         )  # fmt: skip
-        self._publish(lambda entries: [*entries, entry])
+        if not entry.stands(entry.at):
+            raise ValueError("until is over already: it is a time, in seconds since the epoch")
+        self._publish(lambda entries: entries if entry in entries else [*entries, entry])  # its first answer may be lost
+        _log.info("entry %s by %s on %s: %s", entry.id, self._by, escape(str(entry.select)), escape(why))
         return entry
 
     def _newest(self) -> tuple[bytes | None, Overlay | None]:
-        data = self._store.load()
-        newest = None if data is None else Overlay.open(data, [self._key.public], vocabulary=self._vocabulary)
-        seq = 0 if newest is None else newest.seq
-        if seq < self._seen:  # to go on from there would take back what was acknowledged
-            raise OverlayError(f"the store has lost what it had: snapshot {self._seen} was there, and now it is {seq}")
-        self._seen = seq
+        with self._lock.held():
+            data = self._store.load()
+            newest = None if data is None else Overlay.open(data, self._trusted, vocabulary=self._vocabulary)
+            seq = 0 if newest is None else newest.seq
+            if self._resume:  # once: what is there then is what counts
+                self._resume = False
+            elif seq < self._last:  # to go on from there would take back what was acknowledged
+                raise OverlayError(f"the store has lost what it had: snapshot {self._last} was there, and now it is {seq}")
+            elif newest is not None and read_clock(self._clock) >= newest.expires_at:
+                raise OverlayError(f"snapshot {seq} ran out at {moment(newest.expires_at)}: is it the newest?")
+            self._last = max(self._last, seq)
         return data, newest
 
     def _publish(self, change: Callable[[list[Entry]], list[Entry]]) -> Overlay:
         """The newest snapshot, changed; again, as long as others come first."""
         for _ in range(_TRIES):
             before, newest = self._newest()
-            now = read_clock(self._clock)
-            entries, seq, issued_at = (newest.entries, newest.seq + 1, max(now, newest.issued_at)) if newest else ((), 1, now)
-            standing = [entry for entry in entries if entry.stands(now)]
-            made = snapshot(self._key, change(standing), seq=seq, issued_at=issued_at)
-            opened = Overlay.open(made, [self._key.public], vocabulary=self._vocabulary)  # nothing that readers refuse
-            if self._store.publish(made, before) is True:
-                self._seen = seq
-                return opened
+            now, seq = read_clock(self._clock), self._last + 1
+            issued_at, entries = (now, ()) if newest is None else (max(now, newest.issued_at), newest.entries)
+            if issued_at > now + _AHEAD:  # it was signed by a clock that was wrong, and is of no use to anyone
+                issued_at = now
+            kept = [entry for entry in entries if entry.until is None or now < entry.until + _KEPT]
+            made = snapshot(self._key, change(kept), seq=seq, issued_at=issued_at, life=self._life)
+            opened = Overlay.open(made, self._trusted, vocabulary=self._vocabulary)  # nothing that readers refuse
+            with self._lock.held():
+                if self._store.publish(made, before) is True:
+                    self._last = max(self._last, seq)
+                    return opened
         raise StoreError(f"{_TRIES} others published first")
 
     def __repr__(self) -> str:
@@ -353,6 +425,8 @@ class Operator:
 
 
 _TRIES = 32
+_AHEAD = 60  # seconds that a clock may be ahead (spec 36.7)
+_KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of whoever signs next
 
 
 def snapshot(key: OperatorKey, entries: Iterable[Entry], *, seq: int, issued_at: int, life: int = LIFE) -> bytes:
@@ -364,21 +438,14 @@ def snapshot(key: OperatorKey, entries: Iterable[Entry], *, seq: int, issued_at:
     return body + b"." + b64encode(key.sign(_OVERLAY + primitives.sha256(body))).encode()
 
 
-def _without(entries: list[Entry], entry_id: str) -> list[Entry]:
-    rest = [entry for entry in entries if entry.id != entry_id]
-    if len(rest) == len(entries):
-        raise ValueError(f"no entry {names.shown(entry_id)} stands")
-    return rest
-
-
 # --- the verifier's side ---------------------------------------------------------------------------------------------
 
 
 class Feed:
     """The newest overlay, for verifiers: loads it from a store, checks who signed it, and never goes back.
 
-    Looks at the store when it is asked and `every` seconds have passed. What it cannot load or read it passes over for as
-    long as it has an overlay: that one grows old, and verifiers deny past their bound.
+    Looks at the store when it is asked and `every` seconds have passed; 0 is each time. What it cannot load or read it passes
+    over for as long as it has an overlay, and logs it: that one grows old, and verifiers deny past their bound.
     """
 
     def __init__(
@@ -392,7 +459,7 @@ class Feed:
     ) -> None:
         self._store, self._every, self._vocabulary, self._clock = store, every, vocabulary, clock
         self._operators = [keys.signing_key(operator, "operator") for operator in operators]
-        self._lock = Lock()
+        self._lock = _Lock()
         self._seen: bytes | None = None
         self._overlay: Overlay | None = None
         self._looked: int | None = None
@@ -402,23 +469,32 @@ class Feed:
         """The newest overlay that is known here, or None."""
         now = read_clock(self._clock)
         due = self._looked is None or not 0 <= now - self._looked < self._every
-        if due and self._lock.acquire(blocking=self._overlay is None):  # one looks; the others take what there is
-            try:
-                self._looked = now
-                self._overlay = self._look()
-                self.problem = None
-            except Exception as error:
-                self.problem = error
-            finally:
-                self._lock.release()
+        if due:
+            waits = self._overlay is None or self._every == 0
+            with self._lock.held(waits) as mine:  # one looks; the others take what there is
+                if mine:
+                    self._looked = now
+                    with suppress(Exception):
+                        self._take()
         return self._overlay
 
     def refresh(self) -> Overlay:
         """Look at the store now. Raises what the store raises, and OverlayError for what is no overlay or an older one."""
-        with self._lock:
+        with self._lock.held():
             self._looked = read_clock(self._clock)
+            return self._take()
+
+    def _take(self) -> Overlay:
+        """What lies in the store now, if it will do. What comes of it is told once, when it changes."""
+        before, self.problem = self.problem, None
+        try:
             self._overlay = found = self._look()
-            self.problem = None
+        except Exception as error:
+            self.problem = error
+            raise
+        finally:
+            if str(before) != str(self.problem):
+                _log.warning("the overlay: %s", "can be had again" if self.problem is None else escape(str(self.problem)))
         return found
 
     def _look(self) -> Overlay:

@@ -24,7 +24,7 @@ from captoken.decision import Actor
 from captoken.encoding import EncodingError, Integer, b64decode, encode_json
 from captoken.errors import AuditError, TokenFormatError
 from captoken.lineage import read_along
-from captoken.links import BadLink, Link, ThirdParty, link_prohibits, read_link
+from captoken.links import BadLink, Link, ThirdParty, link_prohibits, read_link, unknown_keys
 from captoken.overlay import Entry, Facts, Overlay
 from captoken.root import RootRecord
 
@@ -64,6 +64,8 @@ class Decided(msgspec.Struct):
     link: str | None = None
     task: str | None = None
     token: str | None = None
+    taken: str | None = None  # of a ledger: accesses of one step took it together
+    leeway: Integer = 0  # of the verifier
 
 
 class Hop(msgspec.Struct, eq=False):
@@ -75,11 +77,12 @@ class Hop(msgspec.Struct, eq=False):
     id: str
     root: RootRecord
     holders: tuple[str, ...]
-    links: tuple[Link | BadLink, ...]  # down to the one that handed it over
+    links: tuple[Link | BadLink, ...]  # down to the one that handed it over; of each what is known here
     task: str
     basis: str = "vouched"
     below: list[Hop] = []
     decisions: list[Decided] = []
+    unknown: tuple[str, ...] = ()  # caveats among its links that are not known here
 
     @property
     def agent(self) -> str:
@@ -87,7 +90,7 @@ class Hop(msgspec.Struct, eq=False):
 
     @property
     def capability(self) -> Capability:
-        """The most that the holder can do."""
+        """The most that the holder can do. A caveat that is not known here may leave less: see `unknown`."""
         return Capability.of((link for link in self.links if isinstance(link, Link)), self.root.task, self.root.audience)
 
     @property
@@ -97,7 +100,7 @@ class Hop(msgspec.Struct, eq=False):
 
     @property
     def is_dead(self) -> bool:
-        """Does a link prohibit everything?"""
+        """Does a link prohibit everything? One that is not known here may not, where it is known."""
         return any(isinstance(link, BadLink) for link in self.links) or self.capability.nothing
 
     @property
@@ -159,17 +162,20 @@ def gather(records: Iterable[Mapping[str, Any]], *, vocabulary: Vocabulary = V1)
 
 def _describe(trail: Trail, hops: dict[str, Hop], said: _Token, vocabulary: Vocabulary) -> None:
     root = RootRecord.decode(encode_json(said.root))
-    links = tuple(_link(link, vocabulary) for link in said.links)
+    read = [_link(link, vocabulary) for link in said.links]
+    links = tuple(link for link, _ in read)
     task = root.task
     through: list[Hop] = []
-    for count, link in enumerate(links, 1):
+    unknown: dict[str, None] = {}
+    for count, (link, strange) in enumerate(read, 1):
         task = _task(task, link)
+        unknown.update(dict.fromkeys(strange))
         holders = read_along(root.agent, links[:count]).holders
         if not through or holders != through[-1].holders:
-            link_id = said.links[count - 1].id
+            link_id, basis = said.links[count - 1].id, "vouched" if through else "issued"
             hop = hops.get(link_id)
             if hop is None:
-                hop = hops[link_id] = Hop(link_id, root, holders, links[:count], task, "vouched" if through else "issued")
+                hop = hops[link_id] = Hop(link_id, root, holders, links[:count], task, basis, unknown=tuple(unknown))
                 (through[-1].below if through else trail.roots).append(hop)
             through.append(hop)
     if through:
@@ -177,10 +183,21 @@ def _describe(trail: Trail, hops: dict[str, Hop], said: _Token, vocabulary: Voca
         trail.paths[link_ids[-1]] = Path(tuple(through), link_ids, task)
 
 
-def _link(said: _LinkSaid, vocabulary: Vocabulary) -> Link | BadLink:
+def _link(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, list[str]]:
+    """What is known of a link, and the keys of the caveats that are not: without these it is wider, never narrower."""
     b64decode(said.id)
-    # What a third party is asked is sealed, so that there is nothing to say of it.
-    return ThirdParty((), cid=b"") if said.says.keys() == {"asks"} else read_link(encode_json(said.says), vocabulary)
+    if said.says.keys() == {"asks"}:  # what a third party is asked is sealed, so that there is nothing to say of it
+        return ThirdParty((), cid=b""), []
+    if said.says.keys() == {"unreadable"}:
+        return BadLink("unreadable_link", "recorded as unreadable"), []
+    link = read_link(encode_json(said.says), vocabulary)
+    if isinstance(link, Link) or link.code != "unknown_caveat":
+        return link, []
+    unknown = unknown_keys(said.says, vocabulary)
+    rest = {key: value for key, value in said.says.items() if key not in unknown}
+    known = read_link(encode_json(rest), vocabulary) if rest else link
+    # What else is wrong with it may be right where the caveat is known.
+    return known if isinstance(known, Link) else Link((), link.sender, link.receiver, key=link.key), unknown
 
 
 def _task(task: str, link: Link | BadLink) -> str:
@@ -208,7 +225,8 @@ class Use(msgspec.Struct, frozen=True):
     """What a hop was granted, and what it and all below it were seen to use.
 
     `sufficient` are the keywords that would have permitted all that was allowed, and no more than was granted: of
-    arguments and attributes whose values were not recorded, what was granted of them.
+    arguments and attributes whose values were not recorded, what was granted of them. Of `uses` and `budget` it is what
+    was reserved: what was given back is not recorded.
     """
 
     hop: Hop
@@ -235,9 +253,11 @@ def _use(hop: Hop) -> Use:
     granted = _stated(held)
     sufficient: dict[str, Any] = _stated(held.meet(_needed(accesses))) if accesses else {"tables": []}
     if held.uses is not None:
-        sufficient["uses"] = len(accesses)
+        steps = {one.taken or str(one.seq) for one in decisions if one.access is not None}
+        sufficient["uses"] = min(held.uses, len(steps))
     if held.budget:
-        sufficient["budget"] = {unit: sum(access.cost.get(unit, 0) for access in accesses) for unit in sorted(held.budget)}
+        spent = {unit: sum(access.cost.get(unit, 0) for access in accesses) for unit in held.budget}
+        sufficient["budget"] = {unit: min(most, spent[unit]) for unit, most in sorted(held.budget.items())}
     left = read_along(hop.root.agent, hop.links).left
     if left is not None:
         granted["depth"] = left
@@ -254,6 +274,8 @@ def _needed(accesses: Sequence[_Access]) -> Capability:
     said: dict[str, Any] = {}
     tables = sorted({access.table for access in accesses if access.table is not None})
     tools = sorted({access.tool for access in accesses if access.tool is not None})
+    if any(access.table is None and access.tool is None for access in accesses):
+        tables = tools = []  # no rights at all: a token that has some permits nothing but tables and tools
     if tables:
         said["allow"] = {table: sorted({access.operation or "" for access in _on(accesses, table)}) for table in tables}
         columns = {table: [access.columns for access in _on(accesses, table)] for table in tables}
@@ -293,14 +315,8 @@ def _values(given: Iterable[list[str] | dict[str, Any]], key: str) -> dict[str, 
 
 
 def _is_exact(value: Any) -> bool:
-    """Is it the value itself that was recorded? Floats and large integers stand there as strings, and look like these."""
-    if type(value) is not str:
-        return type(value) in (int, bool)
-    try:
-        float(value)
-    except ValueError:
-        return True
-    return False
+    """Is it a value that a constraint can be about? What canonical JSON has no spelling for is recorded as an object."""
+    return type(value) in (str, int, bool)
 
 
 # --- what an overlay would change ------------------------------------------------------------------------------------
@@ -318,20 +334,30 @@ class Replayed(msgspec.Struct, frozen=True):
 
 
 _OVERLAID = ("revoked", "narrowed", "stale_overlay")
+_TAKEN = ("budget_exhausted", "replayed")  # since an earlier request had taken it
 
 
 def replay(trail: Trail, overlay: Overlay, *, vocabulary: Vocabulary = V1) -> list[Replayed]:
     """Each decision again, as if this overlay had stood at the time, from its first second on.
 
     An overlay only takes away: what was denied for another reason stays denied. What an earlier overlay had denied, and
-    this one would not, is unknown: what else would have denied it was not recorded.
+    this one would not, is unknown: what else would have denied it was not recorded. So is what was denied for want of what
+    an earlier request on a token of the same tree had taken, if that one is no longer allowed for certain.
     """
-    return [_again(trail, decision, overlay, vocabulary) for decision in trail.decisions]
+    found: list[Replayed] = []
+    freed: set[str | None] = set()  # token ids
+    for decision in trail.decisions:
+        again = _again(trail, decision, overlay, vocabulary, decision.token in freed)
+        if decision.allowed and again.outcome != "same":
+            freed.add(decision.token)
+        found.append(again)
+    return found
 
 
-def _again(trail: Trail, decision: Decided, overlay: Overlay, vocabulary: Vocabulary) -> Replayed:
+def _again(trail: Trail, decision: Decided, overlay: Overlay, vocabulary: Vocabulary, freed: bool) -> Replayed:
     path = trail.paths.get(decision.link or "")
-    if not decision.allowed and decision.code not in _OVERLAID:
+    left = freed and decision.code in _TAKEN
+    if not (decision.allowed or decision.code in _OVERLAID or left):
         return Replayed(decision, "same")
     if path is None:
         return Replayed(decision, "unknown", "the records do not describe the token")
@@ -350,6 +376,8 @@ def _again(trail: Trail, decision: Decided, overlay: Overlay, vocabulary: Vocabu
             unknown = Replayed(decision, "unknown", f"not recorded: {', '.join(missing)}", entry)
     if unknown is not None and decision.allowed:
         return unknown
+    if left:
+        return Replayed(decision, "unknown", "what an earlier request had taken may be left")
     if not decision.allowed:
         return Replayed(decision, "unknown", "this overlay would not deny it, and what else would was not recorded")
     return Replayed(decision, "same")
@@ -386,7 +414,7 @@ def _asked(
         if not isinstance(read, Link):
             return None, missing
         link = read
-    reason = link_prohibits(link, access, Situation(decision.at, task=decision.task or ""))
+    reason = link_prohibits(link, access, Situation(decision.at, decision.leeway, task=decision.task or ""))
     return (reason.text if reason is not None else None), list(dict.fromkeys(missing))
 
 
@@ -418,16 +446,16 @@ class Reach(msgspec.Struct, frozen=True):
     cut: Hop
 
 
-def blast_radius(trail: Trail, agent: str, now: int) -> list[Reach]:
-    """The tokens that an agent has, and all that came of them, that still work at `now`.
+def blast_radius(trail: Trail, agent: str, now: int, *, leeway: int = 0) -> list[Reach]:
+    """The tokens that an agent has, and all that came of them, that still work at `now`, at a server with that `leeway`.
 
     What it could make of them without showing it to this server is no more than they permit. Revocations that were
-    published meanwhile are not looked at.
+    published meanwhile are not looked at. Caveats that are not known here are taken for ones that permit.
     """
     found: list[Reach] = []
     for top in trail.hops():
         if top.agent == agent:
-            found += [Reach(hop, top) for hop in top.walk() if _works(hop, now)]
+            found += [Reach(hop, top) for hop in top.walk() if _works(hop, now - leeway)]
     return found
 
 

@@ -66,14 +66,17 @@ class Verifier(Sealed):
 
     `audit` gets a record of every decision but those of `explain`. What cannot be recorded is denied.
 
+    A grant is good for `max_age` seconds, an hour unless given, however long its token lives: then the keys have to be asked
+    again. None is no bound.
+
     `overlay` gives the newest restrictions on tokens already out: an Overlay, or a callable that returns one, as a Feed
     is. It may be `max_staleness` seconds old. Later than that, or where there is none, all is denied; with
     `allow_stale_overlay=True` it is only logged, and what was revoked meanwhile still works.
     """
 
     __slots__ = (
-        "_audiences", "_audit", "_clock", "_keyring", "_ledger", "_leeway", "_named", "_overlay", "_random", "_replays",
-        "_signed", "_stale", "_staleness", "_unaddressed", "_vocabulary",
+        "_audiences", "_audit", "_clock", "_keyring", "_ledger", "_leeway", "_max_age", "_named", "_overlay", "_random",
+        "_replays", "_signed", "_stale", "_staleness", "_unaddressed", "_vocabulary",
     )  # fmt: skip
     _instead = "make one from the keyring"
 
@@ -88,6 +91,7 @@ class Verifier(Sealed):
     _ledger: Ledger | None
     _audit: Trail | None
     _random: Callable[[int], bytes]
+    _max_age: int | None
     _overlay: Callable[[], Overlay | None] | None
     _staleness: int
     _stale: bool  # is a stale overlay good enough?
@@ -106,6 +110,7 @@ class Verifier(Sealed):
         overlay: Overlay | Callable[[], Overlay | None] | None = None,
         max_staleness: int = 60,
         allow_stale_overlay: bool = False,
+        max_age: int | None = 3600,
         vocabulary: Vocabulary = V1,
         clock: Clock = time,
         random: Callable[[int], bytes] = primitives.random_bytes,
@@ -114,6 +119,8 @@ class Verifier(Sealed):
             raise ValueError("leeway must be a number of seconds, 0 or more, as int")
         if type(max_staleness) is not int or max_staleness < 0:
             raise ValueError("max_staleness must be a number of seconds, 0 or more, as int")
+        if max_age is not None and (type(max_age) is not int or max_age < 0):
+            raise ValueError("max_age must be a number of seconds, 0 or more, as int, or None")
         if not (overlay is None or isinstance(overlay, Overlay) or callable(overlay)):
             raise TypeError(f"overlay must be an Overlay, or a callable that returns one, not {type(overlay).__name__}")
         own = (audience,) if isinstance(audience, str) else () if audience is None else tuple(audience)
@@ -125,6 +132,7 @@ class Verifier(Sealed):
         put(self, "_audiences", frozenset(own))
         put(self, "_unaddressed", allow_unaddressed is True or not own)
         put(self, "_leeway", leeway)
+        put(self, "_max_age", max_age)
         put(self, "_vocabulary", vocabulary)
         put(self, "_clock", clock)
         put(self, "_replays", replays)
@@ -197,10 +205,17 @@ class Verifier(Sealed):
         return self._decide(token, *stated(access, caller), (proof, request), dry=True)
 
     def _decide(
-        self, token: str | Token, access: Access | None, caller: Caller | None, presented: Presented, dry: bool = False
+        self,
+        token: str | Token,
+        access: Access | None,
+        caller: Caller | None,
+        presented: Presented,
+        dry: bool = False,
+        idle: bool = False,
     ) -> Decision:
+        """`idle`: the token is shown and not used, so that one for handing on will do."""
         now = read_clock(self._clock)
-        found = self._open(token)
+        found = self._open(token, now, idle)
         if isinstance(found, Grant):
             decision = found._decide(now, access, caller, dry, presented)
         else:
@@ -211,11 +226,14 @@ class Verifier(Sealed):
         """The decision with all that it needs to stand: its effects committed, and then itself recorded; or a denial."""
         return self._recorded(self._committed(decision.granted, decision) if decision.effects else decision)
 
-    def _recorded(self, decision: Decision) -> Decision:
-        """The decision once it is in the trail, or a denial."""
+    def _recorded(self, decision: Decision, *others: Decision) -> Decision:
+        """The decision once it is in the trail, with others on the same step; or a denial."""
         if self._audit is not None:
             try:
-                self._audit.record(decision)
+                if others:
+                    self._audit.record_all((decision, *others))
+                else:
+                    self._audit.record(decision)
             except Exception as error:  # whatever a trail raises, there is no record
                 if decision:
                     text = f"the decision cannot be recorded: {type(error).__name__}"
@@ -249,7 +267,8 @@ class Verifier(Sealed):
     def _reserve(self, grant: Grant, reservation: Reservation, now: int) -> Refusal | None:
         if self._ledger is None:
             raise StoreError("this verifier has no ledger")
-        short = self._ledger.reserve(reservation, now)
+        short = next((debit for debit in reservation.debits if debit.amount > debit.limit), None)  # it never was enough
+        short = self._ledger.reserve(reservation, now) if short is None else short
         if short is None:
             return None
         if not isinstance(short, Debit):
@@ -257,7 +276,7 @@ class Verifier(Sealed):
         text = f"{short.amount} {short.unit} of {short.limit} are not left"
         return Refusal("budget_exhausted", text, short.link, grant._added_by(short.link))
 
-    def _open(self, token: str | Token) -> Grant | Decision:
+    def _open(self, token: str | Token, now: int, idle: bool) -> Grant | Decision:
         """Steps 1 to 6: everything that depends on the token and the keys alone. A Decision is a denial."""
         try:
             packet, discharges = token._bound() if isinstance(token, Token) else parts_of(token, BOUND)  # steps 1 and 2
@@ -292,11 +311,11 @@ class Verifier(Sealed):
             if not isinstance(after, Lineage):
                 return self._broken(genuine, at, after)
             lineage = after
-        if lineage.must_delegate:
+        if lineage.must_delegate and not idle:
             last = max(at for at, link in enumerate(restrictions) if link.delegate_only)
             return self._broken(genuine, last, Reason("delegate_only", "for handing on, and nobody was handed it"))
         custody = _custody(packet, restrictions, tags) if lineage.key is not None else ()
-        return Grant(self, root, tuple(restrictions), tuple(places), lineage, packet, tags, custody)
+        return Grant(self, root, tuple(restrictions), tuple(places), lineage, packet, tags, custody, now)
 
     def _remembered(self, state: bytes) -> bool:
         """Did every hand-over up to the link with this state hold? Each step is atomic: threads need no lock."""

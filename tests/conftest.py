@@ -1,9 +1,11 @@
-"""Nothing in the tests reaches out of the machine: a connection to anywhere but loopback fails."""
+"""Nothing in the tests reaches out of the machine: a connection to anywhere but loopback fails. And the shared server."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -20,3 +22,13 @@ def _loopback_only(self: socket.socket, address: object) -> None:
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", _loopback_only)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """One PostgreSQL server for all suites, started if a test asks for it."""
+    from tests.stores.servers import Postgres
+
+    server = Postgres()
+    yield server
+    server.stop()

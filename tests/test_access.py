@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from captoken import Access
+from tests.world import named
 
 MISSTATED: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"table": "sales"}, ValueError),
@@ -53,7 +54,7 @@ MISSTATED: list[tuple[dict[str, Any], type[Exception]]] = [
 ]
 
 
-@pytest.mark.parametrize(("facts", "error"), MISSTATED, ids=ascii)
+@pytest.mark.parametrize(("facts", "error"), MISSTATED, ids=named)
 def test_a_fact_that_is_none_raises_when_stated(facts: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Access(**facts)

@@ -12,7 +12,7 @@ from captoken.caveats import Caveat, Situation, Vocabulary
 from captoken.encoding import LIMITS
 from captoken.errors import DelegationError, LimitError
 from captoken.testing import FixedClock
-from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, tool, verifier
+from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, named, tool, verifier
 
 ALLOW = {"allow": {"sales": ["select"], "hr": ["update"], "market.*": ["select", "insert"], "market.secret": []}}
 TOOLS = {"tools": {"search": {"q": {"any": True}, "limit": {"max": 10, "optional": True}}, "fetch": {}, "files.*": {"p": {"path": ["/a"]}}}}
@@ -235,7 +235,7 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception]]] = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "error"), MISTAKES, ids=lambda value: ascii(value)[:60])
+@pytest.mark.parametrize(("asked", "error"), MISTAKES, ids=named)
 def test_a_mistake_is_told_at_once(asked: dict[str, Any], error: type[Exception]) -> None:
     token = mint(unrestricted=True)
     before = token.serialize()

@@ -139,16 +139,17 @@ def test_each_decision_has_one_record_and_a_dry_run_none() -> None:
 
 
 def test_each_access_of_one_step_is_recorded() -> None:
-    """All that were allowed; of a step that is refused, the access that it was refused for. One that cannot be recorded denies."""
+    """All that were allowed; of a step that is refused, the access that it was refused for, and all where they cost too much
+    together. One that cannot be recorded denies."""
     trail = Trail(ledger=MemoryLedger(shared=True, floor=0))
     grant = trail.verifier.authenticate(mint(**SALES, uses=2))
     assert grant.check_all([data("sales"), data("market.eu")]) and not grant.check_all([data("sales"), data("hr")])
     assert grant.check_all([data("sales")]) and not grant.check_all([data("sales"), data("market.eu")])
     said = [(record["access"]["table"], record["code"]) for record in trail.decisions[1:]]
-    assert said == [("sales", "allowed"), ("market.eu", "allowed"), ("hr", "table"), ("sales", "allowed"), ("sales", "budget_exhausted")]
-    full = Full(4)
+    assert said == [("sales", "allowed"), ("market.eu", "allowed"), ("hr", "table"), ("sales", "allowed"), ("sales", "budget_exhausted"), ("market.eu", "budget_exhausted")]
+    full = Full(2)
     decision = verifier(audit=AuditTrail(full)).authenticate(mint()).check_all([data("sales"), data("market.eu"), data("market.x")])
-    assert (decision.code, decision.access) == ("store_unavailable", data("market.x")) and check(full.lines).decisions == 3
+    assert decision.code == "store_unavailable" and check(full.lines).decisions == 1
 
 
 def test_a_token_that_nobody_vouches_for_is_not_described() -> None:
@@ -186,6 +187,38 @@ def test_a_chain_that_cannot_be_read_is_described_as_far_as_it_can() -> None:
     assert links[0] == {"unreadable": True} and links[3] == {"asks": "?"} and links[1] == {"new": 1}
     assert links[2].keys() == {"from", "to", "n", "key"}
     assert [record["code"] for record in trail.decisions] == ["unreadable_link", "unknown_caveat", "unaddressed", "missing_discharge"]
+
+
+def test_what_no_verifier_can_read_is_not_recorded_as_what_it_says() -> None:
+    """Nor does a link that its holder has written look like what a record says of another: whom it asks, or that it is
+    unreadable. A holder cannot put names into the trail so."""
+    trail, token = Trail(), mint()
+    handing = b'{"from":"orchestrator","n":"AAAAAAAAAAA","to":"innocent"}'
+    bodies = [
+        handing + b"x" * 87, handing + b"." + b"A" * 86, b'{"asks":"whoever"}', b'{"asks":"whoever","exp":1}', b'{"unreadable":true}', b"{}",
+        b'{"exp":"soon"}', handing[:-1], b'{"acme:new":1,"exp":"soon"}', b'{"key":"short"}.' + b"A" * 86,
+    ]  # fmt: skip
+    for body in bodies:
+        assert trail.verifier.check(token._with(body), data("sales")).code in ("unreadable_link", "unknown_caveat")
+    said = [record["links"][-1]["says"] for record in trail.records if record["kind"] == "token"]
+    assert said == [*[{"unreadable": True}] * 8, {"acme:new": 1, "exp": "soon"}, {"unreadable": True}]
+    key = HolderKey.generate()
+    bound = mint(**SALES)._with(b'{"key":"%s"}.' % key.public.encode() + b"A" * 86)  # no key was there to sign it
+    assert trail.verifier.check(bound, data("sales")).code == "unreadable_link"
+    assert trail.records[-2]["links"][-1]["says"] == {"unreadable": True}
+
+
+def test_a_record_says_what_a_ledger_was_asked_and_how_much_clocks_may_differ() -> None:
+    """Of an allowance by which reservation, so that a use is counted once; the leeway where there is one."""
+    trail = Trail(ledger=MemoryLedger(shared=True, floor=0))
+    token = mint(**SALES, uses=2)
+    for _ in range(3):
+        trail.verifier.check(token, data("sales"))
+    first, second, short = trail.decisions
+    assert len({first["taken"], second["taken"]}) == 2 and len(first["taken"]) == 22
+    assert short["code"] == "budget_exhausted" and "taken" not in short and "leeway" not in first
+    trail.trail.record(Decision(code="table", now=NOW, leeway=300))
+    assert trail.decisions[-1]["leeway"] == 300
 
 
 def test_an_embedder_s_own_decision_without_links_is_recorded() -> None:
@@ -256,14 +289,18 @@ def test_nobody_can_use_what_a_trail_holds() -> None:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (None, "null"), (1.5, "1.5"), (1e300, "1e+300"), (-0.0, "-0.0"), (2**53 - 1, 2**53 - 1), (1 - 2**53, 1 - 2**53), (2**53, hex(2**53)),
-        (-(10**30), hex(-(10**30))), (True, True), ("\U0001f600\ue000", "\U0001f600\ue000"), ("\x00\u2028\x7f", "\x00\u2028\x7f"),
-        ([None, {"a": [1.5]}], ["null", {"a": ["1.5"]}]), ({"\U0001f600": 1, "\ue000": 0.5}, {"\U0001f600": 1, "\ue000": "0.5"}), ([], []), ({}, {}),
+        (None, {"~": "null"}), (1.5, {"~": "1.5"}), (1e300, {"~": "1e+300"}), (-0.0, {"~": "-0.0"}), (2**53 - 1, 2**53 - 1),
+        (1 - 2**53, 1 - 2**53), (2**53, {"~": hex(2**53)}), (-(10**30), {"~": hex(-(10**30))}), (True, True),
+        ("\U0001f600\ue000", "\U0001f600\ue000"), ("\x00\u2028\x7f", "\x00\u2028\x7f"), ([], []), ({}, {}), ("null", "null"), ("0x1", "0x1"),
+        ([None, {"a": [1.5]}], [{"~": "null"}, {"a": [{"~": "1.5"}]}]),
+        ({"\U0001f600": 1, "\ue000": 0.5}, {"\U0001f600": 1, "\ue000": {"~": "0.5"}}),
+        ({"~": "null"}, {"~": {"~": "null"}}), ({"~": None}, {"~": {"~": {"~": "null"}}}), ({"~": 1, "a": 2}, {"~": 1, "a": 2}),
     ],
     ids=lambda value: ascii(value)[:30],
 )  # fmt: skip
-def test_values_that_canonical_json_has_not_are_spelled_as_text(value: Any, told: Any) -> None:
-    """Each line is canonical, whatever JSON the arguments were; what canonical JSON has stays as it is."""
+def test_values_that_canonical_json_has_not_are_marked(value: Any, told: Any) -> None:
+    """Each line is canonical, whatever JSON the arguments were; what canonical JSON has stays as it is, and no value looks like
+    another: neither like a text, nor like a mark."""
     trail = Trail(values=True)
     access = Access(tool="t", arguments={"a": value, "b": [1, "x"]})
     assert trail.verifier.check(mint(tools={"t": {}}), access)
@@ -278,7 +315,12 @@ def test_values_of_any_size_and_depth_are_recorded() -> None:
     trail = Trail(values=True)
     assert trail.verifier.check(mint(tools={"t": {}}), Access(tool="t", arguments={"a": 10**5000, "b": deep, "c": "x" * 100_000}))
     said = trail.decisions[0]["access"]["arguments"]
-    assert said["a"] == hex(10**5000) and "..." in json.dumps(said["b"]) and len(said["c"]) == 100_000
+    for key in ("~", "a"):
+        nested: Any = None
+        for _ in range(200):
+            nested = {key: nested}
+        assert trail.verifier.check(mint(tools={"t": {}}), Access(tool="t", arguments={"a": nested}, attributes={"~": nested}))
+    assert said["a"] == {"~": hex(10**5000)} and '{"~": "..."}' in json.dumps(said["b"]) and len(said["c"]) == 100_000
 
 
 # --- a trail that fails ----------------------------------------------------------------------------------------------
@@ -352,15 +394,85 @@ def test_what_was_committed_before_the_record_failed_is_spent() -> None:
     assert one.check(token, data("sales")).code == "budget_exhausted"
 
 
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_a_write_that_is_cut_short_denies_and_ends_the_trail(count: int) -> None:
+    """As an unbuffered file returns it from a full disk: what stands there then is torn, so nothing more is written behind it."""
+    lines: list[bytes] = []
+    room = [10**6]
+
+    def write(data: bytes) -> int:
+        lines.append(data[: room[0]])
+        return len(lines[-1])
+
+    one = verifier(audit=AuditTrail(write))
+    assert one.check(mint(), data("sales"))
+    room[0] = count
+    assert one.check(mint(), data("sales")).code == "store_unavailable"
+    room[0] = 10**6
+    assert one.check(mint(), data("sales")).code == "store_unavailable" and len(lines) == 3
+    with pytest.raises(AuditError, match="without its line feed"):
+        check(lines)
+    assert check(lines[:2]).decisions == 1
+
+
+def test_an_interruption_that_leaves_open_whether_a_record_stands_ends_the_trail() -> None:
+    """It was written, and the number not yet counted on: another one with that number would break the trail."""
+    lines: list[bytes] = []
+
+    def write(data: bytes) -> None:
+        lines.append(data)
+        if len(lines) == 3:
+            raise KeyboardInterrupt
+
+    trail = AuditTrail(write, key=SERVER)
+    one = verifier(audit=trail)
+    assert one.check(mint(), data("sales"))
+    with pytest.raises(KeyboardInterrupt):
+        one.check(mint(), data("sales"))
+    assert one.check(mint(), data("sales")).code == "store_unavailable" and len(lines) == 3
+    with pytest.raises(AuditError, match="may stand there or not"):
+        trail.checkpoint()
+    assert check(lines).decisions == 2
+    assert verifier(audit=AuditTrail(lines.append, head=check(lines).head)).check(mint(), data("sales")) and check(lines).decisions == 3
+
+
+def test_another_process_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the lock is taken, which somebody may have held at the fork; checkpoints too."""
+    trail = written(1, key=SERVER)
+    with monkeypatch.context() as patch, trail.trail._lock:
+        patch.setattr("os.getpid", lambda: -1)
+        assert trail.verifier.check(mint(), data("sales")).code == "store_unavailable"
+        with pytest.raises(AuditError, match="another process"):
+            trail.trail.checkpoint()
+    assert trail.verifier.check(mint(), data("sales")) and len(trail.decisions) == 2
+
+
+def test_all_that_one_step_needs_is_recorded_in_one_write_or_not_at_all() -> None:
+    """So that no record says of an access that it was allowed, where another one of the step could not be recorded."""
+    full = Full(10)
+    trail = AuditTrail(full)
+    one = verifier(audit=trail)
+    grant = one.authenticate(mint())
+    decisions = [grant.explain(data(table)) for table in ("sales", "market.x", "hr")]
+    trail.record_all(decisions)
+    assert len(full.lines) == 3 and check(full.lines) == Verdict(trail.head, 0, 4)
+    assert [record["code"] for record in read(full.lines) if record["kind"] == "decision"][1:] == ["allowed", "allowed", "table"]
+    full.room = 3
+    with pytest.raises(OSError, match="no space"):
+        trail.record_all(decisions)
+    assert check(full.lines) == Verdict(trail.head, 0, 4)
+
+
 # --- reading: what shows ---------------------------------------------------------------------------------------------
 
 
 def test_a_whole_trail_is_whole() -> None:
-    """With and without a line feed, in one go and from a known head on; an empty one too."""
+    """Line by line or in pieces of whole lines, in one go and from a known head on; an empty one too."""
     trail = written(6)
     verdict = check(trail.lines)
     assert verdict == Verdict(trail.trail.head, 0, 6) and verdict.head.seq == len(trail.lines) == 7
-    assert check(line[:-1] for line in trail.lines) == verdict and check([]) == Verdict(Head(), 0, 0)
+    assert check([b"".join(trail.lines)]) == verdict == check([trail.lines[0], b"".join(trail.lines[1:])])
+    assert check([]) == Verdict(Head(), 0, 0)
     half = check(trail.lines[:3]).head
     assert [record["seq"] for record in read(trail.lines[3:], half)] == [4, 5, 6, 7]
     with pytest.raises(AuditError, match="after record 0 comes 4"):
@@ -432,6 +544,26 @@ def test_a_later_process_goes_on_where_an_earlier_one_ended() -> None:
         check([*first.lines, *written(2).lines])
 
 
+def test_a_trail_that_goes_on_in_another_file_is_whole_file_by_file() -> None:
+    """After the head that the file before ended with; with no other, and by what was seen of it."""
+    first = written(2, key=SERVER, every=2)
+    last = check(first.lines, [SERVER.public]).head
+    second = Trail(head=last, key=SERVER, every=2)
+    for _ in range(2):
+        second.verifier.check(mint(), data("sales"))
+    verdict = check(second.lines, [SERVER.public], after=last, known=[Head(), check(first.lines[:2]).head, last, second.trail.head])
+    assert verdict.head == second.trail.head and verdict.decisions == 2 and verdict.signed > last.seq
+    assert check([*first.lines, *second.lines], [SERVER.public]).head == verdict.head
+    assert check([], after=last).head == last and [record["kind"] for record in read(second.lines, last)][0] == "token"
+    for after in (None, Head(last.seq, START), Head(last.seq + 1, last.hash)):
+        with pytest.raises(AuditError):
+            check(second.lines, after=after)
+    with pytest.raises(AuditError, match=f"record {last.seq} is not the one"):
+        check(second.lines, after=last, known=[Head(last.seq, START)])
+    with pytest.raises(AuditError, match="was there before"):
+        check(second.lines[:-1], after=last, known=[second.trail.head])
+
+
 JUNK = [b"", b"\n", b"{}", b"null", b"[]", b"\xff\xfe", b'{"seq":1}', b'{"seq":1}\n\n', b"x" * 10_000, b'{"seq":true}', b"{" * 5000]
 
 
@@ -485,7 +617,7 @@ def test_a_checkpoint_by_another_key_is_an_error() -> None:
     record = json.loads(lines[3])
     record["key"] = SERVER.public
     with pytest.raises(AuditError, match="checkpoint 4"):
-        check([*lines[:3], encode_json(record)], [SERVER.public])
+        check([*lines[:3], encode_json(record) + b"\n"], [SERVER.public])
     assert check(written(3).lines, [SERVER.public]).signed == 0, "where there is none, nothing is signed"
 
 
@@ -510,14 +642,30 @@ def test_a_trail_without_a_key_has_no_checkpoints() -> None:
     assert len(trail.records) == 2
 
 
-def test_a_checkpoint_that_cannot_be_written_denies_and_is_made_up_for() -> None:
-    """The record that was due to be signed is there; the next one has the checkpoint behind it."""
+def test_a_checkpoint_that_cannot_be_written_denies_nothing_and_is_made_up_for(caplog: pytest.LogCaptureFixture) -> None:
+    """The record that was due to be signed is there, and says that it was allowed: so it is. The log says what is missing, and
+    the next record has the checkpoint behind it."""
     full = Full(2)
     one = verifier(audit=AuditTrail(full, key=SERVER, every=2))
-    assert one.check(mint(), data("sales")).code == "store_unavailable"
+    with caplog.at_level(logging.ERROR, "captoken"):
+        assert one.check(mint(), data("sales"))
+    assert [record.getMessage() for record in caplog.records] == ["a checkpoint was not written: OSError"]
     full.room = 10
     assert one.check(mint(), data("sales"))
     assert [record["kind"][0] for record in read(full.lines)] == list("tddc") and check(full.lines, [SERVER.public]).signed == 3
+    assert not [record for record in read(full.lines) if record["kind"] == "decision" and not record["allowed"]]
+
+
+def test_a_signature_that_cannot_be_made_denies_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(AuditKey):
+        def sign(self, message: bytes) -> bytes:
+            raise RuntimeError("no")
+
+    trail = Trail(key=Broken.from_bytes(bytes(range(32))), every=1)
+    assert trail.verifier.check(mint(), data("sales")) and trail.decisions[0]["allowed"]
+    with pytest.raises(RuntimeError):
+        trail.trail.checkpoint()
+    assert [record["kind"] for record in trail.records] == ["token", "decision"]
 
 
 def test_an_audit_key_shows_itself_to_nobody() -> None:

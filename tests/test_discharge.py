@@ -23,7 +23,7 @@ from captoken.memory import MemoryReplayStore
 from captoken.pairwise import PairwiseKey
 from captoken.possession import HolderKey, prove
 from captoken.testing import FixedClock, fixed_random
-from tests.world import KEYRING, NOW, clock, code, data, mint, verifier
+from tests.world import KEYRING, NOW, clock, code, data, mint, named, verifier
 
 PARTY = DischargerKey.from_bytes(bytes(range(2, 34)))
 OTHER = DischargerKey.from_bytes(bytes(range(3, 35)))
@@ -434,7 +434,7 @@ def test_a_policy_sees_what_is_needed_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [None, True, 1, "yes", 60, {"expires_in": 60}, Allow, Refuse, (), [MINUTE], object(), Reason("x", "y")], ids=str
+    "said", [None, True, 1, "yes", 60, {"expires_in": 60}, Allow, Refuse, (), [MINUTE], object(), Reason("x", "y")], ids=named
 )
 def test_a_policy_that_answers_oddly_never_discharges(said: Any) -> None:
     """Only an Allow allows: whatever else a policy returns raises TypeError."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from captoken.encoding import EncodingError, b64decode, b64encode, decode_json, encode_json
+from tests.world import named
 
 
 @pytest.mark.parametrize("size", range(70))
@@ -30,7 +31,7 @@ def test_keys_are_sorted_by_utf_16_unit() -> None:
         decode_json('{"\uffff":1,"\U0001f600":2}'.encode())
 
 
-@pytest.mark.parametrize("value", [1.0, None, 2**53, -(2**53), {5: 1}, {"a": (1,)}, ["\ud800"], {"a": [None]}, b"x", object()], ids=ascii)
+@pytest.mark.parametrize("value", [1.0, None, 2**53, -(2**53), {5: 1}, {"a": (1,)}, ["\ud800"], {"a": [None]}, b"x", object()], ids=named)
 def test_what_has_no_spelling_is_not_written(value: Any) -> None:
     with pytest.raises(EncodingError):
         encode_json({"value": value})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from captoken import Access, Denied, Issuer, Token, Verifier
 from captoken.caveats import V1, Situation, prohibited
 from captoken.decision import Refusal
+from captoken.encoding import MAX_INTEGER
 from captoken.errors import CODES, StoreError
 from captoken.ledger import AHEAD, KEPT, LEASE, USES, Debit, Reservation
 from captoken.links import BadLink, Link, read_link
@@ -162,25 +164,32 @@ def test_what_was_not_taken_goes_back() -> None:
 
 def test_a_settlement_takes_no_more_than_was_reserved_and_the_use_with_it() -> None:
     """More than was reserved is what was reserved; the use of a call that was made does not go back, whatever is said."""
-    for said, eur in (({"eur": 100}, 5), ({"eur": 0}, 0), ({}, 0), ({"rows": 3}, 0), ({"eur": 1, USES: 0}, 1), ({USES: 0}, 0)):
+    for said, eur in (({"eur": 100}, 5), ({"eur": 0}, 0), ({"rows": 3, "eur": 2}, 2), ({"eur": 1, USES: 0}, 1)):
         ledger = memory()
         grant = verifier(ledger=ledger).authenticate(mint(**SALES, uses=3, budget={"eur": 10}))
         assert grant.reserve(paid(5)).settle(said)
         assert {unit: spent for (_, unit), spent in ledger._spent.items()} == {"uses": 1, "eur": eur}, said
 
 
-@pytest.mark.parametrize(("cost", "error"), [({"eur": -1}, ValueError), ({"eur": 1.0}, TypeError), (5, TypeError), ({"a b": 1}, ValueError)])
-def test_a_cost_that_is_none_settles_nothing(cost: Any, error: type[Exception]) -> None:
-    """It raises, and the reservation is open as before."""
+@pytest.mark.parametrize(
+    ("cost", "error"),
+    [({"eur": -1}, ValueError), ({"eur": 1.0}, TypeError), (5, TypeError), ({"a b": 1}, ValueError), ({}, ValueError),
+     ({"euro": 1}, ValueError), ({USES: 0}, ValueError)],
+)  # fmt: skip
+def test_a_cost_that_is_none_or_not_stated_is_all_of_it(cost: Any, error: type[Exception]) -> None:
+    """It raises, and what was reserved is spent: something was done, and a mistake in what is said of it gives nothing back."""
     ledger = memory()
     reserved = verifier(ledger=ledger).authenticate(mint(**SALES, budget={"eur": 10})).reserve(paid(5))
     with pytest.raises(error):
         reserved.settle(cost)
-    assert list(ledger._spent.values()) == [5] and reserved.settle({"eur": 1}) and list(ledger._spent.values()) == [1]
+    assert list(ledger._spent.values()) == [5] and reserved.settle({"eur": 1}) is reserved.cancel() is False
+    with pytest.raises(error), verifier(ledger=ledger).authenticate(mint(**SALES, budget={"eur": 10})).reserve(paid(5)) as other:
+        other.settle(cost)
+    assert list(ledger._spent.values()) == [10]
 
 
-def test_a_block_settles_in_full_and_cancels_when_it_is_left_by_an_exception() -> None:
-    """What was settled or cancelled within is left at that."""
+def test_a_block_is_settled_in_full_also_when_it_is_left_by_an_exception() -> None:
+    """Whoever calls can hang up when the work is done. What was settled or cancelled within is left at that."""
     ledger = memory()
     grant = verifier(ledger=ledger).authenticate(mint(**SALES, budget={"eur": 10}))
 
@@ -190,20 +199,29 @@ def test_a_block_settles_in_full_and_cancels_when_it_is_left_by_an_exception() -
     with grant.reserve(paid(1)) as reserved:
         assert spent() == 1
     assert spent() == 1 and reserved.cancel() is False
-    for failure in (KeyError, KeyboardInterrupt, GeneratorExit):
-        with pytest.raises(failure), grant.reserve(paid(5)):
+    for number, failure in enumerate((KeyError, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError), 1):
+        with pytest.raises(failure), grant.reserve(paid(1)):
             raise failure
-        assert spent() == 1
+        assert spent() == 1 + number
     with grant.reserve(paid(5)) as reserved:
         assert reserved.settle({"eur": 2})
-    assert spent() == 3
-    with pytest.raises(KeyError), grant.reserve(paid(5)) as reserved:
+    assert spent() == 7
+    with pytest.raises(KeyError), grant.reserve(paid(3)) as reserved:
         reserved.settle({"eur": 2})
         raise KeyError
-    assert spent() == 5
-    with grant.reserve(paid(5)) as reserved:
+    assert spent() == 9
+    with pytest.raises(KeyError), grant.reserve(paid(1)) as reserved:
         reserved.cancel()
-    assert spent() == 5
+        raise KeyError
+    assert spent() == 9
+
+
+def test_what_never_was_enough_is_refused_without_asking_the_ledger() -> None:
+    """Also a sum of costs that no store can hold: it is no fault of the store."""
+    ledger = Faulty(lambda *_: pytest.fail("asked"))
+    grant = verifier(ledger=ledger).authenticate(mint(**SALES, budget={"eur": 10}))
+    assert grant.check(paid(11)).code == "budget_exhausted"
+    assert grant.check_all([paid(MAX_INTEGER), paid(MAX_INTEGER)]).code == "budget_exhausted"
 
 
 def test_too_late_is_spent() -> None:
@@ -552,6 +570,19 @@ def test_it_keeps_nothing_longer_than_it_has_to() -> None:
     assert ledger.settle(b"none", None, NOW + 100 + KEPT - 1) is False and ledger.spent(b"b" * 16, "eur") == 2
     assert ledger.settle(b"none", None, NOW + 100 + KEPT) is False and ledger.spent(b"b" * 16, "eur") == 0
     assert ledger.settle(b"none", None, NOW + 10**9) is False and ledger.spent(b"o" * 16, "eur") == 1 and len(ledger._kept) == 1
+
+
+def test_a_clock_that_was_far_ahead_and_an_amount_below_nothing_are_refused() -> None:
+    """What is forgotten was spent: until its token has expired nobody is told that it was not."""
+    ledger = memory()
+    assert ledger.reserve(asked(1, 10, keep=NOW + 100), NOW) is None
+    assert ledger.settle(b"none", None, NOW + 100 + KEPT) is False and ledger.spent(b"b" * 16, "eur") == 0
+    for now in (NOW, NOW + 99):
+        with pytest.raises(StoreError, match="this clock is behind"):
+            ledger.reserve(asked(2), now)
+    with pytest.raises(StoreError, match="less than nothing"):
+        ledger.reserve(asked(3, -1), NOW + 100)
+    assert ledger.reserve(asked(4), NOW + 100) is None and ledger.spent(b"b" * 16, "eur") == 1
 
 
 def test_a_bucket_is_kept_for_as_long_as_its_own_link_lives_and_the_leeway() -> None:

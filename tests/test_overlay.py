@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +25,7 @@ from captoken.memory import MemoryLedger, MemorySnapshots
 from captoken.overlay import LIFE, Entry, Facts, Feed, Operator, OperatorKey, Overlay, Selector, snapshot
 from captoken.possession import HolderKey
 from captoken.testing import FixedClock
-from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, tool, verifier
+from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, named, tool, verifier
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
 OTHER = OperatorKey.from_bytes(bytes(range(4, 36)))
@@ -161,7 +163,7 @@ def test_all_that_is_stated_must_hold() -> None:
         {"task": ""},
         {"issued_before": 2**53},
     ],
-    ids=str,
+    ids=named,
 )
 def test_what_selects_nothing_is_no_selector(given: dict[str, Any]) -> None:
     """Nothing stated, ids that are none, names that are none: refused, and nothing is published."""
@@ -186,7 +188,7 @@ def test_what_selects_nothing_is_no_selector(given: dict[str, Any]) -> None:
         {"issued_before": 1.5},
         {"issued_before": datetime(2026, 1, 1, tzinfo=UTC)},
     ],
-    ids=str,
+    ids=named,
 )
 def test_what_is_of_another_type_is_no_selector(given: dict[str, Any]) -> None:
     world = World()
@@ -238,7 +240,7 @@ def family() -> dict[str, Token]:
         (lambda own: {"agent": "sales-agent", "task": "task-123", "issued_before": NOW + 1}, "left, left below"),
         (lambda own: {"token": own["other"].token_id, "link": own["left"].link_id}, ""),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_revocation_kills_what_it_selects_and_nothing_else(select: Callable[[Any], Any], revoked: str) -> None:
     """Of six tokens, exactly those; lifted again, all work."""
@@ -366,7 +368,7 @@ WIDE: dict[str, Any] = {
         ({"not_before": NOW + 1}, None, SELECT, "not valid before"),
         ({"audience": "db"}, None, SELECT, 'addressed to ["db"]'),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_narrowing_leaves_what_its_caveats_permit(
     caveats: dict[str, Any], allowed: Access | None, refused: Access | None, why: str
@@ -469,7 +471,7 @@ def test_a_caveat_of_an_embedder_s_narrows_where_it_is_known() -> None:
         ({"operations": ["select"], "why": 5}, TypeError),
         ({"operations": ["select"], "why": "\ud800"}, ValueError),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_bad_narrowing_is_refused_and_nothing_is_published(given: dict[str, Any], error: type[Exception]) -> None:
     """Caveats of the chain, caveats that are none, moments and reasons that are none."""
@@ -862,7 +864,7 @@ def test_a_source_that_raises_is_a_denial(error: Exception) -> None:
         assert server.explain(mint().serialize(), SELECT).code == "store_unavailable"
 
 
-@pytest.mark.parametrize("answer", ["x", b"x", 5, True, False, 0, [], {}, REVOKED, Overlay, object()], ids=repr)
+@pytest.mark.parametrize("answer", ["x", b"x", 5, True, False, 0, [], {}, REVOKED, Overlay, object()], ids=named)
 def test_a_source_that_gives_what_is_no_overlay_is_a_denial(answer: Any) -> None:
     """Also what is false, and is not None; also where a stale overlay would do."""
     for stale in (False, True):
@@ -964,7 +966,8 @@ def test_a_narrowing_may_ask_for_a_fresh_overlay() -> None:
 
 
 def test_each_change_is_the_next_number() -> None:
-    """Four changes and two renewals, six numbers; the moment of a snapshot never goes back, with a clock that does."""
+    """Four changes and two renewals, six numbers; the moment of a snapshot goes back only with a clock that was wrong by more
+    than a minute: what it signed is of no use to anyone."""
     now, store = clock(), MemorySnapshots()
     operator = Operator(KEY, store, by="ops", clock=now)
     assert operator.entries() == ()
@@ -981,7 +984,7 @@ def test_each_change_is_the_next_number() -> None:
         change()
         seen.append(opened_(store))
     assert [overlay.seq for overlay in seen] == [1, 2, 3, 4, 5, 6]
-    assert [overlay.issued_at - NOW for overlay in seen] == [0, 10, 10, 10, 410, 410]
+    assert [overlay.issued_at - NOW for overlay in seen] == [0, 10, -90, -90, 410, 410]
     assert all(overlay.expires_at == overlay.issued_at + LIFE for overlay in seen)
 
 
@@ -992,15 +995,18 @@ def opened_(store: MemorySnapshots) -> Overlay:
 
 
 def test_what_has_run_out_is_pruned_and_nothing_else() -> None:
-    """Entries that end at 1, 2, … 10 seconds and one that never does: each renewal keeps exactly those that stand."""
+    """Entries that end at 1, 2, … 10 seconds and one that never does: each goes a day after its end, by the clock of whoever
+    signs, so that one which is ahead for an hour takes nothing off."""
     world = World()
     for second in range(1, 11):
         world.operator.revoke(agent=f"a{second}", why="x", until=NOW + second)
     world.operator.revoke(agent="ever", why="x")
     for second in range(12):
-        world.now.now = NOW + second
+        world.now.now = NOW + 86_400 + second
+        world.operator = Operator(KEY, world.store, by="ops", clock=world.now, resume=True)
         left = [one.select.agent for one in world.operator.renew().entries]
         assert left == [f"a{number}" for number in range(second + 1, 11)] + ["ever"]
+    assert [one.select.agent for one in world.operator.entries()] == ["ever"]
     world.now.now = NOW - 10**6  # a clock that goes back makes nothing fall off, and nothing come back
     assert [one.select.agent for one in world.operator.renew().entries] == ["ever"]
 
@@ -1369,3 +1375,225 @@ def test_an_operator_does_not_go_on_from_a_store_that_lost_what_it_had() -> None
             with pytest.raises(OverlayError, match="has lost what it had"):
                 act()
         assert store.load() == lost
+
+
+# ---- what a hostile store, a wrong clock and a second process can do ------------------------------------------------
+
+
+def test_an_operator_that_has_no_memory_does_not_build_on_a_snapshot_that_has_run_out() -> None:
+    """Shown an old one, a new process would sign anew that nothing is revoked. Who has looked says `resume`, once."""
+    world = World()
+    old = world.store.load()
+    world.operator.revoke(agent="a", why="x")
+    world.store._snapshot = old  # a store that went back
+    world.now.advance(LIFE - 1)
+    assert Operator(KEY, world.store, by="ops", clock=world.now).entries() == ()
+    world.now.advance(1)
+    for act in (lambda one: one.renew(), lambda one: one.entries(), lambda one: one.revoke(agent="b", why="x")):
+        with pytest.raises(OverlayError, match="is it the newest"):
+            act(Operator(KEY, world.store, by="ops", clock=world.now))
+    resumed = Operator(KEY, world.store, by="ops", clock=world.now, resume=True)
+    assert resumed.renew().seq == 2
+    world.store._snapshot = old
+    with pytest.raises(OverlayError, match="has lost what it had"):
+        resumed.renew()
+
+
+def test_an_operator_remembers_beyond_its_process_and_goes_on_behind_what_was_seen() -> None:
+    """`last` is kept: then a store that has less is refused, and one that is restored on purpose goes on with a greater number."""
+    world = World()
+    old = world.store.load()
+    feed = Feed(world.store, [KEY.public], every=0, clock=world.now)
+    for name in "abc":
+        world.operator.revoke(agent=name, why="x")
+    assert feed() is not None and world.operator.last == 4
+    world.store._snapshot = old
+    with pytest.raises(OverlayError, match="snapshot 4 was there, and now it is 1"):
+        Operator(KEY, world.store, by="ops", clock=world.now, last=4).renew()
+    assert Operator(KEY, world.store, by="ops", clock=world.now, last=4, resume=True).renew().seq == 5
+    assert feed.refresh().seq == 5
+
+
+def test_an_operator_takes_over_from_another() -> None:
+    world, heir = World(), OperatorKey.generate()
+    done = world.operator.revoke(agent="a", why="x")
+    with pytest.raises(OverlayError, match="trusted"):
+        Operator(heir, world.store, by="ops", clock=world.now).renew()
+    new = Operator(heir, world.store, by="ops", clock=world.now, trusted=[KEY.public])
+    assert new.renew().entries == (done,)
+    new.lift(done.id)
+    assert Overlay.open(world.store.load() or b"", [heir.public]).entries == ()
+    with pytest.raises(OverlayError):
+        world.operator.renew()
+
+
+def test_what_a_clock_that_was_ahead_signed_is_mended_by_the_next_renewal() -> None:
+    world = World()
+    ahead = Operator(KEY, world.store, by="ops", clock=FixedClock(NOW + 10**8))
+    ahead._resume = True
+    ahead.renew()
+    assert world.code(mint()) == "stale_overlay"
+    assert world.operator.renew().issued_at == NOW and world.code(mint()) == "allowed"
+
+
+def test_an_operator_that_threads_share_loses_nothing_and_takes_nobody_for_a_rollback() -> None:
+    world = World()
+    failed: list[Exception] = []
+
+    def work(number: int) -> None:
+        try:
+            for at in range(10):
+                world.operator.revoke(agent=f"a{number}-{at}", why="x")
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [] and len(world.operator.entries()) == 80 and world.operator.last == 81
+
+
+class Forgetful(MemorySnapshots):
+    """Publishes, and then loses its answer: the first time."""
+
+    lost = False
+
+    def publish(self, snapshot: bytes, after: bytes | None) -> bool:
+        done = super().publish(snapshot, after)
+        if not self.lost:
+            self.lost = True
+            return False
+        return done
+
+
+def test_a_change_whose_answer_was_lost_is_made_once_and_is_no_error() -> None:
+    store = Forgetful()
+    operator = Operator(KEY, store, by="ops", clock=clock())
+    done = operator.revoke(agent="a", why="x")
+    assert operator.entries() == (done,)
+    store.lost = False
+    operator.lift(done.id)
+    assert operator.entries() == ()
+    with pytest.raises(ValueError, match="stands"):
+        operator.lift(done.id)
+
+
+def test_an_entry_that_is_over_already_is_a_mistake() -> None:
+    """`until` is a time: 3600 is no hour from now."""
+    world = World()
+    for until in (3600, NOW, NOW - 1):
+        with pytest.raises(ValueError, match="it is a time"):
+            world.operator.revoke(agent="a", why="x", until=until)
+    assert world.operator.entries() == ()
+
+
+def test_a_snapshot_lives_as_long_as_the_operator_says() -> None:
+    store = MemorySnapshots()
+    assert Operator(KEY, store, by="ops", clock=clock(), life=86_400).renew().expires_at == NOW + 86_400
+
+
+def test_a_narrowing_to_operations_closes_tools_unless_they_are_kept() -> None:
+    token, call = mint(tables=["sales"], operations=["select"], tools={"search": {}}), tool("search")
+    for keep, expected in ((), "narrowed"), ("tools", "allowed"):
+        world = World()
+        world.operator.narrow(task="task-123", operations=["select"], keep=keep, why="reads only")
+        assert (world.code(token), world.code(token, call)) == ("allowed", expected)
+
+
+def test_a_narrowing_to_an_audience_goes_by_the_servers_that_the_token_leaves() -> None:
+    """One server with two names, a token for the one and an entry that leaves the other: as if both were links."""
+    world = World(audience=("warehouse", "replica"))
+    token = mint().attenuate(audience="warehouse")
+    assert world.code(token) == "allowed"
+    world.operator.narrow(task="task-123", audience="replica", why="x")
+    assert world.code(token) == "narrowed" == world.code(token.attenuate(audience="warehouse"))
+    assert world.code(mint().attenuate(audience=["warehouse", "replica"])) == "allowed"
+
+
+def test_entries_on_links_of_one_tree_are_found_by_the_link() -> None:
+    """However many of them: a token is asked about those on its own links."""
+    token, other = mint(), mint().delegate(to="x")
+    chosen = [entry(Selector(token=token.token_id, link=b64encode(number.to_bytes(16, "big"))), f"e{number}") for number in range(999)]
+    chosen.append(entry(Selector(token=token.token_id, link=other.link_id), "it"))
+    opened = Overlay.open(snapshot(KEY, chosen, seq=1, issued_at=NOW), [KEY.public])
+    assert all(len(found) == 1 for found in opened._filed["link"].values()) and not opened._filed["token"]
+    one = verifier(overlay=opened)
+    assert one.check(token, SELECT).code == "allowed" and one.check(other, SELECT).code == "revoked"
+
+
+def test_what_a_feed_comes_upon_is_logged_once_each_time_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "captoken")
+    world = World()
+    feed = Feed(world.store, [KEY.public], every=0, clock=world.now)
+    good = world.store.load()
+    for stored in (good, None, None, b"x\x1b", good, good):
+        world.store._snapshot = stored
+        feed()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the overlay: there is no snapshot yet",
+        "the overlay: no operator that is trusted here signed the snapshot",
+        "the overlay: can be had again",
+    ]
+    world.store._snapshot = None
+    with pytest.raises(OverlayError):
+        feed.refresh()
+    assert isinstance(feed.problem, OverlayError)
+
+
+def test_what_an_operator_does_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "captoken")
+    world = World()
+    done = world.operator.revoke(agent="a", why="lost \x1b[2J")
+    world.operator.lift(done.id, why="found")
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith(f"entry {done.id} by ops@example on Selector(agent='a'") and said[0].endswith("lost \\x1b[2J")
+    assert said[1] == f"entry {done.id} lifted by ops@example: found"
+
+
+def test_a_child_process_looks_although_its_parent_was_looking_when_it_was_made() -> None:
+    """The lock that a thread of the parent holds is nobody's in the child; and so is an operator's."""
+    world = World()
+    feed = Feed(world.store, [KEY.public], every=0, clock=world.now)
+    feed()
+    with feed._lock.held(), world.operator._lock.held():
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            world.operator.revoke(agent="a", why="x")
+            os._exit(0 if feed() is not None and len(feed().entries) == 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with feed._lock.held(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.os, "getpid", lambda: 0)  # as the child is told
+        assert feed() is not None
+
+
+def test_every_0_waits_for_whoever_looks() -> None:
+    """A check that begins after `revoke` returned is never allowed, though another thread's look hangs."""
+    world, entered, go_on = World(), threading.Event(), threading.Event()
+
+    class Slow(MemorySnapshots):
+        def load(self) -> bytes | None:
+            found = super().load()
+            if threading.current_thread().name == "slow":
+                entered.set()
+                go_on.wait(20)
+            return found
+
+    store = Slow()
+    operator = Operator(KEY, store, by="ops", clock=world.now)
+    operator.renew()
+    server = verifier(overlay=Feed(store, [KEY.public], every=0, clock=world.now))
+    assert server.check(mint(), SELECT)
+    slow = threading.Thread(target=lambda: server.check(mint(), SELECT), name="slow")
+    slow.start()
+    assert entered.wait(20)
+    operator.end_task("task-123")
+    codes: list[str] = []
+    late = threading.Thread(target=lambda: codes.append(server.check(mint(), SELECT).code))
+    late.start()
+    go_on.set()
+    slow.join()
+    late.join()
+    assert codes == ["revoked"]

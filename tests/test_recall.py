@@ -17,7 +17,7 @@ from captoken.errors import DelegationError, LimitError, RecallError, StoreError
 from captoken.memory import MemoryReplayStore, MemorySnapshots
 from captoken.overlay import Operator, OperatorKey, Overlay, Selector
 from captoken.possession import HolderKey, prove
-from captoken.recall import MAX_CHARS, ControlPlane, recall
+from captoken.recall import MAX_CHARS, MOST, SLACK, WHY_CHARS, ControlPlane, _mac, digest_of, recall
 from captoken.testing import fixed_random
 from captoken.wire import Packet
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint
@@ -76,6 +76,12 @@ def changed(request: str, **facts: Any) -> str:
     """The same request with other facts; None leaves one out."""
     stated = {**decode_json(request.encode()), **facts}
     return encode_json({key: value for key, value in stated.items() if value is not None}).decode()
+
+
+def claimed(token: Token, request: str, **facts: Any) -> str:
+    """The same request with other facts, and the MAC that whoever holds `token` can make for it."""
+    stated = {**decode_json(request.encode()), **facts}
+    return changed(request, **facts, mac=b64encode(_mac(token._packet.signature, stated["links"], stated["why"])))
 
 
 # ---- what one handed on --------------------------------------------------------------------------------------------
@@ -202,28 +208,85 @@ def test_nobody_recalls_what_is_above_its_own_hand_over() -> None:
     for name, since in (("root", 0), ("left", 1), ("mine", 1), ("below", 3), ("bottom", 4)):
         request = asked(own[name], own[name].attenuate(tables=["sales"], operations=["select"]))
         links = len(own[name].unverified.links)
-        for after in (*range(-3, since), links + 1, links + 2, 63, 64, 2**53 - 1, -(2**53) + 1):
+        for after in (*range(-3, links - 1), links, links + 1, links + 2, 63, 64, 2**53 - 1, -(2**53) + 1):
             world.refused(changed(request, after=after), "did not have the token")
-        for after in range(since, links + 1):
-            entry = world.plane.handle(changed(request, after=after))
-            world.operator.lift(entry.id)
+            for other in own.values():  # also with what whoever is above could say, handed down
+                if after < since:
+                    world.refused(claimed(other, request, after=after), "did not have the token")
+        world.operator.lift(world.plane.handle(request).id)
     assert {world.code(token) for token in own.values()} == {"allowed"}
 
 
 def test_a_sibling_s_link_is_not_to_be_had() -> None:
-    """A child that knows the links of its sibling, and of its parent, asks for them at every place that it may: what comes of
-    it is an entry on a link that nobody has."""
+    """A child that knows the links of its sibling, and of its parent, asks for them at every place: refused where it did not
+    hold the token, and where it did, what comes of it is an entry on a link that nobody has."""
     world, own = World(), family()
     sibling = own["right"].delegate(to="x")
     for target in (sibling, own["right"], own["left"], own["root"], own["bottom"]):
         whole = [{"cid": b64encode(cid)} for cid, _ in target._packet.caveats]
         for start in range(len(whole)):
             world.refused(changed(asked(own["left"], own["mine"]), after=0, links=whole[start:]))
-            for after in (1, 2):
-                world.plane.handle(changed(asked(own["left"], own["mine"]), after=after, links=whole[start:]))
+            world.refused(claimed(own["left"], asked(own["left"], own["mine"]), after=2, links=whole[start:]))
+            world.plane.handle(claimed(own["left"], asked(own["left"], own["mine"]), after=1, links=whole[start:]))
     alive = {name for name, token in own.items() if world.code(token) == "allowed"}
     # The ends of `bottom` that begin with its own `mine` are what `left` handed on, and may be recalled.
     assert alive == {"root", "left", "right", "mine", "below"} and world.code(sibling) == "allowed"
+
+
+def test_a_copy_that_was_narrowed_before_it_was_given_reaches_nothing_beside_it() -> None:
+    """Two copies of one agent's token, each narrowed by a link that can be guessed, and a child and a text for a server beside
+    them: the holder of the one reaches none of them, though all have the same holder by name."""
+    world, token = World(), mint()
+    mine = token.attenuate(operations=["select"], tables=["sales"])
+    beside = {
+        "a copy": token.attenuate(operations=["select"], tables=["market.*"]),
+        "a child": token.delegate(to="sales-agent"),
+        "a text for a server": Token.parse(token.present(audience="db"), clock=clock()),
+    }
+    below = mine.delegate(to="x")
+    for other in beside.values():
+        links = [{"cid": b64encode(cid)} for cid, _ in other._packet.caveats[1:]]
+        for facts in ({"after": 0, "links": links}, {"after": 1, "links": links}):
+            world.refused(claimed(mine, asked(mine, below), **facts) if facts["after"] == 0 else changed(asked(mine, below), **facts))
+    assert world.plane.handle(asked(token, beside["a copy"])).select.link == beside["a copy"].link_id
+    assert [world.code(other) for other in (mine, below, beside["a child"])] == ["allowed"] * 3
+
+
+def test_the_reason_is_as_it_was_written() -> None:
+    """Whoever carries the request changes neither what is stopped nor why."""
+    world, own = World(), family()
+    world.refused(changed(asked(own["root"], own["left"]), why="found out"), "did not have the token")
+
+
+def test_a_recall_stands_as_long_as_what_it_stops_can_live() -> None:
+    """Until the end of the token that it was made from, and a day for verifiers with leeway; for good where that has no end."""
+    world = World()
+    for facts in ({"expires_in": 600}, {"expires_at": None}):
+        token = mint(**SALES, **facts)
+        entry = world.plane.handle(asked(token, token.delegate(to="a", expires_in=5), expires_in=7))
+        assert entry.until == (None if "expires_at" in facts else NOW + 600 + SLACK)
+
+
+def test_a_tree_has_so_many_recalls_and_no_more() -> None:
+    """The hundred-and-first is refused, until one is lifted; an operator is not bound by it, nor another tree."""
+    world, token = World(), mint()
+    requests = [asked(token, token.delegate(to=f"a{at}")) for at in range(MOST + 1)]
+    entries = [world.plane.handle(request) for request in requests[:MOST]]
+    world.refused(requests[MOST], f"{MOST} recalls")
+    assert world.plane.handle(requests[0]) == entries[0]  # what stands already is no further one
+    world.operator.lift(entries[1].id)
+    assert world.plane.handle(requests[MOST])
+    assert world.operator.revoke(link=token.link_id, token=token.token_id, why="x")
+    other = Issuer(KEYRING, clock=clock(), random=fixed_random("other")).mint(**WHO, **SALES)
+    assert world.plane.handle(asked(other, other.delegate(to="a")))
+
+
+def test_a_token_for_handing_on_alone_recalls_what_it_handed_on() -> None:
+    world, token = World(), mint(**SALES, delegate_only=True)
+    child = token.delegate(to="sales-agent")
+    assert world.code(child) == "allowed" and world.code(token) == "delegate_only"
+    world.plane.handle(asked(token, child))
+    assert world.code(child) == "revoked"
 
 
 def test_a_forged_token_recalls_nothing() -> None:
@@ -286,10 +349,11 @@ def bound() -> tuple[Token, Token]:
 
 
 def test_a_bound_token_recalls_with_a_proof() -> None:
-    """The proof is for the token that is in the request; none, another key's, another's request, one used before: denied."""
+    """The proof is for this very request; none, another key's, for another request or for none, one used before: denied."""
     world, (token, handed) = World(), bound()
     request = asked(token, handed)
-    text, digest = decode_json(request.encode())["token"], primitives.sha256(request.encode())
+    text, digest = decode_json(request.encode())["token"], digest_of(request)
+    assert digest == primitives.sha256(request.encode())
 
     def proof(key: HolderKey = ORCHESTRATOR, about: bytes | None = digest, audience: str = "control") -> str:
         return prove(text, key, audience=audience, request=about, clock=world.now)
@@ -297,24 +361,21 @@ def test_a_bound_token_recalls_with_a_proof() -> None:
     used = proof()
     for expected, facts in (
         ("proof_missing", {}),
-        ("proof_missing", {"digest": digest}),
-        ("bad_proof", {"proof": proof(AGENT), "digest": digest}),
-        ("bad_proof", {"proof": proof(), "digest": bytes(32)}),
-        ("bad_proof", {"proof": proof()}),
-        ("bad_proof", {"proof": proof(about=None), "digest": digest}),
-        ("bad_proof", {"proof": proof(audience="db"), "digest": digest}),
-        ("bad_proof", {"proof": used[:-2], "digest": digest}),
+        ("bad_proof", {"proof": proof(AGENT)}),
+        ("bad_proof", {"proof": proof(about=bytes(32))}),
+        ("bad_proof", {"proof": proof(about=digest_of(asked(token, handed, why="other")))}),
+        ("bad_proof", {"proof": proof(about=None)}),
+        ("bad_proof", {"proof": proof(audience="db")}),
+        ("bad_proof", {"proof": used[:-2]}),
     ):
         before = world.store.load()
         with pytest.raises(Denied) as caught:
             world.plane.handle(request, **facts)
         assert caught.value.code == expected and world.store.load() == before
-    assert world.plane.handle(request, proof=used, digest=digest).select.link == handed.link_id
+    assert world.plane.handle(request, proof=used).select.link == handed.link_id
     with pytest.raises(Denied) as caught:
-        world.plane.handle(request, proof=used, digest=digest)
+        world.plane.handle(request, proof=used)
     assert caught.value.code == "replayed"
-    # Without a digest the proof is for the token alone.
-    assert world.plane.handle(request, proof=proof(about=None)).select.link == handed.link_id
 
 
 def test_a_bearer_token_takes_no_proof() -> None:
@@ -345,7 +406,7 @@ def test_a_request_is_canonical_json_with_what_is_needed() -> None:
     """Its parts, and what bounds it: the token's own life and length."""
     own = family()
     stated = decode_json(asked(own["left"], own["bottom"], expires_in=5).encode())
-    assert sorted(stated) == ["after", "links", "token", "v", "why"]
+    assert sorted(stated) == ["after", "links", "mac", "token", "v", "why"]
     assert (stated["after"], stated["v"], stated["why"], len(stated["links"])) == (1, 1, "lost", 3)
     presented = Token.parse(stated["token"])
     assert presented.unverified.expires_at == NOW + 5 and b'"aud":["control"]' in presented.unverified.bodies[-1]
@@ -353,7 +414,7 @@ def test_a_request_is_canonical_json_with_what_is_needed() -> None:
     for facts, error in (({"audience": ""}, ValueError), ({"audience": "a b"}, ValueError), ({"expires_in": 0}, ValueError)):
         with pytest.raises(error):
             asked(own["left"], own["bottom"], **facts)
-    for why, error in (("\ud800", ValueError), ("", ValueError), (" \n", ValueError), (5, TypeError), (None, TypeError)):
+    for why, error in (("\ud800", ValueError), ("", ValueError), (" \n", ValueError), ("a\nb", ValueError), ("x\x1b[2J", ValueError), ("x" * (WHY_CHARS + 1), ValueError), (5, TypeError), (None, TypeError)):
         with pytest.raises(error):
             asked(own["left"], own["bottom"], why=why)
 
@@ -398,13 +459,14 @@ GARBAGE: dict[str, Any] = {
     "a key twice": GOOD.replace('"v":1', '"v":1,"v":1'),
     "an escape": GOOD.replace('"lost"', '"l\\u006fst"'),
     "a float": GOOD.replace('"v":1', '"v":1.0'),
-    **{f"no {key}": changed(GOOD, **{key: None}) for key in ("after", "links", "token", "v", "why")},
+    **{f"no {key}": changed(GOOD, **{key: None}) for key in ("after", "links", "mac", "token", "v", "why")},
     **{
         f"{key} {number}, {value!r}"[:40]: changed(GOOD, **{key: value})
         for key, values in {
             "after": ["0", True, [], {}],
             "v": [0, 2, True, "1"],
-            "why": ["", " ", "\n\t", 5, [], True],
+            "why": ["", " ", "\n\t", 5, [], True, "a\nb", "x\x1b[2J", "x" * (WHY_CHARS + 1)],
+            "mac": [5, [], True, "=", "A"],
             "token": [5, [], True],
             "note": ["x"],
             "proof": ["x"],
@@ -446,12 +508,14 @@ def test_a_request_that_is_none_is_refused(name: str) -> None:
 
 
 def test_control_the_request_that_was_spoiled_is_good() -> None:
-    longest = changed(GOOD, why="x" * (MAX_CHARS + 4 - len(GOOD)))
-    assert len(longest) == MAX_CHARS == len(GARBAGE["too long"]) - 1 and World().plane.handle(longest)
+    root, left = family()["root"], family()["left"]
+    assert len(GARBAGE["too long"]) == MAX_CHARS + 1
+    assert World().plane.handle(claimed(root, GOOD, why="x" * WHY_CHARS)) and World().plane.handle(asked(root, left, why="\u00e9 x"))
+    World().refused(changed(GOOD, mac=""), "did not have the token")
     assert World().plane.handle(GOOD).select.link == family()["left"].link_id
     with pytest.raises(RecallError):
-        World().plane.handle(changed(GOOD, links=[{"cid": CID, "vid": ""}]))
-    assert len(World().plane.handle(changed(GOOD, links=[{"cid": CID}] * LIMITS.links)).id) == 11
+        World().plane.handle(claimed(root, GOOD, links=[{"cid": CID, "vid": ""}]))
+    assert len(World().plane.handle(claimed(root, GOOD, links=[{"cid": CID}] * LIMITS.links)).id) == 11
 
 
 def test_a_token_that_is_none_is_a_denial() -> None:

@@ -115,7 +115,28 @@ def test_a_third_party_and_a_link_that_prohibits_everything_are_known_as_such() 
     _, hop = trails.gather([record(root=ROOT, links=[first, asking, handing])]).hops()
     assert hop.asks and not hop.is_dead
     _, hop = trails.gather([record(root=ROOT, links=[first, opaque, handing])]).hops()
-    assert hop.is_dead and trails.unused(trails.gather([record(root=ROOT, links=[opaque])])) == []
+    assert not hop.is_dead and hop.unknown == ("acme:new",) and hop.capability.json()["tables"] == ["sales"]
+    unreadable = {"id": "C" * 21 + "A", "says": {"unreadable": True}}
+    broken = {"id": "C" * 21 + "A", "says": {"exp": "soon"}}
+    for dead in (unreadable, broken):
+        (hop,) = trails.gather([record(root=ROOT, links=[dead])]).hops()
+        assert hop.is_dead and trails.unused(trails.gather([record(root=ROOT, links=[dead])])) == []
+
+
+def test_what_is_known_of_a_link_holds_whatever_else_it_says() -> None:
+    """Where a caveat is not known, the others are; where they cannot be read without it, who is handed the token still is."""
+    handing = {"from": "a", "n": "A" * 11, "to": "b"}
+    for says, holders, stated in (
+        ({"acme:region": "eu", "acme:zone": 1, "tables": ["sales"]}, ("a",), {"tables": ["sales"]}),
+        ({"acme:region": "eu", "exp": 7, **handing}, ("a", "b"), {"exp": 7}),
+        ({"acme:region": "eu", "exp": "soon", **handing}, ("a", "b"), {}),
+        ({"acme:region": "eu", "n": "A" * 11}, ("a",), {}),
+    ):
+        (*_, hop) = trails.gather([record(root=ROOT, links=[{"id": "C" * 21 + "A", "says": says}])]).hops()
+        assert hop.holders == holders and stated.items() <= hop.capability.json().items() and not hop.is_dead
+        assert hop.unknown == tuple(sorted(key for key in says if key.startswith("acme:")))
+        (use,) = trails.unused(trails.gather([record(root=ROOT, links=[{"id": "C" * 21 + "A", "says": says}])]))
+        assert use.hop.unknown == hop.unknown
 
 
 @pytest.mark.parametrize(
@@ -204,6 +225,24 @@ def test_counts_that_would_have_sufficed() -> None:
     assert (use.sufficient["uses"], use.sufficient["budget"]) == (2, {"cents": 7})
 
 
+def test_what_would_have_sufficed_is_never_more_than_was_granted() -> None:
+    """One step takes one use, whatever it needs; and what was reserved and went back can be more than there ever was."""
+    server = Server(ledger=MemoryLedger(shared=True, floor=0))
+    token = server.mint(unrestricted=True, uses=3, budget={"cents": 100})
+    grant = server.verifier.authenticate(token)
+    for _ in range(5):
+        with grant.reserve(Access(tool="pay", cost={"cents": 60})) as reserved:
+            reserved.cancel()
+    (use,) = trails.unused(server.trail)
+    assert (use.sufficient["uses"], use.sufficient["budget"]) == (3, {"cents": 100})
+    decided = {"at": 1, "allowed": True, "code": "allowed", "link": "C" * 21 + "A", "access": {"tool": "pay"}}
+    link = {"id": "C" * 21 + "A", "says": {"n": "A" * 11, "uses": 9}}
+    records = [record(root=ROOT, links=[link])]
+    records += [record("decision", **decided, **taken) for taken in ({"taken": "x"}, {"taken": "x"}, {"taken": "y"})]
+    (use,) = trails.unused(trails.gather(records))
+    assert use.sufficient["uses"] == 2 and use.allowed == 3
+
+
 def test_granted_what_was_used_is_tight() -> None:
     server = Server()
     server.tries(server.mint(tables=["sales"], operations=["select"], depth=0), data("sales"))
@@ -218,6 +257,16 @@ def test_an_access_that_states_attributes_alone_is_used_as_well() -> None:
     first, second = trails.unused(server.trail)
     assert first.sufficient == {"depth": 0} and first.granted == {}
     assert second.allowed == 1 and second.sufficient == {"tables": [], "depth": 0}  # asked about no access
+
+
+def test_rights_that_would_close_what_was_used_are_not_stated() -> None:
+    """A token with rights permits nothing that states neither table nor tool: whoever used both needs one without."""
+    server = Server()
+    root = server.mint(unrestricted=True)
+    done = [data("sales"), tool("pay", cents=1), Access(attributes={"hour": 9})]
+    server.tries(root, *done)
+    (use,) = trails.unused(server.trail)
+    assert use.sufficient == {"depth": 0} and all(server.verifier.explain(root.attenuate(expires_in=60), access) for access in done)
 
 
 # --- what an overlay would change ------------------------------------------------------------------------------------
@@ -247,6 +296,9 @@ NARROWING: list[tuple[dict[str, Any], Access, tuple[str, str], tuple[str, str]]]
         tool("pay", cents=9), ("unknown", "argument cents"), ("same", ""),
     ),
     ({"tools": {"pay": {"cents": {"max": 9}}}}, tool("pay", cents=0.5), ("unknown", "cents"), ("unknown", "cents")),
+    ({"where": {"region": {"in": ["null"]}}}, data("sales", region=None), ("unknown", "attribute region"), ("unknown", "attribute region")),
+    ({"where": {"id": {"in": ["0x1000000000000000"]}}}, data("sales", id=2**60), ("unknown", "attribute id"), ("unknown", "attribute id")),
+    ({"where": {"id": {"in": ["1.5"]}}}, data("sales", id="1.5"), ("unknown", "attribute id"), ("same", "")),
     ({"where": {"region": {"in": ["eu"]}}}, data("sales", region="us"), ("unknown", "attribute region"), ("denied", "region")),
     ({"where": {"region": {"in": ["eu"]}}}, data("sales", region="eu"), ("unknown", "attribute region"), ("same", "")),
     ({"where": {"region": {"in": ["eu"]}}}, data("sales"), ("denied", "region"), ("denied", "region")),
@@ -315,6 +367,36 @@ def test_a_token_that_no_record_describes_and_an_access_that_is_none_cannot_be_k
     assert one.outcome == "unknown" and one.why.startswith("not recorded: an access (") and one.entry is not None
 
 
+def test_what_an_earlier_request_had_taken_may_be_left_under_an_overlay_that_denies_it() -> None:
+    """One use, that one agent has taken and another has missed; on another token nothing changes, nor where both are denied."""
+    server = Server(ledger=MemoryLedger(shared=True, floor=0))
+    root = server.mint(tables=["sales"], operations=["select"], uses=1)
+    server.tries(root.delegate(to="a"), data("sales"))
+    server.tries(root.delegate(to="b"), data("sales"))
+    other = server.mint(tables=["sales"], operations=["select"], uses=1)
+    server.tries(other, data("sales"), data("sales"))
+    assert [one.code for one in server.trail.decisions] == ["allowed", "budget_exhausted"] * 2
+    why = "what an earlier request had taken may be left"
+    assert replayed(server, ("revoke", {"agent": "a", "why": "w"}))[:2] == [("denied", "revoked: w"), ("unknown", why)]
+    assert replayed(server, ("revoke", {"agent": "a", "why": "w"}))[2:] == [("same", "")] * 2 == replayed(server)[2:]
+    maybe = ("narrow", {"agent": "a", "why": "w", "audience": "shop"})
+    assert [outcome for outcome, _ in replayed(server, maybe)] == ["unknown", "unknown", "same", "same"]
+    assert replayed(server, ("revoke", {"token": root.token_id, "why": "w"}))[:2] == [("denied", "revoked: w"), ("same", "revoked: w")]
+    assert [outcome for outcome, _ in replayed(server, ("revoke", {"agent": "b", "why": "w"}))] == ["same"] * 4
+
+
+def test_the_leeway_that_was_recorded_is_given_again() -> None:
+    """An entry that ends what it selects at a second ends it there and the leeway."""
+    server = Server()
+    server.tries(server.mint(), data("sales"))
+    records = list(read(server.lines))
+    entry = ("narrow", {"task": "task-123", "why": "w", "expires_at": NOW})
+    for leeway, outcome in ((0, "denied"), (1, "denied"), (2, "same")):  # it was decided a second later
+        records[-1]["leeway"] = leeway
+        (one,) = trails.replay(trails.gather(records), overlay(entry))
+        assert one.outcome == outcome
+
+
 # --- what an agent can still do --------------------------------------------------------------------------------------
 
 
@@ -334,6 +416,18 @@ def test_the_reach_of_an_agent_is_what_it_has_and_has_handed_on_and_that_still_w
     assert reach("clerk", NOW + 10) == [(clerk.link_id, clerk.link_id)]
     assert reach("clerk", NOW + 100) == reach("stranger", NOW) == []
     assert len(reach("orchestrator", NOW + 10**6)) == 1  # what never expires
+
+
+def test_the_reach_is_no_narrower_than_what_a_server_may_permit() -> None:
+    """A caveat that is not known here is named, and taken for one that permits; what has expired works for the leeway more."""
+    server = Server()
+    own = server.mint().attenuate(expires_in=100)._with(b'{"acme:region":"eu","tables":["sales"]}').delegate(to="clerk")
+    server.tries(own, data("sales"))
+    trail = server.trail
+    (one,) = trails.blast_radius(trail, "clerk", NOW + 99)
+    assert one.hop.unknown == ("acme:region",) and one.hop.capability.json()["tables"] == ["sales"]
+    reached = [len(trails.blast_radius(trail, "clerk", NOW + now, leeway=leeway)) for now, leeway in ((100, 0), (100, 1), (129, 30), (130, 30))]
+    assert reached == [0, 1, 1, 0]
 
 
 def test_an_entry_on_the_link_cuts_off_all_that_is_within_reach() -> None:

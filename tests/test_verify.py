@@ -14,6 +14,7 @@ from captoken import Access, Caller, Decision, Denied, Grant, Issuer, Token, Ver
 from captoken.caveats import Caveat, Situation, Vocabulary
 from captoken.decision import PLAN, Reason, escape, spelled
 from captoken.errors import CODES, DelegationError, LimitError
+from captoken.memory import MemoryLedger, MemoryReplayStore
 from captoken.testing import FixedClock
 from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, tool, verifier
 
@@ -246,6 +247,47 @@ def test_a_grant_is_looked_at_anew_each_time() -> None:
     assert grant.recheck().code == "expired" == grant.check(data("sales", region="eu")).code
     assert denial(grant.authorize, data("sales", region="eu")).code == "expired"
     assert "the token itself" in str(grant.recheck())
+
+
+def test_a_grant_is_good_for_a_while_and_then_the_keys_are_asked_again() -> None:
+    """However long the token lives: an hour, or what the verifier says; a clock that is set back by more than a minute too."""
+    moving = clock()
+    for facts, last in (({}, 3600), ({"max_age": 5}, 5), ({"max_age": 0}, 0), ({"max_age": None}, 10**6)):
+        moving.now = NOW
+        one = verifier(clock=moving, **facts)
+        grant = one.authenticate(mint(**SALES, expires_at=None))
+        moving.now = NOW + last
+        assert grant.recheck() and grant.check(data("sales"))
+        moving.now = NOW + last + 1
+        ended = "allowed" if last == 10**6 else "stale_grant"
+        assert grant.recheck().code == grant.check(data("sales")).code == grant.explain(data("sales")).code == ended
+        assert one.check(mint(**SALES, expires_at=None), data("sales")), "the token itself is good"
+    moving.now = NOW
+    grant = verifier(clock=moving).authenticate(mint(**SALES, expires_at=None))
+    moving.now = NOW - 60
+    assert grant.recheck()
+    moving.now = NOW - 61
+    refused = grant.check(data("sales"))
+    assert refused.code == "stale_grant" and refused.steps[6].outcome == "failed"
+    assert Denied(refused).kind == "invalid" and "presented again" in refused.for_model()
+
+
+@pytest.mark.parametrize("facts", [{"max_age": -1}, {"max_age": 1.5}, {"max_age": True}], ids=repr)
+def test_the_age_of_a_grant_is_a_number_of_seconds_or_none(facts: Any) -> None:
+    with pytest.raises(ValueError, match="max_age"):
+        verifier(**facts)
+
+
+def test_a_dry_run_is_not_recorded_as_a_decision() -> None:
+    grant = verifier().authenticate(mint())
+    with pytest.raises(ValueError, match="dry run"):
+        grant.record(grant.explain(data("sales")))
+
+
+def test_a_verifier_says_its_names_and_whether_it_may_have_to_wait() -> None:
+    assert verifier().audiences == () and verifier(audience=("b", "a")).audiences == ("b", "a")
+    assert not verifier().waits and verifier(ledger=MemoryLedger(floor=0)).waits
+    assert verifier(replays=MemoryReplayStore(floor=0)).waits, "also one that is empty"
 
 
 def test_a_grant_says_who_acts_for_whom() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from captoken import Access, Issuer, Keyring, Token, Verifier
@@ -38,3 +39,8 @@ def tool(name: str, **arguments: Any) -> Access:
 def code(token: Token | str, access: Access, **facts: Any) -> str:
     """What a verifier says: the code of its decision."""
     return verifier(**facts).check(token if isinstance(token, str) else token.serialize(), access).code
+
+
+def named(value: object) -> str:
+    """A case by what it is, without its address: processes have to agree on what it is called."""
+    return re.sub(r" at 0x[0-9a-f]+", "", ascii(value))[:80]

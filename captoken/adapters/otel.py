@@ -2,11 +2,14 @@
 
     Verifier(keyring, audit=SpanTrail(tracer, AuditTrail(…, trace=trace_id)))
 
-Attributes are names and codes: no token, no key, no value of an argument.
+Attributes are names and codes: no token, no key, no value of an argument, and not what a refusal says, since that tells
+what the token permits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from captoken.audit import Trail, described
@@ -34,9 +37,24 @@ class SpanTrail:
 
     def record(self, decision: Decision) -> None:
         """Make the span. Raises what the tracer or the trail raises."""
-        with self._tracer.start_as_current_span("captoken.decision", attributes=attributes(decision)):
-            if self._trail is not None:
-                self._trail.record(decision)
+        self.record_all((decision,))
+
+    def record_all(self, decisions: Sequence[Decision]) -> None:
+        """Make a span of each decision on one step; the first is above the others. Raises what the tracer or trail raises."""
+        with ExitStack() as open_:
+            spans = [
+                open_.enter_context(self._tracer.start_as_current_span("captoken.decision", attributes=attributes(decision)))
+                for decision in decisions
+            ]
+            if self._trail is None:
+                return
+            try:
+                self._trail.record_all(decisions)
+            except BaseException:
+                for decision, span in zip(decisions, spans, strict=True):
+                    if decision:  # it is denied now
+                        span.set_attributes({"captoken.allowed": False, "captoken.code": "store_unavailable"})
+                raise
 
 
 def attributes(decision: Decision) -> dict[str, Any]:
@@ -60,5 +78,4 @@ def attributes(decision: Decision) -> dict[str, Any]:
     refusals = stated.get("refusals")
     if refusals:
         made["captoken.refused_by"] = refusals[0].get("added_by")
-        made["captoken.reason"] = refusals[0]["text"]
     return {key: value for key, value in made.items() if value is not None and value != []}

@@ -22,7 +22,7 @@ from psycopg.rows import tuple_row
 from captoken.encoding import MAX_INTEGER
 from captoken.errors import StoreError
 from captoken.ledger import AHEAD as ISSUER_AHEAD
-from captoken.ledger import KEPT, Debit, Reservation
+from captoken.ledger import KEPT, REFUSED_BEFORE, REFUSED_CLOCK, Debit, Reservation
 from captoken.possession import AHEAD, PAST, Use
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
@@ -41,7 +41,9 @@ Source: TypeAlias = "str | Callable[[], Connection]"
 #
 # `reserve` locks the rows of the buckets in the order of the debits, from root to leaf, so that no two wait for each other.
 # What was debited is given back when a later bucket is short, and when the same reservation was made by another connection
-# meanwhile. `settle` takes the same order. `sweep` waits for nobody: it passes over rows that are locked.
+# meanwhile. `settle` takes the same order. `sweep` passes over rows that are locked, and notes, as the floor of what is
+# `forgotten`, until when the last bucket was kept that it deleted. `reserve` asks for that after the debits: whoever makes a
+# bucket again sees the note of the one who deleted it.
 _SETUP = """
 create schema if not exists captoken;
 create table if not exists captoken.floors (kind text primary key, floor bigint not null, timeline text not null);
@@ -119,13 +121,20 @@ end $$;
 create or replace function captoken.sweep(told bigint) returns void language plpgsql as $$
 declare
     sure bigint := least(told, floor(extract(epoch from clock_timestamp()))::bigint);
+    last bigint;
 begin
     delete from captoken.reservations where id in (
         select id from captoken.reservations where until <= sure limit 500 for update skip locked
     );
-    delete from captoken.buckets where (link, unit) in (
-        select link, unit from captoken.buckets where keep <= sure limit 500 for update skip locked
-    );
+    with forgotten as (
+        delete from captoken.buckets where (link, unit) in (
+            select link, unit from captoken.buckets where keep <= sure limit 500 for update skip locked
+        ) returning keep
+    ) select max(keep) into last from forgotten;
+    if last is not null then
+        insert into captoken.floors as f values ('forgotten', last, '')
+            on conflict (kind) do update set floor = greatest(f.floor, excluded.floor);
+    end if;
 end $$;
 
 create or replace function captoken.reserve(
@@ -148,6 +157,10 @@ begin
         exit when not found;
         done := i;
     end loop;
+    if exists (select from captoken.floors where kind = 'forgotten' and told < floor - $kept) then
+        perform captoken.give_back(its_links, its_units, its_amounts, done);
+        return -2;
+    end if;
     if done = cardinality(its_links) then
         insert into captoken.reservations values (its_id, its_links, its_units, its_amounts, its_until, true)
             on conflict (id) do nothing;
@@ -188,7 +201,7 @@ begin
     end if;
     return found;
 end $$;
-"""
+""".replace("$kept", str(KEPT))
 
 
 def setup(schema: str = "captoken") -> str:
@@ -442,10 +455,10 @@ class PostgresLedger(_FlooredStore):
             ),
             again=True,  # by its id
         )
-        if type(answer) is not int or not -1 <= answer <= len(debits):
+        if type(answer) is not int or not -2 <= answer <= len(debits):
             raise StoreError(f"PostgreSQL: answered with a {type(answer).__name__}")
-        if answer == -1:
-            raise StoreError("the token was issued before this ledger began, and what it has used is not known")
+        if answer < 0:
+            raise StoreError(REFUSED_BEFORE if answer == -1 else REFUSED_CLOCK)
         return debits[answer - 1] if answer else None
 
     def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:

@@ -1,14 +1,15 @@
 """Guard the tools of pydantic-ai agents, and hand tokens on to sub-agents (docs/agents.md).
 
     sales = Agent(model, name="sales-agent", tools=[query_sales], capabilities=[TokenGuard(guard)])
-    boss = Agent(model, name="orchestrator", tools=[delegate_to(sales, tools={"query_sales": {}})], capabilities=[TokenGuard(guard)])
+    ask = delegate_to(sales, tools={"query_sales": {}}, expires_in=60)
+    boss = Agent(model, name="orchestrator", tools=[ask], capabilities=[TokenGuard(guard)])
     with current.use(token):
         result = await boss.run("Report on risk.")
 
 1. Every tool is asked about where it is called, with the arguments that it gets: after validation, defaults and hooks.
    A tool that another capability wraps around the others is asked about before it runs.
 2. A call that is executed outside of the run (an external tool) is asked about before it is handed out.
-3. An output function is a tool, of its own name.
+3. An output function is a tool, of its own name; where it takes one argument, that is asked about as `output`.
 4. A tool that the model's provider runs cannot be asked about: a request that has one raises GuardError.
 5. Who calls is the agent that runs, by its name. An agent without one gets no guard.
 6. What is refused is a failed call for the model: it uses up no retries, and the run goes on.
@@ -21,7 +22,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, Unpack
 
-from pydantic_ai import Agent, ModelRetry, RunContext, Tool
+from pydantic_ai import ModelRetry, RunContext, Tool
 from pydantic_ai.agent import AbstractAgent, AgentRunResult
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.exceptions import ToolFailed
@@ -35,8 +36,8 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from captoken import current
 from captoken.attenuate import LinkCaveats, Strings
-from captoken.decision import Decision
 from captoken.errors import GuardError
+from captoken.grant import Grant
 from captoken.possession import Signer
 from captoken.tools import ToolGuard, agent_name
 
@@ -80,7 +81,7 @@ class TokenGuard(AbstractCapability[Any]):
     ) -> Any:
         if (tool_def.metadata or {}).get(_ASKED) is True:
             return await handler(args)
-        with current.serving(_permitted(await _decide(self._guard, call.tool_name, args, ctx)).grant):
+        with current.serving(await _permitted(self._guard, call.tool_name, args, ctx)):
             return await handler(args)
 
     async def wrap_tool_validate(
@@ -94,5 +95,118 @@ class TokenGuard(AbstractCapability[Any]):
     ) -> dict[str, Any]:
         validated: dict[str, Any] = await handler(args)
         if tool_def.kind == "external":  # rule 2
-            _permitted(await _decide(self._guard, call.tool_name, validated, ctx))
+            await _permitted(self._guard, call.tool_name, validated, ctx)
         return validated
+
+    async def wrap_output_process(
+        self, ctx: RunContext[Any], *, output_context: OutputContext, output: Any, handler: Callable[[Any], Any]
+    ) -> Any:
+        if not output_context.has_function:
+            return await handler(output)
+        arguments = output if isinstance(output, dict) else {"output": output}
+        try:  # rule 3; where there are several functions the framework does not say which: no name, so refused
+            grant = await _permitted(self._guard, output_context.function_name or "", arguments, ctx)
+        except ToolFailed as refused:
+            raise ModelRetry(refused.message) from None
+        with current.serving(grant):
+            return await handler(output)
+
+    async def prepare_model_request(self, ctx: RunContext[Any], request_context: ModelRequestContext) -> ModelRequestContext:
+        kinds = {tool.kind for tool in request_context.model_request_parameters.native_tools}
+        if beyond := kinds - self._native - {"tool_search"}:  # which only finds tools: to call one is asked about
+            raise GuardError(f"the model's provider would run {sorted(beyond)}, which no guard sees: native= lets it")  # rule 4
+        return request_context
+
+
+@dataclass
+class _Guarded(WrapperToolset[Any]):
+    """Rule 1: the innermost of what capabilities wrap around the agent's tools."""
+
+    guard: ToolGuard
+
+    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
+        tools = await self.wrapped.get_tools(ctx)
+        return {name: replace(tool, tool_def=_marked(tool.tool_def)) for name, tool in tools.items()}
+
+    async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]) -> Any:
+        with current.serving(await _permitted(self.guard, name, tool_args, ctx)):
+            return await self.wrapped.call_tool(name, tool_args, ctx, tool)
+
+
+def _marked(tool: ToolDefinition) -> ToolDefinition:
+    return replace(tool, metadata={**(tool.metadata or {}), _ASKED: True})
+
+
+async def _permitted(guard: ToolGuard, tool: str, arguments: Any, ctx: RunContext[Any]) -> Grant:
+    """The grant of a call. Raises ToolFailed, which is for the model to read (rule 6)."""
+    try:
+        plain = to_jsonable_python(arguments)
+    except (PydanticSerializationError, ValueError, RecursionError):
+        plain = None
+    facts: Any = plain if isinstance(plain, dict) else "none"  # what is no mapping is never permitted
+    name = ctx.agent.name if ctx.agent is not None else None
+    decision = await guard.check_async(tool, facts, agent=name or "")  # rule 5
+    if decision.grant is None:
+        raise ToolFailed(decision.for_model())
+    return decision.grant
+
+
+# --- sub-agents ------------------------------------------------------------------------------------------------------
+
+
+async def run_delegated(
+    agent: AbstractAgent[Any, _OutputT],
+    prompt: str,
+    *,
+    deps: Any = None,
+    usage: RunUsage | None = None,
+    key: Signer | None = None,
+    keep: Strings = (),
+    clamp: bool = False,
+    **caveats: Unpack[LinkCaveats],
+) -> AgentRunResult[_OutputT]:
+    """Run `agent` with what is held here, narrowed by `caveats`, and nothing else that is current here (rule 7).
+
+    Raises GuardError for an agent without a TokenGuard, NoToken, what `Held.delegate` raises, and what the run raises.
+    For other ways to run an agent: `with current.delegate(to=agent_name(agent.name), …)` around it.
+    """
+    _check_guarded(agent)
+    child = current.holding().delegate(to=agent_name(agent.name), key=key, keep=keep, clamp=clamp, **caveats)
+    with current.nothing(), current.use(child):
+        return await agent.run(prompt, deps=deps, usage=usage)
+
+
+def delegate_to(
+    agent: AbstractAgent[Any, Any],
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    deps: Callable[[RunContext[Any]], Any] | None = None,
+    key: Signer | None = None,
+    keep: Strings = (),
+    clamp: bool = False,
+    **caveats: Unpack[LinkCaveats],
+) -> Tool[Any]:
+    """A tool for an orchestrator: hands a task to `agent`, by `run_delegated`, and gives back its output.
+
+    Its name is `ask_` and the agent's, unless given. `deps` makes the sub-agent's dependencies from the caller's context;
+    left out, it gets none. Raises GuardError for an agent without a TokenGuard.
+    """
+    _check_guarded(agent)
+
+    async def ask(ctx: RunContext[Any], task: str) -> Any:
+        given = deps(ctx) if deps is not None else None
+        done = await run_delegated(agent, task, deps=given, usage=ctx.usage, key=key, keep=keep, clamp=clamp, **caveats)
+        return done.output
+
+    spelled = "".join(char if char.isalnum() else "_" for char in str(agent.name))
+    return Tool(
+        ask, takes_ctx=True, name=name or f"ask_{spelled}", description=description or f"Hand a task to the agent {agent.name}."
+    )
+
+
+def _check_guarded(agent: AbstractAgent[Any, Any]) -> None:
+    found: list[TokenGuard] = []
+    agent.root_capability.apply(lambda one: found.append(one) if isinstance(one, TokenGuard) else None)
+    if not found:
+        raise GuardError(f"the agent {agent.name!r} has no TokenGuard: its tools would run unasked")

@@ -16,7 +16,8 @@ a table stands. The rules, cited by number where they are enforced (here, in `_s
  7. Functions are SQLite's own and innocuous; those that tell of earlier statements are refused until the block wrote.
  8. Columns are what the events name and, where NATURAL or USING hides some, what the opcodes read.
  9. A table or column that is missing is refused like a forbidden one, unless the grant would permit it.
-10. A block is one transaction in one thread. It hands back rows, never a cursor.
+10. A block is one transaction in one thread. It hands back rows, never a cursor. What it wrote is asked about once more
+    before it is committed.
 
 Not checked: what row counts, failing constraints and the order in which an index yields rows let a caller infer.
 """
@@ -26,7 +27,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -119,7 +120,7 @@ def guarded(
             except BaseException:
                 block.end("ROLLBACK")
                 raise
-            block.end("COMMIT")
+            block.commit()
         finally:
             block.watch.release()
 
@@ -154,16 +155,33 @@ class _Block:
         self.death: Decision | None = None
         self.broken: BaseException | None = None
         self.recorded: Decision | None = None
+        self.running: Sequence[Access] = ()  # what the statement that runs needs
+        self.written: dict[tuple[str | None, str | None], Access] = {}  # what the block did that a commit makes last
 
     def _alive(self) -> bool:
-        """For the progress handler: a long statement does not outlive its grant."""
+        """For the progress handler: a long statement does not outlive its grant, nor what it does a right to do it."""
         try:
-            decision = self.grant.recheck()
+            decision = self._stands(self.running)
         except BaseException as error:  # an interrupt, or a clock that cannot be read: SQLite would swallow it
             self.broken = error
             return False
         self.death = None if decision else decision
         return bool(decision)
+
+    def _stands(self, needs: Iterable[Access]) -> Decision:
+        """Does the grant stand, and permit what is under way? Nothing is counted again."""
+        decision = self.grant.recheck()
+        for need in needs:
+            if decision:
+                decision = self.grant.explain(need, caller=self.caller)
+        return decision
+
+    def commit(self) -> None:
+        """COMMIT, if the grant still permits what the block wrote; else ROLLBACK. Raises Denied."""
+        if self.written and self.connection.in_transaction and not (decision := self._stands(self.written.values())):
+            self.end("ROLLBACK")
+            raise Denied(self.grant.record(decision))
+        self.end("COMMIT")
 
     def end(self, how: str) -> None:
         """COMMIT or ROLLBACK. A commit that fails (deferred foreign keys) rolls back, so that no transaction stays."""
@@ -233,7 +251,12 @@ class _Block:
         if plan.needs and not (decision := self.grant.check_all(plan.needs, caller=self.caller)):  # recorded, and used once
             self.recorded = decision
             raise Denied(decision)
-        rows, cursor = self.watch.run(sql, parameters, plan.events, self.max_rows)
+        self.running = plan.needs
+        try:
+            rows, cursor = self.watch.run(sql, parameters, plan.events, self.max_rows)
+        finally:
+            self.running = ()
+        self.written |= {(need.table, need.operation): need for need in plan.needs if need.operation != "select"}
         self.told |= plan.tells if cursor.rowcount > 0 else plan.tells & {"changes"}
         return Rows(tuple(column[0] for column in cursor.description or ()), rows, cursor.rowcount)
 

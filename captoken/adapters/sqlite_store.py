@@ -15,7 +15,7 @@ import msgspec
 
 from captoken.errors import StoreError
 from captoken.ledger import AHEAD as ISSUER_AHEAD
-from captoken.ledger import KEPT, Debit, Reservation
+from captoken.ledger import KEPT, REFUSED_AMOUNT, REFUSED_BEFORE, REFUSED_CLOCK, Debit, Reservation, is_lost
 from captoken.possession import AHEAD, PAST, Use
 
 Run: TypeAlias = Callable[..., sqlite3.Cursor]
@@ -181,7 +181,8 @@ class SQLiteLedger(SQLiteStore):
         " (id blob primary key, debits blob, until integer not null, open integer not null) without rowid, strict",
         "create index if not exists reservations_by_time on reservations (until)",
         "create index if not exists buckets_by_time on buckets (keep)",
-        "create table if not exists ledger_state (one integer primary key check (one = 1), floor integer not null) strict",
+        "create table if not exists ledger_state"
+        " (one integer primary key check (one = 1), floor integer not null, gone integer not null default 0) strict",
     )
 
     def __init__(
@@ -197,7 +198,7 @@ class SQLiteLedger(SQLiteStore):
         self.shared = shared
         first = int(clock()) + ISSUER_AHEAD if floor is None else floor
         with self._transaction() as run:
-            run("insert or ignore into ledger_state values (1, ?)", (first,))
+            run("insert or ignore into ledger_state (one, floor) values (1, ?)", (first,))
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough and was debited, else the first that had not. Raises StoreError."""
@@ -205,10 +206,15 @@ class SQLiteLedger(SQLiteStore):
             self._forget(run, now)
             if run("select 1 from reservations where id = ?", (reservation.id,)).fetchone() is not None:
                 return None
-            if reservation.issued_at <= _row(run("select floor from ledger_state"))[0]:
-                raise StoreError("the token was issued before this ledger began, and what it has used is not known")
+            floor, gone = _row(run("select floor, gone from ledger_state"))
+            if reservation.issued_at <= floor:
+                raise StoreError(REFUSED_BEFORE)
+            if is_lost(gone, now):
+                raise StoreError(REFUSED_CLOCK)
             spent: dict[tuple[bytes, str], int] = {}
             for debit in reservation.debits:
+                if debit.amount < 0:
+                    raise StoreError(REFUSED_AMOUNT)
                 key = debit.bucket, debit.unit
                 spent[key] = (spent[key] if key in spent else self._spent(run, *key)) + debit.amount
                 if spent[key] > debit.limit:
@@ -254,7 +260,10 @@ class SQLiteLedger(SQLiteStore):
     @staticmethod
     def _forget(run: Run, now: int) -> None:
         run("delete from reservations where until <= ?", (now,))
-        run("delete from buckets where keep <= ?", (now,))
+        last = run("select max(keep) from buckets where keep <= ?", (now,)).fetchone()[0]
+        if last is not None:
+            run("update ledger_state set gone = max(gone, ?)", (last,))
+            run("delete from buckets where keep <= ?", (now,))
 
 
 _encode = msgspec.msgpack.Encoder().encode

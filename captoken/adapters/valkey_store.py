@@ -15,11 +15,11 @@ from typing import Any
 from captoken.encoding import MAX_INTEGER
 from captoken.errors import StoreError
 from captoken.ledger import AHEAD as ISSUER_AHEAD
-from captoken.ledger import KEPT, Debit, Reservation
+from captoken.ledger import KEPT, REFUSED_BEFORE, REFUSED_CLOCK, Debit, Reservation
 from captoken.possession import AHEAD, PAST, Use
 
 _SLACK = 60  # seconds that a reservation's key outlives it
-_LONG = 10**9  # seconds: what would be kept for longer is kept for good
+_LONG = 10**9  # seconds that a reservation's key is kept at most
 
 
 class ValkeyStore:
@@ -221,36 +221,45 @@ def _yes(answer: Any) -> bool:
 
 
 # All is read and judged before the first key is written, since what a script has done stays done when it fails.
+#
+# No bucket has a time to live, which would be by the server's clock alone and leave no trace. Until when each is kept stands
+# in a sorted set, and what both clocks say is over is deleted in the step that notes, in `gone`, how late the last was kept.
 _RESERVE = (
     _COMMON
     + """
-local now, base = tonumber(ARGV[4]), ARGV[9]
+local now, base, keep = tonumber(ARGV[4]), ARGV[9], ARGV[8]
 if redis.call('HGET', KEYS[2], 'until') then return 0 end
 if tonumber(ARGV[5]) <= floor_of(KEYS[1], now, tonumber(ARGV[1]), ARGV[2], ARGV[3]) then return -1 end
-local spent, fresh = {}, {}
-for at = 3, #KEYS do
-    local key, limit, amount = KEYS[at], whole(ARGV[4 + 2 * at]), whole(ARGV[5 + 2 * at])
+local gone = redis.call('HGET', KEYS[1], 'gone')
+gone = gone and whole(gone) or 0
+if now < gone - tonumber(ARGV[10]) then return -2 end
+local spent = {}
+for at = 4, #KEYS do
+    local key, limit, amount = KEYS[at], whole(ARGV[3 + 2 * at]), whole(ARGV[4 + 2 * at])
     if not spent[key] then
         local text = redis.call('GET', key)
-        spent[key], fresh[key] = text and whole(text) or 0, not text
+        spent[key] = text and whole(text) or 0
     end
-    if limit - spent[key] < amount then return at - 2 end
+    if limit - spent[key] < amount then return at - 3 end
     spent[key] = spent[key] + amount
 end
-redis.call('HSET', KEYS[2], 'until', ARGV[6], 'open', '1', 'debits', digits(#KEYS - 2))
+redis.call('ZCARD', KEYS[3])  -- an error, if it is none
+redis.call('HSET', KEYS[2], 'until', ARGV[6], 'open', '1', 'debits', digits(#KEYS - 3))
 redis.call('EXPIRE', KEYS[2], ARGV[7])
-for at = 3, #KEYS do
-    local key, amount, kept = KEYS[at], ARGV[5 + 2 * at], tonumber(ARGV[8])
-    redis.call('HSET', KEYS[2], digits(at - 2), amount .. ' ' .. string.sub(key, #base + 1))
+for at = 4, #KEYS do
+    local key, amount, name = KEYS[at], ARGV[4 + 2 * at], string.sub(KEYS[at], #base + 1)
+    redis.call('HSET', KEYS[2], digits(at - 3), amount .. ' ' .. name)
     redis.call('INCRBY', key, amount)
-    local left = redis.call('TTL', key)
-    if not kept then
-        redis.call('PERSIST', key)
-    elseif fresh[key] or left >= 0 and left < kept then
-        redis.call('EXPIRE', key, digits(kept))
-    end
-    fresh[key] = nil
+    redis.call('ZADD', KEYS[3], 'GT', keep, name)
 end
+local sure = math.min(now, tonumber(ARGV[2]) or tonumber(redis.call('TIME')[1]))
+local over = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', digits(sure), 'WITHSCORES', 'LIMIT', 0, 100)
+for at = 1, #over, 2 do
+    redis.call('DEL', base .. over[at])
+    redis.call('ZREM', KEYS[3], over[at])
+    gone = math.max(gone, tonumber(over[at + 1]))
+end
+if #over > 0 then redis.call('HSET', KEYS[1], 'gone', digits(gone)) end
 return 0
 """
 )
@@ -302,25 +311,24 @@ class ValkeyLedger(_FlooredStore):
     ) -> None:
         super().__init__(client, "ledger", ISSUER_AHEAD, prefix, floor, lossless, clock)
         self.shared = shared
-        self._buckets = self._prefix + "spent:"
+        self._buckets, self._kept = self._prefix + "spent:", self._prefix + "kept"
         self._reserve, self._settle = self._script(_RESERVE), self._script(_SETTLE)
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough and was debited, else the first that had not. Raises StoreError."""
-        debits, keep = reservation.debits, reservation.keep
-        # How long a bucket is kept is counted from the verifier's now: were the server's clock another, it would vanish early.
-        kept = _LONG if keep is None else max(keep - now, 0) + KEPT
+        debits = reservation.debits
+        keep = "+inf" if reservation.keep is None else reservation.keep + KEPT
         lives = min(max(reservation.until - now, 0) + _SLACK, _LONG)
-        facts = [*self._floor_facts(), now, reservation.issued_at, reservation.until, lives, "" if kept >= _LONG else kept]
-        facts.append(self._buckets)
+        facts = [*self._floor_facts(), now, reservation.issued_at, reservation.until, lives, keep, self._buckets, KEPT]
         for debit in debits:
             facts += [debit.limit, debit.amount]
-        keys = [self._state, self._key(reservation.id), *(self._bucket(debit.bucket, debit.unit) for debit in debits)]
+        keys = [self._state, self._key(reservation.id), self._kept]
+        keys += [self._bucket(debit.bucket, debit.unit) for debit in debits]
         answer = self._reserve(keys, facts)
-        if type(answer) is not int or not -1 <= answer <= len(debits):
+        if type(answer) is not int or not -2 <= answer <= len(debits):
             raise StoreError(f"Valkey: answered with a {type(answer).__name__}")
-        if answer == -1:
-            raise StoreError("the token was issued before this ledger began, and what it has used is not known")
+        if answer < 0:
+            raise StoreError(REFUSED_BEFORE if answer == -1 else REFUSED_CLOCK)
         return debits[answer - 1] if answer else None
 
     def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:

@@ -16,6 +16,7 @@ from captoken.cli.inspect import inspect
 from captoken.cli.keygen import keygen
 from captoken.cli.operate import lift, narrow, overlay, renew, revoke
 from captoken.cli.output import prepare, tell
+from captoken.cli.postgres import postgres
 from captoken.cli.prove import prove
 from captoken.cli.write import attenuate, delegate, mint, present
 from captoken.decision import moment
@@ -50,7 +51,7 @@ def commands(ctx: click.Context) -> None:
 
 for _command in (
     keygen, mint, attenuate, delegate, require, tickets, discharge, approve, attach, present, prove, inspect, verify,
-    explain, audit, blast_radius, revoke, narrow, lift, renew, overlay, demo,
+    explain, audit, blast_radius, revoke, narrow, lift, renew, overlay, postgres, demo,
 ):  # fmt: skip
     commands.add_command(_command)
 

@@ -16,7 +16,7 @@ from captoken import trails
 from captoken.access import Access
 from captoken.audit import Head, Verdict, check, read
 from captoken.cli import files, output, words
-from captoken.cli.options import ID, PUBLIC, json_option, now_option, seconds
+from captoken.cli.options import DURATION, ID, PUBLIC, json_option, now_option, seconds
 from captoken.cli.output import say, say_json, tell
 from captoken.decision import escape
 from captoken.errors import AuditError
@@ -61,21 +61,30 @@ def _trail(path: str) -> trails.Trail:
 @audit.command()
 @_file
 @click.option("--server", type=PUBLIC, metavar="PUBLIC", multiple=True, help="A server whose checkpoints count. Repeatable.")
-@click.option("--head", metavar="FILE", help="Where the last record that was seen is kept, made if it is not there.")
+@click.option("--head", metavar="FILE", help="Where the last record that was seen is kept.")
+@click.option("--new-head", metavar="FILE", help="The same for the first time: it must not be there yet.")
+@click.option("--after", metavar="FILE", help="The last head of the file before, where the trail goes on from another file.")
 @json_option
-def verify(trail_file: str, server: tuple[str, ...], head: str | None, as_json: bool) -> int:
+def verify(
+    trail_file: str, server: tuple[str, ...], head: str | None, new_head: str | None, after: str | None, as_json: bool
+) -> int:  # fmt: skip
     """Is the trail whole? Finds a cut, an edit, a reorder and a rollback. Exit 0: whole, 1: not.
 
     \b
     captoken audit verify trail.jsonl --server "$(cat server.public)" --head trail.head
 
     Without --server nothing is vouched for: whoever can write the file can write a whole one. Without --head what was
-    cut off at the end does not show. Keep the head where whoever writes the trail cannot.
+    cut off at the end does not show. Keep the head where whoever writes the trail cannot. A file that goes on where
+    another ended needs --after; all other commands read the files one after another from standard input.
     """
-    known = _known(head)
+    if head is not None and new_head is not None:
+        raise click.UsageError("a head is either kept in a file, or begins one")
+    if new_head is not None and os.path.exists(new_head):
+        raise click.UsageError(f"{new_head} is there: --head checks against it")
+    known = [] if head is None else [_known(head)]
     try:
         with _opened(trail_file) as file:
-            found = check(file, server, known=known)
+            found = check(file, server, known=known, after=None if after is None else _known(after))
         if server and found.signed == 0:
             raise AuditError("no checkpoint of a server that is trusted here: nothing is vouched for")
     except AuditError as error:
@@ -84,8 +93,9 @@ def verify(trail_file: str, server: tuple[str, ...], head: str | None, as_json: 
         else:
             say(f"BROKEN   {escape(str(error))}")
         return 1
-    if head is not None:
-        _keep(head, found.head)
+    kept = head or new_head
+    if kept is not None:
+        _keep(kept, found.head)
     if as_json:
         say_json({"whole": True, **msgspec.structs.asdict(found), "head": msgspec.structs.asdict(found.head)})
     else:
@@ -104,13 +114,13 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
-def _known(path: str | None) -> list[Head]:
-    """The head that is kept in a file. Raises UsageError for a file that holds none."""
-    if path is None or not os.path.exists(path):
-        return []
+def _known(path: str) -> Head:
+    """The head that is kept in a file. Raises UsageError for a file that holds none, or is not there."""
+    if not os.path.exists(path):
+        raise click.UsageError(f"{path} is not there: nothing shows that the trail was not rolled back; --new-head begins it")
     with open(path, "rb") as file:
         try:
-            return [msgspec.json.decode(file.read(1 << 12), type=Head)]
+            return msgspec.json.decode(file.read(1 << 12), type=Head)
         except (msgspec.DecodeError, UnicodeError):
             raise click.UsageError(f"{path} holds no head of a trail") from None
 
@@ -326,17 +336,19 @@ def _replayed_data(one: trails.Replayed) -> dict[str, Any]:
 @_file
 @click.option("--agent", metavar="NAME", required=True, help="The agent that may have been taken over.")
 @now_option
+@click.option("--leeway", type=DURATION, metavar="TIME", default="0s", help="How long servers go on taking what has expired.")
 @json_option
-def blast_radius(trail_file: str, agent: str, now: int | None, as_json: bool) -> None:
+def blast_radius(trail_file: str, agent: str, now: int | None, leeway: int, as_json: bool) -> None:
     """What the tokens that an agent has, or has handed on, can still do, until when, and which entry cuts them off.
 
-    From the trail: tokens that this server never saw are not in it, and no overlay is looked at.
+    From the trail: tokens that this server never saw are not in it, and no overlay is looked at. A caveat of a server's
+    own is named, and may leave less than is shown.
 
     \b
     captoken blast-radius trail.jsonl --agent clerk
     """
     at = seconds(now)
-    reach = trails.blast_radius(_trail(trail_file), agent, at)
+    reach = trails.blast_radius(_trail(trail_file), agent, at, leeway=leeway)
     if as_json:
         say_json({"agent": agent, "now": at, "reach": [_reach_data(one) for one in reach]})
         return
@@ -348,7 +360,8 @@ def blast_radius(trail_file: str, agent: str, now: int | None, as_json: bool) ->
         only = f"; only at {words.names(stated['aud'])}" if "aud" in stated else ""
         more = ", if a third party answers" if hop.asks else ""
         say(f"{' > '.join(map(words.name, hop.holders))}, for {words.name(hop.root.subject)}, task {words.name(hop.task)}")
-        say(f"  may       {may}{only}{more}")
+        own = f", and caveats of its own: {words.names(hop.unknown)}" if hop.unknown else ""
+        say(f"  may       {may}{only}{more}{own}")
         say(f"  lives     {ends}")
         say(f"  link      {words.name(hop.id)}")
     if not reach:
@@ -370,6 +383,7 @@ def _reach_data(one: trails.Reach) -> dict[str, Any]:
         "link": hop.id,
         "may": capability.json(),
         "asks": hop.asks,
+        "unknown": list(hop.unknown),
         "expires_at": capability.expires_at,
         "cut": one.cut.id,
     }

@@ -20,6 +20,7 @@ from captoken.cli.options import (
     clock,
     expiry_options,
     json_option,
+    keep_option,
     now_option,
     restriction_options,
     seconds,
@@ -27,6 +28,7 @@ from captoken.cli.options import (
 )
 from captoken.cli.output import say, say_json, say_utf8, tell
 from captoken.decision import escape
+from captoken.keys import write_private
 from captoken.overlay import Entry, Operator, OperatorKey, Overlay
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def _snapshots(path: str, *, new: bool = False) -> Generator[SQLiteSnapshots]:
 
     if not os.path.exists(path):
         if not new:
-            raise click.UsageError(f"{path} is not there")
+            raise click.UsageError(f"{path} is not there: `captoken renew` begins one")
         tell(f"{path} is new: verifiers have to read that very file")
     store = SQLiteSnapshots(path)
     try:
@@ -66,10 +68,32 @@ def _snapshots(path: str, *, new: bool = False) -> Generator[SQLiteSnapshots]:
         store.close()
 
 
+@contextmanager
+def _operator(key: str, store: str, now: int | None, *, new: bool = False, **given: Any) -> Generator[Operator]:
+    """An operator that knows the number that it saw last: kept beside the key, so that a store which goes back is noticed."""
+    seen, secret = f"{key}.seen", OperatorKey.load(key)
+    with _snapshots(store, new=new) as snapshots:
+        operator = Operator(secret, snapshots, last=_last(seen), clock=clock(now), **given)
+        try:
+            yield operator
+        finally:
+            if operator.last > _last(seen):
+                write_private(seen, b"%d\n" % operator.last)
+
+
+def _last(path: str) -> int:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read(20))
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError):
+        raise click.UsageError(f"{path} has to have the number of the last snapshot: it cannot be read") from None
+
+
 def _add(add: Callable[[Operator], Entry], key: str, store: str, by: str, now: int | None, as_json: bool) -> None:
-    operator = OperatorKey.load(key)
-    with _snapshots(store, new=True) as snapshots:
-        entry = add(Operator(operator, snapshots, by=by, clock=clock(now)))
+    with _operator(key, store, now, by=by) as operator:
+        entry = add(operator)
     if as_json:
         say_json(msgspec.to_builtins(entry))
     else:
@@ -97,12 +121,13 @@ def revoke(key: str, store: str, why: str, by: str, until: int | None, now: int 
 @restriction_options
 @expiry_options
 @audience_option
+@keep_option
 @now_option
 @json_option
 def narrow(key: str, store: str, why: str, by: str, until: int | None, now: int | None, as_json: bool, **given: Any) -> None:
     """Restrict tokens that are out: those for which all that is said holds can do no more than the options say.
 
-    --task, as all selectors, says which tokens.
+    --task, as all selectors, says which tokens. Who names tables or operations closes tools, but for --keep tools.
 
     \b
     captoken narrow --key operator.json --store overlay.db --task payday --operations select --why "read-only tonight"
@@ -114,35 +139,37 @@ def narrow(key: str, store: str, why: str, by: str, until: int | None, now: int 
 @_key
 @_store
 @click.option("--entry", metavar="ID", required=True, help="Which entry.")
+@click.option("--why", metavar="TEXT", default="", help="Why, for the log.")
 @now_option
-def lift(key: str, store: str, entry: str, now: int | None) -> None:
+def lift(key: str, store: str, entry: str, why: str, now: int | None) -> None:
     """Take an entry off again.
 
     \b
     captoken lift --key operator.json --store overlay.db --entry "$(cat entry)"
     """
-    operator = OperatorKey.load(key)
-    with _snapshots(store) as snapshots:
-        Operator(operator, snapshots, by="operator", clock=clock(now)).lift(entry)
+    with _operator(key, store, now, by="operator") as operator:
+        operator.lift(entry, why=why)
     tell(f"entry {entry} stands no more")
 
 
 @click.command()
 @_key
 @_store
+@click.option("--trusted", type=PUBLIC, metavar="PUBLIC", multiple=True, help="Take over from this operator. Repeatable.")
+@click.option("--resume", is_flag=True, help="Go on from an old snapshot: you have looked, and it is the newest.")
 @now_option
 @json_option
-def renew(key: str, store: str, now: int | None, as_json: bool) -> None:
+def renew(key: str, store: str, trusted: tuple[str, ...], resume: bool, now: int | None, as_json: bool) -> None:
     """Sign anew what stands: verifiers deny all once the newest snapshot is older than their bound, a minute by default.
 
-    Without a store yet, signs that nothing stands.
+    Without a store yet, signs that nothing stands. The number of the newest snapshot is kept beside the key, in a file that
+    ends in .seen: a store that has less, or whose newest snapshot has run out, is refused, since it may have gone back.
 
     \b
-    while captoken renew --key operator.json --store overlay.db; do sleep 20; done
+    while true; do captoken renew --key operator.json --store overlay.db; sleep 20; done
     """
-    operator = OperatorKey.load(key)
-    with _snapshots(store, new=True) as snapshots:
-        made = Operator(operator, snapshots, by="operator", clock=clock(now)).renew()
+    with _operator(key, store, now, new=True, by="operator", trusted=trusted, resume=resume) as operator:
+        made = operator.renew()
     if as_json:
         say_json({"seq": made.seq, "issued_at": made.issued_at, "entries": len(made.entries)})
     else:

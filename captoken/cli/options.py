@@ -253,12 +253,13 @@ expiry_options = stacked(
     click.option("--expires-at", type=MOMENT, metavar="TIME", help="RFC 3339, or seconds since the epoch."),
 )
 audience_option = click.option("--audience", metavar="NAME", multiple=True, help="Good at this server alone. Repeatable.")
+keep_option = click.option(
+    "--keep", type=click.Choice(["tables", "tools"]), multiple=True,
+    help="Keep the tables (or tools) there were, though only tools (or tables) are named.",
+)  # fmt: skip
 narrowing_options = stacked(
     click.option("--task", metavar="PATH", help="Only in this task, at or below the token's own."),
-    click.option(
-        "--keep", type=click.Choice(["tables", "tools"]), multiple=True,
-        help="Keep the tables (or tools) there were, though only tools (or tables) are named.",
-    ),
+    keep_option,
     click.option("--clamp", is_flag=True, help="Take what is held of what is asked for, instead of refusing."),
 )  # fmt: skip
 

@@ -26,6 +26,7 @@ from spec.generate.build import (
     label,
     line_of,
     link_id,
+    mac,
     nonce,
     of_access,
     proof,
@@ -56,6 +57,7 @@ def tables() -> Iterator[Table]:
     yield ledger()
     yield counting()
     yield audit()
+    yield recorded()
 
 
 def changed(value: dict[str, Json], **changes: Json) -> dict[str, Json]:
@@ -438,10 +440,12 @@ def recall() -> Table:
         rest = given.caveats[len(held.caveats) :]
         return [{"cid": b64(cid), **({"vid": b64(vid)} if vid else {})} for cid, vid in rest]
 
-    def asks(held: Parts, given: Parts, **changes: Json) -> dict[str, Json]:
-        shown_ = presented(held)
-        return changed({"after": len(held.caveats) - 1, "links": links_of(held, given), "token": shown_.text, "v": 1,
-                        "why": "lost"}, **changes)  # fmt: skip
+    def asks(held: Parts, given: Parts, by: Parts | None = None, **changes: Json) -> dict[str, Json]:
+        """The request; `by`: whose tag the MAC is made with, the holder's if it is nobody else's."""
+        stated = {"after": len(held.caveats) - 1, "links": links_of(held, given), "why": "lost", **changes}
+        said = canonical({"links": stated["links"], "why": stated["why"]})
+        made = mac(sha256(label("recall") + (by or held).signature), said)
+        return {"mac": b64(made), "token": presented(held).text, "v": 1, **stated}
 
     def row(name: str, rule: str, request: Json, expect: Json = None, **more: Json) -> None:
         text = request if isinstance(request, str) else canonical(request).decode()
@@ -462,11 +466,21 @@ def recall() -> Table:
     row("of_what_was_made_after_a_link_of_its_own", "37.3",
         asks(narrowed, extended(narrowed, hand_over("x", "sales-agent", 3))),
         stops(extended(narrowed, hand_over("x", "sales-agent", 3))))  # fmt: skip
-    row("of_what_was_made_before_a_link_of_its_own", "37.3", asks(narrowed, narrowed, after=1, links=links_of(mine, child)),
+    row("of_what_was_made_before_a_link_of_its_own", "37.3", asks(narrowed, narrowed, mine, after=1, links=links_of(mine, child)),
         stops(child))  # fmt: skip
     third = asking(mine, "one")
     row("of_what_asks_a_third_party", "37.1", asks(mine, third), stops(third))
     table.beside("of_a_child")
+    row("of_what_was_made_before_a_link_of_its_own_by_who_was_not_there", "37.5",
+        asks(narrowed, narrowed, after=1, links=links_of(mine, child)))  # fmt: skip
+    row("of_another_child_by_who_was_not_there", "37.5", asks(narrowed, narrowed, after=1, links=links_of(mine, sibling)))
+    row("after_a_link_before_it_held_by_who_was_there", "37.3", asks(mine, child, plain, after=0, links=links_of(plain, child)))
+    for name, changes in {
+        "of_another_link": {"links": links_of(mine, sibling)}, "for_another_reason": {"why": "found"},
+    }.items():  # fmt: skip
+        row(f"{name}_than_the_holder_wrote", "37.5", {**asks(mine, child), **changes})
+    for name, made in {"empty": "", "of_zeros": b64(bytes(32)), "of_31_bytes": b64(bytes(31))}.items():
+        row(f"with_a_mac_{name}", "37.4", {**asks(mine, child), "mac": made})
     row("after_a_link_before_it_held", "37.3", asks(mine, child, after=0, links=links_of(plain, child)))
     row("of_its_own_hand_over", "37.3", asks(mine, mine, after=0, links=links_of(plain, mine)))
     row("of_a_sibling_of_its_own", "37.3", asks(mine, mine, after=0, links=links_of(plain, extended(plain, hand_over("x")))))
@@ -480,10 +494,17 @@ def recall() -> Table:
         "of_a_cid_with_trailing_bits": {"links": [{"cid": "eB"}]}, "of_a_vid_alone": {"links": [{"vid": "eA"}]},
         "after_text": {"after": "1"}, "after_true": {"after": True}, "with_token_as_list": {"token": [mine.text]},
         "without_a_reason": {"why": ""}, "with_a_blank_reason": {"why": "  "}, "with_reason_as_number": {"why": 1},
+        "with_a_reason_of_two_lines": {"why": "a\nb"}, "with_an_escape_in_its_reason": {"why": "a\x1b[2J"},
+        "with_a_reason_of_201_characters": {"why": "x" * 201}, "with_mac_as_number": {"mac": 1},
+        "with_mac_that_is_no_base64": {"mac": "="},
     }.items():  # fmt: skip
         row(name, "37.1", asks(mine, child, **changes))
-    for key in ("after", "links", "token", "v", "why"):
-        row(f"without_{key}", "37.1", asks(mine, child, **{key: None}))
+    for key in ("after", "links", "mac", "token", "v", "why"):
+        row(f"without_{key}", "37.1", changed(asks(mine, child), **{key: None}))
+    row("with_a_reason_of_200_characters", "37.1", asks(mine, child, why="x" * 200), stops(child))
+    only = token({**SALES, "delegate_only": True})
+    handed = extended(only, hand_over("sales-agent"))
+    row("by_a_token_for_handing_on_alone", "37.2", asks(only, handed), stops(handed))
     text = canonical(asks(mine, child)).decode()
     for name, spelled in {
         "empty": "", "a_list": f"[{text}]", "with_a_space": text.replace(":", ": ", 1), "with_line_feed": text + "\n",
@@ -810,7 +831,10 @@ def counting() -> Table:
     table = Table("counting", "Requests at one ledger, in their order: what is taken, what goes back, and what is remembered.")
 
     def row(name: str, rule: str, steps: list[Step], codes: str) -> None:
-        words = {"+": "allowed", "-": "budget_exhausted", "c": "closed", "l": "too_late", "t": "table", "o": "operation"}
+        words = {
+            "+": "allowed", "-": "budget_exhausted", "c": "closed", "l": "too_late", "t": "table", "o": "operation",
+            "u": "store_unavailable",
+        }  # fmt: skip
         given: dict[str, Json] = {
             "keyring": keyring({"k1": KEY}), "audience": "sales-db", "ledger": {"floor": 0, "shared": False}, "steps": steps,
         }  # fmt: skip
@@ -840,10 +864,9 @@ def counting() -> Table:
     row("settled_for_less", "38.8", [pays(10, settle={"cents": 4, "tokens": 0}), pays(6), pays(1)], "+c+-")
     row("settled_in_full", "38.8", [pays(10, settle=None), pays(1)], "+c-")
     row("settled_for_more", "38.8", [pays(5, settle={"cents": 99, "tokens": 99}), pays(5, 10), pays(1)], "+c+-")
-    row("settled_without_a_unit", "38.8", [pays(10, 10, settle={"cents": 10}), pays(0, 10), pays(0, 1)], "+c+-")
     row("cancelled", "38.8", [pays(10, 10, cancel=True), pays(10, 10), pays(1)], "+c+-")
     row("a_use_that_was_cancelled", "38.8", [asks(three, cancel=True), *[asks(three)] * 4], "+c+++-")
-    row("a_use_that_was_settled", "38.8", [asks(three, settle={}), *[asks(three)] * 3], "+c++-")
+    row("a_use_that_was_settled", "38.8", [asks(three, settle=None), *[asks(three)] * 3], "+c++-")
     row("cancelled_by_a_child", "38.8", [asks(one, cancel=True), *[asks(three)] * 4], "+c+++-")
     for seconds, codes in ((59, "+c+"), (60, "+l-"), (3600, "+l-")):
         row(f"cancelled_after_{seconds}_seconds", "38.8", [pays(10, cancel=True, closed_at=NOW + seconds), pays(10)], codes)
@@ -863,6 +886,15 @@ def counting() -> Table:
     answers = [bundle(asked, discharge("one", {"exp": NOW + seconds})) for seconds in (60, 2 * hour + 60)]
     row("a_discharge_that_ends", "38.10", [asks(answers[0]), asks(answers[1], NOW + 2 * hour)], "+-")
     row("a_clock_that_is_set_back", "38.10", [asks(long), asks(ever, NOW + day + hour - 1), asks(long)], "++-")
+    jump, times = asks(ever, NOW + day + hour), (NOW, NOW + 60, NOW + day - 1)
+    row("a_clock_that_was_far_ahead", "38.10", [asks(long), jump, *[asks(long, now) for now in times]], "++uuu")
+    row(
+        "a_clock_that_was_far_ahead_until_the_end",
+        "38.10",
+        [asks(long), jump, asks(ever, NOW + day - 1), asks(ever, NOW + day)],
+        "++u-",
+    )
+    row("a_clock_that_was_far_ahead_and_forgot_nothing", "38.10", [jump, asks(long), asks(long)], "++-")
     return table
 
 
@@ -870,7 +902,7 @@ def counting() -> Table:
 
 
 def audit() -> Table:
-    table = Table("audit", "Trails: whole ones, and ones that were changed, cut, moved or rolled back.")
+    table = Table("audit", "Trails: whole ones, and ones that were changed, cut, torn, moved or rolled back.")
     decisions = [
         {"kind": "decision", "at": NOW + n, "allowed": n != 1, "code": "table" if n == 1 else "allowed"} for n in range(6)
     ]
@@ -878,10 +910,18 @@ def audit() -> Table:
     lines = trail(first, decisions[0], decisions[1], decisions[2], checkpoint, decisions[3], decisions[4])
 
     def row(
-        name: str, rule: str, given: list[bytes] | bytes, expect: Json = None, servers: Json = None, known: Json = ()
+        name: str,
+        rule: str,
+        given: list[bytes] | bytes,
+        expect: Json = None,
+        servers: Json = None,
+        known: Json = (),
+        after: Json = None,
     ) -> None:
         content = given if isinstance(given, bytes) else b"".join(line + b"\n" for line in given)
         stated = {"trail": content.decode("latin-1"), "servers": [SERVER] if servers is None else servers, "known": list(known)}
+        if after is not None:
+            stated["after"] = after
         table.add(name, rule, "trail", stated, **(expect or {"code": "audit"}))
 
     def whole(given: list[bytes], signed: int, decided: int) -> dict[str, Json]:
@@ -892,7 +932,6 @@ def audit() -> Table:
     row("of_the_example", "39.3", example, whole(example, 2, 1))
     row("empty", "39.2", [], whole([], 0, 0))
     row("of_one", "39.2", lines[:1], whole(lines[:1], 0, 0))
-    row("without_the_last_line_feed", "39.1", b"\n".join(lines), whole(lines, 4, 5))
     row("whose_signatures_nobody_looks_at", "39.5", lines, whole(lines, 0, 5), servers=[])
     row("of_two_servers", "39.5", lines, whole(lines, 4, 5), servers=[b64(signing_public("another server")), SERVER])
     row("cut_behind_the_checkpoint", "39.8", lines[:5], whole(lines[:5], 4, 3))
@@ -900,8 +939,24 @@ def audit() -> Table:
     row("that_goes_on", "39.5", lines, whole(lines, 4, 5), known=[head(lines, 3), head(lines, 7)])
     late = trail(first, checkpoint, decisions[0], checkpoint)
     row("with_two_checkpoints", "39.4", late, whole(late, 3, 1))
+    for at, signed, decided in ((3, 4, 3), (5, 0, 2), (7, 0, 0)):
+        verdict = {"code": "ok", "head": head(lines, 7), "signed": signed, "decisions": decided}
+        row(f"that_goes_on_after_record_{at}", "39.5", lines[at:], verdict, after=head(lines, at))
+    row("that_goes_on_after_what_was_seen", "39.5", lines[5:], {"code": "ok", "head": head(lines, 7), "signed": 0, "decisions": 2},
+        after=head(lines, 5), known=[head(lines, 3), head(lines, 5), head(lines, 7)])  # fmt: skip
+
+    table.beside("that_goes_on_after_what_was_seen")
+    row("that_goes_on_after_nothing", "39.5", lines[5:])
+    row("that_goes_on_after_another_record", "39.5", lines[5:], after=head(lines, 4))
+    row("that_goes_on_after_another_trail", "39.5", lines[5:], after={"seq": 5, "hash": b64(bytes(32))})
+    row("that_goes_on_and_begins_anew", "39.5", lines, after=head(lines, 5))
+    row("that_goes_on_after_one_that_was_not_seen", "39.5", lines[5:], after=head(lines, 5),
+        known=[{"seq": 5, "hash": b64(bytes(32))}])  # fmt: skip
+    row("that_goes_on_and_was_rolled_back", "39.5", lines[5:6], after=head(lines, 5), known=[head(lines, 7)])
 
     table.beside("whole")
+    row("without_the_last_line_feed", "39.1", b"\n".join(lines))
+    row("torn_in_the_last_line", "39.1", b"\n".join(lines)[:-20])
     for at in range(7):
         if at < 6:
             row(f"without_line_{at + 1}", "39.5", lines[:at] + lines[at + 1 :])
@@ -972,6 +1027,41 @@ def audit() -> Table:
     )
     row("another_from_the_start", "39.5", trail(decisions[0], first), known=[head(lines, 1)])
     row("one_of_two_heads_is_of_another", "39.5", lines, known=[head(lines, 3), {"seq": 5, "hash": b64(bytes(32))}])
+    return table
+
+
+def recorded() -> Table:
+    """What a record says of arguments, where the server was told to record their values."""
+    table = Table("recorded", "Values of arguments as JSON, and how they are recorded: none looks like another.")
+
+    def row(name: str, value: str, told: Json) -> None:
+        table.add(name, "39.6", "recorded", {"arguments": f'{{"a":{value}}}'}, arguments={"a": told})
+
+    def nested(left: str, count: int, inner: str, right: str) -> str:
+        return left * count + inner + right * count
+
+    def within(count: int, inner: Json) -> Json:
+        for _ in range(count):
+            inner = [inner]
+        return inner
+
+    def mark(text: str) -> Json:
+        return {"~": text}
+
+    large = 2**53
+    for name, value, told in (
+        ("text", '"eu"', "eu"), ("integer", "5", 5), ("true", "true", True), ("list", '[1,"x"]', [1, "x"]), ("object", '{"b":{}}', {"b": {}}),
+        ("largest_integer", str(large - 1), large - 1), ("least_integer", str(1 - large), 1 - large),
+        ("null", "null", mark("null")), ("text_null", '"null"', "null"), ("fraction", "0.5", mark("0.5")), ("text_fraction", '"0.5"', "0.5"),
+        ("integer_too_large", str(large), mark(hex(large))), ("text_of_an_integer_too_large", f'"{hex(large)}"', hex(large)),
+        ("integer_too_small", str(-large), mark(hex(-large))),
+        ("within_a_list", "[null,[0.5]]", [mark("null"), [mark("0.5")]]), ("within_an_object", '{"b":null}', {"b": mark("null")}),
+        ("object_like_a_mark", '{"~":"null"}', {"~": mark("null")}), ("object_like_a_mark_of_a_mark", '{"~":{"~":"null"}}', {"~": {"~": {"~": mark("null")}}}),
+        ("object_like_a_mark_of_null", '{"~":null}', {"~": {"~": mark("null")}}), ("object_like_a_mark_and_more", '{"b":1,"~":"x"}', {"b": 1, "~": "x"}),
+        ("of_24_levels", nested("[", 24, "1", "]"), within(24, 1)), ("of_25_levels", nested("[", 25, "1", "]"), within(24, mark("..."))),
+        ("null_in_24_levels", nested("[", 24, "null", "]"), within(24, mark("null"))),
+    ):  # fmt: skip
+        row(name, value, told)
     return table
 
 

@@ -26,6 +26,7 @@ from captoken.adapters.discharge_service import BODY_BYTES, Decided, DischargeSe
 from captoken.discharge import Allow, Discharge, Discharger, DischargerKey, Refuse, Ticket, Wait
 from captoken.errors import DischargeError
 from captoken.lease import Lease
+from tests.world import named
 
 NOW = 1_764_061_200
 ORIGIN = "https://approvals.example"
@@ -526,7 +527,7 @@ def _fail(*_: object) -> Any:
         {"allowed": Allow(tables=["sales"])},
         {"on_decision": _fail},
     ],
-    ids=str,
+    ids=named,
 )
 def test_an_approval_in_which_something_fails_is_none(broken: Any) -> None:
     """What cannot be audited, in particular, is not decided; it can be tried again."""

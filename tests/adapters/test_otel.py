@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -26,9 +27,42 @@ def test_each_decision_is_a_span_and_the_trail_knows_the_trace() -> None:
     assert allowed["captoken.bases"] == ("issued", "vouched") and allowed["captoken.subject"] == "user:jane"
     assert denied["captoken.code"] == "table" and denied["captoken.refused_by"] == "the issuer" and denied["captoken.table"] == "hr"
     assert forged["captoken.code"] == "malformed" and "captoken.subject" not in forged
-    assert text not in str([allowed, denied, forged])
+    assert text not in str([allowed, denied, forged]) and "market" not in str([allowed, denied, forged]), "nor what is permitted"
     traces = [record["trace"] for record in read(lines) if record["kind"] == "decision"]
     assert traces == [f"{span.context.trace_id:032x}" for span in spans.get_finished_spans()] and trace_id() is None
+
+
+def test_a_span_says_what_came_of_it_where_the_record_failed() -> None:
+    """An allowance that is not recorded is a denial, each one of a step; a denial stays what it was."""
+
+    def full(_: bytes) -> None:
+        raise OSError(28, "no space left")
+
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    trail = SpanTrail(provider.get_tracer("test"), AuditTrail(full))
+    server = verifier(audit=trail)
+    assert server.check(mint(), data("sales")).code == "store_unavailable" and server.check(mint(), data("hr")).code == "table"
+    grant = verifier().authenticate(mint())
+    with pytest.raises(OSError, match="no space"):
+        trail.record_all([grant.explain(data(table)) for table in ("sales", "market.eu")])
+    said = [(span.attributes or {}) for span in spans.get_finished_spans()]
+    told = [(one["captoken.allowed"], one["captoken.code"]) for one in said]
+    assert told == [(False, "store_unavailable"), (False, "table"), *[(False, "store_unavailable")] * 2]
+
+
+def test_a_step_is_one_trace() -> None:
+    """A span for each access, the first above the others; recorded with one trace id."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    lines: list[bytes] = []
+    grant = verifier(audit=SpanTrail(provider.get_tracer("test"), AuditTrail(lines.append, trace=trace_id))).authenticate(mint())
+    assert grant.check_all([data("sales"), data("market.eu")])
+    *_, below, above = spans.get_finished_spans()
+    assert below.parent is not None and below.parent.span_id == above.context.span_id
+    assert [record["trace"] for record in list(read(lines))[-2:]] == [f"{above.context.trace_id:032x}"] * 2
 
 
 def test_without_a_trail_there_are_spans_all_the_same() -> None:

@@ -624,7 +624,8 @@ class TestTime:
 
     def test_each_statement_looks_at_the_clock(self, plain: sqlite3.Connection) -> None:
         now = [NOW]
-        with guarded(plain, grant(lambda: now[0], tables=["sales"], operations=["select", "insert"], expires_in=60)) as db:
+        held = grant(lambda: now[0], tables=["sales"], operations=["select", "insert"], expires_in=60)
+        with pytest.raises(Denied, match="expired"), guarded(plain, held) as db:
             db.execute("insert into sales (id, amount) values (3, 1)")
             db.execute("select 1")
             now[0] += 60
@@ -632,7 +633,8 @@ class TestTime:
                 with pytest.raises(Denied) as caught:
                     db.execute(sql)
                 assert caught.value.decision.code == "expired" and caught.value.kind == "invalid"
-        assert plain.execute("select count(*) from sales").fetchone() == (3,)  # what ran in time is committed
+        assert plain.execute("select count(*) from sales").fetchone() == (2,)  # nothing is committed by a dead grant
+        assert not plain.in_transaction
 
     def test_a_long_statement_is_interrupted(self, plain: sqlite3.Connection) -> None:
         reads = itertools_count()

@@ -70,6 +70,61 @@ def test_a_long_statement_is_stopped_by_the_overlay(connection: sqlite3.Connecti
         assert denied(db.execute, sql) == "revoked"
 
 
+def test_a_long_statement_is_stopped_by_a_narrowing(connection: sqlite3.Connection) -> None:
+    """What runs is asked about, too, and not the grant alone: it counts nothing twice."""
+    snapshots, asked = MemorySnapshots(), 0
+    operator = Operator(KEY, snapshots, by="ops:kim", clock=clock())
+    operator.renew()
+    feed = Feed(snapshots, [KEY.public], every=0, clock=clock())
+
+    def overlay():
+        nonlocal asked
+        asked += 1
+        if asked == 8:
+            operator.narrow(task="task-123", tables=["regions"], operations=["select"], why="odd")
+        return feed()
+
+    ledger = MemoryLedger(floor=0, shared=True)
+    grant = verifier(overlay=overlay, ledger=ledger).authenticate(mint(**BOTH, uses=2))
+    with guarded(connection, grant) as db:
+        sql = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 10000000) select count(*), max(region) from n, sales"
+        assert denied(db.execute, sql) == "narrowed"
+        db.execute("select count(*) from regions")
+        assert list(ledger._spent.values()) == [2]
+
+
+@pytest.mark.parametrize(
+    ("say", "code"),
+    [
+        (lambda operator: operator.end_task("task-123"), "revoked"),
+        (lambda operator: operator.narrow(task="task-123", operations=["select"], why="odd"), "narrowed"),
+    ],
+    ids=["revoked", "narrowed"],
+)
+def test_what_was_written_is_not_committed_once_it_is_not_permitted(connection: sqlite3.Connection, say, code) -> None:
+    """The operator speaks after the last statement of the block: it is rolled back, refused, and on the record."""
+    snapshots, lines = MemorySnapshots(), []
+    operator = Operator(KEY, snapshots, by="ops:kim", clock=clock())
+    operator.renew()
+    one = verifier(overlay=Feed(snapshots, [KEY.public], every=0, clock=clock()), audit=AuditTrail(lines.append))
+    with pytest.raises(Denied) as caught, guarded(connection, one.authenticate(mint(**BOTH))) as db:
+        db.execute("update sales set amount = 0")
+        say(operator)
+    assert caught.value.code == code and not connection.in_transaction
+    assert connection.execute("select sum(amount) from sales").fetchone() == (45,)
+    assert [record["code"] for record in read(lines) if record.get("kind") == "decision"][-1] == code
+
+
+def test_what_was_only_read_is_no_reason_to_ask_again(connection: sqlite3.Connection) -> None:
+    snapshots = MemorySnapshots()
+    operator = Operator(KEY, snapshots, by="ops:kim", clock=clock())
+    operator.renew()
+    grant = verifier(overlay=Feed(snapshots, [KEY.public], every=0, clock=clock())).authenticate(mint(**BOTH))
+    with guarded(connection, grant) as db:
+        db.execute("select count(*) from sales")
+        operator.end_task("task-123")
+
+
 def test_a_statement_is_used_once_whatever_it_needs(connection: sqlite3.Connection) -> None:
     """A join of two tables is one use of two; the third statement has none left, and a refused one takes none."""
     ledger = MemoryLedger(floor=0, shared=True)

@@ -506,7 +506,8 @@ def test_g6_among_many_entries_each_is_found_and_no_other():
 
 def test_g6_pruning_drops_no_entry_that_stands_and_a_clock_that_goes_back_revives_nobody():
     """G6: 300 entries that end at random moments, or never; an operator whose clock jumps back and forth renews 100 times:
-    what has not ended by the latest moment so far is there, what has does not come back, and `iat` never goes back."""
+    whoever has ended stays for a day, for the clock of whoever signs next, what was dropped does not come back, and `iat` is
+    the present where the one before was signed by a clock that is ahead by more than a minute."""
     rng, store, now = random.Random(20261107), MemorySnapshots(), FixedClock(NOW)
     entries = [
         Entry(
@@ -523,11 +524,12 @@ def test_g6_pruning_drops_no_entry_that_stands_and_a_clock_that_goes_back_revive
     operator, latest = Operator(KEY, store, by="ops", clock=now), NOW
     issued = NOW
     for _ in range(100):
-        now.now = NOW + rng.randrange(-500, 1200)
+        now.now = NOW + rng.randrange(-500, 1200) + rng.choice([0, 0, 86_400])
         latest = max(latest, now.now)
+        operator = Operator(KEY, store, by="ops", clock=now, last=operator.last, resume=True)
         left = operator.renew()
-        assert {one.id for one in left.entries} == {one.id for one in entries if one.until is None or one.until > latest}
-        assert left.issued_at == max(issued, now.now)
+        assert {one.id for one in left.entries} == {one.id for one in entries if one.until is None or one.until + 86_400 > latest}
+        assert left.issued_at == (now.now if issued > now.now + 60 else max(issued, now.now))
         issued = left.issued_at
     assert left.seq == 101
 

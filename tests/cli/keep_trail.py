@@ -1,7 +1,7 @@
 """python keep_trail.py AUDIT_KEY > trail.jsonl: what a payroll server kept of one morning, the same each time.
 
-With `values` behind the key, the values of arguments are recorded as well; with `forged` somebody who can write the file
-has added a line that follows on the others.
+With `values` behind the key, the values of arguments are recorded as well; with `own` a token comes that has a caveat of
+another server's own; with `forged` somebody who can write the file has added a line that follows on the others.
 """
 
 import sys
@@ -44,6 +44,9 @@ tries(mailer, tool="mail", arguments={"to": "all"})
 server.check("cap1_nonsense", Access(tool="mail"))
 trail.checkpoint()
 tries(clerk, table="salaries", operation="select", columns=["month"])
+if "own" in sys.argv:
+    regional = root._with(b'{"acme:region":"eu"}').delegate(to="auditor", expires_in=300, tables=["people"])
+    tries(regional, table="people", operation="select", columns=["name"])
 if "forged" in sys.argv:
     trail._append({
         "kind": "decision", "at": clock(), "allowed": True, "code": "\x1b[2Jallowed",

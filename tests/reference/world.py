@@ -4,6 +4,8 @@ Everything is made with the reference evaluator, so that captoken is handed text
 taken from captoken here is its public face, in `verifier` and `access`.
 """
 
+import re
+
 from captoken import Access, Caller, Keyring, Verifier
 from tests.reference import evaluator
 
@@ -18,7 +20,7 @@ ASK = {"table": "sales", "operation": "select"}
 
 def short(value):
     """A case's name in a test report."""
-    return repr(value)[:48]
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))[:48]
 
 
 def n(number=0):

@@ -17,7 +17,7 @@ from captoken.ledger import Ledger
 from captoken.overlay import SnapshotStore
 from captoken.possession import ReplayStore
 from tests.stores.places import KINDS, Place, close_all
-from tests.stores.servers import Postgres, Valkey
+from tests.stores.servers import Valkey
 
 SHARED = ("sqlite", "valkey", "postgres")
 LIMITED = ("memory", "sqlite", "valkey")  # hold a number of proofs; PostgreSQL holds what the disk does
@@ -39,13 +39,6 @@ OpenSnapshots = Callable[..., SnapshotStore]
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[Valkey]:
     server = Valkey()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Postgres]:
-    server = Postgres()
     yield server
     server.stop()
 

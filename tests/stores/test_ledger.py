@@ -294,6 +294,38 @@ def test_a_bucket_is_kept_for_the_longest_lived_of_those_that_use_it(open_ledger
     assert spent(ledger, ROOT) == [10] and ledger.reserve(reservation(3), NOW + 60 + KEPT + 1) == debit()
 
 
+@pytest.mark.parametrize("life", [600, 10**6])
+def test_a_clock_that_was_far_ahead_revives_nothing(open_ledger: OpenLedger, kind: Kind, life: int) -> None:
+    """It has made the ledger forget what is spent; so whoever comes with the right time is refused, until the last token of
+    which something was forgotten has expired. Whatever ends later goes on then."""
+    ledger, end = open_ledger(), NOW + life
+    assert ledger.reserve(reservation(1, debit(amount=10), keep=end), NOW) is None
+    assert ledger.reserve(reservation(2, debit(CHILD), keep=end + 10**7), end + KEPT) is None and spent(ledger, ROOT) == [0]
+    for one in (ledger, open_ledger()) if kind.shared else (ledger,):
+        for now in (NOW, NOW + 5, end - 1):
+            with pytest.raises(StoreError, match="this clock is behind"):
+                one.reserve(reservation(3), now)
+    assert spent(ledger) == [0, 1, 0]
+    assert ledger.reserve(reservation(4, debit(CHILD), keep=None), end) is None and spent(ledger, CHILD) == [2]
+
+
+def test_a_clock_that_was_ahead_and_has_made_nothing_forget_does_no_harm(open_ledger: OpenLedger) -> None:
+    ledger = open_ledger()
+    assert ledger.reserve(reservation(1, debit(amount=9)), NOW) is None
+    assert ledger.reserve(reservation(2, debit(CHILD), keep=None), NOW + 600 + KEPT - 1) is None
+    assert ledger.reserve(reservation(3), NOW) is None and spent(ledger, ROOT) == [10]
+
+
+def test_no_debit_gives_anything_back(open_ledger: OpenLedger) -> None:
+    """An amount below nothing is an error, of a bucket that is there and of one that is not, and nothing is debited."""
+    ledger = open_ledger()
+    assert ledger.reserve(reservation(1, debit(amount=5)), NOW) is None
+    for asked in ((debit(amount=-3),), (debit(CHILD, -3),), (debit(ROOT, 1), debit(CHILD, -1)), (debit(ROOT, 3), debit(ROOT, -3))):
+        with pytest.raises(StoreError):
+            ledger.reserve(reservation(2, *asked), NOW)
+    assert spent(ledger) == [5, 0, 0]
+
+
 # --- at the same time ------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from math import inf
 from threading import Event
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_a_floor_is_an_int(store: Any, floor: Any, client: valkey.Valkey) -> Non
 def counts(ledger: ValkeyLedger, number: int, at: int) -> bool:
     """Does it count a token that was issued then?"""
     try:
-        return ledger.reserve(reservation(number, at=at), at) is None
+        return ledger.reserve(reservation(number, at=at, keep=at + 600), at) is None
     except StoreError as error:
         assert "before this ledger began" in str(error)
         return False
@@ -292,21 +293,34 @@ def test_a_replica_that_takes_over_raises_the_floor(own: Valkey, serve: Callable
 
 
 def test_a_bucket_lives_an_hour_longer_than_its_token(client: valkey.Valkey, prefix: str) -> None:
-    """Counted from the caller's now, so that a server whose clock is another one forgets nothing early; never shorter than it
-    was; for good where the token does not expire."""
+    """Never shorter than it was; for good where the token does not expire. It has no time to live of the server's own."""
     ledger = ValkeyLedger(client, prefix=prefix, floor=0)
 
-    def left(bucket: bytes) -> int:
-        return int(client.ttl(f"{{{prefix}}}:spent:{bucket.hex()}:usd_cents"))
+    def until(bucket: bytes) -> float | None:
+        assert client.ttl(f"{{{prefix}}}:spent:{bucket.hex()}:usd_cents") == -1
+        return client.zscore(f"{{{prefix}}}:kept", f"{bucket.hex()}:usd_cents")
 
     for number, (keep, lives) in enumerate([(600, 600), (60, 600), (900, 900), (None, None), (60, None)]):
         asked = reservation(number, debit(), keep=None if keep is None else NOW + keep)
         assert ledger.reserve(asked, NOW) is None
-        assert left(ROOT) == -1 if lives is None else 0 <= lives + KEPT - left(ROOT) <= 1
-    assert ledger.reserve(reservation(9, debit(CHILD), keep=NOW - 10**6), NOW) is None and 0 <= KEPT - left(CHILD) <= 1
-    assert 0 <= 120 - client.ttl(f"{{{prefix}}}:reserved:{reservation(9).id.hex()}") <= 1
+        assert until(ROOT) == (inf if lives is None else NOW + lives + KEPT)
+    assert 0 <= 120 - client.ttl(f"{{{prefix}}}:reserved:{reservation(0).id.hex()}") <= 1
     far = reservation(10, debit(bytes(16)), keep=2**53)
-    assert ledger.reserve(far, NOW) is None and left(bytes(16)) == -1
+    assert ledger.reserve(far, NOW) is None and until(bytes(16)) == 2**53 + KEPT
+
+
+def test_a_bucket_is_forgotten_when_both_clocks_say_so(client: valkey.Valkey, prefix: str) -> None:
+    """The caller's and the server's; a hundred in one step, and nothing of them is left."""
+    ledger = ValkeyLedger(client, prefix=prefix, floor=0, clock=lambda: NOW + KEPT)
+    for number in range(150):
+        assert ledger.reserve(reservation(number, debit(number.to_bytes(16, "big")), keep=NOW), NOW) is None
+    assert ledger.reserve(reservation(200, debit(b"x" * 16)), NOW + KEPT - 1) is None
+    held = lambda: (len(client.keys(f"{{{prefix}}}:spent:*")), client.zcard(f"{{{prefix}}}:kept"))  # noqa: E731
+    assert held() == (151, 151)
+    slow = ValkeyLedger(client, prefix=prefix, clock=lambda: NOW + KEPT - 1)
+    assert slow.reserve(reservation(201, debit(b"x" * 16)), NOW + KEPT) is None and held() == (151, 151)
+    assert ledger.reserve(reservation(202, debit(b"x" * 16)), NOW + KEPT) is None and held() == (51, 51)
+    assert ledger.reserve(reservation(203, debit(b"x" * 16)), NOW + KEPT) is None and held() == (1, 1)
 
 
 def test_a_use_is_kept_for_36_seconds_of_uses(client: valkey.Valkey, prefix: str) -> None:

@@ -25,7 +25,7 @@ from captoken import (
     chain,
     request,
 )
-from captoken.audit import AuditKey, Head, check
+from captoken.audit import AuditKey, AuditTrail, Head, check, read
 from captoken.discharge import Allow, Discharger, DischargerKey, Ticket
 from captoken.interop import normalize
 from captoken.ledger import Debit, Reservation
@@ -274,11 +274,19 @@ class Captoken:
     def trail(self, vector: Vector) -> Outcome:
         lines = io.BytesIO(vector["trail"].encode("latin-1"))
         try:
-            verdict = check(lines, vector["servers"], known=[Head(**head) for head in vector["known"]])
+            after = Head(**vector["after"]) if "after" in vector else None
+            verdict = check(lines, vector["servers"], known=[Head(**head) for head in vector["known"]], after=after)
         except CaptokenError as error:
             return {"code": error.code}
         head = {"seq": verdict.head.seq, "hash": verdict.head.hash}
         return {"code": "ok", "head": head, "signed": verdict.signed, "decisions": verdict.decisions}
+
+    def recorded(self, vector: Vector) -> Outcome:
+        lines: list[bytes] = []
+        access = Access(tool="t", arguments=json.loads(vector["arguments"]))
+        AuditTrail(lines.append, values=True).record(Decision(code="tool", now=0, access=access))
+        (record,) = read(lines)
+        return {"code": "ok", "arguments": record["access"]["arguments"]}
 
 
 def _shown(ring: Keyring) -> dict[str, str]:

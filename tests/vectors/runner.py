@@ -95,8 +95,12 @@ class Adapter(Protocol):
 
     def trail(self, vector: Vector) -> Outcome:
         """kind `trail`: an audit trail, a byte a character; `servers`, the public keys that are trusted (none: checkpoints
-        are not looked at); `known`, heads that somebody kept. `ok` with its `head`, the last record that is `signed` for,
-        and the number of `decisions`; or `audit`."""
+        are not looked at); `known`, heads that somebody kept; perhaps `after`, the head that it goes on after. `ok` with its
+        `head`, the last record that is `signed` for, and the number of `decisions`; or `audit`."""
+
+    def recorded(self, vector: Vector) -> Outcome:
+        """kind `recorded`: the JSON text of a tool's arguments. `ok` with the `arguments` as a record has them, values and
+        all."""
 
 
 def families(folder: Path = VECTORS) -> Iterator[dict[str, Any]]:

@@ -24,7 +24,7 @@ OUTCOMES = {
     "overlay",
     "recall",
     "audit",
-}
+} - {"stale_grant"}  # a vector is of a token that has just come
 KINDS = {vector["kind"] for vector in VECTORS} - {"decision"}
 
 

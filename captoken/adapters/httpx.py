@@ -1,0 +1,86 @@
+"""For httpx and httpx2: each request gets a token made for its server and for the call at hand (docs/http.md).
+
+    client = httpx.Client(auth=auth({"https://api.example": "sales-api"}))        # AsyncClient, httpx2: the same
+
+1. A token goes to the origins that are listed, over https or on this machine, and to no other one: NoToken.
+2. What goes is presented to that server's name, and lives a minute; the token that is held never leaves.
+3. A request that carries credentials already is refused: two are one too many.
+4. Where the token is bound, a proof goes along. It covers the body, which therefore has to be there at once.
+
+A plain callable, since neither library takes the other's `Auth`. It is asked once a call: a redirect that the client
+follows goes without a new token. Within the origin the same one goes along, and a proof is then refused; to another
+origin both libraries drop the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from captoken import current, names, request
+from captoken.adapters._http import own_origin, target_of
+from captoken.attenuate import PresentCaveats, Seconds
+from captoken.current import Held
+from captoken.errors import NoToken
+from captoken.tokens import Token
+
+_R = TypeVar("_R", bound=Any)  # a Request of either library
+
+
+def auth(
+    servers: Mapping[str, str],
+    *,
+    held: Held | Token | None = None,
+    narrow: Callable[[Any], PresentCaveats | None] | None = None,
+    expires_in: Seconds = 60,
+) -> Callable[[_R], _R]:
+    """What `auth=` of a client or of a call takes. `servers`: from origins (`https://api.example`) to audiences.
+
+    `held`: the token, else the one that is current at each request. `narrow(request)`: the caveats that this request can
+    do with, as keywords of `present`; None for no more. `expires_in`: seconds, at most.
+
+    Raises ValueError for an origin that is none, is neither https nor on this machine, or is spelled unlike browsers do.
+    The callable raises NoToken, ValueError for a request with credentials or with a body that is not there yet, and what
+    `Held.present` raises. It does not verify the token, nor what the server is beyond what TLS does.
+    """
+    known = {own_origin(origin): names.name(audience, "audience") for origin, audience in servers.items()}
+
+    def present(asked: _R) -> _R:
+        origin = _origin(asked.url)
+        audience = known.get(origin)
+        if audience is None:  # rule 1
+            raise NoToken(f"no token goes to {names.shown(origin)}: it is not among the servers")
+        if "authorization" in asked.headers or "captoken-proof" in asked.headers:  # rule 3
+            raise ValueError("the request has credentials already: build it anew, or leave them to captoken")
+        mine = current.holding(held)
+        digest = _digest(asked, origin) if mine.signer is not None and mine.token.unverified.key is not None else None
+        caveats: PresentCaveats = (narrow(asked) if narrow is not None else None) or {}
+        shown = mine.present(audience=audience, request=digest, expires_in=expires_in, **caveats)
+        asked.headers["Authorization"] = f"Bearer {shown.text}"
+        if shown.proof is not None:
+            asked.headers["Captoken-Proof"] = shown.proof
+        trace = current.traceparent()
+        if trace is not None and "traceparent" not in asked.headers:
+            asked.headers["traceparent"] = trace
+        return asked
+
+    return present
+
+
+def _origin(url: Any) -> str:
+    """Scheme, host and port of a URL of either library, which have normalised them."""
+    host = url.raw_host.decode("ascii")
+    host = f"[{host}]" if ":" in host else host
+    return f"{url.scheme}://{host}" if url.port is None else f"{url.scheme}://{host}:{url.port}"
+
+
+def _digest(asked: Any, origin: str) -> bytes:
+    """What a proof is about: the request as it will stand on the wire."""
+    if "target" in asked.extensions:
+        raise ValueError("a proof cannot be made for a request that is sent under another target")
+    try:
+        body = asked.content
+    except RuntimeError:  # both libraries' RequestNotRead
+        raise ValueError("the token is bound to a key, and a proof covers the body: call request.read() first") from None
+    path, _, query = asked.url.raw_path.partition(b"?")
+    return request.of_http(asked.method, origin, target_of(path, query), body)

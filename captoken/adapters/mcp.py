@@ -1,0 +1,134 @@
+"""Guard an MCP server with a verifier: every request is refused that no token permits (docs/mcp.md).
+
+    server = MCPServer("sales")                      # mcp 2.x; FastMCP("sales") of mcp 1.x; or a low-level Server of either
+    Guard(Verifier(keyring, audience="sales-mcp")).install(server)
+
+What a message is to captoken, where a token may come in and which methods need none: the rules of `captoken.adapters._mcp`.
+
+- A tool that the token does not permit is answered with an error *result*, for the model: `decision.for_model()`.
+- A token that is missing, forged, expired or unproven is a protocol error, 401; any other method that is not permitted is
+  one too, 403; 503 is a server that cannot decide. The kind of the denial is in its data.
+- Lists hold what the token may use. A notification that nothing permits is dropped.
+- While a message is answered, `captoken.current.grant()` is what it came with. The token itself is taken out of `_meta`.
+
+Not checked: what a server sends to the client; what a client answers to an elicitation, and so what a tool takes from
+one; what a call goes on doing after its token has run out; what middleware makes of the arguments that stands after the
+guard, which is why it stands last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from anyio import to_thread
+
+from captoken import current
+from captoken.adapters._mcp import KIND as KIND
+from captoken.adapters._mcp import LISTS, PROOF, TOKEN, Gate, Message, Refused, headers_of, only_listed, teller, without_secrets
+from captoken.grant import Grant
+from captoken.tools import Attributes, Cost
+from captoken.verify import Verifier
+
+TWO = version("mcp").split(".")[0] != "1"  # which major version of the SDK is installed
+_server: Any = import_module("mcp.server")
+_errors: Any = import_module("mcp.shared.exceptions")
+_tools: Any = import_module("mcp.server.mcpserver.exceptions" if TWO else "mcp.server.fastmcp.exceptions")
+_modern: Any = import_module("mcp_types.version").MODERN_PROTOCOL_VERSIONS if TWO else ()
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def told(tool: _F) -> _F:
+    """A tool that asks `current.grant()` itself: where that refuses it, the model is told why, as where the guard does.
+
+    `@server.tool()` above `@told`. Without it the SDK answers in its own way: 1.x with the text that is for the operator.
+    """
+    return teller(_tools.ToolError, tool)
+
+
+class Guard:
+    """Lets in what a token permits. Install it with `install`, or with mcp 2.x as the last `middleware` of a server.
+
+    `cost` says what a call takes of a budget, `attributes` what this server knows of it, both by tool and arguments. A
+    call that is permitted is charged and recorded, whatever becomes of it then.
+
+    `free`: more methods that need no token, as `logging/setLevel`. `list_without_token=True`: who has no token sees
+    everything in the lists. `authorization_header=False`: that header is somebody else's, and no token is looked for there.
+    `default_from_environment=True`: what comes without a token, and not over HTTP, comes with the one that the process was
+    started with; raises NoToken if it was started without one.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        *,
+        cost: Cost | None = None,
+        attributes: Attributes | None = None,
+        free: Iterable[str] = (),
+        list_without_token: bool = False,
+        authorization_header: bool = True,
+        default_from_environment: bool = False,
+    ) -> None:
+        self._gate = Gate(
+            verifier,
+            cost=cost,
+            attributes=attributes,
+            free=free,
+            list_without_token=list_without_token,
+            authorization_header=authorization_header,
+            default_from_environment=default_from_environment,
+        )
+
+    def install(self, server: Any) -> None:
+        """Guard `server` from here on. Raises TypeError for what is no server of the installed `mcp`."""
+        if not TWO:
+            import_module("captoken.adapters._mcp_1").install(self._gate, server)
+            return
+        if not isinstance(server, (_server.MCPServer, _server.Server)):
+            raise TypeError(f"a {type(server).__name__} is no MCPServer or Server (for fastmcp: captoken.adapters.fastmcp)")
+        server.middleware.append(self)
+
+    async def __call__(self, ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
+        """The middleware of mcp 2.x."""
+        params: Mapping[str, Any] = ctx.params or {}
+        method: str = ctx.method
+        try:
+            grant = await admitted(self._gate, Message(method, params, headers_of(ctx.request)))
+        except Refused as refused:
+            if ctx.request_id is None:
+                return None  # nobody waits for an answer
+            return _refusal(refused, ctx.protocol_version)
+        if grant is None:
+            return await call_next(ctx)
+        meta = params.get("_meta")
+        if meta and (TOKEN in meta or PROOF in meta):
+            clean = without_secrets(params)
+            ctx = replace(ctx, params=clean, meta=None if ctx.meta is None else clean["_meta"])
+        with current.serving(grant):
+            result = await call_next(ctx)
+        return only_listed(grant, method, _wired(result)) if method in LISTS else result
+
+
+async def admitted(gate: Gate, message: Message) -> Grant | None:
+    """`gate.admit`, in a thread if the verifier has a store that may be waited for."""
+    if not gate.verifier.waits:
+        return gate.admit(message)
+    return await to_thread.run_sync(gate.admit, message)
+
+
+def _refusal(refused: Refused, protocol: str) -> dict[str, Any]:
+    if not refused.tool:
+        raise _errors.MCPError(refused.code, refused.text, refused.data) from None
+    result = {"content": [{"type": "text", "text": refused.text}], "isError": True}
+    return {**result, "resultType": "complete"} if protocol in _modern else result
+
+
+def _wired(result: Any) -> dict[str, Any]:
+    """A result as it goes over the wire; other middleware may have made it, as a model."""
+    if isinstance(result, dict):
+        return result
+    made: dict[str, Any] = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return made

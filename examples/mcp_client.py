@@ -1,0 +1,90 @@
+"""Agents call tools of an MCP server, each call with a token for that call alone; then one of them tries for more.
+
+Starts mcp_server.py as a process of its own and talks to it over stdio. Runs on mcp 2.x and 1.x, offline.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+from captoken import Issuer, Keyring, WideningError, current
+from captoken.adapters.mcp_client import Presenting, meta_for
+
+AUDIENCE = "sales-mcp"
+SERVER = Path(__file__).with_name("mcp_server.py")
+ROOT = {
+    "query": {},
+    "refund": {"order": {"any": True}, "cents": {"max": 5000}},
+    "resources/read": {"uri": {"in": ["filings://cedar"]}},
+}
+
+
+def said(result) -> str:
+    return result.content[0].text.split(". ")[0]
+
+
+async def call(sales: Presenting, tool: str, **arguments) -> None:
+    """What came of a call: the server's answer, or what was not even sent."""
+    asked = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    try:
+        answer = said(await sales.call_tool(tool, arguments))
+    except WideningError as error:
+        answer = f"not sent: {error.dimension} that are not held"
+    print(f"  {tool}({asked})\n      {answer}")
+
+
+async def story(session: ClientSession, root) -> None:
+    # The tools ask the grant about tables, so what is held of tables goes along.
+    sales = Presenting(session, audience=AUDIENCE, keep="tables")
+    with current.use(root), current.delegate(to="report-agent", tools={"query": {}}, tables=["sales"], operations=["select"]):
+        print("report-agent, who was handed `query`, and to select from sales:")
+        print(f"  is shown     {', '.join(tool.name for tool in (await sales.list_tools()).tools)}")
+        await call(sales, "query", sql="select sum(cents) from sales")
+        await call(sales, "query", sql="select pay from hr")
+        await call(sales, "refund", order="A-1", cents=100)
+
+    with (
+        current.use(root),
+        current.delegate(to="care-agent", tools={"refund": {"order": {"in": ["A-1"]}, "cents": {"max": 2000}}}),
+    ):
+        print("care-agent, who was handed refunds of up to 2000 cents for order A-1:")
+        await call(sales, "refund", order="A-1", cents=1500)
+        await call(sales, "refund", order="A-1", cents=2500)
+        print("  is led astray, and goes round what presents for it:")
+        everything = current.holding().present(audience=AUDIENCE).text  # all that it holds, for this server
+        for cents, meta in (
+            (2500, {"io.captoken/token": everything}),
+            (1900, meta_for(AUDIENCE, "refund", {"order": "A-1", "cents": 5})),
+        ):
+            result = await session.call_tool("refund", {"order": "A-1", "cents": cents}, meta=meta)
+            print(f"      {cents} cents: {said(result)}")
+        for name, meta in (("no token", None), ("a token of its own making", {"io.captoken/token": everything[:-4] + "AAAA"})):
+            try:
+                await session.call_tool("refund", {"order": "A-1", "cents": 5}, meta=meta)
+            except Exception as error:
+                print(f"      {name}: {error}")
+
+
+async def main() -> None:
+    keyring = Keyring.generate().for_audience(AUDIENCE)  # the server's own: good there alone
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder, "keyring.json")
+        keyring.save(own)
+        root = Issuer(keyring).mint(
+            subject="user:jane", agent="orchestrator", task="q3-risk", tools=ROOT,
+            tables=["sales"], operations=["select"], expires_in=600,
+        )  # fmt: skip
+        environment = {"CAPTOKEN_KEYRING_FILE": str(own), "PATH": os.defpath}
+        parameters = StdioServerParameters(command=sys.executable, args=[str(SERVER), "serve"], env=environment)
+        async with stdio_client(parameters) as (read, write), ClientSession(read, write) as session:
+            await session.initialize()
+            await story(session, root)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

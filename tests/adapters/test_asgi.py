@@ -1,0 +1,730 @@
+"""The ASGI guard: a request comes in with one verified token in one place, or it does not come in (class M of the attacks)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+import websockets.exceptions
+import websockets.sync.client
+
+from captoken import Access, Denied, Issuer, Keyring, Token, Verifier, current
+from captoken.adapters import _http
+from captoken.adapters.asgi import CaptokenMiddleware, Requires
+from captoken.decision import Decision
+from captoken.discharge import DischargerKey
+from captoken.errors import NoToken
+from captoken.memory import MemoryReplayStore, MemorySnapshots
+from captoken.overlay import Feed, Operator, OperatorKey
+from captoken.possession import HolderKey, prove
+from captoken.request import of_http
+
+from .serving import Reply, exchange, listening, replies, send, served
+
+KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
+OTHERS = Keyring.from_keys({"k1": bytes(range(1, 33))}, current="k1")
+STRANGERS = Keyring.from_keys({"k2": bytes(range(1, 33))}, current="k2")
+KEY = HolderKey.from_bytes(bytes(range(32)))
+WHO = {"subject": "user:jane", "agent": "clerk", "task": "task-1", "tables": ["sales"], "operations": ["select"]}
+HELD = Issuer(KEYRING).mint(**WHO, expires_in=3600)
+BOUND = Issuer(KEYRING).mint(**WHO, expires_in=3600, key=KEY.public)
+SELECT = Access(table="sales", operation="select")
+ORIGIN = "https://api.example"
+
+
+def text(token: Token = HELD, **keywords: Any) -> str:
+    return token.present(audience="sales-api", **keywords)
+
+
+def bearer(token: Token = HELD) -> str:
+    return f"Authorization: Bearer {text(token)}"
+
+
+class Service:
+    """An application that notes what has reached it: it takes what the grant says, and nothing by itself."""
+
+    def __init__(self) -> None:
+        self.reached: list[str] = []
+        self.seen: list[Mapping[str, Any]] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope["path"]
+        self.reached.append(path)
+        self.seen.append(scope)
+        if scope["type"] == "websocket":
+            return await self.talk(scope, receive, send)
+        if path in ("/sales", "/hr"):
+            current.grant().authorize(Access(table=path[1:], operation="select"))
+        body = b"served"
+        if path == "/echo":
+            body, more = b"", True
+            while more:
+                message = await receive()
+                body, more = body + message["body"], message["more_body"]
+        if path == "/mine":
+            body = current.grant().issued.agent.encode()
+        if path == "/anybody":
+            body = f"{held()} {granted()}".encode()
+        if path == "/raise":
+            raise LookupError("a fault of the service's")
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        if path == "/late":
+            current.grant().authorize(Access(table="hr", operation="select"))
+        await send({"type": "http.response.body", "body": body})
+        if path == "/background":
+            self.reached.append(current.grant().issued.agent)
+        if path == "/leave":  # whatever runs next on this connection starts from this context
+            await asyncio.sleep(0.02)
+
+    async def talk(self, scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        if scope["path"] == "/hr":
+            current.grant().authorize(Access(table="hr", operation="select"))
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            current.grant().authorize(Access(table=message["text"], operation="select"))
+            await send({"type": "websocket.send", "text": current.grant().actor.name})
+
+
+def held() -> str:
+    try:
+        return repr(current.holding())
+    except NoToken:
+        return "nothing"
+
+
+def granted() -> str:
+    try:
+        return repr(current.grant())
+    except NoToken:
+        return "nothing"
+
+
+SERVICE = Service()
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[str]:
+    """A server whose name to its clients is another one than where it listens."""
+    verifier = Verifier(KEYRING, audience="sales-api", replays=MemoryReplayStore(floor=0))
+    app = CaptokenMiddleware(SERVICE, verifier, origin=ORIGIN, realm="sales", public={"/health", "/anybody"}, max_body=5000)
+    with served(app, listening()) as at:
+        yield at
+
+
+@pytest.fixture(autouse=True)
+def nothing_reached() -> None:
+    SERVICE.reached.clear()
+    SERVICE.seen.clear()
+
+
+def is_refusal(reply: Reply, *statuses: int) -> None:
+    """A refusal as it should be: nothing ran, nobody keeps it, it says how to authenticate, and no token is in it."""
+    assert reply.status in statuses, reply
+    assert SERVICE.reached == []
+    assert b"cap1" not in reply.body and "cap1" not in str(reply.headers)
+    if "cache-control" not in reply.headers:  # the server itself could not read the request
+        assert reply.status == 400 and reply.body == b"Invalid HTTP request received."
+        return
+    assert reply.headers["cache-control"] == "no-store"
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers.get("www-authenticate", "").startswith('Bearer realm="sales"') == (reply.status in (400, 401, 403))
+
+
+# --- what comes in ---------------------------------------------------------------------------------------------------
+
+
+def test_a_request_with_a_good_token_is_served(origin: str) -> None:
+    assert send(origin, "/sales", bearer()).body == b"served"
+    assert send(origin, "/sales?x=1", bearer(), version="1.0").status == 200
+    assert send(origin, "/sales", bearer(), method="HEAD").status == 200
+    assert send(origin, "/mine", bearer(HELD.delegate(to="helper"))).body == b"clerk"
+
+
+TOKEN = text()
+HALF = len(TOKEN) // 2
+FORGED = Issuer(OTHERS).mint(**WHO).present(audience="sales-api")
+HEADERS: dict[str, tuple[tuple[bytes | str, ...], int]] = {
+    "none at all": ((), 401),
+    "empty": (("Authorization:",), 400),
+    "a space": (("Authorization:  ",), 400),
+    "the scheme only": (("Authorization: Bearer",), 400),
+    "the scheme and a space": (("Authorization: Bearer ",), 400),
+    "no scheme": ((f"Authorization: {TOKEN}",), 401),
+    "another scheme": ((f"Authorization: Basic {TOKEN}",), 401),
+    "a longer scheme": ((f"Authorization: Bearerx {TOKEN}",), 400),
+    "another scheme first": ((f"Authorization: Basic YTpi, Bearer {TOKEN}",), 401),
+    "DPoP": ((f"Authorization: DPoP {TOKEN}",), 401),
+    "the scheme in lower case": ((f"Authorization: bearer {TOKEN}",), 400),
+    "the scheme in upper case": ((f"Authorization: BEARER {TOKEN}",), 400),
+    "two spaces": ((f"Authorization: Bearer  {TOKEN}",), 400),
+    "a tab": ((f"Authorization: Bearer\t{TOKEN}",), 400),
+    "a space and a tab": ((f"Authorization: Bearer \t{TOKEN}",), 400),
+    "a space that does not break": ((f"Authorization: Bearer\xa0{TOKEN}",), 400),
+    "an equals sign": ((f"Authorization: Bearer={TOKEN}",), 400),
+    "a colon": ((f"Authorization: Bearer: {TOKEN}",), 400),
+    "quotes": ((f'Authorization: Bearer "{TOKEN}"',), 400),
+    "a parameter": ((f"Authorization: Bearer token={TOKEN}",), 400),
+    "two headers, equal": ((f"Authorization: Bearer {TOKEN}",) * 2, 400),
+    "two headers, a good one first": ((f"Authorization: Bearer {TOKEN}", f"Authorization: Bearer {FORGED}"), 400),
+    "two headers, a good one last": ((f"Authorization: Bearer {FORGED}", f"Authorization: Bearer {TOKEN}"), 400),
+    "two headers, one of another scheme": (("Authorization: Basic YTpi", f"Authorization: Bearer {TOKEN}"), 400),
+    "two headers, one empty": (("Authorization:", f"Authorization: Bearer {TOKEN}"), 400),
+    "two headers in two cases": ((f"Authorization: Bearer {TOKEN}", f"AUTHORIZATION: Bearer {TOKEN}"), 400),
+    "two, joined by a comma": ((f"Authorization: Bearer {TOKEN}, Bearer {TOKEN}",), 400),
+    "two, joined by a comma alone": ((f"Authorization: Bearer {TOKEN},{TOKEN}",), 400),
+    "two tokens": ((f"Authorization: Bearer {TOKEN} {TOKEN}",), 400),
+    "two tokens in one": ((f"Authorization: Bearer {TOKEN}.{TOKEN}",), 401),
+    "a word behind it": ((f"Authorization: Bearer {TOKEN} x",), 400),
+    "a folded header": ((f"Authorization: Bearer\r\n {TOKEN[:HALF]}\r\n {TOKEN[HALF:]}",), 400),
+    "a folded token": ((f"Authorization: Bearer {TOKEN[:HALF]}\r\n {TOKEN[HALF:]}",), 400),
+    "a name with a space behind it": ((f"Authorization : Bearer {TOKEN}",), 400),
+    "a byte above 0x7f in it": ((f"Authorization: Bearer {TOKEN}\xe9",), 400),
+    "bytes above 0x7f": ((b"Authorization: Bearer \xff\xfe" + TOKEN.encode(),), 400),
+    "a NUL": ((b"Authorization: Bearer " + TOKEN.encode() + b"\x00",), 400),
+    "a bare line feed": ((b"Authorization: Bearer " + TOKEN.encode()[:9] + b"\n" + TOKEN.encode()[9:],), 400),
+    "a percent escape": ((f"Authorization: Bearer {TOKEN[:-1]}%2d",), 400),
+    "padding": ((f"Authorization: Bearer {TOKEN}=",), 401),
+    "padding alone": (("Authorization: Bearer ==",), 400),
+    "no token of ours": (("Authorization: Bearer eyJhbGciOiJub25lIn0.e30.",), 401),
+    "a token cut short": ((f"Authorization: Bearer {TOKEN[:-4]}",), 401),
+    "a token with one character changed": ((f"Authorization: Bearer {TOKEN[:-9]}{'A' if TOKEN[-9] != 'A' else 'B'}{TOKEN[-8:]}",), 401),
+    "a token in upper case": ((f"Authorization: Bearer {TOKEN.upper()}",), 401),
+    "eight kilobytes": (("Authorization: Bearer cap1_" + "A" * 8192,), 401),
+    "as long as may be": (("Authorization: Bearer " + "A" * 32_768,), 401),
+    "a character longer": (("Authorization: Bearer " + "A" * 32_769,), 431),
+    "sixty kilobytes": (("Authorization: Bearer " + "A" * 60_000,), 431),
+    "sixty-four kilobytes": (("Authorization: Bearer " + "A" * 66_000,), 0),
+    "a megabyte": (("Authorization: Bearer " + "A" * 1_000_000,), 0),
+    "forwarded: X-Forwarded-Authorization": ((f"X-Forwarded-Authorization: Bearer {TOKEN}",), 400),
+    "forwarded: X-Original-Authorization": ((f"X-Original-Authorization: Bearer {TOKEN}",), 400),
+    "forwarded: Proxy-Authorization": ((f"Proxy-Authorization: Bearer {TOKEN}",), 400),
+    "forwarded, beside a good one": ((f"Authorization: Bearer {TOKEN}", f"X-Forwarded-Authorization: Bearer {TOKEN}"), 400),
+    "forwarded, of another scheme": (("X-Forwarded-Authorization: Basic YTpi",), 401),
+    "an underscore for a hyphen": ((f"X_Authorization: Bearer {TOKEN}",), 400),
+    "in a cookie": ((f"Cookie: token={TOKEN}",), 400),
+    "in a cookie, beside a good one": ((f"Authorization: Bearer {TOKEN}", f"Cookie: a=b; token={TOKEN}"), 400),
+    "a method override": ((f"Authorization: Bearer {TOKEN}", "X-HTTP-Method-Override: DELETE"), 400),
+    "another method override": ((f"Authorization: Bearer {TOKEN}", "X-HTTP-Method: GET"), 400),
+    "a target override": ((f"Authorization: Bearer {TOKEN}", "X-Original-URL: /health"), 400),
+    "a discharge header": ((f"Captoken-Discharge: {TOKEN}",), 400),
+    "a proof for what is bound to no key": ((f"Authorization: Bearer {TOKEN}", "Captoken-Proof: cap1p_" + "A" * 118), 401),
+    "a proof alone": (("Captoken-Proof: cap1p_" + "A" * 118,), 401),
+    "an empty proof": ((f"Authorization: Bearer {TOKEN}", "Captoken-Proof:"), 400),
+    "two proofs": ((f"Authorization: Bearer {TOKEN}", "Captoken-Proof: cap1p_A", "Captoken-Proof: cap1p_A"), 400),
+    "two proofs in one": ((f"Authorization: Bearer {TOKEN}", "Captoken-Proof: cap1p_A, cap1p_B"), 400),
+    "a proof too long": ((f"Authorization: Bearer {TOKEN}", "Captoken-Proof: " + "A" * 513), 431),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("headers", "status"), HEADERS.values(), ids=HEADERS)
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_credentials_have_one_spelling(headers: tuple[bytes | str, ...], status: int, version: str, origin: str) -> None:
+    statuses = (status,) if status else (400, 431)  # by the server's own limit, or by ours
+    is_refusal(send(origin, "/sales", *headers, version=version), *statuses)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "get"])
+def test_no_method_goes_without_a_token(method: str, origin: str) -> None:
+    """A preflight either: what answers it stands outside, as Starlette's CORSMiddleware does."""
+    asked = ("Origin: https://app.example", "Access-Control-Request-Method: GET") if method == "OPTIONS" else ()
+    is_refusal(send(origin, "/sales", *asked, method=method), 401, 405)
+
+
+TARGETS = {
+    "in the query": (f"/sales?access_token={TOKEN}", 400),
+    "in the query, under another name": (f"/sales?a=1&t={TOKEN}", 400),
+    "an empty parameter of that name": ("/sales?a=1&access_token=", 400),
+    "behind a semicolon": ("/sales?a=1;access_token=x", 400),
+    "an address": ("http://api.example/sales", 400),
+    "an address of somebody else's": ("http://evil.example/sales", 400),
+    "an address of the origin": (f"{ORIGIN}/sales", 400),
+    "an asterisk": ("*", 400),
+    "no slash": ("sales", 400),
+}
+
+
+@pytest.mark.parametrize(("target", "status"), TARGETS.values(), ids=TARGETS)
+def test_a_target_is_a_path_and_has_no_token(target: str, status: int, origin: str) -> None:
+    is_refusal(send(origin, target, bearer()), status)
+    is_refusal(send(origin, target), 400, 401)
+
+
+def test_a_word_in_a_query_is_no_token(origin: str) -> None:
+    assert send(origin, "/sales?q=cap1_&about=access_token&xaccess_token=1", bearer()).status == 200
+
+
+def test_a_token_in_a_form_is_refused_beside_a_good_one_and_alone(origin: str) -> None:
+    form = "Content-Type: application/x-www-form-urlencoded"
+    for body in (f"access_token={TOKEN}".encode(), f"a=b&access_token={TOKEN}".encode(), f"x={TOKEN}".encode()):
+        is_refusal(send(origin, "/echo", form, method="POST", body=body), 401)
+        is_refusal(send(origin, "/echo", form, bearer(), method="POST", body=body), 400)
+    assert send(origin, "/echo", form, bearer(), method="POST", body=b"a=b&c=d").body == b"a=b&c=d"
+    SERVICE.reached.clear()
+    is_refusal(send(origin, "/echo", form, bearer(), method="POST", body=b"a" * 5001), 413)
+
+
+def test_what_a_stranger_can_cause_is_told_as_one(origin: str) -> None:
+    """Malformed, an unknown key and a bad signature give the same answer, to the byte; so does what was revoked."""
+    strange = {
+        "malformed": "cap1_AAAA",
+        "no token": "eyJhbGciOiJub25lIn0.e30.",
+        "bad signature": FORGED,
+        "unknown key": Issuer(STRANGERS).mint(**WHO).present(audience="sales-api"),
+    }
+    told = {name: send(origin, "/sales", f"Authorization: Bearer {each}") for name, each in strange.items()}
+    snapshots, key = MemorySnapshots(), OperatorKey.generate()
+    Operator(key, snapshots, by="ops").revoke(token=HELD.token_id, why="lost")
+    verifier = Verifier(KEYRING, audience="sales-api", overlay=Feed(snapshots, [key.public], every=0))
+    with served(CaptokenMiddleware(SERVICE, verifier, origin=ORIGIN, realm="sales"), listening()) as other:
+        told["revoked"] = send(other, "/sales", bearer())
+    dateless = {name: (r.status, r.body, {k: v for k, v in r.headers.items() if k != "date"}) for name, r in told.items()}
+    assert len({str(each) for each in dateless.values()}) == 1, dateless
+    assert told["revoked"].json == {"error": "invalid_token", "error_description": "The token was not accepted."}
+    is_refusal(told["revoked"], 401)
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "error"),
+    [
+        (HELD.present(audience="other-api"), 401, "invalid_token"),
+        (HELD.serialize(), 401, "invalid_token"),
+        (HELD.present(audience="sales-api", clock=lambda: 1_764_061_200), 401, "invalid_token"),
+        (HELD.require(DischargerKey.generate().public, need={"a": 1}).present(audience="sales-api"), 401, "invalid_token"),
+        (BOUND.present(audience="sales-api"), 401, "invalid_token"),
+        (HELD.attenuate(delegate_only=True).present(audience="sales-api"), 403, "insufficient_scope"),
+    ],
+    ids=["for another server", "for no server", "expired", "without its discharge", "bound, without a proof", "for handing on"],
+)
+def test_a_genuine_token_that_is_no_good_here_is_told_why(token: str, status: int, error: str, origin: str) -> None:
+    reply = send(origin, "/sales", f"Authorization: Bearer {token}")
+    is_refusal(reply, status)
+    assert reply.json["error"] == error and f'error="{error}"' in reply.headers["www-authenticate"]
+
+
+def test_no_credentials_are_told_the_scheme_and_no_error(origin: str) -> None:
+    reply = send(origin, "/sales")
+    assert reply.headers["www-authenticate"] == 'Bearer realm="sales"' and "error" not in reply.json
+
+
+# --- what is public --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["//health", "/health/", "/Health", "/%68ealth", "/health%2f", "/health;x", "/./health", "/x/../health", "/health/../sales",
+     "/health%00", "/health%3f", "/health/x", "/healt", "/", "", "/health#x", "/health\\", "http://api.example/health"],
+)  # fmt: skip
+def test_a_public_path_is_public_in_one_spelling(target: str, origin: str) -> None:
+    is_refusal(send(origin, target), 401, 400)
+
+
+def test_a_public_path_needs_no_token_and_gets_no_grant(origin: str) -> None:
+    for target in ("/health", "/health?x=1"):
+        assert send(origin, target).status == 200
+    assert send(origin, "/anybody", bearer()).body == b"nothing nothing"
+    assert send(origin, "/health", method="POST").status == 200
+
+
+def test_a_request_starts_with_nothing_of_the_one_before_it(origin: str) -> None:
+    """uvicorn runs a request that came early in the context of the one before, grant and all."""
+    lines = f"Host: api.example\r\n{bearer()}\r\n\r\n"
+    data = f"GET /leave HTTP/1.1\r\n{lines}GET /anybody HTTP/1.1\r\nHost: x\r\n\r\nGET /sales HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    first, second, third = replies(exchange(origin, data.encode()))
+    assert (first.status, second.body, third.status) == (200, b"nothing nothing", 401)
+
+
+def test_what_the_server_holds_is_not_what_a_request_holds() -> None:
+    with current.use(HELD):
+        assert in_process("/anybody", bearer=False, public={"/anybody"})[1]["body"] == b"nothing nothing"
+
+
+# --- proofs ----------------------------------------------------------------------------------------------------------
+
+
+def proven(
+    target: str = "/echo?a=1", method: str = "GET", body: bytes = b"", origin: str = ORIGIN, **other: Any
+) -> tuple[str, str]:
+    token = text(BOUND)
+    proof = prove(token, KEY, audience="sales-api", request=of_http(method, origin, target, body), **other)
+    return f"Authorization: Bearer {token}", f"Captoken-Proof: {proof}"
+
+
+def test_a_proof_goes_with_the_request_that_it_is_for(origin: str) -> None:
+    for target in ("/echo?a=1", "/echo", "/a%20b?c=%2f", "/echo?a=1?b=2", "//echo", "/x/../echo;v=1"):
+        assert send(origin, target, *proven(target)).status == 200, target
+    body = b"x" * 5000
+    assert send(origin, "/echo", *proven("/echo", "POST", body), method="POST", body=body).body == body
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
+    chunked = head + "\r\n".join((*proven("/echo", "POST", b"ab"), "", "1\r\na\r\n1\r\nb\r\n0\r\n\r\n")).encode()
+    assert replies(exchange(origin, chunked))[0].body == b"ab"
+
+
+def test_the_origin_is_what_is_configured_whatever_host_is_asked_for(origin: str) -> None:
+    """A proxy may ask under another name; and a proof for the name that it asks under is one for another server."""
+    data = "GET /echo HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n{}\r\n{}\r\n\r\n"
+    assert replies(exchange(origin, data.format(*proven("/echo")).encode()))[0].status == 200
+    SERVICE.reached.clear()
+    for other in ("http://evil.example", "https://evil.example", origin, "http://api.example", f"{ORIGIN}:443"):
+        is_refusal(replies(exchange(origin, data.format(*proven("/echo", origin=other)).encode()))[0], 401)
+
+
+ELSEWHERE = {
+    "two slashes": "//echo?a=1",
+    "a trailing slash": "/echo/?a=1",
+    "an escaped slash": "/%2fecho?a=1",
+    "an escaped letter": "/%65cho?a=1",
+    "a dot segment": "/./echo?a=1",
+    "a parent segment": "/x/../echo?a=1",
+    "a parameter of the path": "/echo;x?a=1",
+    "another case": "/Echo?a=1",
+    "no query": "/echo",
+    "another query": "/echo?a=2",
+    "a longer query": "/echo?a=1&b=2",
+    "the query twice": "/echo?a=1&a=1",
+    "an escape in the query": "/echo?a=%31",
+    "an ampersand behind": "/echo?a=1&",
+    "a query in the path": "/echo%3fa=1",
+    "a fragment": "/echo?a=1#x",
+}
+
+
+@pytest.mark.parametrize("target", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_a_proof_is_of_no_use_for_another_target(target: str, origin: str) -> None:
+    is_refusal(send(origin, target, *proven()), 401, 400)
+
+
+def test_a_proof_is_of_no_use_for_another_request(origin: str) -> None:
+    is_refusal(send(origin, "/echo?a=1", *proven(), method="HEAD"), 401)
+    is_refusal(send(origin, "/echo?a=1", *proven(), method="DELETE"), 401)
+    is_refusal(send(origin, "/echo?a=1", *proven(method="POST", body=b"a"), method="POST", body=b"b"), 401)
+    is_refusal(send(origin, "/echo?a=1", *proven(method="POST", body=b"a"), method="POST"), 401)
+    is_refusal(send(origin, "/echo?a=1", *proven(), body=b"a"), 401)
+    narrower = f"Authorization: Bearer {text(BOUND, expires_in=30)}"
+    is_refusal(send(origin, "/echo?a=1", narrower, proven()[1]), 401)  # made for a token that was presented otherwise
+    token, proof = proven()
+    assert send(origin, "/echo?a=1", token, proof).status == 200
+    SERVICE.reached.clear()
+    reply = send(origin, "/echo?a=1", token, proof)
+    is_refusal(reply, 401)
+    assert "fresh proof" in reply.json["error_description"]
+    is_refusal(send(origin, "/echo?a=1", *proven(clock=lambda: 1_764_061_200)), 401)
+
+
+def test_a_body_that_is_too_long_is_not_read_to_its_end(origin: str) -> None:
+    is_refusal(send(origin, "/echo", *proven("/echo", "POST", b"x" * 5001), method="POST", body=b"x" * 5001), 413)
+    assert len(send(origin, "/echo", bearer(), method="POST", body=b"x" * 100_000).body) == 100_000  # nobody else's is held
+
+
+def test_a_strangers_body_is_not_waited_for(origin: str) -> None:
+    """One who has no genuine token cannot make the server hold a body: the answer comes with most of it outstanding."""
+    lines = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\nConnection: close\r\n{}\r\n{}\r\n\r\nx"
+    answered = exchange(origin, lines.format(f"Authorization: Bearer {FORGED}", proven("/echo", "POST")[1]).encode())
+    is_refusal(replies(answered)[0], 401)
+
+
+def test_a_client_that_goes_in_the_middle_of_its_body_reaches_nothing(origin: str) -> None:
+    lines = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n{}\r\n{}\r\n\r\nx"
+    host, _, port = origin.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(lines.format(*proven("/echo", "POST", b"x")).encode())
+    assert send(origin, "/sales", bearer()).status == 200
+    assert SERVICE.reached == ["/sales"]
+
+
+# --- inside the application ------------------------------------------------------------------------------------------
+
+
+def test_the_grant_is_asked_for_each_access(origin: str) -> None:
+    reply = send(origin, "/hr", bearer())
+    assert (reply.status, reply.json["error"]) == (403, "insufficient_scope")
+    assert 'error="insufficient_scope"' in reply.headers["www-authenticate"]
+    assert send(origin, "/background", bearer()).status == 200
+    assert send(origin, "/sales", bearer()).status == 200
+    assert SERVICE.reached == ["/hr", "/background", "clerk", "/sales"]
+
+
+def test_a_denial_after_the_response_has_started_cuts_it_off(origin: str) -> None:
+    answered = exchange(origin, f"GET /late HTTP/1.1\r\nHost: x\r\n{bearer()}\r\n\r\n".encode())
+    assert answered.startswith(b"HTTP/1.1 200") and b"served" not in answered
+    with pytest.raises(Denied):
+        in_process("/late")
+
+
+def test_what_the_application_raises_passes_through(origin: str) -> None:
+    assert send(origin, "/raise", bearer()).status == 500
+    with pytest.raises(LookupError):
+        in_process("/raise")
+
+
+def test_the_application_does_not_see_what_came_in(origin: str) -> None:
+    """So it cannot pass it on to another server, nor write it to a log."""
+    assert send(origin, "/echo", *proven("/echo"), "X-Other: kept").status == 200
+    seen = SERVICE.seen[0]
+    assert (b"x-other", b"kept") in seen["headers"] and "cap1" not in repr(seen)
+
+
+def test_no_frame_of_ours_shows_a_token() -> None:
+    for facts in ({}, {"keyring": broken_keyring}):
+        with pytest.raises(LookupError) as caught:
+            in_process("/raise", **facts)
+        frames = [entry.frame for entry in caught.traceback if "captoken/adapters" in str(entry.path)]
+        assert frames and not any("cap1_" in repr(frame.f_locals) for frame in frames)
+
+
+def broken_keyring() -> Keyring:
+    raise LookupError("the key service is away")
+
+
+def test_a_denial_is_logged_for_the_operator_without_a_token(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "captoken"):
+        in_process("/hr")
+    assert "table" in caplog.text and "cap1" not in caplog.text
+
+
+# --- other servers, in this process ----------------------------------------------------------------------------------
+
+
+def in_process(
+    path: str,
+    *,
+    bearer: bool = True,
+    app: Any = None,
+    keyring: Any = KEYRING,
+    verifier: Any = None,
+    scope: Any = None,
+    **keywords: Any,
+) -> list[Any]:
+    """What the guard sends for one request, of a server that we play ourselves."""
+    headers = [(b"authorization", f"Bearer {text()}".encode())] if bearer else []
+    asked: dict[str, Any] = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": quote(path).encode(),
+        "query_string": b"",
+    }
+    asked |= {"headers": headers, **(scope or {})}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    sent: list[Any] = []
+    coming = [{"type": "websocket.connect"} if asked["type"] == "websocket" else {"type": "http.request", "body": b""}]
+
+    async def receive() -> Any:
+        return coming.pop(0)
+
+    async def out(message: Any) -> None:
+        sent.append(message)
+
+    guard = CaptokenMiddleware(app or SERVICE, verifier or Verifier(keyring, audience="sales-api"), origin=ORIGIN, **keywords)
+    asyncio.run(guard(asked, receive, out))
+    return sent
+
+
+def test_a_server_that_does_not_say_how_a_target_was_spelled() -> None:
+    """Bearer tokens go; no path is public there, and no proof can be checked."""
+    assert in_process("/sales", scope={"raw_path": None})[0]["status"] == 200
+    assert in_process("/health", bearer=False, public={"/health"}, scope={"raw_path": None})[0]["status"] == 401
+    headers = [
+        tuple(part.lower().encode() if at == 0 else part.encode() for at, part in enumerate(each.split(": ")))
+        for each in proven("/echo")
+    ]
+    assert in_process("/echo", scope={"raw_path": None, "headers": headers})[0]["status"] == 503
+
+
+def test_a_store_that_fails_is_told_as_such() -> None:
+    stale = Verifier(KEYRING, audience="sales-api", overlay=lambda: None)
+    start, body = in_process("/sales", verifier=stale)
+    assert start["status"] == 503 and b"temporarily_unavailable" in body["body"]
+    assert "www-authenticate" not in dict(start["headers"])
+
+
+class Trail:
+    """Notes in which thread a decision was recorded."""
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def record(self, decision: Decision) -> None:
+        self.threads.append(threading.current_thread().name)
+
+
+def test_what_may_have_to_wait_does_so_in_a_thread() -> None:
+    trail = Trail()
+    in_process("/sales", verifier=Verifier(KEYRING, audience="sales-api", audit=trail), app=Requires(SERVICE, SELECT))
+    authenticated, required, endpoint = trail.threads
+    assert authenticated != "MainThread" != required and endpoint == "MainThread"  # the last one asked for itself
+
+
+def test_scopes_of_other_kinds() -> None:
+    with pytest.raises(ValueError, match="neither"):
+        in_process("/", scope={"type": "rpc"})
+    assert SERVICE.reached == []
+
+
+def test_the_lifespan_is_the_applications() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope, receive, send))
+
+    asyncio.run(CaptokenMiddleware(app, Verifier(KEYRING), origin=ORIGIN)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
+    assert seen == [({"type": "lifespan"}, None, None)]
+
+
+WRONG: dict[str, tuple[dict[str, Any], type[Exception]]] = {
+    "no verifier": ({"verifier": KEYRING}, TypeError),
+    "an origin with a path": ({"origin": "https://api.example/"}, ValueError),
+    "an origin in the clear": ({"origin": "http://api.example"}, ValueError),
+    "an origin that browsers spell otherwise": ({"origin": "https://API.example:443"}, ValueError),
+    "no origin": ({"origin": "api.example"}, ValueError),
+    "a public path that is one str": ({"public": "/health"}, TypeError),
+    "a public path without a slash": ({"public": {"health"}}, ValueError),
+    "a public path with an escape": ({"public": {"/he%61lth"}}, ValueError),
+    "a public path with a parent": ({"public": {"/x/../health"}}, ValueError),
+    "a public path with an empty segment": ({"public": {"//health"}}, ValueError),
+    "a public path with a query": ({"public": {"/health?x"}}, ValueError),
+    "a public pattern": ({"public": {"/{path}"}}, ValueError),
+    "a realm with a quote": ({"realm": 'a"b'}, ValueError),
+    "a realm with a line break": ({"realm": "a\r\nb"}, ValueError),
+    "metadata in the clear": ({"resource_metadata": "http://api.example/x"}, ValueError),
+    "metadata with a quote": ({"resource_metadata": 'https://api.example/"'}, ValueError),
+}
+
+
+@pytest.mark.parametrize(("given", "error"), WRONG.values(), ids=WRONG)
+def test_a_guard_that_is_built_wrongly_is_not_built(given: dict[str, Any], error: type[Exception]) -> None:
+    given = {"verifier": Verifier(KEYRING), "origin": ORIGIN, **given}
+    with pytest.raises(error):
+        CaptokenMiddleware(SERVICE, given.pop("verifier"), **given)
+
+
+# --- RFC 9728 --------------------------------------------------------------------------------------------------------
+
+
+def test_the_metadata_is_served_and_named_in_each_challenge() -> None:
+    told = {"authorization_servers": ["https://issuer.example"], "resource": "https://evil.example"}
+    app = CaptokenMiddleware(SERVICE, Verifier(KEYRING), origin=ORIGIN, resource_metadata=told)
+    with served(app, listening()) as origin:
+        reply = send(origin, "/.well-known/oauth-protected-resource")
+        assert reply.json == {
+            "resource": ORIGIN, "authorization_servers": ["https://issuer.example"], "bearer_methods_supported": ["header"],
+        }  # fmt: skip
+        named = f'Bearer realm="{ORIGIN}", resource_metadata="{ORIGIN}/.well-known/oauth-protected-resource"'
+        assert send(origin, "/sales").headers["www-authenticate"] == named
+        assert send(origin, "/sales", bearer()).headers["www-authenticate"].startswith(named + ', error="invalid_token"')
+        assert send(origin, "/.well-known/oauth-protected-resource", method="POST").status == 401
+        assert send(origin, "/.well-known/oauth-protected-resource", method="HEAD").status == 200
+    assert SERVICE.reached == []
+
+
+def test_the_metadata_can_be_elsewhere() -> None:
+    start, _ = in_process("/sales", bearer=False, resource_metadata="https://meta.example/sales")
+    assert b'resource_metadata="https://meta.example/sales"' in dict(start["headers"])[b"www-authenticate"]
+
+
+# --- websockets ------------------------------------------------------------------------------------------------------
+
+
+def talk(origin: str, path: str, *headers: str) -> Any:
+    given = [tuple(header.split(": ", 1)) for header in headers]
+    return websockets.sync.client.connect(origin.replace("http", "ws") + path, additional_headers=given, compression=None)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/talk", (), 401),
+        ("/health", (), 401),
+        (f"/talk?access_token={TOKEN}", (), 400),
+        (f"/talk?access_token={TOKEN}", (bearer(),), 400),
+        ("/talk", (f"Authorization: Bearer {FORGED}",), 401),
+        ("/talk", (bearer(), bearer()), 400),
+        ("/talk", (f"Sec-WebSocket-Protocol: {TOKEN}",), 400),
+        ("/talk", (f"Authorization: Bearer {text(BOUND)}",), 401),
+    ],
+    ids=["no token", "a public path", "in the query", "in both", "forged", "twice", "as a protocol", "bound, without a proof"],
+)
+def test_a_websocket_without_a_good_token_is_not_accepted(
+    path: str, headers: tuple[str, ...], status: int, origin: str
+) -> None:
+    with pytest.raises(websockets.exceptions.InvalidStatus) as caught, talk(origin, path, *headers):
+        pass
+    response = caught.value.response
+    assert response.status_code == status and response.headers["Cache-Control"] == "no-store"
+    assert SERVICE.reached == []
+
+
+def test_a_websocket_is_asked_about_each_message(origin: str) -> None:
+    with talk(origin, "/talk", bearer()) as connection:
+        connection.send("sales")
+        assert connection.recv() == "clerk"
+        connection.send("hr")
+        with pytest.raises(websockets.exceptions.ConnectionClosed) as caught:
+            connection.recv()
+    assert caught.value.rcvd is not None and caught.value.rcvd.code == 1008
+    with talk(origin, "/talk?a=1", *proven("/talk?a=1")) as connection:
+        connection.send("sales")
+        assert connection.recv() == "clerk"
+
+
+def test_a_websocket_that_the_application_denies_is_not_accepted(origin: str) -> None:
+    with pytest.raises(websockets.exceptions.InvalidStatus) as caught, talk(origin, "/hr", bearer()):
+        pass
+    assert caught.value.response.status_code == 403
+
+
+@pytest.mark.parametrize("extensions", [None, {}, {"websocket.http.response": {}}])
+def test_servers_refuse_a_websocket_in_two_ways(extensions: Any) -> None:
+    scope = {"type": "websocket", "method": None, "extensions": extensions}
+    sent = in_process("/talk", bearer=False, scope=scope)
+    assert [message["type"] for message in sent] == (
+        ["websocket.http.response.start", "websocket.http.response.body"] if extensions else ["websocket.close"]
+    )
+
+
+# --- Requires --------------------------------------------------------------------------------------------------------
+
+
+def by_path(scope: Any) -> Access | None:
+    return None if scope["path"] == "/none" else Access(table=scope["path"][1:], operation="select")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/sales", 200), ("/hr", 403), ("/none", 403), ("/a..b", 403), ("/*", 403)])
+def test_an_application_can_be_put_behind_one_access(path: str, status: int) -> None:
+    assert in_process(path, app=Requires(SERVICE, by_path))[0]["status"] == status
+    assert SERVICE.reached == ([path] if status == 200 else [])
+
+
+def test_an_access_required_outside_of_a_guard_is_refused() -> None:
+    async def run() -> None:
+        await Requires(SERVICE, SELECT)({"type": "http"}, None, None)  # type: ignore[arg-type]
+
+    with pytest.raises(NoToken):
+        asyncio.run(run())
+    with current.serving(Verifier(KEYRING).authenticate(HELD)), pytest.raises(NoToken):  # another request's grant
+        asyncio.run(run())
+    with pytest.raises(TypeError):
+        Requires(SERVICE, "sales")  # type: ignore[arg-type]
+    assert SERVICE.reached == []
+
+
+def test_a_client_of_httpx_in_one_process() -> None:
+    """httpx's own transport for ASGI applications, which tests of services use."""
+
+    async def run() -> httpx.Response:
+        app = CaptokenMiddleware(SERVICE, Verifier(KEYRING, audience="sales-api"), origin=ORIGIN)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ORIGIN) as client:
+            return await client.get("/sales", headers={"Authorization": f"Bearer {text()}"})
+
+    assert asyncio.run(run()).text == "served"
+
+
+def test_the_size_of_what_is_measured_is_that_of_the_largest_token() -> None:
+    assert len("Bearer ") + 32_768 == _http.CREDENTIALS_BYTES

@@ -1,0 +1,592 @@
+"""FastAPI: an endpoint runs only under a grant that permits what it declares, and none runs that declares nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from enum import StrEnum
+from typing import Annotated, Any
+
+import httpx
+import pytest
+import websockets.exceptions
+import websockets.sync.client
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from captoken import Access, Caller, Denied, Grant, Issuer, Keyring, Verifier, current
+from captoken.adapters.asgi import CaptokenMiddleware, Requires
+from captoken.adapters.fastapi import Required, granted, protect, require
+from captoken.adapters.httpx import auth
+from captoken.decision import Decision
+from captoken.errors import NoToken
+
+from .serving import listening, origin_of, served
+
+KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
+VERIFIER = Verifier(KEYRING, audience="sales-api")
+ORIGIN = "https://api.example"
+CAVEATS: dict[str, Any] = {
+    "tables": ["sales", "market.*"], "operations": ["select"], "tools": {"pay": {"cents": {"max": 500}}}, "expires_in": 3600,
+}  # fmt: skip
+HELD = Issuer(KEYRING).mint(subject="user:jane", agent="orchestrator", task="task-1", **CAVEATS).delegate(to="clerk")
+
+Sales = Annotated[Grant, Depends(require(table="sales", operation="select"))]
+Market = Annotated[Grant, Depends(require(table="market.{region}", operation="select"))]
+
+
+def client(app: Any, **keywords: Any) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(
+        transport=transport, base_url=ORIGIN, **{"auth": auth({ORIGIN: "sales-api"}, held=HELD), **keywords}
+    )
+
+
+def call(app: Any, path: str, method: str = "GET", *, headers: Any = None, json: Any = None, **keywords: Any) -> httpx.Response:
+    """One request to an application in this process, with a good token unless it is said otherwise."""
+
+    async def run() -> httpx.Response:
+        async with client(app, **keywords) as opened:
+            return await opened.request(method, path, headers=headers, json=json)
+
+    return asyncio.run(run())
+
+
+def protected(**keywords: Any) -> FastAPI:
+    app = FastAPI()
+    protect(app, keywords.pop("verifier", VERIFIER), origin=ORIGIN, **keywords)
+    return app
+
+
+def started(app: FastAPI) -> str:
+    """What a server is told when the application starts."""
+
+    async def run() -> str:
+        coming, sent = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}], []
+
+        async def receive() -> Any:
+            return coming.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+        return str(sent[0].get("message", sent[0]["type"]))
+
+    return asyncio.run(run())
+
+
+# --- what an endpoint declares ---------------------------------------------------------------------------------------
+
+
+async def payment(connection: HTTPConnection) -> Access:
+    assert isinstance(connection, Request)
+    return Access(tool="pay", arguments=(await connection.json())["pay"])
+
+
+def service() -> FastAPI:
+    app = protected(public={"/health"})
+
+    @app.get("/health")
+    def health() -> str:
+        with pytest.raises(NoToken):
+            current.grant()
+        return "well"
+
+    @app.get("/sync")
+    def sync(grant: Sales) -> list[Any]:
+        """In a thread of the pool, where the context goes along."""
+        return [grant.actor.name, current.grant() is grant, threading.current_thread() is threading.main_thread()]
+
+    @app.get("/async")
+    async def async_(grant: Sales) -> list[Any]:
+        return [grant.actor.name, current.grant() is grant, threading.current_thread() is threading.main_thread()]
+
+    @app.get("/market/{region}")
+    def market(region: str, grant: Market) -> str:
+        return region
+
+    @app.get("/either/{region:path}")
+    def either(region: str, grant: Market) -> str:
+        return region
+
+    @app.get("/{schema}/{table}/rows")
+    def rows(
+        schema: str, table: str, grant: Annotated[Grant, Depends(require(table="{schema}.{table}", operation="select"))]
+    ) -> str:
+        return f"{schema}.{table}"
+
+    @app.get("/hr", dependencies=[Depends(require(table="hr", operation="select"))])
+    def hr() -> str:
+        raise AssertionError
+
+    @app.get("/both", dependencies=[Depends(require(table="hr", operation="select"))])
+    def both(grant: Sales) -> str:
+        raise AssertionError
+
+    @app.get("/inside")
+    def inside(grant: Annotated[Grant, Depends(granted)], table: str) -> str:
+        grant.authorize(Access(table=table, operation="select"))
+        return table
+
+    @app.post("/pay")
+    def pay(body: dict[str, Any], grant: Annotated[Grant, Depends(require(payment))]) -> Any:
+        return body["pay"]
+
+    @app.get("/tool", dependencies=[Depends(require(tool="pay", arguments={"cents": 500}))])
+    def tool() -> str:
+        return "paid"
+
+    @app.get("/more", dependencies=[Depends(require(tool="pay", arguments={"cents": 501}))])
+    def more() -> str:
+        raise AssertionError
+
+    @app.get("/caller", dependencies=[Depends(require(table="sales", operation="select", caller=known_caller))])
+    def caller() -> str:
+        return "known"
+
+    @app.get("/stream")
+    def stream(grant: Sales) -> StreamingResponse:
+        return StreamingResponse(current.grant().actor.name for _ in range(2))
+
+    return app
+
+
+def known_caller(connection: HTTPConnection) -> Caller:
+    who = connection.headers.get("x-mtls-name")
+    return Caller(agent=who) if who else None  # type: ignore[return-value]
+
+
+SERVICE = service()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/sync", 200, ["clerk", True, False]),
+        ("/async", 200, ["clerk", True, True]),
+        ("/market/eu", 200, "eu"),
+        ("/market/a%20b", 200, "a b"),
+        ("/either/a/b", 200, "a/b"),
+        ("/market/rows/rows", 200, "market.rows"),
+        ("/hr/salaries/rows", 403, None),
+        ("/hr", 403, None),
+        ("/both", 403, None),
+        ("/inside?table=sales", 200, "sales"),
+        ("/inside?table=hr", 403, None),
+        ("/inside", 422, None),
+        ("/tool", 200, "paid"),
+        ("/more", 403, None),
+        ("/caller", 403, None),
+        ("/nowhere", 404, None),
+    ],
+)
+def test_an_endpoint_runs_if_the_grant_permits_what_it_declares(path: str, status: int, said: Any) -> None:
+    reply = call(SERVICE, path)
+    assert reply.status_code == status
+    if status == 200:
+        assert reply.json() == said
+    if status == 403:
+        assert reply.json() == {"error": "insufficient_scope", "error_description": "The token does not permit this request."}
+        assert (
+            reply.headers["cache-control"] == "no-store" and 'error="insufficient_scope"' in reply.headers["www-authenticate"]
+        )
+
+
+@pytest.mark.parametrize("path", ["/sync", "/hr", "/nowhere", "/docs", "/openapi.json", "/health/", "/market/eu", "/pay"])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "HEAD"])
+def test_nothing_answers_without_a_token(path: str, method: str) -> None:
+    """A path that is there and one that is not are alike to a stranger."""
+    reply = call(SERVICE, path, method, auth=None)
+    assert reply.status_code == 401 and reply.headers["www-authenticate"] == f'Bearer realm="{ORIGIN}"'
+    assert call(SERVICE, path, method, auth=None, headers={"Authorization": "Bearer cap1_AAAA"}).status_code == 401
+
+
+def test_a_public_path_answers_without_one_and_with_a_bad_one() -> None:
+    for headers in (None, {"Authorization": "Bearer cap1_AAAA"}):
+        assert call(SERVICE, "/health", auth=None, headers=headers).json() == "well"
+
+
+@pytest.mark.parametrize(
+    "region", ["a.b", "%2a", "*", "a.*", ".", "..", "a%00b", "%20a", "a%20", "%E2%80%8B", "x" * 300, "{region}", "hr"]
+)
+def test_a_path_parameter_is_one_segment(region: str) -> None:
+    """None leaves the place that the name gives it; `hr` is market.hr there, and nothing else."""
+    status = call(SERVICE, f"/market/{region.replace('.', '%2e')}").status_code
+    assert status == (200 if region in ("hr", "{region}") else 403)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"pay": {"cents": 5}}, 200),
+        ({"pay": {"cents": 501}}, 403),
+        ({"pay": {"cents": 5, "to": "me"}}, 403),
+        ({"pay": {"cents": 5.0}}, 403),
+        ({"pay": {}}, 403),
+        ({"pay": None}, 403),
+        ({"pay": []}, 403),
+        ({}, 403),
+    ],
+)
+def test_an_access_can_be_read_from_the_request(body: Any, status: int) -> None:
+    assert call(SERVICE, "/pay", "POST", json=body).status_code == status
+
+
+def test_what_the_server_knows_of_the_caller_is_asked_about() -> None:
+    """To know nobody is to know that it is not the one who may."""
+    assert call(SERVICE, "/caller", headers={"x-mtls-name": "clerk"}).status_code == 200
+    assert call(SERVICE, "/caller", headers={"x-mtls-name": "mallory"}).status_code == 403
+
+
+def test_a_response_that_is_streamed_has_the_grant() -> None:
+    assert call(SERVICE, "/stream").text == "clerkclerk"
+
+
+WRONG: dict[str, tuple[Callable[[], Any], type[Exception]]] = {
+    "nothing": (lambda: require(), TypeError),
+    "a table alone": (lambda: require(table="sales"), ValueError),
+    "an operation alone": (lambda: require(operation="select"), TypeError),
+    "a pattern": (lambda: require(table="market.*", operation="select"), ValueError),
+    "an empty segment": (lambda: require(table="market.", operation="select"), ValueError),
+    "a brace": (lambda: require(table="market.{", operation="select"), ValueError),
+    "an expression": (lambda: require(table="market.{region.name}", operation="select"), ValueError),
+    "an empty field": (lambda: require(table="market.{}", operation="select"), ValueError),
+    "arguments without a tool": (lambda: require(table="a", operation="select", arguments={}), ValueError),
+    "a function and facts": (lambda: require(lambda _: Access(tool="x"), tool="x"), TypeError),
+    "a table where the function is": (lambda: require("sales"), TypeError),  # type: ignore[arg-type]
+    "a bad origin": (lambda: protect(FastAPI(), VERIFIER, origin="http://api.example"), ValueError),
+    "a bad public path": (lambda: protect(FastAPI(), VERIFIER, origin=ORIGIN, public={"/{a}"}), ValueError),
+    "no verifier": (lambda: protect(FastAPI(), KEYRING, origin=ORIGIN), TypeError),  # type: ignore[arg-type]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "error"), WRONG.values(), ids=WRONG)
+def test_what_is_declared_wrongly_raises_at_once(make: Callable[[], Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        make()
+
+
+# --- what is not declared --------------------------------------------------------------------------------------------
+
+
+def ran() -> str:
+    RAN.append("ran")
+    return "ran"
+
+
+RAN: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_ran() -> None:
+    RAN.clear()
+
+
+def forgotten(app: FastAPI) -> None:
+    app.get("/forgotten")(ran)
+
+
+def in_router(app: FastAPI) -> None:
+    router, inner = APIRouter(prefix="/a"), APIRouter(prefix="/b")
+    inner.get("/forgotten")(ran)
+    router.include_router(inner)
+    app.include_router(router)
+
+
+def starlettes(app: FastAPI) -> None:
+    app.add_route("/forgotten", lambda request: PlainTextResponse(ran()))
+
+
+def mounted(app: FastAPI) -> None:
+    inner = FastAPI()
+    inner.get("/forgotten")(ran)
+    app.mount("/mount", inner)
+
+
+def files(app: FastAPI) -> None:
+    app.mount("/forgotten", StaticFiles(directory="."))
+
+
+def socket(app: FastAPI) -> None:
+    @app.websocket("/forgotten")
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+
+FORGOTTEN = {each.__name__: each for each in (forgotten, in_router, starlettes, mounted, files, socket)}
+
+
+@pytest.mark.parametrize("add", FORGOTTEN.values(), ids=FORGOTTEN)
+def test_an_application_with_a_route_that_declares_nothing_does_not_start(add: Callable[[FastAPI], None]) -> None:
+    app = protected()
+    add(app)
+    assert "forgotten requires nothing" in started(app)
+
+
+@pytest.mark.parametrize("add", [forgotten, in_router, starlettes, mounted])
+def test_and_answers_nothing_where_nobody_starts_it(add: Callable[[FastAPI], None]) -> None:
+    app = protected(public={"/health"})
+    app.get("/sales", dependencies=[Depends(require(table="sales", operation="select"))])(lambda: "rows")
+    assert call(app, "/sales").status_code == 200
+    add(app)  # while it runs
+    paths = ("/forgotten", "/a/b/forgotten", "/mount/forgotten", "/sales")
+    assert {call(app, path).status_code for path in paths} == {500}
+    assert RAN == []
+
+
+def test_a_route_that_comes_later_and_far_below_tells_nothing() -> None:
+    inner, app = APIRouter(), protected()
+    inner.get("/sales", dependencies=[Depends(require(table="sales", operation="select"))])(lambda: "rows")
+    app.include_router(inner)
+    assert call(app, "/sales").status_code == 200
+    inner.get("/late")(lambda: "secret")
+    reply = call(app, "/late")
+    assert reply.status_code in (403, 404) and "secret" not in reply.text
+
+
+def test_documentation_is_refused_unless_it_is_public() -> None:
+    app = protected()
+    assert started(app) == "lifespan.startup.complete"
+    assert {call(app, path).status_code for path in ("/docs", "/redoc", "/openapi.json")} == {403}
+    assert call(app, "/docs", auth=None).status_code == 401
+    app = protected(public={"/openapi.json"})
+    assert call(app, "/openapi.json", auth=None).status_code == 200
+
+
+def test_what_is_public_and_requires_a_token_is_a_contradiction() -> None:
+    app = protected(public={"/sales"})
+    app.get("/sales", dependencies=[Depends(require(table="sales", operation="select"))])(lambda: "rows")
+    assert "/sales is public, and requires a token" in started(app)
+
+
+def test_a_field_that_the_path_does_not_have_is_found_at_the_start() -> None:
+    app = protected()
+    app.get("/market/{name}", dependencies=[Depends(require(table="market.{region}", operation="select"))])(lambda: "rows")
+    assert "/market/{name} has no parameter region" in started(app)
+
+
+def test_what_is_declared_starts() -> None:
+    app = protected(public={"/health", "/plain"})
+    app.get("/health")(lambda: "well")
+    app.add_route("/plain", lambda request: PlainTextResponse("plain"))
+    router = APIRouter(prefix="/{region}", dependencies=[Depends(require(table="market.{region}", operation="select"))])
+    router.get("/rows")(lambda: "rows")
+    app.include_router(router, prefix="/market")
+    inner = FastAPI(dependencies=[Depends(granted)])
+    inner.get("/me")(lambda: current.grant().actor.name)
+    app.mount("/inner", inner)
+    app.mount("/files", Requires(StaticFiles(directory="."), Access(table="sales", operation="select")))
+    app.mount("/hidden", Requires(StaticFiles(directory="."), Access(table="hr", operation="select")))
+    assert started(app) == "lifespan.startup.complete"
+    assert call(app, "/market/eu/rows").json() == "rows"
+    assert call(app, "/market/e.u/rows").status_code == 403
+    assert call(app, "/inner/me").json() == "clerk"
+    assert call(app, "/inner/docs").status_code == 403
+    assert call(app, "/files/README.md").status_code == 200
+    assert call(app, "/hidden/README.md").status_code == 403
+    assert call(app, "/plain", auth=None).text == "plain"
+
+
+def test_without_the_guard_an_endpoint_that_requires_answers_503() -> None:
+    app = FastAPI()
+    app.get("/sales", dependencies=[Depends(require(table="sales", operation="select"))])(ran)
+    app.get("/mine", dependencies=[Depends(granted)])(ran)
+    assert {call(app, path).status_code for path in ("/sales", "/mine")} == {503}
+    with current.serving(VERIFIER.authenticate(HELD.present(audience="sales-api"))):  # what another request was granted
+        assert {call(app, path).status_code for path in ("/sales", "/mine")} == {503}
+    assert RAN == []
+
+
+def test_the_middleware_alone_serves_what_requires() -> None:
+    app = FastAPI()
+    app.get("/sales", dependencies=[Depends(require(table="sales", operation="select"))])(lambda: "rows")
+    app.get("/hr", dependencies=[Depends(require(table="hr", operation="select"))])(lambda: "rows")
+    app.add_middleware(CaptokenMiddleware, verifier=VERIFIER, origin=ORIGIN)
+    assert (call(app, "/sales").status_code, call(app, "/hr").status_code) == (200, 403)
+
+
+# --- beside other middleware -----------------------------------------------------------------------------------------
+
+
+class Slow(BaseHTTPMiddleware):
+    async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        return await call_next(request)
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_middleware_of_starlettes_own_kind_changes_nothing(outside: bool) -> None:
+    app = FastAPI()
+    if not outside:
+        app.add_middleware(Slow)
+    protect(app, VERIFIER, origin=ORIGIN)
+    if outside:
+        app.add_middleware(Slow)
+
+    @app.get("/sales")
+    def sales(grant: Sales, tasks: BackgroundTasks) -> str:
+        tasks.add_task(lambda: RAN.append(current.grant().actor.name))
+        return current.grant().actor.name
+
+    app.get("/hr", dependencies=[Depends(require(table="hr", operation="select"))])(ran)
+    app.get("/late/{x}", dependencies=[Depends(granted)])(
+        lambda x: current.grant().authorize(Access(table=x, operation="select")) and x
+    )
+    assert call(app, "/sales").json() == "clerk"
+    assert RAN == ["clerk"]  # after the response
+    assert (call(app, "/hr").status_code, call(app, "/late/hr").status_code, call(app, "/late/sales").status_code) == (
+        403,
+        403,
+        200,
+    )
+
+
+def test_preflights_are_answered_by_what_stands_outside() -> None:
+    app = FastAPI()
+    app.get("/sales", dependencies=[Depends(require(table="sales", operation="select"))])(lambda: "rows")
+    protect(app, VERIFIER, origin=ORIGIN)
+    asked = {
+        "Origin": "https://app.example",
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "Authorization",
+    }
+    assert call(app, "/sales", "OPTIONS", auth=None, headers=asked).status_code == 401
+    app = FastAPI()
+    app.get("/sales", dependencies=[Depends(require(table="sales", operation="select"))])(lambda: "rows")
+    protect(app, VERIFIER, origin=ORIGIN)
+    app.add_middleware(CORSMiddleware, allow_origins=["https://app.example"], allow_headers=["Authorization"])
+    assert call(app, "/sales", "OPTIONS", auth=None, headers=asked).status_code == 200
+    refused = call(app, "/sales", auth=None, headers={"Origin": "https://app.example"})
+    assert refused.status_code == 401 and refused.headers["access-control-allow-origin"] == "https://app.example"
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    app = protected()
+
+    @app.get("/teapot", dependencies=[Depends(granted)])
+    def teapot() -> None:
+        raise HTTPException(418)
+
+    @app.get("/fault", dependencies=[Depends(granted)])
+    def fault() -> None:
+        raise LookupError("a fault")
+
+    assert (call(app, "/teapot").status_code, call(app, "/fault").status_code) == (418, 500)
+
+
+def test_an_application_that_swallows_denials_tells_nothing_undeclared() -> None:
+    app = protected()
+
+    @app.exception_handler(Denied)
+    async def swallow(request: Request, denied: Denied) -> Response:
+        return PlainTextResponse("let it through")
+
+    app.get("/hr", dependencies=[Depends(require(table="hr", operation="select"))])(ran)
+    assert call(app, "/hr").status_code == 403 and RAN == []
+
+
+class Region(StrEnum):
+    EU = "eu"
+
+
+def test_the_text_of_the_url_is_what_is_asked_for() -> None:
+    app = protected()
+
+    @app.get("/market/{region}")
+    def market(region: Region, grant: Market) -> str:
+        return region.value
+
+    assert call(app, "/market/eu").json() == "eu"
+    assert call(app, "/market/EU").status_code == 422
+
+
+class Trail:
+    def __init__(self) -> None:
+        self.records: list[tuple[str, bool, str | None]] = []
+
+    def record(self, decision: Decision) -> None:
+        here = threading.current_thread() is threading.main_thread()
+        self.records.append((decision.code, here, current.trace()))
+
+
+def test_each_decision_is_recorded_off_the_event_loop_and_under_the_trace_that_came() -> None:
+    trail = Trail()
+    app = protected(verifier=Verifier(KEYRING, audience="sales-api", audit=trail))
+    app.get("/sales", dependencies=[Depends(require(table="sales", operation="select"))])(lambda: "rows")
+    app.get("/hr", dependencies=[Depends(require(table="hr", operation="select"))])(lambda: "rows")
+    with current.traced() as trace:
+        assert (call(app, "/sales").status_code, call(app, "/hr").status_code) == (200, 403)
+    assert trail.records == [("allowed", False, trace)] * 3 + [("table", False, trace)]
+
+
+# --- OpenAPI ---------------------------------------------------------------------------------------------------------
+
+
+def test_openapi_shows_what_needs_a_token() -> None:
+    schema = SERVICE.openapi()
+    scheme = schema["components"]["securitySchemes"]["captoken"]
+    assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "captoken")
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            open_ = path == "/health"
+            assert operation.get("security") == (None if open_ else [{"captoken": []}]), path
+            assert ({"401", "403"} <= operation["responses"].keys()) is not open_, path
+    assert schema == SERVICE.openapi()
+
+
+def test_what_an_endpoint_requires_can_be_read() -> None:
+    declared = require(table="market.{region}", operation="select", tool="pay")
+    assert isinstance(declared, Required)
+    assert repr(declared) == "<Required: select on table market.{region} and tool pay()>"
+
+
+# --- a real server ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[str]:
+    app, port = FastAPI(), listening()
+    protect(app, VERIFIER, origin=origin_of(port))
+
+    @app.get("/sales")
+    def sales(grant: Sales) -> str:
+        return grant.actor.name
+
+    @app.websocket("/talk/{region}")
+    async def talk(websocket: WebSocket, region: str, grant: Market) -> None:
+        await websocket.accept()
+        await websocket.send_text(f"{current.grant().actor.name} {region}")
+        await websocket.receive_text()
+        current.grant().authorize(Access(table="hr", operation="select"))
+
+    with served(app, port, lifespan="on") as at:
+        yield at
+
+
+def test_it_works_over_a_wire(origin: str) -> None:
+    with httpx.Client(base_url=origin, auth=auth({origin: "sales-api"}, held=HELD), trust_env=False) as opened:
+        assert opened.get("/sales").json() == "clerk"
+
+
+def test_a_websocket_declares_what_it_needs(origin: str) -> None:
+    def talk(path: str, token: str) -> Any:
+        headers = {"Authorization": f"Bearer {token}"}
+        return websockets.sync.client.connect(origin.replace("http", "ws") + path, additional_headers=headers)
+
+    token = HELD.present(audience="sales-api")
+    with talk("/talk/eu", token) as opened:
+        assert opened.recv() == "clerk eu"
+        opened.send("go on")
+        with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
+            opened.recv()
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
+    for path, sent, status in (("/talk/e%2eu", token, 403), ("/talk/eu", "cap1_AAAA", 401)):
+        with pytest.raises(websockets.exceptions.InvalidStatus) as refused, talk(path, sent):
+            pass
+        assert refused.value.response.status_code == status

@@ -1,0 +1,261 @@
+"""A FastMCP server with a guard: the tables of test_mcp hold there too, and what fastmcp adds of its own is covered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from fastmcp import Client, FastMCP
+from fastmcp.exceptions import ToolError
+from fastmcp.server.middleware import Middleware
+from fastmcp.tools import Tool
+from mcp.shared.exceptions import MCPError
+
+from captoken import current
+from captoken.adapters._mcp import TOKEN
+from captoken.adapters.fastmcp import Guard
+from captoken.adapters.mcp_client import Presenting
+from captoken.memory import MemoryReplayStore
+from captoken.possession import HolderKey
+from tests import world
+from tests.adapters.mcp_served import AUDIENCE, Ran, over_http, tools
+from tests.adapters.test_mcp import (
+    BAD_TOKENS,
+    CALLS,
+    LISTED,
+    PARAMS,
+    TOOLS,
+    everything,
+    listing,
+    mint,
+    outcome,
+    sent,
+    silence,
+    verifier,
+)
+
+__all__ = ["silence"]
+NESTED = {**TOOLS, "ask": {}}
+
+
+def served(ran: Ran, *before: Middleware, facts: Any = None, **guard: Any) -> FastMCP[Any]:
+    server: FastMCP[Any] = FastMCP("sales", middleware=[*before, Guard(facts or verifier(), **guard)])
+    tools(server, ran)
+
+    @server.tool
+    async def ask(tool: str) -> str:
+        """Asks its own server in turn."""
+        return str((await server.call_tool(tool, {})).content)
+
+    @server.tool
+    async def count() -> int:
+        return len(await server.list_tools())
+
+    @server.tool
+    def seen() -> str:
+        return "seen"
+
+    return server
+
+
+def asked(server: Any, body: Callable[[Any], Any]) -> Any:
+    async def run() -> Any:
+        async with Client(server) as client:
+            await listing(client.session)
+            return await body(client.session)
+
+    return anyio.run(run)
+
+
+@pytest.mark.parametrize(("what", "meta"), BAD_TOKENS, ids=[what for what, _ in BAD_TOKENS])
+def test_a_token_that_is_none_is_a_protocol_error_and_nothing_runs(what: str, meta: Callable[[], Any]) -> None:
+    ran = Ran()
+    assert asked(served(ran), lambda client: outcome(client.call_tool("look", {}, meta=meta()))) == ("error", 401)
+    assert ran.calls == []
+
+
+# fastmcp refuses these arguments to `look` by itself: more than its function takes.
+@pytest.mark.parametrize(("tool", "arguments", "end"), [case for case in CALLS if "more" not in (case[1] or ())])
+def test_a_call_is_let_in_or_refused_by_what_came(tool: str, arguments: Any, end: str) -> None:
+    ran = Ran()
+    found, said = asked(served(ran), lambda client: outcome(client.call_tool(tool, arguments, meta=sent())))
+    assert found == end, said
+    assert len(ran.calls) == (end == "ran")
+    if end == "told":
+        assert said.startswith("Not permitted")
+
+
+@pytest.mark.parametrize(("method", "params", "good"), PARAMS, ids=[f"{n:02}" for n in range(len(PARAMS))])
+def test_resources_and_prompts_are_read_like_the_protocol(method: str, params: dict[str, Any], good: bool) -> None:
+    ran = Ran()
+
+    async def body(session: Any) -> int:
+        try:
+            if method == "prompts/get":
+                await session.get_prompt(params["name"], params.get("arguments"), meta=sent())
+            else:
+                await session.read_resource(params["uri"], meta=sent())
+        except MCPError as error:
+            assert error.error.message.startswith("Not permitted: tool")
+            return error.error.code
+        return 200
+
+    assert asked(served(ran), body) == (200 if good else 403) and len(ran.calls) == good
+
+
+@pytest.mark.parametrize(("tools", "names"), LISTED, ids=[f"{n:02}" for n in range(len(LISTED))])
+def test_a_list_holds_what_the_token_can_be_used_for(tools: dict[str, Any], names: set[str]) -> None:
+    token = mint(tools=tools)
+    found = asked(served(Ran()), lambda session: everything(Presenting(session, audience=AUDIENCE, held=token)))
+    assert found - {"ask", "count"} == names
+
+
+def test_what_a_tool_asks_of_its_own_server_is_decided_by_its_own_call() -> None:
+    ran = Ran()
+
+    async def body(session: Any) -> list[Any]:
+        meta = sent(tools={**NESTED, "count": {}})
+        return [
+            await outcome(session.call_tool("ask", {"tool": "look"}, meta=meta)),
+            await outcome(session.call_tool("ask", {"tool": "nothing"}, meta=meta)),
+            await outcome(session.call_tool("count", {}, meta=meta)),
+        ]
+
+    first, second, third = asked(served(ran), body)
+    assert first[0] == "ran" and [call[0] for call in ran.calls] == ["look"]
+    assert second[0] == "told" and "tool nothing is not among the tools of this task" in second[1]
+    assert third == ("ran", str(len(TOOLS) - 2 + 2))  # what its caller may call: not resources/read and prompts/get
+
+
+def test_the_proof_of_a_call_does_for_what_the_call_asks_in_turn() -> None:
+    key = HolderKey.generate()
+    token = mint(tools=NESTED, key=key.public)
+    ran = Ran()
+    facts = verifier(replays=MemoryReplayStore(clock=world.clock(), floor=0))
+
+    async def body(session: Any) -> list[str]:
+        with current.use(token, key):
+            mine = Presenting(session, audience=AUDIENCE)
+            ends = [(await outcome(mine.call_tool("look", {"term": "x"})))[0]]
+            await everything(mine)
+            await mine.get_prompt("greet", {"name": "bob"})
+        ends.append((await outcome(session.call_tool("look", {}, meta={TOKEN: token.present(audience=AUDIENCE)})))[0])
+        return ends
+
+    assert asked(served(ran, facts=facts), body) == ["ran", "error"]
+
+
+def test_a_server_that_a_tool_calls_as_a_client_looks_at_what_it_is_sent() -> None:
+    """A request to the same guard, made from within a call, in this process: not the call's own grant decides."""
+    ran = Ran()
+    server = served(ran)
+
+    @server.tool
+    async def loop(token: str) -> str:
+        async with Client(server) as inner:
+            return (await outcome(inner.session.call_tool("look", {}, meta={TOKEN: token} if token else None)))[0]
+
+    async def body(session: Any) -> list[Any]:
+        meta = sent(tools={"look": {}, "loop": {}})
+        narrow = sent(tools={"wait": {}})[TOKEN]
+        return [text for _, text in [await outcome(session.call_tool("loop", {"token": t}, meta=meta)) for t in ("", narrow)]]
+
+    assert asked(server, body) == ["error", "told"] and ran.calls == []
+
+
+def test_the_owners_own_code_outside_of_a_request_comes_without_a_token() -> None:
+    ran = Ran()
+    server = served(ran)
+    for call in (lambda: server.call_tool("look", {}), server.list_tools, lambda: server.read_resource("sales://q3")):
+        with pytest.raises(MCPError):
+            anyio.run(call)
+    assert ran.calls == [] and len(anyio.run(lambda: server.list_tools(run_middleware=False))) > 5
+
+
+def test_a_mounted_server_is_behind_the_guard_of_the_one_that_it_is_mounted_on() -> None:
+    ran = Ran()
+    server, behind = served(ran), FastMCP("behind")
+    behind.add_tool(Tool.from_function(lambda: ran("deep"), name="deep"))
+    server.mount(behind, namespace="sub")
+
+    async def body(session: Any) -> list[Any]:
+        return [
+            await outcome(session.call_tool("sub_deep", {}, meta=meta)) for meta in (None, sent(), sent(tools={"sub_deep": {}}))
+        ]
+
+    none, other, good = asked(server, body)
+    assert none == ("error", 401) and other[0] == "told" and good[0] == "ran" and len(ran.calls) == 1
+
+
+def test_a_hashed_name_is_no_way_round_what_a_token_says_of_a_tool() -> None:
+    ran = Ran()
+    meta = sent(tools={"*": {}, "look": {"_": {"in": []}}})
+    for name in ("__0123456789ab_look", "___look", "__look"):
+        assert asked(served(ran), lambda s, name=name: outcome(s.call_tool(name, {}, meta=meta)))[0] == "told"
+    assert ran.calls == []
+
+
+def test_methods_that_fastmcp_does_not_serve_itself_are_refused_too() -> None:
+    async def body(session: Any) -> list[int]:
+        codes = []
+        for meta in ({}, sent()):
+            with pytest.raises(MCPError) as refused:
+                await session.send_request(_complete(meta), _complete_result())
+            codes.append(refused.value.error.code)
+        return codes
+
+    assert asked(served(Ran()), body) == [401, 403]
+
+
+def _complete(meta: Any) -> Any:
+    from mcp_types import CompleteRequest
+
+    params = {"ref": {"type": "ref/prompt", "name": "greet"}, "argument": {"name": "name", "value": "b"}, "_meta": meta}
+    return CompleteRequest.model_validate({"method": "completion/complete", "params": params})
+
+
+def _complete_result() -> Any:
+    from mcp_types import CompleteResult
+
+    return CompleteResult
+
+
+def test_over_http_the_header_counts_and_two_tokens_that_differ_do_not() -> None:
+    import httpx2
+    from mcp import Client as Plain
+    from mcp.client.streamable_http import streamable_http_client
+
+    ran, good = Ran(), sent()[TOKEN]
+
+    async def body(url: str) -> list[Any]:
+        ends = []
+        for header, meta in ((good, None), (good, {TOKEN: good}), (good, sent(tools={"look": {}})), ("x", None)):
+            headers = {"authorization": f"Bearer {header}"}
+            async with (
+                httpx2.AsyncClient(headers=headers) as web,
+                Plain(streamable_http_client(url, http_client=web)) as client,
+            ):
+                ends.append(await outcome(client.call_tool("look", {}, meta=meta)))
+        return ends
+
+    with over_http(lambda: served(ran).http_app(stateless_http=True)) as url:
+        ends = anyio.run(body, url)
+    assert [end[0] for end in ends] == ["ran", "ran", "error", "error"] and len(ran.calls) == 2
+
+
+def test_a_refusal_is_seen_by_middleware_that_stands_before_the_guard() -> None:
+    heard: list[str] = []
+
+    class Watch(Middleware):
+        async def on_call_tool(self, context: Any, call_next: Any) -> Any:
+            try:
+                return await call_next(context)
+            except (ToolError, MCPError) as error:
+                heard.append(type(error).__name__)
+                raise
+
+    asked(served(Ran(), Watch()), lambda s: outcome(s.call_tool("nothing", {}, meta=sent())))
+    asked(served(Ran(), Watch()), lambda s: outcome(s.call_tool("nothing", {})))
+    assert heard == ["ToolError", "MCPError"]

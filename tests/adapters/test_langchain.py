@@ -1,0 +1,510 @@
+"""LangChain agents and LangGraph graphs under the guard, with fake models: the shared story, and what else can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import ToolRetryMiddleware
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.tools import BaseTool, StructuredTool, tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
+from pydantic import BaseModel, Field, field_validator
+
+from captoken import Issuer, Token, Verifier, current
+from captoken.adapters.langchain import TokenGuard, delegate_to
+from captoken.current import Held
+from captoken.decision import Decision
+from captoken.errors import CaptokenError, GuardError, NoToken
+from captoken.memory import MemoryLedger, MemoryReplayStore
+from captoken.possession import HolderKey
+from captoken.tools import ToolGuard
+from tests.adapters import story
+from tests.world import KEYRING, NOW, clock
+
+
+@pytest.fixture(autouse=True)
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2"):
+        monkeypatch.setenv(name, "false")
+
+
+class Fake(GenericFakeChatModel):
+    """LangChain's fake model; it also lets tools be bound to it."""
+
+    def bind_tools(self, tools: Any, **options: Any) -> Any:
+        return self
+
+
+def model(*messages: Any) -> Fake:
+    """A model that says these, one after the other; a list of calls is what it wants to call."""
+    said = [AIMessage("", tool_calls=m) if isinstance(m, list) else AIMessage(m) for m in messages]
+    return Fake(messages=iter(said))
+
+
+def call(name: str, id: str = "1", **args: Any) -> dict[str, Any]:
+    return {"name": name, "args": args, "id": id, "type": "tool_call"}
+
+
+class Trail:
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    def record(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+
+class World:
+    def __init__(self, **facts: Any) -> None:
+        self.trail, self.desk = Trail(), story.Desk()
+        self.verifier = Verifier(KEYRING, clock=clock(), audit=self.trail, **facts)
+        self.guard = ToolGuard(self.verifier)
+
+    def tools(self, *names: str) -> list[BaseTool]:
+        return [StructuredTool.from_function(getattr(self.desk, name)) for name in names]
+
+    def agent(self, name: str, says: Fake, tools: Sequence[BaseTool], **options: Any) -> Any:
+        middleware = [*options.pop("middleware", ()), TokenGuard(self.guard, agent=name)]
+        return create_agent(says, tools, name=name, middleware=middleware, **options)
+
+    @property
+    def codes(self) -> list[str]:
+        return [decision.code for decision in self.trail.decisions]
+
+
+def root(**tools: Any) -> Token:
+    issuer = Issuer(KEYRING, clock=clock())
+    return issuer.mint(subject=story.SUBJECT, agent=story.ORCHESTRATOR, task=story.TASK, tools=tools or story.ROOT_TOOLS)
+
+
+def invoke(agent: Any, text: str = "go", **options: Any) -> list[AnyMessage]:
+    answer: list[AnyMessage] = agent.invoke({"messages": [HumanMessage(text)]}, **options)["messages"]
+    return answer
+
+
+def ainvoke(agent: Any, text: str = "go", **options: Any) -> list[AnyMessage]:
+    answer: list[AnyMessage] = asyncio.run(agent.ainvoke({"messages": [HumanMessage(text)]}, **options))["messages"]
+    return answer
+
+
+def stream(agent: Any, text: str = "go", **options: Any) -> list[AnyMessage]:
+    *_, last = agent.stream({"messages": [HumanMessage(text)]}, stream_mode="values", **options)
+    answer: list[AnyMessage] = last["messages"]
+    return answer
+
+
+RUNS = {"sync": invoke, "async": ainvoke, "stream": stream}
+each_run = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+Run = Callable[..., list[AnyMessage]]
+
+
+def results(messages: Sequence[AnyMessage]) -> list[ToolMessage]:
+    return [message for message in messages if isinstance(message, ToolMessage)]
+
+
+# --- the story -------------------------------------------------------------------------------------------------------
+
+
+def sub_agent(world: World, name: str) -> Any:
+    """A sub-agent whose model does its work; that of filings-agent then obeys what it has read."""
+    tool_name, arguments, _ = story.WORK[name]
+    turns: list[Any] = [[call(tool_name, **arguments)]]
+    if name == "filings-agent":
+        turns.append([call(tried, str(at), **what) for at, (tried, what, _, _) in enumerate(story.INJECTED)])
+    return world.agent(name, model(*turns, "done"), world.tools(*story.TOOLS[name]))
+
+
+def orchestrator(world: World, asks: Sequence[BaseTool], **options: Any) -> Any:
+    at_once = [call(ask, str(at), task="Report.") for at, ask in enumerate(story.ASKS)]
+    return world.agent(story.ORCHESTRATOR, model(at_once, story.REPORT), asks, **options)
+
+
+@each_run
+def test_the_story(run: Run) -> None:
+    """Three sub-agents work at the same time; the one that is injected gets nothing by it."""
+    world = World()
+    asks = [
+        delegate_to(sub_agent(world, name), name=ask, tools=story.HANDED[name], expires_in=60)
+        for ask, name in story.ASKS.items()
+    ]
+    with current.use(root()):
+        answer = run(orchestrator(world, asks))
+    assert answer[-1].text == story.REPORT
+    assert [message.status for message in results(answer)] == ["success"] * 3
+    worked = [(tool_name, arguments) for tool_name, arguments, _ in story.WORK.values()]
+    assert sorted(map(str, world.desk.reached)) == sorted(map(str, worked))
+    refused = [decision for decision in world.trail.decisions if not decision]
+    said = {(d.access.tool if d.access else None, d.code, d.refusals[0].added_by) for d in refused}
+    assert said == {(tool_name, code, by) for tool_name, _, code, by in story.INJECTED}
+    assert all(d.attribution is not None and d.attribution.chain[-1].name == "filings-agent" for d in refused)
+
+
+@each_run
+def test_a_sub_agent_that_was_handed_nothing_may_do_nothing(run: Run) -> None:
+    """The orchestrator's own tool runs it, and forgets to delegate: it sees the parent's token, and that is refused."""
+    world = World()
+    sub = sub_agent(world, "sales-agent")
+    seen: list[list[AnyMessage]] = []
+
+    @tool
+    def ask_sales(task: str) -> str:
+        """Ask the sales agent."""
+        seen.append(sub.invoke({"messages": [HumanMessage(task)]})["messages"])
+        return "done"
+
+    with current.use(root()):
+        run(world.agent(story.ORCHESTRATOR, model([call("ask_sales", task="x")], "done"), [ask_sales]))
+    (refused,) = results(seen[0])
+    assert refused.status == "error" and "handed to another agent" in refused.text
+    assert world.codes == ["allowed", "caller"] and world.desk.reached == []
+
+
+@each_run
+def test_without_any_token_nothing_runs(run: Run) -> None:
+    world = World()
+    (refused,) = results(run(sub_agent(world, "sales-agent")))
+    assert refused.status == "error" and world.desk.reached == []
+
+
+@each_run
+def test_a_sub_agent_with_its_parents_middleware_may_do_nothing(run: Run) -> None:
+    """As `deepagents` would share it: the framework says who runs, and that is not who the middleware was made for."""
+    world = World()
+    shared = TokenGuard(world.guard, agent=story.ORCHESTRATOR)
+    work = model([call("query_sales", region="eu")], "done")
+    sub = create_agent(work, world.tools("query_sales"), name="sales-agent", middleware=[shared])
+    with current.use(root()):
+        (refused,) = results(run(sub))
+    assert refused.status == "error" and world.codes[-1] == "caller" and world.desk.reached == []
+
+
+# --- handing on ------------------------------------------------------------------------------------------------------
+
+
+@each_run
+def test_a_sub_agent_gets_its_token_and_nothing_else_of_its_caller(run: Run) -> None:
+    world, seen = World(), []
+
+    @tool
+    def look(runtime: ToolRuntime) -> str:
+        """Look around."""
+        with pytest.raises(CaptokenError):
+            current.holding().delegate(to="x-agent", tools={"ask_sales_agent": {}})
+        seen.append((runtime.context, runtime.config.get("configurable", {}).get("thread_id"), current.grant().actor.name))
+        return "seen"
+
+    sub = world.agent("sales-agent", model([call("look")], "done"), [look])
+    boss = world.agent(
+        story.ORCHESTRATOR,
+        model([call("ask_sales_agent", task="look")], "done"),
+        [delegate_to(sub, tools={"look": {}})],
+        context_schema=dict,
+        checkpointer=InMemorySaver() if run is not ainvoke else None,
+    )
+    with current.use(root(ask_sales_agent={}, look={})) as held:
+        answer = run(boss, context={"database": "all of it"}, config={"configurable": {"thread_id": "7"}})
+        assert current.holding() is held
+    assert results(answer)[0].text == "done" and seen == [(None, None, "sales-agent")]
+
+
+def test_a_sub_agent_can_be_given_a_context_of_its_own() -> None:
+    world, seen = World(), []
+
+    @tool
+    def look(runtime: ToolRuntime[dict[str, str], Any]) -> str:
+        """Look around."""
+        seen.append(runtime.context)
+        return "seen"
+
+    sub = world.agent("sales-agent", model([call("look")], "done"), [look], context_schema=dict)
+    ask = delegate_to(sub, tools={"look": {}}, context={"region": "eu"})
+    with current.use(root(look={})):
+        assert ask.invoke({"task": "look"}) == "done"
+    assert seen == [{"region": "eu"}]
+
+
+def test_a_graph_without_a_name_is_named_when_it_is_handed_a_token() -> None:
+    """A plain graph of LangGraph, nested in an agent: its tools run by its own name, not by that of the agent around it."""
+    world = World()
+    own = TokenGuard(world.guard, agent="sales-agent")
+    node = ToolNode(world.tools("query_sales"), wrap_tool_call=own.wrap_tool_call, awrap_tool_call=own.awrap_tool_call)
+    graph = StateGraph(MessagesState)
+    graph.add_node("plan", lambda state: {"messages": [AIMessage("", tool_calls=[call("query_sales", region="eu")])]})
+    graph.add_node("tools", node)
+    graph.add_edge(START, "plan").add_edge("plan", "tools")
+    compiled = graph.compile()
+    with pytest.raises(GuardError, match="name the agent"):
+        delegate_to(compiled, tools={"query_sales": {}})
+    ask = delegate_to(compiled, to="sales agent", tools={"query_sales": {}})
+    boss = world.agent(story.ORCHESTRATOR, model([call("ask_sales_agent", task="x")], "done"), [ask])
+    with current.use(root(ask_sales_agent={}, query_sales={})):
+        (answer,) = results(invoke(boss))
+        assert answer.text == "eu: 41 overdue" and world.codes == ["allowed", "allowed"]
+        own_run = graph.compile().invoke({"messages": []})["messages"]
+    assert results(own_run)[0].status == "error" and world.codes[-1] == "caller"
+
+
+def test_a_hand_over_without_a_token_fails() -> None:
+    world = World()
+    with pytest.raises(NoToken):
+        delegate_to(sub_agent(world, "sales-agent"), tools={}).invoke({"task": "x"})
+    assert world.desk.reached == []
+
+
+def test_bound_tokens_are_handed_on_by_key_and_proven_at_each_call() -> None:
+    boss_key, sales_key = HolderKey.generate(), HolderKey.generate()
+    world = World()
+    world.guard = ToolGuard(
+        Verifier(KEYRING, "desk", clock=clock(), audit=world.trail, replays=MemoryReplayStore(floor=NOW - 3600))
+    )
+    handed = {"query_sales": {"region": {"in": ["eu"]}}}
+    ask = delegate_to(sub_agent(world, "sales-agent"), name="ask_sales", key=sales_key, tools=handed)
+    boss = world.agent(story.ORCHESTRATOR, model([call("ask_sales", task="x")], "done"), [ask])
+    issuer = Issuer(KEYRING, clock=clock())
+    token = issuer.mint(
+        subject=story.SUBJECT, agent=story.ORCHESTRATOR, task=story.TASK, tools=story.ROOT_TOOLS, key=boss_key.public
+    )
+    with current.use(token, boss_key):
+        invoke(boss)
+    assert world.codes == ["allowed", "allowed"] and world.desk.reached == [("query_sales", {"region": "eu"})]
+    assert world.trail.decisions[-1].attribution.chain[-1].basis == "proven"  # type: ignore[union-attr]
+
+
+def test_a_bound_token_without_its_key_is_refused() -> None:
+    world = World()
+    own = HolderKey.generate()
+    issuer = Issuer(KEYRING, clock=clock())
+    token = issuer.mint(subject="user:jane", agent="sales-agent", task="t", tools=story.ROOT_TOOLS, key=own.public)
+    with current.use(Held(token)):
+        (refused,) = results(invoke(sub_agent(world, "sales-agent")))
+    assert refused.status == "error" and world.desk.reached == []
+
+
+# --- what is asked is what runs --------------------------------------------------------------------------------------
+
+
+def one_call(
+    world: World, tools: Sequence[BaseTool], wanted: dict[str, Any], held: Token, run: Run = invoke, **options: Any
+) -> Any:
+    with current.use(held):
+        (result,) = results(run(world.agent(story.ORCHESTRATOR, model([wanted], "done"), tools, **options)))
+    return result
+
+
+def pay(got: list[Any]) -> BaseTool:
+    @tool
+    def pay(cents: int, to: str = "acct-1") -> str:
+        """Pay."""
+        got.append((cents, to))
+        return "paid"
+
+    return pay
+
+
+PAY: dict[str, Any] = {"pay": {"cents": {"max": 500}, "to": {"in": ["acct-1"]}}}
+PAYMENTS: list[tuple[dict[str, Any], Any]] = [
+    ({"cents": 500, "to": "acct-1"}, (500, "acct-1")),
+    ({"cents": "500"}, (500, "acct-1")),  # the tool gets a number, and its default: so both are asked about
+    ({"cents": 400.0}, (400, "acct-1")),
+    ({"cents": 501}, None),
+    ({"cents": "501"}, None),
+    ({"cents": 1, "to": "acct-2"}, None),
+    ({"cents": 1, "to": ["acct-1"]}, None),
+    ({"to": "acct-1"}, None),
+    ({}, None),
+    ({"cents": float("nan")}, None),
+    ({"cents": 1, "note": "of no use"}, (1, "acct-1")),  # which the tool does not get
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), PAYMENTS)
+@pytest.mark.parametrize("run", [invoke, ainvoke])
+def test_what_is_asked_about_is_what_the_tool_gets(arguments: dict[str, Any], expected: Any, run: Run) -> None:
+    got: list[Any] = []
+    result = one_call(World(), [pay(got)], call("pay", **arguments), root(**PAY), run)
+    assert got == ([expected] if expected else [])
+    assert result.status == ("success" if expected else "error")
+
+
+def test_an_argument_that_a_validator_changes_is_asked_about_as_changed() -> None:
+    got: list[str] = []
+
+    class Where(BaseModel):
+        region: str = Field(alias="Region")
+
+        @field_validator("region")
+        @classmethod
+        def spelled(cls, value: str) -> str:
+            return value.strip().lower()
+
+    def query(region: str) -> str:
+        """Query."""
+        got.append(region)
+        return region
+
+    query_ = StructuredTool.from_function(query, args_schema=Where)
+    token = root(query={"region": {"in": ["eu"]}})
+    assert one_call(World(), [query_], call("query", Region=" EU "), token).status == "success" and got == ["eu"]
+    assert one_call(World(), [query_], call("query", Region="us"), token).status == "error" and got == ["eu"]
+    assert one_call(World(), [query_], call("query", Region="us", region="eu"), token).status == "error" and got == ["eu"]
+
+
+def test_an_argument_that_is_read_otherwise_each_time_is_refused() -> None:
+    """A tool that decodes twice would get what nobody asked about."""
+    got: list[str] = []
+
+    class Path(BaseModel):
+        path: str
+
+        @field_validator("path")
+        @classmethod
+        def decoded(cls, value: str) -> str:
+            return value.replace("%2e", ".").replace("%25", "%")
+
+    def read(path: str) -> str:
+        """Read."""
+        got.append(path)
+        return path
+
+    tool_ = StructuredTool.from_function(read, args_schema=Path)
+    token = root(read={"path": {"any": True}})
+    assert one_call(World(), [tool_], call("read", path="a%2eb"), token).status == "success"
+    assert one_call(World(), [tool_], call("read", path="a%252eb"), token).status == "error"
+    assert got == ["a.b"]
+
+
+def test_what_the_framework_adds_is_not_asked_about() -> None:
+    @tool
+    def count(state: Annotated[dict[str, Any], InjectedState], runtime: ToolRuntime, upto: int = 9) -> str:
+        """Count."""
+        return str(min(upto, len(state["messages"])))
+
+    assert one_call(World(), [count], call("count"), root(count={"upto": {"max": 9}})).text == "2"
+    assert one_call(World(), [count], call("count", upto=10), root(count={"upto": {"max": 9}})).status == "error"
+
+
+def test_a_tool_whose_schema_is_plain_json_is_asked_about_as_called() -> None:
+    got: list[Any] = []
+    schema = {"type": "object", "properties": {"region": {"type": "string"}}, "title": "query", "description": "Query."}
+    query = StructuredTool(
+        name="query", description="Query.", args_schema=schema, func=lambda **given: got.append(given) or "x"
+    )
+    token = root(query={"region": {"in": ["eu"]}})
+    assert one_call(World(), [query], call("query", region="eu"), token).status == "success"
+    assert one_call(World(), [query], call("query", region="us"), token).status == "error"
+    assert [given["region"] for given in got] == ["eu"]
+
+
+NAMES = ["query_hr", "nothing-of-the-kind", "", "a b", "*", "query.*", "x" * 300]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tool_that_is_not_granted_or_not_there_is_refused(name: str) -> None:
+    world = World()
+    result = one_call(world, world.tools("query_hr"), call(name, column="salary"), root())
+    assert result.status == "error" and world.desk.reached == []
+
+
+def test_each_of_many_calls_at_once_is_decided_by_itself() -> None:
+    world = World()
+    calls = [call("read_filing", str(at), issuer=issuer) for at, issuer in enumerate(("cedar", "dune", "cedar", "elm"))]
+    for run in (invoke, ainvoke):
+        with current.use(root(read_filing={"issuer": {"in": ["cedar"]}})):
+            answer = run(world.agent(story.ORCHESTRATOR, model(calls, "done"), world.tools("read_filing")))
+        assert [message.status for message in results(answer)] == ["success", "error", "success", "error"]
+    assert world.desk.reached == [("read_filing", {"issuer": "cedar"})] * 4
+
+
+def test_a_retry_is_asked_about_again_and_counts_again() -> None:
+    world = World(ledger=MemoryLedger(shared=True, floor=NOW - 3600))
+    tries: list[int] = []
+
+    @tool
+    def flaky() -> str:
+        """Fail."""
+        tries.append(1)
+        raise OSError("down")
+
+    issuer = Issuer(KEYRING, clock=clock())
+    token = issuer.mint(subject="user:jane", agent=story.ORCHESTRATOR, task="t", tools={"flaky": {}}, uses=2)
+    retry = ToolRetryMiddleware(max_retries=5, initial_delay=0, jitter=False)
+    one_call(world, [flaky], call("flaky"), token, middleware=[retry])
+    assert len(tries) == 2 and world.codes == ["allowed", "allowed", "budget_exhausted"]
+
+
+def test_the_tool_runs_under_the_grant_of_its_call() -> None:
+    @tool
+    def who() -> str:
+        """Who asks?"""
+        return current.grant().actor.name
+
+    assert one_call(World(), [who], call("who"), root(who={})).text == story.ORCHESTRATOR
+    with pytest.raises(NoToken):
+        current.grant()
+
+
+# --- what no guard sees ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", [invoke, ainvoke])
+def test_a_tool_that_the_provider_runs_is_refused_unless_it_is_named(run: Run) -> None:
+    world = World()
+    search: Any = {"type": "web_search"}
+    with current.use(root()):
+        with pytest.raises(GuardError, match="web_search"):
+            run(world.agent(story.ORCHESTRATOR, model("done"), [search]))
+        named = TokenGuard(world.guard, agent=story.ORCHESTRATOR, native=["web_search"])
+        assert run(create_agent(model("done"), [search], middleware=[named]))[-1].text == "done"
+
+
+MISUSE: list[tuple[dict[str, Any], type[Exception]]] = [
+    ({"guard": World().verifier, "agent": "a"}, TypeError),
+    ({"guard": World().guard, "agent": ""}, ValueError),
+    ({"guard": World().guard, "agent": " "}, ValueError),
+    ({"guard": World().guard, "agent": None}, ValueError),
+    ({"guard": World().guard, "agent": "a", "native": "web_search"}, TypeError),
+]
+
+
+@pytest.mark.parametrize(("options", "error"), MISUSE)
+def test_misuse_is_told_at_once(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        TokenGuard(**options)
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+class Everything(BaseCallbackHandler):
+    """What a tracer would be told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def _keep(self, *args: Any, **kwargs: Any) -> None:
+        self.told.append(repr((args, kwargs)))
+
+    on_chain_start = on_chain_end = on_chain_error = on_tool_start = on_tool_end = on_tool_error = _keep
+    on_chat_model_start = on_llm_start = on_llm_end = on_llm_error = on_custom_event = _keep
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_no_token_is_in_what_a_tracer_a_checkpoint_or_a_log_gets(asynchronous: bool, caplog: pytest.LogCaptureFixture) -> None:
+    world, handler, saver = World(), Everything(), InMemorySaver()
+    asks = [delegate_to(sub_agent(world, name), name=ask, tools=story.HANDED[name]) for ask, name in story.ASKS.items()]
+    config: Any = {"configurable": {"thread_id": "7"}, "callbacks": [handler]}
+    with caplog.at_level(logging.DEBUG), current.use(root()):
+        (ainvoke if asynchronous else invoke)(orchestrator(world, asks, checkpointer=saver), config=config)
+    kept = repr((saver.storage, saver.writes, saver.blobs))
+    assert any("query_sales" in told for told in handler.told), "the sub-agents' runs are traced too"
+    assert story.REPORT in kept
+    for text in (*handler.told, kept, caplog.text):
+        assert "cap1" not in text and "<Held" not in text and "Grant" not in text

@@ -1,0 +1,1016 @@
+"""An MCP server with a guard: what no token permits does not reach a tool, over whichever transport, in either SDK.
+
+One file for mcp 1.x and 2.x: what only one of them has is defined only there.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from captoken import Access, Denied, Issuer, Keyring, Verifier, WideningError, current
+from captoken.adapters import _mcp
+from captoken.adapters._mcp import PROOF, TOKEN
+from captoken.adapters.mcp import TWO, Guard
+from captoken.adapters.mcp_client import Presenting, meta_for, meta_for_request
+from captoken.audit import AuditTrail
+from captoken.errors import NoToken
+from captoken.memory import MemoryLedger, MemoryReplayStore
+from captoken.overlay import Entry, OperatorKey, Overlay, Selector, snapshot
+from captoken.possession import HolderKey, prove
+from captoken.testing import FixedClock
+from tests import world
+from tests.adapters.mcp_asking import MCPError, in_process, is_error, on_stdio, text, to_http
+from tests.adapters.mcp_served import AUDIENCE, Ran, http_app, over_http, served
+
+TOOLS: dict[str, Any] = {
+    "pay": {"cents": {"max": 500}, "to": {"in": ["acct-1"], "optional": True}},
+    "look": {},
+    "wait": {},
+    "seen": {},
+    "boom": {},
+    "resources/read": {"uri": {"in": ["sales://q3", "note://a/text"]}},
+    "prompts/get": {"name": {"in": ["greet"]}, "arguments.name": {"in": ["bob"]}},
+}
+
+
+@pytest.fixture(autouse=True)
+def silence() -> Generator[None, None, None]:
+    """The SDKs log to handlers of their own."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def mint(**caveats: Any) -> Any:
+    return world.mint(**(caveats or {"tools": TOOLS}))
+
+
+def sent(token: Any = None, **caveats: Any) -> dict[str, str]:
+    """The `_meta` of a client that narrows nothing but the server."""
+    return {TOKEN: (token or mint(**caveats)).present(audience=AUDIENCE)}
+
+
+def verifier(**facts: Any) -> Verifier:
+    return world.verifier(**{"audience": AUDIENCE, **facts})
+
+
+def asked(server: Any, body: Callable[[Any], Any]) -> Any:
+    """What `body` makes of a client of `server`, in this process."""
+
+    async def run() -> Any:
+        async with in_process(server) as client:
+            await listing(client)
+            return await body(client)
+
+    return anyio.run(run)
+
+
+async def listing(client: Any) -> None:
+    """An SDK's client lists the tools before it takes a result: here at once, with a token for all."""
+    await Presenting(client, audience=AUDIENCE, held=mint(tools={"*": {}})).list_tools()
+
+
+async def outcome(call: Any) -> tuple[str, Any]:
+    """How a call ended: (`ran`, what it said), (`told`, to the model), or (`error`, its code)."""
+    try:
+        result = await call
+    except MCPError as error:
+        return "error", error.error.code
+    return ("told" if is_error(result) else "ran"), text(result)
+
+
+# --- what comes without a token, or with one that is none ------------------------------------------------------------
+
+
+def other_issuer() -> str:
+    return Issuer(Keyring.from_keys({"k1": bytes(range(2, 34))}, current="k1"), clock=world.clock()).mint(
+        **world.WHO, tools=TOOLS).present(audience=AUDIENCE)  # fmt: skip
+
+
+def tampered() -> str:
+    good = sent()[TOKEN]
+    return good[:-1] + ("A" if good[-1] != "A" else "B")
+
+
+BAD_TOKENS: list[tuple[str, Callable[[], Any]]] = [
+    ("no _meta", lambda: None),
+    ("no token in _meta", lambda: {"io.example/other": "x"}),
+    ("an empty token", lambda: {TOKEN: ""}),
+    ("a token that is no text", lambda: {TOKEN: 5}),
+    ("a token in a list", lambda: {TOKEN: [sent()[TOKEN]]}),
+    ("a proof that is no text", lambda: {**sent(), PROOF: {}}),
+    ("a proof for a token that is bound to no key", lambda: {**sent(), PROOF: "cap1p_" + "A" * 118}),
+    ("another word for it", lambda: {"captoken": sent()[TOKEN]}),
+    ("the key in capitals", lambda: {TOKEN.upper(): sent()[TOKEN]}),
+    ("white space before it", lambda: {TOKEN: " " + sent()[TOKEN]}),
+    ("Bearer before it", lambda: {TOKEN: "Bearer " + sent()[TOKEN]}),
+    ("another issuer's", lambda: {TOKEN: other_issuer()}),
+    ("one with a character changed", lambda: {TOKEN: tampered()}),
+    ("one that is addressed to nobody", lambda: {TOKEN: mint().serialize()}),
+    ("one for another server", lambda: {TOKEN: mint().present(audience="hr-mcp")}),
+    ("one that has expired", lambda: {TOKEN: mint(tools=TOOLS, expires_at=world.NOW).serialize()}),
+    ("a megabyte", lambda: {TOKEN: "cap1_" + "A" * 1_000_000}),
+]
+
+
+@pytest.mark.parametrize(("what", "meta"), BAD_TOKENS, ids=[what for what, _ in BAD_TOKENS])
+def test_a_token_that_is_none_is_a_protocol_error_and_nothing_runs(what: str, meta: Callable[[], Any]) -> None:
+    ran = Ran()
+    assert asked(served(ran), lambda client: outcome(client.call_tool("look", {}, meta=meta()))) == ("error", 401)
+    assert ran.calls == []
+
+
+def test_the_same_token_unharmed_runs() -> None:
+    """So that the table above does not hold for a reason of its own."""
+    ran = Ran()
+    assert asked(served(ran), lambda client: outcome(client.call_tool("look", {}, meta=sent())))[0] == "ran"
+    assert ran.calls == [("look", "", "orchestrator")]
+
+
+def test_no_reason_is_given_that_tells_forged_revoked_and_unknown_apart() -> None:
+    async def said(client: Any) -> set[str]:
+        answers = set()
+        for token in (other_issuer(), tampered(), "cap1_AAAA"):
+            with pytest.raises(MCPError) as refused:
+                await client.call_tool("look", {}, meta={TOKEN: token})
+            answers.add(str(refused.value.error.message))
+            assert refused.value.error.data == {_mcp.KIND: "invalid"}
+        return answers
+
+    assert asked(served(Ran()), said) == {"The token was not accepted."}
+
+
+def test_a_token_among_the_arguments_is_an_argument() -> None:
+    ran = Ran()
+    arguments = {"term": "x", TOKEN: sent()[TOKEN], "_meta": sent()}
+    assert asked(served(ran), lambda client: outcome(client.call_tool("look", arguments))) == ("error", 401)
+    assert ran.calls == []
+
+
+# --- tools and their arguments ---------------------------------------------------------------------------------------
+
+CALLS: list[tuple[str, Any, str]] = [
+    ("pay", {"cents": 500}, "ran"),
+    ("pay", {"cents": 500, "to": "acct-1"}, "ran"),
+    ("pay", {"cents": 501}, "told"),
+    ("pay", {"cents": 5, "to": "acct-9"}, "told"),
+    ("pay", {"cents": 5, "memo": "x"}, "told"),  # an argument that nobody named, though the tool would drop it
+    ("pay", {"cents": "5"}, "told"),  # text that the tool would read as 5
+    ("pay", {"cents": "9999"}, "told"),
+    ("pay", {"cents": 5.0}, "told"),  # and so it would this
+    ("pay", {"cents": True}, "told"),
+    ("pay", {"cents": None}, "told"),
+    ("pay", {"cents": [5]}, "told"),
+    ("pay", {"cents": 5, "to": '["acct-1"]'}, "told"),
+    ("pay", {"cents": 5, "to": "acct-1 "}, "told"),
+    ("pay", {"Cents": 5}, "told"),
+    ("pay", {}, "told"),
+    ("pay", None, "told"),
+    ("look", {"term": "anything", "more": [1.5, None, {}]}, "ran"),  # its arguments are free
+    ("Pay", {"cents": 5}, "told"),
+    ("pay ", {"cents": 5}, "told"),
+    (" pay", {"cents": 5}, "told"),
+    ("pay\0", {"cents": 5}, "told"),
+    ("p\u0430y", {"cents": 5}, "told"),  # with a Cyrillic letter
+    ("ｐay", {"cents": 5}, "told"),  # and a wide one
+    ("pa\u200by", {"cents": 5}, "told"),
+    ("*", {}, "told"),
+    ("", {}, "told"),
+    ("x" * 1000, {}, "told"),
+    ("nothing", {}, "told"),  # is served, and not permitted
+    ("resources/read", {"uri": "sales://q3"}, "told"),  # a tool that poses as a method, by the very name of a method
+    ("tools/call", {"name": "look"}, "told"),
+    ("prompts/get", {"name": "greet", "arguments.name": "bob"}, "told"),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "end"), CALLS, ids=[f"{n:02}" for n in range(len(CALLS))])
+def test_a_call_is_let_in_or_refused_by_what_came(tool: str, arguments: Any, end: str) -> None:
+    ran = Ran()
+    found, said = asked(served(ran), lambda client: outcome(client.call_tool(tool, arguments, meta=sent())))
+    assert found == end, said
+    assert len(ran.calls) == (end == "ran")
+    if end == "told":
+        assert said.startswith(("Not permitted: tool", "Not permitted"))
+
+
+def test_what_runs_is_what_was_checked() -> None:
+    """A default is the server's own: the caveat's `optional` lets it in, and what is stated is what the tool gets."""
+    ran = Ran()
+
+    async def body(client: Any) -> None:
+        await client.call_tool("pay", {"cents": 7}, meta=sent())
+        await client.call_tool("pay", {"cents": 7, "to": "acct-1"}, meta=sent())
+
+    asked(served(ran), body)
+    assert [call[1] for call in ran.calls] == [[7, "acct-9"], [7, "acct-1"]]
+    required = {"tools": {"pay": {"cents": {"max": 500}, "to": {"in": ["acct-1"]}}}}
+    calling = lambda client: outcome(client.call_tool("pay", {"cents": 7}, meta=sent(**required)))  # noqa: E731
+    assert asked(served(Ran()), calling)[0] == "told"
+
+
+def test_a_wildcard_does_not_reach_a_name_that_poses_as_a_method() -> None:
+    ran = Ran()
+    everything = sent(tools={"*": {}})
+    assert asked(served(ran), lambda client: outcome(client.call_tool("resources/read", {}, meta=everything)))[0] == "told"
+    assert ran.calls == []
+
+
+def test_a_tool_that_is_permitted_and_not_served_is_the_servers_to_answer() -> None:
+    ran = Ran()
+    found, said = asked(served(ran), lambda client: outcome(client.call_tool("drop", {}, meta=sent(tools={"drop": {}}))))
+    assert "Not permitted" not in str(said) and found != "ran" and ran.calls == []
+
+
+def test_the_error_of_a_tool_is_its_own_and_shows_no_token() -> None:
+    good = sent()
+    found, said = asked(served(Ran()), lambda client: outcome(client.call_tool("boom", {}, meta=good)))
+    assert found == "told" and "boom" in said and good[TOKEN] not in said
+
+
+def test_a_tool_does_not_see_the_token_that_its_call_came_with() -> None:
+    good = {**sent(), "io.example/trace": "t-1"}
+    found, said = asked(served(Ran()), lambda client: outcome(client.call_tool("seen", {}, meta=good)))
+    assert found == "ran" and "t-1" in said and TOKEN not in said and good[TOKEN][:20] not in said
+
+
+def test_a_tool_asks_the_grant_of_its_call_about_its_own_data() -> None:
+    both = mint(tools={"data": {}}, tables=["sales"], operations=["select"])
+
+    async def body(client: Any) -> list[str]:
+        wide = [text(await client.call_tool("data", {"table": table}, meta=sent(both))) for table in ("sales", "hr")]
+        kept = Presenting(client, audience=AUDIENCE, held=both, keep="tables")
+        narrow = Presenting(client, audience=AUDIENCE, held=both)
+        return [
+            *wide,
+            text(await kept.call_tool("data", {"table": "sales"})),
+            text(await narrow.call_tool("data", {"table": "sales"})),
+        ]
+
+    assert asked(served(Ran()), body) == ["rows", "refused", "rows", "refused"]
+
+
+def test_nothing_is_granted_outside_of_a_call() -> None:
+    async def body(client: Any) -> None:
+        await client.call_tool("look", {}, meta=sent())
+        with pytest.raises(NoToken):
+            current.grant()
+
+    asked(served(Ran()), body)
+
+
+# --- resources, prompts and the rest of the protocol -----------------------------------------------------------------
+
+PARAMS: list[tuple[str, dict[str, Any], bool]] = [
+    ("resources/read", {"uri": "sales://q3"}, True),
+    ("resources/read", {"uri": "note://a/text"}, True),
+    ("resources/read", {"uri": "note://b/text"}, False),
+    ("resources/read", {"uri": "note://a%2f../text"}, False),
+    ("resources/read", {"uri": "hr://salaries"}, False),
+    ("prompts/get", {"name": "greet", "arguments": {"name": "bob"}}, True),
+    ("prompts/get", {"name": "greet", "arguments": {"name": "eve"}}, False),
+    ("prompts/get", {"name": "greet", "arguments": {"name": "bob", "style": "long"}}, False),
+    ("prompts/get", {"name": "confess", "arguments": {"name": "bob"}}, False),
+    ("prompts/get", {"name": "confess"}, False),
+]
+
+
+@pytest.mark.parametrize(("method", "params", "good"), PARAMS, ids=[f"{n:02}" for n in range(len(PARAMS))])
+def test_resources_and_prompts_are_read_like_the_protocol(method: str, params: dict[str, Any], good: bool) -> None:
+    ran = Ran()
+    with http(ran) as post:
+        answer = post(method, {**params, "_meta": sent()})
+    assert ("result" in answer) is good and len(ran.calls) == good
+    if not good:
+        assert answer["error"]["code"] == 403 and answer["error"]["message"].startswith("Not permitted: tool")
+
+
+METHODS = [
+    ("completion/complete", {"ref": {"type": "ref/prompt", "name": "greet"}, "argument": {"name": "name", "value": "b"}}),
+    ("resources/subscribe", {"uri": "hr://salaries"}), ("resources/unsubscribe", {"uri": "hr://salaries"}),
+    ("logging/setLevel", {"level": "debug"}), ("tasks/list", {}), ("tasks/get", {"taskId": "1"}), ("tasks/result", {"taskId": "1"}),
+    ("tasks/cancel", {"taskId": "1"}), ("subscriptions/listen", {}), ("acme/invent", {}), ("sampling/createMessage", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "params"), METHODS, ids=[method for method, _ in METHODS])
+def test_any_other_method_is_refused_to_a_token_that_does_not_name_it(method: str, params: dict[str, Any]) -> None:
+    gate = _mcp.Gate(verifier())
+    for meta, code in ((sent(), 403), ({}, 401)):
+        with pytest.raises(_mcp.Refused) as refused:
+            gate.admit(_mcp.Message(method, {**params, "_meta": meta}))
+        assert refused.value.code == code and not refused.value.tool
+    named = sent(tools={method: {}})
+    assert gate.admit(_mcp.Message(method, {**params, "_meta": named})) is not None
+    assert _mcp.Gate(verifier(), free=[method]).admit(_mcp.Message(method, params)) is None
+
+
+def test_a_method_without_a_slash_cannot_use_what_a_tool_of_that_name_is_permitted() -> None:
+    with pytest.raises(_mcp.Refused) as refused:
+        _mcp.Gate(verifier()).admit(_mcp.Message("look", {"_meta": sent()}))
+    assert refused.value.code == 403
+
+
+def test_what_is_called_free_cannot_be_a_call_or_a_list() -> None:
+    for method in (_mcp.CALL, *_mcp.LISTS):
+        with pytest.raises(ValueError):
+            Guard(verifier(), free=method)
+
+
+def test_arguments_that_two_spellings_reach_are_refused() -> None:
+    """`arguments.name` beside `arguments: {name: …}`: the one would be checked, and the other would run."""
+    assert _mcp.facts("prompts/get", {"name": "greet", "arguments.name": "bob", "arguments": {"name": "eve"}}) is None
+    assert _mcp.facts("prompts/get", {"name": "greet", "arguments": ["bob"]}) is None
+    assert _mcp.facts("prompts/get", {"name": "greet", "arguments": {"name": "eve"}}) == (
+        "prompts/get", {"name": "greet", "arguments.name": "eve"})  # fmt: skip
+    assert _mcp.facts("tools/call", {"name": "look", "arguments": []}) is None
+    assert _mcp.facts("tools/call", {"name": ["look"]}) is None
+
+
+# --- lists -----------------------------------------------------------------------------------------------------------
+
+LISTED: list[tuple[dict[str, Any], set[str]]] = [
+    (TOOLS, {"pay", "look", "wait", "seen", "boom", "sales://q3", "note://{name}/text", "greet"}),
+    ({"pay": {"cents": {"max": 1}}}, {"pay"}),
+    ({"pay": {"cents": {"in": []}}}, set()),  # no call of it can be permitted
+    ({"look": {}}, {"look"}),
+    ({"resources/read": {}}, {"sales://q3", "hr://salaries", "note://{name}/text"}),
+    ({"resources/read": {"uri": {"any": True}}}, {"sales://q3", "hr://salaries", "note://{name}/text"}),
+    ({"resources/read": {"uri": {"in": ["hr://salaries"]}}}, {"hr://salaries"}),
+    ({"resources/read": {"uri": {"in": ["note://x/text"]}}}, {"note://{name}/text"}),
+    ({"prompts/get": {"name": {"in": ["confess"]}}}, {"confess"}),
+    ({"prompts/get": {}}, {"confess", "greet"}),
+    ({"*": {}, "pay": {"cents": {"in": []}}, "resources/read": {"uri": {"in": []}}, "prompts/get": {"name": {"in": []}}},
+     {"look", "nothing", "wait", "data", "boom", "seen"}),
+]  # fmt: skip
+
+
+async def everything(client: Any) -> set[str]:
+    one, two, three, four = [
+        await client.list_tools(), await client.list_resources(), await client.list_resource_templates(), await client.list_prompts()
+    ]  # fmt: skip
+    templates = three.resource_templates if TWO else three.resourceTemplates
+    return {
+        *(tool.name for tool in one.tools), *(str(resource.uri) for resource in two.resources),
+        *(template.uri_template if TWO else template.uriTemplate for template in templates), *(prompt.name for prompt in four.prompts),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("tools", "names"), LISTED, ids=[f"{n:02}" for n in range(len(LISTED))])
+def test_a_list_holds_what_the_token_can_be_used_for(tools: dict[str, Any], names: set[str]) -> None:
+    token = mint(tools=tools)
+    assert asked(served(Ran()), lambda client: everything(Presenting(client, audience=AUDIENCE, held=token))) == names
+
+
+def test_a_token_that_says_nothing_of_tools_lists_everything_but_what_cannot_be_called() -> None:
+    anything = Issuer(world.KEYRING, clock=world.clock()).mint(**world.WHO, expires_in=60, unrestricted=True)
+    names = asked(served(Ran()), lambda client: everything(Presenting(client, audience=AUDIENCE, held=anything)))
+    assert "resources/read" not in names and {"pay", "hr://salaries", "confess"} <= names
+    data_only = mint(tables=["sales"], operations=["select"])
+    assert asked(served(Ran()), lambda client: everything(Presenting(client, audience=AUDIENCE, held=data_only))) == set()
+
+
+def test_lists_need_a_token_unless_the_owner_says_otherwise() -> None:
+    async def body(client: Any) -> set[str]:
+        return await everything(client)
+
+    async def refused(client: Any) -> None:
+        for method in ("list_tools", "list_resources", "list_resource_templates", "list_prompts"):
+            with pytest.raises(MCPError) as error:
+                await getattr(client, method)()
+            assert error.value.error.code == 401
+
+    asked(served(Ran()), refused)
+    assert {"pay", "hr://salaries"} <= asked(served(Ran(), list_without_token=True), body)
+
+    async def forged(client: Any) -> tuple[str, Any]:
+        return await outcome(Presenting(client, audience=AUDIENCE, held=mint(expires_at=world.NOW, tools=TOOLS)).list_tools())
+
+    assert asked(served(Ran(), list_without_token=True), forged) == ("error", 401)  # a bad token is not none
+
+
+def test_a_tool_with_conditions_that_a_list_cannot_state_is_listed() -> None:
+    token = mint(tools={"look": {}}, where={"region": {"in": ["eu"]}}, budget={"cents": 5}, audience=AUDIENCE)
+    server = served(Ran(), verifier=verifier(ledger=MemoryLedger(clock=world.clock(), floor=0)))
+    assert asked(server, lambda client: everything(Presenting(client, audience=AUDIENCE, held=token))) == {"look"}
+
+
+# --- cost and attributes ---------------------------------------------------------------------------------------------
+
+
+def test_a_call_is_charged_what_it_costs_and_refused_when_that_is_not_left() -> None:
+    token = mint(tools={"pay": {}}, budget={"cents": 10}, audience=AUDIENCE)
+    ran = Ran()
+    server = served(
+        ran,
+        verifier=verifier(ledger=MemoryLedger(clock=world.clock(), floor=0)),
+        cost=lambda tool, arguments: {"cents": arguments["cents"]} if tool == "pay" else {},
+    )
+
+    async def body(client: Any) -> list[str]:
+        mine = Presenting(client, audience=AUDIENCE, held=token)
+        return [(await outcome(mine.call_tool("pay", {"cents": cents})))[0] for cents in (6, 6, 4)]
+
+    assert asked(server, body) == ["ran", "told", "ran"] and len(ran.calls) == 2
+
+
+def test_attributes_are_the_servers_own_knowledge() -> None:
+    token = mint(tools={"look": {}}, where={"region": {"in": ["eu"]}})
+    for region, end in (("eu", "ran"), ("us", "told")):
+        server = served(Ran(), attributes=lambda tool, arguments, region=region: {"region": region})
+        assert asked(server, lambda client: outcome(client.call_tool("look", {}, meta=sent(token))))[0] == end
+    assert (
+        asked(served(Ran()), lambda client: outcome(client.call_tool("look", {"region": "eu"}, meta=sent(token))))[0] == "told"
+    )
+
+
+# --- one session, many tokens ----------------------------------------------------------------------------------------
+
+
+def test_calls_at_the_same_time_in_one_session_do_not_see_each_others_grants() -> None:
+    ran = Ran()
+    agents = [f"agent-{n}" for n in range(8)]
+
+    async def body(client: Any) -> list[Any]:
+        answers: dict[str, Any] = {}
+
+        async def one(agent: str) -> None:
+            with current.use(mint()), current.delegate(to=agent, tools={"wait": {}}):
+                answers[agent] = json.loads(text(await Presenting(client, audience=AUDIENCE).call_tool("wait", {"for_": 1})))
+
+        async with anyio.create_task_group() as group:
+            for agent in agents:
+                group.start_soon(one, agent)
+        return [answers[agent] for agent in agents]
+
+    assert asked(served(ran), body) == [["wait", [agent, 1], agent] for agent in agents]
+
+
+def test_a_long_session_outlives_no_token() -> None:
+    clock, ran = FixedClock(world.NOW), Ran()
+    token = mint(tools=TOOLS, expires_in=30)
+    server = served(ran, verifier=verifier(clock=clock))
+
+    async def body(client: Any) -> list[tuple[str, Any]]:
+        good = sent(token)
+        first = await outcome(client.call_tool("look", {}, meta=good))
+        clock.advance(31)
+        return [first, await outcome(client.call_tool("look", {}, meta=good))]
+
+    first, last = asked(server, body)
+    assert first[0] == "ran" and last == ("error", 401) and len(ran.calls) == 1
+
+
+def test_a_revocation_holds_at_the_next_call_of_a_session() -> None:
+    key = OperatorKey.generate()
+    entries: list[Entry] = []
+
+    def overlay() -> Overlay:
+        return Overlay.open(snapshot(key, entries, seq=1, issued_at=world.NOW), [key.public])
+
+    server = served(Ran(), verifier=verifier(overlay=overlay))
+
+    async def body(client: Any) -> list[str]:
+        ends = [(await outcome(client.call_tool("look", {}, meta=sent())))[0]]
+        entries.append(Entry(id="1", select=Selector(task="task-123"), by="oncall:sam", at=world.NOW, why="over"))
+        return [*ends, *map(str, await outcome(client.call_tool("look", {}, meta=sent())))]
+
+    assert asked(server, body) == ["ran", "error", "401"]
+
+
+def test_every_decision_is_on_record_and_no_token_is() -> None:
+    lines: list[bytes] = []
+    server = served(Ran(), verifier=verifier(audit=AuditTrail(lines.append)))
+    good = sent()
+
+    async def body(client: Any) -> None:
+        for call in (
+            client.call_tool("look", {"term": "private"}, meta=good), client.call_tool("nothing", {}, meta=good),
+            client.call_tool("look", {}), client.call_tool("a/b", {}, meta=good), client.call_tool("look", {}, meta={TOKEN: 7}),
+        ):  # fmt: skip
+            await outcome(call)
+
+    asked(server, body)
+    # First the test's own list. A call that no token can permit is about no access: the token is looked at, and then refused.
+    decisions = [json.loads(line) for line in lines if b'"kind":"decision"' in line]
+    codes = [decision["code"] for decision in decisions]
+    assert codes == ["allowed", "allowed", "tool", "malformed", "allowed", "tool", "malformed"]
+    assert good[TOKEN].encode() not in b"".join(lines) and b"private" not in b"".join(lines)
+
+
+def test_what_cannot_be_recorded_does_not_run() -> None:
+    def write(line: bytes) -> None:
+        raise OSError("disk full")
+
+    ran = Ran()
+
+    async def body() -> tuple[str, Any]:
+        async with in_process(served(ran, verifier=verifier(audit=AuditTrail(write)))) as client:
+            return await outcome(client.call_tool("look", {}, meta=sent()))
+
+    assert anyio.run(body) == ("error", 503) and ran.calls == []
+
+
+# --- bound tokens ----------------------------------------------------------------------------------------------------
+
+KEY = HolderKey.from_bytes(bytes(range(32)))
+
+
+def bound_verifier() -> Verifier:
+    return verifier(replays=MemoryReplayStore(clock=world.clock(), floor=0))
+
+
+def test_a_bound_token_comes_with_a_proof_about_this_call() -> None:
+    token = mint(tools=TOOLS, key=KEY.public)
+    ran = Ran()
+
+    async def body(client: Any) -> list[Any]:
+        with current.use(token, KEY):
+            mine = Presenting(client, audience=AUDIENCE)
+            ends = [(await outcome(mine.call_tool("pay", {"cents": 5, "to": "acct-1"})))[0]]
+            ends.append(await everything(mine) >= {"pay", "greet"})
+            await mine.get_prompt("greet", {"name": "bob"})
+            await mine.read_resource("sales://q3")
+            meta = meta_for(AUDIENCE, "look", {"term": "ü", "n": 1.0})
+        for arguments in ({"term": "ü", "n": 1}, {"term": "u", "n": 1.0}, {"term": "ü"}):
+            wide = {TOKEN: token.present(audience=AUDIENCE)}
+            proof = prove(wide[TOKEN], KEY, audience=AUDIENCE, clock=world.clock(),
+                          request=_mcp.digest("tools/call", {"name": "look", "arguments": {"term": "ü", "n": 1.0}}))  # fmt: skip
+            ends.append(await outcome(client.call_tool("look", arguments, meta={**wide, PROOF: proof})))
+        ends.append((await outcome(client.call_tool("look", {"n": 1.0, "term": "ü"}, meta=meta)))[0])
+        ends.append(await outcome(client.call_tool("look", {"n": 1.0, "term": "ü"}, meta=meta)))  # used before
+        ends.append(await outcome(client.call_tool("look", {}, meta={TOKEN: token.present(audience=AUDIENCE)})))  # without
+        return ends
+
+    none = ("error", 401)
+    assert asked(served(ran, verifier=bound_verifier()), body) == ["ran", True, none, none, none, "ran", none, none]
+
+
+def test_the_spelling_of_arguments_is_fixed() -> None:
+    from captoken.request import of_mcp
+
+    params = {"name": "look", "arguments": {"b": [1, 1.0, 1e300, True, None], "a": "ü\n"}, "_meta": {"x": 1}}
+    assert _mcp.digest("tools/call", params) == of_mcp("tools/call", "look", b'{"a":"\\u00fc\\n","b":[1,1.0,1e+300,true,null]}')
+    assert _mcp.digest("tools/call", {"name": "look"}) == of_mcp("tools/call", "look", b"{}")
+    assert _mcp.digest("prompts/get", {"name": "g", "arguments": {"x": "1"}}) == of_mcp(
+        "prompts/get", "", b'{"arguments.x":"1","name":"g"}')  # fmt: skip
+    assert _mcp.digest("tools/list", {"cursor": "c"}) == of_mcp("tools/list", "", b"{}")
+    for arguments in ({"x": float("nan")}, {"x": {1, 2}}):
+        with pytest.raises(ValueError):
+            _mcp.digest("tools/call", {"name": "look", "arguments": arguments})
+
+
+# --- over HTTP -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def http(ran: Ran, **guard: Any) -> Generator[Callable[..., dict[str, Any]], None, None]:
+    """Post one message, get one answer; headers as they are, so that one can come twice."""
+    with over_http(lambda: http_app(lambda options: served(ran, options=options, **guard))) as url:
+
+        def post(method: str, params: Any, *headers: tuple[str, str], raw: bytes | None = None) -> dict[str, Any]:
+            body = raw or json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+            plain = [("accept", "application/json, text/event-stream"), ("content-type", "application/json"),
+                     ("mcp-protocol-version", "2025-06-18")]  # fmt: skip
+            answer = httpx.post(url, content=body, headers=[*plain, *headers])
+            return dict(answer.json()) if answer.content else {}
+
+        yield post
+
+
+def test_over_http_a_token_is_in_the_one_header_or_in_meta_or_in_both_alike() -> None:
+    good, other = sent(), {TOKEN: mint().present(audience=AUDIENCE, expires_in=30)}
+    header = ("authorization", f"Bearer {good[TOKEN]}")
+    cases: list[tuple[dict[str, Any], list[tuple[str, str]], str]] = [
+        ({}, [header], "ran"),
+        (good, [], "ran"),
+        (good, [header], "ran"),
+        (other, [], "ran"),
+        (good, [("Authorization", f"bearer {good[TOKEN]}")], "ran"),
+        (other, [header], "401"),  # both good, and not the same
+        ({TOKEN: ""}, [header], "401"),
+        (good, [("authorization", "Basic YTpi")], "401"),
+        (good, [("authorization", good[TOKEN])], "401"),
+        (good, [("authorization", f"Bearer  {good[TOKEN]}")], "401"),
+        (good, [("authorization", f"Bearer {good[TOKEN]},x")], "401"),
+        (good, [header, header], "401"),
+        ({}, [header, ("authorization", "Bearer x")], "401"),
+        ({}, [("x-authorization", header[1])], "401"),
+        ({}, [], "401"),
+        (good, [("mcp-method", "tools/call"), ("mcp-name", "look")], "ran"),
+        (good, [("mcp-name", "=?base64?" + base64.b64encode(b"look").decode() + "?=")], "ran"),
+        (good, [("mcp-method", "tools/list")], "401"),
+        (good, [("mcp-name", "pay")], "401"),
+        (good, [("mcp-name", "look"), ("mcp-name", "pay")], "401"),
+        (good, [("mcp-name", "=?base64?!?=")], "401"),
+    ]
+    ran = Ran()
+    with http(ran) as post:
+        for meta, headers, end in cases:
+            before = len(ran.calls)
+            answer = post("tools/call", {"name": "look", "arguments": {}, "_meta": meta}, *headers)
+            assert ("ran" if "result" in answer else str(answer["error"]["code"])) == end, (list(meta), headers[-1:])
+            assert len(ran.calls) - before == (end == "ran")
+
+
+def test_a_header_that_is_somebody_elses_is_not_looked_at() -> None:
+    ran, good = Ran(), sent()
+    with http(ran, authorization_header=False) as post:
+        call = {"name": "look", "_meta": good}
+        assert "result" in post("tools/call", call, ("authorization", "Bearer of.another.kind"))
+        assert post("tools/call", {"name": "look"}, ("authorization", f"Bearer {good[TOKEN]}"))["error"]["code"] == 401
+
+
+def test_messages_that_are_out_of_order_run_nothing() -> None:
+    """A batch, a notification that would act, params that are none, two keys alike, numbers that are none."""
+    ran, good = Ran(), sent()[TOKEN]
+    one = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "look", "arguments": {}}}
+    meta = {TOKEN: good}
+    bodies = [
+        json.dumps([one, {**one, "id": 2}]),
+        json.dumps([{**one, "params": {**one["params"], "_meta": meta}}, one]),  # type: ignore[dict-item]
+        json.dumps({key: value for key, value in one.items() if key != "id"}),
+        json.dumps({"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "nothing", "_meta": meta}}),
+        json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}}),
+        json.dumps({**one, "params": [meta]}),
+        json.dumps({**one, "params": {"name": "look", "_meta": [good]}}),
+        json.dumps({**one, "params": {"name": "look", "arguments": "{}", "_meta": meta}}),
+        json.dumps({**one, "params": {"name": {"x": 1}, "_meta": meta}}),
+        json.dumps({**one, "params": {"name": "pay", "arguments": {"cents": float("nan")}, "_meta": meta}}),
+        json.dumps({**one, "params": {"_meta": meta}}),
+        '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look","name":"nothing","_meta":'
+        + json.dumps(meta)
+        + "}}",
+        json.dumps({**one, "params": {"name": "look", "arguments": {"x": 0}, "_meta": meta}}).replace(
+            "0}", "[" * 5000 + "]" * 5000 + "}"
+        ),
+        json.dumps({**one, "method": "ping", "params": {}}),
+    ]
+    with http(ran) as post:
+        for body in bodies:
+            post("", None, raw=body.encode())
+            assert ran.calls == [], body[:200]
+        assert "result" in post("ping", {}) and "result" in post(
+            "tools/call", {"name": "look", "_meta": {**meta, "progressToken": "p"}}
+        )
+
+
+@pytest.mark.parametrize("transport", ["in process", "stdio", "http"])
+def test_every_transport_says_the_same(transport: str) -> None:
+    async def story(client: Any) -> list[Any]:
+        mine = Presenting(client, audience=AUDIENCE, held=mint())
+        found: list[Any] = []
+        with pytest.raises(MCPError) as refused:
+            await client.list_tools()
+        found.append(refused.value.error.code)
+        found.append((await outcome(mine.call_tool("pay", {"cents": 5})))[0])
+        found.append(await outcome(client.call_tool("pay", {"cents": 501}, meta=sent())))
+        found.append((await outcome(client.call_tool("nothing", {}, meta=sent())))[0])
+        found.append(sorted(await everything(mine)))
+        found.append("q3" in str(await mine.read_resource("sales://q3")))
+        found.append("bob" in str(await mine.get_prompt("greet", {"name": "bob"})))
+        found.append(await outcome(client.call_tool("pay", {"cents": 5})))
+        return found
+
+    async def told(connection: Any) -> list[Any]:
+        async with connection as client:
+            return await story(client)
+
+    if transport == "http":
+        with over_http(lambda: http_app(lambda options: served(Ran(), options=options))) as url:
+            found = anyio.run(told, to_http(url))
+    else:
+        found = anyio.run(told, on_stdio() if transport == "stdio" else in_process(served(Ran())))
+    why = "Not permitted: tool pay with these arguments. The same request will be refused again; one that asks for less may be permitted."
+    listed = sorted(LISTED[0][1])
+    assert found == [401, "ran", ("told", why), "told", listed, True, True, ("error", 401)]
+
+
+# --- the process's own token -----------------------------------------------------------------------------------------
+
+
+def test_on_stdio_a_process_may_use_the_token_that_it_was_started_with() -> None:
+    with current.use(mint(tools={"look": {}, "seen": {}})):
+        environment = current.environment()
+
+    async def body() -> list[Any]:
+        async with on_stdio("--default", **environment) as client:
+            listed = [tool.name for tool in (await client.list_tools()).tools]
+            ends = [await outcome(client.call_tool(*call)) for call in (("look", {}), ("pay", {"cents": 5}))]
+            mine = Presenting(client, audience=AUDIENCE, held=mint())  # a call's own token goes before
+            ends += [
+                await outcome(mine.call_tool("pay", {"cents": 5})),
+                await outcome(client.call_tool("look", {}, meta={TOKEN: "cap1_x"})),
+            ]
+            return [listed, *(end for end, _ in ends)]
+
+    assert anyio.run(body) == [["look", "seen"], "ran", "told", "ran", "error"]
+
+    async def without() -> tuple[str, Any]:
+        async with on_stdio(**environment) as client:  # a guard that was not told to
+            return await outcome(client.call_tool("look", {}))
+
+    assert anyio.run(without) == ("error", 401)
+
+
+def test_over_http_nobody_uses_the_token_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    with current.use(mint()):
+        monkeypatch.setenv("CAPTOKEN", current.environment()["CAPTOKEN"])
+    ran = Ran()
+    with http(ran, default_from_environment=True) as post:
+        assert post("tools/call", {"name": "look"})["error"]["code"] == 401
+    assert ran.calls == []
+
+
+def test_a_process_that_was_given_none_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CAPTOKEN", raising=False)
+    with pytest.raises(NoToken):
+        Guard(verifier(), default_from_environment=True)
+
+
+# --- what a client presents ------------------------------------------------------------------------------------------
+
+
+def opened(meta: dict[str, str]) -> Any:
+    return verifier().authenticate(meta[TOKEN])
+
+
+NARROWED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("pay", {"cents": 5, "to": "acct-1"}, {"cents": {"in": [5]}, "to": {"in": ["acct-1"]}}),
+    ("pay", {"cents": 5}, {"cents": {"in": [5]}}),
+    ("look", {"term": "x"}, {"term": {"in": ["x"]}}),
+    ("look", {}, {"_": {"in": [], "optional": True}}),
+    ("look", {"term": "x" * 300}, {"term": {"any": True}}),  # too long to be named
+    ("look", {"term": " padded ", "on": True}, {"on": {"in": [True]}, "term": {"any": True}}),
+    ("look", {"n": 1.5, "l": [1]}, {"l": {"any": True}, "n": {"any": True}}),
+    ("look", {"term": "e\u0301"}, {"term": {"any": True}}),  # not in normal form C
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "rule"), NARROWED, ids=[f"{n}" for n in range(len(NARROWED))])
+def test_a_call_is_presented_with_a_token_for_it_alone(tool: str, arguments: dict[str, Any], rule: dict[str, Any]) -> None:
+    grant = opened(meta_for(AUDIENCE, tool, arguments, held=mint()))
+    assert grant.capability.json()["tools"] == {tool: rule}
+    assert grant.check(Access(tool=tool, arguments=arguments))
+    assert grant.expires_at == world.NOW + 60 and grant.capability.audiences == {AUDIENCE}
+    for other in (
+        {**arguments, "more": 1},
+        {key: value for key, value in arguments.items() if rule.get(key) != {"any": True}} | {"x": 2},
+    ):
+        assert not grant.check(Access(tool=tool, arguments=other))
+    assert not grant.check(Access(tool="wait", arguments=arguments))
+
+
+def test_what_is_not_held_is_not_sent() -> None:
+    sent_by: list[Any] = []
+
+    class Client:
+        async def call_tool(self, *call: Any, **options: Any) -> None:
+            sent_by.append(call)
+
+        async def list_tools(self) -> None: ...
+
+    mine = Presenting(Client(), audience=AUDIENCE, held=mint())
+    for tool, arguments, error in (
+        ("pay", {"cents": 501}, WideningError), ("nothing", {}, WideningError), ("a/b", {}, ValueError), ("look", {"x": {1}}, TypeError),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            anyio.run(mine.call_tool, tool, arguments)
+    with pytest.raises(NoToken):
+        anyio.run(Presenting(Client(), audience=AUDIENCE).call_tool, "look", {})
+    with pytest.raises(ValueError):
+        anyio.run(lambda: mine.call_tool("look", {}, meta={TOKEN: "cap1_mine"}))
+    assert sent_by == []
+
+
+def test_a_server_cannot_use_what_it_was_sent_elsewhere_nor_for_anything_else() -> None:
+    meta = meta_for(AUDIENCE, "pay", {"cents": 5}, held=mint())
+    elsewhere = Verifier(world.KEYRING, audience="bank", clock=world.clock())
+    with pytest.raises(Denied) as denied:
+        elsewhere.authorize(meta[TOKEN], Access(tool="pay", arguments={"cents": 5}))
+    assert denied.value.code == "wrong_audience"
+    assert not verifier().check(meta[TOKEN], Access(tool="pay", arguments={"cents": 6}))
+    assert not verifier().check(meta[TOKEN], Access(tool="look", arguments={}))
+
+
+def test_agents_that_share_a_session_each_present_their_own() -> None:
+    """And so do the lists that the SDK's session asks for by itself, in the middle of a call."""
+    ran = Ran()
+
+    async def body() -> list[Any]:
+        async with in_process(served(ran)) as client:
+            ends = []
+            for agent, tool in (("a", "look"), ("b", "wait"), ("a", "look")):
+                with current.use(mint()), current.delegate(to=agent, tools={tool: {}}):
+                    mine = Presenting(client, audience=AUDIENCE)
+                    ends.append((await outcome(mine.call_tool(tool, {"for_": 1} if tool == "wait" else {})))[0])
+                    ends.append([listed.name for listed in (await mine.list_tools()).tools])
+            with pytest.raises(MCPError):
+                await client.list_tools()  # outside of a call the session asks for nobody
+            return ends
+
+    assert anyio.run(body) == ["ran", ["look"], "ran", ["wait"], "ran", ["look"]]
+    assert [call[2] for call in ran.calls] == ["a", "b", "a"]
+
+
+def test_no_repr_shows_a_token() -> None:
+    token = mint()
+    guard = Guard(verifier())
+    mine = Presenting(object(), audience=AUDIENCE, held=token)
+    for shown in (repr(guard), repr(mine), repr(guard.__dict__), repr(mine.__dict__)):
+        assert token.serialize()[6:40] not in shown
+
+
+# --- installing ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_server_is_not_guarded_in_silence() -> None:
+    for thing in (object(), None, lambda: None):
+        with pytest.raises(TypeError):
+            Guard(verifier()).install(thing)
+
+
+def test_what_is_added_after_the_guard_is_guarded_too() -> None:
+    ran = Ran()
+    server = served(ran)
+
+    @server.tool()
+    def late() -> str:
+        return ran("late")
+
+    assert asked(server, lambda client: outcome(client.call_tool("late", {})))[1] == 401
+    assert asked(server, lambda client: outcome(client.call_tool("late", {}, meta=sent(tools={"late": {}}))))[0] == "ran"
+
+
+if TWO:
+
+    def test_a_notification_that_acts_needs_a_token_too() -> None:
+        from mcp.server.lowlevel import Server
+        from mcp_types import NotificationParams
+
+        heard: list[str] = []
+
+        async def on(ctx: Any, params: Any) -> None:
+            heard.append(current.grant().actor.name)
+
+        server: Any = Server("sales")
+        server.add_notification_handler("acme/wipe", NotificationParams, on)
+        Guard(verifier()).install(server)
+        ctx = _context("acme/wipe", {})
+
+        async def run(meta: Any) -> None:
+            guard = server.middleware[-1]
+            await guard(_context("acme/wipe", {"_meta": meta}), lambda ctx: on(ctx, None))
+
+        assert ctx.request_id is None
+        for meta in ({}, sent(), {TOKEN: "x"}):
+            anyio.run(run, meta)
+        assert heard == []
+        anyio.run(run, sent(tools={"acme/wipe": {}}))
+        assert heard == ["orchestrator"]
+
+    def _context(method: str, params: dict[str, Any]) -> Any:
+        from mcp.server.context import ServerRequestContext
+
+        session: Any = None
+        return ServerRequestContext(
+            session=session, lifespan_context={}, protocol_version="2025-06-18", method=method, params=params
+        )  # fmt: skip
+
+    def test_a_filtered_list_is_not_for_a_shared_cache() -> None:
+        from mcp.server.caching import CacheHint
+
+        server = served(Ran(), options={"cache_hints": {"tools/list": CacheHint(ttl_ms=60_000, scope="public")}})
+
+        async def body(client: Any) -> str:
+            return str((await Presenting(client, audience=AUDIENCE, held=mint()).list_tools()).cache_scope)
+
+        assert asked(server, body) == "private"
+
+    def test_the_header_comes_from_a_callable_of_the_http_client() -> None:
+        import httpx2
+        from mcp import Client
+        from mcp.client.streamable_http import streamable_http_client
+
+        def auth(request: Any) -> Any:
+            request.headers["authorization"] = f"Bearer {sent()[TOKEN]}"
+            return request
+
+        async def body(url: str) -> tuple[str, Any]:
+            async with (
+                httpx2.AsyncClient(auth=auth) as http_client,
+                Client(streamable_http_client(url, http_client=http_client)) as client,
+            ):
+                return await outcome(client.call_tool("look", {}))
+
+        with over_http(lambda: http_app(lambda options: served(Ran(), options=options))) as url:
+            assert anyio.run(body, url)[0] == "ran"
+
+    def test_the_trace_of_the_client_is_in_the_record() -> None:
+        """mcp 2.x takes `traceparent` out of `_meta` before the guard is asked."""
+        from captoken.adapters.otel import trace_id
+
+        lines: list[bytes] = []
+        server = served(Ran(), verifier=verifier(audit=AuditTrail(lines.append, trace=trace_id)))
+        trace = "0af7651916cd43dd8448eb211c80319c"
+        meta = {**sent(), "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+        asked(server, lambda client: outcome(client.call_tool("look", {}, meta=meta)))
+        assert json.loads(lines[-1])["trace"] == trace
+
+else:
+
+    def test_the_guard_is_there_before_tasks_are() -> None:
+        from mcp.server.lowlevel import Server
+
+        server: Any = Server("sales")
+        with pytest.warns(DeprecationWarning):
+            assert server.experimental is not None
+        with pytest.raises(ValueError):
+            Guard(verifier()).install(server)
+
+    def test_a_low_level_server_that_checks_the_schema_by_its_own_list_still_can() -> None:
+        """It asks its own handler for the list, for which there is no token and no need of one."""
+        import mcp.types as types
+        from mcp.server.lowlevel import Server
+
+        server: Any = Server("sales")
+        called: list[Any] = []
+
+        @server.list_tools()
+        async def list_tools() -> list[types.Tool]:
+            return [types.Tool(name="look", inputSchema={"type": "object", "properties": {"n": {"type": "integer"}}})]
+
+        @server.call_tool()
+        async def call_tool(name: str, arguments: dict[str, Any]) -> list[types.TextContent]:
+            called.append((name, arguments))
+            return [types.TextContent(type="text", text="ok")]
+
+        @server.progress_notification()
+        async def progress(*facts: Any) -> None:
+            called.append("progress")
+
+        Guard(verifier()).install(server)
+
+        async def body(client: Any) -> list[Any]:
+            ends = [await outcome(client.call_tool("look", {"n": n}, meta=sent())) for n in (1, "x")]
+            return [
+                *ends,
+                await outcome(client.call_tool("drop", {}, meta=sent())),
+                await outcome(client.call_tool("look", {})),
+            ]
+
+        first, second, third, last = asked(server, body)
+        assert first == ("ran", "ok") and second[0] == third[0] == "told" and last == ("error", 401)
+        assert called == [("look", {"n": 1})]
+
+
+def test_waiting_for_a_store_holds_up_nobody_else() -> None:
+    """A verifier that may wait is asked in a thread: a call that needs nothing of it is answered meanwhile."""
+    import threading
+
+    blocked, free = threading.Event(), threading.Event()
+
+    class Slow(MemoryLedger):
+        def reserve(self, *facts: Any) -> Any:
+            blocked.set()
+            assert free.wait(5)
+            return super().reserve(*facts)
+
+    token = mint(tools={"look": {}}, uses=3, audience=AUDIENCE)
+    server = served(Ran(), verifier=verifier(ledger=Slow(clock=world.clock(), floor=0)))
+
+    async def body(client: Any) -> str:
+        ends: list[str] = []
+
+        async def counted() -> None:
+            ends.append((await outcome(client.call_tool("look", {}, meta=sent(token))))[0])
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(counted)
+            await anyio.to_thread.run_sync(blocked.wait, 5)
+            try:
+                with pytest.raises(MCPError):
+                    await client.call_tool("look", {})  # refused at once
+            finally:
+                free.set()
+        return ends[0]
+
+    assert asked(server, body) == "ran"
+
+
+def test_request_meta_is_for_any_method() -> None:
+    grant = opened(meta_for_request(AUDIENCE, "resources/read", {"uri": "sales://q3"}, held=mint()))
+    assert grant.capability.json()["tools"] == {"resources/read": {"uri": {"in": ["sales://q3"]}}}
+    with pytest.raises(WideningError):
+        meta_for_request(AUDIENCE, "completion/complete", {"ref": {}}, held=mint())
+    with pytest.raises(ValueError):
+        meta_for_request(AUDIENCE, "ping", {}, held=mint())

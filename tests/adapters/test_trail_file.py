@@ -1,0 +1,169 @@
+"""The file of a trail: a record is there whole, or not at all, and nobody else writes there."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from captoken import Verifier
+from captoken.adapters import trail_file
+from captoken.adapters.trail_file import TrailFile
+from captoken.audit import AuditTrail, check
+from captoken.errors import AuditError
+from tests.world import data, mint, verifier
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "trail.jsonl"
+
+
+def server(file: TrailFile) -> Verifier:
+    return verifier(audit=AuditTrail(file.write, head=file.head))
+
+
+def lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)
+
+
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """As on a disk that is full: no file grows beyond that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_trail_goes_on_in_its_file(path: Path) -> None:
+    """Where it ended, also after several starts; it is its owner's alone."""
+    for count in (1, 2, 3):
+        with TrailFile(path, sync=count == 2) as file:
+            assert (file.head is None) is (count == 1) and server(file).check(mint(), data("sales"))
+        assert check(lines(path)).decisions == count
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("left", [0, 1, 40])
+def test_what_has_no_room_is_denied_and_leaves_nothing(path: Path, left: int) -> None:
+    """A full disk takes a part of a record: it is cut off. Once there is room again the trail goes on, whole."""
+    with TrailFile(path) as file:
+        one = server(file)
+        assert one.check(mint(), data("sales"))
+        size = path.stat().st_size
+        with room(size + left):
+            assert [one.check(mint(), data("sales")).code for _ in range(2)] == ["store_unavailable"] * 2
+            assert path.stat().st_size == size
+        assert one.check(mint(), data("sales"))
+    assert check(lines(path)).decisions == 2
+
+
+def test_what_cannot_be_synchronized_is_denied_and_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes had landed: they are cut off, so that no number is there twice."""
+    real: Callable[[int], None] = os.fsync
+    failing = [True, False]
+
+    def fsync(fd: int) -> None:
+        if failing and failing.pop(0):
+            raise OSError(errno.EIO, "input/output error")
+        real(fd)
+
+    with TrailFile(path, sync=True) as file:
+        one = server(file)
+        monkeypatch.setattr(trail_file.os, "fsync", fsync)
+        assert one.check(mint(), data("sales")).code == "store_unavailable" and path.stat().st_size == 0
+        assert one.check(mint(), data("sales"))
+    assert check(lines(path)).decisions == 1
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"access":{"operation":"select"}', b"\xff" * 200_000])
+def test_a_torn_end_is_cut_off_when_the_file_is_opened(path: Path, torn: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """What a crash left of a record; the log says so. Records that are whole stay, of any length."""
+    columns = ["select", *(f"column_{number}" for number in range(9000))]
+    with TrailFile(path) as file:
+        assert server(file).check(mint(tables=[f"t{number}" for number in range(9)], operations=["select"]), data("t1", *columns))
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+    with pytest.raises(AuditError, match="without its line feed"):
+        check(lines(path))
+    with caplog.at_level(logging.WARNING, "captoken"), TrailFile(path, sync=True) as file:
+        assert path.read_bytes() == whole and file.head == check(lines(path)).head
+        assert server(file).check(mint(), data("sales"))
+    assert check(lines(path)).decisions == 2 and [record.getMessage() for record in caplog.records] == [
+        "the last record of the trail was torn, and is cut off"
+    ]
+
+
+@pytest.mark.parametrize("content", [b"{", b"text", b"text\n", b"{}\n", b'{"seq":"1"}\n', b'{"seq":1}\n\n', b"\n"])
+def test_a_file_that_is_no_trail_is_left_as_it_is(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(AuditError, match="does not end in records of a trail"):
+        TrailFile(path)
+    assert path.read_bytes() == content
+
+
+def test_two_do_not_write_to_one_trail(path: Path) -> None:
+    """In one process or in two; once the first has let go, the next may."""
+    first = TrailFile(path)
+    with pytest.raises(AuditError, match="writes to this trail"):
+        TrailFile(path)
+    first.close()
+    first.close()
+    TrailFile(path).close()
+
+
+@pytest.mark.parametrize("change", [b"", b"{}\n"])
+def test_a_file_that_somebody_else_has_changed_takes_no_more(path: Path, change: bytes) -> None:
+    """Cut, or written to, all the same: nothing is put behind what is not known, and nothing of it is cut off."""
+    with TrailFile(path) as file:
+        one = server(file)
+        assert one.check(mint(), data("sales"))
+        content = path.read_bytes() + change if change else b""
+        path.write_bytes(content)
+        assert one.check(mint(), data("sales")).code == "store_unavailable" and path.read_bytes() == content
+
+
+FORKED = """
+import os, sys
+from captoken.adapters.trail_file import TrailFile
+from captoken.audit import AuditTrail, check
+from tests.world import data, mint, verifier
+file = TrailFile(sys.argv[1])
+trail = AuditTrail(file.write)
+one = verifier(audit=trail)
+assert one.check(mint(), data("sales"))
+trail._lock.acquire()  # as another thread of the parent's might hold it at that moment
+child = os.fork()
+if child == 0:
+    print(one.check(mint(), data("sales")).refusals[0].text, flush=True)
+    try:
+        file.write(b"x")
+    except Exception as error:
+        print(error, flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+trail._lock.release()
+assert one.check(mint(), data("sales"))
+print(check(open(sys.argv[1], "rb")).decisions)
+"""
+
+
+def test_a_forked_child_writes_nothing_and_does_not_wait(path: Path) -> None:
+    ran = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", "-c", FORKED, path], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [
+        "the decision cannot be recorded: AuditError",
+        "this trail belongs to another process: each has one of its own",
+        "2",
+    ]
