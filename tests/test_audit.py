@@ -554,7 +554,7 @@ def test_a_trail_that_goes_on_in_another_file_is_whole_file_by_file() -> None:
     verdict = check(second.lines, [SERVER.public], after=last, known=[Head(), check(first.lines[:2]).head, last, second.trail.head])
     assert verdict.head == second.trail.head and verdict.decisions == 2 and verdict.signed > last.seq
     assert check([*first.lines, *second.lines], [SERVER.public]).head == verdict.head
-    assert check([], after=last).head == last and [record["kind"] for record in read(second.lines, last)][0] == "token"
+    assert check([], after=last).head == last and next(record["kind"] for record in read(second.lines, last)) == "token"
     for after in (None, Head(last.seq, START), Head(last.seq + 1, last.hash)):
         with pytest.raises(AuditError):
             check(second.lines, after=after)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -54,7 +54,7 @@ class Judged:
         elif message is None:
             self._deny(grant.record(grant.refusal("domain", "the stream ended before a message that could be judged")))
         else:
-            with current.serving(grant), suppress(TypeError, ValueError, RecursionError):  # names that no token can have
+            with current.serving(grant), suppress(TypeError, ValueError, LookupError, RecursionError):  # no legal names, say
                 access = rule(message)
         if not isinstance(access, Access):
             self._deny(grant.record(grant.refusal("domain", "no access that a token can permit")))
@@ -108,6 +108,15 @@ class GuardedContext:
             refused = denied
         else:
             return
+        await self.refuse(refused)
+
+    async def step(self, step: Awaitable[Any]) -> Any:
+        """A step of the handler, under its grant (rule 5). A Denied that it lets through is the answer."""
+        try:
+            with current.serving(self.call.grant):
+                return await step
+        except Denied as denied:
+            refused = denied
         await self.refuse(refused)
 
     async def stand(self) -> None:

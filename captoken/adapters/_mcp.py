@@ -8,6 +8,7 @@
 4. Headers that repeat the method or the name agree with the message, since a proxy may have decided by them.
 5. Methods that list need a token. What the token cannot be used for is left out.
 6. A few methods need nothing (`FREE`). All others, and those that are yet to be invented, need a token that permits them.
+7. What answers holds nothing (`captoken.current`), even where client and server share a process; it has its grant.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, NamedTuple, TypeVar
@@ -81,6 +83,15 @@ class Message(NamedTuple):
     method: str
     params: Mapping[str, Any]
     headers: Callable[[str], list[str]] | None = None
+
+
+@contextmanager
+def answering(meta: object) -> Generator[None, None, None]:
+    """Around the answer to a message: it holds nothing of whoever sent it, and belongs to the trace that it names."""
+    named = meta.get("traceparent") if isinstance(meta, Mapping) else None
+    kept = named is None and current.trace() is not None  # by what stands around the server
+    with current.nothing(), nullcontext() if kept else current.traced(named):
+        yield
 
 
 def headers_of(http_request: Any) -> Callable[[str], list[str]] | None:

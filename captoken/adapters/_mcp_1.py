@@ -9,7 +9,7 @@ from typing import Any
 from anyio import to_thread
 
 from captoken import current
-from captoken.adapters._mcp import CALL, LISTS, PROOF, TOKEN, Gate, Message, Refused, headers_of, listed
+from captoken.adapters._mcp import CALL, LISTS, PROOF, TOKEN, Gate, Message, Refused, answering, headers_of, listed
 from captoken.grant import Grant
 
 _Handler = Callable[[Any], Awaitable[Any]]
@@ -63,17 +63,18 @@ async def _admitted(gate: Gate, message: Any, http_request: Any) -> Grant | None
 
 
 async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
-    try:
-        grant = await _admitted(gate, message, _low.request_ctx.get().request)
-    except Refused as refused:
-        if refused.tool:
-            text = _types.TextContent(type="text", text=refused.text)
-            return _types.ServerResult(_types.CallToolResult(content=[text], isError=True))
-        raise _McpError(_types.ErrorData(code=refused.code, message=refused.text, data=refused.data)) from None
-    if grant is None:
-        return await handler(message)
-    with current.serving(grant):
-        result = await handler(message)
+    with answering(_meta(message)):
+        try:
+            grant = await _admitted(gate, message, _low.request_ctx.get().request)
+        except Refused as refused:
+            if refused.tool:
+                text = _types.TextContent(type="text", text=refused.text)
+                return _types.ServerResult(_types.CallToolResult(content=[text], isError=True))
+            raise _McpError(_types.ErrorData(code=refused.code, message=refused.text, data=refused.data)) from None
+        if grant is None:
+            return await handler(message)
+        with current.serving(grant):
+            result = await handler(message)
     if message.method not in LISTS:
         return result
     listing = LISTS[message.method]
@@ -83,15 +84,20 @@ async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
 
 async def _noticed(gate: Gate, handler: _Handler, message: Any) -> None:
     """A notification carries no HTTP request here: a token for one comes in its `_meta`."""
-    try:
-        grant = await _admitted(gate, message, None)
-    except Refused:
-        return
-    if grant is None:
-        await handler(message)
-        return
-    with current.serving(grant):
-        await handler(message)
+    with answering(_meta(message)):
+        try:
+            grant = await _admitted(gate, message, None)
+        except Refused:
+            return
+        if grant is None:
+            await handler(message)
+            return
+        with current.serving(grant):
+            await handler(message)
+
+
+def _meta(message: Any) -> Any:
+    return getattr(getattr(message.params, "meta", None), "model_extra", None)
 
 
 def _plain(item: Any, key: str) -> Any:

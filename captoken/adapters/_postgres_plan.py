@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import psycopg
+from psycopg.rows import tuple_row
+
 from captoken.access import Access
 from captoken.adapters._postgres_text import KEPT, SYSTEM_COLUMNS, Reference, Table, Text, refused_function
 from captoken.capability import NO_RIGHTS, rights_of
@@ -268,10 +271,10 @@ def name_of(table: Table) -> str | None:
 # --- the SQL that makes them -----------------------------------------------------------------------------------------
 
 
-class Class(NamedTuple):
-    """A class of trust: a role, and what it may do. `allow` and `columns` as in a token; patterns take a catalog."""
+class Role(NamedTuple):
+    """A narrow role, for one class of trust, and what it may do: `allow` and `columns` as in a token."""
 
-    role: str
+    name: str
     allow: Mapping[str, Iterable[str]]
     columns: Mapping[str, Iterable[str]] = {}
 
@@ -283,34 +286,40 @@ and n.nspname not in ('information_schema', 'captoken_guard') order by 1, 2
 """
 
 
-def plan_sql(login: str, trust: Class, tables: Iterable[Table] | None = None) -> str:
+def plan_sql(login: str, role: Role, tables: Iterable[Table] | None = None) -> str:
     """The SQL for a login and one class of trust, to be run by a superuser, again and again if need be.
 
     `tables` are those that there are (`TABLES`), so that patterns can be spelled out. Raises ValueError for a name that is
     none, for an operation that no role can be granted, and for a pattern where `tables` are not given.
     """
-    for role in (login, trust.role):
-        if _is_role(role) is None or role.startswith("pg_"):
-            raise ValueError(f"a role is named by a-z, 0-9 and _: not {role!r}")
-    stated = {"allow": {key: tuple(given) for key, given in trust.allow.items()}}
+    for name in (login, role.name):
+        if _is_role(name) is None or name.startswith("pg_"):
+            raise ValueError(f"a role is named by a-z, 0-9 and _: not {name!r}")
+    stated = {"allow": {key: tuple(given) for key, given in role.allow.items()}}
     for operations in stated["allow"].values():
         for operation in operations:
             if operation not in OPERATIONS:
                 raise ValueError(f"a role is granted {', '.join(OPERATIONS)}, not {operation!r}")
-    if trust.columns:
-        stated["columns"] = {key: tuple(given) for key, given in trust.columns.items()}
+    if role.columns:
+        stated["columns"] = {key: tuple(given) for key, given in role.columns.items()}
     rights = rights_of(stated)
     if tables is None:
-        for pattern in (*trust.allow, *trust.columns):
+        for pattern in (*role.allow, *role.columns):
             if "*" in pattern:
                 raise ValueError(f"pattern {pattern!r} needs a database that says which tables there are")
-        known = [_table_of(pattern) for pattern in trust.allow]
+        known = [_table_of(pattern) for pattern in role.allow]
     else:
         known = list(tables)
+        there = {name_of(table) for table in known}
+        for name in (*role.allow, *role.columns):
+            if "*" not in name and name not in there:
+                raise ValueError(f"there is no table {name!r}")
     grants: list[str] = []
     schemas: set[str] = set()
     for table in sorted(set(known)):
         name = name_of(table)
+        if name is None and tables is None:
+            raise ValueError(f"{'.'.join(table)!r} is no table that can be granted")
         right = decided(rights, name, NO_RIGHTS) if name is not None else NO_RIGHTS
         for operation in OPERATIONS:
             if operation not in right.operations:
@@ -320,12 +329,12 @@ def plan_sql(login: str, trust: Class, tables: Iterable[Table] | None = None) ->
             every = right.columns is None or "*" in right.columns
             some = "" if every else f" ({', '.join(map(quoted, sorted(right.columns or ())))})"
             schemas.add(table[0])
-            grants.append(f"grant {operation}{some} on {quoted(table[0])}.{quoted(table[1])} to {trust.role};")
+            grants.append(f"grant {operation}{some} on {quoted(table[0])}.{quoted(table[1])} to {role.name};")
             if operation == "insert":
-                grants.append(_SERIALS.format(table=literal(f"{quoted(table[0])}.{quoted(table[1])}"), role=trust.role))
-    usage = [f"grant usage on schema {quoted(schema)} to {trust.role};" for schema in sorted(schemas)]
-    made = _SETUP + _ROLES.format(login=login, role=trust.role, dangerous=_DANGEROUS)
-    return "\n".join([made.strip(), "", f"-- What {trust.role} may do.", *usage, *grants, ""])
+                grants.append(_SERIALS.format(table=literal(f"{quoted(table[0])}.{quoted(table[1])}"), role=role.name))
+    usage = [f"grant usage on schema {quoted(schema)} to {role.name};" for schema in sorted(schemas)]
+    made = _SETUP + _ROLES.format(login=login, role=role.name, dangerous=_DANGEROUS)
+    return "\n".join([made.strip(), "", f"-- What {role.name} may do.", *usage, *grants, ""])
 
 
 def _table_of(name: str) -> Table:
@@ -424,6 +433,29 @@ create or replace function captoken_guard.chain() returns text[] language sql st
 revoke all on all functions in schema captoken_guard from public;
 """
 
+
+def apply_plan(connection: psycopg.Connection[Any], login: str, *roles: Role) -> list[str]:
+    """Make the login and the roles in the database of a superuser's connection, and audit what came of it.
+
+    All or nothing: in a transaction of its own, or as part of yours. What comes back is what lets the login do more than
+    its grants, a line each; an empty list is what you want. What a function does, nobody but its owner can say.
+
+    Raises ValueError for what cannot be planned (`plan_sql`), a table that is not there included.
+    """
+    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        tables: list[Table] = cursor.execute(TABLES.encode()).fetchall()
+        for role in roles:
+            cursor.execute(plan_sql(login, role, tables).encode())
+        return audit(connection, login)
+
+
+def audit(connection: psycopg.Connection[Any], login: str) -> list[str]:
+    """What lets a login do more than its grants, a line each."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        found = cursor.execute(AUDIT.encode(), {"login": login, "dangerous": _DANGEROUS}).fetchall()
+    return [str(line) for (line,) in found]
+
+
 # One row for each thing that lets a role of the login do more than its grants say.
 AUDIT = r"""
 with login as (select * from pg_roles where rolname = %(login)s),
@@ -458,7 +490,3 @@ union all select format('everybody may use %%s', c.oid::regclass) from pg_class 
     aclexplode(c.relacl) a where a.grantee = 0 and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 order by 1
 """
-
-
-def audit_parameters(login: str) -> dict[str, str]:
-    return {"login": login, "dangerous": _DANGEROUS}

@@ -48,7 +48,16 @@ Stated: TypeAlias = Callable[[HTTPConnection], Access | Awaitable[Access]]
 Known: TypeAlias = Callable[[HTTPConnection], Caller]
 _field = re.compile(r"\{(\w+)\}")
 _in_path = re.compile(r"\{(\w+)")
-_SCHEME = HTTPBearer(
+
+
+class _Scheme(HTTPBearer):
+    """For OpenAPI alone: it reads nothing, and the header is gone when it could."""
+
+    async def __call__(self, request: HTTPConnection) -> None:
+        return None
+
+
+_SCHEME = _Scheme(
     scheme_name="captoken", bearerFormat="captoken", auto_error=False, description="A token presented to this server."
 )
 
@@ -59,9 +68,7 @@ class Required:
     def __init__(self, stated: Stated | None, needs: str, fields: Iterable[str], caller: Known | None) -> None:
         self._stated, self.needs, self.fields, self._caller = stated, needs, frozenset(fields), caller
 
-    async def __call__(
-        self, connection: HTTPConnection, _scheme: Annotated[object, Depends(_SCHEME)] = None
-    ) -> Grant:  # `_scheme` is for OpenAPI alone: the header is gone when it looks
+    async def __call__(self, connection: HTTPConnection, _scheme: Annotated[None, Depends(_SCHEME)] = None) -> Grant:
         try:
             if self._stated is None:
                 grant = granted_to(connection.scope)

@@ -25,7 +25,7 @@ from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from mcp.shared.exceptions import MCPError
 
 from captoken import current
-from captoken.adapters._mcp import CALL, LISTS, Gate, Message, Refused, headers_of, listed, teller
+from captoken.adapters._mcp import CALL, LISTS, Gate, Message, Refused, answering, headers_of, listed, teller
 from captoken.adapters.mcp import admitted
 from captoken.grant import Grant
 from captoken.tools import Attributes, Cost
@@ -74,23 +74,25 @@ class Guard(Middleware):
 
     async def __call__(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]) -> Any:
         """One message, whichever hook it would go to."""
-        session = _session(context)
-        try:
-            grant = await self._admitted(context, session)
-        except Refused as refused:
-            if context.type == "notification":
-                return None  # nobody waits for an answer
-            if refused.tool:
-                raise ToolError(refused.text) from None
-            raise MCPError(refused.code, refused.text, refused.data) from None
-        if grant is None:
-            return await call_next(context)
-        before = _answering.set((session, grant))
-        try:
-            with current.serving(grant):
-                result = await call_next(context)
-        finally:
-            _answering.reset(before)
+        request = _request(context)
+        session = None if request is None else request.session
+        with answering(None if request is None else request.meta):
+            try:
+                grant = await self._admitted(context, session)
+            except Refused as refused:
+                if context.type == "notification":
+                    return None  # nobody waits for an answer
+                if refused.tool:
+                    raise ToolError(refused.text) from None
+                raise MCPError(refused.code, refused.text, refused.data) from None
+            if grant is None:
+                return await call_next(context)
+            before = _answering.set((session, grant))
+            try:
+                with current.serving(grant):
+                    result = await call_next(context)
+            finally:
+                _answering.reset(before)
         method = context.method or ""
         if method not in LISTS:
             return result
@@ -99,7 +101,8 @@ class Guard(Middleware):
     async def check_resource_access(self, context: MiddlewareContext[Any]) -> None:
         """May the resource be read? For extensions that show what is in one without reading it."""
         try:
-            await self._admitted(context, _session(context))
+            request = _request(context)
+            await self._admitted(context, None if request is None else request.session)
         except Refused as refused:
             raise MCPError(refused.code, refused.text, refused.data) from None
 
@@ -112,16 +115,16 @@ class Guard(Middleware):
             if self._gate.verifier.waits:
                 return await to_thread.run_sync(self._gate.again, answering[1], method, params)
             return self._gate.again(answering[1], method, params)
-        request = context.fastmcp_context.request_context if context.fastmcp_context is not None else None
+        request = _request(context)
         meta = None if request is None else request.meta
         http_request = None if request is None else request.request
         stated = {**params, "_meta": meta} if meta is not None else params
         return await admitted(self._gate, Message(method, stated, headers_of(http_request)))
 
 
-def _session(context: MiddlewareContext[Any]) -> Any:
-    request = context.fastmcp_context.request_context if context.fastmcp_context is not None else None
-    return None if request is None else request.session
+def _request(context: MiddlewareContext[Any]) -> Any:
+    """The request that a message came in, or None outside of one."""
+    return None if context.fastmcp_context is None else context.fastmcp_context.request_context
 
 
 def _params(message: Any) -> dict[str, Any]:

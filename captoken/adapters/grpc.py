@@ -30,6 +30,7 @@ from captoken.tokens import Token
 from captoken.verify import Verifier
 
 AUTHORIZATION, PROOF = "authorization", "captoken-proof"
+_OVER = object()
 _UNREADABLE = "-"  # stands for a proof that cannot be one
 
 # What a call of a method is: always the same access, or by its message.
@@ -88,7 +89,8 @@ class Guard(_Rules, grpc.ServerInterceptor):  # type: ignore[misc]
     """For `grpc.server(…, interceptors=[Guard(verifier, methods)])`.
 
     A refusal ends the call: UNAUTHENTICATED, PERMISSION_DENIED or UNAVAILABLE, with a sentence that tells a stranger nothing.
-    Does not check what a handler does: it asks `current.grant()` for what depends on more than the message.
+    Does not check what a handler does: it asks `current.grant()` for what depends on more than the message, and a Denied that
+    it lets through is the answer.
     """
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
@@ -131,22 +133,15 @@ class Guard(_Rules, grpc.ServerInterceptor):  # type: ignore[misc]
 
         def one(requests: Any, context: Any) -> Any:
             call, message = begun(requests, context)
-            with current.serving(call.grant):
-                response = behavior(message, context)
+            response = _step(call, context, behavior, message, context)
             _end(call, context)
             return response
 
         def many(requests: Any, context: Any) -> Iterator[Any]:
             call, message = begun(requests, context)
-            with current.serving(call.grant):
-                responses = iter(behavior(message, context))
+            responses = iter(_step(call, context, behavior, message, context))
             try:
-                while True:
-                    with current.serving(call.grant):  # rule 5
-                        try:
-                            response = next(responses)
-                        except StopIteration:
-                            break
+                while (response := _step(call, context, next, responses, _OVER)) is not _OVER:
                     _alive(call, context)
                     yield response
             finally:
@@ -155,6 +150,16 @@ class Guard(_Rules, grpc.ServerInterceptor):  # type: ignore[misc]
             _end(call, context)
 
         return _replaced(handler, many if handler.response_streaming else one)
+
+
+def _step(call: Judged, context: Any, function: Callable[..., Any], *given: Any) -> Any:
+    """Rule 5: a step of the handler, under its grant. A Denied that it lets through is the answer."""
+    try:
+        with current.serving(call.grant):
+            return function(*given)
+    except Denied as denied:
+        refused = denied
+    _abort(context, refused)
 
 
 def _each(requests: Iterator[Any], call: Judged, context: Any) -> Iterator[Any]:
@@ -204,7 +209,7 @@ class AsyncGuard(_Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return handler
         behavior, verifier = _behavior(handler), self._verifier
 
-        async def begun(requests: Any, context: Any) -> tuple[Judged, Any]:
+        async def begun(requests: Any, context: Any) -> tuple[Any, GuardedContext]:
             guarded = GuardedContext(context, verifier)
             refused: Denied | None
             try:
@@ -213,7 +218,7 @@ class AsyncGuard(_Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     message = _parsed(handler, requests)
                     if message is not None:
                         await answer(verifier, guarded.call.admit, message)
-                        return guarded.call, (message, guarded)
+                        return message, guarded
                 else:
                     guarded.call = await answer(verifier, self._begun, context, method, None)
                     if guarded.call.by_message:
@@ -221,7 +226,7 @@ class AsyncGuard(_Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
                         await answer(verifier, guarded.call.admit, guarded.first)
                     else:
                         await answer(verifier, guarded.call.admit, None)
-                    return guarded.call, (guarded.each(requests), guarded)
+                    return guarded.each(requests), guarded
             except Denied as denied:
                 refused = denied
             else:
@@ -229,22 +234,16 @@ class AsyncGuard(_Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
             await guarded.refuse(refused)
 
         async def one(requests: Any, context: Any) -> Any:
-            call, given = await begun(requests, context)
-            with current.serving(call.grant):
-                response = await behavior(*given)
+            given = await begun(requests, context)
+            response = await given[1].step(behavior(*given))
             await given[1].end()
             return response
 
         async def many(requests: Any, context: Any) -> AsyncIterator[Any]:
-            call, given = await begun(requests, context)
+            given = await begun(requests, context)
             responses = behavior(*given)
             try:
-                while True:
-                    with current.serving(call.grant):  # rule 5
-                        try:
-                            response = await anext(responses)
-                        except StopAsyncIteration:
-                            break
+                while (response := await given[1].step(anext(responses, _OVER))) is not _OVER:
                     await given[1].stand()
                     yield response
             finally:

@@ -9,7 +9,8 @@ What a message is to captoken, where a token may come in and which methods need 
 - A token that is missing, forged, expired or unproven is a protocol error, 401; any other method that is not permitted is
   one too, 403; 503 is a server that cannot decide. The kind of the denial is in its data.
 - Lists hold what the token may use. A notification that nothing permits is dropped.
-- While a message is answered, `captoken.current.grant()` is what it came with. The token itself is taken out of `_meta`.
+- While a message is answered, `captoken.current.grant()` is what it came with, nothing is held, and `captoken.current.trace()`
+  is the trace that its `_meta` names. The token itself is taken out of `_meta`.
 
 Not checked: what a server sends to the client; what a client answers to an elicitation, and so what a tool takes from
 one; what a call goes on doing after its token has run out; what middleware makes of the arguments that stands after the
@@ -28,7 +29,19 @@ from anyio import to_thread
 
 from captoken import current
 from captoken.adapters._mcp import KIND as KIND
-from captoken.adapters._mcp import LISTS, PROOF, TOKEN, Gate, Message, Refused, headers_of, only_listed, teller, without_secrets
+from captoken.adapters._mcp import (
+    LISTS,
+    PROOF,
+    TOKEN,
+    Gate,
+    Message,
+    Refused,
+    answering,
+    headers_of,
+    only_listed,
+    teller,
+    without_secrets,
+)
 from captoken.grant import Grant
 from captoken.tools import Attributes, Cost
 from captoken.verify import Verifier
@@ -94,22 +107,22 @@ class Guard:
     async def __call__(self, ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
         """The middleware of mcp 2.x."""
         params: Mapping[str, Any] = ctx.params or {}
-        method: str = ctx.method
-        try:
-            grant = await admitted(self._gate, Message(method, params, headers_of(ctx.request)))
-        except Refused as refused:
-            if ctx.request_id is None:
-                return None  # nobody waits for an answer
-            return _refusal(refused, ctx.protocol_version)
-        if grant is None:
-            return await call_next(ctx)
-        meta = params.get("_meta")
-        if meta and (TOKEN in meta or PROOF in meta):
-            clean = without_secrets(params)
-            ctx = replace(ctx, params=clean, meta=None if ctx.meta is None else clean["_meta"])
-        with current.serving(grant):
-            result = await call_next(ctx)
-        return only_listed(grant, method, _wired(result)) if method in LISTS else result
+        with answering(params.get("_meta")):
+            try:
+                grant = await admitted(self._gate, Message(ctx.method, params, headers_of(ctx.request)))
+            except Refused as refused:
+                if ctx.request_id is None:
+                    return None  # nobody waits for an answer
+                return _refusal(refused, ctx.protocol_version)
+            if grant is None:
+                return await call_next(ctx)
+            meta = params.get("_meta")
+            if meta and (TOKEN in meta or PROOF in meta):
+                clean = without_secrets(params)
+                ctx = replace(ctx, params=clean, meta=None if ctx.meta is None else clean["_meta"])
+            with current.serving(grant):
+                result = await call_next(ctx)
+        return only_listed(grant, ctx.method, _wired(result)) if ctx.method in LISTS else result
 
 
 async def admitted(gate: Gate, message: Message) -> Grant | None:

@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from captoken import constraints, names
+from captoken import constraints, current, names
 from captoken.access import Access
 from captoken.adapters._mcp import CALL, LISTS, PROOF, TOKEN, digest, facts
 from captoken.attenuate import Seconds, Strings
@@ -76,6 +76,9 @@ def meta_for_request(
             audience=audience, expires_in=expires_in, request=about, keep=keep, clamp=not exact, tools=tools
         )  # fmt: skip
     made = {TOKEN: shown.text}
+    trace = current.traceparent()
+    if trace is not None:
+        made["traceparent"] = trace
     if shown.proof is not None:
         made[PROOF] = shown.proof
     return made
@@ -150,7 +153,7 @@ class Presenting:
         mine = meta_for_request(
             self._audience, method, params, held=self._held, expires_in=self._expires_in, keep=self._keep
         )  # fmt: skip
-        return {**(meta or {}), **mine}
+        return {**mine, **(meta or {})}
 
     async def _list(self, name: str, method: str, cursor: str | None, meta: Mapping[str, Any] | None) -> Any:
         stated = {} if cursor is None else {"cursor": cursor}

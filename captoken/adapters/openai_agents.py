@@ -189,7 +189,6 @@ def delegate_to(
     waits for an approval: nobody could give it.
     """
     _check_guarded(agent)
-    spelled = "".join(char if char.isalnum() else "_" for char in agent.name)
 
     async def ask(caller: ToolContext[Any], task: str) -> Any:
         given = context(caller) if context is not None else None
@@ -208,10 +207,14 @@ def delegate_to(
 
     return function_tool(
         ask,
-        name_override=name or f"ask_{spelled}",
+        name_override=name or f"ask_{_spelled(agent)}",
         description_override=description or f"Hand a task to the agent {agent.name}.",
         failure_error_function=None,
     )
+
+
+def _spelled(agent: GuardedAgent) -> str:
+    return "".join(char if char.isalnum() else "_" for char in agent.name)
 
 
 def _check_guarded(agent: Agent[Any]) -> None:
@@ -268,11 +271,13 @@ def handoff_to(
 ) -> Handoff[Any, Any]:
     """A handoff that hands on the token of the agent that acts, narrowed by `caveats`. No token is asked about the handoff.
 
+    Its name is `transfer_to_` and the agent's, unless given.
     The conversation goes with it, all that the earlier agents read, unless `input_filter` says otherwise. Raises
     GuardError for an agent that is not guarded; what `Held.delegate` raises ends the run.
     """
     _check_guarded(agent)
     to = agent_name(agent.name)
+    name = name or f"transfer_to_{_spelled(agent)}"
     made = handoff(agent, tool_name_override=name, tool_description_override=description, input_filter=input_filter)
 
     def narrowed(held: Held) -> Held:

@@ -38,7 +38,7 @@ from psycopg.pq import DiagnosticField, ExecStatus, PipelineStatus, TransactionS
 from psycopg.pq import version as libpq_version
 
 from captoken.access import Caller
-from captoken.adapters._postgres_plan import CATALOG, Catalog, Plan, quoted
+from captoken.adapters._postgres_plan import CATALOG, Catalog, Plan, Role, apply_plan, audit, plan_sql, quoted
 from captoken.adapters._postgres_text import read
 from captoken.adapters.sqlite import Rows
 from captoken.attenuate import read_clock
@@ -46,7 +46,7 @@ from captoken.decision import Decision
 from captoken.errors import Denied, GuardError
 from captoken.grant import Grant
 
-__all__ = ["AsyncDatabase", "Database", "Rows", "guarded", "guarded_async"]
+__all__ = ["AsyncDatabase", "Database", "Role", "Rows", "apply_plan", "audit", "guarded", "guarded_async", "plan_sql"]
 
 _Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
 _Steps: TypeAlias = "Generator[Any, Any, Any]"  # what a connection's own `wait` runs, sync or async

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -57,24 +57,24 @@ def plan(
 
     The role can do what is listed and nothing else, whatever a token says. Run it again to change that.
     """
-    from captoken.adapters._postgres_plan import TABLES, Class, plan_sql  # here, since it needs pglast and psycopg
+    from captoken.adapters._postgres_plan import TABLES, Role, apply_plan, plan_sql  # here, since it needs psycopg
 
-    trust = Class(role, allow, columns)
+    planned = Role(role, allow, columns)
     if dsn is None:
         if apply:
             raise click.UsageError("--apply goes with --dsn")
-        say(plan_sql(login, trust).rstrip())
+        say(plan_sql(login, planned).rstrip())
         return 0
     with _connected(dsn) as connection:
         tables = [(str(schema), str(name)) for schema, name in connection.execute(TABLES).fetchall()]
-        sql = plan_sql(login, trust, tables)
+        sql = plan_sql(login, planned, tables)
         say(sql.rstrip())
         if not apply:
             return 0
-        connection.execute(sql.encode())
+        found = apply_plan(connection, login, planned)
         connection.commit()
         tell(f"applied: {login} can take on {role}")
-        return _audit(connection, login)
+        return _say(found, login)
 
 
 @postgres.command()
@@ -85,15 +85,14 @@ def audit(login: str, dsn: str) -> int:
 
     Exit 0: nothing was found, 1: something was. What a function does, nobody but its owner can say.
     """
+    from captoken.adapters._postgres_plan import audit as find
+
     with _connected(dsn) as connection:
-        return _audit(connection, login)
+        return _say(find(connection, login), login)
 
 
-def _audit(connection: Connection[Any], login: str) -> int:
-    from captoken.adapters._postgres_plan import AUDIT, audit_parameters
-
-    found = connection.execute(AUDIT.encode(), audit_parameters(login)).fetchall()
-    for (line,) in found:
+def _say(found: Sequence[str], login: str) -> int:
+    for line in found:
         say(f"-- found: {escape(line)}")
     if not found:
         tell(f"nothing was found that lets {login} do more than its grants")

@@ -78,6 +78,8 @@ class World:
 
         def read(message: Any, context: Any) -> Any:
             self.done.append(message)
+            if "more" in message:
+                self.between()
             return who()
 
         def watch(message: Any, context: Any) -> Iterator[Any]:
@@ -339,6 +341,7 @@ REFUSALS: dict[str, tuple[str, Any, Any]] = {
     "another table": ("Read", HR, REFUSED),
     "another operation": ("Read", {"table": "sales", "operation": "delete"}, REFUSED),
     "no name of a table": ("Read", {"table": "sales;drop"}, REFUSED),
+    "a fact that is missing": ("Read", {}, REFUSED),
     "not even a text": ("Read", {"table": 7}, REFUSED),
     "a method that no rule names": ("Unlisted", SALES, REFUSED),
 }
@@ -391,6 +394,16 @@ def test_what_a_rule_raises_beyond_a_bad_name_runs_nothing(calls: Asking, caplog
     assert calls(world, ("Read", SALES, {"held": mint()}), rules={"/shop.Sales/Read": returns_nothing}) == [
         (STATUS.PERMISSION_DENIED, REFUSED)
     ]
+
+
+def test_what_a_handler_asks_in_turn_and_is_refused_is_the_answer(calls: Asking) -> None:
+    """And tells the client no more than any other refusal: gRPC itself would pass on what is for the operator."""
+    world = World()
+    world.between = lambda: current.grant().authorize(Access(table="hr", operation="select"))
+    refused = (STATUS.PERMISSION_DENIED, REFUSED)
+    asked = {"table": "sales", "more": True}
+    said = calls(world, ("Read", asked, {"held": mint()}), ("Watch", SALES, {"held": mint()}))
+    assert said == [refused, (["orchestrator", 0], refused)]
 
 
 def test_who_calls_can_be_what_the_server_itself_knows(calls: Asking) -> None:

@@ -19,7 +19,7 @@ import pytest
 from captoken import Access, Denied, Issuer, Keyring, Verifier, WideningError, current
 from captoken.adapters import _mcp
 from captoken.adapters._mcp import PROOF, TOKEN
-from captoken.adapters.mcp import TWO, Guard
+from captoken.adapters.mcp import TWO, Guard, told
 from captoken.adapters.mcp_client import Presenting, meta_for, meta_for_request
 from captoken.audit import AuditTrail
 from captoken.errors import NoToken
@@ -507,6 +507,63 @@ def test_every_decision_is_on_record_and_no_token_is() -> None:
     assert good[TOKEN].encode() not in b"".join(lines) and b"private" not in b"".join(lines)
 
 
+def test_the_trace_of_the_client_is_in_the_record_and_goes_on_from_there() -> None:
+    lines: list[bytes] = []
+    server = served(Ran(), verifier=verifier(audit=AuditTrail(lines.append, trace=current.trace)))
+    traces: list[Any] = []
+
+    @server.tool()
+    def where() -> str:
+        traces.append(current.trace())
+        return "here"
+
+    async def body(client: Any) -> str | None:
+        with current.traced():
+            mine = Presenting(client, audience=AUDIENCE, held=mint(tools={"where": {}}))
+            await mine.call_tool("where")
+            await client.call_tool(
+                "where", {}, meta={**sent(tools={"where": {}}), "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
+            )
+            return current.trace()
+
+    trace = asked(server, body)
+    assert traces == [trace, "ab" * 16]
+    assert [json.loads(line)["trace"] for line in lines if b'"where"' in line and b"decision" in line] == traces
+
+
+def test_a_tool_holds_nothing_of_its_callers_even_in_one_process() -> None:
+    server = served(Ran())
+
+    @server.tool()
+    def mine() -> str:
+        try:
+            return repr(current.holding())
+        except NoToken:
+            return "nothing"
+
+    async def body(client: Any) -> str:
+        with current.use(mint(tools={"mine": {}})):
+            return text(await Presenting(client, audience=AUDIENCE).call_tool("mine"))
+
+    assert asked(server, body) == "nothing"
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_tool_that_is_refused_by_its_grant_tells_the_model_why(kind: str) -> None:
+    server = served(Ran())
+
+    def read() -> str:
+        current.grant().authorize(Access(table="hr", operation="select"))
+        return "rows"
+
+    async def read_async() -> str:
+        return read()
+
+    server.tool(name="read")(told(read if kind == "sync" else read_async))
+    found, said = asked(server, lambda client: outcome(client.call_tool("read", {}, meta=sent(tools={"read": {}}))))
+    assert found == "told" and "Not permitted: " in said and "link" not in said
+
+
 def test_what_cannot_be_recorded_does_not_run() -> None:
     def write(line: bytes) -> None:
         raise OSError("disk full")
@@ -914,17 +971,6 @@ if TWO:
 
         with over_http(lambda: http_app(lambda options: served(Ran(), options=options))) as url:
             assert anyio.run(body, url)[0] == "ran"
-
-    def test_the_trace_of_the_client_is_in_the_record() -> None:
-        """mcp 2.x takes `traceparent` out of `_meta` before the guard is asked."""
-        from captoken.adapters.otel import trace_id
-
-        lines: list[bytes] = []
-        server = served(Ran(), verifier=verifier(audit=AuditTrail(lines.append, trace=trace_id)))
-        trace = "0af7651916cd43dd8448eb211c80319c"
-        meta = {**sent(), "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
-        asked(server, lambda client: outcome(client.call_tool("look", {}, meta=meta)))
-        assert json.loads(lines[-1])["trace"] == trace
 
 else:
 

@@ -16,9 +16,9 @@ from psycopg import errors
 
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters import _postgres_plan, _postgres_text, postgres
-from captoken.adapters._postgres_plan import AUDIT, TABLES, Class, audit_parameters, plan_sql
+from captoken.adapters._postgres_plan import TABLES
 from captoken.adapters._postgres_text import Text
-from captoken.adapters.postgres import Database, guarded, guarded_async
+from captoken.adapters.postgres import Database, Role, apply_plan, audit, guarded, guarded_async, plan_sql
 from captoken.errors import GuardError
 
 from .postgres_corpus import ALLOWED, CASES, CLASSES, EVERY, GRANTS, ROWS, SCHEMA
@@ -52,11 +52,9 @@ def place(postgres_server: Any) -> Iterator[Place]:
         admin.execute("create schema captoken_guard")
         admin.execute("create function captoken_guard.subject() returns text language sql as 'select null::text'")
         admin.execute(SCHEMA + ROWS)
-        tables = admin.execute(TABLES).fetchall()
-        for login, classes in CLASSES.items():
-            for role, rights in classes.items():
-                for _ in range(2):  # it can be run again
-                    admin.execute(plan_sql(login, Class(role, **rights), tables))
+        for login, roles in CLASSES.items():
+            for _ in range(2):  # it can be run again
+                apply_plan(admin, login, *(Role(name, **rights) for name, rights in roles.items()))
         admin.execute("grant usage on schema market, hidden to public")
         yield Place(admin, lambda login: conninfo.replace("user=postgres", f"user={login}"))
 
@@ -660,7 +658,7 @@ def test_an_async_statement_that_is_cancelled_leaves_nothing(place: Place) -> No
 
 
 def found(place: Place, login: str) -> list[str]:
-    return [line for (line,) in place.admin.execute(AUDIT.encode(), audit_parameters(login)).fetchall()]
+    return audit(place.admin, login)
 
 
 def test_the_audit_names_functions_with_the_rights_of_their_owners(place: Place) -> None:
@@ -694,8 +692,8 @@ def test_the_audit_finds_what_undermines_a_role(make: str, undo: str, says: str,
 
 
 def test_a_plan_that_is_run_again_takes_back_what_it_no_longer_says(place: Place) -> None:
-    wider = Class("temporal", {"sales": ["select", "insert"], "hr": ["select"]})
-    narrower = Class("temporal", {"sales": ["select"]}, {"sales": ["id"]})
+    wider = Role("temporal", {"sales": ["select", "insert"], "hr": ["select"]})
+    narrower = Role("temporal", {"sales": ["select"]}, {"sales": ["id"]})
     rights = "select string_agg(privilege_type, ' ' order by 1) from information_schema.role_table_grants where grantee = 'temporal'"
     columns = "select column_name, privilege_type from information_schema.role_column_grants where grantee = 'temporal'"
     place.admin.execute(plan_sql("others", wider))
@@ -706,23 +704,23 @@ def test_a_plan_that_is_run_again_takes_back_what_it_no_longer_says(place: Place
 
 
 @pytest.mark.parametrize(
-    ("login", "trust", "says"),
+    ("login", "role", "says"),
     [
-        ("agents; drop table hr", Class("r", {"sales": ["select"]}), "a role is named by"),
-        ("agents", Class('r"', {"sales": ["select"]}), "a role is named by"),
-        ("agents", Class("pg_read_all_data", {"sales": ["select"]}), "a role is named by"),
-        ("agents", Class("r", {"sales": ["truncate"]}), "a role is granted"),
-        ("agents", Class("r", {"market.*": ["select"]}), "needs a database"),
-        ("agents", Class("r", {"sales": ["delete"]}, {"sales": ["id"]}), "cannot be granted by columns"),
+        ("agents; drop table hr", Role("r", {"sales": ["select"]}), "a role is named by"),
+        ("agents", Role('r"', {"sales": ["select"]}), "a role is named by"),
+        ("agents", Role("pg_read_all_data", {"sales": ["select"]}), "a role is named by"),
+        ("agents", Role("r", {"sales": ["truncate"]}), "a role is granted"),
+        ("agents", Role("r", {"market.*": ["select"]}), "needs a database"),
+        ("agents", Role("r", {"sales": ["delete"]}, {"sales": ["id"]}), "cannot be granted by columns"),
     ],
 )
-def test_a_plan_that_cannot_be_is_refused(login: str, trust: Class, says: str) -> None:
+def test_a_plan_that_cannot_be_is_refused(login: str, role: Role, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        plan_sql(login, trust)
+        plan_sql(login, role)
 
 
 def test_names_in_a_plan_are_quoted() -> None:
-    sql = plan_sql("agents", Class("r", {'odd"; drop table hr; --': ["select", "insert"]}))
+    sql = plan_sql("agents", Role("r", {'odd"; drop table hr; --': ["select", "insert"]}))
     assert '"odd""; drop table hr; --"' in sql and 'odd"; drop' not in sql.replace('""', "")
 
 
@@ -740,3 +738,22 @@ def test_the_functions_on_the_list_are_postgresqls_own_and_none_of_them_is_dange
         "array_sample", "array_shuffle", "clock_timestamp", "gen_random_uuid", "random", "random_normal", "timeofday", "uuidv4", "uuidv7",
     }  # fmt: skip
     assert place.admin.execute("select count(*) from pg_class where relnamespace = 'pg_catalog'::regnamespace and relname !~ '^pg_'").fetchone() == (0,)
+
+
+def test_the_command_line_plans_applies_and_audits(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    from captoken.cli.app import run
+
+    dsn = place.conninfo("postgres")
+    planned = ["postgres", "plan", "--login", "clerks", "--role", "clerk", "--allow", "market.*=select", "--dsn", dsn]
+    assert run(planned) == 0
+    sql = capsys.readouterr().out
+    assert 'grant select on "market"."moves" to clerk;' in sql and 'grant select on "market"."sales" to clerk;' in sql
+    assert place.admin.execute("select count(*) from pg_roles where rolname = 'clerk'").fetchone() == (0,)
+    assert run([*planned, "--apply"]) == 1  # the audit finds the owner's functions
+    assert "-- found: clerk, clerks may execute peek(), which runs with the rights of postgres" in capsys.readouterr().out
+    assert run(["postgres", "audit", "--login", "clerks", "--dsn", dsn]) == 1
+    assert run(["postgres", "plan", "--login", "clerks", "--role", "clerk", "--allow", "nowhere=select", "--dsn", dsn]) == 2
+    assert "there is no table 'nowhere'" in capsys.readouterr().err
+    with psycopg.connect(place.conninfo("clerks")) as connection, guarded(connection, READS) as db:
+        assert db.execute("select count(*) from market.moves").fetchall() == [(1,)]
+        assert verdict(db, "select * from sales") == "table"  # the token would, no role of this login does

