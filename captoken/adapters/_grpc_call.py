@@ -1,4 +1,4 @@
-"""One gRPC call on its way through a guard: what was permitted so far, and the asynchronous context of its handler."""
+"""One gRPC call on its way through a guard: what was permitted so far, and the context that its handler gets."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from captoken.errors import Denied
 from captoken.grant import Grant
 from captoken.verify import Verifier
 
+AUTHORIZATION, PROOF = "authorization", "captoken-proof"
 STATUS = {
     "invalid": grpc.StatusCode.UNAUTHENTICATED,
     "proof": grpc.StatusCode.UNAUTHENTICATED,
@@ -86,16 +87,27 @@ class Judged:
         raise self.refused
 
 
-class GuardedContext:
-    """The servicer context of `grpc.aio`, whose `read` and `write` ask as its iterators do."""
+class Context:
+    """The servicer context of a handler: without the token, so that nobody passes on or logs what came in."""
 
-    def __init__(self, context: Any, verifier: Verifier) -> None:
-        self._context, self._verifier = context, verifier
-        self.call: Any = None
-        self.first: Any = None
+    def __init__(self, context: Any) -> None:
+        self._context = context
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
+
+    def invocation_metadata(self) -> tuple[Any, ...]:
+        return tuple(pair for pair in self._context.invocation_metadata() or () if pair[0] not in (AUTHORIZATION, PROOF))
+
+
+class AsyncContext(Context):
+    """The same of `grpc.aio`; its `read` and `write` ask as the iterators do."""
+
+    def __init__(self, context: Any, verifier: Verifier) -> None:
+        super().__init__(context)
+        self._verifier = verifier
+        self.call: Any = None
+        self.first: Any = None
 
     async def refuse(self, denied: Denied | None) -> NoReturn:
         await self._context.abort(*answered(denied))

@@ -20,7 +20,9 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from inspect import iscoroutinefunction
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from anyio import to_thread
 
 from captoken import current, patterns, request
 from captoken.access import Access
@@ -94,12 +96,30 @@ def answering(meta: object) -> Generator[None, None, None]:
         yield
 
 
-def headers_of(http_request: Any) -> Callable[[str], list[str]] | None:
-    """The headers of the HTTP request that carried a message, or None where none did."""
-    return None if http_request is None else lambda name: [str(value) for value in http_request.headers.getlist(name)]
+def headers_of(http_request: Any, notified: bool = False) -> Callable[[str], list[str]] | None:
+    """The headers of the HTTP request that carried a message, or None where none did.
+
+    The SDKs do not say what carried a notification: for one that came by itself there are headers, and none is known.
+    """
+    if http_request is None:
+        return _no_headers if notified else None
+    return lambda name: [str(value) for value in http_request.headers.getlist(name)]
+
+
+def _no_headers(name: str) -> list[str]:
+    return []
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+async def decided(verifier: Verifier, decide: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """What `decide` says; asked in a thread if the verifier has a store that may be waited for."""
+    if verifier.waits:
+        return await to_thread.run_sync(lambda: decide(*args, **kwargs))
+    return decide(*args, **kwargs)
 
 
 def teller(error: Callable[[str], Exception], function: _F) -> _F:
@@ -270,33 +290,39 @@ class Gate:
         if method in LISTS:
             return self._admitted(self._authentic(token, proof, about), method)
         asked = facts(method, message.params)
-        access = None if asked is None else self._access(*asked)
-        if access is None:
+        plain = None if asked is None else access_to(*asked)
+        if plain is None:
             return self._admitted(self._unasked(token, proof, about), method)
-        return self._admitted(self.verifier.check(token, access, proof=proof, request=about), method)
+        # What a stranger asks for reaches no code of the server's, not even what knows of costs.
+        if (self._cost or self._attributes) and self._known(token, plain, proof, about):
+            plain = self._access(plain)
+        return self._admitted(self.verifier.check(token, plain, proof=proof, request=about), method)
 
     def again(self, grant: Grant, method: str, params: Mapping[str, Any]) -> Grant:
         """`grant`, if it permits one more call that a call makes here in turn. Raises Refused."""
-        asked = facts(method, params)
-        access = None if asked is None else self._access(*asked)
         if method in LISTS:
             return self._admitted(grant.recheck(), method)
-        if access is None:
+        asked = facts(method, params)
+        plain = None if asked is None else access_to(*asked)
+        if plain is None:
             return self._admitted(grant.record(grant.refusal("tool", "no call that a token can permit")), method)
-        return self._admitted(grant.check(access), method)
+        return self._admitted(grant.check(self._access(plain)), method)
 
     def unverified(self) -> None:
         """Put on record that a request came without a token that could be looked at."""
         self.verifier.check("", Access())
 
-    def _access(self, tool: str, arguments: dict[str, Any]) -> Access | None:
-        if self._cost is None and self._attributes is None:
-            return access_to(tool, arguments)
-        if access_to(tool, arguments) is None:
-            return None
-        attributes = self._attributes(tool, arguments) if self._attributes else None
-        cost = self._cost(tool, arguments) if self._cost else None
-        return Access(tool=tool, arguments=arguments, attributes=attributes or {}, cost=cost or {})
+    def _known(self, token: str, access: Access, proof: str | None, about: bytes | None) -> bool:
+        """Is the token genuine, whatever it permits?"""
+        decision = self.verifier.explain(token, access, proof=proof, request=about)
+        return bool(decision) or Denied(decision).kind == "insufficient"
+
+    def _access(self, plain: Access) -> Access:
+        """The access with what the server knows of it. What its `cost` and `attributes` raise passes through."""
+        tool, arguments = plain.tool or "", plain.arguments or {}
+        attributes = self._attributes(tool, arguments) if self._attributes else {}
+        cost = self._cost(tool, arguments) if self._cost else {}
+        return Access(tool=tool, arguments=arguments, attributes=attributes, cost=cost)
 
     def _authentic(self, token: str, proof: str | None, about: bytes | None) -> Decision | Grant:
         try:

@@ -6,10 +6,8 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any
 
-from anyio import to_thread
-
 from captoken import current
-from captoken.adapters._mcp import CALL, LISTS, PROOF, TOKEN, Gate, Message, Refused, answering, headers_of, listed
+from captoken.adapters._mcp import CALL, LISTS, PROOF, TOKEN, Gate, Message, Refused, answering, decided, headers_of, listed
 from captoken.grant import Grant
 
 _Handler = Callable[[Any], Awaitable[Any]]
@@ -46,7 +44,7 @@ class _Guarded(dict[type, _Handler]):
         return lambda message: self._around(self._gate, handler, message)
 
 
-async def _admitted(gate: Gate, message: Any, http_request: Any) -> Grant | None:
+async def _admitted(gate: Gate, message: Any, headers: Any) -> Grant | None:
     params: Any = message.params
     stated = {} if params is None else params.model_dump(by_alias=True, mode="json", exclude_none=True)
     if message.method == CALL and params is not None:
@@ -56,16 +54,13 @@ async def _admitted(gate: Gate, message: Any, http_request: Any) -> Grant | None
         stated["_meta"] = dict(meta.model_extra or {})
         for key in (TOKEN, PROOF):  # so that no tool can log or send them on
             (meta.model_extra or {}).pop(key, None)
-    found = Message(message.method, stated, headers_of(http_request))
-    if not gate.verifier.waits:
-        return gate.admit(found)
-    return await to_thread.run_sync(gate.admit, found)
+    return await decided(gate.verifier, gate.admit, Message(message.method, stated, headers))
 
 
 async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
     with answering(_meta(message)):
         try:
-            grant = await _admitted(gate, message, _low.request_ctx.get().request)
+            grant = await _admitted(gate, message, headers_of(_low.request_ctx.get().request))
         except Refused as refused:
             if refused.tool:
                 text = _types.TextContent(type="text", text=refused.text)
@@ -78,7 +73,10 @@ async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
     if message.method not in LISTS:
         return result
     listing = LISTS[message.method]
-    shown = [item for item in getattr(result.root, listing.items) if listed(grant, message.method, _plain(item, listing.key))]
+    items = getattr(result.root, listing.items)
+    keep = [_plain(item, listing.key) for item in items]
+    kept = await decided(gate.verifier, lambda: [listed(grant, message.method, name) for name in keep])
+    shown = [item for item, good in zip(items, kept, strict=True) if good]
     return _types.ServerResult(result.root.model_copy(update={listing.items: shown}))
 
 
@@ -86,7 +84,7 @@ async def _noticed(gate: Gate, handler: _Handler, message: Any) -> None:
     """A notification carries no HTTP request here: a token for one comes in its `_meta`."""
     with answering(_meta(message)):
         try:
-            grant = await _admitted(gate, message, None)
+            grant = await _admitted(gate, message, headers_of(None, notified=True))
         except Refused:
             return
         if grant is None:

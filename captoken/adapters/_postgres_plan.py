@@ -292,9 +292,9 @@ def plan_sql(login: str, role: Role, tables: Iterable[Table] | None = None) -> s
     `tables` are those that there are (`TABLES`), so that patterns can be spelled out. Raises ValueError for a name that is
     none, for an operation that no role can be granted, and for a pattern where `tables` are not given.
     """
-    for name in (login, role.name):
-        if _is_role(name) is None or name.startswith("pg_"):
-            raise ValueError(f"a role is named by a-z, 0-9 and _: not {name!r}")
+    for own in (login, role.name):
+        if _is_role(own) is None or own.startswith("pg_"):
+            raise ValueError(f"a role is named by a-z, 0-9 and _: not {own!r}")
     stated = {"allow": {key: tuple(given) for key, given in role.allow.items()}}
     for operations in stated["allow"].values():
         for operation in operations:
@@ -311,16 +311,16 @@ def plan_sql(login: str, role: Role, tables: Iterable[Table] | None = None) -> s
     else:
         known = list(tables)
         there = {name_of(table) for table in known}
-        for name in (*role.allow, *role.columns):
-            if "*" not in name and name not in there:
-                raise ValueError(f"there is no table {name!r}")
+        for stated_name in (*role.allow, *role.columns):
+            if "*" not in stated_name and stated_name not in there:
+                raise ValueError(f"there is no table {stated_name!r}")
     grants: list[str] = []
     schemas: set[str] = set()
     for table in sorted(set(known)):
         name = name_of(table)
         if name is None and tables is None:
             raise ValueError(f"{'.'.join(table)!r} is no table that can be granted")
-        right = decided(rights, name, NO_RIGHTS) if name is not None else NO_RIGHTS
+        right = NO_RIGHTS if name is None else decided(rights, name, NO_RIGHTS)
         for operation in OPERATIONS:
             if operation not in right.operations:
                 continue
@@ -407,6 +407,12 @@ $$;
 create or replace function captoken_guard.begin(said text) returns void language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 begin
+    if exists (
+        select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and classid = 1667330155
+        and objid::bigint = pg_backend_pid() and objsubid = 2 and granted
+    ) or not pg_try_advisory_xact_lock(1667330155, pg_backend_pid()) then
+        raise exception 'captoken: it is noted already who acts in this transaction';
+    end if;
     raise log 'captoken %', said::jsonb;
     perform set_config('captoken.facts', captoken_guard.sign(said) || said, true);
 end $$;

@@ -288,6 +288,8 @@ class _Reader:
             elif kind == "RangeVar":
                 if (table := self._named(item, ctes)) and (not named or _goes_by(item) in named):
                     self.text.writes.append(Write(table, "update", ()))
+            elif kind == "RangeFunction":
+                pass  # has no rows to lock
             elif not named or item.alias is None or item.alias.aliasname in named:  # what is below it would be locked too
                 raise _RefusedError("operation", "a lock on the rows of what is no table")
 

@@ -109,7 +109,8 @@ def admission(
     """What makes a request handler refuse messages that the token does not permit: `DefaultRequestHandler(**admission(…), …)`.
 
     `rule` says what a message needs. A refusal is an A2A error with a public sentence; nothing has run then. The executor
-    asks `current.grant()` for what it does beyond that; a Denied that it lets through fails the task, with a public sentence. Raises TypeError for what is no rule.
+    asks `current.grant()` for what it does beyond that; a Denied that it lets through fails the task, with such a sentence.
+    Raises TypeError for what is no rule.
 
     Not decided on: reading, listing, cancelling and subscribing, which go by the owner of a task (`GrantedCalls`).
     """
@@ -195,7 +196,7 @@ def declare(card: a2a_pb2.AgentCard) -> a2a_pb2.AgentCard:
     del card.security_requirements[:]
     card.security_requirements.append(a2a_pb2.SecurityRequirement(schemes={SCHEME: a2a_pb2.StringList()}))
     if not any(extension.uri == EXTENSION for extension in card.capabilities.extensions):
-        card.capabilities.extensions.append(a2a_pb2.AgentExtension(uri=EXTENSION, required=True))
+        card.capabilities.extensions.append(a2a_pb2.AgentExtension(uri=EXTENSION))
     return card
 
 

@@ -77,6 +77,8 @@ class CaptokenMiddleware:
     ) -> None:
         if not isinstance(verifier, Verifier):
             raise TypeError(f"a {type(verifier).__name__} is no Verifier")
+        if type(max_body) is not int or max_body < 0:
+            raise ValueError("max_body is a number of bytes")
         self._app, self._verifier, self._origin, self._max_body = app, verifier, own_origin(origin), max_body
         self._public, self._waits = public_paths(public), verifier.waits
         self._metadata: Answer | None = None

@@ -166,12 +166,15 @@ def protect(
     401 and 403 to the answers that OpenAPI shows. Raises TypeError or ValueError.
     """
     paths = public_paths(public)
-    app.add_middleware(_Declared, api=app, public=paths)
-    app.add_middleware(
-        CaptokenMiddleware,
-        verifier=verifier, origin=origin, realm=realm, public=paths, resource_metadata=resource_metadata, max_body=max_body,
-    )  # fmt: skip
-    CaptokenMiddleware(app, verifier, origin=origin, realm=realm, resource_metadata=resource_metadata)  # raise now, not later
+
+    def guard(inner: ASGIApp) -> CaptokenMiddleware:
+        return CaptokenMiddleware(
+            _Declared(inner, app, paths),
+            verifier, origin=origin, realm=realm, public=paths, resource_metadata=resource_metadata, max_body=max_body,
+        )  # fmt: skip
+
+    guard(app)  # raises now, and not when the application starts
+    app.add_middleware(guard)
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -224,7 +227,8 @@ class _Declared:
             elif scope["type"] == "websocket" or message.get("more_body"):  # rule 2; what goes on is ended, and else
                 await ask(scope, None)
 
-        await self._app({**scope, ASKED: asked}, receive, told)
+        scope[ASKED] = asked
+        await self._app(scope, receive, told)
         if refused:  # nothing was sent
             await ask(scope, None)
 

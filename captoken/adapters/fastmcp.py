@@ -19,14 +19,12 @@ from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from anyio import to_thread
 from fastmcp.exceptions import ToolError
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from mcp.shared.exceptions import MCPError
 
 from captoken import current
-from captoken.adapters._mcp import CALL, LISTS, Gate, Message, Refused, answering, headers_of, listed, teller
-from captoken.adapters.mcp import admitted
+from captoken.adapters._mcp import CALL, LISTS, Gate, Message, Refused, answering, decided, headers_of, listed, teller
 from captoken.grant import Grant
 from captoken.tools import Attributes, Cost
 from captoken.verify import Verifier
@@ -96,7 +94,9 @@ class Guard(Middleware):
         method = context.method or ""
         if method not in LISTS:
             return result
-        return [item for item in result if listed(grant, method, _plain(getattr(item, _ATTRIBUTES[method])))]
+        keep = [_plain(getattr(item, _ATTRIBUTES[method])) for item in result]
+        kept = await decided(self._gate.verifier, lambda: [listed(grant, method, name) for name in keep])
+        return [item for item, good in zip(result, kept, strict=True) if good]
 
     async def check_resource_access(self, context: MiddlewareContext[Any]) -> None:
         """May the resource be read? For extensions that show what is in one without reading it."""
@@ -110,16 +110,14 @@ class Guard(Middleware):
         method, params = context.method or "", _params(context.message)
         if method == CALL and str(params.get("name")).startswith("__"):
             params = {**params, "name": None}
-        answering = _answering.get()
-        if answering is not None and session is not None and answering[0] is session:
-            if self._gate.verifier.waits:
-                return await to_thread.run_sync(self._gate.again, answering[1], method, params)
-            return self._gate.again(answering[1], method, params)
+        outer = _answering.get()
+        if outer is not None and session is not None and outer[0] is session:
+            return await decided(self._gate.verifier, self._gate.again, outer[1], method, params)
         request = _request(context)
         meta = None if request is None else request.meta
-        http_request = None if request is None else request.request
+        headers = headers_of(None if request is None else request.request, notified=context.type == "notification")
         stated = {**params, "_meta": meta} if meta is not None else params
-        return await admitted(self._gate, Message(method, stated, headers_of(http_request)))
+        return await decided(self._gate.verifier, self._gate.admit, Message(method, stated, headers))
 
 
 def _request(context: MiddlewareContext[Any]) -> Any:

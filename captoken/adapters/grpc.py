@@ -7,13 +7,13 @@
    message, the first one before the handler starts. Every message of a stream, either way, asks again whether the grant stands.
 4. A proof covers method and request, as bytes on the wire. A stream from the client has no request that it could cover, so a
    token that is bound to a key does not open one.
-5. The handler runs under `current.serving(grant)`, each step of a generator too.
+5. The handler runs under `current.serving(grant)`, each step of a generator too. It does not see the token and the proof.
 6. A client shows what `present()` made, never what it holds, and only on an encrypted channel unless told `insecure=True`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from inspect import isasyncgenfunction, iscoroutinefunction
 from itertools import chain
 from typing import Any, NoReturn, TypeAlias
@@ -22,14 +22,13 @@ import grpc  # type: ignore[import-untyped]
 
 from captoken import current, request
 from captoken.access import Access, Caller
-from captoken.adapters._grpc_call import GuardedContext, Judged, answered
+from captoken.adapters._grpc_call import AUTHORIZATION, PROOF, AsyncContext, Context, Judged, answered
 from captoken.aio import answer
 from captoken.current import Held
 from captoken.errors import Denied
 from captoken.tokens import Token
 from captoken.verify import Verifier
 
-AUTHORIZATION, PROOF = "authorization", "captoken-proof"
 _OVER = object()
 _UNREADABLE = "-"  # stands for a proof that cannot be one
 
@@ -133,12 +132,14 @@ class Guard(_Rules, grpc.ServerInterceptor):  # type: ignore[misc]
 
         def one(requests: Any, context: Any) -> Any:
             call, message = begun(requests, context)
+            context = Context(context)
             response = _step(call, context, behavior, message, context)
             _end(call, context)
             return response
 
         def many(requests: Any, context: Any) -> Iterator[Any]:
             call, message = begun(requests, context)
+            context = Context(context)
             responses = iter(_step(call, context, behavior, message, context))
             try:
                 while (response := _step(call, context, next, responses, _OVER)) is not _OVER:
@@ -209,8 +210,8 @@ class AsyncGuard(_Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return handler
         behavior, verifier = _behavior(handler), self._verifier
 
-        async def begun(requests: Any, context: Any) -> tuple[Any, GuardedContext]:
-            guarded = GuardedContext(context, verifier)
+        async def begun(requests: Any, context: Any) -> tuple[Any, AsyncContext]:
+            guarded = AsyncContext(context, verifier)
             refused: Denied | None
             try:
                 if not handler.request_streaming:
@@ -333,7 +334,7 @@ class Presenting:
     def _call(self, make: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
         """The serializer stays here, so that what a proof covers is what is sent."""
         serialize = args[0] if args else kwargs.pop("request_serializer", None)
-        return _Call(self, method, make(method, None, *args[1:], **kwargs), serialize or bytes)
+        return _Call(self, method, make(method, None, *args[1:], **kwargs), serialize or _as_is)
 
     def _shown(self, method: str, message: bytes | None) -> list[tuple[str, str]]:
         held = current.holding(self._held)
@@ -364,7 +365,8 @@ class _Call:
         return self._with(self._inner.future, request, timeout, metadata, options)
 
     def _with(self, call: Any, given: Any, timeout: float | None, metadata: Any, options: dict[str, Any]) -> Any:
-        own: Sequence[tuple[str, Any]] = tuple(metadata or ())
+        theirs: Iterable[tuple[str, Any]] = () if metadata is None else metadata
+        own = tuple(theirs)
         if any(key.lower() in (AUTHORIZATION, PROOF) for key, _ in own):
             raise ValueError("the metadata has a token already")
         message = self._serialize(given) if self._serialize is not None else None
@@ -373,10 +375,16 @@ class _Call:
             own = (*own, *shown)
         else:
             ours = grpc.metadata_call_credentials(_Plugin(shown))
-            theirs = options.get("credentials")
+            other = options.get("credentials")
             composite: Any = grpc.composite_call_credentials
-            options["credentials"] = ours if theirs is None else composite(theirs, ours)
+            options["credentials"] = ours if other is None else composite(other, ours)
         return call(given if message is None else message, timeout=timeout, metadata=own, **options)
+
+
+def _as_is(given: Any) -> bytes:
+    if type(given) is not bytes:
+        raise TypeError(f"a request without a serializer is bytes, not {type(given).__name__}")
+    return given
 
 
 class _Plugin(grpc.AuthMetadataPlugin):  # type: ignore[misc]

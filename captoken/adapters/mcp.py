@@ -25,8 +25,6 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-from anyio import to_thread
-
 from captoken import current
 from captoken.adapters._mcp import KIND as KIND
 from captoken.adapters._mcp import (
@@ -37,12 +35,12 @@ from captoken.adapters._mcp import (
     Message,
     Refused,
     answering,
+    decided,
     headers_of,
     only_listed,
     teller,
     without_secrets,
 )
-from captoken.grant import Grant
 from captoken.tools import Attributes, Cost
 from captoken.verify import Verifier
 
@@ -109,7 +107,8 @@ class Guard:
         params: Mapping[str, Any] = ctx.params or {}
         with answering(params.get("_meta")):
             try:
-                grant = await admitted(self._gate, Message(ctx.method, params, headers_of(ctx.request)))
+                headers = headers_of(ctx.request, notified=ctx.request_id is None)
+                grant = await decided(self._gate.verifier, self._gate.admit, Message(ctx.method, params, headers))
             except Refused as refused:
                 if ctx.request_id is None:
                     return None  # nobody waits for an answer
@@ -122,14 +121,9 @@ class Guard:
                 ctx = replace(ctx, params=clean, meta=None if ctx.meta is None else clean["_meta"])
             with current.serving(grant):
                 result = await call_next(ctx)
-        return only_listed(grant, ctx.method, _wired(result)) if ctx.method in LISTS else result
-
-
-async def admitted(gate: Gate, message: Message) -> Grant | None:
-    """`gate.admit`, in a thread if the verifier has a store that may be waited for."""
-    if not gate.verifier.waits:
-        return gate.admit(message)
-    return await to_thread.run_sync(gate.admit, message)
+        if ctx.method not in LISTS:
+            return result
+        return await decided(self._gate.verifier, only_listed, grant, ctx.method, _wired(result))
 
 
 def _refusal(refused: Refused, protocol: str) -> dict[str, Any]:

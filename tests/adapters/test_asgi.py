@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator, Mapping
+from random import Random
 from typing import Any
 from urllib.parse import quote
 
@@ -593,6 +594,8 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception]]] = {
     "a public pattern": ({"public": {"/{path}"}}, ValueError),
     "a realm with a quote": ({"realm": 'a"b'}, ValueError),
     "a realm with a line break": ({"realm": "a\r\nb"}, ValueError),
+    "a body without an end": ({"max_body": -1}, ValueError),
+    "a body of no size": ({"max_body": None}, ValueError),
     "metadata in the clear": ({"resource_metadata": "http://api.example/x"}, ValueError),
     "metadata with a quote": ({"resource_metadata": 'https://api.example/"'}, ValueError),
 }
@@ -713,6 +716,41 @@ def test_an_access_required_outside_of_a_guard_is_refused() -> None:
     with pytest.raises(TypeError):
         Requires(SERVICE, "sales")  # type: ignore[arg-type]
     assert SERVICE.reached == []
+
+
+def test_whatever_is_written_into_the_headers_only_the_good_one_goes() -> None:
+    """Two thousand headers, each a good one with something done to it: refused with a status, and nothing raised."""
+    random = Random(7)
+    good = f"Bearer {TOKEN}".encode()
+    names = [b"authorization"] * 6 + [
+        b"captoken-proof",
+        b"cookie",
+        b"x-forwarded-authorization",
+        b"traceparent",
+        b"content-type",
+    ]
+
+    def spoiled() -> bytes:
+        value = bytearray(good)
+        for _ in range(random.randint(1, 3)):
+            at, until = sorted(random.choices(range(len(value) + 1), k=2))
+            byte = random.choice([*b' \t,;=%"\x00\x7f\x80\xff', random.randrange(256)])
+            random.choice([
+                lambda at=at, byte=byte: value.insert(at, byte),
+                lambda at=at, byte=byte: value.__setitem__(slice(at, at + 1), bytes([byte])),
+                lambda at=at, until=until: value.__delitem__(slice(at, until)),
+                lambda at=at, until=until: value.extend(value[at:until]),
+            ])()  # fmt: skip
+        return bytes(value)
+
+    seen: set[int] = set()
+    for _ in range(2000):
+        headers = [(random.choice(names), spoiled()) for _ in range(random.randint(1, 2))]
+        if good in [value for name, value in headers if name == b"authorization"]:
+            continue  # undone again
+        seen.add(in_process("/sales", scope={"headers": headers})[0]["status"])
+        assert SERVICE.reached == [], headers
+    assert {400, 401} <= seen <= {400, 401, 431}
 
 
 def test_a_client_of_httpx_in_one_process() -> None:

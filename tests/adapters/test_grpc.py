@@ -78,6 +78,7 @@ class World:
 
         def read(message: Any, context: Any) -> Any:
             self.done.append(message)
+            assert "cap1" not in str([tuple(pair) for pair in context.invocation_metadata()])
             if "more" in message:
                 self.between()
             return who()
@@ -606,6 +607,34 @@ def test_metadata_that_has_a_token_already_is_not_sent(name: str) -> None:
         )
         with pytest.raises(ValueError, match="already"):
             stub(SALES, metadata=[(name, "x")])
+
+
+def test_a_handler_sees_its_metadata_but_no_token(calls: Asking) -> None:
+    """That `read` finds none is asserted where it runs; here, that it finds the rest."""
+    seen: list[Any] = []
+
+    class Seeing(World):
+        def handlers(self, aio: bool) -> Any:
+            def look(message: Any, context: Any) -> Any:
+                seen.append(dict(tuple(pair) for pair in context.invocation_metadata()))
+                return [context.peer()]
+
+            async def alook(message: Any, context: Any) -> Any:
+                return look(message, context)
+
+            kind = grpc.unary_unary_rpc_method_handler(alook if aio else look, decode, encode)
+            return grpc.method_handlers_generic_handler("shop.Sales", {"Read": kind})
+
+    (peer,) = calls(Seeing(), ("Read", SALES, {**bound(), "metadata": (("trace", "7"),)}))
+    assert "127.0.0.1" in peer[0] and seen[0]["trace"] == "7"
+    assert not {"authorization", "captoken-proof"} & set(seen[0])
+
+
+def test_a_request_without_a_serializer_is_bytes() -> None:
+    with grpc.insecure_channel("127.0.0.1:1") as plain:
+        stub = Presenting(plain, audience="sales-db", held=mint(), insecure=True).unary_unary("/shop.Sales/Read")
+        with pytest.raises(TypeError, match="bytes"):
+            stub(7)
 
 
 def test_no_token_is_in_what_is_shown_or_logged(calls: Asking, caplog: pytest.LogCaptureFixture) -> None:

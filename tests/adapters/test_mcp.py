@@ -433,6 +433,25 @@ def test_attributes_are_the_servers_own_knowledge() -> None:
     )
 
 
+def test_what_a_stranger_asks_for_reaches_no_code_of_the_servers() -> None:
+    reached: list[str] = []
+
+    def attributes(tool: str, arguments: Any) -> dict[str, Any]:
+        reached.append(tool)
+        return {}
+
+    server = served(Ran(), attributes=attributes)
+
+    async def body(client: Any) -> list[Any]:
+        return [
+            await outcome(client.call_tool("look", {}, meta=meta))
+            for meta in (None, {TOKEN: other_issuer()}, {TOKEN: tampered()})
+        ]
+
+    assert asked(server, body) == [("error", 401)] * 3 and reached == []
+    assert asked(server, lambda client: outcome(client.call_tool("look", {}, meta=sent())))[0] == "ran" and reached == ["look"]
+
+
 # --- one session, many tokens ----------------------------------------------------------------------------------------
 
 
@@ -786,6 +805,16 @@ def test_over_http_nobody_uses_the_token_of_the_process(monkeypatch: pytest.Monk
     with http(ran, default_from_environment=True) as post:
         assert post("tools/call", {"name": "look"})["error"]["code"] == 401
     assert ran.calls == []
+
+
+def test_a_notification_does_not_use_the_token_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDKs do not say whether it came over HTTP."""
+    with current.use(mint(tools={"acme/wipe": {}})):
+        monkeypatch.setenv("CAPTOKEN", current.environment()["CAPTOKEN"])
+    gate = _mcp.Gate(verifier(), default_from_environment=True)
+    with pytest.raises(_mcp.Refused):
+        gate.admit(_mcp.Message("acme/wipe", {}, _mcp.headers_of(None, notified=True)))
+    assert gate.admit(_mcp.Message("acme/wipe", {}, _mcp.headers_of(None))) is not None
 
 
 def test_a_process_that_was_given_none_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,9 +195,9 @@ def test_the_role_is_the_narrowest_that_covers_the_text(agents: psycopg.Connecti
 
 def test_a_statement_that_ends_the_transaction_costs_the_connection(place: Place, blind: None) -> None:
     """What even the grammar would have to miss: nothing runs on after it."""
-    for sql in ("commit", "rollback"):
-        with psycopg.connect(place.conninfo("agents")) as connection:
-            with suppress(GuardError, psycopg.Error), guarded(connection, READS) as db:
+    for sql in ("commit", "rollback", "commit and chain", "rollback and chain"):
+        with psycopg.connect(place.conninfo("agents")) as connection, suppress(GuardError, psycopg.Error):  # noqa: SIM117
+            with guarded(connection, READS) as db:
                 with pytest.raises((GuardError, psycopg.Error)):
                     db.execute(sql)
                 with pytest.raises((GuardError, psycopg.Error)):
@@ -257,6 +257,27 @@ def test_what_the_agent_writes_over_them_is_no_fact(sql: str, agents: psycopg.Co
         db.execute(sql.replace("%s", kept))
         assert db.execute("select value from tenants").fetchall() == []
         assert db.execute("select captoken_guard.subject()").fetchall() == [(None,)]
+
+
+def test_nobody_signs_twice_in_a_transaction_not_even_the_login(agents: psycopg.Connection[Any], blind: None) -> None:
+    """All that an agent could do whose statements were let through whatever they are: it has no second set of facts."""
+    forged = "select captoken_guard.begin('{\"subject\": \"user:bob\"}')"
+    for before in ((), ("reset role",), ("reset role", "set captoken.facts = ''", "close all"), ("reset role", "select pg_advisory_unlock_all()")):
+        with guarded(agents, TENANTS) as db:
+            for sql in (*before, forged):
+                with suppress(Denied, psycopg.Error):
+                    db.execute(sql)
+            with suppress(Denied, psycopg.Error):
+                db.execute("set local role reader")
+            assert db.execute("select value from tenants").fetchall() in ([(1,)], []), before
+    for sql in ("commit and chain", "rollback and chain"):
+        with suppress(GuardError), guarded(agents, TENANTS) as db:
+            with suppress(GuardError):
+                db.execute(sql)
+            with pytest.raises(GuardError):
+                db.execute(forged)
+        assert agents.closed
+        break
 
 
 def test_the_log_of_the_database_says_who(agents: psycopg.Connection[Any], place: Place) -> None:
@@ -504,7 +525,7 @@ def test_an_open_transaction_a_pipeline_and_another_encoding_are_refused(agents:
 def test_a_login_that_is_no_narrow_one_is_refused(make: str, undo: str, says: str, place: Place) -> None:
     place.admin.execute(make)
     try:
-        with psycopg.connect(place.conninfo("agents")) as connection:
+        with psycopg.connect(place.conninfo("agents")) as connection:  # noqa: SIM117
             with pytest.raises(GuardError, match=says), guarded(connection, READS):
                 pass
     finally:
@@ -600,7 +621,7 @@ def test_deferred_constraints_are_raised_at_the_end_and_nothing_stays(agents: ps
 
 
 def test_a_connection_that_is_lost_is_an_error_and_no_commit(place: Place) -> None:
-    with psycopg.connect(place.conninfo("agents")) as connection:
+    with psycopg.connect(place.conninfo("agents")) as connection:  # noqa: SIM117
         with pytest.raises(psycopg.OperationalError), guarded(connection, WRITES) as db:
             db.execute("insert into archive (id) values (5)")
             place.admin.execute("select pg_terminate_backend(%s)", [connection.info.backend_pid])
