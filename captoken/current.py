@@ -19,8 +19,9 @@ import re
 from collections.abc import Callable, Generator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from contextvars import Token as ContextToken
 from functools import wraps
-from typing import ParamSpec, TypeVar, Unpack
+from typing import Generic, ParamSpec, TypeVar, Unpack
 
 from captoken import possession, primitives
 from captoken.access import Access
@@ -113,13 +114,21 @@ _trace: ContextVar[str | None] = ContextVar("captoken.trace", default=None)
 _TRACEPARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.{0,256})?", re.ASCII)
 
 
-@contextmanager
-def _set(variable: ContextVar[_T | None], value: _T) -> Generator[_T, None, None]:
-    before = variable.set(value)
-    try:
-        yield value
-    finally:
-        variable.reset(before)
+class _Block(Generic[_T]):
+    """A block in which a variable has a value."""
+
+    __slots__ = ("_before", "_value", "_variable")
+    _before: ContextToken[_T | None]
+
+    def __init__(self, variable: ContextVar[_T | None], value: _T | None) -> None:
+        self._variable, self._value = variable, value
+
+    def __enter__(self) -> _T:
+        self._before = self._variable.set(self._value)
+        return self._value  # type: ignore[return-value]
+
+    def __exit__(self, *raised: object) -> None:
+        self._variable.reset(self._before)
 
 
 # --- what this code holds --------------------------------------------------------------------------------------------
@@ -143,13 +152,13 @@ def use(token: Token | str | Held, signer: Signer | None = None) -> AbstractCont
     Raises TokenFormatError for text that is no token. It does not say whether the token is genuine.
     """
     if isinstance(token, Held):
-        return _set(_held, token)
+        return _Block(_held, token)
     try:
         read = token if isinstance(token, Token) else Token.parse(token)
     except TokenFormatError as error:
         problem = error.bare()
     else:
-        return _set(_held, Held(read, signer))
+        return _Block(_held, Held(read, signer))
     del token  # so that no frame of the traceback holds usable text
     raise problem
 
@@ -169,7 +178,7 @@ def delegate(
 @contextmanager
 def nothing() -> Generator[None, None, None]:
     """In this block this code holds nothing, and nothing is granted to it."""
-    with _set(_held, None), _set(_granted, None):
+    with _Block(_held, None), _Block(_granted, None):
         yield
 
 
@@ -183,7 +192,7 @@ def traced(traceparent: str | None = None) -> AbstractContextManager[str]:
     """
     stated = _TRACEPARENT.fullmatch(traceparent) if type(traceparent) is str else None
     named = stated[1] if stated is not None and set(stated[1]) != {"0"} else primitives.random_bytes(16).hex()
-    return _set(_trace, named)
+    return _Block(_trace, named)
 
 
 def trace() -> str | None:
@@ -204,7 +213,7 @@ def serving(grant: Grant) -> AbstractContextManager[Grant]:
     """In this block, `grant` is what the request at hand came with. For adapters, around the code that answers it."""
     if not isinstance(grant, Grant):
         raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
-    return _set(_granted, grant)
+    return _Block(_granted, grant)
 
 
 def grant() -> Grant:
@@ -224,7 +233,7 @@ def carry(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(function)
     def carried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with _set(_held, held), _set(_granted, granted), _set(_trace, trace_):
+        with _Block(_held, held), _Block(_granted, granted), _Block(_trace, trace_):
             return function(*args, **kwargs)
 
     return carried

@@ -51,8 +51,8 @@ class Grant(Sealed):
     """
 
     __slots__ = (
-        "_addressed", "_capability", "_counts", "_custody", "_lineage", "_links", "_made", "_own", "_packet", "_places",
-        "_seen", "_tags", "_verifier", "issued",
+        "_addressed", "_asked", "_capability", "_counts", "_custody", "_lineage", "_links", "_made", "_own", "_packet",
+        "_places", "_seen", "_tags", "_verifier", "issued",
     )  # fmt: skip
     _instead = "verify the token where it is needed"
 
@@ -63,6 +63,7 @@ class Grant(Sealed):
     _made: int  # when the keys were asked
     _packet: Packet
     _tags: tuple[bytes, ...]  # secret: each is the key to its link's siblings
+    _asked: bool  # was there a first question?
     _capability: Capability | None
     _seen: Facts | None
     _counts: bool  # does a link count what it is used for?
@@ -94,6 +95,7 @@ class Grant(Sealed):
         put(self, "_custody", custody)
         put(self, "_made", made)
         put(self, "_capability", None)
+        put(self, "_asked", False)
         put(self, "_seen", None)
         put(self, "_counts", any(link.counts for link in links))
         own = verifier._vocabulary is not V1 and any(":" in caveat.key for link in links for caveat in link.caveats)
@@ -272,17 +274,19 @@ class Grant(Sealed):
             if not charged:  # of all of them
                 decisions = [structs.replace(charged, access=access) for access in accesses]
             else:
-                decisions = [charged, *decisions[1:]]
+                decisions = [charged, *(structs.replace(one, effects=charged.effects) for one in decisions[1:])]
         return self._verifier._recorded(*decisions)
 
     def _ask(self, access: Access, caller: Caller | None, dry: bool) -> Decision:
-        # The capability says in one look what all links together say; the links are asked one by one to tell why, and
-        # where an embedder's caveats are among them, whose `covers` and `meet` are not what a decision rests on.
+        # From the second question on the capability says in one look what all links together say; the links are asked one
+        # by one to tell why, and where an embedder's caveats are among them, on whose `covers` and `meet` nothing rests.
         now = read_clock(self._verifier._clock)
         age, refusals = self._overlaid(now, access)
         if refusals:
             return self._denied(now, access, caller, refusals, dry, step=7)
-        if self._ahead(now) is None and self._addressed and self._counted_once and not self._own:
+        if self._capability is None and not self._asked:  # one question is answered sooner by the links
+            object.__setattr__(self, "_asked", True)
+        elif self._ahead(now) is None and self._addressed and self._counted_once and not self._own:
             reason = self.capability.prohibits(access, self._situation(now, self._verifier._audiences, age))
             if reason is None:
                 return self._finished(now, access, caller, dry)
@@ -420,11 +424,11 @@ class Grant(Sealed):
             known = self._attribution
             return Decision(
                 code="allowed", now=now, access=access, caller=caller, granted=True, dry=True, known=known, effects=effects,
-                overlaid=self._verifier._overlay is not None,
+                overlaid=self._verifier._overlay is not None, leeway=self._verifier._leeway,
             )  # fmt: skip
         return Decision(
             code="allowed", now=now, access=access, caller=caller, granted=self, dry=dry, known=self, effects=effects,
-            overlaid=self._verifier._overlay is not None,
+            overlaid=self._verifier._overlay is not None, leeway=self._verifier._leeway,
         )  # fmt: skip
 
     def _proved(self, now: int, text: str | None, request: Access | bytes | None) -> Use | Refusal:
@@ -482,7 +486,7 @@ class Grant(Sealed):
         known = self._attribution
         return Decision(
             code=refusals[0].code, now=now, access=access, caller=caller, known=known,
-            overlaid=self._verifier._overlay is not None,
+            overlaid=self._verifier._overlay is not None, leeway=self._verifier._leeway,
             refusals=refusals, step=step or CODES[refusals[0].code].step, dry=dry, effects=effects,
         )  # fmt: skip
 

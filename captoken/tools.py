@@ -18,8 +18,7 @@ from captoken import aio, current, names
 from captoken.access import Access, Caller
 from captoken.current import Held, Presented
 from captoken.decision import Decision
-from captoken.errors import Denied, LimitError, NoToken, WideningError
-from captoken.grant import Grant
+from captoken.errors import LimitError, NoToken, WideningError
 from captoken.tokens import Token
 from captoken.verify import Verifier
 
@@ -67,9 +66,10 @@ class ToolGuard:
         if access is not None:
             caller = _caller(agent)
             if isinstance(caller, str):
-                return self._refused(text, proof, "caller", caller)
+                return self._verifier.refuse(text, "caller", caller, proof=proof)
             return self._verifier.check(text, access, caller=caller, proof=proof)
-        return self._refused(text, proof, "tool", "no call that a token can permit: its name, or arguments that are no JSON")
+        why = "no call that a token can permit: its name, or arguments that are no JSON"
+        return self._verifier.refuse(text, "tool", why, proof=proof)
 
     async def check_async(
         self, tool: str, arguments: Mapping[str, Any], *, agent: str | None = None, held: Held | Token | None = None
@@ -90,14 +90,6 @@ class ToolGuard:
         except (WideningError, LimitError):  # for another server, say: the verifier will tell
             return mine.token, None
         return shown.text, shown.proof
-
-    def _refused(self, text: str | Token, proof: str | None, code: str, why: str) -> Decision:
-        """Rule 3: a denial of our own, about a token that is in order; else what is wrong with the token."""
-        try:
-            grant: Grant = self._verifier.authenticate(text, proof=proof)
-        except Denied as denied:
-            return denied.decision
-        return grant.record(grant.refusal(code, why))
 
 
 def _caller(agent: str | None) -> Caller | str | None:

@@ -204,6 +204,19 @@ class Verifier(Sealed):
         """
         return self._decide(token, *stated(access, caller), (proof, request), dry=True)
 
+    def refuse(
+        self, token: str | Token, code: str, text: str, *, proof: str | None = None, request: bytes | None = None
+    ) -> Decision:
+        """A denial of an adapter's own, for a request that no token can permit; but first what is wrong with this one.
+
+        Recorded, and nothing is committed. `code` is one of the spec's.
+        """
+        decision = self._decide(token, None, None, (proof, request), dry=True)
+        if decision:
+            step, refusals = CODES[code].step, (Refusal(code, text),)
+            decision = structs.replace(decision, code=code, step=step, refusals=refusals, granted=None, effects=())
+        return self._recorded(structs.replace(decision, dry=False))
+
     def _decide(
         self,
         token: str | Token,

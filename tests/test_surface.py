@@ -51,6 +51,7 @@ def test_every_public_module_can_be_imported_without_libsodium() -> None:
     """All of the core and every adapter; it is asked for when a key is made or a signature checked."""
     said = ran("""
 names = [module.name for module in pkgutil.walk_packages(captoken.__path__, "captoken.")]
+names.remove("captoken.adapters._mcp_1")  # for the other version of mcp
 for name in names:
     importlib.import_module(name)
 print(len(names), sorted(name for name in sys.modules if name.split(".")[0] == "nacl"))

@@ -145,7 +145,7 @@ def test_every_decision_is_recorded_those_without_a_token_too():
         ask("search", {"q": "fox"})
         ask("sea\nrch", {})
     codes = [record["code"] for record in map(json.loads, lines) if "code" in record]
-    assert codes == ["malformed", "allowed", "allowed", "tool"]  # the third: that the token is in order
+    assert codes == ["malformed", "allowed", "tool"]
 
 
 def test_the_grant_of_a_decision_serves_what_the_tool_does_in_turn():

@@ -451,6 +451,7 @@ def test_for_people_text_is_escaped_and_short() -> None:
 def test_were_links_and_capability_to_differ_the_stricter_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are proved equal elsewhere; this is the belt to those braces."""
     grant = verifier().authenticate(mint().serialize())
+    assert grant.check(data("sales"))
     monkeypatch.setattr("captoken.grant.link_prohibits", lambda *_: None)
     assert grant.check(data("hr")).code == "table"
 

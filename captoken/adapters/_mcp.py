@@ -16,23 +16,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager, nullcontext
-from functools import wraps
-from inspect import iscoroutinefunction
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from anyio import to_thread
-
-from captoken import current, patterns, request
-from captoken.access import Access
-from captoken.constraints import NOTHING
-from captoken.current import Held
-from captoken.decision import Decision
-from captoken.errors import Denied, LimitError, WideningError
-from captoken.grant import Grant
-from captoken.tools import Attributes, Cost, access_to
-from captoken.verify import Verifier
+from captoken import request
 
 TOKEN, PROOF = "io.captoken/token", "io.captoken/proof"  # in _meta
 KIND = "io.captoken/kind"  # in the data of an error: the kind of a denial
@@ -87,15 +74,6 @@ class Message(NamedTuple):
     headers: Callable[[str], list[str]] | None = None
 
 
-@contextmanager
-def answering(meta: object) -> Generator[None, None, None]:
-    """Around the answer to a message: it holds nothing of whoever sent it, and belongs to the trace that it names."""
-    named = meta.get("traceparent") if isinstance(meta, Mapping) else None
-    kept = named is None and current.trace() is not None  # by what stands around the server
-    with current.nothing(), nullcontext() if kept else current.traced(named):
-        yield
-
-
 def headers_of(http_request: Any, notified: bool = False) -> Callable[[str], list[str]] | None:
     """The headers of the HTTP request that carried a message, or None where none did.
 
@@ -108,41 +86,6 @@ def headers_of(http_request: Any, notified: bool = False) -> Callable[[str], lis
 
 def _no_headers(name: str) -> list[str]:
     return []
-
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-async def decided(verifier: Verifier, decide: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-    """What `decide` says; asked in a thread if the verifier has a store that may be waited for."""
-    if verifier.waits:
-        return await to_thread.run_sync(lambda: decide(*args, **kwargs))
-    return decide(*args, **kwargs)
-
-
-def teller(error: Callable[[str], Exception], function: _F) -> _F:
-    """`function`, which raises an `error` that the model may read where it would raise Denied."""
-    if iscoroutinefunction(function):
-
-        @wraps(function)
-        async def awaited(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return await function(*args, **kwargs)
-            except Denied as denied:
-                raise error(denied.decision.for_model()) from None
-
-        return awaited  # type: ignore[return-value]
-
-    @wraps(function)
-    def called(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except Denied as denied:
-            raise error(denied.decision.for_model()) from None
-
-    return called  # type: ignore[return-value]
 
 
 # --- what is asked ---------------------------------------------------------------------------------------------------
@@ -219,7 +162,7 @@ def credentials(message: Message, header: bool) -> tuple[str | None, str | None]
 def _mirrored(message: Message) -> None:
     """Rule 4."""
     assert message.headers is not None  # noqa: S101
-    name = message.params.get("uri" if message.method == "resources/read" else "name")
+    name = message.params.get("uri" if message.method.startswith("resources/") else "name")
     for header, stated in (("mcp-method", message.method), ("mcp-name", name)):
         values = message.headers(header)
         if values and (len(values) > 1 or _decoded(values[0]) != stated):
@@ -234,178 +177,3 @@ def _decoded(value: str) -> str | None:
         return base64.b64decode(value[9:-2], validate=True).decode()
     except (binascii.Error, ValueError):
         return None
-
-
-# --- the server's side -----------------------------------------------------------------------------------------------
-
-
-class Gate:
-    """Decides on messages. The adapters bring them here, and say in the SDK's words what came of it."""
-
-    def __init__(
-        self,
-        verifier: Verifier,
-        *,
-        cost: Cost | None = None,
-        attributes: Attributes | None = None,
-        free: Iterable[str] = (),
-        list_without_token: bool = False,
-        authorization_header: bool = True,
-        default_from_environment: bool = False,
-    ) -> None:
-        self.verifier, self._cost, self._attributes = verifier, cost, attributes
-        self.free = FREE | frozenset([free] if isinstance(free, str) else free)
-        if not self.free.isdisjoint({CALL, *LISTS}):
-            raise ValueError("tools/call and the methods that list cannot be free")
-        self._open_lists, self._header = list_without_token is True, authorization_header is True
-        self._default: Held | None = None
-        if default_from_environment:
-            with current.from_environment() as held:
-                self._default = held
-
-    def admit(self, message: Message) -> Grant | None:
-        """The grant of a message that may be answered; None for one that needs none. Raises Refused.
-
-        Verifies, charges and records. A method that lists is admitted by any genuine token: see `listed`.
-        """
-        method = message.method
-        if method in self.free:
-            return None
-        try:
-            token, proof = credentials(message, self._header)
-        except Refused as refused:
-            self.unverified()
-            raise refused from None
-        if token is None and message.headers is None and self._default is not None:
-            token = self._presented(self._default)
-        if token is None:
-            if method in LISTS and self._open_lists:
-                return None
-            self.unverified()
-            raise Refused("invalid", f"No token came with the request: it goes into _meta, as {TOKEN}.")
-        try:
-            about = digest(method, message.params) if proof is not None else None
-        except ValueError:
-            about, proof = None, ""  # a proof of nothing: for a bound token as for another, it does not hold
-        if method in LISTS:
-            return self._admitted(self._authentic(token, proof, about), method)
-        asked = facts(method, message.params)
-        plain = None if asked is None else access_to(*asked)
-        if plain is None:
-            return self._admitted(self._unasked(token, proof, about), method)
-        # What a stranger asks for reaches no code of the server's, not even what knows of costs.
-        if (self._cost or self._attributes) and self._known(token, plain, proof, about):
-            plain = self._access(plain)
-        return self._admitted(self.verifier.check(token, plain, proof=proof, request=about), method)
-
-    def again(self, grant: Grant, method: str, params: Mapping[str, Any]) -> Grant:
-        """`grant`, if it permits one more call that a call makes here in turn. Raises Refused."""
-        if method in LISTS:
-            return self._admitted(grant.recheck(), method)
-        asked = facts(method, params)
-        plain = None if asked is None else access_to(*asked)
-        if plain is None:
-            return self._admitted(grant.record(grant.refusal("tool", "no call that a token can permit")), method)
-        return self._admitted(grant.check(self._access(plain)), method)
-
-    def unverified(self) -> None:
-        """Put on record that a request came without a token that could be looked at."""
-        self.verifier.check("", Access())
-
-    def _known(self, token: str, access: Access, proof: str | None, about: bytes | None) -> bool:
-        """Is the token genuine, whatever it permits?"""
-        decision = self.verifier.explain(token, access, proof=proof, request=about)
-        return bool(decision) or Denied(decision).kind == "insufficient"
-
-    def _access(self, plain: Access) -> Access:
-        """The access with what the server knows of it. What its `cost` and `attributes` raise passes through."""
-        tool, arguments = plain.tool or "", plain.arguments or {}
-        attributes = self._attributes(tool, arguments) if self._attributes else {}
-        cost = self._cost(tool, arguments) if self._cost else {}
-        return Access(tool=tool, arguments=arguments, attributes=attributes, cost=cost)
-
-    def _authentic(self, token: str, proof: str | None, about: bytes | None) -> Decision | Grant:
-        try:
-            return self.verifier.authenticate(token, proof=proof, request=about)
-        except Denied as denied:
-            return denied.decision
-
-    def _unasked(self, token: str, proof: str | None, about: bytes | None) -> Decision:
-        """No token can permit it: a denial about a token that is in order, else what is wrong with the token."""
-        found = self._authentic(token, proof, about)
-        if isinstance(found, Decision):
-            return found
-        return found.record(found.refusal("tool", "no call that a token can permit: its name, or what comes with it"))
-
-    def _admitted(self, found: Decision | Grant, method: str) -> Grant:
-        if isinstance(found, Grant):
-            return found
-        if found.grant is not None:
-            return found.grant
-        raise refusal_of(found, method)
-
-    def _presented(self, held: Held) -> str:
-        if not self.verifier.audiences:
-            return held.token.serialize()
-        try:
-            return held.present(audience=self.verifier.audiences[0]).text
-        except (WideningError, LimitError):  # for another server, say: the verifier will tell
-            return held.token.serialize()
-
-
-def refusal_of(decision: Decision, method: str) -> Refused:
-    """What goes out: the model is told what it may not do, a client that its token is not good."""
-    denied = Denied(decision)
-    if denied.kind == "insufficient":
-        return Refused(denied.kind, decision.for_model(), tool=method == CALL)
-    return Refused(denied.kind, denied.public)
-
-
-_LATER = frozenset({"argument", "attribute", "cost_unstated"})  # can still be stated when it is called
-
-
-def listed(grant: Grant, method: str, name: object) -> bool:
-    """Rule 5: may `grant` be used for the item of that name, with some arguments, under some attributes, at some cost?
-
-    What an operator's overlay refuses for want of an argument is not listed, and may yet be called.
-    """
-    listing = LISTS[method]
-    asked = facts(listing.method, {listing.argument or "name": name})
-    access = None if asked is None else access_to(*asked)
-    if access is None or access.tool is None:
-        return False
-    calls = grant.capability.tool
-    rule = patterns.decided(calls, access.tool, None) if calls is not None else {}
-    if rule is None:
-        return False
-    if rule and listing.argument:
-        constraint = rule.get(listing.argument, (NOTHING, True))[0]
-        if method == "resources/templates/list":  # its items are what the template can become
-            if not any(_becomes(str(name), value) for _, value in getattr(constraint, "values", ((False, None),))):
-                return False
-        elif not constraint.accepts(name):
-            return False
-    if any(constraint == NOTHING for constraint, optional in rule.values() if not optional):
-        return False
-    return all(refusal.code in _LATER for refusal in grant.explain(access).refusals)
-
-
-def _becomes(template: str, uri: object) -> bool:
-    """Can the template become this uri, by what stands before its first variable? None is any uri."""
-    return uri is None or (type(uri) is str and uri.startswith(template.partition("{")[0]))
-
-
-def only_listed(grant: Grant, method: str, result: dict[str, Any]) -> dict[str, Any]:
-    """A result as it goes over the wire, without what is not listed; nobody else is to get it out of a cache."""
-    listing = LISTS[method]
-    items = [item for item in result.get(listing.items) or () if listed(grant, method, item.get(listing.key))]
-    made = {**result, listing.items: items}
-    if "cacheScope" in made:
-        made["cacheScope"] = "private"
-    return made
-
-
-def without_secrets(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Params for the one who answers: without token and proof, so that no tool can log or send them on."""
-    meta = {key: value for key, value in params["_meta"].items() if key not in (TOKEN, PROOF)}
-    return {**params, "_meta": meta}

@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import Any
 
 from captoken import current
-from captoken.adapters._mcp import CALL, LISTS, PROOF, TOKEN, Gate, Message, Refused, answering, decided, headers_of, listed
+from captoken.adapters._mcp import CALL, LISTS, PROOF, TOKEN, Message, Refused, headers_of
+from captoken.adapters._mcp_gate import Gate, answering, decided, listed
 from captoken.grant import Grant
 
 _Handler = Callable[[Any], Awaitable[Any]]

@@ -369,10 +369,9 @@ do $$ declare its text; begin
     execute format('revoke temporary, create on database %I from public', current_database());
     execute format('revoke temporary, create on database %I from {login}, {role}', current_database());
     for its in select oid::regprocedure::text from pg_proc where proname ~ '{dangerous}' loop
-        execute format('revoke execute on function %s from public, {role}', its);
+        execute format('revoke execute on function %s from public, {login}, {role}', its);
     end loop;
 end $$;
-grant execute on function pg_catalog.set_config(text, text, boolean) to {login};
 revoke create on schema public from public;
 revoke usage on language plpgsql from public;
 do $$ declare its text; begin
@@ -386,9 +385,9 @@ end $$;
 """
 
 # `begin` notes for one transaction who acts, for whom: in the server's log, and in a setting that is signed for this backend
-# and this transaction. The login alone may call it, which it does before it takes on a role. Whoever writes that setting
-# without the key, or writes back what another transaction had, has no facts at all. The keyed hash is nested, so that it
-# cannot be extended.
+# and this transaction. The login alone may call it, once in a transaction, which the guard does before it takes on a role.
+# Whoever writes that setting without the key, or writes back what another transaction had, has no facts at all. The keyed
+# hash is nested, so that it cannot be extended.
 _SETUP = """
 create schema if not exists captoken_guard;
 revoke all on schema captoken_guard from public;
@@ -398,21 +397,17 @@ insert into captoken_guard.key (key)
     select decode(replace(string_agg(gen_random_uuid()::text, ''), '-', ''), 'hex') from generate_series(1, 4)
     on conflict do nothing;
 
-create or replace function captoken_guard.sign(said text) returns text language sql stable
-    set search_path = pg_catalog, pg_temp as $$
+create or replace function captoken_guard.sign(said text) returns text language sql stable as $$
     select encode(sha256(key || sha256(key || convert_to(
         concat_ws(' ', pg_backend_pid(), extract(epoch from transaction_timestamp()), said), 'UTF8'))), 'hex')
-    from captoken_guard.key
+    from captoken_guard.key  -- inlined where it is called: with the path, and the rights, of these functions
 $$;
 create or replace function captoken_guard.begin(said text) returns void language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
+declare
+    noted refcursor := 'captoken: it is noted already who acts in this transaction';
 begin
-    if exists (
-        select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and classid = 1667330155
-        and objid::bigint = pg_backend_pid() and objsubid = 2 and granted
-    ) or not pg_try_advisory_xact_lock(1667330155, pg_backend_pid()) then
-        raise exception 'captoken: it is noted already who acts in this transaction';
-    end if;
+    open noted for select 1;  -- fails where it is open, which it is until the transaction ends
     raise log 'captoken %', said::jsonb;
     perform set_config('captoken.facts', captoken_guard.sign(said) || said, true);
 end $$;
@@ -491,7 +486,7 @@ union all select format('%%s may execute %%s, which runs with the rights of %%s'
     group by p.oid, p.proowner
 union all select format('%%s may execute %%s', m.rolname, p.oid::regprocedure) from mine m, pg_proc p
     where p.proname ~ %(dangerous)s
-    and has_function_privilege(m.oid, p.oid, 'execute') and not (p.proname = 'set_config' and m.oid = (select oid from login))
+    and has_function_privilege(m.oid, p.oid, 'execute')
 union all select format('everybody may use %%s', c.oid::regclass) from pg_class c join pg_namespace n on n.oid = c.relnamespace,
     aclexplode(c.relacl) a where a.grantee = 0 and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 order by 1

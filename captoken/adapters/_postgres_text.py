@@ -2,7 +2,7 @@
 
 Rules (cited as T1 …):
 
-T1. One statement, of at most 100,000 bytes and no deeper than the parser stands: select, values, insert, update, delete, merge.
+T1. One statement, of at most 100,000 bytes and with at most 3,000 tokens that nest: select, values, insert, update, delete, merge.
 T2. Every kind of node is on a list. What is on none is refused, so that new grammar is refused until somebody reads it.
 T3. The name of a CTE excuses an unqualified name where rows are read, in its scope; never the target of a write.
 T4. A column that is not qualified belongs to every table in sight, there or outside, that has one of the name; one that is
@@ -15,7 +15,8 @@ Nothing here knows a database: `Text` is what the text says, and `_postgres_plan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,7 +28,11 @@ Table: TypeAlias = tuple[str, str]  # schema and name
 SYSTEM_COLUMNS = frozenset(("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"))
 MAX_BYTES = 100_000
 KEPT = 10_000  # characters of a statement, beyond which what it says is not remembered
-_MAX_DEEP = 3_000  # tokens that can nest: far below what a stack of 8 MiB holds; libpg_query itself does not look
+_DEEPEST = 3_000  # tokens of a statement that can nest
+_SHALLOW = 200  # as many fit on any stack; each can take a kilobyte or two
+_STACK = 32 << 20  # bytes, for more
+_FLAT = frozenset(("ASCII_44", "FCONST", "ICONST", "IDENT", "PARAM", "SCONST"))  # commas, names and constants nest nothing
+_making = threading.Lock()
 
 
 def _words(text: str) -> frozenset[str]:
@@ -166,38 +171,72 @@ def read(sql: str) -> Text:
 
 def _read(sql: str) -> Text:
     text = Text(sql)
-    if (statement := _statement(text)) is not None:
-        _Reader(text).read(statement)
+    tokens = _measured(text)
+    if text.refusal is not None:
+        pass
+    elif tokens <= _SHALLOW:
+        _parse(text)
+    else:
+        _with_room(lambda: _parse(text))
     return text
 
 
 _remembered = lru_cache(maxsize=512)(_read)
 
 
-def _statement(text: Text) -> Any:
-    """T1."""
+def _measured(text: Text) -> int:
+    """T1. How many tokens the text has that can nest; at most, where it is short."""
     try:
         size = len(text.sql.encode())
     except UnicodeEncodeError:
         raise errors.SyntaxError("the statement is not UTF-8") from None
     if "\0" in text.sql:  # where the parser would stop
         raise errors.SyntaxError("the statement has a NUL character")
+    if size <= _SHALLOW:
+        return size
     if size > MAX_BYTES:
         text.refusal = ("operation", f"a statement of more than {MAX_BYTES} bytes")
-        return None
+        return 0
     try:
-        if size > _MAX_DEEP:
-            flat = ("ASCII_44", "IDENT", "ICONST", "FCONST", "SCONST", "PARAM")
-            if sum(token.name not in flat for token in scan(text.sql)) > _MAX_DEEP:
-                text.refusal = ("operation", "the statement is too complex")
-                return None
+        tokens = sum(token.name not in _FLAT for token in scan(text.sql))
+    except ParseError as error:
+        raise errors.SyntaxError(str(error.args[0])) from None
+    if tokens > _DEEPEST:
+        text.refusal = ("operation", f"a statement with more than {_DEEPEST} operators and brackets")
+    return tokens
+
+
+def _with_room(parse: Callable[[], None]) -> None:
+    """T1. In a thread whose stack holds any statement: the parser recurses in C, and does not look at where it stands."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            parse()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    with _making:
+        before = threading.stack_size(_STACK)
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(before)
+    thread.join()
+    if raised:
+        raise raised[0]
+
+
+def _parse(text: Text) -> None:
+    try:
         parsed = parse_sql(text.sql)
     except ParseError as error:
         raise errors.SyntaxError(str(error.args[0])) from None
-    if len(parsed) != 1:
+    if len(parsed) == 1:
+        _Reader(text).read(parsed[0].stmt)
+    else:
         text.refusal = ("operation", "exactly one statement is granted at a time")
-        return None
-    return parsed[0].stmt
 
 
 class _RefusedError(Exception):

@@ -146,7 +146,7 @@ class CaptokenMiddleware:
             digest = request.of_http(scope.get("method", "GET"), self._origin, target, body)
         grant = await _call(self._waits, lambda: self._verifier.authenticate(found.text, proof=found.proof, request=digest))
         if scope["type"] == "http" and _is_form(scope["headers"]):
-            body, receive = await self._read(receive, found)
+            body, receive = await self._read(receive, None)
             refuse_stray(body)
         return grant, receive
 
@@ -155,10 +155,10 @@ class CaptokenMiddleware:
         decision = await _call(self._waits, lambda: self._verifier.explain(found.text, Access()))
         return decision.step >= _MEANING
 
-    async def _read(self, receive: Receive, found: Credentials) -> tuple[bytes, Receive]:
-        """The body, and what gives it again. More than the first piece is not read for whoever has no genuine token."""
+    async def _read(self, receive: Receive, unknown: Credentials | None) -> tuple[bytes, Receive]:
+        """The body, and what gives it again. Of somebody unknown, the first piece alone if the token is not genuine."""
         pieces: list[bytes] = []
-        size, more, unknown = 0, True, True
+        size, more = 0, True
         while more:
             message = await receive()
             if message["type"] != "http.request":
@@ -167,10 +167,10 @@ class CaptokenMiddleware:
             size, more = size + len(pieces[-1]), message.get("more_body", False)
             if size > self._max_body:
                 raise BadRequest(413, "The body is too long.")
-            if more and unknown:
-                if not await self._is_genuine(found):
-                    break  # it will be refused, whatever comes
-                unknown = False
+            if more and unknown is not None:
+                if not await self._is_genuine(unknown):
+                    break  # and the verifier will say no
+                unknown = None
         whole = b"".join(pieces)
         left: list[Message] = [{"type": "http.request", "body": whole, "more_body": False}]
 

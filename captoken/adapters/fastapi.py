@@ -165,11 +165,11 @@ def protect(
     answer preflights without a token, is added after this. Documentation pages are refused unless they are public. Adds
     401 and 403 to the answers that OpenAPI shows. Raises TypeError or ValueError.
     """
-    paths = public_paths(public)
+    api, paths = app, public_paths(public)
 
-    def guard(inner: ASGIApp) -> CaptokenMiddleware:
+    def guard(app: ASGIApp) -> CaptokenMiddleware:  # the name by which older Starlette passes it
         return CaptokenMiddleware(
-            _Declared(inner, app, paths),
+            _Declared(app, api, paths),
             verifier, origin=origin, realm=realm, public=paths, resource_metadata=resource_metadata, max_body=max_body,
         )  # fmt: skip
 

@@ -24,7 +24,8 @@ from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from mcp.shared.exceptions import MCPError
 
 from captoken import current
-from captoken.adapters._mcp import CALL, LISTS, Gate, Message, Refused, answering, decided, headers_of, listed, teller
+from captoken.adapters._mcp import CALL, LISTS, Message, Refused, headers_of
+from captoken.adapters._mcp_gate import Gate, answering, decided, listed, teller
 from captoken.grant import Grant
 from captoken.tools import Attributes, Cost
 from captoken.verify import Verifier

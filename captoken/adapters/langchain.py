@@ -118,27 +118,39 @@ def _arguments(request: ToolCallRequest) -> tuple[Any, ToolCallRequest]:
     schema = _schema(request.tool)
     if schema is None:
         return arguments, request
+    if isinstance(schema, str):
+        return schema, request
     try:
         read = schema.model_validate(arguments)
+    except ValidationError:
+        return arguments, request  # which the tool refuses in its turn, in words that help the model
+    except (ValueError, TypeError, RecursionError):
+        return "unreadable", request
+    try:
         asked, given = read.model_dump(mode="json"), read.model_dump(mode="json", by_alias=True)
         if schema.model_validate(given).model_dump(mode="json") != asked:
             return "read otherwise", request
-    except ValidationError:
-        return arguments, request  # which the tool refuses in its turn, in words that help the model
-    except (PydanticSerializationError, ValueError, RecursionError):
-        return "unreadable", request
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError):
+        return "read otherwise", request
     return asked, request.override(tool_call={**request.tool_call, "args": given})
 
 
-def _schema(tool: BaseTool | None) -> type[BaseModel] | None:
-    """The model of a tool's arguments, without those that the framework adds; None for a tool that has none."""
+def _schema(tool: BaseTool | None) -> type[BaseModel] | str | None:
+    """The model of a tool's arguments, without those that the framework adds; None for a tool that has none.
+
+    A word for one that does not say how it reads them: the model without those arguments has none of its validators.
+    """
     if tool is None:
         return None
     for_model, whole = tool.tool_call_schema, tool.args_schema
     if not (isinstance(for_model, type) and issubclass(for_model, BaseModel)):
         return None
-    if isinstance(whole, type) and issubclass(whole, BaseModel) and set(whole.model_fields) == set(for_model.model_fields):
-        return whole  # with validators of its own
+    if isinstance(whole, type) and issubclass(whole, BaseModel):
+        if set(whole.model_fields) == set(for_model.model_fields):
+            return whole
+        rules = whole.__pydantic_decorators__
+        if rules.field_validators or rules.model_validators or rules.validators or rules.root_validators:
+            return "validators unseen"
     return for_model
 
 

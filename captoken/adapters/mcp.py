@@ -27,20 +27,8 @@ from typing import Any, TypeVar
 
 from captoken import current
 from captoken.adapters._mcp import KIND as KIND
-from captoken.adapters._mcp import (
-    LISTS,
-    PROOF,
-    TOKEN,
-    Gate,
-    Message,
-    Refused,
-    answering,
-    decided,
-    headers_of,
-    only_listed,
-    teller,
-    without_secrets,
-)
+from captoken.adapters._mcp import LISTS, PROOF, TOKEN, Message, Refused, headers_of
+from captoken.adapters._mcp_gate import Gate, answering, decided, only_listed, teller, without_secrets
 from captoken.tools import Attributes, Cost
 from captoken.verify import Verifier
 

@@ -38,7 +38,7 @@ from psycopg.pq import DiagnosticField, ExecStatus, PipelineStatus, TransactionS
 from psycopg.pq import version as libpq_version
 
 from captoken.access import Caller
-from captoken.adapters._postgres_plan import CATALOG, Catalog, Plan, Role, apply_plan, audit, plan_sql, quoted
+from captoken.adapters._postgres_plan import CATALOG, Catalog, Plan, Role, apply_plan, audit, literal, plan_sql, quoted
 from captoken.adapters._postgres_text import read
 from captoken.adapters.sqlite import Rows
 from captoken.attenuate import read_clock
@@ -52,11 +52,11 @@ _Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 _Steps: TypeAlias = "Generator[Any, Any, Any]"  # what a connection's own `wait` runs, sync or async
 _FRESH = 30  # seconds for which a catalog that was read will do
 _CHUNK = 500  # rows that are held twice, at most
-_PREAMBLE = (
-    b"select captoken_guard.begin($1), pg_catalog.set_config('search_path', 'pg_catalog, public, pg_temp', true),"
-    b" pg_catalog.set_config('application_name', $2, true), pg_catalog.set_config('statement_timeout', $3, true),"
-    b" pg_catalog.set_config('standard_conforming_strings', 'on', true), pg_catalog.set_config('row_security', 'on', true),"
-    b" pg_catalog.set_config('role', $4, true)"
+_NOTE = b"select captoken_guard.begin($1)"
+_SETTINGS = (  # rule 2
+    b"set local search_path = pg_catalog, public, pg_temp",
+    b"set local standard_conforming_strings = on",
+    b"set local row_security = on",
 )
 _READ_CATALOG = (b"begin read only", b"set local search_path = pg_catalog, pg_temp", CATALOG.encode(), b"commit")
 _catalogs: WeakKeyDictionary[_Connection, tuple[float, Catalog]] = WeakKeyDictionary()
@@ -346,10 +346,13 @@ class _Block:
             limit = max(1, min(limit, (expiry + verifier._leeway - read_clock(verifier._clock)) * 1000))
         if not self.begun:
             self.limit = limit
-            facts = (self._facts(), self._name(), str(limit), role)
             return [
                 _Command(b"begin read write" if self._writes() else b"begin read only"),
-                _Command(_PREAMBLE, [fact.encode() for fact in facts]),
+                _Command(_NOTE, [self._facts().encode()]),
+                *map(_Command, _SETTINGS),
+                _Command(f"set local application_name = {literal(self._name())}".encode()),
+                _Command(f"set local statement_timeout = {limit}".encode()),
+                _Command(f"set local role {quoted(role)}".encode()),
                 _Command(b"savepoint captoken"),
             ]
         commands = [_Command(b"release captoken")]
@@ -450,7 +453,8 @@ def _exchange(pgconn: Any, commands: Sequence[_Command]) -> _Steps:
         yield from generators.send(pgconn)
         answers: list[_Answer] = []
         for command in commands:
-            answers.append((yield from _answer(pgconn, command)))
+            aborted = any(answer.error is not None for answer in answers)
+            answers.append((yield from _answer(pgconn, command, aborted)))
         result = yield from generators.fetch(pgconn)
         if result is None or result.status != ExecStatus.PIPELINE_SYNC:
             raise psycopg.OperationalError("the connection is lost")
@@ -461,9 +465,9 @@ def _exchange(pgconn: Any, commands: Sequence[_Command]) -> _Steps:
     return answers
 
 
-def _answer(pgconn: Any, command: _Command) -> _Steps:
+def _answer(pgconn: Any, command: _Command, aborted: bool) -> _Steps:
     answer = _Answer()
-    if command.transformer is not None:
+    if command.transformer is not None and not aborted:
         if libpq_version() >= 170000:
             pgconn.set_chunked_rows_mode(_CHUNK)
         else:

@@ -276,9 +276,10 @@ def replay(trail_file: str, overlay: str, operator: tuple[str, ...], as_json: bo
     says so.
 
     \b
-    captoken revoke --key operator.json --store proposal.db --agent clerk --why proposal
-    captoken overlay --store proposal.db --operator "$(cat operator.public)" --raw > proposal
-    captoken audit replay trail.jsonl --overlay proposal --operator "$(cat operator.public)"
+    captoken renew --key proposal.json --store proposal.db
+    captoken revoke --key proposal.json --store proposal.db --agent clerk --why proposal
+    captoken overlay --store proposal.db --operator "$(cat proposal.public)" --raw > proposal
+    captoken audit replay trail.jsonl --overlay proposal --operator "$(cat proposal.public)"
     """
     files.one_stdin(trail_file, overlay)
     proposed = Overlay.open(files.snapshot(overlay), operator)

@@ -193,12 +193,12 @@ each_binding = pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
 @each_binding
 def test_an_agent_answers_what_the_token_permits_and_refuses_the_rest(handler: Any, streaming: bool, binding: str) -> None:
     async def story() -> None:
-        async with Server(handler=handler, streaming=streaming, binding=binding).running() as server:
-            async with server.client(mint().delegate(to="sales-agent")) as client:
-                assert await said(client, "sales of q3") == "sales-agent for user:jane"
-                assert REFUSED in await said(client, "hr of q3")
-                assert REFUSED in await said(client, "no;name of a table")
-                assert server.agent.did == ["sales of q3"]
+        built = Server(handler=handler, streaming=streaming, binding=binding)
+        async with built.running() as server, server.client(mint().delegate(to="sales-agent")) as client:
+            assert await said(client, "sales of q3") == "sales-agent for user:jane"
+            assert REFUSED in await said(client, "hr of q3")
+            assert REFUSED in await said(client, "no;name of a table")
+            assert server.agent.did == ["sales of q3"]
 
     run(story)
 
@@ -361,7 +361,8 @@ def test_a_card_cannot_send_a_token_to_another_origin() -> None:
 
     async def story() -> None:
         async with Server().running() as sales, Server(audience="evil").running() as evil:
-            async with httpx.AsyncClient(auth=auth({sales.url: "sales-agent"}, held=mint())) as http:
+            shown = auth({sales.url: "sales-agent"}, held=mint())
+            async with httpx.AsyncClient(auth=shown) as http:
                 client = ClientFactory(ClientConfig(httpx_client=http)).create(evil.card)
                 client._card = sales.card  # what an extended card does
                 assert "no token goes to" in await said(client, "sales")

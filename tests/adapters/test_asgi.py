@@ -539,6 +539,11 @@ def test_a_server_that_does_not_say_how_a_target_was_spelled() -> None:
     assert in_process("/echo", scope={"raw_path": None, "headers": headers})[0]["status"] == 503
 
 
+def test_a_refusal_of_head_has_no_body_but_the_length_of_one() -> None:
+    start, body = in_process("/sales", bearer=False, scope={"method": "HEAD"})
+    assert body["body"] == b"" and int(dict(start["headers"])[b"content-length"]) > 0
+
+
 def test_a_store_that_fails_is_told_as_such() -> None:
     stale = Verifier(KEYRING, audience="sales-api", overlay=lambda: None)
     start, body = in_process("/sales", verifier=stale)

@@ -13,9 +13,9 @@ from fastmcp.server.middleware import Middleware
 from fastmcp.tools import Tool
 from mcp.shared.exceptions import MCPError
 
-from captoken import current
+from captoken import Access, current
 from captoken.adapters._mcp import TOKEN
-from captoken.adapters.fastmcp import Guard
+from captoken.adapters.fastmcp import Guard, told
 from captoken.adapters.mcp_client import Presenting
 from captoken.memory import MemoryReplayStore
 from captoken.possession import HolderKey
@@ -195,6 +195,39 @@ def test_a_hashed_name_is_no_way_round_what_a_token_says_of_a_tool() -> None:
     for name in ("__0123456789ab_look", "___look", "__look"):
         assert asked(served(ran), lambda s, name=name: outcome(s.call_tool(name, {}, meta=meta)))[0] == "told"
     assert ran.calls == []
+
+
+def test_a_tool_that_is_refused_by_its_grant_tells_the_model_why() -> None:
+    server = served(Ran())
+
+    @server.tool
+    @told
+    def read() -> str:
+        current.grant().authorize(Access(table="hr", operation="select"))
+        return "rows"
+
+    found, said = asked(server, lambda s: outcome(s.call_tool("read", {}, meta=sent(tools={"read": {}}))))
+    assert found == "told" and said.startswith("Not permitted")
+
+
+def test_an_extension_that_shows_what_is_in_a_resource_asks_the_guard() -> None:
+    server = served(Ran())
+
+    @server.tool
+    async def peek(uri: str) -> str:
+        try:
+            await server._check_resource_access(uri)
+        except MCPError as error:
+            return str(error.code)
+        return "seen"
+
+    async def body(session: Any) -> list[str]:
+        meta = sent(tools={"peek": {}, "resources/read": {"uri": {"in": ["sales://q3"]}}})
+        return [
+            (await outcome(session.call_tool("peek", {"uri": uri}, meta=meta)))[1] for uri in ("sales://q3", "hr://salaries")
+        ]
+
+    assert asked(server, body) == ["seen", "403"]
 
 
 def test_methods_that_fastmcp_does_not_serve_itself_are_refused_too() -> None:

@@ -133,6 +133,7 @@ class World:
             self.done.append("started")
             while (message := await context.read()) is not grpc.aio.EOF:
                 self.done.append(message)
+                self.clock.advance(message.get("pause", 0))
                 await context.write([who(), message["table"]])
 
         def handler(kind: str, behavior: Any) -> Any:
@@ -475,6 +476,17 @@ def test_a_stream_of_reads_and_writes_is_watched_as_well() -> None:
     asyncio.run(run())
 
 
+def test_a_write_asks_whether_the_grant_still_stands() -> None:
+    async def run() -> None:
+        world = World()
+        async with aserving(world) as target:
+            late = {"table": "sales", "pause": 70}
+            said = await aask(target, "Follow", [SALES, late, HOLD], held=mint())
+        assert said == (["orchestrator", "sales"], (STATUS.UNAUTHENTICATED, "The token has expired."))
+
+    asyncio.run(run())
+
+
 def test_a_stream_that_one_access_judges_is_used_once_and_its_messages_each(calls: Asking) -> None:
     def counted(uses: int) -> dict[str, Any]:
         return {"held": mint(tables=["sales"], operations=["select"], uses=uses)}
@@ -555,7 +567,10 @@ def test_a_bound_token_opens_no_stream_from_the_client(method: str, calls: Askin
     world = World()
     with pytest.raises(ValueError, match="no stream"):
         calls(world, (method, [SALES], bound()))
-    for metadata in (proven(b"", method), proven(encode(SALES), method), proven(b"", method)[:1]):
+    text = presented(BOUND)
+    of_nothing = prove(text, OWN, audience="sales-db", clock=clock())  # a proof that shows the token, and no request
+    shown = [*header(f"Bearer {text}"), ("captoken-proof", of_nothing)]
+    for metadata in (proven(b"", method), proven(encode(SALES), method), proven(b"", method)[:1], shown):
         (said,) = calls(world, (method, [HOLD, SALES], {"presenting": False, "metadata": metadata}))
         assert said in (UNPROVEN, (UNPROVEN,))
     bearer = [*header("Bearer " + presented()), proven(b"", method)[1]]

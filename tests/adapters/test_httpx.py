@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from time import time
 from typing import Any
 
 import httpx
@@ -160,8 +161,7 @@ def test_what_goes_can_be_narrowed_to_the_call_at_hand(lib: Any, two: Two) -> No
     hr = Access(table="hr", operation="select")
     verifier = Verifier(KEYRING, audience="sales-api")
     assert not verifier.check(narrowed.serialize(), hr) and verifier.check(whole.serialize(), hr)
-    assert whole.unverified.expires_at is not None and ROOT.unverified.expires_at is not None
-    assert ROOT.unverified.expires_at - whole.unverified.expires_at > 3000
+    assert whole.unverified.expires_at is not None and whole.unverified.expires_at <= time() + 5
 
 
 @both

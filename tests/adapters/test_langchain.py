@@ -252,6 +252,26 @@ def test_a_graph_without_a_name_is_named_when_it_is_handed_a_token() -> None:
     assert results(own_run)[0].status == "error" and world.codes[-1] == "caller"
 
 
+def test_a_sub_agent_is_not_granted_what_its_caller_was() -> None:
+    """The orchestrator's tool runs under a grant; a node of the sub-agent that asks for one finds none."""
+    world, seen = World(), []
+
+    def look(state: MessagesState) -> dict[str, Any]:
+        seen.append(current.holding().token.unverified.holder)
+        with pytest.raises(NoToken):
+            current.grant()
+        return {"messages": [AIMessage("looked")]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("look", look)
+    graph.add_edge(START, "look")
+    ask = delegate_to(graph.compile(name="sales-agent"), tools={"query_sales": {}})
+    boss = world.agent(story.ORCHESTRATOR, model([call("ask_sales_agent", task="x")], "done"), [ask])
+    with current.use(root(ask_sales_agent={}, query_sales={})):
+        (answer,) = results(invoke(boss))
+    assert answer.text == "looked" and seen == ["sales-agent"]
+
+
 def test_a_hand_over_without_a_token_fails() -> None:
     world = World()
     with pytest.raises(NoToken):
@@ -379,6 +399,47 @@ def test_an_argument_that_is_read_otherwise_each_time_is_refused() -> None:
     assert one_call(World(), [tool_], call("read", path="a%2eb"), token).status == "success"
     assert one_call(World(), [tool_], call("read", path="a%252eb"), token).status == "error"
     assert got == ["a.b"]
+
+
+def test_a_schema_that_refuses_its_own_output_is_refused() -> None:
+    got: list[str] = []
+
+    class Once(BaseModel):
+        path: str
+
+        @field_validator("path")
+        @classmethod
+        def decoded(cls, value: str) -> str:
+            if not value.startswith("x:"):
+                raise ValueError("a path starts with x:")
+            return value[2:]
+
+    read = StructuredTool.from_function(lambda path: got.append(path) or path, name="read", description=".", args_schema=Once)
+    assert one_call(World(), [read], call("read", path="x:a"), root(read={"path": {"any": True}})).status == "error"
+    assert got == []
+
+
+def test_validators_that_cannot_be_asked_refuse() -> None:
+    """The schema that the model is shown leaves out what the framework adds, and with it every validator."""
+    got: list[str] = []
+
+    class Where(BaseModel):
+        region: str
+        state: Annotated[dict[str, Any], InjectedState]
+
+        @field_validator("region")
+        @classmethod
+        def spelled(cls, value: str) -> str:
+            return "us"
+
+    def query(region: str, state: dict[str, Any]) -> str:
+        """Query."""
+        got.append(region)
+        return region
+
+    tool_ = StructuredTool.from_function(query, args_schema=Where)
+    assert one_call(World(), [tool_], call("query", region="eu"), root(query={"region": {"in": ["eu"]}})).status == "error"
+    assert got == []
 
 
 def test_what_the_framework_adds_is_not_asked_about() -> None:

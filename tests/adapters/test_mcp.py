@@ -19,6 +19,7 @@ import pytest
 from captoken import Access, Denied, Issuer, Keyring, Verifier, WideningError, current
 from captoken.adapters import _mcp
 from captoken.adapters._mcp import PROOF, TOKEN
+from captoken.adapters._mcp_gate import Gate
 from captoken.adapters.mcp import TWO, Guard, told
 from captoken.adapters.mcp_client import Presenting, meta_for, meta_for_request
 from captoken.audit import AuditTrail
@@ -304,19 +305,19 @@ METHODS = [
 
 @pytest.mark.parametrize(("method", "params"), METHODS, ids=[method for method, _ in METHODS])
 def test_any_other_method_is_refused_to_a_token_that_does_not_name_it(method: str, params: dict[str, Any]) -> None:
-    gate = _mcp.Gate(verifier())
+    gate = Gate(verifier())
     for meta, code in ((sent(), 403), ({}, 401)):
         with pytest.raises(_mcp.Refused) as refused:
             gate.admit(_mcp.Message(method, {**params, "_meta": meta}))
         assert refused.value.code == code and not refused.value.tool
     named = sent(tools={method: {}})
     assert gate.admit(_mcp.Message(method, {**params, "_meta": named})) is not None
-    assert _mcp.Gate(verifier(), free=[method]).admit(_mcp.Message(method, params)) is None
+    assert Gate(verifier(), free=[method]).admit(_mcp.Message(method, params)) is None
 
 
 def test_a_method_without_a_slash_cannot_use_what_a_tool_of_that_name_is_permitted() -> None:
     with pytest.raises(_mcp.Refused) as refused:
-        _mcp.Gate(verifier()).admit(_mcp.Message("look", {"_meta": sent()}))
+        Gate(verifier()).admit(_mcp.Message("look", {"_meta": sent()}))
     assert refused.value.code == 403
 
 
@@ -431,6 +432,18 @@ def test_attributes_are_the_servers_own_knowledge() -> None:
     assert (
         asked(served(Ran()), lambda client: outcome(client.call_tool("look", {"region": "eu"}, meta=sent(token))))[0] == "told"
     )
+
+
+def test_what_the_servers_code_does_to_the_arguments_changes_nothing() -> None:
+    def attributes(tool: str, arguments: Any) -> dict[str, Any]:
+        arguments.update(cents=1)
+        return {}
+
+    ran = Ran()
+    server = served(ran, attributes=attributes)
+    assert asked(server, lambda client: outcome(client.call_tool("pay", {"cents": 501}, meta=sent())))[0] == "told"
+    assert asked(server, lambda client: outcome(client.call_tool("pay", {"cents": 7}, meta=sent())))[0] == "ran"
+    assert [call[1] for call in ran.calls] == [[7, "acct-9"]]
 
 
 def test_what_a_stranger_asks_for_reaches_no_code_of_the_servers() -> None:
@@ -698,6 +711,26 @@ def test_over_http_a_token_is_in_the_one_header_or_in_meta_or_in_both_alike() ->
             assert len(ran.calls) - before == (end == "ran")
 
 
+def test_each_message_of_a_session_over_http_has_a_header_of_its_own() -> None:
+    """A session that was opened, or used, with a token lets in nothing without one."""
+    ran = Ran()
+    params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    with over_http(lambda: served(ran).streamable_http_app()) as url, httpx.Client() as web:
+        web.headers = httpx.Headers({"accept": "application/json, text/event-stream"})
+
+        def post(method: str, params: Any, **headers: str) -> httpx.Response:
+            return web.post(url, json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params}, headers=headers)
+
+        own = {"authorization": f"Bearer {sent()[TOKEN]}"}
+        opened = post("initialize", params, **own)
+        web.headers["mcp-session-id"] = opened.headers["mcp-session-id"]
+        web.headers["mcp-protocol-version"] = "2025-06-18"
+        web.post(url, json={"jsonrpc": "2.0", "method": "notifications/initialized"}, headers=own)
+        call = {"name": "look", "arguments": {}}
+        answers = [post("tools/call", call).text, post("tools/call", call, **own).text, post("tools/call", call).text]
+    assert ['"code":401' in answer for answer in answers] == [True, False, True] and len(ran.calls) == 1
+
+
 def test_a_header_that_is_somebody_elses_is_not_looked_at() -> None:
     ran, good = Ran(), sent()
     with http(ran, authorization_header=False) as post:
@@ -740,7 +773,7 @@ def test_messages_that_are_out_of_order_run_nothing() -> None:
         )
 
 
-@pytest.mark.parametrize("transport", ["in process", "stdio", "http"])
+@pytest.mark.parametrize("transport", ["in process", "stdio", "http", "http in a session"])
 def test_every_transport_says_the_same(transport: str) -> None:
     async def story(client: Any) -> list[Any]:
         mine = Presenting(client, audience=AUDIENCE, held=mint())
@@ -761,8 +794,12 @@ def test_every_transport_says_the_same(transport: str) -> None:
         async with connection as client:
             return await story(client)
 
-    if transport == "http":
-        with over_http(lambda: http_app(lambda options: served(Ran(), options=options))) as url:
+    if transport.startswith("http"):
+        apps = {
+            "http": lambda: http_app(lambda options: served(Ran(), options=options)),
+            "http in a session": lambda: served(Ran()).streamable_http_app(),
+        }
+        with over_http(apps[transport]) as url:
             found = anyio.run(told, to_http(url))
     else:
         found = anyio.run(told, on_stdio() if transport == "stdio" else in_process(served(Ran())))
@@ -811,7 +848,7 @@ def test_a_notification_does_not_use_the_token_of_the_process(monkeypatch: pytes
     """The SDKs do not say whether it came over HTTP."""
     with current.use(mint(tools={"acme/wipe": {}})):
         monkeypatch.setenv("CAPTOKEN", current.environment()["CAPTOKEN"])
-    gate = _mcp.Gate(verifier(), default_from_environment=True)
+    gate = Gate(verifier(), default_from_environment=True)
     with pytest.raises(_mcp.Refused):
         gate.admit(_mcp.Message("acme/wipe", {}, _mcp.headers_of(None, notified=True)))
     assert gate.admit(_mcp.Message("acme/wipe", {}, _mcp.headers_of(None))) is not None

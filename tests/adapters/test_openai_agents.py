@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import gc
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ from mcp.types import CallToolResult, ListPromptsResult, TextContent
 from mcp.types import Tool as MCPTool
 
 from captoken import Issuer, Token, WideningError, current
+from captoken.adapters import openai_agents
 from captoken.adapters.openai_agents import GuardedAgent, delegate_to, guarded, handoff_to, run_delegated
 from captoken.decision import Decision
 from captoken.errors import DelegationError, GuardError, NoToken
@@ -681,6 +683,8 @@ def test_what_a_handoff_hands_on_is_for_its_run_alone(guard: ToolGuard, told: To
 
     asyncio.run(run())
     assert reached == ["cash"] and told.codes == ["allowed", "caller"]
+    gc.collect()
+    assert openai_agents._runs == {}  # nor is it kept
 
 
 def test_each_handoff_narrows_by_its_own_word(guard: ToolGuard, told: Told) -> None:

@@ -193,17 +193,6 @@ def test_the_role_is_the_narrowest_that_covers_the_text(agents: psycopg.Connecti
                 db.execute(sql)
 
 
-def test_a_statement_that_ends_the_transaction_costs_the_connection(place: Place, blind: None) -> None:
-    """What even the grammar would have to miss: nothing runs on after it."""
-    for sql in ("commit", "rollback", "commit and chain", "rollback and chain"):
-        with psycopg.connect(place.conninfo("agents")) as connection, suppress(GuardError, psycopg.Error):  # noqa: SIM117
-            with guarded(connection, READS) as db:
-                with pytest.raises((GuardError, psycopg.Error)):
-                    db.execute(sql)
-                with pytest.raises((GuardError, psycopg.Error)):
-                    db.execute("select 1")
-
-
 def test_a_role_that_was_left_by_a_statement_has_no_rights(agents: psycopg.Connection[Any], blind: None) -> None:
     with guarded(agents, READS) as db:
         db.execute("reset role")
@@ -262,7 +251,7 @@ def test_what_the_agent_writes_over_them_is_no_fact(sql: str, agents: psycopg.Co
 def test_nobody_signs_twice_in_a_transaction_not_even_the_login(agents: psycopg.Connection[Any], blind: None) -> None:
     """All that an agent could do whose statements were let through whatever they are: it has no second set of facts."""
     forged = "select captoken_guard.begin('{\"subject\": \"user:bob\"}')"
-    for before in ((), ("reset role",), ("reset role", "set captoken.facts = ''", "close all"), ("reset role", "select pg_advisory_unlock_all()")):
+    for before in ((), ("reset role",), ("reset role", "set captoken.facts = ''"), ("reset role", "discard plans")):
         with guarded(agents, TENANTS) as db:
             for sql in (*before, forged):
                 with suppress(Denied, psycopg.Error):
@@ -270,14 +259,21 @@ def test_nobody_signs_twice_in_a_transaction_not_even_the_login(agents: psycopg.
             with suppress(Denied, psycopg.Error):
                 db.execute("set local role reader")
             assert db.execute("select value from tenants").fetchall() in ([(1,)], []), before
-    for sql in ("commit and chain", "rollback and chain"):
-        with suppress(GuardError), guarded(agents, TENANTS) as db:
-            with suppress(GuardError):
+
+
+@pytest.mark.parametrize("sql", ["commit", "rollback", "commit and chain", "rollback and chain"])
+def test_a_statement_that_ends_the_transaction_costs_the_connection(sql: str, place: Place, blind: None) -> None:
+    """What even the grammar would have to miss: nothing runs on after it, and nothing runs with other facts."""
+    with psycopg.connect(place.conninfo("agents")) as connection:
+        with suppress(GuardError, psycopg.Error), guarded(connection, READS) as db:
+            db.execute("select 1")
+            with suppress(GuardError, psycopg.Error):
                 db.execute(sql)
-            with pytest.raises(GuardError):
-                db.execute(forged)
-        assert agents.closed
-        break
+            with pytest.raises((GuardError, psycopg.Error)):
+                db.execute("select captoken_guard.begin('{}')")
+            with pytest.raises((GuardError, psycopg.Error)):
+                db.execute("select 1")
+        assert connection.closed
 
 
 def test_the_log_of_the_database_says_who(agents: psycopg.Connection[Any], place: Place) -> None:

@@ -355,6 +355,29 @@ def test_a_tool_within_a_tool_is_asked_about(guard: ToolGuard, told: Told) -> No
     assert told.codes == ["allowed", "tool"] and reached == []
 
 
+class _Scripting(WrapperToolset[Any]):
+    """Turns each call into one of the tool behind it, past the tool manager."""
+
+    async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: Any) -> Any:
+        return await super().call_tool("take", {"what": "all"}, ctx, (await self.wrapped.get_tools(ctx))["take"])
+
+
+class Scripting(AbstractCapability[Any]):
+    def get_wrapper_toolset(self, toolset: Any) -> Any:
+        return _Scripting(toolset)
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["before the guard", "after the guard"])
+def test_what_another_capability_makes_of_a_call_is_asked_about(first: bool, guard: ToolGuard) -> None:
+    """The guard stands next to the tools, wherever in the list it is."""
+    reached: list[Any] = []
+    capabilities = [TokenGuard(guard), Scripting()] if first else [Scripting(), TokenGuard(guard)]
+    tools = [take(reached), take([], name="other")]
+    with current.use(mint(other={})):
+        go(Agent(obeying(("other", {})), name=story.ORCHESTRATOR, tools=tools, capabilities=capabilities), "go")
+    assert reached == []
+
+
 def test_a_name_that_the_model_invents_is_no_tool(guard: ToolGuard, told: Told) -> None:
     with current.use(mint(**{"*": {}})):
         done = go(agent(guard, obeying(("rm", {}), ("take", "{not json")), take([])), "go")

@@ -249,6 +249,21 @@ def test_no_amount_gives_back_more_than_was_reserved(place: Place) -> None:
 # --- locks -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_bucket_that_is_forgotten_at_that_moment_is_not_begun_anew(place: Place, admin: psycopg.Connection[Any]) -> None:
+    """While another connection, whose clock is far ahead, deletes it: whoever waited for the row is told, and debits nothing."""
+    ledger = place.ledger(floor=0)
+    assert ledger.reserve(reservation(1, debit(amount=10)), NOW) is None
+    with psycopg.connect(place.where) as ahead, ThreadPoolExecutor(1) as pool:
+        ahead.execute(f"select {place.name}.sweep({NOW + 600 + KEPT})".encode())
+        waiting = pool.submit(ledger.reserve, reservation(2, debit(amount=10)), NOW)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.5)
+        ahead.commit()
+        with pytest.raises(StoreError, match="this clock is behind"):
+            waiting.result(30)
+    assert spent(ledger, ROOT) == [0] and admin.execute("select count(*) from reservations where open").fetchone() == (0,)
+
+
 def test_nobody_waits_for_each_other_for_ever(place: Place) -> None:
     """Eight connections, two hundred random reservations each in one tree, settled in any order: none is a deadlock."""
 
