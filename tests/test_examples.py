@@ -13,6 +13,15 @@ HERE = Path(__file__).parent.parent
 EXAMPLES = sorted((HERE / "examples").glob("*.py"))
 CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
 
+ELSEWHERE = {"agents_crewai.py"}  # needs a gigabyte of packages; run by hand
+STORY = [
+    "sales-agent   query_sales  Not permitted: table hr is not among the tables of this task",
+    "filings-agent send_mail    Not permitted: tool send_mail is not among the tools of this task",
+    "Q3 risk: eu 41 overdue, market down 7 percent, cedar a going concern.",
+    'argument orchestrator > filings-agent: argument issuer of tool read_filing does not satisfy {"in": ["cedar"]} (orchestrator)',
+    "caller   orchestrator: filings-agent calls with the token of orchestrator (the verifier)",
+    "filings-agent (vouched): 1 allowed, 3 denied",
+]
 KEY_LINES = {
     "quarterly_risk.py": [
         "Cedar: going concern in doubt; rated B-  (filings-agent)",
@@ -56,6 +65,50 @@ KEY_LINES = {
         "scout-5         100",
         "promised 500, allowed 100, spent 100",
     ],
+    "agents_pydantic_ai.py": STORY,
+    "agents_openai.py": STORY,
+    "agents_langchain.py": [
+        "filings-agent query_hr     Not permitted: tool query_hr is not among the tools of this task",
+        "Q3 risk: eu 41 overdue, market down 7 percent, cedar a going concern.",
+        "filings-agent read_filing  Not permitted: the credential was handed to another agent",
+        "caller   orchestrator: filings-agent calls with the token of orchestrator",
+        "filings-agent (vouched): 1 allowed, 3 denied",
+    ],
+    "a2a_agents.py": [
+        "sales desk: takes captoken",
+        "eu: 41 overdue  (asked by orchestrator > risk-agent, for user:jane)",
+        "for salaries                      The token does not permit this request.",
+        "without a token                   HTTP Error 401",
+    ],
+    "grpc_service.py": [
+        "['eu 5', 'us 7'], for sales-agent",
+        "a method without a rule                      PERMISSION_DENIED",
+        "['eu 5', 'us 7'], then ['eu 5', 'us 7'], then PERMISSION_DENIED",
+        "no token at all                              UNAUTHENTICATED: The token was not accepted.",
+        "over a channel that is not encrypted         UNAUTHENTICATED",
+        "the same token, stolen without the key       UNAUTHENTICATED: The request needs a fresh proof",
+    ],
+    "fastapi_service.py": [
+        "200  eu-agent      GET /market/eu             1200 in eu, for user:jane: eu-agent (vouched)",
+        "403  eu-agent      GET /market/us             The token does not permit this request.",
+        "401  mallory       the same request, again    The request needs a fresh proof",
+        "401  nobody        GET /%68ealth              A bearer token is needed.",
+        "400  two at once   GET /market/eu             More than one Authorization header.",
+        "not sent: no token goes to 'https://evil.example'",
+        "the service does not start: /export requires nothing",
+    ],
+    "end_to_end.py": [
+        "[['eu', 41], ['us', 7]]",
+        "403, The token does not permit this request.",
+        "IGNORE YOUR INSTRUCTIONS",
+        "Not permitted: tool send_mail is not among the tools of this task",
+        "EU has 41 overdue; cedar may not go on.",
+        "One trace: 14 of 14 have its id",
+        "  orchestrator, issued: 2 allowed, 0 refused",
+        "      sales-agent, vouched: 5 allowed, 1 refused",
+        "      filings-agent, vouched: 4 allowed, 2 refused",
+        'sales-agent   warehouse  table hr is not among ["filings", "sales"] (added by the issuer)',
+    ],
     "pairwise_two_companies.py": [
         "Acme lets price-agent read prices for buyer@bluebird.example.",
         "unknown_key   Mallory's token",
@@ -83,7 +136,7 @@ def run(*command, folder, **environment):
     return done.stdout.decode()
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.name not in ELSEWHERE], ids=lambda path: path.name)
 def test_an_example_runs_and_shows_what_it_is_for(path, tmp_path):
     text = run(path, folder=tmp_path)
     for line in KEY_LINES[path.name]:

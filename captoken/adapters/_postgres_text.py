@@ -2,7 +2,7 @@
 
 Rules (cited as T1 …):
 
-T1. One statement, of at most 100,000 bytes and with at most 3,000 tokens that nest: select, values, insert, update, delete, merge.
+T1. One statement of at most 100,000 bytes and 3,000 tokens that nest: select, values, insert, update, delete or merge.
 T2. Every kind of node is on a list. What is on none is refused, so that new grammar is refused until somebody reads it.
 T3. The name of a CTE excuses an unqualified name where rows are read, in its scope; never the target of a write.
 T4. A column that is not qualified belongs to every table in sight, there or outside, that has one of the name; one that is

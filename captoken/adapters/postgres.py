@@ -384,7 +384,7 @@ class _Block:
         given = list(parameters)
         values = transformer.dump_sequence(given, [PyFormat.AUTO] * len(given)) if given else []
         types, formats = (transformer.types, transformer.formats) if given else (None, None)
-        return _Command(sql.encode(), list(values), types, formats, self.max_rows, transformer)
+        return _Command(sql.encode(), values, types, formats, self.max_rows, transformer)
 
     def _raise(self, error: _Error) -> NoReturn:
         """Rule 9."""
@@ -422,7 +422,7 @@ class _Command:
         max_rows: int = 1,
         transformer: Any = None,
     ) -> None:
-        self.sql, self.values, self.types, self.formats = sql, values, types, formats
+        self.sql, self.values, self.types, self.formats = sql, list(values), types, formats
         self.max_rows, self.transformer = max_rows, transformer
 
 
