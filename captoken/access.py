@@ -133,7 +133,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             if self.columns is not None:
                 keywords["columns"] = {self.table: sorted(set(self.columns))}
         if self.tool is not None:
-            keywords["tools"] = {self.tool: {key: _exactly(value) for key, value in (self.arguments or {}).items()}}
+            exactly = {key: _exactly(value) for key, value in (self.arguments or {}).items()}
+            keywords["tools"] = {self.tool: exactly or {"_": {"in": [], "optional": True}}}  # an empty rule leaves all free
         if self.attributes:
             keywords["where"] = {key: _exactly(value) for key, value in self.attributes.items()}
         return keywords
@@ -144,12 +145,22 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         for arguments in (*keywords.get("tools", {}).values(), keywords.get("where", {})):
             for key in arguments:
                 arguments[key] = "as stated"
+        if self.tool is not None and not self.arguments:
+            keywords["tools"] = {self.tool: "without arguments"}
         return ", ".join(f"{key}={json.dumps(value)}" for key, value in keywords.items())
 
 
 def _exactly(value: Any) -> dict[str, Any]:
-    """The narrowest constraint that accepts `value`."""
-    return {"in": [value]} if type(value) in (str, int, bool) else {"any": True}
+    """The narrowest constraint that accepts `value`, and that writers write (spec, "Constraints")."""
+    if type(value) is str:
+        try:
+            names.free_name(value, "a value")
+            names.composed(value)
+        except ValueError:
+            return {"any": True}
+    elif type(value) is not bool and not (type(value) is int and -MAX_INTEGER <= value <= MAX_INTEGER):
+        return {"any": True}
+    return {"in": [value]}
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

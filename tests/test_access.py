@@ -92,7 +92,8 @@ def test_a_cost_is_in_units_and_not_negative() -> None:
     """Nothing, and the largest integer of a token, are costs; they are said in the summary."""
     access = Access(tool="t", cost={"usd_cents": 2**53 - 1, "acme:rows": 0})
     assert access.summary == "tool t() and costing 0 acme:rows, 9007199254740991 usd_cents"
-    assert access.needed() == {"tools": {"t": {}}} and Access(cost={"eur": 1}).domains == () and Access(cost={"eur": 1}) != Access()
+    assert access.needed() == {"tools": {"t": {"_": {"in": [], "optional": True}}}}
+    assert Access(cost={"eur": 1}).domains == () and Access(cost={"eur": 1}) != Access()
 
 
 def test_what_is_stated_decides_the_domains() -> None:

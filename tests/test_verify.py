@@ -170,11 +170,15 @@ def test_a_decision_tells_the_operator_who_tried_what_and_which_link_refused() -
 def test_what_the_smallest_grant_says_is_enough() -> None:
     """A token minted from `needed` permits the access that was refused."""
     for access in (
-        data("hr.pay", "update", "amount", "name"), tool("pay", cents=500, to="acct", live=True, note=None),
+        data("hr.pay", "update", "amount", "name"), tool("ping"), tool("say", q="y" * 300, n=2**60, pad=" x", e="e\u0301", deep=[1]),
+        tool("pay", cents=500, to="acct", live=True, note=None),
         Access(table="t", operation="select", tool="search", arguments={"q": "x"}, attributes={"ip": "10.0.0.1", "n": 1.5}),
     ):  # fmt: skip
         decision = verifier().check(mint(allow={}), access)
         assert not decision and code(mint(**decision.needed), access) == "allowed"
+        if access.tool is not None:  # and no more than the access
+            assert code(mint(**decision.needed), Access(tool=access.tool, arguments={**(access.arguments or {}), "x": 1})) == "argument"
+    assert 'tools={"ping": "without arguments"}' in str(verifier().check(mint(allow={}, tools={"other": {}}), tool("ping")))
     assert verifier()._decide(mint(), None, None, (None, None)).needed == {}
 
 

@@ -117,11 +117,15 @@ class Gate:
         except ValueError:
             about, proof = None, ""  # a proof of nothing: for a bound token as for another, it does not hold
         if method in LISTS:
-            return self._admitted(self._authentic(token, proof, about), method)
+            try:
+                return self.verifier.authenticate(token, proof=proof, request=about)
+            except Denied as denied:
+                raise refusal_of(denied.decision, method) from None
         asked = facts(method, message.params)
         plain = None if asked is None else access_to(*asked)
         if plain is None:
-            return self._admitted(self._unasked(token, proof, about), method)
+            why = "no call that a token can permit: its name, or what comes with it"
+            return self._admitted(self.verifier.refuse(token, "tool", why, proof=proof, request=about), method)
         # What a stranger asks for reaches no code of the server's, not even what knows of costs.
         if (self._cost or self._attributes) and self._known(token, plain, proof, about):
             plain = self._access(plain)
@@ -155,22 +159,7 @@ class Gate:
         cost = self._cost(tool, arguments) if self._cost else {}
         return Access(tool=tool, arguments=plain.arguments, attributes=attributes, cost=cost)
 
-    def _authentic(self, token: str, proof: str | None, about: bytes | None) -> Decision | Grant:
-        try:
-            return self.verifier.authenticate(token, proof=proof, request=about)
-        except Denied as denied:
-            return denied.decision
-
-    def _unasked(self, token: str, proof: str | None, about: bytes | None) -> Decision:
-        """No token can permit it: a denial about a token that is in order, else what is wrong with the token."""
-        found = self._authentic(token, proof, about)
-        if isinstance(found, Decision):
-            return found
-        return found.record(found.refusal("tool", "no call that a token can permit: its name, or what comes with it"))
-
-    def _admitted(self, found: Decision | Grant, method: str) -> Grant:
-        if isinstance(found, Grant):
-            return found
+    def _admitted(self, found: Decision, method: str) -> Grant:
         if found.grant is not None:
             return found.grant
         raise refusal_of(found, method)

@@ -47,7 +47,8 @@ def literal(text: str) -> str:
 
 # --- what the roles of a login may do --------------------------------------------------------------------------------
 
-# One row: the login as it is, the names that stand outside pg_catalog, and each role with each table that it can use.
+# One row: the login as it is, the functions that the owner put on the search path (those of an extension do not count, as
+# long as they have the caller's rights), enums, and each role with each table that it can use.
 CATALOG = """
 with roles as materialized (
     select r.oid, r.rolname from pg_catalog.pg_auth_members m join pg_catalog.pg_roles r on r.oid = m.roleid
@@ -91,7 +92,8 @@ select json_build_object(
     'ready', (select has_schema_privilege(session_user, oid, 'usage') from pg_catalog.pg_namespace
         where nspname = 'captoken_guard'),
     'functions', (select coalesce(json_agg(distinct p.proname), '[]') from pg_catalog.pg_proc p
-        where p.pronamespace <> 'pg_catalog'::regnamespace),
+        where p.pronamespace = to_regnamespace('public') and (p.prosecdef or not exists (
+            select from pg_catalog.pg_depend where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e'))),
     'types', (select coalesce(json_agg(json_build_array(n.nspname, t.typname)), '[]') from pg_catalog.pg_type t
         join pg_catalog.pg_namespace n on n.oid = t.typnamespace where t.typtype = 'e'),
     'uses', (select coalesce(json_agg(json_build_array(rolname, nspname, relname, columns, rights)), '[]') from uses)

@@ -551,7 +551,7 @@ def _last(names: Any, what: str) -> str:
 def refused_function(
     schema: str | None, name: str, foreign: frozenset[str], allowed: frozenset[tuple[str | None, str]]
 ) -> bool:
-    """T6. `foreign` are the names that functions of the owner's have where no schema is named."""
+    """T6. `foreign` are the names of the owner's functions that a name without a schema can mean."""
     if (schema, name) in allowed:
         return False
     return schema not in (None, "pg_catalog") or name not in _FUNCTIONS or (schema is None and name in foreign)

@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from captoken import constraints, current, names
+from captoken import current, names
 from captoken.access import Access
 from captoken.adapters._mcp import CALL, LISTS, PROOF, TOKEN, digest, facts
 from captoken.attenuate import Seconds, Strings
@@ -27,7 +27,6 @@ from captoken.tokens import Token
 
 _types: Any = import_module("mcp.types")  # of mcp 1.x or 2.x, which differ
 _TWO = version("mcp").split(".")[0] != "1"
-_CLOSED = {"_": {"in": [], "optional": True}}  # no argument at all
 
 
 def meta_for(
@@ -71,10 +70,10 @@ def meta_for_request(
         asked = facts(method, stated)
         if asked is None:
             raise ValueError(f"no token can permit {names.shown(stated.get('name') if method == CALL else method)}")
-        tools, exact = _exactly(Access(tool=asked[0], arguments=asked[1]))
-        shown = mine.present(
-            audience=audience, expires_in=expires_in, request=about, keep=keep, clamp=not exact, tools=tools
-        )  # fmt: skip
+        tools = Access(tool=asked[0], arguments=asked[1]).needed()["tools"]
+        # Long text, fractions and lists have no constraint of their own: they are presented as what is held of that argument.
+        exact = all("in" in constraint for rule in tools.values() for constraint in rule.values())
+        shown = mine.present(audience=audience, expires_in=expires_in, request=about, keep=keep, clamp=not exact, tools=tools)
     made = {TOKEN: shown.text}
     trace = current.traceparent()
     if trace is not None:
@@ -82,21 +81,6 @@ def meta_for_request(
     if shown.proof is not None:
         made[PROOF] = shown.proof
     return made
-
-
-def _exactly(access: Access) -> tuple[dict[str, Any], bool]:
-    """The `tools` that permit this call alone; and whether that is so: long text, fractions and lists have no constraint
-    of their own, and are presented as what is held of that argument."""
-    exact = True
-    made: dict[str, dict[str, Any]] = {}
-    for argument, value in (access.arguments or {}).items():
-        made[argument] = {"in": [value]}
-        try:
-            constraints.read(made[argument])
-            names.composed({argument: value})
-        except (TypeError, ValueError):
-            made[argument], exact = {"any": True}, False
-    return {access.tool or "": made or _CLOSED}, exact
 
 
 class Presenting:

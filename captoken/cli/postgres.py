@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -57,21 +58,20 @@ def plan(
 
     The role can do what is listed and nothing else, whatever a token says. Run it again to change that.
     """
-    from captoken.adapters._postgres_plan import TABLES, Role, apply_plan, plan_sql  # here, since it needs psycopg
-
-    planned = Role(role, allow, columns)
+    plans = _plans()
+    planned = plans.Role(role, allow, columns)
     if dsn is None:
         if apply:
             raise click.UsageError("--apply goes with --dsn")
-        say(plan_sql(login, planned).rstrip())
+        say(plans.plan_sql(login, planned).rstrip())
         return 0
     with _connected(dsn) as connection:
-        tables = [(str(schema), str(name)) for schema, name in connection.execute(TABLES).fetchall()]
-        sql = plan_sql(login, planned, tables)
+        tables = [(str(schema), str(name)) for schema, name in connection.execute(plans.TABLES.encode()).fetchall()]
+        sql = plans.plan_sql(login, planned, tables)
         say(sql.rstrip())
         if not apply:
             return 0
-        found = apply_plan(connection, login, planned)
+        found = plans.apply_plan(connection, login, planned)
         connection.commit()
         tell(f"applied: {login} can take on {role}")
         return _say(found, login)
@@ -85,10 +85,18 @@ def audit(login: str, dsn: str) -> int:
 
     Exit 0: nothing was found, 1: something was. What a function does, nobody but its owner can say.
     """
-    from captoken.adapters._postgres_plan import audit as find
-
+    plans = _plans()
     with _connected(dsn) as connection:
-        return _say(find(connection, login), login)
+        return _say(plans.audit(connection, login), login)
+
+
+def _plans() -> ModuleType:
+    """Here, since most commands need no extra but `cli`."""
+    try:
+        from captoken.adapters import _postgres_plan
+    except ImportError:
+        raise click.ClickException("this needs an extra: pip install 'captoken[postgres]'") from None
+    return _postgres_plan
 
 
 def _say(found: Sequence[str], login: str) -> int:
