@@ -251,7 +251,7 @@ class Grant(Sealed):
         """
         if decision.dry and decision:
             raise ValueError("a dry run allows nothing: nothing was committed")
-        return self._verifier._recorded(decision)
+        return self._verifier._recorded(structs.replace(decision, dry=False) if decision.dry else decision)
 
     def check_all(self, accesses: Sequence[Access], *, caller: Caller | None = None) -> Decision:
         """The decision on what one step needs: all of it together used once, and recorded together.

@@ -15,6 +15,7 @@ What it enforces, by rules that the code cites:
  8. Who acts, for whom, is noted before the role is taken on: in the server's log, and signed for row security.
  9. Of an error of the database, the class and its first line are passed on. Details and hints can quote what is hidden.
 10. It hands back rows, never a cursor. A savepoint before each statement: after an error the block goes on.
+11. What a statement needed is asked about once more when it is done, and what was written before it is committed.
 
 Not checked: what counts, failing constraints and times let a caller infer; what views, triggers and the functions behind
 operators do with the rights of their owners.
@@ -37,7 +38,7 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import DiagnosticField, ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq import version as libpq_version
 
-from captoken.access import Caller
+from captoken.access import Access, Caller
 from captoken.adapters._postgres_plan import CATALOG, Catalog, Plan, Role, apply_plan, audit, literal, plan_sql, quoted
 from captoken.adapters._postgres_text import read
 from captoken.adapters.sqlite import Rows
@@ -131,7 +132,7 @@ def guarded(
                 connection.wait(block.end(b"rollback"))
             raise
         if block.leave():
-            connection.wait(block.end(b"commit"))
+            connection.wait(block.commit())
 
 
 @asynccontextmanager
@@ -157,7 +158,7 @@ async def guarded_async(
                 await connection.wait(block.end(b"rollback"))
             raise
         if block.leave():
-            await connection.wait(block.end(b"commit"))
+            await connection.wait(block.commit())
 
 
 @contextmanager
@@ -201,6 +202,7 @@ class _Block:
         self.busy = self.over = self.begun = False
         self.role = ""
         self.limit = 0  # milliseconds, as the server was told last
+        self.written: dict[tuple[str | None, str | None], Access] = {}  # what the block did that a commit makes last
         self.catalog: Catalog
 
     # --- the block ----------------------------------------------------------------------------------------------------
@@ -263,6 +265,21 @@ class _Block:
             raise GuardError("the block was left while a statement of it runs: the connection is closed")
         return self.begun and not self.connection.closed
 
+    def _stands(self, needs: Iterable[Access]) -> Decision:
+        """Does the grant stand, and permit what was done? Nothing is counted again."""
+        decision = self.grant.recheck()
+        for need in needs:
+            if decision:
+                decision = self.grant.explain(need, caller=self.caller)
+        return decision
+
+    def commit(self) -> _Steps:
+        """COMMIT, if the grant still permits what the block wrote; else ROLLBACK. Raises Denied (rule 11)."""
+        if self.written and not (decision := self._stands(self.written.values())):
+            yield from self.end(b"rollback")
+            self._deny(decision)
+        yield from self.end(b"commit")
+
     def end(self, how: bytes) -> _Steps:
         """COMMIT or ROLLBACK. A commit that fails (deferred constraints) has rolled back."""
         (answer,) = yield from _exchange(self.pgconn, [_Command(how)])
@@ -281,7 +298,7 @@ class _Block:
         if self.begun and self.pgconn.transaction_status != TransactionStatus.INTRANS:
             raise GuardError("the transaction of this block is over: leave it")
         sql = str.__str__(sql)  # exact: a subclass might encode to another statement
-        role = self._judge(sql)
+        role, needs = self._judge(sql)
         command = self._bound(sql, parameters)
         answers = yield from _exchange(self.pgconn, [*self._before(role), command])
         answer = answers.pop()
@@ -290,19 +307,28 @@ class _Block:
                 self.pgconn.finish()
                 raise GuardError(f"PostgreSQL refused to begin, and the connection is closed: {before.error.message}")
         self.begun, self.role = True, role
-        if answer.error is not None or answer.failure is not None:
+        late = None
+        if answer.error is None and answer.failure is None and not (decision := self._stands(needs)):
+            late = decision  # rule 11
+        if answer.error is not None or answer.failure is not None or late is not None:
             yield from _exchange(self.pgconn, [_Command(b"rollback to captoken")])  # rule 10
         if self.pgconn.transaction_status != TransactionStatus.INTRANS:
             self.pgconn.finish()
             raise GuardError("the transaction of this block cannot be relied on: the connection is closed")
+        if late is not None:
+            self._deny(late)
         if answer.failure is not None:  # first: what yields too many rows was cancelled by us
             raise answer.failure
         if answer.error is not None:
             self._raise(answer.error)
+        self.written |= {(need.table, need.operation): need for need in needs if need.operation != "select"}
         return Rows(answer.columns, answer.rows, answer.count)
 
-    def _judge(self, sql: str) -> str:
-        """Rules 5 and 6: the role for a statement that the grant permits. Raises Denied, recorded, with nothing sent."""
+    def _judge(self, sql: str) -> tuple[str, Sequence[Access]]:
+        """Rules 5 and 6: the role for a statement that the grant permits, and what it needs.
+
+        Raises Denied, recorded, with nothing sent.
+        """
         if not (live := self.grant.recheck()):
             raise Denied(self.grant.record(live))
         text = read(sql)
@@ -316,7 +342,7 @@ class _Block:
         role = plan.role or next(iter(self.catalog.narrowest), None)
         if role is None:
             raise GuardError("the login has no narrow role")
-        return role
+        return role, plan.accesses
 
     def _look_closer(self, plan: Plan) -> None:
         """What stands against a statement, in an order that tells nothing: first of all what the grant says."""
@@ -337,7 +363,7 @@ class _Block:
             self._deny(self.grant.refusal("table", "no role of this login covers what the statement needs", plan.accesses[0]))
 
     def _deny(self, decision: Decision) -> NoReturn:
-        raise Denied(self.grant.record(structs.replace(decision, dry=False)))  # a denial has nothing to commit
+        raise Denied(self.grant.record(decision))
 
     def _before(self, role: str) -> list[_Command]:
         """Rules 2, 3, 7 and 8: what goes ahead of the statement, in the same round trip."""

@@ -16,13 +16,17 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 from psycopg import errors
+from psycopg.pq import TransactionStatus
 
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters import _postgres_plan, _postgres_text, postgres
 from captoken.adapters._postgres_plan import TABLES
 from captoken.adapters._postgres_text import Text
 from captoken.adapters.postgres import Database, Role, apply_plan, audit, guarded, guarded_async, plan_sql
+from captoken.audit import AuditTrail, read
 from captoken.errors import GuardError
+from captoken.memory import MemorySnapshots
+from captoken.overlay import Feed, Operator, OperatorKey, Overlay
 
 from .postgres_corpus import ALLOWED, CASES, CLASSES, EVERY, GRANTS, ROWS, SCHEMA
 
@@ -419,6 +423,79 @@ def test_a_statement_does_not_outlive_the_token(agents: psycopg.Connection[Any])
         with pytest.raises(Denied) as denied:
             db.execute(slow)
         assert denied.value.decision.code == "expired" and monotonic() - since < 30
+
+
+OPERATOR = OperatorKey.generate()
+
+
+class Control:
+    """An operator, and a grant whose verifier asks what it says each time."""
+
+    def __init__(self, say: Callable[[Operator], object] | None = None, asked: int = 0, **rights: Any) -> None:
+        self.store, self.lines, self.asks = MemorySnapshots(), list[bytes](), 0
+        self.operator = Operator(OPERATOR, self.store, by="ops", clock=lambda: NOW)
+        self.operator.renew()
+        self.say, self.asked = say, asked
+        feed = Feed(self.store, [OPERATOR.public], every=0, clock=lambda: NOW)
+
+        def overlay() -> Overlay | None:
+            self.asks += 1
+            if self.say is not None and self.asks == self.asked:
+                self.say(self.operator)
+            return feed()
+
+        verifier = Verifier(KEYRING, clock=lambda: NOW, overlay=overlay, audit=AuditTrail(self.lines.append))
+        token = Issuer(KEYRING, clock=lambda: NOW).mint(subject="user:jane", agent="analyst", task="task-1", **rights)
+        self.grant = verifier.authenticate(token.serialize())
+
+    @property
+    def codes(self) -> list[str]:
+        return [record["code"] for record in read(self.lines) if record["kind"] == "decision"]
+
+
+SPOKEN = [
+    ("revoked", lambda operator: operator.end_task("task-1")),
+    ("narrowed", lambda operator: operator.narrow(task="task-1", operations=["delete"], why="odd")),
+]
+
+
+@pytest.mark.parametrize(("code", "say"), SPOKEN, ids=[code for code, _ in SPOKEN])
+def test_what_was_written_is_not_committed_once_it_is_not_permitted(
+    agents: psycopg.Connection[Any], place: Place, code: str, say: Callable[[Operator], object]
+) -> None:
+    """The operator speaks after the last statement of the block: it is rolled back, refused, and on record."""
+    before, control = digest(place.admin, sequences=False), Control(**GRANTS["writes"])
+    with pytest.raises(Denied) as caught, guarded(agents, control.grant) as db:
+        db.execute("update sales set note = 'x'")
+        say(control.operator)
+    assert caught.value.code == code == control.codes[-1]
+    assert digest(place.admin, sequences=False) == before and agents.info.transaction_status == TransactionStatus.IDLE
+
+
+@pytest.mark.parametrize(("code", "say"), SPOKEN, ids=[code for code, _ in SPOKEN])
+def test_what_ran_while_the_operator_spoke_is_not_handed_out_and_undone(
+    agents: psycopg.Connection[Any], place: Place, code: str, say: Callable[[Operator], object]
+) -> None:
+    """Said between the question before the statement and the one after it; the block goes on, as far as it may."""
+    asks = Control(**GRANTS["writes"])
+    with rolled_back(agents, asks.grant) as db:
+        first = asks.asks
+        db.execute("update sales set note = 'x'")
+    before, control = digest(place.admin, sequences=False), Control(say, first + 3, **GRANTS["writes"])
+    with guarded(agents, control.grant) as db:
+        with pytest.raises(Denied) as caught:
+            db.execute("update sales set note = 'x'")
+        assert caught.value.code == code == control.codes[-1]
+        with pytest.raises(Denied):
+            db.execute("update sales set note = 'x'")
+    assert digest(place.admin, sequences=False) == before
+
+
+def test_what_was_only_read_needs_nothing_at_the_end(agents: psycopg.Connection[Any]) -> None:
+    control = Control(**GRANTS["writes"])
+    with guarded(agents, control.grant) as db:
+        db.execute("select count(*) from sales")
+        control.operator.end_task("task-1")
 
 
 def test_a_statement_has_a_limit_of_its_own(agents: psycopg.Connection[Any]) -> None:
