@@ -238,7 +238,23 @@ def of_access(access: Json) -> bytes:
         facts["arguments"] = {}
     if facts["columns"] is not None:
         facts["columns"] = sorted(set(facts["columns"]))
-    return digest("access", json.dumps(facts, sort_keys=True, separators=(",", ":")).encode())
+    return digest("access", spelled(facts))
+
+
+def spelled(value: Json) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+LISTS = ("tools/list", "resources/list", "resources/templates/list", "prompts/list")
+
+
+def of_message(method: str, params: dict[str, Json]) -> bytes:
+    """The digest of an MCP message: what it is an access to, in the form `request mcp`."""
+    if method == "tools/call":
+        return digest("mcp", method.encode(), params["name"].encode(), spelled(params.get("arguments") or {}))
+    rest = {key: value for key, value in params.items() if key not in ("_meta", "inputResponses", "requestState", "arguments")}
+    rest |= {f"arguments.{key}": value for key, value in (params.get("arguments") or {}).items()}
+    return digest("mcp", method.encode(), b"", spelled({} if method in LISTS else rest))
 
 
 def proof_message(tag: bytes, audience: str, issued: int, nonce: bytes, request: bytes) -> bytes:

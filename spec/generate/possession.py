@@ -32,6 +32,7 @@ from spec.generate.build import (
     label,
     link_id,
     of_access,
+    of_message,
     proof,
     proof_message,
     proof_text,
@@ -51,6 +52,7 @@ def tables() -> Iterator[Table]:
     yield requests()
     yield proof_of_possession()
     yield replay()
+    yield transports()
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -499,4 +501,54 @@ def replay() -> Table:
     edge = [use(public, NOW - 30, bytes((number,)) * 16) for number in range(3)]
     deny("full_of_what_cannot_be_forgotten_yet", "31.3", "store_unavailable", store(*edge, limit=3))
     deny("without_a_store", "31.4", "store_unavailable", None)
+    return table
+
+
+# --- transports ------------------------------------------------------------------------------------------------------
+
+
+def transports() -> Table:
+    table = Table("transports", "An MCP message as what a proof is about: the access that it comes to, spelled in one way.")
+
+    def row(name: str, rule: str, method: str, params: dict[str, Json], *, stated: bool = True) -> None:
+        expect: dict[str, Json] = {"digest": of_message(method, params).hex()} if stated else {"code": "usage"}
+        table.add(name, rule, "request", {"form": "message", "method": method, "params": params}, **expect)
+
+    def calls(case: str, *, stated: bool = True, **params: Json) -> None:
+        row(f"call_{case}", "40.4" if not stated else "40.5", "tools/call", {"name": "search", **params}, stated=stated)
+
+    calls("without_arguments")
+    calls("of_no_arguments", arguments={})
+    calls("of_null_arguments", arguments=None)
+    calls("of_another_tool", name="search2")
+    calls("of_arguments", arguments={"q": "x", "limit": 10})
+    calls("of_arguments_in_another_order", arguments={"limit": 10, "q": "x"})
+    calls("of_a_fraction", arguments={"limit": 10.0})
+    calls("of_true", arguments={"limit": True})
+    calls("of_what_is_nested", arguments={"q": [{"b": [], "a": {}}, None]})
+    calls("of_what_is_escaped", arguments={"q": '"\\/\b\x01\x7f\u00e9\u2028\U0001f600'})
+    calls("with_meta_beside", arguments={"q": "x"}, _meta={"progressToken": 1})
+    calls("with_more_beside", arguments={"q": "x"}, task={"ttl": 1})
+    row("read", "40.5", "resources/read", {"uri": "file:///a"})
+    row("read_of_another", "40.5", "resources/read", {"uri": "file:///b"})
+    row(
+        "read_with_meta",
+        "40.4",
+        "resources/read",
+        {"uri": "file:///a", "_meta": {"x": 1}, "requestState": "s", "inputResponses": {}},
+    )
+    row("prompt", "40.4", "prompts/get", {"name": "greet"})
+    row("prompt_with_arguments", "40.4", "prompts/get", {"name": "greet", "arguments": {"style": "short"}})
+    row("prompt_with_an_argument_called_name", "40.4", "prompts/get", {"name": "greet", "arguments": {"name": "x"}})
+    for method in ("tools/list", "resources/list", "resources/templates/list", "prompts/list"):
+        row(method.replace("/", "_"), "40.5", method, {"cursor": "2"})
+    row("tasks_list", "40.5", "tasks/list", {"cursor": "2"})
+    calls("of_a_tool_like_a_method", name="resources/read", stated=False)
+    calls("of_a_tool_that_is_no_text", name=5, stated=False)
+    calls("of_arguments_as_list", arguments=[1], stated=False)
+    calls("of_arguments_as_text", arguments="{}", stated=False)
+    row("method_like_a_tool", "40.4", "search", {"q": "x"}, stated=False)
+    row("prompt_with_arguments_as_list", "40.4", "prompts/get", {"name": "greet", "arguments": ["x"]}, stated=False)
+    row("prompt_with_two_of_one_name", "40.4", "prompts/get",
+        {"name": "greet", "arguments.style": "x", "arguments": {"style": "y"}}, stated=False)  # fmt: skip
     return table

@@ -25,6 +25,7 @@ from captoken import (
     chain,
     request,
 )
+from captoken.adapters._mcp import digest as of_message
 from captoken.audit import AuditKey, AuditTrail, Head, check, read
 from captoken.discharge import Allow, Discharger, DischargerKey, Ticket
 from captoken.interop import normalize
@@ -129,6 +130,8 @@ class Captoken:
                 digest = request.of_http(vector["method"], vector["origin"], vector["target"], body)
             elif vector["form"] == "mcp":
                 digest = request.of_mcp(vector["method"], vector["tool"], bytes.fromhex(vector["arguments"]))
+            elif vector["form"] == "message":
+                digest = of_message(vector["method"], vector["params"])
             else:
                 digest = request.of_access(None if vector["access"] is None else Access(**vector["access"]))
         except (TypeError, ValueError):

@@ -51,7 +51,7 @@ class Adapter(Protocol):
 
     def request(self, vector: Vector) -> Outcome:
         """kind `request`: in the form `http` method, origin, target, body; `mcp` method, tool, arguments; `access` access
-        (null: none). Bodies and arguments in hexadecimal. `ok` with `digest`, or `usage`."""
+        (null: none); `message` method and params of MCP. Bodies and arguments in hexadecimal. `ok` with `digest`, or `usage`."""
 
     def proof(self, vector: Vector) -> Outcome:
         """kind `proof`: token, a holder's secret, audience, request, now, nonce. `ok` with `proof`; `malformed`, `usage`."""
