@@ -1,4 +1,4 @@
-"""One HTTP request's credentials, and the answers that refuse it: RFC 6750, RFC 9728, and no framework.
+"""One HTTP request's credentials, and the answers that refuse it: RFC 6750, RFC 9728 (spec, "Transports").
 
 1. One Authorization header with one Bearer token, one Captoken-Proof header at most, each spelled in one way, each
    measured before it is read. The scheme is `Bearer` and one space: RFC 9110 would take other spellings.

@@ -1,4 +1,4 @@
-"""What a call over MCP is to captoken, on both sides of the wire and in every version of the SDK (docs/mcp.md).
+"""What a call over MCP is to captoken, on both sides of the wire and in every version of the SDK (spec, "Transports").
 
 1. `tools/call` is the tool and its arguments. Any other method is a tool of the method's own name, and its arguments are
    what the message states as params; `arguments` among them is taken apart: `{"name": "greet", "arguments.style": "short"}`.
