@@ -67,9 +67,9 @@ def _list(value: Any, what: str) -> list[Any]:
     return value
 
 
-def _object(value: Any, what: str) -> dict[str, Any]:
+def _object(value: Any, what: str, like: str = "") -> dict[str, Any]:
     if type(value) is not dict:
-        raise TypeError(f"{what} must be a mapping, not {type(value).__name__}")
+        raise TypeError(f"{what} must be a mapping, not {type(value).__name__}{like}")
     return value
 
 
@@ -188,9 +188,9 @@ Argument: TypeAlias = "tuple[constraints.Constraint, bool]"  # what its value sa
 
 def _arguments(value: Any) -> dict[str, Argument]:
     made = {}
-    for argument, constraint in _object(value, "arguments").items():
+    for argument, constraint in _object(value, "arguments", ": {} leaves them free").items():
         names.free_name(argument, "argument")
-        stated = dict(_object(constraint, f"the constraint on {argument}"))
+        stated = dict(_object(constraint, f"the constraint on {argument}", ', like {"in": [...]}'))
         optional = stated.pop("optional", None)
         if optional is not None and optional is not True:
             raise ValueError('"optional" is true or left out')
@@ -212,7 +212,7 @@ class Tools(Caveat, frozen=True):
 
     def __post_init__(self) -> None:
         rules = {}
-        for pattern, arguments in _object(self.value, "tools").items():
+        for pattern, arguments in _object(self.value, "tools", ', like {"search": {}}, which leaves its arguments free').items():
             rules[names.pattern(pattern, "tool")] = _arguments(arguments)
         force_setattr(self, "rules", rules)
 

@@ -28,7 +28,7 @@ def packet_of(text: Any) -> Packet:
     if len(text) > LIMITS.token_chars:  # before anything is decoded
         raise TokenFormatError(f"longer than {LIMITS.token_chars} characters", step=1)
     if text[:5] != PREFIX:
-        raise TokenFormatError(f"a token starts with {PREFIX}")
+        raise TokenFormatError(f"a token starts with {PREFIX}" if text else "there is no token")
     return _packet(text[5:], LIMITS.root_bytes)
 
 

@@ -42,7 +42,9 @@ class _Token(msgspec.Struct):
     root: dict[str, Any]
 
 
-class _Access(msgspec.Struct):
+class Accessed(msgspec.Struct):
+    """What was tried, as it was recorded: names of arguments and attributes, or their values too."""
+
     table: str | None = None
     operation: str | None = None
     columns: list[str] | None = None
@@ -59,7 +61,7 @@ class Decided(msgspec.Struct):
     at: Integer
     allowed: bool
     code: str
-    access: _Access | None = None
+    access: Accessed | None = None
     chain: list[Actor] = []
     link: str | None = None
     task: str | None = None
@@ -105,11 +107,17 @@ class Hop(msgspec.Struct, eq=False):
 
     @property
     def allowed(self) -> int:
-        return sum(decision.allowed for decision in self.decisions)
+        """Accesses that were allowed."""
+        return sum(decision.allowed and decision.access is not None for decision in self.decisions)
 
     @property
     def denied(self) -> int:
-        return len(self.decisions) - self.allowed
+        return sum(not decision.allowed for decision in self.decisions)
+
+    @property
+    def shown(self) -> int:
+        """How often the token was found in order, and no access was asked: what `authenticate` records."""
+        return len(self.decisions) - self.allowed - self.denied
 
     def walk(self) -> Iterator[Hop]:
         """This hop and all below, from the top."""
@@ -269,7 +277,7 @@ def _stated(capability: Capability) -> dict[str, Any]:
     return {key: value for key, value in capability.json().items() if key in RIGHTS or key in _AMOUNTS}
 
 
-def _needed(accesses: Sequence[_Access]) -> Capability:
+def _needed(accesses: Sequence[Accessed]) -> Capability:
     """The least that permits all of the accesses, as far as they are recorded."""
     said: dict[str, Any] = {}
     tables = sorted({access.table for access in accesses if access.table is not None})
@@ -289,11 +297,11 @@ def _needed(accesses: Sequence[_Access]) -> Capability:
     return Capability.of_link(link) if isinstance(link, Link) else Capability()
 
 
-def _on(accesses: Iterable[_Access], table: str) -> Iterator[_Access]:
+def _on(accesses: Iterable[Accessed], table: str) -> Iterator[Accessed]:
     return (access for access in accesses if access.table == table)
 
 
-def _calls(accesses: Sequence[_Access]) -> dict[str, Any]:
+def _calls(accesses: Sequence[Accessed]) -> dict[str, Any]:
     given = [access.arguments or {} for access in accesses]
     named = sorted({argument for arguments in given for argument in arguments})
     made = {}

@@ -12,10 +12,11 @@ from captoken.access import Caller
 from captoken.attenuate import Clock
 from captoken.cli import files
 from captoken.cli.facts import access_of, access_options, http_of, http_options
-from captoken.cli.options import DURATION, clock, json_option, keyring_option, now_option, stacked, token_option
+from captoken.cli.options import DURATION, PUBLIC, clock, json_option, keyring_option, now_option, stacked, token_option
 from captoken.cli.output import say, say_json, tell
 from captoken.decision import Decision, escape, place
 from captoken.errors import CODES
+from captoken.overlay import Overlay
 from captoken.possession import AHEAD, ReplayStore, Use
 from captoken.verify import Verifier
 
@@ -29,6 +30,8 @@ _asking = stacked(
     click.option("--caller-task", metavar="PATH", help="The task that the caller works in, as the server itself knows."),
     click.option("--proof", metavar="FILE", help="The proof that came with a token that is bound to a key."),
     http_options,
+    click.option("--overlay", metavar="FILE.db", help="What stands against tokens that are out: see `captoken revoke`."),
+    click.option("--operator", type=PUBLIC, metavar="PUBLIC", multiple=True, help="Who may sign the overlay. Repeatable."),
     click.option("--leeway", type=DURATION, metavar="TIME", default="0s", help="How far clocks may differ."),
 )
 
@@ -36,7 +39,8 @@ _asking = stacked(
 def _decision(
     *, keyring: str | None, token_file: str, audience: tuple[str, ...], allow_unaddressed: bool,
     caller_agent: str | None, caller_task: str | None, proof: str | None, http: tuple[str, str, str] | None,
-    body: str | None, leeway: int, now: int | None, dry: bool, replays: ReplayStore | None = None, **given: Any,
+    body: str | None, leeway: int, now: int | None, dry: bool, overlay: str | None, operator: tuple[str, ...],
+    replays: ReplayStore | None = None, **given: Any,
 ) -> Decision:  # fmt: skip
     access = access_of(given)
     caller = None if caller_agent is None and caller_task is None else Caller(agent=caller_agent, task=caller_task)
@@ -44,15 +48,30 @@ def _decision(
         raise click.UsageError("a caller is checked with an access")
     if http is not None and proof is None:
         raise click.UsageError("--http is what a proof is about: it goes with --proof")
+    if (overlay is None) != (not operator):
+        raise click.UsageError("--overlay and --operator go together: nobody is trusted to sign it by default")
     files.one_stdin(token_file, proof, body)
     request = http_of(http, body)
     verifier = Verifier(
         files.keyring(keyring), audience or None, allow_unaddressed=allow_unaddressed, leeway=leeway, replays=replays,
-        clock=clock(now),
+        clock=clock(now), overlay=None if overlay is None else _newest(overlay, operator),
     )  # fmt: skip
     text = files.token_text(token_file)
     shown = files.text(proof, "proof") if proof is not None else None
     return verifier._decide(text, access, caller, (shown, request), dry)  # what check and explain are, and with no access too
+
+
+def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
+    """The newest snapshot in a store."""
+    from captoken.adapters.sqlite_store import SQLiteSnapshots  # here, since it needs sqlite3
+
+    if not os.path.exists(path):
+        raise click.UsageError(f"{path} is not there")
+    with closing(SQLiteSnapshots(path)) as store:
+        data = store.load()
+    if data is None:
+        raise click.UsageError(f"{path} holds no snapshot yet")
+    return Overlay.open(data, operators)
 
 
 @click.command()
@@ -71,6 +90,11 @@ def verify(as_json: bool, replays: str | None, now: int | None, **facts: Any) ->
     \b
     captoken verify --keyring keyring.json --audience sales-db --table sales --operation select \\
         --proof proof --replays used.db < presented.token
+
+    Whether it was revoked, only an overlay tells: name the store that servers read, and the operator.
+
+    \b
+    captoken verify --keyring keyring.json --overlay overlay.db --operator "$(cat operator.public)" < child.token
     """
     store = None if replays is None else _Replays(replays, clock(now))
     decision = _decision(dry=False, now=now, replays=store, **facts)

@@ -13,7 +13,6 @@ import click
 import msgspec
 
 from captoken import trails
-from captoken.access import Access
 from captoken.audit import Head, Verdict, check, read
 from captoken.cli import files, output, words
 from captoken.cli.options import DURATION, ID, PUBLIC, json_option, now_option, seconds
@@ -85,14 +84,12 @@ def verify(
     try:
         with _opened(trail_file) as file:
             found = check(file, server, known=known, after=None if after is None else _known(after))
-        if server and found.signed == 0:
-            raise AuditError("no checkpoint of a server that is trusted here: nothing is vouched for")
     except AuditError as error:
-        if as_json:
-            say_json({"whole": False, "problem": str(error)})
-        else:
-            say(f"BROKEN   {escape(str(error))}")
-        return 1
+        return _not_whole("BROKEN ", str(error), as_json)
+    if server and found.signed == 0:
+        count = _counted(found.head.seq, "record")
+        said = f"{count} in order, and no checkpoint of a server that is trusted here: trail.checkpoint() signs"
+        return _not_whole("UNSIGNED", said, as_json)
     kept = head or new_head
     if kept is not None:
         _keep(kept, found.head)
@@ -101,6 +98,14 @@ def verify(
     else:
         say(f"WHOLE    {_counted(found.head.seq, 'record')}, {_counted(found.decisions, 'decision')}; {_signed(found, server)}")
     return 0
+
+
+def _not_whole(how: str, problem: str, as_json: bool) -> int:
+    if as_json:
+        say_json({"whole": False, "problem": problem})
+    else:
+        say(f"{how}  {escape(problem)}")
+    return 1
 
 
 def _signed(found: Verdict, server: tuple[str, ...]) -> str:
@@ -134,6 +139,62 @@ def _keep(path: str, head: Head) -> None:
     os.replace(fresh, path)
 
 
+# --- log -------------------------------------------------------------------------------------------------------------
+
+
+@audit.command()
+@_file
+@click.option("--task", metavar="PATH", help="This task, and those below it.")
+@click.option("--agent", metavar="NAME", help="What this agent did.")
+@click.option("--denied", is_flag=True, help="What was refused alone.")
+def log(trail_file: str, task: str | None, agent: str | None, denied: bool) -> None:
+    """Who tried what, and what came of it: a line for each decision, in order.
+
+    \b
+    captoken audit log trail.jsonl --task payday --denied
+    """
+    with _opened(trail_file) as file:
+        for record in read(file):
+            if record.get("kind") != "decision" or (denied and record.get("allowed")):
+                continue
+            decided = msgspec.convert(record, trails.Decided)
+            holder = decided.chain[-1].name if decided.chain else None
+            if (task is None or _below(decided.task, task)) and agent in (None, holder):
+                say(escape(_told(record, decided)))
+
+
+def _told(record: Mapping[str, Any], decided: trails.Decided) -> str:
+    chain = " > ".join(actor.name for actor in decided.chain)
+    who = f"{chain}, for {record.get('sub')}" if chain else "unknown"
+    said = f"{words.moment(decided.at)}  {decided.code:<16}  {who}: {_tried(decided.access)}"
+    for refusal in record.get("refusals", ())[:1]:
+        said += f"; {refusal['text']}" + (f" (added by {refusal['added_by']})" if refusal.get("added_by") else "")
+    return said
+
+
+def _tried(access: trails.Accessed | None) -> str:
+    """An access as it was recorded, in a line: with values, where they were recorded."""
+    if access is None:
+        return "the token itself"
+    parts: list[str] = []
+    if access.table is not None:
+        columns = f" ({', '.join(access.columns) or 'no columns'})" if access.columns is not None else ""
+        parts.append(f"{access.operation} on table {access.table}{columns}")
+    if access.tool is not None:
+        parts.append(f"tool {access.tool}({_facts(access.arguments or ())})")
+    if access.attributes:
+        parts.append(f"with {_facts(access.attributes)}")
+    if access.cost:
+        parts.append(f"costing {', '.join(f'{amount} {unit}' for unit, amount in sorted(access.cost.items()))}")
+    return escape(" and ".join(parts) or "nothing in particular")
+
+
+def _facts(stated: Mapping[str, Any] | Iterable[str]) -> str:
+    if isinstance(stated, Mapping):
+        return ", ".join(f"{key}={json.dumps(value)}" for key, value in stated.items())
+    return ", ".join(stated)
+
+
 # --- tree ------------------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +207,7 @@ def tree(trail_file: str, task: str | None, token: str | None, as_json: bool) ->
     """Who handed what to whom, how each name is known, and what each was allowed and denied.
 
     issued: the issuer wrote the name. vouched: whoever handed the token on did. proven: and its key signed that.
+    allowed, denied: accesses. shown: the token was found in order, and no access was asked then.
 
     \b
     captoken audit tree trail.jsonl --task payday
@@ -194,6 +256,7 @@ def _hop_data(hop: trails.Hop) -> dict[str, Any]:
         "task": hop.task,
         "allowed": hop.allowed,
         "denied": hop.denied,
+        "shown": hop.shown,
         "codes": _codes(hop.decisions),
         "below": [_hop_data(below) for below in hop.below],
     }
@@ -218,7 +281,8 @@ def _line(hop: trails.Hop) -> str:
     why = f" ({_spelled_codes(denied)})" if denied else ""
     task = f", task {words.name(hop.task)}" if hop.task != hop.root.task else ""
     dead = ", permits nothing" if hop.is_dead else ""
-    counts = f"{hop.allowed} allowed, {hop.denied} denied{why}" if hop.decisions else "not used"
+    shown = f", {hop.shown} shown" if hop.shown else ""
+    counts = f"{hop.allowed} allowed, {hop.denied} denied{why}{shown}" if hop.decisions else "not used"
     return f"{words.name(hop.agent)} ({hop.basis}){task}{dead}: {counts}; link {words.name(hop.id)}"
 
 
@@ -293,27 +357,12 @@ def replay(trail_file: str, overlay: str, operator: tuple[str, ...], as_json: bo
             entry = f"; entry {words.name(one.entry.id)}" if one.entry is not None else ""
             chain = " > ".join(words.name(actor.name) for actor in one.decision.chain)
             where = f"record {one.decision.seq}, {words.moment(one.decision.at)}"
-            say(f"{label}  {where}, {chain}: {_tried(one.decision)}")
+            say(f"{label}  {where}, {chain}: {_tried(one.decision.access)}")
             say(f"                 {escape(one.why)}{entry}")
         denied = sum(one.outcome == "denied" for one in changed)
         say(f"{_counted(len(again), 'decision')}: {denied} would be denied, {len(changed) - denied} cannot be known, "
             f"{len(again) - len(changed)} stay as they are")  # fmt: skip
     return 1 if changed else 0
-
-
-def _tried(decision: trails.Decided) -> str:
-    said = decision.access
-    if said is None:
-        return "the token itself"
-    try:
-        access = Access(
-            table=said.table, operation=said.operation, columns=said.columns, tool=said.tool,
-            arguments=dict.fromkeys(said.arguments or ()) if said.tool is not None else None,
-            attributes=dict.fromkeys(said.attributes), cost=said.cost,
-        )  # fmt: skip
-    except (TypeError, ValueError):
-        return "what is no access"
-    return escape(access.summary)
 
 
 def _replayed_data(one: trails.Replayed) -> dict[str, Any]:
@@ -322,7 +371,7 @@ def _replayed_data(one: trails.Replayed) -> dict[str, Any]:
         "at": one.decision.at,
         "chain": [actor.name for actor in one.decision.chain],
         "link": one.decision.link,
-        "tried": _tried(one.decision),
+        "tried": _tried(one.decision.access),
         "was": one.decision.code,
         "outcome": one.outcome,
         "why": one.why,

@@ -57,13 +57,14 @@ def _snapshots(path: str, *, new: bool = False) -> Generator[SQLiteSnapshots]:
     """The store in a file. Raises UsageError for a file that is not there, unless there may be a new one."""
     from captoken.adapters.sqlite_store import SQLiteSnapshots  # here, since it needs sqlite3
 
-    if not os.path.exists(path):
-        if not new:
-            raise click.UsageError(f"{path} is not there: `captoken renew` begins one")
-        tell(f"{path} is new: verifiers have to read that very file")
+    fresh = not os.path.exists(path)
+    if fresh and not new:
+        raise click.UsageError(f"{path} is not there: `captoken renew` begins one")
     store = SQLiteSnapshots(path)
     try:
         yield store
+        if fresh:
+            tell(f"{path} is new: verifiers have to read that very file")
     finally:
         store.close()
 
@@ -72,8 +73,11 @@ def _snapshots(path: str, *, new: bool = False) -> Generator[SQLiteSnapshots]:
 def _operator(key: str, store: str, now: int | None, *, new: bool = False, **given: Any) -> Generator[Operator]:
     """An operator that knows the number that it saw last: kept beside the key, so that a store which goes back is noticed."""
     seen, secret = f"{key}.seen", OperatorKey.load(key)
+    last = _last(seen)
+    if new and last and not os.path.exists(store) and not given.get("resume"):
+        raise click.UsageError(f"{store} is not there, and {seen} says that snapshot {last} was: --resume begins anew")
     with _snapshots(store, new=new) as snapshots:
-        operator = Operator(secret, snapshots, last=_last(seen), clock=clock(now), **given)
+        operator = Operator(secret, snapshots, last=last, clock=clock(now), **given)
         try:
             yield operator
         finally:

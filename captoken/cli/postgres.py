@@ -41,6 +41,7 @@ _planned = stacked(
         help="The columns that it may use, by table. Repeatable.",
     ),
     click.option("--dsn", metavar="DSN", help=f"{_dsn} Patterns need it: market.* is spelled out."),
+    click.option("--adopt", is_flag=True, help="Narrow a login or role that exists already, and that no plan made."),
     click.option("--apply", is_flag=True, help="Run the SQL in that database, in one transaction, and audit what came of it."),
 )  # fmt: skip
 
@@ -48,7 +49,13 @@ _planned = stacked(
 @postgres.command()
 @_planned
 def plan(
-    login: str, role: str, allow: Mapping[str, list[str]], columns: Mapping[str, list[str]], dsn: str | None, apply: bool
+    login: str,
+    role: str,
+    allow: Mapping[str, list[str]],
+    columns: Mapping[str, list[str]],
+    dsn: str | None,
+    adopt: bool,
+    apply: bool,
 ) -> int:
     """Print the SQL that makes the login and one narrow role, once for each class of trust.
 
@@ -56,22 +63,23 @@ def plan(
     captoken postgres plan --login agents --role reader --allow sales=select --allow 'market.*=select' \\
         --columns people=id,name --dsn 'dbname=shop user=postgres' --apply
 
-    The role can do what is listed and nothing else, whatever a token says. Run it again to change that.
+    The role can do what is listed and nothing else, whatever a token says. Run it again to change that. A role that
+    exists and that no plan made is refused: with --adopt it loses all that a narrow role has not.
     """
     plans = _plans()
     planned = plans.Role(role, allow, columns)
     if dsn is None:
         if apply:
             raise click.UsageError("--apply goes with --dsn")
-        say(plans.plan_sql(login, planned).rstrip())
+        say(plans.plan_sql(login, planned, adopt=adopt).rstrip())
         return 0
     with _connected(dsn) as connection:
         tables = [(str(schema), str(name)) for schema, name in connection.execute(plans.TABLES.encode()).fetchall()]
-        sql = plans.plan_sql(login, planned, tables)
+        sql = plans.plan_sql(login, planned, tables, adopt=adopt)
         say(sql.rstrip())
         if not apply:
             return 0
-        found = plans.apply_plan(connection, login, planned)
+        found = plans.apply_plan(connection, login, planned, adopt=adopt)
         connection.commit()
         tell(f"applied: {login} can take on {role}")
         return _say(found, login)
