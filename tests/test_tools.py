@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from captoken import Access, current
 from captoken.audit import AuditTrail
 from captoken.current import Held
+from captoken.errors import GuardError, NoToken
 from captoken.memory import MemoryLedger, MemoryReplayStore
 from captoken.possession import HolderKey
-from captoken.tools import ToolGuard, access_to, agent_name
+from captoken.tools import ToolGuard, access_to, agent_name, calling, handing
 from tests.world import mint, verifier
 
 TOOLS = {"search": {"q": {"in": ["fox", "hen"]}}, "crm.*": {}}
@@ -137,6 +140,70 @@ def test_costs_and_attributes_are_what_the_server_says_of_a_call():
         ask("unpriced", {})
 
 
+def test_what_is_decided_is_the_call_whatever_the_servers_own_functions_do_to_its_arguments():
+    seen = []
+
+    def taking(tool, arguments):
+        seen.append(dict(arguments))
+        arguments.clear()
+        return {}
+
+    arguments = {"q": "wolf"}
+    ask = guard(cost=taking, attributes=taking).check
+    with current.use(mint(tools={"search": {"q": {"in": ["fox"], "optional": True}}})):
+        assert ask("search", arguments).code == "argument"
+        assert ask("search", {"q": object()}).code == "tool"  # of which nobody is asked
+    assert arguments == {"q": "wolf"} and seen == [{"q": "wolf"}] * 2
+
+
+def in_a_thread(function):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def test_a_run_inside_a_tool_call_is_handed_a_token_of_its_own_or_may_do_nothing():
+    """Whatever its name: it may share its caller's, or the framework may know none."""
+    ask = guard().check
+    with current.use(root()):
+        outer = ask("crm.x", {}, agent="orchestrator", run=1)
+        with calling(outer.grant, run=1):
+            assert current.grant() is outer.grant
+            for agent in ("orchestrator", None):
+                assert ask("crm.x", {}, agent=agent, run=2).code == "caller"
+                assert ask("crm.x", {}, agent=agent, run=2, held=current.holding()).code == "caller"
+                assert in_a_thread(current.carry(lambda agent=agent: ask("crm.x", {}, agent=agent, run=2).code)) == "caller"
+                assert ask("crm.x", {}, agent=agent, run=1)  # as a tool calls that runs others
+                assert ask("crm.x", {}, agent=agent)  # and where the framework knows no runs
+            with current.use(root()):
+                assert ask("crm.x", {}, agent="orchestrator", run=2)
+            with current.delegate(to="sub-agent"):
+                assert ask("crm.x", {}, agent="sub-agent", run=2)
+        assert ask("crm.x", {}, agent="orchestrator", run=2)
+
+
+def test_a_call_may_run_under_a_token_that_was_passed():
+    own = Held(root())
+    grant = guard().check("crm.x", {}, held=own).grant
+    with calling(grant, held=own):
+        assert current.holding().token is own.token
+    with pytest.raises(NoToken):
+        current.holding()
+
+
+def test_nobody_hands_on_what_somebody_else_holds():
+    with pytest.raises(NoToken):
+        handing("orchestrator")
+    with current.use(root()) as held:
+        assert handing("orchestrator", run=1) is handing(None) is held
+        with pytest.raises(GuardError, match="'other' was handed no token"):
+            handing("other")
+        with calling(guard().check("crm.x", {}).grant, run=1):
+            assert handing("orchestrator", run=1).token is held.token
+            for agent in ("orchestrator", None):
+                with pytest.raises(GuardError, match="was handed no token"):
+                    handing(agent, run=2)
+
+
 def test_every_decision_is_recorded_those_without_a_token_too():
     lines = []
     ask = ToolGuard(verifier(audit=AuditTrail(lines.append))).check
@@ -185,3 +252,15 @@ def test_the_access_of_a_call_or_none():
         tool="search", arguments={}, cost={"cents": 1}, attributes={"a": 1}
     )
     assert access_to("a b\n", {}) is None
+
+
+def test_a_call_without_a_token_and_one_that_is_refused_are_told_to_the_developer(caplog):
+    caplog.set_level(logging.INFO, "captoken")
+    guard().check("search", {"q": "fox"})
+    with current.use(root()):
+        guard().check("search", {"q": "fox"}, agent="sub agent")
+        guard().check("search", {"q": "fox"})
+    assert [(record.levelname, record.getMessage()[:60]) for record in caplog.records] == [
+        ("WARNING", "a tool call, and no token is current: captoken.current.use(t"),
+        ("INFO", "refused: caller: sub-agent calls with the token of orchestra"),
+    ]

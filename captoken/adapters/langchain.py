@@ -7,10 +7,12 @@
         result = boss.invoke({"messages": [HumanMessage("Report on risk.")]})
 
 1. Every tool call is asked about before the tool runs, with the arguments as its schema reads them; the tool gets those.
-   Arguments that the schema reads otherwise the second time are refused: nobody knows what the tool would get.
-2. Who calls is `agent`, the guard's own word. Where the framework has a name for who runs, it has to be the same: an agent
-   that was given its parent's middleware may do nothing.
-3. What is refused is a ToolMessage with status "error", and the run goes on.
+   Arguments that the schema reads otherwise the second time, or that it does not write as they are (SecretStr), are
+   refused, and so is a schema of which cannot be said how it reads: nobody knows what the tool would get.
+2. Who calls is `agent`, the guard's own word. Where the framework has a name for who runs, it has to be the same; and a run
+   inside a tool call needs a token of its own: an agent that was given its parent's middleware may do nothing.
+3. What is refused is a ToolMessage with status "error", and the run goes on. So is a call in which the tool itself was
+   refused something (Denied), and one of a tool that is called otherwise than the model wrote.
 4. A tool that the model's provider runs cannot be asked about: a request to the model that has one raises GuardError.
 5. A sub-agent is handed a narrowed token and nothing else: neither runtime context, configuration and checkpoints of its
    caller, nor what its caller was granted.
@@ -35,17 +37,20 @@ from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from captoken import current
 from captoken.attenuate import LinkCaveats, Strings
 from captoken.current import Held
 from captoken.decision import Decision
-from captoken.errors import GuardError
+from captoken.errors import Denied, GuardError
 from captoken.possession import Signer
-from captoken.tools import ToolGuard, agent_name
+from captoken.tools import ToolGuard, agent_name, calling, handing
 
 _NAME = "lc_agent_name"  # in the configuration's metadata: where `create_agent(name=…)` puts it
+_READING = ("model_validate", "__get_pydantic_core_schema__")  # by which a model can read in a way of its own
+# What a model's configuration may say, and still read its arguments as one that says none of it.
+_HARMLESS = {"arbitrary_types_allowed", "extra", "json_schema_extra", "title"}
 
 
 class TokenGuard(AgentMiddleware[Any, Any, Any]):
@@ -73,21 +78,29 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
     ) -> ToolMessage | Command[Any]:
         asked, given = _arguments(request)
-        decision = self._guard.check(request.tool_call["name"], asked, agent=self._who(request))
+        run = _run(_config(request))
+        decision = self._guard.check(request.tool_call["name"], asked, agent=self._who(request), run=run)
         if decision.grant is None:
             return _refusal(request, decision)
-        with current.serving(decision.grant):
-            return handler(given)
+        try:
+            with calling(decision.grant, run=run):
+                return handler(given)
+        except Denied as denied:
+            return _refusal(request, denied.decision)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
     ) -> ToolMessage | Command[Any]:
         asked, given = _arguments(request)
-        decision = await self._guard.check_async(request.tool_call["name"], asked, agent=self._who(request))
+        run = _run(_config(request))
+        decision = await self._guard.check_async(request.tool_call["name"], asked, agent=self._who(request), run=run)
         if decision.grant is None:
             return _refusal(request, decision)
-        with current.serving(decision.grant):
-            return await handler(given)
+        try:
+            with calling(decision.grant, run=run):
+                return await handler(given)
+        except Denied as denied:
+            return _refusal(request, denied.decision)
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         self._check_native(request)
@@ -106,15 +119,24 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
 
     def _who(self, request: ToolCallRequest) -> str:
         """Rule 2: the name, or one that nobody has."""
-        runtime: Any = request.runtime
-        config: Mapping[str, Any] = getattr(runtime, "config", None) or {}
-        told = (config.get("metadata") or {}).get(_NAME)
+        told = (_config(request).get("metadata") or {}).get(_NAME)
         return self._agent if told is None or agent_name(told) == self._agent else ""
+
+
+def _config(request: ToolCallRequest) -> Mapping[str, Any]:
+    return getattr(request.runtime, "config", None) or {}
+
+
+def _run(config: Mapping[str, Any]) -> object:
+    """What LangGraph knows the step by: the path of graphs that it is in. Something of its own where there is none."""
+    return (config.get("configurable") or {}).get("checkpoint_ns") or object()
 
 
 def _arguments(request: ToolCallRequest) -> tuple[Any, ToolCallRequest]:
     """What to ask about, and the request that has it (rule 1). What is asked is no mapping where nothing is permitted."""
     arguments: Any = request.tool_call["args"]
+    if request.tool is not None and request.tool.name != request.tool_call["name"]:
+        return "another tool", request  # which somebody put there: the guard would ask about the one, and the other would run
     schema = _schema(request.tool)
     if schema is None:
         return arguments, request
@@ -128,9 +150,12 @@ def _arguments(request: ToolCallRequest) -> tuple[Any, ToolCallRequest]:
         return "unreadable", request
     try:
         asked, given = read.model_dump(mode="json"), read.model_dump(mode="json", by_alias=True)
-        if schema.model_validate(given).model_dump(mode="json") != asked:
+        again = schema.model_validate(given)
+        if again != read or again.model_dump(mode="json") != asked:
             return "read otherwise", request
-    except (PydanticSerializationError, ValueError, TypeError, RecursionError):
+        if any(to_jsonable_python(getattr(read, name), by_alias=False) != asked[name] for name in type(read).model_fields):
+            return "written otherwise", request
+    except (PydanticSerializationError, ValueError, TypeError, LookupError, RecursionError):
         return "read otherwise", request
     return asked, request.override(tool_call={**request.tool_call, "args": given})
 
@@ -138,20 +163,36 @@ def _arguments(request: ToolCallRequest) -> tuple[Any, ToolCallRequest]:
 def _schema(tool: BaseTool | None) -> type[BaseModel] | str | None:
     """The model of a tool's arguments, without those that the framework adds; None for a tool that has none.
 
-    A word for one that does not say how it reads them: the model without those arguments has none of its validators.
+    A word for one of which cannot be said how it reads them: the model without what the framework adds is made anew of the
+    fields alone.
     """
     if tool is None:
         return None
     for_model, whole = tool.tool_call_schema, tool.args_schema
-    if not (isinstance(for_model, type) and issubclass(for_model, BaseModel)):
+    if isinstance(for_model, dict):
         return None
+    if not issubclass(for_model, BaseModel):
+        return "of pydantic 1"
     if isinstance(whole, type) and issubclass(whole, BaseModel):
         if set(whole.model_fields) == set(for_model.model_fields):
             return whole
-        rules = whole.__pydantic_decorators__
-        if rules.field_validators or rules.model_validators or rules.validators or rules.root_validators:
-            return "validators unseen"
+        if not _only_fields(whole):
+            return "more than its fields"
     return for_model
+
+
+def _only_fields(model: type[BaseModel]) -> bool:
+    """Whether nothing but types and defaults says how the model reads."""
+    rules = model.__pydantic_decorators__
+    return (
+        not (rules.field_validators or rules.model_validators or rules.validators or rules.root_validators)
+        and not (model.__pydantic_post_init__ or model.__pydantic_custom_init__ or set(model.model_config) - _HARMLESS)
+        and all(getattr(model, name).__func__ is getattr(BaseModel, name).__func__ for name in _READING)
+        and not any(
+            field.alias or field.validation_alias or field.discriminator or field.validate_default
+            for field in model.model_fields.values()
+        )
+    )
 
 
 def _refusal(request: ToolCallRequest, decision: Decision) -> ToolMessage:
@@ -193,12 +234,15 @@ def delegate_to(
 
     `agent`: what `create_agent` or a graph's `compile` gave, with `messages` in its state. `to`: the name of its guard, if
     it is not its own. `context`: its runtime context; it gets none of the caller's. Does not check that the agent's tools
-    are guarded. Raises GuardError for an agent without a name; the tool raises NoToken and what `Held.delegate` raises.
+    are guarded. Raises GuardError for an agent without a name. The tool raises it when it is called by an agent that holds
+    nothing of its own, and where the agent stopped to wait for somebody; and NoToken, and what `Held.delegate` raises.
     """
     whom = agent_name(to or _own_name(agent))
 
     def narrowed() -> Held:
-        return current.holding().delegate(to=whom, key=key, keep=keep, clamp=clamp, **caveats)
+        config = ensure_config()
+        mine = handing((config.get("metadata") or {}).get(_NAME), run=_run(config))
+        return mine.delegate(to=whom, key=key, keep=keep, clamp=clamp, **caveats)
 
     def ask(task: str) -> str:
         with handed(narrowed(), whom) as config:
@@ -224,4 +268,6 @@ def _own_name(agent: Any) -> str:
 
 def _last(result: Any) -> str:
     message = result["messages"][-1]
+    if result.get("__interrupt__") or getattr(message, "tool_calls", None):
+        raise GuardError("the agent waits for somebody, who cannot be asked here: run it in your own code")
     return str(message.text)

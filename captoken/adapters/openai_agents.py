@@ -12,9 +12,11 @@
 3. A guarded tool runs for guarded agents alone, and who calls is the agent that runs, by its name.
 4. An agent as a tool, or one that is handed the conversation, has to be guarded itself.
 5. A sub-agent is handed a narrowed token and nothing else: neither the context object nor what its caller was granted.
-6. On a handoff by `handoff_to` the token goes on with the conversation, narrowed. On any other, nothing would: GuardError.
+6. On a handoff by `handoff_to` the agent's own token goes on with the conversation, narrowed: an agent that holds none hands
+   nothing on. On any other handoff, nothing would go on: GuardError.
 7. What is refused is the tool's output for the model, and the run goes on. So are arguments that are not one JSON object
-   with each name once.
+   with each name once, and a call in which the tool itself was refused something (Denied).
+8. What handoffs hand on is for their run alone: the runs inside a tool call begin with nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import copy
 import json
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Unpack
 
@@ -34,9 +36,9 @@ from agents.tool_context import ToolContext
 from captoken import current
 from captoken.attenuate import LinkCaveats, Strings
 from captoken.current import Held
-from captoken.errors import GuardError
+from captoken.errors import Denied, GuardError
 from captoken.possession import Signer
-from captoken.tools import ToolGuard, agent_name
+from captoken.tools import ToolGuard, agent_name, calling, handing
 
 
 @dataclass
@@ -58,7 +60,11 @@ class GuardedAgent(Agent[Any]):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "tools" and isinstance(value, list):
             value = [_asking(tool) for tool in value]
+        if name == "handoffs" and isinstance(value, list):
+            value = [_owned(item, self.name) for item in value]
         super().__setattr__(name, value)
+        if name == "name":
+            self.handoffs = getattr(self, "handoffs", [])  # they are the agent's, by its name
 
     def _check(self) -> None:
         if self.prompt is not None:
@@ -67,10 +73,16 @@ class GuardedAgent(Agent[Any]):
             raise GuardError("a tool was added to the list of a guarded agent: assign agent.tools")
         if not all(isinstance(item, Handoff) and isinstance(item.on_invoke_handoff, _HandOn) for item in self.handoffs):
             raise GuardError("after a handoff the next agent would hold nothing: make it by handoff_to")  # rule 6
+        if any(_owned(item, self.name) is not item for item in self.handoffs):
+            raise GuardError("a handoff was added to the list of a guarded agent: assign agent.handoffs")
 
     async def get_all_tools(self, run_context: RunContextWrapper[Any]) -> list[Tool]:
         self._check()
-        return [_asking(tool) for tool in await super().get_all_tools(run_context)]
+        tools = [_asking(tool) for tool in await super().get_all_tools(run_context)]
+        names = [tool.qualified_name for tool in tools]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise GuardError(f"two tools are called {sorted(twice)}: a token cannot tell them apart")
+        return list(tools)
 
 
 def guarded(agent: Agent[Any], guard: ToolGuard) -> GuardedAgent:
@@ -80,7 +92,7 @@ def guarded(agent: Agent[Any], guard: ToolGuard) -> GuardedAgent:
     return GuardedAgent(**{one.name: getattr(agent, one.name) for one in fields(agent) if one.init}, guard=guard)
 
 
-def _asking(tool: Tool) -> Tool:
+def _asking(tool: Tool) -> FunctionTool:
     """The tool, asking before it runs; itself if it does already."""
     if not isinstance(tool, FunctionTool):
         raise GuardError(f"{type(tool).__name__} is not run here: no guard sees what it does")  # rule 2
@@ -119,13 +131,19 @@ class _Asking:
         agent = context.agent
         if not isinstance(agent, GuardedAgent):
             return "Not permitted: the agent that calls has no guard."  # rule 3
-        run = _runs.get(id(context.usage))
-        held = run.handed.get(agent_name(agent.name)) if run is not None else None
-        decision = await agent.guard.check_async(self._tool, _arguments(input), agent=agent.name or "", held=held)
+        held = _handed.get().of(context).get(agent_name(agent.name))
+        who: dict[str, Any] = {"run": id(agent), "held": held}  # who runs is this very agent, which lives meanwhile
+        decision = await agent.guard.check_async(self._tool, _arguments(input), agent=agent.name or "", **who)
         if decision.grant is None:
             return decision.for_model()
-        with current.serving(decision.grant), nullcontext() if held is None else current.use(held):
-            return await self._invoke(context, input)
+        before = _handed.set(_Handed())  # rule 8
+        try:
+            with calling(decision.grant, **who):
+                return await self._invoke(context, input)
+        except Denied as denied:
+            return denied.decision.for_model()
+        finally:
+            _handed.reset(before)
 
 
 def _arguments(text: str) -> Any:
@@ -185,12 +203,13 @@ def delegate_to(
     """A tool for an orchestrator, in place of `Agent.as_tool`: hands a task to `agent`, by `run_delegated`.
 
     Its name is `ask_` and the agent's, unless given. `context` makes the sub-agent's context object from the caller's;
-    left out, it gets none. Raises GuardError for an agent that is not guarded, and when called if a tool of the sub-agent
-    waits for an approval: nobody could give it.
+    left out, it gets none. Raises GuardError for an agent that is not guarded; and when called by one that holds nothing of
+    its own, or if a tool of the sub-agent waits for an approval: nobody could give it.
     """
     _check_guarded(agent)
 
     async def ask(caller: ToolContext[Any], task: str) -> Any:
+        handing(caller.agent.name if caller.agent is not None else None, run=id(caller.agent))
         given = context(caller) if context is not None else None
         settings: dict[str, Any] = {
             "run_config": caller.run_config,
@@ -224,38 +243,56 @@ def _check_guarded(agent: Agent[Any]) -> None:
 
 # --- handoffs --------------------------------------------------------------------------------------------------------
 
-# Of each run, by the identity of its usage object (the one thing that all contexts of a run share), while that lives: who
-# was handed what, and who acts. A run that is restored from a RunState begins anew: nothing was handed on in it.
-_runs: dict[int, _Run] = {}
 
+class _Handed:
+    """Who was handed what, in each run that is not inside a tool call of another (rule 8).
 
-class _Run:
+    A run is known by the identity of its usage object, the one thing that all contexts of a run share, while that lives.
+    One that is restored from a RunState begins anew: nothing was handed on in it.
+    """
+
     def __init__(self) -> None:
-        self.handed: dict[str, Held] = {}
-        self.acting: str | None = None
+        self.runs: dict[int, dict[str, Held]] = {}
+
+    def of(self, context: RunContextWrapper[Any]) -> dict[str, Held]:
+        usage = context.usage
+        if id(usage) not in self.runs:
+            self.runs[id(usage)] = {}
+            weakref.finalize(usage, self.runs.pop, id(usage), None)
+        return self.runs[id(usage)]
 
 
-def _run_of(context: RunContextWrapper[Any]) -> _Run:
-    usage = context.usage
-    if id(usage) not in _runs:
-        _runs[id(usage)] = _Run()
-        weakref.finalize(usage, _runs.pop, id(usage), None)
-    return _runs[id(usage)]
+# Set anew for what a tool call runs, since a nested run may share the usage object.
+_handed: ContextVar[_Handed] = ContextVar("captoken.openai_agents.handed", default=_Handed())  # noqa: B039, one for all
 
 
 class _HandOn:
-    """What a handoff does to the token of the agent that acts; on the way back to one that has handed it on, nothing."""
+    """What a handoff does to the token of its agent; on the way back to one that has handed it on, nothing."""
 
-    def __init__(self, to: str, invoke: Callable[..., Any], narrowed: Callable[[Held], Held]) -> None:
-        self._to, self._invoke, self._narrowed = to, invoke, narrowed
+    def __init__(self, to: str, invoke: Callable[..., Any], narrowed: Callable[[Held], Held], owner: str | None = None) -> None:
+        self._to, self._invoke, self._narrowed, self.owner = to, invoke, narrowed, owner
+
+    def of(self, owner: str) -> _HandOn:
+        return _HandOn(self._to, self._invoke, self._narrowed, owner)
 
     async def __call__(self, context: RunContextWrapper[Any], input: str) -> Any:
-        run = _run_of(context)
-        held = run.handed.get(run.acting or "") or current.holding()
+        handed = _handed.get().of(context)
+        held = handed.get(agent_name(self.owner)) or current.holding()
+        if self.owner is None or held.token.unverified.holder != agent_name(self.owner):
+            raise GuardError(f"the agent {self.owner!r} was handed no token: it has none to hand on")
         if self._to not in held.token.unverified.lineage.holders:
-            run.handed[self._to] = self._narrowed(held)
-        run.acting = self._to
+            handed[self._to] = self._narrowed(held)
         return await self._invoke(context, input)
+
+
+def _owned(item: Any, owner: str) -> Any:
+    """The handoff, as one of this agent; itself if it is, or if it is none of ours."""
+    made = item.on_invoke_handoff if isinstance(item, Handoff) else None
+    if not isinstance(made, _HandOn) or made.owner == owner:
+        return item
+    own = copy.copy(item)
+    own.on_invoke_handoff = made.of(owner)
+    return own
 
 
 def handoff_to(
@@ -269,7 +306,7 @@ def handoff_to(
     clamp: bool = False,
     **caveats: Unpack[LinkCaveats],
 ) -> Handoff[Any, Any]:
-    """A handoff that hands on the token of the agent that acts, narrowed by `caveats`. No token is asked about the handoff.
+    """A handoff that hands on the token of the agent whose it is, narrowed by `caveats`. No token is asked about the handoff.
 
     Its name is `transfer_to_` and the agent's, unless given.
     The conversation goes with it, all that the earlier agents read, unless `input_filter` says otherwise. Raises

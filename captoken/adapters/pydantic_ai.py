@@ -7,19 +7,23 @@
         result = await boss.run("Report on risk.")
 
 1. Every tool is asked about where it is called, with the arguments that it gets: after validation, defaults and hooks.
-   A tool that another capability wraps around the others is asked about before it runs.
+   A tool that another capability wraps around the others is asked about before it runs, and where a wrapper answered for
+   a tool that it did not call, before the answer goes out.
 2. A call that is executed outside of the run (an external tool) is asked about before it is handed out.
 3. An output function is a tool, of its own name; where it takes one argument, that is asked about as `output`.
 4. A tool that the model's provider runs cannot be asked about: a request that has one raises GuardError.
 5. Who calls is the agent that runs, by its name. An agent without one gets no guard.
-6. What is refused is a failed call for the model: it uses up no retries, and the run goes on.
+6. What is refused is a failed call for the model: it uses up no retries, and the run goes on. So is a call in which the
+   tool itself was refused something (Denied).
 7. A sub-agent is handed a narrowed token and nothing else: neither dependencies nor what its caller was granted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, Unpack
 
 from pydantic_ai import ModelRetry, RunContext, Tool
@@ -36,13 +40,27 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from captoken import current
 from captoken.attenuate import LinkCaveats, Strings
-from captoken.errors import GuardError
+from captoken.errors import Denied, GuardError
 from captoken.grant import Grant
 from captoken.possession import Signer
-from captoken.tools import ToolGuard, agent_name
+from captoken.tools import ToolGuard, agent_name, calling, handing
 
 _OutputT = TypeVar("_OutputT")
-_ASKED = "captoken.asked"  # in a tool's metadata: its toolset is behind the guard's (rule 1)
+# In a tool's metadata: its toolset is behind the guard's (rule 1). Known by identity: who writes the same is not believed.
+_ASKED = "captoken.asked"
+_MARK = " ".join(("behind", "the", "guard"))
+
+
+@dataclass
+class _Call:
+    """A call of a tool behind the guard, on its way through what is wrapped around that."""
+
+    owner: TokenGuard
+    key: tuple[str, str | None, str | None]
+    permitted: bool = False
+
+
+_calls: ContextVar[tuple[_Call, ...]] = ContextVar("captoken.pydantic_ai.calls", default=())
 
 
 class TokenGuard(AbstractCapability[Any]):
@@ -68,7 +86,7 @@ class TokenGuard(AbstractCapability[Any]):
         return CapabilityOrdering(position="innermost")
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
-        return _Guarded(toolset, self._guard)
+        return _Guarded(toolset, self)
 
     async def wrap_tool_execute(
         self,
@@ -79,10 +97,19 @@ class TokenGuard(AbstractCapability[Any]):
         args: dict[str, Any],
         handler: Callable[[dict[str, Any]], Any],
     ) -> Any:
-        if (tool_def.metadata or {}).get(_ASKED) is True:
-            return await handler(args)
-        with current.serving(await _permitted(self._guard, call.tool_name, args, ctx)):
-            return await handler(args)
+        if (tool_def.metadata or {}).get(_ASKED) is not _MARK:
+            with _told(ToolFailed), calling(await self.permitted(call.tool_name, args, ctx), run=ctx.run_id):
+                return await handler(args)
+        made = _Call(self, _key(call.tool_name, ctx))
+        before = _calls.set((*_calls.get(), made))
+        try:
+            answer = await handler(args)
+        finally:
+            _calls.reset(before)
+        if not made.permitted:  # a wrapper has answered
+            with _told(ToolFailed):
+                await self.permitted(call.tool_name, args, ctx)
+        return answer
 
     async def wrap_tool_validate(
         self,
@@ -95,7 +122,8 @@ class TokenGuard(AbstractCapability[Any]):
     ) -> dict[str, Any]:
         validated: dict[str, Any] = await handler(args)
         if tool_def.kind == "external":  # rule 2
-            await _permitted(self._guard, call.tool_name, validated, ctx)
+            with _told(ToolFailed):
+                await self.permitted(call.tool_name, validated, ctx)
         return validated
 
     async def wrap_output_process(
@@ -104,11 +132,8 @@ class TokenGuard(AbstractCapability[Any]):
         if not output_context.has_function:
             return await handler(output)
         arguments = output if isinstance(output, dict) else {"output": output}
-        try:  # rule 3; where there are several functions the framework does not say which: no name, so refused
-            grant = await _permitted(self._guard, output_context.function_name or "", arguments, ctx)
-        except ToolFailed as refused:
-            raise ModelRetry(refused.message) from None
-        with current.serving(grant):
+        name = output_context.function_name or ""  # rule 3; of several functions the framework says no name: so refused
+        with _told(ModelRetry), calling(await self.permitted(name, arguments, ctx), run=ctx.run_id):
             return await handler(output)
 
     async def prepare_model_request(self, ctx: RunContext[Any], request_context: ModelRequestContext) -> ModelRequestContext:
@@ -117,38 +142,52 @@ class TokenGuard(AbstractCapability[Any]):
             raise GuardError(f"the model's provider would run {sorted(beyond)}, which no guard sees: native= lets it")  # rule 4
         return request_context
 
+    async def permitted(self, tool: str, arguments: Any, ctx: RunContext[Any]) -> Grant:
+        """The grant of a call. Raises Denied."""
+        try:
+            plain = to_jsonable_python(arguments)
+        except (PydanticSerializationError, ValueError, RecursionError):
+            plain = None
+        facts: Any = plain if isinstance(plain, dict) else "none"  # what is no mapping is never permitted
+        name = ctx.agent.name if ctx.agent is not None else None
+        decision = await self._guard.check_async(tool, facts, agent=name or "", run=ctx.run_id)  # rule 5
+        if decision.grant is None:
+            raise Denied(decision)
+        return decision.grant
+
 
 @dataclass
 class _Guarded(WrapperToolset[Any]):
     """Rule 1: the innermost of what capabilities wrap around the agent's tools."""
 
-    guard: ToolGuard
+    owner: TokenGuard = field(repr=False)
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
         tools = await self.wrapped.get_tools(ctx)
         return {name: replace(tool, tool_def=_marked(tool.tool_def)) for name, tool in tools.items()}
 
     async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]) -> Any:
-        with current.serving(await _permitted(self.guard, name, tool_args, ctx)):
+        with _told(ToolFailed), calling(await self.owner.permitted(name, tool_args, ctx), run=ctx.run_id):
+            for call in _calls.get():
+                call.permitted |= call.owner is self.owner and call.key == _key(name, ctx)
             return await self.wrapped.call_tool(name, tool_args, ctx, tool)
 
 
-def _marked(tool: ToolDefinition) -> ToolDefinition:
-    return replace(tool, metadata={**(tool.metadata or {}), _ASKED: True})
+def _key(name: str, ctx: RunContext[Any]) -> tuple[str, str | None, str | None]:
+    return name, ctx.run_id, ctx.tool_call_id
 
 
-async def _permitted(guard: ToolGuard, tool: str, arguments: Any, ctx: RunContext[Any]) -> Grant:
-    """The grant of a call. Raises ToolFailed, which is for the model to read (rule 6)."""
+@contextmanager
+def _told(error: Callable[[str], Exception]) -> Generator[None, None, None]:
+    """Rule 6: what was refused here, or to the tool itself, as an error that is for the model to read."""
     try:
-        plain = to_jsonable_python(arguments)
-    except (PydanticSerializationError, ValueError, RecursionError):
-        plain = None
-    facts: Any = plain if isinstance(plain, dict) else "none"  # what is no mapping is never permitted
-    name = ctx.agent.name if ctx.agent is not None else None
-    decision = await guard.check_async(tool, facts, agent=name or "")  # rule 5
-    if decision.grant is None:
-        raise ToolFailed(decision.for_model())
-    return decision.grant
+        yield
+    except Denied as denied:
+        raise error(denied.decision.for_model()) from None
+
+
+def _marked(tool: ToolDefinition) -> ToolDefinition:
+    return replace(tool, metadata={**(tool.metadata or {}), _ASKED: _MARK})
 
 
 # --- sub-agents ------------------------------------------------------------------------------------------------------
@@ -190,11 +229,13 @@ def delegate_to(
     """A tool for an orchestrator: hands a task to `agent`, by `run_delegated`, and gives back its output.
 
     Its name is `ask_` and the agent's, unless given. `deps` makes the sub-agent's dependencies from the caller's context;
-    left out, it gets none. Raises GuardError for an agent without a TokenGuard.
+    left out, it gets none. Raises GuardError for an agent without a TokenGuard, and when called by one that holds nothing
+    of its own.
     """
     _check_guarded(agent)
 
     async def ask(ctx: RunContext[Any], task: str) -> Any:
+        handing(ctx.agent.name if ctx.agent is not None else None, run=ctx.run_id)
         given = deps(ctx) if deps is not None else None
         done = await run_delegated(agent, task, deps=given, usage=ctx.usage, key=key, keep=keep, clamp=clamp, **caveats)
         return done.output

@@ -40,7 +40,7 @@ from agents.tracing import TracingProcessor
 from mcp.types import CallToolResult, ListPromptsResult, TextContent
 from mcp.types import Tool as MCPTool
 
-from captoken import Issuer, Token, WideningError, current
+from captoken import Access, Issuer, Token, WideningError, current
 from captoken.adapters import openai_agents
 from captoken.adapters.openai_agents import GuardedAgent, delegate_to, guarded, handoff_to, run_delegated
 from captoken.decision import Decision
@@ -511,6 +511,20 @@ def test_a_refusal_is_the_tools_output(guard: ToolGuard) -> None:
     }
 
 
+def test_what_a_tool_itself_is_refused_is_told_to_the_model_if_the_tool_lets_it_through(guard: ToolGuard) -> None:
+    """The framework has words of its own for what a tool raises, unless the tool says that it has none."""
+
+    def rows(table: str) -> str:
+        current.grant().authorize(Access(table=table, operation="select"))
+        return "rows"
+
+    with current.use(mint(rows={})):
+        for settings, begins in (({"failure_error_function": None}, "Not permitted"), ({}, "An error occurred")):
+            done = go(agent(guard, obeying(("rows", {"table": "hr"})), function_tool(rows, **settings)))  # type: ignore[call-overload]
+            (said,) = results(done)
+            assert said.startswith(begins) and "hr" not in said and done.final_output == "done"
+
+
 def test_what_a_tool_raises_is_handled_as_without_a_guard(guard: ToolGuard) -> None:
     def fail() -> str:
         raise ValueError("no such thing")
@@ -627,6 +641,36 @@ def test_nobody_could_approve_what_a_sub_agent_asks_for(guard: ToolGuard) -> Non
     assert reached == []
 
 
+@pytest.mark.parametrize("name", ["filings", story.ORCHESTRATOR])
+def test_an_agent_that_was_handed_nothing_hands_nothing_on(name: str, guard: ToolGuard) -> None:
+    """It has no guard, so nobody refuses its calls; but what its caller holds is not its own, whatever its name."""
+    reached: list[Any] = []
+    sub = agent(guard, obeying(("take", {})), take(reached), name="sub")
+    bare = Agent(name=name, model=obeying(("ask_sub", {"task": "go"})), tools=[delegate_to(sub, tools={"take": {}})])
+
+    async def ask(task: str) -> str:
+        return str((await Runner.run(bare, task)).final_output)
+
+    boss = agent(guard, obeying(("ask", {"task": "go"})), function_tool(ask, failure_error_function=None))
+    with current.use(mint(ask={}, take={}, ask_sub={})), pytest.raises((GuardError, UserError), match="was handed no token"):
+        go(boss)
+    assert reached == []
+
+
+def test_a_sub_agent_of_its_callers_name_that_was_handed_nothing_may_do_nothing(guard: ToolGuard, told: Told) -> None:
+    reached: list[Any] = []
+    sub = agent(guard, obeying(("take", {})), take(reached))
+    with current.use(mint(ask={}, take={})):
+        go(agent(guard, obeying(("ask", {"input": "go"})), sub.as_tool("ask", "Ask.")))
+    assert told.codes == ["allowed", "caller"] and reached == []
+
+
+def test_two_tools_of_one_name_are_refused(guard: ToolGuard) -> None:
+    """One of the agent's and one of a server's: a token that permits the name would permit either."""
+    with current.use(mint(take={})), pytest.raises(GuardError, match="two tools are called"):
+        go(agent(guard, obeying(("take", {})), take([]), mcp_servers=[Server([])]))
+
+
 @pytest.mark.parametrize("name", ["sälés", "x" * 200, "  ", "", "a\nb:c!"])
 def test_a_name_that_no_token_has_is_nobodys(name: str, guard: ToolGuard) -> None:
     reached: list[Any] = []
@@ -684,7 +728,81 @@ def test_what_a_handoff_hands_on_is_for_its_run_alone(guard: ToolGuard, told: To
     asyncio.run(run())
     assert reached == ["cash"] and told.codes == ["allowed", "caller"]
     gc.collect()
-    assert openai_agents._runs == {}  # nor is it kept
+    assert openai_agents._handed.get().runs == {}  # nor is it kept
+
+
+@pytest.mark.parametrize("name", ["other", story.ORCHESTRATOR])
+@pytest.mark.parametrize("as_tool", [False, True], ids=["a tool that runs it", "Agent.as_tool"])
+def test_a_handoff_of_an_agent_that_was_handed_nothing_hands_nothing_on(as_tool: bool, name: str, guard: ToolGuard) -> None:
+    """Not its caller's token, which is current there; nor under its caller's name, in a run that shares its bookkeeping."""
+    reached: list[Any] = []
+    sub = agent(guard, obeying(("take", {})), take(reached), name="sub")
+    middle = agent(guard, obeying(("to_sub", {})), name="middle")
+    middle.handoffs = [handoff_to(sub, name="to_sub", tools={"take": {}})]
+
+    async def run_it(input: str) -> str:
+        return str((await Runner.run(middle, input)).final_output)
+
+    ask = middle.as_tool("ask", "Ask.") if as_tool else function_tool(run_it, name_override="ask")
+    boss = agent(guard, obeying(("ask", {"input": "go"})), ask)
+    with current.use(mint(take={}, ask={})):
+        go(boss)
+    assert reached == []
+
+
+def build_nested(guard: ToolGuard, reached: list[Any], pollute: bool) -> GuardedAgent:
+    """sales, which may take cash alone, hands off to market: after it has asked a helper that hands off in turn, or not."""
+    market = agent(guard, obeying(("take", {"what": "all"})), take(reached), name="market")
+    ghost = agent(guard, obeying())
+    helper = agent(guard, obeying(("back", {})), name="helper", handoffs=[handoff_to(ghost, name="back")])
+    asks: list[Call] = [("help", {"input": "x"})] if pollute else []
+    sales = agent(guard, obeying(*asks, ("to_market", {})), helper.as_tool("help", "Help."), name="sales")
+    sales.handoffs = [handoff_to(market, name="to_market", tools={"take": {"what": {"any": True}}})]
+    handed: dict[str, Any] = {"take": {"what": {"in": ["cash"]}}, "help": {}}
+    return agent(guard, obeying(("to_sales", {})), handoffs=[handoff_to(sales, name="to_sales", tools=handed)])
+
+
+@pytest.mark.parametrize("pollute", [False, True])
+def test_a_run_inside_a_tool_call_does_not_change_who_holds_what_around_it(pollute: bool, guard: ToolGuard) -> None:
+    reached: list[Any] = []
+    with current.use(mint(take={}, help={})), pytest.raises(WideningError):
+        go(build_nested(guard, reached, pollute))
+    assert reached == []
+
+
+def test_a_run_inside_a_tool_call_has_nothing_of_what_was_handed_around_it(guard: ToolGuard, told: Told) -> None:
+    """Not even an agent of a name that was handed something there."""
+    reached: list[Any] = []
+    nested = agent(guard, obeying(("take", {})), take(reached), name="sales")
+    market = agent(guard, obeying(("ask", {"input": "x"})), nested.as_tool("ask", "Ask."), name="market")
+    sales = agent(guard, obeying(("to_market", {})), name="sales")
+    sales.handoffs = [handoff_to(market, name="to_market", tools={"ask": {}})]
+    boss = agent(guard, obeying(("to_sales", {})))
+    boss.handoffs = [handoff_to(sales, name="to_sales", tools={"take": {}, "ask": {}})]
+    with current.use(mint(take={}, ask={})):
+        go(boss)
+    assert told.codes == ["allowed", "tool"] and reached == []
+
+
+def test_a_handoff_is_of_the_agent_that_has_it(guard: ToolGuard) -> None:
+    """One object in the lists of several, and of one that gets another name; what is added to a list later is nobody's."""
+    reached: list[Any] = []
+    sub = agent(guard, obeying(("take", {})), take(reached), name="sub")
+    one = handoff_to(sub, name="to_sub", tools={"take": {}})
+    first, second = (agent(guard, obeying(("to_sub", {})), name=name, handoffs=[one]) for name in ("first", "second"))
+    second.name = story.ORCHESTRATOR
+    with current.use(mint(take={})):
+        go(second)
+        assert reached == ["all"]
+        with pytest.raises(GuardError, match="'first' was handed no token"):
+            go(first)
+    late = agent(guard, obeying(("to_sub", {})))
+    late.handoffs.append(one)
+    with current.use(mint(take={})), pytest.raises(GuardError, match=r"assign agent\.handoffs"):
+        go(late)
+    with current.use(mint(take={})), pytest.raises(GuardError, match="None was handed no token"):
+        go(Agent(name=story.ORCHESTRATOR, model=obeying(("to_sub", {})), handoffs=[one]))
+    assert reached == ["all"]
 
 
 def test_each_handoff_narrows_by_its_own_word(guard: ToolGuard, told: Told) -> None:

@@ -27,9 +27,9 @@ from pydantic_ai.messages import (
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 from pydantic_ai.native_tools import WebSearchTool
 from pydantic_ai.tools import ToolDefinition
-from pydantic_ai.toolsets import ExternalToolset, FunctionToolset, WrapperToolset
+from pydantic_ai.toolsets import CombinedToolset, ExternalToolset, FunctionToolset, WrapperToolset
 
-from captoken import Issuer, Token, WideningError, current
+from captoken import Access, Issuer, Token, WideningError, current
 from captoken.adapters.pydantic_ai import TokenGuard, delegate_to, run_delegated
 from captoken.decision import Decision
 from captoken.errors import GuardError, NoToken
@@ -378,6 +378,61 @@ def test_what_another_capability_makes_of_a_call_is_asked_about(first: bool, gua
     assert reached == []
 
 
+class _Answering(WrapperToolset[Any]):
+    """Answers for the tool from what it remembers, and calls `before` in its stead, if that is said."""
+
+    before: Any = None
+
+    async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: Any) -> Any:
+        if self.before is not None:
+            await super().call_tool(self.before, {}, ctx, (await self.wrapped.get_tools(ctx))[self.before])
+        return "remembered"
+
+
+class Answering(AbstractCapability[Any]):
+    def __init__(self, before: Any = None) -> None:
+        self.before = before
+
+    def get_wrapper_toolset(self, toolset: Any) -> Any:
+        made = _Answering(toolset)
+        made.before = self.before
+        return made
+
+
+@pytest.mark.parametrize("before", [None, "other"])
+def test_an_answer_that_a_wrapper_has_for_a_tool_is_asked_about(before: Any, guard: ToolGuard, told: Told) -> None:
+    """Though the tool itself, behind the guard, is never called."""
+
+    def run() -> list[Any]:
+        capabilities = [Answering(before), TokenGuard(guard)]
+        tools = [take([]), take([], "other")]
+        one = Agent(obeying(("take", {})), name=story.ORCHESTRATOR, tools=tools, capabilities=capabilities)
+        return results(go(one, "go").all_messages())
+
+    with current.use(mint(take={}, other={})):
+        assert run() == ["remembered"]
+    with current.use(mint(other={})):
+        assert run() != ["remembered"] and told.codes[-1] == "tool"
+    assert run() != ["remembered"] and told.codes[-1] == "malformed"
+
+
+def test_a_mark_that_a_tool_brings_itself_is_not_believed(guard: ToolGuard, told: Told) -> None:
+    """What says that it is behind the guard is asked about before it runs, all the same."""
+    for mark in (True, "behind the guard"):
+        reached: list[Any] = []
+        tool = take(reached)
+        tool.metadata = {"captoken.asked": mark}
+
+        class Beside(AbstractCapability[Any]):
+            def get_wrapper_toolset(self, toolset: Any, tool: Tool[Any] = tool) -> Any:
+                return CombinedToolset([toolset, FunctionToolset([tool])])
+
+        one = Agent(obeying(("take", {})), name=story.ORCHESTRATOR, capabilities=[Beside(), TokenGuard(guard)])
+        with current.use(mint(other={})):
+            go(one, "go")
+        assert told.codes[-1] == "tool" and reached == []
+
+
 def test_a_name_that_the_model_invents_is_no_tool(guard: ToolGuard, told: Told) -> None:
     with current.use(mint(**{"*": {}})):
         done = go(agent(guard, obeying(("rm", {}), ("take", "{not json")), take([])), "go")
@@ -598,6 +653,21 @@ def test_a_refusal_is_told_to_the_model_and_uses_up_no_retries(guard: ToolGuard)
     }
 
 
+def rows(table: str) -> str:
+    current.grant().authorize(Access(table=table, operation="select"))
+    return "rows"
+
+
+def test_what_a_tool_itself_is_refused_is_told_to_the_model(guard: ToolGuard) -> None:
+    """In the words that are for it; an output function's as well."""
+    with current.use(mint(rows={})):
+        done = go(agent(guard, obeying(("rows", {"table": "hr"})), rows), "go")
+        (said,) = results(done.all_messages())
+        assert said.startswith("Not permitted") and done.output == "done"
+        with pytest.raises(UnexpectedModelBehavior, match="output retries"):
+            go(agent(guard, obeying(("final_result", {"table": "hr"})), output_type=rows), "go")
+
+
 def test_a_retry_of_the_tool_itself_is_a_call_of_its_own() -> None:
     """Each is charged: the tool ran."""
     spent: list[int] = []
@@ -729,6 +799,35 @@ def test_a_name_that_no_token_has_is_nobodys(name: str, guard: ToolGuard) -> Non
     with current.use(mint(take={})):
         go(agent(guard, obeying(("take", {})), take(reached), name=name), "go")
     assert reached == []
+
+
+@pytest.mark.parametrize("name", ["filings", story.ORCHESTRATOR])
+def test_an_agent_that_was_handed_nothing_hands_nothing_on(name: str, guard: ToolGuard) -> None:
+    """It has no guard, so nobody refuses its calls; but what its caller holds is not its own, whatever its name."""
+    reached: list[Any] = []
+    sub = agent(guard, obeying(("take", {})), take(reached), name="sub")
+    bare: Agent[None, str] = Agent(
+        obeying(("ask_sub", {"task": "go"})), name=name, tools=[delegate_to(sub, tools={"take": {}})]
+    )
+
+    async def ask(task: str) -> str:
+        return str((await bare.run(task)).output)
+
+    with current.use(mint(ask={}, take={}, ask_sub={})), pytest.raises(GuardError, match="was handed no token"):
+        go(agent(guard, obeying(("ask", {"task": "go"})), ask), "go")
+    assert reached == []
+
+
+def test_a_sub_agent_of_its_callers_name_that_was_handed_nothing_may_do_nothing(guard: ToolGuard, told: Told) -> None:
+    reached: list[Any] = []
+    sub = agent(guard, obeying(("take", {})), take(reached))
+
+    async def ask(task: str) -> str:
+        return str((await sub.run(task)).output)
+
+    with current.use(mint(ask={}, take={})):
+        go(agent(guard, obeying(("ask", {"task": "go"})), ask), "go")
+    assert told.codes == ["allowed", "caller"] and reached == []
 
 
 def test_a_name_is_of_the_run_not_of_the_guard(guard: ToolGuard) -> None:

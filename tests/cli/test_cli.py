@@ -156,7 +156,7 @@ def test_no_option_takes_a_secret():
                 assert parameter.metavar == "FILE", (command.name, option)
     public = {"mint": ["--key"], "attenuate": ["--key"], "delegate": ["--key"], "keygen": ["--server", "--issuer"]}
     public |= {"require": ["--discharger"], "tickets": ["--discharger"]}
-    public |= {"verify": ["--server"], "replay": ["--operator"], "overlay": ["--operator"], "renew": ["--trusted"]}  # the first two of `audit`
+    public |= {"verify": ["--server", "--operator"], "explain": ["--operator"], "replay": ["--operator"], "overlay": ["--operator"], "renew": ["--trusted"]}  # the first two of `audit`
     assert seen == {(command, option) for command, options in public.items() for option in options}
 
 
