@@ -28,6 +28,7 @@ FREE = frozenset({  # what needs no token: a session is opened, kept and closed;
     "initialize", "ping", "server/discover", "notifications/initialized", "notifications/cancelled", "notifications/progress",
 })  # fmt: skip
 STATUS = {"invalid": 401, "proof": 401, "insufficient": 403, "unavailable": 503}  # the code of a protocol error
+_SECRET_HEADERS = (b"authorization", b"captoken-proof")
 _BESIDE = frozenset({"_meta", "inputResponses", "requestState"})  # of params: no arguments
 _spell = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
@@ -75,13 +76,25 @@ class Message(NamedTuple):
 
 
 def headers_of(http_request: Any, notified: bool = False) -> Callable[[str], list[str]] | None:
-    """The headers of the HTTP request that carried a message, or None where none did.
+    """The headers as they are now of the HTTP request that carried a message, or None where none did.
 
     The SDKs do not say what carried a notification: for one that came by itself there are headers, and none is known.
     """
     if http_request is None:
         return _no_headers if notified else None
-    return lambda name: [str(value) for value in http_request.headers.getlist(name)]
+    lines = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in http_request.headers.raw]
+    return lambda name: [value for key, value in lines if key == name]
+
+
+def hide_header(http_request: Any) -> None:
+    """Take what is secret out of the HTTP request itself, so that nothing that comes after can log or send it on."""
+    for lines in (http_request.headers.raw, http_request.scope["headers"]):
+        lines[:] = [line for line in lines if line[0].lower() not in _SECRET_HEADERS]
+
+
+def without_secrets(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """`_meta` for the one who answers: without token and proof."""
+    return {key: value for key, value in meta.items() if key not in (TOKEN, PROOF)}
 
 
 def _no_headers(name: str) -> list[str]:

@@ -61,7 +61,10 @@ async def _admitted(gate: Gate, message: Any, headers: Any) -> Grant | None:
 async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
     with answering(_meta(message)):
         try:
-            grant = await _admitted(gate, message, headers_of(_low.request_ctx.get().request))
+            carried = _low.request_ctx.get().request
+            headers = headers_of(carried)
+            gate.hide(carried)
+            grant = await _admitted(gate, message, headers)
         except Refused as refused:
             if refused.tool:
                 text = _types.TextContent(type="text", text=refused.text)

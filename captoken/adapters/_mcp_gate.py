@@ -5,6 +5,7 @@ The rules by number: `captoken.adapters._mcp`. The adapters bring messages here,
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import wraps
@@ -15,7 +16,7 @@ from anyio import to_thread
 
 from captoken import current, patterns
 from captoken.access import Access
-from captoken.adapters._mcp import CALL, FREE, LISTS, PROOF, TOKEN, Message, Refused, credentials, digest, facts
+from captoken.adapters._mcp import CALL, FREE, LISTS, TOKEN, Message, Refused, credentials, digest, facts, hide_header
 from captoken.constraints import NOTHING
 from captoken.current import Held
 from captoken.decision import Decision
@@ -24,6 +25,7 @@ from captoken.grant import Grant
 from captoken.tools import Attributes, Cost, access_to
 from captoken.verify import Verifier
 
+_WEBSOCKET = "mcp.server.websocket"  # of mcp 1.x: comes over the network, and shows no HTTP request
 _F = TypeVar("_F", bound=Callable[..., Any])
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -105,7 +107,7 @@ class Gate:
         except Refused as refused:
             self.unverified()
             raise refused from None
-        if token is None and message.headers is None and self._default is not None:
+        if token is None and message.headers is None and self._default is not None and _WEBSOCKET not in sys.modules:
             token = self._presented(self._default)
         if token is None:
             if method in LISTS and self._open_lists:
@@ -130,6 +132,11 @@ class Gate:
         if (self._cost or self._attributes) and self._known(token, plain, proof, about):
             plain = self._access(plain)
         return self._admitted(self.verifier.check(token, plain, proof=proof, request=about), method)
+
+    def hide(self, http_request: Any) -> None:
+        """After `headers_of`: the request itself shows no token from here on, unless the header is somebody else's."""
+        if http_request is not None and self._header:
+            hide_header(http_request)
 
     def again(self, grant: Grant, method: str, params: Mapping[str, Any]) -> Grant:
         """`grant`, if it permits one more call that a call makes here in turn. Raises Refused."""
@@ -216,16 +223,8 @@ def _becomes(template: str, uri: object) -> bool:
 
 
 def only_listed(grant: Grant, method: str, result: dict[str, Any]) -> dict[str, Any]:
-    """A result as it goes over the wire, without what is not listed; nobody else is to get it out of a cache."""
+    """A result as it goes over the wire, without what is not listed."""
     listing = LISTS[method]
     items = [item for item in result.get(listing.items) or () if listed(grant, method, item.get(listing.key))]
     made = {**result, listing.items: items}
-    if "cacheScope" in made:
-        made["cacheScope"] = "private"
     return made
-
-
-def without_secrets(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Params for the one who answers: without token and proof, so that no tool can log or send them on."""
-    meta = {key: value for key, value in params["_meta"].items() if key not in (TOKEN, PROOF)}
-    return {**params, "_meta": meta}

@@ -10,7 +10,7 @@ What a message is to captoken, where a token may come in and which methods need 
   one too, 403; 503 is a server that cannot decide. The kind of the denial is in its data.
 - Lists hold what the token may use. A notification that nothing permits is dropped.
 - While a message is answered, `captoken.current.grant()` is what it came with, nothing is held, and `captoken.current.trace()`
-  is the trace that its `_meta` names. The token itself is taken out of `_meta`.
+  is the trace that its `_meta` names. The token itself is taken out of `_meta` and of the headers.
 
 Not checked: what a server sends to the client; what a client answers to an elicitation, and so what a tool takes from
 one; what a call goes on doing after its token has run out; what middleware makes of the arguments that stands after the
@@ -27,8 +27,8 @@ from typing import Any, TypeVar
 
 from captoken import current
 from captoken.adapters._mcp import KIND as KIND
-from captoken.adapters._mcp import LISTS, PROOF, TOKEN, Message, Refused, headers_of
-from captoken.adapters._mcp_gate import Gate, answering, decided, only_listed, teller, without_secrets
+from captoken.adapters._mcp import LISTS, PROOF, TOKEN, Message, Refused, headers_of, without_secrets
+from captoken.adapters._mcp_gate import Gate, answering, decided, only_listed, teller
 from captoken.tools import Attributes, Cost
 from captoken.verify import Verifier
 
@@ -96,22 +96,23 @@ class Guard:
         with answering(params.get("_meta")):
             try:
                 headers = headers_of(ctx.request, notified=ctx.request_id is None)
+                self._gate.hide(ctx.request)
                 grant = await decided(self._gate.verifier, self._gate.admit, Message(ctx.method, params, headers))
             except Refused as refused:
                 if ctx.request_id is None:
                     return None  # nobody waits for an answer
                 return _refusal(refused, ctx.protocol_version)
+            meta = params.get("_meta")
+            if isinstance(meta, Mapping) and not meta.keys().isdisjoint((TOKEN, PROOF)):
+                clean = without_secrets(meta)
+                ctx = replace(ctx, params={**params, "_meta": clean}, meta=None if ctx.meta is None else clean)
             if grant is None:
                 return await call_next(ctx)
-            meta = params.get("_meta")
-            if meta and (TOKEN in meta or PROOF in meta):
-                clean = without_secrets(params)
-                ctx = replace(ctx, params=clean, meta=None if ctx.meta is None else clean["_meta"])
             with current.serving(grant):
                 result = await call_next(ctx)
-        if ctx.method not in LISTS:
-            return result
-        return await decided(self._gate.verifier, only_listed, grant, ctx.method, _wired(result))
+        if ctx.method in LISTS:
+            result = await decided(self._gate.verifier, only_listed, grant, ctx.method, _wired(result))
+        return _private(result)
 
 
 def _refusal(refused: Refused, protocol: str) -> dict[str, Any]:
@@ -119,6 +120,13 @@ def _refusal(refused: Refused, protocol: str) -> dict[str, Any]:
         raise _errors.MCPError(refused.code, refused.text, refused.data) from None
     result = {"content": [{"type": "text", "text": refused.text}], "isError": True}
     return {**result, "resultType": "complete"} if protocol in _modern else result
+
+
+def _private(result: Any) -> Any:
+    """What a token was needed for: nobody else is to get it out of a cache."""
+    if getattr(result, "cache_scope", None) is not None:
+        return result.model_copy(update={"cache_scope": "private"})
+    return {**result, "cacheScope": "private"} if isinstance(result, dict) and "cacheScope" in result else result
 
 
 def _wired(result: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@
         await sales.call_tool("report", {"region": "eu"})                    # with what this code holds
 
 A call of a tool is presented with a token for that server, that tool and those arguments, good for a minute: what the
-server may do with it is what it is asked to do. A list is presented with a token for that server.
+server may do with it is what it is asked to do. A list is presented with a token that permits none of it.
 
 Not hidden: the arguments, and who acts for whom. What a tool asks of further servers it needs tokens of its own for.
 """
@@ -25,6 +25,9 @@ from captoken.attenuate import Seconds, Strings
 from captoken.current import Held, holding
 from captoken.tokens import Token
 
+_LISTING: dict[str, dict[str, Any]] = {
+    "io.captoken/listing": {"in": []}
+}  # an attribute that nothing has: what is listed does not turn on attributes
 _types: Any = import_module("mcp.types")  # of mcp 1.x or 2.x, which differ
 _TWO = version("mcp").split(".")[0] != "1"
 
@@ -59,13 +62,13 @@ def meta_for_request(
 ) -> dict[str, str]:
     """The same for any method: `meta_for_request("sales-mcp", "resources/read", {"uri": uri})`.
 
-    For a method that lists, the token is narrowed to the server alone.
+    For a method that lists, the token is narrowed to the server, and permits no call: a condition goes with it that none meets.
     """
     stated = params or {}
     mine = holding(held)
     about = digest(method, stated) if mine.signer is not None else None
     if method in LISTS:
-        shown = mine.present(audience=audience, expires_in=expires_in, request=about)
+        shown = mine.present(audience=audience, expires_in=expires_in, request=about, where=_LISTING)
     else:
         asked = facts(method, stated)
         if asked is None:
@@ -144,13 +147,15 @@ class Presenting:
         sent = self._meta(method, stated, meta)
         send = getattr(self._client, name)
         if _TWO and isinstance(self._client, import_module("mcp").Client):
-            return await send(cursor=cursor, meta=sent)
+            return await send(cursor=cursor, meta=sent, cache_mode="bypass")
         return await send(params=_types.PaginatedRequestParams.model_validate({**stated, "_meta": sent}))
 
     async def _asked(
         self, name: str, method: str, params: dict[str, Any], meta: Mapping[str, Any] | None, options: dict[str, Any]
     ) -> Any:
         if _TWO:
+            if method == "resources/read" and isinstance(self._client, import_module("mcp").Client):
+                options = {"cache_mode": "bypass", **options}
             return await getattr(self._client, name)(**params, meta=self._meta(method, params, meta), **options)
         kind, result = _ONE[method]  # mcp 1.x sends no _meta with these
         message = kind.model_validate({"method": method, "params": params})

@@ -106,7 +106,8 @@ def served(ran: Ran, *, options: dict[str, Any] | None = None, verifier: Any = N
     @server.tool()
     async def seen(ctx: Context) -> str:
         """All that a tool sees of what its call carried along."""
-        return repr(ctx.request_context)
+        request: Any = ctx.request_context.request
+        return repr([ctx.request_context, request and [request.headers.raw, request.scope["headers"]]])
 
     Guard(verifier or world.verifier(audience=AUDIENCE), **guard).install(server)
     return server

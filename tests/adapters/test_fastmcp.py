@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 import pytest
-from fastmcp import Client, FastMCP
+from fastmcp import Client, Context, FastMCP
 from fastmcp.exceptions import ToolError
+from fastmcp.server import create_proxy
+from fastmcp.server.dependencies import fastmcp_request_ctx, get_http_headers
 from fastmcp.server.middleware import Middleware
 from fastmcp.tools import Tool
 from mcp.shared.exceptions import MCPError
 
-from captoken import Access, current
+from captoken import Access, Issuer, Keyring, Verifier, current
 from captoken.adapters._mcp import TOKEN
 from captoken.adapters.fastmcp import Guard, told
 from captoken.adapters.mcp_client import Presenting
@@ -189,6 +192,151 @@ def test_a_mounted_server_is_behind_the_guard_of_the_one_that_it_is_mounted_on()
     assert none == ("error", 401) and other[0] == "told" and good[0] == "ran" and len(ran.calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("mine", "tools", "ran_for"),
+    [
+        (True, {"*": {}}, ["orchestrator"]),
+        (True, {"ask": {}}, []),  # by the child's guard: what `ask` asks of its own server is not permitted
+        (False, {"*": {}}, []),  # good for the front, and no token at all for the child
+    ],
+)
+def test_the_guard_of_a_mounted_server_looks_at_the_token_for_itself(mine: bool, tools: Any, ran_for: list[str]) -> None:
+    ran = Ran()
+    keys = world.KEYRING if mine else Keyring.from_keys({"k1": bytes(range(2, 34))}, current="k1")
+    token = Issuer(keys, clock=world.clock()).mint(**world.WHO, tools=tools)
+    front: FastMCP[Any] = FastMCP("front", middleware=[Guard(Verifier(keys, audience=AUDIENCE, clock=world.clock()))])
+    front.mount(served(ran))
+
+    async def run() -> str:
+        async with Client(front) as client:
+            mine = Presenting(client.session, audience=AUDIENCE, held=token)
+            await mine.list_tools()
+            meta = {TOKEN: token.present(audience=AUDIENCE)}
+            return (await outcome(client.session.call_tool("ask", {"tool": "nothing"}, meta=meta)))[0]
+
+    assert anyio.run(run) == ("ran" if ran_for else "told")
+    assert [call[2] for call in ran.calls] == ran_for
+
+
+@contextmanager
+def upstream() -> Generator[tuple[str, list[str]], None, None]:
+    """A server that somebody else runs, behind a proxy: its address, and all that it was ever sent."""
+    heard: list[str] = []
+    behind: FastMCP[Any] = FastMCP("behind")
+
+    @behind.tool
+    def deep() -> str:
+        return "deep"
+
+    @behind.resource("deep://text")
+    def page() -> str:
+        return "text"
+
+    app = behind.http_app(stateless_http=True)
+
+    async def listening(scope: Any, receive: Any, send: Any) -> None:
+        heard.append(str(scope.get("headers")))
+
+        async def received() -> Any:
+            message = await receive()
+            heard.append(str(message.get("body")))
+            return message
+
+        await app(scope, received, send)
+
+    with over_http(lambda: listening) as url:
+        yield url, heard
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+@pytest.mark.parametrize("where", ["header", "_meta"])
+@pytest.mark.parametrize("kind", ["itself a proxy", "a proxy mounted"])
+def test_a_proxy_behind_the_guard_sends_no_token_on(kind: str, where: str, mode: Any) -> None:
+    import httpx2
+    from mcp import Client as Plain
+    from mcp.client.streamable_http import streamable_http_client
+
+    token = mint(tools={"deep": {}, "resources/read": {}})
+    good = token.present(audience=AUDIENCE)
+    meta = {TOKEN: good, "io.example/trace": "t-1"} if where == "_meta" else {"io.example/trace": "t-1"}
+    headers = {"authorization": f"Bearer {good}", "captoken-proof": "cap1p_x", "x-other": "kept"} if where == "header" else {}
+
+    async def body(url: str) -> list[Any]:
+        async with (
+            httpx2.AsyncClient(headers=headers) as web,
+            Plain(streamable_http_client(url, http_client=web), mode=mode) as client,
+        ):
+            listed = await client.list_tools(meta=meta)
+            if mode == "legacy":
+                await client.session.send_ping()
+            read = await client.read_resource("deep://text", meta=meta)
+            return [
+                [tool.name for tool in listed.tools], read.contents[0].text, await outcome(client.call_tool("deep", {}, meta=meta))
+            ]  # fmt: skip
+
+    with upstream() as (behind, heard):
+        front: FastMCP[Any] = create_proxy(behind) if kind == "itself a proxy" else FastMCP("front")
+        front.add_middleware(Guard(verifier()))
+        if kind != "itself a proxy":
+            front.mount(create_proxy(behind))
+        with over_http(lambda: front.http_app()) as url:
+            assert anyio.run(body, url) == [["deep"], "text", ("ran", "deep")]
+    said = "".join(heard)
+    assert "t-1" in said and ("kept" in said or not headers)  # what is not secret goes on
+    assert good[:20] not in said and good[-20:] not in said and "cap1p_x" not in said
+
+
+def test_a_tool_does_not_see_the_token_that_its_call_came_with() -> None:
+    server, seen = served(Ran()), []
+
+    @server.tool
+    def look_around(ctx: Context) -> str:
+        whole: Any = ctx.request_context
+        seen.append(repr([whole.meta, whole._srctx, dict(get_http_headers(include_all=True))]))
+        return "ok"
+
+    @server.completion
+    def complete(ref: Any, argument: Any, context: Any) -> list[str]:
+        seen.append(repr(fastmcp_request_ctx.get()))
+        return []
+
+    good = {**sent(tools={"look_around": {}, "completion/complete": {}}), "io.example/trace": "t-1"}
+
+    async def body(session: Any) -> str:
+        await session.send_request(_complete(good), _complete_result())
+        return (await outcome(session.call_tool("look_around", {}, meta=good)))[0]
+
+    assert asked(server, body) == "ran" and len(seen) == 2 and TOKEN in good
+    for shown in seen:
+        assert "t-1" in shown and TOKEN not in shown and good[TOKEN][:20] not in shown
+
+
+def test_what_a_token_was_needed_for_is_not_for_a_shared_cache() -> None:
+    from mcp import Client as Plain
+    from mcp.client.caching import CacheConfig, InMemoryResponseCacheStore
+
+    ran, store = Ran(), InMemoryResponseCacheStore()
+    server: FastMCP[Any] = FastMCP("sales", middleware=[Guard(verifier())], cache_ttl=60, cache_scope="public")
+    tools(server, ran)
+
+    def client(who: str) -> Any:
+        return Plain(server._mcp_server, cache=CacheConfig(store=store, target_id="s", partition=who, share_public=True))
+
+    async def run() -> list[str]:
+        async with client("jane") as jane:
+            scopes = [
+                (await jane.list_tools(meta=sent())).cache_scope,
+                (await jane.read_resource("sales://q3", meta=sent())).cache_scope,
+            ]
+        async with client("eve") as eve:
+            for call in (eve.list_tools, lambda: eve.read_resource("sales://q3")):
+                with pytest.raises(MCPError):
+                    await call()
+        return scopes
+
+    assert anyio.run(run) == ["private", "private"] and len(ran.calls) == 1
+
+
 def test_a_hashed_name_is_no_way_round_what_a_token_says_of_a_tool() -> None:
     ran = Ran()
     meta = sent(tools={"*": {}, "look": {"_": {"in": []}}})
@@ -228,6 +376,24 @@ def test_an_extension_that_shows_what_is_in_a_resource_asks_the_guard() -> None:
         ]
 
     assert asked(server, body) == ["seen", "403"]
+
+
+def test_an_extension_that_asks_outside_of_the_guard_asks_by_what_came_and_takes_nothing_away() -> None:
+    ran, ends = Ran(), []
+
+    class Before(Middleware):
+        async def on_call_tool(self, context: Any, call_next: Any) -> Any:
+            for uri in ("sales://q3", "hr://salaries", "sales://q3"):
+                try:
+                    await server._check_resource_access(uri)
+                    ends.append("seen")
+                except MCPError as error:
+                    ends.append(str(error.code))
+            return await call_next(context)
+
+    server = served(ran, Before())
+    assert asked(server, lambda s: outcome(s.call_tool("look", {}, meta=sent())))[0] == "ran"
+    assert ends == ["seen", "403", "seen"]
 
 
 def test_methods_that_fastmcp_does_not_serve_itself_are_refused_too() -> None:

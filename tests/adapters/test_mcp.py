@@ -731,6 +731,17 @@ def test_each_message_of_a_session_over_http_has_a_header_of_its_own() -> None:
     assert ['"code":401' in answer for answer in answers] == [True, False, True] and len(ran.calls) == 1
 
 
+def test_over_http_a_tool_does_not_see_the_header_that_its_call_came_with() -> None:
+    secret = [("authorization", f"Bearer {sent()[TOKEN]}"), ("captoken-proof", "cap1p_x"), ("x-other", "kept")]
+    with http(Ran()) as post:
+        said = str(post("tools/call", {"name": "seen"}, *secret)["result"])
+    assert "kept" in said and "uthorization" not in said and "cap1" not in said
+    with http(Ran(), authorization_header=False) as post:  # where it is somebody else's, it stays
+        assert "of.another.kind" in str(
+            post("tools/call", {"name": "seen", "_meta": sent()}, ("authorization", "of.another.kind"))
+        )
+
+
 def test_a_header_that_is_somebody_elses_is_not_looked_at() -> None:
     ran, good = Ran(), sent()
     with http(ran, authorization_header=False) as post:
@@ -893,6 +904,15 @@ def test_a_call_is_presented_with_a_token_for_it_alone(tool: str, arguments: dic
     assert not grant.check(Access(tool="wait", arguments=arguments))
 
 
+@pytest.mark.parametrize("method", sorted(_mcp.LISTS))
+def test_a_list_is_presented_with_a_token_that_permits_nothing(method: str) -> None:
+    everything = mint(tools={"*": {}}, tables=["sales"], operations=["select"])
+    grant = opened(meta_for_request(AUDIENCE, method, held=everything))
+    for stated in ({}, {"io.captoken/listing": "x"}, {"io.captoken/listing": ""}):
+        assert not grant.check(Access(tool="look", arguments={}, attributes=stated))
+        assert not grant.check(Access(table="sales", operation="select", attributes=stated))
+
+
 def test_what_is_not_held_is_not_sent() -> None:
     sent_by: list[Any] = []
 
@@ -1009,15 +1029,59 @@ if TWO:
             session=session, lifespan_context={}, protocol_version="2025-06-18", method=method, params=params
         )  # fmt: skip
 
-    def test_a_filtered_list_is_not_for_a_shared_cache() -> None:
+    def cached(ran: Ran) -> Any:
+        """A server that has everything cached by everybody."""
         from mcp.server.caching import CacheHint
 
-        server = served(Ran(), options={"cache_hints": {"tools/list": CacheHint(ttl_ms=60_000, scope="public")}})
+        hint = CacheHint(ttl_ms=60_000, scope="public")
+        return served(ran, options={"cache_hints": dict.fromkeys([*_mcp.LISTS, "resources/read"], hint)})
 
-        async def body(client: Any) -> str:
-            return str((await Presenting(client, audience=AUDIENCE, held=mint()).list_tools()).cache_scope)
+    def test_what_a_token_was_needed_for_is_not_for_a_shared_cache() -> None:
+        async def body(client: Any) -> list[str]:
+            mine = Presenting(client, audience=AUDIENCE, held=mint())
+            read = [
+                await mine.list_tools(),
+                await mine.list_resources(),
+                await mine.list_prompts(),
+                await mine.read_resource("sales://q3"),
+            ]
+            return [str(result.cache_scope) for result in read]
 
-        assert asked(server, body) == "private"
+        assert asked(cached(Ran()), body) == ["private"] * 4
+
+    def test_a_result_that_other_middleware_made_is_not_for_a_shared_cache_either() -> None:
+        from mcp_types import ReadResourceResult
+
+        async def run() -> Any:
+            ctx: Any = _context("resources/read", {"uri": "sales://q3", "_meta": sent()})
+            ctx.request_id = 1
+
+            async def made(ctx: Any) -> Any:
+                return ReadResourceResult(contents=[], ttl_ms=60_000, cache_scope="public")
+
+            return await Guard(verifier())(ctx, made)
+
+        assert anyio.run(run).cache_scope == "private"
+
+    def test_what_one_agent_was_shown_no_other_gets_from_the_client_that_they_share() -> None:
+        ran = Ran()
+
+        async def body() -> None:
+            async with in_process(cached(ran)) as client:
+                mine = Presenting(client, audience=AUDIENCE, held=mint())
+                await everything(mine)
+                await mine.read_resource("sales://q3")
+                for call in (
+                    lambda: client.read_resource("sales://q3"),
+                    client.list_tools,
+                    client.list_resources,
+                    client.list_prompts,
+                ):
+                    with pytest.raises(MCPError):
+                        await call()
+
+        anyio.run(body)
+        assert len(ran.calls) == 1
 
     def test_the_header_comes_from_a_callable_of_the_http_client() -> None:
         import httpx2
@@ -1039,6 +1103,48 @@ if TWO:
             assert anyio.run(body, url)[0] == "ran"
 
 else:
+
+    def test_over_a_websocket_nobody_uses_the_token_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+        """It shows no HTTP request: where that transport is about, nothing is taken for stdio."""
+        import sys
+
+        with current.use(mint()):
+            monkeypatch.setenv("CAPTOKEN", current.environment()["CAPTOKEN"])
+        ran = Ran()
+        low = served(ran, default_from_environment=True)._mcp_server
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+        calls: list[tuple[str, Any]] = [
+            ("initialize", hello),
+            *(("tools/call", {"name": "look", "_meta": m}) for m in ({}, sent())),
+        ]
+        ends: list[Any] = []
+
+        async def run() -> None:
+            from mcp.server.websocket import websocket_server
+
+            put, get = anyio.create_memory_object_stream[Any](10)
+            said, heard = anyio.create_memory_object_stream[Any](10)
+            scope = {"type": "websocket", "path": "/", "headers": [], "query_string": b"", "subprotocols": ["mcp"]}
+            with pytest.warns(DeprecationWarning):
+                transport = websocket_server(scope, get.receive, said.send)  # type: ignore[arg-type]
+            await put.send({"type": "websocket.connect"})
+            async with put, get, said, heard, transport as (read, write), anyio.create_task_group() as group:
+                group.start_soon(low.run, read, write, low.create_initialization_options())
+                assert (await heard.receive())["type"] == "websocket.accept"
+                for method, params in calls:
+                    message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+                    await put.send({"type": "websocket.receive", "text": json.dumps(message)})
+                    ends.append(json.loads((await heard.receive())["text"]))
+                    if method == "initialize":
+                        note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+                        await put.send({"type": "websocket.receive", "text": json.dumps(note)})
+                await put.send({"type": "websocket.disconnect", "code": 1000})
+
+        try:
+            anyio.run(run)
+        finally:
+            del sys.modules["mcp.server.websocket"]
+        assert ends[1]["error"]["code"] == 401 and "result" in ends[2] and len(ran.calls) == 1
 
     def test_the_guard_is_there_before_tasks_are() -> None:
         from mcp.server.lowlevel import Server
