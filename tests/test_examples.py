@@ -131,8 +131,8 @@ KEY_LINES = {
         "EU has 41 overdue; cedar may not go on.",
         "One trace: 14 of 14 have its id",
         "  orchestrator, issued: 2 allowed, 0 refused",
-        "      sales-agent, vouched: 5 allowed, 1 refused",
-        "      filings-agent, vouched: 4 allowed, 2 refused",
+        "      sales-agent, vouched: 3 allowed, 1 refused",
+        "      filings-agent, vouched: 3 allowed, 2 refused",
         'sales-agent   warehouse  table hr is not among ["filings", "sales"] (added by the issuer)',
     ],
     "pairwise_two_companies.py": [
