@@ -26,7 +26,7 @@ from typing import Generic, ParamSpec, TypeVar, Unpack
 from captoken import possession, primitives
 from captoken.access import Access
 from captoken.attenuate import LinkCaveats, PresentCaveats, Seconds, Strings
-from captoken.errors import NoToken, TokenFormatError
+from captoken.errors import Denied, NoToken, TokenFormatError
 from captoken.grant import Grant
 from captoken.possession import Signer
 from captoken.sealed import Sealed
@@ -115,20 +115,43 @@ _TRACEPARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?
 
 
 class _Block(Generic[_T]):
-    """A block in which a variable has a value."""
+    """A block in which a variable has a value. Raises RuntimeError where it is entered once more before its end."""
 
     __slots__ = ("_before", "_value", "_variable")
-    _before: ContextToken[_T | None]
+    _before: ContextToken[_T | None] | None
 
     def __init__(self, variable: ContextVar[_T | None], value: _T | None) -> None:
-        self._variable, self._value = variable, value
+        self._variable, self._value, self._before = variable, value, None
 
     def __enter__(self) -> _T:
+        if self._before is not None:
+            raise RuntimeError("this block is entered already: make one for each `with`")
         self._before = self._variable.set(self._value)
         return self._value  # type: ignore[return-value]
 
     def __exit__(self, *raised: object) -> None:
-        self._variable.reset(self._before)
+        before, self._before = self._before, None
+        if before is not None:
+            self._variable.reset(before)
+
+
+class _Serving(_Block[Grant]):
+    """A block with a grant. A group in which everything is a Denied, a TaskGroup's say, leaves it as the first of them."""
+
+    __slots__ = ()
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__()
+        denied = _denied_in(raised[1]) if raised and isinstance(raised[1], BaseExceptionGroup) else None
+        if denied is not None:
+            raise denied from None
+
+
+def _denied_in(error: object) -> Denied | None:
+    if isinstance(error, BaseExceptionGroup):
+        found = [_denied_in(each) for each in error.exceptions]
+        return found[0] if None not in found else None
+    return error if isinstance(error, Denied) else None
 
 
 # --- what this code holds --------------------------------------------------------------------------------------------
@@ -210,10 +233,13 @@ def traceparent() -> str | None:
 
 
 def serving(grant: Grant) -> AbstractContextManager[Grant]:
-    """In this block, `grant` is what the request at hand came with. For adapters, around the code that answers it."""
+    """In this block, `grant` is what the request at hand came with. For adapters, around the code that answers it.
+
+    A group of exceptions that are all Denied leaves it as one Denied.
+    """
     if not isinstance(grant, Grant):
         raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
-    return _Block(_granted, grant)
+    return _Serving(_granted, grant)
 
 
 def grant() -> Grant:

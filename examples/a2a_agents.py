@@ -22,7 +22,7 @@ from a2a.types import a2a_pb2 as pb
 from starlette.applications import Starlette
 
 from captoken import Access, Issuer, Keyring, Verifier, current
-from captoken.adapters.a2a import EXTENSION, PUBLIC, GrantedCalls, admission, declare, metadata
+from captoken.adapters.a2a import EXTENSION, PUBLIC, GrantedCalls, GuardedHandler, admission, declare, metadata
 from captoken.adapters.asgi import CaptokenMiddleware
 from captoken.adapters.httpx import auth
 
@@ -55,7 +55,8 @@ class SalesDesk(AgentExecutor):
 def application(verifier, card, origin):
     store = InMemoryTaskStore()
     handler = DefaultRequestHandler(**admission(SalesDesk(), rule), task_store=store, agent_card=card)
-    routes = [*create_agent_card_routes(card), *create_jsonrpc_routes(handler, "/", context_builder=GrantedCalls())]
+    guarded = GuardedHandler(handler)  # without a rule for them, nobody lists, reads or cancels tasks
+    routes = [*create_agent_card_routes(card), *create_jsonrpc_routes(guarded, "/", context_builder=GrantedCalls())]
     return CaptokenMiddleware(Starlette(routes=routes), verifier, origin=origin, public=PUBLIC)
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from captoken import Token, current
+from captoken import Access, Denied, Token, current
 from captoken.current import Held, Presented
 from captoken.errors import DelegationError, NoToken, TokenFormatError, WideningError
 from captoken.memory import MemoryReplayStore
@@ -53,6 +53,35 @@ def test_a_block_holds_what_it_was_given_and_ends_with_it():
             assert holder() == "sales-agent"
         assert holder() == "orchestrator"
     assert holder() is None
+
+
+def test_a_block_is_entered_once_at_a_time():
+    """Else the inner end would forget what the outer one has to restore."""
+    block = current.use(mint())
+    with block, pytest.raises(RuntimeError, match="entered already"), block:
+        raise AssertionError
+    assert holder() is None
+    with block:
+        assert holder() == "orchestrator"
+    assert holder() is None
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_a_group_of_denials_leaves_a_grant_as_one(depth):
+    grant = verifier().authenticate(mint().serialize())
+    denied = Denied(grant.check(Access(table="hr", operation="select")))
+
+    def raising(*errors):
+        with current.serving(grant):
+            error = ExceptionGroup("tasks", errors)
+            raise ExceptionGroup("more", [error, denied]) if depth else error
+
+    with pytest.raises(Denied) as caught:
+        raising(denied, denied)
+    assert caught.value is denied and granted() is None
+    with pytest.raises(ExceptionGroup):
+        raising(denied, ValueError())
+    assert granted() is None
 
 
 def test_an_exception_ends_a_block_too():

@@ -55,8 +55,8 @@ class Judged:
         elif message is None:
             self._deny(grant.record(grant.refusal("domain", "the stream ended before a message that could be judged")))
         else:
-            with current.serving(grant), suppress(TypeError, ValueError, LookupError, RecursionError):  # no legal names, say
-                access = rule(message)
+            with suppress(TypeError, ValueError, LookupError, RecursionError), current.nothing(), current.serving(grant):
+                access = rule(message)  # which raises where there are no legal names, say
         if not isinstance(access, Access):
             self._deny(grant.record(grant.refusal("domain", "no access that a token can permit")))
         decision = grant.check(access, caller=self._caller)
@@ -125,7 +125,7 @@ class AsyncContext(Context):
     async def step(self, step: Awaitable[Any]) -> Any:
         """A step of the handler, under its grant (rule 5). A Denied that it lets through is the answer."""
         try:
-            with current.serving(self.call.grant):
+            with current.nothing(), current.serving(self.call.grant):
                 return await step
         except Denied as denied:
             refused = denied

@@ -1,8 +1,10 @@
 """One HTTP request's credentials, and the answers that refuse it: RFC 6750, RFC 9728 (spec, "Transports").
 
-1. One Authorization header with one Bearer token, one Captoken-Proof header at most, each spelled in one way, each
-   measured before it is read. The scheme is `Bearer` and one space: RFC 9110 would take other spellings.
-2. A token anywhere else (query, cookie, form, another header) refuses the request, also beside a good one.
+1. One Authorization header with one Bearer token, one Captoken-Proof header at most, each spelled in one way (a gateway
+   may read an underscore as a hyphen), each measured before it is read. The scheme is `Bearer` and one space: RFC 9110
+   would take other spellings.
+2. A token anywhere else (query, cookie, URL-encoded form, another header) refuses the request, also beside a good one.
+   Other bodies are not looked through.
 3. A header that asks to take the request for another one refuses it: a proof says nothing about headers.
 4. What a stranger can cause has one body: malformed, unknown key, bad signature and revoked are told as one.
 """
@@ -13,6 +15,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from captoken.adapters.discharge_client import origin_of
 from captoken.encoding import LIMITS
@@ -29,7 +32,11 @@ _stray = re.compile(rb"(?<![A-Za-z0-9_-])cap1_[A-Za-z0-9_-]{40}").search
 _parameter = re.compile(rb"(?:^|[&;])access_token=").search  # RFC 6750, 2.2 and 2.3
 _quotable = re.compile(r"[ !#-\[\]-~]{1,256}").fullmatch
 _plain_path = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)+/?|/").fullmatch
-_OVERRIDES = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"))
+_SECRET = frozenset((b"authorization", b"captoken-proof"))
+_OVERRIDES = frozenset(
+    b"x-http-method-override x-http-method x-method-override x-original-url x-original-uri x-original-method x-rewrite-url"
+    b" x-forwarded-uri x-forwarded-method".split()
+)
 _ERRORS = {"invalid": "invalid_token", "proof": "invalid_token", "insufficient": "insufficient_scope"}
 _STATUS = {"invalid": 401, "proof": 401, "insufficient": 403, "unavailable": 503}
 
@@ -73,8 +80,10 @@ def read_credentials(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Cr
             if proof is not None:
                 raise BadRequest(400, "More than one Captoken-Proof header.")
             proof = value
-        elif name in _OVERRIDES:  # rule 3
+        elif _plain(name) in _OVERRIDES:  # rule 3
             raise BadRequest(400, "A header asks to take the request for another one.")
+        elif _plain(name) in _SECRET:
+            raise BadRequest(400, "A header of the credentials is misspelled.")
         elif b"cap1_" in value:
             refuse_stray(value)
     refuse_stray(query)
@@ -92,9 +101,20 @@ def read_credentials(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Cr
     return Credentials(spelled[1].decode("ascii"), None if proof is None else proof.decode("ascii"))
 
 
+def _plain(name: bytes) -> bytes:
+    """A header's name as the most lenient reader takes it."""
+    return name.lower().replace(b"_", b"-")
+
+
+def without_credentials(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """What an application may see, and log, and pass on."""
+    return [header for header in headers if _plain(header[0]) not in _SECRET]
+
+
 def refuse_stray(data: bytes) -> None:
     """Raise BadRequest for a token in a query, a form or a header where none belongs (rule 2)."""
-    if (b"cap1_" in data and _stray(data)) or (b"access_token=" in data and _parameter(data)):
+    plain = unquote_to_bytes(data) if b"%" in data else data
+    if (b"cap1_" in plain and _stray(plain)) or (b"access_token=" in data and _parameter(data)):
         raise BadRequest(400, "A token travels in the Authorization header, and nowhere else.")
 
 

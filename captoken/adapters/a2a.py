@@ -1,23 +1,28 @@
 """A2A: an agent that is asked by another one takes its message only under a token that permits it (docs/rpc.md).
 
     guarded = CaptokenMiddleware(application, verifier, origin="https://sales.example", public=PUBLIC)
-    create_jsonrpc_routes(DefaultRequestHandler(**admission(executor, rule), …), "/", context_builder=GrantedCalls())
+    handler = DefaultRequestHandler(**admission(executor, rule), …)
+    create_jsonrpc_routes(GuardedHandler(handler, other=rule_of_the_rest), "/", context_builder=GrantedCalls())
 
 1. The token travels in the headers of HTTP, never in a message: A2A servers keep messages and hand them out. The middleware
    of `captoken.adapters.asgi` verifies it, with its proof, and takes it out of the headers.
-2. `GrantedCalls` puts its grant into the call's context, and the user that owns what the call leaves: by default subject and
-   task, as the issuer wrote them. A call that came by no middleware is refused.
+2. `GrantedCalls` puts its grant into the call's context, and the user that owns what the call leaves: by default the very
+   agent that calls, by its whole chain. A call that came by no middleware is refused.
 3. `admission` decides on each message before a task is touched, and runs the executor under `current.serving(grant)`. An
    executor that gets a message on which nobody has decided raises NoToken.
-4. A client shows a token by the origin that a request really goes to (`captoken.adapters.httpx`), not by what an agent card
+4. `GuardedHandler` decides on all that is no message (reading, listing, cancelling, subscribing, push notifications, the
+   extended card) by a rule of its own, and refuses it without one. It asks again for each event of a stream. Without it a
+   call owns nothing and finds nothing.
+5. A client shows a token by the origin that a request really goes to (`captoken.adapters.httpx`), not by what an agent card
    says: a server writes its card itself, and could name the origin of another one.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from asyncio import to_thread
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, TypeAlias, TypedDict
 
 from a2a.auth.user import User
@@ -28,16 +33,19 @@ from a2a.server.agent_execution import (
     SimpleRequestContextBuilder,
 )
 from a2a.server.context import ServerCallContext
-from a2a.server.events import EventQueue
+from a2a.server.events import Event, EventQueue
+from a2a.server.request_handlers import RequestHandler
 from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.types import a2a_pb2
 from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
 from a2a.utils.errors import UnsupportedOperationError
+from msgspec import structs
 from starlette.requests import Request
 
 from captoken import current
 from captoken.access import Access
 from captoken.adapters.asgi import granted_to
+from captoken.aio import answer
 from captoken.decision import Decision
 from captoken.errors import Denied, NoToken
 from captoken.grant import Grant
@@ -46,21 +54,24 @@ _log = logging.getLogger("captoken")
 EXTENSION = "io.captoken:a2a/v1"  # in agent cards, and the key in a message's metadata
 SCHEME = "captoken"
 PUBLIC = (AGENT_CARD_WELL_KNOWN_PATH,)
-_GRANT, _ADMITTED = "captoken.grant", "captoken.admitted"  # in the state of a call
+_GRANT, _ADMITTED, _GUARDED = "captoken.grant", "captoken.admitted", "captoken.guarded"  # in the state of a call
+_UNGUARDED = "nobody has decided on this call: put the request handler into a GuardedHandler"
 _SECRET = ("authorization", "captoken-proof")
 
 # What a message needs: always the same access, or one by what it says; None for what no token permits.
 Rule: TypeAlias = "Access | Callable[[a2a_pb2.SendMessageRequest], Access | None]"
+# The same for another call, by its parameters (`GetTaskRequest`, …), whose type says which one it is.
+Other: TypeAlias = "Access | Callable[[Any], Access | None]"
 
 
 # --- server ----------------------------------------------------------------------------------------------------------
 
 
 class GrantedUser(User):
-    """Who owns what a call leaves behind, by the grant it came with."""
+    """Who owns what a call leaves behind, by the grant it came with: nobody, unless a GuardedHandler decides on the call."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, state: Mapping[str, Any]) -> None:
+        self._name, self._state = name, state
 
     @property
     def is_authenticated(self) -> bool:
@@ -68,22 +79,30 @@ class GrantedUser(User):
 
     @property
     def user_name(self) -> str:
+        if self._state.get(_GUARDED) is not self._state[_GRANT]:
+            raise NoToken(_UNGUARDED)
         return self._name
 
 
-def owner_of(grant: Grant) -> str:
-    """Subject and task of the root record: agents of one task see each other's A2A tasks, and nobody else's."""
-    return f"{grant.issued.subject} {grant.issued.task}"
+def by_agent(grant: Grant) -> str:
+    """Subject, task and chain: an agent has what it has left itself, whatever token of its place in the chain it shows."""
+    return json.dumps([grant.issued.subject, grant.issued.task, *(actor.name for actor in grant.chain)])
+
+
+def by_task(grant: Grant) -> str:
+    """Subject and task: agents of one task, the least of them too, have each other's A2A tasks."""
+    return json.dumps([grant.issued.subject, grant.issued.task])
 
 
 class GrantedCalls(DefaultServerCallContextBuilder):
     """For `context_builder=`: the call's context has the grant, its user, and headers without a token.
 
-    `owner`: whose the A2A tasks of a call are; whoever has the same name can read, list and cancel them. Raises NoToken
-    for a request that a CaptokenMiddleware has not let in.
+    `owner`: whose the A2A tasks of a call are, `by_agent` or `by_task`, say; whoever has the same name can go on with them,
+    and read, list and cancel them if it may do so at all. Raises NoToken for a request that a CaptokenMiddleware has not
+    let in.
     """
 
-    def __init__(self, owner: Callable[[Grant], str] = owner_of) -> None:
+    def __init__(self, owner: Callable[[Grant], str] = by_agent) -> None:
         self._owner = owner
 
     def build(self, request: Request) -> ServerCallContext:
@@ -92,7 +111,7 @@ class GrantedCalls(DefaultServerCallContextBuilder):
         headers = context.state.get("headers", {})
         context.state["headers"] = {name: value for name, value in headers.items() if name not in _SECRET}
         context.state[_GRANT] = grant
-        context.user = GrantedUser(self._owner(grant))
+        context.user = GrantedUser(self._owner(grant), context.state)
         return context
 
 
@@ -112,12 +131,50 @@ def admission(
     asks `current.grant()` for what it does beyond that; a Denied that it lets through fails the task, with such a sentence.
     Raises TypeError for what is no rule.
 
-    Not decided on: reading, listing, cancelling and subscribing, which go by the owner of a task (`GrantedCalls`).
+    The handler then goes into a `GuardedHandler`, which decides on everything else.
     """
-    if not (isinstance(rule, Access) or callable(rule)):
-        raise TypeError(f"a rule is an Access, or a callable that returns one, not {type(rule).__name__}")
+    _rule(rule)
     contexts = request_context_builder or SimpleRequestContextBuilder()
     return Admission(agent_executor=_Serving(executor), request_context_builder=_Admitting(contexts, rule))
+
+
+def _rule(rule: object) -> None:
+    if not (isinstance(rule, Access) or callable(rule)):
+        raise TypeError(f"a rule is an Access, or a callable that returns one, not {type(rule).__name__}")
+
+
+async def _admit(grant: Grant, rule: Any, params: object) -> Access:
+    """The access that a call needs, once the grant permits it. Raises UnsupportedOperationError, with a public sentence."""
+
+    def decide() -> tuple[Access | None, Decision]:
+        access: object = None
+        if isinstance(rule, Access):
+            access = rule
+        elif rule is not None and params is not None:
+            try:
+                access = rule(params)
+            except (TypeError, ValueError, LookupError, RecursionError):  # names that no token can have
+                access = None
+        if not isinstance(access, Access):
+            return None, grant.record(grant.refusal("domain", "no access that a token can permit"))
+        return access, grant.check(access)
+
+    access, decision = await answer(grant._verifier, decide)
+    if access is None or not decision:
+        raise UnsupportedOperationError(Denied(decision).public)
+    return access
+
+
+async def _stand(grant: Grant, access: Access) -> None:
+    """Whether what was permitted is permitted still. Takes nothing of a budget. Raises UnsupportedOperationError."""
+
+    def decide() -> Decision:
+        decision = grant.explain(access)
+        return decision if decision else grant.record(structs.replace(decision, dry=False))
+
+    decision = await answer(grant._verifier, decide)
+    if not decision:
+        raise UnsupportedOperationError(Denied(decision).public)
 
 
 def _granted(context: ServerCallContext) -> Grant:
@@ -142,25 +199,106 @@ class _Admitting(RequestContextBuilder):
         task: a2a_pb2.Task | None = None,
     ) -> RequestContext:
         grant = _granted(context)
-        decision = await to_thread(self._decide, grant, params) if grant._verifier.waits else self._decide(grant, params)
-        if not decision:
-            raise UnsupportedOperationError(Denied(decision).public)
+        if context.state.get(_GUARDED) is not grant:
+            raise NoToken(_UNGUARDED)
+        access = await _admit(grant, self._rule, params)
         built = await self._contexts.build(context, params, task_id, context_id, task)
-        context.state[_ADMITTED] = grant
+        context.state[_ADMITTED] = grant, access
         return built
 
-    def _decide(self, grant: Grant, params: a2a_pb2.SendMessageRequest | None) -> Decision:
-        access: Access | None = None
-        if isinstance(self._rule, Access):
-            access = self._rule
-        elif params is not None:
-            try:
-                access = self._rule(params)
-            except (TypeError, ValueError, LookupError, RecursionError):  # names that no token can have
-                access = None
-        if not isinstance(access, Access):
-            return grant.record(grant.refusal("domain", "no access that a token can permit"))
-        return grant.check(access)
+
+class GuardedHandler(RequestHandler):
+    """A request handler, behind a decision on each call (rule 4): what `create_jsonrpc_routes` and the others take.
+
+    `other`: what a call needs that is no message, an Access or a function of its parameters; without it all of them are
+    refused. A message that asks for push notifications needs that too, by the `TaskPushNotificationConfig` in it. Which tasks
+    a call can be about is up to the owner of each (`GrantedCalls`).
+
+    A refusal is an A2A error with a public sentence. A stream ends in one when what was permitted no longer is: it asks at
+    each event. Raises TypeError for what is no rule.
+    """
+
+    def __init__(self, handler: RequestHandler, *, other: Other | None = None) -> None:
+        if other is not None:
+            _rule(other)
+        self._handler, self._other = handler, other
+
+    async def _admitted(self, context: ServerCallContext, params: object) -> Access:
+        grant = _granted(context)
+        access = await _admit(grant, self._other, params)
+        context.state[_GUARDED] = grant
+        return access
+
+    async def _message(self, params: a2a_pb2.SendMessageRequest, context: ServerCallContext) -> None:
+        if params.configuration.HasField("task_push_notification_config"):
+            await self._admitted(context, params.configuration.task_push_notification_config)
+        context.state[_GUARDED] = _granted(context)
+
+    async def on_message_send(
+        self, params: a2a_pb2.SendMessageRequest, context: ServerCallContext
+    ) -> a2a_pb2.Task | a2a_pb2.Message:
+        await self._message(params, context)
+        return await self._handler.on_message_send(params, context)
+
+    async def on_message_send_stream(
+        self, params: a2a_pb2.SendMessageRequest, context: ServerCallContext
+    ) -> AsyncGenerator[Event, None]:
+        await self._message(params, context)
+        async with aclosing(self._handler.on_message_send_stream(params, context)) as events:
+            async for event in events:
+                await _stand(*context.state[_ADMITTED])  # nothing comes before the message is admitted
+                yield event
+
+    async def on_subscribe_to_task(
+        self, params: a2a_pb2.SubscribeToTaskRequest, context: ServerCallContext
+    ) -> AsyncGenerator[Event, None]:
+        access = await self._admitted(context, params)
+        async with aclosing(self._handler.on_subscribe_to_task(params, context)) as events:
+            async for event in events:
+                await _stand(_granted(context), access)
+                yield event
+
+    async def on_get_task(self, params: a2a_pb2.GetTaskRequest, context: ServerCallContext) -> a2a_pb2.Task | None:
+        await self._admitted(context, params)
+        return await self._handler.on_get_task(params, context)
+
+    async def on_list_tasks(self, params: a2a_pb2.ListTasksRequest, context: ServerCallContext) -> a2a_pb2.ListTasksResponse:
+        await self._admitted(context, params)
+        return await self._handler.on_list_tasks(params, context)
+
+    async def on_cancel_task(self, params: a2a_pb2.CancelTaskRequest, context: ServerCallContext) -> a2a_pb2.Task | None:
+        await self._admitted(context, params)
+        return await self._handler.on_cancel_task(params, context)
+
+    async def on_create_task_push_notification_config(
+        self, params: a2a_pb2.TaskPushNotificationConfig, context: ServerCallContext
+    ) -> a2a_pb2.TaskPushNotificationConfig:
+        await self._admitted(context, params)
+        return await self._handler.on_create_task_push_notification_config(params, context)
+
+    async def on_get_task_push_notification_config(
+        self, params: a2a_pb2.GetTaskPushNotificationConfigRequest, context: ServerCallContext
+    ) -> a2a_pb2.TaskPushNotificationConfig:
+        await self._admitted(context, params)
+        return await self._handler.on_get_task_push_notification_config(params, context)
+
+    async def on_list_task_push_notification_configs(
+        self, params: a2a_pb2.ListTaskPushNotificationConfigsRequest, context: ServerCallContext
+    ) -> a2a_pb2.ListTaskPushNotificationConfigsResponse:
+        await self._admitted(context, params)
+        return await self._handler.on_list_task_push_notification_configs(params, context)
+
+    async def on_delete_task_push_notification_config(
+        self, params: a2a_pb2.DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
+    ) -> None:
+        await self._admitted(context, params)
+        await self._handler.on_delete_task_push_notification_config(params, context)
+
+    async def on_get_extended_agent_card(
+        self, params: a2a_pb2.GetExtendedAgentCardRequest, context: ServerCallContext
+    ) -> a2a_pb2.AgentCard:
+        await self._admitted(context, params)
+        return await self._handler.on_get_extended_agent_card(params, context)
 
 
 class _Serving(AgentExecutor):
@@ -171,19 +309,21 @@ class _Serving(AgentExecutor):
 
     async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
         grant = _granted(context.call_context)
-        if context.call_context.state.get(_ADMITTED) is not grant:
+        if context.call_context.state.get(_ADMITTED, (None,))[0] is not grant:
             raise NoToken("nobody has decided on this message: give the request handler both parts of admission()")
+        await self._under(grant, self._executor.execute(context, event_queue))
+
+    async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
+        await self._under(_granted(context.call_context), self._executor.cancel(context, event_queue))
+
+    async def _under(self, grant: Grant, work: Awaitable[None]) -> None:
         try:
             with current.nothing(), current.serving(grant):
-                return await self._executor.execute(context, event_queue)
+                return await work
         except Denied as denied:  # the SDK would tell the client what is for the operator
             refused = denied
         _log.info("refused: %s", refused.decision.summary)
         raise UnsupportedOperationError(refused.public)
-
-    async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
-        with current.nothing(), current.serving(_granted(context.call_context)):
-            await self._executor.cancel(context, event_queue)
 
 
 # --- cards and messages ----------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@
 1. Without a token nothing passes but the exact paths that are `public`, matched on what was sent and on what it means.
 2. The application asks the grant, `current.grant()`, for each access. A `Denied` that it lets through is the answer.
 3. A request starts with nothing held and nothing granted but its own grant: servers may run one in the context of another.
-4. The token and the proof are taken out of the scope's headers, so that nobody passes on or logs what came in: neither
-   the application nor what stands outside.
+4. The token and the proof are taken out of the scope's headers, whatever becomes of the request, so that nobody passes
+   on or logs what came in: neither the application nor what stands outside.
 5. A proof is about the method, the configured origin (never the Host header), the target as it was sent, and the body.
 6. A websocket is refused before it is accepted.
 
@@ -35,6 +35,7 @@ from captoken.adapters._http import (
     read_credentials,
     refuse_stray,
     target_of,
+    without_credentials,
 )
 from captoken.errors import Denied, NoToken
 from captoken.grant import Grant
@@ -49,8 +50,6 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 GRANT = "captoken.grant"  # in the scope: the grant of this very request
 ASKED = "captoken.asked"  # in the scope, a list: the accesses that were asked for, and allowed
 BODY_BYTES = 1 << 20
-_SECRET = frozenset((b"authorization", b"captoken-proof"))
-_MEANING = 7  # the first step of the plan that a genuine token can still fail for what it says
 _log = logging.getLogger("captoken")
 _T = TypeVar("_T")
 
@@ -96,21 +95,25 @@ class CaptokenMiddleware:
         if kind not in ("http", "websocket"):
             raise ValueError("neither http, nor websocket, nor lifespan: not served")
         reply = _Reply(scope, send)
-        scope["headers"] = headers = [(name, value) for name, value in scope["headers"]]  # once: it may be any iterable
+        came = [(name, value) for name, value in scope["headers"]]  # once: it may be any iterable
+        scope["headers"] = headers = without_credentials(came)  # rule 4
         try:
             with current.nothing(), current.traced(_trace_of(headers)):  # rule 3
                 if kind == "http" and (self._public or self._metadata) and self._passes(scope):
+                    del came  # so that no frame of a traceback holds it
                     if self._metadata is not None and scope["path"] == METADATA_PATH:
                         return await reply.answer(self._metadata)
-                    return await self._app(scope, receive, reply.send)
-                found = read_credentials(headers, scope.get("query_string", b""))
+                    await self._app(scope, receive, reply.send)
+                    return await reply.end()
+                found = read_credentials(came, scope.get("query_string", b""))
+                del came
                 if found is None:
                     return await reply.answer(self._answers.unauthenticated())
-                scope["headers"] = headers = [header for header in headers if header[0] not in _SECRET]  # rule 4
                 grant, receive = await self._admitted(found, scope, receive)
                 scope[GRANT] = grant
                 with current.serving(grant):
-                    return await self._app(scope, receive, reply.send)
+                    await self._app(scope, receive, reply.send)
+                return await reply.end()
         except Denied as denied:
             if reply.over:
                 raise
@@ -120,6 +123,9 @@ class CaptokenMiddleware:
             answer = self._answers.bad(problem)
         except _Gone:
             return
+        except Exception:
+            await reply.end()
+            raise
         await reply.answer(answer)
 
     def _passes(self, scope: Scope) -> bool:
@@ -150,13 +156,14 @@ class CaptokenMiddleware:
             refuse_stray(body)
         return grant, receive
 
-    async def _is_genuine(self, found: Credentials) -> bool:
-        """Whether the signatures of a token hold, with nothing committed and nothing recorded."""
-        decision = await _call(self._waits, lambda: self._verifier.explain(found.text, Access()))
-        return decision.step >= _MEANING
+    async def _lacks_proof_alone(self, found: Credentials) -> bool:
+        """Whether a token is good here but for its proof, with nothing committed and nothing recorded."""
+        without = (None, None)
+        decision = await _call(self._waits, lambda: self._verifier._decide(found.text, None, None, without, dry=True))
+        return decision.code == "proof_missing"
 
     async def _read(self, receive: Receive, unknown: Credentials | None) -> tuple[bytes, Receive]:
-        """The body, and what gives it again. Of somebody unknown, the first piece alone if the token is not genuine."""
+        """The body, and what gives it again. Of somebody unknown, the first piece alone unless only the proof is missing."""
         pieces: list[bytes] = []
         size, more = 0, True
         while more:
@@ -168,11 +175,11 @@ class CaptokenMiddleware:
             if size > self._max_body:
                 raise BadRequest(413, "The body is too long.")
             if more and unknown is not None:
-                if not await self._is_genuine(unknown):
-                    break  # and the verifier will say no
+                if not await self._lacks_proof_alone(unknown):
+                    break  # and the verifier will say no, to a proof that covers nothing too
                 unknown = None
         whole = b"".join(pieces)
-        left: list[Message] = [{"type": "http.request", "body": whole, "more_body": False}]
+        left: list[Message] = [{"type": "http.request", "body": whole, "more_body": more}]
 
         async def again() -> Message:
             return left.pop() if left else await receive()
@@ -238,22 +245,36 @@ class _Gone(Exception):  # noqa: N818, the name reads as what it is
 
 
 class _Reply:
-    """The way out of one request: what has been sent, and an answer in its place while there still can be one."""
+    """The way out of one request: what has been sent, and an answer in its place while there still can be one.
 
-    __slots__ = ("_accepted", "_scope", "_send", "_started")
+    A response of status 500 is kept to the end: the error page of an application that is mounted comes before the Denied.
+    """
+
+    __slots__ = ("_accepted", "_kept", "_scope", "_send", "_started")
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._scope, self._send = scope, send
         self._started = self._accepted = False
+        self._kept: list[Message] = []
 
     @property
     def over(self) -> bool:
         return self._started and not self._accepted
 
     async def send(self, message: Message) -> None:
-        self._started = True
-        self._accepted = message["type"] in ("websocket.accept", "websocket.send")
+        kind = message["type"]
+        begins = kind == "http.response.start"
+        if self._kept or (begins and not self._started and message.get("status") == 500):
+            return self._kept.append(message)
+        self._started = self._started or begins or kind.startswith("websocket.")
+        self._accepted = kind in ("websocket.accept", "websocket.send")
         await self._send(message)
+
+    async def end(self) -> None:
+        """The application is through, and no Denied came of it."""
+        kept, self._kept = self._kept, []
+        for message in kept:
+            await self._send(message)
 
     async def answer(self, answer: Answer) -> None:
         """The answer; on a websocket that is open, the end of it."""

@@ -6,9 +6,10 @@
     @app.get("/sales/{region}")
     def sales(region: str, grant: Annotated[Grant, Depends(require(table="market.{region}", operation="select"))]): ...
 
-1. `protect` is CaptokenMiddleware, and a look at every route when the application starts: one that neither requires
-   anything nor is public stops it. So does one that is both.
-2. Whatever escapes that look (a route that was added later, to a router far below) answers 403.
+1. `protect` is CaptokenMiddleware, and a look at all that is served, when the application starts and at each request: one
+   route that neither requires anything nor is public stops the whole. So does one that is both. `granted` counts in the
+   signature alone: whoever asks by himself takes the grant.
+2. An answer for which nothing was asked is not sent: it is 403, or an error's status without what was said.
 3. `require` asks the grant of this very request. Without the middleware outside: 503.
 4. A path parameter fills one segment of a name, as the text that it is in the URL; one that has a dot is refused.
 """
@@ -16,16 +17,21 @@
 # Without `from __future__ import annotations`: older FastAPI does not resolve the names in those of a callable object.
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from inspect import isawaitable
+from itertools import chain
+from operator import is_not
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Depends, FastAPI, HTTPException, routing
 from fastapi.security import HTTPBearer
+from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
+from starlette.routing import Router
 
 from captoken import names
 from captoken.access import Access, Caller
-from captoken.adapters._http import public_paths
+from captoken.adapters._http import json_answer, public_paths
 from captoken.adapters.asgi import (
     ASKED,
     BODY_BYTES,
@@ -48,6 +54,7 @@ Stated: TypeAlias = Callable[[HTTPConnection], Access | Awaitable[Access]]
 Known: TypeAlias = Callable[[HTTPConnection], Caller]
 _field = re.compile(r"\{(\w+)\}")
 _in_path = re.compile(r"\{(\w+)")
+_phrases = {status.value: status.phrase for status in HTTPStatus}
 
 
 class _Scheme(HTTPBearer):
@@ -92,7 +99,7 @@ class Required:
         return f"<Required: {self.needs}>"
 
 
-granted = Required(None, "a token that is good here", (), None)  # for endpoints that ask the grant themselves
+granted = Required(None, "a token that is good here", (), None)  # for endpoints that take the grant and ask it themselves
 
 
 def require(
@@ -194,14 +201,16 @@ class _Declared:
 
     def __init__(self, app: ASGIApp, api: FastAPI, public: frozenset[str]) -> None:
         self._app, self._api, self._public = app, api, public
-        self._seen = -1
+        self._seen: list[Any] = []
         self._problems: list[str] = []
 
     def _checked(self) -> None:
-        """Raise RuntimeError if a route declares nothing. Looks again when the application has got another route."""
-        if self._seen != len(self._api.routes):
-            self._problems = list(_problems(self._api, self._public, ""))
-            self._seen = len(self._api.routes)
+        """Raise RuntimeError if a route declares nothing. Judges anew when what is served is made of other objects."""
+        seen = list(_made_of(self._api))
+        if len(seen) != len(self._seen) or any(map(is_not, seen, self._seen)):  # which are kept, so that no id comes again
+            served = _served(self._api, "")
+            self._problems = [problem for path, route in served for problem in _problems(path, route, self._public)]
+            self._seen = seen
         if self._problems:
             raise RuntimeError("captoken: " + "; ".join(self._problems))
 
@@ -217,47 +226,104 @@ class _Declared:
         if GRANT not in scope:  # public
             return await self._app(scope, receive, send)
         asked: list[Access | None] = []
-        refused = False
+        refused = told = False
 
-        async def told(message: Message) -> None:
-            nonlocal refused
-            refused = refused or (not asked and (message["type"] == "websocket.accept" or message.get("status", 500) < 400))
-            if not refused:
+        async def tell(message: Message) -> None:  # rule 2
+            nonlocal refused, told
+            status = message.get("status", 0)
+            if not told and not refused and (asked or message["type"] == "websocket.close"):
                 await send(message)
-            elif scope["type"] == "websocket" or message.get("more_body"):  # rule 2; what goes on is ended, and else
-                await ask(scope, None)
+            elif message["type"] == "http.response.start" and status >= 400 and not refused:
+                told = True
+                said = json_answer(status, {"detail": _phrases.get(status, "")})
+                await send({**message, "headers": said.headers})
+                body = b"" if scope["method"] == "HEAD" else said.body
+                await send({"type": "http.response.body", "body": body, "more_body": False})
+            elif not told and message["type"] != "http.response.early_hint":
+                refused = True
+                if scope["type"] == "websocket" or message.get("more_body"):  # what goes on is ended
+                    await ask(scope, None)
 
         scope[ASKED] = asked
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, tell)
         if refused:  # nothing was sent
             await ask(scope, None)
 
 
-def _problems(app: Any, public: frozenset[str], above: str) -> Iterator[str]:
-    """What is wrong with the routes of an application, or of a mount, one sentence each."""
-    pages = [getattr(app, f"{page}_url", None) for page in ("openapi", "docs", "redoc", "swagger_ui_oauth2_redirect")]
-    routes: Any = getattr(routing, "iter_route_contexts", iter)(app.routes)
-    for route in routes:
+def _made_of(app: Any) -> Iterator[Any]:
+    """The objects that an application or a mount is made of, which change when what it serves does."""
+    router = getattr(app, "router", app)
+    yield router.default
+    yield from getattr(app, "dependency_overrides", ())
+    yield from getattr(router, "_low_priority_routes", ())
+    for route in router.routes:
+        yield route
+        if type(route) is not routing.APIRoute:
+            yield (below := getattr(route, "original_router", None) or _below(route))  # included, in newer FastAPI; mounted
+            if isinstance(below, (Starlette, Router)):
+                yield from _made_of(below)
+
+
+def _served(app: Any, above: str) -> Iterator[tuple[str, Any]]:
+    """All that an application or a mount serves, with its path: its router, its routes, and what is below them."""
+    router = getattr(app, "router", app)
+    yield above, router
+    more = getattr(router, "_iter_low_priority_routes", tuple)  # front ends, in newer FastAPI
+    for route in chain(getattr(routing, "iter_route_contexts", iter)(router.routes), more()):
         path = above + (getattr(route, "path", None) or "")
-        dependant = getattr(route, "dependant", None)
-        required = list(_required(dependant)) if dependant is not None else []
-        below = getattr(route, "routes", None) if dependant is None else None
-        is_public = path in public and bool(getattr(route, "methods", None))
-        if is_public and required:
+        yield path, route
+        if isinstance(below := _below(route), (Starlette, Router)):
+            yield from _served(below, path)
+
+
+def _below(route: Any) -> Any:
+    """What is mounted, without the middleware that a mount can have."""
+    mounted = getattr(route, "dependant", None) is None
+    return getattr(route, "_base_app", getattr(route, "app", None)) if mounted else None
+
+
+def _replaced(route: Any) -> Mapping[Any, Any]:
+    """The dependencies in whose place others run."""
+    return getattr(getattr(route, "dependency_overrides_provider", None), "dependency_overrides", None) or {}
+
+
+def _problems(path: str, route: Any, public: frozenset[str]) -> Iterator[str]:
+    """What is wrong with a route, one sentence each."""
+    below = _below(route)
+    if isinstance(route, Router):
+        if getattr(route.default, "__func__", None) is not Router.not_found:
+            yield f"{path or '/'} has a default, which requires nothing"
+        return
+    if isinstance(below, (Starlette, Router)):
+        return  # whose routes are looked at
+    required = list(_required(route))
+    methods = set(getattr(route, "methods", None) or ())
+    is_page = getattr(getattr(route, "endpoint", None), "__module__", None) == "fastapi.applications"  # refused by rule 2
+    if path in public and methods:
+        if required:
             yield f"{path} is public, and requires a token"
-        elif required:
-            missing = set[str]().union(*(each.fields for each in required)) - set(_in_path.findall(path))
-            if missing:
-                yield f"{path} has no parameter {', '.join(sorted(missing))}"
-        elif below:
-            inner = getattr(route, "app", None)
-            yield from _problems(inner if hasattr(inner, "routes") else route, public, path)
-        elif not is_public and path.removeprefix(above) not in pages and not isinstance(getattr(route, "app", None), Requires):
-            yield f"{path or '/'} requires nothing: Depends(require(...)), Depends(granted), or public"
+    elif required:
+        missing = set[str]().union(*(each.fields for each in required)) - set(_in_path.findall(path))
+        if missing:
+            yield f"{path} has no parameter {', '.join(sorted(missing))}"
+    elif not isinstance(below, Requires) and not (is_page and methods and methods <= {"GET", "HEAD"}):
+        yield f"{path or '/'} requires nothing: Depends(require(...)), Depends(granted) in the signature, or public"
 
 
-def _required(dependant: Any) -> Iterator[Required]:
+def _required(route: Any) -> Iterator[Required]:
+    """What is asked before an endpoint runs. `granted`, which leaves it to the endpoint, if the endpoint takes the grant."""
+    dependant = getattr(route, "dependant", None)
+    if dependant is None:
+        return
+    listed = len(getattr(route, "dependencies", None) or ())  # those of application and routers too; they come first
+    for at, each in enumerate(dependant.dependencies):
+        yield from (found for found in _within(each, _replaced(route)) if found is not granted or at >= listed)
+
+
+def _within(dependant: Any, replaced: Mapping[Any, Any]) -> Iterator[Required]:
+    if dependant.call in replaced:
+        return
     if isinstance(dependant.call, Required):
         yield dependant.call
     for each in dependant.dependencies:
-        yield from _required(each)
+        yield from _within(each, replaced)

@@ -1,19 +1,21 @@
 """gRPC: a server lets a call through only if its token permits it; a client shows a token with each call (docs/rpc.md).
 
-1. Metadata: `authorization: Bearer …`, exactly once; `captoken-proof` where the token is bound to a key. Without, or with two
-   of them, the call is refused like one with a forged token.
+1. Metadata: `authorization: Bearer …`, spelled so, exactly once; `captoken-proof` where the token is bound to a key. Without,
+   or with two of them, the call is refused like one with a forged token.
 2. A method that no rule names is refused to everybody.
 3. A request is decided on before the handler sees it. Of a stream from the client that a callable judges, that is each
    message, the first one before the handler starts. Every message of a stream, either way, asks again whether the grant stands.
 4. A proof covers method and request, as bytes on the wire. A stream from the client has no request that it could cover, so a
    token that is bound to a key does not open one.
-5. The handler runs under `current.serving(grant)`, each step of a generator too. It does not see the token and the proof.
+5. The handler runs under `current.serving(grant)` and nothing else, each step of a generator too: what the server itself
+   holds is not current. It does not see the token and the proof; no more does the handler of a public method.
 6. A client shows what `present()` made, never what it holds, and only on an encrypted channel unless told `insecure=True`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from inspect import isasyncgenfunction, iscoroutinefunction
 from itertools import chain
 from typing import Any, NoReturn, TypeAlias
@@ -29,6 +31,7 @@ from captoken.errors import Denied
 from captoken.tokens import Token
 from captoken.verify import Verifier
 
+_log = logging.getLogger("captoken")
 _OVER = object()
 _UNREADABLE = "-"  # stands for a proof that cannot be one
 
@@ -59,7 +62,8 @@ class _Rules:
         caller: Callable[[Any], Caller | None] | None = None,
     ) -> None:
         """`methods`: by `/package.Service/Method`. `public`: methods that need no token, such as a health check.
-        `caller`: who calls, as the server's own authentication knows it, from the servicer context."""
+        `caller`: who calls, as the server's own authentication knows it, from the servicer context; if that is nobody, or it
+        raises, the call is refused."""
         for method, rule in methods.items():
             if not (isinstance(rule, Access) or callable(rule)):
                 raise TypeError(f"a rule is an Access, or a callable that returns one, not {type(rule).__name__}")
@@ -74,14 +78,24 @@ class _Rules:
         shown = [(key, value) for key, value in context.invocation_metadata() or () if key in (AUTHORIZATION, PROOF)]
         tokens = [value for key, value in shown if key == AUTHORIZATION]
         proofs = [value for key, value in shown if key == PROOF]
-        scheme, _, text = tokens[0].partition(" ") if len(tokens) == 1 else ("", "", "")  # rule 1
+        text = tokens[0] if len(tokens) == 1 and isinstance(tokens[0], str) else ""  # rule 1
+        text = text.removeprefix("Bearer ") if text.startswith("Bearer ") else ""
         proof = None if not proofs else proofs[0] if len(proofs) == 1 and message is not None else _UNREADABLE  # rule 4
-        digest = request_digest(method, message) if message is not None else None
-        text = text if scheme.lower() == "bearer" else ""
+        digest = request_digest(method, message) if message is not None and proof is not None else None
         del shown, tokens, proofs
         grant = self._verifier.authenticate(text, proof=proof, request=digest)
-        caller = self._caller(context) if self._caller else None
+        caller = self._known(context) if self._caller else None
+        if self._caller and caller is None:
+            raise Denied(grant.record(grant.refusal("caller", "the server knows nobody who calls")))
         return Judged(grant, self._methods.get(method), caller)
+
+    def _known(self, context: Any) -> Caller | None:
+        try:
+            caller = self._caller(context) if self._caller else None
+        except Exception as error:  # whatever it is: gRPC would tell the client
+            _log.error("who calls is not known: %s", type(error).__name__)
+            return None
+        return caller if isinstance(caller, Caller) else None
 
 
 class Guard(_Rules, grpc.ServerInterceptor):  # type: ignore[misc]
@@ -94,8 +108,10 @@ class Guard(_Rules, grpc.ServerInterceptor):  # type: ignore[misc]
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         handler, method = continuation(handler_call_details), handler_call_details.method
-        if handler is None or method in self._public:
-            return handler
+        if handler is None:
+            return None
+        if method in self._public:
+            return _opened(handler)
         behavior = _behavior(handler)
         if handler.request_streaming:
 
@@ -147,7 +163,7 @@ class Guard(_Rules, grpc.ServerInterceptor):  # type: ignore[misc]
                     yield response
             finally:
                 if hasattr(responses, "close"):
-                    responses.close()
+                    _alone(responses.close)
             _end(call, context)
 
         return _replaced(handler, many if handler.response_streaming else one)
@@ -156,7 +172,7 @@ class Guard(_Rules, grpc.ServerInterceptor):  # type: ignore[misc]
 def _step(call: Judged, context: Any, function: Callable[..., Any], *given: Any) -> Any:
     """Rule 5: a step of the handler, under its grant. A Denied that it lets through is the answer."""
     try:
-        with current.serving(call.grant):
+        with current.nothing(), current.serving(call.grant):
             return function(*given)
     except Denied as denied:
         refused = denied
@@ -206,8 +222,10 @@ class AsyncGuard(_Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         handler, method = await continuation(handler_call_details), handler_call_details.method
-        if handler is None or method in self._public:
-            return handler
+        if handler is None:
+            return None
+        if method in self._public:
+            return _opened(handler)
         behavior, verifier = _behavior(handler), self._verifier
 
         async def begun(requests: Any, context: Any) -> tuple[Any, AsyncContext]:
@@ -248,7 +266,7 @@ class AsyncGuard(_Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     await given[1].stand()
                     yield response
             finally:
-                await responses.aclose()
+                await _awaited(responses.aclose())
             await given[1].end()
 
         async def none(requests: Any, context: Any) -> None:
@@ -257,6 +275,42 @@ class AsyncGuard(_Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if handler.response_streaming and isasyncgenfunction(behavior):
             return _replaced(handler, many)
         return _replaced(handler, one if iscoroutinefunction(behavior) else none)
+
+
+def _alone(function: Callable[..., Any], *given: Any) -> Any:
+    with current.nothing():
+        return function(*given)
+
+
+async def _awaited(step: Awaitable[Any]) -> Any:
+    with current.nothing():
+        return await step
+
+
+def _opened(handler: Any) -> Any:
+    """The handler of a public method, for either server: with nothing current, and no token to be seen."""
+    behavior = _behavior(handler)
+
+    def one(requests: Any, context: Any) -> Any:
+        return _alone(behavior, requests, Context(context))
+
+    def many(requests: Any, context: Any) -> Iterator[Any]:
+        responses = iter(one(requests, context))
+        while (response := _alone(next, responses, _OVER)) is not _OVER:
+            yield response
+
+    async def async_one(requests: Any, context: Any) -> Any:
+        return await _awaited(behavior(requests, Context(context)))
+
+    async def async_many(requests: Any, context: Any) -> AsyncIterator[Any]:
+        responses = behavior(requests, Context(context))
+        while (response := await _awaited(anext(responses, _OVER))) is not _OVER:
+            yield response
+
+    opened: Callable[..., Any] = many if handler.response_streaming else one
+    if isasyncgenfunction(behavior) or iscoroutinefunction(behavior):
+        opened = async_many if isasyncgenfunction(behavior) else async_one
+    return _replaced(handler, opened, handler.request_deserializer)
 
 
 def _method(name: Any) -> str:
@@ -274,9 +328,9 @@ def _behavior(handler: Any) -> Callable[..., Any]:
     return behavior
 
 
-def _replaced(handler: Any, behavior: Callable[..., Any]) -> Any:
-    """A handler of the same kind. A request that is no stream comes as the bytes that arrived (rule 4)."""
-    parse = handler.request_deserializer if handler.request_streaming else None
+def _replaced(handler: Any, behavior: Callable[..., Any], parse: Callable[[bytes], Any] | None = None) -> Any:
+    """A handler of the same kind. A request that is no stream comes as the bytes that arrived (rule 4), unless to `parse`."""
+    parse = handler.request_deserializer if handler.request_streaming else parse
     make = getattr(grpc, f"{_kind(handler)}_rpc_method_handler")
     return make(behavior, request_deserializer=parse, response_serializer=handler.response_serializer)
 

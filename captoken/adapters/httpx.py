@@ -8,12 +8,13 @@
 4. Where the token is bound, a proof goes along. It covers the body, which therefore has to be there at once.
 
 A plain callable, since neither library takes the other's `Auth`. It is asked once a call: a redirect that the client
-follows goes without a new token. Within the origin the same one goes along, and a proof is then refused; to another
-origin both libraries drop the token.
+follows goes without a new token. Within the origin, and from port 80 to https, the same one goes along, and a proof is then
+refused; to another origin both libraries drop the token.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -39,11 +40,15 @@ def auth(
     `held`: the token, else the one that is current at each request. `narrow(request)`: the caveats that this request can
     do with, as keywords of `present`; None for no more. `expires_in`: seconds, at most.
 
-    Raises ValueError for an origin that is none, is neither https nor on this machine, or is spelled unlike browsers do.
+    Raises ValueError for an origin that is none, is neither https nor on this machine, or is spelled unlike browsers do; and
+    for one of http on its own port, unless that of https is listed as well.
     The callable raises NoToken, ValueError for a request with credentials or with a body that is not there yet, and what
     `Held.present` raises. It does not verify the token, nor what the server is beyond what TLS does.
     """
     known = {own_origin(origin): names.name(audience, "audience") for origin, audience in servers.items()}
+    for plain in known:
+        if re.fullmatch("http://[^:]+|http://\\[.+\\]", plain) and plain.replace("http", "https", 1) not in known:
+            raise ValueError(f"{plain} can redirect to https, and both libraries take the token there: list that too")
 
     def present(asked: _R) -> _R:
         origin = _origin(asked.url)

@@ -20,12 +20,12 @@ from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandlerV2, LegacyRequestHandler
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes, create_rest_routes
-from a2a.server.tasks import InMemoryTaskStore
+from a2a.server.tasks import InMemoryPushNotificationConfigStore, InMemoryTaskStore
 from a2a.types import a2a_pb2 as pb
 from starlette.applications import Starlette
 
 from captoken import Access, Denied, Issuer, Token, Verifier, current
-from captoken.adapters.a2a import EXTENSION, PUBLIC, GrantedCalls, admission, declare, metadata
+from captoken.adapters.a2a import EXTENSION, PUBLIC, GrantedCalls, GuardedHandler, admission, by_task, declare, metadata
 from captoken.adapters.asgi import CaptokenMiddleware
 from captoken.adapters.httpx import auth
 from captoken.current import Held
@@ -36,6 +36,9 @@ from captoken.possession import HolderKey
 from tests.world import KEYRING, NOW, clock, mint
 
 REFUSED = "The token does not permit this request."
+
+
+SELECT = Access(table="sales", operation="select")
 
 
 def text_of(params: pb.SendMessageRequest) -> str:
@@ -95,7 +98,11 @@ class Server:
         streaming: bool = True,
         binding: str = "JSONRPC",
         audience: str = "sales-agent",
+        other: Any = SELECT,
+        owner: Any = None,
+        **handling: Any,
     ) -> None:
+        self.other, self.owner, self.handling = other, owner, handling
         self.agent, self.trail = Agent(), Trail()
         self.rule, self.handler, self.without, self.streaming, self.binding = rule, handler, without, streaming, binding
         replays = MemoryReplayStore(floor=NOW - 3600)
@@ -123,11 +130,14 @@ class Server:
             both["agent_executor"] = self.agent
         if self.without == "contexts":
             del both["request_context_builder"]
-        handler = self.handler(**both, task_store=InMemoryTaskStore(), agent_card=self.card)
-        calls = None if self.without == "calls" else GrantedCalls()
-        rpc = create_jsonrpc_routes(handler, "/", context_builder=calls)
+        self.card.capabilities.push_notifications = "push_config_store" in self.handling
+        handler = self.handler(**both, **self.handling, task_store=InMemoryTaskStore(), agent_card=self.card)
+        owner = {"owner": self.owner} if self.owner else {}
+        calls = None if self.without == "calls" else GrantedCalls(**owner)
+        guarded = handler if self.without == "guard" else GuardedHandler(handler, other=self.other)
+        rpc = create_jsonrpc_routes(guarded, "/", context_builder=calls)
         if self.binding == "HTTP+JSON":
-            rpc = create_rest_routes(handler, context_builder=calls)
+            rpc = create_rest_routes(guarded, context_builder=calls)
         app: Any = Starlette(routes=[*create_agent_card_routes(self.card), *rpc])
         if self.without != "middleware":
             app = CaptokenMiddleware(app, self.verifier, origin=self.url, public=PUBLIC)
@@ -242,7 +252,7 @@ def test_without_a_token_of_its_own_nothing_passes_but_the_card(headers: dict[st
 
 
 @each_handler
-@pytest.mark.parametrize("without", ["middleware", "calls", "contexts"])
+@pytest.mark.parametrize("without", ["middleware", "calls", "contexts", "guard"])
 def test_whatever_is_forgotten_the_agent_does_nothing(without: str, handler: Any) -> None:
     async def story() -> None:
         async with Server(without=without, handler=handler).running() as server, server.client(mint()) as client:
@@ -273,26 +283,173 @@ def test_a_rule_can_be_one_access() -> None:
 def test_no_rule_is_told_at_once(rule: Any) -> None:
     with pytest.raises(TypeError, match="rule"):
         admission(Agent(), rule)
+    if rule is not None:
+        with pytest.raises(TypeError, match="rule"):
+            GuardedHandler(LegacyRequestHandler(Agent(), InMemoryTaskStore(), pb.AgentCard()), other=rule)
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------
 
 
+def updated(context: RequestContext, state: Any, text: str = "") -> pb.TaskStatusUpdateEvent:
+    ids = {"context_id": context.context_id, "task_id": context.task_id}
+    status = pb.TaskStatus(state=state, message=new_text_message(text, **ids) if text else None)
+    return pb.TaskStatusUpdateEvent(status=status, **ids)
+
+
+def others(task: str) -> list[tuple[str, Any]]:
+    """The calls that are no messages, as methods of the SDK's client."""
+    url = "https://collector.example/"
+    return [
+        ("get_task", pb.GetTaskRequest(id=task)),
+        ("list_tasks", pb.ListTasksRequest()),
+        ("cancel_task", pb.CancelTaskRequest(id=task)),
+        ("create_task_push_notification_config", pb.TaskPushNotificationConfig(task_id=task, url=url)),
+        ("get_task_push_notification_config", pb.GetTaskPushNotificationConfigRequest(task_id=task, id=task)),
+        ("list_task_push_notification_configs", pb.ListTaskPushNotificationConfigsRequest(task_id=task)),
+        ("delete_task_push_notification_config", pb.DeleteTaskPushNotificationConfigRequest(task_id=task, id=task)),
+    ]
+
+
+async def refused(client: Any, task: str) -> list[str]:
+    """Which calls that are no messages the server refuses for want of a permission."""
+    found = []
+    for method, asked in others(task):
+        try:
+            await getattr(client, method)(asked)
+        except Exception as error:
+            found += [method] if REFUSED in str(error) else []
+    try:
+        async for _ in client.subscribe(pb.SubscribeToTaskRequest(id=task)):
+            break
+    except Exception as error:
+        found += ["subscribe"] if REFUSED in str(error) else []
+    return found
+
+
 @each_handler
-def test_a_task_is_for_agents_of_the_same_subject_and_task(handler: Any) -> None:
+@each_binding
+def test_a_token_that_permits_nothing_here_neither_reads_nor_controls_a_task(handler: Any, binding: str) -> None:
+    """The same agent, even, under a token that is narrower; nor does anybody where no rule is given."""
+
+    async def story() -> None:
+        kept = {"push_config_store": InMemoryPushNotificationConfigStore()}
+        everything = [method for method, _ in others("")] + ["subscribe"]
+        for other, owner in ((SELECT, by_task), (None, None), (lambda params: None, by_task)):
+            built = Server(handler=handler, binding=binding, other=other, owner=owner, **kept)
+            async with built.running() as server:
+                async with server.client(mint()) as client:
+                    task = await said(client, "sales slowly")
+                narrow = mint(tables=["sales", "hr"], operations=["select"])
+                for token in (narrow.attenuate(tables=["hr"]), narrow.delegate(to="child", tables=["hr"])):
+                    async with server.client(token) as client:
+                        assert await refused(client, task.id) == everything
+                assert server.agent.stopped == []
+                async with server.client(mint()) as client:
+                    assert await refused(client, task.id) == ([] if isinstance(other, Access) else everything)
+
+    run(story)
+
+
+@each_handler
+def test_a_task_is_the_agents_own_that_has_left_it(handler: Any) -> None:
+    """By its place in the chain: not the parent's, not the child's; but whatever token it shows from that place."""
+
+    async def story() -> None:
+        root = mint(tables=["sales"], operations=["select"])
+        async with Server(handler=handler, streaming=False).running() as server:
+            async with server.client(root.delegate(to="clerk")) as client:
+                task = await said(client, "sales slowly")
+            for token in (root, root.delegate(to="other"), root.delegate(to="other").delegate(to="clerk")):
+                async with server.client(token) as client:
+                    with pytest.raises(Exception, match="not found"):
+                        await client.get_task(pb.GetTaskRequest(id=task.id))
+                    assert len((await client.list_tasks(pb.ListTasksRequest())).tasks) == 0
+            async with server.client(root.delegate(to="clerk")) as client:
+                assert (await client.get_task(pb.GetTaskRequest(id=task.id))).id == task.id
+
+    run(story)
+
+
+@each_handler
+def test_a_message_that_asks_for_push_notifications_needs_what_they_need(handler: Any) -> None:
+    def of_push(params: Any) -> Access | None:
+        return None if isinstance(params, pb.TaskPushNotificationConfig) else Access(table="sales", operation="select")
+
+    async def story() -> None:
+        kept = InMemoryPushNotificationConfigStore()
+        built = Server(handler=handler, streaming=False, other=of_push, push_config_store=kept)
+        async with built.running() as server, server.client(mint()) as client:
+            message = asking("sales slowly")
+            message.configuration.task_push_notification_config.url = "https://collector.example/"
+            with pytest.raises(Exception, match=REFUSED):
+                async for _ in client.send_message(message):
+                    pass
+            assert server.agent.did == []
+
+    run(story)
+
+
+class Telling(Agent):
+    """Goes on with its task whenever it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.next = asyncio.Event()
+
+    async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
+        await event_queue.enqueue_event(new_task(context.task_id, context.context_id, pb.TASK_STATE_WORKING))
+        for number in range(2):
+            await self.next.wait()
+            self.next.clear()
+            await event_queue.enqueue_event(updated(context, pb.TASK_STATE_WORKING, f"secret {number}"))
+        await event_queue.enqueue_event(updated(context, pb.TASK_STATE_COMPLETED))
+
+
+@each_handler
+@pytest.mark.parametrize("subscribing", [True, False])
+def test_a_stream_ends_with_the_permission_to_hear_it(handler: Any, subscribing: bool) -> None:
+    async def story() -> None:
+        built = Server(handler=handler)
+        time = clock()
+        built.verifier = Verifier(KEYRING, built.audience, clock=time, audit=built.trail)
+        built.agent = agent = Telling()
+        heard = []
+        async with built.running() as server, server.client(mint(), expires_in=30) as client:
+            events = client.send_message(asking("sales"))
+            try:
+                task = (await anext(events)).task.id
+                if subscribing:
+                    _first, events = events, client.subscribe(pb.SubscribeToTaskRequest(id=task))
+                    await anext(events)
+                for _ in range(2):
+                    agent.next.set()
+                    heard.append(str(await anext(events)))
+                    time.advance(1000)
+            except Exception as error:
+                heard.append(str(error))
+            finally:
+                agent.next.set()
+        assert "secret 0" in heard[0] and "expired" in heard[1] and len(heard) == 2
+
+    run(story)
+
+
+@each_handler
+def test_a_task_can_be_for_agents_of_the_same_subject_and_task(handler: Any) -> None:
     issuer = Issuer(KEYRING, clock=clock())
     what: Any = {"tables": ["sales"], "operations": ["select"]}
-    others = [
+    strangers = [
         issuer.mint(subject="user:joe", agent="orchestrator", task="task-123", **what),
         issuer.mint(subject="user:jane", agent="orchestrator", task="task-9", **what),
     ]
 
     async def story() -> None:
-        async with Server(handler=handler, streaming=False).running() as server:
+        async with Server(handler=handler, streaming=False, owner=by_task).running() as server:
             async with server.client(mint()) as client:
                 task = await said(client, "sales slowly")
                 assert (await client.get_task(pb.GetTaskRequest(id=task.id))).id == task.id
-            for token in others:
+            for token in strangers:
                 async with server.client(token) as client:
                     for ask in (
                         client.get_task(pb.GetTaskRequest(id=task.id)),
@@ -307,6 +464,26 @@ def test_a_task_is_for_agents_of_the_same_subject_and_task(handler: Any) -> None
             async with server.client(mint().delegate(to="sales-agent")) as client:
                 stopped = await client.cancel_task(pb.CancelTaskRequest(id=task.id))
                 assert stopped.status.state == pb.TASK_STATE_CANCELED
+
+    run(story)
+
+
+@each_handler
+def test_what_a_cancellation_asks_and_is_refused_is_told_without_the_reason(handler: Any) -> None:
+    class Asking(Agent):
+        async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
+            current.grant().authorize(Access(table="hr", operation="select"))
+            raise AssertionError
+
+    async def story() -> None:
+        built = Server(handler=handler, streaming=False)
+        built.agent = Asking()
+        async with built.running() as server, server.client(mint()) as client:
+            task = await said(client, "sales slowly")
+            with pytest.raises(Exception) as caught:
+                left = await client.cancel_task(pb.CancelTaskRequest(id=task.id))
+                raise LookupError(str(left))
+        assert "hr" not in str(caught.value) and built.trail.decisions[-1].code == "table"
 
     run(story)
 
@@ -396,7 +573,11 @@ def test_an_answer_says_on_whose_behalf_and_no_token_stays_in_the_server(caplog:
                 assert "cap1" not in str(response)
             await said(client, "hr")
         state, user = server.agent.seen  # type: ignore[attr-defined]
-        assert user == "user:jane task-123" and "cap1" not in str(state) and "authorization" not in state["headers"]
+        assert (
+            user == '["user:jane", "task-123", "orchestrator", "sales-agent"]'
+            and "cap1" not in str(state)
+            and "authorization" not in state["headers"]
+        )
 
     with caplog.at_level(logging.DEBUG):
         run(story)

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from random import Random
+from time import time
 from typing import Any
 from urllib.parse import quote
 
@@ -23,7 +24,7 @@ from captoken.decision import Decision
 from captoken.discharge import DischargerKey
 from captoken.errors import NoToken
 from captoken.memory import MemoryReplayStore, MemorySnapshots
-from captoken.overlay import Feed, Operator, OperatorKey
+from captoken.overlay import Feed, Operator, OperatorKey, Overlay
 from captoken.possession import HolderKey, prove
 from captoken.request import of_http
 
@@ -215,6 +216,13 @@ HEADERS: dict[str, tuple[tuple[bytes | str, ...], int]] = {
     "a method override": ((f"Authorization: Bearer {TOKEN}", "X-HTTP-Method-Override: DELETE"), 400),
     "another method override": ((f"Authorization: Bearer {TOKEN}", "X-HTTP-Method: GET"), 400),
     "a target override": ((f"Authorization: Bearer {TOKEN}", "X-Original-URL: /health"), 400),
+    "an override with underscores": ((f"Authorization: Bearer {TOKEN}", "X_HTTP_METHOD_OVERRIDE: DELETE"), 400),
+    "an override with one underscore": ((f"Authorization: Bearer {TOKEN}", "X-Http_Method-Override: DELETE"), 400),
+    "a forwarded method": ((f"Authorization: Bearer {TOKEN}", "X-Forwarded-Method: DELETE"), 400),
+    "a forwarded target": ((f"Authorization: Bearer {TOKEN}", "X-Forwarded-Uri: /health"), 400),
+    "an original method": ((f"Authorization: Bearer {TOKEN}", "X-Original-Method: DELETE"), 400),
+    "an original target": ((f"Authorization: Bearer {TOKEN}", "X-Original-URI: /health"), 400),
+    "a proof with an underscore": ((f"Authorization: Bearer {TOKEN}", "Captoken_Proof: cap1p_A"), 400),
     "a discharge header": ((f"Captoken-Discharge: {TOKEN}",), 400),
     "a proof for what is bound to no key": ((f"Authorization: Bearer {TOKEN}", "Captoken-Proof: cap1p_" + "A" * 118), 401),
     "a proof alone": (("Captoken-Proof: cap1p_" + "A" * 118,), 401),
@@ -267,6 +275,8 @@ def test_a_token_in_a_form_is_refused_beside_a_good_one_and_alone(origin: str) -
     for body in (f"access_token={TOKEN}".encode(), f"a=b&access_token={TOKEN}".encode(), f"x={TOKEN}".encode()):
         is_refusal(send(origin, "/echo", form, method="POST", body=body), 401)
         is_refusal(send(origin, "/echo", form, bearer(), method="POST", body=body), 400)
+    is_refusal(send(origin, "/echo", form, bearer(), method="POST", body=f"x={TOKEN}".replace("_", "%5F").encode()), 400)
+    is_refusal(send(origin, f"/echo?x={TOKEN}".replace("_", "%5f"), bearer()), 400)
     assert send(origin, "/echo", form, bearer(), method="POST", body=b"a=b&c=d").body == b"a=b&c=d"
     SERVICE.reached.clear()
     is_refusal(send(origin, "/echo", form, bearer(), method="POST", body=b"a" * 5001), 413)
@@ -332,6 +342,22 @@ def test_a_public_path_needs_no_token_and_gets_no_grant(origin: str) -> None:
         assert send(origin, target).status == 200
     assert send(origin, "/anybody", bearer()).body == b"nothing nothing"
     assert send(origin, "/health", method="POST").status == 200
+
+
+def test_what_came_in_is_gone_whatever_becomes_of_a_request() -> None:
+    """For what stands outside, and for a public path: a log of theirs has no token."""
+    secret = [(b"authorization", f"Bearer {TOKEN}".encode()), (b"captoken_proof", b"cap1p_A"), (b"Authorization", b"x")]
+    for path, extra in (("/health", []), ("/sales", [(b"x-original-url", b"/hr")]), ("/sales", []), ("/hr", [])):
+        scope = {"headers": [*secret, (b"x-other", b"kept"), *extra]}
+        seen: dict[str, Any] = {}
+
+        async def outside(asked: Any, receive: Any, send: Any, seen: Any = seen) -> None:
+            seen["scope"] = asked
+            verifier = Verifier(KEYRING, audience="sales-api")
+            await CaptokenMiddleware(SERVICE, verifier, origin=ORIGIN, public={"/health"})(asked, receive, send)
+
+        in_process(path, scope=scope, guard=outside)
+        assert seen["scope"]["headers"] == [(b"x-other", b"kept"), *extra]
 
 
 def test_a_request_starts_with_nothing_of_the_one_before_it(origin: str) -> None:
@@ -431,6 +457,78 @@ def test_a_strangers_body_is_not_waited_for(origin: str) -> None:
     is_refusal(replies(answered)[0], 401)
 
 
+def dead() -> dict[str, tuple[str, Verifier]]:
+    """Tokens that are no good but for their signature, each with a verifier that says so."""
+    key, store = OperatorKey.generate(), MemorySnapshots()
+    operator = Operator(key, store, by="ops@example")
+    operator.renew()
+    operator.revoke(token=BOUND.token_id, why="lost")
+    operator.revoke(token=HELD.token_id, why="lost")
+    replays = MemoryReplayStore(floor=0)
+    overlaid = Verifier(
+        KEYRING, audience="sales-api", replays=replays, overlay=lambda: Overlay.open(store.load(), [key.public])
+    )
+    late = Verifier(KEYRING, audience="sales-api", replays=replays, clock=lambda: time() + 10_000)
+    plain = Verifier(KEYRING, audience="sales-api", replays=replays)
+    return {
+        "forged": (FORGED, plain),
+        "revoked": (text(BOUND), overlaid),
+        "revoked, bound to no key": (text(), overlaid),
+        "expired": (text(BOUND), late),
+        "for another server": (BOUND.present(audience="hr-api"), plain),
+        "bound to no key": (text(), plain),
+    }
+
+
+@pytest.mark.parametrize("kind", dead())
+def test_a_dead_token_holds_no_body_and_is_answered_like_a_forged_one(kind: str) -> None:
+    """Neither by what is waited for nor by what is told apart: a body that is too long is 413 to good tokens alone."""
+    token, verifier = dead()[kind]
+    headers = [(b"authorization", f"Bearer {token}".encode()), (b"captoken-proof", b"cap1p_A")]
+    for size in (1, 60):
+        pieces = [{"type": "http.request", "body": b"x" * size, "more_body": True}]  # and nothing after it
+        start, body = in_process("/echo", scope={"headers": headers}, verifier=verifier, coming=pieces, max_body=100)
+        assert start["status"] == 401 and (kind not in ("forged", "revoked") or b"was not accepted" in body["body"])
+    assert SERVICE.reached == []
+
+
+@pytest.mark.parametrize("raising", [False, True])
+def test_an_error_page_that_hides_a_denial_is_not_what_is_answered(raising: bool) -> None:
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            current.grant().authorize(Access(table="hr" if raising else "sales", operation="select"))
+        finally:
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+            await send({"type": "http.response.body", "body": b"<h1>why</h1>"})
+
+    start, body = in_process("/sales", app=mounted)
+    assert (start["status"], b"why" in body["body"]) == ((403, False) if raising else (500, True))
+
+
+def test_hints_ahead_of_a_response_do_not_begin_it() -> None:
+    async def hinting(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.early_hint", "links": []})
+        current.grant().authorize(Access(table="hr", operation="select"))
+
+    assert in_process("/hr", app=hinting)[1]["status"] == 403
+
+
+def test_denials_in_a_group_are_a_denial_and_a_fault_among_them_is_none() -> None:
+    async def grouped(scope: Any, receive: Any, send: Any) -> None:
+        async def look(table: str) -> None:
+            if table == "fault":
+                raise LookupError(table)
+            current.grant().authorize(Access(table=table, operation="select"))
+
+        async with asyncio.TaskGroup() as group:
+            for table in scope["path"].strip("/").split("/"):
+                group.create_task(look(table))
+
+    assert in_process("/sales/hr/salaries", app=grouped)[0]["status"] == 403
+    with pytest.raises(ExceptionGroup):
+        in_process("/hr/fault", app=grouped)
+
+
 def test_a_client_that_goes_in_the_middle_of_its_body_reaches_nothing(origin: str) -> None:
     lines = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n{}\r\n{}\r\n\r\nx"
     host, _, port = origin.removeprefix("http://").rpartition(":")
@@ -501,6 +599,8 @@ def in_process(
     keyring: Any = KEYRING,
     verifier: Any = None,
     scope: Any = None,
+    coming: Any = None,
+    guard: Any = None,
     **keywords: Any,
 ) -> list[Any]:
     """What the guard sends for one request, of a server that we play ourselves."""
@@ -515,7 +615,9 @@ def in_process(
     asked |= {"headers": headers, **(scope or {})}
     asked = {name: value for name, value in asked.items() if value is not None}
     sent: list[Any] = []
-    coming = [{"type": "websocket.connect"} if asked["type"] == "websocket" else {"type": "http.request", "body": b""}]
+    coming = coming or [
+        {"type": "websocket.connect"} if asked["type"] == "websocket" else {"type": "http.request", "body": b""}
+    ]
 
     async def receive() -> Any:
         return coming.pop(0)
@@ -523,7 +625,9 @@ def in_process(
     async def out(message: Any) -> None:
         sent.append(message)
 
-    guard = CaptokenMiddleware(app or SERVICE, verifier or Verifier(keyring, audience="sales-api"), origin=ORIGIN, **keywords)
+    guard = guard or CaptokenMiddleware(
+        app or SERVICE, verifier or Verifier(keyring, audience="sales-api"), origin=ORIGIN, **keywords
+    )
     asyncio.run(guard(asked, receive, out))
     return sent
 

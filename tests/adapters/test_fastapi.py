@@ -15,6 +15,7 @@ import websockets.sync.client
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection
@@ -38,6 +39,7 @@ CAVEATS: dict[str, Any] = {
 HELD = Issuer(KEYRING).mint(subject="user:jane", agent="orchestrator", task="task-1", **CAVEATS).delegate(to="clerk")
 
 Sales = Annotated[Grant, Depends(require(table="sales", operation="select"))]
+Mine = Annotated[Grant, Depends(granted)]
 Market = Annotated[Grant, Depends(require(table="market.{region}", operation="select"))]
 
 
@@ -282,6 +284,7 @@ def ran() -> str:
 
 
 RAN: list[str] = []
+REQUIRED = require(table="sales", operation="select")
 
 
 @pytest.fixture(autouse=True)
@@ -341,14 +344,177 @@ def test_and_answers_nothing_where_nobody_starts_it(add: Callable[[FastAPI], Non
     assert RAN == []
 
 
-def test_a_route_that_comes_later_and_far_below_tells_nothing() -> None:
+def test_a_route_that_comes_later_and_far_below_does_not_run() -> None:
     inner, app = APIRouter(), protected()
     inner.get("/sales", dependencies=[Depends(require(table="sales", operation="select"))])(lambda: "rows")
     app.include_router(inner)
     assert call(app, "/sales").status_code == 200
-    inner.get("/late")(lambda: "secret")
-    reply = call(app, "/late")
-    assert reply.status_code in (403, 404) and "secret" not in reply.text
+    inner.get("/late")(ran)
+    assert call(app, "/late").status_code in (404, 500) and RAN == []
+
+
+def popped(app: FastAPI) -> None:
+    """As many routes as before."""
+    app.router.routes.pop()
+    app.post("/forgotten")(ran)
+
+
+def overridden(app: FastAPI) -> None:
+    """No route is added."""
+    app.dependency_overrides[REQUIRED] = lambda: None
+
+
+def overridden_below(app: FastAPI) -> None:
+    def wrapping(grant: Annotated[Grant, Depends(REQUIRED)]) -> None: ...
+
+    app.post("/forgotten", dependencies=[Depends(wrapping)])(ran)
+    app.dependency_overrides[wrapping] = lambda: None
+
+
+def default(app: FastAPI) -> None:
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse(ran())(scope, receive, send)
+
+    app.router.default = run
+
+
+def page(app: FastAPI) -> None:
+    app.post("/docs")(ran)
+
+
+def page_below(app: FastAPI) -> None:
+    inner = FastAPI(docs_url="/forgotten")
+    inner.post("/forgotten")(ran)
+    app.mount("/mount", inner)
+
+
+def wrapped(app: FastAPI) -> None:
+    """It says which routes it has, and serves something else."""
+
+    class Wrapped:
+        routes: list[Any] = []
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await PlainTextResponse(ran())(scope, receive, send)
+
+    app.mount("/mount", Wrapped())
+
+
+def in_mount_of_router(app: FastAPI) -> None:
+    router, inner = APIRouter(prefix="/a"), FastAPI()
+    inner.post("/forgotten")(ran)
+    router.mount("/mount", inner)
+    app.include_router(router)
+
+
+def leaves_it_to_nobody(app: FastAPI) -> None:
+    """A good token, and nobody who asks the grant."""
+    router = APIRouter(dependencies=[Depends(granted)])
+    router.post("/forgotten")(ran)
+    app.include_router(router)
+
+
+def listed(app: FastAPI) -> None:
+    app.post("/forgotten", dependencies=[Depends(granted)])(ran)
+
+
+def front(app: FastAPI) -> None:
+    app.frontend("/", directory="docs", check_dir=False)
+
+
+ELSEWHERE = [popped, overridden, overridden_below, default, page, page_below, wrapped, leaves_it_to_nobody, listed]
+NEWER = hasattr(APIRouter, "frontend")  # older FastAPI serves neither of these
+ELSEWHERE += [in_mount_of_router, front] if NEWER else []
+
+
+@pytest.mark.parametrize("add", ELSEWHERE, ids=lambda add: add.__name__)
+def test_whatever_is_served_without_a_declared_access_stops_the_application(add: Callable[[FastAPI], None]) -> None:
+    """When it starts, and while it runs: nothing of it runs first."""
+    app = protected()
+    app.get("/sales", dependencies=[Depends(REQUIRED)])(lambda: "rows")
+    assert call(app, "/sales").status_code == 200
+    add(app)
+    targets = ("/forgotten", "/docs", "/mount/forgotten", "/a/mount/forgotten", "/mount/x", "/sales", "/http.md")
+    assert {call(app, path, method).status_code for path in targets for method in ("GET", "POST")} == {500}
+    assert "requires nothing" in started(app)
+    assert RAN == []
+
+
+def front_end_behind_a_router_that_requires_is_served() -> None:
+    app = protected()
+    for table in ("sales", "hr"):
+        router = APIRouter(prefix=f"/{table}", dependencies=[Depends(require(table=table, operation="select"))])
+        router.frontend("/", directory="docs")
+        app.include_router(router)
+    assert started(app) == "lifespan.startup.complete"
+    assert (call(app, "/sales/http.md").status_code, call(app, "/hr/http.md").status_code) == (200, 403)
+
+
+if NEWER:
+    test_a_front_end_behind_a_router_that_requires_is_served = front_end_behind_a_router_that_requires_is_served
+
+
+class Cached(APIRoute):
+    """Answers by itself, and asks none of what the endpoint declares."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        async def handle(request: Request) -> Response:
+            return PlainTextResponse("secret", int(request.url.path[-3:]), {"x-secret": "secret"})
+
+        return handle
+
+
+@pytest.mark.parametrize("status", [200, 307, 404, 409, 418, 500])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_answer_for_which_nothing_was_asked_says_nothing(status: int, method: str) -> None:
+    app, router = protected(), APIRouter(route_class=Cached)
+    router.api_route(f"/{status}", methods=["GET", "HEAD"], dependencies=[Depends(require(table="hr", operation="select"))])(
+        ran
+    )
+    app.include_router(router)
+    reply = call(app, f"/{status}", method)
+    assert reply.status_code == (status if status >= 400 else 403)
+    assert "secret" not in reply.text + str(reply.headers) and RAN == []
+
+
+def test_a_body_that_cannot_be_read_is_told_so_and_no_more() -> None:
+    app = protected()
+
+    @app.post("/hr", dependencies=[Depends(require(table="hr", operation="select"))])
+    def hr(body: dict[str, Any]) -> None:
+        ran()
+
+    headers = {"content-type": "application/json"}
+    assert call(app, "/hr", "POST", headers=headers, json={}).status_code == 403
+
+    async def broken() -> httpx.Response:
+        async with client(app) as opened:
+            return await opened.post("/hr", headers=headers, content=b"{broken")
+
+    reply = asyncio.run(broken())
+    assert reply.status_code == 422 and list(reply.json()) == ["detail"] and isinstance(reply.json()["detail"], str)
+
+
+@pytest.mark.parametrize("debug", [True, False])
+@pytest.mark.parametrize("accept", ["text/html", "*/*"])
+def test_a_denial_in_an_application_that_is_mounted_is_a_denial(debug: bool, accept: str) -> None:
+    app, inner = protected(), FastAPI(debug=debug)
+    inner.get("/hr", dependencies=[Depends(require(table="hr", operation="select"))])(ran)
+
+    @inner.get("/asks")
+    def asks(grant: Mine) -> None:
+        grant.authorize(Access(table="hr", operation="select"))
+
+    @inner.get("/fault")
+    def fault(grant: Mine) -> None:
+        raise LookupError("a fault")
+
+    app.mount("/mount", inner)
+    for path in ("/mount/hr", "/mount/asks"):
+        reply = call(app, path, headers={"accept": accept})
+        assert reply.status_code == 403 and reply.json()["error"] == "insufficient_scope" and "table" not in reply.text
+    reply = call(app, "/mount/fault", headers={"accept": accept})
+    assert reply.status_code == 500 and ("a fault" in reply.text) is debug
 
 
 def test_documentation_is_refused_unless_it_is_public() -> None:
@@ -379,8 +545,12 @@ def test_what_is_declared_starts() -> None:
     router = APIRouter(prefix="/{region}", dependencies=[Depends(require(table="market.{region}", operation="select"))])
     router.get("/rows")(lambda: "rows")
     app.include_router(router, prefix="/market")
-    inner = FastAPI(dependencies=[Depends(granted)])
-    inner.get("/me")(lambda: current.grant().actor.name)
+    inner = FastAPI()
+
+    @inner.get("/me")
+    def me(grant: Mine) -> str:
+        return current.grant().actor.name
+
     app.mount("/inner", inner)
     app.mount("/files", Requires(StaticFiles(directory="."), Access(table="sales", operation="select")))
     app.mount("/hidden", Requires(StaticFiles(directory="."), Access(table="hr", operation="select")))
@@ -435,9 +605,12 @@ def test_middleware_of_starlettes_own_kind_changes_nothing(outside: bool) -> Non
         return current.grant().actor.name
 
     app.get("/hr", dependencies=[Depends(require(table="hr", operation="select"))])(ran)
-    app.get("/late/{x}", dependencies=[Depends(granted)])(
-        lambda x: current.grant().authorize(Access(table=x, operation="select")) and x
-    )
+
+    @app.get("/late/{x}")
+    def late(x: str, grant: Mine) -> str:
+        current.grant().authorize(Access(table=x, operation="select"))
+        return x
+
     assert call(app, "/sales").json() == "clerk"
     assert RAN == ["clerk"]  # after the response
     assert (call(app, "/hr").status_code, call(app, "/late/hr").status_code, call(app, "/late/sales").status_code) == (
@@ -469,15 +642,17 @@ def test_preflights_are_answered_by_what_stands_outside() -> None:
 def test_other_errors_stay_what_they_are() -> None:
     app = protected()
 
-    @app.get("/teapot", dependencies=[Depends(granted)])
-    def teapot() -> None:
-        raise HTTPException(418)
+    @app.get("/teapot")
+    def teapot(grant: Mine) -> None:
+        raise HTTPException(418, "short and stout", headers={"x-tea": "earl grey"})
 
-    @app.get("/fault", dependencies=[Depends(granted)])
-    def fault() -> None:
+    @app.get("/fault")
+    def fault(grant: Mine) -> None:
         raise LookupError("a fault")
 
     assert (call(app, "/teapot").status_code, call(app, "/fault").status_code) == (418, 500)
+    assert call(app, "/teapot").json() == {"detail": "short and stout"} and call(app, "/teapot").headers["x-tea"] == "earl grey"
+    assert call(app, "/nowhere").json() == {"detail": "Not Found"}
 
 
 def test_an_application_that_swallows_denials_tells_nothing_undeclared() -> None:

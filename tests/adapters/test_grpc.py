@@ -159,13 +159,13 @@ async def _well(message: Any, context: Any) -> str:
     return "well"
 
 
-OPTIONS: dict[str, Any] = {"public": ["/shop.Sales/Health"]}
+HEALTH = ["/shop.Sales/Health"]
 
 
 @contextmanager
 def serving(world: World, rules: Any = RULES, **options: Any) -> Iterator[str]:
     """A synchronous server."""
-    guard = Guard(world.verifier, rules, **OPTIONS, **options)
+    guard = Guard(world.verifier, rules, **{"public": HEALTH, **options})
     server = grpc.server(ThreadPoolExecutor(4), handlers=[world.handlers(False)], interceptors=[guard])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -177,7 +177,7 @@ def serving(world: World, rules: Any = RULES, **options: Any) -> Iterator[str]:
 
 @asynccontextmanager
 async def aserving(world: World, rules: Any = RULES, **options: Any) -> AsyncIterator[str]:
-    guard = AsyncGuard(world.verifier, rules, **OPTIONS, **options)
+    guard = AsyncGuard(world.verifier, rules, **{"public": HEALTH, **options})
     server = grpc.aio.server(handlers=[world.handlers(True)], interceptors=[guard])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -322,6 +322,7 @@ UNAUTHENTICATED = {
     "two headers": header("Bearer " + presented(), "Bearer " + presented()),
     "a good one and an empty one": header("Bearer " + presented(), ""),
     "two in one": header(f"Bearer {presented()}, Bearer {presented()}"),
+    "in lower case": header("bearer " + presented()),
     "space before it": header("Bearer  " + presented()),
     "cut short": header("Bearer " + presented()[:-4]),
     "under another key": header("Bearer " + presented(Issuer(other, clock=clock()).mint(**WHO, tables=["sales"], operations=["select"]))),
@@ -384,6 +385,76 @@ def test_a_public_method_takes_no_token(calls: Asking) -> None:
     assert calls(World(), ("Health", {}, {"presenting": False})) == ["well"]
 
 
+def test_a_public_method_of_any_kind_sees_no_token(calls: Asking) -> None:
+    class Open(World):
+        def handlers(self, aio: bool) -> Any:
+            def look(given: Any, context: Any) -> Any:
+                return [str([tuple(pair) for pair in context.invocation_metadata()]).count("cap1"), current_here()]
+
+            def stream(given: Any, context: Any) -> Iterator[Any]:
+                yield look(given, context)
+
+            async def alook(given: Any, context: Any) -> Any:
+                return look(given, context)
+
+            async def astream(given: Any, context: Any) -> AsyncIterator[Any]:
+                yield look(given, context)
+
+            methods = {
+                "Read": grpc.unary_unary_rpc_method_handler(alook if aio else look, decode, encode),
+                "Watch": grpc.unary_stream_rpc_method_handler(astream if aio else stream, decode, encode),
+                "Load": grpc.stream_unary_rpc_method_handler(alook if aio else look, decode, encode),
+                "Chat": grpc.stream_stream_rpc_method_handler(astream if aio else stream, decode, encode),
+                "Health": grpc.unary_unary_rpc_method_handler(look, decode, encode),
+            }
+            return grpc.method_handlers_generic_handler("shop.Sales", methods)
+
+    asked = [("Read", SALES), ("Watch", SALES), ("Load", [SALES]), ("Chat", [SALES]), ("Health", SALES)]
+    public = [f"/shop.Sales/{method}" for method, _ in asked]
+    with current.use(mint()):
+        said = calls(Open(), *((method, given, {}) for method, given in asked), public=public)
+    nothing = [0, ["nothing", "nothing"]]
+    assert said == [nothing, (nothing,), nothing, (nothing,), nothing]
+
+
+def current_here() -> list[str]:
+    """What is held and what is granted where this is called."""
+    found = []
+    for ask in (current.holding, current.grant):
+        try:
+            found.append(repr(ask()))
+        except NoToken:
+            found.append("nothing")
+    return found
+
+
+def test_a_handler_does_not_hold_what_its_server_holds(calls: Asking) -> None:
+    """Calls of `grpc.aio` run in the context in which the server was started."""
+
+    class Holding(World):
+        def handlers(self, aio: bool) -> Any:
+            def look(given: Any, context: Any) -> Any:
+                return current_here()[0]
+
+            def stream(given: Any, context: Any) -> Iterator[Any]:
+                yield look(given, context)
+
+            async def alook(given: Any, context: Any) -> Any:
+                return look(given, context)
+
+            async def astream(given: Any, context: Any) -> AsyncIterator[Any]:
+                yield look(given, context)
+
+            methods = {
+                "Read": grpc.unary_unary_rpc_method_handler(alook if aio else look, decode, encode),
+                "Watch": grpc.unary_stream_rpc_method_handler(astream if aio else stream, decode, encode),
+            }
+            return grpc.method_handlers_generic_handler("shop.Sales", methods)
+
+    with current.use(mint()):
+        assert calls(Holding(), ("Read", SALES, {}), ("Watch", SALES, {})) == ["nothing", ("nothing",)]
+
+
 def test_what_a_rule_raises_beyond_a_bad_name_runs_nothing(calls: Asking, caplog: pytest.LogCaptureFixture) -> None:
     def broken(message: Any) -> Access:
         raise OSError("no directory of tables")
@@ -418,6 +489,22 @@ def test_who_calls_can_be_what_the_server_itself_knows(calls: Asking) -> None:
         "sales-agent",
         (STATUS.PERMISSION_DENIED, "The token was handed to another caller."),
     ]
+
+
+@pytest.mark.parametrize(
+    "known", [None, "sales-agent", LookupError("peer 10.0.0.7"), OSError("no directory"), AttributeError("x")]
+)
+def test_a_call_of_nobody_that_the_server_knows_is_refused(known: Any, calls: Asking) -> None:
+    def peer(context: Any) -> Any:
+        if isinstance(known, Exception):
+            raise known
+        return known
+
+    world = World()
+    refused = (STATUS.PERMISSION_DENIED, "The token was handed to another caller.")
+    asked = [("Read", SALES, {"held": mint()}), ("Watch", SALES, {"held": mint()}), ("Load", [HOLD, SALES], {"held": mint()})]
+    assert calls(world, *asked, caller=peer) == [refused, (refused,), refused]
+    assert world.done == [] and {decision.code for decision in world.trail.decisions} == {"allowed", "caller"}
 
 
 def test_a_store_that_fails_makes_the_server_unavailable(calls: Asking) -> None:

@@ -296,11 +296,16 @@ def test_another_target_than_the_urls_cannot_be_proven(lib: Any) -> None:
 
 @pytest.mark.parametrize(
     "origin", ["http://api.example", "https://api.example/", "https://api.example/v1", "https://api.example:443", "https://API.example",
-               "api.example", "https://", "ftp://api.example", "https://a@api.example", "http://192.168.0.1", "http://localhost.example"],
+               "http://localhost", "http://127.0.0.1", "http://[::1]", "api.example", "https://", "ftp://api.example", "https://a@api.example", "http://192.168.0.1", "http://localhost.example"],
 )  # fmt: skip
 def test_servers_are_origins_that_can_keep_a_secret(origin: str) -> None:
     with pytest.raises(ValueError):
         auth({origin: "sales-api"})
+
+
+def test_plain_http_on_its_own_port_is_listed_with_https_beside_it() -> None:
+    """Where a redirect from the one to the other takes the token along, in both libraries."""
+    auth({"http://localhost": "sales-api", "https://localhost": "sales-api", "http://localhost:8000": "hr-api"})
 
 
 def test_an_audience_is_a_name() -> None:
