@@ -116,9 +116,10 @@ def require(
 ) -> Required:
     """A dependency, `Annotated[Grant, Depends(require(table="sales", operation="select"))]`: the grant, once it permits that.
 
-    `{name}` in `table` or `tool` is the path parameter of that name. `stated`, instead of the facts: a function, which may
-    be a coroutine function, from the connection to the Access; what it raises as TypeError, ValueError or LookupError is
-    a refusal. `caller`: what the server's own authentication knows of who calls; if that is nobody, a refusal.
+    `{name}` in `table` or `tool`, and nowhere else, is the path parameter of that name. `stated`, instead of the facts: a
+    function, which may be a coroutine function, from the connection to the Access; what it raises as TypeError, ValueError
+    or LookupError is a refusal. `caller`: what the server's own authentication knows of who calls; if that is nobody, a
+    refusal.
 
     Raises TypeError or ValueError at once for facts that are no access. It does not know what the endpoint then does: an
     endpoint that converts a path parameter uses another text than was asked for.
@@ -134,6 +135,8 @@ def require(
         raise TypeError("an endpoint requires a table and an operation, or a tool; `granted` is for one that asks by itself")
     fields = {field for name in templates.values() for field in _field.findall(name)}
     plain = Access(**facts)  # a brace is as good as a letter in a name
+    if any(_field.search(str(value)) for stated_ in (plain.arguments or {}, plain.attributes) for value in stated_.values()):
+        raise ValueError("path parameters are filled into table and tool alone: state arguments and attributes by a function")
     if any(set("{}") & set(_field.sub("", name)) for name in templates.values()):
         raise ValueError("a brace that encloses no path parameter")
 
@@ -220,7 +223,8 @@ class _Declared:
                 self._checked()
             except RuntimeError as problem:
                 await receive()
-                return await send({"type": "lifespan.startup.failed", "message": str(problem)})
+                await send({"type": "lifespan.startup.failed", "message": str(problem)})
+                raise  # a test's client waits for that
             return await self._app(scope, receive, send)
         self._checked()
         if GRANT not in scope:  # public
@@ -307,7 +311,8 @@ def _problems(path: str, route: Any, public: frozenset[str]) -> Iterator[str]:
         if missing:
             yield f"{path} has no parameter {', '.join(sorted(missing))}"
     elif not isinstance(below, Requires) and not (is_page and methods and methods <= {"GET", "HEAD"}):
-        yield f"{path or '/'} requires nothing: Depends(require(...)), Depends(granted) in the signature, or public"
+        what = " ".join([*sorted(methods), path or "/"])
+        yield f"{what} requires nothing: Depends(require(...)), Depends(granted) in the signature, or public"
 
 
 def _required(route: Any) -> Iterator[Required]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
+from fastapi.testclient import TestClient
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -78,7 +80,8 @@ def started(app: FastAPI) -> str:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+        with suppress(RuntimeError):  # of what it has told
+            await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
         return str(sent[0].get("message", sent[0]["type"]))
 
     return asyncio.run(run())
@@ -765,3 +768,20 @@ def test_a_websocket_declares_what_it_needs(origin: str) -> None:
         with pytest.raises(websockets.exceptions.InvalidStatus) as refused, talk(path, sent):
             pass
         assert refused.value.response.status_code == status
+
+
+def test_a_tests_client_is_told_what_is_forgotten_and_by_which_method() -> None:
+    app = protected()
+
+    @app.post("/notes")
+    def forgotten() -> None: ...
+
+    with pytest.raises(RuntimeError, match="POST /notes requires nothing"), TestClient(app):
+        pass
+
+
+@pytest.mark.parametrize("where", ["arguments", "attributes"])
+def test_a_path_parameter_is_not_written_where_it_would_be_taken_literally(where: str) -> None:
+    with pytest.raises(ValueError, match="state arguments and attributes by a function"):
+        require(tool="notes.delete", **{where: {"project": "{project}"}})
+    assert require(tool="notes.delete", **{where: {"project": "{"}})
