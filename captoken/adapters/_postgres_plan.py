@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from captoken.access import Access
-from captoken.adapters._postgres_text import KEPT, SYSTEM_COLUMNS, Reference, Table, Text, refused_function
+from captoken.adapters._postgres_text import KEPT, SYSTEM_COLUMNS, Reference, Scope, Table, Text, refused_function
 from captoken.capability import NO_RIGHTS, rights_of
 from captoken.names import segmented
 from captoken.patterns import decided
@@ -23,12 +23,13 @@ SCHEMA = "captoken_guard"
 OPERATIONS = ("select", "insert", "update", "delete")
 NEVER_GRANTED = "catalogs, and names that no token can hold, are never granted"
 _WITH_COLUMNS = frozenset(("select", "insert", "update"))
+_MOST = 1_000_000  # columns times tables: some tenths of a second
 _is_role = re.compile(r"[a-z_][a-z0-9_]{0,62}").fullmatch
 
 # Functions that everybody may execute, and nobody who runs SQL of an agent's needs.
 _DANGEROUS = (
     "^(set_config|pg_sleep.*|pg_notify|pg_(try_)?advisory.*|lo_.*|loread|lowrite|(query|table|cursor|schema|database)_to_xml.*"
-    "|ts_stat|pg_(cancel|terminate)_backend|pg_export_snapshot|pg_logical_emit_message|pg_log_backend_memory_contexts"
+    "|ts_(stat|rewrite)|crosstab.*|connectby|xpath_table|pg_(cancel|terminate)_backend|pg_export_snapshot|pg_logical_emit_message|pg_log_backend_memory_contexts"
     "|dblink.*|pg_read_.*|pg_ls_.*|pg_stat_file)$"
 )
 
@@ -48,7 +49,8 @@ def literal(text: str) -> str:
 # --- what the roles of a login may do --------------------------------------------------------------------------------
 
 # One row: the login as it is, the functions that the owner put on the search path (those of an extension do not count, as
-# long as they have the caller's rights), enums, and each role with each table that it can use.
+# long as they have the caller's rights), what can be called with one argument, where a name without a schema is looked up
+# (not the row types of what the roles use), enums, and each role with each table that it can use.
 CATALOG = """
 with roles as materialized (
     select r.oid, r.rolname from pg_catalog.pg_auth_members m join pg_catalog.pg_roles r on r.oid = m.roleid
@@ -94,6 +96,14 @@ select json_build_object(
     'functions', (select coalesce(json_agg(distinct p.proname), '[]') from pg_catalog.pg_proc p
         where p.pronamespace = to_regnamespace('public') and (p.prosecdef or not exists (
             select from pg_catalog.pg_depend where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e'))),
+    'callable', (select json_agg(name) from (
+        select p.proname as name from pg_catalog.pg_proc p where p.prokind <> 'p' and p.pronargs > 0
+        and p.pronamespace in ('pg_catalog'::regnamespace, to_regnamespace('public'))
+        and (p.pronargs - p.pronargdefaults <= 1 or p.provariadic <> 0)
+        union select t.typname from pg_catalog.pg_type t
+        where t.typnamespace in ('pg_catalog'::regnamespace, to_regnamespace('public'))
+        and t.typrelid not in (select oid from uses)
+    ) c),
     'types', (select coalesce(json_agg(json_build_array(n.nspname, t.typname)), '[]') from pg_catalog.pg_type t
         join pg_catalog.pg_namespace n on n.oid = t.typnamespace where t.typtype = 'e'),
     'uses', (select coalesce(json_agg(json_build_array(rolname, nspname, relname, columns, rights)), '[]') from uses)
@@ -116,6 +126,9 @@ class Plan(NamedTuple):
     accesses: tuple[Access, ...]
     role: str | None
     unknown: tuple[str, ...]  # columns of no table in sight, that the statement does not make itself
+    doubtful: frozenset[str] = frozenset()  # those that it may make itself
+    restricted: frozenset[int] = frozenset()  # which of the accesses some role has for some columns alone
+    by_columns: bool = False  # a role covers all but the columns
 
 
 class Catalog:
@@ -124,6 +137,7 @@ class Catalog:
     def __init__(self, row: Mapping[str, Any], functions: frozenset[tuple[str | None, str]]) -> None:
         self.allowed = functions
         self.foreign = frozenset(row["functions"])
+        self.callable = frozenset(row["callable"])  # row types of what the roles use are in `columns`
         self.types = frozenset((schema, name) for schema, name in row["types"])
         self.columns: dict[Table, frozenset[str]] = {}
         self.roles: dict[str, dict[tuple[Table, str], frozenset[str] | None]] = {}
@@ -155,51 +169,81 @@ class Catalog:
         return plan
 
     def _plan(self, text: Text) -> Plan:
-        needs, unknown = self._needs(text)
+        references = list(dict.fromkeys(text.references))
+        if len(references) * (len(text.reads) + len(text.writes)) > _MOST:
+            return Plan(("operation", "a statement with more columns, times tables, than can be told apart"), (), None, ())
+        levels: dict[Scope, list[Scope]] = {}
+        for scope in {reference.scope for reference in references}:
+            levels[scope] = [level for level in scope.outward() if level.tables]
+        needs, unknown, doubtful = self._needs(text, references, levels)
         accesses: list[Access] = []
         for need in needs:
             access = access_to(need.table, need.operation, need.columns)
             if access is None:
                 return Plan(("table", NEVER_GRANTED), (), None, ())
             accesses.append(access)
-        return Plan(self._refusal(text, needs), tuple(accesses), self._role(needs), unknown)
+        calls = text.functions | self._dotted(text, references, levels)
+        called = {access.table: access for access in (function_access(*call) for call in sorted(calls & self.allowed, key=str))}
+        return Plan(
+            self._refusal(text, calls),
+            (*accesses, *called.values()),
+            self._role(needs),
+            unknown,
+            doubtful,
+            frozenset(at for at, need in enumerate(needs) if self._restricted(need)),
+            self._role([need._replace(columns=frozenset()) for need in needs]) is not None,
+        )
 
-    def _refusal(self, text: Text, needs: list[Need]) -> tuple[str, str] | None:
-        for schema, name in sorted(text.functions, key=str):
+    def _dotted(
+        self, text: Text, references: list[Reference], levels: Mapping[Scope, list[Scope]]
+    ) -> set[tuple[str | None, str]]:
+        """T7. The functions and types that a name after a dot can mean."""
+        rows = {name for schema, name in self.columns if schema == "public"}  # a row is not cast to another, a value is
+        names = {name for name in text.fields if name in self.callable or name in rows}
+        for scope, qualifier, column in references:
+            if qualifier is not None and (column in self.callable or (column in rows and qualifier in text.values)):
+                tables = {table for level in levels[scope] for goes_by, table in level.tables if goes_by == qualifier}
+                joined = qualifier in text.declared or not tables
+                if joined or any(column not in self.columns.get(table, ()) for table in tables):
+                    names.add(column)
+        return {(None, name) for name in names if ("public", name) not in self.types or name in self.foreign}
+
+    def _refusal(self, text: Text, calls: set[tuple[str | None, str]]) -> tuple[str, str] | None:
+        for schema, name in sorted(calls, key=str):
             if refused_function(schema, name, self.foreign, self.allowed):
-                return ("operation", f"function {name} is not among those that are granted")
-        known = frozenset[str]().union(*(self.columns.get(need.table, ()) for need in needs))
-        for field in sorted(text.fields):
-            if field in self.foreign and field not in known:
-                return ("operation", f"{field} after a dot can be a function, and is not among those that are granted")
+                dotted = "" if (schema, name) in text.functions else ", as which a name after a dot can be read,"
+                return ("operation", f"function {name}{dotted} is not among those that are granted")
         for schema, name in sorted(text.types, key=str):
             if schema == "pg_catalog" or not ({("public" if schema is None else schema, name)} & self.types):
                 return ("operation", f"type {name} is not among those that are granted")
         return None
 
-    def _needs(self, text: Text) -> tuple[list[Need], tuple[str, ...]]:
+    def _needs(
+        self, text: Text, references: list[Reference], levels: Mapping[Scope, list[Scope]]
+    ) -> tuple[list[Need], tuple[str, ...], frozenset[str]]:
         reads: dict[Table, set[str] | None] = {table: set() for table in text.reads}
         unknown: dict[str, None] = {}
-        for reference in text.references:
+        for reference in references:
             found = False
-            for table, columns in self._meant(reference):
+            for table, columns in self._meant(reference, levels[reference.scope]):
                 found = True
                 kept = reads.setdefault(table, set())
                 if kept is not None and columns is not None:
                     kept.add(columns)
                 else:
                     reads[table] = None
-            if not found and reference.column not in text.declared and reference.column != "*" and not reference.qualifier:
+            if not found and reference.column != "*" and not reference.qualifier:
                 unknown[reference.column] = None
         needs = [Need(table, "select", None if columns is None else frozenset(columns)) for table, columns in reads.items()]
         needs += [Need(write.table, write.operation, _frozen(write.columns)) for write in text.writes]
-        return list(dict.fromkeys(needs)), tuple(unknown)
+        made = text.declared.union(*(self.columns.get(table, ()) for table, columns in reads.items() if columns is None))
+        return list(dict.fromkeys(needs)), tuple(name for name in unknown if name not in made), frozenset(unknown) & made
 
-    def _meant(self, reference: Reference) -> list[tuple[Table, str | None]]:
+    def _meant(self, reference: Reference, levels: list[Scope]) -> list[tuple[Table, str | None]]:
         """T4, T5. The columns, by table, that a reference can mean; None is all."""
         scope, qualifier, column = reference
         meant: list[tuple[Table, str | None]] = []
-        for level in scope.outward():
+        for level in levels:
             for goes_by, table in level.tables:
                 if qualifier is None:
                     has = column in SYSTEM_COLUMNS or column in self.columns.get(table, (column,))
@@ -215,6 +259,10 @@ class Catalog:
                     has = column in SYSTEM_COLUMNS or column in self.columns.get(table, (column,))
                     meant += [(table, None if column == "*" else column)] if column == "*" or has else []
         return meant
+
+    def _restricted(self, need: Need) -> bool:
+        use = (need.table, need.operation)
+        return any(held.get(use) is not None for held in self.roles.values())
 
     def _role(self, needs: list[Need]) -> str | None:
         for role in self.narrowest:
@@ -238,6 +286,11 @@ class Catalog:
 
 def _frozen(columns: tuple[str, ...] | None) -> frozenset[str] | None:
     return None if columns is None else frozenset(columns)
+
+
+def function_access(schema: str | None, name: str) -> Access:
+    """What a call of a function that `functions` names is asked about as. Raises ValueError for one that no token can name."""
+    return Access(table=name if schema in (None, "public") else f"{schema}.{name}", operation="execute")
 
 
 def access_to(table: Table, operation: str, columns: Iterable[str] | None) -> Access | None:
@@ -288,15 +341,20 @@ and n.nspname not in ('information_schema', 'captoken_guard') order by 1, 2
 """
 
 
-def plan_sql(login: str, role: Role, tables: Iterable[Table] | None = None) -> str:
+def plan_sql(login: str, role: Role, tables: Iterable[Table] | None = None, *, adopt: bool = False) -> str:
     """The SQL for a login and one class of trust, to be run by a superuser, again and again if need be.
 
-    `tables` are those that there are (`TABLES`), so that patterns can be spelled out. Raises ValueError for a name that is
-    none, for an operation that no role can be granted, and for a pattern where `tables` are not given.
+    `tables` are those that there are (`TABLES`), so that patterns can be spelled out. A role that exists and was made by no
+    plan is an error of the SQL, unless `adopt`: then it loses all that a narrow role has not.
+
+    Raises ValueError for a name that is none, for an operation that no role can be granted, and for a pattern where
+    `tables` are not given.
     """
     for own in (login, role.name):
         if _is_role(own) is None or own.startswith("pg_"):
             raise ValueError(f"a role is named by a-z, 0-9 and _: not {own!r}")
+    if login == role.name:
+        raise ValueError("the login and its role are two roles")
     stated = {"allow": {key: tuple(given) for key, given in role.allow.items()}}
     for operations in stated["allow"].values():
         for operation in operations:
@@ -333,9 +391,10 @@ def plan_sql(login: str, role: Role, tables: Iterable[Table] | None = None) -> s
             schemas.add(table[0])
             grants.append(f"grant {operation}{some} on {quoted(table[0])}.{quoted(table[1])} to {role.name};")
             if operation == "insert":
-                grants.append(_SERIALS.format(table=literal(f"{quoted(table[0])}.{quoted(table[1])}"), role=role.name))
+                body = _SERIALS.format(table=literal(f"{quoted(table[0])}.{quoted(table[1])}"), role=role.name)
+                grants.append(f"do {literal(body)};")  # a literal, since a name can hold any $tag$
     usage = [f"grant usage on schema {quoted(schema)} to {role.name};" for schema in sorted(schemas)]
-    made = _SETUP + _ROLES.format(login=login, role=role.name, dangerous=_DANGEROUS)
+    made = _SETUP + _ROLES.format(login=login, role=role.name, dangerous=_DANGEROUS, adopt=str(adopt).lower())
     return "\n".join([made.strip(), "", f"-- What {role.name} may do.", *usage, *grants, ""])
 
 
@@ -344,25 +403,35 @@ def _table_of(name: str) -> Table:
     return (schema, table) if dot else ("public", name)
 
 
-_SERIALS = """do $$ declare its text; begin
+_SERIALS = """declare its text; begin
     for its in select d.objid::regclass::text from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
         where d.refobjid = {table}::regclass and d.deptype = 'a' loop
             execute format('grant usage on sequence %s to {role}', its);
-    end loop; end $$;"""
+    end loop; end"""
 
 _ROLES = """
 -- A login that is a member of narrow roles, inherits nothing and owns nothing. Give it a password, or a certificate.
-do $$ begin
-    if not exists (select from pg_roles where rolname = '{login}') then create role {login} login; end if;
-    if not exists (select from pg_roles where rolname = '{role}') then create role {role}; end if;
+do $$ declare its text; how text; begin
+    for its, how in values ('{login}', 'login'), ('{role}', 'nologin') loop
+        if not exists (select from pg_roles where rolname = its) then
+            execute format('create role %I %s', its, how);
+            execute format('comment on role %I is %L', its, 'captoken');
+        elsif {adopt} then
+            execute format('comment on role %I is %L', its, 'captoken');
+        elsif shobj_description(to_regrole(its), 'pg_authid') is distinct from 'captoken' then
+            raise exception 'role % exists, and no plan made it: adopt it, or take another name', its;
+        end if;
+    end loop;
 end $$;
 alter role {login} noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls;
 alter role {role} nologin noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls;
 alter role {login} set search_path = pg_catalog, public, pg_temp;
 grant {role} to {login} with inherit false, set true, admin false;
 grant usage on schema captoken_guard to {login}, {role};
-grant execute on function captoken_guard.begin(text) to {login};
-revoke execute on function captoken_guard.begin(text) from {role};
+grant execute on function captoken_guard."begin"(text) to {login};
+revoke all on captoken_guard.key from {login}, {role};
+revoke all on function captoken_guard."begin"(text), captoken_guard.sign(text) from {role};
+revoke all on function captoken_guard.sign(text) from {login};
 grant execute on function captoken_guard.facts(), captoken_guard.subject(), captoken_guard.agent(), captoken_guard.task(),
     captoken_guard.chain(), captoken_guard.token() to {role};
 
@@ -371,7 +440,7 @@ do $$ declare its text; begin
     execute format('revoke temporary, create on database %I from public', current_database());
     execute format('revoke temporary, create on database %I from {login}, {role}', current_database());
     for its in select oid::regprocedure::text from pg_proc where proname ~ '{dangerous}' loop
-        execute format('revoke execute on function %s from public, {login}, {role}', its);
+        execute format('revoke execute on routine %s from public, {login}, {role}', its);
     end loop;
 end $$;
 revoke create on schema public from public;
@@ -392,6 +461,14 @@ end $$;
 # hash is nested, so that it cannot be extended.
 _SETUP = """
 create schema if not exists captoken_guard;
+do $$ declare its text; begin
+    select what into its from (
+        select 'schema captoken_guard' as what, nspowner as owner from pg_namespace where nspname = 'captoken_guard'
+        union all select oid::regclass::text, relowner from pg_class where relnamespace = to_regnamespace('captoken_guard')
+        union all select oid::regprocedure::text, proowner from pg_proc where pronamespace = to_regnamespace('captoken_guard')
+    ) g where owner <> current_user::regrole and not (select rolsuper from pg_roles where oid = owner) limit 1;
+    if found then raise exception '% belongs to somebody else, who could note whatever facts they want: drop it', its; end if;
+end $$;
 revoke all on schema captoken_guard from public;
 create table if not exists captoken_guard.key (one boolean primary key default true check (one), key bytea not null);
 revoke all on captoken_guard.key from public;
@@ -404,7 +481,7 @@ create or replace function captoken_guard.sign(said text) returns text language 
         concat_ws(' ', pg_backend_pid(), extract(epoch from transaction_timestamp()), said), 'UTF8'))), 'hex')
     from captoken_guard.key  -- inlined where it is called: with the path, and the rights, of these functions
 $$;
-create or replace function captoken_guard.begin(said text) returns void language plpgsql security definer
+create or replace function captoken_guard."begin"(said text) returns void language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 declare
     noted refcursor := 'captoken: it is noted already who acts in this transaction';
@@ -437,18 +514,19 @@ revoke all on all functions in schema captoken_guard from public;
 """
 
 
-def apply_plan(connection: psycopg.Connection[Any], login: str, *roles: Role) -> list[str]:
+def apply_plan(connection: psycopg.Connection[Any], login: str, *roles: Role, adopt: bool = False) -> list[str]:
     """Make the login and the roles in the database of a superuser's connection, and audit what came of it.
 
     All or nothing: in a transaction of its own, or as part of yours. What comes back is what lets the login do more than
     its grants, a line each; an empty list is what you want. What a function does, nobody but its owner can say.
 
-    Raises ValueError for what cannot be planned (`plan_sql`), a table that is not there included.
+    Raises ValueError for what cannot be planned (`plan_sql`), a table that is not there included; psycopg's RaiseException
+    for a role that exists and was made by no plan (unless `adopt`), and for a schema `captoken_guard` of somebody else's.
     """
     with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
         tables: list[Table] = cursor.execute(TABLES.encode()).fetchall()
         for role in roles:
-            cursor.execute(plan_sql(login, role, tables).encode())
+            cursor.execute(plan_sql(login, role, tables, adopt=adopt).encode())
         return audit(connection, login)
 
 
@@ -463,7 +541,8 @@ def audit(connection: psycopg.Connection[Any], login: str) -> list[str]:
 AUDIT = r"""
 with login as (select * from pg_roles where rolname = %(login)s),
 mine as (select r.* from pg_roles r where r.oid in (select roleid from pg_auth_members where member = (select oid from login))
-    union select * from login)
+    union select * from login),
+who as (select oid, rolname::text as name, rolname = %(login)s as wide from mine union all select 0, 'everybody', true)
 select 'the login does not exist' where not exists (select from login)
 union all select format('%%s is a superuser, or passes over row security, or makes roles', rolname) from mine
     where rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or rolreplication
@@ -489,7 +568,42 @@ union all select format('%%s may execute %%s, which runs with the rights of %%s'
 union all select format('%%s may execute %%s', m.rolname, p.oid::regprocedure) from mine m, pg_proc p
     where p.proname ~ %(dangerous)s
     and has_function_privilege(m.oid, p.oid, 'execute')
-union all select format('everybody may use %%s', c.oid::regclass) from pg_class c join pg_namespace n on n.oid = c.relnamespace,
-    aclexplode(c.relacl) a where a.grantee = 0 and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+union all select format('%%s may execute %%s, and so sign facts', m.rolname, p.oid::regprocedure) from mine m, pg_proc p
+    where p.pronamespace = to_regnamespace('captoken_guard') and (p.proname = 'sign'
+        or (p.proname = 'begin' and m.oid <> (select oid from login))) and has_function_privilege(m.oid, p.oid, 'execute')
+union all select format('%%s may use %%s', m.rolname, c.oid::regclass) from mine m, pg_class c
+    where c.relnamespace = to_regnamespace('captoken_guard') and c.relkind = 'r'
+    and has_any_column_privilege(m.oid, c.oid, 'select, insert, update, references')
+union all select format('%%s belongs to %%s, who is no superuser', what, owner::regrole) from (
+    select 'schema captoken_guard' as what, nspowner as owner from pg_namespace where nspname = 'captoken_guard'
+    union all select oid::regclass::text, relowner from pg_class where relnamespace = to_regnamespace('captoken_guard')
+    union all select oid::regprocedure::text, proowner from pg_proc where pronamespace = to_regnamespace('captoken_guard')
+) g where not (select rolsuper from pg_roles where oid = owner)
+union all select format('%%s may %%s %%s', who.name, lower(a.privilege_type), c.oid::regclass) from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace, aclexplode(c.relacl) a, who
+    where a.grantee = who.oid and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'captoken_guard')
+    and (who.wide or a.privilege_type not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'USAGE'))
+union all select format('%%s may %%s (%%s) of %%s', who.name, lower(a.privilege_type), t.attname, c.oid::regclass)
+    from pg_attribute t join pg_class c on c.oid = t.attrelid join pg_namespace n on n.oid = c.relnamespace,
+    aclexplode(t.attacl) a, who
+    where a.grantee = who.oid and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'captoken_guard')
+    and (who.wide or a.privilege_type not in ('SELECT', 'INSERT', 'UPDATE'))
+union all select format('%%s may %%s what %%s makes later (default privileges)', who.name, lower(a.privilege_type),
+    d.defaclrole::regrole) from pg_default_acl d, aclexplode(d.defaclacl) a, who where a.grantee = who.oid
+    and not (a.grantee = 0 and d.defaclobjtype in ('f', 'T'))
+union all select format('%%s may %%s large object %%s', who.name, lower(a.privilege_type), l.oid)
+    from pg_largeobject_metadata l, aclexplode(l.lomacl) a, who where a.grantee = who.oid
+union all select format('%%s may use server %%s', who.name, f.srvname)
+    from pg_foreign_server f, aclexplode(f.srvacl) a, who where a.grantee = who.oid
+union all select format('%%s may %%s parameter %%s', who.name, lower(a.privilege_type), p.parname)
+    from pg_parameter_acl p, aclexplode(p.paracl) a, who where a.grantee = who.oid
+union all select format('%%s may select %%s, a view without security_barrier: a statement can fail on rows that it hides',
+    string_agg(m.rolname, ', ' order by m.rolname), c.oid::regclass)
+    from mine m, pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind = 'v' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+    and has_any_column_privilege(m.oid, c.oid, 'select') and not exists (
+        select from pg_options_to_table(c.reloptions)
+        where option_name in ('security_barrier', 'security_invoker') and option_value in ('true', 'on', 'yes', '1', 't'))
+    group by c.oid
 order by 1
 """

@@ -2,13 +2,15 @@
 
 Rules (cited as T1 …):
 
-T1. One statement of at most 100,000 bytes and 3,000 tokens that nest: select, values, insert, update, delete or merge.
+T1. One statement of at most 100,000 bytes, 3,000 tokens that nest and 200 tables: select, values, insert, update, delete
+    or merge.
 T2. Every kind of node is on a list. What is on none is refused, so that new grammar is refused until somebody reads it.
 T3. The name of a CTE excuses an unqualified name where rows are read, in its scope; never the target of a write.
 T4. A column that is not qualified belongs to every table in sight, there or outside, that has one of the name; one that is
     qualified, to every table in sight that goes by the qualifier. So too many are named rather than too few.
 T5. `*`, a whole row, NATURAL and renamed columns (`t as a(x, y)`) are all columns, those that are added later too.
 T6. Functions are on a list, and PostgreSQL's own; so are types. Operators are unqualified or of pg_catalog.
+T7. A name after a dot is a call (`(x).name` is `name(x)`), unless it is a column of every table that goes by the qualifier.
 
 Nothing here knows a database: `Text` is what the text says, and `_postgres_plan` asks a catalog what that means.
 """
@@ -18,7 +20,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from pglast import ast, enums
 from pglast.parser import ParseError, parse_sql, scan
@@ -27,6 +29,7 @@ from psycopg import errors
 Table: TypeAlias = tuple[str, str]  # schema and name
 SYSTEM_COLUMNS = frozenset(("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"))
 MAX_BYTES = 100_000
+MAX_TABLES = 200  # in FROM clauses, and as targets
 KEPT = 10_000  # characters of a statement, beyond which what it says is not remembered
 _DEEPEST = 3_000  # tokens of a statement that can nest
 _SHALLOW = 200  # as many fit on any stack; each can take a kilobyte or two
@@ -75,7 +78,7 @@ _FUNCTIONS = _words(
     range_merge upper_inc upper_inf multirange int4range int8range numrange daterange tsrange tstzrange area box
     center circle diagonal diameter height line lseg path point polygon radius slope width abbrev broadcast family
     host hostmask inet_merge inet_same_family masklen netmask network set_masklen gen_random_uuid uuidv4 uuidv7
-    uuid_extract_timestamp uuid_extract_version num_nulls num_nonnulls pg_typeof
+    uuid_extract_timestamp uuid_extract_version num_nulls num_nonnulls pg_size_pretty pg_typeof
     """
 )
 _TYPES = _words(
@@ -160,7 +163,8 @@ class Text:
         self.references: list[Reference] = []
         self.declared: set[str] = set(_RESULTS)  # names that the statement makes
         self.functions: set[tuple[str | None, str]] = set()  # schema and name
-        self.fields: set[str] = set()  # names after a dot, each of which may be a function
+        self.fields: set[str] = set()  # names after the dot of what is no plain column: `(x).name`
+        self.values: set[str] = set()  # by what names functions in FROM go: each may be a value, and no row
         self.types: set[tuple[str | None, str]] = set()  # those on no list
 
 
@@ -249,6 +253,7 @@ class _Reader:
     def __init__(self, text: Text) -> None:
         self.text = text
         self.work: list[tuple[Any, Scope, frozenset[str]]] = []  # a node, what it sees, the CTEs by name
+        self.items = 0
 
     def read(self, statement: Any) -> None:
         if type(statement).__name__ not in ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"):
@@ -308,6 +313,8 @@ class _Reader:
             raise _RefusedError("operation", "SELECT INTO makes a table")
         own = Scope(scope)
         seen = self._with(node.withClause, own, ctes)
+        if len(node.fromClause or ()) > MAX_TABLES:
+            self._too_many()
         for clause in node.lockingClause or ():
             self._lock(node, clause, seen)
         for target in node.targetList or ():
@@ -354,6 +361,7 @@ class _Reader:
                         self.text.references.append(Reference(own, None, element.name))
                     self.add(element, own, seen)
                 self.add(infer.whereClause, own, seen)
+            own.tables.append(("excluded", target))
             self.add((conflict.targetList, conflict.whereClause), own, seen)
         self._returning(node.returningClause, own, seen)
 
@@ -402,6 +410,7 @@ class _Reader:
             names |= {"old", "new"} | {option.value for option in node.returningClause.options or ()}
         own.tables += [(name, target) for name in sorted(names)]
         if node.relation.alias is not None and node.relation.alias.colnames:
+            self.text.declared.add(_goes_by(node.relation))
             self.text.references.append(Reference(own, None, "*"))
         return own
 
@@ -413,7 +422,13 @@ class _Reader:
 
     # --- tables -----------------------------------------------------------------------------------------------------
 
+    def _too_many(self) -> NoReturn:
+        raise _RefusedError("operation", f"a statement with more than {MAX_TABLES} tables")
+
     def _table(self, node: Any) -> Table:
+        self.items += 1
+        if self.items > MAX_TABLES:
+            self._too_many()
         if node.catalogname is not None:
             raise _RefusedError("table", "a table is named by its schema and name, without the database")
         return (node.schemaname or "public", node.relname)
@@ -431,7 +446,8 @@ class _Reader:
             return
         self.text.reads.append(table)
         scope.tables.append((_goes_by(node), table))
-        if alias is not None and alias.colnames:  # T5
+        if alias is not None and alias.colnames:  # T5, and T7: what it names is no column of the table's own
+            self.text.declared.add(_goes_by(node))
             self.text.references.append(Reference(scope, _goes_by(node), "*"))
 
     def _Alias(self, node: Any, scope: Scope, ctes: frozenset[str]) -> None:  # noqa: N802
@@ -450,6 +466,9 @@ class _Reader:
         self.below(node, scope, ctes, "usingClause")
 
     def _RangeFunction(self, node: Any, scope: Scope, ctes: frozenset[str]) -> None:  # noqa: N802
+        if node.alias is None and not isinstance(node.functions[0][0], ast.FuncCall):  # T7: goes by a name of its own
+            raise _RefusedError("operation", "in FROM, what is no plain function needs a name: `as x`")
+        self.text.values.add(node.alias.aliasname if node.alias is not None else node.functions[0][0].funcname[-1].sval)
         for column in node.coldeflist or ():
             self._column(column, scope, ctes)
         for _, columns in node.functions:
@@ -478,8 +497,6 @@ class _Reader:
         if len(parts) > 3:
             raise _RefusedError("table", "a table is named by its schema and name, without the database")
         self.text.references.append(Reference(scope, parts[-2] if len(parts) > 1 else None, parts[-1]))
-        if len(parts) > 1:
-            self.text.fields.add(parts[-1])
 
     def _A_Indirection(self, node: Any, scope: Scope, ctes: frozenset[str]) -> None:  # noqa: N802
         for part in node.indirection:
@@ -551,7 +568,8 @@ def _last(names: Any, what: str) -> str:
 def refused_function(
     schema: str | None, name: str, foreign: frozenset[str], allowed: frozenset[tuple[str | None, str]]
 ) -> bool:
-    """T6. `foreign` are the names of the owner's functions that a name without a schema can mean."""
+    """T6. `foreign` are the names of the owner's functions that a name without a schema can mean. Types are called too."""
     if (schema, name) in allowed:
         return False
-    return schema not in (None, "pg_catalog") or name not in _FUNCTIONS or (schema is None and name in foreign)
+    known = name in _FUNCTIONS or name in _TYPES
+    return schema not in (None, "pg_catalog") or not known or (schema is None and name in foreign)

@@ -10,10 +10,12 @@ What it enforces, by rules that the code cites:
  3. A statement runs in the narrowest role that covers what the text needs. What the text hides, that role is refused.
  4. The text that is sent is the text that was read, byte for byte, by the extended protocol, which takes one statement.
  5. Before it is sent, it is read by PostgreSQL's own grammar (`_postgres_text`): one plain statement, functions on a list.
- 6. Each statement asks the grant anew, for every table, operation and column. A denial of that kind sent nothing.
+ 6. Each statement asks the grant anew, for every table, operation and column, and for `execute` on each function of yours
+    that it calls. A denial of that kind sent nothing.
  7. No statement runs longer than the token lives, or than `timeout`.
  8. Who acts, for whom, is noted before the role is taken on: in the server's log, and signed for row security.
- 9. Of an error of the database, the class and its first line are passed on. Details and hints can quote what is hidden.
+ 9. Of an error of the database, the class is passed on, and its first line if that is about the text of the statement, or
+    of a kind that names nothing but objects. Another line, details and hints can quote what is hidden.
 10. It hands back rows, never a cursor. A savepoint before each statement: after an error the block goes on.
 11. What a statement needed is asked about once more when it is done, and what was written before it is committed.
 
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Generator, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from time import monotonic
 from typing import Any, NamedTuple, NoReturn, TypeAlias
@@ -39,7 +41,18 @@ from psycopg.pq import DiagnosticField, ExecStatus, PipelineStatus, TransactionS
 from psycopg.pq import version as libpq_version
 
 from captoken.access import Access, Caller
-from captoken.adapters._postgres_plan import CATALOG, Catalog, Plan, Role, apply_plan, audit, literal, plan_sql, quoted
+from captoken.adapters._postgres_plan import (
+    CATALOG,
+    Catalog,
+    Plan,
+    Role,
+    apply_plan,
+    audit,
+    function_access,
+    literal,
+    plan_sql,
+    quoted,
+)
 from captoken.adapters._postgres_text import read
 from captoken.adapters.sqlite import Rows
 from captoken.attenuate import read_clock
@@ -53,7 +66,11 @@ _Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 _Steps: TypeAlias = "Generator[Any, Any, Any]"  # what a connection's own `wait` runs, sync or async
 _FRESH = 30  # seconds for which a catalog that was read will do
 _CHUNK = 500  # rows that are held twice, at most
-_NOTE = b"select captoken_guard.begin($1)"
+_LONGEST = 2**31 - 1  # milliseconds, as PostgreSQL takes them
+_MOST_PARAMETERS = 65_535
+# Rule 9. Constraints, transactions, resources, what the server or its operator does, and what a function of the owner's raises.
+_NAMES_OBJECTS = ("08", "23", "25", "40", "44", "53", "55", "57", "P0001")
+_NOTE = b'select captoken_guard."begin"($1)'
 _SETTINGS = (  # rule 2
     b"set local search_path = pg_catalog, public, pg_temp",
     b"set local standard_conforming_strings = on",
@@ -115,7 +132,8 @@ def guarded(
     `connection` is that of a login that `captoken postgres plan` made. `caller` is what the server itself knows of who
     calls, and is asked about with every access. A statement that yields more than `max_rows` rows raises GuardError; one
     that takes more than `timeout` seconds, QueryCanceled. `functions` are those of your own that may be called, as the
-    statement spells them (`score`, `market.score`): what they do is not looked at, and the role's rights are theirs.
+    statement spells them (`score`, `market.score`), by a grant that has `execute` on that name: what they do is not looked
+    at, and the role's rights are theirs.
 
     Raises GuardError for an open transaction, a nested block, a second thread, a connection in pipeline mode or not in
     UTF-8, and a login that is no narrow one. Which roles there are and what they may do is read once in 30 seconds.
@@ -131,7 +149,7 @@ def guarded(
             if block.leave():
                 connection.wait(block.end(b"rollback"))
             raise
-        if block.leave():
+        if block.leave(commit=True):
             connection.wait(block.commit())
 
 
@@ -157,7 +175,7 @@ async def guarded_async(
             if block.leave():
                 await connection.wait(block.end(b"rollback"))
             raise
-        if block.leave():
+        if block.leave(commit=True):
             await connection.wait(block.commit())
 
 
@@ -195,14 +213,17 @@ class _Block:
             raise ValueError("timeout must be a number of seconds, more than 0, as int")
         if isinstance(functions, str):
             raise TypeError("functions must be a list of names")
+        functions = tuple(functions)
         self.connection, self.pgconn, self.grant, self.caller = connection, connection.pgconn, grant, caller
         self.max_rows, self.timeout = max_rows, timeout
+        for given in functions:
+            function_access(None, given)
         self.functions = frozenset((schema or None, name) for schema, _, name in (given.rpartition(".") for given in functions))
         self.thread = threading.get_ident()
         self.busy = self.over = self.begun = False
         self.role = ""
         self.limit = 0  # milliseconds, as the server was told last
-        self.written: dict[tuple[str | None, str | None], Access] = {}  # what the block did that a commit makes last
+        self.written: dict[Hashable, Access] = {}  # what the block did that a commit makes last, each once
         self.catalog: Catalog
 
     # --- the block ----------------------------------------------------------------------------------------------------
@@ -250,19 +271,21 @@ class _Block:
         if self.over or self.busy:
             raise GuardError("the block has ended" if self.over else "a statement of this block is running")
         if self.connection.closed:
-            raise GuardError("the connection of this block is closed: leave it")
+            raise GuardError("the connection of this block is closed: what it did is rolled back")
         self.busy = True
         try:
             yield
         finally:
             self.busy = False
 
-    def leave(self) -> bool:
-        """Whether there is something to end."""
+    def leave(self, commit: bool = False) -> bool:
+        """Whether there is something to end. A block that cannot be committed does not end as if it had been."""
         self.over = True
         if self.busy:
             self.pgconn.finish()
             raise GuardError("the block was left while a statement of it runs: the connection is closed")
+        if commit and self.begun and self.connection.closed:
+            raise GuardError("the connection of this block is closed: what it did is rolled back")
         return self.begun and not self.connection.closed
 
     def _stands(self, needs: Iterable[Access]) -> Decision:
@@ -275,9 +298,14 @@ class _Block:
 
     def commit(self) -> _Steps:
         """COMMIT, if the grant still permits what the block wrote; else ROLLBACK. Raises Denied (rule 11)."""
-        if self.written and not (decision := self._stands(self.written.values())):
+        try:
+            late = self._stands(self.written.values()) if self.written else None
+        except BaseException:
             yield from self.end(b"rollback")
-            self._deny(decision)
+            raise
+        if late is not None and not late:
+            yield from self.end(b"rollback")
+            self._deny(late)
         yield from self.end(b"commit")
 
     def end(self, how: bytes) -> _Steps:
@@ -308,8 +336,11 @@ class _Block:
                 raise GuardError(f"PostgreSQL refused to begin, and the connection is closed: {before.error.message}")
         self.begun, self.role = True, role
         late = None
-        if answer.error is None and answer.failure is None and not (decision := self._stands(needs)):
-            late = decision  # rule 11
+        if answer.error is None and answer.failure is None:
+            try:
+                late = None if (decision := self._stands(needs)) else decision  # rule 11
+            except Exception as error:  # who was asked did not answer: as if it had been no
+                answer.failure = error
         if answer.error is not None or answer.failure is not None or late is not None:
             yield from _exchange(self.pgconn, [_Command(b"rollback to captoken")])  # rule 10
         if self.pgconn.transaction_status != TransactionStatus.INTRANS:
@@ -320,8 +351,13 @@ class _Block:
         if answer.failure is not None:  # first: what yields too many rows was cancelled by us
             raise answer.failure
         if answer.error is not None:
+            if answer.error.code == "42703":  # undefined_column
+                self._alike(needs, self.catalog.plan(read(sql)), answer.error.message)
             self._raise(answer.error)
-        self.written |= {(need.table, need.operation): need for need in needs if need.operation != "select"}
+        if self._writes():  # else the transaction is read-only
+            self.written |= {
+                (need.table, need.operation, need.columns): need for need in needs if need.operation != "select"
+            }  # fmt: skip
         return Rows(answer.columns, answer.rows, answer.count)
 
     def _judge(self, sql: str) -> tuple[str, Sequence[Access]]:
@@ -351,23 +387,43 @@ class _Block:
                 self._deny(decision)
         if plan.refusal is not None:
             self._deny(self.grant.refusal(*plan.refusal))
-        for column in plan.unknown:  # missing or not: the same answer, where columns are restricted
-            for access in plan.accesses:
-                if access.columns is not None:
-                    asked = structs.replace(access, columns=tuple(sorted({*access.columns, column})))
-                    decision = self.grant.explain(asked, caller=self.caller)
-                    if decision.code == "column":
-                        self._deny(decision)
+        if plan.unknown:
+            self._restricted(plan.accesses, plan.unknown)
         if plan.role is None and plan.accesses:
             _catalogs.pop(self.connection, None)  # another block looks again
+            if plan.by_columns:
+                self._no_column(plan)
             self._deny(self.grant.refusal("table", "no role of this login covers what the statement needs", plan.accesses[0]))
+
+    def _restricted(self, needs: Sequence[Access], columns: Iterable[str]) -> None:
+        """A column is missing or not permitted: the same answer, where the token restricts columns."""
+        for access in needs:
+            if access.columns is not None:
+                try:
+                    asked = structs.replace(access, columns=tuple(sorted({*access.columns, *columns})))
+                except ValueError:  # a name that no token can hold
+                    asked = structs.replace(access, columns=None)
+                decision = self.grant.explain(asked, caller=self.caller)
+                if decision.code == "column":
+                    self._deny(decision)
+
+    def _alike(self, needs: Sequence[Access], plan: Plan, said: str) -> None:
+        """The same for a column that the statement seemed to make itself, or that a role restricts. Raises Denied."""
+        named = sorted(name for name in plan.doubtful if f'"{name}"' in said)
+        self._restricted(needs, named or plan.doubtful)
+        if plan.restricted:
+            self._no_column(plan)
+
+    def _no_column(self, plan: Plan) -> NoReturn:
+        access = structs.replace(plan.accesses[min(plan.restricted, default=0)], columns=None)
+        self._deny(self.grant.refusal("column", "no role of this login has all the columns that the statement names", access))
 
     def _deny(self, decision: Decision) -> NoReturn:
         raise Denied(self.grant.record(decision))
 
     def _before(self, role: str) -> list[_Command]:
         """Rules 2, 3, 7 and 8: what goes ahead of the statement, in the same round trip."""
-        limit, verifier = self.timeout * 1000, self.grant._verifier
+        limit, verifier = min(self.timeout * 1000, _LONGEST), self.grant._verifier
         if (expiry := self.grant.expires_at) is not None:
             limit = max(1, min(limit, (expiry + verifier._leeway - read_clock(verifier._clock)) * 1000))
         if not self.begun:
@@ -391,7 +447,7 @@ class _Block:
 
     def _writes(self) -> bool:
         data = self.grant.capability.data
-        return data is None or any(not right.operations <= {"select"} for right in data.values())
+        return data is None or any(not right.operations <= {"select", "execute"} for right in data.values())
 
     def _facts(self) -> str:
         grant = self.grant
@@ -406,9 +462,16 @@ class _Block:
 
     def _bound(self, sql: str, parameters: Sequence[Any]) -> _Command:
         """The statement with its parameters as PostgreSQL gets them; what psycopg cannot adapt, it says itself."""
-        transformer = Transformer.from_context(self.connection)
         given = list(parameters)
-        values = transformer.dump_sequence(given, [PyFormat.AUTO] * len(given)) if given else []
+        if len(given) > _MOST_PARAMETERS:
+            raise errors.ProgrammingError(f"a statement takes at most {_MOST_PARAMETERS} parameters")
+        transformer = Transformer.from_context(self.connection)
+        try:
+            values = transformer.dump_sequence(given, [PyFormat.AUTO] * len(given)) if given else []
+        except psycopg.Error:
+            raise
+        except Exception as error:
+            raise errors.DataError(f"a parameter cannot be sent: {type(error).__name__}") from None
         types, formats = (transformer.types, transformer.formats) if given else (None, None)
         return _Command(sql.encode(), values, types, formats, self.max_rows, transformer)
 
@@ -423,7 +486,9 @@ class _Block:
             kind: type[psycopg.Error] = errors.lookup(error.code)
         except KeyError:
             kind = psycopg.OperationalError if not error.code else psycopg.DatabaseError
-        raise kind(error.message)
+        if error.placed or not error.code or error.code.startswith(_NAMES_OBJECTS):
+            raise kind(error.message)
+        raise kind(f"{kind.__name__} ({error.code}): what PostgreSQL says of it is left out, since it can quote rows")
 
 
 # --- the wire: one round trip for several commands -------------------------------------------------------------------
@@ -432,6 +497,7 @@ class _Block:
 class _Error(NamedTuple):
     code: str
     message: str
+    placed: bool  # at a character of the statement
 
 
 class _Command:
@@ -528,7 +594,9 @@ def _take(pgconn: Any, command: _Command, answer: _Answer, result: Any) -> None:
         command.transformer.set_pgresult(result)
         answer.rows += command.transformer.load_rows(0, result.ntuples, tuple)
         answer.count = len(answer.rows)
-    except psycopg.Error as error:  # a value that Python cannot hold: the answers that follow are still to be read
+    except Exception as error:  # a value that Python cannot hold: the answers that follow are still to be read
+        if not isinstance(error, psycopg.Error):
+            error = errors.DataError(f"a value that cannot be read: {type(error).__name__}")
         answer.rows, answer.failure = [], error
 
 
@@ -536,4 +604,5 @@ def _error(result: Any) -> _Error:
     def field(which: DiagnosticField) -> str:
         return (result.error_field(which) or b"").decode(errors="replace")
 
-    return _Error(field(DiagnosticField.SQLSTATE), field(DiagnosticField.MESSAGE_PRIMARY) or "the connection is lost")
+    message = field(DiagnosticField.MESSAGE_PRIMARY) or "the connection is lost"
+    return _Error(field(DiagnosticField.SQLSTATE), message, bool(field(DiagnosticField.STATEMENT_POSITION)))
