@@ -212,7 +212,8 @@ class Tools(Caveat, frozen=True):
 
     def __post_init__(self) -> None:
         rules = {}
-        for pattern, arguments in _object(self.value, "tools", ', like {"search": {}}, which leaves its arguments free').items():
+        like = ', like {"search": {}}, which leaves its arguments free'
+        for pattern, arguments in _object(self.value, "tools", like).items():
             rules[names.pattern(pattern, "tool")] = _arguments(arguments)
         force_setattr(self, "rules", rules)
 

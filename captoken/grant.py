@@ -22,7 +22,7 @@ from captoken.errors import CODES, Denied
 from captoken.ledger import LEASE, USES, Debit, Reservation
 from captoken.lineage import Lineage, read_along
 from captoken.links import Link, link_prohibits, settled
-from captoken.overlay import Facts, Overlay
+from captoken.overlay import Facts, Overlay, keys_of
 from captoken.possession import AHEAD as PROOF_AHEAD
 from captoken.possession import PAST, Evidence, Proof, Use, digest_of, proof_message, read_proof, use_of
 from captoken.root import RootRecord
@@ -65,7 +65,7 @@ class Grant(Sealed):
     _tags: tuple[bytes, ...]  # secret: each is the key to its link's siblings
     _asked: bool  # was there a first question?
     _capability: Capability | None
-    _seen: Facts | None
+    _seen: tuple[str | bytes, ...] | None  # see `_keys`
     _counts: bool  # does a link count what it is used for?
     _custody: tuple[Custody, ...]  # of a bound token
     _own: bool  # are caveats of an embedder's among its links?
@@ -342,6 +342,8 @@ class Grant(Sealed):
         if overlay is None:
             return None, ()
         age = max(0, now - overlay.issued_at)
+        if not overlay.touches(self._keys):
+            return age, ()
         refusals: list[Refusal] = []
         for entry in overlay.on(self._facts, now):
             said = f"by {entry.by} at {moment(entry.at)}: {entry.why}"
@@ -392,17 +394,20 @@ class Grant(Sealed):
         return Reservation(self._verifier._random(16), tuple(debits), self.issued.issued_at, now + LEASE, keep)
 
     @property
+    def _keys(self) -> tuple[str | bytes, ...]:
+        """What entries of the overlay are filed under, for this token."""
+        keys = self._seen
+        if keys is None:
+            root, links = self.issued, primitives.link_ids(self._tags)
+            keys = keys_of(root.token_id, links, self.task, self._lineage.holders, root.subject, root.key_id)
+            object.__setattr__(self, "_seen", keys)
+        return keys
+
+    @property
     def _facts(self) -> Facts:
         """What selectors of the overlay ask about."""
-        facts = self._seen
-        if facts is None:
-            root = self.issued
-            links = primitives.link_ids(self._tags)
-            facts = Facts(
-                root.token_id, links, self.task, self._lineage.holders, root.subject, root.key_id, root.issued_at
-            )  # fmt: skip
-            object.__setattr__(self, "_seen", facts)
-        return facts
+        root, links = self.issued, primitives.link_ids(self._tags)
+        return Facts(root.token_id, links, self.task, self._lineage.holders, root.subject, root.key_id, root.issued_at)
 
     def _finished(
         self, now: int, access: Access | None, caller: Caller | None, dry: bool, presented: Presented | None = None

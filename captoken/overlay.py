@@ -108,6 +108,23 @@ class Facts(msgspec.Struct, frozen=True):
     kid: str
     issued_at: int
 
+    @property
+    def keys(self) -> tuple[str | bytes, ...]:
+        """Everything that an entry on such a token can be filed under."""
+        return keys_of(self.token, self.links, self.task, self.agents, self.subject, self.kid)
+
+
+def keys_of(
+    token: str, links: Sequence[bytes], task: str, agents: Sequence[str], subject: str, kid: str
+) -> tuple[str | bytes, ...]:
+    """Of a token: its ids, its names, its task and every task above."""
+    above: list[str] = []
+    at = task.rfind("/")
+    while at > 0:
+        above.append(task[:at])
+        at = task.rfind("/", 0, at)
+    return (token, subject, kid, task, *agents, *links, *above)
+
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
     """One restriction: whom it is on, what it does, and who did it, when and why, until when."""
@@ -143,7 +160,7 @@ class Overlay:
     `open` is the only way to one. `seq` never goes back; `issued_at` is when the operator last said that this is all.
     """
 
-    __slots__ = ("_any", "_filed", "_links", "_prefixes", "entries", "expires_at", "issued_at", "seq")
+    __slots__ = ("_any", "_filed", "_keys", "_links", "entries", "expires_at", "issued_at", "seq")
 
     entries: tuple[Entry, ...]
     seq: int
@@ -164,6 +181,7 @@ class Overlay:
             else:
                 key = getattr(entry.select, what)
                 self._filed[what].setdefault(b64decode(key) if what == "link" else key, []).append(entry)
+        self._keys = frozenset(key for filed in self._filed.values() for key in filed)
 
     @classmethod
     def open(cls, data: bytes, operators: Iterable[bytes | str], *, vocabulary: Vocabulary = V1) -> Overlay:
@@ -197,20 +215,15 @@ class Overlay:
             raise OverlayError(f"the snapshot cannot be read: {error}") from None
         return cls(snapshot, links)
 
+    def touches(self, keys_: Sequence[str | bytes]) -> bool:
+        """May an entry be on a token with these keys (`Facts.keys`)? A no is sure, and sooner to be had than from `on`."""
+        return bool(self._any) or not self._keys.isdisjoint(keys_)
+
     def on(self, facts: Facts, now: int) -> list[Entry]:
         """The entries on a token, that still stand."""
-        filed, task = self._filed, facts.task
-        found = [*self._any, *filed["token"].get(facts.token, ()), *filed["subject"].get(facts.subject, ())]
-        found += (*filed["kid"].get(facts.kid, ()), *filed["task"].get(task, ()))
-        at = task.rfind("/")
-        while at > 0:  # every task above
-            found += filed["task"].get(task[:at], ())
-            at = task.rfind("/", 0, at)
-        for entries, keys_ in ((filed["link"], facts.links), (filed["agent"], facts.agents)):
-            if not entries.keys().isdisjoint(keys_):
-                found += [entry for key in keys_ for entry in entries.get(key, ())]
-        if not found:
-            return found
+        found = [*self._any]
+        for key in dict.fromkeys(facts.keys):
+            found += [entry for filed in self._filed.values() for entry in filed.get(key, ())]
         return [entry for entry in found if entry.stands(now) and entry.select.selects(facts)]
 
     def link(self, entry: Entry) -> Link | None:
