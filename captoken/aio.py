@@ -7,7 +7,7 @@ it waits does not take anything back: what was reserved for it counts as spent.
 from __future__ import annotations
 
 from asyncio import to_thread
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
 from captoken.access import Access, Caller
@@ -97,9 +97,9 @@ class AsyncGrant:
         """The decision that `check` would come to, with nothing committed."""
         return await answer(self.grant._verifier, self.grant.explain, access, caller=caller)
 
-    async def recheck(self) -> Decision:
-        """Whether the grant still stands now."""
-        return await answer(self.grant._verifier, self.grant.recheck)
+    async def recheck(self, accesses: Iterable[Access] = (), *, caller: Caller | None = None) -> Decision:
+        """Whether the grant still stands now, and permits what is under way."""
+        return await answer(self.grant._verifier, self.grant.recheck, accesses, caller=caller)
 
     async def reserve(self, access: Access, *, caller: Caller | None = None) -> AsyncReserved:
         """Permission for one access that is paid for when it is over. Raises Denied."""

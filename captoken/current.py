@@ -131,7 +131,7 @@ class _Block(Generic[_T]):
 
     def __exit__(self, *raised: object) -> None:
         before, self._before = self._before, None
-        if before is not None:
+        if before is not None:  # else it was left before
             self._variable.reset(before)
 
 

@@ -235,9 +235,16 @@ class Grant(Sealed):
         reservations = [effect for effect in decision.effects if isinstance(effect, Reservation)]
         return Reserved(self._verifier, reservations[0] if reservations else None)
 
-    def recheck(self) -> Decision:
-        """Whether the grant still stands now: a check without an access. Not recorded: see `record`."""
-        return self._decide(read_clock(self._verifier._clock), None, None, False)
+    def recheck(self, accesses: Iterable[Access] = (), *, caller: Caller | None = None) -> Decision:
+        """Whether the grant still stands now, and permits `accesses` that are under way: nothing is counted again.
+
+        Not recorded: see `record`.
+        """
+        decision = self._decide(read_clock(self._verifier._clock), None, None, False)
+        for access in accesses:
+            if decision:
+                decision = self.explain(access, caller=caller)
+        return decision
 
     def refusal(self, code: str, text: str, access: Access | None = None) -> Decision:
         """A denial of an adapter's own, in the shape of all others, not yet recorded. `code` is one of the spec's."""

@@ -282,3 +282,11 @@ def test_what_is_no_token_is_not_held():
 
 def test_the_world_is_what_it_says():
     assert verifier().check(mint(), data("sales")) and KEYRING and SALES  # the positive control of this file
+
+
+def test_a_block_that_is_left_twice_was_left_once():
+    block = current.use(mint())
+    block.__enter__()
+    block.__exit__(None, None, None)
+    block.__exit__(None, None, None)
+    assert holder() is None

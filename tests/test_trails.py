@@ -75,15 +75,16 @@ def test_hops_are_put_below_those_that_handed_over_and_count_what_was_done_with_
     server.tries(clerk.attenuate(tables=["sales"]), data("sales"), data("hr"))  # of the clerk's hop still
     server.tries(clerk.delegate(to="helper"), data("sales"))
     server.tries(clerk, data("sales"))
+    server.verifier.authenticate(clerk)  # shown, and no access was asked: no access was allowed
     server.tries(server.mint(), data("sales"))
     server.checkpoint()
     trail = server.trail
     (first, second) = trail.roots
-    seen = [(hop.holders, hop.basis, hop.task, hop.allowed, hop.denied) for hop in first.walk()]
+    seen = [(hop.holders, hop.basis, hop.task, hop.allowed, hop.denied, hop.shown) for hop in first.walk()]
     assert seen == [
-        (("orchestrator",), "issued", "task-123", 0, 0),
-        (("orchestrator", "clerk"), "vouched", "task-123/a", 2, 1),
-        (("orchestrator", "clerk", "helper"), "vouched", "task-123/a", 1, 0),
+        (("orchestrator",), "issued", "task-123", 0, 0, 0),
+        (("orchestrator", "clerk"), "vouched", "task-123/a", 2, 1, 1),
+        (("orchestrator", "clerk", "helper"), "vouched", "task-123/a", 1, 0, 0),
     ]
     assert second.allowed == 1 and [hop.agent for hop in trail.hops()] == ["orchestrator", "clerk", "helper", "orchestrator"]
     assert first.below[0].id == clerk.link_id and not trail.strange

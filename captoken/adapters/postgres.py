@@ -41,6 +41,7 @@ from psycopg.pq import DiagnosticField, ExecStatus, PipelineStatus, TransactionS
 from psycopg.pq import version as libpq_version
 
 from captoken.access import Access, Caller
+from captoken.adapters._claims import claimed
 from captoken.adapters._postgres_plan import (
     CATALOG,
     Catalog,
@@ -78,8 +79,6 @@ _SETTINGS = (  # rule 2
 )
 _READ_CATALOG = (b"begin read only", b"set local search_path = pg_catalog, pg_temp", CATALOG.encode(), b"commit")
 _catalogs: WeakKeyDictionary[_Connection, tuple[float, Catalog]] = WeakKeyDictionary()
-_claims: dict[int, int] = {}  # id of a connection that is guarded → its thread; an entry lives no longer than its block
-_claiming = threading.Lock()
 
 
 class Database:
@@ -141,7 +140,7 @@ def guarded(
     if not isinstance(connection, psycopg.Connection):
         raise TypeError(f"guarded takes a psycopg.Connection, not {type(connection).__name__}")
     block = _Block(connection, grant, caller, max_rows, timeout, functions)
-    with _claimed(connection):
+    with claimed(connection):
         connection.wait(block.enter())
         try:
             yield Database(block)
@@ -167,7 +166,7 @@ async def guarded_async(
     if not isinstance(connection, psycopg.AsyncConnection):
         raise TypeError(f"guarded_async takes a psycopg.AsyncConnection, not {type(connection).__name__}")
     block = _Block(connection, grant, caller, max_rows, timeout, functions)
-    with _claimed(connection):
+    with claimed(connection):
         await connection.wait(block.enter())
         try:
             yield AsyncDatabase(block)
@@ -177,20 +176,6 @@ async def guarded_async(
             raise
         if block.leave(commit=True):
             await connection.wait(block.commit())
-
-
-@contextmanager
-def _claimed(connection: _Connection) -> Generator[None, None, None]:
-    with _claiming:
-        holder = _claims.setdefault(id(connection), 0)
-        if holder:
-            whose = "this thread" if holder == threading.get_ident() else "another thread"
-            raise GuardError(f"the connection is guarded already, in {whose}: one block at a time")
-        _claims[id(connection)] = threading.get_ident()
-    try:
-        yield
-    finally:
-        del _claims[id(connection)]
 
 
 class _Block:
@@ -288,18 +273,10 @@ class _Block:
             raise GuardError("the connection of this block is closed: what it did is rolled back")
         return self.begun and not self.connection.closed
 
-    def _stands(self, needs: Iterable[Access]) -> Decision:
-        """Does the grant stand, and permit what was done? Nothing is counted again."""
-        decision = self.grant.recheck()
-        for need in needs:
-            if decision:
-                decision = self.grant.explain(need, caller=self.caller)
-        return decision
-
     def commit(self) -> _Steps:
         """COMMIT, if the grant still permits what the block wrote; else ROLLBACK. Raises Denied (rule 11)."""
         try:
-            late = self._stands(self.written.values()) if self.written else None
+            late = self.grant.recheck(self.written.values(), caller=self.caller) if self.written else None
         except BaseException:
             yield from self.end(b"rollback")
             raise
@@ -338,7 +315,7 @@ class _Block:
         late = None
         if answer.error is None and answer.failure is None:
             try:
-                late = None if (decision := self._stands(needs)) else decision  # rule 11
+                late = None if (decision := self.grant.recheck(needs, caller=self.caller)) else decision  # rule 11
             except Exception as error:  # who was asked did not answer: as if it had been no
                 answer.failure = error
         if answer.error is not None or answer.failure is not None or late is not None:

@@ -27,11 +27,12 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from captoken.access import Access, Caller
+from captoken.adapters._claims import claimed
 from captoken.adapters._sqlite_plan import (
     NEVER_GRANTED,
     Engine,
@@ -55,8 +56,6 @@ _COLUMN_IN_ERROR = re.compile(
 )
 _TABLE_IN_ERROR = re.compile(r"no such table: (?:([^.]+)\.)?(.+)", re.DOTALL)
 _PLANS = 256  # statements whose plans a block keeps
-_claims: dict[int, int] = {}  # id of a connection that is guarded → its thread; an entry lives no longer than its block
-_claiming = threading.Lock()
 
 
 class Rows:
@@ -108,7 +107,7 @@ def guarded(
         raise TypeError(f"guarded takes a sqlite3.Connection, not {type(connection).__name__}")
     if not isinstance(grant, Grant):
         raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
-    with _claimed(connection):
+    with claimed(connection):
         engine = engine_of(sqlite3.Connection)
         if connection.in_transaction:
             raise GuardError("the connection has an open transaction (with autocommit=False it always has one)")
@@ -123,21 +122,6 @@ def guarded(
             block.commit()
         finally:
             block.watch.release()
-
-
-@contextmanager
-def _claimed(connection: sqlite3.Connection) -> Generator[None, None, None]:
-    """Rule 10, before the connection is touched: set_authorizer on one that another thread uses can deadlock."""
-    with _claiming:
-        holder = _claims.setdefault(id(connection), 0)
-        if holder:
-            whose = "this thread" if holder == threading.get_ident() else "another thread"
-            raise GuardError(f"the connection is guarded already, in {whose}: one block at a time")
-        _claims[id(connection)] = threading.get_ident()
-    try:
-        yield
-    finally:
-        del _claims[id(connection)]
 
 
 class _Block:
@@ -156,31 +140,29 @@ class _Block:
         self.broken: BaseException | None = None
         self.recorded: Decision | None = None
         self.running: Sequence[Access] = ()  # what the statement that runs needs
-        self.written: dict[tuple[str | None, str | None], Access] = {}  # what the block did that a commit makes last
+        self.written: dict[Hashable, Access] = {}  # what the block did that a commit makes last, each once
 
     def _alive(self) -> bool:
         """For the progress handler: a long statement does not outlive its grant, nor what it does a right to do it."""
         try:
-            decision = self._stands(self.running)
+            decision = self.grant.recheck(self.running, caller=self.caller)
         except BaseException as error:  # an interrupt, or a clock that cannot be read: SQLite would swallow it
             self.broken = error
             return False
         self.death = None if decision else decision
         return bool(decision)
 
-    def _stands(self, needs: Iterable[Access]) -> Decision:
-        """Does the grant stand, and permit what is under way? Nothing is counted again."""
-        decision = self.grant.recheck()
-        for need in needs:
-            if decision:
-                decision = self.grant.explain(need, caller=self.caller)
-        return decision
-
     def commit(self) -> None:
         """COMMIT, if the grant still permits what the block wrote; else ROLLBACK. Raises Denied."""
-        if self.written and self.connection.in_transaction and not (decision := self._stands(self.written.values())):
-            self.end("ROLLBACK")
-            raise Denied(self.grant.record(decision))
+        if self.written and self.connection.in_transaction:
+            try:
+                late = self.grant.recheck(self.written.values(), caller=self.caller)
+            except BaseException:
+                self.end("ROLLBACK")
+                raise
+            if not late:
+                self.end("ROLLBACK")
+                raise Denied(self.grant.record(late))
         self.end("COMMIT")
 
     def end(self, how: str) -> None:
@@ -256,7 +238,7 @@ class _Block:
             rows, cursor = self.watch.run(sql, parameters, plan.events, self.max_rows)
         finally:
             self.running = ()
-        self.written |= {(need.table, need.operation): need for need in plan.needs if need.operation != "select"}
+        self.written |= {(it.table, it.operation, it.columns): it for it in plan.needs if it.operation != "select"}
         self.told |= plan.tells if cursor.rowcount > 0 else plan.tells & {"changes"}
         return Rows(tuple(column[0] for column in cursor.description or ()), rows, cursor.rowcount)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from captoken import Access, Caller, Denied, Grant, Issuer, Keyring, Verifier
-from captoken.adapters import _sqlite_plan, sqlite
+from captoken.adapters import _claims, _sqlite_plan, sqlite
 from captoken.adapters._sqlite_text import Text
 from captoken.adapters.sqlite import Database, guarded
 from captoken.errors import GuardError
@@ -450,7 +450,7 @@ class TestBlock:
         with pytest.raises((Back, sqlite3.Error)):
             db.execute("select ?", [Parameter()])
         plain.rollback()
-        assert not sqlite._claims
+        assert not _claims._claims
 
     def test_it_keeps_a_bounded_number_of_plans(self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection) -> None:
         monkeypatch.setattr(sqlite, "_PLANS", 3)
@@ -479,13 +479,13 @@ class TestBlock:
         connection.close()
         del connection, db
         gc.collect()
-        assert gone() is None and not sqlite._claims
+        assert gone() is None and not _claims._claims
 
     def test_a_connection_that_is_closed_inside_is_let_go(self) -> None:
         connection = sqlite3.connect(":memory:")
         with pytest.raises(sqlite3.ProgrammingError), guarded(connection, READER):
             connection.close()
-        assert not sqlite._claims
+        assert not _claims._claims
 
 
 class TestBackDoors:

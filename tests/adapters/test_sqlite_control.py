@@ -115,6 +115,39 @@ def test_what_was_written_is_not_committed_once_it_is_not_permitted(connection: 
     assert [record["code"] for record in read(lines) if record.get("kind") == "decision"][-1] == code
 
 
+def test_each_column_that_was_written_is_asked_about_again(connection: sqlite3.Connection) -> None:
+    """Two updates of one table; the first wrote a column that the operator then takes away."""
+    snapshots = MemorySnapshots()
+    operator = Operator(KEY, snapshots, by="ops:kim", clock=clock())
+    operator.renew()
+    token = mint(tables=["sales"], operations=["update", "select"], columns={"sales": ["region", "amount"]})
+    for first, second in (("amount", "region"), ("region", "amount")):
+        grant = verifier(overlay=Feed(snapshots, [KEY.public], every=0, clock=clock())).authenticate(token)
+        with pytest.raises(Denied) as caught, guarded(connection, grant) as db:
+            db.execute(f"update sales set {first} = 0")
+            db.execute(f"update sales set {second} = 0")
+            entry = operator.narrow(task="task-123", columns={"sales": ["region"]}, keep=("tables", "tools"), why="odd")
+        assert caught.value.code == "narrowed"
+        operator.lift(entry.id)
+    assert connection.execute("select sum(amount) from sales").fetchone() == (45,)
+
+
+def test_a_question_that_fails_at_the_end_rolls_back(connection: sqlite3.Connection) -> None:
+    """Whatever the clock or the source of keys raises then: it passes through, and nothing is committed or left open."""
+    now = clock()
+    broken = False
+
+    def ticking() -> float:
+        if broken:
+            raise ZeroDivisionError
+        return now()
+
+    with pytest.raises(ZeroDivisionError), guarded(connection, verifier(clock=ticking).authenticate(mint(**BOTH))) as db:
+        db.execute("update sales set amount = 0")
+        broken = True
+    assert not connection.in_transaction and connection.execute("select sum(amount) from sales").fetchone() == (45,)
+
+
 def test_what_was_only_read_is_no_reason_to_ask_again(connection: sqlite3.Connection) -> None:
     snapshots = MemorySnapshots()
     operator = Operator(KEY, snapshots, by="ops:kim", clock=clock())
