@@ -7,7 +7,7 @@ The guard takes on, for each statement, the narrowest of them that covers what t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
@@ -167,6 +167,16 @@ class Catalog:
                     self.plans.clear()
                 self.plans[text.sql] = plan
         return plan
+
+    def short(self, accesses: Sequence[Access]) -> tuple[str, str, Access]:
+        """What the roles lack, though the token permits it: for the operator, who can plan them anew."""
+        for access in accesses:
+            schema, _, name = (access.table or "").rpartition(".")
+            held = {use[1] for uses in self.roles.values() for use in uses if use[0] == (schema or "public", name)}
+            if access.operation not in held and access.operation != "execute":
+                text = f"no role of this login may {access.operation} on table {access.table}: see `captoken postgres plan`"
+                return "operation" if held else "table", text, access
+        return "table", "no one role of this login has all that the statement needs: see `captoken postgres plan`", accesses[0]
 
     def _plan(self, text: Text) -> Plan:
         references = list(dict.fromkeys(text.references))

@@ -370,7 +370,7 @@ class _Block:
             _catalogs.pop(self.connection, None)  # another block looks again
             if plan.by_columns:
                 self._no_column(plan)
-            self._deny(self.grant.refusal("table", "no role of this login covers what the statement needs", plan.accesses[0]))
+            self._deny(self.grant.refusal(*self.catalog.short(plan.accesses)))
 
     def _restricted(self, needs: Sequence[Access], columns: Iterable[str]) -> None:
         """A column is missing or not permitted: the same answer, where the token restricts columns."""

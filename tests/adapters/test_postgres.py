@@ -748,6 +748,25 @@ def test_a_function_that_no_token_can_name_cannot_be_listed(agents: psycopg.Conn
             pass
 
 
+@pytest.mark.parametrize(
+    ("sql", "code", "said", "told"),
+    [
+        ("delete from people", "operation", "no role of this login may delete on table people", "operation delete on table people"),
+        ("select * from hr", "table", "no role of this login may select on table hr", "table hr is not among the tables"),
+        ("select * from archive, secret_view, parent", "table", "no one role of this login has all", "table parent is not among"),
+    ],
+)
+def test_what_the_roles_lack_is_told_apart_from_what_the_token_lacks(
+    agents: psycopg.Connection[Any], sql: str, code: str, said: str, told: str
+) -> None:
+    """The token permits it: the operator is told to plan, and the agent what it was not permitted."""
+    with guarded(agents, grant(**GRANTS["all"])) as db, pytest.raises(Denied) as caught:
+        db.execute(sql)
+    decision = caught.value.decision
+    assert decision.code == code and said in str(decision) and "captoken postgres plan" in str(decision)
+    assert told in decision.for_model()
+
+
 def test_a_role_that_is_given_more_is_found_within_one_look(agents: psycopg.Connection[Any], place: Place) -> None:
     every = grant(tables=["*"], operations=["select"])
     with guarded(agents, every) as db:
