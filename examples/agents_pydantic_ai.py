@@ -152,3 +152,4 @@ for record in told:
 print()
 for hop in trails.gather(told).hops():
     print(f"{'    ' * (len(hop.holders) - 1)}{hop.agent} ({hop.basis}): {hop.allowed} allowed, {hop.denied} denied")
+database.close()

@@ -9,6 +9,7 @@ Runs on mcp 2.x and 1.x. The key that it verifies with is its own: it can forge 
 import os
 import sqlite3
 import sys
+from contextlib import closing
 
 from captoken import Keyring, Verifier, current
 from captoken.adapters.mcp import Guard, told
@@ -27,7 +28,7 @@ server = Server("sales", log_level="ERROR")
 @told
 def query(sql: str) -> str:
     """Run a query. What it may touch is what the token of this very call may touch."""
-    with sqlite3.connect(":memory:") as connection:
+    with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript("""
             create table sales (region text, cents integer); insert into sales values ('eu', 500), ('us', 700);
             create table hr (name text, pay integer); insert into hr values ('ann', 900)

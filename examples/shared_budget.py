@@ -69,10 +69,13 @@ def search_all(server, token):
 
 def serve(open_ledger, place, secret, tokens, ready, done):
     """One process: the key of the service, the ledger, and all five agents at once."""
-    server = Verifier(Keyring.from_keys({"k1": secret}, current="k1"), audience="search", ledger=open_ledger(place))
+    ledger = open_ledger(place)
+    server = Verifier(Keyring.from_keys({"k1": secret}, current="k1"), audience="search", ledger=ledger)
     ready.wait()
     with ThreadPoolExecutor(len(tokens)) as pool:
         done.put(list(pool.map(search_all, [server] * len(tokens), tokens)))
+    if isinstance(ledger, SQLiteLedger):
+        ledger.close()
 
 
 # --- The orchestrator ------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
@@ -540,20 +540,21 @@ def test_a_grant_says_who_calls_after_the_overlay() -> None:
     assert world.check(token, caller=Caller(agent="mallory")).code == "revoked"
 
 
-def connection() -> sqlite3.Connection:
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
     made = sqlite3.connect(":memory:", isolation_level=None)
     made.executescript("create table sales (region text); insert into sales values ('eu'), ('us')")
-    return made
+    yield made
+    made.close()
 
 
-def test_the_sqlite_guard_asks_at_every_statement() -> None:
+def test_the_sqlite_guard_asks_at_every_statement(connection: sqlite3.Connection) -> None:
     """In the middle of a block: revoked, lifted, narrowed to another table; and what was written before is rolled back."""
     world = World()
     token = mint(tables=["sales"], operations=["select", "insert"])
     grant = world.verifier.authenticate(token.serialize())
-    database = connection()
     select = "select region from sales"
-    with guarded(database, grant) as db:
+    with guarded(connection, grant) as db:
         assert len(db.execute(select).fetchall()) == 2
         done = world.operator.revoke(token=token.token_id, why="x")
         assert code_of(lambda: db.execute(select)) == code_of(lambda: db.execute("select 1")) == "revoked"
@@ -562,14 +563,14 @@ def test_the_sqlite_guard_asks_at_every_statement() -> None:
         world.operator.narrow(token=token.token_id, operations=["insert"], why="y")
         assert code_of(lambda: db.execute(select)) == "narrowed"
         db.execute("insert into sales values ('de')")
-    with pytest.raises(Denied), guarded(database, grant) as db:
+    with pytest.raises(Denied), guarded(connection, grant) as db:
         db.execute("insert into sales values ('fr')")
         world.operator.revoke(token=token.token_id, why="z")
         db.execute("insert into sales values ('es')")
-    assert database.execute("select count(*) from sales").fetchone() == (3,)
+    assert connection.execute("select count(*) from sales").fetchone() == (3,)
 
 
-def test_the_sqlite_guard_stops_a_statement_that_runs() -> None:
+def test_the_sqlite_guard_stops_a_statement_that_runs(connection: sqlite3.Connection) -> None:
     """The revocation comes in while a long statement runs: it does not end, and its block leaves nothing."""
     world = World()
     token, asked = mint(tables=["sales"], operations=["select"]), 0
@@ -583,7 +584,7 @@ def test_the_sqlite_guard_stops_a_statement_that_runs() -> None:
 
     grant = verifier(overlay=source).authenticate(token.serialize())
     long = "with recursive n (i) as (select 1 union all select i + 1 from n where i < 100000000) select count(*) from n, sales"
-    with pytest.raises(Denied) as caught, guarded(connection(), grant) as db:
+    with pytest.raises(Denied) as caught, guarded(connection, grant) as db:
         db.execute(long)
     assert caught.value.code == "revoked" and asked >= 10
 
