@@ -708,7 +708,8 @@ def test_on_a_handoff_the_token_goes_on_narrowed(run: Callable[[Agent[Any]], str
         run(first)
     chains = [[actor.name for actor in one.attribution.chain] for one in told.decisions if one.attribution]
     assert chains == [["orchestrator", "second"]] * 2 + [["orchestrator", "second", "third"]] * 2 + [["orchestrator"]] * 2
-    assert told.codes == ["allowed", "argument", "allowed", "argument", "argument", "allowed"]
+    tried = [(one.access.tool, one.code) for one in told.decisions if one.access]  # two at a time, in any order
+    assert [sorted(tried[at : at + 2]) for at in (0, 2, 4)] == [[("look", "allowed"), ("take", "argument")]] * 3
     assert [held for _, held, _ in seen] == ["second", "third", "orchestrator"]
 
 
