@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from inspect import iscoroutinefunction
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypedDict, TypeVar
 
 from anyio import to_thread
 
@@ -70,6 +70,23 @@ def answering(meta: object) -> Generator[None, None, None]:
         yield
 
 
+class Options(TypedDict, total=False):
+    """What a Gate takes beside its verifier, as keywords of the guards."""
+
+    cost: Cost | None
+    attributes: Attributes | None
+    free: Iterable[str]
+    list_without_token: bool
+    authorization_header: bool
+    default_from_environment: bool
+
+
+def access_of(method: str, params: Mapping[str, Any]) -> Access | None:
+    """Rule 1: the access that a message comes to, or None for what no token can permit."""
+    asked = facts(method, params)
+    return None if asked is None else access_to(*asked)
+
+
 class Gate:
     """Decides on messages. The adapters bring them here, and say in the SDK's words what came of it."""
 
@@ -123,8 +140,7 @@ class Gate:
                 return self.verifier.authenticate(token, proof=proof, request=about)
             except Denied as denied:
                 raise refusal_of(denied.decision, method) from None
-        asked = facts(method, message.params)
-        plain = None if asked is None else access_to(*asked)
+        plain = access_of(method, message.params)
         if plain is None:
             why = "no call that a token can permit: its name, or what comes with it"
             return self._admitted(self.verifier.refuse(token, "tool", why, proof=proof, request=about), method)
@@ -142,8 +158,7 @@ class Gate:
         """`grant`, if it permits one more call that a call makes here in turn. Raises Refused."""
         if method in LISTS:
             return self._admitted(grant.recheck(), method)
-        asked = facts(method, params)
-        plain = None if asked is None else access_to(*asked)
+        plain = access_of(method, params)
         if plain is None:
             return self._admitted(grant.record(grant.refusal("tool", "no call that a token can permit")), method)
         return self._admitted(grant.check(self._access(plain)), method)
@@ -197,8 +212,7 @@ def listed(grant: Grant, method: str, name: object) -> bool:
     What an operator's overlay refuses for want of an argument is not listed, and may yet be called.
     """
     listing = LISTS[method]
-    asked = facts(listing.method, {listing.argument or "name": name})
-    access = None if asked is None else access_to(*asked)
+    access = access_of(listing.method, {listing.argument or "name": name})
     if access is None or access.tool is None:
         return False
     calls = grant.capability.tool
@@ -226,5 +240,4 @@ def only_listed(grant: Grant, method: str, result: dict[str, Any]) -> dict[str, 
     """A result as it goes over the wire, without what is not listed."""
     listing = LISTS[method]
     items = [item for item in result.get(listing.items) or () if listed(grant, method, item.get(listing.key))]
-    made = {**result, listing.items: items}
-    return made
+    return {**result, listing.items: items}

@@ -17,11 +17,10 @@ routes that declare nothing.
 from __future__ import annotations
 
 import logging
-from asyncio import to_thread
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-from captoken import current, request
+from captoken import aio, current, request
 from captoken.access import Access, Caller
 from captoken.adapters._http import (
     METADATA_PATH,
@@ -51,7 +50,6 @@ GRANT = "captoken.grant"  # in the scope: the grant of this very request
 ASKED = "captoken.asked"  # in the scope, a list: the accesses that were asked for, and allowed
 BODY_BYTES = 1 << 20
 _log = logging.getLogger("captoken")
-_T = TypeVar("_T")
 
 
 class CaptokenMiddleware:
@@ -79,7 +77,7 @@ class CaptokenMiddleware:
         if type(max_body) is not int or max_body < 0:
             raise ValueError("max_body is a number of bytes")
         self._app, self._verifier, self._origin, self._max_body = app, verifier, own_origin(origin), max_body
-        self._public, self._waits = public_paths(public), verifier.waits
+        self._public = public_paths(public)
         self._metadata: Answer | None = None
         if isinstance(resource_metadata, Mapping):
             fields = {"bearer_methods_supported": ["header"], **resource_metadata, "resource": origin}
@@ -150,7 +148,8 @@ class CaptokenMiddleware:
                 body, receive = await self._read(receive, found)
             target = target_of(path, scope.get("query_string", b""))
             digest = request.of_http(scope.get("method", "GET"), self._origin, target, body)
-        grant = await _call(self._waits, lambda: self._verifier.authenticate(found.text, proof=found.proof, request=digest))
+        check = self._verifier.authenticate
+        grant = await aio.answer(self._verifier, check, found.text, proof=found.proof, request=digest)
         if scope["type"] == "http" and _is_form(scope["headers"]):
             body, receive = await self._read(receive, None)
             refuse_stray(body)
@@ -159,7 +158,7 @@ class CaptokenMiddleware:
     async def _lacks_proof_alone(self, found: Credentials) -> bool:
         """Whether a token is good here but for its proof, with nothing committed and nothing recorded."""
         without = (None, None)
-        decision = await _call(self._waits, lambda: self._verifier._decide(found.text, None, None, without, dry=True))
+        decision = await aio.answer(self._verifier, self._verifier._decide, found.text, None, None, without, dry=True)
         return decision.code == "proof_missing"
 
     async def _read(self, receive: Receive, unknown: Credentials | None) -> tuple[bytes, Receive]:
@@ -228,16 +227,11 @@ async def ask(scope: Scope, access: Access | None, caller: Caller | None = None)
             raise Denied(grant.record(grant.refusal("domain", "no access is stated for this request")))
         grant.authorize(access, caller=caller)
 
-    await _call(grant._verifier.waits, decide)
+    await aio.answer(grant._verifier, decide)
     asked = scope.get(ASKED)
     if isinstance(asked, list):
         asked.append(access)
     return grant
-
-
-async def _call(waits: bool, function: Callable[[], _T]) -> _T:
-    """What a function returns: in a thread, with this context, if it may have to wait for a store."""
-    return await to_thread(function) if waits else function()
 
 
 class _Gone(Exception):  # noqa: N818, the name reads as what it is

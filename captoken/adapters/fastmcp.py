@@ -18,10 +18,10 @@ that stands before the guard can answer in its place, as a cache does; what stan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, Unpack
 
 from fastmcp.exceptions import ToolError
 from fastmcp.server.dependencies import fastmcp_request_ctx, get_http_request
@@ -30,9 +30,8 @@ from mcp.shared.exceptions import MCPError
 
 from captoken import current
 from captoken.adapters._mcp import CALL, LISTS, Message, Refused, headers_of, without_secrets
-from captoken.adapters._mcp_gate import Gate, answering, decided, listed, teller
+from captoken.adapters._mcp_gate import Gate, Options, answering, decided, listed, teller
 from captoken.grant import Grant
-from captoken.tools import Attributes, Cost
 from captoken.verify import Verifier
 
 _ATTRIBUTES = {
@@ -68,26 +67,8 @@ _came: ContextVar[_Came | None] = ContextVar("captoken.fastmcp", default=None)
 class Guard(Middleware):
     """Lets in what a token permits; takes what `captoken.adapters.mcp.Guard` takes."""
 
-    def __init__(
-        self,
-        verifier: Verifier,
-        *,
-        cost: Cost | None = None,
-        attributes: Attributes | None = None,
-        free: Iterable[str] = (),
-        list_without_token: bool = False,
-        authorization_header: bool = True,
-        default_from_environment: bool = False,
-    ) -> None:
-        self._gate = Gate(
-            verifier,
-            cost=cost,
-            attributes=attributes,
-            free=free,
-            list_without_token=list_without_token,
-            authorization_header=authorization_header,
-            default_from_environment=default_from_environment,
-        )
+    def __init__(self, verifier: Verifier, **options: Unpack[Options]) -> None:
+        self._gate = Gate(verifier, **options)
 
     async def __call__(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]) -> Any:
         """One message, whichever hook it would go to."""

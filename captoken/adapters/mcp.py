@@ -19,17 +19,16 @@ guard, which is why it stands last.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from captoken import current
 from captoken.adapters._mcp import KIND as KIND
 from captoken.adapters._mcp import LISTS, PROOF, TOKEN, Message, Refused, headers_of, without_secrets
-from captoken.adapters._mcp_gate import Gate, answering, decided, only_listed, teller
-from captoken.tools import Attributes, Cost
+from captoken.adapters._mcp_gate import Gate, Options, answering, decided, only_listed, teller
 from captoken.verify import Verifier
 
 TWO = version("mcp").split(".")[0] != "1"  # which major version of the SDK is installed
@@ -60,26 +59,8 @@ class Guard:
     started with; raises NoToken if it was started without one.
     """
 
-    def __init__(
-        self,
-        verifier: Verifier,
-        *,
-        cost: Cost | None = None,
-        attributes: Attributes | None = None,
-        free: Iterable[str] = (),
-        list_without_token: bool = False,
-        authorization_header: bool = True,
-        default_from_environment: bool = False,
-    ) -> None:
-        self._gate = Gate(
-            verifier,
-            cost=cost,
-            attributes=attributes,
-            free=free,
-            list_without_token=list_without_token,
-            authorization_header=authorization_header,
-            default_from_environment=default_from_environment,
-        )
+    def __init__(self, verifier: Verifier, **options: Unpack[Options]) -> None:
+        self._gate = Gate(verifier, **options)
 
     def install(self, server: Any) -> None:
         """Guard `server` from here on. Raises TypeError for what is no server of the installed `mcp`."""
