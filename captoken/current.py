@@ -32,7 +32,7 @@ from captoken.possession import Signer
 from captoken.sealed import Sealed
 from captoken.tokens import Token
 
-VARIABLE = "CAPTOKEN"  # of the process environment
+VARIABLE = "CAPTOKEN"  # of the process environment (spec, "Transports")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _T = TypeVar("_T")

@@ -42,7 +42,7 @@ Rule: TypeAlias = "Access | Callable[[Any], Access]"
 def request_digest(method: str, message: bytes) -> bytes:
     """The 32 bytes that a proof for one call is about: `/package.Service/Method`, and the request as it travels.
 
-    The audience is in every proof already. Raises TypeError, or ValueError for a method beyond ASCII.
+    The audience is in every proof already (spec, "Transports"). Raises TypeError, or ValueError for a method beyond ASCII.
     """
     return request.of_http("POST", "grpc:", method, message)
 
