@@ -4,15 +4,16 @@ Own caveats, adapters and the other errors live in the modules of their names: `
 `captoken.errors`. The format is in `spec/captoken-v1.md`.
 """
 
-from captoken.access import Access, Caller
-from captoken.capability import Capability
-from captoken.decision import Actor, Decision
-from captoken.errors import CaptokenError, Denied, TokenFormatError, WideningError
-from captoken.grant import Grant
-from captoken.keyring import Keyring
-from captoken.mint import Issuer
-from captoken.tokens import Token
-from captoken.verify import Verifier
+from captoken._format.errors import CaptokenError, TokenFormatError, WideningError
+from captoken._language.access import Access, Caller
+from captoken._language.capability import Capability
+from captoken._language.lineage import Actor
+from captoken._verification.decision import Decision, Denied
+from captoken._verification.grant import Grant
+from captoken._verification.verifier import Verifier
+from captoken._writing.issuer import Issuer
+from captoken._writing.token import Token
+from captoken.keys.keyring import Keyring
 
 __all__ = [
     "Access",

@@ -23,14 +23,17 @@ from contextvars import Token as ContextToken
 from functools import wraps
 from typing import Generic, ParamSpec, TypeVar, Unpack
 
-from captoken import possession, primitives
-from captoken.access import Access
-from captoken.attenuate import LinkCaveats, PresentCaveats, Seconds, Strings
-from captoken.errors import Denied, NoToken, TokenFormatError
-from captoken.grant import Grant
-from captoken.possession import Signer
-from captoken.sealed import Sealed
-from captoken.tokens import Token
+from captoken import proof as possession
+from captoken._format.clocks import Seconds
+from captoken._format.entropy import random_bytes
+from captoken._format.errors import NoToken, TokenFormatError
+from captoken._format.sealed import Sealed
+from captoken._language.access import Access
+from captoken._verification.decision import Denied
+from captoken._verification.grant import Grant
+from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
+from captoken._writing.token import Token
+from captoken.proof import Signer
 
 VARIABLE = "CAPTOKEN"  # of the process environment (spec, "Transports")
 _P = ParamSpec("_P")
@@ -87,13 +90,26 @@ class Held(Sealed):
         `request`: as `captoken.possession.prove` takes it. Raises what `Token.present` and the signer raise.
         """
         token = self.token
-        text = token.present(audience=audience, expires_in=expires_in, keep=keep, clamp=clamp, **caveats)
+        text = token.present(
+            audience=audience, expires_in=expires_in, keep=keep, clamp=clamp, **caveats
+        )
         if self.signer is None or not self._bound:
             return Presented(text, None)
-        return Presented(text, possession.prove(text, self.signer, audience=audience, request=request, clock=token._clock))
+        return Presented(
+            text,
+            possession.prove(
+                text, self.signer, audience=audience, request=request, clock=token._clock
+            ),
+        )
 
     def delegate(
-        self, *, to: str, key: Signer | None = None, keep: Strings = (), clamp: bool = False, **caveats: Unpack[LinkCaveats]
+        self,
+        *,
+        to: str,
+        key: Signer | None = None,
+        keep: Strings = (),
+        clamp: bool = False,
+        **caveats: Unpack[LinkCaveats],
     ) -> Held:
         """What the agent `to` holds from here on. `key` is its own key: due where this token is bound, binding where not.
 
@@ -101,7 +117,9 @@ class Held(Sealed):
         """
         signer = self.signer if self._bound else None
         public = None if key is None else key.public
-        child = self.token.delegate(to=to, key=public, signer=signer, keep=keep, clamp=clamp, **caveats)
+        child = self.token.delegate(
+            to=to, key=public, signer=signer, keep=keep, clamp=clamp, **caveats
+        )
         return Held(child, key)
 
     def __repr__(self) -> str:
@@ -111,7 +129,9 @@ class Held(Sealed):
 _held: ContextVar[Held | None] = ContextVar("captoken.held", default=None)
 _granted: ContextVar[Grant | None] = ContextVar("captoken.granted", default=None)
 _trace: ContextVar[str | None] = ContextVar("captoken.trace", default=None)
-_TRACEPARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.{0,256})?", re.ASCII)
+_TRACEPARENT = re.compile(
+    "[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.{0,256})?", re.ASCII
+)
 
 
 class _Block(Generic[_T]):
@@ -142,7 +162,9 @@ class _Serving(_Block[Grant]):
 
     def __exit__(self, *raised: object) -> None:
         super().__exit__()
-        denied = _denied_in(raised[1]) if raised and isinstance(raised[1], BaseExceptionGroup) else None
+        denied = (
+            _denied_in(raised[1]) if raised and isinstance(raised[1], BaseExceptionGroup) else None
+        )
         if denied is not None:
             raise denied from None
 
@@ -188,7 +210,12 @@ def use(token: Token | str | Held, signer: Signer | None = None) -> AbstractCont
 
 @contextmanager
 def delegate(
-    *, to: str, key: Signer | None = None, keep: Strings = (), clamp: bool = False, **caveats: Unpack[LinkCaveats]
+    *,
+    to: str,
+    key: Signer | None = None,
+    keep: Strings = (),
+    clamp: bool = False,
+    **caveats: Unpack[LinkCaveats],
 ) -> Generator[Held, None, None]:
     """In this block, what is current is handed on to the agent `to`, narrowed.
 
@@ -214,7 +241,7 @@ def traced(traceparent: str | None = None) -> AbstractContextManager[str]:
     Whoever sends the header chooses the trace: it is for finding what belongs together, and proves nothing.
     """
     stated = _TRACEPARENT.fullmatch(traceparent) if type(traceparent) is str else None
-    named = stated[1] if stated is not None and set(stated[1]) != {"0"} else primitives.random_bytes(16).hex()
+    named = stated[1] if stated is not None and set(stated[1]) != {"0"} else random_bytes(16).hex()
     return _Block(_trace, named)
 
 
@@ -226,7 +253,7 @@ def trace() -> str | None:
 def traceparent() -> str | None:
     """The header for a call that belongs to the same trace, with a span id of its own."""
     named = _trace.get()
-    return f"00-{named}-{primitives.random_bytes(8).hex()}-01" if named is not None else None
+    return f"00-{named}-{random_bytes(8).hex()}-01" if named is not None else None
 
 
 # --- what a request is granted ---------------------------------------------------------------------------------------
@@ -246,7 +273,9 @@ def grant() -> Grant:
     """The grant of the request at hand: ask it about each access. Raises NoToken outside of one."""
     granted = _granted.get()
     if granted is None:
-        raise NoToken("nothing is granted here: no request that an adapter has let in is being answered")
+        raise NoToken(
+            "nothing is granted here: no request that an adapter has let in is being answered"
+        )
     return granted
 
 

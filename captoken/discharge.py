@@ -1,180 +1,29 @@
-"""Third-party caveats: what is asked, the answer, and who gives it (spec, "Third-party caveats", "Discharges").
-
-    ticket      what a third party is asked: sealed for it, with an address hint, and nothing else that can be read
-    discharge   its answer: that what was asked holds, for so long, under these caveats
-
-The discharger keeps no state and learns neither the token nor who holds it: only what is needed, and the key that the
-discharge is made under. Discharges only ever restrict: nothing but the fact of them reaches a grant.
-"""
+"""Who discharges, and how: a policy, its answers, and leases (spec, "Third-party caveats", "Discharges", "Leases")."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from threading import Event
 from time import time
 from typing import Any, TypeAlias, Unpack
 
 import msgspec
 
-from captoken import attenuate as writing
-from captoken import chain, keys, names, primitives, wire
-from captoken.attenuate import Clock, LinkCaveats
-from captoken.caveats import V1, Vocabulary
-from captoken.encoding import LIMITS, EncodingError, b64decode, b64encode, decode_json, encode_json
-from captoken.errors import DischargeError, LimitError, TokenFormatError
-from captoken.links import BadLink, Link, is_about_requests, read_link
-from captoken.sealed import Sealed
-from captoken.text import UNBOUND, discharge_of, text_of
+from captoken._format import chain, names, primitives
+from captoken._format import packet as wire
+from captoken._format.clocks import Clock, read_clock
+from captoken._format.encoding import LIMITS, b64decode, decode_json
+from captoken._format.errors import DischargeError, LimitError
+from captoken._format.sealed import Sealed
+from captoken._format.text import UNBOUND
+from captoken._language.caveats import V1, Vocabulary
+from captoken._language.discharge import CAVEAT_KEY_BYTES, Discharge, Ticket
+from captoken._writing import keywords as writing
+from captoken._writing.keywords import LinkCaveats
+from captoken.keys.secret import DischargerKey
 
-CAVEAT_KEY_BYTES = 32
 # They would say something of the token.
 NO_CAVEATS_OF_DISCHARGES = frozenset(("task", "depth", "delegate_only", "uses", "budget"))
-
-
-class DischargerKey(keys.SecretKey):
-    """An X25519 key that tickets are sealed for. Whoever has it can answer them all."""
-
-    __slots__ = ()
-    purpose = "discharger"
-
-
-class Ticket(msgspec.Struct, frozen=True):
-    """What a third party is asked: a third-party caveat's id. Goes to the discharger as its text, and tells it nothing
-    of the token."""
-
-    discharger: str  # the public key that it is sealed for
-    location: str | None  # where the discharger may be asked: a hint, written by whoever asked for the discharge
-    cid: bytes
-
-    @property
-    def text(self) -> str:
-        return self.cid.decode()
-
-    @classmethod
-    def parse(cls, text: str | bytes) -> Ticket:
-        """The ticket that `text` spells. Raises DischargeError and nothing else."""
-        try:
-            if type(text) not in (str, bytes):
-                raise TypeError(f"it is text, not {type(text).__name__}")
-            cid = text.encode() if isinstance(text, str) else text
-            if len(cid) > LIMITS.ticket_bytes:
-                raise ValueError(f"longer than {LIMITS.ticket_bytes} bytes")
-            stated = decode_json(cid)
-            if stated.keys() - {"loc"} != {"box", "for", "v"} or stated["v"] != 1 or type(stated["v"]) is not int:
-                raise ValueError("it has box, for, v, and perhaps loc")
-            b64decode(names.exact_str(stated["box"], "box"))
-            keys.public_bytes(names.exact_str(stated["for"], "for"), "for")
-            location = names.free_name(stated["loc"], "loc") if "loc" in stated else None
-        except (TypeError, ValueError) as error:  # EncodingError and UnicodeError are ValueErrors
-            raise DischargeError(f"no ticket: {error}", "bad_ticket") from None
-        return cls(stated["for"], location, cid)
-
-
-def ask(
-    packet: wire.Packet, discharger: bytes | str, need: Mapping[str, Any], location: str | None, random: Callable[[int], bytes]
-) -> wire.Caveat:
-    """The third-party caveat that asks `discharger` whether `need` holds, to follow on the last one of `packet`."""
-    public = keys.exchange_key(discharger, "discharger")
-    stated: dict[str, Any] = {"for": b64encode(public), "v": 1}
-    if location is not None:
-        stated["loc"] = names.free_name(location, "location")
-    try:
-        wanted = dict(need)
-        encode_json({"need": wanted})  # before there is a key that a traceback could show
-    except (EncodingError, RecursionError) as error:
-        raise ValueError(f"need: {error or 'nested too deeply'}") from None
-    key = random(CAVEAT_KEY_BYTES)
-    sealed = encode_json({"ck": b64encode(key), "need": wanted, "v": 1})
-    stated["box"] = b64encode(primitives.seal(public, sealed, random))
-    cid = encode_json(stated)
-    if len(cid) <= LIMITS.ticket_bytes:
-        return chain.ask(packet.signature, key, cid, random)
-    del key, sealed
-    raise LimitError(f"the ticket is {len(cid)} bytes, more than {LIMITS.ticket_bytes}: need less")
-
-
-# --- the answer ------------------------------------------------------------------------------------------------------
-
-
-class Discharge(Sealed):
-    """A third party's answer, not yet bound to a token. Secret, as the token is: with it, whoever holds the token uses it.
-
-    Unverified: the holder cannot tell a genuine one. Verifiers can.
-    """
-
-    __slots__ = ("_packet",)
-    _instead = "hand on discharge.serialize()"
-    _packet: wire.Packet
-
-    def __init__(self, packet: wire.Packet) -> None:
-        object.__setattr__(self, "_packet", packet)
-
-    @classmethod
-    def parse(cls, text: str) -> Discharge:
-        """The discharge that `text` spells: its form alone. Raises TokenFormatError."""
-        try:
-            return cls(discharge_of(text, UNBOUND))
-        except TokenFormatError as error:
-            problem = error.bare()
-        del text
-        raise problem
-
-    def serialize(self) -> str:
-        """The text, for whoever holds the token."""
-        return text_of(self._packet, UNBOUND)
-
-    @property
-    def cid(self) -> bytes:
-        """The id of the caveat that it answers."""
-        return self._packet.identifier
-
-    @property
-    def expires_at(self) -> int | None:
-        """When it ends, by its own account, in seconds since the epoch."""
-        ends: list[int] = []
-        for cid, _ in self._packet.caveats:
-            with suppress(EncodingError):  # whatever stands beside it: the verifier may know caveats that we do not
-                end = decode_json(cid).get("exp")
-                ends += [end] if type(end) is int else []
-        return min(ends, default=None)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Discharge):
-            return NotImplemented
-        return primitives.equal(wire.encode(self._packet), wire.encode(other._packet))
-
-    def __hash__(self) -> int:
-        return hash(self._packet.identifier)
-
-    def __repr__(self) -> str:
-        return f"<Discharge, expires at {self.expires_at}, unverified>"
-
-    __str__ = __repr__
-
-
-def bind(packet: wire.Packet, root_signature: bytes) -> wire.Packet:
-    """The discharge `packet` as it goes with the token that ends in `root_signature`, and with no other."""
-    return wire.Packet(packet.identifier, packet.caveats, chain.bind(root_signature, packet.signature))
-
-
-def read_discharge(packet: wire.Packet, vocabulary: Vocabulary) -> list[Link] | BadLink:
-    """The links of a discharge whose signature held: caveats about the request, one of them an expiry."""
-    links: list[Link] = []
-    for cid, vid in packet.caveats:
-        if vid:
-            return BadLink("unreadable_link", "a discharge that asks a third party in its turn")
-        link = read_link(cid, vocabulary)
-        if isinstance(link, BadLink):
-            return BadLink(link.code, f"in the discharge: {link.text}")
-        if not is_about_requests(link):
-            return BadLink("unreadable_link", "a discharge that speaks of task, lineage or keys, or counts")
-        links.append(link)
-    if not any(caveat.key == "exp" for link in links for caveat in link.caveats):
-        return BadLink("unreadable_link", "a discharge without an expiry")
-    return links
-
-
-# --- the discharger --------------------------------------------------------------------------------------------------
 
 
 class Allow(Sealed):
@@ -203,6 +52,8 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 Answer: TypeAlias = "Allow | Refuse | Wait"
+
+
 Policy: TypeAlias = Callable[[Mapping[str, Any]], Answer]
 
 
@@ -221,7 +72,14 @@ class Discharger(Sealed):
     _vocabulary: Vocabulary
     _clock: Clock
 
-    def __init__(self, key: DischargerKey, policy: Policy, *, vocabulary: Vocabulary = V1, clock: Clock = time) -> None:
+    def __init__(
+        self,
+        key: DischargerKey,
+        policy: Policy,
+        *,
+        vocabulary: Vocabulary = V1,
+        clock: Clock = time,
+    ) -> None:
         if not isinstance(key, DischargerKey):
             raise TypeError(f"a DischargerKey, not {type(key).__name__}")
         if not callable(policy):
@@ -280,7 +138,9 @@ class Discharger(Sealed):
     def _made(self, opened: _Opened, allowed: Allow) -> Discharge:
         for keyword in allowed.caveats:
             if keyword in NO_CAVEATS_OF_DISCHARGES:
-                raise TypeError(f"{keyword} is no caveat of a discharge: it would say something of the token")
+                raise TypeError(
+                    f"{keyword} is no caveat of a discharge: it would say something of the token"
+                )
             writing.known(keyword, self._vocabulary)
         wanted = writing.asked(allowed.caveats, self._vocabulary, self._clock, None)
         if "exp" not in wanted:
@@ -319,3 +179,72 @@ def _opened(cid: bytes, sealed: bytes) -> _Opened | None:
     except (TypeError, ValueError):
         return None
     return _Opened(cid, key, need) if len(key) == CAVEAT_KEY_BYTES and type(need) is dict else None
+
+
+class Lease:
+    """Keeps one ticket discharged: asks anew when half of a discharge's life is over.
+
+    `ask` gets the discharge, from a Discharger or over HTTP; `deliver` gets each new one to whoever holds the token.
+    A DischargeError from either ends the lease; anything else is taken for a passing fault, and tried again for as long as
+    the last discharge lives. Ask where the holder cannot: it has the ticket too, and a discharger that answers everybody
+    lets it renew for itself. So the policy has to know what still runs, or who asks.
+    """
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        ask: Callable[[Ticket], Discharge],
+        deliver: Callable[[Discharge], None],
+        *,
+        clock: Clock = time,
+        retry: int = 1,  # seconds between tries after a fault
+    ) -> None:
+        self._ticket, self._ask, self._deliver, self._clock, self._retry = (
+            ticket,
+            ask,
+            deliver,
+            clock,
+            retry,
+        )
+        self._due = self._ends = 0
+        self.ended: Exception | None = None  # why the lease is over
+
+    def renew(self) -> float:
+        """Ask if it is time to; seconds until the next time. Raises DischargeError once the lease is over."""
+        if self.ended is not None:
+            raise DischargeError(f"the lease is over: {self.ended}", "refused")
+        now = read_clock(self._clock)
+        if now < self._due:
+            return self._due - now
+        try:
+            discharge = self._ask(self._ticket)
+            if not isinstance(discharge, Discharge):
+                raise DischargeError(
+                    f"asked for a discharge, and got a {type(discharge).__name__}", "bad_discharge"
+                )
+            if discharge.cid != self._ticket.cid:
+                raise DischargeError(
+                    "asked for a discharge, and got that of another ticket", "bad_discharge"
+                )
+            self._deliver(discharge)
+        except DischargeError as error:
+            self.ended = error
+            raise
+        except Exception as error:
+            if now >= self._ends:
+                self.ended = error
+                raise DischargeError(
+                    f"the lease ran out: {type(error).__name__}", "refused"
+                ) from error
+            return self._retry
+        self._ends = discharge.expires_at or now
+        self._due = now + min(max((self._ends - now) // 2, 1), 3600)
+        return self._due - now
+
+    def run(self, stop: Event) -> None:
+        """Renew until `stop` is set or the lease is over. For a thread of an orchestrator or supervisor."""
+        try:
+            while not stop.wait(self.renew()):
+                pass
+        except DischargeError:
+            return

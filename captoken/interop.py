@@ -6,17 +6,19 @@ import binascii
 import re
 from typing import TYPE_CHECKING
 
-from captoken import wire
-from captoken.discharge import Discharge
-from captoken.encoding import LIMITS, b64encode
-from captoken.errors import TokenFormatError
-from captoken.text import PREFIX, text_of
-from captoken.tokens import Token
+from captoken._format import packet as wire
+from captoken._format.encoding import LIMITS, b64encode
+from captoken._format.errors import TokenFormatError
+from captoken._format.text import PREFIX, text_of
+from captoken._language.discharge import Discharge
+from captoken._writing.token import Token
 
 if TYPE_CHECKING:
     from pymacaroons import Macaroon
 
-_is_base64 = re.compile(r"(?:[A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}").fullmatch  # either alphabet, never mixed
+_is_base64 = re.compile(
+    r"(?:[A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}"
+).fullmatch  # either alphabet, never mixed
 
 
 def normalize(foreign: bytes | str) -> str:
@@ -65,5 +67,3 @@ def from_pymacaroons(macaroon: Macaroon) -> Token:
     except Exception as error:  # it raises many kinds
         raise TokenFormatError(f"pymacaroons cannot write it: {type(error).__name__}") from None
     return Token.parse(normalize(written))
-
-

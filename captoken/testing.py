@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
-from captoken.primitives import sha256
+from captoken._format.primitives import sha256
 
 
 class FixedClock:

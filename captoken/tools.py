@@ -19,14 +19,16 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from captoken import aio, current, names
-from captoken.access import Access, Caller
+from captoken import current
+from captoken._format import names
+from captoken._format.errors import GuardError, LimitError, NoToken, WideningError
+from captoken._language.access import Access, Caller
+from captoken._verification import aio
+from captoken._verification.decision import Decision
+from captoken._verification.grant import Grant
+from captoken._verification.verifier import Verifier
+from captoken._writing.token import Token
 from captoken.current import Held, Presented
-from captoken.decision import Decision
-from captoken.errors import GuardError, LimitError, NoToken, WideningError
-from captoken.grant import Grant
-from captoken.tokens import Token
-from captoken.verify import Verifier
 
 _log = logging.getLogger("captoken")
 # (tool, arguments) -> what a call costs, by unit; or the attributes that the server itself knows of it.
@@ -34,10 +36,14 @@ Cost: TypeAlias = Callable[[str, Mapping[str, Any]], Mapping[str, int]]
 Attributes: TypeAlias = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
 
-def access_to(tool: object, arguments: object, *, attributes: Any = None, cost: Any = None) -> Access | None:
+def access_to(
+    tool: Any, arguments: Any, *, attributes: Any = None, cost: Any = None
+) -> Access | None:
     """The access that a call of a tool is, or None where no token can permit it: no legal name, or no JSON."""
     try:
-        return Access(tool=tool, arguments=arguments or {}, attributes=attributes or {}, cost=cost or {})  # type: ignore[arg-type]
+        return Access(
+            tool=tool, arguments=arguments or {}, attributes=attributes or {}, cost=cost or {}
+        )
     except (TypeError, ValueError, RecursionError):
         return None
 
@@ -59,7 +65,9 @@ class _Lent(Held):
 
 
 @contextmanager
-def calling(grant: Grant, *, run: object = None, held: Held | None = None) -> Generator[Grant, None, None]:
+def calling(
+    grant: Grant, *, run: object = None, held: Held | None = None
+) -> Generator[Grant, None, None]:
     """For adapters, around a call that was permitted: `grant` is current in it, and `held`, or else what is held here.
 
     `run` is what the framework knows the run by, as it was passed to `check`; None where it does not.
@@ -76,7 +84,9 @@ def handing(agent: str | None, *, run: object = None) -> Held:
     """
     mine = current.holding()
     if not _is_of(mine, agent) or _of_another_run(mine, run):
-        raise GuardError(f"the agent {agent!r} was handed no token: it cannot hand on that of {mine.token.unverified.holder}")
+        raise GuardError(
+            f"the agent {agent!r} was handed no token: it cannot hand on that of {mine.token.unverified.holder}"
+        )
     return mine
 
 
@@ -96,7 +106,9 @@ class ToolGuard:
     through. A call that is allowed is charged and recorded, whatever becomes of it then.
     """
 
-    def __init__(self, verifier: Verifier, *, cost: Cost | None = None, attributes: Attributes | None = None) -> None:
+    def __init__(
+        self, verifier: Verifier, *, cost: Cost | None = None, attributes: Attributes | None = None
+    ) -> None:
         self._verifier, self._cost, self._attributes = verifier, cost, attributes
 
     def check(
@@ -117,13 +129,21 @@ class ToolGuard:
         mine, text, proof = self._presented(held, access)
         decision = self._decided(access, mine, text, proof, agent, run)
         if mine is None:
-            _log.warning("a tool call, and no token is current: captoken.current.use(token) around the run")
+            _log.warning(
+                "a tool call, and no token is current: captoken.current.use(token) around the run"
+            )
         elif not decision:
             _log.info("refused: %s", decision.summary)
         return decision
 
     def _decided(
-        self, access: Access | None, mine: Held | None, text: str | Token, proof: str | None, agent: str | None, run: object
+        self,
+        access: Access | None,
+        mine: Held | None,
+        text: str | Token,
+        proof: str | None,
+        agent: str | None,
+        run: object,
     ) -> Decision:
         if access is None:
             why = "no call that a token can permit: its name, or arguments that are no JSON"
@@ -145,7 +165,9 @@ class ToolGuard:
         held: Held | Token | None = None,
     ) -> Decision:
         """The same from an event loop: in a thread if the verifier has a store that may be waited for."""
-        return await aio.answer(self._verifier, self.check, tool, arguments, agent=agent, run=run, held=held)
+        return await aio.answer(
+            self._verifier, self.check, tool, arguments, agent=agent, run=run, held=held
+        )
 
     def _access(self, tool: str, arguments: Mapping[str, Any]) -> Access | None:
         access = access_to(tool, arguments)
@@ -156,7 +178,9 @@ class ToolGuard:
         cost = self._cost(tool, copy.deepcopy(facts)) if self._cost else {}
         return access_to(tool, facts, attributes=attributes, cost=cost)
 
-    def _presented(self, held: Held | Token | None, access: Access | None) -> tuple[Held | None, str | Token, str | None]:
+    def _presented(
+        self, held: Held | Token | None, access: Access | None
+    ) -> tuple[Held | None, str | Token, str | None]:
         """Who asks, and what goes to the verifier: as it is for one without a name, presented for one that has a name."""
         try:
             mine = current.holding(held)

@@ -22,7 +22,15 @@ from a2a.types import a2a_pb2 as pb
 from starlette.applications import Starlette
 
 from captoken import Access, Issuer, Keyring, Verifier, current
-from captoken.adapters.a2a import EXTENSION, PUBLIC, GrantedCalls, GuardedHandler, admission, declare, metadata
+from captoken.adapters.a2a import (
+    EXTENSION,
+    PUBLIC,
+    GrantedCalls,
+    GuardedHandler,
+    admission,
+    declare,
+    metadata,
+)
 from captoken.adapters.asgi import CaptokenMiddleware
 from captoken.adapters.httpx import auth
 
@@ -43,7 +51,9 @@ def rule(request):
 class SalesDesk(AgentExecutor):
     async def execute(self, context, event_queue):
         table = "hr" if "salaries" in context.get_user_input() else "sales"
-        current.grant().authorize(Access(table=table, operation="select"))  # beyond the rule: what it does in turn
+        current.grant().authorize(
+            Access(table=table, operation="select")
+        )  # beyond the rule: what it does in turn
         answer = new_text_message(ROWS[table])
         answer.metadata.update(metadata(current.grant()))  # on whose behalf: for trails
         await event_queue.enqueue_event(answer)
@@ -54,9 +64,16 @@ class SalesDesk(AgentExecutor):
 
 def application(verifier, card, origin):
     store = InMemoryTaskStore()
-    handler = DefaultRequestHandler(**admission(SalesDesk(), rule), task_store=store, agent_card=card)
-    guarded = GuardedHandler(handler)  # without a rule for them, nobody lists, reads or cancels tasks
-    routes = [*create_agent_card_routes(card), *create_jsonrpc_routes(guarded, "/", context_builder=GrantedCalls())]
+    handler = DefaultRequestHandler(
+        **admission(SalesDesk(), rule), task_store=store, agent_card=card
+    )
+    guarded = GuardedHandler(
+        handler
+    )  # without a rule for them, nobody lists, reads or cancels tasks
+    routes = [
+        *create_agent_card_routes(card),
+        *create_jsonrpc_routes(guarded, "/", context_builder=GrantedCalls()),
+    ]
     return CaptokenMiddleware(Starlette(routes=routes), verifier, origin=origin, public=PUBLIC)
 
 
@@ -80,7 +97,9 @@ async def ask(client, title, text):
         async for answer in client.send_message(pb.SendMessageRequest(message=message)):
             told = answer.message.metadata[EXTENSION]
             chain = " > ".join(actor["name"] for actor in told["chain"])
-            print(f"{title:<34}{get_message_text(answer.message)}  (asked by {chain}, for {told['subject']})")
+            print(
+                f"{title:<34}{get_message_text(answer.message)}  (asked by {chain}, for {told['subject']})"
+            )
     except Exception as error:
         print(f"{title:<34}{str(error).splitlines()[0]}")
 
@@ -97,17 +116,26 @@ async def main():
         subject="user:jane", agent="orchestrator", task="q3-risk",
         tables=["sales"], operations=["select"], tools={"sales_desk.*": {}},
     )  # fmt: skip
-    async with httpx.AsyncClient() as plain, httpx.AsyncClient(auth=auth({origin: "sales-desk"})) as shown:
+    async with (
+        httpx.AsyncClient() as plain,
+        httpx.AsyncClient(auth=auth({origin: "sales-desk"})) as shown,
+    ):
         card = await A2ACardResolver(plain, origin).get_agent_card()
         client = ClientFactory(ClientConfig(httpx_client=shown)).create(card)
         print(f"{card.name}: takes {', '.join(card.security_schemes)}\n")
         with current.use(root):
-            with current.delegate(to="risk-agent", tables=["sales"], tools={"sales_desk.overdue": {}}, expires_in=60):
+            with current.delegate(
+                to="risk-agent", tables=["sales"], tools={"sales_desk.overdue": {}}, expires_in=60
+            ):
                 await ask(client, "risk-agent asks", "overdue in eu")
                 await ask(client, "for salaries", "salaries of all")
                 await ask(client, "for what is no skill", "everything")
             await ask(client, "orchestrator, for salaries", "salaries of all")
-        await ask(ClientFactory(ClientConfig(httpx_client=plain)).create(card), "without a token", "overdue in eu")
+        await ask(
+            ClientFactory(ClientConfig(httpx_client=plain)).create(card),
+            "without a token",
+            "overdue in eu",
+        )
     server.should_exit = True
     await serving
 

@@ -102,9 +102,14 @@ class Obeying(BaseLLM):
 
 
 def agent(role, tools, *calls):
-    says = [f'Thought: so be it\nAction: {name}\nAction Input: {{"{key}": "{value}"}}' for name, key, value in calls]
+    says = [
+        f'Thought: so be it\nAction: {name}\nAction Input: {{"{key}": "{value}"}}'
+        for name, key, value in calls
+    ]
     model = Obeying(model="fake", says=[*says, "Thought: enough\nFinal Answer: done"])
-    return Agent(role=role, goal="report", backstory="works", tools=tools, llm=model, max_retry_limit=0)
+    return Agent(
+        role=role, goal="report", backstory="works", tools=tools, llm=model, max_retry_limit=0
+    )
 
 
 agents = [
@@ -124,11 +129,18 @@ root = Issuer(keyring).mint(
     tools={"query_sales": {}, "market_moves": {}, "read_filing": {"issuer": {"in": ["cedar", "dune"]}}},
 )  # fmt: skip
 orchestrator = Held(root)
-HELD["sales-agent"] = orchestrator.delegate(to="sales-agent", tools={"query_sales": {"region": {"in": ["eu"]}}})
+HELD["sales-agent"] = orchestrator.delegate(
+    to="sales-agent", tools={"query_sales": {"region": {"in": ["eu"]}}}
+)
 HELD["market-agent"] = orchestrator.delegate(to="market-agent", tools={"market_moves": {}})
-HELD["filings-agent"] = orchestrator.delegate(to="filings-agent", tools={"read_filing": {"issuer": {"in": ["cedar"]}}})
+HELD["filings-agent"] = orchestrator.delegate(
+    to="filings-agent", tools={"read_filing": {"issuer": {"in": ["cedar"]}}}
+)
 # intern-agent was forgotten
 
-tasks = [Task(description=f"Do the part of {one.role}.", expected_output="a report", agent=one) for one in agents]
+tasks = [
+    Task(description=f"Do the part of {one.role}.", expected_output="a report", agent=one)
+    for one in agents
+]
 print("What each agent of the crew may do\n")
 Crew(agents=agents, tasks=tasks, verbose=False).kickoff()

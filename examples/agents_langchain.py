@@ -16,9 +16,10 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 
-from captoken import Issuer, Keyring, Verifier, current, trails
+from captoken import Issuer, Keyring, Verifier, current
 from captoken.adapters.langchain import TokenGuard, delegate_to
 from captoken.audit import AuditTrail, read
+from captoken.audit import analysis as trails
 from captoken.tools import ToolGuard
 
 FILINGS = {
@@ -77,11 +78,15 @@ class Obeying(GenericFakeChatModel):
 def agent(name, tools, *calls, final="done"):
     """Makes the calls one after the other, and then says `final`."""
     said = [
-        AIMessage("", tool_calls=[{"name": call, "args": arguments, "id": str(at), "type": "tool_call"}])
+        AIMessage(
+            "", tool_calls=[{"name": call, "args": arguments, "id": str(at), "type": "tool_call"}]
+        )
         for at, (call, arguments) in enumerate(calls)
     ]
     own = TokenGuard(guard, agent=name)
-    return create_agent(Obeying(messages=iter([*said, AIMessage(final)])), tools, name=name, middleware=[own])
+    return create_agent(
+        Obeying(messages=iter([*said, AIMessage(final)])), tools, name=name, middleware=[own]
+    )
 
 
 def run(agent, task):
@@ -114,16 +119,33 @@ class Shown:
         return {"messages": [AIMessage(run(self.agent, given["messages"][0].text))]}
 
 
-sales = agent("sales-agent", [query_sales], ("query_sales", {"region": "eu"}), ("query_sales", {"region": "us"}))
+sales = agent(
+    "sales-agent",
+    [query_sales],
+    ("query_sales", {"region": "eu"}),
+    ("query_sales", {"region": "us"}),
+)
 market = agent("market-agent", [market_moves], ("market_moves", {"quarter": "q3"}))
 handing_on = [
-    delegate_to(Shown(sales), name="ask_sales", tools={"query_sales": {"region": {"in": ["eu"]}}}, expires_in=60),
+    delegate_to(
+        Shown(sales),
+        name="ask_sales",
+        tools={"query_sales": {"region": {"in": ["eu"]}}},
+        expires_in=60,
+    ),
     delegate_to(Shown(market), name="ask_market", tools={"market_moves": {}}, expires_in=60),
     delegate_to(
-        Shown(filings_agent()), name="ask_filings", tools={"read_filing": {"issuer": {"in": ["cedar"]}}}, expires_in=60
+        Shown(filings_agent()),
+        name="ask_filings",
+        tools={"read_filing": {"issuer": {"in": ["cedar"]}}},
+        expires_in=60,
     ),
 ]
-ASKS = [("ask_sales", {"task": "overdue"}), ("ask_market", {"task": "moves"}), ("ask_filings", {"task": "cedar"})]
+ASKS = [
+    ("ask_sales", {"task": "overdue"}),
+    ("ask_market", {"task": "moves"}),
+    ("ask_filings", {"task": "cedar"}),
+]
 
 
 @tool
@@ -144,7 +166,11 @@ root = Issuer(keyring).mint(
 
 with current.use(root):
     print("Handed on, each narrowed to its part\n")
-    print("\n" + run(agent("orchestrator", handing_on, *ASKS, final=REPORT), "Report on the risks of q3.") + "\n")
+    print(
+        "\n"
+        + run(agent("orchestrator", handing_on, *ASKS, final=REPORT), "Report on the risks of q3.")
+        + "\n"
+    )
     print("Forgotten: filings-agent runs under the orchestrator's token\n")
     run(agent("orchestrator", [ask_filings], ASKS[2]), "Report on the risks of q3.")
 
@@ -153,7 +179,11 @@ told = list(read(trail.getvalue().splitlines(keepends=True)))
 for record in told:
     for refusal in record.get("refusals", ())[:1]:
         who = " > ".join(actor["name"] for actor in record["chain"])
-        print(f"{record['code']:<9}{who}: {refusal['text']} ({refusal.get('added_by', 'the verifier')})")
+        print(
+            f"{record['code']:<9}{who}: {refusal['text']} ({refusal.get('added_by', 'the verifier')})"
+        )
 print()
 for hop in trails.gather(told).hops():
-    print(f"{'    ' * (len(hop.holders) - 1)}{hop.agent} ({hop.basis}): {hop.allowed} allowed, {hop.denied} denied")
+    print(
+        f"{'    ' * (len(hop.holders) - 1)}{hop.agent} ({hop.basis}): {hop.allowed} allowed, {hop.denied} denied"
+    )

@@ -13,11 +13,12 @@ import sqlite3
 from agents import Agent, Runner, function_tool, set_tracing_disabled
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 
-from captoken import Denied, Issuer, Keyring, Verifier, current, trails
+from captoken import Denied, Issuer, Keyring, Verifier, current
 from captoken.adapters.openai_agents import delegate_to
 from captoken.adapters.openai_agents import guarded as guarded_agent
 from captoken.adapters.sqlite import guarded
 from captoken.audit import AuditTrail, read
+from captoken.audit import analysis as trails
 from captoken.tools import ToolGuard
 
 FILINGS = {
@@ -32,7 +33,9 @@ trail = io.BytesIO()
 keyring = Keyring.generate()
 verifier = Verifier(keyring, audit=AuditTrail(trail.write))
 guard = ToolGuard(verifier)
-set_tracing_disabled(True)  # else what the agents say goes to the tracing service of the models' vendor
+set_tracing_disabled(
+    True
+)  # else what the agents say goes to the tracing service of the models' vendor
 
 database = sqlite3.connect(":memory:")
 database.executescript("""
@@ -90,7 +93,11 @@ def agent(name, tools, *calls, final="done"):
         def step(call):
             for item in call.input[-1:] if number else ():
                 print(f"{name:<14}{calls[number - 1][0]:<13}{short(item['output'])}")
-            return [function_call(*calls[number], call_id=str(number))] if number < len(calls) else [assistant_message(final)]
+            return (
+                [function_call(*calls[number], call_id=str(number))]
+                if number < len(calls)
+                else [assistant_message(final)]
+            )
 
         return ModelStep.respond(step)
 
@@ -114,11 +121,22 @@ more_than_it_needs = [read_filing, query_hr, send_mail]  # as happens
 filings = agent("filings-agent", more_than_it_needs, *injected)
 forgotten = agent("filings-agent", more_than_it_needs, *injected)
 
-ASKS = [("ask_sales", {"task": "overdue"}), ("ask_market", {"task": "moves"}), ("ask_filings", {"task": "cedar"})]
+ASKS = [
+    ("ask_sales", {"task": "overdue"}),
+    ("ask_market", {"task": "moves"}),
+    ("ask_filings", {"task": "cedar"}),
+]
 handing_on = [
-    delegate_to(sales, name="ask_sales", tools={"query_sales": {}}, tables=["sales"], expires_in=60),
+    delegate_to(
+        sales, name="ask_sales", tools={"query_sales": {}}, tables=["sales"], expires_in=60
+    ),
     delegate_to(market, name="ask_market", tools={"market_moves": {}}, expires_in=60),
-    delegate_to(filings, name="ask_filings", tools={"read_filing": {"issuer": {"in": ["cedar"]}}}, expires_in=60),
+    delegate_to(
+        filings,
+        name="ask_filings",
+        tools={"read_filing": {"issuer": {"in": ["cedar"]}}},
+        expires_in=60,
+    ),
 ]
 
 
@@ -146,7 +164,9 @@ async def main():
         boss = agent("orchestrator", handing_on, *ASKS, final=REPORT)
         print(f"\n{(await Runner.run(boss, 'Report on the risks of q3.')).final_output}\n")
         print("Forgotten: filings-agent runs under the orchestrator's token\n")
-        await Runner.run(agent("orchestrator", [ask_filings], ASKS[2]), "Report on the risks of q3.")
+        await Runner.run(
+            agent("orchestrator", [ask_filings], ASKS[2]), "Report on the risks of q3."
+        )
 
 
 asyncio.run(main())
@@ -156,8 +176,12 @@ told = list(read(trail.getvalue().splitlines(keepends=True)))
 for record in told:
     for refusal in record.get("refusals", ())[:1]:
         who = " > ".join(actor["name"] for actor in record["chain"])
-        print(f"{record['code']:<9}{who}: {refusal['text']} ({refusal.get('added_by', 'the verifier')})")
+        print(
+            f"{record['code']:<9}{who}: {refusal['text']} ({refusal.get('added_by', 'the verifier')})"
+        )
 print()
 for hop in trails.gather(told).hops():
-    print(f"{'    ' * (len(hop.holders) - 1)}{hop.agent} ({hop.basis}): {hop.allowed} allowed, {hop.denied} denied")
+    print(
+        f"{'    ' * (len(hop.holders) - 1)}{hop.agent} ({hop.basis}): {hop.allowed} allowed, {hop.denied} denied"
+    )
 database.close()

@@ -14,10 +14,11 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import FunctionModel
 
-from captoken import Denied, Issuer, Keyring, Verifier, current, trails
+from captoken import Denied, Issuer, Keyring, Verifier, current
 from captoken.adapters.pydantic_ai import TokenGuard, delegate_to
 from captoken.adapters.sqlite import guarded
 from captoken.audit import AuditTrail, read
+from captoken.audit import analysis as trails
 from captoken.tools import ToolGuard
 
 FILINGS = {
@@ -84,7 +85,9 @@ def obeying(who, *calls, final):
         turn = sum(isinstance(message, ModelResponse) for message in messages)
         for part in messages[-1].parts if turn else ():
             print(f"{who:<14}{calls[turn - 1][0]:<13}{short(part.content)}")
-        return ModelResponse(parts=[ToolCallPart(*calls[turn]) if turn < len(calls) else TextPart(final)])
+        return ModelResponse(
+            parts=[ToolCallPart(*calls[turn]) if turn < len(calls) else TextPart(final)]
+        )
 
     return FunctionModel(answer)
 
@@ -107,11 +110,22 @@ filings = agent(
     ("read_filing", {"issuer": "dune"}),
 )  # fmt: skip
 
-ASKS = [("ask_sales", {"task": "overdue"}), ("ask_market", {"task": "moves"}), ("ask_filings", {"task": "cedar"})]
+ASKS = [
+    ("ask_sales", {"task": "overdue"}),
+    ("ask_market", {"task": "moves"}),
+    ("ask_filings", {"task": "cedar"}),
+]
 handing_on = [
-    delegate_to(sales, name="ask_sales", tools={"query_sales": {}}, tables=["sales"], expires_in=60),
+    delegate_to(
+        sales, name="ask_sales", tools={"query_sales": {}}, tables=["sales"], expires_in=60
+    ),
     delegate_to(market, name="ask_market", tools={"market_moves": {}}, expires_in=60),
-    delegate_to(filings, name="ask_filings", tools={"read_filing": {"issuer": {"in": ["cedar"]}}}, expires_in=60),
+    delegate_to(
+        filings,
+        name="ask_filings",
+        tools={"read_filing": {"issuer": {"in": ["cedar"]}}},
+        expires_in=60,
+    ),
 ]
 
 
@@ -148,8 +162,12 @@ told = list(read(trail.getvalue().splitlines(keepends=True)))
 for record in told:
     for refusal in record.get("refusals", ())[:1]:
         who = " > ".join(actor["name"] for actor in record["chain"])
-        print(f"{record['code']:<9}{who}: {refusal['text']} ({refusal.get('added_by', 'the verifier')})")
+        print(
+            f"{record['code']:<9}{who}: {refusal['text']} ({refusal.get('added_by', 'the verifier')})"
+        )
 print()
 for hop in trails.gather(told).hops():
-    print(f"{'    ' * (len(hop.holders) - 1)}{hop.agent} ({hop.basis}): {hop.allowed} allowed, {hop.denied} denied")
+    print(
+        f"{'    ' * (len(hop.holders) - 1)}{hop.agent} ({hop.basis}): {hop.allowed} allowed, {hop.denied} denied"
+    )
 database.close()

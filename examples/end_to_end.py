@@ -31,21 +31,26 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import FunctionModel
 
-from captoken import Grant, Issuer, Keyring, Verifier, current, trails
+from captoken import Grant, Issuer, Keyring, Verifier, current
 from captoken.adapters import postgres, sqlite
 from captoken.adapters.fastapi import granted, protect
 from captoken.adapters.httpx import auth
 from captoken.adapters.mcp import Guard, told
 from captoken.adapters.mcp_client import Presenting
 from captoken.adapters.pydantic_ai import TokenGuard, delegate_to
-from captoken.audit import AuditKey, AuditTrail, check, read
+from captoken.audit import AuditTrail, check, read
+from captoken.audit import analysis as trails
+from captoken.keys import AuditKey
 from captoken.tools import ToolGuard
 
 keyring = Keyring.generate()
 PLACES = ("agents", "warehouse", "filings")  # three processes; here they share one
 AUDIT = {place: AuditKey.generate() for place in PLACES}
 LINES = {place: [] for place in PLACES}
-TRAILS = {place: AuditTrail(LINES[place].append, key=AUDIT[place], trace=current.trace) for place in PLACES}
+TRAILS = {
+    place: AuditTrail(LINES[place].append, key=AUDIT[place], trace=current.trace)
+    for place in PLACES
+}
 VERIFIERS = {place: Verifier(keyring, audience=place, audit=TRAILS[place]) for place in PLACES}
 
 # --- The warehouse: HTTP in front of PostgreSQL ----------------------------------------------------------------------
@@ -56,7 +61,10 @@ warehouse = FastAPI()
 @warehouse.post("/query")
 def query(body: dict[str, str], grant: Annotated[Grant, Depends(granted)]) -> list[list]:
     """Whatever SQL comes: it runs in a narrow role, and the grant of this request says which tables."""
-    with psycopg.connect(warehouse.state.dsn) as connection, postgres.guarded(connection, grant) as db:
+    with (
+        psycopg.connect(warehouse.state.dsn) as connection,
+        postgres.guarded(connection, grant) as db,
+    ):
         return [list(row) for row in db.execute(body["sql"]).fetchall()]
 
 
@@ -74,7 +82,11 @@ def database():
                     create table sales (region text, overdue integer); insert into sales values ('eu', 41), ('us', 7);
                     create table hr (employee text, salary integer); insert into hr values ('jane', 90000)
                 """)
-                postgres.apply_plan(admin, "warehouse", postgres.Role("analyst", {"sales": ["select"], "hr": ["select"]}))
+                postgres.apply_plan(
+                    admin,
+                    "warehouse",
+                    postgres.Role("analyst", {"sales": ["select"], "hr": ["select"]}),
+                )
             yield make_conninfo(server.get_uri(), user="warehouse")
         finally:
             server.cleanup()
@@ -92,7 +104,10 @@ def search(issuer: str) -> str:
     """What an issuer has filed: text that somebody else wrote."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("create table filings (issuer, text)")
-        connection.executemany("insert into filings values (?, ?)", [("cedar", CEDAR), ("dune", "Merger talks, not public.")])
+        connection.executemany(
+            "insert into filings values (?, ?)",
+            [("cedar", CEDAR), ("dune", "Merger talks, not public.")],
+        )
         connection.commit()
         with sqlite.guarded(connection, current.grant()) as db:
             return db.execute("select text from filings where issuer = ?", [issuer]).fetchone()[0]
@@ -108,9 +123,15 @@ def obeying(who, *calls, final):
         turn = sum(isinstance(message, ModelResponse) for message in messages)
         for part in messages[-1].parts if turn else ():
             asked = ", ".join(map(str, calls[turn - 1][1].values()))
-            came = part.content.split(". ")[0] if part.content.startswith("Not permitted") else part.content
+            came = (
+                part.content.split(". ")[0]
+                if part.content.startswith("Not permitted")
+                else part.content
+            )
             print(f"  {who:<14}{calls[turn - 1][0]}({asked})\n  {'':<14}    {came}")
-        return ModelResponse(parts=[ToolCallPart(*calls[turn]) if turn < len(calls) else TextPart(final)])
+        return ModelResponse(
+            parts=[ToolCallPart(*calls[turn]) if turn < len(calls) else TextPart(final)]
+        )
 
     return FunctionModel(answer)
 
@@ -121,7 +142,11 @@ def agents(http, mcp, origin):
     async def ask_warehouse(sql: str) -> str:
         answer = await http.post(f"{origin}/query", json={"sql": sql})
         said = answer.json()
-        return str(said) if answer.status_code == 200 else f"{answer.status_code}, {said['error_description']}"
+        return (
+            str(said)
+            if answer.status_code == 200
+            else f"{answer.status_code}, {said['error_description']}"
+        )
 
     async def search_filings(issuer: str) -> str:
         return (await mcp.call_tool("search", {"issuer": issuer})).content[0].text
@@ -132,7 +157,9 @@ def agents(http, mcp, origin):
     guard = TokenGuard(ToolGuard(VERIFIERS["agents"]))
 
     def agent(name, tools, *calls, final="done"):
-        return Agent(obeying(name, *calls, final=final), name=name, tools=tools, capabilities=[guard])
+        return Agent(
+            obeying(name, *calls, final=final), name=name, tools=tools, capabilities=[guard]
+        )
 
     sales = agent(
         "sales-agent", [ask_warehouse],
@@ -146,12 +173,23 @@ def agents(http, mcp, origin):
         ("send_mail", {"to": "mallory@example", "text": "salaries"}),
     )  # fmt: skip
     cedar = {"issuer": {"in": ["cedar"]}}
-    ask_sales = delegate_to(sales, name="ask_sales", tools={"ask_warehouse": {}}, tables=["sales"], expires_in=60)
+    ask_sales = delegate_to(
+        sales, name="ask_sales", tools={"ask_warehouse": {}}, tables=["sales"], expires_in=60
+    )
     ask_filings = delegate_to(
-        reader, name="ask_filings", tools={"search_filings": cedar, "search": cedar}, tables=["filings"], expires_in=60
+        reader,
+        name="ask_filings",
+        tools={"search_filings": cedar, "search": cedar},
+        tables=["filings"],
+        expires_in=60,
     )
     calls = [("ask_sales", {"task": "overdue"}), ("ask_filings", {"task": "cedar"})]
-    return agent("orchestrator", [ask_sales, ask_filings], *calls, final="EU has 41 overdue; cedar may not go on.")
+    return agent(
+        "orchestrator",
+        [ask_sales, ask_filings],
+        *calls,
+        final="EU has 41 overdue; cedar may not go on.",
+    )
 
 
 # --- The request -----------------------------------------------------------------------------------------------------
@@ -179,7 +217,9 @@ async def everything():
         sends = auth({origins["warehouse"]: "warehouse"})
         http = await stack.enter_async_context(httpx.AsyncClient(auth=sends, trust_env=False))
         client = await stack.enter_async_context(Client(f"{origins['filings']}/mcp"))
-        yield agents(http, Presenting(client, audience="filings", keep="tables"), origins["warehouse"])
+        yield agents(
+            http, Presenting(client, audience="filings", keep="tables"), origins["warehouse"]
+        )
 
 
 async def main():
@@ -206,10 +246,14 @@ def account(trace):
         print(f"  {place:<10} {verdict.decisions:>2} decisions, one chain, signed")
         records += read(LINES[place])
     decided = [record for record in records if record["kind"] == "decision"]
-    print(f"\nOne trace: {sum(record.get('trace') == trace for record in decided)} of {len(decided)} have its id\n")
+    print(
+        f"\nOne trace: {sum(record.get('trace') == trace for record in decided)} of {len(decided)} have its id\n"
+    )
     print("One tree: who handed on to whom, and what came of it\n")
     for hop in trails.gather(records).hops():
-        print(f"  {'    ' * (len(hop.holders) - 1)}{hop.agent}, {hop.basis}: {hop.allowed} allowed, {hop.denied} refused")
+        print(
+            f"  {'    ' * (len(hop.holders) - 1)}{hop.agent}, {hop.basis}: {hop.allowed} allowed, {hop.denied} refused"
+        )
     print("\nWhat was refused, where, and by which restriction\n")
     for place in PLACES:
         for record in read(LINES[place]):

@@ -19,11 +19,13 @@ from captoken import Access, Grant, Issuer, Keyring, Verifier, current
 from captoken.adapters.fastapi import granted, protect, require
 from captoken.adapters.httpx import auth
 from captoken.errors import NoToken
-from captoken.memory import MemoryReplayStore
-from captoken.possession import HolderKey
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryReplayStore
 
 keyring = Keyring.generate()
-verifier = Verifier(keyring.for_audience("sales-api"), audience="sales-api", replays=MemoryReplayStore(floor=0))
+verifier = Verifier(
+    keyring.for_audience("sales-api"), audience="sales-api", replays=MemoryReplayStore(floor=0)
+)
 AMOUNTS = {"eu": 1200, "us": 3400}
 app = FastAPI()
 
@@ -34,13 +36,18 @@ def health() -> str:
 
 
 @app.get("/market/{region}")
-def market(region: str, grant: Annotated[Grant, Depends(require(table="market.{region}", operation="select"))]) -> str:
+def market(
+    region: str,
+    grant: Annotated[Grant, Depends(require(table="market.{region}", operation="select"))],
+) -> str:
     return f"{AMOUNTS.get(region, 0)} in {region}, for {grant.issued.subject}: {grant.actor.name} ({grant.actor.basis})"
 
 
 @app.post("/orders")
 async def order(body: dict[str, int], grant: Annotated[Grant, Depends(granted)]) -> str:
-    grant.authorize(Access(tool="order.place", arguments=body))  # this one knows its access only now
+    grant.authorize(
+        Access(tool="order.place", arguments=body)
+    )  # this one knows its access only now
     return f"ordered for {body['cents']} cents"
 
 
@@ -63,7 +70,9 @@ def serving(application, port):
 
 def show(who, what, answer):
     said = answer.json()
-    print(f"  {answer.status_code}  {who:<13} {what:<26} {said if isinstance(said, str) else said['error_description']}")
+    print(
+        f"  {answer.status_code}  {who:<13} {what:<26} {said if isinstance(said, str) else said['error_description']}"
+    )
 
 
 port = socket.create_server(("127.0.0.1", 0))
@@ -74,7 +83,12 @@ key = HolderKey.generate()
 issuer = Issuer(keyring.for_audience("sales-api"))
 orders = {"order.place": {"cents": {"max": 500}}}
 root = issuer.mint(
-    subject="user:jane", agent="orchestrator", task="q3", tables=["market.*"], operations=["select"], tools=orders
+    subject="user:jane",
+    agent="orchestrator",
+    task="q3",
+    tables=["market.*"],
+    operations=["select"],
+    tools=orders,
 )
 bound = issuer.mint(subject="user:jane", agent="clerk", task="q3", key=key.public, tools=orders)
 
@@ -97,8 +111,16 @@ with serving(app, port), agents as client, strangers as bare:
         request = client.build_request("POST", "/orders", json={"cents": 7})
         show("clerk", "POST /orders, 7 cents", client.send(request))
     stolen = {name: request.headers[name] for name in ("authorization", "captoken-proof")}
-    show("mallory", "the same request, again", bare.post("/orders", json={"cents": 7}, headers=stolen))
-    show("mallory", "POST /orders, 500 cents", bare.post("/orders", json={"cents": 500}, headers=stolen))
+    show(
+        "mallory",
+        "the same request, again",
+        bare.post("/orders", json={"cents": 7}, headers=stolen),
+    )
+    show(
+        "mallory",
+        "POST /orders, 500 cents",
+        bare.post("/orders", json={"cents": 500}, headers=stolen),
+    )
 
     print("\nWhat others try")
     sent = {"Authorization": f"Bearer {root.present(audience='sales-api')}"}
@@ -125,4 +147,8 @@ except SystemExit:
     pass
 finally:
     port.close()
-print("  the service started" if server.started else "  the service does not start: /export requires nothing")
+print(
+    "  the service started"
+    if server.started
+    else "  the service does not start: /export requires nothing"
+)

@@ -12,8 +12,8 @@ import grpc
 
 from captoken import Access, Issuer, Keyring, Verifier, current
 from captoken.adapters.grpc import Guard, Presenting
-from captoken.memory import MemoryReplayStore
-from captoken.possession import HolderKey
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryReplayStore
 
 TABLES = {"sales": ["eu 5", "us 7"], "hr": ["jane 90000"], "market.moves": ["down 7 percent"]}
 
@@ -41,7 +41,10 @@ def reading(message):
     return Access(table=message["table"], operation="select")
 
 
-RULES = {"/shop.Sales/Read": reading, "/shop.Sales/Follow": reading}  # a method that is not here is refused to everybody
+RULES = {
+    "/shop.Sales/Read": reading,
+    "/shop.Sales/Follow": reading,
+}  # a method that is not here is refused to everybody
 
 keyring = Keyring.generate()
 verifier = Verifier(keyring, audience="sales-db", replays=MemoryReplayStore(floor=0))
@@ -85,19 +88,37 @@ def each(answers):
     return ", then ".join(said)
 
 
-what = {"subject": "user:jane", "agent": "orchestrator", "task": "q3-risk", "operations": ["select"]}
+what = {
+    "subject": "user:jane",
+    "agent": "orchestrator",
+    "task": "q3-risk",
+    "operations": ["select"],
+}
 root = Issuer(keyring).mint(**what, tables=["sales", "market.*"])
 
 with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-    sales = Sales(Presenting(channel, audience="sales-db", insecure=True))  # insecure: this is loopback
+    sales = Sales(
+        Presenting(channel, audience="sales-db", insecure=True)
+    )  # insecure: this is loopback
     with current.use(root), current.delegate(to="sales-agent", tables=["sales"], expires_in=60):
         told("read sales", lambda: sales.read({"table": "sales"}))
         told("read hr", lambda: sales.read({"table": "hr"}))
-        told("read market.moves, which was not handed on", lambda: sales.read({"table": "market.moves"}))
+        told(
+            "read market.moves, which was not handed on",
+            lambda: sales.read({"table": "market.moves"}),
+        )
         told("a method without a rule", lambda: sales.drop({"table": "sales"}))
-        told("a stream: sales, sales, hr", lambda: each(sales.follow(iter([{"table": t} for t in ("sales", "sales", "hr")]))))
+        told(
+            "a stream: sales, sales, hr",
+            lambda: each(sales.follow(iter([{"table": t} for t in ("sales", "sales", "hr")]))),
+        )
     told("no token at all", lambda: Sales(channel).read({"table": "sales"}))
-    told("a forged one", lambda: Sales(channel).read({"table": "sales"}, metadata=[("authorization", "Bearer cap1_AgJ9")]))
+    told(
+        "a forged one",
+        lambda: Sales(channel).read(
+            {"table": "sales"}, metadata=[("authorization", "Bearer cap1_AgJ9")]
+        ),
+    )
     wary = Sales(Presenting(channel, audience="sales-db", held=root))
     told("over a channel that is not encrypted", lambda: wary.read({"table": "sales"}, timeout=5))
 

@@ -10,8 +10,9 @@ approver is a small service with a page for the person: docs/discharges.md.
 import sys
 
 from captoken import Access, Denied, Issuer, Keyring, Token, Verifier
-from captoken.discharge import Allow, Discharger, DischargerKey, Refuse, Wait
+from captoken.discharge import Allow, Discharger, Refuse, Wait
 from captoken.errors import DischargeError
+from captoken.keys import DischargerKey
 
 keyring = Keyring.generate()
 bank = Verifier(keyring, audience="bank")
@@ -21,7 +22,11 @@ bank = Verifier(keyring, audience="bank")
 
 def policy(need):
     """What is asked was sealed by the orchestrator. Payments are for a person to decide, and nothing else is approved."""
-    return Wait(person=True) if need == {"approve": "bank.pay", "task": "payables"} else Refuse("never heard of it")
+    return (
+        Wait(person=True)
+        if need == {"approve": "bank.pay", "task": "payables"}
+        else Refuse("never heard of it")
+    )
 
 
 approver = Discharger(DischargerKey.generate(), policy)
@@ -51,8 +56,14 @@ root = Issuer(keyring).mint(
     subject="user:jane", agent="orchestrator", task="payables",
     tools={"bank.pay": {"to": {"any": True}, "cents": {"max": 500_000}}},
 )  # fmt: skip
-asking = root.require(approver.public, need={"approve": "bank.pay", "task": "payables"}, location="https://approve.example")
-clerk = asking.delegate(to="clerk-agent", tools={"bank.pay": {"to": {"any": True}, "cents": {"max": 90_000}}})
+asking = root.require(
+    approver.public,
+    need={"approve": "bank.pay", "task": "payables"},
+    location="https://approve.example",
+)
+clerk = asking.delegate(
+    to="clerk-agent", tools={"bank.pay": {"to": {"any": True}, "cents": {"max": 90_000}}}
+)
 
 # --- The clerk pays --------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 from captoken import Access, Issuer, Keyring, Verifier
-from captoken.adapters.sqlite_store import SQLiteSnapshots
+from captoken.control import Feed, Operator
 from captoken.errors import StoreError
-from captoken.overlay import Feed, Operator, OperatorKey
+from captoken.keys import OperatorKey
+from captoken.stores.sqlite import SQLiteSnapshots
 from captoken.testing import FixedClock
 
 BOUND = 20  # seconds: how old an overlay servers go by at most
@@ -23,8 +24,12 @@ EVERY = {"tickets": 2, "crm": 5, "files": 5}  # seconds between two looks of a s
 # The story, in seconds. An operator signs anew every four seconds what stands: more often than the bound.
 INJECTED, NARROWED, CUT_OFF, ENDED, BACK, OVER = 10, 27, 46, 47, 70, 90
 
-logging.getLogger("captoken").addHandler(logging.NullHandler())  # what a feed comes upon is told by the story
-clock = FixedClock(int(time.time()))  # so that a minute and a half passes at once; leave `clock=` out in earnest
+logging.getLogger("captoken").addHandler(
+    logging.NullHandler()
+)  # what a feed comes upon is told by the story
+clock = FixedClock(
+    int(time.time())
+)  # so that a minute and a half passes at once; leave `clock=` out in earnest
 start = clock()
 
 READ = {
@@ -89,9 +94,13 @@ with tempfile.TemporaryDirectory() as folder:
             "operations": ["select", "update"],
             "tools": {"files.read": {}, "files.upload": {}},
         }
-        desk = Issuer(keyring, clock=clock).mint(subject="user:jane", agent="desk", task=task, expires_in=3600, **powers)
+        desk = Issuer(keyring, clock=clock).mint(
+            subject="user:jane", agent="desk", task=task, expires_in=3600, **powers
+        )
         helper = desk.delegate(to="helper", **powers)
-        texts = {name: helper.present(audience=name, expires_in=OVER, clock=clock) for name in servers}
+        texts = {
+            name: helper.present(audience=name, expires_in=OVER, clock=clock) for name in servers
+        }
         return {name: server.authenticate(texts[name]) for name, server in servers.items()}
 
     injected, other = begin("support/4711"), begin("support/4712")
@@ -106,7 +115,9 @@ with tempfile.TemporaryDirectory() as folder:
             denials[name, decision.code] = clock() - start
             say(name, f"{decision.code:<13}  {decision.refusals[0].text.split('; ')[-1]}")
 
-    print(f"Task support/4711, at three servers. None goes by an overlay that is older than {BOUND} s.\n")
+    print(
+        f"Task support/4711, at three servers. None goes by an overlay that is older than {BOUND} s.\n"
+    )
     plan = ["read"]
     for second in range(OVER):
         if second % 4 == 0:
@@ -117,10 +128,18 @@ with tempfile.TemporaryDirectory() as folder:
                 plan.append("harm")
         if second == NARROWED:
             say("sam", "narrows the task to reading")
-            operator.narrow(task="support/4711", why="uploads customers", operations=["select"], tools={"files.read": {}})
+            operator.narrow(
+                task="support/4711",
+                why="uploads customers",
+                operations=["select"],
+                tools={"files.read": {}},
+            )
         if second in (CUT_OFF, BACK):
             links["files"].up = second == BACK
-            say("files", "reaches the store again" if second == BACK else "no longer reaches the store")
+            say(
+                "files",
+                "reaches the store again" if second == BACK else "no longer reaches the store",
+            )
         if second == ENDED:
             say("sam", "ends the task")
             operator.end_task("support/4711", why="told what to do by a ticket")
@@ -136,14 +155,20 @@ with tempfile.TemporaryDirectory() as folder:
 
 # --- When it was over, and where ----------------------------------------------------------------------------------------
 
-print("\nLast allowed, after the operator's word\n\n  server    a write or upload    a read     looks every    at most")
+print(
+    "\nLast allowed, after the operator's word\n\n  server    a write or upload    a read     looks every    at most"
+)
 for name, every in EVERY.items():
     harm, read = last["4711", "harm", name] - NARROWED, last["4711", "read", name] - ENDED
     print(f"  {name:<8}  {harm:>15} s {read:>8} s  {every:>12} s  {BOUND:>7} s")
     assert harm < every, "the store could be reached: within one look"
-    assert read < every if name != "files" else read <= BOUND, "and where it could not: within the bound"
+    assert read < every if name != "files" else read <= BOUND, (
+        "and where it could not: within the bound"
+    )
     assert denials[name, "narrowed"] - NARROWED <= every and (name, "revoked") in denials
-    assert ("stale_overlay" in {code for server, code in denials if server == name}) == (name == "files")
+    assert ("stale_overlay" in {code for server, code in denials if server == name}) == (
+        name == "files"
+    )
     assert last["4712", "all", name] == OVER - 1
 print("""
 Nothing was said about task support/4712, of the same agent with the same powers: it is at work to the end. Where nothing

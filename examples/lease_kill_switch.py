@@ -10,15 +10,17 @@ renewing; no server is told anything, and ten seconds later nothing of that task
 import time
 
 from captoken import Access, Issuer, Keyring, Verifier
-from captoken.discharge import Allow, Discharger, DischargerKey, Refuse
+from captoken.discharge import Allow, Discharger, Lease, Refuse
 from captoken.errors import DischargeError
-from captoken.lease import Lease
+from captoken.keys import DischargerKey
 from captoken.testing import FixedClock
 
 LIFE = 10  # seconds of a lease: how long a stopped task can go on at most
 LIMIT = 60  # of the score
 
-clock = FixedClock(int(time.time()))  # so that two minutes pass at once; leave `clock=` out in earnest
+clock = FixedClock(
+    int(time.time())
+)  # so that two minutes pass at once; leave `clock=` out in earnest
 start = clock()
 keyring = Keyring.generate()
 servers = [Verifier(keyring, audience=name, clock=clock) for name in ("warehouse", "crm", "files")]
@@ -48,9 +50,16 @@ class Crew:
     def __init__(self, task):
         self.task, self.over = task, None
         root = Issuer(keyring, clock=clock).mint(
-            subject="user:jane", agent="orchestrator", task=task, tables=["customers"], operations=["select"], expires_in=3600
+            subject="user:jane",
+            agent="orchestrator",
+            task=task,
+            tables=["customers"],
+            operations=["select"],
+            expires_in=3600,
         )
-        self.token = root.require(supervisor.public, need={"alive": task}).delegate(to="reader-agent", tables=["customers"])
+        self.token = root.require(supervisor.public, need={"alive": task}).delegate(
+            to="reader-agent", tables=["customers"]
+        )
         self.lease = Lease(self.token.needs[0], supervisor.discharge, self.take, clock=clock)
 
     def take(self, discharge):
@@ -93,5 +102,7 @@ for second in range(120):
 print(f"  +{last['q3-risk']:3} s  q3-risk: the last read that any server permitted")
 print(f"  +{last['newsletter']:3} s  newsletter: still at work, score {score('newsletter')}")
 kill_latency = last["q3-risk"] - risk.over
-print(f"\nFrom the supervisor's decision to the last permitted read: {kill_latency} s, of at most {LIFE}.")
+print(
+    f"\nFrom the supervisor's decision to the last permitted read: {kill_latency} s, of at most {LIFE}."
+)
 assert 0 <= kill_latency < LIFE and last["newsletter"] == 119

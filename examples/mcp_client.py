@@ -41,7 +41,12 @@ async def call(sales: Presenting, tool: str, **arguments) -> None:
 async def story(session: ClientSession, root) -> None:
     # The tools ask the grant about tables, so what is held of tables goes along.
     sales = Presenting(session, audience=AUDIENCE, keep="tables")
-    with current.use(root), current.delegate(to="report-agent", tools={"query": {}}, tables=["sales"], operations=["select"]):
+    with (
+        current.use(root),
+        current.delegate(
+            to="report-agent", tools={"query": {}}, tables=["sales"], operations=["select"]
+        ),
+    ):
         print("report-agent, who was handed `query`, and to select from sales:")
         print(f"  is shown     {', '.join(tool.name for tool in (await sales.list_tools()).tools)}")
         await call(sales, "query", sql="select sum(cents) from sales")
@@ -50,20 +55,27 @@ async def story(session: ClientSession, root) -> None:
 
     with (
         current.use(root),
-        current.delegate(to="care-agent", tools={"refund": {"order": {"in": ["A-1"]}, "cents": {"max": 2000}}}),
+        current.delegate(
+            to="care-agent", tools={"refund": {"order": {"in": ["A-1"]}, "cents": {"max": 2000}}}
+        ),
     ):
         print("care-agent, who was handed refunds of up to 2000 cents for order A-1:")
         await call(sales, "refund", order="A-1", cents=1500)
         await call(sales, "refund", order="A-1", cents=2500)
         print("  is led astray, and goes round what presents for it:")
-        everything = current.holding().present(audience=AUDIENCE).text  # all that it holds, for this server
+        everything = (
+            current.holding().present(audience=AUDIENCE).text
+        )  # all that it holds, for this server
         for cents, meta in (
             (2500, {"io.captoken/token": everything}),
             (1900, meta_for(AUDIENCE, "refund", {"order": "A-1", "cents": 5})),
         ):
             result = await session.call_tool("refund", {"order": "A-1", "cents": cents}, meta=meta)
             print(f"      {cents} cents: {said(result)}")
-        for name, meta in (("no token", None), ("a token of its own making", {"io.captoken/token": everything[:-4] + "AAAA"})):
+        for name, meta in (
+            ("no token", None),
+            ("a token of its own making", {"io.captoken/token": everything[:-4] + "AAAA"}),
+        ):
             try:
                 await session.call_tool("refund", {"order": "A-1", "cents": 5}, meta=meta)
             except Exception as error:
@@ -80,7 +92,9 @@ async def main() -> None:
             tables=["sales"], operations=["select"], expires_in=600,
         )  # fmt: skip
         environment = {"CAPTOKEN_KEYRING_FILE": str(own), "PATH": os.defpath}
-        parameters = StdioServerParameters(command=sys.executable, args=[str(SERVER), "serve"], env=environment)
+        parameters = StdioServerParameters(
+            command=sys.executable, args=[str(SERVER), "serve"], env=environment
+        )
         async with stdio_client(parameters) as (read, write), ClientSession(read, write) as session:
             await session.initialize()
             await story(session, root)

@@ -55,7 +55,9 @@ if __name__ == "__main__":
         Guard(Verifier(keyring, audience=AUDIENCE)).install(server)
         server.run()
     else:
-        print(f"{AUDIENCE} serves on stdio, if it is called with `serve`, and with a key in CAPTOKEN_KEYRING_FILE:")
+        print(
+            f"{AUDIENCE} serves on stdio, if it is called with `serve`, and with a key in CAPTOKEN_KEYRING_FILE:"
+        )
         print("  tools       query(sql), refund(order, cents)")
         print("  resources   filings://cedar")
         print("To none of it is anybody let in without a token: mcp_client.py has one.")

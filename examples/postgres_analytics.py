@@ -53,11 +53,15 @@ def ask(db, sql):
     try:
         rows = db.execute(sql)
     except Denied as denied:
-        print(f"    no   {sql}\n         {denied.decision.code}: {denied.decision.refusals[0].text}")
+        print(
+            f"    no   {sql}\n         {denied.decision.code}: {denied.decision.refusals[0].text}"
+        )
     except psycopg.Error as error:
         print(f"    err  {sql}\n         {error}")
     else:
-        print(f"    yes  {sql}\n         {rows.fetchall() if rows.columns else f'{rows.rowcount} rows'}")
+        print(
+            f"    yes  {sql}\n         {rows.fetchall() if rows.columns else f'{rows.rowcount} rows'}"
+        )
 
 
 def main(dsn):
@@ -70,7 +74,9 @@ def main(dsn):
             Role("scribe", {"orders": ["select"], "notes": ["select", "insert"]}),
         )  # fmt: skip
         admin.execute(RULES)
-        print(f"Planned: login agents, roles analyst and scribe. The audit found {len(found)} ways round them.\n")
+        print(
+            f"Planned: login agents, roles analyst and scribe. The audit found {len(found)} ways round them.\n"
+        )
 
     # --- The service -----------------------------------------------------------------------------------------------
     keyring = Keyring.generate()
@@ -82,14 +88,19 @@ def main(dsn):
                 allow={"orders": ["select"], "staff": ["select"], "notes": ["select", "insert"]},
                 columns={"staff": ["name", "region"]},
             )  # fmt: skip
-            analyst = root.delegate(to="analyst", allow={"orders": ["select"], "staff": ["select"]}, expires_in=60)
+            analyst = root.delegate(
+                to="analyst", allow={"orders": ["select"], "staff": ["select"]}, expires_in=60
+            )
 
             print(f"The analyst of {customer}")
             with guarded(connection, verifier.authenticate(analyst.serialize())) as db:
                 ask(db, "select region, sum(cents) from orders group by region order by region")
                 if customer != "user:jane":
                     continue
-                ask(db, "select o.id, s.name from orders o join staff s on s.region = o.region order by o.id")
+                ask(
+                    db,
+                    "select o.id, s.name from orders o join staff s on s.region = o.region order by o.id",
+                )
                 ask(db, "select name from staff order by salary desc limit 1")
                 ask(db, "select s.* from staff s")
                 ask(db, "with notes as (select 1) insert into notes (note) values ('x')")
@@ -103,7 +114,11 @@ def main(dsn):
 
         print("If the guard had read a statement wrongly, the role would still be there:")
         connection.execute("set role analyst")
-        for sql in ("select salary from staff", "delete from orders", "select set_config('role', 'scribe', true)"):
+        for sql in (
+            "select salary from staff",
+            "delete from orders",
+            "select set_config('role', 'scribe', true)",
+        ):
             try:
                 connection.execute(sql)
             except psycopg.Error as error:

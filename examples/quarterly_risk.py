@@ -31,9 +31,13 @@ db.executescript("""
     create table scratch.results (agent, finding);
 """)
 
-clock = FixedClock(int(time.time()))  # so that the story can end today; leave `clock=` out in earnest
+clock = FixedClock(
+    int(time.time())
+)  # so that the story can end today; leave `clock=` out in earnest
 keyring = Keyring.generate()
-warehouse = Verifier(keyring, audience="warehouse", clock=clock)  # takes only what is addressed to it
+warehouse = Verifier(
+    keyring, audience="warehouse", clock=clock
+)  # takes only what is addressed to it
 ratings = Verifier(keyring, audience="ratings", clock=clock)
 
 
@@ -47,7 +51,9 @@ def query(token, sql, *parameters):
 def lookup(token, issuer, max_price_cents):
     """What the ratings server does for an agent: a tool that costs money."""
     arguments = {"issuer": issuer, "max_price_cents": max_price_cents}
-    ratings.authorize(token.present(audience="ratings"), Access(tool="ratings.lookup", arguments=arguments))
+    ratings.authorize(
+        token.present(audience="ratings"), Access(tool="ratings.lookup", arguments=arguments)
+    )
     return {"Alder": "BBB", "Cedar": "B-"}[issuer]
 
 
@@ -58,7 +64,11 @@ def refused(code, attempt, *arguments):
     except Denied as denied:
         first = denied.decision.refusals[0]
         assert first.code == code, denied
-        where = "the verifier" if first.link is None else f"link {first.link}, added by {first.added_by}"
+        where = (
+            "the verifier"
+            if first.link is None
+            else f"link {first.link}, added by {first.added_by}"
+        )
         print(f"  {code:<15}{where}: {first.text}")
     else:
         raise AssertionError(f"this should have been refused: {arguments[1:]}")
@@ -83,7 +93,9 @@ orchestrator = Issuer(keyring, clock=clock).mint(
 # --- The orchestrator hands on: offline, no key, no server, each with what it needs ----------------------------------
 
 write = {"scratch.results": ["insert"]}
-market_agent = orchestrator.delegate(to="market-agent", allow={"market.*": ["select"], **write}, expires_in=300)
+market_agent = orchestrator.delegate(
+    to="market-agent", allow={"market.*": ["select"], **write}, expires_in=300
+)
 sales_agent = orchestrator.delegate(
     to="sales-agent",
     allow={"sales": ["select"], **write},
@@ -96,7 +108,9 @@ filings_agent = orchestrator.delegate(
     tools={"ratings.lookup": {"issuer": {"any": True}, "max_price_cents": {"max": 25}}},
     expires_in=180,
 )
-reader_agent = filings_agent.delegate(to="reader-agent", tables=["filings"], operations=["select"], depth=0, expires_in=60)
+reader_agent = filings_agent.delegate(
+    to="reader-agent", tables=["filings"], operations=["select"], depth=0, expires_in=60
+)
 
 # What a sub-agent gets is text, in its environment or its task message; it parses it at its end.
 reader_agent = Token.parse(reader_agent.serialize(), clock=clock)
@@ -104,10 +118,19 @@ reader_agent = Token.parse(reader_agent.serialize(), clock=clock)
 # --- They work -------------------------------------------------------------------------------------------------------
 
 insert = "insert into scratch.results values (?, ?)"
-for region, worst in query(market_agent, "select region, min(percent) from market.moves group by region"):
+for region, worst in query(
+    market_agent, "select region, min(percent) from market.moves group by region"
+):
     query(market_agent, insert, "market-agent", f"{region}: a bad week costs {-worst} %")
-for region, amount, overdue in query(sales_agent, "select region, sum(amount), sum(overdue) from sales group by region"):
-    query(sales_agent, insert, "sales-agent", f"{region}: {amount} kEUR outstanding, {overdue} of it overdue")
+for region, amount, overdue in query(
+    sales_agent, "select region, sum(amount), sum(overdue) from sales group by region"
+):
+    query(
+        sales_agent,
+        insert,
+        "sales-agent",
+        f"{region}: {amount} kEUR outstanding, {overdue} of it overdue",
+    )
 for issuer, note in query(reader_agent, "select issuer, note from filings where severity > 1"):
     rating = lookup(filings_agent, issuer, 20)
     query(filings_agent, insert, "filings-agent", f"{issuer}: {note}; rated {rating}")
@@ -146,12 +169,27 @@ by_hand = Token.parse("cap1_" + base64.urlsafe_b64encode(data).rstrip(b"=").deco
 refused("table", query, by_hand, "select salary from hr")
 
 # A forger has no key; a thief is not the agent whose token it is; a token for one task is for no other.
-forger = Issuer(Keyring.from_keys({keyring.current: bytes(range(32))}, current=keyring.current), clock=clock)
+forger = Issuer(
+    Keyring.from_keys({keyring.current: bytes(range(32))}, current=keyring.current), clock=clock
+)
 forged = forger.mint(subject="user:jane", agent="orchestrator", task="q3-risk", unrestricted=True)
 refused("bad_signature", query, forged, "select salary from hr")
-stolen, ask = sales_agent.present(audience="warehouse"), Access(table="sales", operation="select", columns=["amount"])
-refused("caller", lambda text, caller: warehouse.authorize(text, ask, caller=caller), stolen, Caller(agent="mallory"))
-refused("caller", lambda text, caller: warehouse.authorize(text, ask, caller=caller), stolen, Caller(task="q4-forecast"))
+stolen, ask = (
+    sales_agent.present(audience="warehouse"),
+    Access(table="sales", operation="select", columns=["amount"]),
+)
+refused(
+    "caller",
+    lambda text, caller: warehouse.authorize(text, ask, caller=caller),
+    stolen,
+    Caller(agent="mallory"),
+)
+refused(
+    "caller",
+    lambda text, caller: warehouse.authorize(text, ask, caller=caller),
+    stolen,
+    Caller(task="q4-forecast"),
+)
 assert db.execute("select sum(overdue) from sales").fetchone() == (170,)
 
 # --- The end: each token dies with the shortest life above it --------------------------------------------------------

@@ -16,11 +16,23 @@ from captoken import Access, Issuer, Keyring, Verifier
 WIDTH = 44  # columns of the longest bar
 
 parser = argparse.ArgumentParser(description="Scopes beside caveats.")
-for name, default in {"tables": 20, "operations": 4, "lifetimes": 5, "agents": 12, "branching": 3, "depth": 4}.items():
+for name, default in {
+    "tables": 20,
+    "operations": 4,
+    "lifetimes": 5,
+    "agents": 12,
+    "branching": 3,
+    "depth": 4,
+}.items():
     parser.add_argument(f"--{name}", type=int, default=default)
-parser.add_argument("--request-ms", type=float, default=5.0, help="assumed: one token request within a data centre")
+parser.add_argument(
+    "--request-ms", type=float, default=5.0, help="assumed: one token request within a data centre"
+)
 args = parser.parse_args()
-if min(args.tables, args.operations, args.lifetimes, args.agents, args.branching, args.depth) < 1 or args.depth > 12:
+if (
+    min(args.tables, args.operations, args.lifetimes, args.agents, args.branching, args.depth) < 1
+    or args.depth > 12
+):
     parser.error("each at least 1, and at most 12 levels")
 
 
@@ -28,7 +40,11 @@ def plot(rows, longest=None):
     """Bars on a log scale, one a row of (label, log10 of the count, the count as text); cut off at `longest`."""
     longest = longest or max(log for _, log, _ in rows)
     for label, log, text in rows:
-        bar = "#" * max(1, round(WIDTH * (min(log, longest) + 0.3) / (longest + 0.3))) if log > -1 else ""
+        bar = (
+            "#" * max(1, round(WIDTH * (min(log, longest) + 0.3) / (longest + 0.3)))
+            if log > -1
+            else ""
+        )
         print(f"  {label:<34}{text:>14}  {bar}{' >>>' if log > longest else ''}".rstrip())
 
 
@@ -83,15 +99,28 @@ def grow(token, level, path, held):
     """Measure `token`, and hand it on to as many children as there are branches, each with half of the tables."""
     sizes[level].append(len(token.serialize()))
     text = token.present(audience="warehouse")
-    timed(checks[level], lambda: verifier.authorize(text, Access(table=held[0], operation="select")))
+    timed(
+        checks[level], lambda: verifier.authorize(text, Access(table=held[0], operation="select"))
+    )
     for branch in range(args.branching if level < args.depth else 0):
         half = held[branch % len(held) :][: max(1, len(held) // 2)]
-        wish = {"to": f"agent{path}.{branch}", "tables": half, "operations": ["select"], "expires_in": 600 - 40 * level}
+        wish = {
+            "to": f"agent{path}.{branch}",
+            "tables": half,
+            "operations": ["select"],
+            "expires_in": 600 - 40 * level,
+        }
         child = timed(spent[level + 1], lambda wish=wish: token.delegate(**wish))
         grow(child, level + 1, f"{path}.{branch}", half)
 
 
-mint = {"subject": "user:jane", "agent": "agent0", "task": "report", "tables": names, "operations": ["select"]}
+mint = {
+    "subject": "user:jane",
+    "agent": "agent0",
+    "task": "report",
+    "tables": names,
+    "operations": ["select"],
+}
 Issuer(keyring).mint(**mint).delegate(to="agent1", tables=names[:1])  # warms up
 root = timed(spent[0], lambda: Issuer(keyring).mint(**mint, expires_in=600))
 grow(root, 0, "0", names)
@@ -100,8 +129,15 @@ hops = sum(len(times) for level, times in spent.items() if level)
 total = sum(map(sum, spent.values())) / 1000
 assert hops == sum(args.branching**level for level in range(1, args.depth + 1))
 
-print(f"\n\nA tree of delegations: {args.branching} children each, {args.depth} levels, {hops + 1:,} tokens\n")
-plot([counted("captoken: requests to an issuer", 1), counted("RFC 8693: requests to an issuer", hops + 1)])
+print(
+    f"\n\nA tree of delegations: {args.branching} children each, {args.depth} levels, {hops + 1:,} tokens\n"
+)
+plot(
+    [
+        counted("captoken: requests to an issuer", 1),
+        counted("RFC 8693: requests to an issuer", hops + 1),
+    ]
+)
 print()
 wait, least = (hops + 1) * args.request_ms, (args.depth + 1) * args.request_ms
 plot(
@@ -119,4 +155,6 @@ print(f"""
 print("  level   tokens   characters   delegate, us   verify and authorize, us      (medians)")
 for level in range(args.depth + 1):
     middle = [sorted(values[level])[len(values[level]) // 2] for values in (sizes, spent, checks)]
-    print(f"  {level:>5}   {len(sizes[level]):>6}   {middle[0]:>10,}   {middle[1]:>12,.0f}   {middle[2]:>24,.0f}")
+    print(
+        f"  {level:>5}   {len(sizes[level]):>6}   {middle[0]:>10,}   {middle[1]:>12,.0f}   {middle[2]:>24,.0f}"
+    )

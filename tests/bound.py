@@ -8,8 +8,8 @@ import json
 from nacl.signing import SigningKey
 
 from captoken import Verifier
-from captoken.memory import MemoryReplayStore
-from captoken.possession import HolderKey
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryReplayStore
 from tests.reference import evaluator
 from tests.reference.world import ASK, NOW, SALES, append, hop, keyring, sections, text
 

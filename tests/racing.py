@@ -9,7 +9,7 @@ from threading import Thread
 from typing import Any
 
 from captoken import Access, Keyring, Verifier
-from captoken.adapters.sqlite_store import SQLiteReplayStore
+from captoken.stores.sqlite import SQLiteReplayStore
 
 WAIT = 60  # seconds, after which a race is stuck and fails
 

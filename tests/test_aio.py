@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from captoken.access import Access
-from captoken.aio import AsyncVerifier
-from captoken.errors import Denied
-from captoken.memory import MemoryLedger
+from captoken import Access, Denied
+from captoken._verification.aio import AsyncVerifier
+from captoken.stores.memory import MemoryLedger
 from tests.world import SALES, data, mint, verifier
 
 

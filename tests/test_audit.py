@@ -13,14 +13,18 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, Caller, Denied, Token, Verifier
-from captoken.audit import REMEMBERED, START, AuditKey, AuditTrail, Head, Verdict, check, issued, read, rfc8693
-from captoken.decision import Actor, Attribution, Decision
-from captoken.encoding import b64encode, encode_json
+from captoken import Access, Actor, Caller, Decision, Denied, Token, Verifier
+from captoken._format.encoding import b64encode, encode_json
+from captoken._format.primitives import sha256
+from captoken._verification.decision import Attribution
+from captoken.audit import AuditTrail, Head, Verdict, check, read, rfc8693
+from captoken.audit._check import issued
+from captoken.audit.trail import REMEMBERED
 from captoken.errors import AuditError
-from captoken.memory import MemoryLedger, MemoryReplayStore
-from captoken.possession import HolderKey, prove
-from captoken.primitives import sha256
+from captoken.keys import AuditKey, HolderKey
+from captoken.proof import prove
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
+from captoken.stores.ports import START
 from tests.world import KEY, KEYRING, NOW, SALES, clock, data, mint, tool, verifier
 
 SERVER = AuditKey.from_bytes(bytes(range(32)))
@@ -164,7 +168,7 @@ def test_a_token_that_nobody_vouches_for_is_not_described() -> None:
 
 def test_a_token_is_described_once_and_again_after_it_was_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each chain once: a child is another. Of the last ten thousand; here of the last three."""
-    monkeypatch.setattr("captoken.audit.REMEMBERED", 3)
+    monkeypatch.setattr("captoken.audit.trail.REMEMBERED", 3)
     assert REMEMBERED == 10_000
     trail = Trail()
     chains = [mint(tables=[f"t{number}"], operations=["select"]) for number in range(4)]

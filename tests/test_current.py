@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from captoken import Access, Denied, Token, current
+from captoken import Access, Denied, Token, TokenFormatError, WideningError, current
 from captoken.current import Held, Presented
-from captoken.errors import DelegationError, NoToken, TokenFormatError, WideningError
-from captoken.memory import MemoryReplayStore
-from captoken.possession import HolderKey
+from captoken.errors import DelegationError, NoToken
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryReplayStore
 from tests.world import KEYRING, SALES, clock, data, mint, verifier
 
 MINE, CHILD = HolderKey.generate(), HolderKey.generate()

@@ -13,15 +13,19 @@ import pytest
 from nacl.public import PrivateKey, SealedBox
 from nacl.secret import SecretBox
 
-from captoken import Access, Capability, Token, TokenFormatError, Verifier, chain, primitives, wire
-from captoken.caveats import Caveat, Situation, Vocabulary
-from captoken.decision import Reason
-from captoken.discharge import Allow, Discharge, Discharger, DischargerKey, Refuse, Ticket, Wait
-from captoken.encoding import b64decode, b64encode, encode_json
+import captoken
+from captoken import Access, Capability, Token, TokenFormatError, Verifier
+from captoken._format import chain, primitives
+from captoken._format import packet as wire
+from captoken._format.encoding import b64decode, b64encode, encode_json
+from captoken._format.entropy import random_bytes
+from captoken._format.packet import RawCaveat
+from captoken.caveats import Caveat, Reason, Situation, Vocabulary
+from captoken.discharge import Allow, Discharge, Discharger, Refuse, Ticket, Wait
 from captoken.errors import DischargeError, LimitError
-from captoken.memory import MemoryReplayStore
-from captoken.pairwise import PairwiseKey
-from captoken.possession import HolderKey, prove
+from captoken.keys import DischargerKey, HolderKey, PairwiseKey
+from captoken.proof import prove
+from captoken.stores.memory import MemoryReplayStore
 from captoken.testing import FixedClock, fixed_random
 from tests.world import KEYRING, NOW, clock, code, data, mint, named, verifier
 
@@ -342,7 +346,7 @@ def test_a_ticket_is_at_most_2048_bytes() -> None:
 def test_a_foreign_third_party_caveat_is_kept_and_not_understood() -> None:
     """A caveat id that is no ticket of ours stays in the token; `needs` says so; other dischargers can still answer it."""
     packet = mint()._packet
-    caveat = chain.ask(packet.signature, b"some key", b"a foreign id", primitives.random_bytes)
+    caveat = chain.ask(packet.signature, b"some key", b"a foreign id", random_bytes)
     grown = wire.Packet(packet.identifier, (*packet.caveats, caveat), chain.extend(packet.signature, caveat))
     token = Token.parse("cap1_" + b64encode(wire.encode(grown)))
     assert says(lambda: token.needs) == "bad_ticket"
@@ -719,7 +723,7 @@ def test_a_discharge_without_an_expiry_or_with_a_third_party_of_its_own_is_unrea
     inside = SealedBox(PrivateKey(PARTY.reveal())).decrypt(b64decode(json.loads(cid)["box"]))
     key = b64decode(json.loads(inside)["ck"])
 
-    def made(*caveats: wire.Caveat) -> Discharge:
+    def made(*caveats: RawCaveat) -> Discharge:
         tag = chain.mint_tag(chain.derive(key), cid)
         for caveat in caveats:
             tag = chain.extend(tag, caveat)
@@ -770,7 +774,7 @@ def test_codes_of_step_4_say_where() -> None:
 def test_a_box_that_does_not_open_is_a_bad_discharge() -> None:
     """A third-party caveat whose vid is a box under another tag, be it signed by the issuer itself, is answered by nobody."""
     packet = mint()._packet
-    vid = chain.ask(bytes(32), b"key", b"cid", primitives.random_bytes)[1]
+    vid = chain.ask(bytes(32), b"key", b"cid", random_bytes)[1]
     signature = chain.third_party_tag(packet.signature, vid, b"cid")
     harmed = wire.Packet(packet.identifier, (*packet.caveats, (b"cid", vid)), signature)
     tag = chain.link_tag(chain.mint_tag(chain.derive(b"key"), b"cid"), b'{"exp":%d}' % (NOW + 60))
@@ -783,7 +787,7 @@ def test_a_third_party_caveat_can_be_the_first() -> None:
     """One who has the root key may ask before anything else: the box is then under the tag of the root record."""
     identifier = mint()._packet.identifier
     root = chain.mint_tag(KEYRING.minting, identifier)
-    asked_ = chain.ask(root, b"key", b"cid", primitives.random_bytes)
+    asked_ = chain.ask(root, b"key", b"cid", random_bytes)
     caveats = (asked_, mint()._packet.caveats[0])
     tag = chain.extend(chain.extend(root, asked_), caveats[1])
     body = b'{"exp":%d}' % (NOW + 60)
@@ -879,7 +883,7 @@ def test_no_frame_of_an_error_holds_a_key(fails: Callable[[Token], Any]) -> None
     drawn: list[bytes] = []
 
     def source(size: int) -> bytes:
-        drawn.append(primitives.random_bytes(size))
+        drawn.append(random_bytes(size))
         return drawn[-1]
 
     watched = Token(token._packet, token._root, token._vocabulary, clock(), source)
@@ -887,7 +891,7 @@ def test_no_frame_of_an_error_holds_a_key(fails: Callable[[Token], Any]) -> None
         fails(watched)
     frame, ours = caught.value.__traceback__, 0
     while frame is not None:
-        if Path(frame.tb_frame.f_code.co_filename).parent == Path(chain.__file__).parent:
+        if Path(frame.tb_frame.f_code.co_filename).is_relative_to(Path(captoken.__file__).parent):
             ours += 1
             for name, value in frame.tb_frame.f_locals.items():
                 for secret in [*secrets, *drawn]:
@@ -923,7 +927,7 @@ def test_boxes_are_libsodium_s_own() -> None:
 def test_a_box_that_was_harmed_is_none(harm: Callable[[bytes], bytes]) -> None:
     """Too short, too long, emptied, or under another key: None, and nothing raised."""
     secret, other, key = bytes(range(2, 34)), bytes(range(3, 35)), bytes(range(32))
-    sealed = primitives.seal(primitives.exchange_public(secret), b"message", primitives.random_bytes)
+    sealed = primitives.seal(primitives.exchange_public(secret), b"message", random_bytes)
     enclosed = primitives.enclose(key, b"message", bytes(24))
     assert primitives.unseal(secret, harm(sealed)) is None and primitives.disclose(key, harm(enclosed)) is None
     assert primitives.unseal(other, sealed) is None and primitives.disclose(other, enclosed) is None

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from captoken.encoding import EncodingError, b64decode, b64encode, decode_json, encode_json
+from captoken._format.encoding import (
+    EncodingError,
+    b64decode,
+    b64encode,
+    decode_json,
+    encode_json,
+)
 from tests.world import named
 
 

@@ -14,12 +14,12 @@ import pytest
 from nacl import bindings
 from nacl.signing import SigningKey
 
-from captoken import keys, primitives
-from captoken.discharge import DischargerKey
-from captoken.encoding import b64encode
+from captoken._format import primitives
+from captoken._format.encoding import b64encode
+from captoken._format.public_keys import KEY_CHARS, exchange_key, signing_key
 from captoken.errors import KeyringError
-from captoken.pairwise import PairwiseKey
-from captoken.possession import HolderKey
+from captoken.keys import DischargerKey, HolderKey, PairwiseKey
+from captoken.keys import secret as keys
 from tests import edwards
 
 KINDS: list[type[keys.SecretKey]] = [HolderKey, DischargerKey, PairwiseKey]
@@ -36,7 +36,7 @@ def test_a_key_says_its_public_half_and_not_the_other(kind: type[keys.SecretKey]
     """43 characters that libsodium agrees with; the secret comes out by `reveal` alone."""
     key = kind.from_bytes(SECRET)
     expected = bytes(SigningKey(SECRET).verify_key) if kind is HolderKey else bindings.crypto_scalarmult_base(SECRET)
-    assert key.public == b64encode(expected) and len(key.public) == keys.KEY_CHARS
+    assert key.public == b64encode(expected) and len(key.public) == KEY_CHARS
     assert key.reveal() == SECRET
     assert repr(key) == str(key) == f"{key}" == f"<{kind.__name__} {key.public}>"
 
@@ -91,7 +91,7 @@ class Text(str):
 
 
 @pytest.mark.parametrize(
-    ("accept", "good"), [(keys.signing_key, SIGNING), (keys.exchange_key, EXCHANGE)], ids=["signing", "exchange"]
+    ("accept", "good"), [(signing_key, SIGNING), (exchange_key, EXCHANGE)], ids=["signing", "exchange"]
 )
 def test_a_public_key_is_32_bytes_or_their_one_spelling(accept: Any, good: bytes) -> None:
     """TypeError for other types; ValueError for other lengths, alphabets, and bits left over."""
@@ -115,7 +115,7 @@ def test_no_signing_key_is_of_low_order_or_not_canonical(encoded: bytes) -> None
     """The fourteen encodings of the eight small points, and all 38 that are not reduced: refused on the wire and when built."""
     assert not primitives.is_signing_key(encoded)
     with pytest.raises(ValueError, match="no Ed25519 public key"):
-        keys.signing_key(encoded)
+        signing_key(encoded)
 
 
 def test_the_table_of_small_points_is_what_the_curve_says() -> None:
@@ -134,8 +134,8 @@ def test_a_key_off_the_curve_or_of_mixed_order_is_refused_when_built() -> None:
     ):
         assert primitives.is_signing_key(encoded)
         with pytest.raises(ValueError, match="not on the curve"):
-            keys.signing_key(encoded)
-    assert keys.signing_key(edwards.encode(edwards.BASE))
+            signing_key(encoded)
+    assert signing_key(edwards.encode(edwards.BASE))
 
 
 # The u of small order on curve25519 and its twist, with those that are not reduced.
@@ -151,9 +151,9 @@ def test_no_exchange_key_is_of_low_order_or_not_canonical(u: int) -> None:
     """Seven of small order; each also with the top bit, which X25519 passes over and we do not."""
     for encoded in (u.to_bytes(32, "little"), (u | 1 << 255).to_bytes(32, "little")):
         with pytest.raises(ValueError, match="no X25519 public key"):
-            keys.exchange_key(encoded, "server")
+            exchange_key(encoded, "server")
     with pytest.raises(ValueError, match="no X25519 public key"):
-        keys.exchange_key((int.from_bytes(EXCHANGE, "little") | 1 << 255).to_bytes(32, "little"), "server")
+        exchange_key((int.from_bytes(EXCHANGE, "little") | 1 << 255).to_bytes(32, "little"), "server")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ import pytest
 
 from captoken import Token
 from captoken.caveats import Caveat, Vocabulary
-from captoken.discharge import Allow, Answer, Discharge, Discharger, DischargerKey, Refuse, Ticket, Wait
+from captoken.discharge import Allow, Answer, Discharge, Discharger, Lease, Refuse, Ticket, Wait
 from captoken.errors import DischargeError, StoreError
-from captoken.lease import Lease
+from captoken.keys import DischargerKey
 from captoken.testing import FixedClock
 from tests.world import NOW, clock, code, data, mint
 

@@ -10,15 +10,20 @@ from typing import Any
 import pytest
 
 from captoken import Access, Denied, Issuer, Token, Verifier
-from captoken.caveats import V1, Situation, prohibited
-from captoken.decision import Refusal
-from captoken.encoding import MAX_INTEGER
-from captoken.errors import CODES, StoreError
-from captoken.ledger import AHEAD, KEPT, LEASE, USES, Debit, Reservation
-from captoken.links import BadLink, Link, read_link
-from captoken.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
-from captoken.overlay import Operator, OperatorKey, Overlay, snapshot
-from captoken.possession import HolderKey, prove
+from captoken._format.clocks import CLOCKS_DIFFER
+from captoken._format.encoding import MAX_INTEGER
+from captoken._language.caveats import V1, prohibited
+from captoken._language.links import BadLink, Link, read_link
+from captoken._language.overlay import snapshot
+from captoken._language.reasons import CODES
+from captoken._verification.decision import Refusal
+from captoken.caveats import Situation
+from captoken.control import Operator, Overlay
+from captoken.errors import StoreError
+from captoken.keys import HolderKey, OperatorKey
+from captoken.proof import prove
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
+from captoken.stores.ports import KEPT, LEASE, USES, Debit, Reservation
 from captoken.testing import FixedClock, fixed_random
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, verifier
 
@@ -549,10 +554,10 @@ def asked(number: int, amount: int = 1, limit: int = 10, *, at: int = NOW, until
 def test_the_floor_of_a_new_ledger_is_the_real_clock_and_a_minute() -> None:
     """What was issued before is refused, since what it used is not known; `floor=0` says that nothing was."""
     ledger = MemoryLedger(shared=True, clock=lambda: NOW + 0.9)
-    for at in (0, NOW, NOW + AHEAD):
+    for at in (0, NOW, NOW + CLOCKS_DIFFER):
         with pytest.raises(StoreError, match="before this ledger began"):
             ledger.reserve(asked(1, at=at), NOW)
-    assert ledger.reserve(asked(1, at=NOW + AHEAD + 1), NOW) is None and MemoryLedger()._floor > NOW and not MemoryLedger().shared
+    assert ledger.reserve(asked(1, at=NOW + CLOCKS_DIFFER + 1), NOW) is None and MemoryLedger()._floor > NOW and not MemoryLedger().shared
     token = mint(**SALES, uses=5)
     decision = verifier(ledger=MemoryLedger(shared=True, clock=clock())).check(token, data("sales"))
     assert decision.code == "store_unavailable" and "is not known" in decision.refusals[0].text

@@ -11,9 +11,10 @@ from time import sleep
 
 import pytest
 
+from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken.errors import StoreError
-from captoken.memory import MemoryReplayStore
-from captoken.possession import AHEAD, PAST, Use
+from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.ports import Use
 from tests.world import NOW
 
 
@@ -26,8 +27,8 @@ def test_it_forgets_what_is_too_old_and_nothing_else() -> None:
     store = MemoryReplayStore(floor=0)
     for second in range(200):
         assert store.add(use(second, NOW + second), NOW + second)
-        assert len(store) == min(second + 1, PAST + 1)
-    assert len(store._by_second) == PAST + 1
+        assert len(store) == min(second + 1, PROOF_PAST + 1)
+    assert len(store._by_second) == PROOF_PAST + 1
     assert store.add(use(1000, NOW + 10**6), NOW + 10**6) and len(store) == 1 == len(store._by_second)
 
 
@@ -45,8 +46,8 @@ def test_the_floor_of_a_new_one_is_the_real_clock_and_five_seconds() -> None:
     """Without another clock, and without a floor said aloud, it refuses what was issued before it was made."""
     store = MemoryReplayStore()
     assert store.add(use(1, 0), NOW) is False and store.add(use(1, NOW), NOW) is False
-    made = store._floor - AHEAD
-    assert store.add(use(1, made + AHEAD), made) is False and store.add(use(1, made + AHEAD + 1), made + 1) is True
+    made = store._floor - PROOF_AHEAD
+    assert store.add(use(1, made + PROOF_AHEAD), made) is False and store.add(use(1, made + PROOF_AHEAD + 1), made + 1) is True
 
 
 def test_a_hundred_thousand_uses_fit_and_the_next_does_not() -> None:
@@ -97,8 +98,8 @@ def test_another_process_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) 
 FORKED = """
 import os
 from captoken.errors import StoreError
-from captoken.memory import MemoryReplayStore
-from captoken.possession import Use
+from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.ports import Use
 store = MemoryReplayStore(floor=0)
 assert store.add(Use(b"a" * 16, 100), 100)
 store._lock.acquire()  # as another thread of the parent's might hold it at that moment

@@ -15,15 +15,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from captoken import Access, Caller, Decision, Denied, Issuer, Keyring, Token, primitives
-from captoken import overlay as module
+from captoken import Access, Caller, Decision, Denied, Issuer, Keyring, Token
+from captoken._format import primitives
+from captoken._format.encoding import MAX_INTEGER, b64decode, b64encode, encode_json
+from captoken._language import overlay as module
+from captoken._language.overlay import LIFE, Facts, snapshot
 from captoken.adapters.sqlite import guarded
 from captoken.caveats import Caveat, Vocabulary
-from captoken.encoding import MAX_INTEGER, b64decode, b64encode, encode_json
+from captoken.control import Entry, Feed, Operator, Overlay, Selector
 from captoken.errors import KeyringError, OverlayError, StoreError
-from captoken.memory import MemoryLedger, MemorySnapshots
-from captoken.overlay import LIFE, Entry, Facts, Feed, Operator, OperatorKey, Overlay, Selector, snapshot
-from captoken.possession import HolderKey
+from captoken.keys import HolderKey, OperatorKey
+from captoken.stores.memory import MemoryLedger, MemorySnapshots
 from captoken.testing import FixedClock
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, named, tool, verifier
 
@@ -1566,7 +1568,7 @@ def test_a_child_process_looks_although_its_parent_was_looking_when_it_was_made(
             os._exit(0 if feed() is not None and len(feed().entries) == 1 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     with feed._lock.held(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.os, "getpid", lambda: 0)  # as the child is told
+        patch.setattr(os, "getpid", lambda: 0)  # as the child is told
         assert feed() is not None
 
 

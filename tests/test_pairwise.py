@@ -11,11 +11,10 @@ import pytest
 from nacl.bindings import crypto_scalarmult
 from nacl.public import PrivateKey
 
-from captoken import Issuer, Keyring, Token, Verifier, primitives
-from captoken.discharge import DischargerKey
-from captoken.encoding import b64encode
-from captoken.pairwise import PairwiseKey
-from captoken.possession import HolderKey
+from captoken import Issuer, Keyring, Token, Verifier
+from captoken._format import primitives
+from captoken._format.encoding import b64encode
+from captoken.keys import DischargerKey, HolderKey, PairwiseKey
 from tests.reference import evaluator
 from tests.world import SALES, WHO, clock, data
 

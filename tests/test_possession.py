@@ -9,12 +9,31 @@ from typing import Any
 import pytest
 from nacl.signing import SigningKey
 
-from captoken import Access, Caller, Decision, Denied, Issuer, Token, Verifier, possession, primitives, request
-from captoken.encoding import b64decode, b64encode
-from captoken.errors import DelegationError, StoreError, TokenFormatError
-from captoken.links import BadLink
-from captoken.memory import MemoryReplayStore
-from captoken.possession import AHEAD, PAST, Evidence, HolderKey, Proof, Signer, Use, prove
+from captoken import (
+    Access,
+    Caller,
+    Decision,
+    Denied,
+    Issuer,
+    Token,
+    TokenFormatError,
+    Verifier,
+)
+from captoken import (
+    proof as possession,
+)
+from captoken import (
+    proof as request,
+)
+from captoken._format import primitives
+from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
+from captoken._format.encoding import b64decode, b64encode
+from captoken._language.links import BadLink
+from captoken.errors import DelegationError, StoreError
+from captoken.keys import HolderKey
+from captoken.proof import Evidence, Proof, Signer, prove
+from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.ports import Use
 from captoken.testing import FixedClock, fixed_random
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, tool
 
@@ -404,7 +423,7 @@ def test_a_hand_over_that_did_not_hold_is_checked_each_time_and_never_remembered
 
 def test_what_is_remembered_is_bounded(checks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """The last few thousand; here the last three: a fourth drives out the one not asked for longest."""
-    monkeypatch.setattr("captoken.verify.CUSTODY_REMEMBERED", 3)
+    monkeypatch.setattr("captoken._verification.verifier.CUSTODY_REMEMBERED", 3)
     one = server()
     tokens = [bound().delegate(to=f"agent-{n}", key=SELLER.public, signer=BOSS) for n in range(4)]
     for token, known in [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (3, 0), (1, 1), (2, 1), (3, 1), (0, 0), (1, 0)]:
@@ -412,7 +431,7 @@ def test_what_is_remembered_is_bounded(checks: list[bytes], monkeypatch: pytest.
         assert asked(tokens[token], SELLER, one=one)
         assert custody(checks) - before == 1 - known, (token, known)
     monkeypatch.undo()
-    from captoken.verify import CUSTODY_REMEMBERED
+    from captoken._verification.verifier import CUSTODY_REMEMBERED
 
     assert CUSTODY_REMEMBERED == 4096
 
@@ -449,13 +468,13 @@ def test_a_proof_says_what_the_specification_says() -> None:
     assert prove(text, BOSS, audience=AUDIENCE) != prove(text, BOSS, audience=AUDIENCE), "a nonce of its own each time"
 
 
-@pytest.mark.parametrize("offset", [*range(-PAST - 3, -PAST + 3), -1, 0, 1, *range(AHEAD - 2, AHEAD + 4)])
+@pytest.mark.parametrize("offset", [*range(-PROOF_PAST - 3, -PROOF_PAST + 3), -1, 0, 1, *range(PROOF_AHEAD - 2, PROOF_AHEAD + 4)])
 @pytest.mark.parametrize("leeway", [0, 600])
 def test_a_proof_is_fresh_for_thirty_seconds_and_may_be_five_ahead(offset: int, leeway: int) -> None:
     """Both ends included, whatever leeway there is for expiries."""
     one, text = server(leeway=leeway), shown(bound())
     decision = one.check(text, ASK, proof=proved(text, BOSS, clock=FixedClock(NOW + offset)))
-    assert decision.code == ("allowed" if -PAST <= offset <= AHEAD else "bad_proof")
+    assert decision.code == ("allowed" if -PROOF_PAST <= offset <= PROOF_AHEAD else "bad_proof")
     assert bool(decision) or "too long ago or yet to come" in str(decision)
 
 

@@ -9,17 +9,19 @@ from typing import Any
 
 import pytest
 
-from captoken import Denied, Issuer, Token, TokenFormatError, Verifier, primitives
-from captoken.caveats import V1
-from captoken.discharge import Allow, Discharger, DischargerKey
-from captoken.encoding import LIMITS, b64decode, b64encode, decode_json, encode_json
-from captoken.errors import DelegationError, LimitError, RecallError, StoreError, WideningError
-from captoken.memory import MemoryReplayStore, MemorySnapshots
-from captoken.overlay import Operator, OperatorKey, Overlay, Selector
-from captoken.possession import HolderKey, prove
-from captoken.recall import MAX_CHARS, MOST, SLACK, WHY_CHARS, ControlPlane, _mac, digest_of, recall
+from captoken import Denied, Issuer, Token, TokenFormatError, Verifier, WideningError
+from captoken._format import primitives
+from captoken._format.encoding import LIMITS, b64decode, b64encode, decode_json, encode_json
+from captoken._format.packet import Packet
+from captoken._language.caveats import V1
+from captoken.control import ControlPlane, Operator, Overlay, Selector, recall
+from captoken.control._recall import MAX_CHARS, MOST, SLACK, WHY_CHARS, _mac, digest_of
+from captoken.discharge import Allow, Discharger
+from captoken.errors import DelegationError, LimitError, RecallError, StoreError
+from captoken.keys import DischargerKey, HolderKey, OperatorKey
+from captoken.proof import prove
+from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.testing import fixed_random
-from captoken.wire import Packet
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))

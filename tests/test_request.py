@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, request
+from captoken import Access
+from captoken import proof as request
 from tests.world import data, tool
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from captoken import TokenFormatError, text, wire
-from captoken.encoding import LIMITS, b64encode
+from captoken import TokenFormatError
+from captoken._format import packet as wire
+from captoken._format import text
+from captoken._format.encoding import LIMITS, b64encode
+from captoken._format.packet import Packet
+from captoken._format.text import BOUND, PREFIX, UNBOUND
 from captoken.errors import LimitError
-from captoken.text import BOUND, PREFIX, UNBOUND
-from captoken.wire import Packet
 
 LINK = (b'{"exp":5}', b"")
 THIRD = (b"cid", bytes(72))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from captoken import Token, TokenFormatError, interop
-from captoken.encoding import b64encode, encode_json
-from captoken.root import RootRecord
-from captoken.wire import Packet, encode
+from captoken._format.encoding import b64encode, encode_json
+from captoken._format.packet import Packet, encode
+from captoken._format.root import RootRecord
 from tests.world import NOW, SALES, clock, code, data, mint
 
 RECORD = {"agent": "orchestrator", "iat": NOW, "jti": "A" * 22, "kid": "k1", "sub": "user:jane", "task": "task-123", "v": 1}
@@ -122,7 +122,7 @@ def test_interop_comes_and_goes_through_pymacaroons() -> None:
 def test_a_foreign_caveat_may_have_an_empty_location_only_where_a_third_party_is_asked() -> None:
     vid = b"\x04\x48" + bytes(72)
     head, tail = b"\x02\x02\x01i\x00", b"\x00\x06\x20" + bytes(32)
-    from captoken.wire import decode
+    from captoken._format.packet import decode
 
     asked = head + b"\x01\x00\x02\x01c" + vid + b"\x00" + tail
     assert decode(asked, foreign=True).caveats == ((b"c", bytes(72)),)
@@ -134,7 +134,7 @@ def test_a_foreign_caveat_may_have_an_empty_location_only_where_a_third_party_is
 
 
 def test_fields_of_every_length_are_written_and_read_back() -> None:
-    from captoken.wire import decode
+    from captoken._format.packet import decode
 
     for size in (1, 127, 128, 16383, 16384, 32767):
         packet = Packet(b"i", ((b"c" * size, b""), (b"d", bytes(72))), bytes(32))

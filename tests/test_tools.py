@@ -11,8 +11,8 @@ from captoken import Access, current
 from captoken.audit import AuditTrail
 from captoken.current import Held
 from captoken.errors import GuardError, NoToken
-from captoken.memory import MemoryLedger, MemoryReplayStore
-from captoken.possession import HolderKey
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard, access_to, agent_name, calling, handing
 from tests.world import mint, verifier
 

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, Issuer, trails
-from captoken.audit import START, AuditKey, AuditTrail, read
+from captoken import Access, Issuer, Verifier
+from captoken.audit import AuditTrail, read
+from captoken.audit import analysis as trails
+from captoken.control import Feed, Operator, Overlay
 from captoken.errors import AuditError
-from captoken.memory import MemoryLedger, MemorySnapshots
-from captoken.overlay import Feed, Operator, OperatorKey, Overlay
-from captoken.possession import HolderKey
+from captoken.keys import AuditKey, HolderKey, OperatorKey
+from captoken.stores.memory import MemoryLedger, MemorySnapshots
+from captoken.stores.ports import START
 from captoken.testing import FixedClock, fixed_random
-from captoken.verify import Verifier
 from tests.world import KEYRING, NOW, WHO, data, tool
 
 OPERATOR = OperatorKey.from_bytes(bytes(range(2, 34)))

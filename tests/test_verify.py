@@ -10,11 +10,23 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, Caller, Decision, Denied, Grant, Issuer, Token, Verifier, WideningError
-from captoken.caveats import Caveat, Situation, Vocabulary
-from captoken.decision import PLAN, Reason, escape, spelled
-from captoken.errors import CODES, DelegationError, LimitError
-from captoken.memory import MemoryLedger, MemoryReplayStore
+from captoken import (
+    Access,
+    Caller,
+    Decision,
+    Denied,
+    Grant,
+    Issuer,
+    Token,
+    Verifier,
+    WideningError,
+)
+from captoken._format.spelling import escape, spelled
+from captoken._language.reasons import CODES
+from captoken._verification.decision import PLAN
+from captoken.caveats import Caveat, Reason, Situation, Vocabulary
+from captoken.errors import DelegationError, LimitError
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.testing import FixedClock
 from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, tool, verifier
 
@@ -320,7 +332,8 @@ def test_a_caller_is_the_current_holder_in_the_tokens_task() -> None:
 
 def test_a_third_party_caveat_prohibits_until_somebody_can_answer_it() -> None:
     """It is checked into the chain of signatures; missing_discharge, before anything the links say."""
-    from captoken import chain, wire
+    from captoken._format import chain
+    from captoken._format import packet as wire
 
     packet = mint()._with(b'{"later":1}')._packet
     asking = (b"cid", bytes(72))
@@ -456,7 +469,7 @@ def test_were_links_and_capability_to_differ_the_stricter_stands(monkeypatch: py
     """They are proved equal elsewhere; this is the belt to those braces."""
     grant = verifier().authenticate(mint().serialize())
     assert grant.check(data("sales"))
-    monkeypatch.setattr("captoken.grant.link_prohibits", lambda *_: None)
+    monkeypatch.setattr("captoken._verification.grant.link_prohibits", lambda *_: None)
     assert grant.check(data("hr")).code == "table"
 
 

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from captoken.errors import GuardError
+from captoken._format.errors import GuardError
 
-_claims: dict[int, int] = {}  # id of a connection that is guarded → its thread; an entry lives no longer than its block
+_claims: dict[
+    int, int
+] = {}  # id of a connection that is guarded → its thread; an entry lives no longer than its block
 _claiming = threading.Lock()
 
 

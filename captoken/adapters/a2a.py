@@ -43,18 +43,22 @@ from msgspec import structs
 from starlette.requests import Request
 
 from captoken import current
-from captoken.access import Access
+from captoken._format.errors import NoToken
+from captoken._language.access import Access
+from captoken._verification.aio import answer
+from captoken._verification.decision import Decision, Denied
+from captoken._verification.grant import Grant
 from captoken.adapters.asgi import granted_to
-from captoken.aio import answer
-from captoken.decision import Decision
-from captoken.errors import Denied, NoToken
-from captoken.grant import Grant
 
 _log = logging.getLogger("captoken")
 EXTENSION = "io.captoken:a2a/v1"  # in agent cards, and the key in a message's metadata
 SCHEME = "captoken"
 PUBLIC = (AGENT_CARD_WELL_KNOWN_PATH,)
-_GRANT, _ADMITTED, _GUARDED = "captoken.grant", "captoken.admitted", "captoken.guarded"  # in the state of a call
+_GRANT, _ADMITTED, _GUARDED = (
+    "captoken.grant",
+    "captoken.admitted",
+    "captoken.guarded",
+)  # in the state of a call
 _UNGUARDED = "nobody has decided on this call: put the request handler into a GuardedHandler"
 _SECRET = ("authorization", "captoken-proof")
 
@@ -86,7 +90,9 @@ class GrantedUser(User):
 
 def by_agent(grant: Grant) -> str:
     """Subject, task and chain: an agent has what it has left itself, whatever token of its place in the chain it shows."""
-    return json.dumps([grant.issued.subject, grant.issued.task, *(actor.name for actor in grant.chain)])
+    return json.dumps(
+        [grant.issued.subject, grant.issued.task, *(actor.name for actor in grant.chain)]
+    )
 
 
 def by_task(grant: Grant) -> str:
@@ -109,7 +115,9 @@ class GrantedCalls(DefaultServerCallContextBuilder):
         grant = granted_to(request.scope)  # rule 2
         context = super().build(request)
         headers = context.state.get("headers", {})
-        context.state["headers"] = {name: value for name, value in headers.items() if name not in _SECRET}
+        context.state["headers"] = {
+            name: value for name, value in headers.items() if name not in _SECRET
+        }
         context.state[_GRANT] = grant
         context.user = GrantedUser(self._owner(grant), context.state)
         return context
@@ -123,7 +131,10 @@ class Admission(TypedDict):
 
 
 def admission(
-    executor: AgentExecutor, rule: Rule, *, request_context_builder: RequestContextBuilder | None = None
+    executor: AgentExecutor,
+    rule: Rule,
+    *,
+    request_context_builder: RequestContextBuilder | None = None,
 ) -> Admission:
     """What makes a request handler refuse messages that the token does not permit: `DefaultRequestHandler(**admission(…), …)`.
 
@@ -135,12 +146,16 @@ def admission(
     """
     _rule(rule)
     contexts = request_context_builder or SimpleRequestContextBuilder()
-    return Admission(agent_executor=_Serving(executor), request_context_builder=_Admitting(contexts, rule))
+    return Admission(
+        agent_executor=_Serving(executor), request_context_builder=_Admitting(contexts, rule)
+    )
 
 
 def _rule(rule: object) -> None:
     if not (isinstance(rule, Access) or callable(rule)):
-        raise TypeError(f"a rule is an Access, or a callable that returns one, not {type(rule).__name__}")
+        raise TypeError(
+            f"a rule is an Access, or a callable that returns one, not {type(rule).__name__}"
+        )
 
 
 async def _admit(grant: Grant, rule: Any, params: object) -> Access:
@@ -153,7 +168,12 @@ async def _admit(grant: Grant, rule: Any, params: object) -> Access:
         elif rule is not None and params is not None:
             try:
                 access = rule(params)
-            except (TypeError, ValueError, LookupError, RecursionError):  # names that no token can have
+            except (
+                TypeError,
+                ValueError,
+                LookupError,
+                RecursionError,
+            ):  # names that no token can have
                 access = None
         if not isinstance(access, Access):
             return None, grant.record(grant.refusal("domain", "no access that a token can permit"))
@@ -180,7 +200,9 @@ async def _stand(grant: Grant, access: Access) -> None:
 def _granted(context: ServerCallContext) -> Grant:
     grant = context.state.get(_GRANT)
     if not isinstance(grant, Grant):
-        raise NoToken("nothing is granted here: use GrantedCalls as context_builder, behind a CaptokenMiddleware")
+        raise NoToken(
+            "nothing is granted here: use GrantedCalls as context_builder, behind a CaptokenMiddleware"
+        )
     return grant
 
 
@@ -229,7 +251,9 @@ class GuardedHandler(RequestHandler):
         context.state[_GUARDED] = grant
         return access
 
-    async def _message(self, params: a2a_pb2.SendMessageRequest, context: ServerCallContext) -> None:
+    async def _message(
+        self, params: a2a_pb2.SendMessageRequest, context: ServerCallContext
+    ) -> None:
         if params.configuration.HasField("task_push_notification_config"):
             await self._admitted(context, params.configuration.task_push_notification_config)
         context.state[_GUARDED] = _granted(context)
@@ -246,7 +270,9 @@ class GuardedHandler(RequestHandler):
         await self._message(params, context)
         async with aclosing(self._handler.on_message_send_stream(params, context)) as events:
             async for event in events:
-                await _stand(*context.state[_ADMITTED])  # nothing comes before the message is admitted
+                await _stand(
+                    *context.state[_ADMITTED]
+                )  # nothing comes before the message is admitted
                 yield event
 
     async def on_subscribe_to_task(
@@ -258,15 +284,21 @@ class GuardedHandler(RequestHandler):
                 await _stand(_granted(context), access)
                 yield event
 
-    async def on_get_task(self, params: a2a_pb2.GetTaskRequest, context: ServerCallContext) -> a2a_pb2.Task | None:
+    async def on_get_task(
+        self, params: a2a_pb2.GetTaskRequest, context: ServerCallContext
+    ) -> a2a_pb2.Task | None:
         await self._admitted(context, params)
         return await self._handler.on_get_task(params, context)
 
-    async def on_list_tasks(self, params: a2a_pb2.ListTasksRequest, context: ServerCallContext) -> a2a_pb2.ListTasksResponse:
+    async def on_list_tasks(
+        self, params: a2a_pb2.ListTasksRequest, context: ServerCallContext
+    ) -> a2a_pb2.ListTasksResponse:
         await self._admitted(context, params)
         return await self._handler.on_list_tasks(params, context)
 
-    async def on_cancel_task(self, params: a2a_pb2.CancelTaskRequest, context: ServerCallContext) -> a2a_pb2.Task | None:
+    async def on_cancel_task(
+        self, params: a2a_pb2.CancelTaskRequest, context: ServerCallContext
+    ) -> a2a_pb2.Task | None:
         await self._admitted(context, params)
         return await self._handler.on_cancel_task(params, context)
 
@@ -310,11 +342,15 @@ class _Serving(AgentExecutor):
     async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
         grant = _granted(context.call_context)
         if context.call_context.state.get(_ADMITTED, (None,))[0] is not grant:
-            raise NoToken("nobody has decided on this message: give the request handler both parts of admission()")
+            raise NoToken(
+                "nobody has decided on this message: give the request handler both parts of admission()"
+            )
         await self._under(grant, self._executor.execute(context, event_queue))
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
-        await self._under(_granted(context.call_context), self._executor.cancel(context, event_queue))
+        await self._under(
+            _granted(context.call_context), self._executor.cancel(context, event_queue)
+        )
 
     async def _under(self, grant: Grant, work: Awaitable[None]) -> None:
         try:
@@ -334,7 +370,9 @@ def declare(card: a2a_pb2.AgentCard) -> a2a_pb2.AgentCard:
     scheme = a2a_pb2.HTTPAuthSecurityScheme(scheme="Bearer", bearer_format="captoken")
     card.security_schemes[SCHEME].http_auth_security_scheme.CopyFrom(scheme)
     del card.security_requirements[:]
-    card.security_requirements.append(a2a_pb2.SecurityRequirement(schemes={SCHEME: a2a_pb2.StringList()}))
+    card.security_requirements.append(
+        a2a_pb2.SecurityRequirement(schemes={SCHEME: a2a_pb2.StringList()})
+    )
     if not any(extension.uri == EXTENSION for extension in card.capabilities.extensions):
         card.capabilities.extensions.append(a2a_pb2.AgentExtension(uri=EXTENSION))
     return card
@@ -347,4 +385,11 @@ def metadata(grant: Grant) -> Mapping[str, Any]:
     """
     chain = [{"name": actor.name, "basis": actor.basis} for actor in grant.chain]
     issued = grant.issued
-    return {EXTENSION: {"subject": issued.subject, "task": grant.task, "token_id": issued.token_id, "chain": chain}}
+    return {
+        EXTENSION: {
+            "subject": issued.subject,
+            "task": grant.task,
+            "token_id": issued.token_id,
+            "chain": chain,
+        }
+    }

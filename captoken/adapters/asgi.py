@@ -20,9 +20,15 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
-from captoken import aio, current, request
-from captoken.access import Access, Caller
-from captoken.adapters._http import (
+from captoken import current
+from captoken import proof as request
+from captoken._format.errors import NoToken
+from captoken._language.access import Access, Caller
+from captoken._verification import aio
+from captoken._verification.decision import Denied
+from captoken._verification.grant import Grant
+from captoken._verification.verifier import Verifier
+from captoken.adapters._http.messages import (
     METADATA_PATH,
     Answer,
     Answers,
@@ -36,9 +42,6 @@ from captoken.adapters._http import (
     target_of,
     without_credentials,
 )
-from captoken.errors import Denied, NoToken
-from captoken.grant import Grant
-from captoken.verify import Verifier
 
 Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -76,11 +79,20 @@ class CaptokenMiddleware:
             raise TypeError(f"a {type(verifier).__name__} is no Verifier")
         if type(max_body) is not int or max_body < 0:
             raise ValueError("max_body is a number of bytes")
-        self._app, self._verifier, self._origin, self._max_body = app, verifier, own_origin(origin), max_body
+        self._app, self._verifier, self._origin, self._max_body = (
+            app,
+            verifier,
+            own_origin(origin),
+            max_body,
+        )
         self._public = public_paths(public)
         self._metadata: Answer | None = None
         if isinstance(resource_metadata, Mapping):
-            fields = {"bearer_methods_supported": ["header"], **resource_metadata, "resource": origin}
+            fields = {
+                "bearer_methods_supported": ["header"],
+                **resource_metadata,
+                "resource": origin,
+            }
             self._metadata = json_answer(200, fields)
             resource_metadata = origin + METADATA_PATH
         self._answers = Answers(origin if realm is None else realm, resource_metadata)
@@ -129,11 +141,15 @@ class CaptokenMiddleware:
     def _passes(self, scope: Scope) -> bool:
         """Is this one of the public paths, spelled in the one way (rule 1)?"""
         path = scope["path"]
-        if path not in self._public and not (self._metadata and path == METADATA_PATH and scope["method"] in ("GET", "HEAD")):
+        if path not in self._public and not (
+            self._metadata and path == METADATA_PATH and scope["method"] in ("GET", "HEAD")
+        ):
             return False
         return bool(scope.get("raw_path") == path.encode())
 
-    async def _admitted(self, found: Credentials, scope: Scope, receive: Receive) -> tuple[Grant, Receive]:
+    async def _admitted(
+        self, found: Credentials, scope: Scope, receive: Receive
+    ) -> tuple[Grant, Receive]:
         """The grant, and the source of a body that may have been read. Raises Denied or BadRequest."""
         path: bytes | None = scope.get("raw_path")
         if path is not None and path[:1] != b"/":
@@ -149,7 +165,9 @@ class CaptokenMiddleware:
             target = target_of(path, scope.get("query_string", b""))
             digest = request.of_http(scope.get("method", "GET"), self._origin, target, body)
         check = self._verifier.authenticate
-        grant = await aio.answer(self._verifier, check, found.text, proof=found.proof, request=digest)
+        grant = await aio.answer(
+            self._verifier, check, found.text, proof=found.proof, request=digest
+        )
         if scope["type"] == "http" and _is_form(scope["headers"]):
             body, receive = await self._read(receive, None)
             refuse_stray(body)
@@ -158,7 +176,9 @@ class CaptokenMiddleware:
     async def _lacks_proof_alone(self, found: Credentials) -> bool:
         """Whether a token is good here but for its proof, with nothing committed and nothing recorded."""
         without = (None, None)
-        decision = await aio.answer(self._verifier, self._verifier._decide, found.text, None, None, without, dry=True)
+        decision = await aio.answer(
+            self._verifier, self._verifier._decide, found.text, None, None, without, dry=True
+        )
         return decision.code == "proof_missing"
 
     async def _read(self, receive: Receive, unknown: Credentials | None) -> tuple[bytes, Receive]:
@@ -214,7 +234,9 @@ def granted_to(scope: Scope) -> Grant:
     """The grant of this very request. Raises NoToken where no middleware has let it in."""
     grant = scope.get(GRANT)
     if not isinstance(grant, Grant):
-        raise NoToken("nothing is granted here: there is no CaptokenMiddleware outside, or the path is public")
+        raise NoToken(
+            "nothing is granted here: there is no CaptokenMiddleware outside, or the path is public"
+        )
     return grant
 
 
@@ -224,7 +246,9 @@ async def ask(scope: Scope, access: Access | None, caller: Caller | None = None)
 
     def decide() -> None:
         if access is None:
-            raise Denied(grant.record(grant.refusal("domain", "no access is stated for this request")))
+            raise Denied(
+                grant.record(grant.refusal("domain", "no access is stated for this request"))
+            )
         grant.authorize(access, caller=caller)
 
     await aio.answer(grant._verifier, decide)
@@ -274,11 +298,17 @@ class _Reply:
         """The answer; on a websocket that is open, the end of it."""
         kind = "http.response"
         if self._scope["type"] == "websocket":
-            if self._accepted or "websocket.http.response" not in (self._scope.get("extensions") or {}):
-                return await self._send({"type": "websocket.close", "code": 1008, "reason": "refused"})
+            if self._accepted or "websocket.http.response" not in (
+                self._scope.get("extensions") or {}
+            ):
+                return await self._send(
+                    {"type": "websocket.close", "code": 1008, "reason": "refused"}
+                )
             kind = "websocket.http.response"
         body = b"" if self._scope.get("method") == "HEAD" else answer.body
-        await self._send({"type": f"{kind}.start", "status": answer.status, "headers": answer.headers})
+        await self._send(
+            {"type": f"{kind}.start", "status": answer.status, "headers": answer.headers}
+        )
         await self._send({"type": f"{kind}.body", "body": body, "more_body": False})
 
 

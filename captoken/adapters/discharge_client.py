@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from captoken.discharge import Discharge, Ticket
-from captoken.errors import CaptokenError, DischargeError, TokenFormatError
+from captoken._format.errors import CaptokenError, DischargeError, TokenFormatError
+from captoken._language.discharge import Discharge, Ticket
 
 PATH = "/.well-known/captoken/3p"  # below the service's address: where tickets are posted
 ANSWER_BYTES = 16_384  # of one answer; a discharge has at most 8,192 characters
@@ -29,8 +29,16 @@ Send: TypeAlias = Callable[[str, str, "bytes | None"], tuple[int, bytes]]
 AsyncSend: TypeAlias = Callable[[str, str, "bytes | None"], Awaitable[tuple[int, bytes]]]
 Services: TypeAlias = "str | Mapping[str, str]"
 
-_PRINTABLE = re.compile(r"[!-\[\]-~]{1,2048}")  # ASCII without spaces, control characters and backslashes
-_CODES = {200: "refused", 400: "bad_ticket", 401: "refused", 403: "refused", 501: "refused"}  # of answers with an error
+_PRINTABLE = re.compile(
+    r"[!-\[\]-~]{1,2048}"
+)  # ASCII without spaces, control characters and backslashes
+_CODES = {
+    200: "refused",
+    400: "bad_ticket",
+    401: "refused",
+    403: "refused",
+    501: "refused",
+}  # of answers with an error
 
 
 class ServiceError(CaptokenError):
@@ -101,7 +109,13 @@ async def obtain_async(
 
 
 def _steps(
-    ticket: Ticket | str, send: Any, service: Services, wait: float, tell: Any, sleep: Any, clock: Callable[[], float]
+    ticket: Ticket | str,
+    send: Any,
+    service: Services,
+    wait: float,
+    tell: Any,
+    sleep: Any,
+    clock: Callable[[], float],
 ) -> Generator[Any, Any, Discharge]:
     """The exchange. It yields what each call returned, and is sent that back, awaited where it has to be."""
     if not 0 <= wait < float("inf"):
@@ -111,7 +125,9 @@ def _steps(
     if base is None:
         raise DischargeError("no service is known for the ticket's discharger", "bad_ticket")
     origin = origin_of(base)
-    answer = _read(*(yield send("POST", base.rstrip("/") + PATH, msgspec.json.encode({"ticket": ticket.text}))))
+    answer = _read(
+        *(yield send("POST", base.rstrip("/") + PATH, msgspec.json.encode({"ticket": ticket.text})))
+    )
     if answer.discharge is not None:
         return _checked(answer, ticket)
     person = answer.user_interactive
@@ -122,12 +138,16 @@ def _steps(
         if tell is None:
             raise DischargeError("a person has to decide, and `tell` is not given", "undecided")
         yield tell(user_url)
-    while (left := wait - max(clock() - started, slept)) > 0:  # whichever says more, so that it ends
+    while (
+        left := wait - max(clock() - started, slept)
+    ) > 0:  # whichever says more, so that it ends
         yield sleep(now := min(pause, left))
         slept, pause = slept + now, min(pause * 1.5, LONGEST_PAUSE)
         status, body = yield send("GET", poll_url, None)
         if status in (404, 410):
-            raise DischargeError("the request ran out, or the service does not know it", "undecided")
+            raise DischargeError(
+                "the request ran out, or the service does not know it", "undecided"
+            )
         if status != 202 and not _passing(status):
             return _checked(_read(status, body), ticket)
     raise DischargeError("not decided yet", "undecided")
@@ -143,7 +163,9 @@ def origin_of(address: str) -> str:
         local = False
     safe = parts.scheme == "https" or (parts.scheme == "http" and local)
     if not safe or not host or not _PRINTABLE.fullmatch(address) or set(address) & set("@?#"):
-        raise ValueError("a service's address is https://host[:port][/path], or http:// on this machine")
+        raise ValueError(
+            "a service's address is https://host[:port][/path], or http:// on this machine"
+        )
     host = f"[{host}]" if ":" in host else host
     usual = port is None or port == {"https": 443, "http": 80}[parts.scheme]
     return f"{parts.scheme}://{host}" if usual else f"{parts.scheme}://{host}:{port}"
@@ -175,8 +197,12 @@ def _read(status: int, body: bytes) -> Answer:
         pass
     if status in (200, 201, 202) and answer.error is None:
         return answer  # with nothing in it, if it could not be read
-    said = "".join(filter(str.isprintable, answer.error or ""))[:200]  # it may come before a person or a model
-    raise DischargeError(f"the service answered {status}: {said}".rstrip(": "), _CODES.get(status, "bad_discharge"))
+    said = "".join(filter(str.isprintable, answer.error or ""))[
+        :200
+    ]  # it may come before a person or a model
+    raise DischargeError(
+        f"the service answered {status}: {said}".rstrip(": "), _CODES.get(status, "bad_discharge")
+    )
 
 
 def _checked(answer: Answer, ticket: Ticket) -> Discharge:

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from captoken.adapters import _approval_page
-from captoken.adapters._waiting import Decided, Pending, Request, Waiting
+from captoken._format.clocks import Clock
+from captoken._format.errors import DischargeError
+from captoken._language.discharge import Discharge, Ticket
+from captoken.adapters._discharge import approval_page as _approval_page
+from captoken.adapters._discharge.waiting import Decided, Pending, Request, Waiting
 from captoken.adapters.discharge_client import PATH, Answer, Interactive, origin_of
-from captoken.attenuate import Clock
-from captoken.discharge import Allow, Discharge, Discharger, Refuse, Ticket, Wait
-from captoken.errors import DischargeError
+from captoken.discharge import Allow, Discharger, Refuse, Wait
 
 __all__ = ["BODY_BYTES", "PATH", "Decided", "DischargeService", "Pending"]
 
@@ -38,7 +39,10 @@ _HEADERS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", _approval_page.POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"same-origin"),  # under `no-referrer`, browsers would send the form with `Origin: null`
+    (
+        b"referrer-policy",
+        b"same-origin",
+    ),  # under `no-referrer`, browsers would send the form with `Origin: null`
 )
 
 
@@ -105,7 +109,11 @@ class DischargeService:
         outcome = self._waiting.fetch(fetch_id)
         if outcome is None:
             raise _HTTPError(404, "Unknown, or over.")
-        return _Response(202, b"application/json", b"") if isinstance(outcome, Wait) else _final(outcome)
+        return (
+            _Response(202, b"application/json", b"")
+            if isinstance(outcome, Wait)
+            else _final(outcome)
+        )
 
     # --- for the person who decides ----------------------------------------------------------------------------------
 
@@ -118,12 +126,18 @@ class DischargeService:
     async def _submit(self, scope: Scope, receive: Receive, id: str) -> _Response:
         own = _values(scope, b"origin") == [self._origin.encode()]
         if not own or _values(scope, b"sec-fetch-site") not in ([], [b"same-origin"]):
-            raise _HTTPError(403, "Only the page itself can decide.")  # another site's form would use the person's login
+            raise _HTTPError(
+                403, "Only the page itself can decide."
+            )  # another site's form would use the person's login
         request, by = await self._person(scope, id)
         body = await _body(scope, receive, b"application/x-www-form-urlencoded")
         answer: Allow | Refuse = Refuse("denied")
         if body == b"decision=approve":
-            answer = self._allowed if isinstance(self._allowed, Allow) else self._allowed(request.seen.need)
+            answer = (
+                self._allowed
+                if isinstance(self._allowed, Allow)
+                else self._allowed(request.seen.need)
+            )
         elif body != b"decision=deny":
             raise _HTTPError(400, "This neither approves nor denies.")
         return _outcome(200 if self.decide(id, answer, by=by) else 409, request)
@@ -163,13 +177,25 @@ class DischargeService:
         problem: Exception | None = None
         try:
             if scope["method"] not in handlers:
-                raise _HTTPError(405, "Not with this method.") if handlers else _HTTPError(404, "Not found.")
+                raise (
+                    _HTTPError(405, "Not with this method.")
+                    if handlers
+                    else _HTTPError(404, "Not found.")
+                )
             response = await handlers[scope["method"]](scope, receive, id)
         except Exception as error:
-            status, text = (error.status, error.text) if isinstance(error, _HTTPError) else (500, "Something failed.")
+            status, text = (
+                (error.status, error.text)
+                if isinstance(error, _HTTPError)
+                else (500, "Something failed.")
+            )
             problem = error if status == 500 else None
             for_people = "GET" in handlers and "POST" in handlers
-            response = _html(status, _approval_page.message(text)) if for_people else _json(status, Answer(error=text))
+            response = (
+                _html(status, _approval_page.message(text))
+                if for_people
+                else _json(status, Answer(error=text))
+            )
         length, allow = str(len(response.body)).encode(), ", ".join(handlers).encode()
         headers = [(b"content-type", response.kind), (b"content-length", length), *_HEADERS]
         headers += [(b"allow", allow)] if response.status == 405 else []
@@ -215,7 +241,10 @@ def _outcome(status: int, request: Request) -> _Response:
     if request.decided is None:
         return _html(status, _approval_page.message("Somebody else decides this, or it is over."))
     how = "Approved" if isinstance(request.decided.answer, Allow) else "Denied"
-    return _html(status, _approval_page.message(f"{how} by {request.decided.by}.", "You can close this page."))
+    return _html(
+        status,
+        _approval_page.message(f"{how} by {request.decided.by}.", "You can close this page."),
+    )
 
 
 def _root(scope: Scope) -> str:
@@ -230,7 +259,9 @@ def _values(scope: Scope, name: bytes) -> list[bytes]:
 
 async def _body(scope: Scope, receive: Receive, kind: bytes) -> bytes:
     """The body, if it is of this kind and not too long."""
-    if [value.partition(b";")[0].strip().lower() for value in _values(scope, b"content-type")] != [kind]:
+    if [value.partition(b";")[0].strip().lower() for value in _values(scope, b"content-type")] != [
+        kind
+    ]:
         raise _HTTPError(415, f"The content type is {kind.decode()}.")
     body, more = b"", True
     while more:

@@ -29,9 +29,12 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.routing import Router
 
-from captoken import names
-from captoken.access import Access, Caller
-from captoken.adapters._http import json_answer, public_paths
+from captoken._format import names
+from captoken._format.errors import NoToken
+from captoken._language.access import Access, Caller
+from captoken._verification.grant import Grant
+from captoken._verification.verifier import Verifier
+from captoken.adapters._http.messages import json_answer, public_paths
 from captoken.adapters.asgi import (
     ASKED,
     BODY_BYTES,
@@ -46,9 +49,6 @@ from captoken.adapters.asgi import (
     ask,
     granted_to,
 )
-from captoken.errors import NoToken
-from captoken.grant import Grant
-from captoken.verify import Verifier
 
 Stated: TypeAlias = Callable[[HTTPConnection], Access | Awaitable[Access]]
 Known: TypeAlias = Callable[[HTTPConnection], Caller]
@@ -65,17 +65,29 @@ class _Scheme(HTTPBearer):
 
 
 _SCHEME = _Scheme(
-    scheme_name="captoken", bearerFormat="captoken", auto_error=False, description="A token presented to this server."
+    scheme_name="captoken",
+    bearerFormat="captoken",
+    auto_error=False,
+    description="A token presented to this server.",
 )
 
 
 class Required:
     """A dependency that lets an endpoint run only with a grant that permits what it states; `require` makes it."""
 
-    def __init__(self, stated: Stated | None, needs: str, fields: Iterable[str], caller: Known | None) -> None:
-        self._stated, self.needs, self.fields, self._caller = stated, needs, frozenset(fields), caller
+    def __init__(
+        self, stated: Stated | None, needs: str, fields: Iterable[str], caller: Known | None
+    ) -> None:
+        self._stated, self.needs, self.fields, self._caller = (
+            stated,
+            needs,
+            frozenset(fields),
+            caller,
+        )
 
-    async def __call__(self, connection: HTTPConnection, _scheme: Annotated[None, Depends(_SCHEME)] = None) -> Grant:
+    async def __call__(
+        self, connection: HTTPConnection, _scheme: Annotated[None, Depends(_SCHEME)] = None
+    ) -> Grant:
         try:
             if self._stated is None:
                 grant = granted_to(connection.scope)
@@ -88,7 +100,9 @@ class Required:
                 access = await access if isawaitable(access) else access
                 if self._caller is not None:
                     caller = self._caller(connection)
-                    access = access if isinstance(caller, Caller) else None  # nobody is known: that is no check
+                    access = (
+                        access if isinstance(caller, Caller) else None
+                    )  # nobody is known: that is no check
             except (TypeError, ValueError, LookupError, RecursionError):
                 access = None  # it cannot be stated, so no token permits it
             return await ask(connection.scope, access, caller if access is not None else None)
@@ -99,7 +113,9 @@ class Required:
         return f"<Required: {self.needs}>"
 
 
-granted = Required(None, "a token that is good here", (), None)  # for endpoints that take the grant and ask it themselves
+granted = Required(
+    None, "a token that is good here", (), None
+)  # for endpoints that take the grant and ask it themselves
 
 
 def require(
@@ -124,24 +140,42 @@ def require(
     Raises TypeError or ValueError at once for facts that are no access. It does not know what the endpoint then does: an
     endpoint that converts a path parameter uses another text than was asked for.
     """
-    facts: dict[str, Any] = {"table": table, "operation": operation, "columns": columns, "tool": tool, "arguments": arguments}
+    facts: dict[str, Any] = {
+        "table": table,
+        "operation": operation,
+        "columns": columns,
+        "tool": tool,
+        "arguments": arguments,
+    }
     facts |= {"attributes": attributes or {}, "cost": cost or {}}
-    templates: dict[str, str] = {key: name for key, name in (("table", table), ("tool", tool)) if name is not None}
+    templates: dict[str, str] = {
+        key: name for key, name in (("table", table), ("tool", tool)) if name is not None
+    }
     if stated is not None:
         if not callable(stated) or any(value for value in facts.values()):
             raise TypeError("state the access by a function, or by its facts")
         return Required(stated, "what the request states", (), caller)
     if table is None and tool is None:
-        raise TypeError("an endpoint requires a table and an operation, or a tool; `granted` is for one that asks by itself")
+        raise TypeError(
+            "an endpoint requires a table and an operation, or a tool; `granted` is for one that asks by itself"
+        )
     fields = {field for name in templates.values() for field in _field.findall(name)}
     plain = Access(**facts)  # a brace is as good as a letter in a name
-    if any(_field.search(str(value)) for stated_ in (plain.arguments or {}, plain.attributes) for value in stated_.values()):
-        raise ValueError("path parameters are filled into table and tool alone: state arguments and attributes by a function")
+    if any(
+        _field.search(str(value))
+        for stated_ in (plain.arguments or {}, plain.attributes)
+        for value in stated_.values()
+    ):
+        raise ValueError(
+            "path parameters are filled into table and tool alone: state arguments and attributes by a function"
+        )
     if any(set("{}") & set(_field.sub("", name)) for name in templates.values()):
         raise ValueError("a brace that encloses no path parameter")
 
     def filled(connection: HTTPConnection) -> Access:
-        named: dict[str, Any] = {key: _filled(name, connection.path_params) for key, name in templates.items()}
+        named: dict[str, Any] = {
+            key: _filled(name, connection.path_params) for key, name in templates.items()
+        }
         return Access(**{**facts, **named})
 
     return Required(filled if fields else lambda _: plain, plain.summary, fields, caller)
@@ -191,9 +225,15 @@ def protect(
         schema = plain()
         for operations in schema.get("paths", {}).values():
             for operation in operations.values():
-                if isinstance(operation, dict) and any("captoken" in entry for entry in operation.get("security", ())):
-                    operation["responses"].setdefault("401", {"description": "No token, or one that is not accepted"})
-                    operation["responses"].setdefault("403", {"description": "The token does not permit this request"})
+                if isinstance(operation, dict) and any(
+                    "captoken" in entry for entry in operation.get("security", ())
+                ):
+                    operation["responses"].setdefault(
+                        "401", {"description": "No token, or one that is not accepted"}
+                    )
+                    operation["responses"].setdefault(
+                        "403", {"description": "The token does not permit this request"}
+                    )
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -210,9 +250,15 @@ class _Declared:
     def _checked(self) -> None:
         """Raise RuntimeError if a route declares nothing. Judges anew when what is served is made of other objects."""
         seen = list(_made_of(self._api))
-        if len(seen) != len(self._seen) or any(map(is_not, seen, self._seen)):  # which are kept, so that no id comes again
+        if len(seen) != len(self._seen) or any(
+            map(is_not, seen, self._seen)
+        ):  # which are kept, so that no id comes again
             served = _served(self._api, "")
-            self._problems = [problem for path, route in served for problem in _problems(path, route, self._public)]
+            self._problems = [
+                problem
+                for path, route in served
+                for problem in _problems(path, route, self._public)
+            ]
             self._seen = seen
         if self._problems:
             raise RuntimeError("captoken: " + "; ".join(self._problems))
@@ -245,7 +291,9 @@ class _Declared:
                 await send({"type": "http.response.body", "body": body, "more_body": False})
             elif not told and message["type"] != "http.response.early_hint":
                 refused = True
-                if scope["type"] == "websocket" or message.get("more_body"):  # what goes on is ended
+                if scope["type"] == "websocket" or message.get(
+                    "more_body"
+                ):  # what goes on is ended
                     await ask(scope, None)
 
         scope[ASKED] = asked
@@ -263,7 +311,9 @@ def _made_of(app: Any) -> Iterator[Any]:
     for route in router.routes:
         yield route
         if type(route) is not routing.APIRoute:
-            yield (below := getattr(route, "original_router", None) or _below(route))  # included, in newer FastAPI; mounted
+            yield (
+                below := getattr(route, "original_router", None) or _below(route)
+            )  # included, in newer FastAPI; mounted
             if isinstance(below, (Starlette, Router)):
                 yield from _made_of(below)
 
@@ -288,7 +338,10 @@ def _below(route: Any) -> Any:
 
 def _replaced(route: Any) -> Mapping[Any, Any]:
     """The dependencies in whose place others run."""
-    return getattr(getattr(route, "dependency_overrides_provider", None), "dependency_overrides", None) or {}
+    return (
+        getattr(getattr(route, "dependency_overrides_provider", None), "dependency_overrides", None)
+        or {}
+    )
 
 
 def _problems(path: str, route: Any, public: frozenset[str]) -> Iterator[str]:
@@ -302,15 +355,21 @@ def _problems(path: str, route: Any, public: frozenset[str]) -> Iterator[str]:
         return  # whose routes are looked at
     required = list(_required(route))
     methods = set(getattr(route, "methods", None) or ())
-    is_page = getattr(getattr(route, "endpoint", None), "__module__", None) == "fastapi.applications"  # refused by rule 2
+    is_page = (
+        getattr(getattr(route, "endpoint", None), "__module__", None) == "fastapi.applications"
+    )  # refused by rule 2
     if path in public and methods:
         if required:
             yield f"{path} is public, and requires a token"
     elif required:
-        missing = set[str]().union(*(each.fields for each in required)) - set(_in_path.findall(path))
+        missing = set[str]().union(*(each.fields for each in required)) - set(
+            _in_path.findall(path)
+        )
         if missing:
             yield f"{path} has no parameter {', '.join(sorted(missing))}"
-    elif not isinstance(below, Requires) and not (is_page and methods and methods <= {"GET", "HEAD"}):
+    elif not isinstance(below, Requires) and not (
+        is_page and methods and methods <= {"GET", "HEAD"}
+    ):
         what = " ".join([*sorted(methods), path or "/"])
         yield f"{what} requires nothing: Depends(require(...)), Depends(granted) in the signature, or public"
 
@@ -320,9 +379,15 @@ def _required(route: Any) -> Iterator[Required]:
     dependant = getattr(route, "dependant", None)
     if dependant is None:
         return
-    listed = len(getattr(route, "dependencies", None) or ())  # those of application and routers too; they come first
+    listed = len(
+        getattr(route, "dependencies", None) or ()
+    )  # those of application and routers too; they come first
     for at, each in enumerate(dependant.dependencies):
-        yield from (found for found in _within(each, _replaced(route)) if found is not granted or at >= listed)
+        yield from (
+            found
+            for found in _within(each, _replaced(route))
+            if found is not granted or at >= listed
+        )
 
 
 def _within(dependant: Any, replaced: Mapping[Any, Any]) -> Iterator[Required]:

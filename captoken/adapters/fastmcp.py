@@ -2,7 +2,7 @@
 
     server = FastMCP("sales", middleware=[Guard(Verifier(keyring, audience="sales-mcp"))])
 
-What a message is to captoken, where a token may come in and what needs none: the rules of `captoken.adapters._mcp`. What
+What a message is to captoken, where a token may come in and what needs none: the rules of `captoken.adapters._mcp.messages`. What
 comes of a refusal: as `captoken.adapters.mcp` has it.
 
 - What a tool in turn asks of its own server is decided by the grant that the tool itself was called with. The guard of
@@ -29,10 +29,17 @@ from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from mcp.shared.exceptions import MCPError
 
 from captoken import current
-from captoken.adapters._mcp import CALL, LISTS, Message, Refused, headers_of, without_secrets
-from captoken.adapters._mcp_gate import Gate, Options, answering, decided, listed, teller
-from captoken.grant import Grant
-from captoken.verify import Verifier
+from captoken._verification.grant import Grant
+from captoken._verification.verifier import Verifier
+from captoken.adapters._mcp.gate import Gate, Options, answering, decided, listed, teller
+from captoken.adapters._mcp.messages import (
+    CALL,
+    LISTS,
+    Message,
+    Refused,
+    headers_of,
+    without_secrets,
+)
 
 _ATTRIBUTES = {
     "tools/list": "name",
@@ -55,7 +62,9 @@ class _Came(NamedTuple):
     session: Any
     meta: Mapping[str, Any] | None
     headers: Callable[[str], list[str]] | None
-    grants: Mapping[Gate, Grant]  # by whom: the guard of a mounted server knows nothing of another's
+    grants: Mapping[
+        Gate, Grant
+    ]  # by whom: the guard of a mounted server knows nothing of another's
 
     def __repr__(self) -> str:
         return "<_Came>"  # the token is in there
@@ -82,7 +91,9 @@ class Guard(Middleware):
         finally:
             _came.reset(before)
 
-    async def _answered(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any], came: _Came) -> Any:
+    async def _answered(
+        self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any], came: _Came
+    ) -> Any:
         with answering(came.meta):
             try:
                 grant = await self._admitted(context, came)
@@ -104,7 +115,9 @@ class Guard(Middleware):
         if method not in LISTS:
             return result
         keep = [_plain(getattr(item, _ATTRIBUTES[method])) for item in result]
-        kept = await decided(self._gate.verifier, lambda: [listed(grant, method, name) for name in keep])
+        kept = await decided(
+            self._gate.verifier, lambda: [listed(grant, method, name) for name in keep]
+        )
         return [item for item, good in zip(result, kept, strict=True) if good]
 
     async def check_resource_access(self, context: MiddlewareContext[Any]) -> None:
@@ -119,8 +132,14 @@ class Guard(Middleware):
         request, outer = _request(context), _came.get()
         if request is not None and outer is not None and outer.session is request.session:
             return outer
-        headers = headers_of(None if request is None else request.request, notified=context.type == "notification")
-        return _Came(None, None, headers, {}) if request is None else _Came(request.session, request.meta, headers, {})
+        headers = headers_of(
+            None if request is None else request.request, notified=context.type == "notification"
+        )
+        return (
+            _Came(None, None, headers, {})
+            if request is None
+            else _Came(request.session, request.meta, headers, {})
+        )
 
     def _hide(self, context: MiddlewareContext[Any]) -> None:
         """Take what is secret out of the request; and let nobody else have the answer out of a cache."""
@@ -128,12 +147,19 @@ class Guard(Middleware):
         self._gate.hide(None if request is None else request.request)
         self._gate.hide(_http_request())
         if context.fastmcp_context is not None:
-            hints = context.fastmcp_context.fastmcp._mcp_server.cache_hints  # looked up after what is answered here
+            hints = (
+                context.fastmcp_context.fastmcp._mcp_server.cache_hints
+            )  # looked up after what is answered here
             hints.update({method: replace(hint, scope="private") for method, hint in hints.items()})
-        if request is not None and request.meta is not None:  # new ones: in one process, what was sent is the client's own
+        if (
+            request is not None and request.meta is not None
+        ):  # new ones: in one process, what was sent is the client's own
             request.meta = clean = without_secrets(request.meta)
             sdk = request._srctx
-            sdk.params, sdk.meta = {**sdk.params, "_meta": clean}, None if sdk.meta is None else clean
+            sdk.params, sdk.meta = (
+                {**sdk.params, "_meta": clean},
+                None if sdk.meta is None else clean,
+            )
 
     async def _admitted(self, context: MiddlewareContext[Any], came: _Came) -> Grant | None:
         method, params = context.method or "", _params(context.message)
@@ -143,7 +169,9 @@ class Guard(Middleware):
         if grant is not None:
             return await decided(self._gate.verifier, self._gate.again, grant, method, params)
         stated = {**params, "_meta": came.meta} if came.meta is not None else params
-        return await decided(self._gate.verifier, self._gate.admit, Message(method, stated, came.headers))
+        return await decided(
+            self._gate.verifier, self._gate.admit, Message(method, stated, came.headers)
+        )
 
 
 def _request(context: MiddlewareContext[Any]) -> Any:
@@ -166,9 +194,17 @@ def _params(message: Any) -> dict[str, Any]:
     """The params of a message, as they came or as fastmcp has read them; without `_meta`, which it does not keep."""
     if isinstance(message, Mapping):
         return {key: value for key, value in message.items() if key != "_meta"}
-    stated = message if hasattr(message, "arguments") or not hasattr(message, "params") else message.params
+    stated = (
+        message
+        if hasattr(message, "arguments") or not hasattr(message, "params")
+        else message.params
+    )
     found = {key: getattr(stated, key, None) for key in _PARAMS}
-    return {key: _plain(value) if key == "uri" else value for key, value in found.items() if value is not None}
+    return {
+        key: _plain(value) if key == "uri" else value
+        for key, value in found.items()
+        if value is not None
+    }
 
 
 def _plain(value: Any) -> Any:

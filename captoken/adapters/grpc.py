@@ -22,14 +22,22 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc  # type: ignore[import-untyped]
 
-from captoken import current, request
-from captoken.access import Access, Caller
-from captoken.adapters._grpc_call import AUTHORIZATION, PROOF, AsyncContext, Context, Judged, answered
-from captoken.aio import answer
+from captoken import current
+from captoken import proof as request
+from captoken._language.access import Access, Caller
+from captoken._verification.aio import answer
+from captoken._verification.decision import Denied
+from captoken._verification.verifier import Verifier
+from captoken._writing.token import Token
+from captoken.adapters._grpc.calls import (
+    AUTHORIZATION,
+    PROOF,
+    AsyncContext,
+    Context,
+    Judged,
+    answered,
+)
 from captoken.current import Held
-from captoken.errors import Denied
-from captoken.tokens import Token
-from captoken.verify import Verifier
 
 _log = logging.getLogger("captoken")
 _OVER = object()
@@ -66,7 +74,9 @@ class _Rules:
         raises, the call is refused."""
         for method, rule in methods.items():
             if not (isinstance(rule, Access) or callable(rule)):
-                raise TypeError(f"a rule is an Access, or a callable that returns one, not {type(rule).__name__}")
+                raise TypeError(
+                    f"a rule is an Access, or a callable that returns one, not {type(rule).__name__}"
+                )
             _method(method)
         if isinstance(public, str):
             raise TypeError("public is a list of methods, not a str")
@@ -75,13 +85,25 @@ class _Rules:
 
     def _begun(self, context: Any, method: str, message: bytes | None) -> Judged:
         """The call with its token verified. Raises Denied. `message` is None where the client sends a stream."""
-        shown = [(key, value) for key, value in context.invocation_metadata() or () if key in (AUTHORIZATION, PROOF)]
+        shown = [
+            (key, value)
+            for key, value in context.invocation_metadata() or ()
+            if key in (AUTHORIZATION, PROOF)
+        ]
         tokens = [value for key, value in shown if key == AUTHORIZATION]
         proofs = [value for key, value in shown if key == PROOF]
         text = tokens[0] if len(tokens) == 1 and isinstance(tokens[0], str) else ""  # rule 1
         text = text.removeprefix("Bearer ") if text.startswith("Bearer ") else ""
-        proof = None if not proofs else proofs[0] if len(proofs) == 1 and message is not None else _UNREADABLE  # rule 4
-        digest = request_digest(method, message) if message is not None and proof is not None else None
+        proof = (
+            None
+            if not proofs
+            else proofs[0]
+            if len(proofs) == 1 and message is not None
+            else _UNREADABLE
+        )  # rule 4
+        digest = (
+            request_digest(method, message) if message is not None and proof is not None else None
+        )
         del shown, tokens, proofs
         grant = self._verifier.authenticate(text, proof=proof, request=digest)
         caller = self._known(context) if self._caller else None
@@ -106,7 +128,9 @@ class Guard(_Rules, grpc.ServerInterceptor):  # type: ignore[misc]
     it lets through is the answer.
     """
 
-    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+    def intercept_service(
+        self, continuation: Callable[[Any], Any], handler_call_details: Any
+    ) -> Any:
         handler, method = continuation(handler_call_details), handler_call_details.method
         if handler is None:
             return None
@@ -220,7 +244,9 @@ class AsyncGuard(_Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
     A store is waited for in a thread. A handler that is no `async def` is refused, with UNIMPLEMENTED.
     """
 
-    async def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+    async def intercept_service(
+        self, continuation: Callable[[Any], Any], handler_call_details: Any
+    ) -> Any:
         handler, method = await continuation(handler_call_details), handler_call_details.method
         if handler is None:
             return None
@@ -270,7 +296,9 @@ class AsyncGuard(_Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
             await given[1].end()
 
         async def none(requests: Any, context: Any) -> None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "The method has no asynchronous handler.")
+            await context.abort(
+                grpc.StatusCode.UNIMPLEMENTED, "The method has no asynchronous handler."
+            )
 
         if handler.response_streaming and isasyncgenfunction(behavior):
             return _replaced(handler, many)
@@ -328,11 +356,15 @@ def _behavior(handler: Any) -> Callable[..., Any]:
     return behavior
 
 
-def _replaced(handler: Any, behavior: Callable[..., Any], parse: Callable[[bytes], Any] | None = None) -> Any:
+def _replaced(
+    handler: Any, behavior: Callable[..., Any], parse: Callable[[bytes], Any] | None = None
+) -> Any:
     """A handler of the same kind. A request that is no stream comes as the bytes that arrived (rule 4), unless to `parse`."""
     parse = handler.request_deserializer if handler.request_streaming else parse
     make = getattr(grpc, f"{_kind(handler)}_rpc_method_handler")
-    return make(behavior, request_deserializer=parse, response_serializer=handler.response_serializer)
+    return make(
+        behavior, request_deserializer=parse, response_serializer=handler.response_serializer
+    )
 
 
 def _parsed(handler: Any, data: bytes) -> Any:
@@ -393,7 +425,9 @@ class Presenting:
     def _shown(self, method: str, message: bytes | None) -> list[tuple[str, str]]:
         held = current.holding(self._held)
         if message is None and held.token.unverified.key is not None:
-            raise ValueError("a token that is bound to a key opens no stream from the client: a proof would cover no message")
+            raise ValueError(
+                "a token that is bound to a key opens no stream from the client: a proof would cover no message"
+            )
         digest = request_digest(method, message) if message is not None else None
         shown = held.present(audience=self._audience, request=digest, expires_in=self._expires_in)
         proof = [(PROOF, shown.proof)] if shown.proof is not None else []
@@ -406,19 +440,42 @@ class Presenting:
 class _Call:
     """One method of a stub: a multi-callable that shows a token."""
 
-    def __init__(self, presenting: Presenting, method: str, inner: Any, serialize: Callable[[Any], bytes] | None) -> None:
-        self._presenting, self._method, self._inner, self._serialize = presenting, method, inner, serialize
+    def __init__(
+        self,
+        presenting: Presenting,
+        method: str,
+        inner: Any,
+        serialize: Callable[[Any], bytes] | None,
+    ) -> None:
+        self._presenting, self._method, self._inner, self._serialize = (
+            presenting,
+            method,
+            inner,
+            serialize,
+        )
 
-    def __call__(self, request: Any = None, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
+    def __call__(
+        self,
+        request: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        **options: Any,
+    ) -> Any:
         return self._with(self._inner, request, timeout, metadata, options)
 
-    def with_call(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
+    def with_call(
+        self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any
+    ) -> Any:
         return self._with(self._inner.with_call, request, timeout, metadata, options)
 
-    def future(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
+    def future(
+        self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any
+    ) -> Any:
         return self._with(self._inner.future, request, timeout, metadata, options)
 
-    def _with(self, call: Any, given: Any, timeout: float | None, metadata: Any, options: dict[str, Any]) -> Any:
+    def _with(
+        self, call: Any, given: Any, timeout: float | None, metadata: Any, options: dict[str, Any]
+    ) -> Any:
         theirs: Iterable[tuple[str, Any]] = () if metadata is None else metadata
         own = tuple(theirs)
         if any(key.lower() in (AUTHORIZATION, PROOF) for key, _ in own):

@@ -18,12 +18,16 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from captoken import current, names, request
-from captoken.adapters._http import own_origin, target_of
-from captoken.attenuate import PresentCaveats, Seconds
+from captoken import current
+from captoken import proof as request
+from captoken._format import names
+from captoken._format.clocks import Seconds
+from captoken._format.errors import NoToken
+from captoken._format.spelling import shown
+from captoken._writing.keywords import PresentCaveats
+from captoken._writing.token import Token
+from captoken.adapters._http.messages import own_origin, target_of
 from captoken.current import Held
-from captoken.errors import NoToken
-from captoken.tokens import Token
 
 _R = TypeVar("_R", bound=Any)  # a Request of either library
 
@@ -45,25 +49,40 @@ def auth(
     The callable raises NoToken, ValueError for a request with credentials or with a body that is not there yet, and what
     `Held.present` raises. It does not verify the token, nor what the server is beyond what TLS does.
     """
-    known = {own_origin(origin): names.name(audience, "audience") for origin, audience in servers.items()}
+    known = {
+        own_origin(origin): names.name(audience, "audience") for origin, audience in servers.items()
+    }
     for plain in known:
-        if re.fullmatch("http://[^:]+|http://\\[.+\\]", plain) and plain.replace("http", "https", 1) not in known:
-            raise ValueError(f"{plain} can redirect to https, and both libraries take the token there: list that too")
+        if (
+            re.fullmatch("http://[^:]+|http://\\[.+\\]", plain)
+            and plain.replace("http", "https", 1) not in known
+        ):
+            raise ValueError(
+                f"{plain} can redirect to https, and both libraries take the token there: list that too"
+            )
 
     def present(asked: _R) -> _R:
         origin = _origin(asked.url)
         audience = known.get(origin)
         if audience is None:  # rule 1
-            raise NoToken(f"no token goes to {names.shown(origin)}: it is not among the servers")
+            raise NoToken(f"no token goes to {shown(origin)}: it is not among the servers")
         if "authorization" in asked.headers or "captoken-proof" in asked.headers:  # rule 3
-            raise ValueError("the request has credentials already: build it anew, or leave them to captoken")
+            raise ValueError(
+                "the request has credentials already: build it anew, or leave them to captoken"
+            )
         mine = current.holding(held)
-        digest = _digest(asked, origin) if mine.signer is not None and mine.token.unverified.key is not None else None
+        digest = (
+            _digest(asked, origin)
+            if mine.signer is not None and mine.token.unverified.key is not None
+            else None
+        )
         caveats: PresentCaveats = (narrow(asked) if narrow is not None else None) or {}
-        shown = mine.present(audience=audience, request=digest, expires_in=expires_in, **caveats)
-        asked.headers["Authorization"] = f"Bearer {shown.text}"
-        if shown.proof is not None:
-            asked.headers["Captoken-Proof"] = shown.proof
+        presented = mine.present(
+            audience=audience, request=digest, expires_in=expires_in, **caveats
+        )
+        asked.headers["Authorization"] = f"Bearer {presented.text}"
+        if presented.proof is not None:
+            asked.headers["Captoken-Proof"] = presented.proof
         trace = current.traceparent()
         if trace is not None and "traceparent" not in asked.headers:
             asked.headers["traceparent"] = trace
@@ -86,6 +105,8 @@ def _digest(asked: Any, origin: str) -> bytes:
     try:
         body = asked.content
     except RuntimeError:  # both libraries' RequestNotRead
-        raise ValueError("the token is bound to a key, and a proof covers the body: call request.read() first") from None
+        raise ValueError(
+            "the token is bound to a key, and a proof covers the body: call request.read() first"
+        ) from None
     path, _, query = asked.url.raw_path.partition(b"?")
     return request.of_http(asked.method, origin, target_of(path, query), body)

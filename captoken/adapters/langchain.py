@@ -40,15 +40,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from captoken import current
-from captoken.attenuate import LinkCaveats, Strings
+from captoken._format.errors import GuardError
+from captoken._verification.decision import Decision, Denied
+from captoken._writing.keywords import LinkCaveats, Strings
 from captoken.current import Held
-from captoken.decision import Decision
-from captoken.errors import Denied, GuardError
-from captoken.possession import Signer
+from captoken.proof import Signer
 from captoken.tools import ToolGuard, agent_name, calling, handing
 
 _NAME = "lc_agent_name"  # in the configuration's metadata: where `create_agent(name=…)` puts it
-_READING = ("model_validate", "__get_pydantic_core_schema__")  # by which a model can read in a way of its own
+_READING = (
+    "model_validate",
+    "__get_pydantic_core_schema__",
+)  # by which a model can read in a way of its own
 # What a model's configuration may say, and still read its arguments as one that says none of it.
 _HARMLESS = {"arbitrary_types_allowed", "extra", "json_schema_extra", "title"}
 
@@ -75,11 +78,15 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             raise ValueError("name the agent: its token names its holder")
 
     def wrap_tool_call(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
+        self,
+        request: ToolCallRequest,
+        handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]],
     ) -> ToolMessage | Command[Any]:
         asked, given = _arguments(request)
         run = _run(_config(request))
-        decision = self._guard.check(request.tool_call["name"], asked, agent=self._who(request), run=run)
+        decision = self._guard.check(
+            request.tool_call["name"], asked, agent=self._who(request), run=run
+        )
         if decision.grant is None:
             return _refusal(request, decision)
         try:
@@ -89,11 +96,15 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             return _refusal(request, denied.decision)
 
     async def awrap_tool_call(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
+        self,
+        request: ToolCallRequest,
+        handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]],
     ) -> ToolMessage | Command[Any]:
         asked, given = _arguments(request)
         run = _run(_config(request))
-        decision = await self._guard.check_async(request.tool_call["name"], asked, agent=self._who(request), run=run)
+        decision = await self._guard.check_async(
+            request.tool_call["name"], asked, agent=self._who(request), run=run
+        )
         if decision.grant is None:
             return _refusal(request, decision)
         try:
@@ -102,20 +113,30 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         except Denied as denied:
             return _refusal(request, denied.decision)
 
-    def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+    ) -> Any:
         self._check_native(request)
         return handler(request)
 
     async def awrap_model_call(
-        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+        self,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> Any:
         self._check_native(request)
         return await handler(request)
 
     def _check_native(self, request: ModelRequest[Any]) -> None:
-        kinds = {str(tool.get("type") or tool.get("name")) for tool in request.tools if isinstance(tool, dict)}
+        kinds = {
+            str(tool.get("type") or tool.get("name"))
+            for tool in request.tools
+            if isinstance(tool, dict)
+        }
         if beyond := kinds - self._native - {"function"}:
-            raise GuardError(f"the model's provider would run {sorted(beyond)}, which no guard sees: native= lets it")
+            raise GuardError(
+                f"the model's provider would run {sorted(beyond)}, which no guard sees: native= lets it"
+            )
 
     def _who(self, request: ToolCallRequest) -> str:
         """Rule 2: the name, or one that nobody has."""
@@ -136,7 +157,10 @@ def _arguments(request: ToolCallRequest) -> tuple[Any, ToolCallRequest]:
     """What to ask about, and the request that has it (rule 1). What is asked is no mapping where nothing is permitted."""
     arguments: Any = request.tool_call["args"]
     if request.tool is not None and request.tool.name != request.tool_call["name"]:
-        return "another tool", request  # which somebody put there: the guard would ask about the one, and the other would run
+        return (
+            "another tool",
+            request,
+        )  # which somebody put there: the guard would ask about the one, and the other would run
     schema = _schema(request.tool)
     if schema is None:
         return arguments, request
@@ -145,7 +169,10 @@ def _arguments(request: ToolCallRequest) -> tuple[Any, ToolCallRequest]:
     try:
         read = schema.model_validate(arguments)
     except ValidationError:
-        return arguments, request  # which the tool refuses in its turn, in words that help the model
+        return (
+            arguments,
+            request,
+        )  # which the tool refuses in its turn, in words that help the model
     except (ValueError, TypeError, RecursionError):
         return "unreadable", request
     try:
@@ -153,7 +180,10 @@ def _arguments(request: ToolCallRequest) -> tuple[Any, ToolCallRequest]:
         again = schema.model_validate(given)
         if again != read or again.model_dump(mode="json") != asked:
             return "read otherwise", request
-        if any(to_jsonable_python(getattr(read, name), by_alias=False) != asked[name] for name in type(read).model_fields):
+        if any(
+            to_jsonable_python(getattr(read, name), by_alias=False) != asked[name]
+            for name in type(read).model_fields
+        ):
             return "written otherwise", request
     except (PydanticSerializationError, ValueError, TypeError, LookupError, RecursionError):
         return "read otherwise", request
@@ -185,9 +215,20 @@ def _only_fields(model: type[BaseModel]) -> bool:
     """Whether nothing but types and defaults says how the model reads."""
     rules = model.__pydantic_decorators__
     return (
-        not (rules.field_validators or rules.model_validators or rules.validators or rules.root_validators)
-        and not (model.__pydantic_post_init__ or model.__pydantic_custom_init__ or set(model.model_config) - _HARMLESS)
-        and all(getattr(model, name).__func__ is getattr(BaseModel, name).__func__ for name in _READING)
+        not (
+            rules.field_validators
+            or rules.model_validators
+            or rules.validators
+            or rules.root_validators
+        )
+        and not (
+            model.__pydantic_post_init__
+            or model.__pydantic_custom_init__
+            or set(model.model_config) - _HARMLESS
+        )
+        and all(
+            getattr(model, name).__func__ is getattr(BaseModel, name).__func__ for name in _READING
+        )
         and not any(
             field.alias or field.validation_alias or field.discriminator or field.validate_default
             for field in model.model_fields.values()
@@ -197,7 +238,9 @@ def _only_fields(model: type[BaseModel]) -> bool:
 
 def _refusal(request: ToolCallRequest, decision: Decision) -> ToolMessage:
     call = request.tool_call
-    return ToolMessage(decision.for_model(), name=call["name"], tool_call_id=call["id"] or "", status="error")
+    return ToolMessage(
+        decision.for_model(), name=call["name"], tool_call_id=call["id"] or "", status="error"
+    )
 
 
 # --- sub-agents ------------------------------------------------------------------------------------------------------
@@ -208,8 +251,14 @@ def handed(held: Held, to: str) -> Generator[RunnableConfig, None, None]:
     """Rule 5: in this block `held` is all there is. Gives the configuration to run the sub-agent with: its name, and of
     the caller's the callbacks and tags, so that its run is traced as a part."""
     caller = ensure_config()
-    own: RunnableConfig = {"callbacks": caller.get("callbacks"), "tags": caller.get("tags") or [], "metadata": {_NAME: to}}
-    before = var_child_runnable_config.set(own)  # else LangChain adds the caller's configuration to what is passed
+    own: RunnableConfig = {
+        "callbacks": caller.get("callbacks"),
+        "tags": caller.get("tags") or [],
+        "metadata": {_NAME: to},
+    }
+    before = var_child_runnable_config.set(
+        own
+    )  # else LangChain adds the caller's configuration to what is passed
     try:
         with current.nothing(), current.use(held):
             yield own
@@ -255,13 +304,19 @@ def delegate_to(
     given: dict[str, Any] = {} if context is None else {"context": context}
     spelled = "".join(char if char.isalnum() else "_" for char in whom)
     return StructuredTool.from_function(
-        ask, aask, name=name or f"ask_{spelled}", description=description or f"Hand a task to the agent {whom}."
+        ask,
+        aask,
+        name=name or f"ask_{spelled}",
+        description=description or f"Hand a task to the agent {whom}.",
     )
 
 
 def _own_name(agent: Any) -> str:
     name = getattr(agent, "name", None)
-    if not isinstance(name, str) or name in ("", "LangGraph"):  # which is what a graph without a name is called
+    if not isinstance(name, str) or name in (
+        "",
+        "LangGraph",
+    ):  # which is what a graph without a name is called
         raise GuardError("name the agent, or say `to`: its token names its holder")
     return name
 
@@ -269,5 +324,7 @@ def _own_name(agent: Any) -> str:
 def _last(result: Any) -> str:
     message = result["messages"][-1]
     if result.get("__interrupt__") or getattr(message, "tool_calls", None):
-        raise GuardError("the agent waits for somebody, who cannot be asked here: run it in your own code")
+        raise GuardError(
+            "the agent waits for somebody, who cannot be asked here: run it in your own code"
+        )
     return str(message.text)

@@ -3,7 +3,7 @@
     server = MCPServer("sales")                      # mcp 2.x; FastMCP("sales") of mcp 1.x; or a low-level Server of either
     Guard(Verifier(keyring, audience="sales-mcp")).install(server)
 
-What a message is to captoken, where a token may come in and which methods need none: the rules of `captoken.adapters._mcp`.
+What a message is to captoken, where a token may come in and which methods need none: the rules of `captoken.adapters._mcp.messages`.
 
 - A tool that the token does not permit is answered with an error *result*, for the model: `decision.for_model()`.
 - A token that is missing, forged, expired or unproven is a protocol error, 401; any other method that is not permitted is
@@ -26,15 +26,24 @@ from importlib.metadata import version
 from typing import Any, TypeVar, Unpack
 
 from captoken import current
-from captoken.adapters._mcp import KIND as KIND
-from captoken.adapters._mcp import LISTS, PROOF, TOKEN, Message, Refused, headers_of, without_secrets
-from captoken.adapters._mcp_gate import Gate, Options, answering, decided, only_listed, teller
-from captoken.verify import Verifier
+from captoken._verification.verifier import Verifier
+from captoken.adapters._mcp.gate import Gate, Options, answering, decided, only_listed, teller
+from captoken.adapters._mcp.messages import (
+    LISTS,
+    PROOF,
+    TOKEN,
+    Message,
+    Refused,
+    headers_of,
+    without_secrets,
+)
 
 TWO = version("mcp").split(".")[0] != "1"  # which major version of the SDK is installed
 _server: Any = import_module("mcp.server")
 _errors: Any = import_module("mcp.shared.exceptions")
-_tools: Any = import_module("mcp.server.mcpserver.exceptions" if TWO else "mcp.server.fastmcp.exceptions")
+_tools: Any = import_module(
+    "mcp.server.mcpserver.exceptions" if TWO else "mcp.server.fastmcp.exceptions"
+)
 _modern: Any = import_module("mcp_types.version").MODERN_PROTOCOL_VERSIONS if TWO else ()
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -65,10 +74,12 @@ class Guard:
     def install(self, server: Any) -> None:
         """Guard `server` from here on. Raises TypeError for what is no server of the installed `mcp`."""
         if not TWO:
-            import_module("captoken.adapters._mcp_1").install(self._gate, server)
+            import_module("captoken.adapters._mcp.version_1").install(self._gate, server)
             return
         if not isinstance(server, (_server.MCPServer, _server.Server)):
-            raise TypeError(f"a {type(server).__name__} is no MCPServer or Server (for fastmcp: captoken.adapters.fastmcp)")
+            raise TypeError(
+                f"a {type(server).__name__} is no MCPServer or Server (for fastmcp: captoken.adapters.fastmcp)"
+            )
         server.middleware.append(self)
 
     async def __call__(self, ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -78,7 +89,9 @@ class Guard:
             try:
                 headers = headers_of(ctx.request, notified=ctx.request_id is None)
                 self._gate.hide(ctx.request)
-                grant = await decided(self._gate.verifier, self._gate.admit, Message(ctx.method, params, headers))
+                grant = await decided(
+                    self._gate.verifier, self._gate.admit, Message(ctx.method, params, headers)
+                )
             except Refused as refused:
                 if ctx.request_id is None:
                     return None  # nobody waits for an answer
@@ -86,13 +99,17 @@ class Guard:
             meta = params.get("_meta")
             if isinstance(meta, Mapping) and not meta.keys().isdisjoint((TOKEN, PROOF)):
                 clean = without_secrets(meta)
-                ctx = replace(ctx, params={**params, "_meta": clean}, meta=None if ctx.meta is None else clean)
+                ctx = replace(
+                    ctx, params={**params, "_meta": clean}, meta=None if ctx.meta is None else clean
+                )
             if grant is None:
                 return await call_next(ctx)
             with current.serving(grant):
                 result = await call_next(ctx)
         if ctx.method in LISTS:
-            result = await decided(self._gate.verifier, only_listed, grant, ctx.method, _wired(result))
+            result = await decided(
+                self._gate.verifier, only_listed, grant, ctx.method, _wired(result)
+            )
         return _private(result)
 
 
@@ -107,7 +124,11 @@ def _private(result: Any) -> Any:
     """What a token was needed for: nobody else is to get it out of a cache."""
     if getattr(result, "cache_scope", None) is not None:
         return result.model_copy(update={"cache_scope": "private"})
-    return {**result, "cacheScope": "private"} if isinstance(result, dict) and "cacheScope" in result else result
+    return (
+        {**result, "cacheScope": "private"}
+        if isinstance(result, dict) and "cacheScope" in result
+        else result
+    )
 
 
 def _wired(result: Any) -> dict[str, Any]:

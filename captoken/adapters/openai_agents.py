@@ -29,15 +29,27 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Unpack
 
-from agents import Agent, FunctionTool, Handoff, RunConfig, RunContextWrapper, Runner, RunResult, Tool, function_tool, handoff
+from agents import (
+    Agent,
+    FunctionTool,
+    Handoff,
+    RunConfig,
+    RunContextWrapper,
+    Runner,
+    RunResult,
+    Tool,
+    function_tool,
+    handoff,
+)
 from agents.handoffs import HandoffInputData
 from agents.tool_context import ToolContext
 
 from captoken import current
-from captoken.attenuate import LinkCaveats, Strings
+from captoken._format.errors import GuardError
+from captoken._verification.decision import Denied
+from captoken._writing.keywords import LinkCaveats, Strings
 from captoken.current import Held
-from captoken.errors import Denied, GuardError
-from captoken.possession import Signer
+from captoken.proof import Signer
 from captoken.tools import ToolGuard, agent_name, calling, handing
 
 
@@ -71,31 +83,46 @@ class GuardedAgent(Agent[Any]):
             raise GuardError("a stored prompt can bring tools that no guard sees")  # rule 2
         if any(_asking(tool) is not tool for tool in self.tools):
             raise GuardError("a tool was added to the list of a guarded agent: assign agent.tools")
-        if not all(isinstance(item, Handoff) and isinstance(item.on_invoke_handoff, _HandOn) for item in self.handoffs):
-            raise GuardError("after a handoff the next agent would hold nothing: make it by handoff_to")  # rule 6
+        if not all(
+            isinstance(item, Handoff) and isinstance(item.on_invoke_handoff, _HandOn)
+            for item in self.handoffs
+        ):
+            raise GuardError(
+                "after a handoff the next agent would hold nothing: make it by handoff_to"
+            )  # rule 6
         if any(_owned(item, self.name) is not item for item in self.handoffs):
-            raise GuardError("a handoff was added to the list of a guarded agent: assign agent.handoffs")
+            raise GuardError(
+                "a handoff was added to the list of a guarded agent: assign agent.handoffs"
+            )
 
     async def get_all_tools(self, run_context: RunContextWrapper[Any]) -> list[Tool]:
         self._check()
         tools = [_asking(tool) for tool in await super().get_all_tools(run_context)]
         names = [tool.qualified_name for tool in tools]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise GuardError(f"two tools are called {sorted(twice)}: a token cannot tell them apart")
+            raise GuardError(
+                f"two tools are called {sorted(twice)}: a token cannot tell them apart"
+            )
         return list(tools)
 
 
 def guarded(agent: Agent[Any], guard: ToolGuard) -> GuardedAgent:
     """A copy of `agent` that is guarded. Raises GuardError for what cannot be: rules 2, 4 and 6, and subclasses of Agent."""
     if type(agent) is not Agent:
-        raise GuardError(f"a {type(agent).__name__} may run more than its tools: only an Agent can be guarded")
-    return GuardedAgent(**{one.name: getattr(agent, one.name) for one in fields(agent) if one.init}, guard=guard)
+        raise GuardError(
+            f"a {type(agent).__name__} may run more than its tools: only an Agent can be guarded"
+        )
+    return GuardedAgent(
+        **{one.name: getattr(agent, one.name) for one in fields(agent) if one.init}, guard=guard
+    )
 
 
 def _asking(tool: Tool) -> FunctionTool:
     """The tool, asking before it runs; itself if it does already."""
     if not isinstance(tool, FunctionTool):
-        raise GuardError(f"{type(tool).__name__} is not run here: no guard sees what it does")  # rule 2
+        raise GuardError(
+            f"{type(tool).__name__} is not run here: no guard sees what it does"
+        )  # rule 2
     if isinstance(tool.on_invoke_tool, _Asking):
         return tool
     inside = getattr(tool, "_agent_instance", None)
@@ -132,8 +159,13 @@ class _Asking:
         if not isinstance(agent, GuardedAgent):
             return "Not permitted: the agent that calls has no guard."  # rule 3
         held = _handed.get().of(context).get(agent_name(agent.name))
-        who: dict[str, Any] = {"run": id(agent), "held": held}  # who runs is this very agent, which lives meanwhile
-        decision = await agent.guard.check_async(self._tool, _arguments(input), agent=agent.name or "", **who)
+        who: dict[str, Any] = {
+            "run": id(agent),
+            "held": held,
+        }  # who runs is this very agent, which lives meanwhile
+        decision = await agent.guard.check_async(
+            self._tool, _arguments(input), agent=agent.name or "", **who
+        )
         if decision.grant is None:
             return decision.for_model()
         before = _handed.set(_Handed())  # rule 8
@@ -183,9 +215,13 @@ async def run_delegated(
     For other ways to run an agent: `with current.delegate(to=agent_name(agent.name), …)` around it.
     """
     _check_guarded(agent)
-    child = current.holding().delegate(to=agent_name(agent.name), key=key, keep=keep, clamp=clamp, **caveats)
+    child = current.holding().delegate(
+        to=agent_name(agent.name), key=key, keep=keep, clamp=clamp, **caveats
+    )
     with current.nothing(), current.use(child):
-        return await Runner.run(agent, input, context=context, run_config=run_config, max_turns=max_turns)
+        return await Runner.run(
+            agent, input, context=context, run_config=run_config, max_turns=max_turns
+        )
 
 
 def delegate_to(
@@ -221,7 +257,9 @@ def delegate_to(
         done = await run_delegated(agent, task, context=given, **settings, **caveats)
         caller.usage.add(done.context_wrapper.usage)
         if done.interruptions:
-            raise GuardError(f"a tool of {agent.name} waits for an approval: run the agent by run_delegated")
+            raise GuardError(
+                f"a tool of {agent.name} waits for an approval: run the agent by run_delegated"
+            )
         return done.final_output
 
     return function_tool(
@@ -269,7 +307,13 @@ _handed: ContextVar[_Handed] = ContextVar("captoken.openai_agents.handed", defau
 class _HandOn:
     """What a handoff does to the token of its agent; on the way back to one that has handed it on, nothing."""
 
-    def __init__(self, to: str, invoke: Callable[..., Any], narrowed: Callable[[Held], Held], owner: str | None = None) -> None:
+    def __init__(
+        self,
+        to: str,
+        invoke: Callable[..., Any],
+        narrowed: Callable[[Held], Held],
+        owner: str | None = None,
+    ) -> None:
         self._to, self._invoke, self._narrowed, self.owner = to, invoke, narrowed, owner
 
     def of(self, owner: str) -> _HandOn:
@@ -279,7 +323,9 @@ class _HandOn:
         handed = _handed.get().of(context)
         held = handed.get(agent_name(self.owner)) or current.holding()
         if self.owner is None or held.token.unverified.holder != agent_name(self.owner):
-            raise GuardError(f"the agent {self.owner!r} was handed no token: it has none to hand on")
+            raise GuardError(
+                f"the agent {self.owner!r} was handed no token: it has none to hand on"
+            )
         if self._to not in held.token.unverified.lineage.holders:
             handed[self._to] = self._narrowed(held)
         return await self._invoke(context, input)
@@ -315,7 +361,12 @@ def handoff_to(
     _check_guarded(agent)
     to = agent_name(agent.name)
     name = name or f"transfer_to_{_spelled(agent)}"
-    made = handoff(agent, tool_name_override=name, tool_description_override=description, input_filter=input_filter)
+    made = handoff(
+        agent,
+        tool_name_override=name,
+        tool_description_override=description,
+        input_filter=input_filter,
+    )
 
     def narrowed(held: Held) -> Held:
         return held.delegate(to=to, key=key, keep=keep, clamp=clamp, **caveats)

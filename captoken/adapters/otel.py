@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from captoken.audit import Trail, described
+from captoken._verification.effects import Recorder as Trail
+from captoken.audit.trail import described
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from captoken.decision import Decision
+    from captoken._verification.decision import Decision
 
 
 def trace_id() -> str | None:
@@ -43,7 +44,11 @@ class SpanTrail:
         """Make a span of each decision on one step; the first is above the others. Raises what the tracer or trail raises."""
         with ExitStack() as open_:
             spans = [
-                open_.enter_context(self._tracer.start_as_current_span("captoken.decision", attributes=attributes(decision)))
+                open_.enter_context(
+                    self._tracer.start_as_current_span(
+                        "captoken.decision", attributes=attributes(decision)
+                    )
+                )
                 for decision in decisions
             ]
             if self._trail is None:
@@ -53,7 +58,9 @@ class SpanTrail:
             except BaseException:
                 for decision, span in zip(decisions, spans, strict=True):
                     if decision:  # it is denied now
-                        span.set_attributes({"captoken.allowed": False, "captoken.code": "store_unavailable"})
+                        span.set_attributes(
+                            {"captoken.allowed": False, "captoken.code": "store_unavailable"}
+                        )
                 raise
 
 

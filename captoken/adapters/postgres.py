@@ -40,9 +40,13 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import DiagnosticField, ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq import version as libpq_version
 
-from captoken.access import Access, Caller
+from captoken._format.clocks import read_clock
+from captoken._format.errors import GuardError
+from captoken._language.access import Access, Caller
+from captoken._verification.decision import Decision, Denied
+from captoken._verification.grant import Grant
 from captoken.adapters._claims import claimed
-from captoken.adapters._postgres_plan import (
+from captoken.adapters._postgres.roles import (
     CATALOG,
     Catalog,
     Plan,
@@ -54,14 +58,20 @@ from captoken.adapters._postgres_plan import (
     plan_sql,
     quoted,
 )
-from captoken.adapters._postgres_text import read
+from captoken.adapters._postgres.text import read
 from captoken.adapters.sqlite import Rows
-from captoken.attenuate import read_clock
-from captoken.decision import Decision
-from captoken.errors import Denied, GuardError
-from captoken.grant import Grant
 
-__all__ = ["AsyncDatabase", "Database", "Role", "Rows", "apply_plan", "audit", "guarded", "guarded_async", "plan_sql"]
+__all__ = [
+    "AsyncDatabase",
+    "Database",
+    "Role",
+    "Rows",
+    "apply_plan",
+    "audit",
+    "guarded",
+    "guarded_async",
+    "plan_sql",
+]
 
 _Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
 _Steps: TypeAlias = "Generator[Any, Any, Any]"  # what a connection's own `wait` runs, sync or async
@@ -77,7 +87,12 @@ _SETTINGS = (  # rule 2
     b"set local standard_conforming_strings = on",
     b"set local row_security = on",
 )
-_READ_CATALOG = (b"begin read only", b"set local search_path = pg_catalog, pg_temp", CATALOG.encode(), b"commit")
+_READ_CATALOG = (
+    b"begin read only",
+    b"set local search_path = pg_catalog, pg_temp",
+    CATALOG.encode(),
+    b"commit",
+)
 _catalogs: WeakKeyDictionary[_Connection, tuple[float, Catalog]] = WeakKeyDictionary()
 
 
@@ -164,7 +179,9 @@ async def guarded_async(
 ) -> AsyncGenerator[AsyncDatabase, None]:
     """`guarded`, for an AsyncConnection. The grant is asked in the event loop: its stores are to be quick."""
     if not isinstance(connection, psycopg.AsyncConnection):
-        raise TypeError(f"guarded_async takes a psycopg.AsyncConnection, not {type(connection).__name__}")
+        raise TypeError(
+            f"guarded_async takes a psycopg.AsyncConnection, not {type(connection).__name__}"
+        )
     block = _Block(connection, grant, caller, max_rows, timeout, functions)
     with claimed(connection):
         await connection.wait(block.enter())
@@ -199,16 +216,26 @@ class _Block:
         if isinstance(functions, str):
             raise TypeError("functions must be a list of names")
         functions = tuple(functions)
-        self.connection, self.pgconn, self.grant, self.caller = connection, connection.pgconn, grant, caller
+        self.connection, self.pgconn, self.grant, self.caller = (
+            connection,
+            connection.pgconn,
+            grant,
+            caller,
+        )
         self.max_rows, self.timeout = max_rows, timeout
         for given in functions:
             function_access(None, given)
-        self.functions = frozenset((schema or None, name) for schema, _, name in (given.rpartition(".") for given in functions))
+        self.functions = frozenset(
+            (schema or None, name)
+            for schema, _, name in (given.rpartition(".") for given in functions)
+        )
         self.thread = threading.get_ident()
         self.busy = self.over = self.begun = False
         self.role = ""
         self.limit = 0  # milliseconds, as the server was told last
-        self.written: dict[Hashable, Access] = {}  # what the block did that a commit makes last, each once
+        self.written: dict[
+            Hashable, Access
+        ] = {}  # what the block did that a commit makes last, each once
         self.catalog: Catalog
 
     # --- the block ----------------------------------------------------------------------------------------------------
@@ -237,8 +264,15 @@ class _Block:
         row = json.loads(answers[2].text or "null")
         login = row["login"]
         name = login["rolname"]
-        if login["rolsuper"] or login["rolbypassrls"] or login["rolcreaterole"] or login["rolreplication"]:
-            raise GuardError(f"login {name} is no narrow one: it is a superuser, or passes over row security, or makes roles")
+        if (
+            login["rolsuper"]
+            or login["rolbypassrls"]
+            or login["rolcreaterole"]
+            or login["rolreplication"]
+        ):
+            raise GuardError(
+                f"login {name} is no narrow one: it is a superuser, or passes over row security, or makes roles"
+            )
         for what, said in (
             ("inherits", "is a member of more than narrow roles"), ("powerful", "can take on a role that is not narrow"),
             ("owns", "owns what it should be granted"),
@@ -254,7 +288,9 @@ class _Block:
         if threading.get_ident() != self.thread:
             raise GuardError("the block belongs to another thread")
         if self.over or self.busy:
-            raise GuardError("the block has ended" if self.over else "a statement of this block is running")
+            raise GuardError(
+                "the block has ended" if self.over else "a statement of this block is running"
+            )
         if self.connection.closed:
             raise GuardError("the connection of this block is closed: what it did is rolled back")
         self.busy = True
@@ -268,7 +304,9 @@ class _Block:
         self.over = True
         if self.busy:
             self.pgconn.finish()
-            raise GuardError("the block was left while a statement of it runs: the connection is closed")
+            raise GuardError(
+                "the block was left while a statement of it runs: the connection is closed"
+            )
         if commit and self.begun and self.connection.closed:
             raise GuardError("the connection of this block is closed: what it did is rolled back")
         return self.begun and not self.connection.closed
@@ -276,7 +314,11 @@ class _Block:
     def commit(self) -> _Steps:
         """COMMIT, if the grant still permits what the block wrote; else ROLLBACK. Raises Denied (rule 11)."""
         try:
-            late = self.grant.recheck(self.written.values(), caller=self.caller) if self.written else None
+            late = (
+                self.grant.recheck(self.written.values(), caller=self.caller)
+                if self.written
+                else None
+            )
         except BaseException:
             yield from self.end(b"rollback")
             raise
@@ -299,7 +341,9 @@ class _Block:
         if not isinstance(sql, str):
             raise TypeError(f"a statement is a str, not a {type(sql).__name__}")
         if not isinstance(parameters, Sequence) or isinstance(parameters, (str, bytes)):
-            raise TypeError(f"parameters are a sequence, for $1, $2 and so on, not {type(parameters).__name__}")
+            raise TypeError(
+                f"parameters are a sequence, for $1, $2 and so on, not {type(parameters).__name__}"
+            )
         if self.begun and self.pgconn.transaction_status != TransactionStatus.INTRANS:
             raise GuardError("the transaction of this block is over: leave it")
         sql = str.__str__(sql)  # exact: a subclass might encode to another statement
@@ -310,19 +354,27 @@ class _Block:
         for before in answers:
             if before.error is not None:
                 self.pgconn.finish()
-                raise GuardError(f"PostgreSQL refused to begin, and the connection is closed: {before.error.message}")
+                raise GuardError(
+                    f"PostgreSQL refused to begin, and the connection is closed: {before.error.message}"
+                )
         self.begun, self.role = True, role
         late = None
         if answer.error is None and answer.failure is None:
             try:
-                late = None if (decision := self.grant.recheck(needs, caller=self.caller)) else decision  # rule 11
+                late = (
+                    None
+                    if (decision := self.grant.recheck(needs, caller=self.caller))
+                    else decision
+                )  # rule 11
             except Exception as error:  # who was asked did not answer: as if it had been no
                 answer.failure = error
         if answer.error is not None or answer.failure is not None or late is not None:
             yield from _exchange(self.pgconn, [_Command(b"rollback to captoken")])  # rule 10
         if self.pgconn.transaction_status != TransactionStatus.INTRANS:
             self.pgconn.finish()
-            raise GuardError("the transaction of this block cannot be relied on: the connection is closed")
+            raise GuardError(
+                "the transaction of this block cannot be relied on: the connection is closed"
+            )
         if late is not None:
             self._deny(late)
         if answer.failure is not None:  # first: what yields too many rows was cancelled by us
@@ -350,7 +402,9 @@ class _Block:
         plan: Plan = self.catalog.plan(text)
         if plan.role is None or plan.refusal is not None or plan.unknown:
             self._look_closer(plan)
-        if plan.accesses and not (decision := self.grant.check_all(plan.accesses, caller=self.caller)):
+        if plan.accesses and not (
+            decision := self.grant.check_all(plan.accesses, caller=self.caller)
+        ):
             raise Denied(decision)  # recorded by then
         role = plan.role or next(iter(self.catalog.narrowest), None)
         if role is None:
@@ -377,7 +431,9 @@ class _Block:
         for access in needs:
             if access.columns is not None:
                 try:
-                    asked = structs.replace(access, columns=tuple(sorted({*access.columns, *columns})))
+                    asked = structs.replace(
+                        access, columns=tuple(sorted({*access.columns, *columns}))
+                    )
                 except ValueError:  # a name that no token can hold
                     asked = structs.replace(access, columns=None)
                 decision = self.grant.explain(asked, caller=self.caller)
@@ -393,7 +449,13 @@ class _Block:
 
     def _no_column(self, plan: Plan) -> NoReturn:
         access = structs.replace(plan.accesses[min(plan.restricted, default=0)], columns=None)
-        self._deny(self.grant.refusal("column", "no role of this login has all the columns that the statement names", access))
+        self._deny(
+            self.grant.refusal(
+                "column",
+                "no role of this login has all the columns that the statement names",
+                access,
+            )
+        )
 
     def _deny(self, decision: Decision) -> NoReturn:
         raise Denied(self.grant.record(decision))
@@ -402,7 +464,9 @@ class _Block:
         """Rules 2, 3, 7 and 8: what goes ahead of the statement, in the same round trip."""
         limit, verifier = min(self.timeout * 1000, _LONGEST), self.grant._verifier
         if (expiry := self.grant.expires_at) is not None:
-            limit = max(1, min(limit, (expiry + verifier._leeway - read_clock(verifier._clock)) * 1000))
+            limit = max(
+                1, min(limit, (expiry + verifier._leeway - read_clock(verifier._clock)) * 1000)
+            )
         if not self.begun:
             self.limit = limit
             return [
@@ -424,7 +488,9 @@ class _Block:
 
     def _writes(self) -> bool:
         data = self.grant.capability.data
-        return data is None or any(not right.operations <= {"select", "execute"} for right in data.values())
+        return data is None or any(
+            not right.operations <= {"select", "execute"} for right in data.values()
+        )
 
     def _facts(self) -> str:
         grant = self.grant
@@ -441,7 +507,9 @@ class _Block:
         """The statement with its parameters as PostgreSQL gets them; what psycopg cannot adapt, it says itself."""
         given = list(parameters)
         if len(given) > _MOST_PARAMETERS:
-            raise errors.ProgrammingError(f"a statement takes at most {_MOST_PARAMETERS} parameters")
+            raise errors.ProgrammingError(
+                f"a statement takes at most {_MOST_PARAMETERS} parameters"
+            )
         transformer = Transformer.from_context(self.connection)
         try:
             values = transformer.dump_sequence(given, [PyFormat.AUTO] * len(given)) if given else []
@@ -455,9 +523,15 @@ class _Block:
     def _raise(self, error: _Error) -> NoReturn:
         """Rule 9."""
         if error.code in ("42501", "25006"):  # insufficient_privilege, read_only_sql_transaction
-            about = "table" if error.code == "42501" and "row-level security" not in error.message else "operation"
+            about = (
+                "table"
+                if error.code == "42501" and "row-level security" not in error.message
+                else "operation"
+            )
             self._deny(self.grant.refusal(about, f"PostgreSQL refused it: {error.message}"))
-        if error.code == "57014" and not (live := self.grant.recheck()):  # query_canceled, since the token ended
+        if error.code == "57014" and not (
+            live := self.grant.recheck()
+        ):  # query_canceled, since the token ended
             self._deny(live)
         try:
             kind: type[psycopg.Error] = errors.lookup(error.code)
@@ -465,7 +539,9 @@ class _Block:
             kind = psycopg.OperationalError if not error.code else psycopg.DatabaseError
         if error.placed or not error.code or error.code.startswith(_NAMES_OBJECTS):
             raise kind(error.message)
-        raise kind(f"{kind.__name__} ({error.code}): what PostgreSQL says of it is left out, since it can quote rows")
+        raise kind(
+            f"{kind.__name__} ({error.code}): what PostgreSQL says of it is left out, since it can quote rows"
+        )
 
 
 # --- the wire: one round trip for several commands -------------------------------------------------------------------
@@ -571,7 +647,9 @@ def _take(pgconn: Any, command: _Command, answer: _Answer, result: Any) -> None:
         command.transformer.set_pgresult(result)
         answer.rows += command.transformer.load_rows(0, result.ntuples, tuple)
         answer.count = len(answer.rows)
-    except Exception as error:  # a value that Python cannot hold: the answers that follow are still to be read
+    except (
+        Exception
+    ) as error:  # a value that Python cannot hold: the answers that follow are still to be read
         if not isinstance(error, psycopg.Error):
             error = errors.DataError(f"a value that cannot be read: {type(error).__name__}")
         answer.rows, answer.failure = [], error
@@ -582,4 +660,6 @@ def _error(result: Any) -> _Error:
         return (result.error_field(which) or b"").decode(errors="replace")
 
     message = field(DiagnosticField.MESSAGE_PRIMARY) or "the connection is lost"
-    return _Error(field(DiagnosticField.SQLSTATE), message, bool(field(DiagnosticField.STATEMENT_POSITION)))
+    return _Error(
+        field(DiagnosticField.SQLSTATE), message, bool(field(DiagnosticField.STATEMENT_POSITION))
+    )

@@ -39,10 +39,11 @@ from pydantic_ai.usage import RunUsage
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from captoken import current
-from captoken.attenuate import LinkCaveats, Strings
-from captoken.errors import Denied, GuardError
-from captoken.grant import Grant
-from captoken.possession import Signer
+from captoken._format.errors import GuardError
+from captoken._verification.decision import Denied
+from captoken._verification.grant import Grant
+from captoken._writing.keywords import LinkCaveats, Strings
+from captoken.proof import Signer
 from captoken.tools import ToolGuard, agent_name, calling, handing
 
 _OutputT = TypeVar("_OutputT")
@@ -98,7 +99,10 @@ class TokenGuard(AbstractCapability[Any]):
         handler: Callable[[dict[str, Any]], Any],
     ) -> Any:
         if (tool_def.metadata or {}).get(_ASKED) is not _MARK:
-            with _told(ToolFailed), calling(await self.permitted(call.tool_name, args, ctx), run=ctx.run_id):
+            with (
+                _told(ToolFailed),
+                calling(await self.permitted(call.tool_name, args, ctx), run=ctx.run_id),
+            ):
                 return await handler(args)
         made = _Call(self, _key(call.tool_name, ctx))
         before = _calls.set((*_calls.get(), made))
@@ -127,19 +131,32 @@ class TokenGuard(AbstractCapability[Any]):
         return validated
 
     async def wrap_output_process(
-        self, ctx: RunContext[Any], *, output_context: OutputContext, output: Any, handler: Callable[[Any], Any]
+        self,
+        ctx: RunContext[Any],
+        *,
+        output_context: OutputContext,
+        output: Any,
+        handler: Callable[[Any], Any],
     ) -> Any:
         if not output_context.has_function:
             return await handler(output)
         arguments = output if isinstance(output, dict) else {"output": output}
-        name = output_context.function_name or ""  # rule 3; of several functions the framework says no name: so refused
+        name = (
+            output_context.function_name or ""
+        )  # rule 3; of several functions the framework says no name: so refused
         with _told(ModelRetry), calling(await self.permitted(name, arguments, ctx), run=ctx.run_id):
             return await handler(output)
 
-    async def prepare_model_request(self, ctx: RunContext[Any], request_context: ModelRequestContext) -> ModelRequestContext:
+    async def prepare_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
         kinds = {tool.kind for tool in request_context.model_request_parameters.native_tools}
-        if beyond := kinds - self._native - {"tool_search"}:  # which only finds tools: to call one is asked about
-            raise GuardError(f"the model's provider would run {sorted(beyond)}, which no guard sees: native= lets it")  # rule 4
+        if (
+            beyond := kinds - self._native - {"tool_search"}
+        ):  # which only finds tools: to call one is asked about
+            raise GuardError(
+                f"the model's provider would run {sorted(beyond)}, which no guard sees: native= lets it"
+            )  # rule 4
         return request_context
 
     async def permitted(self, tool: str, arguments: Any, ctx: RunContext[Any]) -> Grant:
@@ -148,9 +165,13 @@ class TokenGuard(AbstractCapability[Any]):
             plain = to_jsonable_python(arguments)
         except (PydanticSerializationError, ValueError, RecursionError):
             plain = None
-        facts: Any = plain if isinstance(plain, dict) else "none"  # what is no mapping is never permitted
+        facts: Any = (
+            plain if isinstance(plain, dict) else "none"
+        )  # what is no mapping is never permitted
         name = ctx.agent.name if ctx.agent is not None else None
-        decision = await self._guard.check_async(tool, facts, agent=name or "", run=ctx.run_id)  # rule 5
+        decision = await self._guard.check_async(
+            tool, facts, agent=name or "", run=ctx.run_id
+        )  # rule 5
         if decision.grant is None:
             raise Denied(decision)
         return decision.grant
@@ -164,10 +185,17 @@ class _Guarded(WrapperToolset[Any]):
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
         tools = await self.wrapped.get_tools(ctx)
-        return {name: replace(tool, tool_def=_marked(tool.tool_def)) for name, tool in tools.items()}
+        return {
+            name: replace(tool, tool_def=_marked(tool.tool_def)) for name, tool in tools.items()
+        }
 
-    async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]) -> Any:
-        with _told(ToolFailed), calling(await self.owner.permitted(name, tool_args, ctx), run=ctx.run_id):
+    async def call_tool(
+        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
+    ) -> Any:
+        with (
+            _told(ToolFailed),
+            calling(await self.owner.permitted(name, tool_args, ctx), run=ctx.run_id),
+        ):
             for call in _calls.get():
                 call.permitted |= call.owner is self.owner and call.key == _key(name, ctx)
             return await self.wrapped.call_tool(name, tool_args, ctx, tool)
@@ -210,7 +238,9 @@ async def run_delegated(
     For other ways to run an agent: `with current.delegate(to=agent_name(agent.name), …)` around it.
     """
     _check_guarded(agent)
-    child = current.holding().delegate(to=agent_name(agent.name), key=key, keep=keep, clamp=clamp, **caveats)
+    child = current.holding().delegate(
+        to=agent_name(agent.name), key=key, keep=keep, clamp=clamp, **caveats
+    )
     with current.nothing(), current.use(child):
         return await agent.run(prompt, deps=deps, usage=usage)
 
@@ -237,17 +267,24 @@ def delegate_to(
     async def ask(ctx: RunContext[Any], task: str) -> Any:
         handing(ctx.agent.name if ctx.agent is not None else None, run=ctx.run_id)
         given = deps(ctx) if deps is not None else None
-        done = await run_delegated(agent, task, deps=given, usage=ctx.usage, key=key, keep=keep, clamp=clamp, **caveats)
+        done = await run_delegated(
+            agent, task, deps=given, usage=ctx.usage, key=key, keep=keep, clamp=clamp, **caveats
+        )
         return done.output
 
     spelled = "".join(char if char.isalnum() else "_" for char in str(agent.name))
     return Tool(
-        ask, takes_ctx=True, name=name or f"ask_{spelled}", description=description or f"Hand a task to the agent {agent.name}."
+        ask,
+        takes_ctx=True,
+        name=name or f"ask_{spelled}",
+        description=description or f"Hand a task to the agent {agent.name}.",
     )
 
 
 def _check_guarded(agent: AbstractAgent[Any, Any]) -> None:
     found: list[TokenGuard] = []
-    agent.root_capability.apply(lambda one: found.append(one) if isinstance(one, TokenGuard) else None)
+    agent.root_capability.apply(
+        lambda one: found.append(one) if isinstance(one, TokenGuard) else None
+    )
     if not found:
         raise GuardError(f"the agent {agent.name!r} has no TokenGuard: its tools would run unasked")

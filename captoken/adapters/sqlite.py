@@ -31,9 +31,12 @@ from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from captoken.access import Access, Caller
+from captoken._format.errors import GuardError
+from captoken._language.access import Access, Caller
+from captoken._verification.decision import Decision, Denied
+from captoken._verification.grant import Grant
 from captoken.adapters._claims import claimed
-from captoken.adapters._sqlite_plan import (
+from captoken.adapters._sqlite.plan import (
     NEVER_GRANTED,
     Engine,
     Object,
@@ -46,10 +49,7 @@ from captoken.adapters._sqlite_plan import (
     spelled,
     table_name,
 )
-from captoken.adapters._sqlite_text import KINDS, Mention, Text, fold
-from captoken.decision import Decision
-from captoken.errors import Denied, GuardError
-from captoken.grant import Grant
+from captoken.adapters._sqlite.text import KINDS, Mention, Text, fold
 
 _COLUMN_IN_ERROR = re.compile(
     r"(?:no such column: |has no column named |ambiguous column name: |cannot join using column )(?:\S*\.)?\"?([^\s\"]+)"
@@ -63,7 +63,9 @@ class Rows:
 
     __slots__ = ("_left", "columns", "rowcount")
 
-    def __init__(self, columns: tuple[str, ...], rows: list[tuple[Any, ...]], rowcount: int) -> None:
+    def __init__(
+        self, columns: tuple[str, ...], rows: list[tuple[Any, ...]], rowcount: int
+    ) -> None:
         self.columns, self.rowcount, self._left = columns, rowcount, iter(rows)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
@@ -91,7 +93,11 @@ class Database:
 
 @contextmanager
 def guarded(
-    connection: sqlite3.Connection, grant: Grant, *, caller: Caller | None = None, max_rows: int = 100_000
+    connection: sqlite3.Connection,
+    grant: Grant,
+    *,
+    caller: Caller | None = None,
+    max_rows: int = 100_000,
 ) -> Generator[Database, None, None]:
     """Own `connection` for a block, which is one transaction: committed at its end, rolled back by an exception.
 
@@ -110,7 +116,9 @@ def guarded(
     with claimed(connection):
         engine = engine_of(sqlite3.Connection)
         if connection.in_transaction:
-            raise GuardError("the connection has an open transaction (with autocommit=False it always has one)")
+            raise GuardError(
+                "the connection has an open transaction (with autocommit=False it always has one)"
+            )
         block = _Block(connection, grant, engine, caller, max_rows)
         try:
             block.watch.own("BEGIN")
@@ -128,25 +136,41 @@ class _Block:
     """One guarded block: finds out what each statement needs, asks the grant, runs it."""
 
     def __init__(
-        self, connection: sqlite3.Connection, grant: Grant, engine: Engine, caller: Caller | None, max_rows: int
+        self,
+        connection: sqlite3.Connection,
+        grant: Grant,
+        engine: Engine,
+        caller: Caller | None,
+        max_rows: int,
     ) -> None:
-        self.connection, self.grant, self.caller, self.max_rows = connection, grant, caller, max_rows
+        self.connection, self.grant, self.caller, self.max_rows = (
+            connection,
+            grant,
+            caller,
+            max_rows,
+        )
         self.watch = Watch(connection, self._alive)
         self.planner = Planner(self.watch, engine)
-        self.plans: dict[str, Plan] = {}  # of this block only: its transaction holds the schema still
+        self.plans: dict[
+            str, Plan
+        ] = {}  # of this block only: its transaction holds the schema still
         self.told: frozenset[str] = frozenset()
         self.busy = self.over = False
         self.death: Decision | None = None
         self.broken: BaseException | None = None
         self.recorded: Decision | None = None
         self.running: Sequence[Access] = ()  # what the statement that runs needs
-        self.written: dict[Hashable, Access] = {}  # what the block did that a commit makes last, each once
+        self.written: dict[
+            Hashable, Access
+        ] = {}  # what the block did that a commit makes last, each once
 
     def _alive(self) -> bool:
         """For the progress handler: a long statement does not outlive its grant, nor what it does a right to do it."""
         try:
             decision = self.grant.recheck(self.running, caller=self.caller)
-        except BaseException as error:  # an interrupt, or a clock that cannot be read: SQLite would swallow it
+        except (
+            BaseException
+        ) as error:  # an interrupt, or a clock that cannot be read: SQLite would swallow it
             self.broken = error
             return False
         self.death = None if decision else decision
@@ -182,17 +206,23 @@ class _Block:
         if threading.get_ident() != self.watch.thread:  # rule 10
             raise GuardError("the block belongs to another thread")
         if self.over or self.busy:
-            raise GuardError("the block has ended" if self.over else "a statement of this block is running")
+            raise GuardError(
+                "the block has ended" if self.over else "a statement of this block is running"
+            )
         if not self.connection.in_transaction:
             raise GuardError("SQLite has rolled back the transaction of this block: leave it")
         if not isinstance(sql, str):
             raise TypeError(f"a statement is a str, not a {type(sql).__name__}")
         if not isinstance(parameters, (Mapping, Sequence)) or isinstance(parameters, (str, bytes)):
-            raise TypeError(f"parameters are a sequence or a mapping, not {type(parameters).__name__}")
+            raise TypeError(
+                f"parameters are a sequence or a mapping, not {type(parameters).__name__}"
+            )
         given = dict(parameters) if isinstance(parameters, Mapping) else tuple(parameters)
         self.busy, self.death, self.broken = True, None, None
         try:
-            return self._execute(str.__str__(sql), given)  # exact: a subclass might compare equal to another statement
+            return self._execute(
+                str.__str__(sql), given
+            )  # exact: a subclass might compare equal to another statement
         except self.connection.Error:
             if self.death is None and self.broken is None:
                 raise
@@ -221,7 +251,10 @@ class _Block:
             raise Denied(live)
         plan = self.plans.get(sql) or self._plan(Text(sql), parameters)
         refusals = [self.grant.refusal(code, reason) for code, reason in plan.refusals]
-        refusals += [self.grant.refusal("operation", f"{name}() tells of what others did") for name in plan.asks - self.told]
+        refusals += [
+            self.grant.refusal("operation", f"{name}() tells of what others did")
+            for name in plan.asks - self.told
+        ]
         for need in plan.needs:
             if not (decision := self._ask(need)):
                 self._deny(plan.text, decision, need, plan.literals)
@@ -230,7 +263,9 @@ class _Block:
         for word in plan.text.words if plan.literals else ():
             if word in plan.literals:
                 self._deny_column(plan.text, word)
-        if plan.needs and not (decision := self.grant.check_all(plan.needs, caller=self.caller)):  # recorded, and used once
+        if plan.needs and not (
+            decision := self.grant.check_all(plan.needs, caller=self.caller)
+        ):  # recorded, and used once
             self.recorded = decision
             raise Denied(decision)
         self.running = plan.needs
@@ -238,13 +273,22 @@ class _Block:
             rows, cursor = self.watch.run(sql, parameters, plan.events, self.max_rows)
         finally:
             self.running = ()
-        self.written |= {(it.table, it.operation, it.columns): it for it in plan.needs if it.operation != "select"}
+        self.written |= {
+            (it.table, it.operation, it.columns): it
+            for it in plan.needs
+            if it.operation != "select"
+        }
         self.told |= plan.tells if cursor.rowcount > 0 else plan.tells & {"changes"}
         return Rows(tuple(column[0] for column in cursor.description or ()), rows, cursor.rowcount)
 
     def _plan(self, text: Text, parameters: Any) -> Plan:
         if text.first not in KINDS:  # rule 1
-            raise Denied(self.grant.refusal("operation", "only select, values, insert, replace, update and delete are granted"))
+            raise Denied(
+                self.grant.refusal(
+                    "operation",
+                    "only select, values, insert, replace, update and delete are granted",
+                )
+            )
         plan = self.planner.plan(text, parameters)
         if isinstance(plan, Exception):
             self._fail(text, plan)
@@ -256,7 +300,9 @@ class _Block:
     def _fail(self, text: Text, error: Exception) -> NoReturn:
         """Raise what compiling the text ended in, or a denial where that would tell what is hidden (rule 9)."""
         if self.watch.refused:
-            self._deny(text, self.grant.refusal("operation", "the statement does what no token permits"))
+            self._deny(
+                text, self.grant.refusal("operation", "the statement does what no token permits")
+            )
         self._deny_names(text)
         missing = _TABLE_IN_ERROR.match(str(error))  # whatever stands where no table was looked for
         if missing is not None and fold(missing[2]) not in text.declared:
@@ -266,38 +312,56 @@ class _Block:
         column = _COLUMN_IN_ERROR.match(str(error))
         for word in (*(column.groups() if column else ()), *text.using):
             self._deny_column(text, word)
-        if text.has_star and self._restricted(text) and not str(error).startswith("near "):  # it may count the columns
+        if (
+            text.has_star and self._restricted(text) and not str(error).startswith("near ")
+        ):  # it may count the columns
             raise Denied(self._no_columns(text))
         raise error
 
     def _deny(
-        self, text: Text, decision: Decision, need: Access | None = None, literals: frozenset[str] = frozenset()
+        self,
+        text: Text,
+        decision: Decision,
+        need: Access | None = None,
+        literals: frozenset[str] = frozenset(),
     ) -> NoReturn:
         """Raise Denied, about what the text itself names if that can be refused (rule 9)."""
         self._deny_names(text)
         if need is not None and decision.code == "column":
             names = need.columns or ()
-            refused = {fold(name) for name in names if self._refused(need.table, need.operation, (name,)) is not None}
+            refused = {
+                fold(name)
+                for name in names
+                if self._refused(need.table, need.operation, (name,)) is not None
+            }
             for word in text.words:
                 if fold(word) in refused or word in literals:
                     self._deny_column(text, word)
             decision = self._no_columns(text)
-        elif need is not None and need.table not in map(self._table, text.mentions):  # its name is for the operator alone
+        elif need is not None and need.table not in map(
+            self._table, text.mentions
+        ):  # its name is for the operator alone
             how = "reached by way of a view, a trigger or a foreign key"
             decision = self.grant.refusal(decision.code, f"{decision.refusals[0].text} ({how})")
         raise Denied(decision)
 
     def _deny_column(self, text: Text, column: str) -> None:
         """Refuse a column as it is spelled, there or not, if one of the tables that the text names restricts its columns."""
-        refused = [self._refused(need.table, need.operation, (column,)) for need in self._restricted(text)]
-        decisions = [decision for decision in refused if decision is not None and decision.code == "column"]
+        refused = [
+            self._refused(need.table, need.operation, (column,)) for need in self._restricted(text)
+        ]
+        decisions = [
+            decision for decision in refused if decision is not None and decision.code == "column"
+        ]
         if decisions:  # of several tables it cannot be said which one has a column that is missing
             raise Denied(decisions[0] if len(refused) == 1 else self._no_columns(text))
 
     def _no_columns(self, text: Text) -> Decision:
         needs = self._restricted(text)
         about = needs[0] if len(needs) == 1 else None
-        return self.grant.refusal("column", "the statement touches columns that the token does not grant", about)
+        return self.grant.refusal(
+            "column", "the statement touches columns that the token does not grant", about
+        )
 
     def _restricted(self, text: Text) -> list[Access]:
         """For the tables that the text names and whose columns are restricted: the access without its columns."""
@@ -313,13 +377,19 @@ class _Block:
                 continue
             decision = self._refused(self._table(mention), mention.operation, ())
             if decision is not None and not self._is_open(entry):
-                as_spelled = self._refused(spelled(mention), mention.operation, ()) if decision.code == "table" else None
+                as_spelled = (
+                    self._refused(spelled(mention), mention.operation, ())
+                    if decision.code == "table"
+                    else None
+                )
                 raise Denied(decision if as_spelled is None else as_spelled)
 
     def _ask(self, access: Access) -> Decision:
         return self.grant.explain(access, caller=self.caller)
 
-    def _refused(self, table: str | None, operation: str | None, columns: tuple[str, ...]) -> Decision | None:
+    def _refused(
+        self, table: str | None, operation: str | None, columns: tuple[str, ...]
+    ) -> Decision | None:
         access = access_to(table, operation, columns)
         if access is None:
             return self.grant.refusal("table", NEVER_GRANTED)
@@ -327,7 +397,11 @@ class _Block:
 
     def _table(self, mention: Mention) -> str | None:
         entry = self.planner.schema.find(mention)
-        return table_name(*entry.key) if entry is not None and entry.kind == "table" else spelled(mention)
+        return (
+            table_name(*entry.key)
+            if entry is not None and entry.kind == "table"
+            else spelled(mention)
+        )
 
     def _is_open(self, view: Object | None) -> bool:
         """Is it a view of nothing but what is granted?"""

@@ -14,7 +14,10 @@ from importlib.util import find_spec
 def main() -> None:
     """Run the command line and exit."""
     if any(find_spec(package) is None for package in ("click", "rich")):
-        print("captoken: the command line needs an extra: pip install 'captoken[cli]'", file=sys.stderr)
+        print(
+            "captoken: the command line needs an extra: pip install 'captoken[cli]'",
+            file=sys.stderr,
+        )
         sys.exit(2)
     from captoken.cli.app import run  # here, since it needs the extra
 

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 import click
 
+from captoken._format.errors import CaptokenError, WideningError
+from captoken._format.spelling import spelled_time
 from captoken.cli.ask import explain, verify
 from captoken.cli.audit import audit, blast_radius
-from captoken.cli.demo import demo
+from captoken.cli.demo.command import demo
 from captoken.cli.discharge import approve, attach, discharge, require, tickets
 from captoken.cli.inspect import inspect
 from captoken.cli.keygen import keygen
@@ -19,8 +21,6 @@ from captoken.cli.output import prepare, tell
 from captoken.cli.postgres import postgres
 from captoken.cli.prove import prove
 from captoken.cli.write import attenuate, delegate, mint, present
-from captoken.decision import moment
-from captoken.errors import CaptokenError, WideningError
 
 USAGE = 2
 
@@ -96,6 +96,6 @@ def _as_options(text: str) -> str:
 
 def _widening(error: WideningError) -> str:
     """What is asked for and what is held, in JSON instead of Python."""
-    spelled = moment if error.dimension in ("exp", "nbf") else json.dumps
+    spelled = spelled_time if error.dimension in ("exp", "nbf") else json.dumps
     asked, held = spelled(error.asked), spelled(error.held)
     return f"{error.code}: more {error.dimension} than is held: asked for {asked}, held is {held}; {error.hint}"

@@ -8,31 +8,65 @@ from typing import Any
 
 import click
 
-from captoken.access import Caller
-from captoken.attenuate import Clock
+from captoken._format.clocks import PROOF_AHEAD, Clock
+from captoken._format.spelling import escape
+from captoken._language.access import Caller
+from captoken._language.overlay import Overlay
+from captoken._language.reasons import CODES
+from captoken._verification.decision import Decision, place
+from captoken._verification.verifier import Verifier
 from captoken.cli import files
 from captoken.cli.facts import access_of, access_options, http_of, http_options
-from captoken.cli.options import DURATION, PUBLIC, clock, json_option, keyring_option, now_option, stacked, token_option
+from captoken.cli.options import (
+    DURATION,
+    PUBLIC,
+    clock,
+    json_option,
+    keyring_option,
+    now_option,
+    stacked,
+    token_option,
+)
 from captoken.cli.output import say, say_json, tell
-from captoken.decision import Decision, escape, place
-from captoken.errors import CODES
-from captoken.overlay import Overlay
-from captoken.possession import AHEAD, ReplayStore, Use
-from captoken.verify import Verifier
+from captoken.stores.ports import ReplayStore, Use
 
 _asking = stacked(
     keyring_option,
     token_option,
     access_options,
-    click.option("--audience", metavar="NAME", multiple=True, help="A name of this server. Repeatable."),
-    click.option("--allow-unaddressed", is_flag=True, help="Take tokens addressed to nobody, though --audience is given."),
+    click.option(
+        "--audience", metavar="NAME", multiple=True, help="A name of this server. Repeatable."
+    ),
+    click.option(
+        "--allow-unaddressed",
+        is_flag=True,
+        help="Take tokens addressed to nobody, though --audience is given.",
+    ),
     click.option("--caller-agent", metavar="NAME", help="Who calls, as the server itself knows."),
-    click.option("--caller-task", metavar="PATH", help="The task that the caller works in, as the server itself knows."),
-    click.option("--proof", metavar="FILE", help="The proof that came with a token that is bound to a key."),
+    click.option(
+        "--caller-task",
+        metavar="PATH",
+        help="The task that the caller works in, as the server itself knows.",
+    ),
+    click.option(
+        "--proof", metavar="FILE", help="The proof that came with a token that is bound to a key."
+    ),
     http_options,
-    click.option("--overlay", metavar="FILE.db", help="What stands against tokens that are out: see `captoken revoke`."),
-    click.option("--operator", type=PUBLIC, metavar="PUBLIC", multiple=True, help="Who may sign the overlay. Repeatable."),
-    click.option("--leeway", type=DURATION, metavar="TIME", default="0s", help="How far clocks may differ."),
+    click.option(
+        "--overlay",
+        metavar="FILE.db",
+        help="What stands against tokens that are out: see `captoken revoke`.",
+    ),
+    click.option(
+        "--operator",
+        type=PUBLIC,
+        metavar="PUBLIC",
+        multiple=True,
+        help="Who may sign the overlay. Repeatable.",
+    ),
+    click.option(
+        "--leeway", type=DURATION, metavar="TIME", default="0s", help="How far clocks may differ."
+    ),
 )
 
 
@@ -43,13 +77,19 @@ def _decision(
     replays: ReplayStore | None = None, **given: Any,
 ) -> Decision:  # fmt: skip
     access = access_of(given)
-    caller = None if caller_agent is None and caller_task is None else Caller(agent=caller_agent, task=caller_task)
+    caller = (
+        None
+        if caller_agent is None and caller_task is None
+        else Caller(agent=caller_agent, task=caller_task)
+    )
     if access is None and caller is not None:
         raise click.UsageError("a caller is checked with an access")
     if http is not None and proof is None:
         raise click.UsageError("--http is what a proof is about: it goes with --proof")
     if (overlay is None) != (not operator):
-        raise click.UsageError("--overlay and --operator go together: nobody is trusted to sign it by default")
+        raise click.UsageError(
+            "--overlay and --operator go together: nobody is trusted to sign it by default"
+        )
     files.one_stdin(token_file, proof, body)
     request = http_of(http, body)
     verifier = Verifier(
@@ -58,12 +98,14 @@ def _decision(
     )  # fmt: skip
     text = files.token_text(token_file)
     shown = files.text(proof, "proof") if proof is not None else None
-    return verifier._decide(text, access, caller, (shown, request), dry)  # what check and explain are, and with no access too
+    return verifier._decide(
+        text, access, caller, (shown, request), dry
+    )  # what check and explain are, and with no access too
 
 
 def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
     """The newest snapshot in a store."""
-    from captoken.adapters.sqlite_store import SQLiteSnapshots  # here, since it needs sqlite3
+    from captoken.stores.sqlite import SQLiteSnapshots  # here, since it needs sqlite3
 
     if not os.path.exists(path):
         raise click.UsageError(f"{path} is not there")
@@ -76,7 +118,11 @@ def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
 
 @click.command()
 @_asking
-@click.option("--replays", metavar="FILE", help="Where used proofs are remembered: an SQLite file, made if it is not there.")
+@click.option(
+    "--replays",
+    metavar="FILE",
+    help="Where used proofs are remembered: an SQLite file, made if it is not there.",
+)
 @now_option
 @json_option
 def verify(as_json: bool, replays: str | None, now: int | None, **facts: Any) -> int:
@@ -103,9 +149,13 @@ def verify(as_json: bool, replays: str | None, now: int | None, **facts: Any) ->
     else:
         say(_line(decision))
     if store is None and decision.code == "store_unavailable":
-        tell("a token that is bound to a key needs a file that remembers which proofs were used: --replays")
+        tell(
+            "a token that is bound to a key needs a file that remembers which proofs were used: --replays"
+        )
     elif store is not None and store.is_new and decision.code == "replayed":
-        tell(f"{replays} is new, and cannot know what was used before: it takes proofs made more than {AHEAD} seconds from now")
+        tell(
+            f"{replays} is new, and cannot know what was used before: it takes proofs made more than {PROOF_AHEAD} seconds from now"
+        )
     return 0 if decision else 1
 
 
@@ -117,7 +167,7 @@ class _Replays:
         self.is_new = False
 
     def add(self, use: Use, now: int) -> bool:
-        from captoken.adapters.sqlite_store import SQLiteReplayStore  # here, since it needs sqlite3
+        from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
         self.is_new = not os.path.exists(self._path)
         with closing(SQLiteReplayStore(self._path, clock=self._clock)) as store:

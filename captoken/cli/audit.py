@@ -12,14 +12,15 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 import msgspec
 
-from captoken import trails
-from captoken.audit import Head, Verdict, check, read
+from captoken._format.errors import AuditError
+from captoken._format.spelling import escape
+from captoken._language.overlay import Overlay
+from captoken.audit import analysis as trails
+from captoken.audit._check import Verdict, check, read
 from captoken.cli import files, output, words
 from captoken.cli.options import DURATION, ID, PUBLIC, json_option, now_option, seconds
 from captoken.cli.output import say, say_json, tell
-from captoken.decision import escape
-from captoken.errors import AuditError
-from captoken.overlay import Overlay
+from captoken.stores.ports import Head
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -59,10 +60,22 @@ def _trail(path: str) -> trails.Trail:
 
 @audit.command()
 @_file
-@click.option("--server", type=PUBLIC, metavar="PUBLIC", multiple=True, help="A server whose checkpoints count. Repeatable.")
+@click.option(
+    "--server",
+    type=PUBLIC,
+    metavar="PUBLIC",
+    multiple=True,
+    help="A server whose checkpoints count. Repeatable.",
+)
 @click.option("--head", metavar="FILE", help="Where the last record that was seen is kept.")
-@click.option("--new-head", metavar="FILE", help="The same for the first time: it must not be there yet.")
-@click.option("--after", metavar="FILE", help="The last head of the file before, where the trail goes on from another file.")
+@click.option(
+    "--new-head", metavar="FILE", help="The same for the first time: it must not be there yet."
+)
+@click.option(
+    "--after",
+    metavar="FILE",
+    help="The last head of the file before, where the trail goes on from another file.",
+)
 @json_option
 def verify(
     trail_file: str, server: tuple[str, ...], head: str | None, new_head: str | None, after: str | None, as_json: bool
@@ -94,9 +107,17 @@ def verify(
     if kept is not None:
         _keep(kept, found.head)
     if as_json:
-        say_json({"whole": True, **msgspec.structs.asdict(found), "head": msgspec.structs.asdict(found.head)})
+        say_json(
+            {
+                "whole": True,
+                **msgspec.structs.asdict(found),
+                "head": msgspec.structs.asdict(found.head),
+            }
+        )
     else:
-        say(f"WHOLE    {_counted(found.head.seq, 'record')}, {_counted(found.decisions, 'decision')}; {_signed(found, server)}")
+        say(
+            f"WHOLE    {_counted(found.head.seq, 'record')}, {_counted(found.decisions, 'decision')}; {_signed(found, server)}"
+        )
     return 0
 
 
@@ -112,7 +133,9 @@ def _signed(found: Verdict, server: tuple[str, ...]) -> str:
     if not server:
         return "no server was named, so nothing is vouched for"
     left = found.head.seq - found.signed - 1  # without the checkpoint itself
-    return f"signed up to record {found.signed}" + (f", and {_counted(left, 'record')} after that" if left > 0 else "")
+    return f"signed up to record {found.signed}" + (
+        f", and {_counted(left, 'record')} after that" if left > 0 else ""
+    )
 
 
 def _counted(count: int, what: str) -> str:
@@ -122,7 +145,9 @@ def _counted(count: int, what: str) -> str:
 def _known(path: str) -> Head:
     """The head that is kept in a file. Raises UsageError for a file that holds none, or is not there."""
     if not os.path.exists(path):
-        raise click.UsageError(f"{path} is not there: nothing shows that the trail was not rolled back; --new-head begins it")
+        raise click.UsageError(
+            f"{path} is not there: nothing shows that the trail was not rolled back; --new-head begins it"
+        )
     with open(path, "rb") as file:
         try:
             return msgspec.json.decode(file.read(1 << 12), type=Head)
@@ -168,7 +193,9 @@ def _told(record: Mapping[str, Any], decided: trails.Decided) -> str:
     who = f"{chain}, for {record.get('sub')}" if chain else "unknown"
     said = f"{words.moment(decided.at)}  {decided.code:<16}  {who}: {_tried(decided.access)}"
     for refusal in record.get("refusals", ())[:1]:
-        said += f"; {refusal['text']}" + (f" (added by {refusal['added_by']})" if refusal.get("added_by") else "")
+        said += f"; {refusal['text']}" + (
+            f" (added by {refusal['added_by']})" if refusal.get("added_by") else ""
+        )
     return said
 
 
@@ -178,14 +205,18 @@ def _tried(access: trails.Accessed | None) -> str:
         return "the token itself"
     parts: list[str] = []
     if access.table is not None:
-        columns = f" ({', '.join(access.columns) or 'no columns'})" if access.columns is not None else ""
+        columns = (
+            f" ({', '.join(access.columns) or 'no columns'})" if access.columns is not None else ""
+        )
         parts.append(f"{access.operation} on table {access.table}{columns}")
     if access.tool is not None:
         parts.append(f"tool {access.tool}({_facts(access.arguments or ())})")
     if access.attributes:
         parts.append(f"with {_facts(access.attributes)}")
     if access.cost:
-        parts.append(f"costing {', '.join(f'{amount} {unit}' for unit, amount in sorted(access.cost.items()))}")
+        parts.append(
+            f"costing {', '.join(f'{amount} {unit}' for unit, amount in sorted(access.cost.items()))}"
+        )
     return escape(" and ".join(parts) or "nothing in particular")
 
 
@@ -213,8 +244,16 @@ def tree(trail_file: str, task: str | None, token: str | None, as_json: bool) ->
     captoken audit tree trail.jsonl --task payday
     """
     trail = _trail(trail_file)
-    roots = [hop for hop in trail.roots if token in (None, hop.root.token_id) and any(_is_in(task, one) for one in hop.walk())]
-    strange = [one for one in trail.strange if token in (None, one.token) and (task is None or _below(one.task, task))]
+    roots = [
+        hop
+        for hop in trail.roots
+        if token in (None, hop.root.token_id) and any(_is_in(task, one) for one in hop.walk())
+    ]
+    strange = [
+        one
+        for one in trail.strange
+        if token in (None, one.token) and (task is None or _below(one.task, task))
+    ]
     if as_json:
         say_json({"trees": [_hop_data(hop) for hop in roots], "not_vouched_for": _codes(strange)})
         return
@@ -223,7 +262,9 @@ def tree(trail_file: str, task: str | None, token: str | None, as_json: bool) ->
         return
     drawn: list[Tree | str] = [_drawn(hop) for hop in roots]
     if strange:
-        drawn.append(f"{_counted(len(strange), 'decision')} on tokens that nothing vouches for: {_spelled_codes(strange)}")
+        drawn.append(
+            f"{_counted(len(strange), 'decision')} on tokens that nothing vouches for: {_spelled_codes(strange)}"
+        )
     output.draw(output.console(), *drawn)
 
 
@@ -267,7 +308,13 @@ def _drawn(top: trails.Hop) -> Tree:
     from rich.tree import Tree
 
     root = top.root
-    drawn = Tree(Text(words.name(root.subject) + f" started task {words.name(root.task)}, token {root.token_id}", "bold"))
+    drawn = Tree(
+        Text(
+            words.name(root.subject)
+            + f" started task {words.name(root.task)}, token {root.token_id}",
+            "bold",
+        )
+    )
     waiting = [(top, drawn)]
     while waiting:
         hop, above = waiting.pop()
@@ -282,7 +329,9 @@ def _line(hop: trails.Hop) -> str:
     task = f", task {words.name(hop.task)}" if hop.task != hop.root.task else ""
     dead = ", permits nothing" if hop.is_dead else ""
     shown = f", {hop.shown} shown" if hop.shown else ""
-    counts = f"{hop.allowed} allowed, {hop.denied} denied{why}{shown}" if hop.decisions else "not used"
+    counts = (
+        f"{hop.allowed} allowed, {hop.denied} denied{why}{shown}" if hop.decisions else "not used"
+    )
     return f"{words.name(hop.agent)} ({hop.basis}){task}{dead}: {counts}; link {words.name(hop.id)}"
 
 
@@ -314,7 +363,10 @@ def unused(trail_file: str, as_json: bool) -> None:
     for count, use in enumerate(uses):
         chain = " > ".join(map(words.name, use.hop.holders))
         last = f", last at {words.moment(use.last)}" if use.last is not None else ""
-        say(("\n" if count else "") + f"{chain}, token {use.hop.root.token_id}: {use.allowed} allowed{last}")
+        say(
+            ("\n" if count else "")
+            + f"{chain}, token {use.hop.root.token_id}: {use.allowed} allowed{last}"
+        )
         say(f"  granted   {_keywords(use.granted) or 'anything'}")
         say(f"  suffices  {'the same' if use.is_tight else _keywords(use.sufficient)}")
     if not uses:
@@ -330,8 +382,20 @@ def _keywords(stated: Mapping[str, Any]) -> str:
 
 @audit.command()
 @_file
-@click.option("--overlay", metavar="SNAPSHOT", required=True, help="The snapshot: see `captoken overlay --raw`.")
-@click.option("--operator", type=PUBLIC, metavar="PUBLIC", multiple=True, required=True, help="Who signed it. Repeatable.")
+@click.option(
+    "--overlay",
+    metavar="SNAPSHOT",
+    required=True,
+    help="The snapshot: see `captoken overlay --raw`.",
+)
+@click.option(
+    "--operator",
+    type=PUBLIC,
+    metavar="PUBLIC",
+    multiple=True,
+    required=True,
+    help="Who signed it. Repeatable.",
+)
 @json_option
 def replay(trail_file: str, overlay: str, operator: tuple[str, ...], as_json: bool) -> int:
     """Decide what is recorded again under a proposed overlay, and say which answers would change. Exit 1 if any would.
@@ -384,9 +448,17 @@ def _replayed_data(one: trails.Replayed) -> dict[str, Any]:
 
 @click.command("blast-radius")
 @_file
-@click.option("--agent", metavar="NAME", required=True, help="The agent that may have been taken over.")
+@click.option(
+    "--agent", metavar="NAME", required=True, help="The agent that may have been taken over."
+)
 @now_option
-@click.option("--leeway", type=DURATION, metavar="TIME", default="0s", help="How long servers go on taking what has expired.")
+@click.option(
+    "--leeway",
+    type=DURATION,
+    metavar="TIME",
+    default="0s",
+    help="How long servers go on taking what has expired.",
+)
 @json_option
 def blast_radius(trail_file: str, agent: str, now: int | None, leeway: int, as_json: bool) -> None:
     """What the tokens that an agent has, or has handed on, can still do, until when, and which entry cuts them off.
@@ -405,11 +477,22 @@ def blast_radius(trail_file: str, agent: str, now: int | None, leeway: int, as_j
     for one in reach:
         hop, capability = one.hop, one.hop.capability
         stated = capability.json()
-        ends = f"until {words.until(capability.expires_at, at)}" if capability.expires_at is not None else "never expires"
-        may = "; ".join(words.rights({key: value for key, value in stated.items() if key in trails.RIGHTS})) or "anything"
+        ends = (
+            f"until {words.until(capability.expires_at, at)}"
+            if capability.expires_at is not None
+            else "never expires"
+        )
+        may = (
+            "; ".join(
+                words.rights({key: value for key, value in stated.items() if key in trails.RIGHTS})
+            )
+            or "anything"
+        )
         only = f"; only at {words.names(stated['aud'])}" if "aud" in stated else ""
         more = ", if a third party answers" if hop.asks else ""
-        say(f"{' > '.join(map(words.name, hop.holders))}, for {words.name(hop.root.subject)}, task {words.name(hop.task)}")
+        say(
+            f"{' > '.join(map(words.name, hop.holders))}, for {words.name(hop.root.subject)}, task {words.name(hop.task)}"
+        )
         own = f", and caveats of its own: {words.names(hop.unknown)}" if hop.unknown else ""
         say(f"  may       {may}{only}{more}{own}")
         say(f"  lives     {ends}")

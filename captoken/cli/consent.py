@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from captoken.decision import escape
+from captoken._format.spelling import escape
 
 _is_plain = re.compile(r"[A-Za-z0-9._-]+").fullmatch
 _INDENT = 6  # columns before what goes on from the line above
@@ -22,7 +22,9 @@ def is_agreed(need: Mapping[str, Any], life: str) -> bool:
 
     By the terminal itself: standard input may be the ticket, and standard error a file that nobody sees.
     """
-    problem = click.UsageError("there is no terminal to ask at: a program that has decided runs `captoken discharge`")
+    problem = click.UsageError(
+        "there is no terminal to ask at: a program that has decided runs `captoken discharge`"
+    )
     try:
         import termios  # here, since not every system has it
 
@@ -37,10 +39,16 @@ def is_agreed(need: Mapping[str, Any], life: str) -> bool:
             raise click.UsageError(text)
         lines = ["This is needed, and you are asked:", *lines, f"Approve, for {life}? [y/N] "]
         try:
-            termios.tcflush(terminal, termios.TCIFLUSH)  # what was typed before the question is no answer to it
+            termios.tcflush(
+                terminal, termios.TCIFLUSH
+            )  # what was typed before the question is no answer to it
         except termios.error:
             raise problem from None
-        terminal.write("\n".join(lines).encode(getattr(sys.stderr, "encoding", None) or "ascii", "backslashreplace"))
+        terminal.write(
+            "\n".join(lines).encode(
+                getattr(sys.stderr, "encoding", None) or "ascii", "backslashreplace"
+            )
+        )
         answer = b""
         while not answer.endswith(b"\n") and (part := terminal.read(1)):
             answer += part

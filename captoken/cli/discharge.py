@@ -32,18 +32,39 @@ from captoken.cli.options import (
     token_option,
 )
 from captoken.cli.output import say, say_json, say_utf8, tell
-from captoken.discharge import Allow, Discharger, DischargerKey, Wait
+from captoken.discharge import Allow, Discharger, Wait
+from captoken.keys.secret import DischargerKey
 
 
 @click.command()
 @token_option
-@click.option("--discharger", type=PUBLIC, metavar="PUBLIC", required=True, help="The public key of whom to ask.")
-@facts_option("--need", help="What it is asked: 'approve=payment', 'cents=500' (JSON, or else a string). Repeatable.")
-@click.option("--need-json", metavar="FILE", help="The same from a JSON object in a file: others can read the arguments.")
-@click.option("--location", metavar="URL", help="Where it can be asked: a hint, which everybody can read.")
+@click.option(
+    "--discharger",
+    type=PUBLIC,
+    metavar="PUBLIC",
+    required=True,
+    help="The public key of whom to ask.",
+)
+@facts_option(
+    "--need",
+    help="What it is asked: 'approve=payment', 'cents=500' (JSON, or else a string). Repeatable.",
+)
+@click.option(
+    "--need-json",
+    metavar="FILE",
+    help="The same from a JSON object in a file: others can read the arguments.",
+)
+@click.option(
+    "--location", metavar="URL", help="Where it can be asked: a hint, which everybody can read."
+)
 @now_option
 def require(
-    token_file: str, discharger: str, need: dict[str, Any], need_json: str | None, location: str | None, now: int | None
+    token_file: str,
+    discharger: str,
+    need: dict[str, Any],
+    need_json: str | None,
+    location: str | None,
+    now: int | None,
 ) -> None:
     """Ask a third party: from here on the token is worth nothing without its answer. Needs no key.
 
@@ -68,7 +89,9 @@ def require(
 
 @click.command()
 @token_option
-@click.option("--discharger", type=PUBLIC, metavar="PUBLIC", help="Those for this public key alone.")
+@click.option(
+    "--discharger", type=PUBLIC, metavar="PUBLIC", help="Those for this public key alone."
+)
 def tickets(token_file: str, discharger: str | None) -> None:
     """Write what third parties are still asked, one ticket a line: for them, and of no use to anybody else.
 
@@ -85,7 +108,12 @@ def tickets(token_file: str, discharger: str | None) -> None:
 
 _answering = stacked(
     click.option("--key", metavar="FILE", required=True, help="The key of the discharger."),
-    click.option("--ticket-file", metavar="FILE", default="-", help="Read the ticket from FILE instead of standard input."),
+    click.option(
+        "--ticket-file",
+        metavar="FILE",
+        default="-",
+        help="Read the ticket from FILE instead of standard input.",
+    ),
 )
 
 
@@ -121,12 +149,21 @@ def discharge(key: str, ticket_file: str, show: bool, now: int | None, **given: 
 
 def _no_yes(ctx: click.Context, param: click.Parameter, given: bool) -> None:
     if given:
-        raise click.UsageError("a person is asked: a program that has decided runs `captoken discharge`", ctx)
+        raise click.UsageError(
+            "a person is asked: a program that has decided runs `captoken discharge`", ctx
+        )
 
 
 @click.command()
 @_answering
-@click.option("--expires-in", type=DURATION, metavar="TIME", default="5m", show_default=True, help="For so long.")
+@click.option(
+    "--expires-in",
+    type=DURATION,
+    metavar="TIME",
+    default="5m",
+    show_default=True,
+    help="For so long.",
+)
 @restriction_options
 @audience_option
 @click.option("--yes", is_flag=True, hidden=True, expose_value=False, callback=_no_yes)
@@ -152,7 +189,14 @@ def approve(key: str, ticket_file: str, now: int | None, **given: Any) -> int:
 
 @click.command()
 @token_option
-@click.option("--discharge", "discharges", metavar="FILE", multiple=True, required=True, help="A discharge. Repeatable.")
+@click.option(
+    "--discharge",
+    "discharges",
+    metavar="FILE",
+    multiple=True,
+    required=True,
+    help="A discharge. Repeatable.",
+)
 def attach(token_file: str, discharges: tuple[str, ...]) -> None:
     """Put discharges to the token that asks for them. Needs no key.
 

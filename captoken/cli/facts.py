@@ -7,19 +7,33 @@ from typing import Any
 
 import click
 
-from captoken import request
-from captoken.access import Access
+from captoken import proof as request
+from captoken._language.access import Access
 from captoken.cli import files
 from captoken.cli.options import OBJECT, facts_option, stacked
 
 access_options = stacked(
     click.option("--table", metavar="NAME", help="The table that is accessed."),
     click.option("--operation", metavar="NAME", help="The operation on it."),
-    click.option("--column", "columns", metavar="NAME", multiple=True, help="A column that it touches. Repeatable."),
+    click.option(
+        "--column",
+        "columns",
+        metavar="NAME",
+        multiple=True,
+        help="A column that it touches. Repeatable.",
+    ),
     click.option("--tool", metavar="NAME", help="The tool that is called."),
-    click.option("--arguments", type=OBJECT, metavar="JSON", help="""Its arguments: '{"q":"rates"}'."""),
-    facts_option("--attribute", help="A fact: 'region=eu', 'size=5' (JSON, or else a string). Repeatable."),
-    click.option("--token-only", is_flag=True, help="Ask about no access: is the token genuine, alive and for this server?"),
+    click.option(
+        "--arguments", type=OBJECT, metavar="JSON", help="""Its arguments: '{"q":"rates"}'."""
+    ),
+    facts_option(
+        "--attribute", help="A fact: 'region=eu', 'size=5' (JSON, or else a string). Repeatable."
+    ),
+    click.option(
+        "--token-only",
+        is_flag=True,
+        help="Ask about no access: is the token genuine, alive and for this server?",
+    ),
 )
 http_options = stacked(
     click.option(
@@ -35,7 +49,9 @@ def access_of(given: Mapping[str, Any], *, http: bool = False, or_http: str = ""
     stated = any(given[fact] is not None for fact in ("table", "operation", "tool", "arguments"))
     stated = stated or bool(given["columns"] or given["attribute"])
     if stated + given["token_only"] + http != 1:
-        raise click.UsageError(f"state --table and --operation, or --tool, or --attribute{or_http}; or else --token-only")
+        raise click.UsageError(
+            f"state --table and --operation, or --tool, or --attribute{or_http}; or else --token-only"
+        )
     if not stated:
         return None
     return Access(
@@ -53,4 +69,6 @@ def http_of(http: tuple[str, str, str] | None, body: str | None) -> bytes | None
     try:
         return request.of_http(*http, files.data(body) if body is not None else b"")
     except UnicodeEncodeError:
-        raise click.UsageError("--http takes method, origin and target as they travel: in ASCII") from None
+        raise click.UsageError(
+            "--http takes method, origin and target as they travel: in ASCII"
+        ) from None

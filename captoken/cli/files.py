@@ -8,18 +8,17 @@ from typing import Protocol, TypeVar
 
 import click
 
-from captoken.attenuate import Clock
-from captoken.audit import AuditKey
+from captoken._format.clocks import Clock
+from captoken._format.encoding import EncodingError, decode_json
+from captoken._format.errors import KeyringError
+from captoken._language.discharge import Discharge, Ticket
+from captoken._language.overlay import MAX_BYTES
+from captoken._writing.token import Token
 from captoken.cli.output import tell
-from captoken.discharge import Discharge, DischargerKey, Ticket
-from captoken.encoding import EncodingError, decode_json
-from captoken.errors import KeyringError
-from captoken.keyring import Keyring
-from captoken.keys import SecretKey, read_private
-from captoken.overlay import MAX_BYTES, OperatorKey
-from captoken.pairwise import PairwiseKey
-from captoken.possession import HolderKey
-from captoken.tokens import Token
+from captoken.keys.files import read_private
+from captoken.keys.keyring import Keyring
+from captoken.keys.pairwise import PairwiseKey
+from captoken.keys.secret import AuditKey, DischargerKey, HolderKey, OperatorKey, SecretKey
 
 Key = TypeVar("Key", bound=SecretKey)
 
@@ -50,7 +49,11 @@ def any_key(path: str) -> SecretKey:
         stated = {}
     purpose = stated.get("purpose")
     if purpose not in KEYS:
-        kind = "a keyring, which has no public key" if "keys" in stated else "no key that has a public half"
+        kind = (
+            "a keyring, which has no public key"
+            if "keys" in stated
+            else "no key that has a public half"
+        )
         del stated
         raise KeyringError(f"the file holds {kind}")
     del stated
@@ -89,7 +92,9 @@ def text(path: str, what: str) -> str:
     """A text in a file, or in standard input for `-`. White space around it is not part of it. Raises UsageError for none."""
     found = _read(path, what).strip().decode("utf-8", "replace")
     if not found:
-        raise click.UsageError(f"there is no {what} " + ("on standard input" if path == "-" else f"in {path}"))
+        raise click.UsageError(
+            f"there is no {what} " + ("on standard input" if path == "-" else f"in {path}")
+        )
     return found
 
 
@@ -112,7 +117,9 @@ def ticket(path: str) -> Ticket:
     """The ticket in a file or in standard input. Raises DischargeError for what is none, UsageError for more than one."""
     found = text(path, "ticket")
     if found.startswith("cap1"):
-        raise click.UsageError("a discharger gets a ticket and no token: `captoken tickets` writes it")
+        raise click.UsageError(
+            "a discharger gets a ticket and no token: `captoken tickets` writes it"
+        )
     if "\n" in found:
         raise click.UsageError(f"{len(found.splitlines())} tickets: one at a time")
     return Ticket.parse(found)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from captoken._format.encoding import decode_json
+from captoken._language.links import BadLink, Link, split_signature
 from captoken.cli import files, output
 from captoken.cli.options import json_option, now_option, seconds, token_option
 from captoken.cli.view import Hop, View, read, view
-from captoken.encoding import decode_json
-from captoken.links import BadLink, Link, split_signature
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -26,7 +26,11 @@ def as_data(seen: View) -> dict[str, Any]:
     root = said.root
     return {
         "verified": False,
-        "root": {key: value for key, value in msgspec.structs.asdict(root).items() if value not in (None, {})},
+        "root": {
+            key: value
+            for key, value in msgspec.structs.asdict(root).items()
+            if value not in (None, {})
+        },
         "links": [_link_data(hop, link) for hop, link in zip(seen.hops, said.links, strict=True)],
         "holders": list(said.lineage.holders),
         "key": None if seen.bound_by is None else {"public": said.key, "link": seen.bound_by},
@@ -53,7 +57,9 @@ def _link_data(hop: Hop, link: Link | BadLink) -> dict[str, Any]:
         }  # fmt: skip
     elif isinstance(link, Link):
         body, signature = split_signature(hop.body)
-        entry |= {"caveats": decode_json(body)} | ({"signed": True} if signature is not None else {})
+        entry |= {"caveats": decode_json(body)} | (
+            {"signed": True} if signature is not None else {}
+        )
     else:
         entry |= {"code": link.code, "raw": raw}
     return entry | ({"problem": hop.problem} if hop.problem else {})
@@ -81,7 +87,11 @@ def as_tree(seen: View) -> Tree:
 
 def as_mermaid(seen: View) -> str:
     """The chain as a Mermaid flowchart. Whatever is not plain is written as the number of its character."""
-    lines = ["flowchart TD", f'    warning["{_mermaid(WARNING)}"]', f'    root["{_box(seen.title, seen.facts)}"]']
+    lines = [
+        "flowchart TD",
+        f'    warning["{_mermaid(WARNING)}"]',
+        f'    root["{_box(seen.title, seen.facts)}"]',
+    ]
     above = "root"
     for hop in seen.hops:
         here = f"link{hop.number}"
@@ -99,7 +109,10 @@ def _box(title: str, lines: tuple[str, ...]) -> str:
 
 
 def _mermaid(text: str) -> str:
-    return "".join(char if char.isascii() and (char.isalnum() or char in " .,:/_-") else f"#{ord(char)};" for char in text)
+    return "".join(
+        char if char.isascii() and (char.isalnum() or char in " .,:/_-") else f"#{ord(char)};"
+        for char in text
+    )
 
 
 @click.command()

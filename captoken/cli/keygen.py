@@ -8,9 +8,9 @@ from click.core import ParameterSource
 from captoken.cli import files
 from captoken.cli.options import PUBLIC, json_option, keyring_option
 from captoken.cli.output import say, say_json, tell
-from captoken.keyring import Keyring
-from captoken.keys import SecretKey
-from captoken.pairwise import PairwiseKey
+from captoken.keys.keyring import Keyring
+from captoken.keys.pairwise import PairwiseKey
+from captoken.keys.secret import SecretKey
 
 _DERIVING = {"--key", "--audience", "--out"}
 # What can be done: the options that say it, what else it needs, and what it may have. The first that is said is meant.
@@ -47,18 +47,43 @@ def _check(given: set[str]) -> None:
 
 
 @click.command()
-@click.option("--out", metavar="FILE", help="Write the new keyring or key to FILE, which must not be there yet.")
-@click.option("--rotate", is_flag=True, help="Add a fresh key to --keyring and mint with it; the older ones still verify.")
-@click.option("--retire", metavar="KEY_ID", help="Take a key out of --keyring: its tokens stop verifying.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="Write the new keyring or key to FILE, which must not be there yet.",
+)
+@click.option(
+    "--rotate",
+    is_flag=True,
+    help="Add a fresh key to --keyring and mint with it; the older ones still verify.",
+)
+@click.option(
+    "--retire", metavar="KEY_ID", help="Take a key out of --keyring: its tokens stop verifying."
+)
 @click.option("--audience", metavar="NAME", help="Derive the keys of one server into --out.")
 @click.option("--holder", is_flag=True, help="A key that tokens are bound to.")
 @click.option("--discharger", is_flag=True, help="A key of a third party that is asked.")
 @click.option("--operator", is_flag=True, help="A key that stops and narrows tokens that are out.")
-@click.option("--audit-key", is_flag=True, help="A key that signs the checkpoints of a server's trail.")
-@click.option("--pairwise", is_flag=True, help="A key of an issuer or a server that share no secret.")
+@click.option(
+    "--audit-key", is_flag=True, help="A key that signs the checkpoints of a server's trail."
+)
+@click.option(
+    "--pairwise", is_flag=True, help="A key of an issuer or a server that share no secret."
+)
 @click.option("--key", metavar="FILE", help="Derive a keyring from this pairwise key, one's own.")
-@click.option("--server", type=PUBLIC, metavar="PUBLIC", help="An issuer derives: for this server's public key.")
-@click.option("--issuer", type=PUBLIC, metavar="PUBLIC", multiple=True, help="A server derives: whom it trusts. Repeatable.")
+@click.option(
+    "--server",
+    type=PUBLIC,
+    metavar="PUBLIC",
+    help="An issuer derives: for this server's public key.",
+)
+@click.option(
+    "--issuer",
+    type=PUBLIC,
+    metavar="PUBLIC",
+    multiple=True,
+    help="A server derives: whom it trusts. Repeatable.",
+)
 @click.option("--public", metavar="FILE", help="Write the public key of a key that is there.")
 @keyring_option
 @json_option
@@ -122,12 +147,22 @@ def keygen(
         files.save_new(derived, target)
         _tell(target, derived, as_json, verifies=server is None)
     elif holder or discharger or operator or audit_key or pairwise:
-        kinds = {"holder": holder, "discharger": discharger, "operator": operator, "audit": audit_key, "pairwise": pairwise}
+        kinds = {
+            "holder": holder,
+            "discharger": discharger,
+            "operator": operator,
+            "audit": audit_key,
+            "pairwise": pairwise,
+        }
         made = files.KEYS[next(kind for kind, wanted in kinds.items() if wanted)].generate()
         files.save_new(made, target)
         _tell_public(target, made, as_json)
     else:
-        fresh = Keyring.generate() if audience is None else files.keyring(keyring).for_audience(audience)
+        fresh = (
+            Keyring.generate()
+            if audience is None
+            else files.keyring(keyring).for_audience(audience)
+        )
         files.save_new(fresh, target)
         _tell(target, fresh, as_json)
 
@@ -143,11 +178,20 @@ def _tell_public(path: str, made: SecretKey, as_json: bool) -> None:
 
 def _tell(path: str, made: Keyring, as_json: bool, *, verifies: bool = False) -> None:
     if as_json:
-        say_json({"file": path, "current": made.current, "key_ids": list(made.key_ids), "audience": made.audience})
+        say_json(
+            {
+                "file": path,
+                "current": made.current,
+                "key_ids": list(made.key_ids),
+                "audience": made.audience,
+            }
+        )
         return
     others = ", ".join(key_id for key_id in made.key_ids if key_id != made.current)
     scope = f", for {made.audience} alone" if made.audience is not None else ""
     if verifies:
         tell(f"{path}: verifies {', '.join(made.key_ids)}{scope}")
     else:
-        tell(f"{path}: mints with {made.current}{f', still verifies {others}' if others else ''}{scope}")
+        tell(
+            f"{path}: mints with {made.current}{f', still verifies {others}' if others else ''}{scope}"
+        )

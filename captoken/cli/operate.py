@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from captoken._format.spelling import escape
+from captoken._language.overlay import Entry, Overlay
 from captoken.cli import words
 from captoken.cli.options import (
     ID,
@@ -27,14 +29,19 @@ from captoken.cli.options import (
     stacked,
 )
 from captoken.cli.output import say, say_json, say_utf8, tell
-from captoken.decision import escape
-from captoken.keys import write_private
-from captoken.overlay import Entry, Operator, OperatorKey, Overlay
+from captoken.control.operator import Operator
+from captoken.keys.files import write_private
+from captoken.keys.secret import OperatorKey
 
 if TYPE_CHECKING:
-    from captoken.adapters.sqlite_store import SQLiteSnapshots
+    from captoken.stores.sqlite import SQLiteSnapshots
 
-_store = click.option("--store", metavar="FILE.db", required=True, help="Where the newest snapshot lies: an SQLite file.")
+_store = click.option(
+    "--store",
+    metavar="FILE.db",
+    required=True,
+    help="Where the newest snapshot lies: an SQLite file.",
+)
 _key = click.option("--key", metavar="FILE", required=True, help="The operator's key.")
 _changing = stacked(
     _key,
@@ -42,12 +49,18 @@ _changing = stacked(
     click.option("--token", type=ID, metavar="ID", help="This token and all that came of it."),
     click.option("--link", type=ID, metavar="ID", help="This link of a token, and all below."),
     click.option("--task", metavar="PATH", help="This task, and those below it."),
-    click.option("--agent", metavar="NAME", help="Whatever this agent has, or has ever had, in hand."),
+    click.option(
+        "--agent", metavar="NAME", help="Whatever this agent has, or has ever had, in hand."
+    ),
     click.option("--subject", metavar="NAME", help="Whatever was minted for this subject."),
     click.option("--kid", metavar="KEY_ID", help="Whatever was minted with this key."),
-    click.option("--issued-before", type=MOMENT, metavar="TIME", help="Whatever was minted before."),
+    click.option(
+        "--issued-before", type=MOMENT, metavar="TIME", help="Whatever was minted before."
+    ),
     click.option("--why", metavar="TEXT", required=True, help="Why, for the record."),
-    click.option("--by", metavar="NAME", default="operator", show_default=True, help="Who, for the record."),
+    click.option(
+        "--by", metavar="NAME", default="operator", show_default=True, help="Who, for the record."
+    ),
     click.option("--until", type=MOMENT, metavar="TIME", help="Until then, and no longer."),
 )
 
@@ -55,7 +68,7 @@ _changing = stacked(
 @contextmanager
 def _snapshots(path: str, *, new: bool = False) -> Generator[SQLiteSnapshots]:
     """The store in a file. Raises UsageError for a file that is not there, unless there may be a new one."""
-    from captoken.adapters.sqlite_store import SQLiteSnapshots  # here, since it needs sqlite3
+    from captoken.stores.sqlite import SQLiteSnapshots  # here, since it needs sqlite3
 
     fresh = not os.path.exists(path)
     if fresh and not new:
@@ -70,12 +83,16 @@ def _snapshots(path: str, *, new: bool = False) -> Generator[SQLiteSnapshots]:
 
 
 @contextmanager
-def _operator(key: str, store: str, now: int | None, *, new: bool = False, **given: Any) -> Generator[Operator]:
+def _operator(
+    key: str, store: str, now: int | None, *, new: bool = False, **given: Any
+) -> Generator[Operator]:
     """An operator that knows the number that it saw last: kept beside the key, so that a store which goes back is noticed."""
     seen, secret = f"{key}.seen", OperatorKey.load(key)
     last = _last(seen)
     if new and last and not os.path.exists(store) and not given.get("resume"):
-        raise click.UsageError(f"{store} is not there, and {seen} says that snapshot {last} was: --resume begins anew")
+        raise click.UsageError(
+            f"{store} is not there, and {seen} says that snapshot {last} was: --resume begins anew"
+        )
     with _snapshots(store, new=new) as snapshots:
         operator = Operator(secret, snapshots, last=last, clock=clock(now), **given)
         try:
@@ -92,10 +109,14 @@ def _last(path: str) -> int:
     except FileNotFoundError:
         return 0
     except (OSError, ValueError):
-        raise click.UsageError(f"{path} has to have the number of the last snapshot: it cannot be read") from None
+        raise click.UsageError(
+            f"{path} has to have the number of the last snapshot: it cannot be read"
+        ) from None
 
 
-def _add(add: Callable[[Operator], Entry], key: str, store: str, by: str, now: int | None, as_json: bool) -> None:
+def _add(
+    add: Callable[[Operator], Entry], key: str, store: str, by: str, now: int | None, as_json: bool
+) -> None:
     with _operator(key, store, now, by=by) as operator:
         entry = add(operator)
     if as_json:
@@ -109,7 +130,16 @@ def _add(add: Callable[[Operator], Entry], key: str, store: str, by: str, now: i
 @_changing
 @now_option
 @json_option
-def revoke(key: str, store: str, why: str, by: str, until: int | None, now: int | None, as_json: bool, **given: Any) -> None:
+def revoke(
+    key: str,
+    store: str,
+    why: str,
+    by: str,
+    until: int | None,
+    now: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Stop tokens that are out: those for which all that is said holds. Writes the entry.
 
     Verifiers that read the store deny them from their next look on; `captoken lift` takes the entry off again.
@@ -117,7 +147,14 @@ def revoke(key: str, store: str, why: str, by: str, until: int | None, now: int 
     \b
     captoken revoke --key operator.json --store overlay.db --agent clerk --why "laptop lost"
     """
-    _add(lambda operator: operator.revoke(why=why, until=until, **caveats(given)), key, store, by, now, as_json)
+    _add(
+        lambda operator: operator.revoke(why=why, until=until, **caveats(given)),
+        key,
+        store,
+        by,
+        now,
+        as_json,
+    )
 
 
 @click.command()
@@ -128,7 +165,16 @@ def revoke(key: str, store: str, why: str, by: str, until: int | None, now: int 
 @keep_option
 @now_option
 @json_option
-def narrow(key: str, store: str, why: str, by: str, until: int | None, now: int | None, as_json: bool, **given: Any) -> None:
+def narrow(
+    key: str,
+    store: str,
+    why: str,
+    by: str,
+    until: int | None,
+    now: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Restrict tokens that are out: those for which all that is said holds can do no more than the options say.
 
     --task, as all selectors, says which tokens. Who names tables or operations closes tools, but for --keep tools.
@@ -136,7 +182,14 @@ def narrow(key: str, store: str, why: str, by: str, until: int | None, now: int 
     \b
     captoken narrow --key operator.json --store overlay.db --task payday --operations select --why "read-only tonight"
     """
-    _add(lambda operator: operator.narrow(why=why, until=until, **caveats(given)), key, store, by, now, as_json)
+    _add(
+        lambda operator: operator.narrow(why=why, until=until, **caveats(given)),
+        key,
+        store,
+        by,
+        now,
+        as_json,
+    )
 
 
 @click.command()
@@ -159,11 +212,23 @@ def lift(key: str, store: str, entry: str, why: str, now: int | None) -> None:
 @click.command()
 @_key
 @_store
-@click.option("--trusted", type=PUBLIC, metavar="PUBLIC", multiple=True, help="Take over from this operator. Repeatable.")
-@click.option("--resume", is_flag=True, help="Go on from an old snapshot: you have looked, and it is the newest.")
+@click.option(
+    "--trusted",
+    type=PUBLIC,
+    metavar="PUBLIC",
+    multiple=True,
+    help="Take over from this operator. Repeatable.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from an old snapshot: you have looked, and it is the newest.",
+)
 @now_option
 @json_option
-def renew(key: str, store: str, trusted: tuple[str, ...], resume: bool, now: int | None, as_json: bool) -> None:
+def renew(
+    key: str, store: str, trusted: tuple[str, ...], resume: bool, now: int | None, as_json: bool
+) -> None:
     """Sign anew what stands: verifiers deny all once the newest snapshot is older than their bound, a minute by default.
 
     Without a store yet, signs that nothing stands. The number of the newest snapshot is kept beside the key, in a file that
@@ -172,7 +237,9 @@ def renew(key: str, store: str, trusted: tuple[str, ...], resume: bool, now: int
     \b
     while true; do captoken renew --key operator.json --store overlay.db; sleep 20; done
     """
-    with _operator(key, store, now, new=True, by="operator", trusted=trusted, resume=resume) as operator:
+    with _operator(
+        key, store, now, new=True, by="operator", trusted=trusted, resume=resume
+    ) as operator:
         made = operator.renew()
     if as_json:
         say_json({"seq": made.seq, "issued_at": made.issued_at, "entries": len(made.entries)})
@@ -182,11 +249,24 @@ def renew(key: str, store: str, trusted: tuple[str, ...], resume: bool, now: int
 
 @click.command()
 @_store
-@click.option("--operator", type=PUBLIC, metavar="PUBLIC", multiple=True, required=True, help="Who may sign. Repeatable.")
-@click.option("--raw", is_flag=True, help="Write the snapshot itself: for a copy, or for `captoken audit replay`.")
+@click.option(
+    "--operator",
+    type=PUBLIC,
+    metavar="PUBLIC",
+    multiple=True,
+    required=True,
+    help="Who may sign. Repeatable.",
+)
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Write the snapshot itself: for a copy, or for `captoken audit replay`.",
+)
 @now_option
 @json_option
-def overlay(store: str, operator: tuple[str, ...], raw: bool, now: int | None, as_json: bool) -> None:
+def overlay(
+    store: str, operator: tuple[str, ...], raw: bool, now: int | None, as_json: bool
+) -> None:
     """Show what stands: who did what to which tokens, when and why. Needs the operator's public key alone.
 
     \b
@@ -201,7 +281,14 @@ def overlay(store: str, operator: tuple[str, ...], raw: bool, now: int | None, a
         say_utf8(data.decode())
     elif as_json:
         entries = [msgspec.to_builtins(entry) for entry in opened.entries]
-        say_json({"seq": opened.seq, "issued_at": opened.issued_at, "expires_at": opened.expires_at, "entries": entries})
+        say_json(
+            {
+                "seq": opened.seq,
+                "issued_at": opened.issued_at,
+                "expires_at": opened.expires_at,
+                "entries": entries,
+            }
+        )
     else:
         say(_title(opened, at))
         for entry in opened.entries:
@@ -217,8 +304,14 @@ def _title(opened: Overlay, now: int) -> str:
 
 def _lines(entry: Entry, now: int) -> Iterator[str]:
     stated = msgspec.to_builtins(entry.select)
-    before = [f"issued before {words.moment(stated.pop('issued_before'))}"] if "issued_before" in stated else []
-    selected = ", ".join([*(f"{key} {words.name(value)}" for key, value in stated.items()), *before])
+    before = (
+        [f"issued before {words.moment(stated.pop('issued_before'))}"]
+        if "issued_before" in stated
+        else []
+    )
+    selected = ", ".join(
+        [*(f"{key} {words.name(value)}" for key, value in stated.items()), *before]
+    )
     says = [] if entry.link is None else [*words.rights(entry.link), *words.bounds(entry.link, now)]
     yield f"entry {words.name(entry.id)}"
     yield f"  on        {selected}"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from captoken.attenuate import Clock, read_clock
-from captoken.keys import public_bytes
+from captoken._format.clocks import Clock, read_clock
+from captoken._format.public_keys import public_bytes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -77,7 +77,9 @@ def _moment(text: str) -> int:
     except ValueError:
         stated = None
     if stated is None or stated.utcoffset() is None:
-        raise ValueError(f"{text!r} is no time: 2030-01-31T12:00:00Z, with a zone, or seconds since the epoch")
+        raise ValueError(
+            f"{text!r} is no time: 2030-01-31T12:00:00Z, with a zone, or seconds since the epoch"
+        )
     return int(stated.timestamp() // 1)
 
 
@@ -141,7 +143,9 @@ def _public(text: str) -> str:
     try:
         public_bytes(text, "a public key")
     except ValueError:
-        raise ValueError("a public key is 43 characters of base64url: `captoken keygen --public FILE` shows it") from None
+        raise ValueError(
+            "a public key is 43 characters of base64url: `captoken keygen --public FILE` shows it"
+        ) from None
     return text
 
 
@@ -164,7 +168,9 @@ FACT = _Type("key=value", _fact)
 PUBLIC = _Type("public key", _public)
 
 
-def _merged(ctx: click.Context, param: click.Parameter, given: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+def _merged(
+    ctx: click.Context, param: click.Parameter, given: tuple[dict[str, Any], ...]
+) -> dict[str, Any]:
     """One map of all that was given; the lists of a key add up, and nothing else may be said twice."""
     made: dict[str, Any] = {}
     for key, value in (pair for part in given for pair in part.items()):
@@ -177,7 +183,9 @@ def _merged(ctx: click.Context, param: click.Parameter, given: tuple[dict[str, A
     return made
 
 
-def _facts(ctx: click.Context, param: click.Parameter, given: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+def _facts(
+    ctx: click.Context, param: click.Parameter, given: tuple[tuple[str, Any], ...]
+) -> dict[str, Any]:
     made = dict(given)
     if len(made) != len(given):
         raise click.BadParameter("a name is given twice", ctx, param)
@@ -209,13 +217,22 @@ def facts_option(flag: str, *, help: str) -> Callable[[Command], Command]:
 
 
 keyring_option = click.option(
-    "--keyring", metavar="FILE", envvar="CAPTOKEN_KEYRING_FILE", show_envvar=True, help="The file of root keys."
+    "--keyring",
+    metavar="FILE",
+    envvar="CAPTOKEN_KEYRING_FILE",
+    show_envvar=True,
+    help="The file of root keys.",
 )
 token_option = click.option(
-    "--token-file", metavar="FILE", default="-", help="Read the token from FILE instead of standard input."
+    "--token-file",
+    metavar="FILE",
+    default="-",
+    help="Read the token from FILE instead of standard input.",
 )
 now_option = click.option(
-    "--now", type=NOW, help="Take this for the present time (RFC 3339, or seconds), for trials and transcripts."
+    "--now",
+    type=NOW,
+    help="Take this for the present time (RFC 3339, or seconds), for trials and transcripts.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for machines.")
 
@@ -243,16 +260,32 @@ restriction_options = stacked(
 )  # fmt: skip
 rights_options = stacked(
     restriction_options,
-    click.option("--depth", type=click.IntRange(min=0), metavar="N", help="At most N more delegations."),
+    click.option(
+        "--depth", type=click.IntRange(min=0), metavar="N", help="At most N more delegations."
+    ),
     click.option("--delegate-only", is_flag=True, help="For handing on, not for use."),
-    click.option("--uses", type=click.IntRange(min=0), metavar="N", help="At most N accesses, with all that is handed on."),
-    facts_option("--budget", help="At most so much of a unit, with all that is handed on: 'usd_cents=100'. Repeatable."),
+    click.option(
+        "--uses",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="At most N accesses, with all that is handed on.",
+    ),
+    facts_option(
+        "--budget",
+        help="At most so much of a unit, with all that is handed on: 'usd_cents=100'. Repeatable.",
+    ),
 )
 expiry_options = stacked(
-    click.option("--expires-in", type=DURATION, metavar="TIME", help="At most so long: 90s, 10m, 2h, 1d."),
-    click.option("--expires-at", type=MOMENT, metavar="TIME", help="RFC 3339, or seconds since the epoch."),
+    click.option(
+        "--expires-in", type=DURATION, metavar="TIME", help="At most so long: 90s, 10m, 2h, 1d."
+    ),
+    click.option(
+        "--expires-at", type=MOMENT, metavar="TIME", help="RFC 3339, or seconds since the epoch."
+    ),
 )
-audience_option = click.option("--audience", metavar="NAME", multiple=True, help="Good at this server alone. Repeatable.")
+audience_option = click.option(
+    "--audience", metavar="NAME", multiple=True, help="Good at this server alone. Repeatable."
+)
 keep_option = click.option(
     "--keep", type=click.Choice(["tables", "tools"]), multiple=True,
     help="Keep the tables (or tools) there were, though only tools (or tables) are named.",

@@ -13,7 +13,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-from captoken.decision import escape
+from captoken._format.spelling import escape
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +34,9 @@ def say(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else the flush at exit would complain
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or else the flush at exit would complain
         sys.exit(2)
 
 
@@ -72,7 +74,12 @@ def console(*, color: bool = True, width: int | None = None) -> Console:
     if width is None and not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
         width = 10_000
     return Console(
-        color_system=None if plain else "auto", width=width, markup=False, emoji=False, highlight=False, soft_wrap=False
+        color_system=None if plain else "auto",
+        width=width,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=False,
     )
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from captoken._format.spelling import escape
 from captoken.cli.options import LISTS, _merged, stacked
 from captoken.cli.output import say, tell
-from captoken.decision import escape
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -27,7 +27,9 @@ def postgres() -> None:
     """Prepare a PostgreSQL database for agents: a login, narrow roles, and an audit of what undermines them."""
 
 
-_login = click.option("--login", metavar="NAME", required=True, help="The role that the server logs in as.")
+_login = click.option(
+    "--login", metavar="NAME", required=True, help="The role that the server logs in as."
+)
 _dsn = "A connection string of a superuser's, as libpq reads it; what it leaves out, PGHOST and the like say."
 _planned = stacked(
     _login,
@@ -74,7 +76,10 @@ def plan(
         say(plans.plan_sql(login, planned, adopt=adopt).rstrip())
         return 0
     with _connected(dsn) as connection:
-        tables = [(str(schema), str(name)) for schema, name in connection.execute(plans.TABLES.encode()).fetchall()]
+        tables = [
+            (str(schema), str(name))
+            for schema, name in connection.execute(plans.TABLES.encode()).fetchall()
+        ]
         sql = plans.plan_sql(login, planned, tables, adopt=adopt)
         say(sql.rstrip())
         if not apply:
@@ -101,9 +106,11 @@ def audit(login: str, dsn: str) -> int:
 def _plans() -> ModuleType:
     """Here, since most commands need no extra but `cli`."""
     try:
-        from captoken.adapters import _postgres_plan
+        from captoken.adapters._postgres import roles as _postgres_plan
     except ImportError:
-        raise click.ClickException("this needs an extra: pip install 'captoken[postgres]'") from None
+        raise click.ClickException(
+            "this needs an extra: pip install 'captoken[postgres]'"
+        ) from None
     return _postgres_plan
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
+from captoken._writing.token import Token
 from captoken.cli import files
 from captoken.cli.facts import access_of, access_options, http_of, http_options
 from captoken.cli.options import clock, now_option, token_option
 from captoken.cli.output import say
-from captoken.possession import HolderKey
-from captoken.possession import prove as proof_of
-from captoken.tokens import Token
+from captoken.keys.secret import HolderKey
+from captoken.proof import prove as proof_of
 
 
 @click.command()
@@ -43,6 +43,18 @@ def prove(
     text = files.token_text(token_file)
     bound_to = Token.parse(text.partition(".")[0]).unverified.key
     if bound_to != key.public:
-        what = "to no key, and asks for no proof" if bound_to is None else "to another key than that of --signer"
+        what = (
+            "to no key, and asks for no proof"
+            if bound_to is None
+            else "to another key than that of --signer"
+        )
         raise click.UsageError(f"the token is bound {what}")
-    say(proof_of(text, key, audience=audience, request=access if request is None else request, clock=clock(now)))
+    say(
+        proof_of(
+            text,
+            key,
+            audience=audience,
+            request=access if request is None else request,
+            clock=clock(now),
+        )
+    )

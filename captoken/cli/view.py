@@ -7,17 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 from msgspec.structs import replace
 
-from captoken.caveats import V1
+from captoken._format.encoding import b64encode, decode_json
+from captoken._format.errors import DischargeError
+from captoken._format.spelling import escape
+from captoken._format.text import BOUND, parts_of, text_of
+from captoken._language.caveats import V1
+from captoken._language.discharge import Discharge, Ticket
+from captoken._language.lineage import Lineage, read_along
+from captoken._language.links import BadLink, Link, ThirdParty, read_link, split_signature
+from captoken._language.reasons import Reason
+from captoken._verification.grant import ISSUER
+from captoken._writing.token import Token
 from captoken.cli import words
-from captoken.decision import Reason, escape
-from captoken.discharge import Discharge, Ticket
-from captoken.encoding import b64encode, decode_json
-from captoken.errors import DischargeError
-from captoken.grant import ISSUER
-from captoken.lineage import Lineage, read_along
-from captoken.links import BadLink, Link, ThirdParty, read_link, split_signature
-from captoken.text import BOUND, parts_of, text_of
-from captoken.tokens import Token
 
 _LONGEST = 240  # characters shown of a link that cannot be read
 
@@ -81,7 +82,9 @@ def _says(link: Link | BadLink, body: bytes, now: int) -> list[str]:
     """What a link adds, in lines."""
     if isinstance(link, BadLink):
         text = body.decode("utf-8", "backslashreplace")
-        return [escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(body)} bytes)")]
+        return [
+            escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(body)} bytes)")
+        ]
     stated = decode_json(split_signature(body)[0])
     lines = [*words.rights(stated), *words.bounds(stated, now)]
     if link.key is not None:
@@ -101,7 +104,9 @@ def _asking(hop: Hop, discharges: Mapping[bytes, Discharge], now: int) -> Hop:
     try:
         ticket = Ticket.parse(hop.body)
     except DischargeError as error:
-        return replace(hop, says=(f"asks a third party, which cannot be read: {escape(str(error))}",))
+        return replace(
+            hop, says=(f"asks a third party, which cannot be read: {escape(str(error))}",)
+        )
     place = f" at {words.name(ticket.location)}" if ticket.location is not None else ""
     says = [f"asks {ticket.discharger}{place}"]
     answer = discharges.get(ticket.cid)
@@ -109,8 +114,14 @@ def _asking(hop: Hop, discharges: Mapping[bytes, Discharge], now: int) -> Hop:
         return replace(hop, says=(*says, "no answer is here"), ticket=ticket)
     bodies = [body for body, _ in answer._packet.caveats]
     links = [read_link(body, V1) for body in bodies]
-    says += [f"answered, {line}" for link, body in zip(links, bodies, strict=True) for line in _says(link, body, now)]
-    return replace(hop, says=tuple(says), expired=_is_over(links, now), ticket=ticket, answer=answer)
+    says += [
+        f"answered, {line}"
+        for link, body in zip(links, bodies, strict=True)
+        for line in _says(link, body, now)
+    ]
+    return replace(
+        hop, says=tuple(says), expired=_is_over(links, now), ticket=ticket, answer=answer
+    )
 
 
 def _hops(token: Token, discharges: Mapping[bytes, Discharge], now: int) -> Iterator[Hop]:
@@ -123,29 +134,50 @@ def _hops(token: Token, discharges: Mapping[bytes, Discharge], now: int) -> Iter
             yield _asking(Hop(number, added_by, None, (), body=body), discharges, now)
         else:
             says = tuple(_says(link, body, now))
-            yield Hop(number, added_by, link.receiver, says, _is_over([link], now), _problem(link, before), body)
+            yield Hop(
+                number,
+                added_by,
+                link.receiver,
+                says,
+                _is_over([link], now),
+                _problem(link, before),
+                body,
+            )
 
 
 def _bound_by(token: Token) -> int | None:
     agent, links = token.unverified.root.agent, token.unverified.links
     keys = [read_along(agent, links[:count]).key for count in range(len(links) + 1)]
-    return max((number for number in range(len(links)) if keys[number + 1] != keys[number]), default=None)
+    return max(
+        (number for number in range(len(links)) if keys[number + 1] != keys[number]), default=None
+    )
 
 
 def view(token: Token, now: int, discharges: tuple[Discharge, ...] = ()) -> View:
     """What a token and the discharges that travel with it say, in words."""
     root, said = token.unverified.root, token.unverified
-    facts = [f"agent {root.agent}", f"issued {words.moment(root.issued_at)}", f"token {root.token_id}", f"key {root.key_id}"]
+    facts = [
+        f"agent {root.agent}",
+        f"issued {words.moment(root.issued_at)}",
+        f"token {root.token_id}",
+        f"key {root.key_id}",
+    ]
     if root.audience is not None:
         facts.append(f"for {root.audience} alone")
     facts += [f"{key} = {words.name(str(value))}" for key, value in sorted(root.ext.items())]
     hops = tuple(_hops(token, {discharge.cid: discharge for discharge in discharges}, now))
-    may = words.rights({key: value for key, value in said.capability.json().items() if key != "task"}) or ["anything"]
+    may = words.rights(
+        {key: value for key, value in said.capability.json().items() if key != "task"}
+    ) or ["anything"]
     if said.capability.nothing or any(hop.problem for hop in hops):
         may = ["nothing"]
     elif said.lineage.must_delegate:
         may = [f"nothing before it is handed on, then {may[0]}", *may[1:]]
-    ends = f"until {words.until(said.expires_at, now)}" if said.expires_at is not None else "never expires"
+    ends = (
+        f"until {words.until(said.expires_at, now)}"
+        if said.expires_at is not None
+        else "never expires"
+    )
     asked, answered = sum(hop.asks for hop in hops), sum(hop.answer is not None for hop in hops)
     bound_by, left_over = _bound_by(token), len(discharges) - answered
     alone = text_of(token._packet)
@@ -154,8 +186,14 @@ def view(token: Token, now: int, discharges: tuple[Discharge, ...] = ()) -> View
     if bound_by is not None:
         summary.append(f"bound to  {said.key}, by link {bound_by}")
     if asked or left_over:
-        more = f", and {left_over} discharge{'s' * (left_over != 1)} that nothing asks for" if left_over else ""
-        summary.append(f"asks      {asked} third part{'ies' if asked != 1 else 'y'}, {answered} answered{more}")
+        more = (
+            f", and {left_over} discharge{'s' * (left_over != 1)} that nothing asks for"
+            if left_over
+            else ""
+        )
+        summary.append(
+            f"asks      {asked} third part{'ies' if asked != 1 else 'y'}, {answered} answered{more}"
+        )
     summary += [
         f"task      {said.task}",
         f"lives     {ends}",
@@ -163,4 +201,6 @@ def view(token: Token, now: int, discharges: tuple[Discharge, ...] = ()) -> View
         f"link id   {token.link_id}",
     ]
     title = f"{root.subject} started task {root.task}"
-    return View(token, now, title, tuple(facts), hops, tuple(summary), characters, bound_by, left_over)
+    return View(
+        token, now, title, tuple(facts), hops, tuple(summary), characters, bound_by, left_over
+    )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from captoken.decision import escape
+from captoken._format.spelling import escape
 
 _is_plain = re.compile(r"[\w.*:/@+-]+").fullmatch
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -52,12 +52,22 @@ def constraint(stated: Mapping[str, Any]) -> str:
     """A constraint as what a value must be."""
     if "in" in stated:
         values = [escape(json.dumps(value, ensure_ascii=False)) for value in stated["in"]]
-        return f"one of {', '.join(values)}" if len(values) > 1 else values[0] if values else "nothing there is"
+        return (
+            f"one of {', '.join(values)}"
+            if len(values) > 1
+            else values[0]
+            if values
+            else "nothing there is"
+        )
     if "path" in stated:
         return f"at or below {names(stated['path'])}" if stated["path"] else "nothing there is"
     if "any" in stated:
         return "anything"
-    bounds = [f"at {word} {stated[key]}" for key, word in (("min", "least"), ("max", "most")) if key in stated]
+    bounds = [
+        f"at {word} {stated[key]}"
+        for key, word in (("min", "least"), ("max", "most"))
+        if key in stated
+    ]
     return " and ".join(bounds)
 
 
@@ -85,7 +95,13 @@ def _data(stated: Mapping[str, Any]) -> Iterator[str]:
         if not alike:
             yield "nothing on any table"
     for pattern, columns in sorted(stated.get("columns", {}).items()):
-        which = "any stated column" if "*" in columns else f"columns {names(columns)}" if columns else "no column"
+        which = (
+            "any stated column"
+            if "*" in columns
+            else f"columns {names(columns)}"
+            if columns
+            else "no column"
+        )
         yield f"{which} of {name(pattern)}"
 
 
@@ -103,8 +119,13 @@ def rights(stated: Mapping[str, Any]) -> list[str]:
     """The caveats of a link (or of a capability, in the same spelling) about tables, tools, attributes and the task."""
     lines = list(_data(stated))
     if "tools" in stated:
-        lines += [_tool(pattern, arguments) for pattern, arguments in sorted(stated["tools"].items())] or ["no tool"]
-    lines += [f"where {name(key)} is {constraint(rule)}" for key, rule in sorted(stated.get("where", {}).items())]
+        lines += [
+            _tool(pattern, arguments) for pattern, arguments in sorted(stated["tools"].items())
+        ] or ["no tool"]
+    lines += [
+        f"where {name(key)} is {constraint(rule)}"
+        for key, rule in sorted(stated.get("where", {}).items())
+    ]
     if "task" in stated:
         lines.append(f"in task {name(stated['task'])}")
     return lines
@@ -121,13 +142,21 @@ def bounds(stated: Mapping[str, Any], now: int) -> list[str]:
         lines.append(f"only at {names(stated['aud'])}" if stated["aud"] else "at no server")
     if "depth" in stated:
         depth = stated["depth"]
-        lines.append(f"at most {depth} more delegation{'s' * (depth != 1)}" if depth else "not to be delegated further")
+        lines.append(
+            f"at most {depth} more delegation{'s' * (depth != 1)}"
+            if depth
+            else "not to be delegated further"
+        )
     if "delegate_only" in stated:
         lines.append("for handing on, not for use")
     if "uses" in stated:
-        lines.append(f"at most {stated['uses']} use{'s' * (stated['uses'] != 1)}, with all that is handed on")
+        lines.append(
+            f"at most {stated['uses']} use{'s' * (stated['uses'] != 1)}, with all that is handed on"
+        )
     if "budget" in stated:
-        spent = ", ".join(f"{amount} {name(unit)}" for unit, amount in sorted(stated["budget"].items()))
+        spent = ", ".join(
+            f"{amount} {name(unit)}" for unit, amount in sorted(stated["budget"].items())
+        )
         lines.append(f"at most {spent}, with all that is handed on")
     if "fresh" in stated:
         lines.append(f"only under an overlay of the last {life(stated['fresh'])}")

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from captoken._writing.issuer import Issuer
+from captoken._writing.token import Token
 from captoken.cli import files
 from captoken.cli.options import (
     DURATION,
@@ -24,9 +26,7 @@ from captoken.cli.options import (
     token_option,
 )
 from captoken.cli.output import say
-from captoken.mint import Issuer
-from captoken.possession import HolderKey
-from captoken.tokens import Token
+from captoken.keys.secret import HolderKey
 
 
 @click.command()
@@ -34,13 +34,23 @@ from captoken.tokens import Token
 @click.option("--subject", metavar="NAME", required=True, help="For whom: 'user:jane'.")
 @click.option("--agent", metavar="NAME", required=True, help="The first agent.")
 @click.option("--task", metavar="PATH", required=True, help="The task that the subject started.")
-@click.option("--key", type=PUBLIC, metavar="PUBLIC", help="Bind it to this public key of the agent's.")
+@click.option(
+    "--key", type=PUBLIC, metavar="PUBLIC", help="Bind it to this public key of the agent's."
+)
 @rights_options
 @expiry_options
-@click.option("--no-expiry", is_flag=True, help="Never expires. Without an expiry a token lives for 15 minutes.")
+@click.option(
+    "--no-expiry",
+    is_flag=True,
+    help="Never expires. Without an expiry a token lives for 15 minutes.",
+)
 @audience_option
-@click.option("--unrestricted", is_flag=True, help="Any table and any tool. Otherwise some must be named.")
-@facts_option("--ext", help="A fact of your own that no holder can change: 'acme:tenant=blue'. Repeatable.")
+@click.option(
+    "--unrestricted", is_flag=True, help="Any table and any tool. Otherwise some must be named."
+)
+@facts_option(
+    "--ext", help="A fact of your own that no holder can change: 'acme:tenant=blue'. Repeatable."
+)
 @now_option
 def mint(
     keyring: str | None, subject: str, agent: str, task: str, no_expiry: bool, unrestricted: bool,
@@ -58,7 +68,9 @@ def mint(
             raise click.UsageError("--no-expiry, and yet an expiry")
         wanted["expires_at"] = None
     issuer = Issuer(files.keyring(keyring), clock=clock(now))
-    made = issuer.mint(subject=subject, agent=agent, task=task, ext=ext, unrestricted=unrestricted, **wanted)
+    made = issuer.mint(
+        subject=subject, agent=agent, task=task, ext=ext, unrestricted=unrestricted, **wanted
+    )
     say(made.serialize())
 
 
@@ -70,7 +82,13 @@ _narrowing = stacked(
 )  # fmt: skip
 
 
-def _narrow(path: str, now: int | None, signer: str | None, method: Callable[..., Token], given: dict[str, Any]) -> None:
+def _narrow(
+    path: str,
+    now: int | None,
+    signer: str | None,
+    method: Callable[..., Token],
+    given: dict[str, Any],
+) -> None:
     key = None if signer is None else HolderKey.load(signer)
     say(method(files.token(path, clock(now)), signer=key, **caveats(given)).serialize())
 
@@ -101,8 +119,21 @@ def delegate(token_file: str, now: int | None, signer: str | None, **given: Any)
 
 @click.command()
 @token_option
-@click.option("--audience", metavar="NAME", multiple=True, required=True, help="The server it goes to. Repeatable.")
-@click.option("--expires-in", type=DURATION, metavar="TIME", default="60s", show_default=True, help="At most so long.")
+@click.option(
+    "--audience",
+    metavar="NAME",
+    multiple=True,
+    required=True,
+    help="The server it goes to. Repeatable.",
+)
+@click.option(
+    "--expires-in",
+    type=DURATION,
+    metavar="TIME",
+    default="60s",
+    show_default=True,
+    help="At most so long.",
+)
 @rights_options
 @narrowing_options
 @now_option

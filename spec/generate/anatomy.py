@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from captoken import Access, Issuer, Keyring, Token, Verifier
-from captoken.audit import AuditKey, AuditTrail
-from captoken.discharge import Allow, Discharger, DischargerKey
-from captoken.overlay import Entry, OperatorKey, Selector, snapshot
-from captoken.possession import HolderKey, prove
+from captoken._language.overlay import snapshot
+from captoken.audit import AuditTrail
+from captoken.control import Entry, Selector
+from captoken.discharge import Allow, Discharger
+from captoken.keys import AuditKey, DischargerKey, HolderKey, OperatorKey
+from captoken.proof import prove
 from captoken.testing import FixedClock, fixed_random
 from spec.generate import build
 

@@ -24,15 +24,23 @@ from a2a.server.tasks import InMemoryPushNotificationConfigStore, InMemoryTaskSt
 from a2a.types import a2a_pb2 as pb
 from starlette.applications import Starlette
 
-from captoken import Access, Denied, Issuer, Token, Verifier, current
-from captoken.adapters.a2a import EXTENSION, PUBLIC, GrantedCalls, GuardedHandler, admission, by_task, declare, metadata
+from captoken import Access, Decision, Denied, Issuer, Token, Verifier, current
+from captoken.adapters.a2a import (
+    EXTENSION,
+    PUBLIC,
+    GrantedCalls,
+    GuardedHandler,
+    admission,
+    by_task,
+    declare,
+    metadata,
+)
 from captoken.adapters.asgi import CaptokenMiddleware
 from captoken.adapters.httpx import auth
 from captoken.current import Held
-from captoken.decision import Decision
 from captoken.errors import NoToken
-from captoken.memory import MemoryReplayStore
-from captoken.possession import HolderKey
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryReplayStore
 from tests.world import KEYRING, NOW, clock, mint
 
 REFUSED = "The token does not permit this request."

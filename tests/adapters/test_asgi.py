@@ -17,16 +17,14 @@ import pytest
 import websockets.exceptions
 import websockets.sync.client
 
-from captoken import Access, Denied, Issuer, Keyring, Token, Verifier, current
-from captoken.adapters import _http
+from captoken import Access, Decision, Denied, Issuer, Keyring, Token, Verifier, current
+from captoken.adapters._http import messages as _http
 from captoken.adapters.asgi import CaptokenMiddleware, Requires
-from captoken.decision import Decision
-from captoken.discharge import DischargerKey
+from captoken.control import Feed, Operator, Overlay
 from captoken.errors import NoToken
-from captoken.memory import MemoryReplayStore, MemorySnapshots
-from captoken.overlay import Feed, Operator, OperatorKey, Overlay
-from captoken.possession import HolderKey, prove
-from captoken.request import of_http
+from captoken.keys import DischargerKey, HolderKey, OperatorKey
+from captoken.proof import of_http, prove
+from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 
 from .serving import Reply, exchange, listening, replies, send, served
 

@@ -21,11 +21,18 @@ import pytest
 import uvicorn
 
 from captoken import Access, Denied, Issuer, Keyring, Verifier
-from captoken.adapters.discharge_client import ANSWER_BYTES, PATH, ServiceError, obtain, obtain_async, origin_of
+from captoken.adapters.discharge_client import (
+    ANSWER_BYTES,
+    PATH,
+    ServiceError,
+    obtain,
+    obtain_async,
+    origin_of,
+)
 from captoken.adapters.discharge_service import BODY_BYTES, Decided, DischargeService
-from captoken.discharge import Allow, Discharge, Discharger, DischargerKey, Refuse, Ticket, Wait
+from captoken.discharge import Allow, Discharge, Discharger, Lease, Refuse, Ticket, Wait
 from captoken.errors import DischargeError
-from captoken.lease import Lease
+from captoken.keys import DischargerKey
 from tests.world import named
 
 NOW = 1_764_061_200

@@ -23,11 +23,10 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from captoken import Access, Caller, Denied, Grant, Issuer, Keyring, Verifier, current
+from captoken import Access, Caller, Decision, Denied, Grant, Issuer, Keyring, Verifier, current
 from captoken.adapters.asgi import CaptokenMiddleware, Requires
 from captoken.adapters.fastapi import Required, granted, protect, require
 from captoken.adapters.httpx import auth
-from captoken.decision import Decision
 from captoken.errors import NoToken
 
 from .serving import listening, origin_of, served

@@ -17,11 +17,11 @@ from fastmcp.tools import Tool
 from mcp.shared.exceptions import MCPError
 
 from captoken import Access, Issuer, Keyring, Verifier, current
-from captoken.adapters._mcp import TOKEN
+from captoken.adapters._mcp.messages import TOKEN
 from captoken.adapters.fastmcp import Guard, told
 from captoken.adapters.mcp_client import Presenting
-from captoken.memory import MemoryReplayStore
-from captoken.possession import HolderKey
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryReplayStore
 from tests import world
 from tests.adapters.mcp_served import AUDIENCE, Ran, over_http, tools
 from tests.adapters.test_mcp import (

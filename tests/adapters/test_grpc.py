@@ -14,14 +14,14 @@ from typing import Any
 import grpc
 import pytest
 
-from captoken import Access, Caller, Issuer, Keyring, Token, Verifier, current
+from captoken import Access, Caller, Decision, Issuer, Keyring, Token, Verifier, current
 from captoken.adapters.grpc import AsyncGuard, Guard, Presenting, request_digest
+from captoken.control import Feed, Operator
 from captoken.current import Held
-from captoken.decision import Decision
 from captoken.errors import NoToken
-from captoken.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
-from captoken.overlay import Feed, Operator, OperatorKey
-from captoken.possession import HolderKey, prove
+from captoken.keys import HolderKey, OperatorKey
+from captoken.proof import prove
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from tests.world import KEYRING, NOW, WHO, clock, mint
 
 STATUS = grpc.StatusCode

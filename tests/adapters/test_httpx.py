@@ -14,13 +14,13 @@ import httpx
 import httpx2
 import pytest
 
-from captoken import Access, Issuer, Keyring, Token, Verifier, current
+from captoken import Access, Issuer, Keyring, Token, Verifier, WideningError, current
 from captoken.adapters.asgi import CaptokenMiddleware
 from captoken.adapters.httpx import auth
 from captoken.current import Held
-from captoken.errors import NoToken, WideningError
-from captoken.memory import MemoryReplayStore
-from captoken.possession import HolderKey
+from captoken.errors import NoToken
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryReplayStore
 
 from .serving import listening, origin_of, served
 

@@ -23,13 +23,12 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
 from pydantic import AnyUrl, BaseModel, ConfigDict, Field, SecretStr, field_serializer, field_validator, v1
 
-from captoken import Access, Issuer, Token, Verifier, current
+from captoken import Access, CaptokenError, Decision, Issuer, Token, Verifier, current
 from captoken.adapters.langchain import TokenGuard, delegate_to
 from captoken.current import Held
-from captoken.decision import Decision
-from captoken.errors import CaptokenError, GuardError, NoToken
-from captoken.memory import MemoryLedger, MemoryReplayStore
-from captoken.possession import HolderKey
+from captoken.errors import GuardError, NoToken
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard
 from tests.adapters import story
 from tests.world import KEYRING, NOW, clock

@@ -15,18 +15,20 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from captoken.adapters._mcp.gate import Gate
 
 from captoken import Access, Denied, Issuer, Keyring, Verifier, WideningError, current
-from captoken.adapters import _mcp
-from captoken.adapters._mcp import PROOF, TOKEN
-from captoken.adapters._mcp_gate import Gate
+from captoken._language.overlay import snapshot
+from captoken.adapters._mcp import messages as _mcp
+from captoken.adapters._mcp.messages import PROOF, TOKEN
 from captoken.adapters.mcp import TWO, Guard, told
 from captoken.adapters.mcp_client import Presenting, meta_for, meta_for_request
 from captoken.audit import AuditTrail
+from captoken.control import Entry, Overlay, Selector
 from captoken.errors import NoToken
-from captoken.memory import MemoryLedger, MemoryReplayStore
-from captoken.overlay import Entry, OperatorKey, Overlay, Selector, snapshot
-from captoken.possession import HolderKey, prove
+from captoken.keys import HolderKey, OperatorKey
+from captoken.proof import prove
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.testing import FixedClock
 from tests import world
 from tests.adapters.mcp_asking import MCPError, in_process, is_error, on_stdio, text, to_http
@@ -645,7 +647,7 @@ def test_a_bound_token_comes_with_a_proof_about_this_call() -> None:
 
 
 def test_the_spelling_of_arguments_is_fixed() -> None:
-    from captoken.request import of_mcp
+    from captoken.proof import of_mcp
 
     params = {"name": "look", "arguments": {"b": [1, 1.0, 1e300, True, None], "a": "ü\n"}, "_meta": {"x": 1}}
     assert _mcp.digest("tools/call", params) == of_mcp("tools/call", "look", b'{"a":"\\u00fc\\n","b":[1,1.0,1e+300,true,null]}')

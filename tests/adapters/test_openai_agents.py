@@ -40,13 +40,18 @@ from agents.tracing import TracingProcessor
 from mcp.types import CallToolResult, ListPromptsResult, TextContent
 from mcp.types import Tool as MCPTool
 
-from captoken import Access, Issuer, Token, WideningError, current
+from captoken import Access, Decision, Issuer, Token, WideningError, current
 from captoken.adapters import openai_agents
-from captoken.adapters.openai_agents import GuardedAgent, delegate_to, guarded, handoff_to, run_delegated
-from captoken.decision import Decision
+from captoken.adapters.openai_agents import (
+    GuardedAgent,
+    delegate_to,
+    guarded,
+    handoff_to,
+    run_delegated,
+)
 from captoken.errors import DelegationError, GuardError, NoToken
-from captoken.memory import MemoryReplayStore
-from captoken.possession import HolderKey
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryReplayStore
 from captoken.tools import ToolGuard
 from tests.adapters import story
 from tests.world import KEYRING, clock, verifier

@@ -19,14 +19,25 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
-from captoken.adapters import _postgres_plan, _postgres_text, postgres
-from captoken.adapters._postgres_plan import TABLES
-from captoken.adapters._postgres_text import Text
-from captoken.adapters.postgres import Database, Role, apply_plan, audit, guarded, guarded_async, plan_sql
+from captoken.adapters import postgres
+from captoken.adapters._postgres import roles as _postgres_plan
+from captoken.adapters._postgres import text as _postgres_text
+from captoken.adapters._postgres.roles import TABLES
+from captoken.adapters._postgres.text import Text
+from captoken.adapters.postgres import (
+    Database,
+    Role,
+    apply_plan,
+    audit,
+    guarded,
+    guarded_async,
+    plan_sql,
+)
 from captoken.audit import AuditTrail, read
+from captoken.control import Feed, Operator, Overlay
 from captoken.errors import GuardError
-from captoken.memory import MemoryLedger, MemorySnapshots
-from captoken.overlay import Feed, Operator, OperatorKey, Overlay
+from captoken.keys import OperatorKey
+from captoken.stores.memory import MemoryLedger, MemorySnapshots
 
 from .postgres_corpus import ALLOWED, CASES, CLASSES, EVERY, GRANTS, ROWS, SCHEMA
 
@@ -580,7 +591,7 @@ def test_who_calls_is_asked_about_with_every_access(agents: psycopg.Connection[A
 
 
 def test_a_counted_token_is_used_once_for_a_statement_and_not_for_a_denial(agents: psycopg.Connection[Any]) -> None:
-    from captoken.memory import MemoryLedger
+    from captoken.stores.memory import MemoryLedger
 
     token = Issuer(KEYRING, clock=lambda: NOW).mint(subject="user:jane", agent="analyst", task="task-1", uses=2, **GRANTS["reads"])
     ledger = MemoryLedger(floor=0, shared=True, clock=lambda: NOW)
@@ -1007,7 +1018,7 @@ def test_a_plan_that_cannot_be_is_refused(login: str, role: Role, says: str) -> 
 DEEP = """
 import sys, threading
 import psycopg
-from captoken.adapters._postgres_text import read
+from captoken.adapters._postgres.text import read
 
 def parse():
     for deep in (
@@ -1100,7 +1111,7 @@ def test_psql_runs_a_plan_as_it_is_printed(place: Place) -> None:
 
 def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place) -> None:
     """Counted, not timed: the largest statement that is read at all asks about so many columns, times tables."""
-    from captoken.adapters._postgres_plan import _MOST, Catalog
+    from captoken.adapters._postgres.roles import _MOST, Catalog
 
     with psycopg.connect(place.conninfo("agents")) as connection, guarded(connection, READS) as db:
         db.execute("select 1")

@@ -29,12 +29,11 @@ from pydantic_ai.native_tools import WebSearchTool
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import CombinedToolset, ExternalToolset, FunctionToolset, WrapperToolset
 
-from captoken import Access, Issuer, Token, WideningError, current
+from captoken import Access, Decision, Issuer, Token, WideningError, current
 from captoken.adapters.pydantic_ai import TokenGuard, delegate_to, run_delegated
-from captoken.decision import Decision
 from captoken.errors import GuardError, NoToken
-from captoken.memory import MemoryLedger, MemoryReplayStore
-from captoken.possession import HolderKey
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard
 from tests.adapters import story
 from tests.world import KEYRING, clock, verifier

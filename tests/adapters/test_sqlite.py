@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from captoken import Access, Caller, Denied, Grant, Issuer, Keyring, Verifier
-from captoken.adapters import _claims, _sqlite_plan, sqlite
-from captoken.adapters._sqlite_text import Text
+from captoken.adapters import _claims, sqlite
+from captoken.adapters._sqlite import plan as _sqlite_plan
+from captoken.adapters._sqlite.text import Text
 from captoken.adapters.sqlite import Database, guarded
 from captoken.errors import GuardError
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from captoken.adapters.sqlite_store import SQLiteReplayStore
+from captoken._format.clocks import PROOF_AHEAD
 from captoken.errors import StoreError
-from captoken.possession import AHEAD, Use
+from captoken.stores.ports import Use
+from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import AUDIENCE, CHILD, proof
 from tests.reference.world import ASK, access
 from tests.reference.world import verifier as verifying
@@ -59,10 +60,10 @@ def rows(path: Path) -> list[tuple[Any, ...]]:
 def test_a_restart_forgets_none(path: Path) -> None:
     """Closed and opened again, also with another floor and another clock: what was used stays used, the floor stays up."""
     with closing(SQLiteReplayStore(path, clock=lambda: NOW)) as store:
-        assert store.add(use(1, NOW + 6), NOW + 3) and not store.add(use(2, NOW + AHEAD), NOW + 3)
+        assert store.add(use(1, NOW + 6), NOW + 3) and not store.add(use(2, NOW + PROOF_AHEAD), NOW + 3)
     for facts in ({}, {"floor": 0}, {"clock": lambda: 0}, {"floor": NOW - 1000}, {"limit": 5}):
         with closing(SQLiteReplayStore(path, **facts)) as again:
-            assert not again.add(use(1, NOW + 6), NOW + 3) and not again.add(use(2, NOW + AHEAD), NOW + 3)
+            assert not again.add(use(1, NOW + 6), NOW + 3) and not again.add(use(2, NOW + PROOF_AHEAD), NOW + 3)
 
 
 def test_a_store_that_was_closed_opens_again(store: SQLiteReplayStore) -> None:
@@ -307,8 +308,8 @@ def run(script: str, *arguments: str) -> str:
 
 FORKED = """
 import os, sqlite3, sys
-from captoken.adapters.sqlite_store import SQLiteReplayStore
-from captoken.possession import Use
+from captoken.stores.sqlite import SQLiteReplayStore
+from captoken.stores.ports import Use
 def use(number): return Use(number.to_bytes(16, "big"), 1000)
 def wait(child): assert os.waitpid(child, 0)[1] == 0
 stores = [SQLiteReplayStore(sys.argv[1], floor=0) for _ in range(2)]
@@ -349,8 +350,8 @@ def test_a_fork_leaves_both_sides_whole(path: Path) -> None:
 
 PARTED = """
 import os, subprocess, sys
-from captoken.adapters.sqlite_store import SQLiteReplayStore
-from captoken.possession import Use
+from captoken.stores.sqlite import SQLiteReplayStore
+from captoken.stores.ports import Use
 def use(number): return Use(number.to_bytes(16, "big"), 1000)
 def elsewhere(number):
     again = "import sys; from captoken.adapters.sqlite_store import *; from captoken.possession import Use;" \
@@ -399,8 +400,8 @@ def test_a_relative_path_is_the_one_it_was(tmp_path: Path, monkeypatch: pytest.M
 
 OPENING = """
 import sys
-from captoken.adapters.sqlite_store import SQLiteReplayStore
-from captoken.possession import Use
+from captoken.stores.sqlite import SQLiteReplayStore
+from captoken.stores.ports import Use
 sys.stdin.readline()
 store = SQLiteReplayStore(sys.argv[1], floor=0)
 print(sum(store.add(Use(n.to_bytes(16, "big"), 1000), 1000) for n in range(100)))
@@ -426,8 +427,8 @@ def test_processes_that_make_the_file_at_once_make_one(path: Path) -> None:
 
 CRASHING = """
 import itertools, sys
-from captoken.adapters.sqlite_store import SQLiteReplayStore
-from captoken.possession import Use
+from captoken.stores.sqlite import SQLiteReplayStore
+from captoken.stores.ports import Use
 store = SQLiteReplayStore(sys.argv[1], floor=0)
 for number in itertools.count(int(sys.argv[2])):
     assert store.add(Use(number.to_bytes(16, "big"), 1000), 1000)

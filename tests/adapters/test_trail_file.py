@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from captoken import Verifier
-from captoken.adapters import trail_file
-from captoken.adapters.trail_file import TrailFile
 from captoken.audit import AuditTrail, check
 from captoken.errors import AuditError
+from captoken.stores import trail_file
+from captoken.stores.trail_file import TrailFile
 from tests.world import data, mint, verifier
 
 
@@ -136,7 +136,7 @@ def test_a_file_that_somebody_else_has_changed_takes_no_more(path: Path, change:
 
 FORKED = """
 import os, sys
-from captoken.adapters.trail_file import TrailFile
+from captoken.stores.trail_file import TrailFile
 from captoken.audit import AuditTrail, check
 from tests.world import data, mint, verifier
 file = TrailFile(sys.argv[1])

@@ -8,7 +8,15 @@ from contextlib import suppress
 
 import pytest
 
-from captoken import CaptokenError, Issuer, Keyring, Token, TokenFormatError, Verifier, WideningError
+from captoken import (
+    CaptokenError,
+    Issuer,
+    Keyring,
+    Token,
+    TokenFormatError,
+    Verifier,
+    WideningError,
+)
 from captoken.errors import DelegationError, LimitError
 from tests.reference import evaluator
 from tests.reference.world import (

@@ -19,10 +19,13 @@ from nacl.bindings import crypto_box_easy_afternm
 from nacl.public import Box, PrivateKey, SealedBox
 from nacl.secret import SecretBox
 
-from captoken import Token, TokenFormatError, Verifier, chain, primitives
-from captoken import text as texts
-from captoken.discharge import Allow, Discharge, Discharger, DischargerKey, Ticket
+from captoken import Token, TokenFormatError, Verifier
+from captoken._format import chain, primitives
+from captoken._format import text as texts
+from captoken._format.entropy import random_bytes
+from captoken.discharge import Allow, Discharge, Discharger, Ticket
 from captoken.errors import DischargeError
+from captoken.keys import DischargerKey
 from tests.attacks.test_b_encoding import work
 from tests.reference import evaluator
 from tests.reference.world import (
@@ -669,7 +672,7 @@ def test_e5_a_discharge_keeps_its_caveats(check, change):
 DRAWN = """
 import os, sys
 from captoken import Token
-from captoken.discharge import DischargerKey
+from captoken.keys import DischargerKey
 from nacl.bindings import crypto_box_seal_open
 
 key = DischargerKey.from_bytes(bytes(range(40, 72)))
@@ -722,7 +725,7 @@ def test_e6_each_caveat_draws_its_own_key_nonce_and_sender(monkeypatch):
     drawn = []
 
     def source(size):
-        drawn.append(primitives.random_bytes(size))
+        drawn.append(random_bytes(size))
         return drawn[-1]
 
     monkeypatch.setattr(primitives, "seal", lambda public, message, random: random(32))
@@ -734,7 +737,7 @@ def test_e6_each_caveat_draws_its_own_key_nonce_and_sender(monkeypatch):
         assert vid[:24] == drawn[-1] and derive(drawn[-3]) == vid[24:56]
     assert {len(piece) for piece in drawn[0::3]} == {len(piece) for piece in drawn[1::3]} == {32}
     assert {len(piece) for piece in drawn[2::3]} == {24} and len(set(drawn)) == len(drawn) == 100_200
-    assert primitives.random_bytes is os.urandom and Token.parse(text(SALES))._random is primitives.random_bytes
+    assert random_bytes is os.urandom and Token.parse(text(SALES))._random is random_bytes
 
 
 # ---- E7: what a discharge says holds -------------------------------------------------------------------------------

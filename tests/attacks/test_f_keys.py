@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from captoken import Denied, Issuer, Keyring, Verifier, primitives
-from captoken.pairwise import PairwiseKey
-from captoken.possession import Evidence, HolderKey
+from captoken import Denied, Issuer, Keyring, Verifier
+from captoken._format import primitives
+from captoken.keys import HolderKey, PairwiseKey
+from captoken.proof import Evidence
 from tests import edwards
 from tests.reference import evaluator
 from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, code, keyring, short, text, verifier

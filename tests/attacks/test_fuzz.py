@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from captoken import Access, Caller, Decision, Denied, Token, TokenFormatError, interop
-from captoken.wire import decode, encode
+from captoken._format.packet import decode, encode
 from tests.reference import evaluator
 from tests.reference.world import (
     ASK,

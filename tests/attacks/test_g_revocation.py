@@ -11,13 +11,16 @@ import threading
 
 import pytest
 
-from captoken import Access, Denied, Issuer, Token, Verifier, chain, primitives
-from captoken.discharge import Allow, Discharger, DischargerKey
-from captoken.encoding import b64encode
+from captoken import Access, Denied, Issuer, Token, Verifier
+from captoken._format import chain, primitives
+from captoken._format.encoding import b64encode
+from captoken._language.overlay import Facts, snapshot
+from captoken.control import Entry, Feed, Operator, Overlay, Selector
+from captoken.discharge import Allow, Discharger
 from captoken.errors import OverlayError, StoreError
-from captoken.memory import MemoryReplayStore, MemorySnapshots
-from captoken.overlay import Entry, Facts, Feed, Operator, OperatorKey, Overlay, Selector, snapshot
-from captoken.possession import HolderKey, prove
+from captoken.keys import DischargerKey, HolderKey, OperatorKey
+from captoken.proof import prove
+from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.testing import FixedClock
 from tests.reference import evaluator
 from tests.reference.world import ASK, NOW, SALES, access, append, assemble, from_wire, hop, keyring, n, sections, text, to_wire

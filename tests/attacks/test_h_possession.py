@@ -12,8 +12,9 @@ from nacl.signing import SigningKey
 
 from captoken import Access, Denied, Token
 from captoken.errors import DelegationError
-from captoken.memory import MemoryReplayStore
-from captoken.possession import Evidence, HolderKey, prove
+from captoken.keys import HolderKey
+from captoken.proof import Evidence, prove
+from captoken.stores.memory import MemoryReplayStore
 from tests import edwards
 from tests.bound import (
     AUDIENCE,

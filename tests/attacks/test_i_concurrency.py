@@ -18,8 +18,8 @@ from threading import Thread
 
 import pytest
 
-from captoken.adapters.sqlite_store import SQLiteReplayStore
-from captoken.memory import MemoryReplayStore
+from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import AUDIENCE, CHILD, EU_AGENT, GRANDCHILD, KEYS, ORCHESTRATOR, TOKEN, bound, handed, proof, server, stated
 from tests.racing import process, race
 from tests.reference.world import ASK, KEY, NOW, access, append, hop, random_access, random_token, verifier
@@ -109,7 +109,7 @@ def test_i1_a_store_that_fails_in_the_midst_of_a_race_allows_no_second_use(hurri
 
 SERVING = """
 import sys
-from captoken.adapters.sqlite_store import SQLiteReplayStore
+from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import CHILD, server
 from tests.reference.world import ASK, access
 one = server(replays=SQLiteReplayStore(sys.argv[1], floor=0))
@@ -144,8 +144,9 @@ def test_i2_a_proof_that_was_accepted_is_used_though_the_server_is_killed(tmp_pa
 FORKING = """
 import json, os, sys
 from captoken import Token
-from captoken.discharge import DischargerKey
-from captoken.possession import HolderKey, prove
+from captoken.keys import DischargerKey
+from captoken.keys import HolderKey
+from captoken.proof import prove
 from tests.bound import AUDIENCE, CHILD, SALES_AGENT, holder
 from tests.world import KEYRING, SALES, WHO
 from captoken import Issuer
@@ -194,7 +195,7 @@ def test_i3_after_a_fork_nothing_random_is_the_same():
 
 SHARED = """
 import os, sys
-from captoken.adapters.sqlite_store import SQLiteReplayStore
+from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import CHILD, proof, server
 from tests.reference.world import ASK, access
 one = server(replays=SQLiteReplayStore(sys.argv[1], floor=0))
@@ -290,7 +291,7 @@ def test_i4_hand_overs_checked_in_many_threads_are_checked_right(hurried):
         chains.append((good, "allowed"))
         chains.append((handed(bound(iat=NOW - number), EU_AGENT, f"agent-{number}", EU_AGENT), "bad_proof"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("captoken.verify.CUSTODY_REMEMBERED", 3)
+        patch.setattr("captoken._verification.verifier.CUSTODY_REMEMBERED", 3)
         one = server()
     wrong = []
 

@@ -24,14 +24,23 @@ from nacl.public import PrivateKey, SealedBox
 from rich.console import Console
 from rich.pretty import pretty_repr
 
-from captoken import Access, Caller, Denied, Issuer, Keyring, Token, TokenFormatError, Verifier, WideningError
-from captoken.adapters.sqlite_store import SQLiteReplayStore
-from captoken.discharge import Allow, Discharge, Discharger, DischargerKey, Refuse
+from captoken import (
+    Access,
+    Caller,
+    Denied,
+    Issuer,
+    Keyring,
+    Token,
+    TokenFormatError,
+    Verifier,
+    WideningError,
+)
+from captoken.discharge import Allow, Discharge, Discharger, Lease, Refuse
 from captoken.errors import DelegationError, StoreError
-from captoken.lease import Lease
-from captoken.memory import MemoryReplayStore
-from captoken.pairwise import PairwiseKey
-from captoken.possession import Evidence, HolderKey, prove, read_proof, use_of
+from captoken.keys import DischargerKey, HolderKey, PairwiseKey
+from captoken.proof import Evidence, prove, read_proof, use_of
+from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.sqlite import SQLiteReplayStore
 from tests import bound
 from tests.reference import evaluator
 from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, hop, keyring, sections, short, text, verifier
@@ -502,7 +511,7 @@ pairs = [
 print([server().check(token, access(ASK), proof=given).code for token, given in pairs])
 one = server()
 print([one.check(CHILD, access(ASK), proof=proof(CHILD)).code for _ in range(2)])
-from captoken.possession import HolderKey
+from captoken.keys import HolderKey
 for bad in (b"", bytes(32), None):
     try:
         HolderKey.from_bytes(bad)

@@ -19,9 +19,9 @@ from typing import Generic, TypeVar
 from nacl import bindings
 
 from captoken import Access, Caller, Denied, Token, Verifier
-from captoken.memory import MemoryReplayStore
-from captoken.possession import HolderKey
-from captoken.possession import prove as make_proof
+from captoken.keys import HolderKey
+from captoken.proof import prove as make_proof
+from captoken.stores.memory import MemoryReplayStore
 
 from .contestants import (
     FACTS,

@@ -18,12 +18,14 @@ from pathlib import Path
 from statistics import median
 
 from captoken import Access, Issuer, Keyring, Verifier
-from captoken.adapters.sqlite_store import SQLiteLedger
+from captoken._format.encoding import b64encode
+from captoken._language.overlay import snapshot
 from captoken.audit import AuditTrail
-from captoken.encoding import b64encode
-from captoken.ledger import Debit, Ledger, Reservation
-from captoken.memory import MemoryLedger
-from captoken.overlay import Entry, OperatorKey, Overlay, Selector, snapshot
+from captoken.control import Entry, Overlay, Selector
+from captoken.keys import OperatorKey
+from captoken.stores.memory import MemoryLedger
+from captoken.stores.ports import Debit, Ledger, Reservation
+from captoken.stores.sqlite import SQLiteLedger
 
 ENTRIES = 100_000
 ROUNDS = 41
@@ -101,8 +103,8 @@ def reservations() -> None:
     import psycopg
     import valkey
 
-    from captoken.adapters.postgres_store import PostgresLedger, create_tables
-    from captoken.adapters.valkey_store import ValkeyLedger
+    from captoken.stores.postgres import PostgresLedger, create_tables
+    from captoken.stores.valkey import ValkeyLedger
     from tests.stores.servers import Postgres, Valkey
 
     with ExitStack() as stack:

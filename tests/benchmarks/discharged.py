@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import ClassVar
 
 from captoken import Access, Caller, Verifier
-from captoken.discharge import Allow, Discharge, Discharger, DischargerKey
-from captoken.wire import Packet
+from captoken._format.packet import Packet
+from captoken.discharge import Allow, Discharge, Discharger
+from captoken.keys import DischargerKey
 
 from .bound import AUDIENCE
 from .contestants import FACTS, KEY, LIFETIME, TABLES, Captoken, Clock, Facts, Unproven, Work, refuses, wrongs

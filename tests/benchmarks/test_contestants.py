@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from captoken import primitives
+from captoken._format import primitives
 
 from .bound import PUBLIC, SIGNED, CaptokenBound, CaptokenLast, CaptokenSeen, prove_bound, sign, verify
 from .contestants import FLOORS, HOPS, KEY, Captoken, fold, messages, prove

@@ -7,7 +7,8 @@ another server's own; with `forged` somebody who can write the file has added a 
 import sys
 
 from captoken import Access, Issuer, Keyring, Verifier
-from captoken.audit import AuditKey, AuditTrail
+from captoken.audit import AuditTrail
+from captoken.keys import AuditKey
 from captoken.testing import FixedClock, fixed_random
 
 clock = FixedClock(1_764_061_200)  # 2025-11-25 09:00:00Z

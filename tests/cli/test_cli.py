@@ -13,14 +13,15 @@ import pytest
 from rich.console import Console
 
 from captoken import Access, Issuer, Keyring, Token
+from captoken._format.encoding import b64encode, encode_json
+from captoken._format.packet import Packet
+from captoken._format.text import PREFIX
 from captoken.cli import app, consent, inspect, words
 from captoken.cli.view import read, view
-from captoken.discharge import Allow, Discharge, Discharger, DischargerKey, Wait
-from captoken.encoding import b64encode, encode_json
-from captoken.possession import HolderKey, prove
+from captoken.discharge import Allow, Discharge, Discharger, Wait
+from captoken.keys import DischargerKey, HolderKey
+from captoken.proof import prove
 from captoken.testing import FixedClock, fixed_random
-from captoken.text import PREFIX
-from captoken.wire import Packet
 
 CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
 AT_TERMINAL = os.path.join(os.path.dirname(__file__), "at_terminal.py")

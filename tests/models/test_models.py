@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from captoken import Issuer, chain, possession, primitives
-from captoken.pairwise import PairwiseKey
-from captoken.text import packet_of
+from captoken import Issuer
+from captoken import proof as possession
+from captoken._format import chain, primitives
+from captoken._format.text import packet_of
+from captoken.keys import PairwiseKey
 from spec.models import __main__ as command
 from spec.models import chain as model
 from spec.models import coq, custody, discharge, horn, keys, proof, spin, terms

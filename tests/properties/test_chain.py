@@ -15,9 +15,12 @@ from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 from pymacaroons import Macaroon
 
-from captoken import Issuer, Token, TokenFormatError, chain, interop, wire
-from captoken.discharge import Allow, Discharge, Discharger, DischargerKey
-from captoken.primitives import hmac_sha256
+from captoken import Issuer, Token, TokenFormatError, interop
+from captoken._format import chain
+from captoken._format import packet as wire
+from captoken._format.primitives import hmac_sha256
+from captoken.discharge import Allow, Discharge, Discharger
+from captoken.keys import DischargerKey
 from tests.reference import evaluator
 from tests.reference.world import (
     KEY,

@@ -10,11 +10,14 @@ from collections import Counter
 
 import pytest
 
-from captoken import Caller, Denied, constraints
-from captoken.caveats import V1
-from captoken.links import Link, read_link
-from captoken.memory import MemoryLedger
-from captoken.overlay import OperatorKey, Overlay, snapshot
+from captoken import Caller, Denied
+from captoken._language import constraints
+from captoken._language.caveats import V1
+from captoken._language.links import Link, read_link
+from captoken._language.overlay import snapshot
+from captoken.control import Overlay
+from captoken.keys import OperatorKey
+from captoken.stores.memory import MemoryLedger
 from tests.reference import evaluator
 from tests.reference.holders import both_stores, random_bound, random_proof, random_server, server
 from tests.reference.world import (

@@ -9,8 +9,8 @@ from nacl.secret import SecretBox
 from nacl.signing import SigningKey
 
 from captoken import Verifier
-from captoken.memory import MemoryReplayStore
-from captoken.possession import Use
+from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.ports import Use
 from tests.reference import evaluator
 from tests.reference.world import (
     AGENTS,

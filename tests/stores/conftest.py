@@ -13,9 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from captoken.ledger import Ledger
-from captoken.overlay import SnapshotStore
-from captoken.possession import ReplayStore
+from captoken.stores.ports import Ledger, ReplayStore, SnapshotStore
 from tests.stores.places import KINDS, Place, close_all
 from tests.stores.servers import Valkey
 

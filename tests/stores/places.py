@@ -8,10 +8,15 @@ from typing import Any, NamedTuple
 import psycopg
 import valkey
 
-from captoken.adapters import sqlite_store
-from captoken.adapters.postgres_store import PostgresLedger, PostgresReplayStore, PostgresSnapshots, create_tables
-from captoken.adapters.valkey_store import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots
-from captoken.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
+from captoken.stores import sqlite as sqlite_store
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
+from captoken.stores.postgres import (
+    PostgresLedger,
+    PostgresReplayStore,
+    PostgresSnapshots,
+    create_tables,
+)
+from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots
 
 KINDS = ("memory", "sqlite", "valkey", "postgres")
 

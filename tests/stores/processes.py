@@ -7,9 +7,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-from captoken.ledger import Debit, Reservation
-from captoken.overlay import Operator, OperatorKey
-from captoken.possession import Use
+from captoken.control import Operator
+from captoken.keys import OperatorKey
+from captoken.stores.ports import Debit, Reservation, Use
 from tests.stores.places import Place, close_all
 from tests.world import NOW
 

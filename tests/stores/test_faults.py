@@ -16,10 +16,10 @@ import psycopg
 import pytest
 
 from captoken import Verifier
+from captoken.control import Feed, Operator, Overlay
 from captoken.errors import StoreError
-from captoken.ledger import Debit
-from captoken.overlay import Feed, Operator, OperatorKey, Overlay
-from captoken.possession import Use
+from captoken.keys import OperatorKey
+from captoken.stores.ports import Debit, Use
 from tests.bound import AUDIENCE, CHILD, proof
 from tests.reference.world import ASK as BOUND_ASK
 from tests.reference.world import access

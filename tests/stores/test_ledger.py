@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from captoken import Access, Denied, Issuer, Token, Verifier
+from captoken._format.clocks import CLOCKS_DIFFER
 from captoken.errors import StoreError
-from captoken.ledger import AHEAD, KEPT, LEASE, USES, Debit, Ledger, Reservation
+from captoken.stores.ports import KEPT, LEASE, USES, Debit, Ledger, Reservation
 from tests.stores import processes
 from tests.stores.conftest import Kind, OpenLedger
 from tests.world import KEYRING, NOW, WHO, clock
@@ -222,11 +223,11 @@ def test_any_walk_counts_as_a_plain_sum_does(open_ledger: OpenLedger) -> None:
 # --- floor and keep --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("offset", [-1000, -1, 0, 1, AHEAD - 1, AHEAD, AHEAD + 1, AHEAD + 1000])
+@pytest.mark.parametrize("offset", [-1000, -1, 0, 1, CLOCKS_DIFFER - 1, CLOCKS_DIFFER, CLOCKS_DIFFER + 1, CLOCKS_DIFFER + 1000])
 def test_a_new_ledger_refuses_what_can_have_been_used_before(open_ledger: OpenLedger, offset: int) -> None:
     """Tokens issued up to a minute after it began: it cannot be known what they used. Later ones count."""
     ledger = open_ledger(floor=None, clock=lambda: NOW + 0.9)
-    if offset > AHEAD:
+    if offset > CLOCKS_DIFFER:
         assert ledger.reserve(reservation(1, at=NOW + offset), NOW + offset) is None
     else:
         with pytest.raises(StoreError, match="issued before this ledger began"):

@@ -19,11 +19,16 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from captoken.adapters import postgres_store
-from captoken.adapters.postgres_store import PostgresLedger, PostgresReplayStore, PostgresSnapshots, create_tables, setup
 from captoken.errors import StoreError
-from captoken.ledger import KEPT, Debit
-from captoken.possession import Use
+from captoken.stores import postgres as postgres_store
+from captoken.stores.ports import KEPT, Debit, Use
+from captoken.stores.postgres import (
+    PostgresLedger,
+    PostgresReplayStore,
+    PostgresSnapshots,
+    create_tables,
+    setup,
+)
 from tests.stores.places import Place
 from tests.stores.servers import Postgres
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
@@ -426,9 +431,9 @@ def test_an_interrupt_leaves_no_half_of_an_answer(place: Place, admin: psycopg.C
 
 FORKED = """
 import os, sys, warnings
-from captoken.adapters import postgres_store
-from captoken.adapters.postgres_store import PostgresReplayStore
-from captoken.possession import Use
+from captoken.stores import postgres as postgres_store
+from captoken.stores.postgres import PostgresReplayStore
+from captoken.stores.ports import Use
 def use(number): return Use(number.to_bytes(16, "big"), 1000)
 store = PostgresReplayStore(sys.argv[1], schema=sys.argv[2], floor=0)
 assert store.add(use(1), 1000)

@@ -10,8 +10,9 @@ from threading import Barrier
 
 import pytest
 
+from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken.errors import StoreError
-from captoken.possession import AHEAD, PAST, ReplayStore, Use
+from captoken.stores.ports import ReplayStore, Use
 from tests.bound import AUDIENCE, CHILD, proof
 from tests.reference.world import ASK, access
 from tests.reference.world import verifier as verifying
@@ -36,7 +37,7 @@ def test_the_name_alone_makes_a_use_the_same(open_store: Open) -> None:
     """One nonce of one key is used up at every time that it could have been issued at."""
     store = open_store()
     assert store.add(use(1, NOW), NOW) is True
-    assert [store.add(use(1, NOW + later), NOW) for later in range(-PAST, AHEAD + 1)] == [False] * (PAST + AHEAD + 1)
+    assert [store.add(use(1, NOW + later), NOW) for later in range(-PROOF_PAST, PROOF_AHEAD + 1)] == [False] * (PROOF_PAST + PROOF_AHEAD + 1)
 
 
 def test_names_are_compared_whole(open_store: Open) -> None:
@@ -51,7 +52,7 @@ def test_names_are_compared_whole(open_store: Open) -> None:
 def test_a_new_store_takes_nothing_that_an_earlier_one_can_have_taken(open_store: Open, offset: int) -> None:
     """What was issued up to five seconds after it was made is refused, and what was issued later is not."""
     store = open_store(floor=None, clock=lambda: NOW + 0.9)
-    assert store.add(use(1, NOW + offset), NOW + offset) is (offset > AHEAD)
+    assert store.add(use(1, NOW + offset), NOW + offset) is (offset > PROOF_AHEAD)
 
 
 @pytest.mark.parametrize("floor", [0, NOW - 1, NOW, NOW + 1])
@@ -65,24 +66,24 @@ def test_a_floor_can_be_said(open_store: Open, floor: int) -> None:
 def test_a_use_is_remembered_for_as_long_as_its_proof_is_fresh(open_store: Open) -> None:
     """And from then on it is too old: there is no second between the two, at which it would pass again."""
     store = open_store()
-    assert store.add(use(1, NOW), NOW - AHEAD) is True, "by a server whose clock is behind the holder's"
-    for later in range(-AHEAD, PAST + 60):
+    assert store.add(use(1, NOW), NOW - PROOF_AHEAD) is True, "by a server whose clock is behind the holder's"
+    for later in range(-PROOF_AHEAD, PROOF_PAST + 60):
         assert store.add(use(1, NOW), NOW + later) is False
-        assert store.add(use(100 + later, NOW), NOW + later) is (later <= PAST), later
+        assert store.add(use(100 + later, NOW), NOW + later) is (later <= PROOF_PAST), later
 
 
 def test_a_clock_set_back_revives_nothing(open_store: Open) -> None:
     """Forward, so that all is forgotten, and back: what was taken stays taken, and so does what could have been."""
     store = open_store()
-    assert all(store.add(use(number, NOW - number), NOW) for number in range(PAST + 1))
+    assert all(store.add(use(number, NOW - number), NOW) for number in range(PROOF_PAST + 1))
     assert store.add(use(1000, NOW + 3600), NOW + 3600) is True
-    for back in (NOW + 3600, NOW + PAST, NOW, NOW - 3600, 0):
-        assert not any(store.add(use(number, NOW - number), back) for number in range(PAST + 1))
-        assert not any(store.add(use(2000 + number, NOW - number), back) for number in range(PAST + 1))
-    assert store.add(use(3000, NOW + 3600 - PAST), NOW) is True, (
+    for back in (NOW + 3600, NOW + PROOF_PAST, NOW, NOW - 3600, 0):
+        assert not any(store.add(use(number, NOW - number), back) for number in range(PROOF_PAST + 1))
+        assert not any(store.add(use(2000 + number, NOW - number), back) for number in range(PROOF_PAST + 1))
+    assert store.add(use(3000, NOW + 3600 - PROOF_PAST), NOW) is True, (
         "what is issued after the floor is taken, whatever the clock says"
     )
-    assert store.add(use(3001, NOW + 3600 - PAST - 1), NOW) is False
+    assert store.add(use(3001, NOW + 3600 - PROOF_PAST - 1), NOW) is False
 
 
 def test_any_walk_of_the_clock_takes_each_use_at_most_once(open_store: Open) -> None:
@@ -92,9 +93,9 @@ def test_any_walk_of_the_clock_takes_each_use_at_most_once(open_store: Open) -> 
     floor, now = 0, NOW
     for _ in range(1000):
         now += rng.choice([0, 0, 0, 1, 1, 2, 7, 40, -1, -3, -30])
-        at = now + rng.randint(-PAST - 2, AHEAD + 2)
+        at = now + rng.randint(-PROOF_PAST - 2, PROOF_AHEAD + 2)
         one = use(at * 10 + rng.randrange(2), at)
-        floor = max(floor, now - PAST - 1)
+        floor = max(floor, now - PROOF_PAST - 1)
         assert store.add(one, now) is (at > floor and one not in taken)
         taken |= {one} if at > floor else set()
     assert len(taken) > 300
@@ -109,9 +110,9 @@ def test_a_full_store_takes_nothing_more(open_limited: Open) -> None:
             store.add(use(number), NOW)
     assert [store.add(use(number), NOW) for number in range(10)] == [False] * 10, "a replay is a replay, also then"
     with pytest.raises(StoreError):
-        store.add(use(30, NOW + PAST), NOW + PAST)
-    assert store.add(use(30, NOW + PAST + 1), NOW + PAST + 1) is True
-    assert not any(store.add(use(number), NOW + PAST + 1) for number in range(30))
+        store.add(use(30, NOW + PROOF_PAST), NOW + PROOF_PAST)
+    assert store.add(use(30, NOW + PROOF_PAST + 1), NOW + PROOF_PAST + 1) is True
+    assert not any(store.add(use(number), NOW + PROOF_PAST + 1) for number in range(30))
 
 
 def test_a_store_of_no_size_takes_nothing(open_limited: Open) -> None:
@@ -121,7 +122,7 @@ def test_a_store_of_no_size_takes_nothing(open_limited: Open) -> None:
 
 def test_what_is_forgotten_makes_room(open_limited: Open) -> None:
     """Eighty seconds of four uses each in a store for 31 of them: full at no time, and all are taken."""
-    store = open_limited(limit=(PAST + 1) * 4)
+    store = open_limited(limit=(PROOF_PAST + 1) * 4)
     for second, number in itertools.product(range(80), range(4)):
         assert store.add(use(second * 4 + number, NOW + second), NOW + second) is True
     with pytest.raises(StoreError):

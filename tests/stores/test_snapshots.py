@@ -8,7 +8,8 @@ from threading import Barrier
 import pytest
 
 from captoken import Access, Verifier
-from captoken.overlay import Feed, Operator, OperatorKey, Overlay
+from captoken.control import Feed, Operator, Overlay
+from captoken.keys import OperatorKey
 from tests.stores.conftest import Kind, OpenSnapshots
 from tests.world import KEYRING, NOW, clock, mint
 

@@ -19,11 +19,10 @@ from valkey.backoff import NoBackoff
 from valkey.cluster import ValkeyCluster
 from valkey.retry import Retry
 
-from captoken.adapters import valkey_store
-from captoken.adapters.valkey_store import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots, ValkeyStore
 from captoken.errors import StoreError
-from captoken.ledger import KEPT
-from captoken.possession import Use
+from captoken.stores import valkey as valkey_store
+from captoken.stores.ports import KEPT, Use
+from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots, ValkeyStore
 from tests.stores.servers import Valkey, Wire
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
 from tests.world import NOW

@@ -22,22 +22,23 @@ from captoken import (
     TokenFormatError,
     Verifier,
     WideningError,
-    chain,
-    request,
 )
-from captoken.adapters._mcp import digest as of_message
-from captoken.audit import AuditKey, AuditTrail, Head, check, read
-from captoken.discharge import Allow, Discharger, DischargerKey, Ticket
+from captoken import (
+    proof as request,
+)
+from captoken._format import chain
+from captoken._format.text import BOUND, whole_text
+from captoken._language.links import Link, split_signature
+from captoken.adapters._mcp.messages import digest as of_message
+from captoken.audit import AuditTrail, Head, check, read
+from captoken.control import ControlPlane, Feed, Operator, Overlay
+from captoken.discharge import Allow, Discharger, Ticket
 from captoken.interop import normalize
-from captoken.ledger import Debit, Reservation
-from captoken.links import Link, split_signature
-from captoken.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
-from captoken.overlay import Feed, Operator, OperatorKey, Overlay
-from captoken.pairwise import PairwiseKey
-from captoken.possession import Evidence, HolderKey, Use, digest_of, prove
-from captoken.recall import ControlPlane
+from captoken.keys import AuditKey, DischargerKey, HolderKey, OperatorKey, PairwiseKey
+from captoken.proof import Evidence, digest_of, prove
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
+from captoken.stores.ports import Debit, Reservation, Use
 from captoken.testing import FixedClock
-from captoken.text import BOUND, whole_text
 from spec.generate import build
 from tests.vectors.runner import Outcome, Vector
 

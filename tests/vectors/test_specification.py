@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from captoken.decision import PLAN
-from captoken.encoding import LIMITS, MAX_DEPTH
-from captoken.errors import CODES
-from captoken.possession import AHEAD, PAST, HolderKey, prove
+from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
+from captoken._format.encoding import LIMITS, MAX_DEPTH
+from captoken._language.reasons import CODES
+from captoken._verification.decision import PLAN
+from captoken.keys import HolderKey
+from captoken.proof import prove
 from spec.generate import build
 from spec.generate.anatomy import BEGIN, SPECIFICATION
 from spec.generate.binding import LOW_ORDER, point
@@ -121,5 +123,5 @@ def test_labels_are_those_of_the_code():
 def test_points_of_low_order_and_the_window_are_those_of_the_code():
     shown = set(re.findall(r"^  ([0-9a-f]{64})$", section("Holder binding"), re.MULTILINE))
     assert shown == {build.unb64(point(y)).hex() for name, y in LOW_ORDER.items() if name.startswith("8")}
-    assert f"now − {PAST} ≤ iat ≤ now + {AHEAD}" in section("Proof of possession")
-    assert f"its start + {AHEAD}" in " ".join(section("Replay").split())
+    assert f"now − {PROOF_PAST} ≤ iat ≤ now + {PROOF_AHEAD}" in section("Proof of possession")
+    assert f"its start + {PROOF_AHEAD}" in " ".join(section("Replay").split())

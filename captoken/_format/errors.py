@@ -1,0 +1,152 @@
+"""The errors, drawn once; everything but a programming error is one of these.
+
+    CaptokenError
+    ├── TokenFormatError    text or bytes that are no token of ours       (code: malformed, unsupported_version)
+    ├── WideningError       a narrowing that asks for more than is held   (code: widening, nothing_left)
+    ├── DelegationError     a hand-over that the chain does not permit    (code: too_deep, broken_delegation, bad_proof)
+    ├── DischargeError      no discharge, or one that answers nothing      (code: bad_ticket, refused, undecided, bad_discharge)
+    ├── AuditError          a trail that was changed, cut or rolled back
+    ├── RecallError         a holder asks for the revocation of what it did not hand on
+    ├── OverlayError        a snapshot that nobody trusted has signed, or an older one
+    ├── StoreError          a store that is full or cannot be reached
+    ├── NoToken             nothing is held, or nothing is granted, where something must be
+    ├── LimitError          a token that readers would refuse for its size
+    ├── KeyringError        a key file that cannot be used
+    ├── GuardError          a guarded connection that is misused, or cannot be guarded
+    └── Denied              a request that a verifier refused; carries the Decision
+
+Programming errors are `TypeError` and `ValueError`. No message holds a key, a signature or usable token text.
+Codes and plan: spec, section "Verification".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class CaptokenError(Exception):
+    """Whatever captoken raises that is not a programming error. `code` is stable, the message is for people."""
+
+    code = "error"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross processes, though tokens, keys and grants do not: none of them holds one."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(
+    kind: type[CaptokenError], args: tuple[Any, ...], state: dict[str, Any]
+) -> CaptokenError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class TokenFormatError(CaptokenError):
+    """Text or bytes that are not one of our tokens. `code`: `malformed` or `unsupported_version`; `step`: of the plan."""
+
+    def __init__(self, message: str, code: str = "malformed", step: int = 2) -> None:
+        super().__init__(message)
+        self.code, self.step = code, step
+
+    def bare(self) -> TokenFormatError:
+        """The same error without a traceback: its frames hold the text."""
+        return TokenFormatError(str(self), self.code, self.step)
+
+
+class WideningError(CaptokenError):
+    """A narrowing asked for more than the token holds (spec, "Widening").
+
+    `dimension` is the caveat it is about, `asked` and `held` what was asked for and what is there, `excess` the part
+    of `asked` that is not held, `hint` what to do instead. `code` is `widening`, or `nothing_left` when a clamped
+    narrowing would leave nothing. None of them shows the token.
+    """
+
+    def __init__(
+        self, dimension: str, asked: Any, held: Any, excess: Any, hint: str, code: str = "widening"
+    ) -> None:
+        self.dimension, self.asked, self.held, self.excess, self.hint = (
+            dimension,
+            asked,
+            held,
+            excess,
+            hint,
+        )
+        self.code = code
+        super().__init__(
+            f"{dimension}: asked for {asked!r}, held is {held!r}, too much is {excess!r}; {hint}"[
+                :2000
+            ]
+        )
+
+
+class DelegationError(CaptokenError):
+    """A hand-over that verifiers would refuse: past `depth`, or back to an agent that has held the token."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class DischargeError(CaptokenError):
+    """A third party did not discharge, or the discharge answers nothing that the token asks.
+
+    `code`: `bad_ticket` for a ticket that is none, or not for this discharger; `refused`; `undecided`; `bad_discharge`.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class AuditError(CaptokenError):
+    """An audit trail does not hold together. The message says where."""
+
+    code = "audit"
+
+
+class RecallError(CaptokenError):
+    """A holder asked for the revocation of something that it did not hand on, or what was asked cannot be read."""
+
+    code = "recall"
+
+
+class OverlayError(CaptokenError):
+    """A snapshot of the overlay that cannot be read, that no trusted operator signed, or that is older than one known."""
+
+    code = "overlay"
+
+
+class StoreError(CaptokenError):
+    """A store of used proofs is full, or cannot be reached: verifiers deny."""
+
+    code = "store"
+
+
+class NoToken(CaptokenError):  # noqa: N818, the name reads as what it is
+    """No token is current where one is needed, or no request is being answered: denied."""
+
+    code = "no_token"
+
+
+class LimitError(CaptokenError):
+    """A token would pass a limit. `costs` lists (what, characters) for the root and each link, so that one sees why."""
+
+    code = "limit"
+
+    def __init__(self, message: str, costs: tuple[tuple[str, int], ...] = ()) -> None:
+        self.costs = costs
+        shown = "; ".join(f"{what}: {size}" for what, size in costs)
+        super().__init__(f"{message} ({shown})" if shown else message)
+
+
+class KeyringError(CaptokenError):
+    """A key file is missing, unreadable, readable by others, or not a keyring."""
+
+    code = "keyring"
+
+
+class GuardError(CaptokenError):
+    """A guarded connection was misused (nested, from another thread, after its block), or cannot be guarded here."""
+
+    code = "guard"

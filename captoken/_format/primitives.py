@@ -1,0 +1,200 @@
+"""The only file that touches hash functions, libsodium, comparison of secrets and randomness; and the labels.
+
+libsodium (PyNaCl) is imported on first use: bearer tokens never ask for it.
+
+`mac` and `hmac_sha256` are two plain SHA-256 calls (RFC 2104): the same function as `hmac.digest`, a third faster on
+OpenSSL 3.
+The tests prove them equal on RFC 4231 and Wycheproof. Python promises no constant-time arithmetic and no wiping of memory.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable
+from functools import cache
+from hashlib import blake2b
+from hashlib import sha256 as _sha256
+from typing import Any
+
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
+_INNER_REST = bytes(32).translate(_INNER)  # what follows a key of 32 bytes in a block of 64
+_OUTER_REST = bytes(32).translate(_OUTER)
+
+equal = hmac.compare_digest  # constant time in the content, for byte strings
+
+
+def label(purpose: str) -> bytes:
+    """Domain separation: what is hashed for one purpose is never mistaken for another (spec, "Labels")."""
+    return b"captoken/v1 " + purpose.encode("ascii") + b"\0"
+
+
+_LINK = label("link")
+_STATE = label("state")
+_AUDIENCE = label("audience")
+
+
+def sha256(message: bytes) -> bytes:
+    return _sha256(message).digest()
+
+
+def mac(key: bytes, message: bytes) -> bytes:
+    """HMAC-SHA-256 under a key of exactly 32 bytes, as every tag is. Does not check that it is."""
+    inner = _sha256(key.translate(_INNER) + _INNER_REST + message).digest()
+    return _sha256(key.translate(_OUTER) + _OUTER_REST + inner).digest()
+
+
+def hmac_sha256(key: bytes, message: bytes) -> bytes:
+    """HMAC-SHA-256, 32 bytes, under a key of any length."""
+    if len(key) <= 32:
+        return mac(key.ljust(32, b"\0"), message)
+    block = (key if len(key) <= 64 else _sha256(key).digest()).ljust(64, b"\0")
+    return _sha256(
+        block.translate(_OUTER) + _sha256(block.translate(_INNER) + message).digest()
+    ).digest()
+
+
+def link_id(tag: bytes) -> bytes:
+    """The public name of the link that ends in `tag`: 16 bytes. Tells nothing of the tag (spec, "Link ids")."""
+    return _sha256(_LINK + tag).digest()[:16]
+
+
+def link_ids(tags: Iterable[bytes]) -> list[bytes]:
+    """The public names of several links."""
+    digest, label_ = _sha256, _LINK
+    return [digest(label_ + tag).digest()[:16] for tag in tags]
+
+
+def state(tag: bytes) -> bytes:
+    """A public commitment to the link that ends in `tag` and all above it: 32 bytes. Tells nothing of the tag."""
+    return _sha256(_STATE + tag).digest()
+
+
+def audience_key(key: bytes, audience: str) -> bytes:
+    """The root key of one audience: whoever has it can forge for that audience and for nobody else."""
+    return mac(key, _AUDIENCE + audience.encode("ascii"))
+
+
+def hkdf(salt: bytes, secret: bytes, info: bytes) -> bytes:
+    """HKDF-SHA-256 (RFC 5869), its first 32 bytes."""
+    return hmac_sha256(hmac_sha256(salt, secret), info + b"\x01")
+
+
+# --- libsodium -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _libsodium() -> Any:
+    from nacl import bindings
+
+    return bindings
+
+
+@cache
+def _refused() -> type[Exception]:
+    """What PyNaCl raises when libsodium says no."""
+    from nacl.exceptions import CryptoError
+
+    return CryptoError
+
+
+_P = 2**255 - 19
+# The y of the eight points of order 1, 2, 4 and 8 on edwards25519; a test holds them against libsodium.
+_LOW_ORDER = frozenset((
+    0, 1, _P - 1,
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+))  # fmt: skip
+
+
+def is_signing_key(public: bytes) -> bool:
+    """Can `public` be read as an Ed25519 key: 32 bytes, canonical, not of low order? Does not ask whether it is a point."""
+    y = int.from_bytes(public, "little") & (2**255 - 1)
+    return len(public) == 32 and y < _P and y not in _LOW_ORDER
+
+
+def is_good_signing_key(public: bytes) -> bool:
+    """Is `public` an Ed25519 key that somebody can have made: a canonical point of the prime-order group?"""
+    return len(public) == 32 and bool(_libsodium().crypto_core_ed25519_is_valid_point(public))
+
+
+def is_good_exchange_key(public: bytes) -> bool:
+    """Is `public` an X25519 key to trust: 32 bytes, canonical, not of low order?"""
+    if len(public) != 32 or int.from_bytes(public, "little") >= _P:
+        return False
+    return shared_secret(bytes(31) + b"\x40", public) is not None
+
+
+def signing_public(secret: bytes) -> bytes:
+    """The Ed25519 public key of a secret seed of 32 bytes."""
+    public: bytes = _libsodium().crypto_sign_seed_keypair(secret)[0]
+    return public
+
+
+def sign(secret: bytes, message: bytes) -> bytes:
+    """The Ed25519 signature, 64 bytes, under a secret seed of 32 bytes with its public key behind it."""
+    signed: bytes = _libsodium().crypto_sign(message, secret)
+    return signed[:64]
+
+
+def signed(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Is `signature` the one of `message` under the Ed25519 key `public`? By libsodium's strict rules; never raises."""
+    if len(public) != 32 or len(signature) != 64:
+        return False
+    try:
+        _libsodium().crypto_sign_open(signature + message, public)
+    except _refused():  # libsodium says no in one way only
+        return False
+    return True
+
+
+def exchange_public(secret: bytes) -> bytes:
+    """The X25519 public key of a secret of 32 bytes."""
+    public: bytes = _libsodium().crypto_scalarmult_base(secret)
+    return public
+
+
+def shared_secret(secret: bytes, public: bytes) -> bytes | None:
+    """X25519; None for a public key of low order."""
+    try:
+        shared: bytes = _libsodium().crypto_scalarmult(secret, public)
+    except _refused():  # libsodium refuses an outcome of zeros
+        return None
+    return shared
+
+
+def seal(public: bytes, message: bytes, random: Callable[[int], bytes]) -> bytes:
+    """A sealed box for `public`: libsodium's own construction, with the ephemeral secret from `random`."""
+    sodium = _libsodium()
+    ephemeral = random(32)
+    sender = sodium.crypto_scalarmult_base(ephemeral)
+    nonce = blake2b(sender + public, digest_size=24).digest()
+    box: bytes = sender + sodium.crypto_box(message, nonce, public, ephemeral)
+    return box
+
+
+def unseal(secret: bytes, box: bytes) -> bytes | None:
+    """What is in a sealed box for the X25519 key `secret`, or None."""
+    sodium = _libsodium()
+    try:
+        message: bytes = sodium.crypto_box_seal_open(
+            box, sodium.crypto_scalarmult_base(secret), secret
+        )
+    except _refused():  # too short, or not for this key, or changed
+        return None
+    return message
+
+
+def enclose(key: bytes, message: bytes, nonce: bytes) -> bytes:
+    """A secret box under a symmetric key: nonce, then tag and ciphertext."""
+    box: bytes = nonce + _libsodium().crypto_secretbox(message, nonce, key)
+    return box
+
+
+def disclose(key: bytes, box: bytes) -> bytes | None:
+    """What is in a secret box under `key`, or None."""
+    try:
+        message: bytes = _libsodium().crypto_secretbox_open(box[24:], box[:24], key)
+    except _refused():  # too short, or changed, or under another key
+        return None
+    return message

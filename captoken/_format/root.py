@@ -1,0 +1,80 @@
+"""The root record: the identifier's content, which only the issuer can write (spec, "Root record")."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+import msgspec
+
+from captoken._format import names
+from captoken._format.encoding import EncodingError, Integer, decode_json
+from captoken._format.errors import TokenFormatError
+
+
+class RootRecord(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """What the issuer said: who, for whom, in which task. The only identity to authorize on, once verified."""
+
+    subject: str = msgspec.field(name="sub")
+    agent: str  # the first agent
+    task: str
+    token_id: str = msgspec.field(name="jti")
+    issued_at: Integer = msgspec.field(name="iat")  # seconds since the epoch
+    key_id: str = msgspec.field(name="kid")
+    audience: str | None = msgspec.field(default=None, name="aud")
+    ext: dict[str, str | Integer] = {}  # facts of the embedding project
+    version: int = msgspec.field(name="v")
+
+    def encode(self) -> bytes:
+        """The identifier. Raises TypeError or ValueError for what no root record may hold."""
+        try:
+            identifier = _encode_root(self)
+            RootRecord.decode(identifier)
+        except (TypeError, UnicodeError, TokenFormatError) as error:
+            raise ValueError(str(error)) from None
+        return identifier
+
+    @classmethod
+    def decode(cls, identifier: bytes) -> RootRecord:
+        """The record that `identifier` spells. Raises TokenFormatError and nothing else (spec, "Root record")."""
+        try:
+            record = _decode_root(identifier)
+            # The typed decoder takes what is no canonical JSON: so encode again, and compare.
+            if record.version != 1 or _encode_root(record) != identifier:
+                raise ValueError("it is not canonical JSON with exactly the keys of version 1")
+            if (
+                _are_names(
+                    "\n".join((record.subject, record.agent, record.key_id, record.token_id))
+                )
+                is None
+            ):
+                raise ValueError(
+                    "subject, agent and key id must be names, jti 22 characters of base64url"
+                )
+            names.task(record.task)
+            if record.audience is not None:
+                names.name(record.audience, "audience")
+            for key in record.ext:
+                names.namespaced(key, "name in ext")
+        except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
+            raise _no_root_record(identifier, str(error)) from None
+        return record
+
+
+_decode_root = msgspec.json.Decoder(RootRecord).decode
+_encode_root = msgspec.json.Encoder(order="sorted").encode
+# Subject, agent, key id and token id, joined by line feeds, which none of them can have.
+_are_names = re.compile(rf"(?:{names.NAME}\n){{3}}[A-Za-z0-9_-]{{22}}").fullmatch
+
+
+def _no_root_record(identifier: bytes, problem: str) -> TokenFormatError:
+    """Why `identifier` is no root record: of a version to come, or malformed. The version is looked at before the rest."""
+    with suppress(EncodingError):
+        version = decode_json(identifier).get("v")
+        if type(version) is int and version != 1:
+            return TokenFormatError(
+                f"version {version} of the root record is not known here", "unsupported_version", 3
+            )
+    return TokenFormatError(f"the root record cannot be read: {problem}", step=3)

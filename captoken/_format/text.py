@@ -1,0 +1,123 @@
+"""How tokens travel as text (spec, "Token").
+
+    cap1_…                          a token
+    cap1_….cap1u_….cap1u_…          a token with the discharges that its holder has got: to be handed on
+    cap1_….cap1d_….cap1d_…          the same, bound to it: to be presented to a server
+
+Parts are joined by full stops, which base64url does not have. Discharges stand in the order of the third-party caveats
+that they answer. Nothing here knows a key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captoken._format.encoding import LIMITS, EncodingError, b64decode, b64encode
+from captoken._format.errors import LimitError, TokenFormatError
+from captoken._format.packet import Packet, decode, encode
+
+PREFIX = "cap1_"
+UNBOUND = "cap1u_"  # a discharge as its discharger wrote it
+BOUND = "cap1d_"  # a discharge that goes with one presented token
+
+
+def packet_of(text: Any) -> Packet:
+    """The packet of a token without discharges. Raises TokenFormatError and nothing else."""
+    if not isinstance(text, str):
+        raise TokenFormatError(f"a token is text, not {type(text).__name__}")
+    if len(text) > LIMITS.token_chars:  # before anything is decoded
+        raise TokenFormatError(f"longer than {LIMITS.token_chars} characters", step=1)
+    if text[:5] != PREFIX:
+        raise TokenFormatError(f"a token starts with {PREFIX}" if text else "there is no token")
+    return _packet(text[5:], LIMITS.root_bytes)
+
+
+def discharge_of(text: Any, prefix: str) -> Packet:
+    """The packet of a discharge, of the one kind or the other. Raises TokenFormatError and nothing else."""
+    if not isinstance(text, str):
+        raise TokenFormatError(f"a discharge is text, not {type(text).__name__}")
+    if len(text) > LIMITS.token_chars:
+        raise TokenFormatError(f"a discharge longer than {LIMITS.token_chars} characters", step=1)
+    if not text.startswith(prefix):
+        problem = (
+            "is not bound to the token: `present` binds it"
+            if prefix == BOUND
+            else "is bound: only its server takes it"
+        )
+        raise TokenFormatError(f"a discharge starts with {prefix} here; perhaps this one {problem}")
+    packet = _packet(text[len(prefix) :], LIMITS.ticket_bytes)
+    if any(vid for _, vid in packet.caveats):
+        raise TokenFormatError("a discharge that asks a third party in its turn")
+    return packet
+
+
+def _packet(text: str, identifier_bytes: int) -> Packet:
+    try:
+        data = b64decode(text)
+    except EncodingError as error:
+        raise TokenFormatError(str(error)) from None
+    packet = decode(data, identifier_bytes)
+    if not packet.caveats:
+        raise TokenFormatError("it has at least the link of whoever made it")
+    return packet
+
+
+def parts_of(text: Any, prefix: str) -> tuple[Packet, tuple[Packet, ...]]:
+    """A token and the discharges, of one kind, that travel with it. Raises TokenFormatError and nothing else."""
+    if not isinstance(text, str) or "." not in text:
+        return packet_of(text), ()
+    if len(text) > LIMITS.bundle_chars:
+        raise TokenFormatError(f"longer than {LIMITS.bundle_chars} characters", step=1)
+    token, *discharges = text.split(".", LIMITS.discharges + 1)
+    if len(discharges) > LIMITS.discharges:
+        raise TokenFormatError(f"more than {LIMITS.discharges} discharges", step=1)
+    return packet_of(token), tuple(discharge_of(part, prefix) for part in discharges)
+
+
+def text_of(packet: Packet, prefix: str = PREFIX) -> str:
+    return prefix + b64encode(encode(packet))
+
+
+def whole_text(packet: Packet, discharges: tuple[Packet, ...], prefix: str) -> str:
+    """The text of a token and the discharges that go with it."""
+    text = text_of(packet)
+    return (
+        ".".join((text, *(text_of(discharge, prefix) for discharge in discharges)))
+        if discharges
+        else text
+    )
+
+
+def costs(packet: Packet, discharges: tuple[Packet, ...] = ()) -> tuple[tuple[str, int], ...]:
+    """What each part costs, in characters of text."""
+    parts = [("root record", len(packet.identifier))]
+    parts += [(f"link {at}", len(cid) + len(vid)) for at, (cid, vid) in enumerate(packet.caveats)]
+    parts += [
+        (f"discharge {at}", len(encode(discharge))) for at, discharge in enumerate(discharges)
+    ]
+    return tuple((what, (size * 4 + 2) // 3) for what, size in parts)
+
+
+def check_limits(packet: Packet) -> None:
+    """Raise LimitError for a token that readers would refuse (spec, "Limits")."""
+    if len(packet.identifier) > LIMITS.root_bytes:
+        raise LimitError(
+            f"the root record is {len(packet.identifier)} bytes, more than {LIMITS.root_bytes}"
+        )
+    if len(packet.caveats) > LIMITS.links:
+        raise LimitError(f"{len(packet.caveats)} links, more than {LIMITS.links}")
+    if sum(bool(vid) for _, vid in packet.caveats) > LIMITS.discharges:
+        raise LimitError(
+            f"more third parties are asked than the {LIMITS.discharges} that can answer"
+        )
+    size = sum(len(cid) + len(vid) for cid, vid in packet.caveats) + len(packet.identifier)
+    if size * 4 // 3 > LIMITS.token_chars * 3 // 4 and len(text_of(packet)) > LIMITS.token_chars:
+        raise LimitError(f"more than {LIMITS.token_chars} characters", costs(packet))
+
+
+def check_bundle(packet: Packet, discharges: tuple[Packet, ...]) -> None:
+    """Raise LimitError for a token that readers would refuse for the discharges that go with it."""
+    if len(discharges) > LIMITS.discharges:
+        raise LimitError(f"{len(discharges)} discharges, more than {LIMITS.discharges}")
+    if len(whole_text(packet, discharges, UNBOUND)) > LIMITS.bundle_chars:
+        raise LimitError(f"more than {LIMITS.bundle_chars} characters", costs(packet, discharges))

@@ -1,0 +1,203 @@
+"""What is being attempted, and who is known to call: facts, stated by the resource server (spec, "Access")."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from captoken._format import names
+from captoken._format.encoding import MAX_INTEGER
+from captoken._format.spelling import shown
+
+
+def _value(value: Any, what: str) -> Any:
+    """A copy of a JSON value of any size. Raises TypeError, or ValueError for NaN, infinity and lone surrogates."""
+    kind = type(value)
+    if value is None or kind is bool or kind is int:
+        return value
+    if kind is str:
+        value.encode()  # a lone surrogate is a UnicodeEncodeError, which is a ValueError
+        return value
+    if kind is float:
+        if value - value != 0:
+            raise ValueError(f"{what} is not a finite number")
+        return value
+    if kind is list:
+        return [_value(item, what) for item in value]
+    if kind is dict:
+        return {_key(key, what): _value(item, what) for key, item in value.items()}
+    raise TypeError(f"{what} holds a {kind.__name__}, which is no JSON value")
+
+
+def _key(key: Any, what: str) -> str:
+    names.exact_str(key, f"a key in {what}").encode()
+    return str(key)
+
+
+def _facts(given: Any, what: str) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} must be a mapping, not {type(given).__name__}")
+    try:
+        return {
+            names.free_name(key, what): _value(item, f"{what} {shown(key)}")
+            for key, item in given.items()
+        }
+    except RecursionError:
+        raise ValueError(f"{what} is nested too deeply") from None
+
+
+def _columns(given: Any) -> tuple[str, ...]:
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise TypeError(f"columns must be a list of names, not {type(given).__name__}")
+    columns = tuple(names.free_name(column, "column") for column in given)
+    if "*" in columns:
+        raise ValueError("column '*' is no column: state the columns")
+    return columns
+
+
+def amounts(given: Any, what: str) -> dict[str, int]:
+    """Integers, not negative, by unit. Raises TypeError or ValueError."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} must be a mapping, not {type(given).__name__}")
+    for unit, amount in given.items():
+        names.name(unit, "unit")
+        if type(amount) is not int:
+            raise TypeError(f"{what} in {unit} must be an int, not {type(amount).__name__}")
+        if not 0 <= amount <= MAX_INTEGER:
+            raise ValueError(f"{what} in {unit} must not be negative, nor above {MAX_INTEGER}")
+    return dict(given)
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """What is attempted: `table` and `operation` (with `columns`), or `tool` and `arguments`, or both, and `attributes`.
+
+    `cost` is what it takes, at most, in units of your own: `{"usd_cents": 5}`; a token with a `budget` is charged so much.
+
+    Arguments and attributes are data: any JSON value, copied. `columns=()` states that none is touched; left out, they
+    are not stated, and a caveat that asks for them prohibits. The core compares what is stated; it cannot know whether
+    the server then does what it stated. Raises TypeError or ValueError for a fact that is ill-typed or no legal name,
+    for half a pair, for columns without a table and for arguments without a tool (spec, "Access").
+    """
+
+    table: str | None = None
+    operation: str | None = None
+    columns: Iterable[str] | None = None
+    tool: str | None = None
+    arguments: Mapping[str, Any] | None = None
+    attributes: Mapping[str, Any] = {}
+    cost: Mapping[str, int] = {}
+
+    def __post_init__(self) -> None:
+        if (self.table is None) != (self.operation is None):
+            raise ValueError("table and operation are stated together")
+        if self.table is not None:
+            names.segmented(self.table, "table")
+            names.name(self.operation, "operation")
+        if self.columns is not None:
+            if self.table is None:
+                raise ValueError("columns without a table")
+            force_setattr(self, "columns", _columns(self.columns))
+        if self.tool is not None:
+            names.segmented(self.tool, "tool")
+            force_setattr(
+                self,
+                "arguments",
+                {} if self.arguments is None else _facts(self.arguments, "argument"),
+            )
+        elif self.arguments is not None:
+            raise ValueError("arguments without a tool")
+        force_setattr(
+            self,
+            "attributes",
+            {} if self.attributes == {} else _facts(self.attributes, "attribute"),
+        )
+        force_setattr(self, "cost", {} if self.cost == {} else amounts(self.cost, "cost"))
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains whose facts are stated (spec, "Domains")."""
+        return ("data",) * (self.table is not None) + ("tool",) * (self.tool is not None)
+
+    @property
+    def summary(self) -> str:
+        """What is attempted, in a line, without the values of arguments and attributes."""
+        parts = []
+        if self.table is not None:
+            columns = (
+                f" ({', '.join(self.columns) or 'no columns'})" if self.columns is not None else ""
+            )
+            parts.append(f"{self.operation} on table {self.table}{columns}")
+        if self.tool is not None:
+            parts.append(f"tool {self.tool}({', '.join(self.arguments or ())})")
+        if self.attributes:
+            parts.append(f"with {', '.join(self.attributes)}")
+        if self.cost:
+            parts.append(
+                f"costing {', '.join(f'{amount} {unit}' for unit, amount in sorted(self.cost.items()))}"
+            )
+        return " and ".join(parts) or "nothing in particular"
+
+    def needed(self) -> dict[str, Any]:
+        """The keywords of the smallest grant that permits this access, values included."""
+        keywords: dict[str, Any] = {}
+        if self.table is not None:
+            keywords["allow"] = {self.table: [self.operation]}
+            if self.columns is not None:
+                keywords["columns"] = {self.table: sorted(set(self.columns))}
+        if self.tool is not None:
+            exactly = {key: _exactly(value) for key, value in (self.arguments or {}).items()}
+            keywords["tools"] = {
+                self.tool: exactly or {"_": {"in": [], "optional": True}}
+            }  # an empty rule leaves all free
+        if self.attributes:
+            keywords["where"] = {key: _exactly(value) for key, value in self.attributes.items()}
+        return keywords
+
+    def needed_text(self) -> str:
+        """`needed` for people: the names of arguments and attributes, not their values."""
+        keywords = self.needed()
+        for arguments in (*keywords.get("tools", {}).values(), keywords.get("where", {})):
+            for key in arguments:
+                arguments[key] = "as stated"
+        if self.tool is not None and not self.arguments:
+            keywords["tools"] = {self.tool: "without arguments"}
+        return ", ".join(f"{key}={json.dumps(value)}" for key, value in keywords.items())
+
+
+def _exactly(value: Any) -> dict[str, Any]:
+    """The narrowest constraint that accepts `value`, and that writers write (spec, "Constraints")."""
+    if type(value) is str:
+        try:
+            names.free_name(value, "a value")
+            names.composed(value)
+        except ValueError:
+            return {"any": True}
+    elif type(value) is not bool and not (
+        type(value) is int and -MAX_INTEGER <= value <= MAX_INTEGER
+    ):
+        return {"any": True}
+    return {"in": [value]}
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who calls, as far as the server's own authentication knows: the agent, and the task it works in.
+
+    Never fill this from the token or from what the caller says of itself. Where nothing is known, pass no Caller: one
+    that states nothing raises, so that a look-up that found nobody does not pass for a check. Raises TypeError or
+    ValueError for that and for what is no name.
+    """
+
+    agent: str | None = None
+    task: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.agent is None and self.task is None:
+            raise ValueError("a Caller states the agent, the task or both")
+        if self.agent is not None:
+            names.name(self.agent, "agent")
+        if self.task is not None:
+            names.task(self.task)

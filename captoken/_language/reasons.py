@@ -1,0 +1,73 @@
+"""Why something is prohibited: a reason, and the closed list of codes with what each means (spec, "Verification")."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+Kind = Literal["invalid", "insufficient", "proof", "unavailable"]
+
+
+class Code(NamedTuple):
+    """What a code means: the step of the plan that gives it, the kind an HTTP status follows from, a public sentence."""
+
+    step: int
+    kind: Kind
+    public: str
+
+
+_UNACCEPTED = "The token was not accepted."  # one message, so that a stranger learns nothing (spec, "Verification")
+
+
+_UNPROVEN = "The request needs a fresh proof by the key that the token is bound to."
+
+
+_REFUSED = "The token does not permit this request."
+
+
+CODES: dict[str, Code] = {
+    "malformed": Code(2, "invalid", _UNACCEPTED),
+    "unsupported_version": Code(3, "invalid", _UNACCEPTED),
+    "unknown_key": Code(3, "invalid", _UNACCEPTED),
+    "bad_signature": Code(4, "invalid", _UNACCEPTED),
+    "missing_discharge": Code(4, "invalid", "The token needs a discharge that was not presented."),
+    "bad_discharge": Code(4, "invalid", "A discharge that was presented was not accepted."),
+    "unreadable_link": Code(5, "invalid", "The token carries a restriction that cannot be read."),
+    "unknown_caveat": Code(
+        5, "invalid", "The token carries a restriction that this server does not know."
+    ),
+    "broken_delegation": Code(6, "invalid", "The token's chain of delegation is broken."),
+    "too_deep": Code(6, "invalid", "The token was delegated more often than it permits."),
+    "delegate_only": Code(6, "insufficient", "The token is for handing on, not for use."),
+    "revoked": Code(7, "invalid", _UNACCEPTED),
+    "narrowed": Code(7, "insufficient", _REFUSED),
+    "stale_overlay": Code(7, "unavailable", "The server cannot decide at present."),
+    "stale_grant": Code(7, "invalid", "The token has to be presented again."),
+    "expired": Code(8, "invalid", "The token has expired."),
+    "not_yet_valid": Code(8, "invalid", "The token is not valid yet."),
+    "wrong_audience": Code(8, "invalid", "The token is addressed to another server."),
+    "unaddressed": Code(8, "invalid", "The token is not addressed to this server."),
+    "table": Code(8, "insufficient", _REFUSED),
+    "operation": Code(8, "insufficient", _REFUSED),
+    "column": Code(8, "insufficient", _REFUSED),
+    "tool": Code(8, "insufficient", _REFUSED),
+    "argument": Code(8, "insufficient", _REFUSED),
+    "attribute": Code(8, "insufficient", _REFUSED),
+    "domain": Code(8, "insufficient", _REFUSED),
+    "task": Code(8, "insufficient", "The token is for another task."),
+    "cost_unstated": Code(8, "insufficient", "What the request costs is not stated."),
+    "caller": Code(9, "insufficient", "The token was handed to another caller."),
+    "proof_missing": Code(10, "proof", _UNPROVEN),
+    "bad_proof": Code(10, "proof", _UNPROVEN),
+    "replayed": Code(11, "proof", _UNPROVEN),
+    "budget_exhausted": Code(11, "insufficient", "The token has been used up."),
+    "store_unavailable": Code(11, "unavailable", "The server cannot decide at present."),
+}
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """Why something is prohibited: a stable code, and a sentence for the operator."""
+
+    code: str
+    text: str

@@ -1,0 +1,200 @@
+"""The operator: adds restrictions to tokens already out, and takes them off (spec, "Overlay")."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from time import time
+from typing import Any, Unpack
+
+from captoken._format import names
+from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, epoch_seconds, read_clock
+from captoken._format.encoding import b64encode, decode_json
+from captoken._format.entropy import random_bytes
+from captoken._format.errors import OverlayError, StoreError
+from captoken._format.public_keys import signing_key
+from captoken._format.spelling import escape, shown, spelled_time
+from captoken._language.caveats import V1, Vocabulary
+from captoken._language.overlay import LIFE, Entry, Overlay, Select, Selector, snapshot
+from captoken._writing import keywords as writing
+from captoken.control._lock import _Lock
+from captoken.keys.secret import OperatorKey
+from captoken.stores.ports import SnapshotStore
+
+_log = logging.getLogger("captoken")
+
+
+class Operator:
+    """Adds restrictions to tokens already out, and takes them off. Reads and writes the newest snapshot in `store`.
+
+    `by` is who, for the record. Each change signs a new snapshot with the next number. `renew` does so without a change:
+    verifiers deny once the newest is older than their bound, so somebody has to, more often than that. `life` is how many
+    seconds a snapshot is good for, whatever a verifier's bound.
+
+    `last` is the number that an earlier process has seen (`operator.last`): a store that has less has lost something, and
+    raises OverlayError. So does one whose newest snapshot has run out, since a newer one should have been there. Who has
+    looked, and knows that this is all, says `resume=True`. `trusted`: public keys of operators from whom this one takes
+    over. One key is for one overlay: whoever can put a snapshot of another one in its place changes what stands.
+    """
+
+    def __init__(
+        self,
+        key: OperatorKey,
+        store: SnapshotStore,
+        *,
+        by: str,
+        trusted: Iterable[bytes | str] = (),
+        last: int = 0,
+        resume: bool = False,
+        life: int = LIFE,
+        vocabulary: Vocabulary = V1,
+        clock: Clock = time,
+        random: Callable[[int], bytes] = random_bytes,
+    ) -> None:
+        self._key, self._store, self._by = key, store, names.name(by, "by")
+        self._trusted: tuple[bytes | str, ...] = (
+            key.public,
+            *(signing_key(operator, "operator") for operator in trusted),
+        )
+        self._resume, self._life = resume is True, life
+        self._vocabulary, self._clock, self._random = vocabulary, clock, random
+        self._lock = _Lock()
+        self._last = last
+
+    @property
+    def last(self) -> int:
+        """The highest number that was seen in the store, to be kept for the next process."""
+        return self._last
+
+    def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
+        """The tokens that are selected stop working: `revoke(token=token_id, why="lost laptop")`.
+
+        What is said to select must all hold: see Selector. Raises TypeError or ValueError for what is none, StoreError.
+        """
+        return self._add(select, None, why, until)
+
+    def end_task(self, task: str, *, why: str = "the task is over") -> Entry:
+        """All tokens of a task, and of the tasks below it, stop working."""
+        return self.revoke(task=task, why=why)
+
+    def narrow(
+        self, *, why: str, until: Moment | None = None, keep: writing.Strings = (), **given: Any
+    ) -> Entry:
+        """The tokens that are selected can do no more than the caveats permit: `narrow(task="q3", operations=["select"], …)`.
+
+        Takes the keywords of a Selector and, but for `task`, which selects, those of `attenuate`; as there, who names
+        tables or operations closes tools, unless `keep="tools"`. Raises as `revoke` does.
+        """
+        select: Any = {key: given.pop(key) for key in Selector.__struct_fields__ if key in given}
+        for keyword in given:
+            if keyword in ("depth", "delegate_only", "uses", "budget"):
+                raise TypeError(
+                    f"{keyword} is no caveat of an overlay: it belongs to a link of the chain"
+                )
+            writing.known(keyword, self._vocabulary)
+        wanted = writing.asked(given, self._vocabulary, self._clock, None)
+        stated = {key: caveat.value for key, caveat in wanted.items()}
+        for caveat, value in writing.kept(keep, stated).items():
+            stated.setdefault(caveat, value)
+        return self._add(select, decode_json(writing.spell(stated)), why, until)
+
+    def lift(self, entry_id: str, *, why: str = "") -> None:
+        """Take an entry off again. Raises ValueError if none that stands has that id. The log says who, and why."""
+        now, found = (
+            read_clock(self._clock),
+            False,
+        )  # found once: an earlier try took it off, and its answer was lost
+
+        def without(entries: list[Entry]) -> list[Entry]:
+            nonlocal found
+            rest = [entry for entry in entries if entry.id != entry_id or not entry.stands(now)]
+            if len(rest) == len(entries) and not found:
+                raise ValueError(f"no entry {shown(entry_id)} stands")
+            found = True
+            return rest
+
+        self._publish(without)
+        _log.info("entry %s lifted by %s: %s", entry_id, self._by, escape(why))
+
+    def renew(self) -> Overlay:
+        """Sign anew what stands, without what has run out. Raises StoreError, OverlayError."""
+        return self._publish(lambda entries: entries)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """What stands now."""
+        newest, now = self._newest()[1], read_clock(self._clock)
+        entries = newest.entries if newest is not None else ()
+        return tuple(entry for entry in entries if entry.stands(now))
+
+    def _add(
+        self, select: Mapping[str, Any], link: dict[str, Any] | None, why: str, until: Moment | None
+    ) -> Entry:
+        if not names.exact_str(why, "why").strip():
+            raise ValueError("say why: the record is for people")
+        entry = Entry(
+            id=b64encode(self._random(8)), at=read_clock(self._clock), by=self._by, why=why, link=link,
+            select=Selector(**select), until=None if until is None else epoch_seconds(until, "until"),
+        )  # fmt: skip
+        if not entry.stands(entry.at):
+            raise ValueError("until is over already: it is a time, in seconds since the epoch")
+        self._publish(
+            lambda entries: entries if entry in entries else [*entries, entry]
+        )  # its first answer may be lost
+        _log.info(
+            "entry %s by %s on %s: %s", entry.id, self._by, escape(str(entry.select)), escape(why)
+        )
+        return entry
+
+    def _newest(self) -> tuple[bytes | None, Overlay | None]:
+        with self._lock.held():
+            data = self._store.load()
+            newest = (
+                None
+                if data is None
+                else Overlay.open(data, self._trusted, vocabulary=self._vocabulary)
+            )
+            seq = 0 if newest is None else newest.seq
+            if self._resume:  # once: what is there then is what counts
+                self._resume = False
+            elif seq < self._last:  # to go on from there would take back what was acknowledged
+                raise OverlayError(
+                    f"the store has lost what it had: snapshot {self._last} was there, and now it is {seq}"
+                )
+            elif newest is not None and read_clock(self._clock) >= newest.expires_at:
+                raise OverlayError(
+                    f"snapshot {seq} ran out at {spelled_time(newest.expires_at)}: is it the newest?"
+                )
+            self._last = max(self._last, seq)
+        return data, newest
+
+    def _publish(self, change: Callable[[list[Entry]], list[Entry]]) -> Overlay:
+        """The newest snapshot, changed; again, as long as others come first."""
+        for _ in range(_TRIES):
+            before, newest = self._newest()
+            now, seq = read_clock(self._clock), self._last + 1
+            issued_at, entries = (
+                (now, ()) if newest is None else (max(now, newest.issued_at), newest.entries)
+            )
+            if (
+                issued_at > now + CLOCKS_DIFFER
+            ):  # it was signed by a clock that was wrong, and is of no use to anyone
+                issued_at = now
+            kept = [entry for entry in entries if entry.until is None or now < entry.until + _KEPT]
+            made = snapshot(self._key, change(kept), seq=seq, issued_at=issued_at, life=self._life)
+            opened = Overlay.open(
+                made, self._trusted, vocabulary=self._vocabulary
+            )  # nothing that readers refuse
+            with self._lock.held():
+                if self._store.publish(made, before) is True:
+                    self._last = max(self._last, seq)
+                    return opened
+        raise StoreError(f"{_TRIES} others published first")
+
+    def __repr__(self) -> str:
+        return f"<Operator {self._by}>"
+
+
+_TRIES = 32
+
+
+_KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of whoever signs next

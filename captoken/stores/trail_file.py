@@ -1,0 +1,112 @@
+"""The file of an audit trail, for a server that writes one (docs/audit.md). POSIX only: it locks with `flock`.
+
+    file = TrailFile("trail.jsonl")
+    trail = AuditTrail(file.write, head=file.head, key=key)
+
+Elsewhere, and on a network, give `AuditTrail` a `write` of your own that takes all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from captoken._format import primitives
+from captoken._format.encoding import b64encode, decode_json
+from captoken._format.errors import AuditError
+from captoken.stores.ports import Head
+
+_log = logging.getLogger("captoken")
+_BLOCK = 1 << 16
+
+
+class TrailFile:
+    """One file that one process writes to, and nobody else meanwhile. Made for its owner alone.
+
+    Records are written whole or not at all: where the disk is full, or cannot be synchronized, what was begun is cut off
+    again, and `write` raises. A last line that a crash left without its end is cut off when the file is opened: what it
+    would have recorded was not allowed. `head` is where to go on, None in a new file. `sync=True` waits for the disk at
+    each record, so that a crash of the machine loses none. Not for network file systems.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, sync: bool = False) -> None:
+        self._sync, self._process = sync, os.getpid()
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AuditError(
+                    "another process, or another part of this one, writes to this trail"
+                ) from None
+            self.head, self._end = self._last()
+            if self._end < os.fstat(self._fd).st_size:
+                _log.warning("the last record of the trail was torn, and is cut off")
+                self._cut()
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, lines: bytes) -> int:
+        """Append them, whole. Raises OSError, and then nothing of them is there; AuditError in another process."""
+        if os.getpid() != self._process:
+            raise AuditError("this trail belongs to another process: each has one of its own")
+        if os.fstat(self._fd).st_size != self._end:
+            raise AuditError("the file is not as this trail has left it")
+        try:
+            count = os.write(self._fd, lines)
+            if count != len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if self._sync:
+                os.fsync(self._fd)
+        except BaseException:
+            self._cut()
+            raise
+        self._end += count
+        return count
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _cut(self) -> None:
+        os.ftruncate(self._fd, self._end)
+        if self._sync:
+            os.fsync(self._fd)
+
+    def _last(self) -> tuple[Head | None, int]:
+        """The head that the last whole line is, and where that ends. Raises AuditError for a file that is no trail."""
+        size = os.fstat(self._fd).st_size
+        if size == 0:
+            return None, 0
+        tail, at = b"", size
+        while at and tail.count(b"\n") < 2:
+            step = min(_BLOCK, at)
+            at -= step
+            tail = os.pread(self._fd, step, at) + tail
+        whole, _, torn = tail.rpartition(b"\n")
+        line = whole.rpartition(b"\n")[2]
+        try:
+            seq = msgspec.convert(decode_json(line)["seq"], int)
+        except (ValueError, KeyError):
+            raise AuditError("the file does not end in records of a trail") from None
+        return Head(seq, b64encode(primitives.sha256(line))), size - len(torn)
