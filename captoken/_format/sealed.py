@@ -1,12 +1,55 @@
-"""Values that hold secrets or trust: never pickled by accident, copied as themselves, never changed."""
+"""Values that hold secrets or trust: not pickled or encoded by accident, and never changed."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NoReturn
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
+
+import msgspec
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class _Seal:
+    """No encoder knows this type: what has a field of it is refused by all encoders of msgspec."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "sealed"
+
+
+_SEAL = _Seal()
+
+
+class SealedValue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """Base of values that hold secrets or trust: immutable, not pickled, copied as themselves.
+
+    A subclass is a frozen struct, with a `__repr__` that shows no secret:
+    `class Token(SealedValue, frozen=True, eq=False)`. `_instead` says what to do in place of
+    pickling.
+    """
+
+    _instead: ClassVar[str] = "it holds secrets"
+    _seal: _Seal = _SEAL
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} is not pickled: {self._instead}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
 
 class Sealed:
-    """Base of values that hold secrets or trust: not pickled by accident, and copied as themselves."""
+    """Base of values that hold secrets or trust, written out by hand: to become a SealedValue."""
 
     __slots__ = ()
     _instead: ClassVar[str] = "it holds secrets"
@@ -25,3 +68,23 @@ class Sealed:
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a {type(self).__name__} is immutable")
+
+
+def forgetful(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """The same function; what it raises holds no frame that was given a secret.
+
+    The error is the one that was raised, without its traceback and its context: their frames have
+    the arguments as locals. The one frame of ours that is left has let go of them.
+    """
+
+    @wraps(function)
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            problem = error.with_traceback(None)
+        del args, kwargs
+        problem.__context__ = problem.__cause__ = None
+        raise problem
+
+    return called
