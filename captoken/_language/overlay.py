@@ -15,12 +15,11 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from captoken._format import names, primitives
+from captoken._format import names, primitives, signed
 from captoken._format.encoding import (
     EncodingError,
     Integer,
     b64decode,
-    b64encode,
     encode_json,
 )
 from captoken._format.errors import OverlayError
@@ -34,7 +33,6 @@ LIFE = (
 )
 MAX_BYTES = 1 << 26  # of a snapshot
 _OVERLAY = primitives.label("overlay")
-_SIGNATURE_CHARS = 86
 
 
 class Selector(
@@ -203,13 +201,12 @@ class Overlay:
         trusted = [signing_key(operator, "operator") for operator in operators]
         if len(data) > MAX_BYTES:
             raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
-        body, signature = data[: -_SIGNATURE_CHARS - 1], data[-_SIGNATURE_CHARS - 1 :]
         try:
-            signed = b64decode(signature[1:].decode("latin-1")) if signature[:1] == b"." else b""
+            body, signature = signed.split(data)
         except EncodingError:
-            signed = b""
+            body, signature = b"", b""
         message = _OVERLAY + primitives.sha256(body)
-        if not any(primitives.signed(operator, message, signed) for operator in trusted):
+        if not any(primitives.signed(operator, message, signature) for operator in trusted):
             raise OverlayError("no operator that is trusted here signed the snapshot")
         try:
             snapshot = _decode(body)
@@ -275,6 +272,6 @@ def snapshot(
     """A signed snapshot. Raises OverlayError for one that readers would refuse for its size."""
     stated = _Snapshot(entries=list(entries), exp=issued_at + life, iat=issued_at, seq=seq, v=1)
     body = encode_json(msgspec.to_builtins(stated))
-    if len(body) + _SIGNATURE_CHARS + 1 > MAX_BYTES:
+    if len(body) + signed.TAIL_BYTES > MAX_BYTES:
         raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
-    return body + b"." + b64encode(key.sign(_OVERLAY + primitives.sha256(body))).encode()
+    return signed.join(body, key.sign(_OVERLAY + primitives.sha256(body)))

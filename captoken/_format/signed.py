@@ -1,0 +1,37 @@
+"""A signed body: the bytes of a body, a full stop, and the base64url of a signature of 64 bytes.
+
+Links that hand on a bound token (spec, "Holder binding") and snapshots of the overlay (spec,
+"Overlay") travel so. Pure bytes: what is signed, and by which key, is the caller's affair.
+"""
+
+from __future__ import annotations
+
+from captoken._format.encoding import EncodingError, b64decode, b64encode
+
+_SIGNATURE_BYTES = 64
+SIGNATURE_CHARS = 86  # of the signature as text
+TAIL_BYTES = SIGNATURE_CHARS + 1  # what a signed body is longer than the body: the full stop too
+
+
+def join(body: bytes, signature: bytes) -> bytes:
+    """The body with its signature. Raises ValueError for a signature that is not 64 bytes."""
+    if len(signature) != _SIGNATURE_BYTES:
+        raise ValueError(f"a signature is {_SIGNATURE_BYTES} bytes, not {len(signature)}")
+    return body + b"." + b64encode(signature).encode("ascii")
+
+
+def split(data: bytes) -> tuple[bytes, bytes]:
+    """The body and the signature, 64 bytes. Raises EncodingError for bytes that end in none.
+
+    Says nothing of whether the signature is the body's.
+    """
+    body, tail = data[:-TAIL_BYTES], data[-TAIL_BYTES:]
+    if len(tail) != TAIL_BYTES or tail[:1] != b".":
+        raise EncodingError("no full stop and signature at its end")
+    # Latin-1 reads every byte as one character; what is not base64url is refused as such.
+    return body, b64decode(tail[1:].decode("latin-1"))
+
+
+def body_of(data: bytes) -> bytes:
+    """The body alone, of bytes that `split` has taken before. Looks at nothing."""
+    return data[:-TAIL_BYTES]

@@ -1,0 +1,52 @@
+"""Signed bodies: one spelling, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import pytest
+from captoken._format.encoding import EncodingError
+from captoken._format.signed import SIGNATURE_CHARS, TAIL_BYTES, body_of, join, split
+from hypothesis import given
+from hypothesis import strategies as st
+
+SIGNATURE = bytes(range(64))
+WHOLE = join(b"body", SIGNATURE)
+
+
+@given(st.binary(max_size=300), st.binary(min_size=64, max_size=64))
+def test_what_is_joined_comes_apart_again(body, signature):
+    """Whatever the body is: full stops, and what looks like a signature."""
+    whole = join(body, signature)
+    assert split(whole) == (body, signature) and body_of(whole) == body
+    assert len(whole) == len(body) + TAIL_BYTES == len(body) + 1 + SIGNATURE_CHARS
+
+
+@given(st.binary(max_size=200))
+def test_whatever_is_split_is_the_one_spelling_of_it(data):
+    """No bytes raise anything but EncodingError, and joining again gives the same bytes."""
+    for given_ in (data, b"{}." + data, WHOLE[: len(data)] + data):
+        try:
+            body, signature = split(given_)
+        except EncodingError:
+            continue
+        assert join(body, signature) == given_
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b".", WHOLE[:-1], WHOLE[1:] + b"A", WHOLE[-86:], WHOLE.replace(b".", b","), WHOLE[:-1] + b"B", WHOLE[:-1] + b"\xe9",
+     WHOLE[:-2] + b"==", WHOLE + b"\n", b"body." + b"A" * 85, b"body" + b"A" * 87],
+    ids=repr,
+)  # fmt: skip
+def test_what_ends_in_no_signature_is_refused(data):
+    with pytest.raises(EncodingError):
+        split(data)
+
+
+def test_a_signature_alone_is_that_of_an_empty_body():
+    assert split(WHOLE[-TAIL_BYTES:]) == (b"", SIGNATURE)
+
+
+@pytest.mark.parametrize("signature", [b"", bytes(63), bytes(65)], ids=len)
+def test_only_a_whole_signature_is_joined(signature):
+    with pytest.raises(ValueError, match="64 bytes"):
+        join(b"body", signature)
