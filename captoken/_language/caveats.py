@@ -452,6 +452,10 @@ _BUILT_IN: tuple[type[Caveat], ...] = (
     Tables, Operations, Allow, Columns, Tools, Where, Expires, NotBefore, Audience, Task, Uses, Budget, Fresh,
 )  # fmt: skip
 
+# Keys of the caveats that look at the token and the server alone, and never at the access: aud, exp, fresh, nbf, task.
+# A caveat of an embedder's is never early: what it costs to ask is not known here.
+EARLY = frozenset(kind.key for kind in _BUILT_IN if not kind.asks_access)
+
 
 class Vocabulary:
     """The caveats that an issuer, a holder or a verifier knows: those of version 1, and own ones given as classes.

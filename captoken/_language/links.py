@@ -20,6 +20,7 @@ from captoken._format.packet import RawCaveat
 from captoken._format.spelling import spelled
 from captoken._language.access import Access
 from captoken._language.caveats import (
+    EARLY,
     Audience,
     Caveat,
     Expires,
@@ -33,9 +34,15 @@ from captoken._language.reasons import Reason
 
 
 class Link(msgspec.Struct, frozen=True):
-    """What one step of attenuation adds, decoded: caveats about accesses by key, and what depends on the position."""
+    """What one step of attenuation adds, decoded: its caveats, and what depends on the position.
 
-    caveats: tuple[Caveat, ...]
+    A caveat is early if it is of version 1 and looks at the token and the server alone: `aud`,
+    `exp`, `fresh`, `nbf`, `task`. A verifier asks all early caveats of a token before any late one.
+    Both tuples are in the order of their keys.
+    """
+
+    early: tuple[Caveat, ...] = ()
+    late: tuple[Caveat, ...] = ()
     sender: str | None = None  # `from`; with `receiver`, `to`, a delegation
     receiver: str | None = None
     depth: int | None = None
@@ -45,6 +52,17 @@ class Link(msgspec.Struct, frozen=True):
     domains: frozenset[str] = frozenset()  # data, tool: those that its caveats speak of
     counts: bool = False  # it has `uses` or `budget`, which a ledger counts
     settles: bool = False  # it has `aud` or `task`, which narrow the facts for later links
+
+    @property
+    def caveats(self) -> tuple[Caveat, ...]:
+        """All its caveats, in the order of their keys."""
+        if not self.early or not self.late:
+            return self.early or self.late
+        return tuple(sorted((*self.early, *self.late), key=_key_of))
+
+
+def _key_of(caveat: Caveat) -> str:
+    return caveat.key
 
 
 class ThirdParty(Link, frozen=True, kw_only=True):
@@ -74,13 +92,13 @@ def is_about_requests(link: Link) -> bool:
         or link.depth is not None
         or link.delegate_only
     )
-    return not (positioned or link.counts or any(caveat.key == "task" for caveat in link.caveats))
+    return not (positioned or link.counts or any(caveat.key == "task" for caveat in link.early))
 
 
 def settled(situation: Situation, link: Link) -> Situation:
     """The facts for the links after `link`: what its `aud` and `task` leave (spec, "Audience and task")."""
     audiences, task = situation.audiences, situation.task
-    for caveat in link.caveats:
+    for caveat in link.early:
         if caveat.key == "aud":
             audiences = audiences.intersection(caveat.value)
         elif caveat.key == "task":
@@ -88,11 +106,32 @@ def settled(situation: Situation, link: Link) -> Situation:
     return Situation(situation.now, situation.leeway, audiences, task, situation.overlay_age)
 
 
+def early_prohibits(link: Link, situation: Situation) -> Reason | None:
+    """Why `link` prohibits every access for now, or None: its early caveats by key (spec, "Verification")."""
+    return prohibited(link.early, None, situation) if link.early else None
+
+
+def late_prohibits(link: Link, access: Access | None, situation: Situation) -> Reason | None:
+    """Why `link` prohibits `access`, or None: its late caveats by key, then its domains (spec, "Domains").
+
+    Without an access only those late caveats are asked that do not ask about one.
+    """
+    reason = prohibited(link.late, access, situation) if link.late else None
+    if reason is not None or access is None or not link.domains:
+        return reason
+    return _closed(link, access)
+
+
 def link_prohibits(link: Link, access: Access | None, situation: Situation) -> Reason | None:
-    """Why `link` prohibits `access`, or None: its caveats by key, then its domains (spec, "Domains")."""
+    """Why `link` by itself prohibits `access`, or None: its caveats by key, then its domains."""
     reason = prohibited(link.caveats, access, situation)
     if reason is not None or access is None or not link.domains:
         return reason
+    return _closed(link, access)
+
+
+def _closed(link: Link, access: Access) -> Reason | None:
+    """Why a link that names a domain closes `access`, or None (spec, "Domains")."""
     if access.table is None and access.tool is None:
         return Reason("domain", "restricted to tables or tools, and the access states neither")
     if access.table is not None and "data" not in link.domains:
@@ -141,12 +180,13 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
     sender = receiver = depth = bound_to = None
     delegate_only = False
     data = tool = False
-    caveats: list[Caveat] = []
+    early: list[Caveat] = []
+    late: list[Caveat] = []
     kinds = vocabulary.kinds
     for key, value in stated.items():
         if key in kinds:
             kind = kinds[key]
-            caveats.append(kind(value))
+            (early if key in EARLY else late).append(kind(value))
             data, tool = data or kind.domain == "data", tool or kind.domain == "tool"
         elif key == "depth":
             if type(value) is not int or value < 0:
@@ -169,7 +209,7 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
         raise ValueError("n must be 11 characters of base64url")
     settles = "aud" in stated or "task" in stated
     return Link(
-        tuple(caveats), sender, receiver, depth, delegate_only, bound_to, signature, _DOMAINS[data, tool], counts, settles
+        tuple(early), tuple(late), sender, receiver, depth, delegate_only, bound_to, signature, _DOMAINS[data, tool], counts, settles
     )  # fmt: skip
 
 
@@ -200,25 +240,26 @@ def _plain_link(body: bytes) -> Link | None:
         bound_to = _key(stated.key) if stated.key is not None else None
         if signature is not None and bound_to is None:
             return None
-        caveats: list[Caveat] = []
+        early: list[Caveat] = []
+        late: list[Caveat] = []
         if stated.aud is not None:
-            caveats.append(Audience(stated.aud))
+            early.append(Audience(stated.aud))
         if stated.exp is not None:
-            caveats.append(Expires(stated.exp))
+            early.append(Expires(stated.exp))
         if stated.operations is not None:
-            caveats.append(Operations(stated.operations))
+            late.append(Operations(stated.operations))
         if stated.tables is not None:
-            caveats.append(Tables(stated.tables))
+            late.append(Tables(stated.tables))
         sender, receiver, nonce = stated.sender, stated.to, stated.n
         if sender is not None or receiver is not None or nonce is not None:
             sender, receiver = _delegation(sender, receiver, nonce)
-        elif not caveats and bound_to is None:
+        elif not early and not late and bound_to is None:
             return None
     except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError, ValueError):
         return None
     data = stated.operations is not None or stated.tables is not None
     return Link(
-        tuple(caveats), sender, receiver, None, False, bound_to, signature, _DOMAINS[data, False], False, stated.aud is not None
+        tuple(early), tuple(late), sender, receiver, None, False, bound_to, signature, _DOMAINS[data, False], False, stated.aud is not None
     )  # fmt: skip
 
 
@@ -231,7 +272,7 @@ def read_links(caveats: Iterable[RawCaveat], vocabulary: Vocabulary) -> list[Lin
     """Every link of a chain. A signature on a link is readable only where the token is bound to a key by then."""
     links: list[Link | BadLink] = []
     for cid, vid in caveats:
-        links.append(ThirdParty((), cid=cid) if vid else read_link(cid, vocabulary))
+        links.append(ThirdParty(cid=cid) if vid else read_link(cid, vocabulary))
     for at, link in enumerate(links):
         if link.key is not None:  # the first that binds it: no key was there to sign
             if isinstance(link, Link) and link.signature is not None:

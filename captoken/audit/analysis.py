@@ -222,7 +222,7 @@ def _link(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, list
     if said.says.keys() == {
         "asks"
     }:  # what a third party is asked is sealed, so that there is nothing to say of it
-        return ThirdParty((), cid=b""), []
+        return ThirdParty(cid=b""), []
     if said.says.keys() == {"unreadable"}:
         return BadLink("unreadable_link", "recorded as unreadable"), []
     link = read_link(encode_json(said.says), vocabulary)
@@ -232,9 +232,9 @@ def _link(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, list
     rest = {key: value for key, value in said.says.items() if key not in unknown}
     known = read_link(encode_json(rest), vocabulary) if rest else link
     # What else is wrong with it may be right where the caveat is known.
-    return known if isinstance(known, Link) else Link(
-        (), link.sender, link.receiver, key=link.key
-    ), unknown
+    if isinstance(known, BadLink):
+        known = Link(sender=link.sender, receiver=link.receiver, key=link.key)
+    return known, unknown
 
 
 def _task(task: str, link: Link | BadLink) -> str:
