@@ -18,6 +18,7 @@ import pytest
 from captoken import Access, Caller, Decision, Denied, Issuer, Keyring, Token
 from captoken._format import primitives
 from captoken._format.encoding import MAX_INTEGER, b64decode, b64encode, encode_json
+from captoken._format.root import RootRecord
 from captoken._language import overlay as module
 from captoken._language.overlay import LIFE, Facts, snapshot
 from captoken.adapters.sqlite import guarded
@@ -101,8 +102,9 @@ def test_an_operator_s_key_has_a_purpose_of_its_own(tmp_path: Any) -> None:
 # ---- selectors -----------------------------------------------------------------------------------------------------
 
 FACTS = Facts(
-    TREE, [b"fedcba9876543210", b"0000000000000000"], "task-123/a", ("orchestrator", "sales-agent"), "user:jane", "k1", NOW
-)
+    RootRecord(subject="user:jane", agent="orchestrator", task="task-123", token_id=TREE, issued_at=NOW, key_id="k1", version=1),
+    [b"fedcba9876543210", b"0000000000000000"], "task-123/a", ("orchestrator", "sales-agent"),
+)  # fmt: skip
 # For each thing that selects: statements that hold of FACTS, and that do not.
 HOLD: dict[str, list[Any]] = {
     "agent": ["sales-agent", "orchestrator"],
@@ -1521,7 +1523,7 @@ def test_entries_on_links_of_one_tree_are_found_by_the_link() -> None:
     chosen = [entry(Selector(token=token.token_id, link=b64encode(number.to_bytes(16, "big"))), f"e{number}") for number in range(999)]
     chosen.append(entry(Selector(token=token.token_id, link=other.link_id), "it"))
     opened = Overlay.open(snapshot(KEY, chosen, seq=1, issued_at=NOW), [KEY.public])
-    assert all(len(found) == 1 for found in opened._filed["link"].values()) and not opened._filed["token"]
+    assert len(opened._filed) == 1000 and all(type(key) is bytes and len(found) == 1 for key, found in opened._filed.items())
     one = verifier(overlay=opened)
     assert one.check(token, SELECT).code == "allowed" and one.check(other, SELECT).code == "revoked"
 

@@ -1,47 +1,84 @@
-"""The overlay: restrictions and revocations that an operator adds to tokens already out (spec, "Overlay").
+"""The overlay: restrictions and revocations on tokens already out (spec, "Overlay").
 
-    entry       a selector, and what it does to the tokens that it selects: revoked, or a link's worth of more caveats
+    entry       a selector, and what it does to the tokens that it selects:
+                revoked, or a link's worth of more caveats
     snapshot    all entries that stand, with a number that never goes back, signed as a whole
     Overlay     a snapshot whose signature held, indexed for verifiers
 
-Revocation is the narrowest overlay. Distribution is anybody's affair: a snapshot that was changed, cut or replaced by an
-older one is refused by whoever loads it.
+Revocation is the narrowest overlay. Anybody may distribute it. A snapshot that was changed or cut
+is refused here; one that is older than another is refused by whoever loads both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import msgspec
 
 from captoken._format import names, primitives, signed
-from captoken._format.encoding import (
-    EncodingError,
-    Integer,
-    b64decode,
-    encode_json,
-)
+from captoken._format.encoding import EncodingError, Integer, b64decode, encode_json
 from captoken._format.errors import OverlayError
 from captoken._format.public_keys import signing_key
+from captoken._format.root import RootRecord
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.links import BadLink, Link, is_about_requests, read_link
-from captoken.keys.secret import OperatorKey
 
-LIFE = (
-    3600  # seconds that a snapshot says it is good for; verifiers have a tighter bound of their own
-)
+LIFE = 3600  # seconds that a snapshot is good for; verifiers have a tighter bound of their own
 MAX_BYTES = 1 << 26  # of a snapshot
+_ID_BYTES = 16  # of a token or a link
 _OVERLAY = primitives.label("overlay")
+
+
+# --- which tokens ---------------------------------------------------------------------------------
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What selectors ask about a token. Made once for each token, since its keys are found then.
+
+    `keys` is everything that an entry on such a token can be filed under: its ids, its names, its
+    task and every task above. It is derived, and not to be given.
+    """
+
+    issued: RootRecord
+    links: Sequence[bytes]  # link ids, as bytes
+    task: str
+    agents: Sequence[str]  # all that have held it
+    keys: tuple[str | bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        issued = self.issued
+        keys = (
+            issued.token_id,
+            issued.subject,
+            issued.key_id,
+            *self.agents,
+            *self.links,
+            self.task,
+            *_tasks_above(self.task),
+        )
+        msgspec.structs.force_setattr(self, "keys", keys)
+
+
+def _tasks_above(task: str) -> list[str]:
+    """Of `a/b/c`: `a/b` and `a`."""
+    above: list[str] = []
+    at = task.rfind("/")
+    while at > 0:
+        above.append(task[:at])
+        at = task.rfind("/", 0, at)
+    return above
 
 
 class Selector(
     msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True
 ):
-    """Which tokens: those for which all that is stated holds. At least one thing is.
+    """Which tokens: those for which all that is stated holds. At least one thing is stated.
 
-    `token`: a token id, the whole tree. `link`: a link id, that link and all below. `task`: that task and all below.
-    `agent`: whoever has held the token, then or before. `subject`, `kid`: of the root record. `issued_before`: seconds.
+    `token` is a token id, and selects its whole tree. `link` is a link id, and selects that link
+    and all below. `task` selects that task and all below. `agent` selects what that agent has
+    held, then or before. `subject` and `kid` are those of the root record. `issued_before` is in
+    seconds since the epoch.
     """
 
     agent: str | None = None
@@ -53,41 +90,56 @@ class Selector(
     token: str | None = None
 
     def __post_init__(self) -> None:
-        for what in ("agent", "kid", "subject"):
-            if getattr(self, what) is not None:
-                names.name(getattr(self, what), what)
-        if self.task is not None:
-            names.task(self.task)
-        if self.issued_before is not None and type(self.issued_before) is not int:
-            raise TypeError(
-                f"issued_before must be seconds as int, not {type(self.issued_before).__name__}"
-            )
-        for what in ("link", "token"):
-            if (
-                getattr(self, what) is not None
-                and len(b64decode(names.exact_str(getattr(self, what), what))) != 16
-            ):
-                raise ValueError(f"a {what} id is 22 characters of base64url")
-        if not any(getattr(self, what) is not None for what in self.__struct_fields__):
+        given = msgspec.structs.asdict(self)
+        stated = {what: value for what, value in given.items() if value is not None}
+        if not stated:
             raise ValueError(
-                "an entry selects something: token, link, task, agent, subject, kid or issued_before"
+                "an entry selects something:"
+                " token, link, task, agent, subject, kid or issued_before"
             )
+        for what, value in stated.items():
+            if what == "task":
+                names.task(value)
+            elif what in ("link", "token"):
+                _check_id(value, what)
+            elif what != "issued_before":
+                names.name(value, what)
+            elif type(value) is not int:
+                kind = type(value).__name__
+                raise TypeError(f"issued_before must be seconds as int, not {kind}")
+
+    @property
+    def link_id(self) -> bytes | None:
+        """The link id that is selected, as bytes."""
+        return None if self.link is None else b64decode(self.link)
 
     def selects(self, facts: Facts) -> bool:
         """Is the token one of those?"""
-        return (
-            (self.token is None or self.token == facts.token)
-            and (self.link is None or b64decode(self.link) in facts.links)
-            and (self.task is None or names.at_or_below(facts.task, self.task))
-            and (self.agent is None or self.agent in facts.agents)
-            and (self.subject is None or self.subject == facts.subject)
-            and (self.kid is None or self.kid == facts.kid)
-            and (self.issued_before is None or facts.issued_at < self.issued_before)
-        )
+        return _selects(self, self.link_id, facts)
+
+
+def _check_id(value: Any, what: str) -> None:
+    """Raise TypeError or ValueError for what is no id."""
+    if len(b64decode(names.exact_str(value, what))) != _ID_BYTES:
+        raise ValueError(f"a {what} id is 22 characters of base64url")
+
+
+def _selects(select: Selector, link_id: bytes | None, facts: Facts) -> bool:
+    """Does all hold that is stated? `link_id` is the selector's own, decoded."""
+    issued = facts.issued
+    return (
+        (select.token is None or select.token == issued.token_id)
+        and (link_id is None or link_id in facts.links)
+        and (select.task is None or names.at_or_below(facts.task, select.task))
+        and (select.agent is None or select.agent in facts.agents)
+        and (select.subject is None or select.subject == issued.subject)
+        and (select.kid is None or select.kid == issued.key_id)
+        and (select.issued_before is None or issued.issued_at < select.issued_before)
+    )
 
 
 class Select(TypedDict, total=False):
-    """A Selector as keywords."""
+    """The keywords that select."""
 
     agent: str
     issued_before: int
@@ -98,33 +150,7 @@ class Select(TypedDict, total=False):
     token: str
 
 
-class Facts(msgspec.Struct, frozen=True):
-    """What a verified token says that selectors ask about."""
-
-    token: str
-    links: Sequence[bytes]  # link ids, as bytes
-    task: str
-    agents: Sequence[str]
-    subject: str
-    kid: str
-    issued_at: int
-
-    @property
-    def keys(self) -> tuple[str | bytes, ...]:
-        """Everything that an entry on such a token can be filed under."""
-        return keys_of(self.token, self.links, self.task, self.agents, self.subject, self.kid)
-
-
-def keys_of(
-    token: str, links: Sequence[bytes], task: str, agents: Sequence[str], subject: str, kid: str
-) -> tuple[str | bytes, ...]:
-    """Of a token: its ids, its names, its task and every task above."""
-    above: list[str] = []
-    at = task.rfind("/")
-    while at > 0:
-        above.append(task[:at])
-        at = task.rfind("/", 0, at)
-    return (token, subject, kid, task, *agents, *links, *above)
+# --- entries and snapshots ------------------------------------------------------------------------
 
 
 class Entry(
@@ -146,6 +172,8 @@ class Entry(
 
 
 class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of a snapshot."""
+
     entries: list[Entry]
     exp: Integer
     iat: Integer
@@ -157,13 +185,39 @@ _decode = msgspec.json.Decoder(_Snapshot).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
+class _Filed(msgspec.Struct, frozen=True):
+    """An entry as an overlay keeps it: what has to be decoded in it is decoded once."""
+
+    entry: Entry
+    link_id: bytes | None  # of its selector
+
+    def is_on(self, facts: Facts, now: int) -> bool:
+        """Does it stand, and is it on that token?"""
+        return self.entry.stands(now) and _selects(self.entry.select, self.link_id, facts)
+
+    @property
+    def key(self) -> str | bytes | None:
+        """What it is filed under: the one thing stated that selects the fewest tokens."""
+        select = self.entry.select
+        stated = (
+            self.link_id,
+            select.token,
+            select.subject,
+            select.agent,
+            select.task,
+            select.kid,
+        )
+        return next((value for value in stated if value is not None), None)
+
+
 class Overlay:
     """A snapshot whose signature held. Immutable in use, shared freely between threads.
 
-    `open` is the only way to one. `seq` never goes back; `issued_at` is when the operator last said that this is all.
+    `open` is the only way to one. `seq` never goes back. `issued_at` is when the operator last said
+    that this is all.
     """
 
-    __slots__ = ("_any", "_filed", "_keys", "_links", "entries", "expires_at", "issued_at", "seq")
+    __slots__ = ("_anywhere", "_filed", "_links", "entries", "expires_at", "issued_at", "seq")
 
     entries: tuple[Entry, ...]
     seq: int
@@ -172,71 +226,59 @@ class Overlay:
 
     def __init__(self, snapshot: _Snapshot, links: dict[str, Link]) -> None:
         self.entries = tuple(snapshot.entries)
-        self.seq, self.issued_at, self.expires_at = snapshot.seq, snapshot.iat, snapshot.exp
+        self.seq = snapshot.seq
+        self.issued_at = snapshot.iat
+        self.expires_at = snapshot.exp
         self._links = links  # what narrowing entries say, by entry id
-        # Each entry is filed under the one thing that selects the fewest tokens; what is left is asked in full.
-        self._filed: dict[str, dict[Any, list[Entry]]] = {what: {} for what in _FILED}
-        self._any: list[Entry] = []
+        # An entry that is found under a key is asked in full, so one table serves for all kinds of
+        # keys: a task and an agent of one name are told apart then.
+        self._filed: dict[str | bytes, list[_Filed]] = {}
+        self._anywhere: list[_Filed] = []  # what states no key at all
         for entry in self.entries:
-            what = next((what for what in _FILED if getattr(entry.select, what) is not None), None)
-            if what is None:
-                self._any.append(entry)
+            filed = _Filed(entry, entry.select.link_id)
+            key = filed.key
+            if key is None:
+                self._anywhere.append(filed)
             else:
-                key = getattr(entry.select, what)
-                self._filed[what].setdefault(b64decode(key) if what == "link" else key, []).append(
-                    entry
-                )
-        self._keys = frozenset(key for filed in self._filed.values() for key in filed)
+                self._filed.setdefault(key, []).append(filed)
 
     @classmethod
     def open(
         cls, data: bytes, operators: Iterable[bytes | str], *, vocabulary: Vocabulary = V1
     ) -> Overlay:
-        """The overlay in a snapshot that one of the operators signed. Raises OverlayError, and nothing else for any data.
+        """The overlay in a snapshot that one of the operators signed.
 
-        Does not ask whether it is the newest, or how old it is: verifiers do.
+        Raises OverlayError, and nothing else for any data. Does not ask whether it is the newest,
+        or how old it is: verifiers do.
         """
         if type(data) is not bytes:
             raise OverlayError(f"a snapshot is bytes, not {type(data).__name__}")
         trusted = [signing_key(operator, "operator") for operator in operators]
         if len(data) > MAX_BYTES:
             raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
-        try:
-            body, signature = signed.split(data)
-        except EncodingError:
-            body, signature = b"", b""
-        message = _OVERLAY + primitives.sha256(body)
-        if not any(primitives.signed(operator, message, signature) for operator in trusted):
+        # The signature comes before the meaning: nothing is decoded that no operator signed.
+        body = _signed_body(data, trusted)
+        if body is None:
             raise OverlayError("no operator that is trusted here signed the snapshot")
         try:
-            snapshot = _decode(body)
-            if snapshot.v != 1:
-                raise ValueError(f"version {snapshot.v} is not known here")
-            if (
-                _encode(snapshot) if body.isascii() else encode_json(msgspec.to_builtins(snapshot))
-            ) != body:
-                raise ValueError("it is not canonical JSON")
-            if len({entry.id for entry in snapshot.entries}) < len(snapshot.entries):
-                raise ValueError("two entries with one id")
-            links = {
-                entry.id: _read(entry.link, vocabulary)
-                for entry in snapshot.entries
-                if entry.link is not None
-            }
+            snapshot, links = _read(body, vocabulary)
         except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError, ValueError) as error:
             raise OverlayError(f"the snapshot cannot be read: {error}") from None
         return cls(snapshot, links)
 
-    def touches(self, keys_: Sequence[str | bytes]) -> bool:
-        """May an entry be on a token with these keys (`Facts.keys`)? A no is sure, and sooner to be had than from `on`."""
-        return bool(self._any) or not self._keys.isdisjoint(keys_)
+    def touches(self, keys: Iterable[str | bytes]) -> bool:
+        """May an entry be on a token with these keys (`Facts.keys`)?
+
+        A no is sure, and is had sooner than from `on`.
+        """
+        return bool(self._anywhere) or not self._filed.keys().isdisjoint(keys)
 
     def on(self, facts: Facts, now: int) -> list[Entry]:
         """The entries on a token, that still stand."""
-        found = [*self._any]
+        found = [*self._anywhere]
         for key in dict.fromkeys(facts.keys):
-            found += [entry for filed in self._filed.values() for entry in filed.get(key, ())]
-        return [entry for entry in found if entry.stands(now) and entry.select.selects(facts)]
+            found += self._filed.get(key, ())
+        return [filed.entry for filed in found if filed.is_on(facts, now)]
 
     def link(self, entry: Entry) -> Link | None:
         """What a narrowing entry restricts to; None if it revokes."""
@@ -246,18 +288,59 @@ class Overlay:
         return f"<Overlay {self.seq}, {len(self.entries)} entries>"
 
 
-_FILED = (
-    "link",
-    "token",
-    "subject",
-    "agent",
-    "task",
-    "kid",
-)  # from what selects the fewest to what selects the most
+# --- reading and writing --------------------------------------------------------------------------
 
 
-def _read(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:
-    """The caveats of an entry. Raises ValueError for a link that cannot be read, or that speaks of more than requests."""
+def _message(body: bytes) -> bytes:
+    """What an operator signs."""
+    return _OVERLAY + primitives.sha256(body)
+
+
+def _signed_body(data: bytes, operators: Iterable[bytes]) -> bytes | None:
+    """The body of a snapshot that one of these keys signed, or None."""
+    try:
+        body, signature = signed.split(data)
+    except EncodingError:
+        return None
+    message = _message(body)
+    if any(primitives.signed(operator, message, signature) for operator in operators):
+        return body
+    return None
+
+
+def _read(body: bytes, vocabulary: Vocabulary) -> tuple[_Snapshot, dict[str, Link]]:
+    """What a body says, and what its narrowing entries restrict to, by entry id.
+
+    Raises what msgspec raises, RecursionError, TypeError and ValueError.
+    """
+    snapshot = _decode(body)
+    if snapshot.v != 1:
+        raise ValueError(f"version {snapshot.v} is not known here")
+    if _spelled(snapshot, body.isascii()) != body:
+        raise ValueError("it is not canonical JSON")
+    if len({entry.id for entry in snapshot.entries}) < len(snapshot.entries):
+        raise ValueError("two entries with one id")
+    links = {
+        entry.id: _read_restriction(entry.link, vocabulary)
+        for entry in snapshot.entries
+        if entry.link is not None
+    }
+    return snapshot, links
+
+
+def _spelled(snapshot: _Snapshot, in_ascii: bool) -> bytes:
+    """The one spelling of a snapshot."""
+    if in_ascii:  # keys that are ASCII sort alike by code point and as RFC 8785 has it
+        return _encode(snapshot)
+    return encode_json(msgspec.to_builtins(snapshot))
+
+
+def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:
+    """The caveats of an entry.
+
+    Raises ValueError for a link that cannot be read, or that speaks of more than requests: then it
+    could do more than restrict.
+    """
     link = read_link(encode_json(stated), vocabulary)
     if isinstance(link, BadLink):
         raise ValueError(f"an entry's link: {link.text}")
@@ -266,12 +349,18 @@ def _read(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:
     return link
 
 
+class _Signer(Protocol):
+    """An operator's key; keys are beside this room, so it is named by what it does."""
+
+    def sign(self, message: bytes) -> bytes: ...
+
+
 def snapshot(
-    key: OperatorKey, entries: Iterable[Entry], *, seq: int, issued_at: int, life: int = LIFE
+    key: _Signer, entries: Iterable[Entry], *, seq: int, issued_at: int, life: int = LIFE
 ) -> bytes:
     """A signed snapshot. Raises OverlayError for one that readers would refuse for its size."""
     stated = _Snapshot(entries=list(entries), exp=issued_at + life, iat=issued_at, seq=seq, v=1)
     body = encode_json(msgspec.to_builtins(stated))
     if len(body) + signed.TAIL_BYTES > MAX_BYTES:
         raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
-    return signed.join(body, key.sign(_OVERLAY + primitives.sha256(body)))
+    return signed.join(body, key.sign(_message(body)))

@@ -23,7 +23,7 @@ from captoken._language.capability import Capability
 from captoken._language.caveats import V1, Situation
 from captoken._language.lineage import Actor, Lineage, read_along
 from captoken._language.links import Link, link_prohibits, settled
-from captoken._language.overlay import Facts, Overlay, keys_of
+from captoken._language.overlay import Facts, Overlay
 from captoken._language.reasons import CODES
 from captoken._verification.decision import Attribution, Decision, Denied, Refusal
 from captoken.proof import Evidence, Proof, digest_of, proof_message, read_proof, use_of
@@ -64,7 +64,7 @@ class Grant(Sealed):
     _tags: tuple[bytes, ...]  # secret: each is the key to its link's siblings
     _asked: bool  # was there a first question?
     _capability: Capability | None
-    _seen: tuple[str | bytes, ...] | None  # see `_keys`
+    _seen: Facts | None  # see `_facts`
     _counts: bool  # does a link count what it is used for?
     _custody: tuple[Custody, ...]  # of a bound token
     _own: bool  # are caveats of an embedder's among its links?
@@ -382,10 +382,11 @@ class Grant(Sealed):
         if overlay is None:
             return None, ()
         age = max(0, now - overlay.issued_at)
-        if not overlay.touches(self._keys):
+        facts = self._facts
+        if not overlay.touches(facts.keys):
             return age, ()
         refusals: list[Refusal] = []
-        for entry in overlay.on(self._facts, now):
+        for entry in overlay.on(facts, now):
             said = f"by {entry.by} at {spelled_time(entry.at)}: {entry.why}"
             link = overlay.link(entry)
             if link is None:
@@ -452,30 +453,14 @@ class Grant(Sealed):
         )
 
     @property
-    def _keys(self) -> tuple[str | bytes, ...]:
-        """What entries of the overlay are filed under, for this token."""
-        keys = self._seen
-        if keys is None:
-            root, links = self.issued, primitives.link_ids(self._tags)
-            keys = keys_of(
-                root.token_id, links, self.task, self._lineage.holders, root.subject, root.key_id
-            )
-            object.__setattr__(self, "_seen", keys)
-        return keys
-
-    @property
     def _facts(self) -> Facts:
         """What selectors of the overlay ask about."""
-        root, links = self.issued, primitives.link_ids(self._tags)
-        return Facts(
-            root.token_id,
-            links,
-            self.task,
-            self._lineage.holders,
-            root.subject,
-            root.key_id,
-            root.issued_at,
-        )
+        facts = self._seen
+        if facts is None:
+            links = primitives.link_ids(self._tags)
+            facts = Facts(self.issued, links, self.task, self._lineage.holders)
+            object.__setattr__(self, "_seen", facts)
+        return facts
 
     def _finished(
         self,

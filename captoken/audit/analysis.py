@@ -440,11 +440,8 @@ def _again(
         return Replayed(decision, "same")
     if path is None:
         return Replayed(decision, "unknown", "the records do not describe the token")
-    root = path.hop.root
     ids = [b64decode(link) for link in path.link_ids]
-    facts = Facts(
-        root.token_id, ids, path.task, path.hop.holders, root.subject, root.key_id, root.issued_at
-    )
+    facts = Facts(path.hop.root, ids, path.task, path.hop.holders)
     unknown: Replayed | None = None
     for entry in overlay.on(facts, decision.at):
         link = overlay.link(entry)

@@ -14,6 +14,7 @@ import pytest
 from captoken import Access, Denied, Issuer, Token, Verifier
 from captoken._format import chain, primitives
 from captoken._format.encoding import b64encode
+from captoken._format.root import RootRecord
 from captoken._language.overlay import Facts, snapshot
 from captoken.control import Entry, Feed, Operator, Overlay, Selector
 from captoken.discharge import Allow, Discharger
@@ -491,15 +492,18 @@ def test_g6_among_many_entries_each_is_found_and_no_other():
     overlay = Overlay.open(snapshot(KEY, entries, seq=1, issued_at=NOW), [KEY.public])
     found = 0
     for number in range(2000):
-        facts = Facts(
-            rng.choice(ids),
-            [evaluator.unbase64(rng.choice(ids)) for _ in range(rng.randint(1, 5))],
-            f"t{rng.randrange(2000)}/{rng.randrange(4)}/x",
-            [f"a{rng.randrange(4000)}" for _ in range(3)],
-            f"user:{rng.randrange(4000)}",
-            f"k{rng.randrange(400)}",
-            rng.choice([0, rng.randrange(NOW)]),
+        task, agents = f"t{rng.randrange(2000)}/{rng.randrange(4)}/x", [f"a{rng.randrange(4000)}" for _ in range(3)]
+        issued = RootRecord(
+            token_id=rng.choice(ids),
+            subject=f"user:{rng.randrange(4000)}",
+            agent=agents[0],
+            task=task,
+            key_id=f"k{rng.randrange(400)}",
+            issued_at=rng.choice([0, rng.randrange(NOW)]),
+            version=1,
         )
+        links = [evaluator.unbase64(rng.choice(ids)) for _ in range(rng.randint(1, 5))]
+        facts = Facts(issued, links, task, agents)
         on = {entry.id for entry in overlay.on(facts, NOW)}
         found += len(on)
         if number % 100 == 0:
