@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -628,7 +627,7 @@ def test_a_ledger_belongs_to_its_process(monkeypatch: pytest.MonkeyPatch) -> Non
             ledger.reserve(asked(2), NOW)
         with pytest.raises(StoreError, match="another process"):
             ledger.settle(asked(1).id, None, NOW)
-    assert os.getpid() == ledger._process and ledger.settle(asked(1).id, {}, NOW) and ledger.spent(b"b" * 16, "eur") == 0
+    assert ledger._process.is_own() and ledger.settle(asked(1).id, {}, NOW) and ledger.spent(b"b" * 16, "eur") == 0
 
 
 def test_what_goes_back_is_never_more_than_was_taken() -> None:

@@ -173,6 +173,13 @@ class _Replays:
         with closing(SQLiteReplayStore(self._path, clock=self._clock)) as store:
             return store.add(use, now)
 
+    def peek(self, use: Use, now: int) -> bool:
+        from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
+
+        self.is_new = not os.path.exists(self._path)
+        with closing(SQLiteReplayStore(self._path, clock=self._clock)) as store:
+            return store.peek(use, now)
+
 
 def _line(decision: Decision) -> str:
     grant = decision.grant

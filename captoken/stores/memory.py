@@ -2,152 +2,203 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from math import inf
 from threading import Lock
 from time import time
 
-from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.errors import StoreError
-from captoken.stores.ports import (
-    KEPT,
-    REFUSED_AMOUNT,
-    REFUSED_BEFORE,
-    REFUSED_CLOCK,
-    Debit,
-    Reservation,
-    Use,
-    is_lost,
+from captoken.stores._rules import (
+    Bucket,
+    Sums,
+    add_up,
+    first_ledger_floor,
+    first_replay_floor,
+    is_full,
+    too_old,
 )
+from captoken.stores.own_process import OwnProcess
+from captoken.stores.ports import Debit, Reservation, Use
 
 
-class MemoryReplayStore:
+class _OneProcess:
+    """A memory that belongs to one process: a fork has a copy, which would go its own way."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._process = OwnProcess()
+
+    def _own_lock(self) -> Lock:
+        """The lock; in a forked child, where another thread may hold it for ever, StoreError."""
+        if not self._process.is_own():
+            raise StoreError("this memory belongs to another process: processes share a file")
+        return self._lock
+
+
+class MemoryReplayStore(_OneProcess):
     """Used proofs, for the threads of one process.
 
-    What an earlier process accepted is not known here, so proofs issued up to five seconds after the start are refused:
-    the floor. `floor=0` says aloud that no earlier process took proofs for this audience. Holds at most `limit` uses of
-    the last half minute, and refuses more.
+    What an earlier process accepted is not known here, so proofs issued up to five seconds after
+    the start are refused: the floor. `floor=0` says aloud that no earlier process took proofs for
+    this audience. Holds at most `limit` uses of the last half minute, and refuses more.
     """
 
     def __init__(
         self, *, floor: int | None = None, limit: int = 1_000_000, clock: Callable[[], float] = time
     ) -> None:
-        self._floor = int(clock()) + PROOF_AHEAD if floor is None else floor
+        super().__init__()
+        self._floor = first_replay_floor(clock) if floor is None else floor
         self._limit = limit
         self._known: set[bytes] = set()
-        self._by_second: dict[
-            int, list[bytes]
-        ] = {}  # by issued_at, so that they are forgotten together
-        self._lock = Lock()
-        self._process = os.getpid()
+        # By `issued_at`, so that those of one second are forgotten together. All above the floor.
+        self._by_second: dict[int, list[bytes]] = {}
 
     def add(self, use: Use, now: int) -> bool:
-        """True if it is the first use, and after the floor. Raises StoreError when full, and in a forked process."""
-        if os.getpid() != self._process:
-            raise StoreError("this memory belongs to another process: processes share a file")
-        with self._lock:
-            self._forget(now - PROOF_PAST - 1)
-            if use.issued_at <= self._floor or use.entry in self._known:
+        """True if it is the first use, and above the floor.
+
+        Raises StoreError when full, and in a forked process.
+        """
+        with self._own_lock():
+            self._forget(too_old(now))
+            if not self._would_take(use, self._floor):
                 return False
-            if len(self._known) >= self._limit:
-                raise StoreError(
-                    f"{self._limit} proofs of the last {PROOF_PAST + PROOF_AHEAD} seconds are remembered, and no more fit"
-                )
             self._known.add(use.entry)
             self._by_second.setdefault(use.issued_at, []).append(use.entry)
             return True
 
-    def _forget(self, until: int) -> None:
+    def peek(self, use: Use, now: int) -> bool:
+        """Would `add` return True? Raises StoreError when full, and in a forked process."""
+        with self._own_lock():
+            return self._would_take(use, max(self._floor, too_old(now)))
+
+    def _would_take(self, use: Use, floor: int) -> bool:
+        """The decision, as if all up to `floor` were forgotten. Raises StoreError when full."""
+        if use.issued_at <= floor:
+            return False
+
+        over = self._seconds_until(floor)
+        if use.entry in self._known:
+            # The name may have been used long ago, with another time, and be free again.
+            return any(use.entry in self._by_second[second] for second in over)
+
+        forgotten = sum(len(self._by_second[second]) for second in over)
+        if len(self._known) - forgotten >= self._limit:
+            raise is_full(self._limit)
+        return True
+
+    def _seconds_until(self, floor: int) -> list[int]:
+        """The seconds whose uses are forgotten when the floor rises so far."""
+        if floor <= self._floor:
+            return []
+        return [second for second in self._by_second if second <= floor]
+
+    def _forget(self, floor: int) -> None:
         """Forget what was issued until then, and never take it again."""
-        if until <= self._floor:
-            return
-        self._floor = until
-        for second in [second for second in self._by_second if second <= until]:
+        for second in self._seconds_until(floor):
             self._known.difference_update(self._by_second.pop(second))
+        self._floor = max(self._floor, floor)
 
     def __len__(self) -> int:
         return len(self._known)
 
 
-class MemoryLedger:
-    """Counts for the threads of one process. `shared=True` says aloud that no other server takes these tokens.
+class MemoryLedger(_OneProcess):
+    """Counts for the threads of one process.
 
-    What an earlier process counted is not known here: see the floor of a Ledger.
+    `shared=True` says aloud that no other server takes these tokens. What an earlier process
+    counted is not known here: see the floor of a Ledger.
     """
 
     def __init__(
         self, *, shared: bool = False, floor: int | None = None, clock: Callable[[], float] = time
     ) -> None:
+        super().__init__()
         self.shared = shared
-        self._floor = int(clock()) + CLOCKS_DIFFER if floor is None else floor
-        self._spent: dict[tuple[bytes, str], int] = {}
-        self._kept: dict[tuple[bytes, str], float] = {}  # until when a bucket may be asked about
+        self._floor = first_ledger_floor(clock) if floor is None else floor
+        self._spent: dict[Bucket, int] = {}
+        self._kept: dict[Bucket, float] = {}  # until when a bucket may be asked about
         self._known: dict[bytes, Reservation] = {}  # by id, until they run out
         self._open: set[bytes] = set()
-        self._looked = 0
+        self._looked = 0  # when it was last looked for what may be forgotten
         self._gone = 0  # until when the last of the forgotten buckets was kept
-        self._lock = Lock()
-        self._process = os.getpid()
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough and was debited, else the first that had not."""
-        with self._mine():
+        with self._own_lock():
             self._forget(now)
-            if reservation.id in self._known:
+            if self._is_known(reservation.id, now):
                 return None
-            if reservation.issued_at <= self._floor:
-                raise StoreError(REFUSED_BEFORE)
-            if is_lost(self._gone, now):
-                raise StoreError(REFUSED_CLOCK)
-            spent: dict[tuple[bytes, str], int] = {}
-            for debit in reservation.debits:
-                if debit.amount < 0:
-                    raise StoreError(REFUSED_AMOUNT)
-                key = debit.bucket, debit.unit
-                spent[key] = spent.get(key, self._spent.get(key, 0)) + debit.amount
-                if spent[key] > debit.limit:
-                    return debit
-            until = inf if reservation.keep is None else reservation.keep + KEPT
-            for key in spent:
-                self._kept[key] = max(self._kept.get(key, until), until)
+            short, spent = self._add_up(reservation, now)
+            if short is not None:
+                return short
+
+            kept_until = reservation.kept_until
+            until = inf if kept_until is None else kept_until
+            for bucket in spent:
+                self._kept[bucket] = max(self._kept.get(bucket, until), until)
             self._spent.update(spent)
             self._known[reservation.id] = reservation
             self._open.add(reservation.id)
             return None
 
+    def peek(self, reservation: Reservation, now: int) -> Debit | None:
+        """What `reserve` would answer: None, or the first bucket that has not enough."""
+        with self._own_lock():
+            if self._is_known(reservation.id, now):
+                return None
+            return self._add_up(reservation, now).short
+
     def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
         """True if the reservation was open: what was not taken of it goes back."""
-        with self._mine():
+        with self._own_lock():
             self._forget(now)
             if reservation_id not in self._open or self._known[reservation_id].until <= now:
                 return False
             self._open.remove(reservation_id)
             for debit in self._known[reservation_id].debits:
-                if (debit.bucket, debit.unit) in self._spent:  # not forgotten meanwhile
-                    self._spent[debit.bucket, debit.unit] -= debit.back(amounts)
+                bucket = (debit.bucket, debit.unit)
+                if bucket in self._spent:  # not forgotten meanwhile
+                    self._spent[bucket] -= debit.back(amounts)
             return True
 
     def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited."""
         return self._spent.get((bucket, unit), 0)
 
-    def _mine(self) -> Lock:
-        if os.getpid() != self._process:
-            raise StoreError("this memory belongs to another process: processes share a file")
-        return self._lock
+    # What is next to be forgotten is passed over by the two below, so that `peek` sees what
+    # `reserve` sees after it has forgotten.
+
+    def _is_known(self, reservation_id: bytes, now: int) -> bool:
+        known = self._known.get(reservation_id)
+        return known is not None and not self._is_over(known.until, now)
+
+    def _add_up(self, reservation: Reservation, now: int) -> Sums:
+        def spent_of(*bucket: *Bucket) -> int:
+            if self._is_over(self._kept.get(bucket, inf), now):
+                return 0
+            return self._spent.get(bucket, 0)
+
+        return add_up(reservation, now, self._floor, self._gone, spent_of)
+
+    def _is_over(self, until: float, now: int) -> bool:
+        """Is what is kept until then forgotten by whoever looks now? Once a second is enough."""
+        return now > self._looked and until <= now
 
     def _forget(self, now: int) -> None:
-        """Reservations that ran out are spent for good; buckets of tokens that expired long ago are asked about no more."""
-        if now <= self._looked:  # once a second is enough
+        """Forget what is over: reservations, spent for good, and buckets of expired tokens."""
+        if now <= self._looked:
             return
-        self._looked = now
-        for reservation_id in [known.id for known in self._known.values() if known.until <= now]:
+        over = [known.id for known in self._known.values() if self._is_over(known.until, now)]
+        for reservation_id in over:
             del self._known[reservation_id]
             self._open.discard(reservation_id)
-        for key, until in [(key, until) for key, until in self._kept.items() if until <= now]:
-            self._gone = max(self._gone, int(until))
-            del self._kept[key], self._spent[key]
+
+        gone = [bucket for bucket, until in self._kept.items() if self._is_over(until, now)]
+        for bucket in gone:
+            self._gone = max(self._gone, int(self._kept[bucket]))
+            del self._kept[bucket]
+            del self._spent[bucket]
+        self._looked = now
 
 
 class MemorySnapshots:

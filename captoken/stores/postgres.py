@@ -22,7 +22,8 @@ from psycopg.rows import tuple_row
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
-from captoken.stores.ports import KEPT, REFUSED_BEFORE, REFUSED_CLOCK, Debit, Reservation, Use
+from captoken.stores._rules import REFUSED_BEFORE, REFUSED_CLOCK
+from captoken.stores.ports import KEPT, Debit, Reservation, Use
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
 Source: TypeAlias = "str | Callable[[], Connection]"

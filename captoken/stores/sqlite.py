@@ -1,50 +1,62 @@
-"""Every store in one SQLite file: for the processes of one machine (spec, "Replay", "Ledger", "Overlay")."""
+"""Every store in one SQLite file: for the processes of one machine.
+
+Spec, "Replay", "Ledger", "Overlay".
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from threading import Lock
 from time import monotonic, sleep, time
 from typing import ClassVar, TypeAlias
-from weakref import WeakSet
 
 import msgspec
 
-from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.errors import StoreError
-from captoken.stores.ports import (
-    KEPT,
-    REFUSED_AMOUNT,
-    REFUSED_BEFORE,
-    REFUSED_CLOCK,
-    Debit,
-    Reservation,
-    Use,
-    is_lost,
+from captoken.stores._rules import (
+    Sums,
+    add_up,
+    first_ledger_floor,
+    first_replay_floor,
+    is_full,
+    too_old,
 )
+from captoken.stores.own_process import tell_of_forks
+from captoken.stores.ports import Debit, Reservation, Use
 
 Run: TypeAlias = Callable[..., sqlite3.Cursor]
 
 
 class SQLiteStore:
-    """One file, opened by any number of threads and processes. What was answered is on disk; a restart forgets nothing.
+    """One file, opened by any number of threads and processes.
 
-    `timeout`: seconds to wait for another process. Stores of different kinds may share a file. Servers stop before the
-    file is taken away, or each goes on for itself. A clock that was once far ahead has raised the floors for good: stop the
-    servers, and begin a new file.
+    What was answered is on disk; a restart forgets nothing. `timeout`: seconds to wait for another
+    process. Stores of different kinds may share a file.
+
+    Servers stop before the file is taken away, or each goes on for itself. A clock that was once
+    far ahead has raised the floors for good: stop the servers, and begin a new file.
     """
 
     _schema: ClassVar[tuple[str, ...]]
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
-        self._path, self._timeout = os.path.abspath(os.fspath(path)), timeout
+        self._path = os.path.abspath(os.fspath(path))
+        self._timeout = timeout
+        # Held from the first statement of a call to its last: threads take turns, and whoever
+        # works for a call that nobody waits for any more keeps the connection until it is done.
         self._lock = Lock()
+        self._is_forking = False
         self._connection: sqlite3.Connection | None = None
-        _stores.add(self)
-        with self._transaction() as run:
+        tell_of_forks(
+            self,
+            before=SQLiteStore._before_fork,
+            in_parent=SQLiteStore._after_fork,
+            in_child=SQLiteStore._after_fork,
+        )
+        with self._writing() as run:
             for statement in self._schema:
                 run(statement)
 
@@ -58,14 +70,22 @@ class SQLiteStore:
             self._connection.close()
             self._connection = None
 
+    def _writing(self) -> AbstractContextManager[Run]:
+        """One transaction that nobody else writes in."""
+        return self._transaction("begin immediate")
+
+    def _reading(self) -> AbstractContextManager[Run]:
+        """One transaction that sees one state of the file, and waits for nobody who writes."""
+        return self._transaction("begin")
+
     @contextmanager
-    def _transaction(self) -> Generator[Run]:
-        """One transaction that nobody else writes in. Whatever SQLite raises becomes a StoreError."""
+    def _transaction(self, begin: str) -> Generator[Run]:
+        """Whatever SQLite raises becomes a StoreError, and nothing of the transaction stays."""
         with self._lock:
             try:
                 connection = self._open()
                 try:  # from here on, whatever interrupts
-                    connection.execute("begin immediate")
+                    connection.execute(begin)
                     yield connection.execute
                     connection.execute("commit")
                 except BaseException:
@@ -76,57 +96,53 @@ class SQLiteStore:
                 raise StoreError(f"SQLite: {error}") from None
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            with suppress(
-                OSError
-            ):  # for its owner alone: whoever can read the files can hold their locks
-                os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-            connection = sqlite3.connect(
-                self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
-            )
-            try:
-                self._prepare(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
+        if self._connection is not None:
+            return self._connection
+
+        # For its owner alone: whoever can read the files can hold their locks.
+        with suppress(OSError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+
+        connection = sqlite3.connect(
+            self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Write-ahead logging, on disk before the answer. SQLite itself does not wait for others here."""
+        """Write-ahead logging, on disk before the answer.
+
+        To change the mode, SQLite itself does not wait for others.
+        """
         until = monotonic() + self._timeout
         while True:
             try:
                 connection.execute("pragma journal_mode = wal")
                 break
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= until:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or monotonic() >= until:
                     raise
                 sleep(0.01)
         connection.execute("pragma synchronous = full")
 
+    # No connection goes through a fork: SQLite's account of its locks would be copied, and be wrong
+    # on both sides. So it is closed before, while nobody uses it, and both sides open it anew.
 
-_stores: WeakSet[SQLiteStore] = WeakSet()
-_forking: list[SQLiteStore] = []
+    def _before_fork(self) -> None:
+        self._lock.acquire()
+        self._is_forking = True
+        self._shut()
 
-
-def _before_fork() -> None:
-    """No connection goes through a fork: SQLite's account of its locks would be copied, and be wrong on both sides."""
-    for store in list(_stores):
-        store._lock.acquire()
-        _forking.append(store)
-        store._shut()
-
-
-def _after_fork() -> None:
-    while _forking:
-        _forking.pop()._lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
-    )
+    def _after_fork(self) -> None:
+        if self._is_forking:
+            self._is_forking = False
+            self._lock.release()
 
 
 def _row(found: sqlite3.Cursor) -> tuple[int, ...]:
@@ -139,16 +155,22 @@ def _row(found: sqlite3.Cursor) -> tuple[int, ...]:
 class SQLiteReplayStore(SQLiteStore):
     """Used proofs.
 
-    The file keeps its floor, so only a new file has to refuse what was issued up to five seconds after it was made;
-    `floor=0` says aloud that no earlier process took proofs for this audience. Holds at most `limit` uses of the last
-    half minute, and refuses more.
+    The file keeps its floor, so only a new file has to refuse what was issued up to five seconds
+    after it was made. `floor=0` says aloud that no earlier process took proofs for this audience.
+    Holds at most `limit` uses of the last half minute, and refuses more.
     """
 
     _schema = (
-        "create table if not exists proofs (entry blob primary key, issued_at integer not null) without rowid, strict",
+        """
+        create table if not exists proofs (entry blob primary key, issued_at integer not null)
+        without rowid, strict
+        """,
         "create index if not exists proofs_by_time on proofs (issued_at)",
-        "create table if not exists proof_state"
-        " (one integer primary key check (one = 1), floor integer not null, held integer not null) strict",
+        """
+        create table if not exists proof_state (
+            one integer primary key check (one = 1), floor integer not null, held integer not null
+        ) strict
+        """,
     )
 
     def __init__(
@@ -162,34 +184,51 @@ class SQLiteReplayStore(SQLiteStore):
     ) -> None:
         super().__init__(path, timeout=timeout)
         self._limit = limit
-        first = int(clock()) + PROOF_AHEAD if floor is None else floor
-        with self._transaction() as run:
+        first = first_replay_floor(clock) if floor is None else floor
+        with self._writing() as run:
             run("insert or ignore into proof_state (one, floor, held) values (1, ?, 0)", (first,))
 
     def add(self, use: Use, now: int) -> bool:
-        """True if it is the first use, and after the floor. Raises StoreError when full, locked for too long or unreadable."""
-        with self._transaction() as run:
-            floor, held = _row(run("select floor, held from proof_state"))
-            if (gone := now - PROOF_PAST - 1) > floor:
-                floor = gone
+        """True if it is the first use, and above the floor.
+
+        Raises StoreError when full, locked for too long or unreadable.
+        """
+        with self._writing() as run:
+            before, held = _row(run("select floor, held from proof_state"))
+            floor = max(before, too_old(now))
+            first = self._would_take(run, use, floor, held)
+
+            if floor > before:
                 held -= run("delete from proofs where issued_at <= ?", (floor,)).rowcount
-            first = False
-            if use.issued_at > floor:
-                if (
-                    held >= self._limit
-                    and run("select 1 from proofs where entry = ?", (use.entry,)).fetchone() is None
-                ):
-                    raise StoreError(
-                        f"{self._limit} proofs of the last {PROOF_PAST + PROOF_AHEAD} seconds are remembered, and no more fit"
-                    )
-                first = (
-                    run(
-                        "insert or ignore into proofs values (?, ?)", (use.entry, use.issued_at)
-                    ).rowcount
-                    == 1
-                )
-            run("update proof_state set floor = ?, held = ?", (floor, held + first))
+            if first:
+                run("insert into proofs values (?, ?)", (use.entry, use.issued_at))
+                held += 1
+            run("update proof_state set floor = ?, held = ?", (floor, held))
         return first
+
+    def peek(self, use: Use, now: int) -> bool:
+        """Would `add` return True? Raises StoreError when full or unreadable."""
+        with self._reading() as run:
+            before, held = _row(run("select floor, held from proof_state"))
+            return self._would_take(run, use, max(before, too_old(now)), held)
+
+    def _would_take(self, run: Run, use: Use, floor: int, held: int) -> bool:
+        """The decision, as if all up to `floor` were forgotten. Raises StoreError when full.
+
+        `held` is how many the file holds, with those that are not forgotten yet.
+        """
+        if use.issued_at <= floor:
+            return False
+        # The name may have been used long ago, with another time, and be free again.
+        known = run("select 1 from proofs where entry = ? and issued_at > ?", (use.entry, floor))
+        if known.fetchone() is not None:
+            return False
+
+        if held >= self._limit:
+            (over,) = run("select count(*) from proofs where issued_at <= ?", (floor,)).fetchone()
+            if held - over >= self._limit:
+                raise is_full(self._limit)
+        return True
 
 
 class SQLiteLedger(SQLiteStore):
@@ -199,14 +238,25 @@ class SQLiteLedger(SQLiteStore):
     """
 
     _schema = (
-        "create table if not exists buckets"
-        " (link blob, unit text, spent integer not null, keep integer, primary key (link, unit)) without rowid, strict",
-        "create table if not exists reservations"
-        " (id blob primary key, debits blob, until integer not null, open integer not null) without rowid, strict",
+        """
+        create table if not exists buckets (
+            link blob, unit text, spent integer not null, keep integer, primary key (link, unit)
+        ) without rowid, strict
+        """,
+        """
+        create table if not exists reservations (
+            id blob primary key, debits blob, until integer not null, open integer not null
+        ) without rowid, strict
+        """,
         "create index if not exists reservations_by_time on reservations (until)",
         "create index if not exists buckets_by_time on buckets (keep)",
-        "create table if not exists ledger_state"
-        " (one integer primary key check (one = 1), floor integer not null, gone integer not null default 0) strict",
+        """
+        create table if not exists ledger_state (
+            one integer primary key check (one = 1),
+            floor integer not null,
+            gone integer not null default 0
+        ) strict
+        """,
     )
 
     def __init__(
@@ -220,52 +270,57 @@ class SQLiteLedger(SQLiteStore):
     ) -> None:
         super().__init__(path, timeout=timeout)
         self.shared = shared
-        first = int(clock()) + CLOCKS_DIFFER if floor is None else floor
-        with self._transaction() as run:
+        first = first_ledger_floor(clock) if floor is None else floor
+        with self._writing() as run:
             run("insert or ignore into ledger_state (one, floor) values (1, ?)", (first,))
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
-        """None if every bucket had enough and was debited, else the first that had not. Raises StoreError."""
-        with self._transaction() as run:
+        """None if every bucket had enough and was debited, else the first that had not.
+
+        Raises StoreError.
+        """
+        with self._writing() as run:
             self._forget(run, now)
-            if (
-                run("select 1 from reservations where id = ?", (reservation.id,)).fetchone()
-                is not None
-            ):
+            if self._is_known(run, reservation.id, now):
                 return None
-            floor, gone = _row(run("select floor, gone from ledger_state"))
-            if reservation.issued_at <= floor:
-                raise StoreError(REFUSED_BEFORE)
-            if is_lost(gone, now):
-                raise StoreError(REFUSED_CLOCK)
-            spent: dict[tuple[bytes, str], int] = {}
-            for debit in reservation.debits:
-                if debit.amount < 0:
-                    raise StoreError(REFUSED_AMOUNT)
-                key = debit.bucket, debit.unit
-                spent[key] = (spent[key] if key in spent else self._spent(run, *key)) + debit.amount
-                if spent[key] > debit.limit:
-                    return debit
-            keep = None if reservation.keep is None else reservation.keep + KEPT
+            short, spent = self._add_up(run, reservation, now)
+            if short is not None:
+                return short
+
             for (bucket, unit), amount in spent.items():
+                # Null is for good, and the `max` of null and anything is null.
                 run(
-                    "insert into buckets values (?, ?, ?, ?)"
-                    " on conflict do update set spent = excluded.spent, keep = max(keep, excluded.keep)",  # null is for good
-                    (bucket, unit, amount, keep),
+                    """
+                    insert into buckets values (?, ?, ?, ?)
+                    on conflict do update
+                    set spent = excluded.spent, keep = max(keep, excluded.keep)
+                    """,
+                    (bucket, unit, amount, reservation.kept_until),
                 )
-            row = reservation.id, _encode(reservation.debits), reservation.until
+            row = (reservation.id, _encode(reservation.debits), reservation.until)
             run("insert into reservations values (?, ?, ?, 1)", row)
         return None
 
+    def peek(self, reservation: Reservation, now: int) -> Debit | None:
+        """What `reserve` would answer: None, or the first bucket that has not enough."""
+        with self._reading() as run:
+            if self._is_known(run, reservation.id, now):
+                return None
+            return self._add_up(run, reservation, now).short
+
     def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
-        """True if the reservation was open: what was not taken of it goes back. Raises StoreError."""
-        with self._transaction() as run:
+        """True if the reservation was open: what was not taken of it goes back.
+
+        Raises StoreError.
+        """
+        with self._writing() as run:
             self._forget(run, now)
             found = run(
                 "select debits from reservations where id = ? and open", (reservation_id,)
             ).fetchone()
             if found is None:
                 return False
+
             run("update reservations set open = 0 where id = ?", (reservation_id,))
             try:
                 debits = _decode(found[0])
@@ -278,18 +333,38 @@ class SQLiteLedger(SQLiteStore):
 
     def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited. Raises StoreError."""
-        with self._transaction() as run:
-            return self._spent(run, bucket, unit)
+        with self._reading() as run:
+            found = run("select spent from buckets where link = ? and unit = ?", (bucket, unit))
+            row = found.fetchone()
+        return 0 if row is None else int(row[0])
+
+    # What is next to be forgotten is passed over by the two below, so that `peek` sees what
+    # `reserve` sees after it has forgotten.
 
     @staticmethod
-    def _spent(run: Run, bucket: bytes, unit: str) -> int:
-        found = run(
-            "select spent from buckets where link = ? and unit = ?", (bucket, unit)
-        ).fetchone()
-        return int(found[0]) if found is not None else 0
+    def _is_known(run: Run, reservation_id: bytes, now: int) -> bool:
+        found = run("select 1 from reservations where id = ? and until > ?", (reservation_id, now))
+        return found.fetchone() is not None
+
+    @staticmethod
+    def _add_up(run: Run, reservation: Reservation, now: int) -> Sums:
+        def spent_of(link: bytes, unit: str) -> int:
+            found = run(
+                """
+                select spent from buckets
+                where link = ? and unit = ? and (keep is null or keep > ?)
+                """,
+                (link, unit, now),
+            )
+            row = found.fetchone()
+            return 0 if row is None else int(row[0])
+
+        floor, gone = _row(run("select floor, gone from ledger_state"))
+        return add_up(reservation, now, floor, gone, spent_of)
 
     @staticmethod
     def _forget(run: Run, now: int) -> None:
+        """Forget what is over: reservations, spent for good, and buckets of expired tokens."""
         run("delete from reservations where until <= ?", (now,))
         last = run("select max(keep) from buckets where keep <= ?", (now,)).fetchone()[0]
         if last is not None:
@@ -305,20 +380,30 @@ class SQLiteSnapshots(SQLiteStore):
     """The newest snapshot of the overlay."""
 
     _schema = (
-        "create table if not exists overlay (one integer primary key check (one = 1), snapshot blob not null) strict",
+        """
+        create table if not exists overlay (
+            one integer primary key check (one = 1), snapshot blob not null
+        ) strict
+        """,
     )
 
     def load(self) -> bytes | None:
         """The newest snapshot, if there is one. Raises StoreError."""
-        with self._transaction() as run:
-            found = run("select snapshot from overlay").fetchone()
-        return bytes(found[0]) if found is not None else None
+        with self._reading() as run:
+            return self._lies(run)
 
     def publish(self, snapshot: bytes, after: bytes | None) -> bool:
-        """False if another one lies there than `after`. On disk when it returns True. Raises StoreError."""
-        with self._transaction() as run:
-            found = run("select snapshot from overlay").fetchone()
-            if (None if found is None else bytes(found[0])) != after:
+        """False if another one lies there than `after`. On disk when it returns True.
+
+        Raises StoreError.
+        """
+        with self._writing() as run:
+            if self._lies(run) != after:
                 return False
             run("insert or replace into overlay values (1, ?)", (snapshot,))
         return True
+
+    @staticmethod
+    def _lies(run: Run) -> bytes | None:
+        row = run("select snapshot from overlay").fetchone()
+        return None if row is None else bytes(row[0])

@@ -15,7 +15,8 @@ from typing import Any
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
-from captoken.stores.ports import KEPT, REFUSED_BEFORE, REFUSED_CLOCK, Debit, Reservation, Use
+from captoken.stores._rules import REFUSED_BEFORE, REFUSED_CLOCK
+from captoken.stores.ports import KEPT, Debit, Reservation, Use
 
 _SLACK = 60  # seconds that a reservation's key outlives it
 _LONG = 10**9  # seconds that a reservation's key is kept at most

@@ -1,5 +1,5 @@
 """The store in memory: its own process, its size, and nothing kept longer than it has to be. What it shares with the other
-stores is in `stores/`."""
+stores is in the suite."""
 
 from __future__ import annotations
 

@@ -1,0 +1,80 @@
+"""What belongs to the process that made it, and what a fork does to it.
+
+A fork copies memory, locks and connections. A copy of a memory would go its own way in silence.
+A lock may be held by a thread that the child does not have. A connection that two processes use
+gives each the other's answers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+T = TypeVar("T")
+
+
+class OwnProcess:
+    """The process that this value was made in, which tells it from a copy in a forked child."""
+
+    def __init__(self) -> None:
+        self._id = os.getpid()
+
+    def is_own(self) -> bool:
+        """Does whoever asks run in that process?"""
+        return os.getpid() == self._id
+
+
+class _Hooks(NamedTuple):
+    before: Callable[[Any], None]
+    in_parent: Callable[[Any], None]
+    in_child: Callable[[Any], None]
+
+
+def _nothing(_: object) -> None:
+    pass
+
+
+def tell_of_forks(
+    holder: T,
+    *,
+    before: Callable[[T], None] = _nothing,
+    in_parent: Callable[[T], None] = _nothing,
+    in_child: Callable[[T], None] = _nothing,
+) -> None:
+    """Tell what holds a connection of each fork, for as long as something refers to it.
+
+    `before` and `in_parent` run in the parent, before and after. `in_child` runs in the child,
+    where no other thread lives, and is to drop what was inherited. A holder that another thread
+    makes at that moment may be told of the end alone.
+    """
+    _holders[holder] = _Hooks(before, in_parent, in_child)
+
+
+_holders: WeakKeyDictionary[Any, _Hooks] = WeakKeyDictionary()
+
+
+def _told() -> list[tuple[Any, _Hooks]]:
+    """Who is to be told. The list of references is taken in one step, whatever threads do."""
+    holders = [reference() for reference in _holders.keyrefs()]
+    return [(holder, _holders[holder]) for holder in holders if holder is not None]
+
+
+def _before() -> None:
+    for holder, hooks in _told():
+        hooks.before(holder)
+
+
+def _in_parent() -> None:
+    for holder, hooks in _told():
+        hooks.in_parent(holder)
+
+
+def _in_child() -> None:
+    for holder, hooks in _told():
+        hooks.in_child(holder)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
