@@ -36,6 +36,7 @@ from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import Grant
 from captoken.adapters._claims import claimed
+from captoken.adapters._sqlite.lexer import KINDS, fold
 from captoken.adapters._sqlite.plan import (
     NEVER_GRANTED,
     Engine,
@@ -49,7 +50,8 @@ from captoken.adapters._sqlite.plan import (
     spelled,
     table_name,
 )
-from captoken.adapters._sqlite.text import KINDS, Mention, Text, fold
+from captoken.adapters._sqlite.scopes import Mention
+from captoken.adapters._sqlite.text import Text
 
 _COLUMN_IN_ERROR = re.compile(
     r"(?:no such column: |has no column named |ambiguous column name: |cannot join using column )(?:\S*\.)?\"?([^\s\"]+)"

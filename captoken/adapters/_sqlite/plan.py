@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 
 from captoken._format.errors import GuardError
 from captoken._language.access import Access
-from captoken.adapters._sqlite.text import Mention, Text, fold, hides_joins
+from captoken.adapters._sqlite.lexer import fold
+from captoken.adapters._sqlite.scopes import Mention
+from captoken.adapters._sqlite.text import Text, hides_joins
 
 NEVER_GRANTED = "catalogs, virtual tables, and names that no token can hold, are never granted"
 _ENDS_IT = "the statement may end the transaction"

@@ -1,0 +1,114 @@
+"""A statement cut into tokens where SQLite's own tokenizer cuts it, and its keywords.
+
+The text is one of the guard's three accounts (`captoken.adapters.sqlite`). A token that begins or
+ends elsewhere than in SQLite could hide a name. So the expression below follows SQLite's tokenizer:
+its white space, its four kinds of quotes, its comments, its letters (all beyond ASCII are letters).
+"""
+
+from __future__ import annotations
+
+import re
+
+# The kinds of tokens. What is quoted has its opening quote as its kind.
+WORD = "word"
+OTHER = "other"  # numbers, parameters, operators and punctuation
+STRING = "'"
+IDENTIFIER = '"'  # and, if there is no such column, a string
+
+Token = tuple[str, str, str]  # kind; text, without its quotes; the keyword that it may be, or ""
+END: Token = (OTHER, "", "")
+
+# Rule 1: how a statement may begin.
+KINDS = frozenset(("select", "with", "values", "insert", "replace", "update", "delete"))
+
+# What begins a clause, so that what a FROM or a WITH began is over.
+CLAUSES = KINDS | frozenset(
+    (
+        "where",
+        "group",
+        "having",
+        "order",
+        "limit",
+        "window",
+        "union",
+        "except",
+        "intersect",
+        "set",
+        "returning",
+    )
+)
+
+# What may follow a table in a FROM, where an alias could stand.
+JOINS = frozenset(
+    (
+        "join",
+        "natural",
+        "left",
+        "right",
+        "full",
+        "inner",
+        "cross",
+        "outer",
+        "on",
+        "using",
+        "not",
+        "indexed",
+    )
+)
+
+# What may stand between UPDATE and the table: UPDATE OR REPLACE t.
+CONFLICTS = frozenset(("or", "abort", "fail", "ignore", "replace", "rollback"))
+
+# What is not closed runs to the end, as in SQLite, which then refuses it. No alternative can be
+# entered twice at one place, so that no text takes more than linear time.
+_TOKEN = re.compile(
+    r"""(?P<skip>
+            [\t-\r\ \ufeff]+
+          | --[^\n]*
+          | /\*(?s:.*?)(?:\*/|\Z)
+        )
+      | (?P<quoted>
+            '[^']*(?:''[^']*)*(?:'|\Z)
+          | "[^"]*(?:""[^"]*)*(?:"|\Z)
+          | `[^`]*(?:``[^`]*)*(?:`|\Z)
+          | \[[^\]]*(?:\]|\Z)
+        )
+      | (?P<word>
+            [A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*
+        )
+      | (?P<other>
+            \.?[0-9][A-Za-z0-9_$.]*
+          | \?[0-9]*
+          | [:@\#$][A-Za-z0-9_$:\x80-\U0010ffff]*(?:\([^)\s]*\)?)?
+          | (?s:.)
+        )""",
+    re.VERBOSE,
+)
+
+
+def fold(name: str) -> str:
+    """A name as SQLite compares it: ASCII letters without case, all else as it is."""
+    if name.isascii():
+        return name.lower()
+    return "".join(char.lower() if char.isascii() else char for char in name)
+
+
+def cut(sql: str) -> list[Token]:
+    """The tokens of a statement, without white space and comments."""
+    tokens: list[Token] = []
+    for match in _TOKEN.finditer(sql):
+        kind = match.lastgroup
+        text = match[0]
+        if kind == "word":
+            tokens.append((WORD, text, fold(text)))
+        elif kind == "quoted":
+            tokens.append((text[0], _unquoted(text), ""))
+        elif kind == "other":
+            tokens.append((OTHER, text, ""))
+    return tokens
+
+
+def _unquoted(text: str) -> str:
+    """What is between the quotes, where a doubled one stands for one."""
+    quote = text[-1]
+    return text[1:-1].replace(quote * 2, quote)
