@@ -1,7 +1,10 @@
-"""Randomness, asked of the system anew each time: safe after a fork. A file of its own, since nothing else draws any."""
+"""Randomness, asked of the system anew each time, so that it is safe after a fork.
+
+A file of its own: nothing else of the core draws any, and nothing else of this room imports `os`.
+"""
 
 from __future__ import annotations
 
 import os
 
-random_bytes = os.urandom  # asked anew each time: safe after fork
+random_bytes = os.urandom

@@ -1,10 +1,10 @@
-"""The only file that touches hash functions, libsodium, comparison of secrets and randomness; and the labels.
+"""Hash functions, libsodium, comparison of secrets, and the labels: no other file touches them.
 
 libsodium (PyNaCl) is imported on first use: bearer tokens never ask for it.
 
-`mac` and `hmac_sha256` are two plain SHA-256 calls (RFC 2104): the same function as `hmac.digest`, a third faster on
-OpenSSL 3.
-The tests prove them equal on RFC 4231 and Wycheproof. Python promises no constant-time arithmetic and no wiping of memory.
+`mac` and `hmac_sha256` are two plain SHA-256 calls (RFC 2104). They are the same function as
+`hmac.digest`, a third faster on OpenSSL 3; the tests prove them equal on RFC 4231 and Wycheproof.
+Python promises no constant-time arithmetic and no wiping of memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ equal = hmac.compare_digest  # constant time in the content, for byte strings
 
 
 def label(purpose: str) -> bytes:
-    """Domain separation: what is hashed for one purpose is never mistaken for another (spec, "Labels")."""
+    """Domain separation: what is hashed for one purpose is no other's (spec, "Labels").
+
+    Every label ends in a zero byte, which no purpose has, so that none is the start of another.
+    """
     return b"captoken/v1 " + purpose.encode("ascii") + b"\0"
 
 
@@ -35,6 +38,7 @@ _AUDIENCE = label("audience")
 
 
 def sha256(message: bytes) -> bytes:
+    """SHA-256, 32 bytes."""
     return _sha256(message).digest()
 
 
@@ -48,14 +52,18 @@ def hmac_sha256(key: bytes, message: bytes) -> bytes:
     """HMAC-SHA-256, 32 bytes, under a key of any length."""
     if len(key) <= 32:
         return mac(key.ljust(32, b"\0"), message)
-    block = (key if len(key) <= 64 else _sha256(key).digest()).ljust(64, b"\0")
-    return _sha256(
-        block.translate(_OUTER) + _sha256(block.translate(_INNER) + message).digest()
-    ).digest()
+    if len(key) > 64:
+        key = _sha256(key).digest()
+    block = key.ljust(64, b"\0")
+    inner = _sha256(block.translate(_INNER) + message).digest()
+    return _sha256(block.translate(_OUTER) + inner).digest()
 
 
 def link_id(tag: bytes) -> bytes:
-    """The public name of the link that ends in `tag`: 16 bytes. Tells nothing of the tag (spec, "Link ids")."""
+    """The public name of the link that ends in `tag`: 16 bytes (spec, "Link ids").
+
+    Tells nothing of the tag.
+    """
     return _sha256(_LINK + tag).digest()[:16]
 
 
@@ -66,12 +74,15 @@ def link_ids(tags: Iterable[bytes]) -> list[bytes]:
 
 
 def state(tag: bytes) -> bytes:
-    """A public commitment to the link that ends in `tag` and all above it: 32 bytes. Tells nothing of the tag."""
+    """A public commitment to the link that ends in `tag` and all above it: 32 bytes.
+
+    Tells nothing of the tag.
+    """
     return _sha256(_STATE + tag).digest()
 
 
 def audience_key(key: bytes, audience: str) -> bytes:
-    """The root key of one audience: whoever has it can forge for that audience and for nobody else."""
+    """The root key of one audience: whoever has it can forge for that audience and no other."""
     return mac(key, _AUDIENCE + audience.encode("ascii"))
 
 
@@ -80,7 +91,7 @@ def hkdf(salt: bytes, secret: bytes, info: bytes) -> bytes:
     return hmac_sha256(hmac_sha256(salt, secret), info + b"\x01")
 
 
-# --- libsodium -------------------------------------------------------------------------------------------------------
+# --- libsodium ------------------------------------------------------------------------------------
 
 
 @cache
@@ -99,7 +110,8 @@ def _refused() -> type[Exception]:
 
 
 _P = 2**255 - 19
-# The y of the eight points of order 1, 2, 4 and 8 on edwards25519; a test holds them against libsodium.
+# The y of the eight points of order 1, 2, 4 and 8 on edwards25519.
+# A test holds them against libsodium.
 _LOW_ORDER = frozenset((
     0, 1, _P - 1,
     0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
@@ -108,13 +120,20 @@ _LOW_ORDER = frozenset((
 
 
 def is_signing_key(public: bytes) -> bool:
-    """Can `public` be read as an Ed25519 key: 32 bytes, canonical, not of low order? Does not ask whether it is a point."""
+    """Can `public` be read as an Ed25519 key: 32 bytes, canonical, not of low order?
+
+    Does not ask whether it is a point: readers of links do without libsodium. A key that is none
+    signs nothing.
+    """
     y = int.from_bytes(public, "little") & (2**255 - 1)
     return len(public) == 32 and y < _P and y not in _LOW_ORDER
 
 
 def is_good_signing_key(public: bytes) -> bool:
-    """Is `public` an Ed25519 key that somebody can have made: a canonical point of the prime-order group?"""
+    """Is `public` an Ed25519 key that somebody can have made?
+
+    A canonical point of the prime-order group is.
+    """
     return len(public) == 32 and bool(_libsodium().crypto_core_ed25519_is_valid_point(public))
 
 
@@ -132,13 +151,19 @@ def signing_public(secret: bytes) -> bytes:
 
 
 def sign(secret: bytes, message: bytes) -> bytes:
-    """The Ed25519 signature, 64 bytes, under a secret seed of 32 bytes with its public key behind it."""
+    """The Ed25519 signature, 64 bytes.
+
+    `secret` is the secret seed of 32 bytes with its public key behind it.
+    """
     signed: bytes = _libsodium().crypto_sign(message, secret)
     return signed[:64]
 
 
 def signed(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Is `signature` the one of `message` under the Ed25519 key `public`? By libsodium's strict rules; never raises."""
+    """Is `signature` the one of `message` under the Ed25519 key `public`? Never raises.
+
+    By libsodium's strict rules.
+    """
     if len(public) != 32 or len(signature) != 64:
         return False
     try:
@@ -164,7 +189,10 @@ def shared_secret(secret: bytes, public: bytes) -> bytes | None:
 
 
 def seal(public: bytes, message: bytes, random: Callable[[int], bytes]) -> bytes:
-    """A sealed box for `public`: libsodium's own construction, with the ephemeral secret from `random`."""
+    """A sealed box for `public`, with the ephemeral secret from `random`.
+
+    libsodium's own construction, which draws that secret itself.
+    """
     sodium = _libsodium()
     ephemeral = random(32)
     sender = sodium.crypto_scalarmult_base(ephemeral)
@@ -177,9 +205,8 @@ def unseal(secret: bytes, box: bytes) -> bytes | None:
     """What is in a sealed box for the X25519 key `secret`, or None."""
     sodium = _libsodium()
     try:
-        message: bytes = sodium.crypto_box_seal_open(
-            box, sodium.crypto_scalarmult_base(secret), secret
-        )
+        public = sodium.crypto_scalarmult_base(secret)
+        message: bytes = sodium.crypto_box_seal_open(box, public, secret)
     except _refused():  # too short, or not for this key, or changed
         return None
     return message
@@ -187,8 +214,8 @@ def unseal(secret: bytes, box: bytes) -> bytes | None:
 
 def enclose(key: bytes, message: bytes, nonce: bytes) -> bytes:
     """A secret box under a symmetric key: nonce, then tag and ciphertext."""
-    box: bytes = nonce + _libsodium().crypto_secretbox(message, nonce, key)
-    return box
+    sealed: bytes = _libsodium().crypto_secretbox(message, nonce, key)
+    return nonce + sealed
 
 
 def disclose(key: bytes, box: bytes) -> bytes | None:

@@ -47,6 +47,10 @@ class SealedValue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
+    def __rich_repr__(self) -> Any:
+        """Nothing: a struct would list its fields to Rich, which takes `repr` instead."""
+        return None
+
 
 class Sealed:
     """Base of values that hold secrets or trust, written out by hand: to become a SealedValue."""

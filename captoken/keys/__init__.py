@@ -1,4 +1,4 @@
-"""Keys of one purpose each: who holds, operates, signs a trail, discharges, or shares a root key with a server."""
+"""Keys of one purpose each: for holders, operators, trails, dischargers, and pairs of servers."""
 
 from captoken.keys.pairwise import PairwiseKey
 from captoken.keys.secret import AuditKey, DischargerKey, HolderKey, OperatorKey, SecretKey

@@ -5,34 +5,42 @@ from __future__ import annotations
 import os
 
 from captoken._format.errors import KeyringError
+from captoken._format.sealed import forgetful
 
 
+@forgetful
 def write_private(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file that its owner alone can read, whole or not at all. Replaces what is there, behind a link too.
+    """Write a file that its owner alone can read, whole or not at all.
 
-    Two that write at once are not merged: the last one stays. Raises KeyringError.
+    Replaces what is there, behind a link too. Two that write at once are not merged: the last one
+    stays. Raises KeyringError.
     """
     target = os.path.realpath(path)
     temporary = f"{target}.{os.urandom(8).hex()}.part"
-    problem = ""
     try:
-        handle = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600
-        )
+        _write_new(temporary, data)
         try:
-            with open(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(temporary, target)
         except BaseException:
             os.unlink(temporary)
             raise
     except OSError as error:
         problem = error.strerror or "no reason given"
-    if problem:
-        del data  # so that no frame that raises holds a key
-        raise KeyringError(f"the key file cannot be saved: {problem}")
+        raise KeyringError(f"the key file cannot be saved: {problem}") from None
+
+
+def _write_new(path: str, data: bytes) -> None:
+    """A file that was not there before, on the disk when this returns; nothing if it raises."""
+    follows_no_link = getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | follows_no_link, 0o600)
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        os.unlink(path)
+        raise
 
 
 def read_private(path: str | os.PathLike[str]) -> bytes:

@@ -1,51 +1,47 @@
-"""Root keys by key id: the current one, those that still verify, and keys derived for one audience (spec, "Keys")."""
+"""Root keys by key id: the current one, those that still verify, and keys derived for one audience
+(spec, "Keys").
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
+
+from msgspec import structs
 
 from captoken._format import chain, names, primitives
-from captoken._format.encoding import (
-    EncodingError,
-    b64decode,
-    b64encode,
-    decode_json,
-    encode_json,
-)
+from captoken._format.encoding import b64decode, b64encode, decode_json, encode_json
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import KeyringError
 from captoken._format.public_keys import KEY_BYTES
-from captoken._format.sealed import Sealed
+from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.spelling import shown
 from captoken.keys.files import read_private, write_private
 from captoken.keys.secret import problem_with
 
 
-class Keyring(Sealed):
-    """Root keys. Immutable: `rotate` and `retire` return a new one. Whoever has it can mint anything.
+class Keyring(SealedValue, frozen=True, eq=False):
+    """Root keys. Whoever has them can mint anything. Immutable: `rotate` and `retire` make another.
 
-    `Keyring.generate()` and `rotate` draw random key ids, so that two issuers never share one. A keyring derives the key
-    of any audience; one made by `for_audience` has only the keys of that audience, and neither rotates nor derives.
+    `Keyring.generate()` and `rotate` draw random key ids, so that two issuers never share one. A
+    keyring derives the key of any audience. One made by `for_audience` has only the keys of that
+    audience, and neither rotates nor derives.
     """
 
-    __slots__ = ("_audience", "_current", "_derived", "_keys")
-    _instead = "keyring.save(path)"
+    _instead: ClassVar[str] = "keyring.save(path)"
 
-    _keys: dict[str, bytes]
-    _derived: dict[str, bytes]  # the macaroon keys, where every chain starts
-    _current: str
-    _audience: str | None
+    _keys: Mapping[str, bytes]
+    current: str  # the id of the key that mints
+    audience: str | None = None  # whose keys these are; None for keys that derive any
+    _derived: Mapping[str, bytes] = {}  # the macaroon keys, where every chain starts
 
-    def __init__(
-        self, keys: Mapping[str, bytes], current: str, audience: str | None = None
-    ) -> None:
-        put = object.__setattr__
-        put(self, "_keys", _checked(keys, current))
-        put(self, "_derived", {key_id: chain.derive(key) for key_id, key in self._keys.items()})
-        put(self, "_current", current)
-        put(self, "_audience", audience)
+    @forgetful
+    def __post_init__(self) -> None:
+        keys = _checked(self._keys, self.current)
+        structs.force_setattr(self, "_keys", keys)
+        derived = {key_id: chain.derive(key) for key_id, key in keys.items()}
+        structs.force_setattr(self, "_derived", derived)
 
     @classmethod
     def generate(cls) -> Keyring:
@@ -54,13 +50,17 @@ class Keyring(Sealed):
         return cls({key_id: random_bytes(KEY_BYTES)}, key_id)
 
     @classmethod
+    @forgetful
     def from_keys(cls, keys: Mapping[str, bytes], current: str) -> Keyring:
-        """A keyring of given keys, 32 bytes each and not all equal. Raises TypeError or ValueError for anything else."""
+        """A keyring of given keys, 32 bytes each and not all equal.
+
+        Raises TypeError or ValueError for anything else.
+        """
         return cls(keys, current)
 
     def rotate(self) -> Keyring:
         """A fresh key becomes current; the older ones still verify."""
-        if self._audience is not None:
+        if self.audience is not None:
             raise ValueError(
                 "a keyring for one audience does not rotate: rotate the one it was derived from"
             )
@@ -68,89 +68,93 @@ class Keyring(Sealed):
         return Keyring({**self._keys, key_id: random_bytes(KEY_BYTES)}, key_id)
 
     def retire(self, key_id: str) -> Keyring:
-        """Without that key: its tokens stop verifying. Raises ValueError for an unknown key id and for the current one."""
-        if key_id not in self._keys:
-            raise ValueError(f"no key is called {shown(key_id)}")
-        if key_id == self._current:
+        """Without that key: its tokens stop verifying.
+
+        Raises ValueError for an unknown key id and for the current one.
+        """
+        self._check_known(key_id)
+        if key_id == self.current:
             raise ValueError("the current key is not retired: rotate first")
         rest = {other: key for other, key in self._keys.items() if other != key_id}
-        return Keyring(rest, self._current, self._audience)
+        return Keyring(rest, self.current, self.audience)
 
     def reveal(self, key_id: str) -> bytes:
-        """The bytes of a key, said aloud: for backups and interop. Raises ValueError for an unknown key id."""
-        if key_id not in self._keys:
-            raise ValueError(f"no key is called {shown(key_id)}")
+        """The bytes of a key, said aloud: for backups and interop.
+
+        Raises ValueError for an unknown key id.
+        """
+        self._check_known(key_id)
         return self._keys[key_id]
 
+    def _check_known(self, key_id: str) -> None:
+        if key_id not in self._keys:
+            raise ValueError(f"no key is called {shown(key_id)}")
+
     def for_audience(self, audience: str) -> Keyring:
-        """The keys of one server, derived: with them it can forge for itself and for nobody else."""
-        if self._audience is not None:
+        """The keys of one server, derived: with them it can forge for itself and nobody else."""
+        if self.audience is not None:
             raise ValueError("a keyring for one audience does not derive others")
         names.name(audience, "audience")
         keys = {
             key_id: primitives.audience_key(key, audience) for key_id, key in self._keys.items()
         }
-        return Keyring(keys, self._current, audience)
-
-    @property
-    def current(self) -> str:
-        """The id of the key that mints."""
-        return self._current
-
-    @property
-    def audience(self) -> str | None:
-        """The audience whose keys these are, or None for keys that derive any."""
-        return self._audience
+        return Keyring(keys, self.current, audience)
 
     @property
     def key_ids(self) -> tuple[str, ...]:
+        """The ids of all keys that verify."""
         return tuple(self._keys)
 
     @property
     def minting(self) -> bytes:
         """The macaroon key of the current key. Secret; for issuers."""
-        return self._derived[self._current]
+        return self._derived[self.current]
 
     def derived(self, key_id: str, audience: str | None) -> bytes | None:
         """The macaroon key behind (key id, audience), or None. Secret; for verifiers."""
-        if audience == self._audience:
+        if audience == self.audience:
             return self._derived.get(key_id)
+        if audience is None or self.audience is not None:
+            return None  # keys of one audience say nothing of another's
         key = self._keys.get(key_id)
-        if key is None or audience is None or self._audience is not None:
+        if key is None:
             return None
         return chain.derive(primitives.audience_key(key, audience))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a JSON file that its owner alone can read, whole or not at all. Replaces what is there, behind a link too.
+        """Write a JSON file that its owner alone can read, whole or not at all.
 
-        Two that save at once are not merged: the last one stays. Raises KeyringError.
+        Replaces what is there, behind a link too. Two that save at once are not merged: the last
+        one stays. Raises KeyringError.
         """
         write_private(path, self._written())
 
     def _written(self) -> bytes:
         stated: dict[str, Any] = {
-            "current": self._current,
+            "current": self.current,
             "keys": {key_id: b64encode(key) for key_id, key in self._keys.items()},
             "v": 1,
         }
-        if self._audience is not None:
-            stated["aud"] = self._audience
+        if self.audience is not None:
+            stated["aud"] = self.audience
         return encode_json(stated) + b"\n"
 
     @classmethod
+    @forgetful
     def load(cls, path: str | os.PathLike[str]) -> Keyring:
-        """The keyring in a file. Refuses one that others than its owner can read or write. Raises KeyringError."""
+        """The keyring in a file.
+
+        Refuses one that others than its owner can read or write. Raises KeyringError.
+        """
         data = read_private(path)
         try:
             return _read(data)
-        except (EncodingError, TypeError, ValueError):
-            problem = KeyringError("the file is not a keyring")
-        del data
-        raise problem
+        except (TypeError, ValueError):  # EncodingError is a ValueError
+            raise KeyringError("the file is not a keyring") from None
 
     def __repr__(self) -> str:
-        scope = f", for {self._audience}" if self._audience is not None else ""
-        return f"<Keyring {', '.join(self._keys)}; current {self._current}{scope}>"
+        scope = "" if self.audience is None else f", for {self.audience}"
+        return f"<Keyring {', '.join(self._keys)}; current {self.current}{scope}>"
 
     __str__ = __repr__
 
@@ -160,28 +164,27 @@ def _fresh_id() -> str:
 
 
 def _checked(keys: Any, current: Any) -> dict[str, bytes]:
-    """The keys, if all are fit to be root keys; no frame that raises holds them."""
+    """The keys, if all are fit to be root keys. Raises TypeError or ValueError."""
     if not isinstance(keys, Mapping):
         raise TypeError(f"keys must be a mapping, not {type(keys).__name__}")
     checked = {names.name(key_id, "key id"): key for key_id, key in keys.items()}
-    problems = [problem for key in checked.values() if (problem := problem_with(key)) is not None]
-    known = current in checked if isinstance(current, str) else False
-    if problems or not known:
-        del keys, checked
-        raise ValueError(
-            problems[0] if problems else f"the current key {shown(current)} is not among the keys"
-        )
+    for key in checked.values():
+        problem = problem_with(key)
+        if problem is not None:
+            raise ValueError(problem)
+    if not isinstance(current, str) or current not in checked:
+        raise ValueError(f"the current key {shown(current)} is not among the keys")
     return checked
 
 
 def _read(data: bytes) -> Keyring:
+    """The keyring that a file spells. Raises TypeError or ValueError for anything else."""
     stated = decode_json(data.removesuffix(b"\n"))
     shape = {key: type(value) for key, value in stated.items() if key != "aud"}
     if shape != {"current": str, "keys": dict, "v": int} or stated["v"] != 1:
         raise ValueError("not a keyring of version 1")
-    given = {
+    keys = {
         key_id: b64decode(names.exact_str(text, "key")) for key_id, text in stated["keys"].items()
     }
-    return Keyring(
-        given, stated["current"], names.name(stated["aud"], "audience") if "aud" in stated else None
-    )
+    audience = names.name(stated["aud"], "audience") if "aud" in stated else None
+    return Keyring(keys, stated["current"], audience)

@@ -1,41 +1,44 @@
-"""Pairwise keys: issuer and server share no secret, and each derives the same root key (spec, "Pairwise keys").
+"""Pairwise keys: two sides derive one root key and share no secret (spec, "Pairwise keys").
 
-Each side has one X25519 key and knows the other's public key. What both derive is the root key of one audience, behind
-the same look-up as every other. Whoever has it can forge what this server accepts from this issuer: a server's secret,
-stolen, forges tokens of every issuer that it trusts, at that server and nowhere else; an issuer's forges its own tokens,
-at every server that trusts it.
+Each side has one X25519 key and knows the other's public key. What both derive is the root key of
+one audience, behind the same look-up as every other. Whoever has it can forge what this server
+accepts from this issuer. So a server's secret, stolen, forges tokens of every issuer that it
+trusts, at that server and nowhere else. An issuer's forges its own tokens, at every server that
+trusts it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from captoken._format import names, primitives
 from captoken._format.public_keys import exchange_key, public_bytes
-from captoken.keys import secret as keys
+from captoken._format.sealed import forgetful
 from captoken.keys.keyring import Keyring
+from captoken.keys.secret import SecretKey
 
 _PAIRWISE = primitives.label("pairwise")
 _KEY_ID = primitives.label("pairwise key id")
 
 
-class PairwiseKey(keys.SecretKey):
+class PairwiseKey(SecretKey, frozen=True, eq=False):
     """An X25519 key of an issuer or of a server. A party that is both has one for each role."""
 
-    __slots__ = ()
-    purpose = "pairwise"
+    purpose: ClassVar[str] = "pairwise"
 
     def issuing(self, *, server: bytes | str, audience: str) -> Keyring:
         """For an issuer: the keyring that mints for one server. Raises TypeError or ValueError."""
-        key_id, key = self._root_key(
-            exchange_key(server, "server"), names.name(audience, "audience"), issuing=True
-        )
+        other = exchange_key(server, "server")
+        names.name(audience, "audience")
+        key_id, key = self._root_key(other, audience, issuing=True)
         return Keyring({key_id: key}, key_id, audience)
 
     def serving(self, *, issuers: Iterable[bytes | str], audience: str) -> Keyring:
-        """For a server: the keyring that verifies tokens of the issuers it trusts, and of no others.
+        """For a server: the keyring that verifies tokens of the issuers it trusts, and no others.
 
-        Nothing in a token selects a public key: a key id names one of these, or none. Raises TypeError or ValueError.
+        Nothing in a token selects a public key: a key id names one of these, or none. Raises
+        TypeError or ValueError.
         """
         if isinstance(issuers, (str, bytes)):
             raise TypeError("issuers must be a list of public keys")
@@ -50,7 +53,9 @@ class PairwiseKey(keys.SecretKey):
             raise ValueError("a server trusts at least one issuer")
         return Keyring(made, next(iter(made)), audience)
 
+    @forgetful
     def _root_key(self, other: bytes, audience: str, *, issuing: bool) -> tuple[str, bytes]:
+        """The key id and the root key of this pair. Raises ValueError."""
         own = public_bytes(self.public, "key")
         if own == other:
             raise ValueError(

@@ -1,13 +1,14 @@
-"""Secret keys of one purpose each, public keys as text, and the files that hold secrets (spec, "Key files")."""
+"""Secret keys of one purpose each, public keys as text, and their files (spec, "Key files")."""
 
 from __future__ import annotations
 
 import os
 from typing import Any, ClassVar, Self
 
+from msgspec import structs
+
 from captoken._format import primitives
 from captoken._format.encoding import (
-    EncodingError,
     b64decode,
     b64encode,
     decode_json,
@@ -16,7 +17,7 @@ from captoken._format.encoding import (
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import KeyringError
 from captoken._format.public_keys import KEY_BYTES
-from captoken._format.sealed import Sealed
+from captoken._format.sealed import SealedValue, forgetful
 from captoken.keys.files import read_private, write_private
 
 
@@ -31,30 +32,30 @@ def problem_with(secret: Any) -> str | None:
     return None
 
 
-class SecretKey(Sealed):
-    """A secret of 32 bytes for one purpose, with the public key that goes with it, as base64url.
+class SecretKey(SealedValue, frozen=True, eq=False):
+    """A secret of 32 bytes for one purpose, and its public key as base64url.
 
-    Each purpose has a class of its own, so that no key serves two. `load` refuses a file of another purpose.
+    Each purpose has a class of its own, so that no key serves two. `load` refuses a file of another
+    purpose.
     """
 
-    __slots__ = ("_secret", "public")
-    _instead = "key.save(path)"
+    _instead: ClassVar[str] = "key.save(path)"
     purpose: ClassVar[str]
 
     _secret: bytes
-    public: str
+    public: str = ""  # derived from the secret, whatever is given
 
-    def __init__(self, secret: bytes) -> None:
-        problem = problem_with(secret)
+    @forgetful
+    def __post_init__(self) -> None:
+        problem = problem_with(self._secret)
         if problem is not None:
-            kind = TypeError if type(secret) is not bytes else ValueError
-            del secret
+            kind = ValueError if type(self._secret) is bytes else TypeError
             raise kind(problem)
-        object.__setattr__(self, "_secret", secret)
-        object.__setattr__(self, "public", b64encode(self._publish(secret)))
+        structs.force_setattr(self, "public", b64encode(self._publish(self._secret)))
 
     @staticmethod
     def _publish(secret: bytes) -> bytes:
+        """The public key that goes with a secret."""
         return primitives.exchange_public(secret)
 
     @classmethod
@@ -63,47 +64,40 @@ class SecretKey(Sealed):
         return cls(random_bytes(KEY_BYTES))
 
     @classmethod
+    @forgetful
     def from_bytes(cls, secret: bytes) -> Self:
-        """The key of a given secret, 32 bytes and not all equal. Raises TypeError or ValueError for anything else."""
-        problem = problem_with(secret)
-        if problem is None:
-            return cls(secret)
-        kind = TypeError if type(secret) is not bytes else ValueError
-        del secret  # so that no frame that raises holds it
-        raise kind(problem)
+        """The key of a given secret, 32 bytes and not all equal.
+
+        Raises TypeError or ValueError for anything else.
+        """
+        return cls(secret)
 
     def reveal(self) -> bytes:
         """The secret, said aloud: for backups."""
         return self._secret
 
+    @forgetful
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a JSON file that its owner alone can read, whole or not at all. Raises KeyringError."""
-        write_private(
-            path,
-            encode_json({"purpose": self.purpose, "secret": b64encode(self._secret), "v": 1})
-            + b"\n",
-        )
+        """Write a JSON file that its owner alone can read, whole or not at all.
+
+        Raises KeyringError.
+        """
+        stated = {"purpose": self.purpose, "secret": b64encode(self._secret), "v": 1}
+        write_private(path, encode_json(stated) + b"\n")
 
     @classmethod
+    @forgetful
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The key in a file. Refuses one that others than its owner can read or write. Raises KeyringError."""
+        """The key in a file.
+
+        Refuses one that others than its owner can read or write. Raises KeyringError.
+        """
         data = read_private(path)
-        problem = KeyringError(
-            f"the file does not hold {'an' if cls.purpose[0] in 'aeiou' else 'a'} {cls.purpose} key"
-        )
         try:
-            stated = decode_json(data.removesuffix(b"\n"))
-            shape = {key: type(value) for key, value in stated.items()}
-            if (
-                shape == {"purpose": str, "secret": str, "v": int}
-                and stated["v"] == 1
-                and stated["purpose"] == cls.purpose
-            ):
-                return cls(b64decode(stated["secret"]))
-        except (EncodingError, ValueError):
-            stated = {}
-        del data, stated
-        raise problem
+            return cls(_secret_in(data, cls.purpose))
+        except ValueError:  # EncodingError is one
+            article = "an" if cls.purpose[0] in "aeiou" else "a"
+            raise KeyringError(f"the file does not hold {article} {cls.purpose} key") from None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.public}>"
@@ -111,10 +105,19 @@ class SecretKey(Sealed):
     __str__ = __repr__
 
 
-class SigningKey(SecretKey):
-    """An Ed25519 key of one purpose."""
+def _secret_in(data: bytes, purpose: str) -> bytes:
+    """The secret in a key file. Raises ValueError for one of another purpose, or for none."""
+    stated = decode_json(data.removesuffix(b"\n"))
+    shape = {key: type(value) for key, value in stated.items()}
+    if shape != {"purpose": str, "secret": str, "v": int}:
+        raise ValueError("a key file has purpose, secret and v")
+    if stated["v"] != 1 or stated["purpose"] != purpose:
+        raise ValueError("of another version or purpose")
+    return b64decode(stated["secret"])
 
-    __slots__ = ()
+
+class SigningKey(SecretKey, frozen=True, eq=False):
+    """An Ed25519 key of one purpose."""
 
     @staticmethod
     def _publish(secret: bytes) -> bytes:
@@ -125,29 +128,31 @@ class SigningKey(SecretKey):
         return primitives.sign(self._secret + b64decode(self.public), message)
 
 
-class HolderKey(SigningKey):
-    """An Ed25519 key that a token can be bound to. Whoever has it can use and hand on what is bound to it."""
+class HolderKey(SigningKey, frozen=True, eq=False):
+    """An Ed25519 key that a token can be bound to.
 
-    __slots__ = ()
-    purpose = "holder"
+    Whoever has it can use and hand on what is bound to it.
+    """
 
-
-class OperatorKey(SigningKey):
-    """An Ed25519 key that signs snapshots. Whoever has it can stop and narrow every token; it cannot widen one."""
-
-    __slots__ = ()
-    purpose = "operator"
+    purpose: ClassVar[str] = "holder"
 
 
-class AuditKey(SigningKey):
+class OperatorKey(SigningKey, frozen=True, eq=False):
+    """An Ed25519 key that signs snapshots.
+
+    Whoever has it can stop and narrow every token. It cannot widen one.
+    """
+
+    purpose: ClassVar[str] = "operator"
+
+
+class AuditKey(SigningKey, frozen=True, eq=False):
     """An Ed25519 key that signs checkpoints of one server's trail."""
 
-    __slots__ = ()
-    purpose = "audit"
+    purpose: ClassVar[str] = "audit"
 
 
-class DischargerKey(SecretKey):
+class DischargerKey(SecretKey, frozen=True, eq=False):
     """An X25519 key that tickets are sealed for. Whoever has it can answer them all."""
 
-    __slots__ = ()
-    purpose = "discharger"
+    purpose: ClassVar[str] = "discharger"
