@@ -30,7 +30,7 @@ from captoken._format import names
 from captoken._format.errors import GuardError, LimitError, NoToken, WideningError
 from captoken._language.access import Access, Caller
 from captoken._verification import aio
-from captoken._verification.decision import Decision
+from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import Grant
 from captoken._verification.verifier import Verifier
 from captoken._writing.token import Token
@@ -145,6 +145,35 @@ def _is_of_another_run(mine: Held, run: object) -> bool:
     return run is not None and isinstance(mine, _Lent) and mine.run != run
 
 
+@contextmanager
+def telling(error: Callable[[str], Exception]) -> Generator[None, None, None]:
+    """For adapters, around a tool: a Denied that it lets through, as an error for the model.
+
+    `error` makes it of what the model may read (`decision.for_model()`).
+    """
+    try:
+        yield
+    except Denied as denied:
+        raise error(denied.decision.for_model()) from None
+
+
+def presented_to(
+    verifier: Verifier, mine: Held, request: Access | None = None
+) -> tuple[str | Token, str | None]:
+    """What goes to a verifier in this process, and the proof.
+
+    It is presented to a verifier that has a name, else it is the token as it is. So is one that
+    cannot be presented, since it is for another server, say: the verifier will tell.
+    """
+    if not verifier.audiences:
+        return mine.token, None
+    try:
+        shown = mine.present(audience=verifier.audiences[0], request=request)
+    except (WideningError, LimitError):
+        return mine.token, None
+    return shown.text, shown.proof
+
+
 class ToolGuard:
     """Decides on tool calls by the token of whoever calls.
 
@@ -184,7 +213,7 @@ class ToolGuard:
             )
             return decision
 
-        text, proof = self._presented(mine, access)
+        text, proof = presented_to(self._verifier, mine, access)
         decision = self._decided(access, mine, agent, run, text, proof)
         if not decision:
             _log.info("refused: %s", decision.summary)
@@ -206,16 +235,6 @@ class ToolGuard:
             return access
         stated = stated_of(access, self._cost, self._attributes)
         return access_to(tool, access.arguments, **stated)
-
-    def _presented(self, mine: Held, access: Access | None) -> tuple[str | Token, str | None]:
-        """What goes to the verifier: presented for one that has a name, else the token as it is."""
-        if not self._verifier.audiences:
-            return mine.token, None
-        try:
-            shown = mine.present(audience=self._verifier.audiences[0], request=access)
-        except (WideningError, LimitError):  # for another server, say: the verifier will tell
-            return mine.token, None
-        return shown.text, shown.proof
 
     def _decided(
         self,

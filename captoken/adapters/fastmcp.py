@@ -1,24 +1,31 @@
-"""Guard a FastMCP server (fastmcp 4) with a verifier: every request is refused that no token permits (docs/mcp.md).
+"""Guard a FastMCP server (fastmcp 4) with a verifier: what no token permits is refused.
 
-    server = FastMCP("sales", middleware=[Guard(Verifier(keyring, audience="sales-mcp"))])
+    verifier = Verifier(keyring, audience="sales-mcp")
+    server = FastMCP("sales", middleware=[Guard(verifier)])
 
-What a message is to captoken, where a token may come in and what needs none: the rules of `captoken.adapters._mcp.messages`. What
-comes of a refusal: as `captoken.adapters.mcp` has it.
+See docs/mcp.md. What a message is to captoken, where a token may come in and what needs none: the
+rules of `captoken.adapters._mcp.messages`. What comes of a refusal: as `captoken.adapters.mcp` has
+it.
 
-- What a tool in turn asks of its own server is decided by the grant that the tool itself was called with. The guard of
-  another server, one that is mounted say, looks at the token for itself.
-- Token and proof are taken out of the request before anything is done with it: no tool sees them, no proxy sends them on.
-- What the server says of caches (`cache_scope`) is made private.
-- A tool goes by the name that is listed. Its hashed name (`__…`), by which fastmcp reaches it too, is refused.
-- What the owner's code asks of the server outside of a request comes without a token: `run_middleware=False` is for it.
+1. What a tool in turn asks of its own server is decided by the grant that the tool itself was
+   called with. The guard of another server, one that is mounted say, looks at the token for itself.
+2. Token and proof are taken out of the request before anything is done with it: no tool sees them,
+   no proxy sends them on.
+3. What the server says of caches (`cache_scope`) is made private.
+4. A tool goes by the name that is listed. Its hashed name (`__…`), by which fastmcp reaches it too,
+   is refused.
+5. What the owner's code asks of the server outside of a request comes without a token:
+   `run_middleware=False` is for it.
 
-Not checked: which of several versions of a tool is called, and what `captoken.adapters.mcp` does not check. Middleware
-that stands before the guard can answer in its place, as a cache does; what stands behind it can change what it let in.
+Not checked: which of several versions of a tool is called, and what `captoken.adapters.mcp` does
+not check. Middleware that stands before the guard can answer in its place, as a cache does; what
+stands behind it can change what it let in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, Unpack
@@ -28,19 +35,22 @@ from fastmcp.server.dependencies import fastmcp_request_ctx, get_http_request
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from mcp.shared.exceptions import MCPError
 
-from captoken import current
 from captoken._verification.grant import Grant
 from captoken._verification.verifier import Verifier
-from captoken.adapters._mcp.gate import Gate, Options, answering, decided, listed, teller
+from captoken.adapters._mcp.gate import Gate, Options, answering, teller, under
 from captoken.adapters._mcp.messages import (
     CALL,
     LISTS,
+    Headers,
     Message,
     Refused,
+    has_secrets,
     headers_of,
+    plain_name,
     without_secrets,
 )
 
+# What names an item that a method lists, as an attribute of fastmcp's object.
 _ATTRIBUTES = {
     "tools/list": "name",
     "resources/list": "uri",
@@ -52,25 +62,44 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def told(tool: _F) -> _F:
-    """A tool that asks `current.grant()` itself: where that refuses it, the model is told why. `@server.tool` above `@told`."""
+    """A tool that asks `current.grant()` itself: where that refuses it, the model is told why.
+
+    `@server.tool` above `@told`.
+    """
     return teller(ToolError, tool)
 
 
 class _Came(NamedTuple):
-    """What came with the request that is being answered, by its session, which the SDK makes for each; and what was granted."""
+    """What came with the request that is being answered, and what was granted.
+
+    The request is known by its session, which the SDK makes for each. The grants are by whose they
+    are: the guard of a mounted server knows nothing of another's (rule 1).
+    """
 
     session: Any
     meta: Mapping[str, Any] | None
-    headers: Callable[[str], list[str]] | None
-    grants: Mapping[
-        Gate, Grant
-    ]  # by whom: the guard of a mounted server knows nothing of another's
+    headers: Headers | None
+    grants: Mapping[Gate, Grant]
+
+    def granted(self, gate: Gate, grant: Grant) -> _Came:
+        """The same, with what `gate` has granted."""
+        return _Came(self.session, self.meta, self.headers, {**self.grants, gate: grant})
 
     def __repr__(self) -> str:
         return "<_Came>"  # the token is in there
 
 
 _came: ContextVar[_Came | None] = ContextVar("captoken.fastmcp", default=None)
+
+
+@contextmanager
+def _while_answering(came: _Came) -> Generator[None, None, None]:
+    """In this block, what fastmcp asks in turn is part of the request that `came`."""
+    before = _came.set(came)
+    try:
+        yield
+    finally:
+        _came.reset(before)
 
 
 class Guard(Middleware):
@@ -81,19 +110,25 @@ class Guard(Middleware):
 
     async def __call__(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]) -> Any:
         """One message, whichever hook it would go to."""
-        came, sent = self._arrived(context), context.message
+        came = _arrived(context)
         self._hide(context)
-        if isinstance(sent, Mapping) and isinstance(sent.get("_meta"), Mapping):
+        sent = context.message
+        if isinstance(sent, Mapping) and has_secrets(sent.get("_meta")):
             context = context.copy(message={**sent, "_meta": without_secrets(sent["_meta"])})
-        before = _came.set(came)
-        try:
+        with _while_answering(came):
             return await self._answered(context, call_next, came)
-        finally:
-            _came.reset(before)
+
+    async def check_resource_access(self, context: MiddlewareContext[Any]) -> None:
+        """May the resource be read? For extensions that show what is in one without reading it."""
+        try:
+            await self._admitted(context, _arrived(context))
+        except Refused as refused:
+            raise MCPError(refused.code, refused.text, refused.data) from None
 
     async def _answered(
         self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any], came: _Came
     ) -> Any:
+        """What a message comes to. Raises MCPError, or ToolError for the model."""
         with answering(came.meta):
             try:
                 grant = await self._admitted(context, came)
@@ -105,73 +140,72 @@ class Guard(Middleware):
                 raise MCPError(refused.code, refused.text, refused.data) from None
             if grant is None:
                 return await call_next(context)
-            before = _came.set(came._replace(grants={**came.grants, self._gate: grant}))
-            try:
-                with current.serving(grant):
-                    result = await call_next(context)
-            finally:
-                _came.reset(before)
+            with _while_answering(came.granted(self._gate, grant)), under(grant):
+                result = await call_next(context)
+
         method = context.method or ""
         if method not in LISTS:
             return result
-        keep = [_plain(getattr(item, _ATTRIBUTES[method])) for item in result]
-        kept = await decided(
-            self._gate.verifier, lambda: [listed(grant, method, name) for name in keep]
-        )
-        return [item for item, good in zip(result, kept, strict=True) if good]
+        names = [plain_name(getattr(item, _ATTRIBUTES[method])) for item in result]
+        return await self._gate.only_listed(grant, method, result, names)
 
-    async def check_resource_access(self, context: MiddlewareContext[Any]) -> None:
-        """May the resource be read? For extensions that show what is in one without reading it."""
-        try:
-            await self._admitted(context, self._arrived(context))
-        except Refused as refused:
-            raise MCPError(refused.code, refused.text, refused.data) from None
+    async def _admitted(self, context: MiddlewareContext[Any], came: _Came) -> Grant | None:
+        """The grant of a message that may be answered. Raises Refused."""
+        method = context.method or ""
+        params = _params(context.message)
+        if method == CALL and str(params.get("name")).startswith("__"):  # rule 4
+            params = {**params, "name": None}
 
-    def _arrived(self, context: MiddlewareContext[Any]) -> _Came:
-        """What came with the request: what is there, or what was before it was hidden."""
-        request, outer = _request(context), _came.get()
-        if request is not None and outer is not None and outer.session is request.session:
-            return outer
-        headers = headers_of(
-            None if request is None else request.request, notified=context.type == "notification"
-        )
-        return (
-            _Came(None, None, headers, {})
-            if request is None
-            else _Came(request.session, request.meta, headers, {})
-        )
+        grant = came.grants.get(self._gate)
+        if grant is not None:  # rule 1
+            return await self._gate.admitted_again(grant, method, params)
+        if came.meta is not None:
+            params = {**params, "_meta": came.meta}
+        return await self._gate.admitted(Message(method, params, came.headers))
 
     def _hide(self, context: MiddlewareContext[Any]) -> None:
-        """Take what is secret out of the request; and let nobody else have the answer out of a cache."""
+        """Take what is secret out of the request (rule 2), and keep the answer to one (rule 3)."""
         request = _request(context)
         self._gate.hide(None if request is None else request.request)
         self._gate.hide(_http_request())
         if context.fastmcp_context is not None:
-            hints = (
-                context.fastmcp_context.fastmcp._mcp_server.cache_hints
-            )  # looked up after what is answered here
-            hints.update({method: replace(hint, scope="private") for method, hint in hints.items()})
-        if (
-            request is not None and request.meta is not None
-        ):  # new ones: in one process, what was sent is the client's own
-            request.meta = clean = without_secrets(request.meta)
-            sdk = request._srctx
-            sdk.params, sdk.meta = (
-                {**sdk.params, "_meta": clean},
-                None if sdk.meta is None else clean,
-            )
+            _keep_private(context.fastmcp_context.fastmcp)
+        if request is not None and request.meta is not None:
+            _hide_meta(request)
 
-    async def _admitted(self, context: MiddlewareContext[Any], came: _Came) -> Grant | None:
-        method, params = context.method or "", _params(context.message)
-        if method == CALL and str(params.get("name")).startswith("__"):
-            params = {**params, "name": None}
-        grant = came.grants.get(self._gate)
-        if grant is not None:
-            return await decided(self._gate.verifier, self._gate.again, grant, method, params)
-        stated = {**params, "_meta": came.meta} if came.meta is not None else params
-        return await decided(
-            self._gate.verifier, self._gate.admit, Message(method, stated, came.headers)
-        )
+
+def _hide_meta(request: Any) -> None:
+    """Rule 2: what came in `_meta` is gone, from fastmcp's request and from the SDK's below it.
+
+    Each gets a new `_meta`. In one process, what was sent is the client's own, and stays as it is.
+    """
+    clean = without_secrets(request.meta)
+    request.meta = clean
+    sdk = request._srctx
+    sdk.params = {**sdk.params, "_meta": clean}
+    sdk.meta = None if sdk.meta is None else clean
+
+
+def _keep_private(server: Any) -> None:
+    """Rule 3: let nobody else have an answer out of a cache.
+
+    The hints are looked up after what is answered here, on the low-level server.
+    """
+    hints = server._mcp_server.cache_hints
+    hints.update({method: replace(hint, scope="private") for method, hint in hints.items()})
+
+
+def _arrived(context: MiddlewareContext[Any]) -> _Came:
+    """What came with the request: what is there, or what was there before it was hidden."""
+    request = _request(context)
+    outer = _came.get()
+    notified = context.type == "notification"
+    if request is None:
+        return _Came(None, None, headers_of(None, notified=notified), {})
+    if outer is not None and outer.session is request.session:
+        return outer
+    headers = headers_of(request.request, notified=notified)
+    return _Came(request.session, request.meta, headers, {})
 
 
 def _request(context: MiddlewareContext[Any]) -> Any:
@@ -180,7 +214,10 @@ def _request(context: MiddlewareContext[Any]) -> Any:
 
 
 def _http_request() -> Any:
-    """The HTTP request that fastmcp knows of beside that of the message, as for a notification, or None."""
+    """The HTTP request that fastmcp knows of beside that of the message, or None.
+
+    For a notification it is another one.
+    """
     before = fastmcp_request_ctx.set(None)
     try:
         return get_http_request()
@@ -191,21 +228,17 @@ def _http_request() -> Any:
 
 
 def _params(message: Any) -> dict[str, Any]:
-    """The params of a message, as they came or as fastmcp has read them; without `_meta`, which it does not keep."""
+    """The params of a message, as they came or as fastmcp has read them.
+
+    Without `_meta`, which it does not keep.
+    """
     if isinstance(message, Mapping):
         return {key: value for key, value in message.items() if key != "_meta"}
-    stated = (
-        message
-        if hasattr(message, "arguments") or not hasattr(message, "params")
-        else message.params
-    )
+    stated = message
+    if not hasattr(message, "arguments") and hasattr(message, "params"):
+        stated = message.params
+
     found = {key: getattr(stated, key, None) for key in _PARAMS}
-    return {
-        key: _plain(value) if key == "uri" else value
-        for key, value in found.items()
-        if value is not None
-    }
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str) else str(value)
+    if found["uri"] is not None:
+        found["uri"] = plain_name(found["uri"])
+    return {key: value for key, value in found.items() if value is not None}

@@ -1,20 +1,24 @@
-"""Guard an MCP server with a verifier: every request is refused that no token permits (docs/mcp.md).
+"""Guard an MCP server with a verifier: every request is refused that no token permits.
 
-    server = MCPServer("sales")                      # mcp 2.x; FastMCP("sales") of mcp 1.x; or a low-level Server of either
+    server = MCPServer("sales")     # mcp 2.x; FastMCP("sales") of 1.x; a low-level Server of either
     Guard(Verifier(keyring, audience="sales-mcp")).install(server)
 
-What a message is to captoken, where a token may come in and which methods need none: the rules of `captoken.adapters._mcp.messages`.
+See docs/mcp.md. What a message is to captoken, where a token may come in and which methods need
+none: the rules of `captoken.adapters._mcp.messages`.
 
-- A tool that the token does not permit is answered with an error *result*, for the model: `decision.for_model()`.
-- A token that is missing, forged, expired or unproven is a protocol error, 401; any other method that is not permitted is
-  one too, 403; 503 is a server that cannot decide. The kind of the denial is in its data.
+- A tool that the token does not permit is answered with an error *result*, for the model:
+  `decision.for_model()`.
+- A token that is missing, forged, expired or unproven is a protocol error, 401. Any other method
+  that is not permitted is one too, 403; 503 is a server that cannot decide. The kind of the denial
+  is in its data.
 - Lists hold what the token may use. A notification that nothing permits is dropped.
-- While a message is answered, `captoken.current.grant()` is what it came with, nothing is held, and `captoken.current.trace()`
-  is the trace that its `_meta` names. The token itself is taken out of `_meta` and of the headers.
+- While a message is answered, `captoken.current.grant()` is what it came with, nothing is held, and
+  `captoken.current.trace()` is the trace that its `_meta` names. The token itself is taken out of
+  `_meta` and of the headers.
 
-Not checked: what a server sends to the client; what a client answers to an elicitation, and so what a tool takes from
-one; what a call goes on doing after its token has run out; what middleware makes of the arguments that stands after the
-guard, which is why it stands last.
+Not checked: what a server sends to the client; what a client answers to an elicitation, and so what
+a tool takes from one; what a call goes on doing after its token has run out. Nor what middleware
+that stands after the guard makes of the arguments, which is why the guard stands last.
 """
 
 from __future__ import annotations
@@ -25,15 +29,13 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any, TypeVar, Unpack
 
-from captoken import current
 from captoken._verification.verifier import Verifier
-from captoken.adapters._mcp.gate import Gate, Options, answering, decided, only_listed, teller
+from captoken.adapters._mcp.gate import Gate, Options, answering, teller, under
 from captoken.adapters._mcp.messages import (
     LISTS,
-    PROOF,
-    TOKEN,
     Message,
     Refused,
+    has_secrets,
     headers_of,
     without_secrets,
 )
@@ -49,71 +51,85 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def told(tool: _F) -> _F:
-    """A tool that asks `current.grant()` itself: where that refuses it, the model is told why, as where the guard does.
+    """A tool that asks `current.grant()` itself: where that refuses it, the model is told why.
 
-    `@server.tool()` above `@told`. Without it the SDK answers in its own way: 1.x with the text that is for the operator.
+    As where the guard does. `@server.tool()` above `@told`. Without it the SDK answers in its own
+    way: 1.x with the text that is for the operator.
     """
     return teller(_tools.ToolError, tool)
 
 
 class Guard:
-    """Lets in what a token permits. Install it with `install`, or with mcp 2.x as the last `middleware` of a server.
+    """Lets in what a token permits.
 
-    `cost` says what a call takes of a budget, `attributes` what this server knows of it, both by tool and arguments. A
-    call that is permitted is charged and recorded, whatever becomes of it then.
+    Install it with `install`, or with mcp 2.x as the last `middleware` of a server.
 
-    `free`: more methods that need no token, as `logging/setLevel`. `list_without_token=True`: who has no token sees
-    everything in the lists. `authorization_header=False`: that header is somebody else's, and no token is looked for there.
-    `default_from_environment=True`: what comes without a token, and not over HTTP, comes with the one that the process was
-    started with; raises NoToken if it was started without one.
+    `cost` says what a call takes of a budget, `attributes` what this server knows of it, both by
+    tool and arguments. A call that is permitted is charged and recorded, whatever becomes of it
+    then.
+
+    `free`: more methods that need no token, as `logging/setLevel`. `list_without_token=True`: who
+    has no token sees everything in the lists. `authorization_header=False`: that header is somebody
+    else's, and no token is looked for there. `default_from_environment=True`: what comes without a
+    token, and not over HTTP, comes with the one that the process was started with; raises NoToken
+    if it was started without one.
     """
 
     def __init__(self, verifier: Verifier, **options: Unpack[Options]) -> None:
         self._gate = Gate(verifier, **options)
 
     def install(self, server: Any) -> None:
-        """Guard `server` from here on. Raises TypeError for what is no server of the installed `mcp`."""
+        """Guard `server` from here on. Raises TypeError for what is no server of this `mcp`."""
         if not TWO:
             import_module("captoken.adapters._mcp.version_1").install(self._gate, server)
             return
         if not isinstance(server, (_server.MCPServer, _server.Server)):
             raise TypeError(
-                f"a {type(server).__name__} is no MCPServer or Server (for fastmcp: captoken.adapters.fastmcp)"
+                f"a {type(server).__name__} is no MCPServer or Server "
+                "(for fastmcp: captoken.adapters.fastmcp)"
             )
         server.middleware.append(self)
 
     async def __call__(self, ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
         """The middleware of mcp 2.x."""
         params: Mapping[str, Any] = ctx.params or {}
+        notified = ctx.request_id is None
         with answering(params.get("_meta")):
             try:
-                headers = headers_of(ctx.request, notified=ctx.request_id is None)
+                headers = headers_of(ctx.request, notified=notified)
                 self._gate.hide(ctx.request)
-                grant = await decided(
-                    self._gate.verifier, self._gate.admit, Message(ctx.method, params, headers)
-                )
+                grant = await self._gate.admitted(Message(ctx.method, params, headers))
             except Refused as refused:
-                if ctx.request_id is None:
+                if notified:
                     return None  # nobody waits for an answer
                 return _refusal(refused, ctx.protocol_version)
-            meta = params.get("_meta")
-            if isinstance(meta, Mapping) and not meta.keys().isdisjoint((TOKEN, PROOF)):
-                clean = without_secrets(meta)
-                ctx = replace(
-                    ctx, params={**params, "_meta": clean}, meta=None if ctx.meta is None else clean
-                )
-            if grant is None:
-                return await call_next(ctx)
-            with current.serving(grant):
-                result = await call_next(ctx)
+            with under(grant):
+                result = await call_next(_without_secrets(ctx))
+
+        if grant is None:
+            return result
         if ctx.method in LISTS:
-            result = await decided(
-                self._gate.verifier, only_listed, grant, ctx.method, _wired(result)
-            )
+            listing = LISTS[ctx.method]
+            result = _wired(result)
+            items = result.get(listing.items) or ()
+            names = [item.get(listing.key) for item in items]
+            shown = await self._gate.only_listed(grant, ctx.method, items, names)
+            result = {**result, listing.items: shown}
         return _private(result)
 
 
+def _without_secrets(ctx: Any) -> Any:
+    """The context of a message, which shows no token from here on."""
+    params = ctx.params or {}
+    meta = params.get("_meta")
+    if not has_secrets(meta):
+        return ctx
+    clean = without_secrets(meta)
+    return replace(ctx, params={**params, "_meta": clean}, meta=None if ctx.meta is None else clean)
+
+
 def _refusal(refused: Refused, protocol: str) -> dict[str, Any]:
+    """A result for the model, of a tool. Raises MCPError for anything else."""
     if not refused.tool:
         raise _errors.MCPError(refused.code, refused.text, refused.data) from None
     result = {"content": [{"type": "text", "text": refused.text}], "isError": True}
@@ -124,11 +140,9 @@ def _private(result: Any) -> Any:
     """What a token was needed for: nobody else is to get it out of a cache."""
     if getattr(result, "cache_scope", None) is not None:
         return result.model_copy(update={"cache_scope": "private"})
-    return (
-        {**result, "cacheScope": "private"}
-        if isinstance(result, dict) and "cacheScope" in result
-        else result
-    )
+    if isinstance(result, dict) and "cacheScope" in result:
+        return {**result, "cacheScope": "private"}
+    return result
 
 
 def _wired(result: Any) -> dict[str, Any]:

@@ -1,13 +1,17 @@
-"""Present a token with each request to an MCP server, narrowed to what that request needs (docs/mcp.md).
+"""Present a token with each request to an MCP server, narrowed to what that request needs.
 
-    async with Client("https://sales.example/mcp") as client:               # mcp 2.x; or a ClientSession of 1.x or 2.x
+    async with Client("https://sales.example/mcp") as client:      # mcp 2.x; or a ClientSession
         sales = Presenting(client, audience="sales-mcp")
-        await sales.call_tool("report", {"region": "eu"})                    # with what this code holds
+        await sales.call_tool("report", {"region": "eu"})          # with what this code holds
 
-A call of a tool is presented with a token for that server, that tool and those arguments, good for a minute: what the
-server may do with it is what it is asked to do. A list is presented with a token that permits none of it.
+See docs/mcp.md.
 
-Not hidden: the arguments, and who acts for whom. What a tool asks of further servers it needs tokens of its own for.
+1. A call of a tool is presented with a token for that server, that tool and those arguments, good
+   for a minute. What the server may do with it is what it is asked to do.
+2. A list is presented with a token that permits no call.
+3. What a tool asks of further servers it needs tokens of its own for.
+
+Not hidden: the arguments, and who acts for whom.
 """
 
 from __future__ import annotations
@@ -24,12 +28,12 @@ from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._writing.keywords import Strings
 from captoken._writing.token import Token
-from captoken.adapters._mcp.messages import CALL, LISTS, PROOF, TOKEN, digest, facts
-from captoken.current import Held, holding
+from captoken.adapters._mcp.messages import CALL, LISTS, PROOF, TOKEN, digest, facts, has_secrets
+from captoken.current import Held
 
-_LISTING: dict[str, dict[str, Any]] = {
-    "io.captoken/listing": {"in": []}
-}  # an attribute that nothing has: what is listed does not turn on attributes
+# Rule 2: an attribute that nothing has. What is listed does not turn on attributes.
+_LISTING: dict[str, dict[str, Any]] = {"io.captoken/listing": {"in": []}}
+
 _types: Any = import_module("mcp.types")  # of mcp 1.x or 2.x, which differ
 _TWO = version("mcp").split(".")[0] != "1"
 
@@ -43,10 +47,11 @@ def meta_for(
     expires_in: Seconds = 60,
     keep: Strings = (),
 ) -> dict[str, str]:
-    """The `_meta` of one `tools/call`: a token for that server, tool and arguments, and a proof if it is bound. Secret.
+    """The `_meta` of one `tools/call`: a token for that server, tool and arguments. Secret.
 
-    `held`: what is presented; left out, what is current. `keep="tables"` keeps what is held of tables, for a server whose
-    tools ask the grant about data. Raises NoToken; WideningError for what is not held; ValueError for what no token can
+    There is a proof with it if the token is bound. `held`: what is presented; left out, what is
+    current. `keep="tables"` keeps what is held of tables, for a server whose tools ask the grant
+    about data. Raises NoToken; WideningError for what is not held; ValueError for what no token can
     permit, and arguments that are no JSON; and what `Held.present` raises.
     """
     params = {"name": tool, "arguments": dict(arguments or {})}
@@ -64,43 +69,45 @@ def meta_for_request(
 ) -> dict[str, str]:
     """The same for any method: `meta_for_request("sales-mcp", "resources/read", {"uri": uri})`.
 
-    For a method that lists, the token is narrowed to the server, and permits no call: a condition goes with it that none meets.
+    For a method that lists, the token is narrowed to the server, and permits no call: a condition
+    goes with it that none meets.
     """
     stated = params or {}
-    mine = holding(held)
+    mine = current.holding(held)
     about = digest(method, stated) if mine.signer is not None else None
-    if method in LISTS:
-        presented = mine.present(
-            audience=audience, expires_in=expires_in, request=about, where=_LISTING
-        )
-    else:
-        asked = facts(method, stated)
-        if asked is None:
-            raise ValueError(
-                f"no token can permit {shown(stated.get('name') if method == CALL else method)}"
-            )
-        tools = Access(tool=asked[0], arguments=asked[1]).needed()["tools"]
-        # Long text, fractions and lists have no constraint of their own: they are presented as what is held of that argument.
-        exact = all("in" in constraint for rule in tools.values() for constraint in rule.values())
-        presented = mine.present(
-            audience=audience,
-            expires_in=expires_in,
-            request=about,
-            keep=keep,
-            clamp=not exact,
-            tools=tools,
-        )
-    made = {TOKEN: presented.text}
+    narrowed = _narrowed_to(method, stated, keep)
+    presented = mine.present(audience=audience, expires_in=expires_in, request=about, **narrowed)
+
+    meta = {TOKEN: presented.text}
     trace = current.traceparent()
     if trace is not None:
-        made["traceparent"] = trace
+        meta["traceparent"] = trace
     if presented.proof is not None:
-        made[PROOF] = presented.proof
-    return made
+        meta[PROOF] = presented.proof
+    return meta
+
+
+def _narrowed_to(method: str, params: Mapping[str, Any], keep: Strings) -> dict[str, Any]:
+    """The keywords of `present` for one request. Raises ValueError for what no token permits."""
+    if method in LISTS:  # rule 2
+        return {"where": _LISTING}
+    asked = facts(method, params)
+    if asked is None:
+        wanted = params.get("name") if method == CALL else method
+        raise ValueError(f"no token can permit {shown(wanted)}")
+    tool, arguments = asked
+    tools = Access(tool=tool, arguments=arguments).needed()["tools"]
+    # Long text, fractions and lists have no constraint of their own: of such an argument, what is
+    # held goes with the token.
+    exact = all("in" in constraint for rule in tools.values() for constraint in rule.values())
+    return {"tools": tools, "keep": keep, "clamp": not exact}
 
 
 class Presenting:
-    """A client that presents a token with each request. Everything else is the client's own: use it."""
+    """A client that presents a token with each request.
+
+    Everything else is the client's own: use it. `held`, `expires_in` and `keep`: as of `meta_for`.
+    """
 
     def __init__(
         self,
@@ -111,13 +118,11 @@ class Presenting:
         expires_in: Seconds = 60,
         keep: Strings = (),
     ) -> None:
-        self._client, self._audience, self._held, self._expires_in, self._keep = (
-            client,
-            audience,
-            held,
-            expires_in,
-            keep,
-        )
+        self._client = client
+        self._audience = audience
+        self._held = held
+        self._expires_in = expires_in
+        self._keep = keep
 
     async def call_tool(
         self,
@@ -141,9 +146,8 @@ class Presenting:
         self, uri: Any, *, meta: Mapping[str, Any] | None = None, **options: Any
     ) -> Any:
         """The client's `read_resource`."""
-        return await self._asked(
-            "read_resource", "resources/read", {"uri": str(uri)}, meta, options
-        )
+        params = {"uri": str(uri)}
+        return await self._ask("read_resource", "resources/read", params, meta, options)
 
     async def get_prompt(
         self,
@@ -154,12 +158,10 @@ class Presenting:
         **options: Any,
     ) -> Any:
         """The client's `get_prompt`."""
-        params = (
-            {"name": name, "arguments": dict(arguments)}
-            if arguments is not None
-            else {"name": name}
-        )
-        return await self._asked("get_prompt", "prompts/get", params, meta, options)
+        params: dict[str, Any] = {"name": name}
+        if arguments is not None:
+            params["arguments"] = dict(arguments)
+        return await self._ask("get_prompt", "prompts/get", params, meta, options)
 
     async def list_tools(
         self, *, cursor: str | None = None, meta: Mapping[str, Any] | None = None
@@ -188,26 +190,31 @@ class Presenting:
     def _meta(
         self, method: str, params: Mapping[str, Any], meta: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        if meta and not {TOKEN, PROOF}.isdisjoint(meta):
+        """The `_meta` of one request, with what the caller has to say in it."""
+        if has_secrets(meta):
             raise ValueError("the token and the proof are put in here: leave them out")
-        mine = meta_for_request(
-            self._audience, method, params, held=self._held, expires_in=self._expires_in, keep=self._keep
-        )  # fmt: skip
-        return {**mine, **(meta or {})}
+        ours = meta_for_request(
+            self._audience,
+            method,
+            params,
+            held=self._held,
+            expires_in=self._expires_in,
+            keep=self._keep,
+        )
+        return {**ours, **(meta or {})}
 
     async def _list(
         self, name: str, method: str, cursor: str | None, meta: Mapping[str, Any] | None
     ) -> Any:
+        """What the client's method `name` lists: not out of a cache, which knows of no token."""
         stated = {} if cursor is None else {"cursor": cursor}
         sent = self._meta(method, stated, meta)
         send = getattr(self._client, name)
-        if _TWO and isinstance(self._client, import_module("mcp").Client):
+        if self._has_cache():
             return await send(cursor=cursor, meta=sent, cache_mode="bypass")
-        return await send(
-            params=_types.PaginatedRequestParams.model_validate({**stated, "_meta": sent})
-        )
+        return await send(params=_page_of(stated, sent))
 
-    async def _asked(
+    async def _ask(
         self,
         name: str,
         method: str,
@@ -215,28 +222,57 @@ class Presenting:
         meta: Mapping[str, Any] | None,
         options: dict[str, Any],
     ) -> Any:
-        if _TWO:
-            if method == "resources/read" and isinstance(self._client, import_module("mcp").Client):
-                options = {"cache_mode": "bypass", **options}
-            return await getattr(self._client, name)(
-                **params, meta=self._meta(method, params, meta), **options
-            )
-        kind, result = _ONE[method]  # mcp 1.x sends no _meta with these
+        """What the client's method `name` gives; not out of a cache either, unless so wished."""
+        if not _TWO:
+            return await self._ask_version_1(method, params, meta, options)
+        if method == "resources/read" and self._has_cache():
+            options = {"cache_mode": "bypass", **options}
+        sent = self._meta(method, params, meta)
+        return await getattr(self._client, name)(**params, meta=sent, **options)
+
+    async def _ask_version_1(
+        self,
+        method: str,
+        params: dict[str, Any],
+        meta: Mapping[str, Any] | None,
+        options: dict[str, Any],
+    ) -> Any:
+        """The same in mcp 1.x, which sends no `_meta` with these: so the message is made here.
+
+        The proof is about what is sent, a uri as the SDK spells it, say.
+        """
+        kind, result = _ONE[method]
         message = kind.model_validate({"method": method, "params": params})
-        stated = message.params.model_dump(
-            by_alias=True, mode="json", exclude_none=True
-        )  # a uri as it is sent
+        stated = _wired(message.params)
         whole = {**stated, "_meta": self._meta(method, stated, meta)}
         message = kind.model_validate({"method": method, "params": whole})
         return await self._client.send_request(_types.ClientRequest(message), result, **options)
 
+    def _has_cache(self) -> bool:
+        """Is it the Client of mcp 2.x, which keeps what it is answered?"""
+        return _TWO and isinstance(self._client, import_module("mcp").Client)
 
+
+# Requests of mcp 1.x, and what answers them.
 _ONE: dict[str, tuple[Any, Any]] = {
     "resources/read": (_types.ReadResourceRequest, _types.ReadResourceResult),
     "prompts/get": (_types.GetPromptRequest, _types.GetPromptResult),
 }
 
-# A session that does not know what a tool returns lists the tools by itself, in the middle of a call, and would be refused.
+
+def _wired(params: Any) -> dict[str, Any]:
+    """The params of a message as they go over the wire."""
+    made: dict[str, Any] = params.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return made
+
+
+def _page_of(stated: Mapping[str, Any], meta: Mapping[str, Any]) -> Any:
+    """The params of a request that lists."""
+    return _types.PaginatedRequestParams.model_validate({**stated, "_meta": meta})
+
+
+# A session that does not know what a tool returns lists the tools by itself, in the middle of a
+# call, and would be refused. While a call of ours runs, this makes the `_meta` of such a list.
 _own_list: ContextVar[Callable[[Mapping[str, Any]], dict[str, Any]] | None] = ContextVar(
     "captoken.mcp.list", default=None
 )
@@ -245,7 +281,7 @@ _own_list: ContextVar[Callable[[Mapping[str, Any]], dict[str, Any]] | None] = Co
 def _present_own_lists(session: Any) -> None:
     """See to it that such a list comes with what the call's holder holds."""
     if "list_tools" in vars(session):
-        return
+        return  # it does so already
     plain = session.list_tools
 
     async def list_tools(*args: Any, **options: Any) -> Any:
@@ -253,14 +289,10 @@ def _present_own_lists(session: Any) -> None:
         if meta_of is None or args or not options.keys() <= {"params"}:
             return await plain(*args, **options)
         given = options.get("params")
-        stated = (
-            {} if given is None else given.model_dump(by_alias=True, mode="json", exclude_none=True)
-        )
+        stated = {} if given is None else _wired(given)
         meta = stated.pop("_meta", None) or {}
         if TOKEN not in meta:
             meta = {**meta, **meta_of(stated)}
-        return await plain(
-            params=_types.PaginatedRequestParams.model_validate({**stated, "_meta": meta})
-        )
+        return await plain(params=_page_of(stated, meta))
 
     session.list_tools = list_tools

@@ -1,14 +1,22 @@
-"""What a call over MCP is to captoken, on both sides of the wire and in every version of the SDK (spec, "Transports").
+"""What a call over MCP is to captoken: on both sides of the wire, in every version of the SDK.
 
-1. `tools/call` is the tool and its arguments. Any other method is a tool of the method's own name, and its arguments are
-   what the message states as params; `arguments` among them is taken apart: `{"name": "greet", "arguments.style": "short"}`.
-   So a tool whose name has a `/`, and a method whose name has none, could pose as the other: no token can permit them.
-2. A token comes in `_meta`, or in the one Authorization header; if in both, it is the same. Never in an argument.
-3. A proof comes in `_meta`, and is about the method, the tool and the arguments in their one spelling.
-4. Headers that repeat the method or the name agree with the message, since a proxy may have decided by them.
+The rules are those of the spec, "Transports" (40.3 to 40.5).
+
+1. `tools/call` is the tool and its arguments. Any other method is a tool of the method's own name,
+   and its arguments are what the message states as params. `arguments` among them is taken apart:
+   `{"name": "greet", "arguments.style": "short"}`. So a tool whose name has a `/`, and a method
+   whose name has none, could pose as the other: no token can permit them.
+2. A token comes in `_meta`, or in the one Authorization header; if in both, it is the same. Never
+   in an argument.
+3. A proof comes in `_meta`, and is about the method, the tool and the arguments in their one
+   spelling.
+4. Headers that repeat the method or the name agree with the message, since a proxy may have decided
+   by them.
 5. Methods that list need a token. What the token cannot be used for is left out.
-6. A few methods need nothing (`FREE`). All others, and those that are yet to be invented, need a token that permits them.
-7. What answers holds nothing (`captoken.current`), even where client and server share a process; it has its grant.
+6. A few methods need nothing (`FREE`). All others, and those that are yet to be invented, need a
+   token that permits them.
+7. What answers holds nothing (`captoken.current`), even where client and server share a process; it
+   has its grant.
 """
 
 from __future__ import annotations
@@ -17,39 +25,60 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from captoken import proof as request
 
-TOKEN, PROOF = "io.captoken/token", "io.captoken/proof"  # in _meta
-KIND = "io.captoken/kind"  # in the data of an error: the kind of a denial
+# Members of `_meta`.
+TOKEN = "io.captoken/token"  # noqa: S105, a name and no secret
+PROOF = "io.captoken/proof"
+# A member of the data of an error: the kind of a denial.
+KIND = "io.captoken/kind"
+
 CALL = "tools/call"
-FREE = frozenset({  # what needs no token: a session is opened, kept and closed; nothing that is served is seen
-    "initialize", "ping", "server/discover", "notifications/initialized", "notifications/cancelled", "notifications/progress",
-})  # fmt: skip
+# Rule 6. With these a session is opened, kept and closed; nothing that is served is seen.
+FREE = frozenset(
+    {
+        "initialize",
+        "ping",
+        "server/discover",
+        "notifications/initialized",
+        "notifications/cancelled",
+        "notifications/progress",
+    }
+)
+# The code of a protocol error, by the kind of the denial: what HTTP would have (spec 40.8).
 STATUS = {
     "invalid": 401,
     "proof": 401,
     "insufficient": 403,
     "unavailable": 503,
-}  # the code of a protocol error
+}
+
 _SECRET_HEADERS = (b"authorization", b"captoken-proof")
 _BESIDE = frozenset({"_meta", "inputResponses", "requestState"})  # of params: no arguments
+
 _spell = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    sort_keys=True,
+    separators=(",", ":"),
+    ensure_ascii=True,
+    allow_nan=False,
 ).encode
+
+Headers = Callable[[str], list[str]]  # all values of the header of a name, in lower case
 
 
 class Listing(NamedTuple):
-    """What a method lists: where its items stand, what names one, and the call that it is listed for."""
+    """What a method lists: where its items stand, what names one, and what it is listed for."""
 
     items: str
     key: str
     method: str
-    argument: str
+    argument: str  # of a call of that method: where the name goes; "" for the tool itself
 
 
-LISTS = {  # rule 5
+# Rule 5.
+LISTS = {
     "tools/list": Listing("tools", "name", CALL, ""),
     "resources/list": Listing("resources", "uri", "resources/read", "uri"),
     "resources/templates/list": Listing(
@@ -60,11 +89,17 @@ LISTS = {  # rule 5
 
 
 class Refused(Exception):  # noqa: N818, the name reads as what it is
-    """A request that is not let in. `text` is for the client; `kind` as of a denial; `tool`: it is a result for the model."""
+    """A request that is not let in.
+
+    `text` is for the client, `kind` is that of a denial. `tool`: it goes out as the result of a
+    tool, for the model, and not as an error.
+    """
 
     def __init__(self, kind: str, text: str, tool: bool = False) -> None:
         super().__init__(text)
-        self.kind, self.text, self.tool = kind, text, tool
+        self.kind = kind
+        self.text = text
+        self.tool = tool
 
     @property
     def code(self) -> int:
@@ -73,21 +108,23 @@ class Refused(Exception):  # noqa: N818, the name reads as what it is
 
     @property
     def data(self) -> dict[str, str]:
+        """Of a JSON-RPC error: the kind of the denial."""
         return {KIND: self.kind}
 
 
 class Message(NamedTuple):
-    """A request as it came: `headers` gives all values of one header, or None where the transport has none."""
+    """A request as it came; `headers` is None where the transport has none."""
 
     method: str
     params: Mapping[str, Any]
-    headers: Callable[[str], list[str]] | None = None
+    headers: Headers | None = None
 
 
-def headers_of(http_request: Any, notified: bool = False) -> Callable[[str], list[str]] | None:
-    """The headers as they are now of the HTTP request that carried a message, or None where none did.
+def headers_of(http_request: Any, notified: bool = False) -> Headers | None:
+    """The headers, as they are now, of the HTTP request that carried a message.
 
-    The SDKs do not say what carried a notification: for one that came by itself there are headers, and none is known.
+    None where none did. The SDKs do not say what carried a notification (`notified`): for one that
+    came by itself there are headers, and none is known.
     """
     if http_request is None:
         return _no_headers if notified else None
@@ -98,10 +135,22 @@ def headers_of(http_request: Any, notified: bool = False) -> Callable[[str], lis
     return lambda name: [value for key, value in lines if key == name]
 
 
+def _no_headers(name: str) -> list[str]:
+    return []
+
+
 def hide_header(http_request: Any) -> None:
-    """Take what is secret out of the HTTP request itself, so that nothing that comes after can log or send it on."""
+    """Take what is secret out of the HTTP request itself.
+
+    So nothing that comes after can log it or send it on.
+    """
     for lines in (http_request.headers.raw, http_request.scope["headers"]):
         lines[:] = [line for line in lines if line[0].lower() not in _SECRET_HEADERS]
+
+
+def has_secrets(meta: object) -> TypeGuard[Mapping[str, Any]]:
+    """Is there a token or a proof in `_meta`?"""
+    return isinstance(meta, Mapping) and (TOKEN in meta or PROOF in meta)
 
 
 def without_secrets(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,98 +158,125 @@ def without_secrets(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in meta.items() if key not in (TOKEN, PROOF)}
 
 
-def _no_headers(name: str) -> list[str]:
-    return []
+def plain_name(value: Any) -> Any:
+    """What names an item, as text: some SDKs have an object for a uri."""
+    return value if isinstance(value, str) else str(value)
 
 
-# --- what is asked ---------------------------------------------------------------------------------------------------
+# --- what is asked ----------------------------------------------------------------------------
 
 
 def facts(method: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Rule 1: the tool and its arguments that a message comes to, or None for what no token can permit."""
+    """Rule 1: the tool and its arguments that a message comes to.
+
+    None for what no token can permit.
+    """
     if method == CALL:
-        tool, arguments = params.get("name"), params.get("arguments")
-        if type(tool) is not str or "/" in tool:
-            return None
-        return (
-            (tool, {})
-            if arguments is None
-            else (tool, arguments)
-            if type(arguments) is dict
-            else None
-        )
+        return _facts_of_call(params)
     if "/" not in method:
         return None
+
     flat = {key: value for key, value in params.items() if key not in _BESIDE}
     inner = flat.pop("arguments", None)
     if inner is None:
         return method, flat
     if type(inner) is not dict:
         return None
-    taken = {f"arguments.{key}": value for key, value in inner.items()}
-    return (method, flat | taken) if flat.keys().isdisjoint(taken) else None
+
+    taken_apart = {f"arguments.{key}": value for key, value in inner.items()}
+    if not flat.keys().isdisjoint(taken_apart):
+        return None  # two arguments of one name: nobody knows which one counts
+    return method, flat | taken_apart
+
+
+def _facts_of_call(params: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The same for `tools/call`."""
+    tool = params.get("name")
+    arguments = params.get("arguments")
+    if type(tool) is not str or "/" in tool:
+        return None
+    if arguments is None:
+        return tool, {}
+    if type(arguments) is not dict:
+        return None
+    return tool, arguments
 
 
 def digest(method: str, params: Mapping[str, Any]) -> bytes:
-    """What a proof is about: the method; the name of the tool, or nothing; the arguments as in rule 1, as JSON.
+    """What a proof is about (rule 3).
 
-    The JSON has its keys sorted, no white space, and escapes for all but ASCII; numbers are spelled as Python's `json`
-    does. A method that lists has no arguments: its cursor means something to the server alone. Raises ValueError for what
-    is no call, or no JSON.
+    That is the method; the name of the tool, or nothing; the arguments as in rule 1, as JSON. The
+    JSON has its keys sorted, no white space, and escapes for all but ASCII; numbers are spelled as
+    Python's `json` does. A method that lists has no arguments: its cursor means something to the
+    server alone. Raises ValueError for what is no call, or no JSON.
     """
     asked = facts(method, {} if method in LISTS else params)
     if asked is None:
         raise ValueError("no call that a token can permit")
     tool, arguments = asked
+    named = tool if method == CALL else ""
     try:
-        return request.of_mcp(
-            method, tool if method == CALL else "", _spell(arguments).encode("ascii")
-        )
+        return request.of_mcp(method, named, _spell(arguments).encode("ascii"))
     except (TypeError, RecursionError) as error:
         raise ValueError("the arguments are no JSON") from error
 
 
-# --- who asks: rules 2, 3 and 4 --------------------------------------------------------------------------------------
+# --- who asks: rules 2, 3 and 4 ---------------------------------------------------------------
 
 
 def credentials(message: Message, header: bool) -> tuple[str | None, str | None]:
-    """The token and the proof that came with a message. Raises Refused if they cannot be meant."""
+    """The token and the proof that came with a message.
+
+    `header`: a token may come in the Authorization header. Raises Refused if they cannot be meant.
+    """
     meta = message.params.get("_meta")
     if meta is None:
         meta = {}
     if not isinstance(meta, Mapping):
         raise Refused("invalid", "_meta is no object.")
-    token, proof = meta.get(TOKEN), meta.get(PROOF)
-    for key, value in ((TOKEN, token), (PROOF, proof)):
-        if value is not None and type(value) is not str:
-            raise Refused("invalid", f"{key} in _meta is text.")
+    token = _text_in(meta, TOKEN)
+    proof = _text_in(meta, PROOF)
+
     if message.headers is None:
         return token, proof
-    _mirrored(message)
-    if not header:
+    _check_mirrored(message, message.headers)  # also where the token is not looked for there
+    sent = _bearer(message.headers) if header else None
+    if sent is None:
         return token, proof
-    lines = message.headers("authorization")
+    if token is not None and token != sent:  # rule 2
+        raise Refused(
+            "invalid",
+            "Two tokens came, in _meta and in the Authorization header, and they differ.",
+        )
+    return sent, proof
+
+
+def _text_in(meta: Mapping[str, Any], key: str) -> str | None:
+    """A member of `_meta` that is text, or None where it is left out. Raises Refused."""
+    value = meta.get(key)
+    if value is not None and type(value) is not str:
+        raise Refused("invalid", f"{key} in _meta is text.")
+    return value
+
+
+def _bearer(headers: Headers) -> str | None:
+    """The token of the one Authorization header, or None where there is none. Raises Refused."""
+    lines = headers("authorization")
     if len(lines) > 1:
         raise Refused("invalid", "More than one Authorization header came.")
-    if lines:
-        scheme, _, sent = lines[0].partition(" ")
-        if scheme.lower() != "bearer" or not sent:
-            raise Refused("invalid", "The Authorization header is not `Bearer` and a token.")
-        if token is not None and token != sent:
-            raise Refused(
-                "invalid",
-                "Two tokens came, in _meta and in the Authorization header, and they differ.",
-            )
-        token = sent
-    return token, proof
+    if not lines:
+        return None
+    scheme, _, sent = lines[0].partition(" ")
+    if scheme.lower() != "bearer" or not sent:
+        raise Refused("invalid", "The Authorization header is not `Bearer` and a token.")
+    return sent
 
 
-def _mirrored(message: Message) -> None:
-    """Rule 4."""
-    assert message.headers is not None  # noqa: S101
+def _check_mirrored(message: Message, headers: Headers) -> None:
+    """Rule 4: what headers repeat of a message agrees with it. Raises Refused."""
     name = message.params.get("uri" if message.method.startswith("resources/") else "name")
     for header, stated in (("mcp-method", message.method), ("mcp-name", name)):
-        values = message.headers(header)
+        values = headers(header)
         if values and (len(values) > 1 or _decoded(values[0]) != stated):
             raise Refused("invalid", f"The {header} header does not agree with the message.")
 

@@ -1,25 +1,29 @@
-"""The guard in mcp 1.x, which has no middleware: the handlers of the low-level server, as the server looks them up."""
+"""The guard in mcp 1.x, which has no middleware: it stands around the low-level server's handlers.
+
+The server looks a handler up by the type of the message, and gets one that asks the gate.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
-from captoken import current
 from captoken._verification.grant import Grant
-from captoken.adapters._mcp.gate import Gate, answering, decided, listed
+from captoken.adapters._mcp.gate import Gate, answering, under
 from captoken.adapters._mcp.messages import (
     CALL,
     LISTS,
     PROOF,
     TOKEN,
+    Headers,
     Message,
     Refused,
     headers_of,
+    plain_name,
 )
 
-_Handler = Callable[[Any], Awaitable[Any]]
+_Handler: TypeAlias = Callable[[Any], Awaitable[Any]]
 _types: Any = import_module("mcp.types")  # by name, since type checkers see mcp 2.x
 _low: Any = import_module("mcp.server.lowlevel.server")
 _fast: Any = import_module("mcp.server.fastmcp")
@@ -27,20 +31,40 @@ _McpError: Any = import_module("mcp.shared.exceptions").McpError
 
 
 def install(gate: Gate, server: Any) -> None:
-    """Guard `server`: also the handlers that it is given later."""
-    low = server._mcp_server if isinstance(server, _fast.FastMCP) else server
-    if not isinstance(low, _low.Server):
-        raise TypeError(f"a {type(server).__name__} is no FastMCP or Server")
-    if low._experimental_handlers is not None:
+    """Guard `server`: also the handlers that it is given later.
+
+    Raises TypeError for what is no server of mcp 1.x. Raises ValueError for one whose tasks are
+    enabled: they have handlers that do not come this way.
+    """
+    low = _low_level(server)
+    if _has_tasks(low):
         raise ValueError(
-            "install the guard before the server's tasks are enabled: it would not see their handlers"
+            "install the guard before the server's tasks are enabled: "
+            "it would not see their handlers"
         )
     low.request_handlers = _Guarded(low.request_handlers, gate, _answered)
     low.notification_handlers = _Guarded(low.notification_handlers, gate, _noticed)
 
 
+def _low_level(server: Any) -> Any:
+    """The low-level server behind a FastMCP; itself if it is one. Raises TypeError."""
+    low = server._mcp_server if isinstance(server, _fast.FastMCP) else server
+    if not isinstance(low, _low.Server):
+        raise TypeError(f"a {type(server).__name__} is no FastMCP or Server")
+    return low
+
+
+def _has_tasks(low: Any) -> bool:
+    """Whether the SDK's experimental tasks are enabled; it has no public word for it."""
+    return low._experimental_handlers is not None
+
+
 class _Guarded(dict[type, _Handler]):
-    """Handlers by type of request. A message from outside is looked up by `get`; the server's own uses are not messages."""
+    """Handlers by type of request.
+
+    A message from outside is looked up by `get`. All else that is done with the dictionary are the
+    server's own uses of a handler, which are not messages.
+    """
 
     def __init__(
         self,
@@ -49,7 +73,8 @@ class _Guarded(dict[type, _Handler]):
         around: Callable[[Gate, _Handler, Any], Awaitable[Any]],
     ) -> None:
         super().__init__(handlers)
-        self._gate, self._around = gate, around
+        self._gate = gate
+        self._around = around
 
     def get(self, key: type, default: Any = None) -> Any:
         handler = super().get(key)
@@ -58,69 +83,68 @@ class _Guarded(dict[type, _Handler]):
         return lambda message: self._around(self._gate, handler, message)
 
 
-async def _admitted(gate: Gate, message: Any, headers: Any) -> Grant | None:
-    params: Any = message.params
-    stated = (
-        {} if params is None else params.model_dump(by_alias=True, mode="json", exclude_none=True)
-    )
-    if message.method == CALL and params is not None:
-        stated["arguments"] = params.arguments  # as the handler gets them
-    meta = getattr(params, "meta", None)
-    if meta is not None:
-        stated["_meta"] = dict(meta.model_extra or {})
-        for key in (TOKEN, PROOF):  # so that no tool can log or send them on
-            (meta.model_extra or {}).pop(key, None)
-    return await decided(gate.verifier, gate.admit, Message(message.method, stated, headers))
-
-
 async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
-    with answering(_meta(message)):
+    """What a request comes to: a result, or an error of the SDK's."""
+    with answering(_extra_of(message)):
         try:
-            carried = _low.request_ctx.get().request
-            headers = headers_of(carried)
-            gate.hide(carried)
+            http_request = _low.request_ctx.get().request
+            headers = headers_of(http_request)
+            gate.hide(http_request)
             grant = await _admitted(gate, message, headers)
         except Refused as refused:
-            if refused.tool:
-                text = _types.TextContent(type="text", text=refused.text)
-                return _types.ServerResult(_types.CallToolResult(content=[text], isError=True))
-            raise _McpError(
-                _types.ErrorData(code=refused.code, message=refused.text, data=refused.data)
-            ) from None
-        if grant is None:
-            return await handler(message)
-        with current.serving(grant):
+            return _refusal(refused)
+        with under(grant):
             result = await handler(message)
-    if message.method not in LISTS:
+
+    if grant is None or message.method not in LISTS:
         return result
     listing = LISTS[message.method]
     items = getattr(result.root, listing.items)
-    keep = [_plain(item, listing.key) for item in items]
-    kept = await decided(
-        gate.verifier, lambda: [listed(grant, message.method, name) for name in keep]
-    )
-    shown = [item for item, good in zip(items, kept, strict=True) if good]
+    names = [plain_name(getattr(item, listing.key)) for item in items]
+    shown = await gate.only_listed(grant, message.method, items, names)
     return _types.ServerResult(result.root.model_copy(update={listing.items: shown}))
 
 
 async def _noticed(gate: Gate, handler: _Handler, message: Any) -> None:
-    """A notification carries no HTTP request here: a token for one comes in its `_meta`."""
-    with answering(_meta(message)):
+    """What a notification comes to: nobody waits for an answer.
+
+    It carries no HTTP request here: a token for one comes in its `_meta`.
+    """
+    with answering(_extra_of(message)):
         try:
             grant = await _admitted(gate, message, headers_of(None, notified=True))
         except Refused:
             return
-        if grant is None:
-            await handler(message)
-            return
-        with current.serving(grant):
+        with under(grant):
             await handler(message)
 
 
-def _meta(message: Any) -> Any:
+async def _admitted(gate: Gate, message: Any, headers: Headers | None) -> Grant | None:
+    """The grant of a message, which shows no token from here on. Raises Refused."""
+    params: Any = message.params
+    stated: dict[str, Any] = {}
+    if params is not None:
+        stated = params.model_dump(by_alias=True, mode="json", exclude_none=True)
+        if message.method == CALL:
+            stated["arguments"] = params.arguments  # as the handler gets them
+    if getattr(params, "meta", None) is not None:
+        extra = _extra_of(message) or {}
+        stated["_meta"] = dict(extra)
+        for key in (TOKEN, PROOF):  # so that no tool can log or send them on
+            extra.pop(key, None)
+    return await gate.admitted(Message(message.method, stated, headers))
+
+
+def _extra_of(message: Any) -> Any:
+    """The members of `_meta` that the SDK has no field for, or None."""
     return getattr(getattr(message.params, "meta", None), "model_extra", None)
 
 
-def _plain(item: Any, key: str) -> Any:
-    value = getattr(item, key)
-    return value if isinstance(value, str) else str(value)  # a uri is an object here
+def _refusal(refused: Refused) -> Any:
+    """A result for the model, of a tool. Raises McpError for anything else."""
+    if refused.tool:
+        text = _types.TextContent(type="text", text=refused.text)
+        return _types.ServerResult(_types.CallToolResult(content=[text], isError=True))
+    raise _McpError(
+        _types.ErrorData(code=refused.code, message=refused.text, data=refused.data)
+    ) from None
