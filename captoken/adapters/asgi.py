@@ -1,24 +1,28 @@
-"""ASGI middleware: a request reaches the application only with a token that was verified (docs/http.md).
+"""ASGI middleware: a request reaches the application only with a verified token (docs/http.md).
 
     app = CaptokenMiddleware(app, verifier, origin="https://api.example", public={"/health"})
 
-1. Without a token nothing passes but the exact paths that are `public`, matched on what was sent and on what it means.
-2. The application asks the grant, `current.grant()`, for each access. A `Denied` that it lets through is the answer.
-3. A request starts with nothing held and nothing granted but its own grant: servers may run one in the context of another.
-4. The token and the proof are taken out of the scope's headers, whatever becomes of the request, so that nobody passes
-   on or logs what came in: neither the application nor what stands outside.
-5. A proof is about the method, the configured origin (never the Host header), the target as it was sent, and the body.
+1. Without a token nothing passes but the exact paths that are `public`, matched on what was sent
+   and on what it means.
+2. The application asks the grant, `current.grant()`, for each access. A `Denied` that it lets
+   through is the answer.
+3. A request starts with nothing held and nothing granted but its own grant: servers may run one in
+   the context of another.
+4. The token and the proof are taken out of the scope's headers, whatever becomes of the request. So
+   nobody passes on or logs what came in: neither the application nor what stands outside.
+5. A proof is about the method, the configured origin (never the Host header), the target as it was
+   sent, and the body.
 6. A websocket is refused before it is accepted.
 
-Not checked: what the application does without asking. `Requires` asks for it; `captoken.adapters.fastapi` refuses
-routes that declare nothing.
+Not checked: what the application does without asking. `Requires` asks for it;
+`captoken.adapters.fastapi` refuses routes that declare nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, Required, TypedDict
 
 from captoken import current
 from captoken import proof as request
@@ -28,26 +32,46 @@ from captoken._verification import aio
 from captoken._verification.decision import Denied
 from captoken._verification.grant import Grant
 from captoken._verification.verifier import Verifier
-from captoken.adapters._http.messages import (
-    METADATA_PATH,
-    Answer,
-    Answers,
-    BadRequest,
+from captoken.adapters._http.asking import decided, lacks_proof_alone
+from captoken.adapters._http.credentials import (
     Credentials,
-    json_answer,
-    own_origin,
-    public_paths,
     read_credentials,
     refuse_stray,
-    target_of,
     without_credentials,
 )
+from captoken.adapters._http.exchange import (
+    ASGIApp,
+    Body,
+    ClientGone,
+    Header,
+    Message,
+    Receive,
+    Reply,
+    RequestError,
+    Response,
+    Scope,
+    Send,
+    json_response,
+    values_of,
+)
+from captoken.adapters._http.origins import own_origin, public_paths, target_of
+from captoken.adapters._http.refusals import METADATA_PATH, Refusals
 
-Message: TypeAlias = MutableMapping[str, Any]
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = [
+    "ASKED",
+    "BODY_BYTES",
+    "GRANT",
+    "ASGIApp",
+    "CaptokenMiddleware",
+    "GuardOptions",
+    "Message",
+    "Receive",
+    "Requires",
+    "Scope",
+    "Send",
+    "ask",
+    "granted_to",
+]
 
 GRANT = "captoken.grant"  # in the scope: the grant of this very request
 ASKED = "captoken.asked"  # in the scope, a list: the accesses that were asked for, and allowed
@@ -55,13 +79,28 @@ BODY_BYTES = 1 << 20
 _log = logging.getLogger("captoken")
 
 
-class CaptokenMiddleware:
-    """Lets in requests with a token that `verifier` vouches for. Raises TypeError or ValueError for what it is built of.
+class GuardOptions(TypedDict, total=False):
+    """What a CaptokenMiddleware takes beside its verifier, as keywords."""
 
-    `origin`: scheme, host and port as clients know this server; proofs are made for it. `realm`: in challenges, the origin
-    unless given. `public`: paths that need no token, as clients send them, for HTTP alone. `max_body`: bytes of a body that
-    is read before the application runs, which those with a proof are, and forms; a longer one is answered 413.
-    `resource_metadata`: the URL of the document of RFC 9728, or its fields, to be served here under its well-known path.
+    origin: Required[str]
+    realm: str | None
+    public: Iterable[str]
+    resource_metadata: str | Mapping[str, Any] | None
+    max_body: int
+
+
+class CaptokenMiddleware:
+    """Lets in requests with a token that `verifier` vouches for.
+
+    `origin`: scheme, host and port as clients know this server; proofs are made for it.
+    `realm`: in challenges; the origin unless given.
+    `public`: paths that need no token, as clients send them, for HTTP alone.
+    `max_body`: bytes of a body that is read before the application runs. Those are the bodies of
+    requests with a proof, and forms. A longer one is answered 413.
+    `resource_metadata`: the URL of the document of RFC 9728, or its fields, to be served here under
+    its well-known path.
+
+    Raises TypeError or ValueError for what it is built of.
     """
 
     def __init__(
@@ -79,153 +118,152 @@ class CaptokenMiddleware:
             raise TypeError(f"a {type(verifier).__name__} is no Verifier")
         if type(max_body) is not int or max_body < 0:
             raise ValueError("max_body is a number of bytes")
-        self._app, self._verifier, self._origin, self._max_body = (
-            app,
-            verifier,
-            own_origin(origin),
-            max_body,
-        )
+        self._app = app
+        self._verifier = verifier
+        self._origin = own_origin(origin)
+        self._max_body = max_body
         self._public = public_paths(public)
-        self._metadata: Answer | None = None
+        self._metadata: Response | None = None
         if isinstance(resource_metadata, Mapping):
-            fields = {
-                "bearer_methods_supported": ["header"],
-                **resource_metadata,
-                "resource": origin,
-            }
-            self._metadata = json_answer(200, fields)
+            self._metadata = _metadata_of(origin, resource_metadata)
             resource_metadata = origin + METADATA_PATH
-        self._answers = Answers(origin if realm is None else realm, resource_metadata)
+        self._refusals = Refusals(origin if realm is None else realm, resource_metadata)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request. What the application raises passes through, a Denied too if the response has started."""
+        """One request.
+
+        What the application raises passes through; a Denied too, if the response has started.
+        """
         kind = scope["type"]
         if kind == "lifespan":
             return await self._app(scope, receive, send)
         if kind not in ("http", "websocket"):
             raise ValueError("neither http, nor websocket, nor lifespan: not served")
-        reply = _Reply(scope, send)
+        reply = Reply(scope, send)
         came = [(name, value) for name, value in scope["headers"]]  # once: it may be any iterable
-        scope["headers"] = headers = without_credentials(came)  # rule 4
+        scope["headers"] = without_credentials(came)  # rule 4
+        is_public = kind == "http" and self._is_public(scope)
         try:
-            with current.nothing(), current.traced(_trace_of(headers)):  # rule 3
-                if kind == "http" and (self._public or self._metadata) and self._passes(scope):
-                    del came  # so that no frame of a traceback holds it
-                    if self._metadata is not None and scope["path"] == METADATA_PATH:
-                        return await reply.answer(self._metadata)
-                    await self._app(scope, receive, reply.send)
-                    return await reply.end()
-                found = read_credentials(came, scope.get("query_string", b""))
-                del came
-                if found is None:
-                    return await reply.answer(self._answers.unauthenticated())
-                grant, receive = await self._admitted(found, scope, receive)
-                scope[GRANT] = grant
-                with current.serving(grant):
-                    await self._app(scope, receive, reply.send)
-                return await reply.end()
+            found = None if is_public else read_credentials(came, scope.get("query_string", b""))
+            del came  # so that no frame of a traceback holds it
+            with current.nothing(), current.traced(_trace_of(scope["headers"])):  # rule 3
+                if is_public:
+                    return await self._serve_public(scope, receive, reply)
+                return await self._serve(found, scope, receive, reply)
         except Denied as denied:
             if reply.over:
                 raise
             _log.info("refused: %s", denied.decision.summary)
-            answer = self._answers.denied(denied)
-        except BadRequest as problem:
-            answer = self._answers.bad(problem)
-        except _Gone:
-            return
+            answer = self._refusals.denied(denied)  # rule 2
+        except RequestError as problem:
+            answer = self._refusals.bad(problem)
+        except ClientGone:
+            return None
         except Exception:
             await reply.end()
             raise
         await reply.answer(answer)
 
-    def _passes(self, scope: Scope) -> bool:
-        """Is this one of the public paths, spelled in the one way (rule 1)?"""
+    def _is_public(self, scope: Scope) -> bool:
+        """Whether this is one of the public paths (rule 1).
+
+        Two spellings are compared, the one that was sent and the one that the server made of it. A
+        path that only means a public one, by escapes or dots, could be routed to something else.
+        """
         path = scope["path"]
-        if path not in self._public and not (
-            self._metadata and path == METADATA_PATH and scope["method"] in ("GET", "HEAD")
-        ):
+        if path not in self._public and not self._is_for_metadata(scope):
             return False
         return bool(scope.get("raw_path") == path.encode())
 
-    async def _admitted(
-        self, found: Credentials, scope: Scope, receive: Receive
-    ) -> tuple[Grant, Receive]:
-        """The grant, and the source of a body that may have been read. Raises Denied or BadRequest."""
+    def _is_for_metadata(self, scope: Scope) -> bool:
+        if self._metadata is None:
+            return False
+        return scope["path"] == METADATA_PATH and scope["method"] in ("GET", "HEAD")
+
+    async def _serve_public(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        if self._metadata is not None and scope["path"] == METADATA_PATH:
+            return await reply.answer(self._metadata)
+        await self._app(scope, receive, reply.send)
+        await reply.end()
+
+    async def _serve(
+        self, found: Credentials | None, scope: Scope, receive: Receive, reply: Reply
+    ) -> None:
+        """A request that needs a token. Raises what the application does, Denied, RequestError."""
+        if found is None:
+            return await reply.answer(self._refusals.unauthenticated())
+        body = Body(receive, self._max_body)
+        grant = await self._admitted(found, scope, body)
+        scope[GRANT] = grant
+        with current.serving(grant):
+            await self._app(scope, body.receive, reply.send)
+        await reply.end()
+
+    async def _admitted(self, found: Credentials, scope: Scope, body: Body) -> Grant:
+        """The grant of a request. Raises Denied or RequestError.
+
+        A websocket comes here before it is accepted (rule 6).
+        """
         path: bytes | None = scope.get("raw_path")
-        if path is not None and path[:1] != b"/":
-            raise BadRequest(400, "The target of a request is a path.")
+        if path is not None and not path.startswith(b"/"):
+            raise RequestError(400, "The target of a request is a path.")
         digest = None
         if found.proof is not None:
-            if path is None:
-                _log.error("the ASGI server gives no raw_path: proofs cannot be checked")
-                raise BadRequest(503, "This server cannot check proofs.")
-            body = b""
-            if scope["type"] == "http":
-                body, receive = await self._read(receive, found)
-            target = target_of(path, scope.get("query_string", b""))
-            digest = request.of_http(scope.get("method", "GET"), self._origin, target, body)
+            digest = await self._digest(found, scope, body)
         check = self._verifier.authenticate
         grant = await aio.answer(
             self._verifier, check, found.text, proof=found.proof, request=digest
         )
         if scope["type"] == "http" and _is_form(scope["headers"]):
-            body, receive = await self._read(receive, None)
-            refuse_stray(body)
-        return grant, receive
+            refuse_stray(await body.read_all())
+        return grant
 
-    async def _lacks_proof_alone(self, found: Credentials) -> bool:
-        """Whether a token is good here but for its proof, with nothing committed and nothing recorded."""
-        without = (None, None)
-        decision = await aio.answer(
-            self._verifier, self._verifier._decide, found.text, None, None, without, dry=True
-        )
-        return decision.code == "proof_missing"
+    async def _digest(self, found: Credentials, scope: Scope, body: Body) -> bytes:
+        """What a proof has to be about (rule 5)."""
+        path: bytes | None = scope.get("raw_path")
+        if path is None:
+            _log.error("the ASGI server gives no raw_path: proofs cannot be checked")
+            raise RequestError(503, "This server cannot check proofs.")
+        if scope["type"] == "http":
+            await self._read_for_proof(found, body)
+        target = target_of(path, scope.get("query_string", b""))
+        return request.of_http(scope.get("method", "GET"), self._origin, target, body.data)
 
-    async def _read(self, receive: Receive, unknown: Credentials | None) -> tuple[bytes, Receive]:
-        """The body, and what gives it again. Of somebody unknown, the first piece alone unless only the proof is missing."""
-        pieces: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise _Gone
-            pieces.append(message.get("body", b""))
-            size, more = size + len(pieces[-1]), message.get("more_body", False)
-            if size > self._max_body:
-                raise BadRequest(413, "The body is too long.")
-            if more and unknown is not None:
-                if not await self._lacks_proof_alone(unknown):
-                    break  # and the verifier will say no, to a proof that covers nothing too
-                unknown = None
-        whole = b"".join(pieces)
-        left: list[Message] = [{"type": "http.request", "body": whole, "more_body": more}]
+    async def _read_for_proof(self, found: Credentials, body: Body) -> None:
+        """Read the body, of which a stranger can make the server read one piece alone.
 
-        async def again() -> Message:
-            return left.pop() if left else await receive()
-
-        return whole, again
+        If the token lacks more than its proof, the verifier will say no, to a proof that covers a
+        part of the body too.
+        """
+        await body.read_piece()
+        if body.complete or await lacks_proof_alone(self._verifier, found):
+            await body.read_all()
 
 
 class Requires:
-    """An application of which each request needs an access, asked for before it runs: for files, mounts, Starlette.
+    """An application of which each request needs an access, asked for before it runs.
 
-    `access`: what every request needs, or a function of the scope; None is refused, and so is what it raises as
-    TypeError or ValueError. Raises NoToken where there is no CaptokenMiddleware outside.
+    For files, mounts, Starlette. `access`: what every request needs, or a function of the scope.
+    None is refused, and so is what the function raises as TypeError, ValueError or LookupError.
+    Raises NoToken where there is no CaptokenMiddleware outside.
     """
 
     def __init__(self, app: ASGIApp, access: Access | Callable[[Scope], Access | None]) -> None:
         if not isinstance(access, Access) and not callable(access):
             raise TypeError("access is an Access, or a function from the scope to one")
-        self._app, self._access = app, access
+        self._app = app
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
-            await ask(scope, self._access if isinstance(self._access, Access) else self._of(scope))
+            await ask(scope, self._access_for(scope))
         await self._app(scope, receive, send)
 
-    def _of(self, scope: Scope) -> Access | None:
+    def _access_for(self, scope: Scope) -> Access | None:
+        if isinstance(self._access, Access):
+            return self._access
         try:
-            return self._access(scope)  # type: ignore[operator]
+            return self._access(scope)
         except (TypeError, ValueError, LookupError):
             return None
 
@@ -241,83 +279,40 @@ def granted_to(scope: Scope) -> Grant:
 
 
 async def ask(scope: Scope, access: Access | None, caller: Caller | None = None) -> Grant:
-    """The grant of this request, if it permits `access`; None is what no token permits. Raises Denied or NoToken."""
+    """The grant of this request, if it permits `access`; None is what no token permits.
+
+    Raises Denied or NoToken.
+    """
     grant = granted_to(scope)
-
-    def decide() -> None:
-        if access is None:
-            raise Denied(
-                grant.record(grant.refusal("domain", "no access is stated for this request"))
-            )
-        grant.authorize(access, caller=caller)
-
-    await aio.answer(grant._verifier, decide)
+    if access is None:
+        await decided(grant, lambda: _deny_unstated(grant))
+    else:
+        await decided(grant, lambda: grant.authorize(access, caller=caller))
     asked = scope.get(ASKED)
     if isinstance(asked, list):
         asked.append(access)
     return grant
 
 
-class _Gone(Exception):  # noqa: N818, the name reads as what it is
-    """The client has gone."""
+def _deny_unstated(grant: Grant) -> NoReturn:
+    raise Denied(grant.record(grant.refusal("domain", "no access is stated for this request")))
 
 
-class _Reply:
-    """The way out of one request: what has been sent, and an answer in its place while there still can be one.
+def _metadata_of(origin: str, fields: Mapping[str, Any]) -> Response:
+    """The document of RFC 9728. Whose it is, the server says itself."""
+    usual = {"bearer_methods_supported": ["header"]}
+    return json_response(200, {**usual, **fields, "resource": origin})
 
-    A response of status 500 is kept to the end: the error page of an application that is mounted comes before the Denied.
+
+def _trace_of(headers: Iterable[Header]) -> str | None:
+    """The one traceparent that came along, or None.
+
+    It is anybody's word, for finding what belongs together.
     """
-
-    __slots__ = ("_accepted", "_kept", "_scope", "_send", "_started")
-
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope, self._send = scope, send
-        self._started = self._accepted = False
-        self._kept: list[Message] = []
-
-    @property
-    def over(self) -> bool:
-        return self._started and not self._accepted
-
-    async def send(self, message: Message) -> None:
-        kind = message["type"]
-        begins = kind == "http.response.start"
-        if self._kept or (begins and not self._started and message.get("status") == 500):
-            return self._kept.append(message)
-        self._started = self._started or begins or kind.startswith("websocket.")
-        self._accepted = kind in ("websocket.accept", "websocket.send")
-        await self._send(message)
-
-    async def end(self) -> None:
-        """The application is through, and no Denied came of it."""
-        kept, self._kept = self._kept, []
-        for message in kept:
-            await self._send(message)
-
-    async def answer(self, answer: Answer) -> None:
-        """The answer; on a websocket that is open, the end of it."""
-        kind = "http.response"
-        if self._scope["type"] == "websocket":
-            if self._accepted or "websocket.http.response" not in (
-                self._scope.get("extensions") or {}
-            ):
-                return await self._send(
-                    {"type": "websocket.close", "code": 1008, "reason": "refused"}
-                )
-            kind = "websocket.http.response"
-        body = b"" if self._scope.get("method") == "HEAD" else answer.body
-        await self._send(
-            {"type": f"{kind}.start", "status": answer.status, "headers": answer.headers}
-        )
-        await self._send({"type": f"{kind}.body", "body": body, "more_body": False})
-
-
-def _trace_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The one traceparent that came along, or None: anybody's word, for finding what belongs together."""
-    stated = [value for name, value in headers if name == b"traceparent"]
+    stated = values_of(headers, b"traceparent")
     return stated[0].decode("latin-1") if len(stated) == 1 else None
 
 
-def _is_form(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    kinds = [value for name, value in headers if name == b"content-type"]
+def _is_form(headers: Iterable[Header]) -> bool:
+    kinds = values_of(headers, b"content-type")
     return any(b"x-www-form-urlencoded" in kind.lower() for kind in kinds)

@@ -1,31 +1,34 @@
-"""FastAPI: each endpoint declares the access that it needs, and one that declares nothing is refused (docs/http.md).
+"""FastAPI: each endpoint declares the access that it needs (docs/http.md).
 
     app = FastAPI()
     protect(app, verifier, origin="https://api.example", public={"/health"})
+    sales_access = require(table="market.{region}", operation="select")
 
     @app.get("/sales/{region}")
-    def sales(region: str, grant: Annotated[Grant, Depends(require(table="market.{region}", operation="select"))]): ...
+    def sales(region: str, grant: Annotated[Grant, Depends(sales_access)]): ...
 
-1. `protect` is CaptokenMiddleware, and a look at all that is served, when the application starts and at each request: one
-   route that neither requires anything nor is public stops the whole. So does one that is both. `granted` counts in the
-   signature alone: whoever asks by himself takes the grant.
-2. An answer for which nothing was asked is not sent: it is 403, or an error's status without what was said.
+1. `protect` is CaptokenMiddleware, and a look at all that is served, when the application starts
+   and at each request. One route that neither requires anything nor is public stops the whole. So
+   does one that is both. `granted` counts in the signature alone: whoever asks by himself takes the
+   grant.
+2. An answer for which nothing was asked is not sent: it is 403, or an error's status without what
+   was said.
 3. `require` asks the grant of this very request. Without the middleware outside: 503.
-4. A path parameter fills one segment of a name, as the text that it is in the URL; one that has a dot is refused.
+4. A path parameter fills one segment of a name, as the text that it is in the URL. One that has a
+   dot is refused.
 """
 
-# Without `from __future__ import annotations`: older FastAPI does not resolve the names in those of a callable object.
+# Without `from __future__ import annotations`: older FastAPI does not resolve the names in those of
+# a callable object.
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from inspect import isawaitable
-from itertools import chain
 from operator import is_not
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, Unpack
 
-from fastapi import Depends, FastAPI, HTTPException, routing
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPBearer
-from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.routing import Router
 
@@ -34,27 +37,38 @@ from captoken._format.errors import NoToken
 from captoken._language.access import Access, Caller
 from captoken._verification.grant import Grant
 from captoken._verification.verifier import Verifier
-from captoken.adapters._http.messages import json_answer, public_paths
-from captoken.adapters.asgi import (
-    ASKED,
-    BODY_BYTES,
-    GRANT,
+from captoken.adapters._http.exchange import (
     ASGIApp,
-    CaptokenMiddleware,
     Message,
     Receive,
-    Requires,
     Scope,
     Send,
+    json_response,
+    respond,
+)
+from captoken.adapters._http.origins import public_paths
+from captoken.adapters._http.routes import Served, dependencies_of, parts_of, served_by
+from captoken.adapters.asgi import (
+    ASKED,
+    GRANT,
+    CaptokenMiddleware,
+    GuardOptions,
+    Requires,
     ask,
     granted_to,
 )
 
 Stated: TypeAlias = Callable[[HTTPConnection], Access | Awaitable[Access]]
 Known: TypeAlias = Callable[[HTTPConnection], Caller]
-_field = re.compile(r"\{(\w+)\}")
-_in_path = re.compile(r"\{(\w+)")
+
+_field = re.compile(r"\{(\w+)\}")  # a path parameter in a name
+_in_path = re.compile(r"\{(\w+)")  # in a path, where a converter may follow
 _phrases = {status.value: status.phrase for status in HTTPStatus}
+_UNAUTHENTICATED = "No token, or one that is not accepted"
+_INSUFFICIENT = "The token does not permit this request"
+
+
+# --- what an endpoint declares --------------------------------------------------------------------
 
 
 class _Scheme(HTTPBearer):
@@ -73,49 +87,61 @@ _SCHEME = _Scheme(
 
 
 class Required:
-    """A dependency that lets an endpoint run only with a grant that permits what it states; `require` makes it."""
+    """A dependency that lets an endpoint run only with a grant that permits what it states.
+
+    `require` makes it.
+    """
 
     def __init__(
         self, stated: Stated | None, needs: str, fields: Iterable[str], caller: Known | None
     ) -> None:
-        self._stated, self.needs, self.fields, self._caller = (
-            stated,
-            needs,
-            frozenset(fields),
-            caller,
-        )
+        self._stated = stated
+        self._caller = caller
+        self.needs = needs
+        self.fields = frozenset(fields)
 
     async def __call__(
         self, connection: HTTPConnection, _scheme: Annotated[None, Depends(_SCHEME)] = None
     ) -> Grant:
         try:
             if self._stated is None:
-                grant = granted_to(connection.scope)
-                connection.scope.get(ASKED, []).append(None)
-                return grant
-            access: Any
-            caller: Any = None
-            try:
-                access = self._stated(connection)
-                access = await access if isawaitable(access) else access
-                if self._caller is not None:
-                    caller = self._caller(connection)
-                    access = (
-                        access if isinstance(caller, Caller) else None
-                    )  # nobody is known: that is no check
-            except (TypeError, ValueError, LookupError, RecursionError):
-                access = None  # it cannot be stated, so no token permits it
-            return await ask(connection.scope, access, caller if access is not None else None)
+                return _left_to_endpoint(connection.scope)
+            access, caller = await self._statement(self._stated, connection)
+            return await ask(connection.scope, access, caller)
         except NoToken:
             raise HTTPException(503, "No guard is installed here.") from None  # rule 3
+
+    async def _statement(
+        self, stated: Stated, connection: HTTPConnection
+    ) -> tuple[Access | None, Caller | None]:
+        """What to ask the grant. No access is what no token permits."""
+        access: Any
+        try:
+            access = stated(connection)
+            if isawaitable(access):
+                access = await access
+            if self._caller is None:
+                return access, None
+            caller: Any = self._caller(connection)
+        except (TypeError, ValueError, LookupError, RecursionError):
+            return None, None  # it cannot be stated
+        if not isinstance(caller, Caller):
+            return None, None  # nobody is known: without the check of a caller nothing is permitted
+        return access, caller
 
     def __repr__(self) -> str:
         return f"<Required: {self.needs}>"
 
 
-granted = Required(
-    None, "a token that is good here", (), None
-)  # for endpoints that take the grant and ask it themselves
+def _left_to_endpoint(scope: Scope) -> Grant:
+    """The grant, for an endpoint that asks it by itself."""
+    grant = granted_to(scope)
+    scope.get(ASKED, []).append(None)
+    return grant
+
+
+# For endpoints that take the grant and ask it themselves.
+granted = Required(None, "a token that is good here", (), None)
 
 
 def require(
@@ -130,15 +156,17 @@ def require(
     cost: Mapping[str, int] | None = None,
     caller: Known | None = None,
 ) -> Required:
-    """A dependency, `Annotated[Grant, Depends(require(table="sales", operation="select"))]`: the grant, once it permits that.
+    """A dependency that gives the grant, if it permits an access.
 
-    `{name}` in `table` or `tool`, and nowhere else, is the path parameter of that name. `stated`, instead of the facts: a
-    function, which may be a coroutine function, from the connection to the Access; what it raises as TypeError, ValueError
-    or LookupError is a refusal. `caller`: what the server's own authentication knows of who calls; if that is nobody, a
-    refusal.
+    `Depends(require(table="sales", operation="select"))` states it by its facts.
 
-    Raises TypeError or ValueError at once for facts that are no access. It does not know what the endpoint then does: an
-    endpoint that converts a path parameter uses another text than was asked for.
+    `{name}` in `table` or `tool`, and nowhere else, is the path parameter of that name.
+    `stated`, instead of the facts: a function, which may be a coroutine function, from the
+    connection to the Access. What it raises as TypeError, ValueError or LookupError is a refusal.
+    `caller`: what the server's own authentication knows of who calls; if that is nobody, a refusal.
+
+    Raises TypeError or ValueError at once for facts that are no access. It does not know what the
+    endpoint then does: one that converts a path parameter uses another text than was asked for.
     """
     facts: dict[str, Any] = {
         "table": table,
@@ -146,39 +174,46 @@ def require(
         "columns": columns,
         "tool": tool,
         "arguments": arguments,
-    }
-    facts |= {"attributes": attributes or {}, "cost": cost or {}}
-    templates: dict[str, str] = {
-        key: name for key, name in (("table", table), ("tool", tool)) if name is not None
+        "attributes": attributes or {},
+        "cost": cost or {},
     }
     if stated is not None:
-        if not callable(stated) or any(value for value in facts.values()):
+        if not callable(stated) or any(facts.values()):
             raise TypeError("state the access by a function, or by its facts")
         return Required(stated, "what the request states", (), caller)
     if table is None and tool is None:
         raise TypeError(
-            "an endpoint requires a table and an operation, or a tool; `granted` is for one that asks by itself"
+            "an endpoint requires a table and an operation, or a tool; "
+            "`granted` is for one that asks by itself"
         )
-    fields = {field for name in templates.values() for field in _field.findall(name)}
+    templates = {fact: facts[fact] for fact in ("table", "tool") if facts[fact] is not None}
     plain = Access(**facts)  # a brace is as good as a letter in a name
-    if any(
-        _field.search(str(value))
-        for stated_ in (plain.arguments or {}, plain.attributes)
-        for value in stated_.values()
-    ):
-        raise ValueError(
-            "path parameters are filled into table and tool alone: state arguments and attributes by a function"
-        )
-    if any(set("{}") & set(_field.sub("", name)) for name in templates.values()):
-        raise ValueError("a brace that encloses no path parameter")
+    _refuse_literal_fields(plain, templates.values())
+    fields = {field for name in templates.values() for field in _field.findall(name)}
+    if not fields:
+        return Required(lambda _: plain, plain.summary, (), caller)
 
     def filled(connection: HTTPConnection) -> Access:
+        parameters = connection.path_params
         named: dict[str, Any] = {
-            key: _filled(name, connection.path_params) for key, name in templates.items()
+            fact: _filled(name, parameters) for fact, name in templates.items()
         }
         return Access(**{**facts, **named})
 
-    return Required(filled if fields else lambda _: plain, plain.summary, fields, caller)
+    return Required(filled, plain.summary, fields, caller)
+
+
+def _refuse_literal_fields(plain: Access, named: Iterable[str]) -> None:
+    """Raise ValueError for what looks like a path parameter and would be taken as it stands."""
+    values = [*(plain.arguments or {}).values(), *plain.attributes.values()]
+    if any(_field.search(str(value)) for value in values):
+        raise ValueError(
+            "path parameters are filled into table and tool alone: "
+            "state arguments and attributes by a function"
+        )
+    for name in named:
+        if not set("{}").isdisjoint(_field.sub("", name)):
+            raise ValueError("a brace that encloses no path parameter")
 
 
 def _filled(template: str, parameters: Mapping[str, Any]) -> str:
@@ -193,207 +228,170 @@ def _filled(template: str, parameters: Mapping[str, Any]) -> str:
     return _field.sub(segment, template)
 
 
-def protect(
-    app: FastAPI,
-    verifier: Verifier,
-    *,
-    origin: str,
-    realm: str | None = None,
-    public: Iterable[str] = (),
-    resource_metadata: str | Mapping[str, Any] | None = None,
-    max_body: int = BODY_BYTES,
-) -> None:
-    """Put CaptokenMiddleware round `app`, with its arguments, and refuse routes that declare nothing (rules 1 and 2).
+# --- the guard round an application ---------------------------------------------------------------
 
-    Before or after the routes are there. Middleware that is added later stands outside: CORSMiddleware, which has to
-    answer preflights without a token, is added after this. Documentation pages are refused unless they are public. Adds
-    401 and 403 to the answers that OpenAPI shows. Raises TypeError or ValueError.
+
+def protect(app: FastAPI, verifier: Verifier, **options: Unpack[GuardOptions]) -> None:
+    """Put CaptokenMiddleware round `app`, and refuse routes that declare nothing (rules 1 and 2).
+
+    `options` are the arguments of the middleware. Call it before the routes are there, or after.
+    Middleware that is added later stands outside: CORSMiddleware, which has to answer preflights
+    without a token, is added after this. Documentation pages are refused unless they are public.
+    Adds 401 and 403 to the answers that OpenAPI shows. Raises TypeError or ValueError.
     """
-    api, paths = app, public_paths(public)
+    api = app
+    public = public_paths(options.get("public", ()))
+    options["public"] = public
 
     def guard(app: ASGIApp) -> CaptokenMiddleware:  # the name by which older Starlette passes it
-        return CaptokenMiddleware(
-            _Declared(app, api, paths),
-            verifier, origin=origin, realm=realm, public=paths, resource_metadata=resource_metadata, max_body=max_body,
-        )  # fmt: skip
+        return CaptokenMiddleware(_Declared(app, api, public), verifier, **options)
 
     guard(app)  # raises now, and not when the application starts
     app.add_middleware(guard)
+    _show_refusals(app)
+
+
+def _show_refusals(app: FastAPI) -> None:
+    """Add the answers 401 and 403 to what OpenAPI shows of operations that need a token."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         schema = plain()
         for operations in schema.get("paths", {}).values():
             for operation in operations.values():
-                if isinstance(operation, dict) and any(
-                    "captoken" in entry for entry in operation.get("security", ())
-                ):
-                    operation["responses"].setdefault(
-                        "401", {"description": "No token, or one that is not accepted"}
-                    )
-                    operation["responses"].setdefault(
-                        "403", {"description": "The token does not permit this request"}
-                    )
+                if _needs_token(operation):
+                    operation["responses"].setdefault("401", {"description": _UNAUTHENTICATED})
+                    operation["responses"].setdefault("403", {"description": _INSUFFICIENT})
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
+def _needs_token(operation: Any) -> bool:
+    if not isinstance(operation, dict):
+        return False
+    return any("captoken" in entry for entry in operation.get("security", ()))
+
+
 class _Declared:
-    """Stands inside of the middleware: no route without a declared access."""
+    """Stands inside of the middleware: no route without a declared access (rule 1)."""
 
     def __init__(self, app: ASGIApp, api: FastAPI, public: frozenset[str]) -> None:
-        self._app, self._api, self._public = app, api, public
+        self._app = app
+        self._api = api
+        self._public = public
         self._seen: list[Any] = []
         self._problems: list[str] = []
 
-    def _checked(self) -> None:
-        """Raise RuntimeError if a route declares nothing. Judges anew when what is served is made of other objects."""
-        seen = list(_made_of(self._api))
-        if len(seen) != len(self._seen) or any(
-            map(is_not, seen, self._seen)
-        ):  # which are kept, so that no id comes again
-            served = _served(self._api, "")
-            self._problems = [
-                problem
-                for path, route in served
-                for problem in _problems(path, route, self._public)
-            ]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._begin(scope, receive, send)
+        self._check_routes()
+        if GRANT not in scope:  # public
+            return await self._app(scope, receive, send)
+        asked: list[Access | None] = []
+        scope[ASKED] = asked
+        answer = _AskedAnswer(scope, send, asked)
+        await self._app(scope, receive, answer.send)
+        if answer.refused:  # nothing was sent
+            await ask(scope, None)
+
+    async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._check_routes()
+        except RuntimeError as problem:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(problem)})
+            raise  # a test's client waits for that
+        await self._app(scope, receive, send)
+
+    def _check_routes(self) -> None:
+        """Raise RuntimeError if a route declares nothing.
+
+        Judges anew when what is served is made of other objects. They are kept, so that no id comes
+        again.
+        """
+        seen = list(parts_of(self._api))
+        if len(seen) != len(self._seen) or any(map(is_not, seen, self._seen)):
+            found = [_problem(served, self._public) for served in served_by(self._api)]
+            self._problems = [problem for problem in found if problem is not None]
             self._seen = seen
         if self._problems:
             raise RuntimeError("captoken: " + "; ".join(self._problems))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            try:
-                self._checked()
-            except RuntimeError as problem:
-                await receive()
-                await send({"type": "lifespan.startup.failed", "message": str(problem)})
-                raise  # a test's client waits for that
-            return await self._app(scope, receive, send)
-        self._checked()
-        if GRANT not in scope:  # public
-            return await self._app(scope, receive, send)
-        asked: list[Access | None] = []
-        refused = told = False
 
-        async def tell(message: Message) -> None:  # rule 2
-            nonlocal refused, told
-            status = message.get("status", 0)
-            if not told and not refused and (asked or message["type"] == "websocket.close"):
-                await send(message)
-            elif message["type"] == "http.response.start" and status >= 400 and not refused:
-                told = True
-                said = json_answer(status, {"detail": _phrases.get(status, "")})
-                await send({**message, "headers": said.headers})
-                body = b"" if scope["method"] == "HEAD" else said.body
-                await send({"type": "http.response.body", "body": body, "more_body": False})
-            elif not told and message["type"] != "http.response.early_hint":
-                refused = True
-                if scope["type"] == "websocket" or message.get(
-                    "more_body"
-                ):  # what goes on is ended
-                    await ask(scope, None)
+class _AskedAnswer:
+    """Lets through what an application sends once something was asked for it (rule 2)."""
 
-        scope[ASKED] = asked
-        await self._app(scope, receive, tell)
-        if refused:  # nothing was sent
-            await ask(scope, None)
+    def __init__(self, scope: Scope, send: Send, asked: list[Access | None]) -> None:
+        self._scope = scope
+        self._send = send
+        self._asked = asked
+        self._told = False  # an error's status was sent, without what was said
+        self.refused = False
+
+    async def send(self, message: Message) -> None:
+        """The application's `send`. Raises Denied for an answer that would go on and on."""
+        kind = message["type"]
+        going_on = not self._told and not self.refused
+        if going_on and (self._asked or kind == "websocket.close"):
+            return await self._send(message)
+        status = message.get("status", 0)
+        if kind == "http.response.start" and status >= 400 and not self.refused:
+            self._told = True
+            return await self._send_status(status)
+        if self._told or kind == "http.response.early_hint":
+            return None
+        self.refused = True
+        if self._scope["type"] == "websocket" or message.get("more_body"):
+            await ask(self._scope, None)  # what goes on is ended
+        return None
+
+    async def _send_status(self, status: int) -> None:
+        response = json_response(status, {"detail": _phrases.get(status, "")})
+        await respond(self._send, response, without_body=self._scope["method"] == "HEAD")
 
 
-def _made_of(app: Any) -> Iterator[Any]:
-    """The objects that an application or a mount is made of, which change when what it serves does."""
-    router = getattr(app, "router", app)
-    yield router.default
-    yield from getattr(app, "dependency_overrides", ())
-    yield from getattr(router, "_low_priority_routes", ())
-    for route in router.routes:
-        yield route
-        if type(route) is not routing.APIRoute:
-            yield (
-                below := getattr(route, "original_router", None) or _below(route)
-            )  # included, in newer FastAPI; mounted
-            if isinstance(below, (Starlette, Router)):
-                yield from _made_of(below)
-
-
-def _served(app: Any, above: str) -> Iterator[tuple[str, Any]]:
-    """All that an application or a mount serves, with its path: its router, its routes, and what is below them."""
-    router = getattr(app, "router", app)
-    yield above, router
-    more = getattr(router, "_iter_low_priority_routes", tuple)  # front ends, in newer FastAPI
-    for route in chain(getattr(routing, "iter_route_contexts", iter)(router.routes), more()):
-        path = above + (getattr(route, "path", None) or "")
-        yield path, route
-        if isinstance(below := _below(route), (Starlette, Router)):
-            yield from _served(below, path)
-
-
-def _below(route: Any) -> Any:
-    """What is mounted, without the middleware that a mount can have."""
-    mounted = getattr(route, "dependant", None) is None
-    return getattr(route, "_base_app", getattr(route, "app", None)) if mounted else None
-
-
-def _replaced(route: Any) -> Mapping[Any, Any]:
-    """The dependencies in whose place others run."""
+def _problem(served: Served, public: frozenset[str]) -> str | None:
+    """What is wrong with something that is served, in one sentence, or None (rule 1)."""
+    if isinstance(served.route, Router):
+        if not served.has_own_default:
+            return None
+        return f"{served.path or '/'} has a default, which requires nothing"
+    if served.is_looked_into:
+        return None  # its routes are judged, each for itself
+    required = _required(served.route)
+    if served.path in public and served.methods:
+        return f"{served.path} is public, and requires a token" if required else None
+    if required:
+        return _unfilled(served.path, required)
+    # The middleware refuses FastAPI's own pages by rule 2, since nothing is asked for them.
+    if isinstance(served.below, Requires) or served.is_page_of_fastapi:
+        return None
+    what = " ".join([*sorted(served.methods), served.path or "/"])
     return (
-        getattr(getattr(route, "dependency_overrides_provider", None), "dependency_overrides", None)
-        or {}
+        f"{what} requires nothing: "
+        "Depends(require(...)), Depends(granted) in the signature, or public"
     )
 
 
-def _problems(path: str, route: Any, public: frozenset[str]) -> Iterator[str]:
-    """What is wrong with a route, one sentence each."""
-    below = _below(route)
-    if isinstance(route, Router):
-        if getattr(route.default, "__func__", None) is not Router.not_found:
-            yield f"{path or '/'} has a default, which requires nothing"
-        return
-    if isinstance(below, (Starlette, Router)):
-        return  # whose routes are looked at
-    required = list(_required(route))
-    methods = set(getattr(route, "methods", None) or ())
-    is_page = (
-        getattr(getattr(route, "endpoint", None), "__module__", None) == "fastapi.applications"
-    )  # refused by rule 2
-    if path in public and methods:
-        if required:
-            yield f"{path} is public, and requires a token"
-    elif required:
-        missing = set[str]().union(*(each.fields for each in required)) - set(
-            _in_path.findall(path)
-        )
-        if missing:
-            yield f"{path} has no parameter {', '.join(sorted(missing))}"
-    elif not isinstance(below, Requires) and not (
-        is_page and methods and methods <= {"GET", "HEAD"}
-    ):
-        what = " ".join([*sorted(methods), path or "/"])
-        yield f"{what} requires nothing: Depends(require(...)), Depends(granted) in the signature, or public"
+def _required(route: Any) -> list[Required]:
+    """What is asked before an endpoint runs.
+
+    `granted` leaves it to the endpoint, so it counts where the endpoint takes the grant.
+    """
+    return [
+        dependency.call
+        for dependency in dependencies_of(route)
+        if isinstance(dependency.call, Required)
+        and (dependency.call is not granted or dependency.in_signature)
+    ]
 
 
-def _required(route: Any) -> Iterator[Required]:
-    """What is asked before an endpoint runs. `granted`, which leaves it to the endpoint, if the endpoint takes the grant."""
-    dependant = getattr(route, "dependant", None)
-    if dependant is None:
-        return
-    listed = len(
-        getattr(route, "dependencies", None) or ()
-    )  # those of application and routers too; they come first
-    for at, each in enumerate(dependant.dependencies):
-        yield from (
-            found
-            for found in _within(each, _replaced(route))
-            if found is not granted or at >= listed
-        )
-
-
-def _within(dependant: Any, replaced: Mapping[Any, Any]) -> Iterator[Required]:
-    if dependant.call in replaced:
-        return
-    if isinstance(dependant.call, Required):
-        yield dependant.call
-    for each in dependant.dependencies:
-        yield from _within(each, replaced)
+def _unfilled(path: str, required: Iterable[Required]) -> str | None:
+    """What is wrong where a name has a field that the path does not fill."""
+    fields = {field for each in required for field in each.fields}
+    missing = fields.difference(_in_path.findall(path))
+    if not missing:
+        return None
+    return f"{path} has no parameter {', '.join(sorted(missing))}"

@@ -18,7 +18,7 @@ import websockets.exceptions
 import websockets.sync.client
 
 from captoken import Access, Decision, Denied, Issuer, Keyring, Token, Verifier, current
-from captoken.adapters._http import messages as _http
+from captoken.adapters._http import credentials as _http
 from captoken.adapters.asgi import CaptokenMiddleware, Requires
 from captoken.control import Feed, Operator, Overlay
 from captoken.errors import NoToken
