@@ -1,7 +1,8 @@
-"""The page on which a person approves or denies: what is needed, escaped, and two buttons. No script, nothing fetched.
+"""The page on which a person approves or denies: what is needed, escaped, and two buttons.
 
-What is needed was written by whoever made the ticket, who may be a stranger. So it is shown as text, each value for
-itself (`bdi`: writing from right to left reorders nothing around it), and what is not printable by its number.
+No script, nothing fetched. What is needed was written by whoever made the ticket, who may be a
+stranger. So it is shown as text, each value for itself (`bdi`: writing from right to left reorders
+nothing around it), and what is not printable by its number.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Mapping
-from contextlib import suppress
 from html import escape
 from time import gmtime, strftime
 from typing import Any
@@ -19,32 +19,39 @@ from captoken._format.primitives import sha256
 from captoken._format.spelling import is_visible
 
 _STYLE = """
-:root { color-scheme: light dark; --ground: #f4f5f7; --sheet: #fff; --ink: #1c2330; --soft: #596273; --line: #dde1e7; }
+:root {
+  color-scheme: light dark;
+  --ground: #f4f5f7; --sheet: #fff; --ink: #1c2330; --soft: #596273; --line: #dde1e7;
+}
 @media (prefers-color-scheme: dark) {
   :root { --ground: #14171c; --sheet: #1e232b; --ink: #e8ebf0; --soft: #a3adbb; --line: #363d49; }
 }
 * { box-sizing: border-box; }
-body { margin: 0; padding: 2rem 1rem; background: var(--ground); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
-main { max-width: 34rem; margin: 0 auto; padding: 1.75rem 2rem 2rem; background: var(--sheet); border: 1px solid var(--line);
-  border-radius: .75rem; }
+body { margin: 0; padding: 2rem 1rem; background: var(--ground); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; }
+main { max-width: 34rem; margin: 0 auto; padding: 1.75rem 2rem 2rem; background: var(--sheet);
+  border: 1px solid var(--line); border-radius: .75rem; }
 h1 { margin: 0 0 .25rem; font-size: 1.4rem; line-height: 1.3; overflow-wrap: anywhere; }
 p { margin: .5rem 0; color: var(--soft); }
 strong { color: var(--ink); overflow-wrap: anywhere; }
-table { width: 100%; margin: 1.25rem 0; border-collapse: collapse; table-layout: fixed; border-top: 1px solid var(--line); }
-th, td { padding: .6rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  overflow: hidden; overflow-wrap: anywhere; white-space: pre-wrap; }
+table { width: 100%; margin: 1.25rem 0; border-collapse: collapse; table-layout: fixed;
+  border-top: 1px solid var(--line); }
+th, td { padding: .6rem 0; border-bottom: 1px solid var(--line); text-align: left;
+  vertical-align: top; overflow: hidden; overflow-wrap: anywhere; white-space: pre-wrap; }
 th { width: 35%; padding-right: 1rem; font-weight: 400; color: var(--soft); }
 td { font-weight: 600; }
 form { display: flex; gap: .75rem; margin-top: 1.5rem; }
-button { flex: 1; min-height: 2.75rem; border: 1px solid var(--soft); border-radius: .5rem; background: none; color: inherit;
-  font: inherit; font-weight: 600; cursor: pointer; }
+button { flex: 1; min-height: 2.75rem; border: 1px solid var(--soft); border-radius: .5rem;
+  background: none; color: inherit; font: inherit; font-weight: 600; cursor: pointer; }
 button.go { border-color: #1a6b3c; background: #1a6b3c; color: #fff; }
 button:hover { filter: brightness(1.15); }
 button:focus-visible { outline: 3px solid #4c8dff; outline-offset: 2px; }
 """
 
+_STYLE_HASH = b64encode(sha256(_STYLE.encode())).decode()
+# The page has this style and nothing else, and no other page shows it in a frame.
 POLICY = (
-    f"default-src 'none'; style-src 'sha256-{b64encode(sha256(_STYLE.encode())).decode()}'; "
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
@@ -58,7 +65,8 @@ def form(need: Mapping[str, Any], expires_at: float, by: str) -> str:
     until = strftime("%H:%M", gmtime(expires_at))
     return _page(
         "Approve this?",
-        "<p>An agent waits for this. Anybody can have written it: if you do not expect it, deny.</p>"
+        "<p>An agent waits for this. "
+        "Anybody can have written it: if you do not expect it, deny.</p>"
         f'<table aria-label="What is needed">{rows}</table>'
         f"<p>You decide as <strong>{_shown(by)}</strong>, until {until} UTC.</p>"
         '<form method="post"><button name="decision" value="deny">Deny</button>'
@@ -81,13 +89,22 @@ def _page(title: str, rest: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """One value as HTML. A text that reads like a number, or like any other JSON, is quoted: "500" is not 500."""
-    plain = isinstance(value, str)
-    if plain:
-        with suppress(ValueError, RecursionError):
-            json.loads(value)
-            plain = False
-    return f"<bdi>{escape(_visible(value if plain else encode_json(value).decode()))}</bdi>"
+    """One value as HTML.
+
+    A text that reads like a number, or like any other JSON, is quoted: "500" is not 500.
+    """
+    text = value
+    if not isinstance(value, str) or _reads_like_json(value):
+        text = encode_json(value).decode()
+    return f"<bdi>{escape(_visible(text))}</bdi>"
+
+
+def _reads_like_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _visible(text: str) -> str:

@@ -1,7 +1,8 @@
-"""Requests for a discharge that wait to be decided: each once, each for a time, and no more than fit. No HTTP here.
+"""Requests for a discharge that wait to be decided. No HTTP here.
 
-A request has two ids that cannot be guessed: one for whoever asked, to fetch the outcome with, and one for deciding it.
-The discharge is made when it is fetched, so that its life starts then.
+Each waits once, each for a time, and no more than fit. A request has two ids that cannot be
+guessed: one for whoever asked, to fetch the outcome with, and one for deciding it. The discharge is
+made when it is fetched, so that its life starts then.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Decided(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True, eq=False, repr=False)
 class Request:
+    """A request, with what its service alone knows of it."""
+
     ticket: Ticket
     seen: Pending
     fetch_id: str
@@ -59,8 +62,11 @@ class Waiting:
         keep: float,
         clock: Clock,
     ) -> None:
-        self._discharger, self._on_decision = discharger, on_decision
-        self._limit, self._keep, self._clock = limit, keep, clock
+        self._discharger = discharger
+        self._on_decision = on_decision
+        self._limit = limit
+        self._keep = keep
+        self._clock = clock
         self._lock = Lock()
         self._by_id: dict[str, Request] = {}
         self._by_fetch_id: dict[str, Request] = {}
@@ -68,16 +74,21 @@ class Waiting:
     def add(
         self, ticket: Ticket, need: Mapping[str, Any], person: bool, pages: str
     ) -> Request | None:
-        """A new request, or None if no more fit. `pages`: what its id follows in the address where it is decided."""
-        id, fetch_id, now = b64encode(random_bytes(32)), b64encode(random_bytes(32)), self._clock()
-        request = Request(
-            ticket, Pending(id, need, person, pages + id, now, now + self._keep), fetch_id
-        )
+        """A new request, or None if no more fit.
+
+        `pages`: what its id follows in the address where it is decided.
+        """
+        id = b64encode(random_bytes(32))
+        fetch_id = b64encode(random_bytes(32))
+        now = self._clock()
+        seen = Pending(id, need, person, pages + id, now, now + self._keep)
+        request = Request(ticket, seen, fetch_id)
         with self._lock:
             self._forget()
             if len(self._by_id) >= self._limit:
                 return None
-            self._by_id[id] = self._by_fetch_id[fetch_id] = request
+            self._by_id[id] = request
+            self._by_fetch_id[fetch_id] = request
         return request
 
     def find(self, id: str) -> Request | None:
@@ -90,65 +101,75 @@ class Waiting:
         """What nobody has decided, oldest first."""
         with self._lock:
             self._forget()
-            return tuple(
-                request.seen for request in self._by_id.values() if request.decided is None
-            )
+            waiting = [request for request in self._by_id.values() if request.decided is None]
+        return tuple(request.seen for request in waiting)
 
     def decide(self, id: str, answer: Allow | Refuse, by: str) -> bool:
-        """Whether this decision counts. False: the request is unknown, over, or somebody else decides it."""
+        """Whether this decision counts.
+
+        False: the request is unknown, over, or somebody else decides it.
+        """
         if not isinstance(answer, (Allow, Refuse)):
             raise TypeError(f"a decision is Allow or Refuse, not {type(answer).__name__}")
+        request = self._take(id)
+        if request is None:
+            return False
+        decided = Decided(request.seen, answer, by)
+        try:
+            if isinstance(answer, Allow):
+                # A mistake shows here, and not when it is fetched.
+                self._discharger.approve(request.ticket, answer)
+            if self._on_decision is not None:
+                self._on_decision(decided)
+        except BaseException:
+            request.taken = False  # it can be decided again
+            raise
+        request.decided = decided
+        return True
+
+    def _take(self, id: str) -> Request | None:
+        """The request, for the one who decides it; None if there is none, or somebody has it."""
         with self._lock:
             self._forget()
             request = self._by_id.get(id)
             if request is None or request.taken:
-                return False
+                return None
             request.taken = True
-        decided = Decided(request.seen, answer, by)
-        try:
-            if isinstance(answer, Allow):
-                self._discharger.approve(
-                    request.ticket, answer
-                )  # a mistake shows here, and not when it is fetched
-            if self._on_decision is not None:
-                self._on_decision(decided)
-        except BaseException:
-            request.taken = False
-            raise
-        request.decided = decided
-        return True
+            return request
 
     def fetch(self, fetch_id: str) -> Discharge | Refuse | Wait | None:
         """The outcome, once: then the request is over. None: it is over, or there is none."""
         with self._lock:
             self._forget()
             request = self._by_fetch_id.get(fetch_id)
-            decided = request.decided if request is not None else None
+            decided = None if request is None else request.decided
         if request is None:
             return None
-        if decided is None:
-            # No person is asked for: the policy said "not yet", and is asked again.
-            outcome = Wait() if request.seen.person else self._discharger.answer(request.ticket)
-        elif isinstance(decided.answer, Allow):
-            outcome = self._discharger.approve(request.ticket, decided.answer)
-        else:
-            outcome = decided.answer
+        outcome = self._outcome(request, decided)  # a policy may take its time: not under the lock
         if isinstance(outcome, Wait):
             return outcome
         with self._lock:
-            if (
-                decided is None and request.taken
-            ):  # somebody has begun to decide meanwhile, and goes first
-                return Wait()
-            if self._by_fetch_id.pop(fetch_id, None) is None:  # somebody has fetched it meanwhile
-                return None
+            if decided is None and request.taken:
+                return Wait()  # somebody has begun to decide meanwhile, and goes first
+            if self._by_fetch_id.pop(fetch_id, None) is None:
+                return None  # somebody has fetched it meanwhile
             del self._by_id[request.seen.id]
         return outcome
+
+    def _outcome(self, request: Request, decided: Decided | None) -> Discharge | Refuse | Wait:
+        if decided is not None:
+            if isinstance(decided.answer, Allow):
+                return self._discharger.approve(request.ticket, decided.answer)
+            return decided.answer
+        if request.seen.person:
+            return Wait()
+        # No person is asked for: the policy said "not yet", and is asked again.
+        return self._discharger.answer(request.ticket)
 
     def _forget(self) -> None:
         """Drop what is over. Under the lock."""
         now = self._clock()
-        for request in [
-            request for request in self._by_id.values() if request.seen.expires_at <= now
-        ]:
-            del self._by_id[request.seen.id], self._by_fetch_id[request.fetch_id]
+        over = [request for request in self._by_id.values() if request.seen.expires_at <= now]
+        for request in over:
+            del self._by_id[request.seen.id]
+            del self._by_fetch_id[request.fetch_id]
