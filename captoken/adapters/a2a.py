@@ -1,20 +1,25 @@
-"""A2A: an agent that is asked by another one takes its message only under a token that permits it (docs/rpc.md).
+"""A2A: an agent takes a message of another one only under a token that permits it (docs/rpc.md).
 
-    guarded = CaptokenMiddleware(application, verifier, origin="https://sales.example", public=PUBLIC)
-    handler = DefaultRequestHandler(**admission(executor, rule), …)
-    create_jsonrpc_routes(GuardedHandler(handler, other=rule_of_the_rest), "/", context_builder=GrantedCalls())
+    handler = GuardedHandler(DefaultRequestHandler(**admission(executor, rule), …), other=rest)
+    create_jsonrpc_routes(handler, "/", context_builder=GrantedCalls())
+    CaptokenMiddleware(application, verifier, origin="https://sales.example", public=PUBLIC)
 
-1. The token travels in the headers of HTTP, never in a message: A2A servers keep messages and hand them out. The middleware
-   of `captoken.adapters.asgi` verifies it, with its proof, and takes it out of the headers.
-2. `GrantedCalls` puts its grant into the call's context, and the user that owns what the call leaves: by default the very
-   agent that calls, by its whole chain. A call that came by no middleware is refused.
-3. `admission` decides on each message before a task is touched, and runs the executor under `current.serving(grant)`. An
-   executor that gets a message on which nobody has decided raises NoToken.
-4. `GuardedHandler` decides on all that is no message (reading, listing, cancelling, subscribing, push notifications, the
-   extended card) by a rule of its own, and refuses it without one. It asks again for each event of a stream. Without it a
-   call owns nothing and finds nothing.
-5. A client shows a token by the origin that a request really goes to (`captoken.adapters.httpx`), not by what an agent card
-   says: a server writes its card itself, and could name the origin of another one.
+1. The token travels in the headers of HTTP, never in a message: A2A servers keep messages and hand
+   them out. The middleware of `captoken.adapters.asgi` verifies it, with its proof, and takes it
+   out of the headers.
+2. `GrantedCalls` puts its grant into the call's context, and the user that owns what the call
+   leaves: by default the very agent that calls, by its whole chain. A call that came by no
+   middleware is refused.
+3. `admission` decides on each message before a task is touched, and runs the executor under
+   `current.serving(grant)`. An executor that gets a message on which nobody has decided raises
+   NoToken.
+4. `GuardedHandler` decides on all that is no message (reading, listing, cancelling, subscribing,
+   push notifications, the extended card). It has a rule of its own for that, and refuses all of it
+   without one. It asks again for each event of a stream. Without it a call owns nothing and finds
+   nothing.
+5. A client shows a token by the origin that a request really goes to (`captoken.adapters.httpx`),
+   not by what an agent card says: a server writes its card itself, and could name the origin of
+   another one.
 """
 
 from __future__ import annotations
@@ -45,37 +50,50 @@ from starlette.requests import Request
 from captoken import current
 from captoken._format.errors import NoToken
 from captoken._language.access import Access
-from captoken._verification.aio import answer
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import Grant
+from captoken.adapters._http.asking import decided
+from captoken.adapters._http.credentials import is_credential
 from captoken.adapters.asgi import granted_to
 
 _log = logging.getLogger("captoken")
 EXTENSION = "io.captoken:a2a/v1"  # in agent cards, and the key in a message's metadata
 SCHEME = "captoken"
 PUBLIC = (AGENT_CARD_WELL_KNOWN_PATH,)
-_GRANT, _ADMITTED, _GUARDED = (
-    "captoken.grant",
-    "captoken.admitted",
-    "captoken.guarded",
-)  # in the state of a call
-_UNGUARDED = "nobody has decided on this call: put the request handler into a GuardedHandler"
-_SECRET = ("authorization", "captoken-proof")
 
-# What a message needs: always the same access, or one by what it says; None for what no token permits.
+# In the state of a call.
+_GRANT = "captoken.grant"  # the grant that it came with
+_ADMITTED = "captoken.admitted"  # that grant, and the access that its message needs
+_GUARDED = "captoken.guarded"  # that grant, once a GuardedHandler has decided on the call
+
+_UNGRANTED = (
+    "nothing is granted here: use GrantedCalls as context_builder, behind a CaptokenMiddleware"
+)
+_UNGUARDED = "nobody has decided on this call: put the request handler into a GuardedHandler"
+_UNDECIDED = (
+    "nobody has decided on this message: give the request handler both parts of admission()"
+)
+
+# What a message needs: always the same access, or one by what it says; None for what no token
+# permits.
 Rule: TypeAlias = "Access | Callable[[a2a_pb2.SendMessageRequest], Access | None]"
-# The same for another call, by its parameters (`GetTaskRequest`, …), whose type says which one it is.
+# The same for another call, by its parameters (`GetTaskRequest`, …), whose type says which one it
+# is.
 Other: TypeAlias = "Access | Callable[[Any], Access | None]"
 
 
-# --- server ----------------------------------------------------------------------------------------------------------
+# --- server ---------------------------------------------------------------------------------------
 
 
 class GrantedUser(User):
-    """Who owns what a call leaves behind, by the grant it came with: nobody, unless a GuardedHandler decides on the call."""
+    """Who owns what a call leaves behind, by the grant it came with.
+
+    Nobody does, unless a GuardedHandler decides on the call (rule 4).
+    """
 
     def __init__(self, name: str, state: Mapping[str, Any]) -> None:
-        self._name, self._state = name, state
+        self._name = name
+        self._state = state
 
     @property
     def is_authenticated(self) -> bool:
@@ -89,10 +107,12 @@ class GrantedUser(User):
 
 
 def by_agent(grant: Grant) -> str:
-    """Subject, task and chain: an agent has what it has left itself, whatever token of its place in the chain it shows."""
-    return json.dumps(
-        [grant.issued.subject, grant.issued.task, *(actor.name for actor in grant.chain)]
-    )
+    """Subject, task and chain.
+
+    An agent has what it has left itself, whatever token of its place in the chain it shows.
+    """
+    agents = [actor.name for actor in grant.chain]
+    return json.dumps([grant.issued.subject, grant.issued.task, *agents])
 
 
 def by_task(grant: Grant) -> str:
@@ -101,11 +121,13 @@ def by_task(grant: Grant) -> str:
 
 
 class GrantedCalls(DefaultServerCallContextBuilder):
-    """For `context_builder=`: the call's context has the grant, its user, and headers without a token.
+    """For `context_builder=`: gives a call's context the grant, and a user by it.
 
-    `owner`: whose the A2A tasks of a call are, `by_agent` or `by_task`, say; whoever has the same name can go on with them,
-    and read, list and cancel them if it may do so at all. Raises NoToken for a request that a CaptokenMiddleware has not
-    let in.
+    Its headers are without a token.
+
+    `owner`: whose the A2A tasks of a call are, `by_agent` or `by_task`, say. Whoever has the same
+    name can go on with them, and read, list and cancel them if it may do so at all. Raises NoToken
+    for a request that a CaptokenMiddleware has not let in.
     """
 
     def __init__(self, owner: Callable[[Grant], str] = by_agent) -> None:
@@ -116,7 +138,9 @@ class GrantedCalls(DefaultServerCallContextBuilder):
         context = super().build(request)
         headers = context.state.get("headers", {})
         context.state["headers"] = {
-            name: value for name, value in headers.items() if name not in _SECRET
+            name: value
+            for name, value in headers.items()
+            if not is_credential(name.encode("latin-1"))
         }
         context.state[_GRANT] = grant
         context.user = GrantedUser(self._owner(grant), context.state)
@@ -136,81 +160,97 @@ def admission(
     *,
     request_context_builder: RequestContextBuilder | None = None,
 ) -> Admission:
-    """What makes a request handler refuse messages that the token does not permit: `DefaultRequestHandler(**admission(…), …)`.
+    """What makes a request handler refuse messages that the token does not permit.
 
-    `rule` says what a message needs. A refusal is an A2A error with a public sentence; nothing has run then. The executor
-    asks `current.grant()` for what it does beyond that; a Denied that it lets through fails the task, with such a sentence.
-    Raises TypeError for what is no rule.
+    It is for `DefaultRequestHandler(**admission(…), …)`. The handler then goes into a
+    `GuardedHandler`, which decides on everything else.
 
-    The handler then goes into a `GuardedHandler`, which decides on everything else.
+    `rule` says what a message needs. A refusal is an A2A error with a public sentence; nothing has
+    run then. The executor asks `current.grant()` for what it does beyond that; a Denied that it
+    lets through fails the task, with such a sentence. Raises TypeError for what is no rule.
     """
-    _rule(rule)
+    _refuse_no_rule(rule)
     contexts = request_context_builder or SimpleRequestContextBuilder()
     return Admission(
-        agent_executor=_Serving(executor), request_context_builder=_Admitting(contexts, rule)
+        agent_executor=_GrantedExecutor(executor),
+        request_context_builder=_CheckedMessages(contexts, rule),
     )
 
 
-def _rule(rule: object) -> None:
+def _refuse_no_rule(rule: object) -> None:
     if not (isinstance(rule, Access) or callable(rule)):
         raise TypeError(
             f"a rule is an Access, or a callable that returns one, not {type(rule).__name__}"
         )
 
 
-async def _admit(grant: Grant, rule: Any, params: object) -> Access:
-    """The access that a call needs, once the grant permits it. Raises UnsupportedOperationError, with a public sentence."""
-
-    def decide() -> tuple[Access | None, Decision]:
-        access: object = None
-        if isinstance(rule, Access):
-            access = rule
-        elif rule is not None and params is not None:
-            try:
-                access = rule(params)
-            except (
-                TypeError,
-                ValueError,
-                LookupError,
-                RecursionError,
-            ):  # names that no token can have
-                access = None
-        if not isinstance(access, Access):
-            return None, grant.record(grant.refusal("domain", "no access that a token can permit"))
-        return access, grant.check(access)
-
-    access, decision = await answer(grant._verifier, decide)
-    if access is None or not decision:
-        raise UnsupportedOperationError(Denied(decision).public)
-    return access
-
-
-async def _stand(grant: Grant, access: Access) -> None:
-    """Whether what was permitted is permitted still. Takes nothing of a budget. Raises UnsupportedOperationError."""
-
-    def decide() -> Decision:
-        decision = grant.explain(access)
-        return decision if decision else grant.record(structs.replace(decision, dry=False))
-
-    decision = await answer(grant._verifier, decide)
-    if not decision:
-        raise UnsupportedOperationError(Denied(decision).public)
-
-
 def _granted(context: ServerCallContext) -> Grant:
+    """The grant that a call came with. Raises NoToken for one that no middleware has let in."""
     grant = context.state.get(_GRANT)
     if not isinstance(grant, Grant):
-        raise NoToken(
-            "nothing is granted here: use GrantedCalls as context_builder, behind a CaptokenMiddleware"
-        )
+        raise NoToken(_UNGRANTED)
     return grant
 
 
-class _Admitting(RequestContextBuilder):
+async def _check(grant: Grant, rule: Any, params: object) -> Access:
+    """The access that a call needs, once the grant permits it.
+
+    Raises UnsupportedOperationError, with a public sentence.
+    """
+
+    def decide() -> tuple[Access | None, Decision]:
+        access = _access_for(rule, params)
+        if access is None:
+            return None, grant.record(grant.refusal("domain", "no access that a token can permit"))
+        return access, grant.check(access)
+
+    access, decision = await decided(grant, decide)
+    if access is None or not decision:
+        raise _refused(Denied(decision))
+    return access
+
+
+def _access_for(rule: Any, params: object) -> Access | None:
+    """What a rule says of a call; None for what no token permits, and where there is no rule."""
+    if isinstance(rule, Access):
+        return rule
+    if rule is None or params is None:
+        return None
+    try:
+        access = rule(params)
+    except (TypeError, ValueError, LookupError, RecursionError):
+        return None  # it speaks of names that no token can have
+    return access if isinstance(access, Access) else None
+
+
+async def _recheck(grant: Grant, access: Access) -> None:
+    """Whether what was permitted is permitted still. Takes nothing of a budget.
+
+    Raises UnsupportedOperationError.
+    """
+
+    def decide() -> Decision:
+        decision = grant.explain(access)
+        if decision:
+            return decision
+        return grant.record(structs.replace(decision, dry=False))
+
+    decision = await decided(grant, decide)
+    if not decision:
+        raise _refused(Denied(decision))
+
+
+def _refused(denied: Denied) -> UnsupportedOperationError:
+    """What a client is told. The SDK would tell it all of a Denied, which is for the operator."""
+    return UnsupportedOperationError(denied.public)
+
+
+class _CheckedMessages(RequestContextBuilder):
     """Rule 3, the first half: asked by the request handler before it creates or finds a task."""
 
     def __init__(self, contexts: RequestContextBuilder, rule: Rule) -> None:
-        self._contexts, self._rule = contexts, rule
+        self._contexts = contexts
+        self._rule = rule
 
     async def build(
         self,
@@ -223,150 +263,161 @@ class _Admitting(RequestContextBuilder):
         grant = _granted(context)
         if context.state.get(_GUARDED) is not grant:
             raise NoToken(_UNGUARDED)
-        access = await _admit(grant, self._rule, params)
+        access = await _check(grant, self._rule, params)
         built = await self._contexts.build(context, params, task_id, context_id, task)
-        context.state[_ADMITTED] = grant, access
+        context.state[_ADMITTED] = (grant, access)
         return built
 
 
 class GuardedHandler(RequestHandler):
-    """A request handler, behind a decision on each call (rule 4): what `create_jsonrpc_routes` and the others take.
+    """A request handler, behind a decision on each call (rule 4).
 
-    `other`: what a call needs that is no message, an Access or a function of its parameters; without it all of them are
-    refused. A message that asks for push notifications needs that too, by the `TaskPushNotificationConfig` in it. Which tasks
-    a call can be about is up to the owner of each (`GrantedCalls`).
+    It is what `create_jsonrpc_routes` and the others take.
 
-    A refusal is an A2A error with a public sentence. A stream ends in one when what was permitted no longer is: it asks at
-    each event. Raises TypeError for what is no rule.
+    `other`: what a call needs that is no message, an Access or a function of its parameters.
+    Without it all such calls are refused. A message that asks for push notifications needs that
+    too, by the `TaskPushNotificationConfig` in it. Which tasks a call can be about is up to the
+    owner of each (`GrantedCalls`).
+
+    A refusal is an A2A error with a public sentence. A stream ends in one when what was permitted
+    no longer is: it asks at each event. Raises TypeError for what is no rule.
     """
 
     def __init__(self, handler: RequestHandler, *, other: Other | None = None) -> None:
         if other is not None:
-            _rule(other)
-        self._handler, self._other = handler, other
+            _refuse_no_rule(other)
+        self._handler = handler
+        self._other = other
 
-    async def _admitted(self, context: ServerCallContext, params: object) -> Access:
+    async def _check(self, params: object, context: ServerCallContext) -> Access:
+        """The access that a call needs which is no message. Raises what `_check` raises."""
         grant = _granted(context)
-        access = await _admit(grant, self._other, params)
+        access = await _check(grant, self._other, params)
         context.state[_GUARDED] = grant
         return access
 
-    async def _message(
+    async def _check_message(
         self, params: a2a_pb2.SendMessageRequest, context: ServerCallContext
     ) -> None:
-        if params.configuration.HasField("task_push_notification_config"):
-            await self._admitted(context, params.configuration.task_push_notification_config)
+        """Leave a message to `_CheckedMessages`, but for what it asks beside being answered."""
+        configuration = params.configuration
+        if configuration.HasField("task_push_notification_config"):
+            await self._check(configuration.task_push_notification_config, context)
         context.state[_GUARDED] = _granted(context)
 
     async def on_message_send(
         self, params: a2a_pb2.SendMessageRequest, context: ServerCallContext
     ) -> a2a_pb2.Task | a2a_pb2.Message:
-        await self._message(params, context)
+        await self._check_message(params, context)
         return await self._handler.on_message_send(params, context)
 
     async def on_message_send_stream(
         self, params: a2a_pb2.SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event, None]:
-        await self._message(params, context)
+        await self._check_message(params, context)
         async with aclosing(self._handler.on_message_send_stream(params, context)) as events:
             async for event in events:
-                await _stand(
-                    *context.state[_ADMITTED]
-                )  # nothing comes before the message is admitted
+                # There is an access: nothing comes before the message is decided on.
+                grant, access = context.state[_ADMITTED]
+                await _recheck(grant, access)
                 yield event
 
     async def on_subscribe_to_task(
         self, params: a2a_pb2.SubscribeToTaskRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event, None]:
-        access = await self._admitted(context, params)
+        access = await self._check(params, context)
         async with aclosing(self._handler.on_subscribe_to_task(params, context)) as events:
             async for event in events:
-                await _stand(_granted(context), access)
+                await _recheck(_granted(context), access)
                 yield event
 
     async def on_get_task(
         self, params: a2a_pb2.GetTaskRequest, context: ServerCallContext
     ) -> a2a_pb2.Task | None:
-        await self._admitted(context, params)
+        await self._check(params, context)
         return await self._handler.on_get_task(params, context)
 
     async def on_list_tasks(
         self, params: a2a_pb2.ListTasksRequest, context: ServerCallContext
     ) -> a2a_pb2.ListTasksResponse:
-        await self._admitted(context, params)
+        await self._check(params, context)
         return await self._handler.on_list_tasks(params, context)
 
     async def on_cancel_task(
         self, params: a2a_pb2.CancelTaskRequest, context: ServerCallContext
     ) -> a2a_pb2.Task | None:
-        await self._admitted(context, params)
+        await self._check(params, context)
         return await self._handler.on_cancel_task(params, context)
 
     async def on_create_task_push_notification_config(
         self, params: a2a_pb2.TaskPushNotificationConfig, context: ServerCallContext
     ) -> a2a_pb2.TaskPushNotificationConfig:
-        await self._admitted(context, params)
+        await self._check(params, context)
         return await self._handler.on_create_task_push_notification_config(params, context)
 
     async def on_get_task_push_notification_config(
         self, params: a2a_pb2.GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> a2a_pb2.TaskPushNotificationConfig:
-        await self._admitted(context, params)
+        await self._check(params, context)
         return await self._handler.on_get_task_push_notification_config(params, context)
 
     async def on_list_task_push_notification_configs(
         self, params: a2a_pb2.ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> a2a_pb2.ListTaskPushNotificationConfigsResponse:
-        await self._admitted(context, params)
+        await self._check(params, context)
         return await self._handler.on_list_task_push_notification_configs(params, context)
 
     async def on_delete_task_push_notification_config(
         self, params: a2a_pb2.DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
-        await self._admitted(context, params)
+        await self._check(params, context)
         await self._handler.on_delete_task_push_notification_config(params, context)
 
     async def on_get_extended_agent_card(
         self, params: a2a_pb2.GetExtendedAgentCardRequest, context: ServerCallContext
     ) -> a2a_pb2.AgentCard:
-        await self._admitted(context, params)
+        await self._check(params, context)
         return await self._handler.on_get_extended_agent_card(params, context)
 
 
-class _Serving(AgentExecutor):
-    """Rule 3, the second half: the executor, under the grant of the call that it answers, and nothing else."""
+class _GrantedExecutor(AgentExecutor):
+    """Rule 3, the second half: the executor, under the grant of the call that it answers.
+
+    It runs under nothing else: what the server itself holds is not current.
+    """
 
     def __init__(self, executor: AgentExecutor) -> None:
         self._executor = executor
 
     async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
         grant = _granted(context.call_context)
-        if context.call_context.state.get(_ADMITTED, (None,))[0] is not grant:
-            raise NoToken(
-                "nobody has decided on this message: give the request handler both parts of admission()"
-            )
-        await self._under(grant, self._executor.execute(context, event_queue))
+        admitted, _ = context.call_context.state.get(_ADMITTED, (None, None))
+        if admitted is not grant:
+            raise NoToken(_UNDECIDED)
+        await self._serve(grant, self._executor.execute(context, event_queue))
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
-        await self._under(
-            _granted(context.call_context), self._executor.cancel(context, event_queue)
-        )
+        grant = _granted(context.call_context)
+        await self._serve(grant, self._executor.cancel(context, event_queue))
 
-    async def _under(self, grant: Grant, work: Awaitable[None]) -> None:
+    async def _serve(self, grant: Grant, work: Awaitable[None]) -> None:
         try:
             with current.nothing(), current.serving(grant):
                 return await work
-        except Denied as denied:  # the SDK would tell the client what is for the operator
-            refused = denied
-        _log.info("refused: %s", refused.decision.summary)
-        raise UnsupportedOperationError(refused.public)
+        except Denied as raised:
+            denied = raised
+        _log.info("refused: %s", denied.decision.summary)
+        raise _refused(denied)
 
 
-# --- cards and messages ----------------------------------------------------------------------------------------------
+# --- cards and messages ---------------------------------------------------------------------------
 
 
 def declare(card: a2a_pb2.AgentCard) -> a2a_pb2.AgentCard:
-    """The card, saying that the agent takes captokens and nothing else: a security scheme, its requirement, the extension."""
+    """The card, saying that the agent takes captokens and nothing else.
+
+    It gets a security scheme, its requirement, and the extension.
+    """
     scheme = a2a_pb2.HTTPAuthSecurityScheme(scheme="Bearer", bearer_format="captoken")
     card.security_schemes[SCHEME].http_auth_security_scheme.CopyFrom(scheme)
     del card.security_requirements[:]
@@ -379,17 +430,17 @@ def declare(card: a2a_pb2.AgentCard) -> a2a_pb2.AgentCard:
 
 
 def metadata(grant: Grant) -> Mapping[str, Any]:
-    """For the metadata of an answer: on whose behalf it was made. No token is in it, and nothing that is secret.
+    """For the metadata of an answer: on whose behalf it was made.
 
-    Whoever reads it believes the server that wrote it: it is for trails, not for decisions.
+    No token is in it, and nothing that is secret. Whoever reads it believes the server that wrote
+    it: it is for trails, not for decisions.
     """
     chain = [{"name": actor.name, "basis": actor.basis} for actor in grant.chain]
     issued = grant.issued
-    return {
-        EXTENSION: {
-            "subject": issued.subject,
-            "task": grant.task,
-            "token_id": issued.token_id,
-            "chain": chain,
-        }
+    stated = {
+        "subject": issued.subject,
+        "task": grant.task,
+        "token_id": issued.token_id,
+        "chain": chain,
     }
+    return {EXTENSION: stated}

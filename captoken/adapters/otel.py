@@ -2,49 +2,60 @@
 
     Verifier(keyring, audit=SpanTrail(tracer, AuditTrail(…, trace=trace_id)))
 
-Attributes are names and codes: no token, no key, no value of an argument, and not what a refusal says, since that tells
-what the token permits.
+Attributes are names and codes: no token, no key and no value of an argument. What a refusal says is
+not among them either, since that tells what the token permits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from opentelemetry.trace import Tracer, get_current_span
+
+from captoken._verification.decision import Decision
 from captoken._verification.effects import Recorder as Trail
 from captoken.audit.trail import described
 
-if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
-
-    from captoken._verification.decision import Decision
+# What a span says once the record behind it could not be written.
+_NOT_RECORDED: dict[str, bool | str] = {
+    "captoken.allowed": False,
+    "captoken.code": "store_unavailable",
+}
 
 
 def trace_id() -> str | None:
-    """The id of the trace that this is part of, as hex; None outside of one. For `AuditTrail(trace=…)`."""
-    from opentelemetry.trace import get_current_span
+    """The id of the trace that this is part of, as hex; None outside of one.
 
+    For `AuditTrail(trace=…)`.
+    """
     context = get_current_span().get_span_context()
     return f"{context.trace_id:032x}" if context.is_valid else None
 
 
 class SpanTrail:
-    """A trail that makes a span of each decision, and then hands it to `trail`, if there is one. A span that cannot be
-    made denies, as a record that cannot be written does."""
+    """A trail that makes a span of each decision, and then hands it to `trail`, if there is one.
+
+    A span that cannot be made denies, as a record that cannot be written does.
+    """
 
     def __init__(self, tracer: Tracer, trail: Trail | None = None) -> None:
-        self._tracer, self._trail = tracer, trail
+        self._tracer = tracer
+        self._trail = trail
 
     def record(self, decision: Decision) -> None:
         """Make the span. Raises what the tracer or the trail raises."""
         self.record_all((decision,))
 
     def record_all(self, decisions: Sequence[Decision]) -> None:
-        """Make a span of each decision on one step; the first is above the others. Raises what the tracer or trail raises."""
-        with ExitStack() as open_:
+        """Make a span of each decision on one step; the first is above the others.
+
+        Raises what the tracer or the trail raises.
+        """
+        with ExitStack() as open_spans:
             spans = [
-                open_.enter_context(
+                open_spans.enter_context(
                     self._tracer.start_as_current_span(
                         "captoken.decision", attributes=attributes(decision)
                     )
@@ -57,15 +68,13 @@ class SpanTrail:
                 self._trail.record_all(decisions)
             except BaseException:
                 for decision, span in zip(decisions, spans, strict=True):
-                    if decision:  # it is denied now
-                        span.set_attributes(
-                            {"captoken.allowed": False, "captoken.code": "store_unavailable"}
-                        )
+                    if decision:  # what was allowed is denied now; a denial stays what it was
+                        span.set_attributes(_NOT_RECORDED)
                 raise
 
 
 def attributes(decision: Decision) -> dict[str, Any]:
-    """What a span says of a decision."""
+    """What a span says of a decision. What is not known is left out."""
     stated = described(decision)
     access = stated.get("access", {})
     chain = stated.get("chain", [])
