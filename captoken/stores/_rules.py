@@ -7,9 +7,10 @@ here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
+from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
 from captoken.stores.ports import KEPT, Debit, Reservation
 
@@ -89,3 +90,38 @@ def add_up(
         if spent[bucket] > debit.limit:
             return Sums(debit, {})
     return Sums(None, spent)
+
+
+# --- what a server says ---------------------------------------------------------------------------
+
+
+def checked_floor(floor: int | None) -> int | None:
+    """A floor as it may be told to a server. Raises ValueError."""
+    if floor is None:
+        return None
+    if type(floor) is not int or not 0 <= floor <= MAX_INTEGER:
+        raise ValueError("a floor is seconds since the epoch, as int")
+    return floor
+
+
+def not_an_answer(server: str, answer: Any) -> StoreError:
+    """What a store raises when a server says what it never says."""
+    return StoreError(f"{server}: answered with a {type(answer).__name__}")
+
+
+def short_debit(server: str, answer: Any, reservation: Reservation) -> Debit | None:
+    """What `reserve` says on a server: 0, or the number of the first debit that is short.
+
+    Raises StoreError for -1, a token from before the floor; for -2, a clock that is behind; and for
+    whatever is no answer.
+    """
+    debits = reservation.debits
+    if type(answer) is not int or not -2 <= answer <= len(debits):
+        raise not_an_answer(server, answer)
+    if answer == -1:
+        raise StoreError(REFUSED_BEFORE)
+    if answer == -2:
+        raise StoreError(REFUSED_CLOCK)
+    if answer == 0:
+        return None
+    return debits[answer - 1]

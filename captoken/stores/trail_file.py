@@ -1,9 +1,10 @@
-"""The file of an audit trail, for a server that writes one (docs/audit.md). POSIX only: it locks with `flock`.
+"""The file of an audit trail, for a server that writes one (docs/audit.md).
 
     file = TrailFile("trail.jsonl")
     trail = AuditTrail(file.write, head=file.head, key=key)
 
-Elsewhere, and on a network, give `AuditTrail` a `write` of your own that takes all of it or nothing.
+POSIX only: it locks with `flock`. Elsewhere, and on a network, give `AuditTrail` a `write` of your
+own that takes all of it or nothing.
 """
 
 from __future__ import annotations
@@ -20,31 +21,30 @@ import msgspec
 from captoken._format import primitives
 from captoken._format.encoding import b64encode, decode_json
 from captoken._format.errors import AuditError
+from captoken.stores.own_process import OwnProcess
 from captoken.stores.ports import Head
 
 _log = logging.getLogger("captoken")
-_BLOCK = 1 << 16
+_BLOCK = 1 << 16  # bytes that are read at once, from the end
 
 
 class TrailFile:
     """One file that one process writes to, and nobody else meanwhile. Made for its owner alone.
 
-    Records are written whole or not at all: where the disk is full, or cannot be synchronized, what was begun is cut off
-    again, and `write` raises. A last line that a crash left without its end is cut off when the file is opened: what it
-    would have recorded was not allowed. `head` is where to go on, None in a new file. `sync=True` waits for the disk at
-    each record, so that a crash of the machine loses none. Not for network file systems.
+    Records are written whole or not at all. Where the disk is full, or cannot be synchronized, what
+    was begun is cut off again, and `write` raises. A last line that a crash left without its end is
+    cut off when the file is opened: what it would have recorded was not allowed.
+
+    `head` is where to go on, None in a new file. `sync=True` waits for the disk at each record, so
+    that a crash of the machine loses none. Not for network file systems.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, sync: bool = False) -> None:
-        self._sync, self._process = sync, os.getpid()
+        self._sync = sync
+        self._process = OwnProcess()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise AuditError(
-                    "another process, or another part of this one, writes to this trail"
-                ) from None
+            self._lock()
             self.head, self._end = self._last()
             if self._end < os.fstat(self._fd).st_size:
                 _log.warning("the last record of the trail was torn, and is cut off")
@@ -54,11 +54,15 @@ class TrailFile:
             raise
 
     def write(self, lines: bytes) -> int:
-        """Append them, whole. Raises OSError, and then nothing of them is there; AuditError in another process."""
-        if os.getpid() != self._process:
+        """Append them, whole. Raises OSError, and then nothing of them is there.
+
+        Raises AuditError in another process, and where the file is not as it was left.
+        """
+        if not self._process.is_own():
             raise AuditError("this trail belongs to another process: each has one of its own")
         if os.fstat(self._fd).st_size != self._end:
             raise AuditError("the file is not as this trail has left it")
+
         try:
             count = os.write(self._fd, lines)
             if count != len(lines):
@@ -88,21 +92,35 @@ class TrailFile:
     ) -> None:
         self.close()
 
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AuditError(
+                "another process, or another part of this one, writes to this trail"
+            ) from None
+
     def _cut(self) -> None:
         os.ftruncate(self._fd, self._end)
         if self._sync:
             os.fsync(self._fd)
 
     def _last(self) -> tuple[Head | None, int]:
-        """The head that the last whole line is, and where that ends. Raises AuditError for a file that is no trail."""
+        """The head that the last whole line is, and where that ends.
+
+        Raises AuditError for a file that is no trail.
+        """
         size = os.fstat(self._fd).st_size
         if size == 0:
             return None, 0
-        tail, at = b"", size
+
+        tail = b""
+        at = size
         while at and tail.count(b"\n") < 2:
             step = min(_BLOCK, at)
             at -= step
             tail = os.pread(self._fd, step, at) + tail
+
         whole, _, torn = tail.rpartition(b"\n")
         line = whole.rpartition(b"\n")[2]
         try:

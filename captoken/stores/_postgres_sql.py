@@ -1,0 +1,272 @@
+"""The tables and functions of the stores on PostgreSQL, as text that `postgres` runs.
+
+`ready`: what was answered is on disk, nobody waits for a lock for ever, and each statement sees
+what was committed before it. The functions rely on the last: what they read once more after a lock
+is the newest.
+
+`floor_of`: the floor of a kind of store, with the timeline of the server that it was written on. If
+the row is gone, all was lost. If the timeline is another one by now (a standby was promoted, a
+backup was rolled forward), the last transactions may be lost. Either way the floor rises over all
+that can have been issued. `begin` is the same, for a store that is made; it may have been told how
+the floor begins.
+
+`reserve` locks the rows of the buckets in the order of the debits, from root to leaf, so that no
+two wait for each other. What was debited is given back when a later bucket is short, and when the
+same reservation was made by another connection meanwhile. `settle` takes the same order. `sweep`
+passes over rows that are locked. It notes, as the floor of what is `forgotten`, until when the last
+bucket was kept that it deleted. `reserve` asks for that after the debits: whoever makes a bucket
+again sees the note of the one who deleted it. It answers 0, or the number of the first debit that
+is short, or -1 or -2 for a token or a clock that is refused.
+
+`peek_add` and `peek_reserve` do what `add` and `reserve` do, and undo it before they answer: an
+exception ends the inner block, and all that was done in it is rolled back, locks included. So what
+they answer cannot differ from what the call would. Nobody else ever sees what was undone.
+"""
+
+from __future__ import annotations
+
+from captoken.stores.ports import KEPT
+
+SETUP = """
+create schema if not exists captoken;
+
+create table if not exists captoken.floors (
+    kind text primary key, floor bigint not null, timeline text not null
+);
+
+create table if not exists captoken.proofs (entry bytea primary key, issued_at bigint not null);
+create index if not exists proofs_by_time on captoken.proofs (issued_at);
+
+create table if not exists captoken.buckets (
+    link bytea, unit text, spent bigint not null check (spent >= 0), keep bigint,
+    primary key (link, unit)
+);
+create index if not exists buckets_by_time on captoken.buckets (keep);
+
+create table if not exists captoken.reservations (
+    id bytea primary key, links bytea[] not null, units text[] not null, amounts bigint[] not null,
+    until bigint not null, open boolean not null
+);
+create index if not exists reservations_by_time on captoken.reservations (until);
+
+create table if not exists captoken.overlay (
+    one integer primary key check (one = 1), snapshot bytea not null
+);
+
+create or replace function captoken.ready() returns void language plpgsql as $$
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'captoken: transactions must be read committed';
+    end if;
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+    if current_setting('lock_timeout') = '0' then
+        perform set_config('lock_timeout', '5s', true);
+    end if;
+end $$;
+
+create or replace function captoken.floor_of(
+    its_kind text, ahead bigint, told bigint, clock bigint, lossless boolean,
+    first bigint default null
+) returns bigint language plpgsql as $$
+declare
+    current text := '';
+    known record;
+    begun bigint;
+begin
+    if not lossless then
+        current := left(pg_walfile_name(pg_current_wal_lsn()), 8);
+    end if;
+    select floor, timeline into known from captoken.floors where kind = its_kind;
+    if found and (lossless or known.timeline = current) then
+        return known.floor;
+    end if;
+    begun := ahead + greatest(
+        coalesce(clock, floor(extract(epoch from clock_timestamp()))::bigint), told
+    );
+    insert into captoken.floors as f values (its_kind, coalesce(first, begun), current)
+        on conflict (kind) do update
+        set floor = greatest(f.floor, begun), timeline = current where f.timeline <> current;
+    return (select floor from captoken.floors where kind = its_kind);
+end $$;
+
+create or replace function captoken.begin(
+    its_kind text, told bigint, ahead bigint, clock bigint, lossless boolean, first bigint
+) returns bigint language plpgsql as $$
+begin
+    perform captoken.ready();
+    return captoken.floor_of(its_kind, ahead, told, clock, lossless, first);
+end $$;
+
+create or replace function captoken.add(
+    its_entry bytea, issued bigint, told bigint, gone bigint, ahead bigint, clock bigint,
+    lossless boolean
+) returns boolean language plpgsql as $$
+begin
+    perform captoken.ready();
+    perform captoken.floor_of('replay', ahead, told, clock, lossless);
+    update captoken.floors set floor = gone where kind = 'replay' and floor < gone;
+    if found then
+        delete from captoken.proofs where issued_at <= gone;
+    end if;
+    if issued <= (select floor from captoken.floors where kind = 'replay') then
+        return false;
+    end if;
+    insert into captoken.proofs values (its_entry, issued) on conflict (entry) do nothing;
+    -- Once more: it may have been known, and forgotten by whoever raised the floor meanwhile.
+    return found and issued > (select floor from captoken.floors where kind = 'replay');
+end $$;
+
+create or replace function captoken.peek_add(
+    its_entry bytea, issued bigint, told bigint, gone bigint, ahead bigint, clock bigint,
+    lossless boolean
+) returns boolean language plpgsql as $$
+declare
+    answer boolean;
+begin
+    begin
+        answer := captoken.add(its_entry, issued, told, gone, ahead, clock, lossless);
+        raise exception using errcode = 'CT001', message = 'captoken: undone';
+    exception when sqlstate 'CT001' then
+        return answer;
+    end;
+end $$;
+
+create or replace function captoken.give_back(
+    its_links bytea[], its_units text[], its_amounts bigint[], many integer
+) returns void language plpgsql as $$
+begin
+    for i in 1 .. many loop
+        update captoken.buckets set spent = spent - its_amounts[i]
+            where link = its_links[i] and unit = its_units[i] and its_amounts[i] > 0;
+    end loop;
+end $$;
+
+create or replace function captoken.sweep(told bigint) returns void language plpgsql as $$
+declare
+    sure bigint := least(told, floor(extract(epoch from clock_timestamp()))::bigint);
+    last bigint;
+begin
+    delete from captoken.reservations where id in (
+        select id from captoken.reservations where until <= sure
+            limit 500 for update skip locked
+    );
+    with forgotten as (
+        delete from captoken.buckets where (link, unit) in (
+            select link, unit from captoken.buckets where keep <= sure
+                limit 500 for update skip locked
+        ) returning keep
+    ) select max(keep) into last from forgotten;
+    if last is not null then
+        insert into captoken.floors as f values ('forgotten', last, '')
+            on conflict (kind) do update set floor = greatest(f.floor, excluded.floor);
+    end if;
+end $$;
+
+create or replace function captoken.reserve(
+    its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
+    issued bigint, its_until bigint, its_keep bigint, told bigint, ahead bigint, clock bigint,
+    lossless boolean
+) returns integer language plpgsql as $$
+declare
+    done integer := 0;
+begin
+    perform captoken.ready();
+    if exists (select from captoken.reservations where id = its_id) then
+        return 0;
+    end if;
+    if issued <= captoken.floor_of('ledger', ahead, told, clock, lossless) then
+        return -1;
+    end if;
+    for i in 1 .. cardinality(its_links) loop
+        insert into captoken.buckets as b (link, unit, spent, keep)
+            select its_links[i], its_units[i], its_amounts[i], its_keep
+                where its_amounts[i] <= limits[i]
+            on conflict (link, unit) do update
+            set spent = b.spent + excluded.spent,
+                keep = case when b.keep is not null and excluded.keep is not null
+                    then greatest(b.keep, excluded.keep) end
+            where b.spent + excluded.spent <= limits[i];
+        exit when not found;
+        done := i;
+    end loop;
+    if exists (select from captoken.floors where kind = 'forgotten' and told < floor - $kept) then
+        perform captoken.give_back(its_links, its_units, its_amounts, done);
+        return -2;
+    end if;
+    if done = cardinality(its_links) then
+        insert into captoken.reservations
+            values (its_id, its_links, its_units, its_amounts, its_until, true)
+            on conflict (id) do nothing;
+        if found then
+            if get_byte(its_id, 0) < 16 then
+                perform captoken.sweep(told);
+            end if;
+            return 0;
+        end if;
+    end if;
+    perform captoken.give_back(its_links, its_units, its_amounts, done);
+    if exists (select from captoken.reservations where id = its_id) then
+        return 0;
+    end if;
+    return done + 1;
+end $$;
+
+create or replace function captoken.peek_reserve(
+    its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
+    issued bigint, its_until bigint, its_keep bigint, told bigint, ahead bigint, clock bigint,
+    lossless boolean
+) returns integer language plpgsql as $$
+declare
+    answer integer;
+begin
+    begin
+        answer := captoken.reserve(
+            its_id, its_links, its_units, limits, its_amounts,
+            issued, its_until, its_keep, told, ahead, clock, lossless
+        );
+        raise exception using errcode = 'CT001', message = 'captoken: undone';
+    exception when sqlstate 'CT001' then
+        return answer;
+    end;
+end $$;
+
+create or replace function captoken.settle(
+    its_id bytea, taken_units text[], taken bigint[], told bigint
+) returns boolean language plpgsql as $$
+declare
+    known record;
+begin
+    perform captoken.ready();
+    update captoken.reservations set open = false where id = its_id and open and until > told
+        returning links, units, amounts into known;
+    if not found then
+        return false;
+    end if;
+    if taken is null then
+        return true;
+    end if;
+    perform captoken.give_back(known.links, known.units, array(
+        select amount - least(
+            amount, greatest(coalesce(taken[array_position(taken_units, unit)], 0), 0)
+        )
+        from unnest(known.units, known.amounts) with ordinality as debit (unit, amount, place)
+        order by place
+    ), cardinality(known.links));
+    return true;
+end $$;
+
+create or replace function captoken.publish(
+    its_snapshot bytea, after bytea
+) returns boolean language plpgsql as $$
+begin
+    perform captoken.ready();
+    if after is null then
+        insert into captoken.overlay values (1, its_snapshot) on conflict (one) do nothing;
+    else
+        update captoken.overlay set snapshot = its_snapshot where one = 1 and snapshot = after;
+    end if;
+    return found;
+end $$;
+""".replace("$kept", str(KEPT))

@@ -1,0 +1,188 @@
+"""The scripts of the stores on Valkey or Redis, as text that `valkey` runs.
+
+Integers are written as digits, since Lua would write large ones as 1e+15. Up to 2^53 its numbers
+are exact. What a script has done stays done when it fails. So all is read and judged before the
+first key is written, but for the floor.
+
+The floor lies in a hash, with the run of the server that it was written on. If the hash is gone,
+the store has lost its data. If the server is another one by now (restarted, or a replica in its
+place), the last second may be lost. Either way the floor rises over all that can have been issued.
+`watch` 1: the run is noted and compared. 2: it is compared if it was noted once, since a restart of
+this server loses nothing, but it may have been a replica then. 0: neither.
+
+`peek` 1: the script answers what it would, and writes nothing.
+"""
+
+from __future__ import annotations
+
+_COMMON = """
+local function digits(number)
+    return string.format('%.0f', number)
+end
+
+local function whole(text)
+    local is_short = type(text) == 'string' and #text <= 16
+    local number = is_short and string.match(text, '^%d+$') and tonumber(text)
+    if not number or number > 9007199254740991 or digits(number) ~= text then
+        error('captoken: damaged')
+    end
+    return number
+end
+
+local function floor_of(key, now, ahead, clock, watch, peek, first)
+    local known = redis.call('HMGET', key, 'floor', 'server')
+    local floor, noted, run = known[1] and whole(known[1]), known[2] or '', ''
+    if watch == '1' or watch == '2' and noted ~= '' then
+        local said = redis.pcall('INFO', 'server')  -- an error, where that is not permitted
+        run = type(said) == 'string' and string.match(said, 'run_id:(%x+)') or ''
+    end
+    if floor and (watch == '0' or run == noted) then return floor end
+
+    if not floor and first then
+        floor = first
+    else
+        local begun = tonumber(clock) or tonumber(redis.call('TIME')[1])
+        floor = math.max(floor or 0, math.max(begun, now) + ahead)
+    end
+    if not peek then
+        redis.call('HSET', key, 'floor', digits(floor), 'server', watch == '1' and run or '')
+    end
+    return floor
+end
+"""
+
+# Keys: the floor. Arguments: ahead, clock, watch, now, first.
+BEGIN = (
+    _COMMON
+    + """
+floor_of(KEYS[1], tonumber(ARGV[4]), tonumber(ARGV[1]), ARGV[2], ARGV[3], false, tonumber(ARGV[5]))
+return 1
+"""
+)
+
+# Keys: the floor, the proofs.
+# Arguments: ahead, clock, watch, now, issued, gone, entry, limit, peek.
+#
+# Nothing here has a time to live: a use is forgotten in the step that raises the floor over it,
+# whatever the clocks say. What is next to be forgotten is passed over, so that a `peek`, which
+# forgets nothing, sees what is seen after that.
+ADD = (
+    _COMMON
+    + """
+local now, issued, gone = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local peek = ARGV[9] == '1'
+local floor = floor_of(KEYS[1], now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
+if gone > floor then
+    if not peek then
+        redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', digits(gone))
+        redis.call('HSET', KEYS[1], 'floor', digits(gone))
+    end
+    floor = gone
+end
+
+local known = redis.call('ZSCORE', KEYS[2], ARGV[7])
+if issued <= floor or known and tonumber(known) > floor then return 0 end
+local held = redis.call('ZCOUNT', KEYS[2], '(' .. digits(floor), '+inf')
+if held >= tonumber(ARGV[8]) then return -1 end
+if not peek then redis.call('ZADD', KEYS[2], digits(issued), ARGV[7]) end
+return 1
+"""
+)
+
+# Keys: the floor, the reservation, until when buckets are kept, and the bucket of each debit.
+# Arguments: ahead, clock, watch, now, issued, until, lives, keep, base, kept, peek, and for each
+# debit its limit and amount.
+#
+# No bucket has a time to live, which would be by the server's clock alone and leave no trace. Until
+# when each is kept stands in a sorted set. What both clocks say is over is deleted in the step that
+# notes, in `gone`, how late the last was kept.
+RESERVE = (
+    _COMMON
+    + """
+local now, base, keep = tonumber(ARGV[4]), ARGV[9], ARGV[8]
+local peek = ARGV[11] == '1'
+if redis.call('HGET', KEYS[2], 'until') then return 0 end
+local floor = floor_of(KEYS[1], now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
+if tonumber(ARGV[5]) <= floor then return -1 end
+local gone = redis.call('HGET', KEYS[1], 'gone')
+gone = gone and whole(gone) or 0
+if now < gone - tonumber(ARGV[10]) then return -2 end
+
+local spent = {}
+for at = 4, #KEYS do
+    local key, limit, amount = KEYS[at], whole(ARGV[4 + 2 * at]), whole(ARGV[5 + 2 * at])
+    if not spent[key] then
+        local text = redis.call('GET', key)
+        spent[key] = text and whole(text) or 0
+    end
+    if limit - spent[key] < amount then return at - 3 end
+    spent[key] = spent[key] + amount
+end
+redis.call('ZCARD', KEYS[3])  -- an error, if it is none
+if peek then return 0 end
+
+redis.call('HSET', KEYS[2], 'until', ARGV[6], 'open', '1', 'debits', digits(#KEYS - 3))
+redis.call('EXPIRE', KEYS[2], ARGV[7])
+for at = 4, #KEYS do
+    local key, amount, name = KEYS[at], ARGV[5 + 2 * at], string.sub(KEYS[at], #base + 1)
+    redis.call('HSET', KEYS[2], digits(at - 3), amount .. ' ' .. name)
+    redis.call('INCRBY', key, amount)
+    redis.call('ZADD', KEYS[3], 'GT', keep, name)
+end
+
+local sure = math.min(now, tonumber(ARGV[2]) or tonumber(redis.call('TIME')[1]))
+local over = redis.call(
+    'ZRANGEBYSCORE', KEYS[3], '-inf', digits(sure), 'WITHSCORES', 'LIMIT', 0, 100
+)
+for at = 1, #over, 2 do
+    redis.call('DEL', base .. over[at])
+    redis.call('ZREM', KEYS[3], over[at])
+    gone = math.max(gone, tonumber(over[at + 1]))
+end
+if #over > 0 then redis.call('HSET', KEYS[1], 'gone', digits(gone)) end
+return 0
+"""
+)
+
+# Keys: the reservation.
+# Arguments: now, base, 'all' or '', and the unit and amount of each thing that was taken.
+SETTLE = (
+    _COMMON
+    + """
+local known, listed = {}, redis.call('HGETALL', KEYS[1])
+for at = 1, #listed, 2 do known[listed[at]] = listed[at + 1] end
+if #listed == 0 or known['open'] ~= '1' or whole(known['until']) <= tonumber(ARGV[1]) then
+    return 0
+end
+
+local taken, backs, left = {}, {}, {}
+for at = 4, #ARGV, 2 do taken[ARGV[at]] = whole(ARGV[at + 1]) end
+for at = 1, ARGV[3] == 'all' and 0 or whole(known['debits']) do
+    local debit = known[digits(at)] or ''
+    local amount, name, unit = string.match(debit, '^(%d+) (%x+:(.+))$')
+    amount = whole(amount)
+    local key, back = ARGV[2] .. name, amount - math.min(amount, taken[unit] or 0)
+    local text = left[key] or redis.call('GET', key)
+    if text and back > 0 then
+        left[key] = digits(whole(text) - back)
+        whole(left[key])
+        backs[#backs + 1] = {key, digits(back)}
+    end
+end
+
+redis.call('HSET', KEYS[1], 'open', '0')
+for _, back in ipairs(backs) do redis.call('DECRBY', back[1], back[2]) end
+return 1
+"""
+)
+
+# Keys: the snapshot. Arguments: the new one, is there one before, the one before.
+#
+# What is there already is put there again: a client that sends again after a lost answer has won,
+# and waits for the disk.
+PUBLISH = """
+local lies = redis.call('GET', KEYS[1])
+if lies ~= ARGV[1] and lies ~= (ARGV[2] == '1' and ARGV[3]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"""
