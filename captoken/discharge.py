@@ -1,20 +1,22 @@
-"""Who discharges, and how: a policy, its answers, and leases (spec, "Third-party caveats", "Discharges", "Leases")."""
+"""Who discharges, and how: a policy, its answers, and leases
+(spec, "Third-party caveats", "Discharges", "Leases").
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from threading import Event
 from time import time
-from typing import Any, TypeAlias, Unpack
+from typing import Any, ClassVar, TypeAlias, Unpack
 
 import msgspec
 
 from captoken._format import chain, names, primitives
-from captoken._format import packet as wire
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import LIMITS, b64decode, decode_json
 from captoken._format.errors import DischargeError, LimitError
-from captoken._format.sealed import Sealed
+from captoken._format.packet import Packet
+from captoken._format.sealed import Sealed, SealedValue, forgetful
 from captoken._format.text import UNBOUND
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.discharge import CAVEAT_KEY_BYTES, Discharge, Ticket
@@ -26,8 +28,15 @@ from captoken.keys.secret import DischargerKey
 NO_CAVEATS_OF_DISCHARGES = frozenset(("task", "depth", "delegate_only", "uses", "budget"))
 
 
+# --- what a policy says ---------------------------------------------------------------------------
+
+
 class Allow(Sealed):
-    """A policy's yes: for so long, under these caveats. `Allow(expires_in=60)`; the keywords are those of `attenuate`."""
+    """A policy's yes: for so long, under these caveats.
+
+    `Allow(expires_in=60)`: the keywords are those of `attenuate`. Written out by hand, since a
+    struct has no constructor that takes any keyword.
+    """
 
     __slots__ = ("caveats",)
     caveats: Mapping[str, Any]
@@ -53,42 +62,41 @@ class Wait(msgspec.Struct, frozen=True):
 
 Answer: TypeAlias = "Allow | Refuse | Wait"
 
-
 Policy: TypeAlias = Callable[[Mapping[str, Any]], Answer]
 
 
-class Discharger(Sealed):
+# --- who discharges -------------------------------------------------------------------------------
+
+
+class _Opened(SealedValue, frozen=True, eq=False):
+    """A ticket whose box was opened. Holds the caveat key, so that no frame does."""
+
+    cid: bytes
+    key: bytes
+    need: dict[str, Any]
+
+
+class Discharger(SealedValue, frozen=True, eq=False):
     """Answers tickets. Stateless: everything it has to know is in the ticket.
 
-    `policy` is called with what is needed, as it was sealed by whoever added the caveat, and nothing else; what it raises
-    passes through, and what is none of Allow, Refuse and Wait raises TypeError: neither ever discharges.
+    `policy` is called with what is needed, as it was sealed by whoever added the caveat, and
+    nothing else. What it raises passes through. What is none of Allow, Refuse and Wait raises
+    TypeError. Neither ever discharges.
     """
 
-    __slots__ = ("_clock", "_key", "_policy", "_vocabulary")
-    _instead = "make one from the key"
+    _instead: ClassVar[str] = "make one from the key"
 
     _key: DischargerKey
     _policy: Policy
-    _vocabulary: Vocabulary
-    _clock: Clock
+    vocabulary: Vocabulary = V1
+    clock: Clock = time
 
-    def __init__(
-        self,
-        key: DischargerKey,
-        policy: Policy,
-        *,
-        vocabulary: Vocabulary = V1,
-        clock: Clock = time,
-    ) -> None:
+    def __post_init__(self) -> None:
+        key: Any = self._key
         if not isinstance(key, DischargerKey):
             raise TypeError(f"a DischargerKey, not {type(key).__name__}")
-        if not callable(policy):
-            raise TypeError(f"a policy is a callable, not {type(policy).__name__}")
-        put = object.__setattr__
-        put(self, "_key", key)
-        put(self, "_policy", policy)
-        put(self, "_vocabulary", vocabulary)
-        put(self, "_clock", clock)
+        if not callable(self._policy):
+            raise TypeError(f"a policy is a callable, not {type(self._policy).__name__}")
 
     @property
     def public(self) -> str:
@@ -100,17 +108,23 @@ class Discharger(Sealed):
         return self._open(ticket).need
 
     def answer(self, ticket: Ticket | str) -> Discharge | Refuse | Wait:
-        """What the policy says to a ticket: a discharge, a refusal, or not yet. Raises DischargeError for a bad ticket."""
+        """What the policy says to a ticket: a discharge, a refusal, or not yet.
+
+        Raises DischargeError for a bad ticket.
+        """
         opened = self._open(ticket)
-        said = self._policy(opened.need)
+        said: Any = self._policy(opened.need)
         if isinstance(said, Allow):
-            return self._made(opened, said)
-        if not isinstance(said, (Refuse, Wait)):
-            raise TypeError(f"a policy returns Allow, Refuse or Wait, not {type(said).__name__}")
-        return said
+            return self._discharge(opened, said)
+        if isinstance(said, (Refuse, Wait)):
+            return said
+        raise TypeError(f"a policy returns Allow, Refuse or Wait, not {type(said).__name__}")
 
     def discharge(self, ticket: Ticket | str) -> Discharge:
-        """The discharge, if the policy allows it now. Raises DischargeError, code `refused` or `undecided`."""
+        """The discharge, if the policy allows it now.
+
+        Raises DischargeError, code `refused` or `undecided`.
+        """
         answer = self.answer(ticket)
         if isinstance(answer, Refuse):
             raise DischargeError(answer.reason, "refused")
@@ -119,75 +133,83 @@ class Discharger(Sealed):
         return answer
 
     def approve(self, ticket: Ticket | str, allowed: Allow) -> Discharge:
-        """The discharge that somebody decided to give, whatever the policy says. Raises DischargeError for a bad ticket."""
-        if not isinstance(allowed, Allow):
-            raise TypeError(f"Allow(expires_in=…), not {type(allowed).__name__}")
-        return self._made(self._open(ticket), allowed)
+        """The discharge that somebody decided to give, whatever the policy says.
 
+        Raises DischargeError for a bad ticket.
+        """
+        given: Any = allowed
+        if not isinstance(given, Allow):
+            raise TypeError(f"Allow(expires_in=…), not {type(given).__name__}")
+        return self._discharge(self._open(ticket), given)
+
+    @forgetful
     def _open(self, ticket: Ticket | str) -> _Opened:
-        ticket = Ticket.parse(ticket.cid if isinstance(ticket, Ticket) else ticket)
-        if ticket.discharger != self.public:
+        """What is sealed in a ticket for this key. Raises DischargeError."""
+        # A Ticket is read again as well: anybody can make one that never went through `parse`.
+        read = Ticket.parse(ticket.cid if isinstance(ticket, Ticket) else ticket)
+        if read.discharger != self.public:
             raise DischargeError("the ticket is for another discharger", "bad_ticket")
-        sealed = primitives.unseal(self._key.reveal(), b64decode(decode_json(ticket.cid)["box"]))
-        opened = _opened(ticket.cid, sealed) if sealed is not None else None
-        del sealed
+        sealed = primitives.unseal(self._key.reveal(), b64decode(decode_json(read.cid)["box"]))
+        opened = _opened(read.cid, sealed) if sealed is not None else None
         if opened is None:
             raise DischargeError("what is sealed in the ticket cannot be read", "bad_ticket")
         return opened
 
-    def _made(self, opened: _Opened, allowed: Allow) -> Discharge:
+    def _discharge(self, opened: _Opened, allowed: Allow) -> Discharge:
+        """The discharge of an opened ticket, under these caveats.
+
+        Raises TypeError or ValueError for caveats that no discharge has, LimitError.
+        """
         for keyword in allowed.caveats:
             if keyword in NO_CAVEATS_OF_DISCHARGES:
                 raise TypeError(
                     f"{keyword} is no caveat of a discharge: it would say something of the token"
                 )
-            writing.known(keyword, self._vocabulary)
-        wanted = writing.asked(allowed.caveats, self._vocabulary, self._clock, None)
+            writing.known(keyword, self.vocabulary)
+        wanted = writing.asked(allowed.caveats, self.vocabulary, self.clock, None)
         if "exp" not in wanted:
             raise ValueError("a discharge expires: say expires_in or expires_at")
         body = writing.spell({name: caveat.value for name, caveat in wanted.items()})
-        if (len(opened.cid) + len(body) + 64) * 4 // 3 + len(UNBOUND) > LIMITS.token_chars:
+        # Base64 of the packet, in which at most 64 bytes frame the two.
+        chars = len(UNBOUND) + (len(opened.cid) + len(body) + 64) * 4 // 3
+        if chars > LIMITS.token_chars:
             raise LimitError(f"a discharge of more than {LIMITS.token_chars} characters")
-        tag = chain.link_tag(chain.mint_tag(chain.derive(opened.key), opened.cid), body)
-        return Discharge(wire.Packet(opened.cid, ((body, b""),), tag))
+        first = chain.mint_tag(chain.derive(opened.key), opened.cid)
+        return Discharge(Packet(opened.cid, ((body, b""),), chain.link_tag(first, body)))
 
     def __repr__(self) -> str:
         return f"<Discharger {self.public}>"
-
-
-class _Opened(Sealed):
-    """A ticket whose box was opened. Holds the caveat key, so that no frame does."""
-
-    __slots__ = ("cid", "key", "need")
-    cid: bytes
-    key: bytes
-    need: dict[str, Any]
-
-    def __init__(self, cid: bytes, key: bytes, need: dict[str, Any]) -> None:
-        object.__setattr__(self, "cid", cid)
-        object.__setattr__(self, "key", key)
-        object.__setattr__(self, "need", need)
 
 
 def _opened(cid: bytes, sealed: bytes) -> _Opened | None:
     """What was sealed, or None."""
     try:
         stated = decode_json(sealed)
-        if stated.keys() != {"ck", "need", "v"} or stated["v"] != 1 or type(stated["v"]) is not int:
-            return None
-        key, need = b64decode(names.exact_str(stated["ck"], "ck")), stated["need"]
-    except (TypeError, ValueError):
+        key = b64decode(names.exact_str(stated.get("ck"), "ck"))
+    except (TypeError, ValueError):  # EncodingError is a ValueError
         return None
-    return _Opened(cid, key, need) if len(key) == CAVEAT_KEY_BYTES and type(need) is dict else None
+    if stated.keys() != {"ck", "need", "v"} or len(key) != CAVEAT_KEY_BYTES:
+        return None
+    of_version_1 = type(stated["v"]) is int and stated["v"] == 1
+    if not of_version_1 or type(stated["need"]) is not dict:
+        return None
+    return _Opened(cid, key, stated["need"])
+
+
+# --- leases ---------------------------------------------------------------------------------------
+
+_LONGEST = 3600  # seconds between two times that a lease asks
 
 
 class Lease:
     """Keeps one ticket discharged: asks anew when half of a discharge's life is over.
 
-    `ask` gets the discharge, from a Discharger or over HTTP; `deliver` gets each new one to whoever holds the token.
-    A DischargeError from either ends the lease; anything else is taken for a passing fault, and tried again for as long as
-    the last discharge lives. Ask where the holder cannot: it has the ticket too, and a discharger that answers everybody
-    lets it renew for itself. So the policy has to know what still runs, or who asks.
+    `ask` gets the discharge, from a Discharger or over HTTP. `deliver` gets each new one to whoever
+    holds the token. A DischargeError from either ends the lease. Anything else is taken for a
+    passing fault, and tried again for as long as the last discharge lives.
+
+    Ask where the holder cannot: it has the ticket too, and a discharger that answers everybody lets
+    it renew for itself. So the policy has to know what still runs, or who asks.
     """
 
     def __init__(
@@ -199,33 +221,27 @@ class Lease:
         clock: Clock = time,
         retry: int = 1,  # seconds between tries after a fault
     ) -> None:
-        self._ticket, self._ask, self._deliver, self._clock, self._retry = (
-            ticket,
-            ask,
-            deliver,
-            clock,
-            retry,
-        )
-        self._due = self._ends = 0
+        self._ticket = ticket
+        self._ask = ask
+        self._deliver = deliver
+        self._clock = clock
+        self._retry = retry
+        self._due = 0  # when to ask next
+        self._ends = 0  # when the last discharge ends
         self.ended: Exception | None = None  # why the lease is over
 
     def renew(self) -> float:
-        """Ask if it is time to; seconds until the next time. Raises DischargeError once the lease is over."""
+        """Ask if it is time to; seconds until the next time.
+
+        Raises DischargeError once the lease is over.
+        """
         if self.ended is not None:
             raise DischargeError(f"the lease is over: {self.ended}", "refused")
         now = read_clock(self._clock)
         if now < self._due:
             return self._due - now
         try:
-            discharge = self._ask(self._ticket)
-            if not isinstance(discharge, Discharge):
-                raise DischargeError(
-                    f"asked for a discharge, and got a {type(discharge).__name__}", "bad_discharge"
-                )
-            if discharge.cid != self._ticket.cid:
-                raise DischargeError(
-                    "asked for a discharge, and got that of another ticket", "bad_discharge"
-                )
+            discharge = self._asked()
             self._deliver(discharge)
         except DischargeError as error:
             self.ended = error
@@ -238,11 +254,28 @@ class Lease:
                 ) from error
             return self._retry
         self._ends = discharge.expires_at or now
-        self._due = now + min(max((self._ends - now) // 2, 1), 3600)
+        half = (self._ends - now) // 2
+        self._due = now + min(max(half, 1), _LONGEST)
         return self._due - now
 
+    def _asked(self) -> Discharge:
+        """A discharge of the ticket. Raises DischargeError for anything else that `ask` returns."""
+        discharge: Any = self._ask(self._ticket)
+        if not isinstance(discharge, Discharge):
+            raise DischargeError(
+                f"asked for a discharge, and got a {type(discharge).__name__}", "bad_discharge"
+            )
+        if discharge.cid != self._ticket.cid:
+            raise DischargeError(
+                "asked for a discharge, and got that of another ticket", "bad_discharge"
+            )
+        return discharge
+
     def run(self, stop: Event) -> None:
-        """Renew until `stop` is set or the lease is over. For a thread of an orchestrator or supervisor."""
+        """Renew until `stop` is set or the lease is over.
+
+        For a thread of an orchestrator or supervisor.
+        """
         try:
             while not stop.wait(self.renew()):
                 pass

@@ -52,7 +52,8 @@ def to_pymacaroons(made: Token | Discharge) -> Macaroon:
     """
     from pymacaroons import Macaroon
 
-    return Macaroon.deserialize(b64encode(wire.encode(made._packet)))
+    packet = made.packet if isinstance(made, Discharge) else made._packet
+    return Macaroon.deserialize(b64encode(wire.encode(packet)))
 
 
 def from_pymacaroons(macaroon: Macaroon) -> Token:

@@ -629,7 +629,7 @@ def test_an_embedder_s_caveat_goes_with_a_vocabulary_at_both_ends() -> None:
 def test_an_expiry_is_read_off_whatever_stands_in_a_discharge() -> None:
     """The earliest whole number called `exp`, or none: for those who renew, never for deciding."""
     ticket = asked().needs[0]
-    packet = discharger().discharge(ticket)._packet
+    packet = discharger().discharge(ticket).packet
     for links, ends in (
         ((), None), ((b'{"exp":5}', b'{"exp":3}'), 3), ((b"x", b'{"exp":5}'), 5), ((b'{"exp":true}',), None),
         ((b'{"exp":"5"}',), None), ((b'{"nbf":5}',), None), ((b'{"exp":7,"new":1}',), 7), ((b"\xff",), None),
@@ -688,7 +688,7 @@ BINDS = b'{"key":"%s"}' % HolderKey.from_bytes(bytes(range(4, 36))).public.encod
 
 def grown(given: Discharge, *bodies: bytes) -> Discharge:
     """A discharge with more links, as whoever holds it can write them."""
-    packet = given._packet
+    packet = given.packet
     for body in bodies:
         packet = wire.Packet(packet.identifier, (*packet.caveats, (body, b"")), chain.link_tag(packet.signature, body))
     return Discharge(packet)
@@ -758,7 +758,7 @@ def test_codes_of_step_4_say_where() -> None:
     decision = verifier().check(half, data("sales"))
     refusal = decision.refusals[0]
     assert (decision.code, decision.step, refusal.link, refusal.added_by) == ("missing_discharge", 4, 3, "sales-agent")
-    packet = discharger(key=OTHER).discharge(second)._packet
+    packet = discharger(key=OTHER).discharge(second).packet
     forged = half.with_discharge(Discharge(wire.Packet(packet.identifier, packet.caveats, bytes(32))))
     decision = verifier().check(forged, data("sales"))
     assert (decision.code, decision.step, decision.refusals[0].link) == ("bad_discharge", 4, 3)
@@ -841,7 +841,7 @@ def test_a_discharge_and_a_discharger_show_nothing_and_are_not_pickled() -> None
     for value in things:
         assert copy.copy(value) is value and copy.deepcopy(value) is value
         shown = f"{value} {value!r}"
-        for secret in (given._packet.signature, PARTY.reveal()):
+        for secret in (given.packet.signature, PARTY.reveal()):
             assert secret.hex() not in shown and b64encode(secret)[:20] not in shown and repr(secret)[2:30] not in shown
         assert "cap1" not in shown
         with pytest.raises(TypeError, match="not pickled"):

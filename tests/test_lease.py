@@ -89,8 +89,8 @@ def test_a_discharge_that_has_ended_is_asked_for_each_second() -> None:
 def test_a_discharge_that_says_no_end_is_asked_for_each_second() -> None:
     """One that states no expiry, which no verifier takes, is renewed as if it had ended."""
     world = World()
-    odd = Discharge(world.discharger.discharge(world.token.needs[0])._packet)
-    object.__setattr__(odd, "_packet", type(odd._packet)(odd.cid, ((b'{"nbf":5}', b""),), bytes(32)))
+    packet = world.discharger.discharge(world.token.needs[0]).packet
+    odd = Discharge(type(packet)(packet.identifier, ((b'{"nbf":5}', b""),), bytes(32)))
     lease = Lease(world.token.needs[0], lambda ticket: odd, world.delivered.append, clock=world.now)
     assert lease.renew() == 1 and world.delivered == [odd]
 

@@ -32,7 +32,12 @@ from captoken._format.text import (
 )
 from captoken._language.capability import Capability
 from captoken._language.caveats import V1, Vocabulary
-from captoken._language.discharge import Discharge, Ticket, ask, bind
+from captoken._language.discharge import (
+    Discharge,
+    Ticket,
+    bound_discharge,
+    third_party_caveat,
+)
 from captoken._language.lineage import Lineage, read_along
 from captoken._language.links import BadLink, Link, read_links
 from captoken._writing import keywords as writing
@@ -249,7 +254,9 @@ class Token(Sealed):
         that all can read. Needs no key and no server; nobody takes it off again. Raises TypeError or ValueError, and
         LimitError past a limit (spec, "Third-party caveats").
         """
-        return self._extended(ask(self._packet, discharger, need, location, self._random))
+        return self._extended(
+            third_party_caveat(self._packet, discharger, need, location, self._random)
+        )
 
     def with_discharge(self, answer: Discharge | str) -> Token:
         """The token together with a discharge, in place of an older one for the same ticket. Unverified, as the token is.
@@ -262,7 +269,7 @@ class Token(Sealed):
         except TokenFormatError as error:
             problem = error.bare()
         else:
-            return self._answered(got._packet)
+            return self._answered(got.packet)
         del answer
         raise problem
 
@@ -312,7 +319,9 @@ class Token(Sealed):
         if not self._discharges:
             return self._packet, ()
         signature = self._packet.signature
-        return self._packet, tuple(bind(packet, signature) for packet in self._discharges)
+        return self._packet, tuple(
+            bound_discharge(packet, signature) for packet in self._discharges
+        )
 
     def _narrow(
         self,

@@ -112,7 +112,7 @@ def _asking(hop: Hop, discharges: Mapping[bytes, Discharge], now: int) -> Hop:
     answer = discharges.get(ticket.cid)
     if answer is None:
         return replace(hop, says=(*says, "no answer is here"), ticket=ticket)
-    bodies = [body for body, _ in answer._packet.caveats]
+    bodies = [body for body, _ in answer.packet.caveats]
     links = [read_link(body, V1) for body in bodies]
     says += [
         f"answered, {line}"

@@ -244,7 +244,7 @@ def test_our_third_party_caveats_and_discharges_verify_under_pymacaroons():
     for _ in range(200):
         token, discharges = random_question(rng)
         macaroon, given = interop.to_pymacaroons(token), [interop.to_pymacaroons(discharge) for discharge in discharges]
-        assert [one.signature_bytes.decode() for one in given] == [one._packet.signature.hex() for one in discharges]
+        assert [one.signature_bytes.decode() for one in given] == [one.packet.signature.hex() for one in discharges]
         bound = [macaroon.prepare_for_request(one) for one in given]
         other = interop.to_pymacaroons(token._with(b'{"nbf":1}'))
         assert stock_accepts(macaroon, KEY, *bound) and stock_accepts(macaroon, KEY, *reversed(bound))
