@@ -12,7 +12,6 @@ value of an argument or attribute.
 from __future__ import annotations
 
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
@@ -34,6 +33,7 @@ from captoken._format.packet import RawCaveat
 from captoken._language.caveats import V1
 from captoken._language.links import BadLink, Link, read_links, split_signature
 from captoken.keys.secret import AuditKey
+from captoken.stores.own_process import OwnProcess
 from captoken.stores.ports import Head, Reservation
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class AuditTrail:
         self._torn = False  # may something stand behind the head?
         self._described: OrderedDict[str, None] = OrderedDict()
         self._lock = Lock()
-        self._process = os.getpid()
+        self._process = OwnProcess()
 
     def record(self, decision: Decision) -> None:
         """Write what was decided. Raises what `write` raises."""
@@ -116,7 +116,7 @@ class AuditTrail:
             return self.head
 
     def _mine(self) -> Lock:
-        if os.getpid() != self._process:
+        if not self._process.is_own():
             raise AuditError("this trail belongs to another process: each has one of its own")
         return self._lock
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Lock
+
+from captoken.stores.own_process import OwnProcess
 
 
 class _Lock:
     """A lock that does not stay held in a child process, where whoever held it is not."""
 
     def __init__(self) -> None:
-        self._lock, self._process = Lock(), os.getpid()
+        self._lock = Lock()
+        self._process = OwnProcess()
 
     @contextmanager
     def held(self, waits: bool = True) -> Generator[bool, None, None]:
         """In the block: is it held here?"""
-        if self._process != os.getpid():
-            self._lock, self._process = Lock(), os.getpid()
+        if not self._process.is_own():
+            self._lock = Lock()
+            self._process = OwnProcess()
         lock = self._lock
         mine = lock.acquire(blocking=waits)
         try:
