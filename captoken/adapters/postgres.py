@@ -9,7 +9,7 @@ What it enforces, by rules that the code cites:
  2. A block is one transaction: read-only where the grant has no write, with `search_path` and the lexer's settings pinned.
  3. A statement runs in the narrowest role that covers what the text needs. What the text hides, that role is refused.
  4. The text that is sent is the text that was read, byte for byte, by the extended protocol, which takes one statement.
- 5. Before it is sent, it is read by PostgreSQL's own grammar (`_postgres_text`): one plain statement, functions on a list.
+ 5. Before it is sent, it is read by PostgreSQL's own grammar (`_postgres/reader.py`): one plain statement, functions on a list.
  6. Each statement asks the grant anew, for every table, operation and column, and for `execute` on each function of yours
     that it calls. A denial of that kind sent nothing.
  7. No statement runs longer than the token lives, or than `timeout`.
@@ -58,7 +58,7 @@ from captoken.adapters._postgres.roles import (
     plan_sql,
     quoted,
 )
-from captoken.adapters._postgres.text import read
+from captoken.adapters._postgres.reader import read
 from captoken.adapters.sqlite import Rows
 
 __all__ = [

@@ -20,10 +20,10 @@ from psycopg.pq import TransactionStatus
 
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters import postgres
+from captoken.adapters._postgres import lists, reader
 from captoken.adapters._postgres import roles as _postgres_plan
-from captoken.adapters._postgres import text as _postgres_text
 from captoken.adapters._postgres.roles import TABLES
-from captoken.adapters._postgres.text import Text
+from captoken.adapters._postgres.text import Reference, Scope, Text
 from captoken.adapters.postgres import (
     Database,
     Role,
@@ -186,7 +186,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(sql: str) -> Text:
         text = Text(sql)
         text.reads.append(("public", "sales"))
-        text.references.append(_postgres_text.Reference(_postgres_text.Scope(None), "sales", "id"))
+        text.references.append(Reference(Scope(None), "sales", "id"))
         return text
 
     monkeypatch.setattr(postgres, "read", read)
@@ -1018,7 +1018,7 @@ def test_a_plan_that_cannot_be_is_refused(login: str, role: Role, says: str) -> 
 DEEP = """
 import sys, threading
 import psycopg
-from captoken.adapters._postgres.text import read
+from captoken.adapters._postgres.reader import read
 
 def parse():
     for deep in (
@@ -1127,7 +1127,7 @@ def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place) -> 
     catalog._meant = counted  # type: ignore[method-assign]
     for columns, tables in ((["a"] * 24_000, 150), ([f"a{i}" for i in range(12_000)], 80), ([f"w{i % 80}.a" for i in range(12_000)], 80)):
         sql = f"select {', '.join(columns)} from {', '.join(f'wide w{i}' for i in range(tables))}"
-        assert catalog.plan(_postgres_text.read(sql)).refusal is None and asked <= _MOST
+        assert catalog.plan(reader.read(sql)).refusal is None and asked <= _MOST
         asked = 0
 
 
@@ -1140,10 +1140,10 @@ def test_the_functions_on_the_list_are_postgresqls_own_and_none_of_them_is_dange
     """Each is in pg_catalog, but for those that are spelled like types; none writes, sleeps, locks or reads outside."""
     known = {name for (name,) in place.admin.execute("select proname from pg_proc where pronamespace = 'pg_catalog'::regnamespace")}
     types = {name for (name,) in place.admin.execute("select typname from pg_type")}
-    assert set(_postgres_text._FUNCTIONS) - known - types <= {"merge_action"}
+    assert set(lists.FUNCTIONS) - known - types <= {"merge_action"}
     query = "select proname from pg_proc where pronamespace = 'pg_catalog'::regnamespace and proname ~ %s"
     dangerous = {name for (name,) in place.admin.execute(query, [_postgres_plan._DANGEROUS])}
-    called = _postgres_text._FUNCTIONS | _postgres_text._TYPES
+    called = lists.FUNCTIONS | lists.TYPES
     assert dangerous and not dangerous & called
     volatile = "select distinct proname from pg_proc where provolatile = 'v' and pronamespace = 'pg_catalog'::regnamespace"
     writes = {name for (name,) in place.admin.execute(volatile)} & called

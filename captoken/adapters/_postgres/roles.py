@@ -17,15 +17,8 @@ from captoken._format.names import segmented
 from captoken._language.access import Access
 from captoken._language.capability import NO_RIGHTS, rights_of
 from captoken._language.patterns import decided
-from captoken.adapters._postgres.text import (
-    KEPT,
-    SYSTEM_COLUMNS,
-    Reference,
-    Scope,
-    Table,
-    Text,
-    refused_function,
-)
+from captoken.adapters._postgres.lists import SYSTEM_COLUMNS, refused_function
+from captoken.adapters._postgres.text import KEPT, Reference, Scope, Table, Text
 
 SCHEMA = "captoken_guard"
 OPERATIONS = ("select", "insert", "update", "delete")

@@ -1,0 +1,171 @@
+"""What the nodes of expressions say: columns, calls, operators and types.
+
+Each rule opens with the SQL that it is about. The rules T4 to T7 are in `text`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pglast import ast
+
+from captoken.adapters._postgres.lists import SAFE_VALUES, TYPES
+from captoken.adapters._postgres.text import Reference
+from captoken.adapters._postgres.walk import RefusedError, Rule, Sight, Walk, own_name
+
+
+def _column(walk: Walk, node: Any, sight: Sight) -> None:
+    """A column that is read (T4), or all of them (T5).
+
+        select pay, people.pay, public.people.pay, people.*
+
+    What is noted is the spelling. Which tables it can mean is decided when all tables in sight are
+    known: in `needs`, since a FROM clause can come later in the walk.
+
+    Of a qualifier, only the name of the table is kept. So `hidden.sales.amount` also counts for
+    `public.sales`, where both are in sight: a column too many, and never one too few.
+    """
+    parts = [str(field.sval) if isinstance(field, ast.String) else "*" for field in node.fields]
+    if len(parts) > 3:
+        message = "a table is named by its schema and name, without the database"
+        raise RefusedError("table", message)
+
+    qualifier = parts[-2] if len(parts) > 1 else None
+    reference = Reference(sight.scope, qualifier, parts[-1])
+    walk.text.references.append(reference)
+
+
+def _indirection(walk: Walk, node: Any, sight: Sight) -> None:
+    """A name, or an index, after an expression (T7).
+
+        select (p).pay, (array_agg(p))[1], (x).lower
+
+    PostgreSQL takes `(x).lower` for `lower(x)` where x has no field of that name. The names are
+    noted here, and those that can be called are found in `needs`. An index is an expression like
+    any other.
+    """
+    for part in node.indirection:
+        if isinstance(part, ast.String):
+            walk.text.fields.add(str(part.sval))
+    walk.below(node, sight)
+
+
+def _call(walk: Walk, node: Any, sight: Sight) -> None:
+    """A function, or a type that is called like one (T6).
+
+        select lower(name), pg_catalog.lower(name), int4('1'), pg_read_file('/etc/passwd')
+
+    It is noted, and looked up on the list in `needs`: there it is known which functions the owner
+    of the database put on the search path.
+    """
+    parts = [part.sval for part in node.funcname]
+    if len(parts) > 2:
+        message = "a function is named by its schema and name, without the database"
+        raise RefusedError("operation", message)
+
+    schema = parts[0] if len(parts) == 2 else None
+    name = parts[-1]
+    walk.text.functions.add((schema, name))
+    # PostgreSQL calls the result by the name of the function: `q.max`, of a subquery q.
+    walk.text.declared.add(name)
+    walk.below(node, sight, "funcname")
+
+
+# An operator runs a function. One of another schema runs what the owner of that schema likes, and
+# can look as harmless as `a operator(hidden.+) b`. An unqualified one is looked up where the
+# search path says, which is pinned: an agent can put nothing there.
+
+
+def _operation(walk: Walk, node: Any, sight: Sight) -> None:
+    """An operator between values (T6).
+
+        select a + b, a operator(pg_catalog.+) b, a between b and c, a like b
+
+    The values are walked like any other expression.
+    """
+    own_name(node.name, "an operator")
+    walk.below(node, sight, "name")
+
+
+def _subquery(walk: Walk, node: Any, sight: Sight) -> None:
+    """A query within an expression, with an operator or without (T6).
+
+        select a = any (select b from t), exists (select from t), array(select b from t)
+
+    The query is walked like any other. It makes a scope of its own, and sees the one around it.
+    """
+    own_name(node.operName, "an operator")
+    walk.below(node, sight, "operName")
+
+
+def _order(walk: Walk, node: Any, sight: Sight) -> None:
+    """What rows are sorted by (T6).
+
+        order by a using <
+
+    The expressions are walked: the order of rows tells about the values that they were sorted by.
+    """
+    own_name(node.useOp, "an operator")
+    walk.below(node, sight, "useOp")
+
+
+def _collation(walk: Walk, node: Any, sight: Sight) -> None:
+    """How strings are compared (T6).
+
+        select a collate "C"
+
+    One of another schema compares as whoever made it likes.
+    """
+    own_name(node.collname, "a collation")
+    walk.add(node.arg, sight)
+
+
+def _word_value(walk: Walk, node: Any, sight: Sight) -> None:
+    """A value that is spelled like a word (T6).
+
+        select current_date, localtimestamp, current_user, current_schema
+
+    The time is granted. The names of roles and schemas are not: they say how the guard is set up.
+    """
+    if node.op.name not in SAFE_VALUES:
+        message = "who the database takes the caller for is not granted"
+        raise RefusedError("operation", message)
+
+
+def _type(walk: Walk, node: Any, sight: Sight) -> None:
+    """A type, in a cast or where a column is defined (T6).
+
+        select a::integer, cast(a as numeric(10, 2)), a::mood, a::people.pay%type
+
+    A cast to a type of the owner's runs the functions of that type, or makes a row of a table. So
+    a type that is on no list is noted, and granted only where the catalog says that it is an enum.
+    """
+    if node.names is None or node.setof or node.pct_type:
+        # `people.pay%type` says what type a column has, of a table that nothing else reads.
+        raise RefusedError("operation", "a type that is named by a column is not granted")
+
+    parts = [part.sval for part in node.names]
+    if len(parts) > 2:
+        message = "a type is named by its schema and name, without the database"
+        raise RefusedError("operation", message)
+
+    schema = parts[0] if len(parts) == 2 else None
+    name = parts[-1]
+    # PostgreSQL calls the result of a cast by the name of the type.
+    walk.text.declared.add(name)
+    if schema not in (None, "pg_catalog") or name not in TYPES:
+        walk.text.types.add((schema, name))
+    walk.add(node.typmods, sight)
+
+
+EXPRESSION_RULES: dict[str, Rule] = {
+    "A_Expr": _operation,
+    "A_Indirection": _indirection,
+    "CollateClause": _collation,
+    "ColumnRef": _column,
+    "FuncCall": _call,
+    "SQLValueFunction": _word_value,
+    "SortBy": _order,
+    "SubLink": _subquery,
+    "TypeName": _type,
+}

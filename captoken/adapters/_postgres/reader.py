@@ -1,0 +1,154 @@
+"""Reads a statement: from the text to what it names. The rules T1 to T7 are in `text`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from pglast.parser import ParseError, parse_sql, scan
+from psycopg import errors
+
+from captoken.adapters._postgres.expressions import EXPRESSION_RULES
+from captoken.adapters._postgres.statements import CLAUSE_RULES, STATEMENT_RULES
+from captoken.adapters._postgres.tables import TABLE_RULES
+from captoken.adapters._postgres.text import KEPT, Scope, Text
+from captoken.adapters._postgres.walk import RefusedError, Sight, Walk
+
+MAX_BYTES = 100_000  # T1
+_MAX_NESTING = 3_000  # T1: tokens of a statement that can nest
+
+# The parser recurses in C. A token that nests takes a kilobyte or two of the stack. So many of
+# them fit on the stack of any thread; a statement with more gets a thread with more room.
+_SHALLOW = 200
+_STACK = 32 << 20  # bytes: several times what _MAX_NESTING tokens take
+
+# Commas, names and constants nest nothing.
+_FLAT = frozenset(("ASCII_44", "FCONST", "ICONST", "IDENT", "PARAM", "SCONST"))
+
+_RULES = {**STATEMENT_RULES, **CLAUSE_RULES, **TABLE_RULES, **EXPRESSION_RULES}
+_starting = threading.Lock()
+
+
+def read(sql: str) -> Text:
+    """What a statement says. Raises psycopg's SyntaxError, as the server would.
+
+    `sql` must be an exact `str`: a subclass could say one thing here and encode to another.
+    """
+    if len(sql) > KEPT:
+        return _read(sql)
+    return _remembered(sql)
+
+
+def _read(sql: str) -> Text:
+    """`read`, whether that text was read before or not."""
+    text = Text(sql)
+    nesting = _nesting(text)
+    if text.refusal is not None:
+        return text
+
+    if nesting <= _SHALLOW:
+        _parse(text)
+    else:
+        _with_room(lambda: _parse(text))
+    return text
+
+
+# A text says the same whoever sends it. What is kept has nothing of a token or a database.
+_remembered = lru_cache(maxsize=512)(_read)
+
+
+def _nesting(text: Text) -> int:
+    """T1. How many tokens of the text can nest; for a short text, at most how many.
+
+    A text that is too long is refused here, before the parser sees it. What counts the tokens is
+    the scanner of the server's own grammar, which does not recurse.
+    """
+    try:
+        size = len(text.sql.encode())
+    except UnicodeEncodeError:
+        raise errors.SyntaxError("the statement is not UTF-8") from None
+    if "\0" in text.sql:  # the parser would stop there, and not see what follows
+        raise errors.SyntaxError("the statement has a NUL character")
+
+    if size <= _SHALLOW:
+        return size
+    if size > MAX_BYTES:
+        text.refusal = ("operation", f"a statement of more than {MAX_BYTES} bytes")
+        return 0
+
+    try:
+        nesting = sum(token.name not in _FLAT for token in scan(text.sql))
+    except ParseError as error:
+        raise errors.SyntaxError(str(error.args[0])) from None
+    if nesting > _MAX_NESTING:
+        sentence = f"a statement with more than {_MAX_NESTING} operators and brackets"
+        text.refusal = ("operation", sentence)
+    return nesting
+
+
+def _with_room(parse: Callable[[], None]) -> None:
+    """T1. Run it in a thread whose stack holds any statement that is not too long.
+
+    The parser does not look at how much of the stack is left. Where that is not enough, the
+    process ends.
+    """
+    raised: list[BaseException] = []  # at most one, which the caller is to see
+
+    def run() -> None:
+        try:
+            parse()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    # The size is one for the process, and counts for the threads that start while it is set.
+    with _starting:
+        before = threading.stack_size(_STACK)
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(before)
+    thread.join()
+
+    if raised:
+        raise raised[0]
+
+
+def _parse(text: Text) -> None:
+    """T1. Exactly one statement, of those that are granted at all.
+
+    Nothing is no statement: an empty text, or comments. `select 1;` is one.
+    """
+    try:
+        parsed = parse_sql(text.sql)
+    except ParseError as error:
+        raise errors.SyntaxError(str(error.args[0])) from None
+
+    if len(parsed) != 1:
+        # A second statement would run without having been read.
+        text.refusal = ("operation", "exactly one statement is granted at a time")
+        return
+
+    statement = parsed[0].stmt
+    if type(statement).__name__ not in STATEMENT_RULES:
+        sentence = "only select, values, insert, update, delete and merge are granted"
+        text.refusal = ("operation", sentence)
+        return
+
+    _walk(text, statement)
+
+
+def _walk(text: Text, statement: Any) -> None:
+    """Note in the text what the statement says, or why it is refused.
+
+    A refusal ends the walk. What was noted by then is not complete, and nobody may use it.
+    """
+    walk = Walk(text)
+    walk.add(statement, Sight(Scope(None), frozenset()))
+    try:
+        walk.run(_RULES)
+    except RefusedError as refused:
+        code, sentence = refused.args
+        text.refusal = (code, sentence)

@@ -1,0 +1,326 @@
+"""What select, insert, update, delete and merge say, and their WITH clauses.
+
+Each rule opens with the SQL that it is about. The rules T1, T3 and T5 are in `text`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pglast import enums
+
+from captoken.adapters._postgres.text import Reference, Scope, Table, Write
+from captoken.adapters._postgres.walk import (
+    MAX_TABLES,
+    RefusedError,
+    Rule,
+    Sight,
+    Walk,
+    goes_by,
+    strings,
+    too_many_tables,
+)
+
+# --- WITH ---
+
+
+def _with(walk: Walk, clause: Any, scope: Scope, ctes: frozenset[str]) -> frozenset[str]:
+    """T3. Put the queries of a WITH clause to be walked. Returns the names in sight below it.
+
+        with a as (...), b as (select * from a) select * from a, b
+        with recursive n(i) as (values (1) union all select i + 1 from n) select i from n
+
+    In `with secret as (select * from secret) select * from secret`, the first `secret` after FROM
+    is the table: without RECURSIVE, a query sees the names before it, not its own, and none after
+    it.
+    """
+    if clause is None:
+        return ctes
+
+    before = ctes
+    every = ctes | {cte.ctename for cte in clause.ctes}
+    for cte in clause.ctes:
+        visible = every if clause.recursive else before
+        walk.add(cte, Sight(Scope(scope), visible))
+        before |= {cte.ctename}
+    return every
+
+
+def _cte(walk: Walk, node: Any, sight: Sight) -> None:
+    """One query of a WITH clause.
+
+        t(a, b) as (...) search depth first by a set found
+        t(a, b) as (...) cycle a set looped using path
+
+    SEARCH and CYCLE add columns to its result.
+    """
+    declared = walk.text.declared
+    declared |= strings(node.aliascolnames)
+
+    search = node.search_clause
+    cycle = node.cycle_clause
+    walk.add((node.ctequery, search, cycle), sight)
+    if search is not None:
+        declared.add(search.search_seq_column)
+    if cycle is not None:
+        declared.add(cycle.cycle_mark_column)
+        declared.add(cycle.cycle_path_column)
+
+
+# --- SELECT, VALUES, TABLE ---
+
+
+def _select(walk: Walk, node: Any, sight: Sight) -> None:
+    """A query. VALUES, TABLE and each side of a UNION are of this kind, too.
+
+        with eu as (...) select amount * 2 as twice from sales join eu using (id) for update
+
+    It makes a level of its own. What its FROM clause names is in sight in all of its parts.
+    """
+    if node.intoClause is not None:
+        raise RefusedError("operation", "SELECT INTO makes a table")
+
+    own = Scope(sight.scope)
+    ctes = _with(walk, node.withClause, own, sight.ctes)
+    if len(node.fromClause or ()) > MAX_TABLES:
+        # T1. Before the locks: each of them goes through the whole list.
+        too_many_tables()
+    for clause in node.lockingClause or ():
+        _lock(walk, node, clause, ctes)
+
+    for target in node.targetList or ():
+        if target.name is not None:
+            walk.text.declared.add(target.name)
+    walk.below(node, Sight(own, ctes), "withClause", "lockingClause")
+
+
+def _lock(walk: Walk, node: Any, clause: Any, ctes: frozenset[str]) -> None:
+    """A lock on rows needs `update`: on the tables that it names, or else on all of FROM.
+
+        select * from sales for update
+        select * from sales s join orders o using (id) for share of s
+
+    PostgreSQL asks for that right, too. No column is written, so none is named.
+    """
+    named = {table.relname for table in clause.lockedRels or ()}
+    to_come = list(node.fromClause or ())
+    while to_come:
+        item = to_come.pop()
+        kind = type(item).__name__
+        if kind == "JoinExpr":
+            to_come += [item.larg, item.rarg]
+        elif kind == "RangeVar":
+            # T3. A CTE has no rows of its own to lock.
+            table = walk.table_or_cte(item, ctes)
+            locked = not named or goes_by(item) in named
+            if table is not None and locked:
+                walk.text.writes.append(Write(table, "update", ()))
+        elif kind == "RangeFunction":
+            pass  # it has no rows to lock
+        elif not named or item.alias is None or item.alias.aliasname in named:
+            # A subquery, above all. PostgreSQL would lock the rows of the tables below it, which
+            # this loop does not see.
+            raise RefusedError("operation", "a lock on the rows of what is no table")
+
+
+# --- INSERT ---
+
+
+def _insert(walk: Walk, node: Any, sight: Sight) -> None:
+    """Rows that are added, from VALUES or from a query.
+
+        insert into people (id, name) values (1, 'ann') on conflict (id) do nothing returning id
+
+    The target is in sight after ON CONFLICT and RETURNING, and not in what is inserted.
+    """
+    target = walk.table(node.relation)  # T3: no CTE hides the target of a write
+    ctes = _with(walk, node.withClause, Scope(sight.scope), sight.ctes)
+
+    # The list of columns may be left out. Then VALUES or a query fills all of them: None. With
+    # DEFAULT VALUES there is no query, and the statement names no column.
+    every_column = node.cols is None and node.selectStmt is not None
+    columns = None if every_column else _column_names(node.cols)
+    walk.text.writes.append(Write(target, "insert", columns))
+
+    # What is inserted does not see the target.
+    outside = Sight(sight.scope, ctes)
+    for column in node.cols or ():
+        walk.add(column.indirection, outside)
+    walk.add(node.selectStmt, outside)
+
+    # What comes after it does.
+    inside = Sight(_sees_target(walk, node, target, sight.scope), ctes)
+    if node.onConflictClause is not None:
+        _on_conflict(walk, node.onConflictClause, target, inside)
+    _returning(walk, node.returningClause, inside)
+
+
+def _on_conflict(walk: Walk, clause: Any, target: Table, sight: Sight) -> None:
+    """What happens where a row is there already.
+
+        on conflict (id) where live do update set name = excluded.name where people.live
+        on conflict on constraint people_ssn_key do nothing
+
+    It compares columns of the target, and may update the row that it finds.
+    """
+    if clause.action != enums.OnConflictAction.ONCONFLICT_NOTHING:
+        columns = _column_names(clause.targetList)
+        walk.text.writes.append(Write(target, "update", columns))
+
+    if clause.infer is not None:
+        _compared_columns(walk, clause.infer, sight)
+
+    # The row that was to be inserted goes by this name, with the columns of the target.
+    sight.scope.tables.append(("excluded", target))
+    walk.add((clause.targetList, clause.whereClause), sight)
+
+
+def _compared_columns(walk: Walk, infer: Any, sight: Sight) -> None:
+    """The columns by which a row is found that is there already. They are read.
+
+    An agent that may not read `ssn` could otherwise try values of it, and see which are taken.
+    """
+    references = walk.text.references
+    if infer.conname is not None:
+        # T5. A constraint: the text does not say which columns that is about.
+        references.append(Reference(sight.scope, None, "*"))
+    for element in infer.indexElems or ():
+        if element.name is not None:
+            references.append(Reference(sight.scope, None, element.name))
+        walk.add(element, sight)
+    walk.add(infer.whereClause, sight)
+
+
+# --- UPDATE, DELETE, MERGE ---
+
+
+def _update(walk: Walk, node: Any, sight: Sight) -> None:
+    """Rows that are changed.
+
+        update people set name = 'x', region = o.region from orders o where o.id = people.id
+
+    Columns that it reads are noted where they are walked. The right to update covers none of them.
+    """
+    target = walk.table(node.relation)  # T3: no CTE hides the target of a write
+    columns = _column_names(node.targetList)
+    walk.text.writes.append(Write(target, "update", columns))
+    _change(walk, node, target, sight)
+
+
+def _delete(walk: Walk, node: Any, sight: Sight) -> None:
+    """Rows that are removed, with all of their columns.
+
+        delete from sales using orders where orders.id = sales.id
+
+    There is no right to delete that is limited to columns.
+    """
+    target = walk.table(node.relation)  # T3: no CTE hides the target of a write
+    walk.text.writes.append(Write(target, "delete", None))
+    _change(walk, node, target, sight)
+
+
+def _merge(walk: Walk, node: Any, sight: Sight) -> None:
+    """Rows that are added, changed or removed, by what else is there.
+
+        merge into people p using new n on p.id = n.id
+            when matched then update set name = n.name
+            when not matched then insert (id, name) values (n.id, n.name)
+
+    It reads rows of its target in any case, even where it does nothing with them.
+    """
+    target = walk.table(node.relation)  # T3: no CTE hides the target of a write
+    walk.text.reads.append(target)
+    for clause in node.mergeWhenClauses:
+        write = _merge_write(clause, target)
+        if write is not None:
+            walk.text.writes.append(write)
+    _change(walk, node, target, sight)
+
+
+def _merge_write(clause: Any, target: Table) -> Write | None:
+    """What one WHEN clause of a MERGE writes. None: it does nothing."""
+    kind = clause.commandType
+    if kind == enums.CmdType.CMD_NOTHING:
+        return None
+    if kind == enums.CmdType.CMD_DELETE:
+        return Write(target, "delete", None)
+    if kind == enums.CmdType.CMD_UPDATE:
+        return Write(target, "update", _column_names(clause.targetList))
+    if kind == enums.CmdType.CMD_INSERT:
+        # As in `_insert`: without a list of columns, VALUES fills all of them.
+        every_column = clause.targetList is None and clause.values is not None
+        columns = None if every_column else _column_names(clause.targetList)
+        return Write(target, "insert", columns)
+    # T2. Whatever a later grammar adds.
+    raise RefusedError("operation", "a MERGE that does something else")
+
+
+def _change(walk: Walk, node: Any, target: Table, sight: Sight) -> None:
+    """What update, delete and merge have in common: all of their parts see the target."""
+    own = _sees_target(walk, node, target, sight.scope)
+    ctes = _with(walk, node.withClause, own, sight.ctes)
+    inside = Sight(own, ctes)
+    _returning(walk, node.returningClause, inside)
+    walk.below(node, inside, "relation", "withClause", "returningClause")
+
+
+# --- the target of a write ---
+
+
+def _sees_target(walk: Walk, node: Any, target: Table, outer: Scope) -> Scope:
+    """A level that sees the target of a write, by all names that it has there.
+
+        update people as p set name = 'x' returning p.id, old.name, new.*
+        update people set name = 'x' returning with (old as o) o.name
+
+    After RETURNING, the row before and after goes by `old` and `new`, or by what WITH says there.
+    """
+    own = Scope(outer)
+    names = {goes_by(node.relation)}
+    if node.returningClause is not None:
+        options = node.returningClause.options or ()
+        names |= {"old", "new"}
+        names |= {option.value for option in options}
+    own.tables += [(name, target) for name in sorted(names)]
+
+    alias = node.relation.alias
+    if alias is not None and alias.colnames:
+        # T5. As in a FROM clause: a new name can stand for any column.
+        walk.text.declared.add(goes_by(node.relation))
+        walk.text.references.append(Reference(own, None, "*"))
+    return own
+
+
+def _returning(walk: Walk, clause: Any, sight: Sight) -> None:
+    """What comes back of the rows that were written. That reads the target.
+
+        delete from sales returning 1
+
+    Even a constant says how many rows there were.
+    """
+    if clause is None:
+        return
+
+    # All names of this level are names of the target: nothing else was put there yet.
+    _, target = sight.scope.tables[0]
+    walk.text.reads.append(target)
+    for result in clause.exprs:
+        if result.name is not None:
+            walk.text.declared.add(result.name)
+    walk.add(clause.exprs, sight)
+
+
+def _column_names(targets: Any) -> tuple[str, ...]:
+    """The columns of a list of assignments, or of columns to insert. The list may be absent."""
+    return tuple(sorted({target.name for target in targets or ()}))
+
+
+# T1. What a statement can be.
+STATEMENT_RULES: dict[str, Rule] = {
+    "DeleteStmt": _delete,
+    "InsertStmt": _insert,
+    "MergeStmt": _merge,
+    "SelectStmt": _select,
+    "UpdateStmt": _update,
+}
+CLAUSE_RULES: dict[str, Rule] = {"CommonTableExpr": _cte}

@@ -1,0 +1,144 @@
+"""How the tree of a statement is walked: without recursion, and with its tables counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn, TypeAlias
+
+from pglast import ast
+
+from captoken.adapters._postgres.lists import PLAIN_NODES
+from captoken.adapters._postgres.text import Scope, Table, Text
+
+MAX_TABLES = 200  # T1: in FROM clauses, and as targets of writes
+
+
+class RefusedError(Exception):
+    """Ends the walk: no token permits this statement.
+
+    Its arguments are a code, "operation" or "table", and a sentence for the caller.
+    """
+
+
+class Sight(NamedTuple):
+    """What a node sees: the tables of its level and of those around it, and the names of CTEs (T3).
+
+    The two differ in how they grow. Tables are added to a scope while the FROM clause is walked,
+    for all nodes of that level. The names of CTEs are known before what is below them is walked.
+    """
+
+    scope: Scope
+    ctes: frozenset[str]
+
+
+class Walk:
+    """Goes through the tree, node by node. What the nodes say is noted in `text`.
+
+    It has a list of nodes to come instead of a recursion. How deep a statement nests is up to
+    whoever wrote it, and Python's stack has an end.
+    """
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+        self._to_come: list[tuple[Any, Sight]] = []
+        self._tables = 0
+
+    def run(self, rules: Mapping[str, Rule]) -> None:
+        """T2. Each node by the rule of its kind, or as a plain one.
+
+        Raises RefusedError for a kind that is on neither list: nobody has said what it means.
+        """
+        while self._to_come:
+            node, sight = self._to_come.pop()
+            kind = type(node).__name__
+            rule = rules.get(kind)
+            if rule is not None:
+                rule(self, node, sight)
+            elif kind in PLAIN_NODES:
+                self.below(node, sight)
+            else:
+                raise RefusedError("operation", f"{kind} is not granted")
+
+    def add(self, value: Any, sight: Sight) -> None:
+        """Put a node to be walked, or a tuple of nodes, however these are nested.
+
+        Anything else is no part of the tree, and says nothing: a flag, a number, a name that the
+        rule of its node has read. Tuples nest as deep as the grammar says, not as the text does.
+        """
+        if isinstance(value, ast.Node):
+            self._to_come.append((value, sight))
+        elif isinstance(value, tuple):
+            for item in value:
+                self.add(item, sight)
+
+    def below(self, node: Any, sight: Sight, *without: str) -> None:
+        """Put all fields of a node to be walked, but for those that its rule reads itself.
+
+        What is left out is named, so that a field that a later grammar adds is walked too.
+        """
+        for field in node:
+            if field not in without:
+                self.add(getattr(node, field), sight)
+
+    def table(self, node: Any) -> Table:
+        """T1. A table, by schema and name. Counts it, and refuses one too many.
+
+        A name without a schema is taken for one of `public`. The search path is pinned, and has
+        pg_catalog alone before that, where all tables are called `pg_...`: no token names those.
+        """
+        self._tables += 1
+        if self._tables > MAX_TABLES:
+            too_many_tables()
+
+        if node.catalogname is not None:
+            message = "a table is named by its schema and name, without the database"
+            raise RefusedError("table", message)
+        return (node.schemaname or "public", node.relname)
+
+    def table_or_cte(self, node: Any, ctes: frozenset[str]) -> Table | None:
+        """T3. A table of which rows are read. None: the name is that of a CTE in sight.
+
+        A qualified name never is: `public.secret` is the table, whatever WITH says.
+        """
+        unqualified = node.schemaname is None and node.catalogname is None
+        if unqualified and node.relname in ctes:
+            return None
+        return self.table(node)
+
+
+Rule: TypeAlias = Callable[[Walk, Any, Sight], None]
+
+
+def too_many_tables() -> NoReturn:
+    """T1. For what is counted in `Walk.table`, or seen beforehand to come to too many."""
+    raise RefusedError("operation", f"a statement with more than {MAX_TABLES} tables")
+
+
+# --- small things that several rules read from nodes ---
+
+
+def goes_by(table: Any) -> str:
+    """The name by which a table goes in the statement: its alias, or else its own.
+
+    Where there is an alias, PostgreSQL knows the table by that alone.
+    """
+    if table.alias is not None:
+        return str(table.alias.aliasname)
+    return str(table.relname)
+
+
+def strings(nodes: Any) -> set[str]:
+    """The values of a list of String nodes, which may be absent."""
+    return {node.sval for node in nodes or ()}
+
+
+def own_name(nodes: Any, what: str) -> str:
+    """T6. The last part of a name that is PostgreSQL's own, as far as the text can say.
+
+    It is unqualified, or of pg_catalog. Raises RefusedError for a name in another schema: what is
+    there was made by somebody, and can do anything. `what` is the subject of the message.
+    """
+    parts = [node.sval for node in nodes or ()]
+    if len(parts) > 1 and parts[:-1] != ["pg_catalog"]:
+        raise RefusedError("operation", f"{what} of another schema is not granted")
+    return parts[-1] if parts else ""
