@@ -1,7 +1,8 @@
-"""Holder binding and proof of possession: make and check, side by side (spec, "Holder binding", "Proof of possession").
+"""Proof of possession and custody: who sends a token, and who handed it on, shown by a key.
 
-A token bound to a key is worth nothing to whoever has stolen the text: every request carries a proof by the key, and
-only the key signs a hand-over. Narrowing stays free for anyone.
+A token bound to a key is worth nothing to whoever has stolen the text. Every text that is sent ends
+in a proof by the key, and only the key signs a hand-over. Narrowing stays free for anyone.
+Make and check stand side by side (spec, "Holder binding", "Proof of possession", "Requests").
 """
 
 from __future__ import annotations
@@ -13,25 +14,28 @@ from typing import Protocol
 
 import msgspec
 
-from captoken import proof as request
 from captoken._format import names, primitives
-from captoken._format.clocks import Clock, read_clock
-from captoken._format.encoding import MAX_INTEGER, EncodingError, b64decode, b64encode
+from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST, Clock, read_clock
+from captoken._format.encoding import MAX_INTEGER, b64decode, b64encode
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import TokenFormatError
 from captoken._format.packet import Packet
-from captoken._format.text import BOUND, parts_of
+from captoken._format.sealed import forgetful
+from captoken._format.text import BOUND, PROOF_BYTES, parts_of, proof_text
 from captoken._language.access import Access
 from captoken.stores.ports import Use
 
-PROOF = "cap1p_"
 NONCE_BYTES = 16
-_PROOF_BYTES = 8 + NONCE_BYTES + 64
-_PROOF_CHARS = len(PROOF) + (_PROOF_BYTES * 4 + 2) // 3
+SIGNATURE_BYTES = 64
+DIGEST_BYTES = 32
 
 _CUSTODY = primitives.label("custody")
 _PROOF = primitives.label("proof")
 _REPLAY = primitives.label("replay")
+_RECALL = primitives.label("recall")
+_HTTP = primitives.label("request http")
+_MCP = primitives.label("request mcp")
+_ACCESS = primitives.label("request access")
 
 
 class Signer(Protocol):
@@ -49,19 +53,177 @@ class Signer(Protocol):
 
 def _signature(signer: Signer, message: bytes) -> bytes:
     signature = signer.sign(message)
-    if type(signature) is not bytes or len(signature) != 64:
-        raise TypeError("a signer must return a signature of 64 bytes")
+    if type(signature) is not bytes or len(signature) != SIGNATURE_BYTES:
+        raise TypeError(f"a signer must return a signature of {SIGNATURE_BYTES} bytes")
     return signature
 
 
-# --- custody ---------------------------------------------------------------------------------------------------------
+# --- requests ------------------------------------------------------------------------------------
+# What a proof is about: 32 bytes that stand for one request. Whoever makes a proof and whoever checks
+# it state the same facts, each from its own side. Nothing is normalised: method, path and body are
+# compared as they travel, so that no proxy's idea of equality becomes ours.
+
+_spell = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+).encode
+
+
+def _digest(label: bytes, *parts: bytes) -> bytes:
+    """SHA-256 of the parts, each behind its length, so that no two lists of parts run together."""
+    framed = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    return primitives.sha256(label + framed)
+
+
+def http_request(method: str, origin: str, target: bytes | str, body: bytes = b"") -> bytes:
+    """The digest of an HTTP request: method, origin, path with query, and body.
+
+    `origin` is the server's own as it is configured (`https://api.example`). `target` is what stands
+    in the request line, undecoded. Headers are no part of it. Raises TypeError, or ValueError for
+    text beyond ASCII.
+    """
+    spelled_method = names.exact_str(method, "method").encode("ascii")
+    spelled_origin = names.exact_str(origin, "origin").encode("ascii")
+    path = target if type(target) is bytes else names.exact_str(target, "target").encode("ascii")
+    return _digest(_HTTP, spelled_method, spelled_origin, path, primitives.sha256(body))
+
+
+def mcp_request(method: str, name: str, arguments: bytes = b"{}") -> bytes:
+    """The digest of an MCP call: method (`tools/call`), name of the tool, and arguments.
+
+    The arguments are bytes that both sides spell alike. How they are spelled is the adapter's affair:
+    the core does not know which spellings of JSON a tool calls equal. Raises TypeError, or ValueError
+    for a lone surrogate.
+    """
+    spelled_method = names.exact_str(method, "method").encode()
+    spelled_name = names.exact_str(name, "name").encode()
+    return _digest(_MCP, spelled_method, spelled_name, arguments)
+
+
+def access_request(access: Access | None) -> bytes:
+    """The digest of an access, by the facts stated; None for a token that is shown and no access.
+
+    Columns are a set. Numbers are spelled as Python spells them: 1 and 1.0 are two requests. Raises
+    ValueError for an integer too long to be spelled.
+    """
+    if access is None:
+        return _digest(_ACCESS)
+    facts = {
+        "arguments": access.arguments,
+        "attributes": access.attributes,
+        "columns": sorted(set(access.columns)) if access.columns is not None else None,
+        "operation": access.operation,
+        "table": access.table,
+        "tool": access.tool,
+    }
+    return _digest(_ACCESS, _spell(facts).encode("ascii"))
+
+
+def request_digest(stated: Access | bytes | None) -> bytes:
+    """The 32 bytes that stand for a request. Raises TypeError or ValueError."""
+    if stated is None or type(stated) is Access:
+        return access_request(stated)
+    if type(stated) is not bytes:
+        kind = type(stated).__name__
+        raise TypeError(f"a request is an Access, or the 32 bytes of captoken.proof, not {kind}")
+    if len(stated) != DIGEST_BYTES:
+        raise ValueError(f"the digest of a request is {DIGEST_BYTES} bytes, not {len(stated)}")
+    return stated
+
+
+# --- proof of possession -------------------------------------------------------------------------
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """A proof as it travels: when it was made, a nonce, and the signature."""
+
+    issued_at: int  # seconds since the epoch
+    nonce: bytes
+    signature: bytes
+
+
+def _proof_message(tag: bytes, audience: str, proof_head: bytes, digest: bytes) -> bytes:
+    """What a holder signs to use a token. Every part has a fixed length (spec, "Proof of possession")."""
+    spoken_to = primitives.sha256(audience.encode("ascii"))
+    return _PROOF + primitives.state(tag) + spoken_to + proof_head + digest
+
+
+def prove(
+    packet: Packet,
+    signer: Signer,
+    audience: str,
+    request: Access | bytes | None,
+    clock: Clock,
+    random: Callable[[int], bytes],
+) -> bytes:
+    """The proof that the holder of the key sends this very token, to this server, with this request.
+
+    Does not look whether the token is bound to the signer's key. Raises TypeError or ValueError.
+    """
+    names.name(audience, "audience")
+    now = read_clock(clock)
+    if not 0 <= now <= MAX_INTEGER:
+        raise ValueError("the clock must give seconds since the epoch")
+    head = now.to_bytes(8, "big") + random(NONCE_BYTES)
+    message = _proof_message(packet.signature, audience, head, request_digest(request))
+    return head + _signature(signer, message)
+
+
+@forgetful
+def with_proof(
+    text: str,
+    signer: Signer,
+    *,
+    audience: str,
+    request: Access | bytes | None = None,
+    clock: Clock = time,
+    random: Callable[[int], bytes] = random_bytes,
+) -> str:
+    """A presented text with a proof at its end: for one sending, within 30 seconds (spec 30.1).
+
+    `text` is what `Token.present` wrote without a signer; a client keeps it, and proves each request
+    anew. `request` is the access, or the 32 bytes that `http_request` and its siblings give; left
+    out, the token is shown without an access. Does not check that the token is bound to the signer's
+    key. Raises TokenFormatError for what is no token or has a proof already, TypeError or ValueError.
+    """
+    parts = parts_of(text, BOUND)
+    if parts.proof is not None:
+        raise TokenFormatError("the text has a proof already: it is for one sending")
+    proof = prove(parts.packet, signer, audience, request, clock, random)
+    return f"{text}.{proof_text(proof)}"
+
+
+def read_proof(data: bytes) -> Proof:
+    """The proof in the bytes that a text ends in."""
+    assert len(data) == PROOF_BYTES  # noqa: S101, the text's reader has seen to it
+    nonce_end = 8 + NONCE_BYTES
+    return Proof(int.from_bytes(data[:8], "big"), data[8:nonce_end], data[nonce_end:])
+
+
+def is_timely(proof: Proof, now: int) -> bool:
+    """Was the proof made within the window around `now`?"""
+    return now - PROOF_PAST <= proof.issued_at <= now + PROOF_AHEAD
+
+
+def is_proven(proof: Proof, key: bytes, tag: bytes, audience: str, digest: bytes) -> bool:
+    """Did `key` sign that the token which ends in `tag` goes to `audience` with that request?"""
+    head = proof.issued_at.to_bytes(8, "big") + proof.nonce
+    return primitives.signed(key, _proof_message(tag, audience, head, digest), proof.signature)
+
+
+def use_of(key: bytes, proof: Proof) -> Use:
+    """What to remember of a proof: the same for the same key and nonce, whatever else differs."""
+    return Use(primitives.sha256(_REPLAY + key + proof.nonce)[:16], proof.issued_at)
+
+
+# --- custody -------------------------------------------------------------------------------------
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """A hand-over that a key signed: the key, the state of the chain before it, the link, and the signature.
+    """A hand-over that a key signed: the key, the state of the chain before it, the link, the signature.
 
-    Anyone can check it, without a root key and without a token; nothing in it is secret, and no token can be made of it.
-    What it proves is that the key signed. Whose key it is, the one who asks has to know.
+    Anyone can check it, without a root key and without a token. Nothing in it is secret, and no token
+    can be made of it. What it proves is that the key signed. Whose key it is, the one who asks has to
+    know.
     """
 
     key: bytes  # the Ed25519 key that the token was bound to before
@@ -89,171 +251,28 @@ class Evidence(msgspec.Struct, frozen=True):
             raise ValueError("evidence has key, state, body and signature")
         if not all(type(part) is str for part in stated.values()):
             raise ValueError("evidence is text")
-        key, state, signature = (b64decode(stated[part]) for part in ("key", "state", "signature"))
-        if (len(key), len(state), len(signature)) != (32, 32, 64):
+        key = b64decode(stated["key"])
+        state = b64decode(stated["state"])
+        signature = b64decode(stated["signature"])
+        if (len(key), len(state), len(signature)) != (32, 32, SIGNATURE_BYTES):
             raise ValueError("a key is 32 bytes, a state 32, a signature 64")
         return cls(key, state, stated["body"].encode(), signature)
 
 
 def custody_message(state: bytes, body: bytes) -> bytes:
-    """What a holder signs to hand on: that the link `body` follows on the chain that `state` commits to."""
+    """What a holder signs to hand on: that the link `body` follows on the chain that `state` names."""
     return _CUSTODY + state + primitives.sha256(body)
 
 
 def sign_custody(packet: Packet, body: bytes, signer: Signer) -> bytes:
-    """The link `body`, to follow on the last one of `packet`, with the signature of the key that the token is bound to."""
-    signature = _signature(signer, custody_message(primitives.state(packet.signature), body))
-    return body + b"." + b64encode(signature).encode()
+    """The link `body`, to follow on the last one of `packet`, with the signature of the bound key."""
+    message = custody_message(primitives.state(packet.signature), body)
+    return body + b"." + b64encode(_signature(signer, message)).encode()
 
 
-# --- proof -----------------------------------------------------------------------------------------------------------
+# --- recall --------------------------------------------------------------------------------------
 
 
-class Proof(msgspec.Struct, frozen=True):
-    """A proof as it travels: when it was made, a nonce, and the signature."""
-
-    issued_at: int
-    nonce: bytes
-    signature: bytes
-
-
-def proof_message(tag: bytes, audience: str, issued_at: int, nonce: bytes, digest: bytes) -> bytes:
-    """What a holder signs to use a token: every part has a fixed length."""
-    spoken_to = primitives.sha256(audience.encode("ascii"))
-    return (
-        _PROOF + primitives.state(tag) + spoken_to + issued_at.to_bytes(8, "big") + nonce + digest
-    )
-
-
-def prove(
-    text: str,
-    signer: Signer,
-    *,
-    audience: str,
-    request: Access | bytes | None = None,
-    clock: Clock = time,
-    random: Callable[[int], bytes] = random_bytes,
-) -> str:
-    """A proof that the holder of the key sends this text to this server with this request. Once, and within 30 seconds.
-
-    `text` is what goes to the server, as `present` wrote it. `request` is the access, or the 32 bytes of
-    `captoken.request` for what a transport carries; left out, the token is shown without an access. Does not check that
-    the token is bound to the signer's key. Raises TokenFormatError for what is no token, TypeError or ValueError.
-    """
-    try:
-        packet, _ = parts_of(text, BOUND)
-    except TokenFormatError as error:
-        problem = error.bare()
-    else:
-        del text  # so that no frame that raises holds it, nor one below a signer that does
-        names.name(audience, "audience")
-        now, nonce = read_clock(clock), random(NONCE_BYTES)
-        if not 0 <= now <= MAX_INTEGER:
-            raise ValueError("the clock must give seconds since the epoch")
-        message = proof_message(packet.signature, audience, now, nonce, digest_of(request))
-        return PROOF + b64encode(now.to_bytes(8, "big") + nonce + _signature(signer, message))
-    del text
-    raise problem
-
-
-def digest_of(stated: Access | bytes | None) -> bytes:
-    """The 32 bytes that stand for a request. Raises TypeError or ValueError."""
-    if stated is None or type(stated) is Access:
-        return request.of_access(stated)
-    if type(stated) is not bytes:
-        raise TypeError(
-            f"a request is an Access, or the 32 bytes of captoken.request, not {type(stated).__name__}"
-        )
-    if len(stated) != 32:
-        raise ValueError(f"the digest of a request is 32 bytes, not {len(stated)}")
-    return stated
-
-
-def read_proof(text: str) -> Proof | None:
-    """The proof that `text` spells, or None: its form alone. Never raises."""
-    if type(text) is not str or len(text) != _PROOF_CHARS or not text.startswith(PROOF):
-        return None
-    try:
-        data = b64decode(text[len(PROOF) :])
-    except EncodingError:
-        return None
-    return Proof(
-        int.from_bytes(data[:8], "big"), data[8 : 8 + NONCE_BYTES], data[8 + NONCE_BYTES :]
-    )
-
-
-# --- replay ----------------------------------------------------------------------------------------------------------
-
-
-def use_of(key: bytes, proof: Proof) -> Use:
-    """What to remember of a proof: the same for the same key and nonce, whatever else differs."""
-    return Use(primitives.sha256(_REPLAY + key + proof.nonce)[:16], proof.issued_at)
-
-
-_HTTP = primitives.label("request http")
-
-
-_MCP = primitives.label("request mcp")
-
-
-_ACCESS = primitives.label("request access")
-
-
-_spell = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-).encode
-
-
-def _digest(label: bytes, *parts: bytes) -> bytes:
-    """SHA-256 of the parts, each behind its length in 8 bytes, so that no two lists of parts run together alike."""
-    return primitives.sha256(
-        label + b"".join(len(part).to_bytes(8, "big") + part for part in parts)
-    )
-
-
-def of_http(method: str, origin: str, target: bytes | str, body: bytes = b"") -> bytes:
-    """One HTTP request: method, origin as the server is configured (`https://api.example`), path with query, and body.
-
-    `target` is what stands in the request line, undecoded. Headers are no part of it. Raises TypeError, or ValueError
-    for text beyond ASCII.
-    """
-    path = target if type(target) is bytes else names.exact_str(target, "target").encode("ascii")
-    line = (
-        names.exact_str(method, "method").encode("ascii"),
-        names.exact_str(origin, "origin").encode("ascii"),
-        path,
-    )
-    return _digest(_HTTP, *line, primitives.sha256(body))
-
-
-def of_mcp(method: str, name: str, arguments: bytes = b"{}") -> bytes:
-    """One MCP call: method (`tools/call`), name of the tool, and arguments as bytes that both sides spell alike.
-
-    How they are spelled is the adapter's affair: the core does not know which spellings of JSON a tool calls equal.
-    Raises TypeError, or ValueError for a lone surrogate.
-    """
-    return _digest(
-        _MCP,
-        names.exact_str(method, "method").encode(),
-        names.exact_str(name, "name").encode(),
-        arguments,
-    )
-
-
-def of_access(access: Access | None) -> bytes:
-    """One access, by the facts stated; None for a token that is shown and no access.
-
-    Columns are a set. Numbers are spelled as Python spells them: 1 and 1.0 are two requests. Raises ValueError for an
-    integer too long to be spelled.
-    """
-    if access is None:
-        return _digest(_ACCESS)
-    facts = {
-        "arguments": access.arguments,
-        "attributes": access.attributes,
-        "columns": sorted(set(access.columns)) if access.columns is not None else None,
-        "operation": access.operation,
-        "table": access.table,
-        "tool": access.tool,
-    }
-    return _digest(_ACCESS, _spell(facts).encode("ascii"))
+def recall_mac(tag: bytes, stated: bytes) -> bytes:
+    """What only who had the token that ends in `tag` can say of `stated` (spec, "Recall")."""
+    return primitives.mac(primitives.sha256(_RECALL + tag), stated)

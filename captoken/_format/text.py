@@ -3,14 +3,17 @@
     cap1_…                          a token
     cap1_….cap1u_….cap1u_…          a token with the discharges that its holder has got: to be handed on
     cap1_….cap1d_….cap1d_…          the same, bound to it: to be presented to a server
+    cap1_….cap1d_….cap1p_…          the same, with the proof of whoever holds the key it is bound to
 
-Parts are joined by full stops, which base64url does not have. Discharges stand in the order of the third-party caveats
-that they answer. Nothing here knows a key.
+Parts are joined by full stops, which base64url does not have. Discharges stand in the order of the
+third-party caveats that they answer; a proof stands last. Nothing here knows a key.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import msgspec
 
 from captoken._format.encoding import LIMITS, EncodingError, b64decode, b64encode
 from captoken._format.errors import LimitError, TokenFormatError
@@ -19,6 +22,17 @@ from captoken._format.packet import Packet, decode, encode
 PREFIX = "cap1_"
 UNBOUND = "cap1u_"  # a discharge as its discharger wrote it
 BOUND = "cap1d_"  # a discharge that goes with one presented token
+PROOF = "cap1p_"  # a proof of possession, for one sending
+PROOF_BYTES = 8 + 16 + 64  # when it was made, a nonce, a signature
+PROOF_CHARS = len(PROOF) + (PROOF_BYTES * 4 + 2) // 3
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What a text holds: a token, the discharges that go with it, and a proof of whoever sends it."""
+
+    packet: Packet
+    discharges: tuple[Packet, ...] = ()
+    proof: bytes | None = None
 
 
 def packet_of(text: Any) -> Packet:
@@ -62,16 +76,38 @@ def _packet(text: str, identifier_bytes: int) -> Packet:
     return packet
 
 
-def parts_of(text: Any, prefix: str) -> tuple[Packet, tuple[Packet, ...]]:
-    """A token and the discharges, of one kind, that travel with it. Raises TokenFormatError and nothing else."""
+def parts_of(text: Any, prefix: str) -> Parts:
+    """A token, and what travels with it. Raises TokenFormatError and nothing else.
+
+    `prefix` is the kind of discharges, and says for whom the text is: with BOUND ones, for a server,
+    a proof may stand at the end; with UNBOUND ones, for a holder, it may not.
+    """
     if not isinstance(text, str) or "." not in text:
-        return packet_of(text), ()
+        return Parts(packet_of(text))
     if len(text) > LIMITS.bundle_chars:
         raise TokenFormatError(f"longer than {LIMITS.bundle_chars} characters", step=1)
-    token, *discharges = text.split(".", LIMITS.discharges + 1)
-    if len(discharges) > LIMITS.discharges:
+    token, *rest = text.split(".", LIMITS.discharges + 2)
+    proof = _proof_of(rest.pop(), prefix) if rest[-1].startswith(PROOF) else None
+    if len(rest) > LIMITS.discharges:
         raise TokenFormatError(f"more than {LIMITS.discharges} discharges", step=1)
-    return packet_of(token), tuple(discharge_of(part, prefix) for part in discharges)
+    return Parts(packet_of(token), tuple(discharge_of(part, prefix) for part in rest), proof)
+
+
+def _proof_of(part: str, prefix: str) -> bytes:
+    """The bytes of a proof: their length and spelling are looked at, and nothing else (spec 30.1)."""
+    if prefix == UNBOUND:
+        raise TokenFormatError("a text with a proof is for one sending to one server, not to be held")
+    if len(part) != PROOF_CHARS:
+        raise TokenFormatError(f"a proof is {PROOF_CHARS} characters")
+    try:
+        return b64decode(part[len(PROOF) :])
+    except EncodingError as error:
+        raise TokenFormatError(f"the proof: {error}") from None
+
+
+def proof_text(proof: bytes) -> str:
+    """A proof as the last part of a text."""
+    return PROOF + b64encode(proof)
 
 
 def text_of(packet: Packet, prefix: str = PREFIX) -> str:
