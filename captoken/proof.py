@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from captoken._format import names, primitives
+from captoken._format import names, primitives, signed
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST, Clock, read_clock
 from captoken._format.encoding import MAX_INTEGER, b64decode, b64encode
 from captoken._format.entropy import random_bytes
@@ -267,7 +267,7 @@ def custody_message(state: bytes, body: bytes) -> bytes:
 def sign_custody(packet: Packet, body: bytes, signer: Signer) -> bytes:
     """The link `body`, to follow on the last one of `packet`, with the signature of the bound key."""
     message = custody_message(primitives.state(packet.signature), body)
-    return body + b"." + b64encode(_signature(signer, message)).encode()
+    return signed.join(body, _signature(signer, message))
 
 
 # --- recall --------------------------------------------------------------------------------------
