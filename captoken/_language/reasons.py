@@ -71,3 +71,15 @@ class Reason(msgspec.Struct, frozen=True):
 
     code: str
     text: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A reason and where it stands.
+
+    `link` is None for what no link says; `added_by` is who held the token when the link was added.
+    """
+
+    code: str
+    text: str
+    link: int | None = None
+    added_by: str | None = None

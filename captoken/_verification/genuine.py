@@ -61,6 +61,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
     counts: bool  # does a link count what it is used for?
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
+    asked: bool = False  # see `was_asked`
     held: Capability | None = None  # see `capability`
     filed: tuple[str | bytes, ...] | None = None  # see `overlay_keys`
 
@@ -82,6 +83,13 @@ class Genuine(SealedValue, frozen=True, eq=False):
             held = Capability.of(self.links, self.root.task, self.root.audience)
             force_setattr(self, "held", held)
         return held
+
+    def was_asked(self) -> bool:
+        """Was an access asked about before? The first question is answered sooner link by link."""
+        before = self.asked
+        if not before:
+            force_setattr(self, "asked", True)
+        return before
 
     @property
     def task(self) -> str:
@@ -191,7 +199,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
             if not link.counts:
                 continue
             bucket = primitives.link_id(self.tags[at])
-            for caveat in link.caveats:
+            for caveat in link.late:
                 if caveat.key == "uses":
                     taken.append(Debit(bucket, USES, caveat.value, 1, at))
                 elif caveat.key == "budget":
@@ -207,7 +215,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
         latest = 0
         ends: list[int] = []
         for link in self.links:
-            ends += [caveat.value for caveat in link.caveats if caveat.key == "exp"]
+            ends += [caveat.value for caveat in link.early if caveat.key == "exp"]
             if not link.counts:
                 continue
             if not ends:
@@ -267,5 +275,5 @@ class Genuine(SealedValue, frozen=True, eq=False):
 
 
 def _expiry(links: Sequence[Link]) -> int | None:
-    ends = [caveat.value for link in links for caveat in link.caveats if caveat.key == "exp"]
+    ends = [caveat.value for link in links for caveat in link.early if caveat.key == "exp"]
     return min(ends, default=None)

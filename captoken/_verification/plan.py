@@ -13,21 +13,22 @@ held. The first step that fails gives the decision its code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
 
 from captoken import proof
 from captoken._format import chain, names, primitives, signed
 from captoken._format.clocks import CLOCKS_DIFFER
+from captoken._format.encoding import b64encode
 from captoken._format.errors import TokenFormatError
 from captoken._format.packet import Packet
 from captoken._format.root import RootRecord
 from captoken._format.spelling import spelled_time
 from captoken._format.text import BOUND, Parts, parts_of
 from captoken._language.access import Access, Caller
-from captoken._language.caveats import Situation, Vocabulary
+from captoken._language.caveats import V1, Situation, Vocabulary
 from captoken._language.discharge import read_discharge
 from captoken._language.lineage import Lineage, read_along
 from captoken._language.links import (
@@ -40,8 +41,8 @@ from captoken._language.links import (
     settled,
 )
 from captoken._language.overlay import Overlay
-from captoken._language.reasons import CODES, Reason
-from captoken._verification.decision import Attribution, Decision, Effect, Grant, Refusal
+from captoken._language.reasons import CODES, Reason, Refusal
+from captoken._verification.decision import Asked, Attribution, Decision, Effect, Refusals
 from captoken._verification.genuine import DISCHARGER, ISSUER, Custody, Genuine, Memory
 from captoken.stores.ports import LEASE, Reservation, Use
 
@@ -76,23 +77,9 @@ class Facts(msgspec.Struct, frozen=True, eq=False):
     server: Server
     memory: Memory  # of hand-overs that were found signed
     now: int  # seconds since the epoch
-    verified_at: int  # when the keys were asked
     overlay: Overlay | None = None
     overlay_problem: str | None = None  # why it cannot be had
     reservation_id: bytes = b""  # random, for a token that counts
-
-
-class Asked(msgspec.Struct, frozen=True, eq=False):
-    """What somebody asks about a genuine token."""
-
-    access: Access | None
-    caller: Caller | None
-    grant: Grant | None  # what to hand out if it is allowed; None is a dry run, which grants nothing
-    request: bytes | None = None  # what a proof is about; None is the access itself
-    sent: bool = False  # did the token come with it? Then its proof is judged, and used
-    used: bool = True  # or only shown, by whoever calls back what it handed on
-    counted: bool = True  # does it count, where the token does? No for what is under way already
-    again: bool = False  # was the token asked about before? Then its capability is the sooner answer
 
 
 # --- steps 1 to 6 --------------------------------------------------------------------------------
@@ -179,7 +166,7 @@ def _read(
             return _broken(root, packet, tags, links, at, added, DISCHARGER)
         readable += added
         places += [at] * len(added)
-    counts = own = addressed = False
+    counts = addressed = False
     for at, link in enumerate(readable):
         if at < len(links):
             after = lineage.step(link)
@@ -188,7 +175,6 @@ def _read(
             lineage = after
             addressed = addressed or (link.settles and _names_audience(link))
         counts = counts or link.counts
-        own = own or link.own
     return Genuine(
         root,
         packet,
@@ -199,9 +185,14 @@ def _read(
         _custody(packet, readable) if lineage.key is not None else (),
         parts.proof,
         counts,
-        own,
+        vocabulary is not V1 and _has_own(readable),
         addressed or root.audience is not None,
     )
+
+
+def _has_own(links: Sequence[Link]) -> bool:
+    """Is a caveat of an embedder's, under a namespaced key, among them?"""
+    return any(":" in caveat.key for link in links for caveat in link.late)
 
 
 def _names_audience(link: Link) -> bool:
@@ -238,7 +229,7 @@ def _broken(
     if at is not None and added_by is None:
         added_by = ISSUER if at == 0 else read_along(root.agent, links[:at]).holder
     actors = read_along(root.agent, links).chain()
-    ids = tuple(map(proof.b64encode, primitives.link_ids(tags)))
+    ids = tuple(map(b64encode, primitives.link_ids(tags)))
     who = Attribution(root, actors, root.task, ids, packet.caveats)
     return Broken(Refusal(reason.code, reason.text, at, added_by), CODES[reason.code].step, who)
 
@@ -250,7 +241,7 @@ def judge(genuine: Genuine, facts: Facts, asked: Asked) -> Decision:
     """Steps 7 to 10: may this be done now? Its effects are what step 11 has still to commit."""
     if asked.used and genuine.lineage.must_delegate:
         return denial(genuine, facts, asked, (_owed(genuine),))  # step 6
-    refusal = _stale_grant(facts)
+    refusal = _stale_grant(facts, asked)
     if refusal is not None:
         return denial(genuine, facts, asked, (refusal,), step=7)
     age: int | None = None
@@ -272,7 +263,7 @@ def judge(genuine: Genuine, facts: Facts, asked: Asked) -> Decision:
             return denial(genuine, facts, asked, (use,))
         effects = (use,)
     if genuine.counts and asked.counted and asked.access is not None:
-        effects = (*effects, _reservation(genuine, facts, asked.access.cost))
+        effects = (*effects, reservation(genuine, facts, asked.access.cost))
     return _allowance(genuine, facts, asked, effects)
 
 
@@ -283,18 +274,18 @@ def _owed(genuine: Genuine) -> Refusal:
     return Refusal("delegate_only", text, *genuine.place(last))
 
 
-def _stale_grant(facts: Facts) -> Refusal | None:
+def _stale_grant(facts: Facts, asked: Asked) -> Refusal | None:
     """Step 7: the keys were asked recently enough."""
     max_age = facts.server.max_age
-    if max_age is None or -CLOCKS_DIFFER <= facts.now - facts.verified_at <= max_age:
+    if max_age is None or -CLOCKS_DIFFER <= facts.now - asked.verified_at <= max_age:
         return None
-    text = f"verified at {spelled_time(facts.verified_at)}: not within {max_age} s"
+    text = f"verified at {spelled_time(asked.verified_at)}: not within {max_age} s"
     return Refusal("stale_grant", text)
 
 
 def _overlaid(
     genuine: Genuine, facts: Facts, access: Access | None
-) -> tuple[int | None, tuple[Refusal, ...]]:
+) -> tuple[int | None, Refusals]:
     """Step 7: how old the overlay is, in seconds, and what stands against this token now."""
     if facts.overlay_problem is not None:
         return None, (Refusal("store_unavailable", facts.overlay_problem),)
@@ -328,7 +319,7 @@ def staleness(facts: Facts) -> str | None:
 
 def _entries(
     genuine: Genuine, facts: Facts, overlay: Overlay, access: Access | None, age: int
-) -> tuple[Refusal, ...]:
+) -> Refusals:
     """What the overlay's entries on this token say: those that revoke it first."""
     refusals: list[Refusal] = []
     situation = _situation(facts, frozenset(_audiences_left(genuine, facts)), genuine, age)
@@ -354,7 +345,7 @@ def _situation(
 
 def _caveats(
     genuine: Genuine, facts: Facts, asked: Asked, age: int | None
-) -> tuple[Refusal, ...]:
+) -> Refusals:
     """Step 8: by the capability if that is the sooner answer, else link by link.
 
     From the second question on the capability says in one look what all links together say. The
@@ -376,7 +367,7 @@ def _caveats(
 
 def _by_link(
     genuine: Genuine, facts: Facts, access: Access | None, age: int | None
-) -> tuple[Refusal, ...]:
+) -> Refusals:
     """Step 8 in two passes, each link by link and by key: a dead token learns no more than that."""
     refusals: list[Refusal] = []
     if _too_new(genuine, facts):
@@ -477,7 +468,7 @@ def _audiences_left(genuine: Genuine, facts: Facts) -> list[str]:
     return sorted(situation.audiences)
 
 
-def _reservation(genuine: Genuine, facts: Facts, cost: Any) -> Reservation:
+def reservation(genuine: Genuine, facts: Facts, cost: Mapping[str, int]) -> Reservation:
     """What an access of that cost takes from every bucket of the chain."""
     return Reservation(
         facts.reservation_id,
@@ -512,7 +503,7 @@ def denial(
     genuine: Genuine,
     facts: Facts,
     asked: Asked,
-    refusals: tuple[Refusal, ...],
+    refusals: Refusals,
     step: int | None = None,
     effects: tuple[Effect, ...] = (),
 ) -> Decision:
@@ -533,17 +524,19 @@ def denial(
     )
 
 
-def denied_early(broken: Broken, now: int, asked: Asked) -> Decision:
+def denied_early(
+    broken: Broken, now: int, access: Access | None, caller: Caller | None, dry: bool
+) -> Decision:
     """A denial by steps 1 to 6, of a token that is not genuine or cannot be read."""
     return Decision(
         code=broken.refusal.code,
         now=now,
-        access=asked.access,
-        caller=asked.caller,
+        access=access,
+        caller=caller,
         who=broken.who,
         refusals=(broken.refusal,),
         step=broken.step,
-        dry=asked.grant is None,
+        dry=dry,
     )
 
 

@@ -1,188 +1,453 @@
-"""The numbered plan: text, keys, facts in; a decision out (spec, "Verification").
+"""The two faces of verification: `Verifier`, and `AsyncVerifier` for asyncio (spec, "Verification").
 
-     1 sizes and counts           5 links can be read      9 caller
-     2 strict parse               6 lineage               10 proof of a bound token
-     3 root record and key        7 overlay               11 effects: a proof's one use, a reservation
-     4 chain of signatures        8 caveats
-
-The signature comes before the meaning: no link is decoded until the whole chain has held. The first step that fails
-gives the decision its code. One function decides; `authorize`, `check` and `explain` are three ways to hear of it.
+Thin drivers round the plan: gather facts, judge, commit effects, record. What they do is written
+once, as steps; the one makes the calls that may wait at once, the other awaits them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import time
-from typing import NamedTuple
+from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
 
+import msgspec
 from msgspec import structs
 
-from captoken._format import chain, names
+from captoken._format import names
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.entropy import random_bytes
-from captoken._format.errors import StoreError, TokenFormatError
-from captoken._format.packet import Packet
-from captoken._format.root import RootRecord
 from captoken._format.sealed import Sealed
-from captoken._format.text import BOUND, parts_of
+from captoken._format.text import Parts
 from captoken._language.access import Access, Caller
 from captoken._language.caveats import V1, Vocabulary
-from captoken._language.discharge import read_discharge
-from captoken._language.lineage import Lineage, read_along
-from captoken._language.links import BadLink, Link, read_links
 from captoken._language.overlay import Overlay
-from captoken._language.reasons import CODES, Reason
-from captoken._verification.decision import Attribution, Decision, Refusal
-from captoken._verification.effects import Recorder as Trail
-from captoken._verification.grant import (
-    DISCHARGER,
-    ISSUER,
-    Custody,
+from captoken._verification.decision import (
+    Asked,
+    AsyncGrant,
+    Decision,
     Grant,
-    Presented,
-    again,
+    Pending,
+    Refusals,
     granted,
-    link_ids,
+    own_denial,
     stated,
+)
+from captoken._verification.effects import (
+    Call,
+    Recorder,
+    Steps,
+    Stores,
+    closed,
+    looked,
+    recorded,
+    run,
+    run_async,
+    settled,
+    settled_together,
+)
+from captoken._verification.genuine import Genuine
+from captoken._verification.plan import (
+    Broken,
+    Facts,
+    Server,
+    authenticate,
+    denial,
+    denied_early,
+    judge,
+    reservation,
+    staleness,
 )
 from captoken._writing.issuer import keyring_source
 from captoken._writing.token import Token
 from captoken.keys.keyring import Keyring
-from captoken.stores.ports import Debit, Ledger, ReplayStore, Reservation, Use
+from captoken.stores.ports import Ledger, ReplayStore
 
 _log = logging.getLogger("captoken")
 CUSTODY_REMEMBERED = 4096  # hand-overs whose signature held, per verifier
+RESERVATION_ID_BYTES = 16
+_T = TypeVar("_T")
 
 
-class Verifier(Sealed):
+class CustodyMemory:
+    """States up to which every hand-over was found signed, the one asked for last at the end.
+
+    Bounded. Each step is atomic: threads need no lock.
+    """
+
+    __slots__ = ("_states",)
+
+    def __init__(self) -> None:
+        self._states: OrderedDict[bytes, None] = OrderedDict()
+
+    def __contains__(self, state: bytes) -> bool:
+        if state not in self._states:
+            return False
+        with suppress(KeyError):  # forgotten meanwhile
+            self._states.move_to_end(state)
+        return True
+
+    def add(self, state: bytes) -> None:
+        """Remember a state, and forget the one that was asked for longest ago if there are too many."""
+        self._states[state] = None
+        if len(self._states) > CUSTODY_REMEMBERED:
+            with suppress(KeyError):
+                self._states.popitem(last=False)
+
+
+class _Parts(msgspec.Struct, frozen=True, eq=False):
+    """What both faces of one verifier share."""
+
+    keys: Callable[[str, str | None], bytes | None]
+    vocabulary: Vocabulary
+    server: Server
+    named: tuple[str, ...]  # the server's names, in the order given
+    stores: Stores
+    overlay: Callable[[], Overlay | None] | None
+    clock: Clock
+    random: Callable[[int], bytes]
+    memory: CustodyMemory
+
+
+class VerifierOptions(TypedDict, total=False):
+    """What a verifier can be made with, besides keys and names. See `Verifier`."""
+
+    allow_unaddressed: bool
+    leeway: int  # seconds
+    replays: ReplayStore | None
+    ledger: Ledger | None
+    audit: Recorder | None
+    overlay: Overlay | Callable[[], Overlay | None] | None
+    max_staleness: int  # seconds
+    allow_stale_overlay: bool
+    max_age: int | None  # seconds
+    vocabulary: Vocabulary
+    clock: Clock
+    random: Callable[[int], bytes]
+
+
+def _parts_of_verifier(
+    keyring: Keyring | Callable[[], Keyring],
+    audience: str | Iterable[str] | None,
+    *,
+    allow_unaddressed: bool = False,
+    leeway: int = 0,
+    replays: ReplayStore | None = None,
+    ledger: Ledger | None = None,
+    audit: Recorder | None = None,
+    overlay: Overlay | Callable[[], Overlay | None] | None = None,
+    max_staleness: int = 60,
+    allow_stale_overlay: bool = False,
+    max_age: int | None = 3600,
+    vocabulary: Vocabulary = V1,
+    clock: Clock = time,
+    random: Callable[[int], bytes] = random_bytes,
+) -> _Parts:
+    """The parts of a verifier, from what its maker was given. Raises TypeError or ValueError."""
+    _check_seconds("leeway", leeway)
+    _check_seconds("max_staleness", max_staleness)
+    if max_age is not None:
+        _check_seconds("max_age", max_age, ", or None")
+    if not (overlay is None or isinstance(overlay, Overlay) or callable(overlay)):
+        kind = type(overlay).__name__
+        raise TypeError(f"overlay must be an Overlay, or a callable that returns one, not {kind}")
+    named = _names(audience)
+    source = keyring_source(keyring)
+
+    def keys(key_id: str, audience: str | None) -> bytes | None:
+        return source().derived(key_id, audience)
+
+    server = Server(
+        audiences=frozenset(named),
+        takes_unaddressed=allow_unaddressed is True or not named,
+        leeway=leeway,
+        max_age=max_age,
+        asks_overlay=overlay is not None,
+        max_staleness=max_staleness,
+        allows_stale=allow_stale_overlay is True,
+        counts_alone=ledger is not None and ledger.shared is not True,
+    )
+    return _Parts(
+        keys,
+        vocabulary,
+        server,
+        named,
+        Stores(replays, ledger, audit),
+        (lambda: overlay) if isinstance(overlay, Overlay) else overlay,
+        clock,
+        random,
+        CustodyMemory(),
+    )
+
+
+def _check_seconds(what: str, given: Any, other: str = "") -> None:
+    if type(given) is not int or given < 0:
+        raise ValueError(f"{what} must be a number of seconds, 0 or more, as int{other}")
+
+
+def _names(audience: str | Iterable[str] | None) -> tuple[str, ...]:
+    if audience is None:
+        return ()
+    given = (audience,) if isinstance(audience, str) else tuple(audience)
+    if not given:
+        raise ValueError("a server without a name: leave audience out, or name it")
+    return tuple(names.name(name, "audience") for name in given)
+
+
+class _Face(Sealed):
+    """What the two faces do, as steps."""
+
+    __slots__ = ("_parts",)
+    _instead: ClassVar[str] = "make one from the keyring"
+    _parts: _Parts
+
+    def _set(self, parts: _Parts) -> None:
+        object.__setattr__(self, "_parts", parts)
+
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        """The names of the server, as they were given; none for tokens for nobody in particular."""
+        return self._parts.named
+
+    @property
+    def memory(self) -> CustodyMemory:
+        """The hand-overs that were found signed."""
+        return self._parts.memory
+
+    @property
+    def clock(self) -> Clock:
+        """What tells the time here, in seconds since the epoch."""
+        return self._parts.clock
+
+    @property
+    def leeway(self) -> int:
+        """By how many seconds clocks may differ."""
+        return self._parts.server.leeway
+
+    def __repr__(self) -> str:
+        named = ", ".join(sorted(self._parts.named)) or "nobody in particular"
+        return f"<{type(self).__name__} for {named}>"
+
+    # --- facts ---
+
+    def _facts(self, counts: bool) -> Steps[Facts]:
+        """What the plan has to be told: fetched for a genuine token alone. `counts`: does it count?"""
+        parts = self._parts
+        overlay, problem = None, None
+        if parts.overlay is not None:
+            overlay, problem = yield from _fetched(parts.overlay)
+        facts = Facts(
+            parts.server,
+            parts.memory,
+            read_clock(parts.clock),
+            overlay,
+            problem,
+            parts.random(RESERVATION_ID_BYTES) if counts else b"",
+        )
+        if parts.server.allows_stale and problem is None:
+            stale = staleness(facts)
+            if stale is not None:
+                _log.warning("deciding without a fresh overlay: %s", stale)
+        return facts
+
+    # --- a token ---
+
+    def _verified(
+        self,
+        face: Verifier,
+        token: str | Token,
+        access: Access | None,
+        caller: Caller | None,
+        request: bytes | None,
+        *,
+        dry: bool = False,
+        used: bool = True,
+    ) -> Steps[Decision]:
+        """A text that was sent: the whole plan. `face` is whom a grant asks again."""
+        parts = self._parts
+        found = authenticate(_sent(token), parts.keys, parts.vocabulary)
+        del token
+        if isinstance(found, Broken):
+            early = denied_early(found, read_clock(parts.clock), access, caller, dry)
+            return early if dry else (yield from recorded((early,), parts.stores, None, None, None))
+        facts = yield from self._facts(found.counts and access is not None)
+        grant = None if dry else Grant(found, face, facts.now)
+        asked = Asked(
+            access, caller, grant, facts.now, sent=True, used=used, request=request
+        )
+        if dry:
+            return (yield from self._looked(found, facts, asked))
+        return (yield from self._settled(found, facts, asked))
+
+    def _denied(
+        self,
+        face: Verifier,
+        token: str | Token,
+        refusals: Refusals,
+        request: bytes | None,
+    ) -> Steps[Decision]:
+        """An adapter's own denial of a text that was sent; but first what is wrong with the token itself."""
+        parts = self._parts
+        found = authenticate(_sent(token), parts.keys, parts.vocabulary)
+        del token
+        if isinstance(found, Broken):
+            early = denied_early(found, read_clock(parts.clock), None, None, dry=False)
+            return (yield from recorded((early,), parts.stores, None, None, None))
+        facts = yield from self._facts(counts=False)
+        grant = Grant(found, face, facts.now)
+        asked = Asked(None, None, grant, facts.now, sent=True, request=request)
+        decision = judge(found, facts, asked)
+        if decision:
+            decision = denial(found, facts, asked, refusals)
+        decision = structs.replace(decision, effects=())
+        return (yield from recorded((decision,), parts.stores, found, facts, asked))
+
+    # --- a grant ---
+
+    def _decided(self, genuine: Genuine, asked: Asked) -> Steps[Decision]:
+        facts = yield from self._facts(genuine.counts)
+        return (yield from self._settled(genuine, facts, asked))
+
+    def _settled(self, genuine: Genuine, facts: Facts, asked: Asked) -> Steps[Decision]:
+        decision = judge(genuine, facts, asked)
+        stores = self._parts.stores
+        if not decision.effects and stores.trail is None:
+            return decision
+        fetch = partial(self._facts, counts=False)
+        return (yield from settled(decision, genuine, facts, asked, stores, fetch))
+
+    def _seen(self, genuine: Genuine, asked: Asked) -> Steps[Decision]:
+        facts = yield from self._facts(genuine.counts)
+        return (yield from self._looked(genuine, facts, asked))
+
+    def _looked(self, genuine: Genuine, facts: Facts, asked: Asked) -> Steps[Decision]:
+        decision = judge(genuine, facts, asked)
+        return (yield from looked(decision, genuine, facts, asked, self._parts.stores))
+
+    def _rechecked(self, genuine: Genuine, asked: Asked) -> Steps[Decision]:
+        facts = yield from self._facts(counts=False)
+        return judge(genuine, facts, asked)
+
+    def _decided_together(self, genuine: Genuine, asked: Sequence[Asked]) -> Steps[Decision]:
+        facts = yield from self._facts(genuine.counts)
+        stores = self._parts.stores
+        fetch = partial(self._facts, counts=False)
+        decisions: list[Decision] = []
+        for one in asked:
+            decision = judge(genuine, facts, structs.replace(one, counted=False))
+            if not decision:
+                return (yield from settled(decision, genuine, facts, one, stores, fetch))
+            decisions.append(decision)
+        if genuine.counts:
+            taken = reservation(genuine, facts, _total_cost(asked))
+            decisions[0] = structs.replace(decisions[0], effects=(taken,))
+        return (
+            yield from settled_together(decisions, genuine, facts, asked, stores, fetch)
+        )
+
+    def _denied_again(
+        self, genuine: Genuine, asked: Asked, refusals: Refusals
+    ) -> Steps[Decision]:
+        """A denial of an adapter's own, or one that was found by `recheck`: recorded."""
+        facts = yield from self._facts(counts=False)
+        decision = denial(genuine, facts, asked, refusals)
+        return (yield from recorded((decision,), self._parts.stores, genuine, facts, asked))
+
+    def _closed(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
+        now = read_clock(self._parts.clock)
+        return closed(reservation_id, taken, self._parts.stores, now)
+
+
+def _sent(token: str | Token) -> str | Parts:
+    """What a server is sent: a text, or, within one process, a token as `present` would bind it."""
+    return token.presented_parts() if isinstance(token, Token) else token
+
+
+def _fetched(
+    source: Callable[[], Overlay | None],
+) -> Steps[tuple[Overlay | None, str | None]]:
+    """The newest overlay, or why it cannot be had."""
+    try:
+        overlay: Any = yield Call(source)
+        if overlay is not None and not isinstance(overlay, Overlay):
+            raise TypeError(f"an Overlay, not {type(overlay).__name__}")
+    except Exception as error:  # whatever a source raises, it does not say that nothing stands
+        return None, f"the overlay cannot be had: {type(error).__name__}"
+    return overlay, None
+
+
+def _total_cost(asked: Sequence[Asked]) -> dict[str, int]:
+    """What several accesses of one step cost together."""
+    total: dict[str, int] = {}
+    for one in asked:
+        cost = one.access.cost if one.access is not None else {}
+        for unit, amount in cost.items():
+            total[unit] = total.get(unit, 0) + amount
+    return total
+
+
+class Verifier(_Face):
     """Verifies tokens offline, in-process. Shared between threads freely: a verification leaves no trace in it.
 
-    `keyring` is a Keyring, or a callable that returns one, so that rotation reaches a running server. `audience` is the
-    server's name, or a tuple of names: it then takes only tokens addressed to it, unless `allow_unaddressed`. Without
-    one it takes only tokens that are addressed to nobody. `leeway` is in seconds. `clock` gives seconds since the epoch;
-    what it raises passes through, as does what the keyring callable raises: neither ever allows.
+    `keyring` is a Keyring, or a callable that returns one, so that rotation reaches a running server.
+    `audience` is the server's name, or a tuple of names: it then takes only tokens addressed to it,
+    unless `allow_unaddressed`. Without one it takes only tokens that are addressed to nobody. `leeway`
+    is in seconds. `clock` gives seconds since the epoch; what it raises passes through, as does what
+    the keyring callable raises: neither ever allows.
 
-    A bearer token says nothing about who sent it; state what you know of that as `caller`. A token that is bound to a
-    key comes with a proof for the request at hand: pass it as `proof`, and as `request` the 32 bytes of
-    `captoken.request` for what the transport carried; left out, the access itself is the request. `replays` remembers
-    which proofs were used. Without one, no bound token is taken.
+    A bearer token says nothing about who sent it; state what you know of that as `caller`. A token
+    that is bound to a key comes with a proof for the request at hand, at the end of its text: pass as
+    `request` the 32 bytes of `captoken.proof` for what the transport carried; left out, the access
+    itself is the request. `replays` remembers which proofs were used. Without one, no bound token is
+    taken.
 
     `ledger` counts what `uses` and `budget` allow. Without one, no token that has them is taken.
 
-    `audit` gets a record of every decision but those of `explain`. What cannot be recorded is denied.
+    `audit` gets a record of every decision but those of `explain` and `recheck`. What cannot be
+    recorded is denied.
 
-    A grant is good for `max_age` seconds, an hour unless given, however long its token lives: then the keys have to be asked
-    again. None is no bound.
+    A grant is good for `max_age` seconds, an hour unless given, however long its token lives: then
+    the keys have to be asked again. None is no bound.
 
-    `overlay` gives the newest restrictions on tokens already out: an Overlay, or a callable that returns one, as a Feed
-    is. It may be `max_staleness` seconds old. Later than that, or where there is none, all is denied; with
-    `allow_stale_overlay=True` it is only logged, and what was revoked meanwhile still works.
+    `overlay` gives the newest restrictions on tokens already out: an Overlay, or a callable that
+    returns one, as a Feed is. It may be `max_staleness` seconds old. Later than that, or where there
+    is none, all is denied; with `allow_stale_overlay=True` it is only logged, and what was revoked
+    meanwhile still works.
     """
 
-    __slots__ = (
-        "_audiences", "_audit", "_clock", "_keyring", "_ledger", "_leeway", "_max_age", "_named", "_overlay", "_random",
-        "_replays", "_signed", "_stale", "_staleness", "_unaddressed", "_vocabulary",
-    )  # fmt: skip
-    _instead = "make one from the keyring"
-
-    _keyring: Callable[[], Keyring]
-    _vocabulary: Vocabulary
-    _clock: Clock
-    _leeway: int
-    _named: tuple[str, ...]
-    _audiences: frozenset[str]
-    _unaddressed: bool
-    _replays: ReplayStore | None
-    _ledger: Ledger | None
-    _audit: Trail | None
-    _random: Callable[[int], bytes]
-    _max_age: int | None
-    _overlay: Callable[[], Overlay | None] | None
-    _staleness: int
-    _stale: bool  # is a stale overlay good enough?
-    _signed: OrderedDict[
-        bytes, None
-    ]  # states up to which every hand-over was signed; the one asked for last at the end
+    __slots__ = ()
 
     def __init__(
         self,
         keyring: Keyring | Callable[[], Keyring],
         audience: str | Iterable[str] | None = None,
-        *,
-        allow_unaddressed: bool = False,
-        leeway: int = 0,
-        replays: ReplayStore | None = None,
-        ledger: Ledger | None = None,
-        audit: Trail | None = None,
-        overlay: Overlay | Callable[[], Overlay | None] | None = None,
-        max_staleness: int = 60,
-        allow_stale_overlay: bool = False,
-        max_age: int | None = 3600,
-        vocabulary: Vocabulary = V1,
-        clock: Clock = time,
-        random: Callable[[int], bytes] = random_bytes,
+        **options: Unpack[VerifierOptions],
     ) -> None:
-        if type(leeway) is not int or leeway < 0:
-            raise ValueError("leeway must be a number of seconds, 0 or more, as int")
-        if type(max_staleness) is not int or max_staleness < 0:
-            raise ValueError("max_staleness must be a number of seconds, 0 or more, as int")
-        if max_age is not None and (type(max_age) is not int or max_age < 0):
-            raise ValueError("max_age must be a number of seconds, 0 or more, as int, or None")
-        if not (overlay is None or isinstance(overlay, Overlay) or callable(overlay)):
-            raise TypeError(
-                f"overlay must be an Overlay, or a callable that returns one, not {type(overlay).__name__}"
-            )
-        own = (
-            (audience,)
-            if isinstance(audience, str)
-            else ()
-            if audience is None
-            else tuple(audience)
-        )
-        if audience is not None and not own:
-            raise ValueError("a server without a name: leave audience out, or name it")
-        put = object.__setattr__
-        put(self, "_keyring", keyring_source(keyring))
-        put(self, "_named", tuple(names.name(name, "audience") for name in own))
-        put(self, "_audiences", frozenset(own))
-        put(self, "_unaddressed", allow_unaddressed is True or not own)
-        put(self, "_leeway", leeway)
-        put(self, "_max_age", max_age)
-        put(self, "_vocabulary", vocabulary)
-        put(self, "_clock", clock)
-        put(self, "_replays", replays)
-        put(self, "_ledger", ledger)
-        put(self, "_audit", audit)
-        put(self, "_random", random)
-        put(self, "_overlay", (lambda: overlay) if isinstance(overlay, Overlay) else overlay)
-        put(self, "_staleness", max_staleness)
-        put(self, "_stale", allow_stale_overlay is True)
-        put(self, "_signed", OrderedDict())
+        self._set(_parts_of_verifier(keyring, audience, **options))
 
     @property
-    def audiences(self) -> tuple[str, ...]:
-        """The names of the server, as they were given; none for a verifier of tokens for nobody in particular."""
-        return self._named
+    def parts(self) -> _Parts:
+        """What its other face shares with it."""
+        return self._parts
 
     @property
-    def waits(self) -> bool:
-        """May a decision have to wait: for a store, a trail, or a source of overlays?"""
-        return any(
-            port is not None for port in (self._replays, self._ledger, self._audit, self._overlay)
-        )
+    def awaited(self) -> AsyncVerifier:
+        """The same verifier for asyncio: with the same keys, stores and memory."""
+        return AsyncVerifier.over(self)
 
     def authenticate(
-        self, token: str | Token, *, proof: str | None = None, request: bytes | None = None
+        self, token: str | Token, *, request: bytes | None = None, for_use: bool = True
     ) -> Grant:
         """The grant of a token, with all checked but an access. Raises Denied.
 
-        Says who acts, not what may be done: ask the grant, once for each access.
+        Says who acts, not what may be done: ask the grant, once for each access. With `for_use=False`
+        the token is shown and not used, so that one for handing on alone will do.
         """
-        decision = self._decide(token, None, None, (proof, request))
-        del token, proof
+        decision = run(self._verified(self, token, None, None, request, used=for_use))
+        del token
         return granted(decision)
 
     def authorize(
@@ -191,12 +456,12 @@ class Verifier(Sealed):
         access: Access,
         *,
         caller: Caller | None = None,
-        proof: str | None = None,
         request: bytes | None = None,
     ) -> Grant:
         """The grant of a token that permits `access`. Raises Denied, with the decision."""
-        decision = self._decide(token, *stated(access, caller), (proof, request))
-        del token, proof
+        stated(access, caller)
+        decision = run(self._verified(self, token, access, caller, request))
+        del token
         return granted(decision)
 
     def check(
@@ -205,272 +470,191 @@ class Verifier(Sealed):
         access: Access,
         *,
         caller: Caller | None = None,
-        proof: str | None = None,
         request: bytes | None = None,
     ) -> Decision:
         """The decision on `access`, true if allowed. Never raises on denial."""
-        return self._decide(token, *stated(access, caller), (proof, request))
+        stated(access, caller)
+        return run(self._verified(self, token, access, caller, request))
 
     def explain(
+        self,
+        token: str | Token,
+        access: Access | None,
+        *,
+        caller: Caller | None = None,
+        request: bytes | None = None,
+    ) -> Decision:
+        """The decision that `check` would come to, by the same run, for people.
+
+        Looks at the stores, commits nothing, and gives no grant. Without an access it is about the
+        token alone.
+        """
+        if access is not None or caller is not None:
+            stated(access, caller)
+        return run(self._verified(self, token, access, caller, request, dry=True))
+
+    def deny(
+        self, token: str | Token, code: str, why: str, *, request: bytes | None = None
+    ) -> Decision:
+        """A denial of an adapter's own, recorded: for a request that no token can permit.
+
+        First what is wrong with this token; no store is asked. `code` is one of the spec's. Raises
+        ValueError for another.
+        """
+        return run(self._denied(self, token, own_denial(code, why), request))
+
+    # What grants ask; see Driver.
+
+    def decide(self, genuine: Genuine, asked: Asked) -> Decision:
+        """The decision, with all that it needs to stand."""
+        return run(self._decided(genuine, asked))
+
+    def look(self, genuine: Genuine, asked: Asked) -> Decision:
+        """The decision that `decide` would come to, with nothing committed."""
+        return run(self._seen(genuine, asked))
+
+    def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
+        """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
+        return run(self._rechecked(genuine, asked))
+
+    def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
+        """The decision on what one step needs, used and recorded together."""
+        return run(self._decided_together(genuine, asked))
+
+    def record_denial(self, genuine: Genuine, asked: Asked, refusals: Refusals) -> Decision:
+        """A denial, recorded."""
+        return run(self._denied_again(genuine, asked, refusals))
+
+    def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
+        """Settle a reservation: True if it was open."""
+        return run(self._closed(reservation_id, taken))
+
+
+class AsyncVerifier(_Face):
+    """A Verifier whose answers are awaited: made with the same arguments, and deciding alike.
+
+    Stores, trails and sources of overlays are asked in threads, so that the event loop goes on. From
+    the first effect to its record nothing is cancelled: a call that is, runs to its record, and then
+    raises; what it took counts. One AsyncVerifier is for one event loop: RuntimeError elsewhere.
+    """
+
+    __slots__ = ("_loop", "blocking")
+    blocking: Verifier  # the same verifier, for sync code
+    _loop: list[Any]  # the event loop that it was first used in
+
+    def __init__(
+        self,
+        keyring: Keyring | Callable[[], Keyring],
+        audience: str | Iterable[str] | None = None,
+        **options: Unpack[VerifierOptions],
+    ) -> None:
+        self._wrap(Verifier(keyring, audience, **options))
+
+    @classmethod
+    def over(cls, verifier: Verifier) -> AsyncVerifier:
+        """The asyncio face of a verifier."""
+        made = cls.__new__(cls)
+        made._wrap(verifier)
+        return made
+
+    def _wrap(self, verifier: Verifier) -> None:
+        self._set(verifier.parts)
+        object.__setattr__(self, "blocking", verifier)
+        object.__setattr__(self, "_loop", [])
+
+    def authenticate(
+        self, token: str | Token, *, request: bytes | None = None, for_use: bool = True
+    ) -> Pending[AsyncGrant]:
+        """The grant of a token, with all checked but an access. Raises Denied."""
+        steps = self._verified(self.blocking, token, None, None, request, used=for_use)
+        return Pending(self._granted(steps))
+
+    def authorize(
         self,
         token: str | Token,
         access: Access,
         *,
         caller: Caller | None = None,
-        proof: str | None = None,
         request: bytes | None = None,
-    ) -> Decision:
-        """The decision that `check` would come to, by the same run, with nothing committed.
+    ) -> Pending[AsyncGrant]:
+        """The grant of a token that permits `access`. Raises Denied, with the decision."""
+        stated(access, caller)
+        return Pending(
+            self._granted(self._verified(self.blocking, token, access, caller, request))
+        )
 
-        A proof that was used before is not noticed, so where there is one no grant comes of it.
-        """
-        return self._decide(token, *stated(access, caller), (proof, request), dry=True)
-
-    def refuse(
+    def check(
         self,
         token: str | Token,
-        code: str,
-        text: str,
+        access: Access,
         *,
-        proof: str | None = None,
+        caller: Caller | None = None,
         request: bytes | None = None,
-    ) -> Decision:
-        """A denial of an adapter's own, for a request that no token can permit; but first what is wrong with this one.
+    ) -> Pending[Decision]:
+        """The decision on `access`, true if allowed, once it is awaited."""
+        stated(access, caller)
+        return Pending(self._run(self._verified(self.blocking, token, access, caller, request)))
 
-        Recorded, and nothing is committed. `code` is one of the spec's.
-        """
-        decision = self._decide(token, None, None, (proof, request), dry=True)
-        if decision:
-            step, refusals = CODES[code].step, (Refusal(code, text),)
-            decision = structs.replace(
-                decision, code=code, step=step, refusals=refusals, granted=None, effects=()
-            )
-        return self._recorded(structs.replace(decision, dry=False))
-
-    def _decide(
+    def explain(
         self,
         token: str | Token,
         access: Access | None,
-        caller: Caller | None,
-        presented: Presented,
-        dry: bool = False,
-        idle: bool = False,
-    ) -> Decision:
-        """`idle`: the token is shown and not used, so that one for handing on will do."""
-        now = read_clock(self._clock)
-        found = self._open(token, now, idle)
-        if isinstance(found, Grant):
-            decision = found._decide(now, access, caller, dry, presented)
-        else:
-            decision = structs.replace(found, now=now, access=access, caller=caller, dry=dry)
-        return decision if dry else self._settled(decision)
+        *,
+        caller: Caller | None = None,
+        request: bytes | None = None,
+    ) -> Pending[Decision]:
+        """The decision that `check` would come to, for people: see `Verifier.explain`."""
+        if access is not None or caller is not None:
+            stated(access, caller)
+        steps = self._verified(self.blocking, token, access, caller, request, dry=True)
+        return Pending(self._run(steps))
 
-    def _settled(self, decision: Decision) -> Decision:
-        """The decision with all that it needs to stand: its effects committed, and then itself recorded; or a denial."""
-        return self._recorded(
-            self._committed(decision.granted, decision) if decision.effects else decision
-        )
+    def deny(
+        self, token: str | Token, code: str, why: str, *, request: bytes | None = None
+    ) -> Pending[Decision]:
+        """A denial of an adapter's own, recorded: see `Verifier.deny`."""
+        refusals = own_denial(code, why)
+        return Pending(self._run(self._denied(self.blocking, token, refusals, request)))
 
-    def _recorded(self, decision: Decision, *others: Decision) -> Decision:
-        """The decision once it is in the trail, with others on the same step; or a denial."""
-        if self._audit is not None:
-            try:
-                if others:
-                    self._audit.record_all((decision, *others))
-                else:
-                    self._audit.record(decision)
-            except Exception as error:  # whatever a trail raises, there is no record
-                if decision:
-                    text = f"the decision cannot be recorded: {type(error).__name__}"
-                    return again(decision, Refusal("store_unavailable", text))
-                _log.error("a denial was not recorded: %s", type(error).__name__)
-        return decision
+    # What grants ask; see AsyncDriver.
 
-    def _committed(self, grant: Grant, decision: Decision) -> Decision:
-        """Step 11: the decision, once its effects are; or a denial."""
-        for effect in decision.effects:
-            try:
-                if isinstance(effect, Use):
-                    refusal = self._use(effect, decision.now)
-                else:
-                    refusal = self._reserve(grant, effect, decision.now)
-            except StoreError as error:
-                refusal = Refusal("store_unavailable", str(error))
-            except (
-                Exception
-            ) as error:  # whatever a store raises, it does not say that there is enough
-                refusal = Refusal("store_unavailable", f"a store raised {type(error).__name__}")
-            if refusal is not None:
-                return again(decision, refusal)
-        return decision
+    async def decide(self, genuine: Genuine, asked: Asked) -> Decision:
+        """The decision, with all that it needs to stand."""
+        return await self._run(self._decided(genuine, asked))
 
-    def _use(self, use: Use, now: int) -> Refusal | None:
-        if self._replays is None:
-            raise StoreError("this verifier has no replay store")
-        if self._replays.add(use, now) is True:
-            return None
-        return Refusal(
-            "replayed", "the proof was used before, or is older than what the store remembers"
-        )
+    async def look(self, genuine: Genuine, asked: Asked) -> Decision:
+        """The decision that `decide` would come to, with nothing committed."""
+        return await self._run(self._seen(genuine, asked))
 
-    def _reserve(self, grant: Grant, reservation: Reservation, now: int) -> Refusal | None:
-        if self._ledger is None:
-            raise StoreError("this verifier has no ledger")
-        short = next(
-            (debit for debit in reservation.debits if debit.amount > debit.limit), None
-        )  # it never was enough
-        short = self._ledger.reserve(reservation, now) if short is None else short
-        if short is None:
-            return None
-        if not isinstance(short, Debit):
-            raise StoreError(f"the ledger answered with a {type(short).__name__}")
-        text = f"{short.amount} {short.unit} of {short.limit} are not left"
-        return Refusal("budget_exhausted", text, short.link, grant._added_by(short.link))
+    async def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
+        """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
+        return await self._run(self._rechecked(genuine, asked))
 
-    def _open(self, token: str | Token, now: int, idle: bool) -> Grant | Decision:
-        """Steps 1 to 6: everything that depends on the token and the keys alone. A Decision is a denial."""
-        try:
-            packet, discharges = (
-                token._bound() if isinstance(token, Token) else parts_of(token, BOUND)
-            )  # steps 1 and 2
-            root = RootRecord.decode(
-                packet.identifier
-            )  # from what is signed, whatever a Token says of itself
-        except TokenFormatError as error:
-            return _denial(Refusal(error.code, str(error)), error.step)
-        derived = self._keyring().derived(root.key_id, root.audience)
-        if derived is None:
-            return _denial(
-                Refusal(
-                    "unknown_key", "no key here for the key id and audience that the token names"
-                ),
-                3,
-            )
-        tags = chain.fold(derived, packet)
-        if tags is None:
-            return _denial(Refusal("bad_signature", "the chain of signatures does not hold"), 4)
-        answers = _answers(derived, packet, tags, discharges)
-        links = read_links(packet.caveats, self._vocabulary)
-        genuine = _Genuine(root, packet, tags, links)
-        if isinstance(answers, tuple):
-            return self._broken(genuine, *answers)
-        restrictions = [link for link in links if isinstance(link, Link)]
-        if len(restrictions) < len(links):
-            at, bad = next((at, link) for at, link in enumerate(links) if isinstance(link, BadLink))
-            return self._broken(genuine, at, bad)
-        places: list[int] = []
-        for at, discharge in answers.items():
-            added = read_discharge(discharge, self._vocabulary)
-            if isinstance(added, BadLink):
-                return self._broken(genuine, at, added, DISCHARGER)
-            restrictions += added
-            places += [at] * len(added)
-        lineage = Lineage((root.agent,))
-        for at in range(len(links)):
-            after = lineage.step(restrictions[at])
-            if not isinstance(after, Lineage):
-                return self._broken(genuine, at, after)
-            lineage = after
-        if lineage.must_delegate and not idle:
-            last = max(at for at, link in enumerate(restrictions) if link.delegate_only)
-            return self._broken(
-                genuine, last, Reason("delegate_only", "for handing on, and nobody was handed it")
-            )
-        custody = _custody(packet, restrictions, tags) if lineage.key is not None else ()
-        return Grant(
-            self, root, tuple(restrictions), tuple(places), lineage, packet, tags, custody, now
-        )
+    async def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
+        """The decision on what one step needs, used and recorded together."""
+        return await self._run(self._decided_together(genuine, asked))
 
-    def _remembered(self, state: bytes) -> bool:
-        """Did every hand-over up to the link with this state hold? Each step is atomic: threads need no lock."""
-        if state not in self._signed:
-            return False
-        with suppress(KeyError):  # forgotten meanwhile
-            self._signed.move_to_end(state)
-        return True
+    async def record_denial(self, genuine: Genuine, asked: Asked, refusals: Refusals) -> Decision:
+        """A denial, recorded."""
+        return await self._run(self._denied_again(genuine, asked, refusals))
 
-    def _remember(self, state: bytes) -> None:
-        self._signed[state] = None
-        if len(self._signed) > CUSTODY_REMEMBERED:
-            with suppress(KeyError):
-                self._signed.popitem(last=False)
+    async def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
+        """Settle a reservation: True if it was open."""
+        return await self._run(self._closed(reservation_id, taken))
 
-    def _broken(
-        self, token: _Genuine, at: int | None, reason: Reason | BadLink, added_by: str | None = None
-    ) -> Decision:
-        """A denial by link `at` of a token whose signature held: so its root record can be believed."""
-        root, packet, tags, links = token
-        if at is not None and added_by is None:
-            added_by = ISSUER if at == 0 else read_along(root.agent, links[:at]).holder
-        chain_ = read_along(root.agent, links).chain()
-        known = Attribution(root, chain_, root.task, link_ids(tags), packet.caveats)
-        return _denial(
-            Refusal(reason.code, reason.text, at, added_by), CODES[reason.code].step, known
-        )
+    async def _granted(self, steps: Steps[Decision]) -> AsyncGrant:
+        return granted(await self._run(steps)).awaited_by(self)
 
-    def __repr__(self) -> str:
-        names_ = ", ".join(sorted(self._audiences)) or "nobody in particular"
-        return f"<Verifier for {names_}>"
+    async def _run(self, steps: Steps[_T]) -> _T:
+        self._check_loop()
+        return await run_async(steps)
 
+    def _check_loop(self) -> None:
+        """Raise RuntimeError in another event loop than the first."""
+        from asyncio import get_running_loop  # here, since sync programs have no need of it
 
-class _Genuine(NamedTuple):
-    """A token whose signature held, before anything of it is judged."""
-
-    root: RootRecord
-    packet: Packet
-    tags: tuple[bytes, ...]
-    links: list[Link | BadLink]
-
-
-def _answers(
-    derived: bytes, packet: Packet, tags: tuple[bytes, ...], discharges: tuple[Packet, ...]
-) -> dict[int, Packet] | tuple[int | None, Reason]:
-    """The rest of step 4: the discharge of each third-party caveat, or where and why there is none.
-
-    One for each, in their order, none left over: so no more boxes are opened than caveats have answers.
-    """
-    answers: dict[int, Packet] = {}
-    asked = [at for at, (_, vid) in enumerate(packet.caveats) if vid]
-    if not asked and not discharges:
-        return answers
-    left = list(discharges)
-    if len({packet.identifier for packet in left}) < len(left):
-        return None, Reason("bad_discharge", "one discharge is there twice")
-    for at in asked:
-        if left and left[0].identifier == packet.caveats[at][0]:
-            answers[at] = left.pop(0)
-    if left:
-        return None, Reason(
-            "bad_discharge", "a discharge that answers nothing asked, or stands in another order"
-        )
-    for at in asked:
-        if at not in answers:
-            return at, Reason("missing_discharge", "a third party is asked, and no answer came")
-    for at, discharge in answers.items():
-        key = chain.answer_key(derived, packet, tags, at)
-        if key is None or chain.fold(key, discharge, packet.signature) is None:
-            return at, Reason(
-                "bad_discharge",
-                "the discharge is not by whom was asked, or not bound to this token",
-            )
-    return answers
-
-
-def _custody(packet: Packet, links: Sequence[Link], tags: tuple[bytes, ...]) -> tuple[Custody, ...]:
-    """Every change of key on a bound token, with the evidence for it, or None where it is not signed."""
-    found: list[Custody] = []
-    bound_to: bytes | None = None
-    for at in range(len(packet.caveats)):
-        link = links[at]
-        if link.key is None:
-            continue
-        if bound_to is not None and link.signature is not None:
-            found.append((at, (bound_to, packet.caveats[at][0][:-87], link.signature)))
-        elif bound_to is not None:
-            found.append((at, None))
-        bound_to = link.key
-    return tuple(found)
-
-
-def _denial(refusal: Refusal, step: int, known: Attribution | None = None) -> Decision:
-    return Decision(code=refusal.code, now=0, refusals=(refusal,), step=step, known=known)
+        loop = get_running_loop()
+        if not self._loop:
+            self._loop.append(loop)
+        elif self._loop[0] is not loop:
+            raise RuntimeError("an AsyncVerifier is for one event loop: make one for each")
