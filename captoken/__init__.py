@@ -8,9 +8,8 @@ from captoken._format.errors import CaptokenError, TokenFormatError, WideningErr
 from captoken._language.access import Access, Caller
 from captoken._language.capability import Capability
 from captoken._language.lineage import Actor
-from captoken._verification.decision import Decision, Denied
-from captoken._verification.grant import Grant
-from captoken._verification.verifier import Verifier
+from captoken._verification.decision import AsyncGrant, Decision, Denied, Grant
+from captoken._verification.verifier import AsyncVerifier, Verifier
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
 from captoken.keys.keyring import Keyring
@@ -18,6 +17,8 @@ from captoken.keys.keyring import Keyring
 __all__ = [
     "Access",
     "Actor",
+    "AsyncGrant",
+    "AsyncVerifier",
     "Caller",
     "Capability",
     "CaptokenError",

@@ -29,14 +29,12 @@ from contextvars import Token as ContextToken
 from functools import wraps
 from typing import Generic, ParamSpec, TypeVar, Unpack
 
-from captoken import proof as possession
-from captoken._format.clocks import Clock, Seconds
+from captoken._format.clocks import Seconds
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import NoToken
 from captoken._format.sealed import SealedValue, forgetful
 from captoken._language.access import Access
-from captoken._verification.decision import Denied
-from captoken._verification.grant import Grant
+from captoken._verification.decision import Denied, Grant
 from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
 from captoken._writing.token import Token
 from captoken.proof import Signer
@@ -46,19 +44,6 @@ VARIABLE = "CAPTOKEN"  # of the process environment (spec 40.7)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _T = TypeVar("_T")
-
-
-class Presented(SealedValue, frozen=True, eq=False):
-    """What goes to a server with one request: the text, and the proof of a bound token. Secret."""
-
-    _instead = "present the token again"
-
-    text: str
-    proof: str | None
-
-    def __repr__(self) -> str:
-        proof = "with a proof" if self.proof else "without proof"
-        return f"<Presented, {len(self.text)} characters, {proof}>"
 
 
 class Held(SealedValue, frozen=True, eq=False):
@@ -88,21 +73,25 @@ class Held(SealedValue, frozen=True, eq=False):
         keep: Strings = (),
         clamp: bool = False,
         **caveats: Unpack[PresentCaveats],
-    ) -> Presented:
-        """The token for one server and one request, narrowed by `caveats`.
+    ) -> str:
+        """The text for one server and one request, narrowed by `caveats`.
 
-        A proof goes with it if the token is bound and the key is here. `request`: as
-        `captoken.possession.prove` takes it. Raises what `Token.present` and the signer raise.
+        It ends in a proof where the token is bound to a key. `request` is then what the proof is
+        about: as `Token.present` takes it. Raises NoToken where the key is not here, and what
+        `Token.present` and the signer raise.
         """
-        text = self.token.present(
-            audience=audience, expires_in=expires_in, keep=keep, clamp=clamp, **caveats
-        )
         signer = self._own_signer
-        if signer is None:
-            return Presented(text=text, proof=None)
-        clock = _clock_of(self.token)
-        proof = possession.prove(text, signer, audience=audience, request=request, clock=clock)
-        return Presented(text=text, proof=proof)
+        if signer is None and self.token.unverified.key is not None:
+            raise NoToken("the token is bound to a key, and the key is not held here")
+        return self.token.present(
+            audience=audience,
+            signer=signer,
+            request=request if signer is not None else None,
+            expires_in=expires_in,
+            keep=keep,
+            clamp=clamp,
+            **caveats,
+        )
 
     def delegate(
         self,
@@ -128,11 +117,6 @@ class Held(SealedValue, frozen=True, eq=False):
     def __repr__(self) -> str:
         key = ", with its key" if self.signer else ""
         return f"<Held {self.token!r}{key}>"
-
-
-def _clock_of(token: Token) -> Clock:
-    """The clock that dates what is made of a token, its proofs too."""
-    return token._clock
 
 
 _held: ContextVar[Held | None] = ContextVar("captoken.held", default=None)

@@ -59,9 +59,9 @@ def _signature(signer: Signer, message: bytes) -> bytes:
 
 
 # --- requests ------------------------------------------------------------------------------------
-# What a proof is about: 32 bytes that stand for one request. Whoever makes a proof and whoever checks
-# it state the same facts, each from its own side. Nothing is normalised: method, path and body are
-# compared as they travel, so that no proxy's idea of equality becomes ours.
+# What a proof is about: 32 bytes that stand for one request. Whoever makes a proof and whoever
+# checks it state the same facts, each from its own side. Nothing is normalised: method, path and
+# body are compared as they travel, so that no proxy's idea of equality becomes ours.
 
 _spell = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
@@ -77,9 +77,9 @@ def _digest(label: bytes, *parts: bytes) -> bytes:
 def http_request(method: str, origin: str, target: bytes | str, body: bytes = b"") -> bytes:
     """The digest of an HTTP request: method, origin, path with query, and body.
 
-    `origin` is the server's own as it is configured (`https://api.example`). `target` is what stands
-    in the request line, undecoded. Headers are no part of it. Raises TypeError, or ValueError for
-    text beyond ASCII.
+    `origin` is the server's own as it is configured (`https://api.example`). `target` is what
+    stands in the request line, undecoded. Headers are no part of it. Raises TypeError, or
+    ValueError for text beyond ASCII.
     """
     spelled_method = names.exact_str(method, "method").encode("ascii")
     spelled_origin = names.exact_str(origin, "origin").encode("ascii")
@@ -90,9 +90,9 @@ def http_request(method: str, origin: str, target: bytes | str, body: bytes = b"
 def mcp_request(method: str, name: str, arguments: bytes = b"{}") -> bytes:
     """The digest of an MCP call: method (`tools/call`), name of the tool, and arguments.
 
-    The arguments are bytes that both sides spell alike. How they are spelled is the adapter's affair:
-    the core does not know which spellings of JSON a tool calls equal. Raises TypeError, or ValueError
-    for a lone surrogate.
+    The arguments are bytes that both sides spell alike. How they are spelled is the adapter's
+    affair: the core does not know which spellings of JSON a tool calls equal. Raises TypeError, or
+    ValueError for a lone surrogate.
     """
     spelled_method = names.exact_str(method, "method").encode()
     spelled_name = names.exact_str(name, "name").encode()
@@ -142,7 +142,10 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 def _proof_message(tag: bytes, audience: str, proof_head: bytes, digest: bytes) -> bytes:
-    """What a holder signs to use a token. Every part has a fixed length (spec, "Proof of possession")."""
+    """What a holder signs to use a token.
+
+    Every part has a fixed length (spec, "Proof of possession").
+    """
     spoken_to = primitives.sha256(audience.encode("ascii"))
     return _PROOF + primitives.state(tag) + spoken_to + proof_head + digest
 
@@ -155,7 +158,8 @@ def prove(
     clock: Clock,
     random: Callable[[int], bytes],
 ) -> bytes:
-    """The proof that the holder of the key sends this very token, to this server, with this request.
+    """The proof that the holder of the key sends this very token, to this server, with this
+    request.
 
     Does not look whether the token is bound to the signer's key. Raises TypeError or ValueError.
     """
@@ -180,10 +184,11 @@ def with_proof(
 ) -> str:
     """A presented text with a proof at its end: for one sending, within 30 seconds (spec 30.1).
 
-    `text` is what `Token.present` wrote without a signer; a client keeps it, and proves each request
-    anew. `request` is the access, or the 32 bytes that `http_request` and its siblings give; left
-    out, the token is shown without an access. Does not check that the token is bound to the signer's
-    key. Raises TokenFormatError for what is no token or has a proof already, TypeError or ValueError.
+    `text` is what `Token.present` wrote without a signer; a client keeps it, and proves each
+    request anew. `request` is the access, or the 32 bytes that `http_request` and its siblings
+    give; left out, the token is shown without an access. Does not check that the token is bound to
+    the signer's key. Raises TokenFormatError for what is no token or has a proof already, TypeError
+    or ValueError.
     """
     parts = parts_of(text, BOUND)
     if parts.proof is not None:
@@ -219,11 +224,12 @@ def use_of(key: bytes, proof: Proof) -> Use:
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """A hand-over that a key signed: the key, the state of the chain before it, the link, the signature.
+    """A hand-over that a key signed: the key, the state of the chain before it, the link, the
+    signature.
 
-    Anyone can check it, without a root key and without a token. Nothing in it is secret, and no token
-    can be made of it. What it proves is that the key signed. Whose key it is, the one who asks has to
-    know.
+    Anyone can check it, without a root key and without a token. Nothing in it is secret, and no
+    token can be made of it. What it proves is that the key signed. Whose key it is, the one who
+    asks has to know.
     """
 
     key: bytes  # the Ed25519 key that the token was bound to before

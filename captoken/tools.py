@@ -29,10 +29,8 @@ from captoken import current
 from captoken._format import names
 from captoken._format.errors import GuardError, LimitError, NoToken, WideningError
 from captoken._language.access import Access, Caller
-from captoken._verification import aio
-from captoken._verification.decision import Decision, Denied
-from captoken._verification.grant import Grant
-from captoken._verification.verifier import Verifier
+from captoken._verification.decision import Decision, Denied, Grant
+from captoken._verification.verifier import AnyVerifier
 from captoken._writing.token import Token
 from captoken.current import Held
 
@@ -158,20 +156,19 @@ def telling(error: Callable[[str], Exception]) -> Generator[None, None, None]:
 
 
 def presented_to(
-    verifier: Verifier, mine: Held, request: Access | None = None
-) -> tuple[str | Token, str | None]:
-    """What goes to a verifier in this process, and the proof.
+    verifier: AnyVerifier, mine: Held, request: Access | None = None
+) -> str | Token:
+    """What goes to a verifier in this process.
 
     It is presented to a verifier that has a name, else it is the token as it is. So is one that
     cannot be presented, since it is for another server, say: the verifier will tell.
     """
     if not verifier.audiences:
-        return mine.token, None
+        return mine.token
     try:
-        shown = mine.present(audience=verifier.audiences[0], request=request)
-    except (WideningError, LimitError):
-        return mine.token, None
-    return shown.text, shown.proof
+        return mine.present(audience=verifier.audiences[0], request=request)
+    except (WideningError, LimitError, NoToken):
+        return mine.token
 
 
 class ToolGuard:
@@ -184,7 +181,7 @@ class ToolGuard:
     """
 
     def __init__(
-        self, verifier: Verifier, *, cost: Cost | None = None, attributes: Attributes | None = None
+        self, verifier: AnyVerifier, *, cost: Cost | None = None, attributes: Attributes | None = None
     ) -> None:
         self._verifier = verifier
         self._cost = cost
@@ -204,29 +201,19 @@ class ToolGuard:
         `agent` is who calls, as the framework knows it, and `run` what it knows the run by; None
         where it does not. Never raises on denial.
         """
-        access = self._access(tool, arguments)
-        mine = _held_or_nothing(held)
-        if mine is None:
-            decision = self._decided(access, None, agent, run, "", None)  # rule 1
-            _log.warning(
-                "a tool call, and no token is current: captoken.current.use(token) around the run"
-            )
-            return decision
-
-        text, proof = presented_to(self._verifier, mine, access)
-        decision = self._decided(access, mine, agent, run, text, proof)
-        if not decision:
-            _log.info("refused: %s", decision.summary)
-        return decision
+        decision: Decision = self._asked(self._verifier.blocking, tool, arguments, agent, run, held)
+        return _told(decision, held)
 
     async def check_async(
         self, tool: str, arguments: Mapping[str, Any], **who: Unpack[Who]
     ) -> Decision:
-        """The same from an event loop.
-
-        It is made in a thread if the verifier has a store that may be waited for.
-        """
-        return await aio.answer(self._verifier, self.check, tool, arguments, **who)
+        """The same from an event loop."""
+        held = who.get("held")
+        awaited = self._asked(
+            self._verifier.awaited, tool, arguments, who.get("agent"), who.get("run"), held
+        )
+        decision: Decision = await awaited
+        return _told(decision, held)
 
     def _access(self, tool: str, arguments: Mapping[str, Any]) -> Access | None:
         """What is decided on, with what the server says of it. None: no token can permit it."""
@@ -236,34 +223,45 @@ class ToolGuard:
         stated = stated_of(access, self._cost, self._attributes)
         return access_to(tool, access.arguments, **stated)
 
-    def _decided(
+    def _asked(
         self,
-        access: Access | None,
-        mine: Held | None,
+        verifier: AnyVerifier,
+        tool: str,
+        arguments: Mapping[str, Any],
         agent: str | None,
         run: object,
-        text: str | Token,
-        proof: str | None,
-    ) -> Decision:
-        """The verifier's decision; a refusal where the call has no access, or nobody calls."""
+        held: Held | Token | None,
+    ) -> Any:
+        """The verifier's decision, of an async one to be awaited.
 
-        def refuse(code: str, why: str) -> Decision:
-            # The token is verified even so: a bad one is the first thing to say, and to record.
-            return self._verifier.refuse(text, code, why, proof=proof)
-
+        A refusal where the call has no access, or nobody calls. The token is verified even so: a
+        bad one is the first thing to say, and to record.
+        """
+        access = self._access(tool, arguments)
+        mine = _held_or_nothing(held)
+        text = "" if mine is None else presented_to(self._verifier, mine, access)  # rule 1
         if access is None:  # rule 3
-            return refuse(
-                "tool", "no call that a token can permit: its name, or arguments that are no JSON"
-            )
+            why = "no call that a token can permit: its name, or arguments that are no JSON"
+            return verifier.deny(text, "tool", why)
         if mine is not None and _is_of(mine, agent) and _is_of_another_run(mine, run):  # rule 4
-            return refuse(
-                "caller", "a run inside a tool call, which was handed no token of its own"
-            )
+            why = "a run inside a tool call, which was handed no token of its own"
+            return verifier.deny(text, "caller", why)
         try:
             caller = _caller(agent)
         except (TypeError, ValueError):  # rule 3
-            return refuse("caller", "the agent's name is none that a token can have")
-        return self._verifier.check(text, access, caller=caller, proof=proof)  # rule 2
+            return verifier.deny(text, "caller", "the agent's name is none that a token can have")
+        return verifier.check(text, access, caller=caller)  # rule 2
+
+
+def _told(decision: Decision, held: Held | Token | None) -> Decision:
+    """The decision, once the log has it if it is a denial."""
+    if _held_or_nothing(held) is None:
+        _log.warning(
+            "a tool call, and no token is current: captoken.current.use(token) around the run"
+        )
+    elif not decision:
+        _log.info("refused: %s", decision.summary)
+    return decision
 
 
 def _held_or_nothing(held: Held | Token | None) -> Held | None:

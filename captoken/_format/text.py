@@ -28,7 +28,8 @@ PROOF_CHARS = len(PROOF) + (PROOF_BYTES * 4 + 2) // 3
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What a text holds: a token, the discharges that go with it, and a proof of whoever sends it."""
+    """What a text holds: a token, the discharges that go with it, and a proof of whoever sends it.
+    """
 
     packet: Packet
     discharges: tuple[Packet, ...] = ()
@@ -47,7 +48,10 @@ def packet_of(text: Any) -> Packet:
 
 
 def discharge_of(text: Any, prefix: str) -> Packet:
-    """The packet of a discharge, of the one kind or the other. Raises TokenFormatError and nothing else."""
+    """The packet of a discharge, of the one kind or the other.
+
+    Raises TokenFormatError and nothing else.
+    """
     if not isinstance(text, str):
         raise TokenFormatError(f"a discharge is text, not {type(text).__name__}")
     if len(text) > LIMITS.token_chars:
@@ -79,8 +83,8 @@ def _packet(text: str, identifier_bytes: int) -> Packet:
 def parts_of(text: Any, prefix: str) -> Parts:
     """A token, and what travels with it. Raises TokenFormatError and nothing else.
 
-    `prefix` is the kind of discharges, and says for whom the text is: with BOUND ones, for a server,
-    a proof may stand at the end; with UNBOUND ones, for a holder, it may not.
+    `prefix` is the kind of discharges, and says for whom the text is: with BOUND ones, for a
+    server, a proof may stand at the end; with UNBOUND ones, for a holder, it may not.
     """
     if not isinstance(text, str) or "." not in text:
         return Parts(packet_of(text))
@@ -94,7 +98,8 @@ def parts_of(text: Any, prefix: str) -> Parts:
 
 
 def _proof_of(part: str, prefix: str) -> bytes:
-    """The bytes of a proof: their length and spelling are looked at, and nothing else (spec 30.1)."""
+    """The bytes of a proof: their length and spelling are looked at, and nothing else (spec 30.1).
+    """
     if prefix == UNBOUND:
         raise TokenFormatError("a text with a proof is for one sending to one server, not to be held")
     if len(part) != PROOF_CHARS:
@@ -103,6 +108,12 @@ def _proof_of(part: str, prefix: str) -> bytes:
         return b64decode(part[len(PROOF) :])
     except EncodingError as error:
         raise TokenFormatError(f"the proof: {error}") from None
+
+
+def without_proof(text: str) -> str:
+    """A text without the proof that it may end in. Does not look whether it is a token."""
+    before, _, last = text.rpartition(".")
+    return before if last.startswith(PROOF) else text
 
 
 def proof_text(proof: bytes) -> str:

@@ -3,8 +3,8 @@
 One decision, three readers: `str(decision)` for the operator, `decision.for_model()` for the agent
 that was refused, `decision.as_dict()` for machines (spec, "Verification").
 
-A `Grant` is a genuine token with the verifier that found it so: it asks that verifier again for each
-access. An `AsyncGrant` is the same for asyncio; its answers are awaited.
+A `Grant` is a genuine token with the verifier that found it so: it asks that verifier again for
+each access. An `AsyncGrant` is the same for asyncio; its answers are awaited.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ class Attribution(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What a verifier decided. True if allowed.
 
-    `code` is `allowed`, or the first failure in the order of the plan. `refusals` has that one first,
-    then whatever else of the same step would have had to hold. `grant` is there only if allowed, and
-    not from `explain`; of an AsyncVerifier, `grant.awaited` is the one to use in a coroutine.
+    `code` is `allowed`, or the first failure in the order of the plan. `refusals` has that one
+    first, then whatever else of the same step would have had to hold. `grant` is there only if
+    allowed, and not from `explain`; of an AsyncVerifier, `grant.awaited` is the one to use in a
+    coroutine.
     """
 
     code: str
@@ -79,7 +80,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def attribution(self) -> Attribution | Grant | None:
-        """Who is behind the token, allowed or not, once its signature held: `issued`, `chain`, `task`."""
+        """Who is behind the token, allowed or not, once its signature held: `issued`, `chain`,
+        `task`.
+        """
         return self.who if self.who is not None else self.grant
 
     def __repr__(self) -> str:
@@ -122,11 +125,16 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def needed(self) -> dict[str, Any]:
-        """The keywords of the smallest grant that would have permitted the access. With values: not for logs."""
+        """The keywords of the smallest grant that would have permitted the access.
+
+        With values: not for logs.
+        """
         return self.access.needed() if self.access is not None else {}
 
     def as_dict(self) -> dict[str, Any]:
-        """The decision as JSON-able data, for machines; without the values of arguments and attributes."""
+        """The decision as JSON-able data, for machines; without the values of arguments and
+        attributes.
+        """
         known = self.attribution
         return {
             "allowed": bool(self),
@@ -184,10 +192,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         return f"{access.needed_text()}{where}"
 
     def for_model(self) -> str:
-        """What the agent may be told: the rule that was broken, whether a retry can help, who could grant it.
+        """What the agent may be told: the rule that was broken, whether a retry can help, who could
+        grant it.
 
-        Echoes only what the access itself stated, escaped and short: nothing from the token, nothing
-        of other agents, no way round. A denial that a stranger could cause says no more than that.
+        Echoes only what the access itself stated, escaped and short: nothing from the token,
+        nothing of other agents, no way round. A denial that a stranger could cause says no more
+        than that.
         """
         if self:
             return "Allowed."
@@ -208,7 +218,9 @@ class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
 
     @property
     def public(self) -> str:
-        """A sentence that may go to a client: nothing of the token, nothing of what others may do."""
+        """A sentence that may go to a client: nothing of the token, nothing of what others may
+        do.
+        """
         return CODES[self.code].public
 
     @property
@@ -224,9 +236,13 @@ class Asked(msgspec.Struct, frozen=True, eq=False):
 
     access: Access | None  # None asks whether the token stands at all
     caller: Caller | None
-    grant: Grant | None  # what to hand out if it is allowed; None is a dry run, which grants nothing
+    grant: (
+        Grant | None
+    )  # what to hand out if it is allowed; None is a dry run, which grants nothing
     verified_at: int  # when the keys were asked, in seconds since the epoch
-    again: bool = False  # was the token asked about before? Then its capability is the sooner answer
+    again: bool = (
+        False  # was the token asked about before? Then its capability is the sooner answer
+    )
     counted: bool = True  # does it count, where the token does? No for what is under way already
     sent: bool = False  # did the token come with it? Then its proof is judged, and used
     used: bool = True  # or only shown, by whoever calls back what it handed on
@@ -318,7 +334,9 @@ class _Vouched(SealedValue, frozen=True, eq=False):
 
     @property
     def chain(self) -> tuple[Actor, ...]:
-        """Every agent that has held the token, in order, with the basis on which its name is known."""
+        """Every agent that has held the token, in order, with the basis on which its name is
+        known.
+        """
         return self._genuine.chain(self._driver.memory)
 
     @property
@@ -343,7 +361,9 @@ class _Vouched(SealedValue, frozen=True, eq=False):
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        """Every hand-over that a key signed, in order: to be kept, and checked without the root key."""
+        """Every hand-over that a key signed, in order: to be kept, and checked without the root
+        key.
+        """
         return self._genuine.evidence
 
     @property
@@ -362,7 +382,9 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         return self._genuine.expires_at
 
     def expiry_at(self, link: int) -> int | None:
-        """When the token as it was at that link expires: so long can anything live that it became."""
+        """When the token as it was at that link expires: so long can anything live that it
+        became.
+        """
         return self._genuine.expiry_at(link)
 
     @property
@@ -373,17 +395,19 @@ class _Vouched(SealedValue, frozen=True, eq=False):
     def link_below(
         self, link: int, links: Sequence[RawCaveat], stated: bytes, mac: bytes
     ) -> str | None:
-        """The id of what was made of this token at `link`, if `mac` over `stated` shows it (spec, "Recall")."""
+        """The id of what was made of this token at `link`, if `mac` over `stated` shows it (spec,
+        "Recall").
+        """
         return self._genuine.link_below(link, links, stated, mac)
 
     @property
     def caveats(self) -> tuple[RawCaveat, ...]:
-        """The links as they travel: what each says, and for a third-party caveat the box. Not secret."""
+        """The links as they travel: what each says, and for a third-party caveat the box. Not
+        secret.
+        """
         return self._genuine.packet.caveats
 
-    def _asked(
-        self, grant: Grant | None, access: Access | None, caller: Caller | None
-    ) -> Asked:
+    def _asked(self, grant: Grant | None, access: Access | None, caller: Caller | None) -> Asked:
         again = access is not None and self._genuine.was_asked()
         return Asked(access, caller, grant, self._verified_at, again)
 
@@ -421,8 +445,9 @@ class _Vouched(SealedValue, frozen=True, eq=False):
 class Grant(_Vouched, frozen=True, eq=False):
     """What a verifier vouches for: a genuine token's capability, and who is behind it.
 
-    Only a verifier makes one. It holds no promise for later: `authorize`, `check` and `explain` look
-    at the clock each time. Whoever holds the object has the power; hand on the token, not the grant.
+    Only a verifier makes one. It holds no promise for later: `authorize`, `check` and `explain`
+    look at the clock each time. Whoever holds the object has the power; hand on the token, not the
+    grant.
     """
 
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Grant:
@@ -435,7 +460,9 @@ class Grant(_Vouched, frozen=True, eq=False):
         Takes no proof: the token had one.
         """
         stated(access, caller)
-        return self._driver.decide(self._genuine, self._asked(self, access, caller))
+        genuine = self._genuine
+        asked = Asked(access, caller, self, self._verified_at, genuine.was_asked())
+        return self._driver.decide(genuine, asked)
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision that `check` would come to, for people.
@@ -445,9 +472,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         stated(access, caller)
         return self._driver.look(self._genuine, self._asked(None, access, caller))
 
-    def recheck(
-        self, accesses: Iterable[Access] = (), *, caller: Caller | None = None
-    ) -> Decision:
+    def recheck(self, accesses: Iterable[Access] = (), *, caller: Caller | None = None) -> Decision:
         """Whether the grant still stands now, and permits `accesses` that are under way.
 
         Asks no store, counts nothing again, and is not recorded: `deny` records what it found.
@@ -472,9 +497,9 @@ class Grant(_Vouched, frozen=True, eq=False):
     def reserve(self, access: Access, *, caller: Caller | None = None) -> Reserved:
         """Permission for one access that is paid for when it is over: settle it, or cancel it.
 
-        Raises Denied. A block (`with grant.reserve(access) as reserved:`) that settled and cancelled
-        nothing is settled in full at its end, also when an exception leaves it: whoever calls may
-        hang up when the work is done.
+        Raises Denied. A block (`with grant.reserve(access) as reserved:`) that settled and
+        cancelled nothing is settled in full at its end, also when an exception leaves it: whoever
+        calls may hang up when the work is done.
         """
         decision = self.check(access, caller=caller)
         granted(decision)
@@ -483,8 +508,8 @@ class Grant(_Vouched, frozen=True, eq=False):
     def deny(self, code: str | Decision, why: str = "", access: Access | None = None) -> Decision:
         """A denial of an adapter's own, recorded: for what no token permits.
 
-        `code` is one of the spec's. A denial that `recheck` gave may stand in its place: then that one
-        is recorded. Raises ValueError for an allowance, or a code that the spec does not have.
+        `code` is one of the spec's. A denial that `recheck` gave may stand in its place: then that
+        one is recorded. Raises ValueError for an allowance, or a code that the spec does not have.
         """
         refusals, asked = self._own_denial(self, code, why, access)
         return self._driver.record_denial(self._genuine, asked, refusals)
@@ -510,7 +535,9 @@ def _reservation(decision: Decision) -> Reservation | None:
 def _cost_taken(
     reservation: Reservation | None, cost: Mapping[str, int] | None
 ) -> Mapping[str, int] | None:
-    """What to settle with: None is all of it. Raises TypeError or ValueError for a cost that is none."""
+    """What to settle with: None is all of it. Raises TypeError or ValueError for a cost that is
+    none.
+    """
     if cost is None:
         return None
     taken = {**amounts(cost, "cost"), USES: 1}
@@ -522,7 +549,10 @@ def _cost_taken(
 
 
 class Reserved:
-    """What was reserved for one access. A token that counts nothing has nothing to settle, and nothing happens."""
+    """What was reserved for one access.
+
+    A token that counts nothing has nothing to settle, and nothing happens.
+    """
 
     __slots__ = ("_driver", "_open", "_reservation")
 
@@ -532,10 +562,12 @@ class Reserved:
         self._open = reservation is not None
 
     def settle(self, cost: Mapping[str, int] | None = None) -> bool:
-        """What it cost in fact, by unit, at most what was reserved; None is all of it. False if too late: all is spent.
+        """What it cost in fact, by unit, at most what was reserved; None is all of it.
 
-        Raises TypeError or ValueError for a cost that is none, or that leaves a unit out: then all is
-        spent as well.
+        False if too late: all is spent.
+
+        Raises TypeError or ValueError for a cost that is none, or that leaves a unit out: then all
+        is spent as well.
         """
         try:
             taken = _cost_taken(self._reservation, cost)
@@ -570,7 +602,10 @@ _T = TypeVar("_T")
 
 
 class Pending(Generic[_T]):
-    """An answer to be awaited. It is neither true nor false: what was not awaited allows nothing."""
+    """An answer to be awaited.
+
+    It is neither true nor false: what was not awaited allows nothing.
+    """
 
     __slots__ = ("_coroutine",)
 
@@ -606,7 +641,10 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         return Pending(self._awaited.decide(self._genuine, asked))
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Pending[Decision]:
-        """The decision that `check` would come to, for people. It commits nothing, and gives no grant."""
+        """The decision that `check` would come to, for people.
+
+        It commits nothing, and gives no grant.
+        """
         stated(access, caller)
         return Pending(self._awaited.look(self._genuine, self._asked(None, access, caller)))
 
@@ -653,7 +691,9 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
 
 
 class AsyncReserved:
-    """A Reserved that is awaited: `async with` settles it in full at its end, if nothing else was done with it."""
+    """A Reserved that is awaited: `async with` settles it in full at its end, if nothing else was
+    done with it.
+    """
 
     __slots__ = ("_driver", "_open", "_reservation")
 

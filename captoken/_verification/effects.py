@@ -57,10 +57,30 @@ class Call(NamedTuple):
     """A call that may wait."""
 
     make: Callable[[], Any]
-    lasting: bool = False  # an effect, or what follows on one: not to be cancelled before the record
+    lasting: bool = (
+        False  # an effect, or what follows on one: not to be cancelled before the record
+    )
 
 
 Steps: TypeAlias = Generator[Call, Any, _T]
+Answer: TypeAlias = "Steps[Decision] | Decision"  # steps to a decision, or one without a wait
+
+
+def answered(answer: Answer) -> Decision:
+    """The decision, its calls made in this thread."""
+    return answer if isinstance(answer, Decision) else run(answer)
+
+
+async def answered_async(answer: Answer) -> Decision:
+    """The decision, its calls made in threads."""
+    return answer if isinstance(answer, Decision) else await run_async(answer)
+
+
+def steps_of(answer: Answer) -> Steps[Decision]:
+    """Steps to a decision that may be there already."""
+    if isinstance(answer, Decision):
+        return answer
+    return (yield from answer)
 
 
 def run(steps: Steps[_T]) -> _T:
@@ -68,19 +88,23 @@ def run(steps: Steps[_T]) -> _T:
     try:
         call = next(steps)
         while True:
-            call = _next(steps, call)
+            call = _go_on(steps, *_made(call))
     except StopIteration as stop:
         result: _T = stop.value
         return result
 
 
-def _next(steps: Steps[Any], call: Call) -> Call:
-    """Make one call, and tell the steps what came of it."""
+def _made(call: Call) -> tuple[Any, Exception | None]:
+    """What a call gave, or what it raised."""
     try:
-        answer = call.make()
+        return call.make(), None
     except Exception as error:
-        return steps.throw(error)
-    return steps.send(answer)
+        return None, error
+
+
+def _go_on(steps: Steps[Any], answer: Any, error: Exception | None) -> Call:
+    """Tell the steps what came of their call: the next one. Raises StopIteration at their end."""
+    return steps.send(answer) if error is None else steps.throw(error)
 
 
 async def run_async(steps: Steps[_T]) -> _T:
@@ -94,7 +118,7 @@ async def run_async(steps: Steps[_T]) -> _T:
     try:
         call = next(steps)
         while not call.lasting:
-            call = await _next_async(steps, call)
+            call = _go_on(steps, *await asyncio.to_thread(_made, call))
     except StopIteration as stop:
         result: _T = stop.value
         return result
@@ -112,22 +136,14 @@ async def run_async(steps: Steps[_T]) -> _T:
 
 
 async def _to_the_end(steps: Steps[_T], call: Call) -> _T:
-    try:
-        while True:
-            call = await _next_async(steps, call)
-    except StopIteration as stop:
-        result: _T = stop.value
-        return result
-
-
-async def _next_async(steps: Steps[Any], call: Call) -> Call:
     from asyncio import to_thread
 
     try:
-        answer = await to_thread(call.make)
-    except Exception as error:
-        return steps.throw(error)
-    return steps.send(answer)
+        while True:
+            call = _go_on(steps, *await to_thread(_made, call))
+    except StopIteration as stop:
+        result: _T = stop.value
+        return result
 
 
 # --- step 11 and the record ----------------------------------------------------------------------
@@ -141,7 +157,8 @@ def settled(
     stores: Stores,
     fetch: Callable[[], Steps[Facts]],
 ) -> Steps[Decision]:
-    """The decision with all that it needs to stand: its effects committed, and itself recorded; or a denial.
+    """The decision with all that it needs to stand: its effects committed, and itself recorded; or
+    a denial.
 
     `fetch` gives the facts as they are when the effects are committed.
     """
@@ -154,19 +171,19 @@ def settled_together(
     decisions: Sequence[Decision],
     genuine: Genuine,
     facts: Facts,
-    asked: Sequence[Asked],
+    asked: Asked,
     stores: Stores,
     fetch: Callable[[], Steps[Facts]],
 ) -> Steps[Decision]:
     """The decision on several accesses of one step, whose effects are those of the first."""
     first = decisions[0]
     if first.effects:
-        taken = yield from _committed(first, genuine, facts, asked[0], stores, fetch)
+        taken = yield from _committed(first, genuine, facts, asked, stores, fetch)
         if taken:
             decisions = [structs.replace(one, effects=taken.effects) for one in decisions]
         else:  # for one is for all of them
             decisions = [structs.replace(taken, access=one.access) for one in decisions]
-    return (yield from recorded(decisions, stores, genuine, facts, asked[0]))
+    return (yield from recorded(decisions, stores, genuine, facts, asked))
 
 
 def _committed(
@@ -179,8 +196,8 @@ def _committed(
 ) -> Steps[Decision]:
     """Step 11: the decision, once its effects are committed; or a denial.
 
-    Where that took long, or an overlay came meanwhile, steps 7 to 10 are judged again: a denial then
-    gives the reservation back.
+    Where that took long, or an overlay came meanwhile, steps 7 to 10 are judged again: a denial
+    then gives the reservation back.
     """
     for effect in decision.effects:
         refusal = yield from _taken(effect, genuine, stores, facts.now, looking=False)
@@ -223,9 +240,7 @@ def _taken(
         return Refusal("store_unavailable", f"a store raised {type(error).__name__}")
 
 
-def _used(
-    use: Use, replays: ReplayStore | None, now: int, looking: bool
-) -> Steps[Refusal | None]:
+def _used(use: Use, replays: ReplayStore | None, now: int, looking: bool) -> Steps[Refusal | None]:
     if replays is None:
         raise StoreError("this verifier has no replay store")
     ask = replays.peek if looking else replays.add
@@ -293,9 +308,7 @@ def recorded(
     return first
 
 
-def closed(
-    reservation_id: bytes, taken: Any, stores: Stores, now: int
-) -> Steps[bool]:
+def closed(reservation_id: bytes, taken: Any, stores: Stores, now: int) -> Steps[bool]:
     """Settle a reservation: True if it was open."""
     if stores.ledger is None:
         return False

@@ -1,4 +1,5 @@
-"""A token whose signature held, read and folded: what steps 1 to 6 of the plan give (spec, "Verification").
+"""A token whose signature held, read and folded: what steps 1 to 6 of the plan give (spec,
+"Verification").
 
 It depends on the token and the keys alone: not on a clock, an overlay, a caller or who asks. What
 can be worked out from it is worked out here, once.
@@ -21,8 +22,7 @@ from captoken._language.capability import Capability
 from captoken._language.caveats import Situation
 from captoken._language.lineage import Actor, Lineage, read_along
 from captoken._language.links import Link, settled
-from captoken._language.overlay import Facts as TokenFacts
-from captoken._language.overlay import keys_of
+from captoken._language.overlay import Facts as SelectorFacts
 from captoken.proof import Evidence
 from captoken.stores.ports import USES, Debit
 
@@ -38,7 +38,9 @@ class Custody(NamedTuple):
 
 
 class Memory(Protocol):
-    """States of chains up to which every hand-over was found signed: a verifier's, bounded, handed in."""
+    """States of chains up to which every hand-over was found signed: a verifier's, bounded, handed
+    in.
+    """
 
     def __contains__(self, state: bytes, /) -> bool: ...
 
@@ -46,7 +48,9 @@ class Memory(Protocol):
 
 
 class Genuine(SealedValue, frozen=True, eq=False):
-    """A genuine token: its signature and its discharges held, its links and its lineage could be read."""
+    """A genuine token: its signature and its discharges held, its links and its lineage could be
+    read.
+    """
 
     _instead: ClassVar[str] = "verify the token where it is needed"
 
@@ -63,7 +67,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
     addressed: bool  # does the root or a link of its own name an audience?
     asked: bool = False  # see `was_asked`
     held: Capability | None = None  # see `capability`
-    filed: tuple[str | bytes, ...] | None = None  # see `overlay_keys`
+    facts: SelectorFacts | None = None  # see `selected_by`
 
     @property
     def bound(self) -> bool:
@@ -106,7 +110,9 @@ class Genuine(SealedValue, frozen=True, eq=False):
         return _expiry(self.links)
 
     def expiry_at(self, at: int) -> int | None:
-        """When the token as it was at link `at` expires: so long can anything live that it became."""
+        """When the token as it was at link `at` expires: so long can anything live that it
+        became.
+        """
         return _expiry(self.links[: at + 1])
 
     @property
@@ -121,14 +127,18 @@ class Genuine(SealedValue, frozen=True, eq=False):
         return ISSUER if at == 0 else read_along(self.root.agent, self.links[:at]).holder
 
     def place(self, at: int) -> tuple[int, str]:
-        """Where a restriction stands, and who added it: a link, or the caveat that a discharge answers."""
+        """Where a restriction stands, and who added it: a link, or the caveat that a discharge
+        answers.
+        """
         own = len(self.tags)
         if at < own:
             return at, self.added_by(at)
         return self.places[at - own], DISCHARGER
 
     def chain(self, memory: Memory) -> tuple[Actor, ...]:
-        """Every agent that has held the token, in order, with the basis on which its name is known."""
+        """Every agent that has held the token, in order, with the basis on which its name is
+        known.
+        """
         return self.lineage.chain(self._proven(memory) if self.custody else frozenset())
 
     def first_unsigned(self, memory: Memory) -> int | None:
@@ -166,7 +176,8 @@ class Genuine(SealedValue, frozen=True, eq=False):
         return Evidence(key, primitives.state(self.tags[custody.at - 1]), body, signature)
 
     def _proven(self, memory: Memory) -> frozenset[str]:
-        """The agents who were handed the token with a signature that holds; below one that does not, nobody.
+        """The agents who were handed the token with a signature that holds; below one that does
+        not, nobody.
 
         A key that the first agent bound by itself proves nothing: whoever had the token can have
         done it in its name.
@@ -187,7 +198,9 @@ class Genuine(SealedValue, frozen=True, eq=False):
     # --- what is counted ---
 
     def is_for_one_server(self) -> bool:
-        """Was the token for one audience when it was first counted? What its holder says below it does not matter."""
+        """Was the token for one audience when it was first counted? What its holder says below it
+        does not matter.
+        """
         first = next(at for at, link in enumerate(self.links) if link.counts)
         audiences = Capability.of(self.links[: first + 1], audience=self.root.audience).audiences
         return audiences is not None and len(audiences) == 1
@@ -226,31 +239,22 @@ class Genuine(SealedValue, frozen=True, eq=False):
     # --- the overlay ---
 
     @property
-    def overlay_keys(self) -> tuple[str | bytes, ...]:
-        """What entries of the overlay on this token are filed under. Worked out once."""
-        keys = self.filed
-        if keys is None:
-            root = self.root
+    def selected_by(self) -> SelectorFacts:
+        """What selectors of the overlay ask about. Worked out once."""
+        facts = self.facts
+        if facts is None:
             links = primitives.link_ids(self.tags)
-            keys = keys_of(
-                root.token_id, links, self.task, self.lineage.holders, root.subject, root.key_id
-            )
-            force_setattr(self, "filed", keys)
-        return keys
-
-    @property
-    def overlay_facts(self) -> TokenFacts:
-        """What selectors of the overlay ask about."""
-        root = self.root
-        links = primitives.link_ids(self.tags)
-        return TokenFacts(
-            root.token_id, links, self.task, self.lineage.holders, root.subject, root.key_id, root.issued_at
-        )
+            facts = SelectorFacts(self.root, links, self.task, self.lineage.holders)
+            force_setattr(self, "facts", facts)
+        return facts
 
     # --- recall ---
 
-    def link_below(self, at: int, links: Sequence[RawCaveat], stated: bytes, mac: bytes) -> str | None:
-        """The id of the last of `links`, which follow on link `at`, if whoever asks had the token there.
+    def link_below(
+        self, at: int, links: Sequence[RawCaveat], stated: bytes, mac: bytes
+    ) -> str | None:
+        """The id of the last of `links`, which follow on link `at`, if whoever asks had the token
+        there.
 
         `mac` shows it: only who had the token at that link can make it (spec, "Recall"). None if it
         does not hold, or if the present holder got the token only later.

@@ -1,8 +1,8 @@
 """The numbered plan, written once: text, keys and facts in, a decision out (spec, "Verification").
 
-     1 sizes and counts           5 links can be read      9 caller
-     2 strict parse               6 lineage               10 proof of a bound token
-     3 root record and key        7 overlay               11 effects: a proof's one use, a reservation
+     1 sizes and counts           5 links can be read     9 caller
+     2 strict parse               6 lineage              10 proof of a bound token
+     3 root record and key        7 overlay              11 effects: proof's use, reservation
      4 chain of signatures        8 caveats
 
 `authenticate` is steps 1 to 6: what depends on the token and the keys alone. `judge` is steps 7 to
@@ -64,6 +64,7 @@ class Server(msgspec.Struct, frozen=True, eq=False):
     audiences: frozenset[str] = frozenset()
     takes_unaddressed: bool = True
     leeway: int = 0  # seconds
+    ahead: int = CLOCKS_DIFFER  # seconds that a token may be from the future
     max_age: int | None = 3600  # seconds that a grant is good for
     asks_overlay: bool = False
     max_staleness: int = 60  # seconds
@@ -151,7 +152,9 @@ def _read(
     answers: dict[int, Packet],
     vocabulary: Vocabulary,
 ) -> Genuine | Broken:
-    """Steps 5 and 6: every link can be read, the token's and its discharges', and the chain holds."""
+    """Steps 5 and 6: every link can be read, the token's and its discharges', and the chain
+    holds.
+    """
     packet = parts.packet
     readable: list[Link] = []
     for at, link in enumerate(links):
@@ -200,7 +203,9 @@ def _names_audience(link: Link) -> bool:
 
 
 def _custody(packet: Packet, links: Sequence[Link]) -> tuple[Custody, ...]:
-    """Every change of key on a bound token, with the evidence for it, or None where it is not signed."""
+    """Every change of key on a bound token, with the evidence for it, or None where it is not
+    signed.
+    """
     found: list[Custody] = []
     bound_to: bytes | None = None
     for at in range(len(packet.caveats)):
@@ -239,17 +244,18 @@ def _broken(
 
 def judge(genuine: Genuine, facts: Facts, asked: Asked) -> Decision:
     """Steps 7 to 10: may this be done now? Its effects are what step 11 has still to commit."""
-    if asked.used and genuine.lineage.must_delegate:
+    server = facts.server
+    if genuine.lineage.must_delegate and asked.used:
         return denial(genuine, facts, asked, (_owed(genuine),))  # step 6
-    refusal = _stale_grant(facts, asked)
-    if refusal is not None:
-        return denial(genuine, facts, asked, (refusal,), step=7)
-    age: int | None = None
-    if facts.server.asks_overlay:
-        age, refusals = _overlaid(genuine, facts, asked.access)  # step 7
+    age = facts.now - asked.verified_at
+    if server.max_age is not None and not -CLOCKS_DIFFER <= age <= server.max_age:
+        return denial(genuine, facts, asked, (_stale_grant(facts, asked),))
+    overlay_age: int | None = None
+    if server.asks_overlay:
+        overlay_age, refusals = _overlaid(genuine, facts, asked.access)  # step 7
         if refusals:
             return denial(genuine, facts, asked, refusals, step=7)
-    refusals = _caveats(genuine, facts, asked, age)  # step 8
+    refusals = _caveats(genuine, facts, asked, overlay_age)  # step 8
     if refusals:
         return denial(genuine, facts, asked, refusals)
     if asked.caller is not None:
@@ -264,28 +270,36 @@ def judge(genuine: Genuine, facts: Facts, asked: Asked) -> Decision:
         effects = (use,)
     if genuine.counts and asked.counted and asked.access is not None:
         effects = (*effects, reservation(genuine, facts, asked.access.cost))
-    return _allowance(genuine, facts, asked, effects)
+    return Decision(
+        code="allowed",
+        now=facts.now,
+        access=asked.access,
+        caller=asked.caller,
+        grant=asked.grant,
+        who=attribution(genuine, facts.memory) if asked.grant is None else None,
+        dry=asked.grant is None,
+        effects=effects,
+        overlaid=server.asks_overlay,
+        leeway=server.leeway,
+    )
 
 
 def _owed(genuine: Genuine) -> Refusal:
-    """The end of step 6: a link says `delegate_only`, and nobody was handed the token (rulings of step 6)."""
+    """The end of step 6: a link says `delegate_only`, and nobody was handed the token (rulings of
+    step 6).
+    """
     last = max(at for at, link in enumerate(genuine.links) if link.delegate_only)
     text = "for handing on, and nobody was handed it"
     return Refusal("delegate_only", text, *genuine.place(last))
 
 
-def _stale_grant(facts: Facts, asked: Asked) -> Refusal | None:
-    """Step 7: the keys were asked recently enough."""
-    max_age = facts.server.max_age
-    if max_age is None or -CLOCKS_DIFFER <= facts.now - asked.verified_at <= max_age:
-        return None
-    text = f"verified at {spelled_time(asked.verified_at)}: not within {max_age} s"
-    return Refusal("stale_grant", text)
+def _stale_grant(facts: Facts, asked: Asked) -> Refusal:
+    """Step 7: the keys have to be asked again."""
+    when = spelled_time(asked.verified_at)
+    return Refusal("stale_grant", f"verified at {when}: not within {facts.server.max_age} s")
 
 
-def _overlaid(
-    genuine: Genuine, facts: Facts, access: Access | None
-) -> tuple[int | None, Refusals]:
+def _overlaid(genuine: Genuine, facts: Facts, access: Access | None) -> tuple[int | None, Refusals]:
     """Step 7: how old the overlay is, in seconds, and what stands against this token now."""
     if facts.overlay_problem is not None:
         return None, (Refusal("store_unavailable", facts.overlay_problem),)
@@ -296,7 +310,7 @@ def _overlaid(
     if overlay is None:
         return None, ()
     age = max(0, facts.now - overlay.issued_at)
-    if not overlay.touches(genuine.overlay_keys):
+    if not overlay.touches(genuine.selected_by.keys):
         return age, ()
     return age, _entries(genuine, facts, overlay, access, age)
 
@@ -323,7 +337,7 @@ def _entries(
     """What the overlay's entries on this token say: those that revoke it first."""
     refusals: list[Refusal] = []
     situation = _situation(facts, frozenset(_audiences_left(genuine, facts)), genuine, age)
-    for entry in overlay.on(genuine.overlay_facts, facts.now):
+    for entry in overlay.on(genuine.selected_by, facts.now):
         said = f"by {entry.by} at {spelled_time(entry.at)}: {entry.why}"
         link = overlay.link(entry)
         if link is None:
@@ -343,9 +357,7 @@ def _situation(
     return Situation(facts.now, facts.server.leeway, audiences, genuine.root.task, age)
 
 
-def _caveats(
-    genuine: Genuine, facts: Facts, asked: Asked, age: int | None
-) -> Refusals:
+def _caveats(genuine: Genuine, facts: Facts, asked: Asked, age: int | None) -> Refusals:
     """Step 8: by the capability if that is the sooner answer, else link by link.
 
     From the second question on the capability says in one look what all links together say. The
@@ -353,11 +365,13 @@ def _caveats(
     on whose `covers` and `meet` nothing rests.
     """
     access = asked.access
-    if not asked.again or access is None or genuine.own or _misaddressed(genuine, facts):
+    if not asked.again or access is None or genuine.own:
         return _by_link(genuine, facts, access, age)
-    if _too_new(genuine, facts):
+    server = facts.server
+    if _is_too_new(genuine, facts) or _misaddressed(genuine, server) is not None:
         return _by_link(genuine, facts, access, age)
-    situation = _situation(facts, facts.server.audiences, genuine, age)
+    task = genuine.root.task
+    situation = Situation(facts.now, server.leeway, server.audiences, task, age)
     reason = genuine.capability.prohibits(access, situation)
     if reason is None:
         return ()
@@ -365,12 +379,10 @@ def _caveats(
     return _by_link(genuine, facts, access, age) or (Refusal(reason.code, reason.text),)
 
 
-def _by_link(
-    genuine: Genuine, facts: Facts, access: Access | None, age: int | None
-) -> Refusals:
+def _by_link(genuine: Genuine, facts: Facts, access: Access | None, age: int | None) -> Refusals:
     """Step 8 in two passes, each link by link and by key: a dead token learns no more than that."""
     refusals: list[Refusal] = []
-    if _too_new(genuine, facts):
+    if _is_too_new(genuine, facts):
         issued_at = spelled_time(genuine.root.issued_at)
         refusals.append(Refusal("not_yet_valid", f"issued at {issued_at}, which is yet to come"))
     audiences = facts.server.audiences
@@ -388,7 +400,7 @@ def _by_link(
             refusals.append(Refusal(reason.code, reason.text, *genuine.place(at)))
         if link.settles:
             situation = settled(situation, link)
-    misaddressed = _misaddressed(genuine, facts)
+    misaddressed = _misaddressed(genuine, facts.server)
     if misaddressed is not None:
         refusals.append(Refusal("unaddressed", misaddressed))
     if refusals:
@@ -400,18 +412,20 @@ def _by_link(
     return tuple(refusals)
 
 
-def _too_new(genuine: Genuine, facts: Facts) -> bool:
+def _is_too_new(genuine: Genuine, facts: Facts) -> bool:
     """Was it issued in the future, by more than clocks differ?"""
-    return genuine.root.issued_at > facts.now + max(CLOCKS_DIFFER, facts.server.leeway)
+    return genuine.root.issued_at > facts.now + facts.server.ahead
 
 
-def _misaddressed(genuine: Genuine, facts: Facts) -> str | None:
+def _misaddressed(genuine: Genuine, server: Server) -> str | None:
     """Why a server must not take a token for what it names, or fails to name; or None."""
-    server = facts.server
     if not (genuine.addressed or server.takes_unaddressed):
         return "addressed to nobody, and this server takes only what is addressed to it"
     if genuine.counts and server.counts_alone and not genuine.is_for_one_server():
-        return "counted, and good at more servers than one, which do not declare a ledger that they share"
+        return (
+            "counted, and good at more servers than one, "
+            "which do not declare a ledger that they share"
+        )
     if genuine.lineage.key is not None and not server.audiences:
         return "bound to a key, and this server has no name to prove it to"
     return None
@@ -429,7 +443,9 @@ def _calls(genuine: Genuine, caller: Caller) -> Refusal | None:
 
 
 def _proved(genuine: Genuine, facts: Facts, asked: Asked) -> Use | Refusal:
-    """Step 10: every hand-over was signed, and whoever holds the key has sent this request; or why not."""
+    """Step 10: every hand-over was signed, and whoever holds the key has sent this request; or why
+    not.
+    """
     key = genuine.lineage.key
     if key is None:
         return Refusal("bad_proof", "a proof, and the token is bound to no key")
@@ -480,23 +496,6 @@ def reservation(genuine: Genuine, facts: Facts, cost: Mapping[str, int]) -> Rese
 
 
 # --- decisions -----------------------------------------------------------------------------------
-
-
-def _allowance(
-    genuine: Genuine, facts: Facts, asked: Asked, effects: tuple[Effect, ...]
-) -> Decision:
-    return Decision(
-        code="allowed",
-        now=facts.now,
-        access=asked.access,
-        caller=asked.caller,
-        grant=asked.grant,
-        who=attribution(genuine, facts.memory) if asked.grant is None else None,
-        dry=asked.grant is None,
-        effects=effects,
-        overlaid=facts.server.asks_overlay,
-        leeway=facts.server.leeway,
-    )
 
 
 def denial(

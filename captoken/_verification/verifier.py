@@ -1,4 +1,5 @@
-"""The two faces of verification: `Verifier`, and `AsyncVerifier` for asyncio (spec, "Verification").
+"""The two faces of verification: `Verifier`, and `AsyncVerifier` for asyncio (spec,
+"Verification").
 
 Thin drivers round the plan: gather facts, judge, commit effects, record. What they do is written
 once, as steps; the one makes the calls that may wait at once, the other awaits them.
@@ -10,15 +11,14 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from time import time
-from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
+from typing import Any, ClassVar, TypeAlias, TypedDict, Unpack
 
 import msgspec
 from msgspec import structs
 
 from captoken._format import names
-from captoken._format.clocks import Clock, read_clock
+from captoken._format.clocks import CLOCKS_DIFFER, Clock, read_clock
 from captoken._format.entropy import random_bytes
 from captoken._format.sealed import Sealed
 from captoken._format.text import Parts
@@ -37,10 +37,13 @@ from captoken._verification.decision import (
     stated,
 )
 from captoken._verification.effects import (
+    Answer,
     Call,
     Recorder,
     Steps,
     Stores,
+    answered,
+    answered_async,
     closed,
     looked,
     recorded,
@@ -48,6 +51,7 @@ from captoken._verification.effects import (
     run_async,
     settled,
     settled_together,
+    steps_of,
 )
 from captoken._verification.genuine import Genuine
 from captoken._verification.plan import (
@@ -69,7 +73,6 @@ from captoken.stores.ports import Ledger, ReplayStore
 _log = logging.getLogger("captoken")
 CUSTODY_REMEMBERED = 4096  # hand-overs whose signature held, per verifier
 RESERVATION_ID_BYTES = 16
-_T = TypeVar("_T")
 
 
 class CustodyMemory:
@@ -91,7 +94,9 @@ class CustodyMemory:
         return True
 
     def add(self, state: bytes) -> None:
-        """Remember a state, and forget the one that was asked for longest ago if there are too many."""
+        """Remember a state, and forget the one that was asked for longest ago if there are too
+        many.
+        """
         self._states[state] = None
         if len(self._states) > CUSTODY_REMEMBERED:
             with suppress(KeyError):
@@ -164,6 +169,7 @@ def _parts_of_verifier(
         audiences=frozenset(named),
         takes_unaddressed=allow_unaddressed is True or not named,
         leeway=leeway,
+        ahead=max(CLOCKS_DIFFER, leeway),
         max_age=max_age,
         asks_overlay=overlay is not None,
         max_staleness=max_staleness,
@@ -231,14 +237,12 @@ class _Face(Sealed):
         named = ", ".join(sorted(self._parts.named)) or "nobody in particular"
         return f"<{type(self).__name__} for {named}>"
 
-    # --- facts ---
+    # What follows gives a decision at once, or, where a call may wait, the steps to one.
 
-    def _facts(self, counts: bool) -> Steps[Facts]:
-        """What the plan has to be told: fetched for a genuine token alone. `counts`: does it count?"""
+    def _facts(self, fetched: Fetched, *, counts: bool) -> Facts:
+        """What the plan has to be told. `counts`: does the token, and so need a reservation?"""
         parts = self._parts
-        overlay, problem = None, None
-        if parts.overlay is not None:
-            overlay, problem = yield from _fetched(parts.overlay)
+        overlay, problem = fetched
         facts = Facts(
             parts.server,
             parts.memory,
@@ -253,9 +257,13 @@ class _Face(Sealed):
                 _log.warning("deciding without a fresh overlay: %s", stale)
         return facts
 
-    # --- a token ---
+    def _later_facts(self) -> Steps[Facts]:
+        """The facts as they are when effects have been committed."""
+        source = self._parts.overlay
+        fetched = _NOTHING_FETCHED if source is None else (yield from _fetched(source))
+        return self._facts(fetched, counts=False)
 
-    def _verified(
+    def _sent_with(
         self,
         face: Verifier,
         token: str | Token,
@@ -265,100 +273,145 @@ class _Face(Sealed):
         *,
         dry: bool = False,
         used: bool = True,
-    ) -> Steps[Decision]:
-        """A text that was sent: the whole plan. `face` is whom a grant asks again."""
+    ) -> Answer:
+        """The whole plan, on a text that was sent. `face` is whom a grant asks again."""
         parts = self._parts
         found = authenticate(_sent(token), parts.keys, parts.vocabulary)
         del token
         if isinstance(found, Broken):
             early = denied_early(found, read_clock(parts.clock), access, caller, dry)
-            return early if dry else (yield from recorded((early,), parts.stores, None, None, None))
-        facts = yield from self._facts(found.counts and access is not None)
+            return early if dry else self._told(early)
+        if parts.overlay is not None:
+            return self._sent_with_overlay(
+                parts.overlay, face, found, access, caller, request, dry, used
+            )
+        facts = self._facts(_NOTHING_FETCHED, counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
-        asked = Asked(
-            access, caller, grant, facts.now, sent=True, used=used, request=request
-        )
-        if dry:
-            return (yield from self._looked(found, facts, asked))
-        return (yield from self._settled(found, facts, asked))
+        asked = Asked(access, caller, grant, facts.now, False, True, True, used, request)
+        return self._looked(found, facts, asked) if dry else self._settled(found, facts, asked)
+
+    def _sent_with_overlay(
+        self,
+        source: Source,
+        face: Verifier,
+        found: Genuine,
+        access: Access | None,
+        caller: Caller | None,
+        request: bytes | None,
+        dry: bool,
+        used: bool,
+    ) -> Steps[Decision]:
+        facts = self._facts((yield from _fetched(source)), counts=found.counts)
+        grant = None if dry else Grant(found, face, facts.now)
+        asked = Asked(access, caller, grant, facts.now, False, True, True, used, request)
+        end = self._looked if dry else self._settled
+        return (yield from steps_of(end(found, facts, asked)))
 
     def _denied(
-        self,
-        face: Verifier,
-        token: str | Token,
-        refusals: Refusals,
-        request: bytes | None,
-    ) -> Steps[Decision]:
-        """An adapter's own denial of a text that was sent; but first what is wrong with the token itself."""
+        self, face: Verifier, token: str | Token, refusals: Refusals, request: bytes | None
+    ) -> Answer:
+        """An adapter's own denial of a text that was sent; but first what is wrong with the
+        token.
+        """
         parts = self._parts
         found = authenticate(_sent(token), parts.keys, parts.vocabulary)
         del token
         if isinstance(found, Broken):
-            early = denied_early(found, read_clock(parts.clock), None, None, dry=False)
-            return (yield from recorded((early,), parts.stores, None, None, None))
-        facts = yield from self._facts(counts=False)
+            return self._told(denied_early(found, read_clock(parts.clock), None, None, dry=False))
+        return self._denied_genuine(face, found, refusals, request)
+
+    def _denied_genuine(
+        self, face: Verifier, found: Genuine, refusals: Refusals, request: bytes | None
+    ) -> Steps[Decision]:
+        facts = yield from self._later_facts()
         grant = Grant(found, face, facts.now)
         asked = Asked(None, None, grant, facts.now, sent=True, request=request)
         decision = judge(found, facts, asked)
         if decision:
             decision = denial(found, facts, asked, refusals)
         decision = structs.replace(decision, effects=())
-        return (yield from recorded((decision,), parts.stores, found, facts, asked))
+        return (yield from steps_of(self._told(decision)))
 
-    # --- a grant ---
+    def _decided(
+        self,
+        genuine: Genuine,
+        asked: Asked,
+        end: Callable[[Genuine, Facts, Asked], Answer],
+    ) -> Answer:
+        """What a grant asks: `end` is what comes after the facts."""
+        source = self._parts.overlay
+        if source is None:
+            return end(genuine, self._facts(_NOTHING_FETCHED, counts=genuine.counts), asked)
+        return self._decided_with_overlay(source, genuine, asked, end)
 
-    def _decided(self, genuine: Genuine, asked: Asked) -> Steps[Decision]:
-        facts = yield from self._facts(genuine.counts)
-        return (yield from self._settled(genuine, facts, asked))
+    def _decided_with_overlay(
+        self,
+        source: Source,
+        genuine: Genuine,
+        asked: Asked,
+        end: Callable[[Genuine, Facts, Asked], Answer],
+    ) -> Steps[Decision]:
+        facts = self._facts((yield from _fetched(source)), counts=genuine.counts)
+        return (yield from steps_of(end(genuine, facts, asked)))
 
-    def _settled(self, genuine: Genuine, facts: Facts, asked: Asked) -> Steps[Decision]:
+    def _settled(self, genuine: Genuine, facts: Facts, asked: Asked) -> Answer:
+        """With all that it needs to stand."""
         decision = judge(genuine, facts, asked)
         stores = self._parts.stores
         if not decision.effects and stores.trail is None:
             return decision
-        fetch = partial(self._facts, counts=False)
-        return (yield from settled(decision, genuine, facts, asked, stores, fetch))
+        return settled(decision, genuine, facts, asked, stores, self._later_facts)
 
-    def _seen(self, genuine: Genuine, asked: Asked) -> Steps[Decision]:
-        facts = yield from self._facts(genuine.counts)
-        return (yield from self._looked(genuine, facts, asked))
-
-    def _looked(self, genuine: Genuine, facts: Facts, asked: Asked) -> Steps[Decision]:
+    def _looked(self, genuine: Genuine, facts: Facts, asked: Asked) -> Answer:
+        """With nothing committed, and the stores looked at."""
         decision = judge(genuine, facts, asked)
-        return (yield from looked(decision, genuine, facts, asked, self._parts.stores))
+        if not decision.effects:
+            return decision
+        return looked(decision, genuine, facts, asked, self._parts.stores)
 
-    def _rechecked(self, genuine: Genuine, asked: Asked) -> Steps[Decision]:
-        facts = yield from self._facts(counts=False)
+    def _rechecked(self, genuine: Genuine, facts: Facts, asked: Asked) -> Answer:
+        """With no store asked, and no record."""
         return judge(genuine, facts, asked)
 
-    def _decided_together(self, genuine: Genuine, asked: Sequence[Asked]) -> Steps[Decision]:
-        facts = yield from self._facts(genuine.counts)
+    def _told(self, denied: Decision) -> Answer:
+        """A denial, recorded."""
         stores = self._parts.stores
-        fetch = partial(self._facts, counts=False)
+        return denied if stores.trail is None else recorded((denied,), stores, None, None, None)
+
+    def _decided_together(self, genuine: Genuine, asked: Sequence[Asked]) -> Steps[Decision]:
+        """What one step needs, used and recorded together; or the first denial, recorded alone."""
+        source = self._parts.overlay
+        fetched = _NOTHING_FETCHED if source is None else (yield from _fetched(source))
+        facts = self._facts(fetched, counts=genuine.counts)
         decisions: list[Decision] = []
         for one in asked:
             decision = judge(genuine, facts, structs.replace(one, counted=False))
             if not decision:
-                return (yield from settled(decision, genuine, facts, one, stores, fetch))
+                return (yield from steps_of(self._told(decision)))
             decisions.append(decision)
         if genuine.counts:
             taken = reservation(genuine, facts, _total_cost(asked))
             decisions[0] = structs.replace(decisions[0], effects=(taken,))
+        stores = self._parts.stores
         return (
-            yield from settled_together(decisions, genuine, facts, asked, stores, fetch)
+            yield from settled_together(
+                decisions, genuine, facts, asked[0], stores, self._later_facts
+            )
         )
 
-    def _denied_again(
-        self, genuine: Genuine, asked: Asked, refusals: Refusals
-    ) -> Steps[Decision]:
-        """A denial of an adapter's own, or one that was found by `recheck`: recorded."""
-        facts = yield from self._facts(counts=False)
-        decision = denial(genuine, facts, asked, refusals)
-        return (yield from recorded((decision,), self._parts.stores, genuine, facts, asked))
+    def _denied_again(self, genuine: Genuine, asked: Asked, refusals: Refusals) -> Answer:
+        """A denial of an adapter's own, or one that `recheck` found: recorded."""
+        facts = self._facts(_NOTHING_FETCHED, counts=False)
+        return self._told(denial(genuine, facts, asked, refusals))
 
     def _closed(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
         now = read_clock(self._parts.clock)
         return closed(reservation_id, taken, self._parts.stores, now)
+
+
+Source: TypeAlias = "Callable[[], Overlay | None]"  # of overlays
+Fetched: TypeAlias = "tuple[Overlay | None, str | None]"  # an overlay, or why it cannot be had
+_NOTHING_FETCHED: Fetched = (None, None)
 
 
 def _sent(token: str | Token) -> str | Parts:
@@ -366,9 +419,7 @@ def _sent(token: str | Token) -> str | Parts:
     return token.presented_parts() if isinstance(token, Token) else token
 
 
-def _fetched(
-    source: Callable[[], Overlay | None],
-) -> Steps[tuple[Overlay | None, str | None]]:
+def _fetched(source: Source) -> Steps[Fetched]:
     """The newest overlay, or why it cannot be had."""
     try:
         overlay: Any = yield Call(source)
@@ -390,19 +441,21 @@ def _total_cost(asked: Sequence[Asked]) -> dict[str, int]:
 
 
 class Verifier(_Face):
-    """Verifies tokens offline, in-process. Shared between threads freely: a verification leaves no trace in it.
+    """Verifies tokens offline, in-process.
 
-    `keyring` is a Keyring, or a callable that returns one, so that rotation reaches a running server.
-    `audience` is the server's name, or a tuple of names: it then takes only tokens addressed to it,
-    unless `allow_unaddressed`. Without one it takes only tokens that are addressed to nobody. `leeway`
-    is in seconds. `clock` gives seconds since the epoch; what it raises passes through, as does what
-    the keyring callable raises: neither ever allows.
+    Shared between threads freely: a verification leaves no trace in it.
+
+    `keyring` is a Keyring, or a callable that returns one, so that rotation reaches a running
+    server. `audience` is the server's name, or a tuple of names: it then takes only tokens
+    addressed to it, unless `allow_unaddressed`. Without one it takes only tokens that are addressed
+    to nobody. `leeway` is in seconds. `clock` gives seconds since the epoch; what it raises passes
+    through, as does what the keyring callable raises: neither ever allows.
 
     A bearer token says nothing about who sent it; state what you know of that as `caller`. A token
-    that is bound to a key comes with a proof for the request at hand, at the end of its text: pass as
-    `request` the 32 bytes of `captoken.proof` for what the transport carried; left out, the access
-    itself is the request. `replays` remembers which proofs were used. Without one, no bound token is
-    taken.
+    that is bound to a key comes with a proof for the request at hand, at the end of its text: pass
+    as `request` the 32 bytes of `captoken.proof` for what the transport carried; left out, the
+    access itself is the request. `replays` remembers which proofs were used. Without one, no bound
+    token is taken.
 
     `ledger` counts what `uses` and `budget` allow. Without one, no token that has them is taken.
 
@@ -413,9 +466,9 @@ class Verifier(_Face):
     the keys have to be asked again. None is no bound.
 
     `overlay` gives the newest restrictions on tokens already out: an Overlay, or a callable that
-    returns one, as a Feed is. It may be `max_staleness` seconds old. Later than that, or where there
-    is none, all is denied; with `allow_stale_overlay=True` it is only logged, and what was revoked
-    meanwhile still works.
+    returns one, as a Feed is. It may be `max_staleness` seconds old. Later than that, or where
+    there is none, all is denied; with `allow_stale_overlay=True` it is only logged, and what was
+    revoked meanwhile still works.
     """
 
     __slots__ = ()
@@ -434,6 +487,11 @@ class Verifier(_Face):
         return self._parts
 
     @property
+    def blocking(self) -> Verifier:
+        """This one: so that adapters may be given either face."""
+        return self
+
+    @property
     def awaited(self) -> AsyncVerifier:
         """The same verifier for asyncio: with the same keys, stores and memory."""
         return AsyncVerifier.over(self)
@@ -443,10 +501,10 @@ class Verifier(_Face):
     ) -> Grant:
         """The grant of a token, with all checked but an access. Raises Denied.
 
-        Says who acts, not what may be done: ask the grant, once for each access. With `for_use=False`
-        the token is shown and not used, so that one for handing on alone will do.
+        Says who acts, not what may be done: ask the grant, once for each access. With
+        `for_use=False` the token is shown and not used, so that one for handing on alone will do.
         """
-        decision = run(self._verified(self, token, None, None, request, used=for_use))
+        decision = answered(self._sent_with(self, token, None, None, request, used=for_use))
         del token
         return granted(decision)
 
@@ -460,7 +518,7 @@ class Verifier(_Face):
     ) -> Grant:
         """The grant of a token that permits `access`. Raises Denied, with the decision."""
         stated(access, caller)
-        decision = run(self._verified(self, token, access, caller, request))
+        decision = answered(self._sent_with(self, token, access, caller, request))
         del token
         return granted(decision)
 
@@ -474,7 +532,7 @@ class Verifier(_Face):
     ) -> Decision:
         """The decision on `access`, true if allowed. Never raises on denial."""
         stated(access, caller)
-        return run(self._verified(self, token, access, caller, request))
+        return answered(self._sent_with(self, token, access, caller, request))
 
     def explain(
         self,
@@ -489,9 +547,9 @@ class Verifier(_Face):
         Looks at the stores, commits nothing, and gives no grant. Without an access it is about the
         token alone.
         """
-        if access is not None or caller is not None:
+        if access is not None:
             stated(access, caller)
-        return run(self._verified(self, token, access, caller, request, dry=True))
+        return answered(self._sent_with(self, token, access, caller, request, dry=True))
 
     def deny(
         self, token: str | Token, code: str, why: str, *, request: bytes | None = None
@@ -501,29 +559,29 @@ class Verifier(_Face):
         First what is wrong with this token; no store is asked. `code` is one of the spec's. Raises
         ValueError for another.
         """
-        return run(self._denied(self, token, own_denial(code, why), request))
+        return answered(self._denied(self, token, own_denial(code, why), request))
 
     # What grants ask; see Driver.
 
     def decide(self, genuine: Genuine, asked: Asked) -> Decision:
         """The decision, with all that it needs to stand."""
-        return run(self._decided(genuine, asked))
+        return answered(self._decided(genuine, asked, self._settled))
 
     def look(self, genuine: Genuine, asked: Asked) -> Decision:
         """The decision that `decide` would come to, with nothing committed."""
-        return run(self._seen(genuine, asked))
+        return answered(self._decided(genuine, asked, self._looked))
 
     def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
         """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
-        return run(self._rechecked(genuine, asked))
+        return answered(self._decided(genuine, asked, self._rechecked))
 
     def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
         """The decision on what one step needs, used and recorded together."""
-        return run(self._decided_together(genuine, asked))
+        return answered(self._decided_together(genuine, asked))
 
     def record_denial(self, genuine: Genuine, asked: Asked, refusals: Refusals) -> Decision:
         """A denial, recorded."""
-        return run(self._denied_again(genuine, asked, refusals))
+        return answered(self._denied_again(genuine, asked, refusals))
 
     def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
         """Settle a reservation: True if it was open."""
@@ -533,9 +591,10 @@ class Verifier(_Face):
 class AsyncVerifier(_Face):
     """A Verifier whose answers are awaited: made with the same arguments, and deciding alike.
 
-    Stores, trails and sources of overlays are asked in threads, so that the event loop goes on. From
-    the first effect to its record nothing is cancelled: a call that is, runs to its record, and then
-    raises; what it took counts. One AsyncVerifier is for one event loop: RuntimeError elsewhere.
+    Stores, trails and sources of overlays are asked in threads, so that the event loop goes on.
+    From the first effect to its record nothing is cancelled: a call that is, runs to its record,
+    and then raises; what it took counts. One AsyncVerifier is for one event loop: RuntimeError
+    elsewhere.
     """
 
     __slots__ = ("_loop", "blocking")
@@ -557,6 +616,11 @@ class AsyncVerifier(_Face):
         made._wrap(verifier)
         return made
 
+    @property
+    def awaited(self) -> AsyncVerifier:
+        """This one: so that adapters may be given either face."""
+        return self
+
     def _wrap(self, verifier: Verifier) -> None:
         self._set(verifier.parts)
         object.__setattr__(self, "blocking", verifier)
@@ -566,7 +630,7 @@ class AsyncVerifier(_Face):
         self, token: str | Token, *, request: bytes | None = None, for_use: bool = True
     ) -> Pending[AsyncGrant]:
         """The grant of a token, with all checked but an access. Raises Denied."""
-        steps = self._verified(self.blocking, token, None, None, request, used=for_use)
+        steps = self._sent_with(self.blocking, token, None, None, request, used=for_use)
         return Pending(self._granted(steps))
 
     def authorize(
@@ -580,7 +644,7 @@ class AsyncVerifier(_Face):
         """The grant of a token that permits `access`. Raises Denied, with the decision."""
         stated(access, caller)
         return Pending(
-            self._granted(self._verified(self.blocking, token, access, caller, request))
+            self._granted(self._sent_with(self.blocking, token, access, caller, request))
         )
 
     def check(
@@ -593,7 +657,7 @@ class AsyncVerifier(_Face):
     ) -> Pending[Decision]:
         """The decision on `access`, true if allowed, once it is awaited."""
         stated(access, caller)
-        return Pending(self._run(self._verified(self.blocking, token, access, caller, request)))
+        return Pending(self._run(self._sent_with(self.blocking, token, access, caller, request)))
 
     def explain(
         self,
@@ -604,9 +668,9 @@ class AsyncVerifier(_Face):
         request: bytes | None = None,
     ) -> Pending[Decision]:
         """The decision that `check` would come to, for people: see `Verifier.explain`."""
-        if access is not None or caller is not None:
+        if access is not None:
             stated(access, caller)
-        steps = self._verified(self.blocking, token, access, caller, request, dry=True)
+        steps = self._sent_with(self.blocking, token, access, caller, request, dry=True)
         return Pending(self._run(steps))
 
     def deny(
@@ -620,15 +684,15 @@ class AsyncVerifier(_Face):
 
     async def decide(self, genuine: Genuine, asked: Asked) -> Decision:
         """The decision, with all that it needs to stand."""
-        return await self._run(self._decided(genuine, asked))
+        return await self._run(self._decided(genuine, asked, self._settled))
 
     async def look(self, genuine: Genuine, asked: Asked) -> Decision:
         """The decision that `decide` would come to, with nothing committed."""
-        return await self._run(self._seen(genuine, asked))
+        return await self._run(self._decided(genuine, asked, self._looked))
 
     async def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
         """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
-        return await self._run(self._rechecked(genuine, asked))
+        return await self._run(self._decided(genuine, asked, self._rechecked))
 
     async def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
         """The decision on what one step needs, used and recorded together."""
@@ -640,14 +704,15 @@ class AsyncVerifier(_Face):
 
     async def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
         """Settle a reservation: True if it was open."""
-        return await self._run(self._closed(reservation_id, taken))
-
-    async def _granted(self, steps: Steps[Decision]) -> AsyncGrant:
-        return granted(await self._run(steps)).awaited_by(self)
-
-    async def _run(self, steps: Steps[_T]) -> _T:
         self._check_loop()
-        return await run_async(steps)
+        return await run_async(self._closed(reservation_id, taken))
+
+    async def _granted(self, answer: Answer) -> AsyncGrant:
+        return granted(await self._run(answer)).awaited_by(self)
+
+    async def _run(self, answer: Answer) -> Decision:
+        self._check_loop()
+        return await answered_async(answer)
 
     def _check_loop(self) -> None:
         """Raise RuntimeError in another event loop than the first."""
@@ -658,3 +723,6 @@ class AsyncVerifier(_Face):
             self._loop.append(loop)
         elif self._loop[0] is not loop:
             raise RuntimeError("an AsyncVerifier is for one event loop: make one for each")
+
+
+AnyVerifier: TypeAlias = "Verifier | AsyncVerifier"  # what an adapter may be given

@@ -1,7 +1,7 @@
 """How a decision is told: to the operator, to machines, and to the agent that was refused.
 
-None of these texts shows a token, a key, or the value of an argument or attribute. What an agent may
-be told echoes only what the access itself stated.
+None of these texts shows a token, a key, or the value of an argument or attribute. What an agent
+may be told echoes only what the access itself stated.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class _Told(NamedTuple):
     retry: str
 
 
-_ASK = "Retrying will not help. Whoever gave you this task can grant more; do not look for another way."
+_ASK = (
+    "Retrying will not help. "
+    "Whoever gave you this task can grant more; do not look for another way."
+)
 _REPLACE = (
     "Retrying with the same credential will not help. Ask whoever gave you this task for a new one."
 )
@@ -78,9 +81,7 @@ _TOLD: dict[str, _Told] = {
     "attribute": _Told("Not permitted under the present conditions.", _ASK),
     "domain": _Told("Not permitted: requests of this kind are no part of this task.", _ASK),
     "task": _Told("Not permitted: the credential is for another task.", _REPLACE),
-    "caller": _Told(
-        "Not permitted: the credential was handed to another agent or task.", _REPLACE
-    ),
+    "caller": _Told("Not permitted: the credential was handed to another agent or task.", _REPLACE),
     "proof_missing": _Told(
         "The credential is bound to a key, and no proof by that key came with the request.", _PROVE
     ),
@@ -102,7 +103,9 @@ _TOLD: dict[str, _Told] = {
 }
 
 _PROVE_ANEW = " A proof that came with the request is spent: a retry needs a fresh one."
-_SPENT = frozenset(("budget_exhausted", "store_unavailable"))  # a proof is used before these are known
+_SPENT = frozenset(
+    ("budget_exhausted", "store_unavailable")
+)  # a proof is used before these are known
 
 
 def told_to_model(code: str, access: Access | None, *, proven: bool) -> str:

@@ -1,7 +1,8 @@
 """Tokens: parsed, immutable, unverified (spec, "Token").
 
-A `Token` is what somebody handed over. What can be read off it before a verifier has seen it is under
-`token.unverified`, so that the name says it. Everything that narrows it needs no key and no server.
+A `Token` is what somebody handed over. What can be read off it before a verifier has seen it is
+under `token.unverified`, so that the name says it. Everything that narrows it needs no key and no
+server.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from time import time
 from typing import Any, Unpack
 
-from captoken import proof as possession
 from captoken._format import chain, names, primitives
 from captoken._format import packet as wire
 from captoken._format.clocks import Clock, Seconds
@@ -24,12 +24,15 @@ from captoken._format.sealed import Sealed
 from captoken._format.text import (
     BOUND,
     UNBOUND,
+    Parts,
     check_bundle,
     check_limits,
     costs,
     parts_of,
+    proof_text,
     whole_text,
 )
+from captoken._language.access import Access
 from captoken._language.capability import Capability
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.discharge import (
@@ -43,11 +46,14 @@ from captoken._language.links import BadLink, Link, read_links
 from captoken._writing import keywords as writing
 from captoken._writing import widening
 from captoken._writing.keywords import LinkCaveats, PresentCaveats
-from captoken.proof import Signer
+from captoken.proof import Signer, prove, sign_custody
 
 
 class Unverified(Sealed):
-    """What a token says of itself. Anybody can write a token that says anything: for showing, never for deciding."""
+    """What a token says of itself.
+
+    Anybody can write a token that says anything: for showing, never for deciding.
+    """
 
     __slots__ = ("_token",)
     _token: Token
@@ -103,19 +109,23 @@ class Unverified(Sealed):
 
     @property
     def capability(self) -> Capability:
-        """The most that the token can do, by its own account: nothing, if a link of it cannot be read."""
+        """The most that the token can do, by its own account: nothing, if a link of it cannot
+        be read.
+        """
         held, _ = self._token._state()
         bad = any(isinstance(link, BadLink) for link in self.links)
         return held.meet(Capability(data={}, tool={})) if bad else held
 
 
 class Token(Sealed):
-    """A token: whoever has the text has the power, unless it is bound to a key or asks a third party.
+    """A token: whoever has the text has the power, unless it is bound to a key or asks a third
+    party.
 
     Immutable, unverified, equal to another of the same text.
 
-    `Token.parse(text)` checks the form alone. It remembers the clock, the vocabulary and the source of nonces that it
-    was made with, for the tokens that are derived from it; all three are for tests and embedders.
+    `Token.parse(text)` checks the form alone. It remembers the clock, the vocabulary and the source
+    of nonces that it was made with, for the tokens that are derived from it; all three are for
+    tests and embedders.
     """
 
     __slots__ = ("_clock", "_discharges", "_packet", "_random", "_root", "_seen", "_vocabulary")
@@ -158,12 +168,15 @@ class Token(Sealed):
         clock: Clock = time,
         random: Callable[[int], bytes] = random_bytes,
     ) -> Token:
-        """The token that `text` spells: its form, sizes and root record, and nothing about whether it is genuine.
+        """The token that `text` spells: its form, sizes and root record, and nothing about
+        whether it is genuine.
 
-        Discharges that travel with it are kept. Raises TokenFormatError and nothing else, whatever `text` is.
+        Discharges that travel with it are kept. Raises TokenFormatError and nothing else, whatever
+        `text` is.
         """
         try:
-            packet, discharges = parts_of(text, UNBOUND)
+            parts = parts_of(text, UNBOUND)
+            packet, discharges = parts.packet, parts.discharges
             root = RootRecord.decode(packet.identifier)
             if discharges and not _in_order(packet, discharges):
                 raise TokenFormatError(
@@ -177,7 +190,9 @@ class Token(Sealed):
         raise problem from None
 
     def serialize(self) -> str:
-        """The text: for handing the token to a sub-agent that is meant to hold it. Secret. To a server, `present`."""
+        """The text: for handing the token to a sub-agent that is meant to hold it. Secret. To a
+        server, `present`.
+        """
         return whole_text(self._packet, self._discharges, UNBOUND)
 
     @property
@@ -197,7 +212,10 @@ class Token(Sealed):
 
     @property
     def needs(self) -> tuple[Ticket, ...]:
-        """What third parties are asked and no discharge is here for, in order. Raises DischargeError for a foreign one."""
+        """What third parties are asked and no discharge is here for, in order.
+
+        Raises DischargeError for a foreign one.
+        """
         answered = {packet.identifier for packet in self._discharges}
         return tuple(
             Ticket.parse(cid) for cid, vid in self._packet.caveats if vid and cid not in answered
@@ -215,11 +233,12 @@ class Token(Sealed):
     ) -> Token:
         """A new token that can do less; this one is unchanged. Needs no key and no server.
 
-        A link that names tables or operations closes tools, and the other way round; `keep="tools"` or `keep="tables"`
-        keeps what there was. `clamp` takes what is held of what is asked. Checks against the links that this token
-        carries; it cannot know whether a verifier accepts them. `key` binds the token to an Ed25519 key from here on; if
-        it is bound already, `signer` is the key that it is bound to. Raises WideningError for more than is held,
-        DelegationError for a key without the signature, LimitError past a limit, TypeError or ValueError for a keyword
+        A link that names tables or operations closes tools, and the other way round; `keep="tools"`
+        or `keep="tables"` keeps what there was. `clamp` takes what is held of what is asked. Checks
+        against the links that this token carries; it cannot know whether a verifier accepts them.
+        `key` binds the token to an Ed25519 key from here on; if it is bound already, `signer` is
+        the key that it is bound to. Raises WideningError for more than is held, DelegationError for
+        a key without the signature, LimitError past a limit, TypeError or ValueError for a keyword
         that is no caveat (spec, "Caveats", "Widening", "Holder binding").
         """
         return self._narrow(None, caveats, keep, clamp, clock, key, signer)
@@ -235,12 +254,13 @@ class Token(Sealed):
         clock: Clock | None = None,
         **caveats: Unpack[LinkCaveats],
     ) -> Token:
-        """A new token for the agent `to`, narrowed as `attenuate` does; the holder's name and `to` go into the chain.
+        """A new token for the agent `to`, narrowed as `attenuate` does; the holder's name and
+        `to` go into the chain.
 
-        Verifiers will call `to` *vouched*: the name is what the holder says. A token that is bound to a key is handed on
-        to the child's `key`, signed by `signer`, and verifiers call `to` *proven*. Raises DelegationError past `depth`,
-        back to an agent that has held the token, or without key and signer where they are due, and what `attenuate`
-        raises.
+        Verifiers will call `to` *vouched*: the name is what the holder says. A token that is bound
+        to a key is handed on to the child's `key`, signed by `signer`, and verifiers call `to`
+        *proven*. Raises DelegationError past `depth`, back to an agent that has held the token, or
+        without key and signer where they are due, and what `attenuate` raises.
         """
         names.name(to, "to")
         return self._narrow(to, caveats, keep, clamp, clock, key, signer)
@@ -248,21 +268,25 @@ class Token(Sealed):
     def require(
         self, discharger: bytes | str, *, need: Mapping[str, Any], location: str | None = None
     ) -> Token:
-        """A new token that is worth nothing without a discharge: the third party's word that `need` holds.
+        """A new token that is worth nothing without a discharge: the third party's word that
+        `need` holds.
 
-        `discharger` is its X25519 public key; nobody else can read `need`. `location` is where it may be asked, a hint
-        that all can read. Needs no key and no server; nobody takes it off again. Raises TypeError or ValueError, and
-        LimitError past a limit (spec, "Third-party caveats").
+        `discharger` is its X25519 public key; nobody else can read `need`. `location` is where it
+        may be asked, a hint that all can read. Needs no key and no server; nobody takes it off
+        again. Raises TypeError or ValueError, and LimitError past a limit (spec, "Third-party
+        caveats").
         """
         return self._extended(
             third_party_caveat(self._packet, discharger, need, location, self._random)
         )
 
     def with_discharge(self, answer: Discharge | str) -> Token:
-        """The token together with a discharge, in place of an older one for the same ticket. Unverified, as the token is.
+        """The token together with a discharge, in place of an older one for the same ticket.
 
-        Raises DischargeError for one that answers nothing the token asks, LimitError past a limit, TokenFormatError for
-        text that is none.
+        Unverified, as the token is.
+
+        Raises DischargeError for one that answers nothing the token asks, LimitError past a limit,
+        TokenFormatError for text that is none.
         """
         try:
             got = answer if isinstance(answer, Discharge) else Discharge.parse(answer)
@@ -288,6 +312,8 @@ class Token(Sealed):
         self,
         *,
         audience: str | writing.Strings,
+        signer: Signer | None = None,
+        request: Access | bytes | None = None,
         expires_in: Seconds = 60,
         max_chars: int = LIMITS.present_chars,
         keep: str | Iterable[str] = (),
@@ -297,31 +323,58 @@ class Token(Sealed):
     ) -> str:
         """The text for one server: good for `audience` alone, and for `expires_in` seconds at most.
 
-        Never send a server the token itself: a bearer token works at every other server too. Discharges go with it, bound
-        to it; one that is missing is for the server to miss. Raises LimitError when the text is longer than `max_chars`,
-        with what each part costs, and what `attenuate` raises.
+        Never send a server the token itself: a bearer token works at every other server too.
+        Discharges go with it, bound to it; one that is missing is for the server to miss. Where the
+        token is bound to a key, `signer` is that key, and `request` the access, or the 32 bytes of
+        `captoken.proof` for what the transport carries: the text then ends in a proof, and is for
+        one sending. Without a signer the text of a bound token has no proof, and no server takes it
+        so. Raises LimitError when the text is longer than `max_chars`, with what each part costs,
+        DelegationError for a signer that is not the key, and what `attenuate` raises.
         """
         if not audience:
             raise ValueError("a text for nobody: name the server")
+        if signer is None and request is not None:
+            raise ValueError("a request goes with the signer that proves it")
+        clock = clock or self._clock
         wanted = {**caveats, "audience": audience, "expires_in": expires_in}
-        packet, bound = self._narrow(None, wanted, keep, clamp, clock)._bound()
-        written = whole_text(packet, bound, BOUND)
+        parts = self._narrow(None, wanted, keep, clamp, clock).presented_parts()
+        written = whole_text(parts.packet, parts.discharges, BOUND)
+        if signer is not None:
+            name = self._proven_to(audience, signer)
+            made = prove(parts.packet, signer, name, request, clock, self._random)
+            written = f"{written}.{proof_text(made)}"
         size = len(written)
         if size <= max_chars:
             return written
         del written  # the frame that raises holds nothing usable
         raise LimitError(
-            f"{size} characters, more than the {max_chars} to present", costs(packet, bound)
+            f"{size} characters, more than the {max_chars} to present",
+            costs(parts.packet, parts.discharges),
         )
 
-    def _bound(self) -> tuple[wire.Packet, tuple[wire.Packet, ...]]:
-        """The token and its discharges as a verifier takes them."""
-        if not self._discharges:
-            return self._packet, ()
+    def _proven_to(self, audience: str | writing.Strings, signer: Signer) -> str:
+        """The one server that a proof is for.
+
+        Raises ValueError, or DelegationError for another key.
+        """
+        key = self._state()[1].key
+        if key is None:
+            raise DelegationError("the token is bound to no key: there is nothing to prove", "bad_proof")
+        if public_bytes(signer.public, "signer") != key:
+            raise DelegationError("the signer is not the key that the token is bound to", "bad_proof")
+        names_given = [audience] if isinstance(audience, str) else sorted(audience)
+        if len(names_given) != 1:
+            raise ValueError("a proof is for one server: name one audience")
+        return names_given[0]
+
+    def presented_parts(self) -> Parts:
+        """The token and its discharges, bound to it, as a verifier in the same process takes them.
+
+        Secret.
+        """
         signature = self._packet.signature
-        return self._packet, tuple(
-            bound_discharge(packet, signature) for packet in self._discharges
-        )
+        bound = tuple(bound_discharge(packet, signature) for packet in self._discharges)
+        return Parts(self._packet, bound)
 
     def _narrow(
         self,
@@ -348,7 +401,7 @@ class Token(Sealed):
         _check_custody(lineage.key, to, key, signer)
         body = writing.spell(stated)
         if signer is not None:
-            body = possession.sign_custody(self._packet, body, signer)
+            body = sign_custody(self._packet, body, signer)
         return self._with(body)
 
     def _with(self, body: bytes) -> Token:
@@ -372,7 +425,9 @@ class Token(Sealed):
         return read_links(self._packet.caveats, self._vocabulary)
 
     def _state(self) -> tuple[Capability, Lineage]:
-        """What the links that can be read say together: for writers, who may narrow what cannot be used."""
+        """What the links that can be read say together: for writers, who may narrow what cannot
+        be used.
+        """
         if not self._seen:
             links, root = self._links(), self._root
             readable = (link for link in links if isinstance(link, Link))
@@ -407,7 +462,9 @@ def _in_order(packet: wire.Packet, discharges: tuple[wire.Packet, ...]) -> bool:
 def _check_custody(
     bound_to: bytes | None, to: str | None, key: bytes | str | None, signer: Signer | None
 ) -> None:
-    """Raise DelegationError or ValueError unless a key and its signature are there where they are due, and only there."""
+    """Raise DelegationError or ValueError unless a key and its signature are there where they
+    are due, and only there.
+    """
     if bound_to is None:
         if signer is not None:
             raise DelegationError(

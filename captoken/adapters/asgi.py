@@ -29,8 +29,7 @@ from captoken import proof as request
 from captoken._format.errors import NoToken
 from captoken._language.access import Access, Caller
 from captoken._verification import aio
-from captoken._verification.decision import Denied
-from captoken._verification.grant import Grant
+from captoken._verification.decision import Denied, Grant
 from captoken._verification.verifier import Verifier
 from captoken.adapters._http.asking import decided, lacks_proof_alone
 from captoken.adapters._http.credentials import (

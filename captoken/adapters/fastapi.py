@@ -35,7 +35,7 @@ from starlette.routing import Router
 from captoken._format import names
 from captoken._format.errors import NoToken
 from captoken._language.access import Access, Caller
-from captoken._verification.grant import Grant
+from captoken._verification.decision import Grant
 from captoken._verification.verifier import Verifier
 from captoken.adapters._http.exchange import (
     ASGIApp,

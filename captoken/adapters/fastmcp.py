@@ -35,7 +35,7 @@ from fastmcp.server.dependencies import fastmcp_request_ctx, get_http_request
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from mcp.shared.exceptions import MCPError
 
-from captoken._verification.grant import Grant
+from captoken._verification.decision import Grant
 from captoken._verification.verifier import Verifier
 from captoken.adapters._mcp.gate import Gate, Options, answering, teller, under
 from captoken.adapters._mcp.messages import (

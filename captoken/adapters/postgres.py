@@ -43,8 +43,7 @@ from psycopg.pq import version as libpq_version
 from captoken._format.clocks import read_clock
 from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller
-from captoken._verification.decision import Decision, Denied
-from captoken._verification.grant import Grant
+from captoken._verification.decision import Decision, Denied, Grant
 from captoken.adapters._claims import claimed
 from captoken.adapters._postgres.roles import (
     CATALOG,

@@ -40,8 +40,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from captoken import current
 from captoken._format.errors import GuardError
-from captoken._verification.decision import Denied
-from captoken._verification.grant import Grant
+from captoken._verification.decision import Denied, Grant
 from captoken._writing.keywords import LinkCaveats, Strings
 from captoken.proof import Signer
 from captoken.tools import ToolGuard, agent_name, calling, handing

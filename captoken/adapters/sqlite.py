@@ -33,8 +33,7 @@ from typing import Any, NoReturn
 
 from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller
-from captoken._verification.decision import Decision, Denied
-from captoken._verification.grant import Grant
+from captoken._verification.decision import Decision, Denied, Grant
 from captoken.adapters._claims import claimed
 from captoken.adapters._sqlite.lexer import KINDS, fold
 from captoken.adapters._sqlite.plan import (

@@ -16,7 +16,7 @@ from captoken._language.discharge import Discharge, Ticket
 from captoken._language.lineage import Lineage, read_along
 from captoken._language.links import BadLink, Link, ThirdParty, read_link, split_signature
 from captoken._language.reasons import Reason
-from captoken._verification.grant import ISSUER
+from captoken._verification.genuine import ISSUER
 from captoken._writing.token import Token
 from captoken.cli import words
 

@@ -7,9 +7,10 @@ computes the link's id from the tags of the chain that it has verified.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from captoken._format import chain, names, primitives
+from captoken._format import names, primitives
 from captoken._format.encoding import (
     LIMITS,
     EncodingError,
@@ -22,26 +23,35 @@ from captoken._format.errors import RecallError
 from captoken._format.packet import VID_BYTES
 from captoken._format.sealed import Sealed
 from captoken._format.spelling import is_visible
+from captoken._format.text import without_proof
 from captoken._language.overlay import Entry, Selector
-from captoken._verification.decision import Denied
-from captoken._verification.grant import Grant
 from captoken._verification.verifier import Verifier
 from captoken._writing.token import Token
 from captoken.control.operator import Operator
+from captoken.proof import Signer, recall_mac, with_proof
 
 MAX_CHARS = 2 * LIMITS.bundle_chars
 WHY_CHARS = 200
 MOST = 100  # recalls of one tree of tokens that stand
 SLACK = 86_400  # seconds that a recall stands after all that it stops has expired: for verifiers with leeway
-_RECALL = primitives.label("recall")
 
 
-def recall(token: Token, handed_on: Token, *, audience: str, why: str, expires_in: int = 60) -> str:
-    """The request that what `handed_on` and all below it can do be stopped. `token` is what it was made from.
+def recall(
+    token: Token,
+    handed_on: Token,
+    *,
+    audience: str,
+    why: str,
+    signer: Signer | None = None,
+    expires_in: int = 60,
+) -> str:
+    """The request that what `handed_on` and all below it can do be stopped.
 
-    For the control plane called `audience`, to which the token must be addressable: one for another server alone cannot
-    be recalled with. As secret as what is presented to a server. Raises ValueError if `handed_on` was not made from
-    `token`, and for a reason of more than 200 characters or with control characters.
+    `token` is what it was made from, and `signer` the key that it is bound to, if it is. The request
+    is for the control plane called `audience`, to which the token must be addressable: one for
+    another server alone cannot be recalled with. As secret as what is presented to a server. Raises
+    ValueError if `handed_on` was not made from `token`, and for a reason of more than 200 characters
+    or with control characters.
     """
     if not _is_reason(names.exact_str(why, "why")):
         raise ValueError(
@@ -59,29 +69,29 @@ def recall(token: Token, handed_on: Token, *, audience: str, why: str, expires_i
         {"cid": b64encode(cid), **({"vid": b64encode(vid)} if vid else {})}
         for cid, vid in given.caveats[count:]
     ]
+    text = token.present(audience=audience, expires_in=expires_in, max_chars=LIMITS.bundle_chars)
     stated = {
         "after": count - 1,
         "links": links,
-        "mac": b64encode(_mac(held.signature, links, why)),
-        "token": token.present(
-            audience=audience, expires_in=expires_in, max_chars=LIMITS.bundle_chars
-        ),
+        "mac": b64encode(recall_mac(held.signature, _said(links, why))),
+        "token": text,
         "v": 1,
         "why": why,
     }
+    if signer is not None:
+        stated["token"] = with_proof(text, signer, audience=audience, request=_digest(stated))
     return encode_json(stated).decode()
 
 
-def _mac(tag: bytes, links: list[dict[str, str]], why: str) -> bytes:
-    """What only who had the token that ends in `tag` can say: that these links follow on it, and why they are to stop."""
-    return primitives.mac(
-        primitives.sha256(_RECALL + tag), encode_json({"links": links, "why": why})
-    )
+def _said(links: list[dict[str, str]], why: str) -> bytes:
+    """What the MAC is over: that these links follow, and why they are to stop."""
+    return encode_json({"links": links, "why": why})
 
 
-def digest_of(request: str) -> bytes:
-    """What the proof of a bound token is about: `prove(..., request=digest_of(request))`."""
-    return primitives.sha256(request.encode())
+def _digest(stated: Mapping[str, Any]) -> bytes:
+    """What the proof of a bound token is about: the request as it is without the proof."""
+    bare = {**stated, "token": without_proof(stated["token"])}
+    return primitives.sha256(encode_json(bare))
 
 
 def _is_reason(why: str) -> bool:
@@ -97,26 +107,24 @@ class ControlPlane:
     def __init__(self, verifier: Verifier, operator: Operator, *, most: int = MOST) -> None:
         self._verifier, self._operator, self._most = verifier, operator, most
 
-    def handle(self, request: str, *, proof: str | None = None) -> Entry:
-        """Revoke what the request asks for, until all of it has expired. `proof`: of a token that is bound to a key.
+    def handle(self, request: str) -> Entry:
+        """Revoke what the request asks for, until all of it has expired.
 
-        Raises Denied for a token that is not accepted, RecallError for what its holder did not hand on and for one recall
-        too many, StoreError and OverlayError.
+        Raises Denied for a token that is not accepted, RecallError for what its holder did not hand on
+        and for one recall too many, StoreError and OverlayError.
         """
-        asked, digest = _read(request), None if proof is None else digest_of(request)
+        asked = _read(request)
         del request  # no frame that raises holds a token
         if isinstance(asked, RecallError):
             raise asked
-        decision = self._verifier._decide(asked.token, None, None, (proof, digest), idle=True)
-        grant, why = decision.grant, asked.why
-        link, after = None if grant is None else _link_id(grant, asked), asked.after
+        grant = self._verifier.authenticate(asked.token, request=asked.digest, for_use=False)
+        after, why = asked.after, asked.why
+        link = grant.link_below(after, asked.links, _said(asked.stated, why), asked.mac)
         del asked
-        if grant is None:
-            raise Denied(decision)
         if link is None:
             raise RecallError("the holder did not have the token at that link")
         stops = Selector(link=link, token=grant.token_id)
-        ends = grant._expiry_of(after)
+        ends = grant.expiry_at(after)
         until = None if ends is None else ends + SLACK
         standing = [
             entry
@@ -137,27 +145,16 @@ class ControlPlane:
         )
 
 
-def _link_id(grant: Grant, asked: _Request) -> str | None:
-    """The id of the link that is asked about, if whoever asks had what it was made from."""
-    if not grant._lineage_since <= asked.after < len(grant._tags):
-        return None
-    tag = grant._tags[asked.after]
-    if not primitives.equal(_mac(tag, asked.stated, asked.why), asked.mac):
-        return None
-    for link in asked.links:
-        tag = chain.extend(tag, link)
-    return b64encode(primitives.link_id(tag))
-
-
 class _Request(Sealed):
     """A request that was read. Holds the token, so that no frame does."""
 
-    __slots__ = ("after", "links", "mac", "stated", "token", "why")
+    __slots__ = ("after", "digest", "links", "mac", "stated", "token", "why")
     token: str
     after: int
     links: list[tuple[bytes, bytes]]
     stated: list[dict[str, str]]  # the links as they were written
     mac: bytes
+    digest: bytes  # what the proof of a bound token is about
     why: str
 
     def __init__(
@@ -168,6 +165,7 @@ class _Request(Sealed):
         object.__setattr__(self, "links", links)
         object.__setattr__(self, "stated", stated["links"])
         object.__setattr__(self, "mac", mac)
+        object.__setattr__(self, "digest", _digest(stated))
 
 
 def _read(request: str) -> _Request | RecallError:

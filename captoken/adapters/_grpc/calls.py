@@ -12,8 +12,7 @@ from msgspec import structs
 from captoken import current
 from captoken._language.access import Access, Caller
 from captoken._verification.aio import answer
-from captoken._verification.decision import Decision, Denied
-from captoken._verification.grant import Grant
+from captoken._verification.decision import Decision, Denied, Grant
 from captoken._verification.verifier import Verifier
 
 AUTHORIZATION, PROOF = "authorization", "captoken-proof"

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any, TypeAlias
 
-from captoken._verification.grant import Grant
+from captoken._verification.decision import Grant
 from captoken.adapters._mcp.gate import Gate, answering, under
 from captoken.adapters._mcp.messages import (
     CALL,
