@@ -33,7 +33,7 @@ _OVERLAY = primitives.label("overlay")
 # --- which tokens ---------------------------------------------------------------------------------
 
 
-class Facts(msgspec.Struct, frozen=True):
+class SelectorFacts(msgspec.Struct, frozen=True):
     """What selectors ask about a token. Made once for each token, since its keys are found then.
 
     `keys` is everything that an entry on such a token can be filed under: its ids, its names, its
@@ -113,7 +113,7 @@ class Selector(
         """The link id that is selected, as bytes."""
         return None if self.link is None else b64decode(self.link)
 
-    def selects(self, facts: Facts) -> bool:
+    def selects(self, facts: SelectorFacts) -> bool:
         """Is the token one of those?"""
         return _selects(self, self.link_id, facts)
 
@@ -124,7 +124,7 @@ def _check_id(value: Any, what: str) -> None:
         raise ValueError(f"a {what} id is 22 characters of base64url")
 
 
-def _selects(select: Selector, link_id: bytes | None, facts: Facts) -> bool:
+def _selects(select: Selector, link_id: bytes | None, facts: SelectorFacts) -> bool:
     """Does all hold that is stated? `link_id` is the selector's own, decoded."""
     issued = facts.issued
     return (
@@ -191,7 +191,7 @@ class _Filed(msgspec.Struct, frozen=True):
     entry: Entry
     link_id: bytes | None  # of its selector
 
-    def is_on(self, facts: Facts, now: int) -> bool:
+    def is_on(self, facts: SelectorFacts, now: int) -> bool:
         """Does it stand, and is it on that token?"""
         return self.entry.stands(now) and _selects(self.entry.select, self.link_id, facts)
 
@@ -267,13 +267,13 @@ class Overlay:
         return cls(snapshot, links)
 
     def touches(self, keys: Iterable[str | bytes]) -> bool:
-        """May an entry be on a token with these keys (`Facts.keys`)?
+        """May an entry be on a token with these keys (`SelectorFacts.keys`)?
 
         A no is sure, and is had sooner than from `on`.
         """
         return bool(self._anywhere) or not self._filed.keys().isdisjoint(keys)
 
-    def on(self, facts: Facts, now: int) -> list[Entry]:
+    def on(self, facts: SelectorFacts, now: int) -> list[Entry]:
         """The entries on a token, that still stand."""
         found = [*self._anywhere]
         for key in dict.fromkeys(facts.keys):

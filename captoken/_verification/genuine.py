@@ -22,7 +22,7 @@ from captoken._language.capability import Capability
 from captoken._language.caveats import Situation
 from captoken._language.lineage import Actor, Lineage, read_along
 from captoken._language.links import Link, settled
-from captoken._language.overlay import Facts as SelectorFacts
+from captoken._language.overlay import SelectorFacts
 from captoken.proof import Evidence
 from captoken.stores.ports import USES, Debit
 

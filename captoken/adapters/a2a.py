@@ -50,8 +50,7 @@ from starlette.requests import Request
 from captoken import current
 from captoken._format.errors import NoToken
 from captoken._language.access import Access
-from captoken._verification.decision import Decision, Denied
-from captoken._verification.decision import Grant
+from captoken._verification.decision import Decision, Denied, Grant
 from captoken.adapters._http.asking import decided
 from captoken.adapters._http.credentials import is_credential
 from captoken.adapters.asgi import granted_to

@@ -32,7 +32,7 @@ from captoken._language.links import (
     read_link,
     unknown_keys,
 )
-from captoken._language.overlay import Entry, Facts, Overlay
+from captoken._language.overlay import Entry, SelectorFacts, Overlay
 
 RIGHTS = (
     "tables",
@@ -441,7 +441,7 @@ def _again(
     if path is None:
         return Replayed(decision, "unknown", "the records do not describe the token")
     ids = [b64decode(link) for link in path.link_ids]
-    facts = Facts(path.hop.root, ids, path.task, path.hop.holders)
+    facts = SelectorFacts(path.hop.root, ids, path.task, path.hop.holders)
     unknown: Replayed | None = None
     for entry in overlay.on(facts, decision.at):
         link = overlay.link(entry)

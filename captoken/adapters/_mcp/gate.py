@@ -19,8 +19,7 @@ from captoken import current
 from captoken._language import patterns
 from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint, In
-from captoken._verification.decision import Decision, Denied
-from captoken._verification.decision import Grant
+from captoken._verification.decision import Decision, Denied, Grant
 from captoken._verification.verifier import Verifier
 from captoken._writing.token import Token
 from captoken.adapters._mcp.messages import (
