@@ -57,8 +57,8 @@ from captoken.adapters.asgi import granted_to
 
 _log = logging.getLogger("captoken")
 EXTENSION = "io.captoken:a2a/v1"  # in agent cards, and the key in a message's metadata
-SCHEME = "captoken"
-PUBLIC = (AGENT_CARD_WELL_KNOWN_PATH,)
+SCHEME = "captoken"  # in agent cards, the name of the security scheme
+PUBLIC = (AGENT_CARD_WELL_KNOWN_PATH,)  # a client reads the card before it knows what to show
 
 # In the state of a call.
 _GRANT = "captoken.grant"  # the grant that it came with
@@ -87,7 +87,11 @@ Other: TypeAlias = "Access | Callable[[Any], Access | None]"
 class GrantedUser(User):
     """Who owns what a call leaves behind, by the grant it came with.
 
-    Nobody does, unless a GuardedHandler decides on the call (rule 4).
+    Nobody does, unless a GuardedHandler decides on the call (rule 4). So an application without one
+    stores nothing and finds nothing, whichever call it is.
+
+    `name`: as `by_agent` or `by_task` makes it.
+    `state`: that of the call, in which the decision is noted.
     """
 
     def __init__(self, name: str, state: Mapping[str, Any]) -> None:
@@ -96,10 +100,12 @@ class GrantedUser(User):
 
     @property
     def is_authenticated(self) -> bool:
+        """There is a grant, so somebody has vouched for who calls."""
         return True
 
     @property
     def user_name(self) -> str:
+        """What the SDK's stores file A2A tasks under. Raises NoToken while nobody has decided."""
         if self._state.get(_GUARDED) is not self._state[_GRANT]:
             raise NoToken(_UNGUARDED)
         return self._name
@@ -115,7 +121,10 @@ def by_agent(grant: Grant) -> str:
 
 
 def by_task(grant: Grant) -> str:
-    """Subject and task: agents of one task, the least of them too, have each other's A2A tasks."""
+    """Subject and task.
+
+    Agents of one task, the least of them too, have each other's A2A tasks.
+    """
     return json.dumps([grant.issued.subject, grant.issued.task])
 
 
@@ -133,8 +142,10 @@ class GrantedCalls(DefaultServerCallContextBuilder):
         self._owner = owner
 
     def build(self, request: Request) -> ServerCallContext:
+        """Called by the SDK's routes, at each call."""
         grant = granted_to(request.scope)  # rule 2
         context = super().build(request)
+        # Rule 1. The middleware has taken them out already; what stands between could add them.
         headers = context.state.get("headers", {})
         context.state["headers"] = {
             name: value
@@ -147,7 +158,11 @@ class GrantedCalls(DefaultServerCallContextBuilder):
 
 
 class Admission(TypedDict):
-    """Two arguments of a request handler."""
+    """Two arguments of a request handler.
+
+    One decides on a message, and the other one runs what was decided on. Either by itself refuses
+    everything.
+    """
 
     agent_executor: AgentExecutor
     request_context_builder: RequestContextBuilder
@@ -164,6 +179,10 @@ def admission(
     It is for `DefaultRequestHandler(**admission(…), …)`. The handler then goes into a
     `GuardedHandler`, which decides on everything else.
 
+        def rule(request):
+            skill = get_message_text(request.message).split(" ")[0]
+            return Access(tool=f"desk.{skill}") if skill in SKILLS else None
+
     `rule` says what a message needs. A refusal is an A2A error with a public sentence; nothing has
     run then. The executor asks `current.grant()` for what it does beyond that; a Denied that it
     lets through fails the task, with such a sentence. Raises TypeError for what is no rule.
@@ -177,6 +196,7 @@ def admission(
 
 
 def _refuse_no_rule(rule: object) -> None:
+    """Raise TypeError for what is no rule."""
     if not (isinstance(rule, Access) or callable(rule)):
         raise TypeError(
             f"a rule is an Access, or a callable that returns one, not {type(rule).__name__}"
@@ -191,13 +211,21 @@ def _granted(context: ServerCallContext) -> Grant:
     return grant
 
 
-async def _check(grant: Grant, rule: Any, params: object) -> Access:
+async def _check(
+    grant: Grant,
+    rule: Any,
+    params: object,
+) -> Access:
     """The access that a call needs, once the grant permits it.
+
+    `rule`: a Rule or an Other; None for what no rule speaks of.
+    `params`: the parameters of the call, as the rule takes them.
 
     Raises UnsupportedOperationError, with a public sentence.
     """
 
     def decide() -> tuple[Access | None, Decision]:
+        """The access, and the decision on it, which is recorded either way."""
         access = _access_for(rule, params)
         if access is None:
             return None, grant.record(grant.refusal("domain", "no access that a token can permit"))
@@ -225,10 +253,11 @@ def _access_for(rule: Any, params: object) -> Access | None:
 async def _recheck(grant: Grant, access: Access) -> None:
     """Whether what was permitted is permitted still. Takes nothing of a budget.
 
-    Raises UnsupportedOperationError.
+    A token can run out, or be taken back, while a stream goes on. Raises UnsupportedOperationError.
     """
 
     def decide() -> Decision:
+        """The decision. It is recorded where it denies, since it ends the stream then."""
         decision = grant.explain(access)
         if decision:
             return decision
@@ -259,7 +288,9 @@ class _CheckedMessages(RequestContextBuilder):
         context_id: str | None = None,
         task: a2a_pb2.Task | None = None,
     ) -> RequestContext:
+        """Decide on a message, and note it in the call's state. Raises what `_check` raises."""
         grant = _granted(context)
+        # Rule 4: without that handler nobody would decide on the other calls.
         if context.state.get(_GUARDED) is not grant:
             raise NoToken(_UNGUARDED)
         access = await _check(grant, self._rule, params)
@@ -282,7 +313,12 @@ class GuardedHandler(RequestHandler):
     no longer is: it asks at each event. Raises TypeError for what is no rule.
     """
 
-    def __init__(self, handler: RequestHandler, *, other: Other | None = None) -> None:
+    def __init__(
+        self,
+        handler: RequestHandler,
+        *,
+        other: Other | None = None,
+    ) -> None:
         if other is not None:
             _refuse_no_rule(other)
         self._handler = handler
@@ -296,22 +332,32 @@ class GuardedHandler(RequestHandler):
         return access
 
     async def _check_message(
-        self, params: a2a_pb2.SendMessageRequest, context: ServerCallContext
+        self,
+        params: a2a_pb2.SendMessageRequest,
+        context: ServerCallContext,
     ) -> None:
-        """Leave a message to `_CheckedMessages`, but for what it asks beside being answered."""
+        """Leave a message to `_CheckedMessages`, but for what it asks beside being answered.
+
+        Push notifications go to an address that the client states, so they are decided on like a
+        call that sets them up.
+        """
         configuration = params.configuration
         if configuration.HasField("task_push_notification_config"):
             await self._check(configuration.task_push_notification_config, context)
         context.state[_GUARDED] = _granted(context)
 
     async def on_message_send(
-        self, params: a2a_pb2.SendMessageRequest, context: ServerCallContext
+        self,
+        params: a2a_pb2.SendMessageRequest,
+        context: ServerCallContext,
     ) -> a2a_pb2.Task | a2a_pb2.Message:
         await self._check_message(params, context)
         return await self._handler.on_message_send(params, context)
 
     async def on_message_send_stream(
-        self, params: a2a_pb2.SendMessageRequest, context: ServerCallContext
+        self,
+        params: a2a_pb2.SendMessageRequest,
+        context: ServerCallContext,
     ) -> AsyncGenerator[Event, None]:
         await self._check_message(params, context)
         async with aclosing(self._handler.on_message_send_stream(params, context)) as events:
@@ -322,7 +368,9 @@ class GuardedHandler(RequestHandler):
                 yield event
 
     async def on_subscribe_to_task(
-        self, params: a2a_pb2.SubscribeToTaskRequest, context: ServerCallContext
+        self,
+        params: a2a_pb2.SubscribeToTaskRequest,
+        context: ServerCallContext,
     ) -> AsyncGenerator[Event, None]:
         access = await self._check(params, context)
         async with aclosing(self._handler.on_subscribe_to_task(params, context)) as events:
@@ -331,49 +379,65 @@ class GuardedHandler(RequestHandler):
                 yield event
 
     async def on_get_task(
-        self, params: a2a_pb2.GetTaskRequest, context: ServerCallContext
+        self,
+        params: a2a_pb2.GetTaskRequest,
+        context: ServerCallContext,
     ) -> a2a_pb2.Task | None:
         await self._check(params, context)
         return await self._handler.on_get_task(params, context)
 
     async def on_list_tasks(
-        self, params: a2a_pb2.ListTasksRequest, context: ServerCallContext
+        self,
+        params: a2a_pb2.ListTasksRequest,
+        context: ServerCallContext,
     ) -> a2a_pb2.ListTasksResponse:
         await self._check(params, context)
         return await self._handler.on_list_tasks(params, context)
 
     async def on_cancel_task(
-        self, params: a2a_pb2.CancelTaskRequest, context: ServerCallContext
+        self,
+        params: a2a_pb2.CancelTaskRequest,
+        context: ServerCallContext,
     ) -> a2a_pb2.Task | None:
         await self._check(params, context)
         return await self._handler.on_cancel_task(params, context)
 
     async def on_create_task_push_notification_config(
-        self, params: a2a_pb2.TaskPushNotificationConfig, context: ServerCallContext
+        self,
+        params: a2a_pb2.TaskPushNotificationConfig,
+        context: ServerCallContext,
     ) -> a2a_pb2.TaskPushNotificationConfig:
         await self._check(params, context)
         return await self._handler.on_create_task_push_notification_config(params, context)
 
     async def on_get_task_push_notification_config(
-        self, params: a2a_pb2.GetTaskPushNotificationConfigRequest, context: ServerCallContext
+        self,
+        params: a2a_pb2.GetTaskPushNotificationConfigRequest,
+        context: ServerCallContext,
     ) -> a2a_pb2.TaskPushNotificationConfig:
         await self._check(params, context)
         return await self._handler.on_get_task_push_notification_config(params, context)
 
     async def on_list_task_push_notification_configs(
-        self, params: a2a_pb2.ListTaskPushNotificationConfigsRequest, context: ServerCallContext
+        self,
+        params: a2a_pb2.ListTaskPushNotificationConfigsRequest,
+        context: ServerCallContext,
     ) -> a2a_pb2.ListTaskPushNotificationConfigsResponse:
         await self._check(params, context)
         return await self._handler.on_list_task_push_notification_configs(params, context)
 
     async def on_delete_task_push_notification_config(
-        self, params: a2a_pb2.DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
+        self,
+        params: a2a_pb2.DeleteTaskPushNotificationConfigRequest,
+        context: ServerCallContext,
     ) -> None:
         await self._check(params, context)
         await self._handler.on_delete_task_push_notification_config(params, context)
 
     async def on_get_extended_agent_card(
-        self, params: a2a_pb2.GetExtendedAgentCardRequest, context: ServerCallContext
+        self,
+        params: a2a_pb2.GetExtendedAgentCardRequest,
+        context: ServerCallContext,
     ) -> a2a_pb2.AgentCard:
         await self._check(params, context)
         return await self._handler.on_get_extended_agent_card(params, context)
@@ -388,23 +452,35 @@ class _GrantedExecutor(AgentExecutor):
     def __init__(self, executor: AgentExecutor) -> None:
         self._executor = executor
 
-    async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
+    async def execute(
+        self,
+        context: RequestContext,
+        event_queue: EventQueue,
+    ) -> None:
+        """Answer a message. Raises NoToken for one on which nobody has decided."""
         grant = _granted(context.call_context)
         admitted, _ = context.call_context.state.get(_ADMITTED, (None, None))
         if admitted is not grant:
             raise NoToken(_UNDECIDED)
         await self._serve(grant, self._executor.execute(context, event_queue))
 
-    async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
+    async def cancel(
+        self,
+        context: RequestContext,
+        event_queue: EventQueue,
+    ) -> None:
+        """Cancel an A2A task. The GuardedHandler has decided on that call."""
         grant = _granted(context.call_context)
         await self._serve(grant, self._executor.cancel(context, event_queue))
 
     async def _serve(self, grant: Grant, work: Awaitable[None]) -> None:
+        """Let the executor work. Raises UnsupportedOperationError for a Denied of its own."""
         try:
             with current.nothing(), current.serving(grant):
                 return await work
         except Denied as raised:
             denied = raised
+        # Out of the `except`, so that the new error does not show the Denied as its context.
         _log.info("refused: %s", denied.decision.summary)
         raise _refused(denied)
 
@@ -415,15 +491,18 @@ class _GrantedExecutor(AgentExecutor):
 def declare(card: a2a_pb2.AgentCard) -> a2a_pb2.AgentCard:
     """The card, saying that the agent takes captokens and nothing else.
 
-    It gets a security scheme, its requirement, and the extension.
+    It gets a security scheme, its requirement, and the extension. What other schemes it required is
+    gone: an agent that took anything else would not be guarded.
     """
     scheme = a2a_pb2.HTTPAuthSecurityScheme(scheme="Bearer", bearer_format="captoken")
     card.security_schemes[SCHEME].http_auth_security_scheme.CopyFrom(scheme)
     del card.security_requirements[:]
+    # The list is that of OAuth's scopes, which captokens do not have.
     card.security_requirements.append(
         a2a_pb2.SecurityRequirement(schemes={SCHEME: a2a_pb2.StringList()})
     )
-    if not any(extension.uri == EXTENSION for extension in card.capabilities.extensions):
+    declared = [extension.uri for extension in card.capabilities.extensions]
+    if EXTENSION not in declared:
         card.capabilities.extensions.append(a2a_pb2.AgentExtension(uri=EXTENSION))
     return card
 
@@ -434,6 +513,7 @@ def metadata(grant: Grant) -> Mapping[str, Any]:
     No token is in it, and nothing that is secret. Whoever reads it believes the server that wrote
     it: it is for trails, not for decisions.
     """
+    # With the basis of each name: those after the first are vouched for by whoever handed on.
     chain = [{"name": actor.name, "basis": actor.basis} for actor in grant.chain]
     issued = grant.issued
     stated = {

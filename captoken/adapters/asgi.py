@@ -91,6 +91,7 @@ class GuardOptions(TypedDict, total=False):
 class CaptokenMiddleware:
     """Lets in requests with a token that `verifier` vouches for.
 
+    `verifier`: the one of this server, so that it knows the audience that tokens are made for.
     `origin`: scheme, host and port as clients know this server; proofs are made for it.
     `realm`: in challenges; the origin unless given.
     `public`: paths that need no token, as clients send them, for HTTP alone.
@@ -124,11 +125,17 @@ class CaptokenMiddleware:
         self._public = public_paths(public)
         self._metadata: Response | None = None
         if isinstance(resource_metadata, Mapping):
+            # Served here, since a client has to find it where the challenge says (RFC 9728, 3).
             self._metadata = _metadata_of(origin, resource_metadata)
             resource_metadata = origin + METADATA_PATH
         self._refusals = Refusals(origin if realm is None else realm, resource_metadata)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         """One request.
 
         What the application raises passes through; a Denied too, if the response has started.
@@ -139,27 +146,32 @@ class CaptokenMiddleware:
         if kind not in ("http", "websocket"):
             raise ValueError("neither http, nor websocket, nor lifespan: not served")
         reply = Reply(scope, send)
-        came = [(name, value) for name, value in scope["headers"]]  # once: it may be any iterable
-        scope["headers"] = without_credentials(came)  # rule 4
+        # They are gone through once: ASGI says that headers can be any iterable.
+        came = [(name, value) for name, value in scope["headers"]]
+        # Rule 4: before anything can go wrong. The scope is that of whoever stands outside, too.
+        scope["headers"] = without_credentials(came)
         is_public = kind == "http" and self._is_public(scope)
+        found: Credentials | None = None
         try:
-            found = None if is_public else read_credentials(came, scope.get("query_string", b""))
+            if not is_public:
+                found = read_credentials(came, scope.get("query_string", b""))
             del came  # so that no frame of a traceback holds it
             with current.nothing(), current.traced(_trace_of(scope["headers"])):  # rule 3
                 if is_public:
                     return await self._serve_public(scope, receive, reply)
                 return await self._serve(found, scope, receive, reply)
         except Denied as denied:
+            # Rule 2. It is the application's, or the verifier's; the client is told the same.
             if reply.over:
                 raise
             _log.info("refused: %s", denied.decision.summary)
-            answer = self._refusals.denied(denied)  # rule 2
+            answer = self._refusals.denied(denied)
         except RequestError as problem:
             answer = self._refusals.bad(problem)
         except ClientGone:
             return None
         except Exception:
-            await reply.end()
+            await reply.end()  # the page that the application itself made of it
             raise
         await reply.answer(answer)
 
@@ -175,20 +187,37 @@ class CaptokenMiddleware:
         return bool(scope.get("raw_path") == path.encode())
 
     def _is_for_metadata(self, scope: Scope) -> bool:
+        """Whether somebody asks how to get a token, which they can do without one."""
         if self._metadata is None:
             return False
         return scope["path"] == METADATA_PATH and scope["method"] in ("GET", "HEAD")
 
-    async def _serve_public(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+    async def _serve_public(
+        self,
+        scope: Scope,
+        receive: Receive,
+        reply: Reply,
+    ) -> None:
+        """A request that needs no token. One that came along is not read, and gives nothing.
+
+        Raises what the application raises.
+        """
         if self._metadata is not None and scope["path"] == METADATA_PATH:
             return await reply.answer(self._metadata)
         await self._app(scope, receive, reply.send)
         await reply.end()
 
     async def _serve(
-        self, found: Credentials | None, scope: Scope, receive: Receive, reply: Reply
+        self,
+        found: Credentials | None,
+        scope: Scope,
+        receive: Receive,
+        reply: Reply,
     ) -> None:
-        """A request that needs a token. Raises what the application does, Denied, RequestError."""
+        """A request that needs a token.
+
+        Raises what the application raises, Denied, RequestError and ClientGone.
+        """
         if found is None:
             return await reply.answer(self._refusals.unauthenticated())
         body = Body(receive, self._max_body)
@@ -198,26 +227,43 @@ class CaptokenMiddleware:
             await self._app(scope, body.receive, reply.send)
         await reply.end()
 
-    async def _admitted(self, found: Credentials, scope: Scope, body: Body) -> Grant:
+    async def _admitted(
+        self,
+        found: Credentials,
+        scope: Scope,
+        body: Body,
+    ) -> Grant:
         """The grant of a request. Raises Denied or RequestError.
 
         A websocket comes here before it is accepted (rule 6).
         """
         path: bytes | None = scope.get("raw_path")
+        # A proxy's request has a whole address there, and `*` stands for the server. Neither names
+        # anything that a token could be for.
         if path is not None and not path.startswith(b"/"):
             raise RequestError(400, "The target of a request is a path.")
         digest = None
         if found.proof is not None:
             digest = await self._digest(found, scope, body)
-        check = self._verifier.authenticate
         grant = await aio.answer(
-            self._verifier, check, found.text, proof=found.proof, request=digest
+            self._verifier,
+            self._verifier.authenticate,
+            found.text,
+            proof=found.proof,
+            request=digest,
         )
+        # RFC 6750, 2.2: a token could stand in a form as well. Bodies are read for those alone who
+        # have shown a good token.
         if scope["type"] == "http" and _is_form(scope["headers"]):
             refuse_stray(await body.read_all())
         return grant
 
-    async def _digest(self, found: Credentials, scope: Scope, body: Body) -> bytes:
+    async def _digest(
+        self,
+        found: Credentials,
+        scope: Scope,
+        body: Body,
+    ) -> bytes:
         """What a proof has to be about (rule 5)."""
         path: bytes | None = scope.get("raw_path")
         if path is None:
@@ -242,23 +288,39 @@ class CaptokenMiddleware:
 class Requires:
     """An application of which each request needs an access, asked for before it runs.
 
-    For files, mounts, Starlette. `access`: what every request needs, or a function of the scope.
-    None is refused, and so is what the function raises as TypeError, ValueError or LookupError.
+    For files, mounts, Starlette:
+
+        reports = Requires(StaticFiles(directory="reports"), Access(tool="reports"))
+        app.mount("/reports", reports)
+
+    `access`: what every request needs, or a function of the scope. None is refused, and so is what
+    the function raises as TypeError, ValueError or LookupError.
+
     Raises NoToken where there is no CaptokenMiddleware outside.
     """
 
-    def __init__(self, app: ASGIApp, access: Access | Callable[[Scope], Access | None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access | Callable[[Scope], Access | None],
+    ) -> None:
         if not isinstance(access, Access) and not callable(access):
             raise TypeError("access is an Access, or a function from the scope to one")
         self._app = app
         self._access = access
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if scope["type"] != "lifespan":
             await ask(scope, self._access_for(scope))
         await self._app(scope, receive, send)
 
     def _access_for(self, scope: Scope) -> Access | None:
+        """What this request needs; None for what cannot be stated, which no token permits."""
         if isinstance(self._access, Access):
             return self._access
         try:
@@ -268,7 +330,11 @@ class Requires:
 
 
 def granted_to(scope: Scope) -> Grant:
-    """The grant of this very request. Raises NoToken where no middleware has let it in."""
+    """The grant of this very request. Raises NoToken where no middleware has let it in.
+
+    It is read from the scope and not from `current`: a scope belongs to one request, whatever runs
+    in whose context.
+    """
     grant = scope.get(GRANT)
     if not isinstance(grant, Grant):
         raise NoToken(
@@ -277,8 +343,16 @@ def granted_to(scope: Scope) -> Grant:
     return grant
 
 
-async def ask(scope: Scope, access: Access | None, caller: Caller | None = None) -> Grant:
+async def ask(
+    scope: Scope,
+    access: Access | None,
+    caller: Caller | None = None,
+) -> Grant:
     """The grant of this request, if it permits `access`; None is what no token permits.
+
+    `caller`: what the server itself knows of who calls.
+
+    What was asked for is noted in the scope, where there is a list for it.
 
     Raises Denied or NoToken.
     """
@@ -294,13 +368,19 @@ async def ask(scope: Scope, access: Access | None, caller: Caller | None = None)
 
 
 def _deny_unstated(grant: Grant) -> NoReturn:
-    raise Denied(grant.record(grant.refusal("domain", "no access is stated for this request")))
+    """Refuse what nobody could say the access of. It is recorded like every other denial."""
+    decision = grant.refusal("domain", "no access is stated for this request")
+    raise Denied(grant.record(decision))
 
 
 def _metadata_of(origin: str, fields: Mapping[str, Any]) -> Response:
     """The document of RFC 9728. Whose it is, the server says itself."""
-    usual = {"bearer_methods_supported": ["header"]}
-    return json_response(200, {**usual, **fields, "resource": origin})
+    stated = {
+        "bearer_methods_supported": ["header"],
+        **fields,
+        "resource": origin,
+    }
+    return json_response(200, stated)
 
 
 def _trace_of(headers: Iterable[Header]) -> str | None:
@@ -313,5 +393,6 @@ def _trace_of(headers: Iterable[Header]) -> str | None:
 
 
 def _is_form(headers: Iterable[Header]) -> bool:
+    """Whether somebody could read the body as a form. Some readers take any of several kinds."""
     kinds = values_of(headers, b"content-type")
     return any(b"x-www-form-urlencoded" in kind.lower() for kind in kinds)

@@ -36,30 +36,39 @@ __all__ = [
     "origin_of",
 ]
 
-FIRST_PAUSE = 0.5  # seconds between two polls, at first
+# Seconds between two polls: at first, and at most.
+FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 5.0
-SAID_CHARS = 200  # of a service's own words in an error
+
+_SAID_CHARS = 200  # of a service's own words in an error
 
 # (method, address, body) -> (status, body). Sends JSON, follows no redirect; what it raises passes
 # through.
 Send: TypeAlias = Callable[[str, str, "bytes | None"], tuple[int, bytes]]
 AsyncSend: TypeAlias = Callable[[str, str, "bytes | None"], Awaitable[tuple[int, bytes]]]
+
+# One address, or one for each discharger by its public key.
 Services: TypeAlias = "str | Mapping[str, str]"
+
 # The exchange, step by step: it yields what each call returned, and is sent that back, awaited
 # where it has to be.
 _Steps: TypeAlias = Generator[Any, Any, Discharge]
 
+# Of answers with an error, by status. Any other is no answer at all: `bad_discharge`.
 _CODES = {
     200: "refused",
     400: "bad_ticket",
     401: "refused",
     403: "refused",
     501: "refused",
-}  # of answers with an error
+}
 
 
 class ServiceError(CaptokenError):
-    """The service is full or failing, and may answer later. Leases take it for a passing fault."""
+    """The service is full or failing, and may answer later.
+
+    Leases take it for a passing fault: they go on with the discharge that they have.
+    """
 
     code = "unavailable"
 
@@ -75,6 +84,8 @@ def obtain(
     clock: Callable[[], float] = time.monotonic,
 ) -> Discharge:
     """The discharge for `ticket`, from the service that the caller trusts for its discharger.
+
+        obtain(ticket, send, service="https://approvals.example", tell=print)
 
     `service`: its address, or a mapping from dischargers' public keys to addresses.
     `wait`: seconds to wait, in all, if it is not decided at once.
@@ -103,7 +114,10 @@ async def obtain_async(
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Discharge:
-    """The same for an event loop. `tell` may be a coroutine function."""
+    """The same for an event loop: see `obtain`.
+
+    `send` and `sleep` are awaited, and `tell` may be a coroutine function.
+    """
     steps = _steps(ticket, send, service, wait, tell, sleep, clock)
     result = None
     while True:
@@ -127,7 +141,10 @@ def _steps(
     sleep: Any,
     clock: Callable[[], float],
 ) -> _Steps:
-    """The ticket is posted; then a person is told, if one decides; then the outcome is fetched."""
+    """The ticket is posted; then a person is told, if one decides; then the outcome is fetched.
+
+    The arguments are those of `obtain`, or of `obtain_async`.
+    """
     if not 0 <= wait < float("inf"):
         raise ValueError("wait is a number of seconds")
     if not isinstance(ticket, Ticket):
@@ -135,6 +152,7 @@ def _steps(
     base = service if isinstance(service, str) else service.get(ticket.discharger)
     if base is None:
         raise DischargeError("no service is known for the ticket's discharger", "bad_ticket")
+    # Raises for an address over which a ticket should not go, before anything is sent.
     origin = origin_of(base)
     asked = msgspec.json.encode(Asked(ticket.text))
     status, body = yield send("POST", base.rstrip("/") + PATH, asked)
@@ -143,7 +161,7 @@ def _steps(
         return _discharge_in(answer, ticket)
     person = answer.user_interactive
     poll_url = _within(origin, answer.poll_url if person is None else person.poll_url)
-    patience = _Patience(wait, clock)
+    patience = _Patience(wait, clock)  # from here on: a person's time counts too
     if person is not None and wait:
         user_url = _within(origin, person.user_url)
         if tell is None:
@@ -152,8 +170,17 @@ def _steps(
     return (yield from _poll(ticket, poll_url, send, sleep, patience))
 
 
-def _poll(ticket: Ticket, poll_url: str, send: Any, sleep: Any, patience: _Patience) -> _Steps:
-    """Ask again and again, less and less often, until there is an outcome."""
+def _poll(
+    ticket: Ticket,
+    poll_url: str,
+    send: Any,
+    sleep: Any,
+    patience: _Patience,
+) -> _Steps:
+    """Ask again and again, less and less often, until there is an outcome.
+
+    A passing fault is waited out like "not yet": what is behind it is worth the rest of the wait.
+    """
     pause = patience.next_pause()
     while pause > 0:
         yield sleep(pause)
@@ -169,7 +196,10 @@ def _poll(ticket: Ticket, poll_url: str, send: Any, sleep: Any, patience: _Patie
 
 
 class _Patience:
-    """How long to sleep between two polls, and when it has been enough."""
+    """How long to sleep between two polls, and when it has been enough.
+
+    `wait`: seconds in all, counted from now on.
+    """
 
     def __init__(self, wait: float, clock: Callable[[], float]) -> None:
         self._wait = wait
@@ -179,8 +209,12 @@ class _Patience:
         self._pause = FIRST_PAUSE
 
     def next_pause(self) -> float:
-        """Seconds to sleep now; 0 or less when all the time is over."""
-        # Whichever says more, so that it ends: a clock can stand still, a sleep can return at once.
+        """Seconds to sleep now; 0 or less when all the time is over.
+
+        Each is half as long again as the one before: soon for a policy, seldom for a person.
+        """
+        # By the clock, or by what was slept, whichever says more. So it ends where a clock stands
+        # still, as in tests, and where a sleep takes longer than it was told to.
         passed = max(self._clock() - self._started, self._slept)
         now = min(self._pause, self._wait - passed)
         self._slept += now
@@ -194,18 +228,24 @@ class _Patience:
 def _within(origin: str, address: str | None) -> str:
     """An address of the service's own, absolute.
 
-    It is judged by its text alone, so that no two readers of addresses disagree.
+    It is judged by its text alone, so that no two readers of addresses disagree. One that leads
+    elsewhere is refused: a service that was broken into could send the person, or the client with
+    its credentials, to another server.
     """
     if address is not None and is_address(address):
         if address.startswith(origin + "/"):
             return address
+        # Two slashes would begin with another host (RFC 3986, 4.2).
         if address.startswith("/") and not address.startswith("//"):
             return origin + address
     raise DischargeError("the service gives no address of its own", "bad_discharge")
 
 
 def _is_passing(status: int) -> bool:
-    """Whether the service may say something else in a moment."""
+    """Whether the service may say something else in a moment.
+
+    501 is none of these: the service has said that nobody can decide there.
+    """
     return status == 429 or (status >= 500 and status != 501)
 
 
@@ -219,13 +259,14 @@ def _answer_in(status: int, body: bytes) -> Answer:
     answer = _parsed(body)
     if status in (200, 201, 202) and answer.error is None:
         return answer
-    # What a service says may come before a person or a model.
-    said = "".join(filter(str.isprintable, answer.error or ""))[:SAID_CHARS]
+    # What a service says may come before a person or a model: little of it, on one line.
+    said = "".join(filter(str.isprintable, answer.error or ""))[:_SAID_CHARS]
     text = f"the service answered {status}: {said}".rstrip(": ")
     raise DischargeError(text, _CODES.get(status, "bad_discharge"))
 
 
 def _parsed(body: bytes) -> Answer:
+    """The answer as it is, however malformed or long: nothing, if it cannot be read."""
     if len(body) > ANSWER_BYTES:
         return Answer()
     try:
@@ -235,7 +276,10 @@ def _parsed(body: bytes) -> Answer:
 
 
 def _discharge_in(answer: Answer, ticket: Ticket) -> Discharge:
-    """The discharge that was answered. Raises DischargeError if it is none for this ticket."""
+    """The discharge that was answered. Raises DischargeError if it is none for this ticket.
+
+    Whether the discharger made it is not seen here: the verifier has the key for that.
+    """
     try:
         discharge = Discharge.parse(answer.discharge or "")
     except TokenFormatError as error:

@@ -6,9 +6,12 @@
                              404 unknown or over
     GET   …/3p/decide/<id>   a page for a person; its form posts the decision to the same address
 
-Whoever asks is given both addresses, an agent too, so neither of them is a right to decide.
-`approver`, the login of the service that this is part of, says who a person is, and whether they
-may. What waits is in the memory of one process. Nothing here logs, and no answer repeats a ticket.
+1. Whoever asks is given both addresses, an agent too, so neither of them is a right to decide.
+   `approver`, the login of the service that this is part of, says who a person is, and whether they
+   may.
+2. A decision comes from the page itself. Another site's form would use the person's login.
+3. Nothing here logs, and no answer repeats a ticket. What fails is told nobody outside.
+4. What is read is bounded, and what waits is in the memory of one process.
 """
 
 from __future__ import annotations
@@ -42,13 +45,21 @@ from captoken.discharge import Allow, Discharger, Refuse, Wait
 
 __all__ = ["BODY_BYTES", "PATH", "Decided", "DischargeService", "Pending"]
 
+# What a ticket says is needed, in the words of whoever wrote the caveat.
 Need: TypeAlias = Mapping[str, Any]
+
+# Who a person is, by the request that they send, if they may decide on a need.
 Approver: TypeAlias = "Callable[[Scope, Need], str | Awaitable[str | None] | None]"
+
+# What answers at an address: given what ASGI gives, and the id in the address.
 _Handler: TypeAlias = Callable[[Scope, Receive, str], Awaitable[Response]]
 
 BODY_BYTES = 8192  # of a request; a ticket has at most 2,048
+
 _JSON = b"application/json"
 _FORM = b"application/x-www-form-urlencoded"
+
+# Beside what each response has, on all of them: an error is as good a page to attack as any.
 _FOR_BROWSERS = (
     (b"content-security-policy", approval_page.POLICY.encode()),
     # Under `no-referrer`, browsers would send the form with `Origin: null`.
@@ -58,6 +69,13 @@ _FOR_BROWSERS = (
 
 class DischargeService:
     """The application.
+
+        policy = lambda need: Wait(person=True) if need["cents"] > 500 else Allow(expires_in=60)
+        service = DischargeService(
+            Discharger(key, policy),
+            origin="https://approvals.example",
+            approver=lambda scope, need: signed_in(scope),
+        )
 
     `origin` is its scheme, host and port as browsers know them: `https://approvals.example`.
     `approver(scope, need)`: who the person is that sent a request, if they may decide on this need;
@@ -92,38 +110,76 @@ class DischargeService:
         """What waits to be decided, oldest first. For operators, from any thread."""
         return self._waiting.pending()
 
-    def decide(self, id: str, answer: Allow | Refuse, *, by: str) -> bool:
-        """Whether this decision counts.
+    def decide(
+        self,
+        id: str,
+        answer: Allow | Refuse,
+        *,
+        by: str,
+    ) -> bool:
+        """Whether this decision counts. For operators, who decide without the page.
 
-        False: the request is unknown, over, or somebody else decides it.
+        `id`: that of a Pending.
+        `by`: who decides, for the audit.
+
+        False: the request is unknown, over, or somebody else decides it. Raises TypeError for what
+        is no decision, and what `on_decision` raises.
         """
         return self._waiting.decide(id, answer, by)
 
     # --- for whoever needs a discharge ------------------------------------------------------------
 
-    async def _ask(self, scope: Scope, receive: Receive, _: str) -> Response:
+    async def _ask(
+        self,
+        scope: Scope,
+        receive: Receive,
+        _: str,
+    ) -> Response:
+        """A ticket is posted: it is decided by the policy, or waits.
+
+        Whoever has a ticket may post it. A discharge is of use to the one alone who holds the token
+        that the ticket belongs to.
+        """
         body = await _body(scope, receive, _JSON)
         try:
             ticket = Ticket.parse(msgspec.json.decode(body, type=Asked).ticket)
             need = self._discharger.need(ticket)
         except (msgspec.MsgspecError, ValueError, RecursionError, DischargeError):
+            # One sentence for all of it: a stranger learns nothing by trying.
             raise RequestError(400, "This is no ticket for this discharger.") from None
         said = self._discharger.answer(ticket)
         if not isinstance(said, Wait):
             return _final(said)
+        # Better now than never: nobody would ever see the page.
         if said.person and self._approver is None:
             raise RequestError(501, "Nobody can approve here.")
+        # By the configured origin: the Host header is whatever a client writes into it. A person
+        # follows the one address, and the client that asked the other one.
         base = self._origin + _root(scope) + PATH
-        request = self._waiting.add(ticket, need, said.person, base + "/decide/")
+        request = self._waiting.add(
+            ticket,
+            need,
+            person=said.person,
+            pages=base + "/decide/",
+        )
         if request is None:
             raise RequestError(503, "Too many requests wait to be decided.")
         poll_url = f"{base}/poll/{request.fetch_id}"
         if not said.person:
             return _json(202, Answer(poll_url=poll_url))
-        person = Interactive(poll_url, request.seen.user_url)
+        person = Interactive(
+            poll_url=poll_url,
+            user_url=request.seen.user_url,
+        )
         return _json(202, Answer(user_interactive=person))
 
-    async def _poll(self, scope: Scope, receive: Receive, fetch_id: str) -> Response:
+    async def _poll(
+        self,
+        scope: Scope,
+        receive: Receive,
+        fetch_id: str,
+    ) -> Response:
+        """The outcome is asked for. Whoever knows the id has asked for it in the first place."""
         outcome = self._waiting.fetch(fetch_id)
         if outcome is None:
             raise RequestError(404, "Unknown, or over.")
@@ -133,13 +189,36 @@ class DischargeService:
 
     # --- for the person who decides ---------------------------------------------------------------
 
-    async def _show(self, scope: Scope, receive: Receive, id: str) -> Response:
+    async def _show(
+        self,
+        scope: Scope,
+        receive: Receive,
+        id: str,
+    ) -> Response:
+        """The page: what is needed, with two buttons, or what has come of it.
+
+        Looking at it decides nothing, whatever opens it in the person's name.
+        """
         request, by = await self._person(scope, id)
         if request.taken:
             return _outcome(200, request)
-        return _html(200, approval_page.form(request.seen.need, request.seen.expires_at, by))
+        page = approval_page.form(
+            request.seen.need,
+            request.seen.expires_at,
+            by,
+        )
+        return _html(200, page)
 
-    async def _submit(self, scope: Scope, receive: Receive, id: str) -> Response:
+    async def _submit(
+        self,
+        scope: Scope,
+        receive: Receive,
+        id: str,
+    ) -> Response:
+        """The person has pressed a button.
+
+        It may be too late: somebody else has decided, or begun to.
+        """
         self._refuse_other_sites(scope)
         request, by = await self._person(scope, id)
         body = await _body(scope, receive, _FORM)
@@ -148,14 +227,22 @@ class DischargeService:
         return _outcome(200 if counts else 409, request)
 
     def _refuse_other_sites(self, scope: Scope) -> None:
-        """Raise RequestError for another site's form, which would use the person's login."""
+        """Raise RequestError for a form that is not the page's own (rule 2).
+
+        Every browser sends `Origin` with a form that is posted. The other header is newer, and is
+        looked at where it is sent.
+        """
         headers = scope["headers"]
         own = values_of(headers, b"origin") == [self._origin.encode()]
         if not own or values_of(headers, b"sec-fetch-site") not in ([], [b"same-origin"]):
             raise RequestError(403, "Only the page itself can decide.")
 
     def _decision_in(self, body: bytes, need: Need) -> Allow | Refuse:
-        """What the form says."""
+        """What the form says.
+
+        It is compared as it stands: the page sends one of two texts. What is needed comes from the
+        ticket, and nothing in the form can change it.
+        """
         if body == b"decision=deny":
             return Refuse("denied")
         if body != b"decision=approve":
@@ -165,7 +252,10 @@ class DischargeService:
         return self._allowed(need)
 
     async def _person(self, scope: Scope, id: str) -> tuple[Request, str]:
-        """The request that a person may decide, and who that is. Raises RequestError."""
+        """The request that a person may decide, and who that is (rule 1).
+
+        Raises RequestError, and what the approver raises.
+        """
         request = self._waiting.find(id)
         if request is None or self._approver is None or not request.seen.person:
             raise RequestError(404, "Unknown, or over.")
@@ -174,25 +264,31 @@ class DischargeService:
             by = await by
         if by is None:
             raise RequestError(403, "You are not signed in, or this is not yours to decide.")
+        # True, or an object of the login's, would stand in the audit as the one who decided.
         if type(by) is not str or not by:
             raise TypeError("an approver returns a name, or None")
         return request, by
 
     # --- ASGI -------------------------------------------------------------------------------------
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         """One request.
 
         What the policy, the approver and the callbacks raise is answered 500, without a detail, and
-        raised on.
+        raised on, for the server's log (rule 3).
         """
         if scope["type"] == "lifespan":
             return await _live(receive, send)
         if scope["type"] == "websocket":
-            await receive()
+            await receive()  # the handshake, which is refused
             return await send({"type": "websocket.close", "code": 1008})
         handlers, id = self._handlers(scope)
-        problem: Exception | None = None
+        problem: Exception | None = None  # what is raised on, once the client has its answer
         try:
             if not handlers:
                 raise RequestError(404, "Not found.")
@@ -204,12 +300,17 @@ class DischargeService:
         except Exception as error:
             problem = error
             response = _error(RequestError(500, "Something failed."), handlers)
-        await respond(send, response._replace(headers=[*response.headers, *_FOR_BROWSERS]))
+        response.headers.extend(_FOR_BROWSERS)
+        await respond(send, response)
         if problem is not None:
             raise problem
 
     def _handlers(self, scope: Scope) -> tuple[dict[str, _Handler], str]:
-        """What answers at the address of a request, by method, and the id in the address."""
+        """What answers at the address of a request, by method, and the id in the address.
+
+        Nothing answers at other addresses. An id is looked up as it stands: it is one of ours or
+        unknown.
+        """
         path = scope["path"].removeprefix(_root(scope))
         if path == PATH:
             return {"POST": self._ask}, ""
@@ -222,22 +323,30 @@ class DischargeService:
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """The lifespan of the application, in which nothing happens."""
+    """The lifespan of the application, in which nothing happens.
+
+    Servers want an answer to both of its messages.
+    """
     while (await receive())["type"] != "lifespan.shutdown":
         await send({"type": "lifespan.startup.complete"})
     await send({"type": "lifespan.shutdown.complete"})
 
 
 def _json(status: int, answer: Answer) -> Response:
+    """For whoever needs a discharge."""
     return Response.of(status, _JSON, msgspec.json.encode(answer))
 
 
 def _html(status: int, page: str) -> Response:
+    """For the person who decides."""
     return Response.of(status, b"text/html; charset=utf-8", page.encode())
 
 
 def _error(error: RequestError, handlers: Mapping[str, _Handler]) -> Response:
-    """What is wrong: a page where people come, JSON elsewhere."""
+    """What is wrong: a page where people come, JSON elsewhere.
+
+    `handlers`: what answers at this address. People come where there is a form to see and to send.
+    """
     if "GET" in handlers and "POST" in handlers:
         response = _html(error.status, approval_page.message(error.text))
     else:
@@ -248,28 +357,46 @@ def _error(error: RequestError, handlers: Mapping[str, _Handler]) -> Response:
 
 
 def _final(said: Discharge | Refuse) -> Response:
+    """What was decided, for whoever asked.
+
+    A refusal has a status of its own: a client that knows no more than HTTP sees it too.
+    """
     if isinstance(said, Refuse):
         return _json(403, Answer(error=said.reason))
     return _json(200, Answer(discharge=said.serialize()))
 
 
 def _outcome(status: int, request: Request) -> Response:
-    """The page that says what became of a request."""
+    """The page that says what became of a request, to whoever may decide on it.
+
+    It names who decided: two people may look at one request.
+    """
     if request.decided is None:
-        return _html(status, approval_page.message("Somebody else decides this, or it is over."))
+        other = approval_page.message("Somebody else decides this, or it is over.")
+        return _html(status, other)
     how = "Approved" if isinstance(request.decided.answer, Allow) else "Denied"
     said = f"{how} by {request.decided.by}."
     return _html(status, approval_page.message(said, "You can close this page."))
 
 
 def _root(scope: Scope) -> str:
-    """Where this is mounted. Some servers leave it in the path, and some do not."""
+    """Where this is mounted, without a slash at its end.
+
+    Some servers leave it in the path of a request, and some do not.
+    """
     root: str = scope.get("root_path", "")
     return root.rstrip("/")
 
 
-async def _body(scope: Scope, receive: Receive, kind: bytes) -> bytes:
-    """The body, if it is of this kind and not too long. Raises RequestError."""
+async def _body(
+    scope: Scope,
+    receive: Receive,
+    kind: bytes,
+) -> bytes:
+    """The body, if it is of this kind and not too long (rule 4). Raises RequestError.
+
+    The kind is asked for: another site's page can post text without asking, but no JSON.
+    """
     stated = values_of(scope["headers"], b"content-type")
     kinds = [value.partition(b";")[0].strip().lower() for value in stated]
     if kinds != [kind]:

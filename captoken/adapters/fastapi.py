@@ -18,8 +18,8 @@
    dot is refused.
 """
 
-# Without `from __future__ import annotations`: older FastAPI does not resolve the names in those of
-# a callable object.
+# Without `from __future__ import annotations`: older FastAPI does not resolve the names in the
+# annotations of a callable object.
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -58,7 +58,9 @@ from captoken.adapters.asgi import (
     granted_to,
 )
 
+# What a request needs, by what it says.
 Stated: TypeAlias = Callable[[HTTPConnection], Access | Awaitable[Access]]
+# Who calls, as the server's own authentication knows it.
 Known: TypeAlias = Callable[[HTTPConnection], Caller]
 
 _field = re.compile(r"\{(\w+)\}")  # a path parameter in a name
@@ -72,7 +74,10 @@ _INSUFFICIENT = "The token does not permit this request"
 
 
 class _Scheme(HTTPBearer):
-    """For OpenAPI alone: it reads nothing, and the header is gone when it could."""
+    """For OpenAPI alone: it shows that an operation needs a token.
+
+    It reads nothing, and the header is gone when it could.
+    """
 
     async def __call__(self, request: HTTPConnection) -> None:
         return None
@@ -89,11 +94,21 @@ _SCHEME = _Scheme(
 class Required:
     """A dependency that lets an endpoint run only with a grant that permits what it states.
 
-    `require` makes it.
+    `require` makes it, and `granted` is one.
+
+    `stated`: what a request needs; None leaves it to the endpoint.
+    `needs`: the same in words, for people.
+    `fields`: the path parameters that `stated` reads. A path without one of them is refused at the
+    start of the application.
+    `caller`: who calls; None where the server does not know.
     """
 
     def __init__(
-        self, stated: Stated | None, needs: str, fields: Iterable[str], caller: Known | None
+        self,
+        stated: Stated | None,
+        needs: str,
+        fields: Iterable[str],
+        caller: Known | None,
     ) -> None:
         self._stated = stated
         self._caller = caller
@@ -101,20 +116,33 @@ class Required:
         self.fields = frozenset(fields)
 
     async def __call__(
-        self, connection: HTTPConnection, _scheme: Annotated[None, Depends(_SCHEME)] = None
+        self,
+        connection: HTTPConnection,
+        _scheme: Annotated[None, Depends(_SCHEME)] = None,
     ) -> Grant:
+        """Called by FastAPI, at each request, before the endpoint.
+
+        `_scheme` is there for OpenAPI: by it the operation is shown to need a token.
+        """
         try:
             if self._stated is None:
                 return _left_to_endpoint(connection.scope)
             access, caller = await self._statement(self._stated, connection)
             return await ask(connection.scope, access, caller)
         except NoToken:
-            raise HTTPException(503, "No guard is installed here.") from None  # rule 3
+            # Rule 3. It is the server that is at fault, and no token would help.
+            raise HTTPException(503, "No guard is installed here.") from None
 
     async def _statement(
-        self, stated: Stated, connection: HTTPConnection
+        self,
+        stated: Stated,
+        connection: HTTPConnection,
     ) -> tuple[Access | None, Caller | None]:
-        """What to ask the grant. No access is what no token permits."""
+        """What to ask the grant. No access is what no token permits.
+
+        What else the two functions raise is a fault of theirs: it passes through, and is answered
+        500.
+        """
         access: Any
         try:
             access = stated(connection)
@@ -134,7 +162,10 @@ class Required:
 
 
 def _left_to_endpoint(scope: Scope) -> Grant:
-    """The grant, for an endpoint that asks it by itself."""
+    """The grant, for an endpoint that asks it by itself.
+
+    It is noted as asked for (rule 2): from here on the endpoint answers for what it sends.
+    """
     grant = granted_to(scope)
     scope.get(ASKED, []).append(None)
     return grant
@@ -159,6 +190,9 @@ def require(
     """A dependency that gives the grant, if it permits an access.
 
     `Depends(require(table="sales", operation="select"))` states it by its facts.
+
+        sales = require(table="market.{region}", operation="select")
+        orders = require(lambda asked: Access(tool="order", arguments=dict(asked.query_params)))
 
     `{name}` in `table` or `tool`, and nowhere else, is the path parameter of that name.
     `stated`, instead of the facts: a function, which may be a coroutine function, from the
@@ -187,7 +221,9 @@ def require(
             "`granted` is for one that asks by itself"
         )
     templates = {fact: facts[fact] for fact in ("table", "tool") if facts[fact] is not None}
-    plain = Access(**facts)  # a brace is as good as a letter in a name
+    # It raises for facts that are no access. A brace is as good as a letter in a name, so a
+    # template is judged like the names that it will make.
+    plain = Access(**facts)
     _refuse_literal_fields(plain, templates.values())
     fields = {field for name in templates.values() for field in _field.findall(name)}
     if not fields:
@@ -204,7 +240,10 @@ def require(
 
 
 def _refuse_literal_fields(plain: Access, named: Iterable[str]) -> None:
-    """Raise ValueError for what looks like a path parameter and would be taken as it stands."""
+    """Raise ValueError for what looks like a path parameter and would be taken as it stands.
+
+    The endpoint would seem to be guarded by what was asked for, and would not be.
+    """
     values = [*(plain.arguments or {}).values(), *plain.attributes.values()]
     if any(_field.search(str(value)) for value in values):
         raise ValueError(
@@ -217,9 +256,14 @@ def _refuse_literal_fields(plain: Access, named: Iterable[str]) -> None:
 
 
 def _filled(template: str, parameters: Mapping[str, Any]) -> str:
-    """A name with its path parameters (rule 4). Raises ValueError or KeyError."""
+    """A name with its path parameters (rule 4). Raises ValueError or KeyError.
+
+    Names have segments with dots between them, and each segment can be permitted by itself. So
+    `market.{region}` must not become `market.eu.secret` by what stands in a URL.
+    """
 
     def segment(match: re.Match[str]) -> str:
+        """One path parameter, quoted if it is no plain name."""
         text = names.segmented(str(parameters[match[1]]), "path parameter")
         if "." in text:
             raise ValueError("a path parameter is one segment of a name")
@@ -231,7 +275,11 @@ def _filled(template: str, parameters: Mapping[str, Any]) -> str:
 # --- the guard round an application ---------------------------------------------------------------
 
 
-def protect(app: FastAPI, verifier: Verifier, **options: Unpack[GuardOptions]) -> None:
+def protect(
+    app: FastAPI,
+    verifier: Verifier,
+    **options: Unpack[GuardOptions],
+) -> None:
     """Put CaptokenMiddleware round `app`, and refuse routes that declare nothing (rules 1 and 2).
 
     `options` are the arguments of the middleware. Call it before the routes are there, or after.
@@ -240,6 +288,8 @@ def protect(app: FastAPI, verifier: Verifier, **options: Unpack[GuardOptions]) -
     Adds 401 and 403 to the answers that OpenAPI shows. Raises TypeError or ValueError.
     """
     api = app
+    # Read once: it may be a generator, and the middleware is built again when the application
+    # starts.
     public = public_paths(options.get("public", ()))
     options["public"] = public
 
@@ -252,7 +302,10 @@ def protect(app: FastAPI, verifier: Verifier, **options: Unpack[GuardOptions]) -
 
 
 def _show_refusals(app: FastAPI) -> None:
-    """Add the answers 401 and 403 to what OpenAPI shows of operations that need a token."""
+    """Add the answers 401 and 403 to what OpenAPI shows of operations that need a token.
+
+    Whoever describes these answers for an operation has the last word.
+    """
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -268,22 +321,37 @@ def _show_refusals(app: FastAPI) -> None:
 
 
 def _needs_token(operation: Any) -> bool:
+    """Whether a part of OpenAPI's schema is an operation with our security scheme."""
     if not isinstance(operation, dict):
         return False
     return any("captoken" in entry for entry in operation.get("security", ()))
 
 
 class _Declared:
-    """Stands inside of the middleware: no route without a declared access (rule 1)."""
+    """Stands inside of the middleware: no route without a declared access (rule 1).
 
-    def __init__(self, app: ASGIApp, api: FastAPI, public: frozenset[str]) -> None:
+    `app`: what it calls, which is the next middleware or the router.
+    `api`: the application whose routes are looked at.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        api: FastAPI,
+        public: frozenset[str],
+    ) -> None:
         self._app = app
         self._api = api
         self._public = public
-        self._seen: list[Any] = []
+        self._seen: list[Any] = []  # what was served when the problems were found
         self._problems: list[str] = []
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         if scope["type"] == "lifespan":
             return await self._begin(scope, receive, send)
         self._check_routes()
@@ -293,23 +361,34 @@ class _Declared:
         scope[ASKED] = asked
         answer = _AskedAnswer(scope, send, asked)
         await self._app(scope, receive, answer.send)
-        if answer.refused:  # nothing was sent
+        # Nothing was sent, so that the middleware outside can answer with a denial.
+        if answer.refused:
             await ask(scope, None)
 
-    async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _begin(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """The application starts, or does not."""
         try:
             self._check_routes()
         except RuntimeError as problem:
             await receive()
-            await send({"type": "lifespan.startup.failed", "message": str(problem)})
+            failed = {
+                "type": "lifespan.startup.failed",
+                "message": str(problem),
+            }
+            await send(failed)
             raise  # a test's client waits for that
         await self._app(scope, receive, send)
 
     def _check_routes(self) -> None:
         """Raise RuntimeError if a route declares nothing.
 
-        Judges anew when what is served is made of other objects. They are kept, so that no id comes
-        again.
+        Judges anew when what is served is made of other objects: a route can be added while the
+        application runs. They are kept, so that no id comes again.
         """
         seen = list(parts_of(self._api))
         if len(seen) != len(self._seen) or any(map(is_not, seen, self._seen)):
@@ -321,39 +400,62 @@ class _Declared:
 
 
 class _AskedAnswer:
-    """Lets through what an application sends once something was asked for it (rule 2)."""
+    """Lets through what an application sends once something was asked for it (rule 2).
 
-    def __init__(self, scope: Scope, send: Send, asked: list[Access | None]) -> None:
+    Routes are judged by what they declare, and not all that an application sends is a route's:
+    middleware answers too, handlers of exceptions, and routers where no route matches.
+
+    `asked`: grows by each access that is asked for, and allowed.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        send: Send,
+        asked: list[Access | None],
+    ) -> None:
         self._scope = scope
         self._send = send
         self._asked = asked
         self._told = False  # an error's status was sent, without what was said
-        self.refused = False
+        self.refused = False  # the answer was dropped
 
     async def send(self, message: Message) -> None:
-        """The application's `send`. Raises Denied for an answer that would go on and on."""
+        """The application's `send`.
+
+        Raises Denied for an answer that would go on and on: an application that streams would wait
+        for its client otherwise, or never end.
+        """
         kind = message["type"]
         going_on = not self._told and not self.refused
         if going_on and (self._asked or kind == "websocket.close"):
             return await self._send(message)
+        # A client is told that there is no such route, or that its request is malformed. The body
+        # could say more, and nobody has asked whether it may.
         status = message.get("status", 0)
         if kind == "http.response.start" and status >= 400 and not self.refused:
             self._told = True
             return await self._send_status(status)
         if self._told or kind == "http.response.early_hint":
-            return None
+            return None  # what belongs to that answer, or is none by itself
         self.refused = True
         if self._scope["type"] == "websocket" or message.get("more_body"):
             await ask(self._scope, None)  # what goes on is ended
         return None
 
     async def _send_status(self, status: int) -> None:
+        """An error, of which no more is said than its status, in the form of FastAPI's own."""
         response = json_response(status, {"detail": _phrases.get(status, "")})
-        await respond(self._send, response, without_body=self._scope["method"] == "HEAD")
+        await respond(
+            self._send,
+            response,
+            without_body=self._scope["method"] == "HEAD",
+        )
 
 
 def _problem(served: Served, public: frozenset[str]) -> str | None:
     """What is wrong with something that is served, in one sentence, or None (rule 1)."""
+    # A router's own word, beside its routes.
     if isinstance(served.route, Router):
         if not served.has_own_default:
             return None
@@ -361,11 +463,13 @@ def _problem(served: Served, public: frozenset[str]) -> str | None:
     if served.is_looked_into:
         return None  # its routes are judged, each for itself
     required = _required(served.route)
+    # What is public gets no grant that it could ask. A websocket is never public.
     if served.path in public and served.methods:
         return f"{served.path} is public, and requires a token" if required else None
     if required:
         return _unfilled(served.path, required)
-    # The middleware refuses FastAPI's own pages by rule 2, since nothing is asked for them.
+    # Two that declare nothing themselves. One asks before its application runs. For FastAPI's own
+    # pages nothing is asked, so they are refused by rule 2 when somebody wants to see them.
     if isinstance(served.below, Requires) or served.is_page_of_fastapi:
         return None
     what = " ".join([*sorted(served.methods), served.path or "/"])
@@ -389,7 +493,10 @@ def _required(route: Any) -> list[Required]:
 
 
 def _unfilled(path: str, required: Iterable[Required]) -> str | None:
-    """What is wrong where a name has a field that the path does not fill."""
+    """What is wrong where a name has a field that the path does not fill.
+
+    Each request would be refused, since the access cannot be stated.
+    """
     fields = {field for each in required for field in each.fields}
     missing = fields.difference(_in_path.findall(path))
     if not missing:

@@ -49,6 +49,11 @@ def auth(
 ) -> Callable[[_R], _R]:
     """What `auth=` of a client or of a call takes.
 
+        def narrow(request):
+            return {"operations": ["select"]} if request.method == "GET" else None
+
+        client = httpx.Client(auth=auth(servers, narrow=narrow))
+
     `servers`: from origins (`https://api.example`) to audiences.
     `held`: the token, else the one that is current at each request.
     `narrow(request)`: the caveats that this request can do with, as keywords of `present`; None for
@@ -105,6 +110,10 @@ def _refuse_redirects_beyond(origins: Collection[str]) -> None:
 
 
 def _refuse_second_credentials(asked: Any) -> None:
+    """Raise ValueError for a request that shows something already.
+
+    It may be the client's own header, or a request that is sent again after a redirect.
+    """
     if "authorization" in asked.headers or "captoken-proof" in asked.headers:
         raise ValueError(
             "the request has credentials already: build it anew, or leave them to captoken"
@@ -124,7 +133,10 @@ def _origin_of(url: Any) -> str:
 
 
 def _digest(asked: Any, origin: str) -> bytes:
-    """What a proof is about: the request as it will stand on the wire."""
+    """What a proof is about: the request as it will stand on the wire.
+
+    Raises ValueError where that is not known yet.
+    """
     if "target" in asked.extensions:
         raise ValueError("a proof cannot be made for a request that is sent under another target")
     try:

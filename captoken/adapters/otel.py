@@ -45,7 +45,10 @@ class SpanTrail:
         self._trail = trail
 
     def record(self, decision: Decision) -> None:
-        """Make the span. Raises what the tracer or the trail raises."""
+        """Make a span of one decision.
+
+        Raises what the tracer or the trail raises.
+        """
         self.record_all((decision,))
 
     def record_all(self, decisions: Sequence[Decision]) -> None:

@@ -56,7 +56,11 @@ POLICY = (
 )
 
 
-def form(need: Mapping[str, Any], expires_at: float, by: str) -> str:
+def form(
+    need: Mapping[str, Any],
+    expires_at: float,
+    by: str,
+) -> str:
     """The page that asks `by` whether what is needed is approved."""
     rows = "".join(
         f'<tr><th scope="row">{_shown(key)}</th><td>{_shown(value)}</td></tr>'

@@ -1,4 +1,8 @@
-"""Questions to a verifier that may have to wait for a store, from within an event loop."""
+"""Questions to a verifier that may have to wait for a store, from within an event loop.
+
+A store is waited for in a thread, so that other requests go on meanwhile. What reaches into the
+core for that is here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,26 @@ _R = TypeVar("_R")
 
 
 async def decided(grant: Grant, decide: Callable[[], _R]) -> _R:
-    """What `decide`, which asks `grant`, returns: from a thread where a store is waited for."""
+    """What `decide`, which asks `grant`, returns. Raises what it raises.
+
+    It runs in a thread if the grant's verifier has a store.
+    """
     return await aio.answer(grant._verifier, decide)
 
 
 async def lacks_proof_alone(verifier: Verifier, found: Credentials) -> bool:
-    """Whether a token is good here but for its proof. Commits nothing and records nothing."""
-    without = (None, None)
+    """Whether a token is good here but for its proof.
+
+    Nothing is committed by the question, and nothing recorded: the one that counts comes later.
+    """
+    without_proof = (None, None)
     decision = await aio.answer(
-        verifier, verifier._decide, found.text, None, None, without, dry=True
+        verifier,
+        verifier._decide,
+        found.text,
+        None,  # no access,
+        None,  # and no caller: those are asked about later
+        without_proof,
+        dry=True,
     )
     return decision.code == "proof_missing"
