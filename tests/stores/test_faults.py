@@ -92,7 +92,9 @@ def test_a_server_that_is_killed_denies_until_it_is_back(server: Any) -> None:
         assert [said(name, store) for name, store in stores.items()] == ["store_unavailable", "store_unavailable", "stale_overlay"]
     calls: list[Callable[[], Any]] = [
         lambda: stores["replays"].add(Use(b"v" * 16, NOW), NOW),
+        lambda: stores["replays"].peek(Use(b"v" * 16, NOW), NOW),
         lambda: stores["ledger"].reserve(reservation(2), NOW),
+        lambda: stores["ledger"].peek(reservation(2), NOW),
         lambda: stores["ledger"].settle(reservation(1).id, {}, NOW),
         lambda: stores["ledger"].spent(BUCKET, "usd_cents"),
         snapshots.load,
@@ -182,7 +184,9 @@ def test_a_connection_that_was_dropped_meanwhile_is_made_anew(wired: tuple[Place
     _, place, wire = wired
     replays, ledger, snapshots = place.replays(floor=0), place.ledger(floor=0), place.snapshots()
     calls: list[tuple[Callable[[], Any], Any]] = [
+        (lambda: replays.peek(Use(b"u" * 16, NOW), NOW), True),
         (lambda: replays.add(Use(b"u" * 16, NOW), NOW), True),
+        (lambda: ledger.peek(reservation(1, debit(amount=4)), NOW), None),
         (lambda: ledger.reserve(reservation(1, debit(amount=4)), NOW), None),
         (lambda: ledger.spent(BUCKET, "usd_cents"), 4),
         (lambda: ledger.settle(reservation(1).id, {"usd_cents": 1}, NOW), True),
@@ -240,7 +244,9 @@ def test_through_a_verifier_a_lost_answer_denies(wired: tuple[Place, Place, Wire
 # --- garbage ---------------------------------------------------------------------------------------------------------
 
 # What is done to a store of each kind, and which calls then fail: of the ledger's reserve (r), settle (s) and spent (p), the
-# replay store's add (a), the snapshots' load (l).
+# replay store's add (a), the snapshots' load (l). Where reserve or add fail, peek does too.
+LOOKS = str.maketrans("ra", "RA", "spl")
+
 VALKEY = [
     ("ledger", "del", (), "", "lost: the floor rises"),
     ("ledger", "set", ("text",), "r", "a floor of another type"),
@@ -297,8 +303,10 @@ def test_garbage_in_a_key_of_valkey_is_a_store_error(
             "p": lambda: ledger.spent(BUCKET, "usd_cents"),
             "a": lambda: replays.add(Use(b"v" * 16, NOW), NOW),
             "l": snapshots.load,
+            "R": lambda: ledger.peek(reservation(2, *asked), NOW),
+            "A": lambda: replays.peek(Use(b"v" * 16, NOW), NOW),
         }
-        for call in fails:
+        for call in fails + fails.translate(LOOKS):
             with pytest.raises(StoreError, match=r"^Valkey: "):
                 calls[call]()
         assert {found: client.dump(found) for found in client.keys(f"{{{place.name}}}*")} == before
@@ -345,8 +353,10 @@ def test_damaged_tables_of_postgres_are_a_store_error(damage: str, fails: str, p
         "p": lambda: ledger.spent(BUCKET, "usd_cents"),
         "a": lambda: replays.add(Use(b"v" * 16, NOW), NOW),
         "l": snapshots.load,
+        "R": lambda: ledger.peek(reservation(2, debit(bytes(16), 5, 100), debit(BUCKET, 5, 10**6)), NOW),
+        "A": lambda: replays.peek(Use(b"v" * 16, NOW), NOW),
     }
-    for call in fails:
+    for call in fails + fails.translate(LOOKS):
         with pytest.raises(StoreError, match=r"^PostgreSQL: "):
             calls[call]()
     if "p" not in fails:
@@ -385,8 +395,10 @@ def test_damaged_tables_of_sqlite_are_a_store_error(damage: str, fails: str, tmp
         "p": lambda: ledger.spent(BUCKET, "usd_cents"),
         "a": lambda: replays.add(Use(b"v" * 16, NOW), NOW),
         "l": snapshots.load,
+        "R": lambda: ledger.peek(reservation(2), NOW),
+        "A": lambda: replays.peek(Use(b"v" * 16, NOW), NOW),
     }
-    for call in fails:
+    for call in fails + fails.translate(LOOKS):
         with pytest.raises(StoreError, match=r"^SQLite: "):
             calls[call]()
     for name, store, call in (("replays", replays, "a"), ("ledger", ledger, "r"), ("snapshots", snapshots, "l")):
