@@ -1,21 +1,31 @@
-"""One gRPC call on its way through a guard: what was permitted so far, and the context that its handler gets."""
+"""One gRPC call on its way through a guard.
+
+`Judged` is what was decided on it so far. `Call` and `AsyncCall` ask that for the two servers, and
+end the call where it is refused. `Context` and `AsyncContext` are what the handler gets to see of
+it. The rules by number: `captoken.adapters.grpc`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc  # type: ignore[import-untyped]
-from msgspec import structs
 
 from captoken import current
 from captoken._language.access import Access, Caller
 from captoken._verification.aio import answer
 from captoken._verification.decision import Decision, Denied, Grant
 from captoken._verification.verifier import Verifier
+from captoken.adapters._grpc.credentials import without_secrets
 
-AUTHORIZATION, PROOF = "authorization", "captoken-proof"
+_R = TypeVar("_R")
+
+# What a call of a method is: always the same access, or by its message.
+Rule: TypeAlias = "Access | Callable[[Any], Access]"
+
+# The status of a call that is refused, by the kind of the denial (spec 40.8).
 STATUS = {
     "invalid": grpc.StatusCode.UNAUTHENTICATED,
     "proof": grpc.StatusCode.UNAUTHENTICATED,
@@ -24,7 +34,7 @@ STATUS = {
 }
 
 
-def answered(denied: Denied | None) -> tuple[Any, str]:
+def _answer_to(denied: Denied | None) -> tuple[Any, str]:
     """Status and sentence for a call that ends here: a refusal, or a request that is none."""
     if denied is None:
         return grpc.StatusCode.INVALID_ARGUMENT, "The request cannot be read."
@@ -32,50 +42,39 @@ def answered(denied: Denied | None) -> tuple[Any, str]:
 
 
 class Judged:
-    """A call with its grant and the rule for its method."""
+    """A call with its grant and the rule for its method: what was permitted, and what refused."""
 
-    def __init__(
-        self, grant: Grant, rule: Access | Callable[[Any], Access] | None, caller: Caller | None
-    ) -> None:
-        self.grant, self._rule, self._caller = grant, rule, caller
+    def __init__(self, grant: Grant, rule: Rule | None, caller: Caller | None) -> None:
+        self.grant = grant
+        self._rule = rule
+        self._caller = caller
         self._access: Access | None = None
         self.refused: Denied | None = None
 
     @property
     def by_message(self) -> bool:
+        """Does it take a message to say what the call is?"""
         return self._rule is not None and not isinstance(self._rule, Access)
 
     def admit(self, message: Any) -> None:
-        """Decide on a message, or on a call that is judged without one. Raises Denied."""
-        rule, grant, access = self._rule, self.grant, None
-        if rule is None:  # rule 2
-            self._deny(grant.record(grant.refusal("domain", "no rule names the method")))
-        elif isinstance(rule, Access):
-            access = rule
-        elif message is None:
-            self._deny(
-                grant.record(
-                    grant.refusal(
-                        "domain", "the stream ended before a message that could be judged"
-                    )
-                )
-            )
-        else:
-            with (
-                suppress(TypeError, ValueError, LookupError, RecursionError),
-                current.nothing(),
-                current.serving(grant),
-            ):
-                access = rule(message)  # which raises where there are no legal names, say
-        if not isinstance(access, Access):
-            self._deny(grant.record(grant.refusal("domain", "no access that a token can permit")))
-        decision = grant.check(access, caller=self._caller)
+        """Decide on a message, or on a call that is judged without one. Raises Denied.
+
+        None for a message is a stream that had none.
+        """
+        if self._rule is None:  # rule 2
+            self._refuse("no rule names the method")
+        if message is None and self.by_message:
+            self._refuse("the stream ended before a message that could be judged")
+        access = self._access_of(message)
+        if access is None:
+            self._refuse("no access that a token can permit")
+        decision = self.grant.check(access, caller=self._caller)
         if not decision:
             self._deny(decision)
         self._access = access
 
     def go_on(self, message: Any) -> None:
-        """Decide on a further message. Raises Denied."""
+        """Decide on a further message (rule 3). Raises Denied."""
         if self.refused is not None:
             raise self.refused
         if self.by_message:
@@ -84,15 +83,38 @@ class Judged:
             self.stand()
 
     def stand(self) -> None:
-        """Whether what was permitted last is permitted still. Raises Denied. Takes nothing of a budget."""
+        """Whether what was permitted last is permitted still (rule 3). Raises Denied.
+
+        It takes nothing of a budget.
+        """
         if self.refused is not None:
             raise self.refused
         assert self._access is not None  # noqa: S101  nothing runs before something was admitted
         decision = self.grant.explain(self._access, caller=self._caller)
         if not decision:
-            self._deny(
-                self.grant.record(structs.replace(decision, dry=False))
-            )  # a denial has nothing to commit
+            self._deny(self.grant.record(decision))
+
+    def _access_of(self, message: Any) -> Access | None:
+        """What the rule says of a message, or None for what no token can permit.
+
+        A rule raises where there are no legal names, say. It asks the grant, if anything: it holds
+        nothing.
+        """
+        rule = self._rule
+        if rule is None or isinstance(rule, Access):
+            return rule
+        access: object = None
+        with (
+            suppress(TypeError, ValueError, LookupError, RecursionError),
+            current.nothing(),
+            current.serving(self.grant),
+        ):
+            access = rule(message)
+        return access if isinstance(access, Access) else None
+
+    def _refuse(self, why: str) -> NoReturn:
+        """Refuse what is no access. Recorded as a denial of the verifier's would be."""
+        self._deny(self.grant.record(self.grant.refusal("domain", why)))
 
     def _deny(self, decision: Decision) -> NoReturn:
         self.refused = Denied(decision)
@@ -100,7 +122,10 @@ class Judged:
 
 
 class Context:
-    """The servicer context of a handler: without the token, so that nobody passes on or logs what came in."""
+    """The servicer context of a handler: without the token.
+
+    So nobody passes on or logs what came in.
+    """
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -109,74 +134,135 @@ class Context:
         return getattr(self._context, name)
 
     def invocation_metadata(self) -> tuple[Any, ...]:
-        return tuple(
-            pair
-            for pair in self._context.invocation_metadata() or ()
-            if pair[0] not in (AUTHORIZATION, PROOF)
-        )
+        return without_secrets(self._context.invocation_metadata())
 
 
-class AsyncContext(Context):
-    """The same of `grpc.aio`; its `read` and `write` ask as the iterators do."""
+class Call:
+    """A call on a synchronous server. What is refused ends it, and so raises whatever grpc does."""
 
-    def __init__(self, context: Any, verifier: Verifier) -> None:
-        super().__init__(context)
-        self._verifier = verifier
-        self.call: Any = None
-        self.first: Any = None
+    judged: Judged  # once it has begun
 
-    async def refuse(self, denied: Denied | None) -> NoReturn:
-        await self._context.abort(*answered(denied))
-        raise AssertionError("a call went on that was ended")
+    def __init__(self, context: Any) -> None:
+        self._context = context
 
-    async def _ask(self, question: Callable[..., None], *args: Any) -> None:
+    def ask(self, question: Callable[..., _R], *given: Any) -> _R:
+        """What a question comes to that may be denied."""
         try:
-            await answer(self._verifier, question, *args)
+            return question(*given)
         except Denied as denied:
             refused = denied
-        else:
-            return
+        # Out of the block: what ends a call is no consequence of an exception, and shows none.
+        self.refuse(refused)
+
+    def refuse(self, denied: Denied | None) -> NoReturn:
+        """End the call: with what a stranger may be told, or since the request is none."""
+        self._context.abort(*_answer_to(denied))
+        raise AssertionError("a call went on that was ended")
+
+    def step(self, function: Callable[..., Any], *given: Any) -> Any:
+        """A step of the handler. A Denied that it lets through is the answer."""
+        return self.ask(_serve, self.judged.grant, function, *given)
+
+    def each(self, requests: Iterator[Any]) -> Iterator[Any]:
+        """The messages of a client, each once it is permitted."""
+        for message in requests:
+            self.ask(self.judged.go_on, message)
+            yield message
+
+    def stand(self) -> None:
+        """Go on only while the grant stands."""
+        self.ask(self.judged.stand)
+
+    def end(self) -> None:
+        """For a handler that caught the refusal of a message and went on."""
+        if self.judged.refused is not None:
+            self.refuse(self.judged.refused)
+
+
+def _serve(grant: Grant, function: Callable[..., Any], *given: Any) -> Any:
+    """Rule 5: what a function gives under a grant, and nothing else."""
+    with current.nothing(), current.serving(grant):
+        return function(*given)
+
+
+class AsyncCall:
+    """The same on a server of `grpc.aio`. A store is waited for in a thread."""
+
+    judged: Judged  # once it has begun
+
+    def __init__(self, context: Any, verifier: Verifier) -> None:
+        self._context = context
+        self._verifier = verifier
+        self._first: Any = None
+
+    async def ask(self, question: Callable[..., _R], *given: Any) -> _R:
+        try:
+            return await answer(self._verifier, question, *given)
+        except Denied as denied:
+            refused = denied
         await self.refuse(refused)
 
-    async def step(self, step: Awaitable[Any]) -> Any:
-        """A step of the handler, under its grant (rule 5). A Denied that it lets through is the answer."""
+    async def refuse(self, denied: Denied | None) -> NoReturn:
+        await self._context.abort(*_answer_to(denied))
+        raise AssertionError("a call went on that was ended")
+
+    async def step(self, step: Awaitable[_R]) -> _R:
         try:
-            with current.nothing(), current.serving(self.call.grant):
+            with current.nothing(), current.serving(self.judged.grant):  # rule 5
                 return await step
         except Denied as denied:
             refused = denied
         await self.refuse(refused)
 
-    async def stand(self) -> None:
-        await self._ask(self.call.stand)
+    async def admit_first(self, requests: Any) -> None:
+        """Decide on the first message of a stream, before the handler starts (rule 3).
 
-    async def end(self) -> None:
-        """For a handler that caught the refusal of a message and went on."""
-        if self.call.refused is not None:
-            await self.refuse(self.call.refused)
-
-    def _taken(self) -> Any:
-        first, self.first = self.first, None
-        return first
+        It is kept for the handler, which asks for it by an iterator or by `read`.
+        """
+        self._first = await anext(aiter(requests), None)
+        await self.ask(self.judged.admit, self._first)
 
     async def each(self, requests: Any) -> AsyncIterator[Any]:
-        """The messages of a client, each once it is permitted."""
-        first = self._taken()
+        first = self._take_first()
         if first is not None:
             yield first
         async for message in requests:
-            await self._ask(self.call.go_on, message)
+            await self.ask(self.judged.go_on, message)
             yield message
 
     async def read(self) -> Any:
-        first = self._taken()
+        """The next message, once it is permitted."""
+        first = self._take_first()
         if first is not None:
             return first
         message = await self._context.read()
         if message is not grpc.aio.EOF:  # pyright: ignore
-            await self._ask(self.call.go_on, message)
+            await self.ask(self.judged.go_on, message)
         return message
 
+    async def stand(self) -> None:
+        await self.ask(self.judged.stand)
+
+    async def end(self) -> None:
+        if self.judged.refused is not None:
+            await self.refuse(self.judged.refused)
+
+    def _take_first(self) -> Any:
+        first = self._first
+        self._first = None
+        return first
+
+
+class AsyncContext(Context):
+    """The same of `grpc.aio`; its `read` and `write` ask as the iterators do."""
+
+    def __init__(self, context: Any, call: AsyncCall) -> None:
+        super().__init__(context)
+        self._call = call
+
+    async def read(self) -> Any:
+        return await self._call.read()
+
     async def write(self, message: Any) -> None:
-        await self.stand()
+        await self._call.stand()
         await self._context.write(message)

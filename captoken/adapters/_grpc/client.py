@@ -1,0 +1,135 @@
+"""The client's side of gRPC: what one call of a stub's method shows the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+
+from captoken import current
+from captoken._writing.token import Token
+from captoken.adapters._grpc.credentials import AUTHORIZATION, PROOF, SECRET, request_digest
+from captoken.current import Held
+
+
+class Presenter:
+    """What is shown to the server `audience`, and whether over any channel (`insecure`)."""
+
+    def __init__(
+        self, audience: str, held: Held | Token | None, expires_in: int, insecure: bool
+    ) -> None:
+        self.audience = audience
+        self.insecure = insecure
+        self._held = held
+        self._expires_in = expires_in
+
+    def credentials(self, method: str, message: bytes | None) -> list[tuple[str, str]]:
+        """The metadata for one call; `message` is None where the client sends a stream."""
+        held = current.holding(self._held)
+        if message is None and held.token.unverified.key is not None:  # rule 4
+            raise ValueError(
+                "a token that is bound to a key opens no stream from the client: "
+                "a proof would cover no message"
+            )
+        digest = request_digest(method, message) if message is not None else None
+        shown = held.present(audience=self.audience, request=digest, expires_in=self._expires_in)
+        metadata = [(AUTHORIZATION, f"Bearer {shown.text}")]
+        if shown.proof is not None:
+            metadata.append((PROOF, shown.proof))
+        return metadata
+
+
+class PresentingMethod:
+    """One method of a stub: a multi-callable that shows a token.
+
+    `serialize` makes bytes of the one request; None where the client sends a stream.
+    """
+
+    def __init__(
+        self,
+        presenter: Presenter,
+        method: str,
+        inner: Any,
+        serialize: Callable[[Any], bytes] | None,
+    ) -> None:
+        self._presenter = presenter
+        self._method = method
+        self._inner = inner
+        self._serialize = serialize
+
+    def __call__(
+        self,
+        request: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        **options: Any,
+    ) -> Any:
+        return self._with(self._inner, request, timeout, metadata, options)
+
+    def with_call(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        **options: Any,
+    ) -> Any:
+        return self._with(self._inner.with_call, request, timeout, metadata, options)
+
+    def future(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        **options: Any,
+    ) -> Any:
+        return self._with(self._inner.future, request, timeout, metadata, options)
+
+    def _with(
+        self,
+        call: Any,
+        given: Any,
+        timeout: float | None,
+        metadata: Iterable[tuple[str, Any]] | None,
+        options: dict[str, Any],
+    ) -> Any:
+        own = tuple(metadata) if metadata is not None else ()
+        if any(key.lower() in SECRET for key, _ in own):
+            raise ValueError("the metadata has a token already")
+
+        sent = given
+        message: bytes | None = None
+        if self._serialize is not None:
+            sent = message = self._serialize(given)
+        shown = self._presenter.credentials(self._method, message)
+        if self._presenter.insecure:
+            own = (*own, *shown)
+        else:  # rule 6
+            options["credentials"] = _with_token(options.get("credentials"), shown)
+        return call(sent, timeout=timeout, metadata=own, **options)
+
+
+def as_is(given: Any) -> bytes:
+    """The serializer of a method that has none. Raises TypeError."""
+    if type(given) is not bytes:
+        raise TypeError(f"a request without a serializer is bytes, not {type(given).__name__}")
+    return given
+
+
+def _with_token(credentials: Any, shown: list[tuple[str, str]]) -> Any:
+    """The caller's credentials for a call, if there are any, and ours."""
+    ours = grpc.metadata_call_credentials(_Plugin(shown))
+    if credentials is None:
+        return ours
+    composite: Any = grpc.composite_call_credentials
+    return composite(credentials, ours)
+
+
+class _Plugin(grpc.AuthMetadataPlugin):  # type: ignore[misc]
+    """Rule 6: what gRPC adds to one call, if its channel is encrypted."""
+
+    def __init__(self, shown: list[tuple[str, str]]) -> None:
+        self._shown = shown
+
+    def __call__(self, context: Any, callback: Any) -> None:
+        callback(tuple(self._shown), None)

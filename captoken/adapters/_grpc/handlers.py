@@ -1,0 +1,107 @@
+"""A method's handler, taken apart and put together again: what grpc has of four kinds.
+
+A kind says which side sends a stream: `unary_unary`, `unary_stream`, `stream_unary` and
+`stream_stream`. Handlers of all kinds have the same fields, and the function under the kind's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from inspect import isasyncgenfunction, iscoroutinefunction
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+
+from captoken import current
+from captoken.adapters._grpc.calls import Context
+
+OVER = object()  # what comes after the last message of a stream
+
+
+def method_name(name: Any) -> str:
+    """The name of a method, if it is one. Raises ValueError."""
+    if not isinstance(name, str) or not name.startswith("/") or name.count("/") != 2:
+        raise ValueError("a method is named /package.Service/Method")
+    return name
+
+
+def _kind(handler: Any) -> str:
+    asked = "stream" if handler.request_streaming else "unary"
+    answered = "stream" if handler.response_streaming else "unary"
+    return f"{asked}_{answered}"
+
+
+def behavior_of(handler: Any) -> Callable[..., Any]:
+    """The function that answers."""
+    behavior: Callable[..., Any] = getattr(handler, _kind(handler))
+    return behavior
+
+
+def with_behavior(
+    handler: Any,
+    behavior: Callable[..., Any],
+    parse: Callable[[bytes], Any] | None = None,
+) -> Any:
+    """A handler of the same kind that answers by `behavior`.
+
+    A request that is no stream comes to it as the bytes that arrived, which a proof covers (rule
+    4); with `parse`, as what that makes of them.
+    """
+    if handler.request_streaming:
+        parse = handler.request_deserializer
+    make = getattr(grpc, f"{_kind(handler)}_rpc_method_handler")
+    return make(
+        behavior,
+        request_deserializer=parse,
+        response_serializer=handler.response_serializer,
+    )
+
+
+def parsed(handler: Any, data: bytes) -> Any:
+    """The message, or None for bytes that are none."""
+    if handler.request_deserializer is None:
+        return data
+    try:
+        return handler.request_deserializer(data)
+    except Exception:  # whatever a parser raises
+        return None
+
+
+def opened(handler: Any) -> Any:
+    """The handler of a public method, of either server: with nothing current, and no token seen."""
+    behavior = behavior_of(handler)
+
+    def one(requests: Any, context: Any) -> Any:
+        return alone(behavior, requests, Context(context))
+
+    def many(requests: Any, context: Any) -> Iterator[Any]:
+        responses = iter(one(requests, context))
+        while (response := alone(next, responses, OVER)) is not OVER:
+            yield response
+
+    async def async_one(requests: Any, context: Any) -> Any:
+        return await awaited_alone(behavior(requests, Context(context)))
+
+    async def async_many(requests: Any, context: Any) -> AsyncIterator[Any]:
+        responses = behavior(requests, Context(context))
+        while (response := await awaited_alone(anext(responses, OVER))) is not OVER:
+            yield response
+
+    if isasyncgenfunction(behavior):
+        return with_behavior(handler, async_many, handler.request_deserializer)
+    if iscoroutinefunction(behavior):
+        return with_behavior(handler, async_one, handler.request_deserializer)
+    plain: Callable[..., Any] = many if handler.response_streaming else one
+    return with_behavior(handler, plain, handler.request_deserializer)
+
+
+def alone(function: Callable[..., Any], *given: Any) -> Any:
+    """What a function gives with nothing current (rule 5)."""
+    with current.nothing():
+        return function(*given)
+
+
+async def awaited_alone(step: Awaitable[Any]) -> Any:
+    """The same of what is awaited."""
+    with current.nothing():
+        return await step
