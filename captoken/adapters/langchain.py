@@ -1,23 +1,31 @@
-"""Guard the tools of LangChain agents and LangGraph graphs, and hand tokens on to sub-agents (docs/agents.md).
+"""Guard the tools of LangChain agents and LangGraph graphs, and hand tokens on to sub-agents.
 
-    sales = create_agent(model, [query_sales], name="sales-agent", middleware=[TokenGuard(guard, agent="sales-agent")])
+    own = TokenGuard(guard, agent="sales-agent")
+    sales = create_agent(model, [query_sales], name="sales-agent", middleware=[own])
     ask = delegate_to(sales, tools={"query_sales": {}}, expires_in=60)
-    boss = create_agent(model, [ask], name="orchestrator", middleware=[TokenGuard(guard, agent="orchestrator")])
+    own = TokenGuard(guard, agent="orchestrator")
+    boss = create_agent(model, [ask], name="orchestrator", middleware=[own])
     with current.use(token):
         result = boss.invoke({"messages": [HumanMessage("Report on risk.")]})
 
-1. Every tool call is asked about before the tool runs, with the arguments as its schema reads them; the tool gets those.
-   Arguments that the schema reads otherwise the second time, or that it does not write as they are (SecretStr), are
-   refused, and so is a schema of which cannot be said how it reads: nobody knows what the tool would get.
-2. Who calls is `agent`, the guard's own word. Where the framework has a name for who runs, it has to be the same; and a run
-   inside a tool call needs a token of its own: an agent that was given its parent's middleware may do nothing.
-3. What is refused is a ToolMessage with status "error", and the run goes on. So is a call in which the tool itself was
-   refused something (Denied), and one of a tool that is called otherwise than the model wrote.
-4. A tool that the model's provider runs cannot be asked about: a request to the model that has one raises GuardError.
-5. A sub-agent is handed a narrowed token and nothing else: neither runtime context, configuration and checkpoints of its
-   caller, nor what its caller was granted.
-6. The token is a context variable, which LangGraph carries to its threads. It is in no state, message, configuration,
-   checkpoint or trace.
+See docs/agents.md.
+
+1. Every tool call is asked about before the tool runs, with the arguments as its schema reads them;
+   the tool gets those. Refused are arguments that the schema reads otherwise the second time, or
+   that it does not write as they are (SecretStr). So is a schema of which cannot be said how it
+   reads: nobody knows what the tool would get.
+2. Who calls is `agent`, the guard's own word. Where the framework has a name for who runs, it has
+   to be the same. A run inside a tool call needs a token of its own: an agent that was given its
+   parent's middleware may do nothing.
+3. What is refused is a ToolMessage with status "error", and the run goes on. So is a call in which
+   the tool itself was refused something (Denied), and one of a tool that is called otherwise than
+   the model wrote.
+4. A tool that the model's provider runs cannot be asked about: a request to the model that has one
+   raises GuardError.
+5. A sub-agent is handed a narrowed token and nothing else: neither runtime context, configuration
+   and checkpoints of its caller, nor what its caller was granted.
+6. The token is a context variable, which LangGraph carries to its threads. It is in no state,
+   message, configuration, checkpoint or trace.
 
 A middleware that is listed after the guard acts between it and the tool: list the guard last.
 """
@@ -26,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, Unpack
+from typing import Any, NamedTuple, TypeAlias, Unpack
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
@@ -39,78 +47,81 @@ from langgraph.types import Command
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from captoken import current
 from captoken._format.errors import GuardError
 from captoken._verification.decision import Decision, Denied
-from captoken._writing.keywords import LinkCaveats, Strings
+from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
+from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
 from captoken.current import Held
-from captoken.proof import Signer
 from captoken.tools import ToolGuard, agent_name, calling, handing
 
 _NAME = "lc_agent_name"  # in the configuration's metadata: where `create_agent(name=…)` puts it
-_READING = (
-    "model_validate",
-    "__get_pydantic_core_schema__",
-)  # by which a model can read in a way of its own
+_FUNCTION = "function"  # the type of a tool that the provider does not run
+_UNNAMED = ("", "LangGraph")  # what a graph without a name is called
+
+# By these a model can read in a way of its own.
+_READING = ("model_validate", "__get_pydantic_core_schema__")
 # What a model's configuration may say, and still read its arguments as one that says none of it.
 _HARMLESS = {"arbitrary_types_allowed", "extra", "json_schema_extra", "title"}
+
+_Answer: TypeAlias = "ToolMessage | Command[Any]"
+
+
+class _Asked(NamedTuple):
+    """What the guard is asked about a tool call, and the request that the tool then gets."""
+
+    tool: str
+    arguments: Any
+    agent: str
+    run: object
+    given: ToolCallRequest
 
 
 class TokenGuard(AgentMiddleware[Any, Any, Any]):
     """Lets the agent call the tools that the current token permits, and no other.
 
-    For `create_agent(…, middleware=[…, TokenGuard(guard, agent="sales-agent")])`, and for a node of a graph:
-    `ToolNode(tools, wrap_tool_call=own.wrap_tool_call, awrap_tool_call=own.awrap_tool_call)`.
+    For `create_agent(…, middleware=[…, TokenGuard(guard, agent="sales-agent")])`, and for a node of
+    a graph: `ToolNode(tools, wrap_tool_call=own.wrap_tool_call,
+    awrap_tool_call=own.awrap_tool_call)`.
 
-    `agent` is the name under which it holds tokens; give `create_agent` the same. `native` are the types of provider-run
-    tools that may be used unasked (rule 4); what is bound to the model beforehand is not seen. Raises TypeError for what
-    is no ToolGuard, ValueError for no name.
+    `agent` is the name under which it holds tokens; give `create_agent` the same. `native` are the
+    types of provider-run tools that may be used unasked (rule 4); what is bound to the model
+    beforehand is not seen. Raises TypeError for what is no ToolGuard, ValueError for no name.
     """
 
     def __init__(self, guard: ToolGuard, *, agent: str, native: Collection[str] = ()) -> None:
         super().__init__()
-        if not isinstance(guard, ToolGuard):
-            raise TypeError(f"a {type(guard).__name__} is no ToolGuard")
-        if isinstance(native, str):
-            raise TypeError("native: a collection of types, not a str")
-        self._guard, self._agent, self._native = guard, agent_name(agent), frozenset(native)
+        self._guard = checked_guard(guard)
+        self._native = unasked(native, "types") | {_FUNCTION}
+        self._agent = agent_name(agent)
         if not isinstance(agent, str) or not self._agent:
             raise ValueError("name the agent: its token names its holder")
 
     def wrap_tool_call(
-        self,
-        request: ToolCallRequest,
-        handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]],
-    ) -> ToolMessage | Command[Any]:
-        asked, given = _arguments(request)
-        run = _run(_config(request))
-        decision = self._guard.check(
-            request.tool_call["name"], asked, agent=self._who(request), run=run
-        )
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], _Answer]
+    ) -> _Answer:
+        asked = self._asked(request)
+        decision = self._guard.check(asked.tool, asked.arguments, agent=asked.agent, run=asked.run)
         if decision.grant is None:
             return _refusal(request, decision)
         try:
-            with calling(decision.grant, run=run):
-                return handler(given)
-        except Denied as denied:
+            with calling(decision.grant, run=asked.run):
+                return handler(asked.given)
+        except Denied as denied:  # rule 3
             return _refusal(request, denied.decision)
 
     async def awrap_tool_call(
-        self,
-        request: ToolCallRequest,
-        handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]],
-    ) -> ToolMessage | Command[Any]:
-        asked, given = _arguments(request)
-        run = _run(_config(request))
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[_Answer]]
+    ) -> _Answer:
+        asked = self._asked(request)
         decision = await self._guard.check_async(
-            request.tool_call["name"], asked, agent=self._who(request), run=run
+            asked.tool, asked.arguments, agent=asked.agent, run=asked.run
         )
         if decision.grant is None:
             return _refusal(request, decision)
         try:
-            with calling(decision.grant, run=run):
-                return await handler(given)
-        except Denied as denied:
+            with calling(decision.grant, run=asked.run):
+                return await handler(asked.given)
+        except Denied as denied:  # rule 3
             return _refusal(request, denied.decision)
 
     def wrap_model_call(
@@ -128,139 +139,203 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         return await handler(request)
 
     def _check_native(self, request: ModelRequest[Any]) -> None:
-        kinds = {
-            str(tool.get("type") or tool.get("name"))
-            for tool in request.tools
-            if isinstance(tool, dict)
-        }
-        if beyond := kinds - self._native - {"function"}:
-            raise GuardError(
-                f"the model's provider would run {sorted(beyond)}, which no guard sees: native= lets it"
-            )
+        """Rule 4. A tool that is a dictionary is one for the provider; `function` is another's."""
+        tools = [tool for tool in request.tools if isinstance(tool, dict)]
+        types = {str(tool.get("type") or tool.get("name")) for tool in tools}
+        refuse_native(types, self._native)
 
-    def _who(self, request: ToolCallRequest) -> str:
+    def _asked(self, request: ToolCallRequest) -> _Asked:
+        """Rules 1 and 2: what is asked about a call."""
+        arguments, given = _arguments(request)
+        config = _config(request)
+        return _Asked(
+            tool=request.tool_call["name"],
+            arguments=arguments,
+            agent=self._who(config),
+            run=_run(config),
+            given=given,
+        )
+
+    def _who(self, config: Mapping[str, Any]) -> str:
         """Rule 2: the name, or one that nobody has."""
-        told = (_config(request).get("metadata") or {}).get(_NAME)
-        return self._agent if told is None or agent_name(told) == self._agent else ""
+        told = _agent_in(config)
+        if told is not None and agent_name(told) != self._agent:
+            return ""
+        return self._agent
 
 
 def _config(request: ToolCallRequest) -> Mapping[str, Any]:
+    """The configuration that the call runs under."""
     return getattr(request.runtime, "config", None) or {}
 
 
+def _agent_in(config: Mapping[str, Any]) -> str | None:
+    """Who runs, by the framework's word, or None where it has none."""
+    return (config.get("metadata") or {}).get(_NAME)
+
+
 def _run(config: Mapping[str, Any]) -> object:
-    """What LangGraph knows the step by: the path of graphs that it is in. Something of its own where there is none."""
+    """What LangGraph knows the step by: the path of graphs that it is in.
+
+    Something of its own where there is none, so that it is no other run's.
+    """
     return (config.get("configurable") or {}).get("checkpoint_ns") or object()
 
 
+# --- what a tool gets: rule 1 -----------------------------------------------------------------
+
+
+class _Unreadable(Exception):  # noqa: N818, it is not raised further than this file
+    """Nobody can say what the tool would get, and why: so the call is permitted to nobody."""
+
+
 def _arguments(request: ToolCallRequest) -> tuple[Any, ToolCallRequest]:
-    """What to ask about, and the request that has it (rule 1). What is asked is no mapping where nothing is permitted."""
+    """What to ask about, and the request that has it.
+
+    What is asked is no mapping where nothing is permitted: text that says why.
+    """
     arguments: Any = request.tool_call["args"]
-    if request.tool is not None and request.tool.name != request.tool_call["name"]:
-        return (
-            "another tool",
-            request,
-        )  # which somebody put there: the guard would ask about the one, and the other would run
-    schema = _schema(request.tool)
-    if schema is None:
-        return arguments, request
-    if isinstance(schema, str):
-        return schema, request
+    tool = request.tool
+    if tool is not None and tool.name != request.tool_call["name"]:
+        # Somebody put it there: the guard would be asked about the one, and the other would run.
+        return "another tool", request
     try:
-        read = schema.model_validate(arguments)
+        schema = _schema(tool)
+        if schema is None:
+            return arguments, request
+        asked, given = _read(schema, arguments)
     except ValidationError:
-        return (
-            arguments,
-            request,
-        )  # which the tool refuses in its turn, in words that help the model
-    except (ValueError, TypeError, RecursionError):
-        return "unreadable", request
-    try:
-        asked, given = read.model_dump(mode="json"), read.model_dump(mode="json", by_alias=True)
-        again = schema.model_validate(given)
-        if again != read or again.model_dump(mode="json") != asked:
-            return "read otherwise", request
-        if any(
-            to_jsonable_python(getattr(read, name), by_alias=False) != asked[name]
-            for name in type(read).model_fields
-        ):
-            return "written otherwise", request
-    except (PydanticSerializationError, ValueError, TypeError, LookupError, RecursionError):
-        return "read otherwise", request
+        return arguments, request  # the tool refuses them, in words that help the model
+    except _Unreadable as problem:
+        return str(problem), request
     return asked, request.override(tool_call={**request.tool_call, "args": given})
 
 
-def _schema(tool: BaseTool | None) -> type[BaseModel] | str | None:
-    """The model of a tool's arguments, without those that the framework adds; None for a tool that has none.
+def _read(schema: type[BaseModel], arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a schema makes of arguments: by the names of its fields, and as it reads them.
 
-    A word for one of which cannot be said how it reads them: the model without what the framework adds is made anew of the
-    fields alone.
+    The tool will read them once more. So they have to be such that a second reading gives the same
+    as the first, and what was asked about is what it then gets. Raises ValidationError for what the
+    schema does not take, _Unreadable.
+    """
+    try:
+        read = schema.model_validate(arguments)
+    except ValidationError:
+        raise
+    except (ValueError, TypeError, RecursionError):
+        raise _Unreadable("unreadable") from None
+
+    try:
+        asked = read.model_dump(mode="json")
+        given = read.model_dump(mode="json", by_alias=True)
+        again = schema.model_validate(given)
+        if again != read or again.model_dump(mode="json") != asked:
+            raise _Unreadable("read otherwise")
+        if not _written_as_they_are(read, asked):
+            raise _Unreadable("written otherwise")
+    except (PydanticSerializationError, ValueError, TypeError, LookupError, RecursionError):
+        raise _Unreadable("read otherwise") from None
+    return asked, given
+
+
+def _written_as_they_are(read: BaseModel, asked: Mapping[str, Any]) -> bool:
+    """Whether each field is asked about as its value is, and not as the model chose to write it."""
+    return all(
+        to_jsonable_python(getattr(read, name), by_alias=False) == asked[name]
+        for name in type(read).model_fields
+    )
+
+
+def _schema(tool: BaseTool | None) -> type[BaseModel] | None:
+    """The model of a tool's arguments, without those that the framework adds.
+
+    None for a tool that has none. Raises _Unreadable for one of which cannot be said how it reads
+    them: the model without what the framework adds is made anew of the fields alone.
     """
     if tool is None:
         return None
-    for_model, whole = tool.tool_call_schema, tool.args_schema
+    for_model = tool.tool_call_schema
+    whole = tool.args_schema
     if isinstance(for_model, dict):
         return None
     if not issubclass(for_model, BaseModel):
-        return "of pydantic 1"
-    if isinstance(whole, type) and issubclass(whole, BaseModel):
-        if set(whole.model_fields) == set(for_model.model_fields):
-            return whole
-        if not _only_fields(whole):
-            return "more than its fields"
+        raise _Unreadable("of pydantic 1")
+    if not (isinstance(whole, type) and issubclass(whole, BaseModel)):
+        return for_model
+    if set(whole.model_fields) == set(for_model.model_fields):
+        return whole
+    if not _only_fields(whole):
+        raise _Unreadable("more than its fields")
     return for_model
 
 
 def _only_fields(model: type[BaseModel]) -> bool:
     """Whether nothing but types and defaults says how the model reads."""
+    return not (
+        _has_validators(model)
+        or set(model.model_config) - _HARMLESS
+        or _reads_in_its_own_way(model)
+        or _has_special_fields(model)
+    )
+
+
+def _has_validators(model: type[BaseModel]) -> bool:
     rules = model.__pydantic_decorators__
-    return (
-        not (
-            rules.field_validators
-            or rules.model_validators
-            or rules.validators
-            or rules.root_validators
-        )
-        and not (
-            model.__pydantic_post_init__
-            or model.__pydantic_custom_init__
-            or set(model.model_config) - _HARMLESS
-        )
-        and all(
-            getattr(model, name).__func__ is getattr(BaseModel, name).__func__ for name in _READING
-        )
-        and not any(
-            field.alias or field.validation_alias or field.discriminator or field.validate_default
-            for field in model.model_fields.values()
-        )
+    return bool(
+        rules.field_validators
+        or rules.model_validators
+        or rules.validators
+        or rules.root_validators
+    )
+
+
+def _reads_in_its_own_way(model: type[BaseModel]) -> bool:
+    """Whether it has code of its own for reading, in place of pydantic's or after it."""
+    if model.__pydantic_post_init__ or model.__pydantic_custom_init__:
+        return True
+    return any(
+        getattr(model, name).__func__ is not getattr(BaseModel, name).__func__ for name in _READING
+    )
+
+
+def _has_special_fields(model: type[BaseModel]) -> bool:
+    return any(
+        field.alias or field.validation_alias or field.discriminator or field.validate_default
+        for field in model.model_fields.values()
     )
 
 
 def _refusal(request: ToolCallRequest, decision: Decision) -> ToolMessage:
+    """Rule 3: what the model is told."""
     call = request.tool_call
     return ToolMessage(
-        decision.for_model(), name=call["name"], tool_call_id=call["id"] or "", status="error"
+        decision.for_model(),
+        name=call["name"],
+        tool_call_id=call["id"] or "",
+        status="error",
     )
 
 
-# --- sub-agents ------------------------------------------------------------------------------------------------------
+# --- sub-agents -------------------------------------------------------------------------------
 
 
 @contextmanager
 def handed(held: Held, to: str) -> Generator[RunnableConfig, None, None]:
-    """Rule 5: in this block `held` is all there is. Gives the configuration to run the sub-agent with: its name, and of
-    the caller's the callbacks and tags, so that its run is traced as a part."""
+    """Rule 5: in this block `held` is all there is.
+
+    Gives the configuration to run the sub-agent with: its name, and of the caller's the callbacks
+    and tags, so that its run is traced as a part.
+    """
     caller = ensure_config()
     own: RunnableConfig = {
         "callbacks": caller.get("callbacks"),
         "tags": caller.get("tags") or [],
         "metadata": {_NAME: to},
     }
-    before = var_child_runnable_config.set(
-        own
-    )  # else LangChain adds the caller's configuration to what is passed
+    # Else LangChain adds the caller's configuration to what is passed.
+    before = var_child_runnable_config.set(own)
     try:
-        with current.nothing(), current.use(held):
+        with only(held):
             yield own
     finally:
         var_child_runnable_config.reset(before)
@@ -273,55 +348,60 @@ def delegate_to(
     name: str | None = None,
     description: str | None = None,
     context: Any = None,
-    key: Signer | None = None,
-    keep: Strings = (),
-    clamp: bool = False,
-    **caveats: Unpack[LinkCaveats],
+    **narrowing: Unpack[Narrowing],
 ) -> BaseTool:
-    """A tool for an orchestrator: hands a task to `agent`, with what is held there narrowed by `caveats`, and gives back
-    the text of its last message. The tool is called `ask_` and the agent's name, unless given.
+    """A tool for an orchestrator: hands a task to `agent`, and gives back its last message's text.
 
-    `agent`: what `create_agent` or a graph's `compile` gave, with `messages` in its state. `to`: the name of its guard, if
-    it is not its own. `context`: its runtime context; it gets none of the caller's. Does not check that the agent's tools
-    are guarded. Raises GuardError for an agent without a name. The tool raises it when it is called by an agent that holds
-    nothing of its own, and where the agent stopped to wait for somebody; and NoToken, and what `Held.delegate` raises.
+    With the task goes what is held there, narrowed as `Held.delegate` does. The tool is called
+    `ask_` and the agent's name, unless given.
+
+    `agent`: what `create_agent` or a graph's `compile` gave, with `messages` in its state. `to`:
+    the name of its guard, if it is not its own. `context`: its runtime context; it gets none of the
+    caller's. Does not check that the agent's tools are guarded. Raises GuardError for an agent
+    without a name.
+
+    The tool raises GuardError when it is called by an agent that holds nothing of its own, and
+    where the agent stopped to wait for somebody; and NoToken, and what `Held.delegate` raises.
     """
     whom = agent_name(to or _own_name(agent))
+    given: dict[str, Any] = {} if context is None else {"context": context}
 
     def narrowed() -> Held:
         config = ensure_config()
-        mine = handing((config.get("metadata") or {}).get(_NAME), run=_run(config))
-        return mine.delegate(to=whom, key=key, keep=keep, clamp=clamp, **caveats)
+        mine = handing(_agent_in(config), run=_run(config))
+        return mine.delegate(to=whom, **narrowing)
 
     def ask(task: str) -> str:
         with handed(narrowed(), whom) as config:
-            return _last(agent.invoke({"messages": [HumanMessage(task)]}, config, **given))
+            return _last(agent.invoke(_asking(task), config, **given))
 
     async def aask(task: str) -> str:
         with handed(narrowed(), whom) as config:
-            return _last(await agent.ainvoke({"messages": [HumanMessage(task)]}, config, **given))
+            return _last(await agent.ainvoke(_asking(task), config, **given))
 
-    given: dict[str, Any] = {} if context is None else {"context": context}
-    spelled = "".join(char if char.isalnum() else "_" for char in whom)
     return StructuredTool.from_function(
         ask,
         aask,
-        name=name or f"ask_{spelled}",
-        description=description or f"Hand a task to the agent {whom}.",
+        name=name or tool_name("ask", whom),
+        description=description or tool_description(whom),
     )
 
 
 def _own_name(agent: Any) -> str:
+    """The name of an agent. Raises GuardError for one that has none."""
     name = getattr(agent, "name", None)
-    if not isinstance(name, str) or name in (
-        "",
-        "LangGraph",
-    ):  # which is what a graph without a name is called
+    if not isinstance(name, str) or name in _UNNAMED:
         raise GuardError("name the agent, or say `to`: its token names its holder")
     return name
 
 
+def _asking(task: str) -> dict[str, Any]:
+    """The state in which a sub-agent begins."""
+    return {"messages": [HumanMessage(task)]}
+
+
 def _last(result: Any) -> str:
+    """The text of the last message. Raises GuardError where the run has not come to its end."""
     message = result["messages"][-1]
     if result.get("__interrupt__") or getattr(message, "tool_calls", None):
         raise GuardError(

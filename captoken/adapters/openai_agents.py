@@ -1,4 +1,4 @@
-"""Guard the tools of openai-agents, and hand tokens on to sub-agents (docs/agents.md).
+"""Guard the tools of openai-agents, and hand tokens on to sub-agents.
 
     sales = guarded(Agent(name="sales-agent", tools=[query_sales]), guard)
     ask = delegate_to(sales, tools={"query_sales": {}}, expires_in=60)
@@ -6,16 +6,21 @@
     with current.use(token):
         result = await Runner.run(boss, "Report on risk.")
 
-1. Every function tool of a guarded agent asks when it is called: those of MCP servers and agents as tools among them.
-2. A tool that something else runs (the provider, a shell, a computer) cannot ask, nor can one of a stored prompt: an
-   agent that has one raises GuardError, when it is built and again at each turn.
+See docs/agents.md.
+
+1. Every function tool of a guarded agent asks when it is called: those of MCP servers and agents as
+   tools among them.
+2. A tool that something else runs (the provider, a shell, a computer) cannot ask, nor can one of a
+   stored prompt. An agent that has one raises GuardError, when it is built and again at each turn.
 3. A guarded tool runs for guarded agents alone, and who calls is the agent that runs, by its name.
 4. An agent as a tool, or one that is handed the conversation, has to be guarded itself.
-5. A sub-agent is handed a narrowed token and nothing else: neither the context object nor what its caller was granted.
-6. On a handoff by `handoff_to` the agent's own token goes on with the conversation, narrowed: an agent that holds none hands
-   nothing on. On any other handoff, nothing would go on: GuardError.
-7. What is refused is the tool's output for the model, and the run goes on. So are arguments that are not one JSON object
-   with each name once, and a call in which the tool itself was refused something (Denied).
+5. A sub-agent is handed a narrowed token and nothing else: neither the context object nor what its
+   caller was granted.
+6. On a handoff by `handoff_to` the agent's own token goes on with the conversation, narrowed: an
+   agent that holds none hands nothing on. On any other handoff, nothing would go on: GuardError.
+7. What is refused is the tool's output for the model, and the run goes on. So are arguments that
+   are not one JSON object with each name once, and a call in which the tool itself was refused
+   something (Denied).
 8. What handoffs hand on is for their run alone: the runs inside a tool call begin with nothing.
 """
 
@@ -24,13 +29,15 @@ from __future__ import annotations
 import copy
 import json
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Unpack
 
 from agents import (
     Agent,
+    AgentBase,
     FunctionTool,
     Handoff,
     RunConfig,
@@ -47,25 +54,25 @@ from agents.tool_context import ToolContext
 from captoken import current
 from captoken._format.errors import GuardError
 from captoken._verification.decision import Denied
-from captoken._writing.keywords import LinkCaveats, Strings
+from captoken.adapters._agents.guarding import checked_guard
+from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
 from captoken.current import Held
-from captoken.proof import Signer
 from captoken.tools import ToolGuard, agent_name, calling, handing
 
 
 @dataclass
 class GuardedAgent(Agent[Any]):
-    """An agent whose tools run if the current token permits the call, and not otherwise. `guarded` makes one.
+    """An agent whose tools run if the current token permits the call, and not otherwise.
 
-    Raises GuardError where a tool or a handoff cannot be guarded: when it is built, when `tools` or `handoffs` is
-    assigned, and at the beginning of a turn if one was added meanwhile.
+    `guarded` makes one. Raises GuardError where a tool or a handoff cannot be guarded: when it is
+    built, when `tools` or `handoffs` is assigned, and at the beginning of a turn if one was added
+    meanwhile.
     """
 
     guard: ToolGuard = field(kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.guard, ToolGuard):
-            raise TypeError(f"a {type(self.guard).__name__} is no ToolGuard")
+        checked_guard(self.guard)
         super().__post_init__()  # type: ignore[no-untyped-call]
         self._check()
 
@@ -79,55 +86,61 @@ class GuardedAgent(Agent[Any]):
             self.handoffs = getattr(self, "handoffs", [])  # they are the agent's, by its name
 
     def _check(self) -> None:
+        """Rules 2 and 6. Raises GuardError.
+
+        The lists of an agent are its owner's to change: what was put in past `__setattr__` asks
+        nobody, and is found here.
+        """
         if self.prompt is not None:
-            raise GuardError("a stored prompt can bring tools that no guard sees")  # rule 2
+            raise GuardError("a stored prompt can bring tools that no guard sees")
         if any(_asking(tool) is not tool for tool in self.tools):
             raise GuardError("a tool was added to the list of a guarded agent: assign agent.tools")
-        if not all(
-            isinstance(item, Handoff) and isinstance(item.on_invoke_handoff, _HandOn)
-            for item in self.handoffs
-        ):
+        if not all(_hands_on(item) for item in self.handoffs):
             raise GuardError(
                 "after a handoff the next agent would hold nothing: make it by handoff_to"
-            )  # rule 6
+            )
         if any(_owned(item, self.name) is not item for item in self.handoffs):
             raise GuardError(
                 "a handoff was added to the list of a guarded agent: assign agent.handoffs"
             )
 
     async def get_all_tools(self, run_context: RunContextWrapper[Any]) -> list[Tool]:
+        """The tools of one turn, those of MCP servers too, each asking. Raises GuardError."""
         self._check()
         tools = [_asking(tool) for tool in await super().get_all_tools(run_context)]
         names = [tool.qualified_name for tool in tools]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise GuardError(
-                f"two tools are called {sorted(twice)}: a token cannot tell them apart"
-            )
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise GuardError(f"two tools are called {twice}: a token cannot tell them apart")
         return list(tools)
 
 
 def guarded(agent: Agent[Any], guard: ToolGuard) -> GuardedAgent:
-    """A copy of `agent` that is guarded. Raises GuardError for what cannot be: rules 2, 4 and 6, and subclasses of Agent."""
+    """A copy of `agent` that is guarded.
+
+    Raises GuardError for what cannot be: rules 2, 4 and 6, and subclasses of Agent.
+    """
     if type(agent) is not Agent:
         raise GuardError(
             f"a {type(agent).__name__} may run more than its tools: only an Agent can be guarded"
         )
-    return GuardedAgent(
-        **{one.name: getattr(agent, one.name) for one in fields(agent) if one.init}, guard=guard
-    )
+    settings = {one.name: getattr(agent, one.name) for one in fields(agent) if one.init}
+    return GuardedAgent(**settings, guard=guard)
+
+
+# --- tools ------------------------------------------------------------------------------------
 
 
 def _asking(tool: Tool) -> FunctionTool:
-    """The tool, asking before it runs; itself if it does already."""
-    if not isinstance(tool, FunctionTool):
-        raise GuardError(
-            f"{type(tool).__name__} is not run here: no guard sees what it does"
-        )  # rule 2
+    """The tool, asking before it runs; itself if it does already. Raises GuardError."""
+    if not isinstance(tool, FunctionTool):  # rule 2
+        raise GuardError(f"{type(tool).__name__} is not run here: no guard sees what it does")
     if isinstance(tool.on_invoke_tool, _Asking):
         return tool
-    inside = getattr(tool, "_agent_instance", None)
-    if inside is not None and not isinstance(inside, GuardedAgent):
-        raise GuardError(f"the agent {inside.name!r} is a tool, and not guarded itself")  # rule 4
+    inside = _agent_inside(tool)
+    if inside is not None and not isinstance(inside, GuardedAgent):  # rule 4
+        raise GuardError(f"the agent {inside.name!r} is a tool, and not guarded itself")
+
     asking = copy.copy(tool)
     if callable(tool.needs_approval):
         asking.needs_approval = _policy(tool, tool.needs_approval)
@@ -135,8 +148,17 @@ def _asking(tool: Tool) -> FunctionTool:
     return asking
 
 
+def _agent_inside(tool: FunctionTool) -> Any:
+    """The agent that a tool of `Agent.as_tool` runs, or None; there is no public word for it."""
+    return getattr(tool, "_agent_instance", None)
+
+
 def _policy(tool: FunctionTool, policy: Callable[..., Any]) -> Callable[..., Any]:
-    """The framework has a person asked where a policy would not see what the tool gets. It cannot see behind us: so do we."""
+    """When a person is asked before the tool runs.
+
+    The framework has a person asked where a policy would not see what the tool gets. It looks for
+    that at the function that runs the tool, which is ours now, and cannot see behind it: so do we.
+    """
     prepare = getattr(tool.on_invoke_tool, "prepare_arguments", None)
 
     async def asked(context: Any, parameters: dict[str, Any], call_id: str) -> bool:
@@ -152,49 +174,51 @@ class _Asking:
     """What a guarded tool does when it is called."""
 
     def __init__(self, tool: str, invoke: Callable[[ToolContext[Any], str], Any]) -> None:
-        self._tool, self._invoke = tool, invoke
+        self._tool = tool
+        self._invoke = invoke
 
     async def __call__(self, context: ToolContext[Any], input: str) -> Any:
         agent = context.agent
-        if not isinstance(agent, GuardedAgent):
-            return "Not permitted: the agent that calls has no guard."  # rule 3
+        if not isinstance(agent, GuardedAgent):  # rule 3
+            return "Not permitted: the agent that calls has no guard."
         held = _handed.get().of(context).get(agent_name(agent.name))
-        who: dict[str, Any] = {
-            "run": id(agent),
-            "held": held,
-        }  # who runs is this very agent, which lives meanwhile
+        run = id(agent)  # who runs is this very agent, which lives meanwhile
         decision = await agent.guard.check_async(
-            self._tool, _arguments(input), agent=agent.name or "", **who
+            self._tool,
+            _arguments(input),
+            agent=agent.name or "",
+            run=run,
+            held=held,
         )
         if decision.grant is None:
             return decision.for_model()
-        before = _handed.set(_Handed())  # rule 8
         try:
-            with calling(decision.grant, **who):
+            with calling(decision.grant, run=run, held=held), _nothing_handed():
                 return await self._invoke(context, input)
-        except Denied as denied:
+        except Denied as denied:  # rule 7
             return denied.decision.for_model()
-        finally:
-            _handed.reset(before)
 
 
 def _arguments(text: str) -> Any:
     """Rule 7: what the tool will read, or what is no mapping and so never permitted."""
+    if not text:
+        return {}
     try:
-        read = json.loads(text, object_pairs_hook=_once) if text else {}
+        read = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return "none"
     return read if isinstance(read, dict) else "none"
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of which each name stands once. Raises ValueError."""
     read = dict(pairs)
     if len(read) < len(pairs):
         raise ValueError("a name stands twice: which one counts is each reader's own")
     return read
 
 
-# --- sub-agents ------------------------------------------------------------------------------------------------------
+# --- sub-agents -------------------------------------------------------------------------------
 
 
 async def run_delegated(
@@ -204,23 +228,23 @@ async def run_delegated(
     context: Any = None,
     run_config: RunConfig | None = None,
     max_turns: int = 10,
-    key: Signer | None = None,
-    keep: Strings = (),
-    clamp: bool = False,
-    **caveats: Unpack[LinkCaveats],
+    **narrowing: Unpack[Narrowing],
 ) -> RunResult:
-    """Run `agent` with what is held here, narrowed by `caveats`, and nothing else that is current here (rule 5).
+    """Run `agent` with what is held here, narrowed as `Held.delegate` does, and alone (rule 5).
 
-    Raises GuardError for an agent that is not guarded, NoToken, what `Held.delegate` raises, and what the run raises.
-    For other ways to run an agent: `with current.delegate(to=agent_name(agent.name), …)` around it.
+    Raises GuardError for an agent that is not guarded, NoToken, what `Held.delegate` raises, and
+    what the run raises. For other ways to run an agent:
+    `with current.delegate(to=agent_name(agent.name), …)` around it.
     """
     _check_guarded(agent)
-    child = current.holding().delegate(
-        to=agent_name(agent.name), key=key, keep=keep, clamp=clamp, **caveats
-    )
-    with current.nothing(), current.use(child):
+    child = current.holding().delegate(to=agent_name(agent.name), **narrowing)
+    with only(child):
         return await Runner.run(
-            agent, input, context=context, run_config=run_config, max_turns=max_turns
+            agent,
+            input,
+            context=context,
+            run_config=run_config,
+            max_turns=max_turns,
         )
 
 
@@ -231,30 +255,29 @@ def delegate_to(
     description: str | None = None,
     context: Callable[[ToolContext[Any]], Any] | None = None,
     max_turns: int = 10,
-    key: Signer | None = None,
-    keep: Strings = (),
-    clamp: bool = False,
-    **caveats: Unpack[LinkCaveats],
+    **narrowing: Unpack[Narrowing],
 ) -> FunctionTool:
-    """A tool for an orchestrator, in place of `Agent.as_tool`: hands a task to `agent`, by `run_delegated`.
+    """A tool for an orchestrator: hands a task to `agent`, by `run_delegated`.
 
-    Its name is `ask_` and the agent's, unless given. `context` makes the sub-agent's context object from the caller's;
-    left out, it gets none. Raises GuardError for an agent that is not guarded; and when called by one that holds nothing of
-    its own, or if a tool of the sub-agent waits for an approval: nobody could give it.
+    It stands in place of `Agent.as_tool`. Its name is `ask_` and the agent's, unless given.
+    `context` makes the sub-agent's context object from the caller's; left out, it gets none.
+
+    Raises GuardError for an agent that is not guarded. The tool raises it when it is called by an
+    agent that holds nothing of its own, and if a tool of the sub-agent waits for an approval:
+    nobody could give it.
     """
     _check_guarded(agent)
 
     async def ask(caller: ToolContext[Any], task: str) -> Any:
-        handing(caller.agent.name if caller.agent is not None else None, run=id(caller.agent))
-        given = context(caller) if context is not None else None
-        settings: dict[str, Any] = {
-            "run_config": caller.run_config,
-            "max_turns": max_turns,
-            "key": key,
-            "keep": keep,
-            "clamp": clamp,
-        }
-        done = await run_delegated(agent, task, context=given, **settings, **caveats)
+        handing(_name_of(caller.agent), run=id(caller.agent))
+        done = await run_delegated(
+            agent,
+            task,
+            context=context(caller) if context is not None else None,
+            run_config=caller.run_config,
+            max_turns=max_turns,
+            **narrowing,
+        )
         caller.usage.add(done.context_wrapper.usage)
         if done.interruptions:
             raise GuardError(
@@ -264,35 +287,39 @@ def delegate_to(
 
     return function_tool(
         ask,
-        name_override=name or f"ask_{_spelled(agent)}",
-        description_override=description or f"Hand a task to the agent {agent.name}.",
+        name_override=name or tool_name("ask", agent.name),
+        description_override=description or tool_description(agent.name),
         failure_error_function=None,
     )
 
 
-def _spelled(agent: GuardedAgent) -> str:
-    return "".join(char if char.isalnum() else "_" for char in agent.name)
+def _name_of(agent: AgentBase[Any] | None) -> str | None:
+    """The name of who runs, or None where the framework does not say."""
+    return agent.name if agent is not None else None
 
 
 def _check_guarded(agent: Agent[Any]) -> None:
+    """Rule 4. Raises GuardError."""
     if not isinstance(agent, GuardedAgent):
         raise GuardError(f"the agent {agent.name!r} is not guarded: its tools would run unasked")
 
 
-# --- handoffs --------------------------------------------------------------------------------------------------------
+# --- handoffs ---------------------------------------------------------------------------------
 
 
 class _Handed:
     """Who was handed what, in each run that is not inside a tool call of another (rule 8).
 
-    A run is known by the identity of its usage object, the one thing that all contexts of a run share, while that lives.
-    One that is restored from a RunState begins anew: nothing was handed on in it.
+    A run is known by the identity of its usage object, the one thing that all contexts of a run
+    share, while that lives. One that is restored from a RunState begins anew: nothing was handed on
+    in it.
     """
 
     def __init__(self) -> None:
         self.runs: dict[int, dict[str, Held]] = {}
 
     def of(self, context: RunContextWrapper[Any]) -> dict[str, Held]:
+        """What was handed on in a run, by the name of the agent."""
         usage = context.usage
         if id(usage) not in self.runs:
             self.runs[id(usage)] = {}
@@ -301,11 +328,27 @@ class _Handed:
 
 
 # Set anew for what a tool call runs, since a nested run may share the usage object.
-_handed: ContextVar[_Handed] = ContextVar("captoken.openai_agents.handed", default=_Handed())  # noqa: B039, one for all
+_handed: ContextVar[_Handed] = ContextVar(
+    "captoken.openai_agents.handed",
+    default=_Handed(),  # noqa: B039, one for all
+)
+
+
+@contextmanager
+def _nothing_handed() -> Generator[None, None, None]:
+    """Rule 8: in this block nothing was handed on yet."""
+    before = _handed.set(_Handed())
+    try:
+        yield
+    finally:
+        _handed.reset(before)
 
 
 class _HandOn:
-    """What a handoff does to the token of its agent; on the way back to one that has handed it on, nothing."""
+    """What a handoff does to the token of its agent, the `owner`.
+
+    On the way back to an agent that has handed it on, it does nothing.
+    """
 
     def __init__(
         self,
@@ -314,21 +357,30 @@ class _HandOn:
         narrowed: Callable[[Held], Held],
         owner: str | None = None,
     ) -> None:
-        self._to, self._invoke, self._narrowed, self.owner = to, invoke, narrowed, owner
+        self._to = to
+        self._invoke = invoke
+        self._narrowed = narrowed
+        self.owner = owner
 
     def of(self, owner: str) -> _HandOn:
+        """The same, of that agent."""
         return _HandOn(self._to, self._invoke, self._narrowed, owner)
 
     async def __call__(self, context: RunContextWrapper[Any], input: str) -> Any:
         handed = _handed.get().of(context)
         held = handed.get(agent_name(self.owner)) or current.holding()
-        if self.owner is None or held.token.unverified.holder != agent_name(self.owner):
+        if self.owner is None or held.token.unverified.holder != agent_name(self.owner):  # rule 6
             raise GuardError(
                 f"the agent {self.owner!r} was handed no token: it has none to hand on"
             )
         if self._to not in held.token.unverified.lineage.holders:
             handed[self._to] = self._narrowed(held)
         return await self._invoke(context, input)
+
+
+def _hands_on(item: Any) -> bool:
+    """Is it a handoff by `handoff_to`?"""
+    return isinstance(item, Handoff) and isinstance(item.on_invoke_handoff, _HandOn)
 
 
 def _owned(item: Any, owner: str) -> Any:
@@ -347,29 +399,27 @@ def handoff_to(
     name: str | None = None,
     description: str | None = None,
     input_filter: Callable[[HandoffInputData], HandoffInputData] | None = None,
-    key: Signer | None = None,
-    keep: Strings = (),
-    clamp: bool = False,
-    **caveats: Unpack[LinkCaveats],
+    **narrowing: Unpack[Narrowing],
 ) -> Handoff[Any, Any]:
-    """A handoff that hands on the token of the agent whose it is, narrowed by `caveats`. No token is asked about the handoff.
+    """A handoff that hands on the token of the agent whose it is.
 
-    Its name is `transfer_to_` and the agent's, unless given.
-    The conversation goes with it, all that the earlier agents read, unless `input_filter` says otherwise. Raises
-    GuardError for an agent that is not guarded; what `Held.delegate` raises ends the run.
+    It is narrowed as `Held.delegate` does. No token is asked about the handoff. Its name is
+    `transfer_to_` and the agent's, unless given. The conversation goes with it, all that the
+    earlier agents read, unless `input_filter` says otherwise.
+
+    Raises GuardError for an agent that is not guarded; what `Held.delegate` raises ends the run.
     """
     _check_guarded(agent)
     to = agent_name(agent.name)
-    name = name or f"transfer_to_{_spelled(agent)}"
     made = handoff(
         agent,
-        tool_name_override=name,
+        tool_name_override=name or tool_name("transfer_to", agent.name),
         tool_description_override=description,
         input_filter=input_filter,
     )
 
     def narrowed(held: Held) -> Held:
-        return held.delegate(to=to, key=key, keep=keep, clamp=clamp, **caveats)
+        return held.delegate(to=to, **narrowing)
 
     made.on_invoke_handoff = _HandOn(to, made.on_invoke_handoff, narrowed)
     return made

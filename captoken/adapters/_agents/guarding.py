@@ -1,0 +1,38 @@
+"""What the guards of all agent frameworks check alike: what they are made of, who runs a tool."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from captoken._format.errors import GuardError
+from captoken.tools import ToolGuard
+
+
+def checked_guard(guard: ToolGuard) -> ToolGuard:
+    """The guard, if it is one. Raises TypeError.
+
+    Something else with a `check` could say yes to everything.
+    """
+    if not isinstance(guard, ToolGuard):
+        raise TypeError(f"a {type(guard).__name__} is no ToolGuard")
+    return guard
+
+
+def unasked(native: Collection[str], kinds: str) -> frozenset[str]:
+    """The kinds of tools that the model's provider may run, although nobody can be asked.
+
+    `kinds` is the framework's word for them. Raises TypeError for a str, which is a collection of
+    letters.
+    """
+    if isinstance(native, str):
+        raise TypeError(f"native: a collection of {kinds}, not a str")
+    return frozenset(native)
+
+
+def refuse_native(found: Collection[str], allowed: Collection[str]) -> None:
+    """Raise GuardError for a request in which the provider would run what no guard sees."""
+    beyond = sorted(set(found).difference(allowed))
+    if beyond:
+        raise GuardError(
+            f"the model's provider would run {beyond}, which no guard sees: native= lets it"
+        )

@@ -1,0 +1,40 @@
+"""How a task is handed to a sub-agent, in all agent frameworks: with a narrowed token, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from captoken import current
+from captoken._writing.keywords import LinkCaveats, Strings
+from captoken.current import Held
+from captoken.proof import Signer
+
+
+class Narrowing(LinkCaveats, total=False):
+    """What a sub-agent is handed: the keywords of `Held.delegate`, all but `to`."""
+
+    key: Signer | None
+    keep: Strings
+    clamp: bool
+
+
+@contextmanager
+def only(held: Held) -> Generator[Held, None, None]:
+    """In this block `held` is all there is: nothing of what is held or granted around it."""
+    with current.nothing(), current.use(held):
+        yield held
+
+
+def tool_name(verb: str, agent: object) -> str:
+    """The name of a tool that hands on to `agent`: the verb, and the agent's name as a word.
+
+    The frameworks, and the models behind them, take letters, digits and underscores.
+    """
+    word = "".join(char if char.isalnum() else "_" for char in str(agent))
+    return f"{verb}_{word}"
+
+
+def tool_description(agent: object) -> str:
+    """What the orchestrator's model is told of such a tool."""
+    return f"Hand a task to the agent {agent}."
