@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from captoken import TokenFormatError
 from captoken._format import packet as wire
 from captoken._format import text
@@ -46,7 +45,7 @@ def test_parts_are_joined_by_full_stops(prefix: str, count: int) -> None:
     """A token and 0 to 16 discharges of one kind come back as they went."""
     answers = tuple(Packet(b"cid %d" % at, (LINK,), bytes([at]) * 32) for at in range(count))
     written = text.whole_text(TOKEN, answers, prefix)
-    assert written.count(".") == count and text.parts_of(written, prefix) == (TOKEN, answers)
+    assert written.count(".") == count and text.parts_of(written, prefix) == text.Parts(TOKEN, answers)
     if count:
         refused(text.parts_of, written, BOUND if prefix == UNBOUND else UNBOUND)
 
@@ -65,7 +64,7 @@ def test_what_is_no_text_is_malformed(hostile: Any) -> None:
 def test_separators_are_full_stops_and_nothing_else() -> None:
     """No part is empty, and none is separated by another character, or by two."""
     token, answer = text.text_of(TOKEN), text.text_of(ANSWER, UNBOUND)
-    assert text.parts_of(f"{token}.{answer}", UNBOUND) == (TOKEN, (ANSWER,))
+    assert text.parts_of(f"{token}.{answer}", UNBOUND) == text.Parts(TOKEN, (ANSWER,))
     for wrong in (
         f"{token}.", f".{token}", f"{token}..{answer}", f"{token}.{answer}.", f"{token},{answer}", f"{token} {answer}",
         f"{token}. {answer}", f"{token}{answer}", f"{answer}.{token}", f"{token}.{token}", f"{token}\u3002{answer}",
@@ -117,7 +116,7 @@ def test_the_limit_of_the_bundle_is_inclusive() -> None:
     rest = 32_768 - len(token) - 3 * 8193 - 1
     last = next(part for chars in range(rest, rest - 4, -1) if len(part := sized(chars, b"id", UNBOUND)) <= rest)
     whole = ".".join((token, *parts, last))
-    assert 32_765 <= len(whole) <= 32_768 and len(text.parts_of(whole, UNBOUND)[1]) == 4
+    assert 32_765 <= len(whole) <= 32_768 and len(text.parts_of(whole, UNBOUND).discharges) == 4
     for more in range(1, 8):
         longer = ".".join((token + "A" * more, *parts, last))
         problem = refused(text.parts_of, longer, UNBOUND)
@@ -182,9 +181,43 @@ def test_a_bundle_is_written_if_it_is_read() -> None:
         text.check_bundle(TOKEN, (ANSWER,) * 17)
     large = text.discharge_of(sized(8000, b"id", UNBOUND), UNBOUND)
     text.check_bundle(TOKEN, (large,) * 4)
-    assert text.parts_of(text.whole_text(TOKEN, (large,) * 4, UNBOUND), UNBOUND) == (TOKEN, (large,) * 4)
+    assert text.parts_of(text.whole_text(TOKEN, (large,) * 4, UNBOUND), UNBOUND) == text.Parts(TOKEN, (large,) * 4)
     with pytest.raises(LimitError, match="32768 characters") as caught:
         text.check_bundle(TOKEN, (large,) * 5)
     assert dict(caught.value.costs)["discharge 4"] > 7900
     refused(text.parts_of, text.whole_text(TOKEN, (large,) * 5, UNBOUND), UNBOUND)
     assert (LIMITS.discharges, LIMITS.bundle_chars, LIMITS.ticket_bytes) == (16, 32_768, 2048)
+
+
+# ---- a proof at the end ----------------------------------------------------------------------------------------------
+
+PROOF_BYTES = bytes(range(88))
+PROVEN = "cap1p_" + b64encode(PROOF_BYTES)
+
+
+def test_a_proof_stands_last_and_once() -> None:
+    """What is not one proof at the very end of a text for a server is malformed (spec 30.1)."""
+    token, answer = text.text_of(TOKEN), text.text_of(ANSWER, BOUND)
+    assert text.parts_of(f"{token}.{PROVEN}", BOUND) == text.Parts(TOKEN, (), PROOF_BYTES)
+    assert text.parts_of(f"{token}.{answer}.{PROVEN}", BOUND) == text.Parts(TOKEN, (ANSWER,), PROOF_BYTES)
+    assert text.proof_text(PROOF_BYTES) == PROVEN and len(PROVEN) == text.PROOF_CHARS == 124
+    assert text.without_proof(f"{token}.{answer}.{PROVEN}") == f"{token}.{answer}" == text.without_proof(f"{token}.{answer}")
+    for wrong in (
+        f"{token}.{PROVEN}.{answer}", f"{token}.{PROVEN}.{PROVEN}", f"{token}.{PROVEN}.", f"{PROVEN}.{token}", PROVEN,
+        f"{token}.{PROVEN[:-1]}", f"{token}.{PROVEN}A", f"{token}.{PROVEN[:-1]}x", f"{token}.{PROVEN[:-1]}!", f"{token}.CAP1P_{PROVEN[6:]}",
+    ):  # fmt: skip
+        assert refused(text.parts_of, wrong, BOUND).code == "malformed"
+
+
+def test_a_text_with_a_proof_is_for_one_sending() -> None:
+    """A holder does not take it in: neither as a token nor as what a discharge is put to."""
+    refused(text.parts_of, f"{text.text_of(TOKEN)}.{PROVEN}", UNBOUND)
+
+
+def test_a_proof_counts_within_the_bundle() -> None:
+    """16 discharges and a proof fit; 17 do not, and a text that is too long with the proof is too long."""
+    answers = ".".join([text.text_of(ANSWER, BOUND)] * 16)
+    assert text.parts_of(f"{text.text_of(TOKEN)}.{answers}.{PROVEN}", BOUND).proof == PROOF_BYTES
+    assert refused(text.parts_of, f"{text.text_of(TOKEN)}.{answers}.{text.text_of(ANSWER, BOUND)}.{PROVEN}", BOUND).step == 1
+    parts = [sized(8192, b"id", BOUND)] * 4
+    assert refused(text.parts_of, f"{text.text_of(TOKEN)}.{'.'.join(parts)}.{PROVEN}", BOUND).step == 1

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from captoken import (
     Access,
     Caller,
@@ -26,8 +25,8 @@ from captoken._language.reasons import CODES
 from captoken._verification.decision import PLAN
 from captoken.caveats import Caveat, Reason, Situation, Vocabulary
 from captoken.errors import DelegationError, LimitError
-from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.testing import FixedClock
+
 from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, tool, verifier
 
 
@@ -191,7 +190,7 @@ def test_what_the_smallest_grant_says_is_enough() -> None:
         if access.tool is not None:  # and no more than the access
             assert code(mint(**decision.needed), Access(tool=access.tool, arguments={**(access.arguments or {}), "x": 1})) == "argument"
     assert 'tools={"ping": "without arguments"}' in str(verifier().check(mint(allow={}, tools={"other": {}}), tool("ping")))
-    assert verifier()._decide(mint(), None, None, (None, None)).needed == {}
+    assert verifier().explain(mint(), None).needed == {}
 
 
 def test_a_stranger_learns_nothing_from_a_denial() -> None:
@@ -220,7 +219,7 @@ def test_the_model_is_told_the_rule_and_no_way_round(name: str) -> None:
     """Only what the access stated is echoed; nothing of the token, of other agents, or of what would be allowed."""
     token = mint(allow={"secret_table": ["select"]}).delegate(to="secret-agent")
     grant = verifier().authenticate(token.serialize())
-    told = grant.refusal(name, "detail with secret_table", data("hr", "update")).for_model()
+    told = grant.deny(name, "detail with secret_table", data("hr", "update")).for_model()
     assert "secret" not in told and "user:jane" not in told and ("retry" in told.lower() or "again" in told)
     assert name not in ("table", "operation") or "hr" in told
 
@@ -233,7 +232,7 @@ def test_what_the_model_is_told_cannot_carry_commands() -> None:
     told = verifier().check(mint(), data(long)).for_model()
     assert "{" not in told and len(told) < 300
     assert verifier().check(mint(), data("sales")).for_model() == "Allowed."
-    unread = verifier().authenticate(mint().serialize()).refusal("operation", "t").for_model()
+    unread = verifier().authenticate(mint().serialize()).deny("operation", "t").for_model()
     assert unread.startswith("Not permitted: a request of this kind.") and "?" not in unread
 
 
@@ -248,10 +247,17 @@ def test_a_decision_is_data_for_machines() -> None:
 
 def test_an_adapter_refuses_in_the_same_shape() -> None:
     grant = verifier().authenticate(mint().serialize())
-    decision = grant.refusal("operation", "not a plain data statement")
+    decision = grant.deny("operation", "not a plain data statement")
     assert not decision and decision.code == "operation" and "the verifier: not a plain data statement" in str(decision)
-    with pytest.raises(KeyError):
-        grant.refusal("nonsense", "x")
+    for ask in (grant, verifier()):
+        text = () if ask is grant else (mint().serialize(),)
+        with pytest.raises(ValueError, match="no code of the spec"):
+            ask.deny(*text, "nonsense", "x")
+    assert verifier().deny(mint().serialize(), "tool", "none").code == "tool"
+    assert verifier(clock=FixedClock(NOW + 10_000)).deny(mint().serialize(), "tool", "none").code == "expired", "what is wrong with the token comes first"
+    assert verifier().deny("cap1_", "tool", "none").code == "malformed"
+    with pytest.raises(ValueError, match="an allowance is no denial"):
+        grant.deny(grant.recheck())
 
 
 def test_a_grant_is_looked_at_anew_each_time() -> None:
@@ -294,16 +300,16 @@ def test_the_age_of_a_grant_is_a_number_of_seconds_or_none(facts: Any) -> None:
         verifier(**facts)
 
 
-def test_a_dry_run_is_not_recorded_as_a_decision() -> None:
+def test_a_dry_run_gives_no_grant() -> None:
+    """It is true if `check` would allow, and there is nothing to go on with."""
     grant = verifier().authenticate(mint())
-    with pytest.raises(ValueError, match="dry run"):
-        grant.record(grant.explain(data("sales")))
+    for said in (grant.explain(data("sales")), verifier().explain(mint(), data("sales")), verifier().explain(mint(), None)):
+        assert said and said.grant is None and said.dry and said.attribution is not None
+    assert not verifier().explain(mint(), data("hr")) and not grant.explain(data("hr"))
 
 
-def test_a_verifier_says_its_names_and_whether_it_may_have_to_wait() -> None:
+def test_a_verifier_says_its_names() -> None:
     assert verifier().audiences == () and verifier(audience=("b", "a")).audiences == ("b", "a")
-    assert not verifier().waits and verifier(ledger=MemoryLedger(floor=0)).waits
-    assert verifier(replays=MemoryReplayStore(floor=0)).waits, "also one that is empty"
 
 
 def test_a_grant_says_who_acts_for_whom() -> None:
@@ -469,7 +475,7 @@ def test_were_links_and_capability_to_differ_the_stricter_stands(monkeypatch: py
     """They are proved equal elsewhere; this is the belt to those braces."""
     grant = verifier().authenticate(mint().serialize())
     assert grant.check(data("sales"))
-    monkeypatch.setattr("captoken._verification.grant.link_prohibits", lambda *_: None)
+    monkeypatch.setattr("captoken._verification.plan.late_prohibits", lambda *_: None)
     assert grant.check(data("hr")).code == "table"
 
 
