@@ -22,7 +22,7 @@ from captoken.audit._check import issued
 from captoken.audit.trail import REMEMBERED
 from captoken.errors import AuditError
 from captoken.keys import AuditKey, HolderKey
-from captoken.proof import prove
+from captoken.proof import with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.ports import START
 from tests.world import KEY, KEYRING, NOW, SALES, clock, data, mint, tool, verifier
@@ -103,7 +103,7 @@ def test_a_record_says_who_tried_what_and_what_came_of_it() -> None:
 
 def test_each_decision_has_one_record_and_a_dry_run_none() -> None:
     """Whoever asks: a verifier or a grant, `check`, `authorize`, `authenticate`, `reserve`, allowed or not. `explain` is for
-    people, and is not recorded; nor are `recheck` and `refusal` until they are told to be."""
+    people, and is not recorded; nor is `recheck`. What it finds against the token is, once an adapter denies for it."""
     trail, token = Trail(ledger=MemoryLedger(shared=True, floor=0)), mint(**SALES, uses=5)
     one = trail.verifier
 
@@ -135,9 +135,11 @@ def test_each_decision_has_one_record_and_a_dry_run_none() -> None:
     records(1, True, grant.check, data("sales"))
     records(1, False, grant.check, data("sales"))
     assert trail.decisions[-1]["code"] == "budget_exhausted"
-    records(1, True, grant.record, records(0, True, grant.recheck))
-    refused = records(0, True, grant.refusal, "table", "an adapter says so", data("hr"))
-    assert records(1, False, grant.record, refused) is refused
+    assert records(0, True, grant.recheck)
+    refused = records(0, True, grant.recheck, [data("hr")])
+    assert not refused and records(1, False, grant.deny, refused).code == "table"
+    assert records(1, False, grant.deny, "table", "an adapter says so", data("hr")).code == "table"
+    assert records(1, False, one.deny, token, "table", "an adapter says so").code == "table"
     with pytest.raises(TypeError):
         one.check(token, "sales")  # type: ignore[arg-type]
 
@@ -228,8 +230,8 @@ def test_a_record_says_what_a_ledger_was_asked_and_how_much_clocks_may_differ() 
 def test_an_embedder_s_own_decision_without_links_is_recorded() -> None:
     """Who is behind it, and no token described."""
     trail = Trail()
-    known = Attribution(mint().unverified.root, (Actor("orchestrator", "issued"),), "task-123")
-    trail.trail.record(Decision(code="table", now=NOW, known=known))
+    who = Attribution(mint().unverified.root, (Actor("orchestrator", "issued"),), "task-123")
+    trail.trail.record(Decision(code="table", now=NOW, who=who))
     assert [record["kind"] for record in trail.records] == ["decision"] and trail.decisions[0]["sub"] == "user:jane"
 
 
@@ -279,15 +281,15 @@ def test_nobody_can_use_what_a_trail_holds() -> None:
     bearer = mint().delegate(to="b", tables=["sales"])
     bound = mint(**SALES, key=key.public, audience="a").delegate(to="b", key=next_key.public, signer=key)
     text = bound.serialize()
-    proof = prove(text, next_key, audience="a", request=data("sales"), clock=clock())
-    assert trail.verifier.check(text, data("sales"), proof=proof) and trail.verifier.check(bearer, data("sales"))
-    assert not trail.verifier.check(text, data("sales"), proof=proof) and not trail.verifier.check(bearer, data("hr"))
+    proven = with_proof(text, next_key, audience="a", request=data("sales"), clock=clock())
+    assert trail.verifier.check(proven, data("sales")) and trail.verifier.check(bearer, data("sales"))
+    assert not trail.verifier.check(proven, data("sales")) and not trail.verifier.check(bearer, data("hr"))
     everything = b"".join(trail.lines).decode()
     grant = verifier(audience="a", allow_unaddressed=True).authenticate(bearer)
-    secrets = [KEY, bytes(range(32)), *grant._tags, bound._packet.signature, bearer._packet.signature]
+    secrets = [KEY, bytes(range(32)), *grant._genuine.tags, bound._packet.signature, bearer._packet.signature]
     for secret in secrets:
         assert b64encode(secret) not in everything and secret.hex() not in everything
-    assert "cap1" not in everything and proof[-40:] not in everything and text[-40:] not in everything and text[10:50] not in everything
+    assert "cap1" not in everything and proven[-40:] not in everything and text[-40:] not in everything and text[10:50] not in everything
 
 
 @pytest.mark.parametrize(
@@ -358,7 +360,8 @@ def test_what_cannot_be_recorded_is_denied(room: int) -> None:
     full.room = 10
     grant = one.authenticate(mint())
     full.room = 0
-    assert grant.check(data("sales")).code == "store_unavailable" and not grant.record(grant.recheck())
+    assert grant.check(data("sales")).code == "store_unavailable"
+    assert grant.check_all([data("sales"), data("sales")]).code == "store_unavailable"
     assert grant.explain(data("sales")), "what is not to be recorded does not need to be"
     full.room = 10
     assert grant.check(data("sales")) and check(full.lines).decisions == 2

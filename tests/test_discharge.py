@@ -24,7 +24,7 @@ from captoken.caveats import Caveat, Reason, Situation, Vocabulary
 from captoken.discharge import Allow, Discharge, Discharger, Refuse, Ticket, Wait
 from captoken.errors import DischargeError, LimitError
 from captoken.keys import DischargerKey, HolderKey, PairwiseKey
-from captoken.proof import prove
+from captoken.proof import with_proof
 from captoken.stores.memory import MemoryReplayStore
 from captoken.testing import FixedClock, fixed_random
 from tests.world import KEYRING, NOW, clock, code, data, mint, named, verifier
@@ -805,8 +805,8 @@ def test_discharges_and_holder_binding_go_together() -> None:
     one = Verifier(KEYRING, audience="sales-db", replays=MemoryReplayStore(floor=0), clock=clock())
 
     def decided(text: str, audience: str = "sales-db") -> str:
-        proof = prove(text, key, audience=audience, request=data("sales"), clock=clock())
-        return one.check(text, data("sales"), proof=proof).code
+        proven = with_proof(text, key, audience=audience, request=data("sales"), clock=clock())
+        return one.check(proven, data("sales")).code
 
     ready = answered(token)
     assert decided(ready.present(audience="sales-db")) == "allowed"
@@ -817,8 +817,8 @@ def test_discharges_and_holder_binding_go_together() -> None:
     both = Verifier(KEYRING, audience=("hr-db", "sales-db"), replays=MemoryReplayStore(floor=0), clock=clock())
     text = narrow.present(audience=["hr-db", "sales-db"])
     for audience, wanted in (("hr-db", "bad_proof"), ("sales-db", "allowed")):
-        proof = prove(text, key, audience=audience, request=data("sales"), clock=clock())
-        assert both.check(text, data("sales"), proof=proof).code == wanted, "a discharge narrows whom the proof may be for"
+        proven = with_proof(text, key, audience=audience, request=data("sales"), clock=clock())
+        assert both.check(proven, data("sales")).code == wanted, "a discharge narrows whom the proof may be for"
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

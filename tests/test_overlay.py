@@ -20,7 +20,7 @@ from captoken._format import primitives
 from captoken._format.encoding import MAX_INTEGER, b64decode, b64encode, encode_json
 from captoken._format.root import RootRecord
 from captoken._language import overlay as module
-from captoken._language.overlay import LIFE, Facts, snapshot
+from captoken._language.overlay import LIFE, SelectorFacts, snapshot
 from captoken.adapters.sqlite import guarded
 from captoken.caveats import Caveat, Vocabulary
 from captoken.control import Entry, Feed, Operator, Overlay, Selector
@@ -101,7 +101,7 @@ def test_an_operator_s_key_has_a_purpose_of_its_own(tmp_path: Any) -> None:
 
 # ---- selectors -----------------------------------------------------------------------------------------------------
 
-FACTS = Facts(
+FACTS = SelectorFacts(
     RootRecord(subject="user:jane", agent="orchestrator", task="task-123", token_id=TREE, issued_at=NOW, key_id="k1", version=1),
     [b"fedcba9876543210", b"0000000000000000"], "task-123/a", ("orchestrator", "sales-agent"),
 )  # fmt: skip

@@ -15,11 +15,11 @@ from captoken._format.encoding import LIMITS, b64decode, b64encode, decode_json,
 from captoken._format.packet import Packet
 from captoken._language.caveats import V1
 from captoken.control import ControlPlane, Operator, Overlay, Selector, recall
-from captoken.control._recall import MAX_CHARS, MOST, SLACK, WHY_CHARS, _mac, digest_of
+from captoken.control._recall import MAX_CHARS, MOST, SLACK, WHY_CHARS
 from captoken.discharge import Allow, Discharger
 from captoken.errors import DelegationError, LimitError, RecallError, StoreError
 from captoken.keys import DischargerKey, HolderKey, OperatorKey
-from captoken.proof import prove
+from captoken.proof import recall_mac, with_proof
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.testing import fixed_random
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint
@@ -83,7 +83,8 @@ def changed(request: str, **facts: Any) -> str:
 def claimed(token: Token, request: str, **facts: Any) -> str:
     """The same request with other facts, and the MAC that whoever holds `token` can make for it."""
     stated = {**decode_json(request.encode()), **facts}
-    return changed(request, **facts, mac=b64encode(_mac(token._packet.signature, stated["links"], stated["why"])))
+    said = encode_json({"links": stated["links"], "why": stated["why"]})
+    return changed(request, **facts, mac=b64encode(recall_mac(token._packet.signature, said)))
 
 
 # ---- what one handed on --------------------------------------------------------------------------------------------
@@ -353,39 +354,50 @@ def bound() -> tuple[Token, Token]:
 def test_a_bound_token_recalls_with_a_proof() -> None:
     """The proof is for this very request; none, another key's, for another request or for none, one used before: denied."""
     world, (token, handed) = World(), bound()
-    request = asked(token, handed)
-    text, digest = decode_json(request.encode())["token"], digest_of(request)
-    assert digest == primitives.sha256(request.encode())
+    bare = asked(token, handed)
+    digest = primitives.sha256(bare.encode())
 
-    def proof(key: HolderKey = ORCHESTRATOR, about: bytes | None = digest, audience: str = "control") -> str:
-        return prove(text, key, audience=audience, request=about, clock=world.now)
+    def proven(key: HolderKey = ORCHESTRATOR, about: bytes | None = digest, audience: str = "control") -> str:
+        text = decode_json(bare.encode())["token"]
+        return changed(bare, token=with_proof(text, key, audience=audience, request=about, clock=world.now))
 
-    used = proof()
-    for expected, facts in (
-        ("proof_missing", {}),
-        ("bad_proof", {"proof": proof(AGENT)}),
-        ("bad_proof", {"proof": proof(about=bytes(32))}),
-        ("bad_proof", {"proof": proof(about=digest_of(asked(token, handed, why="other")))}),
-        ("bad_proof", {"proof": proof(about=None)}),
-        ("bad_proof", {"proof": proof(audience="db")}),
-        ("bad_proof", {"proof": used[:-2]}),
+    good = proven()
+    for expected, request in (
+        ("proof_missing", bare),
+        ("bad_proof", proven(AGENT)),
+        ("bad_proof", proven(about=bytes(32))),
+        ("bad_proof", proven(about=primitives.sha256(asked(token, handed, why="other").encode()))),
+        ("bad_proof", proven(about=primitives.sha256(good.encode()))),
+        ("bad_proof", proven(about=None)),
+        ("bad_proof", proven(audience="db")),
+        ("malformed", changed(good, token=decode_json(good.encode())["token"][:-2])),
     ):
         before = world.store.load()
         with pytest.raises(Denied) as caught:
-            world.plane.handle(request, **facts)
+            world.plane.handle(request)
         assert caught.value.code == expected and world.store.load() == before
-    assert world.plane.handle(request, proof=used).select.link == handed.link_id
+    assert world.plane.handle(good).select.link == handed.link_id
     with pytest.raises(Denied) as caught:
-        world.plane.handle(request, proof=used)
+        world.plane.handle(good)
     assert caught.value.code == "replayed"
+
+
+def test_a_holder_of_a_bound_token_says_its_key() -> None:
+    """`signer` makes the proof, for this request and the control plane; another key's is refused there."""
+    world, (token, handed) = World(), bound()
+    with pytest.raises(Denied) as caught:
+        world.plane.handle(asked(token, handed, signer=AGENT, clock=world.now))
+    assert caught.value.code == "bad_proof"
+    request = asked(token, handed, signer=ORCHESTRATOR, clock=world.now)
+    text = decode_json(request.encode())["token"]
+    assert text.rpartition(".")[2].startswith("cap1p_")
+    assert world.plane.handle(request).select.link == handed.link_id
 
 
 def test_a_bearer_token_takes_no_proof() -> None:
     world, own = World(), family()
-    request = asked(own["root"], own["left"])
-    proof = prove(decode_json(request.encode())["token"], ORCHESTRATOR, audience="control", clock=world.now)
     with pytest.raises(Denied) as caught:
-        world.plane.handle(request, proof=proof)
+        world.plane.handle(asked(own["root"], own["left"], signer=ORCHESTRATOR, clock=world.now))
     assert caught.value.code == "bad_proof"
 
 
@@ -394,10 +406,9 @@ def test_whoever_stole_the_text_of_a_bound_token_recalls_nothing() -> None:
     world, (token, _) = World(), bound()
     with pytest.raises(DelegationError):
         token.delegate(to="mallory", key=AGENT.public, signer=AGENT)
-    request = asked(token, token.attenuate(tables=["sales"], operations=["select"]))
-    text = decode_json(request.encode())["token"]
+    request = asked(token, token.attenuate(tables=["sales"], operations=["select"]), signer=AGENT, clock=world.now)
     with pytest.raises(Denied) as caught:
-        world.plane.handle(request, proof=prove(text, AGENT, audience="control", clock=world.now))
+        world.plane.handle(request)
     assert caught.value.code == "bad_proof"
 
 
@@ -538,14 +549,15 @@ def failures() -> Iterator[tuple[str, Callable[[World], Any]]]:
     yield "no link", lambda world: world.plane.handle(changed(GOOD, links=[{"cid": "="}]))
     yield "not at that link", lambda world: world.plane.handle(changed(GOOD, after=9))
     yield "another audience", lambda world: world.plane.handle(asked(family()["root"], family()["left"], audience="db"))
-    yield "a proof too much", lambda world: world.plane.handle(GOOD, proof="cap1p_x")
+    yield "a proof too much", lambda world: world.plane.handle(asked(family()["root"], family()["left"], signer=AGENT, clock=world.now))
+    yield "a signer that is out of reach", lambda world: asked(family()["root"], family()["left"], signer=Down())
     yield "not made from it", lambda world: asked(family()["left"], family()["root"])
 
 
 @pytest.mark.parametrize("name", [name for name, _ in failures()])
 def test_no_message_shows_a_token(name: str) -> None:
     """What a failure says, and its traceback as text: no piece of the token, and none of its tags."""
-    with pytest.raises((RecallError, Denied, ValueError)) as caught:
+    with pytest.raises((RecallError, Denied, ValueError, StoreError)) as caught:
         dict(failures())[name](World())
     shown = f"{caught.value!r} {caught.value} {''.join(traceback.format_exception(caught.value))}"
     assert not [secret for secret in secrets() if secret in shown]
@@ -553,7 +565,7 @@ def test_no_message_shows_a_token(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*(name for name, _ in failures()), "a store that fails"])
 def test_no_frame_holds_a_token(name: str) -> None:
-    """No local of any frame of captoken.recall that a failure passed shows the text, or a tag."""
+    """No local of any frame of captoken that a failure passed shows the text, or a tag."""
     world = World()
     calls = {
         **dict(failures()),
@@ -561,10 +573,19 @@ def test_no_frame_holds_a_token(name: str) -> None:
     }
     with pytest.raises((RecallError, Denied, ValueError, StoreError)) as caught:
         calls[name](world)
-    passed = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__) if "recall.py" in frame.f_code.co_filename]
-    locals_ = [value for frame in passed if "test_recall" not in frame.f_code.co_filename for value in frame.f_locals.values()]
-    shown = repr(locals_)
-    assert locals_ and not [secret for secret in secrets() if secret in shown]
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    passed = [frame for frame in frames if f"{os.sep}captoken{os.sep}" in frame.f_code.co_filename]
+    shown = repr([value for frame in passed for value in frame.f_locals.values()])
+    assert passed and not [secret for secret in secrets() if secret in shown]
+
+
+class Down:
+    """A key service that is out of reach."""
+
+    public = AGENT.public
+
+    def sign(self, message: bytes) -> bytes:
+        raise StoreError("out of reach")
 
 
 def broken(world: World) -> Operator:

@@ -1,4 +1,4 @@
-"""Live control: restrict and stop what is out, see what stands, and call back what was handed on."""
+"""Live control: restrict and stop what is out, see what stands, call back what was handed on."""
 
 from captoken._language.overlay import Entry, Overlay, Selector
 from captoken.control._recall import ControlPlane, recall

@@ -9,19 +9,21 @@ from threading import Lock
 from captoken.stores.own_process import OwnProcess
 
 
-class _Lock:
+class ForkSafeLock:
     """A lock that does not stay held in a child process, where whoever held it is not."""
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = Lock()
         self._process = OwnProcess()
 
     @contextmanager
     def held(self, waits: bool = True) -> Generator[bool, None, None]:
-        """In the block: is it held here?"""
+        """In the block: is it held here? Always, unless `waits` is False and another has it."""
         if not self._process.is_own():
-            self._lock = Lock()
-            self._process = OwnProcess()
+            self._begin()
         lock = self._lock
         mine = lock.acquire(blocking=waits)
         try:

@@ -13,17 +13,18 @@ from captoken._format.public_keys import signing_key
 from captoken._format.spelling import escape
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.overlay import Overlay
-from captoken.control._lock import _Lock
+from captoken.control._lock import ForkSafeLock
 from captoken.stores.ports import SnapshotStore
 
 _log = logging.getLogger("captoken")
 
 
 class Feed:
-    """The newest overlay, for verifiers: loads it from a store, checks who signed it, and never goes back.
+    """The newest overlay, for verifiers: loads it, checks who signed it, and never goes back.
 
-    Looks at the store when it is asked and `every` seconds have passed; 0 is each time. What it cannot load or read it passes
-    over for as long as it has an overlay, and logs it: that one grows old, and verifiers deny past their bound.
+    Looks at the store when it is asked and `every` seconds have passed; 0 is each time. What it
+    cannot load or read it logs, and keeps to the overlay that it has, if it has one. That one grows
+    old, and verifiers deny past their bound.
     """
 
     def __init__(
@@ -35,21 +36,26 @@ class Feed:
         vocabulary: Vocabulary = V1,
         clock: Clock = time,
     ) -> None:
-        self._store, self._every, self._vocabulary, self._clock = store, every, vocabulary, clock
+        self._store = store
         self._operators = [signing_key(operator, "operator") for operator in operators]
-        self._lock = _Lock()
-        self._seen: bytes | None = None
+        self._every = every
+        self._vocabulary = vocabulary
+        self._clock = clock
+        self._lock = ForkSafeLock()
         self._overlay: Overlay | None = None
-        self._looked: int | None = None
+        self._data: bytes | None = None  # the snapshot that it was opened from
+        self._looked: int | None = None  # when
         self.problem: Exception | None = None  # what the last look came upon
 
     def __call__(self) -> Overlay | None:
         """The newest overlay that is known here, or None."""
         now = read_clock(self._clock)
+        # A clock that was set back makes a look due as well.
         due = self._looked is None or not 0 <= now - self._looked < self._every
         if due:
+            # One looks; the others take what there is, unless they have nothing or must not.
             waits = self._overlay is None or self._every == 0
-            with self._lock.held(waits) as mine:  # one looks; the others take what there is
+            with self._lock.held(waits) as mine:
                 if mine:
                     self._looked = now
                     with suppress(Exception):
@@ -57,14 +63,18 @@ class Feed:
         return self._overlay
 
     def refresh(self) -> Overlay:
-        """Look at the store now. Raises what the store raises, and OverlayError for what is no overlay or an older one."""
+        """Look at the store now.
+
+        Raises what the store raises, and OverlayError for what is no overlay or an older one.
+        """
         with self._lock.held():
             self._looked = read_clock(self._clock)
             return self._take()
 
     def _take(self) -> Overlay:
-        """What lies in the store now, if it will do. What comes of it is told once, when it changes."""
-        before, self.problem = self.problem, None
+        """What lies in the store now, if it will do. What comes of it is told when it changes."""
+        before = self.problem
+        self.problem = None
         try:
             self._overlay = found = self._look()
         except Exception as error:
@@ -72,22 +82,26 @@ class Feed:
             raise
         finally:
             if str(before) != str(self.problem):
-                _log.warning(
-                    "the overlay: %s",
-                    "can be had again" if self.problem is None else escape(str(self.problem)),
-                )
+                self._tell()
         return found
 
+    def _tell(self) -> None:
+        said = "can be had again" if self.problem is None else escape(str(self.problem))
+        _log.warning("the overlay: %s", said)
+
     def _look(self) -> Overlay:
-        data, known = self._store.load(), self._overlay
+        """The overlay in the store. Raises OverlayError for one that may not follow on ours."""
+        data = self._store.load()
+        known = self._overlay
         if data is None:
             raise OverlayError("there is no snapshot yet")
-        if known is not None and data == self._seen:
+        if known is not None and data == self._data:
             return known
         loaded = Overlay.open(data, self._operators, vocabulary=self._vocabulary)
+        # Whoever distributes snapshots could put an older one there, in which less is revoked.
         if known is not None and loaded.seq <= known.seq:
             raise OverlayError(
                 f"snapshot {loaded.seq} is not newer than {known.seq}, which is known here"
             )
-        self._seen = data
+        self._data = data
         return loaded

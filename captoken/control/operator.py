@@ -1,4 +1,4 @@
-"""The operator: adds restrictions to tokens already out, and takes them off (spec, "Overlay")."""
+"""The operator: adds restrictions to tokens already out, and lifts them (spec, "Overlay")."""
 
 from __future__ import annotations
 
@@ -17,24 +17,31 @@ from captoken._format.spelling import escape, shown, spelled_time
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.overlay import LIFE, Entry, Overlay, Select, Selector, snapshot
 from captoken._writing import keywords as writing
-from captoken.control._lock import _Lock
+from captoken.control._lock import ForkSafeLock
 from captoken.keys.secret import OperatorKey
 from captoken.stores.ports import SnapshotStore
 
 _log = logging.getLogger("captoken")
+_TRIES = 32  # to publish, while others publish first
+_KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of whoever signs next
+_OF_THE_CHAIN = frozenset(("depth", "delegate_only", "uses", "budget"))  # no caveats of an overlay
 
 
 class Operator:
-    """Adds restrictions to tokens already out, and takes them off. Reads and writes the newest snapshot in `store`.
+    """Adds restrictions to tokens already out, and lifts them.
 
-    `by` is who, for the record. Each change signs a new snapshot with the next number. `renew` does so without a change:
-    verifiers deny once the newest is older than their bound, so somebody has to, more often than that. `life` is how many
+    Reads and writes the newest snapshot in `store`. `by` is who, for the record. Each change signs
+    a new snapshot with the next number. `renew` does so without a change: verifiers deny once the
+    newest is older than their bound, so somebody has to, more often than that. `life` is how many
     seconds a snapshot is good for, whatever a verifier's bound.
 
-    `last` is the number that an earlier process has seen (`operator.last`): a store that has less has lost something, and
-    raises OverlayError. So does one whose newest snapshot has run out, since a newer one should have been there. Who has
-    looked, and knows that this is all, says `resume=True`. `trusted`: public keys of operators from whom this one takes
-    over. One key is for one overlay: whoever can put a snapshot of another one in its place changes what stands.
+    `last` is the number that an earlier process has seen (`operator.last`). A store that has less
+    has lost something, and raises OverlayError. So does one whose newest snapshot has run out,
+    since a newer one should have been there. Who has looked, and knows that this is all, says
+    `resume=True`.
+
+    `trusted` are public keys of operators from whom this one takes over. One key is for one
+    overlay: whoever can put a snapshot of another one in its place changes what stands.
     """
 
     def __init__(
@@ -51,15 +58,18 @@ class Operator:
         clock: Clock = time,
         random: Callable[[int], bytes] = random_bytes,
     ) -> None:
-        self._key, self._store, self._by = key, store, names.name(by, "by")
-        self._trusted: tuple[bytes | str, ...] = (
-            key.public,
-            *(signing_key(operator, "operator") for operator in trusted),
-        )
-        self._resume, self._life = resume is True, life
-        self._vocabulary, self._clock, self._random = vocabulary, clock, random
-        self._lock = _Lock()
+        self._key = key
+        self._store = store
+        self._by = names.name(by, "by")
+        others = [signing_key(operator, "operator") for operator in trusted]
+        self._trusted: tuple[bytes | str, ...] = (key.public, *others)
         self._last = last
+        self._resume = resume is True
+        self._life = life
+        self._vocabulary = vocabulary
+        self._clock = clock
+        self._random = random
+        self._lock = ForkSafeLock()
 
     @property
     def last(self) -> int:
@@ -69,7 +79,8 @@ class Operator:
     def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
         """The tokens that are selected stop working: `revoke(token=token_id, why="lost laptop")`.
 
-        What is said to select must all hold: see Selector. Raises TypeError or ValueError for what is none, StoreError.
+        What is said to select must all hold: see Selector. Raises TypeError or ValueError for what
+        is none, StoreError.
         """
         return self._add(select, None, why, until)
 
@@ -80,14 +91,15 @@ class Operator:
     def narrow(
         self, *, why: str, until: Moment | None = None, keep: writing.Strings = (), **given: Any
     ) -> Entry:
-        """The tokens that are selected can do no more than the caveats permit: `narrow(task="q3", operations=["select"], …)`.
+        """The tokens that are selected can do no more than the caveats permit.
 
-        Takes the keywords of a Selector and, but for `task`, which selects, those of `attenuate`; as there, who names
-        tables or operations closes tools, unless `keep="tools"`. Raises as `revoke` does.
+        `narrow(task="q3", operations=["select"], why="…")` takes the keywords of a Selector and
+        those of `attenuate`, but for `task`, which selects. As there, who names tables or
+        operations closes tools, unless `keep="tools"`. Raises as `revoke` does.
         """
-        select: Any = {key: given.pop(key) for key in Selector.__struct_fields__ if key in given}
+        select = {key: given.pop(key) for key in Selector.__struct_fields__ if key in given}
         for keyword in given:
-            if keyword in ("depth", "delegate_only", "uses", "budget"):
+            if keyword in _OF_THE_CHAIN:
                 raise TypeError(
                     f"{keyword} is no caveat of an overlay: it belongs to a link of the chain"
                 )
@@ -99,15 +111,17 @@ class Operator:
         return self._add(select, decode_json(writing.spell(stated)), why, until)
 
     def lift(self, entry_id: str, *, why: str = "") -> None:
-        """Take an entry off again. Raises ValueError if none that stands has that id. The log says who, and why."""
-        now, found = (
-            read_clock(self._clock),
-            False,
-        )  # found once: an earlier try took it off, and its answer was lost
+        """Take an entry off again. The log says who, and why.
+
+        Raises ValueError if none that stands has that id.
+        """
+        now = read_clock(self._clock)
+        found = False
 
         def without(entries: list[Entry]) -> list[Entry]:
             nonlocal found
             rest = [entry for entry in entries if entry.id != entry_id or not entry.stands(now)]
+            # An earlier try may have taken it off, and its answer was lost: found once is found.
             if len(rest) == len(entries) and not found:
                 raise ValueError(f"no entry {shown(entry_id)} stands")
             found = True
@@ -122,79 +136,89 @@ class Operator:
 
     def entries(self) -> tuple[Entry, ...]:
         """What stands now."""
-        newest, now = self._newest()[1], read_clock(self._clock)
-        entries = newest.entries if newest is not None else ()
+        _, newest = self._newest()
+        now = read_clock(self._clock)
+        entries = () if newest is None else newest.entries
         return tuple(entry for entry in entries if entry.stands(now))
 
     def _add(
         self, select: Mapping[str, Any], link: dict[str, Any] | None, why: str, until: Moment | None
     ) -> Entry:
+        """Publish one more entry."""
         if not names.exact_str(why, "why").strip():
             raise ValueError("say why: the record is for people")
         entry = Entry(
-            id=b64encode(self._random(8)), at=read_clock(self._clock), by=self._by, why=why, link=link,
-            select=Selector(**select), until=None if until is None else epoch_seconds(until, "until"),
-        )  # fmt: skip
+            id=b64encode(self._random(8)),
+            at=read_clock(self._clock),
+            by=self._by,
+            why=why,
+            link=link,
+            select=Selector(**select),
+            until=None if until is None else epoch_seconds(until, "until"),
+        )
         if not entry.stands(entry.at):
             raise ValueError("until is over already: it is a time, in seconds since the epoch")
-        self._publish(
-            lambda entries: entries if entry in entries else [*entries, entry]
-        )  # its first answer may be lost
-        _log.info(
-            "entry %s by %s on %s: %s", entry.id, self._by, escape(str(entry.select)), escape(why)
-        )
+
+        def with_it(entries: list[Entry]) -> list[Entry]:
+            # An earlier try may have put it there, and its answer was lost.
+            return entries if entry in entries else [*entries, entry]
+
+        self._publish(with_it)
+        on = escape(str(entry.select))
+        _log.info("entry %s by %s on %s: %s", entry.id, self._by, on, escape(why))
         return entry
 
     def _newest(self) -> tuple[bytes | None, Overlay | None]:
+        """What lies in the store, and the overlay in it; None if there never was one.
+
+        Raises OverlayError where the store has lost what it had: to go on from there would take
+        back what was acknowledged.
+        """
         with self._lock.held():
             data = self._store.load()
-            newest = (
-                None
-                if data is None
-                else Overlay.open(data, self._trusted, vocabulary=self._vocabulary)
-            )
+            newest = None if data is None else self._open(data)
             seq = 0 if newest is None else newest.seq
             if self._resume:  # once: what is there then is what counts
                 self._resume = False
-            elif seq < self._last:  # to go on from there would take back what was acknowledged
+            elif seq < self._last:
                 raise OverlayError(
-                    f"the store has lost what it had: snapshot {self._last} was there, and now it is {seq}"
+                    "the store has lost what it had:"
+                    f" snapshot {self._last} was there, and now it is {seq}"
                 )
             elif newest is not None and read_clock(self._clock) >= newest.expires_at:
-                raise OverlayError(
-                    f"snapshot {seq} ran out at {spelled_time(newest.expires_at)}: is it the newest?"
-                )
+                ended = spelled_time(newest.expires_at)
+                raise OverlayError(f"snapshot {seq} ran out at {ended}: is it the newest?")
             self._last = max(self._last, seq)
         return data, newest
+
+    def _open(self, data: bytes) -> Overlay:
+        return Overlay.open(data, self._trusted, vocabulary=self._vocabulary)
 
     def _publish(self, change: Callable[[list[Entry]], list[Entry]]) -> Overlay:
         """The newest snapshot, changed; again, as long as others come first."""
         for _ in range(_TRIES):
             before, newest = self._newest()
-            now, seq = read_clock(self._clock), self._last + 1
-            issued_at, entries = (
-                (now, ()) if newest is None else (max(now, newest.issued_at), newest.entries)
-            )
-            if (
-                issued_at > now + CLOCKS_DIFFER
-            ):  # it was signed by a clock that was wrong, and is of no use to anyone
-                issued_at = now
-            kept = [entry for entry in entries if entry.until is None or now < entry.until + _KEPT]
-            made = snapshot(self._key, change(kept), seq=seq, issued_at=issued_at, life=self._life)
-            opened = Overlay.open(
-                made, self._trusted, vocabulary=self._vocabulary
-            )  # nothing that readers refuse
+            seq = self._last + 1
+            made = self._changed(newest, seq, change)
+            opened = self._open(made)  # nothing that readers refuse is published
             with self._lock.held():
                 if self._store.publish(made, before) is True:
                     self._last = max(self._last, seq)
                     return opened
         raise StoreError(f"{_TRIES} others published first")
 
+    def _changed(
+        self, newest: Overlay | None, seq: int, change: Callable[[list[Entry]], list[Entry]]
+    ) -> bytes:
+        """The snapshot that follows on `newest`, signed."""
+        now = read_clock(self._clock)
+        entries = () if newest is None else newest.entries
+        kept = [entry for entry in entries if entry.until is None or now < entry.until + _KEPT]
+        issued_at = now if newest is None else max(now, newest.issued_at)
+        if issued_at > now + CLOCKS_DIFFER:
+            # The newest was signed by a clock that was wrong, and is of no use to anyone.
+            issued_at = now
+        return snapshot(self._key, change(kept), seq=seq, issued_at=issued_at, life=self._life)
+
     def __repr__(self) -> str:
         return f"<Operator {self._by}>"
-
-
-_TRIES = 32
-
-
-_KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of whoever signs next

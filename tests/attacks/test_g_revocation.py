@@ -15,12 +15,12 @@ from captoken import Access, Denied, Issuer, Token, Verifier
 from captoken._format import chain, primitives
 from captoken._format.encoding import b64encode
 from captoken._format.root import RootRecord
-from captoken._language.overlay import Facts, snapshot
+from captoken._language.overlay import SelectorFacts, snapshot
 from captoken.control import Entry, Feed, Operator, Overlay, Selector
 from captoken.discharge import Allow, Discharger
 from captoken.errors import OverlayError, StoreError
 from captoken.keys import DischargerKey, HolderKey, OperatorKey
-from captoken.proof import prove
+from captoken.proof import with_proof
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.testing import FixedClock
 from tests.reference import evaluator
@@ -396,8 +396,9 @@ def test_g5_nothing_that_a_holder_makes_of_a_revoked_token_works(selector):
     control, made = Control(audience="db"), list(escapes())
 
     def code(token_text, key):
-        proof = None if key is None else prove(token_text, key, audience="db", request=SELECT, clock=control.now)
-        return control.code(token_text, proof=proof)
+        if key is not None:
+            token_text = with_proof(token_text, key, audience="db", request=SELECT, clock=control.now)
+        return control.code(token_text)
 
     assert {name: code(token_text, key) for name, token_text, key in made} == {name: "allowed" for name, _, _ in made}
     grant = control.server.authenticate(made[0][1])
@@ -503,7 +504,7 @@ def test_g6_among_many_entries_each_is_found_and_no_other():
             version=1,
         )
         links = [evaluator.unbase64(rng.choice(ids)) for _ in range(rng.randint(1, 5))]
-        facts = Facts(issued, links, task, agents)
+        facts = SelectorFacts(issued, links, task, agents)
         on = {entry.id for entry in overlay.on(facts, NOW)}
         found += len(on)
         if number % 100 == 0:
