@@ -10,13 +10,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from captoken import Access, Denied, Token, TokenFormatError, WideningError, current
 from captoken.current import Held, Presented
 from captoken.errors import DelegationError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
-from tests.world import KEYRING, SALES, clock, data, mint, verifier
+
+from tests.world import KEYRING, SALES, clock, data, mint, sent, verifier
 
 MINE, CHILD = HolderKey.generate(), HolderKey.generate()
 
@@ -126,7 +126,7 @@ def test_a_hand_over_of_a_bound_token_goes_to_the_key_of_the_child():
             pass
         with current.delegate(to="sales-agent", key=CHILD) as child:
             shown = child.present(audience="sales-db", request=data("sales"))
-            grant = server.authorize(shown.text, data("sales"), proof=shown.proof)
+            grant = server.authorize(sent(shown.text, shown.proof), data("sales"))
             assert str(grant.actor.basis) == "proven"
     with current.use(bound):  # without the key
         shown = current.holding().present(audience="sales-db")
@@ -250,7 +250,7 @@ def test_a_clock_that_was_given_to_the_token_dates_its_proofs():
     token = Token.parse(mint().attenuate(key=MINE.public).serialize(), clock=clock())
     shown = Held(token, MINE).present(audience="sales-db", request=data("sales"))
     server = verifier(audience="sales-db", replays=MemoryReplayStore(floor=0))
-    assert server.check(shown.text, data("sales"), proof=shown.proof)
+    assert server.check(sent(shown.text, shown.proof), data("sales"))
 
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

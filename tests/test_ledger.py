@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-
 from captoken import Access, Denied, Issuer, Token, Verifier
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.encoding import MAX_INTEGER
@@ -20,11 +19,11 @@ from captoken.caveats import Situation
 from captoken.control import Operator, Overlay
 from captoken.errors import StoreError
 from captoken.keys import HolderKey, OperatorKey
-from captoken.proof import prove
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import KEPT, LEASE, USES, Debit, Reservation
 from captoken.testing import FixedClock, fixed_random
-from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, verifier
+
+from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, prove, sent, verifier
 
 MOST = 2**53 - 1
 
@@ -444,11 +443,11 @@ def test_the_proof_is_used_before_the_budget_is() -> None:
     token = mint(**SALES, uses=1, audience="a", key=key.public)
     text = token.serialize()
     first, second = (prove(text, key, audience="a", request=data("sales"), clock=clock()) for _ in range(2))
-    assert one.check(token, data("sales"), proof=first) and list(ledger._spent.values()) == [1] and len(replays) == 1
-    assert one.check(token, data("sales"), proof=first).code == "replayed" and list(ledger._spent.values()) == [1]
-    assert one.check(token, data("sales"), proof=second).code == "budget_exhausted" and len(replays) == 2
-    assert one.check(token, data("sales"), proof=second).code == "replayed"
-    assert verifier(ledger=ledger, audience="a").check(token, data("sales"), proof=first).code == "store_unavailable"
+    assert one.check(sent(token, first), data("sales")) and list(ledger._spent.values()) == [1] and len(replays) == 1
+    assert one.check(sent(token, first), data("sales")).code == "replayed" and list(ledger._spent.values()) == [1]
+    assert one.check(sent(token, second), data("sales")).code == "budget_exhausted" and len(replays) == 2
+    assert one.check(sent(token, second), data("sales")).code == "replayed"
+    assert verifier(ledger=ledger, audience="a").check(sent(token, first), data("sales")).code == "store_unavailable"
     assert list(ledger._spent.values()) == [1]
 
 

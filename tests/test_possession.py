@@ -7,8 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nacl.signing import SigningKey
-
 from captoken import (
     Access,
     Caller,
@@ -31,11 +29,13 @@ from captoken._format.encoding import b64decode, b64encode
 from captoken._language.links import BadLink
 from captoken.errors import DelegationError, StoreError
 from captoken.keys import HolderKey
-from captoken.proof import Evidence, Proof, Signer, prove
+from captoken.proof import Evidence, Proof, Signer
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.ports import Use
 from captoken.testing import FixedClock, fixed_random
-from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, tool
+from nacl.signing import SigningKey
+
+from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, prove, sent, tool
 
 BOSS, SELLER, EUROPE, MALLORY = (HolderKey.from_bytes(bytes([n, *range(31)])) for n in (11, 12, 13, 14))
 AUDIENCE = "sales-db"
@@ -71,7 +71,7 @@ def asked(token: Token, signer: Signer | None, access: Access = ASK, one: Verifi
     """What a server says when the token is presented with a proof by the signer, if there is one."""
     text = shown(token)
     proof = None if signer is None else proved(text, signer, facts.get("request", access))
-    return (one or server()).check(text, access, proof=proof, **facts)
+    return (one or server()).check(sent(text, proof), access, **facts)
 
 
 # --- binding ---------------------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def test_a_token_is_bound_when_it_is_minted_or_by_whoever_holds_it(spelled: str 
     """By the key as text or bytes; by the issuer, by a holder, with or without handing on; the first binding needs no signature."""
     for token in (mint(**SALES, key=spelled), mint().attenuate(key=spelled), mint().delegate(to="b", key=spelled)):
         assert token.unverified.key == BOSS.public and mint().unverified.key is None
-        grant = server().authorize(shown(token), ASK, proof=proved(shown(token), BOSS))
+        grant = server().authorize(sent(shown(token), proved(shown(token), BOSS)), ASK)
         assert grant.key == BOSS.public and grant.evidence == () and grant.actor.basis in ("issued", "vouched")
         assert asked(token, None).code == "proof_missing" and asked(token, MALLORY).code == "bad_proof"
 
@@ -93,7 +93,7 @@ def test_a_bearer_token_needs_none_of_this() -> None:
     one = server(replays=None)
     grant = one.authorize(text, ASK)
     assert grant.key is None and grant.evidence == () and grant.actor.basis == "issued"
-    decision = one.check(text, ASK, proof=proved(text, BOSS))
+    decision = one.check(sent(text, proved(text, BOSS)), ASK)
     assert decision.code == "bad_proof" and "bound to no key" in str(decision)
     assert one.check(text, ASK, request=bytes(32)), "what the transport carried matters to no bearer token"
 
@@ -102,7 +102,7 @@ def test_a_bound_token_needs_a_server_with_a_name() -> None:
     """One without a name has nothing that a proof could be for."""
     nameless = Verifier(KEYRING, clock=clock(), replays=MemoryReplayStore(floor=0))
     text = bound().serialize()
-    decision = nameless.check(text, ASK, proof=proved(text, BOSS))
+    decision = nameless.check(sent(text, proved(text, BOSS)), ASK)
     assert decision.code == "unaddressed" and "no name to prove it to" in str(decision)
     assert nameless.check(mint(), ASK)
 
@@ -111,9 +111,9 @@ def test_an_unaddressed_bound_token_is_taken_where_that_will_do() -> None:
     """By a server that says so, with a proof for that server."""
     text = bound().serialize()
     lenient = server(allow_unaddressed=True)
-    assert lenient.check(text, ASK, proof=proved(text, BOSS))
-    assert lenient.check(text, ASK, proof=proved(text, BOSS, audience="hr-db")).code == "bad_proof"
-    assert server().check(text, ASK, proof=proved(text, BOSS)).code == "unaddressed"
+    assert lenient.check(sent(text, proved(text, BOSS)), ASK)
+    assert lenient.check(sent(text, proved(text, BOSS, audience="hr-db")), ASK).code == "bad_proof"
+    assert server().check(sent(text, proved(text, BOSS)), ASK).code == "unaddressed"
 
 
 UNFIT: dict[str, Any] = {
@@ -303,7 +303,7 @@ def test_a_token_that_cannot_be_read_here_is_still_bound() -> None:
     )
     assert (named.unverified.key, named.unverified.holder) == (SELLER.public, "b")
     assert mint()._with(b'{"key":5,"later":1}').unverified.key is None
-    assert server().check(opaque, ASK, proof="x").code == "unknown_caveat"
+    assert server().check(sent(opaque, "x"), ASK).code == "unknown_caveat"
 
 
 # --- evidence --------------------------------------------------------------------------------------------------------
@@ -443,8 +443,8 @@ def test_a_proof_is_for_one_text_one_server_one_request_and_one_use() -> None:
     one, text = server(), shown(to_seller())
     proof = proved(text, SELLER)
     assert proof.startswith("cap1p_") and len(proof) == 6 + 118
-    assert one.check(text, ASK, proof=proof) and one.check(text, ASK, proof=proof).code == "replayed"
-    assert one.check(text, ASK, proof=proved(text, SELLER)), "the next one is another"
+    assert one.check(sent(text, proof), ASK) and one.check(sent(text, proof), ASK).code == "replayed"
+    assert one.check(sent(text, proved(text, SELLER)), ASK), "the next one is another"
 
 
 def test_a_proof_says_what_the_specification_says() -> None:
@@ -473,7 +473,7 @@ def test_a_proof_says_what_the_specification_says() -> None:
 def test_a_proof_is_fresh_for_thirty_seconds_and_may_be_five_ahead(offset: int, leeway: int) -> None:
     """Both ends included, whatever leeway there is for expiries."""
     one, text = server(leeway=leeway), shown(bound())
-    decision = one.check(text, ASK, proof=proved(text, BOSS, clock=FixedClock(NOW + offset)))
+    decision = one.check(sent(text, proved(text, BOSS, clock=FixedClock(NOW + offset))), ASK)
     assert decision.code == ("allowed" if -PROOF_PAST <= offset <= PROOF_AHEAD else "bad_proof")
     assert bool(decision) or "too long ago or yet to come" in str(decision)
 
@@ -505,41 +505,41 @@ def test_a_time_that_a_proof_cannot_say_is_a_value_error(now: float) -> None:
 def test_a_transport_says_what_it_carried() -> None:
     """The 32 bytes in place of the access; the access is still what is asked of the token."""
     one, text = server(), shown(bound())
-    digest = request.of_http("GET", "https://sales.example", "/sales?region=eu")
-    assert one.check(text, ASK, proof=proved(text, BOSS, digest), request=digest)
-    assert one.check(text, ASK, proof=proved(text, BOSS, digest)).code == "bad_proof", "not told, it asks for the access"
-    assert one.check(text, ASK, proof=proved(text, BOSS), request=digest).code == "bad_proof"
-    assert one.check(text, data("hr"), proof=proved(text, BOSS, digest), request=digest).code == "table"
-    assert one.check(text, ASK, proof=proved(text, BOSS, request.of_access(ASK)))
-    assert one.authorize(text, ASK, proof=proved(text, BOSS, digest), request=digest)
+    digest = request.http_request("GET", "https://sales.example", "/sales?region=eu")
+    assert one.check(sent(text, proved(text, BOSS, digest)), ASK, request=digest)
+    assert one.check(sent(text, proved(text, BOSS, digest)), ASK).code == "bad_proof", "not told, it asks for the access"
+    assert one.check(sent(text, proved(text, BOSS)), ASK, request=digest).code == "bad_proof"
+    assert one.check(sent(text, proved(text, BOSS, digest)), data("hr"), request=digest).code == "table"
+    assert one.check(sent(text, proved(text, BOSS, request.access_request(ASK))), ASK)
+    assert one.authorize(sent(text, proved(text, BOSS, digest)), ASK, request=digest)
     with pytest.raises(TypeError, match="32 bytes of captoken"):
-        one.check(text, ASK, proof=proved(text, BOSS), request="x" * 32)  # type: ignore[arg-type]
+        one.check(sent(text, proved(text, BOSS)), ASK, request="x" * 32)  # type: ignore[arg-type]
 
 
 def test_a_request_that_cannot_be_spelled_is_refused() -> None:
     """An integer of five thousand digits is data, and no request."""
     one, text = server(), shown(mint(tools={"t": {"n": {"any": True}}}, key=BOSS.public))
     access = tool("t", n=10**5000)
-    decision = one.check(text, access, proof=proved(text, BOSS, bytes(32)))
+    decision = one.check(sent(text, proved(text, BOSS, bytes(32))), access)
     assert decision.code == "bad_proof" and "cannot be spelled" in str(decision)
-    assert one.check(text, access, proof=proved(text, BOSS, bytes(32)), request=bytes(32)), "but a transport can carry it"
-    assert one.check(text, tool("t", n=1), proof=proved(text, BOSS, bytes(32)), request=bytes(31)).code == "bad_proof"
+    assert one.check(sent(text, proved(text, BOSS, bytes(32))), access, request=bytes(32)), "but a transport can carry it"
+    assert one.check(sent(text, proved(text, BOSS, bytes(32))), tool("t", n=1), request=bytes(31)).code == "bad_proof"
 
 
 def test_a_token_can_be_shown_without_an_access() -> None:
     """`authenticate` takes a proof for no access, or for what the transport carried; the grant is then asked as often as wanted."""
     moving = clock()
     one, text = server(clock=moving), shown(to_seller(), expires_in=20)
-    grant = one.authenticate(text, proof=proved(text, SELLER, None))
+    grant = one.authenticate(sent(text, proved(text, SELLER, None)))
     assert grant.authorize(ASK) and grant.check(data("hr")).code == "table" and grant.explain(ASK) and grant.recheck()
     assert grant.check(ASK, caller=Caller(agent="sales-agent")) and grant.check(ASK, caller=Caller(agent="b")).code == "caller"
     moving.advance(20)
     assert grant.check(ASK).code == grant.recheck().code == "expired"
     moving.advance(-20)
     with pytest.raises(Denied) as caught:
-        one.authenticate(text, proof=proved(text, SELLER))
+        one.authenticate(sent(text, proved(text, SELLER)))
     assert caught.value.code == "bad_proof" and caught.value.kind == "proof", "a proof for an access is none for showing"
-    assert one.authenticate(text, proof=proved(text, SELLER, bytes(32)), request=bytes(32))
+    assert one.authenticate(sent(text, proved(text, SELLER, bytes(32))), request=bytes(32))
     with pytest.raises(Denied) as caught:
         one.authenticate(text)
     assert caught.value.code == "proof_missing"
@@ -551,7 +551,7 @@ def test_a_dry_run_uses_nothing_up_and_grants_nothing() -> None:
     one, text = server(replays=store), shown(bound())
     proof = proved(text, BOSS)
     for _ in range(3):
-        dry = one.explain(text, ASK, proof=proof)
+        dry = one.explain(sent(text, proof), ASK)
         assert dry and dry.dry and dry.grant is None and len(dry.effects) == 1 and len(store) == 0
         assert (dry.steps[9].outcome, dry.steps[10].outcome) == ("held", "not reached") and not dry.as_dict()["committed"]
     assert (
@@ -559,12 +559,12 @@ def test_a_dry_run_uses_nothing_up_and_grants_nothing() -> None:
         and dry.attribution.issued.subject == "user:jane"
         and not hasattr(dry.attribution, "authorize")
     )
-    real = one.check(text, ASK, proof=proof)
+    real = one.check(sent(text, proof), ASK)
     assert real and real.grant is not None and len(store) == 1 and real.effects == dry.effects
     assert [step.outcome for step in real.steps][9:] == ["held", "held"]
-    assert one.explain(text, ASK, proof=proof), "a dry run does not look at what was used"
-    assert one.explain(text, ASK).code == "proof_missing" and one.explain(text, ASK, proof="x").code == "bad_proof"
-    assert server(replays=None).explain(text, ASK, proof=proof) and one.explain(shown(mint()), ASK).grant is not None
+    assert one.explain(sent(text, proof), ASK), "a dry run does not look at what was used"
+    assert one.explain(text, ASK).code == "proof_missing" and one.explain(sent(text, "x"), ASK).code == "bad_proof"
+    assert server(replays=None).explain(sent(text, proof), ASK) and one.explain(shown(mint()), ASK).grant is not None
 
 
 def test_nothing_is_committed_for_a_request_that_is_refused() -> None:
@@ -572,20 +572,20 @@ def test_nothing_is_committed_for_a_request_that_is_refused() -> None:
     store = MemoryReplayStore(floor=0)
     one, text = server(replays=store), shown(bound())
     proof = proved(text, BOSS)
-    for denied in (one.check(text, data("hr"), proof=proof), one.check(text, ASK, proof=proof, caller=Caller(agent="other"))):
+    for denied in (one.check(sent(text, proof), data("hr")), one.check(sent(text, proof), ASK, caller=Caller(agent="other"))):
         assert denied.code in ("table", "caller") and denied.effects == () and len(store) == 0
-    assert one.check(text, ASK, proof=proof)
+    assert one.check(sent(text, proof), ASK)
 
 
 def test_a_server_without_a_store_takes_no_bound_token() -> None:
     """It cannot tell the first use from the second."""
     text = shown(bound())
     one = server(replays=None)
-    decision = one.check(text, ASK, proof=proved(text, BOSS))
+    decision = one.check(sent(text, proved(text, BOSS)), ASK)
     assert decision.code == "store_unavailable" and decision.grant is None and "no replay store" in str(decision)
     assert [step.outcome for step in decision.steps][9:] == ["held", "failed"], "the proof was looked at, and it held"
     with pytest.raises(Denied) as caught:
-        one.authorize(text, ASK, proof=proved(text, BOSS))
+        one.authorize(sent(text, proved(text, BOSS)), ASK)
     assert caught.value.kind == "unavailable" and caught.value.public == "The server cannot decide at present."
 
 
@@ -653,7 +653,7 @@ def test_only_true_from_a_store_allows(name: str) -> None:
     store, text = Told(answer), shown(bound())
     one = server(replays=store)
     proof = proved(text, BOSS)
-    decision = one.check(text, ASK, proof=proof)
+    decision = one.check(sent(text, proof), ASK)
     assert decision.code == code and bool(decision) is (code == "allowed") and (decision.grant is None) is not bool(decision)
     assert "secret" not in str(decision) and ("no room for it" in str(decision)) is (name == "a store error")
     assert decision or (decision.steps[10].outcome == "failed" and decision.attribution is not None)
@@ -672,7 +672,7 @@ def test_what_stops_the_process_passes_through_a_store() -> None:
 
     text = shown(bound())
     with pytest.raises(Stopped):
-        server(replays=Told(stop)).check(text, ASK, proof=proved(text, BOSS))
+        server(replays=Told(stop)).check(sent(text, proved(text, BOSS)), ASK)
 
 
 def test_a_use_is_of_a_key_and_a_nonce() -> None:
@@ -705,14 +705,14 @@ def test_a_proof_is_read_by_its_one_form() -> None:
 
 def test_what_stands_for_a_request() -> None:
     """An access, 32 bytes, or nothing; TypeError and ValueError for the rest."""
-    assert possession.digest_of(ASK) == request.of_access(ASK) and possession.digest_of(None) == request.of_access(None)
-    assert possession.digest_of(bytes(range(32))) == bytes(range(32))
+    assert possession.request_digest(ASK) == request.access_request(ASK) and possession.request_digest(None) == request.access_request(None)
+    assert possession.request_digest(bytes(range(32))) == bytes(range(32))
     for odd in (bytearray(32), "x" * 32, 5, {"table": "sales"}, [ASK]):
         with pytest.raises(TypeError, match="a request is an Access"):
-            possession.digest_of(odd)  # type: ignore[arg-type]
+            possession.request_digest(odd)  # type: ignore[arg-type]
     for length in (0, 31, 33, 64):
         with pytest.raises(ValueError, match="32 bytes"):
-            possession.digest_of(bytes(length))
+            possession.request_digest(bytes(length))
 
 
 def test_a_server_of_several_names_takes_a_proof_for_one_that_the_token_names_too() -> None:
@@ -723,10 +723,10 @@ def test_a_server_of_several_names_takes_a_proof_for_one_that_the_token_names_to
     nobody = bound().serialize()
     for text, names in ((both, {"sales-db", "hr-db"}), (first, {"sales-db"}), (nobody, {"sales-db", "hr-db"})):
         for name in ("sales-db", "hr-db", "mail-api"):
-            assert bool(one.check(text, ASK, proof=proved(text, BOSS, audience=name))) is (name in names), (text, name)
+            assert bool(one.check(sent(text, proved(text, BOSS, audience=name)), ASK)) is (name in names), (text, name)
     text = shown(bound())
     proof = proved(text, BOSS)
-    assert one.check(text, ASK, proof=proof) and one.check(text, ASK, proof=proof).code == "replayed"
+    assert one.check(sent(text, proof), ASK) and one.check(sent(text, proof), ASK).code == "replayed"
 
 
 def test_a_token_for_one_server_s_keys_is_proved_to_that_server() -> None:
@@ -735,26 +735,26 @@ def test_a_token_for_one_server_s_keys_is_proved_to_that_server() -> None:
     token = Issuer(ring, clock=clock(), random=fixed_random("pairwise")).mint(**WHO, **SALES, key=BOSS.public)
     one = Verifier(ring, audience=(AUDIENCE, "hr-db"), clock=clock(), replays=MemoryReplayStore(floor=0))
     text = token.serialize()
-    assert one.check(text, ASK, proof=proved(text, BOSS))
-    assert one.check(text, ASK, proof=proved(text, BOSS, audience="hr-db")).code == "bad_proof"
+    assert one.check(sent(text, proved(text, BOSS)), ASK)
+    assert one.check(sent(text, proved(text, BOSS, audience="hr-db")), ASK).code == "bad_proof"
 
 
 def test_a_token_object_is_asked_for_its_proof_too() -> None:
     """A Token in place of text changes nothing."""
     token = Token.parse(shown(bound()))
     assert server().check(token, ASK).code == "proof_missing"
-    assert server().check(token, ASK, proof=proved(token.serialize(), BOSS))
+    assert server().check(sent(token, proved(token.serialize(), BOSS)), ASK)
 
 
 def test_clients_and_models_are_told_that_a_proof_is_due_and_not_why() -> None:
     """One public sentence for missing, bad and replayed; kind `proof`."""
     one, text = server(), shown(bound())
     proof = proved(text, BOSS)
-    assert one.check(text, ASK, proof=proof)
+    assert one.check(sent(text, proof), ASK)
     told = set()
     for given in (None, "x", proved(text, MALLORY), proof):
         with pytest.raises(Denied) as caught:
-            one.authorize(text, ASK, proof=given)
+            one.authorize(sent(text, given), ASK)
         told.add((caught.value.kind, caught.value.public))
         assert caught.value.decision.for_model()
     assert told == {("proof", "The request needs a fresh proof by the key that the token is bound to.")}

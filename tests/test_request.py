@@ -6,9 +6,9 @@ import hashlib
 from typing import Any
 
 import pytest
-
 from captoken import Access
 from captoken import proof as request
+
 from tests.world import data, tool
 
 
@@ -21,27 +21,27 @@ def digest(purpose: str, *parts: bytes) -> bytes:
 def test_a_digest_is_what_the_specification_says() -> None:
     """Method, origin, target and the hash of the body; method, name, arguments; the facts as JSON."""
     body = b'{"amount":5}'
-    assert request.of_http("POST", "https://api.example", "/pay?x=1", body) == digest(
+    assert request.http_request("POST", "https://api.example", "/pay?x=1", body) == digest(
         "http", b"POST", b"https://api.example", b"/pay?x=1", hashlib.sha256(body).digest()
     )
-    assert request.of_mcp("tools/call", "search", b'{"q":"x"}') == digest("mcp", b"tools/call", b"search", b'{"q":"x"}')
-    assert request.of_mcp("tools/call", "größe") == digest("mcp", b"tools/call", "größe".encode(), b"{}")
-    assert request.of_access(None) == digest("access")
-    assert request.of_access(Access(table="t", operation="select", columns=("b", "a", "b"), attributes={"é": 1})) == digest(
+    assert request.mcp_request("tools/call", "search", b'{"q":"x"}') == digest("mcp", b"tools/call", b"search", b'{"q":"x"}')
+    assert request.mcp_request("tools/call", "größe") == digest("mcp", b"tools/call", "größe".encode(), b"{}")
+    assert request.access_request(None) == digest("access")
+    assert request.access_request(Access(table="t", operation="select", columns=("b", "a", "b"), attributes={"é": 1})) == digest(
         "access",
         b'{"arguments":null,"attributes":{"\\u00e9":1},"columns":["a","b"],"operation":"select","table":"t","tool":null}',
     )
-    assert request.of_access(tool("t", q=[1.5, None, True])) == digest(
+    assert request.access_request(tool("t", q=[1.5, None, True])) == digest(
         "access", b'{"arguments":{"q":[1.5,null,true]},"attributes":{},"columns":null,"operation":null,"table":null,"tool":"t"}'
     )
 
 
 def test_a_target_is_text_or_bytes_as_it_travels() -> None:
     """The same for both; undecoded; without a body the empty one."""
-    assert request.of_http("GET", "https://api.example", "/a%20b") == request.of_http(
+    assert request.http_request("GET", "https://api.example", "/a%20b") == request.http_request(
         "GET", "https://api.example", b"/a%20b", b""
     )
-    assert request.of_http("GET", "https://api.example", b"/\xff") != request.of_http("GET", "https://api.example", "/%ff")
+    assert request.http_request("GET", "https://api.example", b"/\xff") != request.http_request("GET", "https://api.example", "/%ff")
 
 
 HTTP: list[tuple[str, str, str, bytes]] = [
@@ -75,8 +75,8 @@ ACCESSES: list[Access | None] = [
 
 def test_no_two_requests_are_one() -> None:
     """Every fact counts as it is spelled, its type too, and nothing said in one place can be said in another."""
-    digests = [request.of_http(*facts) for facts in HTTP] + [request.of_mcp(*facts) for facts in MCP]
-    digests += [request.of_access(access) for access in ACCESSES]
+    digests = [request.http_request(*facts) for facts in HTTP] + [request.mcp_request(*facts) for facts in MCP]
+    digests += [request.access_request(access) for access in ACCESSES]
     assert len(set(digests)) == len(digests) == len(HTTP) + len(MCP) + len(ACCESSES) and {len(made) for made in digests} == {32}
 
 
@@ -98,17 +98,17 @@ def test_what_has_no_order_has_none() -> None:
         arguments={"q": {"s": 2, "r": 1}, "p": 1},
         attributes={"l": 2, "k": 1},
     )
-    assert request.of_access(one) == request.of_access(same)
-    assert request.of_access(tool("t")) == request.of_access(Access(tool="t", arguments={}))
+    assert request.access_request(one) == request.access_request(same)
+    assert request.access_request(tool("t")) == request.access_request(Access(tool="t", arguments={}))
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: request.of_http("GÉT", "https://api.example", "/"), lambda: request.of_http("GET", "https://é.example", "/"),
-        lambda: request.of_http("GET", "https://api.example", "/é"), lambda: request.of_http("GET", "https://api.example", "/\ud800"),
-        lambda: request.of_mcp("tools/call", "\ud800"), lambda: request.of_mcp("\ud800", "search"),
-        lambda: request.of_access(tool("t", q=10**5000)), lambda: request.of_access(data("t", n=-(10**5000))),
+        lambda: request.http_request("GÉT", "https://api.example", "/"), lambda: request.http_request("GET", "https://é.example", "/"),
+        lambda: request.http_request("GET", "https://api.example", "/é"), lambda: request.http_request("GET", "https://api.example", "/\ud800"),
+        lambda: request.mcp_request("tools/call", "\ud800"), lambda: request.mcp_request("\ud800", "search"),
+        lambda: request.access_request(tool("t", q=10**5000)), lambda: request.access_request(data("t", n=-(10**5000))),
     ],
 )  # fmt: skip
 def test_what_cannot_be_spelled_is_a_value_error(call: Any) -> None:
@@ -119,11 +119,11 @@ def test_what_cannot_be_spelled_is_a_value_error(call: Any) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: request.of_http("GET", "https://api.example", "/", "body"), lambda: request.of_http("GET", "https://api.example", "/", None),
-        lambda: request.of_http("GET", "https://api.example", 5), lambda: request.of_http("GET", "https://api.example", None),
-        lambda: request.of_http(b"GET", "https://api.example", "/"), lambda: request.of_http("GET", b"https://api.example", "/"),
-        lambda: request.of_http(None, "https://api.example", "/"), lambda: request.of_mcp("tools/call", "search", "{}"),
-        lambda: request.of_mcp("tools/call", "search", {"q": 1}),
+        lambda: request.http_request("GET", "https://api.example", "/", "body"), lambda: request.http_request("GET", "https://api.example", "/", None),
+        lambda: request.http_request("GET", "https://api.example", 5), lambda: request.http_request("GET", "https://api.example", None),
+        lambda: request.http_request(b"GET", "https://api.example", "/"), lambda: request.http_request("GET", b"https://api.example", "/"),
+        lambda: request.http_request(None, "https://api.example", "/"), lambda: request.mcp_request("tools/call", "search", "{}"),
+        lambda: request.mcp_request("tools/call", "search", {"q": 1}),
     ],
 )  # fmt: skip
 def test_what_is_of_another_type_is_a_type_error(call: Any) -> None:

@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 from captoken import Access, Issuer, Keyring, Token, Verifier
+from captoken._format.text import BOUND, whole_text
+from captoken.proof import Signer, with_proof
 from captoken.testing import FixedClock, fixed_random
 
 NOW = 1_764_061_200
@@ -44,3 +46,18 @@ def code(token: Token | str, access: Access, **facts: Any) -> str:
 def named(value: object) -> str:
     """A case by what it is, without its address: processes have to agree on what it is called."""
     return re.sub(r" at 0x[0-9a-f]+", "", ascii(value))[:80]
+
+
+def prove(text: str, signer: Signer, **facts: Any) -> str:
+    """The proof alone, as `with_proof` puts it at the end of a text: to be put at the end of this one or another."""
+    return with_proof(text, signer, **facts).rpartition(".")[2]
+
+
+def sent(text: str | Token, proof: str | None) -> str | Token:
+    """What goes to a server: a text, or a token as it would be bound, with a proof at its end if there is one."""
+    if proof is None:
+        return text
+    if isinstance(text, Token):
+        parts = text.presented_parts()
+        text = whole_text(parts.packet, parts.discharges, BOUND)
+    return f"{text}.{proof}"

@@ -16,7 +16,6 @@ import httpx
 import pytest
 import websockets.exceptions
 import websockets.sync.client
-
 from captoken import Access, Decision, Denied, Issuer, Keyring, Token, Verifier, current
 from captoken.adapters._http import credentials as _http
 from captoken.adapters.asgi import CaptokenMiddleware, Requires

@@ -8,13 +8,13 @@ import json
 import random
 
 import pytest
-from nacl.signing import SigningKey
-
 from captoken import Access, Denied, Token
 from captoken.errors import DelegationError
 from captoken.keys import HolderKey
-from captoken.proof import Evidence, prove
+from captoken.proof import Evidence
 from captoken.stores.memory import MemoryReplayStore
+from nacl.signing import SigningKey
+
 from tests import edwards
 from tests.bound import (
     AUDIENCE,
@@ -51,20 +51,21 @@ from tests.bound import (
 )
 from tests.reference import evaluator
 from tests.reference.world import ASK, KEY, NOW, SALES, access, append, assemble, hop, sections, short, text
+from tests.world import prove, sent
 
 DENIED_PROOF = {"bad_proof", "proof_missing"}
 
 
 def said(token_text, text_of_proof, facts=ASK, **asked):
     """The code of a server that has seen no proof yet."""
-    return server().check(token_text, access(facts), proof=text_of_proof, **asked).code
+    return server().check(sent(token_text, text_of_proof), access(facts), **asked).code
 
 
 @pytest.mark.parametrize("token_text", KEYS, ids=["bound at mint", "handed on", "handed on twice"])
 def test_control(token_text):
     """Each reference token, its proof made by hand, is allowed, and once."""
     one, made = server(), proof(token_text)
-    assert [one.check(token_text, access(ASK), proof=made).code for _ in range(3)] == ["allowed", "replayed", "replayed"]
+    assert [one.check(sent(token_text, made), access(ASK)).code for _ in range(3)] == ["allowed", "replayed", "replayed"]
     by_captoken = prove(
         token_text, holder(KEYS[token_text]), audience=AUDIENCE, request=access(ASK), clock=lambda: NOW, random=lambda _: NONCE
     )
@@ -242,12 +243,12 @@ def test_h2_a_proof_is_for_one_server(name):
     """H2: ten other servers, each also of both names: a proof for one is refused at the other, though the token is for both."""
     both = text({**SALES, "aud": sorted([AUDIENCE, name]), "key": public(ORCHESTRATOR)})
     here, there = server(), server(audience=name)
-    assert here.check(both, access(ASK), proof=proof(both, ORCHESTRATOR)).code == "allowed"
-    assert there.check(both, access(ASK), proof=proof(both, ORCHESTRATOR, audience=name)).code == "allowed"
-    assert there.check(both, access(ASK), proof=proof(both, ORCHESTRATOR, nonce=bytes(16))).code == "bad_proof"
-    assert here.check(both, access(ASK), proof=proof(both, ORCHESTRATOR, audience=name, nonce=bytes(16))).code == "bad_proof"
+    assert here.check(sent(both, proof(both, ORCHESTRATOR)), access(ASK)).code == "allowed"
+    assert there.check(sent(both, proof(both, ORCHESTRATOR, audience=name)), access(ASK)).code == "allowed"
+    assert there.check(sent(both, proof(both, ORCHESTRATOR, nonce=bytes(16))), access(ASK)).code == "bad_proof"
+    assert here.check(sent(both, proof(both, ORCHESTRATOR, audience=name, nonce=bytes(16))), access(ASK)).code == "bad_proof"
     wide = server(audience=(AUDIENCE, name))
-    assert wide.check(CHILD, access(ASK), proof=proof(CHILD, audience=name)).code == "bad_proof", (
+    assert wide.check(sent(CHILD, proof(CHILD, audience=name)), access(ASK)).code == "bad_proof", (
         "a name that the token does not have"
     )
 
@@ -266,13 +267,13 @@ def test_h2_every_bit_of_a_proof_counts():
     for bit in range(len(data) * 8):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
-        assert one.check(CHILD, ask, proof="cap1p_" + evaluator.base64text(bytes(flipped))).code == "bad_proof", bit
+        assert one.check(sent(CHILD, "cap1p_" + evaluator.base64text(bytes(flipped))), ask).code == "bad_proof", bit
         tried += 1
     for at, was in enumerate(made):
         for letter in "Ab-".replace(was, "0"):
-            assert one.check(CHILD, ask, proof=made[:at] + letter + made[at + 1 :]).code == "bad_proof", (at, letter)
+            assert one.check(sent(CHILD, made[:at] + letter + made[at + 1 :]), ask).code == "bad_proof", (at, letter)
             tried += 1
-    assert tried == 1076 and one.check(CHILD, ask, proof=made).code == "allowed"
+    assert tried == 1076 and one.check(sent(CHILD, made), ask).code == "allowed"
 
 
 @pytest.mark.parametrize("seconds", [-(10**9), -31, -30, -29, -5, -1, 1, 4, 5, 6, 60, 2**31])
@@ -290,9 +291,9 @@ def test_h2_its_nonce_cannot_be_changed(at):
     when, nonce, signature = taken_apart(proof(CHILD))
     other = nonce[:at] + bytes([nonce[at] ^ 0x55]) + nonce[at + 1 :]
     one = server()
-    assert one.check(CHILD, access(ASK), proof=proof_text(when, other, signature)).code == "bad_proof"
-    assert one.check(CHILD, access(ASK), proof=proof(CHILD)).code == "allowed"
-    assert one.check(CHILD, access(ASK), proof=proof_text(when, other, signature)).code == "bad_proof"
+    assert one.check(sent(CHILD, proof_text(when, other, signature)), access(ASK)).code == "bad_proof"
+    assert one.check(sent(CHILD, proof(CHILD)), access(ASK)).code == "allowed"
+    assert one.check(sent(CHILD, proof_text(when, other, signature)), access(ASK)).code == "bad_proof"
 
 
 # ---- H3: time ------------------------------------------------------------------------------------------------------
@@ -303,7 +304,7 @@ def test_h2_its_nonce_cannot_be_changed(at):
 def test_h3_the_window_is_thirty_seconds_back_and_five_ahead(offset, part):
     """H3: seventeen times by three fractions of the server's second, 51 proofs: allowed from 30 behind to 5 ahead."""
     expected = "allowed" if -30 <= offset <= 5 else "bad_proof"
-    assert server(lambda: NOW + part).check(CHILD, access(ASK), proof=proof(CHILD, at=NOW + offset)).code == expected
+    assert server(lambda: NOW + part).check(sent(CHILD, proof(CHILD, at=NOW + offset)), access(ASK)).code == expected
 
 
 @pytest.mark.parametrize("at", [0, 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1])
@@ -312,7 +313,7 @@ def test_h3_times_that_no_clock_has_are_refused(at):
     assert said(CHILD, proof(CHILD, at=at)) == "bad_proof"
     there = server(max(at - 3, 0), replays=MemoryReplayStore(floor=-1))
     timeless = text({"aud": [AUDIENCE], "key": public(ORCHESTRATOR), "nbf": 0}, iat=0)
-    decision = there.check(timeless, access(ASK), proof=proof(timeless, ORCHESTRATOR, at=at))
+    decision = there.check(sent(timeless, proof(timeless, ORCHESTRATOR, at=at)), access(ASK))
     assert decision.code == "allowed" and "made at" not in str(decision)
 
 
@@ -322,16 +323,16 @@ def test_h3_a_clock_that_goes_forth_and_back_takes_a_proof_once():
     moving = [NOW]
     one, ask = server(lambda: moving[0]), access(ASK)
     proofs = {at: proof(CHILD, at=NOW + at, nonce=bytes([at + 40]) * 16) for at in range(-36, 36)}
-    first = {at: one.check(CHILD, ask, proof=made).code for at, made in proofs.items()}
+    first = {at: one.check(sent(CHILD, made), ask).code for at, made in proofs.items()}
     assert {at for at, code in first.items() if code == "allowed"} == set(range(-30, 6))
     moving[0] = NOW + 3600
-    assert {one.check(CHILD, ask, proof=made).code for made in proofs.values()} == {"bad_proof"}
-    assert one.check(CHILD, ask, proof=proof(CHILD, at=NOW + 3600, nonce=bytes(16))).code in ("allowed", "expired")
+    assert {one.check(sent(CHILD, made), ask).code for made in proofs.values()} == {"bad_proof"}
+    assert one.check(sent(CHILD, proof(CHILD, at=NOW + 3600, nonce=bytes(16))), ask).code in ("allowed", "expired")
     for back in (NOW, NOW - 10, NOW + 20):
         moving[0] = back
-        again = {one.check(CHILD, ask, proof=made).code for made in proofs.values()}
+        again = {one.check(sent(CHILD, made), ask).code for made in proofs.values()}
         assert again <= {"replayed", "bad_proof"} and "replayed" in again
-    assert one.check(CHILD, ask, proof=proof(CHILD, at=NOW + 20, nonce=bytes(16))).code == "replayed", (
+    assert one.check(sent(CHILD, proof(CHILD, at=NOW + 20, nonce=bytes(16))), ask).code == "replayed", (
         "fresh, and below the floor"
     )
 
@@ -342,9 +343,9 @@ def test_h3_after_a_start_nothing_from_before_is_taken():
     moving = [NOW + 0.5]
     one = server(lambda: moving[0], replays=MemoryReplayStore(clock=lambda: moving[0]))
     for at in range(-30, 6):
-        assert one.check(CHILD, access(ASK), proof=proof(CHILD, at=NOW + at)).code == "replayed"
+        assert one.check(sent(CHILD, proof(CHILD, at=NOW + at)), access(ASK)).code == "replayed"
     moving[0] += 1
-    assert one.check(CHILD, access(ASK), proof=proof(CHILD, at=NOW + 6)).code == "allowed"
+    assert one.check(sent(CHILD, proof(CHILD, at=NOW + 6)), access(ASK)).code == "allowed"
 
 
 # ---- H4: nonces ----------------------------------------------------------------------------------------------------
@@ -395,40 +396,40 @@ def test_h5_a_proof_has_one_form(name):
         made = proof(CHILD, nonce=bytes([number]) * 16)
         other = FORMS[name](made)
         if other != made:
-            assert one.check(CHILD, access(ASK), proof=other).code == "bad_proof"
-        assert one.check(CHILD, access(ASK), proof=made).code == "allowed"
+            assert one.check(sent(CHILD, other), access(ASK)).code == "bad_proof"
+        assert one.check(sent(CHILD, made), access(ASK)).code == "allowed"
 
 
 def test_h4_a_nonce_is_used_up_for_its_key_whatever_it_was_used_with():
     """H4: one nonce of one key, for another request, server name, second, or token: `replayed`; of another key it is another."""
     one, ask = server(audience=(AUDIENCE, "hr-db")), access(ASK)
     both = text({**SALES, "aud": [AUDIENCE, "hr-db"], "key": public(SALES_AGENT)})
-    assert one.check(both, ask, proof=proof(both, SALES_AGENT)).code == "allowed"
+    assert one.check(sent(both, proof(both, SALES_AGENT)), ask).code == "allowed"
     for again in (
         proof(both, SALES_AGENT), proof(both, SALES_AGENT, at=NOW - 30), proof(both, SALES_AGENT, at=NOW + 5), proof(both, SALES_AGENT, audience="hr-db"),
     ):  # fmt: skip
-        assert one.check(both, ask, proof=again).code == "replayed"
-    assert one.check(both, ask, proof=proof(both, SALES_AGENT, http(*HTTP)), request=http(*HTTP)).code == "replayed"
+        assert one.check(sent(both, again), ask).code == "replayed"
+    assert one.check(sent(both, proof(both, SALES_AGENT, http(*HTTP))), ask, request=http(*HTTP)).code == "replayed"
     for other in (
         CHILD,
         append(both, {"exp": NOW + 60}),
         append(CHILD, signed(CHILD, {"key": public(SALES_AGENT)}, SALES_AGENT)),
     ):
-        assert one.check(other, ask, proof=proof(other, SALES_AGENT)).code == "replayed"
+        assert one.check(sent(other, proof(other, SALES_AGENT)), ask).code == "replayed"
     for other, key in ((TOKEN, ORCHESTRATOR), (GRANDCHILD, EU_AGENT), (bound(key=MALLORY), MALLORY)):
-        assert one.check(other, ask, proof=proof(other, key)).code == "allowed"
+        assert one.check(sent(other, proof(other, key)), ask).code == "allowed"
 
 
 def test_h4_a_full_store_fails_closed():
     """H4: fifty proofs of the holder's own fill a store of forty; what was used stays used, and nobody else is let in either."""
     one, ask = server(replays=MemoryReplayStore(floor=0, limit=40)), access(ASK)
     nonces = [bytes([number]) * 16 for number in range(50)]
-    codes = [one.check(CHILD, ask, proof=proof(CHILD, nonce=nonce)).code for nonce in nonces]
+    codes = [one.check(sent(CHILD, proof(CHILD, nonce=nonce)), ask).code for nonce in nonces]
     assert codes == ["allowed"] * 40 + ["store_unavailable"] * 10
-    assert [one.check(CHILD, ask, proof=proof(CHILD, nonce=nonce)).code for nonce in nonces] == ["replayed"] * 40 + [
+    assert [one.check(sent(CHILD, proof(CHILD, nonce=nonce)), ask).code for nonce in nonces] == ["replayed"] * 40 + [
         "store_unavailable"
     ] * 10
-    assert one.check(GRANDCHILD, ask, proof=proof(GRANDCHILD)).code == "store_unavailable"
+    assert one.check(sent(GRANDCHILD, proof(GRANDCHILD)), ask).code == "store_unavailable"
 
 
 # ---- H5: keys ------------------------------------------------------------------------------------------------------
@@ -630,11 +631,11 @@ def test_h7_a_stolen_token_is_worth_nothing(name, facts):
     one = server()
     if facts is None:
         with pytest.raises(Denied):
-            one.authenticate(made, proof=given)
-        assert one.authenticate(CHILD, proof=proof(CHILD, request=stated(None)))
+            one.authenticate(sent(made, given))
+        assert one.authenticate(sent(CHILD, proof(CHILD, request=stated(None))))
     else:
-        assert not one.check(made, access(facts), proof=given) and not one.explain(made, access(facts), proof=given)
-        assert one.check(CHILD, access(facts), proof=proof(CHILD, nonce=b"o" * 16))
+        assert not one.check(sent(made, given), access(facts)) and not one.explain(sent(made, given), access(facts))
+        assert one.check(sent(CHILD, proof(CHILD, nonce=b"o" * 16)), access(facts))
 
 
 def test_h7_a_thief_can_narrow_and_that_is_all():
@@ -652,7 +653,7 @@ def test_h7_a_thief_can_narrow_and_that_is_all():
 
 def evidence_of(token_text, key=None):
     """What a server keeps of an allowed request."""
-    return server().authorize(token_text, access(ASK), proof=proof(token_text, key)).evidence
+    return server().authorize(sent(token_text, proof(token_text, key)), access(ASK)).evidence
 
 
 def frames():
@@ -732,7 +733,7 @@ def test_custody_a_signed_link_holds_where_it_was_signed_and_nowhere_else(name):
     link = signed(TOKEN, hand_over("sales-agent", SALES_AGENT), ORCHESTRATOR)
     here, there = append(TOKEN, link), MOVED[name](link)
     assert said(here, proof(here, SALES_AGENT)) == "allowed"
-    decision = server().check(there, access(ASK), proof=proof(there, SALES_AGENT))
+    decision = server().check(sent(there, proof(there, SALES_AGENT)), access(ASK))
     assert decision.code == "bad_proof" and "sales-agent (vouched)" in str(decision)
 
 
@@ -828,7 +829,7 @@ def test_custody_a_depth_holds_and_leaves_a_record():
     twice = handed(once, SALES_AGENT, "eu-agent", EU_AGENT, "sales-agent")
     assert said(once, proof(once, SALES_AGENT)) == "allowed" and said(twice, proof(twice, EU_AGENT)) == "too_deep"
     silent = append(once, signed(once, {"key": public(EU_AGENT)}, SALES_AGENT))
-    grant = server().authorize(silent, access(ASK), proof=proof(silent, EU_AGENT))
+    grant = server().authorize(sent(silent, proof(silent, EU_AGENT)), access(ASK))
     assert [actor.name for actor in grant.chain] == ["orchestrator", "sales-agent"] and len(grant.evidence) == 2
     assert grant.evidence[1].key == bytes(SALES_AGENT.verify_key), "a puppet acts in the name of whoever signed for its key"
 
@@ -937,8 +938,8 @@ def test_a11_one_thing_is_not_another(case):
     _, made, given = case
     given = proof(made, MALLORY) if given == "by mallory" else given
     assert said(CHILD, proof(CHILD)) == "allowed"
-    assert not server().check(made, access(ASK), proof=given) and not server(allow_unaddressed=True).check(
-        made, access(ASK), proof=given
+    assert not server().check(sent(made, given), access(ASK)) and not server(allow_unaddressed=True).check(
+        sent(made, given), access(ASK)
     )
 
 

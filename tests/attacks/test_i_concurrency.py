@@ -17,12 +17,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.sqlite import SQLiteReplayStore
+
 from tests.bound import AUDIENCE, CHILD, EU_AGENT, GRANDCHILD, KEYS, ORCHESTRATOR, TOKEN, bound, handed, proof, server, stated
 from tests.racing import process, race
 from tests.reference.world import ASK, KEY, NOW, access, append, hop, random_access, random_token, verifier
+from tests.world import sent
 
 ROUNDS = 1000
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ def test_h1_of_32_threads_one_is_allowed_by_a_file(tmp_path):
             assert once_each(race(server(replays=store), CHILD, ask, half, 32), 32)
     with closing(SQLiteReplayStore(tmp_path / "proofs.db", floor=0)) as store:
         again = server(replays=store)
-        assert {again.check(CHILD, ask, proof=made).code for made in proofs} == {"replayed"}
+        assert {again.check(sent(CHILD, made), ask).code for made in proofs} == {"replayed"}
 
 
 def test_h1_of_four_processes_one_thread_is_allowed(tmp_path):
@@ -133,10 +134,10 @@ def test_i2_a_proof_that_was_accepted_is_used_though_the_server_is_killed(tmp_pa
             answers += process.stdout.read().split()
         assert set(answers) == {"allowed"} and process.returncode == -signal.SIGKILL
         with closing(SQLiteReplayStore(path, floor=0)) as store:
-            after = [server(replays=store).check(CHILD, ask, proof=made).code for made in proofs]
+            after = [server(replays=store).check(sent(CHILD, made), ask).code for made in proofs]
             assert after[: len(answers)] == ["replayed"] * len(answers)
             assert after[len(answers) + 1 :] == ["allowed"] * (19 - len(answers)) and set(after) <= {"allowed", "replayed"}
-            assert {server(replays=store).check(CHILD, ask, proof=made).code for made in proofs} == {"replayed"}
+            assert {server(replays=store).check(sent(CHILD, made), ask).code for made in proofs} == {"replayed"}
 
 
 # ---- I3: forks -----------------------------------------------------------------------------------------------------
@@ -146,9 +147,8 @@ import json, os, sys
 from captoken import Token
 from captoken.keys import DischargerKey
 from captoken.keys import HolderKey
-from captoken.proof import prove
 from tests.bound import AUDIENCE, CHILD, SALES_AGENT, holder
-from tests.world import KEYRING, SALES, WHO
+from tests.world import KEYRING, SALES, WHO, prove, sent
 from captoken import Issuer
 issuer, key, token = Issuer(KEYRING), holder(SALES_AGENT), Token.parse(CHILD)
 HolderKey.generate(), issuer.mint(**WHO, **SALES), prove(CHILD, key, audience=AUDIENCE)  # everything is warm before the fork
@@ -251,7 +251,7 @@ def work(rng, count):
 
 def outcome(one, text, ask, given):
     """All that a decision says, without what it was asked."""
-    decision = one.explain(text, ask, proof=given)
+    decision = one.explain(sent(text, given), ask)
     known = decision.attribution
     return decision.code, decision.refusals, known and [(actor.name, actor.basis) for actor in known.chain]
 
@@ -299,7 +299,7 @@ def test_i4_hand_overs_checked_in_many_threads_are_checked_right(hurried):
         order = chains[:]
         random.Random(seed).shuffle(order)
         for text, expected in order:
-            if one.explain(text, access(ASK), proof=proof(text, EU_AGENT)).code != expected:
+            if one.explain(sent(text, proof(text, EU_AGENT)), access(ASK)).code != expected:
                 wrong.append((seed, text))
 
     in_threads(run, 16)
@@ -353,15 +353,15 @@ def test_i5_an_interrupt_anywhere_allows_nothing_twice(kind, tmp_path):
         if kind == "sqlite":
             store._connection.execute("pragma synchronous = off")  # the disk is not what is tried here
         one = server(replays=store)
-        assert one.check(GRANDCHILD, ask, proof=proof(GRANDCHILD)).code == "allowed"
+        assert one.check(sent(GRANDCHILD, proof(GRANDCHILD)), ask).code == "allowed"
         for at in range(1, 5000):
             made = proof(GRANDCHILD, nonce=at.to_bytes(16, "big"))
-            first = interrupted(lambda made=made: one.check(GRANDCHILD, ask, proof=made).code, at)
+            first = interrupted(lambda made=made: one.check(sent(GRANDCHILD, made), ask).code, at)
             if first == "allowed":
                 break
             assert first is KeyboardInterrupt
-            assert one.check(GRANDCHILD, ask, proof=made).code in ("allowed", "replayed")
-            assert one.check(GRANDCHILD, ask, proof=made).code == "replayed"
+            assert one.check(sent(GRANDCHILD, made), ask).code in ("allowed", "replayed")
+            assert one.check(sent(GRANDCHILD, made), ask).code == "replayed"
         assert first == "allowed" and 200 < at < 5000, "interrupted at every step, and then at none"
 
 
@@ -377,7 +377,7 @@ def test_i5_an_interrupt_never_turns_a_denial_round(kind):
     given = None if code == "proof_missing" else proof(text, EU_AGENT, stated(facts))
     one, ask = server(), access(facts)
     for at in range(1, 5000):
-        got = interrupted(lambda: one.check(text, ask, proof=given).code, at)
+        got = interrupted(lambda: one.check(sent(text, given), ask).code, at)
         if got is not KeyboardInterrupt:
             break
     assert got == code and 100 < at < 5000
@@ -390,7 +390,7 @@ def test_i5_collecting_garbage_at_every_allocation_changes_nothing():
     try:
         one = server()
         for made in nonces(30):
-            assert [one.check(CHILD, access(ASK), proof=made).code for _ in range(2)] == ["allowed", "replayed"]
+            assert [one.check(sent(CHILD, made), access(ASK)).code for _ in range(2)] == ["allowed", "replayed"]
     finally:
         gc.set_threshold(*before)
 
@@ -399,11 +399,11 @@ def test_i5_a_signal_handler_that_verifies_does_not_wait_for_the_store_it_interr
     """I5: a signal that arrives between requests is served like any other request."""
     one, ask, told = server(), access(ASK), []
     first, second = nonces(2)
-    before = signal.signal(signal.SIGUSR1, lambda *_: told.append(one.check(CHILD, ask, proof=second).code))
+    before = signal.signal(signal.SIGUSR1, lambda *_: told.append(one.check(sent(CHILD, second), ask).code))
     try:
-        assert one.check(CHILD, ask, proof=first).code == "allowed"
+        assert one.check(sent(CHILD, first), ask).code == "allowed"
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert one.check(CHILD, ask, proof=first).code == "replayed"
+        assert one.check(sent(CHILD, first), ask).code == "replayed"
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert told == ["allowed"]

@@ -21,10 +21,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from nacl.public import PrivateKey, SealedBox
-from rich.console import Console
-from rich.pretty import pretty_repr
-
 from captoken import (
     Access,
     Caller,
@@ -39,12 +35,17 @@ from captoken import (
 from captoken.discharge import Allow, Discharge, Discharger, Lease, Refuse
 from captoken.errors import DelegationError, StoreError
 from captoken.keys import DischargerKey, HolderKey, PairwiseKey
-from captoken.proof import Evidence, prove, read_proof, use_of
+from captoken.proof import Evidence, read_proof, use_of
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.sqlite import SQLiteReplayStore
+from nacl.public import PrivateKey, SealedBox
+from rich.console import Console
+from rich.pretty import pretty_repr
+
 from tests import bound
 from tests.reference import evaluator
 from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, hop, keyring, sections, short, text, verifier
+from tests.world import prove, sent
 
 WHO = {"subject": "user:jane", "agent": "orchestrator", "task": "task-123"}
 TEXT = text(SALES, hop("sales-agent"))
@@ -148,13 +149,13 @@ def objects():
     token, child, one = Token.parse(PARENT_TEXT), Token.parse(TEXT), verifier(ring=ring)
     grant, ask = one.authenticate(TEXT), access(ASK)
     holder, server = HolderKey.from_bytes(HOLDER), bound.server(replays=MemoryReplayStore(floor=0))
-    proven = server.authorize(BOUND_TEXT, ask, proof=PROOF)
+    proven = server.authorize(sent(BOUND_TEXT, PROOF), ask)
     handed = Token.parse(BOUND_TEXT, clock=lambda: NOW).delegate(
         to="b", key=HolderKey.from_bytes(OTHER_KEY).public, signer=holder
     )
     handed_text = handed.serialize()
     handed_proof = bound.proof(handed_text, bound.SigningKey(OTHER_KEY))
-    evidence = bound.server().authorize(handed_text, ask, proof=handed_proof).evidence
+    evidence = bound.server().authorize(sent(handed_text, handed_proof), ask).evidence
     discharger = Discharger(DischargerKey.from_bytes(DISCHARGER), lambda need: Allow(expires_in=60), clock=lambda: NOW)
     shown = prove(PRESENTED, holder, audience="sales-db", request=ask, clock=lambda: NOW)
     return {
@@ -177,15 +178,15 @@ def objects():
         "bound grant": proven,
         "evidence": evidence,
         "use": use_of(bytes(32), read_proof(PROOF)),
-        "proved": bound.server().check(PRESENTED, ask, proof=shown),
-        "replayed": server.check(BOUND_TEXT, ask, proof=PROOF),
+        "proved": bound.server().check(sent(PRESENTED, shown), ask),
+        "replayed": server.check(sent(BOUND_TEXT, PROOF), ask),
         "no proof": server.check(BOUND_TEXT, ask),
-        "not proved": server.check(BOUND_TEXT, ask, proof=PROOF[:-1] + "A"),
-        "no proof at all": server.check(BOUND_TEXT, ask, proof=PROOF + "x"),
-        "no store": bound.server(replays=None).check(BOUND_TEXT, ask, proof=PROOF),
-        "no discharge": bound.server().check(ASKING_TEXT, ask, proof=PROOF),
-        "a discharge not bound": bound.server().check(ANSWERED.serialize(), ask, proof=PROOF),
-        "a proof too many": one.check(TEXT, ask, proof=PROOF),
+        "not proved": server.check(sent(BOUND_TEXT, PROOF[:-1] + "A"), ask),
+        "no proof at all": server.check(sent(BOUND_TEXT, PROOF + "x"), ask),
+        "no store": bound.server(replays=None).check(sent(BOUND_TEXT, PROOF), ask),
+        "no discharge": bound.server().check(sent(ASKING_TEXT, PROOF), ask),
+        "a discharge not bound": bound.server().check(sent(ANSWERED.serialize(), PROOF), ask),
+        "a proof too many": one.check(sent(TEXT, PROOF), ask),
         "a discharge's error": caught(lambda: Discharge.parse(DISCHARGE.serialize() + "=")),
         "a full store": caught(lambda: MemoryReplayStore(floor=0, limit=0).add(use_of(bytes(32), read_proof(PROOF)), NOW)),
         "keyring": ring,
@@ -349,17 +350,17 @@ def failing_calls(folder=Path("no-such-folder")):
         "prove to nobody": lambda: prove(BOUND_TEXT, holder, audience="a b"),
         "prove a strange request": lambda: prove(BOUND_TEXT, holder, audience="sales-db", request=b"short"),
         "use without proof": lambda: server.authorize(BOUND_TEXT, ask),
-        "use with a bad proof": lambda: server.authorize(BOUND_TEXT, ask, proof=PROOF[:-1] + "A"),
-        "use with half a proof": lambda: server.authorize(BOUND_TEXT, ask, proof=PROOF[:-1]),
-        "use with a proof for another": lambda: server.authenticate(BOUND_TEXT, proof=PROOF),
-        "use without a store": lambda: bound.server(replays=None).authorize(BOUND_TEXT, ask, proof=PROOF),
-        "use with a broken store": lambda: bound.server(replays=Broken()).authorize(BOUND_TEXT, ask, proof=PROOF),
+        "use with a bad proof": lambda: server.authorize(sent(BOUND_TEXT, PROOF[:-1] + "A"), ask),
+        "use with half a proof": lambda: server.authorize(sent(BOUND_TEXT, PROOF[:-1]), ask),
+        "use with a proof for another": lambda: server.authenticate(sent(BOUND_TEXT, PROOF)),
+        "use without a store": lambda: bound.server(replays=None).authorize(sent(BOUND_TEXT, PROOF), ask),
+        "use with a broken store": lambda: bound.server(replays=Broken()).authorize(sent(BOUND_TEXT, PROOF), ask),
         "use with a full store": lambda: bound.server(replays=MemoryReplayStore(floor=0, limit=0)).authorize(
-            BOUND_TEXT, ask, proof=PROOF
+            sent(BOUND_TEXT, PROOF), ask
         ),
-        "use without a discharge": lambda: server.authorize(ASKING_TEXT, ask, proof=PROOF),
-        "use an unbound discharge": lambda: server.authorize(ANSWERED.serialize(), ask, proof=PROOF),
-        "a proof for a bearer token": lambda: one.authorize(TEXT, ask, proof=PROOF),
+        "use without a discharge": lambda: server.authorize(sent(ASKING_TEXT, PROOF), ask),
+        "use an unbound discharge": lambda: server.authorize(sent(ANSWERED.serialize(), PROOF), ask),
+        "a proof for a bearer token": lambda: one.authorize(sent(TEXT, PROOF), ask),
         "open what is no store": lambda: opened(folder / "proofs.db"),
         "ask with a float": lambda: tied.require(DischargerKey.from_bytes(DISCHARGER).public, need={"a": 1.5}),
         "ask at no place": lambda: tied.require(DischargerKey.from_bytes(DISCHARGER).public, need={}, location=" "),

@@ -26,9 +26,8 @@ from tempfile import TemporaryDirectory
 from timeit import Timer
 from typing import Any
 
-from pymacaroons import MACAROON_V2, Macaroon
-
 from captoken import Access, Caller
+from pymacaroons import MACAROON_V2, Macaroon
 
 from .bound import Bound, CaptokenBound, CaptokenLast, CaptokenSeen, prove_bound, sign, verify
 from .contestants import (

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from captoken import Issuer
 from captoken import proof as possession
 from captoken._format import chain, primitives

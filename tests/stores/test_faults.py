@@ -14,12 +14,12 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from captoken import Verifier
 from captoken.control import Feed, Operator, Overlay
 from captoken.errors import StoreError
 from captoken.keys import OperatorKey
 from captoken.stores.ports import Debit, Use
+
 from tests.bound import AUDIENCE, CHILD, proof
 from tests.reference.world import ASK as BOUND_ASK
 from tests.reference.world import access
@@ -30,7 +30,7 @@ from tests.stores.places import Place, close_all
 from tests.stores.servers import Postgres, Valkey, Wire
 from tests.stores.test_ledger import ASK, debit, minted, reservation, spent
 from tests.stores.test_ledger import ROOT as BUCKET
-from tests.world import KEYRING, NOW, clock
+from tests.world import KEYRING, NOW, clock, sent
 
 KEY = OperatorKey.from_bytes(bytes(range(32)))
 SERVERS: dict[str, Callable[[], Any]] = {"valkey": Valkey, "postgres": Postgres}
@@ -52,7 +52,7 @@ def denied(place: Place, **facts: Any) -> list[str]:
 def said(name: str, store: Any) -> str:
     """The code of a verifier with this store; a grant comes of nothing else than `allowed`."""
     if name == "replays":
-        decision = verifying(audience=AUDIENCE, replays=store).check(CHILD, access(BOUND_ASK), proof=proof(CHILD, nonce=os.urandom(16)))
+        decision = verifying(audience=AUDIENCE, replays=store).check(sent(CHILD, proof(CHILD, nonce=os.urandom(16))), access(BOUND_ASK))
     elif name == "ledger":
         store.shared = True
         decision = Verifier(KEYRING, ledger=store, clock=clock()).check(minted(uses=1000), ASK)

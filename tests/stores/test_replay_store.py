@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
-
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken.errors import StoreError
 from captoken.stores.ports import ReplayStore, Use
+
 from tests.bound import AUDIENCE, CHILD, proof
 from tests.reference.world import ASK, access
 from tests.reference.world import verifier as verifying
 from tests.stores.conftest import Kind, Open
-from tests.world import NOW
+from tests.world import NOW, sent
 
 
 def use(number: int, at: int = NOW) -> Use:
@@ -170,7 +170,7 @@ def test_a_verifier_takes_a_proof_once_with_it(open_store: Open) -> None:
     one, ask = verifying(audience=AUDIENCE, replays=open_store()), access(ASK)
     for nonce in (bytes(16), os.urandom(16)):
         text = proof(CHILD, nonce=nonce)
-        assert [one.check(CHILD, ask, proof=text).code for _ in range(3)] == ["allowed", "replayed", "replayed"]
+        assert [one.check(sent(CHILD, text), ask).code for _ in range(3)] == ["allowed", "replayed", "replayed"]
 
 
 def test_it_is_a_store_by_its_face(open_store: Open) -> None:

@@ -16,15 +16,15 @@ from threading import Timer
 from typing import Any
 
 import pytest
-
 from captoken._format.clocks import PROOF_AHEAD
 from captoken.errors import StoreError
 from captoken.stores.ports import Use
 from captoken.stores.sqlite import SQLiteReplayStore
+
 from tests.bound import AUDIENCE, CHILD, proof
 from tests.reference.world import ASK, access
 from tests.reference.world import verifier as verifying
-from tests.world import NOW
+from tests.world import NOW, sent
 
 
 def use(number: int, at: int = NOW) -> Use:
@@ -44,7 +44,7 @@ def store(path: Path) -> Iterator[SQLiteReplayStore]:
 
 def denied(store: SQLiteReplayStore, nonce: bytes = b"n" * 16) -> str:
     """What a server says with this store: the code, and that a grant comes of nothing else than `allowed`."""
-    decision = verifying(audience=AUDIENCE, replays=store).check(CHILD, access(ASK), proof=proof(CHILD, nonce=nonce))
+    decision = verifying(audience=AUDIENCE, replays=store).check(sent(CHILD, proof(CHILD, nonce=nonce)), access(ASK))
     assert (decision.grant is not None) == bool(decision) == (decision.code == "allowed")
     return decision.code
 
