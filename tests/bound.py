@@ -5,11 +5,11 @@ hashlib and libsodium alone, whatever captoken itself would refuse to write.
 import hashlib
 import json
 
+from nacl.signing import SigningKey
+
 from captoken import Verifier
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
-from nacl.signing import SigningKey
-
 from tests.reference import evaluator
 from tests.reference.world import ASK, NOW, SALES, append, hop, keyring, sections, text
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from captoken import Access, Keyring, Verifier
 from captoken.stores.sqlite import SQLiteReplayStore
-
 from tests.world import sent
 
 WAIT = 60  # seconds, after which a race is stuck and fails

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from captoken import Access
 
+from captoken import Access
 from tests.world import named
 
 MISSTATED: list[tuple[dict[str, Any], type[Exception]]] = [

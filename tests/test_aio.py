@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from captoken import Access, Denied
 from captoken._verification.aio import AsyncVerifier
-from captoken.stores.memory import MemoryLedger
 
+from captoken import Access, Denied
+from captoken.stores.memory import MemoryLedger
 from tests.world import SALES, data, mint, verifier
 
 

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
+
 from captoken import Access, Issuer, Token, Verifier, WideningError
 from captoken._format.encoding import LIMITS
 from captoken.caveats import Caveat, Situation, Vocabulary
 from captoken.errors import DelegationError, LimitError
 from captoken.testing import FixedClock
-
 from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, named, tool, verifier
 
 ALLOW = {"allow": {"sales": ["select"], "hr": ["update"], "market.*": ["select", "insert"], "market.secret": []}}

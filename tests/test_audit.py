@@ -12,6 +12,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+
 from captoken import Access, Actor, Caller, Decision, Denied, Token, Verifier
 from captoken._format.encoding import b64encode, encode_json
 from captoken._format.primitives import sha256
@@ -24,7 +25,6 @@ from captoken.keys import AuditKey, HolderKey
 from captoken.proof import with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.ports import START
-
 from tests.world import KEY, KEYRING, NOW, SALES, clock, data, mint, tool, verifier
 
 SERVER = AuditKey.from_bytes(bytes(range(32)))

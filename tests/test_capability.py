@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from captoken import Access, Capability
 from captoken._format.encoding import encode_json
 from captoken._language.caveats import V1
 from captoken._language.links import Link, read_link
 from captoken._writing.keywords import UNSET
 from captoken.caveats import Caveat, Situation, Vocabulary
-
 from tests.world import NOW, data, tool
 
 

@@ -10,12 +10,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from captoken import Access, Denied, Token, TokenFormatError, WideningError, current
 from captoken.current import Held, Presented
 from captoken.errors import DelegationError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
-
 from tests.world import KEYRING, SALES, clock, data, mint, sent, verifier
 
 MINE, CHILD = HolderKey.generate(), HolderKey.generate()

@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import captoken
 import pytest
+from nacl.public import PrivateKey, SealedBox
+from nacl.secret import SecretBox
+
+import captoken
 from captoken import Access, Capability, Token, TokenFormatError, Verifier
 from captoken._format import chain, primitives
 from captoken._format import packet as wire
@@ -24,9 +27,6 @@ from captoken.keys import DischargerKey, HolderKey, PairwiseKey
 from captoken.proof import with_proof
 from captoken.stores.memory import MemoryReplayStore
 from captoken.testing import FixedClock, fixed_random
-from nacl.public import PrivateKey, SealedBox
-from nacl.secret import SecretBox
-
 from tests.world import KEYRING, NOW, clock, code, data, mint, named, verifier
 
 PARTY = DischargerKey.from_bytes(bytes(range(2, 34)))

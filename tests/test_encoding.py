@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from captoken._format.encoding import (
     EncodingError,
     b64decode,
@@ -12,7 +13,6 @@ from captoken._format.encoding import (
     decode_json,
     encode_json,
 )
-
 from tests.world import named
 
 

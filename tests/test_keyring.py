@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+
 from captoken import Issuer, Keyring, Verifier
 from captoken.errors import KeyringError
-
 from tests.world import KEY, KEYRING, SALES, WHO, data
 
 OTHER = bytes(range(32, 64))

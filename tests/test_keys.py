@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nacl import bindings
+from nacl.signing import SigningKey
+
 from captoken._format import primitives
 from captoken._format.encoding import b64encode
 from captoken._format.public_keys import KEY_CHARS, exchange_key, signing_key
 from captoken.errors import KeyringError
 from captoken.keys import DischargerKey, HolderKey, PairwiseKey
 from captoken.keys import secret as keys
-from nacl import bindings
-from nacl.signing import SigningKey
-
 from tests import edwards
 
 KINDS: list[type[keys.SecretKey]] = [HolderKey, DischargerKey, PairwiseKey]

@@ -7,13 +7,13 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+
 from captoken import Token
 from captoken.caveats import Caveat, Vocabulary
 from captoken.discharge import Allow, Answer, Discharge, Discharger, Lease, Refuse, Ticket, Wait
 from captoken.errors import DischargeError, StoreError
 from captoken.keys import DischargerKey
 from captoken.testing import FixedClock
-
 from tests.world import NOW, clock, code, data, mint
 
 PARTY = DischargerKey.from_bytes(bytes(range(2, 34)))

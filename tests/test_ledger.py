@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+
 from captoken import Access, Denied, Issuer, Token, Verifier
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.encoding import MAX_INTEGER
@@ -22,7 +23,6 @@ from captoken.keys import HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import KEPT, LEASE, USES, Debit, Reservation
 from captoken.testing import FixedClock, fixed_random
-
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, prove, sent, verifier
 
 MOST = 2**53 - 1

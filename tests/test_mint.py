@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+
 from captoken import Issuer, Keyring
 from captoken.caveats import Caveat, Vocabulary
 from captoken.errors import LimitError
 from captoken.testing import FixedClock, fixed_random
-
 from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, verifier
 
 

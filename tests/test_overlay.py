@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from captoken import Access, Caller, Decision, Denied, Issuer, Keyring, Token
 from captoken._format import primitives
 from captoken._format.encoding import MAX_INTEGER, b64decode, b64encode, encode_json
@@ -27,7 +28,6 @@ from captoken.errors import KeyringError, OverlayError, StoreError
 from captoken.keys import HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
 from captoken.testing import FixedClock
-
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, named, tool, verifier
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import pytest
+from nacl.bindings import crypto_scalarmult
+from nacl.public import PrivateKey
+
 from captoken import Issuer, Keyring, Token, Verifier
 from captoken._format import primitives
 from captoken._format.encoding import b64encode
 from captoken.keys import DischargerKey, HolderKey, PairwiseKey
-from nacl.bindings import crypto_scalarmult
-from nacl.public import PrivateKey
-
 from tests.reference import evaluator
 from tests.world import SALES, WHO, clock, data
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from nacl.signing import SigningKey
+
 from captoken import (
     Access,
     Caller,
@@ -33,8 +35,6 @@ from captoken.proof import Evidence, Proof, Signer
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.ports import Use
 from captoken.testing import FixedClock, fixed_random
-from nacl.signing import SigningKey
-
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, prove, sent, tool
 
 BOSS, SELLER, EUROPE, MALLORY = (HolderKey.from_bytes(bytes([n, *range(31)])) for n in (11, 12, 13, 14))

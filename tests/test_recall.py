@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from captoken import Denied, Issuer, Token, TokenFormatError, Verifier, WideningError
 from captoken._format import primitives
 from captoken._format.encoding import LIMITS, b64decode, b64encode, decode_json, encode_json
@@ -21,7 +22,6 @@ from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.proof import recall_mac, with_proof
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.testing import fixed_random
-
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))

@@ -6,9 +6,9 @@ import hashlib
 from typing import Any
 
 import pytest
+
 from captoken import Access
 from captoken import proof as request
-
 from tests.world import data, tool
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from captoken._format.encoding import EncodingError
-from captoken._format.signed import SIGNATURE_CHARS, TAIL_BYTES, body_of, join, split
 from hypothesis import given
 from hypothesis import strategies as st
+
+from captoken._format.encoding import EncodingError
+from captoken._format.signed import SIGNATURE_CHARS, TAIL_BYTES, body_of, join, split
 
 SIGNATURE = bytes(range(64))
 WHOLE = join(b"body", SIGNATURE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from captoken import TokenFormatError
 from captoken._format import packet as wire
 from captoken._format import text

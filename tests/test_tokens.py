@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
+
 from captoken import Token, TokenFormatError, interop
 from captoken._format.encoding import b64encode, encode_json
 from captoken._format.packet import Packet, encode
 from captoken._format.root import RootRecord
-
 from tests.world import NOW, SALES, clock, code, data, mint
 
 RECORD = {"agent": "orchestrator", "iat": NOW, "jti": "A" * 22, "kid": "k1", "sub": "user:jane", "task": "task-123", "v": 1}

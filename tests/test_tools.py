@@ -6,6 +6,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from captoken import Access, current
 from captoken.audit import AuditTrail
 from captoken.current import Held
@@ -13,7 +14,6 @@ from captoken.errors import GuardError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard, access_to, agent_name, calling, handing
-
 from tests.world import mint, verifier
 
 TOOLS = {"search": {"q": {"in": ["fox", "hen"]}}, "crm.*": {}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from captoken import Access, Issuer, Verifier
 from captoken.audit import AuditTrail, read
 from captoken.audit import analysis as trails
@@ -14,7 +15,6 @@ from captoken.keys import AuditKey, HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
 from captoken.stores.ports import START
 from captoken.testing import FixedClock, fixed_random
-
 from tests.world import KEYRING, NOW, WHO, data, tool
 
 OPERATOR = OperatorKey.from_bytes(bytes(range(2, 34)))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from captoken import (
     Access,
     Caller,
@@ -26,7 +27,6 @@ from captoken._verification.decision import PLAN
 from captoken.caveats import Caveat, Reason, Situation, Vocabulary
 from captoken.errors import DelegationError, LimitError
 from captoken.testing import FixedClock
-
 from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, tool, verifier
 
 

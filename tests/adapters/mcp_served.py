@@ -19,7 +19,6 @@ if __name__ == "__main__":
 
 from captoken import Access, current
 from captoken.adapters.mcp import TWO, Guard
-
 from tests import world
 
 if TWO:

@@ -22,6 +22,8 @@ from a2a.server.request_handlers import DefaultRequestHandlerV2, LegacyRequestHa
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes, create_rest_routes
 from a2a.server.tasks import InMemoryPushNotificationConfigStore, InMemoryTaskStore
 from a2a.types import a2a_pb2 as pb
+from starlette.applications import Starlette
+
 from captoken import Access, Decision, Denied, Issuer, Token, Verifier, current
 from captoken.adapters.a2a import (
     EXTENSION,
@@ -39,8 +41,6 @@ from captoken.current import Held
 from captoken.errors import NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
-from starlette.applications import Starlette
-
 from tests.world import KEYRING, NOW, clock, mint
 
 REFUSED = "The token does not permit this request."

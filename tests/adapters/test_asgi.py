@@ -16,6 +16,7 @@ import httpx
 import pytest
 import websockets.exceptions
 import websockets.sync.client
+
 from captoken import Access, Decision, Denied, Issuer, Keyring, Token, Verifier, current
 from captoken.adapters._http import credentials as _http
 from captoken.adapters.asgi import CaptokenMiddleware, Requires

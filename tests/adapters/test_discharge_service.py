@@ -19,6 +19,7 @@ from urllib.request import HTTPErrorProcessor, ProxyHandler, Request, build_open
 import msgspec
 import pytest
 import uvicorn
+
 from captoken import Access, Denied, Issuer, Keyring, Verifier
 from captoken.adapters.discharge_client import (
     ANSWER_BYTES,
@@ -32,7 +33,6 @@ from captoken.adapters.discharge_service import BODY_BYTES, Decided, DischargeSe
 from captoken.discharge import Allow, Discharge, Discharger, Lease, Refuse, Ticket, Wait
 from captoken.errors import DischargeError
 from captoken.keys import DischargerKey
-
 from tests.world import named
 
 NOW = 1_764_061_200

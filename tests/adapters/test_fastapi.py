@@ -13,11 +13,6 @@ import httpx
 import pytest
 import websockets.exceptions
 import websockets.sync.client
-from captoken import Access, Caller, Decision, Denied, Grant, Issuer, Keyring, Verifier, current
-from captoken.adapters.asgi import CaptokenMiddleware, Requires
-from captoken.adapters.fastapi import Required, granted, protect, require
-from captoken.adapters.httpx import auth
-from captoken.errors import NoToken
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse, StreamingResponse
@@ -27,6 +22,12 @@ from fastapi.testclient import TestClient
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
+
+from captoken import Access, Caller, Decision, Denied, Grant, Issuer, Keyring, Verifier, current
+from captoken.adapters.asgi import CaptokenMiddleware, Requires
+from captoken.adapters.fastapi import Required, granted, protect, require
+from captoken.adapters.httpx import auth
+from captoken.errors import NoToken
 
 from .serving import listening, origin_of, served
 

@@ -8,12 +8,6 @@ from typing import Any
 
 import anyio
 import pytest
-from captoken import Access, Issuer, Keyring, Verifier, current
-from captoken.adapters._mcp.messages import TOKEN
-from captoken.adapters.fastmcp import Guard, told
-from captoken.adapters.mcp_client import Presenting
-from captoken.keys import HolderKey
-from captoken.stores.memory import MemoryReplayStore
 from fastmcp import Client, Context, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.server import create_proxy
@@ -22,6 +16,12 @@ from fastmcp.server.middleware import Middleware
 from fastmcp.tools import Tool
 from mcp.shared.exceptions import MCPError
 
+from captoken import Access, Issuer, Keyring, Verifier, current
+from captoken.adapters._mcp.messages import TOKEN
+from captoken.adapters.fastmcp import Guard, told
+from captoken.adapters.mcp_client import Presenting
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryReplayStore
 from tests import world
 from tests.adapters.mcp_served import AUDIENCE, Ran, over_http, tools
 from tests.adapters.test_mcp import (

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from captoken import Access, Caller, Decision, Issuer, Keyring, Token, Verifier, current
 from captoken.adapters.grpc import AsyncGuard, Guard, Presenting, request_digest
 from captoken.control import Feed, Operator
@@ -21,7 +22,6 @@ from captoken.errors import NoToken
 from captoken.keys import HolderKey, OperatorKey
 from captoken.proof import prove
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
-
 from tests.world import KEYRING, NOW, WHO, clock, mint
 
 STATUS = grpc.StatusCode

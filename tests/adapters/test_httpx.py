@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+
 from captoken import Access, Issuer, Keyring, Token, Verifier, WideningError, current
 from captoken.adapters.asgi import CaptokenMiddleware
 from captoken.adapters.httpx import auth

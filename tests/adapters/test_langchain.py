@@ -12,13 +12,6 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 import pytest
-from captoken import Access, CaptokenError, Decision, Issuer, Token, Verifier, current
-from captoken.adapters.langchain import TokenGuard, delegate_to
-from captoken.current import Held
-from captoken.errors import GuardError, NoToken
-from captoken.keys import HolderKey
-from captoken.stores.memory import MemoryLedger, MemoryReplayStore
-from captoken.tools import ToolGuard
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware, ToolRetryMiddleware
 from langchain_core.callbacks import BaseCallbackHandler
@@ -30,6 +23,13 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
 from pydantic import AnyUrl, BaseModel, ConfigDict, Field, SecretStr, field_serializer, field_validator, v1
 
+from captoken import Access, CaptokenError, Decision, Issuer, Token, Verifier, current
+from captoken.adapters.langchain import TokenGuard, delegate_to
+from captoken.current import Held
+from captoken.errors import GuardError, NoToken
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
+from captoken.tools import ToolGuard
 from tests.adapters import story
 from tests.world import KEYRING, NOW, clock
 

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+
 from captoken import Access, Denied, Issuer, Keyring, Verifier, WideningError, current
 from captoken._language.overlay import snapshot
 from captoken.adapters._mcp import messages as _mcp
@@ -29,7 +30,6 @@ from captoken.keys import HolderKey, OperatorKey
 from captoken.proof import prove
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.testing import FixedClock
-
 from tests import world
 from tests.adapters.mcp_asking import MCPError, in_process, is_error, on_stdio, text, to_http
 from tests.adapters.mcp_served import AUDIENCE, Ran, http_app, over_http, served

@@ -37,6 +37,9 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from agents.tool import ApplyPatchTool, CustomTool, ShellTool
 from agents.tool_context import ToolContext
 from agents.tracing import TracingProcessor
+from mcp.types import CallToolResult, ListPromptsResult, TextContent
+from mcp.types import Tool as MCPTool
+
 from captoken import Access, Decision, Issuer, Token, WideningError, current
 from captoken.adapters import openai_agents
 from captoken.adapters.openai_agents import (
@@ -50,9 +53,6 @@ from captoken.errors import DelegationError, GuardError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
 from captoken.tools import ToolGuard
-from mcp.types import CallToolResult, ListPromptsResult, TextContent
-from mcp.types import Tool as MCPTool
-
 from tests.adapters import story
 from tests.world import KEYRING, clock, verifier
 

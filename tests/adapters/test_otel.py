@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from captoken.adapters.otel import SpanTrail, trace_id
-from captoken.audit import AuditTrail, read
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from captoken.adapters.otel import SpanTrail, trace_id
+from captoken.audit import AuditTrail, read
 from tests.world import data, mint, verifier
 
 

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters import postgres
 from captoken.adapters._postgres import lists, reader
@@ -35,8 +38,6 @@ from captoken.control import Feed, Operator, Overlay
 from captoken.errors import GuardError
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
-from psycopg import errors
-from psycopg.pq import TransactionStatus
 
 from .postgres_corpus import ALLOWED, CASES, CLASSES, EVERY, GRANTS, ROWS, SCHEMA
 

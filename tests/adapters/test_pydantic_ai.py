@@ -10,12 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from captoken import Access, Decision, Issuer, Token, WideningError, current
-from captoken.adapters.pydantic_ai import TokenGuard, delegate_to, run_delegated
-from captoken.errors import GuardError, NoToken
-from captoken.keys import HolderKey
-from captoken.stores.memory import MemoryLedger, MemoryReplayStore
-from captoken.tools import ToolGuard
 from pydantic import BaseModel
 from pydantic_ai import Agent, DeferredToolRequests, DeferredToolResults, ModelRetry, RunContext, TextOutput, Tool, ToolApproved
 from pydantic_ai.agent import AgentRunResult
@@ -35,6 +29,12 @@ from pydantic_ai.native_tools import WebSearchTool
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import CombinedToolset, ExternalToolset, FunctionToolset, WrapperToolset
 
+from captoken import Access, Decision, Issuer, Token, WideningError, current
+from captoken.adapters.pydantic_ai import TokenGuard, delegate_to, run_delegated
+from captoken.errors import GuardError, NoToken
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
+from captoken.tools import ToolGuard
 from tests.adapters import story
 from tests.world import KEYRING, clock, verifier
 

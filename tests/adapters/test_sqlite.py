@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from captoken import Access, Caller, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters import _claims, sqlite
 from captoken.adapters._sqlite import plan as _sqlite_plan

@@ -6,13 +6,13 @@ import sqlite3
 from collections.abc import Iterator
 
 import pytest
+
 from captoken import Denied
 from captoken.adapters.sqlite import guarded
 from captoken.audit import AuditTrail, read
 from captoken.control import Feed, Operator
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
-
 from tests.world import clock, data, mint, verifier
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))

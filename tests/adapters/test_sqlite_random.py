@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+
 from captoken import Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters.sqlite import guarded
 

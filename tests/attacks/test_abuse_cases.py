@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from captoken import Token
-from captoken.caveats import Caveat, Vocabulary
 from nacl.public import PrivateKey
 
+from captoken import Token
+from captoken.caveats import Caveat, Vocabulary
 from tests.attacks.test_b_encoding import work
 from tests.attacks.test_e_discharges import LEASE, answer, bound, caveat_key, grown, joined, sealed, shown, ticket, ticket_of
 from tests.reference import evaluator

@@ -8,8 +8,8 @@ import sys
 import tracemalloc
 
 import pytest
-from captoken import Token, TokenFormatError
 
+from captoken import Token, TokenFormatError
 from tests.reference import evaluator
 from tests.reference.world import (
     ASK,

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from captoken import Access, Caller, Issuer, Token, Verifier
 
+from captoken import Access, Caller, Issuer, Token, Verifier
 from tests.reference import evaluator
 from tests.reference.world import ASK, NOW, SALES, access, code, expected, hop, keyring, short, text, verifier
 

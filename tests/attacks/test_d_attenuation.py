@@ -7,6 +7,7 @@ import random
 from contextlib import suppress
 
 import pytest
+
 from captoken import (
     CaptokenError,
     Issuer,
@@ -17,7 +18,6 @@ from captoken import (
     WideningError,
 )
 from captoken.errors import DelegationError, LimitError
-
 from tests.reference import evaluator
 from tests.reference.world import (
     AGENTS,

@@ -15,6 +15,10 @@ from hashlib import blake2b
 from itertools import count, permutations, product
 
 import pytest
+from nacl.bindings import crypto_box_easy_afternm
+from nacl.public import Box, PrivateKey, SealedBox
+from nacl.secret import SecretBox
+
 from captoken import Token, TokenFormatError, Verifier
 from captoken._format import chain, primitives
 from captoken._format import text as texts
@@ -22,10 +26,6 @@ from captoken._format.entropy import random_bytes
 from captoken.discharge import Allow, Discharge, Discharger, Ticket
 from captoken.errors import DischargeError
 from captoken.keys import DischargerKey
-from nacl.bindings import crypto_box_easy_afternm
-from nacl.public import Box, PrivateKey, SealedBox
-from nacl.secret import SecretBox
-
 from tests.attacks.test_b_encoding import work
 from tests.reference import evaluator
 from tests.reference.world import (

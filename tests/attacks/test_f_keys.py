@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 
 import pytest
+
 from captoken import Denied, Issuer, Keyring, Verifier
 from captoken._format import primitives
 from captoken.keys import HolderKey, PairwiseKey
 from captoken.proof import Evidence
-
 from tests import edwards
 from tests.reference import evaluator
 from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, code, keyring, short, text, verifier

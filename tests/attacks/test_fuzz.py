@@ -5,9 +5,9 @@ import random
 from collections import Counter
 
 import pytest
+
 from captoken import Access, Caller, Decision, Denied, Token, TokenFormatError, interop
 from captoken._format.packet import decode, encode
-
 from tests.reference import evaluator
 from tests.reference.world import (
     ASK,

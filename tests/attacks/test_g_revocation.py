@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+
 from captoken import Access, Denied, Issuer, Token, Verifier
 from captoken._format import chain, primitives
 from captoken._format.encoding import b64encode
@@ -22,7 +23,6 @@ from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.proof import with_proof
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.testing import FixedClock
-
 from tests.reference import evaluator
 from tests.reference.world import ASK, NOW, SALES, access, append, assemble, from_wire, hop, keyring, n, sections, text, to_wire
 

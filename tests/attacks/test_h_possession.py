@@ -8,13 +8,13 @@ import json
 import random
 
 import pytest
+from nacl.signing import SigningKey
+
 from captoken import Access, Denied, Token
 from captoken.errors import DelegationError
 from captoken.keys import HolderKey
 from captoken.proof import Evidence
 from captoken.stores.memory import MemoryReplayStore
-from nacl.signing import SigningKey
-
 from tests import edwards
 from tests.bound import (
     AUDIENCE,

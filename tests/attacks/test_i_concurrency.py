@@ -17,9 +17,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.sqlite import SQLiteReplayStore
-
 from tests.bound import AUDIENCE, CHILD, EU_AGENT, GRANDCHILD, KEYS, ORCHESTRATOR, TOKEN, bound, handed, proof, server, stated
 from tests.racing import process, race
 from tests.reference.world import ASK, KEY, NOW, access, append, hop, random_access, random_token, verifier

@@ -21,6 +21,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from nacl.public import PrivateKey, SealedBox
+from rich.console import Console
+from rich.pretty import pretty_repr
+
 from captoken import (
     Access,
     Caller,
@@ -38,10 +42,6 @@ from captoken.keys import DischargerKey, HolderKey, PairwiseKey
 from captoken.proof import Evidence, read_proof, use_of
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.sqlite import SQLiteReplayStore
-from nacl.public import PrivateKey, SealedBox
-from rich.console import Console
-from rich.pretty import pretty_repr
-
 from tests import bound
 from tests.reference import evaluator
 from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, hop, keyring, sections, short, text, verifier

@@ -16,11 +16,12 @@ from hashlib import sha256
 from itertools import cycle, repeat
 from typing import Generic, TypeVar
 
+from nacl import bindings
+
 from captoken import Access, Caller, Denied, Token, Verifier
 from captoken.keys import HolderKey
 from captoken.proof import prove as make_proof
 from captoken.stores.memory import MemoryReplayStore
-from nacl import bindings
 
 from .contestants import (
     FACTS,

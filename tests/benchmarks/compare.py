@@ -26,8 +26,9 @@ from tempfile import TemporaryDirectory
 from timeit import Timer
 from typing import Any
 
-from captoken import Access, Caller
 from pymacaroons import MACAROON_V2, Macaroon
+
+from captoken import Access, Caller
 
 from .bound import Bound, CaptokenBound, CaptokenLast, CaptokenSeen, prove_bound, sign, verify
 from .contestants import (

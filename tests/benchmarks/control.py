@@ -102,9 +102,9 @@ def reserving(ledger: Ledger) -> Callable[[], object]:
 def reservations() -> None:
     import psycopg
     import valkey
+
     from captoken.stores.postgres import PostgresLedger, create_tables
     from captoken.stores.valkey import ValkeyLedger
-
     from tests.stores.servers import Postgres, Valkey
 
     with ExitStack() as stack:

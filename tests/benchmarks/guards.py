@@ -65,8 +65,9 @@ def sqlite() -> Iterator[Pair]:
 
 def postgres() -> Iterator[Pair]:
     import psycopg
-    from captoken.adapters.postgres import Role, apply_plan, guarded
     from psycopg.conninfo import make_conninfo
+
+    from captoken.adapters.postgres import Role, apply_plan, guarded
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)
@@ -132,10 +133,11 @@ def asgi() -> Iterator[Pair]:
 
 
 def mcp() -> Iterator[Pair]:
-    from captoken.adapters.mcp import Guard
-    from captoken.adapters.mcp_client import Presenting
     from mcp import Client
     from mcp.server import MCPServer
+
+    from captoken.adapters.mcp import Guard
+    from captoken.adapters.mcp_client import Presenting
 
     def served(*, guarded: bool) -> Any:
         server = MCPServer("sums", log_level="ERROR")
@@ -172,10 +174,11 @@ def tools() -> Iterator[Pair]:
 
 
 def pydantic_ai() -> Iterator[Pair]:
-    from captoken.adapters.pydantic_ai import TokenGuard
     from pydantic_ai import Agent
     from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
     from pydantic_ai.models.function import FunctionModel
+
+    from captoken.adapters.pydantic_ai import TokenGuard
 
     def answer(messages: Any, info: Any) -> ModelResponse:
         turn = sum(isinstance(message, ModelResponse) for message in messages)
@@ -199,6 +202,7 @@ def pydantic_ai() -> Iterator[Pair]:
 def openai_agents() -> Iterator[Pair]:
     from agents import Agent, Runner, function_tool, set_tracing_disabled
     from agents.testing import ScriptedModel, assistant_message, function_call
+
     from captoken.adapters.openai_agents import guarded
 
     set_tracing_disabled(True)
@@ -221,11 +225,12 @@ def openai_agents() -> Iterator[Pair]:
 
 
 def langchain() -> Iterator[Pair]:
-    from captoken.adapters.langchain import TokenGuard
     from langchain.agents import create_agent
     from langchain.tools import tool
     from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
     from langchain_core.messages import AIMessage
+
+    from captoken.adapters.langchain import TokenGuard
 
     class Fake(GenericFakeChatModel):
         def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
@@ -253,6 +258,7 @@ def grpc() -> Iterator[Pair]:
     from concurrent.futures import ThreadPoolExecutor
 
     import grpc as rpc
+
     from captoken import Access
     from captoken.adapters.grpc import Guard, Presenting
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from captoken._format import primitives
 
 from .bound import PUBLIC, SIGNED, CaptokenBound, CaptokenLast, CaptokenSeen, prove_bound, sign, verify

@@ -10,6 +10,8 @@ import time
 import unicodedata
 
 import pytest
+from rich.console import Console
+
 from captoken import Access, Issuer, Keyring, Token
 from captoken._format.encoding import b64encode, encode_json
 from captoken._format.packet import Packet
@@ -20,7 +22,6 @@ from captoken.discharge import Allow, Discharge, Discharger, Wait
 from captoken.keys import DischargerKey, HolderKey
 from captoken.proof import prove
 from captoken.testing import FixedClock, fixed_random
-from rich.console import Console
 
 CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
 AT_TERMINAL = os.path.join(os.path.dirname(__file__), "at_terminal.py")

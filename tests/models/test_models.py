@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from captoken import Issuer
 from captoken import proof as possession
 from captoken._format import chain, primitives

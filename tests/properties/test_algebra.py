@@ -10,14 +10,14 @@ import random
 from functools import reduce
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from captoken import Access, Capability
 from captoken._format.names import at_or_below
 from captoken._language.caveats import V1
 from captoken._language.links import Link, read_link
 from captoken.caveats import Situation
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from tests.reference import evaluator
 from tests.reference.world import NOW, n
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pymacaroons
 import pytest
+from nacl.exceptions import CryptoError
+from nacl.secret import SecretBox
+from pymacaroons import Macaroon
+
 from captoken import Issuer, Token, TokenFormatError, interop
 from captoken._format import chain
 from captoken._format import packet as wire
 from captoken._format.primitives import hmac_sha256
 from captoken.discharge import Allow, Discharge, Discharger
 from captoken.keys import DischargerKey
-from nacl.exceptions import CryptoError
-from nacl.secret import SecretBox
-from pymacaroons import Macaroon
-
 from tests.reference import evaluator
 from tests.reference.world import (
     KEY,

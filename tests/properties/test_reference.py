@@ -9,6 +9,7 @@ import random
 from collections import Counter
 
 import pytest
+
 from captoken import Caller, Denied
 from captoken._language import constraints
 from captoken._language.caveats import V1
@@ -17,7 +18,6 @@ from captoken._language.overlay import snapshot
 from captoken.control import Overlay
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger
-
 from tests.reference import evaluator
 from tests.reference.holders import both_stores, random_bound, random_proof, random_server, server
 from tests.reference.world import (

@@ -4,13 +4,13 @@ Mostly right; wrong in one way or another often enough that every code is met. M
 libsodium, so that captoken is handed texts that it did not write.
 """
 
-from captoken import Verifier
-from captoken.stores.memory import MemoryReplayStore
-from captoken.stores.ports import Use
 from nacl.public import PrivateKey, SealedBox
 from nacl.secret import SecretBox
 from nacl.signing import SigningKey
 
+from captoken import Verifier
+from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.ports import Use
 from tests.reference import evaluator
 from tests.reference.world import (
     AGENTS,

@@ -7,7 +7,6 @@ taken from captoken here is its public face, in `verifier` and `access`.
 import re
 
 from captoken import Access, Caller, Keyring, Verifier
-
 from tests.reference import evaluator
 
 KEY = bytes(range(1, 33))

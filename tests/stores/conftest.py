@@ -12,8 +12,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from captoken.stores.ports import Ledger, ReplayStore, SnapshotStore
 
+from captoken.stores.ports import Ledger, ReplayStore, SnapshotStore
 from tests.stores.places import KINDS, Place, close_all
 from tests.stores.servers import Valkey
 

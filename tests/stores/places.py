@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 import valkey
+
 from captoken.stores import sqlite as sqlite_store
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.postgres import (

@@ -10,7 +10,6 @@ from typing import Any
 from captoken.control import Operator
 from captoken.keys import OperatorKey
 from captoken.stores.ports import Debit, Reservation, Use
-
 from tests.stores.places import Place, close_all
 from tests.world import NOW
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from captoken import Verifier
 from captoken.control import Feed, Operator, Overlay
 from captoken.errors import StoreError
 from captoken.keys import OperatorKey
 from captoken.stores.ports import Debit, Use
-
 from tests.bound import AUDIENCE, CHILD, proof
 from tests.reference.world import ASK as BOUND_ASK
 from tests.reference.world import access

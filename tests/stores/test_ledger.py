@@ -11,11 +11,11 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+
 from captoken import Access, Denied, Issuer, Token, Verifier
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken.errors import StoreError
 from captoken.stores.ports import KEPT, LEASE, USES, Debit, Ledger, Reservation
-
 from tests.stores import processes
 from tests.stores.conftest import Kind, OpenLedger
 from tests.world import KEYRING, NOW, WHO, clock

@@ -10,11 +10,11 @@ from threading import Barrier
 from time import sleep
 
 import pytest
+
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken.errors import StoreError
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.ports import Use
-
 from tests.world import NOW
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import psycopg
 import pytest
 import valkey
+
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken.errors import StoreError
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.ports import KEPT, Debit, Ledger, ReplayStore, Reservation, Use
-
 from tests.stores.conftest import LIMITED, Kind, Open, OpenLedger, place
 from tests.stores.places import Place
 from tests.stores.servers import Postgres

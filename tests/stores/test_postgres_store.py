@@ -17,6 +17,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
+
 from captoken.errors import StoreError
 from captoken.stores import postgres as postgres_store
 from captoken.stores.ports import KEPT, Debit, Use
@@ -27,8 +29,6 @@ from captoken.stores.postgres import (
     create_tables,
     setup,
 )
-from psycopg.rows import dict_row
-
 from tests.stores.places import Place
 from tests.stores.servers import Postgres
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent

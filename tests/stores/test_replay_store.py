@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
+
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken.errors import StoreError
 from captoken.stores.ports import ReplayStore, Use
-
 from tests.bound import AUDIENCE, CHILD, proof
 from tests.reference.world import ASK, access
 from tests.reference.world import verifier as verifying

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
+
 from captoken import Access, Verifier
 from captoken.control import Feed, Operator, Overlay
 from captoken.keys import OperatorKey
-
 from tests.stores.conftest import Kind, OpenSnapshots
 from tests.world import KEYRING, NOW, clock, mint
 

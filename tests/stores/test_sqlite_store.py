@@ -16,11 +16,11 @@ from threading import Timer
 from typing import Any
 
 import pytest
+
 from captoken._format.clocks import PROOF_AHEAD
 from captoken.errors import StoreError
 from captoken.stores.ports import Use
 from captoken.stores.sqlite import SQLiteReplayStore
-
 from tests.bound import AUDIENCE, CHILD, proof
 from tests.reference.world import ASK, access
 from tests.reference.world import verifier as verifying

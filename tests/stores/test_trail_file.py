@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from captoken import Verifier
 from captoken.audit import AuditTrail, check
 from captoken.errors import AuditError
 from captoken.stores import trail_file
 from captoken.stores.trail_file import TrailFile
-
 from tests.world import data, mint, verifier
 
 

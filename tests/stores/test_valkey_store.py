@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import valkey
 import valkey.asyncio
-from captoken.errors import StoreError
-from captoken.stores import valkey as valkey_store
-from captoken.stores.ports import KEPT, Use
-from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots, ValkeyStore
 from valkey.backoff import NoBackoff
 from valkey.cluster import ValkeyCluster
 from valkey.retry import Retry
 
+from captoken.errors import StoreError
+from captoken.stores import valkey as valkey_store
+from captoken.stores.ports import KEPT, Use
+from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots, ValkeyStore
 from tests.stores.servers import Valkey, Wire
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
 from tests.world import NOW

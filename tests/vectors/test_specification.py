@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import LIMITS, MAX_DEPTH
 from captoken._language.reasons import CODES

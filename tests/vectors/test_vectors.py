@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+
 from captoken._language.reasons import CODES
 from spec.generate import anatomy
 from spec.generate import vectors as generated
