@@ -110,7 +110,12 @@ class Held(SealedValue, frozen=True, eq=False):
         public = None if key is None else key.public
         signer = self._own_signer
         child = self.token.delegate(
-            to=to, key=public, signer=signer, keep=keep, clamp=clamp, **caveats
+            to=to,
+            key=public,
+            signer=signer,
+            keep=keep,
+            clamp=clamp,
+            **caveats,
         )
         return Held(child, key)
 
@@ -218,7 +223,13 @@ def delegate(
 
     Raises NoToken, and what `Held.delegate` raises.
     """
-    child = holding().delegate(to=to, key=key, keep=keep, clamp=clamp, **caveats)
+    child = holding().delegate(
+        to=to,
+        key=key,
+        keep=keep,
+        clamp=clamp,
+        **caveats,
+    )
     with use(child):
         yield child
 

@@ -57,7 +57,11 @@ class Stated(TypedDict):
 
 
 def access_to(
-    tool: Any, arguments: Any, *, attributes: Any = None, cost: Any = None
+    tool: Any,
+    arguments: Any,
+    *,
+    attributes: Any = None,
+    cost: Any = None,
 ) -> Access | None:
     """The access that a call of a tool is.
 
@@ -104,7 +108,10 @@ class _Lent(Held, frozen=True, eq=False, kw_only=True):
 
 @contextmanager
 def calling(
-    grant: Grant, *, run: object = None, held: Held | None = None
+    grant: Grant,
+    *,
+    run: object = None,
+    held: Held | None = None,
 ) -> Generator[Grant, None, None]:
     """For adapters, around a call that was permitted: `grant` is current in it.
 
@@ -155,9 +162,7 @@ def telling(error: Callable[[str], Exception]) -> Generator[None, None, None]:
         raise error(denied.decision.for_model()) from None
 
 
-def presented_to(
-    verifier: AnyVerifier, mine: Held, request: Access | None = None
-) -> str | Token:
+def presented_to(verifier: AnyVerifier, mine: Held, request: Access | None = None) -> str | Token:
     """What goes to a verifier in this process.
 
     It is presented to a verifier that has a name, else it is the token as it is. So is one that
@@ -181,7 +186,11 @@ class ToolGuard:
     """
 
     def __init__(
-        self, verifier: AnyVerifier, *, cost: Cost | None = None, attributes: Attributes | None = None
+        self,
+        verifier: AnyVerifier,
+        *,
+        cost: Cost | None = None,
+        attributes: Attributes | None = None,
     ) -> None:
         self._verifier = verifier
         self._cost = cost

@@ -85,7 +85,13 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
 
         return with_behavior(handler, many if handler.response_streaming else one)
 
-    def _begun(self, handler: Any, method: str, requests: Any, context: Any) -> tuple[Call, Any]:
+    def _begun(
+        self,
+        handler: Any,
+        method: str,
+        requests: Any,
+        context: Any,
+    ) -> tuple[Call, Any]:
         """The call, let in, and what its handler is given: the message, or the messages."""
         call = Call(context)
         if not handler.request_streaming:
@@ -148,7 +154,11 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return with_behavior(handler, _unimplemented)
 
     async def _begun(
-        self, handler: Any, method: str, requests: Any, context: Any
+        self,
+        handler: Any,
+        method: str,
+        requests: Any,
+        context: Any,
     ) -> tuple[AsyncCall, Any]:
         """The call, let in, and what its handler is given: the message, or the messages."""
         call = AsyncCall(context, self._verifier)

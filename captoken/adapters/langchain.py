@@ -88,7 +88,13 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
     beforehand is not seen. Raises TypeError for what is no ToolGuard, ValueError for no name.
     """
 
-    def __init__(self, guard: ToolGuard, *, agent: str, native: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        guard: ToolGuard,
+        *,
+        agent: str,
+        native: Collection[str] = (),
+    ) -> None:
         super().__init__()
         self._guard = checked_guard(guard)
         self._native = unasked(native, "types") | {_FUNCTION}
@@ -100,7 +106,12 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], _Answer]
     ) -> _Answer:
         asked = self._asked(request)
-        decision = self._guard.check(asked.tool, asked.arguments, agent=asked.agent, run=asked.run)
+        decision = self._guard.check(
+            asked.tool,
+            asked.arguments,
+            agent=asked.agent,
+            run=asked.run,
+        )
         if decision.grant is None:
             return _refusal(request, decision)
         try:
@@ -114,7 +125,10 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
     ) -> _Answer:
         asked = self._asked(request)
         decision = await self._guard.check_async(
-            asked.tool, asked.arguments, agent=asked.agent, run=asked.run
+            asked.tool,
+            asked.arguments,
+            agent=asked.agent,
+            run=asked.run,
         )
         if decision.grant is None:
             return _refusal(request, decision)

@@ -55,7 +55,14 @@ def meta_for(
     permit, and arguments that are no JSON; and what `Held.present` raises.
     """
     params = {"name": tool, "arguments": dict(arguments or {})}
-    return meta_for_request(audience, CALL, params, held=held, expires_in=expires_in, keep=keep)
+    return meta_for_request(
+        audience,
+        CALL,
+        params,
+        held=held,
+        expires_in=expires_in,
+        keep=keep,
+    )
 
 
 def meta_for_request(
@@ -76,7 +83,12 @@ def meta_for_request(
     mine = current.holding(held)
     about = digest(method, stated) if mine.signer is not None else None
     narrowed = _narrowed_to(method, stated, keep)
-    presented = mine.present(audience=audience, expires_in=expires_in, request=about, **narrowed)
+    presented = mine.present(
+        audience=audience,
+        expires_in=expires_in,
+        request=about,
+        **narrowed,
+    )
 
     meta = {TOKEN: presented.text}
     trace = current.traceparent()
@@ -138,12 +150,21 @@ class Presenting:
         _present_own_lists(getattr(self._client, "session", self._client))
         before = _own_list.set(lambda params: self._meta("tools/list", params, None))
         try:
-            return await self._client.call_tool(name, stated, meta=sent, **options)
+            return await self._client.call_tool(
+                name,
+                stated,
+                meta=sent,
+                **options,
+            )
         finally:
             _own_list.reset(before)
 
     async def read_resource(
-        self, uri: Any, *, meta: Mapping[str, Any] | None = None, **options: Any
+        self,
+        uri: Any,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> Any:
         """The client's `read_resource`."""
         params = {"uri": str(uri)}
@@ -204,7 +225,11 @@ class Presenting:
         return {**ours, **(meta or {})}
 
     async def _list(
-        self, name: str, method: str, cursor: str | None, meta: Mapping[str, Any] | None
+        self,
+        name: str,
+        method: str,
+        cursor: str | None,
+        meta: Mapping[str, Any] | None,
     ) -> Any:
         """What the client's method `name` lists: not out of a cache, which knows of no token."""
         stated = {} if cursor is None else {"cursor": cursor}

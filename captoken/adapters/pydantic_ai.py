@@ -215,7 +215,11 @@ class _Guarded(WrapperToolset[Any]):
         }
 
     async def call_tool(
-        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
+        self,
+        name: str,
+        tool_args: dict[str, Any],
+        ctx: RunContext[Any],
+        tool: ToolsetTool[Any],
     ) -> Any:
         async def run() -> Any:
             for call in _calls.get():
@@ -296,7 +300,13 @@ def delegate_to(
     async def ask(ctx: RunContext[Any], task: str) -> Any:
         handing(_name_of(ctx), run=ctx.run_id)
         given = deps(ctx) if deps is not None else None
-        done = await run_delegated(agent, task, deps=given, usage=ctx.usage, **narrowing)
+        done = await run_delegated(
+            agent,
+            task,
+            deps=given,
+            usage=ctx.usage,
+            **narrowing,
+        )
         return done.output
 
     return Tool(

@@ -17,7 +17,11 @@ class Presenter:
     """What is shown to the server `audience`, and whether over any channel (`insecure`)."""
 
     def __init__(
-        self, audience: str, held: Held | Token | None, expires_in: int, insecure: bool
+        self,
+        audience: str,
+        held: Held | Token | None,
+        expires_in: int,
+        insecure: bool,
     ) -> None:
         self.audience = audience
         self.insecure = insecure
@@ -106,7 +110,12 @@ class PresentingMethod:
             own = (*own, *shown)
         else:  # rule 6
             options["credentials"] = _with_token(options.get("credentials"), shown)
-        return call(sent, timeout=timeout, metadata=own, **options)
+        return call(
+            sent,
+            timeout=timeout,
+            metadata=own,
+            **options,
+        )
 
 
 def as_is(given: Any) -> bytes:

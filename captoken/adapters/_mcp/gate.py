@@ -49,7 +49,10 @@ _Item = TypeVar("_Item")
 
 
 async def decided(
-    verifier: Verifier, decide: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs
+    verifier: Verifier,
+    decide: Callable[_P, _R],
+    *args: _P.args,
+    **kwargs: _P.kwargs,
 ) -> _R:
     """What `decide` says; asked in a thread if the verifier has a store that may be waited for.
 
@@ -194,7 +197,11 @@ class Gate:
             hide_header(http_request)
 
     async def only_listed(
-        self, grant: Grant, method: str, items: Sequence[_Item], names: Iterable[object]
+        self,
+        grant: Grant,
+        method: str,
+        items: Sequence[_Item],
+        names: Iterable[object],
     ) -> list[_Item]:
         """Rule 5: of what a method lists, each by its name, what the grant can be used for."""
         asked = list(names)
@@ -223,22 +230,46 @@ class Gate:
         self._verifier.check("", Access())
 
     def _decided(
-        self, token: str | Token, proof: str | None, about: bytes | None, message: Message
+        self,
+        token: str | Token,
+        proof: str | None,
+        about: bytes | None,
+        message: Message,
     ) -> Decision:
         """The decision on a message that is no list."""
         plain = access_of(message.method, message.params)
         if plain is None:
-            return self._verifier.refuse(token, "tool", _NO_CALL, proof=proof, request=about)
+            return self._verifier.refuse(
+                token,
+                "tool",
+                _NO_CALL,
+                proof=proof,
+                request=about,
+            )
         # What a stranger asks for reaches no code of the server's, not even what knows of costs.
         if (self._cost or self._attributes) and self._is_genuine(token, plain, proof, about):
             plain = self._with_stated(plain)
-        return self._verifier.check(token, plain, proof=proof, request=about)
+        return self._verifier.check(
+            token,
+            plain,
+            proof=proof,
+            request=about,
+        )
 
     def _is_genuine(
-        self, token: str | Token, access: Access, proof: str | None, about: bytes | None
+        self,
+        token: str | Token,
+        access: Access,
+        proof: str | None,
+        about: bytes | None,
     ) -> bool:
         """Is the token genuine, whatever it permits?"""
-        decision = self._verifier.explain(token, access, proof=proof, request=about)
+        decision = self._verifier.explain(
+            token,
+            access,
+            proof=proof,
+            request=about,
+        )
         return bool(decision) or Denied(decision).kind == "insufficient"
 
     def _with_stated(self, plain: Access) -> Access:
