@@ -47,7 +47,11 @@ _T = TypeVar("_T")
 
 
 class Held(SealedValue, frozen=True, eq=False):
-    """A token, and the key that it is bound to if it is bound to one: all that its holder needs."""
+    """A token, and the key that it is bound to if it is bound to one: all that its holder needs.
+
+    Whoever has this object has the token. It is not pickled and shows no secret; what goes
+    elsewhere is presented, or handed on.
+    """
 
     _instead = "hand on its token"
 
@@ -176,7 +180,10 @@ class _Serving(_Block[Grant]):
 
 
 def _denied_in(error: BaseException) -> Denied | None:
-    """The first Denied of a group that has nothing else in it; the error itself if it is one."""
+    """The first Denied of a group that has nothing else in it; the error itself if it is one.
+
+    None where something else was raised too: that must not be taken for a refusal.
+    """
     if not isinstance(error, BaseExceptionGroup):
         return error if isinstance(error, Denied) else None
     found = [_denied_in(each) for each in error.exceptions]
@@ -187,7 +194,10 @@ def _denied_in(error: BaseException) -> Denied | None:
 
 
 def holding(held: Held | Token | None = None) -> Held:
-    """What is passed, or else what is current. Raises NoToken where that is nothing."""
+    """What is passed, or else what is current. Raises NoToken where that is nothing.
+
+    It does not look at the token: whether it is genuine or has expired, a verifier says.
+    """
     if isinstance(held, Held):
         return held
     if held is not None:
@@ -236,7 +246,10 @@ def delegate(
 
 @contextmanager
 def nothing() -> Generator[None, None, None]:
-    """In this block this code holds nothing, and nothing is granted to it."""
+    """In this block this code holds nothing, and nothing is granted to it.
+
+    For adapters, around code that answers somebody else. The trace goes on.
+    """
     with _Block(_held, None), _Block(_granted, None):
         yield
 
@@ -259,7 +272,10 @@ def traced(traceparent: str | None = None) -> AbstractContextManager[str]:
 
 
 def _trace_in(traceparent: object) -> str | None:
-    """The id that a header names, or None: for another header, and for the id that is all zeros."""
+    """The id that a header names, or None.
+
+    So for a header of another form, and for the id that is all zeros, which names no trace.
+    """
     stated = _TRACEPARENT.fullmatch(traceparent) if type(traceparent) is str else None
     if stated is None or set(stated[1]) == {"0"}:
         return None
@@ -275,7 +291,10 @@ def trace() -> str | None:
 
 
 def traceparent() -> str | None:
-    """The header for a call that belongs to the same trace, with a span id of its own."""
+    """The header for a call that belongs to the same trace, with a span id of its own.
+
+    None where there is no trace: then none is begun by asking.
+    """
     named = _trace.get()
     if named is None:
         return None
@@ -298,7 +317,11 @@ def serving(grant: Grant) -> AbstractContextManager[Grant]:
 
 
 def grant() -> Grant:
-    """The grant of the request at hand: ask it about each access. Raises NoToken outside of one."""
+    """The grant of the request at hand: ask it about each access.
+
+    Raises NoToken outside of one, and in code that was started before the request came. What is
+    held here does not count (rule 2).
+    """
     granted = _granted.get()
     if granted is None:  # rules 1 and 2: what is held here grants nothing
         raise NoToken(
@@ -311,7 +334,11 @@ def grant() -> Grant:
 
 
 def carry(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """`function`, to be called in another thread with what is held and granted here, now."""
+    """`function`, to be called in another thread with what is held and granted here, now.
+
+    It may be called more than once, and in several threads. What it holds it keeps until then,
+    whatever has ended here meanwhile.
+    """
     held = _held.get()
     granted = _granted.get()
     named = _trace.get()

@@ -50,7 +50,10 @@ class Who(TypedDict, total=False):
 
 
 class Stated(TypedDict):
-    """What a server itself says of a call: keywords of an Access."""
+    """What a server itself says of a call: keywords of an Access.
+
+    An agent has no say in it: neither is read from the arguments as they came.
+    """
 
     attributes: Mapping[str, Any]
     cost: Mapping[str, int]
@@ -101,7 +104,10 @@ def agent_name(name: object) -> str:
 
 
 class _Lent(Held, frozen=True, eq=False, kw_only=True):
-    """What is held inside a permitted call: for the run that made it, and no other (rule 4)."""
+    """What is held inside a permitted call: for the run that made it, and no other (rule 4).
+
+    It is a token like any other, and can be handed on by that run. Only the guard asks whose it is.
+    """
 
     run: object
 
@@ -141,12 +147,20 @@ def handing(agent: str | None, *, run: object = None) -> Held:
 
 
 def _is_of(mine: Held, agent: str | None) -> bool:
-    """Is it held by the agent of that name? Yes where the framework has no name for it."""
+    """Is it held by the agent of that name (rule 2)?
+
+    Yes where the framework has no name for who runs: the verifier then decides without a caller, by
+    the token alone.
+    """
     return agent is None or agent_name(agent) == mine.token.unverified.holder
 
 
 def _is_of_another_run(mine: Held, run: object) -> bool:
-    """Was it lent to a call that another run makes (rule 4)?"""
+    """Was it lent to a call that another run makes (rule 4)?
+
+    No where the framework does not know runs. Runs are compared by equality: an adapter takes care
+    that two of them are never equal while both go on.
+    """
     return run is not None and isinstance(mine, _Lent) and mine.run != run
 
 
@@ -154,7 +168,8 @@ def _is_of_another_run(mine: Held, run: object) -> bool:
 def telling(error: Callable[[str], Exception]) -> Generator[None, None, None]:
     """For adapters, around a tool: a Denied that it lets through, as an error for the model.
 
-    `error` makes it of what the model may read (`decision.for_model()`).
+    `error` makes it of what the model may read (`decision.for_model()`). The text that is for the
+    operator goes no further: it names what others may do.
     """
     try:
         yield
@@ -216,7 +231,10 @@ class ToolGuard:
     async def check_async(
         self, tool: str, arguments: Mapping[str, Any], **who: Unpack[Who]
     ) -> Decision:
-        """The same from an event loop."""
+        """The same from an event loop, which goes on while a store is waited for.
+
+        A call that is cancelled counts as made if its effects were begun.
+        """
         held = who.get("held")
         awaited = self._asked(
             self._verifier.awaited, tool, arguments, who.get("agent"), who.get("run"), held
@@ -225,7 +243,11 @@ class ToolGuard:
         return _told(decision, held)
 
     def _access(self, tool: str, arguments: Mapping[str, Any]) -> Access | None:
-        """What is decided on, with what the server says of it. None: no token can permit it."""
+        """What is decided on, with what the server says of it. None: no token can permit it.
+
+        The server's functions are asked only about a call that could be one. They see the arguments
+        as they will be decided on, and what they do to them changes nothing.
+        """
         access = access_to(tool, arguments)
         if access is None or not (self._attributes or self._cost):
             return access
@@ -274,7 +296,10 @@ def _told(decision: Decision, held: Held | Token | None) -> Decision:
 
 
 def _held_or_nothing(held: Held | Token | None) -> Held | None:
-    """Rule 1: what is passed, or what is current, or None."""
+    """Rule 1: what is passed, or what is current, or None.
+
+    That nothing is held is no error here: it is a denial, which is recorded like others.
+    """
     try:
         return current.holding(held)
     except NoToken:
@@ -282,7 +307,11 @@ def _held_or_nothing(held: Held | Token | None) -> Held | None:
 
 
 def _caller(agent: str | None) -> Caller | None:
-    """Who calls; None where the framework does not say. Raises TypeError or ValueError."""
+    """Who calls; None where the framework does not say.
+
+    Raises TypeError or ValueError for a name that no token can have: it is nobody's, and is not
+    taken for none.
+    """
     if agent is None:
         return None
     return Caller(agent=names.name(agent_name(agent), "agent"))

@@ -82,7 +82,7 @@ class _Came(NamedTuple):
     grants: Mapping[Gate, Grant]
 
     def granted(self, gate: Gate, grant: Grant) -> _Came:
-        """The same, with what `gate` has granted."""
+        """The same, with what `gate` has granted: for what the answer asks in turn."""
         return _Came(self.session, self.meta, self.headers, {**self.grants, gate: grant})
 
     def __repr__(self) -> str:
@@ -94,7 +94,7 @@ _came: ContextVar[_Came | None] = ContextVar("captoken.fastmcp", default=None)
 
 @contextmanager
 def _while_answering(came: _Came) -> Generator[None, None, None]:
-    """In this block, what fastmcp asks in turn is part of the request that `came`."""
+    """In this block, what fastmcp asks in turn is part of the request that `came` (rule 1)."""
     before = _came.set(came)
     try:
         yield
@@ -109,7 +109,11 @@ class Guard(Middleware):
         self._gate = Gate(verifier, **options)
 
     async def __call__(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]) -> Any:
-        """One message, whichever hook it would go to."""
+        """One message, whichever hook it would go to.
+
+        Not by fastmcp's hooks for calls and lists, which are for some methods alone: what has no
+        hook would come past the guard.
+        """
         came = _arrived(context)
         self._hide(context)
         sent = context.message
@@ -128,7 +132,10 @@ class Guard(Middleware):
     async def _answered(
         self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any], came: _Came
     ) -> Any:
-        """What a message comes to. Raises MCPError, or ToolError for the model."""
+        """What a message comes to. Raises MCPError, or ToolError for the model.
+
+        A notification that nothing permits is dropped.
+        """
         with answering(came.meta):
             try:
                 grant = await self._admitted(context, came)
@@ -150,7 +157,11 @@ class Guard(Middleware):
         return await self._gate.only_listed(grant, method, result, names)
 
     async def _admitted(self, context: MiddlewareContext[Any], came: _Came) -> Grant | None:
-        """The grant of a message that may be answered. Raises Refused."""
+        """The grant of a message that may be answered. Raises Refused.
+
+        A message that comes in the course of another is decided by the grant of that one; else by
+        the token that came with it.
+        """
         method = context.method or ""
         params = _params(context.message)
         if method == CALL and str(params.get("name")).startswith("__"):  # rule 4
@@ -196,7 +207,11 @@ def _keep_private(server: Any) -> None:
 
 
 def _arrived(context: MiddlewareContext[Any]) -> _Came:
-    """What came with the request: what is there, or what was there before it was hidden."""
+    """What came with the request: what is there, or what was there before it was hidden.
+
+    Outside of a request, as in the owner's own code, there is no token (rule 5). A notification
+    carries no HTTP request that could be asked.
+    """
     request = _request(context)
     outer = _came.get()
     notified = context.type == "notification"

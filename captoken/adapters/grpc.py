@@ -57,6 +57,11 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
     def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
     ) -> Any:
+        """The handler of a method, behind this guard; None for a method that is not served.
+
+        gRPC asks for it with each call. Nothing is decided here: the metadata may be read, but a
+        refusal has no context to end yet.
+        """
         handler = continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None:
@@ -92,7 +97,11 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
         requests: Any,
         context: Any,
     ) -> tuple[Call, Any]:
-        """The call, let in, and what its handler is given: the message, or the messages."""
+        """The call, let in, and what its handler is given: the message, or the messages.
+
+        The token is verified first, then what is asked is decided on; bytes that are no message end
+        the call in between (rule 3).
+        """
         call = Call(context)
         if not handler.request_streaming:
             call.judged = call.ask(self._authenticated, context, method, requests)
@@ -122,6 +131,7 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def intercept_service(
         self, continuation: Callable[[Any], Any], handler_call_details: Any
     ) -> Any:
+        """The same. A handler is answered for by what kind of function it is."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None:

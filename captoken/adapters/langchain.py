@@ -67,7 +67,10 @@ _Answer: TypeAlias = "ToolMessage | Command[Any]"
 
 
 class _Asked(NamedTuple):
-    """What the guard is asked about a tool call, and the request that the tool then gets."""
+    """What the guard is asked about a tool call, and the request that the tool then gets.
+
+    The two belong together: what was asked about is what is given (rule 1).
+    """
 
     tool: str
     arguments: Any
@@ -105,6 +108,10 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], _Answer]
     ) -> _Answer:
+        """One tool call, in the thread that makes it: asked about, and then run under its grant.
+
+        The token and the grant are current while the tool runs, and for this step alone.
+        """
         asked = self._asked(request)
         decision = self._guard.check(
             asked.tool,
@@ -123,6 +130,7 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[_Answer]]
     ) -> _Answer:
+        """The same from an event loop."""
         asked = self._asked(request)
         decision = await self._guard.check_async(
             asked.tool,
@@ -141,6 +149,7 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
     ) -> Any:
+        """One request to the model, which may bring tools that the provider runs (rule 4)."""
         self._check_native(request)
         return handler(request)
 
@@ -149,11 +158,16 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         request: ModelRequest[Any],
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> Any:
+        """The same from an event loop."""
         self._check_native(request)
         return await handler(request)
 
     def _check_native(self, request: ModelRequest[Any]) -> None:
-        """Rule 4. A tool that is a dictionary is one for the provider; `function` is another's."""
+        """Rule 4. Raises GuardError.
+
+        A tool that is a dictionary is one for the provider, but for the type `function`, which the
+        model calls and the agent runs.
+        """
         tools = [tool for tool in request.tools if isinstance(tool, dict)]
         types = {str(tool.get("type") or tool.get("name")) for tool in tools}
         refuse_native(types, self._native)
@@ -171,7 +185,11 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         )
 
     def _who(self, config: Mapping[str, Any]) -> str:
-        """Rule 2: the name, or one that nobody has."""
+        """Rule 2: the name, or one that nobody has.
+
+        The framework's word is whoever runs. Where it is another one, this guard is in the wrong
+        agent: the empty name is no token's holder, and so everything is refused.
+        """
         told = _agent_in(config)
         if told is not None and agent_name(told) != self._agent:
             return ""
@@ -204,9 +222,10 @@ class _Unreadable(Exception):  # noqa: N818, it is not raised further than this 
 
 
 def _arguments(request: ToolCallRequest) -> tuple[Any, ToolCallRequest]:
-    """What to ask about, and the request that has it.
+    """What to ask about, and the request that has it (rule 1).
 
-    What is asked is no mapping where nothing is permitted: text that says why.
+    What is asked is no mapping where nothing is permitted, but text that says why: the guard
+    refuses that as it refuses arguments that are no JSON.
     """
     arguments: Any = request.tool_call["args"]
     tool = request.tool
@@ -253,7 +272,11 @@ def _read(schema: type[BaseModel], arguments: Any) -> tuple[dict[str, Any], dict
 
 
 def _written_as_they_are(read: BaseModel, asked: Mapping[str, Any]) -> bool:
-    """Whether each field is asked about as its value is, and not as the model chose to write it."""
+    """Whether each field is asked about as its value is, and not as the model chose to write it.
+
+    A serializer of a field's own, or a secret that writes itself as stars, would have the guard
+    asked about something else than the tool gets.
+    """
     return all(
         to_jsonable_python(getattr(read, name), by_alias=False) == asked[name]
         for name in type(read).model_fields
@@ -294,6 +317,10 @@ def _only_fields(model: type[BaseModel]) -> bool:
 
 
 def _has_validators(model: type[BaseModel]) -> bool:
+    """Whether it has validators, which can make anything of what they are given.
+
+    Some of them belong to no field, and so are lost where a model is made anew of the fields.
+    """
     rules = model.__pydantic_decorators__
     return bool(
         rules.field_validators
@@ -313,6 +340,10 @@ def _reads_in_its_own_way(model: type[BaseModel]) -> bool:
 
 
 def _has_special_fields(model: type[BaseModel]) -> bool:
+    """Whether a field is read under another name, or in a way of its own.
+
+    A model that is made anew of the fields does not know of it.
+    """
     return any(
         field.alias or field.validation_alias or field.discriminator or field.validate_default
         for field in model.model_fields.values()
@@ -320,7 +351,11 @@ def _has_special_fields(model: type[BaseModel]) -> bool:
 
 
 def _refusal(request: ToolCallRequest, decision: Decision) -> ToolMessage:
-    """Rule 3: what the model is told."""
+    """Rule 3: what the model is told.
+
+    It is the tool's answer to the model's call, by its id, so that the conversation stays
+    well-formed.
+    """
     call = request.tool_call
     return ToolMessage(
         decision.for_model(),
@@ -402,7 +437,10 @@ def delegate_to(
 
 
 def _own_name(agent: Any) -> str:
-    """The name of an agent. Raises GuardError for one that has none."""
+    """The name of an agent. Raises GuardError for one that has none.
+
+    A graph that nobody named has a name all the same, which all such graphs share.
+    """
     name = getattr(agent, "name", None)
     if not isinstance(name, str) or name in _UNNAMED:
         raise GuardError("name the agent, or say `to`: its token names its holder")
@@ -415,7 +453,11 @@ def _asking(task: str) -> dict[str, Any]:
 
 
 def _last(result: Any) -> str:
-    """The text of the last message. Raises GuardError where the run has not come to its end."""
+    """The text of the last message.
+
+    Raises GuardError where the run has not come to its end: it waits for somebody, or the last
+    message is a call that nobody has made.
+    """
     message = result["messages"][-1]
     if result.get("__interrupt__") or getattr(message, "tool_calls", None):
         raise GuardError(

@@ -91,7 +91,11 @@ class Guard:
         server.middleware.append(self)
 
     async def __call__(self, ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
-        """The middleware of mcp 2.x."""
+        """The middleware of mcp 2.x: one message, and what answers it.
+
+        What is secret is taken out of the HTTP request before anything is decided, and out of
+        `_meta` before anything else sees the message.
+        """
         params: Mapping[str, Any] = ctx.params or {}
         notified = ctx.request_id is None
         with answering(params.get("_meta")):
@@ -129,7 +133,10 @@ def _without_secrets(ctx: Any) -> Any:
 
 
 def _refusal(refused: Refused, protocol: str) -> dict[str, Any]:
-    """A result for the model, of a tool. Raises MCPError for anything else."""
+    """A result for the model, of a tool. Raises MCPError for anything else.
+
+    Newer protocols want a result to say that it is one.
+    """
     if not refused.tool:
         raise _errors.MCPError(refused.code, refused.text, refused.data) from None
     result = {"content": [{"type": "text", "text": refused.text}], "isError": True}
@@ -137,7 +144,10 @@ def _refusal(refused: Refused, protocol: str) -> dict[str, Any]:
 
 
 def _private(result: Any) -> Any:
-    """What a token was needed for: nobody else is to get it out of a cache."""
+    """What a token was needed for: nobody else is to get it out of a cache.
+
+    A result without a hint for caches is not to be cached by anybody.
+    """
     if getattr(result, "cache_scope", None) is not None:
         return result.model_copy(update={"cache_scope": "private"})
     if isinstance(result, dict) and "cacheScope" in result:

@@ -100,7 +100,10 @@ def meta_for_request(
 
 
 def _narrowed_to(method: str, params: Mapping[str, Any], keep: Strings) -> dict[str, Any]:
-    """The keywords of `present` for one request. Raises ValueError for what no token permits."""
+    """The keywords of `present` for one request: the least that permits it (rule 1).
+
+    Raises ValueError for what no token can permit, before anything is sent.
+    """
     if method in LISTS:  # rule 2
         return {"where": _LISTING}
     asked = facts(method, params)
@@ -211,7 +214,10 @@ class Presenting:
     def _meta(
         self, method: str, params: Mapping[str, Any], meta: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """The `_meta` of one request, with what the caller has to say in it."""
+        """The `_meta` of one request, with what the caller has to say in it.
+
+        Raises ValueError for a caller that has a token in there: two would be refused.
+        """
         if has_secrets(meta):
             raise ValueError("the token and the proof are put in here: leave them out")
         ours = meta_for_request(
@@ -231,7 +237,10 @@ class Presenting:
         cursor: str | None,
         meta: Mapping[str, Any] | None,
     ) -> Any:
-        """What the client's method `name` lists: not out of a cache, which knows of no token."""
+        """What the client's method `name` lists: not out of a cache, which knows of no token.
+
+        Two holders behind one client would else see each other's lists.
+        """
         stated = {} if cursor is None else {"cursor": cursor}
         sent = self._meta(method, stated, meta)
         send = getattr(self._client, name)
@@ -304,7 +313,11 @@ _own_list: ContextVar[Callable[[Mapping[str, Any]], dict[str, Any]] | None] = Co
 
 
 def _present_own_lists(session: Any) -> None:
-    """See to it that such a list comes with what the call's holder holds."""
+    """See to it that such a list comes with what the call's holder holds.
+
+    The session's method is replaced, once for each session. Calls of the owner's own go through as
+    they are, and so do lists in a form that the session does not use itself.
+    """
     if "list_tools" in vars(session):
         return  # it does so already
     plain = session.list_tools

@@ -77,6 +77,11 @@ class GuardedAgent(Agent[Any]):
         self._check()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        """Assigning `tools` or `handoffs` guards them, as building the agent does.
+
+        Here, since dataclasses and `clone` assign them too. Another name makes another agent of it,
+        whose handoffs hand on that one's token.
+        """
         if name == "tools" and isinstance(value, list):
             value = [_asking(tool) for tool in value]
         if name == "handoffs" and isinstance(value, list):
@@ -132,7 +137,11 @@ def guarded(agent: Agent[Any], guard: ToolGuard) -> GuardedAgent:
 
 
 def _asking(tool: Tool) -> FunctionTool:
-    """The tool, asking before it runs; itself if it does already. Raises GuardError."""
+    """The tool, asking before it runs; itself if it does already.
+
+    A copy: the tool that was given may stand in the list of an agent that is not guarded. Raises
+    GuardError for what cannot ask (rules 2 and 4).
+    """
     if not isinstance(tool, FunctionTool):  # rule 2
         raise GuardError(f"{type(tool).__name__} is not run here: no guard sees what it does")
     if isinstance(tool.on_invoke_tool, _Asking):
@@ -171,13 +180,21 @@ def _policy(tool: FunctionTool, policy: Callable[..., Any]) -> Callable[..., Any
 
 
 class _Asking:
-    """What a guarded tool does when it is called."""
+    """What a guarded tool does when it is called.
+
+    It takes the place of the function that runs the tool, with all that the framework calls it
+    with.
+    """
 
     def __init__(self, tool: str, invoke: Callable[[ToolContext[Any], str], Any]) -> None:
         self._tool = tool
         self._invoke = invoke
 
     async def __call__(self, context: ToolContext[Any], input: str) -> Any:
+        """What the tool gives, or what the model is told in its place.
+
+        The token is the one that a handoff gave to this agent in this run, or else the current one.
+        """
         agent = context.agent
         if not isinstance(agent, GuardedAgent):  # rule 3
             return "Not permitted: the agent that calls has no guard."
@@ -200,7 +217,11 @@ class _Asking:
 
 
 def _arguments(text: str) -> Any:
-    """Rule 7: what the tool will read, or what is no mapping and so never permitted."""
+    """Rule 7: what the tool will read, or what is no mapping and so never permitted.
+
+    The tool reads the text by itself, later. So the guard is asked about the one way in which it
+    can be read, or about nothing.
+    """
     if not text:
         return {}
     try:
@@ -294,12 +315,18 @@ def delegate_to(
 
 
 def _name_of(agent: AgentBase[Any] | None) -> str | None:
-    """The name of who runs, or None where the framework does not say."""
+    """The name of who runs, or None where the framework does not say.
+
+    None is not taken for nobody by `handing`: what is current has to be of this run even so.
+    """
     return agent.name if agent is not None else None
 
 
 def _check_guarded(agent: Agent[Any]) -> None:
-    """Rule 4. Raises GuardError."""
+    """Rule 4. Raises GuardError for an agent that a token would be handed to in vain.
+
+    Its tools would run whether the token permits it or not.
+    """
     if not isinstance(agent, GuardedAgent):
         raise GuardError(f"the agent {agent.name!r} is not guarded: its tools would run unasked")
 
@@ -319,7 +346,11 @@ class _Handed:
         self.runs: dict[int, dict[str, Held]] = {}
 
     def of(self, context: RunContextWrapper[Any]) -> dict[str, Held]:
-        """What was handed on in a run, by the name of the agent."""
+        """What was handed on in a run, by the name of the agent; it can be added to.
+
+        The entry goes when the run's usage object does: an id is not used twice while it is known
+        here.
+        """
         usage = context.usage
         if id(usage) not in self.runs:
             self.runs[id(usage)] = {}
@@ -336,7 +367,11 @@ _handed: ContextVar[_Handed] = ContextVar(
 
 @contextmanager
 def _nothing_handed() -> Generator[None, None, None]:
-    """Rule 8: in this block nothing was handed on yet."""
+    """Rule 8: in this block nothing was handed on yet.
+
+    For the call of a tool, which may run agents: they hold what is current, and not what a handoff
+    around the call has given to an agent of the same name.
+    """
     before = _handed.set(_Handed())
     try:
         yield
@@ -367,6 +402,11 @@ class _HandOn:
         return _HandOn(self._to, self._invoke, self._narrowed, owner)
 
     async def __call__(self, context: RunContextWrapper[Any], input: str) -> Any:
+        """One handoff: the token goes first, then the conversation.
+
+        Raises GuardError where the agent holds none of its own (rule 6), and what `Held.delegate`
+        raises. On the way back the agent holds what it held before.
+        """
         handed = _handed.get().of(context)
         held = handed.get(agent_name(self.owner)) or current.holding()
         if self.owner is None or held.token.unverified.holder != agent_name(self.owner):  # rule 6
@@ -379,12 +419,19 @@ class _HandOn:
 
 
 def _hands_on(item: Any) -> bool:
-    """Is it a handoff by `handoff_to`?"""
+    """Is it a handoff by `handoff_to`?
+
+    An agent in the list is none, and a handoff of the framework's own is none: both go without a
+    token.
+    """
     return isinstance(item, Handoff) and isinstance(item.on_invoke_handoff, _HandOn)
 
 
 def _owned(item: Any, owner: str) -> Any:
-    """The handoff, as one of this agent; itself if it is, or if it is none of ours."""
+    """The handoff, as one of this agent; itself if it is, or if it is none of ours.
+
+    A handoff may be listed by several agents. Each hands on its own token, and so has a copy.
+    """
     made = item.on_invoke_handoff if isinstance(item, Handoff) else None
     if not isinstance(made, _HandOn) or made.owner == owner:
         return item

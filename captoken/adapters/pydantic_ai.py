@@ -69,7 +69,10 @@ _Key: TypeAlias = "tuple[str, str | None, str | None]"  # of a call: its tool, i
 
 @dataclass
 class _Call:
-    """A call of a tool behind the guard, on its way through what is wrapped around that."""
+    """A call of a tool behind the guard, on its way through what is wrapped around that.
+
+    `permitted` is set where the tool itself is reached, and so was asked about there.
+    """
 
     owner: TokenGuard
     key: _Key
@@ -101,14 +104,17 @@ class TokenGuard(AbstractCapability[Any]):
         self._native = unasked(native, "kinds") | {_SEARCH}
 
     def for_agent(self, agent: AbstractAgent[Any, Any]) -> TokenGuard:
+        """Rule 5: this guard, for an agent that has a name. Raises GuardError."""
         if not agent.name:  # rule 5
             raise GuardError("name the agent: its token names its holder")
         return self
 
     def get_ordering(self) -> CapabilityOrdering:
+        """Innermost: what other capabilities make of a call is done before it is asked about."""
         return CapabilityOrdering(position="innermost")
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
+        """Rule 1: the agent's tools, behind this guard."""
         return _Guarded(toolset, self)
 
     async def wrap_tool_execute(
@@ -120,7 +126,11 @@ class TokenGuard(AbstractCapability[Any]):
         args: dict[str, Any],
         handler: Callable[[dict[str, Any]], Any],
     ) -> Any:
-        """Rule 1, from outside: around everything that capabilities wrap around the tool."""
+        """Rule 1, from outside: around everything that capabilities wrap around the tool.
+
+        A tool that is not behind the guard is asked about here, before it runs. One that is was
+        asked about when it was reached; if it was not reached, somebody else has answered for it.
+        """
         if not _is_marked(tool_def):  # not behind the guard, which would ask
             return await self.run_permitted(
                 ctx, call.tool_name, args, lambda: handler(args), ToolFailed
@@ -142,7 +152,10 @@ class TokenGuard(AbstractCapability[Any]):
         args: str | dict[str, Any],
         handler: Callable[[str | dict[str, Any]], Any],
     ) -> dict[str, Any]:
-        """Rule 2: what is not executed here goes out once it is validated."""
+        """Rule 2: what is not executed here goes out once it is validated.
+
+        This is the last step that the framework takes with it.
+        """
         validated: dict[str, Any] = await handler(args)
         if tool_def.kind == "external":
             with telling(ToolFailed):
@@ -157,7 +170,11 @@ class TokenGuard(AbstractCapability[Any]):
         output: Any,
         handler: Callable[[Any], Any],
     ) -> Any:
-        """Rule 3. Of several functions the framework says no name: so they are refused."""
+        """Rule 3: an output function is asked about like a tool.
+
+        Of several functions the framework says no name. Nor has the token a tool of the empty name:
+        so they are refused.
+        """
         if not output_context.has_function:
             return await handler(output)
         name = output_context.function_name or ""
@@ -167,7 +184,7 @@ class TokenGuard(AbstractCapability[Any]):
     async def prepare_model_request(
         self, ctx: RunContext[Any], request_context: ModelRequestContext
     ) -> ModelRequestContext:
-        """Rule 4."""
+        """Rule 4. Raises GuardError, before anything is sent to the model."""
         kinds = {tool.kind for tool in request_context.model_request_parameters.native_tools}
         refuse_native(kinds, self._native)
         return request_context
@@ -190,7 +207,10 @@ class TokenGuard(AbstractCapability[Any]):
                 return await run()
 
     async def permitted(self, tool: str, arguments: Any, ctx: RunContext[Any]) -> Grant:
-        """The grant of a call. Raises Denied."""
+        """The grant of a call, which is charged and recorded by that. Raises Denied.
+
+        It says nothing of what the tool then does: for that, the grant is current while it runs.
+        """
         decision = await self._guard.check_async(
             tool,
             _facts(arguments),
@@ -209,6 +229,7 @@ class _Guarded(WrapperToolset[Any]):
     owner: TokenGuard = field(repr=False)
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
+        """The tools, each with a mark that it is behind the guard."""
         tools = await self.wrapped.get_tools(ctx)
         return {
             name: replace(tool, tool_def=_marked(tool.tool_def)) for name, tool in tools.items()
@@ -221,6 +242,8 @@ class _Guarded(WrapperToolset[Any]):
         ctx: RunContext[Any],
         tool: ToolsetTool[Any],
     ) -> Any:
+        """The call of a tool, with the arguments that it gets, if they are permitted."""
+
         async def run() -> Any:
             for call in _calls.get():
                 if call.owner is self.owner and call.key == _key(name, ctx):
@@ -231,7 +254,11 @@ class _Guarded(WrapperToolset[Any]):
 
 
 def _facts(arguments: Any) -> Any:
-    """The arguments as JSON, or what is no mapping and so never permitted."""
+    """The arguments as JSON, or what is no mapping and so never permitted.
+
+    They are Python objects here, as the tool takes them. What cannot be written as JSON is not
+    decided on.
+    """
     try:
         plain = to_jsonable_python(arguments)
     except (PydanticSerializationError, ValueError, RecursionError):
@@ -245,6 +272,10 @@ def _name_of(ctx: RunContext[Any]) -> str | None:
 
 
 def _key(name: str, ctx: RunContext[Any]) -> _Key:
+    """What one call is known by, inside what is wrapped around it.
+
+    A wrapper may call several tools, and the same one more than once.
+    """
     return name, ctx.run_id, ctx.tool_call_id
 
 
@@ -253,6 +284,11 @@ def _marked(tool: ToolDefinition) -> ToolDefinition:
 
 
 def _is_marked(tool: ToolDefinition) -> bool:
+    """Is its toolset behind the guard?
+
+    By the mark's identity: metadata is anybody's to write, a server's too, and an equal text is not
+    the mark.
+    """
     return (tool.metadata or {}).get(_ASKED) is _MARK
 
 
@@ -318,7 +354,10 @@ def delegate_to(
 
 
 def _check_guarded(agent: AbstractAgent[Any, Any]) -> None:
-    """Raises GuardError for an agent whose capabilities have no TokenGuard among them."""
+    """Raise GuardError for an agent whose capabilities have no TokenGuard among them.
+
+    A token would be handed to it in vain: its tools would run whether that permits it or not.
+    """
     found: list[TokenGuard] = []
 
     def look_at(capability: AbstractCapability[Any]) -> None:

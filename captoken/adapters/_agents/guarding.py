@@ -30,7 +30,11 @@ def unasked(native: Collection[str], kinds: str) -> frozenset[str]:
 
 
 def refuse_native(found: Collection[str], allowed: Collection[str]) -> None:
-    """Raise GuardError for a request in which the provider would run what no guard sees."""
+    """Raise GuardError for a request in which the provider would run what no guard sees.
+
+    `found` are the kinds of its tools, `allowed` those that may run unasked. It is an error of
+    whoever built the agent, and so ends the run: the model could do nothing about it.
+    """
     beyond = sorted(set(found).difference(allowed))
     if beyond:
         raise GuardError(

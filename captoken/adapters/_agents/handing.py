@@ -12,7 +12,10 @@ from captoken.proof import Signer
 
 
 class Narrowing(LinkCaveats, total=False):
-    """What a sub-agent is handed: the keywords of `Held.delegate`, all but `to`."""
+    """What a sub-agent is handed: the keywords of `Held.delegate`, all but `to`.
+
+    Whom it goes to is said by the agent's name, and not by whoever writes the caveats.
+    """
 
     key: Signer | None
     keep: Strings
@@ -21,7 +24,11 @@ class Narrowing(LinkCaveats, total=False):
 
 @contextmanager
 def only(held: Held) -> Generator[Held, None, None]:
-    """In this block `held` is all there is: nothing of what is held or granted around it."""
+    """In this block `held` is all there is: nothing of what is held or granted around it.
+
+    A sub-agent is an agent of its own. What its caller was granted would let its tools do what its
+    own token does not permit.
+    """
     with current.nothing(), current.use(held):
         yield held
 
@@ -36,5 +43,8 @@ def tool_name(verb: str, agent: object) -> str:
 
 
 def tool_description(agent: object) -> str:
-    """What the orchestrator's model is told of such a tool."""
+    """What the orchestrator's model is told of such a tool.
+
+    It says nothing of what the agent may do: a token can be narrowed later than the tool is made.
+    """
     return f"Hand a task to the agent {agent}."

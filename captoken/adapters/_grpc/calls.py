@@ -35,14 +35,21 @@ STATUS = {
 
 
 def _answer_to(denied: Denied | None) -> tuple[Any, str]:
-    """Status and sentence for a call that ends here: a refusal, or a request that is none."""
+    """Status and sentence for a call that ends here: a refusal, or a request that is none.
+
+    The sentence is the public one: it tells forged, unknown and revoked apart for nobody.
+    """
     if denied is None:
         return grpc.StatusCode.INVALID_ARGUMENT, "The request cannot be read."
     return STATUS[denied.kind], denied.public
 
 
 class Judged:
-    """A call with its grant and the rule for its method: what was permitted, and what refused."""
+    """A call with its grant and the rule for its method: what was permitted, and what refused.
+
+    Its questions may wait for a store, and raise Denied; the drivers below ask them. A refusal is
+    kept: no later message undoes it.
+    """
 
     def __init__(self, grant: Grant, rule: Rule | None, caller: Caller | None) -> None:
         self.grant = grant
@@ -74,7 +81,11 @@ class Judged:
         self._access = access
 
     def go_on(self, message: Any) -> None:
-        """Decide on a further message (rule 3). Raises Denied."""
+        """Decide on a further message of the client's stream (rule 3). Raises Denied.
+
+        A call that is judged without a message is not charged again for each: it is asked whether
+        it stands.
+        """
         if self.refused is not None:
             raise self.refused
         if self.by_message:
@@ -85,7 +96,7 @@ class Judged:
     def stand(self) -> None:
         """Whether what was permitted last is permitted still (rule 3). Raises Denied.
 
-        It takes nothing of a budget.
+        It takes nothing of a budget. A denial is recorded, as an end of what was let in.
         """
         if self.refused is not None:
             raise self.refused
@@ -113,7 +124,10 @@ class Judged:
         return access if isinstance(access, Access) else None
 
     def _refuse(self, why: str) -> NoReturn:
-        """Refuse what is no access. Recorded as a denial of the verifier's would be."""
+        """Refuse what is no access, with the code `domain`: no token can permit it.
+
+        It is recorded as a denial of the verifier's would be.
+        """
         self._deny(self.grant.record(self.grant.refusal("domain", why)))
 
     def _deny(self, decision: Decision) -> NoReturn:
@@ -122,9 +136,9 @@ class Judged:
 
 
 class Context:
-    """The servicer context of a handler: without the token.
+    """The servicer context of a handler: without the token (rule 5).
 
-    So nobody passes on or logs what came in.
+    So nobody passes on or logs what came in. Everything else is the server's own context.
     """
 
     def __init__(self, context: Any) -> None:
@@ -138,7 +152,12 @@ class Context:
 
 
 class Call:
-    """A call on a synchronous server. What is refused ends it, and so raises whatever grpc does."""
+    """A call on a synchronous server.
+
+    What is refused ends it: `abort` raises what gRPC raises to unwind the handler, and no method
+    here returns after that. A handler that catches it is stopped at its next message, or at its
+    `end`.
+    """
 
     judged: Judged  # once it has begun
 
@@ -146,7 +165,10 @@ class Call:
         self._context = context
 
     def ask(self, question: Callable[..., _R], *given: Any) -> _R:
-        """What a question comes to that may be denied."""
+        """What a question comes to that may be denied.
+
+        A denial is the end of the call: it is answered, and not raised further.
+        """
         try:
             return question(*given)
         except Denied as denied:
@@ -160,21 +182,31 @@ class Call:
         raise AssertionError("a call went on that was ended")
 
     def step(self, function: Callable[..., Any], *given: Any) -> Any:
-        """A step of the handler. A Denied that it lets through is the answer."""
+        """A step of the handler, which may be all of it, or up to its next message.
+
+        A Denied that it lets through is the answer: so a handler may ask its grant, and not catch
+        anything.
+        """
         return self.ask(_serve, self.judged.grant, function, *given)
 
     def each(self, requests: Iterator[Any]) -> Iterator[Any]:
-        """The messages of a client, each once it is permitted."""
+        """The messages of a client, each once it is permitted (rule 3).
+
+        They are asked about as the handler takes them, and so not before it is ready for the next.
+        """
         for message in requests:
             self.ask(self.judged.go_on, message)
             yield message
 
     def stand(self) -> None:
-        """Go on only while the grant stands."""
+        """Go on only while the grant stands: before each message of an answer (rule 3)."""
         self.ask(self.judged.stand)
 
     def end(self) -> None:
-        """For a handler that caught the refusal of a message and went on."""
+        """For a handler that caught the refusal of a message and went on.
+
+        What it returns is not sent.
+        """
         if self.judged.refused is not None:
             self.refuse(self.judged.refused)
 
@@ -186,7 +218,10 @@ def _serve(grant: Grant, function: Callable[..., Any], *given: Any) -> Any:
 
 
 class AsyncCall:
-    """The same on a server of `grpc.aio`. A store is waited for in a thread."""
+    """The same on a server of `grpc.aio`.
+
+    A store is waited for in a thread, so that other calls go on meanwhile.
+    """
 
     judged: Judged  # once it has begun
 
@@ -231,7 +266,10 @@ class AsyncCall:
             yield message
 
     async def read(self) -> Any:
-        """The next message, once it is permitted."""
+        """The next message, once it is permitted, for a handler that reads by itself.
+
+        `grpc.aio.EOF` is no message, and needs no permission.
+        """
         first = self._take_first()
         if first is not None:
             return first
@@ -254,7 +292,10 @@ class AsyncCall:
 
 
 class AsyncContext(Context):
-    """The same of `grpc.aio`; its `read` and `write` ask as the iterators do."""
+    """The same of `grpc.aio`.
+
+    Its `read` and `write` ask as the iterators do: a handler may use either.
+    """
 
     def __init__(self, context: Any, call: AsyncCall) -> None:
         super().__init__(context)

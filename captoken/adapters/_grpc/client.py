@@ -14,7 +14,11 @@ from captoken.current import Held
 
 
 class Presenter:
-    """What is shown to the server `audience`, and whether over any channel (`insecure`)."""
+    """What is shown to the server `audience`, and whether over any channel (`insecure`).
+
+    It presents anew for each call: what is held is taken from where the call is made, and lives on
+    the wire for seconds.
+    """
 
     def __init__(
         self,
@@ -47,7 +51,8 @@ class Presenter:
 class PresentingMethod:
     """One method of a stub: a multi-callable that shows a token.
 
-    `serialize` makes bytes of the one request; None where the client sends a stream.
+    `serialize` makes bytes of the one request; None where the client sends a stream. It is called
+    once: the bytes that are proven are those that are sent.
     """
 
     def __init__(
@@ -126,7 +131,10 @@ def as_is(given: Any) -> bytes:
 
 
 def _with_token(credentials: Any, shown: list[tuple[str, str]]) -> Any:
-    """The caller's credentials for a call, if there are any, and ours."""
+    """The caller's credentials for a call, if there are any, and ours.
+
+    gRPC refuses to send either over a channel that is not encrypted (rule 6).
+    """
     ours = grpc.metadata_call_credentials(_Plugin(shown))
     if credentials is None:
         return ours

@@ -26,13 +26,14 @@ def method_name(name: Any) -> str:
 
 
 def _kind(handler: Any) -> str:
+    """The handler's kind, which is the name of the field that has its function."""
     asked = "stream" if handler.request_streaming else "unary"
     answered = "stream" if handler.response_streaming else "unary"
     return f"{asked}_{answered}"
 
 
 def behavior_of(handler: Any) -> Callable[..., Any]:
-    """The function that answers."""
+    """The function that answers: the servicer's method, as its owner wrote it."""
     behavior: Callable[..., Any] = getattr(handler, _kind(handler))
     return behavior
 
@@ -58,7 +59,11 @@ def with_behavior(
 
 
 def parsed(handler: Any, data: bytes) -> Any:
-    """The message, or None for bytes that are none."""
+    """The message, or None for bytes that are none.
+
+    What a parser raises can say what stood in the bytes, and gRPC would tell the client: it goes no
+    further.
+    """
     if handler.request_deserializer is None:
         return data
     try:
@@ -68,7 +73,12 @@ def parsed(handler: Any, data: bytes) -> Any:
 
 
 def opened(handler: Any) -> Any:
-    """The handler of a public method, of either server: with nothing current, and no token seen."""
+    """The handler of a public method, of either server: with nothing current, and no token seen.
+
+    Nothing is verified for it, and so nothing is granted. A token that came all the same is hidden,
+    since its owner did not mean it for this method. The request is parsed by gRPC, as without a
+    guard.
+    """
     behavior = behavior_of(handler)
 
     def one(requests: Any, context: Any) -> Any:
@@ -96,7 +106,10 @@ def opened(handler: Any) -> Any:
 
 
 def alone(function: Callable[..., Any], *given: Any) -> Any:
-    """What a function gives with nothing current (rule 5)."""
+    """What a function gives with nothing current (rule 5).
+
+    A server's thread may hold a token of the server's own.
+    """
     with current.nothing():
         return function(*given)
 

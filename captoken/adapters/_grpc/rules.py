@@ -20,7 +20,11 @@ _log = logging.getLogger("captoken")
 
 
 class Rules:
-    """Who may call which method."""
+    """Who may call which method.
+
+    A method that is neither among the rules nor public is refused to everybody (rule 2): so one
+    that is added to a service later is not open by mistake.
+    """
 
     def __init__(
         self,
@@ -69,7 +73,10 @@ class Rules:
 
 
 def _known(caller: Callable[[Any], Caller | None], context: Any) -> Caller | None:
-    """Who calls, as the server knows it, or None."""
+    """Who calls, as the server knows it, or None.
+
+    What its function raises may say how the server authenticates: it is logged by its type alone.
+    """
     try:
         known = caller(context)
     except Exception as error:  # whatever it is: gRPC would tell the client

@@ -64,7 +64,11 @@ async def decided(
 
 
 def teller(error: Callable[[str], Exception], function: _F) -> _F:
-    """`function`, which raises an `error` that the model may read where it would raise Denied."""
+    """`function`, which raises an `error` that the model may read where it would raise Denied.
+
+    An SDK tells the model the text of what a tool raises, or none of it: the one would say too
+    much, the other not why.
+    """
     if iscoroutinefunction(function):
 
         @wraps(function)
@@ -96,7 +100,10 @@ def answering(meta: object) -> Generator[None, None, None]:
 
 
 def under(grant: Grant | None) -> AbstractContextManager[object]:
-    """Around what answers a message, inside `answering`: under its grant, if it needed one."""
+    """Around what answers a message, inside `answering`: under its grant, if it needed one.
+
+    Without a grant nothing is current: `current.grant()` raises there.
+    """
     return nullcontext() if grant is None else current.serving(grant)
 
 
@@ -112,7 +119,11 @@ class Options(TypedDict, total=False):
 
 
 class Gate:
-    """Decides on messages."""
+    """Decides on messages, for the guard of one server.
+
+    It says yes by a grant, and no by Refused. It knows no SDK: a message comes as method, params
+    and headers.
+    """
 
     def __init__(
         self,
@@ -181,6 +192,11 @@ class Gate:
         return await decided(self._verifier, self._admit_again, grant, method, params)
 
     def _admit_again(self, grant: Grant, method: str, params: Mapping[str, Any]) -> Grant:
+        """The same, with what the guard said of the outer call in hand.
+
+        The grant is asked anew, and so charged for what this takes; the token is not looked at
+        again.
+        """
         if method in LISTS:
             return _granted(grant.recheck(), method)
         plain = access_of(method, params)
@@ -203,7 +219,10 @@ class Gate:
         items: Sequence[_Item],
         names: Iterable[object],
     ) -> list[_Item]:
-        """Rule 5: of what a method lists, each by its name, what the grant can be used for."""
+        """Rule 5: of what a method lists, each by its name, what the grant can be used for.
+
+        `names` are those of `items`, in order. Nothing is charged and nothing recorded.
+        """
         asked = list(names)
         kept = await decided(
             self._verifier, lambda: [listed(grant, method, name) for name in asked]
@@ -226,7 +245,11 @@ class Gate:
         return default, proof
 
     def _record_unverified(self) -> None:
-        """Put on record that a request came without a token that could be looked at."""
+        """Put on record that a request came without a token that could be looked at.
+
+        The empty text is no token: the verifier denies it, and its trail has it like any other
+        denial.
+        """
         self._verifier.check("", Access())
 
     def _decided(
@@ -263,7 +286,11 @@ class Gate:
         proof: str | None,
         about: bytes | None,
     ) -> bool:
-        """Is the token genuine, whatever it permits?"""
+        """Is the token genuine, whatever it permits?
+
+        Asked before the server's own functions see anything of the call. Nothing is charged or
+        recorded by it.
+        """
         decision = self._verifier.explain(
             token,
             access,
@@ -284,7 +311,11 @@ class Gate:
 
 
 def access_of(method: str, params: Mapping[str, Any]) -> Access | None:
-    """Rule 1: the access that a message comes to, or None for what no token can permit."""
+    """Rule 1: the access that a message comes to, or None for what no token can permit.
+
+    That is a name which is not legal, arguments that are no object, or a tool that poses as a
+    method.
+    """
     asked = facts(method, params)
     return None if asked is None else access_to(*asked)
 
@@ -297,7 +328,11 @@ def _granted(decision: Decision, method: str) -> Grant:
 
 
 def refusal_of(decision: Decision, method: str) -> Refused:
-    """What goes out: the model is told what it may not do, a client that its token is not good."""
+    """What goes out: the model is told what it may not do, a client that its token is not good.
+
+    `for_model` echoes only what was asked. The public sentence is the same for whatever a stranger
+    could cause.
+    """
     denied = Denied(decision)
     if denied.kind == "insufficient":
         return Refused(denied.kind, decision.for_model(), tool=method == CALL)
@@ -334,7 +369,11 @@ def listed(grant: Grant, method: str, name: object) -> bool:
 
 
 def _can_be_named(constraint: Constraint, method: str, name: object) -> bool:
-    """Does what is permitted of the argument that names an item leave room for this one?"""
+    """Does what is permitted of the argument that names an item leave room for this one?
+
+    For a template, that one of the uris it can become is permitted. To show too much here costs
+    nothing but a name: the call is decided on by itself.
+    """
     if method != "resources/templates/list":
         return constraint.accepts(name)
     # What is read is what the template can become, by what stands before its first variable.

@@ -113,7 +113,10 @@ class Refused(Exception):  # noqa: N818, the name reads as what it is
 
 
 class Message(NamedTuple):
-    """A request as it came; `headers` is None where the transport has none."""
+    """A request as it came; `headers` is None where the transport has none.
+
+    `params` has `_meta` as it came, and so may hold a token: it is not logged.
+    """
 
     method: str
     params: Mapping[str, Any]
@@ -149,7 +152,10 @@ def hide_header(http_request: Any) -> None:
 
 
 def has_secrets(meta: object) -> TypeGuard[Mapping[str, Any]]:
-    """Is there a token or a proof in `_meta`?"""
+    """Is there a token or a proof in `_meta`?
+
+    Whatever stands there under those names is a secret, also where it is no text.
+    """
     return isinstance(meta, Mapping) and (TOKEN in meta or PROOF in meta)
 
 
@@ -159,7 +165,10 @@ def without_secrets(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain_name(value: Any) -> Any:
-    """What names an item, as text: some SDKs have an object for a uri."""
+    """What names an item, as text: some SDKs have an object for a uri.
+
+    The text is what went over the wire, and so what tokens name.
+    """
     return value if isinstance(value, str) else str(value)
 
 
@@ -190,7 +199,11 @@ def facts(method: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]] 
 
 
 def _facts_of_call(params: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """The same for `tools/call`."""
+    """The same for `tools/call`.
+
+    Types are exact: a subclass of `dict` or `str` could show the tool something else than the
+    token's constraints saw.
+    """
     tool = params.get("name")
     arguments = params.get("arguments")
     if type(tool) is not str or "/" in tool:
@@ -252,7 +265,10 @@ def credentials(message: Message, header: bool) -> tuple[str | None, str | None]
 
 
 def _text_in(meta: Mapping[str, Any], key: str) -> str | None:
-    """A member of `_meta` that is text, or None where it is left out. Raises Refused."""
+    """A member of `_meta` that is text, or None where it is left out. Raises Refused.
+
+    What is there and no text is not taken for left out: somebody meant it for a token.
+    """
     value = meta.get(key)
     if value is not None and type(value) is not str:
         raise Refused("invalid", f"{key} in _meta is text.")
@@ -260,7 +276,10 @@ def _text_in(meta: Mapping[str, Any], key: str) -> str | None:
 
 
 def _bearer(headers: Headers) -> str | None:
-    """The token of the one Authorization header, or None where there is none. Raises Refused."""
+    """The token of the one Authorization header, or None where there is none. Raises Refused.
+
+    With two of them nobody can say which one a proxy in between went by.
+    """
     lines = headers("authorization")
     if len(lines) > 1:
         raise Refused("invalid", "More than one Authorization header came.")
@@ -273,7 +292,11 @@ def _bearer(headers: Headers) -> str | None:
 
 
 def _check_mirrored(message: Message, headers: Headers) -> None:
-    """Rule 4: what headers repeat of a message agrees with it. Raises Refused."""
+    """Rule 4: what headers repeat of a message agrees with it. Raises Refused.
+
+    A proxy that routes or decides by the headers would else have seen another call than the one
+    that is answered. They may be left out.
+    """
     name = message.params.get("uri" if message.method.startswith("resources/") else "name")
     for header, stated in (("mcp-method", message.method), ("mcp-name", name)):
         values = headers(header)

@@ -47,7 +47,10 @@ def install(gate: Gate, server: Any) -> None:
 
 
 def _low_level(server: Any) -> Any:
-    """The low-level server behind a FastMCP; itself if it is one. Raises TypeError."""
+    """The low-level server behind a FastMCP; itself if it is one. Raises TypeError.
+
+    There is no public word for it in the SDK.
+    """
     low = server._mcp_server if isinstance(server, _fast.FastMCP) else server
     if not isinstance(low, _low.Server):
         raise TypeError(f"a {type(server).__name__} is no FastMCP or Server")
@@ -55,7 +58,10 @@ def _low_level(server: Any) -> Any:
 
 
 def _has_tasks(low: Any) -> bool:
-    """Whether the SDK's experimental tasks are enabled; it has no public word for it."""
+    """Whether the SDK's experimental tasks are enabled; it has no public word for it.
+
+    They bring handlers that are not looked up in the server's dictionaries.
+    """
     return low._experimental_handlers is not None
 
 
@@ -77,6 +83,7 @@ class _Guarded(dict[type, _Handler]):
         self._around = around
 
     def get(self, key: type, default: Any = None) -> Any:
+        """The handler of a message, asking the gate first; `default` where there is none."""
         handler = super().get(key)
         if handler is None:
             return default
@@ -84,7 +91,10 @@ class _Guarded(dict[type, _Handler]):
 
 
 async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
-    """What a request comes to: a result, or an error of the SDK's."""
+    """What a request comes to: a result, or an error of the SDK's.
+
+    The steps are those of the middleware in `captoken.adapters.mcp`; the messages are models here.
+    """
     with answering(_extra_of(message)):
         try:
             http_request = _low.request_ctx.get().request
@@ -120,7 +130,11 @@ async def _noticed(gate: Gate, handler: _Handler, message: Any) -> None:
 
 
 async def _admitted(gate: Gate, message: Any, headers: Headers | None) -> Grant | None:
-    """The grant of a message, which shows no token from here on. Raises Refused."""
+    """The grant of a message, which shows no token from here on. Raises Refused.
+
+    The arguments of a call are taken as the handler gets them. Everything else is taken as it goes
+    over the wire.
+    """
     params: Any = message.params
     stated: dict[str, Any] = {}
     if params is not None:
