@@ -45,18 +45,11 @@ from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied, Grant
 from captoken.adapters._claims import claimed
-from captoken.adapters._postgres.roles import (
-    CATALOG,
-    Catalog,
-    Plan,
-    Role,
-    apply_plan,
-    audit,
-    function_access,
-    literal,
-    plan_sql,
-    quoted,
-)
+from captoken.adapters._postgres.assessment import Assessment, Assessor
+from captoken.adapters._postgres.auditing import audit
+from captoken.adapters._postgres.catalog import CATALOG, Catalog
+from captoken.adapters._postgres.names import function_access, literal, quoted
+from captoken.adapters._postgres.roles import Role, apply_plan, plan_sql
 from captoken.adapters._postgres.reader import read
 from captoken.adapters.sqlite import Rows
 
@@ -92,7 +85,7 @@ _READ_CATALOG = (
     CATALOG.encode(),
     b"commit",
 )
-_catalogs: WeakKeyDictionary[_Connection, tuple[float, Catalog]] = WeakKeyDictionary()
+_catalogs: WeakKeyDictionary[_Connection, tuple[float, Assessor]] = WeakKeyDictionary()
 
 
 class Database:
@@ -235,7 +228,7 @@ class _Block:
         self.written: dict[
             Hashable, Access
         ] = {}  # what the block did that a commit makes last, each once
-        self.catalog: Catalog
+        self.assessor: Assessor
 
     # --- the block ----------------------------------------------------------------------------------------------------
 
@@ -249,10 +242,14 @@ class _Block:
         if self.connection.info.encoding != "utf-8":
             raise GuardError("the connection's client_encoding is not UTF8")
         kept = _catalogs.get(self.connection)
-        if kept is None or monotonic() - kept[0] > _FRESH or kept[1].allowed != self.functions:
+        if (
+            kept is None
+            or monotonic() - kept[0] > _FRESH
+            or kept[1].catalog.allowed != self.functions
+        ):
             kept = (monotonic(), (yield from self._read_catalog()))
             _catalogs[self.connection] = kept
-        self.catalog = kept[1]
+        self.assessor = kept[1]
 
     def _read_catalog(self) -> _Steps:
         answers = yield from _exchange(self.pgconn, [_Command(sql) for sql in _READ_CATALOG])
@@ -280,7 +277,7 @@ class _Block:
                 raise GuardError(f"login {name} {said}: {', '.join(sorted(row[what])[:5])}")
         if not row["ready"]:
             raise GuardError(f"login {name} was not made by `captoken postgres plan`")
-        return Catalog(row, self.functions)
+        return Assessor(Catalog(row, self.functions))
 
     @contextmanager
     def one_at_a_time(self) -> Generator[None, None, None]:
@@ -380,7 +377,7 @@ class _Block:
             raise answer.failure
         if answer.error is not None:
             if answer.error.code == "42703":  # undefined_column
-                self._alike(needs, self.catalog.plan(read(sql)), answer.error.message)
+                self._alike(needs, self.assessor.assess(read(sql)), answer.error.message)
             self._raise(answer.error)
         if self._writes():  # else the transaction is read-only
             self.written |= {
@@ -398,19 +395,19 @@ class _Block:
         text = read(sql)
         if text.refusal is not None:
             self._deny(self.grant.refusal(*text.refusal))
-        plan: Plan = self.catalog.plan(text)
+        plan: Assessment = self.assessor.assess(text)
         if plan.role is None or plan.refusal is not None or plan.unknown:
             self._look_closer(plan)
         if plan.accesses and not (
             decision := self.grant.check_all(plan.accesses, caller=self.caller)
         ):
             raise Denied(decision)  # recorded by then
-        role = plan.role or next(iter(self.catalog.narrowest), None)
+        role = plan.role or next(iter(self.assessor.catalog.narrowest), None)
         if role is None:
             raise GuardError("the login has no narrow role")
         return role, plan.accesses
 
-    def _look_closer(self, plan: Plan) -> None:
+    def _look_closer(self, plan: Assessment) -> None:
         """What stands against a statement, in an order that tells nothing: first of all what the grant says."""
         for access in plan.accesses:
             if not (decision := self.grant.explain(access, caller=self.caller)):
@@ -423,7 +420,7 @@ class _Block:
             _catalogs.pop(self.connection, None)  # another block looks again
             if plan.by_columns:
                 self._no_column(plan)
-            self._deny(self.grant.refusal(*self.catalog.short(plan.accesses)))
+            self._deny(self.grant.refusal(*self.assessor.catalog.lacking(plan.accesses)))
 
     def _restricted(self, needs: Sequence[Access], columns: Iterable[str]) -> None:
         """A column is missing or not permitted: the same answer, where the token restricts columns."""
@@ -439,14 +436,14 @@ class _Block:
                 if decision.code == "column":
                     self._deny(decision)
 
-    def _alike(self, needs: Sequence[Access], plan: Plan, said: str) -> None:
+    def _alike(self, needs: Sequence[Access], plan: Assessment, said: str) -> None:
         """The same for a column that the statement seemed to make itself, or that a role restricts. Raises Denied."""
         named = sorted(name for name in plan.doubtful if f'"{name}"' in said)
         self._restricted(needs, named or plan.doubtful)
         if plan.restricted:
             self._no_column(plan)
 
-    def _no_column(self, plan: Plan) -> NoReturn:
+    def _no_column(self, plan: Assessment) -> NoReturn:
         access = structs.replace(plan.accesses[min(plan.restricted, default=0)], columns=None)
         self._deny(
             self.grant.refusal(

@@ -20,8 +20,7 @@ from psycopg.pq import TransactionStatus
 
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters import postgres
-from captoken.adapters._postgres import lists, reader
-from captoken.adapters._postgres import roles as _postgres_plan
+from captoken.adapters._postgres import lists, needs, reader, templates
 from captoken.adapters._postgres.roles import TABLES
 from captoken.adapters._postgres.text import Reference, Scope, Text
 from captoken.adapters.postgres import (
@@ -1109,25 +1108,25 @@ def test_psql_runs_a_plan_as_it_is_printed(place: Place) -> None:
         assert db.execute("select count(*) from sales").fetchall() == [(3,)]
 
 
-def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place) -> None:
+def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: the largest statement that is read at all asks about so many columns, times tables."""
-    from captoken.adapters._postgres.roles import _MOST, Catalog
+    from captoken.adapters._postgres.assessment import MAX_LOOKUPS, Assessor
 
     with psycopg.connect(place.conninfo("agents")) as connection, guarded(connection, READS) as db:
         db.execute("select 1")
-        catalog: Catalog = postgres._catalogs[connection][1]
+        assessor: Assessor = postgres._catalogs[connection][1]
     asked = 0
-    meant = catalog._meant
+    meant = needs.meant
 
-    def counted(reference: Any, levels: Any) -> Any:
+    def counted(reference: Any, levels: Any, catalog: Any) -> Any:
         nonlocal asked
         asked += sum(len(level.tables) for level in levels)
-        return meant(reference, levels)
+        return meant(reference, levels, catalog)
 
-    catalog._meant = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(needs, "meant", counted)
     for columns, tables in ((["a"] * 24_000, 150), ([f"a{i}" for i in range(12_000)], 80), ([f"w{i % 80}.a" for i in range(12_000)], 80)):
         sql = f"select {', '.join(columns)} from {', '.join(f'wide w{i}' for i in range(tables))}"
-        assert catalog.plan(reader.read(sql)).refusal is None and asked <= _MOST
+        assert assessor.assess(reader.read(sql)).refusal is None and asked <= MAX_LOOKUPS
         asked = 0
 
 
@@ -1142,7 +1141,7 @@ def test_the_functions_on_the_list_are_postgresqls_own_and_none_of_them_is_dange
     types = {name for (name,) in place.admin.execute("select typname from pg_type")}
     assert set(lists.FUNCTIONS) - known - types <= {"merge_action"}
     query = "select proname from pg_proc where pronamespace = 'pg_catalog'::regnamespace and proname ~ %s"
-    dangerous = {name for (name,) in place.admin.execute(query, [_postgres_plan._DANGEROUS])}
+    dangerous = {name for (name,) in place.admin.execute(query, [templates.DANGEROUS])}
     called = lists.FUNCTIONS | lists.TYPES
     assert dangerous and not dangerous & called
     volatile = "select distinct proname from pg_proc where provolatile = 'v' and pronamespace = 'pg_catalog'::regnamespace"

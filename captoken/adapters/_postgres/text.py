@@ -25,7 +25,11 @@ This file says what is found. The others, in the order in which they build on ea
 - `expressions`, `tables`, `statements`: what each kind of node says (T3 to T7);
 - `reader`: from the text of a statement to the `Text` that says what it names (T1, T2).
 
-None of them knows a database. `needs` asks a catalog what the names mean there (T4, T5, T7).
+None of them knows a database. That is the part of three more files:
+
+- `catalog`: what the roles of a login may do, and which names there are;
+- `needs`: what the names in a text mean there (T4, T5, T7);
+- `assessment`: what the text needs, of a grant and of a role, and what is refused (T6, T7).
 """
 
 from __future__ import annotations

@@ -1,0 +1,129 @@
+"""What a statement needs: of the grant, and of the roles of the login."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from captoken._language.access import Access
+from captoken.adapters._postgres.catalog import Catalog, Need
+from captoken.adapters._postgres.lists import refused_function
+from captoken.adapters._postgres.names import access_to, function_access
+from captoken.adapters._postgres.needs import dotted_calls, levels_of, needs_of
+from captoken.adapters._postgres.text import KEPT, Text
+
+NEVER_GRANTED = "catalogs, and names that no token can hold, are never granted"
+MAX_LOOKUPS = 1_000_000  # columns times tables: some tenths of a second
+_REMEMBERED = 512  # statements
+
+Call: TypeAlias = tuple[str | None, str]  # the schema and the name of a function
+
+
+class Assessment(NamedTuple):
+    """What a statement needs, of a grant and of a role, and what stands against it in any case."""
+
+    # Why it is not granted, whatever a token says: a code and a sentence.
+    refusal: tuple[str, str] | None
+
+    # All that the grant is asked about.
+    accesses: tuple[Access, ...] = ()
+
+    # The narrowest role that covers all of it.
+    role: str | None = None
+
+    # Columns of no table in sight that the statement does not make itself either.
+    unknown: tuple[str, ...] = ()
+
+    # Columns of no table in sight that it may make itself.
+    doubtful: frozenset[str] = frozenset()
+
+    # Which of the accesses some role has for some columns alone, by their places.
+    restricted: frozenset[int] = frozenset()
+
+    # Whether a role covers all of it but for the columns.
+    by_columns: bool = False
+
+
+class Assessor:
+    """A catalog, with what statements were found to need in it."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._remembered: dict[str, Assessment] = {}
+
+    def assess(self, text: Text) -> Assessment:
+        """What the statement needs here. The text must be one that is not refused."""
+        assessment = self._remembered.get(text.sql)
+        if assessment is not None:
+            return assessment
+
+        assessment = _assessed(text, self.catalog)
+        if len(text.sql) <= KEPT:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            self._remembered[text.sql] = assessment
+        return assessment
+
+
+def _assessed(text: Text, catalog: Catalog) -> Assessment:
+    references = list(dict.fromkeys(text.references))
+    # Each reference is looked up in each table. That is bounded before it begins.
+    if len(references) * (len(text.reads) + len(text.writes)) > MAX_LOOKUPS:
+        sentence = "a statement with more columns, times tables, than can be told apart"
+        return Assessment(("operation", sentence))
+
+    levels = levels_of(references)
+    needs, unknown, doubtful = needs_of(text, references, levels, catalog)
+    accesses: list[Access] = []
+    for need in needs:
+        access = access_to(need.table, need.operation, need.columns)
+        if access is None:
+            return Assessment(("table", NEVER_GRANTED))
+        accesses.append(access)
+
+    calls = text.functions | dotted_calls(text, references, levels, catalog)
+    without_columns = [need._replace(columns=frozenset()) for need in needs]
+    return Assessment(
+        refusal=_refused_call(text, calls, catalog) or _refused_type(text, catalog),
+        accesses=(*accesses, *_calls_to_ask_about(calls, catalog)),
+        role=catalog.role_for(needs),
+        unknown=unknown,
+        doubtful=doubtful,
+        restricted=_restricted(needs, catalog),
+        by_columns=catalog.role_for(without_columns) is not None,
+    )
+
+
+def _calls_to_ask_about(calls: set[Call], catalog: Catalog) -> list[Access]:
+    """The owner's functions that are listed and called, each once: `score` is `public.score`."""
+    found: dict[str | None, Access] = {}
+    for schema, name in sorted(calls & catalog.allowed, key=str):
+        access = function_access(schema, name)
+        found[access.table] = access
+    return list(found.values())
+
+
+def _restricted(needs: Sequence[Need], catalog: Catalog) -> frozenset[int]:
+    return frozenset(place for place, need in enumerate(needs) if catalog.is_restricted(need))
+
+
+def _refused_call(text: Text, calls: set[Call], catalog: Catalog) -> tuple[str, str] | None:
+    """T6, T7. The first function that is not granted. `calls` are those of the text, and dotted."""
+    for schema, name in sorted(calls, key=str):
+        if not refused_function(schema, name, catalog.foreign, catalog.allowed):
+            continue
+        spelled_as_call = (schema, name) in text.functions
+        dotted = "" if spelled_as_call else ", as which a name after a dot can be read,"
+        return "operation", f"function {name}{dotted} is not among those that are granted"
+    return None
+
+
+def _refused_type(text: Text, catalog: Catalog) -> tuple[str, str] | None:
+    """T6. The first type that is neither on the list nor an enum."""
+    for schema, name in sorted(text.types, key=str):
+        # An unqualified name can mean one of `public`. What pg_catalog has is granted by the list
+        # alone.
+        spelled_out = ("public" if schema is None else schema, name)
+        if schema == "pg_catalog" or spelled_out not in catalog.types:
+            return "operation", f"type {name} is not among those that are granted"
+    return None

@@ -1,0 +1,245 @@
+"""What the roles of a login may do, and what names mean in its database: read in one query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from captoken._language.access import Access
+from captoken.adapters._postgres.lists import SYSTEM_COLUMNS
+from captoken.adapters._postgres.text import Table
+
+# What several parts of the query build on:
+# - roles: those that the login can take on, but for logins and PostgreSQL's own;
+# - tables: all that are granted at all, with their columns. The guard's own schema is not;
+# - uses: each role with each table that it can use, and what it may do there. A right is true for
+#   the whole table, or else a list of columns.
+_COMMON = """
+with roles as materialized (
+    select r.oid, r.rolname from pg_catalog.pg_auth_members m
+    join pg_catalog.pg_roles r on r.oid = m.roleid
+    where m.member = (select oid from pg_catalog.pg_roles where rolname = session_user)
+    and m.set_option and not r.rolcanlogin and r.rolname !~ '^pg_'
+), tables as materialized (
+    select c.oid, n.nspname, c.relname,
+        array_agg(a.attname::text order by a.attnum) as columns
+    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    where c.relkind in ('r', 'v', 'm', 'p', 'f') and n.nspname !~ '^pg_'
+    and n.nspname not in ('information_schema', 'captoken_guard')
+    group by 1, 2, 3
+), uses as (
+    select r.rolname, t.*, (
+        select json_object_agg(o, case
+            when has_table_privilege(r.oid, t.oid, o) then 'true'::json
+            when o <> 'delete' then (
+                select to_json(array_agg(a.attname)) from pg_catalog.pg_attribute a
+                where a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
+                and has_column_privilege(r.oid, t.oid, a.attnum, o)
+            ) end)
+        from unnest(array['select', 'insert', 'update', 'delete']) o
+    ) as rights
+    from roles r cross join tables t
+    where has_any_column_privilege(r.oid, t.oid, 'select, insert, update')
+    or has_table_privilege(r.oid, t.oid, 'delete')
+)
+"""
+
+# What is read, by the key under which it comes back.
+_PARTS = {
+    # The login as it is.
+    "login": """
+        select row_to_json(l) from (
+            select rolname, rolsuper, rolbypassrls, rolcreaterole, rolreplication
+            from pg_catalog.pg_roles
+            where rolname = session_user
+        ) l
+    """,
+    # The roles that it has for more than to take them on, and those that are not narrow.
+    "inherits": """
+        select coalesce(json_agg(roleid::regrole::text), '[]') from pg_catalog.pg_auth_members
+        where member = (select oid from pg_catalog.pg_roles where rolname = session_user)
+        and (inherit_option or admin_option or not set_option
+            or roleid not in (select oid from roles))
+    """,
+    # The roles that are more than narrow, or members of others.
+    "powerful": """
+        select coalesce(json_agg(r.rolname), '[]')
+        from roles join pg_catalog.pg_roles r using (oid)
+        where r.rolsuper or r.rolbypassrls or r.rolcreaterole or r.rolreplication
+        or exists (select from pg_catalog.pg_auth_members where member = r.oid)
+    """,
+    # What belongs to the login or to one of the roles: an owner may do everything with it.
+    "owns": """
+        select coalesce(json_agg(relname::text), '[]') from pg_catalog.pg_class
+        where relpersistence <> 't'
+        and (relowner = (select oid from pg_catalog.pg_roles where rolname = session_user)
+        or relowner in (select oid from roles))
+    """,
+    # Whether a plan made this login.
+    "ready": """
+        select has_schema_privilege(session_user, oid, 'usage') from pg_catalog.pg_namespace
+        where nspname = 'captoken_guard'
+    """,
+    # The functions that the owner put on the search path (T6). Those of an extension do not count,
+    # as long as they have the rights of the caller.
+    "functions": """
+        select coalesce(json_agg(distinct p.proname), '[]') from pg_catalog.pg_proc p
+        where p.pronamespace = to_regnamespace('public') and (p.prosecdef or not exists (
+            select from pg_catalog.pg_depend
+            where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e'))
+    """,
+    # What can be called with one argument, where a name without a schema is looked up (T7):
+    # functions, and types. The row types of what the roles use are left out; see `needs`.
+    "callable": """
+        select json_agg(name) from (
+            select p.proname as name from pg_catalog.pg_proc p
+            where p.prokind <> 'p' and p.pronargs > 0
+            and p.pronamespace in ('pg_catalog'::regnamespace, to_regnamespace('public'))
+            and (p.pronargs - p.pronargdefaults <= 1 or p.provariadic <> 0)
+            union select t.typname from pg_catalog.pg_type t
+            where t.typnamespace in ('pg_catalog'::regnamespace, to_regnamespace('public'))
+            and t.typrelid not in (select oid from uses)
+        ) c
+    """,
+    # Enums, which are granted beside the types on the list (T6).
+    "types": """
+        select coalesce(json_agg(json_build_array(n.nspname, t.typname)), '[]')
+        from pg_catalog.pg_type t
+        join pg_catalog.pg_namespace n on n.oid = t.typnamespace where t.typtype = 'e'
+    """,
+    # What the roles may do.
+    "uses": """
+        select coalesce(json_agg(json_build_array(rolname, nspname, relname, columns,
+        rights)), '[]') from uses
+    """,
+}
+
+# One row, with one value: all parts in one object of JSON.
+CATALOG = "\n".join(
+    (
+        _COMMON.strip(),
+        "select json_build_object(",
+        ",\n".join(f"    '{key}', ({query.rstrip()}\n    )" for key, query in _PARTS.items()),
+        ")::text",
+    )
+)
+
+Use: TypeAlias = tuple[Table, str]  # a table, and what is done with it
+# By use, the columns for which a role has the right. None is the whole table.
+Rights: TypeAlias = dict[Use, frozenset[str] | None]
+
+
+class Need(NamedTuple):
+    """An operation on a table, with its columns. None is all of them."""
+
+    table: Table
+    operation: str
+    columns: frozenset[str] | None
+
+
+class Catalog:
+    """What the roles of one login may do, as it was when it was read."""
+
+    def __init__(
+        self, row: Mapping[str, Any], functions: frozenset[tuple[str | None, str]]
+    ) -> None:
+        # T6. The owner's functions that the server listed, and all that are on the search path.
+        self.allowed = functions
+        self.foreign = frozenset(row["functions"])
+        # T7. What a name after a dot can call. The row types of known tables are in `columns`.
+        self.callable = frozenset(row["callable"])
+        # T6. Enums, by schema and name.
+        self.types = frozenset((schema, name) for schema, name in row["types"])
+
+        # The columns of each table that some role can use.
+        self.columns: dict[Table, frozenset[str]] = {}
+        self._roles: dict[str, Rights] = {}
+        for role, schema, name, columns, rights in row["uses"]:
+            table = (schema, name)
+            self.columns[table] = frozenset(columns)
+            held = self._roles.setdefault(role, {})
+            held.update(_rights_to(table, rights))
+
+        # The order in which roles are tried. The name decides between roles that are equally wide.
+        self.narrowest = sorted(self._roles, key=lambda role: (self._width(role), role))
+
+    def role_for(self, needs: Sequence[Need]) -> str | None:
+        """The narrowest role that covers all needs, or None. No two roles are ever added up."""
+        for role in self.narrowest:
+            held = self._roles[role]
+            if all(self._covers(held, need) for need in needs):
+                return role
+        return None
+
+    def is_restricted(self, need: Need) -> bool:
+        """Whether some role may do that with some columns of the table only."""
+        use = (need.table, need.operation)
+        return any(held.get(use) is not None for held in self._roles.values())
+
+    def lacking(self, accesses: Sequence[Access]) -> tuple[str, str, Access]:
+        """What the roles lack, though the token permits it: a code, a sentence and the access.
+
+        It is for the operator, who can plan the roles anew.
+        """
+        for access in accesses:
+            if access.operation == "execute":
+                continue
+            schema, _, name = (access.table or "").rpartition(".")
+            operations = self._operations_on((schema or "public", name))
+            if access.operation not in operations:
+                sentence = (
+                    f"no role of this login may {access.operation} on table {access.table}: "
+                    "see `captoken postgres plan`"
+                )
+                return "operation" if operations else "table", sentence, access
+
+        sentence = (
+            "no one role of this login has all that the statement needs: "
+            "see `captoken postgres plan`"
+        )
+        return "table", sentence, accesses[0]
+
+    def _operations_on(self, table: Table) -> set[str]:
+        """What any of the roles may do with a table, or with columns of it."""
+        found: set[str] = set()
+        for held in self._roles.values():
+            found |= {operation for its, operation in held if its == table}
+        return found
+
+    def _width(self, role: str) -> int:
+        """How many columns a role may do something with. A whole table counts for one more."""
+        width = 0
+        for (table, _), columns in self._roles[role].items():
+            if columns is None:
+                width += len(self.columns[table]) + 1
+            else:
+                width += len(columns)
+        return width
+
+    def _covers(self, held: Rights, need: Need) -> bool:
+        use = (need.table, need.operation)
+        if use not in held:
+            return False
+
+        columns = held[use]
+        if columns is None:
+            return True
+
+        # A right that is limited to columns covers no other name. Of one that is no column at all,
+        # PostgreSQL says so itself. Of a system column there is no right but the table's.
+        every = self.columns[need.table]
+        if need.columns is None:
+            return every <= columns
+        return need.columns & (every | SYSTEM_COLUMNS) <= columns
+
+
+def _rights_to(table: Table, rights: Mapping[str, Any]) -> Rights:
+    """The rights of one role to one table, as the catalog says them: true, columns, or nothing."""
+    found: Rights = {}
+    for operation, right in rights.items():
+        if right is True:
+            found[table, operation] = None
+        elif right:
+            found[table, operation] = frozenset(right)
+    return found

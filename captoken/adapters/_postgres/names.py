@@ -1,0 +1,96 @@
+"""Names: how SQL quotes them, and by which of them a token knows a table or a function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from captoken._format.names import segmented
+from captoken._language.access import Access
+from captoken.adapters._postgres.text import Table
+
+SCHEMA = "captoken_guard"  # where the guard's own functions are, and the key
+OPERATIONS = ("select", "insert", "update", "delete")
+WITH_COLUMNS = frozenset(("select", "insert", "update"))  # PostgreSQL has no DELETE by columns
+
+
+# --- in SQL ---
+
+
+def quoted(name: str) -> str:
+    """An identifier in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quoted_table(table: Table) -> str:
+    """A table in SQL, with its schema."""
+    schema, name = table
+    return f"{quoted(schema)}.{quoted(name)}"
+
+
+def literal(text: str) -> str:
+    """A string in SQL, whatever standard_conforming_strings says.
+
+    With that setting off, a backslash in a plain string takes the quote after it for text. So a
+    string with a backslash is written as `E'...'`, which means the same under either setting.
+    """
+    doubled = text.replace("'", "''")
+    if "\\" not in text:
+        return f"'{doubled}'"
+    return "E'" + doubled.replace("\\", "\\\\") + "'"
+
+
+# --- in tokens ---
+
+
+def name_of(table: Table) -> str | None:
+    """The name by which tokens know a table, or None if no token can hold one for it.
+
+    A table of `public` goes by its bare name, any other by `schema.name`. Catalogs have no name:
+    they tell of all databases and roles, whatever a token says of tables.
+    """
+    schema, name = table
+    if schema in ("information_schema", SCHEMA):
+        return None
+    if schema.startswith("pg_") or name.startswith("pg_"):
+        return None
+
+    # A dot of its own would make `a.b` mean two tables. A star would make it a pattern.
+    if "." in schema or "." in name or "*" in (schema, name):
+        return None
+
+    spelled = name if schema == "public" else f"{schema}.{name}"
+    try:
+        segmented(spelled, "table")
+    except ValueError:
+        return None
+    return spelled
+
+
+def access_to(table: Table, operation: str, columns: Iterable[str] | None) -> Access | None:
+    """The access that a grant is asked about, or None if no token can name it.
+
+    `columns` None is all of them. Where a column has a name that no token can hold, all of them
+    are asked about too: whoever may use all columns of the table may use that one.
+    """
+    name = name_of(table)
+    if name is None:
+        return None
+
+    if columns is not None and operation in WITH_COLUMNS:
+        try:
+            return Access(table=name, operation=operation, columns=tuple(sorted(columns)))
+        except ValueError:
+            pass
+    try:
+        return Access(table=name, operation=operation, columns=None)
+    except ValueError:
+        return None
+
+
+def function_access(schema: str | None, name: str) -> Access:
+    """What a call of a listed function is asked about as: `execute` on its name.
+
+    A function of `public` goes by its bare name. Raises ValueError for one that no token can name.
+    """
+    known_as = name if schema in (None, "public") else f"{schema}.{name}"
+    return Access(table=known_as, operation="execute")

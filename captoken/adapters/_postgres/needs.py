@@ -1,0 +1,184 @@
+"""What the names in a statement mean in a database: its tables, columns and calls.
+
+The rules T4, T5 and T7 are in `text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from captoken.adapters._postgres.catalog import Catalog, Need
+from captoken.adapters._postgres.lists import SYSTEM_COLUMNS
+from captoken.adapters._postgres.text import Reference, Scope, Table, Text
+
+# For each scope, the levels from there outwards that have tables.
+Levels: TypeAlias = Mapping[Scope, Sequence[Scope]]
+# A column of a table. None is all of them.
+Meaning: TypeAlias = tuple[Table, str | None]
+
+
+class Needs(NamedTuple):
+    """What a statement does with which tables, and the columns that belong to none of them."""
+
+    needs: list[Need]
+    unknown: tuple[str, ...]  # columns of no table in sight
+    doubtful: frozenset[str]  # the same, but the statement may make them itself
+
+
+def levels_of(references: Sequence[Reference]) -> Levels:
+    """The levels to look through for each reference, so that no scope is gone through twice."""
+    scopes = {reference.scope for reference in references}
+    return {scope: [level for level in scope.outward() if level.tables] for scope in scopes}
+
+
+def needs_of(
+    text: Text, references: Sequence[Reference], levels: Levels, catalog: Catalog
+) -> Needs:
+    """Each operation on each table, with all columns that the statement can mean.
+
+    A table that is read without any column is read all the same: `select count(*) from people`.
+    """
+    # By table, the columns that are read. None is all of them.
+    reads: dict[Table, set[str] | None] = {table: set() for table in text.reads}
+    unknown: dict[str, None] = {}
+    for reference in references:
+        meanings = meant(reference, levels[reference.scope], catalog)
+        for table, column in meanings:
+            columns = reads.setdefault(table, set())
+            if columns is not None and column is not None:
+                columns.add(column)
+            else:
+                reads[table] = None
+        if not meanings and reference.column != "*" and not reference.qualifier:
+            unknown[reference.column] = None
+
+    needs = [Need(table, "select", _frozen(columns)) for table, columns in reads.items()]
+    needs += [Need(write.table, write.operation, _frozen(write.columns)) for write in text.writes]
+
+    made = text.declared | _columns_read_whole(reads, catalog)
+    return Needs(
+        needs=list(dict.fromkeys(needs)),
+        unknown=tuple(name for name in unknown if name not in made),
+        doubtful=frozenset(unknown) & made,
+    )
+
+
+def _columns_read_whole(reads: Mapping[Table, set[str] | None], catalog: Catalog) -> set[str]:
+    """The columns of tables that are read whole. A subquery can hand them on by their names."""
+    found: set[str] = set()
+    for table, columns in reads.items():
+        if columns is None:
+            found |= catalog.columns.get(table, frozenset())
+    return found
+
+
+def _frozen(columns: set[str] | tuple[str, ...] | None) -> frozenset[str] | None:
+    return None if columns is None else frozenset(columns)
+
+
+# --- T4 and T5: columns ---
+
+
+def meant(reference: Reference, levels: Sequence[Scope], catalog: Catalog) -> list[Meaning]:
+    """T4, T5. All columns that a reference can mean, at any level in sight.
+
+    PostgreSQL takes the innermost level that has one. Here they all count: a name that is found at
+    two levels is asked about at both.
+    """
+    if reference.qualifier is None:
+        return _meant_unqualified(reference, levels, catalog)
+    return _meant_qualified(reference.qualifier, reference.column, levels, catalog)
+
+
+def _meant_unqualified(
+    reference: Reference, levels: Sequence[Scope], catalog: Catalog
+) -> list[Meaning]:
+    """`pay`, `*`, and `people`, which is a whole row."""
+    scope, _, column = reference
+    found: list[Meaning] = []
+    for level in levels:
+        if column == "*":
+            # T5. A star is about its own level alone.
+            if level is scope:
+                found += [(table, None) for _, table in level.tables]
+            continue
+
+        names_a_join = column in level.joins
+        for goes_by, table in level.tables:
+            if column == goes_by or names_a_join:  # T5: a whole row
+                found.append((table, None))
+            elif _may_have(table, column, catalog):
+                found.append((table, column))
+    return found
+
+
+def _meant_qualified(
+    qualifier: str, column: str, levels: Sequence[Scope], catalog: Catalog
+) -> list[Meaning]:
+    """`people.pay`, `people.*`, and the same of a join that has a name."""
+    every = column == "*"
+    wanted = None if every else column
+    found: list[Meaning] = []
+    for level in levels:
+        names_a_join = qualifier in level.joins
+        for goes_by, table in level.tables:
+            # A table that goes by the qualifier is asked about whether it has that column or not.
+            # So a column that is missing, and one that is not permitted, are denied alike.
+            in_join = names_a_join and (every or _may_have(table, column, catalog))
+            if qualifier == goes_by or in_join:
+                found.append((table, wanted))
+    return found
+
+
+def _may_have(table: Table, column: str, catalog: Catalog) -> bool:
+    """Whether a table has that column. One that the catalog does not know has every column."""
+    if column in SYSTEM_COLUMNS:
+        return True
+    columns = catalog.columns.get(table)
+    return columns is None or column in columns
+
+
+# --- T7: calls ---
+
+
+def dotted_calls(
+    text: Text, references: Sequence[Reference], levels: Levels, catalog: Catalog
+) -> set[tuple[str | None, str]]:
+    """T7. The functions and types that a name after a dot can mean, by schema and name.
+
+    `(x).name` is a call of `name(x)` where x has no field of that name; so is `t.name`. A call of
+    a type is a cast: a value can be cast to the row type of a table, a row cannot.
+    """
+    row_types = {name for schema, name in catalog.columns if schema == "public"}
+    names = {name for name in text.fields if name in catalog.callable or name in row_types}
+
+    for scope, qualifier, column in references:
+        if qualifier is None:
+            continue
+        casts_a_value = column in row_types and qualifier in text.values
+        if column not in catalog.callable and not casts_a_value:
+            continue
+        if not _is_column_of_all(column, qualifier, text, levels[scope], catalog):
+            names.add(column)
+
+    return {(None, name) for name in names if not _is_enum(name, catalog)}
+
+
+def _is_column_of_all(
+    column: str, qualifier: str, text: Text, levels: Sequence[Scope], catalog: Catalog
+) -> bool:
+    """T7. Whether whatever goes by a qualifier is a table, and has that column of its own.
+
+    A qualifier that the statement declares may be a subquery or a value. What that has is not
+    known.
+    """
+    tables = {table for level in levels for goes_by, table in level.tables if goes_by == qualifier}
+    if qualifier in text.declared or not tables:
+        return False
+    return all(column in catalog.columns.get(table, ()) for table in tables)
+
+
+def _is_enum(name: str, catalog: Catalog) -> bool:
+    """Whether a call is a cast to an enum of `public`. A function of that name would come first."""
+    return ("public", name) in catalog.types and name not in catalog.foreign

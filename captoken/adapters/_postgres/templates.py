@@ -1,0 +1,208 @@
+"""The SQL of a plan: the guard's own schema, then a login and a narrow role with its grants alone.
+
+All of it can be run again. What stands in braces is filled in by `roles`. The names of roles need
+no quotes there: `roles` refuses those that would.
+"""
+
+from __future__ import annotations
+
+# Functions that everybody may execute, and nobody needs who runs SQL for an agent.
+_DANGEROUS_NAMES = (
+    # They set the role, or the facts that were noted.
+    "set_config",
+    # They wait, wake others up, or hold locks beyond the transaction.
+    "pg_sleep.*",
+    "pg_notify",
+    "pg_(try_)?advisory.*",
+    # They write, and read and write files.
+    "lo_.*",
+    "loread",
+    "lowrite",
+    # They run SQL that they are given as a string, which nobody has read.
+    "(query|table|cursor|schema|database)_to_xml.*",
+    "ts_(stat|rewrite)",
+    "crosstab.*",
+    "connectby",
+    "xpath_table",
+    # They reach into other sessions, into what is replicated, and into the server's log.
+    "pg_(cancel|terminate)_backend",
+    "pg_export_snapshot",
+    "pg_logical_emit_message",
+    "pg_log_backend_memory_contexts",
+    # They reach other servers, and the server's files.
+    "dblink.*",
+    "pg_read_.*",
+    "pg_ls_.*",
+    "pg_stat_file",
+)
+DANGEROUS = f"^({'|'.join(_DANGEROUS_NAMES)})$"  # a regular expression of PostgreSQL
+
+# --- the guard's own schema ---
+
+# Nothing is built on a schema that somebody else made before: its owner could change the functions
+# in it, and so note whatever facts they want. The key is random, and stays from plan to plan.
+_SCHEMA = """
+create schema if not exists captoken_guard;
+do $$ declare its text; begin
+    select what into its from (
+        select 'schema captoken_guard' as what, nspowner as owner from pg_namespace
+            where nspname = 'captoken_guard'
+        union all select oid::regclass::text, relowner from pg_class
+            where relnamespace = to_regnamespace('captoken_guard')
+        union all select oid::regprocedure::text, proowner from pg_proc
+            where pronamespace = to_regnamespace('captoken_guard')
+    ) g
+    where owner <> current_user::regrole
+    and not (select rolsuper from pg_roles where oid = owner) limit 1;
+    if found then
+        raise exception
+            '% belongs to somebody else, who could note whatever facts they want: drop it', its;
+    end if;
+end $$;
+revoke all on schema captoken_guard from public;
+create table if not exists captoken_guard.key (
+    one boolean primary key default true check (one), key bytea not null
+);
+revoke all on captoken_guard.key from public;
+insert into captoken_guard.key (key)
+    select decode(replace(string_agg(gen_random_uuid()::text, ''), '-', ''), 'hex')
+    from generate_series(1, 4)
+    on conflict do nothing;
+"""
+
+# `begin` notes for one transaction who acts, for whom: in the server's log, and in a setting. The
+# setting is signed for this backend and this transaction. The login alone may call it, once in a
+# transaction, and the guard does so before it takes on a role.
+#
+# Whoever writes that setting without the key, or writes back what another transaction had, has no
+# facts at all. The keyed hash is nested, so that it cannot be extended.
+_FACTS = """
+create or replace function captoken_guard.sign(said text) returns text language sql stable as $$
+    select encode(sha256(key || sha256(key || convert_to(
+        concat_ws(' ', pg_backend_pid(), extract(epoch from transaction_timestamp()), said),
+        'UTF8'))), 'hex')
+    -- inlined where it is called: with the path, and the rights, of these functions
+    from captoken_guard.key
+$$;
+create or replace function captoken_guard."begin"(said text) returns void
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    noted refcursor := 'captoken: it is noted already who acts in this transaction';
+begin
+    open noted for select 1;  -- fails where it is open, which it is until the transaction ends
+    raise log 'captoken %', said::jsonb;
+    perform set_config('captoken.facts', captoken_guard.sign(said) || said, true);
+end $$;
+create or replace function captoken_guard.facts() returns jsonb
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    held text := current_setting('captoken.facts', true);
+    said text := substr(held, 65);
+begin
+    if left(held, 64) = captoken_guard.sign(said) then return said::jsonb; end if;
+    return null;
+end $$;
+create or replace function captoken_guard.subject() returns text
+    language sql stable security definer set search_path = pg_catalog, pg_temp as
+    $$ select captoken_guard.facts() ->> 'subject' $$;
+create or replace function captoken_guard.agent() returns text
+    language sql stable security definer set search_path = pg_catalog, pg_temp as
+    $$ select captoken_guard.facts() ->> 'agent' $$;
+create or replace function captoken_guard.task() returns text
+    language sql stable security definer set search_path = pg_catalog, pg_temp as
+    $$ select captoken_guard.facts() ->> 'task' $$;
+create or replace function captoken_guard.token() returns text
+    language sql stable security definer set search_path = pg_catalog, pg_temp as
+    $$ select captoken_guard.facts() ->> 'token' $$;
+create or replace function captoken_guard.chain() returns text[]
+    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select array(
+        select value ->> 'name' from jsonb_array_elements(captoken_guard.facts() -> 'chain')
+    ) $$;
+revoke all on all functions in schema captoken_guard from public;
+"""
+
+SETUP = _SCHEMA + _FACTS
+
+# --- a login and one narrow role ---
+
+# Both are made where they are missing. One that is there must bear the comment of a plan, or be
+# adopted: it loses what a narrow role has not.
+_LOGIN = (
+    "\n-- A login that is a member of narrow roles, inherits nothing and owns nothing."
+    " Give it a password, or a certificate."
+    """
+do $$ declare its text; how text; begin
+    for its, how in values ('{login}', 'login'), ('{role}', 'nologin') loop
+        if not exists (select from pg_roles where rolname = its) then
+            execute format('create role %I %s', its, how);
+            execute format('comment on role %I is %L', its, 'captoken');
+        elsif {adopt} then
+            execute format('comment on role %I is %L', its, 'captoken');
+        elsif shobj_description(to_regrole(its), 'pg_authid') is distinct from 'captoken' then
+            raise exception"""
+    " 'role % exists, and no plan made it: adopt it, or take another name', its;"
+    """
+        end if;
+    end loop;
+end $$;
+alter role {login} noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls;
+alter role {role} nologin noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls;
+alter role {login} set search_path = pg_catalog, public, pg_temp;
+grant {role} to {login} with inherit false, set true, admin false;
+"""
+)
+
+# The login notes facts, and the role reads them. Neither of them signs any.
+_GUARD_RIGHTS = """\
+grant usage on schema captoken_guard to {login}, {role};
+grant execute on function captoken_guard."begin"(text) to {login};
+revoke all on captoken_guard.key from {login}, {role};
+revoke all on function captoken_guard."begin"(text), captoken_guard.sign(text) from {role};
+revoke all on function captoken_guard.sign(text) from {login};
+grant execute on function
+    captoken_guard.facts(), captoken_guard.subject(), captoken_guard.agent(),
+    captoken_guard.task(), captoken_guard.chain(), captoken_guard.token() to {role};
+"""
+
+# Rights of PUBLIC are rights of the narrow role. There is no other way to take them away.
+_PUBLIC_RIGHTS = """
+-- What everybody may do by default, and an agent must not.
+-- Grant it again to who else needs it, by name.
+do $$ declare its text; begin
+    execute format(
+        'revoke temporary, create on database %I from public', current_database());
+    execute format(
+        'revoke temporary, create on database %I from {login}, {role}', current_database());
+    for its in select oid::regprocedure::text from pg_proc where proname ~ '{dangerous}' loop
+        execute format('revoke execute on routine %s from public, {login}, {role}', its);
+    end loop;
+end $$;
+revoke create on schema public from public;
+revoke usage on language plpgsql from public;
+"""
+
+# All grants on tables that either of them had. Those of this plan come after it.
+_CLEAN_SLATE = """\
+do $$ declare its text; begin
+    for its in select nspname from pg_namespace
+        where nspname !~ '^pg_' and nspname not in ('information_schema', 'captoken_guard') loop
+        execute format('revoke all on all tables in schema %I from {login}, {role}', its);
+        execute format('revoke all on all sequences in schema %I from {login}, {role}', its);
+        execute format('revoke all on schema %I from {login}, {role}', its);
+    end loop;
+end $$;
+"""
+
+ROLES = _LOGIN + _GUARD_RIGHTS + _PUBLIC_RIGHTS + _CLEAN_SLATE
+
+# The body of a DO, for a table that can be inserted into: whoever inserts takes the next numbers of
+# its serial columns.
+SERIALS = (
+    "declare its text; begin\n"
+    "    for its in select d.objid::regclass::text from pg_depend d"
+    " join pg_class s on s.oid = d.objid and s.relkind = 'S'\n"
+    "        where d.refobjid = {table}::regclass and d.deptype = 'a' loop\n"
+    "            execute format('grant usage on sequence %s to {role}', its);\n"
+    "    end loop; end"
+)
