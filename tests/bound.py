@@ -130,6 +130,11 @@ def proof(token_text, key=None, request=None, *, audience=AUDIENCE, at=NOW, nonc
     return proof_text(at, nonce, key.sign(proof_message(tag_of(token_text), audience, at, nonce, request)).signature)
 
 
+def sent(token_text, key=None, request=None, **made):
+    """The text as it is sent: it ends in a proof, made as `proof` makes it."""
+    return f"{token_text}.{proof(token_text, key, request, **made)}"
+
+
 def taken_apart(text_of_proof):
     """(time, nonce, signature) of a proof."""
     data = evaluator.unbase64(text_of_proof[6:])

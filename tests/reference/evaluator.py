@@ -1,8 +1,9 @@
 """The reference evaluator: what a verifier decides, written from the design's text (its sections 4 to 6) and the
-specification's (28 to 33).
+specification's (24, and 28 to 33).
 
 It shares no code with captoken but libsodium, and favours being read over being fast. `evaluate` gives the code of a
-decision, "allowed" or the first failure in the order of the plan. It knows no overlay but the age of one. It is no verifier: it compares tags with `==`, and trusts the types of the facts that the caller states.
+decision, "allowed" or the first failure in the order of the plan. It knows no overlay but the age of one. It is no
+verifier: it compares tags with `==`, and trusts the types of the facts that the caller states.
 """
 
 import base64
@@ -278,13 +279,26 @@ def take_field(data, at, kind):
 
 
 def parse_all(text):
-    """Steps 1 and 2 for a token and the discharges that are bound to it, each as `parse` gives it."""
+    """Steps 1 and 2 for all that a text holds: (token, [discharge], proof), each as `parse` or `parse_proof` gives it.
+
+    The discharges are bound; the proof is None where the text does not end in one.
+    """
     need(isinstance(text, str), "malformed")
-    token, *discharges = text.split(".")
-    need(not discharges or (len(text) <= BUNDLE_MAX and len(discharges) <= DISCHARGES_MAX), "malformed")
-    made = [parse(discharge, "cap1d_", TICKET_MAX) for discharge in discharges]
+    token, *rest = text.split(".")
+    need(not rest or len(text) <= BUNDLE_MAX, "malformed")
+    ends_in_proof = bool(rest) and rest[-1].startswith("cap1p_")
+    proof = parse_proof(rest.pop()) if ends_in_proof else None
+    need(len(rest) <= DISCHARGES_MAX, "malformed")
+    made = [parse(discharge, "cap1d_", TICKET_MAX) for discharge in rest]
     need(all(vid is None for _, caveats, _ in made for _, vid in caveats), "malformed")
-    return parse(token), made
+    return parse(token), made, proof
+
+
+def parse_proof(text):
+    """A proof: (when it was made, nonce, signature)."""
+    data = unbase64(text[len("cap1p_") :])
+    need(data is not None and len(data) == 8 + 16 + 64, "malformed")
+    return int.from_bytes(data[:8], "big"), data[8:24], data[24:]
 
 
 def parse(text, prefix="cap1_", identifier_max=ROOT_MAX):
@@ -424,7 +438,7 @@ def mint(key, root, bodies, prefix="cap1_", bound_to=None):
 
 
 def fold_lineage(agent, links):
-    """Step 6: those who have held the token, and the key that it is bound to."""
+    """Step 6: those who have held the token, the key that it is bound to, and whether it is for handing on alone."""
     held, left, must_delegate, bound = [agent], None, False, None
     for link in links:
         if "to" in link:
@@ -437,8 +451,7 @@ def fold_lineage(agent, links):
             left = link["depth"] if left is None else min(left, link["depth"])
         must_delegate = must_delegate or "delegate_only" in link
         bound = link.get("key", bound)
-    need(not must_delegate, "delegate_only")
-    return held, bound
+    return held, bound, must_delegate
 
 
 def at_or_below(task, other):
@@ -471,11 +484,13 @@ def check_tools(value, access):
             need(satisfies(constraint, arguments[name]) if name in arguments else "optional" in constraint, "argument")
 
 
-def check_link(link, state, access, now, leeway, overlay_age=None):
-    """Step 8 for one link: its caveats by key, then its domains. `state` is the audiences left and the task so far."""
-    stated = {domain for domain, fact in ((DATA, "table"), (TOOL, "tool")) if access is not None and fact in access}
+def check_whether_it_lives(link, state, now, leeway, overlay_age):
+    """The first pass of step 8 for one link: by key, what does not ask about an access.
+
+    `state` is the audiences left and the task so far.
+    """
     for key in sorted(link):
-        value, domain = link[key], KEYS[key][0]
+        value = link[key]
         if key == "exp":
             need(now < value + leeway, "expired")
         elif key == "nbf":
@@ -489,9 +504,16 @@ def check_link(link, state, access, now, leeway, overlay_age=None):
             state["task"] = max(state["task"], value, key=len)
         elif key == "fresh":
             need(overlay_age is not None and overlay_age <= value, "stale_overlay")
-        elif key == "budget" and access is not None:
+
+
+def check_access(link, access):
+    """The second pass of step 8 for one link: its other caveats by key, then its domains."""
+    stated = {domain for domain, fact in ((DATA, "table"), (TOOL, "tool")) if fact in access}
+    for key in sorted(link):
+        value, domain = link[key], KEYS[key][0]
+        if key == "budget":
             need(value.keys() <= access.get("cost", {}).keys(), "cost_unstated")
-        elif key == "where" and access is not None:
+        elif key == "where":
             attributes = access.get("attributes", {})
             need(all(name in attributes and satisfies(c, attributes[name]) for name, c in value.items()), "attribute")
         elif domain == DATA and DATA in stated:
@@ -499,7 +521,7 @@ def check_link(link, state, access, now, leeway, overlay_age=None):
         elif domain == TOOL and TOOL in stated:
             check_tools(value, access)
     named = {KEYS[key][0] for key in link} & {DATA, TOOL}
-    if named and access is not None:
+    if named:
         need(stated and stated <= named, "domain")
 
 
@@ -586,12 +608,10 @@ def proof_message(tag, audience, issued, nonce, digest):
     return label("proof") + chain_state(tag) + where + issued.to_bytes(8, "big") + nonce + digest
 
 
-def check_proof(text, key, tag, audiences, digest, now):
+def check_proof(proof, key, tag, audiences, digest, now):
     """The end of step 10: (nonce, when it was made)."""
-    need(text is not None, "proof_missing")
-    data = unbase64(text[6:]) if text.startswith("cap1p_") else None
-    need(data is not None and len(data) == 88, "bad_proof")
-    issued, nonce, signature = int.from_bytes(data[:8], "big"), data[8:24], data[24:]
+    need(proof is not None, "proof_missing")
+    issued, nonce, signature = proof
     need(now - PAST <= issued <= now + AHEAD, "bad_proof")
     messages = [proof_message(tag, audience, issued, nonce, digest) for audience in audiences]
     need(any(is_signed(key, message, signature) for message in messages), "bad_proof")
@@ -662,16 +682,17 @@ class Ledger:
 
 
 def evaluate(
-    text, keys, access, *, now, leeway=0, audiences=(), allow_unaddressed=False, caller=None,
-    proof=None, request=None, store=None, told=None, ledger=None, overlay_age=None, dry=False,
+    text, keys, access, *, now, leeway=0, audiences=(), allow_unaddressed=False, caller=None, for_use=True,
+    request=None, store=None, told=None, ledger=None, overlay_age=None,
 ):  # fmt: skip
     """The code of the decision on this access, a dict of stated facts; None asks all but the access.
 
     `request` is the digest that a transport states. `store` has the used proofs, and is changed by what is allowed, as is
-    `ledger`; `dry` stops before both. What is known of an allowed token's holders and key goes into `told`, a dict.
+    `ledger`. `for_use=False`: the token is shown for a recall. What is known of an allowed token's holders and key goes
+    into `told`, a dict.
     """
     try:
-        (identifier, caveats, signature), discharges = parse_all(text)  # 1, 2
+        (identifier, caveats, signature), discharges, proof = parse_all(text)  # 1, 2
         root = decode_root(identifier)  # 3
         key = find_key(keys, root["kid"], root.get("aud"))
         tags = chain_tags(derive(key), identifier, caveats)
@@ -679,20 +700,23 @@ def evaluate(
         check_discharges(tags, caveats, discharges)
         links = decode_links(caveats)  # 5
         answers = [link for _, caveats_, _ in discharges for link in decode_discharge(caveats_)]
-        held, bound = fold_lineage(root["agent"], links)  # 6
+        held, bound, must_delegate = fold_lineage(root["agent"], links)  # 6
+        need(not must_delegate or not for_use, "delegate_only")
         need(root["iat"] <= now + max(60, leeway), "not_yet_valid")  # 8
         state = {"audiences": set(audiences), "addressed": "aud" in root, "task": root["task"]}
         if "aud" in root:
             state["audiences"] &= {root["aud"]}
             need(state["audiences"], "wrong_audience")
         for link in links:
-            check_link(link, state, access, now, leeway, overlay_age)
+            check_whether_it_lives(link, state, now, leeway, overlay_age)
         addressed = state["addressed"]
         for link in answers:
-            check_link(link, state, access, now, leeway, overlay_age)
+            check_whether_it_lives(link, state, now, leeway, overlay_age)
         need(addressed or allow_unaddressed or not audiences, "unaddressed")
         need(ledger is None or ledger.shared or is_for_one(root, links), "unaddressed")
         need(bound is None or audiences, "unaddressed")
+        for link in (*links, *answers) if access is not None else ():
+            check_access(link, access)
         if caller:  # 9
             need(caller.get("agent") in (None, held[-1]), "caller")
             need(caller.get("task") is None or at_or_below(caller["task"], state["task"]), "caller")
@@ -701,10 +725,9 @@ def evaluate(
         if bound is not None:
             digest = request_digest(access) if request is None else request
             nonce, issued = check_proof(proof, bound, tags[-1], state["audiences"], digest, now)
-            need(store is not None or dry, "store_unavailable")  # 11
-            if not dry:
-                store.commit(entry(bound, nonce), issued, now)
-        if access is not None and not dry and any(link.keys() & COUNTED for link in links):
+            need(store is not None, "store_unavailable")  # 11
+            store.commit(entry(bound, nonce), issued, now)
+        if access is not None and any(link.keys() & COUNTED for link in links):
             need(ledger is not None, "store_unavailable")
             ledger.commit(debits(tags, links, access))
     except Stop as stop:

@@ -245,7 +245,10 @@ def random_bound(rng):
 
 
 def random_proof(rng, token, audiences, access, now):
-    """(proof, request, store): what comes with a token, and a function that makes the store with what is in it."""
+    """(end, request, store): what a text ends in, and a function that makes the store with what is in it.
+
+    The end is a proof behind its full stop, nothing, or something that cannot be read.
+    """
     request = draw(rng, 32) if rng.random() < 0.3 else None
     digest = evaluator.request_digest(access) if request is None else request
     signer, audience, issued, nonce, tag = token.signer, "sales-db", now, draw(rng, 16), token.tag
@@ -254,7 +257,7 @@ def random_proof(rng, token, audiences, access, now):
     used, floor, limit = {}, 0, 1000
     if signer is None:
         if rng.random() < 0.9:
-            return None, request, lambda: (floor, limit, used)
+            return "", request, lambda: (floor, limit, used)
         signer = rng.choice(SIGNERS)
     fault = rng.randrange(40)
     if fault == 0:
@@ -268,7 +271,7 @@ def random_proof(rng, token, audiences, access, now):
     elif fault == 4:
         digest = rng.choice([bytes(32), evaluator.request_digest(None), evaluator.sha256(digest)])
     elif fault == 5:
-        return None, request, lambda: (floor, limit, used)
+        return "", request, lambda: (floor, limit, used)
     elif fault == 6:
         used = {evaluator.entry(PUBLIC[rng.choice([signer, signer, *SIGNERS])], nonce): now - rng.choice([0, 30])}
     elif fault == 7:
@@ -280,13 +283,15 @@ def random_proof(rng, token, audiences, access, now):
     if fault == 9:
         at = rng.randrange(64)
         signature = signature[:at] + bytes([signature[at] ^ 1 << rng.randrange(8)]) + signature[at + 1 :]
-    text = "cap1p_" + evaluator.base64text(issued.to_bytes(8, "big") + nonce + signature)
+    proof = "cap1p_" + evaluator.base64text(issued.to_bytes(8, "big") + nonce + signature)
+    end = f".{proof}"
     if fault == 10:
-        dotted = text[:20] + "." + text[21:]
-        text = rng.choice(["", text[:-1], text + "A", text[6:], text.upper(), text[:-1] + "B", text + "=", dotted])
+        dotted = proof[:20] + "." + proof[21:]
+        odd = ["", proof[:-1], proof + "A", proof[6:], proof.upper(), proof[:-1] + "B", proof + "=", dotted, proof + end]
+        end = f".{rng.choice(odd)}"
     if fault == 11:
-        return text, request, None
-    return text, request, lambda: (floor, limit, used)
+        return end, request, None
+    return end, request, lambda: (floor, limit, used)
 
 
 def both_stores(made):
