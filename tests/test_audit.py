@@ -16,9 +16,9 @@ import pytest
 from captoken import Access, Actor, Caller, Decision, Denied, Token, Verifier
 from captoken._format.encoding import b64encode, encode_json
 from captoken._format.primitives import sha256
+from captoken._format.root import RootRecord
 from captoken._verification.decision import Attribution
 from captoken.audit import AuditTrail, Head, Verdict, check, read, rfc8693
-from captoken.audit._check import issued
 from captoken.audit.trail import REMEMBERED
 from captoken.errors import AuditError
 from captoken.keys import AuditKey, HolderKey
@@ -96,7 +96,7 @@ def test_a_record_says_who_tried_what_and_what_came_of_it() -> None:
         ],
         "seq": 3, "prev": b64encode(sha256(trail.lines[1][:-1])), **who,
     }  # fmt: skip
-    assert described["kind"] == "token" and issued(described) == unverified.root and described["seq"] == 1 and described["prev"] == START
+    assert described["kind"] == "token" and RootRecord.decode(encode_json(described["root"])) == unverified.root and described["seq"] == 1 and described["prev"] == START
     assert [link["says"] for link in described["links"]] == [json.loads(body) for body in unverified.bodies]
     assert [link["id"] for link in described["links"]] == list(verifier().authenticate(token).link_ids)
 

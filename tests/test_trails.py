@@ -42,7 +42,7 @@ class Server:
             self.verifier.check(token, access)
 
     @property
-    def trail(self) -> trails.Trail:
+    def trail(self) -> trails.History:
         return trails.gather(read(self.lines))
 
 
@@ -162,7 +162,7 @@ def test_a_record_that_says_nothing_is_an_audit_error(stated: dict[str, Any]) ->
 
 def test_a_record_of_a_kind_to_come_and_a_token_without_links_are_passed_over() -> None:
     trail = trails.gather([record("weather"), record(root=ROOT, links=[])])
-    assert not trail.roots and not trail.paths
+    assert not trail.roots and not trail.tokens
 
 
 # --- granted against used --------------------------------------------------------------------------------------------

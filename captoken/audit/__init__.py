@@ -1,4 +1,8 @@
-"""The audit trail: write it, prove that it is whole, and ask it who did what."""
+"""The audit trail: write it, and prove that it is whole.
+
+`captoken.audit.analysis` asks it who did what, what was never needed, and what an overlay would
+have changed.
+"""
 
 from captoken.audit._check import Verdict, check, read, rfc8693
 from captoken.audit.trail import AuditTrail

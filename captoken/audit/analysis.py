@@ -1,18 +1,21 @@
-"""What a trail tells: who handed what to whom, what was used of it, and what an overlay would change (spec, "Audit").
+"""What a trail tells (spec, "Audit").
 
     gather          the records, by the hand-overs that they are about
-    unused          per hop: granted against used, and the narrower keywords that would have sufficed
+    unused          per hop: granted against used, and the narrower keywords that would have
+                    sufficed
     replay          the recorded accesses under a proposed overlay
-    blast_radius    what an agent, and all that it has handed on to, can still do, and what cuts it off
+    blast_radius    what an agent, and all that it has handed on to, can still do, and what cuts it
+                    off
 
-Pure functions over records: `read` in `captoken.audit` yields them, and has checked their order. What they say of a
-token is what a verifier saw of it: what was never shown to that server is not here.
+Pure functions over records: `read` in `captoken.audit` yields them, and has checked their order.
+What they say of a token is what a verifier saw of it: what was never shown to that server is not
+here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -32,31 +35,51 @@ from captoken._language.links import (
     read_link,
     unknown_keys,
 )
-from captoken._language.overlay import Entry, SelectorFacts, Overlay
+from captoken._language.overlay import Entry, Overlay, SelectorFacts
 
-RIGHTS = (
-    "tables",
-    "operations",
-    "allow",
-    "columns",
-    "tools",
-    "where",
-)  # caveats that say which accesses
+__all__ = [
+    "RIGHTS",
+    "Accessed",
+    "Decided",
+    "History",
+    "Hop",
+    "Reach",
+    "Replayed",
+    "SeenToken",
+    "Usage",
+    "blast_radius",
+    "gather",
+    "replay",
+    "unused",
+]
+
+# Caveats that say which accesses, and caveats that say how many.
+RIGHTS = ("tables", "operations", "allow", "columns", "tools", "where")
 _AMOUNTS = ("uses", "budget")
 
 
+# --- records --------------------------------------------------------------------------------------
+
+
 class _LinkSaid(msgspec.Struct):
+    """A link as it was recorded."""
+
     id: str
     says: dict[str, Any]
 
 
-class _Token(msgspec.Struct):
+class _TokenSaid(msgspec.Struct):
+    """A token as it was recorded."""
+
     links: list[_LinkSaid]
     root: dict[str, Any]
 
 
 class Accessed(msgspec.Struct):
-    """What was tried, as it was recorded: names of arguments and attributes, or their values too."""
+    """What was tried, as it was recorded.
+
+    Of arguments and attributes it has the names, or the values too.
+    """
 
     table: str | None = None
     operation: str | None = None
@@ -83,18 +106,21 @@ class Decided(msgspec.Struct):
     leeway: Integer = 0  # of the verifier
 
 
-class Hop(msgspec.Struct, eq=False):
-    """One holding of a token: from the link that handed it over to whatever the holder added before it handed it on.
+# --- tokens, by the hand-overs that they went through ---------------------------------------------
 
-    `id` is of that link: an entry on it cuts off this hop and all below. `decisions` are on tokens of this very hop.
+
+class Hop(msgspec.Struct, eq=False):
+    """One holding of a token.
+
+    From the link that handed it over to whatever the holder added before it handed it on. `id` is
+    of that link: an entry on it cuts off this hop and all below. `links` are those down to it, as
+    far as each is known here. `decisions` are on tokens of this very hop.
     """
 
     id: str
     root: RootRecord
     holders: tuple[str, ...]
-    links: tuple[
-        Link | BadLink, ...
-    ]  # down to the one that handed it over; of each what is known here
+    links: tuple[Link | BadLink, ...]
     task: str
     basis: str = "vouched"
     below: list[Hop] = []
@@ -103,16 +129,17 @@ class Hop(msgspec.Struct, eq=False):
 
     @property
     def agent(self) -> str:
+        """Who holds it."""
         return self.holders[-1]
 
     @property
     def capability(self) -> Capability:
-        """The most that the holder can do. A caveat that is not known here may leave less: see `unknown`."""
-        return Capability.of(
-            (link for link in self.links if isinstance(link, Link)),
-            self.root.task,
-            self.root.audience,
-        )
+        """The most that the holder can do.
+
+        A caveat that is not known here may leave less: see `unknown`.
+        """
+        known = (link for link in self.links if isinstance(link, Link))
+        return Capability.of(known, self.root.task, self.root.audience)
 
     @property
     def asks(self) -> bool:
@@ -121,7 +148,10 @@ class Hop(msgspec.Struct, eq=False):
 
     @property
     def is_dead(self) -> bool:
-        """Does a link prohibit everything? One that is not known here may not, where it is known."""
+        """Does a link prohibit everything?
+
+        One that is not known here may not, where it is known.
+        """
         return any(isinstance(link, BadLink) for link in self.links) or self.capability.nothing
 
     @property
@@ -131,11 +161,15 @@ class Hop(msgspec.Struct, eq=False):
 
     @property
     def denied(self) -> int:
+        """Decisions against it."""
         return sum(not decision.allowed for decision in self.decisions)
 
     @property
     def shown(self) -> int:
-        """How often the token was found in order, and no access was asked: what `authenticate` records."""
+        """How often the token was found in order, and no access was asked.
+
+        So `authenticate` records it.
+        """
         return len(self.decisions) - self.allowed - self.denied
 
     def walk(self) -> Iterator[Hop]:
@@ -147,7 +181,7 @@ class Hop(msgspec.Struct, eq=False):
             waiting += reversed(hop.below)
 
 
-class Path(msgspec.Struct, frozen=True):
+class SeenToken(msgspec.Struct, frozen=True):
     """A token that was seen: the hops that it went through, and all its links."""
 
     hops: tuple[Hop, ...]  # of those who have held it, the present holder's last
@@ -156,72 +190,85 @@ class Path(msgspec.Struct, frozen=True):
 
     @property
     def hop(self) -> Hop:
+        """The present holder's."""
         return self.hops[-1]
 
 
-class Trail(msgspec.Struct):
-    """The records, in order."""
+class History(msgspec.Struct):
+    """What the records of a trail say, put together."""
 
     roots: list[Hop] = []  # in the order in which they were seen
-    paths: dict[str, Path] = {}  # by the id of the last link
+    tokens: dict[str, SeenToken] = {}  # by the id of the last link
     decisions: list[Decided] = []
-    strange: list[
-        Decided
-    ] = []  # on tokens that the records do not describe: nothing of them is vouched for
+    # On tokens that the records do not describe: nothing of them is vouched for.
+    strange: list[Decided] = []
 
     def hops(self) -> Iterator[Hop]:
+        """All hops, from the top of each tree."""
         for root in self.roots:
             yield from root.walk()
 
+    def token_of(self, decision: Decided) -> SeenToken | None:
+        """The token that a decision is about, if it is described."""
+        return None if decision.link is None else self.tokens.get(decision.link)
 
-def gather(records: Iterable[Mapping[str, Any]], *, vocabulary: Vocabulary = V1) -> Trail:
+
+def gather(records: Iterable[Mapping[str, Any]], *, vocabulary: Vocabulary = V1) -> History:
     """The records of one trail put together. Raises AuditError for one that is none."""
-    trail = Trail()
+    history = History()
     hops: dict[str, Hop] = {}
     for record in records:
+        kind = record.get("kind")
         try:
-            if record.get("kind") == "token":
-                _describe(trail, hops, msgspec.convert(record, _Token), vocabulary)
-            elif record.get("kind") == "decision":
-                _decided(trail, msgspec.convert(record, Decided))
+            if kind == "token":
+                _add_token(history, hops, msgspec.convert(record, _TokenSaid), vocabulary)
+            elif kind == "decision":
+                _add_decision(history, msgspec.convert(record, Decided))
         except (msgspec.ValidationError, TokenFormatError, EncodingError) as error:
             raise AuditError(
                 f"record {record.get('seq')} says nothing that can be read: {error}"
             ) from None
-    return trail
+    return history
 
 
-def _describe(trail: Trail, hops: dict[str, Hop], said: _Token, vocabulary: Vocabulary) -> None:
+def _add_token(
+    history: History, hops: dict[str, Hop], said: _TokenSaid, vocabulary: Vocabulary
+) -> None:
+    """Put a token in its place: below the hops that it went through. `hops` are known by id."""
     root = RootRecord.decode(encode_json(said.root))
-    read = [_link(link, vocabulary) for link in said.links]
-    links = tuple(link for link, _ in read)
+    known = [_known(link, vocabulary) for link in said.links]
+    links = tuple(link for link, _ in known)
     task = root.task
     through: list[Hop] = []
     unknown: dict[str, None] = {}
-    for count, (link, strange) in enumerate(read, 1):
-        task = _task(task, link)
+    for count, (link, strange) in enumerate(known, 1):
+        task = _task_after(task, link)
         unknown.update(dict.fromkeys(strange))
         holders = read_along(root.agent, links[:count]).holders
-        if not through or holders != through[-1].holders:
-            link_id, basis = said.links[count - 1].id, "vouched" if through else "issued"
-            hop = hops.get(link_id)
-            if hop is None:
-                hop = hops[link_id] = Hop(
-                    link_id, root, holders, links[:count], task, basis, unknown=tuple(unknown)
-                )
-                (through[-1].below if through else trail.roots).append(hop)
-            through.append(hop)
+        if through and holders == through[-1].holders:
+            continue  # the holder narrowed it for itself
+        link_id = said.links[count - 1].id
+        hop = hops.get(link_id)
+        if hop is None:
+            hop = Hop(link_id, root, holders, links[:count], task, unknown=tuple(unknown))
+            hop.basis = "vouched" if through else "issued"
+            hops[link_id] = hop
+            siblings = through[-1].below if through else history.roots
+            siblings.append(hop)
+        through.append(hop)
     if through:
         link_ids = tuple(link.id for link in said.links)
-        trail.paths[link_ids[-1]] = Path(tuple(through), link_ids, task)
+        history.tokens[link_ids[-1]] = SeenToken(tuple(through), link_ids, task)
 
 
-def _link(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, list[str]]:
-    """What is known of a link, and the keys of the caveats that are not: without these it is wider, never narrower."""
+def _known(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, list[str]]:
+    """What is known of a link, and the keys of the caveats that are not.
+
+    Without these it is wider, never narrower.
+    """
     b64decode(said.id)
-    if said.says.keys() == {
-        "asks"
-    }:  # what a third party is asked is sealed, so that there is nothing to say of it
+    if said.says.keys() == {"asks"}:
+        # What a third party is asked is sealed, so that there is nothing to say of it.
         return ThirdParty(cid=b""), []
     if said.says.keys() == {"unreadable"}:
         return BadLink("unreadable_link", "recorded as unreadable"), []
@@ -231,43 +278,45 @@ def _link(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, list
     unknown = unknown_keys(said.says, vocabulary)
     rest = {key: value for key, value in said.says.items() if key not in unknown}
     known = read_link(encode_json(rest), vocabulary) if rest else link
+    if isinstance(known, Link):
+        return known, unknown
     # What else is wrong with it may be right where the caveat is known.
-    if isinstance(known, BadLink):
-        known = Link(sender=link.sender, receiver=link.receiver, key=link.key)
-    return known, unknown
+    return Link(sender=link.sender, receiver=link.receiver, key=link.key), unknown
 
 
-def _task(task: str, link: Link | BadLink) -> str:
-    named = (
-        [caveat.value for caveat in link.caveats if caveat.key == "task"]
-        if isinstance(link, Link)
-        else []
-    )
-    return next((below for below in named if names.at_or_below(below, task)), task)
+def _task_after(task: str, link: Link | BadLink) -> str:
+    """The task that a link leaves."""
+    if isinstance(link, Link):
+        for caveat in link.early:
+            if caveat.key == "task" and names.at_or_below(caveat.value, task):
+                below: str = caveat.value
+                return below
+    return task
 
 
-def _decided(trail: Trail, decision: Decided) -> None:
-    trail.decisions.append(decision)
-    path = trail.paths.get(decision.link or "")
-    if path is None:
-        trail.strange.append(decision)
+def _add_decision(history: History, decision: Decided) -> None:
+    """Put a decision with the hop that it is on, and learn from it who was proven."""
+    history.decisions.append(decision)
+    token = history.token_of(decision)
+    if token is None:
+        history.strange.append(decision)
         return
-    path.hop.decisions.append(decision)
+    token.hop.decisions.append(decision)
     proven = {actor.name for actor in decision.chain if actor.basis == "proven"}
-    for hop in path.hops:
+    for hop in token.hops:
         if hop.agent in proven:
             hop.basis = "proven"
 
 
-# --- granted against used --------------------------------------------------------------------------------------------
+# --- granted against used -------------------------------------------------------------------------
 
 
-class Use(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True):
     """What a hop was granted, and what it and all below it were seen to use.
 
-    `sufficient` are the keywords that would have permitted all that was allowed, and no more than was granted: of
-    arguments and attributes whose values were not recorded, what was granted of them. Of `uses` and `budget` it is what
-    was reserved: what was given back is not recorded.
+    `sufficient` are the keywords that would have permitted all that was allowed, and no more than
+    was granted. Of arguments and attributes whose values were not recorded, it has what was granted
+    of them. Of `uses` and `budget` it has what was reserved: what was given back is not recorded.
     """
 
     hop: Hop
@@ -278,131 +327,156 @@ class Use(msgspec.Struct, frozen=True):
 
     @property
     def is_tight(self) -> bool:
+        """Was nothing granted that was not used?"""
         return self.granted == self.sufficient
 
 
-def unused(trail: Trail) -> list[Use]:
+def unused(history: History) -> list[Usage]:
     """For every hop that is no dead end."""
-    return [_use(hop) for hop in trail.hops() if not hop.is_dead]
+    return [_usage(hop) for hop in history.hops() if not hop.is_dead]
 
 
-def _use(hop: Hop) -> Use:
+def _usage(hop: Hop) -> Usage:
     within = list(hop.walk())
-    decisions = [decision for below in within for decision in below.decisions if decision.allowed]
-    accesses = [decision.access for decision in decisions if decision.access is not None]
+    allowed = [one for below in within for one in below.decisions if one.allowed]
     held = hop.capability
     granted = _stated(held)
-    sufficient: dict[str, Any] = (
-        _stated(held.meet(_needed(accesses))) if accesses else {"tables": []}
-    )
-    if held.uses is not None:
-        steps = {one.taken or str(one.seq) for one in decisions if one.access is not None}
-        sufficient["uses"] = min(held.uses, len(steps))
-    if held.budget:
-        spent = {unit: sum(access.cost.get(unit, 0) for access in accesses) for unit in held.budget}
-        sufficient["budget"] = {
-            unit: min(most, spent[unit]) for unit, most in sorted(held.budget.items())
-        }
+    sufficient = _rights_used(held, allowed) | _amounts_used(held, allowed)
     left = read_along(hop.root.agent, hop.links).left
     if left is not None:
         granted["depth"] = left
     sufficient["depth"] = max(len(below.holders) for below in within) - len(hop.holders)
-    return Use(
-        hop,
-        len(decisions),
-        granted,
-        sufficient,
-        max((decision.at for decision in decisions), default=None),
-    )
+    last = max((decision.at for decision in allowed), default=None)
+    return Usage(hop, len(allowed), granted, sufficient, last)
 
 
 def _stated(capability: Capability) -> dict[str, Any]:
-    return {
-        key: value for key, value in capability.json().items() if key in RIGHTS or key in _AMOUNTS
-    }
+    """The keywords of a capability, without those of the token itself."""
+    stated = capability.json()
+    return {key: value for key, value in stated.items() if key in RIGHTS or key in _AMOUNTS}
+
+
+def _rights_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any]:
+    """The keywords of the least that would have permitted it, within what was held."""
+    accesses = [decision.access for decision in allowed if decision.access is not None]
+    if not accesses:
+        return {"tables": []}
+    return _stated(held.meet(_needed(accesses)))
+
+
+def _amounts_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any]:
+    """How many uses, and how much of each budget, were reserved."""
+    counted = [decision for decision in allowed if decision.access is not None]
+    used: dict[str, Any] = {}
+    if held.uses is not None:
+        steps = {decision.taken or str(decision.seq) for decision in counted}
+        used["uses"] = min(held.uses, len(steps))
+    if held.budget:
+        used["budget"] = {
+            unit: min(most, sum(_cost(decision, unit) for decision in counted))
+            for unit, most in sorted(held.budget.items())
+        }
+    return used
+
+
+def _cost(decision: Decided, unit: str) -> int:
+    return 0 if decision.access is None else decision.access.cost.get(unit, 0)
 
 
 def _needed(accesses: Sequence[Accessed]) -> Capability:
     """The least that permits all of the accesses, as far as they are recorded."""
-    said: dict[str, Any] = {}
     tables = sorted({access.table for access in accesses if access.table is not None})
     tools = sorted({access.tool for access in accesses if access.tool is not None})
     if any(access.table is None and access.tool is None for access in accesses):
-        tables = (
-            tools
-        ) = []  # no rights at all: a token that has some permits nothing but tables and tools
-    if tables:
-        said["allow"] = {
-            table: sorted({access.operation or "" for access in _on(accesses, table)})
-            for table in tables
-        }
-        columns = {table: [access.columns for access in _on(accesses, table)] for table in tables}
-        listed = {
-            table: sorted({column for one in all_ or () for column in one or ()})
-            for table, all_ in columns.items()
-        }
-        said["columns"] = {
-            table: listed[table] for table, all_ in columns.items() if None not in all_
-        }
-    if tools:
-        said["tools"] = {
-            tool: _calls([access for access in accesses if access.tool == tool]) for tool in tools
-        }
-    always = [
-        key
-        for key in accesses[0].attributes
-        if all(key in access.attributes for access in accesses)
-    ]
-    said["where"] = {
-        key: _values([access.attributes for access in accesses], key) for key in sorted(always)
+        # No rights at all: a token that has some permits nothing but tables and tools.
+        tables = []
+        tools = []
+    said = {
+        "allow": _operations_needed(accesses, tables),
+        "columns": _columns_needed(accesses, tables),
+        "tools": {tool: _calls_needed(accesses, tool) for tool in tools},
+        "where": _conditions_needed(accesses),
     }
-    link = (
-        read_link(encode_json({key: value for key, value in said.items() if value}), V1)
-        if any(said.values())
-        else None
-    )
+    stated = {key: value for key, value in said.items() if value}
+    if not stated:
+        return Capability()
+    link = read_link(encode_json(stated), V1)
     return Capability.of_link(link) if isinstance(link, Link) else Capability()
 
 
-def _on(accesses: Iterable[Accessed], table: str) -> Iterator[Accessed]:
-    return (access for access in accesses if access.table == table)
-
-
-def _calls(accesses: Sequence[Accessed]) -> dict[str, Any]:
-    given = [access.arguments or {} for access in accesses]
-    named = sorted({argument for arguments in given for argument in arguments})
-    made = {}
-    for argument in named:
-        optional = {} if all(argument in arguments for arguments in given) else {"optional": True}
-        made[argument] = _values(given, argument) | optional
-    return made or {"_": {"in": [], "optional": True}}  # no arguments at all
-
-
-def _values(given: Iterable[list[str] | dict[str, Any]], key: str) -> dict[str, Any]:
-    """The narrowest constraint that accepts all values that `key` had; anything where one was not recorded."""
-    values: list[Any] = []
-    for stated in given:
-        if key in stated:
-            if not isinstance(stated, dict) or not _is_exact(stated[key]):
-                return {"any": True}
-            values.append(stated[key])
+def _operations_needed(accesses: Sequence[Accessed], tables: Iterable[str]) -> dict[str, list[str]]:
+    """By table, the operations."""
     return {
-        "in": [value for _, value in sorted({(type(value).__name__, value) for value in values})]
+        table: sorted({access.operation or "" for access in accesses if access.table == table})
+        for table in tables
     }
 
 
+def _columns_needed(accesses: Sequence[Accessed], tables: Iterable[str]) -> dict[str, list[str]]:
+    """By table, the columns, where every access named its own."""
+    needed: dict[str, list[str]] = {}
+    for table in tables:
+        asked = [access.columns for access in accesses if access.table == table]
+        named = [columns for columns in asked if columns is not None]
+        if len(named) == len(asked):
+            needed[table] = sorted({column for columns in named for column in columns})
+    return needed
+
+
+def _calls_needed(accesses: Sequence[Accessed], tool: str) -> dict[str, Any]:
+    """The rule of a tool: its arguments, and of each the values."""
+    given = [access.arguments or {} for access in accesses if access.tool == tool]
+    named = sorted({argument for arguments in given for argument in arguments})
+    if not named:
+        return {"_": {"in": [], "optional": True}}  # no arguments at all
+    rule: dict[str, Any] = {}
+    for argument in named:
+        rule[argument] = _values_needed(given, argument)
+        if not all(argument in arguments for arguments in given):
+            rule[argument]["optional"] = True
+    return rule
+
+
+def _conditions_needed(accesses: Sequence[Accessed]) -> dict[str, Any]:
+    """By attribute that every access stated, the values."""
+    given = [access.attributes for access in accesses]
+    always = sorted(key for key in given[0] if all(key in attributes for attributes in given))
+    return {key: _values_needed(given, key) for key in always}
+
+
+def _values_needed(given: Iterable[list[str] | dict[str, Any]], key: str) -> dict[str, Any]:
+    """The narrowest constraint that accepts all values that `key` had.
+
+    Anything, where one was not recorded.
+    """
+    values: set[tuple[str, Any]] = set()  # each with its type: True is not 1
+    for stated in given:
+        if key not in stated:
+            continue
+        if not isinstance(stated, dict) or not _is_exact(stated[key]):
+            return {"any": True}
+        values.add((type(stated[key]).__name__, stated[key]))
+    return {"in": [value for _, value in sorted(values)]}
+
+
 def _is_exact(value: Any) -> bool:
-    """Is it a value that a constraint can be about? What canonical JSON has no spelling for is recorded as an object."""
+    """Is it a value that a constraint can be about?
+
+    What canonical JSON has no spelling for is recorded as an object.
+    """
     return type(value) in (str, int, bool)
 
 
-# --- what an overlay would change ------------------------------------------------------------------------------------
+# --- what an overlay would change -----------------------------------------------------------------
 
-Outcome = Literal["same", "denied", "unknown"]
+Outcome: TypeAlias = Literal["same", "denied", "unknown"]
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """A recorded decision under another overlay: the same, denied, or not to be known from what was recorded."""
+    """A recorded decision under another overlay.
+
+    The same, denied, or not to be known from what was recorded.
+    """
 
     decision: Decided
     outcome: Outcome
@@ -414,17 +488,18 @@ _OVERLAID = ("revoked", "narrowed", "stale_overlay")
 _TAKEN = ("budget_exhausted", "replayed")  # since an earlier request had taken it
 
 
-def replay(trail: Trail, overlay: Overlay, *, vocabulary: Vocabulary = V1) -> list[Replayed]:
+def replay(history: History, overlay: Overlay, *, vocabulary: Vocabulary = V1) -> list[Replayed]:
     """Each decision again, as if this overlay had stood at the time, from its first second on.
 
-    An overlay only takes away: what was denied for another reason stays denied. What an earlier overlay had denied, and
-    this one would not, is unknown: what else would have denied it was not recorded. So is what was denied for want of what
-    an earlier request on a token of the same tree had taken, if that one is no longer allowed for certain.
+    An overlay only takes away: what was denied for another reason stays denied. What an earlier
+    overlay had denied, and this one would not, is unknown: what else would have denied it was not
+    recorded. So is what was denied for want of what an earlier request on a token of the same tree
+    had taken, if that one is no longer allowed for certain.
     """
     found: list[Replayed] = []
     freed: set[str | None] = set()  # token ids
-    for decision in trail.decisions:
-        again = _again(trail, decision, overlay, vocabulary, decision.token in freed)
+    for decision in history.decisions:
+        again = _again(history, decision, overlay, vocabulary, decision.token in freed)
         if decision.allowed and again.outcome != "same":
             freed.add(decision.token)
         found.append(again)
@@ -432,126 +507,173 @@ def replay(trail: Trail, overlay: Overlay, *, vocabulary: Vocabulary = V1) -> li
 
 
 def _again(
-    trail: Trail, decision: Decided, overlay: Overlay, vocabulary: Vocabulary, freed: bool
+    history: History, decision: Decided, overlay: Overlay, vocabulary: Vocabulary, freed: bool
 ) -> Replayed:
-    path = trail.paths.get(decision.link or "")
+    """A decision again. `freed`: may an earlier request have taken less from its tree?"""
     left = freed and decision.code in _TAKEN
     if not (decision.allowed or decision.code in _OVERLAID or left):
         return Replayed(decision, "same")
-    if path is None:
+    token = history.token_of(decision)
+    if token is None:
         return Replayed(decision, "unknown", "the records do not describe the token")
-    ids = [b64decode(link) for link in path.link_ids]
-    facts = SelectorFacts(path.hop.root, ids, path.task, path.hop.holders)
+    overlaid = _overlaid(token, decision, overlay, vocabulary)
+    if overlaid is not None and (decision.allowed or overlaid.outcome != "unknown"):
+        return overlaid
+    if left:
+        return Replayed(decision, "unknown", "what an earlier request had taken may be left")
+    if not decision.allowed:
+        why = "this overlay would not deny it, and what else would was not recorded"
+        return Replayed(decision, "unknown", why)
+    return Replayed(decision, "same")
+
+
+def _overlaid(
+    token: SeenToken, decision: Decided, overlay: Overlay, vocabulary: Vocabulary
+) -> Replayed | None:
+    """What the entries on a token make of a decision; None if they leave it as it was.
+
+    An entry that denies for certain counts before one of which that cannot be known.
+    """
+    ids = [b64decode(link) for link in token.link_ids]
+    facts = SelectorFacts(token.hop.root, ids, token.task, token.hop.holders)
+    denied: Outcome = "denied" if decision.allowed else "same"
     unknown: Replayed | None = None
     for entry in overlay.on(facts, decision.at):
         link = overlay.link(entry)
         if link is None:
-            return _denied(decision, "revoked", f"revoked: {entry.why}", entry)
-        reason, missing = _asked(link, entry.link or {}, decision, vocabulary)
-        if reason is not None:
-            return _denied(decision, "narrowed", f"{entry.why}; {reason}", entry)
-        if missing and unknown is None:
-            unknown = Replayed(decision, "unknown", f"not recorded: {', '.join(missing)}", entry)
-    if unknown is not None and decision.allowed:
-        return unknown
-    if left:
-        return Replayed(decision, "unknown", "what an earlier request had taken may be left")
-    if not decision.allowed:
-        return Replayed(
-            decision,
-            "unknown",
-            "this overlay would not deny it, and what else would was not recorded",
-        )
-    return Replayed(decision, "same")
+            return Replayed(decision, denied, f"revoked: {entry.why}", entry)
+        judged = _judge(link, entry.link or {}, decision, vocabulary)
+        if judged.reason is not None:
+            return Replayed(decision, denied, f"{entry.why}; {judged.reason}", entry)
+        if judged.missing and unknown is None:
+            missing = ", ".join(dict.fromkeys(judged.missing))
+            unknown = Replayed(decision, "unknown", f"not recorded: {missing}", entry)
+    return unknown
 
 
-def _denied(decision: Decided, code: str, why: str, entry: Entry) -> Replayed:
-    return Replayed(decision, "denied" if decision.allowed else "same", why, entry)
+class _Judged(NamedTuple):
+    """What a link says to a recorded access."""
+
+    reason: str | None  # why it prohibits for certain
+    missing: list[str]  # what would have to be known to say that it does not
 
 
-def _asked(
+_OF_SERVER = {"aud": "the name of the server", "fresh": "the overlay's age of the server"}
+
+
+def _judge(
     link: Link, stated: Mapping[str, Any], decision: Decided, vocabulary: Vocabulary
-) -> tuple[str | None, list[str]]:  # fmt: skip
-    """Why the link prohibits for certain, or None; and what would have to be known to say that it does not."""
-    missing = [
-        f"{what} of the server"
-        for key, what in (("aud", "the name"), ("fresh", "the overlay's age"))
-        if key in stated
-    ]
-    said = decision.access
-    loose = {key: value for key, value in stated.items() if key not in ("aud", "fresh")}
+) -> _Judged:
+    """What a link, and its words as stated, say to what was recorded.
+
+    Of what was not recorded the link is asked nothing, so that what it prohibits is certain.
+    """
+    missing = [what for key, what in _OF_SERVER.items() if key in stated]
+    askable = {key: value for key, value in stated.items() if key not in _OF_SERVER}
     access = None
-    if said is not None:
-        arguments, lost = _recorded(said.arguments or {}, "argument")
-        attributes, lost_too = _recorded(said.attributes, "attribute")
-        if "tools" in loose and said.tool is not None and lost:
-            loose["tools"] = {
-                tool: _loosened(rule, lost, missing, "argument")
-                for tool, rule in loose["tools"].items()
-            }
-        if "where" in loose and lost_too:
-            loose["where"] = _loosened(loose["where"], lost_too, missing, "attribute")
+    if decision.access is not None:
         try:
-            access = Access(
-                table=said.table, operation=said.operation, columns=said.columns, tool=said.tool,
-                arguments=arguments if said.tool is not None else None, attributes=attributes, cost=said.cost,
-            )  # fmt: skip
+            access, lost = _recorded_access(decision.access)
         except (TypeError, ValueError) as error:
-            return None, [f"an access ({error})"]
-    if loose != stated:
-        read = read_link(encode_json(loose), vocabulary) if loose else None
-        if not isinstance(read, Link):
-            return None, missing
-        link = read
-    reason = link_prohibits(
-        link, access, Situation(decision.at, decision.leeway, task=decision.task or "")
+            return _Judged(None, [f"an access ({error})"])
+        askable, unknown_values = _without_lost(askable, lost)
+        missing += unknown_values
+    if askable != stated:
+        rest = read_link(encode_json(askable), vocabulary) if askable else None
+        if not isinstance(rest, Link):
+            return _Judged(None, missing)
+        link = rest
+    situation = Situation(decision.at, decision.leeway, task=decision.task or "")
+    reason = link_prohibits(link, access, situation)
+    return _Judged(None if reason is None else reason.text, missing)
+
+
+class _Lost(NamedTuple):
+    """Names whose values were not recorded."""
+
+    arguments: set[str]  # of the tool that was called, if one was
+    attributes: set[str]
+
+
+def _recorded_access(said: Accessed) -> tuple[Access, _Lost]:
+    """An access as far as it was recorded. Raises TypeError or ValueError for what is none."""
+    arguments, lost_arguments = _recorded(said.arguments or {})
+    attributes, lost_attributes = _recorded(said.attributes)
+    access = Access(
+        table=said.table,
+        operation=said.operation,
+        columns=said.columns,
+        tool=said.tool,
+        arguments=None if said.tool is None else arguments,
+        attributes=attributes,
+        cost=said.cost,
     )
-    return (reason.text if reason is not None else None), list(dict.fromkeys(missing))
+    return access, _Lost(set() if said.tool is None else lost_arguments, lost_attributes)
 
 
-def _recorded(given: list[str] | dict[str, Any], what: str) -> tuple[dict[str, Any], set[str]]:
+def _recorded(given: list[str] | dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """Names and values, and the names whose values were not recorded."""
     if isinstance(given, dict):
         return given, {key for key, value in given.items() if not _is_exact(value)}
     return dict.fromkeys(given), set(given)
 
 
+def _without_lost(stated: Mapping[str, Any], lost: _Lost) -> tuple[dict[str, Any], list[str]]:
+    """The words of a link without what they ask of lost values; and which values these are."""
+    loose = dict(stated)
+    missing: list[str] = []
+    if "tools" in loose and lost.arguments:
+        loose["tools"] = {
+            tool: _loosened(rule, lost.arguments, missing, "argument")
+            for tool, rule in loose["tools"].items()
+        }
+    if "where" in loose and lost.attributes:
+        loose["where"] = _loosened(loose["where"], lost.attributes, missing, "attribute")
+    return loose, missing
+
+
 def _loosened(
     rule: Mapping[str, Any], lost: set[str], missing: list[str], what: str
 ) -> dict[str, Any]:
-    """A rule that asks of the values that are lost nothing; what it did ask is missing."""
-    made = dict(rule)
+    """A rule that asks nothing of the values that are lost; what it did ask is missing."""
+    loose = dict(rule)
     for key in sorted(lost & rule.keys()):
         kept = {"optional": True} if rule[key].get("optional") else {}
+        # Whether there is a value is known: a rule that takes any, or none, asks no more.
         if rule[key] not in ({"any": True} | kept, {"in": []} | kept):
             missing.append(f"the value of {what} {key}")
-            made[key] = {"any": True} | kept
-    return made
+            loose[key] = {"any": True} | kept
+    return loose
 
 
-# --- what an agent can still do --------------------------------------------------------------------------------------
+# --- what an agent can still do -------------------------------------------------------------------
 
 
 class Reach(msgspec.Struct, frozen=True):
-    """A hop that still works, and the hop of the agent from which it came: an entry on that one's link cuts off both."""
+    """A hop that still works, and the hop of the agent from which it came.
+
+    An entry on that one's link cuts off both.
+    """
 
     hop: Hop
     cut: Hop
 
 
-def blast_radius(trail: Trail, agent: str, now: int, *, leeway: int = 0) -> list[Reach]:
-    """The tokens that an agent has, and all that came of them, that still work at `now`, at a server with that `leeway`.
+def blast_radius(history: History, agent: str, now: int, *, leeway: int = 0) -> list[Reach]:
+    """The tokens that an agent has, and all that came of them, that still work at `now`.
 
-    What it could make of them without showing it to this server is no more than they permit. Revocations that were
-    published meanwhile are not looked at. Caveats that are not known here are taken for ones that permit.
+    At a server with that `leeway`. What the agent could make of them without showing it to this
+    server is no more than they permit. Revocations that were published meanwhile are not looked at.
+    Caveats that are not known here are taken for ones that permit.
     """
     found: list[Reach] = []
-    for top in trail.hops():
+    for top in history.hops():
         if top.agent == agent:
             found += [Reach(hop, top) for hop in top.walk() if _works(hop, now - leeway)]
     return found
 
 
 def _works(hop: Hop, now: int) -> bool:
+    """Can it do anything then?"""
     ends = hop.capability.expires_at
     return not hop.is_dead and (ends is None or now < ends)

@@ -1,12 +1,14 @@
-"""The audit trail: one record for each decision, chained by hashes, with signed checkpoints (spec, "Audit").
+"""The audit trail, written: one record for each decision (spec, "Audit").
 
-    {"kind":"token",…}        what a token says, the first time that it is seen: its root record, and each link
-    {"kind":"decision",…}     who tried what, what came of it, which link refused, and how the names are known
+    {"kind":"token",…}        what a token says, the first time that it is seen: its root record,
+                              and each link
+    {"kind":"decision",…}     who tried what, what came of it, which link refused, and how the
+                              names are known
     {"kind":"checkpoint",…}   the server's signature over all that stands above it
 
-A record is a line of canonical JSON. Each names the hash of the line before it, so that an edit, a cut or a reorder shows;
-a checkpoint that somebody keeps elsewhere shows a rollback. No record holds a token, a key, or, unless asked for, the
-value of an argument or attribute.
+A record is a line of canonical JSON. Each names the hash of the line before it, so that an edit, a
+cut or a reorder shows. A checkpoint that somebody keeps elsewhere shows a rollback. No record holds
+a token, a key, or, unless asked for, the value of an argument or attribute.
 """
 
 from __future__ import annotations
@@ -15,46 +17,53 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from captoken._format import primitives
 from captoken._format.encoding import (
     MAX_INTEGER,
-    EncodingError,
     b64decode,
     b64encode,
     decode_json,
     encode_json,
 )
-from captoken._format.errors import AuditError
+from captoken._format.errors import AuditError, DischargeError
 from captoken._format.packet import RawCaveat
+from captoken._language.access import Access
 from captoken._language.caveats import V1
+from captoken._language.discharge import Ticket
 from captoken._language.links import BadLink, Link, read_links, split_signature
+from captoken._verification.decision import Attribution, Decision, Grant
 from captoken.keys.secret import AuditKey
 from captoken.stores.own_process import OwnProcess
 from captoken.stores.ports import Head, Reservation
 
-if TYPE_CHECKING:
-    from captoken._language.access import Access
-    from captoken._verification.decision import Decision
-
 _log = logging.getLogger("captoken")
-_AUDIT = primitives.label("audit")
 REMEMBERED = 10_000  # tokens that were described: one that is seen again later is described again
+_AUDIT = primitives.label("audit")
+
+Record: TypeAlias = "dict[str, Any]"  # without its place in the trail
+
+
+def checkpoint_message(head: Head) -> bytes:
+    """What a checkpoint that follows on `head` is a signature of."""
+    return _AUDIT + b64decode(head.hash)
 
 
 class AuditTrail:
-    """Writes the trail: pass it to a Verifier as `audit`. What `write` raises denies; lines are whole when it returns.
+    """Writes the trail: pass it to a Verifier as `audit`. What `write` raises denies.
 
-    `write` takes all that it is given or nothing: what it raises says that nothing stands there. A number that it returns
-    is of bytes; where that is too few, or an interruption left open whether a record stands, nothing more is recorded, and
-    so nothing is allowed. `captoken.stores.trail_file.TrailFile` writes to a file so.
+    `write` takes all that it is given or nothing: what it raises says that nothing stands there. A
+    number that it returns is of bytes. Where that is too few, or an interruption left open whether
+    a record stands, nothing more is recorded, and so nothing is allowed.
+    `captoken.stores.trail_file.TrailFile` writes to a file so.
 
-    `key` signs a checkpoint after every `every` records, and when `checkpoint` is called. `head` is where an earlier
-    process or file left off. `values=True` records the values of arguments and attributes as well. Threads share one
-    trail; processes have one each, and a forked one is refused.
+    `key` signs a checkpoint after every `every` records, and when `checkpoint` is called. `head` is
+    where an earlier process or file left off. `values=True` records the values of arguments and
+    attributes as well. `trace` gives what else to record of a request, or None. Threads share one
+    trail. Processes have one each, and a forked one is refused.
     """
 
     def __init__(
@@ -67,17 +76,15 @@ class AuditTrail:
         values: bool = False,
         trace: Callable[[], str | None] | None = None,
     ) -> None:
-        self._write, self._key, self._every, self._values, self._trace = (
-            write,
-            key,
-            every,
-            values,
-            trace,
-        )
         self.head = head or Head()
+        self._write = write
+        self._key = key
+        self._every = every
+        self._values = values
+        self._trace = trace
         self._since = 0  # records since the last checkpoint
         self._torn = False  # may something stand behind the head?
-        self._described: OrderedDict[str, None] = OrderedDict()
+        self._described: OrderedDict[str, None] = OrderedDict()  # by the id of the last link
         self._lock = Lock()
         self._process = OwnProcess()
 
@@ -92,59 +99,76 @@ class AuditTrail:
         if trace is not None:
             for stated in records:
                 stated["trace"] = trace
-        with self._mine():
+        with self._own_lock():
             for decision, stated in zip(decisions, records, strict=True):
-                link = stated.get("link")
-                if link is not None and link not in self._described:
-                    self._append(token_of(decision))
-                    self._described[link] = None
-                    if len(self._described) > REMEMBERED:
-                        self._described.popitem(last=False)
+                self._describe_token(decision, stated.get("link"))
             self._append(*records)
             if self._key is not None and self._since >= self._every:
-                try:
-                    self._sign()
-                except (
-                    Exception
-                ) as error:  # what was decided stands there, and the next record makes up for this
-                    _log.error("a checkpoint was not written: %s", type(error).__name__)
+                self._try_to_sign()
 
     def checkpoint(self) -> Head:
-        """Sign what was written so far; the head, to be kept elsewhere. Raises ValueError without a key."""
-        with self._mine():
+        """Sign what was written so far; the head, to be kept elsewhere.
+
+        Raises ValueError without a key.
+        """
+        with self._own_lock():
             self._sign()
             return self.head
 
-    def _mine(self) -> Lock:
+    def _own_lock(self) -> Lock:
+        """The lock; AuditError in a forked process, where another thread may hold it for ever."""
         if not self._process.is_own():
             raise AuditError("this trail belongs to another process: each has one of its own")
         return self._lock
 
+    def _describe_token(self, decision: Decision, link: str | None) -> None:
+        """A record of the token that a decision is about, unless it has one. `link` is its last."""
+        known = decision.attribution
+        if known is None or link is None or link in self._described:
+            return
+        self._append(token_of(known))
+        self._described[link] = None
+        if len(self._described) > REMEMBERED:
+            self._described.popitem(last=False)
+
+    def _try_to_sign(self) -> None:
+        """A checkpoint, if it can be had: what was decided stands there without one.
+
+        The next record makes up for one that failed.
+        """
+        try:
+            self._sign()
+        except Exception as error:
+            _log.error("a checkpoint was not written: %s", type(error).__name__)
+
     def _sign(self) -> None:
         if self._key is None:
             raise ValueError("a trail without a key has no checkpoints")
-        message = _AUDIT + b64decode(self.head.hash)
+        signature = self._key.sign(checkpoint_message(self.head))
         self._append(
             {
                 "kind": "checkpoint",
                 "key": self._key.public,
-                "signature": b64encode(self._key.sign(message)),
+                "signature": b64encode(signature),
             }
         )
         self._since = 0
 
-    def _append(self, *records: dict[str, Any]) -> None:
+    def _append(self, *records: Record) -> None:
         """All of the records in one write, or none."""
         if self._torn:
             raise AuditError(
-                "what was written last may stand there or not: go on from the file as it is, with a new trail"
+                "what was written last may stand there or not:"
+                " go on from the file as it is, with a new trail"
             )
-        head, lines = self.head, b""
+        head = self.head
+        lines = b""
         for stated in records:
             line = encode_json({**stated, "prev": head.hash, "seq": head.seq + 1})
             lines += line + b"\n"
             head = Head(head.seq + 1, b64encode(primitives.sha256(line)))
-        self._torn = True  # until it is known; whatever interrupts leaves it so
+        # Until it is known whether they stand: whatever interrupts leaves it so.
+        self._torn = True
         try:
             count = self._write(lines)
         except Exception:
@@ -157,29 +181,12 @@ class AuditTrail:
         self._torn = False
 
 
-_DEEPEST = 24  # levels of a value that are recorded, as they are written
+# --- decisions ------------------------------------------------------------------------------------
 
 
-def _plain(value: Any, depth: int = _DEEPEST) -> Any:
-    """A value as canonical JSON has it, told from every other: what has no spelling there is `{"~": "<text>"}`."""
-    if type(value) in (str, bool) or (type(value) is int and abs(value) <= MAX_INTEGER):
-        return value
-    if depth and type(value) is list:
-        return [_plain(item, depth - 1) for item in value]
-    if type(value) is dict:
-        marks = int(value.keys() == {"~"})  # an object that looks like a mark is marked itself
-        if depth > marks:
-            made = {key: _plain(item, depth - 1 - marks) for key, item in value.items()}
-            return {"~": made} if marks else made
-    if type(value) is int:
-        return {"~": hex(value)}
-    return {"~": "null" if value is None else repr(value) if type(value) is float else "..."}
-
-
-def described(decision: Decision, *, values: bool = False) -> dict[str, Any]:
+def described(decision: Decision, *, values: bool = False) -> Record:
     """What a record says of a decision."""
-    known = decision.attribution
-    stated: dict[str, Any] = {
+    stated: Record = {
         "kind": "decision",
         "at": decision.now,
         "allowed": bool(decision),
@@ -188,92 +195,141 @@ def described(decision: Decision, *, values: bool = False) -> dict[str, Any]:
     if decision.leeway:
         stated["leeway"] = decision.leeway
     if decision.access is not None:
-        stated["access"] = _access(decision.access, values)
+        stated["access"] = _described_access(decision.access, values)
     if decision.caller is not None:
-        stated["caller"] = {
-            key: value
-            for key, value in msgspec.structs.asdict(decision.caller).items()
-            if value is not None
-        }
+        stated["caller"] = _stated(decision.caller)
     if decision.refusals:
-        stated["refusals"] = [
-            {
-                key: value
-                for key, value in msgspec.structs.asdict(refusal).items()
-                if value is not None
-            }
-            for refusal in decision.refusals
-        ]
+        stated["refusals"] = [_stated(refusal) for refusal in decision.refusals]
+    known = decision.attribution
     if known is not None:
-        stated["token"] = known.issued.token_id
-        stated["sub"] = known.issued.subject
-        stated["task"] = known.task
-        stated["chain"] = [{"name": actor.name, "basis": actor.basis} for actor in known.chain]
-        if known.link_ids:
-            stated["link"] = known.link_ids[-1]
+        stated |= _attributed(known)
     if decision:
-        taken = [
-            b64encode(effect.id) for effect in decision.effects if isinstance(effect, Reservation)
-        ]
-        if taken:  # one at most: what is asked of a ledger is asked in one step
-            stated["taken"] = taken[0]
+        stated |= _taken(decision)
     return stated
 
 
-def _access(access: Access, values: bool) -> dict[str, Any]:
-    stated: dict[str, Any] = {}
+def _stated(value: msgspec.Struct) -> Record:
+    """The fields of a struct that are not None."""
+    fields = msgspec.structs.asdict(value)
+    return {key: field for key, field in fields.items() if field is not None}
+
+
+def _attributed(known: Attribution | Grant) -> Record:
+    """Who is behind a token whose signature held."""
+    stated: Record = {
+        "token": known.issued.token_id,
+        "sub": known.issued.subject,
+        "task": known.task,
+        "chain": [{"name": actor.name, "basis": actor.basis} for actor in known.chain],
+    }
+    link_ids = known.link_ids
+    if link_ids:
+        stated["link"] = link_ids[-1]
+    return stated
+
+
+def _taken(decision: Decision) -> Record:
+    """By which reservation it was allowed: one at most, since a ledger is asked in one step."""
+    for effect in decision.effects:
+        if isinstance(effect, Reservation):
+            return {"taken": b64encode(effect.id)}
+    return {}
+
+
+def _described_access(access: Access, values: bool) -> Record:
+    """What was tried: names of arguments and attributes, or their values too."""
+    stated: Record = {}
     for fact in ("table", "operation", "tool"):
-        if getattr(access, fact) is not None:
-            stated[fact] = getattr(access, fact)
+        name = getattr(access, fact)
+        if name is not None:
+            stated[fact] = name
     if access.columns is not None:
         stated["columns"] = list(access.columns)
     for fact in ("arguments", "attributes"):
         given: Mapping[str, Any] | None = getattr(access, fact)
-        if given:
-            stated[fact] = (
-                {key: _plain(value) for key, value in given.items()} if values else sorted(given)
-            )
+        if given and values:
+            stated[fact] = {key: _plain(value) for key, value in given.items()}
+        elif given:
+            stated[fact] = sorted(given)
     if access.cost:
         stated["cost"] = dict(access.cost)
     return stated
 
 
-def token_of(decision: Decision) -> dict[str, Any]:
-    """What a record says of a token whose signature held: who minted it for whom, and what each link adds."""
-    known = decision.attribution
-    assert known is not None  # noqa: S101
-    read = read_links(known.caveats, V1)
+_DEEPEST = 24  # levels of a value that are recorded, as they are written
+
+
+def _plain(value: Any, depth: int = _DEEPEST) -> Any:
+    """A value as canonical JSON has it, told from every other (spec 39.6).
+
+    What has no spelling there is an object whose only key is `~`, with text. A value that looks
+    like such a mark is marked itself, and so takes two levels.
+    """
+    kind = type(value)
+    if kind in (str, bool):
+        return value
+    if kind is int:
+        return value if abs(value) <= MAX_INTEGER else _mark(hex(value))
+    if kind is list and depth:
+        return [_plain(item, depth - 1) for item in value]
+    if kind is dict:
+        looks_like_a_mark = value.keys() == {"~"}
+        below = depth - (2 if looks_like_a_mark else 1)
+        if below >= 0:
+            made = {key: _plain(item, below) for key, item in value.items()}
+            return _mark(made) if looks_like_a_mark else made
+    if value is None:
+        return _mark("null")
+    if kind is float:
+        return _mark(repr(value))
+    return _mark("...")
+
+
+def _mark(said: Any) -> dict[str, Any]:
+    return {"~": said}
+
+
+# --- tokens ---------------------------------------------------------------------------------------
+
+
+def token_of(known: Attribution | Grant) -> Record:
+    """What a record says of a token whose signature held: who minted it for whom, and each link."""
+    caveats = known.caveats
+    links = read_links(caveats, V1)
+    described_links = [
+        {"id": link_id, "says": _says(caveat, link)}
+        for link_id, caveat, link in zip(known.link_ids, caveats, links, strict=True)
+    ]
     return {
         "kind": "token",
         "root": decode_json(known.issued.encode()),
-        "links": [
-            {"id": name, "says": _says(caveat, link)}
-            for name, caveat, link in zip(known.link_ids, known.caveats, read, strict=True)
-        ],
-    }  # fmt: skip
+        "links": described_links,
+    }
 
 
-_MARKS = frozenset(("asks", "unreadable"))  # what a record says of a link instead of its words
+# What a record says of a link in place of its words. A link with one of these keys is read by
+# nobody, and is recorded as unreadable: no holder puts such words into the trail.
+_MARKS = frozenset(("asks", "unreadable"))
 
 
-def _says(caveat: RawCaveat, link: Link | BadLink) -> dict[str, Any]:
-    """What a link says; whom a third-party caveat asks; or that it cannot be read. `link` is what a verifier reads there."""
+def _says(caveat: RawCaveat, link: Link | BadLink) -> Record:
+    """What a link says; whom a third-party caveat asks; or that it cannot be read.
+
+    `link` is what a verifier reads there.
+    """
     cid, vid = caveat
     if vid:
-        return {"asks": _asked(cid)}
+        return {"asks": _third_party(cid)}
     if isinstance(link, BadLink) and link.code == "unreadable_link":
         return {"unreadable": True}
-    stated = decode_json(split_signature(cid)[0])
-    # A link that only looks like what a record says of one is read by nobody.
+    body, _ = split_signature(cid)
+    stated = decode_json(body)
     return {"unreadable": True} if _MARKS & stated.keys() else stated
 
 
-def _asked(cid: bytes) -> str:
+def _third_party(cid: bytes) -> str:
+    """The key of whoever is asked, as a ticket says it; a question mark for what is no ticket."""
     try:
-        stated = decode_json(cid).get("for")
-    except EncodingError:
-        stated = None
-    return stated if type(stated) is str else "?"
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
+        return Ticket.parse(cid).discharger
+    except DischargeError:
+        return "?"

@@ -50,7 +50,7 @@ def _opened(path: str) -> Generator[IO[bytes]]:
         yield file
 
 
-def _trail(path: str) -> trails.Trail:
+def _trail(path: str) -> trails.History:
     with _opened(path) as file:
         return trails.gather(read(file))
 
