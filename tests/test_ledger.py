@@ -102,7 +102,7 @@ def test_nothing_else_is_counted() -> None:
     one, token = verifier(ledger=ledger), mint(**SALES, uses=1, budget={"eur": 5})
     assert not one.check(token, paid(1, operation="delete")) and not one.check(token, data("sales"))
     dry = one.explain(token, paid(1))
-    assert dry and dry.grant is None and one.explain(token, paid(6)), "what is left is not asked"
+    assert dry and dry.grant is None and one.explain(token, paid(6)).code == "budget_exhausted", "what is left is looked at"
     grant = one.authenticate(token)
     assert grant.recheck() and grant.explain(paid(1)) and grant.capability.uses == 1
     assert one.check(mint(), paid(10**6)) and not ledger._spent
@@ -253,7 +253,7 @@ def test_who_counts_nothing_has_nothing_to_settle() -> None:
 
 
 def test_the_steps_tell_what_was_committed() -> None:
-    """A bearer token has no proof to check; what a dry run would take it did not; what counts nothing commits nothing."""
+    """A bearer token has no proof to check; what a dry run would take it looked at; what counts nothing commits nothing."""
     one, token = verifier(ledger=memory()), mint(**SALES, uses=1)
     told = {
         "dry": one.explain(token, data("sales")), "first": one.check(token, data("sales")), "second": one.check(token, data("sales")),
@@ -262,7 +262,7 @@ def test_the_steps_tell_what_was_committed() -> None:
     outcomes = {what: [(step.outcome, step.detail) for step in decision.steps[9:]] for what, decision in told.items()}
     no_proof = ("nothing to check", "no proof is asked for")
     assert outcomes == {
-        "dry": [no_proof, ("not reached", "not committed")], "first": [no_proof, ("held", "")],
+        "dry": [no_proof, ("held", "looked at, not committed")], "first": [no_proof, ("held", "")],
         "second": [no_proof, ("failed", "1 uses of 1 are not left")], "free": [no_proof, ("nothing to check", "nothing to commit")],
     }  # fmt: skip
 
@@ -372,20 +372,18 @@ def test_a_settlement_that_fails_says_so() -> None:
 
 
 def test_no_ledger_denies_what_is_counted() -> None:
-    """And nothing else; a dry run does not ask."""
+    """And nothing else; a dry run says the same."""
     one, token = verifier(), mint(**SALES, uses=5)
     decision = one.check(token, data("sales"))
     assert (decision.code, decision.refusals[0].text) == ("store_unavailable", "this verifier has no ledger") and decision.step == 11
-    assert one.authenticate(token).check(data("sales")).code == "store_unavailable" and one.explain(token, data("sales"))
+    assert one.authenticate(token).check(data("sales")).code == "store_unavailable" == one.explain(token, data("sales")).code
     assert one.check(mint(**SALES, budget={"eur": 5}), paid(1)).code == "store_unavailable" and one.check(mint(), data("sales"))
 
 
-def test_a_grant_whose_verifier_lost_its_ledger_settles_nothing() -> None:
+def test_without_a_ledger_nothing_is_settled() -> None:
     """There is none to say that it did."""
-    one = verifier(ledger=memory())
-    reserved = one.authenticate(mint(**SALES, uses=5)).reserve(data("sales"))
-    object.__setattr__(one, "_ledger", None)
-    assert reserved.settle() is False
+    with pytest.raises(StoreError, match="no ledger"):
+        verifier().settle(bytes(16), None)
 
 
 # --- one ledger for all that count -----------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 from captoken import Access, Issuer, Keyring, Token, Verifier
-from captoken._format.text import BOUND, whole_text
-from captoken.proof import Signer, with_proof
+from captoken._format.encoding import b64decode
+from captoken._format.text import BOUND, PROOF, whole_text
+from captoken.proof import Proof, Signer, read_proof, with_proof
 from captoken.testing import FixedClock, fixed_random
 
 NOW = 1_764_061_200
@@ -51,6 +52,11 @@ def named(value: object) -> str:
 def prove(text: str, signer: Signer, **facts: Any) -> str:
     """The proof alone, as `with_proof` puts it at the end of a text: to be put at the end of this one or another."""
     return with_proof(text, signer, **facts).rpartition(".")[2]
+
+
+def proof_in(part: str) -> Proof:
+    """What a proof says, from the last part of a text."""
+    return read_proof(b64decode(part.removeprefix(PROOF)))
 
 
 def sent(text: str | Token, proof: str | None) -> str | Token:

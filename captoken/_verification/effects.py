@@ -233,7 +233,7 @@ def _taken(
     try:
         if isinstance(effect, Use):
             return (yield from _used(effect, stores.replays, now, looking))
-        return (yield from _reserved(effect, genuine, stores.ledger, now, looking))
+        return (yield from _reserved(effect, genuine, _ledger_of(stores), now, looking))
     except StoreError as error:
         return Refusal("store_unavailable", str(error))
     except Exception as error:  # whatever a store raises, it does not say that there is enough
@@ -251,11 +251,15 @@ def _used(use: Use, replays: ReplayStore | None, now: int, looking: bool) -> Ste
     return Refusal("replayed", text)
 
 
-def _reserved(
-    reservation: Reservation, genuine: Genuine, ledger: Ledger | None, now: int, looking: bool
-) -> Steps[Refusal | None]:
-    if ledger is None:
+def _ledger_of(stores: Stores) -> Ledger:
+    if stores.ledger is None:
         raise StoreError("this verifier has no ledger")
+    return stores.ledger
+
+
+def _reserved(
+    reservation: Reservation, genuine: Genuine, ledger: Ledger, now: int, looking: bool
+) -> Steps[Refusal | None]:
     never = (debit for debit in reservation.debits if debit.amount > debit.limit)
     short: object = next(never, None)
     if short is None:
@@ -271,10 +275,8 @@ def _reserved(
 
 def _given_back(reservation: Reservation, stores: Stores, now: int) -> Steps[None]:
     """Cancel what was reserved for an access that is denied after all."""
-    if stores.ledger is None:
-        return
     try:
-        yield Call(partial(stores.ledger.settle, reservation.id, {}, now), lasting=True)
+        yield Call(partial(_ledger_of(stores).settle, reservation.id, {}, now), lasting=True)
     except Exception as error:  # then it counts as spent, which denies too much and allows nothing
         _log.warning("a reservation was not given back: %s", type(error).__name__)
 
@@ -310,7 +312,5 @@ def recorded(
 
 def closed(reservation_id: bytes, taken: Any, stores: Stores, now: int) -> Steps[bool]:
     """Settle a reservation: True if it was open."""
-    if stores.ledger is None:
-        return False
-    answer = yield Call(partial(stores.ledger.settle, reservation_id, taken, now), lasting=True)
+    answer = yield Call(partial(_ledger_of(stores).settle, reservation_id, taken, now), lasting=True)
     return answer is True

@@ -49,8 +49,8 @@ from captoken.adapters._postgres.assessment import Assessment, Assessor
 from captoken.adapters._postgres.auditing import audit
 from captoken.adapters._postgres.catalog import CATALOG, Catalog
 from captoken.adapters._postgres.names import function_access, literal, quoted
-from captoken.adapters._postgres.roles import Role, apply_plan, plan_sql
 from captoken.adapters._postgres.reader import read
+from captoken.adapters._postgres.roles import Role, apply_plan, plan_sql
 from captoken.adapters.sqlite import Rows
 
 __all__ = [

@@ -271,7 +271,9 @@ def test_h2_every_bit_of_a_proof_counts():
         tried += 1
     for at, was in enumerate(made):
         for letter in "Ab-".replace(was, "0"):
-            assert one.check(sent(CHILD, made[:at] + letter + made[at + 1 :]), ask).code == "bad_proof", (at, letter)
+            is_spelled = at >= 6 and (at < 123 or letter in "AQgw")
+            expected = "bad_proof" if is_spelled else "malformed"
+            assert one.check(sent(CHILD, made[:at] + letter + made[at + 1 :]), ask).code == expected, (at, letter)
             tried += 1
     assert tried == 1076 and one.check(sent(CHILD, made), ask).code == "allowed"
 
@@ -357,7 +359,7 @@ def test_h4_a_nonce_of_another_length_is_no_proof(length):
     nonce = bytes(length)
     message = label("proof") + state(tag_of(CHILD)) + sha256(AUDIENCE.encode()) + NOW.to_bytes(8, "big") + nonce + stated(ASK)
     signature = SALES_AGENT.sign(message).signature
-    assert said(CHILD, proof_text(NOW, nonce, signature)) == "bad_proof"
+    assert said(CHILD, proof_text(NOW, nonce, signature)) == "malformed"
     assert said(CHILD, proof_text(NOW, (nonce + bytes(88))[: 88 - 8 - 64], signature)) == "bad_proof"
 
 
@@ -385,7 +387,7 @@ FORMS = {
 def test_h5_what_is_no_proof_is_none(name):
     """H5: thirteen things in place of a proof: denied, and nothing raises."""
     assert said(CHILD, proof(CHILD)) == "allowed"
-    assert said(CHILD, NO_PROOFS[name]) == ("proof_missing" if NO_PROOFS[name] is None else "bad_proof")
+    assert said(CHILD, NO_PROOFS[name]) == ("proof_missing" if NO_PROOFS[name] is None else "malformed")
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -396,7 +398,7 @@ def test_h5_a_proof_has_one_form(name):
         made = proof(CHILD, nonce=bytes([number]) * 16)
         other = FORMS[name](made)
         if other != made:
-            assert one.check(sent(CHILD, other), access(ASK)).code == "bad_proof"
+            assert one.check(sent(CHILD, other), access(ASK)).code == "malformed"
         assert one.check(sent(CHILD, made), access(ASK)).code == "allowed"
 
 
@@ -441,7 +443,7 @@ def test_h5_a_proof_on_a_bearer_token_is_refused():
     assert said(bearer, None) == "allowed"
     for key in (ORCHESTRATOR, MALLORY):
         assert said(bearer, proof(bearer, key)) == "bad_proof"
-    assert said(bearer, "") == said(bearer, "cap1p_") == "bad_proof"
+    assert said(bearer, "") == said(bearer, "cap1p_") == "malformed"
 
 
 TWO_KEYS = {
@@ -888,7 +890,7 @@ def confusions():
     yield "a proof as a discharge", CHILD + ".cap1d_" + proof(CHILD)[6:], proof(CHILD)
     yield "the token as its own discharge", CHILD + ".cap1d_" + CHILD[5:], proof(CHILD)
     yield "the parent as a discharge", CHILD + ".cap1d_" + TOKEN[5:], proof(CHILD)
-    yield "a token and its proof, joined", CHILD + "." + proof(CHILD), None
+    yield "two proofs, joined", CHILD + "." + proof(CHILD), proof(CHILD)
     yield (
         "a request's digest as the audience's",
         CHILD,

@@ -113,9 +113,10 @@ import sys
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import CHILD, server
 from tests.reference.world import ASK, access
+from tests.world import sent
 one = server(replays=SQLiteReplayStore(sys.argv[1], floor=0))
 for line in sys.stdin:
-    print(one.check(CHILD, access(ASK), proof=line.strip()).code, flush=True)
+    print(one.check(sent(CHILD, line.strip()), access(ASK)).code, flush=True)
 """
 
 
@@ -198,19 +199,20 @@ import os, sys
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import CHILD, proof, server
 from tests.reference.world import ASK, access
+from tests.world import sent
 one = server(replays=SQLiteReplayStore(sys.argv[1], floor=0))
 proofs = [proof(CHILD, nonce=bytes([number]) * 16) for number in range(40)]
-assert one.check(CHILD, access(ASK), proof=proof(CHILD)).code == "allowed"  # the file is open, the hand-over is remembered
+assert one.check(sent(CHILD, proof(CHILD)), access(ASK)).code == "allowed"  # the file is open, the hand-over is remembered
 children = []
 for _ in range(3):
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writer, bytes(one.check(CHILD, access(ASK), proof=made).code == "allowed" for made in proofs))
+        os.write(writer, bytes(one.check(sent(CHILD, made), access(ASK)).code == "allowed" for made in proofs))
         os._exit(0)
     os.close(writer)
     children.append((child, reader))
-rows = [bytes(one.check(CHILD, access(ASK), proof=made).code == "allowed" for made in proofs)]
+rows = [bytes(one.check(sent(CHILD, made), access(ASK)).code == "allowed" for made in proofs)]
 for child, reader in children:
     rows.append(os.read(reader, 100))
     assert os.waitpid(child, 0)[1] == 0

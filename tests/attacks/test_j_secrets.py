@@ -39,13 +39,13 @@ from captoken import (
 from captoken.discharge import Allow, Discharge, Discharger, Lease, Refuse
 from captoken.errors import DelegationError, StoreError
 from captoken.keys import DischargerKey, HolderKey, PairwiseKey
-from captoken.proof import Evidence, read_proof, use_of
+from captoken.proof import Evidence, use_of
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests import bound
 from tests.reference import evaluator
 from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, hop, keyring, sections, short, text, verifier
-from tests.world import prove, sent
+from tests.world import proof_in, prove, sent
 
 WHO = {"subject": "user:jane", "agent": "orchestrator", "task": "task-123"}
 TEXT = text(SALES, hop("sales-agent"))
@@ -177,7 +177,7 @@ def objects():
         "verifier with store": server,
         "bound grant": proven,
         "evidence": evidence,
-        "use": use_of(bytes(32), read_proof(PROOF)),
+        "use": use_of(bytes(32), proof_in(PROOF)),
         "proved": bound.server().check(sent(PRESENTED, shown), ask),
         "replayed": server.check(sent(BOUND_TEXT, PROOF), ask),
         "no proof": server.check(BOUND_TEXT, ask),
@@ -188,7 +188,7 @@ def objects():
         "a discharge not bound": bound.server().check(sent(ANSWERED.serialize(), PROOF), ask),
         "a proof too many": one.check(sent(TEXT, PROOF), ask),
         "a discharge's error": caught(lambda: Discharge.parse(DISCHARGE.serialize() + "=")),
-        "a full store": caught(lambda: MemoryReplayStore(floor=0, limit=0).add(use_of(bytes(32), read_proof(PROOF)), NOW)),
+        "a full store": caught(lambda: MemoryReplayStore(floor=0, limit=0).add(use_of(bytes(32), proof_in(PROOF)), NOW)),
         "keyring": ring,
         "audience keyring": ring.for_audience("sales-db"),
         "issuer": Issuer(ring),
@@ -518,6 +518,7 @@ for call in ({}, {"tables": None}, {"tables": "sales"}, {"tables": ["hr"]}):
     except Exception as error:
         print(type(error).__name__)
 from tests.bound import CHILD, EU_AGENT, GRANDCHILD, MALLORY, TOKEN, handed, hand_over, proof, server
+from tests.world import sent
 from tests.reference.world import access, append
 handed_by_another = handed(TOKEN, MALLORY, "b", EU_AGENT)
 pairs = [
@@ -525,9 +526,9 @@ pairs = [
     (handed_by_another, proof(handed_by_another, EU_AGENT)), (append(CHILD, hop("b", "sales-agent")), None), (text(SALES), proof(CHILD)),
     (append(TOKEN, hand_over("b", MALLORY)), None),
 ]
-print([server().check(token, access(ASK), proof=given).code for token, given in pairs])
+print([server().check(sent(token, given), access(ASK)).code for token, given in pairs])
 one = server()
-print([one.check(CHILD, access(ASK), proof=proof(CHILD)).code for _ in range(2)])
+print([one.check(sent(CHILD, proof(CHILD)), access(ASK)).code for _ in range(2)])
 from captoken.keys import HolderKey
 for bad in (b"", bytes(32), None):
     try:
