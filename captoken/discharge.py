@@ -20,12 +20,9 @@ from captoken._format.sealed import Sealed, SealedValue, forgetful
 from captoken._format.text import UNBOUND
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.discharge import CAVEAT_KEY_BYTES, Discharge, Ticket
-from captoken._writing import keywords as writing
+from captoken._writing.compose import Means, Terms, compose_request, spell
 from captoken._writing.keywords import LinkCaveats
 from captoken.keys.secret import DischargerKey
-
-# They would say something of the token.
-NO_CAVEATS_OF_DISCHARGES = frozenset(("task", "depth", "delegate_only", "uses", "budget"))
 
 
 # --- what a policy says ---------------------------------------------------------------------------
@@ -160,16 +157,13 @@ class Discharger(SealedValue, frozen=True, eq=False):
 
         Raises TypeError or ValueError for caveats that no discharge has, LimitError.
         """
-        for keyword in allowed.caveats:
-            if keyword in NO_CAVEATS_OF_DISCHARGES:
-                raise TypeError(
-                    f"{keyword} is no caveat of a discharge: it would say something of the token"
-                )
-            writing.known(keyword, self.vocabulary)
-        wanted = writing.asked(allowed.caveats, self.vocabulary, self.clock, None)
-        if "exp" not in wanted:
+        terms = Terms(allowed.caveats)
+        means = Means(self.vocabulary, self.clock)
+        says_of_the_token = "it would say something of the token"
+        stated = compose_request(terms, means, "a discharge", says_of_the_token)
+        if "exp" not in stated:
             raise ValueError("a discharge expires: say expires_in or expires_at")
-        body = writing.spell({name: caveat.value for name, caveat in wanted.items()})
+        body = spell(stated)
         # Base64 of the packet, in which at most 64 bytes frame the two.
         chars = len(UNBOUND) + (len(opened.cid) + len(body) + 64) * 4 // 3
         if chars > LIMITS.token_chars:

@@ -52,7 +52,7 @@ def to_pymacaroons(made: Token | Discharge) -> Macaroon:
     """
     from pymacaroons import Macaroon
 
-    packet = made.packet if isinstance(made, Discharge) else made._packet
+    packet = made.packet if isinstance(made, Discharge) else made.secret_packet
     return Macaroon.deserialize(b64encode(wire.encode(packet)))
 
 

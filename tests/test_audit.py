@@ -187,7 +187,7 @@ def test_a_chain_that_cannot_be_read_is_described_as_far_as_it_can() -> None:
     trail, token = Trail(), mint()
     key = HolderKey.generate()
     bound = mint(**SALES, key=key.public).delegate(to="b", key=HolderKey.generate().public, signer=key)
-    for child in (token._with(b"\xff\x00"), token._with(b'{"new":1}'), bound, token._extended((b"ticket", bytes(72)))):
+    for child in (token.with_raw_link(b"\xff\x00"), token.with_raw_link(b'{"new":1}'), bound, token.with_raw_link(b"ticket", bytes(72))):
         trail.verifier.check(child, data("sales"))
     links = [record["links"][-1]["says"] for record in trail.records if record["kind"] == "token"]
     assert links[0] == {"unreadable": True} and links[3] == {"asks": "?"} and links[1] == {"new": 1}
@@ -205,11 +205,11 @@ def test_what_no_verifier_can_read_is_not_recorded_as_what_it_says() -> None:
         b'{"exp":"soon"}', handing[:-1], b'{"acme:new":1,"exp":"soon"}', b'{"key":"short"}.' + b"A" * 86,
     ]  # fmt: skip
     for body in bodies:
-        assert trail.verifier.check(token._with(body), data("sales")).code in ("unreadable_link", "unknown_caveat")
+        assert trail.verifier.check(token.with_raw_link(body), data("sales")).code in ("unreadable_link", "unknown_caveat")
     said = [record["links"][-1]["says"] for record in trail.records if record["kind"] == "token"]
     assert said == [*[{"unreadable": True}] * 8, {"acme:new": 1, "exp": "soon"}, {"unreadable": True}]
     key = HolderKey.generate()
-    bound = mint(**SALES)._with(b'{"key":"%s"}.' % key.public.encode() + b"A" * 86)  # no key was there to sign it
+    bound = mint(**SALES).with_raw_link(b'{"key":"%s"}.' % key.public.encode() + b"A" * 86)  # no key was there to sign it
     assert trail.verifier.check(bound, data("sales")).code == "unreadable_link"
     assert trail.records[-2]["links"][-1]["says"] == {"unreadable": True}
 
@@ -286,7 +286,7 @@ def test_nobody_can_use_what_a_trail_holds() -> None:
     assert not trail.verifier.check(proven, data("sales")) and not trail.verifier.check(bearer, data("hr"))
     everything = b"".join(trail.lines).decode()
     grant = verifier(audience="a", allow_unaddressed=True).authenticate(bearer)
-    secrets = [KEY, bytes(range(32)), *grant._genuine.tags, bound._packet.signature, bearer._packet.signature]
+    secrets = [KEY, bytes(range(32)), *grant._genuine.tags, bound.secret_packet.signature, bearer.secret_packet.signature]
     for secret in secrets:
         assert b64encode(secret) not in everything and secret.hex() not in everything
     assert "cap1" not in everything and proven[-40:] not in everything and text[-40:] not in everything and text[10:50] not in everything

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from nacl.public import PrivateKey, SealedBox
 from nacl.secret import SecretBox
 
@@ -345,7 +346,7 @@ def test_a_ticket_is_at_most_2048_bytes() -> None:
 
 def test_a_foreign_third_party_caveat_is_kept_and_not_understood() -> None:
     """A caveat id that is no ticket of ours stays in the token; `needs` says so; other dischargers can still answer it."""
-    packet = mint()._packet
+    packet = mint().secret_packet
     caveat = chain.ask(packet.signature, b"some key", b"a foreign id", random_bytes)
     grown = wire.Packet(packet.identifier, (*packet.caveats, caveat), chain.extend(packet.signature, caveat))
     token = Token.parse("cap1_" + b64encode(wire.encode(grown)))
@@ -741,10 +742,10 @@ def test_an_unreadable_link_of_the_token_comes_before_one_of_a_discharge() -> No
     """Step 5 reads the token's links first; step 6 comes after both."""
     token = asked()
     given = grown(discharger().discharge(token.needs[0]), b'{"new":1}')
-    broken = token._with(b'{"exp":"x"}').with_discharge(given)
+    broken = token.with_raw_link(b'{"exp":"x"}').with_discharge(given)
     decision = verifier().check(broken, data("sales"))
     assert (decision.code, decision.refusals[0].link, decision.refusals[0].added_by) == ("unreadable_link", 2, "orchestrator")
-    lineage = token._with(b'{"from":"b","n":"AAAAAAAAAAA","to":"c"}')
+    lineage = token.with_raw_link(b'{"from":"b","n":"AAAAAAAAAAA","to":"c"}')
     assert verifier().check(lineage.with_discharge(given), data("sales")).code == "unknown_caveat"
     whole = lineage.with_discharge(discharger().discharge(token.needs[0]))
     assert verifier().check(whole, data("sales")).code == "broken_delegation"
@@ -773,7 +774,7 @@ def test_codes_of_step_4_say_where() -> None:
 
 def test_a_box_that_does_not_open_is_a_bad_discharge() -> None:
     """A third-party caveat whose vid is a box under another tag, be it signed by the issuer itself, is answered by nobody."""
-    packet = mint()._packet
+    packet = mint().secret_packet
     vid = chain.ask(bytes(32), b"key", b"cid", random_bytes)[1]
     signature = chain.third_party_tag(packet.signature, vid, b"cid")
     harmed = wire.Packet(packet.identifier, (*packet.caveats, (b"cid", vid)), signature)
@@ -785,10 +786,10 @@ def test_a_box_that_does_not_open_is_a_bad_discharge() -> None:
 
 def test_a_third_party_caveat_can_be_the_first() -> None:
     """One who has the root key may ask before anything else: the box is then under the tag of the root record."""
-    identifier = mint()._packet.identifier
+    identifier = mint().secret_packet.identifier
     root = chain.mint_tag(KEYRING.minting, identifier)
     asked_ = chain.ask(root, b"key", b"cid", random_bytes)
-    caveats = (asked_, mint()._packet.caveats[0])
+    caveats = (asked_, mint().secret_packet.caveats[0])
     tag = chain.extend(chain.extend(root, asked_), caveats[1])
     body = b'{"exp":%d}' % (NOW + 60)
     given = Discharge(wire.Packet(b"cid", ((body, b""),), chain.link_tag(chain.mint_tag(chain.derive(b"key"), b"cid"), body)))
@@ -879,14 +880,14 @@ def test_no_frame_of_an_error_holds_a_key(fails: Callable[[Token], Any]) -> None
     discharger's."""
     token = asked(location="x")
     opened = SealedBox(PrivateKey(PARTY.reveal())).decrypt(b64decode(json.loads(token.needs[0].text)["box"]))
-    secrets = [token._packet.signature, b64decode(json.loads(opened)["ck"]), PARTY.reveal(), OTHER.reveal(), opened]
+    secrets = [token.secret_packet.signature, b64decode(json.loads(opened)["ck"]), PARTY.reveal(), OTHER.reveal(), opened]
     drawn: list[bytes] = []
 
     def source(size: int) -> bytes:
         drawn.append(random_bytes(size))
         return drawn[-1]
 
-    watched = Token(token._packet, token._root, token._vocabulary, clock(), source)
+    watched = Token.of(token.secret_packet, token.unverified.root, structs.replace(token.means, random=source))
     with pytest.raises(Exception) as caught:
         fails(watched)
     frame, ours = caught.value.__traceback__, 0

@@ -295,14 +295,14 @@ def test_a_hand_over_that_servers_would_refuse_is_refused_at_once(name: str) -> 
 
 def test_a_token_that_cannot_be_read_here_is_still_bound() -> None:
     """For its holders: an opaque link that names a key binds, as far as they can see, and one with a broken key does not."""
-    opaque = mint()._with(b'{"key":"' + BOSS.public.encode() + b'","later":1}')
+    opaque = mint().with_raw_link(b'{"key":"' + BOSS.public.encode() + b'","later":1}')
     assert opaque.unverified.key == BOSS.public and isinstance(opaque.unverified.links[1], BadLink)
     assert opaque.attenuate(key=SELLER.public, signer=BOSS).unverified.key == SELLER.public
-    named = opaque._with(
+    named = opaque.with_raw_link(
         b'{"from":"orchestrator","key":"' + SELLER.public.encode() + b'","later":1,"n":"AAAAAAAAAAA","to":"b"}'
     )
     assert (named.unverified.key, named.unverified.holder) == (SELLER.public, "b")
-    assert mint()._with(b'{"key":5,"later":1}').unverified.key is None
+    assert mint().with_raw_link(b'{"key":5,"later":1}').unverified.key is None
     assert server().check(opaque, ASK).code == "unknown_caveat"
 
 
@@ -455,7 +455,7 @@ def test_a_proof_says_what_the_specification_says() -> None:
     nonce = bytes(range(16))
     proof = proved(text, BOSS, bytes(range(32)), random=lambda size: nonce[:size])
     raw = b64decode(proof[6:])
-    state = hashlib.sha256(b"captoken/v1 state\0" + Token.parse(text)._packet.signature).digest()
+    state = hashlib.sha256(b"captoken/v1 state\0" + Token.parse(text).secret_packet.signature).digest()
     message = (
         b"captoken/v1 proof\0"
         + state

@@ -13,7 +13,6 @@ from captoken import Denied, Issuer, Token, TokenFormatError, Verifier, Widening
 from captoken._format import primitives
 from captoken._format.encoding import LIMITS, b64decode, b64encode, decode_json, encode_json
 from captoken._format.packet import Packet
-from captoken._language.caveats import V1
 from captoken.control import ControlPlane, Operator, Overlay, Selector, recall
 from captoken.control._recall import MAX_CHARS, MOST, SLACK, WHY_CHARS
 from captoken.discharge import Allow, Discharger
@@ -84,7 +83,7 @@ def claimed(token: Token, request: str, **facts: Any) -> str:
     """The same request with other facts, and the MAC that whoever holds `token` can make for it."""
     stated = {**decode_json(request.encode()), **facts}
     said = encode_json({"links": stated["links"], "why": stated["why"]})
-    return changed(request, **facts, mac=b64encode(recall_mac(token._packet.signature, said)))
+    return changed(request, **facts, mac=b64encode(recall_mac(token.secret_packet.signature, said)))
 
 
 # ---- what one handed on --------------------------------------------------------------------------------------------
@@ -226,7 +225,7 @@ def test_a_sibling_s_link_is_not_to_be_had() -> None:
     world, own = World(), family()
     sibling = own["right"].delegate(to="x")
     for target in (sibling, own["right"], own["left"], own["root"], own["bottom"]):
-        whole = [{"cid": b64encode(cid)} for cid, _ in target._packet.caveats]
+        whole = [{"cid": b64encode(cid)} for cid, _ in target.secret_packet.caveats]
         for start in range(len(whole)):
             world.refused(changed(asked(own["left"], own["mine"]), after=0, links=whole[start:]))
             world.refused(claimed(own["left"], asked(own["left"], own["mine"]), after=2, links=whole[start:]))
@@ -248,7 +247,7 @@ def test_a_copy_that_was_narrowed_before_it_was_given_reaches_nothing_beside_it(
     }
     below = mine.delegate(to="x")
     for other in beside.values():
-        links = [{"cid": b64encode(cid)} for cid, _ in other._packet.caveats[1:]]
+        links = [{"cid": b64encode(cid)} for cid, _ in other.secret_packet.caveats[1:]]
         for facts in ({"after": 0, "links": links}, {"after": 1, "links": links}):
             world.refused(claimed(mine, asked(mine, below), **facts) if facts["after"] == 0 else changed(asked(mine, below), **facts))
     assert world.plane.handle(asked(token, beside["a copy"])).select.link == beside["a copy"].link_id
@@ -296,8 +295,8 @@ def test_a_forged_token_recalls_nothing() -> None:
     """Another key, another signature, a parent's token cut out of one's own: not accepted, and nothing is published."""
     world, own = World(), family()
     before = world.store.load()
-    left = own["left"]._packet
-    cut = Token(Packet(left.identifier, left.caveats[:1], left.signature), own["left"]._root, V1, clock(), os.urandom)
+    left = own["left"].secret_packet
+    cut = Token.of(Packet(left.identifier, left.caveats[:1], left.signature), own["left"].unverified.root, own["left"].means)
     request = asked(own["root"], own["left"])
     good = own["root"].present(audience="control")
     for text in (
@@ -440,8 +439,8 @@ def test_a_token_for_another_server_and_a_full_one_cannot_be_presented() -> None
     full = mint()
     for _ in range(63):
         full = full.attenuate(operations=["select"], tables=["sales"])
-    longer = Token(
-        Packet(full._packet.identifier, (*full._packet.caveats, (b"{}", b"")), bytes(32)), full._root, V1, clock(), os.urandom
+    longer = Token.of(
+        Packet(full.secret_packet.identifier, (*full.secret_packet.caveats, (b"{}", b"")), bytes(32)), full.unverified.root, full.means
     )
     with pytest.raises(LimitError):
         asked(full, longer)
@@ -601,7 +600,7 @@ def broken(world: World) -> Operator:
 def secrets() -> list[str]:
     """Pieces of the token in the request, and of the tags that it is made of, as they could be seen."""
     text = decode_json(GOOD.encode())["token"]
-    tags = [family()[name]._packet.signature for name in ("root", "left")]
+    tags = [family()[name].secret_packet.signature for name in ("root", "left")]
     return [
         text[-40:],
         text[-60:-20],

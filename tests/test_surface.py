@@ -90,7 +90,7 @@ for ring, audience in ((keyring, "sales-db"), (server, "sales-db")):
         assert verifier.check(text, access, request=bytes(32)) and verifier.explain(text, access).grant and verifier.authenticate(text)
         assert verifier.check(text, access, proof="cap1p_").code == "bad_proof"
         assert verifier.check(text, Access(table="hr", operation="select")).code == "table" and str(verifier.explain(text, access))
-        bound = child._with(b'{"key":"IFmwfP1gC9Y9ZC4p3Vv0m1ljiXBmEEyJjoqXDvxOeYo"}').present(audience=audience)
+        bound = child.with_raw_link(b'{"key":"IFmwfP1gC9Y9ZC4p3Vv0m1ljiXBmEEyJjoqXDvxOeYo"}').present(audience=audience)
         assert Token.parse(bound).unverified.key and verifier.check(bound, access).code == "proof_missing"
         try:
             Token.parse(text + "=")

@@ -11,7 +11,7 @@ from captoken import Token, TokenFormatError, interop
 from captoken._format.encoding import b64encode, encode_json
 from captoken._format.packet import Packet, encode
 from captoken._format.root import RootRecord
-from tests.world import NOW, SALES, clock, code, data, mint
+from tests.world import NOW, SALES, code, data, mint
 
 RECORD = {"agent": "orchestrator", "iat": NOW, "jti": "A" * 22, "kid": "k1", "sub": "user:jane", "task": "task-123", "v": 1}
 
@@ -24,7 +24,7 @@ def test_a_token_is_equal_to_another_of_the_same_text() -> None:
     token = mint()
     assert token == Token.parse(token.serialize()) and hash(token) == hash(Token.parse(token.serialize()))
     assert token != mint().attenuate(tables=["sales"]) and token != token.serialize()
-    twin = Token(Packet(token._packet.identifier, token._packet.caveats, bytes(32)), token._root, token._vocabulary, clock(), bytes)
+    twin = Token.of(Packet(token.secret_packet.identifier, token.secret_packet.caveats, bytes(32)), token.unverified.root, token.means)
     assert token != twin, "the signature counts too"
 
 

@@ -423,7 +423,7 @@ def test_the_reach_of_an_agent_is_what_it_has_and_has_handed_on_and_that_still_w
 def test_the_reach_is_no_narrower_than_what_a_server_may_permit() -> None:
     """A caveat that is not known here is named, and taken for one that permits; what has expired works for the leeway more."""
     server = Server()
-    own = server.mint().attenuate(expires_in=100)._with(b'{"acme:region":"eu","tables":["sales"]}').delegate(to="clerk")
+    own = server.mint().attenuate(expires_in=100).with_raw_link(b'{"acme:region":"eu","tables":["sales"]}').delegate(to="clerk")
     server.tries(own, data("sales"))
     trail = server.trail
     (one,) = trails.blast_radius(trail, "clerk", NOW + 99)

@@ -114,7 +114,7 @@ def test_every_audience_of_the_token_must_leave_one_of_the_servers_names() -> No
     assert wide.check(token.attenuate(audience="b"), data("sales")).refusals[0].link == 2
     crossed = Token.parse(mint(unrestricted=True).serialize())
     for names in (["a", "b"], ["b", "c"], ["c", "a"]):
-        crossed = crossed._with(json.dumps({"aud": names}, separators=(",", ":")).encode())
+        crossed = crossed.with_raw_link(json.dumps({"aud": names}, separators=(",", ":")).encode())
     decision = verifier(audience=("a", "b", "c")).check(crossed, data("sales"))
     assert (decision.code, decision.refusals[0].link) == ("wrong_audience", 3)
 
@@ -135,11 +135,11 @@ def test_the_first_failure_in_the_order_of_the_plan_is_the_code() -> None:
     assert verifier(clock=late).check(token, data("hr"), caller=stranger).code == "expired"
     assert verifier().check(token, data("hr"), caller=stranger).code == "table"
     assert verifier().check(token, data("sales"), caller=stranger).code == "caller"
-    deep = token._with(b'{"from":"orchestrator","n":"AAAAAAAAAAA","to":"b"}')
+    deep = token.with_raw_link(b'{"from":"orchestrator","n":"AAAAAAAAAAA","to":"b"}')
     assert verifier(clock=late).check(deep, data("hr")).code == "too_deep"
-    odd = deep._with(b'{"later":1}')
+    odd = deep.with_raw_link(b'{"later":1}')
     assert verifier(clock=late).check(odd, data("hr")).code == "unknown_caveat"
-    unreadable = deep._with(b'{"exp":1.5}')._with(b'{"later":1}')
+    unreadable = deep.with_raw_link(b'{"exp":1.5}').with_raw_link(b'{"later":1}')
     assert verifier(clock=late).check(unreadable, data("hr")).code == "unreadable_link"
     text = unreadable.serialize()
     assert verifier(clock=late).check(text[:-2] + "AA", data("hr")).code == "bad_signature"
@@ -341,14 +341,14 @@ def test_a_third_party_caveat_prohibits_until_somebody_can_answer_it() -> None:
     from captoken._format import chain
     from captoken._format import packet as wire
 
-    packet = mint()._with(b'{"later":1}')._packet
+    packet = mint().with_raw_link(b'{"later":1}').secret_packet
     asking = (b"cid", bytes(72))
     grown = wire.Packet(packet.identifier, (*packet.caveats, asking), chain.extend(packet.signature, asking))
-    text = Token(grown, mint()._root, Vocabulary(), clock(), bytes).serialize()
+    text = Token.of(grown, mint().unverified.root, mint().means).serialize()
     decision = verifier().check(text, data("sales"))
     assert (decision.code, decision.refusals[0].link) == ("missing_discharge", 2)
     forged = wire.Packet(packet.identifier, (*packet.caveats, asking), packet.signature)
-    assert code(Token(forged, mint()._root, Vocabulary(), clock(), bytes), data("sales")) == "bad_signature"
+    assert code(Token.of(forged, mint().unverified.root, mint().means), data("sales")) == "bad_signature"
     held = Token.parse(text, clock=clock())
     assert held.unverified.capability.nothing and held.attenuate(tables=["sales"])
 
@@ -396,7 +396,7 @@ def test_only_none_permits(answer: str) -> None:
 
 
 def test_an_own_caveat_that_cannot_be_read_is_unreadable() -> None:
-    token = mint(unrestricted=True)._with(b'{"acme:odd":"unfit"}')
+    token = mint(unrestricted=True).with_raw_link(b'{"acme:odd":"unfit"}')
     decision = Verifier(KEYRING, vocabulary=Vocabulary(Odd), clock=clock()).check(token, data("sales"))
     assert decision.code == "unreadable_link" and "secret" not in str(decision)
 
@@ -410,7 +410,7 @@ def test_a_coroutine_is_no_answer() -> None:
             answer.close()
             return answer
 
-    token = mint(unrestricted=True)._with(b'{"acme:async":1}')
+    token = mint(unrestricted=True).with_raw_link(b'{"acme:async":1}')
     assert Verifier(KEYRING, vocabulary=Vocabulary(Async), clock=clock()).check(token, data("sales")).code == "attribute"
 
 
@@ -515,7 +515,7 @@ def test_what_an_embedder_says_of_covering_decides_nothing() -> None:
     one = Verifier(KEYRING, vocabulary=vocabulary, clock=clock())
     both: Any = [{"acme:loose": "sales"}, {"acme:loose": "hr"}]
     loose = issuer.mint(**WHO, unrestricted=True, **both[0]).attenuate(**both[1])
-    folded = issuer.mint(**WHO, unrestricted=True).attenuate(task="task-123/part")._with(b'{"acme:folded":1}')
+    folded = issuer.mint(**WHO, unrestricted=True).attenuate(task="task-123/part").with_raw_link(b'{"acme:folded":1}')
     for token in (loose, folded):
         for table in ("sales", "hr"):
             assert one.check(token, data(table)).code == "attribute" == one.authenticate(token).check(data(table)).code
@@ -523,7 +523,7 @@ def test_what_an_embedder_says_of_covering_decides_nothing() -> None:
 
 def test_a_verifier_believes_what_is_signed_and_not_what_a_token_object_says() -> None:
     other = Issuer(KEYRING, clock=clock()).mint(subject="user:eve", agent="a", task="t", unrestricted=True, ext={"acme:t": 1})
-    told = Token(mint()._packet, other._root, Vocabulary(), clock(), bytes)
+    told = Token.of(mint().secret_packet, other.unverified.root, other.means)
     assert verifier().authenticate(told).issued.subject == "user:jane"
     other.unverified.root.ext["acme:t"] = 2  # type: ignore[index]
     assert verifier().authenticate(other).issued.ext == {"acme:t": 1}
@@ -531,7 +531,7 @@ def test_a_verifier_believes_what_is_signed_and_not_what_a_token_object_says() -
 
 def test_a_task_off_the_path_is_not_reported_as_the_tokens() -> None:
     """What a holder appended decides nothing, and names nothing in the audit."""
-    token = mint()._with(b'{"task":"payroll/approved"}')
+    token = mint().with_raw_link(b'{"task":"payroll/approved"}')
     decision = verifier().check(token, data("sales"))
     assert decision.code == "task" and decision.as_dict()["task"] == "task-123"
 
@@ -572,7 +572,7 @@ def test_an_embedder_that_raises_while_comparing_changes_no_answer() -> None:
 
     vocabulary = Vocabulary(AtMost)
     own: Any = {"acme:most": 5}
-    token = Issuer(KEYRING, vocabulary=vocabulary, clock=clock()).mint(**WHO, unrestricted=True, **own)._with(b'{"acme:most":"x"}')
+    token = Issuer(KEYRING, vocabulary=vocabulary, clock=clock()).mint(**WHO, unrestricted=True, **own).with_raw_link(b'{"acme:most":"x"}')
     one = Verifier(KEYRING, vocabulary=vocabulary, clock=clock())
     grant = one.authenticate(token)
     assert one.check(token, data("t", n=1)).code == "attribute" == grant.check(data("t", n=1)).code

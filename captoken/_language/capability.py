@@ -1,484 +1,335 @@
 """The meet of all caveats about accesses: the most that a token can do (spec, "Capability").
 
-A capability is a plain set of permitted accesses. `meet` permits exactly what both permit, `a.covers(b)` iff
-`a.meet(b) == b`, and equal authority is `==`, but for a list of integers and the range that says the same. Order and
-repetition of links do not matter. Nothing here depends on the position of a link in the chain.
+A capability is a plain set of permitted accesses. `meet` permits exactly what both permit,
+`a.covers(b)` iff `a.meet(b) == b`, and equal authority is `==`, but for a list of integers and the
+range that says the same. Order and repetition of links do not matter. Nothing here depends on the
+position of a link in the chain.
 
-Within the data domain all caveats say one thing: at each table pattern, which operations and which columns. Within the
-tool domain: at each tool pattern, which arguments. Both are maps in which the most specific entry decides.
+It knows no kind of caveat by name. It holds one caveat of each kind, in normal form, and asks it:
+all that is said of tables is one caveat, all that is said of tools another. Of own caveats it keeps
+as many as do not make each other superfluous.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-from captoken._format import names
+from msgspec.structs import force_setattr
+
 from captoken._format.encoding import encode_json
-from captoken._format.sealed import Sealed
-from captoken._format.spelling import spelled, spelled_time
-from captoken._language import constraints, patterns
+from captoken._format.sealed import SealedValue
+from captoken._format.spelling import spelled
 from captoken._language.access import Access
-from captoken._language.caveats import (
-    Argument,
-    Caveat,
-    Situation,
-    attribute_prohibited,
-    call_prohibited,
-    cost_unstated,
-    not_fresh,
-    prohibited,
-)  # fmt: skip
-from captoken._language.constraints import NOTHING, Constraint
+from captoken._language.caveats import BUILT_IN, is_own
+from captoken._language.conditions import Audience, TaskPath
+from captoken._language.constraints import Constraint
+from captoken._language.data import ALL_RIGHTS, RightsMap, TableRights
+from captoken._language.kinds import BuiltIn, Caveat, Situation, prohibited
 from captoken._language.links import Link
 from captoken._language.reasons import Reason
+from captoken._language.tool import FREE, CallMap, ToolCalls
 
-Names: TypeAlias = frozenset[str]  # of operations or columns; exactly {"*"} is any
-ANY: Names = frozenset("*")
+Held: TypeAlias = Mapping[str, BuiltIn]  # by domain, or by key for what has no domain
+# What a caveat of version 1 answers: never a sentence alone, as an own one may.
+Check: TypeAlias = "Callable[[Access, Any], Reason | None]"
 
-
-class Rights(NamedTuple):
-    """What holds at a table: the operations, and the columns, None where they need not be stated."""
-
-    operations: Names
-    columns: Names | None
-
-
-NO_RIGHTS = Rights(frozenset(), None)
-ALL_RIGHTS = Rights(ANY, None)
-
-# What holds at a tool: None is nothing, {} leaves the arguments free, otherwise a closed world of arguments. A closed
-# world without arguments is CLOSED, since {} is taken.
-Call: TypeAlias = "Mapping[str, Argument] | None"
-FREE: Mapping[str, Argument] = MappingProxyType({})
-CLOSED: Mapping[str, Argument] = MappingProxyType({"_": (NOTHING, True)})
-
-RightsMap: TypeAlias = Mapping[str, Rights]
-CallMap: TypeAlias = "Mapping[str, Call]"
+# Caveats of no domain, in their order.
+_UNIVERSAL = tuple(kind.key for kind in BUILT_IN if kind.domain == "all")
+_NOTHING_HELD: Held = MappingProxyType({})
+_CLOSED: Held = MappingProxyType({"data": TableRights({}), "tool": ToolCalls({})})
+_OPEN: Held = MappingProxyType(
+    {"data": TableRights({"*": ALL_RIGHTS}), "tool": ToolCalls({"*": FREE})}
+)
 
 
-def _named(given: Iterable[str]) -> Names:
-    found = frozenset(given)
-    return ANY if "*" in found else found
-
-
-def both_named(one: Names, two: Names) -> Names:
-    """The names that both list."""
-    return two if one == ANY else one if two == ANY else one & two
-
-
-def both_columns(one: Names | None, two: Names | None) -> Names | None:
-    return two if one is None else one if two is None else both_named(one, two)
-
-
-def both_rights(one: Rights, two: Rights) -> Rights:
-    operations = both_named(one.operations, two.operations)
-    return Rights(operations, both_columns(one.columns, two.columns)) if operations else NO_RIGHTS
-
-
-def normal_call(arguments: Mapping[str, Argument]) -> Call:
-    """A closed world in normal form: an argument that nothing satisfies is absent, or, if it must be present, a wall."""
-    kept = {}
-    for argument, (constraint, optional) in arguments.items():
-        if constraint != NOTHING:
-            kept[argument] = (constraint, optional)
-        elif not optional:
-            return None
-    return MappingProxyType(kept) if kept else CLOSED
-
-
-def both_calls(one: Call, two: Call) -> Call:
-    """The calls that both permit: an argument that only one of two closed worlds names must be absent."""
-    if one is None or two is None:
-        return None
-    if not one or not two:
-        return one or two
-    return normal_call(
-        {
-            argument: (
-                constraints.meet(one[argument][0], two[argument][0])
-                if argument in one and argument in two
-                else NOTHING,
-                all(world[argument][1] for world in (one, two) if argument in world),
-            )
-            for argument in {**one, **two}
-        }
-    )
-
-
-def rights_of(stated: Mapping[str, Any]) -> RightsMap:
-    """The map that the data caveats of one link state; what they leave open is ALL_RIGHTS."""
-    operations = _named(stated["operations"]) if "operations" in stated else ANY
-    made = (
-        {pattern: Rights(operations, None) for pattern in stated.get("tables", ("*",))}
-        if operations
-        else {}
-    )
-    if len(made) > 1:
-        made = patterns.normal(made, NO_RIGHTS)
-    if "allow" in stated:
-        allowed = {
-            pattern: Rights(_named(given), None) for pattern, given in stated["allow"].items()
-        }
-        made = patterns.meet(made, allowed, NO_RIGHTS, both_rights)
-    if "columns" in stated:
-        # No match says nothing, so "*" stands for what the map leaves open.
-        limited = {"*": ALL_RIGHTS} | {
-            key: Rights(ANY, _named(given)) for key, given in stated["columns"].items()
-        }
-        made = patterns.meet(made, limited, NO_RIGHTS, both_rights)
-    return made
-
-
-def calls_of(rules: Mapping[str, Mapping[str, Argument]]) -> CallMap:
-    return patterns.normal(
-        {key: normal_call(rule) if rule else FREE for key, rule in rules.items()}, None
-    )
-
-
-def _view(entries: Mapping[str, Any]) -> Mapping[str, Any]:
-    return entries if isinstance(entries, MappingProxyType) else MappingProxyType(entries)
-
-
-class Capability(Sealed):
+class Capability(SealedValue, frozen=True, eq=False):
     """A set of permitted accesses. Immutable; built from links, never from wishes.
 
-    `data` and `tool` are None where no link has named any domain: then every access is open. `json()` says the same as
-    the caveats of one link would.
+    `Capability()` is everything. `data` and `tool` are None where no link has named any domain:
+    then every access is open. `json()` says the same as the caveats of one link would.
     """
 
     _instead = "send capability.json()"
-    __slots__ = (
-        "audiences", "budget", "data", "expires_at", "fresh", "not_before", "own", "task", "tool", "torn", "uses", "where",
-    )  # fmt: skip
 
-    data: RightsMap | None
-    tool: CallMap | None
-    where: Mapping[str, Constraint]
-    expires_at: int | None  # seconds since the epoch
-    not_before: int | None
-    audiences: Names | None
-    task: str | None
-    torn: bool  # two tasks that do not lie on one path
-    own: tuple[Caveat, ...]  # caveats of an embedding project
-    uses: int | None  # the smallest allowance of the chain; what is left of it the ledger knows
-    budget: Mapping[str, int]
-    fresh: int | None  # seconds
+    held: Held = _NOTHING_HELD
+    own: tuple[Caveat, ...] = ()  # caveats of an embedding project
+    # What is asked of an access, in order, without what never prohibits: see `__post_init__`.
+    _early: tuple[Check, ...] = ()
+    _late: tuple[Check, ...] = ()
 
-    def __init__(
-        self,
-        data: RightsMap | None = None,
-        tool: CallMap | None = None,
-        where: Mapping[str, Constraint] = MappingProxyType({}),
-        expires_at: int | None = None,
-        not_before: int | None = None,
-        audiences: Names | None = None,
-        task: str | None = None,
-        torn: bool = False,
-        own: tuple[Caveat, ...] = (),
-        uses: int | None = None,
-        budget: Mapping[str, int] = MappingProxyType({}),
-        fresh: int | None = None,
-    ) -> None:
-        put = object.__setattr__
-        put(self, "data", None if data is None else _view(data))
-        put(self, "tool", None if tool is None else _view(tool))
-        put(self, "where", _view(where))
-        put(self, "expires_at", expires_at)
-        put(self, "not_before", not_before)
-        put(self, "audiences", audiences)
-        put(self, "task", task)
-        put(self, "torn", torn)
-        put(self, "own", own)
-        put(self, "uses", uses)
-        put(self, "budget", _view(budget))
-        put(self, "fresh", fresh)
-
-    @classmethod
-    def of_link(cls, link: Link) -> Capability:
-        """What one link permits."""
-        data: dict[str, Any] = {}
-        tool: CallMap | None = None
-        stated: dict[str, Any] = {}
-        own: list[Caveat] = []
-        domains = link.domains
-        for caveat in link.caveats:
-            if ":" in caveat.key:
-                own.append(caveat)
-            elif caveat.domain == "data":
-                data[caveat.key] = caveat.value
-            elif caveat.key == "tools":
-                tool = calls_of(caveat.rules)  # type: ignore[attr-defined]
-            else:
-                stated[caveat.key] = caveat.rules if caveat.key == "where" else caveat.value  # type: ignore[attr-defined]
-        audiences = stated.get("aud")
-        return cls(
-            rights_of(data) if "data" in domains else {} if domains else None,
-            (tool if tool is not None else {"*": FREE})
-            if "tool" in domains
-            else {}
-            if domains
-            else None,
-            stated.get("where", {}),
-            stated.get("exp"),
-            stated.get("nbf"),
-            None if audiences is None else frozenset(audiences),
-            stated.get("task"),
-            own=tuple(own),
-            uses=stated.get("uses"),
-            budget=stated.get("budget", {}),
-            fresh=stated.get("fresh"),
-        )
+    def __post_init__(self) -> None:
+        early: list[Check] = []
+        late: list[Check] = []
+        for caveat in self._universal():
+            if not caveat.is_silent:
+                (late if caveat.asks_access else early).append(caveat.prohibits)
+        force_setattr(self, "_early", tuple(early))
+        force_setattr(self, "_late", tuple(late))
 
     @classmethod
     def of(
         cls, links: Iterable[Link], task: str | None = None, audience: str | None = None
     ) -> Capability:
-        """What all `links` permit together, with the task and audience that a root record states."""
-        held = cls(task=task, audiences=None if audience is None else frozenset((audience,)))
+        """What all `links` permit together, with the task and audience of a root record."""
+        held: dict[str, BuiltIn] = {}
+        own: tuple[Caveat, ...] = ()
+        if task is not None:
+            held["task"] = TaskPath(task)
+        if audience is not None:
+            held["aud"] = Audience([audience])
         for link in links:
-            held = held.meet(cls.of_link(link))
-        return held
+            _add(held, _held_of(link))
+            own = _both_own(own, (caveat for caveat in link.late if is_own(caveat.key)))
+        return cls(held, own)
+
+    @classmethod
+    def of_link(cls, link: Link) -> Capability:
+        """What one link permits."""
+        return cls.of((link,))
+
+    @classmethod
+    def nowhere(cls) -> Capability:
+        """What a link permits that cannot be read: nothing."""
+        return cls(_CLOSED)
+
+    # --- what it says ---------------------------------------------------------------------------
 
     @property
     def nothing(self) -> bool:
         """Does it permit no access at all, whatever the time?"""
-        return (
-            self.torn
-            or (self.data is not None and not self.data and not self.tool)
-            or NOTHING in self.where.values()
-            or self.audiences == frozenset()
-        )
+        domains = [self.held[domain].is_nothing for domain in _CLOSED if domain in self.held]
+        if domains and all(domains):
+            return True
+        return any(caveat.is_nothing for caveat in self._universal())
+
+    @property
+    def data(self) -> RightsMap | None:
+        """At each table pattern, the operations and columns; None if no link names a domain."""
+        rights: RightsMap | None = self._value("data")
+        return None if rights is None else MappingProxyType(rights)
+
+    @property
+    def tool(self) -> CallMap | None:
+        """At each tool pattern, the arguments; None if no link names a domain."""
+        calls: CallMap | None = self._value("tool")
+        return None if calls is None else MappingProxyType(calls)
+
+    @property
+    def where(self) -> Mapping[str, Constraint]:
+        """For each attribute that is asked about, what it must satisfy."""
+        where: Any = self.held.get("where")
+        return MappingProxyType({} if where is None else where.rules)
+
+    @property
+    def expires_at(self) -> int | None:
+        """Seconds since the epoch."""
+        return _number(self._value("exp"))
+
+    @property
+    def not_before(self) -> int | None:
+        """Seconds since the epoch."""
+        return _number(self._value("nbf"))
+
+    @property
+    def audiences(self) -> frozenset[str] | None:
+        """The servers that take it; None is any."""
+        audiences = self._value("aud")
+        return None if audiences is None else frozenset(audiences)
+
+    @property
+    def task(self) -> str | None:
+        """The longest task that was stated."""
+        task = self._value("task")
+        return None if task is None else str(task)
+
+    @property
+    def uses(self) -> int | None:
+        """The smallest allowance of the chain; what is left of it the ledger knows."""
+        return _number(self._value("uses"))
+
+    @property
+    def budget(self) -> Mapping[str, int]:
+        """Of each unit the smallest allowance of the chain."""
+        return MappingProxyType(self._value("budget") or {})
+
+    @property
+    def fresh(self) -> int | None:
+        """The greatest age of the overlay, in seconds."""
+        return _number(self._value("fresh"))
+
+    def _universal(self) -> Iterator[BuiltIn]:
+        """The caveats of no domain, in their order, whatever order the links had."""
+        held = self.held
+        return (held[key] for key in _UNIVERSAL if key in held)
+
+    def _value(self, slot: str) -> Any:
+        caveat = self.held.get(slot)
+        return None if caveat is None else caveat.value
+
+    # --- the algebra ----------------------------------------------------------------------------
 
     def meet(self, other: Capability) -> Capability:
         """The capability that permits exactly what both permit."""
-        task, torn = self.task, self.torn or other.torn
-        if task is None or (other.task is not None and names.at_or_below(other.task, task)):
-            task = other.task if other.task is not None else task
-        elif other.task is not None and not names.at_or_below(task, other.task):
-            torn = True
-        if self.data is None or self.tool is None:
-            data, tool = other.data, other.tool
-        elif other.data is None or other.tool is None:
-            data, tool = self.data, self.tool
-        else:
-            # Chains repeat themselves, and what meets its equal stays.
-            data, tool = self.data, self.tool
-            if data != other.data:
-                data = patterns.meet(data, other.data, NO_RIGHTS, both_rights)
-            if tool != other.tool:
-                tool = patterns.meet(tool, other.tool, None, both_calls)
-        where = dict(self.where)
-        for attribute, constraint in other.where.items():
-            where[attribute] = constraints.meet(
-                where.get(attribute, constraints.ANYTHING), constraint
-            )
-        audiences = other.audiences if self.audiences is None else self.audiences
-        return Capability(
-            data,
-            tool,
-            where,
-            _bound(min, self.expires_at, other.expires_at),
-            _bound(max, self.not_before, other.not_before),
-            audiences if other.audiences is None or audiences is None else audiences & other.audiences,
-            task,
-            torn,
-            _both_own(self.own, other.own),
-            _bound(min, self.uses, other.uses),
-            {unit: min(budget[unit] for budget in (self.budget, other.budget) if unit in budget)
-             for unit in (*self.budget, *other.budget)} if self.budget or other.budget else {},
-            _bound(min, self.fresh, other.fresh),
-        )  # fmt: skip
+        held = dict(self.held)
+        _add(held, other.held)
+        return Capability(held, _both_own(self.own, other.own))
 
     def covers(self, other: Capability) -> bool:
         """Does this permit all that `other` permits?"""
         return self.meet(other) == other
-
-    def prohibits(self, access: Access, situation: Situation | None = None) -> Reason | None:
-        """Why `access` is prohibited, or None. Without a `situation`, time and audience are not looked at."""
-        if situation is not None:
-            if self.expires_at is not None and situation.now >= self.expires_at + situation.leeway:
-                return Reason("expired", f"expired at {spelled_time(self.expires_at)}")
-            if self.not_before is not None and situation.now < self.not_before - situation.leeway:
-                return Reason("not_yet_valid", f"not valid before {spelled_time(self.not_before)}")
-            if self.audiences is not None and situation.audiences.isdisjoint(self.audiences):
-                return Reason("wrong_audience", f"addressed to {spelled(sorted(self.audiences))}")
-            if self.fresh is not None:
-                reason = not_fresh(self.fresh, situation)
-                if reason is not None:
-                    return reason
-        if self.budget:
-            reason = cost_unstated(self.budget, access)
-            if reason is not None:
-                return reason
-        if self.torn:
-            return Reason("task", "its tasks do not lie on one path")
-        for attribute, constraint in self.where.items():
-            reason = attribute_prohibited(attribute, constraint, access)
-            if reason is not None:
-                return reason
-        if self.data is not None and self.tool is not None:
-            reason = self._domains_prohibit(self.data, self.tool, access)
-            if reason is not None:
-                return reason
-        return prohibited(self.own, access, situation or Situation(0)) if self.own else None
-
-    def _domains_prohibit(self, data: RightsMap, tool: CallMap, access: Access) -> Reason | None:
-        if access.table is not None:
-            rights = data.get(access.table)  # an exact entry, most often
-            operations, columns = rights or patterns.decided(data, access.table, NO_RIGHTS)
-            if access.operation not in operations and operations != ANY:
-                code = "operation" if operations else "table"
-                return Reason(code, f"{access.operation} on table {access.table} is not permitted")
-            if columns is not None and (
-                access.columns is None
-                or (columns != ANY and not columns.issuperset(access.columns))
-            ):
-                return Reason(
-                    "column",
-                    f"columns of table {access.table} are restricted to {spelled(sorted(columns))}",
-                )
-        if access.tool is not None:
-            rule = patterns.decided(tool, access.tool, None)
-            if rule is None:
-                return Reason("tool", f"tool {access.tool} is not permitted")
-            return call_prohibited(rule, access) if rule else None
-        if access.table is None:
-            return Reason("domain", "no table or tool is stated")
-        return None
-
-    def json(self) -> dict[str, Any]:
-        """The caveats of one link that would permit the same; without what the root record alone can say."""
-        made: dict[str, Any] = {}
-        if self.torn:
-            made["tables"] = []  # nothing
-        elif self.data is not None and self.tool is not None:
-            if self.data or not self.tool:
-                made.update(spelled_rights(self.data))
-            if self.tool:
-                made["tools"] = spelled_calls(self.tool)
-        if self.where:
-            made["where"] = {
-                attribute: constraint.json() for attribute, constraint in sorted(self.where.items())
-            }
-        bounds = {
-            "exp": self.expires_at,
-            "nbf": self.not_before,
-            "task": self.task,
-            "uses": self.uses,
-            "fresh": self.fresh,
-        }
-        for key, bound in bounds.items():
-            if bound is not None:
-                made[key] = bound
-        if self.budget:
-            made["budget"] = dict(sorted(self.budget.items()))
-        if self.audiences is not None:
-            made["aud"] = sorted(self.audiences)
-        for caveat in self.own:
-            made.setdefault(caveat.key, caveat.value)
-        return made
-
-    def _parts(self) -> tuple[Any, ...]:
-        own = {(caveat.key, encode_json({"": caveat.value})) for caveat in self.own}
-        return (
-            self.data, self.tool, self.where, self.expires_at, self.not_before, self.audiences, self.task, own,
-            self.uses, self.budget, self.fresh,
-        )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Capability):
             return NotImplemented
         if self.nothing or other.nothing:
             return self.nothing and other.nothing
-        return self._parts() == other._parts()
+        return self.held == other.held and self._own_values() == other._own_values()
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _own_values(self) -> set[tuple[str, bytes]]:
+        """Own caveats as they are spelled: their order says nothing."""
+        return {(caveat.key, encode_json({"": caveat.value})) for caveat in self.own}
+
+    # --- asking it ------------------------------------------------------------------------------
+
+    def prohibits(self, access: Access, situation: Situation | None = None) -> Reason | None:
+        """Why `access` is prohibited, or None.
+
+        Without a `situation`, time and audience are not looked at.
+        """
+        reason: Reason | None
+        if situation is not None:
+            for check in self._early:
+                reason = check(access, situation)
+                if reason is not None:
+                    return reason
+        for check in self._late:
+            reason = check(access, situation)
+            if reason is not None:
+                return reason
+        reason = self._domains_prohibit(access)
+        if reason is not None or not self.own:
+            return reason
+        return prohibited(self.own, access, situation or Situation(0))
+
+    def _domains_prohibit(self, access: Access) -> Reason | None:
+        """What is said of the domains that `access` states; it states one, if any is named."""
+        tables = self.held.get("data")
+        if tables is None:
+            return None
+        if access.table is not None:
+            reason = tables.prohibits(access, None)
+            if reason is not None or access.tool is None:
+                return reason
+        if access.tool is not None:
+            return self.held["tool"].prohibits(access, None)
+        return Reason("domain", "no table or tool is stated")
+
+    # --- spelling it ----------------------------------------------------------------------------
+
+    def json(self) -> dict[str, Any]:
+        """The caveats of one link that would permit the same.
+
+        Without what the root record alone can say.
+        """
+        made = self._domains_stated()
+        for caveat in self._universal():
+            made.update(caveat.stated())
+        for own in self.own:
+            made.setdefault(own.key, own.value)
+        return made
+
+    def _domains_stated(self) -> dict[str, Any]:
+        """A domain in which nothing is permitted is left out where another is not (spec, 19.8)."""
+        nothing: dict[str, Any] = {"tables": []}
+        task = self.held.get("task")
+        if task is not None and task.is_nothing:
+            return nothing
+        named = [self.held[domain] for domain in _CLOSED if domain in self.held]
+        permitting = [domain for domain in named if not domain.is_nothing]
+        if not permitting:
+            return nothing if named else {}
+        made: dict[str, Any] = {}
+        for domain in permitting:
+            made.update(domain.stated())
+        return made
 
     def __repr__(self) -> str:
         return f"<Capability {'nothing' if self.nothing else spelled(self.json())}>"
 
 
-def _bound(choose: Any, one: int | None, two: int | None) -> int | None:
-    if one is None or two is None:
-        return two if one is None else one
-    return int(choose(one, two))
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
-def _both_own(one: tuple[Caveat, ...], two: tuple[Caveat, ...]) -> tuple[Caveat, ...]:
+# --- what is held of a link -----------------------------------------------------------------------
+
+
+def _held_of(link: Link) -> Held:
+    """The caveats of a link in normal form, by what a capability holds them under.
+
+    A link that names any domain closes those that it does not name (spec, "Domains"). An own caveat
+    that speaks of a domain names it, and leaves open what it does not say.
+    """
+    held: dict[str, BuiltIn] = {}
+    for caveat in link.caveats:
+        if isinstance(caveat, BuiltIn) and not is_own(caveat.key):
+            slot, one = caveat.slot(), caveat.held()
+            held[slot] = held[slot].meet(one) if slot in held else one
+    if link.domains:
+        for domain, closed in _CLOSED.items():
+            if domain not in held:
+                held[domain] = _OPEN[domain] if domain in link.domains else closed
+    return held
+
+
+def _add(held: dict[str, BuiltIn], more: Held) -> None:
+    """Let what is held meet what more is said."""
+    for slot, caveat in more.items():
+        before = held.get(slot)
+        held[slot] = caveat if before is None else before.meet(caveat)
+
+
+# --- own caveats: an embedder's code, whose answers may be anything -------------------------------
+
+
+def _both_own(one: tuple[Caveat, ...], two: Iterable[Caveat]) -> tuple[Caveat, ...]:
     """Own caveats of both, without those that another one makes superfluous."""
     kept = list(one)
     for caveat in two:
-        for at, other in enumerate(kept):
-            if other.key != caveat.key:
-                continue
-            merged = _merged(caveat, other)
-            if merged is not None:
-                kept[at] = merged
-                break
-        else:
-            kept.append(caveat)
+        at, merged = _place(kept, caveat)
+        kept[at : at + 1] = [merged]
     return tuple(kept)
 
 
-def covers(one: Caveat, two: Caveat) -> bool:
-    """Does `one` say that it covers `two`? An embedder's answer that is none is no."""
-    try:
-        return one.covers(two) is True
-    except Exception:  # keeping both, or calling it widening, is always safe
-        return False
+def _place(kept: list[Caveat], caveat: Caveat) -> tuple[int, Caveat]:
+    """Where a caveat goes: in the place of one that it merges with, or at the end."""
+    for at, other in enumerate(kept):
+        merged = _merged(caveat, other) if other.key == caveat.key else None
+        if merged is not None:
+            return at, merged
+    return len(kept), caveat
 
 
 def _merged(one: Caveat, two: Caveat) -> Caveat | None:
-    if covers(one, two):
+    """One own caveat that permits what both permit, or None: then both are kept."""
+    if says_it_covers(one, two):
         return two
-    if covers(two, one):
+    if says_it_covers(two, one):
         return one
     try:
         merged = two.meet(one)
-    except Exception:  # the same
+    except Exception:  # keeping both is always safe
         return None
     return merged if isinstance(merged, Caveat) else None
 
 
-def spelled_rights(rights: RightsMap) -> dict[str, Any]:
-    """The data caveats that state the map: `tables` and `operations` where they say it all, else `allow`; `columns`."""
-    columns = {
-        key: sorted(value.columns)
-        for key, value in sorted(rights.items())
-        if value.columns is not None
-    }
-    kinds = {value.operations for value in rights.values()}
-    made: dict[str, Any]
-    if not rights:
-        made = {"tables": []}
-    elif len(kinds) == 1 and kinds != {frozenset()}:
-        made = {"tables": _widest(rights), "operations": sorted(kinds.pop())}
-    else:
-        made = {"allow": {key: sorted(value.operations) for key, value in sorted(rights.items())}}
-    return made | ({"columns": columns} if columns else {})
-
-
-def _widest(entries: Mapping[str, Any]) -> list[str]:
-    """The patterns of a map that lie below no other."""
-    return sorted(
-        key
-        for key in entries
-        if not any(wider != key and wider in entries for wider in patterns.wider(key))
-    )
-
-
-def spelled_calls(calls: CallMap) -> dict[str, Any]:
-    """The `tools` caveat that states the map. A pattern without any call is spelled with an argument that none satisfies."""
-    wall: dict[str, Any] = {"_": {"in": []}}
-    return {
-        key: wall if call is None else _spelled_call(call) for key, call in sorted(calls.items())
-    }
-
-
-def _spelled_call(call: Mapping[str, Argument]) -> dict[str, Any]:
-    return {
-        argument: constraint.json() | ({"optional": True} if optional else {})
-        for argument, (constraint, optional) in sorted(call.items())
-    }
+def says_it_covers(one: Caveat, two: Caveat) -> bool:
+    """Does `one` say that it covers `two`? An embedder's answer that is none is no."""
+    try:
+        return one.covers(two) is True
+    except Exception:  # calling it widening is always safe
+        return False

@@ -1,8 +1,9 @@
 """Links: what one step of attenuation adds, decoded (spec, "Links", "Domains").
 
-A link is one JSON object: caveats about accesses, and what depends on the position in the chain (`from`, `to`, `n`,
-`depth`, `delegate_only`, `key`), which `captoken.lineage` judges. Every link of a token must hold. A link that hands a
-bound token on carries a signature after the object (spec, "Holder binding").
+A link is one JSON object. It has caveats about accesses, and what depends on the position in the
+chain (`from`, `to`, `n`, `depth`, `delegate_only`, `key`), which `lineage` judges. Every link of a
+token must hold. A link that hands a bound token on carries a signature after the object (spec,
+"Holder binding").
 """
 
 from __future__ import annotations
@@ -10,26 +11,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from captoken._format import names, primitives
-from captoken._format.encoding import EncodingError, Integer, b64decode, decode_json
+from captoken._format import names, primitives, signed
+from captoken._format.encoding import EncodingError, b64decode, decode_json
 from captoken._format.packet import RawCaveat
 from captoken._format.spelling import spelled
 from captoken._language.access import Access
 from captoken._language.caveats import (
-    EARLY,
-    Audience,
-    Caveat,
-    Expires,
-    Operations,
-    Situation,
-    Tables,
+    IS_COUNTED,
+    IS_EARLY,
+    SETTLES,
+    SPEAKS_OF_DATA,
+    SPEAKS_OF_TOOLS,
     Vocabulary,
-    prohibited,
 )
+from captoken._language.kinds import Caveat, Situation, prohibited
 from captoken._language.reasons import Reason
 
 
@@ -48,73 +47,89 @@ class Link(msgspec.Struct, frozen=True):
     depth: int | None = None
     delegate_only: bool = False
     key: bytes | None = None  # the Ed25519 key that the token is bound to from here on
-    signature: bytes | None = None  # the custody signature by the key that it was bound to before
+    signature: bytes | None = None  # custody, by the key that it was bound to before
     domains: frozenset[str] = frozenset()  # data, tool: those that its caveats speak of
-    counts: bool = False  # it has `uses` or `budget`, which a ledger counts
-    settles: bool = False  # it has `aud` or `task`, which narrow the facts for later links
+    counts: bool = False  # it has a caveat that a ledger counts
+    settles: bool = False  # it has one that narrows the facts for later links
 
     @property
     def caveats(self) -> tuple[Caveat, ...]:
         """All its caveats, in the order of their keys."""
         if not self.early or not self.late:
             return self.early or self.late
-        return tuple(sorted((*self.early, *self.late), key=_key_of))
-
-
-def _key_of(caveat: Caveat) -> str:
-    return caveat.key
+        return tuple(sorted((*self.early, *self.late), key=_key_of_caveat))
 
 
 class ThirdParty(Link, frozen=True, kw_only=True):
-    """A third-party caveat: by itself it restricts nothing, but a token is worth nothing without the discharge."""
+    """A third-party caveat.
+
+    By itself it restricts nothing, but a token is worth nothing without the discharge.
+    """
 
     cid: bytes
 
 
 class BadLink(msgspec.Struct, frozen=True):
-    """A link that prohibits everything: unreadable, or opaque because of a key that is not known here."""
+    """A link that prohibits everything: unreadable, or opaque because of a key not known here.
+
+    `sender`, `receiver` and `key` are what it says of the chain, where that can be read: for those
+    who hold and show the token.
+    """
 
     code: str  # unreadable_link or unknown_caveat
     text: str
-    sender: str | None = (
-        None  # who it says it delegates, where that can be read: for those who hold and show the token
-    )
+    sender: str | None = None
     receiver: str | None = None
     key: bytes | None = None
 
 
+def _key_of_caveat(caveat: Caveat) -> str:
+    return caveat.key
+
+
 def is_about_requests(link: Link) -> bool:
-    """Does it say nothing of the token itself: no task, lineage or key, and nothing that is counted? So what a discharge or
-    an overlay says of a request only ever restricts."""
-    positioned = (
-        link.receiver is not None
-        or link.key is not None
-        or link.depth is not None
-        or link.delegate_only
-    )
-    return not (positioned or link.counts or any(caveat.key == "task" for caveat in link.early))
+    """Does it say nothing of the token itself: no task, lineage or key, and nothing counted?
+
+    So what a discharge or an overlay says of a request only ever restricts.
+    """
+    handed_on = link.receiver is not None or link.key is not None
+    bounded = link.depth is not None or link.delegate_only
+    if handed_on or bounded or link.counts:
+        return False
+    return not any(caveat.key == "task" for caveat in link.early)
+
+
+# --- judging --------------------------------------------------------------------------------------
 
 
 def settled(situation: Situation, link: Link) -> Situation:
-    """The facts for the links after `link`: what its `aud` and `task` leave (spec, "Audience and task")."""
-    audiences, task = situation.audiences, situation.task
+    """The facts for the links after `link`: what its `aud` and `task` leave.
+
+    (spec, "Audience and task")
+    """
+    audiences = situation.audiences
+    task = situation.task
     for caveat in link.early:
         if caveat.key == "aud":
             audiences = audiences.intersection(caveat.value)
-        elif caveat.key == "task":
-            task = caveat.value if names.at_or_below(caveat.value, task) else task
+        elif caveat.key == "task" and names.at_or_below(caveat.value, task):
+            task = caveat.value
     return Situation(situation.now, situation.leeway, audiences, task, situation.overlay_age)
 
 
 def early_prohibits(link: Link, situation: Situation) -> Reason | None:
-    """Why `link` prohibits every access for now, or None: its early caveats by key (spec, "Verification")."""
+    """Why `link` prohibits every access for now, or None: its early caveats by key.
+
+    The first pass of step 8 (spec, "Verification").
+    """
     return prohibited(link.early, None, situation) if link.early else None
 
 
 def late_prohibits(link: Link, access: Access | None, situation: Situation) -> Reason | None:
-    """Why `link` prohibits `access`, or None: its late caveats by key, then its domains (spec, "Domains").
+    """Why `link` prohibits `access`, or None: its late caveats by key, then its domains.
 
-    Without an access only those late caveats are asked that do not ask about one.
+    The second pass of step 8. Without an access only those late caveats are asked that do not ask
+    about one.
     """
     reason = prohibited(link.late, access, situation) if link.late else None
     if reason is not None or access is None or not link.domains:
@@ -141,23 +156,157 @@ def _closed(link: Link, access: Access) -> Reason | None:
     return None
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
-# from, to and n, joined by line feeds, which none of them can have.
+
+def read_links(caveats: Iterable[RawCaveat], vocabulary: Vocabulary) -> list[Link | BadLink]:
+    """Every link of a chain.
+
+    A signature on a link is readable only where the token is bound to a key by then.
+    """
+    links: list[Link | BadLink] = []
+    for cid, vid in caveats:
+        links.append(ThirdParty(cid=cid) if vid else read_link(cid, vocabulary))
+    for at, link in enumerate(links):
+        if link.key is not None:  # the first that binds it: no key was there to sign
+            if isinstance(link, Link) and link.signature is not None:
+                why = "a signature, and no key to sign it"
+                links[at] = BadLink("unreadable_link", why, link.sender, link.receiver, link.key)
+            break
+    return links
+
+
+def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
+    """The link that `body` spells, or why it prohibits everything. Never raises (spec, "Links")."""
+    try:
+        text, signature = split_signature(body)
+        stated = decode_json(text)
+    except EncodingError as error:
+        return BadLink("unreadable_link", str(error))
+    try:
+        return _link(stated, signature, vocabulary)
+    except Exception as error:  # ours are TypeError and ValueError, an embedder's anything
+        return _bad_link(stated, error, vocabulary)
+
+
+def split_signature(body: bytes) -> tuple[bytes, bytes | None]:
+    """The JSON of a link, and its custody signature if it has one.
+
+    Raises EncodingError for one that is none.
+    """
+    if body[-1:] == b"}":
+        return body, None
+    try:
+        return signed.split(body)
+    except EncodingError:
+        raise EncodingError("not canonical JSON") from None
+
+
+def unknown_keys(stated: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
+    """The keys of a link that make it opaque."""
+    return sorted(stated.keys() - vocabulary.kinds.keys() - _POSITION)
+
+
+_POSITION = frozenset(("from", "to", "n", "depth", "delegate_only", "key"))
+_DOMAINS: dict[int, frozenset[str]] = {
+    0: frozenset(),
+    SPEAKS_OF_DATA: frozenset(("data",)),
+    SPEAKS_OF_TOOLS: frozenset(("tool",)),
+    SPEAKS_OF_DATA | SPEAKS_OF_TOOLS: frozenset(("data", "tool")),
+}
+
+
+def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabulary) -> Link:
+    """The link that a JSON object states.
+
+    Raises TypeError or ValueError, or whatever a caveat of an embedder raises.
+    """
+    if not stated:
+        raise ValueError("a link that says nothing")
+    grammar = vocabulary.grammar
+    early: list[Caveat] = []
+    late: list[Caveat] = []
+    traits = 0
+    positioned = False
+    for key, value in stated.items():
+        known = grammar.get(key)
+        if known is None:
+            if key not in _POSITION:
+                raise ValueError("a key that is not known")
+            positioned = True
+            continue
+        kind, its_traits = known
+        traits |= its_traits
+        if its_traits & IS_EARLY:
+            early.append(kind(value))
+        else:
+            late.append(kind(value))
+
+    counts = bool(traits & IS_COUNTED)
+    if positioned or counts:
+        position = _position(stated, counts)
+    else:
+        position = _NOWHERE
+    if signature is not None and position.key is None:
+        raise ValueError("a signature on a link that binds to no key")
+    return Link(
+        tuple(early),
+        tuple(late),
+        position.sender,
+        position.receiver,
+        position.depth,
+        position.delegate_only,
+        position.key,
+        signature,
+        _DOMAINS[traits & (SPEAKS_OF_DATA | SPEAKS_OF_TOOLS)],
+        counts,
+        bool(traits & SETTLES),
+    )
+
+
+class _Position(NamedTuple):
+    """What a link says that depends on its position in the chain."""
+
+    sender: str | None = None
+    receiver: str | None = None
+    depth: int | None = None
+    delegate_only: bool = False
+    key: bytes | None = None
+
+
+_NOWHERE = _Position()
 _NONCE = "[A-Za-z0-9_-]{11}"
 _is_nonce = re.compile(_NONCE).fullmatch
+# from, to and n, joined by line feeds, which none of them can have.
 _is_delegation = re.compile(rf"{names.NAME}\n{names.NAME}\n{_NONCE}").fullmatch
-_DOMAINS: dict[tuple[bool, bool], frozenset[str]] = {
-    (False, False): frozenset(), (True, False): frozenset(("data",)),
-    (False, True): frozenset(("tool",)), (True, True): frozenset(("data", "tool")),
-}  # fmt: skip
-_HAND_OVER = ("from", "to", "n")
-_POSITION = frozenset((*_HAND_OVER, "depth", "delegate_only", "key"))
-_SIGNATURE_CHARS = 86
 
 
-def _delegation(sender: Any, receiver: Any, nonce: Any) -> tuple[str, str]:
-    """Who hands on to whom. Raises TypeError if one of the three is missing or no string, ValueError if it is no name."""
+def _position(stated: Mapping[str, Any], counts: bool) -> _Position:
+    """Raises TypeError or ValueError for what cannot be read."""
+    sender = receiver = None
+    nonce = stated.get("n")
+    if "from" in stated or "to" in stated or (nonce is not None and not counts):
+        sender, receiver = _delegation(stated)
+    elif counts and _is_nonce(names.exact_str(nonce, "n")) is None:
+        raise ValueError("n must be 11 characters of base64url")
+    depth = stated.get("depth")
+    if depth is not None and (type(depth) is not int or depth < 0):
+        raise ValueError("depth must be an integer, not negative")
+    delegate_only = stated.get("delegate_only")
+    if delegate_only is not None and delegate_only is not True:
+        raise ValueError("delegate_only is true or left out")
+    key = _key(stated["key"]) if "key" in stated else None
+    return _Position(sender, receiver, depth, delegate_only is True, key)
+
+
+def _delegation(stated: Mapping[str, Any]) -> tuple[str, str]:
+    """Who hands on to whom: `from`, `to` and `n` come together.
+
+    Raises TypeError if one of them is missing or no string, ValueError if one is no name.
+    """
+    sender: Any = stated.get("from")
+    receiver: Any = stated.get("to")
+    nonce: Any = stated.get("n")
     if _is_delegation("\n".join((sender, receiver, nonce))) is None:
         raise ValueError("from and to must be names, n 11 characters of base64url")
     return sender, receiver
@@ -171,152 +320,18 @@ def _key(text: Any) -> bytes:
     return key
 
 
-def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabulary) -> Link:
-    """The link that a JSON object states. Raises TypeError or ValueError, or whatever a caveat of an embedder raises."""
-    if not stated:
-        raise ValueError("a link that says nothing")
-    if signature is not None and "key" not in stated:
-        raise ValueError("a signature on a link that binds to no key")
-    sender = receiver = depth = bound_to = None
-    delegate_only = False
-    data = tool = False
-    early: list[Caveat] = []
-    late: list[Caveat] = []
-    kinds = vocabulary.kinds
-    for key, value in stated.items():
-        if key in kinds:
-            kind = kinds[key]
-            (early if key in EARLY else late).append(kind(value))
-            data, tool = data or kind.domain == "data", tool or kind.domain == "tool"
-        elif key == "depth":
-            if type(value) is not int or value < 0:
-                raise ValueError("depth must be an integer, not negative")
-            depth = value
-        elif key == "delegate_only":
-            if value is not True:
-                raise ValueError("delegate_only is true or left out")
-            delegate_only = True
-        elif key == "key":
-            bound_to = _key(value)
-        elif key not in _POSITION:
-            raise ValueError("a key that is not known")
-    counts = "uses" in stated or "budget" in stated
-    if (
-        "from" in stated or "to" in stated or ("n" in stated and not counts)
-    ):  # the three come together
-        sender, receiver = _delegation(*map(stated.get, _HAND_OVER))
-    elif counts and _is_nonce(names.exact_str(stated.get("n"), "n")) is None:
-        raise ValueError("n must be 11 characters of base64url")
-    settles = "aud" in stated or "task" in stated
-    return Link(
-        tuple(early), tuple(late), sender, receiver, depth, delegate_only, bound_to, signature, _DOMAINS[data, tool], counts, settles
-    )  # fmt: skip
-
-
-class _Plain(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The link that most tokens are made of; its keys in canonical order."""
-
-    aud: list[str] | None = None
-    exp: Integer | None = None
-    sender: str | None = msgspec.field(default=None, name="from")
-    key: str | None = None
-    n: str | None = None
-    operations: list[str] | None = None
-    tables: list[str] | None = None
-    to: str | None = None
-
-
-_decode_plain = msgspec.json.Decoder(_Plain).decode
-_encode_plain = msgspec.json.Encoder().encode
-
-
-def _plain_link(body: bytes) -> Link | None:
-    """The link that `body` spells if it is a plain one: the same as the general way reads, at half the time. Else None."""
-    try:
-        body, signature = split_signature(body)
-        stated = _decode_plain(body)
-        if _encode_plain(stated) != body:
-            return None
-        bound_to = _key(stated.key) if stated.key is not None else None
-        if signature is not None and bound_to is None:
-            return None
-        early: list[Caveat] = []
-        late: list[Caveat] = []
-        if stated.aud is not None:
-            early.append(Audience(stated.aud))
-        if stated.exp is not None:
-            early.append(Expires(stated.exp))
-        if stated.operations is not None:
-            late.append(Operations(stated.operations))
-        if stated.tables is not None:
-            late.append(Tables(stated.tables))
-        sender, receiver, nonce = stated.sender, stated.to, stated.n
-        if sender is not None or receiver is not None or nonce is not None:
-            sender, receiver = _delegation(sender, receiver, nonce)
-        elif not early and not late and bound_to is None:
-            return None
-    except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError, ValueError):
-        return None
-    data = stated.operations is not None or stated.tables is not None
-    return Link(
-        tuple(early), tuple(late), sender, receiver, None, False, bound_to, signature, _DOMAINS[data, False], False, stated.aud is not None
-    )  # fmt: skip
-
-
-def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
-    """The link that `body` spells, or why it prohibits everything. Never raises (spec, "Links")."""
-    return _plain_link(body) or _any_link(body, vocabulary)
-
-
-def read_links(caveats: Iterable[RawCaveat], vocabulary: Vocabulary) -> list[Link | BadLink]:
-    """Every link of a chain. A signature on a link is readable only where the token is bound to a key by then."""
-    links: list[Link | BadLink] = []
-    for cid, vid in caveats:
-        links.append(ThirdParty(cid=cid) if vid else read_link(cid, vocabulary))
-    for at, link in enumerate(links):
-        if link.key is not None:  # the first that binds it: no key was there to sign
-            if isinstance(link, Link) and link.signature is not None:
-                why = "a signature, and no key to sign it"
-                links[at] = BadLink("unreadable_link", why, link.sender, link.receiver, link.key)
-            break
-    return links
-
-
-def split_signature(body: bytes) -> tuple[bytes, bytes | None]:
-    """The JSON of a link, and its custody signature if it has one. Raises EncodingError for one that is none."""
-    if body[-1:] == b"}":
-        return body, None
-    stated, signature = body[: -_SIGNATURE_CHARS - 1], body[-_SIGNATURE_CHARS - 1 :]
-    if signature[:1] != b".":
-        raise EncodingError("not canonical JSON")
-    return stated, b64decode(signature[1:].decode("latin-1"))
-
-
-def unknown_keys(stated: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
-    """The keys of a link that make it opaque."""
-    return sorted(stated.keys() - vocabulary.kinds.keys() - _POSITION)
-
-
-def _any_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
-    try:
-        text, signature = split_signature(body)
-        stated = decode_json(text)
-    except EncodingError as error:
-        return BadLink("unreadable_link", str(error))
-    try:
-        return _link(stated, signature, vocabulary)
-    except Exception as error:  # a value that is not one: ours raise TypeError and ValueError, an embedder's anything
-        problem = (
-            str(error)
-            if type(error) in (TypeError, ValueError, EncodingError)
-            else type(error).__name__
-        )
+def _bad_link(stated: Mapping[str, Any], error: Exception, vocabulary: Vocabulary) -> BadLink:
+    """Why a link that is canonical JSON cannot be taken, and what it says of the chain all the same."""
     sender = receiver = key = None
     with suppress(TypeError, ValueError):
-        sender, receiver = _delegation(*map(stated.get, _HAND_OVER))
+        sender, receiver = _delegation(stated)
     with suppress(TypeError, ValueError):
         key = _key(stated.get("key"))
     unknown = unknown_keys(stated, vocabulary)
     if unknown:  # then it is opaque, whatever else is wrong with it
-        return BadLink("unknown_caveat", f"unknown here: {spelled(unknown)}", sender, receiver, key)
-    return BadLink("unreadable_link", problem, sender, receiver, key)
+        why = f"unknown here: {spelled(unknown)}"
+        return BadLink("unknown_caveat", why, sender, receiver, key)
+    # The text of an error that an embedder's caveat raised may hold anything.
+    is_ours = type(error) in (TypeError, ValueError, EncodingError)
+    why = str(error) if is_ours else type(error).__name__
+    return BadLink("unreadable_link", why, sender, receiver, key)

@@ -1,19 +1,18 @@
-"""What a holder may write: the keywords of a link, and the check that a new link does not ask for more than is held.
+"""The keywords that writers use, typed once, and how they are read into caveats (spec, "Caveats").
 
-Needs no key. The check is for the one who narrows, who should learn of a mistake now and not from a denial; it is not
-what makes narrowing safe. Verifiers ask every link, so a link that asks for more gains nothing (spec, "Widening").
+Most keywords are the key of a caveat. What its class calls otherwise, as `expires_in` for `exp`, it
+also reads. `depth` and `delegate_only` are no caveats: they go by a link's position in the chain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
-from captoken._format.clocks import Clock, Moment, Seconds, epoch_seconds, read_clock
-from captoken._format.encoding import EncodingError, encode_json
-from captoken._format.spelling import shown
-from captoken._language.caveats import Caveat, Vocabulary, write
+from captoken._format.clocks import Moment, Seconds
+from captoken._language.capability import Capability
+from captoken._language.caveats import BUILT_IN, COUNTED, Vocabulary, is_own, write
+from captoken._language.kinds import BuiltIn, Caveat, Reading
 
 Strings: TypeAlias = "Sequence[str] | set[str] | frozenset[str]"
 
@@ -29,9 +28,9 @@ UNSET = _Unset()
 class Restrictions(TypedDict, total=False):
     """The caveats as keywords, the same for every method that writes a link (spec, "Caveats").
 
-    `expires_in`, `expires_at`, `not_before` and `audience` are the friendly names of `exp`, `nbf` and `aud`.
-    `expires_in` means "at most" and is cut to what is held; `expires_at` is a statement. Caveats of an embedding
-    project go by their key: `**{"acme:region": ["eu"]}`.
+    `expires_in`, `expires_at`, `not_before` and `audience` are the friendly names of `exp`, `nbf`
+    and `aud`. `expires_in` means "at most" and is cut to what is held; `expires_at` is a statement.
+    Caveats of an embedding project go by their key: `**{"acme:region": ["eu"]}`.
     """
 
     tables: Strings
@@ -49,7 +48,7 @@ class Restrictions(TypedDict, total=False):
 
 
 class MintCaveats(Restrictions, total=False):
-    """For `mint`, where the task is the root record's, and None says that there is no expiry."""
+    """For `mint`: the task is the root record's, and None says that there is no expiry."""
 
     expires_in: Seconds
     expires_at: Moment | None
@@ -71,105 +70,78 @@ class PresentCaveats(Restrictions, total=False):
     task: str
 
 
-DATA = ("tables", "operations", "allow", "columns")
-_FRIENDLY = frozenset(("expires_in", "expires_at", "not_before", "audience"))
-_PLAIN = frozenset((*DATA, "tools", "where", "task", "uses", "budget", "fresh"))
-COUNTED = frozenset(
-    ("uses", "budget")
-)  # they go with a nonce, so that two equal links are two allowances
-_POSITION = frozenset(("depth", "delegate_only"))
-_KEYWORDS = _FRIENDLY | _PLAIN | _POSITION
+POSITION = ("depth", "delegate_only")
+# What says something of the token itself, and not of the request at hand: a discharge and an
+# operator's entry have none of these.
+OF_THE_TOKEN = frozenset(("task", *COUNTED, *POSITION))
 
 
-def _seconds(given: Any) -> int:
-    seconds = given.total_seconds() // 1 if isinstance(given, timedelta) else given
-    if type(given) is not int and not isinstance(given, timedelta):
-        raise TypeError(
-            f"expires_in must be seconds as int, or a timedelta, not {type(given).__name__}"
-        )
-    if seconds < 1:
-        raise ValueError("expires_in must be at least one second")
-    return int(seconds)
+def _as_given(given: Any, now: Callable[[], int], held: BuiltIn | None) -> Any:
+    return given
 
 
-def asked(
-    given: Mapping[str, Any], vocabulary: Vocabulary, clock: Clock, held_until: int | None
+def _readings() -> dict[str, tuple[str, Reading]]:
+    """For each keyword the key of the caveat that it is for, and how its value is read."""
+    made: dict[str, tuple[str, Reading]] = {}
+    for kind in BUILT_IN:
+        for keyword, reading in (kind.keywords or {kind.key: _as_given}).items():
+            made[keyword] = (kind.key, reading)
+    return made
+
+
+_READINGS = _readings()
+_KEYWORDS = frozenset((*_READINGS, *POSITION))
+
+
+def check_known(keywords: Iterable[str], vocabulary: Vocabulary) -> None:
+    """Raise TypeError for a keyword that is no caveat."""
+    for keyword in keywords:
+        own = is_own(keyword) and keyword in vocabulary.kinds
+        if keyword not in _KEYWORDS and not own:
+            words = ", ".join(sorted(_KEYWORDS))
+            raise TypeError(
+                f"no caveat is called {keyword!r}: {words}, or the key of a caveat in the vocabulary"
+            )
+
+
+def caveats_of(
+    given: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    now: Callable[[], int],
+    held: Capability | None = None,
 ) -> dict[str, Caveat]:
-    """The caveats about accesses that keywords ask for, by key. Raises TypeError or ValueError for a bad one."""
+    """The caveats that keywords ask for, by key. Raises TypeError or ValueError for a bad one.
+
+    `now` gives seconds since the epoch, and is asked only where a keyword needs it. `held` is what
+    the token can do so far.
+    """
     made: dict[str, Caveat] = {}
     for keyword, value in given.items():
-        if value is UNSET or keyword in _POSITION:
+        if value is UNSET or keyword in POSITION:
             continue
         if value is None:
             raise TypeError(f"{keyword} must not be None; leave it out")
-        if keyword in _FRIENDLY:
-            key, value = _translated(keyword, value, clock, held_until)
-        else:
-            known(keyword, vocabulary)
-            key = keyword
+        key, reading = _READINGS.get(keyword, (keyword, _as_given))
         if key in made:
             raise ValueError("expires_in and expires_at say the same thing twice")
-        made[key] = write(key, value, vocabulary)
+        before = held.held.get(key) if held is not None else None
+        made[key] = write(key, reading(value, now, before), vocabulary)
     return made
 
 
-def known(keyword: str, vocabulary: Vocabulary) -> None:
-    """Raise TypeError for a keyword that is no caveat."""
-    if keyword not in _KEYWORDS and not (":" in keyword and keyword in vocabulary.kinds):
-        words = ", ".join(sorted(_KEYWORDS))
-        raise TypeError(
-            f"no caveat is called {keyword!r}: {words}, or the key of a caveat in the vocabulary"
-        )
-
-
-def _translated(keyword: str, value: Any, clock: Clock, held_until: int | None) -> tuple[str, Any]:
-    if keyword == "expires_in":
-        until = read_clock(clock) + _seconds(value)
-        return "exp", until if held_until is None else min(until, held_until)
-    if keyword == "expires_at":
-        return "exp", epoch_seconds(value, keyword)
-    if keyword == "not_before":
-        return "nbf", epoch_seconds(value, keyword)
-    return "aud", [value] if type(value) is str else value
-
-
-def kept(keep: Any, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The caveats that keep a domain open which the link `stated` would close by naming only the other.
-
-    Raises ValueError for a link that names neither: it closes nothing, and what is written to keep one would.
-    """
-    made: dict[str, Any] = {}
-    for caveat in [keep] if type(keep) is str else keep:
-        if caveat not in ("tables", "tools"):
-            raise ValueError(f"keep takes 'tables' and 'tools', not {shown(caveat)}")
-        if stated.keys().isdisjoint((*DATA, "tools")):
-            raise ValueError(f"keep={caveat!r} goes with a link that names tables or tools")
-        made[caveat] = ["*"] if caveat == "tables" else {"*": {}}
-    return made
-
-
-def position(given: Mapping[str, Any]) -> dict[str, Any]:
+def position_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """`depth` and `delegate_only` as keywords ask for them. Raises TypeError or ValueError."""
-    depth, delegate_only = given.get("depth", UNSET), given.get("delegate_only", UNSET)
     made: dict[str, Any] = {}
+    depth = given.get("depth", UNSET)
     if depth is not UNSET:
         if type(depth) is not int:
             raise TypeError(f"depth must be an int, not {type(depth).__name__}")
         if depth < 0:
             raise ValueError("depth must not be negative")
         made["depth"] = depth
+    delegate_only = given.get("delegate_only", UNSET)
     if delegate_only is not UNSET:
         if type(delegate_only) is not bool:
             raise TypeError(f"delegate_only must be True, not {type(delegate_only).__name__}")
         made["delegate_only"] = delegate_only
     return made
-
-
-def spell(stated: Mapping[str, Any]) -> bytes:
-    """The bytes of a link. Raises ValueError for one that says nothing."""
-    if not stated:
-        raise ValueError("a link must restrict something")
-    try:
-        return encode_json(stated)
-    except EncodingError as error:
-        raise ValueError(str(error)) from None

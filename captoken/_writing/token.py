@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterable, Mapping
 from time import time
 from typing import Any, Unpack
 
+from msgspec import structs
+
 from captoken._format import chain, names, primitives
-from captoken._format import packet as wire
 from captoken._format.clocks import Clock, Seconds
 from captoken._format.encoding import LIMITS, b64encode
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import DelegationError, DischargeError, LimitError, TokenFormatError
-from captoken._format.packet import RawCaveat
-from captoken._format.public_keys import public_bytes, signing_key
+from captoken._format.packet import Packet, RawCaveat
+from captoken._format.public_keys import public_bytes
 from captoken._format.root import RootRecord
-from captoken._format.sealed import Sealed
+from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.text import (
     BOUND,
     UNBOUND,
@@ -33,133 +34,42 @@ from captoken._format.text import (
     whole_text,
 )
 from captoken._language.access import Access
-from captoken._language.capability import Capability
 from captoken._language.caveats import V1, Vocabulary
-from captoken._language.discharge import (
-    Discharge,
-    Ticket,
-    bound_discharge,
-    third_party_caveat,
-)
-from captoken._language.lineage import Lineage, read_along
-from captoken._language.links import BadLink, Link, read_links
-from captoken._writing import keywords as writing
-from captoken._writing import widening
-from captoken._writing.keywords import LinkCaveats, PresentCaveats
+from captoken._language.discharge import Discharge, Ticket, bound_discharge, third_party_caveat
+from captoken._writing.compose import Means, Terms, check_custody, compose, spell
+from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
+from captoken._writing.unverified import Unverified
 from captoken.proof import Signer, prove, sign_custody
 
 
-class Unverified(Sealed):
-    """What a token says of itself.
+class Token(SealedValue, frozen=True, eq=False):
+    """A token: whoever has the text has the power, unless it is bound to a key or asks for more.
 
-    Anybody can write a token that says anything: for showing, never for deciding.
+    Immutable, unverified, equal to another of the same text. A token that asks a third party is
+    worth nothing without the answer.
+
+    `Token.parse(text)` checks the form alone. A token remembers the vocabulary, the clock and the
+    source of nonces that it was made with, for the tokens that are derived from it; all three are
+    for tests and embedders.
     """
 
-    __slots__ = ("_token",)
-    _token: Token
-    _instead = "parse the token again"
-
-    def __init__(self, token: Token) -> None:
-        object.__setattr__(self, "_token", token)
-
-    def __repr__(self) -> str:
-        return f"<Unverified {self._token!r}>"
-
-    @property
-    def root(self) -> RootRecord:
-        return self._token._root
-
-    @property
-    def links(self) -> tuple[Link | BadLink, ...]:
-        """The links, decoded; a third-party caveat is a link that restricts nothing by itself."""
-        return tuple(self._token._links())
-
-    @property
-    def bodies(self) -> tuple[bytes, ...]:
-        """The links as they travel."""
-        return tuple(cid for cid, _ in self._token._packet.caveats)
-
-    @property
-    def lineage(self) -> Lineage:
-        return self._token._state()[1]
-
-    @property
-    def holder(self) -> str:
-        """The agent that holds the token, as far as the chain says."""
-        return self.lineage.holder
-
-    @property
-    def key(self) -> str | None:
-        """The Ed25519 key that the token is bound to, as base64url, or None for a bearer token."""
-        key = self.lineage.key
-        return b64encode(key) if key is not None else None
-
-    @property
-    def discharges(self) -> tuple[Discharge, ...]:
-        """The discharges that travel with the token."""
-        return tuple(map(Discharge, self._token._discharges))
-
-    @property
-    def task(self) -> str:
-        return self._token._state()[0].task or self.root.task
-
-    @property
-    def expires_at(self) -> int | None:
-        return self._token._state()[0].expires_at
-
-    @property
-    def capability(self) -> Capability:
-        """The most that the token can do, by its own account: nothing, if a link of it cannot
-        be read.
-        """
-        held, _ = self._token._state()
-        bad = any(isinstance(link, BadLink) for link in self.links)
-        return held.meet(Capability(data={}, tool={})) if bad else held
-
-
-class Token(Sealed):
-    """A token: whoever has the text has the power, unless it is bound to a key or asks a third
-    party.
-
-    Immutable, unverified, equal to another of the same text.
-
-    `Token.parse(text)` checks the form alone. It remembers the clock, the vocabulary and the source
-    of nonces that it was made with, for the tokens that are derived from it; all three are for
-    tests and embedders.
-    """
-
-    __slots__ = ("_clock", "_discharges", "_packet", "_random", "_root", "_seen", "_vocabulary")
     _instead = "hand on token.serialize() or token.present(...)"
 
-    _packet: wire.Packet
-    _root: RootRecord
-    _vocabulary: Vocabulary
-    _clock: Clock
-    _random: Callable[[int], bytes]
-    _discharges: tuple[wire.Packet, ...]  # unbound, in the order of the caveats that they answer
-    _seen: list[
-        tuple[Capability, Lineage]
-    ]  # what the readable links say together, once it was asked for
-
-    def __init__(
-        self,
-        packet: wire.Packet,
-        root: RootRecord,
-        vocabulary: Vocabulary,
-        clock: Clock,
-        random: Callable[[int], bytes],
-        discharges: tuple[wire.Packet, ...] = (),
-    ) -> None:
-        put = object.__setattr__
-        put(self, "_packet", packet)
-        put(self, "_root", root)
-        put(self, "_vocabulary", vocabulary)
-        put(self, "_clock", clock)
-        put(self, "_random", random)
-        put(self, "_discharges", discharges)
-        put(self, "_seen", [])
+    secret_packet: Packet  # as secret as the text
+    means: Means
+    unverified: Unverified  # what the token says of itself
+    secret_discharges: tuple[Packet, ...] = ()  # unbound, as the caveats that they answer stand
 
     @classmethod
+    def of(
+        cls, packet: Packet, root: RootRecord, means: Means, discharges: tuple[Packet, ...] = ()
+    ) -> Token:
+        """The token of a packet, and of the root record that its identifier spells."""
+        said = Unverified(root, packet.caveats, means.vocabulary, discharges)
+        return cls(packet, means, said, discharges)
+
+    @classmethod
+    @forgetful
     def parse(
         cls,
         text: str,
@@ -168,47 +78,36 @@ class Token(Sealed):
         clock: Clock = time,
         random: Callable[[int], bytes] = random_bytes,
     ) -> Token:
-        """The token that `text` spells: its form, sizes and root record, and nothing about
-        whether it is genuine.
+        """The token that `text` spells: its form, sizes and root record.
 
-        Discharges that travel with it are kept. Raises TokenFormatError and nothing else, whatever
-        `text` is.
+        Says nothing about whether it is genuine. Discharges that travel with it are kept. Raises
+        TokenFormatError and nothing else, whatever `text` is.
         """
-        try:
-            parts = parts_of(text, UNBOUND)
-            packet, discharges = parts.packet, parts.discharges
-            root = RootRecord.decode(packet.identifier)
-            if discharges and not _in_order(packet, discharges):
-                raise TokenFormatError(
-                    "discharges that answer nothing the token asks, or stand in another order"
-                )
-        except TokenFormatError as error:
-            problem = error.bare()  # so that no frame of the traceback holds usable text
-        else:
-            return cls(packet, root, vocabulary, clock, random, discharges)
-        del text
-        raise problem from None
+        parts = parts_of(text, UNBOUND)
+        packet = parts.packet
+        discharges = parts.discharges
+        root = RootRecord.decode(packet.identifier)
+        if discharges and not _in_order(packet, discharges):
+            why = "discharges that answer nothing the token asks, or stand in another order"
+            raise TokenFormatError(why)
+        return cls.of(packet, root, Means(vocabulary, clock, random), discharges)
 
     def serialize(self) -> str:
-        """The text: for handing the token to a sub-agent that is meant to hold it. Secret. To a
-        server, `present`.
-        """
-        return whole_text(self._packet, self._discharges, UNBOUND)
+        """The text, for a sub-agent that is meant to hold the token. Secret.
 
-    @property
-    def unverified(self) -> Unverified:
-        """What the token says of itself."""
-        return Unverified(self)
+        To a server, `present`.
+        """
+        return whole_text(self.secret_packet, self.secret_discharges, UNBOUND)
 
     @property
     def token_id(self) -> str:
         """The id of the whole tree that was minted, by the token's own account. Public."""
-        return self._root.token_id
+        return self.unverified.root.token_id
 
     @property
     def link_id(self) -> str:
         """The id of the last link and all below it. Public: tells nothing of the token."""
-        return b64encode(primitives.link_id(self._packet.signature))
+        return b64encode(primitives.link_id(self.secret_packet.signature))
 
     @property
     def needs(self) -> tuple[Ticket, ...]:
@@ -216,10 +115,11 @@ class Token(Sealed):
 
         Raises DischargeError for a foreign one.
         """
-        answered = {packet.identifier for packet in self._discharges}
-        return tuple(
-            Ticket.parse(cid) for cid, vid in self._packet.caveats if vid and cid not in answered
-        )
+        answered = {packet.identifier for packet in self.secret_discharges}
+        asked = (cid for cid, vid in self.secret_packet.caveats if vid)
+        return tuple(Ticket.parse(cid) for cid in asked if cid not in answered)
+
+    # --- narrowing ------------------------------------------------------------------------------
 
     def attenuate(
         self,
@@ -233,15 +133,16 @@ class Token(Sealed):
     ) -> Token:
         """A new token that can do less; this one is unchanged. Needs no key and no server.
 
-        A link that names tables or operations closes tools, and the other way round; `keep="tools"`
-        or `keep="tables"` keeps what there was. `clamp` takes what is held of what is asked. Checks
-        against the links that this token carries; it cannot know whether a verifier accepts them.
-        `key` binds the token to an Ed25519 key from here on; if it is bound already, `signer` is
-        the key that it is bound to. Raises WideningError for more than is held, DelegationError for
-        a key without the signature, LimitError past a limit, TypeError or ValueError for a keyword
-        that is no caveat (spec, "Caveats", "Widening", "Holder binding").
+        A link that names tables or operations closes tools, and the other way round;
+        `keep="tools"` or `keep="tables"` keeps what there was. `clamp` takes what is held of what
+        is asked. Checks against the links that this token carries; it cannot know whether a
+        verifier accepts them. `key` binds the token to an Ed25519 key from here on; if it is bound
+        already, `signer` is the key that it is bound to. Raises WideningError for more than is
+        held, DelegationError for a key without the signature, LimitError past a limit, TypeError or
+        ValueError for a keyword that is no caveat (spec, "Caveats", "Widening", "Holder binding").
         """
-        return self._narrow(None, caveats, keep, clamp, clock, key, signer)
+        terms = Terms(caveats, keep, clamp, key=key)
+        return self._narrowed(terms, self._means(clock), signer)
 
     def delegate(
         self,
@@ -254,64 +155,85 @@ class Token(Sealed):
         clock: Clock | None = None,
         **caveats: Unpack[LinkCaveats],
     ) -> Token:
-        """A new token for the agent `to`, narrowed as `attenuate` does; the holder's name and
-        `to` go into the chain.
+        """A new token for the agent `to`, narrowed as `attenuate` does.
 
-        Verifiers will call `to` *vouched*: the name is what the holder says. A token that is bound
-        to a key is handed on to the child's `key`, signed by `signer`, and verifiers call `to`
-        *proven*. Raises DelegationError past `depth`, back to an agent that has held the token, or
-        without key and signer where they are due, and what `attenuate` raises.
+        The holder's name and `to` go into the chain. Verifiers will call `to` *vouched*: the name
+        is what the holder says. A token that is bound to a key is handed on to the child's `key`,
+        signed by `signer`, and verifiers call `to` *proven*. Raises DelegationError past `depth`,
+        back to an agent that has held the token, or without key and signer where they are due, and
+        what `attenuate` raises.
         """
         names.name(to, "to")
-        return self._narrow(to, caveats, keep, clamp, clock, key, signer)
+        terms = Terms(caveats, keep, clamp, to, key)
+        return self._narrowed(terms, self._means(clock), signer)
+
+    def _means(self, clock: Clock | None) -> Means:
+        """The token's own means, but for a clock that is passed for one link."""
+        return self.means if clock is None else structs.replace(self.means, clock=clock)
+
+    def _narrowed(self, terms: Terms, means: Means, signer: Signer | None = None) -> Token:
+        """This token with one more link of caveats."""
+        holding = self.unverified.holding
+        stated = compose(terms, means, holding)
+        check_custody(holding.lineage.key, terms, signer)
+        body = spell(stated)
+        if signer is not None:
+            body = sign_custody(self.secret_packet, body, signer)
+        return self.with_raw_link(body)
+
+    def with_raw_link(self, cid: bytes, vid: bytes = b"") -> Token:
+        """This token with one more link as it travels, whatever it says. Raises LimitError.
+
+        For tools and tests: `attenuate` writes links that verifiers read.
+        """
+        link: RawCaveat = (cid, vid)
+        before = self.secret_packet
+        signature = chain.extend(before.signature, link)
+        packet = Packet(before.identifier, (*before.caveats, link), signature)
+        check_limits(packet)
+        if self.secret_discharges:
+            check_bundle(packet, self.secret_discharges)
+        return Token.of(packet, self.unverified.root, self.means, self.secret_discharges)
+
+    # --- third parties --------------------------------------------------------------------------
 
     def require(
         self, discharger: bytes | str, *, need: Mapping[str, Any], location: str | None = None
     ) -> Token:
-        """A new token that is worth nothing without a discharge: the third party's word that
-        `need` holds.
+        """A new token that is worth nothing without a discharge: a third party's word on `need`.
 
         `discharger` is its X25519 public key; nobody else can read `need`. `location` is where it
         may be asked, a hint that all can read. Needs no key and no server; nobody takes it off
-        again. Raises TypeError or ValueError, and LimitError past a limit (spec, "Third-party
-        caveats").
+        again. Raises TypeError or ValueError, and LimitError past a limit.
+        (spec, "Third-party caveats")
         """
-        return self._extended(
-            third_party_caveat(self._packet, discharger, need, location, self._random)
-        )
+        cid, vid = third_party_caveat(self.secret_packet, discharger, need, location, self.means.random)
+        return self.with_raw_link(cid, vid)
 
+    @forgetful
     def with_discharge(self, answer: Discharge | str) -> Token:
         """The token together with a discharge, in place of an older one for the same ticket.
 
-        Unverified, as the token is.
-
-        Raises DischargeError for one that answers nothing the token asks, LimitError past a limit,
-        TokenFormatError for text that is none.
+        Unverified, as the token is. Raises DischargeError for one that answers nothing the token
+        asks, LimitError past a limit, TokenFormatError for text that is none.
         """
-        try:
-            got = answer if isinstance(answer, Discharge) else Discharge.parse(answer)
-        except TokenFormatError as error:
-            problem = error.bare()
-        else:
-            return self._answered(got.packet)
-        del answer
-        raise problem
-
-    def _answered(self, got: wire.Packet) -> Token:
-        known = {packet.identifier: packet for packet in (*self._discharges, got)}
-        asked = dict.fromkeys(cid for cid, vid in self._packet.caveats if vid)
-        if got.identifier not in asked:
-            raise DischargeError(
-                "the discharge answers nothing that the token asks", "bad_discharge"
-            )
+        got = answer if isinstance(answer, Discharge) else Discharge.parse(answer)
+        packet = got.packet
+        known = {one.identifier: one for one in (*self.secret_discharges, packet)}
+        asked = dict.fromkeys(cid for cid, vid in self.secret_packet.caveats if vid)
+        if packet.identifier not in asked:
+            why = "the discharge answers nothing that the token asks"
+            raise DischargeError(why, "bad_discharge")
         ordered = tuple(known[cid] for cid in asked if cid in known)
-        check_bundle(self._packet, ordered)
-        return Token(self._packet, self._root, self._vocabulary, self._clock, self._random, ordered)
+        check_bundle(self.secret_packet, ordered)
+        return Token.of(self.secret_packet, self.unverified.root, self.means, ordered)
+
+    # --- presenting -----------------------------------------------------------------------------
 
     def present(
         self,
         *,
-        audience: str | writing.Strings,
+        audience: str | Strings,
         signer: Signer | None = None,
         request: Access | bytes | None = None,
         expires_in: Seconds = 60,
@@ -335,106 +257,48 @@ class Token(Sealed):
             raise ValueError("a text for nobody: name the server")
         if signer is None and request is not None:
             raise ValueError("a request goes with the signer that proves it")
-        clock = clock or self._clock
         wanted = {**caveats, "audience": audience, "expires_in": expires_in}
-        parts = self._narrow(None, wanted, keep, clamp, clock).presented_parts()
+        means = self._means(clock)
+        parts = self._narrowed(Terms(wanted, keep, clamp), means).presented_parts()
         written = whole_text(parts.packet, parts.discharges, BOUND)
         if signer is not None:
-            name = self._proven_to(audience, signer)
-            made = prove(parts.packet, signer, name, request, clock, self._random)
+            server = self._proven_to(audience, signer)
+            made = prove(parts.packet, signer, server, request, means.clock, means.random)
             written = f"{written}.{proof_text(made)}"
         size = len(written)
         if size <= max_chars:
             return written
         del written  # the frame that raises holds nothing usable
-        raise LimitError(
-            f"{size} characters, more than the {max_chars} to present",
-            costs(parts.packet, parts.discharges),
-        )
+        why = f"{size} characters, more than the {max_chars} to present"
+        raise LimitError(why, costs(parts.packet, parts.discharges))
 
-    def _proven_to(self, audience: str | writing.Strings, signer: Signer) -> str:
+    def _proven_to(self, audience: str | Strings, signer: Signer) -> str:
         """The one server that a proof is for.
 
         Raises ValueError, or DelegationError for another key.
         """
-        key = self._state()[1].key
+        key = self.unverified.lineage.key
         if key is None:
-            raise DelegationError("the token is bound to no key: there is nothing to prove", "bad_proof")
+            why = "the token is bound to no key: there is nothing to prove"
+            raise DelegationError(why, "bad_proof")
         if public_bytes(signer.public, "signer") != key:
-            raise DelegationError("the signer is not the key that the token is bound to", "bad_proof")
-        names_given = [audience] if isinstance(audience, str) else sorted(audience)
-        if len(names_given) != 1:
+            why = "the signer is not the key that the token is bound to"
+            raise DelegationError(why, "bad_proof")
+        servers = [audience] if isinstance(audience, str) else sorted(audience)
+        if len(servers) != 1:
             raise ValueError("a proof is for one server: name one audience")
-        return names_given[0]
+        return servers[0]
 
     def presented_parts(self) -> Parts:
         """The token and its discharges, bound to it, as a verifier in the same process takes them.
 
         Secret.
         """
-        signature = self._packet.signature
-        bound = tuple(bound_discharge(packet, signature) for packet in self._discharges)
-        return Parts(self._packet, bound)
+        signature = self.secret_packet.signature
+        bound = tuple(bound_discharge(packet, signature) for packet in self.secret_discharges)
+        return Parts(self.secret_packet, bound)
 
-    def _narrow(
-        self,
-        to: str | None,
-        caveats: Mapping[str, Any],
-        keep: str | Iterable[str],
-        clamp: bool,
-        clock: Clock | None,
-        key: bytes | str | None = None,
-        signer: Signer | None = None,
-    ) -> Token:
-        if type(clamp) is not bool:
-            raise TypeError(f"clamp must be a bool, not {type(clamp).__name__}")
-        held, lineage = self._state()
-        wanted = writing.asked(caveats, self._vocabulary, clock or self._clock, held.expires_at)
-        stated = widening.narrowed(held, wanted, clamp)
-        for caveat, value in writing.kept(keep, stated).items():
-            stated.setdefault(caveat, value)
-        stated.update(widening.positioned(lineage, writing.position(caveats), to, clamp))
-        if to is not None or writing.COUNTED & stated.keys():
-            stated["n"] = b64encode(self._random(8))
-        if key is not None:
-            stated["key"] = b64encode(signing_key(key))
-        _check_custody(lineage.key, to, key, signer)
-        body = writing.spell(stated)
-        if signer is not None:
-            body = sign_custody(self._packet, body, signer)
-        return self._with(body)
-
-    def _with(self, body: bytes) -> Token:
-        """This token with one more link."""
-        return self._extended((body, b""))
-
-    def _extended(self, caveat: RawCaveat) -> Token:
-        """This token with one more caveat, of either kind."""
-        packet = self._packet
-        grown = wire.Packet(
-            packet.identifier, (*packet.caveats, caveat), chain.extend(packet.signature, caveat)
-        )
-        check_limits(grown)
-        if self._discharges:
-            check_bundle(grown, self._discharges)
-        return Token(
-            grown, self._root, self._vocabulary, self._clock, self._random, self._discharges
-        )
-
-    def _links(self) -> list[Link | BadLink]:
-        return read_links(self._packet.caveats, self._vocabulary)
-
-    def _state(self) -> tuple[Capability, Lineage]:
-        """What the links that can be read say together: for writers, who may narrow what cannot
-        be used.
-        """
-        if not self._seen:
-            links, root = self._links(), self._root
-            readable = (link for link in links if isinstance(link, Link))
-            self._seen.append(
-                (Capability.of(readable, root.task, root.audience), read_along(root.agent, links))
-            )
-        return self._seen[0]
+    # --- as a value -----------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Token):
@@ -442,44 +306,18 @@ class Token(Sealed):
         return primitives.equal(self.serialize().encode(), other.serialize().encode())
 
     def __hash__(self) -> int:
-        return hash((self._packet.identifier, self._packet.caveats))
+        return hash((self.secret_packet.identifier, self.secret_packet.caveats))
 
     def __repr__(self) -> str:
-        links = len(self._packet.caveats)
-        return f"<Token {self.token_id}, {links} link{'s' * (links != 1)}, held by {self.unverified.holder}, unverified>"
+        count = len(self.secret_packet.caveats)
+        links = f"{count} link{'s' * (count != 1)}"
+        return f"<Token {self.token_id}, {links}, held by {self.unverified.holder}, unverified>"
 
     __str__ = __repr__
 
 
-def _in_order(packet: wire.Packet, discharges: tuple[wire.Packet, ...]) -> bool:
+def _in_order(packet: Packet, discharges: tuple[Packet, ...]) -> bool:
     """Does each discharge answer a caveat of the token, in the caveats' order, none twice?"""
     asked = iter(dict.fromkeys(cid for cid, vid in packet.caveats if vid))
-    return all(
-        discharge.identifier in asked for discharge in discharges
-    )  # `in` moves the iterator on
-
-
-def _check_custody(
-    bound_to: bytes | None, to: str | None, key: bytes | str | None, signer: Signer | None
-) -> None:
-    """Raise DelegationError or ValueError unless a key and its signature are there where they
-    are due, and only there.
-    """
-    if bound_to is None:
-        if signer is not None:
-            raise DelegationError(
-                "the token is bound to no key, so that there is nothing to sign",
-                "broken_delegation",
-            )
-    elif to is not None and key is None:
-        raise DelegationError(
-            f"the token is bound to a key: hand it on to the key of {to}", "broken_delegation"
-        )
-    elif key is not None and signer is None:
-        raise DelegationError(
-            "the token is bound to a key: only that key signs it over to another", "bad_proof"
-        )
-    elif signer is not None and key is None:
-        raise ValueError("a signer goes with the key that the token is handed to")
-    elif signer is not None and public_bytes(signer.public, "signer") != bound_to:
-        raise DelegationError("the signer is not the key that the token is bound to", "bad_proof")
+    # `in` moves the iterator on, so that each is looked for after the one before.
+    return all(discharge.identifier in asked for discharge in discharges)

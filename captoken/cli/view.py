@@ -180,7 +180,7 @@ def view(token: Token, now: int, discharges: tuple[Discharge, ...] = ()) -> View
     )
     asked, answered = sum(hop.asks for hop in hops), sum(hop.answer is not None for hop in hops)
     bound_by, left_over = _bound_by(token), len(discharges) - answered
-    alone = text_of(token._packet)
+    alone = text_of(token.secret_packet)
     characters = len(alone) + sum(1 + len(discharge.serialize()) for discharge in discharges)
     summary = [f"held by   {' > '.join(said.lineage.holders)}", f"may       {'; '.join(may)}"]
     if bound_by is not None:

@@ -66,8 +66,8 @@ def recall(
         raise ValueError(
             f"say why, in a line of at most {WHY_CHARS} characters: the record is for people"
         )
-    held = token._packet
-    given = handed_on._packet
+    held = token.secret_packet
+    given = handed_on.secret_packet
     count = len(held.caveats)
     follows = given.identifier == held.identifier and given.caveats[:count] == held.caveats
     if not follows or len(given.caveats) == count:

@@ -16,7 +16,8 @@ from captoken._format.public_keys import signing_key
 from captoken._format.spelling import escape, shown, spelled_time
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.overlay import LIFE, Entry, Overlay, Select, Selector, snapshot
-from captoken._writing import keywords as writing
+from captoken._writing.compose import Means, Terms, compose_request, spell
+from captoken._writing.keywords import Strings
 from captoken.control._lock import ForkSafeLock
 from captoken.keys.secret import OperatorKey
 from captoken.stores.ports import SnapshotStore
@@ -24,7 +25,6 @@ from captoken.stores.ports import SnapshotStore
 _log = logging.getLogger("captoken")
 _TRIES = 32  # to publish, while others publish first
 _KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of whoever signs next
-_OF_THE_CHAIN = frozenset(("depth", "delegate_only", "uses", "budget"))  # no caveats of an overlay
 
 
 class Operator:
@@ -89,7 +89,7 @@ class Operator:
         return self.revoke(task=task, why=why)
 
     def narrow(
-        self, *, why: str, until: Moment | None = None, keep: writing.Strings = (), **given: Any
+        self, *, why: str, until: Moment | None = None, keep: Strings = (), **given: Any
     ) -> Entry:
         """The tokens that are selected can do no more than the caveats permit.
 
@@ -98,17 +98,11 @@ class Operator:
         operations closes tools, unless `keep="tools"`. Raises as `revoke` does.
         """
         select = {key: given.pop(key) for key in Selector.__struct_fields__ if key in given}
-        for keyword in given:
-            if keyword in _OF_THE_CHAIN:
-                raise TypeError(
-                    f"{keyword} is no caveat of an overlay: it belongs to a link of the chain"
-                )
-            writing.known(keyword, self._vocabulary)
-        wanted = writing.asked(given, self._vocabulary, self._clock, None)
-        stated = {key: caveat.value for key, caveat in wanted.items()}
-        for caveat, value in writing.kept(keep, stated).items():
-            stated.setdefault(caveat, value)
-        return self._add(select, decode_json(writing.spell(stated)), why, until)
+        terms = Terms(given, keep)
+        means = Means(self._vocabulary, self._clock)
+        of_the_chain = "it belongs to a link of the chain"
+        stated = compose_request(terms, means, "an overlay", of_the_chain)
+        return self._add(select, decode_json(spell(stated)), why, until)
 
     def lift(self, entry_id: str, *, why: str = "") -> None:
         """Take an entry off again. The log says who, and why.

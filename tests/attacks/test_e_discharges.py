@@ -680,7 +680,7 @@ token = Token.parse(sys.argv[1])
 
 def draw(count):
     for _ in range(count):
-        cid, vid = token.require(key.public, need={})._packet.caveats[-1]
+        cid, vid = token.require(key.public, need={}).secret_packet.caveats[-1]
         yield cid.hex() + " " + vid.hex() + chr(10)
 
 token.require(key.public, need={})  # libsodium is there before the fork
@@ -733,11 +733,11 @@ def test_e6_each_caveat_draws_its_own_key_nonce_and_sender(monkeypatch):
     monkeypatch.setattr(chain, "enclose", lambda key, message, nonce: nonce + message + bytes(16))
     token = Token.parse(text(SALES), random=source)
     for _ in range(33_400):
-        _, vid = token.require(public_of(PARTY), need={})._packet.caveats[-1]
+        _, vid = token.require(public_of(PARTY), need={}).secret_packet.caveats[-1]
         assert vid[:24] == drawn[-1] and derive(drawn[-3]) == vid[24:56]
     assert {len(piece) for piece in drawn[0::3]} == {len(piece) for piece in drawn[1::3]} == {32}
     assert {len(piece) for piece in drawn[2::3]} == {24} and len(set(drawn)) == len(drawn) == 100_200
-    assert random_bytes is os.urandom and Token.parse(text(SALES))._random is random_bytes
+    assert random_bytes is os.urandom and Token.parse(text(SALES)).means.random is random_bytes
 
 
 # ---- E7: what a discharge says holds -------------------------------------------------------------------------------

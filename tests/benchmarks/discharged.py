@@ -78,7 +78,7 @@ class CaptokenAsking(Captoken, Asking):
 
 
 def _signed_by_nobody(answer: Discharge) -> Discharge:
-    packet = answer._packet
+    packet = answer.packet
     return Discharge(Packet(packet.identifier, packet.caveats, bytes(32)))
 
 

@@ -46,7 +46,7 @@ server.check("cap1_nonsense", Access(tool="mail"))
 trail.checkpoint()
 tries(clerk, table="salaries", operation="select", columns=["month"])
 if "own" in sys.argv:
-    regional = root._with(b'{"acme:region":"eu"}').delegate(to="auditor", expires_in=300, tables=["people"])
+    regional = root.with_raw_link(b'{"acme:region":"eu"}').delegate(to="auditor", expires_in=300, tables=["people"])
     tries(regional, table="people", operation="select", columns=["name"])
 if "forged" in sys.argv:
     trail._append({

@@ -99,7 +99,7 @@ def in_a_terminal(*arguments, stdin, **environment):
 
 def by_hand(link):
     """The root token with a link that no library checked."""
-    return ROOT._with(link)
+    return ROOT.with_raw_link(link)
 
 
 # --- what is written where ---------------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def test_nor_does_anything_in_a_discharge_or_a_ticket(shape):
     for char in NASTY:
         answer = Discharge(Packet(TICKET.cid, ((shape.replace("%s", char).encode(), b""),), bytes(32)))
         place = encode_json({"box": "AAAA", "for": DISCHARGER.public, "loc": shape.replace("%s", char), "v": 1})
-        for token in (ASKING, ROOT._extended((place, bytes(72)))):
+        for token in (ASKING, ROOT.with_raw_link(place, bytes(72))):
             text = rendered(token, discharges=(answer,))
             assert all(c.isprintable() or c == "\n" for c in text), char
             assert "\nINJECTED" not in text

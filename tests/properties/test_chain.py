@@ -232,7 +232,7 @@ def random_question(rng, *links):
         need = {"n": number, "what": "".join(map(chr, rng.choices(range(0xD800), k=rng.randrange(20))))}
         token = token.require(PARTY.public, need=need, location=rng.choice([None, "https://approvals.example", "B\u00fcro 5"]))
         if not links and rng.random() < 0.5:
-            token = token._with(evaluator.canonical(random_link(rng, "orchestrator")[0]).encode())
+            token = token.with_raw_link(evaluator.canonical(random_link(rng, "orchestrator")[0]).encode())
     party = Discharger(PARTY, lambda need: Allow(expires_in=60, tables=["*"], where={"n": {"max": 5}}), clock=lambda: NOW)
     return token, [party.discharge(ticket) for ticket in token.needs]
 
@@ -246,7 +246,7 @@ def test_our_third_party_caveats_and_discharges_verify_under_pymacaroons():
         macaroon, given = interop.to_pymacaroons(token), [interop.to_pymacaroons(discharge) for discharge in discharges]
         assert [one.signature_bytes.decode() for one in given] == [one.packet.signature.hex() for one in discharges]
         bound = [macaroon.prepare_for_request(one) for one in given]
-        other = interop.to_pymacaroons(token._with(b'{"nbf":1}'))
+        other = interop.to_pymacaroons(token.with_raw_link(b'{"nbf":1}'))
         assert stock_accepts(macaroon, KEY, *bound) and stock_accepts(macaroon, KEY, *reversed(bound))
         assert not stock_accepts(macaroon, OTHER_KEY, *bound) and not stock_accepts(macaroon, KEY, *bound[1:])
         assert not stock_accepts(macaroon, KEY, *given)

@@ -190,7 +190,8 @@ class Captoken:
         except TokenFormatError as error:
             return {"code": error.code}
         assert token.serialize() == vector["token"]
-        return {"code": "ok", "needs": [ticket.text for ticket in token.needs], "bound": whole_text(*token._bound(), BOUND)}
+        bound = token.presented_parts()
+        return {"code": "ok", "needs": [ticket.text for ticket in token.needs], "bound": whole_text(bound.packet, bound.discharges, BOUND)}
 
     def pairwise(self, vector: Vector) -> Outcome:
         try:

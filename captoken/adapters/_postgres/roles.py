@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import tuple_row
 
-from captoken._language.capability import NO_RIGHTS, Rights, RightsMap, rights_of
+from captoken._language.data import NO_RIGHTS, Rights, RightsMap, rights_of
 from captoken._language.patterns import decided
 from captoken.adapters._postgres.auditing import audit
 from captoken.adapters._postgres.names import (
@@ -125,14 +125,14 @@ def _check_names(login: str, role: str) -> None:
 
 def _rights_of(role: Role) -> RightsMap:
     """What the role may do, by pattern, read as a token is read."""
-    stated = {"allow": {pattern: tuple(given) for pattern, given in role.allow.items()}}
+    stated = {"allow": {pattern: list(given) for pattern, given in role.allow.items()}}
     for operations in stated["allow"].values():
         for operation in operations:
             if operation not in OPERATIONS:
                 raise ValueError(f"a role is granted {', '.join(OPERATIONS)}, not {operation!r}")
 
     if role.columns:
-        stated["columns"] = {pattern: tuple(given) for pattern, given in role.columns.items()}
+        stated["columns"] = {pattern: list(given) for pattern, given in role.columns.items()}
     return rights_of(stated)
 
 

@@ -356,12 +356,12 @@ class World:
 
 def with_link(token: Token, link: dict[str, Any]) -> Token:
     """`token` with a link that no library checked: any holder can write one, since each signature is the key of the next."""
-    return token._with(encode_json(link))
+    return token.with_raw_link(encode_json(link))
 
 
 def without_link(token: Token) -> str:
     """`token` with its last link cut out and all else as it was, signature included."""
-    packet = token._packet
+    packet = token.secret_packet
     return text_of(structs.replace(packet, caveats=packet.caveats[:-1]))
 
 

@@ -1,0 +1,390 @@
+"""The caveats on every access, whatever its domain: facts, time, place, task, amounts, freshness.
+
+Each is one class (spec, "Caveats"): what the others need to know of it is said here, and nowhere
+else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
+
+from msgspec import structs
+
+from captoken._format import names
+from captoken._format.clocks import epoch_seconds
+from captoken._format.spelling import (
+    named,
+    named_all,
+    readable_time,
+    span,
+    spelled,
+    spelled_time,
+    until,
+)
+from captoken._language import constraints
+from captoken._language.access import Access, amounts
+from captoken._language.constraints import NOTHING, Constraint
+from captoken._language.kinds import ASK_FOR_LESS, BuiltIn, Caveat, Excess, Situation
+from captoken._language.reasons import Reason
+from captoken._language.values import a_list, an_integer, an_object, not_empty
+
+Now = Callable[[], int]  # seconds since the epoch, asked for only where they are needed
+
+
+class Where(BuiltIn, frozen=True):
+    """Each attribute is stated and satisfies its constraint."""
+
+    value: Any
+    rules: Any = None  # attribute to constraint
+    key = "where"
+
+    def __post_init__(self) -> None:
+        rules = {}
+        for attribute, constraint in not_empty(an_object(self.value, "where"), "where").items():
+            rules[names.free_name(attribute, "attribute")] = constraints.read(constraint)
+        structs.force_setattr(self, "rules", rules)
+
+    @classmethod
+    def of(cls, rules: Mapping[str, Constraint]) -> Where:
+        """The caveat of these constraints, in normal form."""
+        return cls({attribute: rule.json() for attribute, rule in sorted(rules.items())})
+
+    def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        stated = access.attributes
+        for attribute, constraint in self.rules.items():
+            if attribute not in stated:
+                return Reason("attribute", f"attribute {attribute} is asked about and not stated")
+            if not constraint.accepts(stated[attribute]):
+                wanted = spelled(constraint.json())
+                return Reason("attribute", f"attribute {attribute} does not satisfy {wanted}")
+        return None
+
+    def held(self) -> Where:
+        return Where.of(self.rules)
+
+    @property
+    def is_nothing(self) -> bool:
+        return NOTHING in self.rules.values()
+
+    def meet(self, other: Any) -> Where:
+        rules: dict[str, Constraint] = dict(self.rules)
+        for attribute, constraint in other.rules.items():
+            mine = rules.get(attribute)
+            rules[attribute] = constraint if mine is None else mine.meet(constraint)
+        return Where.of(rules)
+
+    def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
+        """Each attribute's constraint is covered by the one held, if one is."""
+        excess: dict[str, Any] = {}
+        left: dict[str, Any] = {}
+        wanted: Mapping[str, Constraint] = asked["where"].rules
+        for attribute, constraint in wanted.items():
+            mine = self.rules.get(attribute, constraints.ANYTHING)
+            both = mine.meet(constraint)
+            left[attribute] = both
+            if both != constraint:
+                excess[attribute] = constraint.json()
+        if not excess:
+            return
+        rest = {} if NOTHING in left.values() else Where.of(left).stated()
+        listed = any("in" in self.value.get(attribute, ()) for attribute in excess)
+        hint = "under a list, say the list" if listed else ASK_FOR_LESS
+        yield Excess("where", asked["where"].value, self.value, excess, rest, hint)
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        for attribute, constraint in sorted(self.rules.items()):
+            yield f"where {named(attribute)} is {constraint.words()}"
+
+
+class AtMost(BuiltIn, frozen=True):
+    """A caveat whose value is a bound: the smaller, the less it permits."""
+
+    def meet(self, other: Any) -> AtMost:
+        smaller: AtMost = self if self.value <= other.value else other
+        return smaller
+
+    def covers(self, other: Any) -> bool:
+        return bool(other.value <= self.value)
+
+    def excess(self, wanted: Any) -> Excess:
+        too_much = wanted.value - self.value
+        return Excess(self.key, wanted.value, self.value, too_much, self.stated())
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+def _expires_in(given: Any, now: Now, held: BuiltIn | None) -> int:
+    """At most so long from now: cut to what is held."""
+    if isinstance(given, timedelta):
+        seconds = int(given.total_seconds() // 1)
+    elif type(given) is int:
+        seconds = given
+    else:
+        kind = type(given).__name__
+        raise TypeError(f"expires_in must be seconds as int, or a timedelta, not {kind}")
+    if seconds < 1:
+        raise ValueError("expires_in must be at least one second")
+    end = now() + seconds
+    return end if held is None else min(end, int(held.value))
+
+
+def _expires_at(given: Any, now: Now, held: BuiltIn | None) -> int:
+    return epoch_seconds(given, "expires_at")
+
+
+def _not_before(given: Any, now: Now, held: BuiltIn | None) -> int:
+    return epoch_seconds(given, "not_before")
+
+
+class Expires(AtMost, frozen=True):
+    """now < exp + leeway: at the second of `exp` the token has expired."""
+
+    key = "exp"
+    asks_access = False
+    keywords = MappingProxyType({"expires_in": _expires_in, "expires_at": _expires_at})
+
+    def __post_init__(self) -> None:
+        an_integer(self.value, "exp")
+
+    def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        if situation.now < self.value + situation.leeway:
+            return None
+        return Reason("expired", f"expired at {spelled_time(self.value)}")
+
+    def excess(self, wanted: Any) -> Excess:
+        hint = "ask for an earlier time; expires_in= is cut to what is held"
+        return structs.replace(AtMost.excess(self, wanted), hint=hint)
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        yield f"until {until(self.value, now)}"
+
+
+class NotBefore(BuiltIn, frozen=True):
+    """now >= nbf - leeway."""
+
+    key = "nbf"
+    asks_access = False
+    keywords = MappingProxyType({"not_before": _not_before})
+
+    def __post_init__(self) -> None:
+        an_integer(self.value, "nbf")
+
+    def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        if situation.now >= self.value - situation.leeway:
+            return None
+        return Reason("not_yet_valid", f"not valid before {spelled_time(self.value)}")
+
+    def meet(self, other: Any) -> NotBefore:
+        later: NotBefore = self if self.value >= other.value else other
+        return later
+
+    def excess(self, wanted: Any) -> Excess:
+        too_early = self.value - wanted.value
+        return Excess("nbf", wanted.value, self.value, too_early, self.stated())
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        yield f"not before {readable_time(self.value)}"
+
+
+# --- place and task -------------------------------------------------------------------------------
+
+
+def _audience(given: Any, now: Now, held: BuiltIn | None) -> Any:
+    """One server, or several."""
+    return [given] if type(given) is str else given
+
+
+class Audience(BuiltIn, frozen=True):
+    """One of the verifier's own audiences is in every `aud` of the token.
+
+    `situation.audiences` are those that the links before have left: one of them is here.
+    """
+
+    key = "aud"
+    asks_access = False
+    settles = True
+    keywords = MappingProxyType({"audience": _audience})
+
+    def __post_init__(self) -> None:
+        for audience in a_list(self.value, "aud"):
+            names.name(audience, "audience")
+
+    def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        if not situation.audiences.isdisjoint(self.value):
+            return None
+        return Reason("wrong_audience", f"addressed to {spelled(self.value)}")
+
+    def held(self) -> Audience:
+        return Audience(sorted(set(self.value)))
+
+    @property
+    def is_nothing(self) -> bool:
+        return not self.value
+
+    def meet(self, other: Any) -> Audience:
+        return Audience(sorted(set(self.value).intersection(other.value)))
+
+    def excess(self, wanted: Any) -> Excess:
+        too_many = sorted(set(wanted.value).difference(self.value))
+        left = self.meet(wanted).stated()
+        return Excess("aud", wanted.value, self.value, too_many, left)
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        yield f"only at {named_all(self.value)}" if self.value else "at no server"
+
+
+class Task(BuiltIn, frozen=True):
+    """The token's task is this one or below it: all of them lie on one path."""
+
+    key = "task"
+    asks_access = False
+    settles = True
+
+    def __post_init__(self) -> None:
+        names.task(self.value)
+
+    def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        if _on_one_path(situation.task, self.value):
+            return None
+        return Reason("task", f"task {self.value} is not on one path with task {situation.task}")
+
+    def held(self) -> TaskPath:
+        return TaskPath(self.value)
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        yield f"in task {named(self.value)}"
+
+
+def _on_one_path(one: str, two: str) -> bool:
+    return names.at_or_below(one, two) or names.at_or_below(two, one)
+
+
+class TaskPath(BuiltIn, frozen=True):
+    """All tasks that were stated, the root record's too: the longest, if they lie on one path.
+
+    A capability holds it under `task`. That is the token's task, so nothing is left to ask of an
+    access; only where the tasks do not lie on one path, all is prohibited.
+    """
+
+    value: Any
+    is_torn: bool = False
+    key = "task"
+
+    def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        if not self.is_torn:
+            return None
+        return Reason("task", "its tasks do not lie on one path")
+
+    @property
+    def is_nothing(self) -> bool:
+        return self.is_torn
+
+    @property
+    def is_silent(self) -> bool:
+        return not self.is_torn
+
+    def meet(self, other: Any) -> TaskPath:
+        is_torn = self.is_torn or other.is_torn or not _on_one_path(self.value, other.value)
+        longest = other.value if names.at_or_below(other.value, self.value) else self.value
+        return TaskPath(longest, is_torn)
+
+    def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
+        """It is the one held or below it; one above is cut to the one held."""
+        wanted = asked["task"].value
+        if not names.at_or_below(wanted, self.value):
+            left = self.value if names.at_or_below(self.value, wanted) else ""
+            yield Excess("task", wanted, self.value, wanted, {"task": left})
+
+
+# --- amounts, which a ledger counts (spec, "Ledger") ----------------------------------------------
+
+
+class Uses(AtMost, frozen=True):
+    """At most so many accesses, by this token and all below it together."""
+
+    key = "uses"
+    counts = True
+
+    def __post_init__(self) -> None:
+        amounts({"uses": self.value}, "uses")
+
+    def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        return None
+
+    @property
+    def is_silent(self) -> bool:
+        return True
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        plural = "" if self.value == 1 else "s"
+        yield f"at most {self.value} use{plural}, with all that is handed on"
+
+
+class Budget(BuiltIn, frozen=True):
+    """At most so much of each unit, by this token and all below it together."""
+
+    key = "budget"
+    counts = True
+
+    def __post_init__(self) -> None:
+        units = amounts(not_empty(an_object(self.value, "budget"), "budget"), "budget")
+        if "uses" in units:
+            raise ValueError("no unit of a budget is called uses: say uses")
+
+    def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        missing = [unit for unit in self.value if unit not in access.cost]
+        if not missing:
+            return None
+        return Reason("cost_unstated", f"what it costs in {spelled(sorted(missing))} is not stated")
+
+    def meet(self, other: Any) -> Budget:
+        """Of each unit the smaller amount; a unit that only one names is bounded by that one."""
+        both = {**self.value, **other.value}
+        for unit, amount in self.value.items():
+            both[unit] = min(amount, both[unit])
+        return Budget(both)
+
+    def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
+        """No more in any unit than any link above has."""
+        excess: dict[str, int] = {}
+        left: dict[str, int] = {}
+        wanted: Mapping[str, int] = asked["budget"].value
+        for unit, amount in wanted.items():
+            most = self.value.get(unit, amount)
+            left[unit] = min(amount, most)
+            if amount > most:
+                excess[unit] = amount - most
+        if excess:
+            yield Excess("budget", wanted, self.value, excess, {"budget": left})
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        units = ", ".join(f"{amount} {named(unit)}" for unit, amount in sorted(self.value.items()))
+        yield f"at most {units}, with all that is handed on"
+
+
+# --- freshness (spec, "Overlay") ------------------------------------------------------------------
+
+
+class Fresh(AtMost, frozen=True):
+    """The verifier's overlay is no older than so many seconds."""
+
+    key = "fresh"
+    asks_access = False
+
+    def __post_init__(self) -> None:
+        amounts({"seconds": self.value}, "fresh")
+
+    def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        age = situation.overlay_age
+        if age is not None and age <= self.value:
+            return None
+        have = "there is none" if age is None else f"it is {age} s old"
+        wanted = f"asks for an overlay of the last {self.value} s"
+        return Reason("stale_overlay", f"{wanted}, and {have}")
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        yield f"only under an overlay of the last {span(self.value)}"

@@ -1,0 +1,194 @@
+"""What a kind of caveat is: one class, which says everything about it (spec, "Caveats").
+
+A caveat is a frozen value that answers three questions:
+
+    prohibits   why is this access prohibited, if it is? It cannot grant, and it does no I/O.
+    covers      does it permit all that another one permits?
+    meet        what permits exactly what both permit?
+
+A caveat of version 1 (`BuiltIn`) says as well what writers call it, how a capability holds it, what
+a new link asks for beyond it, and how people read it. So nothing else has to list the kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import msgspec
+
+from captoken._language.access import Access
+from captoken._language.reasons import CODES, Reason
+
+Domain = Literal["data", "tool", "all"]
+
+
+class Situation(msgspec.Struct, frozen=True):
+    """The verifier's own facts: no token and no caller can state them.
+
+    `audiences` are those of the verifier's own names that every `aud` so far has left. `task` is
+    the token's task, as far as the root record and the links before say. `overlay_age` is in
+    seconds, None if there is no overlay.
+    """
+
+    now: int  # seconds since the epoch
+    leeway: int = 0  # seconds
+    audiences: frozenset[str] = frozenset()
+    task: str = ""
+    overlay_age: int | None = None
+
+
+class Caveat(msgspec.Struct, frozen=True):
+    """One restriction, as the JSON `value` under `key`.
+
+    Subclass it for a caveat of your own, with a namespaced `key`. A subclass checks `value` in
+    `__post_init__` (raise TypeError or ValueError) and says in `prohibits` why an access is
+    prohibited: a Reason, or a sentence, or None. Whatever it raises or otherwise returns prohibits.
+    With a `domain` of `data` or `tool` it is asked only about accesses of that domain. `covers` and
+    `meet` make narrowing checks finer.
+    """
+
+    value: Any
+    key: ClassVar[str] = ""
+    domain: ClassVar[Domain] = "all"
+    asks_access: ClassVar[bool] = True  # False for what can be judged without an access
+
+    def prohibits(self, access: Access, situation: Situation) -> Reason | str | None:
+        """Why `access` is prohibited, or None."""
+        return f"{self.key} has no rule"
+
+    def covers(self, other: Caveat) -> bool:
+        """Does this permit all that `other`, of the same key, permits?
+
+        Equality is always a right answer.
+        """
+        return self == other
+
+    def meet(self, other: Caveat) -> Caveat | None:
+        """One caveat that permits what both permit, or None: then both are kept."""
+        return None
+
+
+# --- the caveats of version 1 ---------------------------------------------------------------------
+
+
+ASK_FOR_LESS = "ask for less, or pass clamp=True to take what is left"
+
+
+class Excess(msgspec.Struct, frozen=True):
+    """What a new link asks for beyond what is held, and what of it is left."""
+
+    dimension: str
+    asked: Any
+    held: Any
+    excess: Any
+    left: dict[str, Any]  # the caveats to write instead; nothing is left if all are empty
+    hint: str = ASK_FOR_LESS
+    replaces: tuple[str, ...] = ()  # what `left` takes the place of, if not of `dimension` alone
+
+
+# From what a writer gives for a keyword to the caveat's value: what was given, the seconds since
+# the epoch, asked for only where they are needed, and the caveat of that key that is held.
+Reading: TypeAlias = "Callable[[Any, Callable[[], int], BuiltIn | None], Any]"
+
+
+class BuiltIn(Caveat, frozen=True):
+    """A caveat of version 1.
+
+    It is *early* if it is judged without an access: it looks at the token and the server alone.
+    `keywords` are the names that writers use, where that is not the key itself. A kind that
+    `counts` is counted by a ledger and goes with a nonce; one that `settles` narrows the facts for
+    the links after it.
+    """
+
+    keywords: ClassVar[Mapping[str, Reading]] = {}
+    counts: ClassVar[bool] = False
+    settles: ClassVar[bool] = False
+
+    @classmethod
+    def slot(cls) -> str:
+        """What a capability holds it under: its domain, or its own key if it has none."""
+        return cls.key if cls.domain == "all" else cls.domain
+
+    def held(self) -> BuiltIn:
+        """The same in normal form, as a capability holds it: equal if it permits the same."""
+        return self
+
+    def stated(self) -> dict[str, Any]:
+        """The caveats of a link that say the same."""
+        return {self.key: self.value}
+
+    @property
+    def is_nothing(self) -> bool:
+        """Does it permit no access at all, whatever the time? As it is held."""
+        return False
+
+    @property
+    def is_silent(self) -> bool:
+        """Does it prohibit no access by itself? As it is held."""
+        return False
+
+    def prohibits(self, access: Any, situation: Any) -> Reason | None:
+        raise NotImplementedError
+
+    def meet(self, other: Any) -> BuiltIn:
+        raise NotImplementedError
+
+    def covers(self, other: Any) -> bool:
+        return bool(self.meet(other) == other)
+
+    def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
+        """What a new link asks for beyond this one, which is held.
+
+        `asked` are the caveats of the link that are held in the same place, by key.
+        """
+        wanted = asked[self.key].held()
+        if not self.covers(wanted):
+            yield self.excess(wanted)
+
+    def excess(self, wanted: Any) -> Excess:
+        """What `wanted`, which this one does not cover, asks for too much."""
+        left = self.meet(wanted).stated()
+        return Excess(self.key, wanted.value, self.value, wanted.value, left)
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """Lines for people. `beside` are all caveats of the link, by key."""
+        yield f"{self.key} {self.value}"
+
+
+# --- asking ---------------------------------------------------------------------------------------
+
+
+def prohibited(
+    caveats: Iterable[Caveat], access: Access | None, situation: Situation
+) -> Reason | None:
+    """What the first of `caveats` says that prohibits, or None.
+
+    A caveat of a domain that `access` does not state is not asked. Without an access only those
+    caveats are asked that do not ask about one (spec, "Caveats"). A checker that raises, or returns
+    what is no answer, prohibits.
+    """
+    key = ""
+    try:
+        for caveat in caveats:
+            key, domain = caveat.key, caveat.domain
+            if domain == "all":
+                if access is None and caveat.asks_access:
+                    continue
+            elif access is None or (access.table if domain == "data" else access.tool) is None:
+                continue
+            said: Any = caveat.prohibits(access, situation)  # type: ignore[arg-type]
+            if said is not None:
+                return _reason(key, said)
+    except Exception as error:
+        # Fail closed, and say no more than the error's type: its text may hold anything.
+        return Reason("attribute", f"{key} could not be judged: {type(error).__name__}")
+    return None
+
+
+def _reason(key: str, said: Any) -> Reason:
+    """The reason in an answer that is not None: an embedder's caveat may answer anything."""
+    if type(said) is Reason and said.code in CODES:
+        return said
+    text = said if type(said) is str else f"{key} could not be judged"
+    return Reason("attribute", text)

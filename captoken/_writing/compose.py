@@ -1,0 +1,154 @@
+"""Composing a link, once: from what is asked for to the JSON that is written (spec, "Links").
+
+    1. the keywords are known, and give caveats       `keywords`
+    2. the caveats ask for no more than is held       `widening`
+    3. domains that are to stay open are named
+    4. the position in the chain: hand-over, depth    `widening`
+    5. a nonce, so that two equal hand-overs or allowances are two
+    6. the key that the token is bound to from here on
+
+Whoever mints holds everything, and so does whoever writes a link that belongs to no chain: an
+operator's entry, a discharge. `spell` gives the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from time import time
+from typing import Any
+
+import msgspec
+
+from captoken._format.clocks import Clock, read_clock
+from captoken._format.encoding import EncodingError, b64encode, encode_json
+from captoken._format.entropy import random_bytes
+from captoken._format.errors import DelegationError
+from captoken._format.public_keys import public_bytes, signing_key
+from captoken._format.spelling import shown
+from captoken._language.capability import Capability
+from captoken._language.caveats import BUILT_IN, COUNTED, V1, Vocabulary
+from captoken._language.lineage import Lineage
+from captoken._writing import keywords, widening
+from captoken.proof import Signer
+
+NONCE_BYTES = 8
+
+
+class Means(msgspec.Struct, frozen=True):
+    """What links are made with: the caveats that are known, a clock, and a source of nonces."""
+
+    vocabulary: Vocabulary = V1
+    clock: Clock = time
+    random: Callable[[int], bytes] = random_bytes
+
+    def now(self) -> int:
+        """Seconds since the epoch. Raises what the clock raises."""
+        return read_clock(self.clock)
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What a new link is to say, as it was asked for."""
+
+    caveats: Mapping[str, Any]  # by keyword
+    keep: str | Iterable[str] = ()  # the domains that stay open though others are named
+    clamp: bool = False  # is what is asked for too much cut to what is held?
+    to: str | None = None  # who is handed the token
+    key: bytes | str | None = None  # whose key it is bound to
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """What a new link is checked against: all that the token can do, and who holds it."""
+
+    capability: Capability
+    lineage: Lineage
+
+
+_EVERYTHING = Capability()
+# The caveats that name a domain, and so close those that are not named.
+_OF_DOMAINS = frozenset(kind.key for kind in BUILT_IN if kind.domain != "all")
+_KEPT_OPEN: Mapping[str, Any] = {"tables": ["*"], "tools": {"*": {}}}
+
+
+def everything(agent: str) -> Holding:
+    """What an issuer holds who starts a chain with `agent`."""
+    return Holding(_EVERYTHING, Lineage((agent,)))
+
+
+def compose(terms: Terms, means: Means, holding: Holding) -> dict[str, Any]:
+    """The JSON of a new link. Empty if nothing is asked for.
+
+    Raises TypeError or ValueError for what is no keyword or no value of it, WideningError for more
+    than is held, DelegationError for a hand-over that verifiers would refuse.
+    """
+    if type(terms.clamp) is not bool:
+        raise TypeError(f"clamp must be a bool, not {type(terms.clamp).__name__}")
+    stated = _restrictions(terms, means, holding.capability)
+    position = keywords.position_of(terms.caveats)
+    stated.update(widening.positioned(holding.lineage, position, terms.to, terms.clamp))
+    if terms.to is not None or not COUNTED.isdisjoint(stated):
+        stated["n"] = b64encode(means.random(NONCE_BYTES))
+    if terms.key is not None:
+        stated["key"] = b64encode(signing_key(terms.key))
+    return stated
+
+
+def compose_request(terms: Terms, means: Means, what: str, why: str) -> dict[str, Any]:
+    """The JSON of a link that is about requests alone, and belongs to no chain.
+
+    `what` such a link is in, and `why` it has no caveats that speak of the token itself, are for
+    the message. Raises TypeError or ValueError.
+    """
+    for keyword in terms.caveats:
+        if keyword in keywords.OF_THE_TOKEN:
+            raise TypeError(f"{keyword} is no caveat of {what}: {why}")
+    return _restrictions(terms, means, _EVERYTHING)
+
+
+def _restrictions(terms: Terms, means: Means, held: Capability) -> dict[str, Any]:
+    """Steps 1 to 3: the caveats, by key."""
+    keywords.check_known(terms.caveats, means.vocabulary)
+    wanted = keywords.caveats_of(terms.caveats, means.vocabulary, means.now, held)
+    stated = widening.narrowed(held, wanted, terms.clamp)
+    for key in [terms.keep] if type(terms.keep) is str else terms.keep:
+        if key not in _KEPT_OPEN:
+            raise ValueError(f"keep takes 'tables' and 'tools', not {shown(key)}")
+        # A link that names no domain closes none: what is written to keep one would.
+        if _OF_DOMAINS.isdisjoint(stated):
+            raise ValueError(f"keep={key!r} goes with a link that names tables or tools")
+        stated.setdefault(key, _KEPT_OPEN[key])
+    return stated
+
+
+def spell(stated: Mapping[str, Any]) -> bytes:
+    """The bytes of a link. Raises ValueError for one that says nothing."""
+    if not stated:
+        raise ValueError("a link must restrict something")
+    try:
+        return encode_json(stated)
+    except EncodingError as error:
+        raise ValueError(str(error)) from None
+
+
+def check_custody(bound_to: bytes | None, terms: Terms, signer: Signer | None) -> None:
+    """Raise unless a key and its signature are there where they are due, and only there.
+
+    `bound_to` is the key that the token is bound to so far. Raises DelegationError, or ValueError
+    for a signer that has nothing to sign (spec, "Holder binding").
+    """
+    if bound_to is None:
+        if signer is not None:
+            why = "the token is bound to no key, so that there is nothing to sign"
+            raise DelegationError(why, "broken_delegation")
+        return
+    if terms.key is None:
+        if terms.to is not None:
+            why = f"the token is bound to a key: hand it on to the key of {terms.to}"
+            raise DelegationError(why, "broken_delegation")
+        if signer is not None:
+            raise ValueError("a signer goes with the key that the token is handed to")
+        return
+    if signer is None:
+        why = "the token is bound to a key: only that key signs it over to another"
+        raise DelegationError(why, "bad_proof")
+    if public_bytes(signer.public, "signer") != bound_to:
+        raise DelegationError("the signer is not the key that the token is bound to", "bad_proof")
