@@ -27,14 +27,14 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from contextvars import Token as ContextToken
 from functools import wraps
-from typing import Generic, ParamSpec, TypeVar, Unpack
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, Unpack, overload
 
 from captoken._format.clocks import Seconds
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import NoToken
 from captoken._format.sealed import SealedValue, forgetful
 from captoken._language.access import Access
-from captoken._verification.decision import Denied, Grant
+from captoken._verification.decision import AsyncGrant, Denied, Grant
 from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
 from captoken._writing.token import Token
 from captoken.proof import Signer
@@ -44,6 +44,9 @@ VARIABLE = "CAPTOKEN"  # of the process environment (spec 40.7)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _T = TypeVar("_T")
+
+AnyGrant: TypeAlias = "Grant | AsyncGrant"  # what a request may be granted
+_G = TypeVar("_G", bound="Grant | AsyncGrant")
 
 
 class Held(SealedValue, frozen=True, eq=False):
@@ -129,7 +132,7 @@ class Held(SealedValue, frozen=True, eq=False):
 
 
 _held: ContextVar[Held | None] = ContextVar("captoken.held", default=None)
-_granted: ContextVar[Grant | None] = ContextVar("captoken.granted", default=None)
+_granted: ContextVar[AnyGrant | None] = ContextVar("captoken.granted", default=None)
 _trace: ContextVar[str | None] = ContextVar("captoken.trace", default=None)
 
 
@@ -141,9 +144,9 @@ class _Block(Generic[_T]):
     """
 
     __slots__ = ("_before", "_value", "_variable")
-    _before: ContextToken[_T | None] | None
+    _before: ContextToken[Any] | None
 
-    def __init__(self, variable: ContextVar[_T | None], value: _T | None) -> None:
+    def __init__(self, variable: ContextVar[Any], value: _T) -> None:
         self._variable = variable
         self._value = value
         self._before = None
@@ -152,7 +155,7 @@ class _Block(Generic[_T]):
         if self._before is not None:
             raise RuntimeError("this block is entered already: make one for each `with`")
         self._before = self._variable.set(self._value)
-        return self._value  # type: ignore[return-value]
+        return self._value
 
     def __exit__(self, *raised: object) -> None:
         before = self._before
@@ -161,7 +164,7 @@ class _Block(Generic[_T]):
             self._variable.reset(before)
 
 
-class _Serving(_Block[Grant]):
+class _Serving(_Block[_G]):
     """A block with a grant.
 
     A group of exceptions that are all Denied, a TaskGroup's say, leaves it as the first of them.
@@ -305,28 +308,44 @@ def traceparent() -> str | None:
 # --- what a request is granted ----------------------------------------------------------------
 
 
-def serving(grant: Grant) -> AbstractContextManager[Grant]:
+def serving(grant: _G) -> AbstractContextManager[_G]:
     """In this block, `grant` is what the request at hand came with.
 
-    For adapters, around the code that answers it. A group of exceptions that are all Denied leaves
-    it as one Denied.
+    For adapters, around the code that answers it: the Grant of a Verifier, or the AsyncGrant of an
+    AsyncVerifier. A group of exceptions that are all Denied leaves it as one Denied.
     """
-    if not isinstance(grant, Grant):
+    if not isinstance(grant, (Grant, AsyncGrant)):
         raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
     return _Serving(_granted, grant)
 
 
-def grant() -> Grant:
+@overload
+def grant() -> Grant: ...
+
+
+@overload
+def grant(face: type[_G]) -> _G: ...
+
+
+def grant(face: type[Any] | None = None) -> Any:
     """The grant of the request at hand: ask it about each access.
 
-    Raises NoToken outside of one, and in code that was started before the request came. What is
-    held here does not count (rule 2).
+    It is the one that was served: of an AsyncVerifier an AsyncGrant, whose answers are awaited.
+    `face` says which of the two is meant, whichever was served: `grant(AsyncGrant)` in a coroutine,
+    `grant(Grant)` for a guard that does not await.
+
+    Raises NoToken outside of a request, and in code that was started before the request came. What
+    is held here does not count (rule 2).
     """
     granted = _granted.get()
     if granted is None:  # rules 1 and 2: what is held here grants nothing
         raise NoToken(
             "nothing is granted here: no request that an adapter has let in is being answered"
         )
+    if face is AsyncGrant and isinstance(granted, Grant):
+        return granted.awaited
+    if face is Grant and isinstance(granted, AsyncGrant):
+        return granted.blocking
     return granted
 
 

@@ -27,12 +27,12 @@ from typing import Any, TypeAlias, TypedDict, Unpack
 
 from captoken import current
 from captoken._format import names
-from captoken._format.errors import GuardError, LimitError, NoToken, WideningError
+from captoken._format.errors import DelegationError, GuardError, LimitError, NoToken, WideningError
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied, Grant
-from captoken._verification.verifier import AnyVerifier
+from captoken._verification.verifier import AnyVerifier, AsyncVerifier
 from captoken._writing.token import Token
-from captoken.current import Held
+from captoken.current import AnyGrant, Held
 
 _log = logging.getLogger("captoken")
 
@@ -114,11 +114,11 @@ class _Lent(Held, frozen=True, eq=False, kw_only=True):
 
 @contextmanager
 def calling(
-    grant: Grant,
+    grant: AnyGrant,
     *,
     run: object = None,
     held: Held | None = None,
-) -> Generator[Grant, None, None]:
+) -> Generator[AnyGrant, None, None]:
     """For adapters, around a call that was permitted: `grant` is current in it.
 
     `held`, or else what is held here, stays held, for this run alone (rule 4). `run` is what the
@@ -186,18 +186,26 @@ def presented_to(verifier: AnyVerifier, mine: Held, request: Access | None = Non
     if not verifier.audiences:
         return mine.token
     try:
-        return mine.present(audience=verifier.audiences[0], request=request)
-    except (WideningError, LimitError, NoToken):
+        return _text_for(verifier.audiences[0], mine, request)
+    except (WideningError, LimitError):
         return mine.token
+
+
+def _text_for(audience: str, mine: Held, request: Access | None) -> str:
+    """What is presented; without a proof where its key is not here, which the verifier will miss."""
+    try:
+        return mine.present(audience=audience, request=request)
+    except (NoToken, DelegationError):
+        return mine.token.present(audience=audience)
 
 
 class ToolGuard:
     """Decides on tool calls by the token of whoever calls.
 
-    `verifier` may have an audience: the token is then presented to it, with a proof where it is
-    bound. `cost` says what a call takes of a budget, `attributes` what this server knows of it,
-    each of a copy of the arguments; what they raise passes through. A call that is allowed is
-    charged and recorded, whatever becomes of it then.
+    `verifier` is a Verifier or an AsyncVerifier. It may have an audience: the token is then
+    presented to it, with a proof where it is bound. `cost` says what a call takes of a budget,
+    `attributes` what this server knows of it, each of a copy of the arguments; what they raise
+    passes through. A call that is allowed is charged and recorded, whatever becomes of it then.
     """
 
     def __init__(
@@ -241,6 +249,14 @@ class ToolGuard:
         )
         decision: Decision = await awaited
         return _told(decision, held)
+
+    def served(self, grant: Grant) -> AnyGrant:
+        """For adapters: the grant of `check_async`, as a tool that an event loop runs asks it.
+
+        Of an AsyncVerifier its answers are awaited. What `check` granted stays as it is: who calls
+        from no event loop has nothing to await it with.
+        """
+        return grant.awaited if isinstance(self._verifier, AsyncVerifier) else grant
 
     def _access(self, tool: str, arguments: Mapping[str, Any]) -> Access | None:
         """What is decided on, with what the server says of it. None: no token can permit it.

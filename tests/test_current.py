@@ -11,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from captoken import Access, Denied, Token, TokenFormatError, WideningError, current
-from captoken.current import Held, Presented
+from captoken import Access, AsyncGrant, AsyncVerifier, Denied, Grant, Token, TokenFormatError, WideningError, current
+from captoken.current import Held
 from captoken.errors import DelegationError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
-from tests.world import KEYRING, SALES, clock, data, mint, sent, verifier
+from tests.world import KEYRING, SALES, clock, data, mint, verifier
 
 MINE, CHILD = HolderKey.generate(), HolderKey.generate()
+PROOF = ".cap1p_"  # what a proof begins with, at the end of a text
 
 
 def holder():
@@ -126,23 +127,25 @@ def test_a_hand_over_of_a_bound_token_goes_to_the_key_of_the_child():
             pass
         with current.delegate(to="sales-agent", key=CHILD) as child:
             shown = child.present(audience="sales-db", request=data("sales"))
-            grant = server.authorize(sent(shown.text, shown.proof), data("sales"))
+            grant = server.authorize(shown, data("sales"))
             assert str(grant.actor.basis) == "proven"
-    with current.use(bound):  # without the key
-        shown = current.holding().present(audience="sales-db")
-        assert shown.proof is None and server.check(shown.text, data("sales")).code == "proof_missing"
+    with current.use(bound), pytest.raises(NoToken, match="the key is not held here"):
+        current.holding().present(audience="sales-db")
+    assert server.check(bound.present(audience="sales-db"), data("sales")).code == "proof_missing"
 
 
 def test_a_key_given_to_the_child_of_a_bearer_token_binds_it():
     with current.use(mint(), MINE), current.delegate(to="sales-agent", key=CHILD) as child:
         assert child.token.unverified.key == CHILD.public
-        assert Held(mint(), MINE).present(audience="sales-db").proof is None  # bound to nothing: no proof is due
+        shown = Held(mint(), MINE).present(audience="sales-db", request=data("sales"))
+        assert PROOF not in shown  # bound to nothing: no proof is due
+        assert PROOF in child.present(audience="sales-db")
 
 
 def test_what_is_presented_can_be_narrowed_to_the_call_at_hand():
     shown = Held(mint()).present(audience="sales-db", tables=["sales"], expires_in=5)
     server = verifier(audience="sales-db")
-    assert server.check(shown.text, data("sales")) and server.check(shown.text, data("market.eu")).code == "table"
+    assert server.check(shown, data("sales")) and server.check(shown, data("market.eu")).code == "table"
 
 
 def test_a_task_takes_what_was_current_when_it_was_made_and_two_do_not_mix():
@@ -216,7 +219,7 @@ def test_a_process_without_the_variable_or_with_nonsense_in_it_holds_nothing():
 def test_a_bound_token_comes_to_its_key_in_the_child_process():
     environ = {"CAPTOKEN": mint().attenuate(key=MINE.public).serialize()}
     with current.from_environment(MINE, environ) as held:
-        assert held.present(audience="sales-db").proof
+        assert PROOF in held.present(audience="sales-db")
 
 
 def test_a_grant_is_there_while_a_request_is_answered_and_is_no_token():
@@ -225,32 +228,59 @@ def test_a_grant_is_there_while_a_request_is_answered_and_is_no_token():
         assert current.grant() is grant and holder() is None
         with current.nothing():
             assert granted() is None
-    with pytest.raises(TypeError), current.serving(mint()):
+    for other in (mint(), verifier(), None):
+        with pytest.raises(TypeError), current.serving(other):
+            pass
+
+
+def test_a_grant_of_either_face_is_there_as_it_was_served_and_as_it_is_asked_for():
+    hers = data("sales")
+
+    async def asking():
+        served = await AsyncVerifier(KEYRING, clock=clock()).authenticate(mint())
+        with current.serving(served):
+            assert current.grant() is current.grant(AsyncGrant) is served
+            assert await current.grant().check(hers) and not await current.grant().check(data("hr"))
+            assert type(current.grant(Grant)) is Grant
+            assert current.grant(Grant).check(hers) and not current.grant(Grant).check(data("hr"))
+        with current.serving(served.blocking) as plain:
+            assert current.grant() is current.grant(Grant) is plain
+            assert await current.grant(AsyncGrant).check(hers) and not await current.grant(AsyncGrant).check(data("hr"))
+
+    asyncio.run(asking())
+
+
+def test_text_with_a_proof_is_for_one_sending_and_is_not_held():
+    bound = Held(mint().attenuate(key=MINE.public), MINE)
+    shown = bound.present(audience="sales-db")
+    assert PROOF in shown
+    with pytest.raises(TokenFormatError, match="not to be held"), current.use(shown, MINE):
         pass
+    environ = {"CAPTOKEN": shown}
+    with pytest.raises(TokenFormatError), current.from_environment(MINE, environ):
+        pass
+    with current.use(bound.token.serialize(), MINE) as held:  # the token itself, which presents anew each time
+        assert held.present(audience="sales-db") != held.present(audience="sales-db")
 
 
 def test_nothing_of_it_is_shown_pickled_or_changed():
     token = mint().attenuate(key=MINE.public)
     held, text = Held(token, MINE), token.serialize()
-    shown = held.present(audience="sales-db")
-    assert isinstance(shown, Presented)
-    for value in (held, shown):
-        said = repr(value) + str(value) + f"{value}"
-        assert text[6:60] not in said and shown.text[-60:] not in said and (shown.proof or "")[6:40] not in said
-        assert copy.deepcopy(value) is value
-        with pytest.raises(TypeError):
-            pickle.dumps(value)
-        with pytest.raises(AttributeError):
-            value.text = "other"
+    said = repr(held) + str(held) + f"{held}"
+    assert text[6:60] not in said and text[-60:] not in said
+    assert copy.deepcopy(held) is held
+    with pytest.raises(TypeError):
+        pickle.dumps(held)
+    with pytest.raises(AttributeError):
+        held.token = mint()
     assert "with its key" in repr(held) and "with its key" not in repr(Held(mint()))
-    assert "with a proof" in repr(shown)
 
 
 def test_a_clock_that_was_given_to_the_token_dates_its_proofs():
     token = Token.parse(mint().attenuate(key=MINE.public).serialize(), clock=clock())
     shown = Held(token, MINE).present(audience="sales-db", request=data("sales"))
     server = verifier(audience="sales-db", replays=MemoryReplayStore(floor=0))
-    assert server.check(sent(shown.text, shown.proof), data("sales"))
+    assert server.check(shown, data("sales"))
 
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

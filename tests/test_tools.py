@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from captoken import Access, current
+from captoken import Access, AsyncGrant, AsyncVerifier, Grant, current
 from captoken.audit import AuditTrail
 from captoken.current import Held
 from captoken.errors import GuardError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard, access_to, agent_name, calling, handing
-from tests.world import mint, verifier
+from tests.world import KEYRING, clock, mint, verifier
 
 TOOLS = {"search": {"q": {"in": ["fox", "hen"]}}, "crm.*": {}}
 NAMES = ("plain", "named")
@@ -119,8 +119,11 @@ def test_a_bound_token_is_proven_for_the_call_at_hand():
     with current.use(bound, key):
         assert ask("search", {"q": "fox"}, agent="clerk") and ask("search", {"q": "fox"}, agent="clerk")
         assert ask("sea\nrch", {}, agent="clerk").code == "tool"
-    with current.use(bound):
-        assert ask("search", {"q": "fox"}, agent="clerk").code == "proof_missing"
+    for other in (None, HolderKey.generate()):  # the key is not here: nobody can prove it
+        with current.use(bound, other):
+            assert ask("search", {"q": "fox"}, agent="clerk").code == "proof_missing"
+    with current.use(bound.attenuate(audience="elsewhere")):
+        assert ask("search", {"q": "fox"}, agent="clerk").code == "wrong_audience"
 
 
 def test_costs_and_attributes_are_what_the_server_says_of_a_call():
@@ -237,6 +240,35 @@ def test_from_an_event_loop_each_task_asks_with_its_own_token():
                 assert got == [[True, False], [False, True]] * 10
 
     asyncio.run(main())
+
+
+def asynchronous(**options):
+    return AsyncVerifier(KEYRING, clock=clock(), **options)
+
+
+@pytest.mark.parametrize("make", [verifier, asynchronous])
+@pytest.mark.parametrize("audience", [None, "tools"])
+def test_the_guard_takes_a_verifier_of_either_face(make, audience):
+    guarded = ToolGuard(make(audience=audience, ledger=MemoryLedger(shared=True, floor=0)))
+
+    async def asking():
+        with current.use(root(uses=1)), current.delegate(to="clerk"):
+            return [(await guarded.check_async("crm.x", {}, agent=agent)).code for agent in ("other", "clerk", "clerk")]
+
+    assert asyncio.run(asking()) == ["caller", "allowed", "budget_exhausted"]
+    with current.use(root()):  # from no event loop
+        assert guarded.check("crm.x", {}) and guarded.check("send_mail", {}).code == "tool"
+
+
+def test_a_tool_gets_the_grant_of_the_face_that_the_guard_was_given():
+    async def served(guarded):
+        with current.use(root()):
+            decision = await guarded.check_async("crm.x", {})
+            with calling(guarded.served(decision.grant)):
+                return current.grant()
+
+    assert type(asyncio.run(served(ToolGuard(verifier())))) is Grant
+    assert type(asyncio.run(served(ToolGuard(asynchronous())))) is AsyncGrant
 
 
 def test_an_agents_name_is_spelled_with_hyphens():
