@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from time import time
 from typing import Protocol
 
 import msgspec
@@ -179,15 +178,16 @@ def with_proof(
     *,
     audience: str,
     request: Access | bytes | None = None,
-    clock: Clock = time,
+    clock: Clock,
     random: Callable[[int], bytes] = random_bytes,
 ) -> str:
     """A presented text with a proof at its end: for one sending, within 30 seconds (spec 30.1).
 
     `text` is what `Token.present` wrote without a signer; a client keeps it, and proves each
     request anew. `request` is the access, or the 32 bytes that `http_request` and its siblings
-    give; left out, the token is shown without an access. Does not check that the token is bound to
-    the signer's key. Raises TokenFormatError for what is no token or has a proof already, TypeError
+    give; left out, the token is shown without an access. `clock` is the holder's, `time.time` as a
+    rule. Does not check that the token is bound to the signer's key. Raises TokenFormatError for
+    what is no token or has a proof already, TypeError
     or ValueError.
     """
     parts = parts_of(text, BOUND)
@@ -266,12 +266,16 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 def custody_message(state: bytes, body: bytes) -> bytes:
-    """What a holder signs to hand on: that the link `body` follows on the chain that `state` names."""
+    """What a holder signs to hand on: that the link `body` follows on the chain that `state`
+    names.
+    """
     return _CUSTODY + state + primitives.sha256(body)
 
 
 def sign_custody(packet: Packet, body: bytes, signer: Signer) -> bytes:
-    """The link `body`, to follow on the last one of `packet`, with the signature of the bound key."""
+    """The link `body`, to follow on the last one of `packet`, with the signature of the bound
+    key.
+    """
     message = custody_message(primitives.state(packet.signature), body)
     return signed.join(body, _signature(signer, message))
 

@@ -10,7 +10,7 @@ each access. An `AsyncGrant` is the same for asyncio; its answers are awaited.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -515,6 +515,11 @@ class Grant(_Vouched, frozen=True, eq=False):
         return self._driver.record_denial(self._genuine, asked, refusals)
 
     @property
+    def blocking(self) -> Grant:
+        """This one: so that guards may be given either."""
+        return self
+
+    @property
     def awaited(self) -> AsyncGrant:
         """The same grant, for coroutines."""
         return self.awaited_by(self._driver.awaited)
@@ -601,10 +606,10 @@ class Reserved:
 _T = TypeVar("_T")
 
 
-class Pending(Generic[_T]):
-    """An answer to be awaited.
+class Pending(Coroutine[Any, Any, _T]):
+    """An answer to be awaited, once.
 
-    It is neither true nor false: what was not awaited allows nothing.
+    It is neither true nor false: what was not awaited allows nothing. A coroutine would be true.
     """
 
     __slots__ = ("_coroutine",)
@@ -618,12 +623,28 @@ class Pending(Generic[_T]):
     def __bool__(self) -> NoReturn:
         raise TypeError("an answer of an async verifier has to be awaited before it is asked")
 
+    # What makes a task of it.
+
+    def send(self, value: Any, /) -> Any:
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
 
 class AsyncGrant(_Vouched, frozen=True, eq=False):
     """A Grant whose answers are awaited. `blocking` is the plain one, for sync guards."""
 
     blocking: Grant
     _awaited: AsyncDriver
+
+    @property
+    def awaited(self) -> AsyncGrant:
+        """This one: so that adapters may be given either."""
+        return self
 
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Pending[AsyncGrant]:
         """This grant, if it permits `access` now. Raises Denied, with the decision."""

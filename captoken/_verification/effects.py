@@ -312,5 +312,7 @@ def recorded(
 
 def closed(reservation_id: bytes, taken: Any, stores: Stores, now: int) -> Steps[bool]:
     """Settle a reservation: True if it was open."""
-    answer = yield Call(partial(_ledger_of(stores).settle, reservation_id, taken, now), lasting=True)
+    answer = yield Call(
+        partial(_ledger_of(stores).settle, reservation_id, taken, now), lasting=True
+    )
     return answer is True

@@ -1,0 +1,468 @@
+"""The two faces of a verifier: each claim is made of both, since plan and order of effects are written once."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from captoken import Access, AsyncGrant, AsyncVerifier, Caller, Denied, Grant, Verifier
+from captoken._language.overlay import snapshot
+from captoken._verification.effects import Recorder
+from captoken.audit import AuditTrail
+from captoken.control import Overlay
+from captoken.errors import StoreError
+from captoken.keys import HolderKey, OperatorKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
+from captoken.stores.ports import Debit, Reservation, Use
+from captoken.testing import FixedClock
+from tests.world import KEYRING, NOW, SALES, clock, data, mint
+
+BOSS = HolderKey.from_bytes(bytes([11, *range(31)]))
+OPERATOR = OperatorKey.from_bytes(bytes(range(32)))
+AUDIENCE = "sales-db"
+ASK = data("sales")
+
+
+async def at_once(answer: Any) -> Any:
+    """What a face gives: of the async one, once it is awaited."""
+    return await answer if isinstance(answer, Awaitable) else answer
+
+
+def made(face: str, **facts: Any) -> Verifier | AsyncVerifier:
+    """A verifier of the fixed world, by that face."""
+    kind = Verifier if face == "Verifier" else AsyncVerifier
+    return kind(KEYRING, **{"clock": clock(), **facts})
+
+
+def bound(**caveats: Any) -> Any:
+    return mint(**SALES, **caveats, key=BOSS.public)
+
+
+def proven(token: Any = None) -> str:
+    """A text that a bound token is sent in, with a proof that is good once."""
+    text = (token or bound()).present(audience=AUDIENCE, signer=BOSS, request=ASK)
+    assert isinstance(text, str)
+    return text
+
+
+both = pytest.mark.parametrize("face", ["Verifier", "AsyncVerifier"])
+
+
+# --- the same decisions ----------------------------------------------------------------------------------------------
+
+
+@both
+def test_every_way_to_ask_gives_the_same_answer(face: str) -> None:
+    """Allowed and denied, of a text and of a grant; who raises, and who returns."""
+    text = mint().delegate(to="sales-agent", tables=["sales"]).serialize()
+
+    async def ask() -> None:
+        one = made(face)
+        for access, code in ((ASK, "allowed"), (data("hr"), "table"), (data("sales", "update"), "operation")):
+            assert (await at_once(one.check(text, access))).code == code == (await at_once(one.explain(text, access))).code
+        grant = await at_once(one.authenticate(text))
+        assert type(grant) is (Grant if face == "Verifier" else AsyncGrant)
+        assert (grant.actor.name, grant.issued.subject, grant.task) == ("sales-agent", "user:jane", "task-123")
+        assert await at_once(grant.authorize(ASK)) is grant and (await at_once(one.authorize(text, ASK))).token_id == grant.token_id
+        for access, code in ((ASK, "allowed"), (data("hr"), "table")) * 2:  # by the links, and by the capability
+            assert (await at_once(grant.check(access))).code == code == (await at_once(grant.explain(access))).code
+            assert (await at_once(grant.recheck([ASK, access]))).code == code
+            assert (await at_once(grant.check_all([ASK, access]))).code == code
+        assert (await at_once(grant.check(ASK, caller=Caller(agent="other")))).code == "caller"
+        assert (await at_once(one.deny(text, "tool", "none"))).code == "tool" == (await at_once(grant.deny("tool", "none"))).code
+        found = await at_once(grant.recheck([data("hr")]))
+        assert (await at_once(grant.deny(found))).refusals == found.refusals
+        for call in (lambda: one.authorize(text, data("hr")), lambda: one.authenticate(text + "!"), lambda: grant.authorize(data("hr"))):
+            with pytest.raises(Denied):
+                await at_once(call())
+        for wrong in (lambda: grant.check("sales"), lambda: one.check(text, None), lambda: grant.check(ASK, caller="b")):
+            with pytest.raises(TypeError):
+                wrong()
+        for empty in ([], ()):
+            with pytest.raises(ValueError, match="at least one access"):
+                grant.check_all(empty)
+        assert one.audiences == () and one.awaited.blocking.audiences == () and "nobody in particular" in repr(one)
+        assert one.blocking.check(text, ASK) and await one.awaited.check(text, ASK)
+
+    asyncio.run(ask())
+
+
+@both
+def test_effects_are_committed_in_the_same_order(face: str) -> None:
+    """The proof, then the ledger, then the record; none of the later ones where an earlier one refuses."""
+    told: list[str] = []
+
+    class Replays(MemoryReplayStore):
+        def add(self, use: Use, now: int) -> bool:
+            told.append("proof")
+            return super().add(use, now)
+
+    class Ledger(MemoryLedger):
+        def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+            told.append("ledger")
+            return super().reserve(reservation, now)
+
+    trail = AuditTrail(lambda line: told.append("token" if b'"kind":"token"' in line else "record"))
+
+    async def ask() -> None:
+        one = made(face, audience=AUDIENCE, replays=Replays(floor=0), ledger=Ledger(floor=0, shared=True), audit=trail)
+        token = bound(uses=1)
+        first, second = proven(token), proven(token)
+        for text, code, expected in (
+            (first, "allowed", ["proof", "ledger", "record"]), (first, "replayed", ["proof", "record"]), (second, "budget_exhausted", ["proof", "ledger", "record"]),
+            (token.present(audience=AUDIENCE), "proof_missing", ["record"]),
+        ):  # fmt: skip
+            told.clear()
+            assert (await at_once(one.check(text, ASK))).code == code and [what for what in told if what != "token"] == expected
+        told.clear()
+        assert (await at_once(one.explain(first, ASK))).code == "replayed" and (await at_once(one.explain(proven(token), ASK))).code == "budget_exhausted"
+        assert told == [], "a dry run commits nothing, and is not recorded"
+
+    asyncio.run(ask())
+
+
+@both
+def test_explain_says_what_check_then_says(face: str) -> None:
+    """Right after it, nothing between: equal codes, for proofs and budgets that are there and gone."""
+
+    async def ask() -> None:
+        one = made(face, audience=AUDIENCE, replays=MemoryReplayStore(floor=0), ledger=MemoryLedger(floor=0, shared=True))
+        token = bound(uses=2)
+        codes = []
+        for text in (proven(token),) * 2 + tuple(proven(token) for _ in range(2)):
+            dry = await at_once(one.explain(text, ASK))
+            codes.append(dry.code)
+            assert dry.grant is None and dry.code == (await at_once(one.check(text, ASK))).code
+        assert codes == ["allowed", "replayed", "allowed", "budget_exhausted"]
+
+    asyncio.run(ask())
+
+
+@both
+def test_a_reservation_is_settled_or_cancelled(face: str) -> None:
+    """What is left of it goes back; a block that settled nothing settles it all, also when an exception leaves it."""
+    ledger = MemoryLedger(floor=0, shared=True)
+    token = mint(**SALES, budget={"cents": 10})
+
+    def paid(cents: int) -> Access:
+        return Access(table="sales", operation="select", cost={"cents": cents})
+
+    async def spend() -> None:
+        grant = await at_once(made(face, ledger=ledger).authenticate(token))
+        reserved = await at_once(grant.reserve(paid(10)))
+        assert not await at_once(grant.check(paid(10))) and await at_once(reserved.cancel()) and not await at_once(reserved.cancel())
+        reserved = await at_once(grant.reserve(paid(10)))
+        with pytest.raises(ValueError, match="cents"):
+            reserved.settle({"other": 1})
+        assert not await at_once(reserved.settle()), "something was done: what is not settled in time is spent"
+        assert not await at_once(grant.check(paid(1)))
+        free = await at_once((await at_once(made(face).authenticate(mint()))).reserve(ASK))
+        assert await at_once(free.settle({"cents": 5})) and await at_once(free.cancel()), "what counts nothing has nothing to settle"
+
+    async def blocks() -> None:
+        grant = (await at_once(made(face, ledger=MemoryLedger(floor=0, shared=True)).authenticate(token))).awaited
+        async with await grant.reserve(paid(10)) as reserved:
+            assert await reserved.settle({"cents": 4})
+        with pytest.raises(KeyError):
+            async with await grant.reserve(paid(6)):
+                raise KeyError
+        with pytest.raises(Denied):
+            await grant.reserve(paid(1))
+
+    asyncio.run(spend())
+    if face == "AsyncVerifier":
+        asyncio.run(blocks())
+
+
+@both
+@pytest.mark.parametrize("what", ["replays", "ledger", "audit", "overlay"])
+def test_a_store_that_fails_denies(face: str, what: str) -> None:
+    """Whatever it raises: nothing is allowed that could not be counted, remembered, recorded or looked up."""
+
+    class Failing:
+        shared = True
+
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            return self
+
+        def __call__(self, *_: Any, **__: Any) -> Any:
+            raise OSError("secret")
+
+    def stores() -> dict[str, Any]:
+        return {"replays": MemoryReplayStore(floor=0), "ledger": MemoryLedger(floor=0, shared=True)}
+
+    async def ask() -> None:
+        one = made(face, audience=AUDIENCE, **{**stores(), what: Failing()})
+        decision = await at_once(one.check(proven(bound(uses=5)), ASK))
+        assert decision.code == "store_unavailable" and "secret" not in str(decision) and decision.grant is None
+        assert (await at_once(made(face, audience=AUDIENCE, **stores()).check(proven(bound(uses=5)), ASK))).code == "allowed"
+
+    asyncio.run(ask())
+
+
+# --- what took long is judged again ----------------------------------------------------------------------------------
+
+
+class Slow(MemoryLedger):
+    """A ledger that takes its time, by the clock of the verifier."""
+
+    def __init__(self, moving: FixedClock, seconds: int) -> None:
+        super().__init__(floor=0, shared=True)
+        self.moving, self.seconds, self.closed = moving, seconds, []
+
+    def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+        found = super().reserve(reservation, now)
+        self.moving.advance(self.seconds)
+        return found
+
+    def settle(self, reservation_id: bytes, amounts: Any, now: int) -> bool:
+        self.closed.append(amounts)
+        return super().settle(reservation_id, amounts, now)
+
+
+@both
+@pytest.mark.parametrize(("seconds", "code", "closed"), [(1, "allowed", []), (2, "expired", [{}]), (60, "expired", [{}])])
+def test_a_token_that_expired_while_a_store_was_waited_for_is_denied(face: str, seconds: int, code: str, closed: list[Any]) -> None:
+    """More than a second by the clock: judged again; and a denial gives the reservation back."""
+
+    async def ask() -> None:
+        moving = clock()
+        ledger, trail = Slow(moving, seconds), []
+        one = made(face, clock=moving, ledger=ledger, audit=AuditTrail(trail.append))
+        token = mint(**SALES, uses=1, expires_at=NOW + 1)
+        assert (await at_once(one.check(token, ASK))).code == code and ledger.closed == closed
+        assert len(trail) == 2 and f'"code":"{code}"'.encode() in trail[1], "the token, and what was decided"
+
+    asyncio.run(ask())
+
+
+@both
+def test_an_overlay_that_came_while_a_store_was_waited_for_counts(face: str) -> None:
+    """A revocation that is there before the answer is: denied, and the reservation is given back."""
+
+    def overlay(*entries: Any, seq: int) -> Overlay:
+        return Overlay.open(snapshot(OPERATOR, entries, seq=seq, issued_at=NOW), [OPERATOR.public])
+
+    from captoken.control import Entry, Selector
+
+    revoked = Entry(at=NOW, by="ops", id="AAAAAAAAAAA", select=Selector(agent="orchestrator"), why="x")
+
+    async def ask(newer: Sequence[Any], code: str) -> None:
+        overlays = [overlay(seq=1)]
+        moving = clock()
+
+        class Late(Slow):
+            def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+                overlays.append(overlay(*newer, seq=2))
+                return super().reserve(reservation, now)
+
+        ledger = Late(moving, 0)
+        one = made(face, clock=moving, ledger=ledger, overlay=lambda: overlays[-1])
+        decision = await at_once(one.check(mint(**SALES, uses=1), ASK))
+        assert decision.code == code and ledger.closed == ([] if code == "allowed" else [{}])
+
+    asyncio.run(ask([revoked], "revoked"))
+    asyncio.run(ask([], "allowed"))
+
+
+@both
+def test_a_reservation_that_cannot_be_given_back_counts_as_spent(face: str) -> None:
+    """The denial stands, whatever the ledger says to it."""
+
+    async def ask() -> None:
+        moving = clock()
+
+        class Torn(Slow):
+            def settle(self, reservation_id: bytes, amounts: Any, now: int) -> bool:
+                raise StoreError("gone")
+
+        one = made(face, clock=moving, ledger=Torn(moving, 5))
+        assert (await at_once(one.check(mint(**SALES, uses=1, expires_at=NOW + 1), ASK))).code == "expired"
+
+    asyncio.run(ask())
+
+
+# --- what only the async face has ------------------------------------------------------------------------------------
+
+
+def test_what_was_not_awaited_is_neither_true_nor_false() -> None:
+    """An old `if grant.check(...)` does not become an allowance; and it can be a task, and be gathered."""
+
+    async def ask() -> None:
+        one = AsyncVerifier(KEYRING, clock=clock())
+        text = mint().serialize()
+        grant = await one.authenticate(text)
+        answers: list[Any] = [
+            one.check(text, data("hr")), one.authorize(text, ASK), one.authenticate(text), one.explain(text, ASK), one.deny(text, "tool", "x"),
+            grant.check(data("hr")), grant.authorize(ASK), grant.explain(ASK), grant.recheck(), grant.check_all([ASK]), grant.reserve(ASK), grant.deny("tool", "x"),
+        ]  # fmt: skip
+        reserved = await grant.reserve(ASK)
+        answers += [reserved.settle(), reserved.cancel()]
+        for answer in answers:
+            with pytest.raises(TypeError, match="has to be awaited"):
+                bool(answer)
+            with pytest.raises(TypeError, match="has to be awaited"):
+                _ = "allowed" if answer else "denied"
+            await answer
+        assert (await asyncio.create_task(one.check(text, ASK))).code == "allowed"
+        assert [one.code for one in await asyncio.gather(one.check(text, ASK), grant.check(data("hr")))] == ["allowed", "table"]
+        stopped = one.check(text, ASK)
+        stopped.close()
+        with pytest.raises(RuntimeError):
+            await stopped
+
+    asyncio.run(ask())
+
+
+def test_an_answer_that_nobody_awaits_is_warned_of() -> None:
+    """`grant.authorize(access)` without `await` checks nothing: Python says so, as of any coroutine."""
+
+    async def forget() -> None:
+        (await AsyncVerifier(KEYRING, clock=clock()).authenticate(mint())).authorize(data("hr"))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(forget())
+        gc.collect()
+    assert any("never awaited" in str(warning.message) for warning in caught)
+
+
+def test_a_verifier_without_stores_answers_without_a_thread() -> None:
+    """In place, in microseconds; one with a store leaves the event loop free meanwhile."""
+    asked_in: list[int] = []
+
+    class Watched(MemoryLedger):
+        def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+            asked_in.append(threading.get_ident())
+            time.sleep(0.02)
+            return super().reserve(reservation, now)
+
+    async def ask() -> int:
+        before = threading.active_count()
+        assert await AsyncVerifier(KEYRING, clock=clock()).check(mint(), ASK) and threading.active_count() == before
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=Watched(floor=0, shared=True))
+        task = asyncio.create_task(one.check(mint(**SALES, uses=5), ASK))
+        turns = 0
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert (await task).code == "allowed"
+        return turns
+
+    assert asyncio.run(ask()) > 1 and asked_in and threading.get_ident() not in asked_in
+
+
+def test_from_the_first_effect_to_the_record_nothing_is_cancelled() -> None:
+    """A call that is cancelled runs to its record, and then raises; what it took counts, and the record says so."""
+    entered, go_on, trail = threading.Event(), threading.Event(), []
+
+    class Held(MemoryLedger):
+        def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+            entered.set()
+            assert go_on.wait(20)
+            return super().reserve(reservation, now)
+
+    ledger = Held(floor=0, shared=True)
+
+    async def ask() -> None:
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=ledger, audit=AuditTrail(trail.append))
+        task = asyncio.create_task(one.check(mint(**SALES, uses=1), ASK))
+        while not entered.is_set():
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()  # again: no way round
+        await asyncio.sleep(0.01)
+        assert not task.done() and trail == [], "it waits for the effect"
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(trail) == 2 and b'"allowed":true' in trail[1] and b'"taken"' in trail[1]
+        assert (await one.check(mint(**SALES, uses=1), ASK)).code == "budget_exhausted", "what was taken counts"
+
+    asyncio.run(ask())
+
+
+def test_before_the_first_effect_a_call_is_cancelled_at_once() -> None:
+    """While an overlay is waited for, nothing was taken."""
+    entered, go_on, trail = threading.Event(), threading.Event(), []
+
+    def source() -> None:
+        entered.set()
+        assert go_on.wait(20)
+
+    async def ask() -> None:
+        one = AsyncVerifier(KEYRING, clock=clock(), overlay=source, audit=AuditTrail(trail.append))
+        task = asyncio.create_task(one.check(mint(), ASK))
+        while not entered.is_set():
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+
+    asyncio.run(ask())
+    assert trail == []
+
+
+def test_of_200_tasks_with_some_cancelled_never_more_than_the_limit_are_allowed() -> None:
+    """Each of 200 asks at once for one of 50 uses, and every third is cancelled: at most 50 are told yes."""
+    ledger = MemoryLedger(floor=0, shared=True)
+    text = mint(**SALES, uses=50).serialize()
+
+    async def race() -> int:
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=ledger)
+        tasks = [asyncio.create_task(one.check(text, ASK)) for _ in range(200)]
+        await asyncio.sleep(0)
+        for task in tasks[::3]:
+            task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        return sum(bool(answer) for answer in answers if not isinstance(answer, BaseException))
+
+    allowed = asyncio.run(race())
+    assert 0 < allowed <= 50 and not Verifier(KEYRING, clock=clock(), ledger=ledger).check(text, ASK)
+
+
+def test_one_is_for_one_event_loop() -> None:
+    """In another one it raises, and says what to do; a plain Verifier gives a new one each time."""
+    one, plain, text = AsyncVerifier(KEYRING, clock=clock()), Verifier(KEYRING, clock=clock()), mint().serialize()
+
+    async def ask(asked: AsyncVerifier) -> Any:
+        return await asked.check(text, ASK)
+
+    assert asyncio.run(ask(one))
+    with pytest.raises(RuntimeError, match="one event loop"):
+        asyncio.run(ask(one))
+    assert asyncio.run(ask(plain.awaited)) and asyncio.run(ask(plain.awaited))
+
+
+def test_a_grant_has_both_faces() -> None:
+    """`blocking` is the same grant for sync guards, `awaited` the one for coroutines."""
+
+    async def ask() -> None:
+        grant = await AsyncVerifier(KEYRING, clock=clock()).authenticate(mint())
+        assert type(grant.blocking) is Grant and grant.blocking.check(ASK) and grant.blocking.token_id == grant.token_id
+        assert (await grant.blocking.awaited.check(data("hr"))).code == "table"
+        with pytest.raises(TypeError, match="not pickled"):
+            grant.__reduce_ex__(4)
+
+    asyncio.run(ask())
+
+
+def test_what_a_port_promises_is_written_down() -> None:
+    """A trail of one's own has two methods."""
+
+    class Own:
+        def record(self, decision: Any) -> None: ...
+
+        def record_all(self, decisions: Any) -> None: ...
+
+    own: Recorder = Own()
+    assert Verifier(KEYRING, clock=clock(), audit=own).check(mint(), ASK)
