@@ -15,12 +15,12 @@ import msgspec
 
 from captoken._format import names, primitives, signed
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST, Clock, read_clock
-from captoken._format.encoding import MAX_INTEGER, b64decode, b64encode
+from captoken._format.encoding import LIMITS, MAX_INTEGER, b64decode, b64encode
 from captoken._format.entropy import random_bytes
-from captoken._format.errors import TokenFormatError
+from captoken._format.errors import LimitError, TokenFormatError
 from captoken._format.packet import Packet
 from captoken._format.sealed import forgetful
-from captoken._format.text import BOUND, PROOF_BYTES, parts_of, proof_text
+from captoken._format.text import BOUND, PROOF_BYTES, PROOF_CHARS, parts_of, proof_text
 from captoken._language.access import Access
 from captoken.stores.ports import Use
 
@@ -187,12 +187,15 @@ def with_proof(
     request anew. `request` is the access, or the 32 bytes that `http_request` and its siblings
     give; left out, the token is shown without an access. `clock` is the holder's, `time.time` as a
     rule. Does not check that the token is bound to the signer's key. Raises TokenFormatError for
-    what is no token or has a proof already, TypeError
+    what is no token or has a proof already, LimitError for a text that no server takes, TypeError
     or ValueError.
     """
     parts = parts_of(text, BOUND)
     if parts.proof is not None:
         raise TokenFormatError("the text has a proof already: it is for one sending")
+    size = len(text) + 1 + PROOF_CHARS
+    if size > LIMITS.bundle_chars:  # a writer does not write what readers refuse (spec 3.2)
+        raise LimitError(f"{size} characters with a proof, more than {LIMITS.bundle_chars}")
     proof = prove(parts.packet, signer, audience, request, clock, random)
     return f"{text}.{proof_text(proof)}"
 

@@ -285,8 +285,8 @@ def judge(genuine: Genuine, facts: Facts, asked: Asked) -> Decision:
 
 
 def _owed(genuine: Genuine) -> Refusal:
-    """The end of step 6: a link says `delegate_only`, and nobody was handed the token (rulings of
-    step 6).
+    """The end of step 6: a link says `delegate_only`, and nobody was handed the token (spec,
+    "Lineage").
     """
     last = max(at for at, link in enumerate(genuine.links) if link.delegate_only)
     text = "for handing on, and nobody was handed it"

@@ -66,7 +66,8 @@ def addressed(parts: Parts, audience: str = "sales-db") -> Parts:
 
 
 def shown(stated: str | None, request: bytes | None = None, replays: Json = STORE) -> dict[str, Json]:
-    """What comes with a token, and the store of used proofs. What there is none of is left out."""
+    """What a token comes with: the proof that ends its text, the digest of the request that a transport states, and the
+    store of used proofs. What there is none of is left out."""
     given: dict[str, Json] = {"proof": stated, "request": None if request is None else request.hex(), "replays": replays}
     return {key: value for key, value in given.items() if value is not None}
 

@@ -22,6 +22,7 @@ from spec.generate.build import (
     entry,
     extended,
     hand_over,
+    handed,
     head,
     label,
     line_of,
@@ -505,6 +506,8 @@ def recall() -> Table:
     only = token({**SALES, "delegate_only": True})
     handed = extended(only, hand_over("sales-agent"))
     row("by_a_token_for_handing_on_alone", "37.2", asks(only, handed), stops(handed))
+    _of_a_bound_token(row, asks, stops)
+    table.beside("of_a_child")
     text = canonical(asks(mine, child)).decode()
     for name, spelled in {
         "empty": "", "a_list": f"[{text}]", "with_a_space": text.replace(":", ": ", 1), "with_line_feed": text + "\n",
@@ -519,6 +522,32 @@ def recall() -> Table:
     ):  # fmt: skip
         row(f"by_a_token_{name}", "37.2", asks(mine, child, token=held), {"code": code})
     return table
+
+
+def _of_a_bound_token(row: Any, asks: Any, stops: Any) -> None:
+    """The proof stands at the end of `token`, and is for the request as it is without the proof."""
+    bound = token({**SALES, "key": b64(signing_public("orchestrator"))})
+    child = handed(bound, "sales-agent")
+    asked = asks(bound, child)
+    sent = extended(bound, {"aud": ["control"], "exp": NOW + 60})
+
+    def proved(request: bytes, holder: str = "orchestrator", audience: str = "control") -> dict[str, Json]:
+        return {**asked, "token": f"{asked['token']}.{proof(sent, holder, request, audience)}"}
+
+    about = sha256(canonical(asked))
+    row("by_a_bound_token", "37.2", proved(about), stops(child))
+    row("by_a_bound_token_without_a_proof", "37.2", asked, {"code": "proof_missing"})
+    for name, request in {
+        "no_access": of_access(None), "the_request_with_an_empty_proof": sha256(canonical({**asked, "token": asked["token"] + "."})),
+        "the_request_with_its_proof": sha256(canonical(proved(about))), "another_request": sha256(canonical(asks(bound, child, why="x"))),
+        "its_hash_in_hexadecimal": sha256(about.hex().encode()),
+    }.items():  # fmt: skip
+        row(f"by_a_bound_token_proven_for_{name}", "37.2", proved(request), {"code": "bad_proof"})
+    row("by_a_bound_token_proven_by_another", "37.2", proved(about, "sales-agent"), {"code": "bad_proof"})
+    row("by_a_bound_token_proven_to_another_server", "37.2", proved(about, audience="sales-db"), {"code": "bad_proof"})
+    twice = proved(about)
+    row("by_a_bound_token_proven_twice", "37.2", {**twice, "token": f"{twice['token']}.{twice['token'][-124:]}"}, {"code": "malformed"})
+    row("by_a_bound_token_proven_and_of_another_reason", "37.2", {**twice, "why": "found"}, {"code": "bad_proof"})
 
 
 # --- the ledger ------------------------------------------------------------------------------------------------------

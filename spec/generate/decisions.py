@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 
 from spec.generate.build import (
     KEY,
@@ -19,6 +19,7 @@ from spec.generate.build import (
     hand_over,
     handed,
     joined,
+    nonce,
     of_access,
     proof,
     signing_public,
@@ -216,30 +217,17 @@ def verification() -> Table:
     deny("iat_before_root_audience", "not_yet_valid", ahead, audiences=here)
     behind = token({**SALES, "exp": 0}, aud="hr-db", key=audience_key(KEY, "hr-db"))
     deny("root_audience_before_links", "wrong_audience", behind, audiences=here)
-    deny("link_0_before_link_1", "table", token({**SALES, "tables": ["hr"]}, {"exp": 0}))
+    deny("link_0_before_link_1", "expired", token({**SALES, "exp": 0}, {"nbf": NOW + 1}))
     deny("link_1_before_link_2", "expired", token(SALES, {"exp": 0}, {"tables": ["hr"]}))
-    ordered: dict[str, tuple[Json, str]] = {
-        "allow": ({"hr": ["select"]}, "table"), "aud": (["hr-db"], "wrong_audience"), "columns": ({"sales": ["a"]}, "column"),
-        "exp": (0, "expired"), "nbf": (NOW + 1, "not_yet_valid"), "operations": (["insert"], "operation"),
-        "tables": (["hr"], "table"), "task": ("task-124", "task"), "tools": ({"mail": {}}, "tool"),
-        "where": ({"x": {"any": True}}, "attribute"),
-    }  # fmt: skip
-    names = list(ordered)
-    for first, second in pairwise(names):
-        link = {key: ordered[key][0] for key in (first, second)}
-        deny(
-            f"{first}_before_{second}",
-            ordered[first][1],
-            token({"nbf": NOW}, link),
-            {**SELECT, **call("search")},
-            rule="17.7",
-            audiences=here,
-        )
-    everything = {key: value for key, (value, _) in ordered.items()}
-    deny("all_of_one_link", "table", token({"nbf": NOW}, everything), {**SELECT, **call("search")}, rule="17.7", audiences=here)
+    deny("link_2_ended_before_link_1", "expired", token({**SALES, "tables": ["hr"]}, {"exp": 0}))
+    deny("what_link_0_refuses_before_link_1", "table", token({**SALES, "tables": ["hr"]}, {"operations": ["insert"]}))
+    deny("what_link_0_allows_before_link_1", "operation", token({"operations": ["insert"]}, {"tables": ["hr"]}))
+    _of_keys(table)
     deny("where_before_domain", "attribute", token({**SALES, "where": {"x": {"any": True}}}), call("search"), rule="18.4")
-    deny("domain_of_link_0_before_link_1", "domain", token(SALES, {"exp": 0}), call("search"))
-    deny("link_before_unaddressed", "table", token(SALES), HR, audiences=here)
+    deny("domain_of_link_0_before_link_1", "domain", token(SALES, {"where": {"x": {"any": True}}}), call("search"))
+    deny("link_1_ended_before_domain_of_link_0", "expired", token(SALES, {"exp": 0}), call("search"))
+    deny("unaddressed_before_link", "unaddressed", token(SALES), HR, audiences=here)
+    deny("ended_before_unaddressed", "expired", token({**SALES, "exp": 0}), audiences=here)
     deny("unaddressed_before_caller", "unaddressed", token(SALES), audiences=here, caller={"agent": "mail-agent"})
     deny("access_before_caller", "table", token(SALES), HR, caller={"agent": "mail-agent"})
     deny("expired_before_caller", "expired", token({**SALES, "exp": 0}), caller={"agent": "mail-agent"})
@@ -249,6 +237,38 @@ def verification() -> Table:
     table.allow("no_access", "24.8", token({**SALES, "tools": {"mail": {}}, "where": {"x": {"any": True}}}), None)
     table.allow("future_that_is_near", "24.5", extended(good, {"nbf": NOW - 60}), now=NOW - 60)
     return table
+
+
+def _of_keys(table: Table) -> None:
+    """The two passes of step 8, each by key. The first is about the token and the server alone."""
+    here = ("sales-db",)
+    early: dict[str, tuple[Json, str]] = {
+        "aud": (["hr-db"], "wrong_audience"), "exp": (0, "expired"), "fresh": (60, "stale_overlay"),
+        "nbf": (NOW + 1, "not_yet_valid"), "task": ("task-124", "task"),
+    }  # fmt: skip
+    late: dict[str, tuple[Json, str]] = {
+        "allow": ({"hr": ["select"]}, "table"), "budget": ({"cents": 5}, "cost_unstated"),
+        "columns": ({"sales": ["a"]}, "column"), "operations": (["insert"], "operation"), "tables": (["hr"], "table"),
+        "tools": ({"mail": {}}, "tool"), "where": ({"x": {"any": True}}, "attribute"),
+    }  # fmt: skip
+    ordered = early | late
+    aimed = {"aud": list(here), "nbf": NOW}
+
+    def link(*keys: str) -> dict[str, Json]:
+        return {key: ordered[key][0] for key in keys} | ({"n": nonce()} if "budget" in keys else {})
+
+    def deny(name: str, first: str, *links: dict[str, Json], rule: str = "24.5") -> None:
+        parts = token(aimed, *links)
+        table.deny(name, rule, ordered[first][1], parts, {**SELECT, **call("search")}, audiences=here)
+
+    for pass_ in (early, late):
+        for first, second in pairwise(pass_):
+            deny(f"{first}_before_{second}", first, link(first, second), rule="17.7")
+    for first, second in product(early, late):
+        deny(f"{first}_before_{second}", first, link(first, second))
+        deny(f"{first}_of_a_later_link_before_{second}", first, link(second), link(first))
+    deny("all_of_one_link", "aud", link(*ordered), rule="17.7")
+    deny("all_of_the_second_pass", "allow", link(*late), rule="17.7")
 
 
 def _of_discharges(table: Table) -> None:
@@ -322,21 +342,39 @@ def _of_discharges(table: Table) -> None:
         "24.5",
     )
     deny(
-        "link_before_ended_discharge",
-        "table",
+        "ended_discharge_before_link",
+        "expired",
         bundle(asking(token({**SALES, "tables": ["hr"]}), "one"), discharge("one", {"exp": 0})),
         "33.7",
     )
     deny(
-        "later_link_before_ended_discharge",
-        "table",
+        "ended_discharge_before_later_link",
+        "expired",
         bundle(extended(whole, {"tables": ["hr"]}), discharge("one", {"exp": 0})),
+        "33.7",
+    )
+    deny(
+        "second_discharge_ended_before_first_refuses",
+        "expired",
+        bundle(both, discharge("one", {**minute, "tables": ["hr"]}), discharge("two", {"exp": 0})),
         "33.7",
     )
     deny(
         "first_discharge_refuses_before_second",
         "table",
-        bundle(both, discharge("one", {**minute, "tables": ["hr"]}), discharge("two", {"exp": 0})),
+        bundle(both, discharge("one", {**minute, "tables": ["hr"]}), discharge("two", {**minute, "operations": ["insert"]})),
+        "33.7",
+    )
+    deny(
+        "link_refuses_before_discharge",
+        "table",
+        bundle(extended(whole, {"tables": ["hr"]}), discharge("one", {**minute, "operations": ["insert"]})),
+        "33.7",
+    )
+    deny(
+        "link_ended_before_ended_discharge",
+        "not_yet_valid",
+        bundle(extended(whole, {"nbf": NOW + 1}), discharge("one", {"exp": 0})),
         "33.7",
     )
     deny(
@@ -395,7 +433,7 @@ def _of_proofs(table: Table) -> None:
     deny("table_before_missing_proof", "table", good, "24.5", HR, stated="")
     deny("unaddressed_before_missing_proof", "unaddressed", bound_to, "24.5", stated="")
     deny("no_name_before_missing_proof", "unaddressed", bound_to, "30.6", stated="", audiences=())
-    deny("table_before_no_name", "table", bound_to, "30.6", HR, stated="", audiences=())
+    deny("no_name_before_table", "unaddressed", bound_to, "30.6", HR, stated="", audiences=())
     deny("no_name_before_caller", "unaddressed", bound_to, "30.6", audiences=(), caller={"agent": "mail-agent"})
     deny("custody_before_missing_proof", "bad_proof", unsigned, "30.4", stated="")
     deny(
@@ -424,6 +462,10 @@ def _of_proofs(table: Table) -> None:
     )
     bearer = extended(token(SALES), minute)
     deny("table_before_a_proof_that_is_not_due", "table", bearer, "30.7", HR)
+    broken = proof(bearer, "orchestrator", of_access(SELECT))[:-1]
+    deny("unreadable_proof_before_unknown_key", "malformed", extended(token(SALES, kid="k2"), minute), "24.2", stated=broken)
+    deny("unreadable_proof_before_one_that_is_not_due", "malformed", bearer, "30.7", stated=broken)
+    deny("unreadable_proof_before_expired", "malformed", ended, "24.2", stated=broken)
     child = handed(bound_to, "sales-agent")
     lifted = extended(bound_to, child.bodies[-1], minute)
     deny("caller_before_proof_of_the_parent", "caller", lifted, "24.7", caller={"agent": "orchestrator"})

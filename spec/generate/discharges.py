@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nacl import bindings as sodium
 
-from spec.generate.binding import HERE, HOLDER, P, addressed, outcome, shown
+from spec.generate.binding import HERE, HOLDER, NONCE, P, addressed, outcome, shown
 from spec.generate.build import (
     NOW,
     Json,
@@ -491,6 +491,13 @@ def discharges() -> Table:
     )
     deny("with_a_bound_token_and_no_proof", "30.4", "proof_missing", held, one, presented=shown(None), audiences=HERE)
     deny("missing_with_a_bound_token", "33.5", "missing_discharge", held, presented=given, audiences=HERE)
+    ours, made = text(bound(one, held.signature).wire, "cap1d_"), given["proof"]
+    for name, whole in {
+        "before_the_discharge": f"{held.text}.{made}.{ours}", "before_and_behind": f"{held.text}.{made}.{ours}.{made}",
+        "twice_behind": f"{held.text}.{ours}.{made}.{made}", "in_the_place_of_a_token": f"{made}.{ours}",
+        "in_the_discharge": f"{held.text}.{ours}{made}", "cut": f"{held.text}.{ours}.{made[:-1]}",
+    }.items():  # fmt: skip
+        deny(f"with_a_proof_{name}", "30.1", "malformed", whole, presented=shown(None), audiences=HERE)
 
     # How they travel.
     table.beside("two")
@@ -542,6 +549,29 @@ def discharges() -> Table:
     left = 32768 - len(bundle(four, *answers)) - 1
     allow("of_32768_characters_together", "3.1", four, *answers, padded("four", left))
     deny("of_32769_characters_together", "3.1", "malformed", four, *answers, padded("four", left + 1))
+
+    # A proof counts among the characters, and not among the discharges.
+    def proved(parts: Parts) -> dict[str, Json]:
+        return shown(proof(parts, "orchestrator", of_access(SELECT)))
+
+    mine = token({**SALES, "aud": ["sales-db"], "key": HOLDER})
+    for number in range(16):
+        mine = asking(mine, f"of many {number}", f"ask {number}".encode())
+    allow("sixteen_and_a_proof", "3.1", mine, *sixteen[:16], presented=proved(mine), outcome=outcome(mine, "orchestrator"),
+          audiences=HERE)  # fmt: skip
+    mine = asking(mine, "of many 16", b"ask 16")
+    deny("seventeen_and_a_proof", "3.1", "malformed", mine, *sixteen, presented=proved(mine), audiences=HERE)
+    mine = token({**SALES, "aud": ["sales-db"], "key": HOLDER})
+    for name in ("one", "two", "three", "four"):
+        mine = asking(mine, name)
+    left = 32768 - len(bundle(mine, *answers)) - 1 - 125
+    allow("of_32768_characters_with_a_proof", "3.1", mine, *answers, padded("four", left), presented=proved(mine),
+          outcome=outcome(mine, "orchestrator"), audiences=HERE)  # fmt: skip
+    longer = padded("four", left + 1)
+    deny("of_32769_characters_with_a_proof", "3.1", "malformed", mine, *answers, longer, presented=proved(mine), audiences=HERE)
+    given = {"token": bundle(mine, *answers, longer), "secret": secret("orchestrator").hex(), "audience": "sales-db",
+             "request": of_access(SELECT).hex(), "now": NOW, "nonce": NONCE.hex()}  # fmt: skip
+    table.add("proving_what_is_too_long_with_a_proof", "3.2", "proof", given, "limit")
 
     def holding(name: str, rule: str, given: str, needs: list[bytes] | None = None, taken: str = "") -> None:
         expect: dict[str, Json] = {

@@ -1,4 +1,4 @@
-"""Vectors of what a holder does: Requests, Proof of possession, Replay."""
+"""Vectors of what a holder does: Requests, Proof of possession, Replay, and what an MCP message is about."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ from spec.generate.build import (
     NOW,
     Json,
     Parts,
+    asking,
     audience_key,
     b64,
+    bundle,
     canonical,
     digest,
+    discharge,
     extended,
     hand_over,
     handed,
+    joined,
     label,
     link_id,
     of_access,
@@ -45,7 +49,7 @@ from spec.generate.build import (
     token,
     use,
 )
-from spec.generate.table import SALES, SELECT, Table, call
+from spec.generate.table import SALES, SELECT, Table, call, ended
 
 
 def tables() -> Iterator[Table]:
@@ -216,7 +220,7 @@ def requests() -> Table:
 def proof_of_possession() -> Table:
     table = Table(
         "proof_of_possession",
-        "The proof that goes with a request: by the current key, for this token, server, request and moment.",
+        "The proof that a text ends in: by the current key, for this token, server, request and moment.",
     )
     request = of_access(SELECT)
     child = handed(BOUND, "sales-agent")
@@ -375,12 +379,20 @@ def proof_of_possession() -> Table:
         "with_full_stop": good[:20] + "." + good[21:], "with_null": good[:20] + "\0" + good[21:],
         "with_surrogate": good[:20] + "\ud800" + good[21:],
         "with_full_width": good[:20] + "\uff21" + good[21:], "twice": f"{good}.{good}", "twice_by_comma": f"{good},{good}",
+        "of_two": f"{proof(here, 'sales-agent', request, nonce=bytes(16))}.{good}", "and_a_full_stop": good + ".",
+        "behind_two_full_stops": "." + good, "before_a_token": f"{good}.{here.text}",
         "in_hexadecimal": "cap1p_" + (NOW.to_bytes(8, "big") + NONCE + signature).hex(), "as_a_token": here.text,
         "without_nonce": "cap1p_" + b64(NOW.to_bytes(8, "big") + signature),
         "with_nonce_of_32_bytes": "cap1p_" + b64(NOW.to_bytes(8, "big") + NONCE * 2 + signature),
     }  # fmt: skip
     for name, stated in spellings.items():
-        deny(name if name.startswith(("with", "prefix", "in_", "as_")) else f"text_{name}", "30.1", stated)
+        deny(name if name.startswith(("with", "prefix", "in_", "as_")) else f"text_{name}", "30.1", stated, code="malformed")
+    for name, whole in {
+        "before_the_token": f"{good}.{here.text}", "alone": good, "by_comma": f"{here.text},{good}",
+        "by_space": f"{here.text} {good}", "by_encoded_full_stop": f"{here.text}%2E{good}",
+        "joined_to_the_token": here.text + good, "behind_an_empty_token": f".{good}",
+    }.items():  # fmt: skip
+        table.deny(f"text_{name}", "30.1", "malformed", whole, presented=shown(None), audiences=HERE)
 
     allow("of_the_example", "30.2", example())
 
@@ -388,7 +400,8 @@ def proof_of_possession() -> Table:
     bearer = addressed(token(SALES))
     table.allow("none_with_a_bearer_token", "30.7", bearer, audiences=HERE)
     deny("with_a_bearer_token", "30.7", proof(bearer, "orchestrator", request), bearer)
-    deny("empty_with_a_bearer_token", "30.7", "", bearer)
+    deny("unreadable_with_a_bearer_token", "30.7", good[:-1], bearer, "malformed")
+    deny("empty_with_a_bearer_token", "30.7", "", bearer, "malformed")
     allow(
         "bound_in_the_last_link",
         "30.3",
@@ -411,11 +424,95 @@ def proof_of_possession() -> Table:
                  "request": request.hex(), "now": NOW, "nonce": NONCE.hex()}  # fmt: skip
         table.add(f"making_{name}", "30.2", "proof", given, **expect)
 
-    making("one", here, "sales-agent", "sales-db", {"proof": good})
-    making("one_for_another_server", here, "sales-agent", "hr-db", {"proof": proof(here, "sales-agent", request, "hr-db")})
+    elsewhere = proof(here, "sales-agent", request, "hr-db")
+    making("one", here, "sales-agent", "sales-db", {"text": ended(here.text, good)})
+    making("one_for_another_server", here, "sales-agent", "hr-db", {"text": ended(here.text, elsewhere)})
     making("one_for_nobody", here, "sales-agent", "", {"code": "usage"})
     making("one_for_what_is_no_token", text(here.wire + b"\0"), "sales-agent", "sales-db", {"code": "malformed"})
+    making("one_for_what_has_one", ended(here.text, elsewhere), "sales-agent", "sales-db", {"code": "malformed"})
+    _holding(table, child, here, good)
+    _presenting(table, child, request)
     return table
+
+
+def _holding(table: Table, child: Parts, here: Parts, good: str) -> None:
+    """Holders take no text with a proof: it is for one sending, to one server."""
+    one = discharge("one", {"exp": NOW + 60})
+    asked = asking(child, "one")
+    kept = joined(asked, (one,), "cap1u_")
+    sent, whole = addressed(asked), bundle(addressed(asked), one)
+
+    def row(name: str, given: str, **expect: Json) -> None:
+        table.add(f"holding_{name}", "30.9", "holding", {"token": given}, **(expect or {"code": "malformed"}))
+
+    row("what_was_presented", here.text, needs=[], bound=here.text)
+    row("one", ended(here.text, good))
+    row("one_that_is_cut", ended(here.text, good[:-1]))
+    row("an_unbound_discharge", kept, needs=[], bound=bundle(asked, one))
+    row("one_behind_an_unbound_discharge", ended(kept, proof(asked, "sales-agent", of_access(SELECT))))
+    row("one_behind_a_bound_discharge", ended(whole, proof(sent, "sales-agent", of_access(SELECT))))
+    row("one_before_an_unbound_discharge", f"{asked.text}.{good}.{text(one.wire, 'cap1u_')}")
+
+
+def _presenting(table: Table, child: Parts, request: bytes) -> None:
+    """What a holder sends to a server, in one text."""
+
+    def row(
+        name: str,
+        rule: str,
+        held: Parts | str,
+        expect: dict[str, Json],
+        signer: str | None = None,
+        audience: Json = "sales-db",
+        request: bytes | None = request,
+    ) -> None:
+        given = {"token": held if isinstance(held, str) else held.text, "audience": audience, "now": NOW}
+        if signer is not None:
+            given |= {"secret": secret(signer).hex(), "nonce": NONCE.hex()}
+        if signer is not None and request is not None:
+            given["request"] = request.hex()
+        table.add(f"presenting_{name}", rule, "presenting", given, **expect)
+
+    def proved(parts: Parts, about: bytes = request) -> dict[str, Json]:
+        return {"text": ended(addressed(parts).text, proof(addressed(parts), "sales-agent", about))}
+
+    one = discharge("one", {"exp": NOW + 60})
+    asked = asking(child, "one")
+    bearer, sent = token(SALES), addressed(asked)
+    row("what_is_not_bound", "23.17", bearer, {"text": addressed(bearer).text})
+    row("what_is_bound", "23.17", child, proved(child), "sales-agent")
+    row("what_is_bound_for_no_access", "29.5", child, proved(child, of_access(None)), "sales-agent", request=None)
+    row("what_is_bound_without_a_signer", "23.17", child, {"text": addressed(child).text})
+    whole = bundle(sent, one)
+    row("with_a_discharge", "33.3", joined(asked, (one,), "cap1u_"),
+        {"text": ended(whole, proof(sent, "sales-agent", request))}, "sales-agent")  # fmt: skip
+    row("what_expires_sooner", "23.11", extended(child, {"exp": NOW + 5}), _presented_until(child, NOW + 5, request),
+        "sales-agent")  # fmt: skip
+    row("for_two_servers_without_a_signer", "23.17", bearer,
+        {"text": extended(bearer, {"aud": ["hr-db", "sales-db"], "exp": NOW + 60}).text}, audience=["sales-db", "hr-db"])  # fmt: skip
+    row("for_two_servers", "23.17", child, {"code": "usage"}, "sales-agent", ["sales-db", "hr-db"])
+    row("for_nobody", "23.17", child, {"code": "usage"}, "sales-agent", "")
+    row("by_another_key", "23.17", child, {"code": "bad_proof"}, "orchestrator")
+    row("what_is_not_bound_with_a_signer", "23.17", bearer, {"code": "bad_proof"}, "orchestrator")
+    for chars, signer in ((7168, None), (7169, None), (7168, "sales-agent"), (7169, "sales-agent")):
+        held = _sized(child, chars - (0 if signer is None else 125))
+        fits = {"text": addressed(held).text} if signer is None else proved(held)
+        ending = "" if signer is None else "_with_its_proof"
+        row(f"of_{chars}_characters{ending}", "23.17", held, fits if chars == 7168 else {"code": "limit"}, signer)
+
+
+def _presented_until(child: Parts, end: int, request: bytes) -> dict[str, Json]:
+    """The text of a token that expires before what is presented does."""
+    whole = extended(child, {"exp": end}, {"aud": ["sales-db"], "exp": end})
+    return {"text": ended(whole.text, proof(whole, "sales-agent", request))}
+
+
+def _sized(child: Parts, chars: int) -> Parts:
+    """The token, narrowed so that its text is that long as it is presented: at the nearest length that base64 has."""
+    wanted = (chars - len("cap1_")) * 3 // 4
+    tables = ["sales", *(f"{number:03}" + "x" * 197 for number in range(22))]
+    short = len(addressed(extended(child, {"tables": [*tables, "y"]})).wire)
+    return extended(child, {"tables": [*tables, "y" * (1 + wanted - short)]})
 
 
 # --- replay ----------------------------------------------------------------------------------------------------------

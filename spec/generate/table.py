@@ -39,6 +39,11 @@ def facts(now: int = NOW, leeway: int = 0, audiences: tuple[str, ...] = (), allo
     return {"now": now, "leeway": leeway, "audiences": list(audiences), "allow_unaddressed": allow_unaddressed}
 
 
+def ended(text: str, proof: str | None) -> str:
+    """The text with a proof at its end, or as it is."""
+    return text if proof is None else f"{text}.{proof}"
+
+
 class Table:
     """The vectors of one family."""
 
@@ -78,14 +83,15 @@ class Table:
         presented: dict[str, Json] | None = None,
         **known: Any,
     ) -> None:
+        beside = dict(presented or {})
         given = {
-            "token": token if isinstance(token, str) else token.text,
+            "token": ended(token if isinstance(token, str) else token.text, beside.pop("proof", None)),
             "keyring": ring or keyring({"k1": KEY}),
             "facts": facts(**known),
             "access": access,
             "caller": caller,
         }
-        self._row(name, rule, "decision", given | (presented or {}), expect)
+        self._row(name, rule, "decision", given | beside, expect)
 
     def allow(
         self,
@@ -101,7 +107,7 @@ class Table:
     ) -> None:
         """A token that permits `access`; `access=None` asks for none. `known` is the keyring, the caller and the facts.
 
-        `discharges` are bound to it here. `proven` are the agents whose hand-over is; `outcome` is what else comes of it.
+        `discharges` are bound to it here; a proof among what is `presented` ends the text. `proven` are the agents whose hand-over is; `outcome` is what else comes of it.
         """
         root, links = json.loads(token.identifier), token.links
         tasks = [root["task"], *(link["task"] for link in links if "task" in link)]

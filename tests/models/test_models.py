@@ -15,6 +15,7 @@ import pytest
 from captoken import Issuer
 from captoken import proof as possession
 from captoken._format import chain, primitives
+from captoken._format.packet import Packet
 from captoken._format.text import packet_of
 from captoken.keys import PairwiseKey
 from spec.models import __main__ as command
@@ -263,7 +264,20 @@ def test_what_is_signed_is_that_of_the_code() -> None:
     made = {"token": "tag", "audience": "here", "time": "early", "nonce": "unused", "request": "asked"}
     known |= {"here": b"sales-db", "early": (7).to_bytes(8, "big"), "unused": bytes(16), "asked": CID}
     signed = proof.proof(made).removeprefix("sign(kholder,").removesuffix(")")
-    assert bytes_of(signed, known) == possession.proof_message(TAG, "sales-db", 7, bytes(16), CID)
+    asked: list[bytes] = []
+
+    class Asked:
+        """A signer that keeps what it was asked to sign."""
+
+        public = ""
+
+        def sign(self, message: bytes) -> bytes:
+            asked.append(message)
+            return bytes(64)
+
+    packet = Packet(b"", (), TAG)
+    possession.prove(packet, Asked(), "sales-db", CID, lambda: 7, bytes)
+    assert asked == [bytes_of(signed, known)]
 
 
 def test_pairwise_keys_are_those_of_the_code() -> None:

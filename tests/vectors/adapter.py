@@ -23,9 +23,7 @@ from captoken import (
     Verifier,
     WideningError,
 )
-from captoken import (
-    proof as request,
-)
+from captoken import proof as requests
 from captoken._format import chain
 from captoken._format.text import BOUND, whole_text
 from captoken._language.links import Link, split_signature
@@ -35,7 +33,7 @@ from captoken.control import ControlPlane, Feed, Operator, Overlay
 from captoken.discharge import Allow, Discharger, Ticket
 from captoken.interop import normalize
 from captoken.keys import AuditKey, DischargerKey, HolderKey, OperatorKey, PairwiseKey
-from captoken.proof import Evidence, digest_of, prove
+from captoken.proof import Evidence, request_digest, with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import Debit, Reservation, Use
 from captoken.testing import FixedClock
@@ -128,13 +126,13 @@ class Captoken:
         try:
             if vector["form"] == "http":
                 body = bytes.fromhex(vector["body"])
-                digest = request.of_http(vector["method"], vector["origin"], vector["target"], body)
+                digest = requests.http_request(vector["method"], vector["origin"], vector["target"], body)
             elif vector["form"] == "mcp":
-                digest = request.of_mcp(vector["method"], vector["tool"], bytes.fromhex(vector["arguments"]))
+                digest = requests.mcp_request(vector["method"], vector["tool"], bytes.fromhex(vector["arguments"]))
             elif vector["form"] == "message":
                 digest = of_message(vector["method"], vector["params"])
             else:
-                digest = request.of_access(None if vector["access"] is None else Access(**vector["access"]))
+                digest = requests.access_request(None if vector["access"] is None else Access(**vector["access"]))
         except (TypeError, ValueError):
             return {"code": "usage"}
         return {"code": "ok", "digest": digest.hex()}
@@ -144,13 +142,27 @@ class Captoken:
         key, nonce = HolderKey.from_bytes(bytes.fromhex(vector["secret"])), bytes.fromhex(vector["nonce"])
         clock = FixedClock(vector["now"])
         try:
-            text = vector["token"]
-            made = prove(text, key, audience=vector["audience"], request=stated, clock=clock, random=lambda _: nonce)
+            text = with_proof(
+                vector["token"], key, audience=vector["audience"], request=stated, clock=clock, random=lambda _: nonce
+            )
         except CaptokenError as error:
             return {"code": error.code}
         except ValueError:
             return {"code": "usage"}
-        return {"code": "ok", "proof": made}
+        return {"code": "ok", "text": text}
+
+    def presenting(self, vector: Vector) -> Outcome:
+        drawn = bytes.fromhex(vector.get("nonce", ""))
+        held = Token.parse(vector["token"], clock=FixedClock(vector["now"]), random=lambda _: drawn)
+        signer = HolderKey.from_bytes(bytes.fromhex(vector["secret"])) if "secret" in vector else None
+        about = bytes.fromhex(vector["request"]) if "request" in vector else None
+        try:
+            text = held.present(audience=vector["audience"], signer=signer, request=about, expires_in=60)
+        except CaptokenError as error:
+            return {"code": error.code}
+        except ValueError:
+            return {"code": "usage"}
+        return {"code": "ok", "text": text}
 
     def evidence(self, vector: Vector) -> Outcome:
         try:
@@ -190,8 +202,7 @@ class Captoken:
         except TokenFormatError as error:
             return {"code": error.code}
         assert token.serialize() == vector["token"]
-        bound = token.presented_parts()
-        return {"code": "ok", "needs": [ticket.text for ticket in token.needs], "bound": whole_text(bound.packet, bound.discharges, BOUND)}
+        return {"code": "ok", "needs": [ticket.text for ticket in token.needs], "bound": _bound(token)}
 
     def pairwise(self, vector: Vector) -> Outcome:
         try:
@@ -250,7 +261,8 @@ class Captoken:
     def recall(self, vector: Vector) -> Outcome:
         clock, store = FixedClock(vector["now"]), MemorySnapshots()
         operator = Operator(OperatorKey.generate(), store, by="ops", clock=clock)
-        plane = ControlPlane(Verifier(_keyring(**vector["keyring"]), vector["audience"], clock=clock), operator)
+        keyring, replays = _keyring(**vector["keyring"]), MemoryReplayStore(floor=0)
+        plane = ControlPlane(Verifier(keyring, vector["audience"], replays=replays, clock=clock), operator)
         try:
             entry = plane.handle(vector["request"])
         except CaptokenError as error:
@@ -308,7 +320,7 @@ class _Asked:
     """A decision, asked for in every way that there is: each time of a new verifier, whose store has what the vector says."""
 
     def __init__(self, vector: Vector) -> None:
-        self.vector, self.text, self.proof = vector, vector["token"], vector.get("proof")
+        self.vector, self.text = vector, vector["token"]
         self.access = None if vector["access"] is None else Access(**vector["access"])
         self.caller = None if vector["caller"] is None else Caller(**vector["caller"])
         self.request = bytes.fromhex(vector["request"]) if "request" in vector else None
@@ -398,31 +410,33 @@ class _Asked:
 
     def checked(self, token: str | Token | None = None) -> Decision:
         given = self.text if token is None else token
-        return self.verifier().check(given, self.access, caller=self.caller, proof=self.proof, request=self.request)
+        return self.verifier().check(given, self.access, caller=self.caller, request=self.request)
 
     def authorized(self) -> str:
         verifier = self.verifier()
-        given = {"caller": self.caller, "proof": self.proof, "request": self.request}
+        given = {"caller": self.caller, "request": self.request}
         return _code(lambda: verifier.authorize(self.text, self.access, **given))
 
     def explained(self) -> str:
+        """By a dry run, which looks at the stores, and neither commits nor grants."""
         verifier = self.verifier()
-        decision = verifier.explain(self.text, self.access, caller=self.caller, proof=self.proof, request=self.request)
-        assert self.committed == [] and self.debits == [] and (decision.grant is None or decision.grant.key is None)
-        return self.uncommitted(decision)
+        decision = verifier.explain(self.text, self.access, caller=self.caller, request=self.request)
+        assert self.committed == [] and self.debits == [] and decision.grant is None
+        return decision.code
 
-    def uncommitted(self, decision: Decision) -> str:
-        """The code of a dry run, which does not come upon what is only found out when it is committed."""
+    def rechecked(self, standing: Grant) -> str:
+        """By a grant that asks no store: it does not come upon what only a ledger knows."""
+        code = standing.recheck([self.access], caller=self.caller).code
         expected = self.vector["expect"]["code"]
-        found_out = expected in ("replayed", "budget_exhausted", "store_unavailable") and decision.code == "allowed"
-        return expected if found_out else decision.code
+        counted = expected in ("budget_exhausted", "store_unavailable") and code == "allowed"
+        return expected if counted else code
 
     def authenticated(self, token: str | Token | None = None) -> tuple[str, Decision]:
         """By a grant, which is asked about the access then; the proof is about the access all the same."""
-        about = digest_of(self.access) if self.request is None else self.request
+        about = request_digest(self.access) if self.request is None else self.request
 
         def grant() -> Grant:
-            return self.verifier().authenticate(self.text if token is None else token, proof=self.proof, request=about)
+            return self.verifier().authenticate(self.text if token is None else token, request=about)
 
         try:
             standing = grant()
@@ -432,7 +446,8 @@ class _Asked:
             return "allowed", standing.recheck()
         codes = {
             grant().check(self.access, caller=self.caller).code,
-            self.uncommitted(grant().explain(self.access, caller=self.caller)),
+            grant().explain(self.access, caller=self.caller).code,
+            self.rechecked(standing),
             _code(lambda: grant().authorize(self.access, caller=self.caller)),
             _code(lambda: grant().reserve(self.access, caller=self.caller)),
         }
@@ -444,12 +459,17 @@ class _Asked:
         try:
             token = Token.parse(self.text)
         except TokenFormatError as error:
-            if ".cap1d_" not in self.text:  # bound ones are for verifiers alone
+            if not any(kind in self.text for kind in (".cap1d_", ".cap1p_")):  # these are for verifiers alone
                 yield error.code
         else:
             assert token.serialize() == self.text, "one token has one text"
             if "." not in self.text:
                 yield self.authenticated(token)[0] if self.access is None else self.checked(token).code
+
+
+def _bound(token: Token) -> str:
+    parts = token.presented_parts()
+    return whole_text(parts.packet, parts.discharges, BOUND)
 
 
 def _code(ask: Callable[[], Any]) -> str:

@@ -21,11 +21,11 @@ Outcome = dict[str, Any]
 
 class Adapter(Protocol):
     def decide(self, vector: Vector) -> Outcome:
-        """kind `decision`: token, with the discharges that come with it; keyring, facts, access (null: none is asked about),
-        caller. `code`; and for `allowed` `link_ids`, `chain`, `task`, `expires_at`. A fact that cannot be stated is `usage`.
+        """kind `decision`: token, the text with the discharges and the proof that come with it; keyring, facts, access (null:
+        none is asked about), caller. `code`; and for `allowed` `link_ids`, `chain`, `task`, `expires_at`. A fact that cannot be stated is `usage`.
 
-        It may have `proof`, a text; `request`, in hexadecimal the digest that a transport states, without which the access
-        is the request; and `replays`, the store of used proofs, without which there is none: its floor, its limit, and
+        It may have `request`, in hexadecimal the digest that a transport states, without which the access is the request; and
+        `replays`, the store of used proofs, without which there is none: its floor, its limit, and
         `used`, which came into it in this order, each at the second at which it was issued. An allowed token that is bound
         to a key also has `key`, `uses` (what is committed) and `evidence` (of each hand-over that is signed).
 
@@ -54,7 +54,13 @@ class Adapter(Protocol):
         (null: none); `message` method and params of MCP. Bodies and arguments in hexadecimal. `ok` with `digest`, or `usage`."""
 
     def proof(self, vector: Vector) -> Outcome:
-        """kind `proof`: token, a holder's secret, audience, request, now, nonce. `ok` with `proof`; `malformed`, `usage`."""
+        """kind `proof`: token, a text as it was presented without a proof; a holder's secret, audience, request, now, nonce.
+        `ok` with `text`, which ends in the proof; `malformed`, `limit`, `usage`."""
+
+    def presenting(self, vector: Vector) -> Outcome:
+        """kind `presenting`: token, a text that a holder has; audience, a name or several; now; perhaps a holder's secret,
+        with the nonce to draw and the `request`, without which there is no access. `ok` with the `text` for 60 seconds;
+        `bad_proof`, `limit`, `usage`."""
 
     def evidence(self, vector: Vector) -> Outcome:
         """kind `evidence`: evidence. `ok` if it holds, else `bad_proof`."""

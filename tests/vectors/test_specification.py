@@ -7,10 +7,11 @@ import pytest
 
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import LIMITS, MAX_DEPTH
+from captoken._format.text import PROOF_CHARS
 from captoken._language.reasons import CODES
-from captoken._verification.decision import PLAN
+from captoken._verification.wording import PLAN
 from captoken.keys import HolderKey
-from captoken.proof import prove
+from captoken.proof import with_proof
 from spec.generate import build
 from spec.generate.anatomy import BEGIN, SPECIFICATION
 from spec.generate.binding import LOW_ORDER, point
@@ -26,7 +27,7 @@ CITATION = re.compile(r'\bspec,\s+(?:section\s+)?("[^"]+"(?:(?:,|\s+and)\s+"[^"]
 
 def citations(source):
     """The sections that a file cites."""
-    return {name for cited in CITATION.findall(source) for name in re.findall(r'"([^"]+)"', cited)}
+    return {" ".join(name.split()) for cited in CITATION.findall(source) for name in re.findall(r'"([^"]+)"', cited)}
 
 
 def section(name):
@@ -50,8 +51,8 @@ def test_every_section_that_the_code_cites_exists(path):
 
 
 def test_citations_are_found_in_every_form_that_the_code_uses():
-    assert citations('(spec, "Wire"). Spec: spec, section "Chain". (spec, "Caveats",\n"Widening" and "Links")') == {
-        "Wire", "Chain", "Caveats", "Widening", "Links",
+    assert citations('(spec, "Wire"). Spec: spec, section "Chain". (spec, "Caveats",\n"Widening" and "Link\n    ids")') == {
+        "Wire", "Chain", "Caveats", "Widening", "Link ids",
     }  # fmt: skip
     assert set().union(*(citations(path.read_text(encoding="utf-8")) for path in SOURCES)) >= {"Wire", "Chain", "Widening"}
 
@@ -108,9 +109,9 @@ def test_limits_are_those_of_the_code():
     assert stated["nesting"] == MAX_DEPTH
     assert stated["discharges of a token"] == LIMITS.discharges
     assert stated["identifier of a discharge"] == LIMITS.ticket_bytes
-    assert stated["text of a token and its discharges"] == LIMITS.bundle_chars
-    key = HolderKey.from_bytes(build.secret("orchestrator"))
-    assert stated["text of a proof"] == len(prove(build.token({"nbf": 0}).text, key, audience="sales-db"))
+    assert stated["text of a token with all that follows it"] == LIMITS.bundle_chars
+    key, text = HolderKey.from_bytes(build.secret("orchestrator")), build.token({"nbf": 0}).text
+    assert stated["text of a proof"] == PROOF_CHARS == len(with_proof(text, key, audience="sales-db")) - len(text) - 1
 
 
 def test_labels_are_those_of_the_code():
