@@ -8,22 +8,31 @@ from contextlib import contextmanager
 
 from captoken._format.errors import GuardError
 
-_claims: dict[
-    int, int
-] = {}  # id of a connection that is guarded → its thread; an entry lives no longer than its block
+# By id of a connection that is guarded: the thread of its block. An entry lives no longer than the
+# block, which keeps the connection alive, so that no other one can have the id meanwhile.
+_claims: dict[int, int] = {}
 _claiming = threading.Lock()
 
 
 @contextmanager
 def claimed(connection: object) -> Generator[None, None, None]:
-    """Around a block, before its connection is touched. Raises GuardError if it is guarded already, here or elsewhere."""
-    with _claiming:
-        holder = _claims.setdefault(id(connection), 0)
-        if holder:
-            whose = "this thread" if holder == threading.get_ident() else "another thread"
-            raise GuardError(f"the connection is guarded already, in {whose}: one block at a time")
-        _claims[id(connection)] = threading.get_ident()
+    """Around a block, before its connection is touched.
+
+    Raises GuardError if the connection is guarded already, in this thread or another one.
+    """
+    _claim(connection)
     try:
         yield
     finally:
         del _claims[id(connection)]
+
+
+def _claim(connection: object) -> None:
+    """Two threads that claim at once are told apart: the look and the entry are one step."""
+    own = threading.get_ident()
+    with _claiming:
+        holder = _claims.get(id(connection))
+        if holder is not None:
+            whose = "this thread" if holder == own else "another thread"
+            raise GuardError(f"the connection is guarded already, in {whose}: one block at a time")
+        _claims[id(connection)] = own

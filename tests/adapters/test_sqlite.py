@@ -16,8 +16,11 @@ import pytest
 
 from captoken import Access, Caller, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters import _claims, sqlite
-from captoken.adapters._sqlite import plan as _sqlite_plan
+from captoken.adapters._sqlite import block, opcodes, trial, watch
+from captoken.adapters._sqlite.opcodes import Engine
+from captoken.adapters._sqlite.planner import Plan, Planner
 from captoken.adapters._sqlite.text import Text
+from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters.sqlite import Database, guarded
 from captoken.errors import GuardError
 
@@ -172,7 +175,7 @@ def test_an_allowed_statement_does_what_it_does_unguarded(connection: sqlite3.Co
 
 def test_where_opcodes_do_not_show_what_is_replaced_the_text_and_the_schema_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds without the pre-update hook: stricter, and no bypass."""
-    monkeypatch.setattr(sqlite, "engine_of", lambda connect: _sqlite_plan.Engine(shows_replaced=False))
+    monkeypatch.setattr(sqlite, "engine_of", lambda connect: Engine(shows_replaced=False))
     connection, false_denials = filled(sqlite3.connect(":memory:")), []
     grants = {name: grant(**keywords) for name, keywords in GRANTS.items()}
     for case in CASES:
@@ -454,7 +457,7 @@ class TestBlock:
         assert not _claims._claims
 
     def test_it_keeps_a_bounded_number_of_plans(self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection) -> None:
-        monkeypatch.setattr(sqlite, "_PLANS", 3)
+        monkeypatch.setattr(block, "_PLANS", 3)
         with guarded(plain, READER) as db:
             for number in [*range(10), *range(10)]:  # and makes one anew where it must
                 assert db.execute(f"select {number} from sales where id = 1").fetchall() == [(number,)]
@@ -592,31 +595,29 @@ class TestBackDoors:
     def test_a_statement_that_runs_may_do_what_was_seen_and_no_more(
         self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection
     ) -> None:
-        real = _sqlite_plan.Watch.look
+        real = Watch.look
 
-        def look(self: _sqlite_plan.Watch, sql: str, parameters: Any) -> Any:
+        def look(self: Watch, sql: str, parameters: Any) -> Any:
             program, events = real(self, sql, parameters)
-            return program, {event: None for event in events if event[0] != _sqlite_plan._READ}
+            return program, {event: None for event in events if event[0] != watch.READ}
 
         with guarded(plain, READER) as db:
             assert verdict(db, "select id from sales") == ALLOWED
-            monkeypatch.setattr(_sqlite_plan.Watch, "look", look)
+            monkeypatch.setattr(Watch, "look", look)
             with pytest.raises(sqlite3.DatabaseError, match="prohibited"):
                 db.execute("select region from sales")
 
     def test_another_thread_is_authorized_to_nothing_whatever_the_guard_does(self, plain: sqlite3.Connection) -> None:
         answers = []
         with guarded(plain, READER) as db:
-            watch = db._block.watch
-            for mode in (_sqlite_plan.CLOSED, _sqlite_plan.OWN, _sqlite_plan.LOOK, _sqlite_plan.RUN):
-                watch.mode = mode
-                watch.allowed = {(_sqlite_plan._SELECT, None, None, None, None): None}
-                ask = threading.Thread(
-                    target=lambda: answers.append(watch._judge(_sqlite_plan._SELECT, None, None, None, None))
-                )
+            watched = db._block.watch
+            for mode in (watch.CLOSED, watch.OWN, watch.LOOK, watch.RUN):
+                watched.mode = mode
+                watched.allowed = {(watch.SELECT, None, None, None, None): None}
+                ask = threading.Thread(target=lambda: answers.append(watched._judge(watch.SELECT, None, None, None, None)))
                 ask.start()
                 ask.join()
-            watch.mode = _sqlite_plan.CLOSED
+            watched.mode = watch.CLOSED
         assert answers == [sqlite3.SQLITE_DENY] * 4
 
 
@@ -654,17 +655,16 @@ class TestTime:
         assert caught.value.decision.code == "expired"
 
     def test_a_long_write_is_interrupted_and_the_block_is_over(self, plain: sqlite3.Connection) -> None:
-        now = [NOW]
-        held = grant(lambda: now[0], tables=["sales"], operations=["insert"], expires_in=60)
+        clock: list[Callable[[], float]] = [lambda: NOW]
+        held = grant(lambda: clock[0](), tables=["sales"], operations=["insert"], expires_in=60)
         with guarded(plain, held) as db:
             db.execute("insert into sales (id, amount) values (3, 1)")
-            ticking = held._verifier
-            object.__setattr__(ticking, "_clock", clock_that_jumps(now))
+            clock[0] = clock_that_jumps()
             with pytest.raises(Denied):
                 db.execute(
                     "with recursive n (i) as (select 9 union all select i + 1 from n) insert into sales (id, amount) select i, 1 from n"
                 )
-            now[0] = NOW
+            clock[0] = lambda: NOW
             with pytest.raises(GuardError, match="rolled back"):
                 db.execute("insert into sales (id, amount) values (5, 1)")
         assert plain.execute("select count(*) from sales").fetchone() == (2,) and not plain.in_transaction
@@ -677,14 +677,9 @@ def itertools_count() -> Iterator[int]:
         yield count
 
 
-def clock_that_jumps(now: list[int]) -> Callable[[], float]:
+def clock_that_jumps() -> Callable[[], float]:
     looks = itertools_count()
-
-    def clock() -> float:
-        now[0] = NOW + 100 if next(looks) > 6 else NOW
-        return now[0]
-
-    return clock
+    return lambda: NOW + 100 if next(looks) > 6 else NOW
 
 
 class TestOwner:
@@ -947,27 +942,27 @@ class TestSelfTest:
 
     @pytest.mark.parametrize("hidden", [b"OpenRead", b"OpenWrite", b"VOpen", b"Column", b"-- TRIGGER t"])
     def test_it_fails_closed(self, monkeypatch: pytest.MonkeyPatch, hidden: bytes, plain: sqlite3.Connection) -> None:
-        real = _sqlite_plan.Watch.look
+        real = Watch.look
 
-        def look(self: _sqlite_plan.Watch, sql: str, parameters: Any) -> Any:
+        def look(self: Watch, sql: str, parameters: Any) -> Any:
             program, events = real(self, sql, parameters)
             rows = [(*row[:5], None if row[5] == hidden else row[5], *row[6:]) for row in program if row[1] != hidden]
             return rows, events
 
-        monkeypatch.setattr(_sqlite_plan.Watch, "look", look)
-        _sqlite_plan.engine_of.cache_clear()
+        monkeypatch.setattr(Watch, "look", look)
+        trial.engine_of.cache_clear()
         try:
             with pytest.raises(GuardError, match="cannot be guarded"), guarded(plain, READER):
                 raise AssertionError
         finally:
-            _sqlite_plan.engine_of.cache_clear()
+            trial.engine_of.cache_clear()
 
     def test_an_authorizer_that_is_not_asked_is_noticed(
         self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection
     ) -> None:
-        real = _sqlite_plan.Watch.look
+        real = Watch.look
         with guarded(plain, READER) as db:
-            monkeypatch.setattr(_sqlite_plan.Watch, "look", lambda *given: (real(*given)[0], {}))
+            monkeypatch.setattr(Watch, "look", lambda *given: (real(*given)[0], {}))
             with pytest.raises(GuardError, match="without asking"):
                 db.execute("select id from sales")
 
@@ -977,7 +972,7 @@ class TestSelfTest:
         sql = "with recursive n (i) as (select 1 union select i + 1 from n where i < 3) select i from n"
         with guarded(plain, READER) as db:
             assert verdict(db, sql) == ALLOWED
-        monkeypatch.setattr(_sqlite_plan, "_KNOWN", _sqlite_plan._KNOWN - {_sqlite_plan._RECURSIVE})
+        monkeypatch.setattr(watch, "KNOWN", watch.KNOWN - {watch.RECURSIVE})
         with guarded(plain, READER) as db:
             assert verdict(db, sql) == "operation"
 
@@ -986,14 +981,14 @@ class TestSelfTest:
     ) -> None:
         """Each by itself, whatever the authorizer said."""
         root = plain.execute("select rootpage from sqlite_master where name = 'hr'").fetchone()[0]
-        real, sql = _sqlite_plan.Watch.look, "update sales set region = 'x' where id = 1"
+        real, sql = Watch.look, "update sales set region = 'x' where id = 1"
         extra: list[tuple[Any, ...]] = []
 
-        def look(self: _sqlite_plan.Watch, sql: str, parameters: Any) -> Any:
+        def look(self: Watch, sql: str, parameters: Any) -> Any:
             program, events = real(self, sql, parameters)
             return [*program[:2], *extra, *program[2:]], events
 
-        monkeypatch.setattr(_sqlite_plan.Watch, "look", look)
+        monkeypatch.setattr(Watch, "look", look)
         for rows, operation in [
             ([(2, b"OpenRead", 9, root, 0, b"5", 0, None)], "select"),
             ([(2, b"ReopenIdx", 9, root, 0, b"5", 0, None)], "select"),
@@ -1023,24 +1018,24 @@ class TestSelfTest:
     def test_an_opcode_that_may_do_anything_is_refused(
         self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection, row: tuple[Any, ...]
     ) -> None:
-        real = _sqlite_plan.Watch.look
+        real = Watch.look
 
-        def look(self: _sqlite_plan.Watch, sql: str, parameters: Any) -> Any:
+        def look(self: Watch, sql: str, parameters: Any) -> Any:
             program, events = real(self, sql, parameters)
             return [*program[:2], row, *program[2:]], events
 
         with guarded(plain, grant(tables=["*"], operations=["*"])) as db:
             assert verdict(db, "update sales set region = 'x' where id = 1") == ALLOWED
-            monkeypatch.setattr(_sqlite_plan.Watch, "look", look)
+            monkeypatch.setattr(Watch, "look", look)
             assert verdict(db, "update sales set region = 'y' where id = 1") in ("operation", "table")
 
     def test_this_build_shows_what_is_replaced(self, plain: sqlite3.Connection) -> None:
-        assert _sqlite_plan.engine_of(sqlite3.Connection) in (_sqlite_plan.Engine(True), _sqlite_plan.Engine(False))
+        assert trial.engine_of(sqlite3.Connection) in (Engine(True), Engine(False))
 
 
 def test_a_look_up_of_a_foreign_key_is_one_only_if_its_cursor_does_nothing_else() -> None:
     def found(*rows: tuple[bytes, int]) -> set[int]:
-        return _sqlite_plan._lookups([(at, op, p1, 0, 0, None, 0, None) for at, (op, p1) in enumerate(rows)])
+        return opcodes.lookups([(at, op, p1, 0, 0, None, 0, None) for at, (op, p1) in enumerate(rows)])
 
     parent = [(b"Init", 0), (b"OpenRead", 1), (b"Found", 1), (b"FkCounter", 0), (b"Close", 1), (b"Halt", 0)]
     fails = [(b"Init", 0), (b"OpenRead", 1), (b"NotExists", 1), (b"Halt", 787), (b"Close", 1), (b"Halt", 0)]
@@ -1106,12 +1101,12 @@ def test_hostile_text_is_cut_into_tokens_in_no_time(sql: str) -> None:
 
 
 def test_the_grant_is_asked_about_accesses_that_say_what_happens(plain: sqlite3.Connection) -> None:
-    planner = _sqlite_plan.Planner(watch := _sqlite_plan.Watch(plain, lambda: True), _sqlite_plan.Engine(True))
-    watch.own("begin")
+    planner = Planner(watched := Watch(plain, lambda: True), Engine(True))
+    watched.own("begin")
     plan = planner.plan(Text("update sales set amount = amount + 1 where region = 'eu' returning id"), ())
-    watch.own("rollback")
-    watch.release()
-    assert isinstance(plan, _sqlite_plan.Plan) and set(map(repr, plan.needs)) == {
+    watched.own("rollback")
+    watched.release()
+    assert isinstance(plan, Plan) and set(map(repr, plan.needs)) == {
         repr(Access(table="sales", operation="update", columns=("amount", "id", "region"))),
         repr(Access(table="sales", operation="select", columns=("amount", "id", "region"))),
     }

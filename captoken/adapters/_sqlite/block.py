@@ -1,0 +1,247 @@
+"""One guarded block: finds out what each statement needs, asks the grant, runs it.
+
+Rules 1, 2, 7, 9 and 10 of `captoken.adapters.sqlite` are enforced here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from captoken._format.errors import GuardError
+from captoken._language.access import Access, Caller
+from captoken._verification.decision import Decision, Denied, Grant
+from captoken.adapters._sqlite.denials import Denials, Own
+from captoken.adapters._sqlite.lexer import KINDS
+from captoken.adapters._sqlite.opcodes import Engine
+from captoken.adapters._sqlite.planner import Plan, Planner
+from captoken.adapters._sqlite.text import Text
+from captoken.adapters._sqlite.watch import Watch
+
+_PLANS = 256  # statements whose plans a block keeps
+
+_OTHER_KIND = Own(
+    "operation", "only select, values, insert, replace, update and delete are granted"
+)
+
+# The names of the columns, the rows, and how many rows were changed.
+Result = tuple[tuple[str, ...], list[tuple[Any, ...]], int]
+
+
+class Block:
+    """Finds out what each statement needs, asks the grant, and runs it."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        grant: Grant,
+        engine: Engine,
+        caller: Caller | None,
+        max_rows: int,
+    ) -> None:
+        self.connection = connection
+        self.grant = grant
+        self.caller = caller
+        self.max_rows = max_rows
+
+        # By statement. Of this block only: its transaction holds the schema still.
+        self.plans: dict[str, Plan] = {}
+
+        # Rule 7: the functions that tell of this block alone by now.
+        self.told: frozenset[str] = frozenset()
+
+        # Rule 10: does a statement run? Has the block ended?
+        self.busy = False
+        self.over = False
+
+        # Why the statement that runs was interrupted: the grant no longer permits it, or it could
+        # not be asked.
+        self.death: Decision | None = None
+        self.broken: BaseException | None = None
+
+        # What the statement that runs needs, and what the block wrote that a commit makes last,
+        # each once.
+        self.running: Sequence[Access] = ()
+        self.written: dict[Hashable, Access] = {}
+
+        self.watch = Watch(connection, self._alive)
+        self.planner = Planner(self.watch, engine)
+        self.denials = Denials(grant, caller, self.planner)
+
+    def _alive(self) -> bool:
+        """May the statement that runs go on? The progress handler asks, every so many opcodes.
+
+        A long statement does not outlive its grant, nor what it does a right to do it.
+        """
+        try:
+            decision = self.grant.recheck(self.running, caller=self.caller)
+        except BaseException as error:
+            # An interrupt, or a clock that cannot be read. SQLite would swallow it: kept, and
+            # raised when the statement has stopped.
+            self.broken = error
+            return False
+        self.death = None if decision else decision
+        return bool(decision)
+
+    def commit(self) -> None:
+        """COMMIT, if the grant still permits what the block wrote; else ROLLBACK. Raises Denied."""
+        if self.written and self.connection.in_transaction:
+            self._ask_about_writes()
+        self.end("COMMIT")
+
+    def _ask_about_writes(self) -> None:
+        """Rule 10: what was written is asked about once more, and rolled back if it is refused."""
+        try:
+            late = self.grant.recheck(self.written.values(), caller=self.caller)
+        except BaseException:
+            self.end("ROLLBACK")
+            raise
+        if not late:
+            self.end("ROLLBACK")
+            raise Denied(self.grant.deny(late))
+
+    def end(self, how: str) -> None:
+        """COMMIT or ROLLBACK.
+
+        A commit that fails (deferred foreign keys) rolls back, so that no transaction stays.
+        """
+        self.over = True
+        if self.busy:
+            raise GuardError("the block was left while a statement of it runs")
+        try:
+            if self.connection.in_transaction:
+                self.watch.own(how)
+        except self.connection.Error:
+            if self.connection.in_transaction:
+                self.watch.own("ROLLBACK")
+            raise
+
+    def execute(self, sql: str, parameters: Any) -> Result:
+        """Run one statement. Raises Denied, GuardError, TypeError, or what SQLite raises."""
+        self._check_open()
+        given = _copied(sql, parameters)
+        self.busy = True
+        self.death = None
+        self.broken = None
+        try:
+            # An exact str: a subclass might compare equal to another statement, and get its plan.
+            return self._execute(str.__str__(sql), given)
+        except self.connection.Error:
+            if self.death is None and self.broken is None:
+                raise
+        finally:
+            self.busy = False
+        raise self._interruption()
+
+    def _interruption(self) -> BaseException:
+        """Why `_alive` stopped the statement. SQLite says only that it was interrupted."""
+        if self.broken is not None:
+            return self.broken
+        assert self.death is not None  # noqa: S101
+        return Denied(self.grant.deny(self.death))
+
+    def _check_open(self) -> None:
+        """Rule 10: one thread, one statement at a time, one transaction. Raises GuardError."""
+        if threading.get_ident() != self.watch.thread:
+            raise GuardError("the block belongs to another thread")
+        if self.over:
+            raise GuardError("the block has ended")
+        if self.busy:
+            raise GuardError("a statement of this block is running")
+        if not self.connection.in_transaction:
+            raise GuardError("SQLite has rolled back the transaction of this block: leave it")
+
+    def _execute(self, sql: str, parameters: Any) -> Result:
+        """Run the statement if it is permitted. Raises Denied, which is recorded."""
+        plan = self.plans.get(sql)
+        if plan is None:
+            self._check_alive()
+            plan = self._plan(Text(sql), parameters)
+        self._permit(plan)
+        return self._run(sql, parameters, plan)
+
+    def _check_alive(self) -> None:
+        """Raise Denied if the grant has run out: then nothing is compiled any more."""
+        live = self.grant.recheck()
+        if not live:
+            raise self.denials.denied(live)
+
+    def _permit(self, plan: Plan) -> None:
+        """Raise Denied unless the grant permits all that the statement needs; else use it."""
+        decision = self.grant.recheck(plan.needs, caller=self.caller)
+        if not decision:
+            self._deny(plan, decision)
+        refused = self._refused(plan)
+        if refused is not None:  # last, for it tells that the statement compiles
+            self.denials.deny(plan.text, refused)
+        if plan.literals:
+            self._deny_literals(plan)
+        if plan.needs:
+            # All that is needed together: recorded, and used once.
+            decision = self.grant.check_all(plan.needs, caller=self.caller)
+            if not decision:
+                raise Denied(decision)
+
+    def _deny(self, plan: Plan, decision: Decision) -> NoReturn:
+        """Raise Denied for what `recheck` found: the grant has run out, or a need is refused."""
+        if decision.access is None:
+            raise self.denials.denied(decision)
+        self.denials.deny_need(plan.text, decision, decision.access, plan.literals)
+
+    def _refused(self, plan: Plan) -> Own | None:
+        """What no token can grant, or what it cannot grant yet (rule 7)."""
+        if plan.refusals:
+            return Own(*plan.refusals[0])
+        of_others = plan.asks - self.told
+        if of_others:
+            return Own("operation", f"{min(of_others)}() tells of what others did")
+        return None
+
+    def _deny_literals(self, plan: Plan) -> None:
+        """Refuse a string in double quotes as the column that it looks like (rule 9).
+
+        That it is a string tells that there is no such column.
+        """
+        for word in plan.text.words:
+            if word in plan.literals:
+                self.denials.deny_column(plan.text, word)
+
+    def _run(self, sql: str, parameters: Any, plan: Plan) -> Result:
+        """Run a statement that is permitted (rule 2)."""
+        self.running = plan.needs
+        try:
+            rows, cursor = self.watch.run(sql, parameters, plan.events, self.max_rows)
+        finally:
+            self.running = ()
+        for need in plan.needs:
+            if need.operation != "select":
+                self.written[need.table, need.operation, need.columns] = need
+        # Rule 7: after a statement that wrote no row, last_insert_rowid() still tells of others.
+        self.told |= plan.tells if cursor.rowcount > 0 else plan.tells & {"changes"}
+        columns = tuple(column[0] for column in cursor.description or ())
+        return columns, rows, cursor.rowcount
+
+    def _plan(self, text: Text, parameters: Any) -> Plan:
+        """What a statement needs that the block has not seen before, or not lately."""
+        if text.first not in KINDS:  # rule 1
+            raise self.denials.denied(_OTHER_KIND)
+        plan = self.planner.plan(text, parameters)
+        if isinstance(plan, Exception):
+            self.denials.fail(text, plan, never_granted=self.watch.refused)
+        if len(self.plans) >= _PLANS:
+            self.plans.clear()
+        self.plans[text.sql] = plan
+        return plan
+
+
+def _copied(sql: Any, parameters: Any) -> dict[str, Any] | tuple[Any, ...]:
+    """The parameters of a statement, in a value that nobody else has. Raises TypeError."""
+    if not isinstance(sql, str):
+        raise TypeError(f"a statement is a str, not {type(sql).__name__}")
+    if not isinstance(parameters, (Mapping, Sequence)) or isinstance(parameters, (str, bytes)):
+        raise TypeError(f"parameters are a sequence or a mapping, not {type(parameters).__name__}")
+    if isinstance(parameters, Mapping):
+        return dict(parameters)
+    return tuple(parameters)

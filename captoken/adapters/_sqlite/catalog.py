@@ -1,0 +1,219 @@
+"""What the catalogs of a connection say: its tables and views, their columns, and its functions.
+
+Rule 4 of `captoken.adapters.sqlite`: a cursor is known by the root page that it opens, and a name
+by what the schema has under it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+from captoken.adapters._sqlite.lexer import fold
+from captoken.adapters._sqlite.naming import Key
+from captoken.adapters._sqlite.opcodes import BY_KEY, BY_ROWID, WHOLE_ROW, decoded
+from captoken.adapters._sqlite.scopes import Mention
+from captoken.adapters._sqlite.text import hides_joins
+from captoken.adapters._sqlite.watch import Watch, explained
+
+_INNOCUOUS = 0x200000  # SQLITE_INNOCUOUS: reads no more than its arguments, and changes nothing
+
+# Expressions, so that no converter of the owner's sees the type of a column.
+_SCHEMA_COLUMNS = "+rootpage, +type, +name, +tbl_name, ifnull(sql, '')"
+
+# Of a column, in pragma_table_xinfo: a generated one that is computed when it is read.
+_VIRTUAL = 2
+
+_ROWID = -1  # of a column of an index, in pragma_index_xinfo
+
+
+class Object(NamedTuple):
+    """A table, virtual table, view or index. An index is known by its table."""
+
+    kind: str  # "table", "virtual", "view" or "index"
+    schema: str
+    name: str
+    table: str
+    sql: str
+
+    @property
+    def key(self) -> Key:
+        """What the guard counts: an index is as much as its table."""
+        return self.schema, self.table
+
+
+class Schema:
+    """What the names and the root pages of a connection stand for (rule 4)."""
+
+    def __init__(
+        self, databases: tuple[tuple[int, str], ...], rows: tuple[tuple[Any, ...], ...]
+    ) -> None:
+        names = dict(databases)
+        # Where SQLite looks for a name without a schema: temp, which is number 1, then main, then
+        # what is attached.
+        self.order = [
+            names[number] for number in sorted(names, key=lambda number: (number != 1, number))
+        ]
+        # By number of the database and root page: what cursors open.
+        self.roots: dict[tuple[int, int], Object] = {}
+        # By schema and name, folded: what names stand for.
+        self.objects: dict[tuple[str, str], Object] = {}
+        # By name, folded: the SQL of views and triggers. Of all schemas together, since a trigger
+        # or a view is told by its bare name.
+        self.bodies: defaultdict[str, str] = defaultdict(str)
+        for number, root, *fields in rows:
+            kind, name, table, sql = map(decoded, fields)
+            if kind == "table" and not root:
+                kind = "virtual"  # a table without a page of its own
+            self._add(number, root, Object(kind, names[number], name, table, sql))
+        self.hides_joins = any(map(hides_joins, self.bodies.values()))
+
+    def _add(self, number: int, root: int, entry: Object) -> None:
+        name = fold(entry.name)
+        if root:
+            self.roots[number, root] = entry
+        if entry.kind in ("table", "virtual", "view"):
+            self.objects[fold(entry.schema), name] = entry
+        if entry.kind in ("view", "trigger"):
+            self.bodies[name] += entry.sql + " "
+
+    def find(self, mention: Mention) -> Object | None:
+        """What SQLite would find under the name, or None if nothing is there."""
+        name = fold(mention.name)
+        schemas = self.order if mention.schema is None else [mention.schema]
+        for schema in schemas:
+            found = self.objects.get((fold(schema), name))
+            if found is not None:
+                return found
+        return None
+
+
+# A pure function of what the schema tables hold: blocks that see the same schema share one.
+_read_schema = lru_cache(maxsize=16)(Schema)
+
+
+class Layout(NamedTuple):
+    """Rule 8: the columns at each place of a cursor, and the one that is the rowid."""
+
+    places: tuple[frozenset[str], ...]
+    rowid: frozenset[str]
+    keyed: bool  # sought by its columns, not by the rowid
+    computes: bool  # has columns that are computed when read, from the rowid perhaps
+
+    def read(self, op: bytes, p2: int, p4: bytes | None) -> frozenset[str]:
+        """The columns that an opcode reads."""
+        if op in BY_ROWID or (op in BY_KEY and not self.keyed):
+            return self.rowid
+        if op == b"Column" and p2 < len(self.places):
+            return self.places[p2]
+        if op in BY_KEY:
+            # p4 is how many columns are compared; without it, take all.
+            compared = int(p4 or 0) or None
+            return frozenset[str]().union(*self.places[:compared])
+        if op in WHOLE_ROW:
+            return frozenset[str]().union(*self.places)
+        return frozenset()
+
+
+class Catalog:
+    """What a connection has. Lives as long as the transaction that holds the schema still."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._layouts: dict[Object, Layout] = {}
+
+    @cached_property
+    def schema(self) -> Schema:
+        """What names and root pages stand for, in all databases.
+
+        To read each schema table makes SQLite notice what others changed, and holds it until the
+        transaction ends.
+        """
+        databases = tuple(
+            (number, decoded(name)) for number, name, _ in self._watch.own("PRAGMA database_list")
+        )
+        rows: list[tuple[Any, ...]] = []
+        for number, name in databases:
+            query = f"SELECT {_SCHEMA_COLUMNS} FROM {quoted(name)}.sqlite_master"  # noqa: S608
+            rows += [(number, *row) for row in self._watch.own(query)]
+        return _read_schema(databases, tuple(rows))
+
+    @cached_property
+    def foreign_functions(self) -> frozenset[str]:
+        """Rule 7: the functions that are not SQLite's own, not innocuous, or were replaced."""
+        query = "SELECT name FROM pragma_function_list WHERE NOT builtin OR NOT flags & ?"
+        return frozenset(fold(decoded(name)) for (name,) in self._watch.own(query, _INNOCUOUS))
+
+    @cached_property
+    def harmless_modules(self) -> set[bytes | None]:
+        """Rule 4: how EXPLAIN spells json_each and json_tree on this connection.
+
+        It tells a virtual table by an address in memory, not by a name.
+        """
+        query = explained("SELECT 1 FROM json_each('[]'), json_tree('[]')")
+        return {p4 for _, op, _, _, _, p4, *_ in self._watch.own(query) if op == b"VOpen"}
+
+    def layout(self, entry: Object) -> Layout:
+        """The columns of a table or an index, in the order of its cursors."""
+        if entry not in self._layouts:
+            self._layouts[entry] = self._read_layout(entry)
+        return self._layouts[entry]
+
+    def _read_layout(self, entry: Object) -> Layout:
+        info = self._watch.own(
+            "SELECT name, upper(type), pk, hidden FROM pragma_table_xinfo(?, ?)",
+            entry.table,
+            entry.schema,
+        )
+        # INTEGER PRIMARY KEY is another name of the rowid.
+        rowid = frozenset(decoded(name) for name, kind, pk, _ in info if pk and kind == b"INTEGER")
+        computes = any(hidden == _VIRTUAL for *_, hidden in info)
+        index = self._index_of(entry)
+        if index:
+            columns = frozenset(decoded(name) for name, *_ in info)
+            places = self._places_of_index(index, entry.schema, rowid, columns)
+        else:
+            places = [
+                frozenset((decoded(name),)) for name, _, _, hidden in info if hidden != _VIRTUAL
+            ]
+        return Layout(tuple(places), rowid, keyed=bool(index), computes=computes)
+
+    def _index_of(self, entry: Object) -> str:
+        """The index that the cursor is on, or "" for the rows of a table.
+
+        A table WITHOUT ROWID is the index of its primary key.
+        """
+        if entry.kind == "index":
+            return entry.name
+        without_rowid = self._watch.own(
+            "SELECT 1 FROM pragma_table_list(?) WHERE schema = ? AND wr", entry.table, entry.schema
+        )
+        if not without_rowid:
+            return ""
+        keys = self._watch.own(
+            "SELECT name FROM pragma_index_list(?, ?) WHERE origin = 'pk'",
+            entry.table,
+            entry.schema,
+        )
+        return decoded(keys[0][0])
+
+    def _places_of_index(
+        self, index: str, schema: str, rowid: frozenset[str], columns: frozenset[str]
+    ) -> list[frozenset[str]]:
+        places: list[frozenset[str]] = []
+        for at, name in self._watch.own(
+            "SELECT cid, name FROM pragma_index_xinfo(?, ?)", index, schema
+        ):
+            if at == _ROWID:
+                places.append(rowid)
+            elif name is None:
+                places.append(columns)  # an expression, over any of the columns
+            else:
+                places.append(frozenset((decoded(name),)))
+        return places
+
+
+def quoted(name: str) -> str:
+    """An identifier as it is written in SQL."""
+    return '"' + name.replace('"', '""') + '"'

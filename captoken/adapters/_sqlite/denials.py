@@ -1,0 +1,213 @@
+"""What a denial may tell: rule 9 of `captoken.adapters.sqlite`.
+
+A table or column that is missing is refused in the words for one that is forbidden, unless the
+grant would permit the name. So a denial is about what the text itself names, spelled as there, and
+never about what only the schema knows. Where nothing in the text can be refused, the reason says
+what was reached, and the name is for the operator alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, NoReturn
+
+from captoken._language.access import Access, Caller
+from captoken._verification.decision import Decision, Denied, Grant
+from captoken.adapters._sqlite.catalog import Object
+from captoken.adapters._sqlite.lexer import fold
+from captoken.adapters._sqlite.naming import (
+    NEVER_GRANTED,
+    access_to,
+    is_harmless,
+    spelled,
+    table_name,
+)
+from captoken.adapters._sqlite.planner import Planner
+from captoken.adapters._sqlite.scopes import Mention
+from captoken.adapters._sqlite.text import Text
+
+# What SQLite says of a column that it does not find, and the column, without its table.
+_COLUMN_IN_ERROR = re.compile(
+    r"(?:no such column: "
+    r"|has no column named "
+    r"|ambiguous column name: "
+    r"|cannot join using column )"
+    r"(?:\S*\.)?\"?([^\s\"]+)"
+)
+
+# And of a table: the schema, if one is said, and the table.
+_TABLE_IN_ERROR = re.compile(r"no such table: (?:([^.]+)\.)?(.+)", re.DOTALL)
+
+
+class Own(NamedTuple):
+    """A denial of the guard's own, of what no token permits. Not recorded yet."""
+
+    code: str
+    why: str
+    access: Access | None = None
+
+
+# What is refused, by the guard or by the grant, and neither raised nor recorded yet.
+Refused = Own | Decision
+
+_NEVER = Own("operation", "the statement does what no token permits")
+
+
+class Denials:
+    """Says no for one block, so that it tells nothing that the grant hides.
+
+    What it raises is recorded when it is raised, and only then: each denied statement is in the
+    audit trail once.
+    """
+
+    def __init__(self, grant: Grant, caller: Caller | None, planner: Planner) -> None:
+        self._grant = grant
+        self._caller = caller
+        self._planner = planner
+
+    def denied(self, refused: Refused) -> Denied:
+        """The exception to raise, once the denial is recorded."""
+        if isinstance(refused, Own):
+            return Denied(self._grant.deny(refused.code, refused.why, refused.access))
+        return Denied(self._grant.deny(refused))
+
+    def ask(self, access: Access) -> Decision:
+        """Does the grant permit the access? Nothing is used up or recorded."""
+        return self._grant.recheck((access,), caller=self._caller)
+
+    def deny(self, text: Text, refused: Refused) -> NoReturn:
+        """Raise Denied, about what the text itself names if that can be refused."""
+        self._deny_tables(text)
+        raise self.denied(refused)
+
+    def deny_need(
+        self, text: Text, decision: Decision, need: Access, literals: frozenset[str]
+    ) -> NoReturn:
+        """Raise Denied: the grant does not permit `need`, which the statement needs.
+
+        `literals` are strings of the text that look like columns.
+        """
+        self._deny_tables(text)
+        if decision.code == "column":
+            self._deny_columns(text, need, literals)
+        if need.table in map(self._table, text.mentions):
+            raise self.denied(decision)
+        # The text does not name the table: its name is for the operator alone.
+        how = "reached by way of a view, a trigger or a foreign key"
+        raise self.denied(Own(decision.code, f"{decision.refusals[0].text} ({how})"))
+
+    def fail(self, text: Text, error: Exception, never_granted: bool) -> NoReturn:
+        """Raise what compiling the text ended in, or a denial where that would tell what is hidden.
+
+        `never_granted`: the authorizer was asked about something that no token can permit.
+        """
+        if never_granted:
+            self.deny(text, _NEVER)
+        self._deny_tables(text)
+        self._deny_table_in(text, error)
+        column = _COLUMN_IN_ERROR.match(str(error))
+        if column is not None:
+            self.deny_column(text, column[1])
+        for name in text.using:
+            self.deny_column(text, name)
+        # A star may count the columns, hidden ones too: "SELECTs … do not have the same number of
+        # result columns". A syntax error knows nothing of them.
+        if text.has_star and self._restricted(text) and not str(error).startswith("near "):
+            raise self.denied(self._no_columns(text))
+        raise error
+
+    def deny_column(self, text: Text, column: str) -> None:
+        """Refuse a column as it is spelled, there or not.
+
+        Only if one of the tables that the text names restricts its columns.
+        """
+        asked = [
+            self._refused(need.table, need.operation, (column,)) for need in self._restricted(text)
+        ]
+        refused = [one for one in asked if one is not None and one.code == "column"]
+        if not refused:
+            return
+        if len(asked) == 1:
+            raise self.denied(refused[0])
+        # Of several tables it cannot be said which one has a column that is missing.
+        raise self.denied(self._no_columns(text))
+
+    def _deny_columns(self, text: Text, need: Access, literals: frozenset[str]) -> NoReturn:
+        """Refuse the columns of `need`, by the word of the text that names one of them."""
+        refused = {
+            fold(name)
+            for name in need.columns or ()
+            if self._refused(need.table, need.operation, (name,)) is not None
+        }
+        for word in text.words:
+            if fold(word) in refused or word in literals:
+                self.deny_column(text, word)
+        raise self.denied(self._no_columns(text))
+
+    def _deny_tables(self, text: Text) -> None:
+        """Refuse the first table that the text names and the grant does not permit, there or not.
+
+        A view has no name of its own: one of nothing but what is granted is passed over.
+        """
+        for mention in text.mentions:
+            entry = self._planner.schema.find(mention)
+            if entry is None and is_harmless(mention):
+                continue
+            refused = self._refused(self._table(mention), mention.operation, ())
+            if refused is None or self._is_open(entry):
+                continue
+            if refused.code == "table":
+                # As the text spells it: the spelling of the schema would tell that it is there.
+                as_spelled = self._refused(spelled(mention), mention.operation, ())
+                if as_spelled is not None:
+                    raise self.denied(as_spelled)
+            raise self.denied(refused)
+
+    def _deny_table_in(self, text: Text, error: Exception) -> None:
+        """Refuse the table that SQLite does not find, wherever it stands in the text."""
+        missing = _TABLE_IN_ERROR.match(str(error))
+        if missing is None or fold(missing[2]) in text.declared:
+            return
+        name = Mention("select", missing[1], missing[2])
+        refused = self._refused(spelled(name), "select", ())
+        if refused is not None:
+            raise self.denied(refused)
+
+    def _no_columns(self, text: Text) -> Own:
+        """The denial for columns that cannot be named."""
+        needs = self._restricted(text)
+        about = needs[0] if len(needs) == 1 else None
+        return Own("column", "the statement touches columns that the token does not grant", about)
+
+    def _restricted(self, text: Text) -> list[Access]:
+        """The accesses, without columns, to tables that the text names and that restrict them."""
+        needs = {(self._table(mention), mention.operation): None for mention in text.mentions}
+        accesses = (access_to(table, operation) for table, operation in needs)
+        return [need for need in accesses if need is not None and self.ask(need).code == "column"]
+
+    def _refused(
+        self, table: str | None, operation: str | None, columns: tuple[str, ...]
+    ) -> Refused | None:
+        """Why an access is refused, or None if the grant permits it."""
+        access = access_to(table, operation, columns)
+        if access is None:
+            return Own("table", NEVER_GRANTED)
+        decision = self.ask(access)
+        return None if decision else decision
+
+    def _table(self, mention: Mention) -> str | None:
+        """What a token calls the table that the mention stands for, there or not."""
+        entry = self._planner.schema.find(mention)
+        if entry is not None and entry.kind == "table":
+            return table_name(*entry.key)
+        return spelled(mention)
+
+    def _is_open(self, view: Object | None) -> bool:
+        """Is it a view of nothing but what is granted?"""
+        if view is None or view.kind != "view":
+            return False
+        account = self._planner.view(view)
+        if account is None:
+            return False
+        needs = account.needs()  # may refuse, so it comes first
+        return not account.refusals and all(map(self.ask, needs))

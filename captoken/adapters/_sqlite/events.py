@@ -1,0 +1,56 @@
+"""The first account: what SQLite asked the authorizer while it compiled a statement.
+
+Events name tables and columns, and every function. They do not name the columns that NATURAL and
+USING compare, nor what a REPLACE deletes (`captoken.adapters.sqlite`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from captoken.adapters._sqlite.account import Account
+from captoken.adapters._sqlite.catalog import Catalog
+from captoken.adapters._sqlite.lexer import fold
+from captoken.adapters._sqlite.naming import Key, table_name
+from captoken.adapters._sqlite.watch import FUNCTION, INSERT, READ, UPDATE, WRITES, Event
+
+
+def add_events(account: Account, events: Iterable[Event], catalog: Catalog) -> None:
+    """Add the tables, the columns and the functions that the authorizer was asked about."""
+    for code, name, column, schema, _ in events:
+        if code == FUNCTION:
+            account.functions.add(fold(column or ""))
+        elif code in WRITES or (code == READ and column):
+            # A read without a column has the name as the text spells it, or that of a CTE. It
+            # proves nothing; what is read there the opcodes tell.
+            _add_table(account, catalog, code, schema or "", name or "", column or "")
+    account.writes = account.inserts | account.deletes | account.updates.keys()
+    if account.functions and account.functions & catalog.foreign_functions:  # rule 7
+        account.refuse("operation", "a function that is not SQLite's own, or not innocuous")
+
+
+def _add_table(
+    account: Account, catalog: Catalog, code: int, schema: str, name: str, column: str
+) -> None:
+    entry = catalog.schema.objects.get((fold(schema), fold(name)))
+    if entry is None and code == READ and table_name("main", name) is not None:
+        # A virtual table that is always there (json_each), or a subquery: opcodes tell.
+        return
+    if entry is None or entry.kind == "virtual":  # rule 4
+        account.refuse_table()
+        return
+    if account.target is None and code in WRITES:
+        account.target = entry
+    if entry.kind != "view":  # a view is judged by what its query or its triggers touch
+        _count(account, entry.key, code, column)
+
+
+def _count(account: Account, key: Key, code: int, column: str) -> None:
+    if code == READ:
+        account.reads[key].add(column)
+    elif code == UPDATE:
+        account.updates[key].add(column)
+    elif code == INSERT:
+        account.inserts.add(key)
+    else:
+        account.deletes.add(key)

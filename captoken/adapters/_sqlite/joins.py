@@ -1,0 +1,65 @@
+"""Rule 8: the columns that NATURAL and USING compare, and that no event names.
+
+`select pin from (select 'z' as pin where 0) full join secret using (pin)` returns every pin, and
+the authorizer is not asked about one. So where a join may hide columns, all columns count that the
+opcodes read (`captoken.adapters.sqlite`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from captoken.adapters._sqlite.account import Account
+from captoken.adapters._sqlite.catalog import Catalog, Object
+from captoken.adapters._sqlite.lexer import fold
+from captoken.adapters._sqlite.opcodes import ON_CURSOR
+from captoken.adapters._sqlite.programs import Programs, Readers
+from captoken.adapters._sqlite.text import Text, hides_joins
+
+
+def add_hidden_columns(
+    account: Account, text: Text, programs: Programs, readers: list[Readers], catalog: Catalog
+) -> None:
+    """Add what opcodes read, if the statement, or what it may reach, hides columns of joins."""
+    texts = _texts(text, programs, catalog)
+    if not any(hides_joins(each.sql) for each in texts):
+        return
+    joined = {fold(name) for each in texts for name in each.using}
+    # NATURAL joins on whatever two sides share, so that every column may be compared.
+    natural = any("natural" in each.sql.lower() for each in texts)
+    for entry, read in _columns_read(readers, catalog):
+        layout = catalog.layout(entry)
+        # SQLite also reads rowids for ends of its own. A rowid alone counts only if it can be what
+        # is joined on: by its name, or by a generated column that is computed from it.
+        certain = natural or layout.computes or read != layout.rowid
+        if certain or joined & {fold(name) for name in read}:
+            account.reads[entry.key] |= read
+
+
+def _texts(text: Text, programs: Programs, catalog: Catalog) -> list[Text]:
+    """The statement, and each view and trigger that it may reach.
+
+    Triggers by their programs; views by any name that occurs in a text that was reached.
+    """
+    texts = [text]
+    if not catalog.schema.hides_joins:
+        return texts
+    bodies = catalog.schema.bodies
+    reached = set(programs.fired)
+    texts += [Text(bodies.get(name, "")) for name in reached]
+    for each in texts:  # grows as views name views
+        new = each.names & (bodies.keys() - reached)
+        reached |= new
+        texts += [Text(bodies[name]) for name in new]
+    return texts
+
+
+def _columns_read(
+    readers: list[Readers], catalog: Catalog
+) -> Iterator[tuple[Object, frozenset[str]]]:
+    """Each time that an opcode reads columns of a table: the table, and the columns."""
+    for reader in readers:
+        for _, op, p1, p2, _, p4, *_ in reader.program:
+            if op in ON_CURSOR:
+                for entry in reader.by_cursor.get(p1, ()):
+                    yield entry, catalog.layout(entry).read(op, p2, p4)

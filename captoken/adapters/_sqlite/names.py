@@ -1,0 +1,93 @@
+"""The third account: what the text names, or says, and SQLite may leave out of the other two.
+
+Rule 6, what a statement replaces, and rule 9, what is missing (`captoken.adapters.sqlite`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from captoken.adapters._sqlite.account import ENDS_IT, Account
+from captoken.adapters._sqlite.catalog import Object, Schema
+from captoken.adapters._sqlite.lexer import fold
+from captoken.adapters._sqlite.naming import Key, is_harmless
+from captoken.adapters._sqlite.opcodes import Engine
+from captoken.adapters._sqlite.programs import Programs
+from captoken.adapters._sqlite.scopes import Mention
+from captoken.adapters._sqlite.text import Text
+
+
+def add_replaced(
+    account: Account, text: Text, programs: Programs, schema: Schema, engine: Engine
+) -> None:
+    """Rule 6: to replace rows is to delete them, which no event tells."""
+    target = account.target
+    if target is None:
+        return
+    if "rollback" in text.conflicts:
+        account.refuse("operation", ENDS_IT)
+    if "replace" in text.conflicts and target.kind == "table":
+        account.deletes.add(target.key)
+    if not engine.shows_replaced:
+        _add_replaced_by_schema(account, text, programs, schema)
+
+
+def _add_replaced_by_schema(
+    account: Account, text: Text, programs: Programs, schema: Schema
+) -> None:
+    """For a build whose opcodes do not show it: by what the texts of tables and triggers say.
+
+    OR REPLACE is passed on from a statement to its triggers, and from a trigger to what it writes.
+    """
+    passed_on = "replace" in text.conflicts or any(
+        "replace" in schema.bodies.get(name, "").lower() for name in programs.fired
+    )
+    for key in account.inserts | account.updates.keys():
+        if passed_on or "replace" in _sql_of(key, schema).lower():
+            account.deletes.add(key)
+
+
+def _sql_of(key: Key, schema: Schema) -> str:
+    """The CREATE TABLE of a table: there, too, it can say ON CONFLICT REPLACE."""
+    name, table = key
+    return schema.objects[fold(name), fold(table)].sql
+
+
+def add_names(
+    account: Account,
+    mentions: Iterable[Mention],
+    schema: Schema,
+    view_of: Callable[[Object], Account | None],
+) -> None:
+    """Rule 9: SQLite drops a table that cannot matter, but says so if there is none."""
+    for mention in mentions:
+        entry = schema.find(mention)
+        if entry is None:
+            if not is_harmless(mention):
+                account.missing.append(mention)
+        elif entry.kind == "virtual":
+            account.refuse_table()
+        elif mention.operation == "select":
+            _add_selected(account, entry, view_of)
+
+
+def _add_selected(
+    account: Account, entry: Object, view_of: Callable[[Object], Account | None]
+) -> None:
+    """A table that is read, or a view, which is what its tables are."""
+    if entry.kind == "table":
+        account.selects.add(entry.key)
+        return
+    view = view_of(entry)
+    if view is None:
+        account.refuse("table", "a view that SQLite cannot compile")
+        return
+    account.selects |= view.selects
+    account.refusals |= view.refusals
+
+
+def add_returned(account: Account, programs: Programs) -> None:
+    """Rule 6: RETURNING hands back rows of the table that is written."""
+    target = account.target
+    if target is not None and target.kind == "table" and programs.returns_rows:
+        account.selects.add(target.key)

@@ -1,0 +1,63 @@
+"""What tokens call tables, and the accesses that a grant is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from captoken._language.access import Access
+from captoken.adapters._sqlite.lexer import fold
+from captoken.adapters._sqlite.scopes import Mention
+
+NEVER_GRANTED = "catalogs, virtual tables, and names that no token can hold, are never granted"
+
+Key = tuple[str, str]  # schema and table, as the schema spells them
+
+# Virtual tables that read nothing but their arguments (rule 4).
+_HARMLESS = frozenset(("json_each", "json_tree"))
+
+# The only operations that have columns. Of an insert or a delete SQLite does not tell any.
+_WITH_COLUMNS = frozenset(("select", "update"))
+
+
+def table_name(schema: str, name: str) -> str | None:
+    """What a token calls the table: `sales`, or `archive.sales` outside of `main` (rule 4).
+
+    None for a catalog, and for an identifier that is no segment of a name: a dot in it would make
+    it look like a schema and a table. U+FFFD stands for bytes that are not UTF-8.
+    """
+    folded = fold(name)
+    if folded.startswith(("sqlite_", "pragma_")) or folded == "dbstat":
+        return None
+    parts = (name,) if fold(schema) == "main" else (schema, name)
+    if any("." in part or "\ufffd" in part for part in parts):
+        return None
+    return ".".join(parts)
+
+
+def spelled(mention: Mention) -> str | None:
+    """What a token would call a table that is spelled so, were it there."""
+    return table_name(mention.schema or "main", mention.name)
+
+
+def is_harmless(mention: Mention) -> bool:
+    """Is it json_each or json_tree, which touch no table? (rule 4)"""
+    return mention.schema is None and fold(mention.name) in _HARMLESS
+
+
+def access_to(
+    table: str | None, operation: str | None, columns: Iterable[str] | None = None
+) -> Access | None:
+    """The access, or None if no token can name it. Only select and update state columns."""
+    if table is None:
+        return None
+    if columns is not None and operation in _WITH_COLUMNS:
+        try:
+            return Access(table=table, operation=operation, columns=tuple(sorted(columns)))
+        except ValueError:
+            # A column has a name that no token can hold. Without its columns the access is still
+            # refused wherever columns are restricted: one that does not state them is prohibited.
+            pass
+    try:
+        return Access(table=table, operation=operation)
+    except ValueError:
+        return None

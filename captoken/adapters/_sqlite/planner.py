@@ -1,0 +1,143 @@
+"""Finds out what a statement touches: compiles it, and adds up the three accounts of it.
+
+Knows no grant. The rules are those of `captoken.adapters.sqlite`, and are cited by their numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from captoken._format.errors import GuardError
+from captoken._language.access import Access
+from captoken.adapters._sqlite.account import Account
+from captoken.adapters._sqlite.catalog import Catalog, Object, Schema, quoted
+from captoken.adapters._sqlite.events import add_events
+from captoken.adapters._sqlite.joins import add_hidden_columns
+from captoken.adapters._sqlite.names import add_names, add_replaced, add_returned
+from captoken.adapters._sqlite.opcodes import Engine
+from captoken.adapters._sqlite.programs import Programs, add_programs
+from captoken.adapters._sqlite.scopes import Mention
+from captoken.adapters._sqlite.text import Text
+from captoken.adapters._sqlite.watch import Event, Watch
+
+# Functions that tell of the statements that ran before on the connection (rule 7).
+_TELLTALES = frozenset(("changes", "last_insert_rowid", "total_changes"))
+
+
+class Plan(NamedTuple):
+    """What a statement needs, whoever asks for it."""
+
+    text: Text
+    needs: tuple[Access, ...] = ()
+    refusals: tuple[tuple[str, str], ...] = ()  # code and reason
+    events: Mapping[Event, None] = MappingProxyType({})
+    asks: frozenset[str] = frozenset()  # rule 7: the telltales that it calls
+    tells: frozenset[str] = frozenset()  # rule 7: those that tell of this block once it ran
+    literals: frozenset[str] = frozenset()  # what looks like a column and is a string
+
+
+class Planner:
+    """Finds out what statements touch. As long-lived as the transaction that keeps the schema."""
+
+    def __init__(self, watch: Watch, engine: Engine) -> None:
+        self._watch = watch
+        self._catalog = Catalog(watch)
+        self._views: dict[Object, Account | None] = {}
+        self.engine = engine
+
+    @property
+    def schema(self) -> Schema:
+        """What names and root pages stand for."""
+        return self._catalog.schema
+
+    def plan(self, text: Text, parameters: Any) -> Plan | Exception:
+        """What the statement needs, or the error that compiling it ended in."""
+        looked = self._look(text, parameters)
+        if isinstance(looked, Exception):
+            return looked
+        programs, events = looked
+        account = self._account(text, text.mentions, programs, events)
+        return Plan(
+            text=text,
+            needs=tuple(account.needs()),
+            refusals=tuple(account.refusals),
+            events=events,
+            asks=_asks(account, text),
+            tells=_tells(account, programs),
+            literals=_literals(text, programs),
+        )
+
+    def view(self, view: Object) -> Account | None:
+        """What a view touches; None if SQLite cannot compile it."""
+        if view not in self._views:
+            self._views[view] = self._account_of_view(view)
+        return self._views[view]
+
+    def _account_of_view(self, view: Object) -> Account | None:
+        text = Text(f"select 1 from {quoted(view.schema)}.{quoted(view.name)}")  # noqa: S608
+        looked = self._look(text, ())
+        if isinstance(looked, Exception):
+            return None
+        # No mentions: of what the view itself names, events and opcodes tell.
+        return self._account(text, (), *looked)
+
+    def _look(
+        self, text: Text, parameters: Any
+    ) -> tuple[Programs, Mapping[Event, None]] | Exception:
+        """The programs and events of the statement, which is compiled and not run (rule 3)."""
+        self.schema  # noqa: B018  read first, so that the transaction holds it
+        try:
+            instructions, events = self._watch.look(text.sql, parameters)
+        except Exception as error:
+            # Any: an OverflowError of a parameter, too, tells that the tables are there.
+            return error
+        if not events:
+            raise GuardError("SQLite compiled a statement without asking the authorizer")
+        return Programs(instructions), events
+
+    def _account(
+        self,
+        text: Text,
+        mentions: Iterable[Mention],
+        programs: Programs,
+        events: Mapping[Event, None],
+    ) -> Account:
+        """The three accounts, added up. Later ones rest on what earlier ones found."""
+        account = Account()
+        add_events(account, events, self._catalog)
+        readers = add_programs(account, programs, self._catalog, self.engine)
+        add_hidden_columns(account, text, programs, readers, self._catalog)
+        add_replaced(account, text, programs, self.schema, self.engine)
+        add_names(account, mentions, self.schema, self.view)
+        add_returned(account, programs)
+        # Whose columns an event saw read is selected from, unless it is there to be written, or
+        # looked up by a foreign key (rule 5).
+        account.selects |= account.reads.keys() - account.writes - account.looked_up
+        return account
+
+
+def _asks(account: Account, text: Text) -> frozenset[str]:
+    """Rule 7: the telltales that the text itself calls. Those of triggers are their owner's."""
+    called = _TELLTALES & account.functions
+    if not called:
+        return called
+    return called & text.names
+
+
+def _tells(account: Account, programs: Programs) -> frozenset[str]:
+    """Rule 7: which telltales tell of this statement, and no longer of others, once it ran."""
+    if account.target is None:
+        return frozenset()
+    if programs.sets_last_rowid and not account.updates:
+        return frozenset(("changes", "last_insert_rowid"))
+    return frozenset(("changes",))
+
+
+def _literals(text: Text, programs: Programs) -> frozenset[str]:
+    """What stands in double quotes and became a string, since there is no such column."""
+    if not text.doubtful:
+        return frozenset()
+    strings = programs.strings
+    return frozenset(word for word in text.doubtful if word.encode("utf-8", "replace") in strings)

@@ -1,0 +1,201 @@
+"""The second account: what the opcodes of a compiled statement open, read and write.
+
+A program can touch a table only by a cursor, and a cursor is opened on a root page (rule 4). So no
+table is left out here, as it can be of the events. Rules of `captoken.adapters.sqlite` are cited.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+
+from captoken.adapters._sqlite.account import ENDS_IT, Account
+from captoken.adapters._sqlite.catalog import Catalog, Object
+from captoken.adapters._sqlite.lexer import fold
+from captoken.adapters._sqlite.naming import Key
+from captoken.adapters._sqlite.opcodes import (
+    HALF_OF_UPDATE,
+    OPENS,
+    PAGE_IN_REGISTER,
+    ROLLBACK,
+    SCRATCH,
+    SETS_LAST_ROWID,
+    TELLING,
+    Engine,
+    Instruction,
+    Program,
+    decoded,
+    lookups,
+)
+
+
+class Programs:
+    """A compiled statement: its own program, then those of the triggers and foreign keys it fires.
+
+    Each begins at address 0, with an opcode that names the trigger in p4. Only the programs of
+    foreign keys have no name.
+    """
+
+    def __init__(self, instructions: Iterable[Instruction]) -> None:
+        self.all: list[Program] = []
+        for instruction in instructions:
+            if instruction[0] == 0:
+                self.all.append([])
+            self.all[-1].append(instruction)
+
+    @cached_property
+    def fired(self) -> set[str]:
+        """The triggers whose programs are part of the statement's, folded."""
+        names = [program[0][5] for program in self.all[1:]]
+        return {fold(decoded(name).removeprefix("-- TRIGGER ")) for name in names if name}
+
+    @property
+    def returns_rows(self) -> bool:
+        """Does the statement itself hand back rows?"""
+        return any(op == b"ResultRow" for _, op, *_ in self.all[0])
+
+    @property
+    def sets_last_rowid(self) -> bool:
+        """Does the statement itself set what last_insert_rowid() tells?"""
+        return any(
+            op == b"Insert" and p5 & SETS_LAST_ROWID for _, op, _, _, _, _, p5, _ in self.all[0]
+        )
+
+    @property
+    def strings(self) -> set[bytes | None]:
+        """The strings that the statement itself has as constants."""
+        return {p4 for _, op, _, _, _, p4, *_ in self.all[0] if op == b"String8"}
+
+
+class Readers:
+    """A program, and what its cursors read: tables and indexes, by the number of the cursor."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.by_cursor: defaultdict[int, set[Object]] = defaultdict(set)
+
+
+def add_programs(
+    account: Account, programs: Programs, catalog: Catalog, engine: Engine
+) -> list[Readers]:
+    """Add what the opcodes of all programs open and do, and give back what their cursors read."""
+    readers: list[Readers] = []
+    for number, program in enumerate(programs.all):
+        of_foreign_key = number > 0 and program[0][5] is None
+        reading = _Reading(account, program, catalog, engine, of_foreign_key)
+        reading.add()
+        readers.append(reading.readers)
+    return readers
+
+
+class _Reading:
+    """One program that is read, opcode by opcode."""
+
+    def __init__(
+        self,
+        account: Account,
+        program: Program,
+        catalog: Catalog,
+        engine: Engine,
+        of_foreign_key: bool,
+    ) -> None:
+        self.account = account
+        self.program = program
+        self.catalog = catalog
+        self.engine = engine
+        self.of_foreign_key = of_foreign_key
+        self.roots = catalog.schema.roots
+        self.readers = Readers(program)
+
+        self.lookups: set[int] = set()  # addresses where foreign keys alone open cursors (rule 5)
+        self.written: set[tuple[int, Key]] = set()  # cursors that write, with their tables
+        self.defers: dict[int, int] = {}  # an index's cursor → its table's
+        if account.writes:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Find what rules 5 and 6 compare with. A statement that only reads needs none of it."""
+        self.lookups = lookups(self.program)
+        for _, op, p1, p2, p3, *_ in self.program:
+            if op == b"OpenWrite" and (p3, p2) in self.roots:
+                self.written.add((p1, self.roots[p3, p2].key))
+            elif op == b"DeferredSeek":
+                self.defers[p1] = p3
+
+    def add(self) -> None:
+        """Add all that tells."""
+        for instruction in self.program:
+            op = instruction[1]
+            if op in TELLING or op.startswith(b"Open"):
+                self._add_one(instruction)
+
+    def _add_one(self, instruction: Instruction) -> None:
+        address, op, p1, p2, p3, p4, p5, _ = instruction
+        if op in OPENS:
+            # With the page in a register, it cannot be told what is opened.
+            entry = None if p5 & PAGE_IN_REGISTER else self.roots.get((p3, p2))
+            self._open(address, op, p1, entry)
+        elif op == b"Clear":
+            self._clear(self.roots.get((p2, p1)))
+        elif op == b"VOpen":
+            if p4 not in self.catalog.harmless_modules:  # rule 4
+                self.account.refuse_table()
+        elif op == b"Delete":
+            if p4 and not p2 & HALF_OF_UPDATE:
+                self._delete(p1, decoded(p4))
+        elif op in (b"Halt", b"HaltIfNull"):
+            if p1 and p2 == ROLLBACK:  # rule 6
+                self.account.refuse("operation", ENDS_IT)
+        elif op not in SCRATCH:
+            # What is left is one of NEVER, or opens something that is not known here.
+            self.account.refuse("operation", f"the statement compiles to {decoded(op)}")
+
+    def _open(self, address: int, op: bytes, cursor: int, entry: Object | None) -> None:
+        """A cursor on the rows of a table or an index. None: a catalog, or nobody knows what."""
+        account = self.account
+        if entry is None:  # rule 4
+            account.refuse_table()
+        elif op == b"OpenWrite":
+            # AUTOINCREMENT keeps its counters in sqlite_sequence, and no event tells of it.
+            if entry.key not in account.writes and entry.table != "sqlite_sequence":
+                account.refuse("operation", "a write that the authorizer was not asked about")
+        elif self._is_first_pass(cursor, entry):
+            pass  # rule 5: needs no more than the write
+        elif self.of_foreign_key or address in self.lookups:  # rule 5
+            account.looked_up.add(entry.key)
+        else:
+            account.selects.add(entry.key)
+            self.readers.by_cursor[cursor].add(entry)
+
+    def _is_first_pass(self, cursor: int, entry: Object) -> bool:
+        """Rule 5: does the cursor find the rows that an update or a delete is about?
+
+        It does if it is on the table that is updated or deleted from, and the same cursor writes;
+        or if it is on an index, and puts off the look at the row to a cursor that writes. An insert
+        finds its AUTOINCREMENT counter in sqlite_sequence the same way.
+        """
+        account = self.account
+        key = entry.key
+        if (
+            key not in account.updates
+            and key not in account.deletes
+            and entry.table != "sqlite_sequence"
+        ):
+            return False
+        return (cursor, key) in self.written or (self.defers.get(cursor), key) in self.written
+
+    def _clear(self, entry: Object | None) -> None:
+        """All rows of a table go at once: DELETE without WHERE."""
+        if entry is None:  # rule 4
+            self.account.refuse_table()
+        else:
+            self.account.deletes.add(entry.key)
+
+    def _delete(self, cursor: int, table: str) -> None:
+        """Rule 6: a row goes, perhaps since another one takes its place."""
+        if not self.engine.shows_replaced:
+            return
+        for writer, key in self.written:
+            if writer == cursor and key[1] == table:
+                self.account.deletes.add(key)

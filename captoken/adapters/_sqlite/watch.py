@@ -1,0 +1,168 @@
+"""A connection that is watched: what SQLite asks the authorizer is heard, and answered by mode.
+
+The events of the authorizer are the first of the guard's three accounts. Here are rule 2, one
+authorizer for the block and closed by default, and rule 3, a statement is seen before it runs
+(`captoken.adapters.sqlite`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from captoken._format.errors import GuardError
+
+# What the authorizer is asked about.
+DELETE = sqlite3.SQLITE_DELETE
+INSERT = sqlite3.SQLITE_INSERT
+READ = sqlite3.SQLITE_READ
+SELECT = sqlite3.SQLITE_SELECT
+UPDATE = sqlite3.SQLITE_UPDATE
+FUNCTION = sqlite3.SQLITE_FUNCTION
+RECURSIVE = sqlite3.SQLITE_RECURSIVE
+WRITES = frozenset((DELETE, INSERT, UPDATE))
+
+# The only events of statements that may be granted at all. A kind of event that a later SQLite adds
+# is none of these, and refused.
+KNOWN = WRITES | {READ, SELECT, FUNCTION, RECURSIVE}
+
+# What is asked about, then table, column, schema, and the trigger or view that it is for. With
+# FUNCTION, the place of the column has the function's name.
+Event = tuple[int, str | None, str | None, str | None, str | None]
+
+# The modes of a watch (rule 2).
+CLOSED = 0  # nothing is permitted
+OWN = 1  # a query of the guard's own: everything is
+LOOK = 2  # a statement is compiled, not run: known events are noted and permitted
+RUN = 3  # a statement runs: what was noted of it is permitted
+
+# Bytes of a value or a row. One opcode that makes a long value runs to its end, however long that
+# takes, and the progress handler is asked only afterwards.
+_LONGEST = 1 << 24
+
+# Opcodes between two calls of the progress handler.
+_STEPS = 10_000
+
+# Rule 3: no two EXPLAINs have the same text. Python keeps compiled statements by their text, and
+# one that it has kept is not compiled again: the authorizer would not be asked.
+_serial = itertools.count(1)
+
+
+def explained(sql: str) -> str:
+    """The statement that shows what `sql` compiles to, and that no compiled statement answers."""
+    return f"EXPLAIN /*{next(_serial)}*/ {sql}"
+
+
+class Watch:
+    """A connection under one authorizer, closed by default, in modes (rule 2)."""
+
+    def __init__(self, connection: sqlite3.Connection, alive: Callable[[], bool]) -> None:
+        """Take over the connection. `alive` is asked now and then whether a statement may go on."""
+        self.connection = connection
+        self.thread = threading.get_ident()
+        self.mode = CLOSED
+        self.seen: dict[Event, None] = {}  # what LOOK noted, in order
+        self.refused = False  # did LOOK meet an event that is never granted?
+        self.allowed: Mapping[Event, None] = {}  # what RUN permits
+        try:
+            self.cursor = self._cursor()
+            self._refuse_converters_by_alias()
+            # To set an authorizer expires every statement that was compiled before: whatever
+            # Python kept is compiled again, and asked about.
+            connection.set_authorizer(self._judge)
+        except connection.ProgrammingError as error:
+            raise GuardError(f"the connection cannot be guarded here: {error}") from error
+        connection.set_progress_handler(lambda: not alive(), _STEPS)
+        self.longest = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+
+    def _cursor(self) -> sqlite3.Cursor:
+        """A cursor that gives tuples. A `row_factory` would be handed the cursor itself."""
+        cursor = self.connection.cursor()
+        cursor.row_factory = None
+        return cursor
+
+    def _refuse_converters_by_alias(self) -> None:
+        """Raise GuardError if `AS "name [type]"` makes Python call the converter of that type.
+
+        With detect_types=PARSE_COLNAMES it does, and takes the brackets out of the name.
+        """
+        self.cursor.execute('SELECT 1 AS "a [b]"')
+        if self.cursor.description[0][0] != "a [b]":
+            raise GuardError(
+                "detect_types=PARSE_COLNAMES lets a statement choose what converts its bytes"
+            )
+
+    def release(self) -> None:
+        """Give the connection back, with neither authorizer nor progress handler."""
+        with suppress(self.connection.ProgrammingError):  # it was closed meanwhile
+            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.longest)
+            self.connection.set_progress_handler(None, 0)
+            self.connection.set_authorizer(None)
+            self.cursor.close()
+
+    def _judge(self, *event: Any) -> int:
+        """The authorizer: may a statement do what SQLite asks about? (rule 2)
+
+        It says no by default: in another thread, and whenever the guard itself does nothing.
+        """
+        if threading.get_ident() != self.thread or self.mode == CLOSED:
+            return sqlite3.SQLITE_DENY
+        if self.mode == LOOK:
+            self.seen[event] = None
+            if event[0] not in KNOWN:
+                self.refused = True
+            # After one refusal all else is refused too, so that compiling ends there.
+            return sqlite3.SQLITE_DENY if self.refused else sqlite3.SQLITE_OK
+        if self.mode == OWN or event in self.allowed:
+            return sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_DENY
+
+    def own(self, sql: str, *parameters: Any) -> list[Any]:
+        """The rows of a query of the guard's own; text is bytes."""
+        return self._ask(OWN, sql, parameters)
+
+    def look(self, sql: str, parameters: Any) -> tuple[list[Any], dict[Event, None]]:
+        """The program that SQLite makes of `sql`, and what it asked the authorizer.
+
+        Runs nothing (rule 3). Raises whatever compiling `sql` or binding its parameters raises.
+        """
+        self.seen = {}
+        self.refused = False
+        program = self._ask(LOOK, explained(sql), parameters)
+        return program, self.seen
+
+    def _ask(self, mode: int, sql: str, parameters: Any) -> list[Any]:
+        # `text_factory` belongs to the connection, so the owner's is put aside. With `bytes` any
+        # text can be read, also one that is not UTF-8.
+        factory = self.connection.text_factory
+        self.connection.text_factory = bytes
+        self.mode = mode
+        try:
+            return self.cursor.execute(sql, parameters).fetchall()
+        finally:
+            self.connection.text_factory = factory
+            self.mode = CLOSED
+
+    def run(
+        self, sql: str, parameters: Any, events: Mapping[Event, None], most: int
+    ) -> tuple[list[Any], sqlite3.Cursor]:
+        """Run `sql`, which may ask for what it was seen to ask for, and for nothing else.
+
+        Raises GuardError for more rows than `most`, and what SQLite raises.
+        """
+        self.allowed = events
+        self.mode = RUN
+        try:
+            rows = self.cursor.execute(sql, parameters).fetchmany(most + 1)
+            if len(rows) > most:
+                # Closed, so that the statement stops here and cannot be stepped on.
+                self.cursor.close()
+                self.cursor = self._cursor()
+                raise GuardError(f"the statement yields more than {most} rows")
+            return rows, self.cursor
+        finally:
+            self.mode = CLOSED
