@@ -97,9 +97,8 @@ what = {
 root = Issuer(keyring).mint(**what, tables=["sales", "market.*"])
 
 with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-    sales = Sales(
-        Presenting(channel, audience="sales-db", insecure=True)
-    )  # insecure: this is loopback
+    shown = Presenting(channel, audience="sales-db", insecure=True)  # insecure: this is loopback
+    sales = Sales(shown)
     with current.use(root), current.delegate(to="sales-agent", tables=["sales"], expires_in=60):
         told("read sales", lambda: sales.read({"table": "sales"}))
         told("read hr", lambda: sales.read({"table": "hr"}))
@@ -126,7 +125,11 @@ with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
     bound = Issuer(keyring).mint(**what, tables=["sales"], key=key.public)
     with current.use(bound, key):
         told("bound to a key, with a proof", lambda: sales.read({"table": "sales"}))
-    with current.use(bound):
-        told("the same token, stolen without the key", lambda: sales.read({"table": "sales"}))
+    stolen = [("authorization", f"Bearer {bound.present(audience='sales-db')}")]
+    thief = Sales(channel)
+    told(
+        "the same token, stolen without the key",
+        lambda: thief.read({"table": "sales"}, metadata=stolen),
+    )
 
 server.stop(0).wait()

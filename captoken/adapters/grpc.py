@@ -2,8 +2,8 @@
 
 See docs/rpc.md.
 
-1. Metadata: `authorization: Bearer …`, spelled so, exactly once; `captoken-proof` where the token
-   is bound to a key. Without, or with two of them, the call is refused like one with a forged
+1. Metadata: `authorization: Bearer …`, spelled so, exactly once; the text ends in a proof where the
+   token is bound to a key. Without, or with two of them, the call is refused like one with a forged
    token.
 2. A method that no rule names is refused to everybody.
 3. A request is decided on before the handler sees it. Of a stream from the client that a callable
@@ -12,10 +12,12 @@ See docs/rpc.md.
 4. A proof covers method and request, as bytes on the wire. A stream from the client has no request
    that it could cover, so a token that is bound to a key does not open one.
 5. The handler runs under `current.serving(grant)` and nothing else, each step of a generator too:
-   what the server itself holds is not current. It does not see the token and the proof; no more
-   does the handler of a public method.
+   what the server itself holds is not current. It does not see the token; no more does the handler
+   of a public method.
 6. A client shows what `present()` made, never what it holds, and only on an encrypted channel
    unless told `insecure=True`.
+7. A text with a proof is for one sending. What gRPC sends again by itself is presented anew, but
+   for `insecure=True`: there its text is fixed when the call is made.
 """
 
 from __future__ import annotations
@@ -48,6 +50,8 @@ __all__ = ["AsyncGuard", "Guard", "Presenting", "Rule", "request_digest"]
 
 class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
     """For `grpc.server(…, interceptors=[Guard(verifier, methods)])`.
+
+    `verifier` is a Verifier; of an AsyncVerifier, it is the plain one that is asked here.
 
     A refusal ends the call: UNAUTHENTICATED, PERMISSION_DENIED or UNAVAILABLE, with a sentence that
     tells a stranger nothing. Does not check what a handler does: it asks `current.grant()` for what
@@ -103,29 +107,31 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
         the call in between (rule 3).
         """
         call = Call(context)
+        face = self._verifier.blocking
         if not handler.request_streaming:
-            call.judged = call.ask(self._authenticated, context, method, requests)
+            call.judged = call.ask(self._authenticated(face, context, method, requests))
             message = parsed(handler, requests)
             if message is None:
                 call.refuse(None)
-            call.ask(call.judged.admit, message)
+            call.ask(call.judged.admit(message))
             return call, message
 
-        call.judged = call.ask(self._authenticated, context, method, None)
+        call.judged = call.ask(self._authenticated(face, context, method, None))
         if not call.judged.by_message:
-            call.ask(call.judged.admit, None)
+            call.ask(call.judged.admit(None))
             return call, call.each(iter(requests))
         requests = iter(requests)
         first = next(requests, None)
-        call.ask(call.judged.admit, first)  # rule 3
+        call.ask(call.judged.admit(first))  # rule 3
         return call, chain((first,), call.each(requests))
 
 
 class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """The same for `grpc.aio.server(…, interceptors=[AsyncGuard(verifier, methods)])`.
 
-    A store is waited for in a thread. A handler that is no `async def` is refused, with
-    UNIMPLEMENTED.
+    A store is waited for in a thread. The handler's grant is that of the verifier that was given:
+    with an AsyncVerifier, its answers are awaited. A handler that is no `async def` is refused,
+    with UNIMPLEMENTED.
     """
 
     async def intercept_service(
@@ -171,20 +177,21 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
         context: Any,
     ) -> tuple[AsyncCall, Any]:
         """The call, let in, and what its handler is given: the message, or the messages."""
-        call = AsyncCall(context, self._verifier)
+        call = AsyncCall(context)
+        face = self._verifier.awaited
         if not handler.request_streaming:
-            call.judged = await call.ask(self._authenticated, context, method, requests)
+            call.judged = await call.ask(self._authenticated(face, context, method, requests))
             message = parsed(handler, requests)
             if message is None:
                 await call.refuse(None)
-            await call.ask(call.judged.admit, message)
+            await call.ask(call.judged.admit(message))
             return call, message
 
-        call.judged = await call.ask(self._authenticated, context, method, None)
+        call.judged = await call.ask(self._authenticated(face, context, method, None))
         if call.judged.by_message:
             await call.admit_first(requests)  # rule 3
         else:
-            await call.ask(call.judged.admit, None)
+            await call.ask(call.judged.admit(None))
         return call, call.each(requests)
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import grpc
 import pytest
 
-from captoken import Access, Caller, Decision, Issuer, Keyring, Token, Verifier, current
+from captoken import Access, AsyncGrant, AsyncVerifier, Caller, Decision, Grant, Issuer, Keyring, Token, Verifier, current
 from captoken.adapters.grpc import AsyncGuard, Guard, Presenting, request_digest
 from captoken.control import Feed, Operator
 from captoken.current import Held
 from captoken.errors import NoToken
 from captoken.keys import HolderKey, OperatorKey
-from captoken.proof import prove
+from captoken.proof import with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from tests.world import KEYRING, NOW, WHO, clock, mint
 
@@ -68,7 +68,8 @@ class World:
         self.between: Callable[[], object] = lambda: None
         self.trail = Trail()
         facts = {"replays": MemoryReplayStore(floor=NOW - 3600), "audit": self.trail, **facts}
-        self.verifier = Verifier(KEYRING, "sales-db", clock=self.clock, **facts)
+        make: Any = facts.pop("make", Verifier)
+        self.verifier = make(KEYRING, "sales-db", clock=self.clock, **facts)
 
     def handlers(self, aio: bool) -> Any:
         """Each method answers with who is granted, which no handler outside of `serving` could say."""
@@ -615,36 +616,54 @@ def test_a_bound_token_comes_with_a_proof_for_its_request(calls: Asking) -> None
     assert said[:2] == ["orchestrator"] * 2 and len(said[2]) == 3
 
 
-def proven(message: bytes, method: str = "Read") -> list[tuple[str, str]]:
-    text = presented(BOUND)
+def proven(message: bytes, method: str = "Read", key: HolderKey = OWN) -> str:
     digest = request_digest(f"/shop.Sales/{method}", message)
-    proof = prove(text, OWN, audience="sales-db", request=digest, clock=clock())
-    return [("authorization", f"Bearer {text}"), ("captoken-proof", proof)]
+    return with_proof(presented(BOUND), key, audience="sales-db", request=digest, clock=clock())
 
 
-PROOFS: dict[str, Callable[[], Any]] = {
-    "none": lambda: proven(encode(SALES))[:1],
+def proof_of(text: str) -> str:
+    return text.rpartition(".")[2]
+
+
+PROOFS: dict[str, Callable[[], str]] = {
+    "none": lambda: presented(BOUND),
     "for another request": lambda: proven(encode({"table": "sales", "operation": "insert"})),
     "for another method": lambda: proven(encode(SALES), "Watch"),
     "for the same JSON, spelled otherwise": lambda: proven(b'{"table":"sales"}'),
-    "two": lambda: [*proven(encode(SALES)), proven(encode(SALES))[1]],
-    "by another key": lambda: [
-        (pair := proven(encode(SALES)))[0],
-        ("captoken-proof", prove(pair[0][1].removeprefix("Bearer "), HolderKey.generate(), audience="sales-db", request=request_digest("/shop.Sales/Read", encode(SALES)), clock=clock())),
-    ],
-    "on a token that is bound to no key": lambda: [*header("Bearer " + presented()), proven(encode(SALES))[1]],
-}  # fmt: skip
+    "for no request": lambda: with_proof(presented(BOUND), OWN, audience="sales-db", clock=clock()),
+    "by another key": lambda: proven(encode(SALES), key=HolderKey.generate()),
+    "on a token that is bound to no key": lambda: f"{presented()}.{proof_of(proven(encode(SALES)))}",
+}
 
 
-@pytest.mark.parametrize("metadata", PROOFS.values(), ids=PROOFS)
-def test_a_proof_is_for_one_request(metadata: Any, calls: Asking) -> None:
+@pytest.mark.parametrize("text", PROOFS.values(), ids=PROOFS)
+def test_a_proof_is_for_one_request(text: Callable[[], str], calls: Asking) -> None:
     world = World()
-    assert calls(world, ("Read", SALES, {"presenting": False, "metadata": metadata()})) == [UNPROVEN]
-    assert world.done == []
+    wrong = {"presenting": False, "metadata": header(f"Bearer {text()}")}
+    right = {"presenting": False, "metadata": header(f"Bearer {proven(encode(SALES))}")}
+    assert calls(world, ("Read", SALES, wrong), ("Read", SALES, right)) == [UNPROVEN, "orchestrator"]
+    assert world.done == [SALES]
+
+
+MISPLACED: dict[str, Callable[[str, str], Any]] = {
+    "twice": lambda text, proof: header(f"Bearer {text}.{proof}.{proof}"),
+    "before the token": lambda text, proof: header(f"Bearer {proof}.{text}"),
+    "alone": lambda text, proof: header(f"Bearer {proof}"),
+    "in a header of its own": lambda text, proof: (*header(f"Bearer {text}"), ("authorization", f"Bearer {proof}")),
+    "cut short": lambda text, proof: header(f"Bearer {text}.{proof[:-4]}"),
+}
+
+
+@pytest.mark.parametrize("metadata", MISPLACED.values(), ids=MISPLACED)
+def test_a_proof_stands_once_and_at_the_end(metadata: Callable[[str, str], Any], calls: Asking) -> None:
+    text, _, proof = proven(encode(SALES)).rpartition(".")
+    wrong = {"presenting": False, "metadata": metadata(text, proof)}
+    right = {"presenting": False, "metadata": header(f"Bearer {text}.{proof}")}
+    assert calls(World(), ("Read", SALES, wrong), ("Read", SALES, right)) == [(STATUS.UNAUTHENTICATED, UNACCEPTED), "orchestrator"]
 
 
 def test_a_proof_is_used_once(calls: Asking) -> None:
-    again = {"presenting": False, "metadata": proven(encode(SALES))}
+    again = {"presenting": False, "metadata": header(f"Bearer {proven(encode(SALES))}")}
     assert calls(World(), ("Read", SALES, again), ("Read", SALES, again)) == ["orchestrator", UNPROVEN]
 
 
@@ -654,15 +673,147 @@ def test_a_bound_token_opens_no_stream_from_the_client(method: str, calls: Askin
     world = World()
     with pytest.raises(ValueError, match="no stream"):
         calls(world, (method, [SALES], bound()))
-    text = presented(BOUND)
-    of_nothing = prove(text, OWN, audience="sales-db", clock=clock())  # a proof that shows the token, and no request
-    shown = [*header(f"Bearer {text}"), ("captoken-proof", of_nothing)]
-    for metadata in (proven(b"", method), proven(encode(SALES), method), proven(b"", method)[:1], shown):
-        (said,) = calls(world, (method, [HOLD, SALES], {"presenting": False, "metadata": metadata}))
+    of_nothing = with_proof(presented(BOUND), OWN, audience="sales-db", clock=clock())  # a proof that shows the token
+    for text in (proven(b"", method), proven(encode(SALES), method), presented(BOUND), of_nothing):
+        (said,) = calls(world, (method, [HOLD, SALES], {"presenting": False, "metadata": header(f"Bearer {text}")}))
         assert said in (UNPROVEN, (UNPROVEN,))
-    bearer = [*header("Bearer " + presented()), proven(b"", method)[1]]
+    bearer = header(f"Bearer {presented()}.{proof_of(proven(b'', method))}")
     assert calls(world, (method, [HOLD, SALES], {"presenting": False, "metadata": bearer}))[0] in (UNPROVEN, (UNPROVEN,))
-    assert world.done == []
+    assert world.done == [] and not any(world.trail.decisions)
+    alone = {"presenting": False, "metadata": header(f"Bearer {presented()}")}
+    calls(world, (method, [SALES], alone))
+    assert SALES in world.done  # a bearer token does
+
+
+# --- either face of a verifier ---------------------------------------------------------------------------------------
+
+
+class Reporting(World):
+    """Its handlers ask the grant that they are served, as its kind is asked."""
+
+    def handlers(self, aio: bool) -> Any:
+        def read(message: Any, context: Any) -> Any:
+            grant = current.grant()
+            return [type(grant).__name__, [grant.check(by_table({"table": table})).code for table in ("sales", "hr")]]
+
+        async def aread(message: Any, context: Any) -> Any:
+            if isinstance(self.verifier, Verifier):
+                return read(message, context)
+            grant: Any = current.grant()
+            return [type(grant).__name__, [(await grant.check(by_table({"table": table}))).code for table in ("sales", "hr")]]
+
+        async def afail(messages: Any, context: Any) -> AsyncIterator[Any]:
+            yield "begun"
+            await current.grant(AsyncGrant).authorize(by_table(HR))
+            yield "not reached"
+
+        def fail(messages: Any, context: Any) -> Iterator[Any]:
+            yield "begun"
+            current.grant(Grant).authorize(by_table(HR))
+            yield "not reached"
+
+        kinds = {
+            "Read": grpc.unary_unary_rpc_method_handler(aread if aio else read, decode, encode),
+            "Watch": grpc.unary_stream_rpc_method_handler(afail if aio else fail, decode, encode),
+        }
+        return grpc.method_handlers_generic_handler("shop.Sales", kinds)
+
+
+@pytest.mark.parametrize("make", [Verifier, AsyncVerifier])
+def test_a_guard_takes_either_face_of_a_verifier(make: Any, calls: Asking) -> None:
+    world = Reporting(make=make, ledger=MemoryLedger(shared=True, floor=0))
+    held = {"held": mint(tables=["sales"], operations=["select"], uses=3)}
+    refused = (STATUS.PERMISSION_DENIED, REFUSED)
+    said = calls(world, ("Read", SALES, held), ("Read", HR, held), ("Read", SALES, bound()), ("Watch", SALES, held))
+    assert [said[0][1], said[1], said[2][1], said[3]] == [["allowed", "table"], refused, ["allowed", "table"], ("begun", refused)]
+
+
+def test_a_handler_gets_the_grant_of_the_face_that_was_given() -> None:
+    """A synchronous server has nothing to await with: its handlers get the plain one."""
+
+    async def kind(make: Any) -> Any:
+        async with aserving(Reporting(make=make)) as target:
+            return (await aask(target, "Read", SALES, held=mint()))[0]
+
+    assert asyncio.run(kind(Verifier)) == "Grant" and asyncio.run(kind(AsyncVerifier)) == "AsyncGrant"
+    with serving(Reporting(make=AsyncVerifier)) as target:
+        assert ask(target, "Read", SALES, held=mint())[0] == "Grant"
+
+
+# --- what is sent again ----------------------------------------------------------------------------------------------
+
+RETRIES = {"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}
+RETRYING = [("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": RETRIES}]}))]
+
+
+class Failing(World):
+    """Its handler is unavailable once, after the call was let in."""
+
+    def handlers(self, aio: bool) -> Any:
+        def read(message: Any, context: Any) -> Any:
+            self.done.append(message)
+            if len(self.done) == 1:
+                context.abort(STATUS.UNAVAILABLE, "once more")
+            return current.grant().actor.name
+
+        return grpc.method_handlers_generic_handler("shop.Sales", {"Read": grpc.unary_unary_rpc_method_handler(read, decode, encode)})
+
+
+def test_what_grpc_sends_again_is_presented_anew(tmp_path: Path) -> None:
+    world = Failing()
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[world.handlers(False)], interceptors=[Guard(world.verifier, RULES)])
+    local = grpc.LocalConnectionType.UDS
+    server.add_secure_port(f"unix:{tmp_path}/socket", grpc.local_server_credentials(local))
+    server.start()
+    try:
+        with grpc.secure_channel(f"unix:{tmp_path}/socket", grpc.local_channel_credentials(local), RETRYING) as channel:
+            shown = Presenting(channel, audience="sales-db", held=Held(BOUND, OWN))
+            assert shown.unary_unary("/shop.Sales/Read", encode, decode)(SALES, timeout=10) == "orchestrator"
+    finally:
+        server.stop(0).wait()
+    assert world.done == [SALES, SALES] and [decision.code for decision in world.trail.decisions].count("replayed") == 0
+
+
+def test_what_grpc_sends_again_over_a_channel_that_is_not_encrypted_is_the_same_text() -> None:
+    """Its metadata is fixed when the call is made: a bearer token may come twice, a proof may not."""
+    for held, code in ((mint(), None), (Held(BOUND, OWN), STATUS.UNAUTHENTICATED)):
+        world = Failing()
+        with serving(world) as target, grpc.insecure_channel(target, RETRYING) as channel:
+            shown = Presenting(channel, audience="sales-db", held=held, insecure=True)
+            call = shown.unary_unary("/shop.Sales/Read", encode, decode)
+            if code is None:
+                assert call(SALES, timeout=10) == "orchestrator" and world.done == [SALES, SALES]
+                continue
+            with pytest.raises(grpc.RpcError) as caught:
+                call(SALES, timeout=10)
+            assert caught.value.code() == code and world.done == [SALES]
+            assert world.trail.decisions[-1].code == "replayed"
+
+
+def test_a_signer_that_fails_when_a_call_is_sent_again_ends_it(tmp_path: Path) -> None:
+    class Once:
+        public = OWN.public
+        left = 1
+
+        def sign(self, message: bytes) -> bytes:
+            if not self.left:
+                raise OSError("the key service is gone")
+            self.left -= 1
+            return OWN.sign(message)
+
+    world = Failing()
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[world.handlers(False)], interceptors=[Guard(world.verifier, RULES)])
+    local = grpc.LocalConnectionType.UDS
+    server.add_secure_port(f"unix:{tmp_path}/socket", grpc.local_server_credentials(local))
+    server.start()
+    try:
+        with grpc.secure_channel(f"unix:{tmp_path}/socket", grpc.local_channel_credentials(local), RETRYING) as channel:
+            call = Presenting(channel, audience="sales-db", held=Held(BOUND, Once())).unary_unary("/shop.Sales/Read", encode, decode)
+            with pytest.raises(grpc.RpcError) as caught:
+                call(SALES, timeout=10)
+    finally:
+        server.stop(0).wait()
+    assert world.done == [SALES] and "cap1" not in str(caught.value)
 
 
 # --- clients ---------------------------------------------------------------------------------------------------------
@@ -701,7 +852,7 @@ def test_a_stub_that_was_generated_finds_its_channel() -> None:
         assert answer == "orchestrator" and call.code() == STATUS.OK
 
 
-@pytest.mark.parametrize("name", ["authorization", "Authorization", "captoken-proof"])
+@pytest.mark.parametrize("name", ["authorization", "Authorization"])
 def test_metadata_that_has_a_token_already_is_not_sent(name: str) -> None:
     with grpc.insecure_channel("127.0.0.1:1") as plain:
         stub = Presenting(plain, audience="sales-db", held=mint(), insecure=True).unary_unary(
@@ -729,7 +880,7 @@ def test_a_handler_sees_its_metadata_but_no_token(calls: Asking) -> None:
 
     (peer,) = calls(Seeing(), ("Read", SALES, {**bound(), "metadata": (("trace", "7"),)}))
     assert "127.0.0.1" in peer[0] and seen[0]["trace"] == "7"
-    assert not {"authorization", "captoken-proof"} & set(seen[0])
+    assert "authorization" not in seen[0] and "cap1" not in str(seen)
 
 
 def test_a_request_without_a_serializer_is_bytes() -> None:

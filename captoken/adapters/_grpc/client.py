@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc  # type: ignore[import-untyped]
 
 from captoken import current
 from captoken._writing.token import Token
-from captoken.adapters._grpc.credentials import AUTHORIZATION, PROOF, SECRET, request_digest
+from captoken.adapters._grpc.credentials import AUTHORIZATION, request_digest
 from captoken.current import Held
+
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+Shows: TypeAlias = Callable[[], Metadata]  # makes the metadata of one sending
 
 
 class Presenter:
@@ -32,20 +35,30 @@ class Presenter:
         self._held = held
         self._expires_in = expires_in
 
-    def credentials(self, method: str, message: bytes | None) -> list[tuple[str, str]]:
-        """The metadata for one call; `message` is None where the client sends a stream."""
+    def for_call(self, method: str, message: bytes | None) -> Shows:
+        """What makes the metadata of one call; `message` is None where the client sends a stream.
+
+        A function, since a call may be sent more than once, each time with a text of its own (rule
+        7). Raises NoToken, and ValueError for a stream under a token that is bound to a key.
+        """
         held = current.holding(self._held)
-        if message is None and held.token.unverified.key is not None:  # rule 4
+        bound = held.token.unverified.key is not None
+        digest: bytes | None = None
+        if bound and message is None:  # rule 4
             raise ValueError(
                 "a token that is bound to a key opens no stream from the client: "
                 "a proof would cover no message"
             )
-        digest = request_digest(method, message) if message is not None else None
-        shown = held.present(audience=self.audience, request=digest, expires_in=self._expires_in)
-        metadata = [(AUTHORIZATION, f"Bearer {shown.text}")]
-        if shown.proof is not None:
-            metadata.append((PROOF, shown.proof))
-        return metadata
+        if bound and message is not None:
+            digest = request_digest(method, message)
+
+        def show() -> Metadata:
+            text = held.present(
+                audience=self.audience, request=digest, expires_in=self._expires_in
+            )
+            return ((AUTHORIZATION, f"Bearer {text}"),)
+
+        return show
 
 
 class PresentingMethod:
@@ -103,18 +116,20 @@ class PresentingMethod:
         options: dict[str, Any],
     ) -> Any:
         own = tuple(metadata) if metadata is not None else ()
-        if any(key.lower() in SECRET for key, _ in own):
+        if any(key.lower() == AUTHORIZATION for key, _ in own):
             raise ValueError("the metadata has a token already")
 
         sent = given
         message: bytes | None = None
         if self._serialize is not None:
             sent = message = self._serialize(given)
-        shown = self._presenter.credentials(self._method, message)
+        show = self._presenter.for_call(self._method, message)
+        shown = show()  # here, where its errors reach the caller as they are
         if self._presenter.insecure:
             own = (*own, *shown)
         else:  # rule 6
-            options["credentials"] = _with_token(options.get("credentials"), shown)
+            plugin = _Plugin(shown, show)
+            options["credentials"] = _with_token(options.get("credentials"), plugin)
         return call(
             sent,
             timeout=timeout,
@@ -130,12 +145,12 @@ def as_is(given: Any) -> bytes:
     return given
 
 
-def _with_token(credentials: Any, shown: list[tuple[str, str]]) -> Any:
+def _with_token(credentials: Any, plugin: _Plugin) -> Any:
     """The caller's credentials for a call, if there are any, and ours.
 
     gRPC refuses to send either over a channel that is not encrypted (rule 6).
     """
-    ours = grpc.metadata_call_credentials(_Plugin(shown))
+    ours = grpc.metadata_call_credentials(plugin)
     if credentials is None:
         return ours
     composite: Any = grpc.composite_call_credentials
@@ -143,10 +158,23 @@ def _with_token(credentials: Any, shown: list[tuple[str, str]]) -> Any:
 
 
 class _Plugin(grpc.AuthMetadataPlugin):  # type: ignore[misc]
-    """Rule 6: what gRPC adds to one call, if its channel is encrypted."""
+    """Rules 6 and 7: what gRPC adds to one call each time it sends it, if its channel is encrypted.
 
-    def __init__(self, shown: list[tuple[str, str]]) -> None:
-        self._shown = shown
+    gRPC asks for it in a thread of its own. What was made where the call was made goes out first;
+    whatever is sent again after that has been presented anew.
+    """
+
+    def __init__(self, first: Metadata, show: Shows) -> None:
+        self._unsent = [first]
+        self._show = show
 
     def __call__(self, context: Any, callback: Any) -> None:
-        callback(tuple(self._shown), None)
+        try:
+            shown = self._unsent.pop()
+        except IndexError:  # it was sent
+            try:
+                shown = self._show()
+            except Exception as error:  # whatever a signer raises: the call ends with it
+                callback((), error)
+                return
+        callback(shown, None)

@@ -1,4 +1,4 @@
-"""What a gRPC call carries: a token and a proof in its metadata, and what the proof is about.
+"""What a gRPC call carries: a token in its metadata, and what a proof at its end is about.
 
 The spec has it in "Transports" (40.6). Both sides of the wire read it here.
 """
@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from captoken import proof as request
+from captoken.proof import http_request
 
 AUTHORIZATION = "authorization"
-PROOF = "captoken-proof"
-SECRET = (AUTHORIZATION, PROOF)
-
-_UNREADABLE = "-"  # stands for a proof that cannot be one
 
 
 def request_digest(method: str, message: bytes) -> bytes:
@@ -23,26 +19,16 @@ def request_digest(method: str, message: bytes) -> bytes:
     That is `/package.Service/Method`, and the request as it travels. The audience is in every proof
     already. Raises TypeError, or ValueError for a method beyond ASCII.
     """
-    return request.of_http("POST", "grpc:", method, message)
+    return http_request("POST", "grpc:", method, message)
 
 
-def read_credentials(
-    metadata: Iterable[tuple[str, Any]] | None, *, streamed: bool
-) -> tuple[str, str | None]:
-    """The token and the proof that came with a call.
+def read_token(metadata: Iterable[tuple[str, Any]] | None) -> str:
+    """The text that came with a call: one value, `Bearer`, one space, the text (rule 1).
 
     What cannot be one is read as one that will not verify, so that the call is refused as with a
-    forged one: no token, or two of them, is the empty text. `streamed`: the client sends a stream,
-    and there is no request that a proof could cover.
+    forged one: no token, or two of them, is the empty text.
     """
-    shown = [(key, value) for key, value in metadata or () if key in SECRET]
-    tokens = [value for key, value in shown if key == AUTHORIZATION]
-    proofs = [value for key, value in shown if key == PROOF]
-    return _token_in(tokens), _proof_in(proofs, streamed)
-
-
-def _token_in(values: list[Any]) -> str:
-    """Rule 1: one value, `Bearer`, one space, the token."""
+    values = [value for key, value in metadata or () if key == AUTHORIZATION]
     if len(values) != 1 or not isinstance(values[0], str):
         return ""
     if not values[0].startswith("Bearer "):
@@ -50,16 +36,6 @@ def _token_in(values: list[Any]) -> str:
     return values[0].removeprefix("Bearer ")
 
 
-def _proof_in(values: list[Any], streamed: bool) -> str | None:
-    """Rules 1 and 4: one proof at most, and none with a stream."""
-    if not values:
-        return None
-    if len(values) > 1 or streamed:
-        return _UNREADABLE
-    proof: str = values[0]
-    return proof
-
-
 def without_secrets(metadata: Iterable[tuple[str, Any]] | None) -> tuple[Any, ...]:
-    """The metadata for the one who answers: without token and proof."""
-    return tuple(pair for pair in metadata or () if pair[0] not in SECRET)
+    """The metadata for the one who answers: without the token."""
+    return tuple(pair for pair in metadata or () if pair[0] != AUTHORIZATION)

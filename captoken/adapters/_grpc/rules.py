@@ -9,12 +9,14 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from captoken._format.text import without_proof
 from captoken._language.access import Access, Caller
-from captoken._verification.decision import Denied
-from captoken._verification.verifier import Verifier
-from captoken.adapters._grpc.calls import Judged, Rule
-from captoken.adapters._grpc.credentials import read_credentials, request_digest
+from captoken._verification.decision import AsyncGrant, Denied
+from captoken._verification.verifier import AnyVerifier, AsyncVerifier
+from captoken.adapters._grpc.calls import Judged, Rule, Steps
+from captoken.adapters._grpc.credentials import read_token, request_digest
 from captoken.adapters._grpc.handlers import method_name
+from captoken.current import AnyGrant
 
 _log = logging.getLogger("captoken")
 
@@ -28,7 +30,7 @@ class Rules:
 
     def __init__(
         self,
-        verifier: Verifier,
+        verifier: AnyVerifier,
         methods: Mapping[str, Rule],
         *,
         public: Iterable[str] = (),
@@ -52,24 +54,42 @@ class Rules:
         self._public = frozenset(method_name(method) for method in public)
         self._caller = caller
 
-    def _authenticated(self, context: Any, method: str, message: bytes | None) -> Judged:
-        """The call with its token verified. Raises Denied.
+    def _authenticated(
+        self,
+        face: AnyVerifier,
+        context: Any,
+        method: str,
+        message: bytes | None,
+    ) -> Steps[Judged]:
+        """The call with its token verified, by that face of the verifier. Raises Denied.
 
-        `message` is None where the client sends a stream (rule 4).
+        `message` is None where the client sends a stream: there is no request then that a proof
+        could cover. So a text with a proof opens none, not even one that shows the token and no
+        request (rule 4). A bound token without a proof opens none either: the verifier says so.
         """
-        text, proof = read_credentials(context.invocation_metadata(), streamed=message is None)
-        digest = None
-        if message is not None and proof is not None:
+        text = read_token(context.invocation_metadata())
+        has_proof = text != without_proof(text)
+        digest: bytes | None = None
+        if has_proof and message is None:
+            why = "no proof covers the messages of a stream"
+            raise Denied((yield face.deny(text, "bad_proof", why)))
+        if has_proof and message is not None:
             digest = request_digest(method, message)
-        grant = self._verifier.authenticate(text, proof=proof, request=digest)
+        grant = yield face.authenticate(text, request=digest)
 
-        caller = None
+        caller: Caller | None = None
         if self._caller is not None:
             caller = _known(self._caller, context)
             if caller is None:
-                refusal = grant.refusal("caller", "the server knows nobody who calls")
-                raise Denied(grant.record(refusal))
-        return Judged(grant, self._methods.get(method), caller)
+                denied = yield grant.deny("caller", "the server knows nobody who calls")
+                raise Denied(denied)
+        return Judged(grant, self._served(grant), self._methods.get(method), caller)
+
+    def _served(self, grant: AnyGrant) -> AnyGrant:
+        """The grant as the handler asks it: awaited only where the owner's verifier is."""
+        if isinstance(grant, AsyncGrant) and not isinstance(self._verifier, AsyncVerifier):
+            return grant.blocking
+        return grant
 
 
 def _known(caller: Callable[[Any], Caller | None], context: Any) -> Caller | None:
