@@ -242,6 +242,9 @@ def overlays() -> Table:
     allow("empty", "36.8", snapshot(), plain)
     deny("revoked", "36.8", "revoked", snapshot(entry(token=JTI)), plain)
     deny("revoked_without_an_access", "36.8", "revoked", snapshot(entry(token=JTI)), plain, None)
+    only = token({**SALES, "delegate_only": True})
+    deny("revoked_and_for_handing_on_alone", "24.18", "delegate_only", snapshot(entry(token=JTI)), only)
+    deny("stale_and_for_handing_on_alone", "24.18", "delegate_only", None, only)
     deny("revoked_among_others", "36.8", "revoked", snapshot(*(entry(f"e{n}", token=OTHER_JTI) for n in range(5)),
          entry("last", token=JTI)), plain)  # fmt: skip
 

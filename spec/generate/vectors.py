@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from spec.generate import algebra, binding, caveats, control, decisions, discharges, keyfiles, possession, records, wire
+from spec.generate import algebra, binding, caveats, control, discharge, keys, proof, records, verification, wire
 from spec.generate.table import Table
 
 FOLDER = Path(__file__).parent.parent / "vectors"
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent.parent / "vectors"
 
 def tables() -> Iterator[Table]:
     """The families, in the order of the specification."""
-    for module in (wire, records, caveats, decisions, algebra, keyfiles, binding, possession, discharges, control):
+    for module in (wire, records, caveats, verification, algebra, keys, binding, proof, discharge, control):
         yield from module.tables()
 
 

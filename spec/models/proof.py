@@ -1,7 +1,8 @@
 """Proofs of possession: what a stolen or overheard one is good for (spec, "Proof of possession").
 
 `served(T, A, I, M, D)`: the server A lets the request with the digest D pass, with the token whose last tag is T and a
-proof that says time I and nonce M. That it does so once for each nonce is the replay store's part, and not in the model.
+proof that says time I and nonce M. Both come in one text; who has the text can take it apart, and so has both. That a server
+takes each nonce once is the replay store's part, and not in the model.
 """
 
 from __future__ import annotations

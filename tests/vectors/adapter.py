@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import tempfile
@@ -39,6 +40,8 @@ from captoken.stores.ports import Debit, Reservation, Use
 from captoken.testing import FixedClock
 from spec.generate import build
 from tests.vectors.runner import Outcome, Vector
+
+OWN = "domain"  # the code of denials of the server's own
 
 
 class Captoken:
@@ -399,6 +402,7 @@ class _Asked:
                 *([code] if decision else ()),
                 self.authorized(),
                 self.explained(),
+                asyncio.run(self.awaited()),
             }  # denied, the access was not asked about
             decision = self.checked()
         said |= set(self.parsed())
@@ -424,6 +428,18 @@ class _Asked:
         assert self.committed == [] and self.debits == [] and decision.grant is None
         return decision.code
 
+    async def awaited(self) -> str:
+        """By the face for asyncio."""
+        verifier = self.verifier().awaited
+        decision = await verifier.check(self.text, self.access, caller=self.caller, request=self.request)
+        return decision.code
+
+    def denied(self, given: str | Token, about: bytes) -> Decision:
+        """A denial of the server's own, which looks first what is wrong with the token, and asks no store."""
+        decision = self.verifier().deny(given, OWN, "for a request that no token permits", request=about)
+        assert self.committed == [] and self.debits == [] and not decision
+        return decision
+
     def rechecked(self, standing: Grant) -> str:
         """By a grant that asks no store: it does not come upon what only a ledger knows."""
         code = standing.recheck([self.access], caller=self.caller).code
@@ -434,14 +450,18 @@ class _Asked:
     def authenticated(self, token: str | Token | None = None) -> tuple[str, Decision]:
         """By a grant, which is asked about the access then; the proof is about the access all the same."""
         about = request_digest(self.access) if self.request is None else self.request
+        given = self.text if token is None else token
+        own = self.denied(given, about).code
 
         def grant() -> Grant:
-            return self.verifier().authenticate(self.text if token is None else token, request=about)
+            return self.verifier().authenticate(given, request=about)
 
         try:
             standing = grant()
         except Denied as denied:
+            assert own == (OWN if denied.decision.step == 11 else denied.code)
             return denied.code, denied.decision
+        assert own == OWN
         if self.access is None:
             return "allowed", standing.recheck()
         codes = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise, product
+from itertools import combinations, product
 
 from spec.generate.build import (
     KEY,
@@ -262,7 +262,7 @@ def _of_keys(table: Table) -> None:
         table.deny(name, rule, ordered[first][1], parts, {**SELECT, **call("search")}, audiences=here)
 
     for pass_ in (early, late):
-        for first, second in pairwise(pass_):
+        for first, second in combinations(pass_, 2):
             deny(f"{first}_before_{second}", first, link(first, second), rule="17.7")
     for first, second in product(early, late):
         deny(f"{first}_before_{second}", first, link(first, second))
