@@ -31,8 +31,11 @@ from captoken.keys.secret import DischargerKey
 class Allow(Sealed):
     """A policy's yes: for so long, under these caveats.
 
-    `Allow(expires_in=60)`: the keywords are those of `attenuate`. Written out by hand, since a
-    struct has no constructor that takes any keyword.
+        Allow(expires_in=60)
+        Allow(expires_in=60, operations=["select"])
+
+    The keywords are those of `attenuate`, and one of them is an expiry. Written out by hand, since
+    a struct has no constructor that takes any keyword.
     """
 
     __slots__ = ("caveats",)
@@ -46,13 +49,16 @@ class Allow(Sealed):
 
 
 class Refuse(msgspec.Struct, frozen=True):
-    """A policy's no. `reason` may be told to whoever asked."""
+    """A policy's no. `reason` may be told to whoever asked: it is public."""
 
     reason: str = "refused"
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """A policy's not yet. `person`: somebody has to decide; otherwise ask again later."""
+    """A policy's not yet.
+
+    `person` says that somebody has to decide; otherwise it is to be asked again later.
+    """
 
     person: bool = False
 
@@ -76,9 +82,18 @@ class _Opened(SealedValue, frozen=True, eq=False):
 class Discharger(SealedValue, frozen=True, eq=False):
     """Answers tickets. Stateless: everything it has to know is in the ticket.
 
+        def policy(need):
+            return Allow(expires_in=60) if need == {"approve": "payment"} else Refuse()
+
+        discharger = Discharger(key, policy)
+        discharge = discharger.discharge(ticket)
+
     `policy` is called with what is needed, as it was sealed by whoever added the caveat, and
     nothing else. What it raises passes through. What is none of Allow, Refuse and Wait raises
     TypeError. Neither ever discharges.
+
+    Whoever can narrow a token can ask: a ticket says nothing of who did. So a policy goes by what
+    it knows itself, of the person or the payment that the need names.
     """
 
     _instead: ClassVar[str] = "make one from the key"
@@ -101,7 +116,10 @@ class Discharger(SealedValue, frozen=True, eq=False):
         return self._key.public
 
     def need(self, ticket: Ticket | str) -> Mapping[str, Any]:
-        """What a ticket asks. Raises DischargeError for one that is not for this key."""
+        """What a ticket asks, for a person to see.
+
+        Raises DischargeError for one that is not for this key.
+        """
         return self._open(ticket).need
 
     def answer(self, ticket: Ticket | str) -> Discharge | Refuse | Wait:
@@ -132,7 +150,8 @@ class Discharger(SealedValue, frozen=True, eq=False):
     def approve(self, ticket: Ticket | str, allowed: Allow) -> Discharge:
         """The discharge that somebody decided to give, whatever the policy says.
 
-        Raises DischargeError for a bad ticket.
+        The policy is not asked. Raises DischargeError for a bad ticket, TypeError or ValueError for
+        caveats that no discharge has.
         """
         given: Any = allowed
         if not isinstance(given, Allow):
@@ -141,7 +160,11 @@ class Discharger(SealedValue, frozen=True, eq=False):
 
     @forgetful
     def _open(self, ticket: Ticket | str) -> _Opened:
-        """What is sealed in a ticket for this key. Raises DischargeError."""
+        """What is sealed in a ticket for this key.
+
+        Raises DischargeError, code `bad_ticket` (spec 33.9). No frame that raises holds what was
+        sealed.
+        """
         # A Ticket is read again as well: anybody can make one that never went through `parse`.
         read = Ticket.parse(ticket.cid if isinstance(ticket, Ticket) else ticket)
         if read.discharger != self.public:
@@ -176,7 +199,7 @@ class Discharger(SealedValue, frozen=True, eq=False):
 
 
 def _opened(cid: bytes, sealed: bytes) -> _Opened | None:
-    """What was sealed, or None."""
+    """What was sealed, or None for what is not as a writer of tickets seals it."""
     try:
         stated = decode_json(sealed)
         key = b64decode(names.exact_str(stated.get("ck"), "ck"))
@@ -197,6 +220,9 @@ _LONGEST = 3600  # seconds between two times that a lease asks
 
 class Lease:
     """Keeps one ticket discharged: asks anew when half of a discharge's life is over.
+
+        lease = Lease(ticket, discharger.discharge, hand_to_the_agent)
+        Thread(target=lease.run, args=(stop,)).start()
 
     `ask` gets the discharge, from a Discharger or over HTTP. `deliver` gets each new one to whoever
     holds the token. A DischargeError from either ends the lease. Anything else is taken for a
@@ -227,7 +253,8 @@ class Lease:
     def renew(self) -> float:
         """Ask if it is time to; seconds until the next time.
 
-        Raises DischargeError once the lease is over.
+        For a loop of your own: `run` is one for a thread. Raises DischargeError once the lease is
+        over, and again at each later call. What ended it is in `ended`.
         """
         if self.ended is not None:
             raise DischargeError(f"the lease is over: {self.ended}", "refused")
@@ -253,7 +280,11 @@ class Lease:
         return self._due - now
 
     def _asked(self) -> Discharge:
-        """A discharge of the ticket. Raises DischargeError for anything else that `ask` returns."""
+        """A discharge of the ticket.
+
+        Raises what `ask` raises, and DischargeError for anything else that it returns: that would
+        reach the holder as if the ticket were answered.
+        """
         discharge: Any = self._ask(self._ticket)
         if not isinstance(discharge, Discharge):
             raise DischargeError(

@@ -18,10 +18,12 @@ from typing import Any
 
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
-_INNER_REST = bytes(32).translate(_INNER)  # what follows a key of 32 bytes in a block of 64
+# A block is 64 bytes: this is what follows a key of 32 in it.
+_INNER_REST = bytes(32).translate(_INNER)
 _OUTER_REST = bytes(32).translate(_OUTER)
 
-equal = hmac.compare_digest  # constant time in the content, for byte strings
+# Takes the same time for all byte strings of one length, so that a tag is not guessed byte by byte.
+equal = hmac.compare_digest
 
 
 def label(purpose: str) -> bytes:
@@ -43,13 +45,19 @@ def sha256(message: bytes) -> bytes:
 
 
 def mac(key: bytes, message: bytes) -> bytes:
-    """HMAC-SHA-256 under a key of exactly 32 bytes, as every tag is. Does not check that it is."""
+    """HMAC-SHA-256 under a key of exactly 32 bytes, as every tag is.
+
+    Does not check that it is: under another length the outcome is no HMAC.
+    """
     inner = _sha256(key.translate(_INNER) + _INNER_REST + message).digest()
     return _sha256(key.translate(_OUTER) + _OUTER_REST + inner).digest()
 
 
 def hmac_sha256(key: bytes, message: bytes) -> bytes:
-    """HMAC-SHA-256, 32 bytes, under a key of any length."""
+    """HMAC-SHA-256, 32 bytes, under a key of any length.
+
+    For keys that are no tags: those that an issuer gives, and the two stages of HKDF.
+    """
     if len(key) <= 32:
         return mac(key.ljust(32, b"\0"), message)
     if len(key) > 64:
@@ -68,7 +76,7 @@ def link_id(tag: bytes) -> bytes:
 
 
 def link_ids(tags: Iterable[bytes]) -> list[bytes]:
-    """The public names of several links."""
+    """The public names of several links: `link_id` of each, without the calls."""
     digest, label_ = _sha256, _LINK
     return [digest(label_ + tag).digest()[:16] for tag in tags]
 
@@ -87,7 +95,10 @@ def audience_key(key: bytes, audience: str) -> bytes:
 
 
 def hkdf(salt: bytes, secret: bytes, info: bytes) -> bytes:
-    """HKDF-SHA-256 (RFC 5869), its first 32 bytes."""
+    """HKDF-SHA-256 (RFC 5869), its first 32 bytes.
+
+    `info` says what the outcome is for: two purposes never derive one key.
+    """
     return hmac_sha256(hmac_sha256(salt, secret), info + b"\x01")
 
 
@@ -138,7 +149,10 @@ def is_good_signing_key(public: bytes) -> bool:
 
 
 def is_good_exchange_key(public: bytes) -> bool:
-    """Is `public` an X25519 key to trust: 32 bytes, canonical, not of low order?"""
+    """Is `public` an X25519 key to trust: 32 bytes, canonical, not of low order?
+
+    A key of low order gives zeros with every secret, so one secret tells.
+    """
     if len(public) != 32 or int.from_bytes(public, "little") >= _P:
         return False
     return shared_secret(bytes(31) + b"\x40", public) is not None
@@ -180,7 +194,7 @@ def exchange_public(secret: bytes) -> bytes:
 
 
 def shared_secret(secret: bytes, public: bytes) -> bytes | None:
-    """X25519; None for a public key of low order."""
+    """X25519 of an own secret and another's public key; None for a key of low order."""
     try:
         shared: bytes = _libsodium().crypto_scalarmult(secret, public)
     except _refused():  # libsodium refuses an outcome of zeros
@@ -202,7 +216,10 @@ def seal(public: bytes, message: bytes, random: Callable[[int], bytes]) -> bytes
 
 
 def unseal(secret: bytes, box: bytes) -> bytes | None:
-    """What is in a sealed box for the X25519 key `secret`, or None."""
+    """What is in a sealed box for the X25519 key `secret`, or None.
+
+    A box says nothing of who made it: whoever knows the public key can make one.
+    """
     sodium = _libsodium()
     try:
         public = sodium.crypto_scalarmult_base(secret)
@@ -213,7 +230,10 @@ def unseal(secret: bytes, box: bytes) -> bytes | None:
 
 
 def enclose(key: bytes, message: bytes, nonce: bytes) -> bytes:
-    """A secret box under a symmetric key: nonce, then tag and ciphertext."""
+    """A secret box under a symmetric key: nonce, then tag and ciphertext.
+
+    `nonce` is 24 bytes, fresh for each box under one key.
+    """
     sealed: bytes = _libsodium().crypto_secretbox(message, nonce, key)
     return nonce + sealed
 

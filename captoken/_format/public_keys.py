@@ -1,6 +1,7 @@
-"""Public keys as others give them (spec, "Keys").
+"""Public keys as others give them (spec, "Key files").
 
-Their form, and whether they are keys that somebody can have made.
+Two questions: is it spelled as one key is, and can somebody have made it? A key of low order has no
+secret of its own: a signature or a shared secret under it shows nothing (spec 27.5).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ KEY_CHARS = 43  # of a public key as text
 
 
 def public_bytes(given: bytes | str, what: str) -> bytes:
-    """A public key given as 32 bytes or as their base64url. Does not look at the curve.
+    """A public key given as 32 bytes or as their base64url.
 
-    Raises TypeError or ValueError.
+    `what` names it in errors. Does not look at the curve: `signing_key` and `exchange_key` do.
+    Raises TypeError for another type, ValueError for another length or spelling.
     """
     public: Any = given
     if type(public) is str:
@@ -25,6 +27,8 @@ def public_bytes(given: bytes | str, what: str) -> bytes:
             raise ValueError(f"{what} is {KEY_CHARS} characters of base64url, not {len(public)}")
         public = b64decode(public)
     if type(public) is not bytes:
+        # A key of ours has its public half as text: one that is given whole is a slip that would
+        # put a secret where everybody looks.
         if hasattr(public, "public"):
             raise TypeError(f"{what} is a public key: say .public")
         kind = type(public).__name__
@@ -35,9 +39,10 @@ def public_bytes(given: bytes | str, what: str) -> bytes:
 
 
 def signing_key(given: bytes | str, what: str = "key") -> bytes:
-    """An Ed25519 public key.
+    """An Ed25519 public key, of a holder, an operator or a server.
 
-    Raises TypeError, or ValueError for one that is not canonical or of low order.
+    Asks libsodium. Raises TypeError, or ValueError for one that is not canonical, not a point, or
+    of low order.
     """
     public = public_bytes(given, what)
     if not primitives.is_good_signing_key(public):
@@ -48,9 +53,9 @@ def signing_key(given: bytes | str, what: str = "key") -> bytes:
 
 
 def exchange_key(given: bytes | str, what: str) -> bytes:
-    """An X25519 public key.
+    """An X25519 public key, of a discharger or of the other side of a pair.
 
-    Raises TypeError, or ValueError for one that is not canonical or of low order.
+    Asks libsodium. Raises TypeError, or ValueError for one that is not canonical or of low order.
     """
     public = public_bytes(given, what)
     if not primitives.is_good_exchange_key(public):

@@ -14,18 +14,25 @@ TAIL_BYTES = SIGNATURE_CHARS + 1  # what a signed body is longer than the body: 
 
 
 def join(body: bytes, signature: bytes) -> bytes:
-    """The body with its signature. Raises ValueError for a signature that is not 64 bytes."""
+    """The body with its signature.
+
+    Raises ValueError for a signature that is not 64 bytes: what is written can be split again.
+    """
     if len(signature) != _SIGNATURE_BYTES:
         raise ValueError(f"a signature is {_SIGNATURE_BYTES} bytes, not {len(signature)}")
     return body + b"." + b64encode(signature).encode("ascii")
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:
-    """The body and the signature, 64 bytes. Raises EncodingError for bytes that end in none.
+    """The body and the signature, 64 bytes.
 
-    Says nothing of whether the signature is the body's.
+        body, signature = split(data)
+
+    Says nothing of whether the signature is the body's. Raises EncodingError for bytes that do not
+    end in a signature, and nothing else.
     """
-    body, tail = data[:-TAIL_BYTES], data[-TAIL_BYTES:]
+    body = data[:-TAIL_BYTES]
+    tail = data[-TAIL_BYTES:]
     if len(tail) != TAIL_BYTES or tail[:1] != b".":
         raise EncodingError("no full stop and signature at its end")
     # Latin-1 reads every byte as one character; what is not base64url is refused as such.

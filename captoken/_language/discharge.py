@@ -44,7 +44,11 @@ CAVEAT_KEY_BYTES = 32
 class Ticket(msgspec.Struct, frozen=True):
     """What a third party is asked: a third-party caveat's id.
 
-    Goes to the discharger as its text, and tells it nothing of the token.
+        for ticket in token.needs:
+            answer = ask_somebody(ticket.location, ticket.text)
+
+    Goes to the discharger as its text, and tells it nothing of the token. What is asked is sealed
+    for that discharger: nobody else can read it.
     """
 
     discharger: str  # the public key that it is sealed for
@@ -58,7 +62,10 @@ class Ticket(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str | bytes) -> Ticket:
-        """The ticket that `text` spells. Raises DischargeError and nothing else."""
+        """The ticket that `text` spells: its form alone (spec 32.2).
+
+        Raises DischargeError, code `bad_ticket`, and nothing else.
+        """
         try:
             return cls._read(text)
         except (TypeError, ValueError) as error:  # EncodingError and UnicodeError are ValueErrors
@@ -92,7 +99,11 @@ def third_party_caveat(
 ) -> RawCaveat:
     """The caveat that asks `discharger` whether `need` holds, to follow on the last of `packet`.
 
-    Raises TypeError or ValueError for what cannot be asked, LimitError for what is too long.
+    The caveat key is fresh. The discharger finds it in the box, the verifier in the vid, and nobody
+    else has it (spec 32.1 to 32.3). `location` says where to ask.
+
+    Raises TypeError or ValueError for what cannot be asked, LimitError for what is too long. No
+    frame that raises holds the caveat key.
     """
     public = exchange_key(discharger, "discharger")
     stated: dict[str, Any] = {"for": b64encode(public), "v": 1}
@@ -131,7 +142,10 @@ class Discharge(SealedValue, frozen=True, eq=False):
     @classmethod
     @forgetful
     def parse(cls, text: str) -> Discharge:
-        """The discharge that `text` spells: its form alone. Raises TokenFormatError."""
+        """The discharge that `text` spells: its form alone.
+
+        Raises TokenFormatError, which holds nothing of the text.
+        """
         return cls(discharge_of(text, UNBOUND))
 
     def serialize(self) -> str:
@@ -140,7 +154,7 @@ class Discharge(SealedValue, frozen=True, eq=False):
 
     @property
     def cid(self) -> bytes:
-        """The id of the caveat that it answers."""
+        """The id of the caveat that it answers: a ticket's."""
         return self.packet.identifier
 
     @property
@@ -172,7 +186,10 @@ class Discharge(SealedValue, frozen=True, eq=False):
 
 
 def bound_discharge(packet: Packet, root_signature: bytes) -> Packet:
-    """A discharge as it goes with the token that ends in `root_signature`, and with no other."""
+    """A discharge as it goes with the token that ends in `root_signature`, and with no other.
+
+    A server that sees it bound can use it for nothing else (spec 33.3).
+    """
     signature = chain.bind(root_signature, packet.signature)
     return Packet(packet.identifier, packet.caveats, signature)
 
@@ -180,8 +197,8 @@ def bound_discharge(packet: Packet, root_signature: bytes) -> Packet:
 def read_discharge(packet: Packet, vocabulary: Vocabulary) -> list[Link] | BadLink:
     """The links of a discharge whose signature held, or why they prohibit everything.
 
-    They are caveats about the request, and one of them is an expiry (spec, "Discharges"). Anything
-    else could do more than restrict, or tell of the token.
+    They are caveats about the request, and one of them is an expiry (spec 33.6). Anything else
+    could do more than restrict, or tell of the token. Never raises.
     """
     links: list[Link] = []
     for cid, vid in packet.caveats:

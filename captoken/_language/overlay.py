@@ -5,8 +5,9 @@
     snapshot    all entries that stand, with a number that never goes back, signed as a whole
     Overlay     a snapshot whose signature held, indexed for verifiers
 
-Revocation is the narrowest overlay. Anybody may distribute it. A snapshot that was changed or cut
-is refused here; one that is older than another is refused by whoever loads both.
+Revocation is the narrowest overlay. Entries prohibit or say nothing, as caveats do: they grant
+nothing. Anybody may distribute a snapshot. One that was changed or cut is refused here, whole; one
+that is older than another is refused by whoever loads both.
 """
 
 from __future__ import annotations
@@ -36,8 +37,14 @@ _OVERLAY = primitives.label("overlay")
 class SelectorFacts(msgspec.Struct, frozen=True):
     """What selectors ask about a token. Made once for each token, since its keys are found then.
 
+        facts = SelectorFacts(root, link_ids, task, holders)
+        if overlay.touches(facts.keys):
+            entries = overlay.on(facts, now)
+
     `keys` is everything that an entry on such a token can be filed under: its ids, its names, its
-    task and every task above. It is derived, and not to be given.
+    task and every task above. It is derived, whatever is given.
+
+    For a token whose signature held: what an unverified one says of itself selects nothing.
     """
 
     issued: RootRecord
@@ -78,7 +85,12 @@ class Selector(
     `token` is a token id, and selects its whole tree. `link` is a link id, and selects that link
     and all below. `task` selects that task and all below. `agent` selects what that agent has
     held, then or before. `subject` and `kid` are those of the root record. `issued_before` is in
-    seconds since the epoch.
+    seconds since the epoch (spec 36.5).
+
+    `agent` goes by the names that holders wrote: it finds who was named, not who has the text. What
+    has to stop for certain is selected by something else.
+
+    Raises TypeError or ValueError for what is no id or name, and for nothing at all.
     """
 
     agent: str | None = None
@@ -110,7 +122,7 @@ class Selector(
 
     @property
     def link_id(self) -> bytes | None:
-        """The link id that is selected, as bytes."""
+        """The link id that is selected, as bytes; decoded at each look."""
         return None if self.link is None else b64decode(self.link)
 
     def selects(self, facts: SelectorFacts) -> bool:
@@ -156,7 +168,10 @@ class Select(TypedDict, total=False):
 class Entry(
     msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True
 ):
-    """One restriction: whom it is on, what it does, and who did it, when and why, until when."""
+    """One restriction: whom it is on, what it does, and who did it, when and why, until when.
+
+    As it stands in a snapshot (spec 36.4). `id` is by what it is lifted again.
+    """
 
     at: Integer  # seconds since the epoch
     by: str
@@ -167,12 +182,12 @@ class Entry(
     why: str
 
     def stands(self, now: int) -> bool:
-        """Has it not run out?"""
+        """Has it not run out? It ends at the first second of `until`."""
         return self.until is None or now < self.until
 
 
 class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The body of a snapshot."""
+    """The body of a snapshot (spec 36.2)."""
 
     entries: list[Entry]
     exp: Integer
@@ -186,7 +201,10 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class _Filed(msgspec.Struct, frozen=True):
-    """An entry as an overlay keeps it: what has to be decoded in it is decoded once."""
+    """An entry as an overlay keeps it: what has to be decoded in it is decoded once.
+
+    So a request pays for none of it.
+    """
 
     entry: Entry
     link_id: bytes | None  # of its selector
@@ -197,7 +215,10 @@ class _Filed(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str | bytes | None:
-        """What it is filed under: the one thing stated that selects the fewest tokens."""
+        """What it is filed under: the one thing stated that selects the fewest tokens.
+
+        None for an entry by `issued_before` alone, which any token may have to be asked about.
+        """
         select = self.entry.select
         stated = (
             self.link_id,
@@ -213,8 +234,11 @@ class _Filed(msgspec.Struct, frozen=True):
 class Overlay:
     """A snapshot whose signature held. Immutable in use, shared freely between threads.
 
+        overlay = Overlay.open(data, [operator_public])
+        verifier = Verifier(keyring, overlay=overlay)
+
     `open` is the only way to one. `seq` never goes back. `issued_at` is when the operator last said
-    that this is all.
+    that this is all, `expires_at` when it is good no more. A Feed keeps the newest at hand.
     """
 
     __slots__ = ("_anywhere", "_filed", "_links", "entries", "expires_at", "issued_at", "seq")
@@ -246,7 +270,11 @@ class Overlay:
     def open(
         cls, data: bytes, operators: Iterable[bytes | str], *, vocabulary: Vocabulary = V1
     ) -> Overlay:
-        """The overlay in a snapshot that one of the operators signed.
+        """The overlay in a snapshot that one of the operators signed (spec 36.1 to 36.6).
+
+        `operators` are public keys. `vocabulary` is the verifier's: an entry that uses a caveat
+        that is not in it is refused, and the whole snapshot with it. An entry that was passed over
+        would be a restriction that is lost, and nobody would hear.
 
         Raises OverlayError, and nothing else for any data. Does not ask whether it is the newest,
         or how old it is: verifiers do.
@@ -274,7 +302,10 @@ class Overlay:
         return bool(self._anywhere) or not self._filed.keys().isdisjoint(keys)
 
     def on(self, facts: SelectorFacts, now: int) -> list[Entry]:
-        """The entries on a token, that still stand."""
+        """The entries on a token that still stand, each once.
+
+        Found by the token's keys, and then asked in full.
+        """
         found = [*self._anywhere]
         for key in dict.fromkeys(facts.keys):
             found += self._filed.get(key, ())
@@ -292,7 +323,7 @@ class Overlay:
 
 
 def _message(body: bytes) -> bytes:
-    """What an operator signs."""
+    """What an operator signs (spec 36.1)."""
     return _OVERLAY + primitives.sha256(body)
 
 
@@ -311,7 +342,8 @@ def _signed_body(data: bytes, operators: Iterable[bytes]) -> bytes | None:
 def _read(body: bytes, vocabulary: Vocabulary) -> tuple[_Snapshot, dict[str, Link]]:
     """What a body says, and what its narrowing entries restrict to, by entry id.
 
-    Raises what msgspec raises, RecursionError, TypeError and ValueError.
+    The typed decoder takes what is no canonical JSON: so encode again, and compare. Raises what
+    msgspec raises, RecursionError, TypeError and ValueError.
     """
     snapshot = _decode(body)
     if snapshot.v != 1:
@@ -329,17 +361,18 @@ def _read(body: bytes, vocabulary: Vocabulary) -> tuple[_Snapshot, dict[str, Lin
 
 
 def _spelled(snapshot: _Snapshot, in_ascii: bool) -> bytes:
-    """The one spelling of a snapshot."""
-    if in_ascii:  # keys that are ASCII sort alike by code point and as RFC 8785 has it
+    """The one spelling of a snapshot. `in_ascii` says that it is in ASCII as it came."""
+    # Then all its keys are, and these sort alike by code point and as RFC 8785 has it.
+    if in_ascii:
         return _encode(snapshot)
     return encode_json(msgspec.to_builtins(snapshot))
 
 
 def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:
-    """The caveats of an entry.
+    """The caveats of an entry (spec 36.6).
 
     Raises ValueError for a link that cannot be read, or that speaks of more than requests: then it
-    could do more than restrict.
+    could do more than restrict, or ask for what no overlay has.
     """
     link = read_link(encode_json(stated), vocabulary)
     if isinstance(link, BadLink):
@@ -350,7 +383,7 @@ def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link
 
 
 class _Signer(Protocol):
-    """An operator's key; keys are beside this room, so it is named by what it does."""
+    """An operator's key. Keys are beside this room, so it is named by what it does."""
 
     def sign(self, message: bytes) -> bytes: ...
 
@@ -358,7 +391,11 @@ class _Signer(Protocol):
 def snapshot(
     key: _Signer, entries: Iterable[Entry], *, seq: int, issued_at: int, life: int = LIFE
 ) -> bytes:
-    """A signed snapshot. Raises OverlayError for one that readers would refuse for its size."""
+    """A signed snapshot.
+
+    `seq` has to be greater than in any snapshot before: the Operator sees to it. Raises
+    OverlayError for one that readers would refuse for its size.
+    """
     stated = _Snapshot(entries=list(entries), exp=issued_at + life, iat=issued_at, seq=seq, v=1)
     body = encode_json(msgspec.to_builtins(stated))
     if len(body) + signed.TAIL_BYTES > MAX_BYTES:

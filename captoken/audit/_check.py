@@ -18,14 +18,21 @@ from captoken.stores.ports import Head
 def read(lines: Iterable[bytes], after: Head | None = None) -> Iterator[dict[str, Any]]:
     """The records of a trail, each checked to follow on the one before.
 
+        with open("trail.jsonl", "rb") as lines:
+            for record in read(lines):
+                ...
+
     `lines` are of a file, or what went to `write`. `after` is the head that the first has to follow
-    on; without it the trail starts at its beginning. Raises AuditError where one does not follow.
+    on; without it the trail starts at its beginning.
+
+    Raises AuditError where one does not follow, while it is read. Asks no signature, and does not
+    see what was cut off at the end: `check` does, with what somebody kept.
     """
     return (record for record, _ in _numbered(lines, after or Head()))
 
 
 def _numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, Any], Head]]:
-    """Each record, and the head that it makes. Raises AuditError (spec 39.5)."""
+    """Each record, and the head that it makes (spec 39.1, 39.2). Raises AuditError."""
     for body in _each(lines):
         try:
             record = decode_json(body)
@@ -43,7 +50,10 @@ def _numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, An
 
 
 def _each(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines in pieces of whole lines, without their line feeds."""
+    """The lines in pieces of whole lines, without their line feeds.
+
+    Raises AuditError for a last line without one: it may be half of a record.
+    """
     for piece in pieces:
         *whole, rest = piece.split(b"\n")
         yield from whole
@@ -68,12 +78,19 @@ def check(
     known: Iterable[Head] = (),
     after: Head | None = None,
 ) -> Verdict:
-    """Whether a trail is whole: no record changed, cut out, added or moved.
+    """Whether a trail is whole: no record changed, cut out, added or moved (spec 39.5).
+
+        found = check(lines, [server_public], known=[head_that_was_kept])
 
     `servers` are public keys whose checkpoints count; one by another key is an error. `known` are
     heads that were seen before, and must still be there. What was cut off behind the last of them
     does not show. `after` is the head that the file before ended with, where a trail goes on in
-    another file; of what is before it nothing is said. Raises AuditError, and says where.
+    another file; of what is before it nothing is said.
+
+    Without `servers` nothing is vouched for: whoever can write the file can write a whole one. That
+    the server wrote down what it did, no check shows (spec 39.8).
+
+    Raises AuditError, and says where. Raises TypeError or ValueError for what is no public key.
     """
     trusted = [signing_key(server, "server") for server in servers]
     head = after or Head()
@@ -110,14 +127,17 @@ def _by_number(known: Iterable[Head], first: int) -> dict[int, set[Head]]:
 
 
 def _pass(waiting: dict[int, set[Head]], head: Head) -> None:
-    """A head on the way. Raises AuditError if another one was seen there."""
+    """A head on the way. Raises AuditError if another one was seen there: it was rolled back."""
     seen = waiting.pop(head.seq, {head})
     if seen != {head}:
         raise AuditError(f"record {head.seq} is not the one that was there before")
 
 
 def _is_signed(record: Mapping[str, Any], before: Head, servers: Iterable[bytes]) -> bool:
-    """Did one of these servers sign the checkpoint that follows on `before`?"""
+    """Did one of these servers sign the checkpoint that follows on `before`?
+
+    Whose key the checkpoint names is not asked: the signature says it.
+    """
     stated = record.get("signature")
     try:
         signature = b64decode(stated) if type(stated) is str else b""
@@ -130,7 +150,8 @@ def _is_signed(record: Mapping[str, Any], before: Head, servers: Iterable[bytes]
 def rfc8693(record: Mapping[str, Any]) -> dict[str, Any]:
     """Who acted for whom, in the shape of RFC 8693 (spec 39.9).
 
-    `sub`, and `act` nested from the last actor to the first.
+    `sub`, and `act` nested from the last actor to the first, each with how its name is known.
+    Authorize on no name in it that is vouched for.
     """
     act: dict[str, Any] = {}
     for actor in record.get("chain", ()):

@@ -10,6 +10,10 @@
 Pure functions over records: `read` in `captoken.audit` yields them, and has checked their order.
 What they say of a token is what a verifier saw of it: what was never shown to that server is not
 here.
+
+    seen = gather(read(lines))
+    for hop in seen.hops():
+        print(" > ".join(hop.holders), hop.basis, hop.allowed, hop.denied)
 """
 
 from __future__ import annotations
@@ -91,7 +95,7 @@ class Accessed(msgspec.Struct):
 
 
 class Decided(msgspec.Struct):
-    """A decision as it was recorded."""
+    """A decision as it was recorded: what it says, without what only people read."""
 
     seq: int
     at: Integer
@@ -113,8 +117,11 @@ class Hop(msgspec.Struct, eq=False):
     """One holding of a token.
 
     From the link that handed it over to whatever the holder added before it handed it on. `id` is
-    of that link: an entry on it cuts off this hop and all below. `links` are those down to it, as
-    far as each is known here. `decisions` are on tokens of this very hop.
+    of that link: an entry of the overlay on it cuts off this hop and all below. `links` are those
+    down to it, as far as each is known here. `decisions` are on tokens of this very hop.
+
+    `basis` is how the agent's name is known: `issued`, `vouched`, or `proven` once a server has
+    seen that a key signed the hand-over.
     """
 
     id: str
@@ -204,7 +211,7 @@ class History(msgspec.Struct):
     strange: list[Decided] = []
 
     def hops(self) -> Iterator[Hop]:
-        """All hops, from the top of each tree."""
+        """All hops, from the top of each tree, in the order in which the trees were seen."""
         for root in self.roots:
             yield from root.walk()
 
@@ -214,7 +221,13 @@ class History(msgspec.Struct):
 
 
 def gather(records: Iterable[Mapping[str, Any]], *, vocabulary: Vocabulary = V1) -> History:
-    """The records of one trail put together. Raises AuditError for one that is none."""
+    """The records of one trail put together.
+
+    `vocabulary` says which caveats are known. Of one that is not the hop says so, and is shown
+    wider than it is, never narrower. Records of other kinds are passed over (spec 39.3).
+
+    Raises AuditError for a record that cannot be read, and what `records` raises.
+    """
     history = History()
     hops: dict[str, Hop] = {}
     for record in records:
@@ -234,7 +247,10 @@ def gather(records: Iterable[Mapping[str, Any]], *, vocabulary: Vocabulary = V1)
 def _add_token(
     history: History, hops: dict[str, Hop], said: _TokenSaid, vocabulary: Vocabulary
 ) -> None:
-    """Put a token in its place: below the hops that it went through. `hops` are known by id."""
+    """Put a token in its place: below the hops that it went through.
+
+    `hops` are those that earlier records told of, by id.
+    """
     root = RootRecord.decode(encode_json(said.root))
     known = [_known(link, vocabulary) for link in said.links]
     links = tuple(link for link, _ in known)
@@ -332,11 +348,15 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 def unused(history: History) -> list[Usage]:
-    """For every hop that is no dead end."""
+    """What was granted and what was used, for every hop that is no dead end.
+
+    It says what was used so far, and not what will be needed.
+    """
     return [_usage(hop) for hop in history.hops() if not hop.is_dead]
 
 
 def _usage(hop: Hop) -> Usage:
+    """Of one hop. What those below used, it has to have as well."""
     within = list(hop.walk())
     allowed = [one for below in within for one in below.decisions if one.allowed]
     held = hop.capability
@@ -365,7 +385,10 @@ def _rights_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any]
 
 
 def _amounts_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any]:
-    """How many uses, and how much of each budget, were reserved."""
+    """How many uses, and how much of each budget, were reserved.
+
+    Accesses of one step took one use together: they have one reservation.
+    """
     counted = [decision for decision in allowed if decision.access is not None]
     used: dict[str, Any] = {}
     if held.uses is not None:
@@ -380,11 +403,15 @@ def _amounts_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any
 
 
 def _cost(decision: Decided, unit: str) -> int:
+    """What an access cost, in one unit."""
     return 0 if decision.access is None else decision.access.cost.get(unit, 0)
 
 
 def _needed(accesses: Sequence[Accessed]) -> Capability:
-    """The least that permits all of the accesses, as far as they are recorded."""
+    """The least that permits all of the accesses, as far as they are recorded.
+
+    By tables, tools and attributes, each by itself.
+    """
     tables = sorted({access.table for access in accesses if access.table is not None})
     tools = sorted({access.tool for access in accesses if access.tool is not None})
     if any(access.table is None and access.tool is None for access in accesses):
@@ -564,9 +591,10 @@ _OF_SERVER = {"aud": "the name of the server", "fresh": "the overlay's age of th
 def _judge(
     link: Link, stated: Mapping[str, Any], decision: Decided, vocabulary: Vocabulary
 ) -> _Judged:
-    """What a link, and its words as stated, say to what was recorded.
+    """What a link says to what was recorded. `stated` are its words.
 
-    Of what was not recorded the link is asked nothing, so that what it prohibits is certain.
+    Of what was not recorded the link is asked nothing, so that what it prohibits is certain: a link
+    with fewer words prohibits less.
     """
     missing = [what for key, what in _OF_SERVER.items() if key in stated]
     askable = {key: value for key, value in stated.items() if key not in _OF_SERVER}
@@ -674,6 +702,6 @@ def blast_radius(history: History, agent: str, now: int, *, leeway: int = 0) -> 
 
 
 def _works(hop: Hop, now: int) -> bool:
-    """Can it do anything then?"""
+    """Can it do anything then? A link that is not known here may still stop it."""
     ends = hop.capability.expires_at
     return not hop.is_dead and (ends is None or now < ends)

@@ -48,12 +48,19 @@ Record: TypeAlias = "dict[str, Any]"  # without its place in the trail
 
 
 def checkpoint_message(head: Head) -> bytes:
-    """What a checkpoint that follows on `head` is a signature of."""
+    """What a checkpoint that follows on `head` is a signature of (spec 39.4).
+
+    The hash of the line before commits to all lines above it.
+    """
     return _AUDIT + b64decode(head.hash)
 
 
 class AuditTrail:
     """Writes the trail: pass it to a Verifier as `audit`. What `write` raises denies.
+
+        file = TrailFile("trail.jsonl")
+        trail = AuditTrail(file.write, head=file.head, key=key)
+        verifier = Verifier(keyring, audience="payroll", audit=trail)
 
     `write` takes all that it is given or nothing: what it raises says that nothing stands there. A
     number that it returns is of bytes. Where that is too few, or an interruption left open whether
@@ -89,11 +96,18 @@ class AuditTrail:
         self._process = OwnProcess()
 
     def record(self, decision: Decision) -> None:
-        """Write what was decided. Raises what `write` raises."""
+        """Write what was decided.
+
+        The whole record stands there when it returns. Raises what `write` raises, and AuditError in
+        another process or where it is not known what stands.
+        """
         self.record_all((decision,))
 
     def record_all(self, decisions: Sequence[Decision]) -> None:
-        """Write what was decided on one step, in one go. Raises what `write` raises."""
+        """Write what was decided on one step, in one go: all of it, or none (spec 39.7).
+
+        Raises as `record` does. A checkpoint that cannot be had raises nothing.
+        """
         records = [described(decision, values=self._values) for decision in decisions]
         trace = self._trace() if self._trace is not None else None
         if trace is not None:
@@ -122,7 +136,10 @@ class AuditTrail:
         return self._lock
 
     def _describe_token(self, decision: Decision, link: str | None) -> None:
-        """A record of the token that a decision is about, unless it has one. `link` is its last."""
+        """A record of the token that a decision is about, unless it has one.
+
+        `link` is the id of its last link, which names the token: children have others.
+        """
         known = decision.attribution
         if known is None or link is None or link in self._described:
             return
@@ -142,6 +159,7 @@ class AuditTrail:
             _log.error("a checkpoint was not written: %s", type(error).__name__)
 
     def _sign(self) -> None:
+        """Append a checkpoint over all that stands."""
         if self._key is None:
             raise ValueError("a trail without a key has no checkpoints")
         signature = self._key.sign(checkpoint_message(self.head))
@@ -155,7 +173,10 @@ class AuditTrail:
         self._since = 0
 
     def _append(self, *records: Record) -> None:
-        """All of the records in one write, or none."""
+        """All of the records in one write, or none.
+
+        Each gets its number and the hash of the line before it (spec 39.2).
+        """
         if self._torn:
             raise AuditError(
                 "what was written last may stand there or not:"
@@ -185,7 +206,11 @@ class AuditTrail:
 
 
 def described(decision: Decision, *, values: bool = False) -> Record:
-    """What a record says of a decision."""
+    """What a record says of a decision (spec 39.3), without its place in a trail.
+
+    No token, key or proof. `values` says whether the values of arguments and attributes may be
+    shown to whoever reads it.
+    """
     stated: Record = {
         "kind": "decision",
         "at": decision.now,
@@ -209,13 +234,13 @@ def described(decision: Decision, *, values: bool = False) -> Record:
 
 
 def _stated(value: msgspec.Struct) -> Record:
-    """The fields of a struct that are not None."""
+    """The fields of a struct that are not None: a record has no null."""
     fields = msgspec.structs.asdict(value)
     return {key: field for key, field in fields.items() if field is not None}
 
 
 def _attributed(known: Attribution | Grant) -> Record:
-    """Who is behind a token whose signature held."""
+    """Who is behind a token whose signature held, and how each name is known."""
     stated: Record = {
         "token": known.issued.token_id,
         "sub": known.issued.subject,
@@ -286,6 +311,7 @@ def _plain(value: Any, depth: int = _DEEPEST) -> Any:
 
 
 def _mark(said: Any) -> dict[str, Any]:
+    """What stands for a value that canonical JSON does not have."""
     return {"~": said}
 
 
@@ -293,7 +319,11 @@ def _mark(said: Any) -> dict[str, Any]:
 
 
 def token_of(known: Attribution | Grant) -> Record:
-    """What a record says of a token whose signature held: who minted it for whom, and each link."""
+    """What a record says of a token whose signature held: who minted it for whom, and each link.
+
+    The links are those that a verifier of version 1 reads, without the embedder's own caveats: what
+    they say is recorded, whether it is known here or not.
+    """
     caveats = known.caveats
     links = read_links(caveats, V1)
     described_links = [
@@ -315,7 +345,7 @@ _MARKS = frozenset(("asks", "unreadable"))
 def _says(caveat: RawCaveat, link: Link | BadLink) -> Record:
     """What a link says; whom a third-party caveat asks; or that it cannot be read.
 
-    `link` is what a verifier reads there.
+    `link` is what a verifier reads there. The signature of a link is left out (spec 39.6).
     """
     cid, vid = caveat
     if vid:

@@ -10,12 +10,20 @@ from captoken.stores.own_process import OwnProcess
 
 
 class ForkSafeLock:
-    """A lock that does not stay held in a child process, where whoever held it is not."""
+    """A lock that does not stay held in a child process, where whoever held it is not.
+
+        with lock.held():
+            ...
+
+    What it guards is copied by a fork as it is at that moment. So it is for memory that each
+    process may go on with by itself, as the newest overlay is.
+    """
 
     def __init__(self) -> None:
         self._begin()
 
     def _begin(self) -> None:
+        """A lock of this process, held by nobody."""
         self._lock = Lock()
         self._process = OwnProcess()
 

@@ -57,7 +57,10 @@ def recall(
 
     `token` is what `handed_on` was made from, and `signer` the key that it is bound to, if it is.
     `audience` is the control plane's name, to which the token must be addressable: one for another
-    server alone cannot be recalled with. The request is as secret as what is presented to a server.
+    server alone cannot be recalled with. The request is as secret as what is presented to a server,
+    and good for `expires_in` seconds.
+
+        request = recall(mine, childs, audience="control", why="it went astray")
 
     Raises ValueError if `handed_on` was not made from `token`, and for a reason of more than 200
     characters or with control characters.
@@ -93,7 +96,7 @@ def recall(
 
 
 def _stated_link(caveat: RawCaveat) -> dict[str, str]:
-    """A link as a request has it."""
+    """A link as a request has it (spec 37.1)."""
     cid, vid = caveat
     stated = {"cid": b64encode(cid)}
     if vid:
@@ -102,7 +105,10 @@ def _stated_link(caveat: RawCaveat) -> dict[str, str]:
 
 
 def _said(links: list[dict[str, str]], why: str) -> bytes:
-    """What the MAC is over: that these links follow, and why they are to stop."""
+    """What the MAC is over: that these links follow, and why they are to stop.
+
+    So nobody on the way changes what is stopped, or the reason.
+    """
     return encode_json({"links": links, "why": why})
 
 
@@ -123,6 +129,9 @@ def _is_reason(why: str) -> bool:
 class ControlPlane:
     """Takes requests of holders, and has the operator revoke.
 
+        plane = ControlPlane(Verifier(keyring, audience="control", replays=proofs), operator)
+        entry = plane.handle(request)
+
     `verifier` is one for the control plane's own audience. Of one tree of tokens at most `most`
     recalls stand at a time, so that no holder can fill the overlay.
     """
@@ -134,6 +143,10 @@ class ControlPlane:
 
     def handle(self, request: str) -> Entry:
         """Revoke what the request asks for, until all of it has expired.
+
+        Nobody names a link id: it is computed on the chain that was verified, and the MAC shows
+        that whoever asks had the token as it was there (spec 37.5). So a holder stops what is below
+        its own hand, and not what is beside or above it.
 
         Raises Denied for a token that is not accepted, RecallError for what its holder did not hand
         on and for one recall too many, StoreError and OverlayError.
@@ -154,7 +167,10 @@ class ControlPlane:
         return self._revoke(link, grant.token_id, why, until)
 
     def _revoke(self, link: str, token_id: str, why: str, until: int | None) -> Entry:
-        """The entry that stops the link, new unless it was asked for before. Raises RecallError."""
+        """The entry that stops the link, new unless it was asked for before.
+
+        Raises RecallError where too many stand: each of them is carried to every verifier.
+        """
         standing = [
             entry
             for entry in self._operator.entries()
@@ -195,7 +211,10 @@ _SHAPE = {"after": int, "links": list, "mac": str, "token": str, "v": int, "why"
 
 
 def _read(request: str) -> _Request | RecallError:
-    """Token, position, links and reason; or why it is none."""
+    """Token, position, links and reason; or why it is none.
+
+    An error is given back, since the frame of whoever asks still holds the text.
+    """
     try:
         return _request(request)
     except (ValueError, AttributeError) as error:  # EncodingError is a ValueError

@@ -22,9 +22,15 @@ _log = logging.getLogger("captoken")
 class Feed:
     """The newest overlay, for verifiers: loads it, checks who signed it, and never goes back.
 
+        feed = Feed(store, [operator_public])
+        verifier = Verifier(keyring, overlay=feed)
+
     Looks at the store when it is asked and `every` seconds have passed; 0 is each time. What it
     cannot load or read it logs, and keeps to the overlay that it has, if it has one. That one grows
-    old, and verifiers deny past their bound.
+    old, and verifiers deny past their bound. So whoever keeps snapshots from a server stops it from
+    allowing, and no more.
+
+    `operators` are the public keys of those who may sign. `vocabulary` is the verifier's.
     """
 
     def __init__(
@@ -48,7 +54,10 @@ class Feed:
         self.problem: Exception | None = None  # what the last look came upon
 
     def __call__(self) -> Overlay | None:
-        """The newest overlay that is known here, or None."""
+        """The newest overlay that is known here, or None.
+
+        Never raises for what the store does: see `problem`. Raises what the clock raises.
+        """
         now = read_clock(self._clock)
         # A clock that was set back makes a look due as well.
         due = self._looked is None or not 0 <= now - self._looked < self._every
@@ -63,9 +72,10 @@ class Feed:
         return self._overlay
 
     def refresh(self) -> Overlay:
-        """Look at the store now.
+        """Look at the store now, whenever the last look was.
 
-        Raises what the store raises, and OverlayError for what is no overlay or an older one.
+        For the start of a server, which should not begin without an overlay. Raises what the store
+        raises, and OverlayError for what is no overlay or an older one.
         """
         with self._lock.held():
             self._looked = read_clock(self._clock)
@@ -86,11 +96,16 @@ class Feed:
         return found
 
     def _tell(self) -> None:
+        """Log what came of a look. The text may be a stranger's: it is escaped."""
         said = "can be had again" if self.problem is None else escape(str(self.problem))
         _log.warning("the overlay: %s", said)
 
     def _look(self) -> Overlay:
-        """The overlay in the store. Raises OverlayError for one that may not follow on ours."""
+        """The overlay in the store.
+
+        Raises what the store raises, and OverlayError for one that may not follow on ours (spec
+        36.10).
+        """
         data = self._store.load()
         known = self._overlay
         if data is None:

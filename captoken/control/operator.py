@@ -30,6 +30,11 @@ _KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of 
 class Operator:
     """Adds restrictions to tokens already out, and lifts them.
 
+        operator = Operator(key, store, by="ops:ann")
+        operator.revoke(token=token_id, why="lost laptop")
+        operator.narrow(task="q3", operations=["select"], why="reads only until the audit is over")
+        operator.renew()                        # more often than the verifiers' bound
+
     Reads and writes the newest snapshot in `store`. `by` is who, for the record. Each change signs
     a new snapshot with the next number. `renew` does so without a change: verifiers deny once the
     newest is older than their bound, so somebody has to, more often than that. `life` is how many
@@ -42,6 +47,9 @@ class Operator:
 
     `trusted` are public keys of operators from whom this one takes over. One key is for one
     overlay: whoever can put a snapshot of another one in its place changes what stands.
+
+    Threads share an operator. Several operators may share a store: each change is made anew until
+    it follows on the newest snapshot.
     """
 
     def __init__(
@@ -79,8 +87,12 @@ class Operator:
     def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
         """The tokens that are selected stop working: `revoke(token=token_id, why="lost laptop")`.
 
-        What is said to select must all hold: see Selector. Raises TypeError or ValueError for what
-        is none, StoreError.
+        What is said to select must all hold: see Selector. `until` is when the entry ends; left
+        out, it stands until it is lifted. `why` is for people, and shown to them.
+
+        Returns once the snapshot is published. A verifier denies as soon as it has it, and at the
+        latest when its bound is over. Raises TypeError or ValueError for what selects nothing,
+        StoreError, OverlayError.
         """
         return self._add(select, None, why, until)
 
@@ -125,11 +137,14 @@ class Operator:
         _log.info("entry %s lifted by %s: %s", entry_id, self._by, escape(why))
 
     def renew(self) -> Overlay:
-        """Sign anew what stands, without what has run out. Raises StoreError, OverlayError."""
+        """Sign anew what stands, without what has run out.
+
+        So verifiers hear that this is still all. Raises StoreError, OverlayError.
+        """
         return self._publish(lambda entries: entries)
 
     def entries(self) -> tuple[Entry, ...]:
-        """What stands now."""
+        """What stands now, by the store. Raises StoreError, OverlayError."""
         _, newest = self._newest()
         now = read_clock(self._clock)
         entries = () if newest is None else newest.entries
@@ -138,7 +153,10 @@ class Operator:
     def _add(
         self, select: Mapping[str, Any], link: dict[str, Any] | None, why: str, until: Moment | None
     ) -> Entry:
-        """Publish one more entry."""
+        """Publish one more entry, under a random id.
+
+        Raises TypeError or ValueError for an entry that says nothing, StoreError, OverlayError.
+        """
         if not names.exact_str(why, "why").strip():
             raise ValueError("say why: the record is for people")
         entry = Entry(
@@ -165,8 +183,9 @@ class Operator:
     def _newest(self) -> tuple[bytes | None, Overlay | None]:
         """What lies in the store, and the overlay in it; None if there never was one.
 
-        Raises OverlayError where the store has lost what it had: to go on from there would take
-        back what was acknowledged.
+        Raises OverlayError where the store has lost what it had, or may have (spec 36.16). To go on
+        from there would take back what was acknowledged: who is shown an old snapshot signs anew
+        what it says.
         """
         with self._lock.held():
             data = self._store.load()
@@ -189,7 +208,10 @@ class Operator:
         return Overlay.open(data, self._trusted, vocabulary=self._vocabulary)
 
     def _publish(self, change: Callable[[list[Entry]], list[Entry]]) -> Overlay:
-        """The newest snapshot, changed; again, as long as others come first."""
+        """The newest snapshot, changed; again, as long as others come first.
+
+        Raises StoreError after many tries, what the store raises, and OverlayError.
+        """
         for _ in range(_TRIES):
             before, newest = self._newest()
             seq = self._last + 1
@@ -204,7 +226,11 @@ class Operator:
     def _changed(
         self, newest: Overlay | None, seq: int, change: Callable[[list[Entry]], list[Entry]]
     ) -> bytes:
-        """The snapshot that follows on `newest`, signed."""
+        """The snapshot that follows on `newest`, signed.
+
+        Entries that have ended are kept for a day, for a signer whose clock is behind. A snapshot
+        is never dated before the one that it follows on (spec 36.16).
+        """
         now = read_clock(self._clock)
         entries = () if newest is None else newest.entries
         kept = [entry for entry in entries if entry.until is None or now < entry.until + _KEPT]

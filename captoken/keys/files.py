@@ -1,4 +1,8 @@
-"""Files that hold secrets: whole, and for their owner alone (spec, "Key files")."""
+"""Files that hold secrets: whole, and for their owner alone (spec, "Key files").
+
+A writer makes the file so from the start, beside the old one, and puts it in its place at once. So
+nobody can read a key while it is written, and a crash leaves the old file or the new one.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,15 @@ import os
 from captoken._format.errors import KeyringError
 from captoken._format.sealed import forgetful
 
+_MAX_BYTES = 1 << 20  # of a key file: no more is read
+
 
 @forgetful
 def write_private(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file that its owner alone can read, whole or not at all.
 
     Replaces what is there, behind a link too. Two that write at once are not merged: the last one
-    stays. Raises KeyringError.
+    stays. Raises KeyringError, which holds nothing of the data.
     """
     target = os.path.realpath(path)
     temporary = f"{target}.{os.urandom(8).hex()}.part"
@@ -30,7 +36,10 @@ def write_private(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def _write_new(path: str, data: bytes) -> None:
-    """A file that was not there before, on the disk when this returns; nothing if it raises."""
+    """A file that was not there before, on the disk when this returns; nothing if it raises.
+
+    O_EXCL and O_NOFOLLOW: what somebody else put there is never written into.
+    """
     follows_no_link = getattr(os, "O_NOFOLLOW", 0)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | follows_no_link, 0o600)
     try:
@@ -44,11 +53,16 @@ def _write_new(path: str, data: bytes) -> None:
 
 
 def read_private(path: str | os.PathLike[str]) -> bytes:
-    """What is in a file that its owner alone can read or write. Raises KeyringError."""
+    """What is in a file that its owner alone can read or write.
+
+    Raises KeyringError for one that others can read or write, where the system can tell (spec
+    27.4): the secret may be known to them by now.
+    """
     try:
         with open(path, "rb") as file:
+            # Of the file that is open, not of its name: another could be put there meanwhile.
             if os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077:
                 raise KeyringError("the key file is open to others than its owner: chmod 600 it")
-            return file.read(1 << 20)
+            return file.read(_MAX_BYTES)
     except OSError as error:
         raise KeyringError(f"the key file cannot be read: {error.strerror}") from None

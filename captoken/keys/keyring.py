@@ -24,9 +24,13 @@ from captoken.keys.secret import problem_with
 class Keyring(SealedValue, frozen=True, eq=False):
     """Root keys. Whoever has them can mint anything. Immutable: `rotate` and `retire` make another.
 
+        keyring = Keyring.generate()
+        keyring.save("keyring.json")                    # for the issuer
+        keyring.for_audience("sales-db").save(path)     # for one server: enough to verify there
+
     `Keyring.generate()` and `rotate` draw random key ids, so that two issuers never share one. A
     keyring derives the key of any audience. One made by `for_audience` has only the keys of that
-    audience, and neither rotates nor derives.
+    audience, and neither rotates nor derives (spec, "Keys").
     """
 
     _instead: ClassVar[str] = "keyring.save(path)"
@@ -59,7 +63,11 @@ class Keyring(SealedValue, frozen=True, eq=False):
         return cls(keys, current)
 
     def rotate(self) -> Keyring:
-        """A fresh key becomes current; the older ones still verify."""
+        """A fresh key becomes current; the older ones still verify, until they are retired.
+
+        Servers need the new keyring before the issuer mints by it. Raises ValueError for a keyring
+        for one audience.
+        """
         if self.audience is not None:
             raise ValueError(
                 "a keyring for one audience does not rotate: rotate the one it was derived from"
@@ -91,7 +99,10 @@ class Keyring(SealedValue, frozen=True, eq=False):
             raise ValueError(f"no key is called {shown(key_id)}")
 
     def for_audience(self, audience: str) -> Keyring:
-        """The keys of one server, derived: with them it can forge for itself and nobody else."""
+        """The keys of one server, derived: with them it can forge for itself and nobody else.
+
+        Raises ValueError for what is no name, and for a keyring that is derived already.
+        """
         if self.audience is not None:
             raise ValueError("a keyring for one audience does not derive others")
         names.name(audience, "audience")
@@ -111,7 +122,11 @@ class Keyring(SealedValue, frozen=True, eq=False):
         return self._derived[self.current]
 
     def derived(self, key_id: str, audience: str | None) -> bytes | None:
-        """The macaroon key behind (key id, audience), or None. Secret; for verifiers."""
+        """The macaroon key behind (key id, audience), or None. Secret; for verifiers.
+
+        Both are what an unverified token says of itself. A token names one of these keys or none:
+        nothing in it can bring a key along (spec 21.2 to 21.4).
+        """
         if audience == self.audience:
             return self._derived.get(key_id)
         if audience is None or self.audience is not None:
@@ -144,7 +159,8 @@ class Keyring(SealedValue, frozen=True, eq=False):
     def load(cls, path: str | os.PathLike[str]) -> Keyring:
         """The keyring in a file.
 
-        Refuses one that others than its owner can read or write. Raises KeyringError.
+        Raises KeyringError for a file that holds none, and for one that others than its owner can
+        read or write.
         """
         data = read_private(path)
         try:
@@ -160,11 +176,15 @@ class Keyring(SealedValue, frozen=True, eq=False):
 
 
 def _fresh_id() -> str:
+    """A key id that no other issuer has (spec 21.5)."""
     return "k-" + random_bytes(6).hex()
 
 
 def _checked(keys: Any, current: Any) -> dict[str, bytes]:
-    """The keys, if all are fit to be root keys. Raises TypeError or ValueError."""
+    """The keys, if all are fit to be root keys, and the current one is among them (spec 21.1).
+
+    Raises TypeError or ValueError.
+    """
     if not isinstance(keys, Mapping):
         raise TypeError(f"keys must be a mapping, not {type(keys).__name__}")
     checked = {names.name(key_id, "key id"): key for key_id, key in keys.items()}
@@ -178,7 +198,10 @@ def _checked(keys: Any, current: Any) -> dict[str, bytes]:
 
 
 def _read(data: bytes) -> Keyring:
-    """The keyring that a file spells. Raises TypeError or ValueError for anything else."""
+    """The keyring that a file spells (spec 27.3).
+
+    Raises TypeError or ValueError for anything else, as for a key that is not fit to be one.
+    """
     stated = decode_json(data.removesuffix(b"\n"))
     shape = {key: type(value) for key, value in stated.items() if key != "aud"}
     if shape != {"current": str, "keys": dict, "v": int} or stated["v"] != 1:

@@ -23,12 +23,21 @@ _KEY_ID = primitives.label("pairwise key id")
 
 
 class PairwiseKey(SecretKey, frozen=True, eq=False):
-    """An X25519 key of an issuer or of a server. A party that is both has one for each role."""
+    """An X25519 key of an issuer or of a server. A party that is both has one for each role.
+
+        keyring = issuer_key.issuing(server=server_public, audience="sales-db")
+        keyring = server_key.serving(issuers=[issuer_public], audience="sales-db")
+
+    Public keys are exchanged beforehand, in a way that both trust (spec 35.1).
+    """
 
     purpose: ClassVar[str] = "pairwise"
 
     def issuing(self, *, server: bytes | str, audience: str) -> Keyring:
-        """For an issuer: the keyring that mints for one server. Raises TypeError or ValueError."""
+        """For an issuer: the keyring that mints for one server.
+
+        `server` is the server's public key, `audience` its name. Raises TypeError or ValueError.
+        """
         other = exchange_key(server, "server")
         names.name(audience, "audience")
         key_id, key = self._root_key(other, audience, issuing=True)
@@ -55,13 +64,17 @@ class PairwiseKey(SecretKey, frozen=True, eq=False):
 
     @forgetful
     def _root_key(self, other: bytes, audience: str, *, issuing: bool) -> tuple[str, bytes]:
-        """The key id and the root key of this pair. Raises ValueError."""
+        """The key id and the root key of this pair and one audience (spec 35.2 to 35.5).
+
+        The issuer's key comes first in both, so that what the one derives as issuer verifies
+        nothing that the other issues. Raises ValueError.
+        """
         own = public_bytes(self.public, "key")
         if own == other:
             raise ValueError(
                 "issuer and server have the same key: a party that is both has one for each role"
             )
-        both = own + other if issuing else other + own  # the issuer's first
+        both = own + other if issuing else other + own
         shared = primitives.shared_secret(self._secret, other)
         if shared is None:
             raise ValueError("a public key of low order")

@@ -22,7 +22,11 @@ from captoken.keys.files import read_private, write_private
 
 
 def problem_with(secret: Any) -> str | None:
-    """Why `secret` is not fit to be one, or None. Says nothing of its content."""
+    """Why `secret` is not fit to be one, or None (spec 27.1).
+
+    Says nothing of its content. Bytes that are all equal are what a buffer looks like that nobody
+    has filled.
+    """
     if type(secret) is not bytes:
         return f"a secret key must be bytes, not {type(secret).__name__}"
     if len(secret) != KEY_BYTES:
@@ -35,8 +39,12 @@ def problem_with(secret: Any) -> str | None:
 class SecretKey(SealedValue, frozen=True, eq=False):
     """A secret of 32 bytes for one purpose, and its public key as base64url.
 
+        key = HolderKey.generate()
+        key.save("holder.json")
+        HolderKey.load("holder.json").public == key.public
+
     Each purpose has a class of its own, so that no key serves two. `load` refuses a file of another
-    purpose.
+    purpose. Neither pickled nor shown: `save` and `reveal` are the ways out.
     """
 
     _instead: ClassVar[str] = "key.save(path)"
@@ -68,7 +76,7 @@ class SecretKey(SealedValue, frozen=True, eq=False):
     def from_bytes(cls, secret: bytes) -> Self:
         """The key of a given secret, 32 bytes and not all equal.
 
-        Raises TypeError or ValueError for anything else.
+        Raises TypeError or ValueError for anything else. The error holds nothing of the secret.
         """
         return cls(secret)
 
@@ -78,7 +86,7 @@ class SecretKey(SealedValue, frozen=True, eq=False):
 
     @forgetful
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a JSON file that its owner alone can read, whole or not at all.
+        """Write a JSON file that its owner alone can read, whole or not at all (spec 27.2).
 
         Raises KeyringError.
         """
@@ -90,7 +98,8 @@ class SecretKey(SealedValue, frozen=True, eq=False):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """The key in a file.
 
-        Refuses one that others than its owner can read or write. Raises KeyringError.
+        Raises KeyringError for a file of another purpose, for one that holds no key, and for one
+        that others than its owner can read or write.
         """
         data = read_private(path)
         try:
@@ -117,14 +126,17 @@ def _secret_in(data: bytes, purpose: str) -> bytes:
 
 
 class SigningKey(SecretKey, frozen=True, eq=False):
-    """An Ed25519 key of one purpose."""
+    """An Ed25519 key of one purpose.
+
+    What it signs begins with a label of that purpose, so that no signature is taken for another.
+    """
 
     @staticmethod
     def _publish(secret: bytes) -> bytes:
         return primitives.signing_public(secret)
 
     def sign(self, message: bytes) -> bytes:
-        """The signature of `message`, 64 bytes."""
+        """The signature of `message`, 64 bytes. The message begins with a label of the purpose."""
         return primitives.sign(self._secret + b64decode(self.public), message)
 
 
