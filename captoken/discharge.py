@@ -24,7 +24,6 @@ from captoken._writing.compose import Means, Terms, compose_request, spell
 from captoken._writing.keywords import LinkCaveats
 from captoken.keys.secret import DischargerKey
 
-
 # --- what a policy says ---------------------------------------------------------------------------
 
 
@@ -182,8 +181,8 @@ class Discharger(SealedValue, frozen=True, eq=False):
         """
         terms = Terms(allowed.caveats)
         means = Means(self.vocabulary, self.clock)
-        says_of_the_token = "it would say something of the token"
-        stated = compose_request(terms, means, "a discharge", says_of_the_token)
+        why_not = "it would say something of the token"
+        stated = compose_request(terms, means, "a discharge", why_not)
         if "exp" not in stated:
             raise ValueError("a discharge expires: say expires_in or expires_at")
         body = spell(stated)

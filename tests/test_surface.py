@@ -33,6 +33,18 @@ print(sorted({"nacl", "click", "rich", "pymacaroons", "sqlite3", "asyncio"} & sy
     assert ran.stdout.strip() == "[]"
 
 
+def test_the_core_loads_no_room_beside_it() -> None:
+    """Whoever verifies pays for no trail, no operator, no discharger and no store."""
+    script = """
+import sys, captoken
+rooms = ("audit", "control", "discharge", "current", "tools", "adapters", "cli", "interop", "testing")
+print(sorted(name for name in sys.modules if name.startswith(tuple("captoken." + room for room in rooms))))
+print(sorted(name for name in sys.modules if name.startswith("captoken.stores.")))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split("\n")[:2] == ["[]", "['captoken.stores.ports']"]
+
+
 WITHOUT = """
 import importlib, pkgutil, sys
 sys.modules["nacl"] = None  # whoever imports it fails
