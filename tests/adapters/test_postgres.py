@@ -19,8 +19,7 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
-from captoken.adapters import postgres
-from captoken.adapters._postgres import lists, needs, reader, templates
+from captoken.adapters._postgres import judging, lists, logins, needs, reader, templates
 from captoken.adapters._postgres.roles import TABLES
 from captoken.adapters._postgres.text import Reference, Scope, Text
 from captoken.adapters.postgres import (
@@ -188,7 +187,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
         text.references.append(Reference(Scope(None), "sales", "id"))
         return text
 
-    monkeypatch.setattr(postgres, "read", read)
+    monkeypatch.setattr(judging, "read", read)
 
 
 @pytest.mark.parametrize("sql", BLIND)
@@ -847,7 +846,7 @@ def test_errors_do_not_quote_rows(connection: psycopg.Connection[Any]) -> None:
 def test_an_error_does_not_quote_the_rows_that_a_view_hides(hides: str, agents: psycopg.Connection[Any], place: Place) -> None:
     place.admin.execute("create view seen as select note, amount from sales where region = 'eu' and amount < 20; grant select on seen to reader")
     try:
-        postgres._catalogs.clear()
+        logins.known.clear()
         with guarded(agents, grant(tables=["seen"], operations=["select"])) as db, pytest.raises(psycopg.Error) as caught:
             db.execute(f"select count(*) from seen where {hides}")
         assert not any(secret in str(caught.value) for secret in ("one", "two", "three"))
@@ -866,7 +865,7 @@ def test_deferred_constraints_are_raised_at_the_end_and_nothing_stays(agents: ps
     place.admin.execute("create table due (id integer primary key, up integer references due deferrable initially deferred)")
     place.admin.execute("grant insert on due to writer")
     try:
-        postgres._catalogs.clear()
+        logins.known.clear()
         with pytest.raises(errors.ForeignKeyViolation), guarded(agents, grant(tables=["due"], operations=["insert"])) as db:
             db.execute("insert into due values (1, 7)")
         assert count(place, "due") == 0
@@ -1110,11 +1109,11 @@ def test_psql_runs_a_plan_as_it_is_printed(place: Place) -> None:
 
 def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: the largest statement that is read at all asks about so many columns, times tables."""
-    from captoken.adapters._postgres.assessment import MAX_LOOKUPS, Assessor
+    from captoken.adapters._postgres.assessment import MAX_LOOKUPS
 
     with psycopg.connect(place.conninfo("agents")) as connection, guarded(connection, READS) as db:
         db.execute("select 1")
-        assessor: Assessor = postgres._catalogs[connection][1]
+        assessor = logins.known[connection].assessor
     asked = 0
     meant = needs.meant
 

@@ -1,4 +1,16 @@
-"""What a statement needs: of the grant, and of the roles of the login."""
+"""What a statement needs: of the grant, and of the roles of the login.
+
+For `select name, lower(ssn) from people where pay > 1`, by a login whose role `reader` may read
+`id` and `name` of that table:
+
+    accesses     select on people, columns name, pay and ssn
+    refusal      none: `lower` is on the list
+    role         none: `reader` may not read two of the columns
+    by_columns   true: but for the columns, `reader` would do
+    restricted   the first access: its table is one that a role has by columns
+
+Nothing of a grant is in it. So it is kept with the catalog, for whichever grant comes next.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +57,10 @@ class Assessment(NamedTuple):
 
 
 class Assessor:
-    """A catalog, with what statements were found to need in it."""
+    """A catalog, with what statements were found to need in it.
+
+    The texts are those of agents: how many are kept is bounded, and so is how long each of them is.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
@@ -95,7 +110,10 @@ def _assessed(text: Text, catalog: Catalog) -> Assessment:
 
 
 def _calls_to_ask_about(calls: set[Call], catalog: Catalog) -> list[Access]:
-    """The owner's functions that are listed and called, each once: `score` is `public.score`."""
+    """The owner's functions that are called, of those that are listed.
+
+    Each is asked about once, however it is spelled: `score` and `public.score` are one function.
+    """
     found: dict[str | None, Access] = {}
     for schema, name in sorted(calls & catalog.allowed, key=str):
         access = function_access(schema, name)
@@ -108,7 +126,11 @@ def _restricted(needs: Sequence[Need], catalog: Catalog) -> frozenset[int]:
 
 
 def _refused_call(text: Text, calls: set[Call], catalog: Catalog) -> tuple[str, str] | None:
-    """T6, T7. The first function that is not granted. `calls` are those of the text, and dotted."""
+    """T6, T7. The first function that is not granted.
+
+    `calls` are those that the text spells as calls, and those that a name after a dot can mean. In
+    the order of their names, so that the same statement gets the same answer each time.
+    """
     for schema, name in sorted(calls, key=str):
         if not refused_function(schema, name, catalog.foreign, catalog.allowed):
             continue

@@ -1,4 +1,11 @@
-"""Names: how SQL quotes them, and by which of them a token knows a table or a function."""
+"""Names: how SQL quotes them, and by which of them a token knows a table or a function.
+
+a table in SQL            its name in a token
+"public"."sales"          sales
+"market"."moves"          market.moves
+"public"."a.b"            none: it would be the table b of the schema a
+"pg_catalog"."pg_class"   none: it is a catalog
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,15 @@
 """What the names in a statement mean in a database: its tables, columns and calls.
 
-The rules T4, T5 and T7 are in `text`.
+The rules T4, T5 and T7 are in `text`. For an example, in `select name, (select pay) from people p`:
+
+    name      a column of `people`, which has one of that name
+    pay       the same, though it stands at a level that has no table: levels outside count
+
+And of what else could stand there:
+
+    p.pay     a column of `people`, whether it has one of that name or not
+    p         all columns of `people`: a whole row
+    p.lower   a call, `lower(p)`, since `people` has no column `lower`
 """
 
 from __future__ import annotations
@@ -27,13 +36,19 @@ class Needs(NamedTuple):
 
 
 def levels_of(references: Sequence[Reference]) -> Levels:
-    """The levels to look through for each reference, so that no scope is gone through twice."""
+    """The levels to look through for each reference, from its own outwards.
+
+    Levels without a table are left out: how deep a statement nests is its author's choice.
+    """
     scopes = {reference.scope for reference in references}
     return {scope: [level for level in scope.outward() if level.tables] for scope in scopes}
 
 
 def needs_of(
-    text: Text, references: Sequence[Reference], levels: Levels, catalog: Catalog
+    text: Text,
+    references: Sequence[Reference],
+    levels: Levels,
+    catalog: Catalog,
 ) -> Needs:
     """Each operation on each table, with all columns that the statement can mean.
 
@@ -114,7 +129,10 @@ def _meant_unqualified(
 
 
 def _meant_qualified(
-    qualifier: str, column: str, levels: Sequence[Scope], catalog: Catalog
+    qualifier: str,
+    column: str,
+    levels: Sequence[Scope],
+    catalog: Catalog,
 ) -> list[Meaning]:
     """`people.pay`, `people.*`, and the same of a join that has a name."""
     every = column == "*"
@@ -132,7 +150,10 @@ def _meant_qualified(
 
 
 def _may_have(table: Table, column: str, catalog: Catalog) -> bool:
-    """Whether a table has that column. One that the catalog does not know has every column."""
+    """Whether a table has that column, as far as anybody knows.
+
+    A table that is not in the catalog may have any: no role can use it, or it was made since.
+    """
     if column in SYSTEM_COLUMNS:
         return True
     columns = catalog.columns.get(table)
@@ -143,7 +164,10 @@ def _may_have(table: Table, column: str, catalog: Catalog) -> bool:
 
 
 def dotted_calls(
-    text: Text, references: Sequence[Reference], levels: Levels, catalog: Catalog
+    text: Text,
+    references: Sequence[Reference],
+    levels: Levels,
+    catalog: Catalog,
 ) -> set[tuple[str | None, str]]:
     """T7. The functions and types that a name after a dot can mean, by schema and name.
 
@@ -166,7 +190,11 @@ def dotted_calls(
 
 
 def _is_column_of_all(
-    column: str, qualifier: str, text: Text, levels: Sequence[Scope], catalog: Catalog
+    column: str,
+    qualifier: str,
+    text: Text,
+    levels: Sequence[Scope],
+    catalog: Catalog,
 ) -> bool:
     """T7. Whether whatever goes by a qualifier is a table, and has that column of its own.
 

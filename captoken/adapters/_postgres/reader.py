@@ -1,4 +1,13 @@
-"""Reads a statement: from the text to what it names. The rules T1 to T7 are in `text`."""
+"""Reads a statement: from the text to what it names. The rules T1 to T7 are in `text`.
+
+The steps, of which each can end it:
+
+1. the text is UTF-8 without a NUL, and not too long (T1);
+2. the scanner counts tokens that nest, and there are not too many (T1);
+3. the parser of the server makes a tree of it, or says that it is no SQL;
+4. the tree is one statement, of a kind that is granted (T1);
+5. the tree is walked: each kind of node is known (T2), and says what it names (T3 to T7).
+"""
 
 from __future__ import annotations
 

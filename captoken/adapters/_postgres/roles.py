@@ -1,5 +1,18 @@
 """The narrow roles that the guard works with: the SQL that makes them, from what they may do.
 
+For a login `agents`, and a role `reader` that may read `sales` and two columns of `people`, the SQL
+comes to this:
+
+    create role agents login;
+    create role reader nologin;
+    grant reader to agents with inherit false, set true, admin false;
+    grant usage on schema "public" to reader;
+    grant select ("id", "name") on "public"."people" to reader;
+    grant select on "public"."sales" to reader;
+
+Before the grants on tables, it takes away what both had, and what everybody has by default. Before
+all of it comes the guard's own schema, with the key and the functions for facts (`templates`).
+
 A login is a member of narrow NOLOGIN roles, one for each class of trust, and of nothing else. It
 inherits nothing from them. The guard takes on, for each statement, the narrowest of them that
 covers what the statement needs.
@@ -48,7 +61,10 @@ class Role(NamedTuple):
 
 
 def apply_plan(
-    connection: psycopg.Connection[Any], login: str, *roles: Role, adopt: bool = False
+    connection: psycopg.Connection[Any],
+    login: str,
+    *roles: Role,
+    adopt: bool = False,
 ) -> list[str]:
     """Make the login and the roles in the database of a superuser's connection, and audit it.
 
@@ -69,7 +85,11 @@ def apply_plan(
 
 
 def plan_sql(
-    login: str, role: Role, tables: Iterable[Table] | None = None, *, adopt: bool = False
+    login: str,
+    role: Role,
+    tables: Iterable[Table] | None = None,
+    *,
+    adopt: bool = False,
 ) -> str:
     """The SQL for a login and one class of trust, to be run by a superuser, as often as needed.
 

@@ -196,8 +196,8 @@ end $$;
 
 ROLES = _LOGIN + _GUARD_RIGHTS + _PUBLIC_RIGHTS + _CLEAN_SLATE
 
-# The body of a DO, for a table that can be inserted into: whoever inserts takes the next numbers of
-# its serial columns.
+# The body of a DO, for a table that can be inserted into: whoever inserts takes the next numbers
+# of its serial columns.
 SERIALS = (
     "declare its text; begin\n"
     "    for its in select d.objid::regclass::text from pg_depend d"

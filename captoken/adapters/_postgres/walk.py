@@ -1,4 +1,14 @@
-"""How the tree of a statement is walked: without recursion, and with its tables counted."""
+"""How the tree of a statement is walked: without recursion, and with its tables counted.
+
+The parser makes nodes of `select s.id from sales s`:
+
+    SelectStmt
+        targetList   ResTarget, with a ColumnRef of two fields, s and id
+        fromClause   RangeVar sales, with an Alias s
+
+A rule is a function for one kind of node. It notes what the node says, and puts the nodes below it
+to be walked. The node of a query makes a new level first, so that those below it see its tables.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,279 @@
+"""One guarded block: its transaction, and the statements in it. The rules are in `postgres`.
+
+The life of a block:
+
+    enter      the connection is idle, and its login is a narrow one (1); nothing is begun yet
+    execute    the grant is asked (5, 6); the statement is sent behind its opening, with the first
+               one the beginning of the transaction (2, 3, 4, 7, 8); the grant is asked again (11);
+               rows are handed out, or all that the statement did is undone (10)
+    leave      there is nothing more to come
+    commit     the grant is asked about what was written (11); the transaction is committed
+    end        or rolled back, where an exception left the block
+
+The steps that speak to the server are generators. psycopg's own `wait` runs them, for
+both kinds of connection.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Hashable, Iterable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from captoken._format.errors import GuardError
+from captoken._language.access import Access, Caller
+from captoken._verification.decision import Decision, Grant
+from captoken.adapters._postgres.judging import Judge, is_undefined_column
+from captoken.adapters._postgres.logins import assessor_for
+from captoken.adapters._postgres.names import function_access
+from captoken.adapters._postgres.opening import ROLLBACK_TO_SAVEPOINT, Opening
+from captoken.adapters._postgres.parameters import bound, check_types
+from captoken.adapters._postgres.wire import Answer, Command, Connection, Steps, exchange
+from captoken.adapters.sqlite import Rows
+
+
+class Block:
+    """One guarded block on one connection."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        grant: Grant,
+        caller: Caller | None,
+        max_rows: int,
+        timeout: int,
+        functions: Iterable[str],
+    ) -> None:
+        if connection.closed:
+            raise GuardError("the connection is closed")
+        if not isinstance(grant, Grant):
+            raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
+        if type(timeout) is not int or timeout <= 0:
+            raise ValueError("timeout must be a number of seconds, more than 0, as int")
+
+        self.connection = connection
+        self._pgconn = connection.pgconn
+        self._grant = grant
+        self._caller = caller
+        self._max_rows = max_rows
+        self._functions = _functions(functions)
+        self._opening = Opening(grant, timeout)
+        self._judge: Judge  # from `enter` on
+
+        self._thread = threading.get_ident()
+        self._busy = False
+        self._over = False
+        # Rule 11. What the block did that a commit makes last, each once.
+        self._written: dict[Hashable, Access] = {}
+
+    # --- the block: from its beginning to its end ---
+
+    def enter(self) -> Steps:
+        """Rule 1. The transaction begins with the first statement, in one round trip with it."""
+        if self._pgconn.transaction_status != TransactionStatus.IDLE:
+            raise GuardError("the connection has an open transaction")
+        if self._pgconn.pipeline_status != PipelineStatus.OFF:
+            raise GuardError("the connection is in pipeline mode")
+        if self.connection.info.encoding != "utf-8":
+            # Rule 4. The server would take the bytes for other characters than were read.
+            raise GuardError("the connection's client_encoding is not UTF8")
+
+        assessor = yield from assessor_for(self.connection, self._functions)
+        self._judge = Judge(self.connection, self._grant, self._caller, assessor)
+
+    @contextmanager
+    def one_at_a_time(self) -> Generator[None, None, None]:
+        """Around a statement.
+
+        Raises GuardError in another thread, after the end of the block, and while another
+        statement of it runs: that one's answers would be taken for this one's.
+        """
+        if threading.get_ident() != self._thread:
+            raise GuardError("the block belongs to another thread")
+        if self._over:
+            raise GuardError("the block has ended")
+        if self._busy:
+            raise GuardError("a statement of this block is running")
+        if self.connection.closed:
+            raise GuardError("the connection of this block is closed: what it did is rolled back")
+
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def leave(self, commit: bool = False) -> bool:
+        """Whether there is something to end. After this, no statement runs in the block.
+
+        Raises GuardError for a block that is left while one runs, as an async one can be, and for
+        a commit that cannot be made.
+        """
+        self._over = True
+        if self._busy:
+            self._pgconn.finish()
+            raise GuardError(
+                "the block was left while a statement of it runs: the connection is closed"
+            )
+
+        closed = self.connection.closed
+        if commit and self._opening.begun and closed:
+            # Else the block would end as if it had been committed.
+            raise GuardError("the connection of this block is closed: what it did is rolled back")
+        return self._opening.begun and not closed
+
+    def commit(self) -> Steps:
+        """Rule 11. COMMIT, if the grant still permits what the block wrote. Else ROLLBACK.
+
+        Raises Denied, when it is rolled back. Where who is asked does not answer, that is a no,
+        and their exception is raised.
+        """
+        late: Decision | None = None
+        try:
+            if self._written:
+                late = self._judge.late_denial(self._written.values())
+        except BaseException:
+            yield from self.end(b"rollback")
+            raise
+
+        if late is not None:
+            yield from self.end(b"rollback")
+            self._judge.deny_late(late)
+        yield from self.end(b"commit")
+
+    def end(self, how: bytes) -> Steps:
+        """COMMIT or ROLLBACK.
+
+        A commit that fails has rolled back: deferred constraints are checked by it. A transaction
+        that is open all the same is rolled back, so that the connection is left as it was found.
+        """
+        (answer,) = yield from exchange(self._pgconn, [Command(how)])
+        if self._pgconn.transaction_status != TransactionStatus.IDLE:
+            yield from exchange(self._pgconn, [Command(b"rollback")])
+        if answer.error is not None:
+            self._judge.raise_reported(answer.error)
+
+    # --- a statement ---
+
+    def execute(self, sql: str, parameters: Sequence[Any]) -> Steps:
+        """Run one statement, and fetch its rows.
+
+        The order matters. What is raised before `exchange` has sent nothing. What is raised after
+        it is raised when the statement is undone, and the transaction known to be the guard's; or
+        else the connection is closed.
+        """
+        check_types(sql, parameters)
+        if self._opening.begun and not self._in_transaction():
+            raise GuardError("the transaction of this block is over: leave it")
+
+        # Rule 4. Exact: a subclass of str might be read as one text, and encode to another.
+        sql = str.__str__(sql)
+        permitted = self._judge.judge(sql)
+        needs = permitted.needs
+        statement = bound(self.connection, sql, parameters, self._max_rows)
+        opening = self._opening.commands(permitted.role, permitted.decision)
+
+        answers: list[Answer] = yield from exchange(self._pgconn, [*opening, statement])
+        answer = answers.pop()
+        self._check_opened(answers)
+        self._opening.ran(permitted.role)
+
+        late = self._ask_again(needs, answer)
+        if answer.error is not None or answer.failure is not None or late is not None:
+            yield from exchange(self._pgconn, [ROLLBACK_TO_SAVEPOINT])  # rule 10
+        self._check_transaction()
+        self._raise_what_failed(sql, needs, answer, late)
+
+        self._note_written(needs)
+        return Rows(answer.columns, answer.rows, answer.count)
+
+    def _check_opened(self, answers: Sequence[Answer]) -> None:
+        """What goes ahead of the statement was done.
+
+        If not, nobody can say in which role a statement would run, or whether it would be noted
+        who acts. The statement itself did not: after an error, the server runs nothing more.
+        """
+        for answer in answers:
+            if answer.error is not None:
+                self._pgconn.finish()
+                raise GuardError(
+                    "PostgreSQL refused to begin, and the connection is closed: "
+                    f"{answer.error.message}"
+                )
+
+    def _ask_again(self, needs: Sequence[Access], answer: Answer) -> Decision | None:
+        """Rule 11. The denial, if the grant does not permit any more what the statement did.
+
+        Where who is asked does not answer, that is as if it had been no.
+        """
+        if answer.error is not None or answer.failure is not None:
+            return None
+        try:
+            return self._judge.late_denial(needs)
+        except Exception as error:
+            answer.failure = error
+            return None
+
+    def _check_transaction(self) -> None:
+        """The transaction is still the one that the guard began.
+
+        No statement that is granted could end it (5). If one came through all the same, what it did
+        is committed or gone, and nothing of the opening holds any more: role, limits, facts.
+        """
+        if not self._in_transaction():
+            self._pgconn.finish()
+            raise GuardError(
+                "the transaction of this block cannot be relied on: the connection is closed"
+            )
+
+    def _raise_what_failed(
+        self,
+        sql: str,
+        needs: Sequence[Access],
+        answer: Answer,
+        late: Decision | None,
+    ) -> None:
+        """Raise what went wrong, if anything did. By now it is undone."""
+        if late is not None:
+            self._judge.deny_late(late)
+        if answer.failure is not None:
+            # Before the error: where there were too many rows, that is of our own canceling.
+            raise answer.failure
+        if answer.error is not None:
+            if is_undefined_column(answer.error):
+                self._judge.undefined_column(sql, needs, answer.error.message)
+            self._judge.raise_reported(answer.error)
+
+    def _note_written(self, needs: Sequence[Access]) -> None:
+        """Rule 11. What is to be asked about once more when the block is committed.
+
+        `execute` is among it: what a function did is not known.
+        """
+        if not self._opening.writes():
+            return  # the transaction is read-only
+        for need in needs:
+            if need.operation != "select":
+                self._written[need.table, need.operation, need.columns] = need
+
+    def _in_transaction(self) -> bool:
+        """Whether there is an open transaction, and not one that an error has spoilt."""
+        return bool(self._pgconn.transaction_status == TransactionStatus.INTRANS)
+
+
+def _functions(given: Iterable[str]) -> frozenset[tuple[str | None, str]]:
+    """The owner's functions that may be called, by schema and name, as they are spelled.
+
+    Raises ValueError for one that no token can name: nobody could be granted it.
+    """
+    if isinstance(given, str):
+        raise TypeError("functions must be a list of names")
+
+    found: set[tuple[str | None, str]] = set()
+    for spelled in given:
+        function_access(None, spelled)
+        schema, _, name = spelled.rpartition(".")
+        found.add((schema or None, name))
+    return frozenset(found)

@@ -1,0 +1,112 @@
+"""Rule 1: the login of a connection is a narrow one. What its roles may do is read, and kept.
+
+A plan makes such a login (`captoken postgres plan`), and whoever has the rights can spoil it later.
+So the login is looked at here, before a statement runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from captoken._format.errors import GuardError
+from captoken.adapters._postgres.assessment import Assessor
+from captoken.adapters._postgres.catalog import CATALOG, Catalog
+from captoken.adapters._postgres.wire import Command, Connection, Steps, exchange
+
+_FRESH = 30  # seconds for which a catalog that was read will do
+
+# In a transaction of its own, before the block begins one. The search path has no schema in which
+# anybody could put a function.
+_READ_CATALOG = (
+    Command(b"begin read only"),
+    Command(b"set local search_path = pg_catalog, pg_temp"),
+    Command(CATALOG.encode()),
+    Command(b"commit"),
+)
+
+# What the catalog finds that a narrow login has none of, and what that means.
+_NOT_NARROW = {
+    "inherits": "is a member of more than narrow roles",
+    "powerful": "can take on a role that is not narrow",
+    "owns": "owns what it should be granted",
+}
+
+
+class Known(NamedTuple):
+    """What was read on a connection."""
+
+    read_at: float
+    assessor: Assessor
+
+
+known: WeakKeyDictionary[Connection, Known] = WeakKeyDictionary()
+
+
+def assessor_for(connection: Connection, functions: frozenset[tuple[str | None, str]]) -> Steps:
+    """What says what statements need there: as it was read within 30 seconds, or read now.
+
+    Raises GuardError for a login that is no narrow one.
+
+    While a catalog is kept, a role can lose a right or get one. Of what it lost, PostgreSQL refuses
+    what the guard lets through. What it got is denied at first, and found by the next block.
+    """
+    kept = known.get(connection)
+    if kept is not None and _will_do(kept, functions):
+        return kept.assessor
+
+    read_at = monotonic()
+    row = yield from _read(connection)
+    _check_narrow(row)
+    assessor = Assessor(Catalog(row, functions))
+    known[connection] = Known(read_at, assessor)
+    return assessor
+
+
+def forget(connection: Connection) -> None:
+    """The roles may have been planned anew: the next block reads the catalog."""
+    known.pop(connection, None)
+
+
+def _will_do(kept: Known, functions: frozenset[tuple[str | None, str]]) -> bool:
+    """Whether what is kept is fresh, and about the same functions of the owner's."""
+    age = monotonic() - kept.read_at
+    return age <= _FRESH and kept.assessor.catalog.allowed == functions
+
+
+def _read(connection: Connection) -> Steps:
+    """The row of the catalog, as the login sees it. Leaves no transaction open."""
+    pgconn = connection.pgconn
+    answers = yield from exchange(pgconn, _READ_CATALOG)
+    for answer in answers:
+        if answer.error is not None:
+            yield from exchange(pgconn, [Command(b"rollback")])
+            raise GuardError(f"the roles of the login cannot be read: {answer.error.message}")
+    return json.loads(answers[2].text or "null")
+
+
+def _check_narrow(row: Mapping[str, Any]) -> None:
+    """Rule 1. Raises GuardError for a login that could do more than take on narrow roles."""
+    login = row["login"]
+    name = login["rolname"]
+    if (
+        login["rolsuper"]
+        or login["rolbypassrls"]
+        or login["rolcreaterole"]
+        or login["rolreplication"]
+    ):
+        raise GuardError(
+            f"login {name} is no narrow one: "
+            "it is a superuser, or passes over row security, or makes roles"
+        )
+
+    for part, meaning in _NOT_NARROW.items():
+        found = row[part]
+        if found:
+            raise GuardError(f"login {name} {meaning}: {', '.join(sorted(found)[:5])}")
+
+    if not row["ready"]:
+        raise GuardError(f"login {name} was not made by `captoken postgres plan`")

@@ -1,0 +1,62 @@
+"""A statement with its parameters, as PostgreSQL gets them beside it (rule 4 of `postgres`).
+
+No parameter is ever part of a text: what an agent puts into one cannot become SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.adapt import PyFormat, Transformer
+
+from captoken.adapters._postgres.wire import Command, Connection
+
+_MAX_PARAMETERS = 65_535  # of the protocol, which counts them in two bytes
+
+
+def check_types(sql: Any, parameters: Any) -> None:
+    """Raises TypeError for a statement that is no text, and for parameters that have no order."""
+    if not isinstance(sql, str):
+        raise TypeError(f"a statement is a str, not a {type(sql).__name__}")
+    if not isinstance(parameters, Sequence) or isinstance(parameters, (str, bytes)):
+        kind = type(parameters).__name__
+        raise TypeError(f"parameters are a sequence, for $1, $2 and so on, not {kind}")
+
+
+def bound(
+    connection: Connection,
+    sql: str,
+    parameters: Sequence[Any],
+    max_rows: int,
+) -> Command:
+    """The command that runs a statement, with the types of psycopg's adapters.
+
+    What psycopg cannot adapt, it says itself. What an adapter of yours raises could quote the
+    value: of that, the class is passed on.
+    """
+    given = list(parameters)
+    if len(given) > _MAX_PARAMETERS:
+        raise errors.ProgrammingError(f"a statement takes at most {_MAX_PARAMETERS} parameters")
+
+    transformer = Transformer.from_context(connection)
+    text = sql.encode()
+    if not given:
+        return Command(text, max_rows=max_rows, transformer=transformer)
+
+    try:
+        values = transformer.dump_sequence(given, [PyFormat.AUTO] * len(given))
+    except psycopg.Error:
+        raise
+    except Exception as error:
+        raise errors.DataError(f"a parameter cannot be sent: {type(error).__name__}") from None
+    return Command(
+        sql=text,
+        values=values,
+        types=transformer.types,
+        formats=transformer.formats,
+        max_rows=max_rows,
+        transformer=transformer,
+    )

@@ -1,0 +1,202 @@
+"""The wire: several commands in one round trip, and the answers to them.
+
+Each command is parsed, bound and run by the extended protocol, which takes one statement at a time
+(rule 4 of `postgres`). One Sync comes after the last of them. The server runs none that follows an
+error, and says so for each; so every command has an answer, in order.
+
+The steps are generators that yield what to wait for. psycopg's `wait` runs them, sync or async.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import psycopg
+from psycopg import errors, generators
+from psycopg.pq import DiagnosticField, ExecStatus
+from psycopg.pq import version as libpq_version
+
+from captoken._format.errors import GuardError
+
+Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
+# What a connection's own `wait` runs: it yields what to wait for, sync or async.
+Steps: TypeAlias = "Generator[Any, Any, Any]"
+
+_CHUNK = 500  # rows that are held twice, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is sent: a text, and parameters as the server takes them.
+
+    With a transformer, which turns values into those of Python, the rows are wanted. Without one,
+    the first value alone is, as text.
+    """
+
+    sql: bytes
+    values: Sequence[Any] = ()
+    types: Sequence[int] | None = None
+    formats: Sequence[Any] | None = None
+    max_rows: int = 1
+    transformer: Any = None
+
+
+class ErrorReport(NamedTuple):
+    """What the server says of an error: no more than the guard may pass on of it (rule 9)."""
+
+    code: str  # SQLSTATE, or nothing where the connection is lost
+    message: str  # the first line
+    placed: bool  # at a character of the statement
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came back for one command.
+
+    `count` is how many rows it was about, or -1 where the server does not say.
+    """
+
+    columns: tuple[str, ...] = ()
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    count: int = -1
+
+    # The error of the database.
+    error: ErrorReport | None = None
+    # An error of the guard, or of what reads values into Python. The database knows nothing of it.
+    failure: BaseException | None = None
+    # The first value, of a command without a transformer.
+    text: str | None = None
+
+
+def exchange(pgconn: Any, commands: Sequence[Command]) -> Steps:
+    """Send commands, and read an answer to each.
+
+    A connection on which that was cut short is closed: nobody could tell whose answer came next. An
+    async statement that is canceled ends here, too.
+    """
+    try:
+        answers = yield from _exchange(pgconn, commands)
+    except BaseException:
+        pgconn.finish()
+        raise
+    return answers
+
+
+def _exchange(pgconn: Any, commands: Sequence[Command]) -> Steps:
+    """Rule 4. In pipeline mode, libpq speaks the extended protocol alone: one statement a command.
+
+    Nothing is put into the text of a statement. Its parameters travel beside it.
+    """
+    pgconn.enter_pipeline_mode()
+    for command in commands:
+        pgconn.send_query_params(
+            command.sql,
+            list(command.values),
+            command.types,
+            command.formats,
+        )
+    pgconn.pipeline_sync()
+    yield from generators.send(pgconn)
+
+    answers: list[Answer] = []
+    failed = False
+    for command in commands:
+        answer = yield from _answer(pgconn, command, wants_rows=not failed)
+        answers.append(answer)
+        failed = failed or answer.error is not None
+
+    result = yield from generators.fetch(pgconn)
+    if result is None or result.status != ExecStatus.PIPELINE_SYNC:
+        raise psycopg.OperationalError("the connection is lost")
+    pgconn.exit_pipeline_mode()
+    return answers
+
+
+def _answer(pgconn: Any, command: Command, *, wants_rows: bool) -> Steps:
+    """All results of one command, up to the None that ends them."""
+    if command.transformer is not None and wants_rows:
+        # As they come, and not all at once: the limit holds before there are too many.
+        if libpq_version() >= 170000:
+            pgconn.set_chunked_rows_mode(_CHUNK)
+        else:
+            pgconn.set_single_row_mode()
+
+    answer = Answer()
+    while True:
+        result = yield from generators.fetch(pgconn)
+        if result is None:
+            return answer
+        _note(pgconn, command, answer, result)
+
+
+def _note(pgconn: Any, command: Command, answer: Answer, result: Any) -> None:
+    """Add one result to the answer: an error, some rows, or that it is done."""
+    status = result.status
+    if status in (ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED):
+        if answer.error is None:
+            answer.error = _reported(result)
+
+    elif status in (ExecStatus.TUPLES_OK, ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_CHUNK):
+        if command.transformer is None:
+            answer.text = _first_value(result)
+        elif answer.failure is None:
+            _take_rows(pgconn, command, answer, result)
+
+    elif status == ExecStatus.COMMAND_OK:
+        answer.count = -1 if result.command_tuples is None else result.command_tuples
+
+    else:
+        # COPY, for one, which no text of a statement gets as far as.
+        raise GuardError("PostgreSQL answered with something else than rows")
+
+
+def _first_value(result: Any) -> str | None:
+    if not result.ntuples or not result.nfields:
+        return None
+    value = result.get_value(0, 0)
+    return bytes(value).decode() if value is not None else None
+
+
+def _take_rows(pgconn: Any, command: Command, answer: Answer, result: Any) -> None:
+    """Read some rows into Python.
+
+    What goes wrong with that is noted, and not raised: more results are still to come, and have to
+    be read. Rows that were read before it are dropped.
+    """
+    if not answer.columns:
+        names = [result.fname(place) or b"" for place in range(result.nfields)]
+        answer.columns = tuple(name.decode() for name in names)
+
+    try:
+        if len(answer.rows) + result.ntuples > command.max_rows:
+            answer.rows = []
+            answer.failure = GuardError(f"the statement yields more than {command.max_rows} rows")
+            pgconn.get_cancel().cancel()
+            return
+        command.transformer.set_pgresult(result)
+        answer.rows += command.transformer.load_rows(0, result.ntuples, tuple)
+        answer.count = len(answer.rows)
+    except Exception as error:
+        # A value that Python cannot hold, above all.
+        answer.rows = []
+        answer.failure = _read_error(error)
+
+
+def _read_error(error: Exception) -> psycopg.Error:
+    """An error of psycopg says what it is about. Of another, the message could quote the value."""
+    if isinstance(error, psycopg.Error):
+        return error
+    return errors.DataError(f"a value that cannot be read: {type(error).__name__}")
+
+
+def _reported(result: Any) -> ErrorReport:
+    code = _field(result, DiagnosticField.SQLSTATE)
+    message = _field(result, DiagnosticField.MESSAGE_PRIMARY) or "the connection is lost"
+    placed = bool(_field(result, DiagnosticField.STATEMENT_POSITION))
+    return ErrorReport(code, message, placed)
+
+
+def _field(result: Any, which: DiagnosticField) -> str:
+    return (result.error_field(which) or b"").decode(errors="replace")
