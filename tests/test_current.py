@@ -16,6 +16,7 @@ from captoken.current import Held
 from captoken.errors import DelegationError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
+from tests.ours import ours
 from tests.world import KEYRING, SALES, clock, data, mint, verifier
 
 MINE, CHILD = HolderKey.generate(), HolderKey.generate()
@@ -107,7 +108,7 @@ def test_text_will_do_for_a_token_and_text_that_is_none_is_refused():
     frames = []
     trace = caught.value.__traceback__
     while trace is not None:
-        if "captoken" in trace.tb_frame.f_code.co_filename:
+        if ours(trace.tb_frame.f_code):
             frames += [value for value in trace.tb_frame.f_locals.values() if isinstance(value, str) and "cap1_" in value]
         trace = trace.tb_next
     assert [frame for frame in frames if frame.endswith("!")] == []

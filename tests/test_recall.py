@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +20,7 @@ from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.proof import recall_mac, with_proof
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.testing import fixed_random
+from tests.ours import ours
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
@@ -573,7 +573,7 @@ def test_no_frame_holds_a_token(name: str) -> None:
     with pytest.raises((RecallError, Denied, ValueError, StoreError)) as caught:
         calls[name](world)
     frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
-    passed = [frame for frame in frames if f"{os.sep}captoken{os.sep}" in frame.f_code.co_filename]
+    passed = [frame for frame in frames if ours(frame.f_code)]
     shown = repr([value for frame in passed for value in frame.f_locals.values()])
     assert passed and not [secret for secret in secrets() if secret in shown]
 

@@ -3,6 +3,7 @@
 Use counters (I1, I2) come with the ledger; what is counted here is the one use of a proof.
 """
 
+import contextlib
 import gc
 import inspect
 import json
@@ -21,6 +22,7 @@ import pytest
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import AUDIENCE, CHILD, EU_AGENT, GRANDCHILD, KEYS, ORCHESTRATOR, TOKEN, bound, handed, proof, server, stated
+from tests.ours import ours
 from tests.racing import process, race
 from tests.reference.world import ASK, KEY, NOW, access, append, hop, random_access, random_token, verifier
 from tests.world import sent
@@ -311,9 +313,6 @@ def test_i4_hand_overs_checked_in_many_threads_are_checked_right(hurried):
 # ---- I5: interrupted anywhere --------------------------------------------------------------------------------------
 
 
-OWN = (f"{os.sep}captoken{os.sep}", f"{os.sep}contextlib.py")
-
-
 class Interrupt:
     """Raises KeyboardInterrupt at the n-th step of captoken's own code: a call or a return, also of what it calls in C.
 
@@ -327,7 +326,7 @@ class Interrupt:
     def __call__(self, frame, event, argument):
         code, called = frame.f_code, getattr(argument, "__name__", "")
         spared = called == "__exit__" or (code.co_flags & inspect.CO_GENERATOR and event in ("call", "return"))
-        if not spared and any(own in code.co_filename for own in OWN):
+        if not spared and (ours(code) or code.co_filename == contextlib.__file__):
             self.left -= 1
             if self.left == 0:
                 raise KeyboardInterrupt

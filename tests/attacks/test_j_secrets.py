@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import marshal
-import os
 import pickle
 import pprint
 import subprocess
@@ -43,6 +42,7 @@ from captoken.proof import Evidence, use_of
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests import bound
+from tests.ours import ours
 from tests.reference import evaluator
 from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, hop, keyring, sections, short, text, verifier
 from tests.world import proof_in, prove, sent
@@ -428,7 +428,7 @@ def frames(error):
         seen.add(id(one))
         queue += [one.__cause__, one.__context__]
         for frame, _ in traceback.walk_tb(one.__traceback__):
-            if f"{os.sep}captoken{os.sep}" in frame.f_code.co_filename:
+            if ours(frame.f_code):
                 yield frame
 
 
