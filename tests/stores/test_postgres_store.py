@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -60,6 +61,25 @@ def admin(place: Place) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(place.where, autocommit=True) as connection:
         connection.execute(f"set search_path = {place.name}".encode())
         yield connection
+
+
+# A store waits for a lock for five seconds, unless its login says otherwise. A test in which something happens to a call
+# *while* it waits must not depend on that: first another connection has to see it wait, then it must be struck, and a busy
+# machine may take longer for both. The call would then end by itself, with LockNotAvailable, and what was meant for it
+# strike whatever comes next. So these calls wait for longer than anybody looks for them.
+PATIENT, LOOKING = "lock_timeout=120s", 60
+
+
+def patient(place: Place) -> Place:
+    """The same place, for a login that waits for locks as good as for ever."""
+    return place._replace(where=f"{place.where} options='-c {PATIENT}'")
+
+
+def until_it_waits(admin: psycopg.Connection[Any], backend: int) -> None:
+    """Until this backend waits for a lock. It is an error if it never does."""
+    ask, end = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and pid = %s", monotonic() + LOOKING
+    while admin.execute(ask, (backend,)).fetchone() == (0,):
+        assert monotonic() < end, "it does not wait for a lock"
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -309,7 +329,7 @@ def test_a_lock_that_another_holds_is_not_waited_for_for_ever(place: Place, admi
 
 def test_a_proof_that_is_being_forgotten_is_not_taken_again(place: Place) -> None:
     """One server raises the floor over a proof and forgets it; another one, that had read the old floor, waits and is told no."""
-    slow, fast = psycopg.connect(place.where), place.replays(floor=0)
+    slow, fast = psycopg.connect(place.where), patient(place).replays(floor=0)
     assert fast.add(Use(b"u" * 16, NOW), NOW) is True
     with slow, ThreadPoolExecutor(1) as pool:
         with slow.transaction():
@@ -317,8 +337,7 @@ def test_a_proof_that_is_being_forgotten_is_not_taken_again(place: Place) -> Non
             assert slow.execute(f"select {place.name}.add(%s, %s, %s, %s, %s, %s::bigint, %s)".encode(), later).fetchone() == (True,)
             waiting = pool.submit(fast.add, Use(b"u" * 16, NOW), NOW)
             with psycopg.connect(place.where, autocommit=True) as other:
-                while other.execute("select count(*) from pg_locks where not granted").fetchone() == (0,):
-                    pass
+                until_it_waits(other, pid(fast))
         assert waiting.result(timeout=30) is False
 
 
@@ -344,14 +363,13 @@ def test_a_connection_that_was_ended_by_the_server_is_made_anew(place: Place, ad
 
 def test_a_reservation_whose_connection_breaks_is_asked_for_again(place: Place, admin: psycopg.Connection[Any]) -> None:
     """While it waits for a lock: it was not made, and is made now. A settlement is not sent twice."""
-    ledger = place.ledger(floor=0)
+    ledger = patient(place).ledger(floor=0)
     assert ledger.reserve(reservation(1, debit(amount=1)), NOW) is None
     for call, again in ((lambda: ledger.reserve(reservation(2, debit(amount=3)), NOW), True), (lambda: ledger.settle(reservation(1).id, {}, NOW), False)):
         with psycopg.connect(place.where) as other, ThreadPoolExecutor(1) as pool:
             other.execute(f"select from {place.name}.buckets for update".encode())
             running, before = pool.submit(call), pid(ledger)
-            while admin.execute("select count(*) from pg_stat_activity where wait_event_type = 'Lock' and pid = %s", (before,)).fetchone() == (0,):
-                pass
+            until_it_waits(admin, before)
             admin.execute("select pg_terminate_backend(%s, 5000)", (before,))
             other.rollback()
             if again:
@@ -410,16 +428,14 @@ def test_no_error_shows_a_connection_string(store: Any, where: str) -> None:
 
 def test_an_interrupt_leaves_no_half_of_an_answer(place: Place, admin: psycopg.Connection[Any]) -> None:
     """Control-C while it waits: the connection is given up, the next call has its own answer, and nothing was debited twice."""
-    ledger = place.ledger(floor=0)
+    ledger = patient(place).ledger(floor=0)
     assert ledger.reserve(reservation(1, debit(amount=2)), NOW) is None and repr(ledger) == f"<PostgresLedger {place.name}>"
     with psycopg.connect(place.where) as other:
         other.execute(f"select from {place.name}.buckets for update".encode())
         before = pid(ledger)
-        ask = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and pid = %s"
 
         def interrupt() -> None:
-            while admin.execute(ask, (before,)).fetchone() == (0,):
-                pass
+            until_it_waits(admin, before)
             signal.raise_signal(signal.SIGINT)
 
         with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
