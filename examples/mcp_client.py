@@ -63,9 +63,7 @@ async def story(session: ClientSession, root) -> None:
         await call(sales, "refund", order="A-1", cents=1500)
         await call(sales, "refund", order="A-1", cents=2500)
         print("  is led astray, and goes round what presents for it:")
-        everything = (
-            current.holding().present(audience=AUDIENCE).text
-        )  # all that it holds, for this server
+        everything = current.holding().present(audience=AUDIENCE)  # all it holds, for this server
         for cents, meta in (
             (2500, {"io.captoken/token": everything}),
             (1900, meta_for(AUDIENCE, "refund", {"order": "A-1", "cents": 5})),

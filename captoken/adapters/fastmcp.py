@@ -9,8 +9,8 @@ it.
 
 1. What a tool in turn asks of its own server is decided by the grant that the tool itself was
    called with. The guard of another server, one that is mounted say, looks at the token for itself.
-2. Token and proof are taken out of the request before anything is done with it: no tool sees them,
-   no proxy sends them on.
+2. The token is taken out of the request before anything is done with it: no tool sees it, no proxy
+   sends it on.
 3. What the server says of caches (`cache_scope`) is made private.
 4. A tool goes by the name that is listed. Its hashed name (`__…`), by which fastmcp reaches it too,
    is refused.
@@ -36,18 +36,18 @@ from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from mcp.shared.exceptions import MCPError
 
 from captoken._verification.decision import Grant
-from captoken._verification.verifier import Verifier
-from captoken.adapters._mcp.gate import Gate, Options, answering, teller, under
+from captoken._verification.verifier import AnyVerifier
+from captoken.adapters._mcp.gate import Gate, Options, answering, teller
 from captoken.adapters._mcp.messages import (
     CALL,
     LISTS,
     Headers,
     Message,
     Refused,
-    has_secrets,
+    has_token,
     headers_of,
     plain_name,
-    without_secrets,
+    without_token,
 )
 
 # What names an item that a method lists, as an attribute of fastmcp's object.
@@ -105,7 +105,7 @@ def _while_answering(came: _Came) -> Generator[None, None, None]:
 class Guard(Middleware):
     """Lets in what a token permits; takes what `captoken.adapters.mcp.Guard` takes."""
 
-    def __init__(self, verifier: Verifier, **options: Unpack[Options]) -> None:
+    def __init__(self, verifier: AnyVerifier, **options: Unpack[Options]) -> None:
         self._gate = Gate(verifier, **options)
 
     async def __call__(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]) -> Any:
@@ -117,8 +117,8 @@ class Guard(Middleware):
         came = _arrived(context)
         self._hide(context)
         sent = context.message
-        if isinstance(sent, Mapping) and has_secrets(sent.get("_meta")):
-            context = context.copy(message={**sent, "_meta": without_secrets(sent["_meta"])})
+        if isinstance(sent, Mapping) and has_token(sent.get("_meta")):
+            context = context.copy(message={**sent, "_meta": without_token(sent["_meta"])})
         with _while_answering(came):
             return await self._answered(context, call_next, came)
 
@@ -147,7 +147,7 @@ class Guard(Middleware):
                 raise MCPError(refused.code, refused.text, refused.data) from None
             if grant is None:
                 return await call_next(context)
-            with _while_answering(came.granted(self._gate, grant)), under(grant):
+            with _while_answering(came.granted(self._gate, grant)), self._gate.under(grant):
                 result = await call_next(context)
 
         method = context.method or ""
@@ -190,7 +190,7 @@ def _hide_meta(request: Any) -> None:
 
     Each gets a new `_meta`. In one process, what was sent is the client's own, and stays as it is.
     """
-    clean = without_secrets(request.meta)
+    clean = without_token(request.meta)
     request.meta = clean
     sdk = request._srctx
     sdk.params = {**sdk.params, "_meta": clean}

@@ -29,15 +29,15 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any, TypeVar, Unpack
 
-from captoken._verification.verifier import Verifier
-from captoken.adapters._mcp.gate import Gate, Options, answering, teller, under
+from captoken._verification.verifier import AnyVerifier
+from captoken.adapters._mcp.gate import Gate, Options, answering, teller
 from captoken.adapters._mcp.messages import (
     LISTS,
     Message,
     Refused,
-    has_secrets,
+    has_token,
     headers_of,
-    without_secrets,
+    without_token,
 )
 
 TWO = version("mcp").split(".")[0] != "1"  # which major version of the SDK is installed
@@ -62,7 +62,9 @@ def told(tool: _F) -> _F:
 class Guard:
     """Lets in what a token permits.
 
-    Install it with `install`, or with mcp 2.x as the last `middleware` of a server.
+    Install it with `install`, or with mcp 2.x as the last `middleware` of a server. `verifier` is a
+    Verifier or an AsyncVerifier: with the latter, the answers of a tool's `current.grant()` are
+    awaited.
 
     `cost` says what a call takes of a budget, `attributes` what this server knows of it, both by
     tool and arguments. A call that is permitted is charged and recorded, whatever becomes of it
@@ -75,7 +77,7 @@ class Guard:
     if it was started without one.
     """
 
-    def __init__(self, verifier: Verifier, **options: Unpack[Options]) -> None:
+    def __init__(self, verifier: AnyVerifier, **options: Unpack[Options]) -> None:
         self._gate = Gate(verifier, **options)
 
     def install(self, server: Any) -> None:
@@ -107,8 +109,8 @@ class Guard:
                 if notified:
                     return None  # nobody waits for an answer
                 return _refusal(refused, ctx.protocol_version)
-            with under(grant):
-                result = await call_next(_without_secrets(ctx))
+            with self._gate.under(grant):
+                result = await call_next(_without_token(ctx))
 
         if grant is None:
             return result
@@ -122,13 +124,13 @@ class Guard:
         return _private(result)
 
 
-def _without_secrets(ctx: Any) -> Any:
+def _without_token(ctx: Any) -> Any:
     """The context of a message, which shows no token from here on."""
     params = ctx.params or {}
     meta = params.get("_meta")
-    if not has_secrets(meta):
+    if not has_token(meta):
         return ctx
-    clean = without_secrets(meta)
+    clean = without_token(meta)
     return replace(ctx, params={**params, "_meta": clean}, meta=None if ctx.meta is None else clean)
 
 

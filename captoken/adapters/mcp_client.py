@@ -28,7 +28,7 @@ from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._writing.keywords import Strings
 from captoken._writing.token import Token
-from captoken.adapters._mcp.messages import CALL, LISTS, PROOF, TOKEN, digest, facts, has_secrets
+from captoken.adapters._mcp.messages import CALL, LISTS, TOKEN, digest, facts, has_token
 from captoken.current import Held
 
 # Rule 2: an attribute that nothing has. What is listed does not turn on attributes.
@@ -49,10 +49,11 @@ def meta_for(
 ) -> dict[str, str]:
     """The `_meta` of one `tools/call`: a token for that server, tool and arguments. Secret.
 
-    There is a proof with it if the token is bound. `held`: what is presented; left out, what is
-    current. `keep="tables"` keeps what is held of tables, for a server whose tools ask the grant
-    about data. Raises NoToken; WideningError for what is not held; ValueError for what no token can
-    permit, and arguments that are no JSON; and what `Held.present` raises.
+    The token ends in a proof if it is bound to a key: it is then for one sending. `held`: what is
+    presented; left out, what is current. `keep="tables"` keeps what is held of tables, for a server
+    whose tools ask the grant about data. Raises NoToken; WideningError for what is not held;
+    ValueError for what no token can permit, and arguments that are no JSON; and what `Held.present`
+    raises.
     """
     params = {"name": tool, "arguments": dict(arguments or {})}
     return meta_for_request(
@@ -81,21 +82,20 @@ def meta_for_request(
     """
     stated = params or {}
     mine = current.holding(held)
-    about = digest(method, stated) if mine.signer is not None else None
+    bound = mine.token.unverified.key is not None
+    about = digest(method, stated) if bound else None
     narrowed = _narrowed_to(method, stated, keep)
-    presented = mine.present(
+    text = mine.present(
         audience=audience,
         expires_in=expires_in,
         request=about,
         **narrowed,
     )
 
-    meta = {TOKEN: presented.text}
+    meta = {TOKEN: text}
     trace = current.traceparent()
     if trace is not None:
         meta["traceparent"] = trace
-    if presented.proof is not None:
-        meta[PROOF] = presented.proof
     return meta
 
 
@@ -218,8 +218,8 @@ class Presenting:
 
         Raises ValueError for a caller that has a token in there: two would be refused.
         """
-        if has_secrets(meta):
-            raise ValueError("the token and the proof are put in here: leave them out")
+        if has_token(meta):
+            raise ValueError("the token is put in here: leave it out")
         ours = meta_for_request(
             self._audience,
             method,

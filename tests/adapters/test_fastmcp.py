@@ -16,12 +16,13 @@ from fastmcp.server.middleware import Middleware
 from fastmcp.tools import Tool
 from mcp.shared.exceptions import MCPError
 
-from captoken import Access, Issuer, Keyring, Verifier, current
+from captoken import Access, AsyncGrant, Issuer, Keyring, Verifier, current
 from captoken.adapters._mcp.messages import TOKEN
 from captoken.adapters.fastmcp import Guard, told
 from captoken.adapters.mcp_client import Presenting
+from captoken.current import Held
 from captoken.keys import HolderKey
-from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from tests import world
 from tests.adapters.mcp_served import AUDIENCE, Ran, over_http, tools
 from tests.adapters.test_mcp import (
@@ -30,6 +31,7 @@ from tests.adapters.test_mcp import (
     LISTED,
     PARAMS,
     TOOLS,
+    asynchronous,
     everything,
     listing,
     mint,
@@ -150,6 +152,51 @@ def test_the_proof_of_a_call_does_for_what_the_call_asks_in_turn() -> None:
     assert asked(served(ran, facts=facts), body) == ["ran", "error"]
 
 
+@pytest.mark.parametrize(("make", "kind"), [(verifier, "Grant"), (asynchronous, "AsyncGrant")])
+def test_a_guard_takes_either_face_and_a_tool_gets_the_grant_of_it(make: Any, kind: str) -> None:
+    """What the tool asks of its own server in turn is counted as well."""
+    ran = Ran()
+    server = served(ran, facts=make(ledger=MemoryLedger(shared=True, floor=0)))
+
+    @server.tool
+    async def rows() -> str:
+        grant: Any = current.grant()
+        answers = [grant.check(Access(table=table, operation="select")) for table in ("sales", "hr")]
+        decisions = [await answer if isinstance(grant, AsyncGrant) else answer for answer in answers]
+        return ", ".join([type(grant).__name__, *(decision.code for decision in decisions)])
+
+    token = mint(tools={"rows": {}, "ask": {}, "look": {}}, tables=["sales"], operations=["select"], uses=4)
+
+    async def body(session: Any) -> list[Any]:
+        meta = {TOKEN: token.present(audience=AUDIENCE)}
+        return [
+            await outcome(session.call_tool("rows", {}, meta={TOKEN: meta[TOKEN][:-1]})),
+            await outcome(session.call_tool("rows", {}, meta=meta)),
+            (await outcome(session.call_tool("ask", {"tool": "look"}, meta=meta)))[0],
+            (await outcome(session.call_tool("look", {}, meta=meta)))[0],
+        ]
+
+    assert asked(server, body) == [("error", 401), ("ran", f"{kind}, allowed, table"), "ran", "told"]
+    assert [call[0] for call in ran.calls] == ["look"]
+
+
+def test_a_tool_sees_neither_a_bound_token_nor_its_proof() -> None:
+    server, seen = served(Ran(), facts=verifier(replays=MemoryReplayStore(floor=0))), []
+    key = HolderKey.generate()
+
+    @server.tool
+    def look_around(ctx: Context) -> str:
+        whole: Any = ctx.request_context
+        seen.append(repr([whole.meta, whole._srctx, dict(get_http_headers(include_all=True))]))
+        return "ok"
+
+    async def body(session: Any) -> str:
+        mine = Presenting(session, audience=AUDIENCE, held=Held(mint(tools={"look_around": {}}, key=key.public), key))
+        return (await outcome(mine.call_tool("look_around")))[0]
+
+    assert asked(server, body) == "ran" and len(seen) == 1 and "cap1" not in seen[0] and TOKEN not in seen[0]
+
+
 def test_a_server_that_a_tool_calls_as_a_client_looks_at_what_it_is_sent() -> None:
     """A request to the same guard, made from within a call, in this process: not the call's own grant decides."""
     ran = Ran()
@@ -259,7 +306,7 @@ def test_a_proxy_behind_the_guard_sends_no_token_on(kind: str, where: str, mode:
     token = mint(tools={"deep": {}, "resources/read": {}})
     good = token.present(audience=AUDIENCE)
     meta = {TOKEN: good, "io.example/trace": "t-1"} if where == "_meta" else {"io.example/trace": "t-1"}
-    headers = {"authorization": f"Bearer {good}", "captoken-proof": "cap1p_x", "x-other": "kept"} if where == "header" else {}
+    headers = {"authorization": f"Bearer {good}", "x-other": "kept"} if where == "header" else {}
 
     async def body(url: str) -> list[Any]:
         async with (
@@ -283,7 +330,7 @@ def test_a_proxy_behind_the_guard_sends_no_token_on(kind: str, where: str, mode:
             assert anyio.run(body, url) == [["deep"], "text", ("ran", "deep")]
     said = "".join(heard)
     assert "t-1" in said and ("kept" in said or not headers)  # what is not secret goes on
-    assert good[:20] not in said and good[-20:] not in said and "cap1p_x" not in said
+    assert good[:20] not in said and good[-20:] not in said
 
 
 def test_a_tool_does_not_see_the_token_that_its_call_came_with() -> None:

@@ -16,18 +16,19 @@ import anyio
 import httpx
 import pytest
 
-from captoken import Access, Denied, Issuer, Keyring, Verifier, WideningError, current
+from captoken import Access, AsyncGrant, AsyncVerifier, Denied, Issuer, Keyring, Verifier, WideningError, current
 from captoken._language.overlay import snapshot
 from captoken.adapters._mcp import messages as _mcp
 from captoken.adapters._mcp.gate import Gate
-from captoken.adapters._mcp.messages import PROOF, TOKEN
+from captoken.adapters._mcp.messages import TOKEN
 from captoken.adapters.mcp import TWO, Guard, told
 from captoken.adapters.mcp_client import Presenting, meta_for, meta_for_request
 from captoken.audit import AuditTrail
 from captoken.control import Entry, Overlay, Selector
+from captoken.current import Held
 from captoken.errors import NoToken
 from captoken.keys import HolderKey, OperatorKey
-from captoken.proof import prove
+from captoken.proof import http_request, mcp_request, with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.testing import FixedClock
 from tests import world
@@ -77,6 +78,10 @@ def asked(server: Any, body: Callable[[Any], Any]) -> Any:
     return anyio.run(run)
 
 
+def admit(gate: Gate, message: _mcp.Message) -> Any:
+    return anyio.run(gate.admitted, message)
+
+
 async def listing(client: Any) -> None:
     """An SDK's client lists the tools before it takes a result: here at once, with a token for all."""
     await Presenting(client, audience=AUDIENCE, held=mint(tools={"*": {}})).list_tools()
@@ -104,14 +109,18 @@ def tampered() -> str:
     return good[:-1] + ("A" if good[-1] != "A" else "B")
 
 
+NO_PROOF = "cap1p_" + "A" * 118  # spelled as one
+
 BAD_TOKENS: list[tuple[str, Callable[[], Any]]] = [
     ("no _meta", lambda: None),
     ("no token in _meta", lambda: {"io.example/other": "x"}),
     ("an empty token", lambda: {TOKEN: ""}),
     ("a token that is no text", lambda: {TOKEN: 5}),
     ("a token in a list", lambda: {TOKEN: [sent()[TOKEN]]}),
-    ("a proof that is no text", lambda: {**sent(), PROOF: {}}),
-    ("a proof for a token that is bound to no key", lambda: {**sent(), PROOF: "cap1p_" + "A" * 118}),
+    ("a proof for a token that is bound to no key", lambda: {TOKEN: f"{sent()[TOKEN]}.{NO_PROOF}"}),
+    ("a proof alone", lambda: {TOKEN: NO_PROOF}),
+    ("a proof before the token", lambda: {TOKEN: f"{NO_PROOF}.{sent()[TOKEN]}"}),
+    ("two proofs", lambda: {TOKEN: f"{sent()[TOKEN]}.{NO_PROOF}.{NO_PROOF}"}),
     ("another word for it", lambda: {"captoken": sent()[TOKEN]}),
     ("the key in capitals", lambda: {TOKEN.upper(): sent()[TOKEN]}),
     ("white space before it", lambda: {TOKEN: " " + sent()[TOKEN]}),
@@ -310,16 +319,16 @@ def test_any_other_method_is_refused_to_a_token_that_does_not_name_it(method: st
     gate = Gate(verifier())
     for meta, code in ((sent(), 403), ({}, 401)):
         with pytest.raises(_mcp.Refused) as refused:
-            gate.admit(_mcp.Message(method, {**params, "_meta": meta}))
+            admit(gate, _mcp.Message(method, {**params, "_meta": meta}))
         assert refused.value.code == code and not refused.value.tool
     named = sent(tools={method: {}})
-    assert gate.admit(_mcp.Message(method, {**params, "_meta": named})) is not None
-    assert Gate(verifier(), free=[method]).admit(_mcp.Message(method, params)) is None
+    assert admit(gate, _mcp.Message(method, {**params, "_meta": named})) is not None
+    assert admit(Gate(verifier(), free=[method]), _mcp.Message(method, params)) is None
 
 
 def test_a_method_without_a_slash_cannot_use_what_a_tool_of_that_name_is_permitted() -> None:
     with pytest.raises(_mcp.Refused) as refused:
-        Gate(verifier()).admit(_mcp.Message("look", {"_meta": sent()}))
+        admit(Gate(verifier()), _mcp.Message("look", {"_meta": sent()}))
     assert refused.value.code == 403
 
 
@@ -611,13 +620,78 @@ def test_what_cannot_be_recorded_does_not_run() -> None:
     assert anyio.run(body) == ("error", 503) and ran.calls == []
 
 
+# --- either face of a verifier ---------------------------------------------------------------------------------------
+
+
+def asynchronous(**facts: Any) -> AsyncVerifier:
+    return AsyncVerifier(world.KEYRING, **{"audience": AUDIENCE, "clock": world.clock(), **facts})
+
+
+def serving(make: Callable[..., Any], ran: Ran) -> Any:
+    """A server whose tool says of what kind its grant is, and what that permits."""
+    server = served(ran, verifier=make(ledger=MemoryLedger(shared=True, floor=0)))
+
+    @server.tool()
+    async def rows() -> str:
+        grant: Any = current.grant()
+        answers = [grant.check(Access(table=table, operation="select")) for table in ("sales", "hr")]
+        decisions = [await answer if isinstance(grant, AsyncGrant) else answer for answer in answers]
+        return ", ".join([type(grant).__name__, *(decision.code for decision in decisions)])
+
+    return server
+
+
+@pytest.mark.parametrize(("make", "kind"), [(verifier, "Grant"), (asynchronous, "AsyncGrant")])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_guard_takes_either_face_and_a_tool_gets_the_grant_of_it(
+    make: Any, kind: str, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where the SDK runs in another event loop than asyncio's: there the plain face is asked, in a thread."""
+    if elsewhere:
+        monkeypatch.setattr("captoken.adapters._mcp.gate._in_asyncio", lambda: False)
+    ran = Ran()
+    token = mint(tools={"rows": {}, "look": {}}, tables=["sales"], operations=["select"], uses=4)
+
+    async def body(client: Any) -> list[Any]:
+        mine = Presenting(client, audience=AUDIENCE, held=token, keep="tables")
+        other = await outcome(client.call_tool("rows", {}, meta={TOKEN: other_issuer()}))
+        listed = [tool.name for tool in (await mine.list_tools()).tools]
+        return [listed, other, await outcome(mine.call_tool("rows")), *[(await outcome(mine.call_tool("look")))[0] for _ in "123"]]
+
+    said = asked(serving(make, ran), body)
+    # One use is the call of `rows`, and the tool asks for two more, of which one is denied and takes none.
+    assert said == [["look", "rows"], ("error", 401), ("ran", f"{kind}, allowed, table"), "ran", "ran", "told"]
+
+
+def test_what_is_used_up_is_listed_and_refused_when_it_is_called() -> None:
+    """A list asks no store, and so takes nothing."""
+    token = mint(tools={"look": {}}, uses=1)
+    server = served(Ran(), verifier=verifier(ledger=MemoryLedger(shared=True, floor=0)))
+
+    async def body(client: Any) -> list[Any]:
+        mine = Presenting(client, audience=AUDIENCE, held=token)
+        found: list[Any] = []
+        for _ in range(2):
+            found.append([tool.name for tool in (await mine.list_tools()).tools])
+            found.append((await outcome(mine.call_tool("look")))[0])
+        return found
+
+    assert asked(server, body) == [["look"], "ran", ["look"], "told"]
+
+
 # --- bound tokens ----------------------------------------------------------------------------------------------------
 
 KEY = HolderKey.from_bytes(bytes(range(32)))
 
 
-def bound_verifier() -> Verifier:
-    return verifier(replays=MemoryReplayStore(clock=world.clock(), floor=0))
+def bound_verifier(**facts: Any) -> Verifier:
+    return verifier(replays=MemoryReplayStore(clock=world.clock(), floor=0), **facts)
+
+
+def proven(token: Any, about: bytes) -> str:
+    """A text for the server, with a proof that is about `about`."""
+    shown = token.present(audience=AUDIENCE)
+    return with_proof(shown, KEY, audience=AUDIENCE, clock=world.clock(), request=about)
 
 
 def test_a_bound_token_comes_with_a_proof_about_this_call() -> None:
@@ -633,10 +707,9 @@ def test_a_bound_token_comes_with_a_proof_about_this_call() -> None:
             await mine.read_resource("sales://q3")
             meta = meta_for(AUDIENCE, "look", {"term": "ü", "n": 1.0})
         for arguments in ({"term": "ü", "n": 1}, {"term": "u", "n": 1.0}, {"term": "ü"}):
-            wide = {TOKEN: token.present(audience=AUDIENCE)}
-            proof = prove(wide[TOKEN], KEY, audience=AUDIENCE, clock=world.clock(),
-                          request=_mcp.digest("tools/call", {"name": "look", "arguments": {"term": "ü", "n": 1.0}}))  # fmt: skip
-            ends.append(await outcome(client.call_tool("look", arguments, meta={**wide, PROOF: proof})))
+            about = _mcp.digest("tools/call", {"name": "look", "arguments": {"term": "ü", "n": 1.0}})
+            wide = {TOKEN: proven(token, about)}
+            ends.append(await outcome(client.call_tool("look", arguments, meta=wide)))
         ends.append((await outcome(client.call_tool("look", {"n": 1.0, "term": "ü"}, meta=meta)))[0])
         ends.append(await outcome(client.call_tool("look", {"n": 1.0, "term": "ü"}, meta=meta)))  # used before
         ends.append(await outcome(client.call_tool("look", {}, meta={TOKEN: token.present(audience=AUDIENCE)})))  # without
@@ -646,15 +719,38 @@ def test_a_bound_token_comes_with_a_proof_about_this_call() -> None:
     assert asked(served(ran, verifier=bound_verifier()), body) == ["ran", True, none, none, none, "ran", none, none]
 
 
-def test_the_spelling_of_arguments_is_fixed() -> None:
-    from captoken.proof import of_mcp
+def test_a_tool_sees_neither_a_bound_token_nor_its_proof() -> None:
+    token = mint(tools={"seen": {}}, key=KEY.public)
 
+    async def body(client: Any) -> tuple[str, Any]:
+        return await outcome(Presenting(client, audience=AUDIENCE, held=Held(token, KEY)).call_tool("seen"))
+
+    found, said = asked(served(Ran(), verifier=bound_verifier()), body)
+    assert found == "ran" and "cap1" not in said and TOKEN not in said
+
+
+def test_what_no_token_can_permit_cannot_be_proven() -> None:
+    """Of a text with a proof, that is what is wrong with it; without one, it is the call."""
+    lines: list[bytes] = []
+    bound = mint(tools={"look": {}}, key=KEY.public)
+    gate = Gate(bound_verifier(audit=AuditTrail(lines.append)))
+    for params in ({"name": "a/b"}, {"name": "look", "arguments": {"x": float("nan")}}):
+        texts = (proven(bound, bytes(32)), f"{sent()[TOKEN]}.{NO_PROOF}", sent()[TOKEN])
+        for given, kind in zip(texts, ("proof", "proof", "insufficient"), strict=True):
+            with pytest.raises(_mcp.Refused) as refused:
+                admit(gate, _mcp.Message("tools/call", {**params, "_meta": {TOKEN: given}}))
+            assert refused.value.kind == kind
+    codes = [json.loads(line)["code"] for line in lines if b'"kind":"decision"' in line]
+    assert codes == ["bad_proof", "bad_proof", "tool"] * 2
+
+
+def test_the_spelling_of_arguments_is_fixed() -> None:
     params = {"name": "look", "arguments": {"b": [1, 1.0, 1e300, True, None], "a": "ü\n"}, "_meta": {"x": 1}}
-    assert _mcp.digest("tools/call", params) == of_mcp("tools/call", "look", b'{"a":"\\u00fc\\n","b":[1,1.0,1e+300,true,null]}')
-    assert _mcp.digest("tools/call", {"name": "look"}) == of_mcp("tools/call", "look", b"{}")
-    assert _mcp.digest("prompts/get", {"name": "g", "arguments": {"x": "1"}}) == of_mcp(
+    assert _mcp.digest("tools/call", params) == mcp_request("tools/call", "look", b'{"a":"\\u00fc\\n","b":[1,1.0,1e+300,true,null]}')
+    assert _mcp.digest("tools/call", {"name": "look"}) == mcp_request("tools/call", "look", b"{}")
+    assert _mcp.digest("prompts/get", {"name": "g", "arguments": {"x": "1"}}) == mcp_request(
         "prompts/get", "", b'{"arguments.x":"1","name":"g"}')  # fmt: skip
-    assert _mcp.digest("tools/list", {"cursor": "c"}) == of_mcp("tools/list", "", b"{}")
+    assert _mcp.digest("tools/list", {"cursor": "c"}) == mcp_request("tools/list", "", b"{}")
     for arguments in ({"x": float("nan")}, {"x": {1, 2}}):
         with pytest.raises(ValueError):
             _mcp.digest("tools/call", {"name": "look", "arguments": arguments})
@@ -713,6 +809,43 @@ def test_over_http_a_token_is_in_the_one_header_or_in_meta_or_in_both_alike() ->
             assert len(ran.calls) - before == (end == "ran")
 
 
+def test_over_http_a_proof_in_meta_is_about_the_call_and_one_in_the_header_only_where_nothing_is_in_meta() -> None:
+    token = mint(tools={"look": {}}, key=KEY.public)
+    call = {"name": "look", "arguments": {}}
+    about_call = _mcp.digest("tools/call", call)
+    about_http = http_request("POST", "https://sales.example", "/mcp", b"{}")
+
+    def of(about: bytes | None) -> str:
+        """One text of the token, as it was presented once; with a proof about that at its end."""
+        if about is None:
+            return shown
+        return with_proof(shown, KEY, audience=AUDIENCE, clock=world.clock(), request=about)
+
+    cases: list[tuple[tuple[bytes | None, ...] | None, tuple[bytes | None, ...] | None, str]] = [
+        ((about_call,), None, "ran"),
+        ((about_call,), (None,), "ran"),
+        ((about_call,), (about_http,), "ran"),  # each for its own guard
+        (None, (about_call,), "ran"),
+        (None, (about_http,), "401"),
+        (None, (None,), "401"),
+        ((None,), (about_call,), "401"),  # what is in _meta is what counts
+        ((about_http,), (about_call,), "401"),
+        ((None,), None, "401"),
+    ]
+    shown = token.present(audience=AUDIENCE)
+    ran = Ran()
+    with http(ran, verifier=bound_verifier()) as post:
+        for meta, header, end in cases:
+            before = len(ran.calls)
+            stated = {} if meta is None else {TOKEN: of(*meta)}
+            headers = [] if header is None else [("authorization", f"Bearer {of(*header)}")]
+            answer = post("tools/call", {**call, "_meta": stated}, *headers)
+            assert ("ran" if "result" in answer else str(answer["error"]["code"])) == end, (meta, header)
+            assert len(ran.calls) - before == (end == "ran")
+        static = ("authorization", f"Bearer {of(about_call)}")  # a proof is used once
+        assert ["result" in post("tools/call", call, static) for _ in range(2)] == [True, False]
+
+
 def test_each_message_of_a_session_over_http_has_a_header_of_its_own() -> None:
     """A session that was opened, or used, with a token lets in nothing without one."""
     ran = Ran()
@@ -734,7 +867,7 @@ def test_each_message_of_a_session_over_http_has_a_header_of_its_own() -> None:
 
 
 def test_over_http_a_tool_does_not_see_the_header_that_its_call_came_with() -> None:
-    secret = [("authorization", f"Bearer {sent()[TOKEN]}"), ("captoken-proof", "cap1p_x"), ("x-other", "kept")]
+    secret = [("authorization", f"Bearer {sent()[TOKEN]}"), ("x-other", "kept")]
     with http(Ran()) as post:
         said = str(post("tools/call", {"name": "seen"}, *secret)["result"])
     assert "kept" in said and "uthorization" not in said and "cap1" not in said
@@ -863,8 +996,8 @@ def test_a_notification_does_not_use_the_token_of_the_process(monkeypatch: pytes
         monkeypatch.setenv("CAPTOKEN", current.environment()["CAPTOKEN"])
     gate = Gate(verifier(), default_from_environment=True)
     with pytest.raises(_mcp.Refused):
-        gate.admit(_mcp.Message("acme/wipe", {}, _mcp.headers_of(None, notified=True)))
-    assert gate.admit(_mcp.Message("acme/wipe", {}, _mcp.headers_of(None))) is not None
+        admit(gate, _mcp.Message("acme/wipe", {}, _mcp.headers_of(None, notified=True)))
+    assert admit(gate, _mcp.Message("acme/wipe", {}, _mcp.headers_of(None))) is not None
 
 
 def test_a_process_that_was_given_none_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

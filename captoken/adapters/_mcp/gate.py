@@ -7,20 +7,22 @@ here, and say in the SDK's words what came of it.
 from __future__ import annotations
 
 import sys
+from asyncio import get_running_loop
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from inspect import iscoroutinefunction
-from typing import Any, ParamSpec, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from anyio import to_thread
 
 from captoken import current
+from captoken._format.text import without_proof
 from captoken._language import patterns
 from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint, In
-from captoken._verification.decision import Decision, Denied, Grant
-from captoken._verification.verifier import Verifier
+from captoken._verification.decision import AsyncGrant, Decision, Denied, Grant
+from captoken._verification.verifier import AnyVerifier, AsyncVerifier
 from captoken._writing.token import Token
 from captoken.adapters._mcp.messages import (
     CALL,
@@ -29,10 +31,10 @@ from captoken.adapters._mcp.messages import (
     TOKEN,
     Message,
     Refused,
-    credentials,
     digest,
     facts,
     hide_header,
+    token_of,
 )
 from captoken.current import Held
 from captoken.tools import Attributes, Cost, access_to, presented_to, stated_of, telling
@@ -41,26 +43,31 @@ _WEBSOCKET = "mcp.server.websocket"  # of mcp 1.x: comes over the network, and s
 # What can still be stated when the call is made.
 _LATER = frozenset({"argument", "attribute", "cost_unstated"})
 _NO_CALL = "no call that a token can permit: its name, or what comes with it"
+_NO_PROOF = "what no token can permit cannot be proven either"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 _Item = TypeVar("_Item")
 
 
-async def decided(
-    verifier: Verifier,
-    decide: Callable[_P, _R],
-    *args: _P.args,
-    **kwargs: _P.kwargs,
-) -> _R:
-    """What `decide` says; asked in a thread if the verifier has a store that may be waited for.
+async def answer_of(asked: AnyVerifier | Grant, question: Callable[[Any], Any]) -> Any:
+    """What a verifier or a grant answers to a question; the event loop goes on meanwhile.
 
-    By anyio, as the SDKs have it, and not by asyncio.
+    `question` is asked of the awaited face, which is asyncio's. The SDKs run in others as well, by
+    anyio: there it is asked of the plain one, in a thread.
     """
-    if verifier.waits:
-        return await to_thread.run_sync(lambda: decide(*args, **kwargs))
-    return decide(*args, **kwargs)
+    if _in_asyncio():
+        return await question(asked.awaited)
+    plain = asked if isinstance(asked, Grant) else asked.blocking
+    return await to_thread.run_sync(question, plain)
+
+
+def _in_asyncio() -> bool:
+    """Is it asyncio that runs this, and not trio?"""
+    try:
+        get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def teller(error: Callable[[str], Exception], function: _F) -> _F:
@@ -99,14 +106,6 @@ def answering(meta: object) -> Generator[None, None, None]:
         yield
 
 
-def under(grant: Grant | None) -> AbstractContextManager[object]:
-    """Around what answers a message, inside `answering`: under its grant, if it needed one.
-
-    Without a grant nothing is current: `current.grant()` raises there.
-    """
-    return nullcontext() if grant is None else current.serving(grant)
-
-
 class Options(TypedDict, total=False):
     """What a Gate takes beside its verifier, as keywords of the guards."""
 
@@ -127,7 +126,7 @@ class Gate:
 
     def __init__(
         self,
-        verifier: Verifier,
+        verifier: AnyVerifier,
         *,
         cost: Cost | None = None,
         attributes: Attributes | None = None,
@@ -150,59 +149,58 @@ class Gate:
                 self._default = held
 
     async def admitted(self, message: Message) -> Grant | None:
-        """`admit`, from an event loop."""
-        return await decided(self._verifier, self.admit, message)
-
-    def admit(self, message: Message) -> Grant | None:
         """The grant of a message that may be answered; None for one that needs none.
 
         Verifies, charges and records. A method that lists is admitted by any genuine token: see
-        `listed`. Raises Refused.
+        `only_listed`. Raises Refused.
         """
         method = message.method
         if method in self._free:  # rule 6
             return None
-
-        token, proof = self._credentials(message)
+        token = await self._token(message)
         if token is None:
             if method in LISTS and self._open_lists:
                 return None
-            self._record_unverified()
+            await self._record_unverified()
             raise Refused(
                 "invalid", f"No token came with the request: it goes into _meta, as {TOKEN}."
             )
-
-        about: bytes | None = None
-        if proof is not None:
-            try:
-                about = digest(method, message.params)
-            except ValueError:
-                proof = ""  # a proof of nothing: it does not hold, for a bound token or another
+        about = await self._proven(token, message)
         if method in LISTS:  # rule 5
-            try:
-                return self._verifier.authenticate(token, proof=proof, request=about)
-            except Denied as denied:
-                raise refusal_of(denied.decision, method) from None
-        return _granted(self._decided(token, proof, about, message), method)
+            return await self._authenticated(token, about, method)
+        return await self._permitted(token, about, message)
 
     async def admitted_again(
         self, grant: Grant, method: str, params: Mapping[str, Any]
     ) -> Grant | None:
-        """`grant`, if it permits one more call, which a call makes here in turn. Raises Refused."""
-        return await decided(self._verifier, self._admit_again, grant, method, params)
-
-    def _admit_again(self, grant: Grant, method: str, params: Mapping[str, Any]) -> Grant:
-        """The same, with what the guard said of the outer call in hand.
+        """`grant`, if it permits one more call, which a call makes here in turn. Raises Refused.
 
         The grant is asked anew, and so charged for what this takes; the token is not looked at
         again.
         """
         if method in LISTS:
-            return _granted(grant.recheck(), method)
+            decision = await answer_of(grant, lambda face: face.recheck())
+            if not decision:
+                decision = await answer_of(grant, lambda face: face.deny(decision))
+            return _granted(decision, method)
         plain = access_of(method, params)
         if plain is None:
-            return _granted(grant.record(grant.refusal("tool", _NO_CALL)), method)
-        return _granted(grant.check(self._with_stated(plain)), method)
+            return _granted(
+                await answer_of(grant, lambda face: face.deny("tool", _NO_CALL)), method
+            )
+        access = self._with_stated(plain)
+        return _granted(await answer_of(grant, lambda face: face.check(access)), method)
+
+    def under(self, grant: Grant | None) -> AbstractContextManager[object]:
+        """Around what answers a message, inside `answering`: under its grant, if it needed one.
+
+        The grant is that of the verifier that the guard was given: awaited, if that is. Without a
+        grant nothing is current: `current.grant()` raises there.
+        """
+        if grant is None:
+            return nullcontext()
+        awaited = isinstance(self._verifier, AsyncVerifier)
+        return current.serving(grant.awaited if awaited else grant)
 
     def hide(self, http_request: Any) -> None:
         """After `headers_of`: the request itself shows no token from here on.
@@ -224,80 +222,93 @@ class Gate:
         `names` are those of `items`, in order. Nothing is charged and nothing recorded.
         """
         asked = list(names)
-        kept = await decided(
-            self._verifier, lambda: [listed(grant, method, name) for name in asked]
-        )
+        # In one thread, and not in one for each name: an overlay may have to be fetched.
+        kept = await to_thread.run_sync(lambda: [listed(grant, method, name) for name in asked])
         return [item for item, keep in zip(items, kept, strict=True) if keep]
 
-    def _credentials(self, message: Message) -> tuple[str | Token | None, str | None]:
+    async def _token(self, message: Message) -> str | Token | None:
         """What came with a message, or what the process was started with. Raises Refused."""
         try:
-            token, proof = credentials(message, self._header)
+            token = token_of(message, self._header)
         except Refused as refused:
-            self._record_unverified()
-            raise refused from None
-        if token is not None or self._default is None:
-            return token, proof
-        # The default is for whoever started the process, and for nobody who comes over a network.
-        if message.headers is not None or _WEBSOCKET in sys.modules:
-            return None, proof
-        default, _ = presented_to(self._verifier, self._default)
-        return default, proof
+            problem = refused
+        else:
+            return self._default_for(message) if token is None else token
+        await self._record_unverified()
+        raise problem from None
 
-    def _record_unverified(self) -> None:
+    def _default_for(self, message: Message) -> str | Token | None:
+        """The token that the process was started with, for a message that came without one.
+
+        It is for whoever started the process, and for nobody who comes over a network.
+        """
+        if self._default is None or message.headers is not None or _WEBSOCKET in sys.modules:
+            return None
+        return presented_to(self._verifier, self._default)
+
+    async def _record_unverified(self) -> None:
         """Put on record that a request came without a token that could be looked at.
 
-        The empty text is no token: the verifier denies it, and its trail has it like any other
-        denial.
+        The empty text is no token: the verifier denies it as that, and its trail has it like any
+        other denial.
         """
-        self._verifier.check("", Access())
+        why = "no token that could be looked at"
+        await answer_of(self._verifier, lambda face: face.deny("", "malformed", why))
 
-    def _decided(
+    async def _proven(self, token: str | Token, message: Message) -> bytes | None:
+        """What a proof at the end of the token has to be about (rule 3), or None without a proof.
+
+        What is no call, or no JSON, is nothing that could be proven. So a text with a proof is
+        refused there, of a token that is bound to a key or of another. Raises Refused.
+        """
+        if isinstance(token, Token) or token == without_proof(token):
+            return None
+        try:
+            return digest(message.method, message.params)
+        except ValueError:
+            pass
+        raise await self._denied(token, "bad_proof", _NO_PROOF, None, message.method)
+
+    async def _denied(
         self,
         token: str | Token,
-        proof: str | None,
+        code: str,
+        why: str,
         about: bytes | None,
-        message: Message,
-    ) -> Decision:
-        """The decision on a message that is no list."""
-        plain = access_of(message.method, message.params)
-        if plain is None:
-            return self._verifier.refuse(
-                token,
-                "tool",
-                _NO_CALL,
-                proof=proof,
-                request=about,
+        method: str,
+    ) -> Refused:
+        """What goes out of a denial of the guard's own, once it is on record."""
+        denied = await answer_of(
+            self._verifier, lambda face: face.deny(token, code, why, request=about)
+        )
+        return refusal_of(denied, method)
+
+    async def _authenticated(self, token: str | Token, about: bytes | None, method: str) -> Grant:
+        """The grant of a genuine token, whatever it permits. Raises Refused."""
+        try:
+            grant = await answer_of(
+                self._verifier, lambda face: face.authenticate(token, request=about)
             )
+        except Denied as denied:
+            raise refusal_of(denied.decision, method) from None
+        plain: Grant = grant.blocking if isinstance(grant, AsyncGrant) else grant
+        return plain
+
+    async def _permitted(self, token: str | Token, about: bytes | None, message: Message) -> Grant:
+        """The grant of a token that permits a message that is no list. Raises Refused."""
+        method = message.method
+        plain = access_of(method, message.params)
+        if plain is None:
+            raise await self._denied(token, "tool", _NO_CALL, about, method)
+        if self._cost is None and self._attributes is None:
+            decision = await answer_of(
+                self._verifier, lambda face: face.check(token, plain, request=about)
+            )
+            return _granted(decision, method)
         # What a stranger asks for reaches no code of the server's, not even what knows of costs.
-        if (self._cost or self._attributes) and self._is_genuine(token, plain, proof, about):
-            plain = self._with_stated(plain)
-        return self._verifier.check(
-            token,
-            plain,
-            proof=proof,
-            request=about,
-        )
-
-    def _is_genuine(
-        self,
-        token: str | Token,
-        access: Access,
-        proof: str | None,
-        about: bytes | None,
-    ) -> bool:
-        """Is the token genuine, whatever it permits?
-
-        Asked before the server's own functions see anything of the call. Nothing is charged or
-        recorded by it.
-        """
-        decision = self._verifier.explain(
-            token,
-            access,
-            proof=proof,
-            request=about,
-        )
-        return bool(decision) or Denied(decision).kind == "insufficient"
+        grant = await self._authenticated(token, about, method)
+        access = self._with_stated(plain)
+        return _granted(await answer_of(grant, lambda face: face.check(access)), method)
 
     def _with_stated(self, plain: Access) -> Access:
         """The access with what the server knows of it.
@@ -365,7 +376,8 @@ def listed(grant: Grant, method: str, name: object) -> bool:
     if any(constraint == NOTHING for constraint, optional in rule.values() if not optional):
         return False
 
-    return all(refusal.code in _LATER for refusal in grant.explain(access).refusals)
+    # No store is asked: what is used up is listed, and refused when it is called.
+    return all(refusal.code in _LATER for refusal in grant.recheck((access,)).refusals)
 
 
 def _can_be_named(constraint: Constraint, method: str, name: object) -> bool:

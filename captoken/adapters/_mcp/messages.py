@@ -6,10 +6,11 @@ The rules are those of the spec, "Transports" (40.3 to 40.5).
    and its arguments are what the message states as params. `arguments` among them is taken apart:
    `{"name": "greet", "arguments.style": "short"}`. So a tool whose name has a `/`, and a method
    whose name has none, could pose as the other: no token can permit them.
-2. A token comes in `_meta`, or in the one Authorization header; if in both, it is the same. Never
-   in an argument.
-3. A proof comes in `_meta`, and is about the method, the tool and the arguments in their one
-   spelling.
+2. A token comes in `_meta`, or in the one Authorization header; if in both, it is the same but for
+   the proof. Never in an argument.
+3. A proof stands at the end of the token in `_meta`, and is about the method, the tool and the
+   arguments in their one spelling. One at the end of the header's is that where nothing is in
+   `_meta`; else it is about the HTTP request, for a guard of HTTP, and is not looked at here.
 4. Headers that repeat the method or the name agree with the message, since a proxy may have decided
    by them.
 5. Methods that list need a token. What the token cannot be used for is left out.
@@ -27,11 +28,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeGuard
 
-from captoken import proof as request
+from captoken._format.text import without_proof
+from captoken.proof import mcp_request
 
-# Members of `_meta`.
+# A member of `_meta`.
 TOKEN = "io.captoken/token"  # noqa: S105, a name and no secret
-PROOF = "io.captoken/proof"
 # A member of the data of an error: the kind of a denial.
 KIND = "io.captoken/kind"
 
@@ -55,7 +56,7 @@ STATUS = {
     "unavailable": 503,
 }
 
-_SECRET_HEADERS = (b"authorization", b"captoken-proof")
+_SECRET_HEADER = b"authorization"
 _BESIDE = frozenset({"_meta", "inputResponses", "requestState"})  # of params: no arguments
 
 _spell = json.JSONEncoder(
@@ -148,20 +149,20 @@ def hide_header(http_request: Any) -> None:
     So nothing that comes after can log it or send it on.
     """
     for lines in (http_request.headers.raw, http_request.scope["headers"]):
-        lines[:] = [line for line in lines if line[0].lower() not in _SECRET_HEADERS]
+        lines[:] = [line for line in lines if line[0].lower() != _SECRET_HEADER]
 
 
-def has_secrets(meta: object) -> TypeGuard[Mapping[str, Any]]:
-    """Is there a token or a proof in `_meta`?
+def has_token(meta: object) -> TypeGuard[Mapping[str, Any]]:
+    """Is there a token in `_meta`?
 
-    Whatever stands there under those names is a secret, also where it is no text.
+    Whatever stands there under that name is a secret, also where it is no text.
     """
-    return isinstance(meta, Mapping) and (TOKEN in meta or PROOF in meta)
+    return isinstance(meta, Mapping) and TOKEN in meta
 
 
-def without_secrets(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """`_meta` for the one who answers: without token and proof."""
-    return {key: value for key, value in meta.items() if key not in (TOKEN, PROOF)}
+def without_token(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """`_meta` for the one who answers: without the token."""
+    return {key: value for key, value in meta.items() if key != TOKEN}
 
 
 def plain_name(value: Any) -> Any:
@@ -229,7 +230,7 @@ def digest(method: str, params: Mapping[str, Any]) -> bytes:
     tool, arguments = asked
     named = tool if method == CALL else ""
     try:
-        return request.of_mcp(method, named, _spell(arguments).encode("ascii"))
+        return mcp_request(method, named, _spell(arguments).encode("ascii"))
     except (TypeError, RecursionError) as error:
         raise ValueError("the arguments are no JSON") from error
 
@@ -237,31 +238,32 @@ def digest(method: str, params: Mapping[str, Any]) -> bytes:
 # --- who asks: rules 2, 3 and 4 ---------------------------------------------------------------
 
 
-def credentials(message: Message, header: bool) -> tuple[str | None, str | None]:
-    """The token and the proof that came with a message.
+def token_of(message: Message, header: bool) -> str | None:
+    """The text that came with a message, or None. Its proof, if it has one, is for rule 3.
 
-    `header`: a token may come in the Authorization header. Raises Refused if they cannot be meant.
+    `header`: it may come in the Authorization header. Raises Refused if it cannot be meant.
     """
     meta = message.params.get("_meta")
     if meta is None:
         meta = {}
     if not isinstance(meta, Mapping):
         raise Refused("invalid", "_meta is no object.")
-    token = _text_in(meta, TOKEN)
-    proof = _text_in(meta, PROOF)
+    stated = _text_in(meta, TOKEN)
 
     if message.headers is None:
-        return token, proof
+        return stated
     _check_mirrored(message, message.headers)  # also where the token is not looked for there
     sent = _bearer(message.headers) if header else None
     if sent is None:
-        return token, proof
-    if token is not None and token != sent:  # rule 2
+        return stated
+    if stated is None:
+        return sent
+    if without_proof(stated) != without_proof(sent):  # rule 2
         raise Refused(
             "invalid",
             "Two tokens came, in _meta and in the Authorization header, and they differ.",
         )
-    return sent, proof
+    return stated  # rule 3: that of the header is for a guard of HTTP
 
 
 def _text_in(meta: Mapping[str, Any], key: str) -> str | None:

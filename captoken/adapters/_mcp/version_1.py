@@ -10,11 +10,10 @@ from importlib import import_module
 from typing import Any, TypeAlias
 
 from captoken._verification.decision import Grant
-from captoken.adapters._mcp.gate import Gate, answering, under
+from captoken.adapters._mcp.gate import Gate, answering
 from captoken.adapters._mcp.messages import (
     CALL,
     LISTS,
-    PROOF,
     TOKEN,
     Headers,
     Message,
@@ -103,7 +102,7 @@ async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
             grant = await _admitted(gate, message, headers)
         except Refused as refused:
             return _refusal(refused)
-        with under(grant):
+        with gate.under(grant):
             result = await handler(message)
 
     if grant is None or message.method not in LISTS:
@@ -125,7 +124,7 @@ async def _noticed(gate: Gate, handler: _Handler, message: Any) -> None:
             grant = await _admitted(gate, message, headers_of(None, notified=True))
         except Refused:
             return
-        with under(grant):
+        with gate.under(grant):
             await handler(message)
 
 
@@ -144,8 +143,7 @@ async def _admitted(gate: Gate, message: Any, headers: Headers | None) -> Grant 
     if getattr(params, "meta", None) is not None:
         extra = _extra_of(message) or {}
         stated["_meta"] = dict(extra)
-        for key in (TOKEN, PROOF):  # so that no tool can log or send them on
-            extra.pop(key, None)
+        extra.pop(TOKEN, None)  # so that no tool can log it or send it on
     return await gate.admitted(Message(message.method, stated, headers))
 
 
