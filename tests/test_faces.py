@@ -273,6 +273,38 @@ def test_an_overlay_that_came_while_a_store_was_waited_for_counts(face: str) -> 
 
 
 @both
+def test_what_came_while_a_store_was_waited_for_counts_for_each_access_of_a_step(face: str) -> None:
+    """The second of two accesses is narrowed away meanwhile: it is the answer, and recorded alone."""
+    from captoken.control import Entry, Selector
+
+    def overlay(*entries: Any, seq: int) -> Overlay:
+        return Overlay.open(snapshot(OPERATOR, entries, seq=seq, issued_at=NOW), [OPERATOR.public])
+
+    reads = {"operations": ["select"]}
+    narrowed = Entry(at=NOW, by="ops", id="AAAAAAAAAAA", select=Selector(agent="orchestrator"), why="x", link=reads)
+
+    async def ask() -> None:
+        overlays, moving, trail = [overlay(seq=1)], clock(), []
+
+        class Late(Slow):
+            def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+                overlays.append(overlay(narrowed, seq=2))
+                return super().reserve(reservation, now)
+
+        ledger = Late(moving, 0)
+        audit = AuditTrail(trail.append)
+        one = made(face, clock=moving, ledger=ledger, overlay=lambda: overlays[-1], audit=audit)
+        token = mint(tables=["sales"], operations=["select", "insert"], uses=2)
+        grant = await at_once(one.authenticate(token))
+        step = [Access(table="sales", operation=operation) for operation in ("select", "insert")]
+        decision = await at_once(grant.check_all(step))
+        assert decision.code == "narrowed" and decision.access == step[1] and ledger.closed == [{}]
+        assert [b'"operation":"insert"' in line for line in trail[2:]] == [True]
+
+    asyncio.run(ask())
+
+
+@both
 def test_a_reservation_that_cannot_be_given_back_counts_as_spent(face: str) -> None:
     """The denial stands, whatever the ledger says to it."""
 

@@ -20,6 +20,7 @@ from captoken._language.reasons import Refusal
 from captoken._verification.decision import Asked, Decision, Effect
 from captoken._verification.genuine import Genuine
 from captoken._verification.plan import Facts, denial, judge
+from captoken._verification.wording import PLAN
 from captoken.stores.ports import Debit, Ledger, ReplayStore, Reservation, Use
 
 _log = logging.getLogger("captoken")
@@ -163,7 +164,7 @@ def settled(
     `fetch` gives the facts as they are when the effects are committed.
     """
     if decision.effects:
-        decision = yield from _committed(decision, genuine, facts, asked, stores, fetch)
+        decision = yield from _committed(decision, genuine, facts, (asked,), stores, fetch)
     return (yield from recorded((decision,), stores, genuine, facts, asked))
 
 
@@ -171,43 +172,49 @@ def settled_together(
     decisions: Sequence[Decision],
     genuine: Genuine,
     facts: Facts,
-    asked: Asked,
+    asked: Sequence[Asked],
     stores: Stores,
     fetch: Callable[[], Steps[Facts]],
 ) -> Steps[Decision]:
-    """The decision on several accesses of one step, whose effects are those of the first."""
+    """The decision on several accesses of one step, whose effects are those of the first.
+
+    `asked` has the question of each.
+    """
     first = decisions[0]
     if first.effects:
         taken = yield from _committed(first, genuine, facts, asked, stores, fetch)
         if taken:
             decisions = [structs.replace(one, effects=taken.effects) for one in decisions]
-        else:  # for one is for all of them
+        elif taken.step == len(PLAN):  # what a store has not, all of them together lack
             decisions = [structs.replace(taken, access=one.access) for one in decisions]
-    return (yield from recorded(decisions, stores, genuine, facts, asked))
+        else:  # judged again, one is refused: recorded alone, as when it is refused at first
+            decisions = [taken]
+    return (yield from recorded(decisions, stores, genuine, facts, asked[0]))
 
 
 def _committed(
     decision: Decision,
     genuine: Genuine,
     facts: Facts,
-    asked: Asked,
+    asked: Sequence[Asked],
     stores: Stores,
     fetch: Callable[[], Steps[Facts]],
 ) -> Steps[Decision]:
     """Step 11: the decision, once its effects are committed; or a denial.
 
-    Where that took long, or an overlay came meanwhile, steps 7 to 10 are judged again: a denial
-    then gives the reservation back.
+    Where that took long, or an overlay came meanwhile, steps 7 to 10 are judged again, for each
+    access: a denial then gives the reservation back (spec, "Verification").
     """
     for effect in decision.effects:
         refusal = yield from _taken(effect, genuine, stores, facts.now, looking=False)
         if refusal is not None:
-            return denial(genuine, facts, asked, (refusal,), 11, decision.effects)
+            return denial(genuine, facts, asked[0], (refusal,), 11, decision.effects)
     later = yield from fetch()
     if later.now - facts.now <= _PATIENCE and later.overlay is facts.overlay:
         return decision
-    second = judge(genuine, later, asked)
-    if second:
+    judged = (judge(genuine, later, one) for one in asked)
+    second = next((again for again in judged if not again), None)
+    if second is None:
         return decision
     for effect in decision.effects:
         if isinstance(effect, Reservation):

@@ -394,9 +394,7 @@ class _Face(Sealed):
             decisions[0] = structs.replace(decisions[0], effects=(taken,))
         stores = self._parts.stores
         return (
-            yield from settled_together(
-                decisions, genuine, facts, asked[0], stores, self._later_facts
-            )
+            yield from settled_together(decisions, genuine, facts, asked, stores, self._later_facts)
         )
 
     def _denied_again(self, genuine: Genuine, asked: Asked, refusals: Refusals) -> Answer:
