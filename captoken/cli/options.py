@@ -168,7 +168,7 @@ FACT = _Type("key=value", _fact)
 PUBLIC = _Type("public key", _public)
 
 
-def _merged(
+def merged(
     ctx: click.Context, param: click.Parameter, given: tuple[dict[str, Any], ...]
 ) -> dict[str, Any]:
     """One map of all that was given; the lists of a key add up, and nothing else may be said twice."""
@@ -240,19 +240,19 @@ restriction_options = stacked(
     click.option("--tables", metavar="PATTERN", multiple=True, help="A table, 'market.*' or '*'. Repeatable."),
     click.option("--operations", metavar="NAME", multiple=True, help="An operation, or '*'. Repeatable."),
     click.option(
-        "--allow", type=LISTS, multiple=True, callback=_merged, metavar="PATTERN=OP,OP",
+        "--allow", type=LISTS, multiple=True, callback=merged, metavar="PATTERN=OP,OP",
         help="Operations for a table: 'sales=select,insert'; 'hr=' is none. Repeatable.",
     ),
     click.option(
-        "--columns", type=LISTS, multiple=True, callback=_merged, metavar="PATTERN=COL,COL",
+        "--columns", type=LISTS, multiple=True, callback=merged, metavar="PATTERN=COL,COL",
         help="Columns for a table: 'people=name,city'. Repeatable.",
     ),
     click.option(
-        "--tools", type=OBJECTS, multiple=True, callback=_merged, metavar="PATTERN[=JSON]",
+        "--tools", type=OBJECTS, multiple=True, callback=merged, metavar="PATTERN[=JSON]",
         help="""A tool, with any arguments, or with constraints: 'search={"q":{"any":true},"limit":{"max":10}}'. Repeatable.""",
     ),
     click.option(
-        "--where", type=WHERE, multiple=True, callback=_merged, metavar="ATTRIBUTE=JSON",
+        "--where", type=WHERE, multiple=True, callback=merged, metavar="ATTRIBUTE=JSON",
         help="""What an attribute must satisfy: 'region={"in":["eu"]}'. Repeatable.""",
     ),
     click.option("--not-before", type=MOMENT, metavar="TIME", help="RFC 3339, or seconds since the epoch."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from captoken._format.spelling import escape
-from captoken.cli.options import LISTS, _merged, stacked
+from captoken.cli.options import LISTS, merged, stacked
 from captoken.cli.output import say, tell
 
 if TYPE_CHECKING:
@@ -18,34 +18,70 @@ if TYPE_CHECKING:
 
 
 class _InOrder(click.Group):
+    """Lists its commands in the order in which one needs them."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
 
 @click.group(cls=_InOrder)
 def postgres() -> None:
-    """Prepare a PostgreSQL database for agents: a login, narrow roles, and an audit of what undermines them."""
+    """Prepare a PostgreSQL database for agents: a login, narrow roles, and an audit of what
+    undermines them.
+    """
 
 
-_login = click.option(
-    "--login", metavar="NAME", required=True, help="The role that the server logs in as."
+_DSN = (
+    "A connection string of a superuser's, as libpq reads it; "
+    "what it leaves out, PGHOST and the like say."
 )
-_dsn = "A connection string of a superuser's, as libpq reads it; what it leaves out, PGHOST and the like say."
+_login = click.option(
+    "--login",
+    metavar="NAME",
+    required=True,
+    help="The role that the server logs in as.",
+)
 _planned = stacked(
     _login,
-    click.option("--role", metavar="NAME", required=True, help="The narrow role, for one class of trust."),
     click.option(
-        "--allow", type=LISTS, multiple=True, callback=_merged, required=True, metavar="PATTERN=OP,OP",
+        "--role",
+        metavar="NAME",
+        required=True,
+        help="The narrow role, for one class of trust.",
+    ),
+    click.option(
+        "--allow",
+        type=LISTS,
+        multiple=True,
+        callback=merged,
+        required=True,
+        metavar="PATTERN=OP,OP",
         help="What the role may do, by table: select, insert, update, delete. Repeatable.",
     ),
     click.option(
-        "--columns", type=LISTS, multiple=True, callback=_merged, metavar="PATTERN=COL,COL",
+        "--columns",
+        type=LISTS,
+        multiple=True,
+        callback=merged,
+        metavar="PATTERN=COL,COL",
         help="The columns that it may use, by table. Repeatable.",
     ),
-    click.option("--dsn", metavar="DSN", help=f"{_dsn} Patterns need it: market.* is spelled out."),
-    click.option("--adopt", is_flag=True, help="Narrow a login or role that exists already, and that no plan made."),
-    click.option("--apply", is_flag=True, help="Run the SQL in that database, in one transaction, and audit what came of it."),
-)  # fmt: skip
+    click.option(
+        "--dsn",
+        metavar="DSN",
+        help=f"{_DSN} Patterns need it: market.* is spelled out.",
+    ),
+    click.option(
+        "--adopt",
+        is_flag=True,
+        help="Narrow a login or role that exists already, and that no plan made.",
+    ),
+    click.option(
+        "--apply",
+        is_flag=True,
+        help="Run the SQL in that database, in one transaction, and audit what came of it.",
+    ),
+)
 
 
 @postgres.command()
@@ -62,69 +98,76 @@ def plan(
     """Print the SQL that makes the login and one narrow role, once for each class of trust.
 
     \b
-    captoken postgres plan --login agents --role reader --allow sales=select --allow 'market.*=select' \\
-        --columns people=id,name --dsn 'dbname=shop user=postgres' --apply
+    captoken postgres plan --login agents --role reader --allow sales=select \\
+        --allow 'market.*=select' --columns people=id,name \\
+        --dsn 'dbname=shop user=postgres' --apply
 
-    The role can do what is listed and nothing else, whatever a token says. Run it again to change that. A role that
-    exists and that no plan made is refused: with --adopt it loses all that a narrow role has not.
+    The role can do what is listed and nothing else, whatever a token says. Run it again to change
+    that. A role that exists and that no plan made is refused: with --adopt it loses all that a
+    narrow role has not.
     """
-    plans = _plans()
-    planned = plans.Role(role, allow, columns)
+    roles = _roles()
+    planned = roles.Role(role, allow, columns)
     if dsn is None:
         if apply:
             raise click.UsageError("--apply goes with --dsn")
-        say(plans.plan_sql(login, planned, adopt=adopt).rstrip())
+        say(roles.plan_sql(login, planned, adopt=adopt).rstrip())
         return 0
+
     with _connected(dsn) as connection:
-        tables = [
-            (str(schema), str(name))
-            for schema, name in connection.execute(plans.TABLES.encode()).fetchall()
-        ]
-        sql = plans.plan_sql(login, planned, tables, adopt=adopt)
+        tables = roles.tables_of(connection)
+        sql = roles.plan_sql(login, planned, tables, adopt=adopt)
         say(sql.rstrip())
         if not apply:
             return 0
-        found = plans.apply_plan(connection, login, planned, adopt=adopt)
+
+        found = roles.apply_plan(connection, login, planned, adopt=adopt)
         connection.commit()
         tell(f"applied: {login} can take on {role}")
-        return _say(found, login)
+        return _say_found(found, login)
 
 
 @postgres.command()
 @_login
-@click.option("--dsn", metavar="DSN", required=True, help=_dsn)
+@click.option("--dsn", metavar="DSN", required=True, help=_DSN)
 def audit(login: str, dsn: str) -> int:
-    """Say what lets a login do more than its grants: functions with the rights of their owners, rights that everybody has.
+    """Say what lets a login do more than its grants: functions with the rights of their owners,
+    rights that everybody has.
 
     Exit 0: nothing was found, 1: something was. What a function does, nobody but its owner can say.
     """
-    plans = _plans()
+    roles = _roles()
     with _connected(dsn) as connection:
-        return _say(plans.audit(connection, login), login)
+        return _say_found(roles.audit(connection, login), login)
 
 
-def _plans() -> ModuleType:
-    """Here, since most commands need no extra but `cli`."""
+def _roles() -> ModuleType:
+    """What plans and audits roles. Imported here, since most commands need no extra but `cli`."""
     try:
-        from captoken.adapters._postgres import roles as _postgres_plan
+        from captoken.adapters._postgres import roles
     except ImportError:
-        raise click.ClickException(
-            "this needs an extra: pip install 'captoken[postgres]'"
-        ) from None
-    return _postgres_plan
+        message = "this needs an extra: pip install 'captoken[postgres]'"
+        raise click.ClickException(message) from None
+    return roles
 
 
-def _say(found: Sequence[str], login: str) -> int:
+def _say_found(found: Sequence[str], login: str) -> int:
+    """Say what an audit found, a line each. Returns the exit status."""
     for line in found:
         say(f"-- found: {escape(line)}")
-    if not found:
-        tell(f"nothing was found that lets {login} do more than its grants")
-    return 1 if found else 0
+    if found:
+        return 1
+
+    tell(f"nothing was found that lets {login} do more than its grants")
+    return 0
 
 
 @contextmanager
 def _connected(dsn: str) -> Generator[Connection[Any], None, None]:
-    """What the database says, as one line and without the connection string."""
+    """A connection. What the database says of an error comes as one line.
+
+    It comes without the connection string, which can have a password in it.
+    """
     import psycopg
 
     try:

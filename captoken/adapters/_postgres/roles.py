@@ -76,12 +76,19 @@ def apply_plan(
     psycopg's RaiseException for a role that exists and was made by no plan (unless `adopt`), and
     for a schema `captoken_guard` of somebody else's.
     """
-    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
-        tables: list[Table] = cursor.execute(TABLES.encode()).fetchall()
+    with connection.transaction(), connection.cursor() as cursor:
+        tables = tables_of(connection)
         for role in roles:
             sql = plan_sql(login, role, tables, adopt=adopt)
             cursor.execute(sql.encode())
         return audit(connection, login)
+
+
+def tables_of(connection: psycopg.Connection[Any]) -> list[Table]:
+    """All tables that there are in a database, but for those that no role can be granted."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(TABLES.encode()).fetchall()
+    return [(str(schema), str(name)) for schema, name in rows]
 
 
 def plan_sql(
