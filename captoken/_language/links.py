@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -122,7 +122,11 @@ def early_prohibits(link: Link, situation: Situation) -> Reason | None:
 
     The first pass of step 8 (spec, "Verification").
     """
-    return prohibited(link.early, None, situation) if link.early else None
+    for caveat in link.early:  # ours, and so never one that raises
+        reason: Any = caveat.prohibits(None, situation)  # type: ignore[arg-type]
+        if reason is not None:
+            return cast(Reason, reason)
+    return None
 
 
 def late_prohibits(link: Link, access: Access | None, situation: Situation) -> Reason | None:

@@ -301,9 +301,10 @@ def stated(access: Access, caller: Caller | None) -> None:
 
 def granted(decision: Decision) -> Grant:
     """The grant of a decision. Raises Denied, with the decision, if there is none."""
-    if not decision or decision.grant is None:
+    grant = decision.grant
+    if grant is None or decision.code != "allowed":
         raise Denied(decision)
-    return decision.grant
+    return grant
 
 
 def own_denial(code: str, why: str) -> Refusals:

@@ -14,7 +14,7 @@ held. The first step that fails gives the decision its code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import msgspec
 
@@ -156,40 +156,37 @@ def _read(
     holds.
     """
     packet = parts.packet
-    readable: list[Link] = []
-    for at, link in enumerate(links):
+    for at, link in enumerate(links):  # step 5 of every link comes before step 6 of any
         if isinstance(link, BadLink):
             return _broken(root, packet, tags, links, at, link)
-        readable.append(link)
-    lineage = Lineage((root.agent,))
+    own = cast("list[Link]", links)
+    added: list[Link] = []
     places: list[int] = []
     for at, discharge in answers.items():
-        added = read_discharge(discharge, vocabulary)
-        if isinstance(added, BadLink):
-            return _broken(root, packet, tags, links, at, added, DISCHARGER)
-        readable += added
-        places += [at] * len(added)
-    counts = addressed = False
-    for at, link in enumerate(readable):
-        if at < len(links):
-            after = lineage.step(link)
-            if not isinstance(after, Lineage):
-                return _broken(root, packet, tags, links, at, after)
-            lineage = after
-            addressed = addressed or (link.settles and _names_audience(link))
-        counts = counts or link.counts
+        said = read_discharge(discharge, vocabulary)
+        if isinstance(said, BadLink):
+            return _broken(root, packet, tags, links, at, said, DISCHARGER)
+        added += said
+        places += [at] * len(said)
+    lineage = Lineage((root.agent,))
+    for at, link in enumerate(own):
+        after = lineage.step(link)
+        if not isinstance(after, Lineage):
+            return _broken(root, packet, tags, links, at, after)
+        lineage = after
+    readable = (*own, *added)
     return Genuine(
         root,
         packet,
         tags,
-        tuple(readable),
+        readable,
         tuple(places),
         lineage,
-        _custody(packet, readable) if lineage.key is not None else (),
+        _custody(packet, own) if lineage.key is not None else (),
         parts.proof,
-        counts,
+        any([link.counts for link in own]),
         vocabulary is not V1 and _has_own(readable),
-        addressed or root.audience is not None,
+        root.audience is not None or any([_names_audience(link) for link in own if link.settles]),
     )
 
 
@@ -208,8 +205,7 @@ def _custody(packet: Packet, links: Sequence[Link]) -> tuple[Custody, ...]:
     """
     found: list[Custody] = []
     bound_to: bytes | None = None
-    for at in range(len(packet.caveats)):
-        link = links[at]
+    for at, link in enumerate(links):
         if link.key is None:
             continue
         if bound_to is not None and link.signature is not None:
@@ -391,10 +387,8 @@ def _by_link(genuine: Genuine, facts: Facts, access: Access | None, age: int | N
         if audience not in audiences:
             refusals.append(Refusal("wrong_audience", f"issued for {audience} alone"))
         audiences = audiences & {audience}
-    situation = _situation(facts, audiences, genuine, age)
-    situations: list[Situation] = []  # what each link is judged under
+    start = situation = _situation(facts, audiences, genuine, age)
     for at, link in enumerate(genuine.links):
-        situations.append(situation)
         reason = early_prohibits(link, situation)
         if reason is not None:
             refusals.append(Refusal(reason.code, reason.text, *genuine.place(at)))
@@ -406,9 +400,11 @@ def _by_link(genuine: Genuine, facts: Facts, access: Access | None, age: int | N
     if refusals:
         return tuple(refusals)
     for at, link in enumerate(genuine.links):
-        reason = late_prohibits(link, access, situations[at])
+        reason = late_prohibits(link, access, start)
         if reason is not None:
             refusals.append(Refusal(reason.code, reason.text, *genuine.place(at)))
+        if link.settles and genuine.own:  # of the late caveats, an embedder's alone look at these
+            start = settled(start, link)
     return tuple(refusals)
 
 
