@@ -7,7 +7,7 @@ here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import MAX_INTEGER
@@ -28,17 +28,20 @@ REFUSED_AMOUNT = "a debit of less than nothing"
 
 
 def first_replay_floor(clock: Callable[[], float]) -> int:
-    """The floor of a replay store that is new: what an earlier one took is not known."""
+    """The floor of a replay store that is new: what an earlier one took is not known (31.3)."""
     return int(clock()) + PROOF_AHEAD
 
 
 def too_old(now: int) -> int:
-    """A proof that was issued then, or before, is not fresh any more: its use may be forgotten."""
+    """A proof that was issued then, or before, is not fresh any more.
+
+    Its use may be forgotten, as long as the floor rises so far (31.3).
+    """
     return now - PROOF_PAST - 1
 
 
 def is_full(limit: int) -> StoreError:
-    """What a replay store of a bounded size raises when it has no room."""
+    """What a replay store of a bounded size raises: it never makes room by forgetting (31.4)."""
     seconds = PROOF_PAST + PROOF_AHEAD
     return StoreError(
         f"{limit} proofs of the last {seconds} seconds are remembered, and no more fit"
@@ -49,15 +52,13 @@ def is_full(limit: int) -> StoreError:
 
 
 def first_ledger_floor(clock: Callable[[], float]) -> int:
-    """The floor of a ledger that is new: what was counted before is not known."""
+    """The floor of a ledger that is new: what was counted before is not known (38.9)."""
     return int(clock()) + CLOCKS_DIFFER
 
 
-class Sums(NamedTuple):
-    """What a reservation comes to."""
-
-    short: Debit | None  # the first debit that its bucket has not enough for
-    spent: dict[Bucket, int]  # if none is short: what each bucket has been debited then
+# What a reservation comes to: the first debit that its bucket has not enough for, or None and what
+# each bucket has been debited then.
+Sums: TypeAlias = tuple[Debit | None, dict[Bucket, int]]
 
 
 def add_up(
@@ -65,31 +66,36 @@ def add_up(
     now: int,
     floor: int,
     gone: int,
-    spent_of: Callable[[bytes, str], int],
+    spent_of: Callable[[Bucket], int | None],
 ) -> Sums:
     """Judge a reservation that is not yet made. Both `peek` and `reserve` rest on this.
 
     `floor` is the ledger's. `gone` is the last time that a forgotten bucket was kept until.
-    Raises StoreError for what cannot be known, and for an amount below 0.
+    `spent_of` is what a bucket has been debited, None for one that is not there. Raises StoreError
+    for what cannot be known, and for an amount below 0.
     """
+    # 38.9. A token from before the floor may have used anything: what is not known is refused.
     if reservation.issued_at <= floor:
         raise StoreError(REFUSED_BEFORE)
-    # A bucket of a token that still lives by this clock may be gone: nothing is known of it.
+    # 38.10. By this clock a token may still live whose bucket is gone: it would begin anew.
     if now < gone - KEPT:
         raise StoreError(REFUSED_CLOCK)
 
+    # 38.3. From the first link to the last, all or none: whoever calls debits only if none is short.
+    # What one access takes twice from one bucket adds up.
     spent: dict[Bucket, int] = {}
     for debit in reservation.debits:
+        # 38.10. A debit of less than nothing would give back what others have spent.
         if debit.amount < 0:
             raise StoreError(REFUSED_AMOUNT)
 
         bucket = (debit.bucket, debit.unit)
-        if bucket not in spent:
-            spent[bucket] = spent_of(*bucket)
-        spent[bucket] += debit.amount
-        if spent[bucket] > debit.limit:
-            return Sums(debit, {})
-    return Sums(None, spent)
+        before = spent[bucket] if bucket in spent else spent_of(bucket)
+        after = (before or 0) + debit.amount
+        if after > debit.limit:
+            return debit, {}
+        spent[bucket] = after
+    return None, spent
 
 
 # --- what a server says ---------------------------------------------------------------------------

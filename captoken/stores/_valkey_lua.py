@@ -82,8 +82,10 @@ end
 
 local known = redis.call('ZSCORE', KEYS[2], ARGV[7])
 if issued <= floor or known and tonumber(known) > floor then return 0 end
-local held = redis.call('ZCOUNT', KEYS[2], '(' .. digits(floor), '+inf')
-if held >= tonumber(ARGV[8]) then return -1 end
+if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[8]) then
+    local held = redis.call('ZCOUNT', KEYS[2], '(' .. digits(floor), '+inf')
+    if held >= tonumber(ARGV[8]) then return -1 end
+end
 if not peek then redis.call('ZADD', KEYS[2], digits(issued), ARGV[7]) end
 return 1
 """

@@ -58,6 +58,7 @@ class MemoryReplayStore(_OneProcess):
 
         Raises StoreError when full, and in a forked process.
         """
+        # 31.2. To look and to add is one step: of many threads one is the first.
         with self._own_lock():
             self._forget(too_old(now))
             if not self._would_take(use, self._floor):
@@ -73,30 +74,32 @@ class MemoryReplayStore(_OneProcess):
 
     def _would_take(self, use: Use, floor: int) -> bool:
         """The decision, as if all up to `floor` were forgotten. Raises StoreError when full."""
+        # 31.3. At or below the floor it may have been used, and forgotten since.
         if use.issued_at <= floor:
             return False
 
-        over = self._seconds_until(floor)
         if use.entry in self._known:
             # The name may have been used long ago, with another time, and be free again.
-            return any(use.entry in self._by_second[second] for second in over)
+            return any(use.entry in self._by_second[second] for second in self._until(floor))
 
-        forgotten = sum(len(self._by_second[second]) for second in over)
-        if len(self._known) - forgotten >= self._limit:
-            raise is_full(self._limit)
+        # 31.4. No room is made by forgetting what could still pass as fresh.
+        if len(self._known) >= self._limit:
+            over = sum(len(self._by_second[second]) for second in self._until(floor))
+            if len(self._known) - over >= self._limit:
+                raise is_full(self._limit)
         return True
 
-    def _seconds_until(self, floor: int) -> list[int]:
+    def _until(self, floor: int) -> list[int]:
         """The seconds whose uses are forgotten when the floor rises so far."""
-        if floor <= self._floor:
-            return []
         return [second for second in self._by_second if second <= floor]
 
     def _forget(self, floor: int) -> None:
         """Forget what was issued until then, and never take it again."""
-        for second in self._seconds_until(floor):
+        if floor <= self._floor:
+            return
+        self._floor = floor
+        for second in self._until(floor):
             self._known.difference_update(self._by_second.pop(second))
-        self._floor = max(self._floor, floor)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -126,12 +129,14 @@ class MemoryLedger(_OneProcess):
         """None if every bucket had enough and was debited, else the first that had not."""
         with self._own_lock():
             self._forget(now)
+            # 38.8. The same reservation twice is one, also when nothing is left by now.
             if self._is_known(reservation.id, now):
                 return None
             short, spent = self._add_up(reservation, now)
             if short is not None:
                 return short
 
+            # 38.10. A bucket is kept for the longest lived of all that use it.
             kept_until = reservation.kept_until
             until = inf if kept_until is None else kept_until
             for bucket in spent:
@@ -146,12 +151,14 @@ class MemoryLedger(_OneProcess):
         with self._own_lock():
             if self._is_known(reservation.id, now):
                 return None
-            return self._add_up(reservation, now).short
+            short, _ = self._add_up(reservation, now)
+            return short
 
     def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
         """True if the reservation was open: what was not taken of it goes back."""
         with self._own_lock():
             self._forget(now)
+            # 38.8. Once, and in its time: whatever is neither settled nor cancelled is spent.
             if reservation_id not in self._open or self._known[reservation_id].until <= now:
                 return False
             self._open.remove(reservation_id)
@@ -173,12 +180,14 @@ class MemoryLedger(_OneProcess):
         return known is not None and not self._is_over(known.until, now)
 
     def _add_up(self, reservation: Reservation, now: int) -> Sums:
-        def spent_of(*bucket: *Bucket) -> int:
+        def spent_of(bucket: Bucket) -> int | None:
             if self._is_over(self._kept.get(bucket, inf), now):
-                return 0
-            return self._spent.get(bucket, 0)
+                return None
+            return self._spent.get(bucket)
 
-        return add_up(reservation, now, self._floor, self._gone, spent_of)
+        # Where all is forgotten that may be, as `reserve` has it, there is nothing to pass over.
+        look_up = self._spent.get if now <= self._looked else spent_of
+        return add_up(reservation, now, self._floor, self._gone, look_up)
 
     def _is_over(self, until: float, now: int) -> bool:
         """Is what is kept until then forgotten by whoever looks now? Once a second is enough."""
@@ -193,6 +202,7 @@ class MemoryLedger(_OneProcess):
             del self._known[reservation_id]
             self._open.discard(reservation_id)
 
+        # 38.10. How late the last of them was kept is noted: a clock that is set back is told by it.
         gone = [bucket for bucket, until in self._kept.items() if self._is_over(until, now)]
         for bucket in gone:
             self._gone = max(self._gone, int(self._kept[bucket]))

@@ -17,6 +17,7 @@ import msgspec
 
 from captoken._format.errors import StoreError
 from captoken.stores._rules import (
+    Bucket,
     Sums,
     add_up,
     first_ledger_floor,
@@ -193,6 +194,7 @@ class SQLiteReplayStore(SQLiteStore):
 
         Raises StoreError when full, locked for too long or unreadable.
         """
+        # 31.2. To look and to add is one step: nobody else writes until this is committed.
         with self._writing() as run:
             before, held = _row(run("select floor, held from proof_state"))
             floor = max(before, too_old(now))
@@ -217,6 +219,7 @@ class SQLiteReplayStore(SQLiteStore):
 
         `held` is how many the file holds, with those that are not forgotten yet.
         """
+        # 31.3. At or below the floor it may have been used, and forgotten since.
         if use.issued_at <= floor:
             return False
         # The name may have been used long ago, with another time, and be free again.
@@ -224,6 +227,7 @@ class SQLiteReplayStore(SQLiteStore):
         if known.fetchone() is not None:
             return False
 
+        # 31.4. No room is made by forgetting what could still pass as fresh.
         if held >= self._limit:
             (over,) = run("select count(*) from proofs where issued_at <= ?", (floor,)).fetchone()
             if held - over >= self._limit:
@@ -281,6 +285,7 @@ class SQLiteLedger(SQLiteStore):
         """
         with self._writing() as run:
             self._forget(run, now)
+            # 38.8. The same reservation twice is one, also when nothing is left by now.
             if self._is_known(run, reservation.id, now):
                 return None
             short, spent = self._add_up(run, reservation, now)
@@ -288,7 +293,7 @@ class SQLiteLedger(SQLiteStore):
                 return short
 
             for (bucket, unit), amount in spent.items():
-                # Null is for good, and the `max` of null and anything is null.
+                # 38.10. Kept for the longest lived. Null is for good, and the `max` of null and anything is null.
                 run(
                     """
                     insert into buckets values (?, ?, ?, ?)
@@ -306,7 +311,8 @@ class SQLiteLedger(SQLiteStore):
         with self._reading() as run:
             if self._is_known(run, reservation.id, now):
                 return None
-            return self._add_up(run, reservation, now).short
+            short, _ = self._add_up(run, reservation, now)
+            return short
 
     def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
         """True if the reservation was open: what was not taken of it goes back.
@@ -315,6 +321,7 @@ class SQLiteLedger(SQLiteStore):
         """
         with self._writing() as run:
             self._forget(run, now)
+            # 38.8. Once, and in its time: whatever is neither settled nor cancelled is spent.
             found = run(
                 "select debits from reservations where id = ? and open", (reservation_id,)
             ).fetchone()
@@ -348,16 +355,16 @@ class SQLiteLedger(SQLiteStore):
 
     @staticmethod
     def _add_up(run: Run, reservation: Reservation, now: int) -> Sums:
-        def spent_of(link: bytes, unit: str) -> int:
+        def spent_of(bucket: Bucket) -> int | None:
             found = run(
                 """
                 select spent from buckets
                 where link = ? and unit = ? and (keep is null or keep > ?)
                 """,
-                (link, unit, now),
+                (*bucket, now),
             )
             row = found.fetchone()
-            return 0 if row is None else int(row[0])
+            return None if row is None else int(row[0])
 
         floor, gone = _row(run("select floor, gone from ledger_state"))
         return add_up(reservation, now, floor, gone, spent_of)
@@ -366,6 +373,7 @@ class SQLiteLedger(SQLiteStore):
     def _forget(run: Run, now: int) -> None:
         """Forget what is over: reservations, spent for good, and buckets of expired tokens."""
         run("delete from reservations where until <= ?", (now,))
+        # 38.10. How late the last of them was kept is noted: a clock that is set back is told by it.
         last = run("select max(keep) from buckets where keep <= ?", (now,)).fetchone()[0]
         if last is not None:
             run("update ledger_state set gone = max(gone, ?)", (last,))
