@@ -81,7 +81,7 @@ def add_up(
     if now < gone - KEPT:
         raise StoreError(REFUSED_CLOCK)
 
-    # 38.3. From the first link to the last, all or none: whoever calls debits only if none is short.
+    # 38.3. From the first link to the last, all or none: who calls debits only if none is short.
     # What one access takes twice from one bucket adds up.
     spent: dict[Bucket, int] = {}
     for debit in reservation.debits:

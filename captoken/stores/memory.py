@@ -202,7 +202,8 @@ class MemoryLedger(_OneProcess):
             del self._known[reservation_id]
             self._open.discard(reservation_id)
 
-        # 38.10. How late the last of them was kept is noted: a clock that is set back is told by it.
+        # 38.10. How late the last of them was kept is noted: by that, a clock that is set back is
+        # told.
         gone = [bucket for bucket, until in self._kept.items() if self._is_over(until, now)]
         for bucket in gone:
             self._gone = max(self._gone, int(self._kept[bucket]))

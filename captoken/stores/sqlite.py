@@ -293,7 +293,8 @@ class SQLiteLedger(SQLiteStore):
                 return short
 
             for (bucket, unit), amount in spent.items():
-                # 38.10. Kept for the longest lived. Null is for good, and the `max` of null and anything is null.
+                # 38.10. Kept for the longest lived of all that use it. Null is for good, and the
+                # `max` of null and anything is null.
                 run(
                     """
                     insert into buckets values (?, ?, ?, ?)
@@ -373,7 +374,8 @@ class SQLiteLedger(SQLiteStore):
     def _forget(run: Run, now: int) -> None:
         """Forget what is over: reservations, spent for good, and buckets of expired tokens."""
         run("delete from reservations where until <= ?", (now,))
-        # 38.10. How late the last of them was kept is noted: a clock that is set back is told by it.
+        # 38.10. How late the last of them was kept is noted: by that, a clock that is set back is
+        # told.
         last = run("select max(keep) from buckets where keep <= ?", (now,)).fetchone()[0]
         if last is not None:
             run("update ledger_state set gone = max(gone, ?)", (last,))
