@@ -1161,6 +1161,21 @@ def test_a_join_does_not_ask_about_a_hidden_column(sql: str) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize("index", ['""', "by_ssn"])
+@pytest.mark.parametrize("tail", ["", " without rowid"])
+def test_a_join_that_an_index_answers_does_not_ask_about_a_hidden_column(index: str, tail: str) -> None:
+    """Whatever the index is called: SQLite takes an empty name."""
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(
+        f"create table people (name text primary key, pad, ssn){tail}; create index {index} on people (ssn, name);"
+    )
+    with guarded(connection, grant(tables=["people"], operations=["select"], columns={"people": ["name", "pad"]})) as db:
+        assert verdict(db, "select name from people natural join (select 'x' as ssn)") == "column"
+        assert verdict(db, "select name from people join (select 'x' as ssn) using (ssn)") == "column"
+        assert verdict(db, "select name from people") == ALLOWED
+    connection.close()
+
+
 @pytest.mark.parametrize(
     "named", ["{}", "sales as with, {}", "sales as window, {}", "sales window, {}", "(select 1 as with), {}", "{} x", "main.{}"]
 )

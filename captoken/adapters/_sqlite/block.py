@@ -218,9 +218,10 @@ class Block:
         for need in plan.needs:
             if need.operation != "select":
                 self.written[need.table, need.operation, need.columns] = need
-        # Rule 7: after a statement that wrote no row, last_insert_rowid() still tells of others.
-        self.told |= plan.tells if cursor.rowcount > 0 else plan.tells & {"changes"}
-        columns = tuple(column[0] for column in cursor.description or ())
+        if plan.tells:
+            # Rule 7: where no row was written, last_insert_rowid() still tells of others.
+            self.told |= plan.tells if cursor.rowcount > 0 else plan.tells & {"changes"}
+        columns = tuple([column[0] for column in cursor.description or ()])
         return columns, rows, cursor.rowcount
 
     def _plan(self, text: Text, parameters: Any) -> Plan:
@@ -240,6 +241,8 @@ def _copied(sql: Any, parameters: Any) -> dict[str, Any] | tuple[Any, ...]:
     """The parameters of a statement, in a value that nobody else has. Raises TypeError."""
     if not isinstance(sql, str):
         raise TypeError(f"a statement is a str, not {type(sql).__name__}")
+    if type(parameters) is tuple:
+        return parameters  # nobody can change it
     if not isinstance(parameters, (Mapping, Sequence)) or isinstance(parameters, (str, bytes)):
         raise TypeError(f"parameters are a sequence or a mapping, not {type(parameters).__name__}")
     if isinstance(parameters, Mapping):

@@ -170,17 +170,17 @@ class Catalog:
         rowid = frozenset(decoded(name) for name, kind, pk, _ in info if pk and kind == b"INTEGER")
         computes = any(hidden == _VIRTUAL for *_, hidden in info)
         index = self._index_of(entry)
-        if index:
+        if index is not None:
             columns = frozenset(decoded(name) for name, *_ in info)
             places = self._places_of_index(index, entry.schema, rowid, columns)
         else:
             places = [
                 frozenset((decoded(name),)) for name, _, _, hidden in info if hidden != _VIRTUAL
             ]
-        return Layout(tuple(places), rowid, keyed=bool(index), computes=computes)
+        return Layout(tuple(places), rowid, keyed=index is not None, computes=computes)
 
-    def _index_of(self, entry: Object) -> str:
-        """The index that the cursor is on, or "" for the rows of a table.
+    def _index_of(self, entry: Object) -> str | None:
+        """The index that the cursor is on, or None for the rows of a table. `""` is a name too.
 
         A table WITHOUT ROWID is the index of its primary key.
         """
@@ -190,7 +190,7 @@ class Catalog:
             "SELECT 1 FROM pragma_table_list(?) WHERE schema = ? AND wr", entry.table, entry.schema
         )
         if not without_rowid:
-            return ""
+            return None
         keys = self._watch.own(
             "SELECT name FROM pragma_index_list(?, ?) WHERE origin = 'pk'",
             entry.table,
