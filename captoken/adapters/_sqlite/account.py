@@ -1,7 +1,18 @@
 """What one statement touches, added up: events, opcodes and names each add what they see.
 
-Nothing is ever taken away again, so that what one of the three leaves out another still counts
-(`captoken.adapters.sqlite`). Knows no grant.
+What one of the three has counted no other takes away again, so that nothing counts less for being
+left out by one of them (`captoken.adapters.sqlite`). For example:
+
+    UPDATE sales SET amount = 1 WHERE id IN (SELECT id FROM hr)
+
+    target     sales
+    updates    sales: amount
+    reads      sales: id; hr: id
+    selects    hr                 its cursor only reads (rule 5), and the text names it (rule 9)
+
+    needs      update on sales (amount, id), select on hr (id)
+
+Knows no grant.
 """
 
 from __future__ import annotations
@@ -48,7 +59,11 @@ class Account:
         self.refuse("table", NEVER_GRANTED)
 
     def needs(self) -> list[Access]:
-        """The accesses to ask a grant about. Refuses the statement where one has no name."""
+        """The accesses to ask a grant about. Refuses the statement where one has no name.
+
+        An update needs the columns that it writes, and those of the rows that it reads to find
+        them. Of inserts and deletes SQLite tells no columns, so that they are not stated.
+        """
         needs = [
             *(_access(key, "insert") for key in self.inserts),
             *(_access(key, "update", self.updates[key] | self.reads[key]) for key in self.updates),

@@ -1,6 +1,13 @@
 """One guarded block: finds out what each statement needs, asks the grant, runs it.
 
-Rules 1, 2, 7, 9 and 10 of `captoken.adapters.sqlite` are enforced here.
+Rules 1, 2, 7, 9 and 10 of `captoken.adapters.sqlite` are enforced here. The order of questions to
+the grant, for each statement:
+
+ 1. Does it still stand? If not, nothing is compiled.
+ 2. Does it permit each need? Not recorded, so that what is refused can be worded (`denials`).
+ 3. Does the statement do what no grant permits? Asked late: the answer tells that it compiles.
+ 4. All needs together, recorded and used once.
+ 5. While it runs, and before a commit that makes writes last: is all of that still so?
 """
 
 from __future__ import annotations
@@ -31,7 +38,11 @@ Result = tuple[tuple[str, ...], list[tuple[Any, ...]], int]
 
 
 class Block:
-    """Finds out what each statement needs, asks the grant, and runs it."""
+    """Finds out what each statement needs, asks the grant, and runs it.
+
+    Of one connection and one grant, for one transaction. `caller` is asked about with each access.
+    A statement may yield `max_rows` rows.
+    """
 
     def __init__(
         self,
@@ -103,12 +114,13 @@ class Block:
             raise Denied(self.grant.deny(late))
 
     def end(self, how: str) -> None:
-        """COMMIT or ROLLBACK.
+        """COMMIT or ROLLBACK, as a statement of the guard's own.
 
         A commit that fails (deferred foreign keys) rolls back, so that no transaction stays.
         """
         self.over = True
         if self.busy:
+            # Python code that a statement calls has left the block: nothing can be ended now.
             raise GuardError("the block was left while a statement of it runs")
         try:
             if self.connection.in_transaction:
@@ -119,7 +131,10 @@ class Block:
             raise
 
     def execute(self, sql: str, parameters: Any) -> Result:
-        """Run one statement. Raises Denied, GuardError, TypeError, or what SQLite raises."""
+        """Run one statement. Raises Denied, GuardError, TypeError, or what SQLite raises.
+
+        While it runs the block is busy, so that Python code that it calls cannot use the block.
+        """
         self._check_open()
         given = _copied(sql, parameters)
         self.busy = True
@@ -154,7 +169,10 @@ class Block:
             raise GuardError("SQLite has rolled back the transaction of this block: leave it")
 
     def _execute(self, sql: str, parameters: Any) -> Result:
-        """Run the statement if it is permitted. Raises Denied, which is recorded."""
+        """Run the statement if it is permitted. Raises Denied, which is recorded.
+
+        A statement that was seen before in the block keeps its plan, and is asked about again.
+        """
         plan = self.plans.get(sql)
         if plan is None:
             self._check_alive()
@@ -225,8 +243,12 @@ class Block:
         return columns, rows, cursor.rowcount
 
     def _plan(self, text: Text, parameters: Any) -> Plan:
-        """What a statement needs that the block has not seen before, or not lately."""
-        if text.first not in KINDS:  # rule 1
+        """What a statement needs that the block has not seen before, or not lately.
+
+        Raises Denied, or the error that it does not compile for, where that tells nothing.
+        """
+        if text.first not in KINDS:
+            # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
             raise self.denials.denied(_OTHER_KIND)
         plan = self.planner.plan(text, parameters)
         if isinstance(plan, Exception):

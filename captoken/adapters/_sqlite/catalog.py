@@ -1,7 +1,15 @@
 """What the catalogs of a connection say: its tables and views, their columns, and its functions.
 
 Rule 4 of `captoken.adapters.sqlite`: a cursor is known by the root page that it opens, and a name
-by what the schema has under it.
+by what the schema has under it. A row of sqlite_master has both:
+
+    type   name             tbl_name  rootpage  sql
+    table  sales            sales     2         CREATE TABLE sales …
+    index  sales_by_region  sales     5         CREATE INDEX …      counts as its table
+    view   sales_view                 0         CREATE VIEW …       is what its query touches
+    table  docs             docs      0         CREATE VIRTUAL …    has no page: never granted
+
+The catalog itself has page 1, which no row tells of. So a cursor on it is on nothing that is known.
 """
 
 from __future__ import annotations
@@ -44,7 +52,11 @@ class Object(NamedTuple):
 
 
 class Schema:
-    """What the names and the root pages of a connection stand for (rule 4)."""
+    """What the names and the root pages of a connection stand for (rule 4).
+
+    `databases`: number and name, of main, temp and what is attached. `rows`: of all schema tables,
+    the number of the database, root page, type, name, table and SQL.
+    """
 
     def __init__(
         self, databases: tuple[tuple[int, str], ...], rows: tuple[tuple[Any, ...], ...]
@@ -55,10 +67,13 @@ class Schema:
         self.order = [
             names[number] for number in sorted(names, key=lambda number: (number != 1, number))
         ]
+
         # By number of the database and root page: what cursors open.
         self.roots: dict[tuple[int, int], Object] = {}
+
         # By schema and name, folded: what names stand for.
         self.objects: dict[tuple[str, str], Object] = {}
+
         # By name, folded: the SQL of views and triggers. Of all schemas together, since a trigger
         # or a view is told by its bare name.
         self.bodies: defaultdict[str, str] = defaultdict(str)
@@ -67,9 +82,13 @@ class Schema:
             if kind == "table" and not root:
                 kind = "virtual"  # a table without a page of its own
             self._add(number, root, Object(kind, names[number], name, table, sql))
+
+        # Rule 8: may any view or trigger hide the columns of a join? Mostly none does, and then no
+        # statement has to look.
         self.hides_joins = any(map(hides_joins, self.bodies.values()))
 
     def _add(self, number: int, root: int, entry: Object) -> None:
+        """Keep an entry for what asks about it: its page, its name, or its SQL."""
         name = fold(entry.name)
         if root:
             self.roots[number, root] = entry
@@ -94,7 +113,10 @@ _read_schema = lru_cache(maxsize=16)(Schema)
 
 
 class Layout(NamedTuple):
-    """Rule 8: the columns at each place of a cursor, and the one that is the rowid."""
+    """Rule 8: the columns at each place of a cursor, and the one that is the rowid.
+
+    A place has one column, except where it is an expression over any of them.
+    """
 
     places: tuple[frozenset[str], ...]
     rowid: frozenset[str]
@@ -102,10 +124,11 @@ class Layout(NamedTuple):
     computes: bool  # has columns that are computed when read, from the rowid perhaps
 
     def read(self, op: bytes, p2: int, p4: bytes | None) -> frozenset[str]:
-        """The columns that an opcode reads."""
+        """The columns that an opcode reads. Where it cannot be told which, all of them."""
         if op in BY_ROWID or (op in BY_KEY and not self.keyed):
+            # The key of a table is its rowid.
             return self.rowid
-        if op == b"Column" and p2 < len(self.places):
+        if op == b"Column" and p2 < len(self.places):  # p2: the place
             return self.places[p2]
         if op in BY_KEY:
             # p4 is how many columns are compared; without it, take all.
@@ -117,7 +140,10 @@ class Layout(NamedTuple):
 
 
 class Catalog:
-    """What a connection has. Lives as long as the transaction that holds the schema still."""
+    """What a connection has. Lives as long as the transaction that holds the schema still.
+
+    Each look is taken when it is needed first, by queries that only the guard makes (rule 2).
+    """
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -141,7 +167,10 @@ class Catalog:
 
     @cached_property
     def foreign_functions(self) -> frozenset[str]:
-        """Rule 7: the functions that are not SQLite's own, not innocuous, or were replaced."""
+        """Rule 7: the functions that are not SQLite's own, not innocuous, or were replaced.
+
+        By name, whatever their arguments: if one of a name is the owner's, none of it is granted.
+        """
         query = "SELECT name FROM pragma_function_list WHERE NOT builtin OR NOT flags & ?"
         return frozenset(fold(decoded(name)) for (name,) in self._watch.own(query, _INNOCUOUS))
 
@@ -161,6 +190,7 @@ class Catalog:
         return self._layouts[entry]
 
     def _read_layout(self, entry: Object) -> Layout:
+        """Ask SQLite. The rows of a table have its columns; those of an index, what it is over."""
         info = self._watch.own(
             "SELECT name, upper(type), pk, hidden FROM pragma_table_xinfo(?, ?)",
             entry.table,
@@ -201,6 +231,7 @@ class Catalog:
     def _places_of_index(
         self, index: str, schema: str, rowid: frozenset[str], columns: frozenset[str]
     ) -> list[frozenset[str]]:
+        """What each place of an index holds. `columns` are all those of its table."""
         places: list[frozenset[str]] = []
         for at, name in self._watch.own(
             "SELECT cid, name FROM pragma_index_xinfo(?, ?)", index, schema

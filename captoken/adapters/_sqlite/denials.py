@@ -4,6 +4,12 @@ A table or column that is missing is refused in the words for one that is forbid
 grant would permit the name. So a denial is about what the text itself names, spelled as there, and
 never about what only the schema knows. Where nothing in the text can be refused, the reason says
 what was reached, and the name is for the operator alone.
+
+    SELECT pay FROM hr         hidden       table hr is not among ["people"]
+    SELECT pay FROM HR         the same     table HR is not among ["people"]
+    SELECT pay FROM nothing    missing      table nothing is not among ["people"]
+    SELECT ssn FROM people     hidden       columns ["ssn"] of table people are not among ["name"]
+    SELECT xyz FROM people     missing      columns ["xyz"] of table people are not among ["name"]
 """
 
 from __future__ import annotations
@@ -92,7 +98,8 @@ class Denials:
             self._deny_columns(text, need, literals)
         if need.table in map(self._table, text.mentions):
             raise self.denied(decision)
-        # The text does not name the table: its name is for the operator alone.
+        # The text does not name the table: its name is for the operator alone. A denial without an
+        # access says nothing of it to the client.
         how = "reached by way of a view, a trigger or a foreign key"
         raise self.denied(Own(decision.code, f"{decision.refusals[0].text} ({how})"))
 
@@ -103,6 +110,9 @@ class Denials:
         """
         if never_granted:
             self.deny(text, _NEVER)
+
+        # Tables first: if one that is named is refused, nothing else is said. Then whatever SQLite
+        # itself looked for in vain.
         self._deny_tables(text)
         self._deny_table_in(text, error)
         column = _COLUMN_IN_ERROR.match(str(error))
@@ -110,6 +120,7 @@ class Denials:
             self.deny_column(text, column[1])
         for name in text.using:
             self.deny_column(text, name)
+
         # A star may count the columns, hidden ones too: "SELECTs … do not have the same number of
         # result columns". A syntax error knows nothing of them.
         if text.has_star and self._restricted(text) and not str(error).startswith("near "):
@@ -119,7 +130,8 @@ class Denials:
     def deny_column(self, text: Text, column: str) -> None:
         """Refuse a column as it is spelled, there or not.
 
-        Only if one of the tables that the text names restricts its columns.
+        Only if one of the tables that the text names restricts its columns. Each of those is asked
+        whether it would permit a column of that name.
         """
         asked = [
             self._refused(need.table, need.operation, (column,)) for need in self._restricted(text)
@@ -133,7 +145,11 @@ class Denials:
         raise self.denied(self._no_columns(text))
 
     def _deny_columns(self, text: Text, need: Access, literals: frozenset[str]) -> NoReturn:
-        """Refuse the columns of `need`, by the word of the text that names one of them."""
+        """Refuse the columns of `need`, by the first word of the text that names one of them.
+
+        A string that looks like a column is refused like one: what is hidden has to look the same
+        as what is missing. If no word does, a star or a view named them: none is said.
+        """
         refused = {
             fold(name)
             for name in need.columns or ()
@@ -174,7 +190,7 @@ class Denials:
             raise self.denied(refused)
 
     def _no_columns(self, text: Text) -> Own:
-        """The denial for columns that cannot be named."""
+        """The denial for columns that cannot be named. It names the table if only one is meant."""
         needs = self._restricted(text)
         about = needs[0] if len(needs) == 1 else None
         return Own("column", "the statement touches columns that the token does not grant", about)

@@ -1,7 +1,15 @@
 """The first account: what SQLite asked the authorizer while it compiled a statement.
 
 Events name tables and columns, and every function. They do not name the columns that NATURAL and
-USING compare, nor what a REPLACE deletes (`captoken.adapters.sqlite`).
+USING compare, nor what a REPLACE deletes (`captoken.adapters.sqlite`). Of a statement that joins
+all of two tables they tell next to nothing:
+
+    SELECT count(*) FROM sales NATURAL JOIN hr
+
+    (SELECT, None, None, None, None)
+    (FUNCTION, None, "count", None, None)
+    (READ, "sales", "", None, None)         a name as the text spells it, and no column
+    (READ, "hr", "", None, None)
 """
 
 from __future__ import annotations
@@ -16,7 +24,10 @@ from captoken.adapters._sqlite.watch import FUNCTION, INSERT, READ, UPDATE, WRIT
 
 
 def add_events(account: Account, events: Iterable[Event], catalog: Catalog) -> None:
-    """Add the tables, the columns and the functions that the authorizer was asked about."""
+    """Add the tables, the columns and the functions that the authorizer was asked about.
+
+    Those of triggers, views and foreign keys are among them: SQLite compiles them along with it.
+    """
     for code, name, column, schema, _ in events:
         if code == FUNCTION:
             account.functions.add(fold(column or ""))
@@ -25,6 +36,9 @@ def add_events(account: Account, events: Iterable[Event], catalog: Catalog) -> N
             # proves nothing; what is read there the opcodes tell.
             _add_table(account, catalog, code, schema or "", name or "", column or "")
     account.writes = account.inserts | account.deletes | account.updates.keys()
+
+    # A function of the owner's can do anything, and one that is not innocuous can read files or
+    # load code. One that was replaced has the name of SQLite's own.
     if account.functions and account.functions & catalog.foreign_functions:  # rule 7
         account.refuse("operation", "a function that is not SQLite's own, or not innocuous")
 
@@ -32,20 +46,25 @@ def add_events(account: Account, events: Iterable[Event], catalog: Catalog) -> N
 def _add_table(
     account: Account, catalog: Catalog, code: int, schema: str, name: str, column: str
 ) -> None:
+    """Add one read or write of a table, if the schema has it."""
     entry = catalog.schema.objects.get((fold(schema), fold(name)))
     if entry is None and code == READ and table_name("main", name) is not None:
         # A virtual table that is always there (json_each), or a subquery: opcodes tell.
         return
-    if entry is None or entry.kind == "virtual":  # rule 4
+    if entry is None or entry.kind == "virtual":
+        # Rule 4: a catalog, a virtual table of the owner's, or nobody knows what.
         account.refuse_table()
         return
     if account.target is None and code in WRITES:
+        # The first write is the statement's own.
         account.target = entry
-    if entry.kind != "view":  # a view is judged by what its query or its triggers touch
+    if entry.kind != "view":
+        # A view has no rows: it is judged by what its query, or its INSTEAD OF triggers, touch.
         _count(account, entry.key, code, column)
 
 
 def _count(account: Account, key: Key, code: int, column: str) -> None:
+    """Add one read or write of a table of the owner's."""
     if code == READ:
         account.reads[key].add(column)
     elif code == UPDATE:

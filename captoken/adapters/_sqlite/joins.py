@@ -2,7 +2,15 @@
 
 `select pin from (select 'z' as pin where 0) full join secret using (pin)` returns every pin, and
 the authorizer is not asked about one. So where a join may hide columns, all columns count that the
-opcodes read (`captoken.adapters.sqlite`).
+opcodes read (`captoken.adapters.sqlite`). In the program of that statement:
+
+    addr  opcode    p1  p2
+    10    OpenRead  1   3       cursor 1 on page 3, which is secret (pin, region)
+    18    Rewind    1   35
+    20    Column    1   0       reads the column at place 0 of secret: pin
+
+Whether there is such a join is asked of the texts alone, and of any that might play a part. Too
+many texts refuse too much, and too few would let something pass.
 """
 
 from __future__ import annotations
@@ -24,9 +32,12 @@ def add_hidden_columns(
     texts = _texts(text, programs, catalog)
     if not any(hides_joins(each.sql) for each in texts):
         return
+
+    # USING names what is compared. NATURAL does not: two sides are compared by whatever names they
+    # share, so that every column may be.
     joined = {fold(name) for each in texts for name in each.using}
-    # NATURAL joins on whatever two sides share, so that every column may be compared.
     natural = any("natural" in each.sql.lower() for each in texts)
+
     for entry, read in _columns_read(readers, catalog):
         layout = catalog.layout(entry)
         # SQLite also reads rowids for ends of its own. A rowid alone counts only if it can be what
@@ -39,7 +50,9 @@ def add_hidden_columns(
 def _texts(text: Text, programs: Programs, catalog: Catalog) -> list[Text]:
     """The statement, and each view and trigger that it may reach.
 
-    Triggers by their programs; views by any name that occurs in a text that was reached.
+    Triggers by their programs, which are part of the statement's. Views have no program, so any
+    name counts that occurs in a text that was reached, wherever it stands there and however it is
+    quoted. If no view or trigger hides a join, only the statement itself can.
     """
     texts = [text]
     if not catalog.schema.hides_joins:

@@ -3,6 +3,17 @@
 The text is one of the guard's three accounts (`captoken.adapters.sqlite`). A token that begins or
 ends elsewhere than in SQLite could hide a name. So the expression below follows SQLite's tokenizer:
 its white space, its four kinds of quotes, its comments, its letters (all beyond ASCII are letters).
+
+    SELECT "a b" FROM /* not */ [hr] WHERE x = 'it''s'
+
+    word  SELECT  select        the keyword that it may be, folded
+    "     a b                   an identifier, or a string if there is no such column
+    word  FROM    from
+    [     hr                    an identifier: a keyword in quotes is none
+    word  WHERE   where
+    word  x       x
+    other =
+    '     it's                  a string, or an identifier where only that can stand
 """
 
 from __future__ import annotations
@@ -59,6 +70,7 @@ JOINS = frozenset(
 # What may stand between UPDATE and the table: UPDATE OR REPLACE t.
 CONFLICTS = frozenset(("or", "abort", "fail", "ignore", "replace", "rollback"))
 
+# White space is what SQLite's tokenizer takes for it, U+FEFF included, and not what Unicode does.
 # What is not closed runs to the end, as in SQLite, which then refuses it. No alternative can be
 # entered twice at one place, so that no text takes more than linear time.
 _TOKEN = re.compile(
@@ -87,7 +99,10 @@ _TOKEN = re.compile(
 
 
 def fold(name: str) -> str:
-    """A name as SQLite compares it: ASCII letters without case, all else as it is."""
+    """A name as SQLite compares it: ASCII letters without case, all else as it is.
+
+    `str.lower` would do more: it makes one name of two that SQLite keeps apart.
+    """
     if name.isascii():
         return name.lower()
     return "".join(char.lower() if char.isascii() else char for char in name)

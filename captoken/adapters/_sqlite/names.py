@@ -1,6 +1,10 @@
 """The third account: what the text names, or says, and SQLite may leave out of the other two.
 
 Rule 6, what a statement replaces, and rule 9, what is missing (`captoken.adapters.sqlite`).
+
+    REPLACE INTO codes VALUES (1, 'x')         an INSERT for the authorizer; it may delete a row
+    SELECT s.id FROM sales s LEFT JOIN hr …    hr cannot matter: left out, if there is one
+    INSERT INTO sales … RETURNING id           reads the row, as it is in the table
 """
 
 from __future__ import annotations
@@ -20,11 +24,16 @@ from captoken.adapters._sqlite.text import Text
 def add_replaced(
     account: Account, text: Text, programs: Programs, schema: Schema, engine: Engine
 ) -> None:
-    """Rule 6: to replace rows is to delete them, which no event tells."""
+    """Rule 6: to replace rows is to delete them, which no event tells.
+
+    Here by the text, and for the table that it names: whether a row is replaced depends on the rows
+    that are there, and a caller could learn them from what happens.
+    """
     target = account.target
     if target is None:
         return
     if "rollback" in text.conflicts:
+        # INSERT OR ROLLBACK would end the transaction of the block.
         account.refuse("operation", ENDS_IT)
     if "replace" in text.conflicts and target.kind == "table":
         account.deletes.add(target.key)
@@ -59,13 +68,17 @@ def add_names(
     schema: Schema,
     view_of: Callable[[Object], Account | None],
 ) -> None:
-    """Rule 9: SQLite drops a table that cannot matter, but says so if there is none."""
+    """Rule 9: SQLite drops a table that cannot matter, but says so if there is none.
+
+    So whatever the text names is needed, whether it is read or not. A name under which nothing is
+    there is needed too: the grant decides whether that may be told.
+    """
     for mention in mentions:
         entry = schema.find(mention)
         if entry is None:
             if not is_harmless(mention):
                 account.missing.append(mention)
-        elif entry.kind == "virtual":
+        elif entry.kind == "virtual":  # rule 4
             account.refuse_table()
         elif mention.operation == "select":
             _add_selected(account, entry, view_of)
@@ -74,7 +87,10 @@ def add_names(
 def _add_selected(
     account: Account, entry: Object, view_of: Callable[[Object], Account | None]
 ) -> None:
-    """A table that is read, or a view, which is what its tables are."""
+    """A table that is read, or a view, which is what its tables are: all its columns included.
+
+    Only what a view reads counts here. SQLite may leave out what of it cannot matter.
+    """
     if entry.kind == "table":
         account.selects.add(entry.key)
         return

@@ -1,4 +1,12 @@
-"""What tokens call tables, and the accesses that a grant is asked about."""
+"""What tokens call tables, and the accesses that a grant is asked about.
+
+    main.sales, temp.x, archive.sales     sales, temp.x, archive.sales
+    sqlite_master, pragma_table_info      no name: a catalog is never granted (rule 4)
+    "dotted.name"                         no name: it would look like a table of another schema
+
+Tokens are case-sensitive and SQLite is not. So a table goes by the spelling of the schema where it
+is there, and by that of the text where it is not.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +55,11 @@ def is_harmless(mention: Mention) -> bool:
 def access_to(
     table: str | None, operation: str | None, columns: Iterable[str] | None = None
 ) -> Access | None:
-    """The access, or None if no token can name it. Only select and update state columns."""
+    """The access, or None if no token can name it. Only select and update state columns.
+
+    No columns at all (`()`) is something else than columns that are not stated (None): a grant that
+    restricts the columns of the table permits the former, and prohibits the latter.
+    """
     if table is None:
         return None
     if columns is not None and operation in _WITH_COLUMNS:

@@ -2,7 +2,8 @@
 
 The opcodes are the second of the guard's three accounts (`captoken.adapters.sqlite`). EXPLAIN is no
 stable interface, so `trial` tries each build. An opcode that opens something and is not known here
-is refused; so is every opcode that does more than read and write rows.
+is refused; so is every opcode that does more than read and write rows. What p1 to p5 mean is in
+SQLite's own documentation (https://sqlite.org/opcode.html).
 """
 
 from __future__ import annotations
@@ -93,7 +94,18 @@ def lookups(program: Program) -> set[int]:
 
     There are two shapes. A parent is asked whether it is there, then the counter or the error
     follows, then its cursor is closed. Children are scanned, and nothing is done but to count them.
-    A cursor that is used for anything else is neither, and needs select.
+
+        INSERT INTO child …                   DELETE FROM parent …
+
+        15  OpenRead   1  4   parent          11  OpenRead   1  5      child
+        16  NotExists  1  18  is it there?    12  Rewind     1  17
+        17  Goto       0  19                  13  Column     1  1      whose child is it?
+        18  Halt       787    no: an error    14  Ne         3  16
+        19  Close      1                      15  FkCounter  0  1      count it
+                                              16  Next       1  13
+
+    A cursor that is used for anything else is neither, and needs select: what a statement reads
+    for itself cannot pass for a look-up.
     """
     found: set[int] = set()
     for at, (instruction, following) in enumerate(itertools.pairwise(program)):
@@ -142,7 +154,7 @@ def _opened_for_children(program: Program, at: int) -> list[int]:
 
 
 def _uses(program: Program, cursor: int) -> list[tuple[int, bytes]]:
-    """Address and opcode of all that is done with a cursor."""
+    """Address and opcode of all that is done with a cursor, wherever in the program."""
     return [
         (address, op)
         for address, op, p1, *_ in program

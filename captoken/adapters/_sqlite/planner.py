@@ -1,6 +1,15 @@
 """Finds out what a statement touches: compiles it, and adds up the three accounts of it.
 
 Knows no grant. The rules are those of `captoken.adapters.sqlite`, and are cited by their numbers.
+What comes of a statement is a plan:
+
+    REPLACE INTO codes (code, label) SELECT "eu", region FROM sales
+
+    needs      insert on codes, delete on codes, select on sales (region)
+    tells      changes, last_insert_rowid: from now on they tell of this block
+    literals   eu: it looks like a column, and there is none
+
+or, where it does what no token can grant, reasons to refuse it; or the error that SQLite ended in.
 """
 
 from __future__ import annotations
@@ -30,12 +39,22 @@ class Plan(NamedTuple):
     """What a statement needs, whoever asks for it."""
 
     text: Text
+
+    # What a grant has to permit, all of it.
     needs: tuple[Access, ...] = ()
-    refusals: tuple[tuple[str, str], ...] = ()  # code and reason
+
+    # What no grant can permit: code and reason. If there is any, the statement is refused.
+    refusals: tuple[tuple[str, str], ...] = ()
+
+    # What it may ask of the authorizer when it runs (rule 2).
     events: Mapping[Event, None] = MappingProxyType({})
-    asks: frozenset[str] = frozenset()  # rule 7: the telltales that it calls
-    tells: frozenset[str] = frozenset()  # rule 7: those that tell of this block once it ran
-    literals: frozenset[str] = frozenset()  # what looks like a column and is a string
+
+    # Rule 7: the telltales that it calls, and those that tell of this block once it ran.
+    asks: frozenset[str] = frozenset()
+    tells: frozenset[str] = frozenset()
+
+    # What looks like a column and is a string. Where columns are hidden, that would tell (rule 9).
+    literals: frozenset[str] = frozenset()
 
 
 class Planner:
@@ -53,7 +72,11 @@ class Planner:
         return self._catalog.schema
 
     def plan(self, text: Text, parameters: Any) -> Plan | Exception:
-        """What the statement needs, or the error that compiling it ended in."""
+        """What the statement needs, or the error that compiling it ended in.
+
+        The error is handed back, not raised: what it says may be hidden (`denials`). Raises
+        GuardError where the authorizer was not asked at all.
+        """
         looked = self._look(text, parameters)
         if isinstance(looked, Exception):
             return looked
@@ -76,17 +99,22 @@ class Planner:
         return self._views[view]
 
     def _account_of_view(self, view: Object) -> Account | None:
+        """The account of a statement that selects from the view, and from nothing else."""
         text = Text(f"select 1 from {quoted(view.schema)}.{quoted(view.name)}")  # noqa: S608
         looked = self._look(text, ())
         if isinstance(looked, Exception):
             return None
-        # No mentions: of what the view itself names, events and opcodes tell.
+        # No mentions: the one name in this text is the view's, and would ask for the view again.
+        # Of what the view itself names, events and opcodes tell.
         return self._account(text, (), *looked)
 
     def _look(
         self, text: Text, parameters: Any
     ) -> tuple[Programs, Mapping[Event, None]] | Exception:
-        """The programs and events of the statement, which is compiled and not run (rule 3)."""
+        """The programs and events of the statement, which is compiled and not run (rule 3).
+
+        Or the error. Parameters are bound, since a wrong number of them is an error as well.
+        """
         self.schema  # noqa: B018  read first, so that the transaction holds it
         try:
             instructions, events = self._watch.look(text.sql, parameters)
@@ -112,8 +140,8 @@ class Planner:
         add_replaced(account, text, programs, self.schema, self.engine)
         add_names(account, mentions, self.schema, self.view)
         add_returned(account, programs)
-        # Whose columns an event saw read is selected from, unless it is there to be written, or
-        # looked up by a foreign key (rule 5).
+        # A table of which an event says that columns are read is selected from, unless it is there
+        # to be written, or looked up by a foreign key (rule 5).
         account.selects |= account.reads.keys() - account.writes - account.looked_up
         return account
 
@@ -127,7 +155,10 @@ def _asks(account: Account, text: Text) -> frozenset[str]:
 
 
 def _tells(account: Account, programs: Programs) -> frozenset[str]:
-    """Rule 7: which telltales tell of this statement, and no longer of others, once it ran."""
+    """Rule 7: which telltales tell of this statement, and no longer of others, once it ran.
+
+    An upsert (INSERT … ON CONFLICT DO UPDATE) may insert no row, and then sets no last rowid.
+    """
     if account.target is None:
         return frozenset()
     if programs.sets_last_rowid and not account.updates:
@@ -136,7 +167,10 @@ def _tells(account: Account, programs: Programs) -> frozenset[str]:
 
 
 def _literals(text: Text, programs: Programs) -> frozenset[str]:
-    """What stands in double quotes and became a string, since there is no such column."""
+    """What stands in double quotes and became a string, since there is no such column.
+
+    As bytes, and with the same loss for what is no UTF-8 as the program's own.
+    """
     if not text.doubtful:
         return frozenset()
     strings = programs.strings

@@ -5,8 +5,15 @@ is there still shows: a missing one is an error. So rule 9 of `captoken.adapters
 names themselves. What this reader misses is still seen by events and opcodes. A name that it takes
 for a table without need is asked about, and at worst refused.
 
+    WITH x AS (SELECT id FROM hr) SELECT * FROM x JOIN sales USING (id), (SELECT 1)
+
+    select hr          in the scope of the first parenthesis
+    select x           left out at the end: the outermost scope has a CTE of that name
+    select sales
+
 It is no parser: it goes once from left to right, keeps a scope for each pair of parentheses, and in
-it what may come next.
+it what may come next. SQLite itself refuses what is not well formed, so a text that misleads this
+reader has to be one that SQLite compiles.
 """
 
 from __future__ import annotations
@@ -38,20 +45,31 @@ class Mention(NamedTuple):
 
 
 class _Scope:
-    """A pair of parentheses in a statement: the CTEs it declares, and what may come next."""
+    """A pair of parentheses in a statement, or all of it.
+
+    It has the CTEs that a WITH declares in it, and says what the next token may be.
+    """
 
     __slots__ = ("ctes", "declares", "expects", "in_from", "in_with", "outer")
 
     def __init__(self, outer: _Scope | None) -> None:
         self.outer = outer
         self.ctes: set[str] = set()
+
+        # Between WITH and the statement that it is for: after a comma comes another CTE.
         self.in_with = False
-        self.declares = False  # the name of a CTE comes next
+
+        # The name of a CTE comes next.
+        self.declares = False
+
+        # Between FROM and the next clause: after a comma comes another table.
         self.in_from = False
-        self.expects = ""  # the operation on the table whose name comes next
+
+        # A table comes next, and this is the operation on it. "" if none does.
+        self.expects = ""
 
     def binds(self, name: str) -> bool:
-        """Is the name that of a CTE here, whether it was declared before or comes later?"""
+        """Is the name that of a CTE here? Those of outer scopes can be seen from inner ones."""
         scope: _Scope | None = self
         while scope is not None:
             if name in scope.ctes:
@@ -72,33 +90,41 @@ class Names:
 
     @property
     def mentions(self) -> Iterator[Mention]:
-        """The names that are not those of CTEs. Asked last: a CTE may be declared further on."""
+        """The names that are not those of CTEs.
+
+        Asked when all is read: CTEs of one WITH see each other, also those that come later.
+        """
         for mention, scope in self.found:
             if not _is_cte(mention, scope):
                 yield mention
 
     def _read(self, tokens: list[Token]) -> None:
+        """Go through all tokens. What is expected decides first, and only then what is said.
+
+        So a keyword counts as a name where a name has to stand. SQLite takes many for one.
+        """
         for at, (kind, text, keyword) in enumerate(tokens):
             scope = self.scope
             if kind == OTHER:
                 self._hear_punctuation(at, text)
-            elif scope.declares and keyword != "recursive":
+            elif scope.declares and keyword != "recursive":  # WITH RECURSIVE x
                 self._declare(text)
             elif scope.expects == "update" and keyword in CONFLICTS:
                 pass  # UPDATE OR IGNORE: the table is still to come
-            elif scope.expects and keyword != "set":
+            elif scope.expects and keyword != "set":  # ON CONFLICT DO UPDATE SET has no table
                 self._mention(at, text)
             elif keyword in _HEARD:
                 self._hear_keyword(at, keyword)
 
     def _declare(self, name: str) -> None:
+        """Keep the name of a CTE, for the scope that its WITH is in."""
         scope = self.scope
         scope.declares = False
         scope.ctes.add(fold(name))
         self.declared.add(fold(name))
 
     def _mention(self, at: int, name: str) -> None:
-        """Keep the name at `at`, which `schema.` may precede."""
+        """Keep the name at `at`. If a dot and a name follow, it is that of a schema: `main.hr`."""
         schema: str | None = None
         _, dot, _ = self.tokens[at + 1]
         kind, following, _ = self.tokens[at + 2]
@@ -109,6 +135,7 @@ class Names:
         self.scope.expects = ""
 
     def _hear_punctuation(self, at: int, text: str) -> None:
+        """Parentheses open and close scopes, and a comma goes on with what a keyword began."""
         scope = self.scope
         if text == "(":
             self.scope = self._opened(at)
@@ -120,18 +147,24 @@ class Names:
             scope.expects = "select" if scope.in_from else ""
 
     def _opened(self, at: int) -> _Scope:
-        """The scope of the parenthesis at `at`."""
+        """The scope of the parenthesis at `at`.
+
+        Where a table has to stand, there can be a query, or tables in parentheses:
+        `FROM (SELECT …)`, `FROM (a JOIN b)`. The latter are as much in the FROM as before.
+        """
         inner = _Scope(self.scope)
         _, _, following = self.tokens[at + 1]
-        if self.scope.expects and following not in _QUERIES:  # FROM (a JOIN b)
+        if self.scope.expects and following not in _QUERIES:
             inner.expects = self.scope.expects
             inner.in_from = True
         self.scope.expects = ""
         return inner
 
     def _hear_keyword(self, at: int, keyword: str) -> None:
+        """What a keyword says of the tokens that follow it."""
         scope = self.scope
         if keyword == "with":
+            # WITH x AS (…) SELECT …, or an alias: FROM sales AS with
             declares = self._declares(at + 1)
             scope.in_with = declares
             scope.declares = declares
@@ -140,25 +173,33 @@ class Names:
         elif keyword == "join":
             scope.expects = "select"
         elif keyword == "in":
-            if self.tokens[at + 1][0] != OTHER:  # x IN t
+            # x IN t reads a table. x IN (…) has a list or a query.
+            if self.tokens[at + 1][0] != OTHER:
                 scope.expects = "select"
         elif keyword == "into":
+            # INSERT INTO t, REPLACE INTO t
             scope.expects = "insert"
         elif self._begins_clause(at, keyword):
+            # A clause ends the FROM before it, and the statement ends its own WITH.
             scope.in_from = False
             scope.in_with = scope.in_with and keyword not in KINDS
             scope.expects = "update" if keyword == "update" else ""
 
     def _hear_from(self, at: int) -> None:
+        """DELETE FROM t, SELECT … FROM t, or x IS NOT DISTINCT FROM y, which compares."""
         _, _, previous = self.tokens[at - 1] if at else END
         if previous == "delete":
             self.scope.expects = "delete"
-        elif previous != "distinct":  # IS NOT DISTINCT FROM compares
+        elif previous != "distinct":
             self.scope.expects = "select"
             self.scope.in_from = True
 
     def _begins_clause(self, at: int, keyword: str) -> bool:
-        """Does the keyword begin a clause? WINDOW can be an alias, REPLACE a function."""
+        """Does the keyword begin a clause?
+
+        WINDOW can be an alias (`FROM sales window`), and REPLACE a function (`replace(x, y, z)`).
+        Taken for a clause, either would end the FROM, and hide the tables after the next comma.
+        """
         if keyword == "window":
             return self.tokens[at + 2][2] == "as"
         if keyword == "replace":
@@ -166,7 +207,11 @@ class Names:
         return True
 
     def _declares(self, at: int) -> bool:
-        """Does the WITH before `at` declare CTEs? It can also be an alias."""
+        """Does the WITH before `at` declare CTEs? It can also be an alias.
+
+        Taken for a WITH, an alias would make a CTE of the table after it: `FROM sales AS with, hr`.
+        So a name has to follow, and then AS or columns: `WITH x AS (…)`, `WITH x (a, b) AS (…)`.
+        """
         if self.tokens[at][2] == "recursive" and self.tokens[at + 1][0] != OTHER:
             at += 1
         kind, _, keyword = self.tokens[at]

@@ -28,7 +28,10 @@ class Text:
 
     @property
     def first(self) -> str:
-        """The keyword that it begins with, or "" (rule 1)."""
+        """The keyword that it begins with, or "" (rule 1).
+
+        The first token, so neither a comment nor white space hides another kind of statement.
+        """
         if not self.tokens:
             return ""
         _, _, keyword = self.tokens[0]
@@ -45,12 +48,15 @@ class Text:
 
     @property
     def declared(self) -> set[str]:
-        """The names of all CTEs, folded."""
+        """The names of all CTEs, folded, in whichever scope they are."""
         return self._names.declared
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """All that may be a name or a keyword, in order."""
+        """All that may be a name or a keyword, in order and as it is spelled.
+
+        For denials: what a denial names has to be a word of the text (rule 9).
+        """
         return tuple(text for kind, text, _ in self.tokens if kind not in (OTHER, STRING))
 
     @cached_property
@@ -63,7 +69,11 @@ class Text:
 
     @cached_property
     def conflicts(self) -> frozenset[str]:
-        """What it says is to happen on a conflict: INSERT OR this, or REPLACE (rule 6)."""
+        """What it says is to happen on a conflict (rule 6).
+
+        `INSERT OR IGNORE`, `UPDATE OR ROLLBACK`: the word after OR. `REPLACE INTO` is short for
+        `INSERT OR REPLACE INTO`.
+        """
         keywords = [keyword for _, _, keyword in self.tokens]
         said: set[str] = set()
         for first, second, third in zip(keywords, keywords[1:], keywords[2:], strict=False):
@@ -75,7 +85,7 @@ class Text:
 
     @cached_property
     def using(self) -> tuple[str, ...]:
-        """The names in the lists of USING."""
+        """The names in the lists of USING: columns that are compared (rule 8)."""
         found: list[str] = []
         for at, (_, _, keyword) in enumerate(self.tokens):
             if keyword == "using":
@@ -94,7 +104,10 @@ class Text:
 
     @cached_property
     def doubtful(self) -> set[str]:
-        """What is in double quotes: a column, or a string if there is no such column."""
+        """What is in double quotes: a column, or a string if there is no such column.
+
+        Without what is also in single quotes, and would be a string of the program in any case.
+        """
         identifiers = {text for kind, text, _ in self.tokens if kind == IDENTIFIER}
         strings = {text for kind, text, _ in self.tokens if kind == STRING}
         return identifiers - strings

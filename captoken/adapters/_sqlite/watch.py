@@ -2,7 +2,14 @@
 
 The events of the authorizer are the first of the guard's three accounts. Here are rule 2, one
 authorizer for the block and closed by default, and rule 3, a statement is seen before it runs
-(`captoken.adapters.sqlite`).
+(`captoken.adapters.sqlite`). What SQLite asks about one statement:
+
+    SELECT region FROM sales WHERE id IN (SELECT id FROM hr)
+
+    (SELECT, None, None, None, None)
+    (READ, "sales", "region", "main", None)
+    (READ, "hr", "id", "main", None)
+    (READ, "sales", "id", "main", None)
 """
 
 from __future__ import annotations
@@ -61,7 +68,11 @@ class Watch:
     """A connection under one authorizer, closed by default, in modes (rule 2)."""
 
     def __init__(self, connection: sqlite3.Connection, alive: Callable[[], bool]) -> None:
-        """Take over the connection. `alive` is asked now and then whether a statement may go on."""
+        """Take over the connection. `alive` is asked now and then whether a statement may go on.
+
+        Raises GuardError where it cannot be taken over: in a thread that SQLite does not let use
+        it, when it is closed, or with PARSE_COLNAMES.
+        """
         self.connection = connection
         self.thread = threading.get_ident()
         self.mode = CLOSED
@@ -97,7 +108,10 @@ class Watch:
             )
 
     def release(self) -> None:
-        """Give the connection back, with neither authorizer nor progress handler."""
+        """Give the connection back, with neither authorizer nor progress handler.
+
+        SQLite cannot tell which ones it had. Its limit for the length of a value is what it was.
+        """
         with suppress(self.connection.ProgrammingError):  # it was closed meanwhile
             self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.longest)
             self.connection.set_progress_handler(None, 0)
@@ -107,7 +121,8 @@ class Watch:
     def _judge(self, *event: Any) -> int:
         """The authorizer: may a statement do what SQLite asks about? (rule 2)
 
-        It says no by default: in another thread, and whenever the guard itself does nothing.
+        It says no by default: in another thread, and whenever the guard itself does nothing. Then
+        somebody else uses the connection, be it Python code that a statement calls.
         """
         if threading.get_ident() != self.thread or self.mode == CLOSED:
             return sqlite3.SQLITE_DENY
@@ -122,7 +137,10 @@ class Watch:
         return sqlite3.SQLITE_DENY
 
     def own(self, sql: str, *parameters: Any) -> list[Any]:
-        """The rows of a query of the guard's own; text is bytes."""
+        """The rows of a query of the guard's own; text is bytes.
+
+        Nothing in `sql` is a caller's, except names of the schema, and those are quoted.
+        """
         return self._ask(OWN, sql, parameters)
 
     def look(self, sql: str, parameters: Any) -> tuple[list[Any], dict[Event, None]]:
@@ -136,8 +154,11 @@ class Watch:
         return program, self.seen
 
     def _ask(self, mode: int, sql: str, parameters: Any) -> list[Any]:
-        # `text_factory` belongs to the connection, so the owner's is put aside. With `bytes` any
-        # text can be read, also one that is not UTF-8.
+        """All rows of a statement that the guard itself makes: a query of its own, or an EXPLAIN.
+
+        `text_factory` belongs to the connection, so the owner's is put aside. With `bytes` any text
+        can be read, also one that is not UTF-8.
+        """
         factory = self.connection.text_factory
         self.connection.text_factory = bytes
         self.mode = mode
