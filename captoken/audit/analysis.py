@@ -23,7 +23,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from captoken._format import names
 from captoken._format.encoding import EncodingError, Integer, b64decode, encode_json
 from captoken._format.errors import AuditError, TokenFormatError
 from captoken._format.root import RootRecord
@@ -37,6 +36,7 @@ from captoken._language.links import (
     ThirdParty,
     link_prohibits,
     read_link,
+    settled,
     unknown_keys,
 )
 from captoken._language.overlay import Entry, Overlay, SelectorFacts
@@ -301,13 +301,10 @@ def _known(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, lis
 
 
 def _task_after(task: str, link: Link | BadLink) -> str:
-    """The task that a link leaves."""
-    if isinstance(link, Link):
-        for caveat in link.early:
-            if caveat.key == "task" and names.at_or_below(caveat.value, task):
-                below: str = caveat.value
-                return below
-    return task
+    """The task that a link leaves, as a verifier sees it."""
+    if isinstance(link, BadLink):
+        return task
+    return settled(Situation(0, task=task), link).task
 
 
 def _add_decision(history: History, decision: Decided) -> None:

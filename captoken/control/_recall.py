@@ -9,7 +9,6 @@ of the chain that it has verified.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from time import time
 from typing import Any
 
 from captoken._format import names, primitives
@@ -88,10 +87,9 @@ def recall(
         "why": why,
     }
     if signer is not None:
+        now = clock or token.means.clock
         digest = _digest(stated)
-        stated["token"] = with_proof(
-            text, signer, audience=audience, request=digest, clock=clock or time
-        )
+        stated["token"] = with_proof(text, signer, audience=audience, request=digest, clock=now)
     return encode_json(stated).decode()
 
 
