@@ -19,7 +19,6 @@ from captoken.cli.keygen import keygen
 from captoken.cli.operate import lift, narrow, overlay, renew, revoke
 from captoken.cli.output import prepare, tell
 from captoken.cli.postgres import postgres
-from captoken.cli.prove import prove
 from captoken.cli.write import attenuate, delegate, mint, present
 
 USAGE = 2
@@ -50,7 +49,7 @@ def commands(ctx: click.Context) -> None:
 
 
 for _command in (
-    keygen, mint, attenuate, delegate, require, tickets, discharge, approve, attach, present, prove, inspect, verify,
+    keygen, mint, attenuate, delegate, require, tickets, discharge, approve, attach, present, inspect, verify,
     explain, audit, blast_radius, revoke, narrow, lift, renew, overlay, postgres, demo,
 ):  # fmt: skip
     commands.add_command(_command)

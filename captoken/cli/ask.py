@@ -9,12 +9,14 @@ from typing import Any
 import click
 
 from captoken._format.clocks import PROOF_AHEAD, Clock
+from captoken._format.errors import StoreError
 from captoken._format.spelling import escape
 from captoken._language.access import Caller
 from captoken._language.overlay import Overlay
 from captoken._language.reasons import CODES
-from captoken._verification.decision import Decision, place
+from captoken._verification.decision import Decision, Denied
 from captoken._verification.verifier import Verifier
+from captoken._verification.wording import place
 from captoken.cli import files
 from captoken.cli.facts import access_of, access_options, http_of, http_options
 from captoken.cli.options import (
@@ -28,7 +30,7 @@ from captoken.cli.options import (
     token_option,
 )
 from captoken.cli.output import say, say_json, tell
-from captoken.stores.ports import ReplayStore, Use
+from captoken.stores.ports import Use
 
 _asking = stacked(
     keyring_option,
@@ -48,10 +50,12 @@ _asking = stacked(
         metavar="PATH",
         help="The task that the caller works in, as the server itself knows.",
     ),
-    click.option(
-        "--proof", metavar="FILE", help="The proof that came with a token that is bound to a key."
-    ),
     http_options,
+    click.option(
+        "--replays",
+        metavar="FILE",
+        help="Where used proofs are remembered: an SQLite file, which `verify` makes.",
+    ),
     click.option(
         "--overlay",
         metavar="FILE.db",
@@ -71,36 +75,64 @@ _asking = stacked(
 
 
 def _decision(
-    *, keyring: str | None, token_file: str, audience: tuple[str, ...], allow_unaddressed: bool,
-    caller_agent: str | None, caller_task: str | None, proof: str | None, http: tuple[str, str, str] | None,
-    body: str | None, leeway: int, now: int | None, dry: bool, overlay: str | None, operator: tuple[str, ...],
-    replays: ReplayStore | None = None, **given: Any,
-) -> Decision:  # fmt: skip
+    *,
+    keyring: str | None,
+    token_file: str,
+    audience: tuple[str, ...],
+    allow_unaddressed: bool,
+    caller_agent: str | None,
+    caller_task: str | None,
+    http: tuple[str, str, str] | None,
+    body: str | None,
+    replays: _Replays | None,
+    leeway: int,
+    now: int | None,
+    dry: bool,
+    overlay: str | None,
+    operator: tuple[str, ...],
+    **given: Any,
+) -> Decision:
+    """What `verify` and `explain` decide; with --token-only, of the token alone."""
     access = access_of(given)
-    caller = (
-        None
-        if caller_agent is None and caller_task is None
-        else Caller(agent=caller_agent, task=caller_task)
-    )
+    caller = _caller(caller_agent, caller_task)
     if access is None and caller is not None:
         raise click.UsageError("a caller is checked with an access")
-    if http is not None and proof is None:
-        raise click.UsageError("--http is what a proof is about: it goes with --proof")
     if (overlay is None) != (not operator):
         raise click.UsageError(
             "--overlay and --operator go together: nobody is trusted to sign it by default"
         )
-    files.one_stdin(token_file, proof, body)
+    files.one_stdin(token_file, body)
     request = http_of(http, body)
     verifier = Verifier(
-        files.keyring(keyring), audience or None, allow_unaddressed=allow_unaddressed, leeway=leeway, replays=replays,
-        clock=clock(now), overlay=None if overlay is None else _newest(overlay, operator),
-    )  # fmt: skip
+        files.keyring(keyring),
+        audience or None,
+        allow_unaddressed=allow_unaddressed,
+        leeway=leeway,
+        replays=replays,
+        clock=clock(now),
+        overlay=None if overlay is None else _newest(overlay, operator),
+    )
     text = files.token_text(token_file)
-    shown = files.text(proof, "proof") if proof is not None else None
-    return verifier._decide(
-        text, access, caller, (shown, request), dry
-    )  # what check and explain are, and with no access too
+    if dry:
+        return verifier.explain(text, access, caller=caller, request=request)
+    if access is not None:
+        return verifier.check(text, access, caller=caller, request=request)
+    return _shown(verifier, text, request)
+
+
+def _caller(agent: str | None, task: str | None) -> Caller | None:
+    """Who calls, as the server itself knows; None where it knows nothing."""
+    if agent is None and task is None:
+        return None
+    return Caller(agent=agent, task=task)
+
+
+def _shown(verifier: Verifier, text: str, request: bytes | None) -> Decision:
+    """The decision on a token that is shown without an access."""
+    try:
+        return verifier.authenticate(text, request=request).recheck()
+    except Denied as denied:
+        return denied.decision
 
 
 def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
@@ -118,11 +150,6 @@ def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
 
 @click.command()
 @_asking
-@click.option(
-    "--replays",
-    metavar="FILE",
-    help="Where used proofs are remembered: an SQLite file, made if it is not there.",
-)
 @now_option
 @json_option
 def verify(as_json: bool, replays: str | None, now: int | None, **facts: Any) -> int:
@@ -135,7 +162,7 @@ def verify(as_json: bool, replays: str | None, now: int | None, **facts: Any) ->
 
     \b
     captoken verify --keyring keyring.json --audience sales-db --table sales --operation select \\
-        --proof proof --replays used.db < presented.token
+        --replays used.db < presented.token
 
     Whether it was revoked, only an overlay tells: name the store that servers read, and the operator.
 
@@ -150,11 +177,13 @@ def verify(as_json: bool, replays: str | None, now: int | None, **facts: Any) ->
         say(_line(decision))
     if store is None and decision.code == "store_unavailable":
         tell(
-            "a token that is bound to a key needs a file that remembers which proofs were used: --replays"
+            "a token that is bound to a key needs a file "
+            "that remembers which proofs were used: --replays"
         )
     elif store is not None and store.is_new and decision.code == "replayed":
         tell(
-            f"{replays} is new, and cannot know what was used before: it takes proofs made more than {PROOF_AHEAD} seconds from now"
+            f"{replays} is new, and cannot know what was used before: "
+            f"it takes proofs made more than {PROOF_AHEAD} seconds from now"
         )
     return 0 if decision else 1
 
@@ -176,7 +205,8 @@ class _Replays:
     def peek(self, use: Use, now: int) -> bool:
         from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
-        self.is_new = not os.path.exists(self._path)
+        if not os.path.exists(self._path):
+            raise StoreError(f"{self._path} is not there yet: verify makes it")
         with closing(SQLiteReplayStore(self._path, clock=self._clock)) as store:
             return store.peek(use, now)
 
@@ -187,24 +217,25 @@ def _line(decision: Decision) -> str:
         refusal = decision.refusals[0]
         return escape(f"DENIED   {refusal.code}: {place(refusal)}: {refusal.text}")
     tried = decision.access.summary if decision.access else "the token itself"
-    return escape(
-        f"ALLOWED  {tried}, to {grant.actor.name} ({grant.actor.basis}), for {grant.issued.subject}, task {grant.task}"
-    )
+    who = f"{grant.actor.name} ({grant.actor.basis})"
+    return escape(f"ALLOWED  {tried}, to {who}, for {grant.issued.subject}, task {grant.task}")
 
 
 @click.command()
 @_asking
 @now_option
 @json_option
-def explain(as_json: bool, **facts: Any) -> int:
-    """Say why: who acts for whom, each refusal with the link that says it and who added it, and the plan step by step.
+def explain(as_json: bool, replays: str | None, now: int | None, **facts: Any) -> int:
+    """Say why: who acts for whom, who added what refuses, and the plan step by step.
 
-    Runs what `verify` runs and commits nothing. For operators: it tells more than a client or an agent should see.
+    Runs what `verify` runs, looks at what was used, and commits nothing. For operators: it tells
+    more than a client or an agent should see.
 
     \b
     captoken explain --keyring keyring.json --table hr --operation select < child.token
     """
-    decision = _decision(dry=True, **facts)
+    store = None if replays is None else _Replays(replays, clock(now))
+    decision = _decision(dry=True, now=now, replays=store, **facts)
     if as_json:
         say_json(decision.as_dict())
     else:

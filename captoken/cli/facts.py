@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from captoken import proof as request
 from captoken._language.access import Access
 from captoken.cli import files
 from captoken.cli.options import OBJECT, facts_option, stacked
+from captoken.proof import http_request
 
 access_options = stacked(
     click.option("--table", metavar="NAME", help="The table that is accessed."),
@@ -35,6 +35,10 @@ access_options = stacked(
         help="Ask about no access: is the token genuine, alive and for this server?",
     ),
 )
+# What they are called in a command's function.
+ACCESS_OPTIONS = frozenset(
+    ("table", "operation", "columns", "tool", "arguments", "attribute", "token_only")
+)
 http_options = stacked(
     click.option(
         "--http", nargs=3, metavar="METHOD ORIGIN TARGET",
@@ -44,20 +48,34 @@ http_options = stacked(
 )  # fmt: skip
 
 
+def is_stated(given: Mapping[str, Any]) -> bool:
+    """Does an option state an access, or that there is none?"""
+    facts = ("table", "operation", "tool", "arguments")
+    named = any(given[fact] is not None for fact in facts)
+    return named or bool(given["columns"] or given["attribute"] or given["token_only"])
+
+
 def access_of(given: Mapping[str, Any], *, http: bool = False, or_http: str = "") -> Access | None:
-    """The access that options state; None for --token-only, and where an HTTP request stands for it."""
-    stated = any(given[fact] is not None for fact in ("table", "operation", "tool", "arguments"))
-    stated = stated or bool(given["columns"] or given["attribute"])
+    """The access that options state.
+
+    None for --token-only, and where an HTTP request stands for it.
+    """
+    stated = is_stated({**given, "token_only": False})
     if stated + given["token_only"] + http != 1:
         raise click.UsageError(
-            f"state --table and --operation, or --tool, or --attribute{or_http}; or else --token-only"
+            f"state --table and --operation, or --tool, or --attribute{or_http}; "
+            "or else --token-only"
         )
     if not stated:
         return None
     return Access(
-        table=given["table"], operation=given["operation"], columns=given["columns"] or None,
-        tool=given["tool"], arguments=given["arguments"], attributes=given["attribute"],
-    )  # fmt: skip
+        table=given["table"],
+        operation=given["operation"],
+        columns=given["columns"] or None,
+        tool=given["tool"],
+        arguments=given["arguments"],
+        attributes=given["attribute"],
+    )
 
 
 def http_of(http: tuple[str, str, str] | None, body: str | None) -> bytes | None:
@@ -67,7 +85,7 @@ def http_of(http: tuple[str, str, str] | None, body: str | None) -> bytes | None
             raise click.UsageError("--body is that of a request: it goes with --http")
         return None
     try:
-        return request.of_http(*http, files.data(body) if body is not None else b"")
+        return http_request(*http, files.data(body) if body is not None else b"")
     except UnicodeEncodeError:
         raise click.UsageError(
             "--http takes method, origin and target as they travel: in ASCII"

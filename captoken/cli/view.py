@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from captoken._format.encoding import b64encode, decode_json
 from captoken._format.errors import DischargeError
 from captoken._format.spelling import escape
-from captoken._format.text import BOUND, parts_of, text_of
+from captoken._format.text import BOUND, PROOF, parts_of, text_of
 from captoken._language.caveats import V1
 from captoken._language.discharge import Discharge, Ticket
 from captoken._language.lineage import Lineage, read_along
@@ -59,11 +59,11 @@ class View(msgspec.Struct, frozen=True):
 
 def read(text: str) -> tuple[Token, tuple[Discharge, ...]]:
     """A token as it is held or as it is presented, and the discharges that travel with it. Raises TokenFormatError."""
-    if f".{BOUND}" not in text:
+    if f".{BOUND}" not in text and f".{PROOF}" not in text:
         token = Token.parse(text)
         return token, token.unverified.discharges
-    packet, discharges = parts_of(text, BOUND)
-    return Token.parse(text_of(packet)), tuple(map(Discharge, discharges))
+    parts = parts_of(text, BOUND)
+    return Token.parse(text_of(parts.packet)), tuple(map(Discharge, parts.discharges))
 
 
 def _problem(link: Link | BadLink, before: Lineage) -> str:

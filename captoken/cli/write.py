@@ -10,6 +10,14 @@ import click
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
 from captoken.cli import files
+from captoken.cli.facts import (
+    ACCESS_OPTIONS,
+    access_of,
+    access_options,
+    http_of,
+    http_options,
+    is_stated,
+)
 from captoken.cli.options import (
     DURATION,
     PUBLIC,
@@ -136,11 +144,43 @@ def delegate(token_file: str, now: int | None, signer: str | None, **given: Any)
 )
 @rights_options
 @narrowing_options
+@click.option(
+    "--signer",
+    metavar="FILE",
+    help="The key that it is bound to: proves one request, which --http or an access states.",
+)
+@http_options
+@access_options
 @now_option
-def present(token_file: str, now: int | None, **given: Any) -> None:
-    """Write what goes to a server: good there alone, and briefly. Never send a server the token itself.
+def present(
+    token_file: str,
+    now: int | None,
+    signer: str | None,
+    http: tuple[str, str, str] | None,
+    body: str | None,
+    **given: Any,
+) -> None:
+    """Write what goes to a server: good there alone, and briefly. Never send the token itself.
 
     \b
     captoken present --audience sales-db < child.token
+
+    A token that is bound to a key goes with a proof by that key: for one request, once, within 30
+    seconds. The request is --http for a server that is reached over HTTP, or else the access.
+
+    \b
+    captoken present --audience sales-db --signer agent.json --table sales --operation select \\
+        < child.token
     """
-    say(files.token(token_file, clock(now)).present(**caveats(given)))
+    wanted = caveats({key: value for key, value in given.items() if key not in ACCESS_OPTIONS})
+    held = files.token(token_file, clock(now))
+    if signer is None:
+        if http is not None or body is not None or is_stated(given):
+            raise click.UsageError("a request goes with --signer: it is what the key proves")
+        say(held.present(**wanted))
+        return
+    access = access_of(given, http=http is not None, or_http=", or --http")
+    files.one_stdin(token_file, body)
+    digest = http_of(http, body)
+    request = access if digest is None else digest
+    say(held.present(signer=HolderKey.load(signer), request=request, **wanted))

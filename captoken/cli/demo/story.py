@@ -39,7 +39,7 @@ from captoken.control.operator import Operator
 from captoken.discharge import Allow, Discharger, Wait
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import AuditKey, DischargerKey, HolderKey, OperatorKey
-from captoken.proof import prove
+from captoken.proof import with_proof
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.testing import FixedClock, fixed_random
 
@@ -339,9 +339,12 @@ class World:
         )
         return bool(decision)
 
-    def send(self, agent: str, to: str, text: str, proof: str | None, how: str) -> None:
-        """What the mail server does with a call of its tool. The token is bound, so a proof by its key must come along."""
-        decision = self.mail.check(text, _sending(to), proof=proof)
+    def send(self, agent: str, to: str, text: str, how: str) -> None:
+        """What the mail server does with a call of its tool.
+
+        The token is bound: its text has to end in a proof by its key.
+        """
+        decision = self.mail.check(text, _sending(to))
         self.note_decision(agent, f"mail.send({to!r}){how}", decision, "sent")
 
     def called_by(self, agent: str, tried: str, caller: Caller) -> None:
@@ -536,40 +539,25 @@ def _send(world: World) -> None:
     token, mallory = world.tokens["publisher-agent"], HolderKey(world.random(32))
 
     def proven(text: str, key: HolderKey, to: str) -> str:
-        return prove(
+        return with_proof(
             text, key, audience="mail", request=_sending(to), clock=world.clock, random=world.random
         )
 
     text = token.present(audience="mail")
     world.expected = False
-    world.send(
-        "publisher-agent",
-        "board",
-        text,
-        proven(text, world.publisher, "board"),
-        ", before anybody was asked",
-    )
+    early = proven(text, world.publisher, "board")
+    world.send("publisher-agent", "board", early, ", before anybody was asked")
     text = token.with_discharge(_consent(world, token.needs[0], "board")).present(audience="mail")
-    proof = proven(text, world.publisher, "board")
+    sent = proven(text, world.publisher, "board")
     world.expected = True
-    world.send("publisher-agent", "board", text, proof, ", with the consent and a proof by its key")
+    world.send("publisher-agent", "board", sent, ", with the consent and a proof by its key")
     world.expected = False
-    world.send(
-        "publisher-agent",
-        "press",
-        text,
-        proven(text, world.publisher, "press"),
-        ", with the same consent",
-    )
-    world.send("mallory", "board", text, None, ", with the text that publisher-agent sent")
-    world.send("mallory", "board", text, proof, ", with the text and the proof that it sent")
-    world.send(
-        "mallory",
-        "board",
-        text,
-        proven(text, mallory, "board"),
-        ", with the text, and a proof by a key of her own",
-    )
+    elsewhere = proven(text, world.publisher, "press")
+    world.send("publisher-agent", "press", elsewhere, ", with the same consent")
+    world.send("mallory", "board", text, ", with the text that publisher-agent sent")
+    world.send("mallory", "board", sent, ", with the text and the proof that it sent")
+    forged = proven(text, mallory, "board")
+    world.send("mallory", "board", forged, ", with the text, and a proof by a key of her own")
 
 
 def _consent(world: World, ticket: Ticket, to: str) -> Discharge:
