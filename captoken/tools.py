@@ -33,6 +33,7 @@ from captoken._verification.decision import Decision, Denied, Grant
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier
 from captoken._writing.token import Token
 from captoken.current import AnyGrant, Held
+from captoken.proof import with_proof
 
 _log = logging.getLogger("captoken")
 
@@ -186,17 +187,30 @@ def presented_to(verifier: AnyVerifier, mine: Held, request: Access | None = Non
     if not verifier.audiences:
         return mine.token
     try:
-        return _text_for(verifier.audiences[0], mine, request)
+        return _text_for(verifier, mine, request)
     except (WideningError, LimitError):
         return mine.token
 
 
-def _text_for(audience: str, mine: Held, request: Access | None) -> str:
-    """What is presented; without a proof where its key is not here, which the verifier will miss."""
+def _text_for(verifier: AnyVerifier, mine: Held, request: Access | None) -> str:
+    """What is presented, also where the key that it is bound to is not here: the verifier says so.
+
+    Without a key there is no proof, and with another one a proof that does not hold.
+    """
+    audience = verifier.audiences[0]
     try:
         return mine.present(audience=audience, request=request)
     except (NoToken, DelegationError):
-        return mine.token.present(audience=audience)
+        shown = mine.token.present(audience=audience)
+    if mine.signer is None:
+        return shown
+    return with_proof(
+        shown,
+        mine.signer,
+        audience=audience,
+        request=request,
+        clock=verifier.clock,
+    )
 
 
 class ToolGuard:

@@ -130,7 +130,7 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[_Answer]]
     ) -> _Answer:
-        """The same from an event loop."""
+        """The same from an event loop: the tool's grant is awaited, if the guard's verifier is."""
         asked = self._asked(request)
         decision = await self._guard.check_async(
             asked.tool,
@@ -141,7 +141,7 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         if decision.grant is None:
             return _refusal(request, decision)
         try:
-            with calling(decision.grant, run=asked.run):
+            with calling(self._guard.served(decision.grant), run=asked.run):
                 return await handler(asked.given)
         except Denied as denied:  # rule 3
             return _refusal(request, denied.decision)

@@ -210,7 +210,8 @@ class _Asking:
         if decision.grant is None:
             return decision.for_model()
         try:
-            with calling(decision.grant, run=run, held=held), _nothing_handed():
+            grant = agent.guard.served(decision.grant)
+            with calling(grant, run=run, held=held), _nothing_handed():
                 return await self._invoke(context, input)
         except Denied as denied:  # rule 7
             return denied.decision.for_model()

@@ -48,9 +48,10 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from captoken import current
 from captoken._format.errors import GuardError
-from captoken._verification.decision import Denied, Grant
+from captoken._verification.decision import Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
+from captoken.current import AnyGrant
 from captoken.tools import ToolGuard, agent_name, calling, handing, telling
 
 _OutputT = TypeVar("_OutputT")
@@ -206,7 +207,7 @@ class TokenGuard(AbstractCapability[Any]):
             with calling(grant, run=ctx.run_id):
                 return await run()
 
-    async def permitted(self, tool: str, arguments: Any, ctx: RunContext[Any]) -> Grant:
+    async def permitted(self, tool: str, arguments: Any, ctx: RunContext[Any]) -> AnyGrant:
         """The grant of a call, which is charged and recorded by that. Raises Denied.
 
         It says nothing of what the tool then does: for that, the grant is current while it runs.
@@ -219,7 +220,7 @@ class TokenGuard(AbstractCapability[Any]):
         )
         if decision.grant is None:
             raise Denied(decision)
-        return decision.grant
+        return self._guard.served(decision.grant)
 
 
 @dataclass

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from captoken import Access, AsyncGrant, AsyncVerifier, Grant, current
+from captoken.stores.memory import MemoryReplayStore
+from captoken.tools import ToolGuard
+from tests.world import KEYRING, clock, verifier
+
 SUBJECT = "user:jane"
 TASK = "q3-risk"
 ORCHESTRATOR = "orchestrator"
@@ -85,6 +90,24 @@ class Desk:
         """Mail to anybody."""
         self._reached("send_mail", to=to, text=text)
         return "sent"
+
+
+def guards(audit: Any) -> dict[str, ToolGuard]:
+    """A guard of either face of a verifier that has a name and takes bound tokens, by the kind of grant that it serves."""
+    facts: dict[str, Any] = {"audience": "desk", "audit": audit}
+    awaited = AsyncVerifier(KEYRING, clock=clock(), replays=MemoryReplayStore(floor=0), **facts)
+    plain = verifier(replays=MemoryReplayStore(floor=0), **facts)
+    return {Grant.__name__: ToolGuard(plain), AsyncGrant.__name__: ToolGuard(awaited)}
+
+
+async def asking() -> str:
+    """A tool that says of what kind its grant is, and what that permits: the token of these tests may select from sales."""
+    grant: Any = current.grant()
+    said = [type(grant).__name__]
+    for table in ("sales", "hr"):
+        answer = grant.check(Access(table=table, operation="select"))
+        said.append((await answer if isinstance(grant, AsyncGrant) else answer).code)
+    return ", ".join(said)
 
 
 # The tools that each sub-agent has: filings-agent was built with more than it needs, as happens.

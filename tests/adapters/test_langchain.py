@@ -23,7 +23,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
 from pydantic import AnyUrl, BaseModel, ConfigDict, Field, SecretStr, field_serializer, field_validator, v1
 
-from captoken import Access, CaptokenError, Decision, Issuer, Token, Verifier, current
+from captoken import Access, CaptokenError, Decision, Issuer, Token, TokenFormatError, Verifier, current
 from captoken.adapters.langchain import TokenGuard, delegate_to
 from captoken.current import Held
 from captoken.errors import GuardError, NoToken
@@ -360,6 +360,58 @@ def test_a_bound_token_without_its_key_is_refused() -> None:
     with current.use(Held(token)):
         (refused,) = results(invoke(sub_agent(world, "sales-agent")))
     assert refused.status == "error" and world.desk.reached == []
+
+
+# --- either face of a verifier ---------------------------------------------------------------------------------------
+
+
+@each_run
+@pytest.mark.parametrize("kind", ["Grant", "AsyncGrant"])
+def test_a_guard_takes_either_face_and_a_tool_gets_the_grant_of_it(kind: str, run: Run) -> None:
+    """With a bound token: each call is proven anew, and neither the text nor its proof reaches a tool.
+
+    Where no event loop runs the agent there is nothing to await with: the grant is the plain one.
+    """
+    world, own, shown = World(), HolderKey.generate(), []
+    world.guard = story.guards(world.trail)[kind]
+
+    @tool
+    async def arows(runtime: ToolRuntime) -> str:
+        """Ask for rows."""
+        shown.append(repr(runtime))
+        return await story.asking()
+
+    @tool
+    def rows(runtime: ToolRuntime) -> str:
+        """Ask for rows."""
+        shown.append(repr(runtime))
+        return asyncio.run(story.asking())
+
+    arows.name = "rows"
+    served = kind if run is ainvoke else "Grant"
+    who: dict[str, Any] = {"subject": story.SUBJECT, "agent": story.ORCHESTRATOR, "task": story.TASK, "tools": {"rows": {}}}
+    token = Issuer(KEYRING, clock=clock()).mint(**who, tables=["sales"], operations=["select"], key=own.public)
+    says = model([call("rows")], [call("rows")], [call("query_sales", region="eu")], "done")
+    one = world.agent(story.ORCHESTRATOR, says, [arows if run is ainvoke else rows, *world.tools("query_sales")])
+    with current.use(token, own):
+        messages = run(one)
+    said = results(messages)
+    assert [message.text for message in said[:2]] == [f"{served}, allowed, table"] * 2 and len(shown) == 2
+    assert said[2].status == "error" and world.desk.reached == []
+    # Each call that is permitted asks for two tables in turn.
+    assert world.codes == [*["allowed", "allowed", "table"] * 2, "tool"]
+    assert "cap1" not in "".join(shown) + repr(messages)
+
+
+def test_text_that_was_made_for_one_sending_is_not_held() -> None:
+    world, own = World(), HolderKey.generate()
+    bound = Held(root().attenuate(key=own.public), own)
+    with pytest.raises(TokenFormatError), current.use(bound.present(audience="desk"), own):
+        invoke(sub_agent(world, "sales-agent"))
+    assert world.desk.reached == []
+    with current.use(root().delegate(to="sales-agent").serialize()):
+        invoke(sub_agent(world, "sales-agent"))
+    assert world.desk.reached == [("query_sales", {"region": "eu"})]
 
 
 # --- what is asked is what runs --------------------------------------------------------------------------------------

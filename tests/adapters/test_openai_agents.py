@@ -40,7 +40,7 @@ from agents.tracing import TracingProcessor
 from mcp.types import CallToolResult, ListPromptsResult, TextContent
 from mcp.types import Tool as MCPTool
 
-from captoken import Access, Decision, Issuer, Token, WideningError, current
+from captoken import Access, Decision, Issuer, Token, TokenFormatError, WideningError, current
 from captoken.adapters import openai_agents
 from captoken.adapters.openai_agents import (
     GuardedAgent,
@@ -49,6 +49,7 @@ from captoken.adapters.openai_agents import (
     handoff_to,
     run_delegated,
 )
+from captoken.current import Held
 from captoken.errors import DelegationError, GuardError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
@@ -858,6 +859,45 @@ def test_tokens_that_are_bound_to_keys_go_from_key_to_key() -> None:
     with current.use(token):
         go(agent(guard, obeying(("take", {})), take(reached)))
     assert len(reached) == 3 and told.codes[4:] == ["bad_proof", "proof_missing"]
+
+
+# --- either face of a verifier ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Grant", "AsyncGrant"])
+def test_a_guard_takes_either_face_and_a_tool_gets_the_grant_of_it(kind: str) -> None:
+    """With a bound token: each call is proven anew, and neither the text nor its proof reaches a tool."""
+    told, own, shown = Told(), HolderKey.generate(), []
+    guard = story.guards(told)[kind]
+
+    async def rows(context: ToolContext[Any]) -> str:
+        shown.append(repr(context) + repr(context.agent) + repr(context.run_config))
+        return await story.asking()
+
+    def other() -> str:
+        return "other"
+
+    who: dict[str, Any] = {"subject": "user:jane", "agent": "orchestrator", "task": "t", "tools": {"rows": {}}}
+    token = Issuer(KEYRING, clock=clock()).mint(**who, tables=["sales"], operations=["select"], key=own.public)
+    one = agent(guard, obeying(("rows", {}), ("rows", {}), ("other", {})), function_tool(rows), function_tool(other))
+    with current.use(token, own):
+        done = go(one)
+    said = results(done)
+    assert said[:2] == [f"{kind}, allowed, table"] * 2 and said[2].startswith("Not permitted") and len(shown) == 2
+    # Each call that is permitted asks for two tables in turn.
+    assert told.codes == [*["allowed", "allowed", "table"] * 2, "tool"]
+    assert "cap1" not in "".join(shown) + json.dumps(done.to_input_list())
+
+
+def test_text_that_was_made_for_one_sending_is_not_held(guard: ToolGuard) -> None:
+    own, reached = HolderKey.generate(), list[Any]()
+    bound = Held(mint().attenuate(key=own.public), own)
+    with pytest.raises(TokenFormatError), current.use(bound.present(audience="desk"), own):
+        go(agent(guard, obeying(("take", {})), take(reached)))
+    assert reached == []
+    with current.use(mint(take={}).serialize()):
+        go(agent(guard, obeying(("take", {})), take(reached)))
+    assert reached == ["all"]
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

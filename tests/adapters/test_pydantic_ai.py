@@ -29,8 +29,9 @@ from pydantic_ai.native_tools import WebSearchTool
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import CombinedToolset, ExternalToolset, FunctionToolset, WrapperToolset
 
-from captoken import Access, Decision, Issuer, Token, WideningError, current
+from captoken import Access, Decision, Issuer, Token, TokenFormatError, WideningError, current
 from captoken.adapters.pydantic_ai import TokenGuard, delegate_to, run_delegated
+from captoken.current import Held
 from captoken.errors import GuardError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
@@ -861,6 +862,43 @@ def test_tokens_that_are_bound_to_keys_go_from_key_to_key() -> None:
     with current.use(token):
         go(agent(guard, obeying(("take", {})), take(reached)), "go")
     assert len(reached) == 3 and told.codes[4:] == ["bad_proof", "proof_missing"]
+
+
+# --- either face of a verifier ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Grant", "AsyncGrant"])
+def test_a_guard_takes_either_face_and_a_tool_gets_the_grant_of_it(kind: str) -> None:
+    """With a bound token: each call is proven anew, and neither the text nor its proof reaches a tool."""
+    told, own, shown = Told(), HolderKey.generate(), []
+    guard = story.guards(told)[kind]
+
+    async def rows(ctx: RunContext[Any]) -> str:
+        shown.append(repr(ctx) + repr(ctx.agent) + repr(ctx.tool_manager))
+        return await story.asking()
+
+    who: dict[str, Any] = {"subject": "user:jane", "agent": "orchestrator", "task": "t", "tools": {"rows": {}}}
+    token = Issuer(KEYRING, clock=clock()).mint(**who, tables=["sales"], operations=["select"], key=own.public)
+    one = agent(guard, obeying(("rows", {}), ("rows", {}), ("other", {})), rows, Tool(lambda: "other", name="other"))
+    with current.use(token, own):
+        done = go(one, "go")
+    said = results(done.all_messages())
+    assert said[:2] == [f"{kind}, allowed, table"] * 2 and len(shown) == 2
+    # Each call that is permitted asks for two tables in turn.
+    assert told.codes == [*["allowed", "allowed", "table"] * 2, "tool"]
+    assert "cap1" not in "".join(shown) + done.all_messages_json().decode()
+
+
+def test_text_that_was_made_for_one_sending_is_not_held(guard: ToolGuard) -> None:
+    own, reached = HolderKey.generate(), list[Any]()
+    bound = Held(mint().attenuate(key=own.public), own)
+    one = agent(guard, obeying(("take", {})), take(reached))
+    with pytest.raises(TokenFormatError), current.use(bound.present(audience="desk"), own):
+        go(one, "go")
+    assert reached == []
+    with current.use(mint(take={}).serialize()):
+        go(one, "go")
+    assert reached == ["all"]
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
