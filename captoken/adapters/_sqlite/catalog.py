@@ -27,13 +27,51 @@ from captoken.adapters._sqlite.watch import Watch, explained
 
 _INNOCUOUS = 0x200000  # SQLITE_INNOCUOUS: reads no more than its arguments, and changes nothing
 
-# Expressions, so that no converter of the owner's sees the type of a column.
-_SCHEMA_COLUMNS = "+rootpage, +type, +name, +tbl_name, ifnull(sql, '')"
+# What is in a schema table. Expressions, so that no converter of the owner's sees the type of a
+# column.
+_OBJECTS = """
+    SELECT +rootpage, +type, +name, +tbl_name, ifnull(sql, '')
+    FROM {schema}.sqlite_master
+"""
 
-# Of a column, in pragma_table_xinfo: a generated one that is computed when it is read.
+# Rule 7: the functions that are not granted.
+_FOREIGN_FUNCTIONS = """
+    SELECT name
+    FROM pragma_function_list
+    WHERE NOT builtin OR NOT flags & ?
+"""
+
+# The two virtual tables that are granted (rule 4).
+_HARMLESS = "SELECT 1 FROM json_each('[]'), json_tree('[]')"
+
+# The columns of a table. One that is hidden with _VIRTUAL is computed when it is read.
+_COLUMNS = """
+    SELECT name, upper(type), pk, hidden
+    FROM pragma_table_xinfo(?, ?)
+"""
 _VIRTUAL = 2
 
-_ROWID = -1  # of a column of an index, in pragma_index_xinfo
+# Is the table one WITHOUT ROWID?
+_WITHOUT_ROWID = """
+    SELECT 1
+    FROM pragma_table_list(?)
+    WHERE schema = ? AND wr
+"""
+
+# The index of its primary key, which such a table is.
+_PRIMARY_KEY = """
+    SELECT name
+    FROM pragma_index_list(?, ?)
+    WHERE origin = 'pk'
+"""
+
+# What an index is over. The number of the column is _ROWID for the rowid, and there is no name for
+# an expression.
+_INDEXED = """
+    SELECT cid, name
+    FROM pragma_index_xinfo(?, ?)
+"""
+_ROWID = -1
 
 
 class Object(NamedTuple):
@@ -161,7 +199,7 @@ class Catalog:
         )
         rows: list[tuple[Any, ...]] = []
         for number, name in databases:
-            query = f"SELECT {_SCHEMA_COLUMNS} FROM {quoted(name)}.sqlite_master"  # noqa: S608
+            query = _OBJECTS.format(schema=quoted(name))
             rows += [(number, *row) for row in self._watch.own(query)]
         return _read_schema(databases, tuple(rows))
 
@@ -171,8 +209,8 @@ class Catalog:
 
         By name, whatever their arguments: if one of a name is the owner's, none of it is granted.
         """
-        query = "SELECT name FROM pragma_function_list WHERE NOT builtin OR NOT flags & ?"
-        return frozenset(fold(decoded(name)) for (name,) in self._watch.own(query, _INNOCUOUS))
+        rows = self._watch.own(_FOREIGN_FUNCTIONS, _INNOCUOUS)
+        return frozenset(fold(decoded(name)) for (name,) in rows)
 
     @cached_property
     def harmless_modules(self) -> set[bytes | None]:
@@ -180,8 +218,8 @@ class Catalog:
 
         It tells a virtual table by an address in memory, not by a name.
         """
-        query = explained("SELECT 1 FROM json_each('[]'), json_tree('[]')")
-        return {p4 for _, op, _, _, _, p4, *_ in self._watch.own(query) if op == b"VOpen"}
+        program = self._watch.own(explained(_HARMLESS))
+        return {p4 for _, op, _, _, _, p4, *_ in program if op == b"VOpen"}
 
     def layout(self, entry: Object) -> Layout:
         """The columns of a table or an index, in the order of its cursors."""
@@ -191,11 +229,8 @@ class Catalog:
 
     def _read_layout(self, entry: Object) -> Layout:
         """Ask SQLite. The rows of a table have its columns; those of an index, what it is over."""
-        info = self._watch.own(
-            "SELECT name, upper(type), pk, hidden FROM pragma_table_xinfo(?, ?)",
-            entry.table,
-            entry.schema,
-        )
+        info = self._watch.own(_COLUMNS, entry.table, entry.schema)
+
         # INTEGER PRIMARY KEY is another name of the rowid.
         rowid = frozenset(decoded(name) for name, kind, pk, _ in info if pk and kind == b"INTEGER")
         computes = any(hidden == _VIRTUAL for *_, hidden in info)
@@ -216,16 +251,9 @@ class Catalog:
         """
         if entry.kind == "index":
             return entry.name
-        without_rowid = self._watch.own(
-            "SELECT 1 FROM pragma_table_list(?) WHERE schema = ? AND wr", entry.table, entry.schema
-        )
-        if not without_rowid:
+        if not self._watch.own(_WITHOUT_ROWID, entry.table, entry.schema):
             return None
-        keys = self._watch.own(
-            "SELECT name FROM pragma_index_list(?, ?) WHERE origin = 'pk'",
-            entry.table,
-            entry.schema,
-        )
+        keys = self._watch.own(_PRIMARY_KEY, entry.table, entry.schema)
         return decoded(keys[0][0])
 
     def _places_of_index(
@@ -233,9 +261,7 @@ class Catalog:
     ) -> list[frozenset[str]]:
         """What each place of an index holds. `columns` are all those of its table."""
         places: list[frozenset[str]] = []
-        for at, name in self._watch.own(
-            "SELECT cid, name FROM pragma_index_xinfo(?, ?)", index, schema
-        ):
+        for at, name in self._watch.own(_INDEXED, index, schema):
             if at == _ROWID:
                 places.append(rowid)
             elif name is None:

@@ -23,26 +23,74 @@ class Engine(NamedTuple):
     shows_replaced: bool  # do the opcodes show that a REPLACE deletes rows? (rule 6)
 
 
-def _opcodes(names: str) -> frozenset[bytes]:
-    return frozenset(names.encode().split())
-
-
 # Cursors on a table or an index: p1 is the cursor, p2 the root page, p3 the database (rule 4).
-OPENS = _opcodes("OpenRead ReopenIdx OpenWrite")
+OPENS = frozenset(
+    (
+        b"OpenRead",
+        b"ReopenIdx",  # the same, unless the cursor is open there already
+        b"OpenWrite",
+    )
+)
 
 # Cursors on what the statement itself has made.
-SCRATCH = _opcodes("OpenEphemeral OpenAutoindex OpenDup OpenPseudo")
+SCRATCH = frozenset(
+    (
+        b"OpenEphemeral",  # a table in memory: a sort, a subquery, a DISTINCT
+        b"OpenAutoindex",  # an index in memory, for one join
+        b"OpenDup",  # another cursor on one of those
+        b"OpenPseudo",  # a row in a register
+    )
+)
 
-# What no statement that a token may grant compiles to: it changes the schema or the file, ends the
-# transaction, runs other SQL, or tells of the database as a whole.
-NEVER = _opcodes(
-    "VUpdate VCreate VDestroy VRename ParseSchema LoadAnalysis ReadCookie SetCookie Destroy "
-    "CreateBtree DropTable DropIndex DropTrigger SqlExec Vacuum IncrVacuum JournalMode Checkpoint "
-    "AutoCommit Savepoint IntegrityCk MaxPgcnt Pagecount"
+# What no statement that a token may grant compiles to.
+NEVER = frozenset(
+    (
+        # It writes, makes, drops or renames a virtual table.
+        b"VUpdate",
+        b"VCreate",
+        b"VDestroy",
+        b"VRename",
+        # It changes the schema, or what is read of it.
+        b"ParseSchema",
+        b"LoadAnalysis",
+        b"Destroy",
+        b"CreateBtree",
+        b"DropTable",
+        b"DropIndex",
+        b"DropTrigger",
+        # It reads or sets a number in the header of the file (PRAGMA user_version).
+        b"ReadCookie",
+        b"SetCookie",
+        # It runs other SQL, which nobody has looked at.
+        b"SqlExec",
+        # It works on the file as a whole, or tells of it.
+        b"Vacuum",
+        b"IncrVacuum",
+        b"JournalMode",
+        b"Checkpoint",
+        b"IntegrityCk",
+        b"MaxPgcnt",
+        b"Pagecount",
+        # It ends the transaction, or a part of it.
+        b"AutoCommit",
+        b"Savepoint",
+    )
 )
 
 # All that is looked at, beside whatever begins with Open.
-TELLING = OPENS | NEVER | _opcodes("VOpen Clear Delete Halt HaltIfNull")
+TELLING = (
+    OPENS
+    | NEVER
+    | frozenset(
+        (
+            b"VOpen",  # a cursor on a virtual table
+            b"Clear",  # all rows of a table or an index go
+            b"Delete",  # one row goes
+            b"Halt",  # the end, or an error
+            b"HaltIfNull",  # an error, for NOT NULL
+        )
+    )
+)
 
 # Of an OpenRead or OpenWrite, in p5: p2 is no root page, but a register that holds one.
 PAGE_IN_REGISTER = 0x10
@@ -56,31 +104,105 @@ ROLLBACK = 1
 # Of an Insert, in p5: it sets what last_insert_rowid() tells.
 SETS_LAST_ROWID = 0x20
 
-# What reads the columns that a cursor is sought or compared by.
-BY_KEY = _opcodes(
-    "SeekGE SeekGT SeekLE SeekLT IdxGE IdxGT IdxLE IdxLT Found NotFound NoConflict IfNoHope"
+# What reads the columns that a cursor is sought or compared by (rule 8).
+BY_KEY = frozenset(
+    (
+        # Go to a key, or to the next one beyond it.
+        b"SeekGE",
+        b"SeekGT",
+        b"SeekLE",
+        b"SeekLT",
+        # Compare the key where the cursor is.
+        b"IdxGE",
+        b"IdxGT",
+        b"IdxLE",
+        b"IdxLT",
+        # Is there such a key?
+        b"Found",
+        b"NotFound",
+        b"NoConflict",
+        b"IfNoHope",
+    )
 )
 
-# What reads the rowid.
-BY_ROWID = _opcodes("Rowid IdxRowid SeekRowid NotExists")
+# What reads the rowid (rule 8).
+BY_ROWID = frozenset(
+    (
+        b"Rowid",  # of a row of a table
+        b"IdxRowid",  # of the row that an index points to
+        b"SeekRowid",  # is there a row with it?
+        b"NotExists",
+    )
+)
 
-# What reads any of the columns of a row.
-WHOLE_ROW = _opcodes("Column RowData RowCell Offset")
+# What reads any of the columns of a row (rule 8).
+WHOLE_ROW = frozenset(
+    (
+        b"Column",  # the one at place p2, if it is known
+        b"RowData",
+        b"RowCell",
+        b"Offset",
+    )
+)
 
 # What moves a cursor or reads its row.
 _MOVES = (
-    BY_KEY | BY_ROWID | _opcodes("Column Rewind Last Next Prev DeferredSeek FinishSeek SeekScan")
+    BY_KEY
+    | BY_ROWID
+    | frozenset(
+        (
+            b"Column",
+            b"Rewind",
+            b"Last",
+            b"Next",
+            b"Prev",
+            b"DeferredSeek",  # of an index: to the row of the table, once it is read
+            b"FinishSeek",
+            b"SeekScan",
+        )
+    )
 )
 
 # All opcodes that have a cursor in p1.
-ON_CURSOR = _MOVES | _opcodes(
-    "RowData RowCell Count Sort NullRow IfEmpty IfSizeBetween Offset Insert Delete"
+ON_CURSOR = _MOVES | frozenset(
+    (
+        b"RowData",
+        b"RowCell",
+        b"Count",
+        b"Sort",
+        b"NullRow",
+        b"IfEmpty",
+        b"IfSizeBetween",
+        b"Offset",
+        b"Insert",
+        b"Delete",
+    )
 )
 
-# What the search for the children of a foreign key consists of: moves, comparisons, jumps.
-_IN_LOOKUP = _MOVES | _opcodes(
-    "Null Copy SCopy Integer IsNull NotNull MustBeInt Affinity Eq Ne Lt Le Gt Ge Param Goto Noop "
-    "Explain ColumnsUsed"
+# What the search for the children of a foreign key consists of (rule 5): moves, copies,
+# comparisons and jumps. Nothing that hands on what it has found.
+_IN_LOOKUP = _MOVES | frozenset(
+    (
+        b"Null",
+        b"Copy",
+        b"SCopy",
+        b"Integer",
+        b"IsNull",
+        b"NotNull",
+        b"MustBeInt",
+        b"Affinity",
+        b"Eq",
+        b"Ne",
+        b"Lt",
+        b"Le",
+        b"Gt",
+        b"Ge",
+        b"Param",
+        b"Goto",
+        b"Noop",
+        b"Explain",
+        b"ColumnsUsed",
+    )
 )
 
 
