@@ -513,6 +513,8 @@ CASES: list[Case] = [
         "select * from sales for share",
         "select * from (select * from sales for update) s",
         "select * from (select * from sales) s for update",
+        "select * from sales tablesample system (100) for update",
+        "select * from sales tablesample system (100) for update of sales",
         "with x as (delete from sales returning *) select * from x",
         "with x as (insert into sales (region) values ('x') returning *) select * from x",
         "with x as (update sales set amount = 1 returning *) table x",

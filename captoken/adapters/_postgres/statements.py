@@ -117,10 +117,16 @@ def _lock(walk: Walk, node: Any, clause: Any, ctes: frozenset[str]) -> None:
                 walk.text.writes.append(Write(table, "update", ()))
         elif kind == "RangeFunction":
             pass  # it has no rows to lock
-        elif not named or item.alias is None or item.alias.aliasname in named:
+        elif not named or _alias_of(item) is None or _alias_of(item) in named:
             # A subquery, above all. PostgreSQL would lock the rows of the tables below it, which
             # this loop does not see.
             raise RefusedError("operation", "a lock on the rows of what is no table")
+
+
+def _alias_of(item: Any) -> str | None:
+    """The alias of what is no table in FROM. A sample has none itself: that is its table's."""
+    alias = getattr(item, "alias", None)
+    return None if alias is None else str(alias.aliasname)
 
 
 # --- INSERT ---
