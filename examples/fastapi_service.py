@@ -110,7 +110,7 @@ with serving(app, port), agents as client, strangers as bare:
     with current.use(bound, key):
         request = client.build_request("POST", "/orders", json={"cents": 7})
         show("clerk", "POST /orders, 7 cents", client.send(request))
-    stolen = {name: request.headers[name] for name in ("authorization", "captoken-proof")}
+    stolen = {"authorization": request.headers["authorization"]}
     show(
         "mallory",
         "the same request, again",

@@ -9,11 +9,12 @@ carries a proof by the key: for this server, this request, and once.
 import base64
 import hmac
 import json
+from time import time
 
 from captoken import Access, Denied, Issuer, Keyring, Token, Verifier
 from captoken.errors import DelegationError
 from captoken.keys import HolderKey
-from captoken.proof import Evidence, prove
+from captoken.proof import Evidence, with_proof
 from captoken.stores.memory import MemoryReplayStore
 
 keyring = Keyring.generate()
@@ -33,9 +34,8 @@ token = root.delegate(
 token = Token.parse(token.serialize())  # it travels as text, and narrowing it stays free
 
 reading = Access(table="salaries", operation="select")
-text = token.present(audience="payroll")
-proof = prove(text, clerk, audience="payroll", request=reading)
-grant = payroll.authorize(text, reading, proof=proof)
+text = token.present(audience="payroll", signer=clerk, request=reading)
+grant = payroll.authorize(text, reading)
 print("The clerk reads. The server knows:")
 for actor in grant.chain:
     print(f"  {actor.name}, {actor.basis}")
@@ -53,17 +53,15 @@ def refused(what, code, *arguments, **keywords):
 
 
 print("\nMallory has read everything that the clerk sent")
-refused("the text alone", "proof_missing", text, reading)
-refused("the text and the clerk's proof, again", "replayed", text, reading, proof=proof)
-refused(
-    "the clerk's proof with another request",
-    "operation",
-    text,
-    Access(table="salaries", operation="update"),
-    proof=proof,
-)
-hers = prove(text, mallory, audience="payroll", request=reading)
-refused("a proof by a key of her own", "bad_proof", text, reading, proof=hers)
+alone, _, proof = text.rpartition(".")
+refused("the text without its proof", "proof_missing", alone, reading)
+refused("the text with its proof, again", "replayed", text, reading)
+altering = Access(table="salaries", operation="update")
+refused("the text with another request", "operation", text, altering)
+other = token.present(audience="payroll", expires_in=30)
+refused("the clerk's proof behind another text", "bad_proof", f"{other}.{proof}", reading)
+hers = with_proof(alone, mallory, audience="payroll", request=reading, clock=time)
+refused("a proof by a key of her own", "bad_proof", hers, reading)
 
 print("\nMallory has stolen the token that the clerk holds")
 try:
@@ -82,9 +80,8 @@ data = (
     + hmac.digest(data[-32:], body, "sha256")
 )
 by_hand = Token.parse("cap1_" + base64.urlsafe_b64encode(data).rstrip(b"=").decode())
-text = by_hand.present(audience="payroll")
-stolen = prove(text, mallory, audience="payroll", request=reading)
-refused("the token, bound to her key by her own hand", "bad_proof", text, reading, proof=stolen)
+stolen = by_hand.present(audience="payroll", signer=mallory, request=reading)
+refused("the token, bound to her key by her own hand", "bad_proof", stolen, reading)
 
 print("\nWho handed the salaries to the clerk? Anyone can check, without a key of the issuer's:")
 exported = json.loads(json.dumps(grant.evidence[0].as_dict()))

@@ -332,6 +332,17 @@ class _Face(Sealed):
         decision = structs.replace(decision, effects=())
         return (yield from steps_of(self._told(decision)))
 
+    def _owing(self, text: str) -> Steps[bool]:
+        """Whether steps 1 to 9 hold of a text, and then a proof is missing. No store is asked."""
+        parts = self._parts
+        found = authenticate(text, parts.keys, parts.vocabulary)
+        del text
+        if isinstance(found, Broken):
+            return False
+        facts = yield from self._later_facts()
+        asked = Asked(None, None, None, facts.now, sent=True)
+        return judge(found, facts, asked).code == "proof_missing"
+
     def _decided(
         self,
         genuine: Genuine,
@@ -559,6 +570,14 @@ class Verifier(_Face):
         """
         return answered(self._denied(self, token, own_denial(code, why), request))
 
+    def owes_proof(self, text: str) -> bool:
+        """Whether a text without a proof is good here, but for the proof that it lacks.
+
+        For a server that has to read a body before it can say what a proof is about. Asks no store,
+        counts nothing, and is not recorded: what counts is asked with the proof.
+        """
+        return run(self._owing(text))
+
     # What grants ask; see Driver.
 
     def decide(self, genuine: Genuine, asked: Asked) -> Decision:
@@ -677,6 +696,14 @@ class AsyncVerifier(_Face):
         """A denial of an adapter's own, recorded: see `Verifier.deny`."""
         refusals = own_denial(code, why)
         return Pending(self._run(self._denied(self.blocking, token, refusals, request)))
+
+    def owes_proof(self, text: str) -> Pending[bool]:
+        """Whether a text is good here but for a proof: see `Verifier.owes_proof`."""
+        return Pending(self._owes(text))
+
+    async def _owes(self, text: str) -> bool:
+        self._check_loop()
+        return await run_async(self._owing(text))
 
     # What grants ask; see AsyncDriver.
 

@@ -44,16 +44,16 @@ from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.types import a2a_pb2
 from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
 from a2a.utils.errors import UnsupportedOperationError
-from msgspec import structs
 from starlette.requests import Request
 
 from captoken import current
 from captoken._format.errors import NoToken
 from captoken._language.access import Access
-from captoken._verification.decision import Decision, Denied, Grant
-from captoken.adapters._http.asking import decided
+from captoken._verification.decision import AsyncGrant, Decision, Denied, Grant
+from captoken.adapters._http.asking import answer_of
 from captoken.adapters._http.credentials import is_credential
 from captoken.adapters.asgi import granted_to
+from captoken.current import AnyGrant
 
 _log = logging.getLogger("captoken")
 EXTENSION = "io.captoken:a2a/v1"  # in agent cards, and the key in a message's metadata
@@ -111,7 +111,7 @@ class GrantedUser(User):
         return self._name
 
 
-def by_agent(grant: Grant) -> str:
+def by_agent(grant: AnyGrant) -> str:
     """Subject, task and chain.
 
     An agent has what it has left itself, whatever token of its place in the chain it shows.
@@ -120,7 +120,7 @@ def by_agent(grant: Grant) -> str:
     return json.dumps([grant.issued.subject, grant.issued.task, *agents])
 
 
-def by_task(grant: Grant) -> str:
+def by_task(grant: AnyGrant) -> str:
     """Subject and task.
 
     Agents of one task, the least of them too, have each other's A2A tasks.
@@ -153,7 +153,8 @@ class GrantedCalls(DefaultServerCallContextBuilder):
             if not is_credential(name.encode("latin-1"))
         }
         context.state[_GRANT] = grant
-        context.user = GrantedUser(self._owner(grant), context.state)
+        # It is no coroutine, and so gets the plain grant.
+        context.user = GrantedUser(self._owner(grant.blocking), context.state)
         return context
 
 
@@ -203,16 +204,16 @@ def _refuse_no_rule(rule: object) -> None:
         )
 
 
-def _granted(context: ServerCallContext) -> Grant:
+def _granted(context: ServerCallContext) -> AnyGrant:
     """The grant that a call came with. Raises NoToken for one that no middleware has let in."""
     grant = context.state.get(_GRANT)
-    if not isinstance(grant, Grant):
+    if not isinstance(grant, (Grant, AsyncGrant)):
         raise NoToken(_UNGRANTED)
     return grant
 
 
 async def _check(
-    grant: Grant,
+    grant: AnyGrant,
     rule: Any,
     params: object,
 ) -> Access:
@@ -221,19 +222,15 @@ async def _check(
     `rule`: a Rule or an Other; None for what no rule speaks of.
     `params`: the parameters of the call, as the rule takes them.
 
-    Raises UnsupportedOperationError, with a public sentence.
+    Raises UnsupportedOperationError, with a public sentence. A denial is recorded either way.
     """
-
-    def decide() -> tuple[Access | None, Decision]:
-        """The access, and the decision on it, which is recorded either way."""
-        access = _access_for(rule, params)
-        if access is None:
-            return None, grant.record(grant.refusal("domain", "no access that a token can permit"))
-        return access, grant.check(access)
-
-    access, decision = await decided(grant, decide)
-    if access is None or not decision:
-        raise _refused(Denied(decision))
+    access = _access_for(rule, params)
+    if access is None:
+        why = "no access that a token can permit"
+        raise _refused(await answer_of(grant, lambda face: face.deny("domain", why)))
+    decision: Decision = await answer_of(grant, lambda face: face.check(access))
+    if not decision:
+        raise _refused(decision)
     return access
 
 
@@ -250,27 +247,20 @@ def _access_for(rule: Any, params: object) -> Access | None:
     return access if isinstance(access, Access) else None
 
 
-async def _recheck(grant: Grant, access: Access) -> None:
-    """Whether what was permitted is permitted still. Takes nothing of a budget.
+async def _recheck(grant: AnyGrant, access: Access) -> None:
+    """Whether what was permitted is permitted still. Asks no store, and takes nothing of a budget.
 
-    A token can run out, or be taken back, while a stream goes on. Raises UnsupportedOperationError.
+    A token can run out, or be taken back, while a stream goes on. A denial is recorded, since it
+    ends the stream. Raises UnsupportedOperationError.
     """
-
-    def decide() -> Decision:
-        """The decision. It is recorded where it denies, since it ends the stream then."""
-        decision = grant.explain(access)
-        if decision:
-            return decision
-        return grant.record(structs.replace(decision, dry=False))
-
-    decision = await decided(grant, decide)
+    decision: Decision = await answer_of(grant, lambda face: face.recheck((access,)))
     if not decision:
-        raise _refused(Denied(decision))
+        raise _refused(await answer_of(grant, lambda face: face.deny(decision)))
 
 
-def _refused(denied: Denied) -> UnsupportedOperationError:
+def _refused(decision: Decision) -> UnsupportedOperationError:
     """What a client is told. The SDK would tell it all of a Denied, which is for the operator."""
-    return UnsupportedOperationError(denied.public)
+    return UnsupportedOperationError(Denied(decision).public)
 
 
 class _CheckedMessages(RequestContextBuilder):
@@ -473,7 +463,7 @@ class _GrantedExecutor(AgentExecutor):
         grant = _granted(context.call_context)
         await self._serve(grant, self._executor.cancel(context, event_queue))
 
-    async def _serve(self, grant: Grant, work: Awaitable[None]) -> None:
+    async def _serve(self, grant: AnyGrant, work: Awaitable[None]) -> None:
         """Let the executor work. Raises UnsupportedOperationError for a Denied of its own."""
         try:
             with current.nothing(), current.serving(grant):
@@ -482,7 +472,7 @@ class _GrantedExecutor(AgentExecutor):
             denied = raised
         # Out of the `except`, so that the new error does not show the Denied as its context.
         _log.info("refused: %s", denied.decision.summary)
-        raise _refused(denied)
+        raise _refused(denied.decision)
 
 
 # --- cards and messages ---------------------------------------------------------------------------
@@ -507,7 +497,7 @@ def declare(card: a2a_pb2.AgentCard) -> a2a_pb2.AgentCard:
     return card
 
 
-def metadata(grant: Grant) -> Mapping[str, Any]:
+def metadata(grant: AnyGrant) -> Mapping[str, Any]:
     """For the metadata of an answer: on whose behalf it was made.
 
     No token is in it, and nothing that is secret. Whoever reads it believes the server that wrote

@@ -8,10 +8,10 @@
    through is the answer.
 3. A request starts with nothing held and nothing granted but its own grant: servers may run one in
    the context of another.
-4. The token and the proof are taken out of the scope's headers, whatever becomes of the request. So
+4. The token is taken out of the scope's headers with its proof, whatever becomes of the request. So
    nobody passes on or logs what came in: neither the application nor what stands outside.
-5. A proof is about the method, the configured origin (never the Host header), the target as it was
-   sent, and the body.
+5. A proof stands at the end of the text. It is about the method, the configured origin (never the
+   Host header), the target as it was sent, and the body.
 6. A websocket is refused before it is accepted.
 
 Not checked: what the application does without asking. `Requires` asks for it;
@@ -22,22 +22,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn, Required, TypedDict
+from typing import Any, Required, TypedDict
 
 from captoken import current
-from captoken import proof as request
 from captoken._format.errors import NoToken
 from captoken._language.access import Access, Caller
-from captoken._verification import aio
-from captoken._verification.decision import Denied, Grant
-from captoken._verification.verifier import Verifier
-from captoken.adapters._http.asking import decided, lacks_proof_alone
-from captoken.adapters._http.credentials import (
-    Credentials,
-    read_credentials,
-    refuse_stray,
-    without_credentials,
-)
+from captoken._verification.decision import AsyncGrant, Denied, Grant
+from captoken._verification.verifier import AnyVerifier, AsyncVerifier, Verifier
+from captoken.adapters._http.asking import answer_of, served_by
+from captoken.adapters._http.credentials import Sent, read_sent, refuse_stray, without_credentials
 from captoken.adapters._http.exchange import (
     ASGIApp,
     Body,
@@ -55,6 +48,8 @@ from captoken.adapters._http.exchange import (
 )
 from captoken.adapters._http.origins import own_origin, public_paths, target_of
 from captoken.adapters._http.refusals import METADATA_PATH, Refusals
+from captoken.current import AnyGrant
+from captoken.proof import http_request
 
 __all__ = [
     "ASKED",
@@ -91,7 +86,8 @@ class GuardOptions(TypedDict, total=False):
 class CaptokenMiddleware:
     """Lets in requests with a token that `verifier` vouches for.
 
-    `verifier`: the one of this server, so that it knows the audience that tokens are made for.
+    `verifier`: the one of this server, so that it knows the audience that tokens are made for. The
+    application's grant is its own: of an AsyncVerifier an AsyncGrant, whose answers are awaited.
     `origin`: scheme, host and port as clients know this server; proofs are made for it.
     `realm`: in challenges; the origin unless given.
     `public`: paths that need no token, as clients send them, for HTTP alone.
@@ -106,7 +102,7 @@ class CaptokenMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        verifier: Verifier,
+        verifier: AnyVerifier,
         *,
         origin: str,
         realm: str | None = None,
@@ -114,7 +110,7 @@ class CaptokenMiddleware:
         resource_metadata: str | Mapping[str, Any] | None = None,
         max_body: int = BODY_BYTES,
     ) -> None:
-        if not isinstance(verifier, Verifier):
+        if not isinstance(verifier, (Verifier, AsyncVerifier)):
             raise TypeError(f"a {type(verifier).__name__} is no Verifier")
         if type(max_body) is not int or max_body < 0:
             raise ValueError("max_body is a number of bytes")
@@ -151,15 +147,15 @@ class CaptokenMiddleware:
         # Rule 4: before anything can go wrong. The scope is that of whoever stands outside, too.
         scope["headers"] = without_credentials(came)
         is_public = kind == "http" and self._is_public(scope)
-        found: Credentials | None = None
+        sent: Sent | None = None
         try:
             if not is_public:
-                found = read_credentials(came, scope.get("query_string", b""))
+                sent = read_sent(came, scope.get("query_string", b""))
             del came  # so that no frame of a traceback holds it
             with current.nothing(), current.traced(_trace_of(scope["headers"])):  # rule 3
                 if is_public:
                     return await self._serve_public(scope, receive, reply)
-                return await self._serve(found, scope, receive, reply)
+                return await self._serve(sent, scope, receive, reply)
         except Denied as denied:
             # Rule 2. It is the application's, or the verifier's; the client is told the same.
             if reply.over:
@@ -209,7 +205,7 @@ class CaptokenMiddleware:
 
     async def _serve(
         self,
-        found: Credentials | None,
+        sent: Sent | None,
         scope: Scope,
         receive: Receive,
         reply: Reply,
@@ -218,10 +214,10 @@ class CaptokenMiddleware:
 
         Raises what the application raises, Denied, RequestError and ClientGone.
         """
-        if found is None:
+        if sent is None:
             return await reply.answer(self._refusals.unauthenticated())
         body = Body(receive, self._max_body)
-        grant = await self._admitted(found, scope, body)
+        grant = await self._admitted(sent, scope, body)
         scope[GRANT] = grant
         with current.serving(grant):
             await self._app(scope, body.receive, reply.send)
@@ -229,11 +225,11 @@ class CaptokenMiddleware:
 
     async def _admitted(
         self,
-        found: Credentials,
+        sent: Sent,
         scope: Scope,
         body: Body,
-    ) -> Grant:
-        """The grant of a request. Raises Denied or RequestError.
+    ) -> AnyGrant:
+        """The grant of a request, for the application. Raises Denied or RequestError.
 
         A websocket comes here before it is accepted (rule 6).
         """
@@ -242,46 +238,50 @@ class CaptokenMiddleware:
         # anything that a token could be for.
         if path is not None and not path.startswith(b"/"):
             raise RequestError(400, "The target of a request is a path.")
-        digest = None
-        if found.proof is not None:
-            digest = await self._digest(found, scope, body)
-        grant = await aio.answer(
+        digest: bytes | None = None
+        if sent.has_proof:
+            digest = await self._digest(sent, scope, body)
+        grant: AnyGrant = await answer_of(
             self._verifier,
-            self._verifier.authenticate,
-            found.text,
-            proof=found.proof,
-            request=digest,
+            lambda verifier: verifier.authenticate(sent.text, request=digest),
         )
         # RFC 6750, 2.2: a token could stand in a form as well. Bodies are read for those alone who
         # have shown a good token.
         if scope["type"] == "http" and _is_form(scope["headers"]):
             refuse_stray(await body.read_all())
-        return grant
+        return served_by(self._verifier, grant)
 
     async def _digest(
         self,
-        found: Credentials,
+        sent: Sent,
         scope: Scope,
         body: Body,
     ) -> bytes:
-        """What a proof has to be about (rule 5)."""
+        """What the proof has to be about (rule 5)."""
         path: bytes | None = scope.get("raw_path")
         if path is None:
             _log.error("the ASGI server gives no raw_path: proofs cannot be checked")
             raise RequestError(503, "This server cannot check proofs.")
         if scope["type"] == "http":
-            await self._read_for_proof(found, body)
+            await self._read_for_proof(sent, body)
         target = target_of(path, scope.get("query_string", b""))
-        return request.of_http(scope.get("method", "GET"), self._origin, target, body.data)
+        method = scope.get("method", "GET")
+        return http_request(method, self._origin, target, body.data)
 
-    async def _read_for_proof(self, found: Credentials, body: Body) -> None:
+    async def _read_for_proof(self, sent: Sent, body: Body) -> None:
         """Read the body, of which a stranger can make the server read one piece alone.
 
         If the token lacks more than its proof, the verifier will say no, to a proof that covers a
         part of the body too.
         """
         await body.read_piece()
-        if body.complete or await lacks_proof_alone(self._verifier, found):
+        if body.complete:
+            return
+        good_but_for_proof = await answer_of(
+            self._verifier,
+            lambda verifier: verifier.owes_proof(sent.without_proof),
+        )
+        if good_but_for_proof:
             await body.read_all()
 
 
@@ -329,14 +329,14 @@ class Requires:
             return None
 
 
-def granted_to(scope: Scope) -> Grant:
+def granted_to(scope: Scope) -> AnyGrant:
     """The grant of this very request. Raises NoToken where no middleware has let it in.
 
-    It is read from the scope and not from `current`: a scope belongs to one request, whatever runs
-    in whose context.
+    Of an AsyncVerifier it is an AsyncGrant. It is read from the scope and not from `current`: a
+    scope belongs to one request, whatever runs in whose context.
     """
     grant = scope.get(GRANT)
-    if not isinstance(grant, Grant):
+    if not isinstance(grant, (Grant, AsyncGrant)):
         raise NoToken(
             "nothing is granted here: there is no CaptokenMiddleware outside, or the path is public"
         )
@@ -347,7 +347,7 @@ async def ask(
     scope: Scope,
     access: Access | None,
     caller: Caller | None = None,
-) -> Grant:
+) -> AnyGrant:
     """The grant of this request, if it permits `access`; None is what no token permits.
 
     `caller`: what the server itself knows of who calls.
@@ -358,19 +358,14 @@ async def ask(
     """
     grant = granted_to(scope)
     if access is None:
-        await decided(grant, lambda: _deny_unstated(grant))
-    else:
-        await decided(grant, lambda: grant.authorize(access, caller=caller))
+        # It is recorded like every other denial.
+        why = "no access is stated for this request"
+        raise Denied(await answer_of(grant, lambda face: face.deny("domain", why)))
+    await answer_of(grant, lambda face: face.authorize(access, caller=caller))
     asked = scope.get(ASKED)
     if isinstance(asked, list):
         asked.append(access)
     return grant
-
-
-def _deny_unstated(grant: Grant) -> NoReturn:
-    """Refuse what nobody could say the access of. It is recorded like every other denial."""
-    decision = grant.refusal("domain", "no access is stated for this request")
-    raise Denied(grant.record(decision))
 
 
 def _metadata_of(origin: str, fields: Mapping[str, Any]) -> Response:

@@ -35,8 +35,7 @@ from starlette.routing import Router
 from captoken._format import names
 from captoken._format.errors import NoToken
 from captoken._language.access import Access, Caller
-from captoken._verification.decision import Grant
-from captoken._verification.verifier import Verifier
+from captoken._verification.verifier import AnyVerifier
 from captoken.adapters._http.exchange import (
     ASGIApp,
     Message,
@@ -57,6 +56,7 @@ from captoken.adapters.asgi import (
     ask,
     granted_to,
 )
+from captoken.current import AnyGrant
 
 # What a request needs, by what it says.
 Stated: TypeAlias = Callable[[HTTPConnection], Access | Awaitable[Access]]
@@ -119,9 +119,10 @@ class Required:
         self,
         connection: HTTPConnection,
         _scheme: Annotated[None, Depends(_SCHEME)] = None,
-    ) -> Grant:
+    ) -> AnyGrant:
         """Called by FastAPI, at each request, before the endpoint.
 
+        The grant is that of the verifier: awaited, if that is an AsyncVerifier.
         `_scheme` is there for OpenAPI: by it the operation is shown to need a token.
         """
         try:
@@ -161,7 +162,7 @@ class Required:
         return f"<Required: {self.needs}>"
 
 
-def _left_to_endpoint(scope: Scope) -> Grant:
+def _left_to_endpoint(scope: Scope) -> AnyGrant:
     """The grant, for an endpoint that asks it by itself.
 
     It is noted as asked for (rule 2): from here on the endpoint answers for what it sends.
@@ -277,7 +278,7 @@ def _filled(template: str, parameters: Mapping[str, Any]) -> str:
 
 def protect(
     app: FastAPI,
-    verifier: Verifier,
+    verifier: AnyVerifier,
     **options: Unpack[GuardOptions],
 ) -> None:
     """Put CaptokenMiddleware round `app`, and refuse routes that declare nothing (rules 1 and 2).

@@ -8,36 +8,46 @@ AsyncClient and httpx2 take the same.
    NoToken.
 2. What goes is presented to that server's name, and lives a minute. The token that is held never
    leaves.
-3. A request that carries credentials already is refused: two are one too many.
-4. Where the token is bound, a proof goes along. It covers the body, which therefore has to be there
-   at once.
+3. A request that carries credentials already is refused: two are one too many. Those that were
+   presented here before are none: the request is sent again, and they give way to new ones.
+4. Where the token is bound, the text ends in a proof. It covers the body, which therefore has to be
+   there at once. It is for one sending.
 
-It is a plain callable, since neither library takes the other's `Auth`. It is asked once a call: a
-redirect that the client follows goes without a new token. Within the origin, and from port 80 to
-https, the same one goes along, and a proof is then refused. To another origin both libraries drop
-the token.
+It is a plain callable, since neither library takes the other's `Auth`. As `auth=` it is asked once
+a call: a redirect that the client follows goes without a new token. Within the origin, and from
+port 80 to https, the same one goes along, and its proof is then refused. To another origin both
+libraries drop the token. As a hook it is asked for each sending, redirects too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from captoken import current
-from captoken import proof as request
 from captoken._format import names
 from captoken._format.clocks import Seconds
 from captoken._format.errors import NoToken
+from captoken._format.primitives import equal, sha256
 from captoken._format.spelling import shown
 from captoken._writing.keywords import PresentCaveats
 from captoken._writing.token import Token
 from captoken.adapters._http.origins import own_origin, spelled, target_of
 from captoken.current import Held
+from captoken.proof import http_request
 
 _R = TypeVar("_R", bound=Any)  # a Request of either library
 # An origin of http on its own port.
 _plain_origin = re.compile(r"http://([^:]+|\[.+\])").fullmatch
+_PRESENTED = "captoken.presented"  # in a request's extensions: a _Presented
+
+
+class _Presented(NamedTuple):
+    """What was presented for a request. The request of a redirect has it too."""
+
+    digest: bytes  # SHA-256 of the credentials
+    proven: bool  # with a proof, so that the body was there
 
 
 def auth(
@@ -46,13 +56,17 @@ def auth(
     held: Held | Token | None = None,
     narrow: Callable[[Any], PresentCaveats | None] | None = None,
     expires_in: Seconds = 60,
-) -> Callable[[_R], _R]:
-    """What `auth=` of a client or of a call takes.
+) -> Presenting:
+    """What `auth=` of a client or of a call takes, or its hooks.
 
         def narrow(request):
             return {"operations": ["select"]} if request.method == "GET" else None
 
         client = httpx.Client(auth=auth(servers, narrow=narrow))
+
+        shown = auth(servers)  # for a client that follows redirects, under a token that is bound
+        client = httpx.Client(event_hooks={"request": [shown]}, follow_redirects=True)
+        client = httpx.AsyncClient(event_hooks={"request": [shown.hook]}, follow_redirects=True)
 
     `servers`: from origins (`https://api.example`) to audiences.
     `held`: the token, else the one that is current at each request.
@@ -63,36 +77,64 @@ def auth(
     Raises ValueError for an origin that is none, is neither https nor on this machine, or is
     spelled unlike browsers do. Also for one of http on its own port, unless that of https is listed
     as well.
-    The callable raises NoToken, ValueError for a request with credentials or with a body that is
-    not there yet, and what `Held.present` raises. It does not verify the token, nor what the server
-    is beyond what TLS does.
+    The callable raises NoToken, ValueError for a request with credentials of somebody else's or
+    with a body that is not there yet, and what `Held.present` raises. It does not verify the token,
+    nor what the server is beyond what TLS does.
     """
     audiences = {
         own_origin(origin): names.name(audience, "audience") for origin, audience in servers.items()
     }
     _refuse_redirects_beyond(audiences)
+    return Presenting(audiences, held, narrow, expires_in)
 
-    def present(asked: _R) -> _R:
+
+class Presenting:
+    """Presents to the server of each request: `auth` makes it."""
+
+    def __init__(
+        self,
+        audiences: Mapping[str, str],
+        held: Held | Token | None,
+        narrow: Callable[[Any], PresentCaveats | None] | None,
+        expires_in: Seconds,
+    ) -> None:
+        self._audiences = audiences
+        self._held = held
+        self._narrow = narrow
+        self._expires_in = expires_in
+
+    def __call__(self, asked: _R) -> _R:
+        """The same request, with a text for its server."""
         origin = _origin_of(asked.url)
-        audience = audiences.get(origin)
+        audience = self._audiences.get(origin)
         if audience is None:  # rule 1
             raise NoToken(f"no token goes to {shown(origin)}: it is not among the servers")
         _refuse_second_credentials(asked)  # rule 3
-        mine = current.holding(held)
-        digest = None
-        if mine.signer is not None and mine.token.unverified.key is not None:
-            digest = _digest(asked, origin)  # rule 4
-        caveats: PresentCaveats = (narrow(asked) if narrow is not None else None) or {}
-        presented = mine.present(  # rule 2
-            audience=audience, request=digest, expires_in=expires_in, **caveats
+        mine = current.holding(self._held)
+        proven = mine.token.unverified.key is not None
+        digest = _digest(asked, origin) if proven else None  # rule 4
+        caveats: PresentCaveats = self._caveats_for(asked)
+        text = mine.present(  # rule 2
+            audience=audience,
+            request=digest,
+            expires_in=self._expires_in,
+            **caveats,
         )
-        asked.headers["Authorization"] = f"Bearer {presented.text}"
-        if presented.proof is not None:
-            asked.headers["Captoken-Proof"] = presented.proof
+        credentials = f"Bearer {text}"
+        asked.headers["Authorization"] = credentials
+        asked.extensions[_PRESENTED] = _Presented(sha256(credentials.encode()), proven)
         _add_trace(asked)
         return asked
 
-    return present
+    async def hook(self, asked: Any) -> None:
+        """The same, for the hooks of an AsyncClient, which are awaited."""
+        self(asked)
+
+    def _caveats_for(self, asked: Any) -> PresentCaveats:
+        """The caveats that this request can do with; none if nobody says."""
+        if self._narrow is None:
+            return {}
+        return self._narrow(asked) or {}
 
 
 def _refuse_redirects_beyond(origins: Collection[str]) -> None:
@@ -110,14 +152,24 @@ def _refuse_redirects_beyond(origins: Collection[str]) -> None:
 
 
 def _refuse_second_credentials(asked: Any) -> None:
-    """Raise ValueError for a request that shows something already.
+    """Raise ValueError for a request that shows something which was not presented here.
 
-    It may be the client's own header, or a request that is sent again after a redirect.
+    It may be the client's own header. What was presented here is there when a request is sent
+    again, or is built by a client that follows a redirect; it gives way.
     """
-    if "authorization" in asked.headers or "captoken-proof" in asked.headers:
+    found = asked.headers.get("authorization")
+    if found is not None and not _is_own(asked, found):
         raise ValueError(
             "the request has credentials already: build it anew, or leave them to captoken"
         )
+
+
+def _is_own(asked: Any, credentials: str) -> bool:
+    """Whether these credentials were presented here, for this request or what led to it."""
+    presented = asked.extensions.get(_PRESENTED)
+    if not isinstance(presented, _Presented):
+        return False
+    return equal(presented.digest, sha256(credentials.encode()))
 
 
 def _add_trace(asked: Any) -> None:
@@ -139,11 +191,21 @@ def _digest(asked: Any, origin: str) -> bytes:
     """
     if "target" in asked.extensions:
         raise ValueError("a proof cannot be made for a request that is sent under another target")
+    path, _, query = asked.url.raw_path.partition(b"?")
+    return http_request(asked.method, origin, target_of(path, query), _body_of(asked))
+
+
+def _body_of(asked: Any) -> bytes:
+    """The body, if it is there. Raises ValueError."""
+    before = asked.extensions.get(_PRESENTED)
+    if isinstance(before, _Presented) and before.proven:
+        # The request of a redirect has the body of the one before it, which was there when a proof
+        # was made of it.
+        asked.read()
     try:
-        body = asked.content
+        body: bytes = asked.content
     except RuntimeError:  # both libraries' RequestNotRead
         raise ValueError(
             "the token is bound to a key, and a proof covers the body: call request.read() first"
         ) from None
-    path, _, query = asked.url.raw_path.partition(b"?")
-    return request.of_http(asked.method, origin, target_of(path, query), body)
+    return body

@@ -535,7 +535,10 @@ def test_a_bound_token_goes_with_a_proof_for_each_call() -> None:
             async with server.client(Held(bound, own)) as client:
                 assert [await said(client, "sales") for _ in range(2)] == ["orchestrator for user:jane"] * 2
             async with server.client(bound) as client:
-                assert "401" in await said(client, "sales")
+                assert "key is not held" in await said(client, "sales")
+            async with httpx.AsyncClient() as bare:
+                unproven = {"Authorization": f"Bearer {bound.present(audience='sales-agent', clock=clock())}"}
+                assert (await bare.post(server.url, headers=unproven, json={})).status_code == 401
         assert server.agent.did == ["sales"] * 2
 
     run(story)

@@ -2,7 +2,7 @@
 
     origins      addresses, targets and public paths, each in one spelling
     exchange     ASGI: reading a body, sending a response, taking an application's place
-    credentials  what a request shows, and where else a token could stand in it
+    credentials  the text that a request shows, and where else a token could stand in it
     refusals     the responses that refuse a request
     asking       questions to a verifier from within an event loop
     routes       what a FastAPI application serves

@@ -1,43 +1,40 @@
-"""Questions to a verifier that may have to wait for a store, from within an event loop.
+"""Questions to a verifier, or to a grant, from within an event loop.
 
-A store is waited for in a thread, so that other requests go on meanwhile. What reaches into the
-core for that is here and nowhere else.
+A store is waited for in a thread, so that other requests go on meanwhile.
 """
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
-from captoken._verification import aio
-from captoken._verification.grant import Grant
-from captoken._verification.verifier import Verifier
-from captoken.adapters._http.credentials import Credentials
-
-_R = TypeVar("_R")
+from captoken._verification.verifier import AnyVerifier, AsyncVerifier
+from captoken.current import AnyGrant
 
 
-async def decided(grant: Grant, decide: Callable[[], _R]) -> _R:
-    """What `decide`, which asks `grant`, returns. Raises what it raises.
+async def answer_of(asked: AnyVerifier | AnyGrant, question: Callable[[Any], Any]) -> Any:
+    """What a verifier or a grant answers to a question. Raises what it raises.
 
-    It runs in a thread if the grant's verifier has a store.
+    `question` is asked of the awaited face, which is asyncio's. ASGI is served by other event loops
+    as well: there the plain face is asked, in place.
     """
-    return await aio.answer(grant._verifier, decide)
+    if _in_asyncio():
+        return await question(asked.awaited)
+    return question(asked.blocking)
 
 
-async def lacks_proof_alone(verifier: Verifier, found: Credentials) -> bool:
-    """Whether a token is good here but for its proof.
+def _in_asyncio() -> bool:
+    """Is it asyncio that runs this, and not trio?"""
+    try:
+        get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
-    Nothing is committed by the question, and nothing recorded: the one that counts comes later.
-    """
-    without_proof = (None, None)
-    decision = await aio.answer(
-        verifier,
-        verifier._decide,
-        found.text,
-        None,  # no access,
-        None,  # and no caller: those are asked about later
-        without_proof,
-        dry=True,
-    )
-    return decision.code == "proof_missing"
+
+def served_by(verifier: AnyVerifier, grant: AnyGrant) -> AnyGrant:
+    """The grant as an endpoint asks it: awaited only where the verifier of its owner is."""
+    if isinstance(verifier, AsyncVerifier):
+        return grant.awaited
+    return grant.blocking

@@ -1,14 +1,14 @@
-"""The credentials of one HTTP request: RFC 6750 (spec, "Transports").
+"""The token of one HTTP request: RFC 6750 (spec, "Transports").
 
     GET /sales?region=eu HTTP/1.1
     Host: api.example
-    Authorization: Bearer cap1_…
+    Authorization: Bearer cap1_….cap1p_…
 
-1. One Authorization header with one Bearer token, one Captoken-Proof header at most, each spelled
-   in one way (a gateway may read an underscore as a hyphen), each measured before it is read. The
-   scheme is `Bearer` and one space: RFC 9110 would take other spellings.
-2. A token anywhere else (query, cookie, URL-encoded form, another header) refuses the request, also
-   beside a good one. Other bodies are not looked through.
+1. One Authorization header with one text, spelled in one way (a gateway may read an underscore as a
+   hyphen), measured before it is read. The scheme is `Bearer` and one space: RFC 9110 would take
+   other spellings. A proof stands at the end of the text, and nowhere else.
+2. A token or a proof anywhere else (query, cookie, URL-encoded form, another header) refuses the
+   request, also beside a good one. Other bodies are not looked through.
 3. A header that asks to take the request for another one refuses it: a proof says nothing about
    headers.
 """
@@ -20,23 +20,21 @@ from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
 from captoken._format.encoding import LIMITS
-from captoken._format.sealed import Sealed
+from captoken._format.sealed import SealedValue
+from captoken._format.text import without_proof
 from captoken.adapters._http.exchange import Header, RequestError
 
-PROOF_BYTES = 512  # of the proof's header; a proof has some 120
 CREDENTIALS_BYTES = len("Bearer ") + LIMITS.bundle_chars
 
 # RFC 6750, 2.1. It takes more than captokens: what is no captoken is the verifier's to refuse, like
 # any forgery.
 _bearer = re.compile(rb"Bearer ([A-Za-z0-9._~+/-]+=*)").fullmatch
-_proof = re.compile(rb"[A-Za-z0-9_-]+").fullmatch
 
-# The beginning of a token where none belongs. 40 characters are no token yet, and more than chance.
-_stray = re.compile(rb"(?<![A-Za-z0-9_-])cap1_[A-Za-z0-9_-]{40}").search
+# The beginning of a token, or of a proof, where none belongs. 40 characters are neither yet, and
+# more than chance.
+_stray = re.compile(rb"(?<![A-Za-z0-9_-])cap1p?_[A-Za-z0-9_-]{40}").search
 # RFC 6750, 2.2 and 2.3: the two other ways in which a bearer token could come.
 _parameter = re.compile(rb"(?:^|[&;])access_token=").search
-
-_SECRET = frozenset((b"authorization", b"captoken-proof"))
 
 # Frameworks and gateways take the method or the target from these.
 _OVERRIDES = frozenset(
@@ -54,26 +52,27 @@ _OVERRIDES = frozenset(
 )
 
 
-class Credentials(Sealed):
-    """What a request came with: the token's text, unverified, and the proof. Both secret.
+class Sent(SealedValue, frozen=True, eq=False):
+    """The text that a request came with: a token, unverified, and perhaps a proof. Secret.
 
-    Its `repr` shows neither, so that a traceback which shows the locals of a frame does not.
+    Its `repr` shows none of it, so that a traceback which shows the locals of a frame does not.
     """
 
-    __slots__ = ("proof", "text")
     text: str
-    proof: str | None
 
-    def __init__(self, text: str, proof: str | None) -> None:
-        object.__setattr__(self, "text", text)
-        object.__setattr__(self, "proof", proof)
+    @property
+    def has_proof(self) -> bool:
+        """Does the text end in a proof? What is proven has to be known before it is verified."""
+        return self.text != self.without_proof
 
-    def __repr__(self) -> str:
-        return f"<Credentials {'with a' if self.proof else 'without'} proof>"
+    @property
+    def without_proof(self) -> str:
+        """What stands before the proof."""
+        return without_proof(self.text)
 
 
-def read_credentials(headers: Iterable[Header], query: bytes) -> Credentials | None:
-    """The credentials, or None where there are none of the scheme Bearer. Raises RequestError.
+def read_sent(headers: Iterable[Header], query: bytes) -> Sent | None:
+    """The text of a request, or None where there is none of the scheme Bearer. Raises RequestError.
 
     `headers`: names in lower case, each header by itself.
     `query`: as it was sent, without the question mark.
@@ -81,36 +80,27 @@ def read_credentials(headers: Iterable[Header], query: bytes) -> Credentials | N
     It checks the form alone. No header is decoded or joined before that, so that what is checked
     here is what every other reader of the request has before it.
     """
-    token: bytes | None = None
-    proof: bytes | None = None
+    credentials: bytes | None = None
     for name, value in headers:
-        if name == b"authorization":
-            # Rule 1. Of two tokens one reader takes the first, another one the last.
-            if token is not None:
-                raise RequestError(400, "More than one Authorization header.")
-            token = value
-        elif name == b"captoken-proof":
-            if proof is not None:  # rule 1
-                raise RequestError(400, "More than one Captoken-Proof header.")
-            proof = value
-        else:
+        if name != b"authorization":
             _refuse_misleading(name, value)
+            continue
+        # Rule 1. Of two tokens one reader takes the first, another one the last.
+        if credentials is not None:
+            raise RequestError(400, "More than one Authorization header.")
+        credentials = value
     refuse_stray(query)  # rule 2
-    if token is None:
-        return None  # a proof by itself is no credential
-    # Rule 1: measured before it is read.
-    if len(token) > CREDENTIALS_BYTES or (proof is not None and len(proof) > PROOF_BYTES):
-        raise RequestError(431, "The credentials are too long.")
-    text = _token_in(token)
-    if text is None:
+    if credentials is None:
         return None
-    if proof is not None and _proof(proof) is None:
-        raise RequestError(400, "The Captoken-Proof header is one proof.")
-    return Credentials(text, None if proof is None else proof.decode("ascii"))
+    # Rule 1: measured before it is read.
+    if len(credentials) > CREDENTIALS_BYTES:
+        raise RequestError(431, "The credentials are too long.")
+    text = _text_in(credentials)
+    return None if text is None else Sent(text=text)
 
 
-def _token_in(header: bytes) -> str | None:
-    """The token in an Authorization header, or None where the header is of another scheme.
+def _text_in(header: bytes) -> str | None:
+    """The text in an Authorization header, or None where the header is of another scheme.
 
     Raises RequestError for a header that is meant to be of this one, and is not (rule 1). A reader
     that took two spaces, or `bearer`, would differ from one that does not.
@@ -128,16 +118,16 @@ def _token_in(header: bytes) -> str | None:
 def _refuse_misleading(name: bytes, value: bytes) -> None:
     """Raise RequestError for a header that somebody could read as more than it is.
 
-    `name` and `value` are those of a header that is none of the credentials.
+    `name` and `value` are those of any header but the one with the token.
     """
     # Rule 3. The middleware decides on one request, and the application behind it runs another.
     if _as_lenient(name) in _OVERRIDES:
         raise RequestError(400, "A header asks to take the request for another one.")
     # Rule 1. A gateway would make a second header of this one, beside the one that is read here.
     if is_credential(name):
-        raise RequestError(400, "A header of the credentials is misspelled.")
+        raise RequestError(400, "The Authorization header is misspelled.")
     # Rule 2: a cookie, or a header of somebody's own.
-    if b"cap1_" in value:
+    if b"cap1" in value:
         refuse_stray(value)
 
 
@@ -150,11 +140,11 @@ def _as_lenient(name: bytes) -> bytes:
 
 
 def is_credential(name: bytes) -> bool:
-    """Whether somebody could take a header of this name for one of the credentials.
+    """Whether somebody could take a header of this name for the one with the token.
 
     However it is spelled: nothing that is passed on should depend on a reader being strict.
     """
-    return _as_lenient(name) in _SECRET
+    return _as_lenient(name) == b"authorization"
 
 
 def without_credentials(headers: Iterable[Header]) -> list[Header]:
@@ -166,15 +156,15 @@ def without_credentials(headers: Iterable[Header]) -> list[Header]:
 
 
 def refuse_stray(data: bytes) -> None:
-    """Raise RequestError for a token in a query, a form or a header where none belongs (rule 2).
+    """Raise RequestError for a token or a proof in a query, a form or another header (rule 2).
 
     Addresses are written to logs and handed on in `Referer`; a token in one is as good as public.
     """
     plain = unquote_to_bytes(data) if b"%" in data else data
-    # The first finds a captoken under any name, escaped or not. The second finds the parameter of
-    # RFC 6750, whatever stands in it. Plain searches go before the patterns: they are fast, and
-    # nearly every request ends there.
-    has_token = b"cap1_" in plain and _stray(plain)
+    # The first finds a captoken, or a proof, under any name, escaped or not. The second finds the
+    # parameter of RFC 6750, whatever stands in it. Plain searches go before the patterns: they are
+    # fast, and nearly every request ends there.
+    has_token = b"cap1" in plain and _stray(plain)
     has_parameter = b"access_token=" in data and _parameter(data)
     if has_token or has_parameter:
         raise RequestError(400, "A token travels in the Authorization header, and nowhere else.")
