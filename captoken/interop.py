@@ -1,4 +1,14 @@
-"""To and from other macaroon libraries (spec, "Interop"). Needs the extra `interop` for the two pymacaroons functions."""
+"""To and from other macaroon libraries (spec, "Interop").
+
+A token of ours is a macaroon of version 2, as libmacaroons defined it. Others spell it with the
+other alphabet of base64, with padding, or with empty location fields; we have one spelling. The two
+pymacaroons functions need the extra `interop`.
+
+    from captoken.interop import normalize, to_pymacaroons
+
+    text = normalize(foreign)          # cap1_…, or TokenFormatError
+    macaroon = to_pymacaroons(token)
+"""
 
 from __future__ import annotations
 
@@ -16,39 +26,59 @@ from captoken._writing.token import Token
 if TYPE_CHECKING:
     from pymacaroons import Macaroon
 
+# Either alphabet, never mixed: a text in both would be one that nobody has written.
 _is_base64 = re.compile(
-    r"(?:[A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}"
-).fullmatch  # either alphabet, never mixed
+    r"""
+    (?: [A-Za-z0-9+/]* | [A-Za-z0-9_-]* )
+    ={0,2}
+    """,
+    re.VERBOSE,
+).fullmatch
 
 
 def normalize(foreign: bytes | str) -> str:
-    """Our one spelling of a token that another library wrote: V2 binary, or its base64 in any alphabet, padded or not.
+    """Our one spelling of a token that another library wrote.
 
-    Empty location fields are dropped; one that says something is refused, since a location is outside the signature.
+    `foreign`: V2 binary, or its base64 in any alphabet, padded or not. Empty location fields are
+    dropped. One that says something is refused, since a location is outside the signature.
+
     Does not verify anything. Raises TokenFormatError for what is no token of ours even so.
     """
     if isinstance(foreign, str):
-        text = foreign.removeprefix(PREFIX)
-        if len(text) > LIMITS.token_chars:
-            raise TokenFormatError(f"longer than {LIMITS.token_chars} characters", step=1)
-        if _is_base64(text) is None:
-            raise TokenFormatError("not base64 in one alphabet")
-        bare = text.rstrip("=").replace("-", "+").replace("_", "/")
-        try:
-            foreign = binascii.a2b_base64(bare + "=" * (-len(bare) % 4))
-        except ValueError:
-            raise TokenFormatError("not base64") from None
+        foreign = _decoded(foreign)
     elif not isinstance(foreign, bytes):
         raise TokenFormatError(f"a token is text or bytes, not {type(foreign).__name__}")
+
     text = text_of(wire.decode(foreign, foreign=True))
+
+    # To read it back checks what a packet alone does not: that the links are those of a token.
     Token.parse(text)
     return text
 
 
-def to_pymacaroons(made: Token | Discharge) -> Macaroon:
-    """The same token or discharge as a `pymacaroons.Macaroon` of version 2. It holds the signature: as secret as the text.
+def _decoded(text: str) -> bytes:
+    """The bytes of base64 in one alphabet. Raises TokenFormatError."""
+    text = text.removeprefix(PREFIX)
+    # The length comes first: nothing is done with a text that is too long.
+    if len(text) > LIMITS.token_chars:
+        raise TokenFormatError(f"longer than {LIMITS.token_chars} characters", step=1)
+    if _is_base64(text) is None:
+        raise TokenFormatError("not base64 in one alphabet")
 
-    A token goes without its discharges: pymacaroons binds them itself.
+    bare = text.rstrip("=").replace("-", "+").replace("_", "/")
+    padding = "=" * (-len(bare) % 4)
+    try:
+        return binascii.a2b_base64(bare + padding)
+    except ValueError:
+        # A length that base64 cannot have. The error is left out: it is about secret text.
+        raise TokenFormatError("not base64") from None
+
+
+def to_pymacaroons(made: Token | Discharge) -> Macaroon:
+    """The same token or discharge as a `pymacaroons.Macaroon` of version 2.
+
+    It holds the signature: as secret as the text. A token goes without its discharges, since
+    pymacaroons binds them itself.
     """
     from pymacaroons import Macaroon
 
@@ -57,7 +87,10 @@ def to_pymacaroons(made: Token | Discharge) -> Macaroon:
 
 
 def from_pymacaroons(macaroon: Macaroon) -> Token:
-    """The token that a `pymacaroons.Macaroon` of version 2 holds. Raises TokenFormatError for what is none of ours."""
+    """The token that a `pymacaroons.Macaroon` of version 2 holds.
+
+    Does not verify anything. Raises TokenFormatError for what is none of ours.
+    """
     from pymacaroons import Macaroon as Known
     from pymacaroons.serializers import BinarySerializer
 
@@ -65,6 +98,7 @@ def from_pymacaroons(macaroon: Macaroon) -> Token:
         raise TypeError(f"a pymacaroons.Macaroon, not {type(macaroon).__name__}")
     try:
         written = BinarySerializer().serialize(macaroon)
-    except Exception as error:  # it raises many kinds
+    except Exception as error:
+        # It raises many kinds, and not all of them its own.
         raise TokenFormatError(f"pymacaroons cannot write it: {type(error).__name__}") from None
     return Token.parse(normalize(written))

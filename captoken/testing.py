@@ -1,4 +1,11 @@
-"""For the tests of those who embed captoken: a clock that stands still, and nonces that come out the same each time.
+"""For the tests of those who embed captoken: a clock that stands still, and nonces that repeat.
+
+    clock = FixedClock(1_764_061_200)
+    issuer = Issuer(keyring, clock=clock, random=fixed_random("a seed"))
+    verifier = Verifier(keyring, clock=clock)
+
+    token = issuer.mint(…, expires_in=60)      # the same text in each run of the test
+    clock.advance(61)                          # and now it has expired
 
 Never in production: a token whose nonces can be foretold has link ids that can be foretold.
 """
@@ -12,12 +19,16 @@ from captoken._format.primitives import sha256
 
 
 class FixedClock:
-    """A clock for `clock=` that shows `now`, in seconds since the epoch, until somebody moves it."""
+    """A clock for `clock=` that shows `now`, in seconds since the epoch, until somebody moves it.
+
+    `now` can be set, too.
+    """
 
     def __init__(self, now: int) -> None:
         self.now = now
 
     def __call__(self) -> int:
+        """What the clock shows."""
         return self.now
 
     def advance(self, seconds: int) -> None:
@@ -26,6 +37,14 @@ class FixedClock:
 
 
 def fixed_random(seed: str) -> Callable[[int], bytes]:
-    """A source for `random=`, up to 32 bytes at a time: the same bytes for the same seed, in the order asked for."""
+    """A source for `random=`, of up to 32 bytes at a time.
+
+    It gives the same bytes for the same seed, in the order in which they are asked for. More than
+    32 bytes are cut to 32.
+    """
     counter = count()
-    return lambda size: sha256(f"{seed}:{next(counter)}".encode())[:size]
+
+    def bytes_of(size: int) -> bytes:
+        return sha256(f"{seed}:{next(counter)}".encode())[:size]
+
+    return bytes_of
