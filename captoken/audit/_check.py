@@ -1,4 +1,17 @@
-"""Whether a trail is whole, and what it says (spec, "Audit")."""
+"""Whether a trail is whole, and what it says (spec, "Audit").
+
+    read       the records, each checked to follow on the one before
+    check      the same, and the signatures of checkpoints, and the heads that somebody has kept
+    rfc8693    of a decision, who acted for whom
+
+Three things vouch for three others:
+
+- The hashes show that no record was changed, cut out, added or moved, if the last one is genuine.
+- A signature shows that a server wrote all that stands above it.
+- A head that was kept elsewhere shows that the trail still has what it had then.
+
+Who only has the file can recompute all hashes. So `read` alone shows accidents, and no attack.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +38,25 @@ def read(lines: Iterable[bytes], after: Head | None = None) -> Iterator[dict[str
     `lines` are of a file, or what went to `write`. `after` is the head that the first has to follow
     on; without it the trail starts at its beginning.
 
-    Raises AuditError where one does not follow, while it is read. Asks no signature, and does not
-    see what was cut off at the end: `check` does, with what somebody kept.
+    Raises AuditError where one does not follow, while it is read: the records before have been
+    handed out by then. Asks no signature, and does not see what was cut off at the end. `check`
+    does, with what somebody kept. One record is in memory at a time.
     """
     return (record for record, _ in _numbered(lines, after or Head()))
 
 
 def _numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, Any], Head]]:
-    """Each record, and the head that it makes (spec 39.1, 39.2). Raises AuditError."""
+    """Each record, and the head that it makes (spec 39.1, 39.2).
+
+    `head` is what the first has to follow on. Raises AuditError.
+    """
     for body in _each(lines):
         try:
             record = decode_json(body)
         except EncodingError:
             raise AuditError(f"after record {head.seq}: a line that is no record") from None
+
+        # `type(...) is int`, since True is an int to Python and not a number to canonical JSON.
         seq = record.get("seq")
         if type(seq) is not int or seq != head.seq + 1:
             raise AuditError(f"after record {head.seq} comes {seq}: cut, or in another order")
@@ -45,6 +64,8 @@ def _numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, An
             raise AuditError(
                 f"record {seq} does not follow on record {head.seq} as it stands: one was changed"
             )
+
+        # Of the bytes that arrived, and not of the record encoded anew.
         head = Head(seq, b64encode(primitives.sha256(body)))
         yield record, head
 
@@ -52,7 +73,8 @@ def _numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, An
 def _each(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """The lines in pieces of whole lines, without their line feeds.
 
-    Raises AuditError for a last line without one: it may be half of a record.
+    A piece is a line of a file, or what went to `write` in one call. Raises AuditError for a last
+    line without its line feed: it may be half of a record (spec 39.1).
     """
     for piece in pieces:
         *whole, rest = piece.split(b"\n")
@@ -64,11 +86,14 @@ def _each(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What a check of a trail found."""
+    """What a check of a trail found. Returned by `check` alone, and only for a trail that is whole.
 
-    head: Head  # where it ends
-    signed: int  # the last record that a checkpoint of a trusted server covers
-    decisions: int
+    Records after `signed` are vouched for by nobody but whoever wrote the file.
+    """
+
+    head: Head  # where it ends: keep it elsewhere, for the next check
+    signed: int  # the last record that a checkpoint of a trusted server covers; 0 is none
+    decisions: int  # how many there are
 
 
 def check(
@@ -82,10 +107,11 @@ def check(
 
         found = check(lines, [server_public], known=[head_that_was_kept])
 
-    `servers` are public keys whose checkpoints count; one by another key is an error. `known` are
-    heads that were seen before, and must still be there. What was cut off behind the last of them
-    does not show. `after` is the head that the file before ended with, where a trail goes on in
-    another file; of what is before it nothing is said.
+    - `servers` are public keys whose checkpoints count. A checkpoint by another key is an error.
+    - `known` are heads that were seen before, and must still be there. What was cut off behind the
+      last of them does not show.
+    - `after` is the head that the file before ended with, where a trail goes on in another file. Of
+      what is before it nothing is said, nor of `known` heads there.
 
     Without `servers` nothing is vouched for: whoever can write the file can write a whole one. That
     the server wrote down what it did, no check shows (spec 39.8).
@@ -97,11 +123,14 @@ def check(
     waiting = _by_number(known, head.seq)
     signed = 0
     decisions = 0
+
+    # The head to begin with is passed too: it may be one of those that were kept.
     _pass(waiting, head)
     for record, reached in _numbered(lines, head):
         before = head
         head = reached
         _pass(waiting, head)
+
         kind = record.get("kind")
         if kind == "checkpoint" and trusted:
             if not _is_signed(record, before, trusted):
@@ -111,6 +140,8 @@ def check(
             signed = before.seq
         elif kind == "decision":
             decisions += 1
+
+    # What nobody passed lies behind the end: the trail was rolled back.
     if waiting:
         last = max(waiting)
         raise AuditError(f"the trail ends at record {head.seq}, and record {last} was there before")
@@ -118,7 +149,10 @@ def check(
 
 
 def _by_number(known: Iterable[Head], first: int) -> dict[int, set[Head]]:
-    """The heads that are known, from number `first` on: what a trail has to pass."""
+    """The heads that are known, from number `first` on: what a trail has to pass.
+
+    Two that were kept of one number are both asked: if they differ, one of them was rolled back.
+    """
     waiting: dict[int, set[Head]] = {}
     for one in known:
         if one.seq >= first:
@@ -134,9 +168,10 @@ def _pass(waiting: dict[int, set[Head]], head: Head) -> None:
 
 
 def _is_signed(record: Mapping[str, Any], before: Head, servers: Iterable[bytes]) -> bool:
-    """Did one of these servers sign the checkpoint that follows on `before`?
+    """Did one of these servers sign the checkpoint that follows on `before`? Never raises.
 
-    Whose key the checkpoint names is not asked: the signature says it.
+    Whose key the checkpoint names is not asked: the signature says it. Nothing in a record can
+    bring a key along.
     """
     stated = record.get("signature")
     try:
@@ -150,12 +185,20 @@ def _is_signed(record: Mapping[str, Any], before: Head, servers: Iterable[bytes]
 def rfc8693(record: Mapping[str, Any]) -> dict[str, Any]:
     """Who acted for whom, in the shape of RFC 8693 (spec 39.9).
 
-    `sub`, and `act` nested from the last actor to the first, each with how its name is known.
-    Authorize on no name in it that is vouched for.
+    `record` is a decision, as `read` yields it. `sub` is the subject, and `act` is nested from the
+    last actor to the first, each with how its name is known. Of a token whose chain did not hold
+    there is no actor, and `sub` is None.
+
+    Authorize on no name in it that is vouched for. Does not check the record.
     """
     act: dict[str, Any] = {}
     for actor in record.get("chain", ()):
+        # From the first to the last: so the last one ends up outermost.
         inner = {"act": act} if act else {}
-        act = {"sub": actor["name"], "captoken_basis": actor["basis"], **inner}
+        act = {
+            "sub": actor["name"],
+            "captoken_basis": actor["basis"],
+            **inner,
+        }
     outer = {"act": act} if act else {}
     return {"sub": record.get("sub"), **outer}

@@ -7,13 +7,24 @@
     blast_radius    what an agent, and all that it has handed on to, can still do, and what cuts it
                     off
 
-Pure functions over records: `read` in `captoken.audit` yields them, and has checked their order.
-What they say of a token is what a verifier saw of it: what was never shown to that server is not
-here.
-
     seen = gather(read(lines))
     for hop in seen.hops():
         print(" > ".join(hop.holders), hop.basis, hop.allowed, hop.denied)
+
+How the data flows:
+
+    lines of a file    `read` in `captoken.audit` checks that each follows on the one before
+    records            `gather` puts each token below the hops that it went through
+    History            `unused`, `replay` and `blast_radius` ask it, and change nothing
+
+The rules of this file:
+
+- Pure functions over records. They ask no clock, no store and no key.
+- What a record says of a token is what one verifier saw of it. What was never shown to that server
+  is not here.
+- Who can write the trail can write what is read here. `check` says who vouches for it.
+- A caveat that is not known here makes a hop look wider than it is, and never narrower.
+- What cannot be known from the records is called `unknown`. It is never guessed.
 """
 
 from __future__ import annotations
@@ -57,23 +68,39 @@ __all__ = [
     "unused",
 ]
 
-# Caveats that say which accesses, and caveats that say how many.
-RIGHTS = ("tables", "operations", "allow", "columns", "tools", "where")
+# Caveats that say which accesses.
+RIGHTS = (
+    "tables",
+    "operations",
+    "allow",
+    "columns",
+    "tools",
+    "where",
+)
+# Caveats that say how many.
 _AMOUNTS = ("uses", "budget")
 
 
 # --- records --------------------------------------------------------------------------------------
+# The shapes of spec 39.3. A field that is not named here is passed over: a later version may have
+# written it. A field of the wrong type is refused by msgspec, and `gather` says at which record.
 
 
 class _LinkSaid(msgspec.Struct):
-    """A link as it was recorded."""
+    """A link as it was recorded: its id, and the words that it spells.
+
+    The signature of a link is left out by whoever writes a record (spec 39.6).
+    """
 
     id: str
     says: dict[str, Any]
 
 
 class _TokenSaid(msgspec.Struct):
-    """A token as it was recorded."""
+    """A token as it was recorded, by the first decision about it.
+
+    It is described once in a file, and again where the trail goes on in another.
+    """
 
     links: list[_LinkSaid]
     root: dict[str, Any]
@@ -82,7 +109,12 @@ class _TokenSaid(msgspec.Struct):
 class Accessed(msgspec.Struct):
     """What was tried, as it was recorded.
 
-    Of arguments and attributes it has the names, or the values too.
+    Of arguments and attributes it has one of two things:
+
+    - a list of their names, which is what a trail has unless it was told otherwise;
+    - a mapping from names to values, from a trail that was made with `values=True`.
+
+    `gather` makes it. It is not checked to be an access: a record is what somebody wrote.
     """
 
     table: str | None = None
@@ -91,37 +123,46 @@ class Accessed(msgspec.Struct):
     tool: str | None = None
     arguments: list[str] | dict[str, Any] | None = None
     attributes: list[str] | dict[str, Any] = []
-    cost: dict[str, int] = {}
+    cost: dict[str, int] = {}  # by unit
 
 
 class Decided(msgspec.Struct):
-    """A decision as it was recorded: what it says, without what only people read."""
+    """A decision as it was recorded: what it says, without what only people read.
 
-    seq: int
-    at: Integer
+    `gather` makes it. `link` and `token` are ids, and are there only where the chain held: what a
+    forged token says of itself is nobody's word (spec 39.3).
+    """
+
+    seq: int  # its number in the trail
+    at: Integer  # seconds since the epoch, by the verifier's clock
     allowed: bool
-    code: str
-    access: Accessed | None = None
-    chain: list[Actor] = []
-    link: str | None = None
+    code: str  # why, for machines
+    access: Accessed | None = None  # None where the token was only shown
+    chain: list[Actor] = []  # the holders, each with how its name is known
+    link: str | None = None  # the id of the token's last link
     task: str | None = None
-    token: str | None = None
+    token: str | None = None  # the token id
     taken: str | None = None  # of a ledger: accesses of one step took it together
-    leeway: Integer = 0  # of the verifier
+    leeway: Integer = 0  # seconds, of the verifier
 
 
 # --- tokens, by the hand-overs that they went through ---------------------------------------------
 
 
 class Hop(msgspec.Struct, eq=False):
-    """One holding of a token.
+    """One holding of a token, by one agent.
 
-    From the link that handed it over to whatever the holder added before it handed it on. `id` is
-    of that link: an entry of the overlay on it cuts off this hop and all below. `links` are those
-    down to it, as far as each is known here. `decisions` are on tokens of this very hop.
+    From the link that handed it over to whatever the holder added before it handed it on:
 
-    `basis` is how the agent's name is known: `issued`, `vouched`, or `proven` once a server has
-    seen that a key signed the hand-over.
+    - `id` is that of the first of these links. An entry of the overlay on it cuts off this hop and
+      all below.
+    - `links` are those from the root down to it, as far as each is known here.
+    - `decisions` are those on tokens of this very hop, and not of those below.
+    - `basis` is how the agent's name is known: `issued`, `vouched`, or `proven` once a server has
+      seen that a key signed the hand-over. Vouched names are what holders wrote (spec 26.6).
+
+    `gather` makes hops, and goes on changing them until it returns. After that they are only read,
+    so that threads may share them. The properties compute anew at each look.
     """
 
     id: str
@@ -136,39 +177,48 @@ class Hop(msgspec.Struct, eq=False):
 
     @property
     def agent(self) -> str:
-        """Who holds it."""
+        """The name of whoever holds it. See `basis` for how far it can be relied on."""
         return self.holders[-1]
 
     @property
     def capability(self) -> Capability:
         """The most that the holder can do.
 
-        A caveat that is not known here may leave less: see `unknown`.
+        A caveat that is not known here may leave less: see `unknown`. A third party may say no,
+        and an overlay may have taken some of it away since.
         """
         known = (link for link in self.links if isinstance(link, Link))
-        return Capability.of(known, self.root.task, self.root.audience)
+        return Capability.of(
+            known,
+            self.root.task,
+            self.root.audience,
+        )
 
     @property
     def asks(self) -> bool:
-        """Does it take a third party's answer as well?"""
+        """Does it take a third party's answer as well?
+
+        What was asked is sealed, and so not recorded. That it was asked is.
+        """
         return any(isinstance(link, ThirdParty) for link in self.links)
 
     @property
     def is_dead(self) -> bool:
         """Does a link prohibit everything?
 
-        One that is not known here may not, where it is known.
+        A link that cannot be read here counts as one. A verifier that knows more may read it.
         """
-        return any(isinstance(link, BadLink) for link in self.links) or self.capability.nothing
+        is_unreadable = any(isinstance(link, BadLink) for link in self.links)
+        return is_unreadable or self.capability.nothing
 
     @property
     def allowed(self) -> int:
-        """Accesses that were allowed."""
+        """How many accesses were allowed. Looks without an access are in `shown`."""
         return sum(decision.allowed and decision.access is not None for decision in self.decisions)
 
     @property
     def denied(self) -> int:
-        """Decisions against it."""
+        """How many decisions went against it, whatever was asked."""
         return sum(not decision.allowed for decision in self.decisions)
 
     @property
@@ -180,16 +230,24 @@ class Hop(msgspec.Struct, eq=False):
         return len(self.decisions) - self.allowed - self.denied
 
     def walk(self) -> Iterator[Hop]:
-        """This hop and all below, from the top."""
+        """This hop and all below: each before those that it handed on to.
+
+        A list is kept in place of recursion, so that no depth of hand-overs is too deep.
+        """
         waiting: list[Hop] = [self]
         while waiting:
             hop = waiting.pop()
             yield hop
+            # The last of the list comes next: so the first that was handed on is walked first.
             waiting += reversed(hop.below)
 
 
 class SeenToken(msgspec.Struct, frozen=True):
-    """A token that was seen: the hops that it went through, and all its links."""
+    """A token that was seen: the hops that it went through, and all its links.
+
+    One hop has many tokens: its holder narrows for each call, and each of these has its own last
+    link. So tokens are found by that, and decisions by the token.
+    """
 
     hops: tuple[Hop, ...]  # of those who have held it, the present holder's last
     link_ids: tuple[str, ...]
@@ -197,16 +255,20 @@ class SeenToken(msgspec.Struct, frozen=True):
 
     @property
     def hop(self) -> Hop:
-        """The present holder's."""
+        """The hop of the present holder, to which decisions on this token belong."""
         return self.hops[-1]
 
 
 class History(msgspec.Struct):
-    """What the records of a trail say, put together."""
+    """What the records of a trail say, put together.
+
+    `gather` makes it. It is as large as the trail: all decisions stay in memory. Nothing here
+    changes it afterwards, so that threads may share it.
+    """
 
     roots: list[Hop] = []  # in the order in which they were seen
     tokens: dict[str, SeenToken] = {}  # by the id of the last link
-    decisions: list[Decided] = []
+    decisions: list[Decided] = []  # all of them, in the order of the trail
     # On tokens that the records do not describe: nothing of them is vouched for.
     strange: list[Decided] = []
 
@@ -216,15 +278,24 @@ class History(msgspec.Struct):
             yield from root.walk()
 
     def token_of(self, decision: Decided) -> SeenToken | None:
-        """The token that a decision is about, if it is described."""
+        """The token that a decision is about.
+
+        None if the records do not describe it, and for a decision on a token whose chain did not
+        hold.
+        """
         return None if decision.link is None else self.tokens.get(decision.link)
 
 
 def gather(records: Iterable[Mapping[str, Any]], *, vocabulary: Vocabulary = V1) -> History:
     """The records of one trail put together.
 
+        seen = gather(read(lines))
+
     `vocabulary` says which caveats are known. Of one that is not the hop says so, and is shown
     wider than it is, never narrower. Records of other kinds are passed over (spec 39.3).
+
+    Asks no signature, and takes the records in the order in which they come. `read` checks that
+    they follow on each other, and `check` who signed them.
 
     Raises AuditError for a record that cannot be read, and what `records` raises.
     """
@@ -234,9 +305,11 @@ def gather(records: Iterable[Mapping[str, Any]], *, vocabulary: Vocabulary = V1)
         kind = record.get("kind")
         try:
             if kind == "token":
-                _add_token(history, hops, msgspec.convert(record, _TokenSaid), vocabulary)
+                said = msgspec.convert(record, _TokenSaid)
+                _add_token(history, hops, said, vocabulary)
             elif kind == "decision":
-                _add_decision(history, msgspec.convert(record, Decided))
+                decided = msgspec.convert(record, Decided)
+                _add_decision(history, decided)
         except (msgspec.ValidationError, TokenFormatError, EncodingError) as error:
             raise AuditError(
                 f"record {record.get('seq')} says nothing that can be read: {error}"
@@ -245,33 +318,51 @@ def gather(records: Iterable[Mapping[str, Any]], *, vocabulary: Vocabulary = V1)
 
 
 def _add_token(
-    history: History, hops: dict[str, Hop], said: _TokenSaid, vocabulary: Vocabulary
+    history: History,
+    hops: dict[str, Hop],
+    said: _TokenSaid,
+    vocabulary: Vocabulary,
 ) -> None:
     """Put a token in its place: below the hops that it went through.
 
-    `hops` are those that earlier records told of, by id.
+    `hops` are those that earlier records told of, by id. Raises what a root record or a link id
+    that cannot be read raises.
     """
     root = RootRecord.decode(encode_json(said.root))
     known = [_known(link, vocabulary) for link in said.links]
     links = tuple(link for link, _ in known)
+
+    # Task and unknown caveats add up from link to link. At each hop they are as its holder got
+    # the token: what it added itself belongs to the tokens that it shows.
     task = root.task
     through: list[Hop] = []
-    unknown: dict[str, None] = {}
+    unknown: dict[str, None] = {}  # in the order of the links, each once
     for count, (link, strange) in enumerate(known, 1):
         task = _task_after(task, link)
         unknown.update(dict.fromkeys(strange))
         holders = read_along(root.agent, links[:count]).holders
         if through and holders == through[-1].holders:
             continue  # the holder narrowed it for itself
+
+        # One link id is one link and all above it (spec 6.2). So a hop that is known by its id
+        # is the same hop, whichever of its tokens is described first.
         link_id = said.links[count - 1].id
         hop = hops.get(link_id)
         if hop is None:
-            hop = Hop(link_id, root, holders, links[:count], task, unknown=tuple(unknown))
+            hop = Hop(
+                link_id,
+                root,
+                holders,
+                links[:count],
+                task,
+                unknown=tuple(unknown),
+            )
             hop.basis = "vouched" if through else "issued"
             hops[link_id] = hop
             siblings = through[-1].below if through else history.roots
             siblings.append(hop)
         through.append(hop)
+
     if through:
         link_ids = tuple(link.id for link in said.links)
         history.tokens[link_ids[-1]] = SeenToken(tuple(through), link_ids, task)
@@ -280,40 +371,62 @@ def _add_token(
 def _known(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, list[str]]:
     """What is known of a link, and the keys of the caveats that are not.
 
-    Without these it is wider, never narrower.
+    Without these it is wider, never narrower. Raises EncodingError for what is no link id.
     """
     b64decode(said.id)
+
+    # The two marks of spec 39.3. No holder can write them: a link with one of these keys is
+    # recorded as unreadable.
     if said.says.keys() == {"asks"}:
         # What a third party is asked is sealed, so that there is nothing to say of it.
         return ThirdParty(cid=b""), []
     if said.says.keys() == {"unreadable"}:
         return BadLink("unreadable_link", "recorded as unreadable"), []
+
     link = read_link(encode_json(said.says), vocabulary)
     if isinstance(link, Link) or link.code != "unknown_caveat":
         return link, []
+
+    # A caveat that is not known here: a verifier prohibits, but what is asked here is what the
+    # holder could do where it is known. So the rest of the link is read without it.
     unknown = unknown_keys(said.says, vocabulary)
     rest = {key: value for key, value in said.says.items() if key not in unknown}
     known = read_link(encode_json(rest), vocabulary) if rest else link
     if isinstance(known, Link):
         return known, unknown
-    # What else is wrong with it may be right where the caveat is known.
-    return Link(sender=link.sender, receiver=link.receiver, key=link.key), unknown
+    # What else is wrong with it may be right where the caveat is known. Who handed on to whom
+    # stands: it decides where in the tree the token is.
+    bare = Link(
+        sender=link.sender,
+        receiver=link.receiver,
+        key=link.key,
+    )
+    return bare, unknown
 
 
 def _task_after(task: str, link: Link | BadLink) -> str:
-    """The task that a link leaves, as a verifier sees it."""
+    """The task that a link leaves, as a verifier sees it.
+
+    A link that cannot be read leaves it as it was: nothing that it says is believed.
+    """
     if isinstance(link, BadLink):
         return task
     return settled(Situation(0, task=task), link).task
 
 
 def _add_decision(history: History, decision: Decided) -> None:
-    """Put a decision with the hop that it is on, and learn from it who was proven."""
+    """Put a decision with the hop that it is on, and learn from it who was proven.
+
+    A token is described before the first decision about it. One that is not stays strange, also
+    where it is described later.
+    """
     history.decisions.append(decision)
     token = history.token_of(decision)
     if token is None:
         history.strange.append(decision)
         return
+
+    # Proven once is proven: the hand-over was signed, whichever token shows it.
     token.hop.decisions.append(decision)
     proven = {actor.name for actor in decision.chain if actor.basis == "proven"}
     for hop in token.hops:
@@ -328,43 +441,69 @@ class Usage(msgspec.Struct, frozen=True):
     """What a hop was granted, and what it and all below it were seen to use.
 
     `sufficient` are the keywords that would have permitted all that was allowed, and no more than
-    was granted. Of arguments and attributes whose values were not recorded, it has what was granted
-    of them. Of `uses` and `budget` it has what was reserved: what was given back is not recorded.
+    was granted:
+
+    - Of arguments and attributes whose values were not recorded, it has what was granted of them.
+    - Of `uses` and `budget` it has what was reserved: what was given back is not recorded.
+    - Of `depth` it has how many hand-overs there were.
+
+    `unused` makes it. What another server saw is not in it.
     """
 
     hop: Hop
-    allowed: int
-    granted: dict[str, Any]
-    sufficient: dict[str, Any]
-    last: int | None  # seconds since the epoch
+    allowed: int  # decisions, those of all below among them
+    granted: dict[str, Any]  # keywords, as `attenuate` takes them
+    sufficient: dict[str, Any]  # likewise
+    last: int | None  # when it was last allowed something, in seconds since the epoch
 
     @property
     def is_tight(self) -> bool:
-        """Was nothing granted that was not used?"""
+        """Was nothing granted that was not used?
+
+        A hop that is tight by this trail may still be wider than it needs to be at other servers.
+        """
         return self.granted == self.sufficient
 
 
 def unused(history: History) -> list[Usage]:
     """What was granted and what was used, for every hop that is no dead end.
 
-    It says what was used so far, and not what will be needed.
+        for usage in unused(history):
+            if not usage.is_tight:
+                print(usage.hop.agent, usage.sufficient)
+
+    It says what was used so far, and not what will be needed. It looks at what was allowed alone:
+    what was denied was not needed, or was asked for in vain.
     """
     return [_usage(hop) for hop in history.hops() if not hop.is_dead]
 
 
 def _usage(hop: Hop) -> Usage:
-    """Of one hop. What those below used, it has to have as well."""
+    """What one hop was granted and used.
+
+    What those below used, it has to have as well: they have theirs from it.
+    """
     within = list(hop.walk())
     allowed = [one for below in within for one in below.decisions if one.allowed]
+
     held = hop.capability
     granted = _stated(held)
     sufficient = _rights_used(held, allowed) | _amounts_used(held, allowed)
+
+    # Depth is no caveat of a capability: it is what the lineage leaves (spec, "Lineage").
     left = read_along(hop.root.agent, hop.links).left
     if left is not None:
         granted["depth"] = left
     sufficient["depth"] = max(len(below.holders) for below in within) - len(hop.holders)
+
     last = max((decision.at for decision in allowed), default=None)
-    return Usage(hop, len(allowed), granted, sufficient, last)
+    return Usage(
+        hop,
+        len(allowed),
+        granted,
+        sufficient,
+        last,
+    )
 
 
 def _stated(capability: Capability) -> dict[str, Any]:
@@ -374,11 +513,16 @@ def _stated(capability: Capability) -> dict[str, Any]:
 
 
 def _rights_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any]:
-    """The keywords of the least that would have permitted it, within what was held."""
+    """The keywords of the least that would have permitted it, within what was held.
+
+    The meet keeps it within: where the records say too little, `_needed` says more than was held.
+    """
     accesses = [decision.access for decision in allowed if decision.access is not None]
     if not accesses:
-        return {"tables": []}
-    return _stated(held.meet(_needed(accesses)))
+        return {"tables": []}  # no table: nothing was needed
+
+    needed = _needed(accesses)
+    return _stated(held.meet(needed))
 
 
 def _amounts_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any]:
@@ -388,9 +532,12 @@ def _amounts_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any
     """
     counted = [decision for decision in allowed if decision.access is not None]
     used: dict[str, Any] = {}
+
     if held.uses is not None:
+        # A decision without a reservation is a step of its own, told by its number.
         steps = {decision.taken or str(decision.seq) for decision in counted}
         used["uses"] = min(held.uses, len(steps))
+
     if held.budget:
         used["budget"] = {
             unit: min(most, sum(_cost(decision, unit) for decision in counted))
@@ -400,14 +547,17 @@ def _amounts_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any
 
 
 def _cost(decision: Decided, unit: str) -> int:
-    """What an access cost, in one unit."""
-    return 0 if decision.access is None else decision.access.cost.get(unit, 0)
+    """What an access cost, in one unit, by the server's word (spec 7.9)."""
+    if decision.access is None:
+        return 0
+    return decision.access.cost.get(unit, 0)
 
 
 def _needed(accesses: Sequence[Accessed]) -> Capability:
     """The least that permits all of the accesses, as far as they are recorded.
 
-    By tables, tools and attributes, each by itself.
+    By tables, tools and attributes, each by itself. So it may permit a pair that nobody asked for:
+    one attribute's value at one table, and another's at another.
     """
     tables = sorted({access.table for access in accesses if access.table is not None})
     tools = sorted({access.tool for access in accesses if access.tool is not None})
@@ -415,6 +565,7 @@ def _needed(accesses: Sequence[Accessed]) -> Capability:
         # No rights at all: a token that has some permits nothing but tables and tools.
         tables = []
         tools = []
+
     said = {
         "allow": _operations_needed(accesses, tables),
         "columns": _columns_needed(accesses, tables),
@@ -423,13 +574,21 @@ def _needed(accesses: Sequence[Accessed]) -> Capability:
     }
     stated = {key: value for key, value in said.items() if value}
     if not stated:
-        return Capability()
+        return Capability()  # anything
+
+    # What was recorded need not be what a link can say. Then the answer is anything, and the meet
+    # leaves what was granted.
     link = read_link(encode_json(stated), V1)
-    return Capability.of_link(link) if isinstance(link, Link) else Capability()
+    if not isinstance(link, Link):
+        return Capability()
+    return Capability.of_link(link)
 
 
 def _operations_needed(accesses: Sequence[Accessed], tables: Iterable[str]) -> dict[str, list[str]]:
-    """By table, the operations."""
+    """By table, the operations that were allowed on it.
+
+    A record without one has the empty name, which no link can say: see `_needed`.
+    """
     return {
         table: sorted({access.operation or "" for access in accesses if access.table == table})
         for table in tables
@@ -437,32 +596,47 @@ def _operations_needed(accesses: Sequence[Accessed], tables: Iterable[str]) -> d
 
 
 def _columns_needed(accesses: Sequence[Accessed], tables: Iterable[str]) -> dict[str, list[str]]:
-    """By table, the columns, where every access named its own."""
+    """By table, the columns, where every access named its own.
+
+    Columns that are not stated are not known to be few (spec 7.3). So of a table where one access
+    stated none, nothing is said.
+    """
     needed: dict[str, list[str]] = {}
     for table in tables:
         asked = [access.columns for access in accesses if access.table == table]
         named = [columns for columns in asked if columns is not None]
-        if len(named) == len(asked):
+        all_named = len(named) == len(asked)
+        if all_named:
             needed[table] = sorted({column for columns in named for column in columns})
     return needed
 
 
 def _calls_needed(accesses: Sequence[Accessed], tool: str) -> dict[str, Any]:
-    """The rule of a tool: its arguments, and of each the values."""
+    """The rule of a tool: its arguments, and of each the values.
+
+    An argument that some call did without is optional.
+    """
     given = [access.arguments or {} for access in accesses if access.tool == tool]
     named = sorted({argument for arguments in given for argument in arguments})
     if not named:
-        return {"_": {"in": [], "optional": True}}  # no arguments at all
+        # No arguments at all. An empty rule would permit any, so one is said that none can have.
+        return {"_": {"in": [], "optional": True}}
+
     rule: dict[str, Any] = {}
     for argument in named:
         rule[argument] = _values_needed(given, argument)
-        if not all(argument in arguments for arguments in given):
+        is_always_given = all(argument in arguments for arguments in given)
+        if not is_always_given:
             rule[argument]["optional"] = True
     return rule
 
 
 def _conditions_needed(accesses: Sequence[Accessed]) -> dict[str, Any]:
-    """By attribute that every access stated, the values."""
+    """By attribute that every access stated, the values.
+
+    A condition on an attribute prohibits whoever does not state it. So one that some access left
+    out is no condition.
+    """
     given = [access.attributes for access in accesses]
     always = sorted(key for key in given[0] if all(key in attributes for attributes in given))
     return {key: _values_needed(given, key) for key in always}
@@ -471,7 +645,7 @@ def _conditions_needed(accesses: Sequence[Accessed]) -> dict[str, Any]:
 def _values_needed(given: Iterable[list[str] | dict[str, Any]], key: str) -> dict[str, Any]:
     """The narrowest constraint that accepts all values that `key` had.
 
-    Anything, where one was not recorded.
+    Anything, where one was not recorded, or is no value that a constraint lists.
     """
     values: set[tuple[str, Any]] = set()  # each with its type: True is not 1
     for stated in given:
@@ -479,14 +653,18 @@ def _values_needed(given: Iterable[list[str] | dict[str, Any]], key: str) -> dic
             continue
         if not isinstance(stated, dict) or not _is_exact(stated[key]):
             return {"any": True}
-        values.add((type(stated[key]).__name__, stated[key]))
+        value = stated[key]
+        values.add((type(value).__name__, value))
+
+    # Sorted by type first: values of two types have no order.
     return {"in": [value for _, value in sorted(values)]}
 
 
 def _is_exact(value: Any) -> bool:
-    """Is it a value that a constraint can be about?
+    """Is it a value that a constraint can be about, as it was given to the server?
 
-    What canonical JSON has no spelling for is recorded as an object.
+    What canonical JSON has no spelling for is recorded as an object (spec 39.6). Objects and lists
+    that were given as such are left out with them: no constraint lists one.
     """
     return type(value) in (str, int, bool)
 
@@ -499,26 +677,40 @@ Outcome: TypeAlias = Literal["same", "denied", "unknown"]
 class Replayed(msgspec.Struct, frozen=True):
     """A recorded decision under another overlay.
 
-    The same, denied, or not to be known from what was recorded.
+    - `same`: it would come out as it did.
+    - `denied`: it was allowed, and this overlay would deny it.
+    - `unknown`: not to be known from what was recorded; `why` says what is missing.
     """
 
     decision: Decided
     outcome: Outcome
-    why: str = ""
+    why: str = ""  # for people; what an operator wrote may be in it
     entry: Entry | None = None  # the one that denies it, or on which it depends
 
 
+# What was denied by an earlier overlay, and may be allowed under this one.
 _OVERLAID = ("revoked", "narrowed", "stale_overlay")
-_TAKEN = ("budget_exhausted", "replayed")  # since an earlier request had taken it
+# What was denied since an earlier request had taken it.
+_TAKEN = ("budget_exhausted", "replayed")
 
 
 def replay(history: History, overlay: Overlay, *, vocabulary: Vocabulary = V1) -> list[Replayed]:
     """Each decision again, as if this overlay had stood at the time, from its first second on.
 
-    An overlay only takes away: what was denied for another reason stays denied. What an earlier
-    overlay had denied, and this one would not, is unknown: what else would have denied it was not
-    recorded. So is what was denied for want of what an earlier request on a token of the same tree
-    had taken, if that one is no longer allowed for certain.
+        proposed = Overlay.open(data, [operator_public])
+        hit = [one for one in replay(history, proposed) if one.outcome == "denied"]
+
+    An overlay only takes away, so that:
+
+    - What was denied for another reason stays denied.
+    - What an earlier overlay had denied, and this one would not, is unknown: what else would have
+      denied it was not recorded.
+    - What was denied for want of what an earlier request had taken is unknown too, if that request
+      was on a token of the same tree and is no longer allowed for certain.
+
+    Does not ask how old the overlay is, nor whether the server had it. Changes nothing: to look at
+    a snapshot here does not publish it. Takes time with decisions times the entries on their
+    tokens.
     """
     found: list[Replayed] = []
     freed: set[str | None] = set()  # token ids
@@ -531,18 +723,32 @@ def replay(history: History, overlay: Overlay, *, vocabulary: Vocabulary = V1) -
 
 
 def _again(
-    history: History, decision: Decided, overlay: Overlay, vocabulary: Vocabulary, freed: bool
+    history: History,
+    decision: Decided,
+    overlay: Overlay,
+    vocabulary: Vocabulary,
+    freed: bool,
 ) -> Replayed:
     """A decision again. `freed`: may an earlier request have taken less from its tree?"""
+    # First: can this overlay have changed anything? An overlay grants nothing, so a denial stands
+    # unless it was made by an overlay, or for want of what may be left now.
     left = freed and decision.code in _TAKEN
-    if not (decision.allowed or decision.code in _OVERLAID or left):
+    was_overlaid = decision.code in _OVERLAID
+    is_open = decision.allowed or was_overlaid or left
+    if not is_open:
         return Replayed(decision, "same")
+
     token = history.token_of(decision)
     if token is None:
         return Replayed(decision, "unknown", "the records do not describe the token")
+
+    # Then: what do the entries say? For a denial, an entry of which that is not known says less
+    # than the two answers below.
     overlaid = _overlaid(token, decision, overlay, vocabulary)
     if overlaid is not None and (decision.allowed or overlaid.outcome != "unknown"):
         return overlaid
+
+    # Last: no entry denies it. Was it denied before, and does anything else deny it now?
     if left:
         return Replayed(decision, "unknown", "what an earlier request had taken may be left")
     if not decision.allowed:
@@ -552,23 +758,35 @@ def _again(
 
 
 def _overlaid(
-    token: SeenToken, decision: Decided, overlay: Overlay, vocabulary: Vocabulary
+    token: SeenToken,
+    decision: Decided,
+    overlay: Overlay,
+    vocabulary: Vocabulary,
 ) -> Replayed | None:
     """What the entries on a token make of a decision; None if they leave it as it was.
 
     An entry that denies for certain counts before one of which that cannot be known.
     """
     ids = [b64decode(link) for link in token.link_ids]
-    facts = SelectorFacts(token.hop.root, ids, token.task, token.hop.holders)
+    facts = SelectorFacts(
+        token.hop.root,
+        ids,
+        token.task,
+        token.hop.holders,
+    )
+
+    # A denial that an entry would make again is the same outcome, and not a new one.
     denied: Outcome = "denied" if decision.allowed else "same"
     unknown: Replayed | None = None
     for entry in overlay.on(facts, decision.at):
         link = overlay.link(entry)
         if link is None:
             return Replayed(decision, denied, f"revoked: {entry.why}", entry)
+
         judged = _judge(link, entry.link or {}, decision, vocabulary)
         if judged.reason is not None:
             return Replayed(decision, denied, f"{entry.why}; {judged.reason}", entry)
+        # Kept, and not returned: an entry further on may still deny for certain.
         if judged.missing and unknown is None:
             missing = ", ".join(dict.fromkeys(judged.missing))
             unknown = Replayed(decision, "unknown", f"not recorded: {missing}", entry)
@@ -576,25 +794,38 @@ def _overlaid(
 
 
 class _Judged(NamedTuple):
-    """What a link says to a recorded access."""
+    """What a link says to a recorded access.
+
+    With neither a reason nor anything missing, it permits for certain.
+    """
 
     reason: str | None  # why it prohibits for certain
     missing: list[str]  # what would have to be known to say that it does not
 
 
-_OF_SERVER = {"aud": "the name of the server", "fresh": "the overlay's age of the server"}
+# Caveats about the server, which no record names.
+_OF_SERVER = {
+    "aud": "the name of the server",
+    "fresh": "the overlay's age of the server",
+}
 
 
 def _judge(
-    link: Link, stated: Mapping[str, Any], decision: Decided, vocabulary: Vocabulary
+    link: Link,
+    stated: Mapping[str, Any],
+    decision: Decided,
+    vocabulary: Vocabulary,
 ) -> _Judged:
     """What a link says to what was recorded. `stated` are its words.
 
     Of what was not recorded the link is asked nothing, so that what it prohibits is certain: a link
     with fewer words prohibits less.
     """
+    # Three steps, each of which may leave out words: those about the server, those about values
+    # that were not recorded, and then what is left is judged as a verifier would.
     missing = [what for key, what in _OF_SERVER.items() if key in stated]
     askable = {key: value for key, value in stated.items() if key not in _OF_SERVER}
+
     access = None
     if decision.access is not None:
         try:
@@ -603,12 +834,19 @@ def _judge(
             return _Judged(None, [f"an access ({error})"])
         askable, unknown_values = _without_lost(askable, lost)
         missing += unknown_values
+
+    # The link as it was read stands, unless words were left out.
     if askable != stated:
         rest = read_link(encode_json(askable), vocabulary) if askable else None
         if not isinstance(rest, Link):
             return _Judged(None, missing)
         link = rest
-    situation = Situation(decision.at, decision.leeway, task=decision.task or "")
+
+    situation = Situation(
+        decision.at,
+        decision.leeway,
+        task=decision.task or "",
+    )
     reason = link_prohibits(link, access, situation)
     return _Judged(None if reason is None else reason.text, missing)
 
@@ -621,19 +859,27 @@ class _Lost(NamedTuple):
 
 
 def _recorded_access(said: Accessed) -> tuple[Access, _Lost]:
-    """An access as far as it was recorded. Raises TypeError or ValueError for what is none."""
-    arguments, lost_arguments = _recorded(said.arguments or {})
+    """An access as far as it was recorded, and what of it was not.
+
+    A value that was not recorded is None in it, so that its name is still there to be asked about.
+    Raises TypeError or ValueError for what is none: a record is what somebody wrote.
+    """
+    arguments: dict[str, Any] | None = None
+    lost_arguments: set[str] = set()
+    if said.tool is not None:  # without a tool nothing has arguments (spec 7.1)
+        arguments, lost_arguments = _recorded(said.arguments or {})
     attributes, lost_attributes = _recorded(said.attributes)
+
     access = Access(
         table=said.table,
         operation=said.operation,
         columns=said.columns,
         tool=said.tool,
-        arguments=None if said.tool is None else arguments,
+        arguments=arguments,
         attributes=attributes,
         cost=said.cost,
     )
-    return access, _Lost(set() if said.tool is None else lost_arguments, lost_attributes)
+    return access, _Lost(lost_arguments, lost_attributes)
 
 
 def _recorded(given: list[str] | dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
@@ -644,30 +890,43 @@ def _recorded(given: list[str] | dict[str, Any]) -> tuple[dict[str, Any], set[st
 
 
 def _without_lost(stated: Mapping[str, Any], lost: _Lost) -> tuple[dict[str, Any], list[str]]:
-    """The words of a link without what they ask of lost values; and which values these are."""
+    """The words of a link without what they ask of lost values; and which values these are.
+
+    The rules of all tools are loosened: which one decides is for their patterns to say (spec 12.2).
+    """
     loose = dict(stated)
     missing: list[str] = []
+
     if "tools" in loose and lost.arguments:
         loose["tools"] = {
             tool: _loosened(rule, lost.arguments, missing, "argument")
             for tool, rule in loose["tools"].items()
         }
+
     if "where" in loose and lost.attributes:
         loose["where"] = _loosened(loose["where"], lost.attributes, missing, "attribute")
     return loose, missing
 
 
 def _loosened(
-    rule: Mapping[str, Any], lost: set[str], missing: list[str], what: str
+    rule: Mapping[str, Any],
+    lost: set[str],
+    missing: list[str],
+    what: str,
 ) -> dict[str, Any]:
-    """A rule that asks nothing of the values that are lost; what it did ask is missing."""
+    """A rule that asks nothing of the values that are lost; what it did ask is missing.
+
+    `missing` gets a line for each. `what` is what the rule is about, for people.
+    """
     loose = dict(rule)
     for key in sorted(lost & rule.keys()):
         kept = {"optional": True} if rule[key].get("optional") else {}
+        takes_any = {"any": True} | kept
+        takes_none = {"in": []} | kept
         # Whether there is a value is known: a rule that takes any, or none, asks no more.
-        if rule[key] not in ({"any": True} | kept, {"in": []} | kept):
+        if rule[key] not in (takes_any, takes_none):
             missing.append(f"the value of {what} {key}")
-            loose[key] = {"any": True} | kept
+            loose[key] = takes_any
     return loose
 
 
@@ -677,7 +936,7 @@ def _loosened(
 class Reach(msgspec.Struct, frozen=True):
     """A hop that still works, and the hop of the agent from which it came.
 
-    An entry on that one's link cuts off both.
+    An entry of the overlay on the link of `cut` stops both: `operator.revoke(link=cut.id, …)`.
     """
 
     hop: Hop
@@ -687,9 +946,17 @@ class Reach(msgspec.Struct, frozen=True):
 def blast_radius(history: History, agent: str, now: int, *, leeway: int = 0) -> list[Reach]:
     """The tokens that an agent has, and all that came of them, that still work at `now`.
 
-    At a server with that `leeway`. What the agent could make of them without showing it to this
-    server is no more than they permit. Revocations that were published meanwhile are not looked at.
-    Caveats that are not known here are taken for ones that permit.
+        for reach in blast_radius(history, "sales-agent", now):
+            operator.revoke(link=reach.cut.id, why="stolen laptop")
+
+    `now` is in seconds since the epoch, `leeway` the seconds that the server adds to each end.
+
+    - What the agent could make of them without showing it to this server is no more than they
+      permit.
+    - Revocations that were published meanwhile are not looked at.
+    - Caveats that are not known here are taken for ones that permit.
+    - An agent is found by its name, which holders wrote. Who was given the text under another name,
+      or under none, is not found (spec 36.15).
     """
     found: list[Reach] = []
     for top in history.hops():
@@ -701,4 +968,5 @@ def blast_radius(history: History, agent: str, now: int, *, leeway: int = 0) -> 
 def _works(hop: Hop, now: int) -> bool:
     """Can it do anything then? A link that is not known here may still stop it."""
     ends = hop.capability.expires_at
-    return not hop.is_dead and (ends is None or now < ends)
+    is_over = ends is not None and now >= ends
+    return not (hop.is_dead or is_over)

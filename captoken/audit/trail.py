@@ -6,9 +6,19 @@
                               names are known
     {"kind":"checkpoint",…}   the server's signature over all that stands above it
 
-A record is a line of canonical JSON. Each names the hash of the line before it, so that an edit, a
-cut or a reorder shows. A checkpoint that somebody keeps elsewhere shows a rollback. No record holds
-a token, a key, or, unless asked for, the value of an argument or attribute.
+A record is a line of canonical JSON. How the data flows:
+
+    Decision     `described` makes a record of it, and `token_of` one of its token
+    records      `AuditTrail` numbers them, and each gets the hash of the line before
+    lines        go to `write`, all those of one step in one call
+    checkpoint   is signed over the hash of the last line, and so over all above it
+
+What shows, and what does not (spec 39.8):
+
+- An edit, a cut or a reorder shows by the hashes.
+- A rollback shows by a head that somebody keeps elsewhere. Nothing in the file shows it.
+- Whoever writes the file and has the key can write another. So heads are kept by others.
+- No record holds a token, a key, or, unless asked for, the value of an argument or attribute.
 """
 
 from __future__ import annotations
@@ -41,16 +51,20 @@ from captoken.stores.own_process import OwnProcess
 from captoken.stores.ports import Head, Reservation
 
 _log = logging.getLogger("captoken")
-REMEMBERED = 10_000  # tokens that were described: one that is seen again later is described again
 _AUDIT = primitives.label("audit")
 
-Record: TypeAlias = "dict[str, Any]"  # without its place in the trail
+# Tokens that were described, at most: one that is seen again later is described again. A reader
+# takes the second description for the same token, so that forgetting one costs a line and no more.
+REMEMBERED = 10_000
+
+Record: TypeAlias = "dict[str, Any]"  # without its place in the trail: `seq` and `prev`
 
 
 def checkpoint_message(head: Head) -> bytes:
     """What a checkpoint that follows on `head` is a signature of (spec 39.4).
 
-    The hash of the line before commits to all lines above it.
+    The hash of the line before commits to all lines above it. The label keeps the signature from
+    being taken for one of another purpose.
     """
     return _AUDIT + b64decode(head.hash)
 
@@ -62,15 +76,24 @@ class AuditTrail:
         trail = AuditTrail(file.write, head=file.head, key=key)
         verifier = Verifier(keyring, audience="payroll", audit=trail)
 
-    `write` takes all that it is given or nothing: what it raises says that nothing stands there. A
-    number that it returns is of bytes. Where that is too few, or an interruption left open whether
-    a record stands, nothing more is recorded, and so nothing is allowed.
-    `captoken.stores.trail_file.TrailFile` writes to a file so.
+    What `write` promises:
 
-    `key` signs a checkpoint after every `every` records, and when `checkpoint` is called. `head` is
-    where an earlier process or file left off. `values=True` records the values of arguments and
-    attributes as well. `trace` gives what else to record of a request, or None. Threads share one
-    trail. Processes have one each, and a forked one is refused.
+    - It takes all that it is given or nothing. What it raises says that nothing stands there.
+    - A number that it returns is of bytes, and too few is an error.
+    - Where that is so, or an interruption left open whether a record stands, nothing more is
+      recorded, and so nothing is allowed.
+    - `captoken.stores.trail_file.TrailFile` writes to a file so.
+
+    The rest:
+
+    - `key` signs a checkpoint after every `every` records, and when `checkpoint` is called.
+    - `head` is where an earlier process or file left off.
+    - `values=True` records the values of arguments and attributes as well. They may be personal
+      data or secrets of those who called.
+    - `trace` gives what else to record of a request, or None. It is called for each step.
+
+    Threads share one trail, and write one after the other. Processes have one each, and a forked
+    one is refused. A decision costs one call of `write`; a token that is new here costs another.
     """
 
     def __init__(
@@ -89,6 +112,8 @@ class AuditTrail:
         self._every = every
         self._values = values
         self._trace = trace
+
+        # All below is read and written under the lock alone.
         self._since = 0  # records since the last checkpoint
         self._torn = False  # may something stand behind the head?
         self._described: OrderedDict[str, None] = OrderedDict()  # by the id of the last link
@@ -98,32 +123,45 @@ class AuditTrail:
     def record(self, decision: Decision) -> None:
         """Write what was decided.
 
-        The whole record stands there when it returns. Raises what `write` raises, and AuditError in
-        another process or where it is not known what stands.
+        A verifier calls it before its answer stands, so that what cannot be recorded is denied. The
+        whole record stands there when it returns; on disk, if `write` sees to that.
+
+        Raises what `write` raises, and AuditError in another process or where it is not known what
+        stands.
         """
         self.record_all((decision,))
 
     def record_all(self, decisions: Sequence[Decision]) -> None:
         """Write what was decided on one step, in one go: all of it, or none (spec 39.7).
 
-        Raises as `record` does. A checkpoint that cannot be had raises nothing.
+        Raises as `record` does, and what `trace` raises. A checkpoint that cannot be had raises
+        nothing.
         """
+        # Outside the lock: this takes longest, and needs nothing that other threads change.
         records = [described(decision, values=self._values) for decision in decisions]
         trace = self._trace() if self._trace is not None else None
         if trace is not None:
             for stated in records:
                 stated["trace"] = trace
+
+        # Tokens come first, by spec 39.3. If the decisions then fail, a token is described that
+        # nothing is said of, and that is harmless.
         with self._own_lock():
             for decision, stated in zip(decisions, records, strict=True):
                 self._describe_token(decision, stated.get("link"))
             self._append(*records)
-            if self._key is not None and self._since >= self._every:
+
+            is_due = self._since >= self._every
+            if self._key is not None and is_due:
                 self._try_to_sign()
 
     def checkpoint(self) -> Head:
         """Sign what was written so far; the head, to be kept elsewhere.
 
-        Raises ValueError without a key.
+        The head that it returns is of the checkpoint itself. Kept by somebody else, it shows a
+        trail that was rolled back or written anew (spec 39.5).
+
+        Raises ValueError without a key, and otherwise as `record` does.
         """
         with self._own_lock():
             self._sign()
@@ -138,11 +176,14 @@ class AuditTrail:
     def _describe_token(self, decision: Decision, link: str | None) -> None:
         """A record of the token that a decision is about, unless it has one.
 
-        `link` is the id of its last link, which names the token: children have others.
+        `link` is the id of its last link, which names the token: children have others. A token
+        whose chain did not hold has no attribution, and nothing that it says is written.
         """
         known = decision.attribution
         if known is None or link is None or link in self._described:
             return
+
+        # Noted after it stands, and not before: if `write` raises, the next decision tries again.
         self._append(token_of(known))
         self._described[link] = None
         if len(self._described) > REMEMBERED:
@@ -151,7 +192,9 @@ class AuditTrail:
     def _try_to_sign(self) -> None:
         """A checkpoint, if it can be had: what was decided stands there without one.
 
-        The next record makes up for one that failed.
+        The next record makes up for one that failed. So a key or a disk that fails here denies
+        nobody, and the log says that it does. If it is not known whether the checkpoint stands,
+        the trail is torn, and the next record is refused.
         """
         try:
             self._sign()
@@ -159,7 +202,7 @@ class AuditTrail:
             _log.error("a checkpoint was not written: %s", type(error).__name__)
 
     def _sign(self) -> None:
-        """Append a checkpoint over all that stands."""
+        """Append a checkpoint over all that stands. Raises ValueError without a key."""
         if self._key is None:
             raise ValueError("a trail without a key has no checkpoints")
         signature = self._key.sign(checkpoint_message(self.head))
@@ -175,28 +218,35 @@ class AuditTrail:
     def _append(self, *records: Record) -> None:
         """All of the records in one write, or none.
 
-        Each gets its number and the hash of the line before it (spec 39.2).
+        Each gets its number and the hash of the line before it (spec 39.2). The head moves only
+        when they are known to stand. Raises AuditError, and what `write` raises.
         """
         if self._torn:
             raise AuditError(
                 "what was written last may stand there or not:"
                 " go on from the file as it is, with a new trail"
             )
+
         head = self.head
         lines = b""
         for stated in records:
-            line = encode_json({**stated, "prev": head.hash, "seq": head.seq + 1})
+            seq = head.seq + 1
+            line = encode_json({**stated, "prev": head.hash, "seq": seq})
             lines += line + b"\n"
-            head = Head(head.seq + 1, b64encode(primitives.sha256(line)))
-        # Until it is known whether they stand: whatever interrupts leaves it so.
+            head = Head(seq, b64encode(primitives.sha256(line)))
+
+        # Until it is known whether they stand: whatever interrupts leaves it so. An Exception of
+        # `write` is its word that nothing stands; a KeyboardInterrupt is nobody's word.
         self._torn = True
         try:
             count = self._write(lines)
         except Exception:
             self._torn = False
             raise
+        # A `write` that returns something else has said nothing of how much stands.
         if type(count) is int and count != len(lines):
             raise AuditError(f"{count} bytes of {len(lines)} were written")
+
         self._since += len(records)
         self.head = head
         self._torn = False
@@ -208,8 +258,13 @@ class AuditTrail:
 def described(decision: Decision, *, values: bool = False) -> Record:
     """What a record says of a decision (spec 39.3), without its place in a trail.
 
-    No token, key or proof. `values` says whether the values of arguments and attributes may be
-    shown to whoever reads it.
+    No token, key or proof is in it. What is optional is left out, since a record has no null:
+
+    - `access`, `caller` and `refusals`, if there are any;
+    - who is behind the token, where its chain held;
+    - `taken`, if a ledger let it pass.
+
+    `values` says whether the values of arguments and attributes may be shown to whoever reads it.
     """
     stated: Record = {
         "kind": "decision",
@@ -225,9 +280,11 @@ def described(decision: Decision, *, values: bool = False) -> Record:
         stated["caller"] = _stated(decision.caller)
     if decision.refusals:
         stated["refusals"] = [_stated(refusal) for refusal in decision.refusals]
+
     known = decision.attribution
     if known is not None:
         stated |= _attributed(known)
+    # What was denied has taken nothing that stands.
     if decision:
         stated |= _taken(decision)
     return stated
@@ -240,7 +297,10 @@ def _stated(value: msgspec.Struct) -> Record:
 
 
 def _attributed(known: Attribution | Grant) -> Record:
-    """Who is behind a token whose signature held, and how each name is known."""
+    """Who is behind a token whose signature held, and how each name is known.
+
+    The subject is the issuer's word. Names in the chain that are `vouched` are what holders wrote.
+    """
     stated: Record = {
         "token": known.issued.token_id,
         "sub": known.issued.subject,
@@ -254,7 +314,10 @@ def _attributed(known: Attribution | Grant) -> Record:
 
 
 def _taken(decision: Decision) -> Record:
-    """By which reservation it was allowed: one at most, since a ledger is asked in one step."""
+    """By which reservation it was allowed: one at most, since a ledger is asked in one step.
+
+    Accesses of one step name the same one. So whoever counts uses in a trail counts it once.
+    """
     for effect in decision.effects:
         if isinstance(effect, Reservation):
             return {"taken": b64encode(effect.id)}
@@ -262,14 +325,16 @@ def _taken(decision: Decision) -> Record:
 
 
 def _described_access(access: Access, values: bool) -> Record:
-    """What was tried: names of arguments and attributes, or their values too."""
+    """What was tried: names of arguments and attributes, or their values too (spec 39.6)."""
     stated: Record = {}
     for fact in ("table", "operation", "tool"):
         name = getattr(access, fact)
         if name is not None:
             stated[fact] = name
+    # No columns is something else than columns that were not stated (spec 7.3).
     if access.columns is not None:
         stated["columns"] = list(access.columns)
+
     for fact in ("arguments", "attributes"):
         given: Mapping[str, Any] | None = getattr(access, fact)
         if given and values:
@@ -288,13 +353,16 @@ def _plain(value: Any, depth: int = _DEEPEST) -> Any:
     """A value as canonical JSON has it, told from every other (spec 39.6).
 
     What has no spelling there is an object whose only key is `~`, with text. A value that looks
-    like such a mark is marked itself, and so takes two levels.
+    like such a mark is marked itself, and so takes two levels. So no caller can write a value that
+    a reader takes for one that was left out.
     """
     kind = type(value)
     if kind in (str, bool):
         return value
     if kind is int:
-        return value if abs(value) <= MAX_INTEGER else _mark(hex(value))
+        is_spelled = abs(value) <= MAX_INTEGER
+        return value if is_spelled else _mark(hex(value))
+
     if kind is list and depth:
         return [_plain(item, depth - 1) for item in value]
     if kind is dict:
@@ -303,11 +371,12 @@ def _plain(value: Any, depth: int = _DEEPEST) -> Any:
         if below >= 0:
             made = {key: _plain(item, below) for key, item in value.items()}
             return _mark(made) if looks_like_a_mark else made
+
     if value is None:
         return _mark("null")
     if kind is float:
         return _mark(repr(value))
-    return _mark("...")
+    return _mark("...")  # too deep
 
 
 def _mark(said: Any) -> dict[str, Any]:
@@ -323,6 +392,9 @@ def token_of(known: Attribution | Grant) -> Record:
 
     The links are those that a verifier of version 1 reads, without the embedder's own caveats: what
     they say is recorded, whether it is known here or not.
+
+    A holder can write whatever a link can say, names among it. So a trail has text of strangers,
+    and whoever shows it escapes it.
     """
     caveats = known.caveats
     links = read_links(caveats, V1)
@@ -345,16 +417,20 @@ _MARKS = frozenset(("asks", "unreadable"))
 def _says(caveat: RawCaveat, link: Link | BadLink) -> Record:
     """What a link says; whom a third-party caveat asks; or that it cannot be read.
 
-    `link` is what a verifier reads there. The signature of a link is left out (spec 39.6).
+    `link` is what a verifier reads there. The signature of a link is left out: no record has
+    one (spec 39.6).
     """
     cid, vid = caveat
     if vid:
         return {"asks": _third_party(cid)}
     if isinstance(link, BadLink) and link.code == "unreadable_link":
         return {"unreadable": True}
+
+    # Any other link is canonical JSON: that it is unknown or dead does not make it unreadable.
     body, _ = split_signature(cid)
     stated = decode_json(body)
-    return {"unreadable": True} if _MARKS & stated.keys() else stated
+    has_a_mark = not _MARKS.isdisjoint(stated)
+    return {"unreadable": True} if has_a_mark else stated
 
 
 def _third_party(cid: bytes) -> str:
