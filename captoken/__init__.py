@@ -32,3 +32,19 @@ __all__ = [
     "Verifier",
     "WideningError",
 ]
+
+
+def _say_where_they_are() -> None:
+    """The public classes say their public module, and their annotations still resolve there."""
+    from typing import get_type_hints
+
+    for name in __all__:
+        public = globals()[name]
+        own = vars(public).get("__annotations__", {})
+        hints = get_type_hints(public, include_extras=True)
+        public.__annotations__ = {key: hints[key] for key in own}
+        public.__module__ = __name__
+
+
+_say_where_they_are()
+del _say_where_they_are

@@ -20,6 +20,7 @@ from captoken._format.errors import TokenFormatError
 
 VID_BYTES = 72  # nonce 24, tag 16, key 32
 _SIGNATURE = b"\x06\x20"
+_EMPTY_LOCATION = b"\x01\x00"
 
 
 # One caveat as it travels: its id, which is a link's bytes, and a verification id, empty unless a third party is asked.
@@ -63,27 +64,17 @@ def _field(data: bytes, at: int) -> tuple[bytes, int]:
     return data[at:end], end
 
 
-def _skip_empty_location(data: bytes, at: int) -> int:
-    return at + 2 if data[at : at + 2] == b"\x01\x00" else at
+def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
+    """The packet that `data` spells.
 
-
-def decode(
-    data: bytes, identifier_bytes: int = LIMITS.root_bytes, *, foreign: bool = False
-) -> Packet:
-    """The packet that `data` spells. Raises TokenFormatError and nothing else, whatever the bytes are.
-
-    `identifier_bytes` is the most that its identifier, a token's root record or a discharge's ticket, may have.
-
-    `foreign` lets the empty location fields pass that other macaroon libraries write; only `captoken.interop` sets it.
-    Does not look at what identifier and links say.
+    `identifier_bytes` is the most that its identifier may have: a token's root record, or a
+    discharge's ticket. Does not look at what identifier and links say. Raises TokenFormatError and
+    nothing else, whatever the bytes are (spec, "Wire").
     """
     try:
-        at = 1
-        if foreign:
-            at = _skip_empty_location(data, at)
-        if data[0] != 2 or data[at] != 2:
+        if data[0] != 2 or data[1] != 2:
             raise TokenFormatError("not a macaroon of version 2, or with a location")
-        identifier, at = _field(data, at + 1)
+        identifier, at = _field(data, 2)
         if len(identifier) > identifier_bytes:
             raise TokenFormatError(
                 f"the identifier is longer than {identifier_bytes} bytes", step=1
@@ -95,9 +86,6 @@ def decode(
         while data[at]:
             if len(caveats) == LIMITS.links:
                 raise TokenFormatError(f"more than {LIMITS.links} links", step=1)
-            start = at
-            if foreign:
-                at = _skip_empty_location(data, at)
             if data[at] != 2:
                 raise TokenFormatError(
                     "a caveat that does not start with its identifier, or has a location"
@@ -105,11 +93,7 @@ def decode(
             cid, at = _field(data, at + 1)
             vid = b""
             if data[at] == 4:
-                vid, at = _field(data, at + 1)
-                if len(vid) != VID_BYTES:
-                    raise TokenFormatError(f"a verification id that is not {VID_BYTES} bytes")
-            elif foreign and data[start] == 1:
-                raise TokenFormatError("a location on a first-party caveat")
+                vid, at = _verification_id(data, at + 1)
             if data[at]:
                 raise TokenFormatError("a field that does not belong in a caveat")
             at += 1
@@ -120,6 +104,47 @@ def decode(
     except IndexError:
         raise TokenFormatError("cut short") from None
     return Packet(identifier, tuple(caveats), signature)
+
+
+def _verification_id(data: bytes, at: int) -> tuple[bytes, int]:
+    """What a third party's caveat carries beside its identifier, and where it ends."""
+    vid, end = _field(data, at)
+    if len(vid) != VID_BYTES:
+        raise TokenFormatError(f"a verification id that is not {VID_BYTES} bytes")
+    return vid, end
+
+
+def without_locations(data: bytes) -> bytes:
+    """`data` without the empty location fields that other macaroon libraries write.
+
+    They stand first in the header, and first in the caveat of a third party. A location that says
+    something is kept, and so refused by `decode`: it is outside of the signature. For
+    `captoken.interop` alone. Raises TokenFormatError for what is cut short.
+    """
+    try:
+        kept, at = _section(data, 1, is_header=True)
+        sections = [data[:1], kept]
+        while data[at]:
+            kept, at = _section(data, at, is_header=False)
+            sections.append(kept)
+    except IndexError:
+        raise TokenFormatError("cut short") from None
+    return b"".join((*sections, data[at:]))
+
+
+def _section(data: bytes, at: int, *, is_header: bool) -> tuple[bytes, int]:
+    """A header or a caveat without its empty location, and where it ends."""
+    has_location = data[at : at + 2] == _EMPTY_LOCATION
+    if has_location:
+        at += len(_EMPTY_LOCATION)
+    start = at
+    kinds: list[int] = []
+    while data[at]:
+        kinds.append(data[at])
+        _, at = _field(data, at + 1)
+    if has_location and not is_header and 4 not in kinds:
+        raise TokenFormatError("a location on a first-party caveat")
+    return data[start : at + 1], at + 1
 
 
 def _written(kind: int, payload: bytes) -> bytes:
