@@ -134,7 +134,7 @@ def test_a_foreign_caveat_may_have_an_empty_location_only_where_a_third_party_is
 
 
 def test_fields_of_every_length_are_written_and_read_back() -> None:
-    from captoken._format.packet import decode, without_locations
+    from captoken._format.packet import decode
 
     for size in (1, 127, 128, 16383, 16384, 32767):
         packet = Packet(b"i", ((b"c" * size, b""), (b"d", bytes(72))), bytes(32))
