@@ -6,7 +6,7 @@ A statement is judged in this order. The first that stands against it is the ans
 2. the text: it is no statement that is granted to anybody (T1, T2, T6);
 3. the grant, for each table, operation and column that the text needs;
 4. functions and types that are not granted (T6, T7);
-5. columns that are in no table;
+5. columns that are in no table, where the token restricts columns;
 6. the roles of the login, which may have less than the grant;
 7. the grant once more, for all of it together. This time it counts, and is recorded.
 
@@ -18,7 +18,7 @@ a role restricts something, it is the same answer whether that is missing or not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 import psycopg
@@ -144,7 +144,7 @@ class Judge:
         if found.restricted:
             self._refuse_columns(found)
 
-    def _deny_column(self, accesses: Sequence[Access], columns: Iterable[str]) -> None:
+    def _deny_column(self, accesses: Sequence[Access], columns: Collection[str]) -> None:
         """Deny columns that may be missing, if the token restricts the columns of any table here.
 
         The grant is asked about them as if each table had them. So the answer is the one for a
@@ -228,7 +228,7 @@ def is_undefined_column(error: ErrorReport) -> bool:
     return error.code == _UNDEFINED_COLUMN
 
 
-def _with_columns(access: Access, columns: Iterable[str]) -> Access:
+def _with_columns(access: Access, columns: Collection[str]) -> Access:
     """The access with more columns. One whose name no token can hold stands for all of them."""
     if access.columns is None:
         return access
