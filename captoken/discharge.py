@@ -1,5 +1,18 @@
-"""Who discharges, and how: a policy, its answers, and leases
-(spec, "Third-party caveats", "Discharges", "Leases").
+"""Who discharges, and how: a policy, its answers, and leases.
+
+Spec, "Third-party caveats", "Discharges" and "Leases". How a question is answered:
+
+    ticket        whoever holds the token brings it; it may have been copied by anyone
+    Discharger    opens its box with the discharger's key
+    policy        is asked with what is needed, and answers Allow, Refuse or Wait
+    Discharge     goes back to the holder, which binds it to what it presents
+
+The rules of this file:
+
+- A discharger keeps no state. All that it must know is in the ticket.
+- A ticket proves nothing of who brings it, and `need` is the word of whoever asked (spec 32.5).
+- Each discharge expires. One without an end would take the caveat off for good (spec 33.6).
+- No frame that raises holds a caveat key: whoever has it can answer for anybody.
 """
 
 from __future__ import annotations
@@ -33,8 +46,11 @@ class Allow(Sealed):
         Allow(expires_in=60)
         Allow(expires_in=60, operations=["select"])
 
-    The keywords are those of `attenuate`, and one of them is an expiry. Written out by hand, since
-    a struct has no constructor that takes any keyword.
+    The keywords are those of `attenuate`, and one of them is an expiry. They are checked when the
+    discharge is made, and not before. It cannot say anything of the token (spec 33.6).
+
+    Made by a policy, and used once or often: it is immutable. Written out by hand, since a struct
+    has no constructor that takes any keyword.
     """
 
     __slots__ = ("caveats",)
@@ -54,9 +70,10 @@ class Refuse(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """A policy's not yet.
+    """A policy's not yet: it discharges nothing.
 
-    `person` says that somebody has to decide; otherwise it is to be asked again later.
+    `person` says that somebody has to decide; otherwise it is to be asked again later. Nothing
+    here remembers that it was asked.
     """
 
     person: bool = False
@@ -71,7 +88,10 @@ Policy: TypeAlias = Callable[[Mapping[str, Any]], Answer]
 
 
 class _Opened(SealedValue, frozen=True, eq=False):
-    """A ticket whose box was opened. Holds the caveat key, so that no frame does."""
+    """A ticket whose box was opened. Holds the caveat key, so that no frame does.
+
+    Never handed out: a caller gets `need` alone.
+    """
 
     cid: bytes
     key: bytes
@@ -88,11 +108,18 @@ class Discharger(SealedValue, frozen=True, eq=False):
         discharge = discharger.discharge(ticket)
 
     `policy` is called with what is needed, as it was sealed by whoever added the caveat, and
-    nothing else. What it raises passes through. What is none of Allow, Refuse and Wait raises
-    TypeError. Neither ever discharges.
+    nothing else:
+
+    - What it raises passes through, and discharges nothing.
+    - What is none of Allow, Refuse and Wait raises TypeError, and discharges nothing.
+    - It is called in the thread of whoever asks, and may be called for one ticket any number of
+      times.
 
     Whoever can narrow a token can ask: a ticket says nothing of who did. So a policy goes by what
     it knows itself, of the person or the payment that the need names.
+
+    Made from the key by whoever runs it. Threads share one if the policy bears it. It is not
+    pickled: a process makes its own. An answer costs one X25519 box.
     """
 
     _instead: ClassVar[str] = "make one from the key"
@@ -117,17 +144,21 @@ class Discharger(SealedValue, frozen=True, eq=False):
     def need(self, ticket: Ticket | str) -> Mapping[str, Any]:
         """What a ticket asks, for a person to see.
 
-        Raises DischargeError for one that is not for this key.
+        It is the word of whoever asked: text of a stranger, to be escaped where it is shown. Does
+        not ask the policy. Raises DischargeError for one that is not for this key.
         """
         return self._open(ticket).need
 
     def answer(self, ticket: Ticket | str) -> Discharge | Refuse | Wait:
         """What the policy says to a ticket: a discharge, a refusal, or not yet.
 
-        Raises DischargeError for a bad ticket.
+        Does not check who brings the ticket. Raises DischargeError, code `bad_ticket`, for one that
+        is not for this key, and what the policy raises.
         """
         opened = self._open(ticket)
         said: Any = self._policy(opened.need)
+
+        # Any other value is no answer: a policy that returns True has not said for how long.
         if isinstance(said, Allow):
             return self._discharge(opened, said)
         if isinstance(said, (Refuse, Wait)):
@@ -149,8 +180,11 @@ class Discharger(SealedValue, frozen=True, eq=False):
     def approve(self, ticket: Ticket | str, allowed: Allow) -> Discharge:
         """The discharge that somebody decided to give, whatever the policy says.
 
-        The policy is not asked. Raises DischargeError for a bad ticket, TypeError or ValueError for
-        caveats that no discharge has.
+        The policy is not asked. For a person's decision, made after `answer` said Wait: whoever
+        calls it has to know who decided.
+
+        Raises DischargeError for a bad ticket, TypeError or ValueError for caveats that no
+        discharge has.
         """
         given: Any = allowed
         if not isinstance(given, Allow):
@@ -168,7 +202,11 @@ class Discharger(SealedValue, frozen=True, eq=False):
         read = Ticket.parse(ticket.cid if isinstance(ticket, Ticket) else ticket)
         if read.discharger != self.public:
             raise DischargeError("the ticket is for another discharger", "bad_ticket")
-        sealed = primitives.unseal(self._key.reveal(), b64decode(decode_json(read.cid)["box"]))
+
+        # One answer for a box that does not open and for one that holds something else: which of
+        # the two it was is of use only to whoever tries boxes.
+        box = b64decode(decode_json(read.cid)["box"])
+        sealed = primitives.unseal(self._key.reveal(), box)
         opened = _opened(read.cid, sealed) if sealed is not None else None
         if opened is None:
             raise DischargeError("what is sealed in the ticket cannot be read", "bad_ticket")
@@ -185,20 +223,28 @@ class Discharger(SealedValue, frozen=True, eq=False):
         stated = compose_request(terms, means, "a discharge", why_not)
         if "exp" not in stated:
             raise ValueError("a discharge expires: say expires_in or expires_at")
+
         body = spell(stated)
         # Base64 of the packet, in which at most 64 bytes frame the two.
         chars = len(UNBOUND) + (len(opened.cid) + len(body) + 64) * 4 // 3
         if chars > LIMITS.token_chars:
             raise LimitError(f"a discharge of more than {LIMITS.token_chars} characters")
+
+        # A chain under the caveat key, with the cid as its identifier and one link (spec 33.1).
         first = chain.mint_tag(chain.derive(opened.key), opened.cid)
-        return Discharge(Packet(opened.cid, ((body, b""),), chain.link_tag(first, body)))
+        signature = chain.link_tag(first, body)
+        links = ((body, b""),)
+        return Discharge(Packet(opened.cid, links, signature))
 
     def __repr__(self) -> str:
         return f"<Discharger {self.public}>"
 
 
 def _opened(cid: bytes, sealed: bytes) -> _Opened | None:
-    """What was sealed, or None for what is not as a writer of tickets seals it."""
+    """What was sealed, or None for what is not as a writer of tickets seals it (spec 32.3).
+
+    Never raises: anybody can seal anything for a public key.
+    """
     try:
         stated = decode_json(sealed)
         key = b64decode(names.exact_str(stated.get("ck"), "ck"))
@@ -206,6 +252,8 @@ def _opened(cid: bytes, sealed: bytes) -> _Opened | None:
         return None
     if stated.keys() != {"ck", "need", "v"} or len(key) != CAVEAT_KEY_BYTES:
         return None
+
+    # True is 1 to Python, and no version.
     of_version_1 = type(stated["v"]) is int and stated["v"] == 1
     if not of_version_1 or type(stated["need"]) is not dict:
         return None
@@ -223,12 +271,18 @@ class Lease:
         lease = Lease(ticket, discharger.discharge, hand_to_the_agent)
         Thread(target=lease.run, args=(stop,)).start()
 
-    `ask` gets the discharge, from a Discharger or over HTTP. `deliver` gets each new one to whoever
-    holds the token. A DischargeError from either ends the lease. Anything else is taken for a
-    passing fault, and tried again for as long as the last discharge lives.
+    - `ask` gets the discharge, from a Discharger or over HTTP.
+    - `deliver` gets each new one to whoever holds the token.
+    - A DischargeError from either ends the lease. Anything else is taken for a passing fault, and
+      tried again for as long as the last discharge lives.
+    - `retry` is how many seconds pass between tries after a fault.
 
     Ask where the holder cannot: it has the ticket too, and a discharger that answers everybody lets
-    it renew for itself. So the policy has to know what still runs, or who asks.
+    it renew for itself. So the policy has to know what still runs, or who asks (spec 34.4).
+
+    To stop renewing does not stop what was given: that works until its end, and the verifier's
+    leeway longer (spec 34.3). Made by a supervisor, for one thread: two that renew one lease at
+    once ask twice.
     """
 
     def __init__(
@@ -245,6 +299,8 @@ class Lease:
         self._deliver = deliver
         self._clock = clock
         self._retry = retry
+
+        # Times by that clock, in seconds since the epoch; 0 is at once.
         self._due = 0  # when to ask next
         self._ends = 0  # when the last discharge ends
         self.ended: Exception | None = None  # why the lease is over
@@ -252,14 +308,18 @@ class Lease:
     def renew(self) -> float:
         """Ask if it is time to; seconds until the next time.
 
-        For a loop of your own: `run` is one for a thread. Raises DischargeError once the lease is
-        over, and again at each later call. What ended it is in `ended`.
+        For a loop of your own: `run` is one for a thread. Neither waits nor sleeps. Raises
+        DischargeError once the lease is over, and again at each later call. What ended it is in
+        `ended`.
         """
         if self.ended is not None:
             raise DischargeError(f"the lease is over: {self.ended}", "refused")
+
         now = read_clock(self._clock)
         if now < self._due:
             return self._due - now
+
+        # A no ends the lease. A fault does so only when nothing lives any more that could run out.
         try:
             discharge = self._asked()
             self._deliver(discharge)
@@ -273,6 +333,8 @@ class Lease:
                     f"the lease ran out: {type(error).__name__}", "refused"
                 ) from error
             return self._retry
+
+        # Half of what is left, so that there is time for tries; never less than a second.
         self._ends = discharge.expires_at or now
         half = (self._ends - now) // 2
         self._due = now + min(max(half, 1), _LONGEST)
@@ -282,23 +344,27 @@ class Lease:
         """A discharge of the ticket.
 
         Raises what `ask` raises, and DischargeError for anything else that it returns: that would
-        reach the holder as if the ticket were answered.
+        reach the holder as if the ticket were answered. Whether it is genuine only verifiers can
+        tell (spec 33.10).
         """
         discharge: Any = self._ask(self._ticket)
         if not isinstance(discharge, Discharge):
             raise DischargeError(
-                f"asked for a discharge, and got a {type(discharge).__name__}", "bad_discharge"
+                f"asked for a discharge, and got a {type(discharge).__name__}",
+                "bad_discharge",
             )
         if discharge.cid != self._ticket.cid:
             raise DischargeError(
-                "asked for a discharge, and got that of another ticket", "bad_discharge"
+                "asked for a discharge, and got that of another ticket",
+                "bad_discharge",
             )
         return discharge
 
     def run(self, stop: Event) -> None:
         """Renew until `stop` is set or the lease is over.
 
-        For a thread of an orchestrator or supervisor.
+        For a thread of an orchestrator or supervisor. Returns in both cases: `ended` says which.
+        Raises what the clock raises.
         """
         try:
             while not stop.wait(self.renew()):

@@ -1,4 +1,8 @@
-"""A lock that outlives a fork."""
+"""A lock that outlives a fork.
+
+A fork copies a lock as it is. If another thread held it, the child has a lock that nobody there
+will ever release.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,11 @@ class ForkSafeLock:
         with lock.held():
             ...
 
-    What it guards is copied by a fork as it is at that moment. So it is for memory that each
-    process may go on with by itself, as the newest overlay is.
+    What it guards is copied by a fork as it is at that moment, perhaps half changed. So it is for
+    memory that each process may go on with by itself, as the newest overlay is. What must not go
+    on by itself refuses a child instead: see `OwnProcess`.
+
+    Threads of one process share one. It costs a look at the process id, and an uncontended lock.
     """
 
     def __init__(self) -> None:
@@ -29,9 +36,15 @@ class ForkSafeLock:
 
     @contextmanager
     def held(self, waits: bool = True) -> Generator[bool, None, None]:
-        """In the block: is it held here? Always, unless `waits` is False and another has it."""
+        """In the block: is it held here? Always, unless `waits` is False and another has it.
+
+        Not for a thread that holds it already: it would wait for itself.
+        """
+        # A child that was just forked has one thread, so that no two begin at once.
         if not self._process.is_own():
             self._begin()
+
+        # The one that was taken is released, also where the block itself forks.
         lock = self._lock
         mine = lock.acquire(blocking=waits)
         try:

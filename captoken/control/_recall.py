@@ -4,6 +4,14 @@ The holder presents its own token to the control plane, with the links that it o
 below, and a MAC over them. Only who had the token can make that MAC: a copy that was narrowed
 before it was handed over has not the key. The control plane computes the link's id from the tags
 of the chain that it has verified.
+
+    recall          at the holder: token, links, reason and MAC, as one text
+    _read           at the control plane: the form of that text, and nothing more
+    authenticate    the token, as any server verifies it
+    link_below      the MAC, and the id of the link that is to stop
+    operator        revokes it
+
+What it does not show: that the links were handed to anyone, or that the reason is true (37.5).
 """
 
 from __future__ import annotations
@@ -54,12 +62,15 @@ def recall(
 ) -> str:
     """The request that what `handed_on` and all below it can do be stopped.
 
-    `token` is what `handed_on` was made from, and `signer` the key that it is bound to, if it is.
-    `audience` is the control plane's name, to which the token must be addressable: one for another
-    server alone cannot be recalled with. The request is as secret as what is presented to a server,
-    and good for `expires_in` seconds.
-
         request = recall(mine, childs, audience="control", why="it went astray")
+
+    - `token` is what `handed_on` was made from, and `signer` the key that it is bound to, if it is.
+    - `audience` is the control plane's name, to which the token must be addressable: one for
+      another server alone cannot be recalled with.
+    - `why` is for people: a line of at most 200 characters.
+    - The request is as secret as what is presented to a server, and good for `expires_in` seconds.
+
+    Sends nothing, and does not ask whether either token still works.
 
     Raises ValueError if `handed_on` was not made from `token`, and for a reason of more than 200
     characters or with control characters.
@@ -68,16 +79,25 @@ def recall(
         raise ValueError(
             f"say why, in a line of at most {WHY_CHARS} characters: the record is for people"
         )
+
+    # The links that follow on the last of ours are what is to stop. The last of them names it.
     held = token.secret_packet
     given = handed_on.secret_packet
     count = len(held.caveats)
     follows = given.identifier == held.identifier and given.caveats[:count] == held.caveats
     if not follows or len(given.caveats) == count:
         raise ValueError("the one was not made from the other")
+
     links = [_stated_link(caveat) for caveat in given.caveats[count:]]
     text = token.present(
-        audience=audience, expires_in=expires_in, max_chars=LIMITS.bundle_chars, clock=clock
+        audience=audience,
+        expires_in=expires_in,
+        max_chars=LIMITS.bundle_chars,
+        clock=clock,
     )
+
+    # The MAC is under our own signature, which a presented token does not show: so who sees the
+    # request on its way cannot ask for something else.
     stated = {
         "after": count - 1,
         "links": links,
@@ -86,10 +106,18 @@ def recall(
         "v": 1,
         "why": why,
     }
+
+    # The proof is about the request without it, and then takes its place in it (spec 37.2).
     if signer is not None:
         now = clock or token.means.clock
         digest = _digest(stated)
-        stated["token"] = with_proof(text, signer, audience=audience, request=digest, clock=now)
+        stated["token"] = with_proof(
+            text,
+            signer,
+            audience=audience,
+            request=digest,
+            clock=now,
+        )
     return encode_json(stated).decode()
 
 
@@ -132,6 +160,9 @@ class ControlPlane:
 
     `verifier` is one for the control plane's own audience. Of one tree of tokens at most `most`
     recalls stand at a time, so that no holder can fill the overlay.
+
+    Threads share one, as they share a verifier and an operator. Two that ask at once may pass the
+    bound by one each. A request costs a verification and a publication.
     """
 
     def __init__(self, verifier: Verifier, operator: Operator, *, most: int = MOST) -> None:
@@ -153,12 +184,25 @@ class ControlPlane:
         del request  # no frame that raises holds a token
         if isinstance(asked, RecallError):
             raise asked
-        # The token is shown and not used, so that one for handing on will do.
-        grant = self._verifier.authenticate(asked.token, request=asked.digest, for_use=False)
+
+        # First who asks, then what for. The token is shown and not used, so that one for handing
+        # on will do.
+        grant = self._verifier.authenticate(
+            asked.token,
+            request=asked.digest,
+            for_use=False,
+        )
         said = _said(asked.stated, asked.why)
-        link = grant.link_below(asked.after, asked.links, said, asked.mac)
+        link = grant.link_below(
+            asked.after,
+            asked.links,
+            said,
+            asked.mac,
+        )
         if link is None:
             raise RecallError("the holder did not have the token at that link")
+
+        # A day longer than anything that it stops can live (spec 37.4).
         ends = grant.expiry_at(asked.after)
         until = None if ends is None else ends + SLACK
         why = f"asked for by {grant.actor.name}: {asked.why}"
@@ -205,7 +249,14 @@ class _Request(SealedValue, frozen=True, eq=False):
 
 # --- reading --------------------------------------------------------------------------------------
 
-_SHAPE = {"after": int, "links": list, "mac": str, "token": str, "v": int, "why": str}
+_SHAPE = {
+    "after": int,
+    "links": list,
+    "mac": str,
+    "token": str,
+    "v": int,
+    "why": str,
+}
 
 
 def _read(request: str) -> _Request | RecallError:
@@ -220,15 +271,22 @@ def _read(request: str) -> _Request | RecallError:
 
 
 def _request(request: Any) -> _Request:
-    """The request that a text spells. Raises ValueError or AttributeError."""
+    """The request that a text spells, by its form alone (spec 37.1).
+
+    Raises ValueError or AttributeError. Nothing of it has been verified.
+    """
+    # The length is looked at before anything is decoded.
     if type(request) is not str or len(request) > MAX_CHARS:
         raise ValueError("it is text of a bounded length")
+
+    # Exact types, so that True is no version and no index.
     stated = decode_json(request.encode())
     shape = {key: type(value) for key, value in stated.items()}
     if shape != _SHAPE or stated["v"] != 1:
         raise ValueError("it has after, links, mac, token, v and why")
     if not 0 < len(stated["links"]) <= LIMITS.links or not _is_reason(stated["why"]):
         raise ValueError("it names a link, and says why, in a line")
+
     return _Request(
         token=stated["token"],
         after=stated["after"],

@@ -1,4 +1,11 @@
-"""The newest overlay, for verifiers (spec, "Overlay")."""
+"""The newest overlay, for verifiers (spec, "Overlay").
+
+Two rules, whatever the store does:
+
+- Nothing is taken that no trusted operator signed, and nothing that is older than what is known
+  here (spec 36.10). So a store can withhold, and it cannot change or roll back.
+- A look that fails leaves what is known. That grows old, and verifiers then deny (spec 36.7).
+"""
 
 from __future__ import annotations
 
@@ -25,12 +32,22 @@ class Feed:
         feed = Feed(store, [operator_public])
         verifier = Verifier(keyring, overlay=feed)
 
-    Looks at the store when it is asked and `every` seconds have passed; 0 is each time. What it
-    cannot load or read it logs, and keeps to the overlay that it has, if it has one. That one grows
-    old, and verifiers deny past their bound. So whoever keeps snapshots from a server stops it from
-    allowing, and no more.
+    - `store` is where snapshots lie. It need not be trusted.
+    - `operators` are the public keys of those who may sign.
+    - `every` is how many seconds pass between two looks, which are made when somebody asks; 0 is
+      each time. No thread runs of its own.
+    - `vocabulary` is the verifier's: an entry with a caveat that is not in it refuses the whole
+      snapshot.
 
-    `operators` are the public keys of those who may sign. `vocabulary` is the verifier's.
+    What it cannot load or read it logs, and keeps to the overlay that it has, if it has one. That
+    one grows old, and verifiers deny past their bound. So whoever keeps snapshots from a server
+    stops it from allowing, and no more.
+
+    Does not ask how old an overlay is: verifiers do. A feed that has just begun knows no number to
+    go back behind, and takes what it is shown first.
+
+    Threads share a feed, and so may verifiers. A forked child goes on with its own copy. A look
+    costs one `load`, and a snapshot that is new is verified and decoded, once.
     """
 
     def __init__(
@@ -47,6 +64,8 @@ class Feed:
         self._every = every
         self._vocabulary = vocabulary
         self._clock = clock
+
+        # Changed under the lock. An overlay is immutable, so that it may be read without.
         self._lock = ForkSafeLock()
         self._overlay: Overlay | None = None
         self._data: bytes | None = None  # the snapshot that it was opened from
@@ -54,9 +73,10 @@ class Feed:
         self.problem: Exception | None = None  # what the last look came upon
 
     def __call__(self) -> Overlay | None:
-        """The newest overlay that is known here, or None.
+        """The newest overlay that is known here, or None if there never was one.
 
-        Never raises for what the store does: see `problem`. Raises what the clock raises.
+        It may be stale: verifiers ask. Never raises for what the store does: see `problem`. Raises
+        what the clock raises.
         """
         now = read_clock(self._clock)
         # A clock that was set back makes a look due as well.
@@ -66,6 +86,8 @@ class Feed:
             waits = self._overlay is None or self._every == 0
             with self._lock.held(waits) as mine:
                 if mine:
+                    # Before the look: a store that fails is asked again when it is due, and not
+                    # by every request meanwhile.
                     self._looked = now
                     with suppress(Exception):
                         self._take()
@@ -82,7 +104,11 @@ class Feed:
             return self._take()
 
     def _take(self) -> Overlay:
-        """What lies in the store now, if it will do. What comes of it is told when it changes."""
+        """What lies in the store now, if it will do; the lock is held.
+
+        What comes of it is told when it changes, so that a store that is down fills no log. Raises
+        as `refresh` does.
+        """
         before = self.problem
         self.problem = None
         try:
@@ -110,10 +136,14 @@ class Feed:
         known = self._overlay
         if data is None:
             raise OverlayError("there is no snapshot yet")
+        # The same bytes were opened before: their signature need not be checked again.
         if known is not None and data == self._data:
             return known
+
         loaded = Overlay.open(data, self._operators, vocabulary=self._vocabulary)
+
         # Whoever distributes snapshots could put an older one there, in which less is revoked.
+        # One of the same number is refused too: two that differ were signed by mistake.
         if known is not None and loaded.seq <= known.seq:
             raise OverlayError(
                 f"snapshot {loaded.seq} is not newer than {known.seq}, which is known here"

@@ -1,4 +1,15 @@
-"""The operator: adds restrictions to tokens already out, and lifts them (spec, "Overlay")."""
+"""The operator: adds restrictions to tokens already out, and lifts them (spec, "Overlay").
+
+Each change goes one way:
+
+    _newest     what lies in the store, refused if the store has gone back
+    _changed    the same with the change, under the next number, signed
+    _open       read as a verifier reads it: nothing is published that readers refuse
+    publish     in the place of what was read; if another came first, all again
+
+What was acknowledged is never taken back in silence: not by a second operator who writes at the
+same time, and not by a store that shows an old snapshot (spec 36.16).
+"""
 
 from __future__ import annotations
 
@@ -23,6 +34,7 @@ from captoken.keys.secret import OperatorKey
 from captoken.stores.ports import SnapshotStore
 
 _log = logging.getLogger("captoken")
+
 _TRIES = 32  # to publish, while others publish first
 _KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of whoever signs next
 
@@ -35,10 +47,14 @@ class Operator:
         operator.narrow(task="q3", operations=["select"], why="reads only until the audit is over")
         operator.renew()                        # more often than the verifiers' bound
 
-    Reads and writes the newest snapshot in `store`. `by` is who, for the record. Each change signs
-    a new snapshot with the next number. `renew` does so without a change: verifiers deny once the
-    newest is older than their bound, so somebody has to, more often than that. `life` is how many
-    seconds a snapshot is good for, whatever a verifier's bound.
+    Reads and writes the newest snapshot in `store`. Each change signs a new snapshot with the next
+    number. `renew` does so without a change: verifiers deny once the newest is older than their
+    bound, so somebody has to, more often than that.
+
+    - `by` is who, for the record. It is shown to people, and proves nothing.
+    - `life` is how many seconds a snapshot is good for, whatever a verifier's bound.
+    - `vocabulary` is that of the verifiers: what they do not know they refuse whole.
+    - `clock` and `random` are for tests.
 
     `last` is the number that an earlier process has seen (`operator.last`). A store that has less
     has lost something, and raises OverlayError. So does one whose newest snapshot has run out,
@@ -49,7 +65,8 @@ class Operator:
     overlay: whoever can put a snapshot of another one in its place changes what stands.
 
     Threads share an operator. Several operators may share a store: each change is made anew until
-    it follows on the newest snapshot.
+    it follows on the newest snapshot. A change costs a load, a signature over all entries, and a
+    publication.
     """
 
     def __init__(
@@ -77,38 +94,58 @@ class Operator:
         self._vocabulary = vocabulary
         self._clock = clock
         self._random = random
+        # Held for one step with the store, and not over a whole change: that no other came
+        # between is for `publish` to say.
         self._lock = ForkSafeLock()
 
     @property
     def last(self) -> int:
-        """The highest number that was seen in the store, to be kept for the next process."""
+        """The highest number that was seen in the store.
+
+        Keep it for the next process, outside the store: it shows there that the store went back.
+        """
         return self._last
 
     def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
         """The tokens that are selected stop working: `revoke(token=token_id, why="lost laptop")`.
 
-        What is said to select must all hold: see Selector. `until` is when the entry ends; left
-        out, it stands until it is lifted. `why` is for people, and shown to them.
+        What is said to select must all hold: see Selector. `until` is when the entry ends, in
+        seconds since the epoch or as an aware datetime; left out, it stands until it is lifted.
+        `why` is for people, and shown to them.
 
         Returns once the snapshot is published. A verifier denies as soon as it has it, and at the
-        latest when its bound is over. Raises TypeError or ValueError for what selects nothing,
-        StoreError, OverlayError.
+        latest when its bound is over (spec 36.12). Does not check that any token is selected.
+
+        Raises TypeError or ValueError for what selects nothing, StoreError, OverlayError. After a
+        StoreError it may be published or not: to ask again does no harm.
         """
         return self._add(select, None, why, until)
 
     def end_task(self, task: str, *, why: str = "the task is over") -> Entry:
-        """All tokens of a task, and of the tasks below it, stop working."""
+        """All tokens of a task, and of the tasks below it, stop working, for good.
+
+        Those that are minted for it later stop too, until the entry is lifted. Raises as `revoke`.
+        """
         return self.revoke(task=task, why=why)
 
     def narrow(
-        self, *, why: str, until: Moment | None = None, keep: Strings = (), **given: Any
+        self,
+        *,
+        why: str,
+        until: Moment | None = None,
+        keep: Strings = (),
+        **given: Any,
     ) -> Entry:
         """The tokens that are selected can do no more than the caveats permit.
 
         `narrow(task="q3", operations=["select"], why="…")` takes the keywords of a Selector and
         those of `attenuate`, but for `task`, which selects. As there, who names tables or
-        operations closes tools, unless `keep="tools"`. Raises as `revoke` does.
+        operations closes tools, unless `keep="tools"`.
+
+        The entry is about requests alone (spec 36.6): not about lineage or keys, and it counts
+        nothing. Raises as `revoke` does, for a caveat of another kind too.
         """
+        # Keywords that select are taken out first: what is left are caveats.
         select = {key: given.pop(key) for key in Selector.__struct_fields__ if key in given}
         terms = Terms(given, keep)
         means = Means(self._vocabulary, self._clock)
@@ -117,9 +154,10 @@ class Operator:
         return self._add(select, decode_json(spell(stated)), why, until)
 
     def lift(self, entry_id: str, *, why: str = "") -> None:
-        """Take an entry off again. The log says who, and why.
+        """Take an entry off again: tokens that it stopped work again, as far as nothing else does.
 
-        Raises ValueError if none that stands has that id.
+        The log says who, and why; the snapshot does not. Raises ValueError if none that stands has
+        that id, StoreError, OverlayError.
         """
         now = read_clock(self._clock)
         found = False
@@ -139,7 +177,9 @@ class Operator:
     def renew(self) -> Overlay:
         """Sign anew what stands, without what has run out.
 
-        So verifiers hear that this is still all. Raises StoreError, OverlayError.
+        So verifiers hear that this is still all. Call it more often than the tightest bound of any
+        verifier, with a margin for the time that a snapshot takes to arrive. Raises StoreError,
+        OverlayError.
         """
         return self._publish(lambda entries: entries)
 
@@ -151,14 +191,20 @@ class Operator:
         return tuple(entry for entry in entries if entry.stands(now))
 
     def _add(
-        self, select: Mapping[str, Any], link: dict[str, Any] | None, why: str, until: Moment | None
+        self,
+        select: Mapping[str, Any],
+        link: dict[str, Any] | None,
+        why: str,
+        until: Moment | None,
     ) -> Entry:
-        """Publish one more entry, under a random id.
+        """Publish one more entry, under a random id. Without a `link` it revokes.
 
         Raises TypeError or ValueError for an entry that says nothing, StoreError, OverlayError.
         """
         if not names.exact_str(why, "why").strip():
             raise ValueError("say why: the record is for people")
+
+        # Made once, before any try: each try publishes the same entry, under the same id.
         entry = Entry(
             id=b64encode(self._random(8)),
             at=read_clock(self._clock),
@@ -176,6 +222,8 @@ class Operator:
             return entries if entry in entries else [*entries, entry]
 
         self._publish(with_it)
+
+        # Logged after it stands. What people wrote is escaped: it could steer a terminal.
         on = escape(str(entry.select))
         _log.info("entry %s by %s on %s: %s", entry.id, self._by, on, escape(why))
         return entry
@@ -191,6 +239,9 @@ class Operator:
             data = self._store.load()
             newest = None if data is None else self._open(data)
             seq = 0 if newest is None else newest.seq
+
+            # A store that went back shows by its number, where a number is known. Where none is,
+            # an old snapshot shows by its end: a newer one should have been there by then.
             if self._resume:  # once: what is there then is what counts
                 self._resume = False
             elif seq < self._last:
@@ -205,10 +256,17 @@ class Operator:
         return data, newest
 
     def _open(self, data: bytes) -> Overlay:
-        return Overlay.open(data, self._trusted, vocabulary=self._vocabulary)
+        """A snapshot as a verifier with this vocabulary reads it. Raises OverlayError."""
+        return Overlay.open(
+            data,
+            self._trusted,
+            vocabulary=self._vocabulary,
+        )
 
     def _publish(self, change: Callable[[list[Entry]], list[Entry]]) -> Overlay:
         """The newest snapshot, changed; again, as long as others come first.
+
+        `change` may be called several times, each time with what then stands.
 
         Raises StoreError after many tries, what the store raises, and OverlayError.
         """
@@ -217,6 +275,9 @@ class Operator:
             seq = self._last + 1
             made = self._changed(newest, seq, change)
             opened = self._open(made)  # nothing that readers refuse is published
+
+            # Whether `before` still lies there the store asks, in one step with the writing. Only
+            # True is a yes: a store that answers with something else has promised nothing.
             with self._lock.held():
                 if self._store.publish(made, before) is True:
                     self._last = max(self._last, seq)
@@ -224,7 +285,10 @@ class Operator:
         raise StoreError(f"{_TRIES} others published first")
 
     def _changed(
-        self, newest: Overlay | None, seq: int, change: Callable[[list[Entry]], list[Entry]]
+        self,
+        newest: Overlay | None,
+        seq: int,
+        change: Callable[[list[Entry]], list[Entry]],
     ) -> bytes:
         """The snapshot that follows on `newest`, signed.
 
@@ -234,11 +298,19 @@ class Operator:
         now = read_clock(self._clock)
         entries = () if newest is None else newest.entries
         kept = [entry for entry in entries if entry.until is None or now < entry.until + _KEPT]
+
         issued_at = now if newest is None else max(now, newest.issued_at)
         if issued_at > now + CLOCKS_DIFFER:
             # The newest was signed by a clock that was wrong, and is of no use to anyone.
             issued_at = now
-        return snapshot(self._key, change(kept), seq=seq, issued_at=issued_at, life=self._life)
+
+        return snapshot(
+            self._key,
+            change(kept),
+            seq=seq,
+            issued_at=issued_at,
+            life=self._life,
+        )
 
     def __repr__(self) -> str:
         return f"<Operator {self._by}>"
