@@ -1,4 +1,6 @@
-"""The root record: the identifier's content, which only the issuer can write (spec, "Root record")."""
+"""The root record: the identifier's content, which only the issuer can write (spec, "Root
+record").
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from captoken._format.errors import TokenFormatError
 class RootRecord(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """What the issuer said: who, for whom, in which task. The only identity to authorize on, once verified."""
+    """What the issuer said: who, for whom, in which task. The only identity to authorize on,
+    once verified.
+    """
 
     subject: str = msgspec.field(name="sub")
     agent: str  # the first agent
@@ -38,26 +42,15 @@ class RootRecord(
 
     @classmethod
     def decode(cls, identifier: bytes) -> RootRecord:
-        """The record that `identifier` spells. Raises TokenFormatError and nothing else (spec, "Root record")."""
+        """The record that `identifier` spells.
+
+        Raises TokenFormatError and nothing else (spec, "Root record").
+        """
         try:
             record = _decode_root(identifier)
-            # The typed decoder takes what is no canonical JSON: so encode again, and compare.
-            if record.version != 1 or _encode_root(record) != identifier:
-                raise ValueError("it is not canonical JSON with exactly the keys of version 1")
-            if (
-                _are_names(
-                    "\n".join((record.subject, record.agent, record.key_id, record.token_id))
-                )
-                is None
-            ):
-                raise ValueError(
-                    "subject, agent and key id must be names, jti 22 characters of base64url"
-                )
+            if _is_plain(identifier) is None:
+                _check(record, identifier)
             names.task(record.task)
-            if record.audience is not None:
-                names.name(record.audience, "audience")
-            for key in record.ext:
-                names.namespaced(key, "name in ext")
         except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
             raise _no_root_record(identifier, str(error)) from None
         return record
@@ -65,12 +58,37 @@ class RootRecord(
 
 _decode_root = msgspec.json.Decoder(RootRecord).decode
 _encode_root = msgspec.json.Encoder(order="sorted").encode
+
+_NAME = names.NAME
+# What nearly every identifier is: canonical JSON of version 1 with names where names stand, and
+# without `ext`. What matches needs no other check but that of the task's segments; what does not is
+# checked part by part. The decoder bounds the integer.
+_is_plain = re.compile(
+    rf'\{{"agent":"{_NAME}",(?:"aud":"{_NAME}",)?"iat":(?:0|-?[1-9][0-9]{{0,15}}),'
+    rf'"jti":"[A-Za-z0-9_-]{{22}}","kid":"{_NAME}","sub":"{_NAME}","task":"{_NAME}","v":1\}}'.encode()
+).fullmatch
 # Subject, agent, key id and token id, joined by line feeds, which none of them can have.
-_are_names = re.compile(rf"(?:{names.NAME}\n){{3}}[A-Za-z0-9_-]{{22}}").fullmatch
+_are_names = re.compile(rf"(?:{_NAME}\n){{3}}[A-Za-z0-9_-]{{22}}").fullmatch
+
+
+def _check(record: RootRecord, identifier: bytes) -> None:
+    """Raise ValueError unless `identifier` is the one spelling of a record of version 1."""
+    # The typed decoder takes what is no canonical JSON: so encode again, and compare.
+    if record.version != 1 or _encode_root(record) != identifier:
+        raise ValueError("it is not canonical JSON with exactly the keys of version 1")
+    named = "\n".join((record.subject, record.agent, record.key_id, record.token_id))
+    if _are_names(named) is None:
+        raise ValueError("subject, agent and key id must be names, jti 22 characters of base64url")
+    if record.audience is not None:
+        names.name(record.audience, "audience")
+    for key in record.ext:
+        names.namespaced(key, "name in ext")
 
 
 def _no_root_record(identifier: bytes, problem: str) -> TokenFormatError:
-    """Why `identifier` is no root record: of a version to come, or malformed. The version is looked at before the rest."""
+    """Why `identifier` is no root record: of a version to come, or malformed. The version is
+    looked at before the rest.
+    """
     with suppress(EncodingError):
         version = decode_json(identifier).get("v")
         if type(version) is int and version != 1:
