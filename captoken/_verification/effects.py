@@ -131,7 +131,7 @@ async def run_async(steps: Steps[_T]) -> _T:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        rest.exception()  # it is looked at: the cancellation is what the caller gets to see
+        rest.exception()  # it is look at: the cancellation is what the caller gets to see
         raise cancelled
     return rest.result()
 
@@ -150,7 +150,7 @@ async def _to_the_end(steps: Steps[_T], call: Call) -> _T:
 # --- step 11 and the record ----------------------------------------------------------------------
 
 
-def settled(
+def commit(
     decision: Decision,
     genuine: Genuine,
     facts: Facts,
@@ -165,10 +165,10 @@ def settled(
     """
     if decision.effects:
         decision = yield from _committed(decision, genuine, facts, (asked,), stores, fetch)
-    return (yield from recorded((decision,), stores, genuine, facts, asked))
+    return (yield from record((decision,), stores, genuine, facts, asked))
 
 
-def settled_together(
+def commit_together(
     decisions: Sequence[Decision],
     genuine: Genuine,
     facts: Facts,
@@ -189,7 +189,7 @@ def settled_together(
             decisions = [structs.replace(taken, access=one.access) for one in decisions]
         else:  # judged again, one is refused: recorded alone, as when it is refused at first
             decisions = [taken]
-    return (yield from recorded(decisions, stores, genuine, facts, asked[0]))
+    return (yield from record(decisions, stores, genuine, facts, asked[0]))
 
 
 def _committed(
@@ -222,7 +222,7 @@ def _committed(
     return structs.replace(second, effects=decision.effects)
 
 
-def looked(
+def look(
     decision: Decision, genuine: Genuine, facts: Facts, asked: Asked, stores: Stores
 ) -> Steps[Decision]:
     """What step 11 would come to, with nothing committed."""
@@ -288,7 +288,7 @@ def _given_back(reservation: Reservation, stores: Stores, now: int) -> Steps[Non
         _log.warning("a reservation was not given back: %s", type(error).__name__)
 
 
-def recorded(
+def record(
     decisions: Sequence[Decision],
     stores: Stores,
     genuine: Genuine | None,
@@ -317,7 +317,7 @@ def recorded(
     return first
 
 
-def closed(reservation_id: bytes, taken: Any, stores: Stores, now: int) -> Steps[bool]:
+def close(reservation_id: bytes, taken: Any, stores: Stores, now: int) -> Steps[bool]:
     """Settle a reservation: True if it was open."""
     answer = yield Call(
         partial(_ledger_of(stores).settle, reservation_id, taken, now), lasting=True

@@ -44,13 +44,13 @@ from captoken._verification.effects import (
     Stores,
     answered,
     answered_async,
-    closed,
-    looked,
-    recorded,
+    close,
+    look,
+    record,
     run,
     run_async,
-    settled,
-    settled_together,
+    commit,
+    commit_together,
     steps_of,
 )
 from captoken._verification.genuine import Genuine
@@ -371,14 +371,14 @@ class _Face(Sealed):
         stores = self._parts.stores
         if not decision.effects and stores.trail is None:
             return decision
-        return settled(decision, genuine, facts, asked, stores, self._later_facts)
+        return commit(decision, genuine, facts, asked, stores, self._later_facts)
 
     def _looked(self, genuine: Genuine, facts: Facts, asked: Asked) -> Answer:
         """With nothing committed, and the stores looked at."""
         decision = judge(genuine, facts, asked)
         if not decision.effects:
             return decision
-        return looked(decision, genuine, facts, asked, self._parts.stores)
+        return look(decision, genuine, facts, asked, self._parts.stores)
 
     def _rechecked(self, genuine: Genuine, facts: Facts, asked: Asked) -> Answer:
         """With no store asked, and no record."""
@@ -387,7 +387,7 @@ class _Face(Sealed):
     def _told(self, denied: Decision) -> Answer:
         """A denial, recorded."""
         stores = self._parts.stores
-        return denied if stores.trail is None else recorded((denied,), stores, None, None, None)
+        return denied if stores.trail is None else record((denied,), stores, None, None, None)
 
     def _decided_together(self, genuine: Genuine, asked: Sequence[Asked]) -> Steps[Decision]:
         """What one step needs, used and recorded together; or the first denial, recorded alone."""
@@ -405,7 +405,7 @@ class _Face(Sealed):
             decisions[0] = structs.replace(decisions[0], effects=(taken,))
         stores = self._parts.stores
         return (
-            yield from settled_together(decisions, genuine, facts, asked, stores, self._later_facts)
+            yield from commit_together(decisions, genuine, facts, asked, stores, self._later_facts)
         )
 
     def _denied_again(self, genuine: Genuine, asked: Asked, refusals: Refusals) -> Answer:
@@ -415,7 +415,7 @@ class _Face(Sealed):
 
     def _closed(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
         now = read_clock(self._parts.clock)
-        return closed(reservation_id, taken, self._parts.stores, now)
+        return close(reservation_id, taken, self._parts.stores, now)
 
 
 Source: TypeAlias = "Callable[[], Overlay | None]"  # of overlays
