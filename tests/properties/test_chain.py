@@ -416,7 +416,7 @@ VECTORS = {
 
 @pytest.mark.parametrize("name", VECTORS)
 def test_published_vectors(name):
-    """Each tag of the published vectors, by the functions of `captoken.chain`."""
+    """Each tag of the published vectors, by the functions of `captoken._format.chain`."""
     computed, published = VECTORS[name]
     assert computed.hex() == published
 
