@@ -97,7 +97,7 @@ def _assessed(text: Text, catalog: Catalog) -> Assessment:
         accesses.append(access)
 
     calls = text.functions | dotted_calls(text, references, levels, catalog)
-    without_columns = [need._replace(columns=frozenset()) for need in needs]
+    without_columns = [Need(need.table, need.operation, frozenset()) for need in needs]
     return Assessment(
         refusal=_refused_call(text, calls, catalog) or _refused_type(text, catalog),
         accesses=(*accesses, *_calls_to_ask_about(calls, catalog)),
