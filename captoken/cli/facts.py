@@ -17,7 +17,6 @@ access_options = stacked(
     click.option("--operation", metavar="NAME", help="The operation on it."),
     click.option(
         "--column",
-        "columns",
         metavar="NAME",
         multiple=True,
         help="A column that it touches. Repeatable.",
@@ -37,7 +36,7 @@ access_options = stacked(
 )
 # What they are called in a command's function.
 ACCESS_OPTIONS = frozenset(
-    ("table", "operation", "columns", "tool", "arguments", "attribute", "token_only")
+    ("table", "operation", "column", "tool", "arguments", "attribute", "token_only")
 )
 http_options = stacked(
     click.option(
@@ -52,7 +51,7 @@ def is_stated(given: Mapping[str, Any]) -> bool:
     """Does an option state an access, or that there is none?"""
     facts = ("table", "operation", "tool", "arguments")
     named = any(given[fact] is not None for fact in facts)
-    return named or bool(given["columns"] or given["attribute"] or given["token_only"])
+    return named or bool(given["column"] or given["attribute"] or given["token_only"])
 
 
 def access_of(given: Mapping[str, Any], *, http: bool = False, or_http: str = "") -> Access | None:
@@ -71,7 +70,7 @@ def access_of(given: Mapping[str, Any], *, http: bool = False, or_http: str = ""
     return Access(
         table=given["table"],
         operation=given["operation"],
-        columns=given["columns"] or None,
+        columns=given["column"] or None,
         tool=given["tool"],
         arguments=given["arguments"],
         attributes=given["attribute"],

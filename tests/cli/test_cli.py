@@ -20,7 +20,6 @@ from captoken.cli import app, consent, inspect, words
 from captoken.cli.view import read, view
 from captoken.discharge import Allow, Discharge, Discharger, Wait
 from captoken.keys import DischargerKey, HolderKey
-from captoken.proof import prove
 from captoken.testing import FixedClock, fixed_random
 
 CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
@@ -37,7 +36,7 @@ COMMANDS = {
     "tickets": [],
     "attach": ["--discharge", "discharge"],
     "present": ["--audience", "sales-db"],
-    "prove": ["--signer", "holder.json", "--audience", "sales-db", "--token-only"],
+    "present --signer": ["--signer", "holder.json", "--audience", "sales-db", "--token-only"],
     "verify": ["--keyring", "keyring.json", "--table", "sales", "--operation", "select"],
     "explain": ["--keyring", "keyring.json", "--table", "sales", "--operation", "select"],
 }
@@ -138,7 +137,6 @@ def test_no_option_takes_a_secret():
         "--key",
         "--signer",
         "--discharge",
-        "--proof",
         "--token-file",
         "--ticket-file",
         "--need-json",
@@ -157,7 +155,13 @@ def test_no_option_takes_a_secret():
                 assert parameter.metavar == "FILE", (command.name, option)
     public = {"mint": ["--key"], "attenuate": ["--key"], "delegate": ["--key"], "keygen": ["--server", "--issuer"]}
     public |= {"require": ["--discharger"], "tickets": ["--discharger"]}
-    public |= {"verify": ["--server", "--operator"], "explain": ["--operator"], "replay": ["--operator"], "overlay": ["--operator"], "renew": ["--trusted"]}  # the first two of `audit`
+    public |= {
+        "verify": ["--server", "--operator"],
+        "explain": ["--operator"],
+        "replay": ["--operator"],
+        "overlay": ["--operator"],
+        "renew": ["--trusted"],
+    }  # the first two of `audit`
     assert seen == {(command, option) for command, options in public.items() for option in options}
 
 
@@ -200,7 +204,7 @@ def test_nor_are_a_discharge_and_a_proof(kind, folder):
     text = kind + "A" * 40
     for arguments in (
         ["attach", "--discharge", text],
-        ["verify", "--keyring", "keyring.json", "--token-only", "--proof", text],
+        ["verify", "--keyring", "keyring.json", "--token-only", "--token-file", text],
     ):
         done = captoken(*arguments, stdin=ROOT.serialize(), cwd=folder)
         assert done.returncode == 2 and f"{kind}...".encode() in done.stderr and b"AAAA" not in done.stderr
@@ -275,40 +279,70 @@ def test_what_is_no_ticket_is_one_line_and_no_traceback(command, name, folder, m
     assert all(char == "\n" or char.isprintable() for char in written.err)
 
 
+def proven(now=NOW):
+    """What the holder of the key sends to select from `sales`."""
+    reading = Access(table="sales", operation="select")
+    return BOUND.present(audience="sales-db", signer=HOLDER, request=reading, clock=FixedClock(now))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_is_no_proof_proves_nothing(name, folder, monkeypatch, capsys):
+    """Where the proof is, at the end of the text, there is something else."""
     monkeypatch.chdir(folder)
-    (folder / "sent").write_text(BOUND.present(audience="sales-db", clock=FixedClock(NOW)))
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(HOSTILE[name])))
-    code = app.run(["verify", "--keyring", "keyring.json", "--audience", "sales-db", "--token-file", "sent", "--token-only",
-                    "--proof", "-", "--now", str(NOW)])  # fmt: skip
+    sent = proven().partition(".cap1p_")[0].encode() + b".cap1p_" + HOSTILE[name]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sent)))
+    asked = ["--keyring", "keyring.json", "--audience", "sales-db", "--table", "sales", "--operation", "select"]
+    code = app.run(["verify", *asked, "--replays", "hostile.db", "--now", str(NOW)])
     written = capsys.readouterr()
-    assert "ALLOWED" not in written.out and code == (1 if HOSTILE[name].strip() else 2)
+    assert written.out.startswith("DENIED   malformed") and code == 1
     assert all(char == "\n" or char.isprintable() for char in written.out + written.err)
 
 
 def test_a_proof_is_taken_once(folder, monkeypatch, capsys):
-    """The same command line: allowed, and then denied. What `explain` says is not counted."""
+    """The same command line: allowed, and then denied. `explain` sees what was used, and uses nothing."""
     monkeypatch.chdir(folder)
-    text = BOUND.present(audience="sales-db", clock=FixedClock(NOW))
-    (folder / "sent").write_text(text)
     asked = ["--keyring", "keyring.json", "--audience", "sales-db", "--token-file", "sent", "--table", "sales"]
-    asked += ["--operation", "select", "--proof", "proof"]
+    asked += ["--operation", "select", "--replays", "once.db"]
     codes = []
-    for seconds, commands in ((0, ["verify"]), (6, ["explain", "explain", "verify", "verify", "explain"])):
-        proof = prove(
-            text,
-            HOLDER,
-            audience="sales-db",
-            request=Access(table="sales", operation="select"),
-            clock=FixedClock(NOW + seconds),
-        )
-        (folder / "proof").write_text(proof)
-        for command in commands:
-            replays = ["--replays", "used.db"] if command == "verify" else []
-            codes.append(app.run([command, *asked, *replays, "--now", str(NOW + seconds)]))
-    assert codes == [1, 0, 0, 0, 1, 0]
-    assert "used.db is new" in capsys.readouterr().err
+    for seconds, commands in ((0, ["explain", "verify"]), (6, ["explain", "explain", "verify", "verify", "explain"])):
+        (folder / "sent").write_text(proven(NOW + seconds))
+        codes += [app.run([command, *asked, "--now", str(NOW + seconds)]) for command in commands]
+    assert codes == [1, 1, 0, 0, 0, 1, 1]
+    assert "once.db is new" in capsys.readouterr().err
+
+
+def test_to_explain_makes_no_file(folder, monkeypatch, capsys):
+    """It would know nothing of what was used, and `verify` would take it for a store that does."""
+    monkeypatch.chdir(folder)
+    (folder / "sent").write_text(proven())
+    asked = ["--keyring", "keyring.json", "--audience", "sales-db", "--token-file", "sent", "--table", "sales"]
+    assert app.run(["explain", *asked, "--operation", "select", "--replays", "looked.db", "--now", str(NOW)]) == 1
+    assert "looked.db is not there yet" in capsys.readouterr().out and not (folder / "looked.db").exists()
+
+
+def test_a_proof_may_be_about_the_columns_that_are_read(folder):
+    """`--column` is what is accessed and `--columns` what is permitted: neither is taken for the other."""
+    done = captoken("present", "--audience", "sales-db", "--signer", "holder.json", "--table", "sales", "--operation", "select",
+                    "--column", "amount", "--columns", "sales=amount,month", "--now", str(NOW), stdin=BOUND.serialize(), cwd=folder)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    held = Token.parse(done.stdout.decode().strip().partition(".cap1p_")[0])
+    assert held.unverified.capability.json()["columns"] == {"sales": ["amount", "month"]}
+
+
+@pytest.mark.parametrize(
+    "request_", [["--token-only"], ["--table", "sales", "--operation", "select"], ["--http", "GET", "https://a.example", "/"]]
+)
+def test_a_request_without_the_key_is_a_mistake(request_):
+    """Whoever states one believes that it is proven. Nothing is written that would not be."""
+    done = captoken("present", "--audience", "sales-db", *request_, "--now", str(NOW), stdin=BOUND.serialize())
+    assert done.returncode == 2 and done.stdout == b"" and b"goes with --signer" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["attenuate", "delegate", "require", "tickets", "attach", "present"])
+def test_a_text_with_a_proof_is_not_held(command, folder):
+    arguments = COMMANDS[command] if command in ("tickets", "attach") else [*COMMANDS[command], "--now", str(NOW)]
+    done = captoken(command, *arguments, stdin=proven(), cwd=folder)
+    assert done.returncode == 2 and done.stdout == b"" and b"with a proof is for one sending" in done.stderr
 
 
 NASTY = [
