@@ -20,7 +20,7 @@ from nacl import bindings
 
 from captoken import Access, Caller, Denied, Token, Verifier
 from captoken.keys import HolderKey
-from captoken.proof import prove as make_proof
+from captoken.proof import with_proof
 from captoken.stores.memory import MemoryReplayStore
 
 from .contestants import (
@@ -111,15 +111,19 @@ class CaptokenBound(Bound[Token, str], Captoken):
 
     def prover(self, text: str, facts: Facts) -> Callable[[], str]:
         access = Access(table=facts.table, operation=facts.operation)
-        return partial(make_proof, text, holder_key(facts.agent), audience=AUDIENCE, request=access)
+        return partial(self.proof, text, holder_key(facts.agent), access)
+
+    def proof(self, text: str, key: HolderKey, access: Access) -> str:
+        """Make the last part of the text that is sent."""
+        return with_proof(text, key, audience=AUDIENCE, request=access, clock=time.time)[len(text) :]
 
     def serve(self, text: str, facts: Facts, proofs: Iterable[str | None]) -> Work:
-        given = list(proofs)
-        servers, proofs = self.servers(len(given)), cycle(given)
+        given = [text + (proof or "") for proof in proofs]
+        servers, sent = self.servers(len(given)), cycle(given)
 
         def decide() -> object:
             access = Access(table=facts.table, operation=facts.operation)
-            return next(servers).authorize(text, access, caller=Caller(task=facts.task), proof=next(proofs))
+            return next(servers).authorize(next(sent), access, caller=Caller(task=facts.task))
 
         return decide
 
