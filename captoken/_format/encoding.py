@@ -151,20 +151,28 @@ def encode_json(value: Any) -> bytes:
 
 
 def decode_json(data: bytes) -> dict[str, Any]:
-    """The object that `data` spells canonically. Raises EncodingError for anything else, whatever the bytes are."""
-    value: Any
+    """The object that `data` spells canonically.
+
+    Raises EncodingError for anything else, whatever the bytes are. Canonical means: decoded and
+    encoded again, it is the same bytes (spec, "Canonical JSON").
+    """
     try:
-        try:
-            value = _decode_shallow(data)
-        except msgspec.ValidationError:  # deeper, or of a kind that is not ours
-            value = _decode_any(data)
-            _restricted(value)
-        canonical = (
-            _encode_sorted(value) == data and data.isascii()
-        )  # nearly always; else with more care
-        canonical = canonical or (type(value) is dict and _spell(value) == data)
+        value: dict[str, Any] = _decode_shallow(data)
+        if _encode_sorted(value) == data and data.isascii():  # nearly always
+            return value
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass  # deeper, or of a kind that is not ours
+    return _decoded_with_care(data)
+
+
+def _decoded_with_care(data: bytes) -> dict[str, Any]:
+    """The same, where objects may be deep, or have keys beyond ASCII, or be none."""
+    try:
+        value: Any = _decode_any(data)
+        _restricted(value)
+        is_canonical = type(value) is dict and _spell(value) == data
     except (msgspec.DecodeError, UnicodeError, RecursionError, EncodingError):
         raise EncodingError("not canonical JSON") from None
-    if not canonical or type(value) is not dict:
+    if not is_canonical:
         raise EncodingError("not a canonical JSON object")
-    return value
+    return value  # type: ignore[no-any-return]

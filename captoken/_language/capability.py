@@ -55,9 +55,11 @@ class Capability(SealedValue, frozen=True, eq=False):
 
     held: Held = _NOTHING_HELD
     own: tuple[Caveat, ...] = ()  # caveats of an embedding project
-    # What is asked of an access, in order, without what never prohibits: see `__post_init__`.
+    # What is asked of an access, put in order once: `prohibits` of each caveat, of no domain first.
     _early: tuple[Check, ...] = ()
     _late: tuple[Check, ...] = ()
+    _tables: Check | None = None
+    _tools: Check | None = None
 
     def __post_init__(self) -> None:
         early: list[Check] = []
@@ -67,6 +69,9 @@ class Capability(SealedValue, frozen=True, eq=False):
                 (late if caveat.asks_access else early).append(caveat.prohibits)
         force_setattr(self, "_early", tuple(early))
         force_setattr(self, "_late", tuple(late))
+        if "data" in self.held:  # then the other domain is, too
+            force_setattr(self, "_tables", self.held["data"].prohibits)
+            force_setattr(self, "_tools", self.held["tool"].prohibits)
 
     @classmethod
     def of(
@@ -200,7 +205,6 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         Without a `situation`, time and audience are not looked at.
         """
-        reason: Reason | None
         if situation is not None:
             for check in self._early:
                 reason = check(access, situation)
@@ -210,23 +214,18 @@ class Capability(SealedValue, frozen=True, eq=False):
             reason = check(access, situation)
             if reason is not None:
                 return reason
-        reason = self._domains_prohibit(access)
-        if reason is not None or not self.own:
-            return reason
-        return prohibited(self.own, access, situation or Situation(0))
-
-    def _domains_prohibit(self, access: Access) -> Reason | None:
-        """What is said of the domains that `access` states; it states one, if any is named."""
-        tables = self.held.get("data")
-        if tables is None:
-            return None
-        if access.table is not None:
-            reason = tables.prohibits(access, None)
-            if reason is not None or access.tool is None:
-                return reason
-        if access.tool is not None:
-            return self.held["tool"].prohibits(access, None)
-        return Reason("domain", "no table or tool is stated")
+        if self._tables is not None and self._tools is not None:
+            if access.table is not None:
+                reason = self._tables(access, situation)
+                if reason is not None:
+                    return reason
+            if access.tool is not None:
+                reason = self._tools(access, situation)
+                if reason is not None:
+                    return reason
+            elif access.table is None:
+                return Reason("domain", "no table or tool is stated")
+        return prohibited(self.own, access, situation or Situation(0)) if self.own else None
 
     # --- spelling it ----------------------------------------------------------------------------
 

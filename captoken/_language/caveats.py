@@ -33,6 +33,8 @@ __all__ = [
     "EARLY",
     "IS_COUNTED",
     "IS_EARLY",
+    "IS_FOR_LATER",
+    "IS_HAND_OVER",
     "RIGHTS",
     "SETTLES",
     "SETTLING",
@@ -80,6 +82,17 @@ SPEAKS_OF_DATA = 2
 SPEAKS_OF_TOOLS = 4
 IS_COUNTED = 8
 SETTLES = 16
+# What is no caveat, since a link's position in the chain decides it.
+IS_HAND_OVER = 32
+IS_FOR_LATER = 64  # what is asked of later links
+POSITION = {
+    "from": IS_HAND_OVER,
+    "to": IS_HAND_OVER,
+    "n": IS_HAND_OVER,
+    "depth": IS_FOR_LATER,
+    "delegate_only": IS_FOR_LATER,
+    "key": IS_FOR_LATER,
+}
 
 
 def _traits(kind: type[Caveat]) -> int:
@@ -112,7 +125,7 @@ class Vocabulary:
     __slots__ = ("grammar", "kinds")
 
     kinds: Mapping[str, type[Caveat]]
-    grammar: Mapping[str, tuple[type[Caveat], int]]  # for readers of links: class and traits
+    grammar: Mapping[str, tuple[type[Caveat] | None, int]]  # of a link: each key's class and traits
 
     def __init__(self, *own: type[Caveat]) -> None:
         kinds: dict[str, type[Caveat]] = {kind.key: kind for kind in BUILT_IN}
@@ -125,7 +138,8 @@ class Vocabulary:
                 domain = shown(kind.domain)
                 raise ValueError(f"{kind.key} has the domain {domain}: data, tool or all")
             kinds[kind.key] = kind
-        grammar = {key: (kind, _traits(kind)) for key, kind in kinds.items()}
+        grammar: dict[str, Any] = {key: (kind, _traits(kind)) for key, kind in kinds.items()}
+        grammar.update((key, (None, traits)) for key, traits in POSITION.items())
         object.__setattr__(self, "kinds", MappingProxyType(kinds))
         object.__setattr__(self, "grammar", grammar)
 

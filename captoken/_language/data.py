@@ -45,8 +45,12 @@ class Tables(BuiltIn, frozen=True):
 
     def __post_init__(self) -> None:
         for pattern in a_list(self.value, "tables"):
-            if not _is_plain(pattern):
-                names.pattern(pattern, "table")
+            # Nearly all are identifiers of ASCII characters, each a pattern of one segment: seen
+            # sooner than checked. (Beyond ASCII, identifiers hold format characters.)
+            if type(pattern) is str and pattern.isidentifier():
+                if pattern.isascii() and len(pattern) <= _PLAIN_CHARS:
+                    continue
+            names.pattern(pattern, "table")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
         table = access.table or ""
@@ -75,7 +79,9 @@ class Operations(BuiltIn, frozen=True):
     domain = "data"
 
     def __post_init__(self) -> None:
-        _check_operations(self.value)
+        for operation in a_list(self.value, "operations"):
+            if operation not in _COMMON:
+                names.name(operation, "operation")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
         if access.operation in self.value or "*" in self.value:
@@ -106,7 +112,9 @@ class Allowances(BuiltIn, frozen=True):
     def __post_init__(self) -> None:
         for pattern, operations in an_object(self.value, "allow").items():
             names.pattern(pattern, "table")
-            _check_operations(operations)
+            for operation in a_list(operations, "operations"):
+                if operation not in _COMMON:
+                    names.name(operation, "operation")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
         operations = patterns.decided(self.value, access.table or "", ())
@@ -174,22 +182,8 @@ class Columns(BuiltIn, frozen=True):
             yield f"{_named_columns(columns)} of {named(pattern)}"
 
 
-# Most operations, and most patterns, are among these: looked up sooner than checked. An identifier
-# of ASCII characters is a pattern of one segment. Beyond ASCII, identifiers hold format characters.
-_COMMON = frozenset(("*", "select", "insert", "update", "delete"))
+_COMMON = frozenset(("*", "select", "insert", "update", "delete"))  # nearly all operations
 _PLAIN_CHARS = 64
-
-
-def _is_plain(pattern: Any) -> bool:
-    if type(pattern) is not str or len(pattern) > _PLAIN_CHARS:
-        return False
-    return pattern.isascii() and pattern.isidentifier()
-
-
-def _check_operations(given: Any) -> None:
-    for operation in a_list(given, "operations"):
-        if operation not in _COMMON:
-            names.name(operation, "operation")
 
 
 def _names(given: Iterable[str]) -> Names:

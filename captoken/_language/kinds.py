@@ -168,10 +168,10 @@ def prohibited(
     caveats are asked that do not ask about one (spec, "Caveats"). A checker that raises, or returns
     what is no answer, prohibits.
     """
-    key = ""
+    caveat: Caveat | None = None
     try:
         for caveat in caveats:
-            key, domain = caveat.key, caveat.domain
+            domain = caveat.domain
             if domain == "all":
                 if access is None and caveat.asks_access:
                     continue
@@ -179,9 +179,10 @@ def prohibited(
                 continue
             said: Any = caveat.prohibits(access, situation)  # type: ignore[arg-type]
             if said is not None:
-                return _reason(key, said)
+                return _reason(caveat.key, said)
     except Exception as error:
         # Fail closed, and say no more than the error's type: its text may hold anything.
+        key = caveat.key if caveat is not None else "a caveat"
         return Reason("attribute", f"{key} could not be judged: {type(error).__name__}")
     return None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import msgspec
 
@@ -23,12 +23,14 @@ from captoken._language.access import Access
 from captoken._language.caveats import (
     IS_COUNTED,
     IS_EARLY,
+    IS_FOR_LATER,
+    IS_HAND_OVER,
     SETTLES,
     SPEAKS_OF_DATA,
     SPEAKS_OF_TOOLS,
     Vocabulary,
 )
-from captoken._language.kinds import Caveat, Situation, prohibited
+from captoken._language.kinds import BuiltIn, Caveat, Situation, prohibited
 from captoken._language.reasons import Reason
 
 
@@ -40,7 +42,7 @@ class Link(msgspec.Struct, frozen=True):
     Both tuples are in the order of their keys.
     """
 
-    early: tuple[Caveat, ...] = ()
+    early: tuple[BuiltIn, ...] = ()
     late: tuple[Caveat, ...] = ()
     sender: str | None = None  # `from`; with `receiver`, `to`, a delegation
     receiver: str | None = None
@@ -56,7 +58,7 @@ class Link(msgspec.Struct, frozen=True):
     def caveats(self) -> tuple[Caveat, ...]:
         """All its caveats, in the order of their keys."""
         if not self.early or not self.late:
-            return self.early or self.late
+            return tuple(self.early or self.late)
         return tuple(sorted((*self.early, *self.late), key=_key_of_caveat))
 
 
@@ -122,10 +124,10 @@ def early_prohibits(link: Link, situation: Situation) -> Reason | None:
 
     The first pass of step 8 (spec, "Verification").
     """
-    for caveat in link.early:  # ours, and so never one that raises
-        reason: Any = caveat.prohibits(None, situation)  # type: ignore[arg-type]
+    for caveat in link.early:  # ours, which answer for every value: none is asked that may raise
+        reason = caveat.prohibits(None, situation)
         if reason is not None:
-            return cast(Reason, reason)
+            return reason
     return None
 
 
@@ -142,11 +144,12 @@ def late_prohibits(link: Link, access: Access | None, situation: Situation) -> R
 
 
 def link_prohibits(link: Link, access: Access | None, situation: Situation) -> Reason | None:
-    """Why `link` by itself prohibits `access`, or None: its caveats by key, then its domains."""
-    reason = prohibited(link.caveats, access, situation)
-    if reason is not None or access is None or not link.domains:
-        return reason
-    return _closed(link, access)
+    """Why `link` by itself prohibits `access`, or None: first what is early, then the rest.
+
+    For links that belong to no chain: an operator's entry.
+    """
+    reason = early_prohibits(link, situation)
+    return late_prohibits(link, access, situation) if reason is None else reason
 
 
 def _closed(link: Link, access: Access) -> Reason | None:
@@ -182,9 +185,13 @@ def read_links(caveats: Iterable[RawCaveat], vocabulary: Vocabulary) -> list[Lin
 
 def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
     """The link that `body` spells, or why it prohibits everything. Never raises (spec, "Links")."""
+    signature = None
     try:
-        text, signature = split_signature(body)
-        stated = decode_json(text)
+        if body[-1:] == b"}":
+            stated = decode_json(body)
+        else:
+            text, signature = split_signature(body)
+            stated = decode_json(text)
     except EncodingError as error:
         return BadLink("unreadable_link", str(error))
     try:
@@ -208,10 +215,9 @@ def split_signature(body: bytes) -> tuple[bytes, bytes | None]:
 
 def unknown_keys(stated: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
     """The keys of a link that make it opaque."""
-    return sorted(stated.keys() - vocabulary.kinds.keys() - _POSITION)
+    return sorted(stated.keys() - vocabulary.grammar.keys())
 
 
-_POSITION = frozenset(("from", "to", "n", "depth", "delegate_only", "key"))
 _DOMAINS: dict[int, frozenset[str]] = {
     0: frozenset(),
     SPEAKS_OF_DATA: frozenset(("data",)),
@@ -223,90 +229,73 @@ _DOMAINS: dict[int, frozenset[str]] = {
 def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabulary) -> Link:
     """The link that a JSON object states.
 
-    Raises TypeError or ValueError, or whatever a caveat of an embedder raises.
+    Raises KeyError for a key that is not known, TypeError or ValueError for what cannot be read,
+    or whatever a caveat of an embedder raises.
     """
     if not stated:
         raise ValueError("a link that says nothing")
     grammar = vocabulary.grammar
-    early: list[Caveat] = []
+    early: list[Any] = []
     late: list[Caveat] = []
     traits = 0
-    positioned = False
     for key, value in stated.items():
-        known = grammar.get(key)
-        if known is None:
-            if key not in _POSITION:
-                raise ValueError("a key that is not known")
-            positioned = True
-            continue
-        kind, its_traits = known
+        kind, its_traits = grammar[key]  # KeyError: not known
         traits |= its_traits
+        if kind is None:
+            continue
         if its_traits & IS_EARLY:
             early.append(kind(value))
         else:
             late.append(kind(value))
 
-    counts = bool(traits & IS_COUNTED)
-    if positioned or counts:
-        position = _position(stated, counts)
-    else:
-        position = _NOWHERE
-    if signature is not None and position.key is None:
+    counts = traits & IS_COUNTED != 0
+    sender = receiver = depth = bound_to = None
+    delegate_only = False
+    if traits & (IS_HAND_OVER | IS_COUNTED):
+        sender, receiver = _hand_over(stated, counts)
+    if traits & IS_FOR_LATER:
+        depth = _depth(stated.get("depth"))
+        delegate_only = _delegate_only(stated.get("delegate_only"))
+        bound_to = _key(stated["key"]) if "key" in stated else None
+    if signature is not None and bound_to is None:
         raise ValueError("a signature on a link that binds to no key")
     return Link(
         tuple(early),
         tuple(late),
-        position.sender,
-        position.receiver,
-        position.depth,
-        position.delegate_only,
-        position.key,
+        sender,
+        receiver,
+        depth,
+        delegate_only,
+        bound_to,
         signature,
         _DOMAINS[traits & (SPEAKS_OF_DATA | SPEAKS_OF_TOOLS)],
         counts,
-        bool(traits & SETTLES),
+        traits & SETTLES != 0,
     )
 
 
-class _Position(NamedTuple):
-    """What a link says that depends on its position in the chain."""
-
-    sender: str | None = None
-    receiver: str | None = None
-    depth: int | None = None
-    delegate_only: bool = False
-    key: bytes | None = None
-
-
-_NOWHERE = _Position()
 _NONCE = "[A-Za-z0-9_-]{11}"
 _is_nonce = re.compile(_NONCE).fullmatch
 # from, to and n, joined by line feeds, which none of them can have.
 _is_delegation = re.compile(rf"{names.NAME}\n{names.NAME}\n{_NONCE}").fullmatch
 
 
-def _position(stated: Mapping[str, Any], counts: bool) -> _Position:
-    """Raises TypeError or ValueError for what cannot be read."""
-    sender = receiver = None
-    nonce = stated.get("n")
-    if "from" in stated or "to" in stated or (nonce is not None and not counts):
-        sender, receiver = _delegation(stated)
-    elif counts and _is_nonce(names.exact_str(nonce, "n")) is None:
+def _hand_over(stated: Mapping[str, Any], counts: bool) -> tuple[str | None, str | None]:
+    """Who hands on to whom, if anybody does. Raises TypeError or ValueError.
+
+    `from`, `to` and `n` come together; but what is counted has a nonce also where nobody hands on.
+    """
+    if not counts or "from" in stated or "to" in stated:
+        return _delegation(stated)
+    if _is_nonce(names.exact_str(stated.get("n"), "n")) is None:
         raise ValueError("n must be 11 characters of base64url")
-    depth = stated.get("depth")
-    if depth is not None and (type(depth) is not int or depth < 0):
-        raise ValueError("depth must be an integer, not negative")
-    delegate_only = stated.get("delegate_only")
-    if delegate_only is not None and delegate_only is not True:
-        raise ValueError("delegate_only is true or left out")
-    key = _key(stated["key"]) if "key" in stated else None
-    return _Position(sender, receiver, depth, delegate_only is True, key)
+    return None, None
 
 
 def _delegation(stated: Mapping[str, Any]) -> tuple[str, str]:
-    """Who hands on to whom: `from`, `to` and `n` come together.
+    """Who hands on to whom.
 
-    Raises TypeError if one of them is missing or no string, ValueError if one is no name.
+    Raises TypeError if `from`, `to` or `n` is missing or no string, ValueError if one is no name.
     """
     sender: Any = stated.get("from")
     receiver: Any = stated.get("to")
@@ -314,6 +303,20 @@ def _delegation(stated: Mapping[str, Any]) -> tuple[str, str]:
     if _is_delegation("\n".join((sender, receiver, nonce))) is None:
         raise ValueError("from and to must be names, n 11 characters of base64url")
     return sender, receiver
+
+
+def _depth(value: Any) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or value < 0:
+        raise ValueError("depth must be an integer, not negative")
+    return value
+
+
+def _delegate_only(value: Any) -> bool:
+    if value is not None and value is not True:
+        raise ValueError("delegate_only is true or left out")
+    return value is True
 
 
 def _key(text: Any) -> bytes:
