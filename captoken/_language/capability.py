@@ -33,7 +33,7 @@ from captoken._language.tool import FREE, CallMap, ToolCalls
 
 Held: TypeAlias = Mapping[str, BuiltIn]  # by domain, or by key for what has no domain
 # What a caveat of version 1 answers: never a sentence alone, as an own one may.
-Check: TypeAlias = "Callable[[Access, Any], Reason | None]"
+Check: TypeAlias = Callable[[Access, Any], Reason | None]
 
 # Caveats of no domain, in their order.
 _UNIVERSAL = tuple(kind.key for kind in BUILT_IN if kind.domain == "all")
