@@ -1,4 +1,8 @@
-"""What a clock says, times as people give them, and how far the clocks of two machines may differ."""
+"""What a clock says, times as people give them, and how far the clocks of two machines may differ.
+
+All times are whole seconds since the epoch, of any sign. `now` is always an argument of what
+decides, and never asked by it: so a decision can be made again later, from its record.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,27 @@ from math import floor, isfinite
 from typing import Any, TypeAlias
 
 CLOCKS_DIFFER = 60  # seconds that the clock of an issuer or operator may be ahead of ours
+
+# Of a proof of possession (spec 30.5). A verifier's `leeway` has no part in it.
 PROOF_PAST = 30  # seconds: how old a proof may be
 PROOF_AHEAD = 5  # seconds: how far a holder's clock may be ahead
 
-
+# What a user gives where a clock is asked for: `time.time`, or one for tests.
 Clock: TypeAlias = Callable[[], float]
-
-
+# How long: seconds.
 Seconds: TypeAlias = "int | timedelta"
-
-
+# When: seconds since the epoch, or a datetime that knows its time zone.
 Moment: TypeAlias = "int | datetime"
 
 
 def read_clock(clock: Clock) -> int:
-    """Seconds since the epoch, floored. Raises what the clock raises, ValueError if it gives no finite number."""
+    """Seconds since the epoch, floored.
+
+    Floored, and not rounded: a token is over in the second in which it ends, and not before.
+
+    Raises what the clock raises, and ValueError if it gives no finite number. A clock that says
+    nothing denies, where a comparison with NaN would let pass.
+    """
     now = clock()
     if type(now) is int:
         return now
@@ -32,7 +42,11 @@ def read_clock(clock: Clock) -> int:
 
 
 def epoch_seconds(given: Any, what: str) -> int:
-    """Seconds since the epoch. Raises TypeError, or ValueError for a datetime without a time zone."""
+    """Seconds since the epoch, of what a user gave as a moment; `what` names it in errors.
+
+    Raises TypeError for another type, a fraction too, and ValueError for a datetime without a time
+    zone: whose midnight is meant would be a guess.
+    """
     if isinstance(given, datetime):
         if given.utcoffset() is None:
             raise ValueError(f"{what} must be a datetime with a time zone")

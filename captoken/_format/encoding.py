@@ -1,6 +1,10 @@
-"""Strict base64url, canonical JSON and the limits: one spelling for everything (spec, "Encoding").
+"""Strict base64url, canonical JSON and the limits: one spelling for everything.
 
-Whatever is not the one spelling is refused: base64url by alphabet and trailing bits, JSON by encoding it again.
+Spec, "Encoding", "Canonical JSON" and "Limits". Whatever is not the one spelling is refused:
+base64url by its alphabet and its trailing bits, JSON by encoding it again and comparing the bytes.
+
+*Why:* two texts for one token escape whatever looks at the text, a deny-list or a cache. A reader
+refuses, and never repairs.
 """
 
 from __future__ import annotations
@@ -18,48 +22,66 @@ MAX_DEPTH = 32  # levels of arrays and objects below the object itself
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What readers refuse and writers do not write (spec, "Limits")."""
+    """What readers refuse and writers do not write (spec, "Limits").
 
-    token_chars: int = 8192  # characters of text, prefix included
-    links: int = 64  # links of one token
-    root_bytes: int = 1024  # bytes of the root record
-    discharges: int = 16  # discharges that go with one token; none asks a third party in its turn
-    ticket_bytes: int = 2048  # bytes of what a third party is asked: a third-party caveat's id
-    bundle_chars: int = 32768  # characters of a token and its discharges together
-    field_bytes: int = (
-        32767  # bytes of any one field: the largest that every macaroon library reads
-    )
-    present_chars: int = (
-        7168  # characters that `present` writes: HTTP servers take about 8 KiB of headers
-    )
+    The same at all verifiers: a token that one takes and another refuses would be a difference to
+    play on. So there is one value of it, `LIMITS`, and no setting.
+    """
+
+    # Characters of text, prefix included; of a discharge likewise.
+    token_chars: int = 8192
+    # Links of one token, or of one discharge.
+    links: int = 64
+    # Bytes of the root record.
+    root_bytes: int = 1024
+    # Discharges that go with one token. None asks a third party in its turn.
+    discharges: int = 16
+    # Bytes of what a third party is asked: a third-party caveat's id.
+    ticket_bytes: int = 2048
+    # Characters of a token and its discharges together.
+    bundle_chars: int = 32768
+    # Bytes of any one field: the largest that every macaroon library reads.
+    field_bytes: int = 32767
+    # Characters that `present` writes: HTTP servers take about 8 KiB of headers.
+    present_chars: int = 7168
 
 
 LIMITS = Limits()
 
 
 class EncodingError(ValueError):
-    """Not the one spelling, or not to be spelled at all."""
+    """Not the one spelling, or not to be spelled at all.
+
+    For the core alone: at the edges it becomes one of the errors of the public tree. Its message
+    holds nothing of the data.
+    """
 
 
-# --- base64url -------------------------------------------------------------------------------------------------------
+# --- base64url ------------------------------------------------------------------------------------
 
 _TO_URL = bytes.maketrans(b"+/", b"-_")
+
+# By the number of characters in the last group, which is 0, 2 or 3; 1 spells nothing, and the
+# decoder refuses it.
 _PADDING = (b"", b"", b"==", b"=")
-_LAST = (
-    "",
-    "",
-    "AQgw",
-    "AEIMQUYcgkosw048",
-)  # characters whose spare bits are zero, by characters in the last group
+# The characters whose spare bits are zero (spec 1.2), likewise.
+_LAST = ("", "", "AQgw", "AEIMQUYcgkosw048")
 
 
 def b64encode(data: bytes) -> str:
-    """Base64url without padding."""
-    return binascii.b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=").decode("ascii")
+    """Base64url without padding: the one text of these bytes."""
+    standard = binascii.b2a_base64(data, newline=False)
+    return standard.translate(_TO_URL).rstrip(b"=").decode("ascii")
 
 
 def b64decode(text: str) -> bytes:
-    """The bytes of a canonical text: no padding, no foreign character, zero trailing bits. Raises EncodingError."""
+    """The bytes of a canonical text: no padding, no foreign character, zero trailing bits.
+
+    `b64encode` of what it returns is the same text (spec 1.1 to 1.3). Takes text of any length:
+    callers bound it first. Raises EncodingError.
+    """
+    # The decoder knows the standard alphabet, and is strict there. It takes what stands for `-`
+    # and `_`, so what the text has of the standard alphabet itself is refused below.
     try:
         raw = text.encode("ascii")
         standard = raw.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[len(raw) % 4]
@@ -70,18 +92,23 @@ def b64decode(text: str) -> bytes:
         ) from None
     if b"+" in raw or b"/" in raw or b"=" in raw:
         raise EncodingError("base64, but not base64url without padding")
+
+    # Not all decoders look at bits that no byte uses: two texts would then have the same bytes.
     spare = len(raw) % 4
     if spare and text[-1] not in _LAST[spare]:
         raise EncodingError("base64url with trailing bits that are not zero; is the text complete?")
     return data
 
 
-# --- canonical JSON --------------------------------------------------------------------------------------------------
+# --- canonical JSON -------------------------------------------------------------------------------
 # RFC 8785, restricted to objects, arrays, strings, booleans and integers of magnitude below 2^53.
 
 
 def _json_object(depth: int) -> Any:
-    """A type `depth` levels deep, so that the decoder itself, in C, refuses floats, null and large integers."""
+    """A type `depth` levels deep, for a decoder.
+
+    So the decoder itself, in C, refuses floats, null and large integers.
+    """
     scalar: Any = bool | Integer | str
     value = scalar
     for _ in range(depth):
@@ -89,9 +116,8 @@ def _json_object(depth: int) -> Any:
     return dict[str, value]  # type: ignore[valid-type]
 
 
-_decode_shallow = msgspec.json.Decoder(
-    _json_object(4)
-).decode  # as deep as the deepest caveat of ours
+# As deep as the deepest caveat of ours: nearly everything is read by this one.
+_decode_shallow = msgspec.json.Decoder(_json_object(4)).decode
 _decode_any = msgspec.json.Decoder().decode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _encode_as_is = msgspec.json.Encoder().encode
@@ -102,16 +128,19 @@ def _refuse(what: str) -> NoReturn:
 
 
 def _restricted(value: Any, depth: int = 0) -> None:
-    """Raise EncodingError unless `value` is JSON of the restricted kind."""
+    """Raise EncodingError unless `value` is JSON of the restricted kind (spec 2.1, 2.7).
+
+    By exact types: a subclass of str or int may compare and print as it likes.
+    """
     kind = type(value)
     if kind is str or kind is bool:
         return
     if kind is int:
-        return (
-            None
-            if -MAX_INTEGER <= value <= MAX_INTEGER
-            else _refuse("an integer of magnitude 2^53 or more")
-        )
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            _refuse("an integer of magnitude 2^53 or more")
+        return
+
+    # The depth comes before the items, so that this goes no deeper than the limit.
     if depth > MAX_DEPTH:
         _refuse("nested too deeply")
     if kind is list:
@@ -127,22 +156,34 @@ def _restricted(value: Any, depth: int = 0) -> None:
 
 
 def _by_utf16(value: Any) -> Any:
-    """The same value with every object in RFC 8785 order, by UTF-16 unit: it differs only beyond the BMP."""
+    """The same value with every object in RFC 8785 order, by UTF-16 unit (spec 2.6).
+
+    It differs from the order by code point only where a key has a character beyond U+FFFF.
+    """
     if type(value) is dict:
-        return {
-            key: _by_utf16(value[key])
-            for key in sorted(value, key=lambda key: key.encode("utf-16-be"))
-        }
-    return [_by_utf16(item) for item in value] if type(value) is list else value
+        in_order = sorted(value, key=lambda key: key.encode("utf-16-be"))
+        return {key: _by_utf16(value[key]) for key in in_order}
+    if type(value) is list:
+        return [_by_utf16(item) for item in value]
+    return value
 
 
 def _spell(value: Any) -> bytes:
+    """The bytes of a value that is of the restricted kind. Raises UnicodeEncodeError."""
     data = _encode_sorted(value)  # by code point
-    return data if data.isascii() or max(data) < 0xF0 else _encode_as_is(_by_utf16(value))
+    # A character beyond U+FFFF starts with a byte from F0 on in UTF-8, and nothing else does.
+    # Without one, both orders are the same.
+    if data.isascii() or max(data) < 0xF0:
+        return data
+    return _encode_as_is(_by_utf16(value))
 
 
 def encode_json(value: Any) -> bytes:
-    """The one spelling of `value`. Raises EncodingError for what has none: floats, None, large integers, surrogates."""
+    """The one spelling of `value`: an object for most callers, though any value has one.
+
+    Raises EncodingError for what has none: floats, None, large integers, lone surrogates, what is
+    nested too deeply, and values of other types.
+    """
     _restricted(value)
     try:
         return _spell(value)
@@ -153,12 +194,15 @@ def encode_json(value: Any) -> bytes:
 def decode_json(data: bytes) -> dict[str, Any]:
     """The object that `data` spells canonically.
 
-    Raises EncodingError for anything else, whatever the bytes are. Canonical means: decoded and
-    encoded again, it is the same bytes (spec, "Canonical JSON").
+    Repeated keys, white space, other orders and other escapes are refused, since none of them comes
+    out again when the value is encoded (spec 2.8). Takes data of any length: callers bound it.
+
+    Raises EncodingError for anything else, whatever the bytes are, and nothing else.
     """
+    # In ASCII both orders of keys are the same. So one comparison tells for nearly everything.
     try:
         value: dict[str, Any] = _decode_shallow(data)
-        if _encode_sorted(value) == data and data.isascii():  # nearly always
+        if _encode_sorted(value) == data and data.isascii():
             return value
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         pass  # deeper, or of a kind that is not ours
@@ -166,7 +210,10 @@ def decode_json(data: bytes) -> dict[str, Any]:
 
 
 def _decoded_with_care(data: bytes) -> dict[str, Any]:
-    """The same, where objects may be deep, or have keys beyond ASCII, or be none."""
+    """The same, where objects may be deep, or have keys beyond ASCII, or be none.
+
+    Whatever the first look refused is judged here, from the start. Raises EncodingError.
+    """
     try:
         value: Any = _decode_any(data)
         _restricted(value)

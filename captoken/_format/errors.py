@@ -1,10 +1,14 @@
 """The errors, drawn once; everything but a programming error is one of these.
 
     CaptokenError
-    ├── TokenFormatError    text or bytes that are no token of ours       (code: malformed, unsupported_version)
-    ├── WideningError       a narrowing that asks for more than is held   (code: widening, nothing_left)
-    ├── DelegationError     a hand-over that the chain does not permit    (code: too_deep, broken_delegation, bad_proof)
-    ├── DischargeError      no discharge, or one that answers nothing      (code: bad_ticket, refused, undecided, bad_discharge)
+    ├── TokenFormatError    text or bytes that are no token of ours
+    │                           malformed, unsupported_version
+    ├── WideningError       a narrowing that asks for more than is held
+    │                           widening, nothing_left
+    ├── DelegationError     a hand-over that the chain does not permit
+    │                           too_deep, broken_delegation, bad_proof
+    ├── DischargeError      no discharge, or one that answers nothing
+    │                           bad_ticket, refused, undecided, bad_discharge
     ├── AuditError          a trail that was changed, cut or rolled back
     ├── RecallError         a holder asks for the revocation of what it did not hand on
     ├── OverlayError        a snapshot that nobody trusted has signed, or an older one
@@ -15,8 +19,11 @@
     ├── GuardError          a guarded connection that is misused, or cannot be guarded
     └── Denied              a request that a verifier refused; carries the Decision
 
-Programming errors are `TypeError` and `ValueError`. No message holds a key, a signature or usable token text.
-Codes and plan: spec, section "Verification".
+Below some of them stand their codes, where they have more than one.
+
+Programming errors are `TypeError` and `ValueError`. No message holds a key, a signature or usable
+token text. It may hold names that strangers wrote: they are shown short and escaped. Codes and plan
+stand in the spec, section "Verification".
 """
 
 from __future__ import annotations
@@ -25,7 +32,10 @@ from typing import Any
 
 
 class CaptokenError(Exception):
-    """Whatever captoken raises that is not a programming error. `code` is stable, the message is for people."""
+    """Whatever captoken raises that is not a programming error.
+
+    `code` is for machines, and stable. The message is for people, and may change.
+    """
 
     code = "error"
 
@@ -35,19 +45,27 @@ class CaptokenError(Exception):
 
 
 def _rebuilt(
-    kind: type[CaptokenError], args: tuple[Any, ...], state: dict[str, Any]
+    kind: type[CaptokenError],
+    args: tuple[Any, ...],
+    state: dict[str, Any],
 ) -> CaptokenError:
+    """The error that was pickled, without a call of its constructor: that has other arguments."""
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
 
 
 class TokenFormatError(CaptokenError):
-    """Text or bytes that are not one of our tokens. `code`: `malformed` or `unsupported_version`; `step`: of the plan."""
+    """Text or bytes that are not one of our tokens.
+
+    `code` is `malformed` or `unsupported_version`. `step` is where in the plan of the verifier it
+    was found (spec, "Verification").
+    """
 
     def __init__(self, message: str, code: str = "malformed", step: int = 2) -> None:
         super().__init__(message)
-        self.code, self.step = code, step
+        self.code = code
+        self.step = step
 
     def bare(self) -> TokenFormatError:
         """The same error without a traceback: its frames hold the text."""
@@ -57,31 +75,40 @@ class TokenFormatError(CaptokenError):
 class WideningError(CaptokenError):
     """A narrowing asked for more than the token holds (spec, "Widening").
 
-    `dimension` is the caveat it is about, `asked` and `held` what was asked for and what is there, `excess` the part
-    of `asked` that is not held, `hint` what to do instead. `code` is `widening`, or `nothing_left` when a clamped
-    narrowing would leave nothing. None of them shows the token.
+    - `dimension` is the caveat it is about.
+    - `asked` and `held` are what was asked for and what is there.
+    - `excess` is the part of `asked` that is not held.
+    - `hint` is what to do instead.
+    - `code` is `widening`, or `nothing_left` when a clamped narrowing would leave nothing.
+
+    None of them shows the token.
     """
 
     def __init__(
-        self, dimension: str, asked: Any, held: Any, excess: Any, hint: str, code: str = "widening"
+        self,
+        dimension: str,
+        asked: Any,
+        held: Any,
+        excess: Any,
+        hint: str,
+        code: str = "widening",
     ) -> None:
-        self.dimension, self.asked, self.held, self.excess, self.hint = (
-            dimension,
-            asked,
-            held,
-            excess,
-            hint,
-        )
+        self.dimension = dimension
+        self.asked = asked
+        self.held = held
+        self.excess = excess
+        self.hint = hint
         self.code = code
-        super().__init__(
-            f"{dimension}: asked for {asked!r}, held is {held!r}, too much is {excess!r}; {hint}"[
-                :2000
-            ]
-        )
+
+        sentence = f"{dimension}: asked for {asked!r}, held is {held!r}, too much is {excess!r}"
+        super().__init__(f"{sentence}; {hint}"[:2000])
 
 
 class DelegationError(CaptokenError):
-    """A hand-over that verifiers would refuse: past `depth`, or back to an agent that has held the token."""
+    """A hand-over that verifiers would refuse.
+
+    Past `depth`, or back to an agent that has held the token, or not signed as it has to be.
+    """
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -91,7 +118,10 @@ class DelegationError(CaptokenError):
 class DischargeError(CaptokenError):
     """A third party did not discharge, or the discharge answers nothing that the token asks.
 
-    `code`: `bad_ticket` for a ticket that is none, or not for this discharger; `refused`; `undecided`; `bad_discharge`.
+    - `bad_ticket`: a ticket that is none, or not for this discharger.
+    - `refused`: the policy's no. The message may be shown to whoever asked.
+    - `undecided`: ask again later, or somebody has to decide.
+    - `bad_discharge`: an answer that is none, or to another ticket.
     """
 
     def __init__(self, message: str, code: str) -> None:
@@ -106,19 +136,28 @@ class AuditError(CaptokenError):
 
 
 class RecallError(CaptokenError):
-    """A holder asked for the revocation of something that it did not hand on, or what was asked cannot be read."""
+    """A holder asked for the revocation of something that it did not hand on.
+
+    Or what it asked cannot be read, or too many of its recalls stand already.
+    """
 
     code = "recall"
 
 
 class OverlayError(CaptokenError):
-    """A snapshot of the overlay that cannot be read, that no trusted operator signed, or that is older than one known."""
+    """A snapshot of the overlay that will not do.
+
+    It cannot be read, no trusted operator signed it, or it is older than one that is known.
+    """
 
     code = "overlay"
 
 
 class StoreError(CaptokenError):
-    """A store of used proofs is full, or cannot be reached: verifiers deny."""
+    """A store is full, cannot be reached, or cannot know what it is asked: verifiers deny.
+
+    What was asked of it may have been done or not.
+    """
 
     code = "store"
 
@@ -130,7 +169,10 @@ class NoToken(CaptokenError):  # noqa: N818, the name reads as what it is
 
 
 class LimitError(CaptokenError):
-    """A token would pass a limit. `costs` lists (what, characters) for the root and each link, so that one sees why."""
+    """A token would pass a limit, so that readers would refuse it (spec 3.2).
+
+    `costs` lists (what, characters) for the root and each link, so that one sees why.
+    """
 
     code = "limit"
 
@@ -147,6 +189,9 @@ class KeyringError(CaptokenError):
 
 
 class GuardError(CaptokenError):
-    """A guarded connection was misused (nested, from another thread, after its block), or cannot be guarded here."""
+    """A guarded connection was misused: nested, from another thread, or after its block.
+
+    Or it cannot be guarded here.
+    """
 
     code = "guard"

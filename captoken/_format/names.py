@@ -1,9 +1,16 @@
 """What may be a name, a pattern or a task path (spec, "Names").
 
-Three kinds. *Names* of agents, tasks, subjects, operations, key ids and audiences are ASCII, so that they can be shown
-to people and to models. *Free names* (tables, columns, tools, arguments, attributes, strings in constraints) are what
-other systems chose: compared code point by code point, never normalised, never trimmed. *Patterns* are free names in
-dot-separated segments. Each function returns its argument and raises TypeError or ValueError.
+Three kinds:
+
+- *Names* of agents, tasks, subjects, operations, key ids and audiences are ASCII, so that they can
+  be shown to people and to models.
+- *Free names* are what other systems chose: of tables, columns, tools, arguments and attributes,
+  and strings in constraints. They are compared code point by code point.
+- *Patterns* are free names in dot-separated segments.
+
+Nothing is normalised, trimmed or folded, so that no two names become one (spec 4.6). Each function
+takes what a caller gave and `what` to call it in errors. It returns its argument, and raises
+TypeError or ValueError.
 """
 
 from __future__ import annotations
@@ -20,24 +27,36 @@ MAX_FREE_NAME = 256  # bytes of a free name, in UTF-8
 NAME = r"[A-Za-z0-9._:/@+-]{1,128}"
 is_name = re.compile(NAME).fullmatch
 _is_namespaced = re.compile(r"[A-Za-z0-9._/@+-]+:[A-Za-z0-9._:/@+-]+").fullmatch
+
+# Patterns that need no second look, and nearly all are such: at most two short segments in ASCII.
 is_plain_pattern = re.compile(
     r"\*|[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64})?(?:\.\*)?"
-).fullmatch  # nearly all
+).fullmatch
+
+# What a path of tasks has no segment of: two spellings of one place, or a way out of it.
 _NO_SEGMENTS = frozenset(("", ".", ".."))
+# Unicode's control, format, surrogate and separator characters: they hide text, or steer it.
 _UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def exact_str(value: Any, what: str) -> str:
-    # A subclass of str may compare and hash as it likes, so only str itself is a name.
+    """Text, of whatever content. Raises TypeError.
+
+    A subclass of str may compare and hash as it likes, so only str itself will do.
+    """
     if type(value) is not str:
         raise TypeError(f"{what} must be a str, not {type(value).__name__}")
     return value
 
 
 def name(value: Any, what: str) -> str:
-    """An ASCII name: 1 to 128 of `A-Z a-z 0-9 . _ : / @ + -`."""
+    """An ASCII name: 1 to 128 of `A-Z a-z 0-9 . _ : / @ + -` (spec 4.1).
+
+    Says nothing of whether anybody has that name.
+    """
     if type(value) is str and is_name(value):
         return value
+
     exact_str(value, what)
     raise ValueError(
         f"{what} {shown(value)} is not a name: 1 to {MAX_NAME} of A-Z a-z 0-9 . _ : / @ + -"
@@ -45,52 +64,71 @@ def name(value: Any, what: str) -> str:
 
 
 def namespaced(value: Any, what: str) -> str:
-    """A name with a namespace in front, `acme:region`."""
+    """A name with a namespace in front, `acme:region` (spec 4.3).
+
+    So that the words of one project are not taken for those of another, or of a later version.
+    """
     if _is_namespaced(name(value, what)) is None:
         raise ValueError(f"{what} {shown(value)} is not namespaced, as acme:region is")
     return str(value)
 
 
 def task(value: Any, what: str = "task") -> str:
-    """A path of `/`-separated segments, none of them empty, `.` or `..`."""
+    """A path of `/`-separated segments, none of them empty, `.` or `..` (spec 4.2)."""
     path = name(value, what)
-    if ("/" in path or path[0] == ".") and not _NO_SEGMENTS.isdisjoint(path.split("/")):
+    # Without a slash there is one segment, and a name is not empty: only dots are left to look for.
+    may_have_one = "/" in path or path[0] == "."
+    if may_have_one and not _NO_SEGMENTS.isdisjoint(path.split("/")):
         raise ValueError(f"{what} {shown(value)} has a segment that is empty, '.' or '..'")
     return path
 
 
 def at_or_below(path: str, above: str) -> bool:
-    """Is the task `path` the task `above`, or below it?"""
+    """Is the task `path` the task `above`, or below it?
+
+    `q3/x` is below `q3`, and `q30` is not. Both are paths that `task` has taken.
+    """
     return path == above or path.startswith(above + "/")
 
 
 def free_name(value: Any, what: str) -> str:
-    """1 to 256 bytes of UTF-8 without control, format, surrogate or separator characters, no white space at the ends."""
+    """1 to 256 bytes of UTF-8, all of it visible in some way (spec 4.4).
+
+    Without control, format, surrogate or separator characters, and with no white space at its ends.
+    What looks alike is not refused: `Sales` and `sales` are two names.
+    """
     text = exact_str(value, what)
-    if (
+
+    # Nearly all names are in ASCII, where printable says it all.
+    is_plain = (
         text.isascii()
         and text.isprintable()
         and 0 < len(text) <= MAX_FREE_NAME
-        and text[0] != " " != text[-1]
-    ):
+        and text[0] != " "
+        and text[-1] != " "
+    )
+    if is_plain:
         return text
-    if (
-        not text
-        or text != text.strip()
-        or any(unicodedata.category(char) in _UNPRINTABLE for char in text)
-    ):
+
+    is_padded = text != text.strip()
+    if not text or is_padded or any(unicodedata.category(char) in _UNPRINTABLE for char in text):
         raise ValueError(
             f"{what} {shown(value)} is empty, padded, or has a character that cannot be printed"
         )
+    # Surrogates were refused above, so that it can be encoded.
     if len(text.encode()) > MAX_FREE_NAME:
         raise ValueError(f"{what} {shown(value)} is longer than {MAX_FREE_NAME} bytes")
     return text
 
 
 def segmented(value: Any, what: str) -> str:
-    """The name of one table or tool: a free name without `*` and without empty segments."""
+    """The name of one table or tool: a free name without `*` and without empty segments (spec 4.5).
+
+    A `*` in a name would be taken for a pattern by whoever writes it into a caveat.
+    """
     if type(value) is str and is_plain_pattern(value) and value[-1] != "*":
         return value
+
     text = free_name(value, what)
     if "*" in text or "" in text.split("."):
         raise ValueError(f"{what} {shown(value)} has a '*' or an empty segment")
@@ -98,9 +136,14 @@ def segmented(value: Any, what: str) -> str:
 
 
 def pattern(value: Any, what: str) -> str:
-    """A pattern: a table or tool, or everything below a segment (`market.*`), or everything (`*`)."""
+    """A pattern: a table or tool, or all below a segment (`market.*`), or all (`*`) (spec 4.5).
+
+    A `*` stands for whole segments at the end, and nowhere else. So two patterns are nested or
+    disjoint, and to match one takes no search.
+    """
     if type(value) is str and is_plain_pattern(value):
         return value
+
     text = free_name(value, what)
     segments = text.split(".")
     if segments[-1] == "*":
@@ -111,7 +154,11 @@ def pattern(value: Any, what: str) -> str:
 
 
 def composed(value: Any) -> None:
-    """Raise ValueError if a string in the JSON `value` is not NFC: two spellings of one name are a trap (writers only)."""
+    """Raise ValueError if a string in the JSON `value` is not in Unicode normal form C (spec 4.7).
+
+    For writers only: two spellings of one name are a trap for people. A reader compares code points
+    and takes both, as two names.
+    """
     if isinstance(value, str):
         if not unicodedata.is_normalized("NFC", value):
             raise ValueError(f"{shown(value)} is not in Unicode normal form C")

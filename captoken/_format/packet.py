@@ -2,11 +2,13 @@
 
     02                                   version
     02 <length> <identifier> 00          header section
-    02 <length> <cid> [04 48 <vid>] 00   one section a caveat; vid, 72 bytes, only for a third party's
+    02 <length> <cid> [04 48 <vid>] 00   one section a caveat; vid only for a third party's
     00                                   end of caveats
     06 20 <signature, 32 bytes>          nothing after it
 
-Lengths are minimal base-128 varints. There are no location fields. No keys here, and no JSON.
+Lengths are minimal base-128 varints. There are no location fields: they are outside the signature,
+and anybody could write them. No keys here, and no JSON. One pass over the bytes, and every length
+is held against what is there before anything is cut out.
 """
 
 from __future__ import annotations
@@ -23,12 +25,17 @@ _SIGNATURE = b"\x06\x20"
 _EMPTY_LOCATION = b"\x01\x00"
 
 
-# One caveat as it travels: its id, which is a link's bytes, and a verification id, empty unless a third party is asked.
+# One caveat as it travels: its id, which is a link's bytes, and a verification id. That is empty
+# unless a third party is asked.
 RawCaveat: TypeAlias = tuple[bytes, bytes]
 
 
 class Packet(msgspec.Struct, frozen=True):
-    """A macaroon as it travels. The signature is the key to every narrower token: a secret, like the text."""
+    """A macaroon as it travels: a token's, or a discharge's.
+
+    The signature is the key to every narrower token: a secret, like the text. `repr` shows none of
+    it. Read is not verified: whoever has the bytes can write any of these fields.
+    """
 
     identifier: bytes
     caveats: tuple[RawCaveat, ...]
@@ -39,12 +46,19 @@ class Packet(msgspec.Struct, frozen=True):
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
-    """A varint of two bytes or three, minimal and up to 32,767, and where it ends."""
-    size, end = data[at] & 0x7F | (data[at + 1] & 0x7F) << 7, at + 2
+    """A varint of two bytes or three, minimal and up to 32,767, and where it ends (spec 10.1).
+
+    Seven bits a byte, least significant first. Raises TokenFormatError, IndexError at the end.
+    """
+    size = data[at] & 0x7F | (data[at + 1] & 0x7F) << 7
+    end = at + 2
     least = 0x80
     if data[at + 1] >= 0x80:
-        size, end = size | data[end] << 14, end + 1
+        size |= data[end] << 14  # a high bit here makes it larger than the limit
+        end += 1
         least = 0x4000
+
+    # Less than the least would have fitted into fewer bytes: a second spelling of one token.
     if not least <= size <= LIMITS.field_bytes:
         raise TokenFormatError(
             "a field is longer than the limit, or its length is not written minimally"
@@ -53,11 +67,17 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _field(data: bytes, at: int) -> tuple[bytes, int]:
+    """The bytes of a field whose length stands at `at`, and where it ends.
+
+    Raises TokenFormatError, and IndexError at the end of the data.
+    """
     size = data[at]
     if size < 0x80:
         at += 1
     else:
         size, at = _length(data, at)
+
+    # A slice that goes beyond the end would be cut short in silence.
     end = at + size
     if not size or end > len(data):
         raise TokenFormatError("a field is empty, or ends beyond the token")
@@ -68,9 +88,12 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
     """The packet that `data` spells.
 
     `identifier_bytes` is the most that its identifier may have: a token's root record, or a
-    discharge's ticket. Does not look at what identifier and links say. Raises TokenFormatError and
-    nothing else, whatever the bytes are (spec, "Wire").
+    discharge's ticket. Does not look at what identifier and links say, and verifies nothing.
+
+    Takes time with the length of the data, which callers bound. Raises TokenFormatError and nothing
+    else, whatever the bytes are (spec, "Wire").
     """
+    # One error for all data that ends too early: a byte that is missing is an IndexError.
     try:
         if data[0] != 2 or data[1] != 2:
             raise TokenFormatError("not a macaroon of version 2, or with a location")
@@ -82,6 +105,8 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
         if data[at]:
             raise TokenFormatError("a field that does not belong in the header")
         at += 1
+
+        # The caveats, up to an empty section. The limit comes before the next one is read.
         caveats: list[RawCaveat] = []
         while data[at]:
             if len(caveats) == LIMITS.links:
@@ -91,6 +116,8 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
                     "a caveat that does not start with its identifier, or has a location"
                 )
             cid, at = _field(data, at + 1)
+
+            # Types are one byte, and stand in one order: whatever else comes is refused (10.4).
             vid = b""
             if data[at] == 4:
                 vid, at = _verification_id(data, at + 1)
@@ -98,6 +125,8 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
                 raise TokenFormatError("a field that does not belong in a caveat")
             at += 1
             caveats.append((cid, vid))
+
+        # The signature ends the data: what stands behind it would be another text of one token.
         signature = data[at + 3 :]
         if data[at + 1 : at + 3] != _SIGNATURE or len(signature) != 32:
             raise TokenFormatError("the signature is not the last 32 bytes")
@@ -117,9 +146,11 @@ def _verification_id(data: bytes, at: int) -> tuple[bytes, int]:
 def without_locations(data: bytes) -> bytes:
     """`data` without the empty location fields that other macaroon libraries write.
 
-    They stand first in the header, and first in the caveat of a third party. A location that says
-    something is kept, and so refused by `decode`: it is outside of the signature. For
-    `captoken.interop` alone. Raises TokenFormatError for what is cut short.
+    They stand first in the header, and first in the caveat of a third party (spec 25.3). A location
+    that says something is kept, and so refused by `decode`: it is outside of the signature.
+
+    For `captoken.interop` alone: with it, one token has more than one spelling. Checks no limits,
+    since `decode` does so afterwards. Raises TokenFormatError for what is cut short.
     """
     try:
         kept, at = _section(data, 1, is_header=True)
@@ -133,38 +164,62 @@ def without_locations(data: bytes) -> bytes:
 
 
 def _section(data: bytes, at: int, *, is_header: bool) -> tuple[bytes, int]:
-    """A header or a caveat without its empty location, and where it ends."""
+    """A header or a caveat without its empty location, and where it ends.
+
+    Raises TokenFormatError, and IndexError at the end of the data.
+    """
     has_location = data[at : at + 2] == _EMPTY_LOCATION
     if has_location:
         at += len(_EMPTY_LOCATION)
+
+    # Fields are passed over, whatever their types: which ones belong here `decode` says.
     start = at
     kinds: list[int] = []
     while data[at]:
         kinds.append(data[at])
         _, at = _field(data, at + 1)
-    if has_location and not is_header and 4 not in kinds:
+
+    is_first_party = not is_header and 4 not in kinds
+    if has_location and is_first_party:
         raise TokenFormatError("a location on a first-party caveat")
     return data[start : at + 1], at + 1
 
 
 def _written(kind: int, payload: bytes) -> bytes:
+    """A field with its type and its length, in as few bytes as it needs. Raises ValueError."""
     size = len(payload)
     if not 0 < size <= LIMITS.field_bytes:
         raise ValueError(f"a field of {size} bytes")
+
     if size < 0x80:
         return bytes((kind, size)) + payload
+    low = size & 0x7F | 0x80  # the high bit says that another byte follows
     if size < 0x4000:
-        return bytes((kind, size & 0x7F | 0x80, size >> 7)) + payload
-    return bytes((kind, size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14)) + payload
+        return bytes((kind, low, size >> 7)) + payload
+    middle = size >> 7 & 0x7F | 0x80
+    return bytes((kind, low, middle, size >> 14)) + payload
 
 
 def encode(packet: Packet) -> bytes:
-    """The bytes of a packet. Raises ValueError for a field that is empty or longer than the limit."""
-    parts = [b"\x02", _written(2, packet.identifier), b"\0"]
+    """The bytes of a packet, which `decode` reads back if it keeps the limits.
+
+    Does not look at how many caveats there are, or at lengths of vid and signature. Raises
+    ValueError for a field that is empty or longer than the limit.
+    """
+    parts = [
+        b"\x02",
+        _written(2, packet.identifier),
+        b"\0",
+    ]
     for cid, vid in packet.caveats:
         parts.append(_written(2, cid))
         if vid:
             parts.append(_written(4, vid))
         parts.append(b"\0")
-    parts += (b"\0", _SIGNATURE, packet.signature)
+
+    parts += (
+        b"\0",
+        _SIGNATURE,
+        packet.signature,
+    )
     return b"".join(parts)

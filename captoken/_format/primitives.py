@@ -4,7 +4,15 @@ libsodium (PyNaCl) is imported on first use: bearer tokens never ask for it.
 
 `mac` and `hmac_sha256` are two plain SHA-256 calls (RFC 2104). They are the same function as
 `hmac.digest`, a third faster on OpenSSL 3; the tests prove them equal on RFC 4231 and Wycheproof.
-Python promises no constant-time arithmetic and no wiping of memory.
+
+The rules of this file:
+
+- Nothing in a token selects an algorithm: each function is one, with one length of key.
+- Whatever is hashed or signed for one purpose starts with a label of that purpose (spec 5.1).
+- Functions that look at what others sent answer with False or None, and never raise.
+- Randomness is an argument, so that a caller says where it comes from.
+
+Python promises no constant-time arithmetic and no wiping of memory, and so neither does this.
 """
 
 from __future__ import annotations
@@ -34,13 +42,14 @@ def label(purpose: str) -> bytes:
     return b"captoken/v1 " + purpose.encode("ascii") + b"\0"
 
 
+# The labels of this file. Others stand where their purpose is.
 _LINK = label("link")
 _STATE = label("state")
 _AUDIENCE = label("audience")
 
 
 def sha256(message: bytes) -> bytes:
-    """SHA-256, 32 bytes."""
+    """SHA-256, 32 bytes. For what is public: it takes no key."""
     return _sha256(message).digest()
 
 
@@ -58,10 +67,13 @@ def hmac_sha256(key: bytes, message: bytes) -> bytes:
 
     For keys that are no tags: those that an issuer gives, and the two stages of HKDF.
     """
+    # RFC 2104 fills a key up with zeros to the block of 64 bytes, so that 32 of them are enough
+    # for `mac`. A key that is longer than the block is hashed first.
     if len(key) <= 32:
         return mac(key.ljust(32, b"\0"), message)
     if len(key) > 64:
         key = _sha256(key).digest()
+
     block = key.ljust(64, b"\0")
     inner = _sha256(block.translate(_INNER) + message).digest()
     return _sha256(block.translate(_OUTER) + inner).digest()
@@ -70,36 +82,45 @@ def hmac_sha256(key: bytes, message: bytes) -> bytes:
 def link_id(tag: bytes) -> bytes:
     """The public name of the link that ends in `tag`: 16 bytes (spec, "Link ids").
 
-    Tells nothing of the tag.
+    Tells nothing of the tag, which is a secret.
     """
     return _sha256(_LINK + tag).digest()[:16]
 
 
 def link_ids(tags: Iterable[bytes]) -> list[bytes]:
-    """The public names of several links: `link_id` of each, without the calls."""
-    digest, label_ = _sha256, _LINK
+    """The public names of several links: `link_id` of each, without the calls.
+
+    Each verification names all links of a token, and so asks here once.
+    """
+    digest = _sha256
+    label_ = _LINK
     return [digest(label_ + tag).digest()[:16] for tag in tags]
 
 
 def state(tag: bytes) -> bytes:
-    """A public commitment to the link that ends in `tag` and all above it: 32 bytes.
+    """A public commitment to the link that ends in `tag` and all above it: 32 bytes (spec 28.3).
 
-    Tells nothing of the tag.
+    It is what a holder signs. Tells nothing of the tag.
     """
     return _sha256(_STATE + tag).digest()
 
 
 def audience_key(key: bytes, audience: str) -> bytes:
-    """The root key of one audience: whoever has it can forge for that audience and no other."""
+    """The root key of one audience, derived from a root key of 32 bytes (spec 21.3).
+
+    Whoever has it can forge for that audience and no other.
+    """
     return mac(key, _AUDIENCE + audience.encode("ascii"))
 
 
 def hkdf(salt: bytes, secret: bytes, info: bytes) -> bytes:
     """HKDF-SHA-256 (RFC 5869), its first 32 bytes.
 
-    `info` says what the outcome is for: two purposes never derive one key.
+    `info` says what the outcome is for: two purposes never derive one key. One block is enough, so
+    that the counter is always 1.
     """
-    return hmac_sha256(hmac_sha256(salt, secret), info + b"\x01")
+    extracted = hmac_sha256(salt, secret)
+    return hmac_sha256(extracted, info + b"\x01")
 
 
 # --- libsodium ------------------------------------------------------------------------------------
@@ -107,6 +128,7 @@ def hkdf(salt: bytes, secret: bytes, info: bytes) -> bytes:
 
 @cache
 def _libsodium() -> Any:
+    """The functions of libsodium, imported when the first of them is needed."""
     from nacl import bindings
 
     return bindings
@@ -136,6 +158,7 @@ def is_signing_key(public: bytes) -> bool:
     Does not ask whether it is a point: readers of links do without libsodium. A key that is none
     signs nothing.
     """
+    # The highest bit is the sign of x, and no part of y.
     y = int.from_bytes(public, "little") & (2**255 - 1)
     return len(public) == 32 and y < _P and y not in _LOW_ORDER
 
@@ -143,9 +166,12 @@ def is_signing_key(public: bytes) -> bool:
 def is_good_signing_key(public: bytes) -> bool:
     """Is `public` an Ed25519 key that somebody can have made?
 
-    A canonical point of the prime-order group is.
+    A canonical point of the prime-order group is. For keys that are trusted by name, when they are
+    given; `is_signing_key` is for those that links name.
     """
-    return len(public) == 32 and bool(_libsodium().crypto_core_ed25519_is_valid_point(public))
+    if len(public) != 32:
+        return False
+    return bool(_libsodium().crypto_core_ed25519_is_valid_point(public))
 
 
 def is_good_exchange_key(public: bytes) -> bool:
@@ -155,7 +181,10 @@ def is_good_exchange_key(public: bytes) -> bool:
     """
     if len(public) != 32 or int.from_bytes(public, "little") >= _P:
         return False
-    return shared_secret(bytes(31) + b"\x40", public) is not None
+
+    # Any secret will do for this question.
+    probe = bytes(31) + b"\x40"
+    return shared_secret(probe, public) is not None
 
 
 def signing_public(secret: bytes) -> bytes:
@@ -176,8 +205,10 @@ def sign(secret: bytes, message: bytes) -> bytes:
 def signed(public: bytes, message: bytes, signature: bytes) -> bool:
     """Is `signature` the one of `message` under the Ed25519 key `public`? Never raises.
 
-    By libsodium's strict rules.
+    By libsodium's strict rules: a key or a point of low order, a large S and other spellings are
+    refused, so that all verifiers give one answer.
     """
+    # PyNaCl raises another error for other lengths.
     if len(public) != 32 or len(signature) != 64:
         return False
     try:
@@ -194,7 +225,10 @@ def exchange_public(secret: bytes) -> bytes:
 
 
 def shared_secret(secret: bytes, public: bytes) -> bytes | None:
-    """X25519 of an own secret and another's public key; None for a key of low order."""
+    """X25519 of an own secret and another's public key; None for a key of low order.
+
+    Not yet a key: `hkdf` makes one of it, with what it is for.
+    """
     try:
         shared: bytes = _libsodium().crypto_scalarmult(secret, public)
     except _refused():  # libsodium refuses an outcome of zeros
@@ -205,11 +239,14 @@ def shared_secret(secret: bytes, public: bytes) -> bytes | None:
 def seal(public: bytes, message: bytes, random: Callable[[int], bytes]) -> bytes:
     """A sealed box for `public`, with the ephemeral secret from `random`.
 
-    libsodium's own construction, which draws that secret itself.
+    libsodium's own construction, which draws that secret itself. Whoever has the ephemeral secret
+    can open the box: it is fresh each time, and let go of here.
     """
     sodium = _libsodium()
     ephemeral = random(32)
     sender = sodium.crypto_scalarmult_base(ephemeral)
+
+    # A nonce that both sides know. It never repeats, since the sender's key is fresh.
     nonce = blake2b(sender + public, digest_size=24).digest()
     box: bytes = sender + sodium.crypto_box(message, nonce, public, ephemeral)
     return box
@@ -232,14 +269,18 @@ def unseal(secret: bytes, box: bytes) -> bytes | None:
 def enclose(key: bytes, message: bytes, nonce: bytes) -> bytes:
     """A secret box under a symmetric key: nonce, then tag and ciphertext.
 
-    `nonce` is 24 bytes, fresh for each box under one key.
+    `nonce` is 24 bytes, fresh for each box under one key: two messages under one nonce would tell
+    of each other.
     """
     sealed: bytes = _libsodium().crypto_secretbox(message, nonce, key)
     return nonce + sealed
 
 
 def disclose(key: bytes, box: bytes) -> bytes | None:
-    """What is in a secret box under `key`, or None."""
+    """What is in a secret box under `key`, or None. Never raises for what others wrote.
+
+    That it opens shows that whoever made it knew the key.
+    """
     try:
         message: bytes = _libsodium().crypto_secretbox_open(box[24:], box[:24], key)
     except _refused():  # too short, or changed, or under another key

@@ -2,6 +2,8 @@
 
 Two questions: is it spelled as one key is, and can somebody have made it? A key of low order has no
 secret of its own: a signature or a shared secret under it shows nothing (spec 27.5).
+
+Whose key it is no function here can say. Callers get public keys in a way that they trust.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ def public_bytes(given: bytes | str, what: str) -> bytes:
         if len(public) != KEY_CHARS:
             raise ValueError(f"{what} is {KEY_CHARS} characters of base64url, not {len(public)}")
         public = b64decode(public)
+
     if type(public) is not bytes:
         # A key of ours has its public half as text: one that is given whole is a slip that would
         # put a secret where everybody looks.
@@ -39,10 +42,10 @@ def public_bytes(given: bytes | str, what: str) -> bytes:
 
 
 def signing_key(given: bytes | str, what: str = "key") -> bytes:
-    """An Ed25519 public key, of a holder, an operator or a server.
+    """An Ed25519 public key, of a holder, an operator or a server, as 32 bytes.
 
-    Asks libsodium. Raises TypeError, or ValueError for one that is not canonical, not a point, or
-    of low order.
+    Asks libsodium, so that a slip shows when a verifier is made, and not by a denial later. Raises
+    TypeError, or ValueError for one that is not canonical, not a point, or of low order.
     """
     public = public_bytes(given, what)
     if not primitives.is_good_signing_key(public):
@@ -53,9 +56,10 @@ def signing_key(given: bytes | str, what: str = "key") -> bytes:
 
 
 def exchange_key(given: bytes | str, what: str) -> bytes:
-    """An X25519 public key, of a discharger or of the other side of a pair.
+    """An X25519 public key, of a discharger or of the other side of a pair, as 32 bytes.
 
-    Asks libsodium. Raises TypeError, or ValueError for one that is not canonical or of low order.
+    Asks libsodium: under a key of low order everybody derives the same secret. Raises TypeError, or
+    ValueError for one that is not canonical or of low order.
     """
     public = public_bytes(given, what)
     if not primitives.is_good_exchange_key(public):

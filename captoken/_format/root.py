@@ -1,5 +1,7 @@
-"""The root record: the identifier's content, which only the issuer can write (spec, "Root
-record").
+"""The root record: the identifier's content, which only the issuer can write (spec, "Root record").
+
+Read before the chain is verified, since it names the key that the chain starts from. Until then it
+is anybody's word: a verifier uses `v`, `kid` and `aud` of it, and nothing else (spec 9.5).
 """
 
 from __future__ import annotations
@@ -15,10 +17,16 @@ from captoken._format.errors import TokenFormatError
 
 
 class RootRecord(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
-    """What the issuer said: who, for whom, in which task. The only identity to authorize on,
-    once verified.
+    """What the issuer said: who, for whom, in which task.
+
+    The only identity to authorize on, once the chain has held (spec 9.6). One that was made by its
+    constructor is not checked: `encode` does so.
     """
 
     subject: str = msgspec.field(name="sub")
@@ -32,7 +40,12 @@ class RootRecord(
     version: int = msgspec.field(name="v")
 
     def encode(self) -> bytes:
-        """The identifier. Raises TypeError or ValueError for what no root record may hold."""
+        """The identifier: the bytes that a chain starts with.
+
+        It is read again before it is given out, so that nothing is written that readers refuse. Its
+        length is not looked at: `check_limits` does. Raises ValueError for what no root record may
+        hold.
+        """
         try:
             identifier = _encode_root(self)
             RootRecord.decode(identifier)
@@ -42,9 +55,9 @@ class RootRecord(
 
     @classmethod
     def decode(cls, identifier: bytes) -> RootRecord:
-        """The record that `identifier` spells.
+        """The record that `identifier` spells (spec 9.1 to 9.4).
 
-        Raises TokenFormatError and nothing else (spec, "Root record").
+        Does not verify who wrote it. Raises TokenFormatError and nothing else.
         """
         try:
             record = _decode_root(identifier)
@@ -76,9 +89,17 @@ def _check(record: RootRecord, identifier: bytes) -> None:
     # The typed decoder takes what is no canonical JSON: so encode again, and compare.
     if record.version != 1 or _encode_root(record) != identifier:
         raise ValueError("it is not canonical JSON with exactly the keys of version 1")
-    named = "\n".join((record.subject, record.agent, record.key_id, record.token_id))
-    if _are_names(named) is None:
+
+    # Four names by one match.
+    four = (
+        record.subject,
+        record.agent,
+        record.key_id,
+        record.token_id,
+    )
+    if _are_names("\n".join(four)) is None:
         raise ValueError("subject, agent and key id must be names, jti 22 characters of base64url")
+
     if record.audience is not None:
         names.name(record.audience, "audience")
     for key in record.ext:
@@ -86,13 +107,16 @@ def _check(record: RootRecord, identifier: bytes) -> None:
 
 
 def _no_root_record(identifier: bytes, problem: str) -> TokenFormatError:
-    """Why `identifier` is no root record: of a version to come, or malformed. The version is
-    looked at before the rest.
+    """Why `identifier` is no root record: of a version to come, or malformed.
+
+    The version is looked at before the rest: a later one may have other keys (spec 9.2).
     """
     with suppress(EncodingError):
         version = decode_json(identifier).get("v")
         if type(version) is int and version != 1:
             return TokenFormatError(
-                f"version {version} of the root record is not known here", "unsupported_version", 3
+                f"version {version} of the root record is not known here",
+                "unsupported_version",
+                3,
             )
     return TokenFormatError(f"the root record cannot be read: {problem}", step=3)

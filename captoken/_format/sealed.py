@@ -1,4 +1,13 @@
-"""Values that hold secrets or trust: not pickled or encoded by accident, and never changed."""
+"""Values that hold secrets or trust: not pickled or encoded by accident, and never changed.
+
+Three ways by which a secret gets out without anybody asking for it, and what stops each:
+
+    pickle, copy, an encoder    the value itself refuses, or gives itself back
+    repr, a log, a debugger     it shows its kind, and nothing that it holds
+    a traceback                 `forgetful` lets go of the frames that were given a secret
+
+None of it stops code in the same process that looks for the secret.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +37,23 @@ class SealedValue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Base of values that hold secrets or trust: immutable, not pickled, copied as themselves.
 
     A subclass is a frozen struct, with a `__repr__` that shows no secret:
-    `class Token(SealedValue, frozen=True, eq=False)`. `_instead` says what to do in place of
-    pickling.
+
+        class Token(SealedValue, frozen=True, eq=False):
+            _instead = "token.serialize()"
+
+    - `_instead` says what to do in place of pickling.
+    - `eq=False`, since two secrets are not compared field by field: that takes longer the more of
+      them is alike.
+    - Its fields are read by anybody who has the value. It guards against accidents.
     """
 
     _instead: ClassVar[str] = "it holds secrets"
+    # A field whose type no encoder knows. So an encoder that is given the whole value refuses it,
+    # where it would write out the fields of any other struct.
     _seal: _Seal = _SEAL
+
+    # A copy would be one more place that holds the secret. The value is immutable, so that it may
+    # stand for its copy.
 
     def __copy__(self) -> Any:
         return self
@@ -53,7 +73,11 @@ class SealedValue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
 
 class Sealed:
-    """Base of values that hold secrets or trust, written out by hand: to become a SealedValue."""
+    """Base of values that hold secrets or trust, written out by hand: to become a SealedValue.
+
+    For a class whose constructor takes any keyword, which a struct has not. A subclass sets its
+    slots with `object.__setattr__`, once.
+    """
 
     __slots__ = ()
     _instead: ClassVar[str] = "it holds secrets"
@@ -77,8 +101,14 @@ class Sealed:
 def forgetful(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """The same function; what it raises holds no frame that was given a secret.
 
+        @forgetful
+        def from_bytes(cls, secret): ...
+
     The error is the one that was raised, without its traceback and its context: their frames have
-    the arguments as locals. The one frame of ours that is left has let go of them.
+    the arguments as locals, and error reporters send those away. The one frame of ours that is left
+    has let go of them.
+
+    The frames of callers are theirs. What is no Exception, as KeyboardInterrupt, passes as it is.
     """
 
     @wraps(function)
@@ -87,6 +117,8 @@ def forgetful(function: Callable[_P, _R]) -> Callable[_P, _R]:
             return function(*args, **kwargs)
         except Exception as error:
             problem = error.with_traceback(None)
+
+        # Raised outside of the `except`, since Python would note what was being handled there.
         del args, kwargs
         problem.__context__ = problem.__cause__ = None
         raise problem

@@ -28,8 +28,10 @@ def split(data: bytes) -> tuple[bytes, bytes]:
 
         body, signature = split(data)
 
-    Says nothing of whether the signature is the body's. Raises EncodingError for bytes that do not
-    end in a signature, and nothing else.
+    Says nothing of whether the signature is the body's. By length from the end, and not by the
+    first full stop: a body has any bytes, full stops among them.
+
+    Raises EncodingError for bytes that do not end in a signature, and nothing else.
     """
     body = data[:-TAIL_BYTES]
     tail = data[-TAIL_BYTES:]
@@ -40,5 +42,8 @@ def split(data: bytes) -> tuple[bytes, bytes]:
 
 
 def body_of(data: bytes) -> bytes:
-    """The body alone, of bytes that `split` has taken before. Looks at nothing."""
+    """The body alone, of bytes that `split` has taken before.
+
+    Looks at nothing: of other bytes it returns what no one wrote as a body.
+    """
     return data[:-TAIL_BYTES]

@@ -2,6 +2,14 @@
 
 Short, on one line, and without characters that hide or steer. Names with anything but plain
 characters in them are quoted, so that a table called `sales, hr` does not look like two.
+
+    shown, spelled      values, in errors and for people
+    escape              text of strangers, in terminals and logs
+    named               names, and several of them
+    spelled_time, …     times and lengths of time
+
+Nothing here is read back by a program. What a terminal or a log would take for a command, a new
+line or an empty place comes out as its number.
 """
 
 from __future__ import annotations
@@ -17,24 +25,33 @@ _SPELLED_CHARS = 120
 
 
 def shown(value: Any) -> str:
-    """`value` for an error message: escaped and short."""
+    """`value` for an error message: escaped and short.
+
+    Not for secrets: the start of a value is shown as it is.
+    """
     return _cut(ascii(value), _SHOWN_CHARS)
 
 
 def spelled(value: Any) -> str:
-    """A JSON value for people, on one line and short."""
+    """A JSON value for people, on one line and short. Raises TypeError for what JSON has not."""
     return _cut(json.dumps(value, ensure_ascii=True), _SPELLED_CHARS)
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
+    """The text, or its start with three dots behind it: `most` characters together."""
+    if len(text) <= most:
+        return text
+    return text[: most - 3] + "..."
 
 
 # --- foreign text ---------------------------------------------------------------------------------
 
 
 def escape(text: str) -> str:
-    """`text` for terminals and logs: what does not print as itself is `\\xNN` or `\\uNNNN`."""
+    """`text` for terminals and logs: what does not print as itself is `\\xNN` or `\\uNNNN`.
+
+    A backslash stays one, so that the text cannot be told back for certain. Does not shorten.
+    """
     if text.isascii() and text.isprintable():
         return text
     return "".join(char if is_visible(char) else _escaped(char) for char in text)
@@ -49,21 +66,25 @@ def _escaped(char: str) -> str:
 def is_visible(char: str) -> bool:
     """Does a character leave ink?
 
-    Beyond what Unicode calls printable, some letters, marks and signs do not.
+    Beyond what Unicode calls printable, some letters, marks and signs do not. Whoever writes with
+    them hides text from people, and not from programs.
     """
-    return char.isprintable() and not any(first <= char <= last for first, last in _WITHOUT_INK)
+    if not char.isprintable():
+        return False
+    return not any(first <= char <= last for first, last in _WITHOUT_INK)
 
 
+# From the first to the last of each range.
 _WITHOUT_INK = (
-    ("\u034f", "\u034f"),
-    ("\u115f", "\u1160"),
-    ("\u17b4", "\u17b5"),
-    ("\u180b", "\u180f"),
-    ("\u2800", "\u2800"),
-    ("\u3164", "\u3164"),
-    ("\ufe00", "\ufe0f"),
-    ("\uffa0", "\uffa0"),
-    ("\U000e0100", "\U000e01ef"),
+    ("\u034f", "\u034f"),  # combining grapheme joiner
+    ("\u115f", "\u1160"),  # Hangul fillers
+    ("\u17b4", "\u17b5"),  # Khmer inherent vowels
+    ("\u180b", "\u180f"),  # Mongolian variation selectors
+    ("\u2800", "\u2800"),  # the empty pattern of Braille
+    ("\u3164", "\u3164"),  # Hangul filler
+    ("\ufe00", "\ufe0f"),  # variation selectors
+    ("\uffa0", "\uffa0"),  # half-width Hangul filler
+    ("\U000e0100", "\U000e01ef"),  # more variation selectors
 )
 
 
@@ -73,8 +94,13 @@ _is_plain = re.compile(r"[\w.*:/@+-]+").fullmatch
 
 
 def named(text: str) -> str:
-    """A name for people: in quotes unless its characters are plain."""
-    return escape(text if _is_plain(text) else json.dumps(text, ensure_ascii=False))
+    """A name for people: in quotes unless its characters are plain.
+
+    Two names that look alike still do: letters of all scripts are plain.
+    """
+    if _is_plain(text):
+        return escape(text)
+    return escape(json.dumps(text, ensure_ascii=False))
 
 
 def named_all(given: Iterable[str]) -> str:
@@ -88,18 +114,23 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def spelled_time(seconds: int) -> str:
-    """A time for messages; one that no calendar has stays a number."""
+    """A time for messages, in UTC, as ISO 8601 has it; one that no calendar has stays a number."""
     moment = _utc(seconds)
-    return str(seconds) if moment is None else moment.isoformat()
+    if moment is None:
+        return str(seconds)
+    return moment.isoformat()
 
 
 def readable_time(seconds: int) -> str:
     """A time for people to read, in UTC; one that no calendar has stays a number."""
     moment = _utc(seconds)
-    return str(seconds) if moment is None else moment.strftime("%Y-%m-%d %H:%M:%SZ")
+    if moment is None:
+        return str(seconds)
+    return moment.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _utc(seconds: int) -> datetime | None:
+    """The moment, or None: a token may say any integer, and a calendar ends before it."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
@@ -107,7 +138,10 @@ def _utc(seconds: int) -> datetime | None:
 
 
 def span(seconds: int) -> str:
-    """A length of time in its two largest units: `9m 30s`."""
+    """A length of time in its two largest units: `9m 30s`. What is smaller is left out.
+
+    `seconds` is 0 or more.
+    """
     parts: list[str] = []
     for size, unit in _UNITS:
         count, seconds = divmod(seconds, size)
@@ -117,7 +151,13 @@ def span(seconds: int) -> str:
 
 
 def until(end: int, now: int) -> str:
-    """When something ends, and how far off that is."""
+    """When something ends, and how far off that is, both in seconds since the epoch.
+
+    At its end it has expired: a token is good while now is less than that.
+    """
     left = end - now
-    away = f"{span(left)} left" if left > 0 else f"expired {span(-left)} ago"
+    if left > 0:
+        away = f"{span(left)} left"
+    else:
+        away = f"expired {span(-left)} ago"
     return f"{readable_time(end)}, {away}"

@@ -1,12 +1,19 @@
 """How tokens travel as text (spec, "Token").
 
     cap1_…                          a token
-    cap1_….cap1u_….cap1u_…          a token with the discharges that its holder has got: to be handed on
+    cap1_….cap1u_….cap1u_…          a token with the discharges that its holder has got
     cap1_….cap1d_….cap1d_…          the same, bound to it: to be presented to a server
-    cap1_….cap1d_….cap1p_…          the same, with the proof of whoever holds the key it is bound to
+    cap1_….cap1d_….cap1p_…          the same, with the proof of whoever has the token's key
 
 Parts are joined by full stops, which base64url does not have. Discharges stand in the order of the
 third-party caveats that they answer; a proof stands last. Nothing here knows a key.
+
+- For a holder, to be handed on: discharges as their dischargers wrote them, and no proof.
+- For a server: discharges bound to this token, and a proof if the token is bound to a key.
+- Neither takes what is for the other (spec 8.6). So what a server has seen is of no use to a
+  holder, and an unbound discharge, which answers for any child, does not reach a server.
+
+Lengths and counts are looked at before anything is decoded (spec 3.1).
 """
 
 from __future__ import annotations
@@ -28,7 +35,9 @@ PROOF_CHARS = len(PROOF) + (PROOF_BYTES * 4 + 2) // 3
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What a text holds: a token, the discharges that go with it, and a proof of whoever sends it.
+    """What a text holds: a token, its discharges, and a proof of whoever sends it.
+
+    Made by `parts_of`. Read is not verified. The text is a secret, and so is this.
     """
 
     packet: Packet
@@ -37,32 +46,39 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 def packet_of(text: Any) -> Packet:
-    """The packet of a token without discharges. Raises TokenFormatError and nothing else."""
+    """The packet of a token without discharges: its form alone.
+
+    Does not read its root record. Raises TokenFormatError and nothing else.
+    """
     if not isinstance(text, str):
         raise TokenFormatError(f"a token is text, not {type(text).__name__}")
     if len(text) > LIMITS.token_chars:  # before anything is decoded
         raise TokenFormatError(f"longer than {LIMITS.token_chars} characters", step=1)
+
+    if not text:
+        raise TokenFormatError("there is no token")
     if text[:5] != PREFIX:
-        raise TokenFormatError(f"a token starts with {PREFIX}" if text else "there is no token")
+        raise TokenFormatError(f"a token starts with {PREFIX}")
     return _packet(text[5:], LIMITS.root_bytes)
 
 
 def discharge_of(text: Any, prefix: str) -> Packet:
-    """The packet of a discharge, of the one kind or the other.
+    """The packet of a discharge. `prefix` says of which kind: UNBOUND or BOUND.
 
-    Raises TokenFormatError and nothing else.
+    Raises TokenFormatError and nothing else. Its message says what the other kind would be for.
     """
     if not isinstance(text, str):
         raise TokenFormatError(f"a discharge is text, not {type(text).__name__}")
     if len(text) > LIMITS.token_chars:
         raise TokenFormatError(f"a discharge longer than {LIMITS.token_chars} characters", step=1)
+
     if not text.startswith(prefix):
-        problem = (
-            "is not bound to the token: `present` binds it"
-            if prefix == BOUND
-            else "is bound: only its server takes it"
-        )
+        problem = "is bound: only its server takes it"
+        if prefix == BOUND:
+            problem = "is not bound to the token: `present` binds it"
         raise TokenFormatError(f"a discharge starts with {prefix} here; perhaps this one {problem}")
+
+    # One level: a chain of third parties would let a short text ask for much work (spec 33.1).
     packet = _packet(text[len(prefix) :], LIMITS.ticket_bytes)
     if any(vid for _, vid in packet.caveats):
         raise TokenFormatError("a discharge that asks a third party in its turn")
@@ -70,10 +86,13 @@ def discharge_of(text: Any, prefix: str) -> Packet:
 
 
 def _packet(text: str, identifier_bytes: int) -> Packet:
+    """The packet that a text without its prefix spells. Raises TokenFormatError."""
     try:
         data = b64decode(text)
     except EncodingError as error:
         raise TokenFormatError(str(error)) from None
+
+    # Any macaroon may be without caveats; what an issuer or a discharger writes has a link.
     packet = decode(data, identifier_bytes)
     if not packet.caveats:
         raise TokenFormatError("it has at least the link of whoever made it")
@@ -90,18 +109,28 @@ def parts_of(text: Any, prefix: str) -> Parts:
         return Parts(packet_of(text))
     if len(text) > LIMITS.bundle_chars:
         raise TokenFormatError(f"longer than {LIMITS.bundle_chars} characters", step=1)
+
+    # Split no further than a legal text goes. What is left over is one part more than it may have.
     token, *rest = text.split(".", LIMITS.discharges + 2)
     proof = _proof_of(rest.pop(), prefix) if rest[-1].startswith(PROOF) else None
     if len(rest) > LIMITS.discharges:
         raise TokenFormatError(f"more than {LIMITS.discharges} discharges", step=1)
-    return Parts(packet_of(token), tuple(discharge_of(part, prefix) for part in rest), proof)
+
+    # A proof that is not last has another prefix than a discharge, and is refused with it.
+    packet = packet_of(token)
+    discharges = tuple(discharge_of(part, prefix) for part in rest)
+    return Parts(packet, discharges, proof)
 
 
 def _proof_of(part: str, prefix: str) -> bytes:
-    """The bytes of a proof: their length and spelling are looked at, and nothing else (spec 30.1).
+    """The bytes of a proof: their length and spelling, and nothing else (spec 30.1).
+
+    Raises TokenFormatError, also for any proof in a text that is for a holder (spec 30.9).
     """
     if prefix == UNBOUND:
-        raise TokenFormatError("a text with a proof is for one sending to one server, not to be held")
+        raise TokenFormatError(
+            "a text with a proof is for one sending to one server, not to be held"
+        )
     if len(part) != PROOF_CHARS:
         raise TokenFormatError(f"a proof is {PROOF_CHARS} characters")
     try:
@@ -111,42 +140,55 @@ def _proof_of(part: str, prefix: str) -> bytes:
 
 
 def without_proof(text: str) -> str:
-    """A text without the proof that it may end in. Does not look whether it is a token."""
+    """A text without the proof that it may end in. Does not look whether it is a token.
+
+    A proof inside what is proven would have to be proof of itself (spec 30.12).
+    """
     before, _, last = text.rpartition(".")
     return before if last.startswith(PROOF) else text
 
 
 def proof_text(proof: bytes) -> str:
-    """A proof as the last part of a text."""
+    """A proof of 88 bytes as the last part of a text, without the full stop before it."""
     return PROOF + b64encode(proof)
 
 
 def text_of(packet: Packet, prefix: str = PREFIX) -> str:
+    """The text of one packet, a token's or a discharge's. A secret.
+
+    Does not look at its length: `check_limits` and `check_bundle` do. Raises ValueError as `encode`
+    does.
+    """
     return prefix + b64encode(encode(packet))
 
 
 def whole_text(packet: Packet, discharges: tuple[Packet, ...], prefix: str) -> str:
-    """The text of a token and the discharges that go with it."""
-    text = text_of(packet)
-    return (
-        ".".join((text, *(text_of(discharge, prefix) for discharge in discharges)))
-        if discharges
-        else text
-    )
+    """The text of a token and the discharges that go with it, all of one kind, in their order."""
+    texts = [text_of(packet)]
+    texts += [text_of(discharge, prefix) for discharge in discharges]
+    return ".".join(texts)
 
 
 def costs(packet: Packet, discharges: tuple[Packet, ...] = ()) -> tuple[tuple[str, int], ...]:
-    """What each part costs, in characters of text."""
+    """What each part costs, in characters of text: nearly, since frames and prefixes are left out.
+
+    For whoever is told that a token is too long. Shows no content.
+    """
     parts = [("root record", len(packet.identifier))]
     parts += [(f"link {at}", len(cid) + len(vid)) for at, (cid, vid) in enumerate(packet.caveats)]
     parts += [
         (f"discharge {at}", len(encode(discharge))) for at, discharge in enumerate(discharges)
     ]
+
+    # Four characters for three bytes, rounded up.
     return tuple((what, (size * 4 + 2) // 3) for what, size in parts)
 
 
 def check_limits(packet: Packet) -> None:
-    """Raise LimitError for a token that readers would refuse (spec, "Limits")."""
+    """Raise LimitError for a token that readers would refuse (spec, "Limits").
+
+    For writers, after each link: a token that nobody takes is best not made.
+    """
     if len(packet.identifier) > LIMITS.root_bytes:
         raise LimitError(
             f"the root record is {len(packet.identifier)} bytes, more than {LIMITS.root_bytes}"
@@ -157,13 +199,19 @@ def check_limits(packet: Packet) -> None:
         raise LimitError(
             f"more third parties are asked than the {LIMITS.discharges} that can answer"
         )
+
+    # The text is made only for what is nearly too long: frames cost less than a quarter.
     size = sum(len(cid) + len(vid) for cid, vid in packet.caveats) + len(packet.identifier)
-    if size * 4 // 3 > LIMITS.token_chars * 3 // 4 and len(text_of(packet)) > LIMITS.token_chars:
+    is_nearly_too_long = size * 4 // 3 > LIMITS.token_chars * 3 // 4
+    if is_nearly_too_long and len(text_of(packet)) > LIMITS.token_chars:
         raise LimitError(f"more than {LIMITS.token_chars} characters", costs(packet))
 
 
 def check_bundle(packet: Packet, discharges: tuple[Packet, ...]) -> None:
-    """Raise LimitError for a token that readers would refuse for the discharges that go with it."""
+    """Raise LimitError for a token that readers would refuse for the discharges that go with it.
+
+    By the text that is handed on: bound discharges are as long.
+    """
     if len(discharges) > LIMITS.discharges:
         raise LimitError(f"{len(discharges)} discharges, more than {LIMITS.discharges}")
     if len(whole_text(packet, discharges, UNBOUND)) > LIMITS.bundle_chars:
