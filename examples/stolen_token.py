@@ -54,8 +54,8 @@ def refused(what, code, *arguments, **keywords):
 
 print("\nMallory has read everything that the clerk sent")
 alone, _, proof = text.rpartition(".")
-refused("the text without its proof", "proof_missing", alone, reading)
-refused("the text with its proof, again", "replayed", text, reading)
+refused("the text alone", "proof_missing", alone, reading)
+refused("the text and the clerk's proof, again", "replayed", text, reading)
 altering = Access(table="salaries", operation="update")
 refused("the text with another request", "operation", text, altering)
 other = token.present(audience="payroll", expires_in=30)

@@ -24,7 +24,7 @@ from a2a.server.tasks import InMemoryPushNotificationConfigStore, InMemoryTaskSt
 from a2a.types import a2a_pb2 as pb
 from starlette.applications import Starlette
 
-from captoken import Access, Decision, Denied, Issuer, Token, Verifier, current
+from captoken import Access, AsyncGrant, AsyncVerifier, Decision, Denied, Issuer, Token, Verifier, current
 from captoken.adapters.a2a import (
     EXTENSION,
     PUBLIC,
@@ -108,13 +108,14 @@ class Server:
         audience: str = "sales-agent",
         other: Any = SELECT,
         owner: Any = None,
+        face: Any = Verifier,
         **handling: Any,
     ) -> None:
         self.other, self.owner, self.handling = other, owner, handling
         self.agent, self.trail = Agent(), Trail()
         self.rule, self.handler, self.without, self.streaming, self.binding = rule, handler, without, streaming, binding
         replays = MemoryReplayStore(floor=NOW - 3600)
-        self.verifier = Verifier(KEYRING, audience, clock=clock(), audit=self.trail, replays=replays)
+        self.verifier = face(KEYRING, audience, clock=clock(), audit=self.trail, replays=replays)
         self.audience, self.url = audience, ""
         self.card = pb.AgentCard()
 
@@ -506,6 +507,39 @@ def test_a_message_that_is_refused_leaves_the_task_that_it_names_as_it_was(handl
             assert left.status.state == pb.TASK_STATE_INPUT_REQUIRED
             assert (await said(client, "sales slowly, once more", task.id)).id == task.id
             assert server.agent.did == ["sales slowly", "sales slowly, once more"]
+
+    run(story)
+
+
+# --- both faces of a verifier ----------------------------------------------------------------------------------------
+
+
+@each_handler
+def test_an_executor_gets_the_grant_of_an_async_verifier(handler: Any) -> None:
+    own = HolderKey.generate()
+    bound = mint(tables=["sales"], operations=["select"], key=own.public)
+
+    class Awaiting(Agent):
+        async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
+            grant = current.grant(AsyncGrant)
+            assert current.grant() is grant and "cap1" not in str(context.call_context.state)
+            if "and hr" in context.get_user_input():
+                await grant.authorize(Access(table="hr", operation="select"))
+            self.did.append(grant.actor.name)
+            await event_queue.enqueue_event(new_text_message("done", role=pb.ROLE_AGENT))
+
+    async def story() -> None:
+        built = Server(handler=handler, face=AsyncVerifier)
+        built.agent = Awaiting()
+        async with built.running() as server:
+            for held in (mint(), Held(bound, own)):
+                async with server.client(held) as client:
+                    assert await said(client, "sales") == "done"
+                    assert REFUSED in await said(client, "hr")
+                    assert (await client.list_tasks(pb.ListTasksRequest())) is not None
+                    await said(client, "sales and hr")
+                    assert built.trail.decisions[-1].code == "table"
+            assert server.agent.did == ["orchestrator"] * 2
 
     run(story)
 

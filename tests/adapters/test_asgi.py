@@ -17,10 +17,11 @@ import pytest
 import websockets.exceptions
 import websockets.sync.client
 
-from captoken import Access, Decision, Denied, Issuer, Keyring, Token, Verifier, current
+from captoken import Access, AsyncVerifier, Decision, Denied, Issuer, Keyring, Token, Verifier, current
 from captoken.adapters._http import credentials as _http
-from captoken.adapters.asgi import CaptokenMiddleware, Requires
+from captoken.adapters.asgi import GRANT, CaptokenMiddleware, Requires
 from captoken.control import Feed, Operator, Overlay
+from captoken.discharge import Allow, Discharger
 from captoken.errors import NoToken
 from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.proof import http_request, with_proof
@@ -667,12 +668,14 @@ def test_a_store_that_fails_is_told_as_such() -> None:
 
 
 class Trail:
-    """Notes in which thread a decision was recorded."""
+    """Notes what was decided, and in which thread it was recorded."""
 
     def __init__(self) -> None:
         self.threads: list[str] = []
+        self.codes: list[str] = []
 
     def record(self, decision: Decision) -> None:
+        self.codes.append(decision.code)
         self.threads.append(threading.current_thread().name)
 
 
@@ -810,6 +813,92 @@ def test_servers_refuse_a_websocket_in_two_ways(extensions: Any) -> None:
     assert [message["type"] for message in sent] == (
         ["websocket.http.response.start", "websocket.http.response.body"] if extensions else ["websocket.close"]
     )
+
+
+# --- both faces of a verifier ----------------------------------------------------------------------------------------
+
+
+async def asking(scope: Any, receive: Any, send: Any) -> None:
+    """An application that awaits its grant, and notes it."""
+    grant = scope[GRANT]
+    SERVICE.reached.append(type(grant).__name__)
+    assert current.grant() is grant
+    await grant.awaited.authorize(Access(table=scope["path"][1:], operation="select"))
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": grant.actor.name.encode()})
+
+
+@pytest.mark.parametrize(("face", "grant"), [(Verifier, "Grant"), (AsyncVerifier, "AsyncGrant")])
+def test_the_application_gets_the_grant_of_the_face_that_was_given(face: Any, grant: str) -> None:
+    """With a store and a trail, too: the bound token is taken once, and what is denied is recorded."""
+    trail = Trail()
+    replays = MemoryReplayStore(floor=0)
+    for header, target, status in (
+        (bearer(), "/sales", 200),
+        (bearer(), "/hr", 403),
+        (proven("/sales"), "/sales", 200),
+        (proven("/sales"), "/hr", 401),
+        (f"Authorization: Bearer {text(BOUND)}", "/sales", 401),
+    ):
+        headers = [(b"authorization", header.partition(": ")[2].encode())]
+        verifier = face(KEYRING, audience="sales-api", replays=replays, audit=trail)  # one for each event loop
+        start = in_process(target, app=asking, verifier=verifier, scope={"headers": headers})[0]
+        assert start["status"] == status, (header, target)
+    assert SERVICE.reached == [grant] * 3
+    assert trail.codes == ["allowed", "allowed", "allowed", "table", "allowed", "allowed", "bad_proof", "proof_missing"]
+
+
+@pytest.mark.parametrize("face", [Verifier, AsyncVerifier])
+def test_one_access_for_an_application_is_asked_of_either_face(face: Any) -> None:
+    for path, status in (("/sales", 200), ("/hr", 403), ("/none", 403)):
+        app = Requires(asking, by_path)
+        assert in_process(path, app=app, verifier=face(KEYRING, audience="sales-api"))[0]["status"] == status
+
+
+@pytest.mark.parametrize("face", [Verifier, AsyncVerifier])
+def test_a_body_is_waited_for_by_either_face_for_a_good_token_alone(face: Any) -> None:
+    """It comes in pieces: one who lacks nothing but the proof is waited for, and whoever else is answered after one."""
+    for token, reads in ((BOUND, 3), (Issuer(OTHERS).mint(**WHO, key=KEY.public), 1)):
+        coming = [{"type": "http.request", "body": b"x", "more_body": more} for more in (True, True, False)]
+        headers = [(b"authorization", proven("/echo", "POST", b"xxx", token=token).partition(": ")[2].encode())]
+        verifier = face(KEYRING, audience="sales-api", replays=MemoryReplayStore(floor=0))
+        asked = {"headers": headers, "method": "POST"}
+        start, *_ = in_process("/echo", scope=asked, verifier=verifier, coming=coming)
+        assert (start["status"], 3 - len(coming)) == (200 if reads == 3 else 401, reads)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/sales", 200), ("/hr", 403)])
+def test_another_event_loop_than_asyncios_asks_in_place(path: str, status: int) -> None:
+    """trio's, say: here the steps are taken by hand, and nothing of ours waits for what asyncio alone has."""
+    verifier = Verifier(KEYRING, audience="sales-api", audit=Trail())
+    guard = CaptokenMiddleware(Requires(SERVICE, SELECT), verifier, origin=ORIGIN)
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
+    sent: list[Any] = []
+
+    async def out(message: Any) -> None:
+        sent.append(message)
+
+    request = guard({**scope, "headers": [(b"authorization", f"Bearer {TOKEN}".encode())]}, out, out)
+    with pytest.raises(StopIteration):
+        request.send(None)
+    assert sent[0]["status"] == status
+
+
+def test_what_is_no_verifier_is_refused_at_once() -> None:
+    with pytest.raises(TypeError):
+        CaptokenMiddleware(SERVICE, KEYRING, origin=ORIGIN)  # type: ignore[arg-type]
+
+
+def test_a_proof_stands_behind_discharges_in_the_one_text() -> None:
+    asked = DischargerKey.generate()
+    token = BOUND.require(asked.public, need={"alive": "task-1"})
+    answered = token.with_discharge(Discharger(asked, lambda need: Allow(expires_in=60)).discharge(token.needs[0]))
+    verifier = Verifier(KEYRING, audience="sales-api", replays=MemoryReplayStore(floor=0))
+    for shown, status in ((answered, 200), (token, 401)):
+        header = proven("/sales", token=shown).partition(": ")[2]
+        assert header.count(".cap1p_") == 1 and header.count(".cap1d_") == (status == 200)
+        scope = {"headers": [(b"authorization", header.encode())]}
+        assert in_process("/sales", scope=scope, verifier=verifier)[0]["status"] == status
 
 
 # --- Requires --------------------------------------------------------------------------------------------------------

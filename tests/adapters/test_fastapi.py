@@ -23,11 +23,14 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from captoken import Access, Caller, Decision, Denied, Grant, Issuer, Keyring, Verifier, current
+from captoken import Access, AsyncGrant, AsyncVerifier, Caller, Decision, Denied, Grant, Issuer, Keyring, Verifier, current
 from captoken.adapters.asgi import CaptokenMiddleware, Requires
 from captoken.adapters.fastapi import Required, granted, protect, require
 from captoken.adapters.httpx import auth
+from captoken.current import Held
 from captoken.errors import NoToken
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryReplayStore
 
 from .serving import listening, origin_of, served
 
@@ -784,3 +787,67 @@ def test_a_path_parameter_is_not_written_where_it_would_be_taken_literally(where
     with pytest.raises(ValueError, match="state arguments and attributes by a function"):
         require(tool="notes.delete", **{where: {"project": "{project}"}})
     assert require(tool="notes.delete", **{where: {"project": "{"}})
+
+
+# --- both faces of a verifier ----------------------------------------------------------------------------------------
+
+KEY = HolderKey.from_bytes(bytes(range(32)))
+BOUND = Issuer(KEYRING).mint(subject="user:jane", agent="clerk", task="task-1", key=KEY.public, **CAVEATS)
+
+
+def awaiting() -> FastAPI:
+    """Endpoints that await their grant, and one in a thread, that does not. Each is new for its event loop."""
+    app = protected(verifier=AsyncVerifier(KEYRING, audience="sales-api", replays=MemoryReplayStore(floor=0)))
+
+    @app.get("/declared")
+    async def declared(
+        request: Request, grant: Annotated[AsyncGrant, Depends(require(table="sales", operation="select"))]
+    ) -> list[Any]:
+        same = current.grant() is grant and request.scope["captoken.grant"] is grant
+        return [type(grant).__name__, same, "authorization" in request.headers, "cap1" in str(request.headers)]
+
+    @app.get("/inside/{table}")
+    async def inside(table: str, grant: Annotated[AsyncGrant, Depends(granted)]) -> str:
+        await grant.authorize(Access(table=table, operation="select"))
+        return grant.actor.name
+
+    @app.get("/thread/{table}")
+    def thread(table: str, grant: Annotated[AsyncGrant, Depends(granted)]) -> str:
+        assert current.grant(Grant) is grant.blocking
+        return grant.blocking.authorize(Access(table=table, operation="select")).actor.name
+
+    @app.get("/hr", dependencies=[Depends(require(table="hr", operation="select"))])
+    async def hr() -> str:
+        raise AssertionError
+
+    return app
+
+
+@pytest.mark.parametrize("held", [HELD, Held(BOUND, KEY)], ids=["bearer", "bound"])
+def test_an_endpoint_gets_the_grant_of_an_async_verifier(held: Any) -> None:
+    shown = auth({ORIGIN: "sales-api"}, held=held)
+    assert call(awaiting(), "/declared", auth=shown).json() == ["AsyncGrant", True, False, False]
+    for path in ("/inside/sales", "/thread/sales"):
+        assert call(awaiting(), path, auth=shown).json() == "clerk"
+    for path in ("/inside/hr", "/thread/hr", "/hr"):
+        refused = call(awaiting(), path, auth=shown)
+        assert (refused.status_code, refused.json()["error"]) == (403, "insufficient_scope")
+
+
+def test_a_text_with_a_proof_is_taken_from_the_authorization_header_once() -> None:
+    """By a FastAPI application as by any: beside it, in another header, in the query or twice, it refuses the request."""
+    app = protected(verifier=Verifier(KEYRING, audience="sales-api", replays=MemoryReplayStore(floor=0)))
+
+    @app.get("/seen")
+    async def seen(request: Request, grant: Mine) -> str:
+        return str(request.headers) + str(request.url)
+
+    request = auth({ORIGIN: "sales-api"}, held=Held(BOUND, KEY))(httpx.Request("GET", f"{ORIGIN}/seen"))
+    header = request.headers["authorization"]
+    text = header.removeprefix("Bearer ")
+    for headers in ({"x-token": text}, {"cookie": f"token={text}"}, {"authorization": header, "x-token": text}):
+        assert call(app, "/seen", headers=headers, auth=None).status_code == 400, headers
+    assert call(app, f"/seen?t={text}", headers={"authorization": header}, auth=None).status_code == 400
+    taken = call(app, "/seen", headers={"authorization": header}, auth=None)
+    assert taken.status_code == 200 and "cap1" not in taken.text
+    assert call(app, "/seen", headers={"authorization": header}, auth=None).status_code == 401  # it is spent
