@@ -75,12 +75,14 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
         behavior = behavior_of(handler)
 
         def one(requests: Any, context: Any) -> Any:
+            """Answers with one message."""
             call, given = self._begun(handler, method, requests, context)
             response = call.step(behavior, given, Context(context))
             call.end()
             return response
 
         def many(requests: Any, context: Any) -> Iterator[Any]:
+            """Answers with a stream: each message of it goes out only while the grant stands."""
             call, given = self._begun(handler, method, requests, context)
             responses = iter(call.step(behavior, given, Context(context)))
             try:
@@ -88,6 +90,8 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
                     call.stand()
                     yield response
             finally:
+                # What a generator does when it is closed is the handler's code too: a client that
+                # hangs up must not have it run with what the server holds.
                 if hasattr(responses, "close"):
                     alone(responses.close)
             call.end()
@@ -147,12 +151,14 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
         behavior = behavior_of(handler)
 
         async def one(requests: Any, context: Any) -> Any:
+            """Answers with one message, or writes a stream by itself."""
             call, given = await self._begun(handler, method, requests, context)
             response = await call.step(behavior(given, AsyncContext(context, call)))
             await call.end()
             return response
 
         async def many(requests: Any, context: Any) -> AsyncIterator[Any]:
+            """Answers with a stream: each message of it goes out only while the grant stands."""
             call, given = await self._begun(handler, method, requests, context)
             responses = behavior(given, AsyncContext(context, call))
             try:
@@ -227,6 +233,9 @@ class Presenting:
     ) -> None:
         self._channel = channel
         self._presenter = Presenter(audience, held, expires_in, insecure is True)
+
+    # What a stub asks its channel for. It names its arguments, and may say more than a channel of
+    # some version takes: they are passed on as they are.
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> PresentingMethod:
         return self._asked_once(self._channel.unary_unary, method, *args, **kwargs)

@@ -5,6 +5,14 @@ yield each answer of a verifier or a grant. `Call` and `AsyncCall` go through th
 servers: the one has the answer at once, the other awaits it. They end the call where it is refused.
 `Context` and `AsyncContext` are what the handler gets to see of it.
 
+A call goes like this, whichever server it comes to:
+
+1. its token is verified (`Rules` in `_grpc/rules.py` makes a `Judged` of it);
+2. `Judged.admit` decides on its message, or on its first one; then the handler starts;
+3. `Judged.go_on` decides on each further message that the client sends;
+4. `Judged.stand` is asked before each message that the handler sends;
+5. `end` sees to it that a handler which has caught a refusal does not answer all the same.
+
 The rules by number: `captoken.adapters.grpc`.
 """
 
@@ -27,7 +35,7 @@ _R = TypeVar("_R")
 # What it takes to decide: each answer is yielded, and sent back once it is there.
 Steps: TypeAlias = Generator[Any, Any, _R]
 
-# What a call of a method is: always the same access, or by its message.
+# A call of a method: always the same access, or by its message.
 Rule: TypeAlias = "Access | Callable[[Any], Access]"
 
 # The status of a call that is refused, by the kind of the denial (spec 40.8).
@@ -50,7 +58,10 @@ def _answer_to(denied: Denied | None) -> tuple[Any, str]:
 
 
 def _run(steps: Steps[_R]) -> _R:
-    """Go through steps whose answers are there at once."""
+    """Go through steps whose answers are there at once: a Verifier's, and those of its grants.
+
+    What the steps raise, a Denied above all, leaves here as it is.
+    """
     try:
         answer = next(steps)
         while True:
@@ -61,7 +72,10 @@ def _run(steps: Steps[_R]) -> _R:
 
 
 async def _run_async(steps: Steps[_R]) -> _R:
-    """Go through steps whose answers are awaited. What one of them raises ends them all."""
+    """Go through steps whose answers are awaited: an AsyncVerifier's, and those of its grants.
+
+    What an answer raises ends the steps as well: none of them catches anything.
+    """
     try:
         pending = next(steps)
         while True:
@@ -85,13 +99,17 @@ class Judged:
         rule: Rule | None,
         caller: Caller | None,
     ) -> None:
-        """`grant` is the one that is asked here, `served` is the same for the handler."""
+        """`grant` is the one that is asked here: an AsyncGrant where the steps are awaited.
+
+        `served` is the same grant for the handler, of the face that the owner's verifier has.
+        `rule` is None for a method that none names, `caller` where the server says nothing of it.
+        """
         self.served = served
         self.refused: Denied | None = None
         self._grant = grant
         self._rule = rule
         self._caller = caller
-        self._access: Access | None = None
+        self._access: Access | None = None  # what was permitted last
 
     @property
     def by_message(self) -> bool:
@@ -101,10 +119,13 @@ class Judged:
     def admit(self, message: Any) -> Steps[None]:
         """Decide on a message, or on a call that is judged without one. Raises Denied.
 
-        None for a message is a stream that had none.
+        None for a message is a stream that had none. A budget is charged here, and the decision
+        recorded: once for each message that is judged.
         """
-        if self._rule is None:  # rule 2
+        # Not open by mistake: a method that is added to a service has no rule yet (rule 2).
+        if self._rule is None:
             yield from self._refuse("no rule names the method")
+        # The handler of such a stream would start with nothing that was ever permitted.
         if message is None and self.by_message:
             yield from self._refuse("the stream ended before a message that could be judged")
         access = self._access_of(message)
@@ -122,6 +143,7 @@ class Judged:
         A call that is judged without a message is not charged again for each: it is asked whether
         it stands.
         """
+        # A handler may have caught the refusal, and asked for the next message.
         if self.refused is not None:
             raise self.refused
         if self.by_message:
@@ -132,8 +154,9 @@ class Judged:
     def stand(self) -> Steps[None]:
         """Whether what was permitted last is permitted still (rule 3). Raises Denied.
 
-        It takes nothing of a budget, and asks no store: what was paid for goes on. A denial is
-        recorded, as an end of what was let in.
+        It looks at the clock, the overlay and who calls. It takes nothing of a budget and asks no
+        store: else a call that has used up its only use would be refused its own answer. A denial
+        is recorded, as an end of what was let in.
         """
         if self.refused is not None:
             raise self.refused
@@ -145,8 +168,12 @@ class Judged:
     def _access_of(self, message: Any) -> Access | None:
         """What the rule says of a message, or None for what no token can permit.
 
-        A rule raises where there are no legal names, say. It asks the grant, if anything: it holds
-        nothing. It is no coroutine, and so asks the plain grant.
+        A rule raises where there are no legal names, say: what a client sends can bring that about,
+        and so it is a refusal and no error of the server's. Whatever else it raises passes through:
+        the call ends, and the handler does not run.
+
+        A rule asks the grant, if anything: it holds nothing. It is no coroutine, and so it is the
+        plain grant that is current.
         """
         rule = self._rule
         if rule is None or isinstance(rule, Access):
@@ -159,6 +186,7 @@ class Judged:
             current.serving(grant),
         ):
             access = rule(message)
+        # What is no Access permits nothing: True, above all, is not a yes.
         return access if isinstance(access, Access) else None
 
     def _refuse(self, why: str) -> Steps[NoReturn]:
@@ -169,6 +197,7 @@ class Judged:
         self._deny((yield self._grant.deny("domain", why)))
 
     def _deny(self, decision: Decision) -> NoReturn:
+        """Keep a denial, which is on record, and raise it."""
         self.refused = Denied(decision)
         raise self.refused
 
@@ -176,7 +205,8 @@ class Judged:
 class Context:
     """The servicer context of a handler: without the token (rule 5).
 
-    So nobody passes on or logs what came in. Everything else is the server's own context.
+    So nobody passes on or logs what came in (spec 40.9). Everything else is the server's own
+    context.
     """
 
     def __init__(self, context: Any) -> None:
@@ -186,6 +216,7 @@ class Context:
         return getattr(self._context, name)
 
     def invocation_metadata(self) -> tuple[Any, ...]:
+        """What the client sent beside its messages, but for the token."""
         return without_secrets(self._context.invocation_metadata())
 
 
@@ -222,11 +253,11 @@ class Call:
     def step(self, function: Callable[..., Any], *given: Any) -> Any:
         """A step of the handler, which may be all of it, or up to its next message.
 
-        A Denied that it lets through is the answer: so a handler may ask its grant, and not catch
-        anything.
+        It runs under the grant and holds nothing, not even what the server holds (rule 5). A Denied
+        that it lets through is the answer: so a handler may ask its grant, and not catch anything.
         """
         try:
-            with current.nothing(), current.serving(self.judged.served):  # rule 5
+            with current.nothing(), current.serving(self.judged.served):
                 return function(*given)
         except Denied as denied:
             refused = denied
@@ -255,28 +286,40 @@ class Call:
 
 
 class AsyncCall:
-    """The same on a server of `grpc.aio`: other calls go on while a store is waited for."""
+    """A call on a server of `grpc.aio`: others go on while a store is waited for.
+
+    Its methods do what those of `Call` do. Beside them it has what a handler of `grpc.aio` may do
+    in place of an iterator: read by itself.
+    """
 
     judged: Judged  # once it has begun
 
     def __init__(self, context: Any) -> None:
         self._context = context
-        self._first: Any = None
+        self._first: Any = None  # a message that was judged, and that the handler has not yet taken
 
     async def ask(self, steps: Steps[_R]) -> _R:
+        """What steps come to that may be denied: a denial is the end of the call."""
         try:
             return await _run_async(steps)
         except Denied as denied:
             refused = denied
+        # Out of the block: what ends a call is no consequence of an exception, and shows none.
         await self.refuse(refused)
 
     async def refuse(self, denied: Denied | None) -> NoReturn:
+        """End the call: with what a stranger may be told, or since the request is none."""
         await self._context.abort(*_answer_to(denied))
         raise AssertionError("a call went on that was ended")
 
     async def step(self, step: Awaitable[_R]) -> _R:
+        """A step of the handler, under the grant and nothing else (rule 5).
+
+        A call of `grpc.aio` runs in the context in which its server was started, with whatever was
+        current there: so `nothing` has to be said at each step.
+        """
         try:
-            with current.nothing(), current.serving(self.judged.served):  # rule 5
+            with current.nothing(), current.serving(self.judged.served):
                 return await step
         except Denied as denied:
             refused = denied
@@ -291,6 +334,7 @@ class AsyncCall:
         await self.ask(self.judged.admit(self._first))
 
     async def each(self, requests: Any) -> AsyncIterator[Any]:
+        """The messages of a client, each once it is permitted (rule 3)."""
         first = self._take_first()
         if first is not None:
             yield first
@@ -312,20 +356,26 @@ class AsyncCall:
         return message
 
     async def stand(self) -> None:
+        """Go on only while the grant stands: before each message of an answer (rule 3)."""
         await self.ask(self.judged.stand())
 
     async def end(self) -> None:
+        """For a handler that caught the refusal of a message and went on: nothing is sent."""
         if self.judged.refused is not None:
             await self.refuse(self.judged.refused)
 
     def _take_first(self) -> Any:
+        """The first message, which was judged before the handler started; None from then on.
+
+        Whichever way the handler reads, it gets it once.
+        """
         first = self._first
         self._first = None
         return first
 
 
 class AsyncContext(Context):
-    """The same of `grpc.aio`.
+    """The context of a handler of `grpc.aio`.
 
     Its `read` and `write` ask as the iterators do: a handler may use either.
     """
@@ -335,8 +385,10 @@ class AsyncContext(Context):
         self._call = call
 
     async def read(self) -> Any:
+        """The next message of the client, once it is permitted."""
         return await self._call.read()
 
     async def write(self, message: Any) -> None:
+        """Send a message, if the grant still stands."""
         await self._call.stand()
         await self._context.write(message)

@@ -53,9 +53,7 @@ class Presenter:
             digest = request_digest(method, message)
 
         def show() -> Metadata:
-            text = held.present(
-                audience=self.audience, request=digest, expires_in=self._expires_in
-            )
+            text = held.present(audience=self.audience, request=digest, expires_in=self._expires_in)
             return ((AUTHORIZATION, f"Bearer {text}"),)
 
         return show

@@ -16,8 +16,12 @@ AUTHORIZATION = "authorization"
 def request_digest(method: str, message: bytes) -> bytes:
     """The 32 bytes that a proof for one call is about.
 
-    That is `/package.Service/Method`, and the request as it travels. The audience is in every proof
-    already. Raises TypeError, or ValueError for a method beyond ASCII.
+    That is `/package.Service/Method`, and the request as it travels, before it is compressed. So
+    not two spellings of one message are the same request, and nothing has to be parsed before the
+    proof is looked at. The server's name is in every proof already: no host or port is in here,
+    which a mesh may change.
+
+    Raises TypeError, or ValueError for a method beyond ASCII.
     """
     return http_request("POST", "grpc:", method, message)
 
@@ -26,8 +30,10 @@ def read_token(metadata: Iterable[tuple[str, Any]] | None) -> str:
     """The text that came with a call: one value, `Bearer`, one space, the text (rule 1).
 
     What cannot be one is read as one that will not verify, so that the call is refused as with a
-    forged one: no token, or two of them, is the empty text.
+    forged one: no token, or two of them, is the empty text. The verifier records that denial like
+    any other. The text may end in a proof, which nobody looks at here.
     """
+    # Of two tokens nobody can say which one a proxy in between went by.
     values = [value for key, value in metadata or () if key == AUTHORIZATION]
     if len(values) != 1 or not isinstance(values[0], str):
         return ""
@@ -37,5 +43,8 @@ def read_token(metadata: Iterable[tuple[str, Any]] | None) -> str:
 
 
 def without_secrets(metadata: Iterable[tuple[str, Any]] | None) -> tuple[Any, ...]:
-    """The metadata for the one who answers: without the token."""
+    """The metadata for the one who answers: without the token, and so without its proof.
+
+    gRPC spells keys in lower case on both sides: no other spelling of this one comes in.
+    """
     return tuple(pair for pair in metadata or () if pair[0] != AUTHORIZATION)

@@ -2,6 +2,9 @@
 
 A kind says which side sends a stream: `unary_unary`, `unary_stream`, `stream_unary` and
 `stream_stream`. Handlers of all kinds have the same fields, and the function under the kind's name.
+A server of `grpc.aio` has the same handlers; what its functions are says how they answer.
+
+The rules by number: `captoken.adapters.grpc`.
 """
 
 from __future__ import annotations
@@ -19,14 +22,20 @@ OVER = object()  # what comes after the last message of a stream
 
 
 def method_name(name: Any) -> str:
-    """The name of a method, if it is one. Raises ValueError."""
+    """The name of a method, if it is one. Raises ValueError.
+
+    A name without its service would match no call: a rule for it would guard nothing, in silence.
+    """
     if not isinstance(name, str) or not name.startswith("/") or name.count("/") != 2:
         raise ValueError("a method is named /package.Service/Method")
     return name
 
 
 def _kind(handler: Any) -> str:
-    """The handler's kind, which is the name of the field that has its function."""
+    """The handler's kind, which is the name of the field that has its function.
+
+    It is spelled as grpc spells it: what the client sends, then what the server answers.
+    """
     asked = "stream" if handler.request_streaming else "unary"
     answered = "stream" if handler.response_streaming else "unary"
     return f"{asked}_{answered}"
@@ -46,8 +55,10 @@ def with_behavior(
     """A handler of the same kind that answers by `behavior`.
 
     A request that is no stream comes to it as the bytes that arrived, which a proof covers (rule
-    4); with `parse`, as what that makes of them.
+    4); with `parse`, as what that makes of them. Nothing else of the handler changes: what it
+    answers is written as it was.
     """
+    # No proof covers a stream, whose messages grpc may as well parse itself.
     if handler.request_streaming:
         parse = handler.request_deserializer
     make = getattr(grpc, f"{_kind(handler)}_rpc_method_handler")
@@ -62,7 +73,7 @@ def parsed(handler: Any, data: bytes) -> Any:
     """The message, or None for bytes that are none.
 
     What a parser raises can say what stood in the bytes, and gRPC would tell the client: it goes no
-    further.
+    further. Bytes that a parser makes None of are taken for none, too.
     """
     if handler.request_deserializer is None:
         return data
@@ -78,6 +89,9 @@ def opened(handler: Any) -> Any:
     Nothing is verified for it, and so nothing is granted. A token that came all the same is hidden,
     since its owner did not mean it for this method. The request is parsed by gRPC, as without a
     guard.
+
+    Which of the four answers depends on what kind of function the handler has, and not on the
+    server: one of `grpc.aio` takes plain functions too.
     """
     behavior = behavior_of(handler)
 
@@ -85,6 +99,7 @@ def opened(handler: Any) -> Any:
         return alone(behavior, requests, Context(context))
 
     def many(requests: Any, context: Any) -> Iterator[Any]:
+        # Each step anew: a generator runs in the context of whoever asks it for the next message.
         responses = iter(one(requests, context))
         while (response := alone(next, responses, OVER)) is not OVER:
             yield response
@@ -108,13 +123,17 @@ def opened(handler: Any) -> Any:
 def alone(function: Callable[..., Any], *given: Any) -> Any:
     """What a function gives with nothing current (rule 5).
 
-    A server's thread may hold a token of the server's own.
+    A server's thread may hold a token of the server's own: a handler that presented it would act as
+    the server, for whoever asked.
     """
     with current.nothing():
         return function(*given)
 
 
 async def awaited_alone(step: Awaitable[Any]) -> Any:
-    """The same of what is awaited."""
+    """The same of what is awaited.
+
+    A call of `grpc.aio` begins with what was current where its server was started.
+    """
     with current.nothing():
         return await step

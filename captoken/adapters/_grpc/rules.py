@@ -1,6 +1,7 @@
 """What the two interceptors share: the rules for methods, and how a call begins.
 
-The rules by number: `captoken.adapters.grpc`.
+A call begins with its token, before its message is parsed: bytes of a stranger reach no parser of
+the owner's. The rules by number: `captoken.adapters.grpc`.
 """
 
 from __future__ import annotations
@@ -71,15 +72,19 @@ class Rules:
         has_proof = text != without_proof(text)
         digest: bytes | None = None
         if has_proof and message is None:
+            # Not left to the verifier: without a request, it would take a proof that shows the
+            # token and no access, and the stream would be open to whoever came by that text.
             why = "no proof covers the messages of a stream"
             raise Denied((yield face.deny(text, "bad_proof", why)))
         if has_proof and message is not None:
+            # Of a bearer token nothing is proven: its message is not hashed.
             digest = request_digest(method, message)
         grant = yield face.authenticate(text, request=digest)
 
         caller: Caller | None = None
         if self._caller is not None:
             caller = _known(self._caller, context)
+            # Left out it would be a decision without a caller, which permits more.
             if caller is None:
                 denied = yield grant.deny("caller", "the server knows nobody who calls")
                 raise Denied(denied)
@@ -93,9 +98,10 @@ class Rules:
 
 
 def _known(caller: Callable[[Any], Caller | None], context: Any) -> Caller | None:
-    """Who calls, as the server knows it, or None.
+    """Who calls, as the server knows it, or None where it knows nobody.
 
-    What its function raises may say how the server authenticates: it is logged by its type alone.
+    What its function raises may say how the server authenticates: it is logged by its type alone,
+    and is nobody too. So is what is no Caller, a name as text for one.
     """
     try:
         known = caller(context)
