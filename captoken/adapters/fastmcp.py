@@ -17,6 +17,10 @@ it.
 5. What the owner's code asks of the server outside of a request comes without a token:
    `run_middleware=False` is for it.
 
+What this file reads of fastmcp without a public word for it: `_srctx` of a request, which is the
+SDK's own request below it and has the token too; and `_mcp_server` of a server, which has its hints
+for caches. A version that has them no longer raises, and nothing is answered.
+
 Not checked: which of several versions of a tool is called, and what `captoken.adapters.mcp` does
 not check. Middleware that stands before the guard can answer in its place, as a cache does; what
 stands behind it can change what it let in.
@@ -76,14 +80,15 @@ class _Came(NamedTuple):
     are: the guard of a mounted server knows nothing of another's (rule 1).
     """
 
-    session: Any
-    meta: Mapping[str, Any] | None
-    headers: Headers | None
+    session: Any  # None outside of a request
+    meta: Mapping[str, Any] | None  # as it came: with the token
+    headers: Headers | None  # as they came: with the token
     grants: Mapping[Gate, Grant]
 
     def granted(self, gate: Gate, grant: Grant) -> _Came:
         """The same, with what `gate` has granted: for what the answer asks in turn."""
-        return _Came(self.session, self.meta, self.headers, {**self.grants, gate: grant})
+        grants = {**self.grants, gate: grant}
+        return _Came(self.session, self.meta, self.headers, grants)
 
     def __repr__(self) -> str:
         return "<_Came>"  # the token is in there
@@ -94,7 +99,11 @@ _came: ContextVar[_Came | None] = ContextVar("captoken.fastmcp", default=None)
 
 @contextmanager
 def _while_answering(came: _Came) -> Generator[None, None, None]:
-    """In this block, what fastmcp asks in turn is part of the request that `came` (rule 1)."""
+    """In this block, what fastmcp asks in turn is part of the request that `came` (rule 1).
+
+    A tool that asks its own server comes through the guard again, and there is no token to be seen
+    then: it was hidden.
+    """
     before = _came.set(came)
     try:
         yield
@@ -114,8 +123,10 @@ class Guard(Middleware):
         Not by fastmcp's hooks for calls and lists, which are for some methods alone: what has no
         hook would come past the guard.
         """
+        # First read, then hidden: from here on nothing else can read the token.
         came = _arrived(context)
         self._hide(context)
+        # What fastmcp has not read itself is still as it came, in the message too.
         sent = context.message
         if isinstance(sent, Mapping) and has_token(sent.get("_meta")):
             context = context.copy(message={**sent, "_meta": without_token(sent["_meta"])})
@@ -153,6 +164,7 @@ class Guard(Middleware):
         method = context.method or ""
         if method not in LISTS:
             return result
+        # Rule 5 of the messages. Here the result is fastmcp's own objects, and not yet a message.
         names = [plain_name(getattr(item, _ATTRIBUTES[method])) for item in result]
         return await self._gate.only_listed(grant, method, result, names)
 
@@ -164,7 +176,9 @@ class Guard(Middleware):
         """
         method = context.method or ""
         params = _params(context.message)
-        if method == CALL and str(params.get("name")).startswith("__"):  # rule 4
+        # Rule 4. It is another name for a tool that a token permits, or forbids, by its own: so it
+        # is taken for none, which no token can permit.
+        if method == CALL and str(params.get("name")).startswith("__"):
             params = {**params, "name": None}
 
         grant = came.grants.get(self._gate)
@@ -175,7 +189,10 @@ class Guard(Middleware):
         return await self._gate.admitted(Message(method, params, came.headers))
 
     def _hide(self, context: MiddlewareContext[Any]) -> None:
-        """Take what is secret out of the request (rule 2), and keep the answer to one (rule 3)."""
+        """Take what is secret out of the request (rule 2), and keep the answer to one (rule 3).
+
+        The HTTP request is known in two places, and of a notification they are two requests.
+        """
         request = _request(context)
         self._gate.hide(None if request is None else request.request)
         self._gate.hide(_http_request())
@@ -190,6 +207,7 @@ def _hide_meta(request: Any) -> None:
 
     Each gets a new `_meta`. In one process, what was sent is the client's own, and stays as it is.
     """
+    # There is no public word for the SDK's request: see the top of this file.
     clean = without_token(request.meta)
     request.meta = clean
     sdk = request._srctx
@@ -202,6 +220,7 @@ def _keep_private(server: Any) -> None:
 
     The hints are looked up after what is answered here, on the low-level server.
     """
+    # There is no public word for that server: see the top of this file.
     hints = server._mcp_server.cache_hints
     hints.update({method: replace(hint, scope="private") for method, hint in hints.items()})
 
@@ -213,6 +232,7 @@ def _arrived(context: MiddlewareContext[Any]) -> _Came:
     carries no HTTP request that could be asked.
     """
     request = _request(context)
+    # What was there before it was hidden, if this is asked in the course of the same request.
     outer = _came.get()
     notified = context.type == "notification"
     if request is None:
@@ -231,7 +251,8 @@ def _request(context: MiddlewareContext[Any]) -> Any:
 def _http_request() -> Any:
     """The HTTP request that fastmcp knows of beside that of the message, or None.
 
-    For a notification it is another one.
+    For a notification it is another one. fastmcp looks for the message's own request first, and
+    would find that: so it is made to look for the other.
     """
     before = fastmcp_request_ctx.set(None)
     try:

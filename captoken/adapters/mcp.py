@@ -41,11 +41,15 @@ from captoken.adapters._mcp.messages import (
 )
 
 TWO = version("mcp").split(".")[0] != "1"  # which major version of the SDK is installed
+
+# By name, since the two versions have them in different places.
 _server: Any = import_module("mcp.server")
 _errors: Any = import_module("mcp.shared.exceptions")
 _tools: Any = import_module(
     "mcp.server.mcpserver.exceptions" if TWO else "mcp.server.fastmcp.exceptions"
 )
+
+# The protocols in which a result says of itself that it is one.
 _modern: Any = import_module("mcp_types.version").MODERN_PROTOCOL_VERSIONS if TWO else ()
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -83,6 +87,7 @@ class Guard:
     def install(self, server: Any) -> None:
         """Guard `server` from here on. Raises TypeError for what is no server of this `mcp`."""
         if not TWO:
+            # By name: that file cannot be imported where mcp 2.x is installed.
             import_module("captoken.adapters._mcp.version_1").install(self._gate, server)
             return
         if not isinstance(server, (_server.MCPServer, _server.Server)):
@@ -102,6 +107,7 @@ class Guard:
         notified = ctx.request_id is None
         with answering(params.get("_meta")):
             try:
+                # First read, then hidden: from here on nothing else can read them.
                 headers = headers_of(ctx.request, notified=notified)
                 self._gate.hide(ctx.request)
                 grant = await self._gate.admitted(Message(ctx.method, params, headers))
@@ -113,7 +119,7 @@ class Guard:
                 result = await call_next(_without_token(ctx))
 
         if grant is None:
-            return result
+            return result  # no token was needed for it: whatever the server says of caches holds
         if ctx.method in LISTS:
             listing = LISTS[ctx.method]
             result = _wired(result)
@@ -125,7 +131,10 @@ class Guard:
 
 
 def _without_token(ctx: Any) -> Any:
-    """The context of a message, which shows no token from here on."""
+    """The context of a message, which shows no token from here on.
+
+    The message that came stays as it is: in one process it is the client's own object.
+    """
     params = ctx.params or {}
     meta = params.get("_meta")
     if not has_token(meta):
@@ -137,7 +146,8 @@ def _without_token(ctx: Any) -> Any:
 def _refusal(refused: Refused, protocol: str) -> dict[str, Any]:
     """A result for the model, of a tool. Raises MCPError for anything else.
 
-    Newer protocols want a result to say that it is one.
+    Newer protocols want a result to say that it is one. The kind of the denial is in the data of an
+    error, for clients that renew what has expired.
     """
     if not refused.tool:
         raise _errors.MCPError(refused.code, refused.text, refused.data) from None

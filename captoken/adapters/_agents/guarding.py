@@ -11,7 +11,8 @@ from captoken.tools import ToolGuard
 def checked_guard(guard: ToolGuard) -> ToolGuard:
     """The guard, if it is one. Raises TypeError.
 
-    Something else with a `check` could say yes to everything.
+    Something else with a `check` could say yes to everything. A verifier has one as well, and is no
+    guard: it would be asked about the wrong things.
     """
     if not isinstance(guard, ToolGuard):
         raise TypeError(f"a {type(guard).__name__} is no ToolGuard")
@@ -22,7 +23,7 @@ def unasked(native: Collection[str], kinds: str) -> frozenset[str]:
     """The kinds of tools that the model's provider may run, although nobody can be asked.
 
     `kinds` is the framework's word for them. Raises TypeError for a str, which is a collection of
-    letters.
+    letters: none of them is a kind, and so the one that was meant would be refused.
     """
     if isinstance(native, str):
         raise TypeError(f"native: a collection of {kinds}, not a str")
@@ -34,6 +35,8 @@ def refuse_native(found: Collection[str], allowed: Collection[str]) -> None:
 
     `found` are the kinds of its tools, `allowed` those that may run unasked. It is an error of
     whoever built the agent, and so ends the run: the model could do nothing about it.
+
+    It is looked for in each request and not where the agent is built: tools are added in between.
     """
     beyond = sorted(set(found).difference(allowed))
     if beyond:

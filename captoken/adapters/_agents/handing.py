@@ -1,4 +1,7 @@
-"""How a task is handed to a sub-agent, in all agent frameworks: with a narrowed token, alone."""
+"""How a task is handed to a sub-agent, in all agent frameworks: with a narrowed token, alone.
+
+See docs/agents.md, "What all have in common".
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,8 @@ def only(held: Held) -> Generator[Held, None, None]:
 
     A sub-agent is an agent of its own. What its caller was granted would let its tools do what its
     own token does not permit.
+
+    First nothing, then what is held: the trace alone goes on.
     """
     with current.nothing(), current.use(held):
         yield held
@@ -36,7 +41,8 @@ def only(held: Held) -> Generator[Held, None, None]:
 def tool_name(verb: str, agent: object) -> str:
     """The name of a tool that hands on to `agent`: the verb, and the agent's name as a word.
 
-    The frameworks, and the models behind them, take letters, digits and underscores.
+    The frameworks, and the models behind them, take letters, digits and underscores. It is the name
+    that the caller's own token has to permit.
     """
     word = "".join(char if char.isalnum() else "_" for char in str(agent))
     return f"{verb}_{word}"

@@ -2,6 +2,14 @@
 
 See docs/mcp.md. The rules by number: `captoken.adapters._mcp.messages`. The adapters bring messages
 here, and say in the SDK's words what came of it.
+
+A message goes like this, in every SDK:
+
+1. `answering`: from here on nothing is held, and the trace is that of the message;
+2. `Gate.hide`: the HTTP request shows no token to whatever comes after;
+3. `Gate.admitted`: the grant of the message, or Refused;
+4. `Gate.under`: what answers the message runs under that grant;
+5. `Gate.only_listed`: of a list, what the grant can be used for goes out.
 """
 
 from __future__ import annotations
@@ -39,9 +47,19 @@ from captoken.adapters._mcp.messages import (
 from captoken.current import Held
 from captoken.tools import Attributes, Cost, access_to, presented_to, stated_of, telling
 
-_WEBSOCKET = "mcp.server.websocket"  # of mcp 1.x: comes over the network, and shows no HTTP request
-# What can still be stated when the call is made.
-_LATER = frozenset({"argument", "attribute", "cost_unstated"})
+# Of mcp 1.x: what comes that way comes over the network, and shows no HTTP request.
+_WEBSOCKET = "mcp.server.websocket"
+
+# What refuses an access that a list asks about, and can still be stated when the call is made.
+_LATER = frozenset(
+    {
+        "argument",
+        "attribute",
+        "cost_unstated",
+    }
+)
+
+# Why the guard refuses by itself; for the trail, not for whoever asked.
 _NO_CALL = "no call that a token can permit: its name, or what comes with it"
 _NO_PROOF = "what no token can permit cannot be proven either"
 
@@ -53,8 +71,10 @@ async def answer_of(asked: AnyVerifier | Grant, question: Callable[[Any], Any]) 
     """What a verifier or a grant answers to a question; the event loop goes on meanwhile.
 
     `question` is asked of the awaited face, which is asyncio's. The SDKs run in others as well, by
-    anyio: there it is asked of the plain one, in a thread.
+    anyio: there it is asked of the plain one, in a thread. What it raises, a Denied above all, is
+    raised here.
     """
+    # The awaited face is asked for anew each time: it belongs to the event loop that first uses it.
     if _in_asyncio():
         return await question(asked.awaited)
     plain = asked if isinstance(asked, Grant) else asked.blocking
@@ -74,7 +94,7 @@ def teller(error: Callable[[str], Exception], function: _F) -> _F:
     """`function`, which raises an `error` that the model may read where it would raise Denied.
 
     An SDK tells the model the text of what a tool raises, or none of it: the one would say too
-    much, the other not why.
+    much, the other not why. The kind of function stays: SDKs call the one and await the other.
     """
     if iscoroutinefunction(function):
 
@@ -98,7 +118,8 @@ def answering(meta: object) -> Generator[None, None, None]:
     """Around the answer to a message: it holds nothing of whoever sent it (rule 7).
 
     It belongs to the trace that the message names; else to what stands around the server, or to a
-    new one.
+    new one. Client and server may share a process, as tests do, and so the client's context: what
+    that holds would else be the server's to present.
     """
     named = meta.get("traceparent") if isinstance(meta, Mapping) else None
     goes_on = named is None and current.trace() is not None
@@ -107,7 +128,10 @@ def answering(meta: object) -> Generator[None, None, None]:
 
 
 class Options(TypedDict, total=False):
-    """What a Gate takes beside its verifier, as keywords of the guards."""
+    """What a Gate takes beside its verifier, as keywords of the guards.
+
+    Each is told in the docstring of the guard that takes it (`captoken.adapters.mcp.Guard`).
+    """
 
     cost: Cost | None
     attributes: Attributes | None
@@ -139,10 +163,13 @@ class Gate:
         self._cost = cost
         self._attributes = attributes
         self._free = FREE | frozenset([free] if isinstance(free, str) else free)
+        # A list that is open to everybody has an option of its own, and a call never is.
         if not self._free.isdisjoint({CALL, *LISTS}):
             raise ValueError("tools/call and the methods that list cannot be free")
+        # `is True`: what only looks like a yes opens nothing.
         self._open_lists = list_without_token is True
         self._header = authorization_header is True
+        # Taken out of the environment at once, so that no process that is started here inherits it.
         self._default: Held | None = None
         if default_from_environment:
             with current.from_environment() as held:
@@ -159,6 +186,7 @@ class Gate:
             return None
         token = await self._token(message)
         if token is None:
+            # Only where none came: a bad token is not none, and is refused below.
             if method in LISTS and self._open_lists:
                 return None
             await self._record_unverified()
@@ -176,20 +204,22 @@ class Gate:
         """`grant`, if it permits one more call, which a call makes here in turn. Raises Refused.
 
         The grant is asked anew, and so charged for what this takes; the token is not looked at
-        again.
+        again. Its proof was for the call that this one is part of, and is used.
         """
-        if method in LISTS:
-            decision = await answer_of(grant, lambda face: face.recheck())
-            if not decision:
-                decision = await answer_of(grant, lambda face: face.deny(decision))
-            return _granted(decision, method)
+        if method in LISTS:  # rule 5: any grant that still stands
+            found = await answer_of(grant, lambda face: face.recheck())
+            if found:
+                return grant
+            denied = await answer_of(grant, lambda face: face.deny(found))
+            raise refusal_of(denied, method)
+
         plain = access_of(method, params)
         if plain is None:
-            return _granted(
-                await answer_of(grant, lambda face: face.deny("tool", _NO_CALL)), method
-            )
+            denied = await answer_of(grant, lambda face: face.deny("tool", _NO_CALL))
+            raise refusal_of(denied, method)
         access = self._with_stated(plain)
-        return _granted(await answer_of(grant, lambda face: face.check(access)), method)
+        decision = await answer_of(grant, lambda face: face.check(access))
+        return _granted(decision, method)
 
     def under(self, grant: Grant | None) -> AbstractContextManager[object]:
         """Around what answers a message, inside `answering`: under its grant, if it needed one.
@@ -199,8 +229,9 @@ class Gate:
         """
         if grant is None:
             return nullcontext()
-        awaited = isinstance(self._verifier, AsyncVerifier)
-        return current.serving(grant.awaited if awaited else grant)
+        if isinstance(self._verifier, AsyncVerifier):
+            return current.serving(grant.awaited)
+        return current.serving(grant)
 
     def hide(self, http_request: Any) -> None:
         """After `headers_of`: the request itself shows no token from here on.
@@ -219,11 +250,16 @@ class Gate:
     ) -> list[_Item]:
         """Rule 5: of what a method lists, each by its name, what the grant can be used for.
 
-        `names` are those of `items`, in order. Nothing is charged and nothing recorded.
+        `names` are those of `items`, in order. Nothing is charged and nothing recorded: no call is
+        made yet, and each that is made is decided on by itself.
         """
         asked = list(names)
+
+        def kept_of_all() -> list[bool]:
+            return [listed(grant, method, name) for name in asked]
+
         # In one thread, and not in one for each name: an overlay may have to be fetched.
-        kept = await to_thread.run_sync(lambda: [listed(grant, method, name) for name in asked])
+        kept = await to_thread.run_sync(kept_of_all)
         return [item for item, keep in zip(items, kept, strict=True) if keep]
 
     async def _token(self, message: Message) -> str | Token | None:
@@ -240,9 +276,15 @@ class Gate:
     def _default_for(self, message: Message) -> str | Token | None:
         """The token that the process was started with, for a message that came without one.
 
-        It is for whoever started the process, and for nobody who comes over a network.
+        It is for whoever started the process, and for nobody who comes over a network: they would
+        act as that one.
         """
-        if self._default is None or message.headers is not None or _WEBSOCKET in sys.modules:
+        if self._default is None:
+            return None
+        # It came over HTTP, or nobody can say that it did not (`headers_of`).
+        if message.headers is not None:
+            return None
+        if _WEBSOCKET in sys.modules:
             return None
         return presented_to(self._verifier, self._default)
 
@@ -258,10 +300,12 @@ class Gate:
     async def _proven(self, token: str | Token, message: Message) -> bytes | None:
         """What a proof at the end of the token has to be about (rule 3), or None without a proof.
 
-        What is no call, or no JSON, is nothing that could be proven. So a text with a proof is
-        refused there, of a token that is bound to a key or of another. Raises Refused.
+        What is no call, or no JSON, is nothing that could be proven (spec 40.5). So a text with a
+        proof is refused there, of a token that is bound to a key or of another. Raises Refused.
         """
-        if isinstance(token, Token) or token == without_proof(token):
+        if isinstance(token, Token):  # this process's own, which nobody has sent
+            return None
+        if token == without_proof(token):
             return None
         try:
             return digest(message.method, message.params)
@@ -277,14 +321,22 @@ class Gate:
         about: bytes | None,
         method: str,
     ) -> Refused:
-        """What goes out of a denial of the guard's own, once it is on record."""
+        """What goes out of a denial of the guard's own, once it is on record.
+
+        A token that is not good is told so, and on record as that: it comes before what was asked
+        with it.
+        """
         denied = await answer_of(
             self._verifier, lambda face: face.deny(token, code, why, request=about)
         )
         return refusal_of(denied, method)
 
     async def _authenticated(self, token: str | Token, about: bytes | None, method: str) -> Grant:
-        """The grant of a genuine token, whatever it permits. Raises Refused."""
+        """The grant of a genuine token, whatever it permits. Raises Refused.
+
+        It is on record, and its proof is used. The plain grant: see `answer_of` and `under` for who
+        asks which.
+        """
         try:
             grant = await answer_of(
                 self._verifier, lambda face: face.authenticate(token, request=about)
@@ -295,7 +347,11 @@ class Gate:
         return plain
 
     async def _permitted(self, token: str | Token, about: bytes | None, message: Message) -> Grant:
-        """The grant of a token that permits a message that is no list. Raises Refused."""
+        """The grant of a token that permits a message that is no list. Raises Refused.
+
+        With functions of the server's, which say what a call costs, it takes two steps: the token,
+        and then what is asked with it.
+        """
         method = message.method
         plain = access_of(method, message.params)
         if plain is None:
@@ -308,7 +364,8 @@ class Gate:
         # What a stranger asks for reaches no code of the server's, not even what knows of costs.
         grant = await self._authenticated(token, about, method)
         access = self._with_stated(plain)
-        return _granted(await answer_of(grant, lambda face: face.check(access)), method)
+        decision = await answer_of(grant, lambda face: face.check(access))
+        return _granted(decision, method)
 
     def _with_stated(self, plain: Access) -> Access:
         """The access with what the server knows of it.
@@ -328,7 +385,10 @@ def access_of(method: str, params: Mapping[str, Any]) -> Access | None:
     method.
     """
     asked = facts(method, params)
-    return None if asked is None else access_to(*asked)
+    if asked is None:
+        return None
+    tool, arguments = asked
+    return access_to(tool, arguments)
 
 
 def _granted(decision: Decision, method: str) -> Grant:
@@ -342,7 +402,8 @@ def refusal_of(decision: Decision, method: str) -> Refused:
     """What goes out: the model is told what it may not do, a client that its token is not good.
 
     `for_model` echoes only what was asked. The public sentence is the same for whatever a stranger
-    could cause.
+    could cause. Only a call of a tool is answered to the model: whoever reads a resource is a
+    client's code, and is told by an error (spec 40.8).
     """
     denied = Denied(decision)
     if denied.kind == "insufficient":
@@ -364,10 +425,12 @@ def listed(grant: Grant, method: str, name: object) -> bool:
     if access is None or access.tool is None:
         return False
 
+    # By the capability: the rule for this tool, `{}` for one without conditions, None for no rule.
     calls = grant.capability.tool
     rule = patterns.decided(calls, access.tool, None) if calls is not None else {}
     if rule is None:
         return False
+    # A rule that names arguments refuses others: also the one that would name the item.
     if rule and listing.argument:
         constraint, _ = rule.get(listing.argument, (NOTHING, True))
         if not _can_be_named(constraint, method, name):

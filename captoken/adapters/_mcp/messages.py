@@ -37,7 +37,9 @@ TOKEN = "io.captoken/token"  # noqa: S105, a name and no secret
 KIND = "io.captoken/kind"
 
 CALL = "tools/call"
-# Rule 6. With these a session is opened, kept and closed; nothing that is served is seen.
+
+# Rule 6. With these a session is opened, kept and closed; nothing that is served is seen. What a
+# client cancels, or reports progress of, is its own.
 FREE = frozenset(
     {
         "initialize",
@@ -57,8 +59,12 @@ STATUS = {
 }
 
 _SECRET_HEADER = b"authorization"
-_BESIDE = frozenset({"_meta", "inputResponses", "requestState"})  # of params: no arguments
 
+# Of params: no arguments (spec 40.4). The answers to an elicitation are among them, so that no rule
+# sees those: the docs say so.
+_BESIDE = frozenset({"_meta", "inputResponses", "requestState"})
+
+# The one spelling of arguments in a proof (spec 29.4): both sides write it, and neither reads it.
 _spell = json.JSONEncoder(
     sort_keys=True,
     separators=(",", ":"),
@@ -70,10 +76,13 @@ Headers = Callable[[str], list[str]]  # all values of the header of a name, in l
 
 
 class Listing(NamedTuple):
-    """What a method lists: where its items stand, what names one, and what it is listed for."""
+    """What a method lists: where its items stand, what names one, and what it is listed for.
 
-    items: str
-    key: str
+    An item is shown if a call of `method` with its name could be permitted.
+    """
+
+    items: str  # the member of the result
+    key: str  # the member of an item that names it
     method: str
     argument: str  # of a call of that method: where the name goes; "" for the tool itself
 
@@ -128,7 +137,10 @@ def headers_of(http_request: Any, notified: bool = False) -> Headers | None:
     """The headers, as they are now, of the HTTP request that carried a message.
 
     None where none did. The SDKs do not say what carried a notification (`notified`): for one that
-    came by itself there are headers, and none is known.
+    came by itself there are headers, and none is known. So it is not taken for one that came over
+    stdio, where a process may have a token of its own.
+
+    The raw lines are read: a mapping would show one of two headers of a name.
     """
     if http_request is None:
         return _no_headers if notified else None
@@ -140,13 +152,15 @@ def headers_of(http_request: Any, notified: bool = False) -> Headers | None:
 
 
 def _no_headers(name: str) -> list[str]:
+    """For a message that came over HTTP, perhaps: no header of any name is known."""
     return []
 
 
 def hide_header(http_request: Any) -> None:
     """Take what is secret out of the HTTP request itself.
 
-    So nothing that comes after can log it or send it on.
+    So nothing that comes after can log it or send it on (spec 40.9). Both places are emptied: the
+    headers of a request are read from its scope, and may have been copied from there.
     """
     for lines in (http_request.headers.raw, http_request.scope["headers"]):
         lines[:] = [line for line in lines if line[0].lower() != _SECRET_HEADER]
@@ -177,12 +191,13 @@ def plain_name(value: Any) -> Any:
 
 
 def facts(method: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Rule 1: the tool and its arguments that a message comes to.
+    """Rule 1: the tool and its arguments that a message comes to (spec 40.4).
 
     None for what no token can permit.
     """
     if method == CALL:
         return _facts_of_call(params)
+    # It could pose as a tool of that name, which has no slash either.
     if "/" not in method:
         return None
 
@@ -194,8 +209,9 @@ def facts(method: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]] 
         return None
 
     taken_apart = {f"arguments.{key}": value for key, value in inner.items()}
+    # Two arguments of one name: the one would be decided on, and the other might run.
     if not flat.keys().isdisjoint(taken_apart):
-        return None  # two arguments of one name: nobody knows which one counts
+        return None
     return method, flat | taken_apart
 
 
@@ -207,6 +223,7 @@ def _facts_of_call(params: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | No
     """
     tool = params.get("name")
     arguments = params.get("arguments")
+    # A slash: it could pose as a method.
     if type(tool) is not str or "/" in tool:
         return None
     if arguments is None:
@@ -241,7 +258,8 @@ def digest(method: str, params: Mapping[str, Any]) -> bytes:
 def token_of(message: Message, header: bool) -> str | None:
     """The text that came with a message, or None. Its proof, if it has one, is for rule 3.
 
-    `header`: it may come in the Authorization header. Raises Refused if it cannot be meant.
+    `header`: it may come in the Authorization header. Raises Refused if it cannot be meant. Where
+    two came, it is refused rather than chosen: a proxy in between may have gone by the other one.
     """
     meta = message.params.get("_meta")
     if meta is None:
@@ -283,6 +301,7 @@ def _bearer(headers: Headers) -> str | None:
     With two of them nobody can say which one a proxy in between went by.
     """
     lines = headers("authorization")
+    # Also where both say the same: a list that is joined on its way would be another text.
     if len(lines) > 1:
         raise Refused("invalid", "More than one Authorization header came.")
     if not lines:
@@ -299,15 +318,21 @@ def _check_mirrored(message: Message, headers: Headers) -> None:
     A proxy that routes or decides by the headers would else have seen another call than the one
     that is answered. They may be left out.
     """
-    name = message.params.get("uri" if message.method.startswith("resources/") else "name")
+    names_uri = message.method.startswith("resources/")
+    name = message.params.get("uri" if names_uri else "name")
     for header, stated in (("mcp-method", message.method), ("mcp-name", name)):
         values = headers(header)
-        if values and (len(values) > 1 or _decoded(values[0]) != stated):
+        if not values:
+            continue
+        if len(values) > 1 or _decoded(values[0]) != stated:
             raise Refused("invalid", f"The {header} header does not agree with the message.")
 
 
 def _decoded(value: str) -> str | None:
-    """The value of a header that mirrors a name: as it is, or `=?base64?…?=`."""
+    """The value of a header that mirrors a name: as it is, or `=?base64?…?=`.
+
+    None for what cannot be decoded, which agrees with nothing.
+    """
     if not (value.startswith("=?base64?") and value.endswith("?=")):
         return value
     try:

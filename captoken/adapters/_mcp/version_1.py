@@ -1,6 +1,12 @@
 """The guard in mcp 1.x, which has no middleware: it stands around the low-level server's handlers.
 
-The server looks a handler up by the type of the message, and gets one that asks the gate.
+The server looks a handler up by the type of the message, and gets one that asks the gate. Handlers
+that are added later are looked up in the same place, and so are guarded too.
+
+What this file reads of the SDK without a public word for it: `FastMCP._mcp_server`, the server
+behind one, and `Server._experimental_handlers`, whether its tasks are enabled. Both are read where
+a guard is installed, and not while a message is answered: a version of the SDK that has them no
+longer raises there, and serves nothing unguarded.
 """
 
 from __future__ import annotations
@@ -23,7 +29,9 @@ from captoken.adapters._mcp.messages import (
 )
 
 _Handler: TypeAlias = Callable[[Any], Awaitable[Any]]
-_types: Any = import_module("mcp.types")  # by name, since type checkers see mcp 2.x
+
+# By name, since type checkers see mcp 2.x.
+_types: Any = import_module("mcp.types")
 _low: Any = import_module("mcp.server.lowlevel.server")
 _fast: Any = import_module("mcp.server.fastmcp")
 _McpError: Any = import_module("mcp.shared.exceptions").McpError
@@ -36,6 +44,7 @@ def install(gate: Gate, server: Any) -> None:
     enabled: they have handlers that do not come this way.
     """
     low = _low_level(server)
+    # Tasks have handlers of their own, for methods that would be answered without a token.
     if _has_tasks(low):
         raise ValueError(
             "install the guard before the server's tasks are enabled: "
@@ -48,7 +57,7 @@ def install(gate: Gate, server: Any) -> None:
 def _low_level(server: Any) -> Any:
     """The low-level server behind a FastMCP; itself if it is one. Raises TypeError.
 
-    There is no public word for it in the SDK.
+    There is no public word for it in the SDK; see the top of this file.
     """
     low = server._mcp_server if isinstance(server, _fast.FastMCP) else server
     if not isinstance(low, _low.Server):
@@ -59,7 +68,8 @@ def _low_level(server: Any) -> Any:
 def _has_tasks(low: Any) -> bool:
     """Whether the SDK's experimental tasks are enabled; it has no public word for it.
 
-    They bring handlers that are not looked up in the server's dictionaries.
+    They bring handlers that are not looked up in the server's dictionaries; see the top of this
+    file.
     """
     return low._experimental_handlers is not None
 
@@ -68,7 +78,8 @@ class _Guarded(dict[type, _Handler]):
     """Handlers by type of request.
 
     A message from outside is looked up by `get`. All else that is done with the dictionary are the
-    server's own uses of a handler, which are not messages.
+    server's own uses of a handler, which are not messages: it asks its own handler for the list of
+    tools, say, to check a call by their schemas. For that there is no token, and no need of one.
     """
 
     def __init__(
@@ -97,6 +108,7 @@ async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
     with answering(_extra_of(message)):
         try:
             http_request = _low.request_ctx.get().request
+            # First read, then hidden: from here on nothing else can read them.
             headers = headers_of(http_request)
             gate.hide(http_request)
             grant = await _admitted(gate, message, headers)
@@ -136,10 +148,12 @@ async def _admitted(gate: Gate, message: Any, headers: Headers | None) -> Grant 
     """
     params: Any = message.params
     stated: dict[str, Any] = {}
+    # As it goes over the wire: a uri is an object here, and what a token names is its text.
     if params is not None:
         stated = params.model_dump(by_alias=True, mode="json", exclude_none=True)
+        # Not by the model: what was decided on has to be the very object that the tool gets.
         if message.method == CALL:
-            stated["arguments"] = params.arguments  # as the handler gets them
+            stated["arguments"] = params.arguments
     if getattr(params, "meta", None) is not None:
         extra = _extra_of(message) or {}
         stated["_meta"] = dict(extra)
@@ -148,12 +162,18 @@ async def _admitted(gate: Gate, message: Any, headers: Headers | None) -> Grant 
 
 
 def _extra_of(message: Any) -> Any:
-    """The members of `_meta` that the SDK has no field for, or None."""
+    """The members of `_meta` that the SDK has no field for, or None.
+
+    The token is one of them. It is the message's own dictionary: what is taken out of it is gone.
+    """
     return getattr(getattr(message.params, "meta", None), "model_extra", None)
 
 
 def _refusal(refused: Refused) -> Any:
-    """A result for the model, of a tool. Raises McpError for anything else."""
+    """A result for the model, of a tool. Raises McpError for anything else (spec 40.8).
+
+    It is answered here, and reaches no handler of the SDK that would put it in its own words.
+    """
     if refused.tool:
         text = _types.TextContent(type="text", text=refused.text)
         return _types.ServerResult(_types.CallToolResult(content=[text], isError=True))
