@@ -140,7 +140,7 @@ class _Block(Generic[_T]):
     """A block in which a variable has a value.
 
     Raises RuntimeError where it is entered once more before its end: the inner end would forget
-    what the outer one has to restore.
+    what the outer one has to restore. Left twice, it was left once.
     """
 
     __slots__ = ("_before", "_value", "_variable")
@@ -160,14 +160,16 @@ class _Block(Generic[_T]):
     def __exit__(self, *raised: object) -> None:
         before = self._before
         self._before = None
-        if before is not None:  # else it was left before
-            self._variable.reset(before)
+        if before is None:  # it was left before
+            return
+        self._variable.reset(before)
 
 
 class _Serving(_Block[_G]):
     """A block with a grant.
 
-    A group of exceptions that are all Denied, a TaskGroup's say, leaves it as the first of them.
+    A group of exceptions that are all Denied, a TaskGroup's say, leaves it as the first of them: an
+    adapter answers a Denied, and would take the group for an error of the server's.
     """
 
     __slots__ = ()
@@ -358,6 +360,7 @@ def carry(function: Callable[_P, _R]) -> Callable[_P, _R]:
     It may be called more than once, and in several threads. What it holds it keeps until then,
     whatever has ended here meanwhile.
     """
+    # Now, and not when it is called: by then other things may be current, or nothing.
     held = _held.get()
     granted = _granted.get()
     named = _trace.get()

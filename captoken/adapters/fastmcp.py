@@ -134,14 +134,20 @@ class Guard(Middleware):
             return await self._answered(context, call_next, came)
 
     async def check_resource_access(self, context: MiddlewareContext[Any]) -> None:
-        """May the resource be read? For extensions that show what is in one without reading it."""
+        """May the resource be read? For extensions that show what is in one without reading it.
+
+        It is decided, charged and recorded like a read. Raises MCPError.
+        """
         try:
             await self._admitted(context, _arrived(context))
         except Refused as refused:
             raise MCPError(refused.code, refused.text, refused.data) from None
 
     async def _answered(
-        self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any], came: _Came
+        self,
+        context: MiddlewareContext[Any],
+        call_next: CallNext[Any, Any],
+        came: _Came,
     ) -> Any:
         """What a message comes to. Raises MCPError, or ToolError for the model.
 
@@ -172,7 +178,7 @@ class Guard(Middleware):
         """The grant of a message that may be answered. Raises Refused.
 
         A message that comes in the course of another is decided by the grant of that one; else by
-        the token that came with it.
+        the token that came with it. fastmcp's own message has no `_meta`: it is put back here.
         """
         method = context.method or ""
         params = _params(context.message)
@@ -228,8 +234,11 @@ def _keep_private(server: Any) -> None:
 def _arrived(context: MiddlewareContext[Any]) -> _Came:
     """What came with the request: what is there, or what was there before it was hidden.
 
-    Outside of a request, as in the owner's own code, there is no token (rule 5). A notification
-    carries no HTTP request that could be asked.
+    Outside of a request, as in the owner's own code, there is no token (rule 5): what stands around
+    it is not taken. A notification carries no HTTP request that could be asked.
+
+    A request that is made from within another one, by a client in a tool, has a session of its own,
+    and so is not taken for a part of that.
     """
     request = _request(context)
     # What was there before it was hidden, if this is asked in the course of the same request.
@@ -244,7 +253,10 @@ def _arrived(context: MiddlewareContext[Any]) -> _Came:
 
 
 def _request(context: MiddlewareContext[Any]) -> Any:
-    """The request that a message came in, or None outside of one."""
+    """The request that a message came in, or None outside of one.
+
+    It is the same object for whatever fastmcp asks of itself in the course of that request.
+    """
     return None if context.fastmcp_context is None else context.fastmcp_context.request_context
 
 

@@ -166,6 +166,7 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     await call.stand()
                     yield response
             finally:
+                # As on the synchronous server: the handler's own code, with nothing current.
                 await awaited_alone(responses.aclose())
             await call.end()
 
@@ -202,6 +203,7 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 
 async def _unimplemented(requests: Any, context: Any) -> None:
+    """For a handler that is no coroutine: its steps could not be watched without a thread each."""
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "The method has no asynchronous handler.")
 
 
@@ -215,7 +217,8 @@ class Presenting:
     The token is `held`, or else what is current where the call is made. It is sent as call
     credentials, which gRPC refuses to send unless the channel is encrypted. `insecure=True` sends
     it over any channel: for loopback, or where a mesh encrypts. `expires_in` is in seconds and
-    bounds a stream too.
+    bounds a stream too. What gRPC sends again by its retry policy is presented anew, but not with
+    `insecure=True` (rule 7).
 
     A call raises NoToken where nothing is held, what `Held.present` raises, and ValueError for
     metadata that has a token already and for a stream from the client under a token that is bound

@@ -53,7 +53,11 @@ class Presenter:
             digest = request_digest(method, message)
 
         def show() -> Metadata:
-            text = held.present(audience=self.audience, request=digest, expires_in=self._expires_in)
+            text = held.present(
+                audience=self.audience,
+                request=digest,
+                expires_in=self._expires_in,
+            )
             return ((AUTHORIZATION, f"Bearer {text}"),)
 
         return show
@@ -62,6 +66,7 @@ class Presenter:
 class PresentingMethod:
     """One method of a stub: a multi-callable that shows a token.
 
+    It is called as grpc's own are, positional arguments and all: a stub knows no other.
     `serialize` makes bytes of the one request; None where the client sends a stream. It is called
     once: the bytes that are proven are those that are sent.
     """
@@ -85,6 +90,7 @@ class PresentingMethod:
         metadata: Any = None,
         **options: Any,
     ) -> Any:
+        """The answer, or the stream of answers. Raises what `Presenter.for_call` raises."""
         return self._with(self._inner, request, timeout, metadata, options)
 
     def with_call(
@@ -94,6 +100,7 @@ class PresentingMethod:
         metadata: Any = None,
         **options: Any,
     ) -> Any:
+        """The answer, and the call that it came by."""
         return self._with(self._inner.with_call, request, timeout, metadata, options)
 
     def future(
@@ -103,6 +110,7 @@ class PresentingMethod:
         metadata: Any = None,
         **options: Any,
     ) -> Any:
+        """The answer, later. The token is presented now, with what is held where this is called."""
         return self._with(self._inner.future, request, timeout, metadata, options)
 
     def _with(
@@ -113,6 +121,10 @@ class PresentingMethod:
         metadata: Iterable[tuple[str, Any]] | None,
         options: dict[str, Any],
     ) -> Any:
+        """One call, in whichever of these ways; what the caller says of it goes along.
+
+        Raises ValueError for metadata that has a token already: the server would refuse two.
+        """
         own = tuple(metadata) if metadata is not None else ()
         if any(key.lower() == AUTHORIZATION for key, _ in own):
             raise ValueError("the metadata has a token already")
@@ -124,8 +136,10 @@ class PresentingMethod:
         show = self._presenter.for_call(self._method, message)
         shown = show()  # here, where its errors reach the caller as they are
         if self._presenter.insecure:
+            # In the metadata of the call, which gRPC sends over any channel.
             own = (*own, *shown)
-        else:  # rule 6
+        else:
+            # As call credentials, which gRPC sends over an encrypted channel alone (rule 6).
             plugin = _Plugin(shown, show)
             options["credentials"] = _with_token(options.get("credentials"), plugin)
         return call(

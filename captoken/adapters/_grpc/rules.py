@@ -41,13 +41,15 @@ class Rules:
 
         `public`: methods that need no token, such as a health check. `caller`: who calls, as the
         server's own authentication knows it, from the servicer context. If that is nobody, or it
-        raises, the call is refused. Raises TypeError or ValueError.
+        raises, the call is refused. Raises TypeError or ValueError: what is misspelled here would
+        else be found by a call that is let in, or by none.
         """
         for method, rule in methods.items():
             if not (isinstance(rule, Access) or callable(rule)):
                 kind = type(rule).__name__
                 raise TypeError(f"a rule is an Access, or a callable that returns one, not {kind}")
             method_name(method)
+        # A str is a collection too: of one-letter names, none of which is a method.
         if isinstance(public, str):
             raise TypeError("public is a list of methods, not a str")
         self._verifier = verifier
@@ -91,7 +93,11 @@ class Rules:
         return Judged(grant, self._served(grant), self._methods.get(method), caller)
 
     def _served(self, grant: AnyGrant) -> AnyGrant:
-        """The grant as the handler asks it: awaited only where the owner's verifier is."""
+        """The grant as the handler asks it: awaited only where the owner's verifier is.
+
+        The steps of a call are awaited on every asynchronous server. What an owner's handlers do
+        does not turn on that: it turns on what the owner chose.
+        """
         if isinstance(grant, AsyncGrant) and not isinstance(self._verifier, AsyncVerifier):
             return grant.blocking
         return grant

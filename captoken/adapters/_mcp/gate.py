@@ -199,7 +199,10 @@ class Gate:
         return await self._permitted(token, about, message)
 
     async def admitted_again(
-        self, grant: Grant, method: str, params: Mapping[str, Any]
+        self,
+        grant: Grant,
+        method: str,
+        params: Mapping[str, Any],
     ) -> Grant | None:
         """`grant`, if it permits one more call, which a call makes here in turn. Raises Refused.
 
