@@ -4,9 +4,17 @@
                 that can be read
     discharge   its answer: that what was asked holds, for so long, under these caveats
 
-The discharger keeps no state and learns neither the token nor who holds it. It learns what is
-needed, and the key that the discharge is made under. Discharges only ever restrict: nothing but
-the fact of them reaches a grant.
+How the two travel:
+
+    holder        asks: seals need and caveat key for the discharger, and boxes the same key under
+                  the chain's tag for the verifier
+    discharger    opens the one, and signs its answer with that key
+    verifier      opens the other, and checks the answer with that key
+
+- The discharger keeps no state and learns neither the token nor who holds it. It learns what is
+  needed, and the key that the discharge is made under.
+- The verifier never reads a ticket: it compares its bytes (spec 32.4).
+- Discharges only ever restrict: nothing but the fact of them reaches a grant.
 """
 
 from __future__ import annotations
@@ -49,6 +57,10 @@ class Ticket(msgspec.Struct, frozen=True):
 
     Goes to the discharger as its text, and tells it nothing of the token. What is asked is sealed
     for that discharger: nobody else can read it.
+
+    `location` is the word of whoever asked, and no proof of anything. A client that connects there
+    without knowing the address lets that one choose where it connects (spec 32.6). Anybody can make
+    a ticket; one that did not go through `parse` is not checked at all.
     """
 
     discharger: str  # the public key that it is sealed for
@@ -64,7 +76,8 @@ class Ticket(msgspec.Struct, frozen=True):
     def parse(cls, text: str | bytes) -> Ticket:
         """The ticket that `text` spells: its form alone (spec 32.2).
 
-        Raises DischargeError, code `bad_ticket`, and nothing else.
+        Does not open its box, and so does not see whether it can be answered. Raises
+        DischargeError, code `bad_ticket`, and nothing else.
         """
         try:
             return cls._read(text)
@@ -79,10 +92,14 @@ class Ticket(msgspec.Struct, frozen=True):
         cid = text.encode() if isinstance(text, str) else text
         if len(cid) > LIMITS.ticket_bytes:
             raise ValueError(f"longer than {LIMITS.ticket_bytes} bytes")
+
+        # True is 1 to Python, and no version.
         stated = decode_json(cid)
         of_version_1 = type(stated.get("v")) is int and stated["v"] == 1
         if stated.keys() - {"loc"} != {"box", "for", "v"} or not of_version_1:
             raise ValueError("it has box, for, v, and perhaps loc")
+
+        # Spelled as they have to be; a key that nobody can have is refused by whoever seals to it.
         b64decode(names.exact_str(stated["box"], "box"))
         public_bytes(names.exact_str(stated["for"], "for"), "for")
         location = names.free_name(stated["loc"], "loc") if "loc" in stated else None
@@ -109,11 +126,14 @@ def third_party_caveat(
     stated: dict[str, Any] = {"for": b64encode(public), "v": 1}
     if location is not None:
         stated["loc"] = names.free_name(location, "location")
+
+    # What cannot be spelled is told before there is a key that an error could show.
     try:
         wanted = dict(need)
         encode_json({"need": wanted})
     except (EncodingError, RecursionError) as error:
         raise ValueError(f"need: {error or 'nested too deeply'}") from None
+
     key = random(CAVEAT_KEY_BYTES)
     sealed = encode_json({"ck": b64encode(key), "need": wanted, "v": 1})
     stated["box"] = b64encode(primitives.seal(public, sealed, random))
@@ -131,8 +151,12 @@ def third_party_caveat(
 class Discharge(SealedValue, frozen=True, eq=False):
     """A third party's answer, not yet bound to a token.
 
-    Secret, as the token is: with it, whoever holds the token uses it. Unverified: the holder cannot
-    tell a genuine one. Verifiers can.
+    - Secret, as the token is: with it, whoever holds the token uses it.
+    - Unverified: the holder cannot tell a genuine one. Verifiers can (spec 33.10).
+    - It answers for every child of the token that asked, until it is bound to what is presented.
+
+    A Discharger makes it, or `parse` of what one sent. Immutable, shared between threads, and not
+    pickled: its text is what travels.
     """
 
     _instead: ClassVar[str] = "hand on discharge.serialize()"
@@ -144,12 +168,13 @@ class Discharge(SealedValue, frozen=True, eq=False):
     def parse(cls, text: str) -> Discharge:
         """The discharge that `text` spells: its form alone.
 
-        Raises TokenFormatError, which holds nothing of the text.
+        Does not read its links, and takes no bound one. Raises TokenFormatError, which holds
+        nothing of the text.
         """
         return cls(discharge_of(text, UNBOUND))
 
     def serialize(self) -> str:
-        """The text, for whoever holds the token."""
+        """The text, for whoever holds the token. A secret: send it over what is encrypted."""
         return text_of(self.packet, UNBOUND)
 
     @property
@@ -174,6 +199,7 @@ class Discharge(SealedValue, frozen=True, eq=False):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Discharge):
             return NotImplemented
+        # In constant time: both hold a signature that is a secret.
         return primitives.equal(wire.encode(self.packet), wire.encode(other.packet))
 
     def __hash__(self) -> int:

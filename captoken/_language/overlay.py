@@ -5,9 +5,14 @@
     snapshot    all entries that stand, with a number that never goes back, signed as a whole
     Overlay     a snapshot whose signature held, indexed for verifiers
 
-Revocation is the narrowest overlay. Entries prohibit or say nothing, as caveats do: they grant
-nothing. Anybody may distribute a snapshot. One that was changed or cut is refused here, whole; one
-that is older than another is refused by whoever loads both.
+Revocation is the narrowest overlay. The rules of this file:
+
+- Entries prohibit or say nothing, as caveats do. They grant nothing.
+- Anybody may distribute a snapshot. One that was changed or cut is refused here, whole.
+- One that is older than another is refused by whoever loads both. How old it is verifiers ask.
+- An entry that cannot be read refuses the whole snapshot: passed over, it would be a restriction
+  that is lost, and nobody would hear (spec 36.3).
+- A request pays for looking up the keys of its token, whatever the number of entries.
 """
 
 from __future__ import annotations
@@ -44,7 +49,8 @@ class SelectorFacts(msgspec.Struct, frozen=True):
     `keys` is everything that an entry on such a token can be filed under: its ids, its names, its
     task and every task above. It is derived, whatever is given.
 
-    For a token whose signature held: what an unverified one says of itself selects nothing.
+    Made by a verifier, for a token whose signature held: what an unverified one says of itself
+    selects nothing. Does not check that.
     """
 
     issued: RootRecord
@@ -68,7 +74,7 @@ class SelectorFacts(msgspec.Struct, frozen=True):
 
 
 def _tasks_above(task: str) -> list[str]:
-    """Of `a/b/c`: `a/b` and `a`."""
+    """Of `a/b/c`: `a/b` and `a`. An entry on any of these is on the task too."""
     above: list[str] = []
     at = task.rfind("/")
     while at > 0:
@@ -78,19 +84,28 @@ def _tasks_above(task: str) -> list[str]:
 
 
 class Selector(
-    msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
 ):
-    """Which tokens: those for which all that is stated holds. At least one thing is stated.
+    """Which tokens: those for which all that is stated holds (spec 36.5).
 
-    `token` is a token id, and selects its whole tree. `link` is a link id, and selects that link
-    and all below. `task` selects that task and all below. `agent` selects what that agent has
-    held, then or before. `subject` and `kid` are those of the root record. `issued_before` is in
-    seconds since the epoch (spec 36.5).
+    At least one thing is stated:
+
+    - `token` is a token id, and selects its whole tree.
+    - `link` is a link id, and selects that link and all below.
+    - `task` selects that task and all below.
+    - `agent` selects what that agent has held, then or before.
+    - `subject` and `kid` are those of the root record.
+    - `issued_before` is in seconds since the epoch, and leaves out that second itself.
 
     `agent` goes by the names that holders wrote: it finds who was named, not who has the text. What
-    has to stop for certain is selected by something else.
+    has to stop for certain is selected by something else (spec 36.15).
 
-    Raises TypeError or ValueError for what is no id or name, and for nothing at all.
+    Does not check that there is such a token. Raises TypeError or ValueError for what is no id or
+    name, and for nothing at all.
     """
 
     agent: str | None = None
@@ -104,11 +119,13 @@ class Selector(
     def __post_init__(self) -> None:
         given = msgspec.structs.asdict(self)
         stated = {what: value for what, value in given.items() if value is not None}
+        # Nothing stated would hold for every token: whoever forgot a keyword would stop them all.
         if not stated:
             raise ValueError(
                 "an entry selects something:"
                 " token, link, task, agent, subject, kid or issued_before"
             )
+
         for what, value in stated.items():
             if what == "task":
                 names.task(value)
@@ -126,7 +143,7 @@ class Selector(
         return None if self.link is None else b64decode(self.link)
 
     def selects(self, facts: SelectorFacts) -> bool:
-        """Is the token one of those?"""
+        """Is the token one of those? Decodes the link id each time: `Overlay.on` does not."""
         return _selects(self, self.link_id, facts)
 
 
@@ -137,7 +154,10 @@ def _check_id(value: Any, what: str) -> None:
 
 
 def _selects(select: Selector, link_id: bytes | None, facts: SelectorFacts) -> bool:
-    """Does all hold that is stated? `link_id` is the selector's own, decoded."""
+    """Does all hold that is stated? `link_id` is the selector's own, decoded.
+
+    What is not stated is not asked, so that each line is "not stated, or it holds".
+    """
     issued = facts.issued
     return (
         (select.token is None or select.token == issued.token_id)
@@ -166,19 +186,25 @@ class Select(TypedDict, total=False):
 
 
 class Entry(
-    msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
 ):
     """One restriction: whom it is on, what it does, and who did it, when and why, until when.
 
-    As it stands in a snapshot (spec 36.4). `id` is by what it is lifted again.
+    As it stands in a snapshot (spec 36.4). An Operator makes it. `id` is by what it is lifted
+    again. `by` and `why` are what an operator wrote, for people: text to be escaped where it is
+    shown. Its fields stand in the order in which a snapshot spells them.
     """
 
-    at: Integer  # seconds since the epoch
+    at: Integer  # when it was made, in seconds since the epoch
     by: str
     id: str
     link: dict[str, Any] | None = None  # the caveats, as a link has them; None: revoked
     select: Selector
-    until: Integer | None = None
+    until: Integer | None = None  # when it ends, likewise; None: not by itself
     why: str
 
     def stands(self, now: int) -> bool:
@@ -187,13 +213,13 @@ class Entry(
 
 
 class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The body of a snapshot (spec 36.2)."""
+    """The body of a snapshot (spec 36.2). A field that is not known here refuses it whole."""
 
     entries: list[Entry]
-    exp: Integer
-    iat: Integer
-    seq: Integer
-    v: Integer
+    exp: Integer  # when it is good no more, in seconds since the epoch
+    iat: Integer  # when the operator said that this is all, likewise
+    seq: Integer  # greater in each later snapshot
+    v: Integer  # 1
 
 
 _decode = msgspec.json.Decoder(_Snapshot).decode
@@ -232,13 +258,18 @@ class _Filed(msgspec.Struct, frozen=True):
 
 
 class Overlay:
-    """A snapshot whose signature held. Immutable in use, shared freely between threads.
+    """A snapshot whose signature held.
 
         overlay = Overlay.open(data, [operator_public])
         verifier = Verifier(keyring, overlay=overlay)
 
-    `open` is the only way to one. `seq` never goes back. `issued_at` is when the operator last said
-    that this is all, `expires_at` when it is good no more. A Feed keeps the newest at hand.
+    - `open` is the only way to one. A Feed keeps the newest at hand.
+    - `seq` is its number, which never goes back from one snapshot to the next.
+    - `issued_at` is when the operator last said that this is all, `expires_at` when it is good no
+      more, in seconds since the epoch. Nothing here asks the time: verifiers do.
+
+    Immutable in use, shared freely between threads and with forked children. To open one costs a
+    signature and the decoding of all entries; it is kept in memory whole.
     """
 
     __slots__ = ("_anywhere", "_filed", "_links", "entries", "expires_at", "issued_at", "seq")
@@ -254,8 +285,10 @@ class Overlay:
         self.issued_at = snapshot.iat
         self.expires_at = snapshot.exp
         self._links = links  # what narrowing entries say, by entry id
+
         # An entry that is found under a key is asked in full, so one table serves for all kinds of
-        # keys: a task and an agent of one name are told apart then.
+        # keys: a task and an agent of one name are told apart then. Each stands in one place, under
+        # the rarest of its keys.
         self._filed: dict[str | bytes, list[_Filed]] = {}
         self._anywhere: list[_Filed] = []  # what states no key at all
         for entry in self.entries:
@@ -268,7 +301,11 @@ class Overlay:
 
     @classmethod
     def open(
-        cls, data: bytes, operators: Iterable[bytes | str], *, vocabulary: Vocabulary = V1
+        cls,
+        data: bytes,
+        operators: Iterable[bytes | str],
+        *,
+        vocabulary: Vocabulary = V1,
     ) -> Overlay:
         """The overlay in a snapshot that one of the operators signed (spec 36.1 to 36.6).
 
@@ -276,14 +313,17 @@ class Overlay:
         that is not in it is refused, and the whole snapshot with it. An entry that was passed over
         would be a restriction that is lost, and nobody would hear.
 
-        Raises OverlayError, and nothing else for any data. Does not ask whether it is the newest,
-        or how old it is: verifiers do.
+        Does not ask whether it is the newest, or how old it is: a Feed and verifiers do. Raises
+        OverlayError, and nothing else for any data. Raises TypeError or ValueError for what is no
+        public key.
         """
         if type(data) is not bytes:
             raise OverlayError(f"a snapshot is bytes, not {type(data).__name__}")
         trusted = [signing_key(operator, "operator") for operator in operators]
+        # Before it is hashed, and so before a stranger can make this work.
         if len(data) > MAX_BYTES:
             raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
+
         # The signature comes before the meaning: nothing is decoded that no operator signed.
         body = _signed_body(data, trusted)
         if body is None:
@@ -302,17 +342,21 @@ class Overlay:
         return bool(self._anywhere) or not self._filed.keys().isdisjoint(keys)
 
     def on(self, facts: SelectorFacts, now: int) -> list[Entry]:
-        """The entries on a token that still stand, each once.
+        """The entries on a token that still stand, each once, in no order to rely on.
 
-        Found by the token's keys, and then asked in full.
+        Found by the token's keys, and then asked in full. `now` is in seconds since the epoch.
         """
+        # Each entry is filed once. A token may have a key twice, as an agent of its task's name.
         found = [*self._anywhere]
         for key in dict.fromkeys(facts.keys):
             found += self._filed.get(key, ())
         return [filed.entry for filed in found if filed.is_on(facts, now)]
 
     def link(self, entry: Entry) -> Link | None:
-        """What a narrowing entry restricts to; None if it revokes."""
+        """What a narrowing entry restricts to; None if it revokes.
+
+        For entries of this overlay alone: of another's, it would say None.
+        """
         return self._links.get(entry.id)
 
     def __repr__(self) -> str:
@@ -350,8 +394,12 @@ def _read(body: bytes, vocabulary: Vocabulary) -> tuple[_Snapshot, dict[str, Lin
         raise ValueError(f"version {snapshot.v} is not known here")
     if _spelled(snapshot, body.isascii()) != body:
         raise ValueError("it is not canonical JSON")
-    if len({entry.id for entry in snapshot.entries}) < len(snapshot.entries):
+
+    # Links are kept by entry id: of two with one id, one would restrict to what the other says.
+    ids = {entry.id for entry in snapshot.entries}
+    if len(ids) < len(snapshot.entries):
         raise ValueError("two entries with one id")
+
     links = {
         entry.id: _read_restriction(entry.link, vocabulary)
         for entry in snapshot.entries
@@ -389,14 +437,27 @@ class _Signer(Protocol):
 
 
 def snapshot(
-    key: _Signer, entries: Iterable[Entry], *, seq: int, issued_at: int, life: int = LIFE
+    key: _Signer,
+    entries: Iterable[Entry],
+    *,
+    seq: int,
+    issued_at: int,
+    life: int = LIFE,
 ) -> bytes:
-    """A signed snapshot.
+    """A signed snapshot, good for `life` seconds from `issued_at` on.
 
-    `seq` has to be greater than in any snapshot before: the Operator sees to it. Raises
-    OverlayError for one that readers would refuse for its size.
+    `seq` has to be greater than in any snapshot before: the Operator sees to it. Does not check
+    that readers can read the entries: `Overlay.open` does.
+
+    Raises OverlayError for one that readers would refuse for its size.
     """
-    stated = _Snapshot(entries=list(entries), exp=issued_at + life, iat=issued_at, seq=seq, v=1)
+    stated = _Snapshot(
+        entries=list(entries),
+        exp=issued_at + life,
+        iat=issued_at,
+        seq=seq,
+        v=1,
+    )
     body = encode_json(msgspec.to_builtins(stated))
     if len(body) + signed.TAIL_BYTES > MAX_BYTES:
         raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")

@@ -2,6 +2,9 @@
 
 A writer makes the file so from the start, beside the old one, and puts it in its place at once. So
 nobody can read a key while it is written, and a crash leaves the old file or the new one.
+
+What is in a file these functions do not know: keys and keyrings read and write their own. On a
+system without permissions of this kind nothing is checked.
 """
 
 from __future__ import annotations
@@ -19,8 +22,12 @@ def write_private(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file that its owner alone can read, whole or not at all.
 
     Replaces what is there, behind a link too. Two that write at once are not merged: the last one
-    stays. Raises KeyringError, which holds nothing of the data.
+    stays. The directory is not synchronized: a crash of the machine may leave the old file.
+
+    Raises KeyringError, which holds nothing of the data.
     """
+    # Beside the target, since a file takes the place of another within one file system alone. By
+    # a name that nobody can foretell, and put a file of theirs there.
     target = os.path.realpath(path)
     temporary = f"{target}.{os.urandom(8).hex()}.part"
     try:
@@ -41,7 +48,10 @@ def _write_new(path: str, data: bytes) -> None:
     O_EXCL and O_NOFOLLOW: what somebody else put there is never written into.
     """
     follows_no_link = getattr(os, "O_NOFOLLOW", 0)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | follows_no_link, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | follows_no_link
+    handle = os.open(path, flags, 0o600)
+
+    # On the disk before it takes the place of the old one: else a crash could leave it empty.
     try:
         with open(handle, "wb") as file:
             file.write(data)
@@ -56,7 +66,8 @@ def read_private(path: str | os.PathLike[str]) -> bytes:
     """What is in a file that its owner alone can read or write.
 
     Raises KeyringError for one that others can read or write, where the system can tell (spec
-    27.4): the secret may be known to them by now.
+    27.4): the secret may be known to them by now. Reads at most a mebibyte, so that a path to
+    something else than a key does not fill the memory.
     """
     try:
         with open(path, "rb") as file:

@@ -1,5 +1,14 @@
-"""Root keys by key id: the current one, those that still verify, and keys derived for one audience
-(spec, "Keys").
+"""Root keys by key id, and keys derived for one audience (spec, "Keys").
+
+How a verifier comes to the key of a token:
+
+    (kid, aud) of the root record, which nobody has verified yet
+    the root key called kid, or the key derived from it for that audience
+    the macaroon key, where the chain of that token starts
+
+No answer is a denial, before any HMAC. Nothing in a token brings a key along or selects an
+algorithm. So the worst that a forged token does is to name a key that is here, under which its
+chain does not hold.
 """
 
 from __future__ import annotations
@@ -28,9 +37,13 @@ class Keyring(SealedValue, frozen=True, eq=False):
         keyring.save("keyring.json")                    # for the issuer
         keyring.for_audience("sales-db").save(path)     # for one server: enough to verify there
 
-    `Keyring.generate()` and `rotate` draw random key ids, so that two issuers never share one. A
-    keyring derives the key of any audience. One made by `for_audience` has only the keys of that
-    audience, and neither rotates nor derives (spec, "Keys").
+    - `generate` and `rotate` draw random key ids, so that two issuers never share one.
+    - A keyring derives the key of any audience.
+    - One made by `for_audience` has only the keys of that audience, and neither rotates nor
+      derives. A server with such a one cannot forge what another server takes.
+
+    Threads share one, as it never changes; to use a new one, give it to a new verifier. It is
+    neither pickled nor shown. To make one costs an HMAC for each key.
     """
 
     _instead: ClassVar[str] = "keyring.save(path)"
@@ -42,23 +55,27 @@ class Keyring(SealedValue, frozen=True, eq=False):
 
     @forgetful
     def __post_init__(self) -> None:
+        # The mapping that was given is the caller's, and may change: a copy of it was checked.
         keys = _checked(self._keys, self.current)
         structs.force_setattr(self, "_keys", keys)
+
+        # Once, since every token that is verified starts from one of these.
         derived = {key_id: chain.derive(key) for key_id, key in keys.items()}
         structs.force_setattr(self, "_derived", derived)
 
     @classmethod
     def generate(cls) -> Keyring:
-        """One fresh key under a random key id, current."""
+        """One fresh key under a random key id, current. It is in memory alone until `save`."""
         key_id = _fresh_id()
         return cls({key_id: random_bytes(KEY_BYTES)}, key_id)
 
     @classmethod
     @forgetful
     def from_keys(cls, keys: Mapping[str, bytes], current: str) -> Keyring:
-        """A keyring of given keys, 32 bytes each and not all equal.
+        """A keyring of given keys by their key ids, 32 bytes each and not all equal.
 
-        Raises TypeError or ValueError for anything else.
+        Does not see whether they are random. Raises TypeError or ValueError for anything else; the
+        error holds nothing of a key.
         """
         return cls(keys, current)
 
@@ -76,20 +93,23 @@ class Keyring(SealedValue, frozen=True, eq=False):
         return Keyring({**self._keys, key_id: random_bytes(KEY_BYTES)}, key_id)
 
     def retire(self, key_id: str) -> Keyring:
-        """Without that key: its tokens stop verifying.
+        """Without that key: its tokens stop verifying where the new keyring is in use.
 
+        A keyring that was derived before still has the key of its audience: servers need a new one.
         Raises ValueError for an unknown key id and for the current one.
         """
         self._check_known(key_id)
         if key_id == self.current:
             raise ValueError("the current key is not retired: rotate first")
+
         rest = {other: key for other, key in self._keys.items() if other != key_id}
         return Keyring(rest, self.current, self.audience)
 
     def reveal(self, key_id: str) -> bytes:
         """The bytes of a key, said aloud: for backups and interop.
 
-        Raises ValueError for an unknown key id.
+        Whoever has them can mint anything, or anything for one audience. Raises ValueError for an
+        unknown key id.
         """
         self._check_known(key_id)
         return self._keys[key_id]
@@ -100,6 +120,9 @@ class Keyring(SealedValue, frozen=True, eq=False):
 
     def for_audience(self, audience: str) -> Keyring:
         """The keys of one server, derived: with them it can forge for itself and nobody else.
+
+        `audience` is the server's name. Tokens without an `aud` in their root record it does not
+        verify: their key is the root key itself (spec 21.4).
 
         Raises ValueError for what is no name, and for a keyring that is derived already.
         """
@@ -113,7 +136,10 @@ class Keyring(SealedValue, frozen=True, eq=False):
 
     @property
     def key_ids(self) -> tuple[str, ...]:
-        """The ids of all keys that verify."""
+        """The ids of all keys that verify, in the order in which they were made.
+
+        They are public: every token says one.
+        """
         return tuple(self._keys)
 
     @property
@@ -131,6 +157,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
             return self._derived.get(key_id)
         if audience is None or self.audience is not None:
             return None  # keys of one audience say nothing of another's
+
         key = self._keys.get(key_id)
         if key is None:
             return None
@@ -139,8 +166,8 @@ class Keyring(SealedValue, frozen=True, eq=False):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file that its owner alone can read, whole or not at all.
 
-        Replaces what is there, behind a link too. Two that save at once are not merged: the last
-        one stays. Raises KeyringError.
+        The file is not encrypted: whoever can read it can mint. Replaces what is there, behind a
+        link too. Two that save at once are not merged: the last one stays. Raises KeyringError.
         """
         write_private(path, self._written())
 
@@ -187,6 +214,8 @@ def _checked(keys: Any, current: Any) -> dict[str, bytes]:
     """
     if not isinstance(keys, Mapping):
         raise TypeError(f"keys must be a mapping, not {type(keys).__name__}")
+
+    # An all-zero key is a mistake that verifies, so it is refused here, and not at the first token.
     checked = {names.name(key_id, "key id"): key for key_id, key in keys.items()}
     for key in checked.values():
         problem = problem_with(key)
@@ -206,8 +235,10 @@ def _read(data: bytes) -> Keyring:
     shape = {key: type(value) for key, value in stated.items() if key != "aud"}
     if shape != {"current": str, "keys": dict, "v": int} or stated["v"] != 1:
         raise ValueError("not a keyring of version 1")
+
     keys = {
         key_id: b64decode(names.exact_str(text, "key")) for key_id, text in stated["keys"].items()
     }
+    # A keyring without `aud` derives the key of any audience; one with it has one audience's keys.
     audience = names.name(stated["aud"], "audience") if "aud" in stated else None
     return Keyring(keys, stated["current"], audience)

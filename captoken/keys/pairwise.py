@@ -2,9 +2,11 @@
 
 Each side has one X25519 key and knows the other's public key. What both derive is the root key of
 one audience, behind the same look-up as every other. Whoever has it can forge what this server
-accepts from this issuer. So a server's secret, stolen, forges tokens of every issuer that it
-trusts, at that server and nowhere else. An issuer's forges its own tokens, at every server that
-trusts it.
+accepts from this issuer. What a stolen secret means (spec 35.7):
+
+- A server's forges tokens of every issuer that it trusts, at that server and nowhere else.
+- An issuer's forges its own tokens, at every server that trusts it.
+- Neither ends by itself: the root key stays until one of the two has a new key.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class PairwiseKey(SecretKey, frozen=True, eq=False):
         keyring = issuer_key.issuing(server=server_public, audience="sales-db")
         keyring = server_key.serving(issuers=[issuer_public], audience="sales-db")
 
-    Public keys are exchanged beforehand, in a way that both trust (spec 35.1).
+    Public keys are exchanged beforehand, in a way that both trust (spec 35.1). Whose they are
+    nothing here checks. The key derives, and never mints: what it returns is a Keyring for one
+    audience. Threads share a key. Each keyring costs one X25519 for each pair.
     """
 
     purpose: ClassVar[str] = "pairwise"
@@ -36,7 +40,10 @@ class PairwiseKey(SecretKey, frozen=True, eq=False):
     def issuing(self, *, server: bytes | str, audience: str) -> Keyring:
         """For an issuer: the keyring that mints for one server.
 
-        `server` is the server's public key, `audience` its name. Raises TypeError or ValueError.
+        `server` is the server's public key, `audience` its name. The keyring mints what that server
+        accepts from this issuer, and has no key of anybody else's.
+
+        Raises TypeError or ValueError for what is no name, or no public key to trust.
         """
         other = exchange_key(server, "server")
         names.name(audience, "audience")
@@ -46,21 +53,30 @@ class PairwiseKey(SecretKey, frozen=True, eq=False):
     def serving(self, *, issuers: Iterable[bytes | str], audience: str) -> Keyring:
         """For a server: the keyring that verifies tokens of the issuers it trusts, and no others.
 
-        Nothing in a token selects a public key: a key id names one of these, or none. Raises
-        TypeError or ValueError.
+        Nothing in a token selects a public key: a key id names one of these, or none (spec 35.6).
+        `audience` is this server's own name.
+
+        Raises TypeError or ValueError for what is no name, for no issuer at all, for one that is
+        named twice, and for what is no public key to trust.
         """
+        # A text is a list of characters too, and would fail with a message about its first one.
         if isinstance(issuers, (str, bytes)):
             raise TypeError("issuers must be a list of public keys")
         names.name(audience, "audience")
+
         made: dict[str, bytes] = {}
         for issuer in issuers:
-            key_id, key = self._root_key(exchange_key(issuer, "issuer"), audience, issuing=False)
+            other = exchange_key(issuer, "issuer")
+            key_id, key = self._root_key(other, audience, issuing=False)
             if key_id in made:
                 raise ValueError("an issuer is named twice")
             made[key_id] = key
         if not made:
             raise ValueError("a server trusts at least one issuer")
-        return Keyring(made, next(iter(made)), audience)
+
+        # A keyring has a current key. This one is for verifying, where all keys are alike.
+        current = next(iter(made))
+        return Keyring(made, current, audience)
 
     @forgetful
     def _root_key(self, other: bytes, audience: str, *, issuing: bool) -> tuple[str, bytes]:
@@ -78,5 +94,9 @@ class PairwiseKey(SecretKey, frozen=True, eq=False):
         shared = primitives.shared_secret(self._secret, other)
         if shared is None:
             raise ValueError("a public key of low order")
+
+        # The id is of public keys alone, so that both sides have it without a message. The key is
+        # of both keys and the audience: it is of no use to another pair, or elsewhere.
         key_id = f"p-{primitives.sha256(_KEY_ID + both).hex()[:24]}"
-        return key_id, primitives.hkdf(_PAIRWISE, shared, both + audience.encode("ascii"))
+        info = both + audience.encode("ascii")
+        return key_id, primitives.hkdf(_PAIRWISE, shared, info)

@@ -25,7 +25,7 @@ def problem_with(secret: Any) -> str | None:
     """Why `secret` is not fit to be one, or None (spec 27.1).
 
     Says nothing of its content. Bytes that are all equal are what a buffer looks like that nobody
-    has filled.
+    has filled. Whether others are random nobody can see.
     """
     if type(secret) is not bytes:
         return f"a secret key must be bytes, not {type(secret).__name__}"
@@ -43,8 +43,13 @@ class SecretKey(SealedValue, frozen=True, eq=False):
         key.save("holder.json")
         HolderKey.load("holder.json").public == key.public
 
-    Each purpose has a class of its own, so that no key serves two. `load` refuses a file of another
-    purpose. Neither pickled nor shown: `save` and `reveal` are the ways out.
+    - Each purpose has a class of its own, so that no key serves two. `load` refuses a file of
+      another purpose.
+    - Neither pickled nor shown: `save` and `reveal` are the ways out.
+    - `public` may be shown to anybody. Whoever is to trust it gets it in a way that it trusts.
+
+    Immutable: threads share a key, and a forked child has it too. To make one costs a computation
+    on the curve.
     """
 
     _instead: ClassVar[str] = "key.save(path)"
@@ -68,7 +73,7 @@ class SecretKey(SealedValue, frozen=True, eq=False):
 
     @classmethod
     def generate(cls) -> Self:
-        """A fresh key."""
+        """A fresh key, from the randomness of the system. It is in memory alone until `save`."""
         return cls(random_bytes(KEY_BYTES))
 
     @classmethod
@@ -76,21 +81,27 @@ class SecretKey(SealedValue, frozen=True, eq=False):
     def from_bytes(cls, secret: bytes) -> Self:
         """The key of a given secret, 32 bytes and not all equal.
 
-        Raises TypeError or ValueError for anything else. The error holds nothing of the secret.
+        Does not see whether they are random: a password is no secret key. Raises TypeError or
+        ValueError for anything else. The error holds nothing of the secret.
         """
         return cls(secret)
 
     def reveal(self) -> bytes:
-        """The secret, said aloud: for backups."""
+        """The secret, said aloud: for backups. Keep it out of logs and of frames that raise."""
         return self._secret
 
     @forgetful
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file that its owner alone can read, whole or not at all (spec 27.2).
 
-        Raises KeyringError.
+        The file is not encrypted: whoever can read it has the key. Replaces what is there. Raises
+        KeyringError.
         """
-        stated = {"purpose": self.purpose, "secret": b64encode(self._secret), "v": 1}
+        stated = {
+            "purpose": self.purpose,
+            "secret": b64encode(self._secret),
+            "v": 1,
+        }
         write_private(path, encode_json(stated) + b"\n")
 
     @classmethod
@@ -115,8 +126,14 @@ class SecretKey(SealedValue, frozen=True, eq=False):
 
 
 def _secret_in(data: bytes, purpose: str) -> bytes:
-    """The secret in a key file. Raises ValueError for one of another purpose, or for none."""
+    """The secret in a key file (spec 27.2).
+
+    Raises ValueError for one of another purpose, or for none. Whether it is fit to be a key its
+    class says.
+    """
     stated = decode_json(data.removesuffix(b"\n"))
+
+    # Exactly these keys, each of exactly this type: True is no version.
     shape = {key: type(value) for key, value in stated.items()}
     if shape != {"purpose": str, "secret": str, "v": int}:
         raise ValueError("a key file has purpose, secret and v")
@@ -136,35 +153,47 @@ class SigningKey(SecretKey, frozen=True, eq=False):
         return primitives.signing_public(secret)
 
     def sign(self, message: bytes) -> bytes:
-        """The signature of `message`, 64 bytes. The message begins with a label of the purpose."""
+        """The signature of `message`, 64 bytes.
+
+        The message begins with a label of the purpose: the caller sees to that, and nothing here
+        checks it.
+        """
         return primitives.sign(self._secret + b64decode(self.public), message)
 
 
 class HolderKey(SigningKey, frozen=True, eq=False):
-    """An Ed25519 key that a token can be bound to.
+    """An Ed25519 key that a token can be bound to (spec, "Holder binding").
 
-    Whoever has it can use and hand on what is bound to it.
+    Whoever has it can use and hand on what is bound to it. It grants nothing without the token.
     """
 
     purpose: ClassVar[str] = "holder"
 
 
 class OperatorKey(SigningKey, frozen=True, eq=False):
-    """An Ed25519 key that signs snapshots.
+    """An Ed25519 key that signs snapshots of one overlay (spec, "Overlay").
 
-    Whoever has it can stop and narrow every token. It cannot widen one.
+    Whoever has it can stop and narrow every token, and lift what others had stopped. It makes no
+    token and widens none.
     """
 
     purpose: ClassVar[str] = "operator"
 
 
 class AuditKey(SigningKey, frozen=True, eq=False):
-    """An Ed25519 key that signs checkpoints of one server's trail."""
+    """An Ed25519 key that signs checkpoints of one server's trail (spec, "Audit").
+
+    Whoever has it, and can write the file, can write another trail in its place, until a head of
+    the true one is kept by somebody else.
+    """
 
     purpose: ClassVar[str] = "audit"
 
 
 class DischargerKey(SecretKey, frozen=True, eq=False):
-    """An X25519 key that tickets are sealed for. Whoever has it can answer them all."""
+    """An X25519 key that tickets are sealed for (spec, "Third-party caveats").
+
+    Whoever has it can answer all of them, also those that were written before it was stolen.
+    """
 
     purpose: ClassVar[str] = "discharger"
