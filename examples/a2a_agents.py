@@ -1,8 +1,9 @@
-"""One agent asks another over A2A, under a token that it narrowed for itself; the other one asks the grant for what it does.
+"""One agent asks another over A2A, under a token that it narrowed for itself.
 
     pip install 'captoken[a2a]' uvicorn && python examples/a2a_agents.py
 
-Server and client are the SDK's own, on loopback.
+The agent that is asked decides on each message by its rule, and asks the grant again for what it
+does in turn. Server and client are the SDK's own, on loopback.
 """
 
 import asyncio
@@ -34,28 +35,38 @@ from captoken.adapters.a2a import (
 from captoken.adapters.asgi import CaptokenMiddleware
 from captoken.adapters.httpx import auth
 
-logging.getLogger("a2a").setLevel(logging.CRITICAL)  # the SDK logs each refusal
+# The SDK logs each refusal.
+logging.getLogger("a2a").setLevel(logging.CRITICAL)
+
 SKILLS = ("overdue", "salaries")
 ROWS = {"sales": "eu: 41 overdue", "hr": "jane: 90000"}
 
 
-# --- The agent that is asked -----------------------------------------------------------------------------------------
+# --- The agent that is asked ----------------------------------------------------------------------
 
 
 def rule(request):
-    """What a message needs: the tool of its first word. No such skill: nothing that a token can permit."""
+    """What a message needs: the tool of its first word. No such skill: nothing that a token can
+    permit.
+    """
     skill = get_message_text(request.message).split()[0]
-    return Access(tool=f"sales_desk.{skill}") if skill in SKILLS else None
+    if skill not in SKILLS:
+        return None
+    return Access(tool=f"sales_desk.{skill}")
 
 
 class SalesDesk(AgentExecutor):
+    """Reads a table, and says what is in it."""
+
     async def execute(self, context, event_queue):
+        # The rule has permitted the message. What the agent does in turn, it asks for itself.
         table = "hr" if "salaries" in context.get_user_input() else "sales"
-        current.grant().authorize(
-            Access(table=table, operation="select")
-        )  # beyond the rule: what it does in turn
+        grant = current.grant()
+        grant.authorize(Access(table=table, operation="select"))
+
         answer = new_text_message(ROWS[table])
-        answer.metadata.update(metadata(current.grant()))  # on whose behalf: for trails
+        # On whose behalf: for the trails of whoever asked.
+        answer.metadata.update(metadata(grant))
         await event_queue.enqueue_event(answer)
 
     async def cancel(self, context, event_queue):
@@ -63,13 +74,12 @@ class SalesDesk(AgentExecutor):
 
 
 def application(verifier, card, origin):
-    store = InMemoryTaskStore()
+    """The server: the SDK's handler behind the guard, and the guard behind the middleware."""
     handler = DefaultRequestHandler(
-        **admission(SalesDesk(), rule), task_store=store, agent_card=card
+        **admission(SalesDesk(), rule), task_store=InMemoryTaskStore(), agent_card=card
     )
-    guarded = GuardedHandler(
-        handler
-    )  # without a rule for them, nobody lists, reads or cancels tasks
+    # Without a rule for them, nobody lists, reads or cancels tasks.
+    guarded = GuardedHandler(handler)
     routes = [
         *create_agent_card_routes(card),
         *create_jsonrpc_routes(guarded, "/", context_builder=GrantedCalls()),
@@ -78,28 +88,36 @@ def application(verifier, card, origin):
 
 
 def card_of(origin):
+    """What the agent says of itself, with a scheme that says that it takes captokens."""
+    over_json = pb.AgentInterface(url=origin, protocol_binding="JSONRPC", protocol_version="1.0")
+    skills = [
+        pb.AgentSkill(id=skill, name=skill, description=skill, tags=[skill]) for skill in SKILLS
+    ]
     card = pb.AgentCard(
-        name="sales desk", description="Answers about sales.", version="1",
-        supported_interfaces=[pb.AgentInterface(url=origin, protocol_binding="JSONRPC", protocol_version="1.0")],
+        name="sales desk",
+        description="Answers about sales.",
+        version="1",
+        supported_interfaces=[over_json],
         capabilities=pb.AgentCapabilities(streaming=True),
-        default_input_modes=["text/plain"], default_output_modes=["text/plain"],
-        skills=[pb.AgentSkill(id=skill, name=skill, description=skill, tags=[skill]) for skill in SKILLS],
-    )  # fmt: skip
-    return declare(card)  # says that it takes captokens
+        default_input_modes=["text/plain"],
+        default_output_modes=["text/plain"],
+        skills=skills,
+    )
+    return declare(card)
 
 
-# --- The agent that asks ---------------------------------------------------------------------------------------------
+# --- The agent that asks --------------------------------------------------------------------------
 
 
 async def ask(client, title, text):
+    """Send one message, and print what came of it."""
     message = new_text_message(text, role=pb.ROLE_USER)
     try:
         async for answer in client.send_message(pb.SendMessageRequest(message=message)):
             told = answer.message.metadata[EXTENSION]
             chain = " > ".join(actor["name"] for actor in told["chain"])
-            print(
-                f"{title:<34}{get_message_text(answer.message)}  (asked by {chain}, for {told['subject']})"
-            )
+            said = get_message_text(answer.message)
+            print(f"{title:<34}{said}  (asked by {chain}, for {told['subject']})")
     except Exception as error:
         print(f"{title:<34}{str(error).splitlines()[0]}")
 
@@ -113,9 +131,13 @@ async def main():
     serving = asyncio.create_task(server.serve(sockets=[listener]))
 
     root = Issuer(keyring).mint(
-        subject="user:jane", agent="orchestrator", task="q3-risk",
-        tables=["sales"], operations=["select"], tools={"sales_desk.*": {}},
-    )  # fmt: skip
+        subject="user:jane",
+        agent="orchestrator",
+        task="q3-risk",
+        tables=["sales"],
+        operations=["select"],
+        tools={"sales_desk.*": {}},
+    )
     async with (
         httpx.AsyncClient() as plain,
         httpx.AsyncClient(auth=auth({origin: "sales-desk"})) as shown,
@@ -123,6 +145,7 @@ async def main():
         card = await A2ACardResolver(plain, origin).get_agent_card()
         client = ClientFactory(ClientConfig(httpx_client=shown)).create(card)
         print(f"{card.name}: takes {', '.join(card.security_schemes)}\n")
+
         with current.use(root):
             with current.delegate(
                 to="risk-agent", tables=["sales"], tools={"sales_desk.overdue": {}}, expires_in=60
@@ -131,11 +154,9 @@ async def main():
                 await ask(client, "for salaries", "salaries of all")
                 await ask(client, "for what is no skill", "everything")
             await ask(client, "orchestrator, for salaries", "salaries of all")
-        await ask(
-            ClientFactory(ClientConfig(httpx_client=plain)).create(card),
-            "without a token",
-            "overdue in eu",
-        )
+
+        bare = ClientFactory(ClientConfig(httpx_client=plain)).create(card)
+        await ask(bare, "without a token", "overdue in eu")
     server.should_exit = True
     await serving
 

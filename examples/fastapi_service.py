@@ -1,9 +1,9 @@
-"""A FastAPI service on loopback, an orchestrator and its sub-agents that call it with httpx, and what others try.
+"""A FastAPI service on loopback, agents that call it with httpx, and what others try.
 
     python examples/fastapi_service.py
 
-Needs fastapi, uvicorn and httpx. Each endpoint declares which access it needs; the client makes a token for each request,
-for this server alone and for a minute. No endpoint can be forgotten.
+Needs fastapi, uvicorn and httpx. Each endpoint declares which access it needs; the client makes a
+token for each request, for this server alone and for a minute. No endpoint can be forgotten.
 """
 
 import socket
@@ -22,16 +22,21 @@ from captoken.errors import NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
 
-keyring = Keyring.generate()
-verifier = Verifier(
-    keyring.for_audience("sales-api"), audience="sales-api", replays=MemoryReplayStore(floor=0)
-)
 AMOUNTS = {"eu": 1200, "us": 3400}
+
+# The server has a key that is good at this server alone. `floor=0`: it has seen no proof before.
+keyring = Keyring.generate()
+own = keyring.for_audience("sales-api")
+verifier = Verifier(own, audience="sales-api", replays=MemoryReplayStore(floor=0))
+
+# --- The service: what each endpoint needs --------------------------------------------------------
+
 app = FastAPI()
 
 
 @app.get("/health")
 def health() -> str:
+    """Public: `protect` is told so below."""
     return "well"
 
 
@@ -40,24 +45,27 @@ def market(
     region: str,
     grant: Annotated[Grant, Depends(require(table="market.{region}", operation="select"))],
 ) -> str:
-    return f"{AMOUNTS.get(region, 0)} in {region}, for {grant.issued.subject}: {grant.actor.name} ({grant.actor.basis})"
+    """Needs the table that the path names."""
+    who = f"{grant.actor.name} ({grant.actor.basis})"
+    return f"{AMOUNTS.get(region, 0)} in {region}, for {grant.issued.subject}: {who}"
 
 
 @app.post("/orders")
 async def order(body: dict[str, int], grant: Annotated[Grant, Depends(granted)]) -> str:
-    grant.authorize(
-        Access(tool="order.place", arguments=body)
-    )  # this one knows its access only now
+    """Knows what it needs only when it has seen the body, and asks then."""
+    grant.authorize(Access(tool="order.place", arguments=body))
     return f"ordered for {body['cents']} cents"
 
 
 @app.get("/salaries", dependencies=[Depends(require(table="hr.salaries", operation="select"))])
 def salaries() -> str:
+    """Needs a table that nobody here is granted."""
     return "what everybody earns"
 
 
 @contextmanager
 def serving(application, port):
+    """Serve in a thread, for as long as the block lasts."""
     server = uvicorn.Server(uvicorn.Config(application, log_level="critical"))
     thread = threading.Thread(target=server.run, args=([port],))
     thread.start()
@@ -69,18 +77,21 @@ def serving(application, port):
 
 
 def show(who, what, answer):
+    """Print what somebody was answered."""
     said = answer.json()
-    print(
-        f"  {answer.status_code}  {who:<13} {what:<26} {said if isinstance(said, str) else said['error_description']}"
-    )
+    if not isinstance(said, str):
+        said = said["error_description"]
+    print(f"  {answer.status_code}  {who:<13} {what:<26} {said}")
 
+
+# --- The tokens: one for a crew of agents, one bound to the key of a clerk ------------------------
 
 port = socket.create_server(("127.0.0.1", 0))
 origin = f"http://127.0.0.1:{port.getsockname()[1]}"
 protect(app, verifier, origin=origin, realm="sales", public={"/health"})
 
 key = HolderKey.generate()
-issuer = Issuer(keyring.for_audience("sales-api"))
+issuer = Issuer(own)
 orders = {"order.place": {"cents": {"max": 500}}}
 root = issuer.mint(
     subject="user:jane",
@@ -91,6 +102,8 @@ root = issuer.mint(
     tools=orders,
 )
 bound = issuer.mint(subject="user:jane", agent="clerk", task="q3", key=key.public, tools=orders)
+
+# --- The calls ------------------------------------------------------------------------------------
 
 agents = httpx.Client(base_url=origin, auth=auth({origin: "sales-api"}), trust_env=False)
 strangers = httpx.Client(base_url=origin, trust_env=False)
@@ -111,16 +124,10 @@ with serving(app, port), agents as client, strangers as bare:
         request = client.build_request("POST", "/orders", json={"cents": 7})
         show("clerk", "POST /orders, 7 cents", client.send(request))
     stolen = {"authorization": request.headers["authorization"]}
-    show(
-        "mallory",
-        "the same request, again",
-        bare.post("/orders", json={"cents": 7}, headers=stolen),
-    )
-    show(
-        "mallory",
-        "POST /orders, 500 cents",
-        bare.post("/orders", json={"cents": 500}, headers=stolen),
-    )
+    again = bare.post("/orders", json={"cents": 7}, headers=stolen)
+    show("mallory", "the same request, again", again)
+    dearer = bare.post("/orders", json={"cents": 500}, headers=stolen)
+    show("mallory", "POST /orders, 500 cents", dearer)
 
     print("\nWhat others try")
     sent = {"Authorization": f"Bearer {root.present(audience='sales-api')}"}
@@ -147,8 +154,5 @@ except SystemExit:
     pass
 finally:
     port.close()
-print(
-    "  the service started"
-    if server.started
-    else "  the service does not start: /export requires nothing"
-)
+assert not server.started
+print("  the service does not start: /export requires nothing")

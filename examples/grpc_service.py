@@ -1,8 +1,9 @@
-"""A gRPC service that decides on every call by the token that came with it, and on every message of a stream.
+"""A gRPC service that decides on every call, and on every message of a stream, by its token.
 
     pip install 'captoken[grpc]' && python examples/grpc_service.py
 
-The messages are JSON, so that nothing has to be compiled; a stub that protoc made takes the same channel.
+The messages are JSON, so that nothing has to be compiled; a stub that protoc made takes the same
+channel.
 """
 
 import json
@@ -19,14 +20,15 @@ TABLES = {"sales": ["eu 5", "us 7"], "hr": ["jane 90000"], "market.moves": ["dow
 
 
 def encode(message):
+    """JSON, as bytes."""
     return json.dumps(message).encode()
 
 
-# --- The server ------------------------------------------------------------------------------------------------------
+# --- The server -----------------------------------------------------------------------------------
 
 
 def read(message, context):
-    """Unary: runs only once its message was permitted; `current.grant()` says by whom it was asked."""
+    """Unary: runs only once its message was permitted. The grant says who asks."""
     return f"{TABLES[message['table']]}, for {current.grant().actor.name}"
 
 
@@ -41,10 +43,11 @@ def reading(message):
     return Access(table=message["table"], operation="select")
 
 
+# A method that is not here is refused to everybody.
 RULES = {
     "/shop.Sales/Read": reading,
     "/shop.Sales/Follow": reading,
-}  # a method that is not here is refused to everybody
+}
 
 keyring = Keyring.generate()
 verifier = Verifier(keyring, audience="sales-db", replays=MemoryReplayStore(floor=0))
@@ -58,7 +61,7 @@ server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Sale
 port = server.add_insecure_port("127.0.0.1:0")
 server.start()
 
-# --- The client ------------------------------------------------------------------------------------------------------
+# --- The client -----------------------------------------------------------------------------------
 
 
 class Sales:
@@ -71,6 +74,7 @@ class Sales:
 
 
 def told(title, call):
+    """Make a call, and print what came of it."""
     try:
         print(f"{title:<45}{call()}")
     except grpc.RpcError as error:
@@ -99,6 +103,8 @@ root = Issuer(keyring).mint(**what, tables=["sales", "market.*"])
 with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
     shown = Presenting(channel, audience="sales-db", insecure=True)  # insecure: this is loopback
     sales = Sales(shown)
+    bare = Sales(channel)
+
     with current.use(root), current.delegate(to="sales-agent", tables=["sales"], expires_in=60):
         told("read sales", lambda: sales.read({"table": "sales"}))
         told("read hr", lambda: sales.read({"table": "hr"}))
@@ -107,17 +113,12 @@ with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             lambda: sales.read({"table": "market.moves"}),
         )
         told("a method without a rule", lambda: sales.drop({"table": "sales"}))
-        told(
-            "a stream: sales, sales, hr",
-            lambda: each(sales.follow(iter([{"table": t} for t in ("sales", "sales", "hr")]))),
-        )
-    told("no token at all", lambda: Sales(channel).read({"table": "sales"}))
-    told(
-        "a forged one",
-        lambda: Sales(channel).read(
-            {"table": "sales"}, metadata=[("authorization", "Bearer cap1_AgJ9")]
-        ),
-    )
+        three = [{"table": table} for table in ("sales", "sales", "hr")]
+        told("a stream: sales, sales, hr", lambda: each(sales.follow(iter(three))))
+
+    told("no token at all", lambda: bare.read({"table": "sales"}))
+    forged = [("authorization", "Bearer cap1_AgJ9")]
+    told("a forged one", lambda: bare.read({"table": "sales"}, metadata=forged))
     wary = Sales(Presenting(channel, audience="sales-db", held=root))
     told("over a channel that is not encrypted", lambda: wary.read({"table": "sales"}, timeout=5))
 
@@ -126,10 +127,9 @@ with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
     with current.use(bound, key):
         told("bound to a key, with a proof", lambda: sales.read({"table": "sales"}))
     stolen = [("authorization", f"Bearer {bound.present(audience='sales-db')}")]
-    thief = Sales(channel)
     told(
         "the same token, stolen without the key",
-        lambda: thief.read({"table": "sales"}, metadata=stolen),
+        lambda: bare.read({"table": "sales"}, metadata=stolen),
     )
 
 server.stop(0).wait()

@@ -1,10 +1,11 @@
-"""A person approves: the clerk's token is worth nothing until somebody has said yes, and then for exactly what was seen.
+"""A person approves: the clerk's token is worth nothing until somebody has said yes.
 
     python examples/human_approval.py              asks on the terminal
     python examples/human_approval.py < /dev/null  lets the rule of the example decide
 
-The orchestrator adds the question to the token before it hands it on, offline; the clerk cannot take it off. Over HTTP the
-approver is a small service with a page for the person: docs/discharges.md.
+And then it is good for exactly what was seen. The orchestrator adds the question to the token
+before it hands it on, offline; the clerk cannot take it off. Over HTTP the approver is a small
+service with a page for the person: docs/discharges.md.
 """
 
 import sys
@@ -17,16 +18,17 @@ from captoken.keys import DischargerKey
 keyring = Keyring.generate()
 bank = Verifier(keyring, audience="bank")
 
-# --- The approver: knows its own key, and nothing of tokens or of the bank -------------------------------------------
+# --- The approver: knows its own key, and nothing of tokens or of the bank ------------------------
 
 
 def policy(need):
-    """What is asked was sealed by the orchestrator. Payments are for a person to decide, and nothing else is approved."""
-    return (
-        Wait(person=True)
-        if need == {"approve": "bank.pay", "task": "payables"}
-        else Refuse("never heard of it")
-    )
+    """What is asked was sealed by the orchestrator.
+
+    Payments are for a person to decide, and nothing else is approved.
+    """
+    if need == {"approve": "bank.pay", "task": "payables"}:
+        return Wait(person=True)
+    return Refuse("never heard of it")
 
 
 approver = Discharger(DischargerKey.generate(), policy)
@@ -35,27 +37,37 @@ approver = Discharger(DischargerKey.generate(), policy)
 def person(question, usual):
     """Somebody looks at it. Without a terminal: yes to what is usual."""
     if sys.stdin.isatty():
-        return input(f"  {question} [y/N] ").strip().lower() == "y"
+        answer = input(f"  {question} [y/N] ")
+        return answer.strip().lower() == "y"
     print(f"  {question} {'yes' if usual else 'no'}")
     return usual
 
 
+def only(to, cents):
+    """One payment, and nothing else."""
+    return {"bank.pay": {"to": {"in": [to]}, "cents": {"in": [cents]}}}
+
+
 def consent(ticket, to, cents):
-    """The answer to a ticket: a discharge for one payment, the one that the person saw, whatever the clerk may do else."""
+    """The answer to a ticket: a discharge for the one payment that the person saw.
+
+    Whatever else the clerk may do, the discharge narrows it to that.
+    """
     if approver.answer(ticket) != Wait(person=True):
         raise DischargeError("nothing that a person is asked", "refused")
     if not person(f"pay {cents / 100:.2f} to {to}?", usual=to == "paper-mill.example"):
         raise DischargeError("the approver said no", "refused")
-    exactly = {"to": {"in": [to]}, "cents": {"in": [cents]}}
-    return approver.approve(ticket, Allow(expires_in=60, tools={"bank.pay": exactly}))
+    return approver.approve(ticket, Allow(expires_in=60, tools=only(to, cents)))
 
 
-# --- The orchestrator hands on a token that asks ---------------------------------------------------------------------
+# --- The orchestrator hands on a token that asks --------------------------------------------------
 
 root = Issuer(keyring).mint(
-    subject="user:jane", agent="orchestrator", task="payables",
+    subject="user:jane",
+    agent="orchestrator",
+    task="payables",
     tools={"bank.pay": {"to": {"any": True}, "cents": {"max": 500_000}}},
-)  # fmt: skip
+)
 asking = root.require(
     approver.public,
     need={"approve": "bank.pay", "task": "payables"},
@@ -65,7 +77,7 @@ clerk = asking.delegate(
     to="clerk-agent", tools={"bank.pay": {"to": {"any": True}, "cents": {"max": 90_000}}}
 )
 
-# --- The clerk pays --------------------------------------------------------------------------------------------------
+# --- The clerk pays -------------------------------------------------------------------------------
 
 clerk = Token.parse(clerk.serialize())
 (ticket,) = clerk.needs
@@ -73,15 +85,16 @@ clerk = Token.parse(clerk.serialize())
 
 def pay(token, to, cents):
     """What the bank says to one payment."""
+    payment = Access(tool="bank.pay", arguments={"to": to, "cents": cents})
     try:
-        text = token.present(audience="bank")
-        grant = bank.authorize(text, Access(tool="bank.pay", arguments={"to": to, "cents": cents}))
+        grant = bank.authorize(token.present(audience="bank"), payment)
     except Denied as denied:
         return f"denied, {denied.decision.summary}"
     return f"paid, by {grant.actor.name} for {grant.issued.subject}"
 
 
 def ask_and_pay(to, cents):
+    """The clerk shows its ticket to the approver, and pays with what comes back."""
     try:
         discharge = consent(ticket, to, cents)
     except DischargeError as error:
@@ -102,8 +115,7 @@ new = ask_and_pay("quick-cash.example", 89_000)
 print(f"  {new}")
 
 print("\nConsent to one payment, used for another")
-exactly = {"to": {"in": ["paper-mill.example"]}, "cents": {"in": [100]}}
-yes = approver.approve(ticket, Allow(expires_in=60, tools={"bank.pay": exactly}))
+yes = approver.approve(ticket, Allow(expires_in=60, tools=only("paper-mill.example", 100)))
 other = pay(clerk.with_discharge(yes), "quick-cash.example", 100)
 print(f"  {other}")
 
@@ -113,6 +125,8 @@ more = pay(clerk.with_discharge(yes), "paper-mill.example", 90_001)
 print(f"  {more}")
 
 assert silent.startswith("denied, missing_discharge")
-assert other.startswith("denied, argument") and more.startswith("denied, argument")
+assert other.startswith("denied, argument")
+assert more.startswith("denied, argument")
 if not sys.stdin.isatty():
-    assert usual == "paid, by clerk-agent for user:jane" and new == "refused: the approver said no"
+    assert usual == "paid, by clerk-agent for user:jane"
+    assert new == "refused: the approver said no"

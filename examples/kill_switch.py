@@ -1,10 +1,11 @@
-"""An operator's kill switch: tokens that are out already are narrowed, and then stopped, at every server.
+"""An operator's kill switch: tokens that are out already are narrowed, then stopped, everywhere.
 
     python examples/kill_switch.py
 
-An agent reads a ticket that tells it to upload all customers, and it obeys. Somebody on call narrows its task to reading,
-looks into it, and ends it. No server is restarted and no token is fetched back: what the operator signs lies in a store,
-each server looks there every few seconds, and one that cannot look denies by itself within a bound known beforehand.
+An agent reads a ticket that tells it to upload all customers, and it obeys. Somebody on call
+narrows its task to reading, looks into it, and ends it. No server is restarted and no token is
+fetched back. What the operator signs lies in a store, and each server looks there every few
+seconds. One that cannot look denies by itself, within a bound known beforehand.
 """
 
 import logging
@@ -21,15 +22,21 @@ from captoken.testing import FixedClock
 
 BOUND = 20  # seconds: how old an overlay servers go by at most
 EVERY = {"tickets": 2, "crm": 5, "files": 5}  # seconds between two looks of a server at the store
-# The story, in seconds. An operator signs anew every four seconds what stands: more often than the bound.
-INJECTED, NARROWED, CUT_OFF, ENDED, BACK, OVER = 10, 27, 46, 47, 70, 90
+RENEWED = 4  # seconds between two snapshots of the operator's: more often than the bound
 
-logging.getLogger("captoken").addHandler(
-    logging.NullHandler()
-)  # what a feed comes upon is told by the story
-clock = FixedClock(
-    int(time.time())
-)  # so that a minute and a half passes at once; leave `clock=` out in earnest
+# The story, in seconds.
+INJECTED = 10  # the agent reads the ticket
+NARROWED = 27  # its task is narrowed
+CUT_OFF = 46  # a server no longer reaches the store
+ENDED = 47  # the task is ended
+BACK = 70  # the server reaches the store again
+OVER = 90
+
+# What a feed comes upon is told by the story.
+logging.getLogger("captoken").addHandler(logging.NullHandler())
+
+# A clock of our own, so that a minute and a half passes at once. Leave `clock=` out in earnest.
+clock = FixedClock(int(time.time()))
 start = clock()
 
 READ = {
@@ -52,15 +59,18 @@ class Link:
     """The store as one server reaches it: the link can be cut."""
 
     def __init__(self, store):
-        self.store, self.up = store, True
+        self.store = store
+        self.up = True
 
     def load(self):
+        """The newest snapshot, as a feed asks for it."""
         if not self.up:
             raise StoreError("no route to the store")
         return self.store.load()
 
 
 def say(who, what):
+    """A line of the story."""
     print(f"  +{clock() - start:2} s  {who:<8} {what}")
 
 
@@ -70,7 +80,8 @@ with tempfile.TemporaryDirectory() as folder:
     operator = Operator(key, store, by="oncall:sam", clock=clock)
     operator.renew()  # the first snapshot, in which nothing stands
 
-    # --- Three servers, each with a feed of its own: they trust the operator's public key, and the store in nothing ---
+    # --- Three servers, each with a feed of its own -----------------------------------------------
+    # They trust the operator's public key, and the store in nothing.
 
     keyring = Keyring.generate()
     links = {name: Link(store) for name in EVERY}
@@ -85,10 +96,13 @@ with tempfile.TemporaryDirectory() as folder:
         for name, seconds in EVERY.items()
     }
 
-    # --- Two tasks with the same powers, of the same agent --------------------------------------------------------------
+    # --- Two tasks with the same powers, of the same agent ----------------------------------------
 
     def begin(task):
-        """The helper's token is presented once at each server, which keeps the grant for as long as it is connected."""
+        """The grants of a task at the servers.
+
+        The helper's token is presented once at each, which keeps the grant while it is connected.
+        """
         powers = {
             "tables": ["tickets", "customers"],
             "operations": ["select", "update"],
@@ -98,29 +112,35 @@ with tempfile.TemporaryDirectory() as folder:
             subject="user:jane", agent="desk", task=task, expires_in=3600, **powers
         )
         helper = desk.delegate(to="helper", **powers)
-        texts = {
-            name: helper.present(audience=name, expires_in=OVER, clock=clock) for name in servers
-        }
-        return {name: server.authenticate(texts[name]) for name, server in servers.items()}
+        grants = {}
+        for name, server in servers.items():
+            text = helper.present(audience=name, expires_in=OVER, clock=clock)
+            grants[name] = server.authenticate(text)
+        return grants
 
-    injected, other = begin("support/4711"), begin("support/4712")
+    injected = begin("support/4711")
+    other = begin("support/4712")
     last = {}  # (task, what, server): the second in which it was last allowed
     denials = {}  # (server, code): the second in which the injected task first met with it
 
     def attempt(what, name):
-        decision = injected[name].check({"read": READ, "harm": HARM}[what][name])
+        """The injected agent tries to read, or to do harm, at one server."""
+        access = READ[name] if what == "read" else HARM[name]
+        decision = injected[name].check(access)
         if decision:
             last["4711", what, name] = clock() - start
         elif (name, decision.code) not in denials:
             denials[name, decision.code] = clock() - start
-            say(name, f"{decision.code:<13}  {decision.refusals[0].text.split('; ')[-1]}")
+            reason = decision.refusals[0].text.split("; ")[-1]
+            say(name, f"{decision.code:<13}  {reason}")
 
-    print(
-        f"Task support/4711, at three servers. None goes by an overlay that is older than {BOUND} s.\n"
-    )
+    # --- A minute and a half ----------------------------------------------------------------------
+
+    print("Task support/4711, at three servers. ", end="")
+    print(f"None goes by an overlay that is older than {BOUND} s.\n")
     plan = ["read"]
     for second in range(OVER):
-        if second % 4 == 0:
+        if second % RENEWED == 0:
             operator.renew()  # in earnest a timer does
         if second == INJECTED:
             say("helper", f"reads ticket 8: {TICKETS[8]}")
@@ -134,12 +154,12 @@ with tempfile.TemporaryDirectory() as folder:
                 operations=["select"],
                 tools={"files.read": {}},
             )
-        if second in (CUT_OFF, BACK):
-            links["files"].up = second == BACK
-            say(
-                "files",
-                "reaches the store again" if second == BACK else "no longer reaches the store",
-            )
+        if second == CUT_OFF:
+            links["files"].up = False
+            say("files", "no longer reaches the store")
+        if second == BACK:
+            links["files"].up = True
+            say("files", "reaches the store again")
         if second == ENDED:
             say("sam", "ends the task")
             operator.end_task("support/4711", why="told what to do by a ticket")
@@ -148,28 +168,37 @@ with tempfile.TemporaryDirectory() as folder:
                 attempt(what, name)
             if other[name].check(HARM[name]):
                 last["4712", "all", name] = second
-            else:  # what is said about one task touches no other; where nothing can be known, all is denied
-                assert name == "files" and CUT_OFF < second < BACK + EVERY[name]
+            else:
+                # What is said about one task touches no other. Only where nothing can be known,
+                # all is denied.
+                assert name == "files"
+                assert CUT_OFF < second < BACK + EVERY[name]
         clock.advance(1)
     store.close()
 
-# --- When it was over, and where ----------------------------------------------------------------------------------------
+# --- When it was over, and where ------------------------------------------------------------------
 
-print(
-    "\nLast allowed, after the operator's word\n\n  server    a write or upload    a read     looks every    at most"
-)
+print("\nLast allowed, after the operator's word\n")
+print("  server    a write or upload    a read     looks every    at most")
 for name, every in EVERY.items():
-    harm, read = last["4711", "harm", name] - NARROWED, last["4711", "read", name] - ENDED
+    harm = last["4711", "harm", name] - NARROWED
+    read = last["4711", "read", name] - ENDED
     print(f"  {name:<8}  {harm:>15} s {read:>8} s  {every:>12} s  {BOUND:>7} s")
-    assert harm < every, "the store could be reached: within one look"
-    assert read < every if name != "files" else read <= BOUND, (
-        "and where it could not: within the bound"
-    )
-    assert denials[name, "narrowed"] - NARROWED <= every and (name, "revoked") in denials
-    assert ("stale_overlay" in {code for server, code in denials if server == name}) == (
-        name == "files"
-    )
+
+    # Where the store could be reached, all was over within one look; elsewhere within the bound.
+    assert harm < every
+    if name == "files":
+        assert read <= BOUND
+    else:
+        assert read < every
+
+    # Each server said why, in the order of the story.
+    said = {code for server, code in denials if server == name}
+    assert denials[name, "narrowed"] - NARROWED <= every
+    assert "revoked" in said
+    assert ("stale_overlay" in said) == (name == "files")
     assert last["4712", "all", name] == OVER - 1
+
 print("""
-Nothing was said about task support/4712, of the same agent with the same powers: it is at work to the end. Where nothing
-could be known it was denied as well: no answer is not a yes.""")
+Nothing was said about task support/4712, of the same agent with the same powers: it is at work
+to the end. Where nothing could be known it was denied as well: no answer is not a yes.""")

@@ -2,9 +2,10 @@
 
     python examples/lease_kill_switch.py
 
-The orchestrator's whole crew lives on a lease of ten seconds: a discharge that a supervisor renews, and not the agents
-themselves. The supervisor watches what the agents do. When the score of one task rises in the middle of the work, it stops
-renewing; no server is told anything, and ten seconds later nothing of that task is worth anything, anywhere.
+The orchestrator's whole crew lives on a lease of ten seconds: a discharge that a supervisor renews,
+and not the agents themselves. The supervisor watches what the agents do. When the score of one task
+rises in the middle of the work, it stops renewing; no server is told anything, and ten seconds
+later nothing of that task is worth anything, anywhere.
 """
 
 import time
@@ -18,14 +19,15 @@ from captoken.testing import FixedClock
 LIFE = 10  # seconds of a lease: how long a stopped task can go on at most
 LIMIT = 60  # of the score
 
-clock = FixedClock(
-    int(time.time())
-)  # so that two minutes pass at once; leave `clock=` out in earnest
+# A clock of our own, so that two minutes pass at once. Leave `clock=` out in earnest.
+clock = FixedClock(int(time.time()))
 start = clock()
-keyring = Keyring.generate()
-servers = [Verifier(keyring, audience=name, clock=clock) for name in ("warehouse", "crm", "files")]
 
-# --- The supervisor: sees what servers report, and decides at each renewal anew --------------------------------------
+NAMES = ("warehouse", "crm", "files")
+keyring = Keyring.generate()
+servers = {name: Verifier(keyring, audience=name, clock=clock) for name in NAMES}
+
+# --- The supervisor: sees what servers report, and decides at each renewal anew -------------------
 
 rows_read = {"q3-risk": 0, "newsletter": 0}
 
@@ -36,8 +38,10 @@ def score(task):
 
 
 def policy(need):
-    if score(need["alive"]) > LIMIT:
-        return Refuse(f"the score of {need['alive']} is {score(need['alive'])}")
+    """Another ten seconds for a task, unless it looks odd."""
+    task = need["alive"]
+    if score(task) > LIMIT:
+        return Refuse(f"the score of {task} is {score(task)}")
     return Allow(expires_in=LIFE)
 
 
@@ -48,7 +52,8 @@ class Crew:
     """A task with its token, and the lease that the supervisor's side keeps up for it."""
 
     def __init__(self, task):
-        self.task, self.over = task, None
+        self.task = task
+        self.over = None  # the second in which it was not renewed first
         root = Issuer(keyring, clock=clock).mint(
             subject="user:jane",
             agent="orchestrator",
@@ -57,9 +62,8 @@ class Crew:
             operations=["select"],
             expires_in=3600,
         )
-        self.token = root.require(supervisor.public, need={"alive": task}).delegate(
-            to="reader-agent", tables=["customers"]
-        )
+        leased = root.require(supervisor.public, need={"alive": task})
+        self.token = leased.delegate(to="reader-agent", tables=["customers"])
         self.lease = Lease(self.token.needs[0], supervisor.discharge, self.take, clock=clock)
 
     def take(self, discharge):
@@ -78,31 +82,37 @@ class Crew:
     def read(self, rows):
         """One read at each server; True if all of them still permit it."""
         access = Access(table="customers", operation="select")
-        names = ("warehouse", "crm", "files")
-        allowed = [
-            bool(server.check(self.token.present(audience=name, clock=clock), access))
-            for server, name in zip(servers, names, strict=True)
-        ]
-        assert len(set(allowed)) == 1, "the servers agree"
-        rows_read[self.task] += rows if allowed[0] else 0
-        return allowed[0]
+        answers = set()
+        for name, server in servers.items():
+            text = self.token.present(audience=name, clock=clock)
+            answers.add(bool(server.check(text, access)))
+        (allowed,) = answers  # the servers agree
+        if allowed:
+            rows_read[self.task] += rows
+        return allowed
+
+
+# --- Two minutes ----------------------------------------------------------------------------------
 
 
 print("Two tasks work, each on a lease of ten seconds")
-risk, letter = Crew("q3-risk"), Crew("newsletter")
-last = {}
+risk = Crew("q3-risk")
+letter = Crew("newsletter")
+last = {}  # by task: the second in which a read was last permitted
 for second in range(120):
     for crew in (risk, letter):
         crew.renew()
-        # After 50 seconds a row that the risk task reads tells its agent to copy out everything, and it obeys.
-        if crew.read(1_000 if crew is risk and second >= 50 else 10):
+        # After 50 seconds a row that the risk task reads tells its agent to copy out everything,
+        # and it obeys.
+        injected = crew is risk and second >= 50
+        if crew.read(rows=1_000 if injected else 10):
             last[crew.task] = second
     clock.advance(1)
 
 print(f"  +{last['q3-risk']:3} s  q3-risk: the last read that any server permitted")
 print(f"  +{last['newsletter']:3} s  newsletter: still at work, score {score('newsletter')}")
-kill_latency = last["q3-risk"] - risk.over
-print(
-    f"\nFrom the supervisor's decision to the last permitted read: {kill_latency} s, of at most {LIFE}."
-)
-assert 0 <= kill_latency < LIFE and last["newsletter"] == 119
+
+took = last["q3-risk"] - risk.over
+print(f"\nFrom the supervisor's decision to the last permitted read: {took} s, of at most {LIFE}.")
+assert 0 <= took < LIFE
+assert last["newsletter"] == 119

@@ -1,6 +1,9 @@
-"""Agents call tools of an MCP server, each call with a token for that call alone; then one of them tries for more.
+"""Agents call tools of an MCP server, each call with a token of its own; then one tries for more.
 
-Starts mcp_server.py as a process of its own and talks to it over stdio. Runs on mcp 2.x and 1.x, offline.
+    python examples/mcp_client.py
+
+Starts mcp_server.py as a process of its own and talks to it over stdio. Runs on mcp 2.x and 1.x,
+offline.
 """
 
 import asyncio
@@ -25,6 +28,7 @@ ROOT = {
 
 
 def said(result) -> str:
+    """The first sentence of an answer."""
     return result.content[0].text.split(". ")[0]
 
 
@@ -38,46 +42,55 @@ async def call(sales: Presenting, tool: str, **arguments) -> None:
     print(f"  {tool}({asked})\n      {answer}")
 
 
+async def report(sales: Presenting) -> None:
+    """An agent that may read one table, and sees no other tool."""
+    print("report-agent, who was handed `query`, and to select from sales:")
+    tools = (await sales.list_tools()).tools
+    print(f"  is shown     {', '.join(tool.name for tool in tools)}")
+    await call(sales, "query", sql="select sum(cents) from sales")
+    await call(sales, "query", sql="select pay from hr")
+    await call(sales, "refund", order="A-1", cents=100)
+
+
+async def care(sales: Presenting, session: ClientSession) -> None:
+    """An agent that may pay back a little, and is talked into paying back more."""
+    print("care-agent, who was handed refunds of up to 2000 cents for order A-1:")
+    await call(sales, "refund", order="A-1", cents=1500)
+    await call(sales, "refund", order="A-1", cents=2500)
+
+    print("  is led astray, and goes round what presents for it:")
+    everything = current.holding().present(audience=AUDIENCE)  # all it holds, for this server
+    for_another_call = meta_for(AUDIENCE, "refund", {"order": "A-1", "cents": 5})
+    for cents, meta in (
+        (2500, {"io.captoken/token": everything}),
+        (1900, for_another_call),
+    ):
+        result = await session.call_tool("refund", {"order": "A-1", "cents": cents}, meta=meta)
+        print(f"      {cents} cents: {said(result)}")
+
+    forged = everything[:-4] + "AAAA"
+    for name, meta in (
+        ("no token", None),
+        ("a token of its own making", {"io.captoken/token": forged}),
+    ):
+        try:
+            await session.call_tool("refund", {"order": "A-1", "cents": 5}, meta=meta)
+        except Exception as error:
+            print(f"      {name}: {error}")
+
+
 async def story(session: ClientSession, root) -> None:
+    """The orchestrator hands on to two agents, one after the other."""
     # The tools ask the grant about tables, so what is held of tables goes along.
     sales = Presenting(session, audience=AUDIENCE, keep="tables")
-    with (
-        current.use(root),
-        current.delegate(
-            to="report-agent", tools={"query": {}}, tables=["sales"], operations=["select"]
-        ),
-    ):
-        print("report-agent, who was handed `query`, and to select from sales:")
-        print(f"  is shown     {', '.join(tool.name for tool in (await sales.list_tools()).tools)}")
-        await call(sales, "query", sql="select sum(cents) from sales")
-        await call(sales, "query", sql="select pay from hr")
-        await call(sales, "refund", order="A-1", cents=100)
 
-    with (
-        current.use(root),
-        current.delegate(
-            to="care-agent", tools={"refund": {"order": {"in": ["A-1"]}, "cents": {"max": 2000}}}
-        ),
-    ):
-        print("care-agent, who was handed refunds of up to 2000 cents for order A-1:")
-        await call(sales, "refund", order="A-1", cents=1500)
-        await call(sales, "refund", order="A-1", cents=2500)
-        print("  is led astray, and goes round what presents for it:")
-        everything = current.holding().present(audience=AUDIENCE)  # all it holds, for this server
-        for cents, meta in (
-            (2500, {"io.captoken/token": everything}),
-            (1900, meta_for(AUDIENCE, "refund", {"order": "A-1", "cents": 5})),
-        ):
-            result = await session.call_tool("refund", {"order": "A-1", "cents": cents}, meta=meta)
-            print(f"      {cents} cents: {said(result)}")
-        for name, meta in (
-            ("no token", None),
-            ("a token of its own making", {"io.captoken/token": everything[:-4] + "AAAA"}),
-        ):
-            try:
-                await session.call_tool("refund", {"order": "A-1", "cents": 5}, meta=meta)
-            except Exception as error:
-                print(f"      {name}: {error}")
+    reading = {"tools": {"query": {}}, "tables": ["sales"], "operations": ["select"]}
+    with current.use(root), current.delegate(to="report-agent", **reading):
+        await report(sales)
+
+    refunds = {"refund": {"order": {"in": ["A-1"]}, "cents": {"max": 2000}}}
+    with current.use(root), current.delegate(to="care-agent", tools=refunds):
+        await care(sales, session)
 
 
 async def main() -> None:
@@ -86,9 +99,15 @@ async def main() -> None:
         own = Path(folder, "keyring.json")
         keyring.save(own)
         root = Issuer(keyring).mint(
-            subject="user:jane", agent="orchestrator", task="q3-risk", tools=ROOT,
-            tables=["sales"], operations=["select"], expires_in=600,
-        )  # fmt: skip
+            subject="user:jane",
+            agent="orchestrator",
+            task="q3-risk",
+            tools=ROOT,
+            tables=["sales"],
+            operations=["select"],
+            expires_in=600,
+        )
+
         environment = {"CAPTOKEN_KEYRING_FILE": str(own), "PATH": os.defpath}
         parameters = StdioServerParameters(
             command=sys.executable, args=[str(SERVER), "serve"], env=environment

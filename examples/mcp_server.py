@@ -1,9 +1,10 @@
-"""An MCP server on stdio that lets in what a token permits: two tools and a resource, and nothing without a token.
+"""An MCP server on stdio that lets in what a token permits: two tools and a resource.
 
     python examples/mcp_server.py            says what it serves
-    python examples/mcp_server.py serve      serves it on stdin and stdout: see mcp_client.py, which starts it
+    python examples/mcp_server.py serve      serves it on stdin and stdout, as mcp_client.py asks
 
-Runs on mcp 2.x and 1.x. The key that it verifies with is its own: it can forge for nobody else (docs/server.md).
+Without a token nobody gets anything. Runs on mcp 2.x and 1.x. The key that it verifies with is its
+own: it can forge for nobody else (docs/server.md).
 """
 
 import os
@@ -30,8 +31,10 @@ def query(sql: str) -> str:
     """Run a query. What it may touch is what the token of this very call may touch."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript("""
-            create table sales (region text, cents integer); insert into sales values ('eu', 500), ('us', 700);
-            create table hr (name text, pay integer); insert into hr values ('ann', 900)
+            create table sales (region text, cents integer);
+            insert into sales values ('eu', 500), ('us', 700);
+            create table hr (name text, pay integer);
+            insert into hr values ('ann', 900);
         """)
         with guarded(connection, current.grant()) as db:
             return str(db.execute(sql).fetchall())
@@ -39,8 +42,9 @@ def query(sql: str) -> str:
 
 @server.tool()
 def refund(order: str, cents: int) -> str:
-    """Pay back."""
-    return f"{cents} cents back for {order}, by {current.grant().actor.name} for {current.grant().issued.subject}"
+    """Pay back. The grant says who asks, and for whom."""
+    grant = current.grant()
+    return f"{cents} cents back for {order}, by {grant.actor.name} for {grant.issued.subject}"
 
 
 @server.resource("filings://cedar")
@@ -49,15 +53,24 @@ def cedar() -> str:
     return "Going concern in doubt."
 
 
+def serve():
+    """Serve on stdin and stdout, behind the guard."""
+    keyring = Keyring.load(os.environ["CAPTOKEN_KEYRING_FILE"])
+    Guard(Verifier(keyring, audience=AUDIENCE)).install(server)
+    server.run()
+
+
+def explain():
+    """Say what there is to be served."""
+    print(f"{AUDIENCE} serves on stdio, if it is called with `serve`,")
+    print("and with a key in CAPTOKEN_KEYRING_FILE:")
+    print("  tools       query(sql), refund(order, cents)")
+    print("  resources   filings://cedar")
+    print("To none of it is anybody let in without a token: mcp_client.py has one.")
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["serve"]:
-        keyring = Keyring.load(os.environ["CAPTOKEN_KEYRING_FILE"])
-        Guard(Verifier(keyring, audience=AUDIENCE)).install(server)
-        server.run()
+        serve()
     else:
-        print(
-            f"{AUDIENCE} serves on stdio, if it is called with `serve`, and with a key in CAPTOKEN_KEYRING_FILE:"
-        )
-        print("  tools       query(sql), refund(order, cents)")
-        print("  resources   filings://cedar")
-        print("To none of it is anybody let in without a token: mcp_client.py has one.")
+        explain()

