@@ -59,6 +59,30 @@ both = pytest.mark.parametrize("face", ["Verifier", "AsyncVerifier"])
 
 
 @both
+def test_whether_a_text_owes_nothing_but_a_proof(face: str) -> None:
+    """Asked of no store, and not recorded: the question that counts comes with the proof."""
+    written: list[bytes] = []
+
+    async def ask() -> None:
+        one = made(face, audience=AUDIENCE, audit=AuditTrail(written.append))
+        good = bound()
+        owing = {
+            good.present(audience=AUDIENCE): True,
+            good.present(audience="hr-db"): False,
+            mint().present(audience=AUDIENCE): False,
+            good.present(audience=AUDIENCE, clock=FixedClock(NOW - 3600), expires_in=60): False,
+            good.present(audience=AUDIENCE)[:-1] + "!": False,
+            "": False,
+        }
+        for text, owes in owing.items():
+            assert await at_once(one.owes_proof(text)) is owes, text
+        assert written == []
+        assert (await at_once(one.check(good.present(audience=AUDIENCE), ASK))).code == "proof_missing" and written
+
+    asyncio.run(ask())
+
+
+@both
 def test_every_way_to_ask_gives_the_same_answer(face: str) -> None:
     """Allowed and denied, of a text and of a grant; who raises, and who returns."""
     text = mint().delegate(to="sales-agent", tables=["sales"]).serialize()
