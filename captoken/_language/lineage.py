@@ -1,8 +1,9 @@
-"""The state machine of the chain: who holds the token after each link, and what that position decides (spec, "Lineage").
+"""The state machine of the chain: who holds the token after each link (spec, "Lineage").
 
-It folds left to right and has no meet: `step(link)` gives the next state or the reason why the chain breaks there.
-`depth` and `delegate_only` stop a deputy that is confused, not one that lies about who it is: a holder that hands its
-bearer token on without a word has not delegated as far as anyone can see.
+It folds from left to right and has no meet. Each link gives the next state, or the reason why the
+chain breaks there. `depth` and `delegate_only` stop a deputy that is confused, not one that lies
+about who it is: a holder that hands its bearer token on without a word has not delegated as far as
+anyone can see.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ Basis = Literal["issued", "vouched", "proven"]
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """An agent's name and how it is known: `issued` by the root record, `vouched` for by whoever handed on, or `proven`:
-    the key that the token was bound to signed the hand-over."""
+    """An agent's name and how it is known.
+
+    It is `issued` by the root record, or `vouched` for by whoever handed on, or `proven`: the key
+    that the token was bound to signed the hand-over.
+    """
 
     name: str
     basis: Basis
@@ -36,64 +40,110 @@ class Lineage(msgspec.Struct, frozen=True):
 
     @property
     def holder(self) -> str:
+        """The agent that holds the token."""
         return self.holders[-1]
 
     def chain(self, proven: frozenset[str] = frozenset()) -> tuple[Actor, ...]:
-        """The holders with the basis on which their names are known: only the first was written by the issuer.
+        """The holders with the basis on which their names are known.
 
-        `proven` are those whose hand-over was signed by the key that the token was bound to, as somebody has checked.
+        Only the first was written by the issuer. `proven` are those whose hand-over was signed by
+        the key that the token was bound to, as somebody has checked.
         """
         first, *later = self.holders
-        return (
-            Actor(first, "issued"),
-            *(Actor(name, "proven" if name in proven else "vouched") for name in later),
-        )
+        actors = [Actor(first, "issued")]
+        for name in later:
+            actors.append(Actor(name, "proven" if name in proven else "vouched"))
+        return tuple(actors)
 
     def step(self, link: Link) -> Lineage | Reason:
         """The state after `link`, or why the chain breaks at it."""
-        receiver, depth = link.receiver, link.depth
-        if receiver is None and depth is None and link.key is None and not link.delegate_only:
-            return self
-        holders, left, must_delegate = self.holders, self.left, self.must_delegate
-        if receiver is not None:
-            if link.sender != holders[-1]:
-                return Reason(
-                    "broken_delegation",
-                    f"{link.sender} delegates, but {holders[-1]} holds the token",
-                )
-            if receiver in holders:
-                return Reason("broken_delegation", f"{receiver} has held the token before")
-            if self.key is not None and link.key is None:
-                return Reason(
-                    "broken_delegation",
-                    f"the token is bound to a key, and {receiver} is named without one",
-                )
-            if left == 0:
-                return Reason(
-                    "too_deep", f"delegated to {receiver}, but no more delegations are permitted"
-                )
-            holders, left, must_delegate = (
-                (*holders, receiver),
-                None if left is None else left - 1,
-                False,
-            )
-        if depth is not None:  # it bounds later links, not its own
-            left = depth if left is None else min(left, depth)
-        return Lineage(holders, left, must_delegate or link.delegate_only, link.key or self.key)
+        walk = _Walk(self)
+        reason = walk.step(link)
+        return walk.lineage() if reason is None else reason
+
+
+def follow(agent: str, links: Iterable[Link]) -> Lineage | tuple[int, Reason]:
+    """The lineage after all `links` of a chain, or at which of them it breaks, and why.
+
+    Whether a delegation is still owed at the end, the lineage says.
+    """
+    walk = _Walk(Lineage((agent,)))
+    for at, link in enumerate(links):
+        reason = walk.step(link)
+        if reason is not None:
+            return at, reason
+    return walk.lineage()
 
 
 def read_along(agent: str, links: Iterable[Link | BadLink]) -> Lineage:
-    """The lineage as far as it can be read, for holders: passes over links that prohibit anyway. Not for verifying."""
-    lineage = Lineage((agent,))
+    """The lineage as far as it can be read, for holders: passes over links that prohibit anyway.
+
+    Not for verifying.
+    """
+    walk = _Walk(Lineage((agent,)))
     for link in links:
         if isinstance(link, BadLink):
-            holders, key = lineage.holders, link.key or lineage.key
-            if link.receiver is not None and link.receiver not in holders:
-                lineage = Lineage((*holders, link.receiver), lineage.left, False, key)
-            else:
-                lineage = Lineage(holders, lineage.left, lineage.must_delegate, key)
-            continue
-        after = lineage.step(link)
-        if isinstance(after, Lineage):
-            lineage = after
-    return lineage
+            walk.pass_over(link)
+        else:
+            walk.step(link)
+    return walk.lineage()
+
+
+class _Walk:
+    """A lineage on its way along the links: as mutable as a lineage is not, and never handed out.
+
+    A link that breaks the chain changes nothing.
+    """
+
+    __slots__ = ("holders", "key", "left", "must_delegate")
+
+    def __init__(self, start: Lineage) -> None:
+        self.holders = list(start.holders)
+        self.left = start.left
+        self.must_delegate = start.must_delegate
+        self.key = start.key
+
+    def lineage(self) -> Lineage:
+        return Lineage(tuple(self.holders), self.left, self.must_delegate, self.key)
+
+    def step(self, link: Link) -> Reason | None:
+        """Take one link. Why the chain breaks at it, or None."""
+        if link.receiver is not None:
+            reason = self._refuses(link, link.receiver)
+            if reason is not None:
+                return reason
+            self.holders.append(link.receiver)
+            self.must_delegate = False
+            if self.left is not None:
+                self.left -= 1
+        if link.depth is not None and (self.left is None or link.depth < self.left):
+            self.left = link.depth  # it bounds later links, not its own
+        if link.delegate_only:
+            self.must_delegate = True
+        if link.key is not None:
+            self.key = link.key
+        return None
+
+    def _refuses(self, link: Link, receiver: str) -> Reason | None:
+        """Why this hand-over breaks the chain, or None."""
+        holder = self.holders[-1]
+        if link.sender != holder:
+            text = f"{link.sender} delegates, but {holder} holds the token"
+            return Reason("broken_delegation", text)
+        if receiver in self.holders:
+            return Reason("broken_delegation", f"{receiver} has held the token before")
+        if self.key is not None and link.key is None:
+            text = f"the token is bound to a key, and {receiver} is named without one"
+            return Reason("broken_delegation", text)
+        if self.left == 0:
+            text = f"delegated to {receiver}, but no more delegations are permitted"
+            return Reason("too_deep", text)
+        return None
+
+    def pass_over(self, link: BadLink) -> None:
+        """Take what a link that prohibits everything says of the chain, where that can be read."""
+        if link.receiver is not None and link.receiver not in self.holders:
+            self.holders.append(link.receiver)
+            self.must_delegate = False
+        if link.key is not None:
+            self.key = link.key

@@ -30,7 +30,7 @@ from captoken._format.text import BOUND, Parts, parts_of
 from captoken._language.access import Access, Caller
 from captoken._language.caveats import V1, Situation, Vocabulary
 from captoken._language.discharge import read_discharge
-from captoken._language.lineage import Lineage, read_along
+from captoken._language.lineage import Lineage, follow, read_along
 from captoken._language.links import (
     BadLink,
     Link,
@@ -168,12 +168,9 @@ def _read(
             return _broken(root, packet, tags, links, at, said, DISCHARGER)
         added += said
         places += [at] * len(said)
-    lineage = Lineage((root.agent,))
-    for at, link in enumerate(own):
-        after = lineage.step(link)
-        if not isinstance(after, Lineage):
-            return _broken(root, packet, tags, links, at, after)
-        lineage = after
+    lineage = follow(root.agent, own)
+    if not isinstance(lineage, Lineage):
+        return _broken(root, packet, tags, links, *lineage)
     readable = (*own, *added)
     return Genuine(
         root,
