@@ -124,6 +124,7 @@ _encode_as_is = msgspec.json.Encoder().encode
 
 
 def _refuse(what: str) -> NoReturn:
+    """Raise EncodingError, which says what was wrong and shows none of the value."""
     raise EncodingError(what)
 
 

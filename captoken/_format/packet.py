@@ -136,7 +136,11 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
 
 
 def _verification_id(data: bytes, at: int) -> tuple[bytes, int]:
-    """What a third party's caveat carries beside its identifier, and where it ends."""
+    """What a third party's caveat carries beside its identifier, and where it ends.
+
+    A box with its nonce, of one length: it is not opened here. Raises TokenFormatError, and
+    IndexError at the end of the data.
+    """
     vid, end = _field(data, at)
     if len(vid) != VID_BYTES:
         raise TokenFormatError(f"a verification id that is not {VID_BYTES} bytes")
@@ -152,6 +156,7 @@ def without_locations(data: bytes) -> bytes:
     For `captoken.interop` alone: with it, one token has more than one spelling. Checks no limits,
     since `decode` does so afterwards. Raises TokenFormatError for what is cut short.
     """
+    # The version byte, header and caveats without their locations, and the rest as it is.
     try:
         kept, at = _section(data, 1, is_header=True)
         sections = [data[:1], kept]

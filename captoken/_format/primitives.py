@@ -188,7 +188,10 @@ def is_good_exchange_key(public: bytes) -> bool:
 
 
 def signing_public(secret: bytes) -> bytes:
-    """The Ed25519 public key of a secret seed of 32 bytes."""
+    """The Ed25519 public key of a secret seed of 32 bytes (RFC 8032).
+
+    Does not look at the seed: `problem_with` in the room of keys does.
+    """
     public: bytes = _libsodium().crypto_sign_seed_keypair(secret)[0]
     return public
 
@@ -196,7 +199,9 @@ def signing_public(secret: bytes) -> bytes:
 def sign(secret: bytes, message: bytes) -> bytes:
     """The Ed25519 signature, 64 bytes.
 
-    `secret` is the secret seed of 32 bytes with its public key behind it.
+    `secret` is the secret seed of 32 bytes with its public key behind it. The two have to belong
+    together: under another public key a signature would give the secret away. The caller sees to
+    it, and that the message begins with a label.
     """
     signed: bytes = _libsodium().crypto_sign(message, secret)
     return signed[:64]
@@ -219,7 +224,7 @@ def signed(public: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def exchange_public(secret: bytes) -> bytes:
-    """The X25519 public key of a secret of 32 bytes."""
+    """The X25519 public key of a secret of 32 bytes (RFC 7748). Does not look at the secret."""
     public: bytes = _libsodium().crypto_scalarmult_base(secret)
     return public
 

@@ -58,6 +58,7 @@ def escape(text: str) -> str:
 
 
 def _escaped(char: str) -> str:
+    """The number of a character, as Python spells it."""
     if ord(char) > 0xFF:
         return char.encode("unicode_escape").decode()
     return f"\\x{ord(char):02x}"
@@ -104,7 +105,10 @@ def named(text: str) -> str:
 
 
 def named_all(given: Iterable[str]) -> str:
-    """Several names for people, sorted."""
+    """Several names for people, sorted, with commas between them.
+
+    A name with a comma in it stands in quotes, so that it is not taken for two.
+    """
     return ", ".join(map(named, sorted(given)))
 
 

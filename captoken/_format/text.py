@@ -27,9 +27,11 @@ from captoken._format.errors import LimitError, TokenFormatError
 from captoken._format.packet import Packet, decode, encode
 
 PREFIX = "cap1_"
+# No prefix begins another, so that one look tells what a part is.
 UNBOUND = "cap1u_"  # a discharge as its discharger wrote it
 BOUND = "cap1d_"  # a discharge that goes with one presented token
 PROOF = "cap1p_"  # a proof of possession, for one sending
+
 PROOF_BYTES = 8 + 16 + 64  # when it was made, a nonce, a signature
 PROOF_CHARS = len(PROOF) + (PROOF_BYTES * 4 + 2) // 3
 
@@ -105,8 +107,10 @@ def parts_of(text: Any, prefix: str) -> Parts:
     `prefix` is the kind of discharges, and says for whom the text is: with BOUND ones, for a
     server, a proof may stand at the end; with UNBOUND ones, for a holder, it may not.
     """
+    # A token alone, which has a lower limit than a token with what travels behind it.
     if not isinstance(text, str) or "." not in text:
         return Parts(packet_of(text))
+
     if len(text) > LIMITS.bundle_chars:
         raise TokenFormatError(f"longer than {LIMITS.bundle_chars} characters", step=1)
 
@@ -131,6 +135,8 @@ def _proof_of(part: str, prefix: str) -> bytes:
         raise TokenFormatError(
             "a text with a proof is for one sending to one server, not to be held"
         )
+
+    # Exactly so long, so that its parts have fixed places and nothing can stand behind them.
     if len(part) != PROOF_CHARS:
         raise TokenFormatError(f"a proof is {PROOF_CHARS} characters")
     try:
@@ -195,7 +201,10 @@ def check_limits(packet: Packet) -> None:
         )
     if len(packet.caveats) > LIMITS.links:
         raise LimitError(f"{len(packet.caveats)} links, more than {LIMITS.links}")
-    if sum(bool(vid) for _, vid in packet.caveats) > LIMITS.discharges:
+
+    # Nobody may bring more discharges, so that a token which asks more could not be used.
+    asked = sum(bool(vid) for _, vid in packet.caveats)
+    if asked > LIMITS.discharges:
         raise LimitError(
             f"more third parties are asked than the {LIMITS.discharges} that can answer"
         )

@@ -115,6 +115,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
         return self._keys[key_id]
 
     def _check_known(self, key_id: str) -> None:
+        """Raise ValueError for a key id that is not here."""
         if key_id not in self._keys:
             raise ValueError(f"no key is called {shown(key_id)}")
 
@@ -144,7 +145,10 @@ class Keyring(SealedValue, frozen=True, eq=False):
 
     @property
     def minting(self) -> bytes:
-        """The macaroon key of the current key. Secret; for issuers."""
+        """The macaroon key of the current key: where an issuer's chains start.
+
+        Secret, as the key itself is: whoever has it mints what this keyring verifies.
+        """
         return self._derived[self.current]
 
     def derived(self, key_id: str, audience: str | None) -> bytes | None:
@@ -172,6 +176,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
         write_private(path, self._written())
 
     def _written(self) -> bytes:
+        """The bytes of its file, with a line feed at the end (spec 27.3). Secret."""
         stated: dict[str, Any] = {
             "current": self.current,
             "keys": {key_id: b64encode(key) for key_id, key in self._keys.items()},

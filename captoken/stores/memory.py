@@ -1,4 +1,11 @@
-"""Every store in memory: for one process, and for tests (spec, "Replay", "Ledger", "Overlay")."""
+"""Every store in memory: for one process, and for tests (spec, "Replay", "Ledger", "Overlay").
+
+- One lock a store, held for a whole call. So to look and to change is one step.
+- A restart forgets everything. What may have been used before is then refused: see the floors.
+- A forked child is refused: its copy would go its own way, and two processes would each allow.
+
+All stores here and on servers pass one suite of tests. This one is what others are compared with.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +45,19 @@ class _OneProcess:
 class MemoryReplayStore(_OneProcess):
     """Used proofs, for the threads of one process.
 
-    What an earlier process accepted is not known here, so proofs issued up to five seconds after
-    the start are refused: the floor. `floor=0` says aloud that no earlier process took proofs for
-    this audience. Holds at most `limit` uses of the last half minute, and refuses more.
+    - What an earlier process accepted is not known here, so proofs issued up to five seconds after
+      the start are refused: the floor.
+    - `floor=0` says aloud that no earlier process took proofs for this audience.
+    - Holds at most `limit` uses of the last half minute, and refuses more.
+    - `clock` is asked once, for the floor. Calls bring their own time.
     """
 
     def __init__(
-        self, *, floor: int | None = None, limit: int = 1_000_000, clock: Callable[[], float] = time
+        self,
+        *,
+        floor: int | None = None,
+        limit: int = 1_000_000,
+        clock: Callable[[], float] = time,
     ) -> None:
         super().__init__()
         self._floor = first_replay_floor(clock) if floor is None else floor
@@ -63,6 +76,7 @@ class MemoryReplayStore(_OneProcess):
             self._forget(too_old(now))
             if not self._would_take(use, self._floor):
                 return False
+
             self._known.add(use.entry)
             self._by_second.setdefault(use.issued_at, []).append(use.entry)
             return True
@@ -108,16 +122,25 @@ class MemoryReplayStore(_OneProcess):
 class MemoryLedger(_OneProcess):
     """Counts for the threads of one process.
 
-    `shared=True` says aloud that no other server takes these tokens. What an earlier process
-    counted is not known here: see the floor of a Ledger.
+    - `shared=True` says aloud that no other server takes these tokens. Nothing here can see it.
+    - What an earlier process counted is not known here: see the floor of a Ledger.
+    - `clock` is asked once, for the floor. Calls bring their own time.
+
+    Grows with the tokens that count, until they have expired. A token without an expiry stays.
     """
 
     def __init__(
-        self, *, shared: bool = False, floor: int | None = None, clock: Callable[[], float] = time
+        self,
+        *,
+        shared: bool = False,
+        floor: int | None = None,
+        clock: Callable[[], float] = time,
     ) -> None:
         super().__init__()
         self.shared = shared
         self._floor = first_ledger_floor(clock) if floor is None else floor
+
+        # A bucket is in both of these or in neither; a reservation that is open is known.
         self._spent: dict[Bucket, int] = {}
         self._kept: dict[Bucket, float] = {}  # until when a bucket may be asked about
         self._known: dict[bytes, Reservation] = {}  # by id, until they run out
@@ -126,7 +149,10 @@ class MemoryLedger(_OneProcess):
         self._gone = 0  # until when the last of the forgotten buckets was kept
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
-        """None if every bucket had enough and was debited, else the first that had not."""
+        """None if every bucket had enough and was debited, else the first that had not.
+
+        Raises StoreError for what cannot be known, and in a forked process.
+        """
         with self._own_lock():
             self._forget(now)
             # 38.8. The same reservation twice is one, also when nothing is left by now.
@@ -136,6 +162,7 @@ class MemoryLedger(_OneProcess):
             if short is not None:
                 return short
 
+            # Nothing below raises, so that all buckets are debited or none.
             # 38.10. A bucket is kept for the longest lived of all that use it.
             kept_until = reservation.kept_until
             until = inf if kept_until is None else kept_until
@@ -147,7 +174,10 @@ class MemoryLedger(_OneProcess):
             return None
 
     def peek(self, reservation: Reservation, now: int) -> Debit | None:
-        """What `reserve` would answer: None, or the first bucket that has not enough."""
+        """What `reserve` would answer: None, or the first bucket that has not enough.
+
+        Forgets nothing, and raises as `reserve` does.
+        """
         with self._own_lock():
             if self._is_known(reservation.id, now):
                 return None
@@ -155,12 +185,17 @@ class MemoryLedger(_OneProcess):
             return short
 
     def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
-        """True if the reservation was open: what was not taken of it goes back."""
+        """True if the reservation was open: what was not taken of it goes back.
+
+        Raises StoreError in a forked process.
+        """
         with self._own_lock():
             self._forget(now)
+
             # 38.8. Once, and in its time: whatever is neither settled nor cancelled is spent.
             if reservation_id not in self._open or self._known[reservation_id].until <= now:
                 return False
+
             self._open.remove(reservation_id)
             for debit in self._known[reservation_id].debits:
                 bucket = (debit.bucket, debit.unit)
@@ -169,17 +204,23 @@ class MemoryLedger(_OneProcess):
             return True
 
     def spent(self, bucket: bytes, unit: str) -> int:
-        """What a bucket has been debited."""
+        """What a bucket has been debited, reservations included; 0 for one that was forgotten."""
         return self._spent.get((bucket, unit), 0)
 
     # What is next to be forgotten is passed over by the two below, so that `peek` sees what
     # `reserve` sees after it has forgotten.
 
     def _is_known(self, reservation_id: bytes, now: int) -> bool:
+        """Was it made, and not yet forgotten by whoever looks now?"""
         known = self._known.get(reservation_id)
         return known is not None and not self._is_over(known.until, now)
 
     def _add_up(self, reservation: Reservation, now: int) -> Sums:
+        """What the reservation comes to, as if all were forgotten that may be. Raises StoreError.
+
+        Changes nothing: `reserve` writes down what it returns, and `peek` does not.
+        """
+
         def spent_of(bucket: Bucket) -> int | None:
             if self._is_over(self._kept.get(bucket, inf), now):
                 return None
@@ -213,7 +254,11 @@ class MemoryLedger(_OneProcess):
 
 
 class MemorySnapshots:
-    """The newest snapshot of the overlay, for one process."""
+    """The newest snapshot of the overlay, for one process.
+
+    A forked child has the snapshot of that moment, and no newer one. So give it to tests, and to a
+    server whose operator runs in the same process.
+    """
 
     def __init__(self) -> None:
         self._snapshot: bytes | None = None
@@ -224,7 +269,7 @@ class MemorySnapshots:
         return self._snapshot
 
     def publish(self, snapshot: bytes, after: bytes | None) -> bool:
-        """False if another one lies there than `after`."""
+        """False if another one lies there than `after`. A restart loses what was published."""
         with self._lock:
             if self._snapshot != after:
                 return False

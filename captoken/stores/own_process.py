@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 
 class OwnProcess:
-    """The process that this value was made in, which tells it from a copy in a forked child."""
+    """The process that this value was made in, which tells it from a copy in a forked child.
+
+    Asked at each use, so that no hook has to have run. Costs one call of the system.
+    """
 
     def __init__(self) -> None:
         self._id = os.getpid()
@@ -27,6 +30,8 @@ class OwnProcess:
 
 
 class _Hooks(NamedTuple):
+    """What a holder wants to be told, and where it runs."""
+
     before: Callable[[Any], None]
     in_parent: Callable[[Any], None]
     in_child: Callable[[Any], None]
@@ -48,6 +53,9 @@ def tell_of_forks(
     `before` and `in_parent` run in the parent, before and after. `in_child` runs in the child,
     where no other thread lives, and is to drop what was inherited. A holder that another thread
     makes at that moment may be told of the end alone.
+
+    A hook gets the holder, and must not hold on to it: then it would never be let go of. What a
+    hook raises is printed by Python, and the fork goes on.
     """
     _holders[holder] = _Hooks(before, in_parent, in_child)
 

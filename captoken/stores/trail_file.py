@@ -5,6 +5,10 @@
 
 POSIX only: it locks with `flock`. Elsewhere, and on a network, give `AuditTrail` a `write` of your
 own that takes all of it or nothing.
+
+It knows lines and no records: what it writes AuditTrail has made, and whether the file is whole
+`captoken.audit.check` says. Here two things are seen to: that a record stands whole or not at all,
+and that nobody else writes meanwhile.
 """
 
 from __future__ import annotations
@@ -31,18 +35,26 @@ _BLOCK = 1 << 16  # bytes that are read at once, from the end
 class TrailFile:
     """One file that one process writes to, and nobody else meanwhile. Made for its owner alone.
 
-    Records are written whole or not at all. Where the disk is full, or cannot be synchronized, what
-    was begun is cut off again, and `write` raises. A last line that a crash left without its end is
-    cut off when the file is opened: what it would have recorded was not allowed.
+    - Records are written whole or not at all. Where the disk is full, or cannot be synchronized,
+      what was begun is cut off again, and `write` raises.
+    - A last line that a crash left without its end is cut off when the file is opened: what it
+      would have recorded was not allowed.
+    - `head` is where to go on, None in a new file.
+    - `sync=True` waits for the disk at each record, so that a crash of the machine loses none. It
+      costs what the disk takes for that.
+    - Not for network file systems, where the lock may hold nobody off.
 
-    `head` is where to go on, None in a new file. `sync=True` waits for the disk at each record, so
-    that a crash of the machine loses none. Not for network file systems.
+    Not for threads by itself: AuditTrail lets one write after the other. A forked child is refused.
+    Raises AuditError for a file that somebody writes to, or that is no trail, and OSError.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, sync: bool = False) -> None:
         self._sync = sync
         self._process = OwnProcess()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(path, flags, 0o600)
+
+        # The lock comes first: what another process writes meanwhile must not be cut off as torn.
         try:
             self._lock()
             self.head, self._end = self._last()
@@ -60,9 +72,12 @@ class TrailFile:
         """
         if not self._process.is_own():
             raise AuditError("this trail belongs to another process: each has one of its own")
+
+        # A lock of this kind holds off those alone who ask for it: an editor does not.
         if os.fstat(self._fd).st_size != self._end:
             raise AuditError("the file is not as this trail has left it")
 
+        # BaseException, since an interruption between the two leaves a record that nobody counts.
         try:
             count = os.write(self._fd, lines)
             if count != len(lines):
@@ -76,7 +91,7 @@ class TrailFile:
         return count
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, and of its lock. Again, it does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -93,6 +108,7 @@ class TrailFile:
         self.close()
 
     def _lock(self) -> None:
+        """Take the file for this process, until it is closed. Waits for nobody."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -101,6 +117,7 @@ class TrailFile:
             ) from None
 
     def _cut(self) -> None:
+        """Take off what stands behind the last whole record."""
         os.ftruncate(self._fd, self._end)
         if self._sync:
             os.fsync(self._fd)
@@ -114,6 +131,8 @@ class TrailFile:
         if size == 0:
             return None, 0
 
+        # From the end, as far back as the last whole line goes: it ends in the last line feed, and
+        # starts behind the one before. A trail may be large, and one line of it is enough.
         tail = b""
         at = size
         while at and tail.count(b"\n") < 2:
