@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import pydoc
 import subprocess
 import sys
+from pathlib import Path
+from typing import get_type_hints
 
 import captoken
 
@@ -99,8 +103,8 @@ for ring, audience in ((keyring, "sales-db"), (server, "sales-db")):
         verifier = Verifier(ring, audience, replays=store)
         grant = verifier.authorize(text, access, caller=Caller(agent="b"))
         assert grant.key is None and grant.evidence == () and grant.chain[-1].basis == "vouched" and grant.link_ids and grant.recheck()
-        assert verifier.check(text, access, request=bytes(32)) and verifier.explain(text, access).grant and verifier.authenticate(text)
-        assert verifier.check(text, access, proof="cap1p_").code == "bad_proof"
+        assert verifier.check(text, access, request=bytes(32)) and verifier.explain(text, access) and verifier.authenticate(text)
+        assert verifier.check(text + ".cap1p_" + "A" * 118, access).code == "bad_proof"
         assert verifier.check(text, Access(table="hr", operation="select")).code == "table" and str(verifier.explain(text, access))
         bound = child.with_raw_link(b'{"key":"IFmwfP1gC9Y9ZC4p3Vv0m1ljiXBmEEyJjoqXDvxOeYo"}').present(audience=audience)
         assert Token.parse(bound).unverified.key and verifier.check(bound, access).code == "proof_missing"
@@ -121,3 +125,26 @@ def test_help_can_be_asked_for() -> None:
     """Every annotation of a public class can be resolved: help() and documentation tools do."""
     for name in captoken.__all__:
         assert name in pydoc.render_doc(getattr(captoken, name))
+
+
+def test_the_public_classes_say_their_public_module_and_their_annotations_resolve() -> None:
+    """What a reader sees in an error or in help is what can be imported."""
+    for name in captoken.__all__:
+        public = getattr(captoken, name)
+        assert public.__module__ == "captoken", name
+        get_type_hints(public)
+        for method in vars(public).values():
+            if inspect.isfunction(method):
+                get_type_hints(method)
+
+
+def test_adapters_never_ask_what_only_people_ask() -> None:
+    """`explain` looks at the stores: what plans, lists or asks again asks `recheck` (spec, "Verification")."""
+    folder = Path(captoken.__file__).parent / "adapters"
+    asked = [
+        f"{path.name}:{node.lineno}"
+        for path in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "explain"
+    ]
+    assert not asked and len(list(folder.rglob("*.py"))) > 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from time import time
 from typing import Any
 
 from captoken import Access, Issuer, Keyring, Token, Verifier
@@ -51,7 +52,7 @@ def named(value: object) -> str:
 
 def prove(text: str, signer: Signer, **facts: Any) -> str:
     """The proof alone, as `with_proof` puts it at the end of a text: to be put at the end of this one or another."""
-    return with_proof(text, signer, **facts).rpartition(".")[2]
+    return with_proof(text, signer, **{"clock": time, **facts}).rpartition(".")[2]
 
 
 def proof_in(part: str) -> Proof:

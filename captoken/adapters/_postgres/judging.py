@@ -114,7 +114,7 @@ class Judge:
         granted whole. PostgreSQL says that they are not there.
         """
         for access in found.accesses:
-            decision = self._explained(access)
+            decision = self._rechecked(access)
             if not decision:
                 self._deny(decision)
 
@@ -153,7 +153,7 @@ class Judge:
         for access in accesses:
             if access.columns is None:
                 continue
-            decision = self._explained(_with_columns(access, columns))
+            decision = self._rechecked(_with_columns(access, columns))
             if decision.code == "column":
                 self._deny(decision)
 
@@ -210,9 +210,9 @@ class Judge:
 
     # --- what is asked of the grant, and recorded with it ---
 
-    def _explained(self, access: Access) -> Decision:
-        """What the grant says of one access. Nothing is counted for it, or recorded."""
-        return self._grant.explain(access, caller=self._caller)
+    def _rechecked(self, access: Access) -> Decision:
+        """What the grant says of one access. No store is asked, and nothing recorded."""
+        return self._grant.recheck((access,), caller=self._caller)
 
     def _refuse(self, code: str, sentence: str, access: Access | None = None) -> NoReturn:
         """A denial of the guard's own: for what no token permits, or no role."""
