@@ -45,7 +45,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 
-AnyGrant: TypeAlias = "Grant | AsyncGrant"  # what a request may be granted
+AnyGrant: TypeAlias = Grant | AsyncGrant  # what a request may be granted
 _G = TypeVar("_G", bound="Grant | AsyncGrant")
 
 

@@ -79,7 +79,7 @@ class Wait(msgspec.Struct, frozen=True):
     person: bool = False
 
 
-Answer: TypeAlias = "Allow | Refuse | Wait"
+Answer: TypeAlias = Allow | Refuse | Wait
 
 Policy: TypeAlias = Callable[[Mapping[str, Any]], Answer]
 

@@ -20,9 +20,9 @@ PROOF_AHEAD = 5  # seconds: how far a holder's clock may be ahead
 # What a user gives where a clock is asked for: `time.time`, or one for tests.
 Clock: TypeAlias = Callable[[], float]
 # How long: seconds.
-Seconds: TypeAlias = "int | timedelta"
+Seconds: TypeAlias = int | timedelta
 # When: seconds since the epoch, or a datetime that knows its time zone.
-Moment: TypeAlias = "int | datetime"
+Moment: TypeAlias = int | datetime
 
 
 def read_clock(clock: Clock) -> int:

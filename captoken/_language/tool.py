@@ -22,15 +22,15 @@ from captoken._language.reasons import Reason
 from captoken._language.values import an_object
 
 # What an argument's value satisfies, and whether it may be absent.
-Argument: TypeAlias = "tuple[Constraint, bool]"
-Arguments: TypeAlias = "Mapping[str, Argument]"
+Argument: TypeAlias = tuple[Constraint, bool]
+Arguments: TypeAlias = Mapping[str, Argument]
 
 # What holds at a tool: None is nothing, FREE leaves the arguments free, anything else is a closed
 # world of arguments. A closed world without arguments is CLOSED, since {} is taken.
-Call: TypeAlias = "Arguments | None"
+Call: TypeAlias = Arguments | None
 FREE: Arguments = MappingProxyType({})
 CLOSED: Arguments = MappingProxyType({"_": (NOTHING, True)})
-CallMap: TypeAlias = "Mapping[str, Call]"
+CallMap: TypeAlias = Mapping[str, Call]
 
 
 # --- the caveat -----------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ from captoken._verification.wording import PLAN, place, told_to_model
 from captoken.proof import Evidence
 from captoken.stores.ports import USES, Reservation, Use
 
-Effect: TypeAlias = "Use | Reservation"  # what has to be committed for an answer to stand
-Refusals: TypeAlias = "tuple[Refusal, ...]"
+Effect: TypeAlias = Use | Reservation  # what has to be committed for an answer to stand
+Refusals: TypeAlias = tuple[Refusal, ...]
 _NEEDS = frozenset(("table", "operation", "tool", "argument", "domain"))  # a grant can be missing
 
 

@@ -64,7 +64,7 @@ class Call(NamedTuple):
 
 
 Steps: TypeAlias = Generator[Call, Any, _T]
-Answer: TypeAlias = "Steps[Decision] | Decision"  # steps to a decision, or one without a wait
+Answer: TypeAlias = Steps[Decision] | Decision  # steps to a decision, or one without a wait
 
 
 def answered(answer: Answer) -> Decision:

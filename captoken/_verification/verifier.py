@@ -418,8 +418,8 @@ class _Face(Sealed):
         return close(reservation_id, taken, self._parts.stores, now)
 
 
-Source: TypeAlias = "Callable[[], Overlay | None]"  # of overlays
-Fetched: TypeAlias = "tuple[Overlay | None, str | None]"  # an overlay, or why it cannot be had
+Source: TypeAlias = Callable[[], Overlay | None]  # of overlays
+Fetched: TypeAlias = tuple[Overlay | None, str | None]  # an overlay, or why it cannot be had
 _NOTHING_FETCHED: Fetched = (None, None)
 
 
@@ -750,4 +750,4 @@ class AsyncVerifier(_Face):
             raise RuntimeError("an AsyncVerifier is for one event loop: make one for each")
 
 
-AnyVerifier: TypeAlias = "Verifier | AsyncVerifier"  # what an adapter may be given
+AnyVerifier: TypeAlias = Verifier | AsyncVerifier  # what an adapter may be given

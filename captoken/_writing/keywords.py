@@ -14,7 +14,7 @@ from captoken._language.capability import Capability
 from captoken._language.caveats import BUILT_IN, COUNTED, Vocabulary, is_own, write
 from captoken._language.kinds import BuiltIn, Caveat, Reading
 
-Strings: TypeAlias = "Sequence[str] | set[str] | frozenset[str]"
+Strings: TypeAlias = Sequence[str] | set[str] | frozenset[str]
 
 
 class _Unset:

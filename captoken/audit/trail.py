@@ -57,7 +57,7 @@ _AUDIT = primitives.label("audit")
 # takes the second description for the same token, so that forgetting one costs a line and no more.
 REMEMBERED = 10_000
 
-Record: TypeAlias = "dict[str, Any]"  # without its place in the trail: `seq` and `prev`
+Record: TypeAlias = dict[str, Any]  # without its place in the trail: `seq` and `prev`
 
 
 def checkpoint_message(head: Head) -> bytes:
