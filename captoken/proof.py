@@ -63,7 +63,10 @@ def _signature(signer: Signer, message: bytes) -> bytes:
 # body are compared as they travel, so that no proxy's idea of equality becomes ours.
 
 _spell = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    sort_keys=True,
+    separators=(",", ":"),
+    ensure_ascii=True,
+    allow_nan=False,
 ).encode
 
 
@@ -73,7 +76,12 @@ def _digest(label: bytes, *parts: bytes) -> bytes:
     return primitives.sha256(label + framed)
 
 
-def http_request(method: str, origin: str, target: bytes | str, body: bytes = b"") -> bytes:
+def http_request(
+    method: str,
+    origin: str,
+    target: bytes | str,
+    body: bytes = b"",
+) -> bytes:
     """The digest of an HTTP request: method, origin, path with query, and body.
 
     `origin` is the server's own as it is configured (`https://api.example`). `target` is what
@@ -83,10 +91,20 @@ def http_request(method: str, origin: str, target: bytes | str, body: bytes = b"
     spelled_method = names.exact_str(method, "method").encode("ascii")
     spelled_origin = names.exact_str(origin, "origin").encode("ascii")
     path = target if type(target) is bytes else names.exact_str(target, "target").encode("ascii")
-    return _digest(_HTTP, spelled_method, spelled_origin, path, primitives.sha256(body))
+    return _digest(
+        _HTTP,
+        spelled_method,
+        spelled_origin,
+        path,
+        primitives.sha256(body),
+    )
 
 
-def mcp_request(method: str, name: str, arguments: bytes = b"{}") -> bytes:
+def mcp_request(
+    method: str,
+    name: str,
+    arguments: bytes = b"{}",
+) -> bytes:
     """The digest of an MCP call: method (`tools/call`), name of the tool, and arguments.
 
     The arguments are bytes that both sides spell alike. How they are spelled is the adapter's
@@ -95,7 +113,12 @@ def mcp_request(method: str, name: str, arguments: bytes = b"{}") -> bytes:
     """
     spelled_method = names.exact_str(method, "method").encode()
     spelled_name = names.exact_str(name, "name").encode()
-    return _digest(_MCP, spelled_method, spelled_name, arguments)
+    return _digest(
+        _MCP,
+        spelled_method,
+        spelled_name,
+        arguments,
+    )
 
 
 def access_request(access: Access | None) -> bytes:
@@ -140,7 +163,12 @@ class Proof(msgspec.Struct, frozen=True):
     signature: bytes
 
 
-def _proof_message(tag: bytes, audience: str, proof_head: bytes, digest: bytes) -> bytes:
+def _proof_message(
+    tag: bytes,
+    audience: str,
+    proof_head: bytes,
+    digest: bytes,
+) -> bytes:
     """What a holder signs to use a token.
 
     Every part has a fixed length (spec, "Proof of possession").
@@ -167,7 +195,12 @@ def prove(
     if not 0 <= now <= MAX_INTEGER:
         raise ValueError("the clock must give seconds since the epoch")
     head = now.to_bytes(8, "big") + random(NONCE_BYTES)
-    message = _proof_message(packet.signature, audience, head, request_digest(request))
+    message = _proof_message(
+        packet.signature,
+        audience,
+        head,
+        request_digest(request),
+    )
     return head + _signature(signer, message)
 
 
@@ -196,7 +229,14 @@ def with_proof(
     size = len(text) + 1 + PROOF_CHARS
     if size > LIMITS.bundle_chars:  # a writer does not write what readers refuse (spec 3.2)
         raise LimitError(f"{size} characters with a proof, more than {LIMITS.bundle_chars}")
-    proof = prove(parts.packet, signer, audience, request, clock, random)
+    proof = prove(
+        parts.packet,
+        signer,
+        audience,
+        request,
+        clock,
+        random,
+    )
     return f"{text}.{proof_text(proof)}"
 
 
@@ -212,10 +252,25 @@ def is_timely(proof: Proof, now: int) -> bool:
     return now - PROOF_PAST <= proof.issued_at <= now + PROOF_AHEAD
 
 
-def is_proven(proof: Proof, key: bytes, tag: bytes, audience: str, digest: bytes) -> bool:
+def is_proven(
+    proof: Proof,
+    key: bytes,
+    tag: bytes,
+    audience: str,
+    digest: bytes,
+) -> bool:
     """Did `key` sign that the token which ends in `tag` goes to `audience` with that request?"""
     head = proof.issued_at.to_bytes(8, "big") + proof.nonce
-    return primitives.signed(key, _proof_message(tag, audience, head, digest), proof.signature)
+    return primitives.signed(
+        key,
+        _proof_message(
+            tag,
+            audience,
+            head,
+            digest,
+        ),
+        proof.signature,
+    )
 
 
 def use_of(key: bytes, proof: Proof) -> Use:
@@ -256,7 +311,12 @@ class Evidence(msgspec.Struct, frozen=True):
     @classmethod
     def from_dict(cls, stated: dict[str, str]) -> Evidence:
         """The evidence that `as_dict` wrote. Raises ValueError for anything else."""
-        if type(stated) is not dict or stated.keys() != {"key", "state", "body", "signature"}:
+        if type(stated) is not dict or stated.keys() != {
+            "key",
+            "state",
+            "body",
+            "signature",
+        }:
             raise ValueError("evidence has key, state, body and signature")
         if not all(type(part) is str for part in stated.values()):
             raise ValueError("evidence is text")
@@ -265,7 +325,12 @@ class Evidence(msgspec.Struct, frozen=True):
         signature = b64decode(stated["signature"])
         if (len(key), len(state), len(signature)) != (32, 32, SIGNATURE_BYTES):
             raise ValueError("a key is 32 bytes, a state 32, a signature 64")
-        return cls(key, state, stated["body"].encode(), signature)
+        return cls(
+            key,
+            state,
+            stated["body"].encode(),
+            signature,
+        )
 
 
 def custody_message(state: bytes, body: bytes) -> bytes:
@@ -275,7 +340,11 @@ def custody_message(state: bytes, body: bytes) -> bytes:
     return _CUSTODY + state + primitives.sha256(body)
 
 
-def sign_custody(packet: Packet, body: bytes, signer: Signer) -> bytes:
+def sign_custody(
+    packet: Packet,
+    body: bytes,
+    signer: Signer,
+) -> bytes:
     """The link `body`, to follow on the last one of `packet`, with the signature of the bound
     key.
     """

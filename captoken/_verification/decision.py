@@ -5,6 +5,15 @@ that was refused, `decision.as_dict()` for machines (spec, "Verification").
 
 A `Grant` is a genuine token with the verifier that found it so: it asks that verifier again for
 each access. An `AsyncGrant` is the same for asyncio; its answers are awaited.
+
+The rules of this file:
+
+- The plan makes a decision (`plan.py`), `effects.py` may turn it into a denial, and nobody else
+  makes one. An adapter's own denial goes through the plan as well.
+- A grant knows its verifier as a `Driver` alone. So no verifier is imported here.
+- Nothing here decides, reads a clock, or asks a store. No text of a token and no key is kept, and
+  no `repr` shows one.
+- A decision is a value: it can be kept and compared, and allows nothing by itself.
 """
 
 from __future__ import annotations
@@ -31,20 +40,44 @@ from captoken.stores.ports import USES, Reservation, Use
 
 Effect: TypeAlias = Use | Reservation  # what has to be committed for an answer to stand
 Refusals: TypeAlias = tuple[Refusal, ...]
-_NEEDS = frozenset(("table", "operation", "tool", "argument", "domain"))  # a grant can be missing
+
+# The codes that say that a grant is missing: more rights would have helped.
+_NEEDS = frozenset(
+    (
+        "table",
+        "operation",
+        "tool",
+        "argument",
+        "domain",
+    )
+)
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One step of the plan, numbered from 1."""
+    """One step of the plan, numbered from 1, with what came of it.
+
+    For whoever shows how a decision came about. `nothing to check` is a step that this question did
+    not need, as step 7 where no overlay is loaded. It is no failure, and no promise either.
+    """
 
     number: int
-    name: str
-    outcome: Literal["held", "failed", "not reached", "nothing to check"]
-    detail: str = ""
+    name: str  # as the table of the spec has it
+    outcome: Literal[
+        "held",
+        "failed",
+        "not reached",
+        "nothing to check",
+    ]
+    detail: str = ""  # of a step that failed: the first refusal, for people
 
 
 class Attribution(msgspec.Struct, frozen=True):
-    """Who is behind a token whose signature held."""
+    """Who is behind a token whose signature held.
+
+    The plan makes one for a denial and for a dry run, which have no grant to say it. A value, free
+    to share. `issued` is the issuer's word. The names in `chain` after the first are what holders
+    said, each with its basis (spec, "Lineage").
+    """
 
     issued: RootRecord
     chain: tuple[Actor, ...]
@@ -60,28 +93,45 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     first, then whatever else of the same step would have had to hold. `grant` is there only if
     allowed, and not from `explain`; of an AsyncVerifier, `grant.awaited` is the one to use in a
     coroutine.
+
+    Only a verifier makes one. It is a value of one moment: `now` says which. To ask again, ask the
+    grant. A decision holds the access with its values, so that it is no line for a log: `as_dict`
+    and `summary` are, and have no values.
+
+        decision = verifier.check(text, access)
+        if not decision:
+            log.warning("%s", decision.summary)
     """
 
     code: str
     now: int  # seconds since the epoch, as the verifier's clock had it
+
+    # What was asked: None for the access asks whether the token stands at all.
     access: Access | None = None
     caller: Caller | None = None
+
+    # What is answered. `who` is read as `attribution`.
     grant: Grant | None = None
-    who: Attribution | None = None  # see `attribution`
+    who: Attribution | None = None
     refusals: Refusals = ()
-    step: int = len(PLAN) + 1  # of the plan: the one that failed
+    step: int = len(PLAN) + 1  # of the plan: the one that failed, or one past the last
+
+    # How it was come by.
     dry: bool = False  # decided by `explain`: the stores were looked at, and nothing was committed
     effects: tuple[Effect, ...] = ()  # what has to be committed for the answer to stand
     overlaid: bool = False  # was there an overlay to ask?
     leeway: int = 0  # of the verifier, in seconds
 
     def __bool__(self) -> bool:
+        """True for `allowed`, and for no other code."""
         return self.code == "allowed"
 
     @property
     def attribution(self) -> Attribution | Grant | None:
-        """Who is behind the token, allowed or not, once its signature held: `issued`, `chain`,
-        `task`.
+        """Who is behind the token, allowed or not: `issued`, `chain`, `task`.
+
+        None until the signature held: before that, whatever a token says is anybody's word (9.5).
+        Costs nothing for a denial. For an allowed decision the chain is read when it is asked for.
         """
         return self.who if self.who is not None else self.grant
 
@@ -90,22 +140,51 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The plan with what came of each step."""
+        """The plan with what came of each step, from 1 to 11 (spec, "Verification").
+
+        Worked out when asked for: a decision keeps only the number of the step that failed.
+        """
         return tuple(self._step(number, name) for number, name in enumerate(PLAN, 1))
 
     def _step(self, number: int, name: str) -> Step:
+        """What came of one step, as far as the decision itself says."""
         if number == self.step:
-            return Step(number, name, "failed", self.refusals[0].text)
+            return Step(
+                number,
+                name,
+                "failed",
+                self.refusals[0].text,
+            )
         if number > self.step:
             return Step(number, name, "not reached")
         if number == 7 and not self.overlaid:
-            return Step(number, name, "nothing to check", "no overlay is loaded")
+            return Step(
+                number,
+                name,
+                "nothing to check",
+                "no overlay is loaded",
+            )
         if number == 10 and not self._proven:
-            return Step(number, name, "nothing to check", "no proof is asked for")
+            return Step(
+                number,
+                name,
+                "nothing to check",
+                "no proof is asked for",
+            )
         if number == 11 and not self.effects:
-            return Step(number, name, "nothing to check", "nothing to commit")
+            return Step(
+                number,
+                name,
+                "nothing to check",
+                "nothing to commit",
+            )
         if number == 11 and self.dry:
-            return Step(number, name, "held", "looked at, not committed")
+            return Step(
+                number,
+                name,
+                "held",
+                "looked at, not committed",
+            )
         return Step(number, name, "held")
 
     @property
@@ -115,27 +194,35 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def summary(self) -> str:
-        """One line: the code, and why."""
+        """One line for a log: the code, and why. Escaped, and without values of arguments."""
         if self.refusals:
             return escape(f"{self.code}: {self.refusals[0].text}")
         return escape(f"{self.code}: {self._tried('a token')}")
 
     def _tried(self, without: str) -> str:
+        """The access in a few words, or what to say where there is none."""
         return self.access.summary if self.access is not None else without
 
     @property
     def needed(self) -> dict[str, Any]:
         """The keywords of the smallest grant that would have permitted the access.
 
-        With values: not for logs.
+        For `Token.attenuate` or `Issuer.mint`, by whoever may give more. Empty without an access.
+        With values: not for logs. It does not say that anybody ought to grant it.
         """
         return self.access.needed() if self.access is not None else {}
 
     def as_dict(self) -> dict[str, Any]:
-        """The decision as JSON-able data, for machines; without the values of arguments and
-        attributes.
+        """The decision as JSON-able data, for machines.
+
+        Times are in seconds since the epoch. Without the values of arguments and attributes, so
+        that it may go to a log. It may not go to the client: it says what others hold. For a client
+        there is `Denied.public`, for an agent `for_model`.
         """
+        # Nothing that a stranger wrote: without a signature that holds, there is no `known`.
         known = self.attribution
+        chain = known.chain if known else ()
+
         return {
             "allowed": bool(self),
             "code": self.code,
@@ -145,29 +232,38 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
             "subject": known.issued.subject if known else None,
             "task": known.task if known else None,
             "token_id": known.issued.token_id if known else None,
-            "chain": [msgspec.structs.asdict(actor) for actor in known.chain] if known else [],
+            "chain": [msgspec.structs.asdict(actor) for actor in chain],
             "steps": [msgspec.structs.asdict(step) for step in self.steps],
             "committed": not self.dry,
         }
 
     def __str__(self) -> str:
-        lines = [f"{'ALLOWED' if self else 'DENIED '}  {self.code}"]
+        """The whole decision for the operator, a fact a line."""
+        verdict = "ALLOWED" if self else "DENIED "
+        lines = [f"{verdict}  {self.code}"]
+        # Escaped: what a holder or a caller wrote cannot begin a line of its own in a log.
         lines += [f"  {label:<9}{escape(text)}" for label, text in self._lines()]
         return "\n".join(lines)
 
     def _lines(self) -> list[tuple[str, str]]:
+        """The lines under the verdict: a label, and a text that is not escaped yet."""
         lines = self._who()
         lines.append(("tried", self._tried("no access: the token itself")))
+
         for count, refusal in enumerate(self.refusals):
             label = "refused" if count == 0 else "also"
             lines.append((label, f"{place(refusal)}: {refusal.text}"))
+
         needed = self._needed_text()
         if needed:
             lines.append(("needs", needed))
-        lines.append(("at", spelled_time(self.now) + (", a dry run" if self.dry else "")))
+
+        how = ", a dry run" if self.dry else ""
+        lines.append(("at", f"{spelled_time(self.now)}{how}"))
         return lines
 
     def _who(self) -> list[tuple[str, str]]:
+        """Who is behind the token, each name with the basis on which it is known."""
         known = self.attribution
         if known is None:
             text = "unknown: nothing that this token says is vouched for by a signature"
@@ -180,24 +276,30 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def _needed_text(self) -> str:
-        """What would have to be granted, where more rights would have helped."""
+        """What would have to be granted, where more rights would have helped.
+
+        Empty where they would not: an expired token needs a new one, not a wider one.
+        """
         access = self.access
         if access is None:
             return ""
+
+        # Columns that were not stated are denied too (15.4); then stating them is what helps.
         columns_lack = self.code == "column" and access.columns is not None
         if self.code not in _NEEDS and not columns_lack:
             return ""
-        links = [refusal.link for refusal in self.refusals if refusal.link is not None]
-        where = f" in link {', '.join(map(str, links))}" if links else ""
+
+        links = [str(refusal.link) for refusal in self.refusals if refusal.link is not None]
+        where = f" in link {', '.join(links)}" if links else ""
         return f"{access.needed_text()}{where}"
 
     def for_model(self) -> str:
         """What the agent may be told: the rule that was broken, whether a retry can help, who could
         grant it.
 
-        Echoes only what the access itself stated, escaped and short: nothing from the token,
-        nothing of other agents, no way round. A denial that a stranger could cause says no more
-        than that.
+        Echoes only what the access itself stated, escaped and short. It has nothing from the token,
+        nothing of other agents, and no way round: a denial must not become a channel for what
+        others wrote. A denial that a stranger could cause says no more than that (24.14).
         """
         if self:
             return "Allowed."
@@ -208,23 +310,37 @@ class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
     """A verifier refused.
 
     `decision` says all, for the operator; `public` is what a client may be told; `kind` is what an
-    HTTP status follows from: `invalid` 401, `insufficient` 403, `proof` 401, `unavailable` 503.
+    HTTP status follows from: `invalid` 401, `insufficient` 403, `proof` 401, `unavailable` 503
+    (24.13).
+
+    Raised by `authorize`, `authenticate` and `reserve`, of both faces. `check` and `explain` never
+    raise it: they hand back the decision. `str` of it is `decision.summary`, with the code in
+    front.
+
+        try:
+            grant = verifier.authorize(text, access)
+        except Denied as error:
+            return status_of(error.kind), error.public
     """
 
     def __init__(self, decision: Decision) -> None:
+        """Keep the decision, which must be a denial."""
         self.decision = decision
         self.code = decision.code
         super().__init__(decision.summary)
 
     @property
     def public(self) -> str:
-        """A sentence that may go to a client: nothing of the token, nothing of what others may
-        do.
+        """A sentence that may go to a client: nothing of the token, nothing of what others may do.
+
+        The same sentence for all that a stranger could cause (24.14). An agent learns more from
+        `decision.for_model()`.
         """
         return CODES[self.code].public
 
     @property
     def kind(self) -> Kind:
+        """One of four words, from which an HTTP status follows (24.13)."""
         return CODES[self.code].kind
 
 
@@ -232,65 +348,153 @@ class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
 
 
 class Asked(msgspec.Struct, frozen=True, eq=False):
-    """What somebody asks about a genuine token."""
+    """What somebody asks about a genuine token: the second half of what the plan is given.
 
-    access: Access | None  # None asks whether the token stands at all
+    The faces and the grants make it, one for each question; `judge` and the effects read it. Who
+    fills each value is said above it.
+    """
+
+    # Stated by whoever calls the verifier or the grant. None asks whether the token stands at all.
+    access: Access | None
+
+    # Stated by the server: what it knows of the caller by itself. None compares nothing (24.7).
     caller: Caller | None
-    grant: (
-        Grant | None
-    )  # what to hand out if it is allowed; None is a dry run, which grants nothing
-    verified_at: int  # when the keys were asked, in seconds since the epoch
-    again: bool = (
-        False  # was the token asked about before? Then its capability is the sooner answer
-    )
-    counted: bool = True  # does it count, where the token does? No for what is under way already
-    sent: bool = False  # did the token come with it? Then its proof is judged, and used
-    used: bool = True  # or only shown, by whoever calls back what it handed on
-    request: bytes | None = None  # what a proof is about; None is the access itself
+
+    # By the driver: what to hand out if it is allowed. None is a dry run, which grants nothing.
+    grant: Grant | None
+
+    # By the driver for a token that was sent, and by the grant after that: when the keys were
+    # asked, in seconds since the epoch. `stale_grant` follows from it (24.15).
+    verified_at: int
+
+    # By the grant: was the token asked about before? Then its capability is the sooner answer.
+    again: bool = False
+
+    # By the grant: does it count, where the token does? No for what is under way already (24.19).
+    counted: bool = True
+
+    # By the driver: did the token come with it? Then its proof is judged, and used (24.9).
+    sent: bool = False
+
+    # By whoever authenticates: is the token used, or only shown? Whoever recalls what it handed
+    # on shows it, and then a token for handing on alone will do (37.2).
+    used: bool = True
+
+    # By the transport: the digest that a proof is about. None is the access itself (29.6).
+    request: bytes | None = None
 
 
 class Driver(Protocol):
-    """What a grant asks of the verifier that made it."""
+    """What a grant asks of the verifier that made it.
+
+    `Verifier` is the one there is. Every method takes a token that is genuine already, so none of
+    them looks at a signature. Each reads the clock, and the overlay where there is one. None raises
+    on a denial. What the clock raises passes through (24.10).
+    """
 
     @property
-    def memory(self) -> Memory: ...
+    def memory(self) -> Memory:
+        """The hand-overs that were found signed.
+
+        Bounded, and shared by all grants of the verifier (28.10).
+        """
+        ...
 
     @property
-    def awaited(self) -> AsyncDriver: ...
+    def awaited(self) -> AsyncDriver:
+        """The same verifier for asyncio, with the same keys, stores and memory."""
+        ...
 
-    def decide(self, genuine: Genuine, asked: Asked) -> Decision: ...
+    def decide(self, genuine: Genuine, asked: Asked) -> Decision:
+        """Steps 7 to 10, then the effects and the record (24.9).
 
-    def look(self, genuine: Genuine, asked: Asked) -> Decision: ...
+        What is allowed has been used and counted when this returns.
+        """
+        ...
 
-    def recheck(self, genuine: Genuine, asked: Asked) -> Decision: ...
+    def look(self, genuine: Genuine, asked: Asked) -> Decision:
+        """A dry run: what `decide` would come to (24.16).
 
-    def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision: ...
+        Looks at the stores, commits nothing, and leaves no record.
+        """
+        ...
 
-    def record_denial(self, genuine: Genuine, asked: Asked, refusals: Refusals) -> Decision: ...
+    def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
+        """Steps 7 to 9 with fresh facts (24.19).
 
-    def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool: ...
+        Asks no ledger and no trail, and counts nothing. Only the overlay may have to be waited for.
+        """
+        ...
+
+    def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
+        """`decide` for several accesses of one step: one reservation, one answer.
+
+        The first that is refused is the answer, and then nothing of the others has counted.
+        """
+        ...
+
+    def record_denial(
+        self,
+        genuine: Genuine,
+        asked: Asked,
+        refusals: Refusals,
+    ) -> Decision:
+        """A denial that the grant states itself, recorded as one of the verifier's.
+
+        An adapter has found what no token permits; the trail is to say so (24.21).
+        """
+        ...
+
+    def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
+        """Close a reservation at what was taken, by unit; None is all of it.
+
+        True if it was open, False if it was too late (38.8). Raises what the ledger raises.
+        """
+        ...
 
 
 class AsyncDriver(Protocol):
-    """The same, for asyncio."""
+    """The same, for asyncio: what waits is awaited, and runs in threads.
 
-    async def decide(self, genuine: Genuine, asked: Asked) -> Decision: ...
+    `AsyncVerifier` is the one there is. Each method raises RuntimeError in another event loop than
+    the first. Once an effect is under way, whoever cancels waits for the record (24.20).
+    """
 
-    async def look(self, genuine: Genuine, asked: Asked) -> Decision: ...
+    async def decide(self, genuine: Genuine, asked: Asked) -> Decision:
+        """As `Driver.decide`: steps 7 to 10, the effects and the record."""
+        ...
 
-    async def recheck(self, genuine: Genuine, asked: Asked) -> Decision: ...
+    async def look(self, genuine: Genuine, asked: Asked) -> Decision:
+        """As `Driver.look`: a dry run, nothing committed."""
+        ...
 
-    async def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision: ...
+    async def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
+        """As `Driver.recheck`: fresh facts, no ledger, no record."""
+        ...
+
+    async def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
+        """As `Driver.decide_all`: several accesses, one step."""
+        ...
 
     async def record_denial(
-        self, genuine: Genuine, asked: Asked, refusals: Refusals
-    ) -> Decision: ...
+        self,
+        genuine: Genuine,
+        asked: Asked,
+        refusals: Refusals,
+    ) -> Decision:
+        """As `Driver.record_denial`: a denial of the grant's own."""
+        ...
 
-    async def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool: ...
+    async def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
+        """As `Driver.settle`: True if the reservation was open."""
+        ...
 
 
 def stated(access: Access, caller: Caller | None) -> None:
-    """Raise TypeError for what is no Access or no Caller."""
+    """Raise TypeError for what is no Access or no Caller.
+
+    The exact types alone: a subclass could answer one thing to the plan and another to the record.
+    """
     if type(access) is not Access:
         kind = type(access).__name__
         raise TypeError(f"expected an Access, as Access(table=…, operation=…), not {kind}")
@@ -300,7 +504,10 @@ def stated(access: Access, caller: Caller | None) -> None:
 
 
 def granted(decision: Decision) -> Grant:
-    """The grant of a decision. Raises Denied, with the decision, if there is none."""
+    """The grant of a decision. Raises Denied, with the decision, if there is none.
+
+    Both are asked for, the grant and the code: a dry run is allowed, and grants nothing.
+    """
     grant = decision.grant
     if grant is None or decision.code != "allowed":
         raise Denied(decision)
@@ -308,35 +515,47 @@ def granted(decision: Decision) -> Grant:
 
 
 def own_denial(code: str, why: str) -> Refusals:
-    """A denial of an adapter's own. Raises ValueError for a code that the spec does not have."""
+    """A denial of an adapter's own. Raises ValueError for a code that the spec does not have.
+
+    A code of the adapter's invention would have no step, no kind and no public sentence.
+    """
     if code not in CODES:
         raise ValueError(f"no code of the spec: {code!r}")
     return (Refusal(code, why),)
 
 
 class _Vouched(SealedValue, frozen=True, eq=False):
-    """What a verifier vouches for: who is behind a token, and what it can do at the most."""
+    """What a verifier vouches for: who is behind a token, and what it can do at the most.
+
+    The base of both grants. All that is here is read off the genuine token: no clock, no store, no
+    overlay. So it says what the token is, and not whether it still stands.
+    """
 
     _instead: ClassVar[str] = "verify the token where it is needed"
 
     _genuine: Genuine
-    _driver: Driver
-    _verified_at: int  # when the keys were asked
+    _driver: Driver  # the verifier that is asked again, its sync face
+    _verified_at: int  # when the keys were asked, in seconds since the epoch
 
     @property
     def issued(self) -> RootRecord:
-        """What the issuer said: the only identity to authorize on, since no holder can write it."""
+        """What the issuer said: the only identity to authorize on, since no holder can write it
+        (9.6).
+        """
         return self._genuine.root
 
     @property
     def token_id(self) -> str:
-        """The id of the whole tree that was minted."""
+        """The id of the whole tree that was minted. Public: it may go to a log."""
         return self._genuine.root.token_id
 
     @property
     def chain(self) -> tuple[Actor, ...]:
-        """Every agent that has held the token, in order, with the basis on which its name is
-        known.
+        """Every agent that has held the token, in order, with the basis on which its name is known.
+
+        For showing and recording. Only the first name is the issuer's word (20.4). On a token that
+        is bound to a key, hand-overs that the verifier does not remember cost a signature check
+        each.
         """
         return self._genuine.chain(self._driver.memory)
 
@@ -345,18 +564,23 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         """Who holds the token.
 
         `issued` if nobody has handed it on, `vouched` for by whoever has, `proven` by a signature.
+        Never decide on a name that is only vouched for: whoever handed the token on chose it.
+        `issued` of the grant is what to decide on.
         """
         return self.chain[-1]
 
     @property
     def parent(self) -> Actor | None:
-        """Who handed it to the actor."""
+        """Who handed it to the actor, or None where nobody did."""
         chain = self.chain
         return chain[-2] if len(chain) > 1 else None
 
     @property
     def key(self) -> str | None:
-        """The Ed25519 key that the token is bound to, as base64url, or None for a bearer token."""
+        """The Ed25519 key that the token is bound to, as base64url, or None for a bearer token.
+
+        Whose key it is, the token cannot say (28.7).
+        """
         key = self._genuine.lineage.key
         return b64encode(key) if key is not None else None
 
@@ -364,42 +588,65 @@ class _Vouched(SealedValue, frozen=True, eq=False):
     def evidence(self) -> tuple[Evidence, ...]:
         """Every hand-over that a key signed, in order: to be kept, and checked without the root
         key.
+
+        Whether a signature holds, `Evidence.holds` says. Nothing in it is secret (28.8).
         """
         return self._genuine.evidence
 
     @property
     def capability(self) -> Capability:
-        """The most that the token can do."""
+        """The most that the token can do. The first time it costs the meet of all links.
+
+        For showing and planning. It knows no overlay and no ledger: ask `check` for what holds now.
+        """
         return self._genuine.capability
 
     @property
     def task(self) -> str:
-        """The token's task: the root's, or the one below it that a link names."""
+        """The token's task: the root's, or the one below it that a link names (16.3)."""
         return self._genuine.task
 
     @property
     def expires_at(self) -> int | None:
-        """Seconds since the epoch, or None. Without the verifier's leeway."""
+        """When the token ends, in seconds since the epoch, or None for never.
+
+        Without the verifier's leeway: by that much longer it may still be taken (15.7).
+        """
         return self._genuine.expires_at
 
     def expiry_at(self, link: int) -> int | None:
-        """When the token as it was at that link expires: so long can anything live that it
-        became.
+        """When the token as it was at that link expires: so long can anything live that it became.
+
+        In seconds since the epoch, or None for never. An entry of an overlay is kept at least so
+        long.
         """
         return self._genuine.expiry_at(link)
 
     @property
     def link_ids(self) -> tuple[str, ...]:
-        """The public name of each link and of all that descends from it."""
+        """The public name of each link and of all that descends from it. What an operator revokes
+        by.
+        """
         return self._genuine.link_ids
 
     def link_below(
-        self, link: int, links: Sequence[RawCaveat], stated: bytes, mac: bytes
+        self,
+        link: int,
+        links: Sequence[RawCaveat],
+        stated: bytes,
+        mac: bytes,
     ) -> str | None:
-        """The id of what was made of this token at `link`, if `mac` over `stated` shows it (spec,
-        "Recall").
+        """The id of what was made of this token at `link`, if `mac` over `stated` shows it.
+
+        None if it does not hold, or where the holder got the token only later (spec, "Recall").
+        Compared in constant time.
         """
-        return self._genuine.link_below(link, links, stated, mac)
+        return self._genuine.link_below(
+            link,
+            links,
+            stated,
+            mac,
+        )
 
     @property
     def caveats(self) -> tuple[RawCaveat, ...]:
@@ -408,19 +655,49 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         """
         return self._genuine.packet.caveats
 
-    def _asked(self, grant: Grant | None, access: Access | None, caller: Caller | None) -> Asked:
+    def _asked(
+        self,
+        grant: Grant | None,
+        access: Access | None,
+        caller: Caller | None,
+    ) -> Asked:
+        """A question about an access that counts, as the grant asks it."""
         again = access is not None and self._genuine.was_asked()
-        return Asked(access, caller, grant, self._verified_at, again)
+        return Asked(
+            access,
+            caller,
+            grant,
+            self._verified_at,
+            again,
+        )
 
     def _under_way(
-        self, grant: Grant | None, access: Access | None, caller: Caller | None
+        self,
+        grant: Grant | None,
+        access: Access | None,
+        caller: Caller | None,
     ) -> Asked:
+        """A question about what was paid for already: it counts nothing again (24.19)."""
         again = access is not None and self._genuine.was_asked()
-        return Asked(access, caller, grant, self._verified_at, again, counted=False)
+        return Asked(
+            access,
+            caller,
+            grant,
+            self._verified_at,
+            again,
+            counted=False,
+        )
 
     def _all_asked(
-        self, grant: Grant, accesses: Sequence[Access], caller: Caller | None
+        self,
+        grant: Grant,
+        accesses: Sequence[Access],
+        caller: Caller | None,
     ) -> list[Asked]:
+        """The questions of one step.
+
+        Raises ValueError for none, TypeError for what is no access.
+        """
         if not accesses:
             raise ValueError("state at least one access")
         for access in accesses:
@@ -428,12 +705,18 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         return [self._asked(grant, access, caller) for access in accesses]
 
     def _own_denial(
-        self, grant: Grant, code: str | Decision, why: str, access: Access | None
+        self,
+        grant: Grant,
+        code: str | Decision,
+        why: str,
+        access: Access | None,
     ) -> tuple[Refusals, Asked]:
+        """What a denial of the grant's own says, and about which question. Raises ValueError."""
         if isinstance(code, Decision):
             if code:
                 raise ValueError("an allowance is no denial")
             return code.refusals, self._asked(grant, code.access, code.caller)
+
         return own_denial(code, why), self._asked(grant, access, None)
 
     def __repr__(self) -> str:
@@ -446,29 +729,49 @@ class _Vouched(SealedValue, frozen=True, eq=False):
 class Grant(_Vouched, frozen=True, eq=False):
     """What a verifier vouches for: a genuine token's capability, and who is behind it.
 
-    Only a verifier makes one. It holds no promise for later: `authorize`, `check` and `explain`
-    look at the clock each time. Whoever holds the object has the power; hand on the token, not the
-    grant.
+    Only a verifier makes one, and threads may share it. It holds no promise for later: `authorize`,
+    `check` and `explain` look at the clock each time, at the overlay, and at the ledger where the
+    token counts. The signatures are not looked at again, so that a grant is good for `max_age`
+    seconds (24.15). Whoever holds the object has the power; hand on the token, not the grant.
+
+        grant = verifier.authenticate(text)
+        if grant.check(Access(table="sales", operation="select")):
+            ...
+
+    In a coroutine use `awaited`: the methods here wait for a store in the thread that calls.
     """
 
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Grant:
-        """This grant, if it permits `access` now. Raises Denied, with the decision."""
+        """This grant, if it permits `access` now. Raises Denied, with the decision.
+
+        As `check`, for code that wants an exception. Raises TypeError for what is no Access.
+        """
         return granted(self.check(access, caller=caller))
 
     def check(self, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision on `access` now, true if allowed. Never raises on denial.
 
-        Takes no proof: the token had one.
+        Takes no proof: the token had one. Steps 7 to 11 of the plan. Where the token counts, an
+        access that is allowed has been used once when this returns (24.9). So it is not for
+        planning: that is `recheck`, which counts nothing, or `explain`. Raises TypeError for what
+        is no Access or Caller.
         """
         stated(access, caller)
         genuine = self._genuine
-        asked = Asked(access, caller, self, self._verified_at, genuine.was_asked())
+        asked = Asked(
+            access,
+            caller,
+            self,
+            self._verified_at,
+            genuine.was_asked(),
+        )
         return self._driver.decide(genuine, asked)
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision that `check` would come to, for people.
 
-        It looks at the stores, commits nothing, and gives no grant.
+        It looks at the stores, commits nothing, is not recorded, and gives no grant. True only
+        until somebody else counts: never let a call through on it (24.16).
         """
         stated(access, caller)
         return self._driver.look(self._genuine, self._asked(None, access, caller))
@@ -476,43 +779,66 @@ class Grant(_Vouched, frozen=True, eq=False):
     def recheck(self, accesses: Iterable[Access] = (), *, caller: Caller | None = None) -> Decision:
         """Whether the grant still stands now, and permits `accesses` that are under way.
 
-        Asks no store, counts nothing again, and is not recorded: `deny` records what it found.
+        Asks no store, counts nothing again, and is not recorded: `deny` records what it found. For
+        a long cursor or stream, between two parts (24.19). Does not see that a budget was used up
+        meanwhile: what runs was paid for. Stops at the first access that is refused.
         """
-        decision = self._driver.recheck(self._genuine, self._under_way(self, None, None))
+        # First the grant itself: without accesses there is an answer too.
+        asked = self._under_way(self, None, None)
+        decision = self._driver.recheck(self._genuine, asked)
+
         for access in accesses:
             if not decision:
                 break
             stated(access, caller)
             asked = self._under_way(self, access, caller)
             decision = self._driver.recheck(self._genuine, asked)
+
         return decision
 
     def check_all(self, accesses: Sequence[Access], *, caller: Caller | None = None) -> Decision:
         """The decision on what one step needs: all of it together used once, and recorded together.
 
-        The first access that is refused is the answer, and alone is recorded. Raises ValueError for
-        no access.
+        The first access that is refused is the answer, and alone is recorded. So nothing counts
+        unless all of it may be done. For one SQL statement on several tables. Raises ValueError for
+        no access, TypeError for what is none.
         """
         return self._driver.decide_all(self._genuine, self._all_asked(self, accesses, caller))
 
     def reserve(self, access: Access, *, caller: Caller | None = None) -> Reserved:
         """Permission for one access that is paid for when it is over: settle it, or cancel it.
 
-        Raises Denied. A block (`with grant.reserve(access) as reserved:`) that settled and
-        cancelled nothing is settled in full at its end, also when an exception leaves it: whoever
-        calls may hang up when the work is done.
+        Raises Denied. A block that settled and cancelled nothing is settled in full at its end,
+        also when an exception leaves it: whoever calls may hang up when the work is done.
+
+            with grant.reserve(access) as reserved:
+                reserved.settle({"tokens": call_model()})
+
+        There are 60 seconds to settle in; after that all is spent (38.8). Where the cost is known
+        beforehand, `authorize` is enough.
         """
         decision = self.check(access, caller=caller)
         granted(decision)
         return Reserved(self._driver, _reservation(decision))
 
-    def deny(self, code: str | Decision, why: str = "", access: Access | None = None) -> Decision:
+    def deny(
+        self,
+        code: str | Decision,
+        why: str = "",
+        access: Access | None = None,
+    ) -> Decision:
         """A denial of an adapter's own, recorded: for what no token permits.
 
         `code` is one of the spec's. A denial that `recheck` gave may stand in its place: then that
-        one is recorded. Raises ValueError for an allowance, or a code that the spec does not have.
+        one is recorded. Asks the trail, and no other store. Raises ValueError for an allowance, or
+        a code that the spec does not have.
         """
-        refusals, asked = self._own_denial(self, code, why, access)
+        refusals, asked = self._own_denial(
+            self,
+            code,
+            why,
+            access,
+        )
         return self._driver.record_denial(self._genuine, asked, refusals)
 
     @property
@@ -522,12 +848,21 @@ class Grant(_Vouched, frozen=True, eq=False):
 
     @property
     def awaited(self) -> AsyncGrant:
-        """The same grant, for coroutines."""
+        """The same grant, for coroutines of the event loop that its verifier is first used in."""
         return self.awaited_by(self._driver.awaited)
 
     def awaited_by(self, driver: AsyncDriver) -> AsyncGrant:
-        """The same grant, for coroutines that ask this face of its verifier."""
-        return AsyncGrant(self._genuine, self._driver, self._verified_at, self, driver)
+        """The same grant, for coroutines that ask this face of its verifier.
+
+        For the face itself, which has its event loop. Elsewhere `awaited` is the one to use.
+        """
+        return AsyncGrant(
+            self._genuine,
+            self._driver,
+            self._verified_at,
+            self,
+            driver,
+        )
 
 
 def _reservation(decision: Decision) -> Reservation | None:
@@ -546,23 +881,33 @@ def _cost_taken(
     """
     if cost is None:
         return None
+
+    # The access itself was one use, whatever else it cost.
     taken = {**amounts(cost, "cost"), USES: 1}
+
     if reservation is not None:
-        left_out = {debit.unit for debit in reservation.debits} - taken.keys()
+        # A unit left out would be settled as 0: a mistake must not give anything back (38.8).
+        reserved = {debit.unit for debit in reservation.debits}
+        left_out = reserved - taken.keys()
         if left_out:
-            raise ValueError(f"what it cost in {', '.join(sorted(left_out))} is not stated")
+            units = ", ".join(sorted(left_out))
+            raise ValueError(f"what it cost in {units} is not stated")
+
     return taken
 
 
 class Reserved:
     """What was reserved for one access.
 
-    A token that counts nothing has nothing to settle, and nothing happens.
+    `Grant.reserve` makes one, and one thread settles it: it is not for sharing. A token that counts
+    nothing has nothing to settle, and nothing happens. Settled or cancelled once; after that, and
+    after 60 seconds, the answer is False and all is spent (38.8).
     """
 
     __slots__ = ("_driver", "_open", "_reservation")
 
     def __init__(self, driver: Driver, reservation: Reservation | None) -> None:
+        """Hold a reservation, or None where the token counts nothing."""
         self._driver = driver
         self._reservation = reservation
         self._open = reservation is not None
@@ -570,10 +915,10 @@ class Reserved:
     def settle(self, cost: Mapping[str, int] | None = None) -> bool:
         """What it cost in fact, by unit, at most what was reserved; None is all of it.
 
-        False if too late: all is spent.
+        The rest goes back to the ledger. False if too late: all is spent.
 
         Raises TypeError or ValueError for a cost that is none, or that leaves a unit out: then all
-        is spent as well.
+        is spent as well. Raises what the ledger raises.
         """
         try:
             taken = _cost_taken(self._reservation, cost)
@@ -583,21 +928,29 @@ class Reserved:
         return self._close(taken)
 
     def cancel(self) -> bool:
-        """Nothing was done: all of it goes back. False if it was too late, and all is spent."""
+        """Nothing was done: all of it goes back. False if it was too late, and all is spent.
+
+        Only for work that did not begin. What failed half way is settled, not cancelled.
+        """
         return self._close({})
 
     def _close(self, taken: Mapping[str, int] | None) -> bool:
+        """Settle once: True where there is nothing to settle, False the second time."""
         if self._reservation is None:
             return True
         if not self._open:
             return False
+
+        # Closed before the ledger is asked: what raises there is not tried a second time.
         self._open = False
         return self._driver.settle(self._reservation.id, taken)
 
     def __enter__(self) -> Reserved:
+        """This one: the block is the work that was paid for."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """All is spent, unless the block said otherwise. An exception goes on."""
         if self._open:
             self._close(None)
 
@@ -610,34 +963,52 @@ _T = TypeVar("_T")
 class Pending(Coroutine[Any, Any, _T]):
     """An answer to be awaited, once.
 
-    It is neither true nor false: what was not awaited allows nothing. A coroutine would be true.
+    It is neither true nor false: what was not awaited allows nothing. A coroutine would be true, so
+    that a forgotten `await` in `if grant.check(access):` would let everything through.
+
+    Whatever an async face or grant answers is one. It may be awaited, gathered, or made a task.
     """
 
     __slots__ = ("_coroutine",)
 
     def __init__(self, coroutine: Coroutine[Any, Any, _T]) -> None:
+        """Hold the coroutine that has the answer. Nothing of it runs yet."""
         self._coroutine = coroutine
 
     def __await__(self) -> Generator[Any, Any, _T]:
+        """Run to the answer, as awaiting the coroutine would."""
         return self._coroutine.__await__()
 
     def __bool__(self) -> NoReturn:
+        """Raise TypeError: there is no answer before it was awaited."""
         raise TypeError("an answer of an async verifier has to be awaited before it is asked")
 
     # What makes a task of it.
 
     def send(self, value: Any, /) -> Any:
+        """As the coroutine does; the event loop calls it."""
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
+        """As the coroutine does; a cancellation comes in here."""
         return self._coroutine.throw(*error)
 
     def close(self) -> None:
+        """As the coroutine does: what was not awaited ends here, and nothing was used."""
         self._coroutine.close()
 
 
 class AsyncGrant(_Vouched, frozen=True, eq=False):
-    """A Grant whose answers are awaited. `blocking` is the plain one, for sync guards."""
+    """A Grant whose answers are awaited. `blocking` is the plain one, for sync guards.
+
+    An AsyncVerifier makes it, for its own event loop; elsewhere RuntimeError. Coroutines of that
+    loop may share it. It decides as `Grant` does, method by method. Stores are asked in threads,
+    and a call that is cancelled after its first effect runs to its record, and then raises (24.20).
+
+        grant = await verifier.authenticate(text)
+        if await grant.check(access):
+            ...
+    """
 
     blocking: Grant
     _awaited: AsyncDriver
@@ -648,24 +1019,32 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         return self
 
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Pending[AsyncGrant]:
-        """This grant, if it permits `access` now. Raises Denied, with the decision."""
+        """This grant, if it permits `access` now. Raises Denied, with the decision, when it is
+        awaited.
+
+        Raises TypeError at once for what is no Access.
+        """
         stated(access, caller)
         return Pending(self._authorized(access, caller))
 
     async def _authorized(self, access: Access, caller: Caller | None) -> AsyncGrant:
+        """Check, then raise or hand back this grant."""
         granted(await self.check(access, caller=caller))
         return self
 
     def check(self, access: Access, *, caller: Caller | None = None) -> Pending[Decision]:
-        """The decision on `access` now, true if allowed, once it is awaited."""
+        """The decision on `access` now, true if allowed, once it is awaited.
+
+        Counts as `Grant.check` does. Raises TypeError at once for what is no Access.
+        """
         stated(access, caller)
         asked = self._asked(self.blocking, access, caller)
         return Pending(self._awaited.decide(self._genuine, asked))
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Pending[Decision]:
-        """The decision that `check` would come to, for people.
+        """The decision that `check` would come to, for people: see `Grant.explain`.
 
-        It commits nothing, and gives no grant.
+        It looks at the stores in threads, commits nothing, and gives no grant.
         """
         stated(access, caller)
         return Pending(self._awaited.look(self._genuine, self._asked(None, access, caller)))
@@ -673,63 +1052,93 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     def recheck(
         self, accesses: Iterable[Access] = (), *, caller: Caller | None = None
     ) -> Pending[Decision]:
-        """Whether the grant still stands now, and permits what is under way. Asks no store."""
+        """Whether the grant still stands now, and permits what is under way: see `Grant.recheck`.
+
+        Asks no store. A source of overlays is asked in a thread.
+        """
         return Pending(self._rechecked(accesses, caller))
 
     async def _rechecked(self, accesses: Iterable[Access], caller: Caller | None) -> Decision:
+        """The grant itself first, then each access until one is refused."""
         asked = self._under_way(self.blocking, None, None)
         decision = await self._awaited.recheck(self._genuine, asked)
+
         for access in accesses:
             if not decision:
                 break
             stated(access, caller)
             asked = self._under_way(self.blocking, access, caller)
             decision = await self._awaited.recheck(self._genuine, asked)
+
         return decision
 
     def check_all(
         self, accesses: Sequence[Access], *, caller: Caller | None = None
     ) -> Pending[Decision]:
-        """The decision on what one step needs, all of it together used once."""
+        """The decision on what one step needs, all of it together used once: see `Grant.check_all`.
+
+        Raises ValueError at once for no access, TypeError for what is none.
+        """
         asked = self._all_asked(self.blocking, accesses, caller)
         return Pending(self._awaited.decide_all(self._genuine, asked))
 
     def reserve(self, access: Access, *, caller: Caller | None = None) -> Pending[AsyncReserved]:
-        """Permission for one access that is paid for when it is over. Raises Denied."""
+        """Permission for one access that is paid for when it is over: see `Grant.reserve`.
+
+        Raises Denied when it is awaited.
+
+            async with await grant.reserve(access) as reserved:
+                await reserved.settle({"tokens": await call_model()})
+        """
         stated(access, caller)
         return Pending(self._reserved(access, caller))
 
     async def _reserved(self, access: Access, caller: Caller | None) -> AsyncReserved:
+        """Check, then raise or hand out what was reserved."""
         decision = await self.check(access, caller=caller)
         granted(decision)
         return AsyncReserved(self._awaited, _reservation(decision))
 
     def deny(
-        self, code: str | Decision, why: str = "", access: Access | None = None
+        self,
+        code: str | Decision,
+        why: str = "",
+        access: Access | None = None,
     ) -> Pending[Decision]:
-        """A denial of an adapter's own, recorded: see `Grant.deny`."""
-        refusals, asked = self._own_denial(self.blocking, code, why, access)
+        """A denial of an adapter's own, recorded: see `Grant.deny`. Raises ValueError at once."""
+        refusals, asked = self._own_denial(
+            self.blocking,
+            code,
+            why,
+            access,
+        )
         return Pending(self._awaited.record_denial(self._genuine, asked, refusals))
 
 
 class AsyncReserved:
-    """A Reserved that is awaited: `async with` settles it in full at its end, if nothing else was
-    done with it.
+    """A Reserved that is awaited, for one task.
+
+    `async with` settles it in full at its end, if nothing else was done with it. Also when the task
+    is cancelled: what was reserved is then spent, in full.
     """
 
     __slots__ = ("_driver", "_open", "_reservation")
 
     def __init__(self, driver: AsyncDriver, reservation: Reservation | None) -> None:
+        """Hold a reservation, or None where the token counts nothing."""
         self._driver = driver
         self._reservation = reservation
         self._open = reservation is not None
 
     def settle(self, cost: Mapping[str, int] | None = None) -> Pending[bool]:
-        """What it cost in fact, by unit; None is all of it. False if too late: all is spent."""
+        """What it cost in fact, by unit; None is all of it. False if too late: all is spent.
+
+        Raises TypeError or ValueError at once for a cost that is none: then all is spent as well.
+        """
         try:
             taken = _cost_taken(self._reservation, cost)
         except (TypeError, ValueError):
-            self._open = False
+            self._open = False  # something was done: what is not settled in time is spent
             raise
         return Pending(self._close(taken))
 
@@ -738,16 +1147,21 @@ class AsyncReserved:
         return Pending(self._close({}))
 
     async def _close(self, taken: Mapping[str, int] | None) -> bool:
+        """Settle once: True where there is nothing to settle, False the second time."""
         if self._reservation is None:
             return True
         if not self._open:
             return False
+
+        # Closed before the first wait: a second task that comes meanwhile is told False.
         self._open = False
         return await self._driver.settle(self._reservation.id, taken)
 
     async def __aenter__(self) -> AsyncReserved:
+        """This one: the block is the work that was paid for."""
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """All is spent, unless the block said otherwise. An exception goes on."""
         if self._open:
             await self._close(None)

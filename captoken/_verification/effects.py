@@ -103,7 +103,11 @@ def _made(call: Call) -> tuple[Any, Exception | None]:
         return None, error
 
 
-def _go_on(steps: Steps[Any], answer: Any, error: Exception | None) -> Call:
+def _go_on(
+    steps: Steps[Any],
+    answer: Any,
+    error: Exception | None,
+) -> Call:
     """Tell the steps what came of their call: the next one. Raises StopIteration at their end."""
     return steps.send(answer) if error is None else steps.throw(error)
 
@@ -164,8 +168,23 @@ def commit(
     `fetch` gives the facts as they are when the effects are committed.
     """
     if decision.effects:
-        decision = yield from _committed(decision, genuine, facts, (asked,), stores, fetch)
-    return (yield from record((decision,), stores, genuine, facts, asked))
+        decision = yield from _committed(
+            decision,
+            genuine,
+            facts,
+            (asked,),
+            stores,
+            fetch,
+        )
+    return (
+        yield from record(
+            (decision,),
+            stores,
+            genuine,
+            facts,
+            asked,
+        )
+    )
 
 
 def commit_together(
@@ -182,14 +201,29 @@ def commit_together(
     """
     first = decisions[0]
     if first.effects:
-        taken = yield from _committed(first, genuine, facts, asked, stores, fetch)
+        taken = yield from _committed(
+            first,
+            genuine,
+            facts,
+            asked,
+            stores,
+            fetch,
+        )
         if taken:
             decisions = [structs.replace(one, effects=taken.effects) for one in decisions]
         elif taken.step == len(PLAN):  # what a store has not, all of them together lack
             decisions = [structs.replace(taken, access=one.access) for one in decisions]
         else:  # judged again, one is refused: recorded alone, as when it is refused at first
             decisions = [taken]
-    return (yield from record(decisions, stores, genuine, facts, asked[0]))
+    return (
+        yield from record(
+            decisions,
+            stores,
+            genuine,
+            facts,
+            asked[0],
+        )
+    )
 
 
 def _committed(
@@ -206,9 +240,22 @@ def _committed(
     access: a denial then gives the reservation back (spec, "Verification").
     """
     for effect in decision.effects:
-        refusal = yield from _taken(effect, genuine, stores, facts.now, looking=False)
+        refusal = yield from _taken(
+            effect,
+            genuine,
+            stores,
+            facts.now,
+            looking=False,
+        )
         if refusal is not None:
-            return denial(genuine, facts, asked[0], (refusal,), 11, decision.effects)
+            return denial(
+                genuine,
+                facts,
+                asked[0],
+                (refusal,),
+                11,
+                decision.effects,
+            )
     later = yield from fetch()
     if later.now - facts.now <= _PATIENCE and later.overlay is facts.overlay:
         return decision
@@ -223,31 +270,73 @@ def _committed(
 
 
 def look(
-    decision: Decision, genuine: Genuine, facts: Facts, asked: Asked, stores: Stores
+    decision: Decision,
+    genuine: Genuine,
+    facts: Facts,
+    asked: Asked,
+    stores: Stores,
 ) -> Steps[Decision]:
     """What step 11 would come to, with nothing committed."""
     for effect in decision.effects:
-        refusal = yield from _taken(effect, genuine, stores, facts.now, looking=True)
+        refusal = yield from _taken(
+            effect,
+            genuine,
+            stores,
+            facts.now,
+            looking=True,
+        )
         if refusal is not None:
-            return denial(genuine, facts, asked, (refusal,), 11, decision.effects)
+            return denial(
+                genuine,
+                facts,
+                asked,
+                (refusal,),
+                11,
+                decision.effects,
+            )
     return decision
 
 
 def _taken(
-    effect: Effect, genuine: Genuine, stores: Stores, now: int, *, looking: bool
+    effect: Effect,
+    genuine: Genuine,
+    stores: Stores,
+    now: int,
+    *,
+    looking: bool,
 ) -> Steps[Refusal | None]:
     """Commit one effect, or look what would come of it: why it cannot be had, or None."""
     try:
         if isinstance(effect, Use):
-            return (yield from _used(effect, stores.replays, now, looking))
-        return (yield from _reserved(effect, genuine, _ledger_of(stores), now, looking))
+            return (
+                yield from _used(
+                    effect,
+                    stores.replays,
+                    now,
+                    looking,
+                )
+            )
+        return (
+            yield from _reserved(
+                effect,
+                genuine,
+                _ledger_of(stores),
+                now,
+                looking,
+            )
+        )
     except StoreError as error:
         return Refusal("store_unavailable", str(error))
     except Exception as error:  # whatever a store raises, it does not say that there is enough
         return Refusal("store_unavailable", f"a store raised {type(error).__name__}")
 
 
-def _used(use: Use, replays: ReplayStore | None, now: int, looking: bool) -> Steps[Refusal | None]:
+def _used(
+    use: Use,
+    replays: ReplayStore | None,
+    now: int,
+    looking: bool,
+) -> Steps[Refusal | None]:
     if replays is None:
         raise StoreError("this verifier has no replay store")
     ask = replays.peek if looking else replays.add
@@ -265,7 +354,11 @@ def _ledger_of(stores: Stores) -> Ledger:
 
 
 def _reserved(
-    reservation: Reservation, genuine: Genuine, ledger: Ledger, now: int, looking: bool
+    reservation: Reservation,
+    genuine: Genuine,
+    ledger: Ledger,
+    now: int,
+    looking: bool,
 ) -> Steps[Refusal | None]:
     never = (debit for debit in reservation.debits if debit.amount > debit.limit)
     short: object = next(never, None)
@@ -277,13 +370,30 @@ def _reserved(
     if not isinstance(short, Debit):
         raise StoreError(f"the ledger answered with a {type(short).__name__}")
     text = f"{short.amount} {short.unit} of {short.limit} are not left"
-    return Refusal("budget_exhausted", text, short.link, genuine.added_by(short.link))
+    return Refusal(
+        "budget_exhausted",
+        text,
+        short.link,
+        genuine.added_by(short.link),
+    )
 
 
-def _given_back(reservation: Reservation, stores: Stores, now: int) -> Steps[None]:
+def _given_back(
+    reservation: Reservation,
+    stores: Stores,
+    now: int,
+) -> Steps[None]:
     """Cancel what was reserved for an access that is denied after all."""
     try:
-        yield Call(partial(_ledger_of(stores).settle, reservation.id, {}, now), lasting=True)
+        yield Call(
+            partial(
+                _ledger_of(stores).settle,
+                reservation.id,
+                {},
+                now,
+            ),
+            lasting=True,
+        )
     except Exception as error:  # then it counts as spent, which denies too much and allows nothing
         _log.warning("a reservation was not given back: %s", type(error).__name__)
 
@@ -312,14 +422,32 @@ def record(
         kind = type(error).__name__
         if first and genuine is not None and facts is not None and asked is not None:
             refusal = Refusal("store_unavailable", f"the decision cannot be recorded: {kind}")
-            return denial(genuine, facts, asked, (refusal,), 11, first.effects)
+            return denial(
+                genuine,
+                facts,
+                asked,
+                (refusal,),
+                11,
+                first.effects,
+            )
         _log.error("a denial was not recorded: %s", kind)
     return first
 
 
-def close(reservation_id: bytes, taken: Any, stores: Stores, now: int) -> Steps[bool]:
+def close(
+    reservation_id: bytes,
+    taken: Any,
+    stores: Stores,
+    now: int,
+) -> Steps[bool]:
     """Settle a reservation: True if it was open."""
     answer = yield Call(
-        partial(_ledger_of(stores).settle, reservation_id, taken, now), lasting=True
+        partial(
+            _ledger_of(stores).settle,
+            reservation_id,
+            taken,
+            now,
+        ),
+        lasting=True,
     )
     return answer is True

@@ -86,7 +86,11 @@ class Facts(msgspec.Struct, frozen=True, eq=False):
 # --- steps 1 to 6 --------------------------------------------------------------------------------
 
 
-def authenticate(text: str | Parts, keys: KeyLookup, vocabulary: Vocabulary) -> Genuine | Broken:
+def authenticate(
+    text: str | Parts,
+    keys: KeyLookup,
+    vocabulary: Vocabulary,
+) -> Genuine | Broken:
     """Steps 1 to 6: a genuine token, or the denial.
 
     Does not look at time, audience, caller or proof. `keys` is asked only once the text has parsed.
@@ -105,14 +109,35 @@ def authenticate(text: str | Parts, keys: KeyLookup, vocabulary: Vocabulary) -> 
     if tags is None:
         return Broken(Refusal("bad_signature", "the chain of signatures does not hold"), 4)
     links = read_links(packet.caveats, vocabulary)
-    answers = _answers(derived, packet, tags, parts.discharges)
+    answers = _answers(
+        derived,
+        packet,
+        tags,
+        parts.discharges,
+    )
     if not isinstance(answers, dict):
-        return _broken(root, packet, tags, links, *answers)
-    return _read(root, parts, tags, links, answers, vocabulary)
+        return _broken(
+            root,
+            packet,
+            tags,
+            links,
+            *answers,
+        )
+    return _read(
+        root,
+        parts,
+        tags,
+        links,
+        answers,
+        vocabulary,
+    )
 
 
 def _answers(
-    derived: bytes, packet: Packet, tags: tuple[bytes, ...], discharges: tuple[Packet, ...]
+    derived: bytes,
+    packet: Packet,
+    tags: tuple[bytes, ...],
+    discharges: tuple[Packet, ...],
 ) -> dict[int, Packet] | tuple[int | None, Reason]:
     """The rest of step 4: the discharge of each third-party caveat, or where and why there is none.
 
@@ -137,7 +162,12 @@ def _answers(
             what = "a third party is asked, and no answer came"
             return at, Reason("missing_discharge", what)
     for at, discharge in answers.items():
-        key = chain.answer_key(derived, packet, tags, at)
+        key = chain.answer_key(
+            derived,
+            packet,
+            tags,
+            at,
+        )
         if key is None or chain.fold(key, discharge, packet.signature) is None:
             what = "the discharge is not by whom was asked, or not bound to this token"
             return at, Reason("bad_discharge", what)
@@ -158,19 +188,40 @@ def _read(
     packet = parts.packet
     for at, link in enumerate(links):  # step 5 of every link comes before step 6 of any
         if isinstance(link, BadLink):
-            return _broken(root, packet, tags, links, at, link)
+            return _broken(
+                root,
+                packet,
+                tags,
+                links,
+                at,
+                link,
+            )
     own = cast("list[Link]", links)
     added: list[Link] = []
     places: list[int] = []
     for at, discharge in answers.items():
         said = read_discharge(discharge, vocabulary)
         if isinstance(said, BadLink):
-            return _broken(root, packet, tags, links, at, said, DISCHARGER)
+            return _broken(
+                root,
+                packet,
+                tags,
+                links,
+                at,
+                said,
+                DISCHARGER,
+            )
         added += said
         places += [at] * len(said)
     lineage = follow(root.agent, own)
     if not isinstance(lineage, Lineage):
-        return _broken(root, packet, tags, links, *lineage)
+        return _broken(
+            root,
+            packet,
+            tags,
+            links,
+            *lineage,
+        )
     readable = (*own, *added)
     return Genuine(
         root,
@@ -228,38 +279,93 @@ def _broken(
         added_by = ISSUER if at == 0 else read_along(root.agent, links[:at]).holder
     actors = read_along(root.agent, links).chain()
     ids = tuple(map(b64encode, primitives.link_ids(tags)))
-    who = Attribution(root, actors, root.task, ids, packet.caveats)
-    return Broken(Refusal(reason.code, reason.text, at, added_by), CODES[reason.code].step, who)
+    who = Attribution(
+        root,
+        actors,
+        root.task,
+        ids,
+        packet.caveats,
+    )
+    return Broken(
+        Refusal(
+            reason.code,
+            reason.text,
+            at,
+            added_by,
+        ),
+        CODES[reason.code].step,
+        who,
+    )
 
 
 # --- steps 7 to 10 -------------------------------------------------------------------------------
 
 
-def judge(genuine: Genuine, facts: Facts, asked: Asked) -> Decision:
+def judge(
+    genuine: Genuine,
+    facts: Facts,
+    asked: Asked,
+) -> Decision:
     """Steps 7 to 10: may this be done now? Its effects are what step 11 has still to commit."""
     server = facts.server
     if genuine.lineage.must_delegate and asked.used:
-        return denial(genuine, facts, asked, (_owed(genuine),))  # step 6
+        return denial(
+            genuine,
+            facts,
+            asked,
+            (_owed(genuine),),
+        )  # step 6
     age = facts.now - asked.verified_at
     if server.max_age is not None and not -CLOCKS_DIFFER <= age <= server.max_age:
-        return denial(genuine, facts, asked, (_stale_grant(facts, asked),))
+        return denial(
+            genuine,
+            facts,
+            asked,
+            (_stale_grant(facts, asked),),
+        )
     overlay_age: int | None = None
     if server.asks_overlay:
         overlay_age, refusals = _overlaid(genuine, facts, asked.access)  # step 7
         if refusals:
-            return denial(genuine, facts, asked, refusals, step=7)
-    refusals = _caveats(genuine, facts, asked, overlay_age)  # step 8
+            return denial(
+                genuine,
+                facts,
+                asked,
+                refusals,
+                step=7,
+            )
+    refusals = _caveats(
+        genuine,
+        facts,
+        asked,
+        overlay_age,
+    )  # step 8
     if refusals:
-        return denial(genuine, facts, asked, refusals)
+        return denial(
+            genuine,
+            facts,
+            asked,
+            refusals,
+        )
     if asked.caller is not None:
         refusal = _calls(genuine, asked.caller)  # step 9
         if refusal is not None:
-            return denial(genuine, facts, asked, (refusal,))
+            return denial(
+                genuine,
+                facts,
+                asked,
+                (refusal,),
+            )
     effects: tuple[Effect, ...] = ()
     if asked.sent and (genuine.lineage.key is not None or genuine.proof is not None):
         use = _proved(genuine, facts, asked)  # step 10
         if isinstance(use, Refusal):
-            return denial(genuine, facts, asked, (use,))
+            return denial(
+                genuine,
+                facts,
+                asked,
+                (use,),
+            )
         effects = (use,)
     if genuine.counts and asked.counted and asked.access is not None:
         effects = (*effects, reservation(genuine, facts, asked.access.cost))
@@ -292,7 +398,11 @@ def _stale_grant(facts: Facts, asked: Asked) -> Refusal:
     return Refusal("stale_grant", f"verified at {when}: not within {facts.server.max_age} s")
 
 
-def _overlaid(genuine: Genuine, facts: Facts, access: Access | None) -> tuple[int | None, Refusals]:
+def _overlaid(
+    genuine: Genuine,
+    facts: Facts,
+    access: Access | None,
+) -> tuple[int | None, Refusals]:
     """Step 7: how old the overlay is, in seconds, and what stands against this token now."""
     if facts.overlay_problem is not None:
         return None, (Refusal("store_unavailable", facts.overlay_problem),)
@@ -305,7 +415,13 @@ def _overlaid(genuine: Genuine, facts: Facts, access: Access | None) -> tuple[in
     age = max(0, facts.now - overlay.issued_at)
     if not overlay.touches(genuine.selected_by.keys):
         return age, ()
-    return age, _entries(genuine, facts, overlay, access, age)
+    return age, _entries(
+        genuine,
+        facts,
+        overlay,
+        access,
+        age,
+    )
 
 
 def staleness(facts: Facts) -> str | None:
@@ -325,11 +441,20 @@ def staleness(facts: Facts) -> str | None:
 
 
 def _entries(
-    genuine: Genuine, facts: Facts, overlay: Overlay, access: Access | None, age: int
+    genuine: Genuine,
+    facts: Facts,
+    overlay: Overlay,
+    access: Access | None,
+    age: int,
 ) -> Refusals:
     """What the overlay's entries on this token say: those that revoke it first."""
     refusals: list[Refusal] = []
-    situation = _situation(facts, frozenset(_audiences_left(genuine, facts)), genuine, age)
+    situation = _situation(
+        facts,
+        frozenset(_audiences_left(genuine, facts)),
+        genuine,
+        age,
+    )
     for entry in overlay.on(genuine.selected_by, facts.now):
         said = f"by {entry.by} at {spelled_time(entry.at)}: {entry.why}"
         link = overlay.link(entry)
@@ -345,12 +470,26 @@ def _entries(
 
 
 def _situation(
-    facts: Facts, audiences: frozenset[str], genuine: Genuine, age: int | None
+    facts: Facts,
+    audiences: frozenset[str],
+    genuine: Genuine,
+    age: int | None,
 ) -> Situation:
-    return Situation(facts.now, facts.server.leeway, audiences, genuine.root.task, age)
+    return Situation(
+        facts.now,
+        facts.server.leeway,
+        audiences,
+        genuine.root.task,
+        age,
+    )
 
 
-def _caveats(genuine: Genuine, facts: Facts, asked: Asked, age: int | None) -> Refusals:
+def _caveats(
+    genuine: Genuine,
+    facts: Facts,
+    asked: Asked,
+    age: int | None,
+) -> Refusals:
     """Step 8: by the capability if that is the sooner answer, else link by link.
 
     From the second question on the capability says in one look what all links together say. The
@@ -359,20 +498,46 @@ def _caveats(genuine: Genuine, facts: Facts, asked: Asked, age: int | None) -> R
     """
     access = asked.access
     if not asked.again or access is None or genuine.own:
-        return _by_link(genuine, facts, access, age)
+        return _by_link(
+            genuine,
+            facts,
+            access,
+            age,
+        )
     server = facts.server
     if _is_too_new(genuine, facts) or _misaddressed(genuine, server) is not None:
-        return _by_link(genuine, facts, access, age)
+        return _by_link(
+            genuine,
+            facts,
+            access,
+            age,
+        )
     task = genuine.root.task
-    situation = Situation(facts.now, server.leeway, server.audiences, task, age)
+    situation = Situation(
+        facts.now,
+        server.leeway,
+        server.audiences,
+        task,
+        age,
+    )
     reason = genuine.capability.prohibits(access, situation)
     if reason is None:
         return ()
     # Were the two ever to differ, the stricter answer stands.
-    return _by_link(genuine, facts, access, age) or (Refusal(reason.code, reason.text),)
+    return _by_link(
+        genuine,
+        facts,
+        access,
+        age,
+    ) or (Refusal(reason.code, reason.text),)
 
 
-def _by_link(genuine: Genuine, facts: Facts, access: Access | None, age: int | None) -> Refusals:
+def _by_link(
+    genuine: Genuine,
+    facts: Facts,
+    access: Access | None,
+    age: int | None,
+) -> Refusals:
     """Step 8 in two passes, each link by link and by key: a dead token learns no more than that."""
     refusals: list[Refusal] = []
     if _is_too_new(genuine, facts):
@@ -384,7 +549,12 @@ def _by_link(genuine: Genuine, facts: Facts, access: Access | None, age: int | N
         if audience not in audiences:
             refusals.append(Refusal("wrong_audience", f"issued for {audience} alone"))
         audiences = audiences & {audience}
-    start = situation = _situation(facts, audiences, genuine, age)
+    start = situation = _situation(
+        facts,
+        audiences,
+        genuine,
+        age,
+    )
     for at, link in enumerate(genuine.links):
         reason = early_prohibits(link, situation)
         if reason is not None:
@@ -435,7 +605,11 @@ def _calls(genuine: Genuine, caller: Caller) -> Refusal | None:
     return None
 
 
-def _proved(genuine: Genuine, facts: Facts, asked: Asked) -> Use | Refusal:
+def _proved(
+    genuine: Genuine,
+    facts: Facts,
+    asked: Asked,
+) -> Use | Refusal:
     """Step 10: every hand-over was signed, and whoever holds the key has sent this request; or why
     not.
     """
@@ -446,7 +620,12 @@ def _proved(genuine: Genuine, facts: Facts, asked: Asked) -> Use | Refusal:
     if unsigned is not None:
         at = genuine.custody[unsigned].at
         text = "the key is not signed for by the one that the token was bound to"
-        return Refusal("bad_proof", text, at, genuine.added_by(at))
+        return Refusal(
+            "bad_proof",
+            text,
+            at,
+            genuine.added_by(at),
+        )
     if genuine.proof is None:
         return Refusal("proof_missing", "the token is bound to a key, and no proof came with it")
     made = proof.read_proof(genuine.proof)
@@ -459,7 +638,13 @@ def _proved(genuine: Genuine, facts: Facts, asked: Asked) -> Use | Refusal:
         return Refusal("bad_proof", "the request cannot be spelled")
     tag = genuine.tags[-1]
     for audience in _audiences_left(genuine, facts):
-        if proof.is_proven(made, key, tag, audience, digest):
+        if proof.is_proven(
+            made,
+            key,
+            tag,
+            audience,
+            digest,
+        ):
             return proof.use_of(key, made)
     text = "not signed by the key that the token is bound to, for this token, server and request"
     return Refusal("bad_proof", text)
@@ -470,14 +655,23 @@ def _audiences_left(genuine: Genuine, facts: Facts) -> list[str]:
     audiences = facts.server.audiences
     if genuine.root.audience is not None:
         audiences = audiences & {genuine.root.audience}
-    situation = _situation(facts, audiences, genuine, None)
+    situation = _situation(
+        facts,
+        audiences,
+        genuine,
+        None,
+    )
     for link in genuine.links:
         if link.settles:
             situation = settled(situation, link)
     return sorted(situation.audiences)
 
 
-def reservation(genuine: Genuine, facts: Facts, cost: Mapping[str, int]) -> Reservation:
+def reservation(
+    genuine: Genuine,
+    facts: Facts,
+    cost: Mapping[str, int],
+) -> Reservation:
     """What an access of that cost takes from every bucket of the chain."""
     return Reservation(
         facts.reservation_id,
@@ -517,7 +711,11 @@ def denial(
 
 
 def denied_early(
-    broken: Broken, now: int, access: Access | None, caller: Caller | None, dry: bool
+    broken: Broken,
+    now: int,
+    access: Access | None,
+    caller: Caller | None,
+    dry: bool,
 ) -> Decision:
     """A denial by steps 1 to 6, of a token that is not genuine or cannot be read."""
     return Decision(

@@ -45,12 +45,12 @@ from captoken._verification.effects import (
     answered,
     answered_async,
     close,
+    commit,
+    commit_together,
     look,
     record,
     run,
     run_async,
-    commit,
-    commit_together,
     steps_of,
 )
 from captoken._verification.genuine import Genuine
@@ -189,7 +189,11 @@ def _parts_of_verifier(
     )
 
 
-def _check_seconds(what: str, given: Any, other: str = "") -> None:
+def _check_seconds(
+    what: str,
+    given: Any,
+    other: str = "",
+) -> None:
     if type(given) is not int or given < 0:
         raise ValueError(f"{what} must be a number of seconds, 0 or more, as int{other}")
 
@@ -279,15 +283,38 @@ class _Face(Sealed):
         found = authenticate(_sent(token), parts.keys, parts.vocabulary)
         del token
         if isinstance(found, Broken):
-            early = denied_early(found, read_clock(parts.clock), access, caller, dry)
+            early = denied_early(
+                found,
+                read_clock(parts.clock),
+                access,
+                caller,
+                dry,
+            )
             return early if dry else self._told(early)
         if parts.overlay is not None:
             return self._sent_with_overlay(
-                parts.overlay, face, found, access, caller, request, dry, used
+                parts.overlay,
+                face,
+                found,
+                access,
+                caller,
+                request,
+                dry,
+                used,
             )
         facts = self._facts(_NOTHING_FETCHED, counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
-        asked = Asked(access, caller, grant, facts.now, False, True, True, used, request)
+        asked = Asked(
+            access,
+            caller,
+            grant,
+            facts.now,
+            False,
+            True,
+            True,
+            used,
+            request,
+        )
         return self._looked(found, facts, asked) if dry else self._settled(found, facts, asked)
 
     def _sent_with_overlay(
@@ -303,12 +330,26 @@ class _Face(Sealed):
     ) -> Steps[Decision]:
         facts = self._facts((yield from _fetched(source)), counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
-        asked = Asked(access, caller, grant, facts.now, False, True, True, used, request)
+        asked = Asked(
+            access,
+            caller,
+            grant,
+            facts.now,
+            False,
+            True,
+            True,
+            used,
+            request,
+        )
         end = self._looked if dry else self._settled
         return (yield from steps_of(end(found, facts, asked)))
 
     def _denied(
-        self, face: Verifier, token: str | Token, refusals: Refusals, request: bytes | None
+        self,
+        face: Verifier,
+        token: str | Token,
+        refusals: Refusals,
+        request: bytes | None,
     ) -> Answer:
         """An adapter's own denial of a text that was sent; but first what is wrong with the
         token.
@@ -317,18 +358,47 @@ class _Face(Sealed):
         found = authenticate(_sent(token), parts.keys, parts.vocabulary)
         del token
         if isinstance(found, Broken):
-            return self._told(denied_early(found, read_clock(parts.clock), None, None, dry=False))
-        return self._denied_genuine(face, found, refusals, request)
+            return self._told(
+                denied_early(
+                    found,
+                    read_clock(parts.clock),
+                    None,
+                    None,
+                    dry=False,
+                )
+            )
+        return self._denied_genuine(
+            face,
+            found,
+            refusals,
+            request,
+        )
 
     def _denied_genuine(
-        self, face: Verifier, found: Genuine, refusals: Refusals, request: bytes | None
+        self,
+        face: Verifier,
+        found: Genuine,
+        refusals: Refusals,
+        request: bytes | None,
     ) -> Steps[Decision]:
         facts = yield from self._later_facts()
         grant = Grant(found, face, facts.now)
-        asked = Asked(None, None, grant, facts.now, sent=True, request=request)
+        asked = Asked(
+            None,
+            None,
+            grant,
+            facts.now,
+            sent=True,
+            request=request,
+        )
         decision = judge(found, facts, asked)
         if decision:
-            decision = denial(found, facts, asked, refusals)
+            decision = denial(
+                found,
+                facts,
+                asked,
+                refusals,
+            )
         decision = structs.replace(decision, effects=())
         return (yield from steps_of(self._told(decision)))
 
@@ -340,7 +410,13 @@ class _Face(Sealed):
         if isinstance(found, Broken):
             return False
         facts = yield from self._later_facts()
-        asked = Asked(None, None, None, facts.now, sent=True)
+        asked = Asked(
+            None,
+            None,
+            None,
+            facts.now,
+            sent=True,
+        )
         return judge(found, facts, asked).code == "proof_missing"
 
     def _decided(
@@ -353,7 +429,12 @@ class _Face(Sealed):
         source = self._parts.overlay
         if source is None:
             return end(genuine, self._facts(_NOTHING_FETCHED, counts=genuine.counts), asked)
-        return self._decided_with_overlay(source, genuine, asked, end)
+        return self._decided_with_overlay(
+            source,
+            genuine,
+            asked,
+            end,
+        )
 
     def _decided_with_overlay(
         self,
@@ -365,29 +446,67 @@ class _Face(Sealed):
         facts = self._facts((yield from _fetched(source)), counts=genuine.counts)
         return (yield from steps_of(end(genuine, facts, asked)))
 
-    def _settled(self, genuine: Genuine, facts: Facts, asked: Asked) -> Answer:
+    def _settled(
+        self,
+        genuine: Genuine,
+        facts: Facts,
+        asked: Asked,
+    ) -> Answer:
         """With all that it needs to stand."""
         decision = judge(genuine, facts, asked)
         stores = self._parts.stores
         if not decision.effects and stores.trail is None:
             return decision
-        return commit(decision, genuine, facts, asked, stores, self._later_facts)
+        return commit(
+            decision,
+            genuine,
+            facts,
+            asked,
+            stores,
+            self._later_facts,
+        )
 
-    def _looked(self, genuine: Genuine, facts: Facts, asked: Asked) -> Answer:
+    def _looked(
+        self,
+        genuine: Genuine,
+        facts: Facts,
+        asked: Asked,
+    ) -> Answer:
         """With nothing committed, and the stores looked at."""
         decision = judge(genuine, facts, asked)
         if not decision.effects:
             return decision
-        return look(decision, genuine, facts, asked, self._parts.stores)
+        return look(
+            decision,
+            genuine,
+            facts,
+            asked,
+            self._parts.stores,
+        )
 
-    def _rechecked(self, genuine: Genuine, facts: Facts, asked: Asked) -> Answer:
+    def _rechecked(
+        self,
+        genuine: Genuine,
+        facts: Facts,
+        asked: Asked,
+    ) -> Answer:
         """With no store asked, and no record."""
         return judge(genuine, facts, asked)
 
     def _told(self, denied: Decision) -> Answer:
         """A denial, recorded."""
         stores = self._parts.stores
-        return denied if stores.trail is None else record((denied,), stores, None, None, None)
+        return (
+            denied
+            if stores.trail is None
+            else record(
+                (denied,),
+                stores,
+                None,
+                None,
+                None,
+            )
+        )
 
     def _decided_together(self, genuine: Genuine, asked: Sequence[Asked]) -> Steps[Decision]:
         """What one step needs, used and recorded together; or the first denial, recorded alone."""
@@ -405,17 +524,41 @@ class _Face(Sealed):
             decisions[0] = structs.replace(decisions[0], effects=(taken,))
         stores = self._parts.stores
         return (
-            yield from commit_together(decisions, genuine, facts, asked, stores, self._later_facts)
+            yield from commit_together(
+                decisions,
+                genuine,
+                facts,
+                asked,
+                stores,
+                self._later_facts,
+            )
         )
 
-    def _denied_again(self, genuine: Genuine, asked: Asked, refusals: Refusals) -> Answer:
+    def _denied_again(
+        self,
+        genuine: Genuine,
+        asked: Asked,
+        refusals: Refusals,
+    ) -> Answer:
         """A denial of an adapter's own, or one that `recheck` found: recorded."""
         facts = self._facts(_NOTHING_FETCHED, counts=False)
-        return self._told(denial(genuine, facts, asked, refusals))
+        return self._told(
+            denial(
+                genuine,
+                facts,
+                asked,
+                refusals,
+            )
+        )
 
     def _closed(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
         now = read_clock(self._parts.clock)
-        return close(reservation_id, taken, self._parts.stores, now)
+        return close(
+            reservation_id,
+            taken,
+            self._parts.stores,
+            now,
+        )
 
 
 Source: TypeAlias = Callable[[], Overlay | None]  # of overlays
@@ -506,14 +649,27 @@ class Verifier(_Face):
         return AsyncVerifier.over(self)
 
     def authenticate(
-        self, token: str | Token, *, request: bytes | None = None, for_use: bool = True
+        self,
+        token: str | Token,
+        *,
+        request: bytes | None = None,
+        for_use: bool = True,
     ) -> Grant:
         """The grant of a token, with all checked but an access. Raises Denied.
 
         Says who acts, not what may be done: ask the grant, once for each access. With
         `for_use=False` the token is shown and not used, so that one for handing on alone will do.
         """
-        decision = answered(self._sent_with(self, token, None, None, request, used=for_use))
+        decision = answered(
+            self._sent_with(
+                self,
+                token,
+                None,
+                None,
+                request,
+                used=for_use,
+            )
+        )
         del token
         return granted(decision)
 
@@ -527,7 +683,15 @@ class Verifier(_Face):
     ) -> Grant:
         """The grant of a token that permits `access`. Raises Denied, with the decision."""
         stated(access, caller)
-        decision = answered(self._sent_with(self, token, access, caller, request))
+        decision = answered(
+            self._sent_with(
+                self,
+                token,
+                access,
+                caller,
+                request,
+            )
+        )
         del token
         return granted(decision)
 
@@ -541,7 +705,15 @@ class Verifier(_Face):
     ) -> Decision:
         """The decision on `access`, true if allowed. Never raises on denial."""
         stated(access, caller)
-        return answered(self._sent_with(self, token, access, caller, request))
+        return answered(
+            self._sent_with(
+                self,
+                token,
+                access,
+                caller,
+                request,
+            )
+        )
 
     def explain(
         self,
@@ -558,17 +730,38 @@ class Verifier(_Face):
         """
         if access is not None:
             stated(access, caller)
-        return answered(self._sent_with(self, token, access, caller, request, dry=True))
+        return answered(
+            self._sent_with(
+                self,
+                token,
+                access,
+                caller,
+                request,
+                dry=True,
+            )
+        )
 
     def deny(
-        self, token: str | Token, code: str, why: str, *, request: bytes | None = None
+        self,
+        token: str | Token,
+        code: str,
+        why: str,
+        *,
+        request: bytes | None = None,
     ) -> Decision:
         """A denial of an adapter's own, recorded: for a request that no token can permit.
 
         First what is wrong with this token; no store is asked. `code` is one of the spec's. Raises
         ValueError for another.
         """
-        return answered(self._denied(self, token, own_denial(code, why), request))
+        return answered(
+            self._denied(
+                self,
+                token,
+                own_denial(code, why),
+                request,
+            )
+        )
 
     def owes_proof(self, text: str) -> bool:
         """Whether a text without a proof is good here, but for the proof that it lacks.
@@ -596,7 +789,12 @@ class Verifier(_Face):
         """The decision on what one step needs, used and recorded together."""
         return answered(self._decided_together(genuine, asked))
 
-    def record_denial(self, genuine: Genuine, asked: Asked, refusals: Refusals) -> Decision:
+    def record_denial(
+        self,
+        genuine: Genuine,
+        asked: Asked,
+        refusals: Refusals,
+    ) -> Decision:
         """A denial, recorded."""
         return answered(self._denied_again(genuine, asked, refusals))
 
@@ -644,10 +842,21 @@ class AsyncVerifier(_Face):
         object.__setattr__(self, "_loop", [])
 
     def authenticate(
-        self, token: str | Token, *, request: bytes | None = None, for_use: bool = True
+        self,
+        token: str | Token,
+        *,
+        request: bytes | None = None,
+        for_use: bool = True,
     ) -> Pending[AsyncGrant]:
         """The grant of a token, with all checked but an access. Raises Denied."""
-        steps = self._sent_with(self.blocking, token, None, None, request, used=for_use)
+        steps = self._sent_with(
+            self.blocking,
+            token,
+            None,
+            None,
+            request,
+            used=for_use,
+        )
         return Pending(self._granted(steps))
 
     def authorize(
@@ -661,7 +870,15 @@ class AsyncVerifier(_Face):
         """The grant of a token that permits `access`. Raises Denied, with the decision."""
         stated(access, caller)
         return Pending(
-            self._granted(self._sent_with(self.blocking, token, access, caller, request))
+            self._granted(
+                self._sent_with(
+                    self.blocking,
+                    token,
+                    access,
+                    caller,
+                    request,
+                )
+            )
         )
 
     def check(
@@ -674,7 +891,17 @@ class AsyncVerifier(_Face):
     ) -> Pending[Decision]:
         """The decision on `access`, true if allowed, once it is awaited."""
         stated(access, caller)
-        return Pending(self._run(self._sent_with(self.blocking, token, access, caller, request)))
+        return Pending(
+            self._run(
+                self._sent_with(
+                    self.blocking,
+                    token,
+                    access,
+                    caller,
+                    request,
+                )
+            )
+        )
 
     def explain(
         self,
@@ -687,15 +914,36 @@ class AsyncVerifier(_Face):
         """The decision that `check` would come to, for people: see `Verifier.explain`."""
         if access is not None:
             stated(access, caller)
-        steps = self._sent_with(self.blocking, token, access, caller, request, dry=True)
+        steps = self._sent_with(
+            self.blocking,
+            token,
+            access,
+            caller,
+            request,
+            dry=True,
+        )
         return Pending(self._run(steps))
 
     def deny(
-        self, token: str | Token, code: str, why: str, *, request: bytes | None = None
+        self,
+        token: str | Token,
+        code: str,
+        why: str,
+        *,
+        request: bytes | None = None,
     ) -> Pending[Decision]:
         """A denial of an adapter's own, recorded: see `Verifier.deny`."""
         refusals = own_denial(code, why)
-        return Pending(self._run(self._denied(self.blocking, token, refusals, request)))
+        return Pending(
+            self._run(
+                self._denied(
+                    self.blocking,
+                    token,
+                    refusals,
+                    request,
+                )
+            )
+        )
 
     def owes_proof(self, text: str) -> Pending[bool]:
         """Whether a text is good here but for a proof: see `Verifier.owes_proof`."""
@@ -723,7 +971,12 @@ class AsyncVerifier(_Face):
         """The decision on what one step needs, used and recorded together."""
         return await self._run(self._decided_together(genuine, asked))
 
-    async def record_denial(self, genuine: Genuine, asked: Asked, refusals: Refusals) -> Decision:
+    async def record_denial(
+        self,
+        genuine: Genuine,
+        asked: Asked,
+        refusals: Refusals,
+    ) -> Decision:
         """A denial, recorded."""
         return await self._run(self._denied_again(genuine, asked, refusals))
 

@@ -108,7 +108,12 @@ _SPENT = frozenset(
 )  # a proof is used before these are known
 
 
-def told_to_model(code: str, access: Access | None, *, proven: bool) -> str:
+def told_to_model(
+    code: str,
+    access: Access | None,
+    *,
+    proven: bool,
+) -> str:
     """What an agent may be told of a denial. `proven`: did a proof come with the request?
 
     A denial that a stranger could cause says no more than that. What echoes the access needs one:
@@ -124,7 +129,11 @@ def told_to_model(code: str, access: Access | None, *, proven: bool) -> str:
 def _stated(access: Access | None) -> dict[str, str]:
     """The names that the access stated, escaped and short, without braces."""
     if access is None:
-        return {"table": "?", "operation": "?", "tool": "?"}
+        return {
+            "table": "?",
+            "operation": "?",
+            "tool": "?",
+        }
     return {
         "table": _echoed(access.table),
         "operation": _echoed(access.operation),

@@ -74,7 +74,11 @@ def everything(agent: str) -> Holding:
     return Holding(_EVERYTHING, Lineage((agent,)))
 
 
-def compose(terms: Terms, means: Means, holding: Holding) -> dict[str, Any]:
+def compose(
+    terms: Terms,
+    means: Means,
+    holding: Holding,
+) -> dict[str, Any]:
     """The JSON of a new link. Empty if nothing is asked for.
 
     Raises TypeError or ValueError for what is no keyword or no value of it, WideningError for more
@@ -84,7 +88,14 @@ def compose(terms: Terms, means: Means, holding: Holding) -> dict[str, Any]:
         raise TypeError(f"clamp must be a bool, not {type(terms.clamp).__name__}")
     stated = _restrictions(terms, means, holding.capability)
     position = keywords.position_of(terms.caveats)
-    stated.update(widening.positioned(holding.lineage, position, terms.to, terms.clamp))
+    stated.update(
+        widening.positioned(
+            holding.lineage,
+            position,
+            terms.to,
+            terms.clamp,
+        )
+    )
     if terms.to is not None or not COUNTED.isdisjoint(stated):
         stated["n"] = b64encode(means.random(NONCE_BYTES))
     if terms.key is not None:
@@ -92,7 +103,12 @@ def compose(terms: Terms, means: Means, holding: Holding) -> dict[str, Any]:
     return stated
 
 
-def compose_request(terms: Terms, means: Means, what: str, why: str) -> dict[str, Any]:
+def compose_request(
+    terms: Terms,
+    means: Means,
+    what: str,
+    why: str,
+) -> dict[str, Any]:
     """The JSON of a link that is about requests alone, and belongs to no chain.
 
     `what` such a link is in, and `why` it has no caveats that speak of the token itself, are for
@@ -104,10 +120,19 @@ def compose_request(terms: Terms, means: Means, what: str, why: str) -> dict[str
     return _restrictions(terms, means, _EVERYTHING)
 
 
-def _restrictions(terms: Terms, means: Means, held: Capability) -> dict[str, Any]:
+def _restrictions(
+    terms: Terms,
+    means: Means,
+    held: Capability,
+) -> dict[str, Any]:
     """Steps 1 to 3: the caveats, by key."""
     keywords.check_known(terms.caveats, means.vocabulary)
-    wanted = keywords.caveats_of(terms.caveats, means.vocabulary, means.now, held)
+    wanted = keywords.caveats_of(
+        terms.caveats,
+        means.vocabulary,
+        means.now,
+        held,
+    )
     stated = widening.narrowed(held, wanted, terms.clamp)
     for key in [terms.keep] if type(terms.keep) is str else terms.keep:
         if key not in _KEPT_OPEN:
@@ -129,7 +154,11 @@ def spell(stated: Mapping[str, Any]) -> bytes:
         raise ValueError(str(error)) from None
 
 
-def check_custody(bound_to: bytes | None, terms: Terms, signer: Signer | None) -> None:
+def check_custody(
+    bound_to: bytes | None,
+    terms: Terms,
+    signer: Signer | None,
+) -> None:
     """Raise unless a key and its signature are there where they are due, and only there.
 
     `bound_to` is the key that the token is bound to so far. Raises DelegationError, or ValueError

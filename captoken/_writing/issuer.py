@@ -105,7 +105,11 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         return "<Issuer>"
 
 
-def _check_domains(given: Mapping[str, Any], unrestricted: bool, vocabulary: Vocabulary) -> None:
+def _check_domains(
+    given: Mapping[str, Any],
+    unrestricted: bool,
+    vocabulary: Vocabulary,
+) -> None:
     """Raise unless a mint names what it permits, or says aloud that it names nothing.
 
     (spec, "Minting")
@@ -139,9 +143,11 @@ def _domains_of_own(given: Mapping[str, Any], vocabulary: Vocabulary) -> Set[str
 
 
 def _with_an_end(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords with the default life, unless they say when the token ends, or that it never does.
+    """The keywords with the default life, unless they say themselves when the token ends (22.3).
 
-    Here alone None says something: `expires_at=None`, no expiry.
+    Here alone None says something: `expires_at=None`, no expiry. It has to be said by name, so
+    that nobody mints a token for good by leaving a keyword out. Raises ValueError where both are
+    there.
     """
     made = dict(given)
     if "expires_at" in made and made["expires_at"] is None:
@@ -153,7 +159,11 @@ def _with_an_end(given: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _signed(keyring: Keyring, identifier: bytes, body: bytes) -> Packet:
+def _signed(
+    keyring: Keyring,
+    identifier: bytes,
+    body: bytes,
+) -> Packet:
     """The packet of a root token. Raises LimitError, before there is a signature to leak."""
     link = (body, b"")
     check_limits(Packet(identifier, (link,), bytes(32)))

@@ -76,7 +76,11 @@ POSITION = ("depth", "delegate_only")
 OF_THE_TOKEN = frozenset(("task", *COUNTED, *POSITION))
 
 
-def _as_given(given: Any, now: Callable[[], int], held: BuiltIn | None) -> Any:
+def _as_given(
+    given: Any,
+    now: Callable[[], int],
+    held: BuiltIn | None,
+) -> Any:
     return given
 
 
@@ -100,7 +104,8 @@ def check_known(keywords: Iterable[str], vocabulary: Vocabulary) -> None:
         if keyword not in _KEYWORDS and not own:
             words = ", ".join(sorted(_KEYWORDS))
             raise TypeError(
-                f"no caveat is called {keyword!r}: {words}, or the key of a caveat in the vocabulary"
+                f"no caveat is called {keyword!r}: {words}, "
+                "or the key of a caveat in the vocabulary"
             )
 
 

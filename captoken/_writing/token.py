@@ -62,11 +62,25 @@ class Token(SealedValue, frozen=True, eq=False):
 
     @classmethod
     def of(
-        cls, packet: Packet, root: RootRecord, means: Means, discharges: tuple[Packet, ...] = ()
+        cls,
+        packet: Packet,
+        root: RootRecord,
+        means: Means,
+        discharges: tuple[Packet, ...] = (),
     ) -> Token:
         """The token of a packet, and of the root record that its identifier spells."""
-        said = Unverified(root, packet.caveats, means.vocabulary, discharges)
-        return cls(packet, means, said, discharges)
+        said = Unverified(
+            root,
+            packet.caveats,
+            means.vocabulary,
+            discharges,
+        )
+        return cls(
+            packet,
+            means,
+            said,
+            discharges,
+        )
 
     @classmethod
     @forgetful
@@ -90,7 +104,12 @@ class Token(SealedValue, frozen=True, eq=False):
         if discharges and not _in_order(packet, discharges):
             why = "discharges that answer nothing the token asks, or stand in another order"
             raise TokenFormatError(why)
-        return cls.of(packet, root, Means(vocabulary, clock, random), discharges)
+        return cls.of(
+            packet,
+            root,
+            Means(vocabulary, clock, random),
+            discharges,
+        )
 
     def serialize(self) -> str:
         """The text, for a sub-agent that is meant to hold the token. Secret.
@@ -141,7 +160,12 @@ class Token(SealedValue, frozen=True, eq=False):
         held, DelegationError for a key without the signature, LimitError past a limit, TypeError or
         ValueError for a keyword that is no caveat (spec, "Caveats", "Widening", "Holder binding").
         """
-        terms = Terms(caveats, keep, clamp, key=key)
+        terms = Terms(
+            caveats,
+            keep,
+            clamp,
+            key=key,
+        )
         return self._narrowed(terms, self._means(clock), signer)
 
     def delegate(
@@ -164,14 +188,25 @@ class Token(SealedValue, frozen=True, eq=False):
         what `attenuate` raises.
         """
         names.name(to, "to")
-        terms = Terms(caveats, keep, clamp, to, key)
+        terms = Terms(
+            caveats,
+            keep,
+            clamp,
+            to,
+            key,
+        )
         return self._narrowed(terms, self._means(clock), signer)
 
     def _means(self, clock: Clock | None) -> Means:
         """The token's own means, but for a clock that is passed for one link."""
         return self.means if clock is None else structs.replace(self.means, clock=clock)
 
-    def _narrowed(self, terms: Terms, means: Means, signer: Signer | None = None) -> Token:
+    def _narrowed(
+        self,
+        terms: Terms,
+        means: Means,
+        signer: Signer | None = None,
+    ) -> Token:
         """This token with one more link of caveats."""
         holding = self.unverified.holding
         stated = compose(terms, means, holding)
@@ -193,12 +228,21 @@ class Token(SealedValue, frozen=True, eq=False):
         check_limits(packet)
         if self.secret_discharges:
             check_bundle(packet, self.secret_discharges)
-        return Token.of(packet, self.unverified.root, self.means, self.secret_discharges)
+        return Token.of(
+            packet,
+            self.unverified.root,
+            self.means,
+            self.secret_discharges,
+        )
 
     # --- third parties --------------------------------------------------------------------------
 
     def require(
-        self, discharger: bytes | str, *, need: Mapping[str, Any], location: str | None = None
+        self,
+        discharger: bytes | str,
+        *,
+        need: Mapping[str, Any],
+        location: str | None = None,
     ) -> Token:
         """A new token that is worth nothing without a discharge: a third party's word on `need`.
 
@@ -207,7 +251,13 @@ class Token(SealedValue, frozen=True, eq=False):
         again. Raises TypeError or ValueError, and LimitError past a limit.
         (spec, "Third-party caveats")
         """
-        cid, vid = third_party_caveat(self.secret_packet, discharger, need, location, self.means.random)
+        cid, vid = third_party_caveat(
+            self.secret_packet,
+            discharger,
+            need,
+            location,
+            self.means.random,
+        )
         return self.with_raw_link(cid, vid)
 
     @forgetful
@@ -226,7 +276,12 @@ class Token(SealedValue, frozen=True, eq=False):
             raise DischargeError(why, "bad_discharge")
         ordered = tuple(known[cid] for cid in asked if cid in known)
         check_bundle(self.secret_packet, ordered)
-        return Token.of(self.secret_packet, self.unverified.root, self.means, ordered)
+        return Token.of(
+            self.secret_packet,
+            self.unverified.root,
+            self.means,
+            ordered,
+        )
 
     # --- presenting -----------------------------------------------------------------------------
 
@@ -257,13 +312,24 @@ class Token(SealedValue, frozen=True, eq=False):
             raise ValueError("a text for nobody: name the server")
         if signer is None and request is not None:
             raise ValueError("a request goes with the signer that proves it")
-        wanted = {**caveats, "audience": audience, "expires_in": expires_in}
+        wanted = {
+            **caveats,
+            "audience": audience,
+            "expires_in": expires_in,
+        }
         means = self._means(clock)
         parts = self._narrowed(Terms(wanted, keep, clamp), means).presented_parts()
         written = whole_text(parts.packet, parts.discharges, BOUND)
         if signer is not None:
             server = self._proven_to(audience, signer)
-            made = prove(parts.packet, signer, server, request, means.clock, means.random)
+            made = prove(
+                parts.packet,
+                signer,
+                server,
+                request,
+                means.clock,
+                means.random,
+            )
             written = f"{written}.{proof_text(made)}"
         size = len(written)
         if size <= max_chars:

@@ -19,7 +19,11 @@ from captoken._language.kinds import BuiltIn, Caveat, Excess
 from captoken._language.lineage import Lineage
 
 
-def narrowed(held: Capability, wanted: Mapping[str, Caveat], clamp: bool) -> dict[str, Any]:
+def narrowed(
+    held: Capability,
+    wanted: Mapping[str, Caveat],
+    clamp: bool,
+) -> dict[str, Any]:
     """The JSON of a link that asks for `wanted`, checked against `held`. Raises WideningError.
 
     With `clamp`, what is asked for too much is cut to what is held, and WideningError says
@@ -48,7 +52,14 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
             if not all(says_it_covers(other, caveat) for other in have):
                 values = [other.value for other in have]
                 hint = "what is held does not cover it, by its own `covers`"
-                yield Excess(key, caveat.value, values, caveat.value, {}, hint)
+                yield Excess(
+                    key,
+                    caveat.value,
+                    values,
+                    caveat.value,
+                    {},
+                    hint,
+                )
 
 
 def _by_slot(wanted: Mapping[str, Caveat]) -> dict[str, dict[str, BuiltIn]]:
@@ -68,14 +79,24 @@ def _error(excess: Excess, nothing_left: bool = False) -> WideningError:
     else:
         code = "widening"
         hint = excess.hint
-    return WideningError(excess.dimension, excess.asked, excess.held, excess.excess, hint, code)
+    return WideningError(
+        excess.dimension,
+        excess.asked,
+        excess.held,
+        excess.excess,
+        hint,
+        code,
+    )
 
 
 # --- position in the chain ------------------------------------------------------------------------
 
 
 def positioned(
-    lineage: Lineage, wanted: Mapping[str, Any], to: str | None, clamp: bool
+    lineage: Lineage,
+    wanted: Mapping[str, Any],
+    to: str | None,
+    clamp: bool,
 ) -> dict[str, Any]:
     """`depth`, `delegate_only` and a hand-over `to` someone, checked against the lineage.
 
@@ -101,17 +122,31 @@ def _hand_over(lineage: Lineage, to: str) -> dict[str, str]:
     return {"from": lineage.holder, "to": to}
 
 
-def _depth(wanted: int, left: int | None, clamp: bool) -> int:
+def _depth(
+    wanted: int,
+    left: int | None,
+    clamp: bool,
+) -> int:
     """At most as many delegations as are left after this link."""
     if left is None or wanted <= left:
         return wanted
     if clamp:
         return left
     hint = f"after this link {left} are left"
-    raise WideningError("depth", wanted, left, wanted - left, hint)
+    raise WideningError(
+        "depth",
+        wanted,
+        left,
+        wanted - left,
+        hint,
+    )
 
 
-def _must_delegate(lineage: Lineage, wanted: bool, clamp: bool) -> bool:
+def _must_delegate(
+    lineage: Lineage,
+    wanted: bool,
+    clamp: bool,
+) -> bool:
     """Is it to be written? It is taken back by a delegation, and by nothing else."""
     if wanted:
         return True
@@ -119,5 +154,11 @@ def _must_delegate(lineage: Lineage, wanted: bool, clamp: bool) -> bool:
         raise ValueError("delegate_only is True or left out")
     if not clamp:
         hint = "only a delegation satisfies it"
-        raise WideningError("delegate_only", False, True, False, hint)
+        raise WideningError(
+            "delegate_only",
+            False,
+            True,
+            False,
+            hint,
+        )
     return False
