@@ -1,8 +1,8 @@
 """The command line: `captoken --help` lists the commands.
 
-Secrets (keys, tokens, discharges, proofs) come from files or standard input, never from the arguments, which others can
-read; public keys are no secrets. Only what was asked for goes to standard output. Exit 0 is allowed, 1 denied, 2 usage or
-bad input. Needs the extra `cli`.
+Secrets (keys, tokens, discharges, proofs) come from files or standard input, never from the
+arguments, which others can read; public keys are no secrets. Only what was asked for goes to
+standard output. Exit 0 is allowed, 1 denied, 2 usage or bad input. Needs the extra `cli`.
 """
 
 from __future__ import annotations

@@ -20,8 +20,6 @@ from captoken._verification.wording import place
 from captoken.cli import files
 from captoken.cli.facts import access_of, access_options, http_of, http_options
 from captoken.cli.options import (
-    DURATION,
-    PUBLIC,
     clock,
     json_option,
     keyring_option,
@@ -30,6 +28,7 @@ from captoken.cli.options import (
     token_option,
 )
 from captoken.cli.output import say, say_json, tell
+from captoken.cli.values import DURATION, PUBLIC
 from captoken.stores.ports import Use
 
 _asking = stacked(
@@ -164,10 +163,12 @@ def verify(as_json: bool, replays: str | None, now: int | None, **facts: Any) ->
     captoken verify --keyring keyring.json --audience sales-db --table sales --operation select \\
         --replays used.db < presented.token
 
-    Whether it was revoked, only an overlay tells: name the store that servers read, and the operator.
+    Whether it was revoked, only an overlay tells: name the store that servers read, and the
+    operator.
 
     \b
-    captoken verify --keyring keyring.json --overlay overlay.db --operator "$(cat operator.public)" < child.token
+    captoken verify --keyring keyring.json --table sales --operation select \\
+        --overlay overlay.db --operator "$(cat operator.public)" < child.token
     """
     store = None if replays is None else _Replays(replays, clock(now))
     decision = _decision(dry=False, now=now, replays=store, **facts)
@@ -192,10 +193,12 @@ class _Replays:
     """The store of used proofs in a file, opened when there is a proof to remember."""
 
     def __init__(self, path: str, clock: Clock) -> None:
-        self._path, self._clock = path, clock
-        self.is_new = False
+        self._path = path
+        self._clock = clock
+        self.is_new = False  # the file was made here, and knows of nothing that was used before
 
     def add(self, use: Use, now: int) -> bool:
+        """Use it: False if it was used before."""
         from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
         self.is_new = not os.path.exists(self._path)
@@ -203,6 +206,7 @@ class _Replays:
             return store.add(use, now)
 
     def peek(self, use: Use, now: int) -> bool:
+        """The same without using it. Raises StoreError where no file is: it would know nothing."""
         from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
         if not os.path.exists(self._path):
@@ -212,6 +216,7 @@ class _Replays:
 
 
 def _line(decision: Decision) -> str:
+    """A decision in one line."""
     grant = decision.grant
     if grant is None:
         refusal = decision.refusals[0]
@@ -239,13 +244,18 @@ def explain(as_json: bool, replays: str | None, now: int | None, **facts: Any) -
     if as_json:
         say_json(decision.as_dict())
     else:
-        say(str(decision))
-        say("\nplan")
-        for step in decision.steps:
-            detail = f": {escape(step.detail)}" if step.detail else ""
-            say(f"  {step.number:>2}  {step.name:<22}{step.outcome}{detail}")
-        say("\ntold")
-        say(f"  the agent   {decision.for_model()}")
-        if not decision:
-            say(f"  the client  {CODES[decision.code].public}")
+        _say_why(decision)
     return 0 if decision else 1
+
+
+def _say_why(decision: Decision) -> None:
+    """A decision for operators: all reasons, the plan, and what others are told."""
+    say(str(decision))
+    say("\nplan")
+    for step in decision.steps:
+        detail = f": {escape(step.detail)}" if step.detail else ""
+        say(f"  {step.number:>2}  {step.name:<22}{step.outcome}{detail}")
+    say("\ntold")
+    say(f"  the agent   {decision.for_model()}")
+    if not decision:
+        say(f"  the client  {CODES[decision.code].public}")

@@ -1,4 +1,4 @@
-"""`captoken require`, `tickets`, `discharge`, `approve` and `attach`: third parties are asked, and answer.
+"""`captoken require`, `tickets`, `discharge`, `approve` and `attach`: asking third parties.
 
     require    a token is worth nothing without the third party's answer
     tickets    what goes to the third party: no token
@@ -15,23 +15,21 @@ from typing import Any
 
 import click
 
-from captoken.cli import files, words
+from captoken._format.spelling import span
+from captoken.cli import files
 from captoken.cli.consent import is_agreed
 from captoken.cli.options import (
-    DURATION,
-    PUBLIC,
-    audience_option,
     caveats,
     clock,
-    expiry_options,
     facts_option,
     now_option,
-    restriction_options,
+    request_options,
     stacked,
-    strict_json,
+    timeless_options,
     token_option,
 )
 from captoken.cli.output import say, say_json, say_utf8, tell
+from captoken.cli.values import DURATION, PUBLIC, strict_json
 from captoken.discharge import Allow, Discharger, Wait
 from captoken.keys.secret import DischargerKey
 
@@ -71,10 +69,17 @@ def require(
     What is asked is sealed for the third party. Nobody takes the question off again.
 
     \b
-    captoken require --discharger "$(cat approvals.public)" --need approve=payment --need cents=500 \\
-        --location https://approvals.example < child.token > asking.token
+    captoken require --discharger "$(cat approvals.public)" --need approve=payment \\
+        --need cents=500 --location https://approvals.example < child.token > asking.token
     """
     files.one_stdin(token_file, need_json)
+    needed = _needed(need, need_json)
+    held = files.token(token_file, clock(now))
+    say(held.require(discharger, need=needed, location=location).serialize())
+
+
+def _needed(need: dict[str, Any], need_json: str | None) -> dict[str, Any]:
+    """What --need and --need-json say is needed."""
     needed = dict(need)
     if need_json is not None:
         stated = strict_json(files.text(need_json, "JSON object"))
@@ -83,8 +88,7 @@ def require(
         needed |= stated
     if not needed:
         raise click.UsageError("say what is needed, with --need or --need-json")
-    made = files.token(token_file, clock(now)).require(discharger, need=needed, location=location)
-    say(made.serialize())
+    return needed
 
 
 @click.command()
@@ -93,7 +97,9 @@ def require(
     "--discharger", type=PUBLIC, metavar="PUBLIC", help="Those for this public key alone."
 )
 def tickets(token_file: str, discharger: str | None) -> None:
-    """Write what third parties are still asked, one ticket a line: for them, and of no use to anybody else.
+    """Write what third parties are still asked, one ticket a line.
+
+    Tickets are for them, and of no use to anybody else.
 
     \b
     captoken tickets < asking.token > ticket
@@ -118,15 +124,14 @@ _answering = stacked(
 
 
 def _discharger(key: str, now: int | None) -> Discharger:
+    """A discharger that decides nothing by itself: the command does, or a person."""
     return Discharger(DischargerKey.load(key), lambda need: Wait(), clock=clock(now))
 
 
 @click.command()
 @_answering
 @click.option("--show", is_flag=True, help="Write what is needed, in JSON, and discharge nothing.")
-@expiry_options
-@restriction_options
-@audience_option
+@request_options
 @now_option
 def discharge(key: str, ticket_file: str, show: bool, now: int | None, **given: Any) -> None:
     """Answer a ticket: what is needed holds, for so long, and under these conditions.
@@ -140,7 +145,8 @@ def discharge(key: str, ticket_file: str, show: bool, now: int | None, **given: 
     wanted = caveats(given)
     if show and wanted:
         raise click.UsageError("--show discharges nothing: it goes with no condition")
-    discharger, ticket = _discharger(key, now), files.ticket(ticket_file)
+    discharger = _discharger(key, now)
+    ticket = files.ticket(ticket_file)
     if show:
         say_json(discharger.need(ticket))
     else:
@@ -164,23 +170,24 @@ def _no_yes(ctx: click.Context, param: click.Parameter, given: bool) -> None:
     show_default=True,
     help="For so long.",
 )
-@restriction_options
-@audience_option
+@timeless_options
 @click.option("--yes", is_flag=True, hidden=True, expose_value=False, callback=_no_yes)
 @now_option
 def approve(key: str, ticket_file: str, now: int | None, **given: Any) -> int:
     """Ask the person at the terminal whether to answer a ticket. Exit 1 if not.
 
-    Question and answer go by the terminal itself, wherever the ticket comes from and whatever is redirected. Nothing but
-    `y` or `yes` is a yes, and no option says it.
+    Question and answer go by the terminal itself, wherever the ticket comes from and whatever is
+    redirected. Nothing but `y` or `yes` is a yes, and no option says it.
 
     \b
     captoken approve --key approvals.json < ticket > discharge
     """
-    discharger, ticket = _discharger(key, now), files.ticket(ticket_file)
-    need, allowed = discharger.need(ticket), Allow(**caveats(given))
+    discharger = _discharger(key, now)
+    ticket = files.ticket(ticket_file)
+    need = discharger.need(ticket)
+    allowed = Allow(**caveats(given))
     discharger.approve(ticket, allowed)  # what cannot be given is told before anybody is asked
-    if not is_agreed(need, words.life(given["expires_in"])):
+    if not is_agreed(need, span(given["expires_in"])):
         tell("refused, and nothing is discharged")
         return 1
     say(discharger.approve(ticket, allowed).serialize())

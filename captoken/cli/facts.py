@@ -1,4 +1,4 @@
-"""What is attempted, as options state it: the same for whoever proves it and for whoever verifies it."""
+"""What is attempted, as options state it: alike for whoever proves and for whoever verifies it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import click
 
 from captoken._language.access import Access
 from captoken.cli import files
-from captoken.cli.options import OBJECT, facts_option, stacked
+from captoken.cli.options import facts_option, stacked
+from captoken.cli.values import OBJECT
 from captoken.proof import http_request
 
 access_options = stacked(
@@ -40,11 +41,17 @@ ACCESS_OPTIONS = frozenset(
 )
 http_options = stacked(
     click.option(
-        "--http", nargs=3, metavar="METHOD ORIGIN TARGET",
+        "--http",
+        nargs=3,
+        metavar="METHOD ORIGIN TARGET",
         help="The HTTP request that a proof is about: POST https://api.example '/v1/rows?page=2'.",
     ),
-    click.option("--body", metavar="FILE", help="The body of that request. Without it, an empty one."),
-)  # fmt: skip
+    click.option(
+        "--body",
+        metavar="FILE",
+        help="The body of that request. Without it, an empty one.",
+    ),
+)
 
 
 def is_stated(given: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Keys, tokens and what goes with them as the command line gets them: from files and standard input."""
+"""Keys, tokens and what goes with them, from files and from standard input."""
 
 from __future__ import annotations
 
@@ -49,19 +49,20 @@ def any_key(path: str) -> SecretKey:
         stated = {}
     purpose = stated.get("purpose")
     if purpose not in KEYS:
-        kind = (
-            "a keyring, which has no public key"
-            if "keys" in stated
-            else "no key that has a public half"
-        )
-        del stated
+        kind = "no key that has a public half"
+        if "keys" in stated:
+            kind = "a keyring, which has no public key"
+        del stated  # it may be a secret: a traceback does not hold it
         raise KeyringError(f"the file holds {kind}")
     del stated
     return KEYS[purpose].load(path)
 
 
 def save_new(made: Saved, path: str) -> None:
-    """Write keys to a file that is not there yet. Raises KeyringError or OSError, and never overwrites."""
+    """Write keys to a file that is not there yet.
+
+    Raises KeyringError or OSError, and never overwrites.
+    """
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # claims the name
     except FileExistsError:
@@ -80,6 +81,7 @@ def one_stdin(*paths: str | None) -> None:
 
 
 def _read(path: str, what: str, most: int = _MOST) -> bytes:
+    """At most so many bytes of a file, or of standard input for `-`; -1 is all of them."""
     if path == "-":
         if sys.stdin.isatty():
             tell(f"reading a {what} from standard input")
@@ -89,12 +91,14 @@ def _read(path: str, what: str, most: int = _MOST) -> bytes:
 
 
 def text(path: str, what: str) -> str:
-    """A text in a file, or in standard input for `-`. White space around it is not part of it. Raises UsageError for none."""
+    """A text in a file, or in standard input for `-`.
+
+    White space around it is not part of it. Raises UsageError for none.
+    """
     found = _read(path, what).strip().decode("utf-8", "replace")
     if not found:
-        raise click.UsageError(
-            f"there is no {what} " + ("on standard input" if path == "-" else f"in {path}")
-        )
+        where = "on standard input" if path == "-" else f"in {path}"
+        raise click.UsageError(f"there is no {what} {where}")
     return found
 
 
@@ -109,12 +113,18 @@ def token_text(path: str) -> str:
 
 
 def token(path: str, clock: Clock) -> Token:
-    """The token in a file or in standard input, unverified. Raises TokenFormatError for what is none."""
+    """The token in a file or in standard input, unverified.
+
+    Raises TokenFormatError for what is none.
+    """
     return Token.parse(token_text(path), clock=clock)
 
 
 def ticket(path: str) -> Ticket:
-    """The ticket in a file or in standard input. Raises DischargeError for what is none, UsageError for more than one."""
+    """The ticket in a file or in standard input.
+
+    Raises DischargeError for what is none, UsageError for more than one.
+    """
     found = text(path, "ticket")
     if found.startswith("cap1"):
         raise click.UsageError(
@@ -126,7 +136,10 @@ def ticket(path: str) -> Ticket:
 
 
 def discharge(path: str) -> Discharge:
-    """The discharge in a file or in standard input, unverified. Raises TokenFormatError for what is none."""
+    """The discharge in a file or in standard input, unverified.
+
+    Raises TokenFormatError for what is none.
+    """
     return Discharge.parse(text(path, "discharge"))
 
 

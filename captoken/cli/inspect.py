@@ -1,7 +1,8 @@
-"""`captoken inspect`: what a token says of itself, as a tree, in JSON, or as a Mermaid flowchart."""
+"""`captoken inspect`: what a token says of itself, as a tree, in JSON, or as a flowchart."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,20 +19,21 @@ if TYPE_CHECKING:
 
 WARNING = "NOT VERIFIED: anybody can write this. Only `captoken verify` asks the keys."
 _DEEPEST = 8  # levels of the tree; a longer chain goes on at the last one
+_LABEL = 10  # columns of a summary's line before what it says
+
+
+# --- for machines ---------------------------------------------------------------------------------
 
 
 def as_data(seen: View) -> dict[str, Any]:
     """The same for machines: `caveats` are the links as they travel, where they can be read."""
     said = seen.token.unverified
-    root = said.root
+    root = msgspec.structs.asdict(said.root)
+    links = zip(seen.hops, said.links, strict=True)
     return {
         "verified": False,
-        "root": {
-            key: value
-            for key, value in msgspec.structs.asdict(root).items()
-            if value not in (None, {})
-        },
-        "links": [_link_data(hop, link) for hop, link in zip(seen.hops, said.links, strict=True)],
+        "root": {key: value for key, value in root.items() if value not in (None, {})},
+        "links": [_link_data(hop, link) for hop, link in links],
         "holders": list(said.lineage.holders),
         "key": None if seen.bound_by is None else {"public": said.key, "link": seen.bound_by},
         "task": said.task,
@@ -45,24 +47,39 @@ def as_data(seen: View) -> dict[str, Any]:
 
 def _link_data(hop: Hop, link: Link | BadLink) -> dict[str, Any]:
     entry: dict[str, Any] = {"link": hop.number, "added_by": hop.added_by}
-    raw = hop.body.decode("utf-8", "backslashreplace")
     if link.receiver is not None:
         entry |= {"from": link.sender, "to": link.receiver}
     if hop.asks:
-        entry["asks"] = {"raw": raw} if hop.ticket is None else {
-            "discharger": hop.ticket.discharger,
-            "location": hop.ticket.location,
-            "answered": hop.answer is not None,
-            "answer_expires_at": hop.answer.expires_at if hop.answer is not None else None,
-        }  # fmt: skip
+        entry["asks"] = _asked_data(hop)
     elif isinstance(link, Link):
         body, signature = split_signature(hop.body)
-        entry |= {"caveats": decode_json(body)} | (
-            {"signed": True} if signature is not None else {}
-        )
+        entry["caveats"] = decode_json(body)
+        if signature is not None:
+            entry["signed"] = True
     else:
-        entry |= {"code": link.code, "raw": raw}
-    return entry | ({"problem": hop.problem} if hop.problem else {})
+        entry |= {"code": link.code, "raw": _raw(hop)}
+    if hop.problem:
+        entry["problem"] = hop.problem
+    return entry
+
+
+def _asked_data(hop: Hop) -> dict[str, Any]:
+    """Who is asked by a third-party caveat, and what has come of it."""
+    if hop.ticket is None:
+        return {"raw": _raw(hop)}
+    return {
+        "discharger": hop.ticket.discharger,
+        "location": hop.ticket.location,
+        "answered": hop.answer is not None,
+        "answer_expires_at": None if hop.answer is None else hop.answer.expires_at,
+    }
+
+
+def _raw(hop: Hop) -> str:
+    return hop.body.decode("utf-8", "backslashreplace")
+
+
+# --- for people -----------------------------------------------------------------------------------
 
 
 def as_tree(seen: View) -> Tree:
@@ -78,30 +95,39 @@ def as_tree(seen: View) -> Tree:
         if hop.problem:
             here.add(Text(hop.problem, "bold red"))
         for line in hop.says:
-            dead = hop.expired and line.startswith(("until ", "answered, until "))
-            here.add(Text(line, "dim" if hop.problem else "red" if dead else ""))
+            here.add(Text(line, _style(hop, line)))
         if hop.number < _DEEPEST:
             branch = here
     return tree
 
 
+def _style(hop: Hop, line: str) -> str:
+    """How a line of a link is drawn: red if it says that the link has expired."""
+    if hop.problem:
+        return "dim"
+    says_when = line.startswith(("until ", "answered, until "))
+    return "red" if hop.expired and says_when else ""
+
+
 def as_mermaid(seen: View) -> str:
-    """The chain as a Mermaid flowchart. Whatever is not plain is written as the number of its character."""
-    lines = [
-        "flowchart TD",
-        f'    warning["{_mermaid(WARNING)}"]',
-        f'    root["{_box(seen.title, seen.facts)}"]',
-    ]
+    """The chain as a Mermaid flowchart."""
+    return "\n".join(_chart(seen))
+
+
+def _chart(seen: View) -> Iterator[str]:
+    yield "flowchart TD"
+    yield f'    warning["{_mermaid(WARNING)}"]'
+    yield f'    root["{_box(seen.title, seen.facts)}"]'
     above = "root"
     for hop in seen.hops:
         here = f"link{hop.number}"
-        lines.append(f'    {here}["{_box(hop.title, (*filter(None, [hop.problem]), *hop.says))}"]')
-        lines.append(f"    {above} --> {here}")
+        lines = (hop.problem, *hop.says) if hop.problem else hop.says
+        yield f'    {here}["{_box(hop.title, lines)}"]'
+        yield f"    {above} --> {here}"
         if hop.problem:
-            lines.append(f"    style {here} stroke:#c00,stroke-width:3px")
+            yield f"    style {here} stroke:#c00,stroke-width:3px"
         above = here
-    lines.append("    style warning stroke-dasharray: 5 5")
-    return "\n".join(lines)
+    yield "    style warning stroke-dasharray: 5 5"
 
 
 def _box(title: str, lines: tuple[str, ...]) -> str:
@@ -109,10 +135,12 @@ def _box(title: str, lines: tuple[str, ...]) -> str:
 
 
 def _mermaid(text: str) -> str:
-    return "".join(
-        char if char.isascii() and (char.isalnum() or char in " .,:/_-") else f"#{ord(char)};"
-        for char in text
-    )
+    """`text` for a chart: whatever is not plain is written as the number of its character."""
+    return "".join(char if _is_plain(char) else f"#{ord(char)};" for char in text)
+
+
+def _is_plain(char: str) -> bool:
+    return char.isascii() and (char.isalnum() or char in " .,:/_-")
 
 
 @click.command()
@@ -121,21 +149,24 @@ def _mermaid(text: str) -> str:
 @now_option
 @json_option
 def inspect(token_file: str, mermaid: bool, now: int | None, as_json: bool) -> None:
-    """Show what a token says: who started what, what each link adds and who added it, how long it lives.
+    """Show what a token says: who started what, what each link adds, and how long it lives.
 
-    And the key that it is bound to, whom it asks, and what has come of that. Needs no key, and so VERIFIES NOTHING.
+    And the key that it is bound to, whom it asks, and what has come of that. Needs no key, and so
+    VERIFIES NOTHING.
 
     \b
     captoken inspect < child.token
     """
-    token, discharges = read(files.token_text(token_file))
-    seen = view(token, seconds(now), discharges)
+    seen = view(read(files.token_text(token_file)), seconds(now))
     if as_json:
         output.say_json(as_data(seen))
-    elif mermaid:
+        return
+    if mermaid:
         output.say(as_mermaid(seen))
-    else:
-        from rich.text import Text
+        return
 
-        summary = [Text.assemble((line[:10], "dim"), line[10:]) for line in seen.summary]
-        output.draw(output.console(), Text(WARNING, "bold red"), "", as_tree(seen), "", *summary)
+    from rich.text import Text  # here, since most commands draw nothing
+
+    warning = Text(WARNING, "bold red")
+    lines = [Text.assemble((line[:_LABEL], "dim"), line[_LABEL:]) for line in seen.summary]
+    output.draw(output.console(), warning, "", as_tree(seen), "", *lines)

@@ -1,49 +1,135 @@
-"""`captoken keygen`: root keys (made, rotated, retired, derived for one server), and the keys of everybody else."""
+"""`captoken keygen`: root keys, and the keys of everybody else.
+
+Root keys are made, rotated, retired, and derived for one server.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import click
 from click.core import ParameterSource
 
 from captoken.cli import files
-from captoken.cli.options import PUBLIC, json_option, keyring_option
+from captoken.cli.options import json_option, keyring_option
 from captoken.cli.output import say, say_json, tell
+from captoken.cli.values import PUBLIC
 from captoken.keys.keyring import Keyring
 from captoken.keys.pairwise import PairwiseKey
 from captoken.keys.secret import SecretKey
 
-_DERIVING = {"--key", "--audience", "--out"}
-# What can be done: the options that say it, what else it needs, and what it may have. The first that is said is meant.
-_WAYS: tuple[tuple[tuple[str, ...], set[str], set[str]], ...] = (
-    (("--public",), set(), set()),
-    (("--holder",), {"--out"}, set()),
-    (("--discharger",), {"--out"}, set()),
-    (("--operator",), {"--out"}, set()),
-    (("--audit-key",), {"--out"}, set()),
-    (("--pairwise", "--server"), _DERIVING, set()),
-    (("--pairwise", "--issuer"), _DERIVING, set()),
-    (("--pairwise", "--key"), {"--server or --issuer"}, _DERIVING),
-    (("--pairwise", "--audience"), {"--key", "--server or --issuer"}, _DERIVING),
-    (("--pairwise",), {"--out"}, set()),
-    (("--key",), {"--pairwise"}, _DERIVING),
-    (("--server",), {"--pairwise"}, _DERIVING),
-    (("--issuer",), {"--pairwise"}, _DERIVING),
-    (("--rotate",), set(), {"--retire", "--keyring"}),
-    (("--retire",), set(), {"--keyring"}),
-    (("--out",), set(), {"--audience", "--keyring"}),
+Given: TypeAlias = Mapping[str, Any]  # what the options say, by the name that Python has for each
+
+
+# --- what is done ---------------------------------------------------------------------------------
+
+
+def _show_public(given: Given) -> None:
+    _tell_public(given["public"], files.any_key(given["public"]), given["as_json"])
+
+
+def _new_key(purpose: str) -> Callable[[Given], None]:
+    """A new key of one purpose, in a file of its own."""
+
+    def make(given: Given) -> None:
+        made = files.KEYS[purpose].generate()
+        files.save_new(made, given["out"])
+        _tell_public(given["out"], made, given["as_json"])
+
+    return make
+
+
+def _derive_issuing(given: Given) -> None:
+    own = PairwiseKey.load(given["key"])
+    derived = own.issuing(server=given["server"], audience=given["audience"])
+    files.save_new(derived, given["out"])
+    _tell(given["out"], derived, given["as_json"])
+
+
+def _derive_serving(given: Given) -> None:
+    own = PairwiseKey.load(given["key"])
+    derived = own.serving(issuers=given["issuer"], audience=given["audience"])
+    files.save_new(derived, given["out"])
+    _tell(given["out"], derived, given["as_json"], verifies=True)
+
+
+def _change(given: Given) -> None:
+    """Rotate a keyring, retire a key of it, or both."""
+    changed = files.keyring(given["keyring"])
+    if given["rotate"]:
+        changed = changed.rotate()
+    if given["retire"] is not None:
+        changed = changed.retire(given["retire"])
+    changed.save(given["keyring"])
+    _tell(given["keyring"], changed, given["as_json"])
+
+
+def _new_keyring(given: Given) -> None:
+    """New root keys; or with --audience those of one server, derived from --keyring."""
+    audience = given["audience"]
+    if audience is None:
+        made = Keyring.generate()
+    else:
+        made = files.keyring(given["keyring"]).for_audience(audience)
+    files.save_new(made, given["out"])
+    _tell(given["out"], made, given["as_json"])
+
+
+# --- which of it ----------------------------------------------------------------------------------
+
+
+class Way(NamedTuple):
+    """One thing to do: the options that say it, what it needs besides, and what it may have."""
+
+    says: tuple[str, ...]
+    does: Callable[[Given], None] | None  # None: something is always missing
+    needs: frozenset[str] = frozenset()
+    takes: frozenset[str] = frozenset()
+
+
+_OUT = frozenset(("--out",))
+_PAIRWISE = frozenset(("--pairwise",))
+_DERIVING = frozenset(("--key", "--audience", "--out"))
+_PARTNER = "--server or --issuer"
+_CHANGING = frozenset(("--retire", "--keyring"))
+# The first that is said is meant.
+_WAYS = (
+    Way(("--public",), _show_public),
+    Way(("--holder",), _new_key("holder"), needs=_OUT),
+    Way(("--discharger",), _new_key("discharger"), needs=_OUT),
+    Way(("--operator",), _new_key("operator"), needs=_OUT),
+    Way(("--audit-key",), _new_key("audit"), needs=_OUT),
+    Way(("--pairwise", "--server"), _derive_issuing, needs=_DERIVING),
+    Way(("--pairwise", "--issuer"), _derive_serving, needs=_DERIVING),
+    Way(("--pairwise", "--key"), None, needs=frozenset((_PARTNER,)), takes=_DERIVING),
+    Way(("--pairwise", "--audience"), None, frozenset(("--key", _PARTNER)), _DERIVING),
+    Way(("--pairwise",), _new_key("pairwise"), needs=_OUT),
+    Way(("--key",), None, needs=_PAIRWISE, takes=_DERIVING),
+    Way(("--server",), None, needs=_PAIRWISE, takes=_DERIVING),
+    Way(("--issuer",), None, needs=_PAIRWISE, takes=_DERIVING),
+    Way(("--rotate",), _change, takes=_CHANGING),
+    Way(("--retire",), _change, takes=frozenset(("--keyring",))),
+    Way(("--out",), _new_keyring, takes=frozenset(("--audience", "--keyring"))),
 )
 
 
-def _check(given: set[str]) -> None:
-    """Raise UsageError unless the options say one thing to do, and all of it."""
-    for does, needs, takes in _WAYS:
-        if given.issuperset(does):
-            if strange := sorted(given - {*does} - needs - takes):
-                raise click.UsageError(f"{' '.join(does)} does not go with {', '.join(strange)}")
-            if missing := sorted(needs - given):
-                raise click.UsageError(f"{' '.join(does)} needs {', '.join(missing)}")
-            return
-    raise click.UsageError("name a file with --out, or say --rotate, --retire or --public")
+def _meant(said: frozenset[str]) -> Callable[[Given], None]:
+    """What is to be done. Raises UsageError unless the options say one thing, and all of it."""
+    for way in _WAYS:
+        if said.issuperset(way.says):
+            break
+    else:
+        raise click.UsageError("name a file with --out, or say --rotate, --retire or --public")
+
+    named = " ".join(way.says)
+    strange = sorted(said.difference(way.says, way.needs, way.takes))
+    if strange:
+        raise click.UsageError(f"{named} does not go with {', '.join(strange)}")
+    missing = sorted(way.needs - said)
+    if missing or way.does is None:
+        raise click.UsageError(f"{named} needs {', '.join(missing)}")
+    return way.does
 
 
 @click.command()
@@ -88,11 +174,7 @@ def _check(given: set[str]) -> None:
 @keyring_option
 @json_option
 @click.pass_context
-def keygen(
-    ctx: click.Context, out: str | None, rotate: bool, retire: str | None, audience: str | None, holder: bool,
-    discharger: bool, operator: bool, audit_key: bool, pairwise: bool, key: str | None, server: str | None,
-    issuer: tuple[str, ...], public: str | None, keyring: str | None, as_json: bool,
-) -> None:  # fmt: skip
+def keygen(ctx: click.Context, /, **given: Any) -> None:
     """Make keys, in a file that its owner alone can read.
 
     \b
@@ -101,8 +183,8 @@ def keygen(
     captoken keygen --retire KEY_ID --keyring keyring.json
     captoken keygen --audience sales-db --keyring keyring.json --out sales-db.json
 
-    Those are root keys: whoever has the file can mint anything. A server needs no more than the keys of its own audience:
-    with them it can forge for itself and for nobody else.
+    Those are root keys: whoever has the file can mint anything. A server needs no more than the
+    keys of its own audience: with them it can forge for itself and for nobody else.
 
     \b
     captoken keygen --holder --out agent.json > agent.public
@@ -112,8 +194,8 @@ def keygen(
     captoken keygen --audit-key --out audit.json > audit.public
     captoken keygen --public agent.json
 
-    The public key goes to standard output, and to whoever asks. It is no secret; that it arrives unchanged is what
-    others rely on.
+    The public key goes to standard output, and to whoever asks. It is no secret; that it arrives
+    unchanged is what others rely on.
 
     \b
     captoken keygen --pairwise --key issuer.json --server "$(cat server.public)" \\
@@ -123,57 +205,24 @@ def keygen(
 
     Issuer and server derive the same keyring, and share no secret.
     """
-    given = {
+    said = frozenset(
         parameter.opts[0]
         for parameter in ctx.command.params
         if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
-    }
-    _check(given - {"--json"})
-    target, own_audience = out or "", audience or ""  # there where they are needed, as was checked
-    if public is not None:
-        _tell_public(public, files.any_key(public), as_json)
-    elif rotate or retire is not None:
-        changed = files.keyring(keyring)
-        changed = changed.rotate() if rotate else changed
-        changed = changed.retire(retire) if retire is not None else changed
-        changed.save(keyring or "")
-        _tell(keyring or "", changed, as_json)
-    elif key is not None:
-        own = PairwiseKey.load(key)
-        if server is not None:
-            derived = own.issuing(server=server, audience=own_audience)
-        else:
-            derived = own.serving(issuers=issuer, audience=own_audience)
-        files.save_new(derived, target)
-        _tell(target, derived, as_json, verifies=server is None)
-    elif holder or discharger or operator or audit_key or pairwise:
-        kinds = {
-            "holder": holder,
-            "discharger": discharger,
-            "operator": operator,
-            "audit": audit_key,
-            "pairwise": pairwise,
-        }
-        made = files.KEYS[next(kind for kind, wanted in kinds.items() if wanted)].generate()
-        files.save_new(made, target)
-        _tell_public(target, made, as_json)
-    else:
-        fresh = (
-            Keyring.generate()
-            if audience is None
-            else files.keyring(keyring).for_audience(audience)
-        )
-        files.save_new(fresh, target)
-        _tell(target, fresh, as_json)
+    )
+    _meant(said - {"--json"})(given)
+
+
+# --- what is said of it ---------------------------------------------------------------------------
 
 
 def _tell_public(path: str, made: SecretKey, as_json: bool) -> None:
     if as_json:
         say_json({"file": path, "purpose": made.purpose, "public": made.public})
-    else:
-        kind = f"{'an' if made.purpose[0] in 'ao' else 'a'} {made.purpose} key"
-        tell(f"{path}: {kind}; standard output has its public key")
-        say(made.public)
+        return
+    article = "an" if made.purpose[0] in "ao" else "a"
+    tell(f"{path}: {article} {made.purpose} key; standard output has its public key")
+    say(made.public)
 
 
 def _tell(path: str, made: Keyring, as_json: bool, *, verifies: bool = False) -> None:
@@ -187,11 +236,10 @@ def _tell(path: str, made: Keyring, as_json: bool, *, verifies: bool = False) ->
             }
         )
         return
-    others = ", ".join(key_id for key_id in made.key_ids if key_id != made.current)
     scope = f", for {made.audience} alone" if made.audience is not None else ""
     if verifies:
         tell(f"{path}: verifies {', '.join(made.key_ids)}{scope}")
-    else:
-        tell(
-            f"{path}: mints with {made.current}{f', still verifies {others}' if others else ''}{scope}"
-        )
+        return
+    others = [key_id for key_id in made.key_ids if key_id != made.current]
+    older = f", still verifies {', '.join(others)}" if others else ""
+    tell(f"{path}: mints with {made.current}{older}{scope}")

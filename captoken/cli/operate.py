@@ -1,34 +1,33 @@
-"""`captoken revoke`, `narrow`, `lift`, `renew` and `overlay`: the operator's hand on tokens that are out."""
+"""`captoken revoke`, `narrow`, `lift`, `renew` and `overlay`: an operator and tokens that are out.
+
+An operator is known by a key, and keeps what stands in a store that verifiers read.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from captoken._format.spelling import escape
+from captoken._format.spelling import escape, named, readable_time, span, until
 from captoken._language.overlay import Entry, Overlay
 from captoken.cli import words
 from captoken.cli.options import (
-    ID,
-    MOMENT,
-    PUBLIC,
-    audience_option,
     caveats,
     clock,
-    expiry_options,
     json_option,
     keep_option,
     now_option,
-    restriction_options,
+    request_options,
     seconds,
     stacked,
 )
 from captoken.cli.output import say, say_json, say_utf8, tell
+from captoken.cli.values import ID, MOMENT, PUBLIC
 from captoken.control.operator import Operator
 from captoken.keys.files import write_private
 from captoken.keys.secret import OperatorKey
@@ -67,7 +66,10 @@ _changing = stacked(
 
 @contextmanager
 def _snapshots(path: str, *, new: bool = False) -> Generator[SQLiteSnapshots]:
-    """The store in a file. Raises UsageError for a file that is not there, unless there may be a new one."""
+    """The store in a file.
+
+    Raises UsageError for a file that is not there, unless there may be a new one.
+    """
     from captoken.stores.sqlite import SQLiteSnapshots  # here, since it needs sqlite3
 
     fresh = not os.path.exists(path)
@@ -84,17 +86,34 @@ def _snapshots(path: str, *, new: bool = False) -> Generator[SQLiteSnapshots]:
 
 @contextmanager
 def _operator(
-    key: str, store: str, now: int | None, *, new: bool = False, **given: Any
+    key: str,
+    store: str,
+    now: int | None,
+    *,
+    new: bool = False,
+    resume: bool = False,
+    **given: Any,
 ) -> Generator[Operator]:
-    """An operator that knows the number that it saw last: kept beside the key, so that a store which goes back is noticed."""
-    seen, secret = f"{key}.seen", OperatorKey.load(key)
+    """An operator that knows the number of the snapshot that it saw last.
+
+    The number is kept beside the key, so that a store which goes back is noticed.
+    """
+    seen = f"{key}.seen"
+    secret = OperatorKey.load(key)
     last = _last(seen)
-    if new and last and not os.path.exists(store) and not given.get("resume"):
+    if new and last and not os.path.exists(store) and not resume:
         raise click.UsageError(
             f"{store} is not there, and {seen} says that snapshot {last} was: --resume begins anew"
         )
     with _snapshots(store, new=new) as snapshots:
-        operator = Operator(secret, snapshots, last=last, clock=clock(now), **given)
+        operator = Operator(
+            secret,
+            snapshots,
+            last=last,
+            clock=clock(now),
+            resume=resume,
+            **given,
+        )
         try:
             yield operator
         finally:
@@ -103,27 +122,24 @@ def _operator(
 
 
 def _last(path: str) -> int:
+    """The number of the last snapshot, as a file has it; 0 if there is none."""
     try:
         with open(path, encoding="ascii") as file:
             return int(file.read(20))
     except FileNotFoundError:
         return 0
     except (OSError, ValueError):
-        raise click.UsageError(
-            f"{path} has to have the number of the last snapshot: it cannot be read"
-        ) from None
+        problem = f"{path} has to have the number of the last snapshot: it cannot be read"
+        raise click.UsageError(problem) from None
 
 
-def _add(
-    add: Callable[[Operator], Entry], key: str, store: str, by: str, now: int | None, as_json: bool
-) -> None:
-    with _operator(key, store, now, by=by) as operator:
-        entry = add(operator)
+def _say_entry(entry: Entry, now: int | None, as_json: bool) -> None:
+    """Write the entry that was made."""
     if as_json:
         say_json(msgspec.to_builtins(entry))
-    else:
-        for line in _lines(entry, seconds(now)):
-            say(line)
+        return
+    for line in _lines(entry, seconds(now)):
+        say(line)
 
 
 @click.command()
@@ -142,26 +158,20 @@ def revoke(
 ) -> None:
     """Stop tokens that are out: those for which all that is said holds. Writes the entry.
 
-    Verifiers that read the store deny them from their next look on; `captoken lift` takes the entry off again.
+    Verifiers that read the store deny them from their next look on. `captoken lift` takes the
+    entry off again.
 
     \b
     captoken revoke --key operator.json --store overlay.db --agent clerk --why "laptop lost"
     """
-    _add(
-        lambda operator: operator.revoke(why=why, until=until, **caveats(given)),
-        key,
-        store,
-        by,
-        now,
-        as_json,
-    )
+    with _operator(key, store, now, by=by) as operator:
+        entry = operator.revoke(why=why, until=until, **caveats(given))
+    _say_entry(entry, now, as_json)
 
 
 @click.command()
 @_changing
-@restriction_options
-@expiry_options
-@audience_option
+@request_options
 @keep_option
 @now_option
 @json_option
@@ -175,21 +185,18 @@ def narrow(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Restrict tokens that are out: those for which all that is said holds can do no more than the options say.
+    """Restrict tokens that are out: those for which all that is said holds.
 
-    --task, as all selectors, says which tokens. Who names tables or operations closes tools, but for --keep tools.
+    They can do no more than the options say. --task, as all selectors, says which tokens. Who names
+    tables or operations closes tools, but for --keep tools.
 
     \b
-    captoken narrow --key operator.json --store overlay.db --task payday --operations select --why "read-only tonight"
+    captoken narrow --key operator.json --store overlay.db --task payday --operations select \\
+        --why "read-only tonight"
     """
-    _add(
-        lambda operator: operator.narrow(why=why, until=until, **caveats(given)),
-        key,
-        store,
-        by,
-        now,
-        as_json,
-    )
+    with _operator(key, store, now, by=by) as operator:
+        entry = operator.narrow(why=why, until=until, **caveats(given))
+    _say_entry(entry, now, as_json)
 
 
 @click.command()
@@ -229,17 +236,27 @@ def lift(key: str, store: str, entry: str, why: str, now: int | None) -> None:
 def renew(
     key: str, store: str, trusted: tuple[str, ...], resume: bool, now: int | None, as_json: bool
 ) -> None:
-    """Sign anew what stands: verifiers deny all once the newest snapshot is older than their bound, a minute by default.
+    """Sign anew what stands: verifiers want to hear it again every minute.
 
-    Without a store yet, signs that nothing stands. The number of the newest snapshot is kept beside the key, in a file that
-    ends in .seen: a store that has less, or whose newest snapshot has run out, is refused, since it may have gone back.
+    They deny all once the newest snapshot is older than their bound, a minute by default. Without a
+    store yet, signs that nothing stands.
+
+    The number of the newest snapshot is kept beside the key, in a file that ends in .seen. A store
+    that has less, or whose newest snapshot has run out, is refused, since it may have gone back.
 
     \b
     while true; do captoken renew --key operator.json --store overlay.db; sleep 20; done
     """
-    with _operator(
-        key, store, now, new=True, by="operator", trusted=trusted, resume=resume
-    ) as operator:
+    operating = _operator(
+        key,
+        store,
+        now,
+        new=True,
+        resume=resume,
+        by="operator",
+        trusted=trusted,
+    )
+    with operating as operator:
         made = operator.renew()
     if as_json:
         say_json({"seq": made.seq, "issued_at": made.issued_at, "entries": len(made.entries)})
@@ -267,7 +284,9 @@ def renew(
 def overlay(
     store: str, operator: tuple[str, ...], raw: bool, now: int | None, as_json: bool
 ) -> None:
-    """Show what stands: who did what to which tokens, when and why. Needs the operator's public key alone.
+    """Show what stands: who did what to which tokens, when and why.
+
+    Needs the operator's public key alone.
 
     \b
     captoken overlay --store overlay.db --operator "$(cat operator.public)"
@@ -276,47 +295,60 @@ def overlay(
         data = snapshots.load()
     if data is None:
         raise click.UsageError(f"{store} holds no snapshot yet")
-    opened, at = Overlay.open(data, operator), seconds(now)
+    opened = Overlay.open(data, operator)
     if raw:
         say_utf8(data.decode())
     elif as_json:
-        entries = [msgspec.to_builtins(entry) for entry in opened.entries]
-        say_json(
-            {
-                "seq": opened.seq,
-                "issued_at": opened.issued_at,
-                "expires_at": opened.expires_at,
-                "entries": entries,
-            }
-        )
+        say_json(_overlay_data(opened))
     else:
-        say(_title(opened, at))
-        for entry in opened.entries:
-            for line in ("", *_lines(entry, at)):
-                say(line)
+        _say_overlay(opened, seconds(now))
+
+
+def _overlay_data(opened: Overlay) -> dict[str, Any]:
+    return {
+        "seq": opened.seq,
+        "issued_at": opened.issued_at,
+        "expires_at": opened.expires_at,
+        "entries": [msgspec.to_builtins(entry) for entry in opened.entries],
+    }
+
+
+def _say_overlay(opened: Overlay, now: int) -> None:
+    say(_title(opened, now))
+    for entry in opened.entries:
+        say("")
+        for line in _lines(entry, now):
+            say(line)
 
 
 def _title(opened: Overlay, now: int) -> str:
-    count = len(opened.entries)
-    age = words.life(max(0, now - opened.issued_at))
-    return f"snapshot {opened.seq} of {words.moment(opened.issued_at)}, {age} old: {count} entr{'ies' if count != 1 else 'y'}"
+    age = span(max(0, now - opened.issued_at))
+    entries = words.counted(len(opened.entries), "entry", "entries")
+    return f"snapshot {opened.seq} of {readable_time(opened.issued_at)}, {age} old: {entries}"
 
 
 def _lines(entry: Entry, now: int) -> Iterator[str]:
-    stated = msgspec.to_builtins(entry.select)
-    before = (
-        [f"issued before {words.moment(stated.pop('issued_before'))}"]
-        if "issued_before" in stated
-        else []
-    )
-    selected = ", ".join(
-        [*(f"{key} {words.name(value)}" for key, value in stated.items()), *before]
-    )
-    says = [] if entry.link is None else [*words.rights(entry.link), *words.bounds(entry.link, now)]
-    yield f"entry {words.name(entry.id)}"
-    yield f"  on        {selected}"
-    yield f"  does      {'revoked' if entry.link is None else '; '.join(says) or 'as its caveats say'}"
-    yield f"  by        {words.name(entry.by)} at {words.moment(entry.at)}"
+    """An entry for people: on which tokens, what it does, who made it, when and why."""
+    yield f"entry {named(entry.id)}"
+    yield f"  on        {', '.join(_selected(entry))}"
+    yield f"  does      {_does(entry, now)}"
+    yield f"  by        {named(entry.by)} at {readable_time(entry.at)}"
     yield f"  why       {escape(entry.why)}"
     if entry.until is not None:
-        yield f"  until     {words.until(entry.until, now)}"
+        yield f"  until     {until(entry.until, now)}"
+
+
+def _selected(entry: Entry) -> Iterator[str]:
+    """What is said of the tokens that an entry is on."""
+    stated = msgspec.to_builtins(entry.select)
+    before = stated.pop("issued_before", None)
+    for key, value in stated.items():
+        yield f"{key} {named(value)}"
+    if before is not None:
+        yield f"issued before {readable_time(before)}"
+
+
+def _does(entry: Entry, now: int) -> str:
+    if entry.link is None:
+        return "revoked"
+    return "; ".join(words.of_stated(entry.link, now)) or "as its caveats say"

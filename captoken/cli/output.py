@@ -30,13 +30,15 @@ def prepare() -> None:
 
 
 def say(text: str) -> None:
-    """A result, to standard output. Ends the program if nobody reads it: a verdict that was not heard is none."""
+    """A result, to standard output.
+
+    Ends the program if nobody reads it: a verdict that was not heard is none.
+    """
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or else the flush at exit would complain
+        # Or else the flush at exit would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(2)
 
 
@@ -53,7 +55,10 @@ def say_json(value: Any) -> None:
 
 
 def tell(text: str) -> None:
-    """A line for whoever sits there, to standard error: escaped, and without the text of a token that was misplaced."""
+    """A line for whoever sits there, to standard error.
+
+    It is escaped, and has not the text of a token that was misplaced.
+    """
     shown = _secret_text(r"\1...", " ".join(text.split()))
     print(f"captoken: {escape(shown)}", file=sys.stderr)
 
@@ -64,9 +69,12 @@ def is_unicode() -> bool:
 
 
 def console(*, color: bool = True, width: int | None = None) -> Console:
-    """Standard output for trees and tables. Without colour for NO_COLOR, TERM=dumb and what is no terminal.
+    """Standard output for trees and tables.
 
-    What is no terminal has no width either: lines stay whole, for `grep`, unless COLUMNS or `width` say otherwise.
+    Without colour for NO_COLOR, TERM=dumb and what is no terminal.
+
+    What is no terminal has no width either: lines stay whole, for `grep`, unless COLUMNS or `width`
+    say otherwise.
     """
     from rich.console import Console  # here, since most commands draw nothing
 

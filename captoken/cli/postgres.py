@@ -10,21 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from captoken._format.spelling import escape
-from captoken.cli.options import LISTS, merged, stacked
+from captoken.cli.options import InOrder, merged, stacked
 from captoken.cli.output import say, tell
+from captoken.cli.values import LISTS
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
 
-class _InOrder(click.Group):
-    """Lists its commands in the order in which one needs them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_InOrder)
+@click.group(cls=InOrder)
 def postgres() -> None:
     """Prepare a PostgreSQL database for agents: a login, narrow roles, and an audit of what
     undermines them.

@@ -1,4 +1,7 @@
-"""What a token says of itself, in words: each link, the key, who is asked and what came of it. All texts are escaped."""
+"""What a token says of itself, in words: each link, the key, who is asked, and what came of it.
+
+All texts are escaped.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 from msgspec.structs import replace
 
-from captoken._format.encoding import b64encode, decode_json
+from captoken._format.encoding import b64encode
 from captoken._format.errors import DischargeError
-from captoken._format.spelling import escape
+from captoken._format.root import RootRecord
+from captoken._format.spelling import escape, named, readable_time
 from captoken._format.text import BOUND, PROOF, parts_of, text_of
 from captoken._language.caveats import V1
+from captoken._language.conditions import Expires
 from captoken._language.discharge import Discharge, Ticket
 from captoken._language.lineage import Lineage, read_along
-from captoken._language.links import BadLink, Link, ThirdParty, read_link, split_signature
+from captoken._language.links import BadLink, Link, ThirdParty, read_link
 from captoken._language.reasons import Reason
 from captoken._verification.genuine import ISSUER
 from captoken._writing.token import Token
@@ -24,7 +29,10 @@ _LONGEST = 240  # characters shown of a link that cannot be read
 
 
 class Hop(msgspec.Struct, frozen=True):
-    """One link in words. The texts are escaped; agents are ASCII names, or the link would not have been read."""
+    """One link in words.
+
+    The texts are escaped; agents are ASCII names, or the link would not have been read.
+    """
 
     number: int
     added_by: str
@@ -47,160 +55,218 @@ class View(msgspec.Struct, frozen=True):
     """A token in words."""
 
     token: Token
-    now: int
     title: str
     facts: tuple[str, ...]
     hops: tuple[Hop, ...]
     summary: tuple[str, ...]
     characters: int
     bound_by: int | None = None  # the link that bound it to the key that it is bound to
-    left_over: int = 0  # discharges that answer nothing asked
 
 
-def read(text: str) -> tuple[Token, tuple[Discharge, ...]]:
-    """A token as it is held or as it is presented, and the discharges that travel with it. Raises TokenFormatError."""
+# --- reading --------------------------------------------------------------------------------------
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A text, read: a token, and what travels with it."""
+
+    token: Token
+    discharges: tuple[Discharge, ...]
+    characters: int
+    has_proof: bool = False
+
+
+def read(text: str) -> Shown:
+    """A token as it is held, or as it is presented. Raises TokenFormatError."""
     if f".{BOUND}" not in text and f".{PROOF}" not in text:
         token = Token.parse(text)
-        return token, token.unverified.discharges
+        return Shown(token, token.unverified.discharges, len(text))
+
     parts = parts_of(text, BOUND)
-    return Token.parse(text_of(parts.packet)), tuple(map(Discharge, parts.discharges))
+    token = Token.parse(text_of(parts.packet))
+    discharges = tuple(Discharge(packet) for packet in parts.discharges)
+    return Shown(token, discharges, len(text), parts.proof is not None)
+
+
+# --- links ----------------------------------------------------------------------------------------
 
 
 def _problem(link: Link | BadLink, before: Lineage) -> str:
+    """Why a link prohibits everything; "" if it does not."""
     if isinstance(link, BadLink):
         kind = "unreadable" if link.code == "unreadable_link" else "opaque"
         return f"{kind}, prohibits everything: {escape(link.text)}"
+
     after = before.step(link)
     if isinstance(after, Reason):
         return f"the chain breaks here: {escape(after.text)}"
+
+    # Custody: only the key before hands a bound token on to another key (spec, "Holder binding").
     if before.key is not None and link.key is not None and link.signature is None:
-        return "the chain breaks here: bound to another key, and the one before has not signed that"
+        unsigned = "bound to another key, and the one before has not signed that"
+        return f"the chain breaks here: {unsigned}"
     return ""
 
 
 def _says(link: Link | BadLink, body: bytes, now: int) -> list[str]:
     """What a link adds, in lines."""
     if isinstance(link, BadLink):
-        text = body.decode("utf-8", "backslashreplace")
-        return [
-            escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(body)} bytes)")
-        ]
-    stated = decode_json(split_signature(body)[0])
-    lines = [*words.rights(stated), *words.bounds(stated, now)]
+        return [_raw(body)]
+    lines = list(words.of_caveats(link.caveats, now))
+    lines += words.of_position(link.depth, link.delegate_only)
     if link.key is not None:
         signed = ", signed by the key before" if link.signature is not None else ""
         lines.append(f"bound to {b64encode(link.key)}{signed}")
     return lines
 
 
+def _raw(body: bytes) -> str:
+    """A link that cannot be read, as it stands and not too long."""
+    text = body.decode("utf-8", "backslashreplace")
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}... ({len(body)} bytes)"
+    return escape(text)
+
+
 def _is_over(links: Iterable[Link | BadLink], now: int) -> bool:
-    caveats = (caveat for link in links if isinstance(link, Link) for caveat in link.caveats)
-    return any(caveat.key == "exp" and caveat.value <= now for caveat in caveats)
+    """Has one of the links expired?"""
+    for link in links:
+        if isinstance(link, Link):
+            ends = [caveat.value for caveat in link.caveats if isinstance(caveat, Expires)]
+            if any(end <= now for end in ends):
+                return True
+    return False
 
 
 def _asking(hop: Hop, discharges: Mapping[bytes, Discharge], now: int) -> Hop:
-    """The hop of a third-party caveat: who is asked, and what the answer says. What is asked, nobody else can read."""
+    """The hop of a third-party caveat: who is asked, and what the answer says.
+
+    What is asked, nobody else can read.
+    """
     hop = replace(hop, asks=True)
     try:
         ticket = Ticket.parse(hop.body)
     except DischargeError as error:
-        return replace(
-            hop, says=(f"asks a third party, which cannot be read: {escape(str(error))}",)
-        )
-    place = f" at {words.name(ticket.location)}" if ticket.location is not None else ""
-    says = [f"asks {ticket.discharger}{place}"]
+        unreadable = f"asks a third party, which cannot be read: {escape(str(error))}"
+        return replace(hop, says=(unreadable,))
+
+    place = f" at {named(ticket.location)}" if ticket.location is not None else ""
+    asks = f"asks {ticket.discharger}{place}"
     answer = discharges.get(ticket.cid)
     if answer is None:
-        return replace(hop, says=(*says, "no answer is here"), ticket=ticket)
-    bodies = [body for body, _ in answer.packet.caveats]
-    links = [read_link(body, V1) for body in bodies]
-    says += [
-        f"answered, {line}"
-        for link, body in zip(links, bodies, strict=True)
-        for line in _says(link, body, now)
-    ]
-    return replace(
-        hop, says=tuple(says), expired=_is_over(links, now), ticket=ticket, answer=answer
-    )
+        return replace(hop, says=(asks, "no answer is here"), ticket=ticket)
+
+    says, expired = _answered(answer, now)
+    return replace(hop, says=(asks, *says), expired=expired, ticket=ticket, answer=answer)
+
+
+def _answered(answer: Discharge, now: int) -> tuple[list[str], bool]:
+    """What a discharge says, in lines, and whether it has expired."""
+    lines: list[str] = []
+    links: list[Link | BadLink] = []
+    for body, _ in answer.packet.caveats:
+        link = read_link(body, V1)
+        links.append(link)
+        lines += [f"answered, {line}" for line in _says(link, body, now)]
+    return lines, _is_over(links, now)
 
 
 def _hops(token: Token, discharges: Mapping[bytes, Discharge], now: int) -> Iterator[Hop]:
+    """Each link in words, in order."""
     said = token.unverified
-    agent, links = said.root.agent, said.links
-    for number, (link, body) in enumerate(zip(links, said.bodies, strict=True)):
-        before = read_along(agent, links[:number])
+    for number, (link, body) in enumerate(zip(said.links, said.bodies, strict=True)):
+        before = read_along(said.root.agent, said.links[:number])
         added_by = before.holder if number else ISSUER
         if isinstance(link, ThirdParty):
             yield _asking(Hop(number, added_by, None, (), body=body), discharges, now)
-        else:
-            says = tuple(_says(link, body, now))
-            yield Hop(
-                number,
-                added_by,
-                link.receiver,
-                says,
-                _is_over([link], now),
-                _problem(link, before),
-                body,
-            )
+            continue
+        yield Hop(
+            number,
+            added_by,
+            receiver=link.receiver,
+            says=tuple(_says(link, body, now)),
+            expired=_is_over([link], now),
+            problem=_problem(link, before),
+            body=body,
+        )
 
 
 def _bound_by(token: Token) -> int | None:
-    agent, links = token.unverified.root.agent, token.unverified.links
+    """The link that bound the token to the key that it is bound to."""
+    agent = token.unverified.root.agent
+    links = token.unverified.links
     keys = [read_along(agent, links[:count]).key for count in range(len(links) + 1)]
-    return max(
-        (number for number in range(len(links)) if keys[number + 1] != keys[number]), default=None
-    )
+    changed = [number for number in range(len(links)) if keys[number + 1] != keys[number]]
+    return max(changed, default=None)
 
 
-def view(token: Token, now: int, discharges: tuple[Discharge, ...] = ()) -> View:
-    """What a token and the discharges that travel with it say, in words."""
-    root, said = token.unverified.root, token.unverified
-    facts = [
-        f"agent {root.agent}",
-        f"issued {words.moment(root.issued_at)}",
-        f"token {root.token_id}",
-        f"key {root.key_id}",
-    ]
-    if root.audience is not None:
-        facts.append(f"for {root.audience} alone")
-    facts += [f"{key} = {words.name(str(value))}" for key, value in sorted(root.ext.items())]
-    hops = tuple(_hops(token, {discharge.cid: discharge for discharge in discharges}, now))
-    may = words.rights(
-        {key: value for key, value in said.capability.json().items() if key != "task"}
-    ) or ["anything"]
-    if said.capability.nothing or any(hop.problem for hop in hops):
-        may = ["nothing"]
-    elif said.lineage.must_delegate:
-        may = [f"nothing before it is handed on, then {may[0]}", *may[1:]]
-    ends = (
-        f"until {words.until(said.expires_at, now)}"
-        if said.expires_at is not None
-        else "never expires"
-    )
-    asked, answered = sum(hop.asks for hop in hops), sum(hop.answer is not None for hop in hops)
-    bound_by, left_over = _bound_by(token), len(discharges) - answered
-    alone = text_of(token.secret_packet)
-    characters = len(alone) + sum(1 + len(discharge.serialize()) for discharge in discharges)
-    summary = [f"held by   {' > '.join(said.lineage.holders)}", f"may       {'; '.join(may)}"]
-    if bound_by is not None:
-        summary.append(f"bound to  {said.key}, by link {bound_by}")
-    if asked or left_over:
-        more = (
-            f", and {left_over} discharge{'s' * (left_over != 1)} that nothing asks for"
-            if left_over
-            else ""
-        )
-        summary.append(
-            f"asks      {asked} third part{'ies' if asked != 1 else 'y'}, {answered} answered{more}"
-        )
-    summary += [
-        f"task      {said.task}",
-        f"lives     {ends}",
-        f"size      {characters:,} characters, {len(hops)} link{'s' * (len(hops) != 1)}",
-        f"link id   {token.link_id}",
-    ]
-    title = f"{root.subject} started task {root.task}"
+# --- the whole ------------------------------------------------------------------------------------
+
+
+def view(shown: Shown, now: int) -> View:
+    """What a token and what travels with it say, in words."""
+    token = shown.token
+    root = token.unverified.root
+    answers = {discharge.cid: discharge for discharge in shown.discharges}
+    hops = tuple(_hops(token, answers, now))
+    bound_by = _bound_by(token)
     return View(
-        token, now, title, tuple(facts), hops, tuple(summary), characters, bound_by, left_over
+        token,
+        title=f"{root.subject} started task {root.task}",
+        facts=tuple(_facts(root)),
+        hops=hops,
+        summary=tuple(_summary(shown, hops, bound_by, now)),
+        characters=shown.characters,
+        bound_by=bound_by,
     )
+
+
+def _facts(root: RootRecord) -> Iterator[str]:
+    """What the root record says, but for who started what."""
+    yield f"agent {root.agent}"
+    yield f"issued {readable_time(root.issued_at)}"
+    yield f"token {root.token_id}"
+    yield f"key {root.key_id}"
+    if root.audience is not None:
+        yield f"for {root.audience} alone"
+    for key, value in sorted(root.ext.items()):
+        yield f"{key} = {named(str(value))}"
+
+
+def _summary(shown: Shown, hops: tuple[Hop, ...], bound_by: int | None, now: int) -> Iterator[str]:
+    """All links taken together, in lines."""
+    said = shown.token.unverified
+    size = f"{shown.characters:,} characters"
+    yield f"held by   {' > '.join(said.lineage.holders)}"
+    yield f"may       {_may(shown.token, hops, now)}"
+    if bound_by is not None:
+        yield f"bound to  {said.key}, by link {bound_by}"
+    if shown.has_proof:
+        yield "proof     for one sending, and not looked at here"
+    yield from _asked(shown, hops)
+    yield f"task      {said.task}"
+    yield f"lives     {words.ends(said.expires_at, now)}"
+    yield f"size      {size}, {words.counted(len(hops), 'link')}"
+    yield f"link id   {shown.token.link_id}"
+
+
+def _may(token: Token, hops: tuple[Hop, ...], now: int) -> str:
+    """Which accesses the token permits, in one line."""
+    said = token.unverified
+    if said.capability.nothing or any(hop.problem for hop in hops):
+        return "nothing"
+    rights = "; ".join(words.of_rights(said.capability.json(), now)) or "anything"
+    if said.lineage.must_delegate:
+        return f"nothing before it is handed on, then {rights}"
+    return rights
+
+
+def _asked(shown: Shown, hops: tuple[Hop, ...]) -> Iterator[str]:
+    """How many third parties are asked, and how many have answered."""
+    asked = sum(hop.asks for hop in hops)
+    answered = sum(hop.answer is not None for hop in hops)
+    left_over = len(shown.discharges) - answered
+    if not asked and not left_over:
+        return
+    parties = words.counted(asked, "third party", "third parties")
+    more = f", and {words.counted(left_over, 'discharge')} that nothing asks for"
+    yield f"asks      {parties}, {answered} answered{more if left_over else ''}"

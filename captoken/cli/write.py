@@ -1,4 +1,7 @@
-"""`captoken mint`, `attenuate`, `delegate` and `present`: they write a token to standard output, and nothing else."""
+"""`captoken mint`, `attenuate`, `delegate` and `present`: they write a token.
+
+It goes to standard output, and nothing else does.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,21 @@ from captoken.cli.facts import (
     is_stated,
 )
 from captoken.cli.options import (
-    DURATION,
-    PUBLIC,
-    audience_option,
     caveats,
+    clamp_option,
     clock,
-    expiry_options,
     facts_option,
+    keep_option,
     keyring_option,
-    narrowing_options,
+    link_options,
+    mint_options,
     now_option,
-    rights_options,
+    present_options,
     stacked,
     token_option,
 )
 from captoken.cli.output import say
+from captoken.cli.values import DURATION, PUBLIC
 from captoken.keys.secret import HolderKey
 
 
@@ -45,25 +48,32 @@ from captoken.keys.secret import HolderKey
 @click.option(
     "--key", type=PUBLIC, metavar="PUBLIC", help="Bind it to this public key of the agent's."
 )
-@rights_options
-@expiry_options
+@mint_options
 @click.option(
     "--no-expiry",
     is_flag=True,
     help="Never expires. Without an expiry a token lives for 15 minutes.",
 )
-@audience_option
 @click.option(
-    "--unrestricted", is_flag=True, help="Any table and any tool. Otherwise some must be named."
+    "--unrestricted",
+    is_flag=True,
+    help="Any table and any tool. Otherwise some must be named.",
 )
 @facts_option(
     "--ext", help="A fact of your own that no holder can change: 'acme:tenant=blue'. Repeatable."
 )
 @now_option
 def mint(
-    keyring: str | None, subject: str, agent: str, task: str, no_expiry: bool, unrestricted: bool,
-    ext: dict[str, Any], now: int | None, **given: Any,
-) -> None:  # fmt: skip
+    keyring: str | None,
+    subject: str,
+    agent: str,
+    task: str,
+    no_expiry: bool,
+    unrestricted: bool,
+    ext: dict[str, Any],
+    now: int | None,
+    **given: Any,
+) -> None:
     """Mint a root token: SUBJECT started TASK, in which AGENT may do what the options say.
 
     \b
@@ -77,17 +87,34 @@ def mint(
         wanted["expires_at"] = None
     issuer = Issuer(files.keyring(keyring), clock=clock(now))
     made = issuer.mint(
-        subject=subject, agent=agent, task=task, ext=ext, unrestricted=unrestricted, **wanted
+        subject=subject,
+        agent=agent,
+        task=task,
+        ext=ext,
+        unrestricted=unrestricted,
+        **wanted,
     )
     say(made.serialize())
 
 
 _narrowing = stacked(
     token_option,
-    click.option("--key", type=PUBLIC, metavar="PUBLIC", help="Bind it to this public key from here on."),
-    click.option("--signer", metavar="FILE", help="The key that it is bound to so far: it signs it over to --key."),
-    rights_options, expiry_options, audience_option, narrowing_options, now_option,
-)  # fmt: skip
+    click.option(
+        "--key",
+        type=PUBLIC,
+        metavar="PUBLIC",
+        help="Bind it to this public key from here on.",
+    ),
+    click.option(
+        "--signer",
+        metavar="FILE",
+        help="The key that it is bound to so far: it signs it over to --key.",
+    ),
+    link_options,
+    keep_option,
+    clamp_option,
+    now_option,
+)
 
 
 def _narrow(
@@ -97,8 +124,10 @@ def _narrow(
     method: Callable[..., Token],
     given: dict[str, Any],
 ) -> None:
+    """Write what `method` of the token makes of the caveats that are given."""
     key = None if signer is None else HolderKey.load(signer)
-    say(method(files.token(path, clock(now)), signer=key, **caveats(given)).serialize())
+    held = files.token(path, clock(now))
+    say(method(held, signer=key, **caveats(given)).serialize())
 
 
 @click.command()
@@ -120,7 +149,8 @@ def delegate(token_file: str, now: int | None, signer: str | None, **given: Any)
 
     \b
     captoken delegate --to sales-agent --tables sales --expires-in 5m < root.token > child.token
-    captoken delegate --to sales-agent --key "$(cat agent.public)" --signer own.json < root.token > child.token
+    captoken delegate --to sales-agent --key "$(cat agent.public)" --signer own.json \\
+        < root.token > child.token
     """
     _narrow(token_file, now, signer, Token.delegate, given)
 
@@ -142,8 +172,9 @@ def delegate(token_file: str, now: int | None, signer: str | None, **given: Any)
     show_default=True,
     help="At most so long.",
 )
-@rights_options
-@narrowing_options
+@present_options
+@keep_option
+@clamp_option
 @click.option(
     "--signer",
     metavar="FILE",

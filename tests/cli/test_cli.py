@@ -15,9 +15,11 @@ from rich.console import Console
 from captoken import Access, Issuer, Keyring, Token
 from captoken._format.encoding import b64encode, encode_json
 from captoken._format.packet import Packet
+from captoken._format.spelling import named, named_all
 from captoken._format.text import PREFIX
-from captoken.cli import app, consent, inspect, words
-from captoken.cli.view import read, view
+from captoken._writing.keywords import OF_THE_TOKEN, LinkCaveats, MintCaveats, PresentCaveats
+from captoken.cli import app, consent, inspect
+from captoken.cli.view import Shown, read, view
 from captoken.discharge import Allow, Discharge, Discharger, Wait
 from captoken.keys import DischargerKey, HolderKey
 from captoken.testing import FixedClock, fixed_random
@@ -130,7 +132,7 @@ def test_white_space_around_a_token_does_not_matter(spelling):
 def test_no_option_takes_a_secret():
     """Whatever is a key, a token, a discharge or a proof comes from a file; the keys that an option takes are public."""
     from captoken.cli.app import commands
-    from captoken.cli.options import ID, PUBLIC
+    from captoken.cli.values import ID, PUBLIC
 
     secret = {
         "--keyring",
@@ -355,9 +357,13 @@ NASTY = [
 ]
 
 
+def seen_of(token, discharges=()):
+    return view(Shown(token, discharges, len(token.serialize())), NOW)
+
+
 def rendered(token, encoding="utf-8", discharges=()):
     """All that `inspect` draws of a token."""
-    seen = view(token, NOW, discharges)
+    seen = seen_of(token, discharges)
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding, errors="backslashreplace")
     Console(file=file, width=10_000, force_terminal=False, markup=False, emoji=False, highlight=False).print(
@@ -389,7 +395,7 @@ def test_nor_does_anything_in_a_discharge_or_a_ticket(shape):
 
 
 def test_what_is_sealed_in_a_ticket_is_not_shown():
-    text = rendered(ASKING) + str(inspect.as_data(view(ASKING, NOW)))
+    text = rendered(ASKING) + str(inspect.as_data(seen_of(ASKING)))
     assert "https://approvals.example" in text and "payment" not in text and "500" not in text
 
 
@@ -397,25 +403,24 @@ def test_a_presented_token_is_shown_with_its_discharges():
     answered = ASKING.with_discharge(DISCHARGE)
     sent = answered.present(audience="sales-db", clock=FixedClock(NOW))
     for text in (answered.serialize(), sent):
-        token, discharges = read(text)
-        seen = view(token, NOW, discharges)
+        seen = view(read(text), NOW)
         assert seen.characters == len(text) and [hop.answer is not None for hop in seen.hops][:2] == [False, True]
-    token, discharges = read(f"{sent}.{sent.split('.')[1]}")
-    assert "asks      1 third party, 1 answered, and 1 discharge that nothing asks for" in view(token, NOW, discharges).summary
+    twice = view(read(f"{sent}.{sent.split('.')[1]}"), NOW)
+    assert "asks      1 third party, 1 answered, and 1 discharge that nothing asks for" in twice.summary
 
 
 @pytest.mark.parametrize("char", sorted(set(NASTY) - set(" ")), ids=ascii)
 def test_a_name_is_escaped(char):
-    assert words.name(f"a{char}b").isprintable() and unicodedata.category(char) != "Ll"
+    assert named(f"a{char}b").isprintable() and unicodedata.category(char) != "Ll"
 
 
 def test_every_code_point_is_escaped_or_printable():
     for code in range(0x11000):
-        assert words.name(chr(code)).isprintable(), hex(code)
+        assert named(chr(code)).isprintable(), hex(code)
 
 
 def test_names_that_are_not_plain_are_quoted():
-    assert words.names(["b", "a, b", '"', "café", "c d"]) == '"\\"", "a, b", b, "c d", café'
+    assert named_all(["b", "a, b", '"', "café", "c d"]) == '"\\"", "a, b", b, "c d", café'
 
 
 def test_markup_is_text():
@@ -426,7 +431,7 @@ def test_markup_is_text():
 
 def test_a_chart_says_nothing_but_its_own_markup():
     token = ROOT.attenuate(tables=['"] --> x', "`md`", "</b><script>", "a;b", "#quot;", "%%{init}%%"], clock=FixedClock(NOW))
-    chart = inspect.as_mermaid(view(token, NOW))
+    chart = inspect.as_mermaid(seen_of(token))
     labels = [line.split('["', 1)[1].removesuffix('"]').replace("<br/>", "") for line in chart.split("\n") if '["' in line]
     assert len(labels) == 4
     for label in labels:
@@ -607,3 +612,21 @@ def test_the_clock_of_the_machine_is_the_default(folder):
     token = Token.parse(done.stdout.decode().strip())
     assert begin <= token.unverified.root.issued_at <= time.time()
     assert token.unverified.expires_at == token.unverified.root.issued_at + 7200
+
+
+@pytest.mark.parametrize(
+    ("command", "keywords"),
+    [
+        ("mint", MintCaveats.__annotations__.keys()),
+        ("attenuate", LinkCaveats.__annotations__.keys()),
+        ("delegate", LinkCaveats.__annotations__.keys()),
+        ("present", PresentCaveats.__annotations__.keys()),
+        ("discharge", LinkCaveats.__annotations__.keys() - OF_THE_TOKEN),
+        ("approve", LinkCaveats.__annotations__.keys() - OF_THE_TOKEN - {"expires_at"}),
+        ("narrow", LinkCaveats.__annotations__.keys() - OF_THE_TOKEN),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_caveat_that_the_library_writes_has_an_option(command, keywords):
+    """Whoever adds a caveat adds an option: there is no keyword that the command line leaves out."""
+    assert keywords <= {parameter.name for parameter in app.commands.commands[command].params}

@@ -23,12 +23,11 @@ _NARROWEST, _WIDEST = 76, 100  # columns that the picture is made for
 def demo(seed: int | None, no_color: bool, as_json: bool) -> int:
     """Six agents write a risk report on a SQLite database, each with what it needs and no more.
 
-    Real tokens, real verifiers, a real database in a temporary file: what is refused is refused by the library. Exit 0
-    if all came out as it should.
+    Real tokens, real verifiers, a real database in a temporary file: what is refused is refused by
+    the library. Exit 0 if all came out as it should.
     """
-    from captoken.cli.demo.story import (
-        play,  # here, since it needs sqlite3, and no other command does
-    )
+    # Here, since it needs sqlite3, and hardly any other command does.
+    from captoken.cli.demo.story import play
 
     story = play(seed)
     if as_json:

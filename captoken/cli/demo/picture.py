@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from captoken.cli import output, words
+from captoken._format.spelling import span
+from captoken.cli import output
 from captoken.cli.demo.story import Scene, Story
 
 
@@ -100,9 +101,7 @@ class Picture:
         )
         branches: dict[str | None, Tree] = {None: tree}
         for agent in story.agents:
-            label = Text.assemble(
-                (agent.name, "bold cyan"), (f"  {words.life(agent.lives)}", "yellow")
-            )
+            label = Text.assemble((agent.name, "bold cyan"), (f"  {span(agent.lives)}", "yellow"))
             for line in agent.says:
                 label.append(f"\n{line}", "")
             branches[agent.name] = branches[agent.parent].add(label)
@@ -129,7 +128,7 @@ class Picture:
                     else ""
                 )
                 tried.append("\n").append(call.code, style).append(f"  {call.why}{also}", "dim")
-            time = [Text(f"+{words.life(call.at)}", "dim")] if scene == "end" else []
+            time = [Text(f"+{span(call.at)}", "dim")] if scene == "end" else []
             mark = self.glyphs.yes if call.allowed else self.glyphs.no
             table.add_row(*time, Text(mark, style), Text(call.agent, "cyan"), tried)
         return table
@@ -220,7 +219,7 @@ class Picture:
             bar = self.glyphs.full * round(agent.lives / most * (self.console.width - 22))
             table.add_row(
                 Text(agent.name, "cyan"),
-                Text.assemble((bar, "yellow"), (f" {words.life(agent.lives)}", "dim")),
+                Text.assemble((bar, "yellow"), (f" {span(agent.lives)}", "dim")),
             )
         return table
 

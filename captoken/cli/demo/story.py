@@ -1,6 +1,8 @@
-"""The story of `captoken demo`: six agents write a risk report for user:jane on a real SQLite database.
+"""The story of `captoken demo`: six agents write a risk report for user:jane on a real SQLite
+database.
 
-`play` acts it out and returns plain data. Everything in it is decided by the library: no verdict is written down here.
+`play` acts it out and returns plain data. Everything in it is decided by the library: no verdict is
+written down here.
 """
 
 from __future__ import annotations
@@ -19,15 +21,18 @@ from typing import Any, Literal
 import msgspec
 from msgspec import structs
 
-from captoken._format.encoding import decode_json, encode_json
+from captoken._format.encoding import encode_json
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import WideningError
-from captoken._format.spelling import shown
+from captoken._format.spelling import named_all, shown
 from captoken._format.text import text_of
 from captoken._language.access import Access, Caller
+from captoken._language.caveats import RIGHTS
 from captoken._language.discharge import Discharge, Ticket
-from captoken._verification.decision import Decision, Denied, place
+from captoken._language.links import BadLink
+from captoken._verification.decision import Decision, Denied
 from captoken._verification.verifier import Verifier
+from captoken._verification.wording import place
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
 from captoken.adapters.sqlite import guarded
@@ -146,7 +151,10 @@ class Story(msgspec.Struct, frozen=True):
 
 @contextmanager
 def database(source: random.Random) -> Generator[sqlite3.Connection, None, None]:
-    """A SQLite database in temporary files, with two more attached as `market` and `scratch`. Removed at the end."""
+    """A SQLite database in temporary files, with two more attached as `market` and `scratch`.
+
+    Removed at the end.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="captoken-demo-") as folder,
         closing(sqlite3.connect(Path(folder) / "main.db", isolation_level=None)) as connection,
@@ -240,11 +248,13 @@ class World:
         self.expected = True  # should what is tried now be allowed?
 
     def wait(self, seconds: int) -> None:
-        """Time passes, and the operator says again what stands: servers take no overlay that is older than a minute."""
+        """Time passes, and the operator says again what stands: servers take no overlay that is
+        older than a minute.
+        """
         self.clock.advance(seconds)
         self.operator.renew()
 
-    # --- who holds what --------------------------------------------------------------------------------------------
+    # --- who holds what ---------------------------------------------------------------------------
 
     def begin(self) -> Token:
         root = Issuer(self.keyring, clock=self.clock, random=self.random).mint(
@@ -274,18 +284,12 @@ class World:
 
     def _join(self, agent: str, parent: str | None, token: Token, asking: str = "") -> None:
         self.tokens[agent] = token
-        stated = decode_json(token.unverified.bodies[-1])
-        lives = (token.unverified.expires_at or 0) - self.clock()
-        says = [
-            *words.rights(stated),
-            *words.bounds({"depth": stated["depth"]} if "depth" in stated else {}, 0),
-        ]
-        says += ["bound to its own key"] * ("key" in stated) + [
-            "only with the consent of user:jane"
-        ] * bool(asking)
-        self.agents.append(Agent(agent, parent, tuple(says), lives, len(token.serialize())))
+        said = token.unverified
+        lives = (said.expires_at or 0) - self.clock()
+        says = tuple(_says(token, asking))
+        self.agents.append(Agent(agent, parent, says, lives, len(token.serialize())))
 
-    # --- what is tried -----------------------------------------------------------------------------------------------
+    # --- what is tried ----------------------------------------------------------------------------
 
     def note(self, agent: str, tried: str, code: str, why: str, **where: Any) -> None:
         at, allowed = self.clock() - self.start, code == "allowed"
@@ -307,9 +311,11 @@ class World:
 
     def query(self, agent: str, sql: str, rows: list[tuple[Any, ...]] | None = None, *, token: Token | None = None,
               tried: str = "") -> list[tuple[Any, ...]]:  # fmt: skip
-        """What the warehouse does with a statement of `agent`: verify what was presented, guard the connection, run.
+        """What the warehouse does with a statement of `agent`: verify what was presented, guard
+        the connection, run.
 
-        With `rows`, once for each of them, and the last parameter is the agent's name as the grant says it.
+        With `rows`, once for each of them, and the last parameter is the agent's name as the grant
+        says it.
         """
         text = (token or self.tokens[agent]).present(audience="warehouse")
         found: list[tuple[Any, ...]] = []
@@ -348,7 +354,9 @@ class World:
         self.note_decision(agent, f"mail.send({to!r}){how}", decision, "sent")
 
     def called_by(self, agent: str, tried: str, caller: Caller) -> None:
-        """What the warehouse says to a token that comes from somebody whom it knows by its own means."""
+        """What the warehouse says to a token that comes from somebody whom it knows by its own
+        means.
+        """
         text = self.tokens[agent].present(audience="warehouse")
         self.note_decision(
             caller.agent or agent,
@@ -357,8 +365,23 @@ class World:
         )
 
 
+def _says(token: Token, asking: str) -> Iterator[str]:
+    """What the last link of a token says, but for how long it lives."""
+    link = token.unverified.links[-1]
+    if isinstance(link, BadLink):
+        return
+    yield from words.of_caveats(link.caveats, 0, RIGHTS)
+    yield from words.of_position(link.depth, link.delegate_only)
+    if link.key is not None:
+        yield "bound to its own key"
+    if asking:
+        yield "only with the consent of user:jane"
+
+
 def with_link(token: Token, link: dict[str, Any]) -> Token:
-    """`token` with a link that no library checked: any holder can write one, since each signature is the key of the next."""
+    """`token` with a link that no library checked: any holder can write one, since each
+    signature is the key of the next.
+    """
     return token.with_raw_link(encode_json(link))
 
 
@@ -369,7 +392,10 @@ def without_link(token: Token) -> str:
 
 
 def play(seed: int | None = None) -> Story:
-    """Act the story out. With a seed the clock, the keys and the data are made of it, and the story is always the same."""
+    """Act the story out.
+
+    With a seed the clock, the keys and the data are made of it, and the story is always the same.
+    """
     source = random.Random(7 if seed is None else seed)  # noqa: S311  sample data, no secrets
     with database(source) as connection:
         world = World(connection, seed)
@@ -489,7 +515,7 @@ def _tricks(world: World) -> None:
     try:
         reader.attenuate(tables=["hr"])
     except WideningError as error:
-        excess = words.names(shown(table).strip("'") for table in error.excess)
+        excess = named_all(shown(table).strip("'") for table in error.excess)
         world.note(
             "reader-agent",
             "attenuate(tables=['hr'])",
@@ -561,7 +587,10 @@ def _send(world: World) -> None:
 
 
 def _consent(world: World, ticket: Ticket, to: str) -> Discharge:
-    """jane sees what is asked, and says yes to one recipient for a minute. Her answer says no more than that."""
+    """jane sees what is asked, and says yes to one recipient for a minute.
+
+    Her answer says no more than that.
+    """
     asked = world.jane.need(ticket)["consent to"]
     world.expected = True
     world.note(
@@ -606,7 +635,9 @@ def _report(world: World) -> tuple[tuple[Region, ...], tuple[Filing, ...], dict[
 
 
 def _end(world: World) -> None:
-    """Time passes; each token dies with the shortest life above it, and what is left with its task."""
+    """Time passes; each token dies with the shortest life above it, and what is left with its
+    task.
+    """
     world.wait(60)
     world.query("reader-agent", "select count(*) from filings")
     world.expected = True

@@ -1,0 +1,183 @@
+"""Parameter types: what stands behind an option, read from its text.
+
+What is not of the type is refused in one line. A key or a token that is misplaced is not repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from captoken._format.public_keys import public_bytes
+
+_durations = re.compile(r"(\d{1,12})([smhd])").findall
+_is_duration = re.compile(r"(?:\d{1,12}[smhd])+", re.ASCII).fullmatch
+_is_id = re.compile(r"[A-Za-z0-9_-]{22}").fullmatch
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LAST_SECOND = 253402300799  # of the year 9999
+_MOST_DIGITS = 15  # of seconds since the epoch
+
+
+def strict_json(text: str) -> Any:
+    """The value of a JSON text without duplicate keys. Raises ValueError."""
+
+    def paired(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise ValueError("a key stands twice in one object")
+        return made
+
+    try:
+        return json.loads(text, object_pairs_hook=paired)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # generic from click 8.4 on
+
+
+class _Type(_ParamType):
+    """A parameter type made of a function that raises ValueError."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+# --- times ----------------------------------------------------------------------------------------
+
+
+def _duration(text: str) -> int:
+    """`1h30m`, or seconds."""
+    if text.isascii() and text.isdigit() and len(text) <= 12:
+        return int(text)
+    if _is_duration(text) is None:
+        raise ValueError(f"{text!r} is no duration: 90s, 10m, 2h, 1d, 1h30m, or seconds")
+    return sum(int(count) * _SECONDS[unit] for count, unit in _durations(text))
+
+
+def _moment(text: str) -> int:
+    """A time with its zone (RFC 3339), or seconds since the epoch."""
+    if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS:
+        return int(text)
+
+    try:
+        stated = datetime.fromisoformat(text)
+    except ValueError:
+        stated = None
+    if stated is None or stated.utcoffset() is None:
+        raise ValueError(
+            f"{text!r} is no time: 2030-01-31T12:00:00Z, with a zone, or seconds since the epoch"
+        )
+    return int(stated.timestamp() // 1)
+
+
+def _now(text: str) -> int:
+    """A time that every calendar has."""
+    seconds = _moment(text)
+    if not 0 <= seconds <= _LAST_SECOND:
+        raise ValueError("between 1970 and 9999")
+    return seconds
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def _object(text: str) -> dict[str, Any]:
+    value: Any = strict_json(text)
+    if type(value) is not dict:
+        raise ValueError("a JSON object is meant")
+    return cast("dict[str, Any]", value)
+
+
+def _lists(text: str) -> dict[str, list[str]]:
+    """`sales=select,insert`, or a JSON object of lists."""
+    if text.startswith("{"):
+        value = _object(text)
+        if not all(isinstance(listed, list) for listed in value.values()):
+            raise ValueError("a JSON object of lists is meant")
+        return value
+    key, equals, listed = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} has no '='")
+    return {key: [item for item in listed.split(",") if item]}
+
+
+def _objects(text: str) -> dict[str, dict[str, Any]]:
+    """`search={"q":{"any":true}}`, or a JSON object of objects."""
+    if text.startswith("{"):
+        value = _object(text)
+        if not all(isinstance(inner, dict) for inner in value.values()):
+            raise ValueError("a JSON object of objects is meant")
+        return value
+    key, equals, inner = text.partition("=")
+    return {key: _object(inner) if equals else {}}
+
+
+def _where(text: str) -> dict[str, dict[str, Any]]:
+    """`region={"in":["eu"]}`, or a JSON object of objects."""
+    if "=" not in text and not text.startswith("{"):
+        raise ValueError(f"{text!r} has no '='")
+    return _objects(text)
+
+
+def _fact(text: str) -> tuple[str, Any]:
+    """`region=eu`: the value as JSON, or else as it stands."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} has no '='")
+    try:
+        return key, strict_json(value)
+    except ValueError:
+        return key, value
+
+
+# --- keys and ids ---------------------------------------------------------------------------------
+
+
+def _public(text: str) -> str:
+    """A public key, its form alone. What is none is not repeated: it may be a secret."""
+    try:
+        public_bytes(text, "a public key")
+    except ValueError:
+        raise ValueError(
+            "a public key is 43 characters of base64url: `captoken keygen --public FILE` shows it"
+        ) from None
+    return text
+
+
+def _id(text: str) -> str:
+    """The public id of a token or a link. What is none is not repeated: it may be a token."""
+    if _is_id(text) is None:
+        raise ValueError("an id is 22 characters of base64url, as `captoken inspect` shows it")
+    return text
+
+
+DURATION = _Type("duration", _duration)
+MOMENT = _Type("time", _moment)
+ID = _Type("id", _id)
+NOW = _Type("time", _now)
+OBJECT = _Type("json", _object)
+LISTS = _Type("key=a,b", _lists)
+OBJECTS = _Type("tool=json", _objects)
+WHERE = _Type("attribute=json", _where)
+FACT = _Type("key=value", _fact)
+PUBLIC = _Type("public key", _public)
