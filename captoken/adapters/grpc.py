@@ -220,9 +220,9 @@ class Presenting:
     bounds a stream too. What gRPC sends again by its retry policy is presented anew, but not with
     `insecure=True` (rule 7).
 
-    A call raises NoToken where nothing is held, what `Held.present` raises, and ValueError for
-    metadata that has a token already and for a stream from the client under a token that is bound
-    to a key.
+    A call raises NoToken where nothing is held, and what `Held.present` raises. It raises
+    ValueError for metadata that has a token already, and for a stream from the client under a token
+    that is bound to a key.
     """
 
     def __init__(
