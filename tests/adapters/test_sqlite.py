@@ -1161,6 +1161,20 @@ def test_a_join_does_not_ask_about_a_hidden_column(sql: str) -> None:
     connection.close()
 
 
+def test_punctuation_in_quotes_is_a_name() -> None:
+    """It ends no list, and separates no schema from its table."""
+    connection = sqlite3.connect(":memory:")
+    connection.executescript('create table people (id integer primary key, ")", name); create table "." (x)')
+    open_columns = {"people": ["name", ")"]}
+    with guarded(connection, grant(tables=["people"], operations=["select"], columns=open_columns)) as db:
+        for columns in ('")", id', 'id, ")"'):
+            sql = f"""select name from people join (select 2 as id, 1 as ")") using ({columns})"""
+            assert verdict(db, sql) == "column", sql
+        assert verdict(db, 'select name from people "." where 1') == ALLOWED
+        assert verdict(db, 'select x from people "." natural join "."') == "table"
+    connection.close()
+
+
 @pytest.mark.parametrize("index", ['""', "by_ssn"])
 @pytest.mark.parametrize("tail", ["", " without rowid"])
 def test_a_join_that_an_index_answers_does_not_ask_about_a_hidden_column(index: str, tail: str) -> None:

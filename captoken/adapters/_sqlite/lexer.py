@@ -29,6 +29,11 @@ IDENTIFIER = '"'  # and, if there is no such column, a string
 Token = tuple[str, str, str]  # kind; text, without its quotes; the keyword that it may be, or ""
 END: Token = (OTHER, "", "")
 
+# Punctuation that is looked for. In quotes it is a name, if a strange one: `people AS "."`.
+DOT: Token = (OTHER, ".", "")
+CLOSING: Token = (OTHER, ")", "")
+STAR: Token = (OTHER, "*", "")
+
 # Rule 1: how a statement may begin.
 KINDS = frozenset(("select", "with", "values", "insert", "replace", "update", "delete"))
 

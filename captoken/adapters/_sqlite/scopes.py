@@ -24,6 +24,7 @@ from typing import NamedTuple
 from captoken.adapters._sqlite.lexer import (
     CLAUSES,
     CONFLICTS,
+    DOT,
     END,
     JOINS,
     KINDS,
@@ -126,9 +127,8 @@ class Names:
     def _mention(self, at: int, name: str) -> None:
         """Keep the name at `at`. If a dot and a name follow, it is that of a schema: `main.hr`."""
         schema: str | None = None
-        _, dot, _ = self.tokens[at + 1]
         kind, following, _ = self.tokens[at + 2]
-        if dot == "." and kind != OTHER:
+        if self.tokens[at + 1] == DOT and kind != OTHER:
             schema = name
             name = following
         self.found.append((Mention(self.scope.expects, schema, name), self.scope))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from functools import cached_property
 
-from captoken.adapters._sqlite.lexer import IDENTIFIER, OTHER, STRING, cut, fold
+from captoken.adapters._sqlite.lexer import CLOSING, IDENTIFIER, OTHER, STAR, STRING, cut, fold
 from captoken.adapters._sqlite.scopes import Mention, Names
 
 
@@ -95,11 +95,12 @@ class Text:
     def _listed(self, at: int) -> list[str]:
         """The names from `at` up to the next closing parenthesis."""
         names: list[str] = []
-        for kind, text, _ in self.tokens[at:]:
-            if text == ")":
+        for token in self.tokens[at:]:
+            if token == CLOSING:
                 break
+            kind, name, _ = token
             if kind != OTHER:
-                names.append(text)
+                names.append(name)
         return names
 
     @cached_property
@@ -115,4 +116,4 @@ class Text:
     @property
     def has_star(self) -> bool:
         """Does it say `*`, be it to multiply?"""
-        return (OTHER, "*", "") in self.tokens
+        return STAR in self.tokens
