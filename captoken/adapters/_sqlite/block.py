@@ -8,6 +8,14 @@ the grant, for each statement:
  3. Does the statement do what no grant permits? Asked late: the answer tells that it compiles.
  4. All needs together, recorded and used once.
  5. While it runs, and before a commit that makes writes last: is all of that still so?
+
+What a block is told, and what the grant is asked, in a task that may select from sales:
+
+    db.execute("select region from sales")    recheck: stands. recheck: select on sales (region).
+                                              check_all: the same, recorded.
+    db.execute("select pay from hr")          recheck: stands. recheck: select on hr (pay), refused.
+                                              deny: recorded, and raised as Denied.
+    end of the block                          nothing was written, so nothing is asked. COMMIT.
 """
 
 from __future__ import annotations
@@ -68,7 +76,7 @@ class Block:
         self.over = False
 
         # Why the statement that runs was interrupted: the grant no longer permits it, or it could
-        # not be asked.
+        # not be asked. Both None if it was not.
         self.death: Decision | None = None
         self.broken: BaseException | None = None
 
@@ -187,7 +195,11 @@ class Block:
             raise self.denials.denied(live)
 
     def _permit(self, plan: Plan) -> None:
-        """Raise Denied unless the grant permits all that the statement needs; else use it."""
+        """Raise Denied unless the grant permits all that the statement needs; else use it.
+
+        Asked each time, also for a statement that was permitted before: a grant can run out, be
+        narrowed, or have a budget.
+        """
         decision = self.grant.recheck(plan.needs, caller=self.caller)
         if not decision:
             self._deny(plan, decision)
@@ -209,7 +221,11 @@ class Block:
         self.denials.deny_need(plan.text, decision, decision.access, plan.literals)
 
     def _refused(self, plan: Plan) -> Own | None:
-        """What no token can grant, or what it cannot grant yet (rule 7)."""
+        """What no token can grant, or what it cannot grant yet (rule 7).
+
+        `select changes()` tells how many rows the statement before has changed. Until the block has
+        changed some itself, that was somebody else's.
+        """
         if plan.refusals:
             return Own(*plan.refusals[0])
         of_others = plan.asks - self.told

@@ -2,6 +2,17 @@
 
 It reads what SQLite may leave out of the other two: a name that is not there, or a table that
 cannot matter. What it misses is still seen by events and opcodes (`captoken.adapters.sqlite`).
+
+    INSERT OR REPLACE INTO codes SELECT "x", name FROM people JOIN hr USING (id)
+
+    first       insert
+    mentions    insert codes, select people, select hr
+    words       INSERT, OR, REPLACE, INTO, codes, SELECT, x, name, …
+    conflicts   replace
+    using       id
+    doubtful    x
+
+Each is found when it is asked for, once for a statement.
 """
 
 from __future__ import annotations
@@ -76,6 +87,8 @@ class Text:
         """
         keywords = [keyword for _, _, keyword in self.tokens]
         said: set[str] = set()
+
+        # Anywhere in the text: a statement has one such clause, and a trigger's is not in it.
         for first, second, third in zip(keywords, keywords[1:], keywords[2:], strict=False):
             if first in ("insert", "update") and second == "or":
                 said.add(third)
