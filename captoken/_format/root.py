@@ -78,7 +78,8 @@ _NAME = names.NAME
 # checked part by part. The decoder bounds the integer.
 _is_plain = re.compile(
     rf'\{{"agent":"{_NAME}",(?:"aud":"{_NAME}",)?"iat":(?:0|-?[1-9][0-9]{{0,15}}),'
-    rf'"jti":"[A-Za-z0-9_-]{{22}}","kid":"{_NAME}","sub":"{_NAME}","task":"{_NAME}","v":1\}}'.encode()
+    rf'"jti":"[A-Za-z0-9_-]{{22}}","kid":"{_NAME}","sub":"{_NAME}",'
+    rf'"task":"{_NAME}","v":1\}}'.encode()
 ).fullmatch
 # Subject, agent, key id and token id, joined by line feeds, which none of them can have.
 _are_names = re.compile(rf"(?:{_NAME}\n){{3}}[A-Za-z0-9_-]{{22}}").fullmatch

@@ -921,8 +921,8 @@ def _loosened(
     loose = dict(rule)
     for key in sorted(lost & rule.keys()):
         kept = {"optional": True} if rule[key].get("optional") else {}
-        takes_any = {"any": True} | kept
-        takes_none = {"in": []} | kept
+        takes_any: dict[str, Any] = {"any": True} | kept
+        takes_none: dict[str, Any] = {"in": []} | kept
         # Whether there is a value is known: a rule that takes any, or none, asks no more.
         if rule[key] not in (takes_any, takes_none):
             missing.append(f"the value of {what} {key}")
