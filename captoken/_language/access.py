@@ -1,9 +1,13 @@
-"""What is being attempted, and who is known to call: facts, stated by the resource server (spec, "Access")."""
+"""What is being attempted, and who is known to call (spec, "Access").
+
+Facts, stated by the resource server. An access or a caller that holds an illegal fact is not made.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -15,15 +19,18 @@ from captoken._format.spelling import shown
 
 
 def _value(value: Any, what: str) -> Any:
-    """A copy of a JSON value of any size. Raises TypeError, or ValueError for NaN, infinity and lone surrogates."""
+    """A copy of a JSON value of any size.
+
+    Raises TypeError, or ValueError for NaN, infinity and lone surrogates.
+    """
     kind = type(value)
     if value is None or kind is bool or kind is int:
         return value
     if kind is str:
-        value.encode()  # a lone surrogate is a UnicodeEncodeError, which is a ValueError
+        value.encode()  # of a lone surrogate a UnicodeEncodeError, which is a ValueError
         return value
     if kind is float:
-        if value - value != 0:
+        if not isfinite(value):
             raise ValueError(f"{what} is not a finite number")
         return value
     if kind is list:
@@ -42,10 +49,10 @@ def _facts(given: Any, what: str) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise TypeError(f"{what} must be a mapping, not {type(given).__name__}")
     try:
-        return {
-            names.free_name(key, what): _value(item, f"{what} {shown(key)}")
-            for key, item in given.items()
-        }
+        facts = {}
+        for key, item in given.items():
+            facts[names.free_name(key, what)] = _value(item, f"{what} {shown(key)}")
+        return facts
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None
 
@@ -73,14 +80,16 @@ def amounts(given: Any, what: str) -> dict[str, int]:
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """What is attempted: `table` and `operation` (with `columns`), or `tool` and `arguments`, or both, and `attributes`.
+    """What is attempted: `table` and `operation`, with `columns`, or `tool` and `arguments`.
 
-    `cost` is what it takes, at most, in units of your own: `{"usd_cents": 5}`; a token with a `budget` is charged so much.
+    Or both, and `attributes`. `cost` is what it takes, at most, in units of your own:
+    `{"usd_cents": 5}`; a token with a `budget` is charged so much.
 
-    Arguments and attributes are data: any JSON value, copied. `columns=()` states that none is touched; left out, they
-    are not stated, and a caveat that asks for them prohibits. The core compares what is stated; it cannot know whether
-    the server then does what it stated. Raises TypeError or ValueError for a fact that is ill-typed or no legal name,
-    for half a pair, for columns without a table and for arguments without a tool (spec, "Access").
+    Arguments and attributes are data: any JSON value, copied. `columns=()` states that none is
+    touched; left out, they are not stated, and a caveat that asks for them prohibits. The core
+    compares what is stated; it cannot know whether the server then does what it stated. Raises
+    TypeError or ValueError for a fact that is ill-typed or no legal name, for half a pair, for
+    columns without a table and for arguments without a tool (spec, "Access").
     """
 
     table: str | None = None
@@ -103,42 +112,36 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             force_setattr(self, "columns", _columns(self.columns))
         if self.tool is not None:
             names.segmented(self.tool, "tool")
-            force_setattr(
-                self,
-                "arguments",
-                {} if self.arguments is None else _facts(self.arguments, "argument"),
-            )
+            arguments = {} if self.arguments is None else _facts(self.arguments, "argument")
+            force_setattr(self, "arguments", arguments)
         elif self.arguments is not None:
             raise ValueError("arguments without a tool")
-        force_setattr(
-            self,
-            "attributes",
-            {} if self.attributes == {} else _facts(self.attributes, "attribute"),
-        )
+        attributes = {} if self.attributes == {} else _facts(self.attributes, "attribute")
+        force_setattr(self, "attributes", attributes)
         force_setattr(self, "cost", {} if self.cost == {} else amounts(self.cost, "cost"))
 
     @property
     def domains(self) -> tuple[str, ...]:
         """The domains whose facts are stated (spec, "Domains")."""
-        return ("data",) * (self.table is not None) + ("tool",) * (self.tool is not None)
+        stated = {"data": self.table, "tool": self.tool}
+        return tuple(domain for domain, fact in stated.items() if fact is not None)
 
     @property
     def summary(self) -> str:
         """What is attempted, in a line, without the values of arguments and attributes."""
         parts = []
         if self.table is not None:
-            columns = (
-                f" ({', '.join(self.columns) or 'no columns'})" if self.columns is not None else ""
-            )
+            columns = ""
+            if self.columns is not None:
+                columns = f" ({', '.join(self.columns) or 'no columns'})"
             parts.append(f"{self.operation} on table {self.table}{columns}")
         if self.tool is not None:
             parts.append(f"tool {self.tool}({', '.join(self.arguments or ())})")
         if self.attributes:
             parts.append(f"with {', '.join(self.attributes)}")
         if self.cost:
-            parts.append(
-                f"costing {', '.join(f'{amount} {unit}' for unit, amount in sorted(self.cost.items()))}"
-            )
+            cost = ", ".join(f"{amount} {unit}" for unit, amount in sorted(self.cost.items()))
+            parts.append(f"costing {cost}")
         return " and ".join(parts) or "nothing in particular"
 
     def needed(self) -> dict[str, Any]:
@@ -149,46 +152,51 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             if self.columns is not None:
                 keywords["columns"] = {self.table: sorted(set(self.columns))}
         if self.tool is not None:
-            exactly = {key: _exactly(value) for key, value in (self.arguments or {}).items()}
-            keywords["tools"] = {
-                self.tool: exactly or {"_": {"in": [], "optional": True}}
-            }  # an empty rule leaves all free
+            # An empty rule leaves all free: one that permits none has one that nothing satisfies.
+            none = {"_": {"in": [], "optional": True}}
+            keywords["tools"] = {self.tool: _exactly_all(self.arguments or {}) or none}
         if self.attributes:
-            keywords["where"] = {key: _exactly(value) for key, value in self.attributes.items()}
+            keywords["where"] = _exactly_all(self.attributes)
         return keywords
 
     def needed_text(self) -> str:
         """`needed` for people: the names of arguments and attributes, not their values."""
         keywords = self.needed()
-        for arguments in (*keywords.get("tools", {}).values(), keywords.get("where", {})):
-            for key in arguments:
-                arguments[key] = "as stated"
-        if self.tool is not None and not self.arguments:
-            keywords["tools"] = {self.tool: "without arguments"}
+        if self.tool is not None:
+            arguments = dict.fromkeys(self.arguments or {}, "as stated")
+            keywords["tools"] = {self.tool: arguments or "without arguments"}
+        if self.attributes:
+            keywords["where"] = dict.fromkeys(self.attributes, "as stated")
         return ", ".join(f"{key}={json.dumps(value)}" for key, value in keywords.items())
 
 
+def _exactly_all(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {key: _exactly(value) for key, value in facts.items()}
+
+
 def _exactly(value: Any) -> dict[str, Any]:
-    """The narrowest constraint that accepts `value`, and that writers write (spec, "Constraints")."""
-    if type(value) is str:
+    """The narrowest constraint that accepts `value` and that writers write.
+
+    (spec, "Constraints")
+    """
+    kind = type(value)
+    if kind is str:
         try:
             names.free_name(value, "a value")
             names.composed(value)
         except ValueError:
             return {"any": True}
-    elif type(value) is not bool and not (
-        type(value) is int and -MAX_INTEGER <= value <= MAX_INTEGER
-    ):
-        return {"any": True}
-    return {"in": [value]}
+        return {"in": [value]}
+    is_listed = kind is bool or (kind is int and -MAX_INTEGER <= value <= MAX_INTEGER)
+    return {"in": [value]} if is_listed else {"any": True}
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls, as far as the server's own authentication knows: the agent, and the task it works in.
+    """Who calls, as far as the server's own authentication knows: the agent, the task, or both.
 
-    Never fill this from the token or from what the caller says of itself. Where nothing is known, pass no Caller: one
-    that states nothing raises, so that a look-up that found nobody does not pass for a check. Raises TypeError or
-    ValueError for that and for what is no name.
+    Never fill this from the token or from what the caller says of itself. Where nothing is known,
+    pass no Caller: one that states nothing raises, so that a look-up that found nobody does not
+    pass for a check. Raises TypeError or ValueError for that and for what is no name.
     """
 
     agent: str | None = None

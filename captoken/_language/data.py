@@ -47,10 +47,9 @@ class Tables(BuiltIn, frozen=True):
         for pattern in a_list(self.value, "tables"):
             # Nearly all are identifiers of ASCII characters, each a pattern of one segment: seen
             # sooner than checked. (Beyond ASCII, identifiers hold format characters.)
-            if type(pattern) is str and pattern.isidentifier():
-                if pattern.isascii() and len(pattern) <= _PLAIN_CHARS:
-                    continue
-            names.pattern(pattern, "table")
+            is_plain = type(pattern) is str and pattern.isidentifier() and pattern.isascii()
+            if not is_plain or len(pattern) > _PLAIN_CHARS:
+                names.pattern(pattern, "table")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
         table = access.table or ""
@@ -224,7 +223,7 @@ class TableRights(BuiltIn, frozen=True):
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
         table = access.table or ""
-        rights: Rights = self.value.get(table)  # an exact entry, most often
+        rights: Rights | None = self.value.get(table)  # an exact entry, most often
         if rights is None:
             rights = patterns.decided(self.value, table, NO_RIGHTS)
         operations, columns = rights

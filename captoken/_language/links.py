@@ -328,7 +328,7 @@ def _key(text: Any) -> bytes:
 
 
 def _bad_link(stated: Mapping[str, Any], error: Exception, vocabulary: Vocabulary) -> BadLink:
-    """Why a link that is canonical JSON cannot be taken, and what it says of the chain all the same."""
+    """Why a link that is canonical JSON cannot be taken; and what it says of the chain even so."""
     sender = receiver = key = None
     with suppress(TypeError, ValueError):
         sender, receiver = _delegation(stated)

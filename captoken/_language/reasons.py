@@ -1,4 +1,7 @@
-"""Why something is prohibited: a reason, and the closed list of codes with what each means (spec, "Verification")."""
+"""Why something is prohibited: a reason, and the closed list of codes with what each means.
+
+(spec, "Verification")
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,17 @@ Kind = Literal["invalid", "insufficient", "proof", "unavailable"]
 
 
 class Code(NamedTuple):
-    """What a code means: the step of the plan that gives it, the kind an HTTP status follows from, a public sentence."""
+    """What a code means."""
 
-    step: int
-    kind: Kind
-    public: str
-
-
-_UNACCEPTED = "The token was not accepted."  # one message, so that a stranger learns nothing (spec, "Verification")
+    step: int  # of the plan: the one that gives it
+    kind: Kind  # what an HTTP status follows from
+    public: str  # a sentence that anybody may be told
 
 
+# One message for all of these, so that a stranger learns nothing.
+_UNACCEPTED = "The token was not accepted."
 _UNPROVEN = "The request needs a fresh proof by the key that the token is bound to."
-
-
 _REFUSED = "The token does not permit this request."
-
 
 CODES: dict[str, Code] = {
     "malformed": Code(2, "invalid", _UNACCEPTED),
