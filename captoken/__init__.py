@@ -1,7 +1,8 @@
-"""Capability tokens for agents: macaroon-style bearer tokens that any holder narrows offline, and any server verifies.
+"""Capability tokens for agents: macaroon-style bearer tokens that any holder narrows offline,
+and any server verifies.
 
-Own caveats, adapters and the other errors live in the modules of their names: `captoken.caveats`, `captoken.adapters`,
-`captoken.errors`. The format is in `spec/captoken-v1.md`.
+Own caveats, adapters and the other errors live in the modules of their names: `captoken.caveats`,
+`captoken.adapters`, `captoken.errors`. The format is in `spec/captoken-v1.md`.
 """
 
 from captoken._format.errors import CaptokenError, TokenFormatError, WideningError

@@ -1,4 +1,6 @@
-"""Everything that captoken raises but programming errors: the tree is drawn in `captoken._format.errors`."""
+"""Everything that captoken raises but programming errors: the tree is drawn in
+`captoken._format.errors`.
+"""
 
 from captoken._format.errors import (
     AuditError,
