@@ -91,13 +91,7 @@ def http_request(
     spelled_method = names.exact_str(method, "method").encode("ascii")
     spelled_origin = names.exact_str(origin, "origin").encode("ascii")
     path = target if type(target) is bytes else names.exact_str(target, "target").encode("ascii")
-    return _digest(
-        _HTTP,
-        spelled_method,
-        spelled_origin,
-        path,
-        primitives.sha256(body),
-    )
+    return _digest(_HTTP, spelled_method, spelled_origin, path, primitives.sha256(body))
 
 
 def mcp_request(
@@ -113,12 +107,7 @@ def mcp_request(
     """
     spelled_method = names.exact_str(method, "method").encode()
     spelled_name = names.exact_str(name, "name").encode()
-    return _digest(
-        _MCP,
-        spelled_method,
-        spelled_name,
-        arguments,
-    )
+    return _digest(_MCP, spelled_method, spelled_name, arguments)
 
 
 def access_request(access: Access | None) -> bytes:
@@ -195,12 +184,7 @@ def prove(
     if not 0 <= now <= MAX_INTEGER:
         raise ValueError("the clock must give seconds since the epoch")
     head = now.to_bytes(8, "big") + random(NONCE_BYTES)
-    message = _proof_message(
-        packet.signature,
-        audience,
-        head,
-        request_digest(request),
-    )
+    message = _proof_message(packet.signature, audience, head, request_digest(request))
     return head + _signature(signer, message)
 
 
@@ -229,14 +213,7 @@ def with_proof(
     size = len(text) + 1 + PROOF_CHARS
     if size > LIMITS.bundle_chars:  # a writer does not write what readers refuse (spec 3.2)
         raise LimitError(f"{size} characters with a proof, more than {LIMITS.bundle_chars}")
-    proof = prove(
-        parts.packet,
-        signer,
-        audience,
-        request,
-        clock,
-        random,
-    )
+    proof = prove(parts.packet, signer, audience, request, clock, random)
     return f"{text}.{proof_text(proof)}"
 
 
@@ -261,16 +238,7 @@ def is_proven(
 ) -> bool:
     """Did `key` sign that the token which ends in `tag` goes to `audience` with that request?"""
     head = proof.issued_at.to_bytes(8, "big") + proof.nonce
-    return primitives.signed(
-        key,
-        _proof_message(
-            tag,
-            audience,
-            head,
-            digest,
-        ),
-        proof.signature,
-    )
+    return primitives.signed(key, _proof_message(tag, audience, head, digest), proof.signature)
 
 
 def use_of(key: bytes, proof: Proof) -> Use:
@@ -325,12 +293,7 @@ class Evidence(msgspec.Struct, frozen=True):
         signature = b64decode(stated["signature"])
         if (len(key), len(state), len(signature)) != (32, 32, SIGNATURE_BYTES):
             raise ValueError("a key is 32 bytes, a state 32, a signature 64")
-        return cls(
-            key,
-            state,
-            stated["body"].encode(),
-            signature,
-        )
+        return cls(key, state, stated["body"].encode(), signature)
 
 
 def custody_message(state: bytes, body: bytes) -> bytes:

@@ -149,42 +149,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     def _step(self, number: int, name: str) -> Step:
         """What came of one step, as far as the decision itself says."""
         if number == self.step:
-            return Step(
-                number,
-                name,
-                "failed",
-                self.refusals[0].text,
-            )
+            return Step(number, name, "failed", self.refusals[0].text)
         if number > self.step:
             return Step(number, name, "not reached")
         if number == 7 and not self.overlaid:
-            return Step(
-                number,
-                name,
-                "nothing to check",
-                "no overlay is loaded",
-            )
+            return Step(number, name, "nothing to check", "no overlay is loaded")
         if number == 10 and not self._proven:
-            return Step(
-                number,
-                name,
-                "nothing to check",
-                "no proof is asked for",
-            )
+            return Step(number, name, "nothing to check", "no proof is asked for")
         if number == 11 and not self.effects:
-            return Step(
-                number,
-                name,
-                "nothing to check",
-                "nothing to commit",
-            )
+            return Step(number, name, "nothing to check", "nothing to commit")
         if number == 11 and self.dry:
-            return Step(
-                number,
-                name,
-                "held",
-                "looked at, not committed",
-            )
+            return Step(number, name, "held", "looked at, not committed")
         return Step(number, name, "held")
 
     @property
@@ -641,12 +616,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         None if it does not hold, or where the holder got the token only later (spec, "Recall").
         Compared in constant time.
         """
-        return self._genuine.link_below(
-            link,
-            links,
-            stated,
-            mac,
-        )
+        return self._genuine.link_below(link, links, stated, mac)
 
     @property
     def caveats(self) -> tuple[RawCaveat, ...]:
@@ -663,13 +633,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
     ) -> Asked:
         """A question about an access that counts, as the grant asks it."""
         again = access is not None and self._genuine.was_asked()
-        return Asked(
-            access,
-            caller,
-            grant,
-            self._verified_at,
-            again,
-        )
+        return Asked(access, caller, grant, self._verified_at, again)
 
     def _under_way(
         self,
@@ -679,14 +643,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
     ) -> Asked:
         """A question about what was paid for already: it counts nothing again (24.19)."""
         again = access is not None and self._genuine.was_asked()
-        return Asked(
-            access,
-            caller,
-            grant,
-            self._verified_at,
-            again,
-            counted=False,
-        )
+        return Asked(access, caller, grant, self._verified_at, again, counted=False)
 
     def _all_asked(
         self,
@@ -758,13 +715,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         """
         stated(access, caller)
         genuine = self._genuine
-        asked = Asked(
-            access,
-            caller,
-            self,
-            self._verified_at,
-            genuine.was_asked(),
-        )
+        asked = Asked(access, caller, self, self._verified_at, genuine.was_asked())
         return self._driver.decide(genuine, asked)
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Decision:
@@ -833,12 +784,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         one is recorded. Asks the trail, and no other store. Raises ValueError for an allowance, or
         a code that the spec does not have.
         """
-        refusals, asked = self._own_denial(
-            self,
-            code,
-            why,
-            access,
-        )
+        refusals, asked = self._own_denial(self, code, why, access)
         return self._driver.record_denial(self._genuine, asked, refusals)
 
     @property
@@ -856,13 +802,7 @@ class Grant(_Vouched, frozen=True, eq=False):
 
         For the face itself, which has its event loop. Elsewhere `awaited` is the one to use.
         """
-        return AsyncGrant(
-            self._genuine,
-            self._driver,
-            self._verified_at,
-            self,
-            driver,
-        )
+        return AsyncGrant(self._genuine, self._driver, self._verified_at, self, driver)
 
 
 def _reservation(decision: Decision) -> Reservation | None:
@@ -1106,12 +1046,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         access: Access | None = None,
     ) -> Pending[Decision]:
         """A denial of an adapter's own, recorded: see `Grant.deny`. Raises ValueError at once."""
-        refusals, asked = self._own_denial(
-            self.blocking,
-            code,
-            why,
-            access,
-        )
+        refusals, asked = self._own_denial(self.blocking, code, why, access)
         return Pending(self._awaited.record_denial(self._genuine, asked, refusals))
 
 

@@ -168,23 +168,8 @@ def commit(
     `fetch` gives the facts as they are when the effects are committed.
     """
     if decision.effects:
-        decision = yield from _committed(
-            decision,
-            genuine,
-            facts,
-            (asked,),
-            stores,
-            fetch,
-        )
-    return (
-        yield from record(
-            (decision,),
-            stores,
-            genuine,
-            facts,
-            asked,
-        )
-    )
+        decision = yield from _committed(decision, genuine, facts, (asked,), stores, fetch)
+    return (yield from record((decision,), stores, genuine, facts, asked))
 
 
 def commit_together(
@@ -201,29 +186,14 @@ def commit_together(
     """
     first = decisions[0]
     if first.effects:
-        taken = yield from _committed(
-            first,
-            genuine,
-            facts,
-            asked,
-            stores,
-            fetch,
-        )
+        taken = yield from _committed(first, genuine, facts, asked, stores, fetch)
         if taken:
             decisions = [structs.replace(one, effects=taken.effects) for one in decisions]
         elif taken.step == len(PLAN):  # what a store has not, all of them together lack
             decisions = [structs.replace(taken, access=one.access) for one in decisions]
         else:  # judged again, one is refused: recorded alone, as when it is refused at first
             decisions = [taken]
-    return (
-        yield from record(
-            decisions,
-            stores,
-            genuine,
-            facts,
-            asked[0],
-        )
-    )
+    return (yield from record(decisions, stores, genuine, facts, asked[0]))
 
 
 def _committed(
@@ -240,22 +210,9 @@ def _committed(
     access: a denial then gives the reservation back (spec, "Verification").
     """
     for effect in decision.effects:
-        refusal = yield from _taken(
-            effect,
-            genuine,
-            stores,
-            facts.now,
-            looking=False,
-        )
+        refusal = yield from _taken(effect, genuine, stores, facts.now, looking=False)
         if refusal is not None:
-            return denial(
-                genuine,
-                facts,
-                asked[0],
-                (refusal,),
-                11,
-                decision.effects,
-            )
+            return denial(genuine, facts, asked[0], (refusal,), 11, decision.effects)
     later = yield from fetch()
     if later.now - facts.now <= _PATIENCE and later.overlay is facts.overlay:
         return decision
@@ -278,22 +235,9 @@ def look(
 ) -> Steps[Decision]:
     """What step 11 would come to, with nothing committed."""
     for effect in decision.effects:
-        refusal = yield from _taken(
-            effect,
-            genuine,
-            stores,
-            facts.now,
-            looking=True,
-        )
+        refusal = yield from _taken(effect, genuine, stores, facts.now, looking=True)
         if refusal is not None:
-            return denial(
-                genuine,
-                facts,
-                asked,
-                (refusal,),
-                11,
-                decision.effects,
-            )
+            return denial(genuine, facts, asked, (refusal,), 11, decision.effects)
     return decision
 
 
@@ -308,23 +252,8 @@ def _taken(
     """Commit one effect, or look what would come of it: why it cannot be had, or None."""
     try:
         if isinstance(effect, Use):
-            return (
-                yield from _used(
-                    effect,
-                    stores.replays,
-                    now,
-                    looking,
-                )
-            )
-        return (
-            yield from _reserved(
-                effect,
-                genuine,
-                _ledger_of(stores),
-                now,
-                looking,
-            )
-        )
+            return (yield from _used(effect, stores.replays, now, looking))
+        return (yield from _reserved(effect, genuine, _ledger_of(stores), now, looking))
     except StoreError as error:
         return Refusal("store_unavailable", str(error))
     except Exception as error:  # whatever a store raises, it does not say that there is enough
@@ -370,12 +299,7 @@ def _reserved(
     if not isinstance(short, Debit):
         raise StoreError(f"the ledger answered with a {type(short).__name__}")
     text = f"{short.amount} {short.unit} of {short.limit} are not left"
-    return Refusal(
-        "budget_exhausted",
-        text,
-        short.link,
-        genuine.added_by(short.link),
-    )
+    return Refusal("budget_exhausted", text, short.link, genuine.added_by(short.link))
 
 
 def _given_back(
@@ -386,12 +310,7 @@ def _given_back(
     """Cancel what was reserved for an access that is denied after all."""
     try:
         yield Call(
-            partial(
-                _ledger_of(stores).settle,
-                reservation.id,
-                {},
-                now,
-            ),
+            partial(_ledger_of(stores).settle, reservation.id, {}, now),
             lasting=True,
         )
     except Exception as error:  # then it counts as spent, which denies too much and allows nothing
@@ -422,14 +341,7 @@ def record(
         kind = type(error).__name__
         if first and genuine is not None and facts is not None and asked is not None:
             refusal = Refusal("store_unavailable", f"the decision cannot be recorded: {kind}")
-            return denial(
-                genuine,
-                facts,
-                asked,
-                (refusal,),
-                11,
-                first.effects,
-            )
+            return denial(genuine, facts, asked, (refusal,), 11, first.effects)
         _log.error("a denial was not recorded: %s", kind)
     return first
 
@@ -442,12 +354,7 @@ def close(
 ) -> Steps[bool]:
     """Settle a reservation: True if it was open."""
     answer = yield Call(
-        partial(
-            _ledger_of(stores).settle,
-            reservation_id,
-            taken,
-            now,
-        ),
+        partial(_ledger_of(stores).settle, reservation_id, taken, now),
         lasting=True,
     )
     return answer is True

@@ -173,12 +173,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
         if custody.signed is None:
             return None
         key, body, signature = custody.signed
-        return Evidence(
-            key,
-            primitives.state(self.tags[custody.at - 1]),
-            body,
-            signature,
-        )
+        return Evidence(key, primitives.state(self.tags[custody.at - 1]), body, signature)
 
     def _proven(self, memory: Memory) -> frozenset[str]:
         """The agents who were handed the token with a signature that holds; below one that does
@@ -219,26 +214,10 @@ class Genuine(SealedValue, frozen=True, eq=False):
             bucket = primitives.link_id(self.tags[at])
             for caveat in link.late:
                 if caveat.key == "uses":
-                    taken.append(
-                        Debit(
-                            bucket,
-                            USES,
-                            caveat.value,
-                            1,
-                            at,
-                        )
-                    )
+                    taken.append(Debit(bucket, USES, caveat.value, 1, at))
                 elif caveat.key == "budget":
                     for unit, most in sorted(caveat.value.items()):
-                        taken.append(
-                            Debit(
-                                bucket,
-                                unit,
-                                most,
-                                cost[unit],
-                                at,
-                            )
-                        )
+                        taken.append(Debit(bucket, unit, most, cost[unit], at))
         return tuple(taken)
 
     def kept_until(self, leeway: int) -> int | None:
@@ -265,12 +244,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
         facts = self.facts
         if facts is None:
             links = primitives.link_ids(self.tags)
-            facts = SelectorFacts(
-                self.root,
-                links,
-                self.task,
-                self.lineage.holders,
-            )
+            facts = SelectorFacts(self.root, links, self.task, self.lineage.holders)
             force_setattr(self, "facts", facts)
         return facts
 

@@ -6,9 +6,20 @@
      4 chain of signatures        8 caveats
 
 `authenticate` is steps 1 to 6: what depends on the token and the keys alone. `judge` is steps 7 to
-10, and lists what step 11 has to commit. Both are functions of values: no clock, no store, no log,
-no randomness. The signature comes before the meaning: no link is decoded until the whole chain has
-held. The first step that fails gives the decision its code.
+10, and lists what step 11 has to commit. The first step that fails gives the decision its code.
+
+How data flows: a text becomes `Parts`, these a `Genuine` token or a `Broken` one. A face of the
+verifier gathers `Facts` and an `Asked`. `judge` makes a `Decision` of the three, and `effects.py`
+commits what it lists.
+
+The rules of this file:
+
+- Functions of values: no clock, no store, no log, no randomness, no keyring. A key is looked up by
+  a function that is handed in. So a decision can be worked out again from what was recorded.
+- The signature comes before the meaning: no link is decoded until the whole chain has held (24.1).
+- The order is the spec's, and is part of what callers see. A new check goes where its step stands.
+- A failure to know is a denial. Nothing here is caught in order to go on.
+- Numbers in brackets are those of the spec, `captoken-v1.md`.
 """
 
 from __future__ import annotations
@@ -51,7 +62,11 @@ KeyLookup: TypeAlias = Callable[[str, str | None], bytes | None]
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """A denial by steps 1 to 6."""
+    """A denial by steps 1 to 6.
+
+    `authenticate` makes one in the place of a `Genuine`, and `denied_early` a decision of it.
+    Without `who` nothing of the token may be shown: no signature vouches for it (9.5).
+    """
 
     refusal: Refusal
     step: int
@@ -59,28 +74,64 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 class Server(msgspec.Struct, frozen=True, eq=False):
-    """What a verifier is, whatever it is asked: its names, its bounds, and what it has."""
+    """What a verifier is, whatever it is asked: its names, its bounds, and what it has.
 
+    Made once, with the verifier, from the arguments that are named above each value. It never
+    changes, so that two questions at one moment cannot differ by it.
+    """
+
+    # Its own names, as `audience` gave them. Empty: it takes what is addressed to nobody (16.2).
     audiences: frozenset[str] = frozenset()
+
+    # `allow_unaddressed`, or that it has no name: does it take what is addressed to nobody?
     takes_unaddressed: bool = True
-    leeway: int = 0  # seconds
-    ahead: int = CLOCKS_DIFFER  # seconds that a token may be from the future
-    max_age: int | None = 3600  # seconds that a grant is good for
+
+    # `leeway`, in seconds: by how much clocks may differ at an expiry (15.7, 15.8).
+    leeway: int = 0
+
+    # From `leeway`: by how many seconds a token may be from the future, 60 at least (24.5).
+    ahead: int = CLOCKS_DIFFER
+
+    # `max_age`: how many seconds a grant is good for (24.15). None is no bound.
+    max_age: int | None = 3600
+
+    # Was an `overlay` given? Then step 7 asks it, and without an answer all is denied (36.7).
     asks_overlay: bool = False
-    max_staleness: int = 60  # seconds
-    allows_stale: bool = False  # is a stale overlay good enough?
-    counts_alone: bool = False  # has it a ledger that other servers may not share?
+
+    # `max_staleness`, in seconds: how old an overlay may be (36.7).
+    max_staleness: int = 60
+
+    # `allow_stale_overlay`: is a stale overlay, or none, good enough (36.9)?
+    allows_stale: bool = False
+
+    # From `ledger`: has it one that other servers may not share (38.6)?
+    counts_alone: bool = False
 
 
 class Facts(msgspec.Struct, frozen=True, eq=False):
-    """What was fetched before the plan is asked: all of it may differ at the next question."""
+    """What was fetched before the plan is asked: all of it may differ at the next question.
 
+    A face of the verifier gathers them anew for each question. When effects took long it gathers
+    them once more, and the plan is asked again (24.20).
+    """
+
+    # The verifier's own, the same at every question.
     server: Server
-    memory: Memory  # of hand-overs that were found signed
-    now: int  # seconds since the epoch
+
+    # The verifier's: which hand-overs were found signed. It makes an answer sooner, never another.
+    memory: Memory
+
+    # From the verifier's clock, in seconds since the epoch, floored.
+    now: int
+
+    # From the source of overlays, asked for this question: the newest there is, or None.
     overlay: Overlay | None = None
-    overlay_problem: str | None = None  # why it cannot be had
-    reservation_id: bytes = b""  # random, for a token that counts
+
+    # From the same: why it cannot be had. Then step 7 denies, whatever `overlay` says.
+    overlay_problem: str | None = None
+
+    # From the verifier's source of randomness, where the token counts: 16 bytes (38.8).
+    reservation_id: bytes = b""
 
 
 # --- steps 1 to 6 --------------------------------------------------------------------------------
@@ -93,44 +144,43 @@ def authenticate(
 ) -> Genuine | Broken:
     """Steps 1 to 6: a genuine token, or the denial.
 
-    Does not look at time, audience, caller or proof. `keys` is asked only once the text has parsed.
+    Does not look at time, audience, caller, overlay or proof, and counts nothing: what it gives is
+    no permission. Pure but for `keys`, which is asked only once the text has parsed. What `keys`
+    raises passes through (24.10). `delegate_only` is left to `judge` (24.18).
+
+    Costs one HMAC for each link, in time linear in the length of the text; for each discharge a box
+    and a chain of its own.
     """
     try:
-        parts = text if isinstance(text, Parts) else parts_of(text, BOUND)  # steps 1 and 2
+        # Steps 1 and 2 (24.2, 8.2, 8.6). Sizes are bounded first, so that no input costs more than
+        # its length. One spelling a token: what a store or a log knows by its text is known.
+        parts = text if isinstance(text, Parts) else parts_of(text, BOUND)
         packet = parts.packet
-        root = RootRecord.decode(packet.identifier)  # step 3
+
+        # Step 3 (9.1 to 9.3, 24.3). Nothing of it is believed yet but `v`, `kid` and `aud` (9.5).
+        root = RootRecord.decode(packet.identifier)
     except TokenFormatError as error:
         return Broken(Refusal(error.code, str(error)), error.step)
+
+    # Step 3, the look-up (21.2, 21.4). The token names a key and no algorithm: there is only one.
+    # A key of another audience is no key here, so no server can use what was minted for another.
     derived = keys(root.key_id, root.audience)
     if derived is None:
         what = "no key here for the key id and audience that the token names"
         return Broken(Refusal("unknown_key", what), 3)
-    tags = chain.fold(derived, packet)  # step 4
+
+    # Step 4 (11.1 to 11.4, 24.1). The bytes that arrived, all of them, in constant time. It answers
+    # links that were dropped, swapped, repeated, widened, or spliced from another token.
+    tags = chain.fold(derived, packet)
     if tags is None:
         return Broken(Refusal("bad_signature", "the chain of signatures does not hold"), 4)
+
+    # Decoded from here on, and not before: no reader of JSON sees what a stranger wrote (24.1).
     links = read_links(packet.caveats, vocabulary)
-    answers = _answers(
-        derived,
-        packet,
-        tags,
-        parts.discharges,
-    )
+    answers = _answers(derived, packet, tags, parts.discharges)
     if not isinstance(answers, dict):
-        return _broken(
-            root,
-            packet,
-            tags,
-            links,
-            *answers,
-        )
-    return _read(
-        root,
-        parts,
-        tags,
-        links,
-        answers,
-        vocabulary,
-    )
+        return _broken(root, packet, tags, links, *answers)
+    return _read(root, parts, tags, links, answers, vocabulary)
 
 
 def _answers(
@@ -141,33 +191,38 @@ def _answers(
 ) -> dict[int, Packet] | tuple[int | None, Reason]:
     """The rest of step 4: the discharge of each third-party caveat, or where and why there is none.
 
-    One for each, in their order, none left over: so no more boxes are opened than caveats have
-    answers.
+    One for each, in their order, none left over (33.4, 33.5). Third-party caveats that another
+    library wrote are taken as they are: only bytes are compared (32.4).
     """
     answers: dict[int, Packet] = {}
     asked = [at for at, (_, vid) in enumerate(packet.caveats) if vid]
     if not asked and not discharges:
         return answers
     left = list(discharges)
+
+    # Counts come before boxes (33.5): nobody has more boxes opened than caveats have answers.
+    # The cid is compared as bytes, and never read (32.4).
     if len({discharge.identifier for discharge in left}) < len(left):
         return None, Reason("bad_discharge", "one discharge is there twice")
     for at in asked:
         if left and left[0].identifier == packet.caveats[at][0]:
             answers[at] = left.pop(0)
+
+    # One order and none to spare (33.4): a bundle, too, has only one spelling.
     if left:
         what = "a discharge that answers nothing asked, or stands in another order"
         return None, Reason("bad_discharge", what)
+
+    # No third-party caveat goes unanswered. It would else be a caveat that anybody takes off.
     for at in asked:
         if at not in answers:
             what = "a third party is asked, and no answer came"
             return at, Reason("missing_discharge", what)
+
+    # The key of a discharge is in the token's own box, under the tag before it (32.1). The bound
+    # signature (33.3) answers a discharge that was given to another token, parent or child.
     for at, discharge in answers.items():
-        key = chain.answer_key(
-            derived,
-            packet,
-            tags,
-            at,
-        )
+        key = chain.answer_key(derived, packet, tags, at)
         if key is None or chain.fold(key, discharge, packet.signature) is None:
             what = "the discharge is not by whom was asked, or not bound to this token"
             return at, Reason("bad_discharge", what)
@@ -182,46 +237,35 @@ def _read(
     answers: dict[int, Packet],
     vocabulary: Vocabulary,
 ) -> Genuine | Broken:
-    """Steps 5 and 6: every link can be read, the token's and its discharges', and the chain
-    holds.
+    """Steps 5 and 6: every link can be read, the token's and its discharges', and the chain holds.
+
+    Lineage is the token's alone (33.8). It answers an agent that hands on in the name of another,
+    or back to one before it, and a delegation past `depth` (20.1).
     """
     packet = parts.packet
-    for at, link in enumerate(links):  # step 5 of every link comes before step 6 of any
+
+    # Step 5 (24.4, 17.4). An unknown key prohibits: whoever wrote it meant it as a restriction, and
+    # to pass over it would widen. Every link is read before step 6 looks at any.
+    for at, link in enumerate(links):
         if isinstance(link, BadLink):
-            return _broken(
-                root,
-                packet,
-                tags,
-                links,
-                at,
-                link,
-            )
+            return _broken(root, packet, tags, links, at, link)
     own = cast("list[Link]", links)
+
+    # Step 5 of the discharges (33.6): they must end, and may not speak of the token. So a
+    # discharger cannot write itself into the lineage, or bind the token to a key of its own.
     added: list[Link] = []
     places: list[int] = []
     for at, discharge in answers.items():
         said = read_discharge(discharge, vocabulary)
         if isinstance(said, BadLink):
-            return _broken(
-                root,
-                packet,
-                tags,
-                links,
-                at,
-                said,
-                DISCHARGER,
-            )
+            return _broken(root, packet, tags, links, at, said, DISCHARGER)
         added += said
         places += [at] * len(said)
     lineage = follow(root.agent, own)
     if not isinstance(lineage, Lineage):
-        return _broken(
-            root,
-            packet,
-            tags,
-            links,
-            *lineage,
-        )
+        return _broken(root, packet, tags, links, *lineage)
+
+    # What follows is worked out once, since no question changes it.
     readable = (*own, *added)
     return Genuine(
         root,
@@ -244,12 +288,16 @@ def _has_own(links: Sequence[Link]) -> bool:
 
 
 def _names_audience(link: Link) -> bool:
+    """Does the link say for whom the token is? A discharge that does addresses nothing (33.7)."""
     return any(caveat.key == "aud" for caveat in link.early)
 
 
 def _custody(packet: Packet, links: Sequence[Link]) -> tuple[Custody, ...]:
     """Every change of key on a bound token, with the evidence for it, or None where it is not
     signed.
+
+    The first key is not signed, since there is no key yet to sign it (28.5). Whether a signature
+    holds is asked in step 10 (28.6), or when the chain is shown.
     """
     found: list[Custody] = []
     bound_to: bytes | None = None
@@ -275,27 +323,13 @@ def _broken(
     added_by: str | None = None,
 ) -> Broken:
     """A denial by link `at` of a token whose signature held: so its root record can be believed."""
+    # Who added it, so far as the links before it can be read: the issuer wrote link 0.
     if at is not None and added_by is None:
         added_by = ISSUER if at == 0 else read_along(root.agent, links[:at]).holder
     actors = read_along(root.agent, links).chain()
     ids = tuple(map(b64encode, primitives.link_ids(tags)))
-    who = Attribution(
-        root,
-        actors,
-        root.task,
-        ids,
-        packet.caveats,
-    )
-    return Broken(
-        Refusal(
-            reason.code,
-            reason.text,
-            at,
-            added_by,
-        ),
-        CODES[reason.code].step,
-        who,
-    )
+    who = Attribution(root, actors, root.task, ids, packet.caveats)
+    return Broken(Refusal(reason.code, reason.text, at, added_by), CODES[reason.code].step, who)
 
 
 # --- steps 7 to 10 -------------------------------------------------------------------------------
@@ -306,67 +340,58 @@ def judge(
     facts: Facts,
     asked: Asked,
 ) -> Decision:
-    """Steps 7 to 10: may this be done now? Its effects are what step 11 has still to commit."""
+    """Steps 7 to 10: may this be done now? Its effects are what step 11 has still to commit.
+
+    An allowed decision with effects is not an answer yet: it stands when they are committed. Asks
+    no store, and raises nothing of its own.
+
+    A grant that is asked again goes this way too, with fresh facts (24.9). It takes no further
+    proof: whoever has the grant has been through step 10.
+    """
     server = facts.server
+
+    # The end of step 6 (20.2, 24.18). Here, since it depends on who asks: a recall only shows the
+    # token (37.2). First, so that its place among the codes is that of step 6.
     if genuine.lineage.must_delegate and asked.used:
-        return denial(
-            genuine,
-            facts,
-            asked,
-            (_owed(genuine),),
-        )  # step 6
+        return denial(genuine, facts, asked, (_owed(genuine),))
+
+    # Step 7, the age of the grant (24.15). Answers a key that was retired while a grant is kept.
+    # Before the overlay: a grant that is too old is not worth a look at it.
     age = facts.now - asked.verified_at
     if server.max_age is not None and not -CLOCKS_DIFFER <= age <= server.max_age:
-        return denial(
-            genuine,
-            facts,
-            asked,
-            (_stale_grant(facts, asked),),
-        )
+        return denial(genuine, facts, asked, (_stale_grant(facts, asked),))
+
+    # Step 7 (36.7 to 36.9, 24.17). What was revoked, and an overlay that is withheld or stale.
+    # Before the caveats, so that what was revoked is told as that.
     overlay_age: int | None = None
     if server.asks_overlay:
-        overlay_age, refusals = _overlaid(genuine, facts, asked.access)  # step 7
+        overlay_age, refusals = _overlaid(genuine, facts, asked.access)
         if refusals:
-            return denial(
-                genuine,
-                facts,
-                asked,
-                refusals,
-                step=7,
-            )
-    refusals = _caveats(
-        genuine,
-        facts,
-        asked,
-        overlay_age,
-    )  # step 8
+            return denial(genuine, facts, asked, refusals, step=7)
+
+    # Step 8 (24.5, 18.4). Asking for more than any link leaves; a token that is used elsewhere.
+    # Before the caller: whoever holds a dead token learns that it is dead, and no more.
+    refusals = _caveats(genuine, facts, asked, overlay_age)
     if refusals:
-        return denial(
-            genuine,
-            facts,
-            asked,
-            refusals,
-        )
+        return denial(genuine, facts, asked, refusals)
+
+    # Step 9 (24.7). An agent that uses the token of another, where the server knows who calls.
     if asked.caller is not None:
-        refusal = _calls(genuine, asked.caller)  # step 9
+        refusal = _calls(genuine, asked.caller)
         if refusal is not None:
-            return denial(
-                genuine,
-                facts,
-                asked,
-                (refusal,),
-            )
+            return denial(genuine, facts, asked, (refusal,))
+
+    # Step 10 (30.4). A text that was stolen or seen on its way, without the key. After the caveats,
+    # since signatures are the dearest to check, and before any store is asked.
     effects: tuple[Effect, ...] = ()
     if asked.sent and (genuine.lineage.key is not None or genuine.proof is not None):
-        use = _proved(genuine, facts, asked)  # step 10
+        use = _proved(genuine, facts, asked)
         if isinstance(use, Refusal):
-            return denial(
-                genuine,
-                facts,
-                asked,
-                (use,),
-            )
+            return denial(genuine, facts, asked, (use,))
         effects = (use,)
+
+    # What step 11 commits (24.16), in this order: the proof's one use, then the reservation. What
+    # was denied above has used up no proof and debited nothing. No access, nothing to count (38.5).
     if genuine.counts and asked.counted and asked.access is not None:
         effects = (*effects, reservation(genuine, facts, asked.access.cost))
     return Decision(
@@ -384,16 +409,14 @@ def judge(
 
 
 def _owed(genuine: Genuine) -> Refusal:
-    """The end of step 6: a link says `delegate_only`, and nobody was handed the token (spec,
-    "Lineage").
-    """
+    """The end of step 6: a link says `delegate_only`, and nobody was handed the token (20.2)."""
     last = max(at for at, link in enumerate(genuine.links) if link.delegate_only)
     text = "for handing on, and nobody was handed it"
     return Refusal("delegate_only", text, *genuine.place(last))
 
 
 def _stale_grant(facts: Facts, asked: Asked) -> Refusal:
-    """Step 7: the keys have to be asked again."""
+    """Step 7: the keys have to be asked again (24.15)."""
     when = spelled_time(asked.verified_at)
     return Refusal("stale_grant", f"verified at {when}: not within {facts.server.max_age} s")
 
@@ -403,38 +426,52 @@ def _overlaid(
     facts: Facts,
     access: Access | None,
 ) -> tuple[int | None, Refusals]:
-    """Step 7: how old the overlay is, in seconds, and what stands against this token now."""
+    """Step 7: how old the overlay is, in seconds, and what stands against this token now (36.7,
+    36.8).
+
+    The age is None where there is no overlay, and then `fresh` does not hold. Where no entry is on
+    the token, as nearly always, the cost is one look into a set.
+    """
+    # It cannot be asked (36.7): also where a stale one would do, since nothing is known at all.
     if facts.overlay_problem is not None:
         return None, (Refusal("store_unavailable", facts.overlay_problem),)
+
+    # Whoever keeps snapshots away stops the verifier from allowing, and no more (36.13).
     stale = staleness(facts)
     if stale is not None and not facts.server.allows_stale:
         return None, (Refusal("stale_overlay", stale),)
+
+    # Only where a stale overlay is allowed (36.9), which the verifier has logged. `fresh` denies.
     overlay = facts.overlay
     if overlay is None:
         return None, ()
+
+    # Never below 0: an operator's clock that is a little ahead makes nothing fresher than new.
     age = max(0, facts.now - overlay.issued_at)
     if not overlay.touches(genuine.selected_by.keys):
         return age, ()
-    return age, _entries(
-        genuine,
-        facts,
-        overlay,
-        access,
-        age,
-    )
+    return age, _entries(genuine, facts, overlay, access, age)
 
 
 def staleness(facts: Facts) -> str | None:
-    """Why the overlay is not fresh enough, or None."""
+    """Why the overlay is not fresh enough, or None (36.7).
+
+    Also for the verifier's log, where it was told to go on without a fresh one (36.9).
+    """
     overlay = facts.overlay
     if overlay is None:
         return "there is no overlay yet"
+
     issued_at = spelled_time(overlay.issued_at)
     bound = facts.server.max_staleness
     if facts.now - overlay.issued_at > bound:
         return f"the newest overlay is of {issued_at}, older than {bound} s"
+
+    # Its own end, as the operator signed it: at that second it is over.
     if facts.now >= overlay.expires_at:
         return f"the newest overlay was good until {spelled_time(overlay.expires_at)}"
+
+    # From the future: one that was signed ahead would stay fresh for as long as its maker likes.
     if overlay.issued_at > facts.now + CLOCKS_DIFFER:
         return f"the newest overlay is of {issued_at}, which is yet to come"
     return None
@@ -447,24 +484,25 @@ def _entries(
     access: Access | None,
     age: int,
 ) -> Refusals:
-    """What the overlay's entries on this token say: those that revoke it first."""
+    """What the overlay's entries on this token say: those that revoke it first (36.8)."""
     refusals: list[Refusal] = []
-    situation = _situation(
-        facts,
-        frozenset(_audiences_left(genuine, facts)),
-        genuine,
-        age,
-    )
+    situation = _situation(facts, frozenset(_audiences_left(genuine, facts)), genuine, age)
     for entry in overlay.on(genuine.selected_by, facts.now):
         said = f"by {entry.by} at {spelled_time(entry.at)}: {entry.why}"
         link = overlay.link(entry)
+
+        # An entry without a link takes away all (36.8).
         if link is None:
             refusals.append(Refusal("revoked", f"revoked {said}", added_by=entry.by))
             continue
+
+        # One with a link takes away a part: it is judged as any link, and grants nothing.
         reason = link_prohibits(link, access, situation)
         if reason is not None:
             text = f"narrowed {said}; {reason.text}"
             refusals.append(Refusal("narrowed", text, added_by=entry.by))
+
+    # The first gives the code: `revoked` says more than `narrowed`. The sort keeps their order.
     refusals.sort(key=lambda refusal: refusal.code != "revoked")
     return tuple(refusals)
 
@@ -475,13 +513,8 @@ def _situation(
     genuine: Genuine,
     age: int | None,
 ) -> Situation:
-    return Situation(
-        facts.now,
-        facts.server.leeway,
-        audiences,
-        genuine.root.task,
-        age,
-    )
+    """What caveats are judged in: the moment, the names of the server, the root's task."""
+    return Situation(facts.now, facts.server.leeway, audiences, genuine.root.task, age)
 
 
 def _caveats(
@@ -498,38 +531,17 @@ def _caveats(
     """
     access = asked.access
     if not asked.again or access is None or genuine.own:
-        return _by_link(
-            genuine,
-            facts,
-            access,
-            age,
-        )
+        return _by_link(genuine, facts, access, age)
     server = facts.server
     if _is_too_new(genuine, facts) or _misaddressed(genuine, server) is not None:
-        return _by_link(
-            genuine,
-            facts,
-            access,
-            age,
-        )
+        return _by_link(genuine, facts, access, age)
     task = genuine.root.task
-    situation = Situation(
-        facts.now,
-        server.leeway,
-        server.audiences,
-        task,
-        age,
-    )
+    situation = Situation(facts.now, server.leeway, server.audiences, task, age)
     reason = genuine.capability.prohibits(access, situation)
     if reason is None:
         return ()
     # Were the two ever to differ, the stricter answer stands.
-    return _by_link(
-        genuine,
-        facts,
-        access,
-        age,
-    ) or (Refusal(reason.code, reason.text),)
+    return _by_link(genuine, facts, access, age) or (Refusal(reason.code, reason.text),)
 
 
 def _by_link(
@@ -538,8 +550,15 @@ def _by_link(
     access: Access | None,
     age: int | None,
 ) -> Refusals:
-    """Step 8 in two passes, each link by link and by key: a dead token learns no more than that."""
+    """Step 8 in two passes, each link by link and by key: a dead token learns no more than that
+    (24.5).
+
+    This is what the spec says; `_caveats` may only be sooner. The links of the token come first,
+    then those of each discharge (33.7).
+    """
     refusals: list[Refusal] = []
+
+    # The first pass (24.5): is the token alive, and for this server? First what the issuer said.
     if _is_too_new(genuine, facts):
         issued_at = spelled_time(genuine.root.issued_at)
         refusals.append(Refusal("not_yet_valid", f"issued at {issued_at}, which is yet to come"))
@@ -549,23 +568,25 @@ def _by_link(
         if audience not in audiences:
             refusals.append(Refusal("wrong_audience", f"issued for {audience} alone"))
         audiences = audiences & {audience}
-    start = situation = _situation(
-        facts,
-        audiences,
-        genuine,
-        age,
-    )
+
+    # Then link by link. Each narrows the audiences and the task for those behind it (16.1, 16.3).
+    start = situation = _situation(facts, audiences, genuine, age)
     for at, link in enumerate(genuine.links):
         reason = early_prohibits(link, situation)
         if reason is not None:
             refusals.append(Refusal(reason.code, reason.text, *genuine.place(at)))
         if link.settles:
             situation = settled(situation, link)
+
+    # `unaddressed` ends the pass (16.2, 30.6, 38.6).
     misaddressed = _misaddressed(genuine, facts.server)
     if misaddressed is not None:
         refusals.append(Refusal("unaddressed", misaddressed))
     if refusals:
         return tuple(refusals)
+
+    # The second pass: what may be done. Every link is asked, so that nobody gains by asking for
+    # more in a link of its own. All that refuse are told; the first gives the code (24.12).
     for at, link in enumerate(genuine.links):
         reason = late_prohibits(link, access, start)
         if reason is not None:
@@ -576,26 +597,39 @@ def _by_link(
 
 
 def _is_too_new(genuine: Genuine, facts: Facts) -> bool:
-    """Was it issued in the future, by more than clocks differ?"""
+    """Was it issued in the future, by more than clocks differ (24.5)?
+
+    A token from an hour ahead would outlive by an hour what its issuer meant.
+    """
     return genuine.root.issued_at > facts.now + facts.server.ahead
 
 
 def _misaddressed(genuine: Genuine, server: Server) -> str | None:
     """Why a server must not take a token for what it names, or fails to name; or None."""
+    # 16.2: a text for nobody in particular could be sent on, by this server, to every other.
     if not (genuine.addressed or server.takes_unaddressed):
         return "addressed to nobody, and this server takes only what is addressed to it"
+
+    # 38.6: ten uses at each of two servers that count apart would be twenty.
     if genuine.counts and server.counts_alone and not genuine.is_for_one_server():
         return (
             "counted, and good at more servers than one, "
             "which do not declare a ledger that they share"
         )
+
+    # 30.6: a proof for no server would be as good at the next one.
     if genuine.lineage.key is not None and not server.audiences:
         return "bound to a key, and this server has no name to prove it to"
     return None
 
 
 def _calls(genuine: Genuine, caller: Caller) -> Refusal | None:
-    """Step 9: what the server itself knows of the caller agrees with the token."""
+    """Step 9: what the server itself knows of the caller agrees with the token (24.7).
+
+    What the caller does not state is not compared. It proves nothing: whoever has the text of a
+    bearer token can have it anywhere. It stops a mix-up of two agents, and a proof stops a thief.
+    """
+    # The name is the chain's: vouched for, or proven. It narrows here, and grants nothing.
     holder = genuine.lineage.holder
     if caller.agent is not None and caller.agent != holder:
         return Refusal("caller", f"{caller.agent} calls with the token of {holder}")
@@ -612,55 +646,52 @@ def _proved(
 ) -> Use | Refusal:
     """Step 10: every hand-over was signed, and whoever holds the key has sent this request; or why
     not.
+
+    That the proof was not used before, only a store can say: that is step 11 (30.4, 31).
     """
+    # 30.7: whoever sends a proof with a bearer token thinks that it is protected.
     key = genuine.lineage.key
     if key is None:
         return Refusal("bad_proof", "a proof, and the token is bound to no key")
+
+    # 28.6: whoever stole the text would else hand it on to a key of its own.
     unsigned = genuine.first_unsigned(facts.memory) if genuine.custody else None
     if unsigned is not None:
         at = genuine.custody[unsigned].at
         text = "the key is not signed for by the one that the token was bound to"
-        return Refusal(
-            "bad_proof",
-            text,
-            at,
-            genuine.added_by(at),
-        )
+        return Refusal("bad_proof", text, at, genuine.added_by(at))
+
     if genuine.proof is None:
         return Refusal("proof_missing", "the token is bound to a key, and no proof came with it")
+
+    # 30.5: half a minute, so that a store need not remember uses for longer. No leeway.
     made = proof.read_proof(genuine.proof)
     if not proof.is_timely(made, facts.now):
         when = spelled_time(made.issued_at)
         return Refusal("bad_proof", f"made at {when}, which is too long ago or yet to come")
+
+    # 29.4: an access that cannot be spelled is one that nobody can have signed for.
     try:
         digest = proof.request_digest(asked.access if asked.request is None else asked.request)
     except (ValueError, RecursionError):
         return Refusal("bad_proof", "the request cannot be spelled")
+
+    # 30.2: for this very chain, one name of this server and this request. A proof that was made
+    # for another token, server or request is for another message, and does not hold.
     tag = genuine.tags[-1]
     for audience in _audiences_left(genuine, facts):
-        if proof.is_proven(
-            made,
-            key,
-            tag,
-            audience,
-            digest,
-        ):
+        if proof.is_proven(made, key, tag, audience, digest):
             return proof.use_of(key, made)
     text = "not signed by the key that the token is bound to, for this token, server and request"
     return Refusal("bad_proof", text)
 
 
 def _audiences_left(genuine: Genuine, facts: Facts) -> list[str]:
-    """The verifier's audiences that the token is addressed to: nearly always one."""
+    """The verifier's audiences that the token is addressed to: nearly always one (16.1)."""
     audiences = facts.server.audiences
     if genuine.root.audience is not None:
         audiences = audiences & {genuine.root.audience}
-    situation = _situation(
-        facts,
-        audiences,
-        genuine,
-        None,
-    )
+    situation = _situation(facts, audiences, genuine, None)
     for link in genuine.links:
         if link.settles:
             situation = settled(situation, link)
@@ -672,7 +703,11 @@ def reservation(
     facts: Facts,
     cost: Mapping[str, int],
 ) -> Reservation:
-    """What an access of that cost takes from every bucket of the chain."""
+    """What an access of that cost takes from every bucket of the chain (38.3).
+
+    All of it or nothing, so that children share what stands above them. `kept_until` says how long
+    the ledger has to remember it (38.10).
+    """
     return Reservation(
         facts.reservation_id,
         genuine.debits(cost),
@@ -693,7 +728,12 @@ def denial(
     step: int | None = None,
     effects: tuple[Effect, ...] = (),
 ) -> Decision:
-    """A denial of a genuine token: by the plan, by a store, or an adapter's own."""
+    """A denial of a genuine token: by the plan, by a store, or an adapter's own.
+
+    The step is that of the code, unless one is given: `store_unavailable` and `stale_overlay` are
+    codes of two steps. `effects` are those that were under way, so that the record says what may be
+    spent.
+    """
     code = refusals[0].code
     return Decision(
         code=code,
@@ -717,7 +757,10 @@ def denied_early(
     caller: Caller | None,
     dry: bool,
 ) -> Decision:
-    """A denial by steps 1 to 6, of a token that is not genuine or cannot be read."""
+    """A denial by steps 1 to 6, of a token that is not genuine or cannot be read.
+
+    It has no grant, and no facts but the moment: neither overlay nor store was asked.
+    """
     return Decision(
         code=broken.refusal.code,
         now=now,
@@ -731,7 +774,7 @@ def denied_early(
 
 
 def attribution(genuine: Genuine, memory: Memory) -> Attribution:
-    """Who is behind a genuine token."""
+    """Who is behind a genuine token, as a value that holds no secret of it."""
     return Attribution(
         genuine.root,
         genuine.chain(memory),

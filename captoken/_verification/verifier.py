@@ -283,38 +283,15 @@ class _Face(Sealed):
         found = authenticate(_sent(token), parts.keys, parts.vocabulary)
         del token
         if isinstance(found, Broken):
-            early = denied_early(
-                found,
-                read_clock(parts.clock),
-                access,
-                caller,
-                dry,
-            )
+            early = denied_early(found, read_clock(parts.clock), access, caller, dry)
             return early if dry else self._told(early)
         if parts.overlay is not None:
             return self._sent_with_overlay(
-                parts.overlay,
-                face,
-                found,
-                access,
-                caller,
-                request,
-                dry,
-                used,
+                parts.overlay, face, found, access, caller, request, dry, used
             )
         facts = self._facts(_NOTHING_FETCHED, counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
-        asked = Asked(
-            access,
-            caller,
-            grant,
-            facts.now,
-            False,
-            True,
-            True,
-            used,
-            request,
-        )
+        asked = Asked(access, caller, grant, facts.now, False, True, True, used, request)
         return self._looked(found, facts, asked) if dry else self._settled(found, facts, asked)
 
     def _sent_with_overlay(
@@ -330,17 +307,7 @@ class _Face(Sealed):
     ) -> Steps[Decision]:
         facts = self._facts((yield from _fetched(source)), counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
-        asked = Asked(
-            access,
-            caller,
-            grant,
-            facts.now,
-            False,
-            True,
-            True,
-            used,
-            request,
-        )
+        asked = Asked(access, caller, grant, facts.now, False, True, True, used, request)
         end = self._looked if dry else self._settled
         return (yield from steps_of(end(found, facts, asked)))
 
@@ -358,21 +325,8 @@ class _Face(Sealed):
         found = authenticate(_sent(token), parts.keys, parts.vocabulary)
         del token
         if isinstance(found, Broken):
-            return self._told(
-                denied_early(
-                    found,
-                    read_clock(parts.clock),
-                    None,
-                    None,
-                    dry=False,
-                )
-            )
-        return self._denied_genuine(
-            face,
-            found,
-            refusals,
-            request,
-        )
+            return self._told(denied_early(found, read_clock(parts.clock), None, None, dry=False))
+        return self._denied_genuine(face, found, refusals, request)
 
     def _denied_genuine(
         self,
@@ -383,22 +337,10 @@ class _Face(Sealed):
     ) -> Steps[Decision]:
         facts = yield from self._later_facts()
         grant = Grant(found, face, facts.now)
-        asked = Asked(
-            None,
-            None,
-            grant,
-            facts.now,
-            sent=True,
-            request=request,
-        )
+        asked = Asked(None, None, grant, facts.now, sent=True, request=request)
         decision = judge(found, facts, asked)
         if decision:
-            decision = denial(
-                found,
-                facts,
-                asked,
-                refusals,
-            )
+            decision = denial(found, facts, asked, refusals)
         decision = structs.replace(decision, effects=())
         return (yield from steps_of(self._told(decision)))
 
@@ -410,13 +352,7 @@ class _Face(Sealed):
         if isinstance(found, Broken):
             return False
         facts = yield from self._later_facts()
-        asked = Asked(
-            None,
-            None,
-            None,
-            facts.now,
-            sent=True,
-        )
+        asked = Asked(None, None, None, facts.now, sent=True)
         return judge(found, facts, asked).code == "proof_missing"
 
     def _decided(
@@ -429,12 +365,7 @@ class _Face(Sealed):
         source = self._parts.overlay
         if source is None:
             return end(genuine, self._facts(_NOTHING_FETCHED, counts=genuine.counts), asked)
-        return self._decided_with_overlay(
-            source,
-            genuine,
-            asked,
-            end,
-        )
+        return self._decided_with_overlay(source, genuine, asked, end)
 
     def _decided_with_overlay(
         self,
@@ -457,14 +388,7 @@ class _Face(Sealed):
         stores = self._parts.stores
         if not decision.effects and stores.trail is None:
             return decision
-        return commit(
-            decision,
-            genuine,
-            facts,
-            asked,
-            stores,
-            self._later_facts,
-        )
+        return commit(decision, genuine, facts, asked, stores, self._later_facts)
 
     def _looked(
         self,
@@ -476,13 +400,7 @@ class _Face(Sealed):
         decision = judge(genuine, facts, asked)
         if not decision.effects:
             return decision
-        return look(
-            decision,
-            genuine,
-            facts,
-            asked,
-            self._parts.stores,
-        )
+        return look(decision, genuine, facts, asked, self._parts.stores)
 
     def _rechecked(
         self,
@@ -496,17 +414,7 @@ class _Face(Sealed):
     def _told(self, denied: Decision) -> Answer:
         """A denial, recorded."""
         stores = self._parts.stores
-        return (
-            denied
-            if stores.trail is None
-            else record(
-                (denied,),
-                stores,
-                None,
-                None,
-                None,
-            )
-        )
+        return denied if stores.trail is None else record((denied,), stores, None, None, None)
 
     def _decided_together(self, genuine: Genuine, asked: Sequence[Asked]) -> Steps[Decision]:
         """What one step needs, used and recorded together; or the first denial, recorded alone."""
@@ -524,14 +432,7 @@ class _Face(Sealed):
             decisions[0] = structs.replace(decisions[0], effects=(taken,))
         stores = self._parts.stores
         return (
-            yield from commit_together(
-                decisions,
-                genuine,
-                facts,
-                asked,
-                stores,
-                self._later_facts,
-            )
+            yield from commit_together(decisions, genuine, facts, asked, stores, self._later_facts)
         )
 
     def _denied_again(
@@ -542,23 +443,11 @@ class _Face(Sealed):
     ) -> Answer:
         """A denial of an adapter's own, or one that `recheck` found: recorded."""
         facts = self._facts(_NOTHING_FETCHED, counts=False)
-        return self._told(
-            denial(
-                genuine,
-                facts,
-                asked,
-                refusals,
-            )
-        )
+        return self._told(denial(genuine, facts, asked, refusals))
 
     def _closed(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
         now = read_clock(self._parts.clock)
-        return close(
-            reservation_id,
-            taken,
-            self._parts.stores,
-            now,
-        )
+        return close(reservation_id, taken, self._parts.stores, now)
 
 
 Source: TypeAlias = Callable[[], Overlay | None]  # of overlays
@@ -660,16 +549,7 @@ class Verifier(_Face):
         Says who acts, not what may be done: ask the grant, once for each access. With
         `for_use=False` the token is shown and not used, so that one for handing on alone will do.
         """
-        decision = answered(
-            self._sent_with(
-                self,
-                token,
-                None,
-                None,
-                request,
-                used=for_use,
-            )
-        )
+        decision = answered(self._sent_with(self, token, None, None, request, used=for_use))
         del token
         return granted(decision)
 
@@ -683,15 +563,7 @@ class Verifier(_Face):
     ) -> Grant:
         """The grant of a token that permits `access`. Raises Denied, with the decision."""
         stated(access, caller)
-        decision = answered(
-            self._sent_with(
-                self,
-                token,
-                access,
-                caller,
-                request,
-            )
-        )
+        decision = answered(self._sent_with(self, token, access, caller, request))
         del token
         return granted(decision)
 
@@ -705,15 +577,7 @@ class Verifier(_Face):
     ) -> Decision:
         """The decision on `access`, true if allowed. Never raises on denial."""
         stated(access, caller)
-        return answered(
-            self._sent_with(
-                self,
-                token,
-                access,
-                caller,
-                request,
-            )
-        )
+        return answered(self._sent_with(self, token, access, caller, request))
 
     def explain(
         self,
@@ -730,16 +594,7 @@ class Verifier(_Face):
         """
         if access is not None:
             stated(access, caller)
-        return answered(
-            self._sent_with(
-                self,
-                token,
-                access,
-                caller,
-                request,
-                dry=True,
-            )
-        )
+        return answered(self._sent_with(self, token, access, caller, request, dry=True))
 
     def deny(
         self,
@@ -754,14 +609,7 @@ class Verifier(_Face):
         First what is wrong with this token; no store is asked. `code` is one of the spec's. Raises
         ValueError for another.
         """
-        return answered(
-            self._denied(
-                self,
-                token,
-                own_denial(code, why),
-                request,
-            )
-        )
+        return answered(self._denied(self, token, own_denial(code, why), request))
 
     def owes_proof(self, text: str) -> bool:
         """Whether a text without a proof is good here, but for the proof that it lacks.
@@ -849,14 +697,7 @@ class AsyncVerifier(_Face):
         for_use: bool = True,
     ) -> Pending[AsyncGrant]:
         """The grant of a token, with all checked but an access. Raises Denied."""
-        steps = self._sent_with(
-            self.blocking,
-            token,
-            None,
-            None,
-            request,
-            used=for_use,
-        )
+        steps = self._sent_with(self.blocking, token, None, None, request, used=for_use)
         return Pending(self._granted(steps))
 
     def authorize(
@@ -870,15 +711,7 @@ class AsyncVerifier(_Face):
         """The grant of a token that permits `access`. Raises Denied, with the decision."""
         stated(access, caller)
         return Pending(
-            self._granted(
-                self._sent_with(
-                    self.blocking,
-                    token,
-                    access,
-                    caller,
-                    request,
-                )
-            )
+            self._granted(self._sent_with(self.blocking, token, access, caller, request))
         )
 
     def check(
@@ -891,17 +724,7 @@ class AsyncVerifier(_Face):
     ) -> Pending[Decision]:
         """The decision on `access`, true if allowed, once it is awaited."""
         stated(access, caller)
-        return Pending(
-            self._run(
-                self._sent_with(
-                    self.blocking,
-                    token,
-                    access,
-                    caller,
-                    request,
-                )
-            )
-        )
+        return Pending(self._run(self._sent_with(self.blocking, token, access, caller, request)))
 
     def explain(
         self,
@@ -914,14 +737,7 @@ class AsyncVerifier(_Face):
         """The decision that `check` would come to, for people: see `Verifier.explain`."""
         if access is not None:
             stated(access, caller)
-        steps = self._sent_with(
-            self.blocking,
-            token,
-            access,
-            caller,
-            request,
-            dry=True,
-        )
+        steps = self._sent_with(self.blocking, token, access, caller, request, dry=True)
         return Pending(self._run(steps))
 
     def deny(
@@ -934,16 +750,7 @@ class AsyncVerifier(_Face):
     ) -> Pending[Decision]:
         """A denial of an adapter's own, recorded: see `Verifier.deny`."""
         refusals = own_denial(code, why)
-        return Pending(
-            self._run(
-                self._denied(
-                    self.blocking,
-                    token,
-                    refusals,
-                    request,
-                )
-            )
-        )
+        return Pending(self._run(self._denied(self.blocking, token, refusals, request)))
 
     def owes_proof(self, text: str) -> Pending[bool]:
         """Whether a text is good here but for a proof: see `Verifier.owes_proof`."""

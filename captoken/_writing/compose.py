@@ -88,14 +88,7 @@ def compose(
         raise TypeError(f"clamp must be a bool, not {type(terms.clamp).__name__}")
     stated = _restrictions(terms, means, holding.capability)
     position = keywords.position_of(terms.caveats)
-    stated.update(
-        widening.positioned(
-            holding.lineage,
-            position,
-            terms.to,
-            terms.clamp,
-        )
-    )
+    stated.update(widening.positioned(holding.lineage, position, terms.to, terms.clamp))
     if terms.to is not None or not COUNTED.isdisjoint(stated):
         stated["n"] = b64encode(means.random(NONCE_BYTES))
     if terms.key is not None:
@@ -127,12 +120,7 @@ def _restrictions(
 ) -> dict[str, Any]:
     """Steps 1 to 3: the caveats, by key."""
     keywords.check_known(terms.caveats, means.vocabulary)
-    wanted = keywords.caveats_of(
-        terms.caveats,
-        means.vocabulary,
-        means.now,
-        held,
-    )
+    wanted = keywords.caveats_of(terms.caveats, means.vocabulary, means.now, held)
     stated = widening.narrowed(held, wanted, terms.clamp)
     for key in [terms.keep] if type(terms.keep) is str else terms.keep:
         if key not in _KEPT_OPEN:

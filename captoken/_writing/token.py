@@ -69,18 +69,8 @@ class Token(SealedValue, frozen=True, eq=False):
         discharges: tuple[Packet, ...] = (),
     ) -> Token:
         """The token of a packet, and of the root record that its identifier spells."""
-        said = Unverified(
-            root,
-            packet.caveats,
-            means.vocabulary,
-            discharges,
-        )
-        return cls(
-            packet,
-            means,
-            said,
-            discharges,
-        )
+        said = Unverified(root, packet.caveats, means.vocabulary, discharges)
+        return cls(packet, means, said, discharges)
 
     @classmethod
     @forgetful
@@ -104,12 +94,7 @@ class Token(SealedValue, frozen=True, eq=False):
         if discharges and not _in_order(packet, discharges):
             why = "discharges that answer nothing the token asks, or stand in another order"
             raise TokenFormatError(why)
-        return cls.of(
-            packet,
-            root,
-            Means(vocabulary, clock, random),
-            discharges,
-        )
+        return cls.of(packet, root, Means(vocabulary, clock, random), discharges)
 
     def serialize(self) -> str:
         """The text, for a sub-agent that is meant to hold the token. Secret.
@@ -160,12 +145,7 @@ class Token(SealedValue, frozen=True, eq=False):
         held, DelegationError for a key without the signature, LimitError past a limit, TypeError or
         ValueError for a keyword that is no caveat (spec, "Caveats", "Widening", "Holder binding").
         """
-        terms = Terms(
-            caveats,
-            keep,
-            clamp,
-            key=key,
-        )
+        terms = Terms(caveats, keep, clamp, key=key)
         return self._narrowed(terms, self._means(clock), signer)
 
     def delegate(
@@ -188,13 +168,7 @@ class Token(SealedValue, frozen=True, eq=False):
         what `attenuate` raises.
         """
         names.name(to, "to")
-        terms = Terms(
-            caveats,
-            keep,
-            clamp,
-            to,
-            key,
-        )
+        terms = Terms(caveats, keep, clamp, to, key)
         return self._narrowed(terms, self._means(clock), signer)
 
     def _means(self, clock: Clock | None) -> Means:
@@ -228,12 +202,7 @@ class Token(SealedValue, frozen=True, eq=False):
         check_limits(packet)
         if self.secret_discharges:
             check_bundle(packet, self.secret_discharges)
-        return Token.of(
-            packet,
-            self.unverified.root,
-            self.means,
-            self.secret_discharges,
-        )
+        return Token.of(packet, self.unverified.root, self.means, self.secret_discharges)
 
     # --- third parties --------------------------------------------------------------------------
 
@@ -252,11 +221,7 @@ class Token(SealedValue, frozen=True, eq=False):
         (spec, "Third-party caveats")
         """
         cid, vid = third_party_caveat(
-            self.secret_packet,
-            discharger,
-            need,
-            location,
-            self.means.random,
+            self.secret_packet, discharger, need, location, self.means.random
         )
         return self.with_raw_link(cid, vid)
 
@@ -276,12 +241,7 @@ class Token(SealedValue, frozen=True, eq=False):
             raise DischargeError(why, "bad_discharge")
         ordered = tuple(known[cid] for cid in asked if cid in known)
         check_bundle(self.secret_packet, ordered)
-        return Token.of(
-            self.secret_packet,
-            self.unverified.root,
-            self.means,
-            ordered,
-        )
+        return Token.of(self.secret_packet, self.unverified.root, self.means, ordered)
 
     # --- presenting -----------------------------------------------------------------------------
 
@@ -322,14 +282,7 @@ class Token(SealedValue, frozen=True, eq=False):
         written = whole_text(parts.packet, parts.discharges, BOUND)
         if signer is not None:
             server = self._proven_to(audience, signer)
-            made = prove(
-                parts.packet,
-                signer,
-                server,
-                request,
-                means.clock,
-                means.random,
-            )
+            made = prove(parts.packet, signer, server, request, means.clock, means.random)
             written = f"{written}.{proof_text(made)}"
         size = len(written)
         if size <= max_chars:

@@ -52,14 +52,7 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
             if not all(says_it_covers(other, caveat) for other in have):
                 values = [other.value for other in have]
                 hint = "what is held does not cover it, by its own `covers`"
-                yield Excess(
-                    key,
-                    caveat.value,
-                    values,
-                    caveat.value,
-                    {},
-                    hint,
-                )
+                yield Excess(key, caveat.value, values, caveat.value, {}, hint)
 
 
 def _by_slot(wanted: Mapping[str, Caveat]) -> dict[str, dict[str, BuiltIn]]:
@@ -79,14 +72,7 @@ def _error(excess: Excess, nothing_left: bool = False) -> WideningError:
     else:
         code = "widening"
         hint = excess.hint
-    return WideningError(
-        excess.dimension,
-        excess.asked,
-        excess.held,
-        excess.excess,
-        hint,
-        code,
-    )
+    return WideningError(excess.dimension, excess.asked, excess.held, excess.excess, hint, code)
 
 
 # --- position in the chain ------------------------------------------------------------------------
@@ -133,13 +119,7 @@ def _depth(
     if clamp:
         return left
     hint = f"after this link {left} are left"
-    raise WideningError(
-        "depth",
-        wanted,
-        left,
-        wanted - left,
-        hint,
-    )
+    raise WideningError("depth", wanted, left, wanted - left, hint)
 
 
 def _must_delegate(
@@ -154,11 +134,5 @@ def _must_delegate(
         raise ValueError("delegate_only is True or left out")
     if not clamp:
         hint = "only a delegation satisfies it"
-        raise WideningError(
-            "delegate_only",
-            False,
-            True,
-            False,
-            hint,
-        )
+        raise WideningError("delegate_only", False, True, False, hint)
     return False
