@@ -44,7 +44,7 @@ class Where(BuiltIn, frozen=True):
     def __post_init__(self) -> None:
         rules = {}
         for attribute, constraint in not_empty(an_object(self.value, "where"), "where").items():
-            rules[names.free_name(attribute, "attribute")] = constraints.read(constraint)
+            rules[names.free_name(attribute, "attribute")] = constraints.read_constraint(constraint)
         structs.force_setattr(self, "rules", rules)
 
     @classmethod

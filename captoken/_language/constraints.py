@@ -192,7 +192,7 @@ NOTHING = In(frozenset())
 _KINDS: tuple[type[Constraint], ...] = (Anything, In, Range, Paths)
 
 
-def read(value: Any) -> Constraint:
+def read_constraint(value: Any) -> Constraint:
     """The constraint that the JSON `value` states. Raises TypeError or ValueError otherwise."""
     if type(value) is not dict:
         like = '{"in": […]}, {"max": 5} or {"any": true}'

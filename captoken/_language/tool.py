@@ -83,7 +83,7 @@ def _read(value: Any) -> dict[str, Argument]:
         optional = stated.pop("optional", None)
         if optional is not None and optional is not True:
             raise ValueError('"optional" is true or left out')
-        made[argument] = (constraints.read(stated), optional is True)
+        made[argument] = (constraints.read_constraint(stated), optional is True)
     return made
 
 
