@@ -3,6 +3,17 @@
 The only place that asks a store. What is done here is written once, as generators: each yields a
 call that may wait, and is sent what the call gave. `run` makes the calls at once; `run_async` makes
 them in threads, and lets nobody cancel between the first effect and its record.
+
+How data flows: `judge` lists the effects of an allowed decision. `commit` takes them one after the
+other, judges again where that took long, and records what it came to. Only then is there an answer.
+
+The rules of this file:
+
+- Whatever a store raises or answers otherwise than promised is a denial (24.10, 31.4, 38.7).
+- What was taken is never given back for a failure to know: too much denied, nothing allowed.
+- Each place that yields says what happens if it raises, is cancelled, or the process dies there.
+- Nothing here judges a token. What has to be judged again goes to `judge`.
+- No yield between a store's answer and its use but those that are here: each is a place to wait.
 """
 
 from __future__ import annotations
@@ -29,22 +40,34 @@ _T = TypeVar("_T")
 
 
 class Recorder(Protocol):
-    """Whatever takes a record of each decision."""
+    """Whatever takes a record of each decision: a trail (spec, "Audit"), or one of your own.
+
+    Asked in the thread of whoever verifies, or in a thread of its own for asyncio. So it takes
+    calls from several threads at once. The decision holds values of the access: what is written of
+    them is the recorder's to choose.
+    """
 
     def record(self, decision: Decision) -> None:
-        """Take what was decided.
+        """Take what was decided, before anybody acts on it (39.7).
 
         What it raises denies: then nothing may stand there that says it was allowed.
         """
         ...
 
     def record_all(self, decisions: Sequence[Decision]) -> None:
-        """Take what was decided on one step: all of it, or none. What it raises denies."""
+        """Take what was decided on one step: all of it, or none.
+
+        What it raises denies: all accesses of the step together.
+        """
         ...
 
 
 class Stores(msgspec.Struct, frozen=True, eq=False):
-    """What a verifier counts with, remembers proofs in, and writes its record to."""
+    """What a verifier counts with, remembers proofs in, and writes its record to.
+
+    Made once, with the verifier. Without `replays` no bound token is taken, without `ledger` none
+    that counts; without `trail` nothing is recorded.
+    """
 
     replays: ReplayStore | None = None
     ledger: Ledger | None = None
@@ -55,12 +78,13 @@ class Stores(msgspec.Struct, frozen=True, eq=False):
 
 
 class Call(NamedTuple):
-    """A call that may wait."""
+    """A call that may wait: steps yield one, and are sent what it gave."""
 
+    # What to call. It may wait, it may raise, and it is called once.
     make: Callable[[], Any]
-    lasting: bool = (
-        False  # an effect, or what follows on one: not to be cancelled before the record
-    )
+
+    # Is it an effect, or what follows on one? Then nobody cancels before the record (24.20).
+    lasting: bool = False
 
 
 Steps: TypeAlias = Generator[Call, Any, _T]
@@ -78,14 +102,18 @@ async def answered_async(answer: Answer) -> Decision:
 
 
 def steps_of(answer: Answer) -> Steps[Decision]:
-    """Steps to a decision that may be there already."""
+    """Steps to a decision that may be there already: then there are none."""
     if isinstance(answer, Decision):
         return answer
     return (yield from answer)
 
 
 def run(steps: Steps[_T]) -> _T:
-    """Make the calls, one after the other, in this thread."""
+    """Make the calls, one after the other, in this thread.
+
+    What a call raises goes into the steps, which make a denial of it. What interrupts the thread,
+    as KeyboardInterrupt does, passes through: nothing is allowed, and what was taken counts.
+    """
     try:
         call = next(steps)
         while True:
@@ -116,10 +144,13 @@ async def run_async(steps: Steps[_T]) -> _T:
     """Make the calls in threads, while the event loop goes on.
 
     From the first lasting call on, whoever cancels is made to wait until the steps have ended: what
-    was taken counts, and a record says so. Then the cancellation goes on.
+    was taken counts, and a record says so. Then the cancellation goes on (24.20). A store that
+    hangs so holds up the cancellation as well: give stores a time-out of their own.
     """
     import asyncio  # here, since the core is for programs without it too
 
+    # Until the first effect a cancellation passes through: the steps are dropped where they stand,
+    # and nothing was used. A thread that is under way goes on alone, and nobody hears its answer.
     try:
         call = next(steps)
         while not call.lasting:
@@ -127,6 +158,9 @@ async def run_async(steps: Steps[_T]) -> _T:
     except StopIteration as stop:
         result: _T = stop.value
         return result
+
+    # From here on a task of its own, which whoever cancels does not reach. `wait` is cancelled in
+    # its place, as often as they like, and waited on again.
     rest = asyncio.ensure_future(_to_the_end(steps, call))
     cancelled: asyncio.CancelledError | None = None
     while not rest.done():
@@ -134,13 +168,15 @@ async def run_async(steps: Steps[_T]) -> _T:
             await asyncio.wait((rest,))
         except asyncio.CancelledError as error:
             cancelled = error
+
     if cancelled is not None:
-        rest.exception()  # it is look at: the cancellation is what the caller gets to see
+        rest.exception()  # it is looked at: the cancellation is what the caller gets to see
         raise cancelled
     return rest.result()
 
 
 async def _to_the_end(steps: Steps[_T], call: Call) -> _T:
+    """The calls from the first lasting one on, in threads: whoever cancels does not reach them."""
     from asyncio import to_thread
 
     try:
@@ -162,13 +198,15 @@ def commit(
     stores: Stores,
     fetch: Callable[[], Steps[Facts]],
 ) -> Steps[Decision]:
-    """The decision with all that it needs to stand: its effects committed, and itself recorded; or
-    a denial.
+    """The decision with all that it needs to stand: effects committed, and itself recorded; or a
+    denial.
 
     `fetch` gives the facts as they are when the effects are committed.
     """
     if decision.effects:
         decision = yield from _committed(decision, genuine, facts, (asked,), stores, fetch)
+
+    # The record is last, of what it came to. Where it fails, what was taken stays taken.
     return (yield from record((decision,), stores, genuine, facts, asked))
 
 
@@ -182,7 +220,8 @@ def commit_together(
 ) -> Steps[Decision]:
     """The decision on several accesses of one step, whose effects are those of the first.
 
-    `asked` has the question of each.
+    `asked` has the question of each. All are recorded together, or the one denial alone. If the
+    process dies in between, what was reserved counts as spent, for all of them.
     """
     first = decisions[0]
     if first.effects:
@@ -204,22 +243,33 @@ def _committed(
     stores: Stores,
     fetch: Callable[[], Steps[Facts]],
 ) -> Steps[Decision]:
-    """Step 11: the decision, once its effects are committed; or a denial.
+    """Step 11: the decision, once its effects are committed; or a denial (24.16).
 
     Where that took long, or an overlay came meanwhile, steps 7 to 10 are judged again, for each
-    access: a denial then gives the reservation back (spec, "Verification").
+    access: a denial then gives the reservation back (24.20).
     """
+    # One after the other, in the order of the plan. The first that cannot be had is the answer.
+    # A proof that was used before it stays used: a retry needs a fresh one (30.10).
+    # If the process dies between two, the first stays taken, and nothing was allowed.
     for effect in decision.effects:
         refusal = yield from _taken(effect, genuine, stores, facts.now, looking=False)
         if refusal is not None:
             return denial(genuine, facts, asked[0], (refusal,), 11, decision.effects)
+
+    # What the clock raises here passes through (24.10). Nothing is allowed; a reservation that is
+    # neither settled nor cancelled counts as spent. A source of overlays that raises is a denial.
     later = yield from fetch()
     if later.now - facts.now <= _PATIENCE and later.overlay is facts.overlay:
         return decision
+
+    # Time went by, or an overlay came, while the stores were asked: it may have expired, or been
+    # revoked. An answer of before would let through what the operator has stopped (24.20).
     judged = (judge(genuine, later, one) for one in asked)
     second = next((again for again in judged if not again), None)
     if second is None:
         return decision
+
+    # Denied after all: the reservation goes back, and the proof stays used.
     for effect in decision.effects:
         if isinstance(effect, Reservation):
             yield from _given_back(effect, stores, later.now)
@@ -233,7 +283,8 @@ def look(
     asked: Asked,
     stores: Stores,
 ) -> Steps[Decision]:
-    """What step 11 would come to, with nothing committed."""
+    """What step 11 would come to, with nothing committed: a dry run (24.16)."""
+    # Nothing to undo: if it raises, is cancelled, or the process dies here, nothing was taken.
     for effect in decision.effects:
         refusal = yield from _taken(effect, genuine, stores, facts.now, looking=True)
         if refusal is not None:
@@ -249,7 +300,11 @@ def _taken(
     *,
     looking: bool,
 ) -> Steps[Refusal | None]:
-    """Commit one effect, or look what would come of it: why it cannot be had, or None."""
+    """Commit one effect, or look what would come of it: why it cannot be had, or None.
+
+    The one place that turns what a store raises into a denial. The type alone is told, since the
+    text of a foreign exception may hold anything.
+    """
     try:
         if isinstance(effect, Use):
             return (yield from _used(effect, stores.replays, now, looking))
@@ -266,10 +321,16 @@ def _used(
     now: int,
     looking: bool,
 ) -> Steps[Refusal | None]:
+    """The one use of a proof: None if it is the first, else why not (31.2)."""
     if replays is None:
         raise StoreError("this verifier has no replay store")
     ask = replays.peek if looking else replays.add
+
+    # If it raises, the proof may be used or not, and the answer is no either way. Cancelled, it
+    # runs on to its record. If the process dies, the proof is used or not, and nobody was let in.
     first = yield Call(partial(ask, use, now), lasting=not looking)
+
+    # True alone will do: what a store answers otherwise does not say that this is the first use.
     if first is True:
         return None
     text = "the proof was used before, or is older than what the store remembers"
@@ -277,6 +338,7 @@ def _used(
 
 
 def _ledger_of(stores: Stores) -> Ledger:
+    """The ledger. Raises StoreError where there is none (38.7)."""
     if stores.ledger is None:
         raise StoreError("this verifier has no ledger")
     return stores.ledger
@@ -289,15 +351,24 @@ def _reserved(
     now: int,
     looking: bool,
 ) -> Steps[Refusal | None]:
+    """A reservation, from every bucket at once: None if all had enough, else why not (38.3)."""
+    # What is more than the whole limit is never to be had: the ledger need not be asked.
     never = (debit for debit in reservation.debits if debit.amount > debit.limit)
     short: object = next(never, None)
+
     if short is None:
         ask = ledger.peek if looking else ledger.reserve
+        # If it raises, what was reserved, if it was, counts as spent (38.7). Cancelled, it runs on
+        # to its record. If the process dies, nobody settles, and it counts as spent (38.8).
         short = yield Call(partial(ask, reservation, now), lasting=not looking)
+
     if short is None:
         return None
+
+    # Neither yes nor no: not taken for either (38.7).
     if not isinstance(short, Debit):
         raise StoreError(f"the ledger answered with a {type(short).__name__}")
+
     text = f"{short.amount} {short.unit} of {short.limit} are not left"
     return Refusal("budget_exhausted", text, short.link, genuine.added_by(short.link))
 
@@ -307,7 +378,9 @@ def _given_back(
     stores: Stores,
     now: int,
 ) -> Steps[None]:
-    """Cancel what was reserved for an access that is denied after all."""
+    """Cancel what was reserved for an access that is denied after all (24.20)."""
+    # If it raises, or the process dies, the reservation runs out, and all of it counts as spent.
+    # Cancelled, it runs on: the denial is recorded after it.
     try:
         yield Call(
             partial(_ledger_of(stores).settle, reservation.id, {}, now),
@@ -326,11 +399,16 @@ def record(
 ) -> Steps[Decision]:
     """The first of the decisions, once all are in the trail; or a denial.
 
-    Without a genuine token there is a denial to record, and nothing else to deny.
+    Without a genuine token there is a denial to record, and nothing else to deny. An allowance that
+    cannot be recorded is none (39.7).
     """
-    first, trail = decisions[0], stores.trail
+    first = decisions[0]
+    trail = stores.trail
     if trail is None:
         return first
+
+    # After an effect, nobody cancels before the record: what was taken is written down. If the
+    # process dies before that, what was taken has no record, and nothing was allowed.
     lasting = bool(first.effects)
     try:
         if len(decisions) == 1:
@@ -342,7 +420,10 @@ def record(
         if first and genuine is not None and facts is not None and asked is not None:
             refusal = Refusal("store_unavailable", f"the decision cannot be recorded: {kind}")
             return denial(genuine, facts, asked, (refusal,), 11, first.effects)
+
+        # A denial stands without its record too: to raise here would say more to a stranger.
         _log.error("a denial was not recorded: %s", kind)
+
     return first
 
 
@@ -352,7 +433,13 @@ def close(
     stores: Stores,
     now: int,
 ) -> Steps[bool]:
-    """Settle a reservation: True if it was open."""
+    """Settle a reservation: True if it was open (38.8).
+
+    `taken` is by unit, at most what was reserved; empty gives all of it back, None is all of it
+    spent.
+    """
+    # If it raises, that passes through: the work is done, and whoever did it should hear of it.
+    # The reservation then runs out, and all counts as spent. So too if the process dies.
     answer = yield Call(
         partial(_ledger_of(stores).settle, reservation_id, taken, now),
         lasting=True,

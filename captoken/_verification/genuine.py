@@ -1,8 +1,16 @@
-"""A token whose signature held, read and folded: what steps 1 to 6 of the plan give (spec,
-"Verification").
+"""A token whose signature held, read and folded: what steps 1 to 6 of the plan give.
 
 It depends on the token and the keys alone: not on a clock, an overlay, a caller or who asks. What
-can be worked out from it is worked out here, once.
+can be worked out from it is worked out here, once (24.18). Numbers in brackets are those of the
+spec.
+
+The rules of this file:
+
+- `plan.authenticate` alone makes a `Genuine`. That there is one means that the chain has held.
+- Nothing here says whether a token may be used: no time, no audience of a server, no store.
+- Two values are filled in later, on a frozen object: the capability, and what selectors ask. Both
+  follow from the rest, so that two threads that race write the same.
+- The tags are secrets. They leave as ids and states, which are hashes of them, and not else.
 """
 
 from __future__ import annotations
@@ -31,43 +39,68 @@ DISCHARGER = "the discharger"  # who added what a discharge says
 
 
 class Custody(NamedTuple):
-    """A change of key on a bound token: where, and the evidence for it if it is signed."""
+    """A change of key on a bound token: where, and the evidence for it if it is signed (28.6)."""
 
     at: int
     signed: tuple[bytes, bytes, bytes] | None  # by which key, what body, and the signature
 
 
 class Memory(Protocol):
-    """States of chains up to which every hand-over was found signed: a verifier's, bounded, handed
-    in.
+    """States of chains up to which every hand-over was found signed.
+
+    A verifier's own, bounded, and handed in, so that nothing is kept beside it. It makes an answer
+    sooner and never another (28.10). Threads share it.
     """
 
-    def __contains__(self, state: bytes, /) -> bool: ...
+    def __contains__(self, state: bytes, /) -> bool:
+        """Is the state remembered? False is always safe: the signatures are then checked again."""
+        ...
 
-    def add(self, state: bytes, /) -> None: ...
+    def add(self, state: bytes, /) -> None:
+        """Remember a state, all of whose hand-overs have held. An older one may be forgotten for
+        it.
+        """
+        ...
 
 
 class Genuine(SealedValue, frozen=True, eq=False):
     """A genuine token: its signature and its discharges held, its links and its lineage could be
     read.
+
+    Not a permission: it may have expired, be revoked, or be meant for another server. `judge` says.
+    Immutable for whoever reads it, so that threads and grants share it. No text of it can be made
+    again, and its `repr` has the public id alone.
     """
 
     _instead: ClassVar[str] = "verify the token where it is needed"
 
+    # What the issuer said, and the bytes that arrived.
     root: RootRecord
     packet: Packet
-    tags: tuple[bytes, ...]  # after each link; secret: each is the key to its link's siblings
-    links: tuple[Link, ...]  # of the token, then of its discharges
-    places: tuple[int, ...]  # of each link of a discharge: the third-party caveat that it answers
+
+    # The tag after each link. Secret: whoever has one can write siblings of what follows on it.
+    tags: tuple[bytes, ...]
+
+    # The links of the token, then those of its discharges; and of each link of a discharge the
+    # index of the third-party caveat that it answers.
+    links: tuple[Link, ...]
+    places: tuple[int, ...]
+
+    # Who holds it, and on what evidence. `custody` is of a bound token, and empty for others.
     lineage: Lineage
-    custody: tuple[Custody, ...]  # of a bound token
-    proof: bytes | None  # as it came with the text
+    custody: tuple[Custody, ...]
+
+    # As it came with the text, not looked at yet: that is step 10.
+    proof: bytes | None
+
     counts: bool  # does a link count what it is used for?
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
-    asked: bool = False  # see `was_asked`
-    held: Capability | None = None  # see `capability`
-    facts: SelectorFacts | None = None  # see `selected_by`
+
+    # What was worked out since: see `was_asked`, `capability` and `selected_by`.
+    asked: bool = False
+    held: Capability | None = None
+    facts: SelectorFacts | None = None
 
     @property
     def bound(self) -> bool:
@@ -81,7 +114,10 @@ class Genuine(SealedValue, frozen=True, eq=False):
 
     @property
     def capability(self) -> Capability:
-        """The meet of all links: the most that the token can do. Worked out once."""
+        """The meet of all links: the most that the token can do. Worked out once.
+
+        It costs more than one question link by link, and less than two.
+        """
         held = self.held
         if held is None:
             held = Capability.of(self.links, self.root.task, self.root.audience)
@@ -89,7 +125,10 @@ class Genuine(SealedValue, frozen=True, eq=False):
         return held
 
     def was_asked(self) -> bool:
-        """Was an access asked about before? The first question is answered sooner link by link."""
+        """Was an access asked about before? The first question is answered sooner link by link.
+
+        Two threads may both be told no. Then both answer link by link, and alike.
+        """
         before = self.asked
         if not before:
             force_setattr(self, "asked", True)
@@ -97,7 +136,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
 
     @property
     def task(self) -> str:
-        """The token's task: the root's, or the one below it that a link names."""
+        """The token's task: the root's, or the one below it that a link names (16.3)."""
         situation = Situation(0, task=self.root.task)
         for link in self.links:
             if link.settles:
@@ -106,29 +145,34 @@ class Genuine(SealedValue, frozen=True, eq=False):
 
     @property
     def expires_at(self) -> int | None:
-        """Seconds since the epoch, or None."""
+        """The least `exp` of links and discharges, in seconds since the epoch, or None (24.11)."""
         return _expiry(self.links)
 
     def expiry_at(self, at: int) -> int | None:
-        """When the token as it was at link `at` expires: so long can anything live that it
-        became.
+        """When the token as it was at link `at` expires, in seconds since the epoch, or None.
+
+        So long can anything live that it became.
         """
         return _expiry(self.links[: at + 1])
 
     @property
     def link_ids(self) -> tuple[str, ...]:
-        """The public name of each link and of all that descends from it."""
+        """The public name of each link and of all that descends from it, third-party caveats
+        included.
+        """
         return tuple(map(b64encode, primitives.link_ids(self.tags)))
 
     # --- who ---
 
     def added_by(self, at: int) -> str:
-        """Who held the token when link `at` of its own was added."""
+        """Who held the token when link `at` of its own was added: a name as the chain has it."""
         return ISSUER if at == 0 else read_along(self.root.agent, self.links[:at]).holder
 
     def place(self, at: int) -> tuple[int, str]:
         """Where a restriction stands, and who added it: a link, or the caveat that a discharge
         answers.
+
+        A discharge has no place of its own in the chain, so that its caveat's stands for it (33.7).
         """
         own = len(self.tags)
         if at < own:
@@ -136,19 +180,23 @@ class Genuine(SealedValue, frozen=True, eq=False):
         return self.places[at - own], DISCHARGER
 
     def chain(self, memory: Memory) -> tuple[Actor, ...]:
-        """Every agent that has held the token, in order, with the basis on which its name is
-        known.
+        """Every agent that has held the token, in order, with the basis on which its name is known
+        (20.4).
+
+        Only a bound token costs a look into the memory, or a signature for each hand-over.
         """
         return self.lineage.chain(self._proven(memory) if self.custody else frozenset())
 
     def first_unsigned(self, memory: Memory) -> int | None:
-        """Which of the hand-overs in `custody` is the first that is not signed for, or None.
+        """Which of the hand-overs in `custody` is the first that is not signed for, or None (28.6).
 
         A state commits to all before it, so one that is remembered vouches for every hand-over up
         to it.
         """
         custody = self.custody
         unknown: list[bytes] = []
+
+        # From the last hand-over back, to the nearest state that is remembered.
         first = len(custody)
         while first:
             state = primitives.state(self.tags[custody[first - 1].at])
@@ -156,20 +204,27 @@ class Genuine(SealedValue, frozen=True, eq=False):
                 break
             unknown.append(state)
             first -= 1
+
+        # And forward again. Only what held is remembered, and only with all before it (28.10).
         for index in range(first, len(custody)):
             evidence = self._evidence(custody[index])
             if evidence is None or not evidence.holds():
                 return index
             memory.add(unknown.pop())
+
         return None
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        """Every hand-over that a key signed, in order, whether the signature holds or not."""
+        """Every hand-over that a key signed, in order (28.8).
+
+        Whether the signature holds or not: `Evidence.holds` says.
+        """
         found = map(self._evidence, self.custody)
         return tuple(evidence for evidence in found if evidence is not None)
 
     def _evidence(self, custody: Custody) -> Evidence | None:
+        """The evidence of one change of key, or None where nobody signed."""
         if custody.signed is None:
             return None
         key, body, signature = custody.signed
@@ -180,11 +235,16 @@ class Genuine(SealedValue, frozen=True, eq=False):
         not, nobody.
 
         A key that the first agent bound by itself proves nothing: whoever had the token can have
-        done it in its name.
+        done it in its name, and nothing in the chain would show (28.7).
         """
         own = self.own_links
-        first = next((at for at, link in enumerate(own) if link.key is not None), 0)
-        known = first == 0 or any(link.receiver is not None for link in own[: first + 1])
+        bound_at = (at for at, link in enumerate(own) if link.key is not None)
+        first = next(bound_at, 0)
+
+        # Whose is the first key? The issuer's word, or that of whoever handed on to it.
+        handed_on = any(link.receiver is not None for link in own[: first + 1])
+        known = first == 0 or handed_on
+
         proven: list[str] = []
         for custody in self.custody[: self.first_unsigned(memory)]:
             receiver = own[custody.at].receiver
@@ -192,25 +252,38 @@ class Genuine(SealedValue, frozen=True, eq=False):
                 continue
             if known:
                 proven.append(receiver)
-            known = True  # from here on the key is that of somebody who is shown as vouched for
+
+            # From here on the key is that of somebody who is shown as vouched for.
+            known = True
+
         return frozenset(proven)
 
     # --- what is counted ---
 
     def is_for_one_server(self) -> bool:
-        """Was the token for one audience when it was first counted? What its holder says below it
-        does not matter.
+        """Was the token for one audience when it was first counted (38.6)?
+
+        What its holder says below it does not matter: whoever writes an audience there writes
+        another for the next server.
         """
-        first = next(at for at, link in enumerate(self.links) if link.counts)
-        audiences = Capability.of(self.links[: first + 1], audience=self.root.audience).audiences
+        counting = (at for at, link in enumerate(self.links) if link.counts)
+        first = next(counting)
+
+        above = self.links[: first + 1]
+        audiences = Capability.of(above, audience=self.root.audience).audiences
         return audiences is not None and len(audiences) == 1
 
     def debits(self, cost: Mapping[str, int]) -> tuple[Debit, ...]:
-        """What an access of that cost takes from each bucket of the chain (spec, "Ledger")."""
+        """What an access of that cost takes from each bucket of the chain (38.1 to 38.3).
+
+        Every link that counts is asked, from the first to the last. That the cost is stated in each
+        unit is what step 8 has seen to.
+        """
         taken: list[Debit] = []
         for at, link in enumerate(self.links):
             if not link.counts:
                 continue
+
             bucket = primitives.link_id(self.tags[at])
             for caveat in link.late:
                 if caveat.key == "uses":
@@ -221,9 +294,11 @@ class Genuine(SealedValue, frozen=True, eq=False):
         return tuple(taken)
 
     def kept_until(self, leeway: int) -> int | None:
-        """Until when its buckets have to be remembered; None is for ever.
+        """Until when its buckets have to be remembered, in seconds since the epoch; None is for
+        ever.
 
-        A bucket is asked about for as long as its own link lives, whatever ends sooner below it.
+        A bucket is asked about for as long as its own link lives, whatever ends sooner below it
+        (38.10).
         """
         latest = 0
         ends: list[int] = []
@@ -231,9 +306,12 @@ class Genuine(SealedValue, frozen=True, eq=False):
             ends += [caveat.value for caveat in link.early if caveat.key == "exp"]
             if not link.counts:
                 continue
+
+            # A bucket that nothing above it ends is kept for good.
             if not ends:
                 return None
             latest = max(latest, min(ends) + leeway)
+
         return latest
 
     # --- the overlay ---
@@ -261,27 +339,34 @@ class Genuine(SealedValue, frozen=True, eq=False):
         there.
 
         `mac` shows it: only who had the token at that link can make it (spec, "Recall"). None if it
-        does not hold, or if the present holder got the token only later.
+        does not hold, or if the present holder got the token only later. Compared in constant time.
         """
+        # Not above its own hand (37.3): there the token was somebody else's.
         if not self._since <= at < len(self.tags):
             return None
+
+        # Whoever got the token only below `at` does not have this tag (37.5).
         tag = self.tags[at]
         if not primitives.equal(proof.recall_mac(tag, stated), mac):
             return None
+
+        # The id is computed, and never taken from whoever asks (37.4).
         for link in links:
             tag = chain.extend(tag, link)
         return b64encode(primitives.link_id(tag))
 
     @property
     def _since(self) -> int:
-        """The link by which the present holder got the token."""
+        """The link by which the present holder got the token; 0 if nobody handed it on (37.3)."""
         handed = [at for at, link in enumerate(self.own_links) if link.receiver is not None]
         return max(handed, default=0)
 
     def __repr__(self) -> str:
+        """The public id alone."""
         return f"<Genuine {self.root.token_id}>"
 
 
 def _expiry(links: Sequence[Link]) -> int | None:
+    """The least `exp` of some links, or None."""
     ends = [caveat.value for link in links for caveat in link.early if caveat.key == "exp"]
     return min(ends, default=None)
