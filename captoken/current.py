@@ -383,7 +383,8 @@ def environment() -> dict[str, str]:
 
 
 def from_environment(
-    signer: Signer | None = None, environ: MutableMapping[str, str] = os.environ
+    signer: Signer | None = None,
+    environ: MutableMapping[str, str] = os.environ,
 ) -> AbstractContextManager[Held]:
     """In this block, this process holds what its parent gave it.
 

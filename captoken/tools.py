@@ -82,7 +82,11 @@ def access_to(
         return None
 
 
-def stated_of(access: Access, cost: Cost | None, attributes: Attributes | None) -> Stated:
+def stated_of(
+    access: Access,
+    cost: Cost | None,
+    attributes: Attributes | None,
+) -> Stated:
     """What the server's own functions say of a call of a tool. What they raise passes through.
 
     Each gets a copy of the arguments: what it does to them changes nothing of what is decided on.
@@ -178,7 +182,11 @@ def telling(error: Callable[[str], Exception]) -> Generator[None, None, None]:
         raise error(denied.decision.for_model()) from None
 
 
-def presented_to(verifier: AnyVerifier, mine: Held, request: Access | None = None) -> str | Token:
+def presented_to(
+    verifier: AnyVerifier,
+    mine: Held,
+    request: Access | None = None,
+) -> str | Token:
     """What goes to a verifier in this process.
 
     It is presented to a verifier that has a name, else it is the token as it is. So is one that
@@ -251,7 +259,10 @@ class ToolGuard:
         return _told(decision, held)
 
     async def check_async(
-        self, tool: str, arguments: Mapping[str, Any], **who: Unpack[Who]
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        **who: Unpack[Who],
     ) -> Decision:
         """The same from an event loop, which goes on while a store is waited for.
 

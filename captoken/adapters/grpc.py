@@ -59,7 +59,9 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
     """
 
     def intercept_service(
-        self, continuation: Callable[[Any], Any], handler_call_details: Any
+        self,
+        continuation: Callable[[Any], Any],
+        handler_call_details: Any,
     ) -> Any:
         """The handler of a method, behind this guard; None for a method that is not served.
 
@@ -139,7 +141,9 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """
 
     async def intercept_service(
-        self, continuation: Callable[[Any], Any], handler_call_details: Any
+        self,
+        continuation: Callable[[Any], Any],
+        handler_call_details: Any,
     ) -> Any:
         """The same. A handler is answered for by what kind of function it is."""
         handler = await continuation(handler_call_details)
@@ -240,17 +244,37 @@ class Presenting:
     # What a stub asks its channel for. It names its arguments, and may say more than a channel of
     # some version takes: they are passed on as they are.
 
-    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> PresentingMethod:
+    def unary_unary(
+        self,
+        method: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> PresentingMethod:
         return self._asked_once(self._channel.unary_unary, method, *args, **kwargs)
 
-    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> PresentingMethod:
+    def unary_stream(
+        self,
+        method: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> PresentingMethod:
         return self._asked_once(self._channel.unary_stream, method, *args, **kwargs)
 
-    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> PresentingMethod:
+    def stream_unary(
+        self,
+        method: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> PresentingMethod:
         inner = self._channel.stream_unary(method, *args, **kwargs)
         return PresentingMethod(self._presenter, method, inner, None)
 
-    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> PresentingMethod:
+    def stream_stream(
+        self,
+        method: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> PresentingMethod:
         inner = self._channel.stream_stream(method, *args, **kwargs)
         return PresentingMethod(self._presenter, method, inner, None)
 

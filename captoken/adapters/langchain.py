@@ -106,7 +106,9 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             raise ValueError("name the agent: its token names its holder")
 
     def wrap_tool_call(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], _Answer]
+        self,
+        request: ToolCallRequest,
+        handler: Callable[[ToolCallRequest], _Answer],
     ) -> _Answer:
         """One tool call, in the thread that makes it: asked about, and then run under its grant.
 
@@ -128,7 +130,9 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             return _refusal(request, denied.decision)
 
     async def awrap_tool_call(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[_Answer]]
+        self,
+        request: ToolCallRequest,
+        handler: Callable[[ToolCallRequest], Awaitable[_Answer]],
     ) -> _Answer:
         """The same from an event loop: the tool's grant is awaited, if the guard's verifier is."""
         asked = self._asked(request)
@@ -147,7 +151,9 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             return _refusal(request, denied.decision)
 
     def wrap_model_call(
-        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+        self,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], Any],
     ) -> Any:
         """One request to the model, which may bring tools that the provider runs (rule 4)."""
         self._check_native(request)

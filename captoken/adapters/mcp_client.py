@@ -99,7 +99,11 @@ def meta_for_request(
     return meta
 
 
-def _narrowed_to(method: str, params: Mapping[str, Any], keep: Strings) -> dict[str, Any]:
+def _narrowed_to(
+    method: str,
+    params: Mapping[str, Any],
+    keep: Strings,
+) -> dict[str, Any]:
     """The keywords of `present` for one request: the least that permits it (rule 1).
 
     Raises ValueError for what no token can permit, before anything is sent.
@@ -188,31 +192,46 @@ class Presenting:
         return await self._ask("get_prompt", "prompts/get", params, meta, options)
 
     async def list_tools(
-        self, *, cursor: str | None = None, meta: Mapping[str, Any] | None = None
+        self,
+        *,
+        cursor: str | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> Any:
         """The client's `list_tools`: what the token may call."""
         return await self._list("list_tools", "tools/list", cursor, meta)
 
     async def list_resources(
-        self, *, cursor: str | None = None, meta: Mapping[str, Any] | None = None
+        self,
+        *,
+        cursor: str | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> Any:
         """The client's `list_resources`: what the token may read."""
         return await self._list("list_resources", "resources/list", cursor, meta)
 
     async def list_resource_templates(
-        self, *, cursor: str | None = None, meta: Mapping[str, Any] | None = None
+        self,
+        *,
+        cursor: str | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> Any:
         """The client's `list_resource_templates`: what the token may read something of."""
         return await self._list("list_resource_templates", "resources/templates/list", cursor, meta)
 
     async def list_prompts(
-        self, *, cursor: str | None = None, meta: Mapping[str, Any] | None = None
+        self,
+        *,
+        cursor: str | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> Any:
         """The client's `list_prompts`: what the token may get."""
         return await self._list("list_prompts", "prompts/list", cursor, meta)
 
     def _meta(
-        self, method: str, params: Mapping[str, Any], meta: Mapping[str, Any] | None
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        meta: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         """The `_meta` of one request, with what the caller has to say in it.
 

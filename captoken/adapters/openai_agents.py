@@ -170,7 +170,11 @@ def _policy(tool: FunctionTool, policy: Callable[..., Any]) -> Callable[..., Any
     """
     prepare = getattr(tool.on_invoke_tool, "prepare_arguments", None)
 
-    async def asked(context: Any, parameters: dict[str, Any], call_id: str) -> bool:
+    async def asked(
+        context: Any,
+        parameters: dict[str, Any],
+        call_id: str,
+    ) -> bool:
         prepared = prepare(json.dumps(parameters), tool.name) if prepare is not None else None
         if prepared is not None and not prepared.unchanged:
             return True

@@ -183,7 +183,9 @@ class TokenGuard(AbstractCapability[Any]):
         return await self.run_permitted(ctx, name, arguments, lambda: handler(output), ModelRetry)
 
     async def prepare_model_request(
-        self, ctx: RunContext[Any], request_context: ModelRequestContext
+        self,
+        ctx: RunContext[Any],
+        request_context: ModelRequestContext,
     ) -> ModelRequestContext:
         """Rule 4. Raises GuardError, before anything is sent to the model."""
         kinds = {tool.kind for tool in request_context.model_request_parameters.native_tools}
@@ -207,7 +209,12 @@ class TokenGuard(AbstractCapability[Any]):
             with calling(grant, run=ctx.run_id):
                 return await run()
 
-    async def permitted(self, tool: str, arguments: Any, ctx: RunContext[Any]) -> AnyGrant:
+    async def permitted(
+        self,
+        tool: str,
+        arguments: Any,
+        ctx: RunContext[Any],
+    ) -> AnyGrant:
         """The grant of a call, which is charged and recorded by that. Raises Denied.
 
         It says nothing of what the tool then does: for that, the grant is current while it runs.

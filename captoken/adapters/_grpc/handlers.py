@@ -98,7 +98,10 @@ def opened(handler: Any) -> Any:
     def one(requests: Any, context: Any) -> Any:
         return alone(behavior, requests, Context(context))
 
-    def many(requests: Any, context: Any) -> Iterator[Any]:
+    def many(
+        requests: Any,
+        context: Any,
+    ) -> Iterator[Any]:
         # Each step anew: a generator runs in the context of whoever asks it for the next message.
         responses = iter(one(requests, context))
         while (response := alone(next, responses, OVER)) is not OVER:

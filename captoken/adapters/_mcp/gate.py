@@ -334,7 +334,12 @@ class Gate:
         )
         return refusal_of(denied, method)
 
-    async def _authenticated(self, token: str | Token, about: bytes | None, method: str) -> Grant:
+    async def _authenticated(
+        self,
+        token: str | Token,
+        about: bytes | None,
+        method: str,
+    ) -> Grant:
         """The grant of a genuine token, whatever it permits. Raises Refused.
 
         It is on record, and its proof is used. The plain grant: see `answer_of` and `under` for who
@@ -349,7 +354,12 @@ class Gate:
         plain: Grant = grant.blocking if isinstance(grant, AsyncGrant) else grant
         return plain
 
-    async def _permitted(self, token: str | Token, about: bytes | None, message: Message) -> Grant:
+    async def _permitted(
+        self,
+        token: str | Token,
+        about: bytes | None,
+        message: Message,
+    ) -> Grant:
         """The grant of a token that permits a message that is no list. Raises Refused.
 
         With functions of the server's, which say what a call costs, it takes two steps: the token,

@@ -140,7 +140,11 @@ async def _noticed(gate: Gate, handler: _Handler, message: Any) -> None:
             await handler(message)
 
 
-async def _admitted(gate: Gate, message: Any, headers: Headers | None) -> Grant | None:
+async def _admitted(
+    gate: Gate,
+    message: Any,
+    headers: Headers | None,
+) -> Grant | None:
     """The grant of a message, which shows no token from here on. Raises Refused.
 
     The arguments of a call are taken as the handler gets them. Everything else is taken as it goes
