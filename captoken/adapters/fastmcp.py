@@ -28,8 +28,8 @@ stands behind it can change what it let in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, Unpack
@@ -53,6 +53,7 @@ from captoken.adapters._mcp.messages import (
     plain_name,
     without_token,
 )
+from captoken.adapters._within import within
 
 # What names an item that a method lists, as an attribute of fastmcp's object.
 _ATTRIBUTES = {
@@ -97,18 +98,13 @@ class _Came(NamedTuple):
 _came: ContextVar[_Came | None] = ContextVar("captoken.fastmcp", default=None)
 
 
-@contextmanager
-def _while_answering(came: _Came) -> Generator[None, None, None]:
+def _while_answering(came: _Came) -> AbstractContextManager[None]:
     """In this block, what fastmcp asks in turn is part of the request that `came` (rule 1).
 
     A tool that asks its own server comes through the guard again, and there is no token to be seen
     then: it was hidden.
     """
-    before = _came.set(came)
-    try:
-        yield
-    finally:
-        _came.reset(before)
+    return within(_came, came)
 
 
 class Guard(Middleware):
@@ -266,13 +262,11 @@ def _http_request() -> Any:
     For a notification it is another one. fastmcp looks for the message's own request first, and
     would find that: so it is made to look for the other.
     """
-    before = fastmcp_request_ctx.set(None)
-    try:
-        return get_http_request()
-    except RuntimeError:
-        return None
-    finally:
-        fastmcp_request_ctx.reset(before)
+    with within(fastmcp_request_ctx, None):
+        try:
+            return get_http_request()
+        except RuntimeError:
+            return None
 
 
 def _params(message: Any) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from captoken._language.access import Access
 from captoken._writing.keywords import Strings
 from captoken._writing.token import Token
 from captoken.adapters._mcp.messages import CALL, LISTS, TOKEN, digest, facts, has_token
+from captoken.adapters._within import within
 from captoken.current import Held
 
 # Rule 2: an attribute that nothing has. What is listed does not turn on attributes.
@@ -155,16 +156,13 @@ class Presenting:
         stated = dict(arguments or {})
         sent = self._meta(CALL, {"name": name, "arguments": stated}, meta)
         _present_own_lists(getattr(self._client, "session", self._client))
-        before = _own_list.set(lambda params: self._meta("tools/list", params, None))
-        try:
+        with within(_own_list, lambda params: self._meta("tools/list", params, None)):
             return await self._client.call_tool(
                 name,
                 stated,
                 meta=sent,
                 **options,
             )
-        finally:
-            _own_list.reset(before)
 
     async def read_resource(
         self,

@@ -29,8 +29,8 @@ from __future__ import annotations
 import copy
 import json
 import weakref
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Unpack
@@ -56,6 +56,7 @@ from captoken._format.errors import GuardError
 from captoken._verification.decision import Denied
 from captoken.adapters._agents.guarding import checked_guard
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
+from captoken.adapters._within import within
 from captoken.current import Held
 from captoken.tools import ToolGuard, agent_name, calling, handing
 
@@ -370,18 +371,13 @@ _handed: ContextVar[_Handed] = ContextVar(
 )
 
 
-@contextmanager
-def _nothing_handed() -> Generator[None, None, None]:
+def _nothing_handed() -> AbstractContextManager[None]:
     """Rule 8: in this block nothing was handed on yet.
 
     For the call of a tool, which may run agents: they hold what is current, and not what a handoff
     around the call has given to an agent of the same name.
     """
-    before = _handed.set(_Handed())
-    try:
-        yield
-    finally:
-        _handed.reset(before)
+    return within(_handed, _Handed())
 
 
 class _HandOn:

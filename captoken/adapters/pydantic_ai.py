@@ -28,8 +28,8 @@ See docs/agents.md.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar, Unpack
@@ -51,6 +51,7 @@ from captoken._format.errors import GuardError
 from captoken._verification.decision import Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
+from captoken.adapters._within import within
 from captoken.current import AnyGrant
 from captoken.tools import ToolGuard, agent_name, calling, handing, telling
 
@@ -83,14 +84,9 @@ class _Call:
 _calls: ContextVar[tuple[_Call, ...]] = ContextVar("captoken.pydantic_ai.calls", default=())
 
 
-@contextmanager
-def _on_its_way(call: _Call) -> Generator[None, None, None]:
+def _on_its_way(call: _Call) -> AbstractContextManager[None]:
     """In this block, what wrappers do is part of `call`."""
-    before = _calls.set((*_calls.get(), call))
-    try:
-        yield
-    finally:
-        _calls.reset(before)
+    return within(_calls, (*_calls.get(), call))
 
 
 class TokenGuard(AbstractCapability[Any]):

@@ -1,0 +1,23 @@
+"""A block in which a context variable has a value: for what adapters keep beside `current`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+@contextmanager
+def within(variable: ContextVar[_T], value: _T) -> Generator[None, None, None]:
+    """In this block `variable` has that value; after it, what it had before.
+
+    Tasks that are started in the block keep the value, as with any context variable.
+    """
+    before = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(before)
