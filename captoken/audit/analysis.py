@@ -39,7 +39,7 @@ from captoken._format.errors import AuditError, TokenFormatError
 from captoken._format.root import RootRecord
 from captoken._language.access import Access
 from captoken._language.capability import Capability
-from captoken._language.caveats import V1, Situation, Vocabulary
+from captoken._language.caveats import COUNTED, RIGHTS, V1, Situation, Vocabulary
 from captoken._language.lineage import Actor, read_along
 from captoken._language.links import (
     BadLink,
@@ -53,7 +53,6 @@ from captoken._language.links import (
 from captoken._language.overlay import Entry, Overlay, SelectorFacts
 
 __all__ = [
-    "RIGHTS",
     "Accessed",
     "Decided",
     "History",
@@ -67,18 +66,6 @@ __all__ = [
     "replay",
     "unused",
 ]
-
-# Caveats that say which accesses.
-RIGHTS = (
-    "tables",
-    "operations",
-    "allow",
-    "columns",
-    "tools",
-    "where",
-)
-# Caveats that say how many.
-_AMOUNTS = ("uses", "budget")
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -509,7 +496,7 @@ def _usage(hop: Hop) -> Usage:
 def _stated(capability: Capability) -> dict[str, Any]:
     """The keywords of a capability, without those of the token itself."""
     stated = capability.json()
-    return {key: value for key, value in stated.items() if key in RIGHTS or key in _AMOUNTS}
+    return {key: value for key, value in stated.items() if key in RIGHTS or key in COUNTED}
 
 
 def _rights_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any]:
