@@ -9,6 +9,10 @@
 
 Whoever mints holds everything, and so does whoever writes a link that belongs to no chain: an
 operator's entry, a discharge. `spell` gives the bytes.
+
+The rules of this room: the checks are a service to the one who writes, and no part of what makes
+narrowing safe (spec, "Widening"). No verifier calls them. Nothing here has a root key but the
+issuer. The clock and the randomness come in as `Means`, so that every text can be written again.
 """
 
 from __future__ import annotations
@@ -35,19 +39,23 @@ NONCE_BYTES = 8
 
 
 class Means(msgspec.Struct, frozen=True):
-    """What links are made with: the caveats that are known, a clock, and a source of nonces."""
+    """What links are made with: the caveats that are known, a clock, and a source of nonces.
+
+    A token carries its own, for the tokens that are derived from it. The defaults are those of a
+    program; others are for tests and for embedders with caveats of their own.
+    """
 
     vocabulary: Vocabulary = V1
     clock: Clock = time
     random: Callable[[int], bytes] = random_bytes
 
     def now(self) -> int:
-        """Seconds since the epoch. Raises what the clock raises."""
+        """Seconds since the epoch, floored. Raises what the clock raises."""
         return read_clock(self.clock)
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What a new link is to say, as it was asked for."""
+    """What a new link is to say, as it was asked for. Not checked yet: `compose` does that."""
 
     caveats: Mapping[str, Any]  # by keyword
     keep: str | Iterable[str] = ()  # the domains that stay open though others are named
@@ -70,7 +78,7 @@ _KEPT_OPEN: Mapping[str, Any] = {"tables": ["*"], "tools": {"*": {}}}
 
 
 def everything(agent: str) -> Holding:
-    """What an issuer holds who starts a chain with `agent`."""
+    """What an issuer holds who starts a chain with `agent`: everything there is."""
     return Holding(_EVERYTHING, Lineage((agent,)))
 
 
@@ -81,16 +89,24 @@ def compose(
 ) -> dict[str, Any]:
     """The JSON of a new link. Empty if nothing is asked for.
 
-    Raises TypeError or ValueError for what is no keyword or no value of it, WideningError for more
-    than is held, DelegationError for a hand-over that verifiers would refuse.
+    Does not look at the signature of the token: that is `check_custody`, and `sign_custody` makes
+    it. Raises TypeError or ValueError for what is no keyword or no value of it, WideningError for
+    more than is held, DelegationError for a hand-over that verifiers would refuse (23.13).
     """
     if type(terms.clamp) is not bool:
         raise TypeError(f"clamp must be a bool, not {type(terms.clamp).__name__}")
+
+    # Steps 1 to 4.
     stated = _restrictions(terms, means, holding.capability)
     position = keywords.position_of(terms.caveats)
     stated.update(widening.positioned(holding.lineage, position, terms.to, terms.clamp))
-    if terms.to is not None or not COUNTED.isdisjoint(stated):
+
+    # Step 5 (17.6): without a nonce two equal links would be one, with one id and one bucket.
+    counts = not COUNTED.isdisjoint(stated)
+    if terms.to is not None or counts:
         stated["n"] = b64encode(means.random(NONCE_BYTES))
+
+    # Step 6 (28.1). A writer makes sure that there is such a key; a reader need not.
     if terms.key is not None:
         stated["key"] = b64encode(signing_key(terms.key))
     return stated
@@ -122,7 +138,10 @@ def _restrictions(
     keywords.check_known(terms.caveats, means.vocabulary)
     wanted = keywords.caveats_of(terms.caveats, means.vocabulary, means.now, held)
     stated = widening.narrowed(held, wanted, terms.clamp)
-    for key in [terms.keep] if type(terms.keep) is str else terms.keep:
+
+    # A link that names one domain closes the other (18.3), unless what there was is kept (23.16).
+    kept = [terms.keep] if type(terms.keep) is str else terms.keep
+    for key in kept:
         if key not in _KEPT_OPEN:
             raise ValueError(f"keep takes 'tables' and 'tools', not {shown(key)}")
         # A link that names no domain closes none: what is written to keep one would.
@@ -133,7 +152,9 @@ def _restrictions(
 
 
 def spell(stated: Mapping[str, Any]) -> bytes:
-    """The bytes of a link. Raises ValueError for one that says nothing."""
+    """The bytes of a link, in its one spelling (2). Raises ValueError for one that says nothing
+    (23.2).
+    """
     if not stated:
         raise ValueError("a link must restrict something")
     try:
@@ -147,16 +168,19 @@ def check_custody(
     terms: Terms,
     signer: Signer | None,
 ) -> None:
-    """Raise unless a key and its signature are there where they are due, and only there.
+    """Raise unless a key and its signature are there where they are due, and only there (23.19).
 
-    `bound_to` is the key that the token is bound to so far. Raises DelegationError, or ValueError
-    for a signer that has nothing to sign (spec, "Holder binding").
+    `bound_to` is the key that the token is bound to so far. It compares the signer's public key,
+    and signs nothing. Raises DelegationError, or ValueError for a signer that has nothing to sign.
     """
+    # Unbound: nobody has to sign, and a signature in the link would make it unreadable (28.4).
     if bound_to is None:
         if signer is not None:
             why = "the token is bound to no key, so that there is nothing to sign"
             raise DelegationError(why, "broken_delegation")
         return
+
+    # Bound, and no new key: anyone narrows, and nobody hands on (28.6).
     if terms.key is None:
         if terms.to is not None:
             why = f"the token is bound to a key: hand it on to the key of {terms.to}"
@@ -164,6 +188,8 @@ def check_custody(
         if signer is not None:
             raise ValueError("a signer goes with the key that the token is handed to")
         return
+
+    # Bound, and a new key: the old one signs it over (28.3).
     if signer is None:
         why = "the token is bound to a key: only that key signs it over to another"
         raise DelegationError(why, "bad_proof")

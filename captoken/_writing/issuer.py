@@ -1,4 +1,9 @@
-"""The issuer: the one place that writes root records and link 0 (spec, "Minting")."""
+"""The issuer: the one place that writes root records and link 0 (spec, "Minting").
+
+A mint names what it permits: what is left out by mistake is an error, and not a token that can do
+everything. No other module of this room is given a keyring, and this one keeps no key: it asks for
+it at each mint, so that rotation reaches a running issuer.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +34,7 @@ _OF_TOOLS = frozenset(kind.key for kind in BUILT_IN if kind.domain == "tool")
 class _OfKeyring(SealedValue, frozen=True, eq=False):
     """What is made from a keyring, which is given first and without a keyword."""
 
-    keyring: Keyring | Callable[[], Keyring]
+    keyring: Keyring | Callable[[], Keyring]  # the one secret here: it is asked at each mint
 
 
 class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
@@ -38,6 +43,13 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
     On a keyring for one audience, tokens for that audience alone. `keyring` may be a callable that
     returns one, so that rotation reaches a running issuer. `clock` gives seconds since the epoch;
     `random` gives that many random bytes, and is for tests alone.
+
+    Made by whoever has the keyring. Threads may share it. It asks no store, and remembers no token
+    that it made. Raises TypeError for what is no keyring.
+
+        issuer = Issuer(keyring)
+        token = issuer.mint(subject="user:jane", agent="orchestrator", task="task-123",
+                            tables=["sales"], operations=["select"])
     """
 
     _instead = "make one from the keyring"
@@ -47,6 +59,7 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
     random: Callable[[int], bytes] = random_bytes
 
     def __post_init__(self) -> None:
+        """Look at the keyring now, so that a mistake is not found only when a token is minted."""
         keyring_source(self.keyring)  # raises TypeError now, and not when a token is minted
 
     def mint(
@@ -66,8 +79,13 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         expires. It names a domain, in the data domain tables with operations or `allow`, or else
         says `unrestricted=True`. `ext` holds facts of the embedding project under namespaced names,
         which no holder can change. `key` binds the token to the Ed25519 key of `agent`. The caveats
-        are those of `attenuate`. Raises TypeError or ValueError for what is no name or caveat,
-        LimitError past a limit.
+        are those of `attenuate` (spec, "Minting").
+
+        Does not check who `subject` is: that is for whoever calls. The names are the only ones that
+        servers may decide on (9.6). Costs two HMACs and no store; the clock is read once.
+
+        Raises TypeError or ValueError for what is no name or caveat, LimitError past a limit, and
+        what the clock or the keyring callable raises.
         """
         given = {keyword: value for keyword, value in caveats.items() if value is not UNSET}
         check_known(given, self.vocabulary)
@@ -102,6 +120,7 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         return Token.of(_signed(keyring, identifier, body), root, means)
 
     def __repr__(self) -> str:
+        """No key, and no key id."""
         return "<Issuer>"
 
 
@@ -110,35 +129,41 @@ def _check_domains(
     unrestricted: bool,
     vocabulary: Vocabulary,
 ) -> None:
-    """Raise unless a mint names what it permits, or says aloud that it names nothing.
-
-    (spec, "Minting")
-    """
+    """Raise unless a mint names what it permits, or says aloud that it names nothing (22.4)."""
     if type(unrestricted) is not bool:
         raise TypeError(f"unrestricted must be a bool, not {type(unrestricted).__name__}")
+
     of_tables = _OF_TABLES & given.keys()
     of_tools = _OF_TOOLS & given.keys()
+
+    # Said aloud, and then nothing beside it: one of the two would be a mistake.
     if unrestricted:
         if of_tables or of_tools:
             named = ", ".join(sorted(of_tables | of_tools))
             raise ValueError(f"unrestricted, and yet restricted by {named}")
         return
+
     if not of_tables and not of_tools:
         raise ValueError(
             "name the tables with operations, allow, or the tools; or say unrestricted=True"
         )
     # A caveat of an embedder's that speaks of a domain opens it: so the domain itself is named too.
+    # It would else be alone in its domain, and let through whatever it does not ask about.
     spoken = _domains_of_own(given, vocabulary)
     if ("data" in spoken and not of_tables) or ("tool" in spoken and not of_tools):
         raise ValueError(
             "name the tables with operations, or the tools, that your own caveat speaks of"
         )
-    if of_tables and "allow" not in of_tables and not {"tables", "operations"} <= of_tables:
+
+    # Tables without operations would permit every operation, and the other way round.
+    says_pairs = "allow" in of_tables or {"tables", "operations"} <= of_tables
+    if of_tables and not says_pairs:
         alone = " and ".join(sorted(of_tables))
         raise ValueError(f"{alone} alone will not do: name tables with operations, or allow")
 
 
 def _domains_of_own(given: Mapping[str, Any], vocabulary: Vocabulary) -> Set[str]:
+    """The domains that caveats of the embedder's speak of."""
     return {vocabulary.kinds[keyword].domain for keyword in given if is_own(keyword)}
 
 
@@ -164,7 +189,10 @@ def _signed(
     identifier: bytes,
     body: bytes,
 ) -> Packet:
-    """The packet of a root token. Raises LimitError, before there is a signature to leak."""
+    """The packet of a root token. Raises LimitError, before there is a signature to leak.
+
+    The tag of the identifier never leaves: whoever has it could write any link 0.
+    """
     link = (body, b"")
     check_limits(Packet(identifier, (link,), bytes(32)))
     tag = chain.mint_tag(keyring.minting, identifier)

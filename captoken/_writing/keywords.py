@@ -2,6 +2,13 @@
 
 Most keywords are the key of a caveat. What its class calls otherwise, as `expires_in` for `exp`, it
 also reads. `depth` and `delegate_only` are no caveats: they go by a link's position in the chain.
+
+The rules of this file:
+
+- No kind of caveat is named here but where its type is stated. How a keyword is read, its class
+  says; so a new caveat is one class, and one line here for type checkers.
+- Nothing is checked against what is held: that is `widening.py`.
+- No keyword is passed over: one that is not known is an error, never a caveat less.
 """
 
 from __future__ import annotations
@@ -18,6 +25,8 @@ Strings: TypeAlias = Sequence[str] | set[str] | frozenset[str]
 
 
 class _Unset:
+    """What a keyword has that was not given: neither None nor anything that is written."""
+
     def __repr__(self) -> str:
         return "UNSET"
 
@@ -29,51 +38,73 @@ class Restrictions(TypedDict, total=False):
     """The caveats as keywords, the same for every method that writes a link (spec, "Caveats").
 
     `expires_in`, `expires_at`, `not_before` and `audience` are the friendly names of `exp`, `nbf`
-    and `aud`. `expires_in` means "at most" and is cut to what is held; `expires_at` is a statement.
-    Caveats of an embedding project go by their key: `**{"acme:region": ["eu"]}`.
+    and `aud`. `expires_in` means "at most" and is cut to what is held; `expires_at` is a statement
+    (23.11). Caveats of an embedding project go by their key: `**{"acme:region": ["eu"]}`.
     """
 
+    # Data: patterns of tables, and what may be done there.
     tables: Strings
     operations: Strings
-    allow: Mapping[str, Strings]
-    columns: Mapping[str, Strings]
+    allow: Mapping[str, Strings]  # by pattern, the operations: in place of the two above
+    columns: Mapping[str, Strings]  # by pattern, the columns
+
+    # Tools: by pattern, a constraint for each argument. `{}` leaves the arguments free.
     tools: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+    # Attributes of the request, whatever it is: a constraint for each.
     where: Mapping[str, Mapping[str, Any]]
+
+    # What is counted, by a ledger (spec, "Ledger").
     uses: int
-    budget: Mapping[str, int]
+    budget: Mapping[str, int]  # by unit
+
+    # Times: how many seconds an overlay may be old, and when the token begins.
     fresh: int
     not_before: Moment
+
+    # By position: how many hand-overs may follow, and whether one must.
     depth: int
     delegate_only: bool
 
 
 class MintCaveats(Restrictions, total=False):
-    """For `mint`: the task is the root record's, and None says that there is no expiry."""
+    """For `mint`: the task is the root record's, and None says that there is no expiry (22.3)."""
 
-    expires_in: Seconds
-    expires_at: Moment | None
-    audience: str | Strings
+    expires_in: Seconds  # 900 if neither is said
+    expires_at: Moment | None  # None says aloud: never
+    audience: str | Strings  # the servers that take it
 
 
 class LinkCaveats(Restrictions, total=False):
     """For `attenuate` and `delegate`."""
 
-    expires_in: Seconds
-    expires_at: Moment
-    audience: str | Strings
-    task: str
+    expires_in: Seconds  # at most: cut to what is held
+    expires_at: Moment  # a statement: more than is held is WideningError
+    audience: str | Strings  # of those that are left
+    task: str  # at or below the token's
 
 
 class PresentCaveats(Restrictions, total=False):
-    """For `present`, which takes the audience and the expiry itself."""
+    """For `present`, which takes the audience and the expiry itself (23.17)."""
 
     task: str
 
 
-POSITION = ("depth", "delegate_only")
+# What goes by a link's place in the chain, and is no caveat (spec, "Lineage").
+POSITION = (
+    "depth",
+    "delegate_only",
+)
+
 # What says something of the token itself, and not of the request at hand: a discharge and an
 # operator's entry have none of these.
-OF_THE_TOKEN = frozenset(("task", *COUNTED, *POSITION))
+OF_THE_TOKEN = frozenset(
+    (
+        "task",
+        *COUNTED,
+        *POSITION,
+    )
+)
 
 
 def _as_given(
@@ -81,14 +112,20 @@ def _as_given(
     now: Callable[[], int],
     held: BuiltIn | None,
 ) -> Any:
+    """The value as it was given, for a keyword that its class does not read in a way of its own."""
     return given
 
 
 def _readings() -> dict[str, tuple[str, Reading]]:
-    """For each keyword the key of the caveat that it is for, and how its value is read."""
+    """For each keyword the key of the caveat that it is for, and how its value is read.
+
+    Gathered once, from the classes of the caveats.
+    """
     made: dict[str, tuple[str, Reading]] = {}
     for kind in BUILT_IN:
-        for keyword, reading in (kind.keywords or {kind.key: _as_given}).items():
+        # A class without keywords of its own is written by its key, as it stands.
+        readings = kind.keywords or {kind.key: _as_given}
+        for keyword, reading in readings.items():
             made[keyword] = (kind.key, reading)
     return made
 
@@ -98,10 +135,14 @@ _KEYWORDS = frozenset((*_READINGS, *POSITION))
 
 
 def check_known(keywords: Iterable[str], vocabulary: Vocabulary) -> None:
-    """Raise TypeError for a keyword that is no caveat."""
+    """Raise TypeError for a keyword that is no caveat.
+
+    Before anything is read: a misspelled `tables` must not give a token without it.
+    """
     for keyword in keywords:
         own = is_own(keyword) and keyword in vocabulary.kinds
-        if keyword not in _KEYWORDS and not own:
+        known = own or keyword in _KEYWORDS
+        if not known:
             words = ", ".join(sorted(_KEYWORDS))
             raise TypeError(
                 f"no caveat is called {keyword!r}: {words}, "
@@ -118,24 +159,31 @@ def caveats_of(
     """The caveats that keywords ask for, by key. Raises TypeError or ValueError for a bad one.
 
     `now` gives seconds since the epoch, and is asked only where a keyword needs it. `held` is what
-    the token can do so far.
+    the token can do so far: `expires_in` is cut to it. Whether the rest is held is not asked here.
     """
     made: dict[str, Caveat] = {}
     for keyword, value in given.items():
         if value is UNSET or keyword in POSITION:
             continue
+
+        # None could be meant as "no limit": nobody may widen by what looks like leaving out.
         if value is None:
             raise TypeError(f"{keyword} must not be None; leave it out")
+
         key, reading = _READINGS.get(keyword, (keyword, _as_given))
         if key in made:
             raise ValueError("expires_in and expires_at say the same thing twice")
+
         before = held.held.get(key) if held is not None else None
         made[key] = write(key, reading(value, now, before), vocabulary)
     return made
 
 
 def position_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """`depth` and `delegate_only` as keywords ask for them. Raises TypeError or ValueError."""
+    """`depth` and `delegate_only` as keywords ask for them.
+
+    The exact types: True is no depth. Raises TypeError or ValueError.
+    """
     made: dict[str, Any] = {}
     depth = given.get("depth", UNSET)
     if depth is not UNSET:
@@ -144,9 +192,11 @@ def position_of(given: Mapping[str, Any]) -> dict[str, Any]:
         if depth < 0:
             raise ValueError("depth must not be negative")
         made["depth"] = depth
+
     delegate_only = given.get("delegate_only", UNSET)
     if delegate_only is not UNSET:
         if type(delegate_only) is not bool:
             raise TypeError(f"delegate_only must be True, not {type(delegate_only).__name__}")
         made["delegate_only"] = delegate_only
+
     return made

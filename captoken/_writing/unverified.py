@@ -1,4 +1,9 @@
-"""What a token says of itself, before anybody has verified it (spec, "Token")."""
+"""What a token says of itself, before anybody has verified it (spec, "Token").
+
+All of it is under one name, `token.unverified`, so that whoever reads the code sees what it is
+worth. Nothing here checks a signature, and nothing here may come to be relied on by a server. What
+has been verified is a `Grant`.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +24,16 @@ from captoken._writing.compose import Holding
 class Unverified(SealedValue, frozen=True, eq=False):
     """What a token says of itself.
 
-    Anybody can write a token that says anything: for showing, never for deciding.
+    Anybody can write a token that says anything: for showing, never for deciding (8.5). A Token
+    makes it of its own links, and whoever has the token may share it. Links are decoded when
+    something asks for them, and folded once.
+
+        text = f"{token.unverified.holder}, until {token.unverified.expires_at}"
     """
 
     _instead = "parse the token again"
 
-    root: RootRecord
+    root: RootRecord  # by the token's own account
     _caveats: tuple[RawCaveat, ...]
     _vocabulary: Vocabulary
     _discharges: tuple[Packet, ...] = ()
@@ -32,12 +41,16 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
     @property
     def links(self) -> tuple[Link | BadLink, ...]:
-        """The links, decoded; a third-party caveat is a link that restricts nothing by itself."""
+        """The links, decoded; a third-party caveat is a link that restricts nothing by itself.
+
+        One that cannot be read is a `BadLink`, with the reason: a holder can keep and show such a
+        token, and use it nowhere (8.5). Decoded anew each time.
+        """
         return tuple(read_links(self._caveats, self._vocabulary))
 
     @property
     def bodies(self) -> tuple[bytes, ...]:
-        """The links as they travel."""
+        """The links as they travel, byte by byte."""
         return tuple(cid for cid, _ in self._caveats)
 
     @property
@@ -47,49 +60,65 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
     @property
     def holder(self) -> str:
-        """The agent that holds the token, as far as the chain says."""
+        """The agent that holds the token, as far as the chain says. No signature vouches for the
+        name.
+        """
         return self.lineage.holder
 
     @property
     def key(self) -> str | None:
-        """The Ed25519 key that the token is bound to, as base64url, or None for a bearer token."""
+        """The Ed25519 key that the token is bound to, as base64url, or None for a bearer token.
+
+        For whoever has several keys, and has to know which one signs.
+        """
         key = self.lineage.key
         return b64encode(key) if key is not None else None
 
     @property
     def discharges(self) -> tuple[Discharge, ...]:
-        """The discharges that travel with the token."""
+        """The discharges that travel with the token, unbound, in the order of the caveats they
+        answer.
+        """
         return tuple(map(Discharge, self._discharges))
 
     @property
     def task(self) -> str:
-        """The task that the links leave."""
+        """The task that the links leave (16.3)."""
         return self.holding.capability.task or self.root.task
 
     @property
     def expires_at(self) -> int | None:
-        """When it ends, in seconds since the epoch, or None for never."""
+        """When it ends, in seconds since the epoch, or None for never.
+
+        Discharges may end sooner: theirs is not in it.
+        """
         return self.holding.capability.expires_at
 
     @property
     def capability(self) -> Capability:
-        """The most that the token can do: nothing, if a link of it cannot be read."""
+        """The most that the token can do: nothing, if a link of it cannot be read.
+
+        By its own account, without what a verifier's overlay and ledger say.
+        """
         if any(isinstance(link, BadLink) for link in self.links):
             return self.holding.capability.meet(Capability.nowhere())
         return self.holding.capability
 
     @property
     def holding(self) -> Holding:
-        """What the links that can be read say together.
+        """What the links that can be read say together (23.1). Folded once.
 
-        For writers, who may narrow what cannot be used.
+        For writers, who may narrow what cannot be used. For showing, `capability` is the one.
         """
         if not self._seen:
             links = self.links
+            # What cannot be read is passed over here alone (23.1): a verifier denies it.
             readable = (link for link in links if isinstance(link, Link))
             capability = Capability.of(readable, self.root.task, self.root.audience)
-            self._seen.append(Holding(capability, read_along(self.root.agent, links)))
+            lineage = read_along(self.root.agent, links)
+            self._seen.append(Holding(capability, lineage))
         return self._seen[0]
 
     def __repr__(self) -> str:
+        """The public id and the holder's name."""
         return f"<Unverified, token {self.root.token_id}, held by {self.holder}>"

@@ -1,7 +1,8 @@
 """The check that a new link does not ask for more than is held (spec, "Widening").
 
 It is for the one who narrows, who should learn of a mistake now and not from a denial. It is not
-what makes narrowing safe: verifiers ask every link, so a link that asks for more gains nothing.
+what makes narrowing safe: verifiers ask every link, so a link that asks for more gains nothing. So
+it must never be called, or relied on, when a token is verified.
 
 What a caveat covers, it says itself. Here is only what is done with the answers.
 """
@@ -26,8 +27,9 @@ def narrowed(
 ) -> dict[str, Any]:
     """The JSON of a link that asks for `wanted`, checked against `held`. Raises WideningError.
 
-    With `clamp`, what is asked for too much is cut to what is held, and WideningError says
-    `nothing_left` if that is nothing.
+    With `clamp`, what is asked for too much is cut to what is held, dimension by dimension, and
+    WideningError says `nothing_left` if that is nothing (23.15). The error says what was asked,
+    what is held, and what of it is too much.
     """
     stated = {key: caveat.value for key, caveat in wanted.items()}
     for excess in _excesses(held, wanted):
@@ -42,7 +44,7 @@ def narrowed(
 
 
 def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess]:
-    """All that is asked for beyond what is held, in the order of the caveats, own ones last."""
+    """All that is asked for beyond what is held, in the order of 23.3, own ones last."""
     for slot, asked in _by_slot(wanted).items():
         if slot in held.held:
             yield from held.held[slot].beyond(asked)
@@ -66,6 +68,7 @@ def _by_slot(wanted: Mapping[str, Caveat]) -> dict[str, dict[str, BuiltIn]]:
 
 
 def _error(excess: Excess, nothing_left: bool = False) -> WideningError:
+    """The error for one excess, with what would have been right."""
     if nothing_left:
         code = "nothing_left"
         hint = "nothing of what is asked for is held"
@@ -86,13 +89,17 @@ def positioned(
 ) -> dict[str, Any]:
     """`depth`, `delegate_only` and a hand-over `to` someone, checked against the lineage.
 
-    Raises WideningError, or DelegationError for a hand-over that verifiers would refuse.
+    Raises WideningError, or DelegationError for a hand-over that verifiers would refuse (23.13,
+    23.14).
     """
     stated: dict[str, Any] = {}
     left = lineage.left
+
+    # The hand-over comes first: `depth` bounds later links, and not the one that it stands in.
     if to is not None:
         stated.update(_hand_over(lineage, to))
         left = None if left is None else left - 1
+
     if "depth" in wanted:
         stated["depth"] = _depth(wanted["depth"], left, clamp)
     if "delegate_only" in wanted and _must_delegate(lineage, wanted["delegate_only"], clamp):
@@ -101,6 +108,7 @@ def positioned(
 
 
 def _hand_over(lineage: Lineage, to: str) -> dict[str, str]:
+    """`from` and `to`. Raises DelegationError back to a holder, or where none is left (23.13)."""
     if names.name(to, "to") in lineage.holders:
         raise DelegationError(f"{to} has held this token before", "broken_delegation")
     if lineage.left == 0:
@@ -113,7 +121,7 @@ def _depth(
     left: int | None,
     clamp: bool,
 ) -> int:
-    """At most as many delegations as are left after this link."""
+    """At most as many delegations as are left after this link (23.14)."""
     if left is None or wanted <= left:
         return wanted
     if clamp:
@@ -127,7 +135,7 @@ def _must_delegate(
     wanted: bool,
     clamp: bool,
 ) -> bool:
-    """Is it to be written? It is taken back by a delegation, and by nothing else."""
+    """Is it to be written? It is taken back by a delegation, and by nothing else (23.14)."""
     if wanted:
         return True
     if not lineage.must_delegate:
