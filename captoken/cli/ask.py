@@ -36,14 +36,21 @@ _asking = stacked(
     token_option,
     access_options,
     click.option(
-        "--audience", metavar="NAME", multiple=True, help="A name of this server. Repeatable."
+        "--audience",
+        metavar="NAME",
+        multiple=True,
+        help="A name of this server. Repeatable.",
     ),
     click.option(
         "--allow-unaddressed",
         is_flag=True,
         help="Take tokens addressed to nobody, though --audience is given.",
     ),
-    click.option("--caller-agent", metavar="NAME", help="Who calls, as the server itself knows."),
+    click.option(
+        "--caller-agent",
+        metavar="NAME",
+        help="Who calls, as the server itself knows.",
+    ),
     click.option(
         "--caller-task",
         metavar="PATH",
@@ -68,7 +75,11 @@ _asking = stacked(
         help="Who may sign the overlay. Repeatable.",
     ),
     click.option(
-        "--leeway", type=DURATION, metavar="TIME", default="0s", help="How far clocks may differ."
+        "--leeway",
+        type=DURATION,
+        metavar="TIME",
+        default="0s",
+        help="How far clocks may differ.",
     ),
 )
 
@@ -94,6 +105,7 @@ def _decision(
     """What `verify` and `explain` decide; with --token-only, of the token alone."""
     access = access_of(given)
     caller = _caller(caller_agent, caller_task)
+    # A caller is judged with an access. To pass over it would look as if it had been checked.
     if access is None and caller is not None:
         raise click.UsageError("a caller is checked with an access")
     if (overlay is None) != (not operator):
@@ -113,9 +125,19 @@ def _decision(
     )
     text = files.token_text(token_file)
     if dry:
-        return verifier.explain(text, access, caller=caller, request=request)
+        return verifier.explain(
+            text,
+            access,
+            caller=caller,
+            request=request,
+        )
     if access is not None:
-        return verifier.check(text, access, caller=caller, request=request)
+        return verifier.check(
+            text,
+            access,
+            caller=caller,
+            request=request,
+        )
     return _shown(verifier, text, request)
 
 
@@ -171,7 +193,12 @@ def verify(as_json: bool, replays: str | None, now: int | None, **facts: Any) ->
         --overlay overlay.db --operator "$(cat operator.public)" < child.token
     """
     store = None if replays is None else _Replays(replays, clock(now))
-    decision = _decision(dry=False, now=now, replays=store, **facts)
+    decision = _decision(
+        dry=False,
+        now=now,
+        replays=store,
+        **facts,
+    )
     if as_json:
         say_json(decision.as_dict())
     else:
@@ -209,6 +236,7 @@ class _Replays:
         """The same without using it. Raises StoreError where no file is: it would know nothing."""
         from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
+        # To open it would make it: an empty store, that `verify` would take for one that knows.
         if not os.path.exists(self._path):
             raise StoreError(f"{self._path} is not there yet: verify makes it")
         with closing(SQLiteReplayStore(self._path, clock=self._clock)) as store:
@@ -240,7 +268,12 @@ def explain(as_json: bool, replays: str | None, now: int | None, **facts: Any) -
     captoken explain --keyring keyring.json --table hr --operation select < child.token
     """
     store = None if replays is None else _Replays(replays, clock(now))
-    decision = _decision(dry=True, now=now, replays=store, **facts)
+    decision = _decision(
+        dry=True,
+        now=now,
+        replays=store,
+        **facts,
+    )
     if as_json:
         say_json(decision.as_dict())
     else:

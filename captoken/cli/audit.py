@@ -70,9 +70,15 @@ def history(path: str) -> trails.History:
     multiple=True,
     help="A server whose checkpoints count. Repeatable.",
 )
-@click.option("--head", metavar="FILE", help="Where the last record that was seen is kept.")
 @click.option(
-    "--new-head", metavar="FILE", help="The same for the first time: it must not be there yet."
+    "--head",
+    metavar="FILE",
+    help="Where the last record that was seen is kept.",
+)
+@click.option(
+    "--new-head",
+    metavar="FILE",
+    help="The same for the first time: it must not be there yet.",
 )
 @click.option(
     "--after",
@@ -106,14 +112,21 @@ def verify(
     before = None if after is None else _known(after)
     try:
         with _opened(trail_file) as file:
-            found = check(file, server, known=known, after=before)
+            found = check(
+                file,
+                server,
+                known=known,
+                after=before,
+            )
     except AuditError as error:
         return _not_whole("BROKEN ", str(error), as_json)
+    # In order, but for all one can tell whoever wrote the file made it up.
     if server and found.signed == 0:
         count = words.counted(found.head.seq, "record")
         unsigned = "no checkpoint of a server that is trusted here: trail.checkpoint() signs"
         return _not_whole("UNSIGNED", f"{count} in order, and {unsigned}", as_json)
 
+    # Only of a trail that is whole: a head of another one would be checked against from now on.
     kept = head or new_head
     if kept is not None:
         _keep(kept, found.head)
@@ -167,6 +180,7 @@ def _known(path: str) -> Head:
 
 def _keep(path: str, head: Head) -> None:
     """Write the head to a file: all of it, or what was there stays."""
+    # A head that is lost or half written would let a rollback pass the next time.
     fresh = f"{path}.part"
     with open(fresh, "wb") as file:
         file.write(msgspec.json.encode(head) + b"\n")
@@ -180,9 +194,21 @@ def _keep(path: str, head: Head) -> None:
 
 @audit.command()
 @file_argument
-@click.option("--task", metavar="PATH", help="This task, and those below it.")
-@click.option("--agent", metavar="NAME", help="What this agent did.")
-@click.option("--denied", is_flag=True, help="What was refused alone.")
+@click.option(
+    "--task",
+    metavar="PATH",
+    help="This task, and those below it.",
+)
+@click.option(
+    "--agent",
+    metavar="NAME",
+    help="What this agent did.",
+)
+@click.option(
+    "--denied",
+    is_flag=True,
+    help="What was refused alone.",
+)
 def log(trail_file: str, task: str | None, agent: str | None, denied: bool) -> None:
     """Who tried what, and what came of it: a line for each decision, in order.
 
@@ -255,8 +281,17 @@ def _facts(stated: Mapping[str, Any] | Iterable[str]) -> str:
 
 @audit.command()
 @file_argument
-@click.option("--task", metavar="PATH", help="Tokens of this task, and of those below it.")
-@click.option("--token", type=ID, metavar="ID", help="Tokens of this tree.")
+@click.option(
+    "--task",
+    metavar="PATH",
+    help="Tokens of this task, and of those below it.",
+)
+@click.option(
+    "--token",
+    type=ID,
+    metavar="ID",
+    help="Tokens of this tree.",
+)
 @json_option
 def tree(trail_file: str, task: str | None, token: str | None, as_json: bool) -> None:
     """Who handed what to whom, how each name is known, and what each was allowed and denied.

@@ -22,7 +22,10 @@ from captoken.cli.values import DURATION
 @click.command("blast-radius")
 @file_argument
 @click.option(
-    "--agent", metavar="NAME", required=True, help="The agent that may have been taken over."
+    "--agent",
+    metavar="NAME",
+    required=True,
+    help="The agent that may have been taken over.",
 )
 @now_option
 @click.option(
@@ -45,7 +48,12 @@ def blast_radius(trail_file: str, agent: str, now: int | None, leeway: int, as_j
     captoken blast-radius trail.jsonl --agent clerk
     """
     at = seconds(now)
-    reach = trails.blast_radius(history(trail_file), agent, at, leeway=leeway)
+    reach = trails.blast_radius(
+        history(trail_file),
+        agent,
+        at,
+        leeway=leeway,
+    )
     if as_json:
         say_json({"agent": agent, "now": at, "reach": [_reach_data(one) for one in reach]})
         return
@@ -84,7 +92,8 @@ def _may(hop: trails.Hop, now: int) -> str:
 
 
 def _reach_data(one: trails.Reach) -> dict[str, Any]:
-    hop, capability = one.hop, one.hop.capability
+    hop = one.hop
+    capability = hop.capability
     return {
         "holders": list(hop.holders),
         "subject": hop.root.subject,

@@ -50,6 +50,7 @@ def _question(need: Mapping[str, Any], life: str, size: os.terminal_size) -> byt
     columns = size.columns or 80
     rows = size.lines or 24
     lines = asked(need, columns)
+    # What scrolls away has not been seen. So nobody is asked about it, rather than about a part.
     if len(lines) + 2 > rows:  # with the lines before and after
         much = f"{len(lines)} lines to read, and the terminal has {rows}"
         raise click.UsageError(f"{much}: what is not seen is not approved")
@@ -76,6 +77,7 @@ def asked(need: Mapping[str, Any], width: int) -> list[str]:
     want to be misread: all is ASCII, so that terminals agree on its width. What is too long is
     broken here rather than by the terminal, where it could look like another name.
     """
+    # All lines of a value but its first begin with a bar, so that none looks like a name.
     room = max(width - _INDENT, 20)
     lines: list[str] = []
     for name, value in need.items():

@@ -53,7 +53,9 @@ from captoken.keys.secret import DischargerKey
     help="The same from a JSON object in a file: others can read the arguments.",
 )
 @click.option(
-    "--location", metavar="URL", help="Where it can be asked: a hint, which everybody can read."
+    "--location",
+    metavar="URL",
+    help="Where it can be asked: a hint, which everybody can read.",
 )
 @now_option
 def require(
@@ -94,7 +96,10 @@ def _needed(need: dict[str, Any], need_json: str | None) -> dict[str, Any]:
 @click.command()
 @token_option
 @click.option(
-    "--discharger", type=PUBLIC, metavar="PUBLIC", help="Those for this public key alone."
+    "--discharger",
+    type=PUBLIC,
+    metavar="PUBLIC",
+    help="Those for this public key alone.",
 )
 def tickets(token_file: str, discharger: str | None) -> None:
     """Write what third parties are still asked, one ticket a line.
@@ -113,7 +118,12 @@ def tickets(token_file: str, discharger: str | None) -> None:
 
 
 _answering = stacked(
-    click.option("--key", metavar="FILE", required=True, help="The key of the discharger."),
+    click.option(
+        "--key",
+        metavar="FILE",
+        required=True,
+        help="The key of the discharger.",
+    ),
     click.option(
         "--ticket-file",
         metavar="FILE",
@@ -130,7 +140,11 @@ def _discharger(key: str, now: int | None) -> Discharger:
 
 @click.command()
 @_answering
-@click.option("--show", is_flag=True, help="Write what is needed, in JSON, and discharge nothing.")
+@click.option(
+    "--show",
+    is_flag=True,
+    help="Write what is needed, in JSON, and discharge nothing.",
+)
 @request_options
 @now_option
 def discharge(key: str, ticket_file: str, show: bool, now: int | None, **given: Any) -> None:
@@ -171,7 +185,13 @@ def _no_yes(ctx: click.Context, param: click.Parameter, given: bool) -> None:
     help="For so long.",
 )
 @timeless_options
-@click.option("--yes", is_flag=True, hidden=True, expose_value=False, callback=_no_yes)
+@click.option(
+    "--yes",
+    is_flag=True,
+    hidden=True,
+    expose_value=False,
+    callback=_no_yes,
+)
 @now_option
 def approve(key: str, ticket_file: str, now: int | None, **given: Any) -> int:
     """Ask the person at the terminal whether to answer a ticket. Exit 1 if not.

@@ -14,17 +14,32 @@ from captoken.cli.values import OBJECT
 from captoken.proof import http_request
 
 access_options = stacked(
-    click.option("--table", metavar="NAME", help="The table that is accessed."),
-    click.option("--operation", metavar="NAME", help="The operation on it."),
+    click.option(
+        "--table",
+        metavar="NAME",
+        help="The table that is accessed.",
+    ),
+    click.option(
+        "--operation",
+        metavar="NAME",
+        help="The operation on it.",
+    ),
     click.option(
         "--column",
         metavar="NAME",
         multiple=True,
         help="A column that it touches. Repeatable.",
     ),
-    click.option("--tool", metavar="NAME", help="The tool that is called."),
     click.option(
-        "--arguments", type=OBJECT, metavar="JSON", help="""Its arguments: '{"q":"rates"}'."""
+        "--tool",
+        metavar="NAME",
+        help="The tool that is called.",
+    ),
+    click.option(
+        "--arguments",
+        type=OBJECT,
+        metavar="JSON",
+        help="""Its arguments: '{"q":"rates"}'.""",
     ),
     facts_option(
         "--attribute", help="A fact: 'region=eu', 'size=5' (JSON, or else a string). Repeatable."

@@ -63,10 +63,13 @@ def save_new(made: Saved, path: str) -> None:
 
     Raises KeyringError or OSError, and never overwrites.
     """
+    # First an empty file of that name, which only its owner reads. To make it fails if anything is
+    # there, a dangling link too, so that no key is ever lost or written where a link leads.
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # claims the name
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         raise click.UsageError(f"{path} is there already, and keys are not overwritten") from None
+    # What is not written whole is not left behind: an empty file would look like a key.
     try:
         made.save(path)
     except BaseException:
@@ -76,6 +79,7 @@ def save_new(made: Saved, path: str) -> None:
 
 def one_stdin(*paths: str | None) -> None:
     """Raise UsageError if two things would be read from standard input."""
+    # The first would take it all, and the second would be empty: a body of nothing, say.
     if paths.count("-") > 1:
         raise click.UsageError("two things from standard input: name a file for one of them")
 
@@ -126,6 +130,7 @@ def ticket(path: str) -> Ticket:
     Raises DischargeError for what is none, UsageError for more than one.
     """
     found = text(path, "ticket")
+    # Whoever sends a discharger the token itself gives it all that the token can do.
     if found.startswith("cap1"):
         raise click.UsageError(
             "a discharger gets a ticket and no token: `captoken tickets` writes it"

@@ -140,12 +140,17 @@ def _mermaid(text: str) -> str:
 
 
 def _is_plain(char: str) -> bool:
+    # No quotes, brackets or backticks, which a chart reads as its own.
     return char.isascii() and (char.isalnum() or char in " .,:/_-")
 
 
 @click.command()
 @token_option
-@click.option("--mermaid", is_flag=True, help="Draw it as a Mermaid flowchart.")
+@click.option(
+    "--mermaid",
+    is_flag=True,
+    help="Draw it as a Mermaid flowchart.",
+)
 @now_option
 @json_option
 def inspect(token_file: str, mermaid: bool, now: int | None, as_json: bool) -> None:
@@ -169,4 +174,11 @@ def inspect(token_file: str, mermaid: bool, now: int | None, as_json: bool) -> N
 
     warning = Text(WARNING, "bold red")
     lines = [Text.assemble((line[:_LABEL], "dim"), line[_LABEL:]) for line in seen.summary]
-    output.draw(output.console(), warning, "", as_tree(seen), "", *lines)
+    output.draw(
+        output.console(),
+        warning,
+        "",
+        as_tree(seen),
+        "",
+        *lines,
+    )

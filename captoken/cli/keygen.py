@@ -51,7 +51,12 @@ def _derive_serving(given: Given) -> None:
     own = PairwiseKey.load(given["key"])
     derived = own.serving(issuers=given["issuer"], audience=given["audience"])
     files.save_new(derived, given["out"])
-    _tell(given["out"], derived, given["as_json"], verifies=True)
+    _tell(
+        given["out"],
+        derived,
+        given["as_json"],
+        verifies=True,
+    )
 
 
 def _change(given: Given) -> None:
@@ -102,12 +107,37 @@ _WAYS = (
     Way(("--audit-key",), _new_key("audit"), needs=_OUT),
     Way(("--pairwise", "--server"), _derive_issuing, needs=_DERIVING),
     Way(("--pairwise", "--issuer"), _derive_serving, needs=_DERIVING),
-    Way(("--pairwise", "--key"), None, needs=frozenset((_PARTNER,)), takes=_DERIVING),
-    Way(("--pairwise", "--audience"), None, frozenset(("--key", _PARTNER)), _DERIVING),
+    Way(
+        ("--pairwise", "--key"),
+        None,
+        needs=frozenset((_PARTNER,)),
+        takes=_DERIVING,
+    ),
+    Way(
+        ("--pairwise", "--audience"),
+        None,
+        frozenset(("--key", _PARTNER)),
+        _DERIVING,
+    ),
     Way(("--pairwise",), _new_key("pairwise"), needs=_OUT),
-    Way(("--key",), None, needs=_PAIRWISE, takes=_DERIVING),
-    Way(("--server",), None, needs=_PAIRWISE, takes=_DERIVING),
-    Way(("--issuer",), None, needs=_PAIRWISE, takes=_DERIVING),
+    Way(
+        ("--key",),
+        None,
+        needs=_PAIRWISE,
+        takes=_DERIVING,
+    ),
+    Way(
+        ("--server",),
+        None,
+        needs=_PAIRWISE,
+        takes=_DERIVING,
+    ),
+    Way(
+        ("--issuer",),
+        None,
+        needs=_PAIRWISE,
+        takes=_DERIVING,
+    ),
     Way(("--rotate",), _change, takes=_CHANGING),
     Way(("--retire",), _change, takes=frozenset(("--keyring",))),
     Way(("--out",), _new_keyring, takes=frozenset(("--audience", "--keyring"))),
@@ -144,19 +174,45 @@ def _meant(said: frozenset[str]) -> Callable[[Given], None]:
     help="Add a fresh key to --keyring and mint with it; the older ones still verify.",
 )
 @click.option(
-    "--retire", metavar="KEY_ID", help="Take a key out of --keyring: its tokens stop verifying."
-)
-@click.option("--audience", metavar="NAME", help="Derive the keys of one server into --out.")
-@click.option("--holder", is_flag=True, help="A key that tokens are bound to.")
-@click.option("--discharger", is_flag=True, help="A key of a third party that is asked.")
-@click.option("--operator", is_flag=True, help="A key that stops and narrows tokens that are out.")
-@click.option(
-    "--audit-key", is_flag=True, help="A key that signs the checkpoints of a server's trail."
+    "--retire",
+    metavar="KEY_ID",
+    help="Take a key out of --keyring: its tokens stop verifying.",
 )
 @click.option(
-    "--pairwise", is_flag=True, help="A key of an issuer or a server that share no secret."
+    "--audience",
+    metavar="NAME",
+    help="Derive the keys of one server into --out.",
 )
-@click.option("--key", metavar="FILE", help="Derive a keyring from this pairwise key, one's own.")
+@click.option(
+    "--holder",
+    is_flag=True,
+    help="A key that tokens are bound to.",
+)
+@click.option(
+    "--discharger",
+    is_flag=True,
+    help="A key of a third party that is asked.",
+)
+@click.option(
+    "--operator",
+    is_flag=True,
+    help="A key that stops and narrows tokens that are out.",
+)
+@click.option(
+    "--audit-key",
+    is_flag=True,
+    help="A key that signs the checkpoints of a server's trail.",
+)
+@click.option(
+    "--pairwise",
+    is_flag=True,
+    help="A key of an issuer or a server that share no secret.",
+)
+@click.option(
+    "--key",
+    metavar="FILE",
+    help="Derive a keyring from this pairwise key, one's own.",
+)
 @click.option(
     "--server",
     type=PUBLIC,
@@ -170,7 +226,11 @@ def _meant(said: frozenset[str]) -> Callable[[Given], None]:
     multiple=True,
     help="A server derives: whom it trusts. Repeatable.",
 )
-@click.option("--public", metavar="FILE", help="Write the public key of a key that is there.")
+@click.option(
+    "--public",
+    metavar="FILE",
+    help="Write the public key of a key that is there.",
+)
 @keyring_option
 @json_option
 @click.pass_context

@@ -41,26 +41,72 @@ _store = click.option(
     required=True,
     help="Where the newest snapshot lies: an SQLite file.",
 )
-_key = click.option("--key", metavar="FILE", required=True, help="The operator's key.")
+_key = click.option(
+    "--key",
+    metavar="FILE",
+    required=True,
+    help="The operator's key.",
+)
 _changing = stacked(
     _key,
     _store,
-    click.option("--token", type=ID, metavar="ID", help="This token and all that came of it."),
-    click.option("--link", type=ID, metavar="ID", help="This link of a token, and all below."),
-    click.option("--task", metavar="PATH", help="This task, and those below it."),
     click.option(
-        "--agent", metavar="NAME", help="Whatever this agent has, or has ever had, in hand."
+        "--token",
+        type=ID,
+        metavar="ID",
+        help="This token and all that came of it.",
     ),
-    click.option("--subject", metavar="NAME", help="Whatever was minted for this subject."),
-    click.option("--kid", metavar="KEY_ID", help="Whatever was minted with this key."),
     click.option(
-        "--issued-before", type=MOMENT, metavar="TIME", help="Whatever was minted before."
+        "--link",
+        type=ID,
+        metavar="ID",
+        help="This link of a token, and all below.",
     ),
-    click.option("--why", metavar="TEXT", required=True, help="Why, for the record."),
     click.option(
-        "--by", metavar="NAME", default="operator", show_default=True, help="Who, for the record."
+        "--task",
+        metavar="PATH",
+        help="This task, and those below it.",
     ),
-    click.option("--until", type=MOMENT, metavar="TIME", help="Until then, and no longer."),
+    click.option(
+        "--agent",
+        metavar="NAME",
+        help="Whatever this agent has, or has ever had, in hand.",
+    ),
+    click.option(
+        "--subject",
+        metavar="NAME",
+        help="Whatever was minted for this subject.",
+    ),
+    click.option(
+        "--kid",
+        metavar="KEY_ID",
+        help="Whatever was minted with this key.",
+    ),
+    click.option(
+        "--issued-before",
+        type=MOMENT,
+        metavar="TIME",
+        help="Whatever was minted before.",
+    ),
+    click.option(
+        "--why",
+        metavar="TEXT",
+        required=True,
+        help="Why, for the record.",
+    ),
+    click.option(
+        "--by",
+        metavar="NAME",
+        default="operator",
+        show_default=True,
+        help="Who, for the record.",
+    ),
+    click.option(
+        "--until",
+        type=MOMENT,
+        metavar="TIME",
+        help="Until then, and no longer.",
+    ),
 )
 
 
@@ -101,6 +147,7 @@ def _operator(
     seen = f"{key}.seen"
     secret = OperatorKey.load(key)
     last = _last(seen)
+    # Whoever can remove the store could else have the operator begin anew, with nothing revoked.
     if new and last and not os.path.exists(store) and not resume:
         raise click.UsageError(
             f"{store} is not there, and {seen} says that snapshot {last} was: --resume begins anew"
@@ -117,6 +164,7 @@ def _operator(
         try:
             yield operator
         finally:
+            # Also after an error: the snapshot may be out, and the number never goes back.
             if operator.last > _last(seen):
                 write_private(seen, b"%d\n" % operator.last)
 
@@ -164,7 +212,12 @@ def revoke(
     \b
     captoken revoke --key operator.json --store overlay.db --agent clerk --why "laptop lost"
     """
-    with _operator(key, store, now, by=by) as operator:
+    with _operator(
+        key,
+        store,
+        now,
+        by=by,
+    ) as operator:
         entry = operator.revoke(why=why, until=until, **caveats(given))
     _say_entry(entry, now, as_json)
 
@@ -194,7 +247,12 @@ def narrow(
     captoken narrow --key operator.json --store overlay.db --task payday --operations select \\
         --why "read-only tonight"
     """
-    with _operator(key, store, now, by=by) as operator:
+    with _operator(
+        key,
+        store,
+        now,
+        by=by,
+    ) as operator:
         entry = operator.narrow(why=why, until=until, **caveats(given))
     _say_entry(entry, now, as_json)
 
@@ -202,8 +260,18 @@ def narrow(
 @click.command()
 @_key
 @_store
-@click.option("--entry", metavar="ID", required=True, help="Which entry.")
-@click.option("--why", metavar="TEXT", default="", help="Why, for the log.")
+@click.option(
+    "--entry",
+    metavar="ID",
+    required=True,
+    help="Which entry.",
+)
+@click.option(
+    "--why",
+    metavar="TEXT",
+    default="",
+    help="Why, for the log.",
+)
 @now_option
 def lift(key: str, store: str, entry: str, why: str, now: int | None) -> None:
     """Take an entry off again.
@@ -211,7 +279,12 @@ def lift(key: str, store: str, entry: str, why: str, now: int | None) -> None:
     \b
     captoken lift --key operator.json --store overlay.db --entry "$(cat entry)"
     """
-    with _operator(key, store, now, by="operator") as operator:
+    with _operator(
+        key,
+        store,
+        now,
+        by="operator",
+    ) as operator:
         operator.lift(entry, why=why)
     tell(f"entry {entry} stands no more")
 

@@ -74,7 +74,13 @@ def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 def facts_option(flag: str, *, help: str) -> Callable[[Command], Command]:
     """An option of facts, `key=value`."""
-    return click.option(flag, type=FACT, multiple=True, callback=_facts, help=help)
+    return click.option(
+        flag,
+        type=FACT,
+        multiple=True,
+        callback=_facts,
+        help=help,
+    )
 
 
 keyring_option = click.option(
@@ -95,7 +101,12 @@ now_option = click.option(
     type=NOW,
     help="Take this for the present time (RFC 3339, or seconds), for trials and transcripts.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for machines.")
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Answer in JSON, for machines.",
+)
 
 
 # --- caveats --------------------------------------------------------------------------------------

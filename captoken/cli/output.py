@@ -37,7 +37,7 @@ def say(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # Or else the flush at exit would complain.
+        # What is left in the buffer goes nowhere, or else the flush at exit would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(2)
 
@@ -59,6 +59,8 @@ def tell(text: str) -> None:
 
     It is escaped, and has not the text of a token that was misplaced.
     """
+    # A token in the wrong place, as the name of a file, is in the message of an error. Whoever
+    # reads standard error, or the log that it goes to, must not get the token by that.
     shown = _secret_text(r"\1...", " ".join(text.split()))
     print(f"captoken: {escape(shown)}", file=sys.stderr)
 
@@ -93,6 +95,7 @@ def console(*, color: bool = True, width: int | None = None) -> Console:
 
 def draw(on: Console, *drawn: Any) -> None:
     """Draw trees, tables and texts, without the blanks that tables leave at the ends of lines."""
+    # By `say`, and not by the console: so that a reader that goes away is noticed.
     with on.capture() as capture:
         for part in drawn:
             on.print(part)

@@ -110,12 +110,22 @@ def plan(
 
     with _connected(dsn) as connection:
         tables = roles.tables_of(connection)
-        sql = roles.plan_sql(login, planned, tables, adopt=adopt)
+        sql = roles.plan_sql(
+            login,
+            planned,
+            tables,
+            adopt=adopt,
+        )
         say(sql.rstrip())
         if not apply:
             return 0
 
-        found = roles.apply_plan(connection, login, planned, adopt=adopt)
+        found = roles.apply_plan(
+            connection,
+            login,
+            planned,
+            adopt=adopt,
+        )
         connection.commit()
         tell(f"applied: {login} can take on {role}")
         return _say_found(found, login)
@@ -123,7 +133,12 @@ def plan(
 
 @postgres.command()
 @_login
-@click.option("--dsn", metavar="DSN", required=True, help=_DSN)
+@click.option(
+    "--dsn",
+    metavar="DSN",
+    required=True,
+    help=_DSN,
+)
 def audit(login: str, dsn: str) -> int:
     """Say what lets a login do more than its grants: functions with the rights of their owners,
     rights that everybody has.

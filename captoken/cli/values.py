@@ -33,6 +33,7 @@ def strict_json(text: str) -> Any:
         return made
 
     try:
+        # Of a key that stands twice, other readers may take the other one.
         return json.loads(text, object_pairs_hook=paired)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg}") from None
@@ -83,6 +84,7 @@ def _moment(text: str) -> int:
         stated = datetime.fromisoformat(text)
     except ValueError:
         stated = None
+    # A time without a zone would be another one on each machine.
     if stated is None or stated.utcoffset() is None:
         raise ValueError(
             f"{text!r} is no time: 2030-01-31T12:00:00Z, with a zone, or seconds since the epoch"
@@ -144,6 +146,8 @@ def _fact(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"{text!r} has no '='")
+    # So `size=5` is a number, and `size="5"` is text: an access that states the one is not
+    # permitted by a rule about the other.
     try:
         return key, strict_json(value)
     except ValueError:
@@ -157,7 +161,7 @@ def _public(text: str) -> str:
     """A public key, its form alone. What is none is not repeated: it may be a secret."""
     try:
         public_bytes(text, "a public key")
-    except ValueError:
+    except ValueError:  # its own message shows what it got
         raise ValueError(
             "a public key is 43 characters of base64url: `captoken keygen --public FILE` shows it"
         ) from None

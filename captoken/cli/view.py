@@ -79,12 +79,22 @@ def read(text: str) -> Shown:
     """A token as it is held, or as it is presented. Raises TokenFormatError."""
     if f".{BOUND}" not in text and f".{PROOF}" not in text:
         token = Token.parse(text)
-        return Shown(token, token.unverified.discharges, len(text))
+        return Shown(
+            token,
+            token.unverified.discharges,
+            len(text),
+        )
 
+    # Nobody holds such a text, and `Token.parse` refuses it. It is taken apart to be shown.
     parts = parts_of(text, BOUND)
     token = Token.parse(text_of(parts.packet))
     discharges = tuple(Discharge(packet) for packet in parts.discharges)
-    return Shown(token, discharges, len(text), parts.proof is not None)
+    return Shown(
+        token,
+        discharges,
+        len(text),
+        parts.proof is not None,
+    )
 
 
 # --- links ----------------------------------------------------------------------------------------
@@ -156,7 +166,13 @@ def _asking(hop: Hop, discharges: Mapping[bytes, Discharge], now: int) -> Hop:
         return replace(hop, says=(asks, "no answer is here"), ticket=ticket)
 
     says, expired = _answered(answer, now)
-    return replace(hop, says=(asks, *says), expired=expired, ticket=ticket, answer=answer)
+    return replace(
+        hop,
+        says=(asks, *says),
+        expired=expired,
+        ticket=ticket,
+        answer=answer,
+    )
 
 
 def _answered(answer: Discharge, now: int) -> tuple[list[str], bool]:
@@ -177,7 +193,17 @@ def _hops(token: Token, discharges: Mapping[bytes, Discharge], now: int) -> Iter
         before = read_along(said.root.agent, said.links[:number])
         added_by = before.holder if number else ISSUER
         if isinstance(link, ThirdParty):
-            yield _asking(Hop(number, added_by, None, (), body=body), discharges, now)
+            yield _asking(
+                Hop(
+                    number,
+                    added_by,
+                    None,
+                    (),
+                    body=body,
+                ),
+                discharges,
+                now,
+            )
             continue
         yield Hop(
             number,
@@ -195,6 +221,7 @@ def _bound_by(token: Token) -> int | None:
     agent = token.unverified.root.agent
     links = token.unverified.links
     keys = [read_along(agent, links[:count]).key for count in range(len(links) + 1)]
+    # The last link after which it is another key: a link that repeats the key binds nothing.
     changed = [number for number in range(len(links)) if keys[number + 1] != keys[number]]
     return max(changed, default=None)
 
@@ -214,7 +241,14 @@ def view(shown: Shown, now: int) -> View:
         title=f"{root.subject} started task {root.task}",
         facts=tuple(_facts(root)),
         hops=hops,
-        summary=tuple(_summary(shown, hops, bound_by, now)),
+        summary=tuple(
+            _summary(
+                shown,
+                hops,
+                bound_by,
+                now,
+            )
+        ),
         characters=shown.characters,
         bound_by=bound_by,
     )
@@ -252,6 +286,7 @@ def _summary(shown: Shown, hops: tuple[Hop, ...], bound_by: int | None, now: int
 def _may(token: Token, hops: tuple[Hop, ...], now: int) -> str:
     """Which accesses the token permits, in one line."""
     said = token.unverified
+    # A link that cannot be read, or that breaks the chain, prohibits everything (spec, "Links").
     if said.capability.nothing or any(hop.problem for hop in hops):
         return "nothing"
     rights = "; ".join(words.of_rights(said.capability.json(), now)) or "anything"

@@ -42,11 +42,29 @@ from captoken.keys.secret import HolderKey
 
 @click.command()
 @keyring_option
-@click.option("--subject", metavar="NAME", required=True, help="For whom: 'user:jane'.")
-@click.option("--agent", metavar="NAME", required=True, help="The first agent.")
-@click.option("--task", metavar="PATH", required=True, help="The task that the subject started.")
 @click.option(
-    "--key", type=PUBLIC, metavar="PUBLIC", help="Bind it to this public key of the agent's."
+    "--subject",
+    metavar="NAME",
+    required=True,
+    help="For whom: 'user:jane'.",
+)
+@click.option(
+    "--agent",
+    metavar="NAME",
+    required=True,
+    help="The first agent.",
+)
+@click.option(
+    "--task",
+    metavar="PATH",
+    required=True,
+    help="The task that the subject started.",
+)
+@click.option(
+    "--key",
+    type=PUBLIC,
+    metavar="PUBLIC",
+    help="Bind it to this public key of the agent's.",
 )
 @mint_options
 @click.option(
@@ -138,11 +156,22 @@ def attenuate(token_file: str, now: int | None, signer: str | None, **given: Any
     \b
     captoken attenuate --operations select < child.token > narrower.token
     """
-    _narrow(token_file, now, signer, Token.attenuate, given)
+    _narrow(
+        token_file,
+        now,
+        signer,
+        Token.attenuate,
+        given,
+    )
 
 
 @click.command()
-@click.option("--to", metavar="NAME", required=True, help="The agent to hand it to.")
+@click.option(
+    "--to",
+    metavar="NAME",
+    required=True,
+    help="The agent to hand it to.",
+)
 @_narrowing
 def delegate(token_file: str, now: int | None, signer: str | None, **given: Any) -> None:
     """Hand a token on to a sub-agent, narrowed. Needs no key, unless the token is bound to one.
@@ -152,7 +181,13 @@ def delegate(token_file: str, now: int | None, signer: str | None, **given: Any)
     captoken delegate --to sales-agent --key "$(cat agent.public)" --signer own.json \\
         < root.token > child.token
     """
-    _narrow(token_file, now, signer, Token.delegate, given)
+    _narrow(
+        token_file,
+        now,
+        signer,
+        Token.delegate,
+        given,
+    )
 
 
 @click.command()
@@ -206,6 +241,7 @@ def present(
     wanted = caveats({key: value for key, value in given.items() if key not in ACCESS_OPTIONS})
     held = files.token(token_file, clock(now))
     if signer is None:
+        # Whoever states a request believes that it is proven, and would send a text that is not.
         if http is not None or body is not None or is_stated(given):
             raise click.UsageError("a request goes with --signer: it is what the key proves")
         say(held.present(**wanted))

@@ -18,7 +18,11 @@ _NARROWEST, _WIDEST = 76, 100  # columns that the picture is made for
     metavar="N",
     help="Make everything of N: the same story each time.",
 )
-@click.option("--no-color", is_flag=True, help="No colour. NO_COLOR says the same.")
+@click.option(
+    "--no-color",
+    is_flag=True,
+    help="No colour. NO_COLOR says the same.",
+)
 @json_option
 def demo(seed: int | None, no_color: bool, as_json: bool) -> int:
     """Six agents write a risk report on a SQLite database, each with what it needs and no more.

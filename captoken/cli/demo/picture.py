@@ -14,7 +14,11 @@ from rich.tree import Tree
 
 from captoken._format.spelling import span
 from captoken.cli import output
-from captoken.cli.demo.story import Scene, Story
+from captoken.cli.demo.data import Call, Filing, Region, Scene, Story, Used
+
+_WIDE = 96  # columns from which on there is room for one more figure
+_LATE = 0.1  # of what is owed: more than that overdue is much
+_SEVERE = 2
 
 
 class _Glyphs(msgspec.Struct, frozen=True):
@@ -30,15 +34,34 @@ class _Glyphs(msgspec.Struct, frozen=True):
     money: str
 
 
-_UNICODE = _Glyphs("✓", "✗", "·", "█", "▒", "▁▂▃▄▅▆▇█", "─", "k€")
-_ASCII = _Glyphs("+", "x", "-", "#", ":", "_.-~=+*#", "-", "kEUR")
+_UNICODE = _Glyphs(
+    "✓",
+    "✗",
+    "·",
+    "█",
+    "▒",
+    "▁▂▃▄▅▆▇█",
+    "─",
+    "k€",
+)
+_ASCII = _Glyphs(
+    "+",
+    "x",
+    "-",
+    "#",
+    ":",
+    "_.-~=+*#",
+    "-",
+    "kEUR",
+)
 
 
 class Picture:
     """The story on a console."""
 
     def __init__(self, story: Story, console: Console) -> None:
-        self.story, self.console = story, console
+        self.story = story
+        self.console = console
         self.glyphs = _UNICODE if output.is_unicode() else _ASCII
 
     def draw(self) -> None:
@@ -108,108 +131,122 @@ class Picture:
         return tree
 
     def _calls(self, scene: Scene) -> RenderableType:
+        """What was tried in one scene, a row each."""
         table = Table.grid(padding=(0, 2, 0, 0), expand=True)
         if scene == "end":
             table.add_column(justify="right", no_wrap=True)
-        for _ in ("mark", "agent"):
-            table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
         table.add_column(ratio=1)
         for call in self.story.calls:
-            if call.scene != scene:
-                continue
-            style = "bold green" if call.allowed else "bold red"
-            tried = Text(call.tried)
-            if scene in ("work", "sending") and call.allowed:
-                tried.append(f"  {call.why}", "dim")
-            else:
-                also = (
-                    f"; link{'s' * (len(call.also) > 1)} {', '.join(map(str, call.also))} too"
-                    if call.also
-                    else ""
-                )
-                tried.append("\n").append(call.code, style).append(f"  {call.why}{also}", "dim")
-            time = [Text(f"+{span(call.at)}", "dim")] if scene == "end" else []
-            mark = self.glyphs.yes if call.allowed else self.glyphs.no
-            table.add_row(*time, Text(mark, style), Text(call.agent, "cyan"), tried)
+            if call.scene == scene:
+                table.add_row(*self._call(call))
         return table
 
+    def _call(self, call: Call) -> Iterator[Text]:
+        """The cells of a row: when, whether it worked, who, and what."""
+        style = "bold green" if call.allowed else "bold red"
+        if call.scene == "end":
+            yield Text(f"+{span(call.at)}", "dim")
+        yield Text(self.glyphs.yes if call.allowed else self.glyphs.no, style)
+        yield Text(call.agent, "cyan")
+
+        tried = Text(call.tried)
+        if call.allowed and call.scene in ("work", "sending"):
+            tried.append(f"  {call.why}", "dim")
+        else:
+            tried.append("\n")
+            tried.append(call.code, style)
+            tried.append(f"  {call.why}{_also(call)}", "dim")
+        yield tried
+
     def _spark(self, values: tuple[float, ...]) -> str:
-        low, high = min(values), max(values)
+        """A curve in one line."""
+        low = min(values)
+        size = (max(values) - low) or 1
         steps = len(self.glyphs.sparks) - 1
-        return "".join(
-            self.glyphs.sparks[round((value - low) / ((high - low) or 1) * steps)]
-            for value in values
-        )
+        heights = [round((value - low) / size * steps) for value in values]
+        return "".join(self.glyphs.sparks[height] for height in heights)
 
     def _report(self) -> RenderableType:
-        story, dot = self.story, self.glyphs.dot
-        found = f" {dot} ".join(
-            f"{topic} by {agent}" for topic, agent in sorted(story.sources.items())
-        )
+        sources = [f"{topic} by {agent}" for topic, agent in sorted(self.story.sources.items())]
         notes = (
             f"{self.glyphs.late} overdue",
             "at risk: the most that 19 weeks of 20 would cost, judged by the last 13",
-            f"found: {found}",
+            f"found: {f' {self.glyphs.dot} '.join(sources)}",
         )
         return Panel(
-            Group(self._regions(), Text(), self._filings(), Text(), Text("\n".join(notes), "dim")),
-            title=Text("Quarterly risk report, Q3", "bold"), title_align="left", padding=(1, 1), border_style="dim",
+            Group(
+                self._regions(),
+                Text(),
+                self._filings(),
+                Text(),
+                Text("\n".join(notes), "dim"),
+            ),
+            title=Text("Quarterly risk report, Q3", "bold"),
+            title_align="left",
+            padding=(1, 1),
+            border_style="dim",
             box=box.ROUNDED,
-        )  # fmt: skip
+        )
 
     def _regions(self) -> Table:
-        story, glyphs, wide = self.story, self.glyphs, self.console.width >= 96
-        table = Table(box=None, expand=True, padding=(0, 2, 0, 0), header_style="dim")
-        for title in ("region", "exposure"):
-            table.add_column(title, no_wrap=True, ratio=1 if title == "exposure" else None)
-        for title in (glyphs.money, "overdue"):
-            table.add_column(title, justify="right", no_wrap=True)
+        """Who owes how much, and what of it is at risk."""
+        regions = self.story.regions
+        is_wide = self.console.width >= _WIDE
+        table = _plain_table()
+        table.add_column("region", no_wrap=True)
+        table.add_column("exposure", no_wrap=True, ratio=1)
+        table.add_column(self.glyphs.money, justify="right", no_wrap=True)
+        table.add_column("overdue", justify="right", no_wrap=True)
         table.add_column("13 weeks", no_wrap=True)
-        if wide:
+        if is_wide:
             table.add_column("a week", justify="right", no_wrap=True)
         table.add_column("at risk", justify="right", no_wrap=True)
-        most, width = (
-            max((region.exposure for region in story.regions), default=1),
-            26 if wide else 13,
-        )
-        for region in story.regions:
-            late = region.overdue / (region.exposure or 1)
-            owed = max(1, round(region.overdue / most * width))
-            paid = round(region.exposure / most * width) - owed
-            table.add_row(
-                region.name,
-                Text.assemble((glyphs.full * paid, "cyan"), (glyphs.late * owed, "red")),
-                f"{region.exposure:,}",
-                Text(f"{late:.0%}", "bold red" if late > 0.1 else ""),
-                Text(self._spark(region.moves), "cyan"),
-                *([f"{region.volatility:.1f}%"] if wide else []),
-                Text(f"{region.at_risk:,}", "bold"),
-            )
-        exposure, at_risk = (
-            sum(getattr(region, key) for region in story.regions) for key in ("exposure", "at_risk")
-        )
+
+        most = max((region.exposure for region in regions), default=1)
+        for region in regions:
+            table.add_row(*self._region(region, most, is_wide))
+        exposure = sum(region.exposure for region in regions)
+        at_risk = sum(region.at_risk for region in regions)
+        between = [""] * (3 if is_wide else 2)
         table.add_row(
-            "all", "", f"{exposure:,}", *[""] * (3 if wide else 2), f"{at_risk:,}", style="bold"
+            "all",
+            "",
+            f"{exposure:,}",
+            *between,
+            f"{at_risk:,}",
+            style="bold",
         )
         return table
 
+    def _region(self, region: Region, most: int, is_wide: bool) -> Iterator[RenderableType]:
+        """The cells of a row; `most` is the exposure that fills its bar."""
+        width = 26 if is_wide else 13
+        owed = max(1, round(region.overdue / most * width))
+        paid = round(region.exposure / most * width) - owed
+        late = region.overdue / (region.exposure or 1)
+        yield region.name
+        yield Text.assemble(
+            (self.glyphs.full * paid, "cyan"),
+            (self.glyphs.late * owed, "red"),
+        )
+        yield f"{region.exposure:,}"
+        yield Text(f"{late:.0%}", "bold red" if late > _LATE else "")
+        yield Text(self._spark(region.moves), "cyan")
+        if is_wide:
+            yield f"{region.volatility:.1f}%"
+        yield Text(f"{region.at_risk:,}", "bold")
+
     def _filings(self) -> Table:
-        table = Table(box=None, expand=True, padding=(0, 2, 0, 0), header_style="dim")
+        """What issuers had to tell, and how they are rated."""
+        table = _plain_table()
         for title in ("flagged filings", "", "", ""):
             table.add_column(title, no_wrap=True)
         table.add_column("", ratio=1)
         table.add_column("rating", no_wrap=True)
         for filing in self.story.filings:
-            style = "bold red" if filing.severity > 2 else "yellow"
-            mark = Text("!" * filing.severity, style)
-            table.add_row(
-                filing.issuer,
-                filing.form,
-                filing.filed,
-                mark,
-                filing.note,
-                Text(filing.rating, "bold"),
-            )
+            table.add_row(*_filing(filing))
         return table
 
     def _lives(self) -> RenderableType:
@@ -231,21 +268,60 @@ class Picture:
         )
         branches: dict[str | None, Tree] = {None: tree}
         for used in story.used:
-            label = Text.assemble(
-                (used.name, "bold cyan"), (f", {used.basis}", "dim"),
-                "  ", (f"{used.allowed} allowed", "green" if used.allowed else "dim"),
-                ", ", (f"{used.refused} refused", "red" if used.refused else "dim"),
-            )  # fmt: skip
-            branches[used.name] = branches[used.parent].add(label)
-        rest = f"{story.unknown} refusals of what no signature vouches for. {story.records} records, one chain, signed."
+            branches[used.name] = branches[used.parent].add(_used_label(used))
+        unknown = f"{story.unknown} refusals of what no signature vouches for."
+        rest = f"{unknown} {story.records} records, one chain, signed."
         return Group(tree, Text(), Text(rest, "dim"))
 
     def _total(self) -> RenderableType:
         story = self.story
         allowed = sum(call.allowed for call in story.calls)
         sizes = [agent.characters for agent in story.agents]
+        refused = len(story.calls) - allowed
+        offline = f"1 mint, {len(story.agents) - 1} hand-overs"
+        asked = "0 requests to an issuer, 0 scopes registered"
+        tokens = f"tokens of {min(sizes)} to {max(sizes)} characters."
         return Text.assemble(
-            (f"{allowed} allowed, {len(story.calls) - allowed} refused. ", "bold"),
-            f"1 mint, {len(story.agents) - 1} hand-overs, 0 requests to an issuer, 0 scopes registered; "
-            f"tokens of {min(sizes)} to {max(sizes)} characters.",
+            (f"{allowed} allowed, {refused} refused. ", "bold"),
+            f"{offline}, {asked}; {tokens}",
         )
+
+
+def _plain_table() -> Table:
+    return Table(
+        box=None,
+        expand=True,
+        padding=(0, 2, 0, 0),
+        header_style="dim",
+    )
+
+
+def _also(call: Call) -> str:
+    """Which other links refuse."""
+    if not call.also:
+        return ""
+    links = "link" if len(call.also) == 1 else "links"
+    return f"; {links} {', '.join(map(str, call.also))} too"
+
+
+def _filing(filing: Filing) -> Iterator[RenderableType]:
+    """The cells of a row."""
+    style = "bold red" if filing.severity > _SEVERE else "yellow"
+    yield filing.issuer
+    yield filing.form
+    yield filing.filed
+    yield Text("!" * filing.severity, style)
+    yield filing.note
+    yield Text(filing.rating, "bold")
+
+
+def _used_label(used: Used) -> Text:
+    """An agent, and what came of its accesses."""
+    return Text.assemble(
+        (used.name, "bold cyan"),
+        (f", {used.basis}", "dim"),
+        "  ",
+        (f"{used.allowed} allowed", "green" if used.allowed else "dim"),
+        ", ",
+        (f"{used.refused} refused", "red" if used.refused else "dim"),
+    )
