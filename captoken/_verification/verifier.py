@@ -3,6 +3,14 @@
 
 Thin drivers round the plan: gather facts, judge, commit effects, record. What they do is written
 once, as steps; the one makes the calls that may wait at once, the other awaits them.
+
+The rules of this file:
+
+- It decides nothing. What is allowed is what `judge` allows and `effects.py` commits.
+- The only place that reads the clock, the keyring and the source of overlays for a verification.
+- Where nothing has to be waited for, there are no steps: the decision is there at once.
+- The text of a token is dropped as soon as it was read, so that no frame of an error holds it.
+- Both faces of one verifier share everything: keys, stores, memory and bounds.
 """
 
 from __future__ import annotations
@@ -76,9 +84,11 @@ RESERVATION_ID_BYTES = 16
 
 
 class CustodyMemory:
-    """States up to which every hand-over was found signed, the one asked for last at the end.
+    """States up to which every hand-over was found signed, the one asked for last at the end
+    (28.10).
 
-    Bounded. Each step is atomic: threads need no lock.
+    Bounded. Each step is atomic: threads need no lock. One belongs to each verifier, and nothing
+    else of a token is remembered in it.
     """
 
     __slots__ = ("_states",)
@@ -87,6 +97,7 @@ class CustodyMemory:
         self._states: OrderedDict[bytes, None] = OrderedDict()
 
     def __contains__(self, state: bytes) -> bool:
+        """Is it remembered? Then it was asked for last."""
         if state not in self._states:
             return False
         with suppress(KeyError):  # forgotten meanwhile
@@ -94,9 +105,7 @@ class CustodyMemory:
         return True
 
     def add(self, state: bytes) -> None:
-        """Remember a state, and forget the one that was asked for longest ago if there are too
-        many.
-        """
+        """Remember a state, and forget the one asked for longest ago if there are too many."""
         self._states[state] = None
         if len(self._states) > CUSTODY_REMEMBERED:
             with suppress(KeyError):
@@ -194,11 +203,13 @@ def _check_seconds(
     given: Any,
     other: str = "",
 ) -> None:
+    """Raise ValueError for what is no number of seconds; True is none."""
     if type(given) is not int or given < 0:
         raise ValueError(f"{what} must be a number of seconds, 0 or more, as int{other}")
 
 
 def _names(audience: str | Iterable[str] | None) -> tuple[str, ...]:
+    """The names of the server, checked. Raises TypeError or ValueError."""
     if audience is None:
         return ()
     given = (audience,) if isinstance(audience, str) else tuple(audience)
@@ -215,6 +226,7 @@ class _Face(Sealed):
     _parts: _Parts
 
     def _set(self, parts: _Parts) -> None:
+        """Fill in the parts, once: a face is sealed after that."""
         object.__setattr__(self, "_parts", parts)
 
     @property
@@ -244,7 +256,11 @@ class _Face(Sealed):
     # What follows gives a decision at once, or, where a call may wait, the steps to one.
 
     def _facts(self, fetched: Fetched, *, counts: bool) -> Facts:
-        """What the plan has to be told. `counts`: does the token, and so need a reservation?"""
+        """What the plan has to be told. `counts`: does the token, and so need a reservation?
+
+        Reads the clock, whose errors pass through (24.10). Going on without a fresh overlay is said
+        aloud each time (36.9).
+        """
         parts = self._parts
         overlay, problem = fetched
         facts = Facts(
@@ -262,7 +278,7 @@ class _Face(Sealed):
         return facts
 
     def _later_facts(self) -> Steps[Facts]:
-        """The facts as they are when effects have been committed."""
+        """The facts as they are when effects have been committed (24.20)."""
         source = self._parts.overlay
         fetched = _NOTHING_FETCHED if source is None else (yield from _fetched(source))
         return self._facts(fetched, counts=False)
@@ -305,6 +321,7 @@ class _Face(Sealed):
         dry: bool,
         used: bool,
     ) -> Steps[Decision]:
+        """The same, where an overlay has to be asked first, which may wait."""
         facts = self._facts((yield from _fetched(source)), counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
         asked = Asked(access, caller, grant, facts.now, False, True, True, used, request)
@@ -318,8 +335,8 @@ class _Face(Sealed):
         refusals: Refusals,
         request: bytes | None,
     ) -> Answer:
-        """An adapter's own denial of a text that was sent; but first what is wrong with the
-        token.
+        """An adapter's own denial of a text that was sent; but first what is wrong with the token
+        (24.21).
         """
         parts = self._parts
         found = authenticate(_sent(token), parts.keys, parts.vocabulary)
@@ -335,6 +352,7 @@ class _Face(Sealed):
         refusals: Refusals,
         request: bytes | None,
     ) -> Steps[Decision]:
+        """The same, once steps 1 to 6 have held: steps 7 to 10, without stores."""
         facts = yield from self._later_facts()
         grant = Grant(found, face, facts.now)
         asked = Asked(None, None, grant, facts.now, sent=True, request=request)
@@ -374,6 +392,7 @@ class _Face(Sealed):
         asked: Asked,
         end: Callable[[Genuine, Facts, Asked], Answer],
     ) -> Steps[Decision]:
+        """The same, where an overlay has to be asked first, which may wait."""
         facts = self._facts((yield from _fetched(source)), counts=genuine.counts)
         return (yield from steps_of(end(genuine, facts, asked)))
 
@@ -383,7 +402,7 @@ class _Face(Sealed):
         facts: Facts,
         asked: Asked,
     ) -> Answer:
-        """With all that it needs to stand."""
+        """With all that it needs to stand. No steps where there is no effect and no trail."""
         decision = judge(genuine, facts, asked)
         stores = self._parts.stores
         if not decision.effects and stores.trail is None:
@@ -412,12 +431,16 @@ class _Face(Sealed):
         return judge(genuine, facts, asked)
 
     def _told(self, denied: Decision) -> Answer:
-        """A denial, recorded."""
+        """A denial, recorded. It stands whether it can be recorded or not."""
         stores = self._parts.stores
         return denied if stores.trail is None else record((denied,), stores, None, None, None)
 
     def _decided_together(self, genuine: Genuine, asked: Sequence[Asked]) -> Steps[Decision]:
-        """What one step needs, used and recorded together; or the first denial, recorded alone."""
+        """What one step needs, used and recorded together; or the first denial, recorded alone.
+
+        Each access is judged without its reservation; then one reservation is made of all they
+        cost.
+        """
         source = self._parts.overlay
         fetched = _NOTHING_FETCHED if source is None else (yield from _fetched(source))
         facts = self._facts(fetched, counts=genuine.counts)
@@ -446,6 +469,7 @@ class _Face(Sealed):
         return self._told(denial(genuine, facts, asked, refusals))
 
     def _closed(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
+        """Settle a reservation, at the time of this verifier's clock."""
         now = read_clock(self._parts.clock)
         return close(reservation_id, taken, self._parts.stores, now)
 
@@ -456,12 +480,19 @@ _NOTHING_FETCHED: Fetched = (None, None)
 
 
 def _sent(token: str | Token) -> str | Parts:
-    """What a server is sent: a text, or, within one process, a token as `present` would bind it."""
+    """What a server is sent: a text, or, within one process, a token as `present` would bind it.
+
+    A token in the place of its text is taken as it stands: without the link that `present` adds.
+    """
     return token.presented_parts() if isinstance(token, Token) else token
 
 
 def _fetched(source: Source) -> Steps[Fetched]:
-    """The newest overlay, or why it cannot be had."""
+    """The newest overlay, or why it cannot be had (36.7).
+
+    Whatever a source raises, it does not say that nothing stands: that is a denial. The type alone
+    is told.
+    """
     try:
         overlay: Any = yield Call(source)
         if overlay is not None and not isinstance(overlay, Overlay):
@@ -484,32 +515,42 @@ def _total_cost(asked: Sequence[Asked]) -> dict[str, int]:
 class Verifier(_Face):
     """Verifies tokens offline, in-process.
 
-    Shared between threads freely: a verification leaves no trace in it.
+    Made by whoever has the keyring, once for a server. Shared between threads freely: a
+    verification leaves no trace in it but which hand-overs were found signed. Its methods wait, in
+    the thread that calls, for the stores that it was given; without stores and overlay they wait
+    for nothing. In a coroutine use `AsyncVerifier`, or `awaited`.
+
+        verifier = Verifier(keyring, "sales-db", overlay=feed)
+        grant = verifier.authorize(text, Access(table="sales", operation="select"))
 
     `keyring` is a Keyring, or a callable that returns one, so that rotation reaches a running
     server. `audience` is the server's name, or a tuple of names: it then takes only tokens
     addressed to it, unless `allow_unaddressed`. Without one it takes only tokens that are addressed
-    to nobody. `leeway` is in seconds. `clock` gives seconds since the epoch; what it raises passes
-    through, as does what the keyring callable raises: neither ever allows.
+    to nobody (spec, "Audience and task"). `leeway` is in seconds. `clock` gives seconds since the
+    epoch; what it raises passes through, as does what the keyring callable raises: neither ever
+    allows.
 
     A bearer token says nothing about who sent it; state what you know of that as `caller`. A token
     that is bound to a key comes with a proof for the request at hand, at the end of its text: pass
     as `request` the 32 bytes of `captoken.proof` for what the transport carried; left out, the
     access itself is the request. `replays` remembers which proofs were used. Without one, no bound
-    token is taken.
+    token is taken (spec, "Replay").
 
-    `ledger` counts what `uses` and `budget` allow. Without one, no token that has them is taken.
+    `ledger` counts what `uses` and `budget` allow (spec, "Ledger"). Without one, no token that has
+    them is taken.
 
-    `audit` gets a record of every decision but those of `explain` and `recheck`. What cannot be
-    recorded is denied.
+    `audit` gets a record of every decision but those of `explain` and `recheck` (spec, "Audit").
+    What cannot be recorded is denied.
 
     A grant is good for `max_age` seconds, an hour unless given, however long its token lives: then
     the keys have to be asked again. None is no bound.
 
     `overlay` gives the newest restrictions on tokens already out: an Overlay, or a callable that
-    returns one, as a Feed is. It may be `max_staleness` seconds old. Later than that, or where
-    there is none, all is denied; with `allow_stale_overlay=True` it is only logged, and what was
-    revoked meanwhile still works.
+    returns one, as a Feed is (spec, "Overlay"). It may be `max_staleness` seconds old. Later than
+    that, or where there is none, all is denied; with `allow_stale_overlay=True` it is only logged,
+    and what was revoked meanwhile still works.
+
+    Raises TypeError or ValueError when it is made, for what is none of these.
     """
 
     __slots__ = ()
@@ -524,7 +565,7 @@ class Verifier(_Face):
 
     @property
     def parts(self) -> _Parts:
-        """What its other face shares with it."""
+        """What its other face shares with it. For that face alone."""
         return self._parts
 
     @property
@@ -534,7 +575,10 @@ class Verifier(_Face):
 
     @property
     def awaited(self) -> AsyncVerifier:
-        """The same verifier for asyncio: with the same keys, stores and memory."""
+        """The same verifier for asyncio: with the same keys, stores and memory.
+
+        A new face each time, for the event loop that it is first used in.
+        """
         return AsyncVerifier.over(self)
 
     def authenticate(
@@ -546,8 +590,10 @@ class Verifier(_Face):
     ) -> Grant:
         """The grant of a token, with all checked but an access. Raises Denied.
 
-        Says who acts, not what may be done: ask the grant, once for each access. With
-        `for_use=False` the token is shown and not used, so that one for handing on alone will do.
+        Says who acts, not what may be done: ask the grant, once for each access. Nothing is
+        counted, and a proof is used (24.8). With `for_use=False` the token is shown and not used,
+        so that one for handing on alone will do. Where the access is known already, `authorize` is
+        one question in place of two.
         """
         decision = answered(self._sent_with(self, token, None, None, request, used=for_use))
         del token
@@ -561,7 +607,17 @@ class Verifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Grant:
-        """The grant of a token that permits `access`. Raises Denied, with the decision."""
+        """The grant of a token that permits `access`. Raises Denied, with the decision.
+
+        All eleven steps: a proof is used, and the access counted, when this returns. Call it once
+        for each access; for the next one ask the grant, which checks no signature again. Raises
+        TypeError for what is no Access or Caller.
+
+            try:
+                grant = verifier.authorize(text, access, caller=Caller(agent="sales-agent"))
+            except Denied as error:
+                return error.public
+        """
         stated(access, caller)
         decision = answered(self._sent_with(self, token, access, caller, request))
         del token
@@ -575,7 +631,11 @@ class Verifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Decision:
-        """The decision on `access`, true if allowed. Never raises on denial."""
+        """The decision on `access`, true if allowed. Never raises on denial.
+
+        As `authorize`, for code that wants the reasons: it uses the proof and counts too. So it is
+        not for trying out: that is `explain`. Raises TypeError for what is no Access or Caller.
+        """
         stated(access, caller)
         return answered(self._sent_with(self, token, access, caller, request))
 
@@ -589,8 +649,9 @@ class Verifier(_Face):
     ) -> Decision:
         """The decision that `check` would come to, by the same run, for people.
 
-        Looks at the stores, commits nothing, and gives no grant. Without an access it is about the
-        token alone.
+        Looks at the stores, commits nothing, is not recorded, and gives no grant (24.16). Without
+        an access it is about the token alone. Never let a request through on it: somebody else may
+        use what is left.
         """
         if access is not None:
             stated(access, caller)
@@ -606,8 +667,8 @@ class Verifier(_Face):
     ) -> Decision:
         """A denial of an adapter's own, recorded: for a request that no token can permit.
 
-        First what is wrong with this token; no store is asked. `code` is one of the spec's. Raises
-        ValueError for another.
+        First what is wrong with this token; no store is asked but the trail (24.21). `code` is one
+        of the spec's. Raises ValueError for another. What has a grant already asks `Grant.deny`.
         """
         return answered(self._denied(self, token, own_denial(code, why), request))
 
@@ -622,11 +683,11 @@ class Verifier(_Face):
     # What grants ask; see Driver.
 
     def decide(self, genuine: Genuine, asked: Asked) -> Decision:
-        """The decision, with all that it needs to stand."""
+        """The decision, with all that it needs to stand: see `Driver.decide`."""
         return answered(self._decided(genuine, asked, self._settled))
 
     def look(self, genuine: Genuine, asked: Asked) -> Decision:
-        """The decision that `decide` would come to, with nothing committed."""
+        """The decision that `decide` would come to, with nothing committed: see `Driver.look`."""
         return answered(self._decided(genuine, asked, self._looked))
 
     def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
@@ -654,10 +715,15 @@ class Verifier(_Face):
 class AsyncVerifier(_Face):
     """A Verifier whose answers are awaited: made with the same arguments, and deciding alike.
 
-    Stores, trails and sources of overlays are asked in threads, so that the event loop goes on.
-    From the first effect to its record nothing is cancelled: a call that is, runs to its record,
-    and then raises; what it took counts. One AsyncVerifier is for one event loop: RuntimeError
-    elsewhere.
+    Stores, trails and sources of overlays are asked in threads, so that the event loop goes on. The
+    signatures are checked in the loop's own thread. From the first effect to its record nothing is
+    cancelled: a call that is, runs to its record, and then raises; what it took counts (24.20).
+
+    One AsyncVerifier is for one event loop, whose coroutines share it: RuntimeError elsewhere. For
+    sync code there is `blocking`, the same verifier.
+
+        verifier = AsyncVerifier(keyring, "sales-db", ledger=ledger)
+        grant = await verifier.authorize(text, access)
     """
 
     __slots__ = ("_loop", "blocking")
@@ -674,7 +740,7 @@ class AsyncVerifier(_Face):
 
     @classmethod
     def over(cls, verifier: Verifier) -> AsyncVerifier:
-        """The asyncio face of a verifier."""
+        """The asyncio face of a verifier, with all that it has."""
         made = cls.__new__(cls)
         made._wrap(verifier)
         return made
@@ -685,6 +751,7 @@ class AsyncVerifier(_Face):
         return self
 
     def _wrap(self, verifier: Verifier) -> None:
+        """Take the parts of a verifier, and no event loop yet."""
         self._set(verifier.parts)
         object.__setattr__(self, "blocking", verifier)
         object.__setattr__(self, "_loop", [])
@@ -696,7 +763,10 @@ class AsyncVerifier(_Face):
         request: bytes | None = None,
         for_use: bool = True,
     ) -> Pending[AsyncGrant]:
-        """The grant of a token, with all checked but an access. Raises Denied."""
+        """The grant of a token, with all checked but an access: see `Verifier.authenticate`.
+
+        Raises Denied when it is awaited. Steps 1 to 6 are done at once.
+        """
         steps = self._sent_with(self.blocking, token, None, None, request, used=for_use)
         return Pending(self._granted(steps))
 
@@ -708,7 +778,10 @@ class AsyncVerifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Pending[AsyncGrant]:
-        """The grant of a token that permits `access`. Raises Denied, with the decision."""
+        """The grant of a token that permits `access`: see `Verifier.authorize`.
+
+        Raises Denied when it is awaited, TypeError at once for what is no Access or Caller.
+        """
         stated(access, caller)
         return Pending(
             self._granted(self._sent_with(self.blocking, token, access, caller, request))
@@ -722,7 +795,10 @@ class AsyncVerifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Pending[Decision]:
-        """The decision on `access`, true if allowed, once it is awaited."""
+        """The decision on `access`, true if allowed, once it is awaited: see `Verifier.check`.
+
+        Raises TypeError at once for what is no Access or Caller.
+        """
         stated(access, caller)
         return Pending(self._run(self._sent_with(self.blocking, token, access, caller, request)))
 
@@ -734,7 +810,10 @@ class AsyncVerifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Pending[Decision]:
-        """The decision that `check` would come to, for people: see `Verifier.explain`."""
+        """The decision that `check` would come to, for people: see `Verifier.explain`.
+
+        Looks at the stores in threads, commits nothing, and gives no grant.
+        """
         if access is not None:
             stated(access, caller)
         steps = self._sent_with(self.blocking, token, access, caller, request, dry=True)
@@ -748,7 +827,10 @@ class AsyncVerifier(_Face):
         *,
         request: bytes | None = None,
     ) -> Pending[Decision]:
-        """A denial of an adapter's own, recorded: see `Verifier.deny`."""
+        """A denial of an adapter's own, recorded: see `Verifier.deny`.
+
+        Raises ValueError at once for a code that the spec does not have.
+        """
         refusals = own_denial(code, why)
         return Pending(self._run(self._denied(self.blocking, token, refusals, request)))
 
@@ -793,9 +875,11 @@ class AsyncVerifier(_Face):
         return await run_async(self._closed(reservation_id, taken))
 
     async def _granted(self, answer: Answer) -> AsyncGrant:
+        """The grant of an answer, for coroutines. Raises Denied."""
         return granted(await self._run(answer)).awaited_by(self)
 
     async def _run(self, answer: Answer) -> Decision:
+        """The decision, its calls made in threads."""
         self._check_loop()
         return await answered_async(answer)
 
