@@ -139,7 +139,7 @@ def _search(question: Question) -> tuple[dict[str, str], str]:
             ("./search", f"-m{_DEPTH}"),
         ):
             try:
-                ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)  # noqa: S603
+                ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
             except subprocess.TimeoutExpired:
                 return {"spin": "undecided"}, "out of time"
             if ran.returncode:
