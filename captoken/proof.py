@@ -1,8 +1,12 @@
 """Proof of possession and custody: who sends a token, and who handed it on, shown by a key.
 
 A token bound to a key is worth nothing to whoever has stolen the text. Every text that is sent ends
-in a proof by the key, and only the key signs a hand-over. Narrowing stays free for anyone.
-Make and check stand side by side (spec, "Holder binding", "Proof of possession", "Requests").
+in a proof by the key, and only the key signs a hand-over. Narrowing stays free for anyone. Make and
+check stand side by side (spec, "Holder binding", "Proof of possession", "Requests").
+
+How data flows: each side makes the digest of the request by itself. A holder signs it, with the
+state of the token and the name of the server. A verifier checks that, and a store remembers that it
+was used. Nothing here asks a store, or knows a root key; a private key is only ever a `Signer`.
 """
 
 from __future__ import annotations
@@ -38,7 +42,11 @@ _ACCESS = primitives.label("request access")
 
 
 class Signer(Protocol):
-    """Whatever signs for a holder: a key in memory, a key service, an agent's socket."""
+    """Whatever signs for a holder: a key in memory, a key service, an agent's socket.
+
+    It may wait, and it may raise: what it raises passes through. It signs what it is given, so that
+    a service should sign for one holder alone.
+    """
 
     @property
     def public(self) -> str | bytes:
@@ -51,6 +59,7 @@ class Signer(Protocol):
 
 
 def _signature(signer: Signer, message: bytes) -> bytes:
+    """The signature of a message. Raises TypeError for what cannot be one."""
     signature = signer.sign(message)
     if type(signature) is not bytes or len(signature) != SIGNATURE_BYTES:
         raise TypeError(f"a signer must return a signature of {SIGNATURE_BYTES} bytes")
@@ -130,7 +139,11 @@ def access_request(access: Access | None) -> bytes:
 
 
 def request_digest(stated: Access | bytes | None) -> bytes:
-    """The 32 bytes that stand for a request. Raises TypeError or ValueError."""
+    """The 32 bytes that stand for a request, stated as an access or as the digest itself (29.6).
+
+    Raises TypeError or ValueError. It cannot see whether a digest is of what the transport carried:
+    a server makes it of the bytes that it then acts on (29.7).
+    """
     if stated is None or type(stated) is Access:
         return access_request(stated)
     if type(stated) is not bytes:
@@ -145,7 +158,10 @@ def request_digest(stated: Access | bytes | None) -> bytes:
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """A proof as it travels: when it was made, a nonce, and the signature."""
+    """A proof as it travels: when it was made, a nonce, and the signature (30.1).
+
+    Read, and not checked: that is `is_timely` and `is_proven`.
+    """
 
     issued_at: int  # seconds since the epoch
     nonce: bytes
@@ -225,7 +241,10 @@ def read_proof(data: bytes) -> Proof:
 
 
 def is_timely(proof: Proof, now: int) -> bool:
-    """Was the proof made within the window around `now`?"""
+    """Was the proof made within the window around `now`: 30 seconds before to 5 after (30.5)?
+
+    The time is the signer's word. That the proof was not used before is for a store to say.
+    """
     return now - PROOF_PAST <= proof.issued_at <= now + PROOF_AHEAD
 
 
@@ -236,13 +255,19 @@ def is_proven(
     audience: str,
     digest: bytes,
 ) -> bool:
-    """Did `key` sign that the token which ends in `tag` goes to `audience` with that request?"""
+    """Did `key` sign that the token which ends in `tag` goes to `audience` with that request
+    (30.2)?
+
+    Says nothing about when, or whether for the first time. Costs one Ed25519 check.
+    """
     head = proof.issued_at.to_bytes(8, "big") + proof.nonce
     return primitives.signed(key, _proof_message(tag, audience, head, digest), proof.signature)
 
 
 def use_of(key: bytes, proof: Proof) -> Use:
-    """What to remember of a proof: the same for the same key and nonce, whatever else differs."""
+    """What to remember of a proof: the same for the same key and nonce, whatever else differs
+    (31.1).
+    """
     return Use(primitives.sha256(_REPLAY + key + proof.nonce)[:16], proof.issued_at)
 
 
@@ -264,7 +289,10 @@ class Evidence(msgspec.Struct, frozen=True):
     signature: bytes
 
     def holds(self) -> bool:
-        """Did `key` sign that `body` follows on `state`? Never raises."""
+        """Did `key` sign that `body` follows on `state`? Never raises.
+
+        It does not say whose key that is, or that the state is that of a genuine chain (28.8).
+        """
         return primitives.signed(self.key, custody_message(self.state, self.body), self.signature)
 
     def as_dict(self) -> dict[str, str]:
@@ -278,7 +306,10 @@ class Evidence(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_dict(cls, stated: dict[str, str]) -> Evidence:
-        """The evidence that `as_dict` wrote. Raises ValueError for anything else."""
+        """The evidence that `as_dict` wrote. Raises ValueError for anything else.
+
+        Checks the form, not the signature: ask `holds`.
+        """
         if type(stated) is not dict or stated.keys() != {
             "key",
             "state",
@@ -297,9 +328,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 def custody_message(state: bytes, body: bytes) -> bytes:
-    """What a holder signs to hand on: that the link `body` follows on the chain that `state`
-    names.
-    """
+    """What a holder signs to hand on: that the link `body` follows on that chain (28.3)."""
     return _CUSTODY + state + primitives.sha256(body)
 
 
@@ -308,8 +337,10 @@ def sign_custody(
     body: bytes,
     signer: Signer,
 ) -> bytes:
-    """The link `body`, to follow on the last one of `packet`, with the signature of the bound
-    key.
+    """The link `body`, to follow on the last one of `packet`, signed by the key it is bound to
+    (28.2).
+
+    Does not look whether the signer is that key. Raises what the signer raises.
     """
     message = custody_message(primitives.state(packet.signature), body)
     return signed.join(body, _signature(signer, message))

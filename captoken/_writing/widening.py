@@ -33,13 +33,21 @@ def narrowed(
     """
     stated = {key: caveat.value for key, caveat in wanted.items()}
     for excess in _excesses(held, wanted):
+        # The first excess is the error (23.3).
         if not clamp:
             raise _error(excess)
-        if all(value in ([], {}, "") for value in excess.left.values()):
+
+        # Nothing is left of this dimension: whoever asks for a tool and gets none hears of it.
+        nothing = all(value in ([], {}, "") for value in excess.left.values())
+        if nothing:
             raise _error(excess, nothing_left=True)
-        for key in excess.replaces or (excess.dimension,):
+
+        # What is left takes the place of what was asked, maybe under other keys (23.15).
+        replaced = excess.replaces or (excess.dimension,)
+        for key in replaced:
             stated.pop(key, None)
         stated.update(excess.left)
+
     return stated
 
 
@@ -48,10 +56,13 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
     for slot, asked in _by_slot(wanted).items():
         if slot in held.held:
             yield from held.held[slot].beyond(asked)
+
+    # Own caveats are held side by side: each of them has to cover what is asked for (23.12).
     for key, caveat in wanted.items():
         if is_own(key):
             have = [other for other in held.own if other.key == key]
-            if not all(says_it_covers(other, caveat) for other in have):
+            covered = all(says_it_covers(other, caveat) for other in have)
+            if not covered:
                 values = [other.value for other in have]
                 hint = "what is held does not cover it, by its own `covers`"
                 yield Excess(key, caveat.value, values, caveat.value, {}, hint)
@@ -102,8 +113,13 @@ def positioned(
 
     if "depth" in wanted:
         stated["depth"] = _depth(wanted["depth"], left, clamp)
-    if "delegate_only" in wanted and _must_delegate(lineage, wanted["delegate_only"], clamp):
-        stated["delegate_only"] = True
+
+    # False is never written: it would say nothing (17.5).
+    if "delegate_only" in wanted:
+        must = _must_delegate(lineage, wanted["delegate_only"], clamp)
+        if must:
+            stated["delegate_only"] = True
+
     return stated
 
 
