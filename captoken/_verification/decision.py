@@ -734,18 +734,17 @@ class Grant(_Vouched, frozen=True, eq=False):
         a long cursor or stream, between two parts (24.19). Does not see that a budget was used up
         meanwhile: what runs was paid for. Stops at the first access that is refused.
         """
-        # First the grant itself: without accesses there is an answer too.
-        asked = self._under_way(self, None, None)
-        decision = self._driver.recheck(self._genuine, asked)
-
+        decision: Decision | None = None
         for access in accesses:
-            if not decision:
-                break
             stated(access, caller)
             asked = self._under_way(self, access, caller)
             decision = self._driver.recheck(self._genuine, asked)
+            if not decision:
+                return decision
 
-        return decision
+        if decision is not None:  # whoever may still do that has a grant that still stands
+            return decision
+        return self._driver.recheck(self._genuine, self._under_way(self, None, None))
 
     def check_all(self, accesses: Sequence[Access], *, caller: Caller | None = None) -> Decision:
         """The decision on what one step needs: all of it together used once, and recorded together.
@@ -998,19 +997,24 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         """
         return Pending(self._rechecked(accesses, caller))
 
-    async def _rechecked(self, accesses: Iterable[Access], caller: Caller | None) -> Decision:
-        """The grant itself first, then each access until one is refused."""
-        asked = self._under_way(self.blocking, None, None)
-        decision = await self._awaited.recheck(self._genuine, asked)
-
+    async def _rechecked(
+        self,
+        accesses: Iterable[Access],
+        caller: Caller | None,
+    ) -> Decision:
+        """As `Grant.recheck`, each question awaited in turn."""
+        decision: Decision | None = None
         for access in accesses:
-            if not decision:
-                break
             stated(access, caller)
             asked = self._under_way(self.blocking, access, caller)
             decision = await self._awaited.recheck(self._genuine, asked)
+            if not decision:
+                return decision
 
-        return decision
+        if decision is not None:
+            return decision
+        asked = self._under_way(self.blocking, None, None)
+        return await self._awaited.recheck(self._genuine, asked)
 
     def check_all(
         self, accesses: Sequence[Access], *, caller: Caller | None = None
