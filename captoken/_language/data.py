@@ -3,6 +3,21 @@
 `tables`, `operations`, `allow` and `columns` all say one thing: at each table pattern, which
 operations and which columns. Each is read into such a map, and the four of a link meet in one
 (spec, "Caveats", "Capability"). In the map the most specific entry decides.
+
+An example of such a map, with the operations alone:
+
+    {"*": select, "hr.*": nothing, "hr.holidays": select}
+
+Table `market.eu` is decided by `*`, so it can be read. Table `hr.salaries` is decided by `hr.*`, so
+it cannot be. Table `hr.holidays` has an entry of its own, and can be read. Only one entry decides;
+wider ones are not looked at.
+
+Verification asks each caveat of each link by itself. The map is for what needs the whole: what a
+token can do, whether a narrowing asks for too much, and what a clamp leaves. Both ways must permit
+the same accesses.
+
+These caveats look at what the access states. They do not read SQL, and they do not check that a
+statement touches no other table. Whoever builds the access has to state it rightly.
 """
 
 from __future__ import annotations
@@ -23,7 +38,12 @@ ANY: Names = frozenset("*")
 
 
 class Rights(NamedTuple):
-    """What holds at a table: the operations, and the columns, None if they need not be stated."""
+    """What holds at a table: the operations, and the columns, None if they need not be stated.
+
+    An example: `Rights({"select"}, {"id", "name"})` lets `select` pass if the access states columns
+    and they are among `id` and `name`. With None as columns the access need not state any. With
+    `{"*"}` it must state them, and any will do (spec, 15.4 and 19.2).
+    """
 
     operations: Names
     columns: Names | None
@@ -38,7 +58,19 @@ RightsMap: TypeAlias = Mapping[str, Rights]
 
 
 class Tables(BuiltIn, frozen=True):
-    """The table matches one of the patterns."""
+    """The table matches one of the patterns.
+
+    On the wire: `"tables": ["market.*", "rates"]`, a list of patterns. The order and repetitions
+    mean nothing, and an empty list permits no table.
+
+    It asks for the table of the access. It prohibits with the code `table` if no pattern matches
+    (spec, 15.1). The pattern `market.*` matches `market.eu` and not `market` itself.
+
+    Two of them meet in the tables that both match. `["market.*"]` and `["market.eu", "rates"]` meet
+    in `["market.eu"]`. Writers name it with the keyword `tables`.
+
+    It does not look at the operation or at columns. It does not check that the table exists.
+    """
 
     key = "tables"
     domain = "data"
@@ -47,21 +79,40 @@ class Tables(BuiltIn, frozen=True):
         for pattern in a_list(self.value, "tables"):
             # Nearly all are identifiers of ASCII characters, each a pattern of one segment: seen
             # sooner than checked. (Beyond ASCII, identifiers hold format characters.)
+            # The short way accepts only what the full check would accept as well. Whatever is
+            # longer or has other characters goes to that check. So it saves time and decides
+            # nothing.
             is_plain = type(pattern) is str and pattern.isidentifier() and pattern.isascii()
             if not is_plain or len(pattern) > _PLAIN_CHARS:
                 names.pattern(pattern, "table")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        """No reason if any pattern matches: the list is a union.
+
+        An access without a table is of another domain and is not asked here. Should one come, its
+        table is the empty name. Only `*` matches that.
+        """
         table = access.table or ""
         for pattern in self.value:
+            # A pattern without a star at its end can match only by being equal.
             if pattern == table or (pattern[-1] == "*" and patterns.contains(pattern, table)):
                 return None
         return Reason("table", f"table {table} is not among {spelled(self.value)}")
 
     def held(self) -> TableRights:
+        """Each pattern with all rights, and nothing elsewhere.
+
+        What the list leaves out has no entry, and no entry means no rights. So the map permits
+        exactly the tables that `prohibits` lets pass.
+        """
         return TableRights.of(dict.fromkeys(self.value, ALL_RIGHTS))
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line, for its operations as well where the link names them.
+
+        Both caveats must hold, so an empty list of either is nothing at all. Saying both at once
+        spares the reader from joining two lines.
+        """
         operations = beside["operations"].value if "operations" in beside else None
         if not self.value or operations == []:
             yield "nothing on any table"
@@ -72,7 +123,20 @@ class Tables(BuiltIn, frozen=True):
 
 
 class Operations(BuiltIn, frozen=True):
-    """The operation is one of these; `*` is any."""
+    """The operation is one of these; `*` is any.
+
+    On the wire: `"operations": ["select", "insert"]`, a list of names. `*` stands for every
+    operation, whatever stands beside it. An empty list permits none.
+
+    It asks for the operation of the access, on whatever table. It prohibits with the code
+    `operation` if the list has neither the operation nor `*` (spec, 15.2).
+
+    Two of them meet in the operations that both list. `["select", "insert"]` and `["insert",
+    "delete"]` meet in `["insert"]`. Writers name it with the keyword `operations`.
+
+    It does not look at the table. It knows no order of operations: `update` does not include
+    `select`.
+    """
 
     key = "operations"
     domain = "data"
@@ -83,15 +147,25 @@ class Operations(BuiltIn, frozen=True):
                 names.name(operation, "operation")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        """No reason if the operation is listed, or `*` is.
+
+        Names are compared as they are, with their case.
+        """
         if access.operation in self.value or "*" in self.value:
             return None
         text = f"operation {access.operation} is not among {spelled(self.value)}"
         return Reason("operation", text)
 
     def held(self) -> TableRights:
+        """These operations at `*`, so at every table.
+
+        An empty list becomes an entry without rights. The normal form drops it, and an empty map is
+        left, just as from empty `tables`.
+        """
         return TableRights.of({"*": Rights(_names(self.value), None)})
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """A line of its own, unless the line of `tables` has said it already."""
         if "tables" in beside:  # which says both
             return
         if not self.value:
@@ -103,7 +177,22 @@ class Operations(BuiltIn, frozen=True):
 
 
 class Allowances(BuiltIn, frozen=True):
-    """The most specific pattern that matches the table lists the operation; no match prohibits."""
+    """The most specific pattern that matches the table lists the operation; no match prohibits.
+
+    On the wire: `"allow": {"market.*": ["select"], "market.orders": ["select", "insert"]}`.
+
+    It asks for the table and the operation. The codes are two (spec, 15.3). It prohibits with
+    `table` if no entry matches, or if the one that decides is empty. It prohibits with `operation`
+    if that entry lists others.
+
+    The entry that decides is the only one that counts. Under `{"*": ["select"], "hr.*": []}`
+    nothing is permitted on `hr.salaries`, although `*` matches it too. An entry for one table can
+    so give more or less than a wider one beside it. Within one caveat that is no escape: the link
+    as a whole still only narrows the links before it.
+
+    Two of them meet at each table in the operations that both give there. Writers name it with the
+    keyword `allow`. It does not look at columns.
+    """
 
     key = "allow"
     domain = "data"
@@ -116,6 +205,7 @@ class Allowances(BuiltIn, frozen=True):
                     names.name(operation, "operation")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        """The entry that decides must list the operation or `*`; without one the list is empty."""
         operations = patterns.decided(self.value, access.table or "", ())
         if access.operation in operations or "*" in operations:
             return None
@@ -125,10 +215,16 @@ class Allowances(BuiltIn, frozen=True):
         return Reason("operation", f"{asked} is not among {spelled(operations)}")
 
     def held(self) -> TableRights:
+        """The same map, with no rule about columns.
+
+        Empty lists stay as entries without rights where a wider entry gives some. There they are
+        needed: without them the wider entry would decide.
+        """
         rights = {key: Rights(_names(given), None) for key, given in self.value.items()}
         return TableRights.of(rights)
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line for all tables that have the same operations, in the order of their patterns."""
         alike: dict[str, list[str]] = {}
         for pattern, allowed in sorted(self.value.items()):
             alike.setdefault(_named_operations(allowed), []).append(pattern)
@@ -143,6 +239,20 @@ class Columns(BuiltIn, frozen=True):
 
     No match says nothing. On a matching table the access must state its columns, also where `*`
     lets any pass.
+
+    On the wire: `"columns": {"staff": ["id", "name"], "hr.*": []}`, an object that is not empty.
+
+    It asks for the table, and for the columns if an entry matches. It prohibits with the code
+    `column` if they are not stated, or if one of them is not listed (spec, 15.4). A column that
+    nobody stated could be any column, so silence cannot pass.
+
+    Only `*` alone is special. The column `a*` is a name like any other, and no pattern.
+
+    Two of them meet at each table in the columns that both list. Where only one has a matching
+    entry, that one decides. Writers name it with the keyword `columns`.
+
+    It does not look at the operation. It does not check that the columns exist or what a server
+    would return for them.
     """
 
     key = "columns"
@@ -155,6 +265,12 @@ class Columns(BuiltIn, frozen=True):
                 names.free_name(column, "column")
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        """Three answers pass: no entry matches, `*` and any columns are stated, or all of them are
+        listed.
+
+        The presence is asked before `*` is looked at. Else an access could avoid the rule by
+        leaving its columns out.
+        """
         columns = patterns.decided(self.value, access.table or "", None)
         if columns is None:
             return None
@@ -170,13 +286,16 @@ class Columns(BuiltIn, frozen=True):
         return Reason("column", f"{asked} are not among {spelled(columns)}")
 
     def held(self) -> TableRights:
+        # If the caveat itself has an entry `*`, the loop below replaces this one.
         # No match says nothing: so "*" stands for what the map leaves open.
+        """Any operation everywhere, with the columns of each entry."""
         rights = {"*": ALL_RIGHTS}
         for key, given in self.value.items():
             rights[key] = Rights(ANY, _names(given))
         return TableRights.of(rights)
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line for each pattern, in their order."""
         for pattern, columns in sorted(self.value.items()):
             yield f"{_named_columns(columns)} of {named(pattern)}"
 
@@ -185,6 +304,8 @@ _COMMON = frozenset(("*", "select", "insert", "update", "delete"))  # nearly all
 _PLAIN_CHARS = 64
 
 
+# `*` takes in whatever stands beside it, so `["*", "select"]` and `["*"]` become one set. Sets that
+# permit the same are then equal, and a comparison of maps compares what they permit.
 def _names(given: Iterable[str]) -> Names:
     found = frozenset(given)
     return ANY if "*" in found else found
@@ -209,6 +330,14 @@ class TableRights(BuiltIn, frozen=True):
     """All that is said of tables, as one map: pattern to rights, in normal form.
 
     It has no key on the wire: a capability holds it for the data domain.
+
+    The invariant: for every access to a table, the map of a link prohibits it if and only if one of
+    the link's data caveats does. The code may differ, since the map no longer knows which caveat
+    said what. What no entry matches has no rights.
+
+    In normal form no entry repeats what the next wider one says. `{"*": select, "a.*": select}`
+    becomes `{"*": select}`, for both permit the same. So two maps are equal if they permit the
+    same, and `==` answers that question (spec, 19.7).
     """
 
     key = "data"
@@ -222,6 +351,11 @@ class TableRights(BuiltIn, frozen=True):
         return cls(rights)
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        """The operation and then the columns, by the one entry that decides.
+
+        The code is `table` if the entry has no operations at all, else `operation`. Columns
+        prohibit with `column`. That order is the one in which the caveats would be asked.
+        """
         table = access.table or ""
         rights: Rights | None = self.value.get(table)  # an exact entry, most often
         if rights is None:
@@ -237,15 +371,40 @@ class TableRights(BuiltIn, frozen=True):
 
     @property
     def is_nothing(self) -> bool:
+        """Is the map empty?
+
+        In normal form an entry without rights only stands below a wider one with some.
+        """
         return not self.value
 
     def meet(self, other: Any) -> TableRights:
+        """At each pattern of either, the rights that both give there (spec, 19.4).
+
+        An example: `{"*": select}` and `{"hr.*": any}` meet in `{"hr.*": select}`. At `*` the
+        second says nothing, so nothing is left there.
+
+        This is exact because patterns are nested or disjoint. Take any table, and the most specific
+        key of both maps that matches it. Each map has the same entry decide at that key as at the
+        table. So the meet at the key is the meet at the table.
+
+        It cannot permit more than either map. Rights only intersect, and a missing entry is no
+        rights.
+        """
         if self.value == other.value:  # chains repeat themselves
             return self
         return TableRights(patterns.meet(self.value, other.value, NO_RIGHTS, _both))
 
     def stated(self) -> dict[str, Any]:
-        """`tables` and `operations` where they say it all, else `allow`; and `columns`."""
+        """`tables` and `operations` where they say it all, else `allow`; and `columns`.
+
+        `tables` with `operations` lists only the widest patterns. That is right where all entries
+        have the same operations: entries below can then only differ in columns, which `columns`
+        says. An entry without rights needs `allow`, because only `allow` can take a table out of a
+        wider pattern.
+
+        Read again, what it returns gives an equal map. Lists are sorted, so that equal maps are
+        spelled alike (spec, 19.8).
+        """
         rights: RightsMap = self.value
         if not rights:
             return {"tables": []}
@@ -264,7 +423,16 @@ class TableRights(BuiltIn, frozen=True):
         return made
 
     def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
-        """Within each dimension that a link names: see the functions below."""
+        """Within each dimension that a link names: see the functions below.
+
+        A dimension that the link does not name is not compared. The link says nothing of it, so the
+        links before decide it (spec, 23.2). Tables and operations are one dimension as soon as both
+        are asked for: `insert` may be held on one table and `delete` on another, but neither pair
+        the other way.
+
+        A mistake here would be no hole. Verifiers ask every link, so a link that asks for too much
+        gains nothing (spec, "Widening").
+        """
         if "allow" in asked or ("tables" in asked and "operations" in asked):
             yield from _pairs_beyond(self, asked)
         elif "tables" in asked:
@@ -282,12 +450,16 @@ def _are_within(stated: Iterable[str] | None, columns: Names) -> bool:
     return columns == ANY or columns.issuperset(stated)
 
 
+# `*` is not a name but stands for all names. So it is looked for before the sets are intersected:
+# `{"*"} & {"select"}` would be empty, and must be `{"select"}`.
 def _both_names(one: Names, two: Names) -> Names:
     if one == ANY:
         return two
     return one if two == ANY else one & two
 
 
+# None is no rule about columns, so the other rule holds. It is wider than `{"*"}`, which still asks
+# for columns to be stated.
 def _both_columns(one: Names | None, two: Names | None) -> Names | None:
     if one is None:
         return two
@@ -295,7 +467,11 @@ def _both_columns(one: Names | None, two: Names | None) -> Names | None:
 
 
 def _both(one: Rights, two: Rights) -> Rights:
-    """The rights that both give."""
+    """The rights that both give.
+
+    Without operations no access passes, whatever the columns. So all such rights are made one
+    value, `NO_RIGHTS`. Else maps that permit the same could differ.
+    """
     operations = _both_names(one.operations, two.operations)
     if not operations:
         return NO_RIGHTS
@@ -308,7 +484,12 @@ _PAIRS = ("tables", "operations", "allow")
 
 
 def _tables_beyond(held: TableRights, asked: list[str]) -> Iterator[Excess]:
-    """Tables named alone: each pattern is held if anything under it is."""
+    """Tables named alone: each pattern is held if anything under it is.
+
+    So `*` may be asked for by one who holds only `market.*`. It says "wherever I may", and the
+    links before still bound it (spec, 23.5). What is left is the pattern itself where it is held,
+    else the entries held below it.
+    """
     rights: RightsMap = held.value
     left: set[str] = set()
     excess: list[str] = []
@@ -323,7 +504,11 @@ def _tables_beyond(held: TableRights, asked: list[str]) -> Iterator[Excess]:
 
 
 def _operations_beyond(held: TableRights, asked: list[str]) -> Iterator[Excess]:
-    """Operations named alone: each is held on some table."""
+    """Operations named alone: each is held on some table.
+
+    It need not be held on every table, for the same reason (spec, 23.6). `*` is held only where `*`
+    is, since a list of names never says all operations. A clamp of `*` writes all that are held.
+    """
     everywhere: set[str] = set()
     for rights in held.value.values():
         everywhere |= rights.operations
@@ -335,7 +520,14 @@ def _operations_beyond(held: TableRights, asked: list[str]) -> Iterator[Excess]:
 
 
 def _pairs_beyond(held: TableRights, asked: Mapping[str, Any]) -> Iterator[Excess]:
-    """Tables and operations, named together or as `allow`: every pair is held."""
+    """Tables and operations, named together or as `allow`: every pair is held.
+
+    The wish is held if its meet with what is held is the wish itself. Columns are put aside on both
+    sides, since they are a dimension of their own (spec, 23.4).
+
+    An example: held is `select` on `market.*`. Asked for are `select` and `insert` on `market.eu`.
+    In excess is `{"market.eu": ["insert"]}`, and `select` on `market.eu` is left.
+    """
     wanted = met(caveat for key, caveat in asked.items() if key != "columns")
     bare = {key: Rights(rights.operations, None) for key, rights in held.value.items()}
     both = patterns.meet(wanted.value, bare, NO_RIGHTS, _both)
@@ -359,7 +551,12 @@ def _pairs_beyond(held: TableRights, asked: Mapping[str, Any]) -> Iterator[Exces
 
 
 def _columns_beyond(held: TableRights, asked: dict[str, list[str]]) -> Iterator[Excess]:
-    """Each pattern is held, and wherever it is, the columns are among those held there."""
+    """Each pattern is held, and wherever it is, the columns are among those held there.
+
+    It looks at the pattern and at every entry of either map below it. Between these entries nothing
+    changes, so no table is overlooked. Where no operation is held the columns do not matter (spec,
+    23.7).
+    """
     rights: RightsMap = held.value
     wishes = {key: _names(given) for key, given in asked.items()}
     excess: dict[str, list[str]] = {}
@@ -388,7 +585,10 @@ def _at(rights: RightsMap, key: str) -> Rights:
 
 
 def met(caveats: Iterable[Any]) -> TableRights:
-    """What data caveats say together; all rights if there are none."""
+    """What data caveats say together; all rights if there are none.
+
+    All rights are the neutral start: to meet them changes nothing.
+    """
     made: TableRights | None = None
     for caveat in caveats:
         rights = caveat.held()

@@ -2,6 +2,13 @@
 
 At each tool pattern, which arguments. In the map the most specific entry decides (spec, "Caveats",
 "Capability").
+
+An example: `{"*": {}, "mail.*": {"to": {"in": ["ops"]}}}`. Any tool can be called with any
+arguments. The tools below `mail` take only the argument `to`, and only with the value `ops`. For
+`mail.send` the entry `mail.*` decides, and `*` is not looked at.
+
+These caveats compare arguments as the access states them. They do not run the tool, and they do not
+know what it does with them.
 """
 
 from __future__ import annotations
@@ -28,7 +35,11 @@ Arguments: TypeAlias = Mapping[str, Argument]
 # What holds at a tool: None is nothing, FREE leaves the arguments free, anything else is a closed
 # world of arguments. A closed world without arguments is CLOSED, since {} is taken.
 Call: TypeAlias = Arguments | None
+# FREE is the empty map, and so is false in a condition. That is why the code below asks `if rule`
+# only after it has asked about None.
 FREE: Arguments = MappingProxyType({})
+# The name `_` has no meaning of its own. The argument may be absent, and if it is stated it
+# satisfies nothing. So it must be absent, like all that are not named.
 CLOSED: Arguments = MappingProxyType({"_": (NOTHING, True)})
 CallMap: TypeAlias = Mapping[str, Call]
 
@@ -42,6 +53,20 @@ class Tools(BuiltIn, frozen=True):
     `{}` leaves the arguments free. Otherwise a closed world: arguments that are not named are
     absent, the named ones are present (or `"optional": true`) and satisfied. Presence is asked
     because a server has defaults of its own.
+
+    On the wire: `"tools": {"search": {}, "read": {"file": {"path": ["docs"]}}}`. An empty object
+    permits no tool.
+
+    It asks for the tool and its arguments. It prohibits with the code `tool` if no entry matches.
+    It prohibits with `argument` if the entry that decides is not satisfied: an argument is not
+    named, is missing, or has another value (spec, 15.5).
+
+    Two of them meet at each tool in the calls that both permit. An argument that both name must
+    satisfy both constraints. Writers name it with the keyword `tools`.
+
+    It does not check that the tool exists or that an argument means what its name says. An entry
+    `{}` checks no argument at all. To permit a call without arguments only, an entry has to name
+    one that nothing satisfies: `{"_": {"in": [], "optional": true}}`.
     """
 
     value: Any
@@ -57,16 +82,27 @@ class Tools(BuiltIn, frozen=True):
         force_setattr(self, "rules", rules)
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        """The entry that decides must be satisfied; entries that are wider do not count.
+
+        An empty rule leaves the arguments free, so nothing more is asked.
+        """
         rule: Call = patterns.decided(self.rules, access.tool or "", None)
         if rule is None:
             return Reason("tool", f"tool {access.tool} is not among {spelled(sorted(self.rules))}")
         return _call_prohibited(rule, access) if rule else None
 
     def held(self) -> ToolCalls:
+        """The same map with each call in normal form, and then the map in normal form.
+
+        Both steps keep what is permitted. The first drops arguments that nothing satisfies; the
+        second drops entries that repeat a wider one. Maps that permit the same calls so become
+        equal, but for a list of integers beside its range.
+        """
         calls = {key: _normal(rule) if rule else FREE for key, rule in self.rules.items()}
         return ToolCalls(patterns.normal(calls, None))
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line for each pattern, in their order."""
         for pattern, rule in sorted(self.rules.items()):
             yield f"tool {named(pattern)}, with {_in_words(rule)}"
         if not self.rules:
@@ -74,12 +110,19 @@ class Tools(BuiltIn, frozen=True):
 
 
 def _read(value: Any) -> dict[str, Argument]:
-    """The arguments that a rule states. Raises TypeError or ValueError."""
+    """The arguments that a rule states. Raises TypeError or ValueError.
+
+    `optional` stands beside the kind of the constraint, so it is taken out before the rest is read.
+    Only `true` is accepted: `false` would be a second spelling of leaving it out. What remains must
+    be a constraint, so an unknown kind makes the link unreadable and never passes unasked (spec,
+    13.4).
+    """
     made = {}
     for argument, constraint in an_object(value, "arguments", ": {} leaves them free").items():
         names.free_name(argument, "argument")
         what = f"the constraint on {argument}"
         stated = dict(an_object(constraint, what, ', like {"in": [...]}'))
+        # `stated` is a copy, so the value of the caveat stays as it was on the wire.
         optional = stated.pop("optional", None)
         if optional is not None and optional is not True:
             raise ValueError('"optional" is true or left out')
@@ -88,6 +131,7 @@ def _read(value: Any) -> dict[str, Argument]:
 
 
 def _in_words(rule: Arguments) -> str:
+    """The arguments of a rule for people, in their order."""
     if not rule:
         return "any arguments"
     parts = []
@@ -98,7 +142,15 @@ def _in_words(rule: Arguments) -> str:
 
 
 def _call_prohibited(rule: Arguments, access: Access) -> Reason | None:
-    """Why the arguments of `access` do not satisfy a closed world of arguments, or None."""
+    """Why the arguments of `access` do not satisfy a closed world of arguments, or None.
+
+    First it looks for an argument that the rule does not name. A server may give a meaning to any
+    argument, so one that nobody constrained cannot pass.
+
+    Then each named argument is asked. One that is missing prohibits unless it is optional: the
+    server's own default for it might not satisfy the constraint. An optional one that is stated
+    must satisfy it all the same.
+    """
     stated = access.arguments or {}
     for argument in stated:
         if argument not in rule:
@@ -122,12 +174,20 @@ class ToolCalls(BuiltIn, frozen=True):
     """All that is said of tools, as one map: pattern to call, in normal form.
 
     It has no key on the wire: a capability holds it for the tool domain.
+
+    The invariant: an access to a tool is permitted here if and only if every `tools` caveat that
+    was met permits it. A tool that no entry matches has no permitted call.
     """
 
     key = "tool"
     domain = "tool"
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        """The entry that decides, as for the caveat.
+
+        An entry None is a wall below a wider entry that permits something. FREE is empty and asks
+        no more. Any other is a closed world and is asked.
+        """
         rule: Call = patterns.decided(self.value, access.tool or "", None)
         if rule is None:
             return Reason("tool", f"tool {access.tool} is not permitted")
@@ -135,20 +195,48 @@ class ToolCalls(BuiltIn, frozen=True):
 
     @property
     def is_nothing(self) -> bool:
+        """Is the map empty?
+
+        In normal form a wall only stands below an entry that permits something.
+        """
         return not self.value
 
     def meet(self, other: Any) -> ToolCalls:
+        """At each pattern of either, the calls that both permit there (spec, 19.4).
+
+        An example: `{"*": {}}` and `{"read": {"file": {"path": ["docs"]}}}` meet in the second. At
+        `read` the first leaves all free, so the second decides. At `*` the second permits nothing.
+
+        It is exact for the reason that holds for every map of patterns. Patterns are nested or
+        disjoint, so at each name the most specific key of both maps has what both say there.
+        """
         if self.value == other.value:  # chains repeat themselves
             return self
         return ToolCalls(patterns.meet(self.value, other.value, None, _both))
 
     def stated(self) -> dict[str, Any]:
+        """The caveat that says the same, in the order of its patterns.
+
+        Walls are spelled out (spec,
+        19.8).
+        """
         return {"tools": {key: _spelled(call) for key, call in sorted(self.value.items())}}
 
     def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
         """Each pattern is held, and wherever it is, its arguments are among those permitted there.
 
         An argument that is constrained and left out would be free: that is more, too.
+
+        An example: held is `{"read": {"file": {"path": ["docs"]}}}`, and `{"read": {}}` is asked
+        for. The meet at `read` is what is held, and that is not what was asked for. So `read` is in
+        excess.
+
+        It compares at the pattern and at every entry of either map below it. Between those nothing
+        changes. Where nothing is held it passes over the entry, so one may ask for `*` and hold
+        only some tools. A pattern with nothing held at or below it is in excess (spec, 23.8).
+
+        This is a check for the writer. A link that got past it would still gain nothing, for the
+        links before are asked too.
         """
         calls: CallMap = self.value
         wishes: CallMap = asked["tools"].held().value
@@ -160,6 +248,7 @@ class ToolCalls(BuiltIn, frozen=True):
             for key in sorted(within):
                 have = patterns.decided(calls, key, None)
                 wanted = patterns.decided(wishes, key, None)
+                # Walls are kept in `left` too: below a wider entry they take out what is not held.
                 left[key] = _both(have, wanted)
                 if have is None:
                     continue
@@ -180,6 +269,13 @@ def _normal(arguments: Arguments) -> Call:
     """A closed world in normal form.
 
     An argument that nothing satisfies is absent; where it must be present, nothing is permitted.
+
+    Two examples. `{"a": {"any": true}, "b": {"in": [], "optional": true}}` permits the same as
+    `{"a": {"any": true}}`: in both, `b` has to be absent. And `{"b": {"in": []}}` permits no call,
+    since `b` must be present with a value that does not exist.
+
+    If no argument remains, the result is CLOSED and not the empty map. The empty map would leave
+    the arguments free, which is the opposite.
     """
     kept = {}
     for argument, (constraint, optional) in arguments.items():
@@ -194,6 +290,16 @@ def _both(one: Call, two: Call) -> Call:
     """The calls that both permit.
 
     An argument that only one of two closed worlds names must be absent.
+
+    The order of the questions matters. Nothing meets anything in nothing. Free arguments ask
+    nothing, so the other call is the answer; if both are free, so is the result. Only then are
+    there two closed worlds to compare.
+
+    An example: one world has `a` and an optional `b`, the other has `a` alone. In the second `b`
+    must be absent. So `b` meets a constraint that nothing satisfies, and the normal form drops it.
+    Had the first asked for `b`, no call could satisfy both, and nothing is left.
+
+    An argument may be absent only if both worlds let it be. So presence is never lost by a meet.
     """
     if one is None or two is None:
         return None
@@ -212,7 +318,12 @@ _UNNAMED: Argument = (NOTHING, True)
 
 
 def _spelled(call: Call) -> dict[str, Any]:
-    """A call as the caveat spells it; nothing is an argument that none satisfies."""
+    """A call as the caveat spells it; nothing is an argument that none satisfies.
+
+    The map has None for nothing, but the wire has no such word. An argument that must be present
+    and that no value satisfies permits no call, so it says the same. CLOSED is spelled like any
+    other world.
+    """
     if call is None:
         return {"_": {"in": []}}
     made = {}
