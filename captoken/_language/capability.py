@@ -8,6 +8,9 @@ position of a link in the chain.
 It knows no kind of caveat by name. It holds one caveat of each kind, in normal form, and asks it:
 all that is said of tables is one caveat, all that is said of tools another. Of own caveats it keeps
 as many as do not make each other superfluous.
+
+Three laws follow, and each is a check on the code. `a.meet(a) == a`. `a.meet(b) == b.meet(a)`. And
+whatever `a.meet(b)` permits, `a` permits. So a further link can only take away.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ Check: TypeAlias = Callable[[Access, Any], Reason | None]
 _UNIVERSAL = tuple(kind.key for kind in BUILT_IN if kind.domain == "all")
 _NOTHING_HELD: Held = MappingProxyType({})
 _CLOSED: Held = MappingProxyType({"data": TableRights({}), "tool": ToolCalls({})})
+# Closed is a map without entries: no table or tool matches. Open is one entry for all.
 _OPEN: Held = MappingProxyType(
     {"data": TableRights({"*": ALL_RIGHTS}), "tool": ToolCalls({"*": FREE})}
 )
@@ -49,6 +53,12 @@ class Capability(SealedValue, frozen=True, eq=False):
 
     `Capability()` is everything. `data` and `tool` are None where no link has named any domain:
     then every access is open. `json()` says the same as the caveats of one link would.
+
+    An example: one link says `tables: ["market.*"]`, the next `operations: ["select"]`. The
+    capability permits `select` on the tables below `market`, and no tool.
+
+    It does not know what is left of an allowance, whether a token is revoked, or who holds it. So
+    it says what a token can do at most, and verification still asks every link.
     """
 
     _instead = "send capability.json()"
@@ -62,6 +72,12 @@ class Capability(SealedValue, frozen=True, eq=False):
     _tools: Check | None = None
 
     def __post_init__(self) -> None:
+        """Sort what has to be asked, once.
+
+        Silent caveats prohibit nothing by themselves and are left out. Early ones need the
+        verifier's facts; late ones need the access. A domain is asked only where a link has named
+        one.
+        """
         early: list[Check] = []
         late: list[Check] = []
         for caveat in self._universal():
@@ -77,7 +93,11 @@ class Capability(SealedValue, frozen=True, eq=False):
     def of(
         cls, links: Iterable[Link], task: str | None = None, audience: str | None = None
     ) -> Capability:
-        """What all `links` permit together, with the task and audience of a root record."""
+        """What all `links` permit together, with the task and audience of a root record.
+
+        It begins with everything and meets each link in turn. No link at all leaves everything, and
+        the root's task and audience are one more caveat each.
+        """
         held: dict[str, BuiltIn] = {}
         own: tuple[Caveat, ...] = ()
         if task is not None:
@@ -96,14 +116,22 @@ class Capability(SealedValue, frozen=True, eq=False):
 
     @classmethod
     def nowhere(cls) -> Capability:
-        """What a link permits that cannot be read: nothing."""
+        """What a link permits that cannot be read: nothing.
+
+        Both domains are closed, so an access to either is prohibited, and one to neither as well.
+        """
         return cls(_CLOSED)
 
     # --- what it says ---------------------------------------------------------------------------
 
     @property
     def nothing(self) -> bool:
-        """Does it permit no access at all, whatever the time?"""
+        """Does it permit no access at all, whatever the time?
+
+        Each domain that is named is empty, or one universal caveat that must hold cannot.
+
+        Time is left out: a token that has expired is not nothing in this sense.
+        """
         domains = [self.held[domain].is_nothing for domain in _CLOSED if domain in self.held]
         if domains and all(domains):
             return True
@@ -176,16 +204,30 @@ class Capability(SealedValue, frozen=True, eq=False):
     # --- the algebra ----------------------------------------------------------------------------
 
     def meet(self, other: Capability) -> Capability:
-        """The capability that permits exactly what both permit."""
+        """The capability that permits exactly what both permit.
+
+        Each caveat meets the one in the same place. An access is permitted by both if it is
+        permitted in every place by both, so to meet place by place is exact. A place that only one
+        of them has is kept.
+        """
         held = dict(self.held)
         _add(held, other.held)
         return Capability(held, _both_own(self.own, other.own))
 
     def covers(self, other: Capability) -> bool:
-        """Does this permit all that `other` permits?"""
+        """Does this permit all that `other` permits?
+
+        If what both permit is all of `other`, then this one takes nothing away from it. For a list
+        and the range that says the same the answer may be no; that is safe, for it only refuses.
+        """
         return self.meet(other) == other
 
     def __eq__(self, other: object) -> bool:
+        """Equal if they permit the same, as far as normal forms tell.
+
+        All that permit nothing are equal, whatever the cause. Else the caveats are compared, which
+        are in normal form. It has no hash, since values of own caveats may have none.
+        """
         if not isinstance(other, Capability):
             return NotImplemented
         if self.nothing or other.nothing:
@@ -204,6 +246,10 @@ class Capability(SealedValue, frozen=True, eq=False):
         """Why `access` is prohibited, or None.
 
         Without a `situation`, time and audience are not looked at.
+
+        The order decides only which reason is given, never whether there is one. Caveats of no
+        domain come first, then tables, tools, and the rule that some domain is stated. Own caveats
+        come last. An access with a table and a tool must pass both.
         """
         if situation is not None:
             for check in self._early:
@@ -233,6 +279,9 @@ class Capability(SealedValue, frozen=True, eq=False):
         """The caveats of one link that would permit the same.
 
         Without what the root record alone can say.
+
+        Read again as a link, it permits the same. Own caveats of one key that did not merge cannot
+        stand under that key twice, so only the first is written.
         """
         made = self._domains_stated()
         for caveat in self._universal():
@@ -242,7 +291,11 @@ class Capability(SealedValue, frozen=True, eq=False):
         return made
 
     def _domains_stated(self) -> dict[str, Any]:
-        """A domain in which nothing is permitted is left out where another is not (spec, 19.8)."""
+        """A domain in which nothing is permitted is left out where another is not (spec, 19.8).
+
+        If data and tool are both empty, or the tasks are torn, one empty list of tables says so.
+        Where one domain permits something, writing it alone closes the other.
+        """
         nothing: dict[str, Any] = {"tables": []}
         task = self.held.get("task")
         if task is not None and task.is_nothing:
@@ -272,6 +325,9 @@ def _held_of(link: Link) -> Held:
 
     A link that names any domain closes those that it does not name (spec, "Domains"). An own caveat
     that speaks of a domain names it, and leaves open what it does not say.
+
+    An example: `{"tables": ["a"]}` names data and not tool. So tools are closed: the map of tools
+    is empty. `{"exp": 1}` names neither, and closes nothing (spec, section 18).
     """
     held: dict[str, BuiltIn] = {}
     for caveat in link.caveats:
@@ -286,7 +342,10 @@ def _held_of(link: Link) -> Held:
 
 
 def _add(held: dict[str, BuiltIn], more: Held) -> None:
-    """Let what is held meet what more is said."""
+    """Let what is held meet what more is said.
+
+    What was not held before is taken as it is: the meet of everything and a caveat is that caveat.
+    """
     for slot, caveat in more.items():
         before = held.get(slot)
         held[slot] = caveat if before is None else before.meet(caveat)
@@ -296,7 +355,11 @@ def _add(held: dict[str, BuiltIn], more: Held) -> None:
 
 
 def _both_own(one: tuple[Caveat, ...], two: Iterable[Caveat]) -> tuple[Caveat, ...]:
-    """Own caveats of both, without those that another one makes superfluous."""
+    """Own caveats of both, without those that another one makes superfluous.
+
+    To keep both is always right, since all that are kept must hold. To leave one out is right only
+    if another says as much.
+    """
     kept = list(one)
     for caveat in two:
         at, merged = _place(kept, caveat)
@@ -314,7 +377,12 @@ def _place(kept: list[Caveat], caveat: Caveat) -> tuple[int, Caveat]:
 
 
 def _merged(one: Caveat, two: Caveat) -> Caveat | None:
-    """One own caveat that permits what both permit, or None: then both are kept."""
+    """One own caveat that permits what both permit, or None: then both are kept.
+
+    If `one` covers `two`, whatever `two` permits is permitted by `one` too. So `two` alone says
+    both. These answers come from the embedder's code, and an exception or another type counts as no
+    answer.
+    """
     if says_it_covers(one, two):
         return two
     if says_it_covers(two, one):
@@ -327,7 +395,10 @@ def _merged(one: Caveat, two: Caveat) -> Caveat | None:
 
 
 def says_it_covers(one: Caveat, two: Caveat) -> bool:
-    """Does `one` say that it covers `two`? An embedder's answer that is none is no."""
+    """Does `one` say that it covers `two`? An embedder's answer that is none is no.
+
+    Only `True` itself counts. Any other value, even one that is true in a condition, is no answer.
+    """
     try:
         return one.covers(two) is True
     except Exception:  # calling it widening is always safe

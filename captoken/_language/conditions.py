@@ -2,6 +2,10 @@
 
 Each is one class (spec, "Caveats"): what the others need to know of it is said here, and nowhere
 else.
+
+Those about time, place, task and freshness can be judged without an access; `asks_access` is False
+for them. The others ask what the access states. All links must hold, so two caveats of one key meet
+in what both permit.
 """
 
 from __future__ import annotations
@@ -35,7 +39,21 @@ Now = Callable[[], int]  # seconds since the epoch, asked for only where they ar
 
 
 class Where(BuiltIn, frozen=True):
-    """Each attribute is stated and satisfies its constraint."""
+    """Each attribute is stated and satisfies its constraint.
+
+    On the wire: `"where": {"region": {"in": ["eu"]}, "amount": {"max": 100}}`, not empty.
+
+    It asks for each attribute that it names. It prohibits with the code `attribute` if one is not
+    stated, or does not satisfy its constraint (spec, 15.6). Attributes that it does not name are
+    free.
+
+    Two of them meet attribute by attribute. An attribute that only one names keeps that constraint.
+    `{"max": 100}` and `{"min": 50}` meet in the range from 50 to 100. Writers name it with the
+    keyword `where`.
+
+    It does not check that what the access states is true. The server that builds the access answers
+    for that.
+    """
 
     value: Any
     rules: Any = None  # attribute to constraint
@@ -53,6 +71,7 @@ class Where(BuiltIn, frozen=True):
         return cls({attribute: rule.json() for attribute, rule in sorted(rules.items())})
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        """An attribute that is not stated prohibits: silence must not pass a rule (spec, 15.10)."""
         stated = access.attributes
         for attribute, constraint in self.rules.items():
             if attribute not in stated:
@@ -63,13 +82,19 @@ class Where(BuiltIn, frozen=True):
         return None
 
     def held(self) -> Where:
+        """Constraints in normal form, in order of attributes, so that equal rules compare equal."""
         return Where.of(self.rules)
 
     @property
     def is_nothing(self) -> bool:
+        """One attribute that nothing satisfies is enough, for all of them must hold."""
         return NOTHING in self.rules.values()
 
     def meet(self, other: Any) -> Where:
+        """The attributes of both, with both constraints where both name one.
+
+        No attribute is dropped, so the result asks all that either asked.
+        """
         rules: dict[str, Constraint] = dict(self.rules)
         for attribute, constraint in other.rules.items():
             mine = rules.get(attribute)
@@ -77,7 +102,12 @@ class Where(BuiltIn, frozen=True):
         return Where.of(rules)
 
     def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
-        """Each attribute's constraint is covered by the one held, if one is."""
+        """Each attribute's constraint is covered by the one held, if one is.
+
+        The wish is covered if its meet with what is held is the wish itself. A range never equals a
+        list, so a range under a list is in excess (spec, 23.9). Nothing is left if one attribute is
+        left nothing.
+        """
         excess: dict[str, Any] = {}
         left: dict[str, Any] = {}
         wanted: Mapping[str, Constraint] = asked["where"].rules
@@ -100,9 +130,15 @@ class Where(BuiltIn, frozen=True):
 
 
 class AtMost(BuiltIn, frozen=True):
-    """A caveat whose value is a bound: the smaller, the less it permits."""
+    """A caveat whose value is a bound: the smaller, the less it permits.
+
+    Two meet in the smaller bound: what is within both is within the smaller. One covers another
+    whose bound is not greater. Both answers are exact, since bounds are integers and lie in one
+    order.
+    """
 
     def meet(self, other: Any) -> AtMost:
+        # Of two equal bounds either will do.
         smaller: AtMost = self if self.value <= other.value else other
         return smaller
 
@@ -110,6 +146,7 @@ class AtMost(BuiltIn, frozen=True):
         return bool(other.value <= self.value)
 
     def excess(self, wanted: Any) -> Excess:
+        """The excess is the difference; what is left is the bound that is held."""
         too_much = wanted.value - self.value
         return Excess(self.key, wanted.value, self.value, too_much, self.stated())
 
@@ -141,7 +178,14 @@ def _not_before(given: Any, now: Now, held: BuiltIn | None) -> int:
 
 
 class Expires(AtMost, frozen=True):
-    """now < exp + leeway: at the second of `exp` the token has expired."""
+    """now < exp + leeway: at the second of `exp` the token has expired.
+
+    On the wire: `"exp": 1767225600`, seconds since the epoch. It asks only for the verifier's time,
+    and prohibits with the code `expired` (spec, 15.7). Leeway allows for clocks that differ.
+
+    Two of them meet in the earlier time. The keywords are `expires_in`, which is cut to what is
+    held, and `expires_at`, which is not.
+    """
 
     key = "exp"
     asks_access = False
@@ -164,7 +208,14 @@ class Expires(AtMost, frozen=True):
 
 
 class NotBefore(BuiltIn, frozen=True):
-    """now >= nbf - leeway."""
+    """now >= nbf - leeway.
+
+    On the wire: `"nbf": 1767139200`, seconds since the epoch. It asks only for the verifier's time,
+    and prohibits with the code `not_yet_valid` (spec, 15.8).
+
+    Two of them meet in the later time, for that one permits less. So it is no `AtMost`. The keyword
+    is `not_before`. It does not check that the time lies before `exp`: such a token never holds.
+    """
 
     key = "nbf"
     asks_access = False
@@ -179,6 +230,7 @@ class NotBefore(BuiltIn, frozen=True):
         return Reason("not_yet_valid", f"not valid before {spelled_time(self.value)}")
 
     def meet(self, other: Any) -> NotBefore:
+        # The later time is within both rules, and no earlier time is.
         later: NotBefore = self if self.value >= other.value else other
         return later
 
@@ -202,6 +254,16 @@ class Audience(BuiltIn, frozen=True):
     """One of the verifier's own audiences is in every `aud` of the token.
 
     `situation.audiences` are those that the links before have left: one of them is here.
+
+    On the wire: `"aud": ["orders", "billing"]`, a list of names. It asks who the verifier is, and
+    prohibits with the code `wrong_audience` (spec, section 16).
+
+    Two of them meet in the names that both list. A verifier with two names needs one that is in
+    every list. Two names that are in one list each will not do, so the links before narrow the
+    names.
+
+    The keyword is `audience`, for one name or several. It does not check who sends the token.
+    Whether a token without any `aud` is taken is the verifier's decision, and not asked here.
     """
 
     key = "aud"
@@ -223,6 +285,7 @@ class Audience(BuiltIn, frozen=True):
 
     @property
     def is_nothing(self) -> bool:
+        """No name is left, so no server takes it."""
         return not self.value
 
     def meet(self, other: Any) -> Audience:
@@ -238,7 +301,15 @@ class Audience(BuiltIn, frozen=True):
 
 
 class Task(BuiltIn, frozen=True):
-    """The token's task is this one or below it: all of them lie on one path."""
+    """The token's task is this one or below it: all of them lie on one path.
+
+    On the wire: `"task": "report/q3"`, a task path. It asks for the token's task so far, and
+    prohibits with the code `task` (spec, 16.3). If it holds, the longer of the two is the token's
+    task.
+
+    Two of them meet in the longer one, if one is at or below the other; see `TaskPath`. The keyword
+    is `task`. It does not look at the access: what an access is done for is not checked against it.
+    """
 
     key = "task"
     asks_access = False
@@ -253,6 +324,7 @@ class Task(BuiltIn, frozen=True):
         return Reason("task", f"task {self.value} is not on one path with task {situation.task}")
 
     def held(self) -> TaskPath:
+        """As a path, which can also say that it is torn."""
         return TaskPath(self.value)
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
@@ -268,6 +340,9 @@ class TaskPath(BuiltIn, frozen=True):
 
     A capability holds it under `task`. That is the token's task, so nothing is left to ask of an
     access; only where the tasks do not lie on one path, all is prohibited.
+
+    Why it has to be remembered: `a` meets `b` in a torn path, and no later task can mend that.
+    Without the mark the result would depend on the order of the links.
     """
 
     value: Any
@@ -285,9 +360,15 @@ class TaskPath(BuiltIn, frozen=True):
 
     @property
     def is_silent(self) -> bool:
+        """Silent unless torn: the token's task alone prohibits no access."""
         return not self.is_torn
 
     def meet(self, other: Any) -> TaskPath:
+        """The longer path, and whether any two of all tasks so far lie apart.
+
+        To compare with the longest is enough. All others lie at or above it, so what is on one path
+        with it is on one path with them.
+        """
         is_torn = self.is_torn or other.is_torn or not _on_one_path(self.value, other.value)
         longest = other.value if names.at_or_below(other.value, self.value) else self.value
         return TaskPath(longest, is_torn)
@@ -304,7 +385,15 @@ class TaskPath(BuiltIn, frozen=True):
 
 
 class Uses(AtMost, frozen=True):
-    """At most so many accesses, by this token and all below it together."""
+    """At most so many accesses, by this token and all below it together.
+
+    On the wire: `"uses": 10`, an integer of 0 or more. The ledger counts, and prohibits with the
+    code `budget_exhausted` (spec, section 38). So `prohibits` here has nothing to ask.
+
+    Two of them meet in the smaller number. The keyword is `uses`. What is left of it is not known
+    here, and it sets nothing aside: ten children may each be promised ten uses under a parent that
+    has ten.
+    """
 
     key = "uses"
     counts = True
@@ -313,6 +402,7 @@ class Uses(AtMost, frozen=True):
         amounts({"uses": self.value}, "uses")
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        """Nothing: only the ledger knows how many were used."""
         return None
 
     @property
@@ -325,7 +415,15 @@ class Uses(AtMost, frozen=True):
 
 
 class Budget(BuiltIn, frozen=True):
-    """At most so much of each unit, by this token and all below it together."""
+    """At most so much of each unit, by this token and all below it together.
+
+    On the wire: `"budget": {"eur": 500, "rows": 10000}`, not empty. It asks for the cost in each
+    unit that it names. If one is not stated it prohibits with the code `cost_unstated`. The ledger
+    prohibits with `budget_exhausted` if too little is left.
+
+    Two of them meet unit by unit in the smaller amount. The keyword is `budget`. It does not check
+    that the stated cost is the real one.
+    """
 
     key = "budget"
     counts = True
@@ -336,6 +434,10 @@ class Budget(BuiltIn, frozen=True):
             raise ValueError("no unit of a budget is called uses: say uses")
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        """A cost that is not stated cannot be counted, so it prohibits.
+
+        The amount is left to the ledger.
+        """
         missing = [unit for unit in self.value if unit not in access.cost]
         if not missing:
             return None
@@ -370,7 +472,15 @@ class Budget(BuiltIn, frozen=True):
 
 
 class Fresh(AtMost, frozen=True):
-    """The verifier's overlay is no older than so many seconds."""
+    """The verifier's overlay is no older than so many seconds.
+
+    On the wire: `"fresh": 60`, in seconds. It asks for the age of the verifier's overlay. If that
+    is greater, or there is no overlay, it prohibits with the code `stale_overlay` (spec, section
+    36).
+
+    Two of them meet in the smaller age. The keyword is `fresh`. It does not look at what the
+    overlay says; the verifier does that elsewhere.
+    """
 
     key = "fresh"
     asks_access = False
