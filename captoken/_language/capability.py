@@ -280,8 +280,8 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         Without what the root record alone can say.
 
-        Read again as a link, it permits the same. Own caveats of one key that did not merge cannot
-        stand under that key twice, so only the first is written.
+        Read again as a link, it permits the same. There is one exception: of own caveats of one key
+        that did not merge only the first is written, since a link has each key once.
         """
         made = self._domains_stated()
         for caveat in self._universal():
