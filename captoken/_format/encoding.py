@@ -69,7 +69,10 @@ _LAST = ("", "", "AQgw", "AEIMQUYcgkosw048")
 
 
 def b64encode(data: bytes) -> str:
-    """Base64url without padding: the one text of these bytes."""
+    """Base64url without padding: the one text of these bytes (spec 1.1). Never raises for bytes.
+
+    b64encode(b"\\xfb\\xff")    # "-_8"
+    """
     standard = binascii.b2a_base64(data, newline=False)
     return standard.translate(_TO_URL).rstrip(b"=").decode("ascii")
 
@@ -90,10 +93,13 @@ def b64decode(text: str) -> bytes:
         raise EncodingError(
             "not base64url: a space, a line feed or another foreign character is in the text"
         ) from None
+    # Padding was added above and not to `raw`. So what is found here, somebody wrote.
     if b"+" in raw or b"/" in raw or b"=" in raw:
         raise EncodingError("base64, but not base64url without padding")
 
     # Not all decoders look at bits that no byte uses: two texts would then have the same bytes.
+    # Three characters are 18 bits for two bytes, two are 12 bits for one. The 2 or 4 bits that
+    # are left must be zero: `AQ` and `AR` would else both be the byte 1 (spec 1.2).
     spare = len(raw) % 4
     if spare and text[-1] not in _LAST[spare]:
         raise EncodingError("base64url with trailing bits that are not zero; is the text complete?")
@@ -124,7 +130,10 @@ _encode_as_is = msgspec.json.Encoder().encode
 
 
 def _refuse(what: str) -> NoReturn:
-    """Raise EncodingError, which says what was wrong and shows none of the value."""
+    """Raise EncodingError, which says what was wrong and shows none of the value.
+
+    The value may be a secret, or a stranger's text.
+    """
     raise EncodingError(what)
 
 
@@ -159,7 +168,9 @@ def _restricted(value: Any, depth: int = 0) -> None:
 def _by_utf16(value: Any) -> Any:
     """The same value with every object in RFC 8785 order, by UTF-16 unit (spec 2.6).
 
-    It differs from the order by code point only where a key has a character beyond U+FFFF.
+    It differs from the order by code point only where a key has a character beyond U+FFFF. Such a
+    character is two units, the first from D800 to DBFF. So it comes before U+E000 to U+FFFF, though
+    its number is larger. U+1F600 comes before U+FF5E.
     """
     if type(value) is dict:
         in_order = sorted(value, key=lambda key: key.encode("utf-16-be"))
@@ -170,7 +181,10 @@ def _by_utf16(value: Any) -> Any:
 
 
 def _spell(value: Any) -> bytes:
-    """The bytes of a value that is of the restricted kind. Raises UnicodeEncodeError."""
+    """The bytes of a value that is of the restricted kind. Raises UnicodeEncodeError.
+
+    The encoder sorts by code point, and there are two orders only for what is beyond U+FFFF.
+    """
     data = _encode_sorted(value)  # by code point
     # A character beyond U+FFFF starts with a byte from F0 on in UTF-8, and nothing else does.
     # Without one, both orders are the same.
@@ -213,7 +227,8 @@ def decode_json(data: bytes) -> dict[str, Any]:
 def _decoded_with_care(data: bytes) -> dict[str, Any]:
     """The same, where objects may be deep, or have keys beyond ASCII, or be none.
 
-    Whatever the first look refused is judged here, from the start. Raises EncodingError.
+    Whatever the first look refused is judged here, from the start. So the first look is only a
+    shorter way: it takes nothing that would be refused here. Raises EncodingError.
     """
     try:
         value: Any = _decode_any(data)

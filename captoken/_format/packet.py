@@ -48,7 +48,12 @@ class Packet(msgspec.Struct, frozen=True):
 def _length(data: bytes, at: int) -> tuple[int, int]:
     """A varint of two bytes or three, minimal and up to 32,767, and where it ends (spec 10.1).
 
-    Seven bits a byte, least significant first. Raises TokenFormatError, IndexError at the end.
+    Seven bits a byte, least significant first; the high bit says that another byte follows. 300 is
+    `ac 02`: 0x2c, and 2 times 128. Written as `ac 82 00` it would be 300 too. Two spellings are
+    two texts of one token, so only the shortest is read.
+
+    The first byte has its high bit: `_field` looked. Raises TokenFormatError, IndexError at the
+    end.
     """
     size = data[at] & 0x7F | (data[at + 1] & 0x7F) << 7
     end = at + 2
@@ -69,7 +74,8 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
 def _field(data: bytes, at: int) -> tuple[bytes, int]:
     """The bytes of a field whose length stands at `at`, and where it ends.
 
-    Raises TokenFormatError, and IndexError at the end of the data.
+    Does not look at the type before it. No field may be empty (spec 10.5). Raises TokenFormatError,
+    and IndexError at the end of the data.
     """
     size = data[at]
     if size < 0x80:
@@ -95,13 +101,17 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
     """
     # One error for all data that ends too early: a byte that is missing is an IndexError.
     try:
+        # The version, and the type of the identifier. A location would have type 1 (spec 10.3).
         if data[0] != 2 or data[1] != 2:
             raise TokenFormatError("not a macaroon of version 2, or with a location")
         identifier, at = _field(data, 2)
+        # Before anything is hashed, so that a stranger cannot ask for much work (spec 3.1). `step`
+        # says that the limits refuse it, and not the form.
         if len(identifier) > identifier_bytes:
             raise TokenFormatError(
                 f"the identifier is longer than {identifier_bytes} bytes", step=1
             )
+        # A zero byte ends the section. Any other is the type of a field more.
         if data[at]:
             raise TokenFormatError("a field that does not belong in the header")
         at += 1
@@ -191,7 +201,11 @@ def _section(data: bytes, at: int, *, is_header: bool) -> tuple[bytes, int]:
 
 
 def _written(kind: int, payload: bytes) -> bytes:
-    """A field with its type and its length, in as few bytes as it needs. Raises ValueError."""
+    """A field with its type and its length, in as few bytes as it needs. Raises ValueError.
+
+    The other way round of `_field` and `_length`. Up to 127 a length is one byte, up to 16,383 two.
+    The limit of 32,767 takes three and no more.
+    """
     size = len(payload)
     if not 0 < size <= LIMITS.field_bytes:
         raise ValueError(f"a field of {size} bytes")
@@ -201,6 +215,7 @@ def _written(kind: int, payload: bytes) -> bytes:
     low = size & 0x7F | 0x80  # the high bit says that another byte follows
     if size < 0x4000:
         return bytes((kind, low, size >> 7)) + payload
+    # Three bytes: seven bits in each of the first two, and what is left in the third.
     middle = size >> 7 & 0x7F | 0x80
     return bytes((kind, low, middle, size >> 14)) + payload
 
@@ -208,8 +223,9 @@ def _written(kind: int, payload: bytes) -> bytes:
 def encode(packet: Packet) -> bytes:
     """The bytes of a packet, which `decode` reads back if it keeps the limits.
 
-    Does not look at how many caveats there are, or at lengths of vid and signature. Raises
-    ValueError for a field that is empty or longer than the limit.
+    Does not look at how many caveats there are, or at lengths of vid and signature: what `decode`
+    gave has them right, and writers ask `check_limits`. Computes no tag. Raises ValueError for a
+    field that is empty or longer than the limit.
     """
     parts = [
         b"\x02",

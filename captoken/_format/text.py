@@ -50,7 +50,11 @@ class Parts(msgspec.Struct, frozen=True):
 def packet_of(text: Any) -> Packet:
     """The packet of a token without discharges: its form alone.
 
-    Does not read its root record. Raises TokenFormatError and nothing else.
+    In this order: type, length, prefix, base64url, packet. The cheap ones come first, so that a
+    long text of a stranger costs nothing but its length. Does not read its root record, nor any
+    link, and verifies no tag. Raises TokenFormatError and nothing else.
+
+        packet_of("cap1_AgJ9…").caveats    # the links as bytes
     """
     if not isinstance(text, str):
         raise TokenFormatError(f"a token is text, not {type(text).__name__}")
@@ -88,7 +92,10 @@ def discharge_of(text: Any, prefix: str) -> Packet:
 
 
 def _packet(text: str, identifier_bytes: int) -> Packet:
-    """The packet that a text without its prefix spells. Raises TokenFormatError."""
+    """The packet that a text without its prefix spells. Raises TokenFormatError.
+
+    Callers have bounded its length. `identifier_bytes` is the most that its identifier may have.
+    """
     try:
         data = b64decode(text)
     except EncodingError as error:
@@ -122,6 +129,8 @@ def parts_of(text: Any, prefix: str) -> Parts:
 
     # A proof that is not last has another prefix than a discharge, and is refused with it.
     packet = packet_of(token)
+    # The counts are known by now, so that at most 17 packets are decoded. Whether a discharge
+    # answers a caveat is asked when the token is verified (spec 33.5).
     discharges = tuple(discharge_of(part, prefix) for part in rest)
     return Parts(packet, discharges, proof)
 
@@ -148,14 +157,18 @@ def _proof_of(part: str, prefix: str) -> bytes:
 def without_proof(text: str) -> str:
     """A text without the proof that it may end in. Does not look whether it is a token.
 
-    A proof inside what is proven would have to be proof of itself (spec 30.12).
+    A proof inside what is proven would have to be proof of itself (spec 30.12). Never raises for a
+    text. Looks at the last part alone.
     """
     before, _, last = text.rpartition(".")
     return before if last.startswith(PROOF) else text
 
 
 def proof_text(proof: bytes) -> str:
-    """A proof of 88 bytes as the last part of a text, without the full stop before it."""
+    """A proof of 88 bytes as the last part of a text, without the full stop before it.
+
+    Does not look at its length, and verifies nothing.
+    """
     return PROOF + b64encode(proof)
 
 
@@ -169,7 +182,11 @@ def text_of(packet: Packet, prefix: str = PREFIX) -> str:
 
 
 def whole_text(packet: Packet, discharges: tuple[Packet, ...], prefix: str) -> str:
-    """The text of a token and the discharges that go with it, all of one kind, in their order."""
+    """The text of a token and the discharges that go with it, all of one kind, in their order.
+
+    `prefix` is UNBOUND or BOUND, and nobody checks that they are of that kind. A secret. Raises
+    ValueError as `encode` does.
+    """
     texts = [text_of(packet)]
     texts += [text_of(discharge, prefix) for discharge in discharges]
     return ".".join(texts)
@@ -180,6 +197,7 @@ def costs(packet: Packet, discharges: tuple[Packet, ...] = ()) -> tuple[tuple[st
 
     For whoever is told that a token is too long. Shows no content.
     """
+    # In bytes first; all are turned into characters at the end.
     parts = [("root record", len(packet.identifier))]
     parts += [(f"link {at}", len(cid) + len(vid)) for at, (cid, vid) in enumerate(packet.caveats)]
     parts += [
@@ -193,7 +211,8 @@ def costs(packet: Packet, discharges: tuple[Packet, ...] = ()) -> tuple[tuple[st
 def check_limits(packet: Packet) -> None:
     """Raise LimitError for a token that readers would refuse (spec, "Limits").
 
-    For writers, after each link: a token that nobody takes is best not made.
+    For writers, after each link: a token that nobody takes is best not made (spec 3.2). Looks at
+    sizes and counts, and at nothing that they say. The error says what each part costs.
     """
     if len(packet.identifier) > LIMITS.root_bytes:
         raise LimitError(
@@ -219,7 +238,8 @@ def check_limits(packet: Packet) -> None:
 def check_bundle(packet: Packet, discharges: tuple[Packet, ...]) -> None:
     """Raise LimitError for a token that readers would refuse for the discharges that go with it.
 
-    By the text that is handed on: bound discharges are as long.
+    By the text that is handed on: bound discharges are as long. Does not look whether they answer
+    this token's caveats. The error says what each part costs, in characters.
     """
     if len(discharges) > LIMITS.discharges:
         raise LimitError(f"{len(discharges)} discharges, more than {LIMITS.discharges}")

@@ -19,9 +19,12 @@ from captoken._format.spelling import shown
 
 
 def _value(value: Any, what: str) -> Any:
-    """A copy of a JSON value of any size.
+    """A copy of a JSON value of any size (spec 7.5).
 
-    Raises TypeError, or ValueError for NaN, infinity and lone surrogates.
+    A copy, so that whoever stated it cannot change it between the check and the decision. By exact
+    types: a subclass may compare as it likes. Raises TypeError for what JSON does not have, and
+    ValueError for NaN, infinity and lone surrogates. Deep nesting is RecursionError, which `_facts`
+    catches.
     """
     kind = type(value)
     if value is None or kind is bool or kind is int:
@@ -41,11 +44,20 @@ def _value(value: Any, what: str) -> Any:
 
 
 def _key(key: Any, what: str) -> str:
+    """A key inside a value: any string that UTF-8 can spell, not a free name.
+
+    Raises TypeError for no string, ValueError for a lone surrogate.
+    """
     names.exact_str(key, f"a key in {what}").encode()
     return str(key)
 
 
 def _facts(given: Any, what: str) -> dict[str, Any]:
+    """Arguments or attributes, copied: names to values (spec 7.2, 7.5).
+
+    Checks form alone, not whether a tool has such an argument. Raises TypeError or ValueError, also
+    for what is nested too deeply.
+    """
     if not isinstance(given, Mapping):
         raise TypeError(f"{what} must be a mapping, not {type(given).__name__}")
     try:
@@ -58,6 +70,11 @@ def _facts(given: Any, what: str) -> dict[str, Any]:
 
 
 def _columns(given: Any) -> tuple[str, ...]:
+    """The columns that are touched, in the order given (spec 7.2).
+
+    A single string is refused, since it would be read as a list of its letters. So is `*`: an
+    access names what it touches, and only a caveat may say "all". Raises TypeError or ValueError.
+    """
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise TypeError(f"columns must be a list of names, not {type(given).__name__}")
     columns = tuple(names.free_name(column, "column") for column in given)
@@ -67,7 +84,11 @@ def _columns(given: Any) -> tuple[str, ...]:
 
 
 def amounts(given: Any, what: str) -> dict[str, int]:
-    """Integers, not negative, by unit. Raises TypeError or ValueError."""
+    """Integers from 0 to 2^53 − 1, by unit (spec 7.9).
+
+    `what` is for the message. What a unit means is not known here. A negative cost would give
+    something back, so it is refused. Raises TypeError or ValueError.
+    """
     if not isinstance(given, Mapping):
         raise TypeError(f"{what} must be a mapping, not {type(given).__name__}")
     for unit, amount in given.items():
@@ -85,11 +106,17 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     Or both, and `attributes`. `cost` is what it takes, at most, in units of your own:
     `{"usd_cents": 5}`; a token with a `budget` is charged so much.
 
+        Access(table="sales", operation="select", columns=("region", "amount"))
+        Access(tool="send_mail", arguments={"to": "a@example.org"}, cost={"mails": 1})
+
     Arguments and attributes are data: any JSON value, copied. `columns=()` states that none is
-    touched; left out, they are not stated, and a caveat that asks for them prohibits. The core
-    compares what is stated; it cannot know whether the server then does what it stated. Raises
-    TypeError or ValueError for a fact that is ill-typed or no legal name, for half a pair, for
-    columns without a table and for arguments without a tool (spec, "Access").
+    touched. Left out, they are not stated, and a caveat that asks for them prohibits (spec 15.10).
+
+    The core compares what is stated. It cannot know whether the server then does what it stated
+    (spec 7.8). State facts from the parsed request, never from a summary that the caller sent.
+
+    Raises TypeError or ValueError for a fact that is ill-typed or no legal name. So it does for
+    half a pair, for columns without a table and for arguments without a tool (spec, "Access").
     """
 
     table: str | None = None
@@ -101,6 +128,11 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     cost: Mapping[str, int] = {}
 
     def __post_init__(self) -> None:
+        # An access is frozen once made. So `force_setattr` puts the copies in place, only here.
+        """Check every fact, and replace what could change by copies.
+
+        Half a pair is refused, since a caveat on the other half would have nothing to ask about.
+        """
         if (self.table is None) != (self.operation is None):
             raise ValueError("table and operation are stated together")
         if self.table is not None:
@@ -116,19 +148,26 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             force_setattr(self, "arguments", arguments)
         elif self.arguments is not None:
             raise ValueError("arguments without a tool")
+        # Most accesses state neither attributes nor cost; these need no look at each item.
         attributes = {} if self.attributes == {} else _facts(self.attributes, "attribute")
         force_setattr(self, "attributes", attributes)
         force_setattr(self, "cost", {} if self.cost == {} else amounts(self.cost, "cost"))
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The domains whose facts are stated (spec, "Domains")."""
+        """The domains whose facts are stated (spec 18.1): none, one or both.
+
+        Attributes and cost are of no domain.
+        """
         stated = {"data": self.table, "tool": self.tool}
         return tuple(domain for domain, fact in stated.items() if fact is not None)
 
     @property
     def summary(self) -> str:
-        """What is attempted, in a line, without the values of arguments and attributes."""
+        """What is attempted, in a line, without the values of arguments and attributes.
+
+        Values may be private, and this goes to logs. Names are not escaped here. Not to be parsed.
+        """
         parts = []
         if self.table is not None:
             columns = ""
@@ -145,7 +184,12 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         return " and ".join(parts) or "nothing in particular"
 
     def needed(self) -> dict[str, Any]:
-        """The keywords of the smallest grant that permits this access, values included."""
+        """The keywords of the smallest grant that permits this access, values included.
+
+        For a hint after a denial. Does not look at any token, and does not say that the grant
+        should be given. Where no constraint can name a value, as for a list, it is `any`, which is
+        wider.
+        """
         keywords: dict[str, Any] = {}
         if self.table is not None:
             keywords["allow"] = {self.table: [self.operation]}
@@ -160,7 +204,10 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         return keywords
 
     def needed_text(self) -> str:
-        """`needed` for people: the names of arguments and attributes, not their values."""
+        """`needed` for people: the names of arguments and attributes, not their values.
+
+        One line, for messages. It is JSON in parts, and not meant to be read back.
+        """
         keywords = self.needed()
         if self.tool is not None:
             arguments = dict.fromkeys(self.arguments or {}, "as stated")
@@ -171,13 +218,15 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _exactly_all(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """For each fact the narrowest constraint that accepts its value."""
     return {key: _exactly(value) for key, value in facts.items()}
 
 
 def _exactly(value: Any) -> dict[str, Any]:
-    """The narrowest constraint that accepts `value` and that writers write.
+    """The narrowest constraint that accepts `value` and that writers write (spec, "Constraints").
 
-    (spec, "Constraints")
+    A string, an integer or a boolean is listed. Others are `any`: fractions, null, lists, objects,
+    large integers, and strings that are no free name or not in normal form C. Never raises.
     """
     kind = type(value)
     if kind is str:
@@ -187,6 +236,7 @@ def _exactly(value: Any) -> dict[str, Any]:
         except ValueError:
             return {"any": True}
         return {"in": [value]}
+    # A list takes integers that every JSON reader reads alike. Larger ones are left to `any`.
     is_listed = kind is bool or (kind is int and -MAX_INTEGER <= value <= MAX_INTEGER)
     return {"in": [value]} if is_listed else {"any": True}
 
@@ -194,15 +244,21 @@ def _exactly(value: Any) -> dict[str, Any]:
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who calls, as far as the server's own authentication knows: the agent, the task, or both.
 
-    Never fill this from the token or from what the caller says of itself. Where nothing is known,
-    pass no Caller: one that states nothing raises, so that a look-up that found nobody does not
-    pass for a check. Raises TypeError or ValueError for that and for what is no name.
+    Never fill this from the token or from what the caller says of itself (spec 7.6). That would
+    compare the token with itself, and a stolen one would always pass. Where nothing is known, pass
+    no Caller. One that states nothing raises, so that a look-up that found nobody does not pass for
+    a check.
+
+        Caller(agent="sales-agent")        # from the client certificate, for example
+
+    Does not check that there is such an agent. Raises TypeError or ValueError for no name.
     """
 
     agent: str | None = None
     task: str | None = None
 
     def __post_init__(self) -> None:
+        """Form alone: `agent` is a name, `task` a task path (spec 4.1, 4.2)."""
         if self.agent is None and self.task is None:
             raise ValueError("a Caller states the agent, the task or both")
         if self.agent is not None:

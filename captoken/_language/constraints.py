@@ -24,7 +24,15 @@ Typed = tuple[bool, "str | int"]
 
 
 class Constraint(msgspec.Struct, frozen=True):
-    """What one value must satisfy."""
+    """What one value must satisfy: the argument of a tool, or an attribute of a request.
+
+    A subclass is one kind. It is always in normal form: two constraints of one kind that accept
+    the same values are equal. Types never coerce (spec 13.3). If they did, a server that reads
+    `"1"` as text and one that reads it as a number would decide differently about one token.
+
+        read_constraint({"in": ["eu", "us"]}).accepts("eu")    # True
+        read_constraint({"max": 5}).accepts(True)              # False: a boolean is no integer
+    """
 
     keys: ClassVar[frozenset[str]] = frozenset()  # of the object that spells it
 
@@ -37,26 +45,43 @@ class Constraint(msgspec.Struct, frozen=True):
         raise NotImplementedError
 
     def accepts(self, value: Any) -> bool:
-        """Does the JSON `value` satisfy it?"""
+        """Does the JSON `value` satisfy it?
+
+        Never raises for a JSON value. A value of another type is simply not accepted.
+        """
         raise NotImplementedError
 
     def alike(self, other: Any) -> Constraint:
-        """What this one and another of its kind accept together."""
+        """What this one and another of its kind accept together.
+
+        Called by `meet` alone, which has looked at the kinds.
+        """
         raise NotImplementedError
 
     def json(self) -> dict[str, Any]:
-        """The object that spells it."""
+        """The object that spells it, with lists sorted.
+
+        `read_constraint` of the result is an equal constraint.
+        """
         raise NotImplementedError
 
     def words(self) -> str:
-        """What a value must be, for people."""
+        """What a value must be, for people. Foreign text in it is escaped."""
         raise NotImplementedError
 
     def meet(self, other: Constraint) -> Constraint:
-        """The constraint that accepts what both accept.
+        """The constraint that accepts what both accept (spec, "Constraints").
 
-        Exact. But a range and the list that says the same are two constraints.
+        Exact: it accepts no value that one of them refuses, and refuses none that both accept.
+        But a range and the list that says the same are two constraints, and are not equal.
+
+            {"in": [1, 2, 9]} and {"max": 5}           meet in {"in": [1, 2]}
+            {"min": 1, "max": 5} and {"min": 3}        meet in {"min": 3, "max": 5}
+            {"path": ["/a"]} and {"path": ["/a/b"]}    meet in {"path": ["/a/b"]}
+            {"max": 5} and {"path": ["/a"]}            meet in {"in": []}, which accepts nothing
         """
+        # `any` adds nothing to the other one. A list meets every kind value by value. After that
+        # only two of one kind have something in common: ranges accept integers, paths strings.
         if isinstance(other, Anything):
             return self
         if isinstance(self, Anything):
@@ -71,12 +96,18 @@ class Constraint(msgspec.Struct, frozen=True):
 
 
 class Anything(Constraint, frozen=True):
-    """Every value, of every type."""
+    """Every value, of every type: `{"any": true}`.
+
+    The only kind that accepts fractions, null, lists and objects. It still asks that the value is
+    stated: an argument that is left out satisfies no constraint. Its meet with another is the
+    other.
+    """
 
     keys = frozenset(("any",))
 
     @classmethod
     def read(cls, stated: dict[str, Any]) -> Constraint:
+        """Only `true` will do: `{"any": false}` could be read as nothing or as no rule."""
         if stated["any"] is not True:
             raise ValueError('"any" is true')
         return ANYTHING
@@ -92,16 +123,29 @@ class Anything(Constraint, frozen=True):
 
 
 class In(Constraint, frozen=True):
-    """One of the listed values. An empty list accepts nothing."""
+    """One of the listed values: `{"in": ["eu", 3, true]}`. An empty list accepts nothing.
+
+    The list holds strings, integers and booleans, in any order. Each is kept with its type. Python
+    says that `True == 1`, so a plain set would take one for the other. Its meet with any kind is
+    the values of the list that the other accepts too.
+    """
 
     values: frozenset[Typed]
     keys = frozenset(("in",))
 
     @classmethod
     def read(cls, stated: dict[str, Any]) -> Constraint:
+        """Raises TypeError for a value of another type, ValueError for no free name.
+
+        Also ValueError for an integer of magnitude 2^53 or more. Repeated values count once.
+        """
         return cls(frozenset(_scalar(item) for item in a_list(stated["in"], "in")))
 
     def accepts(self, value: Any) -> bool:
+        """Exact types only: a float or a subclass of str is never in the list.
+
+        The type is looked at first, so that a list, which cannot be hashed, is never looked up.
+        """
         return type(value) in (str, int, bool) and (type(value) is bool, value) in self.values
 
     def filtered(self, other: Constraint) -> Constraint:
@@ -112,6 +156,7 @@ class In(Constraint, frozen=True):
         return {"in": self._listed()}
 
     def _listed(self) -> list[str | int]:
+        """The values in their order for lists, without the types they are kept with."""
         return [value for _, value in sorted(self.values, key=_order)]
 
     def words(self) -> str:
@@ -122,7 +167,12 @@ class In(Constraint, frozen=True):
 
 
 class Range(Constraint, frozen=True):
-    """An integer of at least `low` and at most `high`; None is no bound on that side."""
+    """An integer of at least `low` and at most `high`; None is no bound on that side.
+
+    Spelled `{"min": 1}`, `{"max": 5}` or `{"min": 1, "max": 5}`. Both bounds belong to it. A
+    boolean and `1.0` are no integers (spec 13.3). Values may be of any size; only the bounds must
+    be of magnitude below 2^53.
+    """
 
     low: int | None
     high: int | None
@@ -130,6 +180,11 @@ class Range(Constraint, frozen=True):
 
     @classmethod
     def read(cls, stated: dict[str, Any]) -> Constraint:
+        """Raises TypeError for a bound that is no integer, ValueError for one that is too large.
+
+        A `min` above `max` is ValueError too: it reads like a mistake. To accept nothing, write
+        `{"in": []}`.
+        """
         low = a_bounded_integer(stated["min"], "min") if "min" in stated else None
         high = a_bounded_integer(stated["max"], "max") if "max" in stated else None
         if low is not None and high is not None and low > high:
@@ -137,6 +192,7 @@ class Range(Constraint, frozen=True):
         return cls(low, high)
 
     def accepts(self, value: Any) -> bool:
+        """By exact type: `isinstance` would take True for 1."""
         if type(value) is not int:
             return False
         if self.low is not None and value < self.low:
@@ -144,6 +200,7 @@ class Range(Constraint, frozen=True):
         return self.high is None or value <= self.high
 
     def alike(self, other: Range) -> Constraint:
+        """The higher `min` and the lower `max`. If they cross, nothing is left."""
         low = max((bound for bound in (self.low, other.low) if bound is not None), default=None)
         high = min((bound for bound in (self.high, other.high) if bound is not None), default=None)
         if low is not None and high is not None and low > high:
@@ -160,22 +217,39 @@ class Range(Constraint, frozen=True):
 
 
 class Paths(Constraint, frozen=True):
-    """A path at or below one of `tops`, none of which lies below another."""
+    """A path at or below one of `tops`, none of which lies below another.
+
+    Spelled `{"path": ["/data", "/tmp/x"]}`. `/data` accepts `/data` and `/data/a`, and does not
+    accept `/database` (spec 14.3). Nothing is resolved or decoded: this compares text. Symbolic
+    links, mounts and letter case are the server's matter, before it states the path (spec 14.5).
+    """
 
     tops: frozenset[str]
     keys = frozenset(("path",))
 
     @classmethod
     def read(cls, stated: dict[str, Any]) -> Constraint:
+        """Raises TypeError for what is no list of strings, ValueError for an entry that is no path.
+
+        An empty list is legal and accepts nothing.
+        """
         return _paths({_top(top) for top in a_list(stated["path"], "path")})
 
     def accepts(self, value: Any) -> bool:
+        """A value that is no path in the one spelling is refused, whatever it would resolve to.
+
+        So `/data/../etc` is not accepted below `/data`, and neither is `/data//x`.
+        """
         if type(value) is not str or not _is_path(value):
             return False
         # A value may be long, and tops are few: so top by top, and not up from the value.
         return any(_is_below(value, top) for top in self.tops)
 
     def alike(self, other: Paths) -> Constraint:
+        """Of each list the paths that lie at or below one of the other.
+
+        That is all: two paths are nested or disjoint, so no other path is below both.
+        """
         mine = {top for top in self.tops if _is_within(top, other.tops)}
         theirs = {top for top in other.tops if _is_within(top, self.tops)}
         return _paths(mine | theirs)
@@ -187,17 +261,24 @@ class Paths(Constraint, frozen=True):
         return f"at or below {named_all(self.tops)}"
 
 
+# Two constraints that others compare with. Nothing is an empty list, in every normal form.
 ANYTHING = Anything()
 NOTHING = In(frozenset())
 _KINDS: tuple[type[Constraint], ...] = (Anything, In, Range, Paths)
 
 
 def read_constraint(value: Any) -> Constraint:
-    """The constraint that the JSON `value` states. Raises TypeError or ValueError otherwise."""
+    """The constraint that the JSON `value` states (spec 13.1).
+
+    Exactly one kind: no keys, unknown keys and keys of two kinds are refused. Raises TypeError for
+    what is no object or has a value of a wrong type, ValueError otherwise. `"optional"` is not
+    known here; the `tools` caveat takes it off first (spec 13.4).
+    """
     if type(value) is not dict:
         like = '{"in": […]}, {"max": 5} or {"any": true}'
         raise TypeError(f"a constraint is like {like}, not {type(value).__name__}")
     for kind in _KINDS:
+        # No key is of two kinds, so that at most one kind fits. An empty object would fit all.
         if value and value.keys() <= kind.keys:
             return kind.read(value)
     stated = shown(sorted(value))
@@ -208,6 +289,10 @@ def read_constraint(value: Any) -> Constraint:
 
 
 def _scalar(value: Any) -> Typed:
+    """One value of an `in` list, with its type. Raises TypeError or ValueError.
+
+    The boolean is asked for first, since in Python it is an integer too.
+    """
     is_boolean = type(value) is bool
     if type(value) is str:
         names.free_name(value, "a value of 'in'")
@@ -217,7 +302,10 @@ def _scalar(value: Any) -> Typed:
 
 
 def _order(item: Typed) -> tuple[int, str | int]:
-    """Booleans, then integers, then strings: an order for lists that mix them."""
+    """Booleans, then integers, then strings: an order for lists that mix them.
+
+    Python cannot compare a string with an integer, so that sorting needs the first number.
+    """
     is_boolean, value = item
     if is_boolean:
         return 0, value
@@ -227,11 +315,17 @@ def _order(item: Typed) -> tuple[int, str | int]:
 # --- paths ----------------------------------------------------------------------------------------
 
 # What a server further down may decode into a separator or an end of string (spec, "Paths").
+# Backslash and NUL, and the percent codes of `.`, `/`, `\`, `%` and NUL. `%25` is the percent
+# sign: with it, `%252e` would become `%2e` after one decoding and a dot after two.
 _is_evasive = re.compile(r"[\\\0]|%(?:2e|2f|5c|25|00)", re.IGNORECASE).search
 _NO_SEGMENTS = frozenset(("", ".", ".."))
 
 
 def _is_path(value: str) -> bool:
+    """Is it a path in the one spelling (spec 14.1, 14.2)? Whether it exists is not asked.
+
+    The empty segment excludes `//` and a slash at the end. `..` excludes the way out of a top.
+    """
     if value == "/":
         return True
     if not value.startswith("/") or _is_evasive(value):
@@ -240,6 +334,7 @@ def _is_path(value: str) -> bool:
 
 
 def _top(value: Any) -> str:
+    """An entry of a `path` list. Raises TypeError, or ValueError for no free name or no path."""
     if not _is_path(names.free_name(value, "path")):
         like = "'/', or '/a/b' without empty, '.' or '..' segments"
         raise ValueError(f"path {shown(value)} is no path: {like}")
@@ -247,6 +342,7 @@ def _top(value: Any) -> str:
 
 
 def _is_below(path: str, top: str) -> bool:
+    """Is it `top` or below it? The slash after `top` keeps `/database` out of `/data`."""
     return top == "/" or path == top or path.startswith(top + "/")
 
 
@@ -258,11 +354,18 @@ def _above(path: str) -> Iterator[str]:
 
 
 def _is_within(path: str, tops: Set[str]) -> bool:
-    """Is a path at or below one of many others?"""
+    """Is a path at or below one of many others?
+
+    Goes up from the path, one look into the set for each segment. So two long lists meet without
+    comparing each path of one with each of the other.
+    """
     return path in tops or any(above in tops for above in _above(path))
 
 
 def _paths(tops: Set[str]) -> Constraint:
-    """The constraint in normal form: tops below other tops say nothing more."""
+    """The constraint in normal form: tops below other tops say nothing more.
+
+    No tops at all is `NOTHING`, so that there is one constraint that accepts nothing.
+    """
     kept = frozenset(top for top in tops if not any(above in tops for above in _above(top)))
     return Paths(kept) if kept else NOTHING

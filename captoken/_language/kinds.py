@@ -28,7 +28,8 @@ class Situation(msgspec.Struct, frozen=True):
 
     `audiences` are those of the verifier's own names that every `aud` so far has left. `task` is
     the token's task, as far as the root record and the links before say. `overlay_age` is in
-    seconds, None if there is no overlay.
+    seconds, None if there is no overlay. `now` is read once for a whole decision, so that two links
+    never see two times. `leeway` is for clocks that differ between servers.
     """
 
     now: int  # seconds since the epoch
@@ -54,18 +55,26 @@ class Caveat(msgspec.Struct, frozen=True):
     asks_access: ClassVar[bool] = True  # False for what can be judged without an access
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | str | None:
-        """Why `access` is prohibited, or None."""
+        """Why `access` is prohibited, or None.
+
+        It cannot grant: None says that this caveat has nothing against it, and others are asked. A
+        class that does not write this method prohibits everything, since nobody knows its rule.
+        """
         return f"{self.key} has no rule"
 
     def covers(self, other: Caveat) -> bool:
         """Does this permit all that `other`, of the same key, permits?
 
-        Equality is always a right answer.
+        Equality is always a right answer. A wrong True widens nothing, as verifiers ask every link.
+        It only lets a writer make a link that is then refused.
         """
         return self == other
 
     def meet(self, other: Caveat) -> Caveat | None:
-        """One caveat that permits what both permit, or None: then both are kept."""
+        """One caveat that permits what both permit, or None: then both are kept.
+
+        None is always right. For showing and for checks of writers; no verifier asks it.
+        """
         return None
 
 
@@ -120,7 +129,10 @@ class BuiltIn(Caveat, frozen=True):
 
     @property
     def is_nothing(self) -> bool:
-        """Does it permit no access at all, whatever the time? As it is held."""
+        """Does it permit no access at all, whatever the time? As it is held.
+
+        False may be a lack of knowledge: it is for hints, not for decisions.
+        """
         return False
 
     @property
@@ -129,12 +141,15 @@ class BuiltIn(Caveat, frozen=True):
         return False
 
     def prohibits(self, access: Any, situation: Any) -> Reason | None:
+        """Why it prohibits, or None. It looks at the facts alone, and does no I/O."""
         raise NotImplementedError
 
     def meet(self, other: Any) -> BuiltIn:
+        """What permits exactly what both permit. Of two in normal form it is so again."""
         raise NotImplementedError
 
     def covers(self, other: Any) -> bool:
+        """Covered is what meeting does not make smaller. Both are in normal form."""
         return bool(self.meet(other) == other)
 
     def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
@@ -165,16 +180,24 @@ def prohibited(
     """What the first of `caveats` says that prohibits, or None.
 
     A caveat of a domain that `access` does not state is not asked. Without an access only those
-    caveats are asked that do not ask about one (spec, "Caveats"). A checker that raises, or returns
-    what is no answer, prohibits.
+    caveats are asked that do not ask about one (spec, "Caveats").
+
+    An embedder's `prohibits` is a hook, and it is safe to call: it can only prohibit. One that
+    raises, or returns what is no answer, prohibits with `attribute` (spec 15.12). It gets frozen
+    values. What is not caught is a hook that takes long, or does not return.
+
+    Never raises an Exception. KeyboardInterrupt and the like pass through, and nothing is decided.
     """
     caveat: Caveat | None = None
     try:
         for caveat in caveats:
             domain = caveat.domain
             if domain == "all":
+                # A look at the token alone: what asks about an access is left for when there is
+                # one.
                 if access is None and caveat.asks_access:
                     continue
+            # Spoken of one domain, and the access does not state it: there is nothing to ask about.
             elif access is None or (access.table if domain == "data" else access.tool) is None:
                 continue
             said: Any = caveat.prohibits(access, situation)  # type: ignore[arg-type]
@@ -188,7 +211,11 @@ def prohibited(
 
 
 def _reason(key: str, said: Any) -> Reason:
-    """The reason in an answer that is not None: an embedder's caveat may answer anything."""
+    """The reason in an answer that is not None: an embedder's caveat may answer anything.
+
+    A Reason with a code of the list is taken as it is, a sentence as the text of `attribute`.
+    Anything else, True and False among them, prohibits without a text of its own.
+    """
     if type(said) is Reason and said.code in CODES:
         return said
     text = said if type(said) is str else f"{key} could not be judged"

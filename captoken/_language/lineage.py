@@ -23,7 +23,8 @@ class Actor(msgspec.Struct, frozen=True):
     """An agent's name and how it is known.
 
     It is `issued` by the root record, or `vouched` for by whoever handed on, or `proven`: the key
-    that the token was bound to signed the hand-over.
+    that the token was bound to signed the hand-over. Only the first is the issuer's word. A vouched
+    name is worth as much as the holders before it, and identity is not read from it (spec 9.6).
     """
 
     name: str
@@ -31,7 +32,12 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class Lineage(msgspec.Struct, frozen=True):
-    """The agents that have held the token, in order, and what is asked of later links."""
+    """The agents that have held the token, in order, and what is asked of later links.
+
+    A value: a step gives a new one. It knows names, and has looked at no signature.
+
+        Lineage(("orchestrator", "sales-agent"), left=0)    # nobody else may be handed it
+    """
 
     holders: tuple[str, ...]  # the root's agent first, the current holder last
     left: int | None = None  # how many more delegations; None is no bound
@@ -56,7 +62,11 @@ class Lineage(msgspec.Struct, frozen=True):
         return tuple(actors)
 
     def step(self, link: Link) -> Lineage | Reason:
-        """The state after `link`, or why the chain breaks at it."""
+        """The state after `link`, or why the chain breaks at it (spec 20).
+
+        Looks at names, depth and whether a key is named. Does not judge caveats, and does not
+        verify the custody signature: the verifier does. Never raises.
+        """
         walk = _Walk(self)
         reason = walk.step(link)
         return walk.lineage() if reason is None else reason
@@ -65,7 +75,11 @@ class Lineage(msgspec.Struct, frozen=True):
 def follow(agent: str, links: Iterable[Link]) -> Lineage | tuple[int, Reason]:
     """The lineage after all `links` of a chain, or at which of them it breaks, and why.
 
-    Whether a delegation is still owed at the end, the lineage says.
+    One pass from left to right, and no meet. Each state depends on the one before: who may hand on
+    is whoever was handed the token last. Two links cannot be judged apart and joined afterwards.
+
+    Whether a delegation is still owed at the end, the lineage says as `must_delegate`: a fold
+    cannot, since a later link may pay it. The index counts from 0, third-party caveats included.
     """
     walk = _Walk(Lineage((agent,)))
     for at, link in enumerate(links):
@@ -78,7 +92,7 @@ def follow(agent: str, links: Iterable[Link]) -> Lineage | tuple[int, Reason]:
 def read_along(agent: str, links: Iterable[Link | BadLink]) -> Lineage:
     """The lineage as far as it can be read, for holders: passes over links that prohibit anyway.
 
-    Not for verifying.
+    Not for verifying. A link that breaks the chain is left out here, and a verifier stops at it.
     """
     walk = _Walk(Lineage((agent,)))
     for link in links:
@@ -92,27 +106,35 @@ def read_along(agent: str, links: Iterable[Link | BadLink]) -> Lineage:
 class _Walk:
     """A lineage on its way along the links: as mutable as a lineage is not, and never handed out.
 
-    A link that breaks the chain changes nothing.
+    A link that breaks the chain changes nothing. One list grows, so that a chain of n links costs n
+    steps and not n copies.
     """
 
     __slots__ = ("holders", "key", "left", "must_delegate")
 
     def __init__(self, start: Lineage) -> None:
+        """Begin at `start`, which is copied and stays as it is."""
         self.holders = list(start.holders)
         self.left = start.left
         self.must_delegate = start.must_delegate
         self.key = start.key
 
     def lineage(self) -> Lineage:
+        """The state as a value. Later steps do not change it."""
         return Lineage(tuple(self.holders), self.left, self.must_delegate, self.key)
 
     def step(self, link: Link) -> Reason | None:
-        """Take one link. Why the chain breaks at it, or None."""
+        """Take one link. Why the chain breaks at it, or None.
+
+        First the hand-over, then what binds later links. So a link with `depth` 0 may itself hand
+        on: it bounds those that come after.
+        """
         if link.receiver is not None:
             reason = self._refuses(link, link.receiver)
             if reason is not None:
                 return reason
             self.holders.append(link.receiver)
+            # A hand-over pays what an earlier link asked for. What this link asks is set below.
             self.must_delegate = False
             if self.left is not None:
                 self.left -= 1
@@ -120,12 +142,21 @@ class _Walk:
             self.left = link.depth  # it bounds later links, not its own
         if link.delegate_only:
             self.must_delegate = True
+        # The new key is the one that has to sign from the next link on.
         if link.key is not None:
             self.key = link.key
         return None
 
     def _refuses(self, link: Link, receiver: str) -> Reason | None:
-        """Why this hand-over breaks the chain, or None."""
+        """Why this hand-over breaks the chain, or None (spec 20).
+
+        In this order: the sender holds the token; the receiver has not held it; a bound token names
+        a new key; the depth is not used up. The first two are about who, so that a chain that makes
+        no sense is said to be broken, and not too deep.
+
+        The second keeps each name in one place, so that who acted for whom has one answer. The
+        third keeps a bound token bound: the receiver would else have no key to prove with.
+        """
         holder = self.holders[-1]
         if link.sender != holder:
             text = f"{link.sender} delegates, but {holder} holds the token"
@@ -141,7 +172,10 @@ class _Walk:
         return None
 
     def pass_over(self, link: BadLink) -> None:
-        """Take what a link that prohibits everything says of the chain, where that can be read."""
+        """Take what a link that prohibits everything says of the chain, where that can be read.
+
+        For showing alone. No check of the sender: nothing of this is used anywhere.
+        """
         if link.receiver is not None and link.receiver not in self.holders:
             self.holders.append(link.receiver)
             self.must_delegate = False

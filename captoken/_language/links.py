@@ -38,8 +38,11 @@ class Link(msgspec.Struct, frozen=True):
     """What one step of attenuation adds, decoded: its caveats, and what depends on the position.
 
     A caveat is early if it is of version 1 and looks at the token and the server alone: `aud`,
-    `exp`, `fresh`, `nbf`, `task`. A verifier asks all early caveats of a token before any late one.
-    Both tuples are in the order of their keys.
+    `exp`, `fresh`, `nbf`, `task`. A verifier asks all early caveats of a token before any late one
+    (spec 24.5). Early ones are cheap and run no code of an embedder's. So an expired token never
+    reaches a hook. Both tuples are in the order of their keys.
+
+    Decoded is not verified: whoever has the token can write any link.
     """
 
     early: tuple[BuiltIn, ...] = ()
@@ -56,16 +59,17 @@ class Link(msgspec.Struct, frozen=True):
 
     @property
     def caveats(self) -> tuple[Caveat, ...]:
-        """All its caveats, in the order of their keys."""
+        """All its caveats, in the order of their keys. Not the order in which they are asked."""
         if not self.early or not self.late:
             return tuple(self.early or self.late)
         return tuple(sorted((*self.early, *self.late), key=_key_of_caveat))
 
 
 class ThirdParty(Link, frozen=True, kw_only=True):
-    """A third-party caveat.
+    """A third-party caveat (spec, "Third-party caveats").
 
-    By itself it restricts nothing, but a token is worth nothing without the discharge.
+    By itself it restricts nothing, but a token is worth nothing without the discharge. Nothing here
+    looks whether there is one: the verifier does. `cid` is what the third party is asked, unread.
     """
 
     cid: bytes
@@ -74,8 +78,11 @@ class ThirdParty(Link, frozen=True, kw_only=True):
 class BadLink(msgspec.Struct, frozen=True):
     """A link that prohibits everything: unreadable, or opaque because of a key not known here.
 
-    `sender`, `receiver` and `key` are what it says of the chain, where that can be read: for those
-    who hold and show the token.
+    There is no flag that lets one pass (spec 17.4). A key that is not known may be a restriction.
+    To pass over it would widen the token at every verifier that is older than its issuer.
+
+    `sender`, `receiver` and `key` are what it says of the chain, where that can be read. They are
+    for those who hold and show the token, and never for a decision.
     """
 
     code: str  # unreadable_link or unknown_caveat
@@ -86,13 +93,15 @@ class BadLink(msgspec.Struct, frozen=True):
 
 
 def _key_of_caveat(caveat: Caveat) -> str:
+    """What caveats are sorted by: canonical order, since their keys are ASCII or own."""
     return caveat.key
 
 
 def is_about_requests(link: Link) -> bool:
     """Does it say nothing of the token itself: no task, lineage or key, and nothing counted?
 
-    So what a discharge or an overlay says of a request only ever restricts.
+    So what a discharge or an overlay says of a request only ever restricts. Does not judge any
+    request. Third-party caveats are not told apart here.
     """
     handed_on = link.receiver is not None or link.key is not None
     bounded = link.depth is not None or link.delegate_only
@@ -153,7 +162,11 @@ def link_prohibits(link: Link, access: Access | None, situation: Situation) -> R
 
 
 def _closed(link: Link, access: Access) -> Reason | None:
-    """Why a link that names a domain closes `access`, or None (spec, "Domains")."""
+    """Why a link that names a domain closes `access`, or None (spec 18.3).
+
+    A link with `tables` is about data. Without this rule it would leave every tool open, and who
+    wrote it would not see that. Called after the caveats, so that their reasons come first.
+    """
     if access.table is None and access.tool is None:
         return Reason("domain", "restricted to tables or tools, and the access states neither")
     if access.table is not None and "data" not in link.domains:
@@ -167,13 +180,16 @@ def _closed(link: Link, access: Access) -> Reason | None:
 
 
 def read_links(caveats: Iterable[RawCaveat], vocabulary: Vocabulary) -> list[Link | BadLink]:
-    """Every link of a chain.
+    """Every link of a chain, in order; a bad one is a `BadLink` in its place.
 
-    A signature on a link is readable only where the token is bound to a key by then.
+    A signature on a link is readable only where the token is bound to a key by then (spec 28.4). So
+    the first link that binds it may have none. Checks no tag and no signature, and never raises.
     """
     links: list[Link | BadLink] = []
     for cid, vid in caveats:
         links.append(ThirdParty(cid=cid) if vid else read_link(cid, vocabulary))
+    # Up to the first key, nobody could have signed. From there on, whether a signature is the
+    # right one is for whoever verifies.
     for at, link in enumerate(links):
         if link.key is not None:  # the first that binds it: no key was there to sign
             if isinstance(link, Link) and link.signature is not None:
@@ -184,9 +200,18 @@ def read_links(caveats: Iterable[RawCaveat], vocabulary: Vocabulary) -> list[Lin
 
 
 def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
-    """The link that `body` spells, or why it prohibits everything. Never raises (spec, "Links")."""
+    """The link that `body` spells, or why it prohibits everything. Never raises (spec, "Links").
+
+    Two steps: the bytes must be canonical JSON, with a signature behind it or without. Then the
+    object must be a link. Only after the second can one tell unreadable from opaque (spec 17.3).
+
+        read_link(b'{"exp":1764061800}', V1).early    # one caveat, Expires
+        read_link(b'{"colour":1}', V1).code           # "unknown_caveat"
+    """
     signature = None
     try:
+        # Nearly all links have no signature. The last byte tells: a signature does not end in a
+        # brace. Decoding refuses whatever stands before the object or behind it.
         if body[-1:] == b"}":
             stated = decode_json(body)
         else:
@@ -196,6 +221,9 @@ def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
         return BadLink("unreadable_link", str(error))
     try:
         return _link(stated, signature, vocabulary)
+    # The constructor of an embedder's caveat is a hook: it runs on bytes that a stranger wrote.
+    # It is safe to call, since all that it can do here is to make the link prohibit. Whatever it
+    # raises becomes a BadLink. It runs only on links that have passed as canonical JSON.
     except Exception as error:  # ours are TypeError and ValueError, an embedder's anything
         return _bad_link(stated, error, vocabulary)
 
@@ -203,7 +231,8 @@ def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
 def split_signature(body: bytes) -> tuple[bytes, bytes | None]:
     """The JSON of a link, and its custody signature if it has one.
 
-    Raises EncodingError for one that is none.
+    Looks at the form of the signature, and does not verify it. A closing brace at the end means
+    that there is none. Raises EncodingError for one that is none.
     """
     if body[-1:] == b"}":
         return body, None
@@ -214,10 +243,11 @@ def split_signature(body: bytes) -> tuple[bytes, bytes | None]:
 
 
 def unknown_keys(stated: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
-    """The keys of a link that make it opaque."""
+    """The keys of a link that make it opaque, sorted. Values are not looked at."""
     return sorted(stated.keys() - vocabulary.grammar.keys())
 
 
+# By traits, the domains that a link names: made once, so that no link builds a set.
 _DOMAINS: dict[int, frozenset[str]] = {
     0: frozenset(),
     SPEAKS_OF_DATA: frozenset(("data",)),
@@ -229,8 +259,11 @@ _DOMAINS: dict[int, frozenset[str]] = {
 def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabulary) -> Link:
     """The link that a JSON object states.
 
-    Raises KeyError for a key that is not known, TypeError or ValueError for what cannot be read,
-    or whatever a caveat of an embedder raises.
+    One pass over the keys: each gives a caveat or a trait, and `traits` gathers what to look at
+    afterwards. Most links have no lineage, and pay nothing for it.
+
+    Raises KeyError for a key that is not known, TypeError or ValueError for what cannot be read, or
+    whatever a caveat of an embedder raises. The caller turns all of it into a `BadLink`.
     """
     if not stated:
         raise ValueError("a link that says nothing")
@@ -239,6 +272,7 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
     late: list[Caveat] = []
     traits = 0
     for key, value in stated.items():
+        # One look gives the class and the traits. A class of None is a key that goes by position.
         kind, its_traits = grammar[key]  # KeyError: not known
         traits |= its_traits
         if kind is None:
@@ -277,13 +311,16 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
 _NONCE = "[A-Za-z0-9_-]{11}"
 _is_nonce = re.compile(_NONCE).fullmatch
 # from, to and n, joined by line feeds, which none of them can have.
+# One match for three values. A line feed is in none of them, so that nothing can move
+# from one to the other. A value that is no string makes `join` raise TypeError.
 _is_delegation = re.compile(rf"{names.NAME}\n{names.NAME}\n{_NONCE}").fullmatch
 
 
 def _hand_over(stated: Mapping[str, Any], counts: bool) -> tuple[str | None, str | None]:
-    """Who hands on to whom, if anybody does. Raises TypeError or ValueError.
+    """Who hands on to whom, if anybody does. Raises TypeError or ValueError (spec 17.6).
 
     `from`, `to` and `n` come together; but what is counted has a nonce also where nobody hands on.
+    Whether the sender holds the token is not asked: `lineage` does.
     """
     if not counts or "from" in stated or "to" in stated:
         return _delegation(stated)
@@ -306,6 +343,10 @@ def _delegation(stated: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _depth(value: Any) -> int | None:
+    """How many hand-overs may follow, or None for no bound. Raises ValueError.
+
+    By exact type, since True would else be a depth of one.
+    """
     if value is None:
         return None
     if type(value) is not int or value < 0:
@@ -314,13 +355,21 @@ def _depth(value: Any) -> int | None:
 
 
 def _delegate_only(value: Any) -> bool:
+    """Must a later link hand on? Raises ValueError for any value but true.
+
+    `false` would say nothing, and what says nothing is unreadable (spec 17.5).
+    """
     if value is not None and value is not True:
         raise ValueError("delegate_only is true or left out")
     return value is True
 
 
 def _key(text: Any) -> bytes:
-    """The Ed25519 key in a link. Raises TypeError or ValueError."""
+    """The Ed25519 key in a link (spec 28.1). Raises TypeError or ValueError.
+
+    A key of low order would accept signatures that nobody made with a secret. Whether it is a point
+    of the curve is not asked: that needs libsodium, and a key that is none verifies nothing.
+    """
     key = b64decode(names.exact_str(text, "key"))
     if not primitives.is_signing_key(key):
         raise ValueError("key must be an Ed25519 key, canonical and not of low order")
@@ -328,7 +377,11 @@ def _key(text: Any) -> bytes:
 
 
 def _bad_link(stated: Mapping[str, Any], error: Exception, vocabulary: Vocabulary) -> BadLink:
-    """Why a link that is canonical JSON cannot be taken; and what it says of the chain even so."""
+    """Why a link that is canonical JSON cannot be taken; and what it says of the chain even so.
+
+    Never raises. Opaque wins over unreadable (spec 17.3): whoever wrote the unknown key may have
+    known more about the others too.
+    """
     sender = receiver = key = None
     with suppress(TypeError, ValueError):
         sender, receiver = _delegation(stated)

@@ -17,7 +17,10 @@ Value = TypeVar("Value")
 def contains(pattern: str, other: str) -> bool:
     """Is every name that `other` matches matched by `pattern`? A name is a pattern of itself alone.
 
-    `market.*` does not contain `market`.
+    `market.*` does not contain `market` (spec 12.1). Takes legal patterns, and does not check them.
+
+        contains("market.*", "market.eu.west")    # True: at any depth
+        contains("market.*", "markets")           # False: the dot stays in the comparison
     """
     if pattern == other or pattern == "*":
         return True
@@ -25,7 +28,13 @@ def contains(pattern: str, other: str) -> bool:
 
 
 def wider(pattern: str) -> Iterator[str]:
-    """The patterns that contain `pattern`, itself first, from the most specific to `*`."""
+    """The patterns that contain `pattern`, itself first, from the most specific to `*`.
+
+        list(wider("a.b.c"))    # a.b.c, a.b.*, a.*, *
+        list(wider("a.b.*"))    # a.b.*, a.*, *
+
+    As many as it has segments, and one more.
+    """
     yield pattern
     if pattern == "*":
         return
@@ -37,7 +46,13 @@ def wider(pattern: str) -> Iterator[str]:
 
 
 def decided(entries: Mapping[str, Value], pattern: str, default: Value) -> Value:
-    """What the most specific entry says that contains `pattern`, or `default` if none does."""
+    """What the most specific entry says that contains `pattern`, or `default` if none does.
+
+    Goes up from the pattern, one look for each segment, and not through the map. So a long map
+    costs no more. The wider entries are not looked at: `{"*": ["select"], "hr.*": []}` gives
+    nothing on `hr.pay` (spec 12.3). An entry below the pattern is not looked at either: `within`
+    names those.
+    """
     for candidate in wider(pattern):
         if candidate in entries:
             return entries[candidate]
@@ -45,13 +60,16 @@ def decided(entries: Mapping[str, Value], pattern: str, default: Value) -> Value
 
 
 def within(entries: Mapping[str, Any], pattern: str) -> list[str]:
-    """Where inside `pattern` a map may say different things: there, and at the entries below it."""
+    """Where inside `pattern` a map may say different things: there, and at the entries below it.
+
+    To compare two maps inside a pattern it is enough to look at these places.
+    """
     below = (key for key in entries if key != pattern and contains(pattern, key))
     return [pattern, *below]
 
 
 def widest(entries: Mapping[str, Any]) -> list[str]:
-    """The patterns of a map that lie below no other."""
+    """The patterns of a map that lie below no other, sorted. Values are not looked at."""
     return sorted(key for key in entries if not any(above in entries for above in _above(key)))
 
 
@@ -64,7 +82,11 @@ def meet(
     """The map that says, everywhere, what `both` makes of what the two say there; in normal form.
 
     It has the keys of both, and at each the meet of the values that decide there. That is exact,
-    since patterns are nested or disjoint, and never larger than the sum.
+    since patterns are nested or disjoint, and never larger than the sum. Between two keys nothing
+    changes: a name that both maps decide by the same two entries is decided by the narrower of
+    the two keys.
+
+    `both` must make the default of two defaults.
     """
     made = {}
     for key in {**one, **two}:
@@ -73,7 +95,12 @@ def meet(
 
 
 def normal(entries: Mapping[str, Value], default: Value) -> dict[str, Value]:
-    """The smallest map that says the same: no entry repeats what the next wider one says."""
+    """The smallest map that says the same: no entry repeats what the next wider one says.
+
+    One pass, from wide to narrow. When a key is looked at, every pattern above it has been kept or
+    dropped for good. A dropped one said what the one above it says, so nothing has to be redone.
+    Two maps that say the same have one normal form, and are compared by `==`.
+    """
     kept: dict[str, Value] = {}
     for key in sorted(entries, key=_width):  # wider ones first
         inherited = default
@@ -87,14 +114,17 @@ def normal(entries: Mapping[str, Value], default: Value) -> dict[str, Value]:
 
 
 def _above(pattern: str) -> Iterator[str]:
-    """The patterns that contain `pattern` and more."""
+    """The patterns that contain `pattern` and more: none for `*`."""
     above = wider(pattern)
     next(above)
     return above
 
 
 def _width(pattern: str) -> tuple[int, bool]:
-    """Sorts a pattern after every pattern that contains it."""
+    """Sorts a pattern after every pattern that contains it.
+
+    By dots; and `a.*` before `a.b`, which has as many.
+    """
     if pattern == "*":
         return 0, False
     return pattern.count("."), pattern[-1] != "*"

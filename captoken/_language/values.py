@@ -13,31 +13,45 @@ from captoken._format.spelling import shown
 
 
 def a_list(value: Any, what: str) -> list[Any]:
+    # By exact types: a subclass may iterate and compare as it likes.
+    """A JSON list, whatever is in it. A tuple is none: links hold what JSON gave."""
     if type(value) is not list:
         raise TypeError(f"{what} must be a list, not {type(value).__name__}")
     return value
 
 
 def an_object(value: Any, what: str, like: str = "") -> dict[str, Any]:
+    """A JSON object, whatever is in it. May be empty.
+
+    `like` goes behind the message, to show what was expected.
+    """
     if type(value) is not dict:
         raise TypeError(f"{what} must be a mapping, not {type(value).__name__}{like}")
     return value
 
 
 def not_empty(value: dict[str, Any], what: str) -> dict[str, Any]:
+    """An object with a key. Raises ValueError otherwise.
+
+    What would say nothing is unreadable (spec 17.5). Nobody then takes it for a restriction.
+    """
     if not value:
         raise ValueError(f"{what} that is empty says nothing")
     return value
 
 
 def an_integer(value: Any, what: str) -> int:
+    """An integer of any size. By exact type, since in Python True is one too (spec 13.3)."""
     if type(value) is not int:
         raise TypeError(f"{what} must be an integer, not {type(value).__name__}")
     return value
 
 
 def a_bounded_integer(value: Any, what: str) -> int:
-    """An integer that every JSON reader reads alike."""
+    """An integer that every JSON reader reads alike: of magnitude below 2^53 (spec 2.1).
+
+    Beyond it, readers that keep numbers as doubles round, and two of them would disagree.
+    """
     if not -MAX_INTEGER <= an_integer(value, what) <= MAX_INTEGER:
         raise ValueError(f"{what} {shown(value)} is of magnitude 2^53 or more")
     return int(value)

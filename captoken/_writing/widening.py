@@ -52,7 +52,10 @@ def narrowed(
 
 
 def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess]:
-    """All that is asked for beyond what is held, in the order of 23.3, own ones last."""
+    """All that is asked for beyond what is held, in the order of 23.3, own ones last.
+
+    Compares, and raises nothing of its own. Lineage is not looked at: `positioned` does.
+    """
     for slot, asked in _by_slot(wanted).items():
         if slot in held.held:
             yield from held.held[slot].beyond(asked)
@@ -60,6 +63,7 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
     # Own caveats are held side by side: each of them has to cover what is asked for (23.12).
     for key, caveat in wanted.items():
         if is_own(key):
+            # All of them, since none replaced another. With none held, everything is covered.
             have = [other for other in held.own if other.key == key]
             covered = all(says_it_covers(other, caveat) for other in have)
             if not covered:
@@ -69,7 +73,11 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
 
 
 def _by_slot(wanted: Mapping[str, Caveat]) -> dict[str, dict[str, BuiltIn]]:
-    """The caveats of version 1, by key, grouped by what a capability holds them under."""
+    """The caveats of version 1, by key, grouped by what a capability holds them under.
+
+    `tables`, `operations`, `allow` and `columns` are held as one map, so they are compared as one.
+    The order is that of `BUILT_IN`, whatever the writer's order was.
+    """
     groups: dict[str, dict[str, BuiltIn]] = {}
     for kind in BUILT_IN:
         caveat = wanted.get(kind.key)
@@ -79,7 +87,7 @@ def _by_slot(wanted: Mapping[str, Caveat]) -> dict[str, dict[str, BuiltIn]]:
 
 
 def _error(excess: Excess, nothing_left: bool = False) -> WideningError:
-    """The error for one excess, with what would have been right."""
+    """The error for one excess, with what would have been right. It is made here, not raised."""
     if nothing_left:
         code = "nothing_left"
         hint = "nothing of what is asked for is held"
@@ -100,8 +108,11 @@ def positioned(
 ) -> dict[str, Any]:
     """`depth`, `delegate_only` and a hand-over `to` someone, checked against the lineage.
 
+    Does not look at keys and custody signatures: `check_custody` does. `clamp` cuts a depth, and
+    never a hand-over: another receiver is not less of the same.
+
     Raises WideningError, or DelegationError for a hand-over that verifiers would refuse (23.13,
-    23.14).
+    23.14). Also ValueError for `delegate_only` that is False and would say nothing.
     """
     stated: dict[str, Any] = {}
     left = lineage.left
@@ -124,7 +135,11 @@ def positioned(
 
 
 def _hand_over(lineage: Lineage, to: str) -> dict[str, str]:
-    """`from` and `to`. Raises DelegationError back to a holder, or where none is left (23.13)."""
+    """`from` and `to`. Raises DelegationError back to a holder, or where none is left (23.13).
+
+    `from` is never asked of the writer: it is whoever holds the token now. TypeError or ValueError
+    for a `to` that is no name. Whether there is such an agent is not known here.
+    """
     if names.name(to, "to") in lineage.holders:
         raise DelegationError(f"{to} has held this token before", "broken_delegation")
     if lineage.left == 0:
@@ -137,7 +152,10 @@ def _depth(
     left: int | None,
     clamp: bool,
 ) -> int:
-    """At most as many delegations as are left after this link (23.14)."""
+    """At most as many delegations as are left after this link (23.14).
+
+    `left` is None where nothing bounds it. With `clamp` it is cut, and without it WideningError.
+    """
     if left is None or wanted <= left:
         return wanted
     if clamp:
@@ -151,7 +169,11 @@ def _must_delegate(
     wanted: bool,
     clamp: bool,
 ) -> bool:
-    """Is it to be written? It is taken back by a delegation, and by nothing else (23.14)."""
+    """Is it to be written? It is taken back by a delegation, and by nothing else (23.14).
+
+    False where it is held asks to take it back: WideningError, or with `clamp` it just stays.
+    False where it is not held is ValueError.
+    """
     if wanted:
         return True
     if not lineage.must_delegate:
