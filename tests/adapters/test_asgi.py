@@ -150,7 +150,7 @@ def test_a_request_with_a_good_token_is_served(origin: str) -> None:
     assert send(origin, "/mine", bearer(HELD.delegate(to="helper"))).body == b"clerk"
 
 
-TOKEN = text()
+TOKEN = text(expires_in=3600)  # it is for as long as all of these tests may take
 A_PROOF = "cap1p_" + "A" * 118  # spelled as a proof is, and made by nobody
 HALF = len(TOKEN) // 2
 FORGED = Issuer(OTHERS).mint(**WHO).present(audience="sales-api")
