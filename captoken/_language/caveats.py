@@ -174,14 +174,17 @@ def write(key: str, given: Any, vocabulary: Vocabulary) -> Caveat:
     return caveat
 
 
+_SCALARS = frozenset((str, int, bool))
+
+
 def _tidy(given: Any) -> Any:
     """A JSON copy with its lists sorted, none repeating: in version 1 every list is a set."""
+    if type(given) in _SCALARS:
+        return given
     if isinstance(given, Mapping):
         return {_tidy(key): _tidy(value) for key, value in given.items()}
     if isinstance(given, (list, tuple, set, frozenset)):
         items = dict.fromkeys((type(item).__name__, _tidy(item)) for item in given)
         return [item for _, item in sorted(items)]
-    if type(given) not in (str, int, bool):  # a subclass may compare and print as it likes
-        kind = type(given).__name__
-        raise TypeError(f"a caveat is made of str, int, bool, lists and mappings, not of {kind}")
-    return given
+    kind = type(given).__name__  # a subclass of str may compare and print as it likes
+    raise TypeError(f"a caveat is made of str, int, bool, lists and mappings, not of {kind}")

@@ -8,10 +8,11 @@ anyone can see.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
+from msgspec import structs
 
 from captoken._language.links import BadLink, Link
 from captoken._language.reasons import Reason
@@ -67,9 +68,8 @@ class Lineage(msgspec.Struct, frozen=True):
         Looks at names, depth and whether a key is named. Does not judge caveats, and does not
         verify the custody signature: the verifier does. Never raises.
         """
-        walk = _Walk(self)
-        reason = walk.step(link)
-        return walk.lineage() if reason is None else reason
+        after = _followed(self, (link,))
+        return after if isinstance(after, Lineage) else after[1]
 
 
 def follow(agent: str, links: Iterable[Link]) -> Lineage | tuple[int, Reason]:
@@ -81,103 +81,100 @@ def follow(agent: str, links: Iterable[Link]) -> Lineage | tuple[int, Reason]:
     Whether a delegation is still owed at the end, the lineage says as `must_delegate`: a fold
     cannot, since a later link may pay it. The index counts from 0, third-party caveats included.
     """
-    walk = _Walk(Lineage((agent,)))
+    return _followed(Lineage((agent,)), links)
+
+
+def _followed(start: Lineage, links: Iterable[Link]) -> Lineage | tuple[int, Reason]:
+    """The state after all `links`, or at which of them the chain breaks, and why.
+
+    Of each link first the hand-over, then what binds later links. So a link with `depth` 0 may
+    itself hand on: it bounds those that come after. One list grows, so that a chain of n links
+    costs n steps and not n copies.
+    """
+    holders = list(start.holders)
+    left = start.left
+    must_delegate = start.must_delegate
+    key = start.key
     for at, link in enumerate(links):
-        reason = walk.step(link)
-        if reason is not None:
-            return at, reason
-    return walk.lineage()
+        receiver = link.receiver
+        if receiver is not None:
+            reason = _refused(link, holders, left, key)
+            if reason is not None:
+                return at, reason
+            holders.append(receiver)
+            # A hand-over pays what an earlier link asked for. What this link asks is set below.
+            must_delegate = False
+            if left is not None:
+                left -= 1
+        depth = link.depth
+        if depth is not None and (left is None or depth < left):
+            left = depth  # it bounds later links, not its own
+        if link.delegate_only:
+            must_delegate = True
+        # The new key is the one that has to sign from the next link on.
+        if link.key is not None:
+            key = link.key
+    return Lineage(tuple(holders), left, must_delegate, key)
 
 
-def read_along(agent: str, links: Iterable[Link | BadLink]) -> Lineage:
+def _refused(
+    link: Link,
+    holders: Sequence[str],
+    left: int | None,
+    key: bytes | None,
+) -> Reason | None:
+    """Why a hand-over breaks the chain, or None (spec 20). `left` and `key` are of the link before.
+
+    In this order: the sender holds the token; the receiver has not held it; a bound token names a
+    new key; the depth is not used up. The first two are about who, so that a chain that makes no
+    sense is said to be broken, and not too deep.
+
+    The second keeps each name in one place, so that who acted for whom has one answer. The third
+    keeps a bound token bound: the receiver would else have no key to prove with.
+    """
+    holder = holders[-1]
+    if link.sender != holder:
+        text = f"{link.sender} delegates, but {holder} holds the token"
+        return Reason("broken_delegation", text)
+    if link.receiver in holders:
+        return Reason("broken_delegation", f"{link.receiver} has held the token before")
+    if key is not None and link.key is None:
+        text = f"the token is bound to a key, and {link.receiver} is named without one"
+        return Reason("broken_delegation", text)
+    if left == 0:
+        text = f"delegated to {link.receiver}, but no more delegations are permitted"
+        return Reason("too_deep", text)
+    return None
+
+
+def read_along(agent: str, links: Sequence[Link | BadLink]) -> Lineage:
     """The lineage as far as it can be read, for holders: passes over links that prohibit anyway.
 
     Not for verifying. A link that breaks the chain is left out here, and a verifier stops at it.
     """
-    walk = _Walk(Lineage((agent,)))
+    readable = [link for link in links if isinstance(link, Link)]
+    if len(readable) == len(links):
+        followed = follow(agent, readable)
+        if isinstance(followed, Lineage):  # nearly always: nothing is to be passed over
+            return followed
+    lineage = Lineage((agent,))
     for link in links:
         if isinstance(link, BadLink):
-            walk.pass_over(link)
-        else:
-            walk.step(link)
-    return walk.lineage()
+            lineage = _past(lineage, link)
+            continue
+        after = lineage.step(link)
+        if isinstance(after, Lineage):
+            lineage = after
+    return lineage
 
 
-class _Walk:
-    """A lineage on its way along the links: as mutable as a lineage is not, and never handed out.
+def _past(lineage: Lineage, link: BadLink) -> Lineage:
+    """What a link that prohibits everything says of the chain, where that can be read.
 
-    A link that breaks the chain changes nothing. One list grows, so that a chain of n links costs n
-    steps and not n copies.
+    For showing alone. No check of the sender: nothing of this is used anywhere.
     """
-
-    __slots__ = ("holders", "key", "left", "must_delegate")
-
-    def __init__(self, start: Lineage) -> None:
-        """Begin at `start`, which is copied and stays as it is."""
-        self.holders = list(start.holders)
-        self.left = start.left
-        self.must_delegate = start.must_delegate
-        self.key = start.key
-
-    def lineage(self) -> Lineage:
-        """The state as a value. Later steps do not change it."""
-        return Lineage(tuple(self.holders), self.left, self.must_delegate, self.key)
-
-    def step(self, link: Link) -> Reason | None:
-        """Take one link. Why the chain breaks at it, or None.
-
-        First the hand-over, then what binds later links. So a link with `depth` 0 may itself hand
-        on: it bounds those that come after.
-        """
-        if link.receiver is not None:
-            reason = self._refuses(link, link.receiver)
-            if reason is not None:
-                return reason
-            self.holders.append(link.receiver)
-            # A hand-over pays what an earlier link asked for. What this link asks is set below.
-            self.must_delegate = False
-            if self.left is not None:
-                self.left -= 1
-        if link.depth is not None and (self.left is None or link.depth < self.left):
-            self.left = link.depth  # it bounds later links, not its own
-        if link.delegate_only:
-            self.must_delegate = True
-        # The new key is the one that has to sign from the next link on.
-        if link.key is not None:
-            self.key = link.key
-        return None
-
-    def _refuses(self, link: Link, receiver: str) -> Reason | None:
-        """Why this hand-over breaks the chain, or None (spec 20).
-
-        In this order: the sender holds the token; the receiver has not held it; a bound token names
-        a new key; the depth is not used up. The first two are about who, so that a chain that makes
-        no sense is said to be broken, and not too deep.
-
-        The second keeps each name in one place, so that who acted for whom has one answer. The
-        third keeps a bound token bound: the receiver would else have no key to prove with.
-        """
-        holder = self.holders[-1]
-        if link.sender != holder:
-            text = f"{link.sender} delegates, but {holder} holds the token"
-            return Reason("broken_delegation", text)
-        if receiver in self.holders:
-            return Reason("broken_delegation", f"{receiver} has held the token before")
-        if self.key is not None and link.key is None:
-            text = f"the token is bound to a key, and {receiver} is named without one"
-            return Reason("broken_delegation", text)
-        if self.left == 0:
-            text = f"delegated to {receiver}, but no more delegations are permitted"
-            return Reason("too_deep", text)
-        return None
-
-    def pass_over(self, link: BadLink) -> None:
-        """Take what a link that prohibits everything says of the chain, where that can be read.
-
-        For showing alone. No check of the sender: nothing of this is used anywhere.
-        """
-        if link.receiver is not None and link.receiver not in self.holders:
-            self.holders.append(link.receiver)
-            self.must_delegate = False
-        if link.key is not None:
-            self.key = link.key
+    key = link.key or lineage.key
+    if link.receiver is None or link.receiver in lineage.holders:
+        return structs.replace(lineage, key=key)
+    holders = (*lineage.holders, link.receiver)
+    return Lineage(holders, lineage.left, False, key)

@@ -90,7 +90,9 @@ def meet(
     """
     made = {}
     for key in {**one, **two}:
-        made[key] = both(decided(one, key, default), decided(two, key, default))
+        mine = one[key] if key in one else decided(one, key, default)
+        its = two[key] if key in two else decided(two, key, default)
+        made[key] = both(mine, its)
     return normal(made, default)
 
 

@@ -7,6 +7,8 @@ has been verified is a `Grant`.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from msgspec import field
 
 from captoken._format.encoding import b64encode
@@ -19,6 +21,11 @@ from captoken._language.discharge import Discharge
 from captoken._language.lineage import Lineage, read_along
 from captoken._language.links import BadLink, Link, read_links
 from captoken._writing.compose import Holding
+
+
+class _Said(NamedTuple):
+    links: tuple[Link | BadLink, ...]
+    holding: Holding
 
 
 class Unverified(SealedValue, frozen=True, eq=False):
@@ -37,16 +44,16 @@ class Unverified(SealedValue, frozen=True, eq=False):
     _caveats: tuple[RawCaveat, ...]
     _vocabulary: Vocabulary
     _discharges: tuple[Packet, ...] = ()
-    _seen: list[Holding] = field(default_factory=list)  # see `holding`
+    _seen: list[_Said] = field(default_factory=list)  # see `_said`
 
     @property
     def links(self) -> tuple[Link | BadLink, ...]:
         """The links, decoded; a third-party caveat is a link that restricts nothing by itself.
 
         One that cannot be read is a `BadLink`, with the reason: a holder can keep and show such a
-        token, and use it nowhere (8.5). Decoded anew each time.
+        token, and use it nowhere (8.5).
         """
-        return tuple(read_links(self._caveats, self._vocabulary))
+        return self._said().links
 
     @property
     def bodies(self) -> tuple[bytes, ...]:
@@ -110,13 +117,17 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
         For writers, who may narrow what cannot be used. For showing, `capability` is the one.
         """
+        return self._said().holding
+
+    def _said(self) -> _Said:
+        """What the links say, decoded when something asks for it first."""
         if not self._seen:
-            links = self.links
+            links = tuple(read_links(self._caveats, self._vocabulary))
             # What cannot be read is passed over here alone (23.1): a verifier denies it.
             readable = (link for link in links if isinstance(link, Link))
             capability = Capability.of(readable, self.root.task, self.root.audience)
             lineage = read_along(self.root.agent, links)
-            self._seen.append(Holding(capability, lineage))
+            self._seen.append(_Said(links, Holding(capability, lineage)))
         return self._seen[0]
 
     def __repr__(self) -> str:

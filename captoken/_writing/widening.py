@@ -16,7 +16,7 @@ from captoken._format import names
 from captoken._format.errors import DelegationError, WideningError
 from captoken._language.capability import Capability, says_it_covers
 from captoken._language.caveats import BUILT_IN, is_own
-from captoken._language.kinds import BuiltIn, Caveat, Excess
+from captoken._language.kinds import Caveat, Excess
 from captoken._language.lineage import Lineage
 
 
@@ -56,8 +56,9 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
 
     Compares, and raises nothing of its own. Lineage is not looked at: `positioned` does.
     """
-    for slot, asked in _by_slot(wanted).items():
-        if slot in held.held:
+    for slot, keys in _KEYS_HELD.items():
+        if slot in held.held and not wanted.keys().isdisjoint(keys):
+            asked = {key: wanted[key] for key in keys if key in wanted}
             yield from held.held[slot].beyond(asked)
 
     # Own caveats are held side by side: each of them has to cover what is asked for (23.12).
@@ -72,18 +73,19 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
                 yield Excess(key, caveat.value, values, caveat.value, {}, hint)
 
 
-def _by_slot(wanted: Mapping[str, Caveat]) -> dict[str, dict[str, BuiltIn]]:
-    """The caveats of version 1, by key, grouped by what a capability holds them under.
+def _keys_held() -> dict[str, tuple[str, ...]]:
+    """The keys of the caveats of version 1, by what a capability holds them under.
 
     `tables`, `operations`, `allow` and `columns` are held as one map, so they are compared as one.
     The order is that of `BUILT_IN`, whatever the writer's order was.
     """
-    groups: dict[str, dict[str, BuiltIn]] = {}
+    keys: dict[str, tuple[str, ...]] = {}
     for kind in BUILT_IN:
-        caveat = wanted.get(kind.key)
-        if isinstance(caveat, BuiltIn):
-            groups.setdefault(kind.slot(), {})[kind.key] = caveat
-    return groups
+        keys[kind.slot()] = (*keys.get(kind.slot(), ()), kind.key)
+    return keys
+
+
+_KEYS_HELD = _keys_held()
 
 
 def _error(excess: Excess, nothing_left: bool = False) -> WideningError:
