@@ -273,7 +273,8 @@ class Audience(BuiltIn, frozen=True):
 
     def __post_init__(self) -> None:
         for audience in a_list(self.value, "aud"):
-            names.name(audience, "audience")
+            if type(audience) is not str or names.is_name(audience) is None:
+                names.name(audience, "audience")  # raises
 
     def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
         if not situation.audiences.isdisjoint(self.value):
@@ -281,7 +282,8 @@ class Audience(BuiltIn, frozen=True):
         return Reason("wrong_audience", f"addressed to {spelled(self.value)}")
 
     def held(self) -> Audience:
-        return Audience(sorted(set(self.value)))
+        normal = sorted(set(self.value))
+        return self if normal == self.value else Audience(normal)
 
     @property
     def is_nothing(self) -> bool:
@@ -290,6 +292,9 @@ class Audience(BuiltIn, frozen=True):
 
     def meet(self, other: Any) -> Audience:
         return Audience(sorted(set(self.value).intersection(other.value)))
+
+    def covers(self, other: Any) -> bool:
+        return set(self.value).issuperset(other.value)
 
     def excess(self, wanted: Any) -> Excess:
         too_many = sorted(set(wanted.value).difference(self.value))

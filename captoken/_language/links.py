@@ -125,6 +125,8 @@ def settled(situation: Situation, link: Link) -> Situation:
             audiences = audiences.intersection(caveat.value)
         elif caveat.key == "task" and names.at_or_below(caveat.value, task):
             task = caveat.value
+    if len(audiences) == len(situation.audiences) and task == situation.task:
+        return situation
     return Situation(situation.now, situation.leeway, audiences, task, situation.overlay_age)
 
 
@@ -285,8 +287,10 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
     counts = traits & IS_COUNTED != 0
     sender = receiver = depth = bound_to = None
     delegate_only = False
-    if traits & (IS_HAND_OVER | IS_COUNTED):
-        sender, receiver = _hand_over(stated, counts)
+    if counts and "from" not in stated and "to" not in stated:
+        _check_nonce(stated.get("n"))
+    elif counts or traits & IS_HAND_OVER:
+        sender, receiver = _delegation(stated)
     if traits & IS_FOR_LATER:
         depth = _depth(stated.get("depth"))
         delegate_only = _delegate_only(stated.get("delegate_only"))
@@ -310,29 +314,23 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
 
 _NONCE = "[A-Za-z0-9_-]{11}"
 _is_nonce = re.compile(_NONCE).fullmatch
-# from, to and n, joined by line feeds, which none of them can have.
+# from, to and n, joined by line feeds.
 # One match for three values. A line feed is in none of them, so that nothing can move
 # from one to the other. A value that is no string makes `join` raise TypeError.
 _is_delegation = re.compile(rf"{names.NAME}\n{names.NAME}\n{_NONCE}").fullmatch
 
 
-def _hand_over(stated: Mapping[str, Any], counts: bool) -> tuple[str | None, str | None]:
-    """Who hands on to whom, if anybody does. Raises TypeError or ValueError (spec 17.6).
-
-    `from`, `to` and `n` come together; but what is counted has a nonce also where nobody hands on.
-    Whether the sender holds the token is not asked: `lineage` does.
-    """
-    if not counts or "from" in stated or "to" in stated:
-        return _delegation(stated)
-    if _is_nonce(names.exact_str(stated.get("n"), "n")) is None:
+def _check_nonce(nonce: Any) -> None:
+    """Raise for a nonce that is none: of a link that counts, and hands nothing on."""
+    if _is_nonce(names.exact_str(nonce, "n")) is None:
         raise ValueError("n must be 11 characters of base64url")
-    return None, None
 
 
 def _delegation(stated: Mapping[str, Any]) -> tuple[str, str]:
-    """Who hands on to whom.
+    """Who hands on to whom: `from`, `to` and `n` come together (spec 17.6).
 
-    Raises TypeError if `from`, `to` or `n` is missing or no string, ValueError if one is no name.
+    Whether the sender holds the token is not asked: `lineage` does. Raises TypeError if one of them
+    is missing or no string, ValueError if one is no name.
     """
     sender: Any = stated.get("from")
     receiver: Any = stated.get("to")
