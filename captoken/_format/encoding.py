@@ -5,6 +5,11 @@ base64url by its alphabet and its trailing bits, JSON by encoding it again and c
 
 *Why:* two texts for one token escape whatever looks at the text, a deny-list or a cache. A reader
 refuses, and never repairs.
+
+*Why canonical JSON:* JSON has many texts for one value, and readers disagree about some of them.
+Of a repeated key one reader takes the first and another the last. Two verifiers would then see two
+links in one token. So a text that is not the one spelling is refused, before anybody asks what it
+says.
 """
 
 from __future__ import annotations
@@ -117,6 +122,7 @@ def _json_object(depth: int) -> Any:
     """
     scalar: Any = bool | Integer | str
     value = scalar
+    # From the inside out: each round wraps one more level around what there is.
     for _ in range(depth):
         value = scalar | list[value] | dict[str, value]  # type: ignore[valid-type]
     return dict[str, value]  # type: ignore[valid-type]
@@ -146,6 +152,7 @@ def _restricted(value: Any, depth: int = 0) -> None:
     if kind is str or kind is bool:
         return
     if kind is int:
+        # Readers that keep numbers as doubles round beyond this, and would read another link.
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
             _refuse("an integer of magnitude 2^53 or more")
         return
@@ -173,6 +180,7 @@ def _by_utf16(value: Any) -> Any:
     its number is larger. U+1F600 comes before U+FF5E.
     """
     if type(value) is dict:
+        # Big-endian UTF-16 compares byte by byte as its units compare number by number.
         in_order = sorted(value, key=lambda key: key.encode("utf-16-be"))
         return {key: _by_utf16(value[key]) for key in in_order}
     if type(value) is list:
@@ -231,6 +239,8 @@ def _decoded_with_care(data: bytes) -> dict[str, Any]:
     shorter way: it takes nothing that would be refused here. Raises EncodingError.
     """
     try:
+        # Of a repeated key the decoder keeps one, and escapes and spaces are gone. None of that
+        # matters: the value is written again, and must give the very bytes that came.
         value: Any = _decode_any(data)
         _restricted(value)
         is_canonical = type(value) is dict and _spell(value) == data

@@ -67,6 +67,7 @@ def namespaced(value: Any, what: str) -> str:
     """A name with a namespace in front, `acme:region` (spec 4.3).
 
     So that the words of one project are not taken for those of another, or of a later version.
+    Something stands on both sides of the first colon. Nobody registers namespaces.
     """
     if _is_namespaced(name(value, what)) is None:
         raise ValueError(f"{what} {shown(value)} is not namespaced, as acme:region is")
@@ -84,9 +85,10 @@ def task(value: Any, what: str = "task") -> str:
 
 
 def at_or_below(path: str, above: str) -> bool:
-    """Is the task `path` the task `above`, or below it?
+    """Is the task `path` the task `above`, or below it (spec 4.2)?
 
-    `q3/x` is below `q3`, and `q30` is not. Both are paths that `task` has taken.
+    `q3/x` is below `q3`, and `q30` is not: the slash stays in the comparison. Both are paths that
+    `task` has taken, which is not checked again.
     """
     return path == above or path.startswith(above + "/")
 
@@ -116,6 +118,7 @@ def free_name(value: Any, what: str) -> str:
             f"{what} {shown(value)} is empty, padded, or has a character that cannot be printed"
         )
     # Surrogates were refused above, so that it can be encoded.
+    # Bytes and not characters, since every language counts bytes alike.
     if len(text.encode()) > MAX_FREE_NAME:
         raise ValueError(f"{what} {shown(value)} is longer than {MAX_FREE_NAME} bytes")
     return text
@@ -130,6 +133,7 @@ def segmented(value: Any, what: str) -> str:
         return value
 
     text = free_name(value, what)
+    # An empty segment would be a second way to write the level above.
     if "*" in text or "" in text.split("."):
         raise ValueError(f"{what} {shown(value)} has a '*' or an empty segment")
     return text
@@ -146,6 +150,7 @@ def pattern(value: Any, what: str) -> str:
 
     text = free_name(value, what)
     segments = text.split(".")
+    # The one place where a star may stand. What is left must be a name, or nothing at all.
     if segments[-1] == "*":
         segments.pop()
     if "" in segments or any("*" in segment for segment in segments):
@@ -157,7 +162,7 @@ def composed(value: Any) -> None:
     """Raise ValueError if a string in the JSON `value` is not in Unicode normal form C (spec 4.7).
 
     For writers only: two spellings of one name are a trap for people. A reader compares code points
-    and takes both, as two names.
+    and takes both, as two names. Keys are looked at too. Checks nothing else of the value.
     """
     if isinstance(value, str):
         if not unicodedata.is_normalized("NFC", value):

@@ -9,6 +9,9 @@
 Lengths are minimal base-128 varints. There are no location fields: they are outside the signature,
 and anybody could write them. No keys here, and no JSON. One pass over the bytes, and every length
 is held against what is there before anything is cut out.
+
+*Why so strict:* a field that is passed over, or a length that is written longer, gives one token
+two texts. A deny-list that knows one of them would not stop the other.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
     The first byte has its high bit: `_field` looked. Raises TokenFormatError, IndexError at the
     end.
     """
+    # Most fields are short, and have a length of one byte.
     size = data[at] & 0x7F | (data[at + 1] & 0x7F) << 7
     end = at + 2
     least = 0x80
@@ -125,6 +129,7 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
                 raise TokenFormatError(
                     "a caveat that does not start with its identifier, or has a location"
                 )
+            # The link itself is not read: `links` does, after the chain has held.
             cid, at = _field(data, at + 1)
 
             # Types are one byte, and stand in one order: whatever else comes is refused (10.4).
@@ -151,6 +156,7 @@ def _verification_id(data: bytes, at: int) -> tuple[bytes, int]:
     A box with its nonce, of one length: it is not opened here. Raises TokenFormatError, and
     IndexError at the end of the data.
     """
+    # Other lengths would not open as a box either; here they are refused before any key is used.
     vid, end = _field(data, at)
     if len(vid) != VID_BYTES:
         raise TokenFormatError(f"a verification id that is not {VID_BYTES} bytes")
@@ -169,6 +175,7 @@ def without_locations(data: bytes) -> bytes:
     # The version byte, header and caveats without their locations, and the rest as it is.
     try:
         kept, at = _section(data, 1, is_header=True)
+        # The version byte is passed on as it is, whatever it says.
         sections = [data[:1], kept]
         while data[at]:
             kept, at = _section(data, at, is_header=False)
@@ -194,6 +201,7 @@ def _section(data: bytes, at: int, *, is_header: bool) -> tuple[bytes, int]:
         kinds.append(data[at])
         _, at = _field(data, at + 1)
 
+    # Other libraries write a location with a third party's caveat, and with no other.
     is_first_party = not is_header and 4 not in kinds
     if has_location and is_first_party:
         raise TokenFormatError("a location on a first-party caveat")
@@ -207,6 +215,7 @@ def _written(kind: int, payload: bytes) -> bytes:
     The limit of 32,767 takes three and no more.
     """
     size = len(payload)
+    # What would not be read back is not written (spec 3.2).
     if not 0 < size <= LIMITS.field_bytes:
         raise ValueError(f"a field of {size} bytes")
 

@@ -49,7 +49,10 @@ _AUDIENCE = label("audience")
 
 
 def sha256(message: bytes) -> bytes:
-    """SHA-256, 32 bytes. For what is public: it takes no key."""
+    """SHA-256, 32 bytes. For what is public: it takes no key.
+
+    Callers begin the message with a label where another purpose could hash the same bytes.
+    """
     return _sha256(message).digest()
 
 
@@ -58,6 +61,8 @@ def mac(key: bytes, message: bytes) -> bytes:
 
     Does not check that it is: under another length the outcome is no HMAC.
     """
+    # HMAC is H(key ⊕ outer, H(key ⊕ inner, message)), the key filled up to a block of 64. The
+    # tables do the ⊕ for the 32 bytes of the key, and the constants are the rest of the block.
     inner = _sha256(key.translate(_INNER) + _INNER_REST + message).digest()
     return _sha256(key.translate(_OUTER) + _OUTER_REST + inner).digest()
 
@@ -224,7 +229,10 @@ def signed(public: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def exchange_public(secret: bytes) -> bytes:
-    """The X25519 public key of a secret of 32 bytes (RFC 7748). Does not look at the secret."""
+    """The X25519 public key of a secret of 32 bytes (RFC 7748). Does not look at the secret.
+
+    Public: it may be shown to anybody.
+    """
     public: bytes = _libsodium().crypto_scalarmult_base(secret)
     return public
 

@@ -38,7 +38,10 @@ def spelled(value: Any) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """The text, or its start with three dots behind it: `most` characters together."""
+    """The text, or its start with three dots behind it: `most` characters together.
+
+    It was escaped before. A cut may fall into an escape, which is then text like any other.
+    """
     if len(text) <= most:
         return text
     return text[: most - 3] + "..."
@@ -58,7 +61,7 @@ def escape(text: str) -> str:
 
 
 def _escaped(char: str) -> str:
-    """The number of a character, as Python spells it."""
+    """The number of a character, as Python spells it: `\\xNN`, `\\uNNNN` or `\\UNNNNNNNN`."""
     if ord(char) > 0xFF:
         return char.encode("unicode_escape").decode()
     return f"\\x{ord(char):02x}"
@@ -101,6 +104,7 @@ def named(text: str) -> str:
     """
     if _is_plain(text):
         return escape(text)
+    # JSON puts quotes around it, and escapes those inside.
     return escape(json.dumps(text, ensure_ascii=False))
 
 
@@ -118,7 +122,11 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def spelled_time(seconds: int) -> str:
-    """A time for messages, in UTC, as ISO 8601 has it; one that no calendar has stays a number."""
+    """A time for messages, in UTC, as ISO 8601 has it; one that no calendar has stays a number.
+
+    `seconds` since the epoch. Never raises for an integer.
+    """
+    # A token may hold any integer, so that a time without a calendar is no error.
     moment = _utc(seconds)
     if moment is None:
         return str(seconds)
@@ -126,7 +134,10 @@ def spelled_time(seconds: int) -> str:
 
 
 def readable_time(seconds: int) -> str:
-    """A time for people to read, in UTC; one that no calendar has stays a number."""
+    """A time for people to read, in UTC; one that no calendar has stays a number.
+
+    `seconds` since the epoch. The Z says that it is UTC, whatever the reader's clock shows.
+    """
     moment = _utc(seconds)
     if moment is None:
         return str(seconds)
@@ -144,7 +155,8 @@ def _utc(seconds: int) -> datetime | None:
 def span(seconds: int) -> str:
     """A length of time in its two largest units: `9m 30s`. What is smaller is left out.
 
-    `seconds` is 0 or more.
+    `seconds` is 0 or more. A day is 86,400 seconds, and no unit is larger. It is never rounded up,
+    so that nobody is told of more time than there is.
     """
     parts: list[str] = []
     for size, unit in _UNITS:

@@ -14,6 +14,9 @@ third-party caveats that they answer; a proof stands last. Nothing here knows a 
   holder, and an unbound discharge, which answers for any child, does not reach a server.
 
 Lengths and counts are looked at before anything is decoded (spec 3.1).
+
+What is checked here is form: spelling, lengths, counts and kinds. Whether a tag holds, whether a
+discharge answers, and who made a proof, a verifier asks later.
 """
 
 from __future__ import annotations
@@ -78,6 +81,7 @@ def discharge_of(text: Any, prefix: str) -> Packet:
     if len(text) > LIMITS.token_chars:
         raise TokenFormatError(f"a discharge longer than {LIMITS.token_chars} characters", step=1)
 
+    # The wrong kind is a mistake that people make, so the message says what was missed.
     if not text.startswith(prefix):
         problem = "is bound: only its server takes it"
         if prefix == BOUND:
@@ -118,6 +122,7 @@ def parts_of(text: Any, prefix: str) -> Parts:
     if not isinstance(text, str) or "." not in text:
         return Parts(packet_of(text))
 
+    # Before the text is split: a stranger's text may consist of full stops alone.
     if len(text) > LIMITS.bundle_chars:
         raise TokenFormatError(f"longer than {LIMITS.bundle_chars} characters", step=1)
 
@@ -128,6 +133,7 @@ def parts_of(text: Any, prefix: str) -> Parts:
         raise TokenFormatError(f"more than {LIMITS.discharges} discharges", step=1)
 
     # A proof that is not last has another prefix than a discharge, and is refused with it.
+    # The token first, so that its own error is the one that is told.
     packet = packet_of(token)
     # The counts are known by now, so that at most 17 packets are decoded. Whether a discharge
     # answers a caveat is asked when the token is verified (spec 33.5).
@@ -146,6 +152,7 @@ def _proof_of(part: str, prefix: str) -> bytes:
         )
 
     # Exactly so long, so that its parts have fixed places and nothing can stand behind them.
+    # 88 bytes are 118 characters, and the prefix has 6.
     if len(part) != PROOF_CHARS:
         raise TokenFormatError(f"a proof is {PROOF_CHARS} characters")
     try:
@@ -160,6 +167,7 @@ def without_proof(text: str) -> str:
     A proof inside what is proven would have to be proof of itself (spec 30.12). Never raises for a
     text. Looks at the last part alone.
     """
+    # The last full stop: none stands inside a part.
     before, _, last = text.rpartition(".")
     return before if last.startswith(PROOF) else text
 
@@ -222,6 +230,7 @@ def check_limits(packet: Packet) -> None:
         raise LimitError(f"{len(packet.caveats)} links, more than {LIMITS.links}")
 
     # Nobody may bring more discharges, so that a token which asks more could not be used.
+    # Each third-party caveat needs a discharge of its own.
     asked = sum(bool(vid) for _, vid in packet.caveats)
     if asked > LIMITS.discharges:
         raise LimitError(
@@ -229,6 +238,7 @@ def check_limits(packet: Packet) -> None:
         )
 
     # The text is made only for what is nearly too long: frames cost less than a quarter.
+    # Bytes without frames. Base64 makes four characters of three bytes.
     size = sum(len(cid) + len(vid) for cid, vid in packet.caveats) + len(packet.identifier)
     is_nearly_too_long = size * 4 // 3 > LIMITS.token_chars * 3 // 4
     if is_nearly_too_long and len(text_of(packet)) > LIMITS.token_chars:

@@ -1,6 +1,17 @@
 """What is being attempted, and who is known to call (spec, "Access").
 
 Facts, stated by the resource server. An access or a caller that holds an illegal fact is not made.
+
+A caveat asks about these facts and about nothing else. So whatever the server does not state, no
+caveat can restrict: it can only prohibit for the lack of it (spec 15.10). And whatever is stated
+wrongly is judged wrongly. Two mistakes are answered here, as early as possible:
+
+- An illegal fact raises at once, where the access is made (spec 7.7). It is a mistake of the
+  program, and not a denial that somebody has to explain.
+- Values are copied. A list that is changed after the check would else be another access.
+
+Names are compared code point by code point (spec 4.6). A server that folds case, in table names
+for example, states the folded name.
 """
 
 from __future__ import annotations
@@ -30,9 +41,11 @@ def _value(value: Any, what: str) -> Any:
     if value is None or kind is bool or kind is int:
         return value
     if kind is str:
+        # The only strings that UTF-8 cannot spell. Everything else in a value is data (spec 4.9).
         value.encode()  # of a lone surrogate a UnicodeEncodeError, which is a ValueError
         return value
     if kind is float:
+        # JSON has no spelling for these, and NaN is not even equal to itself.
         if not isfinite(value):
             raise ValueError(f"{what} is not a finite number")
         return value
@@ -62,9 +75,11 @@ def _facts(given: Any, what: str) -> dict[str, Any]:
         raise TypeError(f"{what} must be a mapping, not {type(given).__name__}")
     try:
         facts = {}
+        # The name is checked before its value, so that the message can show it.
         for key, item in given.items():
             facts[names.free_name(key, what)] = _value(item, f"{what} {shown(key)}")
         return facts
+    # A stranger's arguments may be nested without end. That is no error of this program.
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None
 
@@ -75,8 +90,10 @@ def _columns(given: Any) -> tuple[str, ...]:
     A single string is refused, since it would be read as a list of its letters. So is `*`: an
     access names what it touches, and only a caveat may say "all". Raises TypeError or ValueError.
     """
+    # A string is iterable: `columns="id"` would be the two columns `i` and `d`.
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise TypeError(f"columns must be a list of names, not {type(given).__name__}")
+    # Order and repetition are kept, and mean nothing to any caveat.
     columns = tuple(names.free_name(column, "column") for column in given)
     if "*" in columns:
         raise ValueError("column '*' is no column: state the columns")
@@ -93,6 +110,7 @@ def amounts(given: Any, what: str) -> dict[str, int]:
         raise TypeError(f"{what} must be a mapping, not {type(given).__name__}")
     for unit, amount in given.items():
         names.name(unit, "unit")
+        # By exact type: True is no amount, and neither is 1.0.
         if type(amount) is not int:
             raise TypeError(f"{what} in {unit} must be an int, not {type(amount).__name__}")
         if not 0 <= amount <= MAX_INTEGER:
@@ -136,13 +154,18 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         if (self.table is None) != (self.operation is None):
             raise ValueError("table and operation are stated together")
         if self.table is not None:
+            # A `*` in a name would look like a pattern in a caveat. An operation has none either
+            # (spec 4.5, 7.2).
             names.segmented(self.table, "table")
             names.name(self.operation, "operation")
         if self.columns is not None:
             if self.table is None:
                 raise ValueError("columns without a table")
             force_setattr(self, "columns", _columns(self.columns))
+        # Both a table and a tool may be stated: then a link must be open in both domains (spec
+        # 18.3).
         if self.tool is not None:
+            # A tool stated without arguments states that it has none, and a closed world may ask.
             names.segmented(self.tool, "tool")
             arguments = {} if self.arguments is None else _facts(self.arguments, "argument")
             force_setattr(self, "arguments", arguments)
@@ -159,6 +182,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
         Attributes and cost are of no domain.
         """
+        # In this order wherever domains are told.
         stated = {"data": self.table, "tool": self.tool}
         return tuple(domain for domain, fact in stated.items() if fact is not None)
 
@@ -168,6 +192,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
         Values may be private, and this goes to logs. Names are not escaped here. Not to be parsed.
         """
+        # In the order of the facts: data, tool, attributes, cost.
         parts = []
         if self.table is not None:
             columns = ""
@@ -192,6 +217,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         """
         keywords: dict[str, Any] = {}
         if self.table is not None:
+            # `allow` ties the operation to the table, where two lists would permit every pair.
             keywords["allow"] = {self.table: [self.operation]}
             if self.columns is not None:
                 keywords["columns"] = {self.table: sorted(set(self.columns))}
@@ -232,6 +258,7 @@ def _exactly(value: Any) -> dict[str, Any]:
     if kind is str:
         try:
             names.free_name(value, "a value")
+            # Writers refuse what is not in normal form C (spec 4.7), so it cannot be listed.
             names.composed(value)
         except ValueError:
             return {"any": True}
@@ -259,6 +286,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Form alone: `agent` is a name, `task` a task path (spec 4.1, 4.2)."""
+        # An empty Caller would compare nothing, and yet look like a check to whoever reads it.
         if self.agent is None and self.task is None:
             raise ValueError("a Caller states the agent, the task or both")
         if self.agent is not None:

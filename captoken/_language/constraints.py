@@ -4,6 +4,19 @@ Each kind is one class. A constraint is a frozen value in normal form that says 
 accepts, what it and another one accept together, and how it is spelled, for readers and for people.
 Types never coerce: `True`, `1` and `"1"` are three values, and a float, a list or an object
 satisfies only `any`. There are no regular expressions.
+
+    spelled                         accepts
+    {"any": true}                   every value
+    {"in": ["eu", 3, true]}         a string, integer or boolean of the list
+    {"min": 1, "max": 5}            an integer between the two, or with one bound alone
+    {"path": ["/data"]}             a path at or below one of the list
+
+*Why no regular expressions:* two engines read one expression differently, and some take time
+without bound. And nobody can say of two expressions what both accept. These four kinds can be
+met exactly, so that one can say whether a new link asks for more than is held.
+
+What is not checked here: whether an argument is stated at all, and what its value means. The
+`tools` and `where` caveats ask the first, and the server alone knows the second.
 """
 
 from __future__ import annotations
@@ -113,12 +126,15 @@ class Anything(Constraint, frozen=True):
         return ANYTHING
 
     def accepts(self, value: Any) -> bool:
+        """Always. Whether the value was stated is asked before."""
         return True
 
     def json(self) -> dict[str, Any]:
+        """The one object that spells it."""
         return {"any": True}
 
     def words(self) -> str:
+        """One word: no value is excluded."""
         return "anything"
 
 
@@ -153,6 +169,7 @@ class In(Constraint, frozen=True):
         return In(frozenset(item for item in self.values if other.accepts(item[1])))
 
     def json(self) -> dict[str, Any]:
+        """The list in one order: booleans, integers, strings. So equal lists are spelled alike."""
         return {"in": self._listed()}
 
     def _listed(self) -> list[str | int]:
@@ -160,6 +177,10 @@ class In(Constraint, frozen=True):
         return [value for _, value in sorted(self.values, key=_order)]
 
     def words(self) -> str:
+        """The values as JSON has them, so that `"1"` and 1 look different.
+
+        An empty list is "nothing there is". Not shortened: a list may be long.
+        """
         values = [escape(json.dumps(value, ensure_ascii=False)) for value in self._listed()]
         if len(values) > 1:
             return f"one of {', '.join(values)}"
@@ -201,6 +222,7 @@ class Range(Constraint, frozen=True):
 
     def alike(self, other: Range) -> Constraint:
         """The higher `min` and the lower `max`. If they cross, nothing is left."""
+        # None is no bound, so it takes part in neither comparison. Without any bound None is left.
         low = max((bound for bound in (self.low, other.low) if bound is not None), default=None)
         high = min((bound for bound in (self.high, other.high) if bound is not None), default=None)
         if low is not None and high is not None and low > high:
@@ -208,10 +230,12 @@ class Range(Constraint, frozen=True):
         return Range(low, high)
 
     def json(self) -> dict[str, Any]:
+        """The bounds that there are. At least one is, or it would have no kind."""
         bounds = {"min": self.low, "max": self.high}
         return {key: bound for key, bound in bounds.items() if bound is not None}
 
     def words(self) -> str:
+        """Its bounds, both included: "at least 1 and at most 5"."""
         bounds = {"least": self.low, "most": self.high}
         return " and ".join(f"at {word} {at}" for word, at in bounds.items() if at is not None)
 
@@ -250,14 +274,18 @@ class Paths(Constraint, frozen=True):
 
         That is all: two paths are nested or disjoint, so no other path is below both.
         """
+        # A top in both lists is found twice, which a set does not mind. One that lies beside all of
+        # the other list is below none of them, and is dropped.
         mine = {top for top in self.tops if _is_within(top, other.tops)}
         theirs = {top for top in other.tops if _is_within(top, self.tops)}
         return _paths(mine | theirs)
 
     def json(self) -> dict[str, Any]:
+        """The tops, sorted. None of them lies below another, so this is the shortest list."""
         return {"path": sorted(self.tops)}
 
     def words(self) -> str:
+        """The tops as names: in quotes where one has unusual characters."""
         return f"at or below {named_all(self.tops)}"
 
 
@@ -294,6 +322,7 @@ def _scalar(value: Any) -> Typed:
     The boolean is asked for first, since in Python it is an integer too.
     """
     is_boolean = type(value) is bool
+    # A string follows the rules of free names, so that no invisible character hides in a list.
     if type(value) is str:
         names.free_name(value, "a value of 'in'")
     elif not is_boolean:
@@ -347,7 +376,10 @@ def _is_below(path: str, top: str) -> bool:
 
 
 def _above(path: str) -> Iterator[str]:
-    """The paths above `path`, nearest first."""
+    """The paths above `path`, nearest first.
+
+    list(_above("/a/b"))    # "/a", then "/"
+    """
     while path != "/":
         path = path.rpartition("/")[0] or "/"
         yield path

@@ -8,6 +8,14 @@ A caveat is a frozen value that answers three questions:
 
 A caveat of version 1 (`BuiltIn`) says as well what writers call it, how a capability holds it, what
 a new link asks for beyond it, and how people read it. So nothing else has to list the kinds.
+
+A caveat is judged by facts, and by nothing that the token says elsewhere. So the order in which
+caveats are asked changes the reason that is given, and never the decision.
+
+    class Region(Caveat, frozen=True):
+        key = "acme:region"
+        def prohibits(self, access, situation):
+            return None if access.attributes.get("region") in self.value else "another region"
 """
 
 from __future__ import annotations
@@ -216,6 +224,7 @@ def _reason(key: str, said: Any) -> Reason:
     A Reason with a code of the list is taken as it is, a sentence as the text of `attribute`.
     Anything else, True and False among them, prohibits without a text of its own.
     """
+    # By exact type, and only codes of the list: a subclass might print what it likes.
     if type(said) is Reason and said.code in CODES:
         return said
     text = said if type(said) is str else f"{key} could not be judged"

@@ -4,6 +4,16 @@ It folds from left to right and has no meet. Each link gives the next state, or 
 chain breaks there. `depth` and `delegate_only` stop a deputy that is confused, not one that lies
 about who it is: a holder that hands its bearer token on without a word has not delegated as far as
 anyone can see.
+
+The states and rows are those of the table in the specification:
+
+    holders         in order; the root's agent alone at first
+    left            how many more hand-overs are permitted; no bound at first
+    must_delegate   a hand-over is owed; no at first
+    key             the one that the token is bound to; none at first
+
+What is not checked here: whether a name belongs to anybody, and whether a signature holds. What is
+answered is a deputy that hands on more often than it was allowed to, or to whom it should not.
 """
 
 from __future__ import annotations
@@ -51,11 +61,14 @@ class Lineage(msgspec.Struct, frozen=True):
         return self.holders[-1]
 
     def chain(self, proven: frozenset[str] = frozenset()) -> tuple[Actor, ...]:
-        """The holders with the basis on which their names are known.
+        """The holders with the basis on which their names are known (spec 20.4).
 
         Only the first was written by the issuer. `proven` are those whose hand-over was signed by
-        the key that the token was bound to, as somebody has checked.
+        the key that the token was bound to, as somebody has checked. It is not checked here.
+
+            Lineage(("a", "b")).chain()    # a issued, b vouched
         """
+        # A set of names is enough, since no name holds a token twice.
         first, *later = self.holders
         actors = [Actor(first, "issued")]
         for name in later:

@@ -4,6 +4,16 @@ A link is one JSON object. It has caveats about accesses, and what depends on th
 chain (`from`, `to`, `n`, `depth`, `delegate_only`, `key`), which `lineage` judges. Every link of a
 token must hold. A link that hands a bound token on carries a signature after the object (spec,
 "Holder binding").
+
+Reading and judging are two steps. `read_link` needs a vocabulary and no facts, and never raises: a
+link that it cannot take becomes a `BadLink`. Judging needs facts, and no bytes.
+
+    reading     read_links, read_link, split_signature
+    judging     early_prohibits, then late_prohibits; settled between links
+
+Nothing here verifies a tag or a signature, and nothing here may run before the chain has held.
+*Why:* a hook of an embedder's would else run on bytes that anybody can send. Holders are the
+exception, who read their own token to show it.
 """
 
 from __future__ import annotations
@@ -40,7 +50,7 @@ class Link(msgspec.Struct, frozen=True):
     A caveat is early if it is of version 1 and looks at the token and the server alone: `aud`,
     `exp`, `fresh`, `nbf`, `task`. A verifier asks all early caveats of a token before any late one
     (spec 24.5). Early ones are cheap and run no code of an embedder's. So an expired token never
-    reaches a hook. Both tuples are in the order of their keys.
+    asks a hook. Both tuples are in the order of their keys.
 
     Decoded is not verified: whoever has the token can write any link.
     """
@@ -93,7 +103,7 @@ class BadLink(msgspec.Struct, frozen=True):
 
 
 def _key_of_caveat(caveat: Caveat) -> str:
-    """What caveats are sorted by: canonical order, since their keys are ASCII or own."""
+    """What caveats are sorted by. Keys are ASCII, so that this is canonical order."""
     return caveat.key
 
 
@@ -114,12 +124,14 @@ def is_about_requests(link: Link) -> bool:
 
 
 def settled(situation: Situation, link: Link) -> Situation:
-    """The facts for the links after `link`: what its `aud` and `task` leave.
+    """The facts for the links after `link`: what its `aud` and `task` leave (spec 16.1, 16.3).
 
-    (spec, "Audience and task")
+    Both only ever get narrower along the chain. Does not judge: call it for a link that
+    `early_prohibits` let pass. A `task` that is not below the one so far leaves it as it is.
     """
     audiences = situation.audiences
     task = situation.task
+    # Two of the five settle something. The others leave the facts as they are.
     for caveat in link.early:
         if caveat.key == "aud":
             audiences = audiences.intersection(caveat.value)
@@ -133,7 +145,8 @@ def settled(situation: Situation, link: Link) -> Situation:
 def early_prohibits(link: Link, situation: Situation) -> Reason | None:
     """Why `link` prohibits every access for now, or None: its early caveats by key.
 
-    The first pass of step 8 (spec, "Verification").
+    The first pass of step 8 (spec 24.5). Two passes, so that a dead token costs little, and whoever
+    holds it learns nothing of what it could have done. Does not look at the position in the chain.
     """
     for caveat in link.early:  # ours, which answer for every value: none is asked that may raise
         reason = caveat.prohibits(None, situation)
@@ -169,6 +182,7 @@ def _closed(link: Link, access: Access) -> Reason | None:
     A link with `tables` is about data. Without this rule it would leave every tool open, and who
     wrote it would not see that. Called after the caveats, so that their reasons come first.
     """
+    # An access of no domain passes no link that names one, be it as harmless as it may.
     if access.table is None and access.tool is None:
         return Reason("domain", "restricted to tables or tools, and the access states neither")
     if access.table is not None and "data" not in link.domains:

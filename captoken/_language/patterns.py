@@ -4,6 +4,9 @@ A pattern is exact (`market.eu`), or everything below a segment (`market.*`), or
 Two patterns are nested or disjoint. So of the entries of a map that match a name one is the most
 specific: exact, then the longest `.*`, then `*`. What holds where no entry matches is the map's
 default.
+
+*Why a star only at the end:* were `*.eu` a pattern, it and `market.*` would overlap, and neither be
+more specific. Then the order of entries would decide, and a meet could grow without bound.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 `what` says, for the message, what the value is. They raise TypeError for another type of value and
 ValueError for a value that says nothing, or too much.
+
+None of them converts. A value that is nearly right is refused, since two readers would repair it in
+two ways. How long a list is, nobody asks here: the size of a token bounds it.
 """
 
 from __future__ import annotations

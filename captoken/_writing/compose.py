@@ -50,7 +50,10 @@ class Means(msgspec.Struct, frozen=True):
     random: Callable[[int], bytes] = random_bytes
 
     def now(self) -> int:
-        """Seconds since the epoch, floored. Raises what the clock raises."""
+        """Seconds since the epoch, floored. Raises what the clock raises.
+
+        Asked each time anew. A writer that needs one time asks once.
+        """
         return read_clock(self.clock)
 
 
@@ -74,11 +77,15 @@ class Holding(msgspec.Struct, frozen=True):
 _EVERYTHING = Capability()
 # The caveats that name a domain, and so close those that are not named.
 _OF_DOMAINS = frozenset(kind.key for kind in BUILT_IN if kind.domain != "all")
+# What is written to keep a domain: everything in it, which the links before have bounded.
 _KEPT_OPEN: Mapping[str, Any] = {"tables": ["*"], "tools": {"*": {}}}
 
 
 def everything(agent: str) -> Holding:
-    """What an issuer holds who starts a chain with `agent`: everything there is."""
+    """What an issuer holds who starts a chain with `agent`: everything there is.
+
+    Nothing exceeds it, so that the checks of `widening` pass. The name is checked by the caller.
+    """
     return Holding(_EVERYTHING, Lineage((agent,)))
 
 
@@ -93,6 +100,7 @@ def compose(
     it. Raises TypeError or ValueError for what is no keyword or no value of it, WideningError for
     more than is held, DelegationError for a hand-over that verifiers would refuse (23.13).
     """
+    # By exact type: a word like "no" counts as true in Python, and would cut in silence.
     if type(terms.clamp) is not bool:
         raise TypeError(f"clamp must be a bool, not {type(terms.clamp).__name__}")
 
@@ -102,6 +110,7 @@ def compose(
     stated.update(widening.positioned(holding.lineage, position, terms.to, terms.clamp))
 
     # Step 5 (17.6): without a nonce two equal links would be one, with one id and one bucket.
+    # `uses` and `budget`: each such link has a bucket of its own in a ledger (17.6).
     counts = not COUNTED.isdisjoint(stated)
     if terms.to is not None or counts:
         stated["n"] = b64encode(means.random(NONCE_BYTES))
@@ -123,6 +132,7 @@ def compose_request(
     `what` such a link is in, and `why` it has no caveats that speak of the token itself, are for
     the message. Raises TypeError or ValueError.
     """
+    # Refused by name. To leave one out in silence would be a caveat less.
     for keyword in terms.caveats:
         if keyword in keywords.OF_THE_TOKEN:
             raise TypeError(f"{keyword} is no caveat of {what}: {why}")
@@ -134,7 +144,11 @@ def _restrictions(
     means: Means,
     held: Capability,
 ) -> dict[str, Any]:
-    """Steps 1 to 3: the caveats, by key."""
+    """Steps 1 to 3: the caveats, by key.
+
+    In this order, so that a misspelled keyword is told before a value, and a bad value before an
+    excess. Raises TypeError, ValueError or WideningError.
+    """
     keywords.check_known(terms.caveats, means.vocabulary)
     wanted = keywords.caveats_of(terms.caveats, means.vocabulary, means.now, held)
     stated = widening.narrowed(held, wanted, terms.clamp)
@@ -152,8 +166,10 @@ def _restrictions(
 
 
 def spell(stated: Mapping[str, Any]) -> bytes:
-    """The bytes of a link, in its one spelling (2). Raises ValueError for one that says nothing
-    (23.2).
+    """The bytes of a link, in its one spelling (spec, "Canonical JSON").
+
+    Raises ValueError for one that says nothing (23.2), and for what canonical JSON cannot spell.
+    Does not look at its length: `check_limits` does, with the whole token.
     """
     if not stated:
         raise ValueError("a link must restrict something")

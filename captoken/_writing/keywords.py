@@ -112,14 +112,18 @@ def _as_given(
     now: Callable[[], int],
     held: BuiltIn | None,
 ) -> Any:
-    """The value as it was given, for a keyword that its class does not read in a way of its own."""
+    """The value as it was given, for a keyword that its class does not read in a way of its own.
+
+    Checks nothing: the class of the caveat does, when it is made.
+    """
     return given
 
 
 def _readings() -> dict[str, tuple[str, Reading]]:
     """For each keyword the key of the caveat that it is for, and how its value is read.
 
-    Gathered once, from the classes of the caveats.
+    Gathered once, from the classes of the caveats. `expires_in` and `expires_at` are two keywords
+    of one caveat, so that a key can stand here twice.
     """
     made: dict[str, tuple[str, Reading]] = {}
     for kind in BUILT_IN:
@@ -137,7 +141,8 @@ _KEYWORDS = frozenset((*_READINGS, *POSITION))
 def check_known(keywords: Iterable[str], vocabulary: Vocabulary) -> None:
     """Raise TypeError for a keyword that is no caveat.
 
-    Before anything is read: a misspelled `tables` must not give a token without it.
+    Before anything is read: a misspelled `tables` must not give a token without it. Values are not
+    looked at. Own caveats are known by their key, if the vocabulary has them.
     """
     for keyword in keywords:
         own = is_own(keyword) and keyword in vocabulary.kinds
@@ -170,10 +175,12 @@ def caveats_of(
         if value is None:
             raise TypeError(f"{keyword} must not be None; leave it out")
 
+        # An own caveat has no reading: it is given as JSON under its key.
         key, reading = _READINGS.get(keyword, (keyword, _as_given))
         if key in made:
             raise ValueError("expires_in and expires_at say the same thing twice")
 
+        # For `expires_in` alone so far. Minting holds nothing yet.
         before = held.held.get(key) if held is not None else None
         made[key] = write(key, reading(value, now, before), vocabulary)
     return made
@@ -182,7 +189,8 @@ def caveats_of(
 def position_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """`depth` and `delegate_only` as keywords ask for them.
 
-    The exact types: True is no depth. Raises TypeError or ValueError.
+    `depth` counts hand-overs, from 0. The exact types: True is no depth. Whether as many are left
+    is not asked here: `widening.positioned` does. Raises TypeError or ValueError.
     """
     made: dict[str, Any] = {}
     depth = given.get("depth", UNSET)

@@ -57,12 +57,15 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
     @property
     def bodies(self) -> tuple[bytes, ...]:
-        """The links as they travel, byte by byte."""
+        """The links as they travel, byte by byte. Of a third-party caveat, what it is asked."""
         return tuple(cid for cid, _ in self._caveats)
 
     @property
     def lineage(self) -> Lineage:
-        """Who holds the token and what its position leaves, as far as the chain can be read."""
+        """Who holds the token and what its position leaves, as far as the chain can be read.
+
+        A chain that verifiers find broken is not told apart here.
+        """
         return self.holding.lineage
 
     @property
@@ -90,7 +93,7 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
     @property
     def task(self) -> str:
-        """The task that the links leave (16.3)."""
+        """The task that the links leave (16.3). The root's, where no link says one."""
         return self.holding.capability.task or self.root.task
 
     @property
@@ -107,6 +110,7 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
         By its own account, without what a verifier's overlay and ledger say.
         """
+        # One bad link prohibits everything, so that what the others permit is of no use.
         if any(isinstance(link, BadLink) for link in self.links):
             return self.holding.capability.meet(Capability.nowhere())
         return self.holding.capability

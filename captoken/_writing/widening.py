@@ -5,6 +5,9 @@ what makes narrowing safe: verifiers ask every link, so a link that asks for mor
 it must never be called, or relied on, when a token is verified.
 
 What a caveat covers, it says itself. Here is only what is done with the answers.
+
+The order of the checks is that of the specification (23.3), so that every writer gives the same
+first error. Nothing here reads the clock, and nothing needs a key.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ def narrowed(
 
         # What is left takes the place of what was asked, maybe under other keys (23.15).
         replaced = excess.replaces or (excess.dimension,)
+        # Popped first, so that a key that stays gets its new value below.
         for key in replaced:
             stated.pop(key, None)
         stated.update(excess.left)
@@ -66,6 +70,7 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
         if is_own(key):
             # All of them, since none replaced another. With none held, everything is covered.
             have = [other for other in held.own if other.key == key]
+            # `covers` is an embedder's hook. What it answers wrongly, verifiers make good.
             covered = all(says_it_covers(other, caveat) for other in have)
             if not covered:
                 values = [other.value for other in have]
@@ -142,6 +147,7 @@ def _hand_over(lineage: Lineage, to: str) -> dict[str, str]:
     `from` is never asked of the writer: it is whoever holds the token now. TypeError or ValueError
     for a `to` that is no name. Whether there is such an agent is not known here.
     """
+    # The same tests in the same order as verifiers make, so that the codes agree.
     if names.name(to, "to") in lineage.holders:
         raise DelegationError(f"{to} has held this token before", "broken_delegation")
     if lineage.left == 0:
@@ -158,6 +164,7 @@ def _depth(
 
     `left` is None where nothing bounds it. With `clamp` it is cut, and without it WideningError.
     """
+    # More than is left would gain nothing: verifiers take the lesser.
     if left is None or wanted <= left:
         return wanted
     if clamp:
