@@ -54,6 +54,7 @@ def name(value: Any, what: str) -> str:
 
     Says nothing of whether anybody has that name.
     """
+    # The type first: a pattern would take a subclass of str.
     if type(value) is str and is_name(value):
         return value
 

@@ -76,6 +76,7 @@ def hmac_sha256(key: bytes, message: bytes) -> bytes:
     # for `mac`. A key that is longer than the block is hashed first.
     if len(key) <= 32:
         return mac(key.ljust(32, b"\0"), message)
+    # A key between 33 and 64 bytes is filled up to the block as it stands.
     if len(key) > 64:
         key = _sha256(key).digest()
 
@@ -164,6 +165,7 @@ def is_signing_key(public: bytes) -> bool:
     signs nothing.
     """
     # The highest bit is the sign of x, and no part of y.
+    # Canonical: y below the prime. A larger y would be a second spelling of one key.
     y = int.from_bytes(public, "little") & (2**255 - 1)
     return len(public) == 32 and y < _P and y not in _LOW_ORDER
 
@@ -193,7 +195,7 @@ def is_good_exchange_key(public: bytes) -> bool:
 
 
 def signing_public(secret: bytes) -> bytes:
-    """The Ed25519 public key of a secret seed of 32 bytes (RFC 8032).
+    """The Ed25519 public key of a secret seed of 32 bytes (RFC 8032). Public, 32 bytes.
 
     Does not look at the seed: `problem_with` in the room of keys does.
     """

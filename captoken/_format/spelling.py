@@ -171,6 +171,7 @@ def until(end: int, now: int) -> str:
 
     At its end it has expired: a token is good while now is less than that.
     """
+    # Whole seconds. At 0 it has expired, as verifiers decide it.
     left = end - now
     if left > 0:
         away = f"{span(left)} left"

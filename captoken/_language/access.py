@@ -12,6 +12,12 @@ wrongly is judged wrongly. Two mistakes are answered here, as early as possible:
 
 Names are compared code point by code point (spec 4.6). A server that folds case, in table names
 for example, states the folded name.
+
+What is not checked here: whether the table, the tool or the columns exist, and whether the caller
+may be trusted. A cost is the server's word too, and nobody can prove it to others (spec 7.9).
+
+Lengths are not bounded, since the server states these facts and has read them already. Depth is
+bounded by Python's stack alone, and going beyond it is a ValueError.
 """
 
 from __future__ import annotations
@@ -49,6 +55,7 @@ def _value(value: Any, what: str) -> Any:
         if not isfinite(value):
             raise ValueError(f"{what} is not a finite number")
         return value
+    # Copied level by level. A tuple or a set is no JSON value, and is refused below.
     if kind is list:
         return [_value(item, what) for item in value]
     if kind is dict:
@@ -195,6 +202,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         # In the order of the facts: data, tool, attributes, cost.
         parts = []
         if self.table is not None:
+            # Columns that are not stated, and columns that are none, read differently.
             columns = ""
             if self.columns is not None:
                 columns = f" ({', '.join(self.columns) or 'no columns'})"
@@ -236,6 +244,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         """
         keywords = self.needed()
         if self.tool is not None:
+            # Values may be secrets of the caller: this text goes into messages and logs.
             arguments = dict.fromkeys(self.arguments or {}, "as stated")
             keywords["tools"] = {self.tool: arguments or "without arguments"}
         if self.attributes:

@@ -17,6 +17,14 @@ met exactly, so that one can say whether a new link asks for more than is held.
 
 What is not checked here: whether an argument is stated at all, and what its value means. The
 `tools` and `where` caveats ask the first, and the server alone knows the second.
+
+An attack that this answers: a holder may call a tool with `{"max": 5}` on `amount`. It sends the
+text `"5000"`, in the hope that it is compared as text here and read as a number by the tool. Here a
+string is no integer, and is refused.
+
+A constraint that is read has been looked at in full. Judging a value never raises, so that nothing
+a stranger states can turn a denial into an error. Its cost is bounded by the length of the list and
+of the value: no kind searches or goes back.
 """
 
 from __future__ import annotations
@@ -47,6 +55,7 @@ class Constraint(msgspec.Struct, frozen=True):
         read_constraint({"max": 5}).accepts(True)              # False: a boolean is no integer
     """
 
+    # A kind is told by its keys alone. No key belongs to two kinds.
     keys: ClassVar[frozenset[str]] = frozenset()  # of the object that spells it
 
     @classmethod
@@ -165,7 +174,11 @@ class In(Constraint, frozen=True):
         return type(value) in (str, int, bool) and (type(value) is bool, value) in self.values
 
     def filtered(self, other: Constraint) -> Constraint:
-        """The values of the list that `other` accepts too, of whatever kind it is."""
+        """The values of the list that `other` accepts too, of whatever kind it is.
+
+        The result is a list again, and never longer. So a meet with a list always can be written
+        down.
+        """
         return In(frozenset(item for item in self.values if other.accepts(item[1])))
 
     def json(self) -> dict[str, Any]:
@@ -285,7 +298,7 @@ class Paths(Constraint, frozen=True):
         return {"path": sorted(self.tops)}
 
     def words(self) -> str:
-        """The tops as names: in quotes where one has unusual characters."""
+        """The tops as names: in quotes where one has unusual characters. Sorted."""
         return f"at or below {named_all(self.tops)}"
 
 
@@ -357,6 +370,7 @@ def _is_path(value: str) -> bool:
     """
     if value == "/":
         return True
+    # Before the segments are looked at: a code in a segment may decode to a separator.
     if not value.startswith("/") or _is_evasive(value):
         return False
     return _NO_SEGMENTS.isdisjoint(value[1:].split("/"))
@@ -399,5 +413,6 @@ def _paths(tops: Set[str]) -> Constraint:
 
     No tops at all is `NOTHING`, so that there is one constraint that accepts nothing.
     """
+    # Each top looks upwards for another one. So the cost is their lengths, and not their pairs.
     kept = frozenset(top for top in tops if not any(above in tops for above in _above(top)))
     return Paths(kept) if kept else NOTHING

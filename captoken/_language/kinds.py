@@ -16,6 +16,8 @@ caveats are asked changes the reason that is given, and never the decision.
         key = "acme:region"
         def prohibits(self, access, situation):
             return None if access.attributes.get("region") in self.value else "another region"
+
+Hooks of embedders get frozen values, and can only prohibit. How long they take is theirs to bound.
 """
 
 from __future__ import annotations
@@ -165,6 +167,7 @@ class BuiltIn(Caveat, frozen=True):
 
         `asked` are the caveats of the link that are held in the same place, by key.
         """
+        # Normal form first, so that two spellings of one wish are one.
         wanted = asked[self.key].held()
         if not self.covers(wanted):
             yield self.excess(wanted)

@@ -14,6 +14,10 @@ The states and rows are those of the table in the specification:
 
 What is not checked here: whether a name belongs to anybody, and whether a signature holds. What is
 answered is a deputy that hands on more often than it was allowed to, or to whom it should not.
+
+Caveats do not need this order: each is judged alone. Lineage does, because a hand-over is right or
+wrong by who held the token before it. So it is the one part that an inserted link could confuse,
+and only a holder can add a link, at the end.
 """
 
 from __future__ import annotations
@@ -57,7 +61,10 @@ class Lineage(msgspec.Struct, frozen=True):
 
     @property
     def holder(self) -> str:
-        """The agent that holds the token."""
+        """The agent that holds the token: the last that it was handed to.
+
+        By the chain's word. Who sends the token is for the server's own authentication.
+        """
         return self.holders[-1]
 
     def chain(self, proven: frozenset[str] = frozenset()) -> tuple[Actor, ...]:
@@ -172,6 +179,7 @@ def read_along(agent: str, links: Sequence[Link | BadLink]) -> Lineage:
             return followed
     lineage = Lineage((agent,))
     for link in links:
+        # A reason that a step gives is dropped here. A verifier would stop at it.
         if isinstance(link, BadLink):
             lineage = _past(lineage, link)
             continue

@@ -14,6 +14,10 @@ link that it cannot take becomes a `BadLink`. Judging needs facts, and no bytes.
 Nothing here verifies a tag or a signature, and nothing here may run before the chain has held.
 *Why:* a hook of an embedder's would else run on bytes that anybody can send. Holders are the
 exception, who read their own token to show it.
+
+A link is small and bounded by the token's text, so that nothing here counts or measures. Keys are
+taken in canonical order wherever an order matters (spec 17.7). So all verifiers give one reason for
+one denial.
 """
 
 from __future__ import annotations

@@ -72,7 +72,10 @@ def within(entries: Mapping[str, Any], pattern: str) -> list[str]:
 
 
 def widest(entries: Mapping[str, Any]) -> list[str]:
-    """The patterns of a map that lie below no other, sorted. Values are not looked at."""
+    """The patterns of a map that lie below no other, sorted.
+
+    Values are not looked at, so that an entry may permit nothing.
+    """
     return sorted(key for key in entries if not any(above in entries for above in _above(key)))
 
 

@@ -17,7 +17,10 @@ from captoken._format.spelling import shown
 
 def a_list(value: Any, what: str) -> list[Any]:
     # By exact types: a subclass may iterate and compare as it likes.
-    """A JSON list, whatever is in it. A tuple is none: links hold what JSON gave."""
+    """A JSON list, whatever is in it. A tuple is none: links hold what JSON gave.
+
+    Raises TypeError. An empty list is legal here, and permits nothing where it is used.
+    """
     if type(value) is not list:
         raise TypeError(f"{what} must be a list, not {type(value).__name__}")
     return value
@@ -37,6 +40,7 @@ def not_empty(value: dict[str, Any], what: str) -> dict[str, Any]:
     """An object with a key. Raises ValueError otherwise.
 
     What would say nothing is unreadable (spec 17.5). Nobody then takes it for a restriction.
+    What permits nothing, as an empty list of tables does, is another thing and legal.
     """
     if not value:
         raise ValueError(f"{what} that is empty says nothing")
@@ -44,7 +48,11 @@ def not_empty(value: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 def an_integer(value: Any, what: str) -> int:
-    """An integer of any size. By exact type, since in Python True is one too (spec 13.3)."""
+    """An integer of any size. By exact type, since in Python True is one too (spec 13.3).
+
+    an_integer(True, "uses")    # TypeError
+    an_integer(1.0, "uses")     # TypeError
+    """
     if type(value) is not int:
         raise TypeError(f"{what} must be an integer, not {type(value).__name__}")
     return value
@@ -53,7 +61,10 @@ def an_integer(value: Any, what: str) -> int:
 def a_bounded_integer(value: Any, what: str) -> int:
     """An integer that every JSON reader reads alike: of magnitude below 2^53 (spec 2.1).
 
-    Beyond it, readers that keep numbers as doubles round, and two of them would disagree.
+    Beyond it, readers that keep numbers as doubles round, and two of them would disagree. Links
+    have been through `decode_json` by then, which refuses such integers too. Writers have not.
+
+    Raises TypeError or ValueError. A sign is not looked at: callers that count say so themselves.
     """
     if not -MAX_INTEGER <= an_integer(value, what) <= MAX_INTEGER:
         raise ValueError(f"{what} {shown(value)} is of magnitude 2^53 or more")

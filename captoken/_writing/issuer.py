@@ -163,7 +163,10 @@ def _check_domains(
 
 
 def _domains_of_own(given: Mapping[str, Any], vocabulary: Vocabulary) -> Set[str]:
-    """The domains that caveats of the embedder's speak of."""
+    """The domains that caveats of the embedder's speak of: data, tool, or all.
+
+    Values are not looked at. A caveat of domain all opens nothing.
+    """
     return {vocabulary.kinds[keyword].domain for keyword in given if is_own(keyword)}
 
 

@@ -28,6 +28,7 @@ class _Unset:
     """What a keyword has that was not given: neither None nor anything that is written."""
 
     def __repr__(self) -> str:
+        """As it stands in signatures, for help and editors."""
         return "UNSET"
 
 
@@ -168,6 +169,7 @@ def caveats_of(
     """
     made: dict[str, Caveat] = {}
     for keyword, value in given.items():
+        # What goes by position is no caveat: `position_of` reads it.
         if value is UNSET or keyword in POSITION:
             continue
 
@@ -195,6 +197,7 @@ def position_of(given: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     depth = given.get("depth", UNSET)
     if depth is not UNSET:
+        # By exact type: True would else be a depth of one.
         if type(depth) is not int:
             raise TypeError(f"depth must be an int, not {type(depth).__name__}")
         if depth < 0:

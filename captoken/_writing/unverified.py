@@ -70,8 +70,9 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
     @property
     def holder(self) -> str:
-        """The agent that holds the token, as far as the chain says. No signature vouches for the
-        name.
+        """The agent that holds the token, as far as the chain says.
+
+        No signature vouches for the name.
         """
         return self.lineage.holder
 
@@ -88,6 +89,8 @@ class Unverified(SealedValue, frozen=True, eq=False):
     def discharges(self) -> tuple[Discharge, ...]:
         """The discharges that travel with the token, unbound, in the order of the caveats they
         answer.
+
+        Nobody has checked that they do answer them. Some caveats may have none yet.
         """
         return tuple(map(Discharge, self._discharges))
 

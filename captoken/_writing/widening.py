@@ -167,6 +167,7 @@ def _depth(
     # More than is left would gain nothing: verifiers take the lesser.
     if left is None or wanted <= left:
         return wanted
+    # Cut in silence, because the writer asked for what is left.
     if clamp:
         return left
     hint = f"after this link {left} are left"
