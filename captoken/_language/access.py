@@ -18,6 +18,18 @@ may be trusted. A cost is the server's word too, and nobody can prove it to othe
 
 Lengths are not bounded, since the server states these facts and has read them already. Depth is
 bounded by Python's stack alone, and going beyond it is a ValueError.
+
+How each fact is spelled:
+
+    table, tool     names in dot-separated segments, without `*`: `market.eu`
+    operation       an ASCII name: `select`
+    columns         free names, none of them `*`
+    arguments       free names to any JSON values, of any length
+    attributes      likewise; they belong to the request, whatever it is
+    cost            units to integers from 0 to 2^53 − 1
+
+    Access(table="sales", operation="select")    # does not state its columns
+    Access()                                     # legal; a link that names a domain refuses it
 """
 
 from __future__ import annotations

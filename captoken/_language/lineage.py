@@ -18,6 +18,9 @@ answered is a deputy that hands on more often than it was allowed to, or to whom
 Caveats do not need this order: each is judged alone. Lineage does, because a hand-over is right or
 wrong by who held the token before it. So it is the one part that an inserted link could confuse,
 and only a holder can add a link, at the end.
+
+    Lineage(("a",)).step(link)    # link: from a, to b. The holders are a, b
+    Lineage(("a",)).step(link)    # link: from c, to b. Reason: broken_delegation
 """
 
 from __future__ import annotations

@@ -18,6 +18,9 @@ exception, who read their own token to show it.
 A link is small and bounded by the token's text, so that nothing here counts or measures. Keys are
 taken in canonical order wherever an order matters (spec 17.7). So all verifiers give one reason for
 one denial.
+
+The errors of reading are caught in one place, `read_link`. The functions below it raise, and say
+which errors. So no caller has to know what a caveat of an embedder's may raise.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 A mint names what it permits: what is left out by mistake is an error, and not a token that can do
 everything. No other module of this room is given a keyring, and this one keeps no key: it asks for
 it at each mint, so that rotation reaches a running issuer.
+
+What is not checked here: whether the subject may do what is minted. That is the caller's decision.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 All of it is under one name, `token.unverified`, so that whoever reads the code sees what it is
 worth. Nothing here checks a signature, and nothing here may come to be relied on by a server. What
 has been verified is a `Grant`.
+
+*Why it is so set apart:* an attacker writes a token that says what a server hopes to read. Nothing
+but the chain, which needs the root key, tells it from a real one.
 """
 
 from __future__ import annotations
