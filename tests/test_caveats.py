@@ -1,0 +1,172 @@
+"""What a kind of caveat says of itself: its class alone knows it, and everything else asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from captoken import Issuer, WideningError
+from captoken._language.caveats import BUILT_IN, COUNTED, EARLY, RIGHTS, SETTLING, V1, BuiltIn
+from captoken._language.constraints import Constraint, read_constraint
+from captoken._language.kinds import Excess
+from captoken._writing.keywords import POSITION, LinkCaveats, MintCaveats, check_known
+from captoken.caveats import Caveat, Vocabulary
+from tests.world import KEYRING, NOW, WHO, clock
+
+# A value of each caveat of version 1, not in normal form where there is another form.
+VALUES: dict[str, Any] = {
+    "tables": ["sales", "market.*", "sales"],
+    "operations": ["update", "select"],
+    "allow": {"sales": ["select"], "hr.*": [], "*": ["update", "*"]},
+    "columns": {"people": ["name", "city"], "*": ["*"], "hr": []},
+    "tools": {"search": {"q": {"any": True}, "n": {"max": 5, "optional": True}}, "fetch": {}, "wall": {"x": {"in": []}}},
+    "where": {"region": {"in": ["us", "eu"]}, "path": {"path": ["/a/b", "/a"]}},
+    "exp": NOW,
+    "nbf": NOW,
+    "task": "task-123/part",
+    "aud": ["b", "a", "b"],
+    "uses": 1,
+    "budget": {"usd": 5, "eur": 7},
+    "fresh": 90,
+}
+
+WORDS: dict[str, list[str]] = {
+    "tables": ["only on market.*, sales, sales"],
+    "operations": ["only select, update"],
+    "allow": ["anything on *", "nothing on hr.*", "select on sales"],
+    "columns": ["any stated column of *", "no column of hr", "columns city, name of people"],
+    "tools": [
+        "tool fetch, with any arguments", "tool search, with n at most 5 (optional); q anything",
+        "tool wall, with x nothing there is",
+    ],
+    "where": ["where path is at or below /a", 'where region is one of "eu", "us"'],
+    "exp": ["until 2025-11-25 09:00:00Z, expired 0s ago"],
+    "nbf": ["not before 2025-11-25 09:00:00Z"],
+    "task": ["in task task-123/part"],
+    "aud": ["only at a, b, b"],
+    "uses": ["at most 1 use, with all that is handed on"],
+    "budget": ["at most 7 eur, 5 usd, with all that is handed on"],
+    "fresh": ["only under an overlay of the last 1m 30s"],
+}  # fmt: skip
+
+# What stands differently: beside another caveat, or where a list is empty.
+MORE_WORDS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"operations": ["select"], "tables": ["sales"]}, ["select on sales"]),
+    ({"operations": ["*"], "tables": ["sales"]}, ["anything on sales"]),
+    ({"operations": [], "tables": ["sales"]}, ["nothing on any table"]),
+    ({"tables": []}, ["nothing on any table"]),
+    ({"operations": []}, ["nothing on any table"]),
+    ({"operations": ["*"]}, ["any operation"]),
+    ({"allow": {}}, ["nothing on any table"]),
+    ({"tools": {}}, ["no tool"]),
+    ({"aud": []}, ["at no server"]),
+    ({"uses": 2}, ["at most 2 uses, with all that is handed on"]),
+    ({"where": {"a b": {"min": 1, "max": 5}}}, ['where "a b" is at least 1 and at most 5']),
+    ({"where": {"a": {"in": ["\u2800x"]}}}, ['where a is "\\u2800x"']),
+]
+
+
+def made(key: str, value: Any) -> BuiltIn:
+    caveat = V1.kinds[key](value)
+    assert isinstance(caveat, BuiltIn)
+    return caveat
+
+
+def words(stated: dict[str, Any]) -> list[str]:
+    beside = {key: made(key, value) for key, value in stated.items()}
+    return [line for caveat in beside.values() for line in caveat.words(NOW, beside)]
+
+
+def test_every_kind_is_here() -> None:
+    assert list(VALUES) == [kind.key for kind in BUILT_IN] == list(WORDS) == list(V1.kinds)
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_a_caveat_is_held_in_normal_form(key: str) -> None:
+    """Normal again, read back as the same, met with itself the same, and covered by itself."""
+    held = made(key, VALUES[key]).held()
+    assert held.held() == held == held.meet(held) and held.covers(held)
+    again = [made(key, value).held() for key, value in held.stated().items()]
+    both = again[0]
+    for one in again[1:]:
+        both = both.meet(one)
+    assert both == held and not held.is_nothing
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_people_read_each_kind_in_words_of_its_own(key: str) -> None:
+    assert words({key: VALUES[key]}) == WORDS[key]
+
+
+@pytest.mark.parametrize(("stated", "lines"), MORE_WORDS, ids=repr)
+def test_words_go_by_what_stands_beside_a_caveat(stated: dict[str, Any], lines: list[str]) -> None:
+    assert words(stated) == lines
+
+
+def test_what_a_kind_is_follows_from_its_class() -> None:
+    assert {"exp", "nbf", "aud", "task", "fresh"} == EARLY
+    assert {"uses", "budget"} == COUNTED and {"aud", "task"} == SETTLING
+    assert RIGHTS == ("tables", "operations", "allow", "columns", "tools", "where")
+
+
+def test_every_keyword_is_typed_and_every_typed_keyword_is_read() -> None:
+    """A keyword that is typed and not known, or known and not typed, would be one too many."""
+    typed = {*LinkCaveats.__annotations__, *MintCaveats.__annotations__}
+    check_known(typed, V1)
+    known = {keyword for kind in BUILT_IN for keyword in (kind.keywords or {kind.key: None})}
+    assert typed == known | set(POSITION)
+    with pytest.raises(TypeError, match="no caveat is called 'exp'"):
+        check_known(["exp"], V1)
+
+
+class Region(BuiltIn, frozen=True):
+    """The least that a kind has to say."""
+
+    key = "region"
+
+    def prohibits(self, access: Any, situation: Any) -> None:
+        return None
+
+    def meet(self, other: Any) -> BuiltIn:
+        return Region(sorted(set(self.value) & set(other.value)))
+
+
+def test_what_a_kind_does_not_say_has_a_right_answer() -> None:
+    """Two methods are enough: what it covers, what is asked too much, and the words follow."""
+    held, less, more = Region(["eu", "us"]), Region(["eu"]), Region(["asia", "eu"])
+    assert held.covers(less) and not held.covers(more) and held.held() is held and not held.is_silent
+    assert list(held.beyond({"region": less})) == []
+    too_much = Excess("region", ["asia", "eu"], ["eu", "us"], ["asia", "eu"], {"region": ["eu"]})
+    assert list(held.beyond({"region": more})) == [too_much]
+    assert list(held.words(NOW, {})) == ["region ['eu', 'us']"]
+    for ask in (lambda: BuiltIn(1).prohibits(None, None), lambda: BuiltIn(1).meet(BuiltIn(1))):
+        with pytest.raises(NotImplementedError):
+            ask()
+
+
+def test_an_own_caveat_beside_another_of_its_key_replaces_none() -> None:
+    class Odd(Caveat, frozen=True):
+        key = "acme:odd"
+
+        def prohibits(self, access: Any, situation: Any) -> None:
+            return None
+
+    issuer = Issuer(KEYRING, vocabulary=Vocabulary(Odd), clock=clock())
+    token = issuer.mint(**WHO, unrestricted=True, **{"acme:odd": 1}).attenuate(**{"acme:odd": 1})
+    assert [caveat.value for caveat in token.unverified.capability.own] == [1]
+    with pytest.raises(WideningError) as caught:
+        token.attenuate(**{"acme:odd": 2})
+    assert (caught.value.dimension, caught.value.held) == ("acme:odd", [1])
+    both = token.with_raw_link(b'{"acme:odd":2}')
+    assert [caveat.value for caveat in both.unverified.capability.own] == [1, 2]
+
+
+def test_a_constraint_s_kind_is_one_class_too() -> None:
+    kinds = [read_constraint(value) for value in ({"any": True}, {"in": [True, 2, "a"]}, {"min": 1}, {"path": ["/"]})]
+    assert [kind.words() for kind in kinds] == ["anything", 'one of true, 2, "a"', "at least 1", "at or below /"]
+    assert [kind.json() for kind in kinds] == [{"any": True}, {"in": [True, 2, "a"]}, {"min": 1}, {"path": ["/"]}]
+    bare = Constraint()
+    for ask in (bare.json, bare.words, lambda: bare.accepts(1), lambda: bare.alike(bare), lambda: bare.read({})):
+        with pytest.raises(NotImplementedError):
+            ask()
