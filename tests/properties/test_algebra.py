@@ -224,7 +224,8 @@ def allowed_one_by_one(links, family):
         try:
             for body in links:
                 state["task"] = state["task"] or body.get("task", "")
-                evaluator.check_link(body, state, facts, now, leeway, age)
+                evaluator.check_whether_it_lives(body, state, now, leeway, age)
+                evaluator.check_access(body, facts)
                 evaluator.need(use <= body.get("uses", use), "budget_exhausted")
                 counted = body.get("budget", {})
                 evaluator.need(all(facts["cost"][unit] <= most for unit, most in counted.items()), "budget_exhausted")
