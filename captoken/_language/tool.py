@@ -157,13 +157,15 @@ def _call_prohibited(rule: Arguments, access: Access) -> Reason | None:
             text = f"argument {argument} of tool {access.tool}"
             return Reason("argument", f"{text} is not among {spelled(sorted(rule))}")
     for argument, (constraint, optional) in rule.items():
-        text = ""
-        if argument not in stated:
-            text = "" if optional else "must be present"
-        elif not constraint.accepts(stated[argument]):
+        if argument in stated:
+            if constraint.accepts(stated[argument]):
+                continue
             text = f"does not satisfy {spelled(constraint.json())}"
-        if text:
-            return Reason("argument", f"argument {argument} of tool {access.tool} {text}")
+        elif optional:
+            continue
+        else:
+            text = "must be present"
+        return Reason("argument", f"argument {argument} of tool {access.tool} {text}")
     return None
 
 
