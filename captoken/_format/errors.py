@@ -67,10 +67,6 @@ class TokenFormatError(CaptokenError):
         self.code = code
         self.step = step
 
-    def bare(self) -> TokenFormatError:
-        """The same error without a traceback: its frames hold the text."""
-        return TokenFormatError(str(self), self.code, self.step)
-
 
 class WideningError(CaptokenError):
     """A narrowing asked for more than the token holds (spec, "Widening").
