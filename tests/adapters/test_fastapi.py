@@ -38,7 +38,8 @@ KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 VERIFIER = Verifier(KEYRING, audience="sales-api")
 ORIGIN = "https://api.example"
 CAVEATS: dict[str, Any] = {
-    "tables": ["sales", "market.*"], "operations": ["select"], "tools": {"pay": {"cents": {"max": 500}}}, "expires_in": 3600,
+    "tables": ["sales", "market.*"], "operations": ["select"], "tools": {"pay": {"cents": {"max": 500}}},
+    "expires_in": 86_400,  # for as long as all of these tests may take
 }  # fmt: skip
 HELD = Issuer(KEYRING).mint(subject="user:jane", agent="orchestrator", task="task-1", **CAVEATS).delegate(to="clerk")
 

@@ -26,7 +26,8 @@ from .serving import listening, origin_of, served
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 KEY, OTHER = HolderKey.from_bytes(bytes(range(32))), HolderKey.from_bytes(bytes(range(1, 33)))
-WHO: dict[str, Any] = {"subject": "user:jane", "agent": "clerk", "task": "task-1", "expires_in": 3600}
+WHO: dict[str, Any] = {"subject": "user:jane", "agent": "clerk", "task": "task-1"}
+WHO["expires_in"] = 86_400  # for as long as all of these tests may take
 ROOT = Issuer(KEYRING).mint(**WHO, tables=["sales", "hr"], operations=["select"])
 BOUND = Issuer(KEYRING).mint(**WHO, tables=["sales", "hr"], operations=["select"], key=KEY.public)
 

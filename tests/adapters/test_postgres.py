@@ -1105,7 +1105,8 @@ def test_psql_runs_a_plan_as_it_is_printed(place: Place) -> None:
 
 
 def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted, not timed: the largest statement that is read at all asks about so many columns, times tables."""
+    """Counted, not timed: each column that a statement names is looked up once in each table, and not at all where that would
+    be too often."""
     from captoken.adapters._postgres.assessment import MAX_LOOKUPS
 
     with psycopg.connect(place.conninfo("agents")) as connection, guarded(connection, READS) as db:
@@ -1120,10 +1121,20 @@ def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place, mon
         return meant(reference, levels, catalog)
 
     monkeypatch.setattr(needs, "meant", counted)
-    for columns, tables in ((["a"] * 24_000, 150), ([f"a{i}" for i in range(12_000)], 80), ([f"w{i % 80}.a" for i in range(12_000)], 80)):
-        sql = f"select {', '.join(columns)} from {', '.join(f'wide w{i}' for i in range(tables))}"
-        assert assessor.assess(reader.read(sql)).refusal is None and asked <= MAX_LOOKUPS
+    for columns, tables, lookups in (
+        (["a"] * 24_000, 150, 150),
+        ([f"a{i}" for i in range(12_000)], 83, 996_000),
+        ([f"a{i}" for i in range(12_000)], 84, None),
+        ([f"w{i % 80}.a" for i in range(2900)], 80, 80 * 80),
+        ([f"w{i % 80}.a{i}" for i in range(2900)], 200, 580_000),
+    ):
         asked = 0
+        sql = f"select {', '.join(columns)} from {', '.join(f'wide w{i}' for i in range(tables))}"
+        text = reader.read(sql)
+        assert text.refusal is None, (columns[-1], tables)
+        refusal = assessor.assess(text).refusal
+        assert (asked, refusal is None) == ((0, False) if lookups is None else (lookups, True)), (columns[-1], tables)
+    assert 996_000 <= MAX_LOOKUPS < 84 * 12_000
 
 
 def test_names_in_a_plan_are_quoted() -> None:
