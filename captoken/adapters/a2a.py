@@ -50,7 +50,7 @@ from captoken import current
 from captoken._format.errors import NoToken
 from captoken._language.access import Access
 from captoken._verification.decision import AsyncGrant, Decision, Denied, Grant
-from captoken.adapters._http.asking import answer_of
+from captoken.adapters._asking import answer_of
 from captoken.adapters._http.credentials import is_credential
 from captoken.adapters.asgi import granted_to
 from captoken.current import AnyGrant

@@ -648,7 +648,7 @@ def test_a_guard_takes_either_face_and_a_tool_gets_the_grant_of_it(
 ) -> None:
     """And where the SDK runs in another event loop than asyncio's: there the plain face is asked, in a thread."""
     if elsewhere:
-        monkeypatch.setattr("captoken.adapters._mcp.gate._in_asyncio", lambda: False)
+        monkeypatch.setattr("captoken.adapters._asking.in_asyncio", lambda: False)
     ran = Ran()
     token = mint(tools={"rows": {}, "look": {}}, tables=["sales"], operations=["select"], uses=4)
 

@@ -15,7 +15,6 @@ A message goes like this, in every SDK:
 from __future__ import annotations
 
 import sys
-from asyncio import get_running_loop
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
@@ -30,8 +29,9 @@ from captoken._language import patterns
 from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint, In
 from captoken._verification.decision import AsyncGrant, Decision, Denied, Grant
-from captoken._verification.verifier import AnyVerifier, AsyncVerifier
+from captoken._verification.verifier import AnyVerifier
 from captoken._writing.token import Token
+from captoken.adapters._asking import answer_of, served_by
 from captoken.adapters._mcp.messages import (
     CALL,
     FREE,
@@ -67,27 +67,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _Item = TypeVar("_Item")
 
 
-async def answer_of(asked: AnyVerifier | Grant, question: Callable[[Any], Any]) -> Any:
-    """What a verifier or a grant answers to a question; the event loop goes on meanwhile.
-
-    `question` is asked of the awaited face, which is asyncio's. The SDKs run in others as well, by
-    anyio: there it is asked of the plain one, in a thread. What it raises, a Denied above all, is
-    raised here.
-    """
-    # The awaited face is asked for anew each time: it belongs to the event loop that first uses it.
-    if _in_asyncio():
-        return await question(asked.awaited)
-    plain = asked if isinstance(asked, Grant) else asked.blocking
-    return await to_thread.run_sync(question, plain)
+async def _answer_of(asked: AnyVerifier | Grant, question: Callable[[Any], Any]) -> Any:
+    """What a verifier or a grant answers to a question; the event loop goes on meanwhile."""
+    return await answer_of(asked, question, elsewhere=_in_thread)
 
 
-def _in_asyncio() -> bool:
-    """Is it asyncio that runs this, and not trio?"""
-    try:
-        get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+async def _in_thread(question: Callable[[Any], Any], face: Any) -> Any:
+    """Where the plain face is asked. The SDKs run in other loops by anyio, which has threads."""
+    return await to_thread.run_sync(question, face)
 
 
 def teller(error: Callable[[str], Exception], function: _F) -> _F:
@@ -210,18 +197,18 @@ class Gate:
         again. Its proof was for the call that this one is part of, and is used.
         """
         if method in LISTS:  # rule 5: any grant that still stands
-            found = await answer_of(grant, lambda face: face.recheck())
+            found = await _answer_of(grant, lambda face: face.recheck())
             if found:
                 return grant
-            denied = await answer_of(grant, lambda face: face.deny(found))
+            denied = await _answer_of(grant, lambda face: face.deny(found))
             raise refusal_of(denied, method)
 
         plain = access_of(method, params)
         if plain is None:
-            denied = await answer_of(grant, lambda face: face.deny("tool", _NO_CALL))
+            denied = await _answer_of(grant, lambda face: face.deny("tool", _NO_CALL))
             raise refusal_of(denied, method)
         access = self._with_stated(plain)
-        decision = await answer_of(grant, lambda face: face.check(access))
+        decision = await _answer_of(grant, lambda face: face.check(access))
         return _granted(decision, method)
 
     def under(self, grant: Grant | None) -> AbstractContextManager[object]:
@@ -232,9 +219,7 @@ class Gate:
         """
         if grant is None:
             return nullcontext()
-        if isinstance(self._verifier, AsyncVerifier):
-            return current.serving(grant.awaited)
-        return current.serving(grant)
+        return current.serving(served_by(self._verifier, grant))
 
     def hide(self, http_request: Any) -> None:
         """After `headers_of`: the request itself shows no token from here on.
@@ -298,7 +283,7 @@ class Gate:
         other denial.
         """
         why = "no token that could be looked at"
-        await answer_of(self._verifier, lambda face: face.deny("", "malformed", why))
+        await _answer_of(self._verifier, lambda face: face.deny("", "malformed", why))
 
     async def _proven(self, token: str | Token, message: Message) -> bytes | None:
         """What a proof at the end of the token has to be about (rule 3), or None without a proof.
@@ -329,7 +314,7 @@ class Gate:
         A token that is not good is told so, and on record as that: it comes before what was asked
         with it.
         """
-        denied = await answer_of(
+        denied = await _answer_of(
             self._verifier, lambda face: face.deny(token, code, why, request=about)
         )
         return refusal_of(denied, method)
@@ -342,11 +327,11 @@ class Gate:
     ) -> Grant:
         """The grant of a genuine token, whatever it permits. Raises Refused.
 
-        It is on record, and its proof is used. The plain grant: see `answer_of` and `under` for who
-        asks which.
+        It is on record, and its proof is used. It is the plain grant: `_answer_of` and `under` say
+        where another face of it is asked.
         """
         try:
-            grant = await answer_of(
+            grant = await _answer_of(
                 self._verifier, lambda face: face.authenticate(token, request=about)
             )
         except Denied as denied:
@@ -370,14 +355,14 @@ class Gate:
         if plain is None:
             raise await self._denied(token, "tool", _NO_CALL, about, method)
         if self._cost is None and self._attributes is None:
-            decision = await answer_of(
+            decision = await _answer_of(
                 self._verifier, lambda face: face.check(token, plain, request=about)
             )
             return _granted(decision, method)
         # What a stranger asks for reaches no code of the server's, not even what knows of costs.
         grant = await self._authenticated(token, about, method)
         access = self._with_stated(plain)
-        decision = await answer_of(grant, lambda face: face.check(access))
+        decision = await _answer_of(grant, lambda face: face.check(access))
         return _granted(decision, method)
 
     def _with_stated(self, plain: Access) -> Access:
