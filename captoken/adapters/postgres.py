@@ -7,31 +7,26 @@ What it enforces, by rules that the code cites:
 
  1. The login of the connection is no superuser and owns nothing. It is a member of narrow roles
     alone (`captoken postgres plan`).
- 2. A block is one transaction, read-only where the grant has no write. In it,
- `search_path` and the
-    settings of the lexer are pinned.
+ 2. A block is one transaction, read-only where the grant has no write. In it, `search_path` and
+    the settings of the lexer are pinned.
  3. A statement runs in the narrowest role that covers what the text needs. What the text hides,
- that
-    role is refused.
+    that role is refused.
  4. The text that is sent is the text that was read, byte for byte. It goes by the extended
- protocol,
-    which takes one statement.
+    protocol, which takes one statement.
  5. Before it is sent, it is read by PostgreSQL's own grammar: one plain statement, whose functions
     are on a list. How it is read has rules of its own, T1 to T7, in `_postgres/text.py`.
  6. Each statement asks the grant anew, for every table, operation and column, and for `execute` on
     each function of yours that it calls. A denial of that kind sent nothing.
- 7. No statement runs longer than the token lives, or than `timeout`. 8. Who acts, for whom, is
- noted before the role is taken on: in the server's log, and signed for row
-    security.
+ 7. No statement runs longer than the token lives, or than `timeout`.
+ 8. Who acts, for whom, is noted before the role is taken on: in the server's log, and signed for
+    row security.
  9. Of an error of the database, the class is passed on. Its first line is too, if it is about the
     text of the statement, or of a kind that names nothing but objects. Another line, details and
     hints can quote what is hidden.
 10. It hands back rows, never a cursor. There is a savepoint before each statement, so that after
-an
-    error the block goes on.
-11. What a statement needed is asked about once more when it is done. What was
-written is asked about
-    before it is committed.
+    an error the block goes on.
+11. What a statement needed is asked about once more when it is done. What was written is asked
+    about before it is committed.
 
 Not checked: what counts, failing constraints and times let a caller infer; what views, triggers
 and the functions behind operators do with the rights of their owners.
@@ -61,7 +56,7 @@ from captoken.adapters._claims import claimed
 from captoken.adapters._postgres.auditing import audit
 from captoken.adapters._postgres.block import Block
 from captoken.adapters._postgres.roles import Role, apply_plan, plan_sql
-from captoken.adapters.sqlite import Rows
+from captoken.adapters._rows import Rows
 
 __all__ = [
     "AsyncDatabase",

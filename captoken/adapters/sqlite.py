@@ -38,7 +38,7 @@ caller infer.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,35 +46,11 @@ from captoken._format.errors import GuardError
 from captoken._language.access import Caller
 from captoken._verification.decision import Grant
 from captoken.adapters._claims import claimed
+from captoken.adapters._rows import Rows
 from captoken.adapters._sqlite.block import Block
 from captoken.adapters._sqlite.trial import engine_of
 
-
-class Rows:
-    """What a statement gave back: plain tuples, fetched before `execute` returned.
-
-    Knows no cursor and no connection.
-    """
-
-    __slots__ = ("_left", "columns", "rowcount")
-
-    def __init__(
-        self, columns: tuple[str, ...], rows: list[tuple[Any, ...]], rowcount: int
-    ) -> None:
-        self.columns = columns
-        self.rowcount = rowcount
-        self._left = iter(rows)
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        return self._left
-
-    def fetchone(self) -> tuple[Any, ...] | None:
-        """The next row, or None if there is none left."""
-        return next(self._left, None)
-
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        """All rows that are left."""
-        return list(self._left)
+__all__ = ["Database", "Rows", "guarded"]
 
 
 class Database:

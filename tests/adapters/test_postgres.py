@@ -19,7 +19,7 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
-from captoken.adapters._postgres import judging, lists, logins, needs, reader, templates
+from captoken.adapters._postgres import assessment, lists, logins, needs, reader, templates
 from captoken.adapters._postgres.roles import TABLES
 from captoken.adapters._postgres.text import Reference, Scope, Text
 from captoken.adapters.postgres import (
@@ -187,7 +187,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
         text.references.append(Reference(Scope(None), "sales", "id"))
         return text
 
-    monkeypatch.setattr(judging, "read", read)
+    monkeypatch.setattr(assessment, "read", read)
 
 
 @pytest.mark.parametrize("sql", BLIND)
@@ -846,7 +846,7 @@ def test_errors_do_not_quote_rows(connection: psycopg.Connection[Any]) -> None:
 def test_an_error_does_not_quote_the_rows_that_a_view_hides(hides: str, agents: psycopg.Connection[Any], place: Place) -> None:
     place.admin.execute("create view seen as select note, amount from sales where region = 'eu' and amount < 20; grant select on seen to reader")
     try:
-        logins.known.clear()
+        logins.forget(agents)
         with guarded(agents, grant(tables=["seen"], operations=["select"])) as db, pytest.raises(psycopg.Error) as caught:
             db.execute(f"select count(*) from seen where {hides}")
         assert not any(secret in str(caught.value) for secret in ("one", "two", "three"))
@@ -865,7 +865,7 @@ def test_deferred_constraints_are_raised_at_the_end_and_nothing_stays(agents: ps
     place.admin.execute("create table due (id integer primary key, up integer references due deferrable initially deferred)")
     place.admin.execute("grant insert on due to writer")
     try:
-        logins.known.clear()
+        logins.forget(agents)
         with pytest.raises(errors.ForeignKeyViolation), guarded(agents, grant(tables=["due"], operations=["insert"])) as db:
             db.execute("insert into due values (1, 7)")
         assert count(place, "due") == 0
@@ -1111,7 +1111,9 @@ def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place, mon
 
     with psycopg.connect(place.conninfo("agents")) as connection, guarded(connection, READS) as db:
         db.execute("select 1")
-        assessor = logins.known[connection].assessor
+        known = logins.known_of(connection)
+    assert known is not None
+    assessor = known.assessor
     asked = 0
     meant = needs.meant
 
@@ -1130,9 +1132,8 @@ def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place, mon
     ):
         asked = 0
         sql = f"select {', '.join(columns)} from {', '.join(f'wide w{i}' for i in range(tables))}"
-        text = reader.read(sql)
-        assert text.refusal is None, (columns[-1], tables)
-        refusal = assessor.assess(text).refusal
+        assert reader.read(sql).refusal is None, (columns[-1], tables)
+        refusal = assessor.assess(sql).refusal
         assert (asked, refusal is None) == ((0, False) if lookups is None else (lookups, True)), (columns[-1], tables)
     assert 996_000 <= MAX_LOOKUPS < 84 * 12_000
 

@@ -9,7 +9,8 @@ For `select name, lower(ssn) from people where pay > 1`, by a login whose role `
     by_columns   true: but for the columns, `reader` would do
     restricted   the first access: its table is one that a role has by columns
 
-Nothing of a grant is in it. So it is kept with the catalog, for whichever grant comes next.
+Nothing of a grant is in it. So it is kept with the catalog, for whichever grant comes next. What
+is kept is bounded, and goes with the connection (`logins`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from captoken.adapters._postgres.catalog import Catalog, Need
 from captoken.adapters._postgres.lists import refused_function
 from captoken.adapters._postgres.names import access_to, function_access
 from captoken.adapters._postgres.needs import dotted_calls, levels_of, needs_of
-from captoken.adapters._postgres.text import KEPT, Text
+from captoken.adapters._postgres.reader import read
+from captoken.adapters._postgres.text import Text
 
 NEVER_GRANTED = "catalogs, and names that no token can hold, are never granted"
 MAX_LOOKUPS = 1_000_000  # columns times tables: some tenths of a second
-_REMEMBERED = 512  # statements
+
+# How many statements are remembered of a connection, and the longest: 5 MB of text, at most.
+_REMEMBERED = 512
+_REMEMBERED_CHARACTERS = 10_000
 
 Call: TypeAlias = tuple[str | None, str]  # the schema and the name of a function
 
@@ -66,21 +71,32 @@ class Assessor:
         self.catalog = catalog
         self._remembered: dict[str, Assessment] = {}
 
-    def assess(self, text: Text) -> Assessment:
-        """What the statement needs here. The text must be one that is not refused."""
-        assessment = self._remembered.get(text.sql)
+    def assess(self, sql: str) -> Assessment:
+        """What the statement needs here.
+
+        `sql` must be an exact `str` (see `reader.read`). Raises psycopg's SyntaxError for what is
+        no SQL: that is not remembered.
+        """
+        assessment = self._remembered.get(sql)
         if assessment is not None:
             return assessment
 
-        assessment = _assessed(text, self.catalog)
-        if len(text.sql) <= KEPT:
+        assessment = _assessed(read(sql), self.catalog)
+        if len(sql) <= _REMEMBERED_CHARACTERS:
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
-            self._remembered[text.sql] = assessment
+            self._remembered[sql] = assessment
         return assessment
 
 
 def _assessed(text: Text, catalog: Catalog) -> Assessment:
+    """What a text needs by this catalog.
+
+    Of a text that is refused nothing but the refusal is said: it was not read to its end.
+    """
+    if text.refusal is not None:
+        return Assessment(text.refusal)
+
     references = list(dict.fromkeys(text.references))
     # Each reference is looked up in each table. That is bounded before it begins.
     if len(references) * (len(text.reads) + len(text.writes)) > MAX_LOOKUPS:

@@ -32,7 +32,7 @@ from captoken.adapters._postgres.names import function_access
 from captoken.adapters._postgres.opening import ROLLBACK_TO_SAVEPOINT, Opening
 from captoken.adapters._postgres.parameters import bound, check_types
 from captoken.adapters._postgres.wire import Answer, Command, Connection, Steps, exchange
-from captoken.adapters.sqlite import Rows
+from captoken.adapters._rows import Rows
 
 
 class Block:

@@ -30,7 +30,6 @@ from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied, Grant
 from captoken.adapters._postgres.assessment import Assessment, Assessor
 from captoken.adapters._postgres.logins import forget
-from captoken.adapters._postgres.reader import read
 from captoken.adapters._postgres.wire import Connection, ErrorReport
 
 # SQLSTATE, as PostgreSQL documents it.
@@ -78,11 +77,7 @@ class Judge:
         if not decision:
             self._deny(decision)
 
-        text = read(sql)
-        if text.refusal is not None:
-            self._refuse(*text.refusal)
-
-        found = self._assessor.assess(text)
+        found = self._assessor.assess(sql)
         if found.role is None or found.refusal is not None or found.unknown:
             self._look_closer(found)
         if found.accesses:
@@ -138,7 +133,7 @@ class Judge:
         PostgreSQL looks for it in the table. If it is there, the role has no right to it; if not,
         this error comes. Both have to be the same answer.
         """
-        found = self._assessor.assess(read(sql))
+        found = self._assessor.assess(sql)
         named = sorted(name for name in found.doubtful if f'"{name}"' in message)
         self._deny_column(needs, named or found.doubtful)
         if found.restricted:

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from captoken._format.errors import GuardError
 from captoken.adapters._postgres.assessment import Assessor
@@ -36,6 +35,11 @@ _NOT_NARROW = {
 }
 
 
+# What was read on a connection is kept on it, under this name. So it goes with the connection, and
+# there is one for each.
+_KEPT_AS = "_captoken_known"
+
+
 class Known(NamedTuple):
     """What was read on a connection."""
 
@@ -43,10 +47,10 @@ class Known(NamedTuple):
     assessor: Assessor
 
 
-known: WeakKeyDictionary[Connection, Known] = WeakKeyDictionary()
-
-
-def assessor_for(connection: Connection, functions: frozenset[tuple[str | None, str]]) -> Steps:
+def assessor_for(
+    connection: Connection,
+    functions: frozenset[tuple[str | None, str]],
+) -> Steps:
     """What says what statements need there: as it was read within 30 seconds, or read now.
 
     Raises GuardError for a login that is no narrow one.
@@ -54,7 +58,7 @@ def assessor_for(connection: Connection, functions: frozenset[tuple[str | None, 
     While a catalog is kept, a role can lose a right or get one. Of what it lost, PostgreSQL refuses
     what the guard lets through. What it got is denied at first, and found by the next block.
     """
-    kept = known.get(connection)
+    kept = known_of(connection)
     if kept is not None and _will_do(kept, functions):
         return kept.assessor
 
@@ -62,13 +66,18 @@ def assessor_for(connection: Connection, functions: frozenset[tuple[str | None, 
     row = yield from _read(connection)
     _check_narrow(row)
     assessor = Assessor(Catalog(row, functions))
-    known[connection] = Known(read_at, assessor)
+    vars(connection)[_KEPT_AS] = Known(read_at, assessor)
     return assessor
+
+
+def known_of(connection: Connection) -> Known | None:
+    """What was read on this connection, however long ago. None if nothing was."""
+    return vars(connection).get(_KEPT_AS)
 
 
 def forget(connection: Connection) -> None:
     """The roles may have been planned anew: the next block reads the catalog."""
-    known.pop(connection, None)
+    vars(connection).pop(_KEPT_AS, None)
 
 
 def _will_do(kept: Known, functions: frozenset[tuple[str | None, str]]) -> bool:

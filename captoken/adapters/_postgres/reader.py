@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from pglast.parser import ParseError, parse_sql, scan
@@ -22,7 +21,7 @@ from psycopg import errors
 from captoken.adapters._postgres.expressions import EXPRESSION_RULES
 from captoken.adapters._postgres.statements import CLAUSE_RULES, STATEMENT_RULES
 from captoken.adapters._postgres.tables import TABLE_RULES
-from captoken.adapters._postgres.text import KEPT, Scope, Text
+from captoken.adapters._postgres.text import Scope, Text
 from captoken.adapters._postgres.walk import RefusedError, Sight, Walk
 
 MAX_BYTES = 100_000  # T1
@@ -45,13 +44,6 @@ def read(sql: str) -> Text:
 
     `sql` must be an exact `str`: a subclass could say one thing here and encode to another.
     """
-    if len(sql) > KEPT:
-        return _read(sql)
-    return _remembered(sql)
-
-
-def _read(sql: str) -> Text:
-    """`read`, whether that text was read before or not."""
     text = Text(sql)
     nesting = _nesting(text)
     if text.refusal is not None:
@@ -62,10 +54,6 @@ def _read(sql: str) -> Text:
     else:
         _with_room(lambda: _parse(text))
     return text
-
-
-# A text says the same whoever sends it. What is kept has nothing of a token or a database.
-_remembered = lru_cache(maxsize=512)(_read)
 
 
 def _nesting(text: Text) -> int:

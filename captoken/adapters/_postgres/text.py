@@ -8,13 +8,11 @@ T2. Every kind of node in the tree is on a list. What is on none is refused. So 
     refused until somebody reads it.
 T3. The name of a CTE excuses an unqualified name where rows are read, in the scope of the CTE. It
     never excuses the target of a write.
-T4. An unqualified column belongs to every table in sight, at its own level or
-outside, that has one
-    of that name. A qualified one belongs to every table in sight that goes by the qualifier. So
-    too many columns are named rather than too few.
+T4. An unqualified column belongs to every table in sight that has one of that name, at its own
+    level or outside. A qualified one belongs to every table in sight that goes by the qualifier.
+    So too many columns are named rather than too few.
 T5. All columns are meant, those that are added later too, by `*`, by a whole row, by NATURAL and
-by
-    renamed columns (`t as a(x, y)`).
+    by renamed columns (`t as a(x, y)`).
 T6. Functions are on a list, and are PostgreSQL's own; so are types. Operators are unqualified, or
     of pg_catalog.
 T7. A name after a dot is a call, since `(x).name` is `name(x)`. It is none where every table that
@@ -42,7 +40,6 @@ from typing import NamedTuple, TypeAlias
 from captoken.adapters._postgres.lists import RESULT_NAMES
 
 Table: TypeAlias = tuple[str, str]  # schema and name
-KEPT = 10_000  # characters of a statement; what a longer one says is not remembered
 
 
 class Scope:

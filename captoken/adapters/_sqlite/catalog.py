@@ -146,7 +146,10 @@ class Schema:
         return None
 
 
-# A pure function of what the schema tables hold: blocks that see the same schema share one.
+# A pure function of what the schema tables hold: blocks that see the same schema share one. The
+# memory is the module's, since nothing of SQLite's outlives a block and could own it: a connection
+# takes no attribute and no weak reference. It is bounded by its 16 entries, each of them a schema
+# of the operator's. What agents send never gets into it.
 _read_schema = lru_cache(maxsize=16)(Schema)
 
 
