@@ -60,14 +60,25 @@ class Where(BuiltIn, frozen=True):
     key = "where"
 
     def __post_init__(self) -> None:
+        """Read each constraint once, so that no access has to (spec, 13.1).
+
+        Raises TypeError or ValueError for what is no such object. An empty one would say nothing,
+        and is refused too (spec, 17.5).
+        """
+        stated = not_empty(an_object(self.value, "where"), "where")
         rules = {}
-        for attribute, constraint in not_empty(an_object(self.value, "where"), "where").items():
-            rules[names.free_name(attribute, "attribute")] = constraints.read_constraint(constraint)
+        for attribute, constraint in stated.items():
+            # The name is checked before its constraint, so that the first mistake is the one told.
+            name = names.free_name(attribute, "attribute")
+            rules[name] = constraints.read_constraint(constraint)
         structs.force_setattr(self, "rules", rules)
 
     @classmethod
     def of(cls, rules: Mapping[str, Constraint]) -> Where:
-        """The caveat of these constraints, in normal form."""
+        """The caveat of these constraints, in normal form.
+
+        Sorted by attribute, so that rules that came in another order are spelled alike.
+        """
         return cls({attribute: rule.json() for attribute, rule in sorted(rules.items())})
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
@@ -87,7 +98,10 @@ class Where(BuiltIn, frozen=True):
 
     @property
     def is_nothing(self) -> bool:
-        """One attribute that nothing satisfies is enough, for all of them must hold."""
+        """One attribute that nothing satisfies is enough, for all of them must hold.
+
+        It comes of a meet, or of `{"in": []}`. A range whose bounds cross is never read.
+        """
         return NOTHING in self.rules.values()
 
     def meet(self, other: Any) -> Where:
@@ -98,6 +112,7 @@ class Where(BuiltIn, frozen=True):
         rules: dict[str, Constraint] = dict(self.rules)
         for attribute, constraint in other.rules.items():
             mine = rules.get(attribute)
+            # What only the other one names keeps its constraint: to meet with nothing said.
             rules[attribute] = constraint if mine is None else mine.meet(constraint)
         return Where.of(rules)
 
@@ -108,10 +123,11 @@ class Where(BuiltIn, frozen=True):
         list, so a range under a list is in excess (spec, 23.9). Nothing is left if one attribute is
         left nothing.
         """
+        wanted: Where = asked["where"]
         excess: dict[str, Any] = {}
         left: dict[str, Any] = {}
-        wanted: Mapping[str, Constraint] = asked["where"].rules
-        for attribute, constraint in wanted.items():
+        for attribute, constraint in wanted.rules.items():
+            # What is held says nothing of an attribute that it does not name: any wish is within.
             mine = self.rules.get(attribute, constraints.ANYTHING)
             both = mine.meet(constraint)
             left[attribute] = both
@@ -119,12 +135,24 @@ class Where(BuiltIn, frozen=True):
                 excess[attribute] = constraint.json()
         if not excess:
             return
+
+        # All attributes must hold. So one that nothing satisfies leaves nothing of the others.
         rest = {} if NOTHING in left.values() else Where.of(left).stated()
-        listed = any("in" in self.value.get(attribute, ()) for attribute in excess)
-        hint = "under a list, say the list" if listed else ASK_FOR_LESS
-        yield Excess("where", asked["where"].value, self.value, excess, rest, hint)
+        is_listed = any("in" in self.value.get(attribute, ()) for attribute in excess)
+        yield Excess(
+            "where",
+            wanted.value,
+            self.value,
+            excess,
+            rest,
+            "under a list, say the list" if is_listed else ASK_FOR_LESS,
+        )
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line for each attribute, in their order: `where amount is at most 5`.
+
+        Names that could be misread stand in quotes, and control characters are escaped.
+        """
         for attribute, constraint in sorted(self.rules.items()):
             yield f"where {named(attribute)} is {constraint.words()}"
 
@@ -138,24 +166,48 @@ class AtMost(BuiltIn, frozen=True):
     """
 
     def meet(self, other: Any) -> AtMost:
-        # Of two equal bounds either will do.
+        """The one with the smaller bound. Of two equal ones either will do.
+
+        `other` is of the same class, as in every meet of two caveats of one key.
+        """
         smaller: AtMost = self if self.value <= other.value else other
         return smaller
 
     def covers(self, other: Any) -> bool:
+        """Is the other's bound no greater?
+
+        By default `covers` makes the meet and compares. Two integers are compared at once.
+        """
         return bool(other.value <= self.value)
 
     def excess(self, wanted: Any) -> Excess:
-        """The excess is the difference; what is left is the bound that is held."""
+        """The excess is the difference; what is left is the bound that is held.
+
+        Asked only where `covers` said no, so the difference is at least 1.
+        """
         too_much = wanted.value - self.value
-        return Excess(self.key, wanted.value, self.value, too_much, self.stated())
+        return Excess(
+            self.key,
+            wanted.value,
+            self.value,
+            too_much,
+            self.stated(),
+        )
 
 
 # --- time -----------------------------------------------------------------------------------------
 
+# How writers say a time. Each makes the value of a caveat of what was given for a keyword. `now` is
+# asked by the first alone, and `held` is the caveat of that key that the token has so far.
+
 
 def _expires_in(given: Any, now: Now, held: BuiltIn | None) -> int:
-    """At most so long from now: cut to what is held."""
+    """At most so long from now, as seconds or a timedelta: cut to what is held (spec, 23.11).
+
+    It means "at most", so to cut it is no surprise. Raises TypeError for another type, and
+    ValueError for less than a second: such a token would be dead when it is made.
+    """
+    # A fraction of a second is cut off. By exact type, as True is an int in Python.
     if isinstance(given, timedelta):
         seconds = int(given.total_seconds() // 1)
     elif type(given) is int:
@@ -165,15 +217,24 @@ def _expires_in(given: Any, now: Now, held: BuiltIn | None) -> int:
         raise TypeError(f"expires_in must be seconds as int, or a timedelta, not {kind}")
     if seconds < 1:
         raise ValueError("expires_in must be at least one second")
+
     end = now() + seconds
     return end if held is None else min(end, int(held.value))
 
 
 def _expires_at(given: Any, now: Now, held: BuiltIn | None) -> int:
+    """The end as it is stated, as seconds or an aware datetime.
+
+    Not cut to what is held: a later end than that is WideningError. Raises as `epoch_seconds`.
+    """
     return epoch_seconds(given, "expires_at")
 
 
 def _not_before(given: Any, now: Now, held: BuiltIn | None) -> int:
+    """The beginning as it is stated, as seconds or an aware datetime.
+
+    It may lie in the past. An earlier one than what is held is WideningError.
+    """
     return epoch_seconds(given, "not_before")
 
 
@@ -192,18 +253,36 @@ class Expires(AtMost, frozen=True):
     keywords = MappingProxyType({"expires_in": _expires_in, "expires_at": _expires_at})
 
     def __post_init__(self) -> None:
+        """Any integer is legal, of any sign: whether it lies in the past is asked when it is used.
+
+        Raises TypeError for what is no integer.
+        """
         an_integer(self.value, "exp")
 
     def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        """No reason before the end, and before the leeway behind it is over (spec, 15.7).
+
+        The end itself is not within: at that second the token has expired.
+        """
         if situation.now < self.value + situation.leeway:
             return None
         return Reason("expired", f"expired at {spelled_time(self.value)}")
 
     def excess(self, wanted: Any) -> Excess:
-        hint = "ask for an earlier time; expires_in= is cut to what is held"
-        return structs.replace(AtMost.excess(self, wanted), hint=hint)
+        """As for all bounds, with a hint at the keyword that cannot ask for too much.
+
+        Only `expires_at` leads here, for it is not cut (spec, 23.11).
+        """
+        return structs.replace(
+            AtMost.excess(self, wanted),
+            hint="ask for an earlier time; expires_in= is cut to what is held",
+        )
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """When it ends, and how far off that is: `until 2026-01-01 00:00:00Z, 5m left`.
+
+        `now` serves only to say this. One that has expired is shown as well.
+        """
         yield f"until {until(self.value, now)}"
 
 
@@ -222,23 +301,49 @@ class NotBefore(BuiltIn, frozen=True):
     keywords = MappingProxyType({"not_before": _not_before})
 
     def __post_init__(self) -> None:
+        """Any integer is legal, of any sign, as with `exp`.
+
+        Raises TypeError for what is no integer.
+        """
         an_integer(self.value, "nbf")
 
     def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        """No reason from that second on, or from so much leeway before it (spec, 15.8).
+
+        The second itself is within, other than with `exp`: so one token may end where another
+        begins.
+        """
         if situation.now >= self.value - situation.leeway:
             return None
         return Reason("not_yet_valid", f"not valid before {spelled_time(self.value)}")
 
     def meet(self, other: Any) -> NotBefore:
-        # The later time is within both rules, and no earlier time is.
+        """The later of the two times.
+
+        From then on both hold, and at no time before.
+        """
         later: NotBefore = self if self.value >= other.value else other
         return later
 
     def excess(self, wanted: Any) -> Excess:
+        """The excess is how many seconds too early; what is left is the time that is held.
+
+        So a clamp moves the beginning back to what is held.
+        """
         too_early = self.value - wanted.value
-        return Excess("nbf", wanted.value, self.value, too_early, self.stated())
+        return Excess(
+            "nbf",
+            wanted.value,
+            self.value,
+            too_early,
+            self.stated(),
+        )
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """When it begins, in UTC: `not before 2026-01-01 00:00:00Z`.
+
+        Whether that time has come is not said: `now` is not looked at.
+        """
         yield f"not before {readable_time(self.value)}"
 
 
@@ -246,7 +351,11 @@ class NotBefore(BuiltIn, frozen=True):
 
 
 def _audience(given: Any, now: Now, held: BuiltIn | None) -> Any:
-    """One server, or several."""
+    """The value for the keyword `audience`: one server as a string, or several as a list.
+
+    Checks nothing, since `Audience` does. Nothing is cut to what is held (spec, 23.10).
+    """
+    # A string is iterable: without this, one name would be the list of its letters.
     return [given] if type(given) is str else given
 
 
@@ -272,16 +381,29 @@ class Audience(BuiltIn, frozen=True):
     keywords = MappingProxyType({"audience": _audience})
 
     def __post_init__(self) -> None:
+        """A list of names, in any order and maybe with repetitions. An empty one permits nothing.
+
+        Raises TypeError or ValueError.
+        """
         for audience in a_list(self.value, "aud"):
+            # Asked of the pattern itself, since nearly all are names. Else `name` says why not.
             if type(audience) is not str or names.is_name(audience) is None:
                 names.name(audience, "audience")  # raises
 
     def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        """No reason if the list has one of the names that are left to the verifier (spec, 16.1).
+
+        A verifier without names has none in any list, so it takes no token that has an `aud`.
+        """
         if not situation.audiences.isdisjoint(self.value):
             return None
         return Reason("wrong_audience", f"addressed to {spelled(self.value)}")
 
     def held(self) -> Audience:
+        """The names sorted, each once, so that lists that permit the same compare equal.
+
+        A list that is so already makes no copy.
+        """
         normal = sorted(set(self.value))
         return self if normal == self.value else Audience(normal)
 
@@ -291,17 +413,39 @@ class Audience(BuiltIn, frozen=True):
         return not self.value
 
     def meet(self, other: Any) -> Audience:
+        """The names that both list.
+
+        There may be none. Then no server takes the token, and no later link changes that.
+        """
         return Audience(sorted(set(self.value).intersection(other.value)))
 
     def covers(self, other: Any) -> bool:
+        """Are all of the other's names in this list?
+
+        An empty list is covered by every one: it permits nothing.
+        """
         return set(self.value).issuperset(other.value)
 
     def excess(self, wanted: Any) -> Excess:
+        """The excess are the names that are not held; what is left are the others.
+
+        If none is left, a clamp says `nothing_left`, and writes no empty list.
+        """
         too_many = sorted(set(wanted.value).difference(self.value))
         left = self.meet(wanted).stated()
-        return Excess("aud", wanted.value, self.value, too_many, left)
+        return Excess(
+            "aud",
+            wanted.value,
+            self.value,
+            too_many,
+            left,
+        )
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line, with the names sorted: `only at billing, orders`.
+
+        Of an empty list it says what that comes to.
+        """
         yield f"only at {named_all(self.value)}" if self.value else "at no server"
 
 
@@ -321,22 +465,42 @@ class Task(BuiltIn, frozen=True):
     settles = True
 
     def __post_init__(self) -> None:
+        """A task path: segments with slashes between, none of them empty, `.` or `..` (spec, 4.2).
+
+        Raises TypeError or ValueError for what is none.
+        """
         names.task(self.value)
 
     def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        """No reason if this task and the token's so far lie on one path (spec, 16.3).
+
+        A link may also name a task above. That is no way up: the longer one stays the token's task.
+        """
         if _on_one_path(situation.task, self.value):
             return None
         return Reason("task", f"task {self.value} is not on one path with task {situation.task}")
 
     def held(self) -> TaskPath:
-        """As a path, which can also say that it is torn."""
+        """As a path, which can also say that it is torn.
+
+        One task alone never is. It may be when it meets another one.
+        """
         return TaskPath(self.value)
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line: `in task report/q3`.
+
+        It is this link's task. The token's own may be longer, by another link or the root record.
+        """
         yield f"in task {named(self.value)}"
 
 
 def _on_one_path(one: str, two: str) -> bool:
+    """Is one of two task paths the other, or below it?
+
+    _on_one_path("q3", "q3/eu")       # True, and the other way round too
+    _on_one_path("q3/eu", "q3/us")    # False: they part at the second segment
+    """
     return names.at_or_below(one, two) or names.at_or_below(two, one)
 
 
@@ -355,12 +519,17 @@ class TaskPath(BuiltIn, frozen=True):
     key = "task"
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        """Every access where the tasks are torn, and none where they are not.
+
+        Which task an access serves is not asked. The server compares that with its own knowledge.
+        """
         if not self.is_torn:
             return None
         return Reason("task", "its tasks do not lie on one path")
 
     @property
     def is_nothing(self) -> bool:
+        """Torn is for good: no verifier takes such a chain, at no time and for no access."""
         return self.is_torn
 
     @property
@@ -375,15 +544,27 @@ class TaskPath(BuiltIn, frozen=True):
         with it is on one path with them.
         """
         is_torn = self.is_torn or other.is_torn or not _on_one_path(self.value, other.value)
+        # Where they lie apart either will do: nothing looks at the path of a torn one.
         longest = other.value if names.at_or_below(other.value, self.value) else self.value
         return TaskPath(longest, is_torn)
 
     def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
-        """It is the one held or below it; one above is cut to the one held."""
+        """It is the one held or below it; one above is cut to the one held (spec, 23.10).
+
+        Of one that lies apart nothing is left, which an empty task says.
+        """
         wanted = asked["task"].value
-        if not names.at_or_below(wanted, self.value):
-            left = self.value if names.at_or_below(self.value, wanted) else ""
-            yield Excess("task", wanted, self.value, wanted, {"task": left})
+        if names.at_or_below(wanted, self.value):
+            return
+
+        left = self.value if names.at_or_below(self.value, wanted) else ""
+        yield Excess(
+            "task",
+            wanted,
+            self.value,
+            wanted,
+            {"task": left},
+        )
 
 
 # --- amounts, which a ledger counts (spec, "Ledger") ----------------------------------------------
@@ -404,17 +585,32 @@ class Uses(AtMost, frozen=True):
     counts = True
 
     def __post_init__(self) -> None:
+        """An integer from 0 to 2^53 - 1. With 0 no access passes, since each takes one use.
+
+        Raises TypeError or ValueError. That a nonce stands beside it, the link checks (spec, 17.6).
+        """
         amounts({"uses": self.value}, "uses")
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
-        """Nothing: only the ledger knows how many were used."""
+        """Nothing: only the ledger knows how many were used.
+
+        A verifier asks it last of all, when no caveat has prohibited the access (spec, 38.5).
+        """
         return None
 
     @property
     def is_silent(self) -> bool:
+        """Always: a capability need not ask it about any access.
+
+        It permits nothing less for that: the ledger is asked about each link by itself.
+        """
         return True
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line, which says that the number is shared with all who get the token from here.
+
+        It is what the link promises, and not what is left of it.
+        """
         plural = "" if self.value == 1 else "s"
         yield f"at most {self.value} use{plural}, with all that is handed on"
 
@@ -434,7 +630,13 @@ class Budget(BuiltIn, frozen=True):
     counts = True
 
     def __post_init__(self) -> None:
-        units = amounts(not_empty(an_object(self.value, "budget"), "budget"), "budget")
+        """Amounts from 0 to 2^53 - 1 by unit, at least one. Raises TypeError or ValueError.
+
+        What a unit stands for, issuer and servers agree on: nothing here knows of currencies.
+        """
+        stated = not_empty(an_object(self.value, "budget"), "budget")
+        units = amounts(stated, "budget")
+        # The ledger counts both by unit. A unit `uses` would have the bucket of the caveat `uses`.
         if "uses" in units:
             raise ValueError("no unit of a budget is called uses: say uses")
 
@@ -446,29 +648,50 @@ class Budget(BuiltIn, frozen=True):
         missing = [unit for unit in self.value if unit not in access.cost]
         if not missing:
             return None
-        return Reason("cost_unstated", f"what it costs in {spelled(sorted(missing))} is not stated")
+        return Reason(
+            "cost_unstated",
+            f"what it costs in {spelled(sorted(missing))} is not stated",
+        )
 
     def meet(self, other: Any) -> Budget:
-        """Of each unit the smaller amount; a unit that only one names is bounded by that one."""
+        """Of each unit the smaller amount; a unit that only one names is bounded by that one.
+
+        That is the most that can be spent. The ledger counts each link by itself (spec, 38.3).
+        """
+        # The units of both, each with the other's amount where the other names it.
         both = {**self.value, **other.value}
         for unit, amount in self.value.items():
             both[unit] = min(amount, both[unit])
         return Budget(both)
 
     def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
-        """No more in any unit than any link above has."""
+        """No more in any unit than any link above has (spec, 23.20).
+
+        Compares what links promise. How much the ledger has left, nobody asks here.
+        """
+        wanted: Mapping[str, int] = asked["budget"].value
         excess: dict[str, int] = {}
         left: dict[str, int] = {}
-        wanted: Mapping[str, int] = asked["budget"].value
         for unit, amount in wanted.items():
+            # A unit that is not held was never bounded: any amount of it is within.
             most = self.value.get(unit, amount)
             left[unit] = min(amount, most)
             if amount > most:
                 excess[unit] = amount - most
         if excess:
-            yield Excess("budget", wanted, self.value, excess, {"budget": left})
+            yield Excess(
+                "budget",
+                wanted,
+                self.value,
+                excess,
+                {"budget": left},
+            )
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line for all units, sorted: `at most 500 eur, 9 rows, with all that is handed on`.
+
+        Amounts are not converted: nothing here knows what a unit is.
+        """
         units = ", ".join(f"{amount} {named(unit)}" for unit, amount in sorted(self.value.items()))
         yield f"at most {units}, with all that is handed on"
 
@@ -491,15 +714,29 @@ class Fresh(AtMost, frozen=True):
     asks_access = False
 
     def __post_init__(self) -> None:
+        """Seconds as an integer from 0 to 2^53 - 1. With 0 the overlay is of this very second.
+
+        Raises TypeError or ValueError.
+        """
         amounts({"seconds": self.value}, "fresh")
 
     def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
+        """No reason if there is an overlay, and it is no older than that.
+
+        Without an overlay nobody could say that the token was not revoked, so it prohibits. The
+        verifier has a bound of its own as well (spec, 36.7).
+        """
         age = situation.overlay_age
         if age is not None and age <= self.value:
             return None
+
         have = "there is none" if age is None else f"it is {age} s old"
         wanted = f"asks for an overlay of the last {self.value} s"
         return Reason("stale_overlay", f"{wanted}, and {have}")
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line, in the two largest units of time: `only under an overlay of the last 1m`.
+
+        The overlay is what operators take away from tokens that are out already.
+        """
         yield f"only under an overlay of the last {span(self.value)}"
