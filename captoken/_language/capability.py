@@ -34,17 +34,27 @@ from captoken._language.links import Link
 from captoken._language.reasons import Reason
 from captoken._language.tool import FREE, CallMap, ToolCalls
 
-Held: TypeAlias = Mapping[str, BuiltIn]  # by domain, or by key for what has no domain
+# What is held in each place: by domain, or by key for what has no domain.
+Held: TypeAlias = Mapping[str, BuiltIn]
 # What a caveat of version 1 answers: never a sentence alone, as an own one may.
 Check: TypeAlias = Callable[[Access, Any], Reason | None]
 
 # Caveats of no domain, in their order.
 _UNIVERSAL = tuple(kind.key for kind in BUILT_IN if kind.domain == "all")
 _NOTHING_HELD: Held = MappingProxyType({})
-_CLOSED: Held = MappingProxyType({"data": TableRights({}), "tool": ToolCalls({})})
-# Closed is a map without entries: no table or tool matches. Open is one entry for all.
+# A domain that is closed: a map without entries, so that no table or tool matches.
+_CLOSED: Held = MappingProxyType(
+    {
+        "data": TableRights({}),
+        "tool": ToolCalls({}),
+    }
+)
+# A domain that is open: one entry for all, with nothing asked.
 _OPEN: Held = MappingProxyType(
-    {"data": TableRights({"*": ALL_RIGHTS}), "tool": ToolCalls({"*": FREE})}
+    {
+        "data": TableRights({"*": ALL_RIGHTS}),
+        "tool": ToolCalls({"*": FREE}),
+    }
 )
 
 
@@ -57,6 +67,11 @@ class Capability(SealedValue, frozen=True, eq=False):
     An example: one link says `tables: ["market.*"]`, the next `operations: ["select"]`. The
     capability permits `select` on the tables below `market`, and no tool.
 
+        capability = token.unverified.capability
+        capability.data         # {"market.*": Rights(operations={"select"}, columns=None)}
+        capability.tool         # {}, since a link that names tables closes tools
+        capability.prohibits(Access(table="rates", operation="select")).code    # "table"
+
     It does not know what is left of an allowance, whether a token is revoked, or who holds it. So
     it says what a token can do at most, and verification still asks every link.
     """
@@ -66,6 +81,7 @@ class Capability(SealedValue, frozen=True, eq=False):
     held: Held = _NOTHING_HELD
     own: tuple[Caveat, ...] = ()  # caveats of an embedding project
     # What is asked of an access, put in order once: `prohibits` of each caveat, of no domain first.
+    # All four are made of `held`, and take no part in `==`.
     _early: tuple[Check, ...] = ()
     _late: tuple[Check, ...] = ()
     _tables: Check | None = None
@@ -82,7 +98,10 @@ class Capability(SealedValue, frozen=True, eq=False):
         late: list[Check] = []
         for caveat in self._universal():
             if not caveat.is_silent:
-                (late if caveat.asks_access else early).append(caveat.prohibits)
+                checks = late if caveat.asks_access else early
+                checks.append(caveat.prohibits)
+
+        # The struct is frozen. So this is the one place that sets them, before anybody has it.
         force_setattr(self, "_early", tuple(early))
         force_setattr(self, "_late", tuple(late))
         if "data" in self.held:  # then the other domain is, too
@@ -91,12 +110,18 @@ class Capability(SealedValue, frozen=True, eq=False):
 
     @classmethod
     def of(
-        cls, links: Iterable[Link], task: str | None = None, audience: str | None = None
+        cls,
+        links: Iterable[Link],
+        task: str | None = None,
+        audience: str | None = None,
     ) -> Capability:
         """What all `links` permit together, with the task and audience of a root record.
 
         It begins with everything and meets each link in turn. No link at all leaves everything, and
         the root's task and audience are one more caveat each.
+
+        It does not check that the links are genuine. Links that cannot be read are not given to it:
+        see `nowhere`.
         """
         held: dict[str, BuiltIn] = {}
         own: tuple[Caveat, ...] = ()
@@ -104,14 +129,20 @@ class Capability(SealedValue, frozen=True, eq=False):
             held["task"] = TaskPath(task)
         if audience is not None:
             held["aud"] = Audience([audience])
+
         for link in links:
             _add(held, _held_of(link))
-            own = _both_own(own, (caveat for caveat in link.late if is_own(caveat.key)))
+            # An own caveat is never early, so that all of them are among the late ones.
+            more = (caveat for caveat in link.late if is_own(caveat.key))
+            own = _both_own(own, more)
         return cls(held, own)
 
     @classmethod
     def of_link(cls, link: Link) -> Capability:
-        """What one link permits."""
+        """What one link permits by itself, without those before and after it.
+
+        For a link that is compared with a capability, and may belong to no token.
+        """
         return cls.of((link,))
 
     @classmethod
@@ -132,72 +163,113 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         Time is left out: a token that has expired is not nothing in this sense.
         """
-        domains = [self.held[domain].is_nothing for domain in _CLOSED if domain in self.held]
+        domains = [
+            self.held[domain].is_nothing  # of both domains, or of none
+            for domain in _CLOSED
+            if domain in self.held
+        ]
         if domains and all(domains):
             return True
         return any(caveat.is_nothing for caveat in self._universal())
 
     @property
     def data(self) -> RightsMap | None:
-        """At each table pattern, the operations and columns; None if no link names a domain."""
+        """At each table pattern, the operations and columns; None if no link names a domain.
+
+        An empty map is the opposite of None: no table at all. The most specific pattern decides.
+        """
         rights: RightsMap | None = self._value("data")
         return None if rights is None else MappingProxyType(rights)
 
     @property
     def tool(self) -> CallMap | None:
-        """At each tool pattern, the arguments; None if no link names a domain."""
+        """At each tool pattern, the arguments; None if no link names a domain.
+
+        An empty map permits no tool. An entry None is a wall, and an empty one leaves all free.
+        """
         calls: CallMap | None = self._value("tool")
         return None if calls is None else MappingProxyType(calls)
 
     @property
     def where(self) -> Mapping[str, Constraint]:
-        """For each attribute that is asked about, what it must satisfy."""
+        """For each attribute that is asked about, what it must satisfy.
+
+        Empty if no link has a `where`. Attributes that are not in it are free.
+        """
         where: Any = self.held.get("where")
         return MappingProxyType({} if where is None else where.rules)
 
     @property
     def expires_at(self) -> int | None:
-        """Seconds since the epoch."""
+        """The earliest `exp` of the chain, in seconds since the epoch; None is never.
+
+        At that second it has expired. Whether it has by now, is not asked here.
+        """
         return _number(self._value("exp"))
 
     @property
     def not_before(self) -> int | None:
-        """Seconds since the epoch."""
+        """The latest `nbf` of the chain, in seconds since the epoch; None is always.
+
+        It may lie behind `expires_at`. Then it never holds, and `nothing` does not say so.
+        """
         return _number(self._value("nbf"))
 
     @property
     def audiences(self) -> frozenset[str] | None:
-        """The servers that take it; None is any."""
+        """The servers that take it: the names in every `aud`. None is any, and empty is none.
+
+        A verifier may still refuse a token that names no server (spec, 16.2).
+        """
         audiences = self._value("aud")
         return None if audiences is None else frozenset(audiences)
 
     @property
     def task(self) -> str | None:
-        """The longest task that was stated."""
+        """The longest task that was stated, the root record's included; None if none was.
+
+        It says nothing of whether all of them lie on one path: `nothing` does.
+        """
         task = self._value("task")
         return None if task is None else str(task)
 
     @property
     def uses(self) -> int | None:
-        """The smallest allowance of the chain; what is left of it the ledger knows."""
+        """The smallest allowance of the chain; None is without bound.
+
+        What is left of it the ledger knows.
+        """
         return _number(self._value("uses"))
 
     @property
     def budget(self) -> Mapping[str, int]:
-        """Of each unit the smallest allowance of the chain."""
+        """Of each unit the smallest allowance of the chain.
+
+        A unit that is not in it is not bounded. What is left, the ledger knows.
+        """
         return MappingProxyType(self._value("budget") or {})
 
     @property
     def fresh(self) -> int | None:
-        """The greatest age of the overlay, in seconds."""
+        """The greatest age that a verifier's overlay may have, in seconds; None is any.
+
+        Verifiers have a bound of their own as well (spec, 36.7).
+        """
         return _number(self._value("fresh"))
 
     def _universal(self) -> Iterator[BuiltIn]:
-        """The caveats of no domain, in their order, whatever order the links had."""
+        """The caveats of no domain, in their order, whatever order the links had.
+
+        So equal capabilities give equal reasons.
+        """
         held = self.held
         return (held[key] for key in _UNIVERSAL if key in held)
 
     def _value(self, slot: str) -> Any:
+        """The value of the caveat in that place, or None if no link has one.
+
+        No caveat has None as its value, so that the two cannot be confused.
+        """
         caveat = self.held.get(slot)
         return None if caveat is None else caveat.value
 
@@ -209,6 +281,8 @@ class Capability(SealedValue, frozen=True, eq=False):
         Each caveat meets the one in the same place. An access is permitted by both if it is
         permitted in every place by both, so to meet place by place is exact. A place that only one
         of them has is kept.
+
+        Neither of the two is changed. The result may permit nothing, which is no error.
         """
         held = dict(self.held)
         _add(held, other.held)
@@ -219,6 +293,8 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         If what both permit is all of `other`, then this one takes nothing away from it. For a list
         and the range that says the same the answer may be no; that is safe, for it only refuses.
+
+        No verifier asks it. It is for writers, and for comparing what two tokens can do.
         """
         return self.meet(other) == other
 
@@ -227,6 +303,8 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         All that permit nothing are equal, whatever the cause. Else the caveats are compared, which
         are in normal form. It has no hash, since values of own caveats may have none.
+
+        `json` is not asked: of two own caveats of one key it writes one, and here both count.
         """
         if not isinstance(other, Capability):
             return NotImplemented
@@ -237,8 +315,14 @@ class Capability(SealedValue, frozen=True, eq=False):
     __hash__ = None  # type: ignore[assignment]
 
     def _own_values(self) -> set[tuple[str, bytes]]:
-        """Own caveats as they are spelled: their order says nothing."""
-        return {(caveat.key, encode_json({"": caveat.value})) for caveat in self.own}
+        """Every own caveat as it is spelled: their order and repetitions say nothing.
+
+        As bytes, since `==` of Python takes True for 1, and lists are not to be hashed.
+        """
+        return {
+            (caveat.key, encode_json({"": caveat.value}))  # an object, as the encoder takes
+            for caveat in self.own
+        }
 
     # --- asking it ------------------------------------------------------------------------------
 
@@ -250,7 +334,11 @@ class Capability(SealedValue, frozen=True, eq=False):
         The order decides only which reason is given, never whether there is one. Caveats of no
         domain come first, then tables, tools, and the rule that some domain is stated. Own caveats
         come last. An access with a table and a tool must pass both.
+
+        It says what the links together permit. A server asks a `Grant` instead, which also looks at
+        revocation, possession and the ledger.
         """
+        # Caveats of no domain. Without the verifier's facts, those that ask for them are left out.
         if situation is not None:
             for check in self._early:
                 reason = check(access, situation)
@@ -260,6 +348,8 @@ class Capability(SealedValue, frozen=True, eq=False):
             reason = check(access, situation)
             if reason is not None:
                 return reason
+
+        # The two domains. Where no link names one, both are open and nothing is asked.
         if self._tables is not None and self._tools is not None:
             if access.table is not None:
                 reason = self._tables(access, situation)
@@ -271,6 +361,8 @@ class Capability(SealedValue, frozen=True, eq=False):
                     return reason
             elif access.table is None:
                 return Reason("domain", "no table or tool is stated")
+
+        # An embedder's caveats get a situation always, if need be one without any fact in it.
         return prohibited(self.own, access, situation or Situation(0)) if self.own else None
 
     # --- spelling it ----------------------------------------------------------------------------
@@ -282,6 +374,9 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         Read again as a link, it permits the same. There is one exception: of own caveats of one key
         that did not merge only the first is written, since a link has each key once.
+
+        So it is for showing, and never what is handed on: whoever narrows adds a link to the chain,
+        in which both of them still stand.
         """
         made = self._domains_stated()
         for caveat in self._universal():
@@ -297,23 +392,31 @@ class Capability(SealedValue, frozen=True, eq=False):
         Where one domain permits something, writing it alone closes the other.
         """
         nothing: dict[str, Any] = {"tables": []}
+        # A link has one task, and cannot say that two of them lie apart.
         task = self.held.get("task")
         if task is not None and task.is_nothing:
             return nothing
+
         named = [self.held[domain] for domain in _CLOSED if domain in self.held]
         permitting = [domain for domain in named if not domain.is_nothing]
         if not permitting:
             return nothing if named else {}
+
         made: dict[str, Any] = {}
         for domain in permitting:
             made.update(domain.stated())
         return made
 
     def __repr__(self) -> str:
+        """Short, and for people: what it permits, or that it permits nothing.
+
+        Nothing in it is secret. It shows names of tables, tools and servers.
+        """
         return f"<Capability {'nothing' if self.nothing else spelled(self.json())}>"
 
 
 def _number(value: Any) -> int | None:
+    """For type checkers: a value that is an integer, or not there."""
     return None if value is None else int(value)
 
 
@@ -331,9 +434,13 @@ def _held_of(link: Link) -> Held:
     """
     held: dict[str, BuiltIn] = {}
     for caveat in link.caveats:
+        # By its key as well: an embedder may subclass a caveat of ours, under a key of its own.
         if isinstance(caveat, BuiltIn) and not is_own(caveat.key):
             slot, one = caveat.slot(), caveat.held()
+            # The four caveats of tables share one place, and meet there.
             held[slot] = held[slot].meet(one) if slot in held else one
+
+    # What the link named by an own caveat alone stays open, and what it did not name is closed.
     if link.domains:
         for domain, closed in _CLOSED.items():
             if domain not in held:
@@ -358,7 +465,7 @@ def _both_own(one: tuple[Caveat, ...], two: Iterable[Caveat]) -> tuple[Caveat, .
     """Own caveats of both, without those that another one makes superfluous.
 
     To keep both is always right, since all that are kept must hold. To leave one out is right only
-    if another says as much.
+    if another says as much. It never raises, whatever an embedder's code does.
     """
     kept = list(one)
     for caveat in two:
@@ -368,7 +475,10 @@ def _both_own(one: tuple[Caveat, ...], two: Iterable[Caveat]) -> tuple[Caveat, .
 
 
 def _place(kept: list[Caveat], caveat: Caveat) -> tuple[int, Caveat]:
-    """Where a caveat goes: in the place of one that it merges with, or at the end."""
+    """Where a caveat goes: in the place of one that it merges with, or at the end.
+
+    Only caveats of one key are compared. Two of different keys ask about different things.
+    """
     for at, other in enumerate(kept):
         merged = _merged(caveat, other) if other.key == caveat.key else None
         if merged is not None:
