@@ -831,6 +831,7 @@ def test_a_discharge_and_a_discharger_show_nothing_and_are_not_pickled() -> None
     again = Discharge.parse(given.serialize())
     assert (
         given == again
+        and (given != again) is False
         and hash(given) == hash(again)
         and given != "x"
         and given != discharger(allow(expires_in=61)).discharge(token.needs[0])

@@ -52,6 +52,10 @@ class SealedValue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     # where it would write out the fields of any other struct.
     _seal: _Seal = _SEAL
 
+    # `!=` is the opposite of `==`. A struct has one of its own, which does not ask a subclass's
+    # `__eq__`: two equal tokens would be unequal as well.
+    __ne__ = object.__ne__
+
     # A copy would be one more place that holds the secret. The value is immutable, so that it may
     # stand for its copy.
 
