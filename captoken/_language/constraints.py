@@ -109,19 +109,23 @@ class Constraint(msgspec.Struct, frozen=True):
             {"path": ["/a"]} and {"path": ["/a/b"]}    meet in {"path": ["/a/b"]}
             {"max": 5} and {"path": ["/a"]}            meet in {"in": []}, which accepts nothing
         """
-        # `any` adds nothing to the other one. A list meets every kind value by value. After that
-        # only two of one kind have something in common: ranges accept integers, paths strings.
+        # `any` adds nothing to the other one.
         if isinstance(other, Anything):
             return self
         if isinstance(self, Anything):
             return other
+
+        # A list meets every kind value by value.
         if isinstance(self, In):
             return self.filtered(other)
         if isinstance(other, In):
             return other.filtered(self)
+
+        # After that only two of one kind have something in common: ranges accept integers, and
+        # paths accept strings. No value is of two types.
         if type(self) is type(other):
             return self.alike(other)
-        return NOTHING  # no value is of two types
+        return NOTHING
 
 
 class Anything(Constraint, frozen=True):
@@ -136,17 +140,26 @@ class Anything(Constraint, frozen=True):
 
     @classmethod
     def read(cls, stated: dict[str, Any]) -> Constraint:
-        """Only `true` will do: `{"any": false}` could be read as nothing or as no rule."""
+        """Only `true` will do: `{"any": false}` could be read as nothing or as no rule.
+
+        Raises ValueError for anything else.
+        """
         if stated["any"] is not True:
             raise ValueError('"any" is true')
         return ANYTHING
 
     def accepts(self, value: Any) -> bool:
-        """Always. Whether the value was stated is asked before."""
+        """Always, of whatever type.
+
+        Whether the value was stated is asked before, by the caveat.
+        """
         return True
 
     def json(self) -> dict[str, Any]:
-        """The one object that spells it."""
+        """The one object that spells it.
+
+        A new one each time, since the `tools` caveat adds `optional` to it.
+        """
         return {"any": True}
 
     def words(self) -> str:
@@ -171,7 +184,8 @@ class In(Constraint, frozen=True):
 
         Also ValueError for an integer of magnitude 2^53 or more. Repeated values count once.
         """
-        return cls(frozenset(_scalar(item) for item in a_list(stated["in"], "in")))
+        listed = a_list(stated["in"], "in")
+        return cls(frozenset(_scalar(item) for item in listed))
 
     def accepts(self, value: Any) -> bool:
         """Exact types only: a float or a subclass of str is never in the list.
@@ -201,6 +215,7 @@ class In(Constraint, frozen=True):
 
         An empty list is "nothing there is". Not shortened: a list may be long.
         """
+        # Strings of a list were chosen by a stranger: what would steer a terminal is escaped.
         values = [escape(json.dumps(value, ensure_ascii=False)) for value in self._listed()]
         if len(values) > 1:
             return f"one of {', '.join(values)}"
@@ -228,12 +243,17 @@ class Range(Constraint, frozen=True):
         """
         low = a_bounded_integer(stated["min"], "min") if "min" in stated else None
         high = a_bounded_integer(stated["max"], "max") if "max" in stated else None
+
+        # With one bound alone there is nothing to cross.
         if low is not None and high is not None and low > high:
             raise ValueError(f"min {low} is above max {high}")
         return cls(low, high)
 
     def accepts(self, value: Any) -> bool:
-        """By exact type: `isinstance` would take True for 1."""
+        """An integer within the bounds, both of which are included.
+
+        By exact type: `isinstance` would take True for 1.
+        """
         if type(value) is not int:
             return False
         if self.low is not None and value < self.low:
@@ -241,23 +261,38 @@ class Range(Constraint, frozen=True):
         return self.high is None or value <= self.high
 
     def alike(self, other: Range) -> Constraint:
-        """The higher `min` and the lower `max`. If they cross, nothing is left."""
+        """The higher `min` and the lower `max`. If they cross, nothing is left.
+
+        Here that is no error, as it is in `read`: two links may well exclude each other.
+        """
         # None is no bound, so it takes part in neither comparison. Without any bound None is left.
-        low = max((bound for bound in (self.low, other.low) if bound is not None), default=None)
-        high = min((bound for bound in (self.high, other.high) if bound is not None), default=None)
+        lows = [bound for bound in (self.low, other.low) if bound is not None]
+        highs = [bound for bound in (self.high, other.high) if bound is not None]
+        low = max(lows, default=None)
+        high = min(highs, default=None)
         if low is not None and high is not None and low > high:
             return NOTHING
         return Range(low, high)
 
     def json(self) -> dict[str, Any]:
-        """The bounds that there are. At least one is, or it would have no kind."""
-        bounds = {"min": self.low, "max": self.high}
+        """The bounds that there are. At least one is, or it would have no kind.
+
+        `{"min": 3, "max": 3}` stays a range, though a list would say the same.
+        """
+        bounds = {
+            "min": self.low,
+            "max": self.high,
+        }
         return {key: bound for key, bound in bounds.items() if bound is not None}
 
     def words(self) -> str:
         """Its bounds, both included: "at least 1 and at most 5"."""
-        bounds = {"least": self.low, "most": self.high}
-        return " and ".join(f"at {word} {at}" for word, at in bounds.items() if at is not None)
+        bounds = {
+            "least": self.low,
+            "most": self.high,
+        }
+        said = [f"at {word} {bound}" for word, bound in bounds.items() if bound is not None]
+        return " and ".join(said)
 
 
 class Paths(Constraint, frozen=True):
@@ -277,7 +312,8 @@ class Paths(Constraint, frozen=True):
 
         An empty list is legal and accepts nothing.
         """
-        return _paths({_top(top) for top in a_list(stated["path"], "path")})
+        listed = a_list(stated["path"], "path")
+        return _paths({_top(top) for top in listed})
 
     def accepts(self, value: Any) -> bool:
         """A value that is no path in the one spelling is refused, whatever it would resolve to.
@@ -312,7 +348,13 @@ class Paths(Constraint, frozen=True):
 # Two constraints that others compare with. Nothing is an empty list, in every normal form.
 ANYTHING = Anything()
 NOTHING = In(frozenset())
-_KINDS: tuple[type[Constraint], ...] = (Anything, In, Range, Paths)
+# In the order in which they are tried. It decides nothing, since no key is of two kinds.
+_KINDS: tuple[type[Constraint], ...] = (
+    Anything,
+    In,
+    Range,
+    Paths,
+)
 
 
 def read_constraint(value: Any) -> Constraint:
@@ -358,7 +400,9 @@ def _order(item: Typed) -> tuple[int, str | int]:
     is_boolean, value = item
     if is_boolean:
         return 0, value
-    return (2 if isinstance(value, str) else 1), value
+    if isinstance(value, str):
+        return 2, value
+    return 1, value
 
 
 # --- paths ----------------------------------------------------------------------------------------
@@ -384,15 +428,22 @@ def _is_path(value: str) -> bool:
 
 
 def _top(value: Any) -> str:
-    """An entry of a `path` list. Raises TypeError, or ValueError for no free name or no path."""
-    if not _is_path(names.free_name(value, "path")):
+    """An entry of a `path` list. Raises TypeError, or ValueError for no free name or no path.
+
+    So an entry has at most 256 bytes. A value that is judged may be longer.
+    """
+    path = names.free_name(value, "path")
+    if not _is_path(path):
         like = "'/', or '/a/b' without empty, '.' or '..' segments"
         raise ValueError(f"path {shown(value)} is no path: {like}")
-    return str(value)
+    return path
 
 
 def _is_below(path: str, top: str) -> bool:
-    """Is it `top` or below it? The slash after `top` keeps `/database` out of `/data`."""
+    """Is it `top` or below it? The slash after `top` keeps `/database` out of `/data`.
+
+    Both are paths in the one spelling, which is not checked again (spec 14.3).
+    """
     return top == "/" or path == top or path.startswith(top + "/")
 
 

@@ -76,6 +76,10 @@ class Tables(BuiltIn, frozen=True):
     domain = "data"
 
     def __post_init__(self) -> None:
+        """A list of patterns (spec, 4.5), in any order. Raises TypeError or ValueError.
+
+        Called for each link of each token that is verified, so it has a short way.
+        """
         for pattern in a_list(self.value, "tables"):
             # Nearly all are identifiers of ASCII characters, each a pattern of one segment: seen
             # sooner than checked. (Beyond ASCII, identifiers hold format characters.)
@@ -116,10 +120,13 @@ class Tables(BuiltIn, frozen=True):
         operations = beside["operations"].value if "operations" in beside else None
         if not self.value or operations == []:
             yield "nothing on any table"
-        elif operations is not None:
-            yield f"{_named_operations(operations)} on {named_all(self.value)}"
+            return
+
+        tables = named_all(self.value)
+        if operations is None:
+            yield f"only on {tables}"
         else:
-            yield f"only on {named_all(self.value)}"
+            yield f"{_named_operations(operations)} on {tables}"
 
 
 class Operations(BuiltIn, frozen=True):
@@ -142,7 +149,12 @@ class Operations(BuiltIn, frozen=True):
     domain = "data"
 
     def __post_init__(self) -> None:
+        """A list of names or `*`, in any order. Raises TypeError or ValueError.
+
+        A name is not compared with those that a server knows: there is no list of them.
+        """
         for operation in a_list(self.value, "operations"):
+            # The common ones are names, so that only others need the full check.
             if operation not in _COMMON:
                 names.name(operation, "operation")
 
@@ -153,8 +165,10 @@ class Operations(BuiltIn, frozen=True):
         """
         if access.operation in self.value or "*" in self.value:
             return None
-        text = f"operation {access.operation} is not among {spelled(self.value)}"
-        return Reason("operation", text)
+        return Reason(
+            "operation",
+            f"operation {access.operation} is not among {spelled(self.value)}",
+        )
 
     def held(self) -> TableRights:
         """These operations at `*`, so at every table.
@@ -198,9 +212,14 @@ class Allowances(BuiltIn, frozen=True):
     domain = "data"
 
     def __post_init__(self) -> None:
+        """An object from patterns to lists of operations. Raises TypeError or ValueError.
+
+        It may be empty, and so may each list: what permits nothing is legal (spec, 17.5).
+        """
         for pattern, operations in an_object(self.value, "allow").items():
             names.pattern(pattern, "table")
             for operation in a_list(operations, "operations"):
+                # As in `operations`: the common ones need no check.
                 if operation not in _COMMON:
                     names.name(operation, "operation")
 
@@ -209,10 +228,15 @@ class Allowances(BuiltIn, frozen=True):
         operations = patterns.decided(self.value, access.table or "", ())
         if access.operation in operations or "*" in operations:
             return None
+
+        # No entry and an empty one say the same, and have one code.
         if not operations:
             return Reason("table", f"no operation is allowed on table {access.table}")
         asked = f"operation {access.operation} on table {access.table}"
-        return Reason("operation", f"{asked} is not among {spelled(operations)}")
+        return Reason(
+            "operation",
+            f"{asked} is not among {spelled(operations)}",
+        )
 
     def held(self) -> TableRights:
         """The same map, with no rule about columns.
@@ -220,14 +244,22 @@ class Allowances(BuiltIn, frozen=True):
         Empty lists stay as entries without rights where a wider entry gives some. There they are
         needed: without them the wider entry would decide.
         """
-        rights = {key: Rights(_names(given), None) for key, given in self.value.items()}
+        rights = {
+            pattern: Rights(_names(operations), None)  # no rule about columns
+            for pattern, operations in self.value.items()
+        }
         return TableRights.of(rights)
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
-        """One line for all tables that have the same operations, in the order of their patterns."""
+        """One line for all tables that have the same operations, in the order of their patterns.
+
+        `{"a": ["select"], "b": ["select"], "c": []}` is `select on a, b` and `nothing on c`.
+        """
         alike: dict[str, list[str]] = {}
         for pattern, allowed in sorted(self.value.items()):
-            alike.setdefault(_named_operations(allowed), []).append(pattern)
+            tables_alike = alike.setdefault(_named_operations(allowed), [])
+            tables_alike.append(pattern)
+
         for operations, tables in alike.items():
             yield f"{operations} on {named_all(tables)}"
         if not alike:
@@ -259,7 +291,13 @@ class Columns(BuiltIn, frozen=True):
     domain = "data"
 
     def __post_init__(self) -> None:
-        for pattern, columns in not_empty(an_object(self.value, "columns"), "columns").items():
+        """An object from patterns to lists of columns, not empty. Raises TypeError or ValueError.
+
+        An empty object would restrict nothing, and yet look like a restriction (spec, 17.5). An
+        empty list is legal: it permits accesses that touch no column.
+        """
+        stated = not_empty(an_object(self.value, "columns"), "columns")
+        for pattern, columns in stated.items():
             names.pattern(pattern, "table")
             for column in a_list(columns, "columns"):
                 names.free_name(column, "column")
@@ -274,50 +312,80 @@ class Columns(BuiltIn, frozen=True):
         columns = patterns.decided(self.value, access.table or "", None)
         if columns is None:
             return None
+
         if access.columns is None:
-            text = f"columns of table {access.table} are restricted, and none are stated"
-            return Reason("column", text)
+            return Reason(
+                "column",
+                f"columns of table {access.table} are restricted, and none are stated",
+            )
         if "*" in columns:
             return None
+
         excess = [column for column in access.columns if column not in columns]
         if not excess:
             return None
         asked = f"columns {spelled(excess)} of table {access.table}"
-        return Reason("column", f"{asked} are not among {spelled(columns)}")
+        return Reason(
+            "column",
+            f"{asked} are not among {spelled(columns)}",
+        )
 
     def held(self) -> TableRights:
-        # If the caveat itself has an entry `*`, the loop below replaces this one.
-        # No match says nothing: so "*" stands for what the map leaves open.
-        """Any operation everywhere, with the columns of each entry."""
+        """Any operation everywhere, with the columns of each entry.
+
+        No match says nothing here, other than in the other three. So the map begins with all
+        rights at `*`. If the caveat itself has an entry `*`, that one replaces it.
+        """
         rights = {"*": ALL_RIGHTS}
         for key, given in self.value.items():
             rights[key] = Rights(ANY, _names(given))
         return TableRights.of(rights)
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
-        """One line for each pattern, in their order."""
+        """One line for each pattern, in their order: `columns id, name of staff`.
+
+        Tables that no line names are not restricted by it.
+        """
         for pattern, columns in sorted(self.value.items()):
             yield f"{_named_columns(columns)} of {named(pattern)}"
 
 
-_COMMON = frozenset(("*", "select", "insert", "update", "delete"))  # nearly all operations
+# Nearly all operations. That they are legal names needs no check each time.
+_COMMON = frozenset(
+    (
+        "*",
+        "select",
+        "insert",
+        "update",
+        "delete",
+    )
+)
+# Up to here a pattern of one segment is short enough, whatever its characters are.
 _PLAIN_CHARS = 64
 
 
-# `*` takes in whatever stands beside it, so `["*", "select"]` and `["*"]` become one set. Sets that
-# permit the same are then equal, and a comparison of maps compares what they permit.
 def _names(given: Iterable[str]) -> Names:
+    """A list of operations or columns as a set.
+
+    `*` takes in whatever stands beside it, so `["*", "select"]` and `["*"]` become one set. Sets
+    that permit the same are then equal, and a comparison of maps compares what they permit.
+    """
     found = frozenset(given)
     return ANY if "*" in found else found
 
 
 def _named_operations(given: list[str]) -> str:
+    """Operations for people, sorted: `insert, select`. An empty list is "nothing"."""
     if "*" in given:
         return "anything"
     return named_all(given) or "nothing"
 
 
 def _named_columns(given: list[str]) -> str:
+    """Columns for people, sorted.
+
+    Of `*` it says that columns have to be stated all the same.
+    """
     if "*" in given:
         return "any stated column"
     return f"columns {named_all(given)}" if given else "no column"
@@ -360,14 +428,20 @@ class TableRights(BuiltIn, frozen=True):
         rights: Rights | None = self.value.get(table)  # an exact entry, most often
         if rights is None:
             rights = patterns.decided(self.value, table, NO_RIGHTS)
+
         operations, columns = rights
         if access.operation not in operations and "*" not in operations:
             code = "operation" if operations else "table"
-            return Reason(code, f"{access.operation} on table {table} is not permitted")
+            return Reason(
+                code,
+                f"{access.operation} on table {table} is not permitted",
+            )
         if columns is None or _are_within(access.columns, columns):
             return None
-        listed = spelled(sorted(columns))
-        return Reason("column", f"columns of table {table} are restricted to {listed}")
+        return Reason(
+            "column",
+            f"columns of table {table} are restricted to {spelled(sorted(columns))}",
+        )
 
     @property
     def is_nothing(self) -> bool:
@@ -392,7 +466,13 @@ class TableRights(BuiltIn, frozen=True):
         """
         if self.value == other.value:  # chains repeat themselves
             return self
-        return TableRights(patterns.meet(self.value, other.value, NO_RIGHTS, _both))
+        both = patterns.meet(
+            self.value,
+            other.value,
+            NO_RIGHTS,
+            _both,
+        )
+        return TableRights(both)
 
     def stated(self) -> dict[str, Any]:
         """`tables` and `operations` where they say it all, else `allow`; and `columns`.
@@ -408,12 +488,20 @@ class TableRights(BuiltIn, frozen=True):
         rights: RightsMap = self.value
         if not rights:
             return {"tables": []}
+
+        # Tables and operations: as two lists if all entries have the same ones, and some.
         made: dict[str, Any]
         kinds = {at.operations for at in rights.values()}
         if len(kinds) == 1 and NO_RIGHTS.operations not in kinds:
-            made = {"tables": patterns.widest(rights), "operations": sorted(kinds.pop())}
+            made = {
+                "tables": patterns.widest(rights),
+                "operations": sorted(kinds.pop()),
+            }
         else:
-            made = {"allow": {key: sorted(at.operations) for key, at in sorted(rights.items())}}
+            allowed = {key: sorted(at.operations) for key, at in sorted(rights.items())}
+            made = {"allow": allowed}
+
+        # Columns: only where there is a rule about them.
         columns = {}
         for key, at in sorted(rights.items()):
             if at.columns is not None:
@@ -433,6 +521,7 @@ class TableRights(BuiltIn, frozen=True):
         A mistake here would be no hole. Verifiers ask every link, so a link that asks for too much
         gains nothing (spec, "Widening").
         """
+        # Pairs come first: both at once are more than each by itself.
         if "allow" in asked or ("tables" in asked and "operations" in asked):
             yield from _pairs_beyond(self, asked)
         elif "tables" in asked:
@@ -444,23 +533,30 @@ class TableRights(BuiltIn, frozen=True):
 
 
 def _are_within(stated: Iterable[str] | None, columns: Names) -> bool:
-    """Are columns stated, and all among these?"""
+    """Are columns stated, and all among these? No column at all is among any of them."""
+    # Silence does not pass, also where any column would (spec, 15.4).
     if stated is None:
         return False
     return columns == ANY or columns.issuperset(stated)
 
 
-# `*` is not a name but stands for all names. So it is looked for before the sets are intersected:
-# `{"*"} & {"select"}` would be empty, and must be `{"select"}`.
 def _both_names(one: Names, two: Names) -> Names:
+    """The names that are in both sets.
+
+    `*` is not a name but stands for all names. So it is looked for before the sets are intersected:
+    `{"*"} & {"select"}` would be empty, and must be `{"select"}`.
+    """
     if one == ANY:
         return two
     return one if two == ANY else one & two
 
 
-# None is no rule about columns, so the other rule holds. It is wider than `{"*"}`, which still asks
-# for columns to be stated.
 def _both_columns(one: Names | None, two: Names | None) -> Names | None:
+    """The rule about columns that says what both rules say.
+
+    None is no rule, so the other one holds. It is wider than `{"*"}`, which still asks for columns
+    to be stated.
+    """
     if one is None:
         return two
     return one if two is None else _both_names(one, two)
@@ -475,12 +571,19 @@ def _both(one: Rights, two: Rights) -> Rights:
     operations = _both_names(one.operations, two.operations)
     if not operations:
         return NO_RIGHTS
-    return Rights(operations, _both_columns(one.columns, two.columns))
+
+    columns = _both_columns(one.columns, two.columns)
+    return Rights(operations, columns)
 
 
 # --- what a new link asks for beyond them (spec, "Widening") --------------------------------------
 
-_PAIRS = ("tables", "operations", "allow")
+# Three keys of one dimension: what is left of one is written in place of all of them (spec, 23.15).
+_PAIRS = (
+    "tables",
+    "operations",
+    "allow",
+)
 
 
 def _tables_beyond(held: TableRights, asked: list[str]) -> Iterator[Excess]:
@@ -494,13 +597,22 @@ def _tables_beyond(held: TableRights, asked: list[str]) -> Iterator[Excess]:
     left: set[str] = set()
     excess: list[str] = []
     for pattern in asked:
+        # Where inside the pattern something is held: at it, or at an entry below it.
         found = [key for key in patterns.within(rights, pattern) if _at(rights, key).operations]
         if not found:
             excess.append(pattern)
+        # Held at the pattern itself, it is written as asked. The links before bound the rest.
         left.update([pattern] if pattern in found else found)
+
     if excess:
-        rest = {"tables": sorted(left)}
-        yield Excess("tables", asked, held.stated(), excess, rest, replaces=_PAIRS)
+        yield Excess(
+            "tables",
+            asked,
+            held.stated(),
+            excess,
+            {"tables": sorted(left)},
+            replaces=_PAIRS,
+        )
 
 
 def _operations_beyond(held: TableRights, asked: list[str]) -> Iterator[Excess]:
@@ -509,14 +621,21 @@ def _operations_beyond(held: TableRights, asked: list[str]) -> Iterator[Excess]:
     It need not be held on every table, for the same reason (spec, 23.6). `*` is held only where `*`
     is, since a list of names never says all operations. A clamp of `*` writes all that are held.
     """
-    everywhere: set[str] = set()
+    everywhere: set[str] = set()  # all that are held, on whatever table
     for rights in held.value.values():
         everywhere |= rights.operations
+
     excess = [operation for operation in asked if not {operation, "*"} & everywhere]
     if excess:
         left = everywhere if "*" in asked else everywhere.intersection(asked)
-        rest = {"operations": sorted(left)}
-        yield Excess("operations", asked, held.stated(), excess, rest, replaces=_PAIRS)
+        yield Excess(
+            "operations",
+            asked,
+            held.stated(),
+            excess,
+            {"operations": sorted(left)},
+            replaces=_PAIRS,
+        )
 
 
 def _pairs_beyond(held: TableRights, asked: Mapping[str, Any]) -> Iterator[Excess]:
@@ -530,24 +649,38 @@ def _pairs_beyond(held: TableRights, asked: Mapping[str, Any]) -> Iterator[Exces
     """
     wanted = met(caveat for key, caveat in asked.items() if key != "columns")
     bare = {key: Rights(rights.operations, None) for key, rights in held.value.items()}
-    both = patterns.meet(wanted.value, bare, NO_RIGHTS, _both)
+    both = patterns.meet(
+        wanted.value,
+        bare,
+        NO_RIGHTS,
+        _both,
+    )
     if both == wanted.value:
         return
+
+    # What to tell: at each pattern where the two may differ, the operations that are not held.
     excess = {}
-    unheld = False
+    is_unheld = False  # is there a pattern in excess at which nothing at all is held?
     for key in sorted({**wanted.value, **both}):
         have = _at(bare, key).operations
         missing = _at(wanted.value, key).operations - have
+        # Where any operation is held none is missing, though no name of the wish is in the set.
         if missing and have != ANY:
             excess[key] = sorted(missing)
-            unheld = unheld or not have
+            is_unheld = is_unheld or not have
+
     if "allow" in asked:
         dimension = "allow"
     else:
-        dimension = "tables" if unheld else "operations"
-    wish = {key: asked[key].value for key in _PAIRS if key in asked}
-    rest = TableRights(both).stated()
-    yield Excess(dimension, wish, held.stated(), excess, rest, replaces=_PAIRS)
+        dimension = "tables" if is_unheld else "operations"
+    yield Excess(
+        dimension,
+        {key: asked[key].value for key in _PAIRS if key in asked},
+        held.stated(),
+        excess,
+        TableRights(both).stated(),
+        replaces=_PAIRS,
+    )
 
 
 def _columns_beyond(held: TableRights, asked: dict[str, list[str]]) -> Iterator[Excess]:
@@ -562,25 +695,38 @@ def _columns_beyond(held: TableRights, asked: dict[str, list[str]]) -> Iterator[
     excess: dict[str, list[str]] = {}
     left: dict[str, list[str]] = {}
     for pattern, wish in wishes.items():
-        found = False
-        for key in sorted({*patterns.within(rights, pattern), *patterns.within(wishes, pattern)}):
+        is_found = False
+        places = {
+            *patterns.within(rights, pattern),
+            *patterns.within(wishes, pattern),
+        }
+        for key in sorted(places):
             have = _at(rights, key)
             if not have.operations:
                 continue
-            found = True
+
+            # The most specific wish decides at this place, and not the one that led here.
+            is_found = True
             wanted = patterns.decided(wishes, key, wish)
             both = _both_columns(have.columns, wanted) or frozenset()
             left[key] = sorted(both)
             if both != wanted:
                 excess[key] = sorted(wanted - (have.columns or frozenset()))
-        if not found:
+        if not is_found:
             excess[pattern] = sorted(wish)
+
     if excess:
-        rest = {"columns": left} if left else {}
-        yield Excess("columns", asked, held.stated(), excess, rest)
+        yield Excess(
+            "columns",
+            asked,
+            held.stated(),
+            excess,
+            {"columns": left} if left else {},
+        )
 
 
 def _at(rights: RightsMap, key: str) -> Rights:
+    """The rights at a pattern, by the entry that decides there; none if no entry does."""
     return patterns.decided(rights, key, NO_RIGHTS)
 
 
@@ -597,7 +743,17 @@ def met(caveats: Iterable[Any]) -> TableRights:
 
 
 def rights_of(stated: Mapping[str, Any]) -> RightsMap:
-    """The map that data caveats state, by key. Raises TypeError or ValueError for what is none."""
-    kinds = (Tables, Operations, Allowances, Columns)
-    rights: RightsMap = met(kind(stated[kind.key]) for kind in kinds if kind.key in stated).value
+    """The map that data caveats state, by key. Raises TypeError or ValueError for what is none.
+
+    Other keys are passed over, so that all caveats of a link may be given. Without any data caveat
+    it has all rights.
+    """
+    kinds = (
+        Tables,
+        Operations,
+        Allowances,
+        Columns,
+    )
+    given = (kind(stated[kind.key]) for kind in kinds if kind.key in stated)
+    rights: RightsMap = met(given).value
     return rights

@@ -41,6 +41,8 @@ def wider(pattern: str) -> Iterator[str]:
     yield pattern
     if pattern == "*":
         return
+
+    # From here on without its star, so that each round cuts off one segment.
     path = pattern.removesuffix(".*")
     while "." in path:
         path = path.rpartition(".")[0]
@@ -50,6 +52,9 @@ def wider(pattern: str) -> Iterator[str]:
 
 def decided(entries: Mapping[str, Value], pattern: str, default: Value) -> Value:
     """What the most specific entry says that contains `pattern`, or `default` if none does.
+
+        decided({"*": 1, "hr.*": 2}, "hr.pay", 0)    # 2
+        decided({"hr.*": 2}, "sales", 0)             # 0
 
     Goes up from the pattern, one look for each segment, and not through the map. So a long map
     costs no more. The wider entries are not looked at: `{"*": ["select"], "hr.*": []}` gives
@@ -64,6 +69,8 @@ def decided(entries: Mapping[str, Value], pattern: str, default: Value) -> Value
 
 def within(entries: Mapping[str, Any], pattern: str) -> list[str]:
     """Where inside `pattern` a map may say different things: there, and at the entries below it.
+
+        within({"*": 1, "a.b": 2, "c": 3}, "a.*")    # a.*, a.b
 
     To compare two maps inside a pattern it is enough to look at these places.
     """
@@ -96,6 +103,7 @@ def meet(
     """
     made = {}
     for key in {**one, **two}:
+        # Its own entry is the most specific one that there can be, and needs no search.
         mine = one[key] if key in one else decided(one, key, default)
         its = two[key] if key in two else decided(two, key, default)
         made[key] = both(mine, its)
@@ -111,6 +119,7 @@ def normal(entries: Mapping[str, Value], default: Value) -> dict[str, Value]:
     """
     kept: dict[str, Value] = {}
     for key in sorted(entries, key=_width):  # wider ones first
+        # What would hold here without this entry: the next wider one, or the default.
         inherited = default
         for candidate in _above(key):
             if candidate in kept:
@@ -122,9 +131,12 @@ def normal(entries: Mapping[str, Value], default: Value) -> dict[str, Value]:
 
 
 def _above(pattern: str) -> Iterator[str]:
-    """The patterns that contain `pattern` and more: none for `*`."""
+    """The patterns that contain `pattern` and more: none for `*`.
+
+    From the most specific on, as `wider` has them.
+    """
     above = wider(pattern)
-    next(above)
+    next(above)  # the pattern itself
     return above
 
 

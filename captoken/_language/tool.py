@@ -75,10 +75,17 @@ class Tools(BuiltIn, frozen=True):
     domain = "tool"
 
     def __post_init__(self) -> None:
-        rules = {}
+        """Read each rule once, so that no access has to. Raises TypeError or ValueError.
+
+        An empty object is legal: it permits no tool (spec, 17.5).
+        """
         like = ', like {"search": {}}, which leaves its arguments free'
-        for pattern, arguments in an_object(self.value, "tools", like).items():
-            rules[names.pattern(pattern, "tool")] = _read(arguments)
+        stated = an_object(self.value, "tools", like)
+        rules = {}
+        for pattern, arguments in stated.items():
+            # The pattern is checked before its rule, so that the first mistake is the one told.
+            name = names.pattern(pattern, "tool")
+            rules[name] = _read(arguments)
         force_setattr(self, "rules", rules)
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
@@ -88,7 +95,8 @@ class Tools(BuiltIn, frozen=True):
         """
         rule: Call = patterns.decided(self.rules, access.tool or "", None)
         if rule is None:
-            return Reason("tool", f"tool {access.tool} is not among {spelled(sorted(self.rules))}")
+            listed = spelled(sorted(self.rules))
+            return Reason("tool", f"tool {access.tool} is not among {listed}")
         return _call_prohibited(rule, access) if rule else None
 
     def held(self) -> ToolCalls:
@@ -98,11 +106,17 @@ class Tools(BuiltIn, frozen=True):
         second drops entries that repeat a wider one. Maps that permit the same calls so become
         equal, but for a list of integers beside its range.
         """
-        calls = {key: _normal(rule) if rule else FREE for key, rule in self.rules.items()}
+        calls: dict[str, Call] = {}
+        for pattern, rule in self.rules.items():
+            # An empty rule is no closed world, and stays as it is.
+            calls[pattern] = _normal(rule) if rule else FREE
         return ToolCalls(patterns.normal(calls, None))
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
-        """One line for each pattern, in their order."""
+        """One line for each pattern, in their order: `tool search, with any arguments`.
+
+        Entries are not compared with each other: a wider one may stand beside a narrower one.
+        """
         for pattern, rule in sorted(self.rules.items()):
             yield f"tool {named(pattern)}, with {_in_words(rule)}"
         if not self.rules:
@@ -120,18 +134,28 @@ def _read(value: Any) -> dict[str, Argument]:
     made = {}
     for argument, constraint in an_object(value, "arguments", ": {} leaves them free").items():
         names.free_name(argument, "argument")
-        what = f"the constraint on {argument}"
-        stated = dict(an_object(constraint, what, ', like {"in": [...]}'))
+        given = an_object(
+            constraint,
+            f"the constraint on {argument}",
+            ', like {"in": [...]}',
+        )
         # `stated` is a copy, so the value of the caveat stays as it was on the wire.
+        stated = dict(given)
         optional = stated.pop("optional", None)
         if optional is not None and optional is not True:
             raise ValueError('"optional" is true or left out')
-        made[argument] = (constraints.read_constraint(stated), optional is True)
+
+        rest = constraints.read_constraint(stated)
+        made[argument] = (rest, optional is True)
     return made
 
 
 def _in_words(rule: Arguments) -> str:
-    """The arguments of a rule for people, in their order."""
+    """The arguments of a rule for people, in their order.
+
+    `to one of "ops", "sales"; urgent anything (optional)`: with a semicolon between two, since a
+    list of values has commas.
+    """
     if not rule:
         return "any arguments"
     parts = []
@@ -155,7 +179,11 @@ def _call_prohibited(rule: Arguments, access: Access) -> Reason | None:
     for argument in stated:
         if argument not in rule:
             text = f"argument {argument} of tool {access.tool}"
-            return Reason("argument", f"{text} is not among {spelled(sorted(rule))}")
+            return Reason(
+                "argument",
+                f"{text} is not among {spelled(sorted(rule))}",
+            )
+
     for argument, (constraint, optional) in rule.items():
         if argument in stated:
             if constraint.accepts(stated[argument]):
@@ -165,7 +193,11 @@ def _call_prohibited(rule: Arguments, access: Access) -> Reason | None:
             continue
         else:
             text = "must be present"
-        return Reason("argument", f"argument {argument} of tool {access.tool} {text}")
+        # The value is not shown: it may be private, and reasons go to logs.
+        return Reason(
+            "argument",
+            f"argument {argument} of tool {access.tool} {text}",
+        )
     return None
 
 
@@ -214,15 +246,22 @@ class ToolCalls(BuiltIn, frozen=True):
         """
         if self.value == other.value:  # chains repeat themselves
             return self
-        return ToolCalls(patterns.meet(self.value, other.value, None, _both))
+        both = patterns.meet(
+            self.value,
+            other.value,
+            None,
+            _both,
+        )
+        return ToolCalls(both)
 
     def stated(self) -> dict[str, Any]:
         """The caveat that says the same, in the order of its patterns.
 
-        Walls are spelled out (spec,
-        19.8).
+        Walls are spelled out, since a wider entry would decide where one was left out (spec, 19.8).
+        Read again, it gives an equal map.
         """
-        return {"tools": {key: _spelled(call) for key, call in sorted(self.value.items())}}
+        calls = {pattern: _spelled(call) for pattern, call in sorted(self.value.items())}
+        return {"tools": calls}
 
     def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
         """Each pattern is held, and wherever it is, its arguments are among those permitted there.
@@ -240,31 +279,40 @@ class ToolCalls(BuiltIn, frozen=True):
         This is a check for the writer. A link that got past it would still gain nothing, for the
         links before are asked too.
         """
+        wish: Tools = asked["tools"]
         calls: CallMap = self.value
-        wishes: CallMap = asked["tools"].held().value
+        wishes: CallMap = wish.held().value  # in normal form, as what is held
         excess: dict[str, Call] = {}
         left: dict[str, Call] = {}
-        for pattern in asked["tools"].value:
-            found = False
-            within = {*patterns.within(calls, pattern), *patterns.within(wishes, pattern)}
-            for key in sorted(within):
+        for pattern in wish.value:
+            is_found = False
+            places = {
+                *patterns.within(calls, pattern),
+                *patterns.within(wishes, pattern),
+            }
+            for key in sorted(places):
                 have = patterns.decided(calls, key, None)
                 wanted = patterns.decided(wishes, key, None)
                 # Walls are kept in `left` too: below a wider entry they take out what is not held.
                 left[key] = _both(have, wanted)
                 if have is None:
                     continue
-                found = True
+                is_found = True
                 if left[key] != wanted:
                     excess[key] = wanted
-            if not found:
+            if not is_found:
                 excess[pattern] = patterns.decided(wishes, pattern, None)
-        if excess:
-            too_much = ToolCalls(excess).stated()["tools"]
-            held = self.stated()["tools"]
-            rest = ToolCalls(patterns.normal(left, None))
-            kept = {} if rest.is_nothing else rest.stated()
-            yield Excess("tools", asked["tools"].value, held, too_much, kept)
+        if not excess:
+            return
+
+        rest = ToolCalls(patterns.normal(left, None))
+        yield Excess(
+            "tools",
+            wish.value,
+            self.stated()["tools"],
+            ToolCalls(excess).stated()["tools"],
+            {} if rest.is_nothing else rest.stated(),
+        )
 
 
 def _normal(arguments: Arguments) -> Call:
@@ -285,6 +333,7 @@ def _normal(arguments: Arguments) -> Call:
             kept[argument] = (constraint, optional)
         elif not optional:
             return None
+        # Else it is optional and never satisfied: absent, like all that are not named.
     return MappingProxyType(kept) if kept else CLOSED
 
 
@@ -305,13 +354,16 @@ def _both(one: Call, two: Call) -> Call:
     """
     if one is None or two is None:
         return None
+    # An empty call is FREE. Of two such, `or` gives the second, which is empty as well.
     if not one or not two:
         return one or two
+
     made: dict[str, Argument] = {}
     for argument in {**one, **two}:
-        mine, my_optional = one.get(argument, _UNNAMED)
-        its, its_optional = two.get(argument, _UNNAMED)
-        made[argument] = (mine.meet(its), my_optional and its_optional)
+        mine, may_miss_mine = one.get(argument, _UNNAMED)
+        its, may_miss_its = two.get(argument, _UNNAMED)
+        both = mine.meet(its)
+        made[argument] = (both, may_miss_mine and may_miss_its)
     return _normal(made)
 
 
@@ -328,9 +380,12 @@ def _spelled(call: Call) -> dict[str, Any]:
     """
     if call is None:
         return {"_": {"in": []}}
+
     made = {}
     for argument, (constraint, optional) in sorted(call.items()):
-        made[argument] = constraint.json()
+        spelled_out = constraint.json()
+        # False is not written: leaving it out says so already (spec, 13.4).
         if optional:
-            made[argument]["optional"] = True
+            spelled_out["optional"] = True
+        made[argument] = spelled_out
     return made
