@@ -1,4 +1,8 @@
-"""One guarded block at a time on a connection, in one thread: for the guards of databases."""
+"""One guarded block at a time on a connection, in one thread: for the guards of databases.
+
+Two blocks on one connection would share a transaction: the one could commit what the other is to
+roll back, and would run under the other's authorizer or role.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,13 @@ from contextlib import contextmanager
 from captoken._format.errors import GuardError
 
 # By id of a connection that is guarded: the thread of its block. An entry lives no longer than the
-# block, which keeps the connection alive, so that no other one can have the id meanwhile.
+# block, which keeps the connection alive, so that no other one can have the id meanwhile. It is the
+# module's, since all blocks of the process have to see it: those of SQLite and PostgreSQL alike, by
+# connections that take no attribute and no weak reference. It never holds more than there are
+# blocks open.
 _claims: dict[int, int] = {}
+
+# Around the look and the entry together.
 _claiming = threading.Lock()
 
 
@@ -18,12 +27,14 @@ _claiming = threading.Lock()
 def claimed(connection: object) -> Generator[None, None, None]:
     """Around a block, before its connection is touched.
 
-    Raises GuardError if the connection is guarded already, in this thread or another one.
+    Raises GuardError if the connection is guarded already, in this thread or another one. Does not
+    keep anybody off who uses the connection without a guard.
     """
     _claim(connection)
     try:
         yield
     finally:
+        # Its own: an entry is made by nobody else while it is there.
         del _claims[id(connection)]
 
 
@@ -32,7 +43,9 @@ def _claim(connection: object) -> None:
     own = threading.get_ident()
     with _claiming:
         holder = _claims.get(id(connection))
-        if holder is not None:
-            whose = "this thread" if holder == own else "another thread"
-            raise GuardError(f"the connection is guarded already, in {whose}: one block at a time")
-        _claims[id(connection)] = own
+        if holder is None:
+            _claims[id(connection)] = own
+            return
+
+    whose = "this thread" if holder == own else "another thread"
+    raise GuardError(f"the connection is guarded already, in {whose}: one block at a time")

@@ -38,7 +38,8 @@ from captoken.adapters._sqlite.watch import Watch
 _PLANS = 256  # statements whose plans a block keeps
 
 _OTHER_KIND = Own(
-    "operation", "only select, values, insert, replace, update and delete are granted"
+    "operation",
+    "only select, values, insert, replace, update and delete are granted",
 )
 
 # The names of the columns, the rows, and how many rows were changed.
@@ -63,9 +64,12 @@ class Block:
         self.connection = connection
         self.grant = grant
         self.caller = caller
+
+        # What a statement may yield. One more, and none of them is handed out.
         self.max_rows = max_rows
 
-        # By statement. Of this block only: its transaction holds the schema still.
+        # By statement. Of this block only: its transaction holds the schema still. In the next one,
+        # the same text could mean another table.
         self.plans: dict[str, Plan] = {}
 
         # Rule 7: the functions that tell of this block alone by now.
@@ -80,11 +84,13 @@ class Block:
         self.death: Decision | None = None
         self.broken: BaseException | None = None
 
-        # What the statement that runs needs, and what the block wrote that a commit makes last,
-        # each once.
+        # What the statement that runs needs.
         self.running: Sequence[Access] = ()
+
+        # What the block wrote that a commit makes last, each once.
         self.written: dict[Hashable, Access] = {}
 
+        # From here on the connection has its authorizer, and nothing is permitted.
         self.watch = Watch(connection, self._alive)
         self.planner = Planner(self.watch, engine)
         self.denials = Denials(grant, caller, self.planner)
@@ -101,22 +107,37 @@ class Block:
             # raised when the statement has stopped.
             self.broken = error
             return False
-        self.death = None if decision else decision
-        return bool(decision)
+
+        if not decision:
+            self.death = decision
+            return False
+        self.death = None
+        return True
 
     def commit(self) -> None:
-        """COMMIT, if the grant still permits what the block wrote; else ROLLBACK. Raises Denied."""
+        """COMMIT, if the grant still permits what the block wrote; else ROLLBACK.
+
+        Raises Denied for what it does not permit any more, and what SQLite raises (`end`).
+        """
         if self.written and self.connection.in_transaction:
             self._ask_about_writes()
         self.end("COMMIT")
 
     def _ask_about_writes(self) -> None:
-        """Rule 10: what was written is asked about once more, and rolled back if it is refused."""
+        """Rule 10: what was written is asked about once more, and rolled back if it is refused.
+
+        A block can be open for long. A grant that is revoked meanwhile leaves nothing behind.
+        """
         try:
-            late = self.grant.recheck(self.written.values(), caller=self.caller)
+            late = self.grant.recheck(
+                self.written.values(),
+                caller=self.caller,
+            )
         except BaseException:
+            # Where the grant cannot be asked, that is a no.
             self.end("ROLLBACK")
             raise
+
         if not late:
             self.end("ROLLBACK")
             raise Denied(self.grant.deny(late))
@@ -130,7 +151,9 @@ class Block:
         if self.busy:
             # Python code that a statement calls has left the block: nothing can be ended now.
             raise GuardError("the block was left while a statement of it runs")
+
         try:
+            # SQLite may have rolled back by itself, and then there is nothing to end.
             if self.connection.in_transaction:
                 self.watch.own(how)
         except self.connection.Error:
@@ -145,17 +168,22 @@ class Block:
         """
         self._check_open()
         given = _copied(sql, parameters)
+
         self.busy = True
         self.death = None
         self.broken = None
         try:
             # An exact str: a subclass might compare equal to another statement, and get its plan.
-            return self._execute(str.__str__(sql), given)
+            exact = str.__str__(sql)
+            return self._execute(exact, given)
         except self.connection.Error:
+            # One that `_alive` caused is put in the guard's own words, below.
             if self.death is None and self.broken is None:
                 raise
         finally:
             self.busy = False
+
+        # Outside of the handler, so that SQLite's error is not shown along with it.
         raise self._interruption()
 
     def _interruption(self) -> BaseException:
@@ -166,13 +194,20 @@ class Block:
         return Denied(self.grant.deny(self.death))
 
     def _check_open(self) -> None:
-        """Rule 10: one thread, one statement at a time, one transaction. Raises GuardError."""
+        """Rule 10: one thread, one statement at a time, one transaction. Raises GuardError.
+
+        Whoever has kept `db` from a block cannot use it once the block is over, nor from elsewhere.
+        """
         if threading.get_ident() != self.watch.thread:
             raise GuardError("the block belongs to another thread")
         if self.over:
             raise GuardError("the block has ended")
+
+        # A converter, a collation or an adapter of the owner's, which SQLite calls in between.
         if self.busy:
             raise GuardError("a statement of this block is running")
+
+        # What ran next would be committed by itself, before it could be asked about again.
         if not self.connection.in_transaction:
             raise GuardError("SQLite has rolled back the transaction of this block: leave it")
 
@@ -184,7 +219,9 @@ class Block:
         plan = self.plans.get(sql)
         if plan is None:
             self._check_alive()
-            plan = self._plan(Text(sql), parameters)
+            text = Text(sql)
+            plan = self._plan(text, parameters)
+
         self._permit(plan)
         return self._run(sql, parameters, plan)
 
@@ -200,25 +237,36 @@ class Block:
         Asked each time, also for a statement that was permitted before: a grant can run out, be
         narrowed, or have a budget.
         """
+        # What the grant says comes first. It names nothing that the text does not name.
         decision = self.grant.recheck(plan.needs, caller=self.caller)
         if not decision:
             self._deny(plan, decision)
+
+        # Then what no grant permits: the answer tells that the statement compiles.
         refused = self._refused(plan)
-        if refused is not None:  # last, for it tells that the statement compiles
+        if refused is not None:
             self.denials.deny(plan.text, refused)
         if plan.literals:
             self._deny_literals(plan)
+
+        # All that is needed together: recorded, and used once. `select 1` needs nothing.
         if plan.needs:
-            # All that is needed together: recorded, and used once.
             decision = self.grant.check_all(plan.needs, caller=self.caller)
             if not decision:
                 raise Denied(decision)
 
     def _deny(self, plan: Plan, decision: Decision) -> NoReturn:
         """Raise Denied for what `recheck` found: the grant has run out, or a need is refused."""
+        # No access: it is about the token, and not about anything in this statement.
         if decision.access is None:
             raise self.denials.denied(decision)
-        self.denials.deny_need(plan.text, decision, decision.access, plan.literals)
+
+        self.denials.deny_need(
+            plan.text,
+            decision,
+            decision.access,
+            plan.literals,
+        )
 
     def _refused(self, plan: Plan) -> Own | None:
         """What no token can grant, or what it cannot grant yet (rule 7).
@@ -227,48 +275,76 @@ class Block:
         changed some itself, that was somebody else's.
         """
         if plan.refusals:
-            return Own(*plan.refusals[0])
+            code, sentence = plan.refusals[0]
+            return Own(code, sentence)
+
         of_others = plan.asks - self.told
         if of_others:
-            return Own("operation", f"{min(of_others)}() tells of what others did")
+            name = min(of_others)  # always the same one of several
+            return Own("operation", f"{name}() tells of what others did")
         return None
 
     def _deny_literals(self, plan: Plan) -> None:
         """Refuse a string in double quotes as the column that it looks like (rule 9).
 
-        That it is a string tells that there is no such column.
+        In `SELECT "ssn" FROM people`, that it is a string tells that there is no column `ssn`. So
+        an agent could try names until one of them is refused, which then is there.
         """
         for word in plan.text.words:
             if word in plan.literals:
                 self.denials.deny_column(plan.text, word)
 
     def _run(self, sql: str, parameters: Any, plan: Plan) -> Result:
-        """Run a statement that is permitted (rule 2)."""
+        """Run a statement that is permitted (rule 2).
+
+        It may ask the authorizer for what it was seen to ask for when it was planned, and for
+        nothing else.
+        """
+        # `_alive` asks about these while the statement runs.
         self.running = plan.needs
         try:
-            rows, cursor = self.watch.run(sql, parameters, plan.events, self.max_rows)
+            rows, cursor = self.watch.run(
+                sql,
+                parameters,
+                plan.events,
+                self.max_rows,
+            )
         finally:
             self.running = ()
+
+        self._note_written(plan, cursor.rowcount)
+        columns = tuple([column[0] for column in cursor.description or ()])
+        return columns, rows, cursor.rowcount
+
+    def _note_written(self, plan: Plan, rowcount: int) -> None:
+        """What the statement wrote, for the commit (rule 10) and for the telltales (rule 7)."""
         for need in plan.needs:
             if need.operation != "select":
                 self.written[need.table, need.operation, need.columns] = need
+
+        # Where no row was written, last_insert_rowid() still tells of others.
         if plan.tells:
-            # Rule 7: where no row was written, last_insert_rowid() still tells of others.
-            self.told |= plan.tells if cursor.rowcount > 0 else plan.tells & {"changes"}
-        columns = tuple([column[0] for column in cursor.description or ()])
-        return columns, rows, cursor.rowcount
+            wrote_rows = rowcount > 0
+            self.told |= plan.tells if wrote_rows else plan.tells & {"changes"}
 
     def _plan(self, text: Text, parameters: Any) -> Plan:
         """What a statement needs that the block has not seen before, or not lately.
 
         Raises Denied, or the error that it does not compile for, where that tells nothing.
         """
+        # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
         if text.first not in KINDS:
-            # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
             raise self.denials.denied(_OTHER_KIND)
+
         plan = self.planner.plan(text, parameters)
         if isinstance(plan, Exception):
-            self.denials.fail(text, plan, never_granted=self.watch.refused)
+            self.denials.fail(
+                text,
+                plan,
+                never_granted=self.watch.refused,
+            )
+
+        # Agents write the texts, so that how many are kept is bounded.
         if len(self.plans) >= _PLANS:
             self.plans.clear()
         self.plans[text.sql] = plan
@@ -276,13 +352,22 @@ class Block:
 
 
 def _copied(sql: Any, parameters: Any) -> dict[str, Any] | tuple[Any, ...]:
-    """The parameters of a statement, in a value that nobody else has. Raises TypeError."""
+    """The parameters of a statement, in a value that nobody else has. Raises TypeError.
+
+    They are bound twice, when the statement is looked at and when it runs. A mapping of a class of
+    its own could give another value the second time.
+    """
     if not isinstance(sql, str):
         raise TypeError(f"a statement is a str, not {type(sql).__name__}")
+
+    # Nobody can change a tuple, so that it needs no copy.
     if type(parameters) is tuple:
-        return parameters  # nobody can change it
-    if not isinstance(parameters, (Mapping, Sequence)) or isinstance(parameters, (str, bytes)):
-        raise TypeError(f"parameters are a sequence or a mapping, not {type(parameters).__name__}")
+        return parameters
     if isinstance(parameters, Mapping):
         return dict(parameters)
+
+    # A text is a sequence too, of characters, and nobody means that.
+    is_text = isinstance(parameters, (str, bytes))
+    if is_text or not isinstance(parameters, Sequence):
+        raise TypeError(f"parameters are a sequence or a mapping, not {type(parameters).__name__}")
     return tuple(parameters)

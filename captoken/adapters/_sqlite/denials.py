@@ -48,9 +48,9 @@ _TABLE_IN_ERROR = re.compile(r"no such table: (?:([^.]+)\.)?(.+)", re.DOTALL)
 class Own(NamedTuple):
     """A denial of the guard's own, of what no token permits. Not recorded yet."""
 
-    code: str
-    why: str
-    access: Access | None = None
+    code: str  # as of a token's refusal: "table", "operation", "column"
+    why: str  # the sentence
+    access: Access | None = None  # without one, a client is told no name
 
 
 # What is refused, by the guard or by the grant, and neither raised nor recorded yet.
@@ -66,28 +66,50 @@ class Denials:
     audit trail once.
     """
 
-    def __init__(self, grant: Grant, caller: Caller | None, planner: Planner) -> None:
+    def __init__(
+        self,
+        grant: Grant,
+        caller: Caller | None,
+        planner: Planner,
+    ) -> None:
         self._grant = grant
         self._caller = caller
         self._planner = planner
 
     def denied(self, refused: Refused) -> Denied:
-        """The exception to raise, once the denial is recorded."""
+        """The exception to raise, once the denial is recorded.
+
+        Whoever asks for it raises it: a denial that is recorded and not raised is a false record.
+        """
         if isinstance(refused, Own):
-            return Denied(self._grant.deny(refused.code, refused.why, refused.access))
-        return Denied(self._grant.deny(refused))
+            recorded = self._grant.deny(
+                refused.code,
+                refused.why,
+                refused.access,
+            )
+        else:
+            recorded = self._grant.deny(refused)
+        return Denied(recorded)
 
     def ask(self, access: Access) -> Decision:
         """Does the grant permit the access? Nothing is used up or recorded."""
         return self._grant.recheck((access,), caller=self._caller)
 
     def deny(self, text: Text, refused: Refused) -> NoReturn:
-        """Raise Denied, about what the text itself names if that can be refused."""
+        """Raise Denied, about what the text itself names if that can be refused.
+
+        For what no grant permits, too. `SELECT load_extension('x') FROM hr` is refused for hr, as
+        it would be without the function.
+        """
         self._deny_tables(text)
         raise self.denied(refused)
 
     def deny_need(
-        self, text: Text, decision: Decision, need: Access, literals: frozenset[str]
+        self,
+        text: Text,
+        decision: Decision,
+        need: Access,
+        literals: frozenset[str],
     ) -> NoReturn:
         """Raise Denied: the grant does not permit `need`, which the statement needs.
 
@@ -96,14 +118,23 @@ class Denials:
         self._deny_tables(text)
         if decision.code == "column":
             self._deny_columns(text, need, literals)
+
+        # What the text names may be said.
         if need.table in map(self._table, text.mentions):
             raise self.denied(decision)
+
         # The text does not name the table: its name is for the operator alone. A denial without an
         # access says nothing of it to the client.
         how = "reached by way of a view, a trigger or a foreign key"
-        raise self.denied(Own(decision.code, f"{decision.refusals[0].text} ({how})"))
+        why = f"{decision.refusals[0].text} ({how})"
+        raise self.denied(Own(decision.code, why))
 
-    def fail(self, text: Text, error: Exception, never_granted: bool) -> NoReturn:
+    def fail(
+        self,
+        text: Text,
+        error: Exception,
+        never_granted: bool,
+    ) -> NoReturn:
         """Raise what compiling the text ended in, or a denial where that would tell what is hidden.
 
         `never_granted`: the authorizer was asked about something that no token can permit.
@@ -123,7 +154,8 @@ class Denials:
 
         # A star may count the columns, hidden ones too: "SELECTs … do not have the same number of
         # result columns". A syntax error knows nothing of them.
-        if text.has_star and self._restricted(text) and not str(error).startswith("near "):
+        is_syntax = str(error).startswith("near ")
+        if text.has_star and not is_syntax and self._restricted(text):
             raise self.denied(self._no_columns(text))
         raise error
 
@@ -133,23 +165,32 @@ class Denials:
         Only if one of the tables that the text names restricts its columns. Each of those is asked
         whether it would permit a column of that name.
         """
-        asked = [
-            self._refused(need.table, need.operation, (column,)) for need in self._restricted(text)
-        ]
+        columns = (column,)
+        asked: list[Refused | None] = []
+        for need in self._restricted(text):
+            asked.append(self._refused(need.table, need.operation, columns))
+
         refused = [one for one in asked if one is not None and one.code == "column"]
         if not refused:
             return
         if len(asked) == 1:
             raise self.denied(refused[0])
+
         # Of several tables it cannot be said which one has a column that is missing.
         raise self.denied(self._no_columns(text))
 
-    def _deny_columns(self, text: Text, need: Access, literals: frozenset[str]) -> NoReturn:
+    def _deny_columns(
+        self,
+        text: Text,
+        need: Access,
+        literals: frozenset[str],
+    ) -> NoReturn:
         """Refuse the columns of `need`, by the first word of the text that names one of them.
 
         A string that looks like a column is refused like one: what is hidden has to look the same
         as what is missing. If no word does, a star or a view named them: none is said.
         """
+        # Each is asked about by itself: of all together the grant does not say which it refused.
         refused = {
             fold(name)
             for name in need.columns or ()
@@ -158,6 +199,8 @@ class Denials:
         for word in text.words:
             if fold(word) in refused or word in literals:
                 self.deny_column(text, word)
+
+        # No word named them.
         raise self.denied(self._no_columns(text))
 
     def _deny_tables(self, text: Text) -> None:
@@ -169,22 +212,32 @@ class Denials:
             entry = self._planner.schema.find(mention)
             if entry is None and is_harmless(mention):
                 continue
+
             refused = self._refused(self._table(mention), mention.operation, ())
             if refused is None or self._is_open(entry):
                 continue
+
+            # As the text spells it: the spelling of the schema would tell that it is there.
             if refused.code == "table":
-                # As the text spells it: the spelling of the schema would tell that it is there.
                 as_spelled = self._refused(spelled(mention), mention.operation, ())
                 if as_spelled is not None:
                     raise self.denied(as_spelled)
+
             raise self.denied(refused)
 
     def _deny_table_in(self, text: Text, error: Exception) -> None:
-        """Refuse the table that SQLite does not find, wherever it stands in the text."""
+        """Refuse the table that SQLite does not find, wherever it stands in the text.
+
+        It may be one that `text.mentions` did not see: SQLite itself says that it looked for it.
+        """
         missing = _TABLE_IN_ERROR.match(str(error))
-        if missing is None or fold(missing[2]) in text.declared:
+        if missing is None:
             return
-        name = Mention("select", missing[1], missing[2])
+
+        schema, table = missing[1], missing[2]
+        if fold(table) in text.declared:
+            return  # a CTE, used where it is not in sight: nothing of the schema
+        name = Mention("select", schema, table)
         refused = self._refused(spelled(name), "select", ())
         if refused is not None:
             raise self.denied(refused)
@@ -192,17 +245,32 @@ class Denials:
     def _no_columns(self, text: Text) -> Own:
         """The denial for columns that cannot be named. It names the table if only one is meant."""
         needs = self._restricted(text)
+        # Of several, to name one would say that the columns are in that one.
         about = needs[0] if len(needs) == 1 else None
-        return Own("column", "the statement touches columns that the token does not grant", about)
+        return Own(
+            "column",
+            "the statement touches columns that the token does not grant",
+            about,
+        )
 
     def _restricted(self, text: Text) -> list[Access]:
         """The accesses, without columns, to tables that the text names and that restrict them."""
+        # Each once, in the order of the text.
         needs = {(self._table(mention), mention.operation): None for mention in text.mentions}
-        accesses = (access_to(table, operation) for table, operation in needs)
-        return [need for need in accesses if need is not None and self.ask(need).code == "column"]
+
+        restricted: list[Access] = []
+        for table, operation in needs:
+            # All columns are asked for. Where the answer is about columns, some are not granted.
+            need = access_to(table, operation)
+            if need is not None and self.ask(need).code == "column":
+                restricted.append(need)
+        return restricted
 
     def _refused(
-        self, table: str | None, operation: str | None, columns: tuple[str, ...]
+        self,
+        table: str | None,
+        operation: str | None,
+        columns: tuple[str, ...],
     ) -> Refused | None:
         """Why an access is refused, or None if the grant permits it."""
         access = access_to(table, operation, columns)
@@ -212,18 +280,30 @@ class Denials:
         return None if decision else decision
 
     def _table(self, mention: Mention) -> str | None:
-        """What a token calls the table that the mention stands for, there or not."""
+        """What a token calls the table that the mention stands for, there or not.
+
+        Of a table that is there, as the schema spells it: SQLite takes `HR` for `hr`, a token does
+        not. Of all else, as the text does. None if no token can name it.
+        """
         entry = self._planner.schema.find(mention)
         if entry is not None and entry.kind == "table":
-            return table_name(*entry.key)
+            schema, table = entry.key
+            return table_name(schema, table)
         return spelled(mention)
 
     def _is_open(self, view: Object | None) -> bool:
-        """Is it a view of nothing but what is granted?"""
+        """Is it a view of nothing but what is granted?
+
+        A token grants tables. Whoever may read all that a view reads may read the view.
+        """
         if view is None or view.kind != "view":
             return False
         account = self._planner.view(view)
         if account is None:
             return False
-        needs = account.needs()  # may refuse, so it comes first
-        return not account.refusals and all(map(self.ask, needs))
+
+        # To say what it needs may add a refusal, so that comes first.
+        needs = account.needs()
+        if account.refusals:
+            return False
+        return all(map(self.ask, needs))

@@ -22,7 +22,11 @@ from captoken.adapters._sqlite.text import Text
 
 
 def add_replaced(
-    account: Account, text: Text, programs: Programs, schema: Schema, engine: Engine
+    account: Account,
+    text: Text,
+    programs: Programs,
+    schema: Schema,
+    engine: Engine,
 ) -> None:
     """Rule 6: to replace rows is to delete them, which no event tells.
 
@@ -32,8 +36,9 @@ def add_replaced(
     target = account.target
     if target is None:
         return
+
+    # INSERT OR ROLLBACK would end the transaction of the block.
     if "rollback" in text.conflicts:
-        # INSERT OR ROLLBACK would end the transaction of the block.
         account.refuse("operation", ENDS_IT)
     if "replace" in text.conflicts and target.kind == "table":
         account.deletes.add(target.key)
@@ -42,15 +47,21 @@ def add_replaced(
 
 
 def _add_replaced_by_schema(
-    account: Account, text: Text, programs: Programs, schema: Schema
+    account: Account,
+    text: Text,
+    programs: Programs,
+    schema: Schema,
 ) -> None:
     """For a build whose opcodes do not show it: by what the texts of tables and triggers say.
 
     OR REPLACE is passed on from a statement to its triggers, and from a trigger to what it writes.
     """
-    passed_on = "replace" in text.conflicts or any(
-        "replace" in schema.bodies.get(name, "").lower() for name in programs.fired
-    )
+    by_text = "replace" in text.conflicts
+    by_trigger = any("replace" in schema.bodies.get(name, "").lower() for name in programs.fired)
+    passed_on = by_text or by_trigger
+
+    # The word alone is enough, in a comment too: one delete too many is asked about, never one too
+    # few.
     for key in account.inserts | account.updates.keys():
         if passed_on or "replace" in _sql_of(key, schema).lower():
             account.deletes.add(key)
@@ -85,7 +96,9 @@ def add_names(
 
 
 def _add_selected(
-    account: Account, entry: Object, view_of: Callable[[Object], Account | None]
+    account: Account,
+    entry: Object,
+    view_of: Callable[[Object], Account | None],
 ) -> None:
     """A table that is read, or a view, which is what its tables are: all its columns included.
 
@@ -94,6 +107,7 @@ def _add_selected(
     if entry.kind == "table":
         account.selects.add(entry.key)
         return
+
     view = view_of(entry)
     if view is None:
         account.refuse("table", "a view that SQLite cannot compile")

@@ -31,8 +31,15 @@ from captoken.adapters._sqlite.scopes import Mention
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Event, Watch
 
-# Functions that tell of the statements that ran before on the connection (rule 7).
-_TELLTALES = frozenset(("changes", "last_insert_rowid", "total_changes"))
+# Functions that tell of the statements that ran before on the connection (rule 7). Before the block
+# those were somebody else's.
+_TELLTALES = frozenset(
+    (
+        "changes",
+        "last_insert_rowid",
+        "total_changes",
+    )
+)
 
 
 class Plan(NamedTuple):
@@ -63,7 +70,11 @@ class Planner:
     def __init__(self, watch: Watch, engine: Engine) -> None:
         self._watch = watch
         self._catalog = Catalog(watch)
+
+        # What each view touches, once it was asked. None: SQLite cannot compile it.
         self._views: dict[Object, Account | None] = {}
+
+        # What this build of SQLite shows in its opcodes, as it was tried (`trial`).
         self.engine = engine
 
     @property
@@ -80,8 +91,15 @@ class Planner:
         looked = self._look(text, parameters)
         if isinstance(looked, Exception):
             return looked
+
         programs, events = looked
-        account = self._account(text, text.mentions, programs, events)
+        account = self._account(
+            text,
+            text.mentions,
+            programs,
+            events,
+        )
+        # The needs come before the refusals: one that no token can name adds to those.
         return Plan(
             text=text,
             needs=tuple(account.needs()),
@@ -100,13 +118,16 @@ class Planner:
 
     def _account_of_view(self, view: Object) -> Account | None:
         """The account of a statement that selects from the view, and from nothing else."""
-        text = Text(f"select 1 from {quoted(view.schema)}.{quoted(view.name)}")  # noqa: S608
+        name = f"{quoted(view.schema)}.{quoted(view.name)}"
+        text = Text(f"select 1 from {name}")  # noqa: S608
         looked = self._look(text, ())
         if isinstance(looked, Exception):
             return None
+
         # No mentions: the one name in this text is the view's, and would ask for the view again.
         # Of what the view itself names, events and opcodes tell.
-        return self._account(text, (), *looked)
+        programs, events = looked
+        return self._account(text, (), programs, events)
 
     def _look(
         self, text: Text, parameters: Any
@@ -115,12 +136,17 @@ class Planner:
 
         Or the error. Parameters are bound, since a wrong number of them is an error as well.
         """
-        self.schema  # noqa: B018  read first, so that the transaction holds it
+        # Read first, so that the transaction holds it. What is compiled next is compiled, and run,
+        # by this very schema.
+        self.schema  # noqa: B018
+
         try:
             instructions, events = self._watch.look(text.sql, parameters)
         except Exception as error:
             # Any: an OverflowError of a parameter, too, tells that the tables are there.
             return error
+
+        # A statement that was not asked about would look like one that needs nothing.
         if not events:
             raise GuardError("SQLite compiled a statement without asking the authorizer")
         return Programs(instructions), events
@@ -132,14 +158,24 @@ class Planner:
         programs: Programs,
         events: Mapping[Event, None],
     ) -> Account:
-        """The three accounts, added up. Later ones rest on what earlier ones found."""
+        """The three accounts, added up. Later ones rest on what earlier ones found.
+
+        Each only adds. So what one of them misses is still needed if another one has it.
+        """
+        catalog = self._catalog
+        schema = self.schema
         account = Account()
-        add_events(account, events, self._catalog)
-        readers = add_programs(account, programs, self._catalog, self.engine)
-        add_hidden_columns(account, text, programs, readers, self._catalog)
-        add_replaced(account, text, programs, self.schema, self.engine)
-        add_names(account, mentions, self.schema, self.view)
+
+        # What SQLite asked the authorizer, and what the opcodes do.
+        add_events(account, events, catalog)
+        readers = add_programs(account, programs, catalog, self.engine)
+
+        # What neither says in full: columns of joins, rows that go, tables that do not matter.
+        add_hidden_columns(account, text, programs, readers, catalog)
+        add_replaced(account, text, programs, schema, self.engine)
+        add_names(account, mentions, schema, self.view)
         add_returned(account, programs)
+
         # A table of which an event says that columns are read is selected from, unless it is there
         # to be written, or looked up by a foreign key (rule 5).
         account.selects |= account.reads.keys() - account.writes - account.looked_up
@@ -159,8 +195,10 @@ def _tells(account: Account, programs: Programs) -> frozenset[str]:
 
     An upsert (INSERT … ON CONFLICT DO UPDATE) may insert no row, and then sets no last rowid.
     """
+    # It writes nothing of its own, and leaves what they tell as it was.
     if account.target is None:
         return frozenset()
+
     if programs.sets_last_rowid and not account.updates:
         return frozenset(("changes", "last_insert_rowid"))
     return frozenset(("changes",))
@@ -173,5 +211,10 @@ def _literals(text: Text, programs: Programs) -> frozenset[str]:
     """
     if not text.doubtful:
         return frozenset()
+
     strings = programs.strings
-    return frozenset(word for word in text.doubtful if word.encode("utf-8", "replace") in strings)
+    found: set[str] = set()
+    for word in text.doubtful:
+        if word.encode("utf-8", "replace") in strings:
+            found.add(word)
+    return frozenset(found)

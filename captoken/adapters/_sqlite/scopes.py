@@ -33,28 +33,51 @@ from captoken.adapters._sqlite.lexer import (
     fold,
 )
 
-_QUERIES = frozenset(("select", "with", "values"))  # how a subquery may begin
-_HEARD = CLAUSES | {"with", "from", "join", "in", "into"}
+# How a subquery may begin. What else is in parentheses where a table stands is a list of tables.
+_QUERIES = frozenset(("select", "with", "values"))
+
+# The keywords that change what may come next. All others are passed over.
+_HEARD = CLAUSES | {
+    "with",
+    "from",
+    "join",
+    "in",
+    "into",
+}
 
 
 class Mention(NamedTuple):
-    """A name where a table stands, spelled as in the text, and the operation it is named for."""
+    """A name where a table stands, spelled as in the text, and the operation it is named for.
 
-    operation: str
-    schema: str | None
+    In `DELETE FROM main.hr`: delete, "main", "hr". Whether such a table is there, is not known.
+    """
+
+    operation: str  # "select", "insert", "update" or "delete"
+    schema: str | None  # None: the text says none, and SQLite looks through all
     name: str
 
 
 class _Scope:
     """A pair of parentheses in a statement, or all of it.
 
-    It has the CTEs that a WITH declares in it, and says what the next token may be.
+    It has the CTEs that a WITH declares in it, and says what the next token may be. A parenthesis
+    that closes gives back what was expected outside of it.
     """
 
-    __slots__ = ("ctes", "declares", "expects", "in_from", "in_with", "outer")
+    __slots__ = (
+        "ctes",
+        "declares",
+        "expects",
+        "in_from",
+        "in_with",
+        "outer",
+    )
 
     def __init__(self, outer: _Scope | None) -> None:
+        # The scope around this one. None for the whole statement.
         self.outer = outer
+
+        # The names of the CTEs that are declared here, folded.
         self.ctes: set[str] = set()
 
         # Between WITH and the statement that it is for: after a comma comes another CTE.
@@ -83,10 +106,18 @@ class Names:
     """Goes through the tokens of one statement, and keeps the names where tables stand."""
 
     def __init__(self, tokens: list[Token]) -> None:
-        self.tokens = [*tokens, END, END]  # whoever looks ahead finds something
+        # Nobody looks further ahead than two tokens, and behind the last one finds an end there.
+        self.tokens = [*tokens, END, END]
+
+        # The scope that the next token is in.
         self.scope = _Scope(None)
+
+        # Each name with its scope, since the CTEs of that are known only when all is read.
         self.found: list[tuple[Mention, _Scope]] = []
-        self.declared: set[str] = set()  # the names of all CTEs
+
+        # The names of all CTEs, in whichever scope.
+        self.declared: set[str] = set()
+
         self._read(tokens)
 
     @property
@@ -102,18 +133,26 @@ class Names:
     def _read(self, tokens: list[Token]) -> None:
         """Go through all tokens. What is expected decides first, and only then what is said.
 
-        So a keyword counts as a name where a name has to stand. SQLite takes many for one.
+        So a keyword counts as a name where a name has to stand. SQLite takes many for one: in
+        `SELECT * FROM replace`, the last word is a table. To hear the keyword there would hide it.
         """
         for at, (kind, text, keyword) in enumerate(tokens):
             scope = self.scope
             if kind == OTHER:
                 self._hear_punctuation(at, text)
-            elif scope.declares and keyword != "recursive":  # WITH RECURSIVE x
+
+            # WITH RECURSIVE x: the name is still to come.
+            elif scope.declares and keyword != "recursive":
                 self._declare(text)
+
+            # UPDATE OR IGNORE t: the table is still to come.
             elif scope.expects == "update" and keyword in CONFLICTS:
-                pass  # UPDATE OR IGNORE: the table is still to come
-            elif scope.expects and keyword != "set":  # ON CONFLICT DO UPDATE SET has no table
+                pass
+
+            # ON CONFLICT DO UPDATE SET has no table: it is the one of the INSERT.
+            elif scope.expects and keyword != "set":
                 self._mention(at, text)
+
             elif keyword in _HEARD:
                 self._hear_keyword(at, keyword)
 
@@ -125,13 +164,18 @@ class Names:
         self.declared.add(fold(name))
 
     def _mention(self, at: int, name: str) -> None:
-        """Keep the name at `at`. If a dot and a name follow, it is that of a schema: `main.hr`."""
+        """Keep the name at `at`. If a dot and a name follow, it is that of a schema: `main.hr`.
+
+        The name after the dot is met again as a token of its own. By then no table is expected.
+        """
         schema: str | None = None
         kind, following, _ = self.tokens[at + 2]
         if self.tokens[at + 1] == DOT and kind != OTHER:
             schema = name
             name = following
-        self.found.append((Mention(self.scope.expects, schema, name), self.scope))
+
+        mention = Mention(self.scope.expects, schema, name)
+        self.found.append((mention, self.scope))
         self.scope.expects = ""
 
     def _hear_punctuation(self, at: int, text: str) -> None:
@@ -140,9 +184,13 @@ class Names:
         if text == "(":
             self.scope = self._opened(at)
         elif text == ")":
+            # One that closes nothing is no SQL, and SQLite refuses it.
             self.scope = scope.outer or scope
         elif text == ",":
-            # What the comma separates goes on: CTEs in a WITH, tables in a FROM.
+            # What the comma separates goes on: CTEs in a WITH, tables in a FROM. In both of the
+            # statements below, hr would be hidden if it did not:
+            #     SELECT * FROM sales, hr
+            #     WITH x AS (SELECT 1), sales AS (SELECT 2) SELECT * FROM sales, hr
             scope.declares = scope.in_with
             scope.expects = "select" if scope.in_from else ""
 
@@ -154,31 +202,41 @@ class Names:
         """
         inner = _Scope(self.scope)
         _, _, following = self.tokens[at + 1]
-        if self.scope.expects and following not in _QUERIES:
+        holds_tables = self.scope.expects and following not in _QUERIES
+        if holds_tables:
             inner.expects = self.scope.expects
             inner.in_from = True
+
+        # What was expected stands in the parenthesis, whichever of the two it is.
         self.scope.expects = ""
         return inner
 
     def _hear_keyword(self, at: int, keyword: str) -> None:
         """What a keyword says of the tokens that follow it."""
         scope = self.scope
+
+        # WITH x AS (…) SELECT …, or an alias: FROM sales AS with
         if keyword == "with":
-            # WITH x AS (…) SELECT …, or an alias: FROM sales AS with
             declares = self._declares(at + 1)
             scope.in_with = declares
             scope.declares = declares
+
         elif keyword == "from":
             self._hear_from(at)
+
         elif keyword == "join":
             scope.expects = "select"
+
+        # x IN t reads a table. x IN (…) has a list or a query.
         elif keyword == "in":
-            # x IN t reads a table. x IN (…) has a list or a query.
-            if self.tokens[at + 1][0] != OTHER:
+            kind, _, _ = self.tokens[at + 1]
+            if kind != OTHER:
                 scope.expects = "select"
+
+        # INSERT INTO t, REPLACE INTO t
         elif keyword == "into":
-            # INSERT INTO t, REPLACE INTO t
             scope.expects = "insert"
+
         elif self._begins_clause(at, keyword):
             # A clause ends the FROM before it, and the statement ends its own WITH.
             scope.in_from = False
@@ -186,7 +244,12 @@ class Names:
             scope.expects = "update" if keyword == "update" else ""
 
     def _hear_from(self, at: int) -> None:
-        """DELETE FROM t, SELECT … FROM t, or x IS NOT DISTINCT FROM y, which compares."""
+        """What a FROM says, which is one of three by the word before it.
+
+        DELETE FROM t              deletes from a table
+        SELECT … FROM t, u         reads tables, and a comma goes on
+        x IS NOT DISTINCT FROM y   compares, and no table follows
+        """
         _, _, previous = self.tokens[at - 1] if at else END
         if previous == "delete":
             self.scope.expects = "delete"
@@ -212,17 +275,27 @@ class Names:
         Taken for a WITH, an alias would make a CTE of the table after it: `FROM sales AS with, hr`.
         So a name has to follow, and then AS or columns: `WITH x AS (…)`, `WITH x (a, b) AS (…)`.
         """
-        if self.tokens[at][2] == "recursive" and self.tokens[at + 1][0] != OTHER:
+        # RECURSIVE comes before a name, and is none by itself.
+        _, _, first = self.tokens[at]
+        kind_of_second, _, _ = self.tokens[at + 1]
+        if first == "recursive" and kind_of_second != OTHER:
             at += 1
+
+        # The name. A keyword that goes on with the FROM shows that the WITH was an alias.
         kind, _, keyword = self.tokens[at]
         if kind == OTHER or keyword in CLAUSES or keyword in JOINS:
             return False
+
         kind, text, keyword = self.tokens[at + 1]
         return keyword == "as" or (kind == OTHER and text == "(")
 
 
 def _is_cte(mention: Mention, scope: _Scope) -> bool:
-    """Does the name stand for a CTE? It does only where rows are read, and without a schema."""
+    """Does the name stand for a CTE? It does only where rows are read, and without a schema.
+
+    `WITH hr AS (SELECT 1) DELETE FROM hr` deletes from the table, and so does `FROM main.hr` read
+    it. A CTE that excused either would hide what the statement touches.
+    """
     if mention.operation != "select" or mention.schema is not None:
         return False
     return scope.binds(fold(mention.name))

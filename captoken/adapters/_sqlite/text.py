@@ -20,18 +20,29 @@ from __future__ import annotations
 import itertools
 from functools import cached_property
 
-from captoken.adapters._sqlite.lexer import CLOSING, IDENTIFIER, OTHER, STAR, STRING, cut, fold
+from captoken.adapters._sqlite.lexer import (
+    CLOSING,
+    IDENTIFIER,
+    OTHER,
+    STAR,
+    STRING,
+    cut,
+    fold,
+)
 from captoken.adapters._sqlite.scopes import Mention, Names
 
 
 def hides_joins(sql: str) -> bool:
-    """May there be a NATURAL or a USING, whose columns SQLite does not tell? (rule 8)"""
+    """May there be a NATURAL or a USING, whose columns SQLite does not tell? (rule 8)
+
+    By the letters alone, in a string too: a yes without need costs a look, and hides nothing.
+    """
     lowered = sql.lower()
     return "natural" in lowered or "using" in lowered
 
 
 class Text:
-    """One statement."""
+    """One statement, of whatever kind. Nothing is refused here."""
 
     def __init__(self, sql: str) -> None:
         self.sql = sql
@@ -50,6 +61,7 @@ class Text:
 
     @cached_property
     def _names(self) -> Names:
+        """The names, from one walk through the tokens."""
         return Names(self.tokens)
 
     @cached_property
@@ -89,16 +101,26 @@ class Text:
         said: set[str] = set()
 
         # Anywhere in the text: a statement has one such clause, and a trigger's is not in it.
-        for first, second, third in zip(keywords, keywords[1:], keywords[2:], strict=False):
-            if first in ("insert", "update") and second == "or":
-                said.add(third)
+        triples = zip(
+            keywords,
+            keywords[1:],
+            keywords[2:],
+            strict=False,  # the later ones are shorter: the last triple ends the text
+        )
+        for verb, conjunction, conflict in triples:
+            if verb in ("insert", "update") and conjunction == "or":
+                said.add(conflict)
+
         if ("replace", "into") in itertools.pairwise(keywords):
             said.add("replace")
         return frozenset(said)
 
     @cached_property
     def using(self) -> tuple[str, ...]:
-        """The names in the lists of USING: columns that are compared (rule 8)."""
+        """The names in the lists of USING: columns that are compared (rule 8).
+
+        In `FROM people JOIN hr USING (id, name)`: id and name, of both tables.
+        """
         found: list[str] = []
         for at, (_, _, keyword) in enumerate(self.tokens):
             if keyword == "using":
@@ -111,6 +133,7 @@ class Text:
         for token in self.tokens[at:]:
             if token == CLOSING:
                 break
+            # Between the names are commas, and before them the opening parenthesis.
             kind, name, _ = token
             if kind != OTHER:
                 names.append(name)
@@ -121,6 +144,7 @@ class Text:
         """What is in double quotes: a column, or a string if there is no such column.
 
         Without what is also in single quotes, and would be a string of the program in any case.
+        Whether it became a string, `planner` sees in the program.
         """
         identifiers = {text for kind, text, _ in self.tokens if kind == IDENTIFIER}
         strings = {text for kind, text, _ in self.tokens if kind == STRING}
@@ -128,5 +152,8 @@ class Text:
 
     @property
     def has_star(self) -> bool:
-        """Does it say `*`, be it to multiply?"""
+        """Does it say `*`, be it to multiply?
+
+        Then what SQLite says of the number of columns may tell of hidden ones.
+        """
         return STAR in self.tokens

@@ -55,7 +55,8 @@ _LONGEST = 1 << 24
 _STEPS = 10_000
 
 # Rule 3: no two EXPLAINs have the same text. Python keeps compiled statements by their text, and
-# one that it has kept is not compiled again: the authorizer would not be asked.
+# one that it has kept is not compiled again: the authorizer would not be asked. A number for each
+# in the process, since a connection can be guarded many times.
 _serial = itertools.count(1)
 
 
@@ -65,7 +66,11 @@ def explained(sql: str) -> str:
 
 
 class Watch:
-    """A connection under one authorizer, closed by default, in modes (rule 2)."""
+    """A connection under one authorizer, closed by default, in modes (rule 2).
+
+    There is one from the beginning of a block to its end, and so no moment without. What it answers
+    turns on the mode, which is set for each statement.
+    """
 
     def __init__(self, connection: sqlite3.Connection, alive: Callable[[], bool]) -> None:
         """Take over the connection. `alive` is asked now and then whether a statement may go on.
@@ -74,24 +79,37 @@ class Watch:
         it, when it is closed, or with PARSE_COLNAMES.
         """
         self.connection = connection
+
+        # The one thread in which anything is permitted.
         self.thread = threading.get_ident()
         self.mode = CLOSED
-        self.seen: dict[Event, None] = {}  # what LOOK noted, in order
-        self.refused = False  # did LOOK meet an event that is never granted?
-        self.allowed: Mapping[Event, None] = {}  # what RUN permits
+
+        # What LOOK noted, in order, and whether it met an event that is never granted.
+        self.seen: dict[Event, None] = {}
+        self.refused = False
+
+        # What RUN permits.
+        self.allowed: Mapping[Event, None] = {}
+
         try:
             self.cursor = self._cursor()
             self._refuse_converters_by_alias()
+
             # To set an authorizer expires every statement that was compiled before: whatever
             # Python kept is compiled again, and asked about.
             connection.set_authorizer(self._judge)
         except connection.ProgrammingError as error:
             raise GuardError(f"the connection cannot be guarded here: {error}") from error
+
+        # A handler that answers yes stops the statement.
         connection.set_progress_handler(lambda: not alive(), _STEPS)
         self.longest = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
 
     def _cursor(self) -> sqlite3.Cursor:
-        """A cursor that gives tuples. A `row_factory` would be handed the cursor itself."""
+        """A cursor that gives tuples.
+
+        A `row_factory` would be handed the cursor itself, and could run statements by it.
+        """
         cursor = self.connection.cursor()
         cursor.row_factory = None
         return cursor
@@ -112,7 +130,8 @@ class Watch:
 
         SQLite cannot tell which ones it had. Its limit for the length of a value is what it was.
         """
-        with suppress(self.connection.ProgrammingError):  # it was closed meanwhile
+        # Of one that was closed meanwhile, nothing has to be given back.
+        with suppress(self.connection.ProgrammingError):
             self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.longest)
             self.connection.set_progress_handler(None, 0)
             self.connection.set_authorizer(None)
@@ -126,15 +145,21 @@ class Watch:
         """
         if threading.get_ident() != self.thread or self.mode == CLOSED:
             return sqlite3.SQLITE_DENY
+
         if self.mode == LOOK:
             self.seen[event] = None
-            if event[0] not in KNOWN:
+            what = event[0]
+            if what not in KNOWN:
                 self.refused = True
             # After one refusal all else is refused too, so that compiling ends there.
             return sqlite3.SQLITE_DENY if self.refused else sqlite3.SQLITE_OK
-        if self.mode == OWN or event in self.allowed:
+
+        if self.mode == OWN:
             return sqlite3.SQLITE_OK
-        return sqlite3.SQLITE_DENY
+
+        # RUN. A statement that SQLite compiles anew, for a schema that has changed, asks again: for
+        # other things than it was seen to ask for, it is refused.
+        return sqlite3.SQLITE_OK if event in self.allowed else sqlite3.SQLITE_DENY
 
     def own(self, sql: str, *parameters: Any) -> list[Any]:
         """The rows of a query of the guard's own; text is bytes.
@@ -147,7 +172,9 @@ class Watch:
         """The program that SQLite makes of `sql`, and what it asked the authorizer.
 
         Runs nothing (rule 3). Raises whatever compiling `sql` or binding its parameters raises.
+        What was noted before is gone with it.
         """
+        # A new dictionary, and not an emptied one: the plan before keeps its own.
         self.seen = {}
         self.refused = False
         program = self._ask(LOOK, explained(sql), parameters)
@@ -159,17 +186,22 @@ class Watch:
         `text_factory` belongs to the connection, so the owner's is put aside. With `bytes` any text
         can be read, also one that is not UTF-8.
         """
-        factory = self.connection.text_factory
+        owners = self.connection.text_factory
         self.connection.text_factory = bytes
         self.mode = mode
         try:
+            # All at once: nothing of the guard's is still open when the mode is closed.
             return self.cursor.execute(sql, parameters).fetchall()
         finally:
-            self.connection.text_factory = factory
+            self.connection.text_factory = owners
             self.mode = CLOSED
 
     def run(
-        self, sql: str, parameters: Any, events: Mapping[Event, None], most: int
+        self,
+        sql: str,
+        parameters: Any,
+        events: Mapping[Event, None],
+        most: int,
     ) -> tuple[list[Any], sqlite3.Cursor]:
         """Run `sql`, which may ask for what it was seen to ask for, and for nothing else.
 
@@ -178,6 +210,7 @@ class Watch:
         self.allowed = events
         self.mode = RUN
         try:
+            # One more than are permitted shows that there are too many.
             rows = self.cursor.execute(sql, parameters).fetchmany(most + 1)
             if len(rows) > most:
                 # Closed, so that the statement stops here and cannot be stepped on.
