@@ -271,6 +271,18 @@ def test_rights_that_would_close_what_was_used_are_not_stated() -> None:
     assert use.sufficient == {"depth": 0} and all(server.verifier.explain(root.attenuate(expires_in=60), access) for access in done)
 
 
+def test_a_record_that_no_link_can_say_leaves_what_was_granted() -> None:
+    """One from elsewhere, of a table without an operation: nothing narrower can be told than what was granted."""
+    granted = {"where": {"hour": {"min": 1, "max": 20}}}
+    narrower = {"tables": ["sales"], "operations": ["select"], "where": {"hour": {"in": [9]}}}
+    link = "C" * 21 + "A"
+    for stated, sufficient in (({"operation": "select"}, narrower), ({}, granted)):
+        access = {"table": "sales", "attributes": {"hour": 9}, **stated}
+        decided = record("decision", at=1, allowed=True, code="allowed", link=link, access=access)
+        (use,) = trails.unused(trails.gather([record(root=ROOT, links=[{"id": link, "says": granted}]), decided]))
+        assert use.allowed == 1 and use.sufficient == {**sufficient, "depth": 0}
+
+
 # --- what an overlay would change ------------------------------------------------------------------------------------
 
 

@@ -75,6 +75,14 @@ def test_time_and_audience_are_asked_about_with_a_situation() -> None:
         assert (reason.code if reason else None) == code
 
 
+def test_the_narrowest_times_and_places_are_held() -> None:
+    """The latest start, the earliest end, the servers that every link names; a start behind the end is not nothing yet."""
+    both = of({"nbf": NOW, "exp": NOW + 9, "aud": ["a", "b"]}, {"nbf": NOW + 5, "exp": NOW + 3, "aud": ["b", "c"]})
+    assert (both.not_before, both.expires_at, both.audiences) == (NOW + 5, NOW + 3, {"b"}) and not both.nothing
+    assert (of().not_before, of().expires_at, of().audiences) == (None, None, None)
+    assert of({"nbf": 0}).not_before == 0 and of({"aud": []}).audiences == set()
+
+
 def test_the_tightest_allowance_is_held() -> None:
     """Of each unit, of uses, of freshness; what it covers is no more, unit by unit."""
     both = of({"uses": 5, "budget": {"eur": 5}}, {"uses": 3, "budget": {"eur": 9, "rows": 1}, "fresh": 60}, {"fresh": 30}, {"tables": ["a"]})

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from captoken import Issuer, WideningError
+from captoken import Access, Issuer, WideningError
 from captoken._language.caveats import BUILT_IN, COUNTED, EARLY, RIGHTS, SETTLING, V1, BuiltIn
 from captoken._language.constraints import Constraint, read_constraint
 from captoken._language.kinds import Excess
 from captoken._writing.keywords import POSITION, LinkCaveats, MintCaveats, check_known
-from captoken.caveats import Caveat, Vocabulary
-from tests.world import KEYRING, NOW, WHO, clock
+from captoken.caveats import Caveat, Reason, Situation, Vocabulary
+from tests.world import KEYRING, NOW, WHO, clock, data, tool
 
 # A value of each caveat of version 1, not in normal form where there is another form.
 VALUES: dict[str, Any] = {
@@ -61,6 +61,7 @@ MORE_WORDS: list[tuple[dict[str, Any], list[str]]] = [
     ({"allow": {}}, ["nothing on any table"]),
     ({"tools": {}}, ["no tool"]),
     ({"aud": []}, ["at no server"]),
+    ({"nbf": 2**53 - 1}, ["not before 9007199254740991"]),  # no calendar has it
     ({"uses": 2}, ["at most 2 uses, with all that is handed on"]),
     ({"where": {"a b": {"min": 1, "max": 5}}}, ['where "a b" is at least 1 and at most 5']),
     ({"where": {"a": {"in": ["\u2800x"]}}}, ['where a is "\\u2800x"']),
@@ -92,6 +93,18 @@ def test_a_caveat_is_held_in_normal_form(key: str) -> None:
     for one in again[1:]:
         both = both.meet(one)
     assert both == held and not held.is_nothing
+
+
+def test_a_caveat_that_is_silent_prohibits_nothing() -> None:
+    """Whoever asks may leave it out: the ledger counts it, or the token's task is what it says. Tasks that lie apart speak."""
+    held = [made(key, value).held() for key, value in VALUES.items()]
+    silent = [caveat for caveat in held if caveat.is_silent]
+    assert [type(caveat).__name__ for caveat in silent] == ["TaskPath", "Uses"]
+    for access in (Access(), data("people"), tool("search")):
+        assert [caveat.prohibits(access, Situation(NOW)) for caveat in silent] == [None] * len(silent)
+    torn = made("task", "task-123/a").held().meet(made("task", "task-123/b").held())
+    reason = torn.prohibits(Access(), Situation(NOW))
+    assert torn.is_nothing and not torn.is_silent and isinstance(reason, Reason) and reason.code == "task"
 
 
 @pytest.mark.parametrize("key", VALUES)

@@ -170,6 +170,20 @@ def test_explain_says_what_check_then_says(face: str) -> None:
 
 
 @both
+def test_explain_without_an_access_is_about_the_token_alone(face: str) -> None:
+    """Whether it holds here and now, whatever would be asked for."""
+
+    async def ask() -> None:
+        one, nowhere = made(face), mint(allow={})
+        assert (await at_once(one.explain(nowhere, ASK))).code == "table"
+        for token, code in ((nowhere, "allowed"), (mint(**SALES, delegate_only=True), "delegate_only"), (mint(**SALES, expires_at=NOW), "expired"), ("x", "malformed")):
+            decision = await at_once(one.explain(token, None))
+            assert (decision.code, decision.access, decision.grant) == (code, None, None)
+
+    asyncio.run(ask())
+
+
+@both
 def test_a_reservation_is_settled_or_cancelled(face: str) -> None:
     """What is left of it goes back; a block that settled nothing settles it all, also when an exception leaves it."""
     ledger = MemoryLedger(floor=0, shared=True)
@@ -294,6 +308,36 @@ def test_an_overlay_that_came_while_a_store_was_waited_for_counts(face: str) -> 
 
     asyncio.run(ask([revoked], "revoked"))
     asyncio.run(ask([], "allowed"))
+
+
+@both
+def test_a_proof_is_used_up_also_where_the_reservation_goes_back(face: str) -> None:
+    """Revoked after both were taken: the use goes back to the budget, and the proof is good for nothing more."""
+    from captoken.control import Entry, Selector
+
+    revoked = Entry(at=NOW, by="ops", id="AAAAAAAAAAA", select=Selector(agent="orchestrator"), why="x")
+
+    async def ask() -> None:
+        entries: list[Entry] = []
+        moving, replays = clock(), MemoryReplayStore(floor=0)
+
+        class Late(Slow):
+            def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+                entries.append(revoked)
+                return super().reserve(reservation, now)
+
+        def overlay() -> Overlay:
+            return Overlay.open(snapshot(OPERATOR, entries, seq=1 + len(entries), issued_at=NOW), [OPERATOR.public])
+
+        ledger = Late(moving, 0)
+        one = made(face, clock=moving, audience=AUDIENCE, replays=replays, ledger=ledger, overlay=overlay)
+        text = proven(bound(uses=1))
+        assert (await at_once(one.check(text, ASK))).code == "revoked"
+        assert ledger.closed == [{}] and len(replays) == 1
+        entries.clear()
+        assert (await at_once(one.check(text, ASK))).code == "replayed"
+
+    asyncio.run(ask())
 
 
 @both

@@ -80,6 +80,8 @@ def test_an_audience_key_forges_for_its_audience_alone() -> None:
     assert Verifier(KEYRING, "ledger").check(text, data("sales")).code == "wrong_audience"
     assert Verifier(KEYRING).check(text, data("sales")).code == "wrong_audience"
     assert Verifier(KEYRING.for_audience("ledger"), "ledger").check(text, data("sales")).code == "unknown_key"
+    others = Keyring.from_keys({"k2": KEY}, current="k2")
+    assert Verifier(others, "sales-db").check(text, data("sales")).code == "unknown_key", "of no key that is not there"
     plain = Issuer(KEYRING).mint(**WHO, **SALES).serialize()
     assert Verifier(derived, "sales-db").check(plain, data("sales")).code == "unknown_key"
 

@@ -478,6 +478,14 @@ def test_a_proof_is_fresh_for_thirty_seconds_and_may_be_five_ahead(offset: int, 
     assert bool(decision) or "too long ago or yet to come" in str(decision)
 
 
+def test_a_request_without_a_signer_is_a_mistake() -> None:
+    """Its text would have no proof, and no server would take it; said before the token is narrowed."""
+    with pytest.raises(ValueError, match="goes with the signer"):
+        bound().present(audience=AUDIENCE, request=ASK)
+    with pytest.raises(ValueError, match="goes with the signer"):
+        mint().present(audience=AUDIENCE, request=bytes(32))
+
+
 def test_what_cannot_be_proved_is_refused_when_the_proof_is_made() -> None:
     """No token, no name, no request: TokenFormatError, TypeError or ValueError, before anything is signed."""
     untouched = Service(BOSS.public, failing)

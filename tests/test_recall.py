@@ -147,6 +147,14 @@ def test_what_the_operator_said_before_is_no_reason_to_do_nothing(what: str) -> 
     assert world.code(own["left"]) == "revoked"
 
 
+@pytest.mark.parametrize("until", [None, NOW + 10**6], ids=["for ever", "for long enough"])
+def test_what_the_operator_revoked_for_as_long_stands_for_the_recall(until: int | None) -> None:
+    """That link of that token, and nothing else asked for: its entry is the answer, and no other one is made."""
+    world, own = World(), family()
+    before = world.operator.revoke(link=own["left"].link_id, token=own["root"].token_id, until=until, why="x")
+    assert world.plane.handle(asked(own["root"], own["left"])) == before and world.operator.entries() == (before,)
+
+
 def test_a_token_narrowed_after_the_hand_over_still_recalls_it() -> None:
     """What is presented ends with links of its own; the link that is asked for is below the one that was handed on."""
     world, own = World(), family()

@@ -100,6 +100,20 @@ def test_time_is_exact_to_the_second_and_leeway_is_asked_for() -> None:
         assert (grant_code.check(data("sales")).code == "allowed") is (behind <= 60)
 
 
+def test_a_clock_that_goes_back_makes_a_token_too_new_for_its_grant() -> None:
+    """Whether the grant was asked before or not: the first answer is by the links, later ones are by the capability."""
+    token = Issuer(KEYRING, clock=FixedClock(NOW + 60)).mint(**WHO, **SALES)
+    for asked_before in (0, 1, 2):
+        moving = clock()
+        grant = verifier(clock=moving).authenticate(token)
+        for _ in range(asked_before):
+            assert grant.check(data("sales"))
+        moving.now = NOW - 1
+        assert grant.check(data("sales")).code == "not_yet_valid"
+        moving.now = NOW
+        assert grant.check(data("sales"))
+
+
 @pytest.mark.parametrize("broken", [lambda: None, lambda: float("nan"), lambda: 1 / 0])
 def test_a_broken_clock_never_allows(broken: Callable[[], Any]) -> None:
     with pytest.raises((TypeError, ValueError, ZeroDivisionError)):

@@ -517,27 +517,21 @@ def _amounts_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any
 
     Accesses of one step took one use together: they have one reservation.
     """
-    counted = [decision for decision in allowed if decision.access is not None]
+    # Each with what its access cost, by the server's word (spec 7.9).
+    counted = [(one, one.access.cost) for one in allowed if one.access is not None]
     used: dict[str, Any] = {}
 
     if held.uses is not None:
         # A decision without a reservation is a step of its own, told by its number.
-        steps = {decision.taken or str(decision.seq) for decision in counted}
+        steps = {decision.taken or str(decision.seq) for decision, _ in counted}
         used["uses"] = min(held.uses, len(steps))
 
     if held.budget:
         used["budget"] = {
-            unit: min(most, sum(_cost(decision, unit) for decision in counted))
+            unit: min(most, sum(cost.get(unit, 0) for _, cost in counted))
             for unit, most in sorted(held.budget.items())
         }
     return used
-
-
-def _cost(decision: Decided, unit: str) -> int:
-    """What an access cost, in one unit, by the server's word (spec 7.9)."""
-    if decision.access is None:
-        return 0
-    return decision.access.cost.get(unit, 0)
 
 
 def _needed(accesses: Sequence[Accessed]) -> Capability:

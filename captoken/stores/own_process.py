@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -69,20 +71,14 @@ def _told() -> list[tuple[Any, _Hooks]]:
     return [(holder, _holders[holder]) for holder in holders if holder is not None]
 
 
-def _before() -> None:
+def _tell(which: Callable[[_Hooks], Callable[[Any], None]]) -> None:
     for holder, hooks in _told():
-        hooks.before(holder)
-
-
-def _in_parent() -> None:
-    for holder, hooks in _told():
-        hooks.in_parent(holder)
-
-
-def _in_child() -> None:
-    for holder, hooks in _told():
-        hooks.in_child(holder)
+        which(hooks)(holder)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+    os.register_at_fork(
+        before=partial(_tell, attrgetter("before")),
+        after_in_parent=partial(_tell, attrgetter("in_parent")),
+        after_in_child=partial(_tell, attrgetter("in_child")),
+    )

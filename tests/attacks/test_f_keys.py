@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+from nacl.public import PrivateKey
 
 from captoken import Denied, Issuer, Keyring, Verifier
 from captoken._format import primitives
@@ -276,6 +277,16 @@ def test_f4_only_the_diagonal_of_signing_keys_holds(by):
         assert not primitives.signed(public, message + b"\0", signature) and not primitives.signed(
             public[:-1], message, signature
         )
+
+
+def test_f4_a_key_of_another_length_is_nobody_s():
+    """F4: every length but 32, from none to twice as much; also where the first 32 bytes are a good key."""
+    signs, exchanges = evaluator.unbase64(SIGNERS[0].public), bytes(PrivateKey(KEY).public_key)
+    for length in range(65):
+        same = [check((public * 3)[:length]) for check, public in (
+            (primitives.is_signing_key, signs), (primitives.is_good_signing_key, signs), (primitives.is_good_exchange_key, exchanges),
+        )]  # fmt: skip
+        assert same == [length == 32] * 3, length
 
 
 def test_f4_small_points_are_nobody_s_key():

@@ -35,6 +35,8 @@ from captoken import (
     Verifier,
     WideningError,
 )
+from captoken._language.caveats import V1
+from captoken._verification.plan import authenticate
 from captoken.discharge import Allow, Discharge, Discharger, Lease, Refuse
 from captoken.errors import DelegationError, StoreError
 from captoken.keys import DischargerKey, HolderKey, PairwiseKey
@@ -198,6 +200,7 @@ def objects():
         "root record": child.unverified.root,
         "links": child.unverified.links,
         "verifier": one,
+        "what is genuine": authenticate(TEXT, ring.derived, V1),
         "grant": grant,
         "capability": grant.capability,
         "chain": grant.chain,
@@ -269,7 +272,7 @@ def shown_by(rendering, value):
 
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_j1_no_rendering_shows_a_secret(rendering):
-    """J1: 54 objects by 17 renderings, 918: no key, no tag, no text of a token, discharge or proof, in bytes, hex or base64."""
+    """J1: 55 objects by 17 renderings, 935: no key, no tag, no text of a token, discharge or proof, in bytes, hex or base64."""
     for name, value in objects().items():
         assert leaks(shown_by(rendering, value)) == [], (name, rendering)
 

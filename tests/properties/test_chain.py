@@ -4,6 +4,7 @@ Three independent sources agree with captoken here: pymacaroons 0.13, vectors pu
 (with intermediate values that were worked out beside them), and RFC 4231 and Wycheproof for the HMAC below it all.
 """
 
+import hmac
 import json
 import os
 import random
@@ -507,6 +508,13 @@ def test_rfc_4231(case):
     """The seven cases of RFC 4231."""
     key, data, tag = RFC_4231[case]
     assert hmac_sha256(key, data).hex().startswith(tag)
+
+
+def test_a_key_of_any_length_is_the_standard_library_s():
+    """From no bytes to three blocks of 64; RFC 4231 has no key between 33 and 64 bytes."""
+    for length in range(193):
+        key, message = bytes(range(length)), bytes(range(length % 70))
+        assert hmac_sha256(key, message) == hmac.digest(key, message, "sha256"), length
 
 
 @pytest.mark.wycheproof

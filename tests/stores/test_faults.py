@@ -319,23 +319,31 @@ def test_garbage_in_a_key_of_valkey_is_a_store_error(
         assert said("snapshots", snapshots) == "stale_overlay"
 
 
+# A `reserve` that says what it never says: of two debits, the third is short.
+ANSWERS = """
+    alter function {0}.reserve rename to reserve_before;
+    create function {0}.reserve(
+        its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
+        issued bigint, its_until bigint, its_keep bigint, told bigint, ahead bigint, clock bigint, lossless boolean
+    ) returns integer language sql"""
 POSTGRES = [
-    ("drop table {}.buckets", "rsp"),
-    ("drop table {}.reservations", "rs"),
-    ("drop table {}.floors", "ra"),
-    ("drop table {}.proofs", "a"),
-    ("drop table {}.overlay", "l"),
-    ("drop schema {} cascade", "rspal"),
-    ("alter table {}.buckets drop constraint buckets_spent_check, alter spent type bytea using 'many'", "rsp"),
-    ("alter table {}.buckets drop column keep", "r"),
-    ("update {}.buckets set spent = 0", "s"),
-    ("alter table {}.reservations alter amounts type text[] using '{{many}}'", "s"),
-    ("alter table {}.reservations drop constraint reservations_pkey", "r"),
-    ("alter table {}.proofs drop constraint proofs_pkey", "a"),
-    ("alter table {}.overlay drop column snapshot", "l"),
-    ("drop function {}.ready", "rsa"),
-    ("create or replace function {}.ready() returns void language plpgsql as $$ begin raise disk_full; end $$", "rsa"),
-    ("alter function {}.add rename to subtract", "a"),
+    ("drop table {0}.buckets", "rsp"),
+    ("drop table {0}.reservations", "rs"),
+    ("drop table {0}.floors", "ra"),
+    ("drop table {0}.proofs", "a"),
+    ("drop table {0}.overlay", "l"),
+    ("drop schema {0} cascade", "rspal"),
+    ("alter table {0}.buckets drop constraint buckets_spent_check, alter spent type bytea using 'many'", "rsp"),
+    ("alter table {0}.buckets drop column keep", "r"),
+    ("update {0}.buckets set spent = 0", "s"),
+    ("alter table {0}.reservations alter amounts type text[] using '{{many}}'", "s"),
+    ("alter table {0}.reservations drop constraint reservations_pkey", "r"),
+    ("alter table {0}.proofs drop constraint proofs_pkey", "a"),
+    ("alter table {0}.overlay drop column snapshot", "l"),
+    ("drop function {0}.ready", "rsa"),
+    ("create or replace function {0}.ready() returns void language plpgsql as $$ begin raise disk_full; end $$", "rsa"),
+    ("alter function {0}.add rename to subtract", "a"),
+    *((ANSWERS + f" as 'select {answer}'", "r") for answer in ("3", "-3", "null::integer")),
 ]
 
 
