@@ -1,7 +1,10 @@
 """Rules that every store keeps, written once (spec, "Replay" and "Ledger").
 
 The stores on servers state the same rules in the language of their server, with the figures from
-here.
+here. So whoever changes a rule changes it in each of them; one suite of tests asks all.
+
+Two things come back in every rule. A *floor* is the time up to which nothing is known: what was
+issued until then is refused. And what cannot be known is a StoreError, which denies.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from captoken.stores.ports import KEPT, Debit, Reservation
 
 Bucket: TypeAlias = tuple[bytes, str]  # the id of a link, and a unit
 
+# What the ledgers say, in one wording: a server answers with a number, and the words are from here.
 REFUSED_BEFORE = "the token was issued before this ledger began, and what it has used is not known"
 REFUSED_CLOCK = (
     "this clock is behind one by which buckets were forgotten, "
@@ -28,7 +32,10 @@ REFUSED_AMOUNT = "a debit of less than nothing"
 
 
 def first_replay_floor(clock: Callable[[], float]) -> int:
-    """The floor of a replay store that is new: what an earlier one took is not known (31.3)."""
+    """The floor of a replay store that is new: what an earlier one took is not known (31.3).
+
+    A proof that an earlier one took may have been made by a clock that is so far ahead.
+    """
     return int(clock()) + PROOF_AHEAD
 
 
@@ -41,7 +48,10 @@ def too_old(now: int) -> int:
 
 
 def is_full(limit: int) -> StoreError:
-    """What a replay store of a bounded size raises: it never makes room by forgetting (31.4)."""
+    """What a replay store of a bounded size raises: it never makes room by forgetting (31.4).
+
+    Made here, and raised by the caller. The request is then denied, as by a store that is gone.
+    """
     seconds = PROOF_PAST + PROOF_AHEAD
     return StoreError(
         f"{limit} proofs of the last {seconds} seconds are remembered, and no more fit"
@@ -52,7 +62,10 @@ def is_full(limit: int) -> StoreError:
 
 
 def first_ledger_floor(clock: Callable[[], float]) -> int:
-    """The floor of a ledger that is new: what was counted before is not known (38.9)."""
+    """The floor of a ledger that is new: what was counted before is not known (38.9).
+
+    A token that was used before may have been issued by a clock that is so far ahead.
+    """
     return int(clock()) + CLOCKS_DIFFER
 
 
@@ -91,6 +104,7 @@ def add_up(
 
         bucket = (debit.bucket, debit.unit)
         before = spent[bucket] if bucket in spent else spent_of(bucket)
+        # A bucket that is not there has not been used.
         after = (before or 0) + debit.amount
         if after > debit.limit:
             return debit, {}
@@ -102,16 +116,24 @@ def add_up(
 
 
 def checked_floor(floor: int | None) -> int | None:
-    """A floor as it may be told to a server. Raises ValueError."""
+    """A floor as it may be told to a server. Raises ValueError.
+
+    None is passed on: the server then begins with a floor by its own clock.
+    """
     if floor is None:
         return None
+
+    # By exact type: True would be a floor of 1. The limit is what every server can hold.
     if type(floor) is not int or not 0 <= floor <= MAX_INTEGER:
         raise ValueError("a floor is seconds since the epoch, as int")
     return floor
 
 
 def not_an_answer(server: str, answer: Any) -> StoreError:
-    """What a store raises when a server says what it never says."""
+    """What a store raises when a server says what it never says.
+
+    The answer itself is not shown, for it may be anything.
+    """
     return StoreError(f"{server}: answered with a {type(answer).__name__}")
 
 
@@ -122,12 +144,14 @@ def short_debit(server: str, answer: Any, reservation: Reservation) -> Debit | N
     whatever is no answer.
     """
     debits = reservation.debits
+    # By exact type: True would count as 1, and so name the first debit.
     if type(answer) is not int or not -2 <= answer <= len(debits):
         raise not_an_answer(server, answer)
+
     if answer == -1:
         raise StoreError(REFUSED_BEFORE)
     if answer == -2:
         raise StoreError(REFUSED_CLOCK)
     if answer == 0:
         return None
-    return debits[answer - 1]
+    return debits[answer - 1]  # counted from 1, as servers do

@@ -4,6 +4,12 @@
 - A restart forgets everything. What may have been used before is then refused: see the floors.
 - A forked child is refused: its copy would go its own way, and two processes would each allow.
 
+Three stores:
+
+    MemoryReplayStore    which proofs were used, so that each is good once
+    MemoryLedger         what is used of each `uses` and `budget`
+    MemorySnapshots      the operator's newest snapshot: it only takes away, and so has no floor
+
 All stores here and on servers pass one suite of tests. This one is what others are compared with.
 """
 
@@ -29,14 +35,25 @@ from captoken.stores.ports import Debit, Reservation, Use
 
 
 class _OneProcess:
-    """A memory that belongs to one process: a fork has a copy, which would go its own way."""
+    """A memory that belongs to one process: a fork has a copy, which would go its own way.
+
+    The two memories that refuse a second use derive from it. In a copy the second use would pass.
+    """
 
     def __init__(self) -> None:
+        """The lock, and the process that has it.
+
+        The lock is not re-entrant: no method that takes it calls another one that does.
+        """
         self._lock = Lock()
         self._process = OwnProcess()
 
     def _own_lock(self) -> Lock:
-        """The lock; in a forked child, where another thread may hold it for ever, StoreError."""
+        """The lock, to be held for a whole call.
+
+        In a forked child it raises StoreError. A thread of the parent may have held the lock, and
+        that thread does not live in the child to let go of it.
+        """
         if not self._process.is_own():
             raise StoreError("this memory belongs to another process: processes share a file")
         return self._lock
@@ -50,6 +67,11 @@ class MemoryReplayStore(_OneProcess):
     - `floor=0` says aloud that no earlier process took proofs for this audience.
     - Holds at most `limit` uses of the last half minute, and refuses more.
     - `clock` is asked once, for the floor. Calls bring their own time.
+
+    Several processes that serve one audience need a store that they share. This one cannot tell
+    whether there are others.
+
+        verifier = Verifier(keyring, "orders", replays=MemoryReplayStore())
     """
 
     def __init__(
@@ -59,15 +81,21 @@ class MemoryReplayStore(_OneProcess):
         limit: int = 1_000_000,
         clock: Callable[[], float] = time,
     ) -> None:
+        """A store that has seen nothing yet. See the class for what the arguments say.
+
+        Raises what the clock raises.
+        """
         super().__init__()
+        # Up to here a use may have been taken and forgotten, or was never known.
         self._floor = first_replay_floor(clock) if floor is None else floor
         self._limit = limit
+        # The uses that are remembered: to look one up.
         self._known: set[bytes] = set()
         # By `issued_at`, so that those of one second are forgotten together. All above the floor.
         self._by_second: dict[int, list[bytes]] = {}
 
     def add(self, use: Use, now: int) -> bool:
-        """True if it is the first use, and above the floor.
+        """True if it is the first use, and above the floor. Then it is remembered.
 
         Raises StoreError when full, and in a forked process.
         """
@@ -82,12 +110,19 @@ class MemoryReplayStore(_OneProcess):
             return True
 
     def peek(self, use: Use, now: int) -> bool:
-        """Would `add` return True? Raises StoreError when full, and in a forked process."""
+        """Would `add` return True? Remembers and forgets nothing.
+
+        Raises StoreError when full, and in a forked process.
+        """
         with self._own_lock():
+            # By the floor that `add` would have now.
             return self._would_take(use, max(self._floor, too_old(now)))
 
     def _would_take(self, use: Use, floor: int) -> bool:
-        """The decision, as if all up to `floor` were forgotten. Raises StoreError when full."""
+        """The decision, as if all up to `floor` were forgotten. Raises StoreError when full.
+
+        Changes nothing. `add` has forgotten already, and `peek` only passes over what it would.
+        """
         # 31.3. At or below the floor it may have been used, and forgotten since.
         if use.issued_at <= floor:
             return False
@@ -104,11 +139,17 @@ class MemoryReplayStore(_OneProcess):
         return True
 
     def _until(self, floor: int) -> list[int]:
-        """The seconds whose uses are forgotten when the floor rises so far."""
+        """The seconds whose uses are forgotten when the floor rises so far.
+
+        They are few: all that is remembered was issued in about half a minute.
+        """
         return [second for second in self._by_second if second <= floor]
 
     def _forget(self, floor: int) -> None:
-        """Forget what was issued until then, and never take it again."""
+        """Forget what was issued until then, and never take it again.
+
+        A clock that was set back does not lower the floor. So it revives nothing (31.3).
+        """
         if floor <= self._floor:
             return
         self._floor = floor
@@ -116,6 +157,7 @@ class MemoryReplayStore(_OneProcess):
             self._known.difference_update(self._by_second.pop(second))
 
     def __len__(self) -> int:
+        """How many uses are remembered, for tests and for whoever watches the memory."""
         return len(self._known)
 
 
@@ -127,6 +169,10 @@ class MemoryLedger(_OneProcess):
     - `clock` is asked once, for the floor. Calls bring their own time.
 
     Grows with the tokens that count, until they have expired. A token without an expiry stays.
+
+        ledger = MemoryLedger()
+        verifier = Verifier(keyring, "orders", ledger=ledger)
+        ledger.spent(bucket, "eur")     # what is used of one link's budget
     """
 
     def __init__(
@@ -136,17 +182,25 @@ class MemoryLedger(_OneProcess):
         floor: int | None = None,
         clock: Callable[[], float] = time,
     ) -> None:
+        """A ledger that has counted nothing yet. See the class for what the arguments say.
+
+        Raises what the clock raises.
+        """
         super().__init__()
         self.shared = shared
+        # A token that was issued until then may have used anything (38.9).
         self._floor = first_ledger_floor(clock) if floor is None else floor
 
         # A bucket is in both of these or in neither; a reservation that is open is known.
         self._spent: dict[Bucket, int] = {}
         self._kept: dict[Bucket, float] = {}  # until when a bucket may be asked about
         self._known: dict[bytes, Reservation] = {}  # by id, until they run out
-        self._open: set[bytes] = set()
-        self._looked = 0  # when it was last looked for what may be forgotten
-        self._gone = 0  # until when the last of the forgotten buckets was kept
+        self._open: set[bytes] = set()  # of these, what is neither settled nor cancelled
+
+        # When it was last looked for what may be forgotten.
+        self._looked = 0
+        # Until when the last of the forgotten buckets was kept.
+        self._gone = 0
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough and was debited, else the first that had not.
@@ -168,6 +222,7 @@ class MemoryLedger(_OneProcess):
             until = inf if kept_until is None else kept_until
             for bucket in spent:
                 self._kept[bucket] = max(self._kept.get(bucket, until), until)
+
             self._spent.update(spent)
             self._known[reservation.id] = reservation
             self._open.add(reservation.id)
@@ -176,7 +231,7 @@ class MemoryLedger(_OneProcess):
     def peek(self, reservation: Reservation, now: int) -> Debit | None:
         """What `reserve` would answer: None, or the first bucket that has not enough.
 
-        Forgets nothing, and raises as `reserve` does.
+        Debits and forgets nothing, and raises as `reserve` does.
         """
         with self._own_lock():
             if self._is_known(reservation.id, now):
@@ -187,31 +242,40 @@ class MemoryLedger(_OneProcess):
     def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
         """True if the reservation was open: what was not taken of it goes back.
 
-        Raises StoreError in a forked process.
+        `amounts` says what was taken, by unit. To cancel is to have taken nothing, and None is all
+        that was reserved. Raises StoreError in a forked process.
         """
         with self._own_lock():
             self._forget(now)
-
             # 38.8. Once, and in its time: whatever is neither settled nor cancelled is spent.
-            if reservation_id not in self._open or self._known[reservation_id].until <= now:
+            if reservation_id not in self._open:
+                return False
+            reservation = self._known[reservation_id]
+            if reservation.until <= now:
                 return False
 
             self._open.remove(reservation_id)
-            for debit in self._known[reservation_id].debits:
+            for debit in reservation.debits:
                 bucket = (debit.bucket, debit.unit)
                 if bucket in self._spent:  # not forgotten meanwhile
                     self._spent[bucket] -= debit.back(amounts)
             return True
 
     def spent(self, bucket: bytes, unit: str) -> int:
-        """What a bucket has been debited, reservations included; 0 for one that was forgotten."""
+        """What a bucket has been debited, reservations included; 0 for one that was forgotten.
+
+        Takes no lock: it is one look, and by the time of the answer others may have reserved.
+        """
         return self._spent.get((bucket, unit), 0)
 
     # What is next to be forgotten is passed over by the two below, so that `peek` sees what
     # `reserve` sees after it has forgotten.
 
     def _is_known(self, reservation_id: bytes, now: int) -> bool:
-        """Was it made, and not yet forgotten by whoever looks now?"""
+        """Was it made, and not yet forgotten by whoever looks now?
+
+        Settled or cancelled makes no difference: the same id never debits a second time.
+        """
         known = self._known.get(reservation_id)
         return known is not None and not self._is_over(known.until, now)
 
@@ -222,22 +286,37 @@ class MemoryLedger(_OneProcess):
         """
 
         def spent_of(bucket: Bucket) -> int | None:
+            """None for a bucket that `reserve` would have forgotten before it looked."""
             if self._is_over(self._kept.get(bucket, inf), now):
                 return None
             return self._spent.get(bucket)
 
         # Where all is forgotten that may be, as `reserve` has it, there is nothing to pass over.
         look_up = self._spent.get if now <= self._looked else spent_of
-        return add_up(reservation, now, self._floor, self._gone, look_up)
+        return add_up(
+            reservation,
+            now,
+            self._floor,
+            self._gone,
+            look_up,
+        )
 
     def _is_over(self, until: float, now: int) -> bool:
-        """Is what is kept until then forgotten by whoever looks now? Once a second is enough."""
+        """Is what is kept until then forgotten by whoever looks now?
+
+        Within one second nothing more is forgotten, so that a look costs little.
+        """
         return now > self._looked and until <= now
 
     def _forget(self, now: int) -> None:
-        """Forget what is over: reservations, spent for good, and buckets of expired tokens."""
+        """Forget what is over: reservations, spent for good, and buckets of expired tokens.
+
+        Goes through all that is kept, once a second at most. A clock that is set back forgets
+        nothing.
+        """
         if now <= self._looked:
             return
+
         over = [known.id for known in self._known.values() if self._is_over(known.until, now)]
         for reservation_id in over:
             del self._known[reservation_id]
@@ -250,6 +329,8 @@ class MemoryLedger(_OneProcess):
             self._gone = max(self._gone, int(self._kept[bucket]))
             del self._kept[bucket]
             del self._spent[bucket]
+
+        # At the end: until here `_is_over` asks when it was last looked.
         self._looked = now
 
 
@@ -258,18 +339,28 @@ class MemorySnapshots:
 
     A forked child has the snapshot of that moment, and no newer one. So give it to tests, and to a
     server whose operator runs in the same process.
+
+    It reads no snapshot. Whether one is genuine and new enough, the verifier asks (36.7).
     """
 
     def __init__(self) -> None:
+        """Without a snapshot. A verifier that asks for one then refuses everything."""
         self._snapshot: bytes | None = None
         self._lock = Lock()
 
     def load(self) -> bytes | None:
-        """The newest snapshot, if there is one."""
+        """The newest snapshot, or None if none was published since the start.
+
+        Takes no lock: a snapshot is put there whole.
+        """
         return self._snapshot
 
     def publish(self, snapshot: bytes, after: bytes | None) -> bool:
-        """False if another one lies there than `after`. A restart loses what was published."""
+        """Put a snapshot in the place of `after`, which the operator has read before.
+
+        False if another one lies there: somebody was faster, and what they said must not be lost.
+        A restart loses what was published.
+        """
         with self._lock:
             if self._snapshot != after:
                 return False
