@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from math import floor, isfinite
 from typing import Any, TypeAlias
 
-CLOCKS_DIFFER = 60  # seconds that the clock of an issuer or operator may be ahead of ours
+# Seconds that the clock of an issuer or an operator may be ahead of ours. What they wrote at a
+# later time than that is refused (spec 24.5).
+CLOCKS_DIFFER = 60
 
 # Of a proof of possession (spec 30.5). A verifier's `leeway` has no part in it.
 PROOF_PAST = 30  # seconds: how old a proof may be
@@ -36,6 +38,7 @@ def read_clock(clock: Clock) -> int:
     now = clock()
     if type(now) is int:
         return now
+    # By exact type: a clock that gives True, or a Decimal, was not meant as a clock.
     if type(now) is not float or not isfinite(now):
         raise ValueError("the clock must give seconds since the epoch, as int or float")
     return floor(now)
@@ -44,12 +47,16 @@ def read_clock(clock: Clock) -> int:
 def epoch_seconds(given: Any, what: str) -> int:
     """Seconds since the epoch, of what a user gave as a moment; `what` names it in errors.
 
-    Raises TypeError for another type, a fraction too, and ValueError for a datetime without a time
-    zone: whose midnight is meant would be a guess.
+    It may lie in the past, and before 1970. Raises TypeError for another type, a fraction too, and
+    ValueError for a datetime without a time zone: whose midnight is meant would be a guess.
+
+        epoch_seconds(datetime(2026, 1, 1, tzinfo=UTC), "expires_at")    # 1767225600
+        epoch_seconds(1767225600, "expires_at")                          # the same
     """
     if isinstance(given, datetime):
         if given.utcoffset() is None:
             raise ValueError(f"{what} must be a datetime with a time zone")
+        # Floored, as a clock is: `int` alone would round towards 1970.
         return int(given.timestamp() // 1)
     if type(given) is not int:
         raise TypeError(

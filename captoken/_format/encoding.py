@@ -181,7 +181,11 @@ def _by_utf16(value: Any) -> Any:
     """
     if type(value) is dict:
         # Big-endian UTF-16 compares byte by byte as its units compare number by number.
-        in_order = sorted(value, key=lambda key: key.encode("utf-16-be"))
+        in_order = sorted(
+            value,
+            key=lambda key: key.encode("utf-16-be"),
+        )
+        # A dict keeps the order in which it is filled, and the encoder follows it.
         return {key: _by_utf16(value[key]) for key in in_order}
     if type(value) is list:
         return [_by_utf16(item) for item in value]
@@ -206,6 +210,8 @@ def encode_json(value: Any) -> bytes:
 
     Raises EncodingError for what has none: floats, None, large integers, lone surrogates, what is
     nested too deeply, and values of other types.
+
+        encode_json({"b": 1, "a": [True]})    # b'{"a":[true],"b":1}'
     """
     _restricted(value)
     try:
@@ -221,6 +227,9 @@ def decode_json(data: bytes) -> dict[str, Any]:
     out again when the value is encoded (spec 2.8). Takes data of any length: callers bound it.
 
     Raises EncodingError for anything else, whatever the bytes are, and nothing else.
+
+        decode_json(b'{"a":1}')     # {"a": 1}
+        decode_json(b'{"a": 1}')    # EncodingError: there is a space
     """
     # In ASCII both orders of keys are the same. So one comparison tells for nearly everything.
     try:

@@ -24,8 +24,10 @@ from captoken._format.spelling import shown
 MAX_NAME = 128  # characters of a name
 MAX_FREE_NAME = 256  # bytes of a free name, in UTF-8
 
+# The classes below are written out: `\w` would take letters of all scripts.
 NAME = r"[A-Za-z0-9._:/@+-]{1,128}"
 is_name = re.compile(NAME).fullmatch
+# The first colon has something on both sides. Further ones belong to what is behind it.
 _is_namespaced = re.compile(r"[A-Za-z0-9._/@+-]+:[A-Za-z0-9._:/@+-]+").fullmatch
 
 # Patterns that need no second look, and nearly all are such: at most two short segments in ASCII.
@@ -70,13 +72,17 @@ def namespaced(value: Any, what: str) -> str:
     So that the words of one project are not taken for those of another, or of a later version.
     Something stands on both sides of the first colon. Nobody registers namespaces.
     """
-    if _is_namespaced(name(value, what)) is None:
+    text = name(value, what)
+    if _is_namespaced(text) is None:
         raise ValueError(f"{what} {shown(value)} is not namespaced, as acme:region is")
-    return str(value)
+    return text
 
 
 def task(value: Any, what: str = "task") -> str:
-    """A path of `/`-separated segments, none of them empty, `.` or `..` (spec 4.2)."""
+    """A path of `/`-separated segments, none of them empty, `.` or `..` (spec 4.2).
+
+    So no two paths are one place. What a task is about, nobody asks here.
+    """
     path = name(value, what)
     # Without a slash there is one segment, and a name is not empty: only dots are left to look for.
     may_have_one = "/" in path or path[0] == "."
@@ -90,6 +96,9 @@ def at_or_below(path: str, above: str) -> bool:
 
     `q3/x` is below `q3`, and `q30` is not: the slash stays in the comparison. Both are paths that
     `task` has taken, which is not checked again.
+
+        at_or_below("q3/x", "q3")    # True
+        at_or_below("q3", "q3/x")    # False: it is above
     """
     return path == above or path.startswith(above + "/")
 
@@ -114,7 +123,9 @@ def free_name(value: Any, what: str) -> str:
         return text
 
     is_padded = text != text.strip()
-    if not text or is_padded or any(unicodedata.category(char) in _UNPRINTABLE for char in text):
+    # What hides, and what turns the direction of the text behind it, is of these categories.
+    is_hidden = any(unicodedata.category(char) in _UNPRINTABLE for char in text)
+    if not text or is_padded or is_hidden:
         raise ValueError(
             f"{what} {shown(value)} is empty, padded, or has a character that cannot be printed"
         )
@@ -164,6 +175,9 @@ def composed(value: Any) -> None:
 
     For writers only: two spellings of one name are a trap for people. A reader compares code points
     and takes both, as two names. Keys are looked at too. Checks nothing else of the value.
+
+    An example: é is one character, or an e with an accent behind it. They look alike, and only the
+    first is in normal form C.
     """
     if isinstance(value, str):
         if not unicodedata.is_normalized("NFC", value):

@@ -24,7 +24,9 @@ from captoken._format.encoding import LIMITS
 from captoken._format.errors import TokenFormatError
 
 VID_BYTES = 72  # nonce 24, tag 16, key 32
+# Type 6 and a length of 32: the one way in which a signature begins.
 _SIGNATURE = b"\x06\x20"
+# Type 1 and a length of 0, which other libraries write. No token of ours has it.
 _EMPTY_LOCATION = b"\x01\x00"
 
 
@@ -45,6 +47,7 @@ class Packet(msgspec.Struct, frozen=True):
     signature: bytes
 
     def __repr__(self) -> str:
+        """How many caveats there are, and nothing of what they or the signature are."""
         return f"<Packet, {len(self.caveats)} caveats>"
 
 
@@ -132,6 +135,7 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
             # The link itself is not read: `links` does, after the chain has held.
             cid, at = _field(data, at + 1)
 
+            # A third party's caveat has one field more, and all others have none.
             # Types are one byte, and stand in one order: whatever else comes is refused (10.4).
             vid = b""
             if data[at] == 4:
@@ -142,6 +146,7 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
             caveats.append((cid, vid))
 
         # The signature ends the data: what stands behind it would be another text of one token.
+        # Here `at` is the empty section; then come type and length, and 32 bytes.
         signature = data[at + 3 :]
         if data[at + 1 : at + 3] != _SIGNATURE or len(signature) != 32:
             raise TokenFormatError("the signature is not the last 32 bytes")
@@ -172,17 +177,21 @@ def without_locations(data: bytes) -> bytes:
     For `captoken.interop` alone: with it, one token has more than one spelling. Checks no limits,
     since `decode` does so afterwards. Raises TokenFormatError for what is cut short.
     """
-    # The version byte, header and caveats without their locations, and the rest as it is.
+    # The version byte is passed on as it is, whatever it says.
+    sections = [data[:1]]
     try:
+        # Header and caveats without their locations, up to an empty section.
         kept, at = _section(data, 1, is_header=True)
-        # The version byte is passed on as it is, whatever it says.
-        sections = [data[:1], kept]
+        sections.append(kept)
         while data[at]:
             kept, at = _section(data, at, is_header=False)
             sections.append(kept)
     except IndexError:
         raise TokenFormatError("cut short") from None
-    return b"".join((*sections, data[at:]))
+
+    # And the rest as it is: the end of the caveats, the signature, and whatever stands behind it.
+    sections.append(data[at:])
+    return b"".join(sections)
 
 
 def _section(data: bytes, at: int, *, is_header: bool) -> tuple[bytes, int]:
@@ -195,7 +204,7 @@ def _section(data: bytes, at: int, *, is_header: bool) -> tuple[bytes, int]:
         at += len(_EMPTY_LOCATION)
 
     # Fields are passed over, whatever their types: which ones belong here `decode` says.
-    start = at
+    start = at  # behind the location
     kinds: list[int] = []
     while data[at]:
         kinds.append(data[at])
@@ -221,6 +230,8 @@ def _written(kind: int, payload: bytes) -> bytes:
 
     if size < 0x80:
         return bytes((kind, size)) + payload
+
+    # Two bytes or three: the least significant seven bits come first.
     low = size & 0x7F | 0x80  # the high bit says that another byte follows
     if size < 0x4000:
         return bytes((kind, low, size >> 7)) + payload
@@ -231,6 +242,8 @@ def _written(kind: int, payload: bytes) -> bytes:
 
 def encode(packet: Packet) -> bytes:
     """The bytes of a packet, which `decode` reads back if it keeps the limits.
+
+    `encode(decode(data))` is `data`, for all that `decode` takes: there is one spelling.
 
     Does not look at how many caveats there are, or at lengths of vid and signature: what `decode`
     gave has them right, and writers ask `check_limits`. Computes no tag. Raises ValueError for a

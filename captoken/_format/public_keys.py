@@ -4,6 +4,13 @@ Two questions: is it spelled as one key is, and can somebody have made it? A key
 secret of its own: a signature or a shared secret under it shows nothing (spec 27.5).
 
 Whose key it is no function here can say. Callers get public keys in a way that they trust.
+
+    public_bytes    the spelling alone
+    signing_key     and that it is a key to check signatures by (Ed25519)
+    exchange_key    and that it is a key to agree on a secret with (X25519)
+
+Both kinds are 32 bytes, and nothing in them tells one from the other. So a slip between them shows
+only as a signature that fails, or a box that does not open.
 """
 
 from __future__ import annotations
@@ -14,7 +21,8 @@ from captoken._format import primitives
 from captoken._format.encoding import b64decode
 
 KEY_BYTES = 32
-KEY_CHARS = 43  # of a public key as text
+# Of a public key as base64url, without padding: 256 bits at 6 bits a character.
+KEY_CHARS = 43
 
 
 def public_bytes(given: bytes | str, what: str) -> bytes:
@@ -25,6 +33,7 @@ def public_bytes(given: bytes | str, what: str) -> bytes:
     """
     public: Any = given
     if type(public) is str:
+        # The length comes first, so that a text of any length costs nothing.
         if len(public) != KEY_CHARS:
             raise ValueError(f"{what} is {KEY_CHARS} characters of base64url, not {len(public)}")
         public = b64decode(public)
@@ -44,8 +53,9 @@ def public_bytes(given: bytes | str, what: str) -> bytes:
 def signing_key(given: bytes | str, what: str = "key") -> bytes:
     """An Ed25519 public key, of a holder, an operator or a server, as 32 bytes.
 
-    Asks libsodium, so that a slip shows when a verifier is made, and not by a denial later. Raises
-    TypeError, or ValueError for one that is not canonical, not a point, or of low order.
+    Asks libsodium, so that a slip shows when a verifier is made, and not by a denial later.
+
+    Raises TypeError, or ValueError for one that is not canonical, not a point, or of low order.
     """
     public = public_bytes(given, what)
     if not primitives.is_good_signing_key(public):
@@ -58,8 +68,10 @@ def signing_key(given: bytes | str, what: str = "key") -> bytes:
 def exchange_key(given: bytes | str, what: str) -> bytes:
     """An X25519 public key, of a discharger or of the other side of a pair, as 32 bytes.
 
-    Asks libsodium: under a key of low order everybody derives the same secret. Raises TypeError, or
-    ValueError for one that is not canonical or of low order.
+    Asks libsodium: under a key of low order everybody derives the same secret, and so could read
+    what is meant for one.
+
+    Raises TypeError, or ValueError for one that is not canonical or of low order.
     """
     public = public_bytes(given, what)
     if not primitives.is_good_exchange_key(public):

@@ -17,16 +17,21 @@ from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 import msgspec
 
+# For `forgetful`: the parameters of a function, and what it returns.
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
 class _Seal:
-    """No encoder knows this type: what has a field of it is refused by all encoders of msgspec."""
+    """No encoder knows this type: what has a field of it is refused by all encoders of msgspec.
+
+    The one instance says nothing and holds nothing.
+    """
 
     __slots__ = ()
 
     def __repr__(self) -> str:
+        """What a debugger shows in the place of the field."""
         return "sealed"
 
 
@@ -50,29 +55,40 @@ class SealedValue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     _instead: ClassVar[str] = "it holds secrets"
     # A field whose type no encoder knows. So an encoder that is given the whole value refuses it,
     # where it would write out the fields of any other struct.
+    # It has a default and goes by keyword alone, so that no subclass has to name it.
     _seal: _Seal = _SEAL
 
     # `!=` is the opposite of `==`. A struct has one of its own, which does not ask a subclass's
     # `__eq__`: two equal tokens would be unequal as well.
     __ne__ = object.__ne__
 
-    # A copy would be one more place that holds the secret. The value is immutable, so that it may
-    # stand for its copy.
-
     def __copy__(self) -> Any:
+        """Itself. A copy would be one more place that holds the secret.
+
+        The value is immutable, so that it may stand for its copy.
+        """
         return self
 
     def __deepcopy__(self, memo: object) -> Any:
+        """Itself, also where it lies inside something else that is copied."""
         return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refused, by whatever protocol: pickles go to files, queues and other processes.
+
+        Raises TypeError, which says what to do instead.
+        """
         raise TypeError(f"a {type(self).__name__} is not pickled: {self._instead}")
 
     def __repr__(self) -> str:
+        """The kind alone. A subclass may say more, of what is public."""
         return f"<{type(self).__name__}>"
 
     def __rich_repr__(self) -> Any:
-        """Nothing: a struct would list its fields to Rich, which takes `repr` instead."""
+        """Nothing: a struct would list its fields to Rich, which takes `repr` instead.
+
+        Rich is what many terminals and notebooks print values with.
+        """
         return None
 
 
@@ -84,7 +100,10 @@ class Sealed:
     """
 
     __slots__ = ()
+    # What to do in place of pickling, as with a SealedValue.
     _instead: ClassVar[str] = "it holds secrets"
+
+    # The same three as a SealedValue has: it stands for its copy, and is not pickled.
 
     def __copy__(self) -> Any:
         return self
@@ -94,6 +113,8 @@ class Sealed:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(f"a {type(self).__name__} is not pickled: {self._instead}")
+
+    # What a struct has by `frozen=True`: nothing is set, and nothing is taken away.
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a {type(self).__name__} is immutable")
@@ -113,6 +134,7 @@ def forgetful(function: Callable[_P, _R]) -> Callable[_P, _R]:
     has let go of them.
 
     The frames of callers are theirs. What is no Exception, as KeyboardInterrupt, passes as it is.
+    The message is left as it is: whoever raises shows no secret in it.
     """
 
     @wraps(function)
@@ -123,7 +145,9 @@ def forgetful(function: Callable[_P, _R]) -> Callable[_P, _R]:
             problem = error.with_traceback(None)
 
         # Raised outside of the `except`, since Python would note what was being handled there.
+        # This frame is in the traceback that begins here. So it must not have the arguments.
         del args, kwargs
+        # An error that led to this one has a traceback of its own, with frames of its own.
         problem.__context__ = problem.__cause__ = None
         raise problem
 
