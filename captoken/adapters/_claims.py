@@ -14,9 +14,8 @@ from captoken._format.errors import GuardError
 
 # By id of a connection that is guarded: the thread of its block. An entry lives no longer than the
 # block, which keeps the connection alive, so that no other one can have the id meanwhile. It is the
-# module's, since all blocks of the process have to see it: those of SQLite and PostgreSQL alike, by
-# connections that take no attribute and no weak reference. It never holds more than there are
-# blocks open.
+# module's, since all blocks of the process have to see it, and a connection of SQLite takes neither
+# an attribute nor a weak reference. It never holds more than there are blocks open.
 _claims: dict[int, int] = {}
 
 # Around the look and the entry together.

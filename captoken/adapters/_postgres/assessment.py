@@ -42,7 +42,7 @@ class Assessment(NamedTuple):
     # Why it is not granted, whatever a token says: a code and a sentence.
     refusal: tuple[str, str] | None
 
-    # All that the grant is asked about.
+    # All that the grant is asked about, the owner's functions last.
     accesses: tuple[Access, ...] = ()
 
     # The narrowest role that covers all of it.
@@ -97,22 +97,40 @@ def _assessed(text: Text, catalog: Catalog) -> Assessment:
     if text.refusal is not None:
         return Assessment(text.refusal)
 
+    # Each once, in the order of the text.
     references = list(dict.fromkeys(text.references))
-    # Each reference is looked up in each table. That is bounded before it begins.
-    if len(references) * (len(text.reads) + len(text.writes)) > MAX_LOOKUPS:
+
+    # Each reference is looked up in each table. That is bounded before it begins: an agent could
+    # make the guard busy for minutes with one statement.
+    tables = len(text.reads) + len(text.writes)
+    if len(references) * tables > MAX_LOOKUPS:
         sentence = "a statement with more columns, times tables, than can be told apart"
         return Assessment(("operation", sentence))
 
     levels = levels_of(references)
-    needs, unknown, doubtful = needs_of(text, references, levels, catalog)
+    needs, unknown, doubtful = needs_of(
+        text,
+        references,
+        levels,
+        catalog,
+    )
+
     accesses: list[Access] = []
     for need in needs:
-        access = access_to(need.table, need.operation, need.columns)
+        access = access_to(
+            need.table,
+            need.operation,
+            need.columns,
+        )
+        # What the grant cannot be asked about, it does not permit.
         if access is None:
             return Assessment(("table", NEVER_GRANTED))
         accesses.append(access)
 
+    # What is spelled as a call, and what can be one (T7).
     calls = text.functions | dotted_calls(text, references, levels, catalog)
+
+    # To tell what is missing: a role for the tables, or one for the columns alone.
     without_columns = [Need(need.table, need.operation, frozenset()) for need in needs]
     return Assessment(
         refusal=_refused_call(text, calls, catalog) or _refused_type(text, catalog),
@@ -138,10 +156,15 @@ def _calls_to_ask_about(calls: set[Call], catalog: Catalog) -> list[Access]:
 
 
 def _restricted(needs: Sequence[Need], catalog: Catalog) -> frozenset[int]:
+    """The places of those of which some role has no more than columns."""
     return frozenset(place for place, need in enumerate(needs) if catalog.is_restricted(need))
 
 
-def _refused_call(text: Text, calls: set[Call], catalog: Catalog) -> tuple[str, str] | None:
+def _refused_call(
+    text: Text,
+    calls: set[Call],
+    catalog: Catalog,
+) -> tuple[str, str] | None:
     """T6, T7. The first function that is not granted.
 
     `calls` are those that the text spells as calls, and those that a name after a dot can mean. In

@@ -36,7 +36,10 @@ from captoken.adapters._rows import Rows
 
 
 class Block:
-    """One guarded block on one connection."""
+    """One guarded block on one connection.
+
+    Raises GuardError, TypeError or ValueError for what it is made of. Nothing is sent by that.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Block:
             raise GuardError("the connection is closed")
         if not isinstance(grant, Grant):
             raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
+        # PostgreSQL takes 0 for no limit at all.
         if type(timeout) is not int or timeout <= 0:
             raise ValueError("timeout must be a number of seconds, more than 0, as int")
 
@@ -60,29 +64,48 @@ class Block:
         self._caller = caller
         self._max_rows = max_rows
         self._functions = _functions(functions)
-        self._opening = Opening(grant, timeout)
-        self._judge: Judge  # from `enter` on
 
+        # What goes ahead of each statement. It knows which role is taken on.
+        self._opening = Opening(grant, timeout)
+
+        # From `enter` on: which roles there are is asked there.
+        self._judge: Judge
+
+        # The one thread that may use it, whether a statement runs, and whether the block has ended.
         self._thread = threading.get_ident()
         self._busy = False
         self._over = False
+
         # Rule 11. What the block did that a commit makes last, each once.
         self._written: dict[Hashable, Access] = {}
 
     # --- the block: from its beginning to its end ---
 
     def enter(self) -> Steps:
-        """Rule 1. The transaction begins with the first statement, in one round trip with it."""
+        """Rule 1. The transaction begins with the first statement, in one round trip with it.
+
+        Raises GuardError for a connection that cannot be guarded, or for a login that is no narrow
+        one.
+        """
+        # The block would commit, or roll back, what somebody else has begun.
         if self._pgconn.transaction_status != TransactionStatus.IDLE:
             raise GuardError("the connection has an open transaction")
+
+        # Answers of others would be taken for the guard's.
         if self._pgconn.pipeline_status != PipelineStatus.OFF:
             raise GuardError("the connection is in pipeline mode")
+
+        # Rule 4. The server would take the bytes for other characters than were read.
         if self.connection.info.encoding != "utf-8":
-            # Rule 4. The server would take the bytes for other characters than were read.
             raise GuardError("the connection's client_encoding is not UTF8")
 
         assessor = yield from assessor_for(self.connection, self._functions)
-        self._judge = Judge(self.connection, self._grant, self._caller, assessor)
+        self._judge = Judge(
+            self.connection,
+            self._grant,
+            self._caller,
+            assessor,
+        )
 
     @contextmanager
     def one_at_a_time(self) -> Generator[None, None, None]:
@@ -113,17 +136,21 @@ class Block:
         a commit that cannot be made.
         """
         self._over = True
+
+        # An answer that is still to come would be read by whoever uses the connection next.
         if self._busy:
             self._pgconn.finish()
             raise GuardError(
                 "the block was left while a statement of it runs: the connection is closed"
             )
 
+        begun = self._opening.begun
         closed = self.connection.closed
-        if commit and self._opening.begun and closed:
-            # Else the block would end as if it had been committed.
+
+        # Else the block would end as if it had been committed.
+        if commit and begun and closed:
             raise GuardError("the connection of this block is closed: what it did is rolled back")
-        return self._opening.begun and not closed
+        return begun and not closed
 
     def commit(self) -> Steps:
         """Rule 11. COMMIT, if the grant still permits what the block wrote. Else ROLLBACK.
@@ -133,15 +160,18 @@ class Block:
         """
         late: Decision | None = None
         try:
+            # A block that only read leaves nothing that could be taken back.
             if self._written:
                 late = self._judge.late_denial(self._written.values())
         except BaseException:
             yield from self.end(b"rollback")
             raise
 
+        # Rolled back first, and recorded then: what is on record as denied is undone.
         if late is not None:
             yield from self.end(b"rollback")
             self._judge.deny_late(late)
+
         yield from self.end(b"commit")
 
     def end(self, how: bytes) -> Steps:
@@ -151,8 +181,11 @@ class Block:
         that is open all the same is rolled back, so that the connection is left as it was found.
         """
         (answer,) = yield from exchange(self._pgconn, [Command(how)])
+
         if self._pgconn.transaction_status != TransactionStatus.IDLE:
             yield from exchange(self._pgconn, [Command(b"rollback")])
+
+        # By the same rule as of a statement: a constraint that is checked late can quote a row.
         if answer.error is not None:
             self._judge.raise_reported(answer.error)
 
@@ -166,6 +199,7 @@ class Block:
         else the connection is closed.
         """
         check_types(sql, parameters)
+        # What ran next would be committed by itself, in whatever role.
         if self._opening.begun and not self._in_transaction():
             raise GuardError("the transaction of this block is over: leave it")
 
@@ -173,20 +207,32 @@ class Block:
         sql = str.__str__(sql)
         permitted = self._judge.judge(sql)
         needs = permitted.needs
-        statement = bound(self.connection, sql, parameters, self._max_rows)
+        statement = bound(
+            self.connection,
+            sql,
+            parameters,
+            self._max_rows,
+        )
         opening = self._opening.commands(permitted.role, permitted.decision)
 
-        answers: list[Answer] = yield from exchange(self._pgconn, [*opening, statement])
+        # In one round trip. The last answer is that of the statement, those before it of what was
+        # done ahead of it.
+        answers: list[Answer] = yield from exchange(
+            self._pgconn,
+            [*opening, statement],
+        )
         answer = answers.pop()
         self._check_opened(answers)
         self._opening.ran(permitted.role)
 
         late = self._ask_again(needs, answer)
-        if answer.error is not None or answer.failure is not None or late is not None:
+        failed = answer.error is not None or answer.failure is not None
+        if failed or late is not None:
             yield from exchange(self._pgconn, [ROLLBACK_TO_SAVEPOINT])  # rule 10
         self._check_transaction()
         self._raise_what_failed(sql, needs, answer, late)
 
+        # From here on it is done, and the rows may be seen.
         self._note_written(needs)
         return Rows(answer.columns, answer.rows, answer.count)
 
@@ -209,11 +255,14 @@ class Block:
 
         Where who is asked does not answer, that is as if it had been no.
         """
+        # It did nothing that could be permitted or not.
         if answer.error is not None or answer.failure is not None:
             return None
+
         try:
             return self._judge.late_denial(needs)
         except Exception as error:
+            # Kept, to be raised when the statement is undone.
             answer.failure = error
             return None
 
@@ -239,13 +288,16 @@ class Block:
         """Raise what went wrong, if anything did. By now it is undone."""
         if late is not None:
             self._judge.deny_late(late)
+
+        # Before the error: where there were too many rows, that is of our own canceling.
         if answer.failure is not None:
-            # Before the error: where there were too many rows, that is of our own canceling.
             raise answer.failure
-        if answer.error is not None:
-            if is_undefined_column(answer.error):
-                self._judge.undefined_column(sql, needs, answer.error.message)
-            self._judge.raise_reported(answer.error)
+
+        error = answer.error
+        if error is not None:
+            if is_undefined_column(error):
+                self._judge.undefined_column(sql, needs, error.message)
+            self._judge.raise_reported(error)
 
     def _note_written(self, needs: Sequence[Access]) -> None:
         """Rule 11. What is to be asked about once more when the block is committed.
@@ -273,7 +325,9 @@ def _functions(given: Iterable[str]) -> frozenset[tuple[str | None, str]]:
 
     found: set[tuple[str | None, str]] = set()
     for spelled in given:
+        # Only to see whether it can be made.
         function_access(None, spelled)
+
         schema, _, name = spelled.rpartition(".")
         found.add((schema or None, name))
     return frozenset(found)

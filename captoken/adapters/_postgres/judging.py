@@ -38,9 +38,18 @@ _READ_ONLY_TRANSACTION = "25006"
 _QUERY_CANCELED = "57014"
 _UNDEFINED_COLUMN = "42703"
 
-# Rule 9. Errors whose first line names nothing but objects: of constraints, of transactions, of
-# resources, of what the server or its operator does, and what a function of the owner's raises.
-_NAMES_OBJECTS = ("08", "23", "25", "40", "44", "53", "55", "57", "P0001")
+# Rule 9. Errors whose first line names nothing but objects, by the beginnings of their codes.
+_NAMES_OBJECTS = (
+    "08",  # the connection
+    "23",  # constraints
+    "25",  # the state of the transaction
+    "40",  # transactions that were rolled back: serialization, deadlock
+    "44",  # WITH CHECK OPTION
+    "53",  # resources
+    "55",  # objects in the wrong state: a lock that is not to be had
+    "57",  # what the operator does
+    "P0001",  # what a function of the owner's raises
+)
 
 
 class Permitted(NamedTuple):
@@ -52,7 +61,11 @@ class Permitted(NamedTuple):
 
 
 class Judge:
-    """One grant, for one caller, on one connection."""
+    """One grant, for one caller, on one connection.
+
+    It sends nothing. What it is asked before a statement, after it, and at the end of a block, are
+    parts of their own below.
+    """
 
     def __init__(
         self,
@@ -73,13 +86,17 @@ class Judge:
 
         Raises Denied, recorded, where the grant does not permit it. Nothing was sent by then.
         """
+        # A token that is over does not get as far as to have its text read.
         decision = self._grant.recheck()
         if not decision:
             self._deny(decision)
 
         found = self._assessor.assess(sql)
-        if found.role is None or found.refusal is not None or found.unknown:
+        stands_against = found.refusal is not None or bool(found.unknown)
+        if stands_against or found.role is None:
             self._look_closer(found)
+
+        # The one question that counts, about all of it. `select 1` needs nothing.
         if found.accesses:
             decision = self._ask(found.accesses)
 
@@ -94,7 +111,10 @@ class Judge:
 
         The answer is recorded, whichever it is.
         """
-        decision = self._grant.check_all(accesses, caller=self._caller)
+        decision = self._grant.check_all(
+            accesses,
+            caller=self._caller,
+        )
         if not decision:
             raise Denied(decision)
         return decision
@@ -108,25 +128,38 @@ class Judge:
         Returns where nothing stands against it but columns that nobody knows, of tables that are
         granted whole. PostgreSQL says that they are not there.
         """
+        # What the grant says.
         for access in found.accesses:
             decision = self._rechecked(access)
             if not decision:
                 self._deny(decision)
 
+        # What nobody is granted. Of a text that was refused unread there are no accesses.
         if found.refusal is not None:
-            self._refuse(*found.refusal)
+            code, sentence = found.refusal
+            self._refuse(code, sentence)
+
+        # What is in no table, where that would tell something.
         if found.unknown:
             self._deny_column(found.accesses, found.unknown)
 
+        # What the login may not do, though the grant would permit it. Its roles may have been
+        # planned anew meanwhile: the next block looks at them again.
         if found.role is None and found.accesses:
             forget(self._connection)
             if found.by_columns:
                 self._refuse_columns(found)
-            self._refuse(*self._assessor.catalog.lacking(found.accesses))
+            code, sentence, access = self._assessor.catalog.lacking(found.accesses)
+            self._refuse(code, sentence, access)
 
     # --- columns that are missing, or not permitted ---
 
-    def undefined_column(self, sql: str, needs: Sequence[Access], message: str) -> None:
+    def undefined_column(
+        self,
+        sql: str,
+        needs: Sequence[Access],
+        message: str,
+    ) -> None:
         """After PostgreSQL said that a column is not there. Raises Denied if that tells something.
 
         In `select id as pay from people where pay = 1`, the text seems to make `pay` itself, and
@@ -134,6 +167,9 @@ class Judge:
         this error comes. Both have to be the same answer.
         """
         found = self._assessor.assess(sql)
+
+        # Those that PostgreSQL names. Its message is in the language of the server, and may quote
+        # them otherwise: then all that come into question.
         named = sorted(name for name in found.doubtful if f'"{name}"' in message)
         self._deny_column(needs, named or found.doubtful)
         if found.restricted:
@@ -143,12 +179,15 @@ class Judge:
         """Deny columns that may be missing, if the token restricts the columns of any table here.
 
         The grant is asked about them as if each table had them. So the answer is the one for a
-        column that is there, and is not permitted.
+        column that is there, and is not permitted. Returns where no token restricts columns.
         """
         for access in accesses:
+            # It is about all columns, and so was permitted for all of them.
             if access.columns is None:
                 continue
-            decision = self._rechecked(_with_columns(access, columns))
+
+            as_if_there = _with_columns(access, columns)
+            decision = self._rechecked(as_if_there)
             if decision.code == "column":
                 self._deny(decision)
 
@@ -157,8 +196,12 @@ class Judge:
 
         Raises Denied, without a word on which columns there are.
         """
+        # The first access that a role has by columns. None of its columns is said.
         place = min(found.restricted, default=0)
-        access = structs.replace(found.accesses[place], columns=None)
+        access = structs.replace(
+            found.accesses[place],
+            columns=None,
+        )
         message = "no role of this login has all the columns that the statement names"
         self._refuse("column", message, access)
 
@@ -169,7 +212,10 @@ class Judge:
 
         It is not recorded yet: what ran has to be undone first.
         """
-        decision = self._grant.recheck(accesses, caller=self._caller)
+        decision = self._grant.recheck(
+            accesses,
+            caller=self._caller,
+        )
         return None if decision else decision
 
     def deny_late(self, decision: Decision) -> NoReturn:
@@ -195,9 +241,14 @@ class Judge:
             if not live:
                 self._deny(live)
 
+        # An error at a character of the text quotes the text, which whoever asked has written.
         kind = _kind_of(error)
-        if error.placed or not error.code or error.code.startswith(_NAMES_OBJECTS):
+        if error.placed or not error.code:
             raise kind(error.message)
+        if error.code.startswith(_NAMES_OBJECTS):
+            raise kind(error.message)
+
+        # All else is taken for one that quotes a row.
         raise kind(
             f"{kind.__name__} ({error.code}): "
             "what PostgreSQL says of it is left out, since it can quote rows"
@@ -209,7 +260,12 @@ class Judge:
         """What the grant says of one access. No store is asked, and nothing recorded."""
         return self._grant.recheck((access,), caller=self._caller)
 
-    def _refuse(self, code: str, sentence: str, access: Access | None = None) -> NoReturn:
+    def _refuse(
+        self,
+        code: str,
+        sentence: str,
+        access: Access | None = None,
+    ) -> NoReturn:
         """A denial of the guard's own: for what no token permits, or no role."""
         raise Denied(self._grant.deny(code, sentence, access))
 
@@ -227,8 +283,10 @@ def _with_columns(access: Access, columns: Collection[str]) -> Access:
     """The access with more columns. One whose name no token can hold stands for all of them."""
     if access.columns is None:
         return access
+
+    together = {*access.columns, *columns}
     try:
-        return structs.replace(access, columns=tuple(sorted({*access.columns, *columns})))
+        return structs.replace(access, columns=tuple(sorted(together)))
     except ValueError:
         return structs.replace(access, columns=None)
 

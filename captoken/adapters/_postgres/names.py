@@ -15,16 +15,21 @@ from captoken._format.names import segmented
 from captoken._language.access import Access
 from captoken.adapters._postgres.text import Table
 
-SCHEMA = "captoken_guard"  # where the guard's own functions are, and the key
+# Where the guard's own functions are, and the key.
+SCHEMA = "captoken_guard"
+
+# What a role can be granted on a table.
 OPERATIONS = ("select", "insert", "update", "delete")
-WITH_COLUMNS = frozenset(("select", "insert", "update"))  # PostgreSQL has no DELETE by columns
+
+# And on some columns of it. PostgreSQL has no DELETE by columns.
+WITH_COLUMNS = frozenset(("select", "insert", "update"))
 
 
 # --- in SQL ---
 
 
 def quoted(name: str) -> str:
-    """An identifier in SQL."""
+    """An identifier in SQL, whatever it holds: a quote in it is doubled, and ends nothing."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -56,6 +61,9 @@ def name_of(table: Table) -> str | None:
     they tell of all databases and roles, whatever a token says of tables.
     """
     schema, name = table
+
+    # Catalogs, and what the guard keeps. A table `pg_…` of another schema looks like a catalog, and
+    # without its schema it would be one.
     if schema in ("information_schema", SCHEMA):
         return None
     if schema.startswith("pg_") or name.startswith("pg_"):
@@ -66,6 +74,8 @@ def name_of(table: Table) -> str | None:
         return None
 
     spelled = name if schema == "public" else f"{schema}.{name}"
+
+    # Too long, or with characters that a token has no place for.
     try:
         segmented(spelled, "table")
     except ValueError:
@@ -73,7 +83,11 @@ def name_of(table: Table) -> str | None:
     return spelled
 
 
-def access_to(table: Table, operation: str, columns: Iterable[str] | None) -> Access | None:
+def access_to(
+    table: Table,
+    operation: str,
+    columns: Iterable[str] | None,
+) -> Access | None:
     """The access that a grant is asked about, or None if no token can name it.
 
     `columns` None is all of them. Where a column has a name that no token can hold, all of them
@@ -84,12 +98,22 @@ def access_to(table: Table, operation: str, columns: Iterable[str] | None) -> Ac
         return None
 
     if columns is not None and operation in WITH_COLUMNS:
+        stated = tuple(sorted(columns))
         try:
-            return Access(table=name, operation=operation, columns=tuple(sorted(columns)))
+            return Access(
+                table=name,
+                operation=operation,
+                columns=stated,
+            )
         except ValueError:
-            pass
+            pass  # a column that no token can hold: all of them, below
+
     try:
-        return Access(table=name, operation=operation, columns=None)
+        return Access(
+            table=name,
+            operation=operation,
+            columns=None,
+        )
     except ValueError:
         return None
 

@@ -7,6 +7,13 @@ The steps, of which each can end it:
 3. the parser of the server makes a tree of it, or says that it is no SQL;
 4. the tree is one statement, of a kind that is granted (T1);
 5. the tree is walked: each kind of node is known (T2), and says what it names (T3 to T7).
+
+For example:
+
+    select id from sales; drop table hr     ends at 4: two statements
+    drop table hr                           ends at 4: of no kind that is granted
+    select nonsense from                    ends at 3: a SyntaxError, as of the server
+    select * from xmltable(…)               ends at 5: a kind of node that is on no list
 """
 
 from __future__ import annotations
@@ -33,16 +40,34 @@ _SHALLOW = 200
 _STACK = 32 << 20  # bytes: several times what _MAX_NESTING tokens take
 
 # Commas, names and constants nest nothing.
-_FLAT = frozenset(("ASCII_44", "FCONST", "ICONST", "IDENT", "PARAM", "SCONST"))
+_FLAT = frozenset(
+    (
+        "ASCII_44",  # a comma
+        "FCONST",
+        "ICONST",
+        "IDENT",
+        "PARAM",
+        "SCONST",
+    )
+)
 
-_RULES = {**STATEMENT_RULES, **CLAUSE_RULES, **TABLE_RULES, **EXPRESSION_RULES}
+# T2. What is said of each kind of node, by its name.
+_RULES = {
+    **STATEMENT_RULES,
+    **CLAUSE_RULES,
+    **TABLE_RULES,
+    **EXPRESSION_RULES,
+}
+
+# Around the start of a thread with more room.
 _starting = threading.Lock()
 
 
 def read(sql: str) -> Text:
-    """What a statement says. Raises psycopg's SyntaxError, as the server would.
+    """What a statement says, or why no token permits it (`Text.refusal`).
 
-    `sql` must be an exact `str`: a subclass could say one thing here and encode to another.
+    `sql` must be an exact `str`: a subclass could say one thing here and encode to another. Raises
+    psycopg's SyntaxError, as the server would.
     """
     text = Text(sql)
     nesting = _nesting(text)
@@ -62,13 +87,17 @@ def _nesting(text: Text) -> int:
     A text that is too long is refused here, before the parser sees it. What counts the tokens is
     the scanner of the server's own grammar, which does not recurse.
     """
+    # A lone surrogate has no UTF-8. The server could not be sent what was read.
     try:
         size = len(text.sql.encode())
     except UnicodeEncodeError:
         raise errors.SyntaxError("the statement is not UTF-8") from None
-    if "\0" in text.sql:  # the parser would stop there, and not see what follows
+
+    # The parser would stop there, and not see what follows.
+    if "\0" in text.sql:
         raise errors.SyntaxError("the statement has a NUL character")
 
+    # Each token has a byte at least, so that a short text needs no scanner.
     if size <= _SHALLOW:
         return size
     if size > MAX_BYTES:
@@ -76,9 +105,11 @@ def _nesting(text: Text) -> int:
         return 0
 
     try:
-        nesting = sum(token.name not in _FLAT for token in scan(text.sql))
+        tokens = scan(text.sql)
     except ParseError as error:
         raise errors.SyntaxError(str(error.args[0])) from None
+
+    nesting = sum(token.name not in _FLAT for token in tokens)
     if nesting > _MAX_NESTING:
         sentence = f"a statement with more than {_MAX_NESTING} operators and brackets"
         text.refusal = ("operation", sentence)
@@ -89,9 +120,10 @@ def _with_room(parse: Callable[[], None]) -> None:
     """T1. Run it in a thread whose stack holds any statement that is not too long.
 
     The parser does not look at how much of the stack is left. Where that is not enough, the
-    process ends.
+    process ends: an agent could end the server with `((((…` on a thread with a small stack.
     """
-    raised: list[BaseException] = []  # at most one, which the caller is to see
+    # At most one, which the caller is to see.
+    raised: list[BaseException] = []
 
     def run() -> None:
         try:
@@ -100,13 +132,16 @@ def _with_room(parse: Callable[[], None]) -> None:
             raised.append(error)
 
     thread = threading.Thread(target=run)
-    # The size is one for the process, and counts for the threads that start while it is set.
+
+    # The size is one for the process, and counts for the threads that start while it is set. Two
+    # at once could leave it as the other one had set it.
     with _starting:
         before = threading.stack_size(_STACK)
         try:
             thread.start()
         finally:
             threading.stack_size(before)
+
     thread.join()
 
     if raised:
@@ -123,13 +158,15 @@ def _parse(text: Text) -> None:
     except ParseError as error:
         raise errors.SyntaxError(str(error.args[0])) from None
 
+    # A second statement would run without having been read.
     if len(parsed) != 1:
-        # A second statement would run without having been read.
         text.refusal = ("operation", "exactly one statement is granted at a time")
         return
 
+    # EXPLAIN, COPY, DO, CALL, SET, DDL and all else end here.
     statement = parsed[0].stmt
-    if type(statement).__name__ not in STATEMENT_RULES:
+    kind = type(statement).__name__
+    if kind not in STATEMENT_RULES:
         sentence = "only select, values, insert, update, delete and merge are granted"
         text.refusal = ("operation", sentence)
         return
@@ -143,7 +180,10 @@ def _walk(text: Text, statement: Any) -> None:
     A refusal ends the walk. What was noted by then is not complete, and nobody may use it.
     """
     walk = Walk(text)
-    walk.add(statement, Sight(Scope(None), frozenset()))
+
+    # The statement sees no table and no CTE yet: it makes a level of its own.
+    nothing = Sight(Scope(None), frozenset())
+    walk.add(statement, nothing)
     try:
         walk.run(_RULES)
     except RefusedError as refused:

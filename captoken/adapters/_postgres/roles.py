@@ -53,10 +53,17 @@ and n.nspname not in ('information_schema', 'captoken_guard') order by 1, 2
 
 
 class Role(NamedTuple):
-    """A narrow role, for one class of trust. What it may do is said as in a token."""
+    """A narrow role, for one class of trust. What it may do is said as in a token.
+
+    Role("reader", {"sales": ["select"], "people": ["select"]}, columns={"people": ["id", "name"]})
+    """
 
     name: str
+
+    # By the name of a table, or a pattern of names: operations.
     allow: Mapping[str, Iterable[str]]
+
+    # By the same: the columns that they are limited to. All, where nothing is said.
     columns: Mapping[str, Iterable[str]] = {}
 
 
@@ -115,6 +122,7 @@ def plan_sql(
         known = list(tables)
         _check_tables_exist(role, known)
 
+    # In an order that is the same each time, so that a plan can be compared with the one before.
     schemas: set[str] = set()
     grants: list[str] = []
     for table in sorted(set(known)):
@@ -123,9 +131,12 @@ def plan_sql(
             if tables is None:
                 raise ValueError(f"{'.'.join(table)!r} is no table that can be granted")
             continue  # one that is there, and that no token can name: nobody asked for it
-        granted = _grants_on(table, decided(rights, name, NO_RIGHTS), name, role.name)
+
+        right = decided(rights, name, NO_RIGHTS)
+        granted = _grants_on(table, right, name, role.name)
         if granted:
-            schemas.add(table[0])
+            schema, _ = table
+            schemas.add(schema)
             grants += granted
 
     setup = SETUP + ROLES.format(
@@ -137,7 +148,14 @@ def plan_sql(
     usage = [
         f"grant usage on schema {quoted(schema)} to {role.name};" for schema in sorted(schemas)
     ]
-    lines = [setup.strip(), "", f"-- What {role.name} may do.", *usage, *grants, ""]
+    lines = [
+        setup.strip(),
+        "",
+        f"-- What {role.name} may do.",
+        *usage,
+        *grants,
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -152,12 +170,14 @@ def _check_names(login: str, role: str) -> None:
 
 def _rights_of(role: Role) -> RightsMap:
     """What the role may do, by pattern, read as a token is read."""
-    stated = {"allow": {pattern: list(given) for pattern, given in role.allow.items()}}
-    for operations in stated["allow"].values():
+    allow = {pattern: list(given) for pattern, given in role.allow.items()}
+    for operations in allow.values():
         for operation in operations:
             if operation not in OPERATIONS:
                 raise ValueError(f"a role is granted {', '.join(OPERATIONS)}, not {operation!r}")
 
+    # As a token states them. No columns at all would be another statement than none restricted.
+    stated = {"allow": allow}
     if role.columns:
         stated["columns"] = {pattern: list(given) for pattern, given in role.columns.items()}
     return rights_of(stated)
@@ -176,7 +196,8 @@ def _check_tables_exist(role: Role, known: Iterable[Table]) -> None:
     """A name that is no pattern is one of a table: a slip would otherwise grant nothing, unseen."""
     names = {name_of(table) for table in known}
     for stated in (*role.allow, *role.columns):
-        if "*" not in stated and stated not in names:
+        is_pattern = "*" in stated
+        if not is_pattern and stated not in names:
             raise ValueError(f"there is no table {stated!r}")
 
 
@@ -186,8 +207,16 @@ def _table_of(name: str) -> Table:
     return (schema, table) if dot else ("public", name)
 
 
-def _grants_on(table: Table, right: Rights, name: str, role: str) -> list[str]:
-    """The grants for one table, a statement each."""
+def _grants_on(
+    table: Table,
+    right: Rights,
+    name: str,
+    role: str,
+) -> list[str]:
+    """The grants for one table, a statement each. None where the role has no right to it.
+
+    Raises ValueError for a delete that is limited to columns.
+    """
     grants: list[str] = []
     for operation in OPERATIONS:
         if operation not in right.operations:

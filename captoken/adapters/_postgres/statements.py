@@ -24,7 +24,12 @@ from captoken.adapters._postgres.walk import (
 # --- WITH ---
 
 
-def _with(walk: Walk, clause: Any, scope: Scope, ctes: frozenset[str]) -> frozenset[str]:
+def _with(
+    walk: Walk,
+    clause: Any,
+    scope: Scope,
+    ctes: frozenset[str],
+) -> frozenset[str]:
     """T3. Put the queries of a WITH clause to be walked. Returns the names in sight below it.
 
         with a as (...), b as (select * from a) select * from a, b
@@ -37,11 +42,14 @@ def _with(walk: Walk, clause: Any, scope: Scope, ctes: frozenset[str]) -> frozen
     if clause is None:
         return ctes
 
+    # The names in sight of the query that comes next, and those of all queries.
     before = ctes
     every = ctes | {cte.ctename for cte in clause.ctes}
+
     for cte in clause.ctes:
         visible = every if clause.recursive else before
-        walk.add(cte, Sight(Scope(scope), visible))
+        sight = Sight(Scope(scope), visible)
+        walk.add(cte, sight)
         before |= {cte.ctename}
     return every
 
@@ -82,19 +90,26 @@ def _select(walk: Walk, node: Any, sight: Sight) -> None:
 
     own = Scope(sight.scope)
     ctes = _with(walk, node.withClause, own, sight.ctes)
+
+    # T1. Before the locks: each of them goes through the whole list.
     if len(node.fromClause or ()) > MAX_TABLES:
-        # T1. Before the locks: each of them goes through the whole list.
         too_many_tables()
     for clause in node.lockingClause or ():
         _lock(walk, node, clause, ctes)
 
+    # `amount * 2 as twice`: a name that ORDER BY and GROUP BY may mean, and no column.
     for target in node.targetList or ():
         if target.name is not None:
             walk.text.declared.add(target.name)
     walk.below(node, Sight(own, ctes), "withClause", "lockingClause")
 
 
-def _lock(walk: Walk, node: Any, clause: Any, ctes: frozenset[str]) -> None:
+def _lock(
+    walk: Walk,
+    node: Any,
+    clause: Any,
+    ctes: frozenset[str],
+) -> None:
     """A lock on rows needs `update`: on the tables that it names, or else on all of FROM.
 
         select * from sales for update
@@ -109,17 +124,21 @@ def _lock(walk: Walk, node: Any, clause: Any, ctes: frozenset[str]) -> None:
         kind = type(item).__name__
         if kind == "JoinExpr":
             to_come += [item.larg, item.rarg]
+
+        # T3. A CTE has no rows of its own to lock.
         elif kind == "RangeVar":
-            # T3. A CTE has no rows of its own to lock.
             table = walk.table_or_cte(item, ctes)
             locked = not named or goes_by(item) in named
             if table is not None and locked:
                 walk.text.writes.append(Write(table, "update", ()))
+
+        # A function has no rows to lock.
         elif kind == "RangeFunction":
-            pass  # it has no rows to lock
+            pass
+
+        # A subquery, above all. PostgreSQL would lock the rows of the tables below it, which this
+        # loop does not see.
         elif not named or _alias_of(item) is None or _alias_of(item) in named:
-            # A subquery, above all. PostgreSQL would lock the rows of the tables below it, which
-            # this loop does not see.
             raise RefusedError("operation", "a lock on the rows of what is no table")
 
 
@@ -161,7 +180,12 @@ def _insert(walk: Walk, node: Any, sight: Sight) -> None:
     _returning(walk, node.returningClause, inside)
 
 
-def _on_conflict(walk: Walk, clause: Any, target: Table, sight: Sight) -> None:
+def _on_conflict(
+    walk: Walk,
+    clause: Any,
+    target: Table,
+    sight: Sight,
+) -> None:
     """What happens where a row is there already.
 
         on conflict (id) where live do update set name = excluded.name where people.live
@@ -169,6 +193,7 @@ def _on_conflict(walk: Walk, clause: Any, target: Table, sight: Sight) -> None:
 
     It compares columns of the target, and may update the row that it finds.
     """
+    # DO UPDATE, and whatever a later grammar adds.
     if clause.action != enums.OnConflictAction.ONCONFLICT_NOTHING:
         columns = _column_names(clause.targetList)
         walk.text.writes.append(Write(target, "update", columns))
@@ -261,7 +286,12 @@ def _merge_write(clause: Any, target: Table) -> Write | None:
     raise RefusedError("operation", "a MERGE that does something else")
 
 
-def _change(walk: Walk, node: Any, target: Table, sight: Sight) -> None:
+def _change(
+    walk: Walk,
+    node: Any,
+    target: Table,
+    sight: Sight,
+) -> None:
     """What update, delete and merge have in common: all of their parts see the target."""
     own = _sees_target(walk, node, target, sight.scope)
     ctes = _with(walk, node.withClause, own, sight.ctes)
@@ -273,7 +303,12 @@ def _change(walk: Walk, node: Any, target: Table, sight: Sight) -> None:
 # --- the target of a write ---
 
 
-def _sees_target(walk: Walk, node: Any, target: Table, outer: Scope) -> Scope:
+def _sees_target(
+    walk: Walk,
+    node: Any,
+    target: Table,
+    outer: Scope,
+) -> Scope:
     """A level that sees the target of a write, by all names that it has there.
 
         update people as p set name = 'x' returning p.id, old.name, new.*
@@ -283,10 +318,13 @@ def _sees_target(walk: Walk, node: Any, target: Table, outer: Scope) -> Scope:
     """
     own = Scope(outer)
     names = {goes_by(node.relation)}
-    if node.returningClause is not None:
-        options = node.returningClause.options or ()
+
+    returning = node.returningClause
+    if returning is not None:
+        options = returning.options or ()
         names |= {"old", "new"}
         names |= {option.value for option in options}
+
     own.tables += [(name, target) for name in sorted(names)]
 
     alias = node.relation.alias
@@ -317,8 +355,12 @@ def _returning(walk: Walk, clause: Any, sight: Sight) -> None:
 
 
 def _column_names(targets: Any) -> tuple[str, ...]:
-    """The columns of a list of assignments, or of columns to insert. The list may be absent."""
-    return tuple(sorted({target.name for target in targets or ()}))
+    """The columns of a list of assignments, or of columns to insert. The list may be absent.
+
+    Each once: `set point[1] = 2, point[2] = 3` assigns to one column.
+    """
+    names = {target.name for target in targets or ()}
+    return tuple(sorted(names))
 
 
 # T1. What a statement can be.

@@ -20,7 +20,8 @@ from pglast import ast
 from captoken.adapters._postgres.lists import PLAIN_NODES
 from captoken.adapters._postgres.text import Scope, Table, Text
 
-MAX_TABLES = 200  # T1: in FROM clauses, and as targets of writes
+# T1. In FROM clauses, and as targets of writes. Columns are looked up in each of them.
+MAX_TABLES = 200
 
 
 class RefusedError(Exception):
@@ -49,8 +50,13 @@ class Walk:
     """
 
     def __init__(self, text: Text) -> None:
+        # What the rules note. It is complete when `run` returns, and not when it raises.
         self.text = text
+
+        # Each node with what it sees. The last one comes next.
         self._to_come: list[tuple[Any, Sight]] = []
+
+        # How many tables were met so far.
         self._tables = 0
 
     def run(self, rules: Mapping[str, Rule]) -> None:
@@ -64,8 +70,11 @@ class Walk:
             rule = rules.get(kind)
             if rule is not None:
                 rule(self, node, sight)
+
+            # One that names nothing itself: an AND, a CASE, a list of columns to order by.
             elif kind in PLAIN_NODES:
                 self.below(node, sight)
+
             else:
                 raise RefusedError("operation", f"{kind} is not granted")
 
@@ -100,10 +109,13 @@ class Walk:
         if self._tables > MAX_TABLES:
             too_many_tables()
 
+        # `guarded.public.sales`: a second way to write a name that a token holds in one.
         if node.catalogname is not None:
             message = "a table is named by its schema and name, without the database"
             raise RefusedError("table", message)
-        return (node.schemaname or "public", node.relname)
+
+        schema = node.schemaname or "public"
+        return (schema, node.relname)
 
     def table_or_cte(self, node: Any, ctes: frozenset[str]) -> Table | None:
         """T3. A table of which rows are read. None: the name is that of a CTE in sight.
@@ -116,6 +128,7 @@ class Walk:
         return self.table(node)
 
 
+# What is said of one kind of node: it notes that, and puts what is below it to be walked.
 Rule: TypeAlias = Callable[[Walk, Any, Sight], None]
 
 
@@ -130,10 +143,12 @@ def too_many_tables() -> NoReturn:
 def goes_by(table: Any) -> str:
     """The name by which a table goes in the statement: its alias, or else its own.
 
-    Where there is an alias, PostgreSQL knows the table by that alone.
+    Where there is an alias, PostgreSQL knows the table by that alone: in `from sales s`, a column
+    `sales.id` is an error.
     """
-    if table.alias is not None:
-        return str(table.alias.aliasname)
+    alias = table.alias
+    if alias is not None:
+        return str(alias.aliasname)
     return str(table.relname)
 
 
@@ -149,6 +164,10 @@ def own_name(nodes: Any, what: str) -> str:
     there was made by somebody, and can do anything. `what` is the subject of the message.
     """
     parts = [node.sval for node in nodes or ()]
-    if len(parts) > 1 and parts[:-1] != ["pg_catalog"]:
+    if not parts:
+        return ""
+
+    *schema, name = parts
+    if schema and schema != ["pg_catalog"]:
         raise RefusedError("operation", f"{what} of another schema is not granted")
-    return parts[-1] if parts else ""
+    return name

@@ -4,6 +4,10 @@ Each command is parsed, bound and run by the extended protocol, which takes one 
 (rule 4 of `postgres`). One Sync comes after the last of them. The server runs none that follows an
 error, and says so for each; so every command has an answer, in order.
 
+    sent        begin | set local role … | savepoint | select region from sales | Sync
+    answers     done    done               done        rows
+    or          done    error              none ran    none ran
+
 The steps are generators that yield what to wait for. psycopg's `wait` runs them, sync or async.
 """
 
@@ -26,6 +30,14 @@ Steps: TypeAlias = "Generator[Any, Any, Any]"
 
 _CHUNK = 500  # rows that are held twice, at most
 
+# The kinds of results that are known. Any other ends the connection.
+_FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED)
+_ROWS = (
+    ExecStatus.TUPLES_OK,
+    ExecStatus.SINGLE_TUPLE,
+    ExecStatus.TUPLES_CHUNK,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -36,9 +48,13 @@ class Command:
     """
 
     sql: bytes
+
+    # The parameters, each with its type and its format. None: as text, of a type that the server
+    # finds out.
     values: Sequence[Any] = ()
     types: Sequence[int] | None = None
     formats: Sequence[Any] | None = None
+
     max_rows: int = 1
     transformer: Any = None
 
@@ -79,6 +95,7 @@ def exchange(pgconn: Any, commands: Sequence[Command]) -> Steps:
     try:
         answers = yield from _exchange(pgconn, commands)
     except BaseException:
+        # GeneratorExit and KeyboardInterrupt as well.
         pgconn.finish()
         raise
     return answers
@@ -97,27 +114,38 @@ def _exchange(pgconn: Any, commands: Sequence[Command]) -> Steps:
             command.types,
             command.formats,
         )
+    # After an error the server drops all commands up to here, and is ready again.
     pgconn.pipeline_sync()
     yield from generators.send(pgconn)
 
     answers: list[Answer] = []
     failed = False
     for command in commands:
-        answer = yield from _answer(pgconn, command, wants_rows=not failed)
+        answer = yield from _answer(
+            pgconn,
+            command,
+            wants_rows=not failed,
+        )
         answers.append(answer)
         failed = failed or answer.error is not None
 
+    # The Sync has an answer of its own. Without it, what was read may be somebody else's.
     result = yield from generators.fetch(pgconn)
     if result is None or result.status != ExecStatus.PIPELINE_SYNC:
         raise psycopg.OperationalError("the connection is lost")
+
     pgconn.exit_pipeline_mode()
     return answers
 
 
 def _answer(pgconn: Any, command: Command, *, wants_rows: bool) -> Steps:
-    """All results of one command, up to the None that ends them."""
+    """All results of one command, up to the None that ends them.
+
+    `wants_rows`: whether any can come. libpq takes no mode for a command that was not run.
+    """
+    # Rows as they come, and not all at once: the limit holds before there are too many, and a
+    # statement cannot fill the memory of the process.
     if command.transformer is not None and wants_rows:
-        # As they come, and not all at once: the limit holds before there are too many.
         if libpq_version() >= 170000:
             pgconn.set_chunked_rows_mode(_CHUNK)
         else:
@@ -131,35 +159,56 @@ def _answer(pgconn: Any, command: Command, *, wants_rows: bool) -> Steps:
         _note(pgconn, command, answer, result)
 
 
-def _note(pgconn: Any, command: Command, answer: Answer, result: Any) -> None:
-    """Add one result to the answer: an error, some rows, or that it is done."""
+def _note(
+    pgconn: Any,
+    command: Command,
+    answer: Answer,
+    result: Any,
+) -> None:
+    """Add one result to the answer: an error, some rows, or that it is done.
+
+    Raises GuardError for any other kind. `exchange` closes the connection then.
+    """
     status = result.status
-    if status in (ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED):
+
+    # The first error counts: the ones after it say that nothing more ran.
+    if status in _FAILED:
         if answer.error is None:
             answer.error = _reported(result)
 
-    elif status in (ExecStatus.TUPLES_OK, ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_CHUNK):
+    # What comes after a failure has to be read as well, and is dropped.
+    elif status in _ROWS:
         if command.transformer is None:
             answer.text = _first_value(result)
         elif answer.failure is None:
             _take_rows(pgconn, command, answer, result)
 
     elif status == ExecStatus.COMMAND_OK:
-        answer.count = -1 if result.command_tuples is None else result.command_tuples
+        count = result.command_tuples
+        answer.count = -1 if count is None else count
 
+    # COPY, for one, which no text of a statement gets as far as.
     else:
-        # COPY, for one, which no text of a statement gets as far as.
         raise GuardError("PostgreSQL answered with something else than rows")
 
 
 def _first_value(result: Any) -> str | None:
+    """The value in the first column of the first row, as text. None for NULL, and for no row."""
     if not result.ntuples or not result.nfields:
         return None
+
     value = result.get_value(0, 0)
-    return bytes(value).decode() if value is not None else None
+    if value is None:
+        return None
+    return bytes(value).decode()
 
 
-def _take_rows(pgconn: Any, command: Command, answer: Answer, result: Any) -> None:
+def _take_rows(
+    pgconn: Any,
+    command: Command,
+    answer: Answer,
+    result: Any,
+) -> None:
     """Read some rows into Python.
 
     What goes wrong with that is noted, and not raised: more results are still to come, and have to
@@ -169,17 +218,20 @@ def _take_rows(pgconn: Any, command: Command, answer: Answer, result: Any) -> No
         names = [result.fname(place) or b"" for place in range(result.nfields)]
         answer.columns = tuple(name.decode() for name in names)
 
+    count = len(answer.rows) + result.ntuples
     try:
-        if len(answer.rows) + result.ntuples > command.max_rows:
+        if count > command.max_rows:
             answer.rows = []
             answer.failure = GuardError(f"the statement yields more than {command.max_rows} rows")
+            # So that the server does not send the rest, which would be read and dropped.
             pgconn.get_cancel().cancel()
             return
+
         command.transformer.set_pgresult(result)
         answer.rows += command.transformer.load_rows(0, result.ntuples, tuple)
         answer.count = len(answer.rows)
     except Exception as error:
-        # A value that Python cannot hold, above all.
+        # A value that Python cannot hold, above all: a date of the year 10000, say.
         answer.rows = []
         answer.failure = _read_error(error)
 
@@ -192,6 +244,10 @@ def _read_error(error: Exception) -> psycopg.Error:
 
 
 def _reported(result: Any) -> ErrorReport:
+    """What the guard takes of an error (rule 9).
+
+    Details, hints and contexts are not even read: they can quote rows.
+    """
     code = _field(result, DiagnosticField.SQLSTATE)
     message = _field(result, DiagnosticField.MESSAGE_PRIMARY) or "the connection is lost"
     placed = bool(_field(result, DiagnosticField.STATEMENT_POSITION))
@@ -199,4 +255,6 @@ def _reported(result: Any) -> ErrorReport:
 
 
 def _field(result: Any, which: DiagnosticField) -> str:
-    return (result.error_field(which) or b"").decode(errors="replace")
+    """A part of an error, or "" where the server does not state it."""
+    stated = result.error_field(which) or b""
+    return stated.decode(errors="replace")
