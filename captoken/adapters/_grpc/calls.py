@@ -26,7 +26,7 @@ import grpc  # type: ignore[import-untyped]
 
 from captoken import current
 from captoken._language.access import Access, Caller
-from captoken._verification.decision import AsyncGrant, Decision, Denied
+from captoken._verification.decision import Decision, Denied
 from captoken.adapters._grpc.credentials import without_secrets
 from captoken.current import AnyGrant
 
@@ -54,7 +54,9 @@ def _answer_to(denied: Denied | None) -> tuple[Any, str]:
     """
     if denied is None:
         return grpc.StatusCode.INVALID_ARGUMENT, "The request cannot be read."
-    return STATUS[denied.kind], denied.public
+
+    status = STATUS[denied.kind]
+    return status, denied.public
 
 
 def _run(steps: Steps[_R]) -> _R:
@@ -65,6 +67,7 @@ def _run(steps: Steps[_R]) -> _R:
     try:
         answer = next(steps)
         while True:
+            # What was yielded is the answer itself, so that it goes back as it is.
             answer = steps.send(answer)
     except StopIteration as stop:
         result: _R = stop.value
@@ -105,11 +108,16 @@ class Judged:
         `rule` is None for a method that none names, `caller` where the server says nothing of it.
         """
         self.served = served
+
+        # The first refusal. Nothing is permitted after it.
         self.refused: Denied | None = None
+
         self._grant = grant
         self._rule = rule
         self._caller = caller
-        self._access: Access | None = None  # what was permitted last
+
+        # What was permitted last.
+        self._access: Access | None = None
 
     @property
     def by_message(self) -> bool:
@@ -125,14 +133,20 @@ class Judged:
         # Not open by mistake: a method that is added to a service has no rule yet (rule 2).
         if self._rule is None:
             yield from self._refuse("no rule names the method")
+
         # The handler of such a stream would start with nothing that was ever permitted.
         if message is None and self.by_message:
             yield from self._refuse("the stream ended before a message that could be judged")
+
         access = self._access_of(message)
         if access is None:
             yield from self._refuse("no access that a token can permit")
-            return
-        decision = yield self._grant.check(access, caller=self._caller)
+            return  # for type checkers: `_refuse` raises
+
+        decision = yield self._grant.check(
+            access,
+            caller=self._caller,
+        )
         if not decision:
             self._deny(decision)
         self._access = access
@@ -146,6 +160,7 @@ class Judged:
         # A handler may have caught the refusal, and asked for the next message.
         if self.refused is not None:
             raise self.refused
+
         if self.by_message:
             yield from self.admit(message)
         else:
@@ -160,10 +175,16 @@ class Judged:
         """
         if self.refused is not None:
             raise self.refused
-        assert self._access is not None  # noqa: S101  nothing runs before something was admitted
-        decision = yield self._grant.recheck((self._access,), caller=self._caller)
+
+        # Nothing runs before something was admitted.
+        assert self._access is not None  # noqa: S101
+        decision = yield self._grant.recheck(
+            (self._access,),
+            caller=self._caller,
+        )
         if not decision:
-            self._deny((yield self._grant.deny(decision)))
+            recorded = yield self._grant.deny(decision)
+            self._deny(recorded)
 
     def _access_of(self, message: Any) -> Access | None:
         """What the rule says of a message, or None for what no token can permit.
@@ -178,7 +199,8 @@ class Judged:
         rule = self._rule
         if rule is None or isinstance(rule, Access):
             return rule
-        grant = self._grant.blocking if isinstance(self._grant, AsyncGrant) else self._grant
+
+        grant = self._grant.blocking
         access: object = None
         with (
             suppress(TypeError, ValueError, LookupError, RecursionError),
@@ -194,7 +216,8 @@ class Judged:
 
         It is recorded as a denial of the verifier's would be.
         """
-        self._deny((yield self._grant.deny("domain", why)))
+        recorded = yield self._grant.deny("domain", why)
+        self._deny(recorded)
 
     def _deny(self, decision: Decision) -> NoReturn:
         """Keep a denial, which is on record, and raise it."""
@@ -213,6 +236,7 @@ class Context:
         self._context = context
 
     def __getattr__(self, name: str) -> Any:
+        """All that is not said here: `abort`, `peer`, `set_trailing_metadata`, …"""
         return getattr(self._context, name)
 
     def invocation_metadata(self) -> tuple[Any, ...]:
@@ -247,7 +271,9 @@ class Call:
 
     def refuse(self, denied: Denied | None) -> NoReturn:
         """End the call: with what a stranger may be told, or since the request is none."""
-        self._context.abort(*_answer_to(denied))
+        status, sentence = _answer_to(denied)
+        self._context.abort(status, sentence)
+        # A context that does not raise would let the handler run. This ends the call as well.
         raise AssertionError("a call went on that was ended")
 
     def step(self, function: Callable[..., Any], *given: Any) -> Any:
@@ -296,7 +322,9 @@ class AsyncCall:
 
     def __init__(self, context: Any) -> None:
         self._context = context
-        self._first: Any = None  # a message that was judged, and that the handler has not yet taken
+
+        # A message that was judged, and that the handler has not yet taken.
+        self._first: Any = None
 
     async def ask(self, steps: Steps[_R]) -> _R:
         """What steps come to that may be denied: a denial is the end of the call."""
@@ -309,7 +337,9 @@ class AsyncCall:
 
     async def refuse(self, denied: Denied | None) -> NoReturn:
         """End the call: with what a stranger may be told, or since the request is none."""
-        await self._context.abort(*_answer_to(denied))
+        status, sentence = _answer_to(denied)
+        await self._context.abort(status, sentence)
+        # As in `Call.refuse`: in any case nothing goes on.
         raise AssertionError("a call went on that was ended")
 
     async def step(self, step: Awaitable[_R]) -> _R:
@@ -330,6 +360,7 @@ class AsyncCall:
 
         It is kept for the handler, which asks for it by an iterator or by `read`.
         """
+        # None for a stream that ends at once: `admit` refuses it where a message has to be judged.
         self._first = await anext(aiter(requests), None)
         await self.ask(self.judged.admit(self._first))
 
@@ -338,6 +369,7 @@ class AsyncCall:
         first = self._take_first()
         if first is not None:
             yield first
+
         async for message in requests:
             await self.ask(self.judged.go_on(message))
             yield message
@@ -350,8 +382,10 @@ class AsyncCall:
         first = self._take_first()
         if first is not None:
             return first
+
         message = await self._context.read()
-        if message is not grpc.aio.EOF:  # pyright: ignore
+        is_end = message is grpc.aio.EOF  # pyright: ignore
+        if not is_end:
             await self.ask(self.judged.go_on(message))
         return message
 

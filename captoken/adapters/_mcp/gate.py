@@ -178,7 +178,8 @@ class Gate:
                 return None
             await self._record_unverified()
             raise Refused(
-                "invalid", f"No token came with the request: it goes into _meta, as {TOKEN}."
+                "invalid",
+                f"No token came with the request: it goes into _meta, as {TOKEN}.",
             )
         about = await self._proven(token, message)
         if method in LISTS:  # rule 5
@@ -441,7 +442,11 @@ def listed(grant: Grant, method: str, name: object) -> bool:
     return all(refusal.code in _LATER for refusal in grant.recheck((access,)).refusals)
 
 
-def _can_be_named(constraint: Constraint, method: str, name: object) -> bool:
+def _can_be_named(
+    constraint: Constraint,
+    method: str,
+    name: object,
+) -> bool:
     """Does what is permitted of the argument that names an item leave room for this one?
 
     For a template, that one of the uris it can become is permitted. To show too much here costs

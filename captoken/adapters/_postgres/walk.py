@@ -163,7 +163,7 @@ def own_name(nodes: Any, what: str) -> str:
     It is unqualified, or of pg_catalog. Raises RefusedError for a name in another schema: what is
     there was made by somebody, and can do anything. `what` is the subject of the message.
     """
-    parts = [node.sval for node in nodes or ()]
+    parts: list[str] = [node.sval for node in nodes or ()]
     if not parts:
         return ""
 
