@@ -43,13 +43,18 @@ def normalize(foreign: bytes | str) -> str:
     dropped. One that says something is refused, since a location is outside the signature.
 
     Does not verify anything. Raises TokenFormatError for what is no token of ours even so.
+
+    Call it where foreign tokens come in, and nowhere else. A server that normalises whatever it is
+    sent takes many texts for one token, and a deny-list of texts would not see that.
     """
     if isinstance(foreign, str):
         foreign = _decoded(foreign)
     elif not isinstance(foreign, bytes):
         raise TokenFormatError(f"a token is text or bytes, not {type(foreign).__name__}")
 
-    text = text_of(wire.decode(wire.without_locations(foreign)))
+    # From the bytes to a packet and back again: what comes out is in the one spelling.
+    packet = wire.decode(wire.without_locations(foreign))
+    text = text_of(packet)
 
     # To read it back checks what a packet alone does not: that the links are those of a token.
     Token.parse(text)
@@ -57,7 +62,11 @@ def normalize(foreign: bytes | str) -> str:
 
 
 def _decoded(text: str) -> bytes:
-    """The bytes of base64 in one alphabet. Raises TokenFormatError."""
+    """The bytes of base64 in one alphabet, padded or not. Raises TokenFormatError.
+
+    Not as strict as the core: bits that no byte uses are not looked at. They are gone when the
+    token is written again.
+    """
     text = text.removeprefix(PREFIX)
     # The length comes first: nothing is done with a text that is too long.
     if len(text) > LIMITS.token_chars:
@@ -65,6 +74,7 @@ def _decoded(text: str) -> bytes:
     if _is_base64(text) is None:
         raise TokenFormatError("not base64 in one alphabet")
 
+    # Into the standard alphabet, with as much padding as the length asks for.
     bare = text.rstrip("=").replace("-", "+").replace("_", "/")
     padding = "=" * (-len(bare) % 4)
     try:
@@ -80,6 +90,7 @@ def to_pymacaroons(made: Token | Discharge) -> Macaroon:
     It holds the signature: as secret as the text. A token goes without its discharges, since
     pymacaroons binds them itself.
     """
+    # Here, and not above: the package is an extra, which most installations do not have.
     from pymacaroons import Macaroon
 
     packet = made.packet if isinstance(made, Discharge) else made.secret_packet
@@ -89,7 +100,8 @@ def to_pymacaroons(made: Token | Discharge) -> Macaroon:
 def from_pymacaroons(macaroon: Macaroon) -> Token:
     """The token that a `pymacaroons.Macaroon` of version 2 holds.
 
-    Does not verify anything. Raises TokenFormatError for what is none of ours.
+    Does not verify anything. Raises TokenFormatError for what is none of ours, and TypeError for
+    what is no Macaroon. Links that it has are taken as they are, also those we cannot read.
     """
     from pymacaroons import Macaroon as Known
     from pymacaroons.serializers import BinarySerializer

@@ -21,7 +21,7 @@ from captoken._format.primitives import sha256
 class FixedClock:
     """A clock for `clock=` that shows `now`, in seconds since the epoch, until somebody moves it.
 
-    `now` can be set, too.
+    `now` can be set, too. Give one clock to issuer, verifier and stores, so that all see one time.
     """
 
     def __init__(self, now: int) -> None:
@@ -32,7 +32,11 @@ class FixedClock:
         return self.now
 
     def advance(self, seconds: int) -> None:
-        """Move the clock; back, if `seconds` is negative."""
+        """Move the clock; back, if `seconds` is negative.
+
+        Nothing is told of it: what asks the clock next sees the new time. To move it back shows
+        what your service does when a clock is set back.
+        """
         self.now += seconds
 
 
@@ -42,6 +46,7 @@ def fixed_random(seed: str) -> Callable[[int], bytes]:
     It gives the same bytes for the same seed, in the order in which they are asked for. More than
     32 bytes are cut to 32.
     """
+    # Which call it is: so no two calls of one source give the same.
     counter = count()
 
     def bytes_of(size: int) -> bytes:

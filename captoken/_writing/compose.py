@@ -35,6 +35,7 @@ from captoken._language.lineage import Lineage
 from captoken._writing import keywords, widening
 from captoken.proof import Signer
 
+# Of the nonce of a link: enough that two equal links do not have the same by chance (17.6).
 NONCE_BYTES = 8
 
 
@@ -58,7 +59,10 @@ class Means(msgspec.Struct, frozen=True):
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What a new link is to say, as it was asked for. Not checked yet: `compose` does that."""
+    """What a new link is to say, as it was asked for. Not checked yet: `compose` does that.
+
+    Terms({"tables": ["sales"], "expires_in": 60}, to="clerk")
+    """
 
     caveats: Mapping[str, Any]  # by keyword
     keep: str | Iterable[str] = ()  # the domains that stay open though others are named
@@ -68,12 +72,16 @@ class Terms(msgspec.Struct, frozen=True):
 
 
 class Holding(msgspec.Struct, frozen=True):
-    """What a new link is checked against: all that the token can do, and who holds it."""
+    """What a new link is checked against: all that the token can do, and who holds it.
 
-    capability: Capability
-    lineage: Lineage
+    By the token's own account. Nobody has verified it here.
+    """
+
+    capability: Capability  # whatever the order of the links
+    lineage: Lineage  # what depends on their order
 
 
+# What holds for whoever has no token to narrow.
 _EVERYTHING = Capability()
 # The caveats that name a domain, and so close those that are not named.
 _OF_DOMAINS = frozenset(kind.key for kind in BUILT_IN if kind.domain != "all")
@@ -104,10 +112,16 @@ def compose(
     if type(terms.clamp) is not bool:
         raise TypeError(f"clamp must be a bool, not {type(terms.clamp).__name__}")
 
-    # Steps 1 to 4.
+    # Steps 1 to 3, and then 4.
     stated = _restrictions(terms, means, holding.capability)
-    position = keywords.position_of(terms.caveats)
-    stated.update(widening.positioned(holding.lineage, position, terms.to, terms.clamp))
+    wanted = keywords.position_of(terms.caveats)
+    position = widening.positioned(
+        holding.lineage,
+        wanted,
+        terms.to,
+        terms.clamp,
+    )
+    stated.update(position)
 
     # Step 5 (17.6): without a nonce two equal links would be one, with one id and one bucket.
     # `uses` and `budget`: each such link has a bucket of its own in a ledger (17.6).
@@ -150,7 +164,12 @@ def _restrictions(
     excess. Raises TypeError, ValueError or WideningError.
     """
     keywords.check_known(terms.caveats, means.vocabulary)
-    wanted = keywords.caveats_of(terms.caveats, means.vocabulary, means.now, held)
+    wanted = keywords.caveats_of(
+        terms.caveats,
+        means.vocabulary,
+        means.now,
+        held,
+    )
     stated = widening.narrowed(held, wanted, terms.clamp)
 
     # A link that names one domain closes the other (18.3), unless what there was is kept (23.16).
@@ -161,6 +180,7 @@ def _restrictions(
         # A link that names no domain closes none: what is written to keep one would.
         if _OF_DOMAINS.isdisjoint(stated):
             raise ValueError(f"keep={key!r} goes with a link that names tables or tools")
+        # What was asked for by name is narrower, and stays.
         stated.setdefault(key, _KEPT_OPEN[key])
     return stated
 

@@ -25,7 +25,10 @@ Strings: TypeAlias = Sequence[str] | set[str] | frozenset[str]
 
 
 class _Unset:
-    """What a keyword has that was not given: neither None nor anything that is written."""
+    """What a keyword has that was not given: neither None nor anything that is written.
+
+    So None can be refused: it might be meant as "no limit".
+    """
 
     def __repr__(self) -> str:
         """As it stands in signatures, for help and editors."""
@@ -71,16 +74,23 @@ class Restrictions(TypedDict, total=False):
 class MintCaveats(Restrictions, total=False):
     """For `mint`: the task is the root record's, and None says that there is no expiry (22.3)."""
 
+    # When it ends: one of the two.
     expires_in: Seconds  # 900 if neither is said
     expires_at: Moment | None  # None says aloud: never
+    # Where it is good.
     audience: str | Strings  # the servers that take it
 
 
 class LinkCaveats(Restrictions, total=False):
-    """For `attenuate` and `delegate`."""
+    """For `attenuate` and `delegate`.
 
+    What is left out stays as it is held: a new link never has to repeat the ones before.
+    """
+
+    # When it ends: one of the two.
     expires_in: Seconds  # at most: cut to what is held
     expires_at: Moment  # a statement: more than is held is WideningError
+    # Where it is good, and what for.
     audience: str | Strings  # of those that are left
     task: str  # at or below the token's
 
@@ -136,6 +146,7 @@ def _readings() -> dict[str, tuple[str, Reading]]:
 
 
 _READINGS = _readings()
+# All that writers may say, but for own caveats, which a vocabulary brings.
 _KEYWORDS = frozenset((*_READINGS, *POSITION))
 
 
@@ -154,6 +165,7 @@ def check_known(keywords: Iterable[str], vocabulary: Vocabulary) -> None:
                 f"no caveat is called {keyword!r}: {words}, "
                 "or the key of a caveat in the vocabulary"
             )
+        # Whether two keywords say the same thing, `caveats_of` asks.
 
 
 def caveats_of(
@@ -166,6 +178,9 @@ def caveats_of(
 
     `now` gives seconds since the epoch, and is asked only where a keyword needs it. `held` is what
     the token can do so far: `expires_in` is cut to it. Whether the rest is held is not asked here.
+
+        caveats_of({"tables": ["sales"], "uses": 5}, V1, now)
+        # {"tables": Tables(["sales"]), "uses": Uses(5)}
     """
     made: dict[str, Caveat] = {}
     for keyword, value in given.items():
@@ -184,7 +199,8 @@ def caveats_of(
 
         # For `expires_in` alone so far. Minting holds nothing yet.
         before = held.held.get(key) if held is not None else None
-        made[key] = write(key, reading(value, now, before), vocabulary)
+        stated = reading(value, now, before)
+        made[key] = write(key, stated, vocabulary)
     return made
 
 
@@ -206,6 +222,7 @@ def position_of(given: Mapping[str, Any]) -> dict[str, Any]:
 
     delegate_only = given.get("delegate_only", UNSET)
     if delegate_only is not UNSET:
+        # By exact type as well: a word like "no" counts as true in Python.
         if type(delegate_only) is not bool:
             raise TypeError(f"delegate_only must be True, not {type(delegate_only).__name__}")
         made["delegate_only"] = delegate_only

@@ -68,8 +68,16 @@ class Token(SealedValue, frozen=True, eq=False):
         means: Means,
         discharges: tuple[Packet, ...] = (),
     ) -> Token:
-        """The token of a packet, and of the root record that its identifier spells."""
-        said = Unverified(root, packet.caveats, means.vocabulary, discharges)
+        """The token of a packet, and of the root record that its identifier spells.
+
+        Takes the parts as they are: limits and discharges the caller has checked.
+        """
+        said = Unverified(
+            root,
+            packet.caveats,
+            means.vocabulary,
+            discharges,
+        )
         return cls(packet, means, said, discharges)
 
     @classmethod
@@ -181,7 +189,11 @@ class Token(SealedValue, frozen=True, eq=False):
         means: Means,
         signer: Signer | None = None,
     ) -> Token:
-        """This token with one more link of caveats."""
+        """This token with one more link of caveats.
+
+        First what is asked, then who has to sign it: so a misspelled keyword is told before a key
+        that is missing. Raises as `attenuate` does.
+        """
         holding = self.unverified.holding
         stated = compose(terms, means, holding)
         check_custody(holding.lineage.key, terms, signer)
@@ -197,6 +209,7 @@ class Token(SealedValue, frozen=True, eq=False):
         """
         link: RawCaveat = (cid, vid)
         before = self.secret_packet
+        # The old signature is the key of the new one, and is gone from the new token.
         signature = chain.extend(before.signature, link)
         packet = Packet(before.identifier, (*before.caveats, link), signature)
         check_limits(packet)
@@ -234,11 +247,14 @@ class Token(SealedValue, frozen=True, eq=False):
         """
         got = answer if isinstance(answer, Discharge) else Discharge.parse(answer)
         packet = got.packet
+        # By ticket, so that the new one takes the place of an older one.
         known = {one.identifier: one for one in (*self.secret_discharges, packet)}
         asked = dict.fromkeys(cid for cid, vid in self.secret_packet.caveats if vid)
         if packet.identifier not in asked:
             why = "the discharge answers nothing that the token asks"
             raise DischargeError(why, "bad_discharge")
+
+        # In the order of the caveats: there is one text for one token and its discharges.
         ordered = tuple(known[cid] for cid in asked if cid in known)
         check_bundle(self.secret_packet, ordered)
         return Token.of(self.secret_packet, self.unverified.root, self.means, ordered)
@@ -280,10 +296,20 @@ class Token(SealedValue, frozen=True, eq=False):
         means = self._means(clock)
         parts = self._narrowed(Terms(wanted, keep, clamp), means).presented_parts()
         written = whole_text(parts.packet, parts.discharges, BOUND)
+
+        # The proof is over the narrowed token, and so over its audience and its end.
         if signer is not None:
             server = self._proven_to(audience, signer)
-            made = prove(parts.packet, signer, server, request, means.clock, means.random)
+            made = prove(
+                parts.packet,
+                signer,
+                server,
+                request,
+                means.clock,
+                means.random,
+            )
             written = f"{written}.{proof_text(made)}"
+
         size = len(written)
         if size <= max_chars:
             return written
@@ -320,14 +346,20 @@ class Token(SealedValue, frozen=True, eq=False):
     # --- as a value -----------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
+        """Equal if the texts are. What a token is made with, as its clock, plays no part.
+
+        Takes the same time however much of two texts is alike: they are secrets.
+        """
         if not isinstance(other, Token):
             return NotImplemented
         return primitives.equal(self.serialize().encode(), other.serialize().encode())
 
     def __hash__(self) -> int:
+        """Of what is no secret: equal tokens have equal links."""
         return hash((self.secret_packet.identifier, self.secret_packet.caveats))
 
     def __repr__(self) -> str:
+        """The public id and what the token says of itself. Nothing of the text is in it."""
         count = len(self.secret_packet.caveats)
         links = f"{count} link{'s' * (count != 1)}"
         return f"<Token {self.token_id}, {links}, held by {self.unverified.holder}, unverified>"

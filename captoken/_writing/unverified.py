@@ -27,8 +27,10 @@ from captoken._writing.compose import Holding
 
 
 class _Said(NamedTuple):
+    """What is made of the links when something asks for it first, and kept."""
+
     links: tuple[Link | BadLink, ...]
-    holding: Holding
+    holding: Holding  # of those that can be read
 
 
 class Unverified(SealedValue, frozen=True, eq=False):
@@ -44,10 +46,11 @@ class Unverified(SealedValue, frozen=True, eq=False):
     _instead = "parse the token again"
 
     root: RootRecord  # by the token's own account
-    _caveats: tuple[RawCaveat, ...]
-    _vocabulary: Vocabulary
+    _caveats: tuple[RawCaveat, ...]  # the links as they travel
+    _vocabulary: Vocabulary  # the caveats that whoever parsed it knows
     _discharges: tuple[Packet, ...] = ()
-    _seen: list[_Said] = field(default_factory=list)  # see `_said`
+    # Empty, or what `_said` has made. A list, since the value itself is frozen.
+    _seen: list[_Said] = field(default_factory=list)
 
     @property
     def links(self) -> tuple[Link | BadLink, ...]:
@@ -60,7 +63,10 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
     @property
     def bodies(self) -> tuple[bytes, ...]:
-        """The links as they travel, byte by byte. Of a third-party caveat, what it is asked."""
+        """The links as they travel, byte by byte. Of a third-party caveat, what it is asked.
+
+        As many as `links`, and in the same order. They hold no key and no signature of the chain.
+        """
         return tuple(cid for cid, _ in self._caveats)
 
     @property
@@ -99,7 +105,10 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
     @property
     def task(self) -> str:
-        """The task that the links leave (16.3). The root's, where no link says one."""
+        """The task that the links leave (16.3). The root's, where no link says one.
+
+        Where the tasks do not lie on one path, `capability.nothing` says so, and this does not.
+        """
         return self.holding.capability.task or self.root.task
 
     @property
@@ -116,10 +125,11 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
         By its own account, without what a verifier's overlay and ledger say.
         """
+        permitted = self.holding.capability
         # One bad link prohibits everything, so that what the others permit is of no use.
         if any(isinstance(link, BadLink) for link in self.links):
-            return self.holding.capability.meet(Capability.nowhere())
-        return self.holding.capability
+            return permitted.meet(Capability.nowhere())
+        return permitted
 
     @property
     def holding(self) -> Holding:
@@ -130,16 +140,24 @@ class Unverified(SealedValue, frozen=True, eq=False):
         return self._said().holding
 
     def _said(self) -> _Said:
-        """What the links say, decoded when something asks for it first."""
+        """What the links say, decoded when something asks for it first.
+
+        Two threads may both do the work. Both make the same, and the first one's is kept.
+        """
         if not self._seen:
             links = tuple(read_links(self._caveats, self._vocabulary))
             # What cannot be read is passed over here alone (23.1): a verifier denies it.
             readable = (link for link in links if isinstance(link, Link))
-            capability = Capability.of(readable, self.root.task, self.root.audience)
+            capability = Capability.of(
+                readable,
+                self.root.task,
+                self.root.audience,
+            )
+            # The holder moves on also by a link that cannot be read, if its names can be.
             lineage = read_along(self.root.agent, links)
             self._seen.append(_Said(links, Holding(capability, lineage)))
         return self._seen[0]
 
     def __repr__(self) -> str:
-        """The public id and the holder's name."""
+        """The public id and the holder's name, which nobody has checked."""
         return f"<Unverified, token {self.root.token_id}, held by {self.holder}>"

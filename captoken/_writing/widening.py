@@ -34,6 +34,7 @@ def narrowed(
     WideningError says `nothing_left` if that is nothing (23.15). The error says what was asked,
     what is held, and what of it is too much.
     """
+    # As it was asked for. What the link does not name is not copied into it (23.2).
     stated = {key: caveat.value for key, caveat in wanted.items()}
     for excess in _excesses(held, wanted):
         # The first excess is the error (23.3).
@@ -45,7 +46,8 @@ def narrowed(
         if nothing:
             raise _error(excess, nothing_left=True)
 
-        # What is left takes the place of what was asked, maybe under other keys (23.15).
+        # What is left takes the place of what was asked, maybe under other keys (23.15): what was
+        # asked as tables and operations may be left as `allow`.
         replaced = excess.replaces or (excess.dimension,)
         # Popped first, so that a key that stays gets its new value below.
         for key in replaced:
@@ -61,6 +63,7 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
     Compares, and raises nothing of its own. Lineage is not looked at: `positioned` does.
     """
     for slot, keys in _KEYS_HELD.items():
+        # What no link has named is not bounded, and what is not asked for is in no excess.
         if slot in held.held and not wanted.keys().isdisjoint(keys):
             asked = {key: wanted[key] for key in keys if key in wanted}
             yield from held.held[slot].beyond(asked)
@@ -71,11 +74,18 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
             # All of them, since none replaced another. With none held, everything is covered.
             have = [other for other in held.own if other.key == key]
             # `covers` is an embedder's hook. What it answers wrongly, verifiers make good.
-            covered = all(says_it_covers(other, caveat) for other in have)
-            if not covered:
-                values = [other.value for other in have]
-                hint = "what is held does not cover it, by its own `covers`"
-                yield Excess(key, caveat.value, values, caveat.value, {}, hint)
+            is_covered = all(says_it_covers(other, caveat) for other in have)
+            if not is_covered:
+                # Nothing is left of it, also with `clamp`: what a part of it is, only its own
+                # project could say (23.15).
+                yield Excess(
+                    key,
+                    caveat.value,
+                    [other.value for other in have],
+                    caveat.value,
+                    {},
+                    "what is held does not cover it, by its own `covers`",
+                )
 
 
 def _keys_held() -> dict[str, tuple[str, ...]]:
@@ -101,7 +111,14 @@ def _error(excess: Excess, nothing_left: bool = False) -> WideningError:
     else:
         code = "widening"
         hint = excess.hint
-    return WideningError(excess.dimension, excess.asked, excess.held, excess.excess, hint, code)
+    return WideningError(
+        excess.dimension,
+        excess.asked,
+        excess.held,
+        excess.excess,
+        hint,
+        code,
+    )
 
 
 # --- position in the chain ------------------------------------------------------------------------

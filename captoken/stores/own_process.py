@@ -97,7 +97,7 @@ def _tell(which: Callable[[_Hooks], Callable[[Any], None]]) -> None:
     """Call one hook of each holder: the one that `which` picks.
 
     `before` is the place to wait until a connection is not in use, and `in_parent` gives back what
-    it took. `in_child` runs before any other code of the child.
+    it took. `in_child` runs before the child goes on.
     """
     for holder, hooks in _told():
         hook = which(hooks)
