@@ -30,7 +30,13 @@ Connection: TypeAlias = "psycopg.Connection[Any]"
 Source: TypeAlias = "str | Callable[[], Connection]"
 
 _SERVER = "PostgreSQL"
-_MISSING = ("3F000", "42P01", "42883")  # no such schema, table, function
+
+# What the server says of a database in which `create_tables` was not run.
+_MISSING = (
+    "3F000",  # no such schema
+    "42P01",  # no such table
+    "42883",  # no such function
+)
 
 
 # --- tables and functions -------------------------------------------------------------------------
@@ -39,7 +45,8 @@ _MISSING = ("3F000", "42P01", "42883")  # no such schema, table, function
 def setup(schema: str = "captoken") -> str:
     """The statements that make tables and functions, for whoever may run them.
 
-    Again, they change nothing.
+    Again, they change nothing. Raises ValueError for a schema that would need quotes: its name
+    stands in the statements as it is.
     """
     if (
         type(schema) is not str
@@ -50,6 +57,8 @@ def setup(schema: str = "captoken") -> str:
 
     def renamed(found: re.Match[str]) -> str:
         return found[0].replace("captoken", schema)
+
+    # Only where it is the name of the schema. Elsewhere the word is part of a message.
 
     return re.sub(r"\bcaptoken\.|(?<=exists )captoken\b", renamed, SETUP)
 
@@ -62,11 +71,14 @@ def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
     """
     try:
         with connection.transaction(), connection.cursor() as cursor:
+            # One after the other: two servers that start at once would both find nothing there.
             cursor.execute("select pg_advisory_xact_lock(hashtext('captoken'))")
             cursor.execute(setup(schema).encode())
         return
     except psycopg.Error as error:
         failed = _words(error)
+
+    # Out of the block, so that the database's own error is not shown along with it.
     raise StoreError(failed)
 
 
@@ -78,7 +90,9 @@ class _Answer(NamedTuple):
 
     value: Any = None
     failed: str | None = None
-    is_lost: bool = False  # did the connection break, so that it may have been done or not?
+
+    # Did the connection break, so that it may have been done or not?
+    is_lost: bool = False
 
 
 class PostgresStore:
@@ -100,10 +114,16 @@ class PostgresStore:
         # that nobody waits for any more keeps the connection until it is done.
         self._lock = Lock()
         self._connection: Connection | None = None
+
+        # In a forked child: those of its parents, which are kept and never used.
         self._abandoned: list[Connection] = []
         tell_of_forks(self, in_child=PostgresStore._after_fork)
+
         with self._kept():
-            fsync = self._ask(sql.SQL("select current_setting('fsync')"), again=True)
+            fsync = self._ask(
+                sql.SQL("select current_setting('fsync')"),
+                again=True,
+            )
             if fsync != "on":
                 raise StoreError(
                     "PostgreSQL: with fsync off a crash goes back in time, or loses the tables"
@@ -124,11 +144,16 @@ class PostgresStore:
             raise
 
     def _function(self, name: str, parameters: LiteralString) -> sql.Composed:
-        """A call of one of the functions."""
-        return sql.SQL("select {}(" + parameters + ")").format(sql.Identifier(self._schema, name))
+        """A call of one of the functions. The types of its parameters are said, and not guessed."""
+        called = sql.Identifier(self._schema, name)
+        return sql.SQL("select {}(" + parameters + ")").format(called)
 
     def _ask(
-        self, statement: sql.SQL | sql.Composed, values: Sequence[Any] = (), *, again: bool = False
+        self,
+        statement: sql.SQL | sql.Composed,
+        values: Sequence[Any] = (),
+        *,
+        again: bool = False,
     ) -> Any:
         """The one value that the statement gives; None if it gives no row. Raises StoreError.
 
@@ -142,22 +167,30 @@ class PostgresStore:
         return answer.value
 
     def _ask_once(self, statement: sql.SQL | sql.Composed, values: Sequence[Any]) -> _Answer:
+        """One question, and what came of it. Raises StoreError where there is no connection.
+
+        In autocommit, one statement is one transaction: it is done, or nothing of it is.
+        """
         with self._lock:
             try:
                 connection = self._open()
                 with connection.cursor(row_factory=tuple_row) as cursor:
                     row = cursor.execute(statement, values).fetchone()
                 return _Answer(None if row is None else row[0])
+
+            # The guard's own, of `_open`.
             except StoreError:
                 raise
+
             except Exception as error:
                 failed = _words(error)
                 is_lost = self._connection is not None and self._connection.closed
                 if is_lost:
                     self._drop()
                 return _Answer(failed=failed, is_lost=is_lost)
+
+            # An interrupt between question and answer: the next one would read this answer.
             except BaseException:
-                # An interrupt between question and answer: the next one would read this answer.
                 self._drop()
                 raise
 
@@ -167,6 +200,7 @@ class PostgresStore:
             self._drop()
         if self._connection is None:
             connection = self._connect()
+            # An AsyncConnection, say, which answers with coroutines.
             if not isinstance(connection, psycopg.Connection):
                 raise StoreError(
                     f"PostgreSQL: a {type(connection).__name__} is no connection of psycopg"
@@ -176,6 +210,7 @@ class PostgresStore:
         return self._connection
 
     def _drop(self) -> None:
+        """Close the connection. Whoever calls holds the lock."""
         connection = self._connection
         self._connection = None
         if connection is not None:
@@ -215,6 +250,8 @@ def _is_whole(connection: Connection) -> bool:
 def _words(error: Exception) -> str:
     """What is wrong, without what a connection string or a row says."""
     state = getattr(error, "sqlstate", None)
+    # The functions raise this themselves: at another level, one of them would not see what others
+    # have committed since.
     if state == "P0001" and "read committed" in str(error):
         return "PostgreSQL: default_transaction_isolation must be read committed for this login"
 
@@ -227,6 +264,7 @@ def _words(error: Exception) -> str:
 
 
 def _yes(answer: Any) -> bool:
+    """A yes or a no of a function. Raises StoreError for what is neither: that allows nothing."""
     if type(answer) is not bool:
         raise not_an_answer(_SERVER, answer)
     return answer
@@ -257,13 +295,17 @@ class _FlooredStore(PostgresStore):
         self._clock = clock
         self._lossless = lossless
         begin = self._function(
-            "begin", "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean, %s::bigint"
+            "begin",
+            "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean, %s::bigint",
         )
-        now = int((clock or time)())  # the later of the two clocks: one may be behind
+        # The function takes the later of the two clocks: one may be behind.
+        now = int((clock or time)())
+        facts = (kind, now, *self._floor_facts(), first)
         with self._kept():
-            self._ask(begin, (kind, now, *self._floor_facts(), first), again=True)
+            self._ask(begin, facts, again=True)
 
     def _floor_facts(self) -> tuple[int, int | None, bool]:
+        """What each function is given of the floor. Without a clock of ours, the server's."""
         clock = None if self._clock is None else int(self._clock())
         return self._ahead, clock, self._lossless
 
@@ -286,24 +328,49 @@ class PostgresReplayStore(_FlooredStore):
         lossless: bool = False,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(source, "replay", PROOF_AHEAD, schema, floor, lossless, clock)
+        super().__init__(
+            source,
+            "replay",
+            PROOF_AHEAD,
+            schema,
+            floor,
+            lossless,
+            clock,
+        )
         parameters: LiteralString = "%s::bytea, " + "%s::bigint, " * 5 + "%s::boolean"
         self._add = self._function("add", parameters)
         self._peek = self._function("peek_add", parameters)
 
     def add(self, use: Use, now: int) -> bool:
-        """True if it is the first use, and above the floor. Raises StoreError."""
-        return _yes(self._ask(self._add, self._facts(use, now)))
+        """True if it is the first use, and above the floor.
+
+        Raises StoreError. Not asked again where the answer is lost: the second time it would find
+        its own use.
+        """
+        answer = self._ask(self._add, self._facts(use, now))
+        return _yes(answer)
 
     def peek(self, use: Use, now: int) -> bool:
         """Would `add` return True? Raises StoreError.
 
         Does what `add` does and undoes it, so it also waits for locks, and no longer than that.
         """
-        return _yes(self._ask(self._peek, self._facts(use, now), again=True))
+        answer = self._ask(
+            self._peek,
+            self._facts(use, now),
+            again=True,
+        )
+        return _yes(answer)
 
     def _facts(self, use: Use, now: int) -> tuple[Any, ...]:
-        return use.entry, use.issued_at, now, too_old(now), *self._floor_facts()
+        """What both functions are given. What is issued before `too_old` is forgotten."""
+        return (
+            use.entry,
+            use.issued_at,
+            now,
+            too_old(now),
+            *self._floor_facts(),
+        )
 
 
 class PostgresLedger(_FlooredStore):
@@ -324,7 +391,15 @@ class PostgresLedger(_FlooredStore):
         lossless: bool = False,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(source, "ledger", CLOCKS_DIFFER, schema, floor, lossless, clock)
+        super().__init__(
+            source,
+            "ledger",
+            CLOCKS_DIFFER,
+            schema,
+            floor,
+            lossless,
+            clock,
+        )
         self.shared = shared
         debits: LiteralString = "%s::bytea[], %s::text[], %s::bigint[], %s::bigint[], "
         parameters: LiteralString = "%s::bytea, " + debits + "%s::bigint, " * 6 + "%s::boolean"
@@ -353,6 +428,7 @@ class PostgresLedger(_FlooredStore):
         return short_debit(_SERVER, answer, reservation)
 
     def _facts(self, reservation: Reservation, now: int) -> tuple[Any, ...]:
+        """What both functions are given: the debits as a column each, in one order."""
         debits = reservation.debits
         return (
             reservation.id,
@@ -367,16 +443,24 @@ class PostgresLedger(_FlooredStore):
             *self._floor_facts(),
         )
 
-    def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
+    def settle(
+        self,
+        reservation_id: bytes,
+        amounts: Mapping[str, int] | None,
+        now: int,
+    ) -> bool:
         """True if the reservation was open: what was not taken of it goes back.
 
         Raises StoreError.
         """
         units = list(amounts or ())
-        taken = None
+        # NULL for all of it.
+        taken: list[int] | None = None
         if amounts is not None:
             taken = [min(amount, MAX_INTEGER) for amount in amounts.values()]
-        return _yes(self._ask(self._settle, (reservation_id, units, taken, now)))
+
+        answer = self._ask(self._settle, (reservation_id, units, taken, now))
+        return _yes(answer)
 
     def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited. Raises StoreError."""

@@ -29,7 +29,9 @@ from captoken.stores.own_process import OwnProcess
 from captoken.stores.ports import Head
 
 _log = logging.getLogger("captoken")
-_BLOCK = 1 << 16  # bytes that are read at once, from the end
+
+# Bytes that are read at once, from the end.
+_BLOCK = 1 << 16
 
 
 class TrailFile:
@@ -48,9 +50,16 @@ class TrailFile:
     Raises AuditError for a file that somebody writes to, or that is no trail, and OSError.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, sync: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sync: bool = False,
+    ) -> None:
         self._sync = sync
         self._process = OwnProcess()
+
+        # Closed in what this process starts: it would keep the lock.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o600)
 
@@ -58,7 +67,10 @@ class TrailFile:
         try:
             self._lock()
             self.head, self._end = self._last()
-            if self._end < os.fstat(self._fd).st_size:
+
+            # What stands behind the last whole line, a crash has left there.
+            size = os.fstat(self._fd).st_size
+            if self._end < size:
                 _log.warning("the last record of the trail was torn, and is cut off")
                 self._cut()
         except BaseException:
@@ -80,6 +92,7 @@ class TrailFile:
         # BaseException, since an interruption between the two leaves a record that nobody counts.
         try:
             count = os.write(self._fd, lines)
+            # The system wrote a part and raised nothing, as it does where the disk is full.
             if count != len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if self._sync:
@@ -87,6 +100,8 @@ class TrailFile:
         except BaseException:
             self._cut()
             raise
+
+        # From here on the records stand.
         self._end += count
         return count
 
@@ -105,10 +120,14 @@ class TrailFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Close it. An exception of the block passes through."""
         self.close()
 
     def _lock(self) -> None:
-        """Take the file for this process, until it is closed. Waits for nobody."""
+        """Take the file for this process, until it is closed. Waits for nobody.
+
+        The lock is of this one opening: in the same process, too, nobody opens the trail again.
+        """
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -117,7 +136,10 @@ class TrailFile:
             ) from None
 
     def _cut(self) -> None:
-        """Take off what stands behind the last whole record."""
+        """Take off what stands behind the last whole record.
+
+        Raises OSError, and then it stands there still. `write` refuses a file of another length.
+        """
         os.ftruncate(self._fd, self._end)
         if self._sync:
             os.fsync(self._fd)
@@ -141,9 +163,15 @@ class TrailFile:
             tail = os.pread(self._fd, step, at) + tail
 
         whole, _, torn = tail.rpartition(b"\n")
-        line = whole.rpartition(b"\n")[2]
+        _, _, line = whole.rpartition(b"\n")
+
+        # Its number is all that is read of it. Whether it is a record of this trail, and whole, the
+        # check of the trail says.
         try:
             seq = msgspec.convert(decode_json(line)["seq"], int)
         except (ValueError, KeyError):
             raise AuditError("the file does not end in records of a trail") from None
-        return Head(seq, b64encode(primitives.sha256(line))), size - len(torn)
+
+        # The next record goes on from the digest of this line.
+        digest = b64encode(primitives.sha256(line))
+        return Head(seq, digest), size - len(torn)

@@ -25,8 +25,11 @@ from captoken.stores.own_process import OwnProcess
 from captoken.stores.ports import KEPT, Debit, Reservation, Use
 
 _SERVER = "Valkey"
-_SLACK = 60  # seconds that a reservation's key outlives it
-_LONG = 10**9  # seconds that a reservation's key is kept at most
+
+# Seconds that a reservation's key outlives it, and that it is kept at most.
+_SLACK = 60
+_LONG = 10**9
+
 _DAMAGED = "Valkey: what lies under a key of this store is not its own"
 
 
@@ -52,6 +55,8 @@ class _OneConnection:
         self._lock.release()
 
 
+# By client, for as long as somebody has it. It is the module's, since stores that share a client
+# have to take the same turns, and nothing but the client is common to them.
 _turns: WeakKeyDictionary[Any, _OneConnection] = WeakKeyDictionary()
 _turns_lock = Lock()
 
@@ -76,17 +81,24 @@ def _called(call: Callable[..., Any], *given: Any, **named: Any) -> Any:
         return call(*given, **named)
     except Exception as error:
         failed = _words(error)
+
+    # Out of the block, so that the client's own error is not shown along with it.
     raise StoreError(failed)
 
 
 def _told(ask: Callable[[], Any]) -> Any:
-    """What a server says of itself; None if it does not say. Raises StoreError."""
+    """What a server says of itself; None if it does not say. Raises StoreError.
+
+    Many a hosted server refuses CONFIG. That is no reason not to use it: see ValkeyStore.
+    """
     try:
         return ask()
     except KeyError:
         return None
     except Exception as error:
-        if any(kind.__name__ == "ResponseError" for kind in type(error).__mro__):
+        # By its name, since it is of valkey-py or of redis-py, and neither is imported here.
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if "ResponseError" in kinds:
             return None
         failed = _words(error)
     raise StoreError(failed)
@@ -94,10 +106,14 @@ def _told(ask: Callable[[], Any]) -> Any:
 
 def _words(error: Exception) -> str:
     """What is wrong, without what an address or a key says."""
-    if "captoken: damaged" in str(error):
+    text = str(error)
+    # The scripts say this of what is not their own.
+    if "captoken: damaged" in text:
         return _DAMAGED
+
+    # An error of the server begins with a code: `OOM`, `READONLY`, `NOSCRIPT`.
     words = f"Valkey: {type(error).__name__}"
-    code = re.match("[A-Z]{3,}(?= )", str(error))
+    code = re.match("[A-Z]{3,}(?= )", text)
     if code is not None:
         words += f" {code[0]}"
     return words
@@ -107,11 +123,14 @@ def _node(client: Any, key: str) -> Any:
     """A client for the one server that has the key: in a cluster, that node's."""
     if not hasattr(client, "get_node_from_key"):
         return client
+
+    # The one is valkey-py's name for it, the other redis-py's.
     connection = getattr(client, "get_valkey_connection", None) or client.get_redis_connection
     return _called(lambda: connection(client.get_node_from_key(key)))
 
 
 def _yes(answer: Any) -> bool:
+    """A yes or a no of a script. Raises StoreError for what is neither: that allows nothing."""
     if type(answer) is not int or answer not in (0, 1):
         raise not_an_answer(_SERVER, answer)
     return answer == 1
@@ -151,12 +170,16 @@ class ValkeyStore:
 
     def _refuse_forgetful(self, node: Any) -> None:
         """Raises StoreError for a server that forgets, by its settings, what counts."""
+        # A use that is evicted is a proof that can be used again.
         policy = _told(lambda: node.info("memory")["maxmemory_policy"])
         if policy not in (None, "noeviction"):
             raise StoreError(
                 f"Valkey: maxmemory-policy is {policy}, which forgets what counts: "
                 "noeviction is needed"
             )
+
+        # A server that begins empty after a crash is told by its floor. One that begins with what
+        # it had minutes ago looks as if nothing had happened.
         dumps = _told(lambda: node.config_get("save")["save"])
         if _is_logged(node) is False and dumps:
             raise StoreError(
@@ -165,14 +188,25 @@ class ValkeyStore:
             )
 
     def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """What the client's call returns. Raises StoreError."""
+        """What the client's call returns. Raises StoreError.
+
+        Nothing is asked again here: what was sent and not answered may have been done.
+        """
         with self._turn:
             return _called(call, *given, **named)
 
     def _script(self, text: str) -> Callable[[Iterable[Any], Iterable[Any]], Any]:
         """Runs a script by its digest, and loads it where it is not known."""
         script = self._client.register_script(text)
-        return lambda keys, args: self._ask(script, keys=list(keys), args=list(args))
+
+        def run(keys: Iterable[Any], args: Iterable[Any]) -> Any:
+            return self._ask(
+                script,
+                keys=list(keys),
+                args=list(args),
+            )
+
+        return run
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._prefix}>"
@@ -181,7 +215,9 @@ class ValkeyStore:
 def _is_logged(node: Any) -> bool | None:
     """Has it an append-only file? None if it does not say."""
     log = _told(lambda: node.info("persistence")["aof_enabled"])
-    return None if log is None else log == 1
+    if log is None:
+        return None
+    return bool(log == 1)
 
 
 def _loses_nothing(node: Any) -> bool:
@@ -189,6 +225,8 @@ def _loses_nothing(node: Any) -> bool:
     synchronized = _told(lambda: node.config_get("appendfsync")["appendfsync"])
     role = _told(lambda: node.info("replication")["role"])
     replicas = _told(lambda: node.info("replication")["connected_slaves"])
+
+    # A server that does not tell is taken for one that may lose the last second.
     is_alone = (role, replicas) == ("master", 0)
     return is_alone and bool(synchronized == "always")
 
@@ -211,21 +249,29 @@ class _FlooredStore(ValkeyStore):
     ) -> None:
         super().__init__(client, prefix)
         first = checked_floor(floor)
+
+        # The key of the floor, and of what the script tells another server by.
         self._state = self._prefix + kind
+
+        # How many seconds later than now a token may have been issued, by a clock ahead of ours.
         self._ahead = ahead
         self._clock = clock
         self._watch = self._what_to_watch(lossless)
-        now = int((clock or time)())  # the later of the two clocks: one may be behind
-        facts = [*self._floor_facts(), now, "" if first is None else first]
-        self._script(BEGIN)([self._state], facts)
+
+        # The script takes the later of the two clocks: one may be behind.
+        now = int((clock or time)())
+        stated = "" if first is None else first
+        begin = self._script(BEGIN)
+        begin([self._state], [*self._floor_facts(), now, stated])
 
     def _what_to_watch(self, lossless: bool) -> int:
         """Whether the floor rises with another server: see `watch` in the scripts."""
         if lossless:
-            return 0
+            return 0  # never
         return 2 if self._is_exact else 1
 
     def _floor_facts(self) -> tuple[int, int | str, int]:
+        """What each script is given of the floor. Without a clock of ours, it asks the server's."""
         clock = "" if self._clock is None else int(self._clock())
         return self._ahead, clock, self._watch
 
@@ -252,7 +298,15 @@ class ValkeyReplayStore(_FlooredStore):
         lossless: bool = False,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(client, "replay", PROOF_AHEAD, prefix, floor, lossless, clock)
+        super().__init__(
+            client,
+            "replay",
+            PROOF_AHEAD,
+            prefix,
+            floor,
+            lossless,
+            clock,
+        )
         self._limit = limit
         self._proofs = self._prefix + "proofs"
         self._add = self._script(ADD)
@@ -305,10 +359,21 @@ class ValkeyLedger(_FlooredStore):
         lossless: bool = False,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(client, "ledger", CLOCKS_DIFFER, prefix, floor, lossless, clock)
+        super().__init__(
+            client,
+            "ledger",
+            CLOCKS_DIFFER,
+            prefix,
+            floor,
+            lossless,
+            clock,
+        )
         self.shared = shared
+
+        # Where the keys of buckets begin, and the key of how long each of them is kept.
         self._buckets = self._prefix + "spent:"
         self._kept = self._prefix + "kept"
+
         self._reserve = self._script(RESERVE)
         self._settle = self._script(SETTLE)
 
@@ -326,7 +391,13 @@ class ValkeyLedger(_FlooredStore):
         """
         return self._debit(reservation, now, peek=True)
 
-    def _debit(self, reservation: Reservation, now: int, *, peek: bool) -> Debit | None:
+    def _debit(
+        self,
+        reservation: Reservation,
+        now: int,
+        *,
+        peek: bool,
+    ) -> Debit | None:
         kept_until = reservation.kept_until
         facts = [
             *self._floor_facts(),
@@ -345,7 +416,12 @@ class ValkeyLedger(_FlooredStore):
             facts += [debit.limit, debit.amount]
         return short_debit(_SERVER, self._reserve(keys, facts), reservation)
 
-    def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
+    def settle(
+        self,
+        reservation_id: bytes,
+        amounts: Mapping[str, int] | None,
+        now: int,
+    ) -> bool:
         """True if the reservation was open: what was not taken of it goes back.
 
         Raises StoreError.
@@ -360,15 +436,19 @@ class ValkeyLedger(_FlooredStore):
         text = self._ask(self._client.get, self._bucket(bucket, unit))
         if text is None:
             return 0
+
+        # A client may decode what it reads.
         written = text if isinstance(text, bytes) else str(text).encode()
         if not re.fullmatch(rb"[0-9]{1,16}", written):
             raise StoreError(_DAMAGED)
         return int(written)
 
     def _key(self, reservation_id: bytes) -> str:
+        """The key of one reservation."""
         return f"{self._prefix}reserved:{reservation_id.hex()}"
 
     def _bucket(self, bucket: bytes, unit: str) -> str:
+        """The key of what one bucket was debited, in one unit."""
         return f"{self._buckets}{bucket.hex()}:{unit}"
 
 
@@ -381,7 +461,12 @@ class ValkeySnapshots(ValkeyStore):
     """
 
     def __init__(
-        self, client: Any, *, prefix: str = "captoken", durable: bool = True, timeout: float = 5.0
+        self,
+        client: Any,
+        *,
+        prefix: str = "captoken",
+        durable: bool = True,
+        timeout: float = 5.0,
     ) -> None:
         super().__init__(client, prefix)
         if durable and self._is_logged is False:
@@ -406,9 +491,18 @@ class ValkeySnapshots(ValkeyStore):
         Raises StoreError, also when it lies there and is not known to be on disk.
         """
         node = _node(self._client, self._key)
+        knows_another = 0 if after is None else 1
+
         # One batch is on one connection: WAITAOF waits for what was written on its own.
         batch = self._ask(node.pipeline, transaction=False)
-        batch.eval(PUBLISH, 1, self._key, snapshot, 0 if after is None else 1, after or b"")
+        batch.eval(
+            PUBLISH,
+            1,  # how many of what follows are keys
+            self._key,
+            snapshot,
+            knows_another,
+            after or b"",
+        )
         if self._durable:
             batch.execute_command("WAITAOF", 1, 0, self._timeout)
         won, *written = self._ask(batch.execute, raise_on_error=False)
