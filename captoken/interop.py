@@ -100,6 +100,8 @@ def to_pymacaroons(made: Token | Discharge) -> Macaroon:
 def from_pymacaroons(macaroon: Macaroon) -> Token:
     """The token that a `pymacaroons.Macaroon` of version 2 holds.
 
+        token = from_pymacaroons(Macaroon.deserialize(foreign))
+
     Does not verify anything. Raises TokenFormatError for what is none of ours, and TypeError for
     what is no Macaroon. Links that it has are taken as they are, also those we cannot read.
     """

@@ -34,6 +34,9 @@ def read_clock(clock: Clock) -> int:
 
     Raises what the clock raises, and ValueError if it gives no finite number. A clock that says
     nothing denies, where a comparison with NaN would let pass.
+
+        read_clock(lambda: 1767225600.9)     # 1767225600
+        read_clock(lambda: float("nan"))     # ValueError
     """
     now = clock()
     if type(now) is int:

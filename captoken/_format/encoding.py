@@ -87,6 +87,10 @@ def b64decode(text: str) -> bytes:
 
     `b64encode` of what it returns is the same text (spec 1.1 to 1.3). Takes text of any length:
     callers bound it first. Raises EncodingError.
+
+        b64decode("AQ")      # b"\\x01"
+        b64decode("AQ==")    # EncodingError: padding
+        b64decode("AR")      # EncodingError: a trailing bit that is not zero
     """
     # The decoder knows the standard alphabet, and is strict there. It takes what stands for `-`
     # and `_`, so what the text has of the standard alphabet itself is refused below.

@@ -55,6 +55,9 @@ def name(value: Any, what: str) -> str:
     """An ASCII name: 1 to 128 of `A-Z a-z 0-9 . _ : / @ + -` (spec 4.1).
 
     Says nothing of whether anybody has that name.
+
+        name("sales-agent@acme", "agent")    # as it was given
+        name("sales agent", "agent")         # ValueError: a space
     """
     # The type first: a pattern would take a subclass of str.
     if type(value) is str and is_name(value):
@@ -71,6 +74,9 @@ def namespaced(value: Any, what: str) -> str:
 
     So that the words of one project are not taken for those of another, or of a later version.
     Something stands on both sides of the first colon. Nobody registers namespaces.
+
+        namespaced("acme:region", "key")     # as it was given
+        namespaced("region", "key")          # ValueError
     """
     text = name(value, what)
     if _is_namespaced(text) is None:
@@ -108,6 +114,9 @@ def free_name(value: Any, what: str) -> str:
 
     Without control, format, surrogate or separator characters, and with no white space at its ends.
     What looks alike is not refused: `Sales` and `sales` are two names.
+
+        free_name("Umsätze 2026", "table")   # as it was given
+        free_name("a\\tb", "table")           # ValueError: a control character
     """
     text = exact_str(value, what)
 
@@ -140,6 +149,9 @@ def segmented(value: Any, what: str) -> str:
     """The name of one table or tool: a free name without `*` and without empty segments (spec 4.5).
 
     A `*` in a name would be taken for a pattern by whoever writes it into a caveat.
+
+        segmented("market.eu", "table")      # as it was given
+        segmented("market..eu", "table")     # ValueError: an empty segment
     """
     if type(value) is str and is_plain_pattern(value) and value[-1] != "*":
         return value
@@ -156,6 +168,9 @@ def pattern(value: Any, what: str) -> str:
 
     A `*` stands for whole segments at the end, and nowhere else. So two patterns are nested or
     disjoint, and to match one takes no search.
+
+        pattern("market.*", "table")         # as it was given
+        pattern("*.eu", "table")             # ValueError: a star at the start
     """
     if type(value) is str and is_plain_pattern(value):
         return value

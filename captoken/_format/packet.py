@@ -83,6 +83,8 @@ def _field(data: bytes, at: int) -> tuple[bytes, int]:
 
     Does not look at the type before it. No field may be empty (spec 10.5). Raises TokenFormatError,
     and IndexError at the end of the data.
+
+        _field(b"\\x02\\x02ab\\x00", 1)    # b"ab", 4: the byte behind it is at 4
     """
     size = data[at]
     if size < 0x80:
@@ -222,6 +224,9 @@ def _written(kind: int, payload: bytes) -> bytes:
 
     The other way round of `_field` and `_length`. Up to 127 a length is one byte, up to 16,383 two.
     The limit of 32,767 takes three and no more.
+
+        _written(2, b"ab")         # 02 02 61 62
+        _written(2, b"a" * 300)    # 02 ac 02 61 61 …
     """
     size = len(payload)
     # What would not be read back is not written (spec 3.2).

@@ -30,6 +30,9 @@ def public_bytes(given: bytes | str, what: str) -> bytes:
 
     `what` names it in errors. Does not look at the curve: `signing_key` and `exchange_key` do.
     Raises TypeError for another type, ValueError for another length or spelling.
+
+        public_bytes(holder.public, "key")   # 32 bytes
+        public_bytes(holder, "key")          # TypeError: that is the secret half too
     """
     public: Any = given
     if type(public) is str:

@@ -294,7 +294,8 @@ class Capability(SealedValue, frozen=True, eq=False):
         If what both permit is all of `other`, then this one takes nothing away from it. For a list
         and the range that says the same the answer may be no; that is safe, for it only refuses.
 
-        No verifier asks it. It is for writers, and for comparing what two tokens can do.
+        Nothing in the library decides by it: writers and verifiers ask caveat by caveat. It is for
+        comparing what two tokens can do.
         """
         return self.meet(other) == other
 
@@ -390,6 +391,10 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         If data and tool are both empty, or the tasks are torn, one empty list of tables says so.
         Where one domain permits something, writing it alone closes the other.
+
+            neither is named         {}
+            tables, and no tool      {"tables": ["sales"], "operations": ["*"]}
+            no table, and no tool    {"tables": []}
         """
         nothing: dict[str, Any] = {"tables": []}
         # A link has one task, and cannot say that two of them lie apart.
@@ -452,6 +457,7 @@ def _add(held: dict[str, BuiltIn], more: Held) -> None:
     """Let what is held meet what more is said.
 
     What was not held before is taken as it is: the meet of everything and a caveat is that caveat.
+    `held` is changed in place. The caveats in it are frozen, and so may be shared.
     """
     for slot, caveat in more.items():
         before = held.get(slot)
@@ -492,6 +498,9 @@ def _merged(one: Caveat, two: Caveat) -> Caveat | None:
     If `one` covers `two`, whatever `two` permits is permitted by `one` too. So `two` alone says
     both. These answers come from the embedder's code, and an exception or another type counts as no
     answer.
+
+    A wrong answer shows a capability that is too wide, and grants nothing: verifiers ask every own
+    caveat of every link.
     """
     if says_it_covers(one, two):
         return two

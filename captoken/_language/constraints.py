@@ -228,6 +228,9 @@ class Range(Constraint, frozen=True):
     Spelled `{"min": 1}`, `{"max": 5}` or `{"min": 1, "max": 5}`. Both bounds belong to it. A
     boolean and `1.0` are no integers (spec 13.3). Values may be of any size; only the bounds must
     be of magnitude below 2^53.
+
+        Range(1, 5).accepts(5)       # True: both bounds belong to it
+        Range(1, 5).accepts(True)    # False, and so is 5.0
     """
 
     low: int | None
@@ -318,7 +321,7 @@ class Paths(Constraint, frozen=True):
     def accepts(self, value: Any) -> bool:
         """A value that is no path in the one spelling is refused, whatever it would resolve to.
 
-        So `/data/../etc` is not accepted below `/data`, and neither is `/data//x`.
+        So `/data/../etc` is not accepted below `/data`, and neither is `/data//x` (spec 14.4).
         """
         if type(value) is not str or not _is_path(value):
             return False
@@ -363,6 +366,10 @@ def read_constraint(value: Any) -> Constraint:
     Exactly one kind: no keys, unknown keys and keys of two kinds are refused. Raises TypeError for
     what is no object or has a value of a wrong type, ValueError otherwise. `"optional"` is not
     known here; the `tools` caveat takes it off first (spec 13.4).
+
+        read_constraint({"min": 1, "max": 5})            # Range(low=1, high=5)
+        read_constraint({"in": [1], "path": ["/a"]})     # ValueError: keys of two kinds
+        read_constraint({})                              # ValueError: it would say nothing
     """
     if type(value) is not dict:
         like = '{"in": […]}, {"max": 5} or {"any": true}'
@@ -462,6 +469,8 @@ def _is_within(path: str, tops: Set[str]) -> bool:
 
     Goes up from the path, one look into the set for each segment. So two long lists meet without
     comparing each path of one with each of the other.
+
+        _is_within("/a/b", {"/a", "/x"})    # True: found at the second look
     """
     return path in tops or any(above in tops for above in _above(path))
 

@@ -100,6 +100,9 @@ def meet(
     the two keys.
 
     `both` must make the default of two defaults.
+
+        meet({"*": 5}, {"hr.*": 3}, 0, min)             # {"hr.*": 3}: elsewhere the second has 0
+        meet({"*": 5, "hr.*": 1}, {"*": 3}, 0, min)     # {"*": 3, "hr.*": 1}
     """
     made = {}
     for key in {**one, **two}:
@@ -116,6 +119,8 @@ def normal(entries: Mapping[str, Value], default: Value) -> dict[str, Value]:
     One pass, from wide to narrow. When a key is looked at, every pattern above it has been kept or
     dropped for good. A dropped one said what the one above it says, so nothing has to be redone.
     Two maps that say the same have one normal form, and are compared by `==`.
+
+        normal({"*": 1, "a.*": 1, "b": 0}, 0)    # {"*": 1, "b": 0}
     """
     kept: dict[str, Value] = {}
     for key in sorted(entries, key=_width):  # wider ones first

@@ -145,13 +145,20 @@ class Token(SealedValue, frozen=True, eq=False):
     ) -> Token:
         """A new token that can do less; this one is unchanged. Needs no key and no server.
 
-        A link that names tables or operations closes tools, and the other way round;
-        `keep="tools"` or `keep="tables"` keeps what there was. `clamp` takes what is held of what
-        is asked. Checks against the links that this token carries; it cannot know whether a
-        verifier accepts them. `key` binds the token to an Ed25519 key from here on; if it is bound
-        already, `signer` is the key that it is bound to. Raises WideningError for more than is
-        held, DelegationError for a key without the signature, LimitError past a limit, TypeError or
-        ValueError for a keyword that is no caveat (spec, "Caveats", "Widening", "Holder binding").
+            token.attenuate(tables=["sales"], operations=["select"], expires_in=60)
+
+        - A link that names tables or operations closes tools, and the other way round.
+          `keep="tools"` or `keep="tables"` keeps what there was.
+        - `clamp` takes what is held of what is asked, where more would else be an error.
+        - `key` binds the token to an Ed25519 key from here on. If it is bound already, `signer` is
+          the key that it is bound to.
+
+        It checks against the links that this token carries. It cannot know whether a verifier
+        accepts them.
+
+        Raises WideningError for more than is held, DelegationError for a key without the signature,
+        and LimitError past a limit. TypeError or ValueError is for a keyword that is no caveat
+        (spec, "Caveats", "Widening", "Holder binding").
         """
         terms = Terms(caveats, keep, clamp, key=key)
         return self._narrowed(terms, self._means(clock), signer)
@@ -169,11 +176,16 @@ class Token(SealedValue, frozen=True, eq=False):
     ) -> Token:
         """A new token for the agent `to`, narrowed as `attenuate` does.
 
+            token.delegate(to="clerk", tables=["sales"], depth=0)
+
         The holder's name and `to` go into the chain. Verifiers will call `to` *vouched*: the name
         is what the holder says. A token that is bound to a key is handed on to the child's `key`,
-        signed by `signer`, and verifiers call `to` *proven*. Raises DelegationError past `depth`,
-        back to an agent that has held the token, or without key and signer where they are due, and
-        what `attenuate` raises.
+        signed by `signer`, and verifiers call `to` *proven*.
+
+        Nobody is asked whether there is such an agent. This token stays as good as it was.
+
+        Raises DelegationError past `depth`, back to an agent that has held the token, or without
+        key and signer where they are due; and what `attenuate` raises.
         """
         names.name(to, "to")
         terms = Terms(caveats, keep, clamp, to, key)
@@ -230,11 +242,16 @@ class Token(SealedValue, frozen=True, eq=False):
 
         `discharger` is its X25519 public key; nobody else can read `need`. `location` is where it
         may be asked, a hint that all can read. Needs no key and no server; nobody takes it off
-        again. Raises TypeError or ValueError, and LimitError past a limit.
-        (spec, "Third-party caveats")
+        again.
+
+        Raises TypeError or ValueError, and LimitError past a limit (spec, "Third-party caveats").
         """
         cid, vid = third_party_caveat(
-            self.secret_packet, discharger, need, location, self.means.random
+            self.secret_packet,
+            discharger,
+            need,
+            location,
+            self.means.random,
         )
         return self.with_raw_link(cid, vid)
 
@@ -276,13 +293,18 @@ class Token(SealedValue, frozen=True, eq=False):
     ) -> str:
         """The text for one server: good for `audience` alone, and for `expires_in` seconds at most.
 
+            text = token.present(audience="orders")
+
         Never send a server the token itself: a bearer token works at every other server too.
-        Discharges go with it, bound to it; one that is missing is for the server to miss. Where the
-        token is bound to a key, `signer` is that key, and `request` the access, or the 32 bytes of
-        `captoken.proof` for what the transport carries: the text then ends in a proof, and is for
-        one sending. Without a signer the text of a bound token has no proof, and no server takes it
-        so. Raises LimitError when the text is longer than `max_chars`, with what each part costs,
-        DelegationError for a signer that is not the key, and what `attenuate` raises.
+        Discharges go with it, bound to it; one that is missing is for the server to miss.
+
+        Where the token is bound to a key, `signer` is that key. `request` is the access, or the 32
+        bytes of `captoken.proof` for what the transport carries. The text then ends in a proof, and
+        is for one sending. Without a signer the text of a bound token has no proof, and no server
+        takes it so.
+
+        Raises LimitError when the text is longer than `max_chars`, with what each part costs;
+        DelegationError for a signer that is not the key; and what `attenuate` raises.
         """
         if not audience:
             raise ValueError("a text for nobody: name the server")

@@ -58,6 +58,8 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
         One that cannot be read is a `BadLink`, with the reason: a holder can keep and show such a
         token, and use it nowhere (8.5).
+
+            bad = [link.code for link in token.unverified.links if isinstance(link, BadLink)]
         """
         return self._said().links
 
@@ -89,7 +91,8 @@ class Unverified(SealedValue, frozen=True, eq=False):
     def key(self) -> str | None:
         """The Ed25519 key that the token is bound to, as base64url, or None for a bearer token.
 
-        For whoever has several keys, and has to know which one signs.
+        For whoever has several keys, and has to know which one signs. It is the key of the last
+        link that names one.
         """
         key = self.lineage.key
         return b64encode(key) if key is not None else None

@@ -43,6 +43,8 @@ def too_old(now: int) -> int:
     """A proof that was issued then, or before, is not fresh any more.
 
     Its use may be forgotten, as long as the floor rises so far (31.3).
+
+        too_old(1000)    # 969: one that was issued at 970 may still pass
     """
     return now - PROOF_PAST - 1
 
@@ -86,6 +88,8 @@ def add_up(
     `floor` is the ledger's. `gone` is the last time that a forgotten bucket was kept until.
     `spent_of` is what a bucket has been debited, None for one that is not there. Raises StoreError
     for what cannot be known, and for an amount below 0.
+
+    Changes nothing. Whoever reserves writes down the sums that it returns, in the same step.
     """
     # 38.9. A token from before the floor may have used anything: what is not known is refused.
     if reservation.issued_at <= floor:

@@ -205,6 +205,7 @@ class MemoryLedger(_OneProcess):
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough and was debited, else the first that had not.
 
+        In order: is it the same reservation once more, has each bucket enough, and then the debits.
         Raises StoreError for what cannot be known, and in a forked process.
         """
         with self._own_lock():
@@ -280,7 +281,10 @@ class MemoryLedger(_OneProcess):
         return known is not None and not self._is_over(known.until, now)
 
     def _add_up(self, reservation: Reservation, now: int) -> Sums:
-        """What the reservation comes to, as if all were forgotten that may be. Raises StoreError.
+        """What the reservation comes to, as if all were forgotten that may be.
+
+        Raises StoreError for what is not known: a token from before the floor, or a clock that is
+        behind.
 
         Changes nothing: `reserve` writes down what it returns, and `peek` does not.
         """
