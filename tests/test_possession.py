@@ -422,8 +422,8 @@ def test_a_hand_over_that_did_not_hold_is_checked_each_time_and_never_remembered
 
 
 def test_what_is_remembered_is_bounded(checks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last few thousand; here the last three: a fourth drives out the one not asked for longest."""
-    monkeypatch.setattr("captoken._verification.verifier.CUSTODY_REMEMBERED", 3)
+    """The last few thousand; here the last three: a fourth drives out the one kept longest ago."""
+    monkeypatch.setattr("captoken._verification.memory.STATES_REMEMBERED", 3)
     one = server()
     tokens = [bound().delegate(to=f"agent-{n}", key=SELLER.public, signer=BOSS) for n in range(4)]
     for token, known in [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (3, 0), (1, 1), (2, 1), (3, 1), (0, 0), (1, 0)]:
@@ -431,9 +431,9 @@ def test_what_is_remembered_is_bounded(checks: list[bytes], monkeypatch: pytest.
         assert asked(tokens[token], SELLER, one=one)
         assert custody(checks) - before == 1 - known, (token, known)
     monkeypatch.undo()
-    from captoken._verification.verifier import CUSTODY_REMEMBERED
+    from captoken._verification.memory import STATES_REMEMBERED
 
-    assert CUSTODY_REMEMBERED == 4096
+    assert STATES_REMEMBERED == 4096
 
 
 # --- proofs ----------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ print(sorted(name for name in sys.modules if name.startswith(tuple("captoken." +
 print(sorted(name for name in sys.modules if name.startswith("captoken.stores.")))
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ran.stdout.split("\n")[:2] == ["[]", "['captoken.stores.ports']"]
+    assert ran.stdout.split("\n")[:2] == ["[]", "['captoken.stores.own_process', 'captoken.stores.ports']"]
 
 
 WITHOUT = """

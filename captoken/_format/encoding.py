@@ -82,6 +82,9 @@ def b64encode(data: bytes) -> str:
     return standard.translate(_TO_URL).rstrip(b"=").decode("ascii")
 
 
+_PLUS, _SLASH, _EQUALS = b"+/="
+
+
 def b64decode(text: str) -> bytes:
     """The bytes of a canonical text: no padding, no foreign character, zero trailing bits.
 
@@ -103,7 +106,8 @@ def b64decode(text: str) -> bytes:
             "not base64url: a space, a line feed or another foreign character is in the text"
         ) from None
     # Padding was added above and not to `raw`. So what is found here, somebody wrote.
-    if b"+" in raw or b"/" in raw or b"=" in raw:
+    # Bytes are looked for by their numbers: for a string of one byte, Python makes an error first.
+    if _PLUS in raw or _SLASH in raw or _EQUALS in raw:
         raise EncodingError("base64, but not base64url without padding")
 
     # Not all decoders look at bits that no byte uses: two texts would then have the same bytes.

@@ -128,7 +128,7 @@ def parts_of(text: Any, prefix: str) -> Parts:
 
     # Split no further than a legal text goes. What is left over is one part more than it may have.
     token, *rest = text.split(".", LIMITS.discharges + 2)
-    proof = _proof_of(rest.pop(), prefix) if rest[-1].startswith(PROOF) else None
+    proof = proof_of(rest.pop(), prefix) if rest[-1].startswith(PROOF) else None
     if len(rest) > LIMITS.discharges:
         raise TokenFormatError(f"more than {LIMITS.discharges} discharges", step=1)
 
@@ -141,7 +141,7 @@ def parts_of(text: Any, prefix: str) -> Parts:
     return Parts(packet, discharges, proof)
 
 
-def _proof_of(part: str, prefix: str) -> bytes:
+def proof_of(part: str, prefix: str = BOUND) -> bytes:
     """The bytes of a proof: their length and spelling, and nothing else (spec 30.1).
 
     Raises TokenFormatError, also for any proof in a text that is for a holder (spec 30.9).
@@ -167,9 +167,14 @@ def without_proof(text: str) -> str:
     A proof inside what is proven would have to be proof of itself (spec 30.12). Never raises for a
     text. Looks at the last part alone.
     """
+    return split_proof(text)[0]
+
+
+def split_proof(text: str) -> tuple[str, str | None]:
+    """The same, and the part that is the proof, unread, or None. Never raises for a text."""
     # The last full stop: none stands inside a part.
     before, _, last = text.rpartition(".")
-    return before if last.startswith(PROOF) else text
+    return (before, last) if last.startswith(PROOF) else (text, None)
 
 
 def proof_text(proof: bytes) -> str:

@@ -97,9 +97,11 @@ class Tables(BuiltIn, frozen=True):
         table is the empty name. Only `*` matches that.
         """
         table = access.table or ""
+        # A pattern without a star at its end can match only by being equal.
+        if table in self.value:
+            return None
         for pattern in self.value:
-            # A pattern without a star at its end can match only by being equal.
-            if pattern == table or (pattern[-1] == "*" and patterns.contains(pattern, table)):
+            if pattern[-1] == "*" and patterns.contains(pattern, table):
                 return None
         return Reason("table", f"table {table} is not among {spelled(self.value)}")
 

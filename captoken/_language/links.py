@@ -8,7 +8,7 @@ token must hold. A link that hands a bound token on carries a signature after th
 Reading and judging are two steps. `read_link` needs a vocabulary and no facts, and never raises: a
 link that it cannot take becomes a `BadLink`. Judging needs facts, and no bytes.
 
-    reading     read_links, read_link, split_signature
+    reading     read_links, read_link; words_of for the words alone
     judging     early_prohibits, then late_prohibits; settled between links
 
 Nothing here verifies a tag or a signature, and nothing here may run before the chain has held.
@@ -28,7 +28,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -45,7 +45,9 @@ from captoken._language.caveats import (
     SETTLES,
     SPEAKS_OF_DATA,
     SPEAKS_OF_TOOLS,
+    V1,
     Vocabulary,
+    is_own,
 )
 from captoken._language.kinds import BuiltIn, Caveat, Situation, prohibited
 from captoken._language.reasons import Reason
@@ -202,15 +204,50 @@ def _closed(link: Link, access: Access) -> Reason | None:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def read_links(caveats: Iterable[RawCaveat], vocabulary: Vocabulary) -> list[Link | BadLink]:
+_V = TypeVar("_V")
+
+
+class Remembered(Protocol[_V]):
+    """What was found out before, by key: a verifier's own, bounded, and handed in.
+
+    It makes an answer sooner, and never another. Threads share it.
+    """
+
+    def get(self, key: bytes, /) -> _V | None:
+        """What is remembered, or None. None is always safe: it is then found out again."""
+        ...
+
+    def came_before(self, mark: int, /) -> bool:
+        """Did this mark come before? What comes once is not worth keeping."""
+        ...
+
+    def keep(self, key: bytes, value: _V, /) -> None:
+        """Remember it. Something older may be forgotten for it."""
+        ...
+
+
+def read_links(
+    caveats: Iterable[RawCaveat],
+    vocabulary: Vocabulary,
+    known: Remembered[Link] | None = None,
+) -> list[Link | BadLink]:
     """Every link of a chain, in order; a bad one is a `BadLink` in its place.
 
     A signature on a link is readable only where the token is bound to a key by then (spec 28.4). So
     the first link that binds it may have none. Checks no tag and no signature, and never raises.
+
+    `known` has links that were read before, by this vocabulary. It may be filled only with bytes
+    whose chain has held (24.22).
     """
     links: list[Link | BadLink] = []
     for cid, vid in caveats:
-        links.append(ThirdParty(cid=cid) if vid else read_link(cid, vocabulary))
+        if vid:
+            links.append(ThirdParty(cid=cid))
+        elif known is None:
+            links.append(read_link(cid, vocabulary))
+        else:
+            links.append(known.get(cid) or _read_anew(cid, vocabulary, known))
+
     # Up to the first key, nobody could have signed. From there on, whether a signature is the
     # right one is for whoever verifies.
     for at, link in enumerate(links):
@@ -220,6 +257,29 @@ def read_links(caveats: Iterable[RawCaveat], vocabulary: Vocabulary) -> list[Lin
                 links[at] = BadLink("unreadable_link", why, link.sender, link.receiver, link.key)
             break
     return links
+
+
+def _read_anew(
+    cid: bytes,
+    vocabulary: Vocabulary,
+    known: Remembered[Link],
+) -> Link | BadLink:
+    """A link that is not remembered; one that may be is, from now on.
+
+    What an embedder's caveat holds may change, and what cannot be read is read again: neither is
+    remembered.
+    """
+    link = read_link(cid, vocabulary)
+    if not known.came_before(hash(cid)):
+        return link
+    if type(link) is Link and (vocabulary is V1 or not has_own(link)):
+        known.keep(cid, link)
+    return link
+
+
+def has_own(link: Link) -> bool:
+    """Is a caveat of an embedder's, under a namespaced key, among its caveats?"""
+    return any(is_own(caveat.key) for caveat in link.late)
 
 
 def read_link(body: bytes, vocabulary: Vocabulary) -> Link | BadLink:
@@ -263,6 +323,15 @@ def split_signature(body: bytes) -> tuple[bytes, bytes | None]:
         return signed.split(body)
     except EncodingError:
         raise EncodingError("not canonical JSON") from None
+
+
+def words_of(body: bytes) -> dict[str, Any]:
+    """The JSON of a link, without its signature. Raises EncodingError for what is no link's form.
+
+    For showing what it says, whether it is known here or not. Verifies nothing.
+    """
+    text, _ = split_signature(body)
+    return decode_json(text)
 
 
 def unknown_keys(stated: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:

@@ -369,10 +369,7 @@ class Driver(Protocol):
 
     @property
     def memory(self) -> Memory:
-        """The hand-overs that were found signed.
-
-        Bounded, and shared by all grants of the verifier (28.10).
-        """
+        """What the verifier remembers: bounded, and shared by all its grants (24.22)."""
         ...
 
     @property
@@ -532,7 +529,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         is bound to a key, hand-overs that the verifier does not remember cost a signature check
         each.
         """
-        return self._genuine.chain(self._driver.memory)
+        return self._genuine.chain(self._driver.memory.states)
 
     @property
     def actor(self) -> Actor:

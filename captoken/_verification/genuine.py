@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
+import msgspec
 from msgspec.structs import force_setattr
 
 from captoken import proof
@@ -29,7 +30,7 @@ from captoken._format.sealed import SealedValue
 from captoken._language.capability import Capability
 from captoken._language.caveats import Situation
 from captoken._language.lineage import Actor, Lineage, read_along
-from captoken._language.links import Link, settled
+from captoken._language.links import Link, Remembered, settled
 from captoken._language.overlay import SelectorFacts
 from captoken.proof import Evidence
 from captoken.stores.ports import USES, Debit
@@ -43,24 +44,6 @@ class Custody(NamedTuple):
 
     at: int
     signed: tuple[bytes, bytes, bytes] | None  # by which key, what body, and the signature
-
-
-class Memory(Protocol):
-    """States of chains up to which every hand-over was found signed.
-
-    A verifier's own, bounded, and handed in, so that nothing is kept beside it. It makes an answer
-    sooner and never another (28.10). Threads share it.
-    """
-
-    def __contains__(self, state: bytes, /) -> bool:
-        """Is the state remembered? False is always safe: the signatures are then checked again."""
-        ...
-
-    def add(self, state: bytes, /) -> None:
-        """Remember a state, all of whose hand-overs have held. An older one may be forgotten for
-        it.
-        """
-        ...
 
 
 class Genuine(SealedValue, frozen=True, eq=False):
@@ -179,15 +162,15 @@ class Genuine(SealedValue, frozen=True, eq=False):
             return at, self.added_by(at)
         return self.places[at - own], DISCHARGER
 
-    def chain(self, memory: Memory) -> tuple[Actor, ...]:
+    def chain(self, states: Remembered[bool]) -> tuple[Actor, ...]:
         """Every agent that has held the token, in order, with the basis on which its name is known
         (20.4).
 
-        Only a bound token costs a look into the memory, or a signature for each hand-over.
+        Only a bound token costs a look into `states`, or a signature for each hand-over.
         """
-        return self.lineage.chain(self._proven(memory) if self.custody else frozenset())
+        return self.lineage.chain(self._proven(states) if self.custody else frozenset())
 
-    def first_unsigned(self, memory: Memory) -> int | None:
+    def first_unsigned(self, states: Remembered[bool]) -> int | None:
         """Which of the hand-overs in `custody` is the first that is not signed for, or None (28.6).
 
         A state commits to all before it, so one that is remembered vouches for every hand-over up
@@ -200,7 +183,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
         first = len(custody)
         while first:
             state = primitives.state(self.tags[custody[first - 1].at])
-            if state in memory:
+            if states.get(state):
                 break
             unknown.append(state)
             first -= 1
@@ -210,7 +193,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
             evidence = self._evidence(custody[index])
             if evidence is None or not evidence.holds():
                 return index
-            memory.add(unknown.pop())
+            states.keep(unknown.pop(), True)
 
         return None
 
@@ -230,7 +213,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
         key, body, signature = custody.signed
         return Evidence(key, primitives.state(self.tags[custody.at - 1]), body, signature)
 
-    def _proven(self, memory: Memory) -> frozenset[str]:
+    def _proven(self, states: Remembered[bool]) -> frozenset[str]:
         """The agents who were handed the token with a signature that holds; below one that does
         not, nobody.
 
@@ -246,7 +229,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
         known = first == 0 or handed_on
 
         proven: list[str] = []
-        for custody in self.custody[: self.first_unsigned(memory)]:
+        for custody in self.custody[: self.first_unsigned(states)]:
             receiver = own[custody.at].receiver
             if receiver is None:
                 continue
@@ -364,6 +347,45 @@ class Genuine(SealedValue, frozen=True, eq=False):
     def __repr__(self) -> str:
         """The public id alone."""
         return f"<Genuine {self.root.token_id}>"
+
+
+class Kept(msgspec.Struct, frozen=True, eq=False):
+    """A genuine token that is remembered, and what has to be known of it (24.22).
+
+    The token is without the proof that it came with: a proof is for one sending.
+    """
+
+    genuine: Genuine
+    derived: bytes  # the macaroon key that its chain held under: secret
+    characters: int  # the length of its text
+    ends: float  # when it expires, in seconds since the epoch; infinity is never
+
+
+class Memory(Protocol):
+    """What a verifier remembers: handed to the plan, which fills it and asks it.
+
+    `memory.py` has the one there is. It makes an answer sooner, and never another (24.22).
+    """
+
+    @property
+    def states(self) -> Remembered[bool]:
+        """States of chains up to which every hand-over was found signed (28.10)."""
+        ...
+
+    @property
+    def links(self) -> Remembered[Link] | None:
+        """Links whose chain has held, by their bytes; None if they are not remembered."""
+        ...
+
+    @property
+    def texts(self) -> Remembered[Kept]:
+        """Genuine tokens, by the digest of their text without its proof."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """How many characters a text may have that is remembered; 0 for none at all."""
+        ...
 
 
 def _expiry(links: Sequence[Link]) -> int | None:

@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, cast
 
 import msgspec
+from msgspec import structs
 
 from captoken import proof
 from captoken._format import chain, names, primitives, signed
@@ -37,7 +38,7 @@ from captoken._format.errors import TokenFormatError
 from captoken._format.packet import Packet
 from captoken._format.root import RootRecord
 from captoken._format.spelling import spelled_time
-from captoken._format.text import BOUND, Parts, parts_of
+from captoken._format.text import BOUND, Parts, parts_of, proof_of, split_proof
 from captoken._language.access import Access, Caller
 from captoken._language.caveats import V1, Situation, Vocabulary
 from captoken._language.discharge import read_discharge
@@ -45,7 +46,9 @@ from captoken._language.lineage import Lineage, follow, read_along
 from captoken._language.links import (
     BadLink,
     Link,
+    Remembered,
     early_prohibits,
+    has_own,
     late_prohibits,
     link_prohibits,
     read_links,
@@ -54,7 +57,7 @@ from captoken._language.links import (
 from captoken._language.overlay import Overlay
 from captoken._language.reasons import CODES, Reason, Refusal
 from captoken._verification.decision import Asked, Attribution, Decision, Effect, Refusals
-from captoken._verification.genuine import DISCHARGER, ISSUER, Custody, Genuine, Memory
+from captoken._verification.genuine import DISCHARGER, ISSUER, Custody, Genuine, Kept, Memory
 from captoken.stores.ports import LEASE, Reservation, Use
 
 # The macaroon key behind (key id, audience), or None.
@@ -118,7 +121,7 @@ class Facts(msgspec.Struct, frozen=True, eq=False):
     # The verifier's own, the same at every question.
     server: Server
 
-    # The verifier's: which hand-overs were found signed. It makes an answer sooner, never another.
+    # The verifier's own. It makes an answer sooner, and never another (24.22).
     memory: Memory
 
     # From the verifier's clock, in seconds since the epoch, floored.
@@ -141,6 +144,7 @@ def authenticate(
     text: str | Parts,
     keys: KeyLookup,
     vocabulary: Vocabulary,
+    memory: Memory | None = None,
 ) -> Genuine | Broken:
     """Steps 1 to 6: a genuine token, or the denial.
 
@@ -149,8 +153,79 @@ def authenticate(
     raises passes through (24.10). `delegate_only` is left to `judge` (24.18).
 
     Costs one HMAC for each link, in time linear in the length of the text; for each discharge a box
-    and a chain of its own.
+    and a chain of its own. A text that is remembered costs a digest and a look-up (24.22).
     """
+    if memory is None:
+        found = _found(text, keys, vocabulary, None)
+        return found if isinstance(found, Broken) else found[0]
+
+    # Without the proof, which is for one sending. By a digest, so that no text is kept. Nothing is
+    # hashed that is longer than a limit far below that of step 1 (3.1).
+    digest = b""
+    if type(text) is str and len(text) <= memory.longest:
+        bare, proof_part = split_proof(text)
+        if memory.texts.came_before(hash(bare)):
+            digest = primitives.sha256(bare.encode("utf-8", "surrogatepass"))
+            genuine = _recalled(memory.texts.get(digest), proof_part, keys)
+            if genuine is not None:
+                return genuine
+
+    found = _found(text, keys, vocabulary, memory.links)
+    if isinstance(found, Broken):  # a failure is never remembered
+        return found
+    genuine, derived = found
+    if digest and not genuine.own:  # an embedder's caveat may hold what changes
+        memory.texts.keep(digest, _to_keep(genuine, derived, len(bare)))
+    return genuine
+
+
+def _recalled(
+    kept: Kept | None,
+    proof_part: str | None,
+    keys: KeyLookup,
+) -> Genuine | None:
+    """The token that a text was found to be, if its key is the one that is here now; else None.
+
+    A key that was retired, or replaced by another under its id, works no longer at once (24.22).
+    What is wrong with a proof's form is for step 2 to say, which then looks at all of the text.
+    """
+    if kept is None:
+        return None
+    genuine = kept.genuine
+    root = genuine.root
+    derived = keys(root.key_id, root.audience)
+    if derived is None or not primitives.equal(derived, kept.derived):
+        return None
+
+    # From the second time on, what all links say together is the sooner answer.
+    genuine.was_asked()
+    if proof_part is None:
+        return genuine
+    try:
+        return structs.replace(genuine, proof=proof_of(proof_part))
+    except TokenFormatError:
+        return None
+
+
+def _to_keep(
+    genuine: Genuine,
+    derived: bytes,
+    characters: int,
+) -> Kept:
+    """What is remembered of a token: not the proof that it came with."""
+    end = genuine.expires_at
+    if genuine.proof is not None:
+        genuine = structs.replace(genuine, proof=None)
+    return Kept(genuine, derived, characters, float("inf") if end is None else end)
+
+
+def _found(
+    text: str | Parts,
+    keys: KeyLookup,
+    vocabulary: Vocabulary,
+    known: Remembered[Link] | None,
+) -> tuple[Genuine, bytes] | Broken:
+    """Steps 1 to 6, none of them left out: the token, and the key that its chain held under."""
     try:
         # Steps 1 and 2 (24.2, 8.2, 8.6). Sizes are bounded first, so that no input costs more than
         # its length. One spelling a token: what a store or a log knows by its text is known.
@@ -175,12 +250,15 @@ def authenticate(
     if tags is None:
         return Broken(Refusal("bad_signature", "the chain of signatures does not hold"), 4)
 
-    # Decoded from here on, and not before: no reader of JSON sees what a stranger wrote (24.1).
-    links = read_links(packet.caveats, vocabulary)
+    # Discharges are the rest of step 4: their chains hold, too, before any link is decoded.
     answers = _answers(derived, packet, tags, parts.discharges)
+
+    # Decoded from here on, and not before: no reader of JSON sees what a stranger wrote (24.1).
+    links = read_links(packet.caveats, vocabulary, known)
     if not isinstance(answers, dict):
         return _broken(root, packet, tags, links, *answers)
-    return _read(root, parts, tags, links, answers, vocabulary)
+    genuine = _read(root, parts, tags, links, answers, vocabulary)
+    return genuine if isinstance(genuine, Broken) else (genuine, derived)
 
 
 def _answers(
@@ -277,14 +355,9 @@ def _read(
         _custody(packet, own) if lineage.key is not None else (),
         parts.proof,
         any([link.counts for link in own]),
-        vocabulary is not V1 and _has_own(readable),
+        vocabulary is not V1 and any(map(has_own, readable)),
         root.audience is not None or any([_names_audience(link) for link in own if link.settles]),
     )
-
-
-def _has_own(links: Sequence[Link]) -> bool:
-    """Is a caveat of an embedder's, under a namespaced key, among them?"""
-    return any(":" in caveat.key for link in links for caveat in link.late)
 
 
 def _names_audience(link: Link) -> bool:
@@ -655,7 +728,7 @@ def _proved(
         return Refusal("bad_proof", "a proof, and the token is bound to no key")
 
     # 28.6: whoever stole the text would else hand it on to a key of its own.
-    unsigned = genuine.first_unsigned(facts.memory) if genuine.custody else None
+    unsigned = genuine.first_unsigned(facts.memory.states) if genuine.custody else None
     if unsigned is not None:
         at = genuine.custody[unsigned].at
         text = "the key is not signed for by the one that the token was bound to"
@@ -777,7 +850,7 @@ def attribution(genuine: Genuine, memory: Memory) -> Attribution:
     """Who is behind a genuine token, as a value that holds no secret of it."""
     return Attribution(
         genuine.root,
-        genuine.chain(memory),
+        genuine.chain(memory.states),
         genuine.task,
         genuine.link_ids,
         genuine.packet.caveats,

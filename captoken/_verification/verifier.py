@@ -16,9 +16,7 @@ The rules of this file:
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from time import time
 from typing import Any, ClassVar, TypeAlias, TypedDict, Unpack
 
@@ -62,6 +60,7 @@ from captoken._verification.effects import (
     steps_of,
 )
 from captoken._verification.genuine import Genuine
+from captoken._verification.memory import TEXT_REMEMBERED, VerifierMemory
 from captoken._verification.plan import (
     Broken,
     Facts,
@@ -79,37 +78,7 @@ from captoken.keys.keyring import Keyring
 from captoken.stores.ports import Ledger, ReplayStore
 
 _log = logging.getLogger("captoken")
-CUSTODY_REMEMBERED = 4096  # hand-overs whose signature held, per verifier
 RESERVATION_ID_BYTES = 16
-
-
-class CustodyMemory:
-    """States up to which every hand-over was found signed, the one asked for last at the end
-    (28.10).
-
-    Bounded. Each step is atomic: threads need no lock. One belongs to each verifier, and nothing
-    else of a token is remembered in it.
-    """
-
-    __slots__ = ("_states",)
-
-    def __init__(self) -> None:
-        self._states: OrderedDict[bytes, None] = OrderedDict()
-
-    def __contains__(self, state: bytes) -> bool:
-        """Is it remembered? Then it was asked for last."""
-        if state not in self._states:
-            return False
-        with suppress(KeyError):  # forgotten meanwhile
-            self._states.move_to_end(state)
-        return True
-
-    def add(self, state: bytes) -> None:
-        """Remember a state, and forget the one asked for longest ago if there are too many."""
-        self._states[state] = None
-        if len(self._states) > CUSTODY_REMEMBERED:
-            with suppress(KeyError):
-                self._states.popitem(last=False)
 
 
 class _Parts(msgspec.Struct, frozen=True, eq=False):
@@ -123,7 +92,7 @@ class _Parts(msgspec.Struct, frozen=True, eq=False):
     overlay: Callable[[], Overlay | None] | None
     clock: Clock
     random: Callable[[int], bytes]
-    memory: CustodyMemory
+    memory: VerifierMemory
 
 
 class VerifierOptions(TypedDict, total=False):
@@ -138,6 +107,7 @@ class VerifierOptions(TypedDict, total=False):
     max_staleness: int  # seconds
     allow_stale_overlay: bool
     max_age: int | None  # seconds
+    remember: int  # characters of texts
     vocabulary: Vocabulary
     clock: Clock
     random: Callable[[int], bytes]
@@ -156,6 +126,7 @@ def _parts_of_verifier(
     max_staleness: int = 60,
     allow_stale_overlay: bool = False,
     max_age: int | None = 3600,
+    remember: int = TEXT_REMEMBERED,
     vocabulary: Vocabulary = V1,
     clock: Clock = time,
     random: Callable[[int], bytes] = random_bytes,
@@ -165,6 +136,8 @@ def _parts_of_verifier(
     _check_seconds("max_staleness", max_staleness)
     if max_age is not None:
         _check_seconds("max_age", max_age, ", or None")
+    if type(remember) is not int or remember < 0:
+        raise ValueError("remember must be a number of characters, 0 or more, as int")
     if not (overlay is None or isinstance(overlay, Overlay) or callable(overlay)):
         kind = type(overlay).__name__
         raise TypeError(f"overlay must be an Overlay, or a callable that returns one, not {kind}")
@@ -194,7 +167,7 @@ def _parts_of_verifier(
         (lambda: overlay) if isinstance(overlay, Overlay) else overlay,
         clock,
         random,
-        CustodyMemory(),
+        VerifierMemory(remember),
     )
 
 
@@ -235,8 +208,8 @@ class _Face(Sealed):
         return self._parts.named
 
     @property
-    def memory(self) -> CustodyMemory:
-        """The hand-overs that were found signed."""
+    def memory(self) -> VerifierMemory:
+        """What it remembers."""
         return self._parts.memory
 
     @property
@@ -263,10 +236,13 @@ class _Face(Sealed):
         """
         parts = self._parts
         overlay, problem = fetched
+        now = read_clock(parts.clock)
+        if now - parts.server.leeway >= parts.memory.texts.first_end:
+            parts.memory.texts.drop_ended(now - parts.server.leeway)
         facts = Facts(
             parts.server,
             parts.memory,
-            read_clock(parts.clock),
+            now,
             overlay,
             problem,
             parts.random(RESERVATION_ID_BYTES) if counts else b"",
@@ -296,7 +272,7 @@ class _Face(Sealed):
     ) -> Answer:
         """The whole plan, on a text that was sent. `face` is whom a grant asks again."""
         parts = self._parts
-        found = authenticate(_sent(token), parts.keys, parts.vocabulary)
+        found = authenticate(_sent(token), parts.keys, parts.vocabulary, parts.memory)
         del token
         if isinstance(found, Broken):
             early = denied_early(found, read_clock(parts.clock), access, caller, dry)
@@ -307,7 +283,7 @@ class _Face(Sealed):
             )
         facts = self._facts(_NOTHING_FETCHED, counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
-        asked = Asked(access, caller, grant, facts.now, False, True, True, used, request)
+        asked = Asked(access, caller, grant, facts.now, found.asked, True, True, used, request)
         return self._looked(found, facts, asked) if dry else self._settled(found, facts, asked)
 
     def _sent_with_overlay(
@@ -324,7 +300,7 @@ class _Face(Sealed):
         """The same, where an overlay has to be asked first, which may wait."""
         facts = self._facts((yield from _fetched(source)), counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
-        asked = Asked(access, caller, grant, facts.now, False, True, True, used, request)
+        asked = Asked(access, caller, grant, facts.now, found.asked, True, True, used, request)
         end = self._looked if dry else self._settled
         return (yield from steps_of(end(found, facts, asked)))
 
@@ -339,7 +315,7 @@ class _Face(Sealed):
         (24.21).
         """
         parts = self._parts
-        found = authenticate(_sent(token), parts.keys, parts.vocabulary)
+        found = authenticate(_sent(token), parts.keys, parts.vocabulary, parts.memory)
         del token
         if isinstance(found, Broken):
             return self._told(denied_early(found, read_clock(parts.clock), None, None, dry=False))
@@ -365,7 +341,7 @@ class _Face(Sealed):
     def _owing(self, text: str) -> Steps[bool]:
         """Whether steps 1 to 9 hold of a text, and then a proof is missing. No store is asked."""
         parts = self._parts
-        found = authenticate(text, parts.keys, parts.vocabulary)
+        found = authenticate(text, parts.keys, parts.vocabulary, parts.memory)
         del text
         if isinstance(found, Broken):
             return False
@@ -516,7 +492,7 @@ class Verifier(_Face):
     """Verifies tokens offline, in-process.
 
     Made by whoever has the keyring, once for a server. Shared between threads freely: a
-    verification leaves no trace in it but which hand-overs were found signed. Its methods wait, in
+    verification leaves no trace in it but what was found genuine. Its methods wait, in
     the thread that calls, for the stores that it was given; without stores and overlay they wait
     for nothing. In a coroutine use `AsyncVerifier`, or `awaited`.
 
@@ -541,6 +517,10 @@ class Verifier(_Face):
 
     `audit` gets a record of every decision but those of `explain` and `recheck` (spec, "Audit").
     What cannot be recorded is denied.
+
+    `remember` says how many characters of texts it remembers at most, once they were verified, 4 Mi
+    unless given; 0 is none. A text that is sent again then costs a look-up and what may have
+    changed; the key, the time, the overlay and the stores are asked anew (spec 24.22).
 
     A grant is good for `max_age` seconds, an hour unless given, however long its token lives: then
     the keys have to be asked again. None is no bound.

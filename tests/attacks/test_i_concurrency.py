@@ -295,7 +295,7 @@ def test_i4_hand_overs_checked_in_many_threads_are_checked_right(hurried):
         chains.append((good, "allowed"))
         chains.append((handed(bound(iat=NOW - number), EU_AGENT, f"agent-{number}", EU_AGENT), "bad_proof"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("captoken._verification.verifier.CUSTODY_REMEMBERED", 3)
+        patch.setattr("captoken._verification.memory.STATES_REMEMBERED", 3)
         one = server()
     wrong = []
 

@@ -439,8 +439,9 @@ def test_an_interrupt_leaves_no_half_of_an_answer(place: Place, admin: psycopg.C
             signal.raise_signal(signal.SIGINT)
 
         with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
-            pool.submit(interrupt)
+            interrupted = pool.submit(interrupt)
             ledger.reserve(reservation(2, debit(amount=3)), NOW)
+        interrupted.result()
     assert spent(ledger, ROOT) in ([2], [5]) and pid(ledger) != before
     assert ledger.reserve(reservation(2, debit(amount=3)), NOW) is None and spent(ledger, ROOT) == [5]
 

@@ -1,0 +1,198 @@
+"""What a verifier remembers, so that it answers sooner: never so that it answers otherwise (24.22).
+
+    states    of chains up to which every hand-over was found signed: no signature twice
+    links     what the bytes of a link say: no JSON twice
+    texts     the genuine token that a text was found to be: no chain twice
+
+The rules of this file:
+
+- Only what held is remembered, and only after the whole chain has held. A failure never is.
+- Links and texts are kept when they come a second time: most come once.
+- Whatever may change is asked anew at each question: the key, the time, the overlay, the stores.
+- Each part is bounded, belongs to one verifier, and is handed to the plan. Nothing is global.
+- A forked child begins with nothing.
+- No text is kept, but the digest of one. What is kept of tokens is as secret as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from threading import Lock
+from typing import Generic, TypeVar
+
+from captoken._language.links import Link
+from captoken._verification.genuine import Kept
+from captoken.stores.own_process import tell_of_forks
+
+STATES_REMEMBERED = 4096  # hand-overs
+LINK_BYTES_REMEMBERED = 1 << 20  # bytes of links
+TEXT_REMEMBERED = 4 << 20  # characters of texts, unless a verifier is told otherwise
+LONGEST_REMEMBERED = 8192  # characters of one text: a longer one is verified each time
+MARKS = 16_384  # of what came once
+
+V = TypeVar("V")
+
+
+class Recent(Generic[V]):
+    """Values by key, up to a weight: the ones kept longest ago go first.
+
+    Threads share it. To look and to keep is one step of a dictionary each, without a lock. What is
+    asked for often goes as early as the rest, and is found out once more.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_kept",
+        "_lock",
+        "_marks",
+        "_most",
+        "_weigh",
+        "_weight",
+        "get",
+    )
+
+    # The value under a key, or None. It is the dictionary's own method, since each link asks it.
+    get: Callable[[bytes], V | None]
+
+    def __init__(
+        self,
+        most: int,
+        weigh: Callable[[bytes, V], int],
+    ) -> None:
+        """Remember values of `most` together, as `weigh` says it of a key and its value."""
+        self._most = most
+        self._weigh = weigh
+        self.forget_all()
+        # A child has the memory of its parent, but none of its threads: one may have had the lock.
+        tell_of_forks(self, in_child=Recent.forget_all)
+
+    def forget_all(self) -> None:
+        """Begin anew."""
+        self._lock = Lock()
+        self._kept: dict[bytes, V] = {}
+        self._marks: set[int] = set()
+        self._weight = 0
+        self.get = self._kept.get
+
+    def came_before(self, mark: int) -> bool:
+        """Did this mark come before? Says no the first time, and now and then a second time.
+
+        What comes once is not worth the room: to keep it costs more than to find it out.
+        """
+        if mark in self._marks:
+            return True
+        if len(self._marks) >= MARKS:
+            self._marks = set()
+        self._marks.add(mark)
+        return False
+
+    def keep(
+        self,
+        key: bytes,
+        value: V,
+    ) -> None:
+        """Remember a value, in the place of one that is there under its key."""
+        weight = self._weigh(key, value)
+        if self._kept.setdefault(key, value) is not value:
+            self._replace(key, value)
+        # Nothing is called between the two halves of a sum, so that no thread comes in between.
+        self._weight += weight
+        if self._weight > self._most:
+            self._make_room()
+
+    def drop(self, is_over: Callable[[V], bool]) -> list[V]:
+        """Forget the values that are over, and give the others."""
+        kept = list(self._kept.items())
+        with self._lock:
+            self._forget([key for key, value in kept if is_over(value)])
+        return [value for _, value in kept if not is_over(value)]
+
+    def _replace(
+        self,
+        key: bytes,
+        value: V,
+    ) -> None:
+        """Put a value in the place of another."""
+        with self._lock:
+            self._forget([key])
+            self._kept[key] = value
+
+    def _make_room(self) -> None:
+        """Forget what was kept longest ago, an eighth at once, so that this comes seldom."""
+        with self._lock:
+            while self._weight > self._most and self._kept:
+                oldest = list(self._kept)
+                self._forget(oldest[: len(oldest) // 8 + 1])
+
+    def _forget(self, keys: Iterable[bytes]) -> None:
+        """Forget what is there under these keys. For whoever has the lock."""
+        for key in keys:
+            value = self._kept.pop(key, None)
+            if value is not None:
+                weight = self._weigh(key, value)
+                self._weight -= weight
+
+
+class Texts(Recent[Kept]):
+    """Genuine tokens by the digest of their text, each until it expires.
+
+    Does not look whether a key is still the one that a token was verified under: the plan does.
+    """
+
+    __slots__ = ("first_end",)
+
+    # When the first of them expires, in seconds since the epoch. Nothing has to be dropped earlier.
+    first_end: float
+
+    def __init__(self, most: int) -> None:
+        """Remember texts of so many characters together."""
+        self.first_end = _NEVER
+        super().__init__(most, _characters)
+
+    def keep(
+        self,
+        key: bytes,
+        value: Kept,
+    ) -> None:
+        """Remember a token, and when it ends."""
+        super().keep(key, value)
+        self.first_end = min(self.first_end, value.ends)
+
+    def drop_ended(self, now: int) -> None:
+        """Forget what has expired. `now` is less the leeway, in seconds since the epoch."""
+        left = self.drop(lambda kept: kept.ends <= now)
+        self.first_end = min((kept.ends for kept in left), default=_NEVER)
+
+
+_NEVER = float("inf")
+
+
+def _one(_: bytes, __: bool) -> int:
+    """The weight of a state."""
+    return 1
+
+
+def _characters(_: bytes, kept: Kept) -> int:
+    """The weight of a token: the length of its text."""
+    return kept.characters
+
+
+def _bytes(body: bytes, _: Link) -> int:
+    """The weight of a link: its bytes."""
+    return len(body)
+
+
+class VerifierMemory:
+    """All that one verifier remembers."""
+
+    __slots__ = ("links", "longest", "states", "texts")
+
+    def __init__(self, remember: int) -> None:
+        """`remember` is in characters of text; with 0 neither texts nor links are remembered."""
+        self.states: Recent[bool] = Recent(STATES_REMEMBERED, _one)
+        self.links: Recent[Link] | None = None
+        self.texts = Texts(remember)
+        self.longest = 0
+        if remember:
+            self.links = Recent(LINK_BYTES_REMEMBERED, _bytes)
+            self.longest = LONGEST_REMEMBERED
