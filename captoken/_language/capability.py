@@ -16,6 +16,7 @@ whatever `a.meet(b)` permits, `a` permits. So a further link can only take away.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -377,14 +378,15 @@ class Capability(SealedValue, frozen=True, eq=False):
         that did not merge only the first is written, since a link has each key once.
 
         So it is for showing, and never what is handed on: whoever narrows adds a link to the chain,
-        in which both of them still stand.
+        in which both of them still stand. The reader may change it: it shares nothing with this
+        capability, and so with no token.
         """
         made = self._domains_stated()
         for caveat in self._universal():
             made.update(caveat.stated())
         for own in self.own:
             made.setdefault(own.key, own.value)
-        return made
+        return deepcopy(made)
 
     def _domains_stated(self) -> dict[str, Any]:
         """A domain in which nothing is permitted is left out where another is not (spec, 19.8).
