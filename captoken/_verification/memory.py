@@ -40,19 +40,7 @@ class Recent(Generic[V]):
     asked for often goes as early as the rest, and is found out once more.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_kept",
-        "_lock",
-        "_marks",
-        "_most",
-        "_weigh",
-        "_weight",
-        "get",
-    )
-
-    # The value under a key, or None. It is the dictionary's own method, since each link asks it.
-    get: Callable[[bytes], V | None]
+    __slots__ = ("__weakref__", "_kept", "_lock", "_marks", "_most", "_weigh", "_weight")
 
     def __init__(
         self,
@@ -72,7 +60,10 @@ class Recent(Generic[V]):
         self._kept: dict[bytes, V] = {}
         self._marks: set[int] = set()
         self._weight = 0
-        self.get = self._kept.get
+
+    def get(self, key: bytes) -> V | None:
+        """The value under a key, or None."""
+        return self._kept.get(key)
 
     def came_before(self, mark: int) -> bool:
         """Did this mark come before? Says no the first time, and now and then a second time.

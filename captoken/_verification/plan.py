@@ -161,11 +161,11 @@ def authenticate(
 
     # Without the proof, which is for one sending. By a digest, so that no text is kept. Nothing is
     # hashed that is longer than a limit far below that of step 1 (3.1).
-    digest = b""
+    digest, characters = b"", 0
     if type(text) is str and len(text) <= memory.longest:
         bare, proof_part = split_proof(text)
         if memory.texts.came_before(hash(bare)):
-            digest = primitives.sha256(bare.encode("utf-8", "surrogatepass"))
+            digest, characters = primitives.sha256(bare.encode("utf-8", "surrogatepass")), len(bare)
             genuine = _recalled(memory.texts.get(digest), proof_part, keys)
             if genuine is not None:
                 return genuine
@@ -175,7 +175,7 @@ def authenticate(
         return found
     genuine, derived = found
     if digest and not genuine.own:  # an embedder's caveat may hold what changes
-        memory.texts.keep(digest, _to_keep(genuine, derived, len(bare)))
+        memory.texts.keep(digest, _to_keep(genuine, derived, characters))
     return genuine
 
 
