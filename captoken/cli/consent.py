@@ -1,4 +1,12 @@
-"""The person at the terminal: what is needed, in words that cannot be misread, and a meant yes."""
+"""The person at the terminal: what is needed, in words that cannot be misread, and a meant yes.
+
+    This is needed, and you are asked:
+      amount = 5000
+      to = "ann"
+    Approve, for 10m? [y/N]
+
+What is needed was written by whoever wrote the caveat. That may be the agent which wants a yes.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +21,16 @@ import click
 
 from captoken._format.spelling import escape
 
+# A name that needs no quotes: nobody takes a part of it for something else.
 _is_plain = re.compile(r"[A-Za-z0-9._-]+").fullmatch
-_INDENT = 6  # columns before what goes on from the line above
+
+# Columns before what goes on from the line above, and at least so many after them.
+_INDENT = 6
+_NARROWEST = 20
+
+# Of a terminal that does not say how large it is.
+_COLUMNS = 80
+_ROWS = 24
 
 
 def is_agreed(need: Mapping[str, Any], life: str) -> bool:
@@ -34,7 +50,8 @@ def is_agreed(need: Mapping[str, Any], life: str) -> bool:
         raise nowhere from None
 
     with open(handle, "r+b", buffering=0) as terminal:
-        question = _question(need, life, os.get_terminal_size(handle))
+        size = os.get_terminal_size(handle)
+        question = _question(need, life, size)
         try:
             # What was typed before the question is no answer to it.
             termios.tcflush(terminal, termios.TCIFLUSH)
@@ -42,26 +59,41 @@ def is_agreed(need: Mapping[str, Any], life: str) -> bool:
             raise nowhere from None
         terminal.write(question)
         answer = _line(terminal)
+
+    # An empty line is a no, as the question says.
     return answer.strip().lower() in (b"y", b"yes")
 
 
-def _question(need: Mapping[str, Any], life: str, size: os.terminal_size) -> bytes:
+def _question(
+    need: Mapping[str, Any],
+    life: str,
+    size: os.terminal_size,
+) -> bytes:
     """What is written to the terminal. Raises UsageError if it does not fit."""
-    columns = size.columns or 80
-    rows = size.lines or 24
+    columns = size.columns or _COLUMNS
+    rows = size.lines or _ROWS
     lines = asked(need, columns)
+
     # What scrolls away has not been seen. So nobody is asked about it, rather than about a part.
-    if len(lines) + 2 > rows:  # with the lines before and after
+    all_lines = len(lines) + 2  # with the ones before and after
+    if all_lines > rows:
         much = f"{len(lines)} lines to read, and the terminal has {rows}"
         raise click.UsageError(f"{much}: what is not seen is not approved")
-    lines = ["This is needed, and you are asked:", *lines, f"Approve, for {life}? [y/N] "]
+
+    written = [
+        "This is needed, and you are asked:",
+        *lines,
+        f"Approve, for {life}? [y/N] ",
+    ]
+    # As standard error is written, which is mostly the same terminal.
     encoding = getattr(sys.stderr, "encoding", None) or "ascii"
-    return "\n".join(lines).encode(encoding, "backslashreplace")
+    return "\n".join(written).encode(encoding, "backslashreplace")
 
 
 def _line(terminal: IO[bytes]) -> bytes:
     """A line that is typed there, or what was typed when the terminal went away."""
     line = b""
+    # Byte by byte: what stands behind the line is somebody else's to read.
     while not line.endswith(b"\n"):
         typed = terminal.read(1)
         if not typed:
@@ -77,13 +109,17 @@ def asked(need: Mapping[str, Any], width: int) -> list[str]:
     want to be misread: all is ASCII, so that terminals agree on its width. What is too long is
     broken here rather than by the terminal, where it could look like another name.
     """
-    # All lines of a value but its first begin with a bar, so that none looks like a name.
-    room = max(width - _INDENT, 20)
+    room = max(width - _INDENT, _NARROWEST)
+    bar = f"{'| ':>{_INDENT}}"
+
     lines: list[str] = []
     for name, value in need.items():
         spelled = name if _is_plain(name) else json.dumps(name)
         line = escape(f"{spelled} = {json.dumps(value)}")
         lines.append(f"  {line[:room]}")
+
+        # All lines of a value but its first begin with a bar, so that none looks like a name.
         for start in range(room, len(line), room):
-            lines.append(f"{'| ':>{_INDENT}}{line[start : start + room]}")
+            rest = line[start : start + room]
+            lines.append(f"{bar}{rest}")
     return lines

@@ -1,4 +1,8 @@
-"""Keys, tokens and what goes with them, from files and from standard input."""
+"""Keys, tokens and what goes with them, from files and from standard input.
+
+What is read here is unverified, all of it. What is none of its kind ends the command in one line,
+which does not repeat it: it may be a secret that stands in the wrong place.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +26,29 @@ from captoken.keys.secret import AuditKey, DischargerKey, HolderKey, OperatorKey
 
 Key = TypeVar("Key", bound=SecretKey)
 
-_MOST = 1 << 16  # bytes read of what should be a token: more than any token has
-KEYS: dict[str, type[SecretKey]] = {
-    kind.purpose: kind for kind in (HolderKey, DischargerKey, PairwiseKey, OperatorKey, AuditKey)
-}
+# Bytes read of what should be a token: more than any token has.
+_MOST = 1 << 16
+
+# The kinds of keys that have a public half, by what their files say of them.
+_KINDS: tuple[type[SecretKey], ...] = (
+    HolderKey,
+    DischargerKey,
+    PairwiseKey,
+    OperatorKey,
+    AuditKey,
+)
+KEYS: dict[str, type[SecretKey]] = {kind.purpose: kind for kind in _KINDS}
 
 
 class Saved(Protocol):
     """A keyring, or a key."""
 
-    def save(self, path: str) -> None: ...
+    def save(self, path: str) -> None:
+        """Write it to a file that only its owner reads."""
+        ...
+
+
+# --- keys -----------------------------------------------------------------------------------------
 
 
 def keyring(path: str | None) -> Keyring:
@@ -47,6 +64,7 @@ def any_key(path: str) -> SecretKey:
         stated = decode_json(read_private(path).removesuffix(b"\n"))
     except EncodingError:
         stated = {}
+
     purpose = stated.get("purpose")
     if purpose not in KEYS:
         kind = "no key that has a public half"
@@ -65,16 +83,21 @@ def save_new(made: Saved, path: str) -> None:
     """
     # First an empty file of that name, which only its owner reads. To make it fails if anything is
     # there, a dangling link too, so that no key is ever lost or written where a link leads.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(os.open(path, flags, 0o600))
     except FileExistsError:
         raise click.UsageError(f"{path} is there already, and keys are not overwritten") from None
+
     # What is not written whole is not left behind: an empty file would look like a key.
     try:
         made.save(path)
     except BaseException:
         os.unlink(path)
         raise
+
+
+# --- standard input -------------------------------------------------------------------------------
 
 
 def one_stdin(*paths: str | None) -> None:
@@ -85,11 +108,16 @@ def one_stdin(*paths: str | None) -> None:
 
 
 def _read(path: str, what: str, most: int = _MOST) -> bytes:
-    """At most so many bytes of a file, or of standard input for `-`; -1 is all of them."""
+    """At most so many bytes of a file, or of standard input for `-`; -1 is all of them.
+
+    Raises OSError.
+    """
     if path == "-":
+        # Whoever sits there would take it for a command that hangs.
         if sys.stdin.isatty():
             tell(f"reading a {what} from standard input")
         return sys.stdin.buffer.read(most)
+
     with open(path, "rb") as file:
         return file.read(most)
 
@@ -99,11 +127,13 @@ def text(path: str, what: str) -> str:
 
     White space around it is not part of it. Raises UsageError for none.
     """
+    # What is no UTF-8 is no token either, and is refused as that by whoever parses it.
     found = _read(path, what).strip().decode("utf-8", "replace")
-    if not found:
-        where = "on standard input" if path == "-" else f"in {path}"
-        raise click.UsageError(f"there is no {what} {where}")
-    return found
+    if found:
+        return found
+
+    where = "on standard input" if path == "-" else f"in {path}"
+    raise click.UsageError(f"there is no {what} {where}")
 
 
 def data(path: str) -> bytes:
@@ -111,8 +141,11 @@ def data(path: str) -> bytes:
     return _read(path, "body", -1)
 
 
+# --- tokens, and what goes with them --------------------------------------------------------------
+
+
 def token_text(path: str) -> str:
-    """The text of a token in a file, or in standard input for `-`."""
+    """The text of a token in a file, or in standard input for `-`. Raises UsageError for none."""
     return text(path, "token")
 
 
@@ -130,13 +163,17 @@ def ticket(path: str) -> Ticket:
     Raises DischargeError for what is none, UsageError for more than one.
     """
     found = text(path, "ticket")
+
     # Whoever sends a discharger the token itself gives it all that the token can do.
     if found.startswith("cap1"):
         raise click.UsageError(
             "a discharger gets a ticket and no token: `captoken tickets` writes it"
         )
+
+    # `captoken tickets` writes one a line.
     if "\n" in found:
-        raise click.UsageError(f"{len(found.splitlines())} tickets: one at a time")
+        count = len(found.splitlines())
+        raise click.UsageError(f"{count} tickets: one at a time")
     return Ticket.parse(found)
 
 
@@ -149,5 +186,8 @@ def discharge(path: str) -> Discharge:
 
 
 def snapshot(path: str) -> bytes:
-    """A snapshot of the overlay in a file or in standard input, unverified."""
+    """A snapshot of the overlay in a file or in standard input, unverified.
+
+    Of one that is too long, a byte more than may be: so whoever reads it sees that.
+    """
     return _read(path, "snapshot", MAX_BYTES + 1).strip()

@@ -1,4 +1,8 @@
-"""`captoken inspect`: what a token says of itself, as a tree, in JSON, or as a flowchart."""
+"""`captoken inspect`: what a token says of itself, as a tree, in JSON, or as a flowchart.
+
+Each of them shows the same (`captoken.cli.view`), and that nothing of it is verified: a line for
+people, a field for machines, a box in the chart.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +21,41 @@ from captoken.cli.view import Hop, View, read, view
 if TYPE_CHECKING:
     from rich.tree import Tree
 
+# Above whatever is shown for people.
 WARNING = "NOT VERIFIED: anybody can write this. Only `captoken verify` asks the keys."
-_DEEPEST = 8  # levels of the tree; a longer chain goes on at the last one
-_LABEL = 10  # columns of a summary's line before what it says
+
+# Levels of the tree. A longer chain goes on at the last one, and does not leave the terminal.
+_DEEPEST = 8
+
+# Columns of a summary's line before what it says.
+_LABEL = 10
 
 
 # --- for machines ---------------------------------------------------------------------------------
 
 
 def as_data(seen: View) -> dict[str, Any]:
-    """The same for machines: `caveats` are the links as they travel, where they can be read."""
+    """The same for machines: `caveats` are the links as they travel, where they can be read.
+
+    `verified` is false, whatever the token says: so no program takes this for an answer.
+    """
     said = seen.token.unverified
+
+    # Without what the issuer has not stated.
     root = msgspec.structs.asdict(said.root)
+    stated = {name: value for name, value in root.items() if value not in (None, {})}
+
     links = zip(seen.hops, said.links, strict=True)
+    key: dict[str, Any] | None = None
+    if seen.bound_by is not None:
+        key = {"public": said.key, "link": seen.bound_by}
+
     return {
         "verified": False,
-        "root": {key: value for key, value in root.items() if value not in (None, {})},
+        "root": stated,
         "links": [_link_data(hop, link) for hop, link in links],
         "holders": list(said.lineage.holders),
-        "key": None if seen.bound_by is None else {"public": said.key, "link": seen.bound_by},
+        "key": key,
         "task": said.task,
         "expires_at": said.expires_at,
         "capability": said.capability.json(),
@@ -46,9 +66,15 @@ def as_data(seen: View) -> dict[str, Any]:
 
 
 def _link_data(hop: Hop, link: Link | BadLink) -> dict[str, Any]:
-    entry: dict[str, Any] = {"link": hop.number, "added_by": hop.added_by}
+    """One link: who added it, what it is, and why it prohibits everything if it does."""
+    entry: dict[str, Any] = {
+        "link": hop.number,
+        "added_by": hop.added_by,
+    }
     if link.receiver is not None:
         entry |= {"from": link.sender, "to": link.receiver}
+
+    # A third party's, one that can be read, or one that cannot.
     if hop.asks:
         entry["asks"] = _asked_data(hop)
     elif isinstance(link, Link):
@@ -58,6 +84,7 @@ def _link_data(hop: Hop, link: Link | BadLink) -> dict[str, Any]:
             entry["signed"] = True
     else:
         entry |= {"code": link.code, "raw": _raw(hop)}
+
     if hop.problem:
         entry["problem"] = hop.problem
     return entry
@@ -67,15 +94,18 @@ def _asked_data(hop: Hop) -> dict[str, Any]:
     """Who is asked by a third-party caveat, and what has come of it."""
     if hop.ticket is None:
         return {"raw": _raw(hop)}
+
+    answer = hop.answer
     return {
         "discharger": hop.ticket.discharger,
         "location": hop.ticket.location,
-        "answered": hop.answer is not None,
-        "answer_expires_at": None if hop.answer is None else hop.answer.expires_at,
+        "answered": answer is not None,
+        "answer_expires_at": None if answer is None else answer.expires_at,
     }
 
 
 def _raw(hop: Hop) -> str:
+    """The bytes of a link that cannot be read, as text."""
     return hop.body.decode("utf-8", "backslashreplace")
 
 
@@ -88,14 +118,19 @@ def as_tree(seen: View) -> Tree:
     from rich.tree import Tree
 
     tree = Tree(Text(seen.title, "bold"), guide_style="dim")
-    tree.add(Text(", ".join(seen.facts), "dim"))
+    facts = ", ".join(seen.facts)
+    tree.add(Text(facts, "dim"))
+
     branch = tree
     for hop in seen.hops:
         here = branch.add(Text(hop.title, "cyan"))
         if hop.problem:
             here.add(Text(hop.problem, "bold red"))
         for line in hop.says:
-            here.add(Text(line, _style(hop, line)))
+            style = _style(hop, line)
+            here.add(Text(line, style))
+
+        # The next link stands below this one, or beside it where the tree is deep enough.
         if hop.number < _DEEPEST:
             branch = here
     return tree
@@ -103,8 +138,10 @@ def as_tree(seen: View) -> Tree:
 
 def _style(hop: Hop, line: str) -> str:
     """How a line of a link is drawn: red if it says that the link has expired."""
+    # Nothing of it counts.
     if hop.problem:
         return "dim"
+
     says_when = line.startswith(("until ", "answered, until "))
     return "red" if hop.expired and says_when else ""
 
@@ -115,33 +152,46 @@ def as_mermaid(seen: View) -> str:
 
 
 def _chart(seen: View) -> Iterator[str]:
+    """The lines of the chart: a box for the root record and for each link, with an arrow to it."""
     yield "flowchart TD"
     yield f'    warning["{_mermaid(WARNING)}"]'
     yield f'    root["{_box(seen.title, seen.facts)}"]'
+
     above = "root"
     for hop in seen.hops:
         here = f"link{hop.number}"
         lines = (hop.problem, *hop.says) if hop.problem else hop.says
         yield f'    {here}["{_box(hop.title, lines)}"]'
         yield f"    {above} --> {here}"
+        # A frame in red for a link that prohibits everything.
         if hop.problem:
             yield f"    style {here} stroke:#c00,stroke-width:3px"
         above = here
+
     yield "    style warning stroke-dasharray: 5 5"
 
 
 def _box(title: str, lines: tuple[str, ...]) -> str:
+    """What stands in a box, one line below the other."""
     return "<br/>".join(map(_mermaid, (title, *lines)))
 
 
 def _mermaid(text: str) -> str:
-    """`text` for a chart: whatever is not plain is written as the number of its character."""
+    """`text` for a chart: whatever is not plain is written as the number of its character.
+
+    So no name in a token ends its box, and draws an arrow or a link of its own.
+    """
     return "".join(char if _is_plain(char) else f"#{ord(char)};" for char in text)
 
 
 def _is_plain(char: str) -> bool:
-    # No quotes, brackets or backticks, which a chart reads as its own.
-    return char.isascii() and (char.isalnum() or char in " .,:/_-")
+    """May the character stand in a chart as it is?
+
+    No quotes, brackets or backticks, which a chart reads as its own.
+    """
+    if not char.isascii():
+        return False
+    return char.isalnum() or char in " .,:/_-"
 
 
 @click.command()
@@ -153,7 +203,12 @@ def _is_plain(char: str) -> bool:
 )
 @now_option
 @json_option
-def inspect(token_file: str, mermaid: bool, now: int | None, as_json: bool) -> None:
+def inspect(
+    token_file: str,
+    mermaid: bool,
+    now: int | None,
+    as_json: bool,
+) -> None:
     """Show what a token says: who started what, what each link adds, and how long it lives.
 
     And the key that it is bound to, whom it asks, and what has come of that. Needs no key, and so
@@ -162,7 +217,8 @@ def inspect(token_file: str, mermaid: bool, now: int | None, as_json: bool) -> N
     \b
     captoken inspect < child.token
     """
-    seen = view(read(files.token_text(token_file)), seconds(now))
+    shown = read(files.token_text(token_file))
+    seen = view(shown, seconds(now))
     if as_json:
         output.say_json(as_data(seen))
         return
@@ -173,7 +229,11 @@ def inspect(token_file: str, mermaid: bool, now: int | None, as_json: bool) -> N
     from rich.text import Text  # here, since most commands draw nothing
 
     warning = Text(WARNING, "bold red")
-    lines = [Text.assemble((line[:_LABEL], "dim"), line[_LABEL:]) for line in seen.summary]
+    lines: list[Text] = []
+    for line in seen.summary:
+        label = (line[:_LABEL], "dim")
+        lines.append(Text.assemble(label, line[_LABEL:]))
+
     output.draw(
         output.console(),
         warning,

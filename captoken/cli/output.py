@@ -19,11 +19,19 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _trailing_blanks = re.compile(r" +$", re.MULTILINE).sub
-_secret_text = re.compile(r"(cap1[udp]?_)[A-Za-z0-9_-]{8,}").sub  # tokens, discharges, proofs
+
+# Tokens, discharges and proofs, wherever they stand in a text.
+_secret_text = re.compile(r"(cap1[udp]?_)[A-Za-z0-9_-]{8,}").sub
+
+# What is no terminal has no width: so many columns that no line is broken.
+_NO_WIDTH = 10_000
 
 
 def prepare() -> None:
-    """Let a terminal that lacks a character show its number instead of ending the program."""
+    """Let a terminal that lacks a character show its number instead of ending the program.
+
+    A stream that a test or a program has put in place is left as it is.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -38,7 +46,8 @@ def say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         # What is left in the buffer goes nowhere, or else the flush at exit would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
         sys.exit(2)
 
 
@@ -59,15 +68,19 @@ def tell(text: str) -> None:
 
     It is escaped, and has not the text of a token that was misplaced.
     """
+    # One line: the text of an error could else look like two of ours.
+    line = " ".join(text.split())
+
     # A token in the wrong place, as the name of a file, is in the message of an error. Whoever
     # reads standard error, or the log that it goes to, must not get the token by that.
-    shown = _secret_text(r"\1...", " ".join(text.split()))
+    shown = _secret_text(r"\1...", line)
     print(f"captoken: {escape(shown)}", file=sys.stderr)
 
 
 def is_unicode() -> bool:
     """Can standard output show more than ASCII?"""
-    return (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    encoding = getattr(sys.stdout, "encoding", None) or ""
+    return encoding.lower().startswith("utf")
 
 
 def console(*, color: bool = True, width: int | None = None) -> Console:
@@ -80,9 +93,12 @@ def console(*, color: bool = True, width: int | None = None) -> Console:
     """
     from rich.console import Console  # here, since most commands draw nothing
 
-    plain = not color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    if width is None and not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
-        width = 10_000
+    environ = os.environ
+    plain = not color or bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
+    if width is None and not sys.stdout.isatty() and not environ.get("COLUMNS"):
+        width = _NO_WIDTH
+
+    # No markup, no emoji: what comes from a token could have either in it.
     return Console(
         color_system=None if plain else "auto",
         width=width,

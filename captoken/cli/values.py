@@ -1,6 +1,12 @@
 """Parameter types: what stands behind an option, read from its text.
 
 What is not of the type is refused in one line. A key or a token that is misplaced is not repeated.
+
+    --expires-in 1h30m                  5400
+    --now 2030-01-31T12:00:00Z          1896091200
+    --allow sales=select,insert         {"sales": ["select", "insert"]}
+    --where region={"in":["eu"]}        {"region": {"in": ["eu"]}}
+    --attribute size=5                  ("size", 5)
 """
 
 from __future__ import annotations
@@ -15,17 +21,30 @@ import click
 
 from captoken._format.public_keys import public_bytes
 
-_durations = re.compile(r"(\d{1,12})([smhd])").findall
+# `1h30m`, as a whole and part by part. ASCII: other digits look like these and are not.
 _is_duration = re.compile(r"(?:\d{1,12}[smhd])+", re.ASCII).fullmatch
+_durations = re.compile(r"(\d{1,12})([smhd])").findall
+_SECONDS = {
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+    "d": 86400,
+}
+
+# 16 bytes in base64url: the id of a token or of a link.
 _is_id = re.compile(r"[A-Za-z0-9_-]{22}").fullmatch
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LAST_SECOND = 253402300799  # of the year 9999
-_MOST_DIGITS = 15  # of seconds since the epoch
+
+# Of the year 9999, where calendars end.
+_LAST_SECOND = 253402300799
+
+# Of a number of seconds. With more, it is a slip.
+_MOST_DIGITS = 15
 
 
 def strict_json(text: str) -> Any:
     """The value of a JSON text without duplicate keys. Raises ValueError."""
 
+    # Of a key that stands twice, other readers may take the other one.
     def paired(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) != len(pairs):
@@ -33,30 +52,42 @@ def strict_json(text: str) -> Any:
         return made
 
     try:
-        # Of a key that stands twice, other readers may take the other one.
         return json.loads(text, object_pairs_hook=paired)
     except json.JSONDecodeError as error:
+        # Without its place, and without the text: that may be a secret.
         raise ValueError(f"not JSON: {error.msg}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
+# Generic from click 8.4 on.
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
 else:
-    _ParamType = click.ParamType  # generic from click 8.4 on
+    _ParamType = click.ParamType
 
 
 class _Type(_ParamType):
-    """A parameter type made of a function that raises ValueError."""
+    """A parameter type made of a function that raises ValueError.
+
+    The message of that is what stands behind the name of the option.
+    """
 
     def __init__(self, name: str, read: Callable[[str], Any]) -> None:
-        self.name = name
+        self.name = name  # as help shows it
         self._read = read
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """The value of an option. Ends in click's BadParameter for what is not of the type."""
+        # A default, which click converts as well.
         if not isinstance(value, str):
             return value
+
         try:
             return self._read(value)
         except ValueError as error:
@@ -68,32 +99,41 @@ class _Type(_ParamType):
 
 def _duration(text: str) -> int:
     """`1h30m`, or seconds."""
-    if text.isascii() and text.isdigit() and len(text) <= 12:
+    if _is_number(text, most=12):
         return int(text)
     if _is_duration(text) is None:
         raise ValueError(f"{text!r} is no duration: 90s, 10m, 2h, 1d, 1h30m, or seconds")
-    return sum(int(count) * _SECONDS[unit] for count, unit in _durations(text))
+
+    parts = _durations(text)
+    return sum(int(count) * _SECONDS[unit] for count, unit in parts)
 
 
 def _moment(text: str) -> int:
     """A time with its zone (RFC 3339), or seconds since the epoch."""
-    if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS:
+    if _is_number(text, most=_MOST_DIGITS):
         return int(text)
 
     try:
         stated = datetime.fromisoformat(text)
     except ValueError:
         stated = None
+
     # A time without a zone would be another one on each machine.
     if stated is None or stated.utcoffset() is None:
         raise ValueError(
             f"{text!r} is no time: 2030-01-31T12:00:00Z, with a zone, or seconds since the epoch"
         )
+    # Down, before 1970 too.
     return int(stated.timestamp() // 1)
 
 
+def _is_number(text: str, most: int) -> bool:
+    """A number of ASCII digits, and of not more than so many."""
+    return text.isascii() and text.isdigit() and len(text) <= most
+
+
 def _now(text: str) -> int:
-    """A time that every calendar has."""
+    """A time that every calendar has: what it is compared with is shown as a date."""
     seconds = _moment(text)
     if not 0 <= seconds <= _LAST_SECOND:
         raise ValueError("between 1970 and 9999")
@@ -104,6 +144,7 @@ def _now(text: str) -> int:
 
 
 def _object(text: str) -> dict[str, Any]:
+    """A JSON object, and no other value."""
     value: Any = strict_json(text)
     if type(value) is not dict:
         raise ValueError("a JSON object is meant")
@@ -117,10 +158,14 @@ def _lists(text: str) -> dict[str, list[str]]:
         if not all(isinstance(listed, list) for listed in value.values()):
             raise ValueError("a JSON object of lists is meant")
         return value
+
     key, equals, listed = text.partition("=")
     if not equals:
         raise ValueError(f"{text!r} has no '='")
-    return {key: [item for item in listed.split(",") if item]}
+
+    # `sales=` is an empty list, which permits nothing.
+    items = [item for item in listed.split(",") if item]
+    return {key: items}
 
 
 def _objects(text: str) -> dict[str, dict[str, Any]]:
@@ -130,12 +175,17 @@ def _objects(text: str) -> dict[str, dict[str, Any]]:
         if not all(isinstance(inner, dict) for inner in value.values()):
             raise ValueError("a JSON object of objects is meant")
         return value
+
+    # The name alone is a tool without conditions.
     key, equals, inner = text.partition("=")
-    return {key: _object(inner) if equals else {}}
+    if not equals:
+        return {key: {}}
+    return {key: _object(inner)}
 
 
 def _where(text: str) -> dict[str, dict[str, Any]]:
     """`region={"in":["eu"]}`, or a JSON object of objects."""
+    # An attribute without a condition is none.
     if "=" not in text and not text.startswith("{"):
         raise ValueError(f"{text!r} has no '='")
     return _objects(text)
@@ -146,6 +196,7 @@ def _fact(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"{text!r} has no '='")
+
     # So `size=5` is a number, and `size="5"` is text: an access that states the one is not
     # permitted by a rule about the other.
     try:
@@ -175,13 +226,17 @@ def _id(text: str) -> str:
     return text
 
 
+# --- the types, by the names that help shows ------------------------------------------------------
+
 DURATION = _Type("duration", _duration)
 MOMENT = _Type("time", _moment)
-ID = _Type("id", _id)
 NOW = _Type("time", _now)
+
 OBJECT = _Type("json", _object)
 LISTS = _Type("key=a,b", _lists)
 OBJECTS = _Type("tool=json", _objects)
 WHERE = _Type("attribute=json", _where)
 FACT = _Type("key=value", _fact)
+
 PUBLIC = _Type("public key", _public)
+ID = _Type("id", _id)

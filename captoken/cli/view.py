@@ -1,6 +1,15 @@
 """What a token says of itself, in words: each link, the key, who is asked, and what came of it.
 
-All texts are escaped.
+All texts are escaped. Nothing is verified: a link is shown as whoever wrote it says.
+
+    user:jane started task refunds        View.title
+    agent triage, issued 2030-…, …        View.facts
+    link 0, added by the issuer           Hop.title
+        select on sales                   Hop.says
+    link 1, added by triage, hands on to billing
+        until 2030-…
+    held by   triage > billing            View.summary
+    may       select on sales
 """
 
 from __future__ import annotations
@@ -25,7 +34,8 @@ from captoken._verification.genuine import ISSUER
 from captoken._writing.token import Token
 from captoken.cli import words
 
-_LONGEST = 240  # characters shown of a link that cannot be read
+# Characters shown of a link that cannot be read.
+_LONGEST = 240
 
 
 class Hop(msgspec.Struct, frozen=True):
@@ -36,31 +46,54 @@ class Hop(msgspec.Struct, frozen=True):
 
     number: int
     added_by: str
-    receiver: str | None  # whom it hands the token to
-    says: tuple[str, ...]  # what it adds
+
+    # Whom it hands the token to.
+    receiver: str | None
+
+    # What it adds, in lines.
+    says: tuple[str, ...]
     expired: bool = False
-    problem: str = ""  # why it prohibits everything
+
+    # Why it prohibits everything; "" if it does not.
+    problem: str = ""
+
+    # The bytes of it, as they travel.
     body: bytes = b""
-    asks: bool = False  # a third party
-    ticket: Ticket | None = None  # which one, if that can be read
-    answer: Discharge | None = None  # if it is here
+
+    # Does it ask a third party? Which one, if that can be read, and the answer, if it is here.
+    asks: bool = False
+    ticket: Ticket | None = None
+    answer: Discharge | None = None
 
     @property
     def title(self) -> str:
-        handed = f", hands on to {self.receiver}" if self.receiver is not None else ""
-        return f"link {self.number}, added by {self.added_by}{handed}"
+        """Which link it is, and who added it."""
+        title = f"link {self.number}, added by {self.added_by}"
+        if self.receiver is None:
+            return title
+        return f"{title}, hands on to {self.receiver}"
 
 
 class View(msgspec.Struct, frozen=True):
     """A token in words."""
 
     token: Token
+
+    # Who started what, and what else the root record says.
     title: str
     facts: tuple[str, ...]
+
+    # Each link, in order.
     hops: tuple[Hop, ...]
+
+    # All of them taken together, in lines with a label of ten columns.
     summary: tuple[str, ...]
+
+    # How long the text is, with all that travels with the token.
     characters: int
-    bound_by: int | None = None  # the link that bound it to the key that it is bound to
+
+    # The link that bound it to the key that it is bound to.
+    bound_by: int | None = None
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -77,7 +110,8 @@ class Shown(msgspec.Struct, frozen=True):
 
 def read(text: str) -> Shown:
     """A token as it is held, or as it is presented. Raises TokenFormatError."""
-    if f".{BOUND}" not in text and f".{PROOF}" not in text:
+    is_presented = f".{BOUND}" in text or f".{PROOF}" in text
+    if not is_presented:
         token = Token.parse(text)
         return Shown(
             token,
@@ -111,6 +145,7 @@ def _problem(link: Link | BadLink, before: Lineage) -> str:
         return f"the chain breaks here: {escape(after.text)}"
 
     # Custody: only the key before hands a bound token on to another key (spec, "Holder binding").
+    # Whether a signature that is there is good, the verifier alone says.
     if before.key is not None and link.key is not None and link.signature is None:
         unsigned = "bound to another key, and the one before has not signed that"
         return f"the chain breaks here: {unsigned}"
@@ -121,6 +156,7 @@ def _says(link: Link | BadLink, body: bytes, now: int) -> list[str]:
     """What a link adds, in lines."""
     if isinstance(link, BadLink):
         return [_raw(body)]
+
     lines = list(words.of_caveats(link.caveats, now))
     lines += words.of_position(link.depth, link.delegate_only)
     if link.key is not None:
@@ -138,16 +174,21 @@ def _raw(body: bytes) -> str:
 
 
 def _is_over(links: Iterable[Link | BadLink], now: int) -> bool:
-    """Has one of the links expired?"""
+    """Has one of the links expired? A token is good while now is less than its end."""
     for link in links:
-        if isinstance(link, Link):
-            ends = [caveat.value for caveat in link.caveats if isinstance(caveat, Expires)]
-            if any(end <= now for end in ends):
-                return True
+        if not isinstance(link, Link):
+            continue
+        ends = [caveat.value for caveat in link.caveats if isinstance(caveat, Expires)]
+        if any(end <= now for end in ends):
+            return True
     return False
 
 
-def _asking(hop: Hop, discharges: Mapping[bytes, Discharge], now: int) -> Hop:
+def _asking(
+    hop: Hop,
+    discharges: Mapping[bytes, Discharge],
+    now: int,
+) -> Hop:
     """The hop of a third-party caveat: who is asked, and what the answer says.
 
     What is asked, nobody else can read.
@@ -186,25 +227,30 @@ def _answered(answer: Discharge, now: int) -> tuple[list[str], bool]:
     return lines, _is_over(links, now)
 
 
-def _hops(token: Token, discharges: Mapping[bytes, Discharge], now: int) -> Iterator[Hop]:
+def _hops(
+    token: Token,
+    discharges: Mapping[bytes, Discharge],
+    now: int,
+) -> Iterator[Hop]:
     """Each link in words, in order."""
     said = token.unverified
-    for number, (link, body) in enumerate(zip(said.links, said.bodies, strict=True)):
+    links = zip(said.links, said.bodies, strict=True)
+    for number, (link, body) in enumerate(links):
+        # As the links before it say: whoever was named last has added this one.
         before = read_along(said.root.agent, said.links[:number])
         added_by = before.holder if number else ISSUER
+
         if isinstance(link, ThirdParty):
-            yield _asking(
-                Hop(
-                    number,
-                    added_by,
-                    None,
-                    (),
-                    body=body,
-                ),
-                discharges,
-                now,
+            hop = Hop(
+                number,
+                added_by,
+                receiver=None,
+                says=(),
+                body=body,
             )
+            yield _asking(hop, discharges, now)
             continue
+
         yield Hop(
             number,
             added_by,
@@ -220,7 +266,10 @@ def _bound_by(token: Token) -> int | None:
     """The link that bound the token to the key that it is bound to."""
     agent = token.unverified.root.agent
     links = token.unverified.links
+
+    # The key before each link, and after the last one.
     keys = [read_along(agent, links[:count]).key for count in range(len(links) + 1)]
+
     # The last link after which it is another key: a link that repeats the key binds nothing.
     changed = [number for number in range(len(links)) if keys[number + 1] != keys[number]]
     return max(changed, default=None)
@@ -236,19 +285,18 @@ def view(shown: Shown, now: int) -> View:
     answers = {discharge.cid: discharge for discharge in shown.discharges}
     hops = tuple(_hops(token, answers, now))
     bound_by = _bound_by(token)
+    summary = _summary(
+        shown,
+        hops,
+        bound_by,
+        now,
+    )
     return View(
         token,
         title=f"{root.subject} started task {root.task}",
         facts=tuple(_facts(root)),
         hops=hops,
-        summary=tuple(
-            _summary(
-                shown,
-                hops,
-                bound_by,
-                now,
-            )
-        ),
+        summary=tuple(summary),
         characters=shown.characters,
         bound_by=bound_by,
     )
@@ -266,7 +314,12 @@ def _facts(root: RootRecord) -> Iterator[str]:
         yield f"{key} = {named(str(value))}"
 
 
-def _summary(shown: Shown, hops: tuple[Hop, ...], bound_by: int | None, now: int) -> Iterator[str]:
+def _summary(
+    shown: Shown,
+    hops: tuple[Hop, ...],
+    bound_by: int | None,
+    now: int,
+) -> Iterator[str]:
     """All links taken together, in lines."""
     said = shown.token.unverified
     size = f"{shown.characters:,} characters"
@@ -286,10 +339,13 @@ def _summary(shown: Shown, hops: tuple[Hop, ...], bound_by: int | None, now: int
 def _may(token: Token, hops: tuple[Hop, ...], now: int) -> str:
     """Which accesses the token permits, in one line."""
     said = token.unverified
+
     # A link that cannot be read, or that breaks the chain, prohibits everything (spec, "Links").
     if said.capability.nothing or any(hop.problem for hop in hops):
         return "nothing"
-    rights = "; ".join(words.of_rights(said.capability.json(), now)) or "anything"
+
+    lines = words.of_rights(said.capability.json(), now)
+    rights = "; ".join(lines) or "anything"
     if said.lineage.must_delegate:
         return f"nothing before it is handed on, then {rights}"
     return rights
@@ -302,6 +358,9 @@ def _asked(shown: Shown, hops: tuple[Hop, ...]) -> Iterator[str]:
     left_over = len(shown.discharges) - answered
     if not asked and not left_over:
         return
+
     parties = words.counted(asked, "third party", "third parties")
-    more = f", and {words.counted(left_over, 'discharge')} that nothing asks for"
-    yield f"asks      {parties}, {answered} answered{more if left_over else ''}"
+    line = f"asks      {parties}, {answered} answered"
+    if left_over:
+        line += f", and {words.counted(left_over, 'discharge')} that nothing asks for"
+    yield line

@@ -2,7 +2,11 @@
 
 What a caveat says, its own class says, and names and times are spelled by
 `captoken._format.spelling`: all comes out escaped, each line on one line. Here is only what a link
-says besides its caveats, and in which order.
+says besides its caveats, and in which order. For a link that narrows and hands on:
+
+    select on sales
+    until 2030-01-31 12:00:00Z, 5m left
+    at most 1 more delegation
 """
 
 from __future__ import annotations
@@ -13,21 +17,31 @@ from typing import Any
 from captoken._format.spelling import until
 from captoken._language.caveats import BUILT_IN, RIGHTS, Caveat
 
+# The keys of all caveats of the specification. Those of a vocabulary of one's own have no words.
 _ALL = frozenset(kind.key for kind in BUILT_IN)
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
-    """A number of things: `1 link`, `2 links`."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
+    """A number of things: `1 link`, `2 links`. `many`, where that is not `one` with an s."""
+    if count == 1:
+        return f"1 {one}"
+    return f"{count} {many or one + 's'}"
 
 
 def ends(expires_at: int | None, now: int) -> str:
-    """When a token ends."""
-    return "never expires" if expires_at is None else f"until {until(expires_at, now)}"
+    """When a token ends, seen from now."""
+    if expires_at is None:
+        return "never expires"
+    return f"until {until(expires_at, now)}"
 
 
-def of_caveats(caveats: Iterable[Caveat], now: int, keys: Collection[str] = _ALL) -> Iterator[str]:
+def of_caveats(
+    caveats: Iterable[Caveat],
+    now: int,
+    keys: Collection[str] = _ALL,
+) -> Iterator[str]:
     """The caveats of a link in lines, in the order of the specification; those of `keys` alone."""
+    # Some words turn on what stands beside them: tables say their operations in one line.
     beside = {caveat.key: caveat for caveat in caveats}
     for kind in BUILT_IN:
         caveat = beside.get(kind.key)
@@ -36,7 +50,10 @@ def of_caveats(caveats: Iterable[Caveat], now: int, keys: Collection[str] = _ALL
 
 
 def of_position(depth: int | None, delegate_only: bool) -> Iterator[str]:
-    """What a link says about those that come after it."""
+    """What a link says about those that come after it.
+
+    `depth` is how many more delegations it permits, None for any number.
+    """
     if depth == 0:
         yield "not to be delegated further"
     elif depth is not None:
@@ -45,7 +62,11 @@ def of_position(depth: int | None, delegate_only: bool) -> Iterator[str]:
         yield "for handing on, not for use"
 
 
-def of_stated(stated: Mapping[str, Any], now: int, keys: Collection[str] = _ALL) -> list[str]:
+def of_stated(
+    stated: Mapping[str, Any],
+    now: int,
+    keys: Collection[str] = _ALL,
+) -> list[str]:
     """Caveats in lines, from their spelling in a link. Own ones are left out."""
     caveats = [kind(stated[kind.key]) for kind in BUILT_IN if kind.key in stated]
     return list(of_caveats(caveats, now, keys))
