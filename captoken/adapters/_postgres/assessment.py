@@ -27,7 +27,9 @@ from captoken.adapters._postgres.reader import read
 from captoken.adapters._postgres.text import Text
 
 NEVER_GRANTED = "catalogs, and names that no token can hold, are never granted"
-MAX_LOOKUPS = 1_000_000  # columns times tables: some tenths of a second
+
+# Columns times tables: some tenths of a second.
+MAX_LOOKUPS = 1_000_000
 
 # How many statements are remembered of a connection, and the longest: 5 MB of text, at most.
 _REMEMBERED = 512
@@ -180,11 +182,17 @@ def _refused_call(
 
 
 def _refused_type(text: Text, catalog: Catalog) -> tuple[str, str] | None:
-    """T6. The first type that is neither on the list nor an enum."""
+    """T6. The first type that is neither on the list nor an enum.
+
+    A cast calls the input function of its type, which can be anybody's. That of an enum is
+    PostgreSQL's own.
+    """
     for schema, name in sorted(text.types, key=str):
-        # An unqualified name can mean one of `public`. What pg_catalog has is granted by the list
-        # alone.
+        # What pg_catalog has is granted by the list alone.
+        of_catalog = schema == "pg_catalog"
+
+        # An unqualified name can mean one of `public`.
         spelled_out = ("public" if schema is None else schema, name)
-        if schema == "pg_catalog" or spelled_out not in catalog.types:
+        if of_catalog or spelled_out not in catalog.types:
             return "operation", f"type {name} is not among those that are granted"
     return None

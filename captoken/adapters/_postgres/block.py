@@ -112,7 +112,8 @@ class Block:
         """Around a statement.
 
         Raises GuardError in another thread, after the end of the block, and while another
-        statement of it runs: that one's answers would be taken for this one's.
+        statement of it runs: that one's answers would be taken for this one's. Two tasks that share
+        a block come to that, and so does Python code which a statement's values call.
         """
         if threading.get_ident() != self._thread:
             raise GuardError("the block belongs to another thread")
@@ -133,7 +134,8 @@ class Block:
         """Whether there is something to end. After this, no statement runs in the block.
 
         Raises GuardError for a block that is left while one runs, as an async one can be, and for
-        a commit that cannot be made.
+        a commit that cannot be made. False, and there is no transaction: no statement was sent, or
+        the connection is closed.
         """
         self._over = True
 
@@ -304,15 +306,19 @@ class Block:
 
         `execute` is among it: what a function did is not known.
         """
+        # PostgreSQL itself saw to it that nothing was written.
         if not self._opening.writes():
-            return  # the transaction is read-only
+            return
+
+        # Each once, however many statements wrote it.
         for need in needs:
             if need.operation != "select":
                 self._written[need.table, need.operation, need.columns] = need
 
     def _in_transaction(self) -> bool:
         """Whether there is an open transaction, and not one that an error has spoilt."""
-        return bool(self._pgconn.transaction_status == TransactionStatus.INTRANS)
+        status = self._pgconn.transaction_status
+        return bool(status == TransactionStatus.INTRANS)
 
 
 def _functions(given: Iterable[str]) -> frozenset[tuple[str | None, str]]:

@@ -16,7 +16,8 @@ from captoken.adapters._postgres.assessment import Assessor
 from captoken.adapters._postgres.catalog import CATALOG, Catalog
 from captoken.adapters._postgres.wire import Command, Connection, Steps, exchange
 
-_FRESH = 30  # seconds for which a catalog that was read will do
+# Seconds for which a catalog that was read will do.
+_FRESH = 30
 
 # In a transaction of its own, before the block begins one. The search path has no schema in which
 # anybody could put a function.
@@ -43,7 +44,10 @@ _KEPT_AS = "_captoken_known"
 class Known(NamedTuple):
     """What was read on a connection."""
 
+    # When it was asked for, by a clock that nobody sets.
     read_at: float
+
+    # The catalog, with what statements were found to need in it.
     assessor: Assessor
 
 
@@ -62,6 +66,7 @@ def assessor_for(
     if kept is not None and _will_do(kept, functions):
         return kept.assessor
 
+    # The time before it was read: what was changed meanwhile is no older than that.
     read_at = monotonic()
     row = yield from _read(connection)
     _check_narrow(row)
@@ -94,13 +99,18 @@ def _read(connection: Connection) -> Steps:
         if answer.error is not None:
             yield from exchange(pgconn, [Command(b"rollback")])
             raise GuardError(f"the roles of the login cannot be read: {answer.error.message}")
-    return json.loads(answers[2].text or "null")
+
+    # The third command is the query. It gives one row of one value, as JSON.
+    _, _, found, _ = answers
+    return json.loads(found.text or "null")
 
 
 def _check_narrow(row: Mapping[str, Any]) -> None:
     """Rule 1. Raises GuardError for a login that could do more than take on narrow roles."""
     login = row["login"]
     name = login["rolname"]
+
+    # What the guard relies on does not hold for these: they need no role, or make one themselves.
     if (
         login["rolsuper"]
         or login["rolbypassrls"]

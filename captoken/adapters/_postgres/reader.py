@@ -74,6 +74,7 @@ def read(sql: str) -> Text:
     if text.refusal is not None:
         return text
 
+    # Most statements are short, and need no thread.
     if nesting <= _SHALLOW:
         _parse(text)
     else:
@@ -126,6 +127,7 @@ def _with_room(parse: Callable[[], None]) -> None:
     raised: list[BaseException] = []
 
     def run() -> None:
+        """In that thread. What is raised there would be printed, and not be seen here."""
         try:
             parse()
         except BaseException as error:

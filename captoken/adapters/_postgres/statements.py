@@ -1,6 +1,12 @@
 """What select, insert, update, delete and merge say, and their WITH clauses.
 
-Each rule opens with the SQL that it is about. The rules T1, T3 and T5 are in `text`.
+Each rule opens with the SQL that it is about. The rules T1, T3 and T5 are in `text`. For example:
+
+    select id from sales                          reads sales: id
+    select 1 from sales for update                reads sales, and may update it
+    insert into sales select * from hr            inserts into sales, all columns; reads hr: *
+    update sales set amount = amount + 1          updates sales: amount; reads sales: amount
+    delete from sales returning 1                 deletes from sales; reads sales
 """
 
 from __future__ import annotations
@@ -145,7 +151,9 @@ def _lock(
 def _alias_of(item: Any) -> str | None:
     """The alias of what is no table in FROM. A sample has none itself: that is its table's."""
     alias = getattr(item, "alias", None)
-    return None if alias is None else str(alias.aliasname)
+    if alias is None:
+        return None
+    return str(alias.aliasname)
 
 
 # --- INSERT ---
@@ -261,6 +269,8 @@ def _merge(walk: Walk, node: Any, sight: Sight) -> None:
     """
     target = walk.table(node.relation)  # T3: no CTE hides the target of a write
     walk.text.reads.append(target)
+
+    # What each of them may do, whichever applies to a row.
     for clause in node.mergeWhenClauses:
         write = _merge_write(clause, target)
         if write is not None:
@@ -348,6 +358,8 @@ def _returning(walk: Walk, clause: Any, sight: Sight) -> None:
     # All names of this level are names of the target: nothing else was put there yet.
     _, target = sight.scope.tables[0]
     walk.text.reads.append(target)
+
+    # `returning id as other`: a name that the statement makes itself.
     for result in clause.exprs:
         if result.name is not None:
             walk.text.declared.add(result.name)

@@ -7,7 +7,15 @@ The parser makes nodes of `select s.id from sales s`:
         fromClause   RangeVar sales, with an Alias s
 
 A rule is a function for one kind of node. It notes what the node says, and puts the nodes below it
-to be walked. The node of a query makes a new level first, so that those below it see its tables.
+to be walked. The node of a query makes a new level first, so that those below it see its tables:
+
+    node          noted                                     put to be walked
+    SelectStmt                                              ResTarget, RangeVar, in a new level
+    RangeVar      reads sales; the level has it as `s`
+    ResTarget                                               ColumnRef
+    ColumnRef     the column id of what goes by `s`
+
+Columns are looked up when the walk is over (`needs`): by then each level has all its tables.
 """
 
 from __future__ import annotations
@@ -38,7 +46,10 @@ class Sight(NamedTuple):
     for all nodes of that level. The names of CTEs are known before what is below them is walked.
     """
 
+    # Its level, which knows those around it.
     scope: Scope
+
+    # Of this level and of those around it, together.
     ctes: frozenset[str]
 
 
@@ -82,7 +93,8 @@ class Walk:
         """Put a node to be walked, or a tuple of nodes, however these are nested.
 
         Anything else is no part of the tree, and says nothing: a flag, a number, a name that the
-        rule of its node has read. Tuples nest as deep as the grammar says, not as the text does.
+        rule of its node has read. Tuples nest as deep as the grammar says, not as the text does: so
+        this recursion has an end that no text moves.
         """
         if isinstance(value, ast.Node):
             self._to_come.append((value, sight))
@@ -153,7 +165,10 @@ def goes_by(table: Any) -> str:
 
 
 def strings(nodes: Any) -> set[str]:
-    """The values of a list of String nodes, which may be absent."""
+    """The values of a list of String nodes, which may be absent.
+
+    The names of new columns in `t as a(x, y)`, above all.
+    """
     return {node.sval for node in nodes or ()}
 
 

@@ -24,7 +24,9 @@ from psycopg.pq import version as libpq_version
 
 from captoken._format.errors import GuardError
 
+# The guard is one for both kinds.
 Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
+
 # What a connection's own `wait` runs: it yields what to wait for, sync or async.
 Steps: TypeAlias = "Generator[Any, Any, Any]"
 
@@ -45,6 +47,8 @@ class Command:
 
     With a transformer, which turns values into those of Python, the rows are wanted. Without one,
     the first value alone is, as text.
+
+    More rows than `max_rows` are a failure, and none of them is handed out.
     """
 
     sql: bytes
@@ -62,26 +66,33 @@ class Command:
 class ErrorReport(NamedTuple):
     """What the server says of an error: no more than the guard may pass on of it (rule 9)."""
 
-    code: str  # SQLSTATE, or nothing where the connection is lost
-    message: str  # the first line
-    placed: bool  # at a character of the statement
+    # SQLSTATE, or nothing where the connection is lost.
+    code: str
+
+    # The first line. It may quote a row: `judging` says when it is passed on.
+    message: str
+
+    # Does it say at which character of the statement?
+    placed: bool
 
 
 @dataclass(slots=True)
 class Answer:
-    """What came back for one command.
+    """What came back for one command."""
 
-    `count` is how many rows it was about, or -1 where the server does not say.
-    """
-
+    # The rows, and the names of their columns.
     columns: tuple[str, ...] = ()
     rows: list[tuple[Any, ...]] = field(default_factory=list)
+
+    # How many rows it was about, or -1 where the server does not say.
     count: int = -1
 
     # The error of the database.
     error: ErrorReport | None = None
+
     # An error of the guard, or of what reads values into Python. The database knows nothing of it.
     failure: BaseException | None = None
+
     # The first value, of a command without a transformer.
     text: str | None = None
 
@@ -237,7 +248,10 @@ def _take_rows(
 
 
 def _read_error(error: Exception) -> psycopg.Error:
-    """An error of psycopg says what it is about. Of another, the message could quote the value."""
+    """What is raised for a value that could not be read.
+
+    An error of psycopg says what it is about. Of another, the message could quote the value.
+    """
     if isinstance(error, psycopg.Error):
         return error
     return errors.DataError(f"a value that cannot be read: {type(error).__name__}")

@@ -35,8 +35,10 @@ from captoken.adapters._sqlite.planner import Plan, Planner
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
 
-_PLANS = 256  # statements whose plans a block keeps
+# Statements whose plans a block keeps.
+_PLANS = 256
 
+# Rule 1. One sentence for all of them: it says nothing of what is there.
 _OTHER_KIND = Own(
     "operation",
     "only select, values, insert, replace, update and delete are granted",
@@ -51,6 +53,9 @@ class Block:
 
     Of one connection and one grant, for one transaction. `caller` is asked about with each access.
     A statement may yield `max_rows` rows.
+
+    Raises GuardError where the connection cannot be taken over (`Watch`). Whoever makes a block
+    begins its transaction, and gives the connection back.
     """
 
     def __init__(
@@ -187,9 +192,14 @@ class Block:
         raise self._interruption()
 
     def _interruption(self) -> BaseException:
-        """Why `_alive` stopped the statement. SQLite says only that it was interrupted."""
+        """Why `_alive` stopped the statement. SQLite says only that it was interrupted.
+
+        A denial is recorded here, once the statement has stopped.
+        """
         if self.broken is not None:
             return self.broken
+
+        # One of the two is why: `execute` has looked.
         assert self.death is not None  # noqa: S101
         return Denied(self.grant.deny(self.death))
 
@@ -226,7 +236,10 @@ class Block:
         return self._run(sql, parameters, plan)
 
     def _check_alive(self) -> None:
-        """Raise Denied if the grant has run out: then nothing is compiled any more."""
+        """Raise Denied if the grant has run out: then nothing is compiled any more.
+
+        What compiling ends in would tell what is there, to somebody who may know nothing by now.
+        """
         live = self.grant.recheck()
         if not live:
             raise self.denials.denied(live)
@@ -257,7 +270,7 @@ class Block:
 
     def _deny(self, plan: Plan, decision: Decision) -> NoReturn:
         """Raise Denied for what `recheck` found: the grant has run out, or a need is refused."""
-        # No access: it is about the token, and not about anything in this statement.
+        # Without an access it is about the token, and not about anything in this statement.
         if decision.access is None:
             raise self.denials.denied(decision)
 
@@ -290,6 +303,8 @@ class Block:
         In `SELECT "ssn" FROM people`, that it is a string tells that there is no column `ssn`. So
         an agent could try names until one of them is refused, which then is there.
         """
+        # In the order of the text. Where no table that it names restricts columns, this raises
+        # nothing: then it is no secret which columns there are.
         for word in plan.text.words:
             if word in plan.literals:
                 self.denials.deny_column(plan.text, word)
@@ -318,6 +333,7 @@ class Block:
 
     def _note_written(self, plan: Plan, rowcount: int) -> None:
         """What the statement wrote, for the commit (rule 10) and for the telltales (rule 7)."""
+        # Each once, however many statements wrote it: a block of a thousand inserts asks about one.
         for need in plan.needs:
             if need.operation != "select":
                 self.written[need.table, need.operation, need.columns] = need

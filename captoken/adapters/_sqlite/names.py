@@ -68,9 +68,13 @@ def _add_replaced_by_schema(
 
 
 def _sql_of(key: Key, schema: Schema) -> str:
-    """The CREATE TABLE of a table: there, too, it can say ON CONFLICT REPLACE."""
+    """The CREATE TABLE of a table: there, too, it can say ON CONFLICT REPLACE.
+
+    In `CREATE TABLE codes (code UNIQUE ON CONFLICT REPLACE)`, a plain INSERT deletes rows.
+    """
     name, table = key
-    return schema.objects[fold(name), fold(table)].sql
+    entry = schema.objects[fold(name), fold(table)]
+    return entry.sql
 
 
 def add_names(
@@ -117,7 +121,10 @@ def _add_selected(
 
 
 def add_returned(account: Account, programs: Programs) -> None:
-    """Rule 6: RETURNING hands back rows of the table that is written."""
+    """Rule 6: RETURNING hands back rows of the table that is written.
+
+    `UPDATE people SET name = name RETURNING ssn` would else read by the right to update.
+    """
     target = account.target
     if target is not None and target.kind == "table" and programs.returns_rows:
         account.selects.add(target.key)

@@ -65,7 +65,10 @@ class Plan(NamedTuple):
 
 
 class Planner:
-    """Finds out what statements touch. As long-lived as the transaction that keeps the schema."""
+    """Finds out what statements touch. As long-lived as the transaction that keeps the schema.
+
+    It compiles them, and runs none.
+    """
 
     def __init__(self, watch: Watch, engine: Engine) -> None:
         self._watch = watch
@@ -207,7 +210,9 @@ def _tells(account: Account, programs: Programs) -> frozenset[str]:
 def _literals(text: Text, programs: Programs) -> frozenset[str]:
     """What stands in double quotes and became a string, since there is no such column.
 
-    As bytes, and with the same loss for what is no UTF-8 as the program's own.
+    `SELECT "pay" FROM people` gives the word `pay` where people has no such column, and is refused
+    where it has one that is hidden. Compared as bytes, and with the same loss for what is no UTF-8
+    as in the program.
     """
     if not text.doubtful:
         return frozenset()

@@ -93,7 +93,10 @@ class _Scope:
         self.expects = ""
 
     def binds(self, name: str) -> bool:
-        """Is the name that of a CTE here? Those of outer scopes can be seen from inner ones."""
+        """Is the name that of a CTE here? Those of outer scopes can be seen from inner ones.
+
+        `name` is folded.
+        """
         scope: _Scope | None = self
         while scope is not None:
             if name in scope.ctes:
@@ -103,7 +106,19 @@ class _Scope:
 
 
 class Names:
-    """Goes through the tokens of one statement, and keeps the names where tables stand."""
+    """Goes through the tokens of one statement, and keeps the names where tables stand.
+
+    In `SELECT id FROM sales s, (hr) WHERE id IN (SELECT id FROM pay)`:
+
+        FROM      a table comes next, and after a comma another one
+        sales     is a table; `s` is none, since no table comes next any more
+        ,         a table comes next
+        (         in its place, and no query begins: in this scope a table comes next
+        hr        is a table
+        )         the outer scope again, still in its FROM
+        WHERE     the FROM is over: no comma after it brings a table
+        IN (      a scope of its own, for a query
+    """
 
     def __init__(self, tokens: list[Token]) -> None:
         # Nobody looks further ahead than two tokens, and behind the last one finds an end there.
@@ -122,9 +137,10 @@ class Names:
 
     @property
     def mentions(self) -> Iterator[Mention]:
-        """The names that are not those of CTEs.
+        """The names that are not those of CTEs, in the order of the text.
 
-        Asked when all is read: CTEs of one WITH see each other, also those that come later.
+        Asked when all is read: CTEs of one WITH see each other, also those that come later. A name
+        that stands in the text twice is here twice.
         """
         for mention, scope in self.found:
             if not _is_cte(mention, scope):

@@ -42,10 +42,14 @@ KNOWN = WRITES | {READ, SELECT, FUNCTION, RECURSIVE}
 Event = tuple[int, str | None, str | None, str | None, str | None]
 
 # The modes of a watch (rule 2).
-CLOSED = 0  # nothing is permitted
-OWN = 1  # a query of the guard's own: everything is
-LOOK = 2  # a statement is compiled, not run: known events are noted and permitted
-RUN = 3  # a statement runs: what was noted of it is permitted
+# Nothing is permitted. So it is between any two of the others.
+CLOSED = 0
+# A query of the guard's own: everything is.
+OWN = 1
+# A statement is compiled, not run: known events are noted and permitted.
+LOOK = 2
+# A statement runs: what was noted of it is permitted.
+RUN = 3
 
 # Bytes of a value or a row. One opcode that makes a long value runs to its end, however long that
 # takes, and the progress handler is asked only afterwards.
