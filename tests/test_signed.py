@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captoken._format.encoding import EncodingError
 from captoken._format.signed import SIGNATURE_CHARS, TAIL_BYTES, body_of, join, split
+from tests.longer import times
 
 SIGNATURE = bytes(range(64))
 WHOLE = join(b"body", SIGNATURE)
 
 
+@settings(max_examples=times(100))
 @given(st.binary(max_size=300), st.binary(min_size=64, max_size=64))
 def test_what_is_joined_comes_apart_again(body, signature):
     """Whatever the body is: full stops, and what looks like a signature."""
@@ -21,6 +23,7 @@ def test_what_is_joined_comes_apart_again(body, signature):
     assert len(whole) == len(body) + TAIL_BYTES == len(body) + 1 + SIGNATURE_CHARS
 
 
+@settings(max_examples=times(100))
 @given(st.binary(max_size=200))
 def test_whatever_is_split_is_the_one_spelling_of_it(data):
     """No bytes raise anything but EncodingError, and joining again gives the same bytes."""

@@ -16,6 +16,7 @@ import pytest
 
 from captoken import Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters.sqlite import guarded
+from tests.longer import drawing, times
 
 SCHEMA = """
 create table sales (id integer primary key, region text, amount integer, pin text);
@@ -43,7 +44,7 @@ BASES = {"sales_view": {"sales"}, "hr_view": {"hr"}, "mixed_view": {"sales", "se
 TABLES = ["sales", "orders", "stock", "hr", "secret", "vault", "heat"]
 SEEN = {"sales", "orders", "stock"}
 RESTRICTED = {"sales": ["id", "region"], "orders": ["region", "qty"], "stock": ["region"]}
-STATEMENTS = 1500
+STATEMENTS = times(1500)
 WRITING = ["select", "insert", "update", "delete"]
 
 
@@ -80,7 +81,7 @@ class Writer:
     """Writes statements, and keeps what they name: tables, and columns (None if it cannot tell which)."""
 
     def __init__(self, seed: int, hidden: float, ordered: bool = True, columns: dict[str, list[str]] = COLUMNS) -> None:
-        self.random, self.hidden = random.Random(seed), hidden
+        self.random, self.hidden = drawing(seed), hidden
         self.columns = columns  # that it likes to name
         self.ordered = ordered  # may the order of rows, which an index on a hidden column gives, have a say?
         self.tables: set[str] = set()

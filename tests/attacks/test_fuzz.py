@@ -1,13 +1,13 @@
 """B6 at the size of CI: seeded random and mutated bytes and texts. Decoding garbage raises TokenFormatError and nothing else,
 and `check` never raises."""
 
-import random
 from collections import Counter
 
 import pytest
 
 from captoken import Access, Caller, Decision, Denied, Token, TokenFormatError, interop
 from captoken._format.packet import decode, encode
+from tests.longer import drawing, times
 from tests.reference import evaluator
 from tests.reference.world import (
     ASK,
@@ -68,15 +68,15 @@ def random_bytes(rng, sources):
 
 @pytest.fixture(scope="module")
 def sources():
-    rng = random.Random(20260601)
+    rng = drawing(20260601)
     return [to_wire(random_token(rng)) or b"\2" for _ in range(200)] + [to_wire(text(SALES, hop("sales-agent")))]
 
 
 def test_b6_decoding_random_bytes_raises_one_exception(sources):
     """B6: 20,000 random and mutated byte strings as a token: TokenFormatError or a token that gives the same text back; the
     reference agrees which."""
-    rng, parsed = random.Random(20260602), 0
-    for _ in range(20_000):
+    rng, parsed = drawing(20260602), 0
+    for _ in range(times(20_000)):
         hostile = from_wire(random_bytes(rng, sources))
         try:
             token = Token.parse(hostile)
@@ -93,9 +93,9 @@ def test_b6_decoding_random_bytes_raises_one_exception(sources):
 def test_b6_check_never_raises(sources):
     """B6: 20,000 mutated tokens against random accesses, callers and facts: a Decision each time, and none of the changed ones
     is allowed."""
-    rng = random.Random(20260603)
+    rng = drawing(20260603)
     genuine = {from_wire(source) for source in sources}
-    for _ in range(20_000):
+    for _ in range(times(20_000)):
         hostile, caller = from_wire(random_bytes(rng, sources)), random_caller(rng)
         decision = verifier(**random_facts(rng)).check(
             hostile, access(random_access(rng)), caller=None if caller is None else Caller(**caller)
@@ -106,8 +106,8 @@ def test_b6_check_never_raises(sources):
 
 def test_b6_links_of_random_content_never_raise():
     """B6: 4,000 properly signed tokens with random, odd and mutated link bodies: a decision that is the reference's."""
-    rng = random.Random(20260604)
-    for _ in range(4000):
+    rng = drawing(20260604)
+    for _ in range(times(4000)):
         link = random_odd_link(rng, "orchestrator")
         body = link if isinstance(link, bytes) else evaluator.canonical(link).encode()
         body = mutated(rng, body) if rng.random() < 0.7 else body
@@ -119,8 +119,8 @@ def test_b6_links_of_random_content_never_raise():
 
 def test_b6_root_records_of_random_content_never_raise():
     """B6: 4,000 properly signed tokens with a mutated root record: the reference's code, and never an exception."""
-    rng, root = random.Random(20260605), evaluator.canonical(ROOT).encode()
-    for _ in range(4000):
+    rng, root = drawing(20260605), evaluator.canonical(ROOT).encode()
+    for _ in range(times(4000)):
         token_text = evaluator.mint(KEY, mutated(rng, root) or b"x", [SALES])
         assert verifier().check(token_text, access(ASK)).code == evaluator.evaluate(token_text, {"k1": KEY}, ASK, now=NOW), (
             token_text
@@ -130,9 +130,9 @@ def test_b6_root_records_of_random_content_never_raise():
 def test_b6_random_texts_raise_one_exception():
     """B6: 10,000 random strings, of any characters and lengths, with and without the prefix: TokenFormatError, and `check`
     says the same."""
-    rng, one, ask = random.Random(20260606), verifier(), access(ASK)
+    rng, one, ask = drawing(20260606), verifier(), access(ASK)
     pool = "cap1_-ABCxyz09=+/ \n\0\u00e9\u0661\ud800\U0001f600"
-    for _ in range(10_000):
+    for _ in range(times(10_000)):
         hostile = rng.choice(["", "cap1_", "cap1_Ag", "cap2_", "CAP1_"]) + "".join(rng.choices(pool, k=rng.randrange(60)))
         with pytest.raises(TokenFormatError) as raised:
             Token.parse(hostile)
@@ -141,8 +141,8 @@ def test_b6_random_texts_raise_one_exception():
 
 def test_b6_authorize_raises_denied_and_nothing_else(sources):
     """B6: 3,000 mutated tokens: `authorize` and `authenticate` raise Denied with a decision, and nothing else."""
-    rng, one, ask, raised = random.Random(20260607), verifier(), access(ASK), Counter()
-    for _ in range(3000):
+    rng, one, ask, raised = drawing(20260607), verifier(), access(ASK), Counter()
+    for _ in range(times(3000)):
         hostile = from_wire(random_bytes(rng, sources))
         for call in (lambda hostile=hostile: one.authorize(hostile, ask), lambda hostile=hostile: one.authenticate(hostile)):
             try:
@@ -156,8 +156,8 @@ def test_b6_authorize_raises_denied_and_nothing_else(sources):
 def test_b6_normalize_raises_one_exception(sources):
     """B6: 5,000 random byte strings and texts to `interop.normalize`: TokenFormatError, or a text that parses and normalizes
     to itself."""
-    rng, normal = random.Random(20260608), 0
-    for _ in range(5000):
+    rng, normal = drawing(20260608), 0
+    for _ in range(times(5000)):
         data = random_bytes(rng, sources)
         for form in (data, evaluator.base64text(data), "cap1_" + evaluator.base64text(data)):
             try:
@@ -172,8 +172,8 @@ def test_b6_normalize_raises_one_exception(sources):
 def test_b5_wire_round_trips():
     """B5: 10,000 random macaroons encode to bytes that decode to the same parts; 10,000 mutations decode to what encodes back,
     or raise."""
-    rng, accepted = random.Random(20260609), 0
-    for _ in range(10_000):
+    rng, accepted = drawing(20260609), 0
+    for _ in range(times(10_000)):
         identifier, signature = rng.randbytes(rng.randint(1, 300)), rng.randbytes(32)
         caveats = [
             (rng.randbytes(rng.choice([1, 10, 127, 128, 300])), rng.randbytes(72) if rng.random() < 0.2 else None)

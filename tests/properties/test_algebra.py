@@ -9,11 +9,10 @@ Each family has 500 chains of links, drawn once: drawing costs more than decidin
 or triples. What a chain permits by itself is likewise found once.
 """
 
-import random
 from functools import cache, reduce
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from captoken import Access, Capability
@@ -21,6 +20,7 @@ from captoken._format.names import at_or_below
 from captoken._language.caveats import V1
 from captoken._language.links import Link, read_link
 from captoken.caveats import Situation
+from tests.longer import SEED, drawing, times
 from tests.reference import evaluator
 from tests.reference.world import NOW, n
 
@@ -264,6 +264,8 @@ def drawn(strategy, count):
     def collect(value):
         made.append(value)
 
+    if SEED:
+        collect = seed(SEED)(collect)
     collect()
     return made
 
@@ -273,15 +275,15 @@ def pool(family):
     """500 chains of up to three links: the links, the capability, and what it permits."""
     return [
         (links, one, permitted(one, family))
-        for links in drawn(st.lists(LINKS[family], min_size=1, max_size=3), 500)
+        for links in drawn(st.lists(LINKS[family], min_size=1, max_size=3), times(500))
         for one in [capability(links)]
     ]
 
 
 def cases(family, law, of):
     """A law's own 120 cases, each `of` so many chains of the pool; and a source of what else it leaves to chance."""
-    rng = random.Random(f"{law}, {family}")
-    return [(rng, *rng.sample(pool(family), of)) for _ in range(120)]
+    rng = drawing(f"{law}, {family}")
+    return [(rng, *rng.sample(pool(family), of)) for _ in range(times(120))]
 
 
 # ---- the laws ------------------------------------------------------------------------------------------------------
@@ -363,7 +365,7 @@ def test_a_capability_spells_itself_as_one_link(family):
 def test_the_meet_of_maps_is_no_larger_than_their_sum():
     """20,000 random pairs of maps: the meet has at most as many entries as both together, and decides at each table as both
     do."""
-    rng, tables = random.Random(20260801), ["sales", "m", "m.a", "m.a.c", "m.b", "other"]
+    rng, tables = drawing(20260801), ["sales", "m", "m.a", "m.a.c", "m.b", "other"]
 
     def allow():
         return {
@@ -375,7 +377,7 @@ def test_the_meet_of_maps_is_no_larger_than_their_sum():
     def permitting(items):
         return capability([{"allow": {pattern: list(operations) for pattern, operations in items}}])
 
-    for _ in range(20_000):
+    for _ in range(times(20_000)):
         one, two = allow(), allow()
         first, second = (permitting(frozenset((name, tuple(may)) for name, may in each.items())) for each in (one, two))
         both = first.meet(second)
@@ -399,7 +401,7 @@ def test_a_list_and_the_range_that_says_the_same_are_the_one_exception():
 def test_forty_caveats_in_lists_of_three():
     """D1 at the size of the attack class: forty caveats, every pair and 4,000 of the triples of them, over 200 accesses: 1.2
     million decisions, 0 violations."""
-    rng, points = random.Random(20260802), [access for _, access, *_ in POINTS["mixed"]][::2][:200]
+    rng, points = drawing(20260802), [access for _, access, *_ in POINTS["mixed"]][::2][:200]
     forty = [decoded(stated) for family in ("data", "tool", "where", "mixed") for stated in drawn(LINKS[family], 60)[-10:]]
     assert len(forty) == 40
 
@@ -411,7 +413,7 @@ def test_forty_caveats_in_lists_of_three():
     decided = {at: verdicts(pair) for at, pair in pairs.items()}
     for (i, j), verdict in decided.items():
         assert verdict == tuple(a and b for a, b in zip(single[i][1], single[j][1], strict=True))
-    for _ in range(4000):
+    for _ in range(times(4000)):
         i, j, k = (rng.randrange(40) for _ in range(3))
         child = verdicts(reduce(Capability.meet, (single[at][0] for at in (i, j, k))))
         assert inside(child, decided[i, j]) and child == tuple(

@@ -7,7 +7,6 @@ Three independent sources agree with captoken here: pymacaroons 0.13, vectors pu
 import hmac
 import json
 import os
-import random
 from pathlib import Path
 
 import pymacaroons
@@ -22,6 +21,7 @@ from captoken._format import packet as wire
 from captoken._format.primitives import hmac_sha256
 from captoken.discharge import Allow, Discharge, Discharger
 from captoken.keys import DischargerKey
+from tests.longer import drawing, times
 from tests.reference import evaluator
 from tests.reference.world import (
     KEY,
@@ -70,8 +70,8 @@ def random_links(rng, most=6):
 
 def test_our_tokens_verify_under_pymacaroons():
     """500 random tokens verify under stock pymacaroons with the root key, and under no other key; the signatures are equal."""
-    rng = random.Random(20260103)
-    for _ in range(500):
+    rng = drawing(20260103)
+    for _ in range(times(500)):
         token_text = text(*random_links(rng))
         macaroon = interop.to_pymacaroons(Token.parse(token_text))
         assert bytes.fromhex(macaroon.signature) == sections(token_text)[2]
@@ -96,8 +96,8 @@ def test_what_captoken_mints_and_narrows_verifies_under_pymacaroons():
 def test_links_that_pymacaroons_appends_bind_here():
     """400 tokens that stock pymacaroons narrowed by canonical JSON are decided, after `normalize`, as the reference decides
     them."""
-    rng, codes = random.Random(20260104), set()
-    for _ in range(400):
+    rng, codes = drawing(20260104), set()
+    for _ in range(times(400)):
         links = random_links(rng, 4)
         macaroon = interop.to_pymacaroons(Token.parse(text(*links[:1])))
         for link in links[1:]:
@@ -164,8 +164,8 @@ def test_what_pymacaroons_appends_in_another_spelling_prohibits(change):
 )
 def test_normalize_returns_our_one_spelling(spell):
     """Raw bytes, base64 of either alphabet, padded or not, with or without an empty location: one text comes back."""
-    rng = random.Random(20260105)
-    for _ in range(20):
+    rng = drawing(20260105)
+    for _ in range(times(20)):
         token_text = text(*random_links(rng))
         assert interop.normalize(spell(to_wire(token_text))) == token_text
 
@@ -186,8 +186,8 @@ def test_third_party_caveats_come_and_go():
 def test_the_chain_is_pymacaroons_chain_over_any_bytes():
     """1,000 random keys and identifiers of any bytes, with caveats of any characters, fold to the tag that pymacaroons
     computes."""
-    rng = random.Random(20260106)
-    for _ in range(1000):
+    rng = drawing(20260106)
+    for _ in range(times(1000)):
         key, identifier = (rng.randbytes(rng.randint(1, 90)) for _ in range(2))
         cids = ["".join(map(chr, rng.choices(range(0xD800), k=rng.randint(1, 90)))).encode() for _ in range(rng.randrange(7))]
         macaroon = Macaroon(location="", identifier=identifier, key=key, version=pymacaroons.MACAROON_V2)
@@ -201,8 +201,8 @@ def test_the_chain_is_pymacaroons_chain_over_any_bytes():
 
 def test_third_party_chain_and_binding_are_pymacaroons():
     """200 random third-party caveats and bound discharges: the caveats, with pymacaroons' nonce, and the tags are its own."""
-    rng = random.Random(20260107)
-    for _ in range(200):
+    rng = drawing(20260107)
+    for _ in range(times(200)):
         key, caveat_key, cid = (rng.randbytes(rng.randint(1, 60)) for _ in range(3))
         macaroon = Macaroon(location="", identifier=b"root", key=key, version=pymacaroons.MACAROON_V2)
         nonce = rng.randbytes(24)
@@ -241,8 +241,8 @@ def random_question(rng, *links):
 def test_our_third_party_caveats_and_discharges_verify_under_pymacaroons():
     """200 random tokens that ask one to three third parties verify under stock pymacaroons with our discharges, bound by its
     own `prepare_for_request`; not under another key, without one of them, unbound, or bound to another token."""
-    rng = random.Random(20260802)
-    for _ in range(200):
+    rng = drawing(20260802)
+    for _ in range(times(200)):
         token, discharges = random_question(rng)
         macaroon, given = interop.to_pymacaroons(token), [interop.to_pymacaroons(discharge) for discharge in discharges]
         assert [one.signature_bytes.decode() for one in given] == [one.packet.signature.hex() for one in discharges]
@@ -260,8 +260,8 @@ def test_our_third_party_caveats_and_discharges_verify_under_pymacaroons():
 def test_what_is_presented_is_what_pymacaroons_binds_byte_for_byte():
     """100 random tokens with their discharges: each bound part of the text is the macaroon that pymacaroons'
     `prepare_for_request` makes of the discharge and the presented token."""
-    rng = random.Random(20260803)
-    for number in range(100):
+    rng = drawing(20260803)
+    for number in range(times(100)):
         token, discharges = random_question(rng, SALES, hop("sales-agent", number=number))
         for discharge in discharges:
             token = token.with_discharge(discharge)
@@ -278,8 +278,8 @@ def test_what_is_presented_is_what_pymacaroons_binds_byte_for_byte():
 def test_pymacaroons_asks_and_answers_and_captoken_decides():
     """100 tokens to which stock pymacaroons added our tickets, with discharges that it made, narrowed and bound: allowed
     here, and no longer if any of it is changed."""
-    rng = random.Random(20260804)
-    for number in range(100):
+    rng = drawing(20260804)
+    for number in range(times(100)):
         macaroon, keys, cids = interop.to_pymacaroons(Token.parse(text(SALES))), [], []
         for _ in range(rng.randint(1, 3)):
             keys.append(rng.randbytes(32))

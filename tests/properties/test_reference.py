@@ -5,7 +5,6 @@ failing comparison prints what to put into a case table.
 """
 
 import itertools
-import random
 from collections import Counter
 
 import pytest
@@ -18,6 +17,7 @@ from captoken._language.overlay import snapshot
 from captoken.control import Overlay
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger
+from tests.longer import drawing, times
 from tests.reference import evaluator
 from tests.reference.holders import both_stores, random_bound, random_proof, random_server, server
 from tests.reference.world import (
@@ -88,8 +88,8 @@ def reference(token_text, facts, ask, caller=None, **known):
 def test_check_says_what_the_reference_says(chunk):
     """D3: 50,400 random decisions in eight parts: equal, code by code; every code that this version knows is met in each
     part."""
-    rng, seen, ring = random.Random(20260200 + chunk), Counter(), keyring()
-    for _ in range(TOKENS):
+    rng, seen, ring = drawing(20260200 + chunk), Counter(), keyring()
+    for _ in range(times(TOKENS)):
         token_text = random_token(rng)
         for _ in range(SITUATIONS):
             facts, ask, caller = random_facts(rng), random_access(rng), random_caller(rng)
@@ -106,8 +106,8 @@ def test_check_says_what_the_reference_says(chunk):
 def test_a_grant_says_what_the_verifier_says():
     """D3: 3,000 random tokens: `authenticate` holds or denies as the reference does without an access, and then `grant.check`
     and `grant.explain` agree with `check`."""
-    rng, seen, ring = random.Random(20260301), Counter(), keyring()
-    for _ in range(3000):
+    rng, seen, ring = drawing(20260301), Counter(), keyring()
+    for _ in range(times(3000)):
         token_text, facts = random_token(rng), random_facts(rng)
         one, wanted = verifier(ring=ring, **facts), reference(token_text, facts, None)
         try:
@@ -139,8 +139,8 @@ BASES = {("issued", *rest) for rest in ((), ("vouched",), ("proven",), ("vouched
 def test_keys_proofs_and_discharges_are_judged_as_the_reference_judges_them(chunk):
     """D3: 14,400 random decisions in eight parts, on tokens that are bound to keys, handed on with signatures and waiting for
     third parties, with proofs and discharges that are right, missing, too many or wrong: code, chain and key are equal."""
-    rng, seen, chains = random.Random(20260400 + chunk), Counter(), Counter()
-    for _ in range(TOKENS):
+    rng, seen, chains = drawing(20260400 + chunk), Counter(), Counter()
+    for _ in range(times(TOKENS)):
         token, token_text = random_bound(rng)
         for _ in range(4):
             facts, caller = random_server(rng), random_caller(rng) if rng.random() < 0.2 else None
@@ -170,23 +170,23 @@ def test_keys_proofs_and_discharges_are_judged_as_the_reference_judges_them(chun
 def test_a_proof_is_good_once_as_the_reference_says():
     """D3: 400 proofs that are shown four times each, at moments that go on and back, to one store: the reference's code each
     time, and at most one is allowed."""
-    rng, allowed = random.Random(20260401), 0
-    for _ in range(400):
+    rng, allowed = drawing(20260401), 0
+    for _ in range(times(400)):
         token, token_text = random_bound(rng)
         ask, end, request, made = {"table": "sales", "operation": "select"}, "", None, None
         while not end or made is None:
             end, request, made = random_proof(rng, token, ("sales-db",), ask, NOW)
         ours, theirs = both_stores(made)
-        times = 0
+        taken = 0
         for _ in range(4):
             now = NOW + rng.choice([0, 1, 20, 30, 31, 40, -5, -6])
             facts = {"now": now, "audience": ("sales-db",), "allow_unaddressed": True}
             wanted = reference(token_text + end, facts, ask, request=request, store=theirs)
             decision = server(replays=ours, **facts).check(token_text + end, access(ask), request=request)
             assert decision.code == wanted, (token_text, facts, end, request)
-            times += wanted == "allowed" and decision.grant.key is not None
-        assert times <= 1
-        allowed += times
+            taken += wanted == "allowed" and decision.grant.key is not None
+        assert taken <= 1
+        allowed += taken
     assert allowed > 100
 
 
@@ -210,8 +210,8 @@ def counted(rng):
 def test_what_is_counted_is_counted_as_the_reference_counts_it(chunk):
     """D3, G: 400 random families of tokens, 20 accesses each, at one ledger: equal, code by code; `explain` says what
     `check` will, and counts nothing."""
-    rng, seen = random.Random(20260600 + chunk), Counter()
-    for _ in range(100):
+    rng, seen = drawing(20260600 + chunk), Counter()
+    for _ in range(times(100)):
         family, shared = random_family(rng), rng.random() < 0.5
         ours, theirs = MemoryLedger(shared=shared, floor=0), evaluator.Ledger(shared)
         facts = {"now": NOW, "audience": ("sales-db",), "allow_unaddressed": True}
@@ -243,8 +243,8 @@ def test_how_old_an_overlay_is_decides_as_the_reference_says():
 
 def test_all_entry_points_say_one_thing():
     """D3: `check`, `explain` and `authorize` of 1,500 random tokens agree, and what is raised is Denied with that decision."""
-    rng, ring = random.Random(20260302), keyring()
-    for _ in range(1500):
+    rng, ring = drawing(20260302), keyring()
+    for _ in range(times(1500)):
         token_text, facts, ask = random_token(rng), random_facts(rng), random_access(rng)
         one, wanted = verifier(ring=ring, **facts), reference(token_text, facts, ask)
         try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from captoken._format import root
 from captoken._format.errors import TokenFormatError
 from captoken._format.root import RootRecord
+from tests.longer import drawing, times
 from tests.world import mint
 
 IDENTIFIERS = [
@@ -23,9 +22,9 @@ LETTERS = b'abz019-+"\\:{},./_ \x00\xe9e'
 @pytest.mark.parametrize("identifier", IDENTIFIERS, ids=["minted", "with ext", "for one server", "at the epoch"])
 def test_what_looks_plain_passes_every_check_of_the_general_way(identifier: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """20,000 spellings up to three letters off: each is read alike by both ways, or refused by both."""
-    drawn = random.Random(7)
+    drawn = drawing(7)
     spellings = []
-    for _ in range(20_000):
+    for _ in range(times(20_000)):
         spelled = bytearray(identifier)
         for _ in range(drawn.choice((0, 1, 1, 2, 3))):
             at = drawn.randrange(len(spelled))

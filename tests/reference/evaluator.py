@@ -624,7 +624,7 @@ def entry(key, nonce):
 
 
 class Store:
-    """Used proofs, all that ever were; `limit` counts those that must not be forgotten."""
+    """Used proofs; what was made at the floor or before is as good as forgotten, and `limit` counts the others."""
 
     def __init__(self, floor=0, limit=1000, used=()):
         self.floor, self.limit, self.used = floor, limit, dict(used)
@@ -632,7 +632,7 @@ class Store:
     def commit(self, name, issued, now):
         """Step 11. What is out of time now is not taken again, whatever the clock says later."""
         self.floor = max(self.floor, now - PAST - 1)
-        need(issued > self.floor and name not in self.used, "replayed")
+        need(issued > self.floor >= self.used.get(name, self.floor), "replayed")
         need(sum(made > self.floor for made in self.used.values()) < self.limit, "store_unavailable")
         self.used[name] = issued
 

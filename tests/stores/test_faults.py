@@ -21,6 +21,7 @@ from captoken.errors import StoreError
 from captoken.keys import OperatorKey
 from captoken.stores.ports import Debit, Use
 from tests.bound import AUDIENCE, CHILD, proof
+from tests.longer import kills
 from tests.reference.world import ASK as BOUND_ASK
 from tests.reference.world import access
 from tests.reference.world import verifier as verifying
@@ -456,8 +457,8 @@ def killed(fresh: Any, target: Callable[..., None], answers: int, *given: Any) -
         here.close()
 
 
-@pytest.mark.parametrize("rounds", [200])
-def test_200_times_kill_9_loses_no_revocation_that_sqlite_acknowledged(fresh: Any, rounds: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [kills(200)])
+def test_kill_9_again_and_again_loses_no_revocation_that_sqlite_acknowledged(fresh: Any, rounds: int, tmp_path: Path) -> None:
     """A process revokes token after token and is killed in the midst of it; the file is opened again: each one stands."""
     place, acknowledged = Place("sqlite", str(tmp_path / "stores.db")), 0
     for number in range(rounds):
@@ -472,7 +473,7 @@ def test_200_times_kill_9_loses_no_revocation_that_sqlite_acknowledged(fresh: An
     assert acknowledged >= rounds
 
 
-@pytest.mark.parametrize("rounds", [40])
+@pytest.mark.parametrize("rounds", [kills(40)])
 def test_kill_9_gives_nobody_more_than_the_sqlite_ledger_has(fresh: Any, rounds: int, tmp_path: Path) -> None:
     """A process that reserves is killed: every answer is on record, and at most one more."""
     place = Place("sqlite", str(tmp_path / "stores.db"))
@@ -486,7 +487,7 @@ def test_kill_9_gives_nobody_more_than_the_sqlite_ledger_has(fresh: Any, rounds:
         close_all()
 
 
-@pytest.mark.parametrize(("server", "rounds", "fsync"), [("valkey", 60, "always"), ("valkey", 4, "everysec"), ("postgres", 40, "")])
+@pytest.mark.parametrize(("server", "rounds", "fsync"), [("valkey", kills(60), "always"), ("valkey", kills(4), "everysec"), ("postgres", kills(40), "")])
 def test_kill_9_of_the_server_loses_no_revocation_that_was_acknowledged(server: str, rounds: int, fsync: str) -> None:
     """While an operator revokes token after token, the server is killed and started again; each one that was acknowledged
     stands. With `everysec` the acknowledgement waits for the second to be over."""

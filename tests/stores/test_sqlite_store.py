@@ -22,6 +22,7 @@ from captoken.errors import StoreError
 from captoken.stores.ports import Use
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import AUDIENCE, CHILD, proof
+from tests.longer import kills
 from tests.reference.world import ASK, access
 from tests.reference.world import verifier as verifying
 from tests.world import NOW, sent
@@ -431,7 +432,7 @@ for number in itertools.count(int(sys.argv[2])):
 def test_what_was_taken_stays_taken_when_the_process_is_killed(path: Path) -> None:
     """Ten times kill -9 in the midst of it: every use that was answered is known, and at most one more."""
     known = 0
-    for _ in range(10):
+    for _ in range(kills(10)):
         command = [sys.executable, "-c", CRASHING, str(path), str(known)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
