@@ -83,7 +83,7 @@ class CaptokenBound(Bound[Token, str], Captoken):
 
     def server(self) -> Verifier:
         """Start a server. All of them share the memory of used proofs, as the processes of one server do."""
-        return Verifier(self.keyring, AUDIENCE, replays=self.replays)
+        return Verifier(self.keyring, AUDIENCE, replays=self.replays, remember=0)
 
     def servers(self, calls: int) -> Iterator[Verifier]:
         """Return who answers each call."""

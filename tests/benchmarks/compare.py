@@ -39,6 +39,8 @@ from .contestants import (
     LINK,
     MESSAGE,
     Captoken,
+    CaptokenLinks,
+    CaptokenTexts,
     Chain,
     Contestant,
     Unproven,
@@ -160,9 +162,10 @@ def _number(prepare: Prepare) -> int:
 
 
 def authorize(run: Run) -> None:
-    """From text to decision, nothing cached: one hop, and ten."""
-    one = {each.name: asking(each, each.mint()) for each in run.contestants}
-    ten = {each.name: asking(each, each.chain(HOPS), HOPS) for each in run.chains}
+    """From text to decision: one hop, and ten. Nothing remembered; and captoken with links, and with the text, seen before."""
+    remembering = [CaptokenLinks(), CaptokenTexts()]
+    one = {each.name: asking(each, each.mint()) for each in (*run.contestants, *remembering)}
+    ten = {each.name: asking(each, each.chain(HOPS), HOPS) for each in (*run.chains, *remembering)}
     run.time("authorize, one hop", one | folding(0))
     run.time("authorize, ten hops", ten | folding(HOPS))
 

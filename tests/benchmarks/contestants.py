@@ -159,7 +159,11 @@ class Captoken(Chain[Token]):
         super().__init__(key, clock)
         self.keyring = Keyring.from_keys({"k1": key}, current="k1")
         self.issuer = Issuer(self.keyring, clock=clock)
-        self.verifier = Verifier(self.keyring)
+        self.verifier = self.bearer_server()
+
+    def bearer_server(self) -> Verifier:
+        """Start a server: here one that remembers nothing."""
+        return Verifier(self.keyring, remember=0)
 
     def mint(self) -> str:
         return self.issue().serialize()
@@ -196,6 +200,26 @@ class Captoken(Chain[Token]):
 
     def text(self, token: Token) -> str:
         return token.serialize()
+
+
+class CaptokenLinks(Captoken):
+    """captoken on a server that was sent other tokens of the same tree: the text is new, and its links are not."""
+
+    name = "captoken, links seen"
+
+    def bearer_server(self) -> Verifier:
+        server = Verifier(self.keyring)
+        server.memory.longest = 0  # so that no text is remembered
+        return server
+
+
+class CaptokenTexts(Captoken):
+    """captoken on a server that was sent this very text before, as by a client that keeps what it presents."""
+
+    name = "captoken, text seen"
+
+    def bearer_server(self) -> Verifier:
+        return Verifier(self.keyring)
 
 
 class Unproven(AssertionError):

@@ -50,7 +50,7 @@ class CaptokenAsking(Captoken, Asking):
 
     def __init__(self, key: bytes = KEY, clock: Clock = time.time) -> None:
         super().__init__(key, clock)
-        self.verifier = Verifier(self.keyring, AUDIENCE)
+        self.verifier = Verifier(self.keyring, AUDIENCE, remember=0)
 
     def show(self, parties: int, *, expired: bool = False, forged: bool = False, unbound: bool = False) -> list[str]:
         token = self.issue()
