@@ -1,6 +1,10 @@
 """Questions to a verifier, or to a grant, from within an event loop: for all adapters.
 
 A store is waited for in a thread, so that other requests go on meanwhile.
+
+    grant = await answer_of(verifier, lambda face: face.authenticate(text))
+
+asks `verifier.awaited` in asyncio, and `verifier.blocking` in any other event loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What a statement gave back: for the guards of databases."""
+"""What a statement gave back: for the guards of databases.
+
+Not a cursor: that would lead to the connection, and so past the guard. Not a generator either: rows
+that are fetched after the grant was asked could be seen when it does not stand any more.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,18 @@ class Rows:
     __slots__ = ("_left", "columns", "rowcount")
 
     def __init__(
-        self, columns: tuple[str, ...], rows: list[tuple[Any, ...]], rowcount: int
+        self,
+        columns: tuple[str, ...],
+        rows: list[tuple[Any, ...]],
+        rowcount: int,
     ) -> None:
+        """`rowcount` is as the database says it: -1 where it says nothing."""
         self.columns = columns
         self.rowcount = rowcount
         self._left = iter(rows)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """The rows that are left, each once: as of a cursor, and not as of a list."""
         return self._left
 
     def fetchone(self) -> tuple[Any, ...] | None:

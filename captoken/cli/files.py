@@ -52,14 +52,20 @@ class Saved(Protocol):
 
 
 def keyring(path: str | None) -> Keyring:
-    """The keyring in a file. Raises KeyringError, or UsageError if no file is named."""
+    """The keyring in a file.
+
+    Raises KeyringError for what is none, and UsageError if no file is named.
+    """
     if not path:
         raise click.UsageError("name the file of keys with --keyring or CAPTOKEN_KEYRING_FILE")
     return Keyring.load(path)
 
 
 def any_key(path: str) -> SecretKey:
-    """The key in a file, whatever its purpose. Raises KeyringError."""
+    """The key in a file, whatever its purpose.
+
+    Raises KeyringError for a file that others may read, for a keyring, and for what is no key.
+    """
     try:
         stated = decode_json(read_private(path).removesuffix(b"\n"))
     except EncodingError:
@@ -101,8 +107,10 @@ def save_new(made: Saved, path: str) -> None:
 
 
 def one_stdin(*paths: str | None) -> None:
-    """Raise UsageError if two things would be read from standard input."""
-    # The first would take it all, and the second would be empty: a body of nothing, say.
+    """Raise UsageError if two things would be read from standard input.
+
+    The first would take it all, and the second would be empty: a body of nothing, say.
+    """
     if paths.count("-") > 1:
         raise click.UsageError("two things from standard input: name a file for one of them")
 
@@ -137,7 +145,10 @@ def text(path: str, what: str) -> str:
 
 
 def data(path: str) -> bytes:
-    """All bytes of a file, or of standard input for `-`."""
+    """All bytes of a file, or of standard input for `-`.
+
+    For the body of a request, which is no text. Nothing is taken off.
+    """
     return _read(path, "body", -1)
 
 

@@ -1,6 +1,8 @@
 """What the command line writes: results to standard output, all else to standard error.
 
 Whatever comes from a token goes through `escape` first, and no markup is ever read out of a text.
+So what a stranger has put into a name moves no cursor, has no colour, and looks like no line of
+ours.
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ def say(text: str) -> None:
 
 
 def say_utf8(text: str) -> None:
-    """A result whose bytes matter, whatever the terminal can show."""
+    """A result whose bytes matter, whatever the terminal can show: a ticket, say.
+
+    A stream that a test has put in place is left as it is.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
     say(text)
@@ -111,11 +116,13 @@ def console(*, color: bool = True, width: int | None = None) -> Console:
 
 def draw(on: Console, *drawn: Any) -> None:
     """Draw trees, tables and texts, without the blanks that tables leave at the ends of lines."""
-    # By `say`, and not by the console: so that a reader that goes away is noticed.
     with on.capture() as capture:
         for part in drawn:
             on.print(part)
-    say(_trailing_blanks("", capture.get()).removesuffix("\n"))
+    text = _trailing_blanks("", capture.get())
+
+    # By `say`, and not by the console: so that a reader that goes away is noticed.
+    say(text.removesuffix("\n"))
 
 
 def columns() -> int:

@@ -98,7 +98,7 @@ class _Type(_ParamType):
 
 
 def _duration(text: str) -> int:
-    """`1h30m`, or seconds."""
+    """`1h30m`, or seconds. Raises ValueError."""
     if _is_number(text, most=12):
         return int(text)
     if _is_duration(text) is None:
@@ -109,7 +109,10 @@ def _duration(text: str) -> int:
 
 
 def _moment(text: str) -> int:
-    """A time with its zone (RFC 3339), or seconds since the epoch."""
+    """A time with its zone (RFC 3339), or seconds since the epoch. Raises ValueError.
+
+    A part of a second is left out.
+    """
     if _is_number(text, most=_MOST_DIGITS):
         return int(text)
 
@@ -144,15 +147,20 @@ def _now(text: str) -> int:
 
 
 def _object(text: str) -> dict[str, Any]:
-    """A JSON object, and no other value."""
+    """A JSON object, and no other value. Raises ValueError."""
     value: Any = strict_json(text)
     if type(value) is not dict:
         raise ValueError("a JSON object is meant")
+
+    # The keys of a JSON object are texts.
     return cast("dict[str, Any]", value)
 
 
 def _lists(text: str) -> dict[str, list[str]]:
-    """`sales=select,insert`, or a JSON object of lists."""
+    """`sales=select,insert`, or a JSON object of lists.
+
+    What stands in the lists, whoever writes the token checks. Raises ValueError.
+    """
     if text.startswith("{"):
         value = _object(text)
         if not all(isinstance(listed, list) for listed in value.values()):
@@ -169,7 +177,7 @@ def _lists(text: str) -> dict[str, list[str]]:
 
 
 def _objects(text: str) -> dict[str, dict[str, Any]]:
-    """`search={"q":{"any":true}}`, or a JSON object of objects."""
+    """`search={"q":{"any":true}}`, or a JSON object of objects. Raises ValueError."""
     if text.startswith("{"):
         value = _object(text)
         if not all(isinstance(inner, dict) for inner in value.values()):
@@ -184,15 +192,15 @@ def _objects(text: str) -> dict[str, dict[str, Any]]:
 
 
 def _where(text: str) -> dict[str, dict[str, Any]]:
-    """`region={"in":["eu"]}`, or a JSON object of objects."""
-    # An attribute without a condition is none.
+    """`region={"in":["eu"]}`, or a JSON object of objects. Raises ValueError."""
+    # An attribute without a condition would be no restriction, and looks like one.
     if "=" not in text and not text.startswith("{"):
         raise ValueError(f"{text!r} has no '='")
     return _objects(text)
 
 
 def _fact(text: str) -> tuple[str, Any]:
-    """`region=eu`: the value as JSON, or else as it stands."""
+    """`region=eu`: the value as JSON, or else as it stands. Raises ValueError."""
     key, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"{text!r} has no '='")
@@ -210,9 +218,10 @@ def _fact(text: str) -> tuple[str, Any]:
 
 def _public(text: str) -> str:
     """A public key, its form alone. What is none is not repeated: it may be a secret."""
+    # The message of `public_bytes` shows what it got, so that another one takes its place.
     try:
         public_bytes(text, "a public key")
-    except ValueError:  # its own message shows what it got
+    except ValueError:
         raise ValueError(
             "a public key is 43 characters of base64url: `captoken keygen --public FILE` shows it"
         ) from None

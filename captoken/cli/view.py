@@ -104,7 +104,11 @@ class Shown(msgspec.Struct, frozen=True):
 
     token: Token
     discharges: tuple[Discharge, ...]
+
+    # How long the text was.
     characters: int
+
+    # Is there a proof at its end? It is about one request, and says nothing that could be shown.
     has_proof: bool = False
 
 
@@ -135,7 +139,7 @@ def read(text: str) -> Shown:
 
 
 def _problem(link: Link | BadLink, before: Lineage) -> str:
-    """Why a link prohibits everything; "" if it does not."""
+    """Why a link prohibits everything; "" if it does not. `before` is the chain up to it."""
     if isinstance(link, BadLink):
         kind = "unreadable" if link.code == "unreadable_link" else "opaque"
         return f"{kind}, prohibits everything: {escape(link.text)}"
@@ -200,8 +204,10 @@ def _asking(
         unreadable = f"asks a third party, which cannot be read: {escape(str(error))}"
         return replace(hop, says=(unreadable,))
 
+    # A hint where to go, that the holder who added it has written.
     place = f" at {named(ticket.location)}" if ticket.location is not None else ""
     asks = f"asks {ticket.discharger}{place}"
+
     answer = discharges.get(ticket.cid)
     if answer is None:
         return replace(hop, says=(asks, "no answer is here"), ticket=ticket)
@@ -217,7 +223,10 @@ def _asking(
 
 
 def _answered(answer: Discharge, now: int) -> tuple[list[str], bool]:
-    """What a discharge says, in lines, and whether it has expired."""
+    """What a discharge says, in lines, and whether it has expired.
+
+    Its links are read as those of a token: it may narrow what it answers for.
+    """
     lines: list[str] = []
     links: list[Link | BadLink] = []
     for body, _ in answer.packet.caveats:
@@ -279,7 +288,11 @@ def _bound_by(token: Token) -> int | None:
 
 
 def view(shown: Shown, now: int) -> View:
-    """What a token and what travels with it say, in words."""
+    """What a token and what travels with it say, in words.
+
+    `now` serves to say how far off times are, and what has expired. Nothing is asked, and no key
+    is needed.
+    """
     token = shown.token
     root = token.unverified.root
     answers = {discharge.cid: discharge for discharge in shown.discharges}
@@ -303,7 +316,10 @@ def view(shown: Shown, now: int) -> View:
 
 
 def _facts(root: RootRecord) -> Iterator[str]:
-    """What the root record says, but for who started what."""
+    """What the root record says, but for who started what.
+
+    Names in it were checked when it was read. What is free is escaped.
+    """
     yield f"agent {root.agent}"
     yield f"issued {readable_time(root.issued_at)}"
     yield f"token {root.token_id}"
@@ -320,7 +336,10 @@ def _summary(
     bound_by: int | None,
     now: int,
 ) -> Iterator[str]:
-    """All links taken together, in lines."""
+    """All links taken together, in lines.
+
+    They begin with a label of ten columns, so that what they say stands in one column.
+    """
     said = shown.token.unverified
     size = f"{shown.characters:,} characters"
     yield f"held by   {' > '.join(said.lineage.holders)}"

@@ -40,7 +40,11 @@ def of_caveats(
     now: int,
     keys: Collection[str] = _ALL,
 ) -> Iterator[str]:
-    """The caveats of a link in lines, in the order of the specification; those of `keys` alone."""
+    """The caveats of a link in lines, in the order of the specification; those of `keys` alone.
+
+    In an order of its own, so that two links that say the same look the same. Own kinds of caveats
+    have no words, and are left out.
+    """
     # Some words turn on what stands beside them: tables say their operations in one line.
     beside = {caveat.key: caveat for caveat in caveats}
     for kind in BUILT_IN:
@@ -67,11 +71,17 @@ def of_stated(
     now: int,
     keys: Collection[str] = _ALL,
 ) -> list[str]:
-    """Caveats in lines, from their spelling in a link. Own ones are left out."""
+    """Caveats in lines, from their spelling in a link. Own ones are left out.
+
+    Raises what the classes of caveats raise for a value that is none.
+    """
     caveats = [kind(stated[kind.key]) for kind in BUILT_IN if kind.key in stated]
     return list(of_caveats(caveats, now, keys))
 
 
 def of_rights(stated: Mapping[str, Any], now: int) -> list[str]:
-    """Which accesses a capability permits, in lines, and not for how long or how often."""
+    """Which accesses a capability permits, in lines, and not for how long or how often.
+
+    No line at all: any access.
+    """
     return of_stated(stated, now, RIGHTS)

@@ -13,6 +13,13 @@ A call goes like this, whichever server it comes to:
 4. `Judged.stand` is asked before each message that the handler sends;
 5. `end` sees to it that a handler which has caught a refusal does not answer all the same.
 
+Of a stream of two messages, by a token that permits the first one alone:
+
+    admit(first)      check: allowed, charged, recorded     the handler starts
+    stand             recheck: stands                       its answer to the first one is sent
+    go_on(second)     check: denied, recorded               PERMISSION_DENIED; the handler unwinds
+    end               refused before                        what it returns all the same is not sent
+
 The rules by number: `captoken.adapters.grpc`.
 """
 
@@ -121,8 +128,13 @@ class Judged:
 
     @property
     def by_message(self) -> bool:
-        """Does it take a message to say what the call is?"""
-        return self._rule is not None and not isinstance(self._rule, Access)
+        """Does it take a message to say what the call is?
+
+        Not where the rule is one access for all calls, nor where there is no rule.
+        """
+        if self._rule is None:
+            return False
+        return not isinstance(self._rule, Access)
 
     def admit(self, message: Any) -> Steps[None]:
         """Decide on a message, or on a call that is judged without one. Raises Denied.
@@ -220,9 +232,13 @@ class Judged:
         self._deny(recorded)
 
     def _deny(self, decision: Decision) -> NoReturn:
-        """Keep a denial, which is on record, and raise it."""
-        self.refused = Denied(decision)
-        raise self.refused
+        """Keep a denial, which is on record, and raise it.
+
+        Kept before it is raised: whoever catches it on the way up does not undo it.
+        """
+        denied = Denied(decision)
+        self.refused = denied
+        raise denied
 
 
 class Context:
@@ -252,7 +268,8 @@ class Call:
     `end`.
     """
 
-    judged: Judged  # once it has begun
+    # Once it has begun: what was decided on it.
+    judged: Judged
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -266,6 +283,7 @@ class Call:
             return _run(steps)
         except Denied as denied:
             refused = denied
+
         # Out of the block: what ends a call is no consequence of an exception, and shows none.
         self.refuse(refused)
 
@@ -318,7 +336,8 @@ class AsyncCall:
     in place of an iterator: read by itself.
     """
 
-    judged: Judged  # once it has begun
+    # Once it has begun: what was decided on it.
+    judged: Judged
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -332,6 +351,7 @@ class AsyncCall:
             return await _run_async(steps)
         except Denied as denied:
             refused = denied
+
         # Out of the block: what ends a call is no consequence of an exception, and shows none.
         await self.refuse(refused)
 
@@ -365,7 +385,10 @@ class AsyncCall:
         await self.ask(self.judged.admit(self._first))
 
     async def each(self, requests: Any) -> AsyncIterator[Any]:
-        """The messages of a client, each once it is permitted (rule 3)."""
+        """The messages of a client, each once it is permitted (rule 3).
+
+        The first one was judged before the handler started, and is not judged, nor charged, again.
+        """
         first = self._take_first()
         if first is not None:
             yield first
@@ -411,7 +434,8 @@ class AsyncCall:
 class AsyncContext(Context):
     """The context of a handler of `grpc.aio`.
 
-    Its `read` and `write` ask as the iterators do: a handler may use either.
+    Its `read` and `write` ask as the iterators do: a handler may use either. Those of the server's
+    own context would go past the guard.
     """
 
     def __init__(self, context: Any, call: AsyncCall) -> None:
@@ -423,6 +447,9 @@ class AsyncContext(Context):
         return await self._call.read()
 
     async def write(self, message: Any) -> None:
-        """Send a message, if the grant still stands."""
+        """Send a message, if the grant still stands.
+
+        It is asked before each: a stream can outlive the token that it was opened with.
+        """
         await self._call.stand()
         await self._context.write(message)
