@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections.abc import Iterator
@@ -349,6 +350,26 @@ def test_threads_share_a_memory(folds: list[int]) -> None:
         assert sum(pool.map(run, range(16))) == 0
     kept = one.memory.texts
     assert kept._weight == sum(value.characters for value in kept._kept.values()) <= 6_000
+
+
+def test_what_is_kept_while_others_are_dropped_is_no_error() -> None:
+    """Wherever another thread comes in: here at each object that is made, as the collector does."""
+    kept: Recent[int] = Recent(10**6, lambda _, __: 1)
+    for number in range(2000):
+        kept.keep(str(number).encode(), number)
+
+    def meanwhile(*_: Any) -> None:
+        kept.keep(str(len(kept._kept)).encode(), -1)
+
+    usual = gc.get_threshold()
+    gc.callbacks.append(meanwhile)
+    gc.set_threshold(1)
+    try:
+        left = kept.drop(lambda value: 0 <= value < 1000)
+    finally:
+        gc.set_threshold(*usual)
+        gc.callbacks.remove(meanwhile)
+    assert {*range(1000, 2000)} <= set(left) and kept.get(b"999") is None and kept.get(b"1000") == 1000 and kept.get(b"2000") == -1
 
 
 def test_nothing_that_a_grant_hands_out_changes_a_link() -> None:

@@ -93,7 +93,8 @@ class Recent(Generic[V]):
 
     def drop(self, is_over: Callable[[V], bool]) -> list[V]:
         """Forget the values that are over, and give the others."""
-        kept = list(self._kept.items())
+        # A copy is one step. Pairs are made one by one, and another thread may come in between.
+        kept = list(self._kept.copy().items())
         with self._lock:
             self._forget([key for key, value in kept if is_over(value)])
         return [value for _, value in kept if not is_over(value)]
