@@ -22,7 +22,13 @@ from captoken.cli.output import tell
 from captoken.keys.files import read_private
 from captoken.keys.keyring import Keyring
 from captoken.keys.pairwise import PairwiseKey
-from captoken.keys.secret import AuditKey, DischargerKey, HolderKey, OperatorKey, SecretKey
+from captoken.keys.secret import (
+    AuditKey,
+    DischargerKey,
+    HolderKey,
+    OperatorKey,
+    SecretKey,
+)
 
 Key = TypeVar("Key", bound=SecretKey)
 
@@ -72,20 +78,23 @@ def any_key(path: str) -> SecretKey:
         stated = {}
 
     purpose = stated.get("purpose")
-    if purpose not in KEYS:
-        kind = "no key that has a public half"
-        if "keys" in stated:
-            kind = "a keyring, which has no public key"
-        del stated  # it may be a secret: a traceback does not hold it
-        raise KeyringError(f"the file holds {kind}")
+    is_keyring = "keys" in stated
+    # It is a secret: a traceback does not hold it.
     del stated
-    return KEYS[purpose].load(path)
+
+    if isinstance(purpose, str) and purpose in KEYS:
+        return KEYS[purpose].load(path)
+
+    kind = "no key that has a public half"
+    if is_keyring:
+        kind = "a keyring, which has no public key"
+    raise KeyringError(f"the file holds {kind}")
 
 
 def save_new(made: Saved, path: str) -> None:
-    """Write keys to a file that is not there yet.
+    """Write keys to a file that is not there yet, and that nobody but its owner reads.
 
-    Raises KeyringError or OSError, and never overwrites.
+    Never overwrites. Raises UsageError for a file that is there, KeyringError and OSError.
     """
     # First an empty file of that name, which only its owner reads. To make it fails if anything is
     # there, a dangling link too, so that no key is ever lost or written where a link leads.
