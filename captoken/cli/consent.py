@@ -108,6 +108,11 @@ def asked(need: Mapping[str, Any], width: int) -> list[str]:
     Each name stands on a line of its own, and nothing else where names stand. Whoever wrote it may
     want to be misread: all is ASCII, so that terminals agree on its width. What is too long is
     broken here rather than by the terminal, where it could look like another name.
+
+        amount = 5000
+        to = "ann\\n  amount = 1"                   a line feed in a value: no name of its own
+        "a b" = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx
+          | xxxxxxxxxxxxxxx"                       too long for the terminal
     """
     room = max(width - _INDENT, _NARROWEST)
     bar = f"{'| ':>{_INDENT}}"

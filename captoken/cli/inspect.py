@@ -91,7 +91,10 @@ def _link_data(hop: Hop, link: Link | BadLink) -> dict[str, Any]:
 
 
 def _asked_data(hop: Hop) -> dict[str, Any]:
-    """Who is asked by a third-party caveat, and what has come of it."""
+    """Who is asked by a third-party caveat, and what has come of it.
+
+    The bytes alone, where they are no ticket.
+    """
     if hop.ticket is None:
         return {"raw": _raw(hop)}
 
@@ -113,7 +116,15 @@ def _raw(hop: Hop) -> str:
 
 
 def as_tree(seen: View) -> Tree:
-    """The chain as a tree: each link below the one that it narrows."""
+    """The chain as a tree: each link below the one that it narrows.
+
+    user:jane started task refunds
+    ├── agent triage, issued 2030-…
+    └── link 0, added by the issuer
+        ├── select on sales
+        └── link 1, added by triage, hands on to billing
+            └── until 2030-…
+    """
     from rich.text import Text
     from rich.tree import Tree
 
@@ -147,7 +158,14 @@ def _style(hop: Hop, line: str) -> str:
 
 
 def as_mermaid(seen: View) -> str:
-    """The chain as a Mermaid flowchart."""
+    """The chain as a Mermaid flowchart.
+
+    flowchart TD
+        warning["NOT VERIFIED: …"]
+        root["user:jane started task refunds<br/>…"]
+        link0["link 0, added by the issuer<br/>select on sales"]
+        root --> link0
+    """
     return "\n".join(_chart(seen))
 
 

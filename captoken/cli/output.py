@@ -64,7 +64,10 @@ def say_utf8(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    """A result for machines. ASCII, so that nothing in it can move a terminal."""
+    """A result for machines. ASCII, so that nothing in it can move a terminal.
+
+    Raises TypeError for what JSON has no place for.
+    """
     say(json.dumps(value, indent=2))
 
 
@@ -127,4 +130,5 @@ def draw(on: Console, *drawn: Any) -> None:
 
 def columns() -> int:
     """How wide the terminal is, or COLUMNS says, or else 80."""
-    return shutil.get_terminal_size().columns
+    size = shutil.get_terminal_size()
+    return size.columns

@@ -42,7 +42,10 @@ _MOST_DIGITS = 15
 
 
 def strict_json(text: str) -> Any:
-    """The value of a JSON text without duplicate keys. Raises ValueError."""
+    """The value of a JSON text without duplicate keys. Raises ValueError.
+
+    What it says does not repeat the text, which may be a secret.
+    """
 
     # Of a key that stands twice, other readers may take the other one.
     def paired(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,7 +101,12 @@ class _Type(_ParamType):
 
 
 def _duration(text: str) -> int:
-    """`1h30m`, or seconds. Raises ValueError."""
+    """`1h30m`, or seconds. Raises ValueError.
+
+    90s, 10m, 2h, 1d    a number and its unit
+    1h30m               several of them, added up
+    5400                seconds
+    """
     if _is_number(text, most=12):
         return int(text)
     if _is_duration(text) is None:
@@ -110,6 +118,11 @@ def _duration(text: str) -> int:
 
 def _moment(text: str) -> int:
     """A time with its zone (RFC 3339), or seconds since the epoch. Raises ValueError.
+
+    2030-01-31T12:00:00Z         as tokens are shown
+    2030-01-31T13:00:00+01:00    the same
+    1896091200                   the same
+    2030-01-31T12:00:00          refused: of which zone?
 
     A part of a second is left out.
     """
@@ -157,9 +170,14 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _lists(text: str) -> dict[str, list[str]]:
-    """`sales=select,insert`, or a JSON object of lists.
+    """`sales=select,insert`, or a JSON object of lists. Raises ValueError.
 
-    What stands in the lists, whoever writes the token checks. Raises ValueError.
+    sales=select,insert              {"sales": ["select", "insert"]}
+    sales=                           {"sales": []}
+    {"sales":["select"],"hr":[]}     as it stands: for names with a comma or an equals sign
+    sales                            refused: is it a table without operations, or with all?
+
+    What stands in the lists, whoever writes the token checks.
     """
     if text.startswith("{"):
         value = _object(text)
@@ -171,20 +189,23 @@ def _lists(text: str) -> dict[str, list[str]]:
     if not equals:
         raise ValueError(f"{text!r} has no '='")
 
-    # `sales=` is an empty list, which permits nothing.
     items = [item for item in listed.split(",") if item]
     return {key: items}
 
 
 def _objects(text: str) -> dict[str, dict[str, Any]]:
-    """`search={"q":{"any":true}}`, or a JSON object of objects. Raises ValueError."""
+    """`search={"q":{"any":true}}`, or a JSON object of objects. Raises ValueError.
+
+    search                        {"search": {}}: a tool without conditions
+    search={"q":{"any":true}}     {"search": {"q": {"any": true}}}
+    {"search":{},"look":{}}       as it stands
+    """
     if text.startswith("{"):
         value = _object(text)
         if not all(isinstance(inner, dict) for inner in value.values()):
             raise ValueError("a JSON object of objects is meant")
         return value
 
-    # The name alone is a tool without conditions.
     key, equals, inner = text.partition("=")
     if not equals:
         return {key: {}}
@@ -200,7 +221,13 @@ def _where(text: str) -> dict[str, dict[str, Any]]:
 
 
 def _fact(text: str) -> tuple[str, Any]:
-    """`region=eu`: the value as JSON, or else as it stands. Raises ValueError."""
+    """`region=eu`: the value as JSON, or else as it stands. Raises ValueError.
+
+    region=eu      ("region", "eu")
+    size=5         ("size", 5)
+    size="5"       ("size", "5")
+    note=          ("note", "")
+    """
     key, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"{text!r} has no '='")

@@ -157,7 +157,14 @@ def _problem(link: Link | BadLink, before: Lineage) -> str:
 
 
 def _says(link: Link | BadLink, body: bytes, now: int) -> list[str]:
-    """What a link adds, in lines."""
+    """What a link adds, in lines.
+
+    The caveats first, then what it says of those after it, and last the key that it binds to:
+
+        select on sales
+        at most 1 more delegation
+        bound to IFmwfP1g…, signed by the key before
+    """
     if isinstance(link, BadLink):
         return [_raw(body)]
 
@@ -195,7 +202,10 @@ def _asking(
 ) -> Hop:
     """The hop of a third-party caveat: who is asked, and what the answer says.
 
-    What is asked, nobody else can read.
+    `hop` is what is known of it without its ticket. What is asked, nobody else can read. In words:
+
+        asks 5HQx… at https://approve.example
+        answered, until 2030-…                 or: no answer is here
     """
     hop = replace(hop, asks=True)
     try:
@@ -272,7 +282,7 @@ def _hops(
 
 
 def _bound_by(token: Token) -> int | None:
-    """The link that bound the token to the key that it is bound to."""
+    """The link that bound the token to the key that it is bound to. None if it is bound to none."""
     agent = token.unverified.root.agent
     links = token.unverified.links
 
@@ -356,7 +366,10 @@ def _summary(
 
 
 def _may(token: Token, hops: tuple[Hop, ...], now: int) -> str:
-    """Which accesses the token permits, in one line."""
+    """Which accesses the token permits, in one line.
+
+    By its links alone. A verifier may permit less: by an overlay, a budget, or who calls.
+    """
     said = token.unverified
 
     # A link that cannot be read, or that breaks the chain, prohibits everything (spec, "Links").
@@ -371,7 +384,10 @@ def _may(token: Token, hops: tuple[Hop, ...], now: int) -> str:
 
 
 def _asked(shown: Shown, hops: tuple[Hop, ...]) -> Iterator[str]:
-    """How many third parties are asked, and how many have answered."""
+    """How many third parties are asked, and how many have answered. No line if none is.
+
+    A discharge that nothing asks for is counted too: whoever presents it should not.
+    """
     asked = sum(hop.asks for hop in hops)
     answered = sum(hop.answer is not None for hop in hops)
     left_over = len(shown.discharges) - answered
