@@ -32,7 +32,7 @@ _SECONDS = {
 }
 
 # 16 bytes in base64url: the id of a token or of a link.
-_is_id = re.compile(r"[A-Za-z0-9_-]{22}").fullmatch
+_is_id = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]").fullmatch
 
 # Of the year 9999, where calendars end.
 _LAST_SECOND = 253402300799

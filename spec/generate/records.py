@@ -63,7 +63,8 @@ def root_record() -> Table:
         table.allow(f"iat_{name}", "9.3", token(SALES, iat=issued))
     for name, value in {"text": str(NOW), "true": True, "list": [NOW]}.items():
         table.deny(f"iat_as_{name}", "9.3", "malformed", token(SALES, iat=value))
-    table.allow("jti_with_trailing_bits", "9.3", token(SALES, jti=JTI[:-1] + "B"))
+    table.allow("jti_of_zeros", "9.3", token(SALES, jti="A" * 22))
+    table.allow("jti_of_ones", "9.3", token(SALES, jti="_" * 21 + "w"))
     jti: dict[str, Json] = {
         "cut": JTI[:-1],
         "long": JTI + "A",
@@ -74,6 +75,8 @@ def root_record() -> Table:
         "number": 1,
     }
     jti |= {"line_feed": JTI[:-1] + "\n", "full_width": JTI[:-1] + "\uff21"}
+    spare = {"0001": "h", "0010": "i", "0100": "k", "1000": "o", "1111": "v"}
+    jti |= {f"trailing_bits_{bits}": JTI[:-1] + last for bits, last in spare.items()}
     for name, value in jti.items():
         table.deny(f"jti_{name}", "9.3", "malformed", token(SALES, jti=value))
     for key in ("agent", "kid", "sub", "task"):

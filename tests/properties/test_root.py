@@ -7,6 +7,7 @@ import pytest
 from captoken._format import root
 from captoken._format.errors import TokenFormatError
 from captoken._format.root import RootRecord
+from captoken._language.overlay import Selector, SelectorFacts
 from tests.longer import drawing, times
 from tests.world import mint
 
@@ -41,3 +42,26 @@ def test_what_looks_plain_passes_every_check_of_the_general_way(identifier: byte
     monkeypatch.setattr(root, "_is_plain", lambda _: None)
     assert short == list(map(read, spellings))
     assert 0 < sum(one is not None for one in short) < len(short)
+
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+@pytest.mark.parametrize("ext", ["", '"ext":{"acme:n":5},'], ids=["the short way", "the general way"])
+def test_every_token_that_is_read_can_be_selected_by_its_id(ext: str) -> None:
+    """All 64 characters that a token id can end in, by both ways: it is read where a selector takes it, and only there."""
+    taken = set()
+    for last in ALPHABET:
+        token_id = "0123456789_-abcdefghi" + last
+        spelled = f'{{"agent":"a",{ext}"iat":0,"jti":"{token_id}","kid":"k","sub":"s","task":"t","v":1}}'
+        try:
+            read = RootRecord.decode(spelled.encode())
+        except TokenFormatError as error:
+            assert error.code == "malformed"
+            with pytest.raises(ValueError):
+                Selector(token=token_id)
+        else:
+            facts = SelectorFacts(read, [], "t", ("a",))
+            assert Selector(token=token_id).selects(facts)
+            taken.add(last)
+    assert taken == set("AQgw")

@@ -333,7 +333,7 @@ def is_ext(value):
 ROOT = {
     "agent": is_name,
     "iat": is_integer,
-    "jti": lambda v: is_random(v, 22),
+    "jti": lambda v: is_random(v, 22) and v[-1] in "AQgw",  # 16 bytes: the last four bits are zero
     "kid": is_name,
     "sub": is_name,
     "task": is_task,

@@ -280,7 +280,7 @@ ODD_ROOTS = [
     {"v": True}, {"v": "1"}, {"v": 2, "new": [1]}, {"kid": "k2"}, {"kid": ""}, {"kid": "k1 "}, {"aud": "sales-db"},
     {"aud": "hr-db"}, {"aud": ""}, {"aud": ["sales-db"]}, {"ext": {"acme:tenant": "t1"}}, {"ext": {"acme:seat": 4}},
     {"ext": {"tenant": "t1"}}, {"ext": {"acme:x": True}}, {"ext": {"acme:x": []}}, {"ext": []}, {"jti": "short"},
-    {"jti": JTI[:-1] + "="}, {"jti": 1}, {"agent": "a b"}, {"agent": ""}, {"sub": "user jane"}, {"sub": 1},
+    {"jti": JTI[:-1] + "="}, {"jti": JTI[:-1] + "h"}, {"jti": "A" * 22}, {"jti": 1}, {"agent": "a b"}, {"agent": ""}, {"sub": "user jane"}, {"sub": 1},
     {"task": "task-123/"}, {"task": "a/../b"}, {"task": "/a"}, {"extra": 1}, {"tables": ["sales"]}, {"sub": "\u0458ane"},
     {"agent": "x" * 129}, {"agent": "x" * 128}, {"ext": {"acme:note": "x" * 2000}}, {"v": 1.0},
 ]
