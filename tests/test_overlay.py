@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import product
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -1342,6 +1343,58 @@ def test_one_looks_and_the_others_take_what_there_is() -> None:
     assert [overlay and overlay.seq for overlay in told] == [2] * 4
 
 
+def at_once(store: Slow, ask: Callable[[], Any], count: int, *, hangs: bool = False) -> list[Any]:
+    """What that many threads are told that ask while the first of them looks; in the order in which they are told."""
+    store.entered.clear()
+    store.go.clear()
+    told: list[Any] = []
+    threads = [threading.Thread(target=lambda: told.append(ask())) for _ in range(count)]
+    threads[0].start()
+    assert store.entered.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads[1:]:
+        thread.join(30 if hangs else 0.3 / count)  # hung, until the others went without
+    store.go.set()
+    for thread in threads:
+        thread.join()
+    return told
+
+
+@pytest.mark.parametrize("every", [0, 5, 3600])
+def test_all_wait_for_whoever_loads_the_first_overlay(every: int) -> None:
+    """Sixteen threads at a server that has just begun, while the store takes its time: all are allowed, whatever the second."""
+    store, now = Slow(), clock()
+    store.put(made(seq=1))
+    server = verifier(overlay=Feed(store, [KEY.public], every=every, clock=now), clock=now)
+    codes = at_once(store, lambda: server.check(mint().serialize(), SELECT).code, 16)
+    assert codes == ["allowed"] * 16
+    assert store.asked == (1 if every else 16)
+
+
+def test_whoever_waits_for_the_first_overlay_waits_so_long_and_no_longer() -> None:
+    """The store hangs: the others are denied after the bound, and the one that looks is not held up."""
+    store, now = Slow(), clock()
+    store.put(made(seq=1))
+    source = Feed(store, [KEY.public], timeout=0.05, clock=now)
+    begun = monotonic()
+    told = at_once(store, source, 4, hangs=True)
+    assert 0.05 <= monotonic() - begun < 20
+    assert [overlay and overlay.seq for overlay in told] == [None, None, None, 1]
+
+
+def test_a_first_look_that_fails_is_not_made_by_each_of_those_who_waited() -> None:
+    """One asks the store, and all go without; when it is due, the next one asks."""
+    store, now = Slow(), clock()
+    source = Feed(store, [KEY.public], clock=now)
+    told = at_once(store, source, 8)
+    assert told == [None] * 8 and store.asked == 1
+    store.put(made(seq=1))
+    assert source() is None
+    now.advance(5)
+    assert source() is not None and store.asked == 2
+
+
 def test_a_feed_in_many_threads_never_goes_back() -> None:
     """Eight threads ask while an operator publishes 100 snapshots: what each is given only ever grows."""
     store = MemorySnapshots()
@@ -1417,6 +1470,49 @@ def test_an_operator_remembers_beyond_its_process_and_goes_on_behind_what_was_se
         Operator(KEY, world.store, by="ops", clock=world.now, last=4).renew()
     assert Operator(KEY, world.store, by="ops", clock=world.now, last=4, resume=True).renew().seq == 5
     assert feed.refresh().seq == 5
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda one: one.renew(),
+        lambda one: one.revoke(agent="a", why="x"),
+        lambda one: one.narrow(agent="a", operations=["select"], why="x"),
+        lambda one: one.lift("e1"),
+    ],
+    ids=["renew", "revoke", "narrow", "lift"],
+)
+def test_nothing_follows_on_the_last_number_and_that_is_told_as_what_it_is(act: Callable[[Operator], Any]) -> None:
+    """OverlayError, and what stands stands and can be read; so where only `last` is that number; the one before is followed."""
+    world = World()
+    last = made(entry(Selector(agent="z")), seq=MAX_INTEGER)
+    world.store._snapshot = last
+    at_the_end = Operator(KEY, world.store, by="ops", clock=world.now)
+    for _ in range(2):
+        with pytest.raises(OverlayError, match="no snapshot has the number 9007199254740992"):
+            act(at_the_end)
+    assert world.store.load() == last and len(at_the_end.entries()) == 1
+    assert Feed(world.store, [KEY.public], clock=world.now).refresh().seq == MAX_INTEGER
+
+    world.store._snapshot = made(entry(Selector(agent="z")), seq=MAX_INTEGER - 1)
+    act(Operator(KEY, world.store, by="ops", clock=world.now))
+    assert opened_(world.store).seq == MAX_INTEGER
+
+    world.store._snapshot = made(entry(Selector(agent="z")), seq=3)
+    with pytest.raises(OverlayError, match="no snapshot has the number"):
+        act(Operator(KEY, world.store, by="ops", clock=world.now, last=MAX_INTEGER, resume=True))
+
+
+@pytest.mark.parametrize("last", [-1, MAX_INTEGER + 1, True, "5", None, 1.0])
+def test_what_was_seen_last_is_a_number_of_a_snapshot(last: Any) -> None:
+    with pytest.raises(ValueError, match="the number of a snapshot"):
+        Operator(KEY, MemorySnapshots(), by="ops", last=last)
+
+
+@pytest.mark.parametrize("life", [MAX_INTEGER, 10**30])
+def test_a_life_that_no_reader_can_read_is_told_as_such(life: int) -> None:
+    with pytest.raises(OverlayError, match="no reader can read"):
+        Operator(KEY, MemorySnapshots(), by="ops", life=life, clock=clock()).renew()
 
 
 def test_an_operator_takes_over_from_another() -> None:

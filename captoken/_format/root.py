@@ -75,17 +75,17 @@ _encode_root = msgspec.json.Encoder(order="sorted").encode
 _NAME = names.NAME
 # 16 bytes in canonical base64url: the last of 22 characters has 2 bits of them, and 4 that are zero
 # (1.2). So every token that is read can be named by its id, in an overlay as well (36.5).
-_TOKEN_ID = "[A-Za-z0-9_-]{21}[AQgw]"
+_ID = "[A-Za-z0-9_-]{21}[AQgw]"
 # What nearly every identifier is: canonical JSON of version 1 with names where names stand, and
 # without `ext`. What matches needs no other check but that of the task's segments; what does not is
 # checked part by part. The decoder bounds the integer.
 _is_plain = re.compile(
     rf'\{{"agent":"{_NAME}",(?:"aud":"{_NAME}",)?"iat":(?:0|-?[1-9][0-9]{{0,15}}),'
-    rf'"jti":"{_TOKEN_ID}","kid":"{_NAME}","sub":"{_NAME}",'
+    rf'"jti":"{_ID}","kid":"{_NAME}","sub":"{_NAME}",'
     rf'"task":"{_NAME}","v":1\}}'.encode()
 ).fullmatch
 # Subject, agent, key id and token id, joined by line feeds, which none of them can have.
-_are_names = re.compile(rf"(?:{_NAME}\n){{3}}{_TOKEN_ID}").fullmatch
+_are_names = re.compile(rf"(?:{_NAME}\n){{3}}{_ID}").fullmatch
 
 
 def _check(record: RootRecord, identifier: bytes) -> None:

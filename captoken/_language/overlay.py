@@ -23,7 +23,13 @@ from typing import Any, Protocol, TypedDict
 import msgspec
 
 from captoken._format import names, primitives, signed
-from captoken._format.encoding import EncodingError, Integer, b64decode, encode_json
+from captoken._format.encoding import (
+    MAX_INTEGER,
+    EncodingError,
+    Integer,
+    b64decode,
+    encode_json,
+)
 from captoken._format.errors import OverlayError
 from captoken._format.public_keys import signing_key
 from captoken._format.root import RootRecord
@@ -449,8 +455,14 @@ def snapshot(
     `seq` has to be greater than in any snapshot before: the Operator sees to it. Does not check
     that readers can read the entries: `Overlay.open` does.
 
-    Raises OverlayError for one that readers would refuse for its size.
+    Raises OverlayError for one that readers would refuse for its size, or for a number.
     """
+    # 36.2. After the last number there is none, and one that is larger no reader takes.
+    if abs(seq) > MAX_INTEGER:
+        raise OverlayError(f"no snapshot has the number {seq}: a new key begins anew")
+    if max(abs(issued_at), abs(issued_at + life)) > MAX_INTEGER:
+        raise OverlayError("a snapshot whose end no reader can read")
+
     stated = _Snapshot(
         entries=list(entries),
         exp=issued_at + life,

@@ -35,10 +35,11 @@ class ForkSafeLock:
         self._process = OwnProcess()
 
     @contextmanager
-    def held(self, waits: bool = True) -> Generator[bool, None, None]:
-        """In the block: is it held here? Always, unless `waits` is False and another has it.
+    def held(self, timeout: float = -1) -> Generator[bool, None, None]:
+        """In the block: is it held here? Always, unless another has it for longer than `timeout`.
 
-        Not for a thread that holds it already: it would wait for itself.
+        `timeout` is in seconds: 0 does not wait, and -1 waits for as long as it takes. Not for a
+        thread that holds it already: it would wait for itself.
         """
         # A child that was just forked has one thread, so that no two begin at once.
         if not self._process.is_own():
@@ -46,7 +47,7 @@ class ForkSafeLock:
 
         # The one that was taken is released, also where the block itself forks.
         lock = self._lock
-        mine = lock.acquire(blocking=waits)
+        mine = lock.acquire(timeout=timeout)
         try:
             yield mine
         finally:

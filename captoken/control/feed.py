@@ -38,6 +38,8 @@ class Feed:
       each time. No thread runs of its own.
     - `vocabulary` is the verifier's: an entry with a caveat that is not in it refuses the whole
       snapshot.
+    - `timeout` is how many seconds one waits, at the start, for another thread that loads the first
+      overlay. Then it goes without, and is denied.
 
     What it cannot load or read it logs, and keeps to the overlay that it has, if it has one. That
     one grows old, and verifiers deny past their bound. So whoever keeps snapshots from a server
@@ -57,12 +59,14 @@ class Feed:
         *,
         every: int = 5,  # seconds
         vocabulary: Vocabulary = V1,
+        timeout: float = 5.0,  # seconds
         clock: Clock = time,
     ) -> None:
         self._store = store
         self._operators = [signing_key(operator, "operator") for operator in operators]
         self._every = every
         self._vocabulary = vocabulary
+        self._timeout = timeout
         self._clock = clock
 
         # Changed under the lock. An overlay is immutable, so that it may be read without.
@@ -79,19 +83,29 @@ class Feed:
         what the clock raises.
         """
         now = read_clock(self._clock)
-        # A clock that was set back makes a look due as well.
-        due = self._looked is None or not 0 <= now - self._looked < self._every
-        if due:
-            # One looks; the others take what there is, unless they have nothing or must not.
-            waits = self._overlay is None or self._every == 0
-            with self._lock.held(waits) as mine:
-                if mine:
+        if self._overlay is None or self._is_due(now):
+            with self._lock.held(self._patience) as mine:
+                # Whoever looked meanwhile has looked for those who waited.
+                if mine and self._is_due(now):
                     # Before the look: a store that fails is asked again when it is due, and not
                     # by every request meanwhile.
                     self._looked = now
                     with suppress(Exception):
                         self._take()
         return self._overlay
+
+    def _is_due(self, now: int) -> bool:
+        """Is it time for a look? A clock that was set back makes it so as well."""
+        return self._looked is None or not 0 <= now - self._looked < self._every
+
+    @property
+    def _patience(self) -> float:
+        """How many seconds to wait for another thread that looks, as a lock is told."""
+        # Without an overlay all would be denied, so that the first look is worth waiting for.
+        if self._overlay is None:
+            return self._timeout
+        # One looks; the others take what there is, unless they must not.
+        return -1 if self._every == 0 else 0
 
     def refresh(self) -> Overlay:
         """Look at the store now, whenever the last look was.

@@ -20,7 +20,7 @@ from typing import Any, Unpack
 
 from captoken._format import names
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, epoch_seconds, read_clock
-from captoken._format.encoding import b64encode, decode_json
+from captoken._format.encoding import MAX_INTEGER, b64encode, decode_json
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import OverlayError, StoreError
 from captoken._format.public_keys import signing_key
@@ -88,6 +88,8 @@ class Operator:
         self._by = names.name(by, "by")
         others = [signing_key(operator, "operator") for operator in trusted]
         self._trusted: tuple[bytes | str, ...] = (key.public, *others)
+        if type(last) is not int or not 0 <= last <= MAX_INTEGER:
+            raise ValueError("last is the number of a snapshot, or 0")
         self._last = last
         self._resume = resume is True
         self._life = life

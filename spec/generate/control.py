@@ -93,6 +93,7 @@ def snapshots() -> Table:
     row("of_the_example", "36.4", snapshot(lost, only, seq=17), come(("4Kd0gmYp2nQ", "f1Q7yE0mXkA"), seq=17))
     row("of_two_operators", "36.1", empty, come(), [b64(signing_public("another operator")), OPERATOR])
     row("of_a_later_number", "36.2", snapshot(seq=2**53 - 1), come(seq=2**53 - 1))
+    row("of_the_last_number", "36.10", snapshot(seq=2**53 - 1), come(seq=2**53 - 1), known=snapshot(seq=2**53 - 2))
     row("of_long_ago", "36.2", snapshot(iat=0, exp=60), come(iat=0, exp=60))  # how old it is, verifiers ask
 
     # Who signed, and what.
