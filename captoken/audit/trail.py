@@ -44,7 +44,7 @@ from captoken._format.packet import RawCaveat
 from captoken._language.access import Access
 from captoken._language.caveats import V1
 from captoken._language.discharge import Ticket
-from captoken._language.links import BadLink, Link, read_links, split_signature
+from captoken._language.links import BadLink, Link, read_links, words_of
 from captoken._verification.decision import Attribution, Decision, Grant
 from captoken.keys.secret import AuditKey
 from captoken.stores.own_process import OwnProcess
@@ -427,8 +427,7 @@ def _says(caveat: RawCaveat, link: Link | BadLink) -> Record:
         return {"unreadable": True}
 
     # Any other link is canonical JSON: that it is unknown or dead does not make it unreadable.
-    body, _ = split_signature(cid)
-    stated = decode_json(body)
+    stated = words_of(cid)
     has_a_mark = not _MARKS.isdisjoint(stated)
     return {"unreadable": True} if has_a_mark else stated
 

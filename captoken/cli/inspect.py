@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from captoken._format.encoding import decode_json
-from captoken._language.links import BadLink, Link, split_signature
+from captoken._language.links import BadLink, Link, words_of
 from captoken.cli import files, output
 from captoken.cli.options import json_option, now_option, seconds, token_option
 from captoken.cli.view import Hop, View, read, view
@@ -78,9 +77,8 @@ def _link_data(hop: Hop, link: Link | BadLink) -> dict[str, Any]:
     if hop.asks:
         entry["asks"] = _asked_data(hop)
     elif isinstance(link, Link):
-        body, signature = split_signature(hop.body)
-        entry["caveats"] = decode_json(body)
-        if signature is not None:
+        entry["caveats"] = words_of(hop.body)
+        if link.signature is not None:
             entry["signed"] = True
     else:
         entry |= {"code": link.code, "raw": _raw(hop)}
