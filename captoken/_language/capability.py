@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from msgspec.structs import force_setattr
 
@@ -118,25 +118,32 @@ class Capability(SealedValue, frozen=True, eq=False):
     ) -> Capability:
         """What all `links` permit together, with the task and audience of a root record.
 
-        It begins with everything and meets each link in turn. No link at all leaves everything, and
-        the root's task and audience are one more caveat each.
-
-        It does not check that the links are genuine. Links that cannot be read are not given to it:
-        see `nowhere`.
+        The meet of all their caveats. No link at all leaves everything, and the root's task and
+        audience are one more caveat each. What a link repeats of the one before it counts once, and
+        the rest meets in pairs: so the work grows with the length of what links say, and hardly
+        with their number.
         """
-        held: dict[str, BuiltIn] = {}
+        said: dict[str, list[BuiltIn]] = {}
         own: tuple[Caveat, ...] = ()
+        closed: set[str] = set()
         if task is not None:
-            held["task"] = TaskPath(task)
+            said["task"] = [TaskPath(task)]
         if audience is not None:
-            held["aud"] = Audience([audience])
+            said["aud"] = [Audience([audience])]
 
         for link in links:
-            _add(held, _held_of(link))
-            # An own caveat is never early, so that all of them are among the late ones.
-            more = (caveat for caveat in link.late if is_own(caveat.key))
-            own = _both_own(own, more)
-        return cls(held, own)
+            _gather(said, link.early)
+            _gather(said, link.late)
+            for caveat in link.late:
+                if is_own(caveat.key):
+                    own = _both_own(own, (caveat,))
+            # A link that names any domain closes those that it does not name (spec, "Domains").
+            if link.domains:
+                closed |= _CLOSED.keys() - link.domains
+                said.setdefault("data", [])
+                said.setdefault("tool", [])
+
+        return cls(_met(said, closed), own)
 
     @classmethod
     def of_link(cls, link: Link) -> Capability:
@@ -427,32 +434,51 @@ def _number(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-# --- what is held of a link -----------------------------------------------------------------------
+# --- what is held of links ------------------------------------------------------------------------
 
 
-def _held_of(link: Link) -> Held:
-    """The caveats of a link in normal form, by what a capability holds them under.
+def _gather(said: dict[str, list[BuiltIn]], caveats: Iterable[Caveat]) -> None:
+    """Add caveats of version 1 to what links say, by key; one that repeats the last counts once."""
+    for caveat in caveats:
+        before = said.get(caveat.key)
+        if before is None:
+            # By its key as well: an embedder may subclass a caveat of ours, under a key of its own.
+            if isinstance(caveat, BuiltIn) and not is_own(caveat.key):
+                said[caveat.key] = [caveat]
+        elif before[-1] != caveat:
+            before.append(cast("BuiltIn", caveat))
 
-    A link that names any domain closes those that it does not name (spec, "Domains"). An own caveat
-    that speaks of a domain names it, and leaves open what it does not say.
 
-    An example: `{"tables": ["a"]}` names data and not tool. So tools are closed: the map of tools
-    is empty. `{"exp": 1}` names neither, and closes nothing (spec, section 18).
+def _met(said: Mapping[str, list[BuiltIn]], closed: Iterable[str]) -> dict[str, BuiltIn]:
+    """What is held of all that links say: one caveat in normal form at each place.
+
+    The four caveats of tables share one place, and meet there. A domain that an own caveat alone
+    has named stays open. One in `closed` permits nothing: `{"tables": ["a"]}` names data and not
+    tool, so that tools are closed. `{"exp": 1}` names neither, and closes nothing (spec 18).
     """
-    held: dict[str, BuiltIn] = {}
-    for caveat in link.caveats:
-        # By its key as well: an embedder may subclass a caveat of ours, under a key of its own.
-        if isinstance(caveat, BuiltIn) and not is_own(caveat.key):
-            slot, one = caveat.slot(), caveat.held()
-            # The four caveats of tables share one place, and meet there.
-            held[slot] = held[slot].meet(one) if slot in held else one
+    places: dict[str, list[BuiltIn]] = {}
+    for key, caveats in said.items():
+        place = caveats[0].slot() if caveats else key
+        places.setdefault(place, []).extend(caveat.held() for caveat in caveats)
+    for domain in closed:
+        places[domain] = [_CLOSED[domain]]
 
-    # What the link named by an own caveat alone stays open, and what it did not name is closed.
-    if link.domains:
-        for domain, closed in _CLOSED.items():
-            if domain not in held:
-                held[domain] = _OPEN[domain] if domain in link.domains else closed
+    held: dict[str, BuiltIn] = {}
+    for place, caveats in places.items():
+        held[place] = _meet_of(caveats) if caveats else _OPEN[place]
     return held
+
+
+def _meet_of(caveats: list[BuiltIn]) -> BuiltIn:
+    """The meet of all of them, in normal form. In pairs, and the results in pairs again.
+
+    One after the other, a long first one would be gone through once for each of the others.
+    """
+    while len(caveats) > 1:
+        pairs = zip(caveats[::2], caveats[1::2], strict=False)
+        odd = caveats[len(caveats) & ~1 :]
+        caveats = [one.meet(two) for one, two in pairs] + odd
+    return caveats[0]
 
 
 def _add(held: dict[str, BuiltIn], more: Held) -> None:

@@ -38,6 +38,9 @@ from captoken.stores.ports import USES, Debit
 ISSUER = "the issuer"  # who added link 0
 DISCHARGER = "the discharger"  # who added what a discharge says
 
+# How much the links of a token may say, in bytes, for it to be summed up in a capability.
+SUMMED_BYTES = 2048
+
 
 class Custody(NamedTuple):
     """A change of key on a bound token: where, and the evidence for it if it is signed (28.6)."""
@@ -76,6 +79,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
     # As it came with the text, not looked at yet: that is step 10.
     proof: bytes | None
 
+    discharged: int  # how many bytes the links of its discharges have
     counts: bool  # does a link count what it is used for?
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
@@ -97,15 +101,26 @@ class Genuine(SealedValue, frozen=True, eq=False):
 
     @property
     def capability(self) -> Capability:
-        """The meet of all links: the most that the token can do. Worked out once.
-
-        It costs more than one question link by link, and less than two.
-        """
+        """The meet of all links: the most that the token can do. Worked out once."""
         held = self.held
         if held is None:
             held = Capability.of(self.links, self.root.task, self.root.audience)
             force_setattr(self, "held", held)
         return held
+
+    @property
+    def summary(self) -> Capability | None:
+        """The capability, where that is a sooner answer than to ask link by link; else None.
+
+        To work it out costs more than one question link by link, and less than two, where links
+        say little. Where they say much, a holder could make it cost a thousand (24.23).
+        """
+        held = self.held
+        if held is None:
+            said = sum(len(cid) for cid, _ in self.packet.caveats) + self.discharged
+            if said > SUMMED_BYTES:
+                return None
+        return self.capability
 
     def was_asked(self) -> bool:
         """Was an access asked about before? The first question is answered sooner link by link.
@@ -249,12 +264,14 @@ class Genuine(SealedValue, frozen=True, eq=False):
         What its holder says below it does not matter: whoever writes an audience there writes
         another for the next server.
         """
-        counting = (at for at, link in enumerate(self.links) if link.counts)
-        first = next(counting)
-
-        above = self.links[: first + 1]
-        audiences = Capability.of(above, audience=self.root.audience).audiences
-        return audiences is not None and len(audiences) == 1
+        first = next(at for at, link in enumerate(self.links) if link.counts)
+        audience = self.root.audience
+        left = None if audience is None else {audience}
+        for link in self.links[: first + 1]:
+            for caveat in link.early:
+                if caveat.key == "aud":
+                    left = left.intersection(caveat.value) if left is not None else set(caveat.value)
+        return left is not None and len(left) == 1
 
     def debits(self, cost: Mapping[str, int]) -> tuple[Debit, ...]:
         """What an access of that cost takes from each bucket of the chain (38.1 to 38.3).

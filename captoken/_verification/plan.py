@@ -333,12 +333,14 @@ def _read(
     # discharger cannot write itself into the lineage, or bind the token to a key of its own.
     added: list[Link] = []
     places: list[int] = []
+    discharged = 0
     for at, discharge in answers.items():
         said = read_discharge(discharge, vocabulary)
         if isinstance(said, BadLink):
             return _broken(root, packet, tags, links, at, said, DISCHARGER)
         added += said
         places += [at] * len(said)
+        discharged += sum(len(cid) for cid, _ in discharge.caveats)
     lineage = follow(root.agent, own)
     if not isinstance(lineage, Lineage):
         return _broken(root, packet, tags, links, *lineage)
@@ -354,6 +356,7 @@ def _read(
         lineage,
         _custody(packet, own) if lineage.key is not None else (),
         parts.proof,
+        discharged,
         any([link.counts for link in own]),
         vocabulary is not V1 and any(map(has_own, readable)),
         root.audience is not None or any([_names_audience(link) for link in own if link.settles]),
@@ -598,19 +601,24 @@ def _caveats(
 ) -> Refusals:
     """Step 8: by the capability if that is the sooner answer, else link by link.
 
-    From the second question on the capability says in one look what all links together say. The
-    links are asked one by one to tell why; and always where an embedder's caveats are among them,
-    on whose `covers` and `meet` nothing rests.
+    From the second question on the capability says in one look what all links together say, unless
+    they say so much that to sum it up would cost more (24.23). The links are asked one by one to
+    tell why; and always where an embedder's caveats are among them, on whose `covers` and `meet`
+    nothing rests.
     """
     access = asked.access
+    server = facts.server
     if not asked.again or access is None or genuine.own:
         return _by_link(genuine, facts, access, age)
-    server = facts.server
     if _is_too_new(genuine, facts) or _misaddressed(genuine, server) is not None:
         return _by_link(genuine, facts, access, age)
+    capability = genuine.summary
+    if capability is None:
+        return _by_link(genuine, facts, access, age)
+
     task = genuine.root.task
     situation = Situation(facts.now, server.leeway, server.audiences, task, age)
-    reason = genuine.capability.prohibits(access, situation)
+    reason = capability.prohibits(access, situation)
     if reason is None:
         return ()
     # Were the two ever to differ, the stricter answer stands.
