@@ -270,7 +270,8 @@ class Genuine(SealedValue, frozen=True, eq=False):
         for link in self.links[: first + 1]:
             for caveat in link.early:
                 if caveat.key == "aud":
-                    left = left.intersection(caveat.value) if left is not None else set(caveat.value)
+                    named = set(caveat.value)
+                    left = named if left is None else left & named
         return left is not None and len(left) == 1
 
     def debits(self, cost: Mapping[str, int]) -> tuple[Debit, ...]:
