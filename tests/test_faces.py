@@ -55,6 +55,16 @@ def proven(token: Any = None) -> str:
 both = pytest.mark.parametrize("face", ["Verifier", "AsyncVerifier"])
 
 
+@both
+def test_a_face_says_what_it_was_made_with(face: str) -> None:
+    """Names, leeway and clock, for whoever has to judge times as it does; the other face says the same."""
+    moving = clock()
+    one = made(face, audience=("b", "a"), leeway=5, clock=moving)
+    for side in (one, one.blocking, one.awaited):
+        assert (side.audiences, side.leeway, side.clock) == (("b", "a"), 5, moving) and repr(side).endswith("for a, b>")
+    assert made(face).leeway == 0
+
+
 # --- the same decisions ----------------------------------------------------------------------------------------------
 
 
