@@ -1138,6 +1138,24 @@ def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place, mon
     assert 996_000 <= MAX_LOOKUPS < 84 * 12_000
 
 
+def test_what_is_remembered_goes_with_its_connection_and_is_bounded(place: Place) -> None:
+    """No module holds on to it: another connection, by the same login, has what it read itself."""
+    kept = []
+    for _ in range(2):
+        with psycopg.connect(place.conninfo("agents")) as connection:
+            assert logins.known_of(connection) is None
+            with guarded(connection, READS) as db:
+                db.execute("select 1")
+            known = logins.known_of(connection)
+            assert known is not None
+            for number in range(600):
+                known.assessor.assess(f"select {number}")
+            kept.append(known)
+    first, second = kept
+    assert first.assessor is not second.assessor
+    assert all(0 < len(known.assessor._remembered) <= 512 for known in kept)
+
+
 def test_names_in_a_plan_are_quoted() -> None:
     sql = plan_sql("agents", Role("r", {'odd"; drop table hr; --': ["select", "insert"]}))
     assert '"odd""; drop table hr; --"' in sql and 'odd"; drop' not in sql.replace('""', "")
