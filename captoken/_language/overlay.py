@@ -17,6 +17,7 @@ Revocation is the narrowest overlay. The rules of this file:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypedDict
 
@@ -24,6 +25,7 @@ import msgspec
 
 from captoken._format import names, primitives, signed
 from captoken._format.encoding import (
+    LIMITS,
     MAX_INTEGER,
     EncodingError,
     Integer,
@@ -40,6 +42,8 @@ LIFE = 3600  # seconds that a snapshot is good for; verifiers have a tighter bou
 MAX_BYTES = 1 << 26  # of a snapshot
 _ID_BYTES = 16  # of a token or a link
 _OVERLAY = primitives.label("overlay")
+# 16 bytes in canonical base64url (1.2).
+_is_id = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
 
 
 # --- which tokens ---------------------------------------------------------------------------------
@@ -203,8 +207,12 @@ class Entry(
     As it stands in a snapshot (spec 36.4). An Operator makes it. `id` is by what it is lifted
     again. `by` and `why` are what an operator wrote, for people: text to be escaped where it is
     shown. Its fields stand in the order in which a snapshot spells them.
+
+    `asked` is there if a holder asked for it: the ids of the links by which the token was handed on
+    to that holder, from the first down. So none for the agent that it was minted for.
     """
 
+    asked: tuple[str, ...] | None = None
     at: Integer  # when it was made, in seconds since the epoch
     by: str
     id: str
@@ -230,6 +238,11 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 _decode = msgspec.json.Decoder(_Snapshot).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def size_of(entry: Entry) -> int:
+    """How many bytes of a snapshot an entry takes."""
+    return len(_encode(entry))
 
 
 class _Filed(msgspec.Struct, frozen=True):
@@ -406,6 +419,9 @@ def _read(body: bytes, vocabulary: Vocabulary) -> tuple[_Snapshot, dict[str, Lin
     if len(ids) < len(snapshot.entries):
         raise ValueError("two entries with one id")
 
+    for entry in snapshot.entries:
+        if entry.asked is not None:
+            _check_asked(entry)
     links = {
         entry.id: _read_restriction(entry.link, vocabulary)
         for entry in snapshot.entries
@@ -414,12 +430,31 @@ def _read(body: bytes, vocabulary: Vocabulary) -> tuple[_Snapshot, dict[str, Lin
     return snapshot, links
 
 
+def _check_asked(entry: Entry) -> None:
+    """Raise ValueError unless that is what a holder can ask for (36.4).
+
+    Whoever makes room relies on it: such an entry revokes, and says of which tree and of whom.
+    """
+    select = entry.select
+    others = (select.agent, select.issued_before, select.kid, select.subject, select.task)
+    if entry.link is not None or select.token is None or any(one is not None for one in others):
+        raise ValueError("what a holder asked for revokes a token, or a link of it")
+    asked = entry.asked or ()
+    if len(asked) > LIMITS.links or not all(map(_is_id, asked)):
+        raise ValueError(f"asked has at most {LIMITS.links} link ids")
+
+
 def _spelled(snapshot: _Snapshot, in_ascii: bool) -> bytes:
     """The one spelling of a snapshot. `in_ascii` says that it is in ASCII as it came."""
     # Then all its keys are, and these sort alike by code point and as RFC 8785 has it.
     if in_ascii:
         return _encode(snapshot)
-    return encode_json(msgspec.to_builtins(snapshot))
+    return encode_json(_as_json(snapshot))
+
+
+def _as_json(snapshot: _Snapshot) -> Any:
+    """The same as JSON has it: objects, arrays, and no tuples."""
+    return msgspec.json.decode(msgspec.json.encode(snapshot))
 
 
 def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:
@@ -470,7 +505,7 @@ def snapshot(
         seq=seq,
         v=1,
     )
-    body = encode_json(msgspec.to_builtins(stated))
+    body = encode_json(_as_json(stated))
     if len(body) + signed.TAIL_BYTES > MAX_BYTES:
         raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
     return signed.join(body, key.sign(_message(body)))

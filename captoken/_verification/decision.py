@@ -601,6 +601,11 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         """
         return self._genuine.link_ids
 
+    @property
+    def handed_on_at(self) -> tuple[int, ...]:
+        """The links by which the token was handed on, from the first to the last."""
+        return self._genuine.handed_on_at
+
     def link_below(
         self,
         link: int,

@@ -357,10 +357,14 @@ class Genuine(SealedValue, frozen=True, eq=False):
         return b64encode(primitives.link_id(tag))
 
     @property
+    def handed_on_at(self) -> tuple[int, ...]:
+        """The links by which the token was handed on, from the first to the last."""
+        return tuple(at for at, link in enumerate(self.own_links) if link.receiver is not None)
+
+    @property
     def _since(self) -> int:
         """The link by which the present holder got the token; 0 if nobody handed it on (37.3)."""
-        handed = [at for at, link in enumerate(self.own_links) if link.receiver is not None]
-        return max(handed, default=0)
+        return max(self.handed_on_at, default=0)
 
     def __repr__(self) -> str:
         """The public id alone."""

@@ -33,15 +33,16 @@ from captoken._format.packet import VID_BYTES, RawCaveat
 from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.spelling import is_visible
 from captoken._format.text import without_proof
-from captoken._language.overlay import Entry, Selector
+from captoken._language.overlay import Entry
+from captoken._verification.decision import Grant
 from captoken._verification.verifier import Verifier
 from captoken._writing.token import Token
+from captoken.control._asked import MOST, HandOver, Recall
 from captoken.control.operator import Operator
 from captoken.proof import Signer, recall_mac, with_proof
 
 MAX_CHARS = 2 * LIMITS.bundle_chars  # of a request
 WHY_CHARS = 200
-MOST = 100  # recalls of one tree of tokens that stand
 # Seconds that a recall stands after all that it stops has expired: for verifiers with leeway.
 SLACK = 86_400
 
@@ -158,11 +159,12 @@ class ControlPlane:
         plane = ControlPlane(Verifier(keyring, audience="control", replays=proofs), operator)
         entry = plane.handle(request)
 
-    `verifier` is one for the control plane's own audience. Of one tree of tokens at most `most`
-    recalls stand at a time, so that no holder can fill the overlay.
+    `verifier` is one for the control plane's own audience. Of one hand-over and all below it `most`
+    recalls stand at a time. Where they ask for more, that hand-over is revoked instead: so nobody
+    fills the overlay, and nobody stands in the way of an ancestor (37.8).
 
-    Threads share one, as they share a verifier and an operator. Two that ask at once may pass the
-    bound by one each. A request costs a verification and a publication.
+    Threads share one, as they share a verifier and an operator. A request costs a verification and
+    a publication.
     """
 
     def __init__(self, verifier: Verifier, operator: Operator, *, most: int = MOST) -> None:
@@ -177,8 +179,11 @@ class ControlPlane:
         that whoever asks had the token as it was there (spec 37.5). So a holder stops what is below
         its own hand, and not what is beside or above it.
 
+        Returns the entry that stops it: one that stood already, or one that stops more, as far as
+        much was asked for.
+
         Raises Denied for a token that is not accepted, RecallError for what its holder did not hand
-        on and for one recall too many, StoreError and OverlayError.
+        on and where no more fits, StoreError and OverlayError.
         """
         asked = _read(request)
         del request  # no frame that raises holds a token
@@ -202,37 +207,21 @@ class ControlPlane:
         if link is None:
             raise RecallError("the holder did not have the token at that link")
 
-        # A day longer than anything that it stops can live (spec 37.4).
-        ends = grant.expiry_at(asked.after)
-        until = None if ends is None else ends + SLACK
-        why = f"asked for by {grant.actor.name}: {asked.why}"
-        return self._revoke(link, grant.token_id, why, until)
-
-    def _revoke(self, link: str, token_id: str, why: str, until: int | None) -> Entry:
-        """The entry that stops the link, new unless it was asked for before.
-
-        Raises RecallError where too many stand: each of them is carried to every verifier.
-        """
-        standing = [
-            entry
-            for entry in self._operator.entries()
-            if entry.select.token == token_id and entry.select.link is not None
-        ]
-        wanted = Selector(link=link, token=token_id)
-        for entry in standing:  # asked for once is enough
-            revokes = entry.select == wanted and entry.link is None
-            if revokes and _lasts(entry, until):
-                return entry
-        if len(standing) >= self._most:
-            raise RecallError(f"{len(standing)} recalls of this token stand already")
-        return self._operator.revoke(link=link, token=token_id, why=why, until=until)
+        ids = grant.link_ids
+        recall = Recall(
+            link=link,
+            token=grant.token_id,
+            handed=tuple(HandOver(ids[at], _end(grant, at)) for at in grant.handed_on_at),
+            why=f"asked for by {grant.actor.name}: {asked.why}",
+            until=_end(grant, asked.after),
+        )
+        return self._operator.recall(recall, most=self._most)
 
 
-def _lasts(entry: Entry, until: int | None) -> bool:
-    """Does it stand until then, or for ever?"""
-    if entry.until is None:
-        return True
-    return until is not None and entry.until >= until
+def _end(grant: Grant, link: int) -> int | None:
+    """A day longer than anything can live that the token became at that link (37.4)."""
+    expiry = grant.expiry_at(link)
+    return None if expiry is None else expiry + SLACK
 
 
 class _Request(SealedValue, frozen=True, eq=False):

@@ -3,6 +3,7 @@
 Each change goes one way:
 
     _newest     what lies in the store, refused if the store has gone back
+    change      what is dropped and what is added, worked out on what stands
     _changed    the same with the change, under the next number, signed
     _open       read as a verifier reads it: nothing is published that readers refuse
     publish     in the place of what was read; if another came first, all again
@@ -14,7 +15,7 @@ same time, and not by a store that shows an old snapshot (spec 36.16).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
 from typing import Any, Unpack
 
@@ -29,6 +30,7 @@ from captoken._language.caveats import V1, Vocabulary
 from captoken._language.overlay import LIFE, Entry, Overlay, Select, Selector, snapshot
 from captoken._writing.compose import Means, Terms, compose_request, spell
 from captoken._writing.keywords import Strings
+from captoken.control._asked import Change, Recall, answered
 from captoken.control._lock import ForkSafeLock
 from captoken.keys.secret import OperatorKey
 from captoken.stores.ports import SnapshotStore
@@ -164,14 +166,14 @@ class Operator:
         now = read_clock(self._clock)
         found = False
 
-        def without(entries: list[Entry]) -> list[Entry]:
+        def without(entries: Sequence[Entry]) -> Change:
             nonlocal found
-            rest = [entry for entry in entries if entry.id != entry_id or not entry.stands(now)]
+            off = [entry.id for entry in entries if entry.id == entry_id and entry.stands(now)]
             # An earlier try may have taken it off, and its answer was lost: found once is found.
-            if len(rest) == len(entries) and not found:
+            if not off and not found:
                 raise ValueError(f"no entry {shown(entry_id)} stands")
             found = True
-            return rest
+            return Change(drop=off)
 
         self._publish(without)
         _log.info("entry %s lifted by %s: %s", entry_id, self._by, escape(why))
@@ -183,7 +185,39 @@ class Operator:
         verifier, with a margin for the time that a snapshot takes to arrive. Raises StoreError,
         OverlayError.
         """
-        return self._publish(lambda entries: entries)
+        return self._publish(lambda _: Change())
+
+    def recall(self, recall: Recall, *, most: int) -> Entry:
+        """The entry that stops what a holder asks for; new, unless one stood that does.
+
+        For a ControlPlane, which has found out who asks and what for: not checked here. Of one
+        hand-over and all below it at most `most` stand (spec 37.10).
+
+        Raises RecallError where no more fits, StoreError, OverlayError.
+        """
+        now = read_clock(self._clock)
+        answer: Entry | None = None
+        stood = False
+
+        def make(
+            select: Selector,
+            asked: tuple[str, ...],
+            why: str,
+            until: int | None,
+        ) -> Entry:
+            return self._made(select, None, why, until, asked)
+
+        def with_it(entries: Sequence[Entry]) -> Change | None:
+            nonlocal answer, stood
+            answer, change = answered(recall, entries, make=make, most=most, now=now)
+            stood = change is None
+            return change
+
+        self._publish(with_it)
+        assert answer is not None  # noqa: S101 - the change was asked for
+        if not stood:
+            self._log_made(answer)
+        return answer
 
     def entries(self) -> tuple[Entry, ...]:
         """What stands now, by the store. Raises StoreError, OverlayError."""
@@ -207,28 +241,45 @@ class Operator:
             raise ValueError("say why: the record is for people")
 
         # Made once, before any try: each try publishes the same entry, under the same id.
-        entry = Entry(
-            id=b64encode(self._random(8)),
-            at=read_clock(self._clock),
-            by=self._by,
-            why=why,
-            link=link,
-            select=Selector(**select),
-            until=None if until is None else epoch_seconds(until, "until"),
-        )
+        ends = None if until is None else epoch_seconds(until, "until")
+        entry = self._made(Selector(**select), link, why, ends)
         if not entry.stands(entry.at):
             raise ValueError("until is over already: it is a time, in seconds since the epoch")
 
-        def with_it(entries: list[Entry]) -> list[Entry]:
+        def with_it(entries: Sequence[Entry]) -> Change:
             # An earlier try may have put it there, and its answer was lost.
-            return entries if entry in entries else [*entries, entry]
+            return Change() if entry in entries else Change(add=[entry])
 
         self._publish(with_it)
-
-        # Logged after it stands. What people wrote is escaped: it could steer a terminal.
-        on = escape(str(entry.select))
-        _log.info("entry %s by %s on %s: %s", entry.id, self._by, on, escape(why))
+        self._log_made(entry)
         return entry
+
+    def _made(
+        self,
+        select: Selector,
+        link: dict[str, Any] | None,
+        why: str,
+        until: int | None,
+        asked: tuple[str, ...] | None = None,
+    ) -> Entry:
+        """An entry of now, under a random id."""
+        return Entry(
+            asked=asked,
+            at=read_clock(self._clock),
+            by=self._by,
+            id=b64encode(self._random(8)),
+            link=link,
+            select=select,
+            until=until,
+            why=why,
+        )
+
+    def _log_made(self, entry: Entry) -> None:
+        """Log an entry, after it stands. What people wrote is escaped: it could steer a
+        terminal.
+        """
+        on = escape(str(entry.select))
+        _log.info("entry %s by %s on %s: %s", entry.id, self._by, on, escape(entry.why))
 
     def _newest(self) -> tuple[bytes | None, Overlay | None]:
         """What lies in the store, and the overlay in it; None if there never was one.
@@ -265,17 +316,21 @@ class Operator:
             vocabulary=self._vocabulary,
         )
 
-    def _publish(self, change: Callable[[list[Entry]], list[Entry]]) -> Overlay:
+    def _publish(self, change: Callable[[Sequence[Entry]], Change | None]) -> Overlay:
         """The newest snapshot, changed; again, as long as others come first.
 
-        `change` may be called several times, each time with what then stands.
+        `change` may be called several times, each time with what is then in the snapshot. None is
+        that nothing has to change.
 
         Raises StoreError after many tries, what the store raises, and OverlayError.
         """
         for _ in range(_TRIES):
             before, newest = self._newest()
+            wanted = change(() if newest is None else newest.entries)
+            if wanted is None and newest is not None:
+                return newest  # what stands is enough
             seq = self._last + 1
-            made = self._changed(newest, seq, change)
+            made = self._changed(newest, seq, wanted or Change())
             opened = self._open(made)  # nothing that readers refuse is published
 
             # Whether `before` still lies there the store asks, in one step with the writing. Only
@@ -286,20 +341,18 @@ class Operator:
                     return opened
         raise StoreError(f"{_TRIES} others published first")
 
-    def _changed(
-        self,
-        newest: Overlay | None,
-        seq: int,
-        change: Callable[[list[Entry]], list[Entry]],
-    ) -> bytes:
+    def _changed(self, newest: Overlay | None, seq: int, change: Change) -> bytes:
         """The snapshot that follows on `newest`, signed.
 
         Entries that have ended are kept for a day, for a signer whose clock is behind. A snapshot
         is never dated before the one that it follows on (spec 36.16).
         """
         now = read_clock(self._clock)
-        entries = () if newest is None else newest.entries
-        kept = [entry for entry in entries if entry.until is None or now < entry.until + _KEPT]
+        kept = [
+            entry
+            for entry in (() if newest is None else newest.entries)
+            if entry.id not in change.drop and not _is_over(entry, now)
+        ]
 
         issued_at = now if newest is None else max(now, newest.issued_at)
         if issued_at > now + CLOCKS_DIFFER:
@@ -308,7 +361,7 @@ class Operator:
 
         return snapshot(
             self._key,
-            change(kept),
+            [*kept, *change.add],
             seq=seq,
             issued_at=issued_at,
             life=self._life,
@@ -316,3 +369,8 @@ class Operator:
 
     def __repr__(self) -> str:
         return f"<Operator {self._by}>"
+
+
+def _is_over(entry: Entry, now: int) -> bool:
+    """Has it ended, and been kept long enough after?"""
+    return entry.until is not None and now >= entry.until + _KEPT

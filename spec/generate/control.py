@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -160,6 +161,19 @@ def snapshots() -> Table:
     entries("beside_another_of_the_same_id", "36.4", one, one)
     entries("beside_one_that_narrows_of_the_same_id", "36.4", one, changed(one, link=SALES))
     entries("by_all", "36.5", entry(**SELECTED), good=True)
+    link = SELECTED["link"]
+    entries("asked_for", "36.4", changed(one, asked=[link]), good=True)
+    entries("asked_for_by_the_first_agent", "36.4", changed(one, asked=[]), good=True)
+    entries("asked_for_of_a_link", "36.4", changed(entry(token=JTI, link=link), asked=[link] * 64), good=True)
+    table.beside("entry_asked_for")
+    for name, changes in {
+        "by_text": {"asked": link}, "by_numbers": {"asked": [1]}, "by_65": {"asked": [link] * 65}, "by_true": {"asked": True},
+        "by_a_link_cut": {"asked": [link[:-1]]}, "by_a_link_with_trailing_bits": {"asked": [JTI[:-1] + "h"]}, "by_nobody": {"asked": [""]},
+        "and_narrows": {"asked": [link], "link": SALES}, "of_no_token": {"asked": [link], "select": {"link": link}},
+        "of_an_agent_too": {"asked": [link], "select": {"agent": "a", "token": JTI}},
+        "before_a_time": {"asked": [link], "select": {"issued_before": NOW, "token": JTI}},
+    }.items():  # fmt: skip
+        entries(f"asked_for_{name}", "36.4", changed(one, **changes))
     table.beside("of_one_entry")
     for key in one:
         entries(f"without_{key}", "36.4", changed(one, **{key: None}))
@@ -457,8 +471,10 @@ def recall() -> Table:
         given = {"request": text, "keyring": keyring({"k1": KEY}), "audience": "control", "now": NOW, **more}
         table.add(name, rule, "recall", given, **(expect or {"code": "recall"}))
 
-    def stops(parts: Parts) -> dict[str, Json]:
-        return {"code": "ok", "token": JTI, "link": link_id(parts.signature)}
+    def stops(parts: Parts, asked: tuple[Parts, ...] = (mine,), until: Json = None) -> dict[str, Json]:
+        """That link, asked for by whoever was handed what is named last; until so long."""
+        by = [link_id(each.signature) for each in asked]
+        return {"code": "ok", "token": JTI, "link": link_id(parts.signature), "asked": by, "until": until}
 
     child = extended(mine, hand_over("report-agent", "sales-agent", 1))
     grandchild = extended(child, {"nbf": NOW}, hand_over("mail-agent", "report-agent", 2))
@@ -466,7 +482,7 @@ def recall() -> Table:
     row("of_a_child", "37.4", asks(mine, child), stops(child))
     row("of_another_child", "37.4", asks(mine, sibling), stops(sibling))
     row("of_a_grandchild", "37.4", asks(mine, grandchild), stops(grandchild))
-    row("of_the_first_holder", "37.3", asks(plain, child), stops(child))
+    row("of_the_first_holder", "37.3", asks(plain, child), stops(child, ()))
     narrowed = extended(mine, {"nbf": NOW})
     row("of_what_was_made_after_a_link_of_its_own", "37.3",
         asks(narrowed, extended(narrowed, hand_over("x", "sales-agent", 3))),
@@ -509,8 +525,9 @@ def recall() -> Table:
     row("with_a_reason_of_200_characters", "37.1", asks(mine, child, why="x" * 200), stops(child))
     only = token({**SALES, "delegate_only": True})
     handed = extended(only, hand_over("sales-agent"))
-    row("by_a_token_for_handing_on_alone", "37.2", asks(only, handed), stops(handed))
+    row("by_a_token_for_handing_on_alone", "37.2", asks(only, handed), stops(handed, ()))
     _of_a_bound_token(row, asks, stops)
+    _what_gives_way(row, asks, table)
     table.beside("of_a_child")
     text = canonical(asks(mine, child)).decode()
     for name, spelled in {
@@ -539,7 +556,7 @@ def _of_a_bound_token(row: Any, asks: Any, stops: Any) -> None:
         return {**asked, "token": f"{asked['token']}.{proof(sent, holder, request, audience)}"}
 
     about = sha256(canonical(asked))
-    row("by_a_bound_token", "37.2", proved(about), stops(child))
+    row("by_a_bound_token", "37.2", proved(about), stops(child, ()))
     row("by_a_bound_token_without_a_proof", "37.2", asked, {"code": "proof_missing"})
     for name, request in {
         "no_access": of_access(None), "the_request_with_an_empty_proof": sha256(canonical({**asked, "token": asked["token"] + "."})),
@@ -552,6 +569,78 @@ def _of_a_bound_token(row: Any, asks: Any, stops: Any) -> None:
     twice = proved(about)
     row("by_a_bound_token_proven_twice", "37.2", {**twice, "token": f"{twice['token']}.{twice['token'][-124:]}"}, {"code": "malformed"})
     row("by_a_bound_token_proven_and_of_another_reason", "37.2", {**twice, "why": "found"}, {"code": "bad_proof"})
+
+
+def _what_gives_way(row: Any, asks: Any, table: Table) -> None:
+    """What stands gives way to what stops more: to an ancestor's recall, to a hand-over's own end, to that of its tree."""
+    ends: dict[str, Json] = {**SALES, "exp": NOW + 600}
+    plain = token(ends)
+    first = extended(plain, hand_over("sales-agent"))
+    second = extended(first, hand_over("report-agent", "sales-agent", 1))
+    third = extended(second, {"exp": NOW + 60}, hand_over("mail-agent", "report-agent", 2))
+    beside = extended(plain, hand_over("sales-agent", number=1))
+    day = 86400
+
+    def by(*parts: Parts) -> list[str]:
+        return [link_id(each.signature) for each in parts]
+
+    def said(name: str, link: str | None, asked: list[str] | None, until: Json, **select: Json) -> dict[str, Json]:
+        stated = changed(entry(name, **{"token": JTI, "link": link, **select}), asked=asked, until=until)
+        return {**stated, "select": changed(stated["select"])}
+
+    def many(count: int, asked: list[str], until: Json = NOW + 60 + day) -> list[dict[str, Json]]:
+        return [said(f"{asked[-1] if asked else 'root'}-{n}", b64(bytes((n, *range(15)))), asked, until) for n in range(count)]
+
+    def brief(each: Json) -> list[Json]:
+        return [each["select"].get("token"), each["select"].get("link"), each.get("asked"), each.get("until")]
+
+    def gives(name: str, rule: str, request: Json, standing: list[Json], entry: list[Json], left: list[Json], most: int = 5) -> None:
+        after = sorted([entry, *map(brief, left)], key=json.dumps)
+        token_, link, asked, until = entry
+        outcome = {"code": "ok", "token": token_, "link": link, "asked": asked, "until": until, "stands": after}
+        row(name, rule, request, outcome, standing=sorted(standing, key=lambda each: each["id"]), most=most)
+
+    own = extended(third, hand_over("x", "mail-agent", 9))
+    wanted = [JTI, link_id(own.signature), by(first, second, third), NOW + 60 + day]
+    request = asks(third, own)
+    operators = [said("ops", link_id(beside.signature), None, None), said("opt", None, None, NOW + 60 + day, token=OTHER_JTI)]
+    gives("beside_what_the_operator_said", "37.8", request, operators, wanted, operators)
+    four = many(4, by(first, second, third))
+    gives("within_the_bound", "37.10", request, four, wanted, four)
+    five = many(5, by(first, second, third))
+    lowest = [JTI, link_id(third.signature), by(first, second, third), NOW + 60 + day]
+    gives("beyond_the_bound", "37.10", request, five + operators, lowest, operators)
+    spread = many(2, by(first, second, third)) + many(3, by(first, second))
+    middle = [JTI, link_id(second.signature), by(first, second), NOW + 600 + day]
+    gives("beyond_the_bound_of_the_hand_over_above", "37.10", request, spread, middle, [])
+    near = many(5, by(first, second, third)) + many(2, by(first, second)) + many(1, by(first))
+    gives("beyond_the_bound_of_three_at_once", "37.10", request, near, lowest, near[5:])
+    longer = [*many(4, by(first, second, third)), said("long", b64(bytes(16)), by(first, second, third), None)]
+    gives("beyond_the_bound_for_the_longest", "37.10", request, longer, [*lowest[:3], None], [])
+    over = many(5, by(first, second, third), NOW)
+    gives("beside_five_that_have_run_out", "37.10", request, over, wanted, [])
+    elsewhere = [{**each, "select": {**each["select"], "token": OTHER_JTI}} for each in five]
+    gives("beside_five_of_another_tree", "37.10", request, elsewhere, wanted, elsewhere)
+    roots = many(9, [])
+    gives("of_the_first_agent_that_asked_for_nine", "37.10", asks(plain, first), roots, [JTI, link_id(first.signature), [], NOW + 600 + day], roots)
+
+    below = many(2, by(first, second, third)) + many(1, by(first, second))
+    kept = many(1, by(first)) + many(1, []) + many(1, by(beside)) + operators
+    gives("by_an_ancestor", "37.9", asks(first, second), below + kept,
+          [JTI, link_id(second.signature), by(first), NOW + 600 + day], kept, 100)  # fmt: skip
+    narrowed = extended(first, {"nbf": NOW})
+    gives("by_an_ancestor_of_a_link_that_hands_nothing_on", "37.9", asks(first, narrowed), below,
+          [JTI, link_id(narrowed.signature), by(first), NOW + 600 + day], below, 100)  # fmt: skip
+
+    # What stops as much already.
+    for name, rest in {
+        "of_what_is_revoked_by_the_operator": (link_id(own.signature), None), "of_who_is_revoked_itself": (link_id(second.signature), by(first)),
+        "of_a_tree_that_is_revoked": (None, []),
+    }.items():  # fmt: skip
+        before = said("there", rest[0], rest[1], NOW + 600 + day)
+        gives(name, "37.4", request, [before], brief(before), [])
+    sooner = said("there", link_id(second.signature), by(first), NOW + 60 + day - 1)
+    gives("of_who_is_revoked_itself_for_less_long", "37.4", request, [sooner], wanted, [sooner])
 
 
 # --- the ledger ------------------------------------------------------------------------------------------------------

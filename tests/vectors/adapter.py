@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from captoken import (
     Access,
     Caller,
@@ -28,9 +30,10 @@ from captoken import proof as requests
 from captoken._format import chain
 from captoken._format.text import BOUND, whole_text
 from captoken._language.links import Link, split_signature
+from captoken._language.overlay import snapshot
 from captoken.adapters._mcp.messages import digest as of_message
 from captoken.audit import AuditTrail, Head, check, read
-from captoken.control import ControlPlane, Feed, Operator, Overlay
+from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay
 from captoken.discharge import Allow, Discharger, Ticket
 from captoken.interop import normalize
 from captoken.keys import AuditKey, DischargerKey, HolderKey, OperatorKey, PairwiseKey
@@ -263,16 +266,27 @@ class Captoken:
 
     def recall(self, vector: Vector) -> Outcome:
         clock, store = FixedClock(vector["now"]), MemorySnapshots()
-        operator = Operator(OperatorKey.generate(), store, by="ops", clock=clock)
+        key = OperatorKey.generate()
+        operator = Operator(key, store, by="ops", clock=clock)
         keyring, replays = _keyring(**vector["keyring"]), MemoryReplayStore(floor=0)
-        plane = ControlPlane(Verifier(keyring, vector["audience"], replays=replays, clock=clock), operator)
+        verifier = Verifier(keyring, vector["audience"], replays=replays, clock=clock)
+        plane = ControlPlane(verifier, operator, most=vector.get("most", 100))
+        if "standing" in vector:
+            standing = [msgspec.convert(entry, Entry) for entry in vector["standing"]]
+            store.publish(snapshot(key, standing, seq=1, issued_at=vector["now"]), None)
+        before = store.load()
         try:
             entry = plane.handle(vector["request"])
         except CaptokenError as error:
-            assert store.load() is None, "refused, nothing is revoked"
+            assert store.load() == before, "refused, nothing is revoked"
             return {"code": error.code}
-        assert entry.link is None and operator.entries() == (entry,)
-        return {"code": "ok", "token": entry.select.token, "link": entry.select.link}
+        assert entry.link is None and entry in operator.entries()
+        outcome = {"code": "ok", **_revoked(entry)}
+        if "standing" in vector:
+            stands = [list(_revoked(each).values()) for each in operator.entries()]
+            return outcome | {"stands": sorted(stands, key=json.dumps)}
+        assert operator.entries() == (entry,)
+        return outcome
 
     def counting(self, vector: Vector) -> Outcome:
         stated, keyring, codes = vector["ledger"], _keyring(**vector["keyring"]), []
@@ -317,6 +331,12 @@ def _keyring(keys: dict[str, str], audience: str | None) -> Keyring:
     stated = {key_id: bytes.fromhex(key) for key_id, key in keys.items()}
     current = next(iter(stated))
     return Keyring.from_keys(stated, current) if audience is None else Keyring(stated, current, audience)
+
+
+def _revoked(entry: Entry) -> dict[str, Any]:
+    """Of which token, which link, who asked, and until when."""
+    asked = None if entry.asked is None else list(entry.asked)
+    return {"token": entry.select.token, "link": entry.select.link, "asked": asked, "until": entry.until}
 
 
 class _Asked:

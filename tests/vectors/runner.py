@@ -92,7 +92,9 @@ class Adapter(Protocol):
 
     def recall(self, vector: Vector) -> Outcome:
         """kind `recall`: the request of a holder; keyring, audience and now of the control plane. `ok` with the `token` and
-        the `link` that are revoked; `recall`; or why the token is not accepted."""
+        the `link` (null: all of it) that are revoked, `asked` and `until` of that entry; `recall`; or why the token is not
+        accepted. It may have `standing`, entries that stand before, and `most`, the bound instead of 100. The outcome then
+        has `stands`: of all that stand after it token, link, asked and until, null for what they have not, sorted."""
 
     def counting(self, vector: Vector) -> Outcome:
         """kind `counting`: keyring, audience, a `ledger` that is new, and `steps`, which come to it one after another: token,

@@ -1,0 +1,202 @@
+"""What holders asked for, and what gives way where it is much (spec 37.8 to 37.11).
+
+Every recall is carried to every verifier, and anybody who holds a token can invent children to
+recall. So what holders ask for has bounds, and none of them is a refusal that a holder could bring
+about for another:
+
+    an ancestor recalls     what was asked for at or below that link becomes its entry
+    a hand-over asks much   what it and all below it asked for becomes one entry that revokes it
+    the part is full        what was asked for in the tree with most becomes one for that tree
+
+The rule of this file: nothing that stands is dropped before its `until`. What gives way is replaced
+by something that stops more, for at least as long. What an operator said is never touched.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from captoken._format.errors import RecallError
+from captoken._language.overlay import MAX_BYTES, Entry, Selector, size_of
+
+MOST = 100  # recalls of one hand-over and all below it
+PART = MAX_BYTES // 4  # bytes of a snapshot that are for what holders ask for
+
+# Makes an entry that revokes: of a tree of tokens or a link in it, by whom asked for, why, until.
+Make = Callable[[Selector, tuple[str, ...], str, "int | None"], Entry]
+
+
+class HandOver(NamedTuple):
+    """A link by which somebody got the token, and how long what is below it may have to be
+    stopped.
+    """
+
+    link: str
+    until: int | None  # in seconds since the epoch; None is for ever
+
+
+class Recall(NamedTuple):
+    """What a control plane found that a holder may ask for, and who that is."""
+
+    link: str  # what is to stop, with all below
+    token: str  # in which tree
+    handed: tuple[HandOver, ...]  # from the first down to the one by which the holder got the token
+    why: str
+    until: int | None
+
+    @property
+    def wanted(self) -> Selector:
+        """What the entry selects."""
+        return Selector(link=self.link, token=self.token)
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """Who asks: the hand-overs down to it. None for who was named at the mint."""
+        return tuple(each.link for each in self.handed)
+
+
+class Change(NamedTuple):
+    """What becomes of the entries of a snapshot."""
+
+    drop: Collection[str] = ()  # by id
+    add: Sequence[Entry] = ()
+
+
+class Outcome(NamedTuple):
+    """The entry that stops what was asked for, and what changes for it: nothing if it stood."""
+
+    entry: Entry
+    change: Change | None
+
+
+def answered(
+    recall: Recall,
+    entries: Iterable[Entry],
+    *,
+    make: Make,
+    most: int,
+    now: int,
+    part: int | None = None,
+) -> Outcome:
+    """What a recall makes of the entries of a snapshot: those that stand, and those kept after.
+
+    Does not check that the holder may ask for it: a ControlPlane does. Raises RecallError where the
+    holders' part is full of trees with one entry each, so that nothing is left to give way.
+    """
+    entries = list(entries)
+    stands = _already(recall, entries, now)
+    if stands is not None:
+        return Outcome(stands, None)
+
+    asked = _Asked(entry for entry in entries if entry.asked is not None)
+
+    # 37.9. What was asked for at or below the link that is revoked; and only this.
+    under = asked.by(recall.token, recall.link)
+    until = _latest([recall.until, *(entry.until for entry in under)])
+    entry = asked.replace(under, make(recall.wanted, recall.by, recall.why, until))
+
+    # 37.10. From the lowest up: what passes the bound becomes one, and so counts as one above.
+    for depth in range(len(recall.handed), 0, -1):
+        handed = recall.handed[depth - 1]
+        below = asked.by(recall.token, handed.link)
+        if sum(one.stands(now) for one in below) <= most:
+            continue
+
+        stopped = Selector(link=handed.link, token=recall.token)
+        why = f"more than {most} recalls were asked for by its holder and those below"
+        until = _latest([handed.until, *(one.until for one in below)])
+        one = make(stopped, recall.by[:depth], why, until)
+        entry = asked.replace(below, one)
+
+    return Outcome(asked.fitted(entry, make, PART if part is None else part), asked.change)
+
+
+def _already(recall: Recall, entries: Iterable[Entry], now: int) -> Entry | None:
+    """An entry that revokes that link, or the one who asks, for as long (37.4); None if there is
+    none.
+    """
+    # Who is stopped itself has nothing below it that is not.
+    enough = {recall.wanted, Selector(token=recall.token)}
+    for handed in recall.handed:
+        enough.add(Selector(link=handed.link, token=recall.token))
+
+    for entry in entries:
+        revokes = entry.link is None and entry.select in enough
+        if revokes and entry.stands(now) and _lasts(entry, recall.until):
+            return entry
+    return None
+
+
+def _lasts(entry: Entry, until: int | None) -> bool:
+    """Does it stand until then, or for ever?"""
+    if entry.until is None:
+        return True
+    return until is not None and entry.until >= until
+
+
+def _latest(ends: Sequence[int | None]) -> int | None:
+    """The last of these ends. None is for ever."""
+    known = [end for end in ends if end is not None]
+    return max(known) if len(known) == len(ends) else None
+
+
+class _Asked:
+    """All that holders asked for, while a change of it is made."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        """All of them by id, as they are before. Those that have ended and are kept count too."""
+        self._before = {entry.id: entry for entry in entries}
+        self._after = dict(self._before)
+
+    def by(self, token: str, link: str) -> list[Entry]:
+        """What was asked for in that tree by whoever has that link: at it, or below."""
+        return [
+            entry
+            for entry in self._after.values()
+            if entry.select.token == token and link in (entry.asked or ())
+        ]
+
+    def replace(self, those: Iterable[Entry], one: Entry) -> Entry:
+        """Put one entry, which stops all that they stop, in the place of some. Gives it back."""
+        for entry in those:
+            del self._after[entry.id]
+        self._after[one.id] = one
+        return one
+
+    def fitted(self, entry: Entry, make: Make, part: int) -> Entry:
+        """Let trees give way until all fits in the holders' part (37.11).
+
+        Gives back what stops what `entry` stopped. Raises RecallError if no tree is left that can.
+        """
+        size = sum(map(size_of, self._after.values()))
+        while size > part:
+            token = self._fullest()
+            tree = [one for one in self._after.values() if one.select.token == token]
+            why = "the part of the snapshot that is for recalls is full, and this tree has most"
+            until = _latest([one.until for one in tree])
+            whole = make(Selector(token=token), (), why, until)
+
+            # Trees with one entry each, which is as short as it can be: nothing is dropped.
+            saved = sum(map(size_of, tree)) - size_of(whole)
+            if saved <= 0:
+                raise RecallError("the part of the snapshot that is for recalls is full")
+            size -= saved
+            self.replace(tree, whole)
+            if entry in tree:
+                entry = whole
+        return entry
+
+    def _fullest(self) -> str:
+        """The tree with most entries: of several, the first by name, so that all agree."""
+        counts = Counter(entry.select.token or "" for entry in self._after.values())
+        return min(counts, key=lambda token: (-counts[token], token))
+
+    @property
+    def change(self) -> Change:
+        """What has become of it."""
+        return Change(
+            drop=[name for name in self._before if name not in self._after],
+            add=[entry for name, entry in self._after.items() if name not in self._before],
+        )
