@@ -28,7 +28,7 @@ from typing import Any, TypeAlias, TypedDict, Unpack
 from captoken import current
 from captoken._format import names
 from captoken._format.errors import DelegationError, GuardError, LimitError, NoToken, WideningError
-from captoken._language.access import Access, Caller
+from captoken._language.access import Access, Caller, NotFinite
 from captoken._verification.decision import Decision, Denied, Grant
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier
 from captoken._writing.token import Token
@@ -80,6 +80,21 @@ def access_to(
         )
     except (TypeError, ValueError, RecursionError):
         return None
+
+
+def refusal_of_call(tool: Any, arguments: Any, why: str) -> tuple[str, str]:
+    """The code and the sentence of a denial, where `access_to` gave None.
+
+    A number that is not finite is an argument that no token permits (spec 13.7). Anything else is
+    no call at all: `tool`, with `why`. Never raises.
+    """
+    try:
+        Access(tool=tool, arguments=arguments or {})
+    except NotFinite as error:
+        return "argument", str(error)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    return "tool", why
 
 
 def stated_of(
@@ -314,7 +329,7 @@ class ToolGuard:
         text = "" if mine is None else presented_to(self._verifier, mine, access)  # rule 1
         if access is None:  # rule 3
             why = "no call that a token can permit: its name, or arguments that are no JSON"
-            return verifier.deny(text, "tool", why)
+            return verifier.deny(text, *refusal_of_call(tool, arguments, why))
         if mine is not None and _is_of(mine, agent) and _is_of_another_run(mine, run):  # rule 4
             why = "a run inside a tool call, which was handed no token of its own"
             return verifier.deny(text, "caller", why)

@@ -15,7 +15,7 @@ from captoken.testing import FixedClock
 from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, named, tool, verifier
 
 ALLOW = {"allow": {"sales": ["select"], "hr": ["update"], "market.*": ["select", "insert"], "market.secret": []}}
-TOOLS = {"tools": {"search": {"q": {"any": True}, "limit": {"max": 10, "optional": True}}, "fetch": {}, "files.*": {"p": {"path": ["/a"]}}}}
+TOOLS = {"tools": {"search": {"q": {"any": True}, "limit": {"max": 10, "min": 0, "optional": True}}, "fetch": {}, "files.*": {"p": {"path": ["/a"]}}}}
 FREE = {"unrestricted": True}
 
 
@@ -108,15 +108,15 @@ WIDER: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any] | None]] =
     (SALES, {"columns": {"hr": ["pay"]}}, "columns", None),
     (SALES, {"tools": {"search": {}}}, "tools", None),
     (TOOLS, {"tools": {"shell": {}}}, "tools", None),
-    (TOOLS, {"tools": {"search": {}}}, "tools", {"tools": {"search": {"q": {"any": True}, "limit": {"max": 10, "optional": True}}}}),
+    (TOOLS, {"tools": {"search": {}}}, "tools", {"tools": {"search": {"q": {"any": True}, "limit": {"max": 10, "min": 0, "optional": True}}}}),
     (TOOLS, {"tools": {"search": {"limit": {"max": 5}}}}, "tools", None),  # q must be present, and is left out
-    (TOOLS, {"tools": {"search": {"q": {"any": True}, "limit": {"max": 11}}}}, "tools", {"tools": {"search": {"q": {"any": True}, "limit": {"max": 10}}}}),
+    (TOOLS, {"tools": {"search": {"q": {"any": True}, "limit": {"max": 11}}}}, "tools", {"tools": {"search": {"q": {"any": True}, "limit": {"max": 10, "min": 0}}}}),
     (TOOLS, {"tools": {"search": {"q": {"any": True}, "lang": {"any": True}}}}, "tools", None),
-    (TOOLS, {"tools": {"*": {}}}, "tools", {"tools": {"fetch": {}, "files.*": {"p": {"path": ["/a"]}}, "search": {"q": {"any": True}, "limit": {"max": 10, "optional": True}}}}),
+    (TOOLS, {"tools": {"*": {}}}, "tools", {"tools": {"fetch": {}, "files.*": {"p": {"path": ["/a"]}}, "search": {"q": {"any": True}, "limit": {"max": 10, "min": 0, "optional": True}}}}),
     ({**FREE, "where": {"r": {"in": ["eu"]}}}, {"where": {"r": {"in": ["eu", "us"]}}}, "where", {"where": {"r": {"in": ["eu"]}}}),
     ({**FREE, "where": {"r": {"in": ["eu"]}}}, {"where": {"r": {"in": ["us"]}}}, "where", None),
     ({**FREE, "where": {"n": {"in": [1, 2, 3]}}}, {"where": {"n": {"min": 1, "max": 3}}}, "where", {"where": {"n": {"in": [1, 2, 3]}}}),
-    ({**FREE, "where": {"n": {"max": 3}}}, {"where": {"n": {"any": True}}}, "where", {"where": {"n": {"max": 3}}}),
+    ({**FREE, "where": {"n": {"max": 3}}}, {"where": {"n": {"any": True}}}, "where", {"where": {"n": {"max": 3, "min": 0}}}),
     ({**FREE, "where": {"n": {"max": 3}}}, {"where": {"n": {"path": ["/"]}}}, "where", None),
     ({**FREE, "where": {"p": {"path": ["/a"]}}}, {"where": {"p": {"path": ["/"]}}}, "where", {"where": {"p": {"path": ["/a"]}}}),
     (SALES, {"expires_at": NOW + 901}, "exp", {"exp": NOW + 900}),

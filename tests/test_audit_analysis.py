@@ -207,7 +207,7 @@ def test_values_that_were_not_recorded_or_not_as_they_were_stay_as_granted() -> 
         server.tries(server.mint(tools={"pay": {"cents": {"max": 100}}}), tool("pay", cents=5))
         server.tries(server.mint(tools={"pay": {}}), tool("pay", cents=0.5), tool("pay", cents=10**20))
         stated, free = trails.unused(server.trail)
-        assert stated.sufficient["tools"] == {"pay": {"cents": {"in": [5]} if values else {"max": 100}}}
+        assert stated.sufficient["tools"] == {"pay": {"cents": {"in": [5]} if values else {"max": 100, "min": 0}}}
         assert free.sufficient["tools"] == {"pay": {"cents": {"any": True}}}
 
 

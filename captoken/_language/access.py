@@ -47,13 +47,21 @@ from captoken._format.encoding import MAX_INTEGER
 from captoken._format.spelling import shown
 
 
+class NotFinite(ValueError):  # noqa: N818, the name reads as what it is
+    """A number in a fact is NaN or infinite: JSON has no spelling for it.
+
+    Whoever guards the calls of clients tells it from what is no access at all: such a number is the
+    client's, and is denied as an argument (spec 13.7).
+    """
+
+
 def _value(value: Any, what: str) -> Any:
     """A copy of a JSON value of any size (spec 7.5).
 
     A copy, so that whoever stated it cannot change it between the check and the decision. By exact
-    types: a subclass may compare as it likes. Raises TypeError for what JSON does not have, and
-    ValueError for NaN, infinity and lone surrogates. Deep nesting is RecursionError, which `_facts`
-    catches.
+    types: a subclass may compare as it likes. Raises TypeError for what JSON does not have,
+    NotFinite for NaN and infinity, and ValueError for lone surrogates. Deep nesting is
+    RecursionError, which `_facts` catches.
     """
     kind = type(value)
     if value is None or kind is bool or kind is int:
@@ -65,7 +73,7 @@ def _value(value: Any, what: str) -> Any:
     if kind is float:
         # JSON has no spelling for these, and NaN is not even equal to itself.
         if not isfinite(value):
-            raise ValueError(f"{what} is not a finite number")
+            raise NotFinite(f"{what} is not a finite number")
         return value
     # Copied level by level. A tuple or a set is no JSON value, and is refused below.
     if kind is list:

@@ -1,9 +1,8 @@
 """The meet of all caveats about accesses: the most that a token can do (spec, "Capability").
 
 A capability is a plain set of permitted accesses. `meet` permits exactly what both permit,
-`a.covers(b)` iff `a.meet(b) == b`, and equal authority is `==`, but for a list of integers and the
-range that says the same. Order and repetition of links do not matter. Nothing here depends on the
-position of a link in the chain.
+`a.covers(b)` iff `a.meet(b) == b`, and equal authority is `==`. Order and repetition of links do
+not matter. Nothing here depends on the position of a link in the chain.
 
 It knows no kind of caveat by name. It holds one caveat of each kind, in normal form, and asks it:
 all that is said of tables is one caveat, all that is said of tools another. Of own caveats it keeps
@@ -299,8 +298,7 @@ class Capability(SealedValue, frozen=True, eq=False):
     def covers(self, other: Capability) -> bool:
         """Does this permit all that `other` permits?
 
-        If what both permit is all of `other`, then this one takes nothing away from it. For a list
-        and the range that says the same the answer may be no; that is safe, for it only refuses.
+        If what both permit is all of `other`, then this one takes nothing away from it.
 
         Nothing in the library decides by it: writers and verifiers ask caveat by caveat. It is for
         comparing what two tokens can do.

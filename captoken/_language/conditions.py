@@ -38,6 +38,21 @@ from captoken._language.values import a_list, an_integer, an_object, not_empty
 Now = Callable[[], int]  # seconds since the epoch, asked for only where they are needed
 
 
+def _where(given: Any, now: Now, held: BuiltIn | None) -> Any:
+    """The value for the keyword `where`: as it was given, each `max` alone completed (spec 13.6).
+
+    `held` are the constraints so far. Raises ValueError for a negative `max` alone; what else may
+    be wrong, `Where` says.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    rules: Mapping[str, Constraint] = held.rules if isinstance(held, Where) else {}
+    return {
+        attribute: constraints.completed(constraint, rules.get(attribute, constraints.ANYTHING))
+        for attribute, constraint in given.items()
+    }
+
+
 class Where(BuiltIn, frozen=True):
     """Each attribute is stated and satisfies its constraint.
 
@@ -49,7 +64,7 @@ class Where(BuiltIn, frozen=True):
 
     Two of them meet attribute by attribute. An attribute that only one names keeps that constraint.
     `{"max": 100}` and `{"min": 50}` meet in the range from 50 to 100. Writers name it with the
-    keyword `where`.
+    keyword `where`, and complete a `max` alone.
 
     It does not check that what the access states is true. The server that builds the access answers
     for that.
@@ -58,6 +73,7 @@ class Where(BuiltIn, frozen=True):
     value: Any
     rules: Any = None  # attribute to constraint
     key = "where"
+    keywords = MappingProxyType({"where": _where})
 
     def __post_init__(self) -> None:
         """Read each constraint once, so that no access has to (spec, 13.1).

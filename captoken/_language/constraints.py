@@ -2,14 +2,16 @@
 
 Each kind is one class. A constraint is a frozen value in normal form that says which values it
 accepts, what it and another one accept together, and how it is spelled, for readers and for people.
-Types never coerce: `True`, `1` and `"1"` are three values, and a float, a list or an object
-satisfies only `any`. There are no regular expressions.
+Types never coerce: `True`, `1` and `"1"` are three values. A fraction satisfies `any` and ranges, a
+list or an object only `any`. There are no regular expressions.
 
     spelled                         accepts
     {"any": true}                   every value
     {"in": ["eu", 3, true]}         a string, integer or boolean of the list
-    {"min": 1, "max": 5}            an integer between the two, or with one bound alone
+    {"min": 1, "max": 5}            a number between the two, or with one bound alone
     {"path": ["/data"]}             a path at or below one of the list
+
+`completed` is for writers alone: to them `{"max": 500}` means 0 to 500.
 
 *Why no regular expressions:* two engines read one expression differently, and some take time
 without bound. And nobody can say of two expressions what both accept. These four kinds can be
@@ -20,7 +22,7 @@ What is not checked here: whether an argument is stated at all, and what its val
 
 An attack that this answers: a holder may call a tool with `{"max": 5}` on `amount`. It sends the
 text `"5000"`, in the hope that it is compared as text here and read as a number by the tool. Here a
-string is no integer, and is refused.
+string is no number, and is refused.
 
 A constraint that is read has been looked at in full. Judging a value never raises, so that nothing
 a stranger states can turn a denial into an error. Its cost is bounded by the length of the list and
@@ -38,7 +40,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
+from math import isfinite
 from typing import Any, ClassVar
 
 import msgspec
@@ -59,7 +62,7 @@ class Constraint(msgspec.Struct, frozen=True):
     `"1"` as text and one that reads it as a number would decide differently about one token.
 
         read_constraint({"in": ["eu", "us"]}).accepts("eu")    # True
-        read_constraint({"max": 5}).accepts(True)              # False: a boolean is no integer
+        read_constraint({"max": 5}).accepts(True)              # False: a boolean is no number
     """
 
     # A kind is told by its keys alone. No key belongs to two kinds.
@@ -102,7 +105,6 @@ class Constraint(msgspec.Struct, frozen=True):
         """The constraint that accepts what both accept (spec, "Constraints").
 
         Exact: it accepts no value that one of them refuses, and refuses none that both accept.
-        But a range and the list that says the same are two constraints, and are not equal.
 
             {"in": [1, 2, 9]} and {"max": 5}           meet in {"in": [1, 2]}
             {"min": 1, "max": 5} and {"min": 3}        meet in {"min": 3, "max": 5}
@@ -121,7 +123,7 @@ class Constraint(msgspec.Struct, frozen=True):
         if isinstance(other, In):
             return other.filtered(self)
 
-        # After that only two of one kind have something in common: ranges accept integers, and
+        # After that only two of one kind have something in common: ranges accept numbers, and
         # paths accept strings. No value is of two types.
         if type(self) is type(other):
             return self.alike(other)
@@ -131,7 +133,7 @@ class Constraint(msgspec.Struct, frozen=True):
 class Anything(Constraint, frozen=True):
     """Every value, of every type: `{"any": true}`.
 
-    The only kind that accepts fractions, null, lists and objects. It still asks that the value is
+    The only kind that accepts null, lists and objects. It still asks that the value is
     stated: an argument that is left out satisfies no constraint. Its meet with another is the
     other.
     """
@@ -223,14 +225,16 @@ class In(Constraint, frozen=True):
 
 
 class Range(Constraint, frozen=True):
-    """An integer of at least `low` and at most `high`; None is no bound on that side.
+    """A number of at least `low` and at most `high`; None is no bound on that side.
 
-    Spelled `{"min": 1}`, `{"max": 5}` or `{"min": 1, "max": 5}`. Both bounds belong to it. A
-    boolean and `1.0` are no integers (spec 13.3). Values may be of any size; only the bounds must
-    be of magnitude below 2^53.
+    Spelled `{"min": 1}`, `{"max": 5}` or `{"min": 1, "max": 5}`. Both bounds belong to it, and are
+    integers of magnitude below 2^53. A value is an integer of any size or a finite fraction, and is
+    compared exactly (spec 13.5). A boolean is no number. The tool has to be run with the number
+    that was compared, and not with the text that it was read from.
 
         Range(1, 5).accepts(5)       # True: both bounds belong to it
-        Range(1, 5).accepts(True)    # False, and so is 5.0
+        Range(1, 5).accepts(4.5)     # True, and so is 5.0
+        Range(1, 5).accepts(True)    # False
     """
 
     low: int | None
@@ -253,11 +257,13 @@ class Range(Constraint, frozen=True):
         return cls(low, high)
 
     def accepts(self, value: Any) -> bool:
-        """An integer within the bounds, both of which are included.
+        """A number within the bounds, both of which are included.
 
-        By exact type: `isinstance` would take True for 1.
+        By exact type: `isinstance` would take True for 1. Python compares an integer with a
+        fraction exactly, however large they are, and -0.0 with 0 as equal.
         """
-        if type(value) is not int:
+        # NaN is on no side of a bound, so that no comparison would refuse it.
+        if type(value) is not int and not (type(value) is float and isfinite(value)):
             return False
         if self.low is not None and value < self.low:
             return False
@@ -280,7 +286,7 @@ class Range(Constraint, frozen=True):
     def json(self) -> dict[str, Any]:
         """The bounds that there are. At least one is, or it would have no kind.
 
-        `{"min": 3, "max": 3}` stays a range, though a list would say the same.
+        `{"min": 3, "max": 3}` stays a range: it accepts 3.0 too, and a list does not.
         """
         bounds = {
             "min": self.low,
@@ -380,6 +386,34 @@ def read_constraint(value: Any) -> Constraint:
             return kind.read(value)
     stated = shown(sorted(value))
     raise ValueError(f"no constraint has the keys {stated}: any, in, min and max, path")
+
+
+def completed(given: Any, held: Constraint) -> Any:
+    """What a writer gave as a constraint, with a `max` that stands alone completed by a `min`.
+
+    `{"max": 500}` would permit -500 as well, and hardly anybody means that. So writers complete it
+    by the `min` of the range that is held for the same value, and else by 0 (spec 13.6). Readers
+    never do: on the wire `{"max": 500}` has no bound below. `held` is ANYTHING where nothing is.
+
+        completed({"max": 5}, ANYTHING)        # {"max": 5, "min": 0}
+        completed({"max": 5}, Range(-9, 9))    # {"max": 5, "min": -9}
+
+    What is no constraint is given back as it is, for `read_constraint` to refuse. Raises ValueError
+    for a negative `max` alone: nobody could say what was meant.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    made = dict(given)  # read once: what is looked at is what is written
+    high = made.get("max")
+    if type(high) is not int or "min" in made:
+        return made
+    if high < 0:
+        raise ValueError(f"max {high} alone: say min as well, which is 0 where it is left out")
+
+    low = held.low if isinstance(held, Range) else None
+    # A `min` above it leaves nothing in common: that is for the check of what is held to say.
+    made["min"] = 0 if low is None or low > high else low
+    return made
 
 
 # --- lists ----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ know what it does with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -44,6 +44,34 @@ CLOSED: Arguments = MappingProxyType({"_": (NOTHING, True)})
 CallMap: TypeAlias = Mapping[str, Call]
 
 
+def _tools(given: Any, now: Callable[[], int], held: BuiltIn | None) -> Any:
+    """The value for the keyword `tools`: as it was given, each `max` alone completed (spec 13.6).
+
+    By what is held for the argument, at the entry that decides at the pattern. Raises ValueError
+    for a negative `max` alone; what else may be wrong, `Tools` says.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    calls: CallMap = held.value if isinstance(held, ToolCalls) else {}
+    made: dict[Any, Any] = {}
+    for pattern, arguments in given.items():
+        if type(pattern) is not str or not isinstance(arguments, Mapping):
+            made[pattern] = arguments
+            continue
+        rule: Call = patterns.decided(calls, pattern, None)
+        made[pattern] = {
+            argument: constraints.completed(constraint, _constraint_of(rule, argument))
+            for argument, constraint in arguments.items()
+        }
+    return made
+
+
+def _constraint_of(rule: Call, argument: Any) -> Constraint:
+    """What a call says of an argument; ANYTHING where it says nothing."""
+    constraint, _ = (rule or {}).get(argument, (constraints.ANYTHING, True))
+    return constraint
+
+
 # --- the caveat -----------------------------------------------------------------------------------
 
 
@@ -62,7 +90,7 @@ class Tools(BuiltIn, frozen=True):
     named, is missing, or has another value (spec, 15.5).
 
     Two of them meet at each tool in the calls that both permit. An argument that both name must
-    satisfy both constraints. Writers name it with the keyword `tools`.
+    satisfy both constraints. Writers name it with the keyword `tools`, and complete a `max` alone.
 
     It does not check that the tool exists or that an argument means what its name says. An entry
     `{}` checks no argument at all. To permit a call without arguments only, an entry has to name
@@ -73,6 +101,7 @@ class Tools(BuiltIn, frozen=True):
     rules: Any = None  # pattern to arguments
     key = "tools"
     domain = "tool"
+    keywords = MappingProxyType({"tools": _tools})
 
     def __post_init__(self) -> None:
         """Read each rule once, so that no access has to. Raises TypeError or ValueError.
@@ -104,7 +133,7 @@ class Tools(BuiltIn, frozen=True):
 
         Both steps keep what is permitted. The first drops arguments that nothing satisfies; the
         second drops entries that repeat a wider one. Maps that permit the same calls so become
-        equal, but for a list of integers beside its range.
+        equal.
         """
         calls: dict[str, Call] = {}
         for pattern, rule in self.rules.items():

@@ -52,7 +52,8 @@ class Restrictions(TypedDict, total=False):
     allow: Mapping[str, Strings]  # by pattern, the operations: in place of the two above
     columns: Mapping[str, Strings]  # by pattern, the columns
 
-    # Tools: by pattern, a constraint for each argument. `{}` leaves the arguments free.
+    # Tools: by pattern, a constraint for each argument. `{}` leaves the arguments free. Here and in
+    # `where`, `{"max": 5}` is 0 to 5, unless what is held says another `min` (13.6).
     tools: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     # Attributes of the request, whatever it is: a constraint for each.
@@ -146,6 +147,8 @@ def _readings() -> dict[str, tuple[str, Reading]]:
 
 
 _READINGS = _readings()
+# By key, the place in a capability where such a caveat is held. An own one has none.
+_SLOTS = {kind.key: kind.slot() for kind in BUILT_IN}
 # All that writers may say, but for own caveats, which a vocabulary brings.
 _KEYWORDS = frozenset((*_READINGS, *POSITION))
 
@@ -177,7 +180,8 @@ def caveats_of(
     """The caveats that keywords ask for, by key. Raises TypeError or ValueError for a bad one.
 
     `now` gives seconds since the epoch, and is asked only where a keyword needs it. `held` is what
-    the token can do so far: `expires_in` is cut to it. Whether the rest is held is not asked here.
+    the token can do so far: `expires_in` is cut to it, and a `max` alone completed by its `min`.
+    Whether the rest is held is not asked here.
 
         caveats_of({"tables": ["sales"], "uses": 5}, V1, now)
         # {"tables": Tables(["sales"]), "uses": Uses(5)}
@@ -197,8 +201,9 @@ def caveats_of(
         if key in made:
             raise ValueError("expires_in and expires_at say the same thing twice")
 
-        # For `expires_in` alone so far. Minting holds nothing yet.
-        before = held.held.get(key) if held is not None else None
+        # What is held in the same place: `expires_in` is cut to it, and a `max` alone completed by
+        # it. Minting holds nothing yet.
+        before = held.held.get(_SLOTS.get(key, key)) if held is not None else None
         stated = reading(value, now, before)
         made[key] = write(key, stated, vocabulary)
     return made

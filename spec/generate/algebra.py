@@ -199,7 +199,7 @@ def capability() -> Table:
         ("lists", {"in": [1, 2, "a"]}, {"in": [2, "a", True]}, {"in": [2, "a"]}, ""),
         ("list_of_types", {"in": [True, 1, "1"]}, {"in": [1]}, {"in": [1]}, "one"),
         ("list_and_range", {"in": [1, 5, "a", True]}, {"min": 2}, {"in": [5]}, ""),
-        ("range_says_the_list", {"max": 2, "min": 1}, {"in": [1, 2]}, {"in": [1, 2]}, "one"),
+        ("range_of_the_numbers_of_a_list", {"max": 2, "min": 1}, {"in": [1, 2]}, {"in": [1, 2]}, "one"),
         ("ranges", {"max": 5, "min": 1}, {"max": 9, "min": 3}, {"max": 5, "min": 3}, ""),
         ("range_in_range", {"min": 1}, {"max": 5, "min": 2}, {"max": 5, "min": 2}, "one"),
         ("ranges_from", {"min": 1}, {"min": 3}, {"min": 3}, "one"),
@@ -392,6 +392,23 @@ def widening() -> Table:
     fails("where_range_under_list", "23.9", "where", where={"level": {"max": 2, "min": 1}})
     fails("where_any_under_list", "23.9", "where", where={"level": any_})
     fails("where_range_wider", "23.9", "where", where={"score": {"min": 1}})
+    writes("max_alone_is_completed_by_what_is_held", "13.6", {"where": {"score": {"max": 5, "min": 1}}},
+           where={"score": {"max": 5}})  # fmt: skip
+    writes("max_alone_is_completed_by_zero", "13.6", {"where": {"new": {"max": 5, "min": 0}}}, where={"new": {"max": 5}})
+    writes("max_of_zero_alone", "13.6", {"where": {"new": {"max": 0, "min": 0}}}, where={"new": {"max": 0}})
+    writes("min_alone_is_not_completed", "13.6", {"where": {"new": {"min": 5}}}, where={"new": {"min": 5}})
+    writes("min_and_max_stay", "13.6", {"where": {"new": {"max": 5, "min": -5}}}, where={"new": {"max": 5, "min": -5}})
+    fails("negative_max_alone", "13.6", None, code="usage", where={"new": {"max": -1}})
+    below = token({"tools": {"move": {"by": {"max": 9, "min": -9}, "to": {"max": 9}}}, "where": {"level": {"max": 9, "min": -9}}})
+    fails("negative_max_alone_under_a_lower_min", "13.6", None, code="usage", parts=below, where={"level": {"max": -1}})
+    writes("max_alone_is_completed_by_a_lower_min", "13.6", {"where": {"level": {"max": 5, "min": -9}}}, parts=below,
+           where={"level": {"max": 5}})  # fmt: skip
+    writes("max_alone_in_tools", "13.6", {"tools": {"move": {"by": {"max": 5, "min": -9}, "to": {"max": 5, "min": 0}}}},
+           parts=below, tools={"move": {"by": {"max": 5}, "to": {"max": 5}}})  # fmt: skip
+    fails("negative_max_alone_in_tools", "13.6", None, code="usage", parts=below, tools={"move": {"by": {"max": -5}, "to": any_}})
+    fails("max_alone_below_what_is_held", "13.6", "where", where={"score": {"max": 0}})
+    writes("max_alone_where_optional", "13.6", {"tools": {"go": {"by": {"max": 5, "min": 0, "optional": True}}}},
+           parts=token({"tools": {"*": {}}}), tools={"go": {"by": {"max": 5, "optional": True}}})  # fmt: skip
     writes("where_cut", "23.15", {"where": {"level": {"in": [2]}}}, where={"level": {"in": [2, 4]}}, clamp=True)
     writes(
         "where_range_cut_to_list",

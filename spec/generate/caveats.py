@@ -446,19 +446,25 @@ def constraints() -> Table:
         ("in_booleans", {"in": [True]}, {"true": True}, {"number": 1, "false": False, "text": "true", "null": None}),
         ("in_mixed", {"in": [True, 2, "x"]}, {"true": True, "2": 2, "x": "x"}, {"1": 1, "text": "2"}),
         ("in_nothing", {"in": []}, {}, {"empty": "", "0": 0, "null": None}),
-        ("min", {"min": 1}, {"1": 1, "huge": 10**30}, {"0": 0, "text": "1", "true": True, "fraction": 1.5,
-        "fraction_of_zero": 1.0, "null": None}),
-        ("max", {"max": 5}, {"5": 5, "minus": -10}, {"6": 6, "text": "", "fraction": 0.5, "list": []}),
-        ("range", {"min": -1, "max": 1}, {"-1": -1, "0": 0, "1": 1}, {"-2": -2, "2": 2, "false": False}),
-        ("point", {"min": 3, "max": 3}, {"3": 3}, {"2": 2, "4": 4}),
+        ("min", {"min": 1}, {"1": 1, "huge": 10**30, "fraction": 1.5, "fraction_of_zero": 1.0, "huge_fraction": 1e300},
+         {"0": 0, "text": "1", "true": True, "fraction_below": 0.9999999999999999, "null": None}),
+        ("max", {"max": 5}, {"5": 5, "minus": -10, "fraction": 0.5, "fraction_of_zero": 5.0},
+         {"6": 6, "text": "", "fraction_above": 5.000000000000001, "list": []}),
+        ("range", {"min": -1, "max": 1}, {"-1": -1, "0": 0, "1": 1, "minus_zero": -0.0},
+         {"-2": -2, "2": 2, "false": False, "fraction_below": -1.0000000000000002}),
+        ("point", {"min": 3, "max": 3}, {"3": 3, "fraction_of_zero": 3.0}, {"2": 2, "4": 4, "fraction": 3.5}),
+        ("zero", {"min": 0, "max": 0}, {"0": 0, "minus_zero": -0.0}, {"least": 5e-324, "least_below": -5e-324}),
+        ("edge", {"max": 2**53 - 1}, {"edge": 2**53 - 1, "edge_as_fraction": float(2**53 - 1)},
+         {"edge": 2**53, "edge_as_fraction": float(2**53), "huge": 10**400}),
     ]  # fmt: skip
     table.allow("plain", "13.1", token(SALES))
     for name, constraint, held, broken in accepted:
         parts = token({**SALES, "where": {"x": constraint}})
+        rule = "13.5" if constraint.keys() & {"min", "max"} else "13.3"
         for what, value in held.items():
-            table.allow(f"{name}_takes_{what}", "13.3", parts, {**SELECT, "attributes": {"x": value}})
+            table.allow(f"{name}_takes_{what}", rule, parts, {**SELECT, "attributes": {"x": value}})
         for what, value in broken.items():
-            table.deny(f"{name}_refuses_{what}", "13.3", "attribute", parts, {**SELECT, "attributes": {"x": value}})
+            table.deny(f"{name}_refuses_{what}", rule, "attribute", parts, {**SELECT, "attributes": {"x": value}})
     ill: dict[str, Json] = {
         "nothing": {}, "text": "eu", "list": ["eu"], "true": True, "unknown": {"unlike": 1}, "regex": {"regex": "a"},
         "two_kinds": {"in": [1], "min": 1}, "any_and_in": {"any": True, "in": [1]}, "any_false": {"any": False},

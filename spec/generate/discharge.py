@@ -192,7 +192,7 @@ def _tickets(table: Table) -> None:
     ok("with_location", "32.2", ticket("one", loc="https://approvals.example"), MINUTE, payment)
     ok("for_another_party", "33.9", ticket("one", "payments"), MINUTE, payment, "payments")
     ok("for_nothing_in_particular", "32.3", ticket("one", need={}), MINUTE, {})
-    ok("answered_with_caveats", "33.9", plain, {**MINUTE, **SALES, "aud": ["sales-db"], "where": {"x": {"max": 5}}}, payment,
+    ok("answered_with_caveats", "33.9", plain, {**MINUTE, **SALES, "aud": ["sales-db"], "where": {"x": {"max": 5, "min": 0}}}, payment,
        expires_in=60, tables=["sales"], operations=["select"], audience="sales-db", where={"x": {"max": 5}})  # fmt: skip
     ok("answered_until_a_moment", "33.9", plain, {"exp": NOW + 5, "nbf": NOW}, payment, expires_at=NOW + 5, not_before=NOW)
     table.beside("ticket_of_one")

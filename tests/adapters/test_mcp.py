@@ -178,7 +178,8 @@ CALLS: list[tuple[str, Any, str]] = [
     ("pay", {"cents": 5, "memo": "x"}, "told"),  # an argument that nobody named, though the tool would drop it
     ("pay", {"cents": "5"}, "told"),  # text that the tool would read as 5
     ("pay", {"cents": "9999"}, "told"),
-    ("pay", {"cents": 5.0}, "told"),  # and so it would this
+    ("pay", {"cents": 5.0}, "ran"),  # a number, compared as one
+    ("pay", {"cents": 500.5}, "told"),
     ("pay", {"cents": True}, "told"),
     ("pay", {"cents": None}, "told"),
     ("pay", {"cents": [5]}, "told"),
@@ -741,7 +742,7 @@ def test_what_no_token_can_permit_cannot_be_proven() -> None:
                 admit(gate, _mcp.Message("tools/call", {**params, "_meta": {TOKEN: given}}))
             assert refused.value.kind == kind
     codes = [json.loads(line)["code"] for line in lines if b'"kind":"decision"' in line]
-    assert codes == ["bad_proof", "bad_proof", "tool"] * 2
+    assert codes == ["bad_proof", "bad_proof", "tool", "bad_proof", "bad_proof", "argument"]
 
 
 def test_the_spelling_of_arguments_is_fixed() -> None:

@@ -492,7 +492,8 @@ def test_arguments_that_are_no_json_are_refused(unreadable: Any, guard: ToolGuar
     hooked.on.before_tool_execute(make)
     with current.use(mint(take={})):
         go(agent(guard, obeying(("take", {"what": 1})), take, capabilities=[hooked]), "go")
-    assert told.codes[-1] == "tool" and reached == []
+    code = "argument" if isinstance(unreadable, float) else "tool"  # a number that is not finite is a client's
+    assert told.codes[-1] == code and reached == []
 
 
 def test_a_model_as_an_argument_is_asked_about_as_json(guard: ToolGuard, told: Told) -> None:

@@ -93,6 +93,10 @@ def is_integer(value):
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def is_number(value):
+    return is_integer(value) or (isinstance(value, float) and value - value == 0)
+
+
 def is_random(value, length):
     """That many characters of the base64url alphabet; nobody decodes them."""
     return isinstance(value, str) and re.fullmatch(rf"[A-Za-z0-9_-]{{{length}}}", value) is not None
@@ -242,7 +246,7 @@ def satisfies(constraint, value):
         return any(type(value) is type(v) and value == v for v in constraint["in"])
     if "path" in constraint:
         return is_path(value) and any(p == "/" or value == p or value.startswith(p + "/") for p in constraint["path"])
-    return is_integer(value) and constraint.get("min", value) <= value <= constraint.get("max", value)
+    return is_number(value) and constraint.get("min", value) <= value <= constraint.get("max", value)
 
 
 # ---- 4.1 text, wire, root record -----------------------------------------------------------------------------------

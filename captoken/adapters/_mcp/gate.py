@@ -45,7 +45,15 @@ from captoken.adapters._mcp.messages import (
     token_of,
 )
 from captoken.current import Held
-from captoken.tools import Attributes, Cost, access_to, presented_to, stated_of, telling
+from captoken.tools import (
+    Attributes,
+    Cost,
+    access_to,
+    presented_to,
+    refusal_of_call,
+    stated_of,
+    telling,
+)
 
 # Of mcp 1.x: what comes that way comes over the network, and shows no HTTP request.
 _WEBSOCKET = "mcp.server.websocket"
@@ -206,7 +214,8 @@ class Gate:
 
         plain = access_of(method, params)
         if plain is None:
-            denied = await _answer_of(grant, lambda face: face.deny("tool", _NO_CALL))
+            code, why = _no_call(method, params)
+            denied = await _answer_of(grant, lambda face: face.deny(code, why))
             raise refusal_of(denied, method)
         access = self._with_stated(plain)
         decision = await _answer_of(grant, lambda face: face.check(access))
@@ -354,7 +363,7 @@ class Gate:
         method = message.method
         plain = access_of(method, message.params)
         if plain is None:
-            raise await self._denied(token, "tool", _NO_CALL, about, method)
+            raise await self._denied(token, *_no_call(method, message.params), about, method)
         if self._cost is None and self._attributes is None:
             decision = await _answer_of(
                 self._verifier, lambda face: face.check(token, plain, request=about)
@@ -388,6 +397,12 @@ def access_of(method: str, params: Mapping[str, Any]) -> Access | None:
         return None
     tool, arguments = asked
     return access_to(tool, arguments)
+
+
+def _no_call(method: str, params: Mapping[str, Any]) -> tuple[str, str]:
+    """The code and the sentence of a denial, for a message of which `access_of` made nothing."""
+    asked = facts(method, params)
+    return ("tool", _NO_CALL) if asked is None else refusal_of_call(*asked, _NO_CALL)
 
 
 def _granted(decision: Decision, method: str) -> Grant:

@@ -1,0 +1,151 @@
+"""Constraints, kind by kind: which values they accept, how two meet, what writers complete, what is said of a mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from captoken import Token, WideningError
+from captoken._format.encoding import b64decode
+from captoken._language.constraints import read_constraint
+from captoken.control import Operator
+from captoken.discharge import Allow, Discharger
+from captoken.keys import DischargerKey, OperatorKey
+from captoken.stores.memory import MemorySnapshots
+from tests.world import clock, code, mint, tool
+
+FREE: dict[str, Any] = {"unrestricted": True}
+
+
+def last(token: Token) -> dict[str, Any]:
+    """The caveats of the last link."""
+    stated: dict[str, Any] = json.loads(token.unverified.bodies[-1])
+    return stated
+
+
+def where(constraint: Any, **held: Any) -> Any:
+    """What a writer makes of a constraint under `where`."""
+    return last(mint(**(held or FREE)).attenuate(where={"x": constraint}))["where"]["x"]
+
+
+# --- ranges ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_range_takes_every_finite_number_and_nothing_else() -> None:
+    """Compared exactly: an integer beyond doubles, the least fraction, minus zero; NaN stands on no side."""
+    some = read_constraint({"min": 0, "max": 2**53 - 1})
+    for value in (0, -0.0, 5e-324, 1.5, 2**53 - 1, float(2**53 - 1)):
+        assert some.accepts(value), value
+    for value in (-5e-324, -1, 2**53, float(2**53), 10**400, True, False, "1", None, [1], {"n": 1}):
+        assert not some.accepts(value), value
+    for one in ({"min": 0}, {"max": 0}, {"min": 0, "max": 1}):
+        for value in (float("nan"), float("inf"), float("-inf")):
+            assert not read_constraint(one).accepts(value)
+
+
+def test_a_list_takes_no_fraction_that_a_range_takes() -> None:
+    assert read_constraint({"min": 3, "max": 3}).accepts(3.0) and not read_constraint({"in": [3]}).accepts(3.0)
+
+
+# --- what writers complete -------------------------------------------------------------------------------------------
+
+HELD = {"unrestricted": True, "where": {"x": {"min": -9, "max": 9}}}
+
+
+@pytest.mark.parametrize(
+    ("held", "given", "written"),
+    [
+        (FREE, {"max": 500}, {"max": 500, "min": 0}),
+        (FREE, {"max": 0}, {"max": 0, "min": 0}),
+        (FREE, MappingProxyType({"max": 500}), {"max": 500, "min": 0}),
+        (FREE, {"min": 5}, {"min": 5}),
+        (FREE, {"min": -5, "max": -1}, {"min": -5, "max": -1}),
+        (HELD, {"max": 5}, {"max": 5, "min": -9}),
+        ({**FREE, "where": {"x": {"min": 3}}}, {"max": 5}, {"max": 5, "min": 3}),
+        ({**FREE, "where": {"x": {"in": [1, 2]}}}, {"in": [1]}, {"in": [1]}),
+        ({**FREE, "where": {"y": {"min": -9}}}, {"max": 5}, {"max": 5, "min": 0}),
+    ],
+)
+def test_a_max_alone_is_completed(held: dict[str, Any], given: Mapping[str, Any], written: dict[str, Any]) -> None:
+    assert where(given, **held) == written
+
+
+def test_a_negative_max_alone_is_a_mistake_wherever_it_is_written() -> None:
+    for held in (FREE, HELD):
+        with pytest.raises(ValueError, match="max -1 alone: say min as well"):
+            where({"max": -1}, **held)
+    with pytest.raises(ValueError, match="say min as well"):
+        mint(tools={"pay": {"cents": {"max": -500, "optional": True}}})
+
+
+def test_what_is_no_range_is_refused_as_before() -> None:
+    for given in ({"max": "5"}, {"max": True}, {"max": 1.5}, {"max": None}, {"max": [5]}, [("max", 5)], "max", {"max": 2**53}):
+        with pytest.raises((TypeError, ValueError)):
+            where(given)
+    for tools in ("pay", ["pay"], {5: {"n": {"max": 5}}}, {"pay": [1]}, {"pay": {"n": 5}}, {"a..b": {"n": {"max": 5}}}):
+        with pytest.raises((TypeError, ValueError)):
+            mint(tools=tools)
+
+
+def test_a_max_below_the_min_that_is_held_is_widening_and_no_mistake() -> None:
+    token = mint(unrestricted=True, where={"x": {"min": 5, "max": 9}})
+    with pytest.raises(WideningError) as caught:
+        token.attenuate(where={"x": {"max": 4}})
+    assert caught.value.dimension == "where"
+    with pytest.raises(WideningError) as caught:
+        token.attenuate(where={"x": {"max": 4}}, clamp=True)
+    assert caught.value.code == "nothing_left"
+
+
+def test_an_argument_is_completed_by_the_entry_that_decides_at_its_pattern() -> None:
+    token = mint(tools={"a.*": {"n": {"min": -5, "max": 5}}, "a.b": {"n": {"min": -9, "max": 9}}, "c": {}})
+    asked = {"a.b": {"n": {"max": 1}}, "a.c": {"n": {"max": 1}}, "c": {"n": {"max": 1}}}
+    written = {"a.b": -9, "a.c": -5, "c": 0}
+    assert last(token.attenuate(tools=asked))["tools"] == {
+        name: {"n": {"max": 1, "min": low}} for name, low in written.items()
+    }
+
+
+def test_whoever_writes_completes_and_no_reader_does() -> None:
+    """A mint, an operator's entry and a discharge; and a link that was written without this library keeps its meaning."""
+    asked = {"pay": {"cents": {"max": 500}}}
+    completed = {"tools": {"pay": {"cents": {"max": 500, "min": 0}}}}
+    token = mint(tools=asked)
+    assert last(token).items() >= completed.items()
+    assert [code(token, tool("pay", cents=cents)) for cents in (-1, 0, 500, 501)] == ["argument", "allowed", "allowed", "argument"]
+
+    entry = Operator(OperatorKey.generate(), MemorySnapshots(), by="ops", clock=clock()).narrow(
+        task="task-123", why="less", tools=asked
+    )
+    assert entry.link == completed
+
+    key = DischargerKey.generate()
+    ticket = mint(**FREE).require(key.public, need={"pay": True}).needs[0]
+    discharge = Discharger(key, lambda need: Allow(expires_in=60, tools=asked), clock=clock()).discharge(ticket)
+    assert b'"tools":{"pay":{"cents":{"max":500,"min":0}}}' in b64decode(discharge.serialize().partition("_")[2])
+
+    bare = mint(tools={"pay": {}}).with_raw_link(b'{"tools":{"pay":{"cents":{"max":500}}}}')
+    assert code(bare, tool("pay", cents=-1)) == "allowed"
+    assert bare.unverified.capability.json()["tools"] == {"pay": {"cents": {"max": 500}}}
+    assert last(bare.attenuate(tools=asked))["tools"]["pay"]["cents"] == {"max": 500, "min": 0}
+
+
+class Two(dict[str, Any]):
+    """A mapping that says one thing when it is looked up, and another when it is gone through."""
+
+    def __contains__(self, key: object) -> bool:
+        return key == "min" or super().__contains__(key)
+
+    def keys(self) -> Any:
+        return ("max",)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("max",))
+
+
+def test_a_mapping_that_says_two_things_is_read_once() -> None:
+    assert where(Two(max=5)) == {"max": 5, "min": 0}
