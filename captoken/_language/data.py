@@ -649,6 +649,9 @@ def _pairs_beyond(held: TableRights, asked: Mapping[str, Any]) -> Iterator[Exces
     An example: held is `select` on `market.*`. Asked for are `select` and `insert` on `market.eu`.
     In excess is `{"market.eu": ["insert"]}`, and `select` on `market.eu` is left.
     """
+    if "allow" not in asked and _are_held(held, asked["tables"].value, asked["operations"].value):
+        return
+
     wanted = met(caveat for key, caveat in asked.items() if key != "columns")
     bare = {key: Rights(rights.operations, None) for key, rights in held.value.items()}
     both = patterns.meet(
@@ -683,6 +686,25 @@ def _pairs_beyond(held: TableRights, asked: Mapping[str, Any]) -> Iterator[Exces
         TableRights(both).stated(),
         replaces=_PAIRS,
     )
+
+
+def _are_held(
+    held: TableRights,
+    tables: Iterable[str],
+    operations: Iterable[str],
+) -> bool:
+    """Is every pair plainly held? For tables that are no patterns: the sooner answer.
+
+    False is no answer: below a pattern there may be entries that say less, and are to be compared.
+    """
+    wanted = _names(operations)
+    for table in tables:
+        if table[-1] == "*":
+            return False
+        have = _at(held.value, table).operations
+        if have != ANY and not (wanted != ANY and wanted <= have):
+            return False
+    return True
 
 
 def _columns_beyond(held: TableRights, asked: dict[str, list[str]]) -> Iterator[Excess]:

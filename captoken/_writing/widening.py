@@ -62,6 +62,10 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
 
     Compares, and raises nothing of its own. Lineage is not looked at: `positioned` does.
     """
+    # Whoever holds everything asks for no more: an issuer, and an operator.
+    if not held.held and not held.own:
+        return
+
     for slot, keys in _KEYS_HELD.items():
         # What no link has named is not bounded, and what is not asked for is in no excess.
         if slot in held.held and not wanted.keys().isdisjoint(keys):
