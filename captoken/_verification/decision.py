@@ -808,10 +808,8 @@ class Grant(_Vouched, frozen=True, eq=False):
 
 def _reservation(decision: Decision) -> Reservation | None:
     """What was taken of a ledger: one at most, since what is asked of it is asked in one step."""
-    for effect in decision.effects:
-        if isinstance(effect, Reservation):
-            return effect
-    return None
+    taken = (effect for effect in decision.effects if isinstance(effect, Reservation))
+    return next(taken, None)
 
 
 def _cost_taken(

@@ -90,11 +90,6 @@ class Genuine(SealedValue, frozen=True, eq=False):
     facts: SelectorFacts | None = None
 
     @property
-    def bound(self) -> bool:
-        """Is the token bound to a key?"""
-        return self.lineage.key is not None
-
-    @property
     def own_links(self) -> tuple[Link, ...]:
         """The links of the token itself, without those of its discharges."""
         return self.links[: len(self.tags)]
