@@ -11,6 +11,7 @@ import pytest
 from captoken import Access, Denied, Issuer, Token, Verifier
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.encoding import MAX_INTEGER
+from captoken._format.errors import LimitError
 from captoken._language.caveats import V1, prohibited
 from captoken._language.links import BadLink, Link, read_link
 from captoken._language.overlay import snapshot
@@ -638,3 +639,29 @@ def test_one_snapshot_is_the_newest() -> None:
     store = MemorySnapshots()
     assert store.load() is None and store.publish(b"1", b"0") is False and store.publish(b"1", None) is True
     assert store.publish(b"2", None) is False and store.publish(b"2", b"1") is True and store.load() == b"2"
+
+
+# --- how much may count in one token ---------------------------------------------------------------------------------
+
+
+def test_a_ninth_link_that_counts_is_neither_written_nor_read() -> None:
+    """Nor a seventeenth bucket: rows in a ledger are made by whoever holds a token."""
+    token = mint(**SALES)
+    for _ in range(8):
+        token = token.attenuate(uses=5)
+    assert verifier(ledger=MemoryLedger(floor=0, shared=True)).check(token, data("sales"))
+    with pytest.raises(LimitError, match="more than 8 links that count, or 16 buckets"):
+        token.attenuate(uses=5)
+    assert token.attenuate(tables=["sales"]).delegate(to="b")
+
+    units = {f"u{number}": 5 for number in range(15)}
+    full = mint(**SALES, budget=units, uses=1)
+    with pytest.raises(LimitError):
+        full.attenuate(uses=1)
+    with pytest.raises(LimitError):
+        mint(**SALES, budget={**units, "x": 1, "y": 1})
+    # By hand, as a holder can.
+    beyond = token.with_raw_link(b'{"n":"AAAAAAAAAAA","uses":1}')
+    decision = verifier(ledger=MemoryLedger(floor=0, shared=True)).check(beyond.serialize(), data("sales"))
+    assert decision.code == "unreadable_link" and decision.refusals[0].link == 9
+    assert beyond.unverified.capability.nothing

@@ -28,7 +28,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
@@ -103,6 +103,8 @@ class BadLink(msgspec.Struct, frozen=True):
     `sender`, `receiver` and `key` are what it says of the chain, where that can be read. They are
     for those who hold and show the token, and never for a decision.
     """
+
+    counts: ClassVar[bool] = False  # what cannot be read is denied, and takes nothing
 
     code: str  # unreadable_link or unknown_caveat
     text: str
@@ -248,15 +250,57 @@ def read_links(
         else:
             links.append(known.get(cid) or _read_anew(cid, vocabulary, known))
 
+    if any([link.counts for link in links]):
+        _end_counting(links)
+
     # Up to the first key, nobody could have signed. From there on, whether a signature is the
     # right one is for whoever verifies.
     for at, link in enumerate(links):
         if link.key is not None:  # the first that binds it: no key was there to sign
             if isinstance(link, Link) and link.signature is not None:
                 why = "a signature, and no key to sign it"
-                links[at] = BadLink("unreadable_link", why, link.sender, link.receiver, link.key)
+                links[at] = BadLink("unreadable_link", why, *_chain_words(link))
             break
     return links
+
+
+# What may count in one token. More would be rows in a ledger that whoever holds it makes at will.
+COUNTING_LINKS = 8
+BUCKETS = 16
+
+
+def buckets_of(caveats: Iterable[Caveat]) -> int:
+    """How many buckets of a ledger the caveats of a link take (spec 38.1)."""
+    count = 0
+    for caveat in caveats:
+        if caveat.key == "uses":
+            count += 1
+        elif caveat.key == "budget":
+            count += len(caveat.value)
+    return count
+
+
+def _end_counting(links: list[Link | BadLink]) -> None:
+    """Make the first link unreadable that counts beyond what may count in a token (spec 38.13)."""
+    counting = buckets = 0
+    for at, link in enumerate(links):
+        if isinstance(link, BadLink) or not link.counts:
+            continue
+        counting += 1
+        buckets += buckets_of(link.late)
+        if counting > COUNTING_LINKS or buckets > BUCKETS:
+            links[at] = BadLink("unreadable_link", too_much_counted(), *_chain_words(link))
+            return
+
+
+def too_much_counted() -> str:
+    """Why no further link may count. For readers and writers alike."""
+    return f"more than {COUNTING_LINKS} links that count, or {BUCKETS} buckets, in one token"
+
+
+def _chain_words(link: Link) -> tuple[str | None, str | None, bytes | None]:
+    """What a link says of the chain, for whoever shows it although it cannot be used."""
+    return link.sender, link.receiver, link.key
 
 
 def _read_anew(

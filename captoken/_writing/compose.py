@@ -26,12 +26,13 @@ import msgspec
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import EncodingError, b64encode, encode_json
 from captoken._format.entropy import random_bytes
-from captoken._format.errors import DelegationError
+from captoken._format.errors import DelegationError, LimitError
 from captoken._format.public_keys import public_bytes, signing_key
 from captoken._format.spelling import shown
 from captoken._language.capability import Capability
 from captoken._language.caveats import BUILT_IN, COUNTED, V1, Vocabulary
 from captoken._language.lineage import Lineage
+from captoken._language.links import BUCKETS, COUNTING_LINKS, too_much_counted
 from captoken._writing import keywords, widening
 from captoken.proof import Signer
 
@@ -79,6 +80,8 @@ class Holding(msgspec.Struct, frozen=True):
 
     capability: Capability  # whatever the order of the links
     lineage: Lineage  # what depends on their order
+    counting: int = 0  # how many of its links count
+    buckets: int = 0  # and in how many buckets
 
 
 # What holds for whoever has no token to narrow.
@@ -126,6 +129,8 @@ def compose(
     # Step 5 (17.6): without a nonce two equal links would be one, with one id and one bucket.
     # `uses` and `budget`: each such link has a bucket of its own in a ledger (17.6).
     counts = not COUNTED.isdisjoint(stated)
+    if counts:
+        _check_counting(holding, stated)
     if terms.to is not None or counts:
         stated["n"] = b64encode(means.random(NONCE_BYTES))
 
@@ -133,6 +138,17 @@ def compose(
     if terms.key is not None:
         stated["key"] = b64encode(signing_key(terms.key))
     return stated
+
+
+def _check_counting(holding: Holding, stated: Mapping[str, Any]) -> None:
+    """Raise LimitError for a link that counts beyond what may count in a token (38.13).
+
+    Readers would find it unreadable, and with it the whole token.
+    """
+    buckets = len(stated.get("budget", ())) + ("uses" in stated)
+    too_many = holding.counting >= COUNTING_LINKS
+    if too_many or holding.buckets + buckets > BUCKETS:
+        raise LimitError(too_much_counted())
 
 
 def compose_request(

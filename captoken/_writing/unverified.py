@@ -22,7 +22,7 @@ from captoken._language.capability import Capability
 from captoken._language.caveats import Vocabulary
 from captoken._language.discharge import Discharge
 from captoken._language.lineage import Lineage, read_along
-from captoken._language.links import BadLink, Link, read_links
+from captoken._language.links import BadLink, Link, buckets_of, read_links
 from captoken._writing.compose import Holding
 
 
@@ -150,7 +150,8 @@ class Unverified(SealedValue, frozen=True, eq=False):
         if not self._seen:
             links = tuple(read_links(self._caveats, self._vocabulary))
             # What cannot be read is passed over here alone (23.1): a verifier denies it.
-            readable = (link for link in links if isinstance(link, Link))
+            readable = [link for link in links if isinstance(link, Link)]
+            counting = [buckets_of(link.late) for link in readable if link.counts]
             capability = Capability.of(
                 readable,
                 self.root.task,
@@ -158,7 +159,8 @@ class Unverified(SealedValue, frozen=True, eq=False):
             )
             # The holder moves on also by a link that cannot be read, if its names can be.
             lineage = read_along(self.root.agent, links)
-            self._seen.append(_Said(links, Holding(capability, lineage)))
+            holding = Holding(capability, lineage, len(counting), sum(counting))
+            self._seen.append(_Said(links, holding))
         return self._seen[0]
 
     def __repr__(self) -> str:

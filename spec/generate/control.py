@@ -744,6 +744,23 @@ def allowances() -> Table:
         debit(odd, 1, "uses", 1),
     )
 
+    # How much may count in one token.
+    eight = base
+    for number in range(8):
+        eight = extended(eight, uses(9, number))
+    allow("eight_links_that_count", "38.13", eight, SELECT, *[debit(eight, at, "uses", 9) for at in range(1, 9)])
+    table.beside("eight_links_that_count")
+    deny("nine_links_that_count", "38.13", "unreadable_link", extended(eight, uses(9, 8)))
+    deny("nine_links_that_count_without_an_access", "38.13", "unreadable_link", extended(eight, uses(9, 8)), None)
+    deny("nine_links_that_count_and_an_unknown_one", "38.13", "unreadable_link", extended(eight, uses(9, 8), {"colour": 1}))
+    deny("an_unknown_link_and_nine_that_count", "38.13", "unknown_caveat", extended(eight, {"colour": 1}, uses(9, 8)))
+    units = {f"u{number:02}": 5 for number in range(16)}
+    sixteen = extended(base, budget(**units))
+    allow("sixteen_buckets", "38.13", sixteen, costing(**units), *[debit(sixteen, 1, unit, 5, 5) for unit in sorted(units)])
+    table.beside("sixteen_buckets")
+    deny("seventeen_buckets", "38.13", "unreadable_link", extended(base, budget(**units, u16=5)), costing(**units, u16=5))
+    deny("seventeen_buckets_in_two_links", "38.13", "unreadable_link", extended(sixteen, uses(5, 1)), costing(**units))
+
     # What an access has to state.
     allow("cost_stated", "38.2", spends, costing(cents=1), debit(spends, 1, "cents", 5, 1))
     for name, access in {"nothing": SELECT, "an_empty_object": costing(), "another_unit": costing(tokens=1),

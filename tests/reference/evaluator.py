@@ -212,10 +212,13 @@ def decode_link(body, bound=False):
 
 def decode_links(caveats):
     """All links of a token; of a third-party caveat, one that says nothing."""
-    links, bound = [], False
+    links, bound, counting, buckets = [], False, 0, 0
     for cid, vid in caveats:
         links.append(decode_link(cid, bound) if vid is None else {})
         bound = bound or "key" in links[-1]
+        counting += bool(links[-1].keys() & COUNTED)
+        buckets += ("uses" in links[-1]) + len(links[-1].get("budget", {}))
+        need(counting <= 8 and buckets <= 16, "unreadable_link")
     return links
 
 
