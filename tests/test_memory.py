@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, Caller, Denied, Issuer, Keyring, Token, Verifier
+from captoken import Access, Caller, Denied, Issuer, Keyring, Token, TokenFormatError, Verifier
 from captoken._format import chain
 from captoken._language import links
 from captoken._verification import memory, plan
@@ -398,3 +398,43 @@ def test_nothing_that_a_grant_hands_out_changes_a_link() -> None:
         assert grant.check(Access(table="sales", operation="select", attributes={"region": "us"}, cost={"eur": 1})).code == "attribute"
         with pytest.raises(Denied):
             grant.authorize(Access(table="sales", operation="select", attributes={"region": "eu"}, cost={"eur": 6}))
+
+
+# --- what is left behind ---------------------------------------------------------------------------------------------
+
+
+def refused(call: Any) -> None:
+    """Without `pytest.raises`, which leaves cycles of its own."""
+    try:
+        call()
+    except (Denied, TokenFormatError):
+        return
+    raise AssertionError("it was not refused")
+
+
+CALLS: dict[str, Any] = {
+    "authorize": lambda one, text: one.authorize(text, ASK),
+    "denied": lambda one, text: one.check(text, data("hr")),
+    "raised": lambda one, text: refused(lambda: one.authorize(text, data("hr"))),
+    "asked again": lambda one, text: one.authorize(text, ASK).check(ASK),
+    "explained": lambda one, text: str(one.explain(text, data("hr"))),
+    "forged": lambda one, text: one.check(text[:-4] + "AAAA", ASK),
+    "no token": lambda one, text: refused(lambda: Token.parse("cap1_!")),
+    "narrowed": lambda one, text: Token.parse(text).attenuate(tables=["sales"]),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_leaves_no_cycle(call: str) -> None:
+    """What it made is gone when nobody refers to it: the collector has nothing to find."""
+    one, text = verifier(), mint().serialize()
+    for _ in range(3):
+        CALLS[call](one, text)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            CALLS[call](one, text)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

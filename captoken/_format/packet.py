@@ -35,7 +35,7 @@ _EMPTY_LOCATION = b"\x01\x00"
 RawCaveat: TypeAlias = tuple[bytes, bytes]
 
 
-class Packet(msgspec.Struct, frozen=True):
+class Packet(msgspec.Struct, frozen=True, gc=False):
     """A macaroon as it travels: a token's, or a discharge's.
 
     The signature is the key to every narrower token: a secret, like the text. `repr` shows none of

@@ -22,6 +22,7 @@ class RootRecord(
     kw_only=True,
     forbid_unknown_fields=True,
     omit_defaults=True,
+    gc=False,
 ):
     """What the issuer said: who, for whom, in which task.
 

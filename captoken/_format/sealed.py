@@ -149,6 +149,9 @@ def forgetful(function: Callable[_P, _R]) -> Callable[_P, _R]:
         del args, kwargs
         # An error that led to this one has a traceback of its own, with frames of its own.
         problem.__context__ = problem.__cause__ = None
-        raise problem
+        try:
+            raise problem
+        finally:
+            del problem  # it holds this frame, which would hold it in turn
 
     return called

@@ -39,7 +39,7 @@ PROOF_BYTES = 8 + 16 + 64  # when it was made, a nonce, a signature
 PROOF_CHARS = len(PROOF) + (PROOF_BYTES * 4 + 2) // 3
 
 
-class Parts(msgspec.Struct, frozen=True):
+class Parts(msgspec.Struct, frozen=True, gc=False):
     """What a text holds: a token, its discharges, and a proof of whoever sends it.
 
     Made by `parts_of`. Read is not verified. The text is a secret, and so is this.

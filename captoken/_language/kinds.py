@@ -33,7 +33,7 @@ from captoken._language.reasons import CODES, Reason
 Domain = Literal["data", "tool", "all"]
 
 
-class Situation(msgspec.Struct, frozen=True):
+class Situation(msgspec.Struct, frozen=True, gc=False):
     """The verifier's own facts: no token and no caller can state them.
 
     `audiences` are those of the verifier's own names that every `aud` so far has left. `task` is
@@ -111,7 +111,7 @@ class Excess(msgspec.Struct, frozen=True):
 Reading: TypeAlias = "Callable[[Any, Callable[[], int], BuiltIn | None], Any]"
 
 
-class BuiltIn(Caveat, frozen=True):
+class BuiltIn(Caveat, frozen=True, gc=False):
     """A caveat of version 1.
 
     It is *early* if it is judged without an access: it looks at the token and the server alone.

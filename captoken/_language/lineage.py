@@ -37,7 +37,7 @@ from captoken._language.reasons import Reason
 Basis = Literal["issued", "vouched", "proven"]
 
 
-class Actor(msgspec.Struct, frozen=True):
+class Actor(msgspec.Struct, frozen=True, gc=False):
     """An agent's name and how it is known.
 
     It is `issued` by the root record, or `vouched` for by whoever handed on, or `proven`: the key
@@ -49,7 +49,7 @@ class Actor(msgspec.Struct, frozen=True):
     basis: Basis
 
 
-class Lineage(msgspec.Struct, frozen=True):
+class Lineage(msgspec.Struct, frozen=True, gc=False):
     """The agents that have held the token, in order, and what is asked of later links.
 
     A value: a step gives a new one. It knows names, and has looked at no signature.

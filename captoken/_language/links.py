@@ -53,7 +53,7 @@ from captoken._language.kinds import BuiltIn, Caveat, Situation, prohibited
 from captoken._language.reasons import Reason
 
 
-class Link(msgspec.Struct, frozen=True):
+class Link(msgspec.Struct, frozen=True, gc=False):
     """What one step of attenuation adds, decoded: its caveats, and what depends on the position.
 
     A caveat is early if it is of version 1 and looks at the token and the server alone: `aud`,
@@ -94,7 +94,7 @@ class ThirdParty(Link, frozen=True, kw_only=True):
     cid: bytes
 
 
-class BadLink(msgspec.Struct, frozen=True):
+class BadLink(msgspec.Struct, frozen=True, gc=False):
     """A link that prohibits everything: unreadable, or opaque because of a key not known here.
 
     There is no flag that lets one pass (spec 17.4). A key that is not known may be a restriction.

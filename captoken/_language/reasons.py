@@ -65,14 +65,14 @@ CODES: dict[str, Code] = {
 }
 
 
-class Reason(msgspec.Struct, frozen=True):
+class Reason(msgspec.Struct, frozen=True, gc=False):
     """Why something is prohibited: a stable code, and a sentence for the operator."""
 
     code: str
     text: str
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class Refusal(msgspec.Struct, frozen=True, gc=False):
     """A reason and where it stands.
 
     `link` is None for what no link says; `added_by` is who held the token when the link was added.

@@ -322,7 +322,7 @@ class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
 # --- the grant -----------------------------------------------------------------------------------
 
 
-class Asked(msgspec.Struct, frozen=True, eq=False):
+class Asked(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What somebody asks about a genuine token: the second half of what the plan is given.
 
     The faces and the grants make it, one for each question; `judge` and the effects read it. Who

@@ -49,7 +49,7 @@ class Custody(NamedTuple):
     signed: tuple[bytes, bytes, bytes] | None  # by which key, what body, and the signature
 
 
-class Genuine(SealedValue, frozen=True, eq=False):
+class Genuine(SealedValue, frozen=True, eq=False, gc=False):
     """A genuine token: its signature and its discharges held, its links and its lineage could be
     read.
 
@@ -366,7 +366,7 @@ class Genuine(SealedValue, frozen=True, eq=False):
         return f"<Genuine {self.root.token_id}>"
 
 
-class Kept(msgspec.Struct, frozen=True, eq=False):
+class Kept(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A genuine token that is remembered, and what has to be known of it (24.22).
 
     The token is without the proof that it came with: a proof is for one sending.

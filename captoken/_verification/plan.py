@@ -111,7 +111,7 @@ class Server(msgspec.Struct, frozen=True, eq=False):
     counts_alone: bool = False
 
 
-class Facts(msgspec.Struct, frozen=True, eq=False):
+class Facts(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What was fetched before the plan is asked: all of it may differ at the next question.
 
     A face of the verifier gathers them anew for each question. When effects took long it gathers
