@@ -63,7 +63,7 @@ MORE_WORDS: list[tuple[dict[str, Any], list[str]]] = [
     ({"aud": []}, ["at no server"]),
     ({"nbf": 2**53 - 1}, ["not before 9007199254740991"]),  # no calendar has it
     ({"uses": 2}, ["at most 2 uses, with all that is handed on"]),
-    ({"where": {"a b": {"min": 1, "max": 5}}}, ['where "a b" is at least 1 and at most 5']),
+    ({"where": {"a b": {"min": 1, "max": 5}}}, ['where "a b" is 1 to 5']),
     ({"where": {"a": {"in": ["\u2800x"]}}}, ['where a is "\\u2800x"']),
 ]
 

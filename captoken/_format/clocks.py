@@ -6,10 +6,13 @@ decides, and never asked by it: so a decision can be made again later, from its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from math import floor, isfinite
 from typing import Any, TypeAlias
+
+from captoken._format.spelling import shown
 
 # Seconds that the clock of an issuer or an operator may be ahead of ours. What they wrote at a
 # later time than that is refused (spec 24.5).
@@ -21,8 +24,8 @@ PROOF_AHEAD = 5  # seconds: how far a holder's clock may be ahead
 
 # What a user gives where a clock is asked for: `time.time`, or one for tests.
 Clock: TypeAlias = Callable[[], float]
-# How long: seconds.
-Seconds: TypeAlias = int | timedelta
+# How long: seconds, or a text with units, like `5m`.
+Seconds: TypeAlias = int | timedelta | str
 # When: seconds since the epoch, or a datetime that knows its time zone.
 Moment: TypeAlias = int | datetime
 
@@ -45,6 +48,30 @@ def read_clock(clock: Clock) -> int:
     if type(now) is not float or not isfinite(now):
         raise ValueError("the clock must give seconds since the epoch, as int or float")
     return floor(now)
+
+
+# `1h30m`, as a whole and part by part. ASCII: other digits look like these and are not.
+_is_duration = re.compile(r"(?:\d{1,12}[smhd])+", re.ASCII).fullmatch
+_durations = re.compile(r"(\d{1,12})([smhd])").findall
+_UNITS = {
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+    "d": 86400,
+}
+
+
+def duration(text: str) -> int:
+    """The seconds of a text with units: s, m, h and d, which are added up.
+
+    A number without a unit is none: whoever has seconds gives an int. Raises ValueError.
+
+        duration("5m")       # 300
+        duration("1h30m")    # 5400
+    """
+    if _is_duration(text) is None:
+        raise ValueError(f"{shown(text)} is no duration: 90s, 10m, 2h, 1d, 1h30m, or seconds")
+    return sum(int(count) * _UNITS[unit] for count, unit in _durations(text))
 
 
 def epoch_seconds(given: Any, what: str) -> int:

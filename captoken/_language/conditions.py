@@ -18,7 +18,7 @@ from typing import Any
 from msgspec import structs
 
 from captoken._format import names
-from captoken._format.clocks import epoch_seconds
+from captoken._format.clocks import duration, epoch_seconds
 from captoken._format.spelling import (
     named,
     named_all,
@@ -218,19 +218,24 @@ class AtMost(BuiltIn, frozen=True):
 
 
 def _expires_in(given: Any, now: Now, held: BuiltIn | None) -> int:
-    """At most so long from now, as seconds or a timedelta: cut to what is held (spec, 23.11).
+    """At most so long from now: cut to what is held (spec, 23.11).
+
+    As seconds, as a timedelta, or as a text with units like `5m`.
 
     It means "at most", so to cut it is no surprise. Raises TypeError for another type, and
-    ValueError for less than a second: such a token would be dead when it is made.
+    ValueError for a text that is no duration or less than a second: such a token would be dead when
+    it is made.
     """
     # A fraction of a second is cut off. By exact type, as True is an int in Python.
     if isinstance(given, timedelta):
         seconds = int(given.total_seconds() // 1)
     elif type(given) is int:
         seconds = given
+    elif type(given) is str:
+        seconds = duration(given)
     else:
         kind = type(given).__name__
-        raise TypeError(f"expires_in must be seconds as int, or a timedelta, not {kind}")
+        raise TypeError(f"expires_in must be seconds as int, '5m', or a timedelta, not {kind}")
     if seconds < 1:
         raise ValueError("expires_in must be at least one second")
 

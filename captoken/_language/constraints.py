@@ -295,13 +295,10 @@ class Range(Constraint, frozen=True):
         return {key: bound for key, bound in bounds.items() if bound is not None}
 
     def words(self) -> str:
-        """Its bounds, both included: "at least 1 and at most 5"."""
-        bounds = {
-            "least": self.low,
-            "most": self.high,
-        }
-        said = [f"at {word} {bound}" for word, bound in bounds.items() if bound is not None]
-        return " and ".join(said)
+        """Its bounds, both included: "1 to 5", "at least 1", "at most 5"."""
+        if self.low is None:
+            return f"at most {self.high}"
+        return f"at least {self.low}" if self.high is None else f"{self.low} to {self.high}"
 
 
 class Paths(Constraint, frozen=True):

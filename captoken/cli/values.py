@@ -19,17 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from captoken._format.clocks import duration
 from captoken._format.public_keys import public_bytes
-
-# `1h30m`, as a whole and part by part. ASCII: other digits look like these and are not.
-_is_duration = re.compile(r"(?:\d{1,12}[smhd])+", re.ASCII).fullmatch
-_durations = re.compile(r"(\d{1,12})([smhd])").findall
-_SECONDS = {
-    "s": 1,
-    "m": 60,
-    "h": 3600,
-    "d": 86400,
-}
 
 # 16 bytes in base64url: the id of a token or of a link.
 _is_id = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]").fullmatch
@@ -109,11 +100,7 @@ def _duration(text: str) -> int:
     """
     if _is_number(text, most=12):
         return int(text)
-    if _is_duration(text) is None:
-        raise ValueError(f"{text!r} is no duration: 90s, 10m, 2h, 1d, 1h30m, or seconds")
-
-    parts = _durations(text)
-    return sum(int(count) * _SECONDS[unit] for count, unit in parts)
+    return duration(text)
 
 
 def _moment(text: str) -> int:
