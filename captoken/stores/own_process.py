@@ -8,36 +8,58 @@ Two answers, by what a store holds:
 
     OwnProcess       a memory asks at each use whether it is still at home, and refuses if not
     tell_of_forks    a connection is told of each fork, and the child opens one of its own
+
+Forks of several threads come one after the other, from the first hook of one to its last: so what a
+holder has given up for one fork, no other fork gives back. Nor is a holder added meanwhile: one
+that would open its connection between two hooks waits until the fork is over.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from functools import partial
-from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from threading import RLock, get_ident
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
+
+# --- a mark of the process ------------------------------------------------------------------------
+
+
+# Another object in each child. A process id alone may be that of an ancestor which has ended.
+_mark = object()
+
+
+def this_process() -> tuple[object, int]:
+    """What stands for the process that asks: equal until a fork, and never again after it.
+
+    Costs one call of the system, for a fork that told no hook.
+    """
+    return _mark, os.getpid()
 
 
 class OwnProcess:
     """The process that this value was made in, which tells it from a copy in a forked child.
 
-    Asked at each use, so that no hook has to have run. Costs one call of the system.
-
-    What it cannot tell apart: a child of a child that was given the process id of the first one,
-    which has ended by then.
+    Asked at each use. A fork that Python is not told of, as a library in C may make one, is seen by
+    the process id alone; then a child of a child is not told from its ancestor if it has its id.
     """
+
+    __slots__ = ("_process",)
 
     def __init__(self) -> None:
         """Remember who makes it."""
-        self._id = os.getpid()
+        self._process = this_process()
 
     def is_own(self) -> bool:
         """Does whoever asks run in that process?"""
-        return os.getpid() == self._id
+        return self._process == this_process()
+
+
+# --- who is told of a fork ------------------------------------------------------------------------
 
 
 class _Hooks(NamedTuple):
@@ -49,6 +71,9 @@ class _Hooks(NamedTuple):
     before: Callable[[Any], None]  # in the parent, before there is a child
     in_parent: Callable[[Any], None]  # in the parent, after
     in_child: Callable[[Any], None]  # in the child, after
+
+
+_Told: TypeAlias = list[tuple[Any, _Hooks]]
 
 
 def _nothing(_: object) -> None:
@@ -65,26 +90,36 @@ def tell_of_forks(
     """Tell what holds a connection of each fork, for as long as something refers to it.
 
     `before` and `in_parent` run in the parent, before and after. `in_child` runs in the child,
-    where no other thread lives, and is to drop what was inherited. A holder that another thread
-    makes at that moment may be told of the end alone.
+    where no other thread lives, and is to drop what was inherited. A fork that is under way is
+    waited for: so call it before anything is opened, and hold no lock that a hook takes.
 
     A hook gets the holder, and must not hold on to it: then it would never be let go of. What a
-    hook raises is printed by Python, and the fork goes on.
+    hook raises is printed by Python, and the fork goes on. So `in_child` has to know whether
+    `before` has done its work.
 
         tell_of_forks(self, in_child=SQLiteStore._after_fork)    # and not self._after_fork
     """
-    _holders[holder] = _Hooks(
+    hooks = _Hooks(
         before,
         in_parent,
         in_child,
     )
+    with _forks:
+        _holders[holder] = hooks
 
 
 # By weak references: being told of forks keeps no store alive.
 _holders: WeakKeyDictionary[Any, _Hooks] = WeakKeyDictionary()
 
+# Held from the first hook of a fork to its last. A hook that makes a holder does not wait for
+# itself.
+_forks = RLock()
 
-def _told() -> list[tuple[Any, _Hooks]]:
+# Who was told that a fork begins, by the thread that forks: these are told of its end.
+_under_way: dict[int, _Told] = {}
+
+
+def _told() -> _Told:
     """Who is to be told. The list of references is taken in one step, whatever threads do.
 
     A holder that has just been let go of is left out. The others cannot go while the list has them.
@@ -93,21 +128,53 @@ def _told() -> list[tuple[Any, _Hooks]]:
     return [(holder, _holders[holder]) for holder in holders if holder is not None]
 
 
-def _tell(which: Callable[[_Hooks], Callable[[Any], None]]) -> None:
-    """Call one hook of each holder: the one that `which` picks.
+def _tell(calls: Iterable[Callable[[], None]]) -> None:
+    """Make all the calls, in order, whatever one of them raises. Raises that at the end."""
+    with ExitStack() as stack:
+        # It calls the last one first.
+        for call in reversed(list(calls)):
+            stack.callback(call)
 
-    `before` is the place to wait until a connection is not in use, and `in_parent` gives back what
-    it took. `in_child` runs before the child goes on.
+
+# The three below are the whole of a fork. What interrupts one of them is printed, and the fork goes
+# on: each asks what the one before has done, and takes nothing for granted.
+
+
+def _before() -> None:
+    """Wait for the forks of other threads, and tell who is there.
+
+    `before` is the place to wait until a connection is not in use.
     """
-    for holder, hooks in _told():
-        hook = which(hooks)
-        hook(holder)
+    _forks.acquire()
+    told = _told()
+    _under_way[get_ident()] = told
+    _tell(partial(hooks.before, holder) for holder, hooks in told)
+
+
+def _in_parent() -> None:
+    """Tell those who were told before, which give back what they took, and let others fork."""
+    try:
+        told = _under_way.pop(get_ident(), [])
+        _tell(partial(hooks.in_parent, holder) for holder, hooks in told)
+    finally:
+        # Not held, if `_before` was interrupted early. Another fork's is not let go of here.
+        with suppress(RuntimeError):
+            _forks.release()
+
+
+def _in_child() -> None:
+    """Begin anew, and tell everybody: nobody else lives here, whoever was told before."""
+    global _mark, _forks
+    _mark = object()
+    _forks = RLock()
+    _under_way.clear()
+    _tell(partial(hooks.in_child, holder) for holder, hooks in _told())
 
 
 # Python takes no hook back. So these three are told to it once, and tell the holders of the moment.
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(
-        before=partial(_tell, attrgetter("before")),
-        after_in_parent=partial(_tell, attrgetter("in_parent")),
-        after_in_child=partial(_tell, attrgetter("in_child")),
+        before=_before,
+        after_in_parent=_in_parent,
+        after_in_child=_in_child,
     )

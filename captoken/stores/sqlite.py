@@ -50,12 +50,13 @@ class SQLiteStore:
         # works for a call that nobody waits for any more keeps the connection until it is done.
         self._lock = Lock()
         self._is_forking = False
+        self._is_inherited = False
         self._connection: sqlite3.Connection | None = None
         tell_of_forks(
             self,
             before=SQLiteStore._before_fork,
             in_parent=SQLiteStore._after_fork,
-            in_child=SQLiteStore._after_fork,
+            in_child=SQLiteStore._in_child,
         )
         with self._writing() as run:
             for statement in self._schema:
@@ -67,7 +68,7 @@ class SQLiteStore:
             self._shut()
 
     def _shut(self) -> None:
-        if self._connection is not None:
+        if self._connection is not None and not self._is_inherited:
             self._connection.close()
             self._connection = None
 
@@ -83,6 +84,8 @@ class SQLiteStore:
     def _transaction(self, begin: str) -> Generator[Run]:
         """Whatever SQLite raises becomes a StoreError, and nothing of the transaction stays."""
         with self._lock:
+            if self._is_inherited:
+                raise StoreError("SQLite: this connection belongs to another process")
             try:
                 connection = self._open()
                 try:  # from here on, whatever interrupts
@@ -144,6 +147,15 @@ class SQLiteStore:
         if self._is_forking:
             self._is_forking = False
             self._lock.release()
+
+    def _in_child(self) -> None:
+        """In the child, where the threads that wait for the lock are not."""
+        # What interrupted the hook before has left a connection, or a thread that was opening one.
+        # It is kept, and never used.
+        if not self._is_forking or self._connection is not None:
+            self._is_inherited = True
+        self._is_forking = False
+        self._lock = Lock()
 
 
 def _row(found: sqlite3.Cursor) -> tuple[int, ...]:

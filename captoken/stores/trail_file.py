@@ -25,7 +25,7 @@ import msgspec
 from captoken._format import primitives
 from captoken._format.encoding import b64encode, decode_json
 from captoken._format.errors import AuditError
-from captoken.stores.own_process import OwnProcess
+from captoken.stores.own_process import OwnProcess, tell_of_forks
 from captoken.stores.ports import Head
 
 _log = logging.getLogger("captoken")
@@ -58,8 +58,10 @@ class TrailFile:
     ) -> None:
         self._sync = sync
         self._process = OwnProcess()
+        self._fd = -1
 
-        # Closed in what this process starts: it would keep the lock.
+        # Closed in a child, and in what this process starts: it would keep the lock.
+        tell_of_forks(self, in_child=TrailFile.close)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o600)
 

@@ -21,7 +21,7 @@ from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
 from captoken.stores._rules import checked_floor, is_full, not_an_answer, short_debit, too_old
 from captoken.stores._valkey_lua import ADD, BEGIN, PUBLISH, RESERVE, SETTLE
-from captoken.stores.own_process import OwnProcess
+from captoken.stores.own_process import OwnProcess, tell_of_forks
 from captoken.stores.ports import KEPT, Debit, Reservation, Use
 
 _SERVER = "Valkey"
@@ -55,10 +55,27 @@ class _OneConnection:
         self._lock.release()
 
 
-# By client, for as long as somebody has it. It is the module's, since stores that share a client
-# have to take the same turns, and nothing but the client is common to them.
-_turns: WeakKeyDictionary[Any, _OneConnection] = WeakKeyDictionary()
-_turns_lock = Lock()
+class _Turns:
+    """The turns, by client, for as long as somebody has it."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[Any, _OneConnection] = WeakKeyDictionary()
+        self._begin()
+        # A thread of the parent may have held the lock, and is not there to let go of it.
+        tell_of_forks(self, in_child=_Turns._begin)
+
+    def _begin(self) -> None:
+        self._lock = Lock()
+
+    def at(self, client: Any) -> _OneConnection:
+        """The turn at a client: the same one for all stores that have it."""
+        with self._lock:
+            return self._known.setdefault(client, _OneConnection())
+
+
+# The module's, since stores that share a client have to take the same turns, and nothing but the
+# client is common to them.
+_turns = _Turns()
 
 
 def _turn_at(client: Any) -> AbstractContextManager[None]:
@@ -68,8 +85,7 @@ def _turn_at(client: Any) -> AbstractContextManager[None]:
     """
     if getattr(client, "connection", None) is None:
         return nullcontext()
-    with _turns_lock:  # stores may share a client
-        return _turns.setdefault(client, _OneConnection())
+    return _turns.at(client)
 
 
 def _called(call: Callable[..., Any], *given: Any, **named: Any) -> Any:
