@@ -426,6 +426,15 @@ def test_no_error_shows_a_connection_string(store: Any, where: str) -> None:
     assert "secret" not in "".join(traceback.format_exception_only(caught.value))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Control-C interrupts here, also where whoever started the tests ignores it, as a shell does for what runs behind it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_leaves_no_half_of_an_answer(place: Place, admin: psycopg.Connection[Any]) -> None:
     """Control-C while it waits: the connection is given up, the next call has its own answer, and nothing was debited twice."""
     ledger = patient(place).ledger(floor=0)
