@@ -149,3 +149,63 @@ class Two(dict[str, Any]):
 
 def test_a_mapping_that_says_two_things_is_read_once() -> None:
     assert where(Two(max=5)) == {"max": 5, "min": 0}
+
+
+# --- what is said of too much ----------------------------------------------------------------------------------------
+
+PAY: dict[str, Any] = {"pay": {"cents": {"max": 500}, "to": {"in": ["acct-1"]}, "note": {"any": True, "optional": True}}}
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "said", "clamped"),
+    [
+        (PAY, {"pay": {"cents": {"max": 5}}},
+         'constrained, and left out: argument to of tool pay; write {"to": {"in": ["acct-1"]}}', "nothing_left"),
+        (PAY, {"pay": {"note": {"any": True}}},
+         "constrained, and left out: arguments cents, to of tool pay; write "
+         '{"cents": {"min": 0, "max": 500}, "to": {"in": ["acct-1"]}}', "nothing_left"),
+        ({"pay": {"to": {"in": ["a"]}}}, {"pay": {}}, 'left out: argument to of tool pay; write {"to": {"in": ["a"]}}', ""),
+        ({"a.*": {"to": {"in": ["a"]}}}, {"a.b": {}}, 'left out: argument to of tool a.b; write {"to": {"in": ["a"]}}', ""),
+        ({"a.b": {"to": {"in": ["a"]}}}, {"*": {}}, 'left out: argument to of tool a.b; write {"to": {"in": ["a"]}}', ""),
+        ({"a b": {"x\"y": {"in": ["\u2014"]}}}, {"a b": {}},
+         'argument "x\\"y" of tool "a b"; write {"x\\"y": {"in": ["\\u2014"]}}', ""),
+        (PAY, {"pay": {"cents": {"max": 501}, "to": {"in": ["acct-1"]}}},
+         'argument cents of tool pay is held to {"min": 0, "max": 500}', ""),
+        (PAY, {"pay": {"cents": {"max": 5}, "to": {"in": ["acct-1"], "optional": True}}},
+         "argument to of tool pay must be present: it is not optional", ""),
+        (PAY, {"pay": {"cents": {"max": 5}, "to": {"in": ["acct-1"]}, "memo": {"any": True}}},
+         "no argument memo of tool pay is held: leave it out", "nothing_left"),
+        ({"ping": {"_": {"in": [], "optional": True}}}, {"ping": {"n": {"any": True}}},
+         "no argument n of tool ping is held: leave it out", "nothing_left"),
+    ],
+)  # fmt: skip
+def test_the_argument_that_is_too_much_is_named_with_what_to_write(
+    held: dict[str, Any], asked: dict[str, Any], said: str, clamped: str
+) -> None:
+    """So it is where a clamp would leave nothing; where it leaves something, that is written."""
+    token = mint(tools=held)
+    with pytest.raises(WideningError) as caught:
+        token.attenuate(tools=asked)
+    assert said in caught.value.hint and said in str(caught.value)
+    assert ("clamp=True would leave nothing" in caught.value.hint) == bool(clamped)
+    if not clamped:
+        assert last(token.attenuate(tools=asked, clamp=True))["tools"]
+        return
+    with pytest.raises(WideningError) as caught:
+        token.attenuate(tools=asked, clamp=True)
+    assert caught.value.code == clamped and said in caught.value.hint and said in str(caught.value)
+
+
+def test_the_attribute_that_is_too_much_is_named() -> None:
+    token = mint(unrestricted=True, where={"region": {"in": ["eu"]}, "score": {"min": 1, "max": 9}})
+    with pytest.raises(WideningError, match=r'attribute score is held to \{"min": 1, "max": 9\}; ask for less'):
+        token.attenuate(where={"region": {"in": ["eu"]}, "score": {"max": 10}})
+    with pytest.raises(WideningError, match=r'; attribute region is held to \{"in": \["eu"\]\}$'):
+        token.attenuate(where={"region": {"in": ["us"]}}, clamp=True)
+
+
+def test_a_long_list_does_not_hide_what_to_do() -> None:
+    token = mint(tools={"pay": {"to": {"in": [f"account-{number}" for number in range(300)]}}})
+    with pytest.raises(WideningError) as caught:
+        token.attenuate(tools={"pay": {}})
+    assert len(str(caught.value)) <= 2010 and str(caught.value).endswith("to take what is left")

@@ -96,8 +96,9 @@ class WideningError(CaptokenError):
         self.hint = hint
         self.code = code
 
+        # A long list is cut, and never what to do about it.
         sentence = f"{dimension}: asked for {asked!r}, held is {held!r}, too much is {excess!r}"
-        super().__init__(f"{sentence}; {hint}"[:2000])
+        super().__init__(f"{sentence[:1500]}; {hint[:500]}")
 
 
 class DelegationError(CaptokenError):

@@ -162,7 +162,12 @@ class Where(BuiltIn, frozen=True):
             excess,
             rest,
             "under a list, say the list" if is_listed else ASK_FOR_LESS,
+            cause=self._cause(min(excess)),
         )
+
+    def _cause(self, attribute: str) -> str:
+        """What is held of an attribute that is in excess, for the error."""
+        return f"attribute {named(attribute)} is held to {spelled(self.rules[attribute].json())}"
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """One line for each attribute, in their order: `where amount is at most 5`.

@@ -104,6 +104,7 @@ class Excess(msgspec.Struct, frozen=True):
     left: dict[str, Any]  # the caveats to write instead; nothing is left if all are empty
     hint: str = ASK_FOR_LESS
     replaces: tuple[str, ...] = ()  # what `left` takes the place of, if not of `dimension` alone
+    cause: str = ""  # the part that is too much, by name, and what to write; where it can be named
 
 
 # From what a writer gives for a keyword to the caveat's value: what was given, the seconds since

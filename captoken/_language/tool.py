@@ -20,11 +20,11 @@ from typing import Any, TypeAlias
 from msgspec.structs import force_setattr
 
 from captoken._format import names
-from captoken._format.spelling import named, spelled
+from captoken._format.spelling import named, named_all, spelled
 from captoken._language import constraints, patterns
 from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint
-from captoken._language.kinds import BuiltIn, Caveat, Excess, Situation
+from captoken._language.kinds import ASK_FOR_LESS, BuiltIn, Caveat, Excess, Situation
 from captoken._language.reasons import Reason
 from captoken._language.values import an_object
 
@@ -334,6 +334,7 @@ class ToolCalls(BuiltIn, frozen=True):
         if not excess:
             return
 
+        first = min(excess)
         rest = ToolCalls(patterns.normal(left, None))
         yield Excess(
             "tools",
@@ -341,7 +342,43 @@ class ToolCalls(BuiltIn, frozen=True):
             self.stated()["tools"],
             ToolCalls(excess).stated()["tools"],
             {} if rest.is_nothing else rest.stated(),
+            "clamp=True would leave nothing" if rest.is_nothing else ASK_FOR_LESS,
+            cause=_cause(first, patterns.decided(calls, first, None), excess[first]),
         )
+
+
+def _cause(tool: str, held: Call, wanted: Call) -> str:
+    """Why a call that is asked for is more than the one held, for the writer of it.
+
+    Names one argument, or all that were left out, and says what to write. Empty where no call is
+    held, or none is wanted: then there is no argument to name.
+    """
+    if not held or wanted is None:
+        return ""
+    of_tool = f"of tool {named(tool)}"
+
+    # An argument that is constrained and not named: free, if all are; else absent, which only an
+    # optional one may be.
+    left_out = {
+        argument: rule
+        for argument, rule in held.items()
+        if argument not in wanted and not (wanted and rule[1])
+    }
+    if held is not CLOSED and left_out:
+        which = "argument" if len(left_out) == 1 else "arguments"
+        those = f"{which} {named_all(left_out)} {of_tool}"
+        return f"constrained, and left out: {those}; write {spelled(_spelled(left_out))}"
+
+    for argument, (constraint, optional) in sorted(wanted.items()):
+        have, may_miss = held.get(argument, _UNNAMED)
+        if have == NOTHING:
+            return f"no argument {named(argument)} {of_tool} is held: leave it out"
+        if optional and not may_miss:
+            return f"argument {named(argument)} {of_tool} must be present: it is not optional"
+        if have.meet(constraint) != constraint:
+            held_to = spelled(have.json())
+            return f"argument {named(argument)} {of_tool} is held to {held_to}"
+    return ""
 
 
 def _normal(arguments: Arguments) -> Call:

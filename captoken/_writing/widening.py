@@ -108,13 +108,17 @@ _KEYS_HELD = _keys_held()
 
 
 def _error(excess: Excess, nothing_left: bool = False) -> WideningError:
-    """The error for one excess, with what would have been right. It is made here, not raised."""
+    """The error for one excess, with what would have been right. It is made here, not raised.
+
+    What it names, it names also where a clamp would leave nothing: to leave out one argument that
+    is constrained may be why.
+    """
     if nothing_left:
         code = "nothing_left"
-        hint = "nothing of what is asked for is held"
+        hint = excess.cause or "nothing of what is asked for is held"
     else:
         code = "widening"
-        hint = excess.hint
+        hint = f"{excess.cause}; {excess.hint}" if excess.cause else excess.hint
     return WideningError(
         excess.dimension,
         excess.asked,
