@@ -26,20 +26,27 @@ from collections.abc import Callable, Generator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from contextvars import Token as ContextToken
+from datetime import timedelta
 from functools import wraps
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, Unpack, overload
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeAlias, TypeVar, Unpack, overload
 
-from captoken._format.clocks import Seconds
+import msgspec
+
+from captoken._format.clocks import Seconds, read_clock
+from captoken._format.encoding import LIMITS
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import NoToken
 from captoken._format.sealed import SealedValue, forgetful
+from captoken._format.text import PROOF_CHARS
 from captoken._language.access import Access
+from captoken._language.caveats import COUNTED
 from captoken._verification.decision import AsyncGrant, Denied, Grant
 from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
 from captoken._writing.token import Token
-from captoken.proof import Signer
+from captoken.proof import Signer, with_proof
 
 VARIABLE = "CAPTOKEN"  # of the process environment (spec 40.7)
+SHOWN = 64  # texts that one holder keeps: servers, times what is asked of each
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -47,6 +54,17 @@ _T = TypeVar("_T")
 
 AnyGrant: TypeAlias = Grant | AsyncGrant  # what a request may be granted
 _G = TypeVar("_G", bound="Grant | AsyncGrant")
+
+
+class _Shown(NamedTuple):
+    """A text for one server, without a proof."""
+
+    text: str
+    made: int  # seconds since the epoch
+    until: int  # when half of its life is over
+
+    def __repr__(self) -> str:
+        return "<a text for a server>"
 
 
 class Held(SealedValue, frozen=True, eq=False):
@@ -60,6 +78,8 @@ class Held(SealedValue, frozen=True, eq=False):
 
     token: Token
     signer: Signer | None = None
+    # What was presented lately. It goes with what is held: nobody else's text is in it.
+    _shown: dict[Any, _Shown] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.token, Token):
@@ -90,15 +110,53 @@ class Held(SealedValue, frozen=True, eq=False):
         signer = self._own_signer
         if signer is None and self.token.unverified.key is not None:
             raise NoToken("the token is bound to a key, and the key is not held here")
-        return self.token.present(
+        shown = self._shown_to(audience, expires_in, keep, clamp, caveats)
+        if signer is None:
+            return shown
+        means = self.token.means
+        return with_proof(
+            shown,
+            signer,
+            audience=self.token.proven_to(audience, signer),
+            request=request,
+            clock=means.clock,
+            random=means.random,
+        )
+
+    def _shown_to(
+        self,
+        audience: str,
+        expires_in: Seconds,
+        keep: Strings,
+        clamp: bool,
+        caveats: PresentCaveats,
+    ) -> str:
+        """The text for one server without a proof: one that was made lately, or a new one.
+
+        One is used for half of its life, so that it has the other half left when it comes. Not with
+        caveats that count: each text has a link of its own, and so an allowance of its own.
+        """
+        wanted = (audience, expires_in, keep, clamp, dict(caveats))
+        asked = None if not COUNTED.isdisjoint(caveats) else _frozen(wanted)
+        now = read_clock(self.token.means.clock)
+        kept = self._shown.get(asked)
+        if kept is not None and kept.made <= now < kept.until:
+            return kept.text
+
+        room = PROOF_CHARS + 1 if self._own_signer is not None else 0
+        text, ends = self.token.show(
             audience=audience,
-            signer=signer,
-            request=request if signer is not None else None,
             expires_in=expires_in,
+            max_chars=LIMITS.present_chars - room,
             keep=keep,
             clamp=clamp,
             **caveats,
         )
+        if asked is not None:
+            if len(self._shown) >= SHOWN:
+                self._shown.clear()
+            self._shown[asked] = _Shown(text, now, now + (ends - now) // 2)
+        return text
 
     def delegate(
         self,
@@ -129,6 +187,25 @@ class Held(SealedValue, frozen=True, eq=False):
     def __repr__(self) -> str:
         key = ", with its key" if self.signer else ""
         return f"<Held {self.token!r}{key}>"
+
+
+def _frozen(value: Any) -> Any:
+    """A key for what was asked for, of plain values alone; None for anything else.
+
+    By exact types, and with them: True is no 1, and a mapping of somebody's own may answer
+    otherwise the next time.
+    """
+    kind = type(value)
+    if value is None or kind in (str, int, bool, timedelta):
+        return kind, value
+    if kind in (list, tuple):
+        parts = [_frozen(item) for item in value]
+    elif kind is dict and all(type(key) is str for key in value):
+        parts = [(key, _frozen(item)) for key, item in sorted(value.items())]
+        parts = [None if item is None else (key, item) for key, item in parts]
+    else:
+        return None
+    return None if None in parts else (kind, tuple(parts))
 
 
 _held: ContextVar[Held | None] = ContextVar("captoken.held", default=None)

@@ -8,16 +8,30 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from captoken import Access, AsyncGrant, AsyncVerifier, Denied, Grant, Token, TokenFormatError, WideningError, current
+from captoken import (
+    Access,
+    AsyncGrant,
+    AsyncVerifier,
+    Denied,
+    Grant,
+    Issuer,
+    Token,
+    TokenFormatError,
+    Verifier,
+    WideningError,
+    current,
+)
 from captoken.current import Held
 from captoken.errors import DelegationError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
 from tests.ours import ours
-from tests.world import KEYRING, SALES, clock, data, mint, verifier
+from tests.world import KEYRING, SALES, WHO, clock, data, mint, verifier
 
 MINE, CHILD = HolderKey.generate(), HolderKey.generate()
 PROOF = ".cap1p_"  # what a proof begins with, at the end of a text
@@ -321,3 +335,85 @@ def test_a_block_that_is_left_twice_was_left_once():
     block.__exit__(None, None, None)
     block.__exit__(None, None, None)
     assert holder() is None
+
+
+# --- what is presented again -----------------------------------------------------------------------------------------
+
+
+def narrowings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each text that is made anew."""
+    made: list[int] = []
+    show = Token.show
+
+    def counted(self: Token, **asked: Any) -> tuple[str, int]:
+        made.append(1)
+        return show(self, **asked)
+
+    monkeypatch.setattr(Token, "show", counted)
+    return made
+
+
+def test_a_text_for_a_server_is_kept_for_half_of_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    moving = clock()
+    made = narrowings(monkeypatch)
+    held = current.Held(Issuer(KEYRING, clock=moving).mint(**WHO, **SALES, expires_in=3600))
+    first = held.present(audience="db")
+    moving.advance(29)
+    assert held.present(audience="db") == first and len(made) == 1
+    moving.advance(1)
+    assert held.present(audience="db") != first and len(made) == 2
+    moving.advance(-31)
+    assert held.present(audience="db") and len(made) == 3, "a clock that goes back makes nothing older live longer"
+
+
+def test_a_text_is_kept_for_what_was_asked_and_for_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = narrowings(monkeypatch)
+    held, other = current.Held(mint()), current.Held(mint())
+    ways: list[dict[str, Any]] = [
+        {}, {"tables": ["sales"]}, {"tables": ["sales", "market.eu"]}, {"expires_in": 30}, {"expires_in": timedelta(seconds=30)},
+        {"operations": ("select",)}, {"where": {"a": {"in": [1]}}}, {"where": {"a": {"in": [True]}}},
+    ]  # fmt: skip
+    for each in (held, other):
+        for audience in ("db", "api"):
+            for way in ways:
+                texts = {each.present(audience=audience, **way) for _ in range(3)}
+                assert len(texts) == 1
+    assert len(made) == 2 * 2 * len(ways)
+    assert len(held._shown) == 2 * len(ways)
+
+
+def test_what_counts_is_made_anew_each_time() -> None:
+    """Two texts with an allowance each are two allowances."""
+    held = current.Held(mint())
+    assert len({held.present(audience="db", uses=1) for _ in range(3)}) == 3
+    assert len({held.present(audience="db", budget={"eur": 1}) for _ in range(3)}) == 3
+
+
+class Changing(dict):  # type: ignore[type-arg]
+    """A mapping of somebody's own."""
+
+
+def test_what_is_no_plain_value_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = narrowings(monkeypatch)
+    held = current.Held(mint())
+    for _ in range(2):
+        held.present(audience="db", where=Changing({"a": {"in": [1]}}))
+        held.present(audience="db", tables={"sales"})  # type: ignore[arg-type]
+    assert len(made) == 4 and not held._shown
+    for number in range(200):
+        held.present(audience=f"db-{number}")
+    assert len(held._shown) <= current.SHOWN
+
+
+def test_each_sending_has_a_proof_of_its_own() -> None:
+    """The text before it is kept; another key is refused as before, and nothing shows what is kept."""
+    key = HolderKey.generate()
+    token = mint(**SALES, key=key.public)
+    held = current.Held(token, key)
+    one, two = (held.present(audience="db", request=data("sales")) for _ in range(2))
+    assert one != two and one.rpartition(".")[0] == two.rpartition(".")[0]
+    server = Verifier(KEYRING, "db", clock=clock(), replays=MemoryReplayStore(floor=0))
+    assert [server.check(text, data("sales")).code for text in (one, two, one)] == ["allowed", "allowed", "replayed"]
+    with pytest.raises(DelegationError, match="not the key"):
+        current.Held(token, HolderKey.generate()).present(audience="db")
+    assert "cap1_" not in repr(held) and "cap1_" not in repr(held._shown)

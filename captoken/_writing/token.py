@@ -306,22 +306,16 @@ class Token(SealedValue, frozen=True, eq=False):
         Raises LimitError when the text is longer than `max_chars`, with what each part costs;
         DelegationError for a signer that is not the key; and what `attenuate` raises.
         """
-        if not audience:
-            raise ValueError("a text for nobody: name the server")
         if signer is None and request is not None:
             raise ValueError("a request goes with the signer that proves it")
-        wanted = {
-            **caveats,
-            "audience": audience,
-            "expires_in": expires_in,
-        }
+        wanted = Terms({**caveats, "expires_in": expires_in}, keep, clamp)
         means = self._means(clock)
-        parts = self._narrowed(Terms(wanted, keep, clamp), means).presented_parts()
+        parts, _ = self._for_server(audience, wanted, means)
         written = whole_text(parts.packet, parts.discharges, BOUND)
 
         # The proof is over the narrowed token, and so over its audience and its end.
         if signer is not None:
-            server = self._proven_to(audience, signer)
+            server = self.proven_to(audience, signer)
             made = prove(
                 parts.packet,
                 signer,
@@ -336,11 +330,53 @@ class Token(SealedValue, frozen=True, eq=False):
         if size <= max_chars:
             return written
         del written  # the frame that raises holds nothing usable
-        why = f"{size} characters, more than the {max_chars} to present"
-        raise LimitError(why, costs(parts.packet, parts.discharges))
+        raise _too_long(size, max_chars, parts)
 
-    def _proven_to(self, audience: str | Strings, signer: Signer) -> str:
-        """The one server that a proof is for.
+    def show(
+        self,
+        *,
+        audience: str,
+        expires_in: Seconds = 60,
+        max_chars: int = LIMITS.present_chars,
+        keep: str | Iterable[str] = (),
+        clamp: bool = False,
+        **caveats: Unpack[PresentCaveats],
+    ) -> tuple[str, int]:
+        """What `present` writes without a proof, and when it ends, in seconds since the epoch.
+
+        For a client that keeps it while it lives, and puts a proof to it for each sending:
+        `captoken.proof.with_proof`. Raises as `present` does.
+        """
+        wanted = Terms({**caveats, "expires_in": expires_in}, keep, clamp)
+        parts, ends = self._for_server(audience, wanted, self.means)
+        written = whole_text(parts.packet, parts.discharges, BOUND)
+        size = len(written)
+        if size <= max_chars:
+            return written, ends
+        del written  # as in `present`
+        raise _too_long(size, max_chars, parts)
+
+    def _for_server(
+        self,
+        audience: str | Strings,
+        terms: Terms,
+        means: Means,
+    ) -> tuple[Parts, int]:
+        """The token narrowed for one server, its discharges bound to it, and when it ends."""
+        if not audience:
+            raise ValueError("a text for nobody: name the server")
+        terms = structs.replace(terms, caveats={**terms.caveats, "audience": audience})
+        stated = compose(terms, means, self.unverified.holding)
+        parts = self.with_raw_link(spell(stated)).presented_parts()
+
+        # The link ends no later than all before it; a discharge may be over sooner.
+        ends: int = stated["exp"]
+        for packet in self.secret_discharges:
+            ends = min(ends, Discharge(packet).expires_at or ends)
+        return parts, ends
+
+    def proven_to(self, audience: str | Strings, signer: Signer) -> str:
+        """The one server that a proof by `signer` is for.
 
         Raises ValueError, or DelegationError for another key.
         """
@@ -387,6 +423,16 @@ class Token(SealedValue, frozen=True, eq=False):
         return f"<Token {self.token_id}, {links}, held by {self.unverified.holder}, unverified>"
 
     __str__ = __repr__
+
+
+def _too_long(
+    size: int,
+    most: int,
+    parts: Parts,
+) -> LimitError:
+    """The error for a presented text that is too long: what each part of it costs."""
+    why = f"{size} characters, more than the {most} to present"
+    return LimitError(why, costs(parts.packet, parts.discharges))
 
 
 def _in_order(packet: Packet, discharges: tuple[Packet, ...]) -> bool:

@@ -99,7 +99,7 @@ class Presenting:
         expires_in: Seconds,
     ) -> None:
         self._audiences = audiences
-        self._held = held
+        self._held = None if held is None else current.holding(held)
         self._narrow = narrow
         self._expires_in = expires_in
 

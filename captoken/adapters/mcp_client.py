@@ -140,7 +140,7 @@ class Presenting:
     ) -> None:
         self._client = client
         self._audience = audience
-        self._held = held
+        self._held = None if held is None else current.holding(held)
         self._expires_in = expires_in
         self._keep = keep
 

@@ -32,7 +32,7 @@ class Presenter:
     ) -> None:
         self.audience = audience
         self.insecure = insecure
-        self._held = held
+        self._held = None if held is None else current.holding(held)
         self._expires_in = expires_in
 
     def for_call(self, method: str, message: bytes | None) -> Shows:
