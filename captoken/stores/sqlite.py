@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from threading import Lock
+from threading import TIMEOUT_MAX, Lock
 from time import monotonic, sleep, time
 from typing import ClassVar, TypeAlias
 
@@ -34,8 +34,9 @@ Run: TypeAlias = Callable[..., sqlite3.Cursor]
 class SQLiteStore:
     """One file, opened by any number of threads and processes.
 
-    What was answered is on disk; a restart forgets nothing. `timeout`: seconds to wait for another
-    process. Stores of different kinds may share a file.
+    What was answered is on disk; a restart forgets nothing. `timeout`: seconds that a call waits
+    for others, threads and processes together; then it raises StoreError. Stores of different kinds
+    may share a file.
 
     Servers stop before the file is taken away, or each goes on for itself. A clock that was once
     far ahead has raised the floors for good: stop the servers, and begin a new file.
@@ -46,6 +47,7 @@ class SQLiteStore:
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
         self._path = os.path.abspath(os.fspath(path))
         self._timeout = timeout
+        self._patience = timeout  # what the connection was told last
         # Held from the first statement of a call to its last: threads take turns, and whoever
         # works for a call that nobody waits for any more keeps the connection until it is done.
         self._lock = Lock()
@@ -83,11 +85,12 @@ class SQLiteStore:
     @contextmanager
     def _transaction(self, begin: str) -> Generator[Run]:
         """Whatever SQLite raises becomes a StoreError, and nothing of the transaction stays."""
-        with self._lock:
+        with self._turn() as left:
             if self._is_inherited:
                 raise StoreError("SQLite: this connection belongs to another process")
             try:
                 connection = self._open()
+                self._wait_at_most(connection, left)
                 try:  # from here on, whatever interrupts
                     connection.execute(begin)
                     yield connection.execute
@@ -98,6 +101,27 @@ class SQLiteStore:
                     raise
             except sqlite3.Error as error:
                 raise StoreError(f"SQLite: {error}") from None
+
+    @contextmanager
+    def _turn(self) -> Generator[float]:
+        """The lock, in the block, which gets what is left of the time. Raises StoreError."""
+        if self._lock.acquire(blocking=False):
+            left = self._timeout
+        else:
+            since = monotonic()
+            if not self._lock.acquire(timeout=min(max(self._timeout, 0), TIMEOUT_MAX)):
+                raise StoreError("SQLite: other threads had the file for longer than the timeout")
+            left = max(self._timeout - (monotonic() - since), 0)
+        try:
+            yield left
+        finally:
+            self._lock.release()
+
+    def _wait_at_most(self, connection: sqlite3.Connection, seconds: float) -> None:
+        """How long the connection waits for other processes, from now on."""
+        if seconds != self._patience:
+            connection.execute(f"pragma busy_timeout = {int(seconds * 1000)}")
+            self._patience = seconds
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None:
@@ -116,6 +140,7 @@ class SQLiteStore:
             connection.close()
             raise
         self._connection = connection
+        self._patience = self._timeout
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:

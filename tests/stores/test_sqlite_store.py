@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Timer
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -204,6 +206,42 @@ def test_a_file_that_another_holds_denies_until_it_lets_go(store: SQLiteReplaySt
                 store.add(use(1), NOW)
             other.execute("rollback")
     assert denied(store) == "allowed" and denied(store) == "replayed" and store.add(use(1), NOW)
+
+
+def test_a_call_waits_for_threads_and_processes_together_no_longer_than_it_was_told_to(path: Path) -> None:
+    """Sixteen threads, and a file that another process holds: each is told within its half second, not one after the other. An
+    hour's patience of the next call is its own."""
+
+    def timed(number: int) -> float:
+        since = monotonic()
+        with pytest.raises(StoreError, match=r"locked|longer than the timeout"):
+            store.add(use(number), NOW)
+        return monotonic() - since
+
+    with closing(SQLiteReplayStore(path, floor=0, timeout=0.5)) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other, ThreadPoolExecutor(16) as pool:
+            other.execute("begin immediate")
+            waited = list(pool.map(timed, range(16)))
+            other.execute("rollback")
+        assert max(waited) < 2.5 and store.add(use(1), NOW)
+        assert store._connection is not None and store._connection.execute("pragma busy_timeout").fetchone() == (500,)
+
+
+def test_who_waited_for_a_thread_has_what_is_left_for_other_processes(path: Path) -> None:
+    with closing(SQLiteReplayStore(path, floor=0, timeout=60)) as store:
+        with ThreadPoolExecutor(1) as pool, store._lock:
+            asked = pool.submit(store.add, use(1), NOW)
+            sleep(1.1)
+        assert asked.result() and store._connection is not None
+        assert 30_000 < store._connection.execute("pragma busy_timeout").fetchone()[0] < 59_000
+        assert store.add(use(2), NOW) and store._connection.execute("pragma busy_timeout").fetchone() == (60_000,)
+
+
+def test_a_thread_in_the_way_denies_where_nobody_is_to_wait(store: SQLiteReplayStore) -> None:
+    """`timeout=0`."""
+    with store._lock, pytest.raises(StoreError, match="other threads"):
+        store.add(use(1), NOW)
+    assert store.add(use(1), NOW)
 
 
 def test_a_file_that_another_process_is_making_is_waited_for(path: Path) -> None:
