@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from captoken import Access, AsyncGrant, AsyncVerifier, Caller, Denied, Grant, Verifier
+from captoken._format.encoding import b64decode
 from captoken._language.overlay import snapshot
 from captoken._verification.effects import Recorder
 from captoken.audit import AuditTrail
@@ -21,6 +25,7 @@ from captoken.errors import StoreError
 from captoken.keys import HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.ports import Debit, Reservation, Use
+from captoken.stores.sqlite import SQLiteLedger
 from captoken.testing import FixedClock
 from tests.world import KEYRING, NOW, SALES, clock, data, mint
 
@@ -253,6 +258,145 @@ def test_a_store_that_fails_denies(face: str, what: str) -> None:
         assert (await at_once(made(face, audience=AUDIENCE, **stores()).check(proven(bound(uses=5)), ASK))).code == "allowed"
 
     asyncio.run(ask())
+
+
+class Failing(MemoryLedger):
+    """A ledger that settles as often as it is told to, and fails before or after it has."""
+
+    def __init__(self, *fails: str) -> None:
+        super().__init__(floor=0, shared=True)
+        self.fails, self.asked = list(fails), []
+
+    def settle(self, reservation_id: bytes, amounts: Any, now: int) -> bool:
+        self.asked.append(amounts)
+        fails = self.fails.pop(0) if self.fails else ""
+        if fails == "before":
+            raise StoreError("away")
+        settled = super().settle(reservation_id, amounts, now)
+        if fails == "after":
+            raise StoreError("the answer was lost")
+        return settled
+
+    def left(self, token: Any) -> int:
+        link = Verifier(KEYRING, clock=clock()).authenticate(token).link_ids[0]
+        return 10 - self.spent(b64decode(link), "cents")
+
+
+TEN = Access(table="sales", operation="select", cost={"cents": 10})
+
+
+@both
+@pytest.mark.parametrize(
+    ("fails", "answers", "asked"),
+    [(["before"], [None, True, False], 2), (["after"], [None, False, False], 2), (["before", "before", "after"], [None, None, None, False], 4)],
+)
+def test_what_could_not_be_settled_can_be_tried_again_and_is_settled_once(
+    face: str, fails: list[str], answers: list[bool | None], asked: int
+) -> None:
+    """Whether the ledger had not heard, or had done it and was not heard: four are taken, once, and the rest is back once."""
+    ledger, token = Failing(*fails), mint(**SALES, budget={"cents": 10})
+
+    async def ask() -> None:
+        reserved = await at_once((await at_once(made(face, ledger=ledger).authenticate(token))).reserve(TEN))
+        told: list[bool | None] = []
+        for _ in answers:
+            try:
+                told.append(await at_once(reserved.settle({"cents": 4})))
+            except StoreError:
+                told.append(None)
+        assert (told, ledger.left(token)) == (answers, 6)
+        assert not await at_once(reserved.cancel()) and ledger.left(token) == 6 and len(ledger.asked) == asked
+
+    asyncio.run(ask())
+
+
+@both
+@pytest.mark.parametrize("said", [{"cents": 4}, {}])
+def test_a_block_says_once_more_what_the_ledger_did_not_take(face: str, said: dict[str, int]) -> None:
+    """And not that all was spent; also when the ledger's own error leaves the block."""
+
+    async def ask(caught: bool) -> Failing:
+        ledger, token = Failing("before"), mint(**SALES, budget={"cents": 10})
+        grant = await at_once(made(face, ledger=ledger).authenticate(token))
+
+        async def close(reserved: Any) -> None:
+            try:
+                await at_once(reserved.settle(said) if said else reserved.cancel())
+            except StoreError:
+                if not caught:
+                    raise
+
+        if face == "Verifier":
+            with grant.reserve(TEN) as reserved:
+                await close(reserved)
+        else:
+            async with await grant.reserve(TEN) as reserved:
+                await close(reserved)
+        assert len(ledger.asked) == 2 and ledger.left(token) == 10 - said.get("cents", 0)
+        return ledger
+
+    asyncio.run(ask(caught=True))
+    with pytest.raises(StoreError, match="away"):
+        asyncio.run(ask(caught=False))
+
+
+def test_a_task_that_is_cancelled_while_it_settles_settles_what_it_said() -> None:
+    """Its thread goes on; at the end of the block the ledger is asked once more, and gives nothing back twice."""
+    ledger, token, inside, go = Failing(), mint(**SALES, budget={"cents": 10}), Event(), Event()
+
+    class Waiting(AsyncVerifier):
+        async def settle(self, reservation_id: bytes, taken: Any) -> bool:
+            inside.set()
+            await asyncio.to_thread(go.wait, 60)
+            return await super().settle(reservation_id, taken)
+
+    async def ask() -> None:
+        grant = await Waiting(KEYRING, clock=clock(), ledger=ledger).authenticate(token)
+
+        async def work() -> None:
+            async with await grant.reserve(TEN) as reserved:
+                await reserved.settle({"cents": 4})
+
+        task = asyncio.create_task(work())
+        await asyncio.to_thread(inside.wait, 60)
+        task.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ledger.left(token) == 6
+
+    asyncio.run(ask())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("leave", ["the block", "an exception", "settle", "cancel"])
+def test_a_child_of_a_fork_settles_nothing_of_its_parents(tmp_path: Path, leave: str) -> None:
+    """Whichever way it leaves the block, or says itself that nothing was done: its parent pays for the work."""
+    ledger, token = SQLiteLedger(tmp_path / "ledger.db", floor=0, shared=True), mint(**SALES, budget={"cents": 10})
+    grant = Verifier(KEYRING, clock=clock(), ledger=ledger).authenticate(token)
+    link = b64decode(grant.link_ids[0])
+    child = 0
+    try:
+        with grant.reserve(TEN) as reserved:
+            child = os.fork()
+            if child:
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                assert ledger.spent(link, "cents") == 10 and reserved.settle({"cents": 4}) and ledger.spent(link, "cents") == 4
+            elif leave == "an exception":
+                raise KeyError
+            elif leave != "the block":
+                said = reserved.settle({"cents": 0}) if leave == "settle" else reserved.cancel()
+                os._exit(int(said))
+        if not child:
+            os._exit(0)
+    except BaseException:
+        if not child:
+            os._exit(0 if leave == "an exception" else 3)
+        raise
+    finally:
+        ledger.close()
 
 
 # --- what took long is judged again ----------------------------------------------------------------------------------

@@ -373,6 +373,11 @@ class Driver(Protocol):
         ...
 
     @property
+    def process(self) -> object:
+        """What stands for the process that asks: equal until a fork, and never again after it."""
+        ...
+
+    @property
     def awaited(self) -> AsyncDriver:
         """The same verifier for asyncio, with the same keys, stores and memory."""
         ...
@@ -431,6 +436,11 @@ class AsyncDriver(Protocol):
     `AsyncVerifier` is the one there is. Each method raises RuntimeError in another event loop than
     the first. Once an effect is under way, whoever cancels waits for the record (24.20).
     """
+
+    @property
+    def process(self) -> object:
+        """As `Driver.process`."""
+        ...
 
     async def decide(self, genuine: Genuine, asked: Asked) -> Decision:
         """As `Driver.decide`: steps 7 to 10, the effects and the record."""
@@ -835,21 +845,66 @@ def _cost_taken(
     return taken
 
 
-class Reserved:
+class _Owed:
+    """What is owed for one access, and by whom: the part that both faces have in common.
+
+    Settling twice is settling once, as a ledger sees to (38.8). So a try that raised is followed by
+    another, whether the first one was heard or not.
+    """
+
+    __slots__ = ("_is_open", "_process", "_reservation", "_said")
+
+    def __init__(self, reservation: Reservation | None, process: object) -> None:
+        """Hold a reservation, or None where the token counts nothing."""
+        self._reservation = reservation
+        self._process = process
+        # Not while a ledger is asked: a second call that comes meanwhile is told False.
+        self._is_open = reservation is not None
+        # What a block settles at its end: all of it, or what was said and could not be settled.
+        self._said: Mapping[str, int] | None = None
+
+    def _cost(self, cost: Mapping[str, int] | None) -> Mapping[str, int] | None:
+        """What to settle with. Raises TypeError or ValueError for a cost that is none."""
+        try:
+            return _cost_taken(self._reservation, cost)
+        except (TypeError, ValueError):
+            self._is_open = False  # something was done: what is not settled in time is spent
+            raise
+
+    def _to_settle(self, taken: Mapping[str, int] | None, process: object) -> Reservation | None:
+        """The reservation, if it is open, and this process has made it. Then it is closed.
+
+        A child of a fork has a copy of what its parent pays for.
+        """
+        if not self._is_open or process != self._process:
+            return None
+        self._is_open = False
+        self._said = taken
+        return self._reservation
+
+    def _open_again(self) -> None:
+        """The ledger raised, or who waited was interrupted: it may be tried once more."""
+        self._is_open = True
+
+
+class Reserved(_Owed):
     """What was reserved for one access.
 
     `Grant.reserve` makes one, and one thread settles it: it is not for sharing. A token that counts
     nothing has nothing to settle, and nothing happens. Settled or cancelled once; after that, and
-    after 60 seconds, the answer is False and all is spent (38.8).
+    after 60 seconds, the answer is False and nothing changes (38.8). It is False, too, in a child
+    of a fork, which has nothing to settle.
+
+    What the ledger raises passes through, and it can be tried again: the ledger settles once, also
+    where only its answer was lost. Then the answer of the second try is False.
     """
 
-    __slots__ = ("_driver", "_open", "_reservation")
+    __slots__ = ("_driver",)
 
     def __init__(self, driver: Driver, reservation: Reservation | None) -> None:
         """Hold a reservation, or None where the token counts nothing."""
+        super().__init__(reservation, driver.process)
         self._driver = driver
-        self._reservation = reservation
-        self._open = reservation is not None
 
     def settle(self, cost: Mapping[str, int] | None = None) -> bool:
         """What it cost in fact, by unit, at most what was reserved; None is all of it.
@@ -859,12 +914,7 @@ class Reserved:
         Raises TypeError or ValueError for a cost that is none, or that leaves a unit out: then all
         is spent as well. Raises what the ledger raises.
         """
-        try:
-            taken = _cost_taken(self._reservation, cost)
-        except (TypeError, ValueError):
-            self._open = False  # something was done: what is not settled in time is spent
-            raise
-        return self._close(taken)
+        return self._close(self._cost(cost))
 
     def cancel(self) -> bool:
         """Nothing was done: all of it goes back. False if it was too late, and all is spent.
@@ -877,21 +927,27 @@ class Reserved:
         """Settle once: True where there is nothing to settle, False the second time."""
         if self._reservation is None:
             return True
-        if not self._open:
+        reservation = self._to_settle(taken, self._driver.process)
+        if reservation is None:
             return False
 
-        # Closed before the ledger is asked: what raises there is not tried a second time.
-        self._open = False
-        return self._driver.settle(self._reservation.id, taken)
+        try:
+            return self._driver.settle(reservation.id, taken)
+        except BaseException:
+            self._open_again()
+            raise
 
     def __enter__(self) -> Reserved:
         """This one: the block is the work that was paid for."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """All is spent, unless the block said otherwise. An exception goes on."""
-        if self._open:
-            self._close(None)
+        """All is spent, unless the block said otherwise. An exception goes on.
+
+        What the block said and the ledger did not take is said once more.
+        """
+        if self._is_open:
+            self._close(self._said)
 
 
 # --- asyncio -------------------------------------------------------------------------------------
@@ -1054,32 +1110,26 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         return Pending(self._awaited.record_denial(self._genuine, asked, refusals))
 
 
-class AsyncReserved:
+class AsyncReserved(_Owed):
     """A Reserved that is awaited, for one task.
 
     `async with` settles it in full at its end, if nothing else was done with it. Also when the task
     is cancelled: what was reserved is then spent, in full.
     """
 
-    __slots__ = ("_driver", "_open", "_reservation")
+    __slots__ = ("_driver",)
 
     def __init__(self, driver: AsyncDriver, reservation: Reservation | None) -> None:
         """Hold a reservation, or None where the token counts nothing."""
+        super().__init__(reservation, driver.process)
         self._driver = driver
-        self._reservation = reservation
-        self._open = reservation is not None
 
     def settle(self, cost: Mapping[str, int] | None = None) -> Pending[bool]:
         """What it cost in fact, by unit; None is all of it. False if too late: all is spent.
 
         Raises TypeError or ValueError at once for a cost that is none: then all is spent as well.
         """
-        try:
-            taken = _cost_taken(self._reservation, cost)
-        except (TypeError, ValueError):
-            self._open = False  # something was done: what is not settled in time is spent
-            raise
-        return Pending(self._close(taken))
+        return Pending(self._close(self._cost(cost)))
 
     def cancel(self) -> Pending[bool]:
         """Nothing was done: all of it goes back. False if too late: all is spent."""
@@ -1089,12 +1139,15 @@ class AsyncReserved:
         """Settle once: True where there is nothing to settle, False the second time."""
         if self._reservation is None:
             return True
-        if not self._open:
+        reservation = self._to_settle(taken, self._driver.process)
+        if reservation is None:
             return False
 
-        # Closed before the first wait: a second task that comes meanwhile is told False.
-        self._open = False
-        return await self._driver.settle(self._reservation.id, taken)
+        try:
+            return await self._driver.settle(reservation.id, taken)
+        except BaseException:
+            self._open_again()
+            raise
 
     async def __aenter__(self) -> AsyncReserved:
         """This one: the block is the work that was paid for."""
@@ -1102,5 +1155,5 @@ class AsyncReserved:
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """All is spent, unless the block said otherwise. An exception goes on."""
-        if self._open:
-            await self._close(None)
+        if self._is_open:
+            await self._close(self._said)

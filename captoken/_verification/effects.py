@@ -438,8 +438,9 @@ def close(
     `taken` is by unit, at most what was reserved; empty gives all of it back, None is all of it
     spent.
     """
-    # If it raises, that passes through: the work is done, and whoever did it should hear of it.
-    # The reservation then runs out, and all counts as spent. So too if the process dies.
+    # If it raises, that passes through: the work is done, and whoever did it should hear of it, and
+    # may try again. Else the reservation runs out, and all counts as spent. So too if the process
+    # dies.
     answer = yield Call(
         partial(_ledger_of(stores).settle, reservation_id, taken, now),
         lasting=True,

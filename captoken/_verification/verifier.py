@@ -75,6 +75,7 @@ from captoken._verification.plan import (
 from captoken._writing.issuer import keyring_source
 from captoken._writing.token import Token
 from captoken.keys.keyring import Keyring
+from captoken.stores.own_process import this_process
 from captoken.stores.ports import Ledger, ReplayStore
 
 _log = logging.getLogger("captoken")
@@ -211,6 +212,11 @@ class _Face(Sealed):
     def memory(self) -> VerifierMemory:
         """What it remembers."""
         return self._parts.memory
+
+    @property
+    def process(self) -> object:
+        """What stands for the process that asks: a child of a fork has another one."""
+        return this_process()
 
     @property
     def clock(self) -> Clock:

@@ -137,6 +137,7 @@ class Ledger(Protocol):
         """What was taken in fact: at most what was reserved, and the rest goes back. Atomic.
 
         None is all of it. False if no such reservation is open: settled, cancelled, or too late.
+        Asked again after an error it settles once, whether the first call was heard or not.
         """
         ...
 
