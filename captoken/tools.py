@@ -37,6 +37,8 @@ from captoken.proof import with_proof
 
 _log = logging.getLogger("captoken")
 
+_NO_CALL = "no call that a token can permit: its name, or arguments that are no JSON"
+
 # (tool, arguments) -> what a call costs, by unit; or the attributes that the server knows of it.
 Cost: TypeAlias = Callable[[str, Mapping[str, Any]], Mapping[str, int]]
 Attributes: TypeAlias = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
@@ -74,27 +76,32 @@ def access_to(
     try:
         return Access(
             tool=tool,
-            arguments=arguments or {},
-            attributes=attributes or {},
-            cost=cost or {},
+            arguments={} if arguments is None else arguments,
+            attributes={} if attributes is None else attributes,
+            cost={} if cost is None else cost,
         )
     except (TypeError, ValueError, RecursionError):
         return None
 
 
-def refusal_of_call(tool: Any, arguments: Any, why: str) -> tuple[str, str]:
-    """The code and the sentence of a denial, where `access_to` gave None.
+def access_or_refusal(tool: Any, arguments: Any, why: str) -> Access | tuple[str, str]:
+    """The access that a call of a tool is; or else the code and the sentence of its denial.
 
     A number that is not finite is an argument that no token permits (spec 13.7). Anything else is
-    no call at all: `tool`, with `why`. Never raises.
+    no call at all: `tool`, with `why`. The arguments are read once. Never raises.
     """
     try:
-        Access(tool=tool, arguments=arguments or {})
+        return Access(tool=tool, arguments={} if arguments is None else arguments)
     except NotFinite as error:
         return "argument", str(error)
     except (TypeError, ValueError, RecursionError):
-        pass
-    return "tool", why
+        return "tool", why
+
+
+def refusal_of_call(tool: Any, arguments: Any, why: str) -> tuple[str, str]:
+    """The code and the sentence of a denial, where `access_to` gave None. Never raises."""
+    found = access_or_refusal(tool, arguments, why)
+    return ("tool", why) if isinstance(found, Access) else found
 
 
 def stated_of(
@@ -298,17 +305,18 @@ class ToolGuard:
         """
         return grant.awaited if isinstance(self._verifier, AsyncVerifier) else grant
 
-    def _access(self, tool: str, arguments: Mapping[str, Any]) -> Access | None:
-        """What is decided on, with what the server says of it. None: no token can permit it.
+    def _access(self, tool: str, arguments: Mapping[str, Any]) -> Access | tuple[str, str]:
+        """What is decided on, with what the server says of it; or why no token can permit it.
 
         The server's functions are asked only about a call that could be one. They see the arguments
         as they will be decided on, and what they do to them changes nothing.
         """
-        access = access_to(tool, arguments)
-        if access is None or not (self._attributes or self._cost):
-            return access
-        stated = stated_of(access, self._cost, self._attributes)
-        return access_to(tool, access.arguments, **stated)
+        plain = access_or_refusal(tool, arguments, _NO_CALL)
+        if not isinstance(plain, Access) or not (self._attributes or self._cost):
+            return plain
+        stated = stated_of(plain, self._cost, self._attributes)
+        access = access_to(tool, plain.arguments, **stated)
+        return ("tool", _NO_CALL) if access is None else access
 
     def _asked(
         self,
@@ -324,12 +332,12 @@ class ToolGuard:
         A refusal where the call has no access, or nobody calls. The token is verified even so: a
         bad one is the first thing to say, and to record.
         """
-        access = self._access(tool, arguments)
+        found = self._access(tool, arguments)
+        access = found if isinstance(found, Access) else None
         mine = _held_or_nothing(held)
         text = "" if mine is None else presented_to(self._verifier, mine, access)  # rule 1
-        if access is None:  # rule 3
-            why = "no call that a token can permit: its name, or arguments that are no JSON"
-            return verifier.deny(text, *refusal_of_call(tool, arguments, why))
+        if not isinstance(found, Access):  # rule 3
+            return verifier.deny(text, *found)
         if mine is not None and _is_of(mine, agent) and _is_of_another_run(mine, run):  # rule 4
             why = "a run inside a tool call, which was handed no token of its own"
             return verifier.deny(text, "caller", why)
@@ -337,7 +345,7 @@ class ToolGuard:
             caller = _caller(agent)
         except (TypeError, ValueError):  # rule 3
             return verifier.deny(text, "caller", "the agent's name is none that a token can have")
-        return verifier.check(text, access, caller=caller)  # rule 2
+        return verifier.check(text, found, caller=caller)  # rule 2
 
 
 def _told(decision: Decision, held: Held | Token | None) -> Decision:

@@ -305,7 +305,7 @@ def nested(levels: int) -> Any:
 @pytest.mark.parametrize(
     ("need", "error"),
     [
-        (None, TypeError), (5, TypeError), ("approve", ValueError), (["a"], ValueError), ({"a": 1.5}, ValueError),
+        (None, TypeError), (5, TypeError), ("approve", TypeError), (["a"], TypeError), ({"a": 1.5}, ValueError),
         ({"a": None}, ValueError), ({"a": float("nan")}, ValueError), ({"a": 2**53}, ValueError), ({"a": b"x"}, ValueError),
         ({"a": {1}}, ValueError), ({"a": "\ud800"}, ValueError), ({1: "a"}, ValueError), ({"a": object()}, ValueError),
         ({"a": nested(31)}, ValueError), ({"a": nested(100)}, ValueError), ({"a": nested(5000)}, ValueError),

@@ -8,7 +8,8 @@ wrongly is judged wrongly. Two mistakes are answered here, as early as possible:
 
 - An illegal fact raises at once, where the access is made (spec 7.7). It is a mistake of the
   program, and not a denial that somebody has to explain.
-- Values are copied. A list that is changed after the check would else be another access.
+- Values are copied, in one reading (spec 7.10). A list that is changed after the check would else
+  be another access, and so would a mapping that says something else the second time.
 
 Names are compared code point by code point (spec 4.6). A server that folds case, in table names
 for example, states the folded name.
@@ -44,6 +45,7 @@ from msgspec.structs import force_setattr
 
 from captoken._format import names
 from captoken._format.encoding import MAX_INTEGER
+from captoken._format.given import read_once
 from captoken._format.spelling import shown
 
 
@@ -98,12 +100,11 @@ def _facts(given: Any, what: str) -> dict[str, Any]:
     Checks form alone, not whether a tool has such an argument. Raises TypeError or ValueError, also
     for what is nested too deeply.
     """
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{what} must be a mapping, not {type(given).__name__}")
+    stated = read_once(given, what)
     try:
         facts = {}
         # The name is checked before its value, so that the message can show it.
-        for key, item in given.items():
+        for key, item in stated.items():
             facts[names.free_name(key, what)] = _value(item, f"{what} {shown(key)}")
         return facts
     # A stranger's arguments may be nested without end. That is no error of this program.
@@ -133,16 +134,15 @@ def amounts(given: Any, what: str) -> dict[str, int]:
     `what` is for the message. What a unit means is not known here. A negative cost would give
     something back, so it is refused. Raises TypeError or ValueError.
     """
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{what} must be a mapping, not {type(given).__name__}")
-    for unit, amount in given.items():
+    read = read_once(given, what)
+    for unit, amount in read.items():
         names.name(unit, "unit")
         # By exact type: True is no amount, and neither is 1.0.
         if type(amount) is not int:
             raise TypeError(f"{what} in {unit} must be an int, not {type(amount).__name__}")
         if not 0 <= amount <= MAX_INTEGER:
             raise ValueError(f"{what} in {unit} must not be negative, nor above {MAX_INTEGER}")
-    return dict(given)
+    return read
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,10 +198,13 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             force_setattr(self, "arguments", arguments)
         elif self.arguments is not None:
             raise ValueError("arguments without a tool")
-        # Most accesses state neither attributes nor cost; these need no look at each item.
-        attributes = {} if self.attributes == {} else _facts(self.attributes, "attribute")
-        force_setattr(self, "attributes", attributes)
-        force_setattr(self, "cost", {} if self.cost == {} else amounts(self.cost, "cost"))
+        # Most accesses state neither attributes nor cost; these need no look at each item. Only an
+        # empty dict is known to say nothing: another mapping may be equal to one, and say more.
+        given, cost = self.attributes, self.cost
+        no_attributes = type(given) is dict and not given
+        force_setattr(self, "attributes", {} if no_attributes else _facts(given, "attribute"))
+        no_cost = type(cost) is dict and not cost
+        force_setattr(self, "cost", {} if no_cost else amounts(cost, "cost"))
 
     @property
     def domains(self) -> tuple[str, ...]:

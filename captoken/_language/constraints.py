@@ -47,6 +47,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from captoken._format import names
+from captoken._format.given import read_once
 from captoken._format.spelling import escape, named_all, shown
 from captoken._language.values import a_bounded_integer, a_list
 
@@ -400,7 +401,7 @@ def completed(given: Any, held: Constraint) -> Any:
     """
     if not isinstance(given, Mapping):
         return given
-    made = dict(given)  # read once: what is looked at is what is written
+    made = read_once(given, "a constraint")  # what is looked at is what is written
     high = made.get("max")
     if type(high) is not int or "min" in made:
         return made

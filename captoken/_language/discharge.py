@@ -36,6 +36,7 @@ from captoken._format.encoding import (
     encode_json,
 )
 from captoken._format.errors import DischargeError, LimitError
+from captoken._format.given import read_once
 from captoken._format.packet import Packet, RawCaveat
 from captoken._format.public_keys import exchange_key, public_bytes
 from captoken._format.sealed import SealedValue, forgetful
@@ -129,8 +130,9 @@ def third_party_caveat(
 
     # What cannot be spelled is told before there is a key that an error could show.
     try:
-        wanted = dict(need)
-        encode_json({"need": wanted})
+        # Read once, and spelled: what is sealed is what was checked (7.10).
+        spelled = encode_json({"need": read_once(need, "need")})
+        wanted = decode_json(spelled)["need"]
     except (EncodingError, RecursionError) as error:
         raise ValueError(f"need: {error or 'nested too deeply'}") from None
 

@@ -667,11 +667,12 @@ class _Vouched(SealedValue, frozen=True, eq=False):
 
         Raises ValueError for none, TypeError for what is no access.
         """
-        if not accesses:
+        those = tuple(accesses)  # read once: what is checked is what is decided on
+        if not those:
             raise ValueError("state at least one access")
-        for access in accesses:
+        for access in those:
             stated(access, caller)
-        return [self._asked(grant, access, caller) for access in accesses]
+        return [self._asked(grant, access, caller) for access in those]
 
     def _own_denial(
         self,

@@ -28,7 +28,7 @@ from captoken._format.clocks import CLOCKS_DIFFER, Clock, read_clock
 from captoken._format.entropy import random_bytes
 from captoken._format.sealed import Sealed
 from captoken._format.text import Parts
-from captoken._language.access import Access, Caller
+from captoken._language.access import Access, Caller, amounts
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.overlay import Overlay
 from captoken._verification.decision import (
@@ -451,9 +451,13 @@ class _Face(Sealed):
         return self._told(denial(genuine, facts, asked, refusals))
 
     def _closed(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
-        """Settle a reservation, at the time of this verifier's clock."""
+        """Settle a reservation, at the time of this verifier's clock.
+
+        Raises TypeError or ValueError for amounts that are none: no store is asked then.
+        """
+        settled = None if taken is None else amounts(taken, "taken")
         now = read_clock(self._parts.clock)
-        return close(reservation_id, taken, self._parts.stores, now)
+        return close(reservation_id, settled, self._parts.stores, now)
 
 
 Source: TypeAlias = Callable[[], Overlay | None]  # of overlays

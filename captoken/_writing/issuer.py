@@ -17,6 +17,7 @@ from captoken._format import chain, names
 from captoken._format.clocks import Clock
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
+from captoken._format.given import read_once
 from captoken._format.packet import Packet
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
@@ -108,7 +109,7 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
             issued_at=now,
             key_id=keyring.current,
             audience=keyring.audience,
-            ext=dict(ext or {}),
+            ext={} if ext is None else read_once(ext, "ext"),
             version=1,
         )
         identifier = root.encode()

@@ -26,6 +26,7 @@ from typing import Any, Required, TypedDict
 
 from captoken import current
 from captoken._format.errors import NoToken
+from captoken._format.given import read_once
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import AsyncGrant, Denied, Grant
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier, Verifier
@@ -372,7 +373,7 @@ def _metadata_of(origin: str, fields: Mapping[str, Any]) -> Response:
     """The document of RFC 9728. Whose it is, the server says itself."""
     stated = {
         "bearer_methods_supported": ["header"],
-        **fields,
+        **read_once(fields, "resource_metadata"),
         "resource": origin,
     }
     return json_response(200, stated)

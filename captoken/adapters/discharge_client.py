@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from captoken._format.errors import CaptokenError, DischargeError, TokenFormatError
+from captoken._format.given import read_once
 from captoken._language.discharge import Discharge, Ticket
 from captoken.adapters._discharge.protocol import ANSWER_BYTES, PATH, Answer, Asked, Interactive
 from captoken.adapters._http.origins import is_address, origin_of
@@ -149,7 +150,10 @@ def _steps(
         raise ValueError("wait is a number of seconds")
     if not isinstance(ticket, Ticket):
         ticket = Ticket.parse(ticket)
-    base = service if isinstance(service, str) else service.get(ticket.discharger)
+    if isinstance(service, str):
+        base: str | None = service
+    else:
+        base = read_once(service, "service").get(ticket.discharger)
     if base is None:
         raise DischargeError("no service is known for the ticket's discharger", "bad_ticket")
     # Raises for an address over which a ticket should not go, before anything is sent.

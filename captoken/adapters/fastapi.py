@@ -34,6 +34,7 @@ from starlette.routing import Router
 
 from captoken._format import names
 from captoken._format.errors import NoToken
+from captoken._format.given import read_once
 from captoken._language.access import Access, Caller
 from captoken._verification.verifier import AnyVerifier
 from captoken.adapters._http.exchange import (
@@ -209,11 +210,12 @@ def require(
         "columns": columns,
         "tool": tool,
         "arguments": arguments,
-        "attributes": attributes or {},
-        "cost": cost or {},
+        "attributes": attributes,
+        "cost": cost,
     }
+    facts = {fact: value for fact, value in facts.items() if value is not None}
     if stated is not None:
-        if not callable(stated) or any(facts.values()):
+        if not callable(stated) or facts:
             raise TypeError("state the access by a function, or by its facts")
         return Required(stated, "what the request states", (), caller)
     if table is None and tool is None:
@@ -221,10 +223,12 @@ def require(
             "an endpoint requires a table and an operation, or a tool; "
             "`granted` is for one that asks by itself"
         )
-    templates = {fact: facts[fact] for fact in ("table", "tool") if facts[fact] is not None}
+    templates = {fact: facts[fact] for fact in ("table", "tool") if fact in facts}
     # It raises for facts that are no access. A brace is as good as a letter in a name, so a
     # template is judged like the names that it will make.
     plain = Access(**facts)
+    # From here on what was checked is used, and not what was given (spec 7.10).
+    checked = {fact: getattr(plain, fact) for fact in facts}
     _refuse_literal_fields(plain, templates.values())
     fields = {field for name in templates.values() for field in _field.findall(name)}
     if not fields:
@@ -235,7 +239,7 @@ def require(
         named: dict[str, Any] = {
             fact: _filled(name, parameters) for fact, name in templates.items()
         }
-        return Access(**{**facts, **named})
+        return Access(**{**checked, **named})
 
     return Required(filled, plain.summary, fields, caller)
 
@@ -289,10 +293,13 @@ def protect(
     Adds 401 and 403 to the answers that OpenAPI shows. Raises TypeError or ValueError.
     """
     api = app
-    # Read once: it may be a generator, and the middleware is built again when the application
-    # starts.
+    # Both are read once, and not again where the middleware is built anew, when the application
+    # starts. The paths may come from a generator.
     public = public_paths(options.get("public", ()))
     options["public"] = public
+    metadata = options.get("resource_metadata")
+    if isinstance(metadata, Mapping):
+        options["resource_metadata"] = read_once(metadata, "resource_metadata")
 
     def guard(app: ASGIApp) -> CaptokenMiddleware:  # the name by which older Starlette passes it
         return CaptokenMiddleware(_Declared(app, api, public), verifier, **options)

@@ -29,6 +29,7 @@ from captoken import current
 from captoken._format import names
 from captoken._format.clocks import Seconds
 from captoken._format.errors import NoToken
+from captoken._format.given import read_once
 from captoken._format.primitives import equal, sha256
 from captoken._format.spelling import shown
 from captoken._writing.keywords import PresentCaveats
@@ -82,7 +83,8 @@ def auth(
     nor what the server is beyond what TLS does.
     """
     audiences = {
-        own_origin(origin): names.name(audience, "audience") for origin, audience in servers.items()
+        own_origin(origin): names.name(audience, "audience")
+        for origin, audience in read_once(servers, "servers").items()
     }
     _refuse_redirects_beyond(audiences)
     return Presenting(audiences, held, narrow, expires_in)

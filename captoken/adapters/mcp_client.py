@@ -24,6 +24,7 @@ from typing import Any
 
 from captoken import current
 from captoken._format.clocks import Seconds
+from captoken._format.given import read_once
 from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._writing.keywords import Strings
@@ -56,7 +57,7 @@ def meta_for(
     ValueError for what no token can permit, and arguments that are no JSON; and what `Held.present`
     raises.
     """
-    params = {"name": tool, "arguments": dict(arguments or {})}
+    params = {"name": tool, "arguments": _read(arguments, "arguments")}
     return meta_for_request(
         audience,
         CALL,
@@ -81,7 +82,7 @@ def meta_for_request(
     For a method that lists, the token is narrowed to the server, and permits no call: a condition
     goes with it that none meets.
     """
-    stated = params or {}
+    stated = _read(params, "params")
     mine = current.holding(held)
     bound = mine.token.unverified.key is not None
     about = digest(method, stated) if bound else None
@@ -98,6 +99,14 @@ def meta_for_request(
     if trace is not None:
         meta["traceparent"] = trace
     return meta
+
+
+def _read(given: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    """What a caller's mapping says, read once: what is proven is what is sent. None says nothing.
+
+    Raises TypeError for what is no mapping.
+    """
+    return {} if given is None else read_once(given, what)
 
 
 def _narrowed_to(
@@ -153,7 +162,7 @@ class Presenting:
         **options: Any,
     ) -> Any:
         """The client's `call_tool`. Raises what `meta_for` raises, before anything is sent."""
-        stated = dict(arguments or {})
+        stated = _read(arguments, "arguments")
         sent = self._meta(CALL, {"name": name, "arguments": stated}, meta)
         _present_own_lists(getattr(self._client, "session", self._client))
         with within(_own_list, lambda params: self._meta("tools/list", params, None)):
@@ -186,7 +195,7 @@ class Presenting:
         """The client's `get_prompt`."""
         params: dict[str, Any] = {"name": name}
         if arguments is not None:
-            params["arguments"] = dict(arguments)
+            params["arguments"] = read_once(arguments, "arguments")
         return await self._ask("get_prompt", "prompts/get", params, meta, options)
 
     async def list_tools(
@@ -235,7 +244,8 @@ class Presenting:
 
         Raises ValueError for a caller that has a token in there: two would be refused.
         """
-        if has_token(meta):
+        theirs = _read(meta, "meta")
+        if has_token(theirs):
             raise ValueError("the token is put in here: leave it out")
         ours = meta_for_request(
             self._audience,
@@ -245,7 +255,7 @@ class Presenting:
             expires_in=self._expires_in,
             keep=self._keep,
         )
-        return {**ours, **(meta or {})}
+        return {**ours, **theirs}
 
     async def _list(
         self,

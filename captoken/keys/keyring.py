@@ -23,6 +23,7 @@ from captoken._format import chain, names, primitives
 from captoken._format.encoding import b64decode, b64encode, decode_json, encode_json
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import KeyringError
+from captoken._format.given import read_once
 from captoken._format.public_keys import KEY_BYTES
 from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.spelling import shown
@@ -217,16 +218,16 @@ def _checked(keys: Any, current: Any) -> dict[str, bytes]:
 
     Raises TypeError or ValueError.
     """
-    if not isinstance(keys, Mapping):
-        raise TypeError(f"keys must be a mapping, not {type(keys).__name__}")
+    checked = read_once(keys, "keys")
 
     # An all-zero key is a mistake that verifies, so it is refused here, and not at the first token.
-    checked = {names.name(key_id, "key id"): key for key_id, key in keys.items()}
-    for key in checked.values():
+    for key_id, key in checked.items():
+        names.name(key_id, "key id")
         problem = problem_with(key)
         if problem is not None:
             raise ValueError(problem)
-    if not isinstance(current, str) or current not in checked:
+    # By exact type: a subclass may be equal to whatever it likes.
+    if type(current) is not str or current not in checked:
         raise ValueError(f"the current key {shown(current)} is not among the keys")
     return checked
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from captoken._format.given import read_once
 from captoken._format.text import without_proof
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import AsyncGrant, Denied
@@ -44,7 +45,8 @@ class Rules:
         raises, the call is refused. Raises TypeError or ValueError: what is misspelled here would
         else be found by a call that is let in, or by none.
         """
-        for method, rule in methods.items():
+        rules = read_once(methods, "methods")
+        for method, rule in rules.items():
             if not (isinstance(rule, Access) or callable(rule)):
                 kind = type(rule).__name__
                 raise TypeError(f"a rule is an Access, or a callable that returns one, not {kind}")
@@ -53,7 +55,7 @@ class Rules:
         if isinstance(public, str):
             raise TypeError("public is a list of methods, not a str")
         self._verifier = verifier
-        self._methods = dict(methods)
+        self._methods: Mapping[str, Rule] = rules
         self._public = frozenset(method_name(method) for method in public)
         self._caller = caller
 

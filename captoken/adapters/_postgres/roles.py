@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import tuple_row
 
+from captoken._format.given import read_once
 from captoken._language.data import NO_RIGHTS, Rights, RightsMap, rights_of
 from captoken._language.patterns import decided
 from captoken.adapters._postgres.auditing import audit
@@ -115,6 +116,7 @@ def plan_sql(
     for a pattern where `tables` are not given.
     """
     _check_names(login, role.name)
+    role = _read(role)
     rights = _rights_of(role)
     if tables is None:
         known = _tables_named_by(role)
@@ -170,7 +172,7 @@ def _check_names(login: str, role: str) -> None:
 
 def _rights_of(role: Role) -> RightsMap:
     """What the role may do, by pattern, read as a token is read."""
-    allow = {pattern: list(given) for pattern, given in role.allow.items()}
+    allow = dict(role.allow)
     for operations in allow.values():
         for operation in operations:
             if operation not in OPERATIONS:
@@ -179,8 +181,17 @@ def _rights_of(role: Role) -> RightsMap:
     # As a token states them. No columns at all would be another statement than none restricted.
     stated = {"allow": allow}
     if role.columns:
-        stated["columns"] = {pattern: list(given) for pattern, given in role.columns.items()}
+        stated["columns"] = dict(role.columns)
     return rights_of(stated)
+
+
+def _read(role: Role) -> Role:
+    """The role as it is now: each mapping and each list in it read once. Raises TypeError."""
+    return Role(
+        role.name,
+        {pattern: list(given) for pattern, given in read_once(role.allow, "allow").items()},
+        {pattern: list(given) for pattern, given in read_once(role.columns, "columns").items()},
+    )
 
 
 def _tables_named_by(role: Role) -> list[Table]:

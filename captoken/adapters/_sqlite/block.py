@@ -26,6 +26,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from captoken._format.errors import GuardError
+from captoken._format.given import read_once
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied, Grant
 from captoken.adapters._sqlite.denials import Denials, Own
@@ -380,7 +381,7 @@ def _copied(sql: Any, parameters: Any) -> dict[str, Any] | tuple[Any, ...]:
     if type(parameters) is tuple:
         return parameters
     if isinstance(parameters, Mapping):
-        return dict(parameters)
+        return read_once(parameters, "parameters")
 
     # A text is a sequence too, of characters, and nobody means that.
     is_text = isinstance(parameters, (str, bytes))

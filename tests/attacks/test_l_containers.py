@@ -1,0 +1,541 @@
+"""L: containers that answer differently each time they are read. What was checked is what counts, everywhere one is taken.
+
+The public signatures say where a mapping is taken: each has its case here, or a reason why it needs none.
+"""
+
+import asyncio
+import importlib
+import inspect
+import pkgutil
+import re
+import sqlite3
+from collections.abc import Mapping
+from functools import partial
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+import captoken
+from captoken import Access, Issuer, Keyring, Token, current
+from captoken._format import text as wire
+from captoken.adapters import fastapi, grpc, mcp_client, sqlite
+from captoken.adapters import httpx as httpx_adapter
+from captoken.adapters.asgi import CaptokenMiddleware
+from captoken.adapters.discharge_client import obtain, obtain_async
+from captoken.adapters.postgres import Role, plan_sql
+from captoken.control import Operator
+from captoken.discharge import Allow, Discharger
+from captoken.keys import DischargerKey, OperatorKey
+from captoken.stores.memory import MemoryLedger, MemorySnapshots
+from captoken.testing import fixed_random
+from captoken.tools import ToolGuard
+from tests.world import KEY, KEYRING, WHO, clock, mint, verifier
+
+PARTY = DischargerKey.from_bytes(bytes(range(2, 34)))
+NAN = float("nan")
+
+
+class Changing(Mapping):
+    """Says `first` to the first question, and `then` to each one after, whatever is asked."""
+
+    def __init__(self, first, then):
+        self.answers = iter([first])
+        self.then = then
+
+    def now(self):
+        return next(self.answers, self.then)
+
+    def __getitem__(self, key):
+        return self.now()[key]
+
+    def __iter__(self):
+        return iter(self.now())
+
+    def __len__(self):
+        return len(self.now())
+
+    def __bool__(self):
+        return bool(self.now())
+
+    def __eq__(self, other):
+        return self.now() == other
+
+    __hash__ = None
+
+    def __contains__(self, key):
+        return key in self.now()
+
+    def keys(self):
+        return self.now().keys()
+
+    def values(self):
+        return self.now().values()
+
+    def items(self):
+        return self.now().items()
+
+    def get(self, key, default=None):
+        return self.now().get(key, default)
+
+
+class ChangingDict(dict):
+    """The same, as a dict that holds the second answer."""
+
+    def __init__(self, first, then):
+        super().__init__(then)
+        self.answers = iter([first])
+
+    def items(self):
+        return next(self.answers, super()).items()
+
+
+# --- where they are taken ----------------------------------------------------------------------------------------------
+
+
+def stated(fact):
+    beside = {"arguments": {"tool": "t"}}.get(fact, {})
+    return lambda given: getattr(Access(**beside, **{fact: given}), fact)
+
+
+def counted():
+    """A verifier with a ledger, and an access whose five cents are taken of it."""
+    ledger = MemoryLedger(floor=0)
+    judge = verifier(ledger=ledger, audience="shop")
+    token = mint(tools={"t": {}}, budget={"cents": 100}, audience="shop")
+    return judge, judge.authenticate(token), ledger, Access(tool="t", cost={"cents": 5})
+
+
+def left(ledger):
+    return sorted(ledger._spent.values())
+
+
+def settled(given):
+    _, grant, ledger, access = counted()
+    grant.reserve(access).settle(given)
+    return left(ledger)
+
+
+def settled_async(given):
+    async def run():
+        _, grant, ledger, access = counted()
+        await (await grant.awaited.reserve(access)).settle(given)
+        return left(ledger)
+
+    return asyncio.run(run())
+
+
+def settled_by_id(given):
+    judge, grant, ledger, access = counted()
+    (taken,) = grant.check(access).effects
+    judge.settle(taken.id, given)
+    return left(ledger)
+
+
+def settled_by_id_async(given):
+    judge, grant, ledger, access = counted()
+    (taken,) = grant.check(access).effects
+    asyncio.run(judge.awaited.settle(taken.id, given))
+    return left(ledger)
+
+
+def minted(keyword):
+    beside = {
+        "allow": {},
+        "columns": {"allow": {"sales": ["select"]}},
+        "tools": {},
+    }.get(keyword, {"allow": {"sales": ["select"]}})
+    return lambda given: mint(**beside, **{keyword: given}).serialize()
+
+
+def minted_ext(given):
+    issuer = Issuer(KEYRING, clock=clock(), random=fixed_random("world"))
+    return issuer.mint(**WHO, unrestricted=True, ext=given).serialize()
+
+
+def narrowed(how):
+    def place(keyword):
+        def run(given):
+            held = Issuer(KEYRING, clock=clock(), random=fixed_random("world")).mint(**WHO, unrestricted=True)
+            return how(held, **{keyword: given})
+
+        return run
+
+    return place
+
+
+attenuated = narrowed(lambda held, **given: held.attenuate(**given).serialize())
+delegated = narrowed(lambda held, **given: held.delegate(to="clerk", **given).serialize())
+presented = narrowed(lambda held, **given: held.present(audience="shop", clock=clock(), **given))
+
+
+def held_delegated(keyword):
+    return narrowed(lambda token, **given: current.Held(token).delegate(to="clerk", **given).token.serialize())(keyword)
+
+
+def held_presented(keyword):
+    return narrowed(lambda token, **given: current.Held(token).present(audience="shop", clock=clock(), **given))(keyword)
+
+
+def handed_on(keyword):
+    def how(token, **given):
+        with current.use(token), current.delegate(to="clerk", **given) as held:
+            return held.token.serialize()
+
+    return narrowed(how)(keyword)
+
+
+def required(given):
+    token = mint().require(PARTY.public, need=given)
+    return Discharger(PARTY, lambda need: Allow(expires_in=60), clock=clock()).need(token.needs[0])
+
+
+def answered(keyword):
+    def run(given):
+        token = mint().require(PARTY.public, need={"a": 1})
+        policy = Discharger(PARTY, lambda need: Allow(expires_in=60, **{keyword: given}), clock=clock())
+        discharge = policy.discharge(token.needs[0])
+        return [cid for cid, _ in discharge.packet.caveats]
+
+    return run
+
+
+def operated(keyword):
+    def run(given):
+        store = MemorySnapshots()
+        operator = Operator(OperatorKey.from_bytes(KEY), store, by="ops", clock=clock(), random=fixed_random("o"))
+        operator.narrow(why="now", task="task-123", **{keyword: given})
+        return [entry.link for entry in operator.entries()]
+
+    return run
+
+
+def ring(make, given):
+    made = make(given, "k1")
+    return {key_id: made.reveal(key_id) for key_id in ("k1", "k2") if made.derived(key_id, None) is not None}
+
+
+def decided(given):
+    with current.use(mint(tools={"t": {"a": {"in": [1]}}})):
+        found = ToolGuard(verifier()).check("t", given)
+    return found.code, found.access and found.access.arguments
+
+
+def decided_async(given):
+    with current.use(mint(tools={"t": {"a": {"in": [1]}}})):
+        found = asyncio.run(ToolGuard(verifier()).check_async("t", given))
+    return found.code, found.access and found.access.arguments
+
+
+def declared(fact):
+    beside = {"tool": "t.{name}"}
+
+    def run(given):
+        needs = fastapi.require(**beside, **{fact: given})
+        connection = type("Connection", (), {"path_params": {"name": "x"}})
+        asked = [needs._stated(connection) for _ in range(2)]
+        return [getattr(access, fact) for access in asked]
+
+    return run
+
+
+def metadata(given):
+    async def app(scope, receive, send):
+        raise AssertionError
+
+    guard = CaptokenMiddleware(app, verifier(audience="shop"), origin="http://127.0.0.1", resource_metadata=given)
+    client = TestClient(guard, base_url="http://127.0.0.1")
+    return [client.get("/.well-known/oauth-protected-resource").json() for _ in range(2)]
+
+
+def metadata_of_app(given):
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    fastapi.protect(app, verifier(audience="shop"), origin="http://127.0.0.1", resource_metadata=given)
+    client = TestClient(app, base_url="http://127.0.0.1")
+    return [client.get("/.well-known/oauth-protected-resource").json() for _ in range(2)]
+
+
+def ruled(guard):
+    return lambda given: guard(verifier(audience="shop"), given)._methods
+
+
+def shown_to(given):
+    auth = httpx_adapter.auth(given, held=Token.parse(mint().serialize()))
+    sent = auth(httpx.Request("GET", "http://127.0.0.1:1/")).headers["Authorization"]
+    return links_of({mcp_client.TOKEN: sent.removeprefix("Bearer ")})
+
+
+def meta(keyword):
+    held = mint(tools={"t": {}, "resources/read": {}})
+
+    def run(given):
+        if keyword == "arguments":
+            made = mcp_client.meta_for("shop", "t", given, held=held)
+        else:
+            made = mcp_client.meta_for_request("shop", "resources/read", given, held=held)
+        return links_of(made)
+
+    return run
+
+
+def links_of(sent):
+    """What was added to a token for one request, but for the moment that it ends."""
+    packet = wire.parts_of(sent[mcp_client.TOKEN], wire.PREFIX).packet
+    return re.sub(rb'"exp":\d+', b"", packet.caveats[-1][0])
+
+
+class Recording:
+    """A client that keeps what it is told to send."""
+
+    async def call_tool(self, name, arguments, *, meta):
+        return name, arguments, links_of(meta), sorted(meta)
+
+    async def send_request(self, request, result):
+        dumped = request.root.model_dump(by_alias=True)
+        sent = dumped["params"].pop("_meta")
+        return dumped, links_of(sent), sorted(key for key in sent if sent[key] is not None)
+
+    def __getattr__(self, name):
+        if name.startswith("_") or name in ("session", "cache"):
+            raise AttributeError(name)
+
+        async def ask(*args, meta=None, params=None, **options):
+            if params is not None:
+                meta = params.model_dump(by_alias=True)["_meta"]
+            return name, args, links_of(meta), sorted(key for key in meta if meta[key] is not None)
+
+        return ask
+
+
+def client(method, keyword, *args):
+    held = mint(tools={"t": {}, "resources/read": {}, "prompts/get": {}})
+
+    def run(given):
+        presenting = mcp_client.Presenting(Recording(), audience="shop", held=held)
+        return asyncio.run(getattr(presenting, method)(*args, **{keyword: given}))
+
+    return run
+
+
+class Sent(Exception):
+    """What a client was about to send a ticket to."""
+
+
+def asked_of(given):
+    def send(method, url, body):
+        raise Sent(url)
+
+    return obtain(mint().require(PARTY.public, need={"a": 1}).needs[0], send, service=given)
+
+
+def asked_of_async(given):
+    async def send(method, url, body):
+        raise Sent(url)
+
+    return asyncio.run(obtain_async(mint().require(PARTY.public, need={"a": 1}).needs[0], send, service=given))
+
+
+def rows(given):
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("create table sales (id)")
+    connection.execute("insert into sales values (1), (2)")
+    grant = verifier().authenticate(mint(tables=["sales"], operations=["select"]).serialize())
+    with sqlite.guarded(connection, grant) as db:
+        return db.execute("select id, :id from sales where id = :id", given).fetchall()
+
+
+def role(field):
+    def run(given):
+        rights = {"allow": {"sales": ["select"]}, field: given}
+        return plan_sql("agents", Role("reader", **rights))
+
+    return run
+
+
+CENTS = {"cents": 3}, {"cents": NAN}
+FACTS = {"a": 1}, {"a": NAN}
+TAKEN = {"sales": ["select"]}, {"*": ["*"]}
+RIGHTS = {
+    "allow": TAKEN,
+    "columns": ({"sales": ["id"]}, {"*": ["*"], "hr": [5]}),
+    "tools": ({"t": {"a": {"in": [1]}}}, {"*": {}}),
+    "where": ({"x": {"in": [1]}}, {"x": {"any": True}}),
+    "budget": ({"cents": 5}, {"cents": -1}),
+}
+OF_REQUESTS = ("allow", "columns", "tools", "where")
+OFFICES = {"http://127.0.0.1:1": "shop"}, {"http://127.0.0.1:1": "other", "https://evil.example": "shop"}
+META = {"a": 1}, {mcp_client.TOKEN: "stolen"}
+
+
+def keywords(place, run, which=RIGHTS):
+    return {f"{place}({keyword})": (run(keyword), *RIGHTS[keyword]) for keyword in which}
+
+
+PLACES = {
+    "captoken.Access(arguments)": (stated("arguments"), *FACTS),
+    "captoken.Access(attributes)": (stated("attributes"), *FACTS),
+    "captoken.Access(cost)": (stated("cost"), *CENTS),
+    "captoken.Verifier.settle(taken)": (settled_by_id, *CENTS),
+    "captoken.AsyncVerifier.settle(taken)": (settled_by_id_async, *CENTS),
+    "captoken._verification.decision.Reserved.settle(cost)": (settled, *CENTS),
+    "captoken._verification.decision.AsyncReserved.settle(cost)": (settled_async, *CENTS),
+    "captoken.Issuer.mint(ext)": (minted_ext, {"acme:a": 1}, {"acme:a": 2.5}),
+    **keywords("captoken.Issuer.mint", minted),
+    **keywords("captoken.Token.attenuate", attenuated),
+    **keywords("captoken.Token.delegate", delegated),
+    **keywords("captoken.Token.present", presented),
+    **keywords("captoken.current.Held.delegate", held_delegated),
+    **keywords("captoken.current.Held.present", held_presented),
+    **keywords("captoken.current.delegate", handed_on),
+    "captoken.Token.require(need)": (required, {"approve": 1}, {"approve": 2}),
+    **keywords("captoken.discharge.Allow", answered, OF_REQUESTS),
+    **keywords("captoken.control.Operator.narrow", operated, OF_REQUESTS),
+    "captoken.Keyring(_keys)": (partial(ring, lambda keys, current: Keyring(keys, current)), {"k1": KEY}, {"k1": bytes(32), "k2": KEY[::-1]}),
+    "captoken.Keyring.from_keys(keys)": (partial(ring, Keyring.from_keys), {"k1": KEY}, {"k1": bytes(32), "k2": KEY[::-1]}),
+    "captoken.tools.ToolGuard.check(arguments)": (decided, {"a": 1}, {"a": 2}),
+    "captoken.tools.ToolGuard.check_async(arguments)": (decided_async, {"a": 1}, {"a": 2}),
+    "captoken.adapters.fastapi.require(arguments)": (declared("arguments"), *FACTS),
+    "captoken.adapters.fastapi.require(attributes)": (declared("attributes"), *FACTS),
+    "captoken.adapters.fastapi.require(cost)": (declared("cost"), *CENTS),
+    "captoken.adapters.fastapi.protect(resource_metadata)": (metadata_of_app, {"a": 1}, {"a": 2}),
+    "captoken.adapters.asgi.CaptokenMiddleware(resource_metadata)": (metadata, {"a": 1}, {"a": 2}),
+    "captoken.adapters.grpc.Guard(methods)": (ruled(grpc.Guard), {"/a.B/C": Access()}, {"/a.B/C": "open"}),
+    "captoken.adapters.grpc.AsyncGuard(methods)": (ruled(grpc.AsyncGuard), {"/a.B/C": Access()}, {"/a.B/C": "open"}),
+    "captoken.adapters.httpx.auth(servers)": (shown_to, *OFFICES),
+    "captoken.adapters.mcp_client.meta_for(arguments)": (meta("arguments"), {"a": 1}, {"a": 2}),
+    "captoken.adapters.mcp_client.meta_for_request(params)": (meta("params"), {"uri": "a:b"}, {"uri": "a:c"}),
+    "captoken.adapters.mcp_client.Presenting.call_tool(arguments)": (client("call_tool", "arguments", "t"), {"a": 1}, {"a": 2}),
+    "captoken.adapters.mcp_client.Presenting.get_prompt(arguments)": (client("get_prompt", "arguments", "t"), {"a": "1"}, {"a": "2"}),
+    **{
+        f"captoken.adapters.mcp_client.Presenting.{method}(meta)": (client(method, "meta", *args), *META)
+        for method, args in {
+            "call_tool": ("t",),
+            "get_prompt": ("t",),
+            "read_resource": ("a:b",),
+            "list_tools": (),
+            "list_prompts": (),
+            "list_resources": (),
+            "list_resource_templates": (),
+        }.items()
+    },
+    "captoken.adapters.discharge_client.obtain(service)": (
+        asked_of,
+        {PARTY.public: "https://a.example"},
+        {PARTY.public: "https://b.example"},
+    ),
+    "captoken.adapters.discharge_client.obtain_async(service)": (
+        asked_of_async,
+        {PARTY.public: "https://a.example"},
+        {PARTY.public: "https://b.example"},
+    ),
+    "captoken.adapters.sqlite.Database.execute(parameters)": (rows, {"id": 1}, {"id": 2}),
+    "captoken.adapters.postgres.Role(allow)": (role("allow"), {"sales": ["select"]}, {"hr": ["select"]}),
+    "captoken.adapters.postgres.Role(columns)": (role("columns"), {"sales": ["id"]}, {"sales": ["ssn"]}),
+}
+
+
+# --- all of them -------------------------------------------------------------------------------------------------------
+
+# Where a mapping is taken and needs no case: by a pattern, and why.
+WITHOUT = {
+    r"captoken\.audit\..*": "decides nothing: says what was recorded",
+    r"captoken\.current\.from_environment\(environ\)": "is emptied, by one `pop`",
+    r"captoken\.proof\.Evidence\.from_dict\(stated\)": "an exact dict alone",
+    r"captoken\.discharge\.Allow\(budget\)": "no discharge has one",
+    r"captoken\.stores\..*\(amounts\)": "a port: the verifier gives it what it has read and checked",
+    r"captoken\.adapters\.\w+\.(delegate_to|handoff_to|run_delegated)\(\w+\)": "goes to `delegate` at each hand-over, which reads it once",
+    r"captoken\.adapters\.pydantic_ai\.TokenGuard\.wrap_tool_\w+\(args\)": "the framework calls it, with what it has validated",
+    r"captoken\.(Keyring\(_derived\)|Capability\(held\)|control\.Overlay\(links\)|control\.Entry\(link\))": "made by the library alone",
+    r"captoken\.adapters\.(httpx\.Presenting\(audiences\)|a2a\.GrantedUser\(state\)|discharge_service\.Pending\(need\))": "made by the library alone",
+}
+
+
+def public_modules():
+    yield captoken
+    for found in pkgutil.walk_packages(captoken.__path__, "captoken."):
+        hidden = any(part.startswith("_") for part in found.name.split("."))
+        if not hidden and not found.name.startswith("captoken.cli"):
+            yield importlib.import_module(found.name)
+
+
+def callables(module):
+    """What a public module gives: by name, its functions and the methods of its classes."""
+    for name in getattr(module, "__all__", None) or vars(module):
+        made = getattr(module, name)
+        is_own = getattr(made, "__module__", "") == module.__name__ or hasattr(module, "__all__")
+        if name.startswith("_") or not is_own:
+            continue
+        if inspect.isfunction(made):
+            yield f"{module.__name__}.{name}", made
+        elif inspect.isclass(made):
+            for method in dir(made):
+                if not method.startswith("_"):
+                    yield f"{module.__name__}.{name}.{method}", getattr(made, method)
+            yield f"{module.__name__}.{name}", made
+
+
+def taken_by(call):
+    """The parameters of a public callable that take a mapping, those among its keywords included."""
+    call = inspect.unwrap(getattr(call, "__func__", call))
+    if not callable(call) or not (getattr(call, "__module__", None) or "").startswith("captoken"):
+        return
+    try:
+        parameters = inspect.signature(call).parameters.values()
+    except (TypeError, ValueError):
+        return
+    room = vars(importlib.import_module(call.__module__))
+    for parameter in parameters:
+        said = str(parameter.annotation)
+        keywords = re.match(r"Unpack\[(\w+)\]", said)
+        if keywords and keywords[1] in room:
+            for keyword, kind in inspect.get_annotations(room[keywords[1]]).items():
+                if "Mapping" in str(kind):
+                    yield keyword
+        elif re.search(r"\bMapping|\bdict\[|Services", said) and "Callable" not in said:
+            yield parameter.name
+
+
+def test_every_public_place_that_takes_a_mapping_has_its_case() -> None:
+    found = {f"{name}({keyword})" for module in public_modules() for name, call in callables(module) for keyword in taken_by(call)}
+    assert [place for place in sorted(found - PLACES.keys()) if not re.fullmatch("|".join(WITHOUT), place)] == []
+
+
+def outcome(place, given):
+    try:
+        return place(given)
+    except Exception as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("changing", [Changing, ChangingDict])
+@pytest.mark.parametrize("name", PLACES)
+def test_what_is_read_first_is_all_that_counts(name, changing) -> None:
+    place, first, then = PLACES[name]
+    assert outcome(place, first) != outcome(place, then)
+    assert outcome(place, changing(first, then)) == outcome(place, first)
+    assert outcome(place, changing(then, first)) == outcome(place, then)
+
+
+@pytest.mark.parametrize("keyword", ["allow", "columns", "tools", "where"])
+def test_what_lies_inside_is_read_once_as_well(keyword) -> None:
+    def changing(first):
+        if not isinstance(first, dict):
+            return first
+        return Changing({key: changing(value) for key, value in first.items()}, {"*": {}})
+
+    first, _ = RIGHTS[keyword]
+    assert minted(keyword)(changing(first)) == minted(keyword)(first)
+
+
+def test_the_accesses_of_one_step_are_read_once() -> None:
+    class Posing(Access, frozen=True):
+        """What is no Access to a verifier: it could answer one thing to the plan and another to the record."""
+
+    class Accesses(list):
+        def __iter__(self):
+            now = [self[0]]
+            self[0] = Posing(tool="all")
+            return iter(now)
+
+    _, grant, _, access = counted()
+    assert grant.check_all(Accesses([access])).access == access
