@@ -42,6 +42,8 @@ class TrailFile:
     - A last line that a crash left without its end is cut off when the file is opened: what it
       would have recorded was not allowed.
     - `head` is where to go on, None in a new file.
+    - A file that was renamed or deleted takes no more. Whoever rotates logs has the path opened
+      again, by a new start: see docs/audit.md.
     - `sync=True` waits for the disk at each record, so that a crash of the machine loses none. It
       costs what the disk takes for that.
     - Not for network file systems, where the lock may hold nobody off.
@@ -56,6 +58,7 @@ class TrailFile:
         *,
         sync: bool = False,
     ) -> None:
+        self._path = os.path.abspath(os.fspath(path))
         self._sync = sync
         self._process = OwnProcess()
         self._fd = -1
@@ -63,11 +66,12 @@ class TrailFile:
         # Closed in a child, and in what this process starts: it would keep the lock.
         tell_of_forks(self, in_child=TrailFile.close)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o600)
+        self._fd = os.open(self._path, flags, 0o600)
 
         # The lock comes first: what another process writes meanwhile must not be cut off as torn.
         try:
             self._lock()
+            self._size()
             self.head, self._end = self._last()
 
             # What stands behind the last whole line, a crash has left there.
@@ -82,13 +86,14 @@ class TrailFile:
     def write(self, lines: bytes) -> int:
         """Append them, whole. Raises OSError, and then nothing of them is there.
 
-        Raises AuditError in another process, and where the file is not as it was left.
+        Raises AuditError in another process, and where the file is not as it was left: renamed or
+        deleted, replaced, longer or shorter.
         """
         if not self._process.is_own():
             raise AuditError("this trail belongs to another process: each has one of its own")
 
         # A lock of this kind holds off those alone who ask for it: an editor does not.
-        if os.fstat(self._fd).st_size != self._end:
+        if self._size() != self._end:
             raise AuditError("the file is not as this trail has left it")
 
         # BaseException, since an interruption between the two leaves a record that nobody counts.
@@ -136,6 +141,22 @@ class TrailFile:
             raise AuditError(
                 "another process, or another part of this one, writes to this trail"
             ) from None
+
+    def _size(self) -> int:
+        """How long the file is. Raises AuditError if the path is another file's, or nobody's.
+
+        The lock is of the file. Once it has another name, somebody else can open the path, and lock
+        that: then two would write one trail.
+        """
+        # The number of an open file is given to no other one.
+        own = os.fstat(self._fd)
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino):
+            raise AuditError("the file of this trail was renamed or deleted: open the path again")
+        return own.st_size
 
     def _cut(self) -> None:
         """Take off what stands behind the last whole record.

@@ -134,6 +134,80 @@ def test_a_file_that_somebody_else_has_changed_takes_no_more(path: Path, change:
         assert one.check(mint(), data("sales")).code == "store_unavailable" and path.read_bytes() == content
 
 
+@pytest.mark.parametrize("then", ["nothing", "a new file", "another server", "a copy", "a folder"])
+@pytest.mark.parametrize("gone", ["renamed", "deleted"])
+def test_a_file_that_lost_its_name_takes_no_more(path: Path, tmp_path: Path, gone: str, then: str) -> None:
+    """Whatever stands there now: another server may have that, with a lock of its own. Nothing is written to either."""
+    with TrailFile(path) as file:
+        one = server(file)
+        assert one.check(mint(), data("sales"))
+        before = path.read_bytes()
+        other = None
+        path.rename(tmp_path / "old") if gone == "renamed" else path.unlink()
+        if then == "a new file":
+            path.touch()
+        elif then == "a copy":
+            path.write_bytes(before)
+        elif then == "a folder":
+            path.mkdir()
+        elif then == "another server":
+            other = TrailFile(path)
+            assert server(other).check(mint(), data("sales"))
+        after = path.read_bytes() if path.is_file() else None
+        for _ in range(2):
+            assert one.check(mint(), data("sales")).code == "store_unavailable"
+        assert (path.read_bytes() if path.is_file() else None) == after
+        assert gone == "deleted" or (tmp_path / "old").read_bytes() == before
+        if other is not None:
+            assert server(other).check(mint(), data("sales"))
+            other.close()
+
+
+def test_a_file_that_has_its_name_again_goes_on(path: Path, tmp_path: Path) -> None:
+    with TrailFile(path) as file:
+        one = server(file)
+        assert one.check(mint(), data("sales"))
+        path.rename(tmp_path / "old")
+        assert not one.check(mint(), data("sales"))
+        (tmp_path / "old").rename(path)
+        assert one.check(mint(), data("sales"))
+    assert check(lines(path)).decisions == 2
+
+
+def test_a_file_that_is_renamed_while_it_is_opened_is_not_taken(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its opening and its lock. Asked again it is the file that stands there."""
+    real = trail_file.fcntl.flock
+
+    def flock(fd: int, how: int) -> None:
+        path.rename(tmp_path / "old")
+        real(fd, how)
+
+    monkeypatch.setattr(trail_file.fcntl, "flock", flock)
+    with pytest.raises(AuditError, match="open the path again"):
+        TrailFile(path)
+    monkeypatch.undo()
+    TrailFile(path).close()
+
+
+def test_a_relative_path_is_the_one_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with TrailFile("trail.jsonl") as file:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert server(file).check(mint(), data("sales"))
+
+
+def test_a_trail_goes_on_in_another_file(path: Path, tmp_path: Path) -> None:
+    """As a server that rotates by itself does it: nothing is lost, and the second file is checked after the first."""
+    with TrailFile(path) as old:
+        trail = AuditTrail(old.write, head=old.head)
+        assert verifier(audit=trail).check(mint(), data("sales"))
+    path.rename(tmp_path / "old")
+    with TrailFile(path) as new:
+        assert new.head is None and verifier(audit=AuditTrail(new.write, head=trail.head)).check(mint(), data("sales"))
+    assert check(lines(path), after=trail.head).decisions == 1 and check(lines(tmp_path / "old")).head == trail.head
+
+
 FORKED = """
 import os, sys
 from captoken.stores.trail_file import TrailFile
