@@ -583,7 +583,7 @@ def test_an_answer_restricts_the_request(allowed: Allow, wanted: str) -> None:
         (allow(), ValueError), (allow(tables=["sales"]), ValueError), (allow(not_before=NOW), ValueError),
         (allow(expires_in=0), ValueError), (allow(expires_in=-5), ValueError),
         (allow(expires_in=60, expires_at=NOW + 5), ValueError), (allow(expires_in=None), TypeError),
-        (allow(expires_at=None), TypeError), (allow(expires_in="60"), TypeError), (allow(expires_in=1.5), TypeError),
+        (allow(expires_at=None), TypeError), (allow(expires_in="60"), ValueError), (allow(expires_in=1.5), TypeError),
         (allow(expires_in=True), TypeError), (allow(expires_in=60, task="task-123"), TypeError),
         (allow(expires_in=60, task="task-123/a"), TypeError), (allow(expires_in=60, depth=0), TypeError),
         (allow(expires_in=60, depth=5), TypeError), (allow(expires_in=60, delegate_only=True), TypeError),
