@@ -21,6 +21,7 @@ from captoken.caveats import Situation
 from captoken.control import Operator, Overlay
 from captoken.errors import StoreError
 from captoken.keys import HolderKey, OperatorKey
+from captoken.stores import _rules
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import KEPT, LEASE, USES, Debit, Reservation
 from captoken.testing import FixedClock, fixed_random
@@ -146,6 +147,19 @@ def test_a_cost_that_is_not_stated_is_denied() -> None:
     assert decision.step == 8 and [refusal.link for refusal in one.check(token, data("sales")).refusals] == [0, 1] and not ledger._spent
     assert one.check(token, Access(table="sales", operation="select", cost={"eur": 1, "rows": 2, "tokens": 3, "usd": 9}))
     assert sorted((unit, spent) for (_, unit), spent in ledger._spent.items()) == [("eur", 1), ("rows", 2), ("tokens", 3)]
+
+
+def test_a_holder_fills_no_ledger_beyond_its_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Child after child with a count of its own, until there is no room: refused at the link of the first that is new. Those that
+    were there go on, and so does every other token."""
+    monkeypatch.setattr(_rules, "MOST_BUCKETS", 5)
+    one = verifier(ledger=memory())
+    root, other = mint(**SALES, uses=100), Issuer(KEYRING, clock=clock()).mint(**WHO, **SALES, uses=1)
+    children = [root.attenuate(uses=10, operations=["select"]) for _ in range(6)]
+    codes = [one.check(child, data("sales")) for child in children]
+    assert [decision.code for decision in codes] == ["allowed"] * 4 + ["budget_exhausted"] * 2 and codes[-1].refusals[0].link == 1
+    assert one.check(children[0], data("sales")) and one.check(root, data("sales")) and one.check(other, data("sales"))
+    assert one.explain(children[5], data("sales")).code == "budget_exhausted"
 
 
 # --- reserve, settle, cancel -----------------------------------------------------------------------------------------

@@ -795,6 +795,7 @@ def reservation(
         genuine.root.issued_at,
         facts.now + LEASE,
         genuine.kept_until(facts.server.leeway),
+        genuine.root.token_id,
     )
 
 

@@ -18,6 +18,9 @@ bucket was kept that it deleted. `reserve` asks for that after the debits: whoev
 again sees the note of the one who deleted it. It answers 0, or the number of the first debit that
 is short, or -1 or -2 for a token or a clock that is refused.
 
+`room_of`: how many more buckets a tree may have. Whoever is to make one takes turns with the others
+of its tree, before any row is locked.
+
 `peek_add` and `peek_reserve` do what `add` and `reserve` do, and undo it before they answer: an
 exception ends the inner block, and all that was done in it is rolled back, locks included. So what
 they answer cannot differ from what the call would. Nobody else ever sees what was undone.
@@ -25,7 +28,7 @@ they answer cannot differ from what the call would. Nobody else ever sees what w
 
 from __future__ import annotations
 
-from captoken.stores.ports import KEPT
+from captoken.stores.ports import KEPT, MOST_BUCKETS
 
 SETUP = """
 create schema if not exists captoken;
@@ -39,8 +42,9 @@ create index if not exists proofs_by_time on captoken.proofs (issued_at);
 
 create table if not exists captoken.buckets (
     link bytea, unit text, spent bigint not null check (spent >= 0), keep bigint,
-    primary key (link, unit)
+    tree text not null, primary key (link, unit)
 );
+create index if not exists buckets_by_tree on captoken.buckets (tree);
 create index if not exists buckets_by_time on captoken.buckets (keep);
 
 create table if not exists captoken.reservations (
@@ -164,13 +168,28 @@ begin
     end if;
 end $$;
 
+create or replace function captoken.room_of(
+    its_tree text, told bigint
+) returns bigint language plpgsql as $$
+declare
+    sure bigint := least(told, floor(extract(epoch from clock_timestamp()))::bigint);
+begin
+    perform pg_advisory_xact_lock(hashtext('captoken'), hashtext(its_tree));
+    return $most - (
+        select count(*) from captoken.buckets
+        where tree = its_tree and (keep is null or keep > sure)
+    );
+end $$;
+
 create or replace function captoken.reserve(
     its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
-    issued bigint, its_until bigint, its_keep bigint, told bigint, ahead bigint, clock bigint,
-    lossless boolean
+    issued bigint, its_until bigint, its_keep bigint, its_tree text, told bigint, ahead bigint,
+    clock bigint, lossless boolean
 ) returns integer language plpgsql as $$
 declare
     done integer := 0;
+    room bigint := 0;
+    is_new boolean;
 begin
     perform captoken.ready();
     if exists (select from captoken.reservations where id = its_id) then
@@ -179,16 +198,30 @@ begin
     if issued <= captoken.floor_of('ledger', ahead, told, clock, lossless) then
         return -1;
     end if;
+    if exists (
+        select from unnest(its_links, its_units) as debit (link, unit)
+        where not exists (
+            select from captoken.buckets as b where (b.link, b.unit) = (debit.link, debit.unit)
+        )
+    ) then
+        room := captoken.room_of(its_tree, told);
+    end if;
     for i in 1 .. cardinality(its_links) loop
-        insert into captoken.buckets as b (link, unit, spent, keep)
-            select its_links[i], its_units[i], its_amounts[i], its_keep
-                where its_amounts[i] <= limits[i]
+        insert into captoken.buckets as b (link, unit, spent, keep, tree)
+            select its_links[i], its_units[i], its_amounts[i], its_keep, its_tree
+                where its_amounts[i] <= limits[i] and (room > 0 or exists (
+                    select from captoken.buckets where link = its_links[i] and unit = its_units[i]
+                ))
             on conflict (link, unit) do update
             set spent = b.spent + excluded.spent,
                 keep = case when b.keep is not null and excluded.keep is not null
                     then greatest(b.keep, excluded.keep) end
-            where b.spent + excluded.spent <= limits[i];
+            where b.spent + excluded.spent <= limits[i]
+            returning xmax = 0 into is_new;
         exit when not found;
+        if is_new then
+            room := room - 1;
+        end if;
         done := i;
     end loop;
     if exists (select from captoken.floors where kind = 'forgotten' and told < floor - $kept) then
@@ -215,8 +248,8 @@ end $$;
 
 create or replace function captoken.peek_reserve(
     its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
-    issued bigint, its_until bigint, its_keep bigint, told bigint, ahead bigint, clock bigint,
-    lossless boolean
+    issued bigint, its_until bigint, its_keep bigint, its_tree text, told bigint, ahead bigint,
+    clock bigint, lossless boolean
 ) returns integer language plpgsql as $$
 declare
     answer integer;
@@ -224,7 +257,7 @@ begin
     begin
         answer := captoken.reserve(
             its_id, its_links, its_units, limits, its_amounts,
-            issued, its_until, its_keep, told, ahead, clock, lossless
+            issued, its_until, its_keep, its_tree, told, ahead, clock, lossless
         );
         raise exception using errcode = 'CT001', message = 'captoken: undone';
     exception when sqlstate 'CT001' then
@@ -269,4 +302,4 @@ begin
     end if;
     return found;
 end $$;
-""".replace("$kept", str(KEPT))
+""".replace("$kept", str(KEPT)).replace("$most", str(MOST_BUCKETS))

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
-from captoken.stores.ports import KEPT, Debit, Reservation
+from captoken.stores.ports import KEPT, MOST_BUCKETS, Debit, Reservation
 
 Bucket: TypeAlias = tuple[bytes, str]  # the id of a link, and a unit
 
@@ -82,12 +82,14 @@ def add_up(
     floor: int,
     gone: int,
     spent_of: Callable[[Bucket], int | None],
+    kept_of: Callable[[str], int],
 ) -> Sums:
     """Judge a reservation that is not yet made. Both `peek` and `reserve` rest on this.
 
     `floor` is the ledger's. `gone` is the last time that a forgotten bucket was kept until.
-    `spent_of` is what a bucket has been debited, None for one that is not there. Raises StoreError
-    for what cannot be known, and for an amount below 0.
+    `spent_of` is what a bucket has been debited, None for one that is not there. `kept_of` is how
+    many there are of a tree; it is asked once, and only if there is to be another one. Raises
+    StoreError for what cannot be known, and for an amount below 0.
 
     Changes nothing. Whoever reserves writes down the sums that it returns, in the same step.
     """
@@ -101,6 +103,7 @@ def add_up(
     # 38.3. From the first link to the last, all or none: who calls debits only if none is short.
     # What one access takes twice from one bucket adds up.
     spent: dict[Bucket, int] = {}
+    room: int | None = None
     for debit in reservation.debits:
         # 38.10. A debit of less than nothing would give back what others have spent.
         if debit.amount < 0:
@@ -108,8 +111,14 @@ def add_up(
 
         bucket = (debit.bucket, debit.unit)
         before = spent[bucket] if bucket in spent else spent_of(bucket)
-        # A bucket that is not there has not been used.
-        after = (before or 0) + debit.amount
+        # A bucket that is not there has not been used. 38.14. Of one tree no more than so many.
+        if before is None:
+            room = MOST_BUCKETS - kept_of(reservation.tree) if room is None else room
+            if room <= 0:
+                return debit, {}
+            room -= 1
+            before = 0
+        after = before + debit.amount
         if after > debit.limit:
             return debit, {}
         spent[bucket] = after

@@ -91,13 +91,15 @@ return 1
 """
 )
 
-# Keys: the floor, the reservation, until when buckets are kept, and the bucket of each debit.
-# Arguments: ahead, clock, watch, now, issued, until, lives, keep, base, kept, peek, and for each
-# debit its limit and amount.
+# Keys: the floor, the reservation, until when buckets are kept, the same of this tree, and the
+# bucket of each debit.
+# Arguments: ahead, clock, watch, now, issued, until, lives, keep, base, kept, peek, most, and for
+# each debit its limit and amount.
 #
 # No bucket has a time to live, which would be by the server's clock alone and leave no trace. Until
 # when each is kept stands in a sorted set. What both clocks say is over is deleted in the step that
-# notes, in `gone`, how late the last was kept.
+# notes, in `gone`, how late the last was kept. What is over does not count as one of its tree; the
+# key of a tree has a time to live, since nothing is spent again where it is gone.
 RESERVE = (
     _COMMON
     + """
@@ -110,29 +112,48 @@ local gone = redis.call('HGET', KEYS[1], 'gone')
 gone = gone and whole(gone) or 0
 if now < gone - tonumber(ARGV[10]) then return -2 end
 
-local spent = {}
-for at = 4, #KEYS do
-    local key, limit, amount = KEYS[at], whole(ARGV[4 + 2 * at]), whole(ARGV[5 + 2 * at])
+local sure = math.min(now, tonumber(ARGV[2]) or tonumber(redis.call('TIME')[1]))
+local spent, room = {}, nil
+for at = 5, #KEYS do
+    local key, limit, amount = KEYS[at], whole(ARGV[3 + 2 * at]), whole(ARGV[4 + 2 * at])
     if not spent[key] then
         local text = redis.call('GET', key)
+        if not text then
+            if not room then
+                local kept = redis.call('ZCOUNT', KEYS[4], '(' .. digits(sure), '+inf')
+                room = tonumber(ARGV[12]) - kept
+            end
+            if room <= 0 then return at - 4 end
+            room = room - 1
+        end
         spent[key] = text and whole(text) or 0
     end
-    if limit - spent[key] < amount then return at - 3 end
+    if limit - spent[key] < amount then return at - 4 end
     spent[key] = spent[key] + amount
 end
 redis.call('ZCARD', KEYS[3])  -- an error, if it is none
+local lives = redis.call('TTL', KEYS[4])
+redis.call('ZCARD', KEYS[4])
 if peek then return 0 end
 
-redis.call('HSET', KEYS[2], 'until', ARGV[6], 'open', '1', 'debits', digits(#KEYS - 3))
+redis.call('HSET', KEYS[2], 'until', ARGV[6], 'open', '1', 'debits', digits(#KEYS - 4))
 redis.call('EXPIRE', KEYS[2], ARGV[7])
-for at = 4, #KEYS do
-    local key, amount, name = KEYS[at], ARGV[5 + 2 * at], string.sub(KEYS[at], #base + 1)
-    redis.call('HSET', KEYS[2], digits(at - 3), amount .. ' ' .. name)
+for at = 5, #KEYS do
+    local key, amount, name = KEYS[at], ARGV[4 + 2 * at], string.sub(KEYS[at], #base + 1)
+    redis.call('HSET', KEYS[2], digits(at - 4), amount .. ' ' .. name)
     redis.call('INCRBY', key, amount)
     redis.call('ZADD', KEYS[3], 'GT', keep, name)
+    redis.call('ZADD', KEYS[4], 'GT', keep, name)
 end
 
-local sure = math.min(now, tonumber(ARGV[2]) or tonumber(redis.call('TIME')[1]))
+if keep == '+inf' then
+    redis.call('PERSIST', KEYS[4])
+elseif lives ~= -1 then  -- one that is there for good stays so
+    local longest = math.min(math.max(lives, tonumber(keep) - sure, 0) + 60, 1e9)
+    redis.call('EXPIRE', KEYS[4], digits(longest))
+end
+if room then redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', digits(sure)) end
+
 local over = redis.call(
     'ZRANGEBYSCORE', KEYS[3], '-inf', digits(sure), 'WITHSCORES', 'LIMIT', 0, 100
 )

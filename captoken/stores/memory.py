@@ -15,6 +15,7 @@ All stores here and on servers pass one suite of tests. This one is what others 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from math import inf
 from threading import Lock
@@ -191,9 +192,11 @@ class MemoryLedger(_OneProcess):
         # A token that was issued until then may have used anything (38.9).
         self._floor = first_ledger_floor(clock) if floor is None else floor
 
-        # A bucket is in both of these or in neither; a reservation that is open is known.
+        # A bucket is in the first three or in none; a reservation that is open is known.
         self._spent: dict[Bucket, int] = {}
         self._kept: dict[Bucket, float] = {}  # until when a bucket may be asked about
+        self._tree_of: dict[Bucket, str] = {}
+        self._many: Counter[str] = Counter()  # how many there are of each tree
         self._known: dict[bytes, Reservation] = {}  # by id, until they run out
         self._open: set[bytes] = set()  # of these, what is neither settled nor cancelled
 
@@ -223,6 +226,9 @@ class MemoryLedger(_OneProcess):
             until = inf if kept_until is None else kept_until
             for bucket in spent:
                 self._kept[bucket] = max(self._kept.get(bucket, until), until)
+                if bucket not in self._tree_of:
+                    self._tree_of[bucket] = reservation.tree
+                    self._many[reservation.tree] += 1
 
             self._spent.update(spent)
             self._known[reservation.id] = reservation
@@ -295,14 +301,20 @@ class MemoryLedger(_OneProcess):
                 return None
             return self._spent.get(bucket)
 
+        def kept_of(tree: str) -> int:
+            """How many `reserve` would have left of a tree."""
+            of_tree = [bucket for bucket, its in self._tree_of.items() if its == tree]
+            return sum(not self._is_over(self._kept[bucket], now) for bucket in of_tree)
+
         # Where all is forgotten that may be, as `reserve` has it, there is nothing to pass over.
-        look_up = self._spent.get if now <= self._looked else spent_of
+        is_clean = now <= self._looked
         return add_up(
             reservation,
             now,
             self._floor,
             self._gone,
-            look_up,
+            self._spent.get if is_clean else spent_of,
+            self._many.__getitem__ if is_clean else kept_of,
         )
 
     def _is_over(self, until: float, now: int) -> bool:
@@ -333,6 +345,8 @@ class MemoryLedger(_OneProcess):
             self._gone = max(self._gone, int(self._kept[bucket]))
             del self._kept[bucket]
             del self._spent[bucket]
+            self._many[self._tree_of.pop(bucket)] -= 1
+        self._many = +self._many  # without the trees that are gone
 
         # At the end: until here `_is_over` asks when it was last looked.
         self._looked = now

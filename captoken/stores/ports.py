@@ -57,6 +57,7 @@ class ReplayStore(Protocol):
 USES = "uses"  # the unit of `uses`: every access costs one
 LEASE = 60  # seconds that a reservation may be settled or cancelled in
 KEPT = 3600  # seconds that a bucket outlives its token: a clock that is set back revives none
+MOST_BUCKETS = 10_000  # that a ledger keeps of one tree: holders add links that count
 
 
 class Debit(msgspec.Struct, frozen=True):
@@ -88,6 +89,7 @@ class Reservation(msgspec.Struct, frozen=True):
     issued_at: int  # of the token, in seconds since the epoch
     until: int  # later it counts as spent
     keep: int | None  # when the token has expired, and its buckets may be forgotten; None is never
+    tree: str = ""  # the id of the token, which all have in common that were made of it
 
     @property
     def kept_until(self) -> int | None:
@@ -105,6 +107,9 @@ class Ledger(Protocol):
     A ledger that was lost and begun anew cannot know what tokens used before. So it refuses those
     that were issued before it began, or up to a minute later, since clocks differ: its floor.
     `floor=0` says aloud that nothing was counted before.
+
+    Holders make buckets, with each link that counts. So of one tree a ledger keeps MOST_BUCKETS.
+    The next that would be new has not enough, and those that are there go on.
 
     A bucket is forgotten at its time by the clock. A clock that was far ahead has made some be
     forgotten too early. So whoever comes with a clock that is before the end of a token whose

@@ -402,7 +402,14 @@ class PostgresLedger(_FlooredStore):
         )
         self.shared = shared
         debits: LiteralString = "%s::bytea[], %s::text[], %s::bigint[], %s::bigint[], "
-        parameters: LiteralString = "%s::bytea, " + debits + "%s::bigint, " * 6 + "%s::boolean"
+        parameters: LiteralString = (
+            "%s::bytea, "
+            + debits
+            + "%s::bigint, " * 3
+            + "%s::text, "
+            + "%s::bigint, " * 3
+            + "%s::boolean"
+        )
         self._reserve = self._function("reserve", parameters)
         self._peek = self._function("peek_reserve", parameters)
         self._settle = self._function("settle", "%s::bytea, %s::text[], %s::bigint[], %s::bigint")
@@ -439,6 +446,7 @@ class PostgresLedger(_FlooredStore):
             reservation.issued_at,
             reservation.until,
             reservation.kept_until,
+            reservation.tree,
             now,
             *self._floor_facts(),
         )

@@ -281,7 +281,8 @@ class SQLiteLedger(SQLiteStore):
     _schema = (
         """
         create table if not exists buckets (
-            link blob, unit text, spent integer not null, keep integer, primary key (link, unit)
+            link blob, unit text, spent integer not null, keep integer, tree text not null,
+            primary key (link, unit)
         ) without rowid, strict
         """,
         """
@@ -291,6 +292,7 @@ class SQLiteLedger(SQLiteStore):
         """,
         "create index if not exists reservations_by_time on reservations (until)",
         "create index if not exists buckets_by_time on buckets (keep)",
+        "create index if not exists buckets_by_tree on buckets (tree)",
         """
         create table if not exists ledger_state (
             one integer primary key check (one = 1),
@@ -334,11 +336,11 @@ class SQLiteLedger(SQLiteStore):
                 # `max` of null and anything is null.
                 run(
                     """
-                    insert into buckets values (?, ?, ?, ?)
+                    insert into buckets values (?, ?, ?, ?, ?)
                     on conflict do update
                     set spent = excluded.spent, keep = max(keep, excluded.keep)
                     """,
-                    (bucket, unit, amount, reservation.kept_until),
+                    (bucket, unit, amount, reservation.kept_until, reservation.tree),
                 )
             row = (reservation.id, _encode(reservation.debits), reservation.until)
             run("insert into reservations values (?, ?, ?, 1)", row)
@@ -404,8 +406,12 @@ class SQLiteLedger(SQLiteStore):
             row = found.fetchone()
             return None if row is None else int(row[0])
 
+        def kept_of(tree: str) -> int:
+            of_tree = "select count(*) from buckets where tree = ? and (keep is null or keep > ?)"
+            return _row(run(of_tree, (tree, now)))[0]
+
         floor, gone = _row(run("select floor, gone from ledger_state"))
-        return add_up(reservation, now, floor, gone, spent_of)
+        return add_up(reservation, now, floor, gone, spent_of, kept_of)
 
     @staticmethod
     def _forget(run: Run, now: int) -> None:

@@ -22,7 +22,7 @@ from captoken._format.errors import StoreError
 from captoken.stores._rules import checked_floor, is_full, not_an_answer, short_debit, too_old
 from captoken.stores._valkey_lua import ADD, BEGIN, PUBLISH, RESERVE, SETTLE
 from captoken.stores.own_process import OwnProcess, tell_of_forks
-from captoken.stores.ports import KEPT, Debit, Reservation, Use
+from captoken.stores.ports import KEPT, MOST_BUCKETS, Debit, Reservation, Use
 
 _SERVER = "Valkey"
 
@@ -386,9 +386,11 @@ class ValkeyLedger(_FlooredStore):
         )
         self.shared = shared
 
-        # Where the keys of buckets begin, and the key of how long each of them is kept.
+        # Where the keys of buckets begin, and the key of how long each of them is kept; and where
+        # the keys begin that say so of the buckets of one tree.
         self._buckets = self._prefix + "spent:"
         self._kept = self._prefix + "kept"
+        self._trees = self._prefix + "tree:"
 
         self._reserve = self._script(RESERVE)
         self._settle = self._script(SETTLE)
@@ -425,8 +427,10 @@ class ValkeyLedger(_FlooredStore):
             self._buckets,
             KEPT,
             int(peek),
+            MOST_BUCKETS,
         ]
-        keys = [self._state, self._key(reservation.id), self._kept]
+        tree = self._trees + reservation.tree
+        keys = [self._state, self._key(reservation.id), self._kept, tree]
         for debit in reservation.debits:
             keys.append(self._bucket(debit.bucket, debit.unit))
             facts += [debit.limit, debit.amount]

@@ -11,11 +11,12 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from captoken import Access, Denied, Issuer, Token, Verifier
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken.errors import StoreError
-from captoken.stores.ports import KEPT, LEASE, USES, Debit, Ledger, Reservation
+from captoken.stores.ports import KEPT, LEASE, MOST_BUCKETS, USES, Debit, Ledger, Reservation
 from tests.stores import processes
 from tests.stores.conftest import Kind, OpenLedger
 from tests.world import KEYRING, NOW, WHO, clock
@@ -325,6 +326,56 @@ def test_no_debit_gives_anything_back(open_ledger: OpenLedger) -> None:
         with pytest.raises(StoreError):
             ledger.reserve(reservation(2, *asked), NOW)
     assert spent(ledger) == [5, 0, 0]
+
+
+# --- trees -----------------------------------------------------------------------------------------------------------
+
+
+def of_tree(tree: str, number: int, *debits: Debit, keep: int | None = NOW + 600) -> Reservation:
+    return structs.replace(reservation(number, *debits, keep=keep), tree=tree)
+
+
+def links(first: int, many: int) -> tuple[Debit, ...]:
+    """The debits of so many links, by number."""
+    return tuple(debit(number.to_bytes(16, "big"), 1) for number in range(first, first + many))
+
+
+def test_a_tree_has_ten_thousand_buckets_and_no_more(open_ledger: OpenLedger) -> None:
+    """Threads that add the last at once get what there is. Then the first that would be new is the one that is short, and nothing
+    is debited; those that are there go on, another tree begins, and what was forgotten makes room."""
+    ledger, gate = open_ledger(), Barrier(4)
+    for first in range(0, MOST_BUCKETS - 10, 999):
+        assert ledger.reserve(of_tree("a", first, *links(first, 999)), NOW) is None
+
+    def add(who: int) -> list[bool]:
+        gate.wait(timeout=60)
+        return [ledger.reserve(of_tree("a", 20_000 + at, *links(20_000 + at, 1)), NOW) is None for at in range(who * 5, who * 5 + 5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        got = [one for row in pool.map(add, range(4)) for one in row]
+    assert sum(got) == 10
+
+    (there,), new = links(0, 1), links(30_000, 2)
+    for asked, short in (((new[0],), new[0]), ((there, *new), new[0]), ((there, there), None), ((debit(new[0].bucket, 0),), debit(new[0].bucket, 0))):
+        one = of_tree("a", 40_000 + len(asked), *asked)
+        assert ledger.peek(one, NOW) == ledger.reserve(one, NOW) == short
+    assert spent(ledger, there.bucket, new[0].bucket) == [3, 0] and ledger.reserve(of_tree("a", 50_000, debit(there.bucket, 8)), NOW) == debit(there.bucket, 8)
+    assert ledger.settle(of_tree("a", 40_002).id, {"usd_cents": 1}, NOW)
+    assert ledger.reserve(of_tree("b", 60_000, *new), NOW) is None, "another tree"
+
+    last = of_tree("a", 70_000, debit(bytes([255]) * 16), keep=None)
+    for now, short in ((NOW + 600 + KEPT - 1, last.debits[0]), (NOW + 600 + KEPT, None)):
+        assert ledger.peek(last, now) == ledger.reserve(last, now) == short
+
+
+def test_a_bucket_that_is_kept_for_longer_counts_for_longer(open_ledger: OpenLedger) -> None:
+    """As long as it is kept: a use with a later end, or without one, has made it so."""
+    ledger = open_ledger()
+    for number, keep in enumerate((NOW + 60, None)):
+        for first in range(0, MOST_BUCKETS, 1000):
+            assert ledger.reserve(of_tree("a", number + first, *links(first, 1000), keep=keep), NOW) is None
+    later, new = NOW + 60 + KEPT + 1, links(30_000, 1)
+    assert ledger.peek(of_tree("a", 5, *new), later) == ledger.reserve(of_tree("a", 5, *new), later) == new[0]
 
 
 # --- at the same time ------------------------------------------------------------------------------------------------
