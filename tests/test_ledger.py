@@ -162,6 +162,20 @@ def test_a_holder_fills_no_ledger_beyond_its_tree(monkeypatch: pytest.MonkeyPatc
     assert one.explain(children[5], data("sales")).code == "budget_exhausted"
 
 
+def test_verifiers_of_one_ledger_with_leeways_apart_take_a_use_once() -> None:
+    """One by the clock, one that takes tokens for two hours longer. Once the first has made the ledger forget, the second is told
+    that it cannot be known; one with less than an hour goes on."""
+    ledger, ticking = memory(), FixedClock(NOW)
+    strict, long, short = (Verifier(KEYRING, ledger=ledger, clock=ticking, leeway=leeway) for leeway in (0, 7200, 1800))
+    token = mint(**SALES, uses=1, expires_in=600)
+    assert strict.check(token, data("sales")) and long.check(token, data("sales")).code == "budget_exhausted"
+    ticking.advance(600 + KEPT + 1800)
+    fresh = Issuer(KEYRING, clock=ticking).mint(**WHO, **SALES, uses=2)
+    assert strict.check(token, data("sales")).code == "expired" and strict.check(fresh, data("sales"))
+    assert [long.check(one, data("sales")).code for one in (token, fresh)] == ["store_unavailable"] * 2
+    assert short.check(fresh, data("sales")) and long.explain(token, data("sales")).code == "store_unavailable"
+
+
 # --- reserve, settle, cancel -----------------------------------------------------------------------------------------
 
 

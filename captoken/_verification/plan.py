@@ -796,6 +796,7 @@ def reservation(
         facts.now + LEASE,
         genuine.kept_until(facts.server.leeway),
         genuine.root.token_id,
+        facts.server.leeway,
     )
 
 

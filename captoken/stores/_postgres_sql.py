@@ -183,8 +183,8 @@ end $$;
 
 create or replace function captoken.reserve(
     its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
-    issued bigint, its_until bigint, its_keep bigint, its_tree text, told bigint, ahead bigint,
-    clock bigint, lossless boolean
+    issued bigint, its_until bigint, its_keep bigint, its_tree text, leeway bigint, told bigint,
+    ahead bigint, clock bigint, lossless boolean
 ) returns integer language plpgsql as $$
 declare
     done integer := 0;
@@ -224,7 +224,9 @@ begin
         end if;
         done := i;
     end loop;
-    if exists (select from captoken.floors where kind = 'forgotten' and told < floor - $kept) then
+    if exists (
+        select from captoken.floors where kind = 'forgotten' and told - leeway < floor - $kept
+    ) then
         perform captoken.give_back(its_links, its_units, its_amounts, done);
         return -2;
     end if;
@@ -248,8 +250,8 @@ end $$;
 
 create or replace function captoken.peek_reserve(
     its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
-    issued bigint, its_until bigint, its_keep bigint, its_tree text, told bigint, ahead bigint,
-    clock bigint, lossless boolean
+    issued bigint, its_until bigint, its_keep bigint, its_tree text, leeway bigint, told bigint,
+    ahead bigint, clock bigint, lossless boolean
 ) returns integer language plpgsql as $$
 declare
     answer integer;
@@ -257,7 +259,7 @@ begin
     begin
         answer := captoken.reserve(
             its_id, its_links, its_units, limits, its_amounts,
-            issued, its_until, its_keep, its_tree, told, ahead, clock, lossless
+            issued, its_until, its_keep, its_tree, leeway, told, ahead, clock, lossless
         );
         raise exception using errcode = 'CT001', message = 'captoken: undone';
     exception when sqlstate 'CT001' then

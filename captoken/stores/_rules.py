@@ -22,7 +22,7 @@ Bucket: TypeAlias = tuple[bytes, str]  # the id of a link, and a unit
 # What the ledgers say, in one wording: a server answers with a number, and the words are from here.
 REFUSED_BEFORE = "the token was issued before this ledger began, and what it has used is not known"
 REFUSED_CLOCK = (
-    "this clock is behind one by which buckets were forgotten, "
+    "this clock is behind one by which buckets were forgotten, or its leeway is longer, "
     "and what tokens have used is not known"
 )
 REFUSED_AMOUNT = "a debit of less than nothing"
@@ -96,8 +96,9 @@ def add_up(
     # 38.9. A token from before the floor may have used anything: what is not known is refused.
     if reservation.issued_at <= floor:
         raise StoreError(REFUSED_BEFORE)
-    # 38.10. By this clock a token may still live whose bucket is gone: it would begin anew.
-    if now < gone - KEPT:
+    # 38.10. By this clock and leeway a token may still live whose bucket is gone, and would begin
+    # anew.
+    if now - reservation.leeway < gone - KEPT:
         raise StoreError(REFUSED_CLOCK)
 
     # 38.3. From the first link to the last, all or none: who calls debits only if none is short.

@@ -93,8 +93,8 @@ return 1
 
 # Keys: the floor, the reservation, until when buckets are kept, the same of this tree, and the
 # bucket of each debit.
-# Arguments: ahead, clock, watch, now, issued, until, lives, keep, base, kept, peek, most, and for
-# each debit its limit and amount.
+# Arguments: ahead, clock, watch, now, issued, until, lives, keep, base, kept, peek, most, leeway,
+# and for each debit its limit and amount.
 #
 # No bucket has a time to live, which would be by the server's clock alone and leave no trace. Until
 # when each is kept stands in a sorted set. What both clocks say is over is deleted in the step that
@@ -110,12 +110,12 @@ local floor = floor_of(KEYS[1], now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
 if tonumber(ARGV[5]) <= floor then return -1 end
 local gone = redis.call('HGET', KEYS[1], 'gone')
 gone = gone and whole(gone) or 0
-if now < gone - tonumber(ARGV[10]) then return -2 end
+if now - tonumber(ARGV[13]) < gone - tonumber(ARGV[10]) then return -2 end
 
 local sure = math.min(now, tonumber(ARGV[2]) or tonumber(redis.call('TIME')[1]))
 local spent, room = {}, nil
 for at = 5, #KEYS do
-    local key, limit, amount = KEYS[at], whole(ARGV[3 + 2 * at]), whole(ARGV[4 + 2 * at])
+    local key, limit, amount = KEYS[at], whole(ARGV[4 + 2 * at]), whole(ARGV[5 + 2 * at])
     if not spent[key] then
         local text = redis.call('GET', key)
         if not text then
@@ -139,7 +139,7 @@ if peek then return 0 end
 redis.call('HSET', KEYS[2], 'until', ARGV[6], 'open', '1', 'debits', digits(#KEYS - 4))
 redis.call('EXPIRE', KEYS[2], ARGV[7])
 for at = 5, #KEYS do
-    local key, amount, name = KEYS[at], ARGV[4 + 2 * at], string.sub(KEYS[at], #base + 1)
+    local key, amount, name = KEYS[at], ARGV[5 + 2 * at], string.sub(KEYS[at], #base + 1)
     redis.call('HSET', KEYS[2], digits(at - 4), amount .. ' ' .. name)
     redis.call('INCRBY', key, amount)
     redis.call('ZADD', KEYS[3], 'GT', keep, name)

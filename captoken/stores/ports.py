@@ -90,6 +90,7 @@ class Reservation(msgspec.Struct, frozen=True):
     until: int  # later it counts as spent
     keep: int | None  # when the token has expired, and its buckets may be forgotten; None is never
     tree: str = ""  # the id of the token, which all have in common that were made of it
+    leeway: int = 0  # of the verifier: so long after its end it takes a token
 
     @property
     def kept_until(self) -> int | None:
@@ -112,8 +113,9 @@ class Ledger(Protocol):
     The next that would be new has not enough, and those that are there go on.
 
     A bucket is forgotten at its time by the clock. A clock that was far ahead has made some be
-    forgotten too early. So whoever comes with a clock that is before the end of a token whose
-    bucket is gone is refused as well.
+    forgotten too early, and a verifier with a long leeway takes a token for longer than another
+    keeps it. So whoever would still take a token whose bucket is gone, by its clock and its leeway,
+    is refused as well.
     """
 
     shared: bool  # do all servers that take these tokens count here?

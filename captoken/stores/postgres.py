@@ -407,7 +407,7 @@ class PostgresLedger(_FlooredStore):
             + debits
             + "%s::bigint, " * 3
             + "%s::text, "
-            + "%s::bigint, " * 3
+            + "%s::bigint, " * 4
             + "%s::boolean"
         )
         self._reserve = self._function("reserve", parameters)
@@ -447,6 +447,7 @@ class PostgresLedger(_FlooredStore):
             reservation.until,
             reservation.kept_until,
             reservation.tree,
+            reservation.leeway,
             now,
             *self._floor_facts(),
         )

@@ -428,6 +428,7 @@ class ValkeyLedger(_FlooredStore):
             KEPT,
             int(peek),
             MOST_BUCKETS,
+            reservation.leeway,
         ]
         tree = self._trees + reservation.tree
         keys = [self._state, self._key(reservation.id), self._kept, tree]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import random
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from threading import Barrier
@@ -309,6 +310,62 @@ def test_a_clock_that_was_far_ahead_revives_nothing(open_ledger: OpenLedger, kin
                 one.reserve(reservation(3), now)
     assert spent(ledger) == [0, 1, 0]
     assert ledger.reserve(reservation(4, debit(CHILD), keep=None), end) is None and spent(ledger, CHILD) == [2]
+
+
+def by(leeway: int, number: int, end: int | None, bucket: bytes = ROOT) -> Reservation:
+    """One use of a token that ends then, asked for by a verifier of that leeway."""
+    keep = None if end is None else end + leeway
+    return structs.replace(reservation(number, debit(bucket, 1, 1), keep=keep), leeway=leeway)
+
+
+@pytest.mark.parametrize("leeway", [KEPT, KEPT + 1, 2 * KEPT, 10**6])
+def test_a_longer_leeway_revives_nothing(open_ledger: OpenLedger, kind: Kind, leeway: int) -> None:
+    """What others have forgotten, or itself, while it would still take the token: it is refused."""
+    ledger, end = open_ledger(), NOW + 600
+    assert ledger.reserve(by(0, 1, end), NOW) is None
+    other = open_ledger() if kind.shared else ledger
+    for now in (NOW, end, end + KEPT - 1):
+        assert other.peek(by(leeway, 2, end), now) == by(leeway, 2, end).debits[0], "it is still known"
+    assert ledger.reserve(by(0, 3, None, CHILD), end + KEPT) is None and spent(ledger, ROOT, unit="usd_cents") == [0]
+    for now in (end + KEPT, end + leeway - 1) if leeway > KEPT else ():
+        for ask in (other.peek, other.reserve):
+            with pytest.raises(StoreError, match="leeway is longer"):
+                ask(by(leeway, 4, end), now)
+    assert other.reserve(by(leeway, 5, None, LEAF), end + leeway) is None, "from there on it does not take that token"
+
+
+def test_whatever_clocks_and_leeways_are_a_token_is_used_once(open_ledger: OpenLedger) -> None:
+    """Sixty tokens of one use, and verifiers that ask whenever they would take it, in any order of time."""
+    ledger, rng, answers = open_ledger(), random.Random(7), Counter[str]()
+    for number in range(60):
+        end = NOW + 200_000 * number
+        used = 0
+        for turn in range(12):
+            leeway = rng.choice([0, 0, 600, KEPT, KEPT + 1, 2 * KEPT, 86_400])
+            now = end + rng.choice([-100, 0, leeway, KEPT, leeway + KEPT, 10_000]) + rng.randint(-60, 60)
+            asked = by(leeway, 100 * number + turn, end, (1000 + number).to_bytes(16, "big"))
+            if now - leeway >= end:  # it has expired there; others bring the time on
+                asked = by(leeway, 100 * number + turn, None, bytes([9]) * 16)
+                asked = structs.replace(asked, debits=(debit(bytes([9]) * 16, 0),))
+            try:
+                short = ledger.reserve(asked, now)
+            except StoreError:
+                answers["refused"] += 1
+                continue
+            if asked.debits[0].amount:
+                answers["used" if short is None else "known"] += 1
+                used += short is None
+        assert used <= 1
+    assert min(answers[said] for said in ("refused", "used", "known")) > 30, answers
+
+
+def test_leeways_less_than_an_hour_apart_are_never_refused(open_ledger: OpenLedger) -> None:
+    """By clocks that go together, though at each second something is forgotten."""
+    ledger = open_ledger()
+    for number in range(30):
+        now = NOW + 500 * number
+        for leeway in (0, 600, KEPT):
+            assert ledger.reserve(by(leeway, 10 * number + leeway % 7, now + 1 - leeway, (77 * number + leeway).to_bytes(16, "big")), now) is None
 
 
 def test_a_clock_that_was_ahead_and_has_made_nothing_forget_does_no_harm(open_ledger: OpenLedger) -> None:
