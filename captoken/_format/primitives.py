@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from hashlib import blake2b
 from hashlib import sha256 as _sha256
-from typing import Any
+from typing import Any, Protocol
 
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
@@ -54,6 +54,24 @@ def sha256(message: bytes) -> bytes:
     Callers begin the message with a label where another purpose could hash the same bytes.
     """
     return _sha256(message).digest()
+
+
+class Begun(Protocol):
+    """A hash that goes on: what was hashed is kept, and a copy of it can go on in two ways."""
+
+    def copy(self) -> Begun: ...
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+def sha256_begun() -> Begun:
+    """SHA-256 of nothing yet: of what comes in pieces, and is too much to have twice in memory.
+
+    Of pieces of more than 2 KB it holds up no other thread.
+    """
+    return _sha256()
 
 
 def mac(key: bytes, message: bytes) -> bytes:

@@ -3,12 +3,15 @@
     entry       a selector, and what it does to the tokens that it selects:
                 revoked, or a link's worth of more caveats
     snapshot    all entries that stand, with a number that never goes back, signed as a whole
+    delta       what changes from one snapshot to a later one, signed, with the hash of either
     Overlay     a snapshot whose signature held, indexed for verifiers
 
 Revocation is the narrowest overlay. The rules of this file:
 
 - Entries prohibit or say nothing, as caveats do. They grant nothing.
 - Anybody may distribute a snapshot. One that was changed or cut is refused here, whole.
+- A delta gives what its operator signed, to the byte, or changes nothing (spec 36.18).
+- What is large is read in pieces, so that other threads are not kept waiting.
 - One that is older than another is refused by whoever loads both. How old it is verifiers ask.
 - An entry that cannot be read refuses the whole snapshot: passed over, it would be a restriction
   that is lost, and nobody would hear (spec 36.3).
@@ -18,8 +21,9 @@ Revocation is the narrowest overlay. The rules of this file:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypedDict
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import msgspec
 
@@ -30,6 +34,7 @@ from captoken._format.encoding import (
     EncodingError,
     Integer,
     b64decode,
+    b64encode,
     encode_json,
 )
 from captoken._format.errors import OverlayError
@@ -40,8 +45,9 @@ from captoken._language.links import BadLink, Link, is_about_requests, read_link
 
 LIFE = 3600  # seconds that a snapshot is good for; verifiers have a tighter bound of their own
 MAX_BYTES = 1 << 26  # of a snapshot
-_ID_BYTES = 16  # of a token or a link
+LARGE = 1 << 16  # bytes of a snapshot from which on deltas are worth what they cost
 _OVERLAY = primitives.label("overlay")
+_DELTA = primitives.label("delta")
 # 16 bytes in canonical base64url (1.2).
 _is_id = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
 
@@ -96,6 +102,7 @@ def _tasks_above(task: str) -> list[str]:
 class Selector(
     msgspec.Struct,
     frozen=True,
+    gc=False,
     omit_defaults=True,
     forbid_unknown_fields=True,
     kw_only=True,
@@ -127,25 +134,30 @@ class Selector(
     token: str | None = None
 
     def __post_init__(self) -> None:
-        given = msgspec.structs.asdict(self)
-        stated = {what: value for what, value in given.items() if value is not None}
+        # One after the other, since a large snapshot has a great many of them.
+        if self.token is not None:
+            _check_id(self.token, "token")
+        if self.link is not None:
+            _check_id(self.link, "link")
+        if self.task is not None:
+            names.task(self.task)
+        if self.agent is not None:
+            names.name(self.agent, "agent")
+        if self.subject is not None:
+            names.name(self.subject, "subject")
+        if self.kid is not None:
+            names.name(self.kid, "kid")
+
         # Nothing stated would hold for every token: whoever forgot a keyword would stop them all.
-        if not stated:
+        named = self.token or self.link or self.task or self.agent or self.subject or self.kid
+        if self.issued_before is None and not named:
             raise ValueError(
                 "an entry selects something:"
                 " token, link, task, agent, subject, kid or issued_before"
             )
-
-        for what, value in stated.items():
-            if what == "task":
-                names.task(value)
-            elif what in ("link", "token"):
-                _check_id(value, what)
-            elif what != "issued_before":
-                names.name(value, what)
-            elif type(value) is not int:
-                kind = type(value).__name__
-                raise TypeError(f"issued_before must be seconds as int, not {kind}")
+        if self.issued_before is not None and type(self.issued_before) is not int:
+            kind = type(self.issued_before).__name__
+            raise TypeError(f"issued_before must be seconds as int, not {kind}")
 
     @property
     def link_id(self) -> bytes | None:
@@ -159,7 +171,7 @@ class Selector(
 
 def _check_id(value: Any, what: str) -> None:
     """Raise TypeError or ValueError for what is no id."""
-    if len(b64decode(names.exact_str(value, what))) != _ID_BYTES:
+    if _is_id(names.exact_str(value, what)) is None:
         raise ValueError(f"a {what} id is 22 characters of base64url")
 
 
@@ -198,6 +210,7 @@ class Select(TypedDict, total=False):
 class Entry(
     msgspec.Struct,
     frozen=True,
+    gc=False,
     omit_defaults=True,
     forbid_unknown_fields=True,
     kw_only=True,
@@ -226,26 +239,7 @@ class Entry(
         return self.until is None or now < self.until
 
 
-class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The body of a snapshot (spec 36.2). A field that is not known here refuses it whole."""
-
-    entries: list[Entry]
-    exp: Integer  # when it is good no more, in seconds since the epoch
-    iat: Integer  # when the operator said that this is all, likewise
-    seq: Integer  # greater in each later snapshot
-    v: Integer  # 1
-
-
-_decode = msgspec.json.Decoder(_Snapshot).decode
-_encode = msgspec.json.Encoder(order="sorted").encode
-
-
-def size_of(entry: Entry) -> int:
-    """How many bytes of a snapshot an entry takes."""
-    return len(_encode(entry))
-
-
-class _Filed(msgspec.Struct, frozen=True):
+class _Filed(msgspec.Struct, frozen=True, gc=False):
     """An entry as an overlay keeps it: what has to be decoded in it is decoded once.
 
     So a request pays for none of it.
@@ -264,16 +258,10 @@ class _Filed(msgspec.Struct, frozen=True):
 
         None for an entry by `issued_before` alone, which any token may have to be asked about.
         """
+        # No id and no name is empty.
         select = self.entry.select
-        stated = (
-            self.link_id,
-            select.token,
-            select.subject,
-            select.agent,
-            select.task,
-            select.kid,
-        )
-        return next((value for value in stated if value is not None), None)
+        rarest = self.link_id or select.token or select.subject
+        return rarest or select.agent or select.task or select.kid
 
 
 class Overlay:
@@ -281,42 +269,61 @@ class Overlay:
 
         overlay = Overlay.open(data, [operator_public])
         verifier = Verifier(keyring, overlay=overlay)
+        later = overlay.follow(deltas, [operator_public])
 
-    - `open` is the only way to one. A Feed keeps the newest at hand.
+    - `open` and `follow` are the only ways to one. A Feed keeps the newest at hand.
     - `seq` is its number, which never goes back from one snapshot to the next.
     - `issued_at` is when the operator last said that this is all, `expires_at` when it is good no
       more, in seconds since the epoch. Nothing here asks the time: verifiers do.
+    - `entries` are in the order of the snapshot; in that of their ids where a delta led to it.
+    - `digest` is the SHA-256 of the snapshot's JSON object with the entries in the order of their
+      ids: by it a delta says what it is for (36.17).
+    - `size` is how many bytes it takes as a snapshot.
 
     Immutable in use, shared freely between threads and with forked children. To open one costs a
-    signature and the decoding of all entries; it is kept in memory whole.
+    signature and the decoding of all entries; it is kept in memory whole. To follow costs a
+    signature and a hash, and shares with the one before all that stays as it is.
     """
 
-    __slots__ = ("_anywhere", "_filed", "_links", "entries", "expires_at", "issued_at", "seq")
+    __slots__ = (
+        "_anywhere",
+        "_filed",
+        "_links",
+        "digest",
+        "entries",
+        "expires_at",
+        "issued_at",
+        "seq",
+        "size",
+        "standing",
+    )
 
     entries: tuple[Entry, ...]
     seq: int
     issued_at: int
     expires_at: int
+    digest: bytes
+    size: int
+    standing: _Standing  # for the writers below: nobody changes it
 
-    def __init__(self, snapshot: _Snapshot, links: dict[str, Link]) -> None:
-        self.entries = tuple(snapshot.entries)
-        self.seq = snapshot.seq
-        self.issued_at = snapshot.iat
-        self.expires_at = snapshot.exp
+    def __init__(
+        self,
+        standing: _Standing,
+        index: _Index,
+        links: dict[str, Link],
+        ends: _Ends,
+        shown: Iterable[Entry] | None = None,
+    ) -> None:
+        self.entries = tuple(standing.entries if shown is None else shown)
+        self.seq = ends.seq
+        self.issued_at = ends.iat
+        self.expires_at = ends.exp
+        self.digest = standing.digest(ends)
+        self.size = standing.size(ends)
+        self.standing = standing
         self._links = links  # what narrowing entries say, by entry id
-
-        # An entry that is found under a key is asked in full, so one table serves for all kinds of
-        # keys: a task and an agent of one name are told apart then. Each stands in one place, under
-        # the rarest of its keys.
-        self._filed: dict[str | bytes, list[_Filed]] = {}
-        self._anywhere: list[_Filed] = []  # what states no key at all
-        for entry in self.entries:
-            filed = _Filed(entry, entry.select.link_id)
-            key = filed.key
-            if key is None:
-                self._anywhere.append(filed)
-            else:
-                self._filed.setdefault(key, []).append(filed)
+        self._filed = index.by_key
+        self._anywhere = index.anywhere
 
     @classmethod
     def open(
@@ -327,6 +334,9 @@ class Overlay:
         vocabulary: Vocabulary = V1,
     ) -> Overlay:
         """The overlay in a snapshot that one of the operators signed (spec 36.1 to 36.6).
+
+        Behind the snapshot there may be deltas that follow on it, each after a line feed: then it
+        is what the last of them gives (36.19).
 
         `operators` are public keys. `vocabulary` is the verifier's: an entry that uses a caveat
         that is not in it is refused, and the whole snapshot with it. An entry that was passed over
@@ -339,19 +349,116 @@ class Overlay:
         if type(data) is not bytes:
             raise OverlayError(f"a snapshot is bytes, not {type(data).__name__}")
         trusted = [signing_key(operator, "operator") for operator in operators]
+
+        # No snapshot and no delta has a line feed: canonical JSON writes it as an escape. And each
+        # delta is an object.
+        length = data.find(b"\n{")
+        whole, deltas = data, list[bytes]()
+        if length >= 0:
+            whole = data[:length]
+            deltas = data[length + 1 :].split(b"\n")
+
         # Before it is hashed, and so before a stranger can make this work.
-        if len(data) > MAX_BYTES:
+        if len(whole) > MAX_BYTES or len(data) > 2 * MAX_BYTES:
             raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
 
         # The signature comes before the meaning: nothing is decoded that no operator signed.
-        body = _signed_body(data, trusted)
+        body = _signed_body(whole, trusted, _OVERLAY)
         if body is None:
             raise OverlayError("no operator that is trusted here signed the snapshot")
         try:
-            snapshot, links = _read(body, vocabulary)
-        except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError, ValueError) as error:
+            opened = _read(body, vocabulary)
+        except _UNREADABLE as error:
             raise OverlayError(f"the snapshot cannot be read: {error}") from None
-        return cls(snapshot, links)
+        return opened.follow(deltas, trusted, vocabulary=vocabulary) if deltas else opened
+
+    def follow(
+        self,
+        deltas: Sequence[bytes],
+        operators: Iterable[bytes | str],
+        *,
+        vocabulary: Vocabulary = V1,
+    ) -> Overlay:
+        """The overlay that deltas lead to from this one, each following on the one before (36.18).
+
+        What the last of them gives is hashed before it is taken. So it is, to the byte, what its
+        operator signed for.
+
+        `operators` and `vocabulary` as in `open`. Does not ask how old it is. Raises OverlayError
+        for deltas that no operator signed, that follow on another snapshot, or that give something
+        else than they say: this one is as it was, and the whole has to be fetched.
+        """
+        trusted = [signing_key(operator, "operator") for operator in operators]
+        changes: list[_Delta] = []
+        for delta in deltas:
+            body = None
+            if type(delta) is bytes and len(delta) <= MAX_BYTES:
+                body = _signed_body(delta, trusted, _DELTA)
+            if body is None:
+                raise OverlayError("no operator that is trusted here signed the delta")
+            try:
+                changes.append(_read_delta(body))
+            except _UNREADABLE as error:
+                raise OverlayError(f"the delta cannot be read: {error}") from None
+
+        try:
+            return self._followed(changes, vocabulary)
+        except _UNREADABLE as error:
+            raise OverlayError(f"the delta does not follow: {error}") from None
+
+    def _followed(self, changes: Sequence[_Delta], vocabulary: Vocabulary) -> Overlay:
+        """What these changes lead to. Raises ValueError where they do not follow."""
+        standing = self.standing.copy()
+        index = _Index(self._filed, self._anywhere)
+        links = {**self._links}
+        ends = _Ends(self.expires_at, self.issued_at, self.seq)
+        digest = self.digest
+
+        for change in changes:
+            # 36.18. It applies to exactly this, by number and hash, and the number goes up.
+            if (change.after.seq, change.after.digest) != (ends.seq, digest):
+                raise ValueError("it follows on another snapshot")
+            if change.gives.seq <= ends.seq:
+                raise ValueError("its number does not go up")
+
+            for name in change.drop:
+                index.take_off(standing.drop(name))
+                links.pop(name, None)
+            before: str | None = None
+            for raw in change.add:
+                spelled = bytes(raw)
+                entry = _read_entry(spelled, links, vocabulary)
+                if before is not None and entry.id <= before:
+                    raise ValueError("what it adds is not in order")
+                before = entry.id
+                standing.add(entry, spelled)
+                index.file(entry)
+            ends = _Ends(change.exp, change.iat, change.gives.seq)
+            digest = change.gives.digest
+
+        opened = Overlay(standing, index, links, ends)
+        if opened.digest != digest:
+            raise ValueError("what it gives has another hash")
+        if opened.size > MAX_BYTES:
+            raise ValueError(f"it gives a snapshot of more than {MAX_BYTES} bytes")
+        return opened
+
+    def entry(self, entry_id: str) -> Entry | None:
+        """The entry with that id, whether it has ended or not; None if there is none."""
+        at = self.standing.place(entry_id)
+        return None if at is None else self.standing.entries[at]
+
+    @property
+    def is_large(self) -> bool:
+        """Is it worth to go on from it by deltas, rather than by whole snapshots?"""
+        return self.size >= LARGE
+
+    @property
+    def asked_bytes(self) -> int:
+        """How many bytes of the snapshot are entries that holders asked for."""
+        standing = self.standing
+        pairs = zip(standing.entries, standing.spelled, strict=True)
+        return sum(len(spelled) for entry, spelled in pairs if entry.asked is not None)
 
     def touches(self, keys: Iterable[str | bytes]) -> bool:
         """May an entry be on a token with these keys (`SelectorFacts.keys`)?
@@ -382,52 +489,331 @@ class Overlay:
         return f"<Overlay {self.seq}, {len(self.entries)} entries>"
 
 
-# --- reading and writing --------------------------------------------------------------------------
+class _Index:
+    """Where the entries of an overlay are found.
+
+    An entry that is found under a key is asked in full, so one table serves for all kinds of keys:
+    a task and an agent of one name are told apart then. Each stands in one place, under the rarest
+    of its keys.
+
+    Begins as another one, which stays as it is: it is copied before the first change. Belongs to
+    whoever makes an overlay, until it is made.
+    """
+
+    def __init__(
+        self,
+        by_key: dict[str | bytes, tuple[_Filed, ...]],
+        anywhere: tuple[_Filed, ...],
+    ) -> None:
+        # Tuples of what refers to nothing else are no work for the garbage collector.
+        self.by_key = by_key
+        self.anywhere = anywhere  # what states no key at all
+        self._is_own = False
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> _Index:
+        """The index of these entries."""
+        by_key: dict[str | bytes, tuple[_Filed, ...]] = {}
+        anywhere: list[_Filed] = []
+        several: dict[str | bytes, list[_Filed]] = {}
+        for entry in entries:
+            filed = _Filed(entry, entry.select.link_id)
+            key = filed.key
+            if key is None:
+                anywhere.append(filed)
+            elif key not in by_key:
+                by_key[key] = (filed,)
+            else:
+                # A key may have them all: so they are not copied for each.
+                several.setdefault(key, [*by_key[key]]).append(filed)
+
+        for key, many in several.items():
+            by_key[key] = tuple(many)
+        return cls(by_key, tuple(anywhere))
+
+    def _change(self) -> None:
+        """Copy what was begun with, before the first change of it."""
+        if not self._is_own:
+            self.by_key = dict(self.by_key)
+            self._is_own = True
+
+    def file(self, entry: Entry) -> None:
+        """Put one more where it is found."""
+        self._change()
+        filed = _Filed(entry, entry.select.link_id)
+        key = filed.key
+        if key is None:
+            self.anywhere = (*self.anywhere, filed)
+        else:
+            self.by_key[key] = (*self.by_key.get(key, ()), filed)
+
+    def take_off(self, entry: Entry) -> None:
+        """Take an entry off, which was filed before."""
+        self._change()
+        key = _Filed(entry, entry.select.link_id).key
+        if key is None:
+            self.anywhere = tuple(one for one in self.anywhere if one.entry.id != entry.id)
+            return
+        rest = tuple(one for one in self.by_key[key] if one.entry.id != entry.id)
+        if rest:
+            self.by_key[key] = rest
+        else:
+            del self.by_key[key]
 
 
-def _message(body: bytes) -> bytes:
-    """What an operator signs (spec 36.1)."""
-    return _OVERLAY + primitives.sha256(body)
+# --- what is hashed -------------------------------------------------------------------------------
 
 
-def _signed_body(data: bytes, operators: Iterable[bytes]) -> bytes | None:
-    """The body of a snapshot that one of these keys signed, or None."""
+class _Ends(msgspec.Struct, frozen=True):
+    """What a snapshot says beside its entries."""
+
+    exp: int
+    iat: int
+    seq: int
+
+    def spelled(self) -> bytes:
+        """The end of the JSON object, from behind the last entry on."""
+        return b'],"exp":%d,"iat":%d,"seq":%d,"v":1}' % (self.exp, self.iat, self.seq)
+
+
+_HEAD = b'{"entries":['
+_PIECE = 2048  # entries that are spelled in one go
+
+
+class _Standing:
+    """The entries of a snapshot and how each is spelled: three lists that go along.
+
+    In the order of their ids, unless `snapshot` writes them as they come. Changed by whoever makes
+    an overlay, and not after.
+    """
+
+    def __init__(
+        self,
+        ids: list[str],
+        entries: list[Entry],
+        spelled: list[bytes],
+        begun: primitives.Begun | None = None,
+    ) -> None:
+        self.ids = ids
+        self.entries = entries
+        self.spelled = spelled
+        # The hash up to behind the last entry, and how many bytes that was. What comes after is
+        # short, so that what only renews costs no more than that.
+        self._begun = begun
+        self._length = 0
+
+    def copy(self) -> _Standing:
+        """The same, to be changed."""
+        copied = _Standing([*self.ids], [*self.entries], [*self.spelled], self._begun)
+        copied._length = self._length
+        return copied
+
+    def in_order(self) -> _Standing:
+        """The same in the order of their ids: itself, if it is so."""
+        ids = sorted(self.ids)
+        if ids == self.ids:
+            return self
+        rows = sorted(
+            zip(self.ids, self.entries, self.spelled, strict=True),
+            key=lambda row: row[0],
+        )
+        return _Standing(ids, [row[1] for row in rows], [row[2] for row in rows])
+
+    def place(self, entry_id: str) -> int | None:
+        """Where the entry with that id stands; None if there is none."""
+        at = bisect_left(self.ids, entry_id)
+        return at if at < len(self.ids) and self.ids[at] == entry_id else None
+
+    def add(self, entry: Entry, spelled: bytes) -> None:
+        """Put one more where its id belongs. Raises ValueError if there is one with that id."""
+        at = bisect_left(self.ids, entry.id)
+        if at < len(self.ids) and self.ids[at] == entry.id:
+            raise ValueError("two entries with one id")
+        self.ids.insert(at, entry.id)
+        self.entries.insert(at, entry)
+        self.spelled.insert(at, spelled)
+        self._begun = None
+
+    def drop(self, entry_id: str) -> Entry:
+        """Take one off. Raises ValueError if there is none with that id."""
+        at = self.place(entry_id)
+        if at is None:
+            raise ValueError("there is no entry with an id that it drops")
+        del self.ids[at]
+        del self.spelled[at]
+        self._begun = None
+        return self.entries.pop(at)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The JSON object as it is spelled, up to behind the last entry."""
+        yield _HEAD
+        for at in range(0, len(self.spelled), _PIECE):
+            piece = b",".join(self.spelled[at : at + _PIECE])
+            yield b"," + piece if at else piece
+
+    def digest(self, ends: _Ends) -> bytes:
+        """The SHA-256 of the JSON object (36.1, 36.17). Other threads run meanwhile."""
+        begun = self._hashed().copy()
+        begun.update(ends.spelled())
+        return begun.digest()
+
+    def size(self, ends: _Ends) -> int:
+        """How many bytes the snapshot has, signature and all."""
+        self._hashed()
+        return self._length + len(ends.spelled()) + signed.TAIL_BYTES
+
+    def _hashed(self) -> primitives.Begun:
+        """The hash up to behind the last entry, made where it is not known."""
+        if self._begun is None:
+            begun, length = primitives.sha256_begun(), 0
+            for piece in self.pieces():
+                begun.update(piece)
+                length += len(piece)
+            self._begun, self._length = begun, length
+        return self._begun
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+# What the decoders and the checks raise, for any bytes.
+_UNREADABLE = (
+    msgspec.DecodeError,
+    UnicodeError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of a snapshot (spec 36.2). A field that is not known here refuses it whole.
+
+    Its entries are left as they came: each is decoded by itself, so that no thread waits for all.
+    """
+
+    entries: list[msgspec.Raw]
+    exp: Integer  # when it is good no more, in seconds since the epoch
+    iat: Integer  # when the operator said that this is all, likewise
+    seq: Integer  # greater in each later snapshot
+    v: Integer  # 1
+
+
+class _Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which snapshot: its number, and the SHA-256 of its JSON object in base64url."""
+
+    hash: str
+    seq: Integer
+
+    @property
+    def digest(self) -> bytes:
+        """The hash as bytes. Raises ValueError for what is no base64url."""
+        return b64decode(self.hash)
+
+
+class _Delta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of a delta (spec 36.17)."""
+
+    add: list[msgspec.Raw]
+    after: _Mark  # the snapshot that it applies to
+    drop: list[str]  # ids of entries
+    exp: Integer  # of the snapshot that it gives, and so below
+    gives: _Mark
+    iat: Integer
+    v: Integer  # 1
+
+
+_decode = msgspec.json.Decoder(_Snapshot).decode
+_decode_delta = msgspec.json.Decoder(_Delta).decode
+_decode_entry = msgspec.json.Decoder(Entry).decode
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def _signed_body(data: bytes, operators: Iterable[bytes], label: bytes) -> bytes | None:
+    """The body of what one of these keys signed under the label, or None."""
     try:
         body, signature = signed.split(data)
     except EncodingError:
         return None
-    message = _message(body)
+    message = label + primitives.sha256(body)
     if any(primitives.signed(operator, message, signature) for operator in operators):
         return body
     return None
 
 
-def _read(body: bytes, vocabulary: Vocabulary) -> tuple[_Snapshot, dict[str, Link]]:
-    """What a body says, and what its narrowing entries restrict to, by entry id.
-
-    The typed decoder takes what is no canonical JSON: so encode again, and compare. Raises what
-    msgspec raises, RecursionError, TypeError and ValueError.
-    """
+def _read(body: bytes, vocabulary: Vocabulary) -> Overlay:
+    """The overlay that a body spells. Raises what is `_UNREADABLE`."""
     snapshot = _decode(body)
     if snapshot.v != 1:
         raise ValueError(f"version {snapshot.v} is not known here")
-    if _spelled(snapshot, body.isascii()) != body:
-        raise ValueError("it is not canonical JSON")
 
-    # Links are kept by entry id: of two with one id, one would restrict to what the other says.
-    ids = {entry.id for entry in snapshot.entries}
-    if len(ids) < len(snapshot.entries):
+    entries: list[Entry] = []
+    spelled: list[bytes] = []
+    links: dict[str, Link] = {}
+    for raw in snapshot.entries:
+        text = bytes(raw)
+        entry = _read_entry(text, links, vocabulary)
+        entries.append(entry)
+        spelled.append(text)
+
+    # 36.4. Links are kept by entry id: of two with one id, one would restrict to what the other
+    # says.
+    ids = [entry.id for entry in entries]
+    if len(set(ids)) < len(ids):
         raise ValueError("two entries with one id")
 
-    for entry in snapshot.entries:
-        if entry.asked is not None:
-            _check_asked(entry)
-    links = {
-        entry.id: _read_restriction(entry.link, vocabulary)
-        for entry in snapshot.entries
-        if entry.link is not None
-    }
-    return snapshot, links
+    ends = _Ends(snapshot.exp, snapshot.iat, snapshot.seq)
+    came = _Standing(ids, entries, spelled)
+    standing = came.in_order()
+    opened = Overlay(standing, _Index.of(entries), links, ends, entries)
+
+    # 36.2. The typed decoder takes what is no canonical JSON. Each entry was spelled again when it
+    # was read; what is around them is spelled by the hash: it is that of what came, or it is not.
+    spelling = opened.digest if standing is came else came.digest(ends)
+    if spelling != primitives.sha256(body):
+        raise ValueError("it is not canonical JSON")
+    return opened
+
+
+def _read_entry(spelled: bytes, links: dict[str, Link], vocabulary: Vocabulary) -> Entry:
+    """The entry that these bytes spell; what it narrows to is put among `links`.
+
+    Raises what is `_UNREADABLE`.
+    """
+    entry = _decode_entry(spelled)
+    if _spelled(entry, spelled.isascii()) != spelled:
+        raise ValueError("an entry is not canonical JSON")
+    if entry.asked is not None:
+        _check_asked(entry)
+    if entry.link is not None:
+        links[entry.id] = _read_restriction(entry.link, vocabulary)
+    return entry
+
+
+def _read_delta(body: bytes) -> _Delta:
+    """What the body of a delta says. Its entries are read where it is applied.
+
+    Raises what is `_UNREADABLE`.
+    """
+    delta = _decode_delta(body)
+    if delta.v != 1:
+        raise ValueError(f"version {delta.v} is not known here")
+    if _spelled_delta(delta) != body:
+        raise ValueError("it is not canonical JSON")
+    if delta.drop != sorted(set(delta.drop)):
+        raise ValueError("what it drops is not in order")
+    return delta
+
+
+def _spelled_delta(delta: _Delta) -> bytes:
+    """The one spelling of a delta whose entries are spelled already."""
+    return b'{"add":[%b],"after":%b,"drop":%b,"exp":%d,"gives":%b,"iat":%d,"v":1}' % (
+        b",".join(bytes(raw) for raw in delta.add),
+        _encode(delta.after),
+        _encode(delta.drop),
+        delta.exp,
+        _encode(delta.gives),
+        delta.iat,
+    )
 
 
 def _check_asked(entry: Entry) -> None:
@@ -444,17 +830,23 @@ def _check_asked(entry: Entry) -> None:
         raise ValueError(f"asked has at most {LIMITS.links} link ids")
 
 
-def _spelled(snapshot: _Snapshot, in_ascii: bool) -> bytes:
-    """The one spelling of a snapshot. `in_ascii` says that it is in ASCII as it came."""
+def _spelled(entry: Entry, in_ascii: bool) -> bytes:
+    """The one spelling of an entry. `in_ascii` says that it is in ASCII as it came."""
     # Then all its keys are, and these sort alike by code point and as RFC 8785 has it.
     if in_ascii:
-        return _encode(snapshot)
-    return encode_json(_as_json(snapshot))
+        return _encode(entry)
+    return _spelled_with_care(entry)
 
 
-def _as_json(snapshot: _Snapshot) -> Any:
-    """The same as JSON has it: objects, arrays, and no tuples."""
-    return msgspec.json.decode(msgspec.json.encode(snapshot))
+def _spelled_with_care(entry: Entry) -> bytes:
+    """The same, whatever it holds. Raises ValueError for what has no spelling."""
+    # As JSON has it: objects, arrays, and no tuples.
+    return encode_json(msgspec.json.decode(msgspec.json.encode(entry)))
+
+
+def size_of(entry: Entry) -> int:
+    """How many bytes of a snapshot an entry takes."""
+    return len(_spelled_with_care(entry))
 
 
 def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:
@@ -469,6 +861,9 @@ def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link
     if not is_about_requests(link):
         raise ValueError("an entry's link speaks of task, lineage or keys, or counts")
     return link
+
+
+# --- writing --------------------------------------------------------------------------------------
 
 
 class _Signer(Protocol):
@@ -492,20 +887,93 @@ def snapshot(
 
     Raises OverlayError for one that readers would refuse for its size, or for a number.
     """
+    entries = list(entries)
+    spelled = [_spelled_with_care(entry) for entry in entries]
+    standing = _Standing([entry.id for entry in entries], entries, spelled)
+    return _signed_whole(key, standing, _ends(seq, issued_at, life))
+
+
+def whole(key: _Signer, overlay: Overlay) -> bytes:
+    """The snapshot that an overlay is, signed as a whole, in the order of ids.
+
+    In the place of deltas that led to it: whoever has followed these has this one already.
+    """
+    ends = _Ends(overlay.expires_at, overlay.issued_at, overlay.seq)
+    return _signed_whole(key, overlay.standing, ends)
+
+
+def _signed_whole(key: _Signer, standing: _Standing, ends: _Ends) -> bytes:
+    """A snapshot of these entries. Raises OverlayError for one that is too large."""
+    if standing.size(ends) > MAX_BYTES:
+        raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
+    body = b"".join((*standing.pieces(), ends.spelled()))
+    return signed.join(body, key.sign(_OVERLAY + standing.digest(ends)))
+
+
+class Step(NamedTuple):
+    """A delta, with the marks of what it applies to and of what it gives: for a store."""
+
+    delta: bytes
+    after: bytes
+    gives: bytes
+
+
+def delta(
+    key: _Signer,
+    known: Overlay,
+    *,
+    drop: Iterable[str],
+    add: Iterable[Entry],
+    seq: int,
+    issued_at: int,
+    life: int = LIFE,
+) -> Step:
+    """A signed delta that follows on an overlay: without some entries, and with some more.
+
+    As `snapshot`, but for the entries that stay. Costs a hash of all of them, unless none changes.
+
+    Raises OverlayError for entries that are not there or there already, for what readers would
+    refuse for its size, and for a number.
+    """
+    ends = _ends(seq, issued_at, life)
+    standing = known.standing.copy()
+    dropped = sorted(set(drop))
+    added = sorted(add, key=lambda entry: entry.id)
+    spelled = [_spelled_with_care(entry) for entry in added]
+    try:
+        for name in dropped:
+            standing.drop(name)
+        for entry, text in zip(added, spelled, strict=True):
+            standing.add(entry, text)
+    except ValueError as error:
+        raise OverlayError(str(error)) from None
+
+    gives = standing.digest(ends)
+    body = _spelled_delta(
+        _Delta(
+            add=[msgspec.Raw(text) for text in spelled],
+            after=_Mark(hash=b64encode(known.digest), seq=known.seq),
+            drop=dropped,
+            exp=ends.exp,
+            gives=_Mark(hash=b64encode(gives), seq=seq),
+            iat=ends.iat,
+            v=1,
+        )
+    )
+    if standing.size(ends) > MAX_BYTES or len(body) + signed.TAIL_BYTES > MAX_BYTES:
+        raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
+    signature = key.sign(_DELTA + primitives.sha256(body))
+    return Step(signed.join(body, signature), known.digest, gives)
+
+
+def _ends(seq: int, issued_at: int, life: int) -> _Ends:
+    """What a snapshot says beside its entries.
+
+    Raises OverlayError for what readers would refuse.
+    """
     # 36.2. After the last number there is none, and one that is larger no reader takes.
     if abs(seq) > MAX_INTEGER:
         raise OverlayError(f"no snapshot has the number {seq}: a new key begins anew")
     if max(abs(issued_at), abs(issued_at + life)) > MAX_INTEGER:
         raise OverlayError("a snapshot whose end no reader can read")
-
-    stated = _Snapshot(
-        entries=list(entries),
-        exp=issued_at + life,
-        iat=issued_at,
-        seq=seq,
-        v=1,
-    )
-    body = encode_json(_as_json(stated))
-    if len(body) + signed.TAIL_BYTES > MAX_BYTES:
-        raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
-    return signed.join(body, key.sign(_message(body)))
+    return _Ends(issued_at + life, issued_at, seq)

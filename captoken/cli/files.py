@@ -206,8 +206,8 @@ def discharge(path: str) -> Discharge:
 
 
 def snapshot(path: str) -> bytes:
-    """A snapshot of the overlay in a file or in standard input, unverified.
+    """A snapshot of the overlay in a file or in standard input, unverified; deltas behind it, too.
 
     Of one that is too long, a byte more than may be: so whoever reads it sees that.
     """
-    return _read(path, "snapshot", MAX_BYTES + 1).strip()
+    return _read(path, "snapshot", 2 * MAX_BYTES + 1).strip()

@@ -78,9 +78,12 @@ def answered(
     make: Make,
     most: int,
     now: int,
+    size: int | None = None,
     part: int | None = None,
 ) -> Outcome:
     """What a recall makes of the entries of a snapshot: those that stand, and those kept after.
+
+    `size` is how many bytes of it are entries that holders asked for; left out, it is worked out.
 
     Does not check that the holder may ask for it: a ControlPlane does. Raises RecallError where the
     holders' part is full of trees with one entry each, so that nothing is left to give way.
@@ -110,7 +113,12 @@ def answered(
         one = make(stopped, recall.by[:depth], why, until)
         entry = asked.replace(below, one)
 
-    return Outcome(asked.fitted(entry, make, PART if part is None else part), asked.change)
+    if size is None:
+        size = sum(size_of(one) for one in entries if one.asked is not None)
+    change = asked.change
+    size += sum(map(size_of, change.add)) - sum(size_of(asked.before[name]) for name in change.drop)
+    entry = asked.fitted(entry, make, size, PART if part is None else part)
+    return Outcome(entry, asked.change)
 
 
 def _already(recall: Recall, entries: Iterable[Entry], now: int) -> Entry | None:
@@ -147,8 +155,8 @@ class _Asked:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         """All of them by id, as they are before. Those that have ended and are kept count too."""
-        self._before = {entry.id: entry for entry in entries}
-        self._after = dict(self._before)
+        self.before = {entry.id: entry for entry in entries}
+        self._after = dict(self.before)
 
     def by(self, token: str, link: str) -> list[Entry]:
         """What was asked for in that tree by whoever has that link: at it, or below."""
@@ -165,12 +173,11 @@ class _Asked:
         self._after[one.id] = one
         return one
 
-    def fitted(self, entry: Entry, make: Make, part: int) -> Entry:
-        """Let trees give way until all fits in the holders' part (37.11).
+    def fitted(self, entry: Entry, make: Make, size: int, part: int) -> Entry:
+        """Let trees give way until all fits in the holders' part (37.11). All is `size` bytes.
 
         Gives back what stops what `entry` stopped. Raises RecallError if no tree is left that can.
         """
-        size = sum(map(size_of, self._after.values()))
         while size > part:
             token = self._fullest()
             tree = [one for one in self._after.values() if one.select.token == token]
@@ -197,6 +204,6 @@ class _Asked:
     def change(self) -> Change:
         """What has become of it."""
         return Change(
-            drop=[name for name in self._before if name not in self._after],
-            add=[entry for name, entry in self._after.items() if name not in self._before],
+            drop=[name for name in self.before if name not in self._after],
+            add=[entry for name, entry in self._after.items() if name not in self.before],
         )

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from time import time
 
+from captoken._format import primitives
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import OverlayError
 from captoken._format.public_keys import signing_key
@@ -49,7 +50,8 @@ class Feed:
     go back behind, and takes what it is shown first.
 
     Threads share a feed, and so may verifiers. A forked child goes on with its own copy. A look
-    costs one `load`, and a snapshot that is new is verified and decoded, once.
+    costs one `load`, and a snapshot that is new is verified and decoded, once. Where it is large, a
+    look costs one `since`, and what is new is applied, and hashed as a whole (spec 36.18).
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Feed:
         # Changed under the lock. An overlay is immutable, so that it may be read without.
         self._lock = ForkSafeLock()
         self._overlay: Overlay | None = None
-        self._data: bytes | None = None  # the snapshot that it was opened from
+        self._seen: bytes | None = None  # the hash of what it was opened from, if that was whole
         self._looked: int | None = None  # when
         self.problem: Exception | None = None  # what the last look came upon
 
@@ -141,26 +143,53 @@ class Feed:
         _log.warning("the overlay: %s", said)
 
     def _look(self) -> Overlay:
-        """The overlay in the store.
+        """The overlay in the store: by deltas from a large one that is known, or whole.
 
         Raises what the store raises, and OverlayError for one that may not follow on ours (spec
         36.10).
         """
-        data = self._store.load()
         known = self._overlay
+        if known is not None and known.is_large:
+            followed = self._followed(known)
+            if followed is not None:
+                return followed
+
+        data = self._store.load()
         if data is None:
             raise OverlayError("there is no snapshot yet")
         # The same bytes were opened before: their signature need not be checked again.
-        if known is not None and data == self._data:
+        seen = primitives.sha256(data) if type(data) is bytes else b""
+        if known is not None and seen == self._seen:
             return known
 
         loaded = Overlay.open(data, self._operators, vocabulary=self._vocabulary)
+        if known is not None and loaded.digest == known.digest:
+            loaded = known  # it was known by deltas, and is whole by now
 
         # Whoever distributes snapshots could put an older one there, in which less is revoked.
         # One of the same number is refused too: two that differ were signed by mistake.
-        if known is not None and loaded.seq <= known.seq:
+        elif known is not None and loaded.seq <= known.seq:
             raise OverlayError(
                 f"snapshot {loaded.seq} is not newer than {known.seq}, which is known here"
             )
-        self._data = data
+        self._seen = seen
         return loaded
+
+    def _followed(self, known: Overlay) -> Overlay | None:
+        """What the deltas in the store lead to; None if the whole has to be loaded.
+
+        Raises what the store raises.
+        """
+        deltas = self._store.since(known.digest)
+        if deltas is None:
+            return None
+        if not deltas:
+            return known
+        try:
+            followed = known.follow(deltas, self._operators, vocabulary=self._vocabulary)
+        except OverlayError:
+            # 36.18. They change nothing. The whole is judged by itself.
+            return None
+        # What was loaded last is an older one by now.
+        self._seen = None
+        return followed

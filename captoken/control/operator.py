@@ -4,9 +4,9 @@ Each change goes one way:
 
     _newest     what lies in the store, refused if the store has gone back
     change      what is dropped and what is added, worked out on what stands
-    _changed    the same with the change, under the next number, signed
-    _open       read as a verifier reads it: nothing is published that readers refuse
-    publish     in the place of what was read; if another came first, all again
+    _written    signed under the next number: whole, or what is large as a delta
+    opened      read as a verifier reads it: nothing is published that readers refuse
+    publish     behind what was read; if another came first, all again
 
 What was acknowledged is never taken back in silence: not by a second operator who writes at the
 same time, and not by a store that shows an old snapshot (spec 36.16).
@@ -17,9 +17,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
-from captoken._format import names
+from captoken._format import names, primitives
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, epoch_seconds, read_clock
 from captoken._format.encoding import MAX_INTEGER, b64encode, decode_json
 from captoken._format.entropy import random_bytes
@@ -27,7 +27,17 @@ from captoken._format.errors import OverlayError, StoreError
 from captoken._format.public_keys import signing_key
 from captoken._format.spelling import escape, shown, spelled_time
 from captoken._language.caveats import V1, Vocabulary
-from captoken._language.overlay import LIFE, Entry, Overlay, Select, Selector, snapshot
+from captoken._language.overlay import (
+    LIFE,
+    Entry,
+    Overlay,
+    Select,
+    Selector,
+    Step,
+    delta,
+    snapshot,
+    whole,
+)
 from captoken._writing.compose import Means, Terms, compose_request, spell
 from captoken._writing.keywords import Strings
 from captoken.control._asked import Change, Recall, answered
@@ -38,6 +48,7 @@ from captoken.stores.ports import SnapshotStore
 _log = logging.getLogger("captoken")
 
 _TRIES = 32  # to publish, while others publish first
+_FOLD = 256  # deltas behind a snapshot until it is published whole
 _KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of whoever signs next
 
 
@@ -68,7 +79,8 @@ class Operator:
 
     Threads share an operator. Several operators may share a store: each change is made anew until
     it follows on the newest snapshot. A change costs a load, a signature over all entries, and a
-    publication.
+    publication. Where the snapshot is large it costs a hash of it, and a delta is what is signed
+    and published (spec 36.17); now and then it is published whole.
     """
 
     def __init__(
@@ -98,6 +110,14 @@ class Operator:
         self._vocabulary = vocabulary
         self._clock = clock
         self._random = random
+
+        # What was read last, and how many deltas lie behind the snapshot in the store.
+        self._known: Overlay | None = None
+        self._seen: bytes | None = None  # the hash of what it was opened from, if that was whole
+        self._behind = 0
+        # Who takes over signs the whole once: readers may come who trust the new key alone.
+        self._takes_over = bool(others)
+
         # Held for one step with the store, and not over a whole change: that no other came
         # between is for `publish` to say.
         self._lock = ForkSafeLock()
@@ -166,14 +186,15 @@ class Operator:
         now = read_clock(self._clock)
         found = False
 
-        def without(entries: Sequence[Entry]) -> Change:
+        def without(newest: Overlay | None) -> Change:
             nonlocal found
-            off = [entry.id for entry in entries if entry.id == entry_id and entry.stands(now)]
+            entry = None if newest is None else newest.entry(entry_id)
+            stands = entry is not None and entry.stands(now)
             # An earlier try may have taken it off, and its answer was lost: found once is found.
-            if not off and not found:
+            if not stands and not found:
                 raise ValueError(f"no entry {shown(entry_id)} stands")
             found = True
-            return Change(drop=off)
+            return Change(drop=[entry_id] if stands else ())
 
         self._publish(without)
         _log.info("entry %s lifted by %s: %s", entry_id, self._by, escape(why))
@@ -207,9 +228,16 @@ class Operator:
         ) -> Entry:
             return self._made(select, None, why, until, asked)
 
-        def with_it(entries: Sequence[Entry]) -> Change | None:
+        def with_it(newest: Overlay | None) -> Change | None:
             nonlocal answer, stood
-            answer, change = answered(recall, entries, make=make, most=most, now=now)
+            answer, change = answered(
+                recall,
+                () if newest is None else newest.entries,
+                make=make,
+                most=most,
+                now=now,
+                size=0 if newest is None else newest.asked_bytes,
+            )
             stood = change is None
             return change
 
@@ -246,9 +274,10 @@ class Operator:
         if not entry.stands(entry.at):
             raise ValueError("until is over already: it is a time, in seconds since the epoch")
 
-        def with_it(entries: Sequence[Entry]) -> Change:
+        def with_it(newest: Overlay | None) -> Change:
             # An earlier try may have put it there, and its answer was lost.
-            return Change() if entry in entries else Change(add=[entry])
+            is_there = newest is not None and newest.entry(entry.id) == entry
+            return Change() if is_there else Change(add=[entry])
 
         self._publish(with_it)
         self._log_made(entry)
@@ -281,16 +310,18 @@ class Operator:
         on = escape(str(entry.select))
         _log.info("entry %s by %s on %s: %s", entry.id, self._by, on, escape(entry.why))
 
-    def _newest(self) -> tuple[bytes | None, Overlay | None]:
+    def _newest(self, *, whole: bool = False) -> tuple[bytes | None, Overlay | None]:
         """What lies in the store, and the overlay in it; None if there never was one.
+
+        What is large, and was read before, is read by deltas: then there are no bytes of it, but
+        for `whole`.
 
         Raises OverlayError where the store has lost what it had, or may have (spec 36.16). To go on
         from there would take back what was acknowledged: who is shown an old snapshot signs anew
         what it says.
         """
         with self._lock.held():
-            data = self._store.load()
-            newest = None if data is None else self._open(data)
+            data, newest = self._read(whole)
             seq = 0 if newest is None else newest.seq
 
             # A store that went back shows by its number, where a number is known. Where none is,
@@ -308,6 +339,40 @@ class Operator:
             self._last = max(self._last, seq)
         return data, newest
 
+    def _read(self, whole: bool) -> tuple[bytes | None, Overlay | None]:
+        """What lies in the store, for whoever holds the lock; whole, or what is new of it."""
+        known = self._known
+        if known is not None and known.is_large and not whole:
+            followed = self._followed(known)
+            if followed is not None:
+                self._known = followed
+                return None, followed
+
+        data = self._store.load()
+        if data is None:
+            return None, None
+        # The same bytes were opened before.
+        seen = primitives.sha256(data) if type(data) is bytes else b""
+        if known is None or seen != self._seen:
+            known = self._open(data)
+            self._known, self._seen = known, seen
+            self._behind = data.count(b"\n")
+        return data, known
+
+    def _followed(self, known: Overlay) -> Overlay | None:
+        """What the deltas in the store lead to; None if the whole has to be loaded."""
+        deltas = self._store.since(known.digest)
+        if not deltas:
+            return None if deltas is None else known
+        try:
+            followed = self._follow(known, deltas)
+        except OverlayError:
+            return None  # 36.18. They change nothing.
+        # What was loaded last is an older one by now.
+        self._seen = None
+        self._behind += len(deltas)
+        return followed
+
     def _open(self, data: bytes) -> Overlay:
         """A snapshot as a verifier with this vocabulary reads it. Raises OverlayError."""
         return Overlay.open(
@@ -316,59 +381,136 @@ class Operator:
             vocabulary=self._vocabulary,
         )
 
-    def _publish(self, change: Callable[[Sequence[Entry]], Change | None]) -> Overlay:
+    def _follow(self, known: Overlay, deltas: Sequence[bytes]) -> Overlay:
+        """What deltas lead to, as a verifier with this vocabulary reads it. Raises OverlayError."""
+        return known.follow(
+            deltas,
+            self._trusted,
+            vocabulary=self._vocabulary,
+        )
+
+    def _publish(self, change: Callable[[Overlay | None], Change | None]) -> Overlay:
         """The newest snapshot, changed; again, as long as others come first.
 
-        `change` may be called several times, each time with what is then in the snapshot. None is
-        that nothing has to change.
+        `change` may be called several times, each time with what is then the newest. None is that
+        nothing has to change.
 
         Raises StoreError after many tries, what the store raises, and OverlayError.
         """
+        refused: bytes | None = None
         for _ in range(_TRIES):
             before, newest = self._newest()
-            wanted = change(() if newest is None else newest.entries)
+            by_delta = newest is not None and newest.is_large and not self._takes_over
+            # A store to which nothing is known by this mark takes the whole.
+            if newest is not None and newest.digest == refused:
+                by_delta = False
+            if newest is not None and not by_delta and before is None:
+                before, newest = self._newest(whole=True)
+
+            wanted = change(newest)
             if wanted is None and newest is not None:
                 return newest  # what stands is enough
-            seq = self._last + 1
-            made = self._changed(newest, seq, wanted or Change())
-            opened = self._open(made)  # nothing that readers refuse is published
-
-            # Whether `before` still lies there the store asks, in one step with the writing. Only
-            # True is a yes: a store that answers with something else has promised nothing.
-            with self._lock.held():
-                if self._store.publish(made, before) is True:
-                    self._last = max(self._last, seq)
-                    return opened
+            written = self._written(newest, wanted or Change(), by_delta=by_delta)
+            if self._put(written, before):
+                if written.step is not None:
+                    self._fold(written.opened, written.step.delta)
+                return written.opened
+            if written.step is not None:
+                refused = written.step.after
         raise StoreError(f"{_TRIES} others published first")
 
-    def _changed(self, newest: Overlay | None, seq: int, change: Change) -> bytes:
-        """The snapshot that follows on `newest`, signed.
+    def _written(self, newest: Overlay | None, change: Change, *, by_delta: bool) -> _Written:
+        """What follows on `newest`, signed; opened, so that nothing is published that readers
+        refuse.
 
         Entries that have ended are kept for a day, for a signer whose clock is behind. A snapshot
         is never dated before the one that it follows on (spec 36.16).
         """
         now = read_clock(self._clock)
-        kept = [
-            entry
-            for entry in (() if newest is None else newest.entries)
-            if entry.id not in change.drop and not _is_over(entry, now)
-        ]
+        entries = () if newest is None else newest.entries
+        drop = {*change.drop, *(entry.id for entry in entries if _is_over(entry, now))}
 
         issued_at = now if newest is None else max(now, newest.issued_at)
         if issued_at > now + CLOCKS_DIFFER:
             # The newest was signed by a clock that was wrong, and is of no use to anyone.
             issued_at = now
+        seq = self._last + 1
 
-        return snapshot(
+        if newest is not None and by_delta:
+            step = delta(
+                self._key,
+                newest,
+                drop=drop,
+                add=change.add,
+                seq=seq,
+                issued_at=issued_at,
+                life=self._life,
+            )
+            return _Written(self._follow(newest, [step.delta]), step=step)
+
+        kept = [*(entry for entry in entries if entry.id not in drop), *change.add]
+        # Deltas go on from the order of ids alone. What is small stays in that of the making.
+        if newest is not None and newest.is_large:
+            kept.sort(key=lambda entry: entry.id)
+        made = snapshot(
             self._key,
-            [*kept, *change.add],
+            kept,
             seq=seq,
             issued_at=issued_at,
             life=self._life,
         )
+        return _Written(self._open(made), whole=made)
+
+    def _put(self, written: _Written, before: bytes | None) -> bool:
+        """Put it behind what was read, if that still lies there.
+
+        The store asks, in one step with the writing. Only True is a yes: a store that answers with
+        something else has promised nothing.
+        """
+        with self._lock.held():
+            if written.step is not None:
+                if self._store.append(*written.step) is not True:
+                    return False
+                self._seen = None
+                self._behind += 1
+            else:
+                if self._store.publish(written.whole, before) is not True:
+                    return False
+                self._seen, self._behind = primitives.sha256(written.whole), 0
+                self._takes_over = False
+
+            self._known = written.opened
+            self._last = max(self._last, written.opened.seq)
+            return True
+
+    def _fold(self, opened: Overlay, last: bytes) -> None:
+        """Make the snapshot in the store whole, once many deltas lie behind it.
+
+        `last` is the delta that led to it. What was asked for is published already: so what goes
+        wrong here is logged, and tried again at the next change.
+        """
+        if self._behind < _FOLD:
+            return
+        try:
+            with self._lock.held():
+                data = self._store.load()
+                if data is None or not data.endswith(b"\n" + last):
+                    return  # another came first, and will do it
+                if self._store.publish(whole(self._key, opened), data) is True:
+                    self._behind = 0
+        except Exception as error:
+            _log.warning("the overlay was not made whole: %s", escape(str(error)))
 
     def __repr__(self) -> str:
         return f"<Operator {self._by}>"
+
+
+class _Written(NamedTuple):
+    """A snapshot that is to be published, and how: whole, or as a delta."""
+
+    opened: Overlay
+    whole: bytes = b""
+    step: Step | None = None
 
 
 def _is_over(entry: Entry, now: int) -> bool:

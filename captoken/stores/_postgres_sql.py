@@ -21,6 +21,11 @@ is short, or -1 or -2 for a token or a clock that is refused.
 `room_of`: how many more buckets a tree may have. Whoever is to make one takes turns with the others
 of its tree, before any row is locked.
 
+`publish` and `append` lock the row of the snapshot, so that one comes after the other. `newest` and
+`mark` are what `load` gives, and what the newest is known by. They are stable: all that they read
+is of one moment, and of what the function that calls them has seen and locked. A delta with `is_in`
+led to the snapshot that lies there whole, and is behind it no more.
+
 `peek_add` and `peek_reserve` do what `add` and `reserve` do, and undo it before they answer: an
 exception ends the inner block, and all that was done in it is rolled back, locks included. So what
 they answer cannot differ from what the call would. Nobody else ever sees what was undone.
@@ -28,9 +33,10 @@ they answer cannot differ from what the call would. Nobody else ever sees what w
 
 from __future__ import annotations
 
-from captoken.stores.ports import KEPT, MOST_BUCKETS
+from captoken._format.signed import TAIL_BYTES
+from captoken.stores.ports import DELTAS, KEPT, MOST_BUCKETS
 
-SETUP = """
+_TEXT = """
 create schema if not exists captoken;
 
 create table if not exists captoken.floors (
@@ -56,6 +62,12 @@ create index if not exists reservations_by_time on captoken.reservations (until)
 create table if not exists captoken.overlay (
     one integer primary key check (one = 1), snapshot bytea not null
 );
+
+create table if not exists captoken.overlay_deltas (
+    number bigint primary key, after bytea not null, gives bytea not null, delta bytea not null,
+    is_in boolean not null
+);
+create index if not exists overlay_deltas_by_mark on captoken.overlay_deltas (after);
 
 create or replace function captoken.ready() returns void language plpgsql as $$
 begin
@@ -292,6 +304,22 @@ begin
     return true;
 end $$;
 
+create or replace function captoken.newest() returns bytea language sql stable as $$
+    select o.snapshot || coalesce(
+        (select string_agg('\\x0a'::bytea || d.delta, ''::bytea order by d.number)
+            from captoken.overlay_deltas d where not d.is_in),
+        ''::bytea
+    ) from captoken.overlay o
+$$;
+
+create or replace function captoken.mark() returns bytea language sql stable as $$
+    select coalesce(
+        (select gives from captoken.overlay_deltas order by number desc limit 1),
+        (select sha256(substr(snapshot, 1, greatest(length(snapshot) - $tail, 0)))
+            from captoken.overlay)
+    )
+$$;
+
 create or replace function captoken.publish(
     its_snapshot bytea, after bytea
 ) returns boolean language plpgsql as $$
@@ -299,9 +327,61 @@ begin
     perform captoken.ready();
     if after is null then
         insert into captoken.overlay values (1, its_snapshot) on conflict (one) do nothing;
-    else
-        update captoken.overlay set snapshot = its_snapshot where one = 1 and snapshot = after;
+        return found;
     end if;
+    perform from captoken.overlay where one = 1 for update;
+    if captoken.newest() is distinct from after then
+        return false;
+    end if;
+    if exists (select from captoken.overlay_deltas) and captoken.mark()
+        = sha256(substr(its_snapshot, 1, greatest(length(its_snapshot) - $tail, 0))) then
+        update captoken.overlay_deltas set is_in = true where not is_in;
+        delete from captoken.overlay_deltas
+            where number <= (select max(number) from captoken.overlay_deltas) - $deltas;
+    else
+        delete from captoken.overlay_deltas;
+    end if;
+    update captoken.overlay set snapshot = its_snapshot where one = 1;
     return found;
 end $$;
-""".replace("$kept", str(KEPT)).replace("$most", str(MOST_BUCKETS))
+
+create or replace function captoken.append(
+    its_delta bytea, its_after bytea, its_gives bytea
+) returns boolean language plpgsql as $$
+begin
+    perform captoken.ready();
+    perform from captoken.overlay where one = 1 for update;
+    if captoken.mark() is distinct from its_after then
+        return false;
+    end if;
+    insert into captoken.overlay_deltas values (
+        (select coalesce(max(number), 0) + 1 from captoken.overlay_deltas),
+        its_after, its_gives, its_delta, false
+    );
+    return true;
+end $$;
+
+create or replace function captoken.since(
+    its_mark bytea
+) returns bytea[] language plpgsql stable as $$
+declare
+    first bigint;
+begin
+    if captoken.mark() = its_mark then
+        return array[]::bytea[];
+    end if;
+    select min(number) into first from captoken.overlay_deltas where after = its_mark;
+    if first is null then
+        return null;
+    end if;
+    return (select array_agg(delta order by number) from captoken.overlay_deltas
+        where number >= first);
+end $$;
+"""
+
+SETUP = (
+    _TEXT.replace("$kept", str(KEPT))
+    .replace("$tail", str(TAIL_BYTES))
+    .replace("$deltas", str(DELTAS))
+    .replace("$most", str(MOST_BUCKETS))
+)

@@ -1,4 +1,4 @@
-"""Rules that every store keeps, written once (spec, "Replay" and "Ledger").
+"""Rules that every store keeps, written once (spec, "Replay", "Ledger" and "Overlay").
 
 The stores on servers state the same rules in the language of their server, with the figures from
 here. So whoever changes a rule changes it in each of them; one suite of tests asks all.
@@ -9,12 +9,14 @@ issued until then is refused. And what cannot be known is a StoreError, which de
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
+from captoken._format import primitives
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
+from captoken._format.signed import body_of
 from captoken.stores.ports import KEPT, MOST_BUCKETS, Debit, Reservation
 
 Bucket: TypeAlias = tuple[bytes, str]  # the id of a link, and a unit
@@ -124,6 +126,22 @@ def add_up(
             return debit, {}
         spent[bucket] = after
     return None, spent
+
+
+# --- snapshots ------------------------------------------------------------------------------------
+
+
+def mark(snapshot: bytes) -> bytes:
+    """The mark of a snapshot that lies there whole: the SHA-256 of what was signed (36.17).
+
+    For whatever bytes: a store does not look whether they are a snapshot.
+    """
+    return primitives.sha256(body_of(snapshot))
+
+
+def lines(snapshot: bytes, deltas: Iterable[bytes]) -> bytes:
+    """A snapshot with the deltas behind it, as a store gives them out (36.19)."""
+    return b"\n".join((snapshot, *deltas))
 
 
 # --- what a server says ---------------------------------------------------------------------------

@@ -199,13 +199,70 @@ return 1
 """
 )
 
-# Keys: the snapshot. Arguments: the new one, is there one before, the one before.
+# What the scripts of the snapshot have in common. The deltas lie in a list: each is the mark of
+# what it follows on, that of what it gives, both as 64 hexadecimal digits, and itself. The first of
+# them, `in` many, led to the snapshot that lies there whole, and are behind it no more.
+_OVERLAY = """
+local function newest(snapshot, deltas, state)
+    local lies = redis.call('GET', snapshot)
+    if not lies then return false end
+    local is_in = tonumber(redis.call('HGET', state, 'in') or '0')
+    local parts = {lies}
+    for _, line in ipairs(redis.call('LRANGE', deltas, is_in, -1)) do
+        parts[#parts + 1] = string.sub(line, 129)
+    end
+    return table.concat(parts, '\\n')
+end
+"""
+
+# Keys: the snapshot, the deltas, the state.
+LOAD = _OVERLAY + "return newest(KEYS[1], KEYS[2], KEYS[3])"
+
+# Keys: the snapshot, the deltas, the state.
+# Arguments: the new one, is there one before, the one before, the mark of the new one, and how many
+# deltas are kept.
 #
 # What is there already is put there again: a client that sends again after a lost answer has won,
-# and waits for the disk.
-PUBLISH = """
-local lies = redis.call('GET', KEYS[1])
+# and waits for the disk. The first key that is written is the one that a full server refuses.
+PUBLISH = (
+    _OVERLAY
+    + """
+local lies = newest(KEYS[1], KEYS[2], KEYS[3])
 if lies ~= ARGV[1] and lies ~= (ARGV[2] == '1' and ARGV[3]) then return 0 end
+local last = redis.call('LINDEX', KEYS[2], -1)
 redis.call('SET', KEYS[1], ARGV[1])
+if last and string.sub(last, 65, 128) == ARGV[4] then
+    redis.call('LTRIM', KEYS[2], -tonumber(ARGV[5]), -1)
+    redis.call('HSET', KEYS[3], 'in', redis.call('LLEN', KEYS[2]))
+else
+    redis.call('DEL', KEYS[2])
+    redis.call('HSET', KEYS[3], 'in', '0')
+end
+redis.call('HSET', KEYS[3], 'mark', ARGV[4])
 return 1
+"""
+)
+
+# Keys: the snapshot, the deltas, the state. Arguments: the delta, the marks of what it follows on
+# and of what it gives.
+#
+# What is there already as the last is not put there again, and has won, as above.
+APPEND = """
+local line = ARGV[2] .. ARGV[3] .. ARGV[1]
+if redis.call('LINDEX', KEYS[2], -1) == line then return 1 end
+if redis.call('HGET', KEYS[3], 'mark') ~= ARGV[2] then return 0 end
+redis.call('RPUSH', KEYS[2], line)
+redis.call('HSET', KEYS[3], 'mark', ARGV[3])
+return 1
+"""
+
+# Keys: the deltas, the state. Arguments: the mark of what is known.
+SINCE = """
+if redis.call('HGET', KEYS[2], 'mark') == ARGV[1] then return {} end
+for at, line in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+    if string.sub(line, 1, 64) == ARGV[1] then
+        return redis.call('LRANGE', KEYS[1], at - 1, -1)
+    end
+end
+return false
 """

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from math import inf
 from threading import Lock
 from time import time
+from typing import NamedTuple
 
 from captoken._format.errors import StoreError
 from captoken.stores._rules import (
@@ -29,10 +30,12 @@ from captoken.stores._rules import (
     first_ledger_floor,
     first_replay_floor,
     is_full,
+    lines,
+    mark,
     too_old,
 )
 from captoken.stores.own_process import OwnProcess
-from captoken.stores.ports import Debit, Reservation, Use
+from captoken.stores.ports import DELTAS, Debit, Reservation, Use
 
 
 class _OneProcess:
@@ -363,15 +366,31 @@ class MemorySnapshots:
 
     def __init__(self) -> None:
         """Without a snapshot. A verifier that asks for one then refuses everything."""
-        self._snapshot: bytes | None = None
+        self._snapshot: bytes | None = None  # the last that was published whole
+        self._deltas: list[_Delta] = []
+        self._whole = 0  # how many of these the snapshot has in it
         self._lock = Lock()
 
     def load(self) -> bytes | None:
         """The newest snapshot, or None if none was published since the start.
 
-        Takes no lock: a snapshot is put there whole.
+        Whole, and behind it the deltas that came since.
         """
-        return self._snapshot
+        with self._lock:
+            return self._lies()
+
+    def _lies(self) -> bytes | None:
+        """The same, for whoever holds the lock."""
+        behind = self._deltas[self._whole :]
+        if self._snapshot is None or not behind:
+            return self._snapshot
+        return lines(self._snapshot, [one.delta for one in behind])
+
+    def _mark(self) -> bytes | None:
+        """The mark of the newest, for whoever holds the lock."""
+        if self._deltas:
+            return self._deltas[-1].gives
+        return None if self._snapshot is None else mark(self._snapshot)
 
     def publish(self, snapshot: bytes, after: bytes | None) -> bool:
         """Put a snapshot in the place of `after`, which the operator has read before.
@@ -380,7 +399,41 @@ class MemorySnapshots:
         A restart loses what was published.
         """
         with self._lock:
-            if self._snapshot != after:
+            if self._lies() != after:
                 return False
+
+            # The same made whole: whoever is on the way to it by deltas goes on.
+            same = self._deltas and mark(snapshot) == self._mark()
+            self._deltas = self._deltas[-DELTAS:] if same else []
+            self._whole = len(self._deltas)
             self._snapshot = snapshot
             return True
+
+    def append(self, delta: bytes, after: bytes, gives: bytes) -> bool:
+        """Put a delta behind what has the mark `after`.
+
+        False if the newest has another one. A restart loses it.
+        """
+        with self._lock:
+            if self._mark() != after:
+                return False
+            self._deltas.append(_Delta(after, gives, delta))
+            return True
+
+    def since(self, mark: bytes) -> list[bytes] | None:
+        """The deltas that lead from that mark to the newest; None if it is not known here."""
+        with self._lock:
+            if self._mark() == mark:
+                return []
+            for at, one in enumerate(self._deltas):
+                if one.after == mark:
+                    return [later.delta for later in self._deltas[at:]]
+            return None  # never was here, or was forgotten
+
+
+class _Delta(NamedTuple):
+    """A delta, and the marks of what it follows on and of what it gives."""
+
+    after: bytes
+    gives: bytes
+    delta: bytes

@@ -156,8 +156,15 @@ class Ledger(Protocol):
 # --- snapshots ------------------------------------------------------------------------------------
 
 
+DELTAS = 512  # that a store keeps at least: whoever knows an older snapshot loads the whole
+
+
 class SnapshotStore(Protocol):
     """Where the newest snapshot of the overlay lies: a file, a table, a bucket.
+
+    A snapshot, and the deltas that came since. A snapshot is known by its *mark*, 32 bytes: the
+    hash that deltas name (spec 36.17). That of one that lies there whole a store works out by
+    `mark` of `_rules`. The others it is told. It reads neither snapshots nor deltas.
 
     Verifiers need not trust it: they go back behind nothing that they have seen. Operators do,
     since they add to what it shows them. One that is shown an old snapshot, and has no memory of
@@ -167,15 +174,35 @@ class SnapshotStore(Protocol):
     def load(self) -> bytes | None:
         """The newest snapshot; None if there never was one.
 
-        Raises StoreError, or anything, when it cannot tell.
+        Whole, and behind it the deltas that came since, each after a line feed (36.19). Raises
+        StoreError, or anything, when it cannot tell.
         """
         ...
 
     def publish(self, snapshot: bytes, after: bytes | None) -> bool:
-        """Put `snapshot` in the place of `after`, in one atomic step.
+        """Put `snapshot` in the place of `after`, which is what `load` gave, in one atomic step.
 
         False if something else lies there by now. When it returns True the snapshot is safe: no
         crash loses it.
+
+        One whose mark is the newest is the same, made whole. The deltas that led to it are kept for
+        `since`, and are behind it no more. Of any other none is kept.
+        """
+        ...
+
+    def append(self, delta: bytes, after: bytes, gives: bytes) -> bool:
+        """Put a delta behind what has the mark `after`, in one atomic step.
+
+        Then the mark of the newest is `gives`. False if the newest has another mark by now, or
+        there is none. When it returns True the delta is safe, as above.
+        """
+        ...
+
+    def since(self, mark: bytes) -> list[bytes] | None:
+        """The deltas that lead from the snapshot with that mark to the newest, in their order.
+
+        None if no such snapshot is known here, or no more: then the whole has to be loaded. Empty
+        if it is the newest. Raises as `load` does.
         """
         ...
 

@@ -486,11 +486,13 @@ class PostgresSnapshots(PostgresStore):
 
     def __init__(self, source: Source, *, schema: str = "captoken") -> None:
         super().__init__(source, schema)
-        self._newest = sql.SQL("select snapshot from {}").format(sql.Identifier(schema, "overlay"))
+        self._newest = self._function("newest", "")
         self._publish = self._function("publish", "%s::bytea, %s::bytea")
+        self._append = self._function("append", "%s::bytea, %s::bytea, %s::bytea")
+        self._since = self._function("since", "%s::bytea")
 
     def load(self) -> bytes | None:
-        """The newest snapshot, if there is one. Raises StoreError."""
+        """The newest snapshot, and the deltas behind it, if there is one. Raises StoreError."""
         found = self._ask(self._newest, again=True)
         if found is not None and type(found) is not bytes:
             raise not_an_answer(_SERVER, found)
@@ -502,3 +504,22 @@ class PostgresSnapshots(PostgresStore):
         Raises StoreError, also where the answer was lost: then it may lie there.
         """
         return _yes(self._ask(self._publish, (snapshot, after)))
+
+    def append(self, delta: bytes, after: bytes, gives: bytes) -> bool:
+        """False if the newest has another mark than `after`. On disk when it returns True.
+
+        Raises StoreError, also where the answer was lost: then it may lie there.
+        """
+        return _yes(self._ask(self._append, (delta, after, gives)))
+
+    def since(self, mark: bytes) -> list[bytes] | None:
+        """The deltas that lead from that mark to the newest; None if it is not known here.
+
+        Raises StoreError.
+        """
+        found = self._ask(self._since, (mark,), again=True)
+        if found is None:
+            return None
+        if type(found) is not list or any(type(one) is not bytes for one in found):
+            raise not_an_answer(_SERVER, found)
+        return found

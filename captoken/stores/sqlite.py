@@ -23,10 +23,12 @@ from captoken.stores._rules import (
     first_ledger_floor,
     first_replay_floor,
     is_full,
+    lines,
+    mark,
     too_old,
 )
 from captoken.stores.own_process import tell_of_forks
-from captoken.stores.ports import Debit, Reservation, Use
+from captoken.stores.ports import DELTAS, Debit, Reservation, Use
 
 Run: TypeAlias = Callable[..., sqlite3.Cursor]
 
@@ -432,16 +434,24 @@ _decode = msgspec.msgpack.Decoder(tuple[Debit, ...]).decode
 class SQLiteSnapshots(SQLiteStore):
     """The newest snapshot of the overlay."""
 
+    # A delta with `is_in` led to the snapshot that lies there whole, and is behind it no more.
     _schema = (
         """
         create table if not exists overlay (
             one integer primary key check (one = 1), snapshot blob not null
         ) strict
         """,
+        """
+        create table if not exists overlay_deltas (
+            number integer primary key, after blob not null, gives blob not null,
+            delta blob not null, is_in integer not null default 0
+        ) strict
+        """,
+        "create index if not exists overlay_deltas_by_mark on overlay_deltas (after)",
     )
 
     def load(self) -> bytes | None:
-        """The newest snapshot, if there is one. Raises StoreError."""
+        """The newest snapshot, and the deltas behind it, if there is one. Raises StoreError."""
         with self._reading() as run:
             return self._lies(run)
 
@@ -453,10 +463,71 @@ class SQLiteSnapshots(SQLiteStore):
         with self._writing() as run:
             if self._lies(run) != after:
                 return False
+
+            # The same made whole: whoever is on the way to it by deltas goes on.
+            newest = self._newest(run)
+            if newest is not None and newest == mark(snapshot):
+                run("update overlay_deltas set is_in = 1")
+                run(
+                    """
+                    delete from overlay_deltas
+                    where number <= (select max(number) from overlay_deltas) - ?
+                    """,
+                    (DELTAS,),
+                )
+            else:
+                run("delete from overlay_deltas")
             run("insert or replace into overlay values (1, ?)", (snapshot,))
         return True
 
-    @staticmethod
-    def _lies(run: Run) -> bytes | None:
+    def append(self, delta: bytes, after: bytes, gives: bytes) -> bool:
+        """False if the newest has another mark than `after`. On disk when it returns True.
+
+        Raises StoreError.
+        """
+        with self._writing() as run:
+            if self._mark(run) != after:
+                return False
+            run(
+                "insert into overlay_deltas (after, gives, delta) values (?, ?, ?)",
+                (after, gives, delta),
+            )
+        return True
+
+    def since(self, mark: bytes) -> list[bytes] | None:
+        """The deltas that lead from that mark to the newest; None if it is not known here.
+
+        Raises StoreError.
+        """
+        with self._reading() as run:
+            if self._mark(run) == mark:
+                return []
+            found = run("select min(number) from overlay_deltas where after = ?", (mark,))
+            (first,) = found.fetchone()
+            return None if first is None else self._deltas(run, "number >= ?", (first,))
+
+    def _lies(self, run: Run) -> bytes | None:
         row = run("select snapshot from overlay").fetchone()
+        if row is None:
+            return None
+        return lines(bytes(row[0]), self._deltas(run, "not is_in"))
+
+    @staticmethod
+    def _deltas(run: Run, which: str, values: tuple[int, ...] = ()) -> list[bytes]:
+        """The deltas for which that holds, in their order. `which` is one of the two above."""
+        select = f"select delta from overlay_deltas where {which} order by number"  # noqa: S608
+        return [bytes(row[0]) for row in run(select, values)]
+
+    def _mark(self, run: Run) -> bytes | None:
+        """The mark of the newest; None if there is none."""
+        newest = self._newest(run)
+        if newest is not None:
+            return newest
+        row = run("select snapshot from overlay").fetchone()
+        return None if row is None else mark(bytes(row[0]))
+
+    @staticmethod
+    def _newest(run: Run) -> bytes | None:
+        """What the last delta gives; None if there is none."""
+        row = run("select gives from overlay_deltas order by number desc limit 1").fetchone()
         return None if row is None else bytes(row[0])

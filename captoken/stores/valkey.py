@@ -19,16 +19,35 @@ from weakref import WeakKeyDictionary
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
-from captoken.stores._rules import checked_floor, is_full, not_an_answer, short_debit, too_old
-from captoken.stores._valkey_lua import ADD, BEGIN, PUBLISH, RESERVE, SETTLE
+from captoken.stores._rules import (
+    checked_floor,
+    is_full,
+    mark,
+    not_an_answer,
+    short_debit,
+    too_old,
+)
+from captoken.stores._valkey_lua import (
+    ADD,
+    APPEND,
+    BEGIN,
+    LOAD,
+    PUBLISH,
+    RESERVE,
+    SETTLE,
+    SINCE,
+)
 from captoken.stores.own_process import OwnProcess, tell_of_forks
-from captoken.stores.ports import KEPT, MOST_BUCKETS, Debit, Reservation, Use
+from captoken.stores.ports import DELTAS, KEPT, MOST_BUCKETS, Debit, Reservation, Use
 
 _SERVER = "Valkey"
 
 # Seconds that a reservation's key outlives it, and that it is kept at most.
 _SLACK = 60
 _LONG = 10**9
+
+# Characters of the two marks that stand before a delta.
+_MARKS = 128
 
 _DAMAGED = "Valkey: what lies under a key of this store is not its own"
 
@@ -495,34 +514,58 @@ class ValkeySnapshots(ValkeyStore):
                 "Valkey: no append-only file, so a crash loses revocations: "
                 "durable=False would say that it may"
             )
-        self._key = self._prefix + "overlay"
+        base = self._prefix + "overlay"
+        # The snapshot, the deltas, and what is known of both.
+        self._keys = [base, f"{base}:deltas", f"{base}:state"]
         self._durable = durable
         self._timeout = int(timeout * 1000)
+        self._load = self._script(LOAD)
+        self._since = self._script(SINCE)
 
     def load(self) -> bytes | None:
-        """The newest snapshot, if there is one. Raises StoreError."""
-        found = self._ask(self._client.get, self._key)
-        if found is None:
-            return None
-        return found.encode() if isinstance(found, str) else bytes(found)
+        """The newest snapshot, and the deltas behind it, if there is one. Raises StoreError."""
+        found = self._load(self._keys, [])
+        return None if found is None else _bytes(found)
 
     def publish(self, snapshot: bytes, after: bytes | None) -> bool:
         """False if another one lies there than `after`. On disk when it returns True.
 
         Raises StoreError, also when it lies there and is not known to be on disk.
         """
-        node = _node(self._client, self._key)
         knows_another = 0 if after is None else 1
+        facts = (snapshot, knows_another, after or b"", mark(snapshot).hex(), DELTAS)
+        return self._written(PUBLISH, facts)
+
+    def append(self, delta: bytes, after: bytes, gives: bytes) -> bool:
+        """False if the newest has another mark than `after`. On disk when it returns True.
+
+        Raises StoreError, also when it lies there and is not known to be on disk.
+        """
+        return self._written(APPEND, (delta, after.hex(), gives.hex()))
+
+    def since(self, mark: bytes) -> list[bytes] | None:
+        """The deltas that lead from that mark to the newest; None if it is not known here.
+
+        Raises StoreError.
+        """
+        found = self._since(self._keys[1:], [mark.hex()])
+        if found is None:
+            return None
+        if not isinstance(found, list):
+            raise not_an_answer(_SERVER, found)
+        return [_bytes(line)[_MARKS:] for line in found]
+
+    def _written(self, script: str, facts: tuple[Any, ...]) -> bool:
+        """Has the script done it, and is it on disk? Raises StoreError."""
+        node = _node(self._client, self._keys[0])
 
         # One batch is on one connection: WAITAOF waits for what was written on its own.
         batch = self._ask(node.pipeline, transaction=False)
         batch.eval(
-            PUBLISH,
-            1,  # how many of what follows are keys
-            self._key,
-            snapshot,
-            knows_another,
-            after or b"",
+            script,
+            len(self._keys),
+            *self._keys,
+            *facts,
         )
         if self._durable:
             batch.execute_command("WAITAOF", 1, 0, self._timeout)
@@ -537,6 +580,15 @@ class ValkeySnapshots(ValkeyStore):
                 "Valkey: published, and not known to be on disk: no append-only file, or a slow one"
             )
         return True
+
+
+def _bytes(found: Any) -> bytes:
+    """What was read, also by a client that decodes what it reads. Raises StoreError."""
+    if isinstance(found, str):
+        return found.encode()
+    if not isinstance(found, bytes):
+        raise not_an_answer(_SERVER, found)
+    return found
 
 
 def _is_on_disk(written: Any) -> bool:

@@ -358,6 +358,34 @@ def snapshot(*entries: Json, seq: int = 1, iat: int = NOW, exp: int | None = Non
     return signed_snapshot(canonical(snapshot_of(*entries, seq=seq, iat=iat, exp=exp)))
 
 
+def in_order(stated: dict[str, Json]) -> dict[str, Json]:
+    """The snapshot with its entries sorted by id, by code point."""
+    return {**stated, "entries": sorted(stated["entries"], key=lambda each: each["id"])}
+
+
+def delta_of(known: dict[str, Json], given: dict[str, Json]) -> dict[str, Json]:
+    """What changes from one snapshot to another one."""
+    before, after = ({each["id"]: each for each in stated["entries"]} for stated in (known, given))
+    return {
+        "add": [after[name] for name in sorted(after) if before.get(name) != after[name]],
+        "after": {"hash": b64(sha256(canonical(in_order(known)))), "seq": known["seq"]},
+        "drop": [name for name in sorted(before) if before[name] != after.get(name)],
+        "exp": given["exp"],
+        "gives": {"hash": b64(sha256(canonical(in_order(given)))), "seq": given["seq"]},
+        "iat": given["iat"],
+        "v": 1,
+    }
+
+
+def signed_delta(body: bytes, operator: str = "operator") -> bytes:
+    return attached(body, sign(operator, label("delta") + sha256(body)))
+
+
+def delta(known: dict[str, Json], given: dict[str, Json]) -> bytes:
+    """A delta that the operator signed."""
+    return signed_delta(canonical(delta_of(known, given)))
+
+
 def line_of(stated: Json, before: bytes | None, seq: int) -> bytes:
     """A record, to follow on a line; on None the first."""
     return canonical({**stated, "prev": b64(bytes(32) if before is None else sha256(before)), "seq": seq})

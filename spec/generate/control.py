@@ -19,12 +19,15 @@ from spec.generate.build import (
     bundle,
     canonical,
     checkpoint,
+    delta,
+    delta_of,
     discharge,
     entry,
     extended,
     hand_over,
     handed,
     head,
+    in_order,
     label,
     line_of,
     link_id,
@@ -35,6 +38,7 @@ from spec.generate.build import (
     root,
     sha256,
     sign,
+    signed_delta,
     signed_snapshot,
     signing_public,
     snapshot,
@@ -53,6 +57,7 @@ Step = dict[str, Json]
 
 def tables() -> Iterator[Table]:
     yield snapshots()
+    yield deltas()
     yield overlays()
     yield recall()
     yield allowances()
@@ -212,6 +217,18 @@ def snapshots() -> Table:
     entries("good_before_one_that_is_none", "36.3", one, changed(one, id="e2", x=1))
     entries("good_after_one_that_is_none", "36.3", changed(one, select={}), changed(one, id="e2"))
 
+    # With deltas behind it.
+    first, second = snapshot_of(one, seq=7), snapshot_of(seq=8)
+    base, behind = signed_snapshot(canonical(first)), delta(first, second)
+    row("with_a_delta_behind_it", "36.19", base + b"\n" + behind, come(seq=8))
+    for name, text in {
+        "with_a_delta_before_it": behind + b"\n" + base, "with_a_delta_behind_it_without_a_line_feed": base + behind,
+        "with_a_delta_behind_it_and_a_line_feed": base + b"\n" + behind + b"\n", "with_a_delta_after_two_line_feeds": base + b"\n\n" + behind,
+        "with_a_delta_twice_behind_it": base + b"\n" + behind + b"\n" + behind, "with_a_snapshot_behind_it": base + b"\n" + base,
+        "with_a_delta_after_carriage_return": base + b"\r\n" + behind, "that_is_a_delta": behind,
+    }.items():  # fmt: skip
+        row(name, "36.19", text)
+
     # Which one is newer.
     row("after_an_earlier_one", "36.10", snapshot(seq=8), come(seq=8), known=snapshot(seq=7))
     row("after_one_much_earlier", "36.10", snapshot(seq=800), come(seq=800), known=snapshot(seq=7))
@@ -223,6 +240,116 @@ def snapshots() -> Table:
     row("with_the_same_number_and_later", "36.10", snapshot(seq=7, iat=NOW + 5), known=snapshot(seq=7))
     row("earlier_but_issued_later", "36.10", snapshot(seq=6, iat=NOW + 5), known=snapshot(seq=7))
     row("later_by_another", "36.1", signed_snapshot(snapshot(seq=8)[:-87], "another operator"), known=snapshot(seq=7))
+    return table
+
+
+def deltas() -> Table:
+    table = Table("deltas", "Deltas of the overlay: what follows on a snapshot, and what changes nothing.")
+    one, two, three = entry("b1", token=JTI), changed(entry("d1", task="task-123"), link=SALES), entry("a1", subject="user:jane")
+    known = snapshot_of(one, two, seq=7)
+    base = signed_snapshot(canonical(known))
+
+    def row(
+        name: str, rule: str, texts: list[bytes], given: dict[str, Json] | None = None, operators: Json = None, before: bytes = base
+    ) -> None:  # fmt: skip
+        stated: dict[str, Json] = {
+            "known": before.decode("latin-1"), "deltas": [text.decode("latin-1") for text in texts], "operators": operators or [OPERATOR],
+        }  # fmt: skip
+        expect: dict[str, Json] = {"code": "overlay"}
+        if given is not None:
+            spelled = in_order(given)
+            expect = {
+                "code": "ok", "seq": given["seq"], "issued_at": given["iat"], "expires_at": given["exp"],
+                "entries": [each["id"] for each in spelled["entries"]], "hash": b64(sha256(canonical(spelled))),
+            }  # fmt: skip
+        table.add(name, rule, "delta", stated, **expect)
+
+    def later(*entries: Json, seq: int = 8, iat: int = NOW + 5, exp: int | None = None) -> dict[str, Json]:
+        return snapshot_of(*entries, seq=seq, iat=iat, exp=exp)
+
+    row("that_adds", "36.18", [delta(known, later(one, two, three))], later(one, two, three))
+    row("that_drops", "36.18", [delta(known, later(two))], later(two))
+    row("that_adds_and_drops", "36.18", [delta(known, later(three, two))], later(three, two))
+    row("that_only_renews", "36.18", [delta(known, later(one, two))], later(one, two))
+    row("that_drops_all", "36.18", [delta(known, later())], later())
+    row("that_puts_another_in_its_place", "36.18", [delta(known, later(changed(one, why="x"), two))], later(changed(one, why="x"), two))
+    row("to_a_much_later_number", "36.18", [delta(known, later(one, seq=2**53 - 1))], later(one, seq=2**53 - 1))
+    row("of_another_operator", "36.17", [signed_delta(canonical(delta_of(known, later(one))), "another operator")], later(one),
+        [OPERATOR, b64(signing_public("another operator"))])  # fmt: skip
+    far, high = entry("\uff5e", agent="a"), entry("\U0001f600", agent="b")
+    row("that_adds_ids_beyond_ascii", "36.17", [delta(known, later(high, one, far))], later(high, one, far))
+    turned = signed_snapshot(canonical({**known, "entries": [two, one]}))
+    row("on_a_snapshot_in_another_order", "36.17", [delta(known, later(one, two, three))], later(one, two, three), before=turned)
+    nothing = snapshot_of(seq=7)
+    row("on_an_empty_snapshot", "36.18", [delta(nothing, later(one))], later(one), before=signed_snapshot(canonical(nothing)))
+    second = later(three, seq=9, iat=NOW + 9)
+    both = [delta(known, later(one, two, three)), delta(later(one, two, three), second)]
+    row("of_two", "36.19", both, second)
+    row("of_none", "36.19", [], known)
+
+    # Who signed, and what.
+    table.beside("that_adds")
+    good = delta_of(known, later(one, two, three))
+    text = signed_delta(canonical(good))
+    body = text[:-87]
+    row("signed_by_another", "36.17", [signed_delta(body, "another operator")])
+    for name, message in {
+        "with_label_overlay": label("overlay") + sha256(body), "without_label": sha256(body), "unhashed": label("delta") + body,
+        "of_what_it_gives": label("overlay") + sha256(canonical(in_order(later(one, two, three)))),
+    }.items():  # fmt: skip
+        row(f"signature_{name}", "36.17", [body + b"." + b64(sign("operator", message)).encode()])
+    for name, data in {
+        "cut": text[:-1], "with_line_feed": text + b"\n", "that_is_empty": b"", "without_signature": body, "twice": text + text,
+        "that_is_a_snapshot": signed_snapshot(canonical(later(one, two, three))), "with_one_bit_changed": text.replace(b'"v":1', b'"v":3'),
+    }.items():  # fmt: skip
+        row(f"text_{name}", "36.17", [data])
+
+    # On what, and to what.
+    for name, before in {
+        "another_number": {**known, "seq": 6}, "other_entries": snapshot_of(one, seq=7), "another_end": {**known, "exp": NOW + 3601},
+        "an_entry_that_says_something_else": snapshot_of(changed(one, why="x"), two, seq=7), "what_it_gives": later(one, two, three),
+    }.items():  # fmt: skip
+        row(f"on_{name}", "36.18", [text], before=signed_snapshot(canonical(before)))
+    table.beside("of_two")
+    row("of_two_exchanged", "36.18", both[::-1])
+    row("of_two_without_the_first", "36.18", both[1:])
+    row("of_two_and_the_first_again", "36.18", [both[0], both[0], both[1]])
+    row("of_two_whose_last_is_none", "36.19", [both[0], b"{}"])
+    row("of_two_whose_first_gives_another_hash", "36.18",
+        [signed_delta(canonical({**good, "gives": {"hash": good["after"]["hash"], "seq": 8}})), both[1]])  # fmt: skip
+
+    table.beside("that_adds_and_drops")
+    whole = delta_of(known, later(three, two))
+    gives, after = whole["gives"], whole["after"]
+    longer = entry("e1", token=OTHER_JTI)
+    for name, changes in {
+        "with_more": {"x": 1}, "of_version_2": {"v": 2}, "of_version_text": {"v": "1"}, "of_version_true": {"v": True},
+        "with_add_as_object": {"add": {}}, "with_drop_as_text": {"drop": "b1"}, "with_iat_as_text": {"iat": "1"},
+        "with_after_as_number": {"after": 7}, "with_gives_as_text": {"gives": gives["hash"]},
+        "with_gives_without_a_hash": {"gives": {"seq": 8}}, "with_gives_and_more": {"gives": {**gives, "x": 1}},
+        "to_the_same_number": {"gives": {**gives, "seq": 7}}, "to_a_lower_number": {"gives": {**gives, "seq": 6}},
+        "to_another_number": {"gives": {**gives, "seq": 9}}, "to_another_hash": {"gives": {**gives, "hash": after["hash"]}},
+        "to_a_hash_in_hexadecimal": {"gives": {**gives, "hash": sha256(canonical(in_order(later(three, two)))).hex()}},
+        "to_a_hash_with_trailing_bits": {"gives": {**gives, "hash": gives["hash"][:-1] + chr(ord(gives["hash"][-1]) + 1)}},
+        "after_another_number": {"after": {**after, "seq": 6}}, "after_another_hash": {"after": {**after, "hash": gives["hash"]}},
+        "at_another_time": {"iat": NOW}, "until_another_time": {"exp": NOW}, "that_adds_less": {"add": []},
+        "that_adds_more": {"add": [three, longer]}, "that_adds_what_is_there": {"add": [three, two]}, "that_adds_one_twice": {"add": [three, three]},
+        "that_drops_less": {"drop": []}, "that_drops_another": {"drop": ["d1"]}, "that_drops_what_is_not_there": {"drop": ["b1", "x"]},
+        "that_drops_one_twice": {"drop": ["b1", "b1"]}, "that_adds_an_entry_with_more": {"add": [{**three, "x": 1}]},
+        "that_adds_a_link_that_is_none": {"add": [{**three, "link": {"acme:x": 1}}]},
+    }.items():  # fmt: skip
+        row(f"object_{name}", "36.18", [signed_delta(canonical({**whole, **changes}))])
+    for key in whole:
+        row(f"object_without_{key}", "36.17", [signed_delta(canonical(changed(whole, **{key: None})))])
+    row("object_with_a_space", "36.17", [signed_delta(canonical(whole).replace(b":", b": ", 1))])
+    row("object_with_keys_unsorted", "36.17", [signed_delta(b'{"v":1,' + canonical(whole)[1:-7] + b"}")])
+
+    # Each would be good in order: what it gives has the hash that it says.
+    table.beside("that_adds_ids_beyond_ascii")
+    wide = delta_of(known, later(high, one, far))
+    row("that_adds_ids_by_utf_16_unit", "36.17", [signed_delta(canonical({**wide, "add": wide["add"][::-1]}))])
+    table.beside("that_drops_all")
+    row("that_drops_all_in_another_order", "36.17", [signed_delta(canonical({**delta_of(known, later()), "drop": ["d1", "b1"]}))])
     return table
 
 

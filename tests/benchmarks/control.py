@@ -1,6 +1,6 @@
 """What live control costs: `python -m tests.benchmarks.control`. Interleaved rounds, medians, ratios; not a test.
 
-Overlay: a verification with 100,000 entries loaded beside one without. Trail: with a record beside one without. Ledger: a
+Overlay: a verification with 100,000 entries loaded beside one without; and what a change of it costs. Trail: with a record beside one without. Ledger: a
 reservation of two buckets on each store beside one bare round trip to it. Servers are started from their wheels.
 """
 
@@ -13,7 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 
@@ -21,9 +21,9 @@ from captoken import Access, Issuer, Keyring, Verifier
 from captoken._format.encoding import b64encode
 from captoken._language.overlay import snapshot
 from captoken.audit import AuditTrail
-from captoken.control import Entry, Overlay, Selector
+from captoken.control import Entry, Feed, Operator, Overlay, Selector
 from captoken.keys import OperatorKey
-from captoken.stores.memory import MemoryLedger
+from captoken.stores.memory import MemoryLedger, MemorySnapshots
 from captoken.stores.ports import Debit, Ledger, Reservation
 from captoken.stores.sqlite import SQLiteLedger
 
@@ -88,6 +88,27 @@ def decisions() -> None:
             print(f"a decision after {hops} hand-overs: {rest}")
 
 
+def changes() -> None:
+    """One change of a large overlay: at the operator until it is published, and at a server until it is taken."""
+    for count_ in (1_000, 10_000, 100_000):
+        key, store = OperatorKey.generate(), MemorySnapshots()
+        store.publish(snapshot(key, sorted(islice(entries(), count_), key=lambda entry: entry.id), seq=1, issued_at=NOW), None)
+        operator, feed = Operator(key, store, by="ops:kim"), Feed(store, [key.public], every=0)
+        start = time.perf_counter()
+        feed()
+        first = (time.perf_counter() - start) * 1e3
+        operator.revoke(agent="first", why="lost")
+        acts: dict[str, Callable[[], object]] = {
+            "revoke": lambda operator=operator: operator.revoke(agent="one-more", why="lost"),  # type: ignore[misc]
+            "taken": feed,
+            "renew": operator.renew,
+            "renewal taken": lambda feed=feed: feed(),  # type: ignore[misc]
+        }
+        taken = interleaved(acts, 1, 11)
+        rest = ", ".join(f"{name} {taken[name] / 1e3:.1f} ms" for name in taken)
+        print(f"an overlay of {count_:,} entries: loaded in {first:.0f} ms; {rest}")
+
+
 def reserving(ledger: Ledger) -> Callable[[], object]:
     numbers = count(1)
 
@@ -131,4 +152,5 @@ def reservations() -> None:
 
 if __name__ == "__main__":
     decisions()
+    changes()
     reservations()

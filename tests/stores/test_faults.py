@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -276,7 +277,9 @@ VALKEY = [
     ("replay", "hset", ("floor", "1e9"), "a", "a floor that is no number"),
     ("proofs", "set", ("text",), "a", "text for the proofs"),
     ("proofs", "sadd", ("x",), "a", "a plain set for the proofs"),
-    ("overlay", "rpush", ("x",), "l", "a list for the snapshot"),
+    ("overlay", "rpush", ("x",), "lwu", "a list for the snapshot"),
+    ("overlay:deltas", "set", ("x",), "lwun", "text for the deltas"),
+    ("overlay:state", "set", ("x",), "lwun", "text for what is known of them"),
 ]
 
 
@@ -292,7 +295,9 @@ def test_garbage_in_a_key_of_valkey_is_a_store_error(
     assert ledger.reserve(reservation(1, *asked), NOW) is None and replays.add(Use(b"u" * 16, NOW), NOW)
     name = f"{{{place.name}}}:" + {"bucket": f"spent:{BUCKET.hex()}:usd_cents", "reserved": f"reserved:{reservation(1).id.hex()}"}.get(key, key)
     with closing(valkey_server.client()) as client:
-        assert client.exists(name) or key == "overlay"
+        assert client.exists(name) or key.startswith("overlay")
+        if key != "overlay" and key.startswith("overlay"):
+            assert snapshots.publish(b"one", None) and snapshots.append(b"two", sha256(b"").digest(), bytes(32))
         if command != "hset":
             client.delete(name)
         if command != "del":
@@ -304,6 +309,9 @@ def test_garbage_in_a_key_of_valkey_is_a_store_error(
             "p": lambda: ledger.spent(BUCKET, "usd_cents"),
             "a": lambda: replays.add(Use(b"v" * 16, NOW), NOW),
             "l": snapshots.load,
+            "w": lambda: snapshots.publish(b"x", None),
+            "u": lambda: snapshots.publish(b"x", b"one\ntwo"),
+            "n": lambda: snapshots.append(b"x", bytes(32), bytes(32)),
             "R": lambda: ledger.peek(reservation(2, *asked), NOW),
             "A": lambda: replays.peek(Use(b"v" * 16, NOW), NOW),
         }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from itertools import pairwise
 from threading import Barrier
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from captoken import Access, Verifier
 from captoken.control import Feed, Operator, Overlay
 from captoken.keys import OperatorKey
+from captoken.stores.ports import DELTAS, SnapshotStore
 from tests.stores.conftest import Kind, OpenSnapshots
 from tests.world import KEYRING, NOW, clock, mint
 
@@ -42,6 +45,122 @@ def test_bytes_come_back_as_they_were(open_snapshots: OpenSnapshots, snapshot: b
     store = open_snapshots()
     assert store.publish(snapshot, None) is True and store.load() == snapshot and type(store.load()) is bytes
     assert store.publish(b"next", snapshot) is True and store.load() == b"next"
+
+
+A, B, C, D = (bytes([letter]) * 32 for letter in b"abcd")
+
+
+def first(store: SnapshotStore, snapshot: bytes = b"one") -> bytes:
+    """Publishes it whole into an empty store. Gives its mark: the hash of it without a signature, where there could be one."""
+    assert store.publish(snapshot, None) is True
+    return sha256(snapshot[:-87]).digest()
+
+
+@pytest.mark.parametrize("snapshot", [b"", b"one", b"x" * 86, b"x" * 87, b"x" * 88, bytes(range(256))], ids=len)
+def test_a_delta_stands_behind_what_it_follows_on(open_snapshots: OpenSnapshots, snapshot: bytes) -> None:
+    """Behind the snapshot by its mark, and then each behind the one before; on nothing else, and into no empty store."""
+    store = open_snapshots()
+    for after in (A, b"", bytes(32), sha256(b"").digest()):
+        assert store.append(b"delta", after, B) is False and store.since(after) is None and store.load() is None
+    mark = first(store, snapshot)
+    for after in (A, b"", bytes(32), mark[:-1], mark + b"\0", sha256(snapshot + b"x" * 99).digest()):
+        assert store.append(b"delta", after, B) is False and store.since(after) is None
+    assert store.load() == snapshot and store.since(mark) == []
+    assert store.append(b"one", mark, A) is True
+    assert store.append(b"other", mark, B) is False
+    assert store.append(b"two", A, B) is True
+    assert store.load() == snapshot + b"\none\ntwo"
+    assert [store.since(one) for one in (mark, A, B, C)] == [[b"one", b"two"], [b"two"], [], None]
+
+
+def test_what_is_published_takes_the_place_of_the_deltas_too(open_snapshots: OpenSnapshots) -> None:
+    """After all that lies there, and not after a part of it; then nobody follows by what was there before."""
+    store = open_snapshots()
+    mark = first(store)
+    assert store.append(b"delta", mark, A) is True
+    for after in (b"one", b"one\n", b"delta", b"one\ndelta\n", b"onedelta", None, b""):
+        assert store.publish(b"two", after) is False and store.load() == b"one\ndelta"
+    two = b"two" + b"." * 87
+    assert store.publish(two, b"one\ndelta") is True and store.load() == two
+    assert [store.since(one) for one in (mark, A, B)] == [None] * 3 and store.since(sha256(b"two").digest()) == []
+    assert store.append(b"delta", A, B) is False
+    assert store.append(b"delta", sha256(b"two").digest(), A) is True and store.load() == two + b"\ndelta"
+
+
+def test_a_snapshot_that_is_made_whole_keeps_the_way_to_it(open_snapshots: OpenSnapshots) -> None:
+    """Its mark is that of the newest delta: whoever is behind goes on by deltas, from before it and past it; twice."""
+    store = open_snapshots()
+    whole, again = b"whole" + b"." * 87, b"again" + b"." * 87
+    marks = [first(store), A, sha256(b"whole").digest(), B, sha256(b"again").digest(), C]
+    for number in (0, 1):
+        assert store.append(b"%d" % number, marks[number], marks[number + 1]) is True
+    assert store.publish(whole, b"one\n0\n1") is True and store.load() == whole
+    assert [store.since(mark) for mark in marks[:4]] == [[b"0", b"1"], [b"1"], [], None]
+    for number in (2, 3):
+        assert store.append(b"%d" % number, marks[number], marks[number + 1]) is True
+    assert store.load() == whole + b"\n2\n3" and store.since(A) == [b"1", b"2", b"3"]
+    assert store.publish(again, whole + b"\n2\n3") is True and store.load() == again
+    assert store.append(b"4", marks[4], C) is True and store.load() == again + b"\n4"
+    assert [store.since(mark) for mark in (marks[0], marks[4], C)] == [[b"0", b"1", b"2", b"3", b"4"], [b"4"], []]
+
+
+def test_what_was_long_ago_is_forgotten_where_the_whole_is_at_hand(open_snapshots: OpenSnapshots) -> None:
+    """As many deltas as a store keeps, and ten: once they are in a snapshot, the first ten lead nowhere, the others do."""
+    store = open_snapshots()
+    marks = [first(store), *(number.to_bytes(32, "big") for number in range(1, DELTAS + 10)), sha256(b"whole").digest()]
+    for number, (after, gives) in enumerate(pairwise(marks)):
+        assert store.append(b"%d" % number, after, gives) is True
+    assert len(store.since(marks[0]) or ()) == DELTAS + 10
+    assert store.publish(b"whole" + b"." * 87, store.load()) is True
+    assert store.since(marks[0]) is None and store.since(marks[9]) is None
+    assert store.since(marks[10]) == [b"%d" % number for number in range(10, DELTAS + 10)]
+
+
+@pytest.mark.parametrize("delta", [b"", b"\0", bytes(range(256)), "é€".encode(), b"x" * 1_000_000], ids=lambda data: f"{data[:6]}+{len(data)}")
+def test_bytes_of_a_delta_come_back_as_they_were(open_snapshots: OpenSnapshots, delta: bytes) -> None:
+    store = open_snapshots()
+    mark = first(store)
+    assert store.append(delta, mark, bytes(range(32))) is True
+    assert store.append(b"next", bytes(range(32)), b"\xff" * 32) is True
+    assert store.since(mark) == [delta, b"next"] and store.load() == b"one\n" + delta + b"\nnext"
+
+
+def test_of_16_that_append_or_publish_at_once_one_wins(open_snapshots: OpenSnapshots) -> None:
+    """Forty rounds of half and half: each is after what all of them have seen, and nothing is lost."""
+    store, gate = open_snapshots(), Barrier(16)
+    marks = {first(store): b"one"}
+
+    def run(who: int) -> list[bool]:
+        won = []
+        for number in range(40):
+            gate.wait(timeout=60)
+            before, known = store.load(), next(reversed(marks))
+            gate.wait(timeout=60)
+            if who % 2:
+                made, gives = b"%d by %d" % (number, who), sha256(b"%d by %d" % (number, who)).digest()
+                won.append(store.append(made, known, gives))
+                lies = (before or b"") + b"\n" + made
+            else:
+                lies = b"%d by %d" % (number, who) + b"." * 87
+                gives = sha256(lies[:-87]).digest()
+                won.append(store.publish(lies, before))
+            gate.wait(timeout=60)
+            if won[-1]:
+                marks[gives] = lies
+        return won
+
+    with ThreadPoolExecutor(16) as pool:
+        rows = list(pool.map(run, range(16)))
+    assert [sum(row[number] for row in rows) for number in range(40)] == [1] * 40
+    assert store.load() == list(marks.values())[-1]
+
+
+def test_stores_that_share_have_one_row_of_deltas(open_snapshots: OpenSnapshots, kind: Kind) -> None:
+    one, two = open_snapshots(), open_snapshots()
+    mark = first(one)
+    assert two.append(b"delta", mark, A) is kind.shared
+    assert one.since(mark) == ([b"delta"] if kind.shared else [])
+    assert open_snapshots().load() == (b"one\ndelta" if kind.shared else None)
 
 
 def test_of_16_that_publish_at_once_one_wins(open_snapshots: OpenSnapshots) -> None:

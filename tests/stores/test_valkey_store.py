@@ -21,6 +21,7 @@ from valkey.retry import Retry
 
 from captoken.errors import StoreError
 from captoken.stores import valkey as valkey_store
+from captoken.stores._rules import mark
 from captoken.stores.ports import KEPT, Use
 from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots, ValkeyStore
 from tests.stores.servers import Valkey, Wire
@@ -358,21 +359,23 @@ def test_a_full_server_takes_nothing_and_changes_nothing(own: Valkey) -> None:
     with closing(own.client()) as client:
         replays, ledger, snapshots = ValkeyReplayStore(client, floor=0), ValkeyLedger(client, floor=0), ValkeySnapshots(client)
         assert ledger.reserve(reservation(1, debit(amount=4), debit(CHILD, 4)), NOW) is None and snapshots.publish(b"one", None)
-        assert replays.add(Use(b"u" * 16, NOW), NOW)
+        assert replays.add(Use(b"u" * 16, NOW), NOW) and snapshots.append(b"1", mark(b"one"), mark(b"whole"))
         before = {name: client.dump(name) for name in client.keys("*")}
         client.config_set("maxmemory", 1)
         for call in (
             lambda: replays.add(Use(b"v" * 16, NOW), NOW),
             lambda: ledger.reserve(reservation(2, debit(amount=1), debit(CHILD, 1)), NOW),
             lambda: ledger.settle(reservation(1).id, {}, NOW),
-            lambda: snapshots.publish(b"two", b"one"),
+            lambda: snapshots.publish(b"two", b"one\n1"),
+            lambda: snapshots.publish(b"whole", b"one\n1"),  # whose mark is the newest
+            lambda: snapshots.append(b"2", mark(b"whole"), bytes(32)),
         ):
             with pytest.raises(StoreError, match=r"OutOfMemory|OOM"):
                 call()
-        assert replays.add(Use(b"u" * 16, NOW), NOW) is False and spent(ledger, ROOT) == [4] and snapshots.load() == b"one"
+        assert replays.add(Use(b"u" * 16, NOW), NOW) is False and spent(ledger, ROOT) == [4] and snapshots.load() == b"one\n1"
         assert {name: client.dump(name) for name in client.keys("*")} == before
         client.config_set("maxmemory", 0)
-        assert replays.add(Use(b"v" * 16, NOW), NOW) and ledger.settle(reservation(1).id, {}, NOW) and snapshots.publish(b"two", b"one")
+        assert replays.add(Use(b"v" * 16, NOW), NOW) and ledger.settle(reservation(1).id, {}, NOW) and snapshots.publish(b"two", b"one\n1")
         assert spent(ledger, ROOT, CHILD) == [0, 0]
 
 
@@ -405,7 +408,9 @@ def test_a_client_that_decodes_will_do(valkey_server: Valkey, prefix: str) -> No
         assert replays.add(Use(b"\xff" * 16, NOW), NOW) and not replays.add(Use(b"\xff" * 16, NOW), NOW)
         assert ledger.reserve(reservation(1, debit(b"\xff" * 16)), NOW) is None and spent(ledger, b"\xff" * 16) == [1]
         snapshots = ValkeySnapshots(client, prefix=prefix)
-        assert snapshots.publish("é".encode(), None) and snapshots.load() == "é".encode() and snapshots.publish(b"\xff", "é".encode())
+        assert snapshots.publish("é".encode(), None) and snapshots.load() == "é".encode()
+        assert snapshots.append("à".encode(), mark(b"x"), b"\xff" * 32) and snapshots.since(mark(b"x")) == ["à".encode()]
+        assert snapshots.load() == "é\nà".encode() and snapshots.publish(b"\xff", "é\nà".encode())
         with pytest.raises(StoreError, match="UnicodeDecodeError"):
             snapshots.load()
 

@@ -264,6 +264,34 @@ class Captoken:
             "entries": [entry.id for entry in overlay.entries],
         }
 
+    def delta(self, vector: Vector) -> Outcome:
+        known, operators = vector["known"].encode("latin-1"), vector["operators"]
+        deltas, before = [text.encode("latin-1") for text in vector["deltas"]], Overlay.open(known, operators)
+
+        def behind() -> Overlay:
+            return Overlay.open(b"\n".join((known, *deltas)), operators)
+
+        came: list[Overlay | None] = []
+        for ask in (lambda: before.follow(deltas, operators), behind):
+            try:
+                came.append(ask())
+            except CaptokenError as error:
+                assert error.code == "overlay"
+                came.append(None)
+        followed, opened = came
+        if followed is None or opened is None:
+            assert followed is opened is None and before.digest == Overlay.open(known, operators).digest
+            return {"code": "overlay"}
+        assert followed.digest == opened.digest
+        return {
+            "code": "ok",
+            "seq": followed.seq,
+            "issued_at": followed.issued_at,
+            "expires_at": followed.expires_at,
+            "entries": sorted(entry.id for entry in followed.entries),
+            "hash": build.b64(followed.digest),
+        }
+
     def recall(self, vector: Vector) -> Outcome:
         clock, store = FixedClock(vector["now"]), MemorySnapshots()
         key = OperatorKey.generate()

@@ -90,6 +90,11 @@ class Adapter(Protocol):
         perhaps `known`, the one that is known before it. `ok` with seq, issued_at, expires_at, and the ids of all
         `entries`; or `overlay`."""
 
+    def delta(self, vector: Vector) -> Outcome:
+        """kind `delta`: `known`, a snapshot; `deltas`, that are said to follow on it, one after the other; all a byte a
+        character; `operators`. `ok` with seq, issued_at, expires_at, the ids of all `entries` in order, and the `hash` by which
+        the next delta would name it; or `overlay`."""
+
     def recall(self, vector: Vector) -> Outcome:
         """kind `recall`: the request of a holder; keyring, audience and now of the control plane. `ok` with the `token` and
         the `link` (null: all of it) that are revoked, `asked` and `until` of that entry; `recall`; or why the token is not

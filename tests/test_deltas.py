@@ -1,0 +1,699 @@
+"""Deltas of the overlay: what follows by them is what the operator signed, to the byte; anything else changes nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+from time import monotonic
+from typing import Any
+
+import msgspec
+import pytest
+
+from captoken import Verifier
+from captoken._format import primitives
+from captoken._format.encoding import MAX_INTEGER, b64encode, encode_json
+from captoken._language import overlay as module
+from captoken._language.overlay import LIFE, SelectorFacts, Step, delta, snapshot, whole
+from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay, Selector, recall
+from captoken.control import operator as operators
+from captoken.errors import OverlayError, StoreError
+from captoken.keys import OperatorKey
+from captoken.stores.memory import MemorySnapshots
+from captoken.testing import FixedClock
+from tests.longer import drawing, times
+from tests.world import KEYRING, NOW, clock, data, mint, verifier
+
+KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
+OTHER = OperatorKey.from_bytes(bytes(range(4, 36)))
+TRUSTED = [KEY.public]
+SELECT = data("sales")
+
+
+def entry(name: str, **facts: Any) -> Entry:
+    return Entry(**{"at": NOW, "by": "ops", "id": name, "select": Selector(agent=f"agent-{name}"), "why": "lost", **facts})
+
+
+def opened(*entries: Entry, seq: int = 1, **facts: Any) -> Overlay:
+    return Overlay.open(snapshot(KEY, entries, seq=seq, issued_at=NOW, **facts), TRUSTED)
+
+
+def step(known: Overlay, *, drop: Any = (), add: Any = (), seq: int | None = None, key: OperatorKey = KEY, **facts: Any) -> Step:
+    """A delta to the next number, a second later."""
+    number = known.seq + 1 if seq is None else seq
+    return delta(key, known, **{"drop": drop, "add": add, "seq": number, "issued_at": known.issued_at + 1, **facts})
+
+
+def signed(body: bytes, key: OperatorKey = KEY, label: str = "delta") -> bytes:
+    return body + b"." + b64encode(key.sign(primitives.label(label) + primitives.sha256(body))).encode()
+
+
+def told(overlay: Overlay) -> Any:
+    """All that an overlay says and does."""
+    facts = SelectorFacts(mint().unverified.root, [bytes(16)], "task-123", tuple(f"agent-{n}" for n in range(200)))
+    on = sorted(one.id for one in overlay.on(facts, NOW))
+    links = {one.id: repr(overlay.link(one)) for one in overlay.entries}
+    by_id = sorted(overlay.entries, key=lambda one: one.id)
+    looked_up = [overlay.entry(one.id) for one in by_id]
+    assert looked_up == by_id and overlay.entry("~") is None
+    stated = (overlay.seq, overlay.issued_at, overlay.expires_at, overlay.digest, overlay.size, overlay.asked_bytes)
+    return (*stated, by_id, on, links, overlay.touches(facts.keys))
+
+
+# ---- what they give ------------------------------------------------------------------------------------------------
+
+
+class Row:
+    """Snapshots, each with the delta to the next, drawn at random."""
+
+    def __init__(self, drawn: Random, count: int) -> None:
+        self.drawn, self.number = drawn, 0
+        self.overlays = [opened(*(self.entry() for _ in range(drawn.randint(0, 9))))]
+        self.steps: list[Step] = []
+        for _ in range(count):
+            known = self.overlays[-1]
+            ids = [one.id for one in known.entries]
+            drop = drawn.sample(ids, drawn.randint(0, min(3, len(ids))))
+            add = [self.entry() for _ in range(drawn.choice((0, 0, 1, 1, 2, 5)))]
+            seq = known.seq + drawn.choice((1, 1, 1, 40))
+            self.steps.append(step(known, drop=drop, add=add, seq=seq, life=drawn.choice((60, LIFE))))
+            left = [one for one in known.entries if one.id not in drop] + add
+            self.drawn.shuffle(left)
+            issued = known.issued_at + 1
+            life = Overlay.follow(known, [self.steps[-1].delta], TRUSTED).expires_at - issued
+            self.overlays.append(Overlay.open(snapshot(KEY, left, seq=seq, issued_at=issued, life=life), TRUSTED))
+
+    def entry(self) -> Entry:
+        self.number += 1
+        drawn, name = self.drawn, f"{self.drawn.randrange(10**6):06}-{self.number}"
+        at = drawn.randrange(40)
+        select = drawn.choice(
+            [
+                {"agent": f"agent-{at}"},
+                {"token": b64encode(bytes([at % 3] * 16)), "link": b64encode(bytes([at] * 16))},
+                {"task": "task-123"},
+                {"issued_before": NOW + at},
+                {"kid": "k1", "subject": "user:jane"},
+            ]
+        )
+        facts: dict[str, Any] = {"select": Selector(**select), "why": drawn.choice(("lost", "f\u00fcr \u2028 \U0001f600", 'x"},{"add":'))}
+        if drawn.random() < 0.3:
+            facts["link"] = drawn.choice(({"tables": ["sales"]}, {"where": {"\uff21": {"any": True}, "\U0001f600": {"any": True}}}))
+        elif "token" in select and drawn.random() < 0.5:
+            facts["asked"] = tuple(b64encode(bytes([n] * 16)) for n in range(drawn.randrange(3)))
+        if drawn.random() < 0.3:
+            facts["until"] = NOW + drawn.randint(-5, 500)
+        return entry(name, **facts)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_follows_by_deltas_is_what_the_whole_says(seed: int) -> None:
+    """Rows of 40 snapshots with any changes: one by one, some at once, all at once, and behind the first one as a text: each
+    time the very overlay that the whole snapshot gives; and what was followed from is as it was."""
+    for _ in range(times(2)):
+        drawn = drawing(seed)
+        row = Row(drawn, 40)
+        before = [told(overlay) for overlay in row.overlays]
+        followed = row.overlays[0]
+        for at, one in enumerate(row.steps):
+            followed = followed.follow([one.delta], TRUSTED)
+            assert told(followed) == before[at + 1]
+            assert (one.after, one.gives) == (row.overlays[at].digest, followed.digest)
+            # Made whole, it is the same, byte by byte and by its mark.
+            assert told(Overlay.open(whole(KEY, followed), TRUSTED)) == before[at + 1]
+        for _ in range(10):
+            start, end = sorted(drawn.sample(range(41), 2))
+            deltas = [one.delta for one in row.steps[start:end]]
+            assert told(row.overlays[start].follow(deltas, TRUSTED)) == before[end]
+            text = b"\n".join((whole(KEY, row.overlays[start]), *deltas))
+            assert told(Overlay.open(text, TRUSTED)) == before[end]
+        assert [told(overlay) for overlay in row.overlays] == before
+
+
+def test_the_order_of_a_whole_snapshot_makes_no_other_of_it() -> None:
+    """What deltas name is the hash in the order of ids; what is signed is in the order as it came."""
+    one, two = entry("1"), entry("2")
+    straight, turned = opened(one, two), opened(two, one)
+    assert straight.digest == turned.digest and turned.entries == (two, one)
+    made = step(straight, drop=["1"])
+    assert turned.follow([made.delta], TRUSTED).entries == (two,)
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+KNOWN = opened(entry("b"), entry("d", link={"tables": ["sales"]}), seq=7)
+GOOD = step(KNOWN, drop=["b"], add=[entry("a"), entry("c")])
+
+
+def refused(made: Any, match: str = "", known: Overlay = KNOWN) -> None:
+    """By itself, after a good one before it, and behind the whole: and what is known is as it was."""
+    before = told(known)
+    with pytest.raises(OverlayError, match=match):
+        known.follow([made], TRUSTED)
+    if type(made) is bytes:
+        with pytest.raises(OverlayError):
+            Overlay.open(whole(KEY, known) + b"\n" + made, TRUSTED)
+    assert told(known) == before
+
+
+def test_control_the_delta_that_is_changed_below_is_good() -> None:
+    followed = KNOWN.follow([GOOD.delta], [OTHER.public, *TRUSTED])
+    assert [one.id for one in followed.entries] == ["a", "c", "d"]
+    assert (followed.seq, followed.issued_at, followed.expires_at) == (8, NOW + 1, NOW + 1 + LIFE)
+    assert KNOWN.follow([], TRUSTED).digest == KNOWN.digest
+    assert KNOWN.follow([signed(encode_json(body_of(GOOD.delta)))], TRUSTED).digest == followed.digest
+
+
+def test_every_bit_of_a_delta_counts() -> None:
+    """Each bit flipped, each byte left out or twice, each cut at either end: refused, and nothing changes."""
+    made, before = GOOD.delta, told(KNOWN)
+    for at in range(len(made) * 8):
+        changed = bytearray(made)
+        changed[at // 8] ^= 1 << at % 8
+        with pytest.raises(OverlayError):
+            KNOWN.follow([bytes(changed)], TRUSTED)
+    for at in range(len(made)):
+        for changed_ in (made[:at], made[at + 1 :], made[:at] + made[at + 1 :], made[:at] + made[at : at + 1] + made[at:]):
+            with pytest.raises(OverlayError):
+                KNOWN.follow([changed_], TRUSTED)
+    assert told(KNOWN) == before
+
+
+def test_only_a_delta_that_an_operator_signed_as_one_is_taken() -> None:
+    """Another signer, another label, a snapshot, nothing, what is no bytes."""
+    body = GOOD.delta[:-87]
+    refused(signed(body, OTHER), "no operator")
+    for label in ("overlay", "audit", "link"):
+        refused(signed(body, label=label), "no operator")
+    refused(body + b"." + b64encode(KEY.sign(primitives.sha256(body))).encode(), "no operator")
+    for made in (b"", b"{", whole(KEY, KNOWN), body, GOOD.delta + b"\n", GOOD.delta * 2, None, "x", 5, bytearray(GOOD.delta)):
+        refused(made, "no operator")
+    with pytest.raises(OverlayError, match="no operator"):
+        Overlay.open(GOOD.delta, TRUSTED)
+    with pytest.raises(OverlayError, match="no operator"):
+        Overlay.open(signed(whole(KEY, KNOWN)[:-87], label="delta"), TRUSTED)
+
+
+def test_a_delta_follows_on_one_snapshot_alone() -> None:
+    """Not on another of its number, on one before or after, on what it gives, twice, or with one left out."""
+    following = KNOWN.follow([GOOD.delta], TRUSTED)
+    next_ = step(following, add=[entry("e")])
+    for known in (
+        opened(entry("b"), seq=7),
+        opened(*KNOWN.entries, seq=6),
+        opened(*KNOWN.entries, seq=8),
+        opened(*KNOWN.entries, seq=7, life=LIFE + 1),
+        opened(seq=7),
+        following,
+    ):
+        refused(GOOD.delta, "another snapshot", known)
+    refused(next_.delta, "another snapshot")
+    for deltas in ([GOOD.delta, GOOD.delta], [next_.delta, GOOD.delta], [next_.delta]):
+        with pytest.raises(OverlayError, match="another snapshot"):
+            KNOWN.follow(deltas, TRUSTED)
+        with pytest.raises(OverlayError, match="another snapshot"):
+            Overlay.open(b"\n".join((whole(KEY, KNOWN), *deltas)), TRUSTED)
+    assert KNOWN.follow([GOOD.delta, next_.delta], TRUSTED).seq == 9
+
+
+def body_of(made: bytes) -> dict[str, Any]:
+    return msgspec.json.decode(made[:-87])  # type: ignore[no-any-return]
+
+
+def changed(**facts: Any) -> bytes:
+    """The good delta with other facts, signed; None leaves one out."""
+    stated = {**body_of(GOOD.delta), **facts}
+    return signed(encode_json({key: value for key, value in stated.items() if value is not None}))
+
+
+AFTER, GIVES = body_of(GOOD.delta)["after"], body_of(GOOD.delta)["gives"]
+ONE, TWO = body_of(GOOD.delta)["add"]
+LIES: dict[str, tuple[bytes, str]] = {
+    "nothing": (signed(b""), "cannot be read"),
+    "an empty object": (signed(b"{}"), "cannot be read"),
+    "a list": (signed(b"[]"), "cannot be read"),
+    "a space": (signed(GOOD.delta[:-87].replace(b":", b": ", 1)), "cannot be read"),
+    "a space between entries": (signed(GOOD.delta[:-87].replace(b"},{", b"}, {", 1)), "canonical"),
+    "a key twice": (signed(GOOD.delta[:-88] + b',"v":1}'), "canonical"),
+    "too deep": (signed(b'{"add":' + b"[" * 20000 + b"]" * 20000 + b"}"), "cannot be read"),
+    "an entry with a space": (signed(GOOD.delta[:-87].replace(b'"by":', b'"by": ', 1)), "canonical"),
+    "entries in another order": (changed(add=[TWO, ONE]), "not in order"),
+    "one entry twice": (changed(add=[ONE, ONE, TWO]), "not in order"),
+    "an entry that is there": (changed(add=[ONE, {**TWO, "id": "d"}]), "two entries with one id"),
+    "an entry that is dropped too": (changed(add=[ONE, {**TWO, "id": "b"}]), "another hash"),
+    "an entry that selects nothing": (changed(add=[{**ONE, "select": {}}]), "selects something"),
+    "an entry of an unknown caveat": (changed(add=[{**ONE, "link": {"acme:x": 1}}]), "link"),
+    "an entry that was asked for and narrows": (changed(add=[{**ONE, "asked": [], "link": {"exp": 1}}]), "asked for"),
+    "an entry less": (changed(add=[ONE]), "another hash"),
+    "an entry more": (changed(add=[ONE, TWO, {**TWO, "id": "e"}]), "another hash"),
+    "an entry that says something else": (changed(add=[ONE, {**TWO, "why": "x"}]), "another hash"),
+    "no entry": (changed(add=[]), "another hash"),
+    "nothing dropped": (changed(drop=[]), "another hash"),
+    "another one dropped": (changed(drop=["d"]), "another hash"),
+    "one dropped that is not there": (changed(drop=["b", "x"]), "no entry with an id"),
+    "one dropped twice": (changed(drop=["b", "b"]), "not in order"),
+    "dropped in another order": (changed(drop=["d", "b"]), "not in order"),
+    "another moment": (changed(iat=NOW), "another hash"),
+    "another end": (changed(exp=NOW), "another hash"),
+    "the same number": (changed(gives={**GIVES, "seq": 7}), "does not go up"),
+    "a lower number": (changed(gives={**GIVES, "seq": 6}), "does not go up"),
+    "another number": (changed(gives={**GIVES, "seq": 9}), "another hash"),
+    "another hash": (changed(gives={**GIVES, "hash": AFTER["hash"]}), "another hash"),
+    "a hash that is none": (changed(gives={**GIVES, "hash": "="}), "does not follow"),
+    "a hash that is cut": (changed(gives={**GIVES, "hash": GIVES["hash"][:-2]}), "another hash|does not follow"),
+    "no hash": (changed(gives={"seq": 8}), "cannot be read"),
+    "a hash more": (changed(gives={**GIVES, "x": 1}), "cannot be read"),
+    "after another number": (changed(after={**AFTER, "seq": 6}), "another snapshot"),
+    "after another hash": (changed(after={**AFTER, "hash": GIVES["hash"]}), "another snapshot"),
+    "after a hash that is none": (changed(after={**AFTER, "hash": "x"}), "does not follow"),
+    **{f"no {key}": (changed(**{key: None}), "cannot be read") for key in body_of(GOOD.delta)},
+    **{
+        f"{key} {value!r}"[:24]: (changed(**{key: value}), "cannot be read|does not follow")
+        for key, values in {
+            "v": [0, 2, True, "1"],
+            "x": [1],
+            "seq": [8],
+            "add": [{}, "x", [1], [[]]],
+            "drop": [{}, "b", [1], [["b"]]],
+            "iat": ["1", True],
+            "after": [[], "x", 7],
+        }.items()
+        for value in values
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(LIES))
+def test_a_delta_that_lies_changes_nothing(name: str) -> None:
+    """Signed, and not what it says, or of another form: refused as a whole."""
+    refused(*LIES[name])
+
+
+def test_a_text_of_a_snapshot_and_deltas_has_no_other_form() -> None:
+    """Lines left out, exchanged, empty, or more than there are."""
+    base, good = whole(KEY, KNOWN), GOOD.delta
+    assert Overlay.open(base + b"\n" + good, TRUSTED).seq == 8
+    for text in (
+        base + b"\n",
+        base + b"\n" + good + b"\n",
+        b"\n" + base,
+        base + b"\n\n" + good,
+        base + b"\r\n" + good,
+        base + good,
+        good + b"\n" + base,
+        base + b"\n" + base,
+        base + b"\n" + good + b"\n" + base,
+        base + b"\n" + good + b"\n" + good,
+        base + b" \n" + good,
+    ):
+        with pytest.raises(OverlayError):
+            Overlay.open(text, TRUSTED)
+
+
+def test_a_delta_that_makes_a_snapshot_too_large_is_neither_written_nor_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit it is good; one byte above it is not, whoever makes it."""
+    known = opened(*(entry(f"e{number:02}") for number in range(20)), seq=7)
+    made = step(known, add=[entry("f")])
+    followed = known.follow([made.delta], TRUSTED)
+    assert followed.size == len(whole(KEY, followed)) > len(made.delta)
+    monkeypatch.setattr(module, "MAX_BYTES", followed.size)
+    assert step(known, add=[entry("f")]) == made and known.follow([made.delta], TRUSTED).size == followed.size
+    monkeypatch.setattr(module, "MAX_BYTES", followed.size - 1)
+    with pytest.raises(OverlayError, match="more than"):
+        step(known, add=[entry("f")])
+    with pytest.raises(OverlayError, match="more than"):
+        known.follow([made.delta], TRUSTED)
+
+
+@pytest.mark.parametrize(
+    ("facts", "match"),
+    [
+        ({"drop": ["x"]}, "no entry with an id"),
+        ({"add": [entry("d")]}, "two entries with one id"),
+        ({"seq": MAX_INTEGER + 1}, "no snapshot has the number"),
+        ({"life": MAX_INTEGER}, "no reader can read"),
+    ],
+    ids=["drop", "add", "seq", "life"],
+)
+def test_a_delta_that_nobody_could_take_is_not_written(facts: dict[str, Any], match: str) -> None:
+    with pytest.raises(OverlayError, match=match):
+        step(KNOWN, **facts)
+
+
+# ---- operators and feeds -------------------------------------------------------------------------------------------
+
+
+class Store(MemorySnapshots):
+    """Counts what is asked of it, and can lie about deltas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.lie: Callable[[list[bytes] | None], Any] = lambda deltas: deltas
+
+    def load(self) -> bytes | None:
+        self.calls.append("load")
+        return super().load()
+
+    def publish(self, snapshot: bytes, after: bytes | None) -> bool:
+        self.calls.append("publish")
+        return super().publish(snapshot, after)
+
+    def append(self, delta: bytes, after: bytes, gives: bytes) -> bool:
+        self.calls.append("append")
+        return super().append(delta, after, gives)
+
+    def since(self, mark: bytes) -> list[bytes] | None:
+        self.calls.append("since")
+        return self.lie(super().since(mark))  # type: ignore[no-any-return]
+
+    def asked(self) -> list[str]:
+        """What was asked since the last time."""
+        calls, self.calls = self.calls, []
+        return calls
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every snapshot is large."""
+    monkeypatch.setattr(module, "LARGE", 0)
+
+
+class World:
+    def __init__(self, store: MemorySnapshots | None = None) -> None:
+        self.now, self.store = clock(), store or Store()
+        self.operator = self.another()
+        self.operator.renew()
+        self.feed = Feed(self.store, TRUSTED, every=0, clock=self.now)
+        self.verifier = verifier(overlay=self.feed, clock=self.now)
+
+    def another(self, key: OperatorKey = KEY, **facts: Any) -> Operator:
+        return Operator(key, self.store, by="ops", clock=self.now, **facts)
+
+    def code(self, token: Any) -> str:
+        return self.verifier.check(token.serialize(), SELECT).code
+
+    def asked(self) -> list[str]:
+        assert isinstance(self.store, Store)
+        return self.store.asked()
+
+
+def test_a_large_overlay_goes_by_deltas_and_a_small_one_whole() -> None:
+    """By its bytes: below 64 KiB each change is a whole snapshot, from then on a delta, which alone is read."""
+    world = World()
+    assert world.feed() is not None
+    world.asked()
+    world.operator.revoke(agent="a", why="x")
+    assert world.feed() is not None and world.asked() == ["load", "publish", "load"]
+    world.operator.revoke(agent="b", why="x" * module.LARGE)
+    assert world.feed() is not None
+    world.operator.revoke(agent="c", why="x")  # what was small is put into the order of ids first, where it is not
+    assert world.feed() is not None
+    world.asked()
+    for act in (lambda: world.operator.revoke(agent="d", why="x"), world.operator.renew):
+        act()
+        assert world.feed() is not None and world.asked() == ["since", "append", "since"]
+    assert world.feed() is not None and world.asked() == ["since"]
+    assert len(world.operator.entries()) == 4
+    opened_ = Overlay.open(world.store.load() or b"", TRUSTED)
+    assert told(opened_) == told(world.feed.refresh()) and opened_.seq == 6
+
+
+def test_all_that_an_operator_does_is_done_by_deltas(large: None) -> None:
+    """Revoked, narrowed, lifted, ended, renewed, recalled: at the next look, as by whole snapshots."""
+    world, token = World(), mint()
+    child = token.delegate(to="sales-agent")
+    codes = [world.code(token)]
+    world.asked()
+    done = world.operator.revoke(token=token.token_id, why="x")
+    codes.append(world.code(token))
+    world.operator.lift(done.id)
+    codes.append(world.code(token))
+    narrowed = world.operator.narrow(task="task-123", tables=["hr"], operations=["*"], why="x")
+    codes.append(world.code(token))
+    world.operator.lift(narrowed.id)
+    world.now.advance(50)
+    world.operator.renew()
+    world.now.advance(50)
+    codes.append(world.code(token))
+    request = recall(token, child, audience="control", why="x", clock=world.now)
+    plane = ControlPlane(verifier(audience="control", overlay=world.feed, clock=world.now), world.operator)
+    plane.handle(request)
+    codes += [world.code(token), world.code(child)]
+    world.now.advance(61)
+    codes.append(world.code(token))
+    assert codes == ["allowed", "revoked", "allowed", "narrowed", "allowed", "allowed", "revoked", "stale_overlay"]
+    with pytest.raises(ValueError, match="stands"):
+        world.operator.lift(done.id)
+    assert set(world.asked()) == {"since", "append"}
+
+
+def test_what_has_run_out_is_taken_off_by_deltas_too(large: None) -> None:
+    world = World()
+    for second in range(5):
+        world.operator.revoke(agent=f"a{second}", why="x", until=NOW + second + 1)
+    world.now.now = NOW + 86_400 + 3
+    again = world.another(resume=True)
+    assert sorted(str(one.select.agent) for one in again.renew().entries) == ["a3", "a4"]
+    assert told(world.feed.refresh()) == told(Overlay.open(world.store.load() or b"", TRUSTED))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda deltas: None,
+        lambda deltas: [b"x"],
+        lambda deltas: [GOOD.delta],
+        lambda deltas: [*deltas[:-1], b""] if deltas else deltas,
+        lambda deltas: deltas[::-1] if deltas else deltas,
+        lambda deltas: deltas[1:] if deltas and len(deltas) > 1 else deltas,
+        lambda deltas: ["x"],
+    ],
+    ids=["none", "garbage", "another's", "spoiled", "turned", "one left out", "text"],
+)
+def test_where_deltas_lead_nowhere_the_whole_is_fetched(large: None, lie: Callable[[Any], Any]) -> None:
+    """A store that lies about deltas: what it has whole is taken, by verifiers and by operators."""
+    world, token = World(), mint()
+    assert world.code(token) == "allowed" and isinstance(world.store, Store)
+    for name in "ab":
+        world.operator.revoke(agent=name, why="x")
+    world.operator.revoke(token=token.token_id, why="x")
+    world.store.lie = lie
+    assert world.code(token) == "revoked"
+    assert len(world.operator.entries()) == len(world.another().entries()) == 3
+    world.operator.revoke(agent="c", why="x")
+    world.store.lie = lambda deltas: deltas
+    assert len(world.feed.refresh().entries) == 4
+
+
+def test_a_store_that_says_that_nothing_is_new_makes_nobody_go_back(large: None) -> None:
+    """The verifier lives on what it has, until that is stale; an operator is refused when it writes, and gives up."""
+    world, token = World(), mint()
+    assert world.code(token) == "allowed" and isinstance(world.store, Store)
+    other = world.another()
+    other.entries()
+    world.store.lie = lambda deltas: []
+    world.operator.revoke(token=token.token_id, why="x")
+    assert world.code(token) == "allowed"
+    world.now.advance(61)
+    assert world.code(token) == "stale_overlay"
+    done = other.revoke(agent="a", why="x")  # refused as a delta, it reads the whole
+    assert len(other.entries()) == 2 and done in other.entries()
+
+
+def test_a_store_that_went_back_is_refused_though_it_has_deltas(large: None) -> None:
+    """An older whole snapshot, or fewer deltas: a verifier keeps what it knows, an operator raises, and nothing is published."""
+    world, token = World(), mint()
+    stale = world.store.load()
+    assert world.code(token) == "allowed"
+    world.operator.revoke(token=token.token_id, why="x")
+    before = world.store.load()
+    world.operator.revoke(agent="a", why="x")
+    assert world.code(token) == "revoked"
+    for lies in (stale, before):
+        old = MemorySnapshots()
+        old.publish(lies or b"", None)
+        world.feed._store = old
+        assert world.code(token) == "revoked" and "not newer" in str(world.feed.problem)
+        world.operator._store = old
+        for act in (world.operator.renew, world.operator.entries, lambda: world.operator.revoke(agent="b", why="x")):
+            with pytest.raises(OverlayError, match="has lost what it had"):
+                act()
+        assert old.load() == lies
+
+
+def test_operators_that_publish_at_once_lose_nothing_by_deltas(large: None) -> None:
+    """Eight operators, eight threads, ten revocations each: all stand, each once, in one row, and a feed has followed."""
+    world = World(MemorySnapshots())
+    seen = [0]
+
+    def run(who: int) -> list[str]:
+        operator = world.another()
+        return [operator.revoke(agent=f"a-{who}-{number}", why="x").id for number in range(10)]
+
+    def watch() -> None:
+        while seen[-1] < 81:
+            seen.append(world.feed.refresh().seq)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    with ThreadPoolExecutor(8) as pool:
+        made = sorted(one for row in pool.map(run, range(8)) for one in row)
+    watching.join(60)
+    newest = Overlay.open(world.store.load() or b"", TRUSTED)
+    assert sorted(one.id for one in newest.entries) == made and len(set(made)) == 80 and newest.seq == 81
+    assert seen == sorted(seen) and told(world.feed.refresh()) == told(newest)
+
+
+def test_after_many_deltas_the_snapshot_is_made_whole_and_nobody_has_to_load_it(
+    large: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fifth change here: what lies there is as short as that again, and whoever follows goes on by deltas."""
+    monkeypatch.setattr(operators, "_FOLD", 5)
+    world = World()
+    world.feed.refresh()
+    lengths = []
+    for number in range(23):
+        world.asked()
+        world.operator.revoke(agent=f"a{number}", why="x")
+        folds = world.asked()
+        assert folds == ["since", "append"] + (["load", "publish"] if number % 5 == 4 else [])
+        if number % 3 == 0:
+            assert len(world.feed.refresh().entries) == number + 1 and world.asked() == ["since"]
+        lengths.append((world.store.load() or b"").count(b"\n"))
+    assert lengths == [(number + 1) % 5 for number in range(23)]
+    behind = Feed(world.store, TRUSTED, clock=world.now).refresh()
+    assert told(behind) == told(world.feed.refresh())
+
+
+def test_a_snapshot_that_cannot_be_made_whole_takes_nothing_back(
+    large: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was acknowledged stands; it is logged, and tried again at the next change."""
+    monkeypatch.setattr(operators, "_FOLD", 2)
+    world = World()
+
+    def full(snapshot: bytes, after: bytes | None) -> bool:
+        raise StoreError("the disk is full")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.store, "publish", full)
+        for number in range(4):
+            world.operator.revoke(agent=f"a{number}", why="x")
+    assert caplog.text.count("was not made whole: the disk is full") == 3
+    assert len(world.feed.refresh().entries) == 4
+    world.operator.renew()
+    assert b"\n" not in (world.store.load() or b"") and len(world.operator.entries()) == 4
+
+
+def test_who_takes_over_signs_the_whole_once(large: None) -> None:
+    """So a reader that trusts the new key alone can read it; then the new one goes on by deltas."""
+    world, heir = World(), OperatorKey.generate()
+    done = world.operator.revoke(agent="a", why="x")
+    new = world.another(heir, trusted=[KEY.public])
+    new.renew()
+    assert Overlay.open(world.store.load() or b"", [heir.public]).entries == (done,)
+    world.asked()
+    new.lift(done.id)
+    assert world.asked() == ["since", "append"]
+    assert Overlay.open(world.store.load() or b"", [heir.public]).entries == ()
+
+
+class Deaf(Store):
+    """Takes no deltas, as one that does not know the mark of what lies there."""
+
+    def append(self, delta: bytes, after: bytes, gives: bytes) -> bool:
+        self.calls.append("append")
+        return False
+
+
+def test_a_store_that_takes_no_delta_is_given_the_whole(large: None) -> None:
+    world = World(Deaf())
+    for number in range(3):
+        world.operator.revoke(agent=f"a{number}", why="x")
+        assert len(world.feed.refresh().entries) == number + 1
+
+
+@pytest.mark.parametrize("answer", [None, 1, 0, "yes", False])
+def test_only_true_is_appended(large: None, answer: Any) -> None:
+    """An answer that is not True is not a yes: what counts is what lies there then."""
+    world = World()
+    world.asked()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.store, "append", lambda *_: answer)
+        patch.setattr(world.store, "publish", lambda *_: answer)
+        with pytest.raises(StoreError, match="32 others"):
+            world.operator.revoke(agent="a", why="x")
+    assert world.operator.entries() == ()
+
+
+class Forgetful(MemorySnapshots):
+    """Appends, and then loses its answer: the first time."""
+
+    lost = False
+
+    def append(self, delta: bytes, after: bytes, gives: bytes) -> bool:
+        done = super().append(delta, after, gives)
+        if not self.lost:
+            self.lost = True
+            return False
+        return done
+
+
+def test_a_delta_whose_answer_was_lost_is_made_once_and_is_no_error(large: None) -> None:
+    store = Forgetful()
+    world = World(store)
+    done = world.operator.revoke(agent="a", why="x")
+    assert world.operator.entries() == (done,)
+    store.lost = False
+    world.operator.lift(done.id)
+    assert world.operator.entries() == ()
+
+
+def test_a_feed_takes_a_snapshot_of_its_own_number_only_if_it_is_the_same(large: None) -> None:
+    """Made whole, it is what is known; another of that number is refused."""
+    world = World()
+    known = world.feed.refresh()
+    assert isinstance(world.store, Store)
+    world.store.lie = lambda deltas: None
+    same = MemorySnapshots()
+    same.publish(whole(KEY, known), None)
+    world.feed._store = same
+    assert world.feed.refresh() is known
+    same.publish(snapshot(KEY, [entry("a")], seq=known.seq, issued_at=NOW), same.load())
+    with pytest.raises(OverlayError, match="not newer"):
+        world.feed.refresh()
+
+
+def test_a_large_snapshot_is_read_while_other_threads_go_on() -> None:
+    """Opened in one thread, 30,000 entries: the other one is never kept waiting as long as that takes, by far."""
+    many = [entry(f"e{number:06}", select=Selector(agent=f"agent-{number}")) for number in range(times(30_000))]
+    text = snapshot(KEY, many, seq=1, issued_at=NOW)
+    turns, over = [0.0], threading.Event()
+
+    def spin() -> Iterator[float]:
+        while not over.wait(0.0005):
+            yield monotonic()
+
+    watching = threading.Thread(target=lambda: turns.extend(spin()))
+    watching.start()
+    begun = monotonic()
+    assert len(Overlay.open(text, TRUSTED).entries) == len(many)
+    took = monotonic() - begun
+    over.set()
+    watching.join()
+    seen = [turn for turn in turns if begun <= turn <= begun + took]
+    assert len(seen) >= 5, "it was held up all the time"
+
+
+def test_verifiers_ask_what_followed_by_deltas() -> None:
+    """A narrowing that came by a delta restricts, and one that was dropped does not."""
+    known = opened()
+    token = mint()
+    narrowed = entry("n", select=Selector(token=token.token_id), link={"tables": ["hr"]})
+    later = known.follow([step(known, add=[narrowed]).delta], TRUSTED)
+    last = later.follow([step(later, drop=["n"]).delta], TRUSTED)
+    codes = [Verifier(KEYRING, overlay=one, clock=FixedClock(NOW)).check(token, SELECT).code for one in (known, later, last)]
+    assert codes == ["allowed", "narrowed", "allowed"]
