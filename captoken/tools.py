@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypedDict, Unpack
 
@@ -192,16 +192,19 @@ def _is_of_another_run(mine: Held, run: object) -> bool:
 
 
 @contextmanager
-def telling(error: Callable[[str], Exception]) -> Generator[None, None, None]:
+def telling(
+    error: Callable[[str], Exception],
+    told: Callable[[Decision], str] = Decision.for_model,
+) -> Generator[None, None, None]:
     """For adapters, around a tool: a Denied that it lets through, as an error for the model.
 
-    `error` makes it of what the model may read (`decision.for_model()`). The text that is for the
-    operator goes no further: it names what others may do.
+    `error` makes it of what the model may read, and that is what `told` says of the decision. The
+    text that is for the operator goes no further: it names what others may do.
     """
     try:
         yield
     except Denied as denied:
-        raise error(denied.decision.for_model()) from None
+        raise error(told(denied.decision)) from None
 
 
 def presented_to(
@@ -250,6 +253,7 @@ class ToolGuard:
     presented to it, with a proof where it is bound. `cost` says what a call takes of a budget,
     `attributes` what this server knows of it, each of a copy of the arguments; what they raise
     passes through. A call that is allowed is charged and recorded, whatever becomes of it then.
+    `tell_limits=True`: where a number is out of its range, the model is told the bounds.
     """
 
     def __init__(
@@ -258,10 +262,12 @@ class ToolGuard:
         *,
         cost: Cost | None = None,
         attributes: Attributes | None = None,
+        tell_limits: bool = False,
     ) -> None:
         self._verifier = verifier
         self._cost = cost
         self._attributes = attributes
+        self._tell_limits = tell_limits is True  # what only looks like a yes tells nothing
 
     def check(
         self,
@@ -296,6 +302,13 @@ class ToolGuard:
         )
         decision: Decision = await awaited
         return _told(decision, held)
+
+    def for_model(self, decision: Decision, declares: Collection[str] = ()) -> str:
+        """For adapters: what the model is told of a decision, as `Decision.for_model` says.
+
+        `declares` are the names of the arguments that the tool itself has.
+        """
+        return decision.for_model(tell_limits=self._tell_limits, declares=declares)
 
     def served(self, grant: Grant) -> AnyGrant:
         """For adapters: the grant of `check_async`, as a tool that an event loop runs asks it.

@@ -145,6 +145,17 @@ def test_costs_and_attributes_are_what_the_server_says_of_a_call():
         ask("unpriced", {})
 
 
+def test_limits_are_told_where_the_server_says_so():
+    token = mint(tools={"search": {"top": {"min": 1, "max": 9}}})
+    for tell, said in ((True, "a number, from 1 to 9"), (False, "may not use."), (1, "may not use.")):
+        one = guard(tell_limits=tell)
+        with current.use(token):
+            told = one.for_model(one.check("search", {"top": 10}))
+            assert said in told and ("9" in told) is (tell is True)
+            missing = one.check("search", {})
+        assert "`top`" not in one.for_model(missing) and "`top` of `search` is not stated" in one.for_model(missing, ["top"])
+
+
 def test_what_is_decided_is_the_call_whatever_the_servers_own_functions_do_to_its_arguments():
     seen = []
 

@@ -31,6 +31,7 @@ from captoken._format.spelling import (
 from captoken._language import constraints
 from captoken._language.access import Access, amounts
 from captoken._language.constraints import NOTHING, Constraint
+from captoken._language.failing import attribute_failed
 from captoken._language.kinds import ASK_FOR_LESS, BuiltIn, Caveat, Excess, Situation
 from captoken._language.reasons import Reason
 from captoken._language.values import a_list, an_integer, an_object, not_empty
@@ -101,11 +102,8 @@ class Where(BuiltIn, frozen=True):
         """An attribute that is not stated prohibits: silence must not pass a rule (spec, 15.10)."""
         stated = access.attributes
         for attribute, constraint in self.rules.items():
-            if attribute not in stated:
-                return Reason("attribute", f"attribute {attribute} is asked about and not stated")
-            if not constraint.accepts(stated[attribute]):
-                wanted = spelled(constraint.json())
-                return Reason("attribute", f"attribute {attribute} does not satisfy {wanted}")
+            if attribute not in stated or not constraint.accepts(stated[attribute]):
+                return attribute_failed(attribute, constraint, stated)
         return None
 
     def held(self) -> Where:

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import msgspec
 
 from captoken._language.access import Access
-from captoken._language.reasons import CODES, Reason
+from captoken._language.reasons import CODES, Failing, Reason
 
 Domain = Literal["data", "tool", "all"]
 
@@ -230,6 +230,7 @@ def _reason(key: str, said: Any) -> Reason:
     """
     # By exact type, and only codes of the list: a subclass might print what it likes.
     if type(said) is Reason and said.code in CODES:
-        return said
+        told_well = said.failing is None or type(said.failing) is Failing
+        return said if told_well else Reason(said.code, said.text)
     text = said if type(said) is str else f"{key} could not be judged"
     return Reason("attribute", text)

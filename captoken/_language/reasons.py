@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -65,11 +65,33 @@ CODES: dict[str, Code] = {
 }
 
 
+class Failing(msgspec.Struct, frozen=True, gc=False):
+    """What of an access failed: one argument, or one attribute.
+
+    The check that failed makes it, so that nobody has to read a sentence to know. It has no value
+    of the access.
+    """
+
+    fact: Literal["argument", "attribute"]
+    name: str
+
+    # `unstated`: it has to be there. `unknown`: it must not be. `value`: it has another value.
+    problem: Literal["unstated", "unknown", "value"]
+
+    # What is wrong, to follow on the name or on the value: `is more than 500`.
+    words: str
+
+    # Of a range that was missed: its bounds. Integers, and nothing else that a token says.
+    least: int | None = None
+    most: int | None = None
+
+
 class Reason(msgspec.Struct, frozen=True, gc=False):
     """Why something is prohibited: a stable code, and a sentence for the operator."""
 
     code: str
     text: str
+    failing: Failing | None = None  # where it is one argument or attribute
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -82,3 +104,13 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     text: str
     link: int | None = None
     added_by: str | None = None
+    failing: Failing | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """What goes into a record: the code, the sentence, and where it stands."""
+        return {
+            "code": self.code,
+            "text": self.text,
+            "link": self.link,
+            "added_by": self.added_by,
+        }

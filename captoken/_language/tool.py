@@ -24,6 +24,7 @@ from captoken._format.spelling import named, named_all, spelled
 from captoken._language import constraints, patterns
 from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint
+from captoken._language.failing import argument_failed, unknown_argument
 from captoken._language.kinds import ASK_FOR_LESS, BuiltIn, Caveat, Excess, Situation
 from captoken._language.reasons import Reason
 from captoken._language.values import an_object
@@ -189,9 +190,11 @@ def _in_words(rule: Arguments) -> str:
         return "any arguments"
     parts = []
     for argument, (constraint, optional) in sorted(rule.items()):
+        if optional and constraint == NOTHING:
+            continue  # it must be absent, as all that are not named
         may_miss = " (optional)" if optional else ""
         parts.append(f"{named(argument)} {constraint.words()}{may_miss}")
-    return "; ".join(parts)
+    return "; ".join(parts) or "no arguments"
 
 
 def _call_prohibited(rule: Arguments, access: Access) -> Reason | None:
@@ -207,26 +210,18 @@ def _call_prohibited(rule: Arguments, access: Access) -> Reason | None:
     stated = access.arguments or {}
     for argument in stated:
         if argument not in rule:
-            text = f"argument {argument} of tool {access.tool}"
-            return Reason(
-                "argument",
-                f"{text} is not among {spelled(sorted(rule))}",
-            )
+            return unknown_argument(argument, access.tool, rule)
 
     for argument, (constraint, optional) in rule.items():
         if argument in stated:
             if constraint.accepts(stated[argument]):
                 continue
-            text = f"does not satisfy {spelled(constraint.json())}"
+            # Named to keep it out, as `_` is where no argument is permitted.
+            if optional and constraint == NOTHING:
+                return unknown_argument(argument, access.tool, rule)
         elif optional:
             continue
-        else:
-            text = "must be present"
-        # The value is not shown: it may be private, and reasons go to logs.
-        return Reason(
-            "argument",
-            f"argument {argument} of tool {access.tool} {text}",
-        )
+        return argument_failed(argument, access.tool, constraint, stated)
     return None
 
 

@@ -18,7 +18,7 @@ The rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -34,7 +34,7 @@ from captoken._language.capability import Capability
 from captoken._language.lineage import Actor
 from captoken._language.reasons import CODES, Kind, Refusal
 from captoken._verification.genuine import Genuine, Memory
-from captoken._verification.wording import PLAN, place, told_to_model
+from captoken._verification.wording import PLAN, place, told_to_model, told_to_operator
 from captoken.proof import Evidence
 from captoken.stores.ports import USES, Reservation, Use
 
@@ -203,7 +203,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
             "code": self.code,
             "now": self.now,
             "access": self.access.summary if self.access is not None else None,
-            "refusals": [msgspec.structs.asdict(refusal) for refusal in self.refusals],
+            "refusals": [refusal.as_dict() for refusal in self.refusals],
             "subject": known.issued.subject if known else None,
             "task": known.task if known else None,
             "token_id": known.issued.token_id if known else None,
@@ -213,12 +213,27 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def __str__(self) -> str:
-        """The whole decision for the operator, a fact a line."""
-        verdict = "ALLOWED" if self else "DENIED "
-        lines = [f"{verdict}  {self.code}"]
+        """The whole decision for the operator, a fact a line: `report` without values."""
+        return self.report()
+
+    def report(self, *, values: bool = False) -> str:
+        """The whole decision for the operator: what came of it in one line, then a fact a line.
+
+            denied argument refund.cents: 501 is more than 500, link 1 by orchestrator
+
+        Without `values=True` it has no value of an argument or attribute, here `501 `: values may
+        be private, and reports go to logs. It says what others may do: not for a client or a model.
+        """
         # Escaped: what a holder or a caller wrote cannot begin a line of its own in a log.
+        lines = [self.line(values=values)]
         lines += [f"  {label:<9}{escape(text)}" for label, text in self._lines()]
         return "\n".join(lines)
+
+    def line(self, *, values: bool = False) -> str:
+        """The first line of `report`: what was denied, why, and by whom; or what was allowed."""
+        if not self.refusals:
+            return escape(f"allowed {self._tried('the token itself')}")
+        return escape(f"denied {told_to_operator(self.refusals[0], self.access, values is True)}")
 
     def _lines(self) -> list[tuple[str, str]]:
         """The lines under the verdict: a label, and a text that is not escaped yet."""
@@ -268,17 +283,28 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         where = f" in link {', '.join(links)}" if links else ""
         return f"{access.needed_text()}{where}"
 
-    def for_model(self) -> str:
+    def for_model(self, *, tell_limits: bool = False, declares: Collection[str] = ()) -> str:
         """What the agent may be told: the rule that was broken, whether a retry can help, who could
         grant it.
 
         Echoes only what the access itself stated, escaped and short. It has nothing from the token,
         nothing of other agents, and no way round: a denial must not become a channel for what
         others wrote. A denial that a stranger could cause says no more than that (24.14).
+
+        `tell_limits=True` adds the bounds of a range that was missed, as `at most 500`. They are
+        integers of the token, and nothing else of it is told. `declares` are the arguments that the
+        server's own tool has: one that is missing is named only if it is among them.
         """
         if self:
             return "Allowed."
-        return told_to_model(self.code, self.access, proven=self._proven)
+        return told_to_model(
+            self.code,
+            self.access,
+            self.refusals,
+            proven=self._proven,
+            tell_limits=tell_limits is True,
+            declares=declares,
+        )
 
 
 class Denied(CaptokenError):  # noqa: N818, the name reads as what it is

@@ -622,7 +622,9 @@ def _caveats(
     if reason is None:
         return ()
     # Were the two ever to differ, the stricter answer stands.
-    return _by_link(genuine, facts, access, age) or (Refusal(reason.code, reason.text),)
+    return _by_link(genuine, facts, access, age) or (
+        Refusal(reason.code, reason.text, failing=reason.failing),
+    )
 
 
 def _by_link(
@@ -671,10 +673,15 @@ def _by_link(
     for at, link in enumerate(genuine.links):
         reason = late_prohibits(link, access, start)
         if reason is not None:
-            refusals.append(Refusal(reason.code, reason.text, *genuine.place(at)))
+            refusals.append(_by(reason, genuine, at))
         if link.settles and genuine.own:  # of the late caveats, an embedder's alone look at these
             start = settled(start, link)
     return tuple(refusals)
+
+
+def _by(reason: Reason, genuine: Genuine, at: int) -> Refusal:
+    """The reason of link `at`, with where it stands and what failed."""
+    return Refusal(reason.code, reason.text, *genuine.place(at), reason.failing)
 
 
 def _is_too_new(genuine: Genuine, facts: Facts) -> bool:

@@ -32,7 +32,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar, Unpack
+from typing import Any, NamedTuple, TypeVar, Unpack, overload
 
 from fastmcp.exceptions import ToolError
 from fastmcp.server.dependencies import fastmcp_request_ctx, get_http_request
@@ -66,12 +66,17 @@ _PARAMS = ("name", "uri", "arguments", "cursor")  # of a message that fastmcp ha
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def told(tool: _F) -> _F:
+@overload
+def told(tool: _F) -> _F: ...
+@overload
+def told(*, tell_limits: bool) -> Callable[[_F], _F]: ...
+def told(tool: Any = None, *, tell_limits: bool = False) -> Any:
     """A tool that asks `current.grant()` itself: where that refuses it, the model is told why.
 
-    `@server.tool` above `@told`.
+    `@server.tool` above `@told`. `@told(tell_limits=True)` tells the bounds of a range that was
+    missed as well.
     """
-    return teller(ToolError, tool)
+    return teller(ToolError, tool, tell_limits)
 
 
 class _Came(NamedTuple):

@@ -123,12 +123,12 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             run=asked.run,
         )
         if decision.grant is None:
-            return _refusal(request, decision)
+            return _refusal(request, self._guard, decision)
         try:
             with calling(decision.grant, run=asked.run):
                 return handler(asked.given)
         except Denied as denied:  # rule 3
-            return _refusal(request, denied.decision)
+            return _refusal(request, self._guard, denied.decision)
 
     async def awrap_tool_call(
         self,
@@ -144,12 +144,12 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             run=asked.run,
         )
         if decision.grant is None:
-            return _refusal(request, decision)
+            return _refusal(request, self._guard, decision)
         try:
             with calling(self._guard.served(decision.grant), run=asked.run):
                 return await handler(asked.given)
         except Denied as denied:  # rule 3
-            return _refusal(request, denied.decision)
+            return _refusal(request, self._guard, denied.decision)
 
     def wrap_model_call(
         self,
@@ -357,7 +357,7 @@ def _has_special_fields(model: type[BaseModel]) -> bool:
     )
 
 
-def _refusal(request: ToolCallRequest, decision: Decision) -> ToolMessage:
+def _refusal(request: ToolCallRequest, guard: ToolGuard, decision: Decision) -> ToolMessage:
     """Rule 3: what the model is told.
 
     It is the tool's answer to the model's call, by its id, so that the conversation stays
@@ -365,11 +365,19 @@ def _refusal(request: ToolCallRequest, decision: Decision) -> ToolMessage:
     """
     call = request.tool_call
     return ToolMessage(
-        decision.for_model(),
+        guard.for_model(decision, _declared(request.tool)),
         name=call["name"],
         tool_call_id=call["id"] or "",
         status="error",
     )
+
+
+def _declared(tool: Any) -> list[str]:
+    """The arguments that the model was told the tool has; none where nobody can say."""
+    schema = getattr(tool, "tool_call_schema", None)
+    if isinstance(schema, dict):
+        return list(schema.get("properties", ()))
+    return list(getattr(schema, "model_fields", ()))
 
 
 # --- sub-agents -------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack, overload
 
 from captoken._verification.verifier import AnyVerifier
 from captoken.adapters._mcp.gate import Gate, Options, answering, teller
@@ -54,13 +54,18 @@ _modern: Any = import_module("mcp_types.version").MODERN_PROTOCOL_VERSIONS if TW
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def told(tool: _F) -> _F:
+@overload
+def told(tool: _F) -> _F: ...
+@overload
+def told(*, tell_limits: bool) -> Callable[[_F], _F]: ...
+def told(tool: Any = None, *, tell_limits: bool = False) -> Any:
     """A tool that asks `current.grant()` itself: where that refuses it, the model is told why.
 
-    As where the guard does. `@server.tool()` above `@told`. Without it the SDK answers in its own
-    way: 1.x with the text that is for the operator.
+    As where the guard does. `@server.tool()` above `@told`. `@told(tell_limits=True)` tells the
+    bounds of a range that was missed as well. Without it the SDK answers in its own way: 1.x with
+    the text that is for the operator.
     """
-    return teller(_tools.ToolError, tool)
+    return teller(_tools.ToolError, tool, tell_limits)
 
 
 class Guard:
@@ -72,7 +77,7 @@ class Guard:
 
     `cost` says what a call takes of a budget, `attributes` what this server knows of it, both by
     tool and arguments. A call that is permitted is charged and recorded, whatever becomes of it
-    then.
+    then. `tell_limits=True`: where a number is out of its range, the model is told the bounds.
 
     `free`: more methods that need no token, as `logging/setLevel`. `list_without_token=True`: who
     has no token sees everything in the lists. `authorization_header=False`: that header is somebody

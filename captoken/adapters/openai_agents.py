@@ -29,7 +29,7 @@ from __future__ import annotations
 import copy
 import json
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
@@ -154,7 +154,8 @@ def _asking(tool: Tool) -> FunctionTool:
     asking = copy.copy(tool)
     if callable(tool.needs_approval):
         asking.needs_approval = _policy(tool, tool.needs_approval)
-    asking.on_invoke_tool = _Asking(asking.qualified_name, asking.on_invoke_tool)
+    declared = tuple(tool.params_json_schema.get("properties", ()))
+    asking.on_invoke_tool = _Asking(asking.qualified_name, asking.on_invoke_tool, declared)
     return asking
 
 
@@ -191,9 +192,16 @@ class _Asking:
     with.
     """
 
-    def __init__(self, tool: str, invoke: Callable[[ToolContext[Any], str], Any]) -> None:
+    def __init__(
+        self,
+        tool: str,
+        invoke: Callable[[ToolContext[Any], str], Any],
+        declared: Collection[str],
+    ) -> None:
+        """`declared` are the arguments that the model is told the tool has."""
         self._tool = tool
         self._invoke = invoke
+        self._declared = declared
 
     async def __call__(self, context: ToolContext[Any], input: str) -> Any:
         """What the tool gives, or what the model is told in its place.
@@ -213,13 +221,13 @@ class _Asking:
             held=held,
         )
         if decision.grant is None:
-            return decision.for_model()
+            return agent.guard.for_model(decision, self._declared)
         try:
             grant = agent.guard.served(decision.grant)
             with calling(grant, run=run, held=held), _nothing_handed():
                 return await self._invoke(context, input)
         except Denied as denied:  # rule 7
-            return denied.decision.for_model()
+            return agent.guard.for_model(denied.decision)
 
 
 def _arguments(text: str) -> Any:

@@ -32,6 +32,7 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias, TypeVar, Unpack
 
 from pydantic_ai import ModelRetry, RunContext, Tool
@@ -48,7 +49,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from captoken import current
 from captoken._format.errors import GuardError
-from captoken._verification.decision import Denied
+from captoken._verification.decision import Decision, Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
 from captoken.adapters._within import within
@@ -130,13 +131,13 @@ class TokenGuard(AbstractCapability[Any]):
         """
         if not _is_marked(tool_def):  # not behind the guard, which would ask
             return await self.run_permitted(
-                ctx, call.tool_name, args, lambda: handler(args), ToolFailed
+                ctx, call.tool_name, args, lambda: handler(args), ToolFailed, tool_def
             )
         made = _Call(self, _key(call.tool_name, ctx))
         with _on_its_way(made):
             answer = await handler(args)
         if not made.permitted:  # a wrapper has answered
-            with telling(ToolFailed):
+            with telling(ToolFailed, self.told_of(tool_def)):
                 await self.permitted(call.tool_name, args, ctx)
         return answer
 
@@ -155,7 +156,7 @@ class TokenGuard(AbstractCapability[Any]):
         """
         validated: dict[str, Any] = await handler(args)
         if tool_def.kind == "external":
-            with telling(ToolFailed):
+            with telling(ToolFailed, self.told_of(tool_def)):
                 await self.permitted(call.tool_name, validated, ctx)
         return validated
 
@@ -195,15 +196,23 @@ class TokenGuard(AbstractCapability[Any]):
         arguments: Any,
         run: Callable[[], Awaitable[Any]],
         error: Callable[[str], Exception],
+        tool_def: ToolDefinition | None = None,
     ) -> Any:
         """What `run` gives, which calls the tool, if the call is permitted.
 
         Rule 6: what was refused here, or to the tool itself, is an `error` for the model to read.
         """
-        with telling(error):
+        with telling(error, self.told_of(tool_def)):
             grant = await self.permitted(tool, arguments, ctx)
             with calling(grant, run=ctx.run_id):
                 return await run()
+
+    def told_of(self, tool_def: ToolDefinition | None) -> Callable[[Decision], str]:
+        """What the model is told of a decision on a tool, whose own arguments may be named."""
+        declared: Collection[str] = ()
+        if tool_def is not None:
+            declared = tool_def.parameters_json_schema.get("properties", ())
+        return partial(self._guard.for_model, declares=declared)
 
     async def permitted(
         self,
@@ -254,7 +263,9 @@ class _Guarded(WrapperToolset[Any]):
                     call.permitted = True
             return await self.wrapped.call_tool(name, tool_args, ctx, tool)
 
-        return await self.owner.run_permitted(ctx, name, tool_args, run, ToolFailed)
+        return await self.owner.run_permitted(
+            ctx, name, tool_args, run, ToolFailed, tool.tool_def
+        )
 
 
 def _facts(arguments: Any) -> Any:

@@ -279,7 +279,7 @@ def described(decision: Decision, *, values: bool = False) -> Record:
     if decision.caller is not None:
         stated["caller"] = _stated(decision.caller)
     if decision.refusals:
-        stated["refusals"] = [_stated(refusal) for refusal in decision.refusals]
+        stated["refusals"] = [_told(refusal.as_dict()) for refusal in decision.refusals]
 
     known = decision.attribution
     if known is not None:
@@ -292,7 +292,11 @@ def described(decision: Decision, *, values: bool = False) -> Record:
 
 def _stated(value: msgspec.Struct) -> Record:
     """The fields of a struct that are not None: a record has no null."""
-    fields = msgspec.structs.asdict(value)
+    return _told(msgspec.structs.asdict(value))
+
+
+def _told(fields: Record) -> Record:
+    """What there is of some fields."""
     return {key: field for key, field in fields.items() if field is not None}
 
 

@@ -16,7 +16,6 @@ from captoken._language.overlay import Overlay
 from captoken._language.reasons import CODES
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.verifier import Verifier
-from captoken._verification.wording import place
 from captoken.cli import files
 from captoken.cli.facts import access_of, access_options, http_of, http_options
 from captoken.cli.options import (
@@ -247,11 +246,10 @@ def _line(decision: Decision) -> str:
     """A decision in one line."""
     grant = decision.grant
     if grant is None:
-        refusal = decision.refusals[0]
-        return escape(f"DENIED   {refusal.code}: {place(refusal)}: {refusal.text}")
+        return decision.line()
     tried = decision.access.summary if decision.access else "the token itself"
     who = f"{grant.actor.name} ({grant.actor.basis})"
-    return escape(f"ALLOWED  {tried}, to {who}, for {grant.issued.subject}, task {grant.task}")
+    return escape(f"allowed {tried}, to {who}, for {grant.issued.subject}, task {grant.task}")
 
 
 @click.command()

@@ -109,6 +109,27 @@ each_run = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 Run = Callable[..., list[AnyMessage]]
 
 
+def order(pieces: int = 0, note: str = "") -> str:
+    """Order so many."""
+    return str(pieces)
+
+
+@each_run
+def test_limits_are_told_where_the_guard_says_so(run: Run) -> None:
+    """And an argument that is missing is not named if only the token has it."""
+    for tell in (True, False):
+        world = World()
+        world.guard = ToolGuard(world.verifier, tell_limits=tell)
+        tool = StructuredTool.from_function(order)
+        said = []
+        for rule in ({"pieces": {"min": 1, "max": 9}, "note": {"any": True}}, {"pieces": {"any": True}, "note": {"any": True}, "more": {"any": True}}):
+            one = world.agent(story.ORCHESTRATOR, model([call("order", pieces=10, note="x")], "done"), [tool])
+            with current.use(root(order=rule)):
+                said += results(run(one))
+        limits, missing = said
+        assert ("from 1 to 9" in limits.text) is tell and "`pieces`" in limits.text and "`more`" not in missing.text
+
+
 def results(messages: Sequence[AnyMessage]) -> list[ToolMessage]:
     return [message for message in messages if isinstance(message, ToolMessage)]
 

@@ -304,7 +304,7 @@ def test_resources_and_prompts_are_read_like_the_protocol(method: str, params: d
         answer = post(method, {**params, "_meta": sent()})
     assert ("result" in answer) is good and len(ran.calls) == good
     if not good:
-        assert answer["error"]["code"] == 403 and answer["error"]["message"].startswith("Not permitted: tool")
+        assert answer["error"]["code"] == 403 and answer["error"]["message"].startswith(("Not permitted: tool", "Not permitted: argument `"))
 
 
 METHODS = [
@@ -434,6 +434,22 @@ def test_a_call_is_charged_what_it_costs_and_refused_when_that_is_not_left() -> 
         return [(await outcome(mine.call_tool("pay", {"cents": cents})))[0] for cents in (6, 6, 4)]
 
     assert asked(server, body) == ["ran", "told", "ran"] and len(ran.calls) == 2
+
+
+def test_limits_are_told_where_the_guard_says_so() -> None:
+    token = mint(tools={"pay": {"cents": {"min": 1, "max": 500}}})
+    for tell in (True, False):
+        server = served(Ran(), tell_limits=tell)
+        end, said = asked(server, lambda client: outcome(client.call_tool("pay", {"cents": 501}, meta=sent(token))))
+        assert end == "told" and said.startswith("Not permitted: argument `cents` of `pay`") and ("from 1 to 500" in said) is tell
+
+    def pay() -> None:
+        verifier().authorize(token.present(audience=AUDIENCE, clock=world.clock()), Access(tool="pay", arguments={"cents": 501}))
+
+    for tell in (True, False):
+        with pytest.raises(Exception, match="argument `cents`") as caught:
+            told(tell_limits=tell)(pay)()
+        assert ("from 1 to 500" in str(caught.value)) is tell
 
 
 def test_attributes_are_the_servers_own_knowledge() -> None:
@@ -950,7 +966,7 @@ def test_every_transport_says_the_same(transport: str) -> None:
             found = anyio.run(told, to_http(url))
     else:
         found = anyio.run(told, on_stdio() if transport == "stdio" else in_process(served(Ran())))
-    why = "Not permitted: tool pay with these arguments. The same request will be refused again; one that asks for less may be permitted."
+    why = "Not permitted: argument `cents` of `pay` has a value that this task may not use. The same request will be refused again; one that asks for less may be permitted."
     listed = sorted(LISTED[0][1])
     assert found == [401, "ran", ("told", why), "told", listed, True, True, ("error", 401)]
 

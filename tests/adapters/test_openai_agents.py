@@ -508,6 +508,21 @@ def test_a_policy_that_does_not_see_what_the_tool_gets_asks_a_person(arguments: 
 # --- what the model is told, and what a tool has ---------------------------------------------------------------------
 
 
+@function_tool
+def order(pieces: int) -> str:
+    """Order so many."""
+    return str(pieces)
+
+
+def test_limits_are_told_where_the_guard_says_so() -> None:
+    """And an argument that is missing is named if the tool has it."""
+    with current.use(mint(order={"pieces": {"min": 1, "max": 9}})):
+        for tell in (True, False):
+            one = agent(ToolGuard(verifier(), tell_limits=tell), obeying(("order", {"pieces": 10}), ("order", {})), order)
+            limits, missing = results(go(one))
+            assert ("from 1 to 9" in limits) is tell and "argument `pieces` of `order` is not stated" in missing
+
+
 def test_a_refusal_is_the_tools_output(guard: ToolGuard) -> None:
     with current.use(mint(other={})):
         done = go(agent(guard, obeying(*[("take", {})] * 6), take([])))

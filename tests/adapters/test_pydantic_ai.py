@@ -654,6 +654,22 @@ def test_a_refusal_is_told_to_the_model_and_uses_up_no_retries(guard: ToolGuard)
     }
 
 
+def order(pieces: int = 0) -> str:
+    return str(pieces)
+
+
+def test_limits_are_told_where_the_guard_says_so() -> None:
+    """And an argument that is missing is not named if only the token has it."""
+    for tell in (True, False):
+        said = []
+        for rule in ({"pieces": {"min": 1, "max": 9}}, {"pieces": {"any": True}, "more": {"any": True}}):
+            with current.use(mint(order=rule)):
+                one = agent(ToolGuard(verifier(), tell_limits=tell), obeying(("order", {"pieces": 10})), order)
+                said += results(go(one, "go").all_messages())
+        limits, missing = said
+        assert ("from 1 to 9" in limits) is tell and "`pieces`" in limits and "`more`" not in missing
+
+
 def rows(table: str) -> str:
     current.grant().authorize(Access(table=table, operation="select"))
     return "rows"

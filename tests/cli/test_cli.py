@@ -296,7 +296,7 @@ def test_what_is_no_proof_proves_nothing(name, folder, monkeypatch, capsys):
     asked = ["--keyring", "keyring.json", "--audience", "sales-db", "--table", "sales", "--operation", "select"]
     code = app.run(["verify", *asked, "--replays", "hostile.db", "--now", str(NOW)])
     written = capsys.readouterr()
-    assert written.out.startswith("DENIED   malformed") and code == 1
+    assert written.out.startswith("denied malformed") and code == 1
     assert all(char == "\n" or char.isprintable() for char in written.out + written.err)
 
 

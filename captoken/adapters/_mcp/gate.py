@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import wraps
+from functools import partial, wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypedDict, TypeVar
 
@@ -85,7 +85,18 @@ async def _in_thread(question: Callable[[Any], Any], face: Any) -> Any:
     return await to_thread.run_sync(question, face)
 
 
-def teller(error: Callable[[str], Exception], function: _F) -> _F:
+def teller(
+    error: Callable[[str], Exception], function: _F | None, tell_limits: bool
+) -> _F | Callable[[_F], _F]:
+    """What makes of a tool one that tells the model why; that tool, if it is there already."""
+    told = partial(Decision.for_model, tell_limits=tell_limits is True)
+    tells: Callable[[_F], _F] = partial(_telling, error, told)
+    return tells if function is None else tells(function)
+
+
+def _telling(
+    error: Callable[[str], Exception], told: Callable[[Decision], str], function: _F
+) -> _F:
     """`function`, which raises an `error` that the model may read where it would raise Denied.
 
     An SDK tells the model the text of what a tool raises, or none of it: the one would say too
@@ -95,14 +106,14 @@ def teller(error: Callable[[str], Exception], function: _F) -> _F:
 
         @wraps(function)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
-            with telling(error):
+            with telling(error, told):
                 return await function(*args, **kwargs)
 
         return awaited  # type: ignore[return-value]
 
     @wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
-        with telling(error):
+        with telling(error, told):
             return function(*args, **kwargs)
 
     return called  # type: ignore[return-value]
@@ -130,6 +141,7 @@ class Options(TypedDict, total=False):
 
     cost: Cost | None
     attributes: Attributes | None
+    tell_limits: bool
     free: Iterable[str]
     list_without_token: bool
     authorization_header: bool
@@ -149,6 +161,7 @@ class Gate:
         *,
         cost: Cost | None = None,
         attributes: Attributes | None = None,
+        tell_limits: bool = False,
         free: Iterable[str] = (),
         list_without_token: bool = False,
         authorization_header: bool = True,
@@ -157,6 +170,7 @@ class Gate:
         self._verifier = verifier
         self._cost = cost
         self._attributes = attributes
+        self._tell_limits = tell_limits is True
         self._free = FREE | frozenset([free] if isinstance(free, str) else free)
         # A list that is open to everybody has an option of its own, and a call never is.
         if not self._free.isdisjoint({CALL, *LISTS}):
@@ -210,16 +224,16 @@ class Gate:
             if found:
                 return grant
             denied = await _answer_of(grant, lambda face: face.deny(found))
-            raise refusal_of(denied, method)
+            raise self._refusal_of(denied, method)
 
         plain = access_of(method, params)
         if plain is None:
             code, why = _no_call(method, params)
             denied = await _answer_of(grant, lambda face: face.deny(code, why))
-            raise refusal_of(denied, method)
+            raise self._refusal_of(denied, method)
         access = self._with_stated(plain)
         decision = await _answer_of(grant, lambda face: face.check(access))
-        return _granted(decision, method)
+        return self._granted(decision, method)
 
     def under(self, grant: Grant | None) -> AbstractContextManager[object]:
         """Around what answers a message, inside `answering`: under its grant, if it needed one.
@@ -327,7 +341,7 @@ class Gate:
         denied = await _answer_of(
             self._verifier, lambda face: face.deny(token, code, why, request=about)
         )
-        return refusal_of(denied, method)
+        return self._refusal_of(denied, method)
 
     async def _authenticated(
         self,
@@ -345,7 +359,7 @@ class Gate:
                 self._verifier, lambda face: face.authenticate(token, request=about)
             )
         except Denied as denied:
-            raise refusal_of(denied.decision, method) from None
+            raise self._refusal_of(denied.decision, method) from None
         plain: Grant = grant.blocking if isinstance(grant, AsyncGrant) else grant
         return plain
 
@@ -368,12 +382,12 @@ class Gate:
             decision = await _answer_of(
                 self._verifier, lambda face: face.check(token, plain, request=about)
             )
-            return _granted(decision, method)
+            return self._granted(decision, method)
         # What a stranger asks for reaches no code of the server's, not even what knows of costs.
         grant = await self._authenticated(token, about, method)
         access = self._with_stated(plain)
         decision = await _answer_of(grant, lambda face: face.check(access))
-        return _granted(decision, method)
+        return self._granted(decision, method)
 
     def _with_stated(self, plain: Access) -> Access:
         """The access with what the server knows of it.
@@ -384,6 +398,25 @@ class Gate:
             return plain
         stated = stated_of(plain, self._cost, self._attributes)
         return Access(tool=plain.tool, arguments=plain.arguments, **stated)
+
+    def _granted(self, decision: Decision, method: str) -> Grant:
+        """The grant of what was allowed. Raises Refused."""
+        if decision.grant is None:
+            raise self._refusal_of(decision, method)
+        return decision.grant
+
+    def _refusal_of(self, decision: Decision, method: str) -> Refused:
+        """What goes out: the model is told what it may not do, a client that its token is not good.
+
+        `for_model` echoes only what was asked. The public sentence is the same for whatever a
+        stranger could cause. Only a call of a tool is answered to the model: whoever reads a
+        resource is a client's code, and is told by an error (spec 40.8).
+        """
+        denied = Denied(decision)
+        if denied.kind == "insufficient":
+            told = decision.for_model(tell_limits=self._tell_limits)
+            return Refused(denied.kind, told, tool=method == CALL)
+        return Refused(denied.kind, denied.public)
 
 
 def access_of(method: str, params: Mapping[str, Any]) -> Access | None:
@@ -403,26 +436,6 @@ def _no_call(method: str, params: Mapping[str, Any]) -> tuple[str, str]:
     """The code and the sentence of a denial, for a message of which `access_of` made nothing."""
     asked = facts(method, params)
     return ("tool", _NO_CALL) if asked is None else refusal_of_call(*asked, _NO_CALL)
-
-
-def _granted(decision: Decision, method: str) -> Grant:
-    """The grant of what was allowed. Raises Refused."""
-    if decision.grant is None:
-        raise refusal_of(decision, method)
-    return decision.grant
-
-
-def refusal_of(decision: Decision, method: str) -> Refused:
-    """What goes out: the model is told what it may not do, a client that its token is not good.
-
-    `for_model` echoes only what was asked. The public sentence is the same for whatever a stranger
-    could cause. Only a call of a tool is answered to the model: whoever reads a resource is a
-    client's code, and is told by an error (spec 40.8).
-    """
-    denied = Denied(decision)
-    if denied.kind == "insufficient":
-        return Refused(denied.kind, decision.for_model(), tool=method == CALL)
-    return Refused(denied.kind, denied.public)
 
 
 # --- what is listed: rule 5 -------------------------------------------------------------------

@@ -1,0 +1,70 @@
+"""Why one argument or attribute prohibits, told by the check that it failed.
+
+The sentence is for the operator, and has no value: values may be private, and reasons go to logs.
+Beside it stands what failed, for whoever words it for others (spec 24.14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from captoken._format.spelling import named_all, spelled
+from captoken._language.constraints import NOTHING, Constraint, Range
+from captoken._language.reasons import Failing, Reason
+
+
+def unknown_argument(
+    argument: str, tool: str | None, rule: Mapping[str, tuple[Constraint, bool]]
+) -> Reason:
+    """An argument that a closed world does not name, or names only to keep it out."""
+    # What must be absent says nothing of what may be there, whatever it is called.
+    allowed = [name for name, (constraint, _) in rule.items() if constraint != NOTHING]
+    if allowed:
+        words = f"is not among {named_all(allowed)}"
+    else:
+        words = "must be left out: no argument is permitted"
+    failing = Failing("argument", argument, "unknown", words)
+    return Reason("argument", f"argument {argument} of tool {tool} {words}", failing)
+
+
+def argument_failed(
+    argument: str, tool: str | None, constraint: Constraint, stated: Mapping[str, Any]
+) -> Reason:
+    """An argument that is named, and missing or of another value."""
+    text, failing = _failed("argument", argument, constraint, stated)
+    if failing.problem == "unstated":
+        text = "must be present"
+    return Reason("argument", f"argument {argument} of tool {tool} {text}", failing)
+
+
+def attribute_failed(attribute: str, constraint: Constraint, stated: Mapping[str, Any]) -> Reason:
+    """An attribute that is asked about, and not stated or of another value."""
+    text, failing = _failed("attribute", attribute, constraint, stated)
+    if failing.problem == "unstated":
+        text = "is asked about and not stated"
+    return Reason("attribute", f"attribute {attribute} {text}", failing)
+
+
+def _failed(
+    fact: Any, name: str, constraint: Constraint, stated: Mapping[str, Any]
+) -> tuple[str, Failing]:
+    """The end of a sentence that shows the constraint, and what failed."""
+    text = f"does not satisfy {spelled(constraint.json())}"
+    if name not in stated:
+        return text, Failing(fact, name, "unstated", "is not stated")
+    if isinstance(constraint, Range):
+        words = _missed(constraint, stated[name])
+        return text, Failing(fact, name, "value", words, constraint.low, constraint.high)
+    return text, Failing(fact, name, "value", text)
+
+
+def _missed(bounds: Range, value: Any) -> str:
+    """On which side a value is of a range that it is not in."""
+    # By exact type, as the range itself asks: a boolean is no number.
+    if type(value) is not int and not (type(value) is float and isfinite(value)):
+        return "is no number"
+    if bounds.low is not None and value < bounds.low:
+        return f"is less than {bounds.low}"
+    return f"is more than {bounds.high}"
