@@ -376,6 +376,10 @@ def maker() -> Callable[..., Entry]:
     return make
 
 
+def fields(entry: Entry) -> dict[str, Any]:
+    return msgspec.structs.asdict(entry)
+
+
 def named_link(number: int) -> str:
     return b64encode(number.to_bytes(16, "big"))
 
@@ -472,11 +476,16 @@ def test_where_the_holders_part_is_full_the_tree_with_most_gives_way() -> None:
     (whole,) = [one for one in change.add if one != entry]
     assert (whole.select, whole.asked, whole.until) == (Selector(token=named_link(2)), (), NOW + 63)
 
-    entries = [one for one in entries if one.id not in change.drop] + [*change.add]
-    entries = [*entries[:1], whole]
+    # The first by name is whole already: so the other one is, as far as that helps.
+    short, long = Entry(**{**fields(whole), "select": Selector(token=named_link(0))}), entries[0]
     asks = Recall(named_link(9), named_link(4), (), "x", NOW + 60)
+    room = size_of(short) + size_of(long)
+    many = (HandOver(named_link(at), None) for at in range(30))
+    long = Entry(**{**fields(long), "asked": tuple(each.link for each in many)})
+    entry, change = answered(asks, [short, long], make=make, most=5, now=NOW, part=size_of(long))
+    assert entry.select == asks.wanted and change.drop == [long.id]
     with pytest.raises(RecallError, match="is full"):
-        answered(asks, entries, make=make, most=5, now=NOW, part=sum(map(size_of, entries)))
+        answered(asks, [short, *(one for one in change.add if one != entry)], make=make, most=5, now=NOW, part=room)
 
 
 def test_holders_cannot_fill_the_overlay(monkeypatch: pytest.MonkeyPatch) -> None:

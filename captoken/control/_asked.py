@@ -14,7 +14,6 @@ by something that stops more, for at least as long. What an operator said is nev
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
@@ -38,7 +37,10 @@ class HandOver(NamedTuple):
 
 
 class Recall(NamedTuple):
-    """What a control plane found that a holder may ask for, and who that is."""
+    """What a control plane found that a holder may ask for, and who that is.
+
+    Nothing in it is a secret: ids, names and times.
+    """
 
     link: str  # what is to stop, with all below
     token: str  # in which tree
@@ -83,42 +85,78 @@ def answered(
 ) -> Outcome:
     """What a recall makes of the entries of a snapshot: those that stand, and those kept after.
 
-    `size` is how many bytes of it are entries that holders asked for; left out, it is worked out.
+    `size` is how many bytes of it are entries that holders asked for, and `part` how many they may
+    be. Left out, the one is worked out, and the other is a quarter of the largest snapshot.
 
     Does not check that the holder may ask for it: a ControlPlane does. Raises RecallError where the
-    holders' part is full of trees with one entry each, so that nothing is left to give way.
+    holders' part is full, and no tree is left that can give way.
     """
+    # Of a great many entries, few are on this tree. What is asked of all is asked once.
     entries = list(entries)
-    stands = _already(recall, entries, now)
+    tree = [entry for entry in entries if entry.select.token == recall.token]
+
+    stands = _already(recall, tree, now)
     if stands is not None:
         return Outcome(stands, None)
 
-    asked = _Asked(entry for entry in entries if entry.asked is not None)
-
-    # 37.9. What was asked for at or below the link that is revoked; and only this.
-    under = asked.by(recall.token, recall.link)
-    until = _latest([recall.until, *(entry.until for entry in under)])
-    entry = asked.replace(under, make(recall.wanted, recall.by, recall.why, until))
-
-    # 37.10. From the lowest up: what passes the bound becomes one, and so counts as one above.
+    asked = _Asked(entry for entry in tree if entry.asked is not None)
+    entry = _added(recall, asked, make)
     for depth in range(len(recall.handed), 0, -1):
-        handed = recall.handed[depth - 1]
-        below = asked.by(recall.token, handed.link)
-        if sum(one.stands(now) for one in below) <= most:
-            continue
+        entry = _bounded(recall, depth, entry, asked, make=make, most=most, now=now)
 
-        stopped = Selector(link=handed.link, token=recall.token)
-        why = f"more than {most} recalls were asked for by its holder and those below"
-        until = _latest([handed.until, *(one.until for one in below)])
-        one = make(stopped, recall.by[:depth], why, until)
-        entry = asked.replace(below, one)
-
+    # 37.11. Only where the part is full, what was asked for of other trees matters.
     if size is None:
         size = sum(size_of(one) for one in entries if one.asked is not None)
-    change = asked.change
-    size += sum(map(size_of, change.add)) - sum(size_of(asked.before[name]) for name in change.drop)
-    entry = asked.fitted(entry, make, size, PART if part is None else part)
+    size += asked.grown_by()
+    part = PART if part is None else part
+    if size > part:
+        asked.take_up(one for one in entries if one.asked is not None)
+        entry = asked.fitted(entry, make, size, part)
     return Outcome(entry, asked.change)
+
+
+def _added(recall: Recall, asked: _Asked, make: Make) -> Entry:
+    """The entry that was asked for, in the place of those that were asked for below (37.9)."""
+    # At or below the link that is revoked, and only these. What they stop is below it too.
+    under = asked.by(recall.link)
+    until = _latest([recall.until, *(one.until for one in under)])
+    entry = make(
+        recall.wanted,
+        recall.by,
+        recall.why,
+        until,
+    )
+    return asked.replace(under, entry)
+
+
+def _bounded(
+    recall: Recall,
+    depth: int,
+    entry: Entry,
+    asked: _Asked,
+    *,
+    make: Make,
+    most: int,
+    now: int,
+) -> Entry:
+    """What stops what `entry` stops, once one of the hand-overs is held to its bound (37.10).
+
+    The lowest comes first: what it and those below asked for is then one, and counts as one above.
+    """
+    handed = recall.handed[depth - 1]
+    below = asked.by(handed.link)
+    if sum(one.stands(now) for one in below) <= most:
+        return entry
+
+    # It asked, or somebody below it: so `entry` is among them.
+    until = _latest([handed.until, *(one.until for one in below)])
+    ended = make(
+        Selector(link=handed.link, token=recall.token),
+        recall.by[:depth],
+        f"more than {most} recalls were asked for by its holder and those below",
+        until,
+    )
+    return asked.replace(below, ended)
 
 
 def _already(recall: Recall, entries: Iterable[Entry], now: int) -> Entry | None:
@@ -151,20 +189,28 @@ def _latest(ends: Sequence[int | None]) -> int | None:
 
 
 class _Asked:
-    """All that holders asked for, while a change of it is made."""
+    """What holders asked for, while it changes: of one tree, and of others where it matters."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         """All of them by id, as they are before. Those that have ended and are kept count too."""
-        self.before = {entry.id: entry for entry in entries}
-        self._after = dict(self.before)
+        self._before = {entry.id: entry for entry in entries}
+        self._after = dict(self._before)
 
-    def by(self, token: str, link: str) -> list[Entry]:
-        """What was asked for in that tree by whoever has that link: at it, or below."""
-        return [
-            entry
-            for entry in self._after.values()
-            if entry.select.token == token and link in (entry.asked or ())
-        ]
+    def by(self, link: str) -> list[Entry]:
+        """What was asked for by whoever has that link: at it, or below."""
+        return [entry for entry in self._after.values() if link in (entry.asked or ())]
+
+    def take_up(self, entries: Iterable[Entry]) -> None:
+        """Take up those of other trees too."""
+        for entry in entries:
+            if entry.id not in self._before:
+                self._before[entry.id] = self._after[entry.id] = entry
+
+    def grown_by(self) -> int:
+        """How many bytes more it takes than before."""
+        change = self.change
+        gone = sum(size_of(self._before[name]) for name in change.drop)
+        return sum(map(size_of, change.add)) - gone
 
     def replace(self, those: Iterable[Entry], one: Entry) -> Entry:
         """Put one entry, which stops all that they stop, in the place of some. Gives it back."""
@@ -179,31 +225,40 @@ class _Asked:
         Gives back what stops what `entry` stopped. Raises RecallError if no tree is left that can.
         """
         while size > part:
-            token = self._fullest()
-            tree = [one for one in self._after.values() if one.select.token == token]
-            why = "the part of the snapshot that is for recalls is full, and this tree has most"
-            until = _latest([one.until for one in tree])
-            whole = make(Selector(token=token), (), why, until)
-
-            # Trees with one entry each, which is as short as it can be: nothing is dropped.
-            saved = sum(map(size_of, tree)) - size_of(whole)
-            if saved <= 0:
-                raise RecallError("the part of the snapshot that is for recalls is full")
-            size -= saved
+            tree, whole, saved = self._next_to_give_way(make)
             self.replace(tree, whole)
+            size -= saved
             if entry in tree:
                 entry = whole
         return entry
 
-    def _fullest(self) -> str:
-        """The tree with most entries: of several, the first by name, so that all agree."""
-        counts = Counter(entry.select.token or "" for entry in self._after.values())
-        return min(counts, key=lambda token: (-counts[token], token))
+    def _next_to_give_way(self, make: Make) -> tuple[list[Entry], Entry, int]:
+        """The entries of the tree with most, the one for that tree, and how many bytes that saves.
+
+        Of several the first by name. One whose entries are as short as they can be is passed over:
+        a tree that is revoked already, say. Raises RecallError if there is no other.
+        """
+        trees: dict[str, list[Entry]] = {}
+        for one in self._after.values():
+            trees.setdefault(one.select.token or "", []).append(one)
+
+        for token in sorted(trees, key=lambda name: (-len(trees[name]), name)):
+            tree = trees[token]
+            whole = make(
+                Selector(token=token),
+                (),
+                "too many recalls of all trees: this one has most",
+                _latest([one.until for one in tree]),
+            )
+            saved = sum(map(size_of, tree)) - size_of(whole)
+            if saved > 0:
+                return tree, whole, saved
+        raise RecallError("the part of the snapshot that is for recalls is full")
 
     @property
     def change(self) -> Change:
         """What has become of it."""
         return Change(
-            drop=[name for name in self.before if name not in self._after],
-            add=[entry for name, entry in self._after.items() if name not in self.before],
+            drop=[name for name in self._before if name not in self._after],
+            add=[entry for name, entry in self._after.items() if name not in self._before],
         )

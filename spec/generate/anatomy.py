@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from captoken import Access, Issuer, Keyring, Token, Verifier
-from captoken._language.overlay import snapshot
+from captoken._language.overlay import delta, snapshot
 from captoken.audit import AuditTrail
-from captoken.control import Entry, Selector
+from captoken.control import Entry, Overlay, Selector
 from captoken.discharge import Allow, Discharger
 from captoken.keys import AuditKey, DischargerKey, HolderKey, OperatorKey
 from captoken.testing import FixedClock, fixed_random
@@ -287,6 +287,38 @@ def overlay() -> str:
     )
 
 
+def lifted() -> bytes:
+    """A delta from that snapshot to one in which the laptop was found."""
+    key = OperatorKey.from_bytes(build.secret("operator"))
+    known = Overlay.open(stopped(), [key.public])
+    return delta(key, known, drop=["4Kd0gmYp2nQ"], add=(), seq=18, issued_at=build.NOW + 5).delta
+
+
+def changed() -> str:
+    """The block of section Overlay on deltas."""
+    data = lifted()
+    body, signature = data[:-87], data[-86:]
+    given = stopped()[:-87].replace(b'"seq":17', b'"seq":18')
+    given = given.replace(b'"iat":%d' % build.NOW, b'"iat":%d' % (build.NOW + 5))
+    given = given.replace(b'"exp":%d' % (build.NOW + 3600), b'"exp":%d' % (build.NOW + 3605))
+    start = given.index(b'{"at"')
+    given = given[:start] + given[given.index(b',{"at"') + 1 :]
+    return _block(
+        *(data.decode()[at : at + 100] for at in range(0, len(data), 100)),
+        "",
+        "what it gives, of which gives.hash is the SHA-256",
+        *(given.decode()[at : at + 100] for at in range(0, len(given), 100)),
+        "",
+        "what is signed, by the key of the operator",
+        *_parts((build.label("delta"), "the label, with its byte 00"), (build.sha256(body), "SHA-256 of the JSON object")),
+        "",
+        f"  after.hash             {build.sha256(stopped()[:-87]).hex()}",
+        f"  gives.hash             {build.sha256(given).hex()}",
+        f"  signature              {build.unb64(signature.decode()).hex()[:64]}",
+        f"                         {build.unb64(signature.decode()).hex()[64:]}",
+    )
+
+
 def recorded() -> list[bytes]:
     """The trail of a server that allows the opening what it asks for, and then signs."""
     lines: list[bytes] = []
@@ -320,7 +352,7 @@ def specification() -> str:
     whole = SPECIFICATION.read_text(encoding="utf-8")
     blocks = {
         "": opening, "a signed link, ": signed_link, "a proof, ": proof, "a ticket, ": ticket, "a snapshot, ": overlay,
-        "a trail, ": audit,
+        "a delta, ": changed, "a trail, ": audit,
     }  # fmt: skip
     for name, block in blocks.items():
         begin = BEGIN.replace("written", f"{name}written")

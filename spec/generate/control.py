@@ -287,6 +287,14 @@ def deltas() -> Table:
     row("of_two", "36.19", both, second)
     row("of_none", "36.19", [], known)
 
+    lost = changed(entry("4Kd0gmYp2nQ", link="YdXNc7SBuBuVl3_NSXUYYw"), why="lost laptop")
+    only = changed(
+        entry("f1Q7yE0mXkA", task="task-123"), why="reads only until the audit is over", until=NOW + 86400,
+        link={"operations": ["select"]},
+    )  # fmt: skip
+    example = snapshot_of(lost, only, seq=17)
+    row("of_the_example", "36.17", [delta(example, later(only, seq=18))], later(only, seq=18), before=signed_snapshot(canonical(example)))
+
     # Who signed, and what.
     table.beside("that_adds")
     good = delta_of(known, later(one, two, three))

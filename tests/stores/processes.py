@@ -7,7 +7,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
+from captoken._language import overlay
 from captoken.control import Operator
+from captoken.control import operator as operators
 from captoken.keys import OperatorKey
 from captoken.stores.ports import Debit, Reservation, Use
 from tests.stores.places import Place, close_all
@@ -44,8 +46,12 @@ def prove(place: Place, many: int) -> list[bool]:
         close_all()
 
 
-def publish(place: Place, key: bytes, answers: Connection) -> None:
-    """Revokes token after token, and says which once it is published. Until it is killed."""
+def publish(place: Place, key: bytes, by_deltas: bool, answers: Connection) -> None:
+    """Revokes token after token, and says which once it is published. Until it is killed.
+
+    By deltas, which are made a whole snapshot each third time; or by whole snapshots."""
+    if by_deltas:
+        overlay.LARGE, operators._FOLD = 0, 3
     operator = Operator(OperatorKey.from_bytes(key), place.snapshots(), by="operator")
     while True:
         answers.send(operator.revoke(subject="user:jane", why="test").id)

@@ -465,18 +465,26 @@ def killed(fresh: Any, target: Callable[..., None], answers: int, *given: Any) -
         here.close()
 
 
+@pytest.mark.parametrize("by_deltas", [False, True], ids=["whole", "by deltas"])
 @pytest.mark.parametrize("rounds", [kills(200)])
-def test_kill_9_again_and_again_loses_no_revocation_that_sqlite_acknowledged(fresh: Any, rounds: int, tmp_path: Path) -> None:
-    """A process revokes token after token and is killed in the midst of it; the file is opened again: each one stands."""
-    place, acknowledged = Place("sqlite", str(tmp_path / "stores.db")), 0
+def test_kill_9_again_and_again_loses_no_revocation_that_sqlite_acknowledged(
+    fresh: Any, rounds: int, by_deltas: bool, tmp_path: Path
+) -> None:
+    """A process revokes token after token and is killed in the midst of it; the file is opened again: each one stands, and
+    whoever knew the snapshot before is led to it."""
+    place, acknowledged, known = Place("sqlite", str(tmp_path / "stores.db")), 0, None
     for number in range(rounds):
-        told = killed(fresh, processes.publish, 1 + number % 3, place, bytes(range(32)))
+        told = killed(fresh, processes.publish, 1 + number % 3, place, bytes(range(32)), by_deltas)
         acknowledged += len(told)
         store = place.snapshots()
         newest = Overlay.open(store.load() or b"", [KEY.public])
+        if by_deltas and known is not None:
+            deltas = store.since(known.digest)
+            assert deltas and known.follow(deltas, [KEY.public]).digest == newest.digest
+        known = newest
         assert {entry.id for entry in newest.entries} >= set(told) and newest.seq == len(newest.entries)
         if newest.seq > 50:  # a new file: a snapshot has all entries, and grows
-            place = Place("sqlite", str(tmp_path / f"stores-{number}.db"))
+            place, known = Place("sqlite", str(tmp_path / f"stores-{number}.db")), None
         close_all()
     assert acknowledged >= rounds
 

@@ -89,6 +89,7 @@ def test_what_the_specification_shows_is_what_captoken_makes_and_what_the_indepe
     assert bound["token"] == anatomy.proved()[0]
     assert vectors["third_party_caveats_of_the_example"]["token"].partition(".")[0] == anatomy.asked().serialize()
     assert vectors["snapshots_of_the_example"]["snapshot"] == anatomy.stopped().decode()
+    assert vectors["deltas_of_the_example"]["deltas"] == [anatomy.lifted().decode()]
     assert vectors["audit_of_the_example"]["trail"] == b"".join(anatomy.recorded()).decode()
     assert vectors["third_party_caveats_ticket_of_one"]["expect"]["discharge"] == anatomy.answered()
 
