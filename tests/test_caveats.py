@@ -176,9 +176,23 @@ def test_an_own_caveat_beside_another_of_its_key_replaces_none() -> None:
 
 
 def test_a_constraint_s_kind_is_one_class_too() -> None:
-    kinds = [read_constraint(value) for value in ({"any": True}, {"in": [True, 2, "a"]}, {"min": 1}, {"path": ["/"]})]
-    assert [kind.words() for kind in kinds] == ["anything", 'one of true, 2, "a"', "at least 1", "at or below /"]
-    assert [kind.json() for kind in kinds] == [{"any": True}, {"in": [True, 2, "a"]}, {"min": 1}, {"path": ["/"]}]
+    said: list[tuple[dict[str, Any], str]] = [
+        ({"any": True}, "anything"),
+        ({"in": [True, 2, "a"]}, 'one of true, 2, "a"'),
+        ({"min": 1}, "at least 1"),
+        ({"max": 1}, "at most 1"),
+        ({"min": -1, "max": 1}, "-1 to 1"),
+        ({"path": ["/"]}, "at or below /"),
+        ({"prefix": ["a-", "b c"]}, 'text that begins with a-, "b c"'),
+        ({"url": ["http://b.c:81/", "https://*.b.c/x"]}, "a url at or below http://b.c:81/, https://*.b.c/x"),
+        ({"cidr": ["10.0.0.0/8", "2001:db8::/32"]}, "an address in 10.0.0.0/8, 2001:db8::/32"),
+        ({"each": {"in": ["a"]}}, 'a list, each item "a"'),
+        ({"each": {"in": ["a"]}, "most": 3}, 'a list of at most 3, each item "a"'),
+        ({"each": {"in": []}, "most": 0}, "the empty list"),
+    ]
+    for stated, words_of_it in said:
+        kind = read_constraint(stated)
+        assert (kind.words(), kind.json()) == (words_of_it, stated)
     bare = Constraint()
     for ask in (bare.json, bare.words, lambda: bare.accepts(1), lambda: bare.alike(bare), lambda: bare.read({})):
         with pytest.raises(NotImplementedError):

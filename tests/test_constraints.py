@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from captoken import Token, WideningError
-from captoken._format.encoding import b64decode
+from captoken._format.encoding import b64decode, encode_json
 from captoken._language.constraints import read_constraint
+from captoken.cli import words
 from captoken.control import Operator
 from captoken.discharge import Allow, Discharger
 from captoken.keys import DischargerKey, OperatorKey
@@ -51,6 +52,158 @@ def test_a_list_takes_no_fraction_that_a_range_takes() -> None:
     assert read_constraint({"min": 3, "max": 3}).accepts(3.0) and not read_constraint({"in": [3]}).accepts(3.0)
 
 
+# --- prefixes, urls, addresses, lists --------------------------------------------------------------------------------
+
+
+def test_no_string_satisfies_two_kinds_about_strings() -> None:
+    """So that what two unlike kinds have in common is nothing, exactly."""
+    kinds = [
+        read_constraint({"path": ["/"]}),
+        read_constraint({"prefix": ["a", "1", "2", ":", "h", "w"]}),
+        read_constraint({"url": ["https://a.b", "ws://[::1]", "http://10.0.0.1"]}),
+        read_constraint({"cidr": ["0.0.0.0/0", "2000::/3", "::/97"]}),
+    ]
+    satisfied = []
+    for value in ("/a", "ab", "https://a.b/x", "ws://[::1]/", "10.0.0.1", "::1", "2001:db8::1", "https://u@a.b", "10.0.0.1:80"):
+        satisfied.append([kind.accepts(value) for kind in kinds].count(True))
+        assert all(not (one.accepts(value) and two.accepts(value)) for one in kinds for two in kinds if one is not two)
+        assert all(one.meet(two) == read_constraint({"in": []}) for one in kinds for two in kinds if one is not two)
+    assert satisfied == [1] * 9
+
+
+def test_a_prefix_that_begins_like_another_kind_says_which_kind_to_use() -> None:
+    for prefix, kind in (("/data", "say path"), ("https://a.b", "say url"), ("x://", "say url")):
+        with pytest.raises(ValueError, match=kind):
+            read_constraint({"prefix": [prefix]})
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("example.com", "begins with https://"),
+        ("HTTPS://example.com", "begins with https://"),
+        ("https://u@example.com", "no user info"),
+        ("https://example.com#a", "no fragment"),
+        ("https://example.com?a", "no query"),
+        ("https://example.com:443", "port 443 is the default one"),
+        ("https://example.com:0", "from 1 to 65535"),
+        ("https://Example.com", "in lower case"),
+        ("https://b\u00fccher.de", "visible ASCII"),
+        ("https://a\\b.c", "no backslash"),
+        ("https://*.com", "at least two labels"),
+        ("https://127.1", "four decimals"),
+        ("https://[::FFFF]", "RFC 5952"),
+        ("https://a.b//c", "no empty segment"),
+        ("https://a.b/..;x", "no segment"),
+        ("https://a.b/%2e", "no %2e"),
+        ("https://a.b/" + "x" * 2037, "at most 2048"),
+    ],
+)
+def test_an_entry_that_is_no_url_says_why(url: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        read_constraint({"url": [url]})
+
+
+@pytest.mark.parametrize(
+    ("block", "why"),
+    [
+        ("10.0.0.1/8", "bits are set behind its length; say 10.0.0.0/8"),
+        ("2001:db8::1/32", "say 2001:db8::/32"),
+        ("10.0.0.0", "like 10.0.0.0/8"),
+        ("10.0.0.0/33", "longer than an address"),
+        ("::/0", "::ffff:0:0/96"),
+        ("::ffff:0:0/96", "one spelling"),
+    ],
+)
+def test_an_entry_that_is_no_block_says_why(block: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        read_constraint({"cidr": [block]})
+
+
+def test_a_kind_of_another_type_is_a_type_error() -> None:
+    for kind in ("prefix", "url", "cidr"):
+        for value in ("a", {"a": 1}, 1, True, [1], [True], [["a"]], [None]):
+            with pytest.raises(TypeError):
+                read_constraint({kind: value})
+    for stated in ({"most": 1}, {"each": {"in": ["a"]}, "most": -1}, {"each": {"in": ["a"]}, "most": 2**53}, {"each": {}}):
+        with pytest.raises(ValueError):
+            read_constraint(stated)
+    for stated in ({"each": "a"}, {"each": {"any": True}, "most": True}, {"each": {"any": True}, "most": 1.0}):
+        with pytest.raises(TypeError):
+            read_constraint(stated)
+
+
+LETTERS = "abcdefghijklmnop"
+HOSTS = {"url": [f"ws://{letter}.x.y" for letter in LETTERS]}
+PATHS = {"url": [f"ws://*.x.y/{letter}" for letter in LETTERS]}
+
+
+def test_links_may_leave_256_urls_and_of_more_nothing() -> None:
+    """16 hosts and 16 paths are 256 urls. 16 hosts and 30 paths, which two lists leave together, would be 480."""
+    hosts, paths = read_constraint(HOSTS), read_constraint(PATHS)
+    both = hosts.meet(paths)
+    assert len(both.json()["url"]) == 256
+    assert both.meet(hosts) == both.meet(paths) == both.meet(both) == both == paths.meet(hosts)
+    assert both.accepts("ws://c.x.y/d/e") and not both.accepts("ws://c.x.y/")
+
+    fifteen = range(15)
+    one = read_constraint({"url": ["ws://*.x.y/a", *(f"ws://*.x.y/b/{number}" for number in fifteen)]})
+    two = read_constraint({"url": ["ws://*.x.y/b", *(f"ws://*.x.y/a/{number}" for number in fifteen)]})
+    thirty, nothing = one.meet(two), read_constraint({"in": []})
+    assert len(thirty.json()["url"]) == 30
+    assert thirty.meet(hosts) == hosts.meet(thirty) == hosts.meet(one).meet(two) == nothing
+    assert len(thirty.meet(read_constraint({"url": HOSTS["url"][:8]})).json()["url"]) == 240
+
+
+def test_a_token_whose_links_leave_many_urls_is_judged_shown_and_cut() -> None:
+    """Verifiers ask each link; what is left together can be shown; a clamp that could not be read is no link."""
+    token, other = (
+        mint(unrestricted=True, where={"x": one}).with_raw_link(encode_json({"where": {"x": two}}))
+        for one, two in ((HOSTS, PATHS), (PATHS, HOSTS))
+    )
+    assert code(token, tool("t")) == "attribute"
+    assert len(token.unverified.capability.json()["where"]["x"]["url"]) == 256
+    assert token.unverified.capability == other.unverified.capability
+    for asked in ({"url": ["ws://*.x.y"]}, {"any": True}):
+        with pytest.raises(WideningError, match="what is left cannot be written: a list has at most 16 urls") as caught:
+            token.attenuate(where={"x": asked}, clamp=True)
+        assert (caught.value.dimension, caught.value.code) == ("where", "widening")
+    assert len(last(token.attenuate(where={"x": {"url": ["ws://a.x.y"]}}, clamp=True))["where"]["x"]["url"]) == 16
+    lines = words.of_rights(token.unverified.capability.json(), 0)
+    assert len(lines) == 1 and lines[0].startswith('where {"x": {"url": ["ws://a.x.y/a"')
+
+
+def test_each_is_no_deeper_than_four_and_never_a_crash() -> None:
+    nested: Any = {"in": ["x"]}
+    for _ in range(4):
+        nested = {"each": nested}
+    assert where(nested) == nested
+    for _ in range(5000):
+        nested = {"each": nested}
+    with pytest.raises(ValueError, match="nested"):
+        where(nested)
+    bodies = [b'{"where":{"x":' + b'{"each":' * deep + b'{"any":true}' + b"}" * deep + b"}}" for deep in (4, 5, 29)]
+    bare = mint(**FREE)
+    assert [code(bare.with_raw_link(body), tool("t")) for body in bodies] == ["attribute", "unreadable_link", "unreadable_link"]
+
+
+def test_a_list_in_a_list_says_what_is_wrong() -> None:
+    for given in ({"in": [["a"]]}, {"in": [{"a": 1}]}, {"in": (("a",),)}, {"in": [["a"], ["b"]]}, {"url": [["https://a.b"]]}):
+        with pytest.raises(TypeError, match=r"a list in a caveat holds str, int and bool, not (list|dict|tuple)"):
+            where(given)
+
+
+def test_a_tool_that_fetches_can_be_given_a_site() -> None:
+    token = mint(tools={"fetch": {"url": {"url": ["https://*.example.com/reports"]}}})
+    child = token.attenuate(tools={"fetch": {"url": {"url": ["https://eu.example.com/reports/q3"]}}})
+    asked = "https://eu.example.com/reports/q3/a?b=c"
+    assert code(child, tool("fetch", url=asked)) == "allowed"
+    for url in ("https://us.example.com/reports/q3", "https://eu.example.com/reports/q3/../q2", "http://169.254.169.254/", 5, None):
+        assert code(child, tool("fetch", url=url)) == "argument"
+    with pytest.raises(WideningError, match="argument url of tool fetch is held to"):
+        child.attenuate(tools={"fetch": {"url": {"url": ["https://*.example.com/reports"]}}})
+
+
 # --- what writers complete -------------------------------------------------------------------------------------------
 
 HELD = {"unrestricted": True, "where": {"x": {"min": -9, "max": 9}}}
@@ -61,10 +214,13 @@ HELD = {"unrestricted": True, "where": {"x": {"min": -9, "max": 9}}}
     [
         (FREE, {"max": 500}, {"max": 500, "min": 0}),
         (FREE, {"max": 0}, {"max": 0, "min": 0}),
+        (FREE, {"each": {"max": 5}, "most": 3}, {"each": {"max": 5, "min": 0}, "most": 3}),
+        (FREE, {"each": {"each": {"max": 5}}}, {"each": {"each": {"max": 5, "min": 0}}}),
         (FREE, MappingProxyType({"max": 500}), {"max": 500, "min": 0}),
         (FREE, {"min": 5}, {"min": 5}),
         (FREE, {"min": -5, "max": -1}, {"min": -5, "max": -1}),
         (HELD, {"max": 5}, {"max": 5, "min": -9}),
+        ({**FREE, "where": {"x": {"each": {"min": -9}}}}, {"each": {"max": 5}}, {"each": {"max": 5, "min": -9}}),
         ({**FREE, "where": {"x": {"min": 3}}}, {"max": 5}, {"max": 5, "min": 3}),
         ({**FREE, "where": {"x": {"in": [1, 2]}}}, {"in": [1]}, {"in": [1]}),
         ({**FREE, "where": {"y": {"min": -9}}}, {"max": 5}, {"max": 5, "min": 0}),
@@ -78,6 +234,8 @@ def test_a_negative_max_alone_is_a_mistake_wherever_it_is_written() -> None:
     for held in (FREE, HELD):
         with pytest.raises(ValueError, match="max -1 alone: say min as well"):
             where({"max": -1}, **held)
+    with pytest.raises(ValueError, match="say min as well"):
+        where({"each": {"max": -1}})
     with pytest.raises(ValueError, match="say min as well"):
         mint(tools={"pay": {"cents": {"max": -500, "optional": True}}})
 

@@ -1,8 +1,9 @@
 """The meet of all caveats about accesses: the most that a token can do (spec, "Capability").
 
 A capability is a plain set of permitted accesses. `meet` permits exactly what both permit,
-`a.covers(b)` iff `a.meet(b) == b`, and equal authority is `==`. Order and repetition of links do
-not matter. Nothing here depends on the position of a link in the chain.
+`a.covers(b)` iff `a.meet(b) == b`, and equal authority is `==`, but for a list of addresses and the
+blocks that hold just these. Order and repetition of links do not matter. Nothing here depends on
+the position of a link in the chain.
 
 It knows no kind of caveat by name. It holds one caveat of each kind, in normal form, and asks it:
 all that is said of tables is one caveat, all that is said of tools another. Of own caveats it keeps
@@ -298,7 +299,9 @@ class Capability(SealedValue, frozen=True, eq=False):
     def covers(self, other: Capability) -> bool:
         """Does this permit all that `other` permits?
 
-        If what both permit is all of `other`, then this one takes nothing away from it.
+        If what both permit is all of `other`, then this one takes nothing away from it. For a list
+        of addresses and the blocks that hold just these the answer may be no; that is safe, for it
+        only refuses.
 
         Nothing in the library decides by it: writers and verifiers ask caveat by caveat. It is for
         comparing what two tokens can do.
@@ -380,7 +383,8 @@ class Capability(SealedValue, frozen=True, eq=False):
         Without what the root record alone can say.
 
         Read again as a link, it permits the same. There is one exception: of own caveats of one key
-        that did not merge only the first is written, since a link has each key once.
+        that did not merge only the first is written, since a link has each key once. And of urls
+        several links may leave more than one link can list.
 
         So it is for showing, and never what is handed on: whoever narrows adds a link to the chain,
         in which both of them still stand. The reader may change it: it shares nothing with this

@@ -184,7 +184,19 @@ def _tidy(given: Any) -> Any:
     if isinstance(given, Mapping):
         return {_tidy(key): _tidy(value) for key, value in given.items()}
     if isinstance(given, (list, tuple, set, frozenset)):
-        items = dict.fromkeys((type(item).__name__, _tidy(item)) for item in given)
+        items = dict.fromkeys(_listed(item) for item in given)
         return [item for _, item in sorted(items)]
     kind = type(given).__name__  # a subclass of str may compare and print as it likes
     raise TypeError(f"a caveat is made of str, int, bool, lists and mappings, not of {kind}")
+
+
+def _listed(item: Any) -> tuple[str, Any]:
+    """An item of a list with its type, by which it is sorted. Raises TypeError for no scalar.
+
+    In version 1 a list holds scalars alone: two lists or mappings have no order.
+    """
+    made = _tidy(item)
+    kind = type(item).__name__
+    if type(made) not in _SCALARS:
+        raise TypeError(f"a list in a caveat holds str, int and bool, not {kind}")
+    return kind, made

@@ -79,9 +79,11 @@ class Where(BuiltIn, frozen=True):
     def __post_init__(self) -> None:
         """Read each constraint once, so that no access has to (spec, 13.1).
 
-        Raises TypeError or ValueError for what is no such object. An empty one would say nothing,
-        and is refused too (spec, 17.5).
+        What `of` makes was read before. Raises TypeError or ValueError for what is no such object.
+        An empty one would say nothing, and is refused too (spec, 17.5).
         """
+        if self.rules is not None:
+            return
         stated = not_empty(an_object(self.value, "where"), "where")
         rules = {}
         for attribute, constraint in stated.items():
@@ -94,9 +96,11 @@ class Where(BuiltIn, frozen=True):
     def of(cls, rules: Mapping[str, Constraint]) -> Where:
         """The caveat of these constraints, in normal form.
 
-        Sorted by attribute, so that rules that came in another order are spelled alike.
+        Sorted by attribute, so that rules that came in another order are spelled alike. Not read
+        again: of urls, several links may leave more than one could list.
         """
-        return cls({attribute: rule.json() for attribute, rule in sorted(rules.items())})
+        made = dict(sorted(rules.items()))
+        return cls({attribute: rule.json() for attribute, rule in made.items()}, made)
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
         """An attribute that is not stated prohibits: silence must not pass a rule (spec, 15.10)."""

@@ -1,20 +1,27 @@
-"""The small decidable constraints on one value: any, in, min and max, path (spec, "Constraints").
+"""The small decidable constraints on one value (spec, "Constraints").
 
 Each kind is one class. A constraint is a frozen value in normal form that says which values it
 accepts, what it and another one accept together, and how it is spelled, for readers and for people.
 Types never coerce: `True`, `1` and `"1"` are three values. A fraction satisfies `any` and ranges, a
-list or an object only `any`. There are no regular expressions.
+list `any` and `each`, an object only `any`. There are no regular expressions.
 
-    spelled                         accepts
-    {"any": true}                   every value
-    {"in": ["eu", 3, true]}         a string, integer or boolean of the list
-    {"min": 1, "max": 5}            a number between the two, or with one bound alone
-    {"path": ["/data"]}             a path at or below one of the list
+    spelled                                    accepts
+    {"any": true}                              every value
+    {"in": ["eu", 3, true]}                    a string, integer or boolean of the list
+    {"min": 1, "max": 5}                       a number between the two, or with one bound alone
+    {"path": ["/data"]}                        a path at or below one of the list
+    {"prefix": ["acct-"]}                      a string that begins with one of the list
+    {"url": ["https://*.example.com/a"]}       a url at or below one of the list
+    {"cidr": ["10.0.0.0/8"]}                   an address in one of the blocks
+    {"each": {"in": ["eu"]}, "most": 3}        a list, whose items all satisfy a constraint
+
+What a url is, says `urls`, and what an address is, `addresses`. A string that is a path, a url or
+an address satisfies no prefix: so two unlike kinds but `any` and `in` have nothing in common.
 
 `completed` is for writers alone: to them `{"max": 500}` means 0 to 500.
 
 *Why no regular expressions:* two engines read one expression differently, and some take time
-without bound. And nobody can say of two expressions what both accept. These four kinds can be
+without bound. And nobody can say of two expressions what both accept. These kinds can be
 met exactly, so that one can say whether a new link asks for more than is held.
 
 What is not checked here: whether an argument is stated at all, and what its value means. The
@@ -30,7 +37,7 @@ of the value: no kind searches or goes back.
 
 Each class answers the same questions: `read` and `json` for the wire, `accepts` for a decision,
 `meet` for what two links leave together, `words` for people. A new kind would be one class more and
-a line in `_KINDS`. Verifiers that do not know it find its link unreadable, and prohibit.
+a name in `_KINDS`. Verifiers that do not know it find its link unreadable, and prohibit.
 
 Python's own comparisons are not enough here: `True == 1 == 1.0` holds, and their hashes are equal.
 So every class looks at the exact type before it compares.
@@ -40,7 +47,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -49,6 +56,7 @@ import msgspec
 from captoken._format import names
 from captoken._format.given import read_once
 from captoken._format.spelling import escape, named_all, shown
+from captoken._language import addresses, urls
 from captoken._language.values import a_bounded_integer, a_list
 
 # A scalar with its type, so that True and 1 differ in sets: is it a boolean, and the value.
@@ -124,8 +132,8 @@ class Constraint(msgspec.Struct, frozen=True):
         if isinstance(other, In):
             return other.filtered(self)
 
-        # After that only two of one kind have something in common: ranges accept numbers, and
-        # paths accept strings. No value is of two types.
+        # After that only two of one kind have something in common. Ranges accept numbers, `each`
+        # lists, and of the kinds about strings no two accept the same one.
         if type(self) is type(other):
             return self.alike(other)
         return NOTHING
@@ -134,7 +142,7 @@ class Constraint(msgspec.Struct, frozen=True):
 class Anything(Constraint, frozen=True):
     """Every value, of every type: `{"any": true}`.
 
-    The only kind that accepts null, lists and objects. It still asks that the value is
+    The only kind that accepts null and objects. It still asks that the value is
     stated: an argument that is left out satisfies no constraint. Its meet with another is the
     other.
     """
@@ -352,16 +360,220 @@ class Paths(Constraint, frozen=True):
         return f"at or below {named_all(self.tops)}"
 
 
+class Prefixes(Constraint, frozen=True):
+    """A string that begins with one of `starts`, none of which begins with another.
+
+    Spelled `{"prefix": ["acct-", "inv-2026"]}`: for ids whose beginning says what they are. A
+    string that is a path, a url or an address satisfies none (spec 13.8). Those have parts, and a
+    prefix would cut through one: `https://example.com` is also how `https://example.com.evil.org`
+    begins. So what looks like the beginning of one is no prefix.
+
+        {"prefix": ["acct-"]} accepts "acct-1" and "acct-", not "Acct-1"
+    """
+
+    starts: tuple[str, ...]  # sorted
+    keys = frozenset(("prefix",))
+
+    @classmethod
+    def read(cls, stated: dict[str, Any]) -> Constraint:
+        """Raises TypeError for what is no list of strings, ValueError for no free name.
+
+        Also ValueError for what begins with a slash or holds `://`, with the kind to use instead.
+        An empty list is legal and accepts nothing.
+        """
+        listed = a_list(stated["prefix"], "prefix")
+        return _prefixes(_start(start) for start in listed)
+
+    def accepts(self, value: Any) -> bool:
+        """Character by character, from the first. Nothing is folded or normalised.
+
+        No prefix begins with a slash, so that a path begins with none.
+        """
+        if type(value) is not str or not value.startswith(self.starts):
+            return False
+        return addresses.address(value) is None and urls.url_of(value) is None
+
+    def alike(self, other: Prefixes) -> Constraint:
+        """Of each list the prefixes that begin with one of the other: longer ones say less."""
+        mine = [start for start in self.starts if start.startswith(other.starts)]
+        theirs = [start for start in other.starts if start.startswith(self.starts)]
+        return _prefixes([*mine, *theirs])
+
+    def json(self) -> dict[str, Any]:
+        """The prefixes, sorted. None of them begins with another, so this is the shortest list."""
+        return {"prefix": list(self.starts)}
+
+    def words(self) -> str:
+        """The prefixes as names: in quotes where one has unusual characters. Sorted."""
+        return f"text that begins with {named_all(self.starts)}"
+
+
+class Urls(Constraint, frozen=True):
+    """A url at or below one of `sites`, none of which lies within another (spec 13.9 to 13.13).
+
+    Spelled `{"url": ["https://*.example.com/reports", "http://10.0.0.7:8080"]}`. Scheme, host and
+    port are equal, but that `*.` stands for one or more labels; the path is at or below, segment by
+    segment. The query of a value is free. Whatever could be read as another url is none.
+
+    It is about the string. Whoever fetches it has to follow no redirect without asking again, and
+    names may resolve to any address.
+    """
+
+    sites: frozenset[urls.Url]
+    keys = frozenset(("url",))
+
+    @classmethod
+    def read(cls, stated: dict[str, Any]) -> Constraint:
+        """Raises TypeError for what is no list of strings, ValueError for an entry that is no url.
+
+        Also ValueError for more than 16 entries, however often one is repeated: two lists meet
+        entry by entry. An empty list is legal and accepts nothing.
+        """
+        listed = a_list(stated["url"], "url")
+        if len(listed) > urls.MAX_LISTED:
+            raise ValueError(f"a list has at most {urls.MAX_LISTED} urls, not {len(listed)}")
+        return _urls(urls.site(names.exact_str(entry, "url")) for entry in listed)
+
+    def accepts(self, value: Any) -> bool:
+        """A string that is no url in the strict form is refused, wherever it would lead."""
+        if type(value) is not str:
+            return False
+        asked = urls.url_of(value)
+        return asked is not None and any(urls.is_within(asked, site) for site in self.sites)
+
+    def alike(self, other: Urls) -> Constraint:
+        """What each entry of one has in common with each of the other: one url or nothing.
+
+        More than 256 leave nothing, as a bound on the work that links can make (spec 13.13).
+        """
+        if self.sites == other.sites:
+            return self
+        return _urls(urls.both(self.sites, other.sites))
+
+    def json(self) -> dict[str, Any]:
+        """The entries, sorted, each with its path.
+
+        After a meet they may be more than a link can list.
+        """
+        return {"url": sorted(map(str, self.sites))}
+
+    def words(self) -> str:
+        """The entries as names, sorted."""
+        return f"a url at or below {named_all(map(str, self.sites))}"
+
+
+class Networks(Constraint, frozen=True):
+    """An IP address in one of `blocks`, which are as few as can be (spec 13.14, 13.15).
+
+    Spelled `{"cidr": ["10.0.0.0/8", "2001:db8::/32"]}`. A value is an address in its one spelling,
+    without brackets, port or zone. An address of version 4 is never in a block of version 6.
+
+    One exception to equality: a list of addresses and the block that holds just these accept the
+    same, and are not equal.
+    """
+
+    blocks: tuple[addresses.Block, ...]  # in order
+    keys = frozenset(("cidr",))
+
+    @classmethod
+    def read(cls, stated: dict[str, Any]) -> Constraint:
+        """Raises TypeError for what is no list of strings, ValueError for what is no block.
+
+        An empty list is legal and accepts nothing.
+        """
+        listed = a_list(stated["cidr"], "cidr")
+        return _networks(addresses.block(names.exact_str(entry, "cidr")) for entry in listed)
+
+    def accepts(self, value: Any) -> bool:
+        """An address that could be spelled otherwise is refused, whatever it would be."""
+        found = addresses.address(value) if type(value) is str else None
+        return found is not None and addresses.in_any_block(self.blocks, *found)
+
+    def alike(self, other: Networks) -> Constraint:
+        """The addresses in both, as blocks: two blocks are nested or disjoint."""
+        return _networks(addresses.in_both(self.blocks, other.blocks))
+
+    def json(self) -> dict[str, Any]:
+        """The blocks, sorted as text, as all lists are."""
+        return {"cidr": sorted(map(str, self.blocks))}
+
+    def words(self) -> str:
+        """The blocks, sorted as text."""
+        return f"an address in {named_all(map(str, self.blocks))}"
+
+
+class Each(Constraint, frozen=True):
+    """A list of at most `most` items, all of which satisfy `inside`; None is no bound.
+
+    Spelled `{"each": {"in": ["eu", "us"]}, "most": 3}`. The empty list satisfies every `each` (spec
+    13.16). A single value is no list. `inside` may be an `each` in turn, four deep in all.
+    """
+
+    inside: Constraint
+    most: int | None
+    keys = frozenset(("each", "most"))
+
+    @classmethod
+    def read(cls, stated: dict[str, Any]) -> Constraint:
+        """Raises TypeError or ValueError for an `inside` that is none, and for a bad `most`.
+
+        Also ValueError for `most` alone, and for more than four in each other.
+        """
+        if "each" not in stated:
+            raise ValueError("most goes with each")
+        # Looked at from outside, so that no depth of nesting is gone into.
+        depth, inside = 1, stated["each"]
+        while type(inside) is dict and "each" in inside:
+            depth, inside = depth + 1, inside["each"]
+            if depth > _MAX_DEPTH:
+                raise ValueError(f"each is nested more than {_MAX_DEPTH} deep")
+
+        most = a_bounded_integer(stated["most"], "most") if "most" in stated else None
+        if most is not None and most < 0:
+            raise ValueError(f"most {most} is negative")
+        return _each(read_constraint(stated["each"]), most)
+
+    def accepts(self, value: Any) -> bool:
+        """By exact type: a string is no list of its letters."""
+        if type(value) is not list or (self.most is not None and len(value) > self.most):
+            return False
+        return all(map(self.inside.accepts, value))
+
+    def alike(self, other: Each) -> Constraint:
+        """Items that satisfy both, and the lower `most`. The empty list is always left."""
+        bounds = [bound for bound in (self.most, other.most) if bound is not None]
+        return _each(self.inside.meet(other.inside), min(bounds, default=None))
+
+    def json(self) -> dict[str, Any]:
+        """What is inside, and `most` if there is a bound."""
+        stated: dict[str, Any] = {"each": self.inside.json()}
+        return stated if self.most is None else {**stated, "most": self.most}
+
+    def words(self) -> str:
+        """What each item is, and how many there may be."""
+        if self.most == 0:
+            return "the empty list"
+        items = "" if self.most is None else f" of at most {self.most}"
+        return f"a list{items}, each item {self.inside.words()}"
+
+
+_MAX_DEPTH = 4  # of `each` in `each`
+
 # Two constraints that others compare with. Nothing is an empty list, in every normal form.
 ANYTHING = Anything()
 NOTHING = In(frozenset())
-# In the order in which they are tried. It decides nothing, since no key is of two kinds.
 _KINDS: tuple[type[Constraint], ...] = (
     Anything,
     In,
     Range,
     Paths,
+    Prefixes,
+    Urls,
+    Networks,
+    Each,
 )
+# By each key that can stand in a constraint. No key is of two kinds.
+_KIND_OF = {key: kind for kind in _KINDS for key in kind.keys}
 
 
 def read_constraint(value: Any) -> Constraint:
@@ -378,20 +590,23 @@ def read_constraint(value: Any) -> Constraint:
     if type(value) is not dict:
         like = '{"in": […]}, {"max": 5} or {"any": true}'
         raise TypeError(f"a constraint is like {like}, not {type(value).__name__}")
-    for kind in _KINDS:
-        # No key is of two kinds, so that at most one kind fits. An empty object would fit all.
-        if value and value.keys() <= kind.keys:
-            return kind.read(value)
+    # Any key tells the kind, since none is of two; and then the others have to be of that kind.
+    kind = _KIND_OF.get(next(iter(value), ""))
+    if kind is not None and value.keys() <= kind.keys:
+        return kind.read(value)
     stated = shown(sorted(value))
-    raise ValueError(f"no constraint has the keys {stated}: any, in, min and max, path")
+    kinds = "any, in, min and max, path, prefix, url, cidr, each and most"
+    raise ValueError(f"no constraint has the keys {stated}: {kinds}")
 
 
-def completed(given: Any, held: Constraint) -> Any:
+def completed(given: Any, held: Constraint, depth: int = 0) -> Any:
     """What a writer gave as a constraint, with a `max` that stands alone completed by a `min`.
 
     `{"max": 500}` would permit -500 as well, and hardly anybody means that. So writers complete it
     by the `min` of the range that is held for the same value, and else by 0 (spec 13.6). Readers
     never do: on the wire `{"max": 500}` has no bound below. `held` is ANYTHING where nothing is.
+
+    Inside `each` likewise, by what is held inside.
 
         completed({"max": 5}, ANYTHING)        # {"max": 5, "min": 0}
         completed({"max": 5}, Range(-9, 9))    # {"max": 5, "min": -9}
@@ -399,9 +614,13 @@ def completed(given: Any, held: Constraint) -> Any:
     What is no constraint is given back as it is, for `read_constraint` to refuse. Raises ValueError
     for a negative `max` alone: nobody could say what was meant.
     """
-    if not isinstance(given, Mapping):
+    # Deeper than a constraint can be, there is none to complete.
+    if not isinstance(given, Mapping) or depth > _MAX_DEPTH:
         return given
     made = read_once(given, "a constraint")  # what is looked at is what is written
+    if "each" in made:
+        inside = held.inside if isinstance(held, Each) else ANYTHING
+        made["each"] = completed(made["each"], inside, depth + 1)
     high = made.get("max")
     if type(high) is not int or "min" in made:
         return made
@@ -515,3 +734,47 @@ def _paths(tops: Set[str]) -> Constraint:
     # Each top looks upwards for another one. So the cost is their lengths, and not their pairs.
     kept = frozenset(top for top in tops if not any(above in tops for above in _above(top)))
     return Paths(kept) if kept else NOTHING
+
+
+# --- prefixes, urls, blocks, items ----------------------------------------------------------------
+
+
+def _start(value: Any) -> str:
+    """An entry of a `prefix` list. Raises TypeError or ValueError."""
+    start = names.free_name(value, "prefix")
+    if start.startswith("/"):
+        raise ValueError(f"prefix {shown(start)} begins like a path: say path")
+    if "://" in start:
+        raise ValueError(f"prefix {shown(start)} begins like a url: say url")
+    return start
+
+
+def _prefixes(starts: Iterable[str]) -> Constraint:
+    """The constraint in normal form: what begins with another prefix says nothing more.
+
+    In order, all that begin with one stand right behind it.
+    """
+    kept: list[str] = []
+    for start in sorted(starts):
+        if not kept or not start.startswith(kept[-1]):
+            kept.append(start)
+    return Prefixes(tuple(kept)) if kept else NOTHING
+
+
+def _urls(given: Iterable[urls.Url]) -> Constraint:
+    """The constraint in normal form: the widest entries; nothing if they are none or too many."""
+    sites = urls.widest_of(given)
+    return Urls(sites) if sites else NOTHING
+
+
+def _networks(blocks: Iterable[addresses.Block]) -> Constraint:
+    """The constraint in normal form: as few blocks as can be, and nothing if there is none."""
+    kept = addresses.merged(blocks)
+    return Networks(kept) if kept else NOTHING
+
+
+def _each(inside: Constraint, most: int | None) -> Constraint:
+    """The constraint in normal form: where only the empty list is left, there is one spelling."""
+    if inside == NOTHING or most == 0:
+        return Each(NOTHING, 0)
+    return Each(inside, most)

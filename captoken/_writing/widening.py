@@ -18,7 +18,7 @@ from typing import Any
 from captoken._format import names
 from captoken._format.errors import DelegationError, WideningError
 from captoken._language.capability import Capability, says_it_covers
-from captoken._language.caveats import BUILT_IN, is_own
+from captoken._language.caveats import BUILT_IN, V1, is_own
 from captoken._language.kinds import Caveat, Excess
 from captoken._language.lineage import Lineage
 
@@ -52,9 +52,29 @@ def narrowed(
         # Popped first, so that a key that stays gets its new value below.
         for key in replaced:
             stated.pop(key, None)
+        _check_can_be_written(excess)
         stated.update(excess.left)
 
     return stated
+
+
+def _check_can_be_written(excess: Excess) -> None:
+    """Raise WideningError where what is left is more than one link can say: a long list of urls.
+
+    Cut once more, it would be less than what was asked for and held, and nobody could tell why.
+    """
+    try:
+        for key, value in excess.left.items():
+            V1.kinds[key](value)
+    except ValueError as error:
+        hint = f"what is left cannot be written: {error}; ask for less"
+        raise WideningError(
+            excess.dimension,
+            excess.asked,
+            excess.held,
+            excess.excess,
+            hint,
+        ) from None
 
 
 def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess]:

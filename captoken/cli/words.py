@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from captoken._format.spelling import until
+from captoken._format.spelling import spelled, until
 from captoken._language.caveats import BUILT_IN, RIGHTS, Caveat
 
 # The keys of all caveats of the specification. Those of a vocabulary of one's own have no words.
@@ -82,6 +82,10 @@ def of_stated(
 def of_rights(stated: Mapping[str, Any], now: int) -> list[str]:
     """Which accesses a capability permits, in lines, and not for how long or how often.
 
-    No line at all: any access.
+    No line at all: any access. What several links leave together may be more than one link can
+    say, a long list of urls: that is shown as it is spelled.
     """
-    return of_stated(stated, now, RIGHTS)
+    try:
+        return of_stated(stated, now, RIGHTS)
+    except ValueError:
+        return [f"{key} {spelled(stated[key])}" for key in RIGHTS if key in stated]

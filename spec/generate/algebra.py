@@ -21,6 +21,7 @@ from spec.generate.build import (
 )
 from spec.generate.table import SALES, Table
 
+SIXTEEN = "abcdefghijklmnop"
 VID = bytes(range(100, 172))
 
 
@@ -214,6 +215,54 @@ def capability() -> Table:
         ("path_below_path_of_one_list", {"path": ["/a", "/a/b"]}, {"path": ["/a"]}, {"path": ["/a"]}, "both"),
         ("path_of_similar_name", {"path": ["/data"]}, {"path": ["/database"]}, {"in": []}, ""),
         ("empty_path_and_list", {"path": []}, {"in": []}, {"in": []}, "both"),
+        ("prefixes", {"prefix": ["acct-", "b"]}, {"prefix": ["a", "bc"]}, {"prefix": ["acct-", "bc"]}, ""),
+        ("prefix_in_prefix", {"prefix": ["a"]}, {"prefix": ["ab"]}, {"prefix": ["ab"]}, "one"),
+        ("prefix_below_prefix_of_one_list", {"prefix": ["a", "ab"]}, {"prefix": ["a"]}, {"prefix": ["a"]}, "both"),
+        ("prefix_and_list", {"prefix": ["a"]}, {"in": ["ab", "ba", 1]}, {"in": ["ab"]}, ""),
+        ("prefix_and_path", {"prefix": ["a"]}, {"path": ["/"]}, {"in": []}, ""),
+        ("prefix_and_url", {"prefix": ["https"]}, {"url": ["https://a.b"]}, {"in": []}, ""),
+        ("prefix_and_block", {"prefix": ["10."]}, {"cidr": ["10.0.0.0/8"]}, {"in": []}, ""),
+        ("empty_prefix_and_list", {"prefix": []}, {"in": []}, {"in": []}, "both"),
+        ("urls_crossed", {"url": ["https://*.b.c/x"]}, {"url": ["https://a.b.c"]}, {"url": ["https://a.b.c/x"]}, ""),
+        ("urls_crossed_by_stars", {"url": ["https://*.b.c/x/"]}, {"url": ["https://*.a.b.c/"]}, {"url": ["https://*.a.b.c/x/"]}, ""),
+        ("url_in_url", {"url": ["https://*.b.c"]}, {"url": ["https://a.b.c/x"]}, {"url": ["https://a.b.c/x"]}, "one"),
+        ("url_with_slash_below", {"url": ["https://a.b/x"]}, {"url": ["https://a.b/x/"]}, {"url": ["https://a.b/x/"]}, "one"),
+        ("url_below_url_of_one_list", {"url": ["https://*.b.c", "https://a.b.c/x"]}, {"url": ["https://*.b.c/"]},
+         {"url": ["https://*.b.c/"]}, "both"),
+        ("star_and_host_itself", {"url": ["https://*.b.c"]}, {"url": ["https://b.c"]}, {"in": []}, ""),
+        ("urls_of_other_ports", {"url": ["https://a.b"]}, {"url": ["https://a.b:8443"]}, {"in": []}, ""),
+        ("urls_of_other_schemes", {"url": ["https://a.b"]}, {"url": ["http://a.b"]}, {"in": []}, ""),
+        ("urls_pair_by_pair", {"url": ["https://a.c.d/", "https://b.c.d/y"]}, {"url": ["https://*.c.d/x", "https://b.c.d"]},
+         {"url": ["https://a.c.d/x", "https://b.c.d/y"]}, ""),
+        ("url_too_long_together", {"url": ["https://*." + "a" * 60 + ".b.c/"]}, {"url": ["https://*.b.c/" + "x" * 2034]}, {"in": []}, ""),
+        ("url_and_list", {"url": ["https://a.b/x"]}, {"in": ["https://a.b/x/y", "https://a.b", "x"]}, {"in": ["https://a.b/x/y"]}, ""),
+        ("url_and_path", {"url": ["https://a.b"]}, {"path": ["/"]}, {"in": []}, ""),
+        ("empty_url_and_list", {"url": []}, {"in": []}, {"in": []}, "both"),
+        ("urls_all_crossed", {"url": [f"ws://{letter}.x.y" for letter in "abcd"]}, {"url": [f"ws://*.x.y/{letter}" for letter in "abcd"]},
+         {"url": [f"ws://{one}.x.y/{two}" for one in "abcd" for two in "abcd"]}, ""),
+        ("blocks", {"cidr": ["10.0.0.0/8", "192.0.2.0/24"]}, {"cidr": ["10.1.0.0/16", "192.0.0.0/16"]},
+         {"cidr": ["10.1.0.0/16", "192.0.2.0/24"]}, ""),
+        ("block_in_block", {"cidr": ["10.0.0.0/8"]}, {"cidr": ["10.0.0.0/9"]}, {"cidr": ["10.0.0.0/9"]}, "one"),
+        ("halves_and_the_whole", {"cidr": ["10.0.0.0/9", "10.128.0.0/9"]}, {"cidr": ["10.0.0.0/8"]}, {"cidr": ["10.0.0.0/8"]}, "both"),
+        ("quarters_of_version_6", {"cidr": ["2001:db8::/34", "2001:db8:4000::/34", "2001:db8:8000::/33"]}, {"cidr": ["2001:db8::/32"]},
+         {"cidr": ["2001:db8::/32"]}, "both"),
+        ("neighbours_that_are_no_halves", {"cidr": ["10.1.0.0/16", "10.2.0.0/16"]}, {"cidr": ["10.0.0.0/14"]},
+         {"cidr": ["10.1.0.0/16", "10.2.0.0/16"]}, "two"),
+        ("blocks_of_two_versions", {"cidr": ["10.0.0.0/8"]}, {"cidr": ["a00::/8"]}, {"in": []}, ""),
+        ("block_and_list", {"cidr": ["10.0.0.0/8"]}, {"in": ["10.0.0.1", "11.0.0.1", "10.0.0.01"]}, {"in": ["10.0.0.1"]}, ""),
+        ("block_and_the_list_of_its_addresses", {"cidr": ["10.0.0.0/31"]}, {"in": ["10.0.0.0", "10.0.0.1"]},
+         {"in": ["10.0.0.0", "10.0.0.1"]}, "one"),
+        ("block_and_url", {"cidr": ["10.0.0.0/8"]}, {"url": ["http://10.0.0.1"]}, {"in": []}, ""),
+        ("empty_block_and_list", {"cidr": []}, {"in": []}, {"in": []}, "both"),
+        ("each", {"each": {"min": 1}}, {"each": {"max": 5, "min": 0}, "most": 3}, {"each": {"max": 5, "min": 1}, "most": 3}, ""),
+        ("each_of_fewer", {"each": {"any": True}}, {"each": {"any": True}, "most": 3}, {"each": {"any": True}, "most": 3}, "one"),
+        ("each_with_nothing_in_common", {"each": {"in": ["a"]}}, {"each": {"in": ["b"]}, "most": 3}, {"each": {"in": []}, "most": 0}, ""),
+        ("each_of_nothing", {"each": {"in": []}}, {"each": {"any": True}, "most": 0}, {"each": {"in": []}, "most": 0}, "both"),
+        ("each_in_each", {"each": {"each": {"in": ["a"]}}}, {"each": {"each": {"in": ["b"]}}, "most": 2},
+         {"each": {"each": {"in": []}, "most": 0}, "most": 2}, ""),
+        ("each_and_list", {"each": {"any": True}}, {"in": ["a", 1]}, {"in": []}, ""),
+        ("each_and_any", {"each": {"in": ["a"]}}, {"any": True}, {"each": {"in": ["a"]}}, "two"),
+        ("each_and_path", {"each": {"path": ["/"]}}, {"path": ["/"]}, {"in": []}, ""),
     ]
     for name, one, other, both, covers in pairs:
         add(f"where_{name}", under(one), under(other), under(both), covers)
@@ -407,6 +456,24 @@ def widening() -> Table:
            parts=below, tools={"move": {"by": {"max": 5}, "to": {"max": 5}}})  # fmt: skip
     fails("negative_max_alone_in_tools", "13.6", None, code="usage", parts=below, tools={"move": {"by": {"max": -5}, "to": any_}})
     fails("max_alone_below_what_is_held", "13.6", "where", where={"score": {"max": 0}})
+    listed = token({"tools": {"move": {"by": {"each": {"max": 9, "min": -9}}}}})
+    writes("max_alone_in_each", "13.6", {"tools": {"move": {"by": {"each": {"max": 5, "min": -9}, "most": 2}}}},
+           parts=listed, tools={"move": {"by": {"each": {"max": 5}, "most": 2}}})  # fmt: skip
+    writes("max_alone_in_new_each", "13.6", {"where": {"new": {"each": {"max": 5, "min": 0}}}}, where={"new": {"each": {"max": 5}}})
+    fails("negative_max_alone_in_each", "13.6", None, code="usage", where={"new": {"each": {"max": -5}}})
+    fails("list_in_a_list", "23.2", None, code="usage", where={"new": {"in": [["a"]]}})
+    fetch = token({"tools": {"fetch": {"url": {"url": ["https://*.b.c/x", "https://a.b.c"]}}, "ping": {"host": {"cidr": ["10.0.0.0/8"]}}}})
+    writes("url", "23.8", {"tools": {"fetch": {"url": {"url": ["https://a.b.c/y"]}}}}, parts=fetch,
+           tools={"fetch": {"url": {"url": ["https://a.b.c/y"]}}})  # fmt: skip
+    fails("url_wider", "23.8", "tools", parts=fetch, tools={"fetch": {"url": {"url": ["https://*.b.c"]}}})
+    writes("url_cut", "23.15", {"tools": {"fetch": {"url": {"url": ["https://*.b.c/x", "https://a.b.c/"]}}}}, parts=fetch,
+           tools={"fetch": {"url": {"url": ["https://*.b.c"]}}}, clamp=True)  # fmt: skip
+    fails("block_wider", "23.8", "tools", parts=fetch, tools={"ping": {"host": {"cidr": ["0.0.0.0/0"]}}})
+    writes("block_cut", "23.15", {"tools": {"ping": {"host": {"cidr": ["10.0.0.0/8"]}}}}, parts=fetch,
+           tools={"ping": {"host": {"cidr": ["0.0.0.0/0"]}}}, clamp=True)  # fmt: skip
+    many = token({"where": {"x": {"url": [f"ws://{letter}.x.y" for letter in SIXTEEN]}}})
+    fails("url_cut_to_more_than_sixteen", "13.13", "where", parts=many,
+          where={"x": {"url": ["ws://*.x.y/p", "ws://*.x.y/q"]}}, clamp=True)  # fmt: skip
     writes("max_alone_where_optional", "13.6", {"tools": {"go": {"by": {"max": 5, "min": 0, "optional": True}}}},
            parts=token({"tools": {"*": {}}}), tools={"go": {"by": {"max": 5, "optional": True}}})  # fmt: skip
     writes("where_cut", "23.15", {"where": {"level": {"in": [2]}}}, where={"level": {"in": [2, 4]}}, clamp=True)

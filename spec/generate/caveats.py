@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from spec.generate.build import KEY, NOW, Json, audience_key, hand_over, nonce, token
+from spec.generate.build import KEY, NOW, Json, Parts, audience_key, hand_over, nonce, token
 from spec.generate.table import SALES, SELECT, Table, call
 
 MARKET = {"table": "market.eu", "operation": "select"}
@@ -25,6 +25,10 @@ def tables() -> Iterator[Table]:
     yield patterns()
     yield constraints()
     yield paths()
+    yield prefixes()
+    yield urls()
+    yield addresses()
+    yield lists()
     yield domains()
 
 
@@ -530,6 +534,228 @@ def paths() -> Table:
         table.deny(
             f"top_{name}_is_unreadable", "14.4", "unreadable_link", token(SALES, {"where": {"x": {"path": [top]}}}), at("/data")
         )
+    return table
+
+
+def _under(constraint: Json) -> Parts:
+    return token({**SALES, "where": {"x": constraint}})
+
+
+def _at(value: Json) -> dict[str, Json]:
+    return {**SELECT, "attributes": {"x": value}}
+
+
+def prefixes() -> Table:
+    """Strings that begin with one of a list, and are nothing that has parts."""
+    table = Table("prefixes", "Strings that begin with one of a list; a path, a url or an address never does.")
+    held = _under({"prefix": ["acct-", "10.", "http", "\u00fc"]})
+    for name, value in {
+        "longer": "acct-1", "itself": "acct-", "long": "acct-" + "x" * 300, "line_feed": "acct-\n", "number_like": "10.5",
+        "text_with_slashes": "acct-/../x", "beyond_ascii": "\u00fcber", "user_info": "http://a@example.com",
+        "address_with_port": "10.0.0.1:80", "address_in_octal": "10.0.0.01",
+    }.items():  # fmt: skip
+        table.allow(f"takes_{name}", "13.8", held, _at(value))
+    for name, value in {
+        "shorter": "acct", "other_case": "ACCT-1", "later": "my acct-1", "space_first": " acct-1", "empty": "",
+        "decomposed": "u\u0308ber", "url": "http://example.com", "url_with_query": "https://example.com/?x", "address": "10.0.0.1",
+        "number": 10, "null": None, "list": ["acct-1"], "true": True, "fraction": 10.5,
+    }.items():  # fmt: skip
+        table.deny(f"refuses_{name}", "13.8", "attribute", held, _at(value))
+    table.allow("two_of_which_one_is_longer", "13.2", _under({"prefix": ["a", "ab", "a"]}), _at("ac"))
+    table.deny("refuses_path", "13.8", "attribute", _under({"prefix": ["acct-"]}), _at("/acct-1"))
+    table.deny("none_refuses_all", "13.2", "attribute", _under({"prefix": []}), _at("a"))
+    table.allow("looks_like_an_address", "13.8", _under({"prefix": ["2001:db8::1"]}), _at("2001:db8::1x"))
+    table.deny("refuses_address_of_version_6", "13.8", "attribute", _under({"prefix": ["2001:db8::1"]}), _at("2001:db8::1"))
+    for name, entry in {
+        "empty": "", "slash": "/", "path": "/data", "url": "https://", "url_inside": "a://b", "space_last": "acct- ",
+        "space_first": " a", "control": "a\tb", "257_bytes": "x" * 257, "number": 1, "true": True, "list": ["a"],
+    }.items():  # fmt: skip
+        table.deny(f"entry_{name}_is_unreadable", "13.8", "unreadable_link", _under({"prefix": [entry]}), _at("acct-1"))
+    table.deny("text_is_unreadable", "13.1", "unreadable_link", _under({"prefix": "acct-"}), _at("acct-1"))
+    return table
+
+
+def urls() -> Table:
+    """Urls at or below one of a list: what two readers could read as two things is none."""
+    table = Table("urls", "Urls at or below one of a list; whatever two readers could read as two urls is none.")
+    held = _under({"url": [
+        "https://*.example.com/reports", "https://example.org", "http://10.0.0.7:8080/a/", "wss://[2001:db8::1]/s",
+        "https://xn--bcher-kva.example.net",
+    ]})  # fmt: skip
+    for name, value in {
+        "itself": "https://a.example.com/reports", "below": "https://a.example.com/reports/2026/q1",
+        "slash_behind": "https://a.example.com/reports/", "deeper_host": "https://a.b.example.com/reports",
+        "query": "https://a.example.com/reports?x=1&y=/../z%2e%", "query_with_at": "https://a.example.com/reports?to=a@b",
+        "no_path": "https://example.org", "root": "https://example.org/", "query_without_path": "https://example.org?x=1",
+        "any_path": "https://example.org/a;v=1/b", "code_of_letter": "https://example.org/%41",
+        "three_dots": "https://example.org/...", "stray_characters": "https://example.org/a|b\"<>^`{}",
+        "at_in_path": "https://example.org/@a", "colon_in_path": "https://example.org/a:b", "star_in_path": "https://example.org/*",
+        "two_hyphens": "https://x--y.example.com/reports", "digits": "https://1.example.com/reports",
+        "address": "http://10.0.0.7:8080/a/b", "address_of_version_6": "wss://[2001:db8::1]/s", "port_with_query": "http://10.0.0.7:8080/a/?x",
+        "253_characters": "https://" + "a." * 121 + "example.com/reports",
+        "63_characters": "https://" + "a" * 63 + ".example.com/reports", "punycode": "https://xn--bcher-kva.example.net/a", "2048_characters": "https://example.org/" + "x" * 2028,
+    }.items():  # fmt: skip
+        table.allow(f"takes_{name}", "13.12", held, _at(value))
+    for name, value in {
+        "star_itself": "https://example.com/reports", "longer_segment": "https://a.example.com/reports2",
+        "above": "https://a.example.com/", "other_scheme": "http://example.org", "other_port": "https://example.org:8443",
+        "host_below_exact": "https://a.example.org", "longer_host": "https://example.org.evil.net", "ending": "https://aexample.com/reports",
+        "host_in_path": "https://evil.net/https://example.org", "without_its_slash": "http://10.0.0.7:8080/a",
+        "another_address": "http://10.0.0.8:8080/a/", "address_without_port": "http://10.0.0.7/a/",
+        "below_address": "http://x.10.0.0.7:8080/a/", "other_case_of_path": "https://a.example.com/Reports",
+        "path_with_parameter": "https://a.example.com/reports;x/a", "code_of_a_letter_in_entry": "https://a.example.com/%72eports",
+    }.items():  # fmt: skip
+        table.deny(f"refuses_{name}", "13.12", "attribute", held, _at(value))
+    ill: dict[str, dict[str, str]] = {
+        "13.9": {
+            "user_info": "https://a@example.org/", "user_and_password": "https://a:b@example.org/", "empty_user": "https://@example.org/",
+            "user_info_of_another": "https://example.org@evil.net/", "at_in_query_without_path": "https://example.org?@evil.net/",
+            "fragment": "https://example.org/#a", "empty_fragment": "https://example.org/#", "backslash": "https://example.org\\@evil.net/",
+            "backslash_in_path": "https://example.org/a\\b", "space": "https://example.org/a b", "line_feed": "https://example.org/\n",
+            "tab": "https://exa\tmple.org/", "null": "https://example.org/\0", "delete": "https://example.org/\x7f",
+            "space_first": " https://example.org/", "space_last": "https://example.org/ ", "2049_characters": "https://example.org/" + "x" * 2029,
+            "beyond_ascii": "https://example.org/\u00e9", "no_scheme": "example.org/", "no_scheme_but_slashes": "//example.org/",
+            "upper_case_scheme": "HTTPS://example.org/", "other_scheme_ftp": "ftp://example.org/", "file": "file:///etc/passwd",
+            "one_slash": "https:/example.org/", "three_slashes": "https:///example.org/", "no_slashes": "https:example.org",
+            "script": "javascript://example.org/%0aalert(1)", "empty_text": "", "nothing_behind": "https://",
+        },
+        "13.10": {
+            "upper_case": "https://Example.org/", "dot_at_end": "https://example.org./", "two_dots": "https://a..example.com/reports",
+            "dot_first": "https://.example.com/reports", "idn": "https://b\u00fccher.example.net/", "full_width": "https://example\uff0eorg/",
+            "hyphen_first": "https://-a.example.com/reports", "hyphen_last": "https://a-.example.com/reports",
+            "underscore": "https://a_b.example.com/reports", "64_characters": "https://" + "a" * 64 + ".example.com/reports",
+            "254_characters": "https://aa." + "a." * 120 + "example.com/reports", "star": "https://*.example.com/reports",
+            "code_in_host": "https://example%2eorg/", "octal": "http://012.0.0.7:8080/a/", "hexadecimal": "http://0xa.0.0.7:8080/a/",
+            "one_number": "http://167772167:8080/a/", "one_hexadecimal_number": "http://0xa000007:8080/a/", "short_form": "http://10.7:8080/a/",
+            "leading_zero": "http://10.0.0.07:8080/a/", "256": "http://10.0.0.256:8080/a/", "five_numbers": "http://10.0.0.0.7:8080/a/",
+            "dot_behind_address": "http://10.0.0.7.:8080/a/", "hexadecimal_last_label": "https://example.0x7/",
+            "number_as_last_label": "https://example.7/", "mapped": "wss://[::ffff:a00:7]/s", "mapped_with_dots": "wss://[::ffff:10.0.0.7]/s",
+            "upper_case_of_version_6": "wss://[2001:DB8::1]/s", "zero_of_version_6": "wss://[2001:0db8::1]/s",
+            "long_form_of_version_6": "wss://[2001:db8:0:0:0:0:0:1]/s", "zone": "wss://[2001:db8::1%25eth0]/s",
+            "no_brackets": "wss://2001:db8::1/s", "version_4_in_brackets": "http://[10.0.0.7]:8080/a/", "open_bracket": "wss://[2001:db8::1/s",
+            "behind_bracket": "wss://[2001:db8::1]x/s",
+        },
+        "13.11": {
+            "default_port": "https://example.org:443/", "no_number": "https://example.org:/", "leading_zero_of_port": "http://10.0.0.7:08080/a/",
+            "port_0": "https://example.org:0/", "port_65536": "https://example.org:65536/", "two_ports": "http://10.0.0.7:8080:8080/a/",
+            "minus": "https://example.org:-1/", "two_slashes": "https://example.org//a", "two_slashes_inside": "https://example.org/a//b",
+            "dot_segment": "https://example.org/./a", "dots_segment": "https://a.example.com/reports/../x", "dots_last": "https://example.org/..",
+            "dots_with_parameter": "https://a.example.com/reports/..;x/y", "dot_with_parameter": "https://example.org/.;/a",
+            "escaped_dot": "https://example.org/%2e%2e/a", "escaped_dot_upper": "https://example.org/%2E", "escaped_slash": "https://example.org/a%2fb",
+            "escaped_slash_upper": "https://example.org/a%2Fb", "escaped_backslash": "https://example.org/a%5cb", "escaped_percent": "https://example.org/%252e",
+            "escaped_null": "https://example.org/a%00", "escaped_semicolon": "https://example.org/..%3bx", "escaped_semicolon_upper": "https://example.org/a%3Bx",
+            "half_a_code": "https://example.org/a%4", "percent_alone": "https://example.org/100%", "no_code": "https://example.org/%zz",
+        },
+    }  # fmt: skip
+    for rule, values in ill.items():
+        for name, value in values.items():
+            table.deny(f"refuses_{name}", rule, "attribute", held, _at(value))
+    for name, other in {"number": 1, "null": None, "list": ["https://example.org/"], "true": True}.items():
+        table.deny(f"refuses_{name}_value", "13.3", "attribute", held, _at(other))
+    sixteen: Json = [f"https://h{number}.example.com" for number in range(16)]
+    table.allow("sixteen", "13.13", _under({"url": sixteen}), _at("https://h7.example.com/x"))
+    table.deny("seventeen", "13.13", "unreadable_link", _under({"url": [*sixteen, "https://a.b"]}), _at("https://h7.example.com/x"))
+    table.deny("seventeen_of_which_two_are_one", "13.13", "unreadable_link", _under({"url": [*sixteen, sixteen[0]]}), _at("https://h7.example.com/x"))
+    table.deny("none_refuses_all", "13.2", "attribute", _under({"url": []}), _at("https://h7.example.com/x"))
+    for rule, entries in {
+        "13.9": {"query": "https://a.b?x", "empty_query": "https://a.b/?", "fragment": "https://a.b/#", "user_info": "https://u@a.b", "no_scheme": "a.b",
+                 "ftp": "ftp://a.b", "2049_characters": "https://a.b/" + "x" * 2037, "beyond_ascii": "https://a.b/\u00e9", "empty": "", "number": 1},
+        "13.10": {"star_alone": "https://*", "star_of_one_label": "https://*.com", "star_inside": "https://a.*.b.c", "two_stars": "https://*.*.b.c",
+                  "star_in_a_label": "https://a*.b.c", "star_before_address": "https://*.10.0.0.7", "upper_case": "https://A.b", "dot_at_end": "https://a.b.",
+                  "octal": "https://010.0.0.7", "mapped": "https://[::ffff:a00:7]", "254_characters": "https://*." + "a." * 123 + "example"},
+        "13.11": {"default_port": "https://a.b:443", "dots": "https://a.b/..", "two_slashes": "https://a.b//c", "escaped_slash": "https://a.b/%2f"},
+    }.items():  # fmt: skip
+        for name, entry in entries.items():
+            table.deny(f"entry_{name}_is_unreadable", rule, "unreadable_link", _under({"url": [entry]}), _at("https://h7.example.com/x"))
+    table.deny("text_is_unreadable", "13.1", "unreadable_link", _under({"url": "https://a.b"}), _at("https://h7.example.com/x"))
+    return table
+
+
+def addresses() -> Table:
+    """IP addresses in one of several blocks: one spelling for each."""
+    table = Table("addresses", "IP addresses in one of several blocks; each has one spelling.")
+    held = _under({"cidr": ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "::/97"]})
+    for name, value in {
+        "first": "10.0.0.0", "inside": "10.1.2.3", "last": "10.255.255.255", "single": "192.0.2.7", "version_6": "2001:db8::1",
+        "first_of_version_6": "2001:db8::", "full": "2001:db8:1:2:3:4:5:6", "zero_group": "2001:db8:1:0:3:4:5:6",
+        "longest_run": "2001:db8:0:0:1::", "first_of_two_runs": "2001:db8::1:0:0:1", "unspecified": "::", "loopback": "::1",
+    }.items():  # fmt: skip
+        table.allow(f"takes_{name}", "13.14", held, _at(value))
+    for name, value in {
+        "before": "9.255.255.255", "behind": "11.0.0.0", "beside": "192.0.2.6", "beside_version_6": "2001:db9::", "number_of_the_other": "::a00:1:0",
+        "version_4_as_6": "2002:a00:1::", "version_4_in_64": "64:ff9b::a00:1",
+    }.items():  # fmt: skip
+        table.deny(f"refuses_{name}", "13.15", "attribute", held, _at(value))
+    for name, value in {
+        "leading_zero": "10.0.0.01", "octal": "012.0.0.1", "hexadecimal": "0xa.0.0.1", "one_number": "167772161", "short": "10.1", "256": "10.0.0.256",
+        "three": "10.0.0", "five": "10.0.0.0.1", "port": "10.0.0.1:80", "space": "10.0.0.1 ", "space_first": " 10.0.0.1", "line_feed": "10.0.0.1\n",
+        "block": "10.0.0.0/8", "upper_case": "2001:DB8::1", "zeros": "2001:0db8::1", "long": "2001:db8:0:0:0:0:0:1", "one_zero_left_out": "2001:db8::2:3:4:5:6",
+        "shorter_run": "2001:db8:0:0:1:0:0:1", "second_of_two_runs": "2001:db8:0:0:1::1:0", "brackets": "[2001:db8::1]", "zone": "2001:db8::1%eth0",
+        "mapped": "::ffff:a00:1", "mapped_with_dots": "::ffff:10.0.0.1", "version_4_at_the_end": "2001:db8::10.0.0.1", "two_runs": "2001:db8::1::1",
+        "three_colons": "2001:db8:::1", "nine_groups": "2001:db8:1:2:3:4:5:6:7", "five_digits": "2001:db8::10000", "empty": "", "name": "localhost",
+        "other_digits": "1\u0660.0.0.1", "dot_behind": "10.0.0.1.",
+    }.items():  # fmt: skip
+        table.deny(f"refuses_{name}", "13.14", "attribute", held, _at(value))
+    for name, other in {"number": 167772161, "null": None, "list": ["10.0.0.1"], "true": True}.items():
+        table.deny(f"refuses_{name}_value", "13.3", "attribute", held, _at(other))
+    everything = _under({"cidr": ["0.0.0.0/0", "8000::/1"]})
+    table.allow("all_of_version_4", "13.15", everything, _at("255.255.255.255"))
+    table.allow("half_of_version_6", "13.15", everything, _at("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"))
+    table.deny("all_of_version_4_and_none_of_6", "13.15", "attribute", everything, _at("::1"))
+    table.deny("none_refuses_all", "13.2", "attribute", _under({"cidr": []}), _at("10.0.0.1"))
+    for name, entry in {
+        "without_length": "10.0.0.0", "host_bits": "10.0.0.1/8", "host_bits_of_version_6": "2001:db8::1/32", "33": "10.0.0.0/33", "129": "2001:db8::/129",
+        "leading_zero": "10.0.0.0/08", "mask": "10.0.0.0/255.0.0.0", "minus": "10.0.0.0/-8", "empty_length": "10.0.0.0/", "two_lengths": "10.0.0.0/8/8",
+        "leading_zero_of_address": "010.0.0.0/8", "short": "10/8", "upper_case": "2001:DB8::/32", "zeros": "2001:db8:0::/32", "empty": "", "space": "10.0.0.0 /8",
+        "all_of_version_6": "::/0", "holds_mapped": "::/80", "mapped": "::ffff:0:0/96", "among_mapped": "::ffff:a00:0/104", "one_mapped": "::ffff:a00:1/128",
+        "mapped_with_dots": "::ffff:10.0.0.0/104", "zone": "fe80::%eth0/64", "number": 8, "name": "localhost/8", "brackets": "[2001:db8::]/32",
+    }.items():  # fmt: skip
+        table.deny(f"block_{name}_is_unreadable", "13.15", "unreadable_link", _under({"cidr": [entry]}), _at("10.0.0.1"))
+    table.deny("text_is_unreadable", "13.1", "unreadable_link", _under({"cidr": "10.0.0.0/8"}), _at("10.0.0.1"))
+    return table
+
+
+def lists() -> Table:
+    """Lists, all of whose items satisfy one constraint."""
+    table = Table("lists", "Lists whose every item satisfies a constraint, and which have at most so many.")
+    held = _under({"each": {"in": ["eu", "us", 1]}, "most": 3})
+    for name, value in {"nothing": [], "one": ["eu"], "three": ["eu", "us", 1], "one_three_times": ["eu", "eu", "eu"]}.items():
+        table.allow(f"takes_{name}", "13.16", held, _at(value))
+    for name, value in {
+        "four": ["eu", "us", 1, "eu"], "another_item": ["eu", "mars"], "other_type": [True], "fraction": [1.0], "null": [None], "nested": [["eu"]],
+        "text": "eu", "text_of_letters": "", "number": 1, "object": {"0": "eu"}, "null_value": None,
+    }.items():  # fmt: skip
+        table.deny(f"refuses_{name}", "13.16", "attribute", held, _at(value))
+    table.allow("without_most", "13.16", _under({"each": {"min": 0, "max": 9}}), _at([number / 2 for number in range(19)]))
+    table.allow("of_anything", "13.16", _under({"each": {"any": True}}), _at([None, 1.5, [], {}, "x"]))
+    table.deny("of_anything_is_a_list", "13.16", "attribute", _under({"each": {"any": True}}), _at({}))
+    table.allow("of_nothing_takes_nothing", "13.16", _under({"each": {"in": []}}), _at([]))
+    table.deny("of_nothing_refuses_an_item", "13.16", "attribute", _under({"each": {"in": []}}), _at([None]))
+    table.allow("most_0_takes_nothing", "13.16", _under({"each": {"any": True}, "most": 0}), _at([]))
+    table.deny("most_0_refuses_an_item", "13.16", "attribute", _under({"each": {"any": True}, "most": 0}), _at([None]))
+    table.allow("of_urls", "13.16", _under({"each": {"url": ["https://*.b.c"]}}), _at(["https://a.b.c/x", "https://d.b.c"]))
+    table.deny("of_urls_refuses_another", "13.16", "attribute", _under({"each": {"url": ["https://*.b.c"]}}), _at(["https://a.b.c", "https://b.c"]))
+
+    def nested(inside: Json, deep: int) -> Json:
+        return inside if deep == 0 else {"each": nested(inside, deep - 1)}
+
+    table.allow("four_deep", "13.17", _under(nested({"in": ["x"]}, 4)), _at([[[["x"], []]]]))
+    table.deny("four_deep_refuses_less", "13.17", "attribute", _under(nested({"in": ["x"]}, 4)), _at([[["x"]]]))
+    table.deny("five_deep", "13.17", "unreadable_link", _under(nested({"in": ["x"]}, 5)), _at([[[["x"]]]]))
+    in_tools = token({"tools": {"mail": {"to": {"each": {"prefix": ["a"]}, "most": 2, "optional": True}}}})
+    table.allow("optional_beside_it", "13.17", in_tools, call("mail", to=["ab", "a"]))
+    table.allow("optional_left_out", "13.17", in_tools, call("mail"))
+    table.deny("refuses_an_argument_that_is_no_list", "13.16", "argument", in_tools, call("mail", to="ab"))
+    for rule, constraints_ in {
+        "13.16": {
+            "most_alone": {"most": 1}, "most_negative": {"each": {"any": True}, "most": -1}, "most_text": {"each": {"any": True}, "most": "1"},
+            "most_true": {"each": {"any": True}, "most": True}, "no_kind": {"each": {}}, "list": {"each": [{"any": True}]}, "text": {"each": "eu"},
+            "unknown_kind": {"each": {"unlike": 1}}, "beside_another_kind": {"each": {"any": True}, "in": ["a"]}, "most_beside_in": {"in": [1], "most": 1},
+        },
+        "13.17": {"optional_inside": {"each": {"any": True, "optional": True}}},
+    }.items():  # fmt: skip
+        for name, constraint in constraints_.items():
+            table.deny(f"{name}_is_unreadable", rule, "unreadable_link", _under(constraint), _at([]))
     return table
 
 

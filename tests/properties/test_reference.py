@@ -315,6 +315,44 @@ def readable(link):
     return isinstance(read_link(evaluator.canonical(link).encode(), V1), Link), True
 
 
+# Of what urls are made of, and of what looks like it.
+# fmt: off
+URL_PARTS = [
+    "https://", "http://", "wss://", "HTTPS://", "ftp://", "//", "/", "?", "#", "@", ":", ":80", ":443", ":8080", ":08", ":0",
+    ":65536", "a", "b.c", "*.", "x.b.c", ".", "..", "/../", "/./", "..;x", ";", "%2e", "%2F", "%41", "%4", "%3B", "%25", "\\",
+    "[::1]", "[2001:db8::1]", "[2001:DB8::1]", "[::ffff:a00:1]", "[::ffff:10.0.0.1]", "[", "]", "10.0.0.1", "010.0.0.1", "127.1",
+    "0x7f.1", "0x1", "2130706433", "1e5", "xn--a", "-a", "a-", "_", " ", "\t", "\x7f", "\u00e9", "\uff41", "\u200b", "a" * 64,
+]
+ADDRESS_PARTS = [
+    "0", "1", "10", "255", "256", "00", "01", ".", "..", ":", "::", "ffff", "FFFF", "0db8", "db8", "2001", "/", "/8", "/32", "/33",
+    "/08", "/128", "/129", "/0", "%eth0", " ", "\u0661", "\uff11", "x", "10.0.0.0", "2001:db8::", "::ffff:", "1:1:1:1:1:1:1:1",
+]
+# fmt: on
+
+
+def test_every_url_and_address_is_read_alike():
+    """D3: 80,000 strings made of parts of urls and addresses, as entries and as values: readable for both or for neither, and
+    accepted by both or by neither."""
+    rng, seen = drawing(20260303), Counter()
+    everything = [f"{scheme}://{host}" for scheme in ("https", "http") for host in ("*.b.c", "x.b.c", "10.0.0.1", "[::1]:8080")]
+    for _ in range(times(40_000)):
+        start = rng.choice(["https://x.b.c", "https://*.b.c", "http://10.0.0.1", "http://[::1]:8080", "https://", ""])
+        url = start + "".join(rng.choices(URL_PARTS, k=rng.randint(0, 4)))
+        begun = rng.choice(["10.0.0.0", "2001:db8::", "10.0.0.", "", "", ""])
+        address = begun + "".join(rng.choices(ADDRESS_PARTS, k=rng.randint(1, 7 if not begun else 2)))
+        asked = {"url": url, "cidr": address, "prefix": rng.choice([url, address])}
+        for kind, entry in asked.items():
+            ours, theirs = readable({"where": {"a": {kind: [entry]}}})
+            assert ours == theirs, (kind, entry)
+            seen[kind, ours] += 1
+        for constraint in ({"url": everything}, {"cidr": ["0.0.0.0/0", "2001::/16", "8000::/1"]}, {"prefix": ["1", "a", "h"]}):
+            for value in (url, address):
+                ours = constraints.read_constraint(constraint).accepts(value)
+                assert ours == evaluator.satisfies(constraint, value), (constraint, value)
+                seen[next(iter(constraint)), "accepts", ours] += 1
+    assert len(seen) == 12 and min(seen.values()) > 100, seen
+
+
 def test_every_short_name_is_read_alike():
     """D3: the 5,460 strings of up to six of `a`, `.`, `*` and `/` as table, operation, task and path: readable for both or for
     neither."""

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 import unicodedata
 
 from nacl.exceptions import CryptoError
@@ -121,10 +122,107 @@ def is_path(value):
     return not bad and not {"", ".", ".."} & set(value[1:].split("/"))
 
 
-def is_constraint(value):
+def parse_address(text):
+    """The bits of an address in its one spelling, as a string; None for what is none. 13.14."""
+    parts = text.split(".")
+    if len(parts) == 4 and all(re.fullmatch("[0-9]{1,3}", part) and str(int(part)) == part and int(part) < 256 for part in parts):
+        return "".join(f"{int(part):08b}" for part in parts)
+    if not re.fullmatch("[0-9a-f:]+", text):
+        return None
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, text)
+    except OSError:
+        return None
+    groups = [packed[at] * 256 + packed[at + 1] for at in range(0, len(packed), 2)]
+    if spell_v6(groups) != text or groups[:6] == [0, 0, 0, 0, 0, 0xFFFF]:
+        return None
+    return "".join(f"{group:016b}" for group in groups)
+
+
+def spell_v6(groups):
+    """RFC 5952: the longest run of two or more zero groups is left out, the first of several."""
+    runs = [(length, -at) for at in range(8) for length in range(2, 9 - at) if not any(groups[at : at + length])]
+    if not runs:
+        return ":".join(f"{group:x}" for group in groups)
+    length, at = max(runs)
+    return ":".join(f"{group:x}" for group in groups[:-at]) + "::" + ":".join(f"{group:x}" for group in groups[length - at :])
+
+
+MAPPED = "0" * 80 + "1" * 16
+
+
+def parse_block(text):
+    """(Which version, the bits that all its addresses begin with), or None. 13.15."""
+    start, _, length = text.partition("/")
+    bits = parse_address(start)
+    if bits is None or not re.fullmatch("0|[1-9][0-9]{0,2}", length) or int(length) > len(bits) or "1" in bits[int(length) :]:
+        return None
+    common = bits[: int(length)]
+    if len(bits) == 128 and (MAPPED.startswith(common) or common.startswith(MAPPED)):
+        return None
+    return len(bits), common
+
+
+def in_block(text, block):
+    version, common = parse_block(block)
+    bits = parse_address(text)
+    return bits is not None and len(bits) == version and bits.startswith(common)
+
+
+LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+NAME_OF_HOST = re.compile(rf"(?:{LABEL}\.)*(?!0x)(?=[0-9-]*[a-z]){LABEL}")
+PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
+
+
+def parse_url(text, entry=False):
+    """(scheme, host, port, segments of the path), or None. 13.9 to 13.11."""
+    whole = re.fullmatch(r"(https|http|wss|ws)://(\[[^]]*\]|[^/?:]*)(:[^/?]*)?(/[^?]*)?(\?.*)?", text, re.DOTALL)
+    if whole is None or len(text) > 2048 or re.search(r"[^!-~]|[\\#]", text):
+        return None
+    scheme, host, port, path, query = whole.groups()
+    if "@" in text.split("//", 1)[1].split("/", 1)[0] or (entry and query is not None):
+        return None
+    if port is not None and (not re.fullmatch(":[1-9][0-9]{0,4}", port) or int(port[1:]) in (PORTS[scheme], *range(65536, 100000))):
+        return None
+    if host.startswith("["):
+        good = ":" in host and parse_address(host[1:-1]) is not None
+    else:
+        star = entry and host.startswith("*.")
+        name = host[2:] if star else host
+        is_name = len(host) <= 253 and NAME_OF_HOST.fullmatch(name) is not None and (not star or "." in name)
+        good = is_name or (":" not in host and not star and parse_address(host) is not None)
+    segments = (path or "/")[1:].split("/")
+    good = good and "" not in segments[:-1] and not {".", ".."} & {segment.split(";")[0] for segment in segments}
+    for at in [at for at, character in enumerate(path or "") if character == "%"]:
+        code = path[at + 1 : at + 3].lower()
+        good = good and re.fullmatch("[0-9a-f]{2}", code) is not None and code not in ("2e", "2f", "5c", "25", "00", "3b")
+    return (scheme, host, int(port[1:]) if port else PORTS[scheme], segments) if good else None
+
+
+def within_url(value, entry):
+    """13.12."""
+    scheme, host, port, segments = parse_url(value)
+    its_scheme, its_host, its_port, its_segments = parse_url(entry, entry=True)
+    hosts = host == its_host or (its_host.startswith("*.") and host.endswith(its_host[1:]))
+    top, slash = (its_segments, []) if its_segments[-1] else (its_segments[:-1], [""])
+    below = segments[: len(top)] == top and len(segments) >= len(top + slash)
+    return (scheme, port) == (its_scheme, its_port) and hosts and below
+
+
+def is_constraint(value, deep=0):
     if not isinstance(value, dict):
         return False
     kind = set(value)
+    if kind == {"prefix"}:
+        return is_list_of(lambda v: is_text(v) and not v.startswith("/") and "://" not in v)(value["prefix"])
+    if kind == {"url"}:
+        listed = value["url"]
+        return is_list_of(lambda v: isinstance(v, str) and parse_url(v, entry=True))(listed) and len(listed) <= 16
+    if kind == {"cidr"}:
+        return is_list_of(lambda v: isinstance(v, str) and parse_block(v))(value["cidr"])
+    if kind in ({"each"}, {"each", "most"}):
+        most = value.get("most", 0)
+        return deep < 4 and is_integer(most) and most >= 0 and is_constraint(value["each"], deep + 1)
     if kind == {"in"}:
         return is_list_of(lambda v: isinstance(v, bool) or is_integer(v) or is_text(v))(value["in"])
     if kind == {"path"}:
@@ -249,6 +347,19 @@ def satisfies(constraint, value):
         return any(type(value) is type(v) and value == v for v in constraint["in"])
     if "path" in constraint:
         return is_path(value) and any(p == "/" or value == p or value.startswith(p + "/") for p in constraint["path"])
+    if "prefix" in constraint:
+        plain = isinstance(value, str) and not (is_path(value) or parse_url(value) or parse_address(value))
+        return plain and any(value.startswith(start) for start in constraint["prefix"])
+    if "url" in constraint:
+        return isinstance(value, str) and parse_url(value) is not None and any(within_url(value, e) for e in constraint["url"])
+    if "cidr" in constraint:
+        return isinstance(value, str) and any(in_block(value, block) for block in constraint["cidr"])
+    if "each" in constraint:
+        return (
+            isinstance(value, list)
+            and len(value) <= constraint.get("most", len(value))
+            and all(satisfies(constraint["each"], item) for item in value)
+        )
     return is_number(value) and constraint.get("min", value) <= value <= constraint.get("max", value)
 
 

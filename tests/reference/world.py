@@ -114,7 +114,10 @@ UNITS = ["usd_cents", "rows"]
 # fmt: off
 VALUES = [
     "eu", "us", 0, 1, 5, 10, True, False, "1", "/data", "/data/a", "/data/a/b", "/database", "/", "/data/../etc",
-    "/data/%2e%2e", "/data//a", "data", 1.0, 5.5, None, [1], {"a": 1}, "", "\u00e9", -3,
+    "/data/%2e%2e", "/data//a", "data", 1.0, 5.5, None, [1], {"a": 1}, "", "\u00e9", -3, -0.0, 10.000000001, 1e300,
+    "acct-1", "acct-", "https://x.example.com/a?q=1", "https://x.example.com/a/../b", "https://u@x.example.com/a",
+    "https://example.com", "http://10.0.0.7:8080/a", "10.0.0.7", "10.0.0.07", "2001:db8::1", "2001:DB8::1", "::ffff:a00:7",
+    [], ["eu"], ["eu", "us", 1], [["eu"]], [[["eu"]]], ["eu", True], [5.5, 1],
 ]
 # fmt: on
 
@@ -123,8 +126,22 @@ def some(rng, pool, low=0, high=3):
     return rng.sample(pool, rng.randint(low, min(high, len(pool))))
 
 
-def random_constraint(rng):
-    kind = rng.randrange(8)
+SITES = ["https://*.example.com", "https://x.example.com/a", "https://example.com", "http://10.0.0.7:8080", "ws://x.example.com"]
+
+
+def random_string_constraint(rng):
+    kind = rng.choice(["prefix", "url", "cidr"])
+    entries = {"prefix": ["acct-", "e", "10.", "http"], "url": SITES, "cidr": ["10.0.0.0/8", "10.0.0.7/32", "2001:db8::/32"]}
+    return {kind: some(rng, entries[kind], 0 if rng.random() < 0.1 else 1, 3)}
+
+
+def random_constraint(rng, deep=0):
+    kind = rng.randrange(12)
+    if kind > 9 and deep < 4:
+        most = {} if rng.random() < 0.5 else {"most": rng.choice([0, 1, 2, 5])}
+        return {"each": random_constraint(rng, deep + 1), **most}
+    if kind > 7:
+        return random_string_constraint(rng)
     if kind < 3:
         return {"in": some(rng, ["eu", "us", 0, 1, 5, True, False, "1"], 0 if rng.random() < 0.1 else 1, 4)}
     if kind < 5:
@@ -206,7 +223,15 @@ UNREADABLE = {
         {"a": {"min": "1"}}, {"a": {"min": True}}, {"a": {"any": False}}, {"a": {"path": "/a"}}, {"a": {"path": ["a"]}},
         {"a": {"path": ["/a/../b"]}}, {"a": {"path": ["/a/"]}}, {"a": {"in": [""]}}, {"a": {"in": [[1]]}},
         {"a": {"in": ["x "]}}, {"a": {"max": {}}}, {"a": ["eu"]}, {"a": {"path": ["/a%2Fb"]}}, {"a": {"path": ["/a\\b"]}},
-        {"a": {"unlike": 1}}
+        {"a": {"unlike": 1}}, {"a": {"prefix": "acct-"}}, {"a": {"prefix": [""]}}, {"a": {"prefix": ["/a"]}},
+        {"a": {"prefix": ["a://"]}}, {"a": {"prefix": ["a "]}}, {"a": {"prefix": [1]}}, {"a": {"url": "https://a.b"}},
+        {"a": {"url": ["https://*.b"]}}, {"a": {"url": ["https://a.b?q"]}}, {"a": {"url": ["https://a.b"] * 17}},
+        {"a": {"url": ["https://a.b:443"]}}, {"a": {"url": [True]}}, {"a": {"url": ["https://[::ffff:0:1]"]}},
+        {"a": {"cidr": "10.0.0.0/8"}}, {"a": {"cidr": ["10.0.0.0"]}}, {"a": {"cidr": ["10.0.0.1/8"]}}, {"a": {"cidr": [8]}},
+        {"a": {"cidr": ["::/0"]}}, {"a": {"cidr": ["::ffff:a00:0/104"]}}, {"a": {"cidr": ["10.0.0.0/33"]}},
+        {"a": {"most": 1}}, {"a": {"each": {}}}, {"a": {"each": {"any": True}, "most": -1}}, {"a": {"each": ["eu"]}},
+        {"a": {"each": {"any": True}, "most": True}}, {"a": {"each": {"any": True, "optional": True}}},
+        {"a": {"each": {"each": {"each": {"each": {"each": {"any": True}}}}}}}, {"a": {"each": {"any": True}, "min": 1}}
     ],
     "exp": [True, "5", [], {}], "nbf": [False, "5", [1]], "aud": ["sales-db", [""], [1], ["a b"], {}, ["\u0430"]],
     "task": ["", "/a", "a/", "a//b", "a/../b", ".", "a b", 1, ["task-123"], "\u00e9"], "depth": [-1, True, "1", []],

@@ -1,0 +1,176 @@
+"""IP addresses and blocks of them, as constraints compare them (spec, "Constraints").
+
+    address("10.1.2.3")           # (4, 167838211)
+    block("10.0.0.0/8")           # Block(version=4, first=167772160, length=8)
+    in_block(one, 4, number)      # is the address in it?
+
+An address has one spelling: four decimals without leading zeros, or RFC 5952 for version 6.
+Python's `ipaddress` reads more than that, so what it reads is compared with what it writes.
+
+*Why one spelling:* `010.0.0.1` is 8.0.0.1 to one program and 10.0.0.1 to another. `::ffff:10.0.0.1`
+is an address of version 4 in the clothes of version 6, which a block of either would miss: such a
+mapped address is none here, and a block that touches them is refused.
+
+Nothing is resolved: a name is no address. What an address embeds, as 64:ff9b::/96 and 2002::/16 do,
+is not looked at.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from captoken._format.spelling import shown
+
+_DECIMAL = "(?:0|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])"
+_is_v4 = re.compile(rf"{_DECIMAL}(?:\.{_DECIMAL}){{3}}").fullmatch
+# By its characters alone. It has no zone, and no decimals of version 4 at its end.
+_may_be_v6 = re.compile(r"[0-9a-f:]{2,39}").fullmatch
+_is_length = re.compile(r"0|[1-9][0-9]{0,2}").fullmatch
+_BITS = {4: 32, 6: 128}
+
+
+class Block(NamedTuple):
+    """All addresses that begin with the same `length` bits. `first` has no other bit set.
+
+    Two blocks are nested or disjoint. In their order a block stands before those inside it.
+    """
+
+    version: int
+    first: int
+    length: int
+
+    def __str__(self) -> str:
+        """In its one spelling, like `10.0.0.0/8`."""
+        if self.version == 4:
+            return f"{ipaddress.IPv4Address(self.first)}/{self.length}"
+        return f"{ipaddress.IPv6Address(self.first)}/{self.length}"
+
+
+# The addresses of version 4 in the spelling of version 6.
+_MAPPED = Block(6, 0xFFFF << 32, 96)
+
+
+def address(text: str) -> tuple[int, int] | None:
+    """The version and the number of an address in its one spelling, or None.
+
+    A mapped one is none. Never raises, whatever the text.
+
+        address("10.0.0.1")      # (4, 167772161)
+        address("010.0.0.1")     # None, and so are 10.1, 0xa000001 and 10.0.0.1:80
+        address("2001:DB8::1")   # None: in lower case it is one
+    """
+    if _is_v4(text):
+        return 4, int(ipaddress.IPv4Address(text))
+    number = _v6(text)
+    if number is None or in_block(_MAPPED, 6, number):
+        return None
+    return 6, number
+
+
+def _v6(text: str) -> int | None:
+    """The number of an address of version 6 as RFC 5952 spells it, or None. Mapped ones too."""
+    if not _may_be_v6(text):
+        return None
+    try:
+        read = ipaddress.IPv6Address(text)
+    except ValueError:
+        return None
+    # Groups as they are, without leading zeros, the longest run of zeros left out. Newer versions
+    # of Python spell a mapped one otherwise; nobody takes those.
+    return int(read) if str(read) == text else None
+
+
+def block(text: str) -> Block:
+    """The block that a text spells: its first address, a slash, and its length.
+
+    Raises ValueError for another spelling, for bits set behind the length, and for a block that
+    holds mapped addresses or lies among them.
+    """
+    start, slash, behind = text.partition("/")
+    found = address(start)
+    if found is None or not slash or not _is_length(behind):
+        like = "10.0.0.0/8, 192.0.2.7/32 or 2001:db8::/32"
+        raise ValueError(f"{shown(text)} is no block of addresses in its one spelling, like {like}")
+
+    version, number = found
+    free = _BITS[version] - int(behind)
+    if free < 0:
+        raise ValueError(f"{shown(text)} is no block: it is longer than an address")
+    made = Block(version, number >> free << free, int(behind))
+    if made.first != number:
+        raise ValueError(f"{shown(text)} is no block: bits are set behind its length; say {made}")
+    # One that lies among them has no address that is one, and was refused above.
+    if in_block(made, 6, _MAPPED.first):
+        raise ValueError(f"{shown(text)} holds ::ffff:0:0/96, addresses of version 4 in disguise")
+    return made
+
+
+def in_block(outer: Block, version: int, number: int) -> bool:
+    """Is the address in the block? An address of the other version never is."""
+    if outer.version != version:
+        return False
+    behind = _BITS[version] - outer.length
+    return number >> behind == outer.first >> behind
+
+
+def merged(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """The fewest blocks that hold the same addresses, in order: one result for one set.
+
+    A block inside another says nothing more, and two halves are the whole.
+    """
+    kept: list[Block] = []
+    for one in sorted(blocks):
+        # What could hold it stands before it, and is the last of those that were kept.
+        if kept and in_block(kept[-1], one.version, one.first):
+            continue
+        kept.append(one)
+        # A whole may be half of the next larger one in turn.
+        while len(kept) > 1 and _are_halves(kept[-2], kept[-1]):
+            kept.pop()
+            low = kept.pop()
+            kept.append(Block(low.version, low.first, low.length - 1))
+    return tuple(kept)
+
+
+def _are_halves(low: Block, high: Block) -> bool:
+    """Are they the two halves of one block, in this order?"""
+    if (low.version, low.length) != (high.version, high.length):
+        return False
+    # They differ in the last of their bits alone, and the lower one has not set it.
+    last = 1 << (_BITS[low.version] - low.length)
+    return low.first ^ high.first == last
+
+
+def in_both(one: Sequence[Block], two: Sequence[Block]) -> tuple[Block, ...]:
+    """The blocks of the addresses that both hold, merged. Both are merged already.
+
+    One pass over both: blocks are nested or disjoint, so that the inner one is what both hold.
+    """
+    found: list[Block] = []
+    at, other = 0, 0
+    while at < len(one) and other < len(two):
+        mine, its = one[at], two[other]
+        if in_block(mine, its.version, its.first) and mine.length <= its.length:
+            found.append(its)
+            other += 1
+        elif in_block(its, mine.version, mine.first):
+            found.append(mine)
+            at += 1
+        elif mine < its:
+            at += 1
+        else:
+            other += 1
+    return merged(found)
+
+
+def in_any_block(blocks: Sequence[Block], version: int, number: int) -> bool:
+    """Is the address in one of the blocks, which are merged?
+
+    In their order, only the last that begins at or before the address can hold it.
+    """
+    at = bisect_right(blocks, (version, number, _BITS[version]))
+    return at > 0 and in_block(blocks[at - 1], version, number)

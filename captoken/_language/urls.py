@@ -1,0 +1,261 @@
+"""Urls as constraints compare them: strings of one strict form (spec, "Constraints").
+
+    url_of("https://example.com/a?q=1")   # Url("https", "example.com", "", "/a")
+    site("https://*.example.com/a")       # the same, of an entry: the host may begin with `*.`
+    is_within(inner, outer)               # is it at or below the other?
+    both(some, others)                    # what two lists have in common
+
+*Why so strict:* a url is read again by whoever fetches it, and readers differ. Whatever two of them
+could read as two hosts or two paths is no url here: user info, backslashes, dot segments, encoded
+separators, an address in octal, a dot at the end of a host, capital letters.
+
+This is about the string. Names are not resolved: `localtest.me` may be 127.0.0.1. A redirect is a
+further access, and is asked about by itself; so a server that fetches follows nothing on its own.
+
+Two entries are nested, crossed or disjoint, part by part: scheme and port are equal or not, and
+hosts and paths are trees. So what two have in common is one entry or nothing, and of several
+entries the widest ones are one list for one set of urls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from captoken._format.spelling import shown
+from captoken._language import addresses
+
+MAX_CHARS = 2048  # of a url, as a value and as an entry
+MAX_LISTED = 16  # entries that a link may list
+MAX_MET = 256  # entries that several links may leave together
+
+# Not written, since no port means the default one.
+_DEFAULT_PORTS = {
+    "https": "443",
+    "http": "80",
+    "wss": "443",
+    "ws": "80",
+}
+# Visible ASCII without the backslash, which some readers take for a slash.
+_is_plain = re.compile(r"[!-\[\]-~]+").fullmatch
+_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_is_name = re.compile(rf"{_LABEL}(?:\.{_LABEL})*").fullmatch
+_has_letter = re.compile("[a-z]").search
+_is_port = re.compile("[1-9][0-9]{0,4}").fullmatch
+# The codes of `.`, `/`, `\`, `%`, NUL and `;`, in either case; and a percent sign that is no code.
+_is_evasive = re.compile("%(?:2e|2f|5c|25|00|3b|(?![0-9a-f]{2}))", re.IGNORECASE).search
+_DOTS = frozenset((".", ".."))
+
+
+class Url(NamedTuple):
+    """A url in its parts, or an entry, whose host may begin with `*.`. A query is no part of it."""
+
+    scheme: str
+    host: str  # as it is written; with brackets for version 6
+    port: str  # empty for the default one
+    path: str  # begins with a slash
+
+    def __str__(self) -> str:
+        """As it is written; the path of an entry that has none is `/`."""
+        port = f":{self.port}" if self.port else ""
+        return f"{self.scheme}://{self.host}{port}{self.path}"
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def url_of(text: str) -> Url | None:
+    """The parts of a url that an access states, or None for what is none. Never raises.
+
+    Its query is looked at for characters alone, and is no part of what is compared.
+    """
+    try:
+        return _parts(text, is_entry=False)
+    except ValueError:
+        return None
+
+
+def site(text: str) -> Url:
+    """The parts of an entry of a `url` list. Raises ValueError, which says what is wrong."""
+    try:
+        return _parts(text, is_entry=True)
+    except ValueError as error:
+        raise ValueError(f"url {shown(text)}: {error}") from None
+
+
+def _parts(text: str, is_entry: bool) -> Url:
+    """The parts of a url. Raises ValueError."""
+    if len(text) > MAX_CHARS or not _is_plain(text):
+        raise ValueError(f"at most {MAX_CHARS} visible ASCII characters, and no backslash")
+    scheme, mark, rest = text.partition("://")
+    if not mark or scheme not in _DEFAULT_PORTS:
+        raise ValueError("it begins with https://, http://, wss:// or ws://")
+    if "#" in rest:
+        raise ValueError("it has no fragment")
+    if is_entry and "?" in rest:
+        raise ValueError("an entry has no query")
+    # Up to the first slash, also where a query comes before it: some readers end the host there.
+    if "@" in rest.partition("/")[0]:
+        raise ValueError("it has no user info")
+
+    located, _, _ = rest.partition("?")
+    authority, _, path = located.partition("/")
+    host, port = _host_and_port(scheme, authority)
+    _check_host(host, is_entry)
+    _check_path(path)
+    return Url(scheme, host, port, f"/{path}")
+
+
+def _host_and_port(scheme: str, authority: str) -> tuple[str, str]:
+    """The host, and the port or an empty string. Raises ValueError for a port that is none."""
+    # The colons of version 6 stand inside its brackets.
+    end = authority.find("]") + 1 if authority.startswith("[") else authority.find(":")
+    if end < 1:
+        return authority, ""
+    host, behind = authority[:end], authority[end:]
+    if not behind:
+        return host, ""
+
+    port = behind[1:]
+    if behind[0] != ":" or not _is_port(port) or int(port) > 65535:
+        raise ValueError("a port is a number from 1 to 65535 without leading zeros")
+    if port == _DEFAULT_PORTS[scheme]:
+        raise ValueError(f"port {port} is the default one, and is not written")
+    return host, port
+
+
+def _check_host(host: str, is_entry: bool) -> None:
+    """Raise ValueError for a host that is no name and no address in its one spelling.
+
+    The last label of a name has a letter and does not begin with `0x`: else some readers take it
+    for an address.
+    """
+    if host.startswith("["):
+        if not host.endswith("]") or ":" not in host or addresses.address(host[1:-1]) is None:
+            raise ValueError("an address of version 6 is spelled as in RFC 5952, and is not mapped")
+        return
+
+    name = host
+    if is_entry and host.startswith("*."):
+        name = host[2:]
+        if "." not in name:
+            raise ValueError("behind '*.' stand at least two labels")
+    if len(host) > 253 or not _is_name(name):
+        raise ValueError("a host has labels of a-z, 0-9 and -, in lower case, without a last dot")
+    last = name.rpartition(".")[2]
+    is_of_names = _has_letter(last) is not None and not last.startswith("0x")
+    # An address of version 4 is a name by its characters. It is never below a star.
+    if not is_of_names and (name != host or addresses.address(host) is None):
+        raise ValueError("an address of version 4 is four decimals without leading zeros")
+
+
+def _check_path(path: str) -> None:
+    """Raise ValueError for a path, without its first slash, that could be read as another one.
+
+    The last segment may be empty: `/a/` is a path, and not the same as `/a`.
+    """
+    if _is_evasive(path):
+        raise ValueError("its path has no %2e %2f %5c %25 %00 %3b, and no other % without its code")
+    *inner, last = path.split("/")
+    if "" in inner:
+        raise ValueError("its path has no empty segment but the last")
+    # What stands behind a semicolon some servers cut off.
+    if any(segment.partition(";")[0] in _DOTS for segment in (*inner, last)):
+        raise ValueError("its path has no segment '.' or '..'")
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def _host_within(host: str, outer: str) -> bool:
+    """Is a host the outer one, or below its star? `*.a.b` holds `x.a.b`, and not `a.b`."""
+    return host == outer or (outer[0] == "*" and host.endswith(outer[1:]))
+
+
+def _path_within(path: str, outer: str) -> bool:
+    """Is a path the outer one, or below it at a segment boundary? `/a/` does not hold `/a`."""
+    below = outer if outer[-1] == "/" else f"{outer}/"
+    return path == outer or path.startswith(below)
+
+
+def is_within(inner: Url, outer: Url) -> bool:
+    """Is one url, or all of an entry, within an entry?"""
+    return (
+        outer.scheme == inner.scheme
+        and outer.port == inner.port
+        and _host_within(inner.host, outer.host)
+        and _path_within(inner.path, outer.path)
+    )
+
+
+def both(one: Iterable[Url], two: Iterable[Url]) -> set[Url]:
+    """What two lists have in common, pair by pair; not only the widest.
+
+    Hosts are compared once for all the paths that they stand with.
+    """
+    found: set[Url] = set()
+    others = list(_by_host(two).items())
+    for mine, my_paths in _by_host(one).items():
+        for its, its_paths in others:
+            host = _host_of_both(mine, its)
+            if host is None:
+                continue
+            for path in _paths_of_both(my_paths, its_paths):
+                common = Url(mine.scheme, host, mine.port, path)
+                # A longer one is no url, and so nothing is within it.
+                if len(str(common)) <= MAX_CHARS:
+                    found.add(common)
+    return found
+
+
+def _by_host(urls: Iterable[Url]) -> dict[Url, list[str]]:
+    """The paths of each scheme, host and port, which stand as a url without a path."""
+    made: dict[Url, list[str]] = {}
+    for url in urls:
+        place = Url(url.scheme, url.host, url.port, "")
+        made.setdefault(place, []).append(url.path)
+    return made
+
+
+def _host_of_both(one: Url, two: Url) -> str | None:
+    """The narrower of two hosts, or None where one of the three parts has nothing in common."""
+    if one.scheme != two.scheme or one.port != two.port:
+        return None
+    if _host_within(one.host, two.host):
+        return one.host
+    return two.host if _host_within(two.host, one.host) else None
+
+
+def _paths_of_both(one: Iterable[str], two: Iterable[str]) -> Iterator[str]:
+    """Of each pair of paths the narrower one, where one is within the other."""
+    for mine in one:
+        for its in two:
+            if _path_within(mine, its):
+                yield mine
+            elif _path_within(its, mine):
+                yield its
+
+
+def widest_of(urls: Iterable[Url]) -> frozenset[Url] | None:
+    """Those that lie within no other: one result for one set of urls. None for more than 256.
+
+    It stops there, so that what links say cannot make this work without bound.
+    """
+    hosts = _by_host(set(urls))
+    kept: set[Url] = set()
+    for mine, paths in hosts.items():
+        outer = [
+            above
+            for its, others in hosts.items()
+            if its is not mine and _host_of_both(mine, its) == mine.host
+            for above in others
+        ]
+        for path in paths:
+            inside = any(_path_within(path, above) for above in outer)
+            if inside or any(_path_within(path, other) for other in paths if other != path):
+                continue
+            kept.add(Url(mine.scheme, mine.host, mine.port, path))
+            if len(kept) > MAX_MET:
+                return None
+    return frozenset(kept)
