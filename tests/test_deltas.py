@@ -218,6 +218,16 @@ def test_a_delta_follows_on_one_snapshot_alone() -> None:
     assert KNOWN.follow([GOOD.delta, next_.delta], TRUSTED).seq == 9
 
 
+def test_one_delta_sent_many_times_makes_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger has one that an operator signed, and fills a text with it: as many signatures are checked as lead somewhere."""
+    checked = []
+    signed_by = primitives.signed
+    monkeypatch.setattr(primitives, "signed", lambda *given: checked.append(given) or signed_by(*given))
+    with pytest.raises(OverlayError, match="another snapshot"):
+        Overlay.open(b"\n".join((whole(KEY, KNOWN), *[GOOD.delta] * 10_000)), TRUSTED)
+    assert len(checked) == 3
+
+
 def body_of(made: bytes) -> dict[str, Any]:
     return msgspec.json.decode(made[:-87])  # type: ignore[no-any-return]
 
@@ -261,16 +271,16 @@ LIES: dict[str, tuple[bytes, str]] = {
     "a lower number": (changed(gives={**GIVES, "seq": 6}), "does not go up"),
     "another number": (changed(gives={**GIVES, "seq": 9}), "another hash"),
     "another hash": (changed(gives={**GIVES, "hash": AFTER["hash"]}), "another hash"),
-    "a hash that is none": (changed(gives={**GIVES, "hash": "="}), "does not follow"),
-    "a hash that is cut": (changed(gives={**GIVES, "hash": GIVES["hash"][:-2]}), "another hash|does not follow"),
+    "a hash that is none": (changed(gives={**GIVES, "hash": "="}), "cannot be read"),
+    "a hash that is cut": (changed(gives={**GIVES, "hash": GIVES["hash"][:-2]}), "cannot be read"),
     "no hash": (changed(gives={"seq": 8}), "cannot be read"),
     "a hash more": (changed(gives={**GIVES, "x": 1}), "cannot be read"),
     "after another number": (changed(after={**AFTER, "seq": 6}), "another snapshot"),
     "after another hash": (changed(after={**AFTER, "hash": GIVES["hash"]}), "another snapshot"),
-    "after a hash that is none": (changed(after={**AFTER, "hash": "x"}), "does not follow"),
+    "after a hash that is none": (changed(after={**AFTER, "hash": "x"}), "cannot be read"),
     **{f"no {key}": (changed(**{key: None}), "cannot be read") for key in body_of(GOOD.delta)},
     **{
-        f"{key} {value!r}"[:24]: (changed(**{key: value}), "cannot be read|does not follow")
+        f"{key} {value!r}"[:24]: (changed(**{key: value}), "cannot be read|cannot be taken")
         for key, values in {
             "v": [0, 2, True, "1"],
             "x": [1],
@@ -607,6 +617,29 @@ class Deaf(Store):
     def append(self, delta: bytes, after: bytes, gives: bytes) -> bool:
         self.calls.append("append")
         return False
+
+
+class Plain:
+    """A store of somebody's own, with what it needs at least."""
+
+    def __init__(self) -> None:
+        self.lies = MemorySnapshots()
+
+    def load(self) -> bytes | None:
+        return self.lies.load()
+
+    def publish(self, snapshot: bytes, after: bytes | None) -> bool:
+        return self.lies.publish(snapshot, after)
+
+
+def test_a_store_without_deltas_is_given_whole_snapshots(large: None) -> None:
+    """Operators and feeds do without, whatever the size."""
+    world, token = World(Plain()), mint()  # type: ignore[arg-type]
+    assert world.code(token) == "allowed"
+    done = world.operator.revoke(token=token.token_id, why="x")
+    assert world.code(token) == "revoked" and b"\n" not in (world.store.load() or b"")
+    world.operator.lift(done.id)
+    assert world.code(token) == "allowed" and world.operator.entries() == world.another().entries() == ()
 
 
 def test_a_store_that_takes_no_delta_is_given_the_whole(large: None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from random import Random
 from typing import Any
@@ -511,6 +512,26 @@ def test_holders_cannot_fill_the_overlay(monkeypatch: pytest.MonkeyPatch) -> Non
     last = [world.operator.revoke(agent=f"late-{number}", why="y" * 50) for number in range(20)]
     assert {one.id for one in (*mine, *last)} <= {one.id for one in world.operator.entries()}
     assert len(taken) > 200 and refused > 0 and {world.code(token) for token in taken} == {"revoked"}
+
+
+def test_control_planes_that_are_asked_at_once_keep_the_bound() -> None:
+    """Eight threads, each with a plane and an operator of its own, and twenty recalls by one sub-agent in each: with a bound
+    of 50 there is one entry in the end, and never were there more than 50."""
+    world, own = World(), family()
+    requests = [asked(own["left"], own["left"].delegate(to=f"a{at}")) for at in range(160)]
+    most = [0]
+
+    def run(who: int) -> None:
+        operator = Operator(KEY, world.store, by="control", clock=world.now)
+        plane = ControlPlane(Verifier(KEYRING, "control", clock=world.now), operator, most=50)
+        for request in requests[who::8]:
+            plane.handle(request)
+            most.append(len(world.open().entries))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(run, range(8)))
+    (entry,) = world.operator.entries()
+    assert entry.select.link == own["left"].link_id and max(most) <= 50
 
 
 def test_what_the_full_part_makes_of_a_request_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,7 @@ MAX_BYTES = 1 << 26  # of a snapshot
 LARGE = 1 << 16  # bytes of a snapshot from which on deltas are worth what they cost
 _OVERLAY = primitives.label("overlay")
 _DELTA = primitives.label("delta")
+_DIGEST_BYTES = 32
 # 16 bytes in canonical base64url (1.2).
 _is_id = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
 
@@ -389,25 +390,29 @@ class Overlay:
         else than they say: this one is as it was, and the whole has to be fetched.
         """
         trusted = [signing_key(operator, "operator") for operator in operators]
+        after = (self.seq, self.digest)
         changes: list[_Delta] = []
         for delta in deltas:
-            body = None
-            if type(delta) is bytes and len(delta) <= MAX_BYTES:
-                body = _signed_body(delta, trusted, _DELTA)
-            if body is None:
-                raise OverlayError("no operator that is trusted here signed the delta")
-            try:
-                changes.append(_read_delta(body))
-            except _UNREADABLE as error:
-                raise OverlayError(f"the delta cannot be read: {error}") from None
+            change = _opened_delta(delta, trusted)
+            # 36.18. Asked before the next one is looked at, so that a stranger who sends one delta
+            # many times makes no work.
+            if change.after.named != after:
+                raise OverlayError("the delta follows on another snapshot")
+            if change.gives.seq <= change.after.seq:
+                raise OverlayError("the delta cannot be taken: its number does not go up")
+            after = change.gives.named
+            changes.append(change)
 
         try:
             return self._followed(changes, vocabulary)
         except _UNREADABLE as error:
-            raise OverlayError(f"the delta does not follow: {error}") from None
+            raise OverlayError(f"the delta cannot be taken: {error}") from None
 
     def _followed(self, changes: Sequence[_Delta], vocabulary: Vocabulary) -> Overlay:
-        """What these changes lead to. Raises ValueError where they do not follow."""
+        """What these changes lead to, which follow one on the other.
+
+        Raises ValueError where they do not lead to what they say, and what is `_UNREADABLE`.
+        """
         standing = self.standing.copy()
         index = _Index(self._filed, self._anywhere)
         links = {**self._links}
@@ -415,15 +420,10 @@ class Overlay:
         digest = self.digest
 
         for change in changes:
-            # 36.18. It applies to exactly this, by number and hash, and the number goes up.
-            if (change.after.seq, change.after.digest) != (ends.seq, digest):
-                raise ValueError("it follows on another snapshot")
-            if change.gives.seq <= ends.seq:
-                raise ValueError("its number does not go up")
-
             for name in change.drop:
                 index.take_off(standing.drop(name))
                 links.pop(name, None)
+
             before: str | None = None
             for raw in change.add:
                 spelled = bytes(raw)
@@ -433,9 +433,11 @@ class Overlay:
                 before = entry.id
                 standing.add(entry, spelled)
                 index.file(entry)
+
             ends = _Ends(change.exp, change.iat, change.gives.seq)
             digest = change.gives.digest
 
+        # 36.18. All of it is hashed before any of it is taken.
         opened = Overlay(standing, index, links, ends)
         if opened.digest != digest:
             raise ValueError("what it gives has another hash")
@@ -709,6 +711,11 @@ class _Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         """The hash as bytes. Raises ValueError for what is no base64url."""
         return b64decode(self.hash)
 
+    @property
+    def named(self) -> tuple[int, bytes]:
+        """Both, to be compared. Raises as `digest`."""
+        return self.seq, self.digest
+
 
 class _Delta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of a delta (spec 36.17)."""
@@ -789,11 +796,24 @@ def _read_entry(spelled: bytes, links: dict[str, Link], vocabulary: Vocabulary) 
     return entry
 
 
-def _read_delta(body: bytes) -> _Delta:
-    """What the body of a delta says. Its entries are read where it is applied.
+def _opened_delta(data: bytes, operators: Iterable[bytes]) -> _Delta:
+    """What a delta says that one of these keys signed. Its entries are read where it is applied.
 
-    Raises what is `_UNREADABLE`.
+    Raises OverlayError, and nothing else for any data.
     """
+    body = None
+    if type(data) is bytes and len(data) <= MAX_BYTES:
+        body = _signed_body(data, operators, _DELTA)
+    if body is None:
+        raise OverlayError("no operator that is trusted here signed the delta")
+    try:
+        return _read_delta(body)
+    except _UNREADABLE as error:
+        raise OverlayError(f"the delta cannot be read: {error}") from None
+
+
+def _read_delta(body: bytes) -> _Delta:
+    """What the body of a delta says. Raises what is `_UNREADABLE`."""
     delta = _decode_delta(body)
     if delta.v != 1:
         raise ValueError(f"version {delta.v} is not known here")
@@ -801,6 +821,9 @@ def _read_delta(body: bytes) -> _Delta:
         raise ValueError("it is not canonical JSON")
     if delta.drop != sorted(set(delta.drop)):
         raise ValueError("what it drops is not in order")
+    # Decoded here, so that what is no base64url is found here too.
+    if not (len(delta.after.digest) == len(delta.gives.digest) == _DIGEST_BYTES):
+        raise ValueError(f"a hash is {_DIGEST_BYTES} bytes")
     return delta
 
 

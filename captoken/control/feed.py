@@ -69,6 +69,7 @@ class Feed:
         self._every = every
         self._vocabulary = vocabulary
         self._timeout = timeout
+        self._has_deltas = hasattr(store, "since")  # a store may do without
         self._clock = clock
 
         # Changed under the lock. An overlay is immutable, so that it may be read without.
@@ -149,7 +150,7 @@ class Feed:
         36.10).
         """
         known = self._overlay
-        if known is not None and known.is_large:
+        if known is not None and known.is_large and self._has_deltas:
             followed = self._followed(known)
             if followed is not None:
                 return followed

@@ -115,6 +115,8 @@ class Operator:
         self._known: Overlay | None = None
         self._seen: bytes | None = None  # the hash of what it was opened from, if that was whole
         self._behind = 0
+        # A store may do without deltas.
+        self._has_deltas = hasattr(store, "append") and hasattr(store, "since")
         # Who takes over signs the whole once: readers may come who trust the new key alone.
         self._takes_over = bool(others)
 
@@ -342,7 +344,7 @@ class Operator:
     def _read(self, whole: bool) -> tuple[bytes | None, Overlay | None]:
         """What lies in the store, for whoever holds the lock; whole, or what is new of it."""
         known = self._known
-        if known is not None and known.is_large and not whole:
+        if known is not None and known.is_large and self._has_deltas and not whole:
             followed = self._followed(known)
             if followed is not None:
                 self._known = followed
@@ -400,10 +402,9 @@ class Operator:
         refused: bytes | None = None
         for _ in range(_TRIES):
             before, newest = self._newest()
-            by_delta = newest is not None and newest.is_large and not self._takes_over
-            # A store to which nothing is known by this mark takes the whole.
-            if newest is not None and newest.digest == refused:
-                by_delta = False
+            by_delta = newest is not None and newest.is_large and newest.digest != refused
+            # Who takes over, and a store without deltas, or that knows none by this mark: whole.
+            by_delta = by_delta and self._has_deltas and not self._takes_over
             if newest is not None and not by_delta and before is None:
                 before, newest = self._newest(whole=True)
 

@@ -166,6 +166,9 @@ class SnapshotStore(Protocol):
     hash that deltas name (spec 36.17). That of one that lies there whole a store works out by
     `mark` of `_rules`. The others it is told. It reads neither snapshots nor deltas.
 
+    A store without `append` and `since` will do: it is given whole snapshots, which costs more the
+    larger they are.
+
     Verifiers need not trust it: they go back behind nothing that they have seen. Operators do,
     since they add to what it shows them. One that is shown an old snapshot, and has no memory of
     a newer one, signs the old one anew.
