@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from threading import TIMEOUT_MAX, Lock
+from threading import Lock
 from time import monotonic, sleep, time
 from typing import ClassVar, TypeAlias
 
@@ -32,6 +32,9 @@ from captoken.stores.ports import DELTAS, Debit, Reservation, Use
 
 Run: TypeAlias = Callable[..., sqlite3.Cursor]
 
+_PAUSE = 0.001  # seconds between two looks whether others are done
+_SLICE = 0.02  # seconds that SQLite waits by itself
+
 
 class SQLiteStore:
     """One file, opened by any number of threads and processes.
@@ -49,7 +52,6 @@ class SQLiteStore:
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
         self._path = os.path.abspath(os.fspath(path))
         self._timeout = timeout
-        self._patience = timeout  # what the connection was told last
         # Held from the first statement of a call to its last: threads take turns, and whoever
         # works for a call that nobody waits for any more keeps the connection until it is done.
         self._lock = Lock()
@@ -86,46 +88,45 @@ class SQLiteStore:
 
     @contextmanager
     def _transaction(self, begin: str) -> Generator[Run]:
-        """Whatever SQLite raises becomes a StoreError, and nothing of the transaction stays."""
-        with self._turn() as left:
-            if self._is_inherited:
-                raise StoreError("SQLite: this connection belongs to another process")
-            try:
-                connection = self._open()
-                self._wait_at_most(connection, left)
-                try:  # from here on, whatever interrupts
-                    connection.execute(begin)
-                    yield connection.execute
-                    connection.execute("commit")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("rollback")
-                    raise
-            except sqlite3.Error as error:
-                raise StoreError(f"SQLite: {error}") from None
+        """Whatever SQLite raises becomes a StoreError, and nothing of the transaction stays.
 
-    @contextmanager
-    def _turn(self) -> Generator[float]:
-        """The lock, in the block, which gets what is left of the time. Raises StoreError."""
-        if self._lock.acquire(blocking=False):
-            left = self._timeout
-        else:
-            since = monotonic()
-            if not self._lock.acquire(timeout=min(max(self._timeout, 0), TIMEOUT_MAX)):
+        Waits for others, but holds nothing meanwhile: whoever has the lock works.
+        """
+        until = monotonic() + self._timeout
+        while True:
+            self._wait_for_threads(until)
+            # By `with` alone: no interrupt comes between the lock and what gives it back.
+            with self._lock:
+                if self._is_inherited:
+                    raise StoreError("SQLite: this connection belongs to another process")
+                has_begun = False
+                try:
+                    connection = self._open(until)
+                    try:  # from here on, whatever interrupts
+                        connection.execute(begin)
+                        # The first look takes the state that all others see, or finds it locked.
+                        connection.execute("select 1 from sqlite_master")
+                        has_begun = True
+                        yield connection.execute
+                        connection.execute("commit")
+                    except BaseException:
+                        if connection.in_transaction:
+                            connection.execute("rollback")
+                        raise
+                    return
+                except sqlite3.Error as error:
+                    if has_begun or not _is_busy(error) or monotonic() >= until:
+                        raise StoreError(f"SQLite: {error}") from None
+            sleep(_PAUSE)
+
+    def _wait_for_threads(self, until: float) -> None:
+        """Until no thread is at work. Raises StoreError if that takes too long."""
+        while self._lock.locked():
+            if monotonic() >= until:
                 raise StoreError("SQLite: other threads had the file for longer than the timeout")
-            left = max(self._timeout - (monotonic() - since), 0)
-        try:
-            yield left
-        finally:
-            self._lock.release()
+            sleep(_PAUSE)
 
-    def _wait_at_most(self, connection: sqlite3.Connection, seconds: float) -> None:
-        """How long the connection waits for other processes, from now on."""
-        if seconds != self._patience:
-            connection.execute(f"pragma busy_timeout = {int(seconds * 1000)}")
-            self._patience = seconds
-
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, until: float) -> sqlite3.Connection:
         if self._connection is not None:
             return self._connection
 
@@ -133,31 +134,33 @@ class SQLiteStore:
         with suppress(OSError):
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
 
+        # It waits for other processes in slices, so that threads need not wait along with it.
         connection = sqlite3.connect(
-            self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+            self._path,
+            timeout=min(self._timeout, _SLICE),
+            isolation_level=None,
+            check_same_thread=False,
         )
         try:
-            self._prepare(connection)
+            self._prepare(connection, until)
         except BaseException:
             connection.close()
             raise
         self._connection = connection
-        self._patience = self._timeout
         return connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    @staticmethod
+    def _prepare(connection: sqlite3.Connection, until: float) -> None:
         """Write-ahead logging, on disk before the answer.
 
         To change the mode, SQLite itself does not wait for others.
         """
-        until = monotonic() + self._timeout
         while True:
             try:
                 connection.execute("pragma journal_mode = wal")
                 break
             except sqlite3.OperationalError as error:
-                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not is_busy or monotonic() >= until:
+                if not _is_busy(error) or monotonic() >= until:
                     raise
                 sleep(0.01)
         connection.execute("pragma synchronous = full")
@@ -183,6 +186,11 @@ class SQLiteStore:
             self._is_inherited = True
         self._is_forking = False
         self._lock = Lock()
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    """Has somebody else locked it?"""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _row(found: sqlite3.Cursor) -> tuple[int, ...]:
