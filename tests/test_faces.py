@@ -18,7 +18,7 @@ import pytest
 from captoken import Access, AsyncGrant, AsyncVerifier, Caller, Denied, Grant, Verifier
 from captoken._format.encoding import b64decode
 from captoken._language.overlay import snapshot
-from captoken._verification.effects import Recorder
+from captoken._verification.effects import Home, Recorder
 from captoken.audit import AuditTrail
 from captoken.control import Overlay
 from captoken.errors import StoreError
@@ -40,10 +40,41 @@ async def at_once(answer: Any) -> Any:
     return await answer if isinstance(answer, Awaitable) else answer
 
 
-def made(face: str, **facts: Any) -> Verifier | AsyncVerifier:
-    """A verifier of the fixed world, by that face."""
-    kind = Verifier if face == "Verifier" else AsyncVerifier
-    return kind(KEYRING, **{"clock": clock(), **facts})
+class Awaited:
+    """A store of this process behind calls that are awaited: each lets others run first."""
+
+    awaited = True
+
+    def __init__(self, store: Any) -> None:
+        self.of, self.shared = store, getattr(store, "shared", False)
+
+    async def _asked(self, name: str, *given: Any) -> Any:
+        await asyncio.sleep(0)
+        return getattr(self.of, name)(*given)
+
+    async def add(self, *given: Any) -> Any:
+        return await self._asked("add", *given)
+
+    async def reserve(self, *given: Any) -> Any:
+        return await self._asked("reserve", *given)
+
+    async def peek(self, *given: Any) -> Any:
+        return await self._asked("peek", *given)
+
+    async def settle(self, *given: Any) -> Any:
+        return await self._asked("settle", *given)
+
+    async def spent(self, *given: Any) -> Any:
+        return await self._asked("spent", *given)
+
+
+def made(face: str, **facts: Any) -> Any:
+    """A verifier of the fixed world, by that face; the last one's counting stores are awaited."""
+    if face == "Verifier":
+        return Verifier(KEYRING, **{"clock": clock(), **facts})
+    if face == "awaited":
+        facts |= {name: Awaited(facts[name]) for name in ("replays", "ledger") if name in facts}
+    return AsyncVerifier(KEYRING, **{"clock": clock(), **facts})
 
 
 def bound(**caveats: Any) -> Any:
@@ -57,7 +88,7 @@ def proven(token: Any = None) -> str:
     return text
 
 
-both = pytest.mark.parametrize("face", ["Verifier", "AsyncVerifier"])
+both = pytest.mark.parametrize("face", ["Verifier", "AsyncVerifier", "awaited"])
 
 
 @both
@@ -230,7 +261,7 @@ def test_a_reservation_is_settled_or_cancelled(face: str) -> None:
             await grant.reserve(paid(1))
 
     asyncio.run(spend())
-    if face == "AsyncVerifier":
+    if face != "Verifier":
         asyncio.run(blocks())
 
 
@@ -682,6 +713,289 @@ def test_of_200_tasks_with_some_cancelled_never_more_than_the_limit_are_allowed(
 
     allowed = asyncio.run(race())
     assert 0 < allowed <= 50 and not Verifier(KEYRING, clock=clock(), ledger=ledger).check(text, ASK)
+
+
+# --- stores that are awaited -----------------------------------------------------------------------------------------
+
+
+def counting(**more: Any) -> Any:
+    """A token that counts, as text."""
+    return mint(**SALES, **{"uses": 1, **more}).serialize()
+
+
+def own_ledger() -> Awaited:
+    return Awaited(MemoryLedger(floor=0, shared=True))
+
+
+@pytest.mark.parametrize("what", ["ledger", "replays"])
+def test_a_plain_verifier_takes_no_store_that_is_awaited(what: str) -> None:
+    """It says which one does. Only what a store says counts: `awaited = True`, and nothing like it."""
+    with pytest.raises(TypeError, match="needs an AsyncVerifier"):
+        Verifier(KEYRING, **{what: own_ledger()})
+    for said in (1, "yes", None):
+        other = own_ledger()
+        other.awaited = said  # type: ignore[assignment]
+        assert Verifier(KEYRING, clock=clock(), **{what: other})
+
+
+def test_a_store_that_is_awaited_is_asked_in_the_loop_and_in_no_thread() -> None:
+    """And so is one that is not, beside it, in a thread."""
+    asked_in: dict[str, int] = {}
+
+    class Ledger(Awaited):
+        async def reserve(self, *given: Any) -> Any:
+            asked_in["ledger"] = threading.get_ident()
+            return await super().reserve(*given)
+
+    class Replays(MemoryReplayStore):
+        def add(self, use: Use, now: int) -> bool:
+            asked_in["replays"] = threading.get_ident()
+            return super().add(use, now)
+
+    async def ask() -> None:
+        ledger = Ledger(MemoryLedger(floor=0, shared=True))
+        one = AsyncVerifier(KEYRING, clock=clock(), audience=AUDIENCE, ledger=ledger, replays=Replays(floor=0))
+        assert await one.check(proven(bound(uses=1)), ASK)
+
+    asyncio.run(ask())
+    assert asked_in["ledger"] == threading.get_ident() != asked_in["replays"]
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_what_a_store_says_of_itself_is_what_counts(said: bool) -> None:
+    """One that says that it is awaited and answers at once, and one that does not say so: whatever comes back, it is denied."""
+
+    class Lying(MemoryLedger):
+        awaited = said
+
+        def reserve(self, reservation: Reservation, now: int) -> Any:
+            return None if said else later()
+
+    async def none() -> None:
+        return None
+
+    def later() -> Any:
+        waiting.append(none())
+        return waiting[-1]
+
+    waiting: list[Any] = []
+    one = AsyncVerifier(KEYRING, clock=clock(), ledger=Lying(floor=0, shared=True))
+    assert asyncio.run(at_once(one.check(counting(), ASK))).code == "store_unavailable"
+    for coroutine in waiting:
+        coroutine.close()
+
+
+def test_the_blocking_face_of_awaited_stores_is_for_threads_beside_the_loop() -> None:
+    """There it counts, settles and looks; in the loop's own thread, and where no loop runs, it denies, and waits for nothing."""
+    ledger = own_ledger()
+    one = AsyncVerifier(KEYRING, clock=clock(), ledger=ledger)
+    ten, trail = mint(**SALES, budget={"cents": 10}).serialize(), []
+
+    def spend() -> None:
+        grant = one.blocking.authenticate(ten)
+        assert grant.explain(TEN) and one.blocking.explain(ten, TEN)
+        with grant.reserve(TEN) as reserved:
+            assert grant.explain(TEN).code == "budget_exhausted" == grant.check(TEN).code
+            assert reserved.settle({"cents": 4})
+        with grant.reserve(Access(table="sales", operation="select", cost={"cents": 6})) as reserved:
+            assert reserved.cancel()
+
+    async def ask() -> None:
+        assert (await one.check(counting(uses=2), ASK)).code == "allowed"
+        await asyncio.to_thread(spend)
+        here = one.blocking.check(counting(uses=2), ASK)
+        assert here.code == "store_unavailable" and "of this very thread" in str(here)
+        assert (await one.authenticate(counting(uses=2))).blocking.check(ASK).code == "store_unavailable"
+        assert (await asyncio.to_thread(one.blocking.check, counting(uses=2), ASK)).code == "allowed"
+        trail.append("done")
+
+    before = one.blocking.check(counting(uses=2), ASK)
+    assert before.code == "store_unavailable" and "does not run" in str(before)
+    asyncio.run(ask())
+    after = one.blocking.check(counting(uses=2), ASK)
+    assert trail and after.code == "store_unavailable" and "does not run" in str(after)
+
+
+def test_a_thread_that_runs_another_loop_may_ask_too() -> None:
+    """What is waited for is not its own loop."""
+
+    async def elsewhere(one: AsyncVerifier) -> bool:
+        return bool(one.blocking.check(counting(uses=3), ASK))
+
+    async def ask() -> None:
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=own_ledger())
+        assert await one.check(counting(uses=3), ASK)
+        assert await asyncio.to_thread(lambda: asyncio.run(elsewhere(one)))
+        with pytest.raises(RuntimeError, match="one event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(at_once(one.blocking.awaited.check(counting(uses=3), ASK))))
+        assert (await one.blocking.awaited.check(counting(uses=3), ASK)).code == "allowed", "another face, of the same loop"
+
+    asyncio.run(ask())
+
+
+def test_of_two_loops_that_come_at_once_the_first_is_the_one() -> None:
+    """Whatever both have read before: the other is told so."""
+    home, loops = Home(), [asyncio.new_event_loop() for _ in range(2)]
+    for loop in loops:
+        home.take(loop)
+        assert home.loop is loops[0]
+        loop.close()
+
+
+def test_a_loop_that_waits_for_the_thread_that_asks_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A denial, after so many seconds; what the ledger then takes counts."""
+    from captoken._verification import effects
+
+    monkeypatch.setattr(effects, "_LONGEST", 1)
+    ledger = own_ledger()
+
+    async def ask() -> str:
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=ledger)
+        await one.check(mint(), ASK)
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda: found.append(one.blocking.check(counting(), ASK)))
+        thread.start()
+        thread.join()  # in the loop's own thread: nothing is awaited meanwhile
+        await asyncio.sleep(0.05)
+        assert (await one.check(counting(), ASK)).code == "budget_exhausted", "the loop has made the call by now"
+        return str(found[0])
+
+    assert "gave no answer" in asyncio.run(ask())
+
+
+def test_a_loop_that_ends_while_a_thread_waits_for_it_is_a_denial() -> None:
+    """Whether it is stopped in the midst of it, or ends as `asyncio.run` does, which cancels what is under way."""
+
+    class Held(Awaited):
+        async def reserve(self, *given: Any) -> Any:
+            inside.set()
+            await asyncio.Event().wait()
+
+    for stopped in (True, False):
+        inside, found = Event(), []
+        loop = asyncio.new_event_loop()
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=Held(MemoryLedger(floor=0, shared=True)))
+        loop.run_until_complete(at_once(one.check(mint(), ASK)))
+        running = threading.Thread(target=loop.run_forever)
+        running.start()
+        asking = threading.Thread(target=lambda one=one, found=found: found.append(one.blocking.check(counting(), ASK)))
+        asking.start()
+        assert inside.wait(20)
+
+        async def end() -> None:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+        if not stopped:
+            asyncio.run_coroutine_threadsafe(end(), loop).result(20)
+            asking.join(20)
+        loop.call_soon_threadsafe(loop.stop)
+        running.join(20)
+        asking.join(20)
+        assert found[0].code == "store_unavailable"
+        loop.run_until_complete(end())
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+class Held(Awaited):
+    """A ledger whose answer waits for a word, and whose store has debited by then."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryLedger(floor=0, shared=True))
+        self.entered, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def reserve(self, *given: Any) -> Any:
+        answer = await super().reserve(*given)
+        self.entered.set()
+        await self.go_on.wait()
+        return answer
+
+    async def peek(self, *given: Any) -> Any:
+        return await self.reserve(*given)
+
+
+def test_a_call_of_an_awaited_store_is_not_cancelled_before_its_record() -> None:
+    """As in threads: it runs to its record, then it raises, and what it took counts."""
+    trail: list[bytes] = []
+
+    async def ask() -> None:
+        ledger = Held()
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=ledger, audit=AuditTrail(trail.append))
+        task = asyncio.create_task(one.check(counting(), ASK))
+        await ledger.entered.wait()
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0.01)
+        assert not task.done() and trail == []
+        ledger.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(trail) == 2 and b'"allowed":true' in trail[1] and b'"taken"' in trail[1]
+        assert (await one.check(counting(), ASK)).code == "budget_exhausted"
+
+    asyncio.run(ask())
+
+
+def test_who_only_looks_is_cancelled_at_once() -> None:
+    """Nothing is taken, so nobody is made to wait."""
+
+    async def ask() -> None:
+        ledger = Held()
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=ledger)
+        task = asyncio.create_task(one.explain(counting(), ASK))
+        await ledger.entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("asked", ["awaited", "in a thread"])
+def test_a_loop_that_ends_leaves_a_record_of_what_was_under_way(asked: str) -> None:
+    """`asyncio.run` cancels all there is at its end. It is not known what came of the call: a denial, which says what was asked."""
+    trail: list[bytes] = []
+    entered, go_on = Event(), Event()
+
+    class Thread(MemoryLedger):
+        def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+            entered.set()
+            assert go_on.wait(20)
+            return super().reserve(reservation, now)
+
+    async def ask() -> None:
+        ledger: Any = Held() if asked == "awaited" else Thread(floor=0, shared=True)
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=ledger, audit=AuditTrail(trail.append))
+        task = asyncio.create_task(one.check(counting(), ASK))
+        while not (entered.is_set() or (asked == "awaited" and ledger.entered.is_set())):
+            await asyncio.sleep(0.001)
+        assert not task.done()
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+
+    asyncio.run(ask())
+    assert len(trail) == 2 and b'"code":"store_unavailable"' in trail[1] and b"interrupted while" in trail[1]
+
+
+def test_of_200_tasks_that_ask_an_awaited_ledger_exactly_the_limit_is_taken() -> None:
+    """Every third is cancelled, some before they began: what was taken and what is left come to fifty."""
+    ledger, trail, text = own_ledger(), [], counting(uses=50)
+
+    async def race() -> int:
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=ledger, audit=AuditTrail(trail.append))
+        tasks = [asyncio.create_task(one.check(text, ASK)) for _ in range(200)]
+        for task in tasks[::3]:
+            await asyncio.sleep(0)
+            task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        return sum(bool(answer) for answer in answers if not isinstance(answer, BaseException))
+
+    told = asyncio.run(race())
+    recorded = sum(b'"allowed":true' in line for line in trail)
+    assert 0 < told <= recorded == 50 == ledger.of.spent(b64decode(Verifier(KEYRING, clock=clock()).authenticate(text).link_ids[0]), "uses")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_one_is_for_one_event_loop() -> None:

@@ -457,7 +457,7 @@ class Driver(Protocol):
 
 
 class AsyncDriver(Protocol):
-    """The same, for asyncio: what waits is awaited, and runs in threads.
+    """The same, for asyncio: what waits is awaited, itself or a thread that it runs in.
 
     `AsyncVerifier` is the one there is. Each method raises RuntimeError in another event loop than
     the first. Once an effect is under way, whoever cancels waits for the record (24.20).
@@ -1024,8 +1024,9 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     """A Grant whose answers are awaited. `blocking` is the plain one, for sync guards.
 
     An AsyncVerifier makes it, for its own event loop; elsewhere RuntimeError. Coroutines of that
-    loop may share it. It decides as `Grant` does, method by method. Stores are asked in threads,
-    and a call that is cancelled after its first effect runs to its record, and then raises (24.20).
+    loop may share it. It decides as `Grant` does, method by method. Stores are awaited, or asked in
+    threads, and a call that is cancelled after its first effect runs to its record, and then raises
+    (24.20).
 
         grant = await verifier.authenticate(text)
         if await grant.check(access):
@@ -1066,7 +1067,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     def explain(self, access: Access, *, caller: Caller | None = None) -> Pending[Decision]:
         """The decision that `check` would come to, for people: see `Grant.explain`.
 
-        It looks at the stores in threads, commits nothing, and gives no grant.
+        It looks at the stores, commits nothing, and gives no grant.
         """
         stated(access, caller)
         return Pending(self._awaited.look(self._genuine, self._asked(None, access, caller)))

@@ -1,8 +1,9 @@
 """What a decision has to commit to stand: step 11 of the plan, and the record.
 
 The only place that asks a store. What is done here is written once, as generators: each yields a
-call that may wait, and is sent what the call gave. `run` makes the calls at once; `run_async` makes
-them in threads, and lets nobody cancel between the first effect and its record.
+call that may wait, and is sent what the call gave. `run` makes the calls at once. `run_async`
+awaits those of stores that say so, makes the others in threads, and lets nobody cancel between the
+first effect and its record.
 
 How data flows: `judge` lists the effects of an allowed decision. `commit` takes them one after the
 other, judges again where that took long, and records what it came to. Only then is there an answer.
@@ -19,9 +20,10 @@ The rules of this file:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -32,10 +34,22 @@ from captoken._verification.decision import Asked, Decision, Effect
 from captoken._verification.genuine import Genuine
 from captoken._verification.plan import Facts, denial, judge
 from captoken._verification.wording import PLAN
-from captoken.stores.ports import Debit, Ledger, ReplayStore, Reservation, Use
+from captoken.stores.ports import (
+    AsyncLedger,
+    AsyncReplayStore,
+    Debit,
+    Ledger,
+    ReplayStore,
+    Reservation,
+    Use,
+)
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 _log = logging.getLogger("captoken")
 _PATIENCE = 1  # seconds that effects may take before the rest is judged again
+_LONGEST = 30  # seconds that a thread waits for what is awaited in the event loop
 _T = TypeVar("_T")
 
 
@@ -62,6 +76,70 @@ class Recorder(Protocol):
         ...
 
 
+class Home:
+    """The event loop that the awaited stores of one verifier are asked in, whichever face asks.
+
+    It is the loop that the verifier was first awaited in, and nobody knows it before that.
+    """
+
+    __slots__ = ("_lock", "loop")
+
+    def __init__(self) -> None:
+        self.loop: AbstractEventLoop | None = None
+        self._lock = Lock()
+
+    def take(self, loop: AbstractEventLoop) -> None:
+        """This loop is it, unless another one was first."""
+        with self._lock:
+            if self.loop is None:
+                self.loop = loop
+
+    def wait_for(self, make: Callable[[], Awaitable[Any]]) -> Any:
+        """What the call gives: the loop awaits it, and this thread waits for the loop.
+
+        Raises StoreError where that would be for ever: in the loop's own thread, and where no loop
+        runs. Raises it too where the loop ends meanwhile, or has no answer for half a minute, as
+        when its thread waits for this one. What the call then takes counts. Raises what the call
+        raises.
+        """
+        from asyncio import run_coroutine_threadsafe
+        from concurrent.futures import wait
+
+        async def there() -> Any:
+            return await make()
+
+        loop = self.loop
+        if loop is None or not loop.is_running():
+            raise StoreError("the store is awaited, and its event loop does not run")
+        if _is_here(loop):
+            text = "the store is awaited in the event loop of this very thread: await the answer"
+            raise StoreError(text)
+
+        asked = run_coroutine_threadsafe(there(), loop)
+        for _ in range(_LONGEST):
+            wait((asked,), timeout=1)
+            if asked.done():
+                return asked.result()
+            if not loop.is_running():
+                break
+        raise StoreError("the event loop that the store is awaited in gave no answer")
+
+
+def _is_here(loop: AbstractEventLoop) -> bool:
+    """Does this thread run the loop?"""
+    from asyncio import get_running_loop
+
+    try:
+        return get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+def is_awaited(store: object) -> bool:
+    """Does a store say that its calls are awaited? Its answers are not looked at for that."""
+    return getattr(store, "awaited", False) is True
+
+
 class Stores(msgspec.Struct, frozen=True, eq=False):
     """What a verifier counts with, remembers proofs in, and writes its record to.
 
@@ -69,9 +147,13 @@ class Stores(msgspec.Struct, frozen=True, eq=False):
     that counts; without `trail` nothing is recorded.
     """
 
-    replays: ReplayStore | None = None
-    ledger: Ledger | None = None
+    replays: ReplayStore | AsyncReplayStore | None = None
+    ledger: Ledger | AsyncLedger | None = None
     trail: Recorder | None = None
+
+    # Where the one and the other is awaited; None for a store that is called.
+    replays_home: Home | None = None
+    ledger_home: Home | None = None
 
 
 # --- calls that may wait -------------------------------------------------------------------------
@@ -86,6 +168,9 @@ class Call(NamedTuple):
     # Is it an effect, or what follows on one? Then nobody cancels before the record (24.20).
     lasting: bool = False
 
+    # The event loop that what it gives is awaited in; None where it gives the answer itself.
+    home: Home | None = None
+
 
 Steps: TypeAlias = Generator[Call, Any, _T]
 Answer: TypeAlias = Steps[Decision] | Decision  # steps to a decision, or one without a wait
@@ -97,7 +182,7 @@ def answered(answer: Answer) -> Decision:
 
 
 async def answered_async(answer: Answer) -> Decision:
-    """The decision, its calls made in threads."""
+    """The decision, its calls awaited, or made in threads."""
     return answer if isinstance(answer, Decision) else await run_async(answer)
 
 
@@ -111,8 +196,10 @@ def steps_of(answer: Answer) -> Steps[Decision]:
 def run(steps: Steps[_T]) -> _T:
     """Make the calls, one after the other, in this thread.
 
-    What a call raises goes into the steps, which make a denial of it. What interrupts the thread,
-    as KeyboardInterrupt does, passes through: nothing is allowed, and what was taken counts.
+    What has to be awaited, the event loop of the verifier awaits, and this thread waits for it: see
+    `Home.wait_for`. What a call raises goes into the steps, which make a denial of it. What
+    interrupts the thread, as KeyboardInterrupt does, passes through: nothing is allowed, and what
+    was taken counts.
     """
     try:
         call = next(steps)
@@ -126,6 +213,8 @@ def run(steps: Steps[_T]) -> _T:
 def _made(call: Call) -> tuple[Any, Exception | None]:
     """What a call gave, or what it raised."""
     try:
+        if call.home is not None:
+            return call.home.wait_for(call.make), None
         return call.make(), None
     except Exception as error:
         return None, error
@@ -141,7 +230,7 @@ def _go_on(
 
 
 async def run_async(steps: Steps[_T]) -> _T:
-    """Make the calls in threads, while the event loop goes on.
+    """Await the calls, or make them in threads, while the event loop goes on.
 
     From the first lasting call on, whoever cancels is made to wait until the steps have ended: what
     was taken counts, and a record says so. Then the cancellation goes on (24.20). A store that
@@ -151,10 +240,11 @@ async def run_async(steps: Steps[_T]) -> _T:
 
     # Until the first effect a cancellation passes through: the steps are dropped where they stand,
     # and nothing was used. A thread that is under way goes on alone, and nobody hears its answer.
+    # A store that is awaited hears of it.
     try:
         call = next(steps)
         while not call.lasting:
-            call = _go_on(steps, *await asyncio.to_thread(_made, call))
+            call = _go_on(steps, *await _awaited(call))
     except StopIteration as stop:
         result: _T = stop.value
         return result
@@ -176,15 +266,35 @@ async def run_async(steps: Steps[_T]) -> _T:
 
 
 async def _to_the_end(steps: Steps[_T], call: Call) -> _T:
-    """The calls from the first lasting one on, in threads: whoever cancels does not reach them."""
-    from asyncio import to_thread
+    """The calls from the first lasting one on: whoever cancels does not reach them.
+
+    An event loop that ends cancels this too. Then it is not known what came of the call, which is
+    an answer as any other: the steps deny, and record that.
+    """
+    from asyncio import CancelledError
 
     try:
         while True:
-            call = _go_on(steps, *await to_thread(_made, call))
+            try:
+                answer, error = await _awaited(call)
+            except CancelledError:
+                answer, error = None, StoreError("interrupted while a store was asked")
+            call = _go_on(steps, answer, error)
     except StopIteration as stop:
         result: _T = stop.value
         return result
+
+
+async def _awaited(call: Call) -> tuple[Any, Exception | None]:
+    """What a call gave, or what it raised: awaited here, or made in a thread."""
+    from asyncio import to_thread
+
+    if call.home is None:
+        return await to_thread(_made, call)
+    try:
+        return await call.make(), None
+    except Exception as error:
+        return None, error
 
 
 # --- step 11 and the record ----------------------------------------------------------------------
@@ -307,8 +417,8 @@ def _taken(
     """
     try:
         if isinstance(effect, Use):
-            return (yield from _used(effect, stores.replays, now, looking))
-        return (yield from _reserved(effect, genuine, _ledger_of(stores), now, looking))
+            return (yield from _used(effect, stores, now, looking))
+        return (yield from _reserved(effect, genuine, stores, now, looking))
     except StoreError as error:
         return Refusal("store_unavailable", str(error))
     except Exception as error:  # whatever a store raises, it does not say that there is enough
@@ -317,18 +427,19 @@ def _taken(
 
 def _used(
     use: Use,
-    replays: ReplayStore | None,
+    stores: Stores,
     now: int,
     looking: bool,
 ) -> Steps[Refusal | None]:
     """The one use of a proof: None if it is the first, else why not (31.2)."""
+    replays = stores.replays
     if replays is None:
         raise StoreError("this verifier has no replay store")
     ask = replays.peek if looking else replays.add
 
     # If it raises, the proof may be used or not, and the answer is no either way. Cancelled, it
     # runs on to its record. If the process dies, the proof is used or not, and nobody was let in.
-    first = yield Call(partial(ask, use, now), lasting=not looking)
+    first = yield Call(partial(ask, use, now), not looking, stores.replays_home)
 
     # True alone will do: what a store answers otherwise does not say that this is the first use.
     if first is True:
@@ -337,7 +448,7 @@ def _used(
     return Refusal("replayed", text)
 
 
-def _ledger_of(stores: Stores) -> Ledger:
+def _ledger_of(stores: Stores) -> Ledger | AsyncLedger:
     """The ledger. Raises StoreError where there is none (38.7)."""
     if stores.ledger is None:
         raise StoreError("this verifier has no ledger")
@@ -347,11 +458,13 @@ def _ledger_of(stores: Stores) -> Ledger:
 def _reserved(
     reservation: Reservation,
     genuine: Genuine,
-    ledger: Ledger,
+    stores: Stores,
     now: int,
     looking: bool,
 ) -> Steps[Refusal | None]:
     """A reservation, from every bucket at once: None if all had enough, else why not (38.3)."""
+    ledger = _ledger_of(stores)
+
     # What is more than the whole limit is never to be had: the ledger need not be asked.
     never = (debit for debit in reservation.debits if debit.amount > debit.limit)
     short: object = next(never, None)
@@ -360,7 +473,7 @@ def _reserved(
         ask = ledger.peek if looking else ledger.reserve
         # If it raises, what was reserved, if it was, counts as spent (38.7). Cancelled, it runs on
         # to its record. If the process dies, nobody settles, and it counts as spent (38.8).
-        short = yield Call(partial(ask, reservation, now), lasting=not looking)
+        short = yield Call(partial(ask, reservation, now), not looking, stores.ledger_home)
 
     if short is None:
         return None
@@ -385,6 +498,7 @@ def _given_back(
         yield Call(
             partial(_ledger_of(stores).settle, reservation.id, {}, now),
             lasting=True,
+            home=stores.ledger_home,
         )
     except Exception as error:  # then it counts as spent, which denies too much and allows nothing
         _log.warning("a reservation was not given back: %s", type(error).__name__)
@@ -444,5 +558,6 @@ def close(
     answer = yield Call(
         partial(_ledger_of(stores).settle, reservation_id, taken, now),
         lasting=True,
+        home=stores.ledger_home,
     )
     return answer is True

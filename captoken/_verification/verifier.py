@@ -45,6 +45,7 @@ from captoken._verification.decision import (
 from captoken._verification.effects import (
     Answer,
     Call,
+    Home,
     Recorder,
     Steps,
     Stores,
@@ -53,6 +54,7 @@ from captoken._verification.effects import (
     close,
     commit,
     commit_together,
+    is_awaited,
     look,
     record,
     run,
@@ -76,7 +78,7 @@ from captoken._writing.issuer import keyring_source
 from captoken._writing.token import Token
 from captoken.keys.keyring import Keyring
 from captoken.stores.own_process import this_process
-from captoken.stores.ports import Ledger, ReplayStore
+from captoken.stores.ports import AsyncLedger, AsyncReplayStore, Ledger, ReplayStore
 
 _log = logging.getLogger("captoken")
 RESERVATION_ID_BYTES = 16
@@ -94,15 +96,14 @@ class _Parts(msgspec.Struct, frozen=True, eq=False):
     clock: Clock
     random: Callable[[int], bytes]
     memory: VerifierMemory
+    home: Home | None  # where stores are awaited; None if none of them is
 
 
-class VerifierOptions(TypedDict, total=False):
-    """What a verifier can be made with, besides keys and names. See `Verifier`."""
+class _Options(TypedDict, total=False):
+    """What both faces can be made with, besides keys and names. See `Verifier`."""
 
     allow_unaddressed: bool
     leeway: int  # seconds
-    replays: ReplayStore | None
-    ledger: Ledger | None
     audit: Recorder | None
     overlay: Overlay | Callable[[], Overlay | None] | None
     max_staleness: int  # seconds
@@ -114,14 +115,28 @@ class VerifierOptions(TypedDict, total=False):
     random: Callable[[int], bytes]
 
 
+class VerifierOptions(_Options, total=False):
+    """What a Verifier can be made with: with stores that are called."""
+
+    replays: ReplayStore | None
+    ledger: Ledger | None
+
+
+class AsyncVerifierOptions(_Options, total=False):
+    """What an AsyncVerifier can be made with: with stores that are called, or awaited."""
+
+    replays: ReplayStore | AsyncReplayStore | None
+    ledger: Ledger | AsyncLedger | None
+
+
 def _parts_of_verifier(
     keyring: Keyring | Callable[[], Keyring],
     audience: str | Iterable[str] | None,
     *,
     allow_unaddressed: bool = False,
     leeway: int = 0,
-    replays: ReplayStore | None = None,
-    ledger: Ledger | None = None,
+    replays: ReplayStore | AsyncReplayStore | None = None,
+    ledger: Ledger | AsyncLedger | None = None,
     audit: Recorder | None = None,
     overlay: Overlay | Callable[[], Overlay | None] | None = None,
     max_staleness: int = 60,
@@ -159,16 +174,25 @@ def _parts_of_verifier(
         allows_stale=allow_stale_overlay is True,
         counts_alone=ledger is not None and ledger.shared is not True,
     )
+    home = Home() if is_awaited(replays) or is_awaited(ledger) else None
+    stores = Stores(
+        replays,
+        ledger,
+        audit,
+        home if is_awaited(replays) else None,
+        home if is_awaited(ledger) else None,
+    )
     return _Parts(
         keys,
         vocabulary,
         server,
         named,
-        Stores(replays, ledger, audit),
+        stores,
         (lambda: overlay) if isinstance(overlay, Overlay) else overlay,
         clock,
         random,
         VerifierMemory(remember),
+        home,
     )
 
 
@@ -540,7 +564,8 @@ class Verifier(_Face):
     that, or where there is none, all is denied; with `allow_stale_overlay=True` it is only logged,
     and what was revoked meanwhile still works.
 
-    Raises TypeError or ValueError when it is made, for what is none of these.
+    Raises TypeError or ValueError when it is made, for what is none of these. A store that is
+    awaited is none: it needs an `AsyncVerifier`, whose `blocking` is a Verifier with that store.
     """
 
     __slots__ = ()
@@ -551,7 +576,17 @@ class Verifier(_Face):
         audience: str | Iterable[str] | None = None,
         **options: Unpack[VerifierOptions],
     ) -> None:
-        self._set(_parts_of_verifier(keyring, audience, **options))
+        parts = _parts_of_verifier(keyring, audience, **options)
+        if parts.home is not None:
+            raise TypeError("a store that is awaited needs an AsyncVerifier")
+        self._set(parts)
+
+    @classmethod
+    def of_parts(cls, parts: _Parts) -> Verifier:
+        """The plain face of parts that its other face has. For that face alone."""
+        made = cls.__new__(cls)
+        made._set(parts)
+        return made
 
     @property
     def parts(self) -> _Parts:
@@ -567,7 +602,8 @@ class Verifier(_Face):
     def awaited(self) -> AsyncVerifier:
         """The same verifier for asyncio: with the same keys, stores and memory.
 
-        A new face each time, for the event loop that it is first used in.
+        A new face each time, for the event loop that it is first used in. Where a store is awaited,
+        all of them are for one.
         """
         return AsyncVerifier.over(self)
 
@@ -705,28 +741,32 @@ class Verifier(_Face):
 class AsyncVerifier(_Face):
     """A Verifier whose answers are awaited: made with the same arguments, and deciding alike.
 
-    Stores, trails and sources of overlays are asked in threads, so that the event loop goes on. The
-    signatures are checked in the loop's own thread. From the first effect to its record nothing is
-    cancelled: a call that is, runs to its record, and then raises; what it took counts (24.20).
+    Stores that say that they are awaited (see `AsyncLedger` in `captoken.stores.ports`) are awaited
+    in the event loop. Other stores, trails and sources of overlays are asked in threads, so that
+    the loop goes on. The signatures are checked in the loop's own thread. From the first effect to
+    its record nothing is cancelled: a call that is, runs to its record, and then raises; what it
+    took counts (24.20).
 
     One AsyncVerifier is for one event loop, whose coroutines share it: RuntimeError elsewhere. For
-    sync code there is `blocking`, the same verifier.
+    sync code there is `blocking`, the same verifier. Where a store is awaited, it is for threads
+    beside that loop: the loop awaits the store for them. In the loop's own thread, and while no
+    loop runs, it denies what needs the store: `store_unavailable`.
 
         verifier = AsyncVerifier(keyring, "sales-db", ledger=ledger)
         grant = await verifier.authorize(text, access)
     """
 
-    __slots__ = ("_loop", "blocking")
+    __slots__ = ("_home", "blocking")
     blocking: Verifier  # the same verifier, for sync code
-    _loop: list[Any]  # the event loop that it was first used in
+    _home: Home  # the event loop that it was first used in
 
     def __init__(
         self,
         keyring: Keyring | Callable[[], Keyring],
         audience: str | Iterable[str] | None = None,
-        **options: Unpack[VerifierOptions],
+        **options: Unpack[AsyncVerifierOptions],
     ) -> None:
-        self._wrap(Verifier(keyring, audience, **options))
+        self._wrap(Verifier.of_parts(_parts_of_verifier(keyring, audience, **options)))
 
     @classmethod
     def over(cls, verifier: Verifier) -> AsyncVerifier:
@@ -741,10 +781,11 @@ class AsyncVerifier(_Face):
         return self
 
     def _wrap(self, verifier: Verifier) -> None:
-        """Take the parts of a verifier, and no event loop yet."""
-        self._set(verifier.parts)
+        """Take the parts of a verifier, and no event loop yet, but the one of its stores."""
+        parts = verifier.parts
+        self._set(parts)
         object.__setattr__(self, "blocking", verifier)
-        object.__setattr__(self, "_loop", [])
+        object.__setattr__(self, "_home", Home() if parts.home is None else parts.home)
 
     def authenticate(
         self,
@@ -802,7 +843,7 @@ class AsyncVerifier(_Face):
     ) -> Pending[Decision]:
         """The decision that `check` would come to, for people: see `Verifier.explain`.
 
-        Looks at the stores in threads, commits nothing, and gives no grant.
+        Looks at the stores, commits nothing, and gives no grant.
         """
         if access is not None:
             stated(access, caller)
@@ -869,7 +910,7 @@ class AsyncVerifier(_Face):
         return granted(await self._run(answer)).awaited_by(self)
 
     async def _run(self, answer: Answer) -> Decision:
-        """The decision, its calls made in threads."""
+        """The decision, its calls awaited, or made in threads."""
         self._check_loop()
         return await answered_async(answer)
 
@@ -878,9 +919,9 @@ class AsyncVerifier(_Face):
         from asyncio import get_running_loop  # here, since sync programs have no need of it
 
         loop = get_running_loop()
-        if not self._loop:
-            self._loop.append(loop)
-        elif self._loop[0] is not loop:
+        if self._home.loop is None:
+            self._home.take(loop)
+        if self._home.loop is not loop:
             raise RuntimeError("an AsyncVerifier is for one event loop: make one for each")
 
 

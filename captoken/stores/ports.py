@@ -7,12 +7,16 @@ by tests that all stores here pass.
 
 `now` is always the caller's clock, in seconds since the epoch. Whatever a store raises is a denial:
 it raises StoreError when it cannot know, and never answers by guessing.
+
+Proofs and the ledger have a second port each, for stores of asyncio. Such a store says by its class
+that its calls are awaited, in the event loop: `awaited = True`. Nobody finds that out by looking at
+an answer. What it promises is otherwise the same, word for word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -49,6 +53,23 @@ class ReplayStore(Protocol):
         For `explain` alone: an answer is true only until somebody adds, so it allows nothing.
         Raises as `add` does. What only writing shows, such as a full disk, it need not see.
         """
+        ...
+
+
+class AsyncReplayStore(Protocol):
+    """A ReplayStore whose calls are awaited, in the event loop of the verifier.
+
+    A call that is cancelled may have been done. The next one has its own answer all the same.
+    """
+
+    awaited: ClassVar[bool]  # True
+
+    async def add(self, use: Use, now: int) -> bool:
+        """Remember a use: as `ReplayStore.add`."""
+        ...
+
+    async def peek(self, use: Use, now: int) -> bool:
+        """Would `add` return True for this use, now? As `ReplayStore.peek`."""
         ...
 
 
@@ -149,6 +170,38 @@ class Ledger(Protocol):
         ...
 
     def spent(self, bucket: bytes, unit: str) -> int:
+        """What a bucket has been debited, reservations included."""
+        ...
+
+
+class AsyncLedger(Protocol):
+    """A Ledger whose calls are awaited, in the event loop of the verifier.
+
+    A call that is cancelled may have been done: a reservation whose answer nobody heard counts as
+    spent. The next one has its own answer all the same.
+    """
+
+    awaited: ClassVar[bool]  # True
+    shared: bool  # do all servers that take these tokens count here?
+
+    async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+        """Debit every bucket, in one atomic step: as `Ledger.reserve`."""
+        ...
+
+    async def peek(self, reservation: Reservation, now: int) -> Debit | None:
+        """What `reserve` would answer, now: as `Ledger.peek`."""
+        ...
+
+    async def settle(
+        self,
+        reservation_id: bytes,
+        amounts: Mapping[str, int] | None,
+        now: int,
+    ) -> bool:
+        """What was taken in fact: as `Ledger.settle`."""
+        ...
+
+    async def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited, reservations included."""
         ...
 
