@@ -2,16 +2,21 @@
 
 Spec, "Replay", "Ledger", "Overlay". `create_tables` makes the tables and functions once. A call is
 one function: one transaction, one round trip. What the functions do stands in `_postgres_sql`.
+
+The counting stores are there twice: on a connection that threads take in turn, and, with `Async`
+before the name, on several connections that are awaited. Statements, values and what is made of an
+answer are written once, for both.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from asyncio import Semaphore
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from time import time
-from typing import Any, LiteralString, NamedTuple, TypeAlias
+from typing import Any, LiteralString, NamedTuple, Protocol, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -21,6 +26,7 @@ from psycopg.rows import tuple_row
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
+from captoken.stores._awaited import AwaitedStore
 from captoken.stores._postgres_sql import SETUP
 from captoken.stores._rules import checked_floor, not_an_answer, short_debit, too_old
 from captoken.stores.own_process import tell_of_forks
@@ -28,8 +34,12 @@ from captoken.stores.ports import Debit, Reservation, Use
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
 Source: TypeAlias = "str | Callable[[], Connection]"
+AsyncConnection: TypeAlias = "psycopg.AsyncConnection[Any]"
+AsyncSource: TypeAlias = "str | Callable[[], Awaitable[AsyncConnection]] | AsyncPool"
+Statement: TypeAlias = "sql.SQL | sql.Composed"
 
 _SERVER = "PostgreSQL"
+_CONNECTIONS = 4  # of one awaited store, unless its maker says otherwise
 
 # What the server says of a database in which `create_tables` was not run.
 _MISSING = (
@@ -95,8 +105,36 @@ class _Answer(NamedTuple):
     is_lost: bool = False
 
 
-class PostgresStore:
-    """What the stores have in common: one connection, which threads take in turn.
+# Asked of every server that a store is made on.
+_FSYNC = sql.SQL("select current_setting('fsync')")
+
+
+class _Place:
+    """The schema of a store. Raises ValueError for one that would need quotes."""
+
+    def __init__(self, schema: str) -> None:
+        setup(schema)
+        self._schema = schema
+
+    def _function(self, name: str, parameters: LiteralString) -> sql.Composed:
+        """A call of one of the functions. The types of its parameters are said, and not guessed."""
+        called = sql.Identifier(self._schema, name)
+        return sql.SQL("select {}(" + parameters + ")").format(called)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._schema}>"
+
+
+def _refuse_forgetful(fsync: Any) -> None:
+    """Raise StoreError for a server that a crash sets back."""
+    if fsync != "on":
+        raise StoreError(
+            "PostgreSQL: with fsync off a crash goes back in time, or loses the tables"
+        )
+
+
+class PostgresStore(_Place):
+    """What the stores have in common that are called: one connection, which threads take in turn.
 
     `source` is a conninfo string, or a callable that returns a connection of the store's own. A
     connection that is found broken before anything was sent is made anew. If it breaks later, the
@@ -105,8 +143,7 @@ class PostgresStore:
     """
 
     def __init__(self, source: Source, schema: str) -> None:
-        setup(schema)
-        self._schema = schema
+        super().__init__(schema)
         self._connect: Callable[[], Connection] = (
             source if callable(source) else lambda: psycopg.connect(source)
         )
@@ -120,14 +157,7 @@ class PostgresStore:
         tell_of_forks(self, in_child=PostgresStore._after_fork)
 
         with self._kept():
-            fsync = self._ask(
-                sql.SQL("select current_setting('fsync')"),
-                again=True,
-            )
-            if fsync != "on":
-                raise StoreError(
-                    "PostgreSQL: with fsync off a crash goes back in time, or loses the tables"
-                )
+            _refuse_forgetful(self._ask(_FSYNC, again=True))
 
     def close(self) -> None:
         """Close the connection. The store makes another one when it is asked."""
@@ -143,14 +173,9 @@ class PostgresStore:
             self.close()
             raise
 
-    def _function(self, name: str, parameters: LiteralString) -> sql.Composed:
-        """A call of one of the functions. The types of its parameters are said, and not guessed."""
-        called = sql.Identifier(self._schema, name)
-        return sql.SQL("select {}(" + parameters + ")").format(called)
-
     def _ask(
         self,
-        statement: sql.SQL | sql.Composed,
+        statement: Statement,
         values: Sequence[Any] = (),
         *,
         again: bool = False,
@@ -166,7 +191,7 @@ class PostgresStore:
             raise StoreError(answer.failed)
         return answer.value
 
-    def _ask_once(self, statement: sql.SQL | sql.Composed, values: Sequence[Any]) -> _Answer:
+    def _ask_once(self, statement: Statement, values: Sequence[Any]) -> _Answer:
         """One question, and what came of it. Raises StoreError where there is no connection.
 
         In autocommit, one statement is one transaction: it is done, or nothing of it is.
@@ -227,11 +252,8 @@ class PostgresStore:
             self._abandoned.append(self._connection)
             self._connection = None
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._schema}>"
 
-
-def _is_whole(connection: Connection) -> bool:
+def _is_whole(connection: Connection | AsyncConnection) -> bool:
     """Is it open, idle, and not given up by the server?
 
     Reads what has arrived; waits for nothing.
@@ -270,14 +292,156 @@ def _yes(answer: Any) -> bool:
     return answer
 
 
-# --- the stores -----------------------------------------------------------------------------------
+# --- connections that are awaited -----------------------------------------------------------------
 
 
-class _FlooredStore(PostgresStore):
-    """A store with a floor.
+class AsyncPool(Protocol):
+    """A pool of connections in autocommit, as `psycopg_pool.AsyncConnectionPool` is one."""
+
+    async def getconn(self) -> AsyncConnection:
+        """A connection, for whoever asks alone."""
+        ...
+
+    async def putconn(self, conn: AsyncConnection) -> None:
+        """Take it back. One that is closed is dropped."""
+        ...
+
+
+class _Own:
+    """Connections of the store's own, so many at most. Each serves one call until that is done."""
+
+    def __init__(self, connect: Callable[[], Awaitable[AsyncConnection]], most: int) -> None:
+        self._connect = connect
+        self._turns = Semaphore(most)
+        self._idle: list[AsyncConnection] = []
+
+    async def take(self) -> AsyncConnection:
+        """One that is as it was left, else a new one. Waits until there may be one more."""
+        await self._turns.acquire()
+        try:
+            while self._idle:
+                connection = self._idle.pop()
+                if _is_whole(connection):
+                    return connection
+                await connection.close()
+
+            connection = _checked(await self._connect())
+            await connection.set_autocommit(True)
+            return connection
+        except BaseException:
+            self._turns.release()
+            raise
+
+    async def give(self, connection: AsyncConnection, *, is_read: bool) -> None:
+        """Take it back. `is_read`: was the answer read to its end? Else nobody gets it again."""
+        try:
+            if is_read:
+                self._idle.append(connection)
+            else:
+                await connection.close()
+        finally:
+            self._turns.release()
+
+    async def close(self) -> None:
+        """Close those that are not in use."""
+        while self._idle:
+            await self._idle.pop().close()
+
+
+class _Pooled:
+    """Connections of a pool that is somebody else's."""
+
+    def __init__(self, pool: AsyncPool) -> None:
+        self._pool = pool
+
+    async def take(self) -> AsyncConnection:
+        """One that is whole, and commits by itself. Raises StoreError for one that does not."""
+        while True:
+            connection = _checked(await self._pool.getconn())
+            is_whole = _is_whole(connection)
+            if is_whole and connection.autocommit:
+                return connection
+            await self.give(connection, is_read=is_whole)
+            if is_whole:
+                raise StoreError(
+                    "PostgreSQL: the pool's connections must commit by themselves: "
+                    'make it with kwargs={"autocommit": True}'
+                )
+
+    async def give(self, connection: AsyncConnection, *, is_read: bool) -> None:
+        """Give it back: closed, if its answer was not read to the end. The pool then drops it."""
+        if not is_read:
+            # Not `close`, with which some pools take it back.
+            connection.pgconn.finish()
+        await self._pool.putconn(connection)
+
+    async def close(self) -> None:
+        """Nothing: whoever made the pool closes it."""
+
+
+def _checked(connection: Any) -> AsyncConnection:
+    """What a source gave, if it is a connection that is awaited. Raises StoreError."""
+    if not isinstance(connection, psycopg.AsyncConnection):
+        kind = type(connection).__name__
+        raise StoreError(f"PostgreSQL: a {kind} is no AsyncConnection of psycopg")
+    return connection
+
+
+def _lent(source: AsyncSource, most: int) -> _Own | _Pooled:
+    """Where the connections of an awaited store come from. Raises TypeError or ValueError."""
+    if type(most) is not int or most < 1:
+        raise ValueError("connections: how many there are at most, as int, at least 1")
+    if isinstance(source, str):
+        return _Own(lambda: psycopg.AsyncConnection.connect(source), most)
+    if callable(source):
+        return _Own(source, most)
+    if hasattr(source, "getconn") and hasattr(source, "putconn"):
+        return _Pooled(source)
+    kind = type(source).__name__
+    raise TypeError(f"a conninfo, a callable that is awaited, or a pool is needed, not {kind}")
+
+
+# --- the floor ------------------------------------------------------------------------------------
+
+
+class _Floored(_Place):
+    """A store with a floor, whatever its connections.
 
     `lossless` says aloud that failover and restored backups lose nothing that was answered.
     """
+
+    def _set_floor(
+        self,
+        kind: str,
+        ahead: int,
+        floor: int | None,
+        lossless: bool,
+        clock: Callable[[], float] | None,
+    ) -> None:
+        """What is known of the floor, before a server was asked. Raises ValueError."""
+        self._first_floor = checked_floor(floor)
+        self._kind = kind
+        self._ahead = ahead
+        self._clock = clock
+        self._lossless = lossless
+        self._begin = self._function(
+            "begin",
+            "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean, %s::bigint",
+        )
+
+    def _beginning(self) -> tuple[Any, ...]:
+        """What `begin` is given. It takes the later of the two clocks: one may be behind."""
+        now = int((self._clock or time)())
+        return (self._kind, now, *self._floor_facts(), self._first_floor)
+
+    def _floor_facts(self) -> tuple[int, int | None, bool]:
+        """What each function is given of the floor. Without a clock of ours, the server's."""
+        clock = None if self._clock is None else int(self._clock())
+        return self._ahead, clock, self._lossless
+
+
+class _FlooredStore(_Floored, PostgresStore):
+    """A store with a floor, on one connection that is called."""
 
     def __init__(
         self,
@@ -289,28 +453,113 @@ class _FlooredStore(PostgresStore):
         lossless: bool,
         clock: Callable[[], float] | None,
     ) -> None:
-        first = checked_floor(floor)
+        checked_floor(floor)
         super().__init__(source, schema)
-        self._ahead = ahead
-        self._clock = clock
-        self._lossless = lossless
-        begin = self._function(
-            "begin",
-            "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean, %s::bigint",
-        )
-        # The function takes the later of the two clocks: one may be behind.
-        now = int((clock or time)())
-        facts = (kind, now, *self._floor_facts(), first)
+        self._set_floor(kind, ahead, floor, lossless, clock)
         with self._kept():
-            self._ask(begin, facts, again=True)
-
-    def _floor_facts(self) -> tuple[int, int | None, bool]:
-        """What each function is given of the floor. Without a clock of ours, the server's."""
-        clock = None if self._clock is None else int(self._clock())
-        return self._ahead, clock, self._lossless
+            self._ask(self._begin, self._beginning(), again=True)
 
 
-class PostgresReplayStore(_FlooredStore):
+class _AwaitedStore(_Floored, AwaitedStore):
+    """A store with a floor, on connections that are awaited.
+
+    `source` is a conninfo string, a callable that is awaited and gives a connection of the store's
+    own, or a pool. The store has `connections` of its own at most, each for one call until it has
+    its answer; a pool has its own bound. A connection whose answer nobody waited for is closed.
+    """
+
+    def __init__(
+        self,
+        source: AsyncSource,
+        kind: str,
+        ahead: int,
+        schema: str,
+        floor: int | None,
+        lossless: bool,
+        clock: Callable[[], float] | None,
+        connections: int,
+    ) -> None:
+        AwaitedStore.__init__(self)
+        _Place.__init__(self, schema)
+        self._set_floor(kind, ahead, floor, lossless, clock)
+        self._connections = _lent(source, connections)
+
+    async def aclose(self) -> None:
+        """Close the connections that are not in use. The store makes others when it is asked.
+
+        A pool is left as it is.
+        """
+        await self._connections.close()
+
+    async def _first(self) -> None:
+        """Refuse a server that forgets, and begin the floor."""
+        _refuse_forgetful(await self._ask(_FSYNC, again=True))
+        await self._ask(self._begin, self._beginning(), again=True)
+
+    async def _ask(
+        self,
+        statement: Statement,
+        values: Sequence[Any] = (),
+        *,
+        again: bool = False,
+    ) -> Any:
+        """The one value that the statement gives: see `PostgresStore._ask`. Raises StoreError."""
+        answer = await self._ask_once(statement, values)
+        if answer.is_lost and again:
+            answer = await self._ask_once(statement, values)
+        if answer.failed is not None:
+            raise StoreError(answer.failed)
+        return answer.value
+
+    async def _ask_once(self, statement: Statement, values: Sequence[Any]) -> _Answer:
+        """One question, and what came of it. Raises StoreError for what is no connection."""
+        try:
+            connection = await self._connections.take()
+
+        # The guard's own, of `take`.
+        except StoreError:
+            raise
+        except Exception as error:
+            return _Answer(failed=_words(error))
+
+        # Not until the answer is here. A task that is cancelled leaves it on the connection.
+        is_read = False
+        try:
+            async with connection.cursor(row_factory=tuple_row) as cursor:
+                await cursor.execute(statement, values)
+                row = await cursor.fetchone()
+            is_read = True
+            return _Answer(None if row is None else row[0])
+        except Exception as error:
+            is_read = not connection.closed
+            return _Answer(failed=_words(error), is_lost=connection.closed)
+        finally:
+            await self._connections.give(connection, is_read=is_read)
+
+
+# --- the stores -----------------------------------------------------------------------------------
+
+
+class _Proofs(_Floored):
+    """What a store of used proofs asks."""
+
+    def _set_proofs(self) -> None:
+        parameters: LiteralString = "%s::bytea, " + "%s::bigint, " * 5 + "%s::boolean"
+        self._add = self._function("add", parameters)
+        self._peek = self._function("peek_add", parameters)
+
+    def _facts(self, use: Use, now: int) -> tuple[Any, ...]:
+        """What both functions are given. What is issued before `too_old` is forgotten."""
+        return (
+            use.entry,
+            use.issued_at,
+            now,
+            too_old(now),
+            *self._floor_facts(),
+        )
+
+
+class PostgresReplayStore(_Proofs, _FlooredStore):
     """Used proofs, as many as the disk holds.
 
     The database keeps the floor. So only a new one, and one that a failover or a restored backup
@@ -337,9 +586,7 @@ class PostgresReplayStore(_FlooredStore):
             lossless,
             clock,
         )
-        parameters: LiteralString = "%s::bytea, " + "%s::bigint, " * 5 + "%s::boolean"
-        self._add = self._function("add", parameters)
-        self._peek = self._function("peek_add", parameters)
+        self._set_proofs()
 
     def add(self, use: Use, now: int) -> bool:
         """True if it is the first use, and above the floor.
@@ -362,18 +609,113 @@ class PostgresReplayStore(_FlooredStore):
         )
         return _yes(answer)
 
-    def _facts(self, use: Use, now: int) -> tuple[Any, ...]:
-        """What both functions are given. What is issued before `too_old` is forgotten."""
+
+class AsyncPostgresReplayStore(_Proofs, _AwaitedStore):
+    """Used proofs, as in PostgresReplayStore, on connections that are awaited.
+
+    The two share what they remember in one schema. `open` asks the server at once whether it will
+    do; else the first call does. `source` is a conninfo, a callable that is awaited, or a pool.
+    """
+
+    def __init__(
+        self,
+        source: AsyncSource,
+        *,
+        schema: str = "captoken",
+        floor: int | None = None,
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+        connections: int = _CONNECTIONS,
+    ) -> None:
+        super().__init__(
+            source,
+            "replay",
+            PROOF_AHEAD,
+            schema,
+            floor,
+            lossless,
+            clock,
+            connections,
+        )
+        self._set_proofs()
+
+    async def add(self, use: Use, now: int) -> bool:
+        """True if it is the first use: see `PostgresReplayStore.add`. Raises StoreError."""
+        await self.open()
+        return _yes(await self._ask(self._add, self._facts(use, now)))
+
+    async def peek(self, use: Use, now: int) -> bool:
+        """Would `add` return True? Raises StoreError."""
+        await self.open()
+        return _yes(await self._ask(self._peek, self._facts(use, now), again=True))
+
+
+class _Counts(_Floored):
+    """What a ledger asks."""
+
+    shared: bool
+
+    def _set_counts(self, shared: bool) -> None:
+        self.shared = shared
+        debits: LiteralString = "%s::bytea[], %s::text[], %s::bigint[], %s::bigint[], "
+        parameters: LiteralString = (
+            "%s::bytea, "
+            + debits
+            + "%s::bigint, " * 3
+            + "%s::text, "
+            + "%s::bigint, " * 4
+            + "%s::boolean"
+        )
+        self._reserve = self._function("reserve", parameters)
+        self._peek = self._function("peek_reserve", parameters)
+        self._settle = self._function("settle", "%s::bytea, %s::text[], %s::bigint[], %s::bigint")
+        self._spent = sql.SQL("select spent from {} where link = %s and unit = %s").format(
+            sql.Identifier(self._schema, "buckets")
+        )
+
+    def _facts(self, reservation: Reservation, now: int) -> tuple[Any, ...]:
+        """What both functions are given: the debits as a column each, in one order."""
+        debits = reservation.debits
         return (
-            use.entry,
-            use.issued_at,
+            reservation.id,
+            [debit.bucket for debit in debits],
+            [debit.unit for debit in debits],
+            [debit.limit for debit in debits],
+            [debit.amount for debit in debits],
+            reservation.issued_at,
+            reservation.until,
+            reservation.kept_until,
+            reservation.tree,
+            reservation.leeway,
             now,
-            too_old(now),
             *self._floor_facts(),
         )
 
 
-class PostgresLedger(_FlooredStore):
+def _settling(
+    reservation_id: bytes,
+    amounts: Mapping[str, int] | None,
+    now: int,
+) -> tuple[Any, ...]:
+    """What `settle` is given."""
+    units = list(amounts or ())
+    # NULL for all of it.
+    taken: list[int] | None = None
+    if amounts is not None:
+        taken = [min(amount, MAX_INTEGER) for amount in amounts.values()]
+    return reservation_id, units, taken, now
+
+
+def _counted(answer: Any) -> int:
+    """What a bucket says that it was debited. Raises StoreError."""
+    if answer is None:
+        return 0
+    if type(answer) is not int:
+        raise not_an_answer(_SERVER, answer)
+    return answer
+
+
+class PostgresLedger(_Counts, _FlooredStore):
     """Counts. `shared=True` says that all servers that take these tokens count in this schema.
 
     The database keeps the floor: see Ledger. It rises when a failover or a restored backup has set
@@ -400,22 +742,7 @@ class PostgresLedger(_FlooredStore):
             lossless,
             clock,
         )
-        self.shared = shared
-        debits: LiteralString = "%s::bytea[], %s::text[], %s::bigint[], %s::bigint[], "
-        parameters: LiteralString = (
-            "%s::bytea, "
-            + debits
-            + "%s::bigint, " * 3
-            + "%s::text, "
-            + "%s::bigint, " * 4
-            + "%s::boolean"
-        )
-        self._reserve = self._function("reserve", parameters)
-        self._peek = self._function("peek_reserve", parameters)
-        self._settle = self._function("settle", "%s::bytea, %s::text[], %s::bigint[], %s::bigint")
-        self._spent = sql.SQL("select spent from {} where link = %s and unit = %s").format(
-            sql.Identifier(schema, "buckets")
-        )
+        self._set_counts(shared)
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough and was debited, else the first that had not.
@@ -434,24 +761,6 @@ class PostgresLedger(_FlooredStore):
         answer = self._ask(self._peek, self._facts(reservation, now), again=True)
         return short_debit(_SERVER, answer, reservation)
 
-    def _facts(self, reservation: Reservation, now: int) -> tuple[Any, ...]:
-        """What both functions are given: the debits as a column each, in one order."""
-        debits = reservation.debits
-        return (
-            reservation.id,
-            [debit.bucket for debit in debits],
-            [debit.unit for debit in debits],
-            [debit.limit for debit in debits],
-            [debit.amount for debit in debits],
-            reservation.issued_at,
-            reservation.until,
-            reservation.kept_until,
-            reservation.tree,
-            reservation.leeway,
-            now,
-            *self._floor_facts(),
-        )
-
     def settle(
         self,
         reservation_id: bytes,
@@ -462,23 +771,70 @@ class PostgresLedger(_FlooredStore):
 
         Raises StoreError.
         """
-        units = list(amounts or ())
-        # NULL for all of it.
-        taken: list[int] | None = None
-        if amounts is not None:
-            taken = [min(amount, MAX_INTEGER) for amount in amounts.values()]
-
-        answer = self._ask(self._settle, (reservation_id, units, taken, now))
-        return _yes(answer)
+        return _yes(self._ask(self._settle, _settling(reservation_id, amounts, now)))
 
     def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited. Raises StoreError."""
-        answer = self._ask(self._spent, (bucket, unit), again=True)
-        if answer is None:
-            return 0
-        if type(answer) is not int:
-            raise not_an_answer(_SERVER, answer)
-        return answer
+        return _counted(self._ask(self._spent, (bucket, unit), again=True))
+
+
+class AsyncPostgresLedger(_Counts, _AwaitedStore):
+    """Counts, as PostgresLedger does, on connections that are awaited.
+
+    The two count together in one schema. `open` asks the server at once whether it will do; else
+    the first call does. `source` is a conninfo, a callable that is awaited, or a pool. Of its own
+    it has `connections` at most: tasks beyond that wait for their turn.
+    """
+
+    def __init__(
+        self,
+        source: AsyncSource,
+        *,
+        shared: bool = False,
+        schema: str = "captoken",
+        floor: int | None = None,
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+        connections: int = _CONNECTIONS,
+    ) -> None:
+        super().__init__(
+            source,
+            "ledger",
+            CLOCKS_DIFFER,
+            schema,
+            floor,
+            lossless,
+            clock,
+            connections,
+        )
+        self._set_counts(shared)
+
+    async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+        """None if every bucket had enough: see `PostgresLedger.reserve`. Raises StoreError."""
+        await self.open()
+        answer = await self._ask(self._reserve, self._facts(reservation, now), again=True)
+        return short_debit(_SERVER, answer, reservation)
+
+    async def peek(self, reservation: Reservation, now: int) -> Debit | None:
+        """What `reserve` would answer: see `PostgresLedger.peek`. Raises StoreError."""
+        await self.open()
+        answer = await self._ask(self._peek, self._facts(reservation, now), again=True)
+        return short_debit(_SERVER, answer, reservation)
+
+    async def settle(
+        self,
+        reservation_id: bytes,
+        amounts: Mapping[str, int] | None,
+        now: int,
+    ) -> bool:
+        """True if the reservation was open: see `PostgresLedger.settle`. Raises StoreError."""
+        await self.open()
+        return _yes(await self._ask(self._settle, _settling(reservation_id, amounts, now)))
+
+    async def spent(self, bucket: bytes, unit: str) -> int:
+        """What a bucket has been debited. Raises StoreError."""
+        await self.open()
+        return _counted(await self._ask(self._spent, (bucket, unit), again=True))
 
 
 class PostgresSnapshots(PostgresStore):

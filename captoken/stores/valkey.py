@@ -3,22 +3,28 @@
 Spec, "Replay", "Ledger", "Overlay". A call is one script: one atomic step, one round trip. All keys
 have one hash tag, so that they lie in one slot of a cluster. The client is yours, of valkey-py or
 redis-py; nothing here imports either. What the scripts do stands in `_valkey_lua`.
+
+The counting stores are there twice: for a blocking client, and, with `Async` before the name, for
+one of asyncio, whose calls are awaited. Keys, arguments, answers and what is asked of a server are
+written once, for both.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from asyncio import Future, Task, get_running_loop
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from inspect import iscoroutinefunction
 from threading import Lock
 from time import time
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
+from captoken.stores._awaited import AwaitedStore, Steps, at_once, one_by_one
 from captoken.stores._rules import (
     checked_floor,
     is_full,
@@ -48,6 +54,9 @@ _LONG = 10**9
 
 # Characters of the two marks that stand before a delta.
 _MARKS = 128
+
+# Scripts that are sent together at most.
+_BATCH = 128
 
 _DAMAGED = "Valkey: what lies under a key of this store is not its own"
 
@@ -121,20 +130,20 @@ def _called(call: Callable[..., Any], *given: Any, **named: Any) -> Any:
     raise StoreError(failed)
 
 
-def _told(ask: Callable[[], Any]) -> Any:
-    """What a server says of itself; None if it does not say. Raises StoreError.
+def _told(call: Callable[[], Any], *keys: str) -> Steps[tuple[Any, ...]]:
+    """What a server says of itself, by these keys; None for what it does not say.
 
-    Many a hosted server refuses CONFIG. That is no reason not to use it: see ValkeyStore.
+    Raises StoreError. Many a hosted server refuses CONFIG. That is no reason not to use it: see
+    ValkeyStore.
     """
     try:
-        return ask()
-    except KeyError:
-        return None
+        said = yield call
+        return tuple(said.get(key) for key in keys)
     except Exception as error:
         # By its name, since it is of valkey-py or of redis-py, and neither is imported here.
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if "ResponseError" in kinds:
-            return None
+            return (None,) * len(keys)
         failed = _words(error)
     raise StoreError(failed)
 
@@ -171,56 +180,94 @@ def _yes(answer: Any) -> bool:
     return answer == 1
 
 
+# What a script is given: keys and arguments.
+_Script: TypeAlias = tuple[list[Any], list[Any]]
+
+
 # --- the server -----------------------------------------------------------------------------------
 
 
-class ValkeyStore:
-    """What the stores have in common.
+class _Server(NamedTuple):
+    """What is known of a server whose store is made."""
+
+    is_logged: bool | None  # has it an append-only file? None if it does not say
+    is_exact: bool  # does a restart lose nothing that was answered?
+
+
+_UNKNOWN = _Server(None, False)
+
+
+def _asked(node: Any) -> Steps[_Server]:
+    """Ask a server for its settings. Raises StoreError for one that forgets what counts."""
+    # A use that is evicted is a proof that can be used again.
+    (policy,) = yield from _told(lambda: node.info("memory"), "maxmemory_policy")
+    if policy not in (None, "noeviction"):
+        raise StoreError(
+            f"Valkey: maxmemory-policy is {policy}, which forgets what counts: noeviction is needed"
+        )
+
+    # A server that begins empty after a crash is told by its floor. One that begins with what it
+    # had minutes ago looks as if nothing had happened.
+    (dumps,) = yield from _told(lambda: node.config_get("save"), "save")
+    (log,) = yield from _told(lambda: node.info("persistence"), "aof_enabled")
+    if log is not None and log != 1 and dumps:
+        raise StoreError(
+            "Valkey: with RDB snapshots alone a crash goes back in time: "
+            "appendonly yes, or no save at all"
+        )
+
+    # A server that does not tell is taken for one that may lose the last second. So is one of which
+    # a replica could take the place.
+    (synchronized,) = yield from _told(lambda: node.config_get("appendfsync"), "appendfsync")
+    role = yield from _told(lambda: node.info("replication"), "role", "connected_slaves")
+    return _Server(
+        is_logged=None if log is None else bool(log == 1),
+        is_exact=bool(log == 1) and bool(synchronized == "always") and role == ("master", 0),
+    )
+
+
+class _Place:
+    """A client, and where the keys of a store begin. Raises TypeError or ValueError."""
+
+    def __init__(self, client: Any, prefix: str, *, is_awaited: bool) -> None:
+        if not callable(getattr(client, "execute_command", None)):
+            raise TypeError(
+                f"a client of valkey-py or redis-py is needed, not {type(client).__name__}"
+            )
+        if iscoroutinefunction(client.execute_command) is not is_awaited:
+            raise TypeError(_NOT_BLOCKING if not is_awaited else _NOT_ASYNC)
+        if type(prefix) is not str or not re.fullmatch(r"[!-z|~]+", prefix):
+            raise ValueError("a prefix is visible ASCII without braces")
+
+        self._client = client
+        self._prefix = f"{{{prefix}}}:"
+        self._server = _UNKNOWN
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._prefix}>"
+
+
+_NOT_BLOCKING = (
+    "an asyncio client: give a blocking one, and call the store with asyncio.to_thread; "
+    "or give it to AsyncValkeyLedger and AsyncValkeyReplayStore"
+)
+_NOT_ASYNC = "a blocking client: give one of valkey.asyncio or redis.asyncio"
+
+
+class ValkeyStore(_Place):
+    """What the stores on a blocking client have in common.
 
     Refuses a server that evicts keys, or that a crash takes back to a snapshot. That is asked once,
     when the store is made, and only of a server that tells. What it becomes later is not seen.
     """
 
     def __init__(self, client: Any, prefix: str) -> None:
-        if not callable(getattr(client, "execute_command", None)):
-            raise TypeError(
-                f"a client of valkey-py or redis-py is needed, not {type(client).__name__}"
-            )
-        if iscoroutinefunction(client.execute_command):
-            raise TypeError(
-                "an asyncio client: give a blocking one, and call the store with asyncio.to_thread"
-            )
-        if type(prefix) is not str or not re.fullmatch(r"[!-z|~]+", prefix):
-            raise ValueError("a prefix is visible ASCII without braces")
-
-        self._client = client
-        self._prefix = f"{{{prefix}}}:"
+        super().__init__(client, prefix, is_awaited=False)
         self._turn = _turn_at(client)
         self._ask(client.exists, self._prefix)  # can it be reached at all?
         node = _node(client, self._prefix)
         with self._turn:
-            self._refuse_forgetful(node)
-            self._is_logged = _is_logged(node)
-            self._is_exact = self._is_logged is True and _loses_nothing(node)
-
-    def _refuse_forgetful(self, node: Any) -> None:
-        """Raises StoreError for a server that forgets, by its settings, what counts."""
-        # A use that is evicted is a proof that can be used again.
-        policy = _told(lambda: node.info("memory")["maxmemory_policy"])
-        if policy not in (None, "noeviction"):
-            raise StoreError(
-                f"Valkey: maxmemory-policy is {policy}, which forgets what counts: "
-                "noeviction is needed"
-            )
-
-        # A server that begins empty after a crash is told by its floor. One that begins with what
-        # it had minutes ago looks as if nothing had happened.
-        dumps = _told(lambda: node.config_get("save")["save"])
-        if _is_logged(node) is False and dumps:
-            raise StoreError(
-                "Valkey: with RDB snapshots alone a crash goes back in time: "
-                "appendonly yes, or no save at all"
-            )
+            self._server = at_once(_asked(node))
 
     def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """What the client's call returns. Raises StoreError.
@@ -243,34 +290,53 @@ class ValkeyStore:
 
         return run
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._prefix}>"
 
-
-def _is_logged(node: Any) -> bool | None:
-    """Has it an append-only file? None if it does not say."""
-    log = _told(lambda: node.info("persistence")["aof_enabled"])
-    if log is None:
-        return None
-    return bool(log == 1)
-
-
-def _loses_nothing(node: Any) -> bool:
-    """Does a restart lose nothing that was answered? Not where a replica could take over."""
-    synchronized = _told(lambda: node.config_get("appendfsync")["appendfsync"])
-    role = _told(lambda: node.info("replication")["role"])
-    replicas = _told(lambda: node.info("replication")["connected_slaves"])
-
-    # A server that does not tell is taken for one that may lose the last second.
-    is_alone = (role, replicas) == ("master", 0)
-    return is_alone and bool(synchronized == "always")
-
-
-class _FlooredStore(ValkeyStore):
-    """A store with a floor.
+class _Floored(_Place):
+    """A store with a floor, whatever its client.
 
     `lossless` says aloud that neither restart nor failover loses what was answered.
     """
+
+    def _set_floor(
+        self,
+        kind: str,
+        ahead: int,
+        floor: int | None,
+        lossless: bool,
+        clock: Callable[[], float] | None,
+    ) -> None:
+        """What is known of the floor, before a server was asked. Raises ValueError."""
+        self._first_floor = checked_floor(floor)
+
+        # The key of the floor, and of what the script tells another server by.
+        self._state = self._prefix + kind
+
+        # How many seconds later than now a token may have been issued, by a clock ahead of ours.
+        self._ahead = ahead
+        self._clock = clock
+        self._lossless = lossless
+
+    def _beginning(self) -> _Script:
+        """What BEGIN is given."""
+        # The script takes the later of the two clocks: one may be behind.
+        now = int((self._clock or time)())
+        stated = "" if self._first_floor is None else self._first_floor
+        return [self._state], [*self._floor_facts(), now, stated]
+
+    def _what_to_watch(self) -> int:
+        """Whether the floor rises with another server: see `watch` in the scripts."""
+        if self._lossless:
+            return 0  # never
+        return 2 if self._server.is_exact else 1
+
+    def _floor_facts(self) -> tuple[int, int | str, int]:
+        """What each script is given of the floor. Without a clock of ours, it asks the server's."""
+        clock = "" if self._clock is None else int(self._clock())
+        return self._ahead, clock, self._what_to_watch()
+
+
+class _FlooredStore(_Floored, ValkeyStore):
+    """A store with a floor, on a blocking client."""
 
     def __init__(
         self,
@@ -283,38 +349,208 @@ class _FlooredStore(ValkeyStore):
         clock: Callable[[], float] | None,
     ) -> None:
         super().__init__(client, prefix)
-        first = checked_floor(floor)
-
-        # The key of the floor, and of what the script tells another server by.
-        self._state = self._prefix + kind
-
-        # How many seconds later than now a token may have been issued, by a clock ahead of ours.
-        self._ahead = ahead
-        self._clock = clock
-        self._watch = self._what_to_watch(lossless)
-
-        # The script takes the later of the two clocks: one may be behind.
-        now = int((clock or time)())
-        stated = "" if first is None else first
+        self._set_floor(kind, ahead, floor, lossless, clock)
         begin = self._script(BEGIN)
-        begin([self._state], [*self._floor_facts(), now, stated])
+        begin(*self._beginning())
 
-    def _what_to_watch(self, lossless: bool) -> int:
-        """Whether the floor rises with another server: see `watch` in the scripts."""
-        if lossless:
-            return 0  # never
-        return 2 if self._is_exact else 1
 
-    def _floor_facts(self) -> tuple[int, int | str, int]:
-        """What each script is given of the floor. Without a clock of ours, it asks the server's."""
-        clock = "" if self._clock is None else int(self._clock())
-        return self._ahead, clock, self._watch
+class _AwaitedStore(_Floored, AwaitedStore):
+    """A store with a floor, on a client of asyncio.
+
+    A task that is cancelled while it waits leaves no answer to the next one: what was sent for it
+    is done, and its answer is dropped.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        kind: str,
+        ahead: int,
+        prefix: str,
+        floor: int | None,
+        lossless: bool,
+        clock: Callable[[], float] | None,
+    ) -> None:
+        AwaitedStore.__init__(self)
+        _Place.__init__(self, client, prefix, is_awaited=True)
+        # Whoever is cancelled while it waits for its turn at that connection gives it to two.
+        is_one = getattr(client, "single_connection_client", False)
+        if is_one or getattr(client, "connection", None) is not None:
+            raise TypeError("a client of one connection: give one with a pool of them")
+        self._set_floor(kind, ahead, floor, lossless, clock)
+        # A client of a cluster sends no scripts together.
+        self._batches = None if hasattr(client, "get_node_from_key") else _Batches(client)
+
+    async def _first(self) -> None:
+        """Refuse a server that forgets, as ValkeyStore does, and begin the floor."""
+        await self._ask(self._client.exists, self._prefix)  # can it be reached at all?
+        self._server = await one_by_one(_asked(_node_of_cluster(self._client, self._prefix)))
+        begin = self._script(BEGIN)
+        await begin(*self._beginning())
+
+    async def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """What the client's call comes to. Raises StoreError, as `_called` does."""
+        try:
+            return await call(*given, **named)
+        except Exception as error:
+            failed = _words(error)
+        raise StoreError(failed)
+
+    def _script(self, text: str) -> Callable[[list[Any], list[Any]], Awaitable[Any]]:
+        """Runs a script by its digest, and loads it where it is not known."""
+        script = self._client.register_script(text)
+        batches = self._batches
+
+        def run(keys: list[Any], args: list[Any]) -> Awaitable[Any]:
+            if batches is None:
+                return self._ask(script, keys=keys, args=args)
+            return self._ask(batches.ask, script, keys, args)
+
+        return run
+
+
+class _Waiting(NamedTuple):
+    """A script that a task waits for."""
+
+    script: Any
+    keys: list[Any]
+    args: list[Any]
+    answer: Future[Any]
+
+
+class _Batches:
+    """Scripts that tasks ask for while others are under way: sent together, when these are done.
+
+    Each is a script of its own as before, one atomic step, with an answer of its own. It is the
+    round trip that they share, and the disk, where the server waits for it. One batch is under way
+    at a time, on one connection.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._waiting: list[_Waiting] = []
+        # Held here, since an event loop does not keep its tasks.
+        self._sending: Task[None] | None = None
+
+    async def ask(self, script: Any, keys: list[Any], args: list[Any]) -> Any:
+        """What the script answers, or raises.
+
+        If it is cancelled before it was sent, it never is. Later it is done, and nobody hears.
+        """
+        loop = get_running_loop()
+        waiting = _Waiting(script, keys, args, loop.create_future())
+        self._waiting.append(waiting)
+        if self._sending is None:
+            self._sending = loop.create_task(self._send())
+        return await waiting.answer
+
+    async def _send(self) -> None:
+        """Send batch after batch, until nobody waits any more."""
+        batch: list[_Waiting] = []
+        try:
+            while self._waiting:
+                taken, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+                batch = [one for one in taken if not one.answer.done()]
+                if batch:
+                    _tell(batch, await self._answers(batch))
+        finally:
+            # Nobody is left but where this was cancelled, as at the end of an event loop.
+            left = batch + self._waiting
+            self._waiting, self._sending = [], None
+            _tell(left, [ConnectionError("interrupted")] * len(left))
+
+    async def _answers(self, batch: list[_Waiting]) -> list[Any]:
+        """The answers to a batch, in order; an exception for what has none."""
+        pipeline = self._client.pipeline(transaction=False)
+        for one in batch:
+            pipeline.evalsha(one.script.sha, len(one.keys), *one.keys, *one.args)
+        answers: list[Any]
+        try:
+            answers = await pipeline.execute(raise_on_error=False)
+        except Exception as error:
+            return [error] * len(batch)
+
+        # A server that has just begun knows no script: each is loaded once, by itself.
+        for at, one in enumerate(batch):
+            if type(answers[at]).__name__ == "NoScriptError":
+                answers[at] = await self._loaded(one)
+        return answers
+
+    async def _loaded(self, one: _Waiting) -> Any:
+        """The answer of a script that the server did not know, or what it raised."""
+        try:
+            return await one.script(keys=one.keys, args=one.args)
+        except Exception as error:
+            return error
+
+
+def _tell(batch: list[_Waiting], answers: list[Any]) -> None:
+    """Give each task its answer, but those that wait no more."""
+    for one, answer in zip(batch, answers, strict=True):
+        if one.answer.done():
+            continue
+        if isinstance(answer, Exception):
+            one.answer.set_exception(answer)
+        else:
+            one.answer.set_result(answer)
+
+
+class _NodeOfCluster(NamedTuple):
+    """The one server of a cluster that has a key, as far as it is asked for its settings."""
+
+    client: Any
+    node: Any
+
+    def info(self, section: str) -> Any:
+        """What the server says of itself."""
+        return self.client.info(section, target_nodes=self.node)
+
+    def config_get(self, pattern: str) -> Any:
+        """A setting of the server."""
+        return self.client.config_get(pattern, target_nodes=self.node)
+
+
+def _node_of_cluster(client: Any, key: str) -> Any:
+    """What is asked for the settings of the server that has the key. It was asked something before.
+
+    Until then a client of a cluster does not know its servers.
+    """
+    if not hasattr(client, "get_node_from_key"):
+        return client
+    return _NodeOfCluster(client, client.get_node_from_key(key))
 
 
 # --- the stores -----------------------------------------------------------------------------------
 
 
-class ValkeyReplayStore(_FlooredStore):
+class _Proofs(_Floored):
+    """What a store of used proofs asks, and what it makes of the answer."""
+
+    def _set_proofs(self, limit: int) -> None:
+        self._limit = limit
+        self._proofs = self._prefix + "proofs"
+
+    def _adding(self, use: Use, now: int, *, peek: bool) -> _Script:
+        """What ADD is given."""
+        facts = [
+            *self._floor_facts(),
+            now,
+            use.issued_at,
+            too_old(now),
+            use.entry,
+            self._limit,
+            int(peek),
+        ]
+        return [self._state, self._proofs], facts
+
+    def _added(self, answer: Any) -> bool:
+        """What ADD says. Raises StoreError when it is full, and for what is no answer."""
+        if answer == -1:
+            raise is_full(self._limit)
+        return _yes(answer)
+
+
+class ValkeyReplayStore(_Proofs, _FlooredStore):
     """Used proofs.
 
     The server keeps the floor. So only a new one, one that lost its data, and one that was
@@ -342,8 +578,7 @@ class ValkeyReplayStore(_FlooredStore):
             lossless,
             clock,
         )
-        self._limit = limit
-        self._proofs = self._prefix + "proofs"
+        self._set_proofs(limit)
         self._add = self._script(ADD)
 
     def add(self, use: Use, now: int) -> bool:
@@ -352,29 +587,126 @@ class ValkeyReplayStore(_FlooredStore):
         Raises StoreError when full or unreachable. A client that sends again after a lost answer
         finds its own use: that is a denial, not an allowance.
         """
-        return self._take(use, now, peek=False)
+        return self._added(self._add(*self._adding(use, now, peek=False)))
 
     def peek(self, use: Use, now: int) -> bool:
         """Would `add` return True? Raises StoreError when full or unreachable."""
-        return self._take(use, now, peek=True)
+        return self._added(self._add(*self._adding(use, now, peek=True)))
 
-    def _take(self, use: Use, now: int, *, peek: bool) -> bool:
+
+class AsyncValkeyReplayStore(_Proofs, _AwaitedStore):
+    """Used proofs, as in ValkeyReplayStore, on a client of `valkey.asyncio`: calls are awaited.
+
+    The two share what they remember under one prefix. `open` asks the server at once whether it
+    will do; else the first call does.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        prefix: str = "captoken",
+        floor: int | None = None,
+        limit: int = 1_000_000,
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(
+            client,
+            "replay",
+            PROOF_AHEAD,
+            prefix,
+            floor,
+            lossless,
+            clock,
+        )
+        self._set_proofs(limit)
+        self._add = self._script(ADD)
+
+    async def add(self, use: Use, now: int) -> bool:
+        """True if it is the first use: see `ValkeyReplayStore.add`. Raises StoreError."""
+        await self.open()
+        return self._added(await self._add(*self._adding(use, now, peek=False)))
+
+    async def peek(self, use: Use, now: int) -> bool:
+        """Would `add` return True? Raises StoreError when full or unreachable."""
+        await self.open()
+        return self._added(await self._add(*self._adding(use, now, peek=True)))
+
+
+class _Counts(_Floored):
+    """What a ledger asks, and how its keys are named."""
+
+    def _set_counts(self) -> None:
+        # Where the keys of buckets begin, and the key of how long each of them is kept; and where
+        # the keys begin that say so of the buckets of one tree.
+        self._buckets = self._prefix + "spent:"
+        self._kept = self._prefix + "kept"
+        self._trees = self._prefix + "tree:"
+
+    def _reserving(
+        self,
+        reservation: Reservation,
+        now: int,
+        *,
+        peek: bool,
+    ) -> _Script:
+        """What RESERVE is given."""
+        kept_until = reservation.kept_until
         facts = [
             *self._floor_facts(),
             now,
-            use.issued_at,
-            too_old(now),
-            use.entry,
-            self._limit,
+            reservation.issued_at,
+            reservation.until,
+            min(max(reservation.until - now, 0) + _SLACK, _LONG),
+            "+inf" if kept_until is None else kept_until,
+            self._buckets,
+            KEPT,
             int(peek),
+            MOST_BUCKETS,
+            reservation.leeway,
         ]
-        answer = self._add([self._state, self._proofs], facts)
-        if answer == -1:
-            raise is_full(self._limit)
-        return _yes(answer)
+        tree = self._trees + reservation.tree
+        keys = [self._state, self._key(reservation.id), self._kept, tree]
+        for debit in reservation.debits:
+            keys.append(self._bucket(debit.bucket, debit.unit))
+            facts += [debit.limit, debit.amount]
+        return keys, facts
+
+    def _settling(
+        self,
+        reservation_id: bytes,
+        amounts: Mapping[str, int] | None,
+        now: int,
+    ) -> _Script:
+        """What SETTLE is given."""
+        facts = [now, self._buckets, "all" if amounts is None else ""]
+        for unit, amount in (amounts or {}).items():
+            facts += [unit, min(max(amount, 0), MAX_INTEGER)]
+        return [self._key(reservation_id)], facts
+
+    def _key(self, reservation_id: bytes) -> str:
+        """The key of one reservation."""
+        return f"{self._prefix}reserved:{reservation_id.hex()}"
+
+    def _bucket(self, bucket: bytes, unit: str) -> str:
+        """The key of what one bucket was debited, in one unit."""
+        return f"{self._buckets}{bucket.hex()}:{unit}"
 
 
-class ValkeyLedger(_FlooredStore):
+def _counted(text: Any) -> int:
+    """What a bucket says that it was debited. Raises StoreError."""
+    if text is None:
+        return 0
+
+    # A client may decode what it reads.
+    written = text if isinstance(text, bytes) else str(text).encode()
+    if not re.fullmatch(rb"[0-9]{1,16}", written):
+        raise StoreError(_DAMAGED)
+    return int(written)
+
+
+class ValkeyLedger(_Counts, _FlooredStore):
     """Counts. `shared=True` says that all servers that take these tokens count under this prefix.
 
     The server keeps the floor: see Ledger. It rises when the server lost its data. It also rises
@@ -404,13 +736,7 @@ class ValkeyLedger(_FlooredStore):
             clock,
         )
         self.shared = shared
-
-        # Where the keys of buckets begin, and the key of how long each of them is kept; and where
-        # the keys begin that say so of the buckets of one tree.
-        self._buckets = self._prefix + "spent:"
-        self._kept = self._prefix + "kept"
-        self._trees = self._prefix + "tree:"
-
+        self._set_counts()
         self._reserve = self._script(RESERVE)
         self._settle = self._script(SETTLE)
 
@@ -419,42 +745,16 @@ class ValkeyLedger(_FlooredStore):
 
         Raises StoreError.
         """
-        return self._debit(reservation, now, peek=False)
+        answer = self._reserve(*self._reserving(reservation, now, peek=False))
+        return short_debit(_SERVER, answer, reservation)
 
     def peek(self, reservation: Reservation, now: int) -> Debit | None:
         """What `reserve` would answer: None, or the first bucket that has not enough.
 
         Raises StoreError.
         """
-        return self._debit(reservation, now, peek=True)
-
-    def _debit(
-        self,
-        reservation: Reservation,
-        now: int,
-        *,
-        peek: bool,
-    ) -> Debit | None:
-        kept_until = reservation.kept_until
-        facts = [
-            *self._floor_facts(),
-            now,
-            reservation.issued_at,
-            reservation.until,
-            min(max(reservation.until - now, 0) + _SLACK, _LONG),
-            "+inf" if kept_until is None else kept_until,
-            self._buckets,
-            KEPT,
-            int(peek),
-            MOST_BUCKETS,
-            reservation.leeway,
-        ]
-        tree = self._trees + reservation.tree
-        keys = [self._state, self._key(reservation.id), self._kept, tree]
-        for debit in reservation.debits:
-            keys.append(self._bucket(debit.bucket, debit.unit))
-            facts += [debit.limit, debit.amount]
-        return short_debit(_SERVER, self._reserve(keys, facts), reservation)
+        answer = self._reserve(*self._reserving(reservation, now, peek=True))
+        return short_debit(_SERVER, answer, reservation)
 
     def settle(
         self,
@@ -466,30 +766,70 @@ class ValkeyLedger(_FlooredStore):
 
         Raises StoreError.
         """
-        facts = [now, self._buckets, "all" if amounts is None else ""]
-        for unit, amount in (amounts or {}).items():
-            facts += [unit, min(max(amount, 0), MAX_INTEGER)]
-        return _yes(self._settle([self._key(reservation_id)], facts))
+        return _yes(self._settle(*self._settling(reservation_id, amounts, now)))
 
     def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited. Raises StoreError."""
-        text = self._ask(self._client.get, self._bucket(bucket, unit))
-        if text is None:
-            return 0
+        return _counted(self._ask(self._client.get, self._bucket(bucket, unit)))
 
-        # A client may decode what it reads.
-        written = text if isinstance(text, bytes) else str(text).encode()
-        if not re.fullmatch(rb"[0-9]{1,16}", written):
-            raise StoreError(_DAMAGED)
-        return int(written)
 
-    def _key(self, reservation_id: bytes) -> str:
-        """The key of one reservation."""
-        return f"{self._prefix}reserved:{reservation_id.hex()}"
+class AsyncValkeyLedger(_Counts, _AwaitedStore):
+    """Counts, as ValkeyLedger does, on a client of `valkey.asyncio`: calls are awaited.
 
-    def _bucket(self, bucket: bytes, unit: str) -> str:
-        """The key of what one bucket was debited, in one unit."""
-        return f"{self._buckets}{bucket.hex()}:{unit}"
+    The two count together under one prefix. `open` asks the server at once whether it will do; else
+    the first call does. What tasks ask for at the same time is sent together, in one round trip.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        shared: bool = False,
+        prefix: str = "captoken",
+        floor: int | None = None,
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(
+            client,
+            "ledger",
+            CLOCKS_DIFFER,
+            prefix,
+            floor,
+            lossless,
+            clock,
+        )
+        self.shared = shared
+        self._set_counts()
+        self._reserve = self._script(RESERVE)
+        self._settle = self._script(SETTLE)
+
+    async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+        """None if every bucket had enough: see `ValkeyLedger.reserve`. Raises StoreError."""
+        await self.open()
+        answer = await self._reserve(*self._reserving(reservation, now, peek=False))
+        return short_debit(_SERVER, answer, reservation)
+
+    async def peek(self, reservation: Reservation, now: int) -> Debit | None:
+        """What `reserve` would answer. Raises StoreError."""
+        await self.open()
+        answer = await self._reserve(*self._reserving(reservation, now, peek=True))
+        return short_debit(_SERVER, answer, reservation)
+
+    async def settle(
+        self,
+        reservation_id: bytes,
+        amounts: Mapping[str, int] | None,
+        now: int,
+    ) -> bool:
+        """True if the reservation was open: see `ValkeyLedger.settle`. Raises StoreError."""
+        await self.open()
+        return _yes(await self._settle(*self._settling(reservation_id, amounts, now)))
+
+    async def spent(self, bucket: bytes, unit: str) -> int:
+        """What a bucket has been debited. Raises StoreError."""
+        await self.open()
+        return _counted(await self._ask(self._client.get, self._bucket(bucket, unit)))
 
 
 class ValkeySnapshots(ValkeyStore):
@@ -509,7 +849,7 @@ class ValkeySnapshots(ValkeyStore):
         timeout: float = 5.0,
     ) -> None:
         super().__init__(client, prefix)
-        if durable and self._is_logged is False:
+        if durable and self._server.is_logged is False:
             raise StoreError(
                 "Valkey: no append-only file, so a crash loses revocations: "
                 "durable=False would say that it may"

@@ -14,11 +14,11 @@ from uuid import uuid4
 import pytest
 
 from captoken.stores.ports import Ledger, ReplayStore, SnapshotStore
-from tests.stores.places import KINDS, Place, close_all
+from tests.stores.places import AWAITED, KINDS, Place, close_all
 from tests.stores.servers import Valkey
 
 SHARED = ("sqlite", "valkey", "postgres")
-LIMITED = ("memory", "sqlite", "valkey")  # hold a number of proofs; PostgreSQL holds what the disk does
+LIMITED = ("memory", "sqlite", "valkey", "valkey-awaited")  # hold a number of proofs; PostgreSQL holds what the disk does
 
 
 class Kind:
@@ -42,15 +42,15 @@ def valkey_server() -> Iterator[Valkey]:
 
 
 def place(kind: str, folder: Path, request: pytest.FixtureRequest) -> Place:
-    name = f"t{uuid4().hex}"
+    name, awaited, kind = f"t{uuid4().hex}", kind in AWAITED, kind.removesuffix("-awaited")
     if kind == "valkey":
-        return Place(kind, str(request.getfixturevalue("valkey_server").port), name)
+        return Place(kind, str(request.getfixturevalue("valkey_server").port), name, awaited)
     if kind == "postgres":
-        return Place(kind, request.getfixturevalue("postgres_server").conninfo, name)
+        return Place(kind, request.getfixturevalue("postgres_server").conninfo, name, awaited)
     return Place(kind, str(folder / "stores.db"))
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=KINDS + AWAITED)
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
     return Kind(place(request.param, tmp_path, request))
 

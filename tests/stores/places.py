@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
+from inspect import iscoroutinefunction
+from threading import Thread
 from typing import Any, NamedTuple
 
 import psycopg
 import valkey
+import valkey.asyncio
 
 from captoken.stores import sqlite as sqlite_store
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.postgres import (
+    AsyncPostgresLedger,
+    AsyncPostgresReplayStore,
     PostgresLedger,
     PostgresReplayStore,
     PostgresSnapshots,
     create_tables,
 )
-from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots
+from captoken.stores.valkey import (
+    AsyncValkeyLedger,
+    AsyncValkeyReplayStore,
+    ValkeyLedger,
+    ValkeyReplayStore,
+    ValkeySnapshots,
+)
 
 KINDS = ("memory", "sqlite", "valkey", "postgres")
+AWAITED = ("valkey-awaited", "postgres-awaited")  # the same places, and stores whose calls are awaited
 
 
 class Place(NamedTuple):
-    """A kind of store, where it lies, and by what name: a file; a port and a prefix; a conninfo and a schema."""
+    """A kind of store, where it lies, and by what name: a file; a port and a prefix; a conninfo and a schema.
+
+    Are its counting stores awaited? Then they come with `OnLoop` before them, so that the suite can call them.
+    """
 
     kind: str
     where: str = ""
     name: str = ""
+    awaited: bool = False
 
     def replays(self, **facts: Any) -> Any:
+        if self.awaited:
+            return self._open_awaited((AsyncValkeyReplayStore, AsyncPostgresReplayStore), facts)
         return self._open((MemoryReplayStore, sqlite_store.SQLiteReplayStore, ValkeyReplayStore, PostgresReplayStore), facts)
 
     def ledger(self, **facts: Any) -> Any:
+        if self.awaited:
+            return self._open_awaited((AsyncValkeyLedger, AsyncPostgresLedger), facts)
         return self._open((MemoryLedger, sqlite_store.SQLiteLedger, ValkeyLedger, PostgresLedger), facts)
 
     def snapshots(self, **facts: Any) -> Any:
@@ -48,13 +69,53 @@ class Place(NamedTuple):
             _open.append(client)
             return opened(client, prefix=self.name, **facts)
         else:
-            with psycopg.connect(self.where) as connection:
-                create_tables(connection, schema=self.name)
+            self._make_tables()
             store = opened(self.where, schema=self.name, **facts)
         _open.append(store)
         return store
 
+    def _open_awaited(self, classes: tuple[Callable[..., Any], Callable[..., Any]], facts: dict[str, Any]) -> Any:
+        if self.kind == "valkey":
+            client = valkey.asyncio.Valkey(port=int(self.where))
+            _open.append(OnLoop(client))
+            store = OnLoop(classes[0](client, prefix=self.name, **facts))
+        else:
+            self._make_tables()
+            store = OnLoop(classes[1](self.where, schema=self.name, **facts))
+            _open.append(store)
+        store.open()
+        return store
 
+    def _make_tables(self) -> None:
+        with psycopg.connect(self.where) as connection:
+            create_tables(connection, schema=self.name)
+
+
+class OnLoop:
+    """What is awaited, for tests that call: each call is a task of one event loop, and the thread that calls waits for it."""
+
+    awaited = False
+
+    def __init__(self, awaited: Any) -> None:
+        self.of = awaited
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.of, name)
+        return (lambda *given, **named: on_loop(found(*given, **named))) if iscoroutinefunction(found) else found
+
+    def close(self) -> None:
+        on_loop(self.of.aclose())
+
+
+def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine comes to, in the event loop of this process that runs beside the tests."""
+    if not _loops:
+        _loops.append(asyncio.new_event_loop())
+        Thread(target=_loops[0].run_forever, daemon=True).start()
+    return asyncio.run_coroutine_threadsafe(coroutine, _loops[0]).result(120)
+
+
+_loops: list[asyncio.AbstractEventLoop] = []
 _open: list[Any] = []  # stores, and the clients that they were given
 
 

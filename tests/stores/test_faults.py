@@ -28,7 +28,7 @@ from tests.reference.world import access
 from tests.reference.world import verifier as verifying
 from tests.stores import processes
 from tests.stores.conftest import Kind
-from tests.stores.places import Place, close_all
+from tests.stores.places import AWAITED, KINDS, Place, close_all
 from tests.stores.servers import Postgres, Valkey, Wire
 from tests.stores.test_ledger import ASK, debit, minted, reservation, spent
 from tests.stores.test_ledger import ROOT as BUCKET
@@ -67,18 +67,20 @@ def said(name: str, store: Any) -> str:
 # --- a server that goes away -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=[*SERVERS, *AWAITED])
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A server of the test's own, to be killed."""
-    made = SERVERS[request.param]()
+    """A server of the test's own, to be killed. Its stores are called, or awaited."""
+    made = SERVERS[request.param.removesuffix("-awaited")]()
+    made.awaited = request.param in AWAITED
     yield made
     made.stop()
 
 
 def at(server: Any, port: int | None = None) -> Place:
+    awaited = getattr(server, "awaited", False)
     if isinstance(server, Valkey):
-        return Place("valkey", str(port or server.port), "p")
-    return Place("postgres", server.conninfo.replace(str(server.port), str(port or server.port)), "p")
+        return Place("valkey", str(port or server.port), "p", awaited)
+    return Place("postgres", server.conninfo.replace(str(server.port), str(port or server.port)), "p", awaited)
 
 
 def test_a_server_that_is_killed_denies_until_it_is_back(server: Any) -> None:
@@ -171,13 +173,13 @@ def test_a_server_that_comes_back_without_its_data_refuses_what_was_issued_befor
 # --- a connection that breaks ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["valkey", "postgres"])
+@pytest.fixture(params=["valkey", "postgres", *AWAITED])
 def wired(request: pytest.FixtureRequest) -> Iterator[tuple[Place, Place, Wire]]:
     """A place on a server, the same place through a wire, and the wire."""
-    server = request.getfixturevalue(f"{request.param}_server")
+    server = request.getfixturevalue(f"{request.param.removesuffix('-awaited')}_server")
     wire = Wire(server.port)
-    name = f"wired{os.urandom(8).hex()}"
-    yield at(server)._replace(name=name), at(server, wire.port)._replace(name=name), wire
+    facts = {"name": f"wired{os.urandom(8).hex()}", "awaited": request.param in AWAITED}
+    yield at(server)._replace(**facts), at(server, wire.port)._replace(**facts), wire
     wire.close()
 
 
@@ -283,12 +285,13 @@ VALKEY = [
 ]
 
 
+@pytest.mark.parametrize("awaited", [False, True], ids=["", "awaited"])
 @pytest.mark.parametrize(("key", "command", "values", "fails", "_"), VALKEY, ids=[f"{case[0]}: {case[4]}" for case in VALKEY])
 def test_garbage_in_a_key_of_valkey_is_a_store_error(
-    key: str, command: str, values: tuple[str, ...], fails: str, _: str, valkey_server: Valkey
+    key: str, command: str, values: tuple[str, ...], fails: str, _: str, awaited: bool, valkey_server: Valkey
 ) -> None:
     """And nothing has changed: no bucket was debited, and nothing given back."""
-    place = Place("valkey", str(valkey_server.port), os.urandom(8).hex())
+    place = Place("valkey", str(valkey_server.port), os.urandom(8).hex(), awaited)
     replays, ledger, snapshots = place.replays(floor=0), place.ledger(floor=0), place.snapshots()
     other = bytes(15) + b"o"
     asked = debit(other, 5, 100), debit(BUCKET, 5, 10**6)
@@ -356,10 +359,11 @@ POSTGRES = [
 ]
 
 
+@pytest.mark.parametrize("awaited", [False, True], ids=["", "awaited"])
 @pytest.mark.parametrize(("damage", "fails"), POSTGRES)
-def test_damaged_tables_of_postgres_are_a_store_error(damage: str, fails: str, postgres_server: Postgres) -> None:
+def test_damaged_tables_of_postgres_are_a_store_error(damage: str, fails: str, awaited: bool, postgres_server: Postgres) -> None:
     """A disk that is full is one of them. And nothing has changed."""
-    place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}")
+    place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}", awaited)
     replays, ledger, snapshots = place.replays(floor=0), place.ledger(floor=0), place.snapshots()
     assert ledger.reserve(reservation(1, debit(bytes(16), 5, 100), debit(BUCKET, 5, 10**6)), NOW) is None
     with psycopg.connect(place.where, autocommit=True) as connection:
@@ -423,6 +427,7 @@ def test_damaged_tables_of_sqlite_are_a_store_error(damage: str, fails: str, tmp
             assert said(name, store) == ("stale_overlay" if call == "l" else "store_unavailable")
 
 
+@pytest.mark.parametrize("kind", KINDS, indirect=True)
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\xff" * 200, b"{}." + b"A" * 86], ids=repr)
 def test_a_snapshot_that_is_garbage_denies_all(data: bytes, kind: Kind) -> None:
     """It lies in a place that needs no trust."""

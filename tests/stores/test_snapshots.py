@@ -14,10 +14,12 @@ from captoken.control import Feed, Operator, Overlay
 from captoken.keys import OperatorKey
 from captoken.stores.ports import DELTAS, SnapshotStore
 from tests.stores.conftest import Kind, OpenSnapshots
+from tests.stores.places import KINDS
 from tests.world import KEYRING, NOW, clock, mint
 
 KEY = OperatorKey.from_bytes(bytes(range(32)))
 ASK = Access(table="sales", operation="select")
+pytestmark = pytest.mark.parametrize("kind", KINDS, indirect=True)  # there is none that is awaited
 
 
 def test_it_is_empty_until_something_is_published(open_snapshots: OpenSnapshots) -> None:
