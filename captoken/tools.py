@@ -29,6 +29,7 @@ from captoken import current
 from captoken._format import names
 from captoken._format.errors import DelegationError, GuardError, LimitError, NoToken, WideningError
 from captoken._language.access import Access, Caller, NotFinite
+from captoken._language.costs import cost_of, read_cost
 from captoken._verification.decision import Decision, Denied, Grant
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier
 from captoken._writing.token import Token
@@ -39,8 +40,9 @@ _log = logging.getLogger("captoken")
 
 _NO_CALL = "no call that a token can permit: its name, or arguments that are no JSON"
 
-# (tool, arguments) -> what a call costs, by unit; or the attributes that the server knows of it.
-Cost: TypeAlias = Callable[[str, Mapping[str, Any]], Mapping[str, int]]
+# What a call costs, by unit: always the same, or by (tool, arguments). And the attributes that the
+# server knows of it.
+Cost: TypeAlias = Mapping[str, int] | Callable[[str, Mapping[str, Any]], Mapping[str, int]]
 Attributes: TypeAlias = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
 
@@ -114,12 +116,15 @@ def stated_of(
     Each gets a copy of the arguments: what it does to them changes nothing of what is decided on.
     """
 
-    def ask(function: Cost | Attributes | None) -> Mapping[str, Any]:
-        if function is None:
-            return {}
-        return function(access.tool or "", copy.deepcopy(access.arguments or {}))
+    tool = access.tool or ""
 
-    return Stated(attributes=ask(attributes), cost=ask(cost))
+    def arguments() -> dict[str, Any]:
+        return copy.deepcopy(dict(access.arguments or {}))
+
+    return Stated(
+        attributes={} if attributes is None else attributes(tool, arguments()),
+        cost=cost_of(cost, tool, arguments()) if callable(cost) else cost_of(cost),
+    )
 
 
 def agent_name(name: object) -> str:
@@ -250,9 +255,13 @@ class ToolGuard:
     """Decides on tool calls by the token of whoever calls.
 
     `verifier` is a Verifier or an AsyncVerifier. It may have an audience: the token is then
-    presented to it, with a proof where it is bound. `cost` says what a call takes of a budget,
-    `attributes` what this server knows of it, each of a copy of the arguments; what they raise
-    passes through. A call that is allowed is charged and recorded, whatever becomes of it then.
+    presented to it, with a proof where it is bound.
+
+    `cost` says what a call takes of a budget: a mapping by unit, or a function of tool and
+    arguments that gives one. `attributes` says what this server knows of it, by the same. Each gets
+    a copy of the arguments; what they raise passes through, and so does what is wrong with a cost.
+    A call that is allowed is charged and recorded, whatever becomes of it then.
+
     `tell_limits=True`: where a number is out of its range, the model is told the bounds.
     """
 
@@ -265,7 +274,7 @@ class ToolGuard:
         tell_limits: bool = False,
     ) -> None:
         self._verifier = verifier
-        self._cost = cost
+        self._cost = read_cost(cost)
         self._attributes = attributes
         self._tell_limits = tell_limits is True  # what only looks like a yes tells nothing
 

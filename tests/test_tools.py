@@ -145,6 +145,25 @@ def test_costs_and_attributes_are_what_the_server_says_of_a_call():
         ask("unpriced", {})
 
 
+def test_a_cost_that_is_always_the_same_is_a_mapping():
+    """The denial without one says what to write; what is no cost is told when the guard is built, or to whoever asks."""
+    ledger = MemoryLedger(shared=True, floor=0)
+    free = ToolGuard(verifier(ledger=ledger), cost={"cents": 0}).check
+    paid = ToolGuard(verifier(ledger=ledger), cost={"cents": 4, "rows": 1}).check
+    unstated = ToolGuard(verifier(ledger=ledger)).check
+    with current.use(root(budget={"cents": 7, "rows": 9})):
+        assert unstated("search", {"q": "fox"}).line().startswith(
+            'denied cost_unstated: what it costs in cents, rows is not stated; if it costs nothing: cost={"cents": 0, "rows": 0}'
+        )
+        assert 'cost={"rows": 0}' in str(free("search", {"q": "fox"}))
+        assert paid("search", {"q": "fox"}) and paid("search", {"q": "fox"}).code == "budget_exhausted"
+    for wrong in ({"cents": 1.5}, {"cents": -1}, {"cents": True}, [("cents", 1)], 5, "cents"):
+        with pytest.raises((TypeError, ValueError)):
+            ToolGuard(verifier(), cost=wrong)
+        with current.use(root()), pytest.raises((TypeError, ValueError)):
+            ToolGuard(verifier(), cost=lambda tool, arguments, wrong=wrong: wrong).check("search", {"q": "fox"})
+
+
 def test_limits_are_told_where_the_server_says_so():
     token = mint(tools={"search": {"top": {"min": 1, "max": 9}}})
     for tell, said in ((True, "a number, from 1 to 9"), (False, "may not use."), (1, "may not use.")):

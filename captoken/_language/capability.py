@@ -77,7 +77,8 @@ class Capability(SealedValue, frozen=True, eq=False):
     it says what a token can do at most, and verification still asks every link.
     """
 
-    _instead = "send capability.json()"
+    # Its JSON is for showing: of two own caveats of one key a link can say one.
+    _instead = "hand on the token, and read the capability from it"
 
     held: Held = _NOTHING_HELD
     own: tuple[Caveat, ...] = ()  # caveats of an embedding project

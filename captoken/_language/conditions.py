@@ -678,7 +678,8 @@ class Budget(BuiltIn, frozen=True):
             return None
         return Reason(
             "cost_unstated",
-            f"what it costs in {spelled(sorted(missing))} is not stated",
+            f"what it costs in {', '.join(sorted(missing))} is not stated; "
+            f"if it costs nothing: cost={spelled(dict.fromkeys(sorted(missing), 0))}",
         )
 
     def meet(self, other: Any) -> Budget:

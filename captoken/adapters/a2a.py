@@ -49,6 +49,7 @@ from starlette.requests import Request
 from captoken import current
 from captoken._format.errors import NoToken
 from captoken._language.access import Access
+from captoken._language.costs import Cost, costing
 from captoken._verification.decision import AsyncGrant, Decision, Denied, Grant
 from captoken.adapters._asking import answer_of
 from captoken.adapters._http.credentials import is_credential
@@ -174,6 +175,7 @@ def admission(
     rule: Rule,
     *,
     request_context_builder: RequestContextBuilder | None = None,
+    cost: Cost | None = None,
 ) -> Admission:
     """What makes a request handler refuse messages that the token does not permit.
 
@@ -187,12 +189,15 @@ def admission(
     `rule` says what a message needs. A refusal is an A2A error with a public sentence; nothing has
     run then. The executor asks `current.grant()` for what it does beyond that; a Denied that it
     lets through fails the task, with such a sentence. Raises TypeError for what is no rule.
+
+    `cost` is what a message takes of a budget, in the units that the rule does not state: a mapping
+    by unit, or a function of the request that gives one. It raises as the rule does.
     """
     _refuse_no_rule(rule)
     contexts = request_context_builder or SimpleRequestContextBuilder()
     return Admission(
         agent_executor=_GrantedExecutor(executor),
-        request_context_builder=_CheckedMessages(contexts, rule),
+        request_context_builder=_CheckedMessages(contexts, costing(rule, cost)),
     )
 
 
@@ -300,7 +305,8 @@ class GuardedHandler(RequestHandler):
     owner of each (`GrantedCalls`).
 
     A refusal is an A2A error with a public sentence. A stream ends in one when what was permitted
-    no longer is: it asks at each event. Raises TypeError for what is no rule.
+    no longer is: it asks at each event. `cost`: what such a call takes of a budget, as for
+    `admission`. Raises TypeError for what is no rule.
     """
 
     def __init__(
@@ -308,11 +314,12 @@ class GuardedHandler(RequestHandler):
         handler: RequestHandler,
         *,
         other: Other | None = None,
+        cost: Cost | None = None,
     ) -> None:
         if other is not None:
             _refuse_no_rule(other)
         self._handler = handler
-        self._other = other
+        self._other = None if other is None else costing(other, cost)
 
     async def _check(self, params: object, context: ServerCallContext) -> Access:
         """The access that a call needs which is no message. Raises what `_check` raises."""

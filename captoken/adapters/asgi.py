@@ -28,6 +28,7 @@ from captoken import current
 from captoken._format.errors import NoToken
 from captoken._format.given import read_once
 from captoken._language.access import Access, Caller
+from captoken._language.costs import Cost, costing
 from captoken._verification.decision import AsyncGrant, Denied, Grant
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier, Verifier
 from captoken.adapters._asking import answer_of, served_by
@@ -296,6 +297,8 @@ class Requires:
 
     `access`: what every request needs, or a function of the scope. None is refused, and so is what
     the function raises as TypeError, ValueError or LookupError.
+    `cost`: what a request takes of a budget, a mapping by unit or a function of the scope that
+    gives one. What `access` states itself stands. A function raises as `access` does.
 
     Raises NoToken where there is no CaptokenMiddleware outside.
     """
@@ -304,11 +307,13 @@ class Requires:
         self,
         app: ASGIApp,
         access: Access | Callable[[Scope], Access | None],
+        *,
+        cost: Cost | None = None,
     ) -> None:
         if not isinstance(access, Access) and not callable(access):
             raise TypeError("access is an Access, or a function from the scope to one")
         self._app = app
-        self._access = access
+        self._access: Access | Callable[[Scope], Access | None] = costing(access, cost)
 
     async def __call__(
         self,

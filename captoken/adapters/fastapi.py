@@ -36,6 +36,7 @@ from captoken._format import names
 from captoken._format.errors import NoToken
 from captoken._format.given import read_once
 from captoken._language.access import Access, Caller
+from captoken._language.costs import Cost, cost_of, read_cost, with_cost
 from captoken._verification.verifier import AnyVerifier
 from captoken.adapters._http.exchange import (
     ASGIApp,
@@ -102,6 +103,7 @@ class Required:
     `fields`: the path parameters that `stated` reads. A path without one of them is refused at the
     start of the application.
     `caller`: who calls; None where the server does not know.
+    `cost`: what it takes of a budget, in the units that `stated` leaves out.
     """
 
     def __init__(
@@ -110,8 +112,10 @@ class Required:
         needs: str,
         fields: Iterable[str],
         caller: Known | None,
+        cost: Cost | None = None,
     ) -> None:
         self._stated = stated
+        self._cost = cost
         self._caller = caller
         self.needs = needs
         self.fields = frozenset(fields)
@@ -150,6 +154,8 @@ class Required:
             access = stated(connection)
             if isawaitable(access):
                 access = await access
+            if isinstance(access, Access):
+                access = with_cost(access, cost_of(self._cost, connection))
             if self._caller is None:
                 return access, None
             caller: Any = self._caller(connection)
@@ -186,7 +192,7 @@ def require(
     tool: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     attributes: Mapping[str, Any] | None = None,
-    cost: Mapping[str, int] | None = None,
+    cost: Cost | None = None,
     caller: Known | None = None,
 ) -> Required:
     """A dependency that gives the grant, if it permits an access.
@@ -199,6 +205,8 @@ def require(
     `{name}` in `table` or `tool`, and nowhere else, is the path parameter of that name.
     `stated`, instead of the facts: a function, which may be a coroutine function, from the
     connection to the Access. What it raises as TypeError, ValueError or LookupError is a refusal.
+    `cost`: what a request takes of a budget, beside either: a mapping by unit, or a function of the
+    connection that gives one, and raises as `stated` does.
     `caller`: what the server's own authentication knows of who calls; if that is nobody, a refusal.
 
     Raises TypeError or ValueError at once for facts that are no access. It does not know what the
@@ -211,13 +219,13 @@ def require(
         "tool": tool,
         "arguments": arguments,
         "attributes": attributes,
-        "cost": cost,
     }
+    known = read_cost(cost)
     facts = {fact: value for fact, value in facts.items() if value is not None}
     if stated is not None:
         if not callable(stated) or facts:
             raise TypeError("state the access by a function, or by its facts")
-        return Required(stated, "what the request states", (), caller)
+        return Required(stated, "what the request states", (), caller, known)
     if table is None and tool is None:
         raise TypeError(
             "an endpoint requires a table and an operation, or a tool; "
@@ -232,7 +240,7 @@ def require(
     _refuse_literal_fields(plain, templates.values())
     fields = {field for name in templates.values() for field in _field.findall(name)}
     if not fields:
-        return Required(lambda _: plain, plain.summary, (), caller)
+        return Required(lambda _: plain, plain.summary, (), caller, known)
 
     def filled(connection: HTTPConnection) -> Access:
         parameters = connection.path_params
@@ -241,7 +249,7 @@ def require(
         }
         return Access(**{**checked, **named})
 
-    return Required(filled, plain.summary, fields, caller)
+    return Required(filled, plain.summary, fields, caller, known)
 
 
 def _refuse_literal_fields(plain: Access, named: Iterable[str]) -> None:

@@ -75,9 +75,10 @@ class Guard:
     Verifier or an AsyncVerifier: with the latter, the answers of a tool's `current.grant()` are
     awaited.
 
-    `cost` says what a call takes of a budget, `attributes` what this server knows of it, both by
-    tool and arguments. A call that is permitted is charged and recorded, whatever becomes of it
-    then. `tell_limits=True`: where a number is out of its range, the model is told the bounds.
+    `cost` says what a call takes of a budget: a mapping by unit, or a function of tool and
+    arguments that gives one. `attributes` says what this server knows of it, by the same. A call
+    that is permitted is charged and recorded, whatever becomes of it then. `tell_limits=True`:
+    where a number is out of its range, the model is told the bounds.
 
     `free`: more methods that need no token, as `logging/setLevel`. `list_without_token=True`: who
     has no token sees everything in the lists. `authorization_header=False`: that header is somebody

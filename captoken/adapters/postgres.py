@@ -51,6 +51,7 @@ from typing import Any
 import psycopg
 
 from captoken._language.access import Caller
+from captoken._language.costs import Cost
 from captoken._verification.decision import Grant
 from captoken.adapters._claims import claimed
 from captoken.adapters._postgres.auditing import audit
@@ -118,6 +119,7 @@ def guarded(
     max_rows: int = 100_000,
     timeout: int = 60,
     functions: Iterable[str] = (),
+    cost: Cost | None = None,
 ) -> Generator[Database, None, None]:
     """Own `connection` for a block, which is one transaction.
 
@@ -132,13 +134,17 @@ def guarded(
     `market.score`), by a grant that has `execute` on that name. What they do is not looked at, and
     the role's rights are theirs.
 
+    `cost` says what a statement takes of a budget: a mapping by unit, or a function of statement
+    and parameters that gives one. What it raises passes through, before anything is sent. A
+    statement that touches no table takes nothing.
+
     Raises GuardError for an open transaction, a nested block, a second thread, a connection in
     pipeline mode or not in UTF-8, and a login that is no narrow one. Which roles there are and
     what they may do is read once in 30 seconds.
     """
     if not isinstance(connection, psycopg.Connection):
         raise TypeError(f"guarded takes a psycopg.Connection, not {type(connection).__name__}")
-    block = Block(connection, grant, caller, max_rows, timeout, functions)
+    block = Block(connection, grant, caller, max_rows, timeout, functions, cost)
     with claimed(connection):
         connection.wait(block.enter())
         try:
@@ -160,6 +166,7 @@ async def guarded_async(
     max_rows: int = 100_000,
     timeout: int = 60,
     functions: Iterable[str] = (),
+    cost: Cost | None = None,
 ) -> AsyncGenerator[AsyncDatabase, None]:
     """`guarded`, for an AsyncConnection.
 
@@ -169,7 +176,7 @@ async def guarded_async(
         raise TypeError(
             f"guarded_async takes a psycopg.AsyncConnection, not {type(connection).__name__}"
         )
-    block = Block(connection, grant, caller, max_rows, timeout, functions)
+    block = Block(connection, grant, caller, max_rows, timeout, functions, cost)
     with claimed(connection):
         await connection.wait(block.enter())
         try:

@@ -44,8 +44,10 @@ from typing import Any
 
 from captoken._format.errors import GuardError
 from captoken._language.access import Caller
+from captoken._language.costs import Cost
 from captoken._verification.decision import Grant
 from captoken.adapters._claims import claimed
+from captoken.adapters._paying import Paying
 from captoken.adapters._rows import Rows
 from captoken.adapters._sqlite.block import Block
 from captoken.adapters._sqlite.trial import engine_of
@@ -76,12 +78,17 @@ def guarded(
     *,
     caller: Caller | None = None,
     max_rows: int = 100_000,
+    cost: Cost | None = None,
 ) -> Generator[Database, None, None]:
     """Own `connection` for a block, which is one transaction.
 
     It is committed at its end, and rolled back by an exception. `caller` is what the server itself
     knows of who calls, and is asked about with every access. A statement that yields more than
     `max_rows` rows raises GuardError, and so does, in SQLite's words, a value of more than 16 MiB.
+
+    `cost` says what a statement takes of a budget: a mapping by unit, or a function of statement
+    and parameters that gives one. What it raises passes through, before anything ran. A statement
+    that touches no table takes nothing.
 
     Raises GuardError for an open transaction, for a nested block, in a second thread, and for a
     connection that lets a statement choose a converter (PARSE_COLNAMES).
@@ -100,7 +107,7 @@ def guarded(
             raise GuardError(
                 "the connection has an open transaction (with autocommit=False it always has one)"
             )
-        block = Block(connection, grant, engine, caller, max_rows)
+        block = Block(connection, Paying(grant, cost), engine, caller, max_rows)
         try:
             block.watch.own("BEGIN")
             try:

@@ -40,7 +40,7 @@ from captoken.adapters.httpx import auth
 from captoken.current import Held
 from captoken.errors import NoToken
 from captoken.keys import HolderKey
-from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from tests.world import KEYRING, NOW, clock, mint
 
 REFUSED = "The token does not permit this request."
@@ -108,14 +108,16 @@ class Server:
         audience: str = "sales-agent",
         other: Any = SELECT,
         owner: Any = None,
+        cost: Any = None,
+        ledger: Any = None,
         face: Any = Verifier,
         **handling: Any,
     ) -> None:
-        self.other, self.owner, self.handling = other, owner, handling
+        self.other, self.owner, self.cost, self.handling = other, owner, cost, handling
         self.agent, self.trail = Agent(), Trail()
         self.rule, self.handler, self.without, self.streaming, self.binding = rule, handler, without, streaming, binding
         replays = MemoryReplayStore(floor=NOW - 3600)
-        self.verifier = face(KEYRING, audience, clock=clock(), audit=self.trail, replays=replays)
+        self.verifier = face(KEYRING, audience, clock=clock(), audit=self.trail, replays=replays, ledger=ledger)
         self.audience, self.url = audience, ""
         self.card = pb.AgentCard()
 
@@ -134,7 +136,7 @@ class Server:
             skills=[pb.AgentSkill(id="sales", name="sales", description="sales", tags=["sales"])],
         )
         declare(self.card)
-        both: Any = dict(admission(self.agent, self.rule))
+        both: Any = dict(admission(self.agent, self.rule, cost=self.cost))
         if self.without == "executor":
             both["agent_executor"] = self.agent
         if self.without == "contexts":
@@ -143,7 +145,7 @@ class Server:
         handler = self.handler(**both, **self.handling, task_store=InMemoryTaskStore(), agent_card=self.card)
         owner = {"owner": self.owner} if self.owner else {}
         calls = None if self.without == "calls" else GrantedCalls(**owner)
-        guarded = handler if self.without == "guard" else GuardedHandler(handler, other=self.other)
+        guarded = handler if self.without == "guard" else GuardedHandler(handler, other=self.other, cost=self.cost)
         rpc = create_jsonrpc_routes(guarded, "/", context_builder=calls)
         if self.binding == "HTTP+JSON":
             rpc = create_rest_routes(guarded, context_builder=calls)
@@ -284,6 +286,26 @@ def test_a_rule_can_be_one_access() -> None:
     async def story() -> None:
         async with Server(Access(table="sales", operation="select")).running() as server, server.client(mint()) as client:
             assert await said(client, "whatever") == "orchestrator for user:jane"
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("cost", "answers"),
+    [
+        (None, ["What the request costs is not stated."]),
+        ({"cents": 0}, ["orchestrator for user:jane"] * 3),
+        ({"cents": 6}, ["orchestrator for user:jane", "The token has been used up."]),
+        (lambda params: {"cents": 6}, ["orchestrator for user:jane", "The token has been used up."]),
+    ],
+)
+def test_a_message_takes_what_it_costs_of_a_budget(cost: Any, answers: list[str]) -> None:
+    async def story() -> None:
+        ledger = MemoryLedger(shared=True, floor=NOW - 3600)
+        held = mint(tables=["sales"], operations=["select"], budget={"cents": 10})
+        async with Server(cost=cost, ledger=ledger).running() as server, server.client(held) as client:
+            for answer in answers:
+                assert answer in await said(client, "sales")
 
     run(story)
 

@@ -25,7 +25,7 @@ from captoken.discharge import Allow, Discharger
 from captoken.errors import NoToken
 from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.proof import http_request, with_proof
-from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from tests.ours import ours
 
 from .serving import Reply, exchange, listening, replies, send, served
@@ -913,6 +913,38 @@ def by_path(scope: Any) -> Access | None:
 def test_an_application_can_be_put_behind_one_access(path: str, status: int) -> None:
     assert in_process(path, app=Requires(SERVICE, by_path))[0]["status"] == status
     assert SERVICE.reached == ([path] if status == 200 else [])
+
+
+@pytest.mark.parametrize(
+    ("cost", "statuses"),
+    [
+        (None, [403]),
+        ({"cents": 0}, [200, 200]),
+        ({"cents": 6}, [200, 403]),
+        (lambda scope: {"cents": len(scope["path"])}, [200, 403]),
+        (lambda scope: {"cents": -1}, [403]),
+    ],
+)
+def test_a_request_takes_what_it_costs_of_a_budget(cost: Any, statuses: list[int]) -> None:
+    ledger = MemoryLedger(shared=True, floor=0)
+    verifier = Verifier(KEYRING, audience="sales-api", ledger=ledger)
+    paying = Issuer(KEYRING).mint(**WHO, **DAY, budget={"cents": 10})
+    header = [(b"authorization", f"Bearer {text(paying)}".encode())]
+    for rule in (SELECT, lambda scope: SELECT):
+        app = Requires(Silent(), rule, cost=cost)
+        found = [in_process("/sales", verifier=verifier, app=app, scope={"headers": header})[0]["status"] for _ in statuses]
+        assert found == statuses
+        ledger._spent.clear()
+    with pytest.raises(TypeError, match="cost"):
+        Requires(SERVICE, SELECT, cost={"cents": 1.5})  # type: ignore[dict-item]
+
+
+class Silent:
+    """An application that asks for nothing by itself."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def test_an_access_required_outside_of_a_guard_is_refused() -> None:

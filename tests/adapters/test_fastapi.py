@@ -30,7 +30,7 @@ from captoken.adapters.httpx import auth
 from captoken.current import Held
 from captoken.errors import NoToken
 from captoken.keys import HolderKey
-from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 
 from .serving import listening, origin_of, served
 
@@ -228,6 +228,36 @@ def test_a_path_parameter_is_one_segment(region: str) -> None:
     """None leaves the place that the name gives it; `hr` is market.hr there, and nothing else."""
     status = call(SERVICE, f"/market/{region.replace('.', '%2e')}").status_code
     assert status == (200 if region in ("hr", "{region}") else 403)
+
+
+@pytest.mark.parametrize(
+    ("cost", "statuses"),
+    [
+        (None, [403]),
+        ({"cents": 0}, [200, 200]),
+        ({"cents": 6}, [200, 403]),
+        (lambda connection: {"cents": int(connection.query_params["cents"])}, [200, 403]),
+        (lambda connection: {"cents": "6"}, [403]),
+    ],
+)
+def test_a_request_takes_what_it_costs_of_a_budget(cost: Any, statuses: list[int]) -> None:
+    """Beside facts, with path parameters or without, and beside a function; what states its own cost keeps it."""
+    paying = Issuer(KEYRING).mint(subject="user:jane", agent="orchestrator", task="task-1", budget={"cents": 10}, **CAVEATS)
+    by_function = require(lambda asked: Access(table="sales", operation="select"), cost=cost)
+    dear = require(lambda asked: Access(table="sales", operation="select", cost={"cents": 11}), cost=cost)
+    for path, need, expected in (
+        ("/facts", require(table="sales", operation="select", cost=cost), statuses),
+        ("/named/{region}", require(table="market.{region}", operation="select", cost=cost), statuses),
+        ("/function", by_function, statuses),
+        ("/dear", dear, [403] * len(statuses)),
+    ):
+        app = protected(verifier=Verifier(KEYRING, audience="sales-api", ledger=MemoryLedger(shared=True, floor=0)))
+        app.get(path, dependencies=[Depends(need)])(lambda: "served")
+        asked = path.replace("{region}", "eu") + "?cents=6"
+        held = {"auth": auth({ORIGIN: "sales-api"}, held=paying)}
+        assert [call(app, asked, **held).status_code for _ in statuses] == expected, path
+    with pytest.raises(TypeError, match="cost"):
+        require(table="sales", operation="select", cost={"cents": 1.5})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(

@@ -587,6 +587,26 @@ def test_a_stream_that_one_access_judges_is_used_once_and_its_messages_each(call
     assert calls(World(ledger=ledger), ("Chat", [*many, HOLD], counted(2)))[0][-1] == used_up
 
 
+@pytest.mark.parametrize("cost", [{"cents": 6}, lambda message: {"cents": message["cents"]}], ids=["always the same", "by message"])
+def test_a_call_takes_what_it_costs_of_a_budget(cost: Any, calls: Asking) -> None:
+    """In the units that its rule does not state; without it, a token with a budget permits nothing."""
+    held = {"held": mint(tables=["sales"], operations=["select"], budget={"cents": 10})}
+    used_up, asked = (STATUS.PERMISSION_DENIED, "The token has been used up."), {**SALES, "cents": 6}
+
+    def ledger() -> MemoryLedger:
+        return MemoryLedger(shared=True, floor=NOW - 3600)
+
+    for method in ("Read", "Total"):
+        call = (method, asked, held)
+        assert calls(World(ledger=ledger()), call, cost=cost)[0] == "orchestrator"
+        assert calls(World(ledger=ledger()), call, call, cost=cost) == ["orchestrator", used_up]
+        assert calls(World(ledger=ledger()), call)[0] == (STATUS.PERMISSION_DENIED, "What the request costs is not stated.")
+    stated = {"/shop.Sales/Total": Access(table="sales", operation="select", cost={"cents": 11})}
+    assert calls(World(ledger=ledger()), ("Total", asked, held), rules=stated, cost={"cents": 0}) == [used_up]
+    with pytest.raises(TypeError, match="cost"):
+        Guard(World().verifier, RULES, cost={"cents": None})  # type: ignore[dict-item]
+
+
 def test_an_overlay_that_narrows_ends_a_stream_too(calls: Asking) -> None:
     store, key = MemorySnapshots(), OperatorKey.generate()
     operator = Operator(key, store, by="operator", clock=clock())

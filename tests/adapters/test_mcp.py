@@ -436,6 +436,20 @@ def test_a_call_is_charged_what_it_costs_and_refused_when_that_is_not_left() -> 
     assert asked(server, body) == ["ran", "told", "ran"] and len(ran.calls) == 2
 
 
+def test_a_cost_that_is_always_the_same_is_a_mapping() -> None:
+    token = mint(tools={"pay": {}}, budget={"cents": 10}, audience=AUDIENCE)
+    for cost, ends in ((None, ["told"]), ({"cents": 0}, ["ran"] * 3), ({"cents": 6}, ["ran", "told"])):
+        server = served(Ran(), verifier=verifier(ledger=MemoryLedger(clock=world.clock(), floor=0)), cost=cost)
+
+        async def body(client: Any, ends: Any = ends) -> list[str]:
+            mine = Presenting(client, audience=AUDIENCE, held=token)
+            return [(await outcome(mine.call_tool("pay", {"cents": 1})))[0] for _ in ends]
+
+        assert asked(server, body) == ends
+    with pytest.raises(TypeError, match="cost"):
+        served(Ran(), cost={"cents": 1.5})
+
+
 def test_limits_are_told_where_the_guard_says_so() -> None:
     token = mint(tools={"pay": {"cents": {"min": 1, "max": 500}}})
     for tell in (True, False):

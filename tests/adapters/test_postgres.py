@@ -602,6 +602,49 @@ def test_a_counted_token_is_used_once_for_a_statement_and_not_for_a_denial(agent
             assert verdict(db, sql) == expected, sql
 
 
+@pytest.mark.parametrize("cost", [{"cents": 3}, lambda sql, parameters: {"cents": 3}], ids=["always the same", "by statement"])
+def test_a_statement_takes_what_it_costs_of_a_budget_once(cost: Any, agents: psycopg.Connection[Any]) -> None:
+    from captoken.stores.memory import MemoryLedger
+
+    token = Issuer(KEYRING, clock=lambda: NOW).mint(
+        subject="user:jane", agent="analyst", task="task-1", budget={"cents": 10}, **GRANTS["writes"]
+    )
+    ledger = MemoryLedger(floor=0, shared=True, clock=lambda: NOW)
+    paying = Verifier(KEYRING, clock=lambda: NOW, ledger=ledger).authenticate(token.serialize())
+    with rolled_back(agents, paying, cost=cost) as db:
+        for sql, expected, spent in (
+            ("select id from sales", ALLOWED, 3), ("select 1", ALLOWED, 3), ("select * from hr", "table", 3),
+            ("update sales set amount = 1", ALLOWED, 6), ("update sales set amount = 1", ALLOWED, 9),
+            ("select id from sales", "budget_exhausted", 9),
+        ):  # fmt: skip
+            assert verdict(db, sql) == expected, sql
+            assert sum(ledger._spent.values()) == spent, sql
+    with guarded(agents, paying, cost={"cents": 0}) as db:
+        db.execute("update sales set amount = amount where false")  # asked about again when it is committed
+    for unstated in (None, {}, {"rows": 1}):
+        with guarded(agents, paying, cost=unstated) as db, pytest.raises(Denied) as caught:
+            db.execute("select id from sales")
+        assert caught.value.code == "cost_unstated" and 'cost={"cents": 0}' in str(caught.value)
+    with pytest.raises(TypeError, match="cost"), guarded(agents, paying, cost={"cents": None}):  # type: ignore[dict-item]
+        pass
+
+
+def test_what_a_statement_costs_is_told_by_its_text_and_parameters(agents: psycopg.Connection[Any]) -> None:
+    asked: list[Any] = []
+
+    def cost(sql: str, parameters: Any) -> dict[str, int]:
+        asked.append((sql, parameters))
+        return {}
+
+    with guarded(agents, READS, cost=cost) as db:
+        db.execute("select id from sales where id = $1", [1])
+        assert asked == [("select id from sales where id = $1", (1,))]
+        with pytest.raises(TypeError):
+            db.execute("select id from sales", 5)  # type: ignore[arg-type]
+    with guarded(agents, READS, cost=lambda sql, parameters: {"cents": -1}) as db, pytest.raises(ValueError, match="cost"):
+        db.execute("select id from sales")
+
+
 def test_every_decision_is_recorded_once(agents: psycopg.Connection[Any]) -> None:
     from captoken.audit import AuditTrail
 

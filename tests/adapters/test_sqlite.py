@@ -23,6 +23,7 @@ from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters.sqlite import Database, guarded
 from captoken.errors import GuardError
+from captoken.stores.memory import MemoryLedger
 
 from .sqlite_corpus import ALLOWED, ARCHIVE, CASES, GRANTS, SCHEMA
 
@@ -1205,3 +1206,76 @@ def test_a_table_that_is_missing_is_refused_as_one_that_is_there(named: str) -> 
             told.add(str(caught.value).replace(written, "-").replace(table, "-"))
     assert len(told) == 1
     connection.close()
+
+
+# --- what a statement costs ------------------------------------------------------------------------------------------
+
+
+def paying(budget: int = 10, **keywords: Any) -> tuple[Grant, Callable[[], int]]:
+    """A grant with a budget of so many cents, and what is spent of it."""
+    caveats: dict[str, Any] = {"tables": ["sales", "people"], "operations": ["select", "insert", "update"], **keywords}
+    who = {"subject": "user:jane", "agent": "analyst", "task": "task-1"}
+    token = Issuer(KEYRING, clock=lambda: NOW).mint(**who, **caveats, budget={"cents": budget})
+    ledger = MemoryLedger(floor=0, shared=True, clock=lambda: NOW)
+    one = Verifier(KEYRING, clock=lambda: NOW, ledger=ledger).authenticate(token.serialize())
+    return one, lambda: sum(ledger._spent.values())
+
+
+@pytest.mark.parametrize("cost", [{"cents": 3}, lambda sql, parameters: {"cents": 3}], ids=["always the same", "by statement"])
+def test_a_statement_takes_what_it_costs_of_a_budget_once(cost: Any, plain: sqlite3.Connection) -> None:
+    plain.execute("create table people (id, name, ssn)")
+    one, spent = paying()
+    with guarded(plain, one, cost=cost) as db:
+        assert verdict(db, "select * from sales, people") == ALLOWED and spent() == 3, "however many tables"
+        assert verdict(db, "select * from hr") == "table" and spent() == 3, "what is denied takes nothing"
+        assert verdict(db, "select 1") == ALLOWED and spent() == 3, "and so what touches no table"
+        assert verdict(db, "update sales set amount = 1") == ALLOWED and spent() == 6
+        assert verdict(db, "update sales set amount = 1") == ALLOWED and spent() == 9
+        assert verdict(db, "select * from sales") == "budget_exhausted" and spent() == 9
+    assert plain.execute("select distinct amount from sales").fetchall() == [(1,)], "committed, and asked about once more"
+
+
+def test_what_a_statement_costs_is_told_by_its_text_and_parameters(plain: sqlite3.Connection) -> None:
+    asked: list[Any] = []
+
+    def cost(sql: str, parameters: Any) -> dict[str, int]:
+        asked.append((sql, parameters))
+        return {"cents": 0 if sql == "select :n from sales" else parameters["n"]}
+
+    one, spent = paying()
+    with guarded(plain, one, cost=cost) as db:
+        for sql, n, total in (("select :n from sales", 5, 0), ("select :n, 1 from sales", 5, 5), ("select :n, 1 from sales", 4, 9)):
+            db.execute(sql, {"n": n})
+            assert asked[-1] == (sql, {"n": n}) and spent() == total
+        assert verdict(db, "select :n, 1 from sales", {"n": 2}) == "budget_exhausted"
+
+
+def test_without_a_cost_a_token_with_a_budget_permits_nothing_and_the_denial_says_what_to_write(plain: sqlite3.Connection) -> None:
+    one, _ = paying()
+    for cost in (None, {}, {"rows": 1}, lambda sql, parameters: {}):
+        with guarded(plain, one, cost=cost) as db, pytest.raises(Denied) as caught:
+            db.execute("select * from sales")
+        assert caught.value.code == "cost_unstated" and 'cost={"cents": 0}' in str(caught.value)
+    with guarded(plain, one, cost={"cents": 0}) as db:
+        assert verdict(db, "select * from sales") == ALLOWED
+
+
+def test_what_is_no_cost_is_told_before_anything_ran(plain: sqlite3.Connection) -> None:
+    one, spent = paying()
+    before = list(plain.iterdump())
+    with pytest.raises(TypeError, match="cost"), guarded(plain, one, cost={"cents": 1.5}):  # type: ignore[dict-item]
+        pass
+    for wrong in (lambda sql, parameters: None, lambda sql, parameters: {"cents": -1}, lambda sql, parameters: 1 / 0):
+        with pytest.raises((TypeError, ValueError, ZeroDivisionError)), guarded(plain, one, cost=wrong) as db:  # type: ignore[arg-type]
+            db.execute("update sales set amount = 1")
+    assert spent() == 0 and list(plain.iterdump()) == before
+
+
+def test_what_is_hidden_is_hidden_from_a_token_with_a_budget_too(plain: sqlite3.Connection) -> None:
+    """A question about a name states the cost as well: else its answer would be about the cost."""
+    plain.execute("create table people (id, name, ssn)")
+    one, _ = paying(columns={"people": ["id", "name"]})
+    with guarded(plain, one, cost={"cents": 1}) as db:
+        for sql in ("select ssn from people", "select nobody from people", "select * from people"):
+            assert verdict(db, sql) == "column", sql
+        assert verdict(db, "select * from nobody") == "table" == verdict(db, "select * from hr")

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 import captoken
 from captoken import Access, Issuer, Keyring, Token, current
 from captoken._format import text as wire
-from captoken.adapters import fastapi, grpc, mcp_client, sqlite
+from captoken.adapters import a2a, asgi, fastapi, fastmcp, grpc, mcp, mcp_client, sqlite
 from captoken.adapters import httpx as httpx_adapter
 from captoken.adapters.asgi import CaptokenMiddleware
 from captoken.adapters.discharge_client import obtain, obtain_async
@@ -169,12 +169,15 @@ delegated = narrowed(lambda held, **given: held.delegate(to="clerk", **given).se
 presented = narrowed(lambda held, **given: held.present(audience="shop", clock=clock(), **given))
 
 
+shown = narrowed(lambda held, **given: held.show(audience="shop", **given))
+
+
 def held_delegated(keyword):
     return narrowed(lambda token, **given: current.Held(token).delegate(to="clerk", **given).token.serialize())(keyword)
 
 
 def held_presented(keyword):
-    return narrowed(lambda token, **given: current.Held(token).present(audience="shop", clock=clock(), **given))(keyword)
+    return narrowed(lambda token, **given: current.Held(token).present(audience="shop", **given))(keyword)
 
 
 def handed_on(keyword):
@@ -233,8 +236,8 @@ def declared(fact):
     def run(given):
         needs = fastapi.require(**beside, **{fact: given})
         connection = type("Connection", (), {"path_params": {"name": "x"}})
-        asked = [needs._stated(connection) for _ in range(2)]
-        return [getattr(access, fact) for access in asked]
+        asked = [asyncio.run(needs._statement(needs._stated, connection)) for _ in range(2)]
+        return [getattr(access, fact) for access, _ in asked]
 
     return run
 
@@ -344,6 +347,40 @@ def rows(given):
         return db.execute("select id, :id from sales where id = :id", given).fetchall()
 
 
+def charged(given):
+    """What a statement takes of a ledger, twice, by a guard that was told so once."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("create table sales (id)")
+    ledger = MemoryLedger(floor=0, shared=True)
+    token = mint(tables=["sales"], operations=["select"], budget={"cents": 100})
+    with sqlite.guarded(connection, verifier(ledger=ledger).authenticate(token), cost=given) as db:
+        return [db.execute("select id from sales").fetchall() or left(ledger) for _ in range(2)]
+
+
+def charged_by_tool(given):
+    guard = ToolGuard(verifier(), cost=given)
+    with current.use(mint(tools={"t": {}})):
+        return [guard.check("t", {}).access.cost for _ in range(2)]
+
+
+def charged_by(make):
+    """What the accesses of a guard's rule cost, twice."""
+
+    def run(given):
+        rule = make(given)
+        return [(rule if isinstance(rule, Access) else rule(None)).cost for _ in range(2)]
+
+    return run
+
+
+def gated(make):
+    def run(given):
+        gate = make(verifier(audience="shop"), cost=given)._gate
+        return [gate._with_stated(Access(tool="t")).cost for _ in range(2)]
+
+    return run
+
+
 def role(field):
     def run(given):
         rights = {"allow": {"sales": ["select"]}, field: given}
@@ -384,6 +421,7 @@ PLACES = {
     **keywords("captoken.Token.attenuate", attenuated),
     **keywords("captoken.Token.delegate", delegated),
     **keywords("captoken.Token.present", presented),
+    **keywords("captoken.Token.show", shown),
     **keywords("captoken.current.Held.delegate", held_delegated),
     **keywords("captoken.current.Held.present", held_presented),
     **keywords("captoken.current.delegate", handed_on),
@@ -397,6 +435,27 @@ PLACES = {
     "captoken.adapters.fastapi.require(arguments)": (declared("arguments"), *FACTS),
     "captoken.adapters.fastapi.require(attributes)": (declared("attributes"), *FACTS),
     "captoken.adapters.fastapi.require(cost)": (declared("cost"), *CENTS),
+    "captoken.adapters.sqlite.guarded(cost)": (charged, *CENTS),
+    "captoken.tools.ToolGuard(cost)": (charged_by_tool, *CENTS),
+    "captoken.adapters.asgi.Requires(cost)": (charged_by(lambda cost: asgi.Requires(None, Access(), cost=cost)._access), *CENTS),
+    "captoken.adapters.grpc.Guard(cost)": (
+        charged_by(lambda cost: grpc.Guard(verifier(), {"/a.B/C": Access()}, cost=cost)._methods["/a.B/C"]),
+        *CENTS,
+    ),
+    "captoken.adapters.grpc.AsyncGuard(cost)": (
+        charged_by(lambda cost: grpc.AsyncGuard(verifier(), {"/a.B/C": lambda _: Access()}, cost=cost)._methods["/a.B/C"]),
+        *CENTS,
+    ),
+    "captoken.adapters.a2a.admission(cost)": (
+        charged_by(lambda cost: a2a.admission(None, Access(), cost=cost)["request_context_builder"]._rule),
+        *CENTS,
+    ),
+    "captoken.adapters.a2a.GuardedHandler(cost)": (
+        charged_by(lambda cost: a2a.GuardedHandler(None, other=Access(), cost=cost)._other),
+        *CENTS,
+    ),
+    "captoken.adapters.mcp.Guard(cost)": (gated(mcp.Guard), *CENTS),
+    "captoken.adapters.fastmcp.Guard(cost)": (gated(fastmcp.Guard), *CENTS),
     "captoken.adapters.fastapi.protect(resource_metadata)": (metadata_of_app, {"a": 1}, {"a": 2}),
     "captoken.adapters.asgi.CaptokenMiddleware(resource_metadata)": (metadata, {"a": 1}, {"a": 2}),
     "captoken.adapters.grpc.Guard(methods)": (ruled(grpc.Guard), {"/a.B/C": Access()}, {"/a.B/C": "open"}),
@@ -445,7 +504,10 @@ WITHOUT = {
     r"captoken\.stores\..*\(amounts\)": "a port: the verifier gives it what it has read and checked",
     r"captoken\.adapters\.\w+\.(delegate_to|handoff_to|run_delegated)\(\w+\)": "goes to `delegate` at each hand-over, which reads it once",
     r"captoken\.adapters\.pydantic_ai\.TokenGuard\.wrap_tool_\w+\(args\)": "the framework calls it, with what it has validated",
-    r"captoken\.(Keyring\(_derived\)|Capability\(held\)|control\.Overlay\(links\)|control\.Entry\(link\))": "made by the library alone",
+    r"captoken\.adapters\.postgres\.guarded(_async)?\(cost\)": "is what SQLite's guard takes, and read by the same class",
+    r"captoken\.adapters\.fastapi\.Required\(cost\)": "made by `require`, which reads it",
+    r"captoken\.tools\.stated_of\(cost\)": "for guards, which have read it",
+    r"captoken\.(current\.Held\(_shown\)|Keyring\(_derived\)|Capability\(held\)|control\.Overlay\(links\)|control\.Entry\(link\))": "made by the library alone",
     r"captoken\.adapters\.(httpx\.Presenting\(audiences\)|a2a\.GrantedUser\(state\)|discharge_service\.Pending\(need\))": "made by the library alone",
 }
 
@@ -489,9 +551,9 @@ def taken_by(call):
         keywords = re.match(r"Unpack\[(\w+)\]", said)
         if keywords and keywords[1] in room:
             for keyword, kind in inspect.get_annotations(room[keywords[1]]).items():
-                if "Mapping" in str(kind):
+                if "Mapping" in str(kind) or "Cost" in str(kind):
                     yield keyword
-        elif re.search(r"\bMapping|\bdict\[|Services", said) and "Callable" not in said:
+        elif "Cost" in said or (re.search(r"\bMapping|\bdict\[|Services", said) and "Callable" not in said):
             yield parameter.name
 
 

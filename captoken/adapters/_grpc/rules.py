@@ -13,6 +13,7 @@ from typing import Any
 from captoken._format.given import read_once
 from captoken._format.text import without_proof
 from captoken._language.access import Access, Caller
+from captoken._language.costs import Cost, costing, read_cost
 from captoken._verification.decision import AsyncGrant, Denied
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier
 from captoken.adapters._grpc.calls import Judged, Rule, Steps
@@ -37,15 +38,21 @@ class Rules:
         *,
         public: Iterable[str] = (),
         caller: Callable[[Any], Caller | None] | None = None,
+        cost: Cost | None = None,
     ) -> None:
         """`methods`: rules, by `/package.Service/Method`.
 
         `public`: methods that need no token, such as a health check. `caller`: who calls, as the
         server's own authentication knows it, from the servicer context. If that is nobody, or it
-        raises, the call is refused. Raises TypeError or ValueError: what is misspelled here would
-        else be found by a call that is let in, or by none.
+        raises, the call is refused. `cost`: what a call takes of a budget, in the units that its
+        rule does not state: a mapping by unit, or a function of the message that gives one. With a
+        function each call is judged by its messages, and it raises as a rule does.
+
+        Raises TypeError or ValueError: what is misspelled here would else be found by a call that
+        is let in, or by none.
         """
         rules = read_once(methods, "methods")
+        known = read_cost(cost)
         for method, rule in rules.items():
             if not (isinstance(rule, Access) or callable(rule)):
                 kind = type(rule).__name__
@@ -55,7 +62,9 @@ class Rules:
         if isinstance(public, str):
             raise TypeError("public is a list of methods, not a str")
         self._verifier = verifier
-        self._methods: Mapping[str, Rule] = rules
+        self._methods: Mapping[str, Rule] = {
+            method: costing(rule, known) for method, rule in rules.items()
+        }
         self._public = frozenset(method_name(method) for method in public)
         self._caller = caller
 

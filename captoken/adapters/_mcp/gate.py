@@ -28,6 +28,7 @@ from captoken._format.text import without_proof
 from captoken._language import patterns
 from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint, In
+from captoken._language.costs import read_cost
 from captoken._verification.decision import AsyncGrant, Decision, Denied, Grant
 from captoken._verification.verifier import AnyVerifier
 from captoken._writing.token import Token
@@ -168,7 +169,7 @@ class Gate:
         default_from_environment: bool = False,
     ) -> None:
         self._verifier = verifier
-        self._cost = cost
+        self._cost = read_cost(cost)
         self._attributes = attributes
         self._tell_limits = tell_limits is True
         self._free = FREE | frozenset([free] if isinstance(free, str) else free)
@@ -378,9 +379,10 @@ class Gate:
         plain = access_of(method, message.params)
         if plain is None:
             raise await self._denied(token, *_no_call(method, message.params), about, method)
-        if self._cost is None and self._attributes is None:
+        if not callable(self._cost) and self._attributes is None:
+            asked = self._with_stated(plain)
             decision = await _answer_of(
-                self._verifier, lambda face: face.check(token, plain, request=about)
+                self._verifier, lambda face: face.check(token, asked, request=about)
             )
             return self._granted(decision, method)
         # What a stranger asks for reaches no code of the server's, not even what knows of costs.

@@ -25,7 +25,9 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller
+from captoken._language.costs import Cost
 from captoken._verification.decision import Decision, Grant
+from captoken.adapters._paying import Paying
 from captoken.adapters._postgres.judging import Judge, is_undefined_column
 from captoken.adapters._postgres.logins import assessor_for
 from captoken.adapters._postgres.names import function_access
@@ -49,6 +51,7 @@ class Block:
         max_rows: int,
         timeout: int,
         functions: Iterable[str],
+        cost: Cost | None = None,
     ) -> None:
         if connection.closed:
             raise GuardError("the connection is closed")
@@ -60,7 +63,7 @@ class Block:
 
         self.connection = connection
         self._pgconn = connection.pgconn
-        self._grant = grant
+        self._paying = Paying(grant, cost)
         self._caller = caller
         self._max_rows = max_rows
         self._functions = _functions(functions)
@@ -102,7 +105,7 @@ class Block:
         assessor = yield from assessor_for(self.connection, self._functions)
         self._judge = Judge(
             self.connection,
-            self._grant,
+            self._paying,
             self._caller,
             assessor,
         )
@@ -207,7 +210,8 @@ class Block:
 
         # Rule 4. Exact: a subclass of str might be read as one text, and encode to another.
         sql = str.__str__(sql)
-        permitted = self._judge.judge(sql)
+        parameters = tuple(parameters)  # read once: what is paid for is what is bound
+        permitted = self._judge.judge(sql, parameters)
         needs = permitted.needs
         statement = bound(
             self.connection,
@@ -313,7 +317,8 @@ class Block:
         # Each once, however many statements wrote it.
         for need in needs:
             if need.operation != "select":
-                self._written[need.table, need.operation, need.columns] = need
+                key = need.table, need.operation, need.columns
+                self._written[key] = self._paying.stated(need)
 
     def _in_transaction(self) -> bool:
         """Whether there is an open transaction, and not one that an error has spoilt."""

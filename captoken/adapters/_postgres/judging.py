@@ -19,7 +19,7 @@ a role restricts something, it is the same answer whether that is missing or not
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import psycopg
 from msgspec import structs
@@ -27,7 +27,8 @@ from psycopg import errors
 
 from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller
-from captoken._verification.decision import Decision, Denied, Grant
+from captoken._verification.decision import Decision, Denied
+from captoken.adapters._paying import Paying
 from captoken.adapters._postgres.assessment import Assessment, Assessor
 from captoken.adapters._postgres.logins import forget
 from captoken.adapters._postgres.wire import Connection, ErrorReport
@@ -70,7 +71,7 @@ class Judge:
     def __init__(
         self,
         connection: Connection,
-        grant: Grant,
+        grant: Paying,
         caller: Caller | None,
         assessor: Assessor,
     ) -> None:
@@ -81,8 +82,10 @@ class Judge:
 
     # --- before a statement is sent ---
 
-    def judge(self, sql: str) -> Permitted:
+    def judge(self, sql: str, parameters: Sequence[Any]) -> Permitted:
         """Rules 5 and 6. What a statement needs, and in which role it is to run.
+
+        `parameters` are for what it costs, and for nothing else.
 
         Raises Denied, recorded, where the grant does not permit it. Nothing was sent by then.
         """
@@ -91,6 +94,8 @@ class Judge:
         if not decision:
             self._deny(decision)
 
+        # Each question about it says what it costs.
+        self._grant.begin(sql, parameters)
         found = self._assessor.assess(sql)
         stands_against = found.refusal is not None or bool(found.unknown)
         if stands_against or found.role is None:

@@ -28,7 +28,8 @@ from typing import Any, NoReturn
 from captoken._format.errors import GuardError
 from captoken._format.given import read_once
 from captoken._language.access import Access, Caller
-from captoken._verification.decision import Decision, Denied, Grant
+from captoken._verification.decision import Decision, Denied
+from captoken.adapters._paying import Paying
 from captoken.adapters._sqlite.denials import Denials, Own
 from captoken.adapters._sqlite.lexer import KINDS
 from captoken.adapters._sqlite.opcodes import Engine
@@ -62,7 +63,7 @@ class Block:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        grant: Grant,
+        grant: Paying,
         engine: Engine,
         caller: Caller | None,
         max_rows: int,
@@ -230,8 +231,11 @@ class Block:
         plan = self.plans.get(sql)
         if plan is None:
             self._check_alive()
-            text = Text(sql)
-            plan = self._plan(text, parameters)
+
+        # Before the statement is looked at: each question about it says what it costs.
+        self.grant.begin(sql, parameters)
+        if plan is None:
+            plan = self._plan(Text(sql), parameters)
 
         self._permit(plan)
         return self._run(sql, parameters, plan)
@@ -337,7 +341,8 @@ class Block:
         # Each once, however many statements wrote it: a block of a thousand inserts asks about one.
         for need in plan.needs:
             if need.operation != "select":
-                self.written[need.table, need.operation, need.columns] = need
+                key = need.table, need.operation, need.columns
+                self.written[key] = self.grant.stated(need)
 
         # Where no row was written, last_insert_rowid() still tells of others.
         if plan.tells:

@@ -18,7 +18,8 @@ import re
 from typing import NamedTuple, NoReturn
 
 from captoken._language.access import Access, Caller
-from captoken._verification.decision import Decision, Denied, Grant
+from captoken._verification.decision import Decision, Denied
+from captoken.adapters._paying import Paying
 from captoken.adapters._sqlite.catalog import Object
 from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.naming import (
@@ -68,7 +69,7 @@ class Denials:
 
     def __init__(
         self,
-        grant: Grant,
+        grant: Paying,
         caller: Caller | None,
         planner: Planner,
     ) -> None:
