@@ -18,7 +18,7 @@ from captoken._format.encoding import MAX_INTEGER, b64encode, encode_json
 from captoken._language import overlay as module
 from captoken._language.overlay import LIFE, SelectorFacts, Step, delta, snapshot, whole
 from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay, Selector, recall
-from captoken.control import operator as operators
+from captoken.control import _shelf as shelf
 from captoken.errors import OverlayError, StoreError
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
@@ -527,7 +527,7 @@ def test_a_store_that_went_back_is_refused_though_it_has_deltas(large: None) -> 
         old.publish(lies or b"", None)
         world.feed._store = old
         assert world.code(token) == "revoked" and "not newer" in str(world.feed.problem)
-        world.operator._store = old
+        world.operator._shelf._store = old
         for act in (world.operator.renew, world.operator.entries, lambda: world.operator.revoke(agent="b", why="x")):
             with pytest.raises(OverlayError, match="has lost what it had"):
                 act()
@@ -561,7 +561,7 @@ def test_after_many_deltas_the_snapshot_is_made_whole_and_nobody_has_to_load_it(
     large: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each fifth change here: what lies there is as short as that again, and whoever follows goes on by deltas."""
-    monkeypatch.setattr(operators, "_FOLD", 5)
+    monkeypatch.setattr(shelf, "_FOLD", 5)
     world = World()
     world.feed.refresh()
     lengths = []
@@ -582,7 +582,7 @@ def test_a_snapshot_that_cannot_be_made_whole_takes_nothing_back(
     large: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was acknowledged stands; it is logged, and tried again at the next change."""
-    monkeypatch.setattr(operators, "_FOLD", 2)
+    monkeypatch.setattr(shelf, "_FOLD", 2)
     world = World()
 
     def full(snapshot: bytes, after: bytes | None) -> bool:

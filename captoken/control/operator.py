@@ -15,11 +15,11 @@ same time, and not by a store that shows an old snapshot (spec 36.16).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from time import time
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
-from captoken._format import names, primitives
+from captoken._format import names
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, epoch_seconds, read_clock
 from captoken._format.encoding import MAX_INTEGER, b64encode, decode_json
 from captoken._format.entropy import random_bytes
@@ -33,22 +33,20 @@ from captoken._language.overlay import (
     Overlay,
     Select,
     Selector,
-    Step,
     delta,
     snapshot,
-    whole,
 )
 from captoken._writing.compose import Means, Terms, compose_request, spell
 from captoken._writing.keywords import Strings
 from captoken.control._asked import Change, Recall, answered
 from captoken.control._lock import ForkSafeLock
+from captoken.control._shelf import Lying, Shelf, Written
 from captoken.keys.secret import OperatorKey
 from captoken.stores.ports import SnapshotStore
 
 _log = logging.getLogger("captoken")
 
 _TRIES = 32  # to publish, while others publish first
-_FOLD = 256  # deltas behind a snapshot until it is published whole
 _KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of whoever signs next
 
 
@@ -98,10 +96,9 @@ class Operator:
         random: Callable[[int], bytes] = random_bytes,
     ) -> None:
         self._key = key
-        self._store = store
         self._by = names.name(by, "by")
         others = [signing_key(operator, "operator") for operator in trusted]
-        self._trusted: tuple[bytes | str, ...] = (key.public, *others)
+        self._shelf = Shelf(store, (key.public, *others), vocabulary)
         if type(last) is not int or not 0 <= last <= MAX_INTEGER:
             raise ValueError("last is the number of a snapshot, or 0")
         self._last = last
@@ -111,12 +108,6 @@ class Operator:
         self._clock = clock
         self._random = random
 
-        # What was read last, and how many deltas lie behind the snapshot in the store.
-        self._known: Overlay | None = None
-        self._seen: bytes | None = None  # the hash of what it was opened from, if that was whole
-        self._behind = 0
-        # A store may do without deltas.
-        self._has_deltas = hasattr(store, "append") and hasattr(store, "since")
         # Who takes over signs the whole once: readers may come who trust the new key alone.
         self._takes_over = bool(others)
 
@@ -312,18 +303,16 @@ class Operator:
         on = escape(str(entry.select))
         _log.info("entry %s by %s on %s: %s", entry.id, self._by, on, escape(entry.why))
 
-    def _newest(self, *, whole: bool = False) -> tuple[bytes | None, Overlay | None]:
-        """What lies in the store, and the overlay in it; None if there never was one.
-
-        What is large, and was read before, is read by deltas: then there are no bytes of it, but
-        for `whole`.
+    def _newest(self, *, whole: bool = False) -> Lying:
+        """What lies in the store: see `Shelf.read`.
 
         Raises OverlayError where the store has lost what it had, or may have (spec 36.16). To go on
         from there would take back what was acknowledged: who is shown an old snapshot signs anew
         what it says.
         """
         with self._lock.held():
-            data, newest = self._read(whole)
+            lying = self._shelf.read(whole=whole)
+            newest = lying.overlay
             seq = 0 if newest is None else newest.seq
 
             # A store that went back shows by its number, where a number is known. Where none is,
@@ -339,57 +328,7 @@ class Operator:
                 ended = spelled_time(newest.expires_at)
                 raise OverlayError(f"snapshot {seq} ran out at {ended}: is it the newest?")
             self._last = max(self._last, seq)
-        return data, newest
-
-    def _read(self, whole: bool) -> tuple[bytes | None, Overlay | None]:
-        """What lies in the store, for whoever holds the lock; whole, or what is new of it."""
-        known = self._known
-        if known is not None and known.is_large and self._has_deltas and not whole:
-            followed = self._followed(known)
-            if followed is not None:
-                self._known = followed
-                return None, followed
-
-        data = self._store.load()
-        if data is None:
-            return None, None
-        # The same bytes were opened before.
-        seen = primitives.sha256(data) if type(data) is bytes else b""
-        if known is None or seen != self._seen:
-            known = self._open(data)
-            self._known, self._seen = known, seen
-            self._behind = data.count(b"\n")
-        return data, known
-
-    def _followed(self, known: Overlay) -> Overlay | None:
-        """What the deltas in the store lead to; None if the whole has to be loaded."""
-        deltas = self._store.since(known.digest)
-        if not deltas:
-            return None if deltas is None else known
-        try:
-            followed = self._follow(known, deltas)
-        except OverlayError:
-            return None  # 36.18. They change nothing.
-        # What was loaded last is an older one by now.
-        self._seen = None
-        self._behind += len(deltas)
-        return followed
-
-    def _open(self, data: bytes) -> Overlay:
-        """A snapshot as a verifier with this vocabulary reads it. Raises OverlayError."""
-        return Overlay.open(
-            data,
-            self._trusted,
-            vocabulary=self._vocabulary,
-        )
-
-    def _follow(self, known: Overlay, deltas: Sequence[bytes]) -> Overlay:
-        """What deltas lead to, as a verifier with this vocabulary reads it. Raises OverlayError."""
-        return known.follow(
-            deltas,
-            self._trusted,
-            vocabulary=self._vocabulary,
-        )
+        return lying
 
     def _publish(self, change: Callable[[Overlay | None], Change | None]) -> Overlay:
         """The newest snapshot, changed; again, as long as others come first.
@@ -404,7 +343,7 @@ class Operator:
             before, newest = self._newest()
             by_delta = newest is not None and newest.is_large and newest.digest != refused
             # Who takes over, and a store without deltas, or that knows none by this mark: whole.
-            by_delta = by_delta and self._has_deltas and not self._takes_over
+            by_delta = by_delta and self._shelf.has_deltas and not self._takes_over
             if newest is not None and not by_delta and before is None:
                 before, newest = self._newest(whole=True)
 
@@ -413,14 +352,12 @@ class Operator:
                 return newest  # what stands is enough
             written = self._written(newest, wanted or Change(), by_delta=by_delta)
             if self._put(written, before):
-                if written.step is not None:
-                    self._fold(written.opened, written.step.delta)
                 return written.opened
             if written.step is not None:
                 refused = written.step.after
         raise StoreError(f"{_TRIES} others published first")
 
-    def _written(self, newest: Overlay | None, change: Change, *, by_delta: bool) -> _Written:
+    def _written(self, newest: Overlay | None, change: Change, *, by_delta: bool) -> Written:
         """What follows on `newest`, signed; opened, so that nothing is published that readers
         refuse.
 
@@ -447,7 +384,7 @@ class Operator:
                 issued_at=issued_at,
                 life=self._life,
             )
-            return _Written(self._follow(newest, [step.delta]), step=step)
+            return Written(self._shelf.follow(newest, [step.delta]), step=step)
 
         kept = [*(entry for entry in entries if entry.id not in drop), *change.add]
         # Deltas go on from the order of ids alone. What is small stays in that of the making.
@@ -460,58 +397,22 @@ class Operator:
             issued_at=issued_at,
             life=self._life,
         )
-        return _Written(self._open(made), whole=made)
+        return Written(self._shelf.open(made), whole=made)
 
-    def _put(self, written: _Written, before: bytes | None) -> bool:
-        """Put it behind what was read, if that still lies there.
-
-        The store asks, in one step with the writing. Only True is a yes: a store that answers with
-        something else has promised nothing.
-        """
+    def _put(self, written: Written, before: bytes | None) -> bool:
+        """Publish it, if what was read still lies there. Raises what the store raises."""
         with self._lock.held():
-            if written.step is not None:
-                if self._store.append(*written.step) is not True:
-                    return False
-                self._seen = None
-                self._behind += 1
-            else:
-                if self._store.publish(written.whole, before) is not True:
-                    return False
-                self._seen, self._behind = primitives.sha256(written.whole), 0
-                self._takes_over = False
-
-            self._known = written.opened
+            if not self._shelf.put(written, before):
+                return False
             self._last = max(self._last, written.opened.seq)
+            if written.step is None:
+                self._takes_over = False
+            else:
+                self._shelf.fold(self._key, written.opened, written.step.delta)
             return True
-
-    def _fold(self, opened: Overlay, last: bytes) -> None:
-        """Make the snapshot in the store whole, once many deltas lie behind it.
-
-        `last` is the delta that led to it. What was asked for is published already: so what goes
-        wrong here is logged, and tried again at the next change.
-        """
-        if self._behind < _FOLD:
-            return
-        try:
-            with self._lock.held():
-                data = self._store.load()
-                if data is None or not data.endswith(b"\n" + last):
-                    return  # another came first, and will do it
-                if self._store.publish(whole(self._key, opened), data) is True:
-                    self._behind = 0
-        except Exception as error:
-            _log.warning("the overlay was not made whole: %s", escape(str(error)))
 
     def __repr__(self) -> str:
         return f"<Operator {self._by}>"
-
-
-class _Written(NamedTuple):
-    """A snapshot that is to be published, and how: whole, or as a delta."""
-
-    opened: Overlay
-    whole: bytes = b""
-    step: Step | None = None
 
 
 def _is_over(entry: Entry, now: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from captoken._language import overlay
 from captoken.control import Operator
-from captoken.control import operator as operators
+from captoken.control import _shelf as shelf
 from captoken.keys import OperatorKey
 from captoken.stores.ports import Debit, Reservation, Use
 from tests.stores.places import Place, close_all
@@ -51,7 +51,7 @@ def publish(place: Place, key: bytes, by_deltas: bool, answers: Connection) -> N
 
     By deltas, which are made a whole snapshot each third time; or by whole snapshots."""
     if by_deltas:
-        overlay.LARGE, operators._FOLD = 0, 3
+        overlay.LARGE, shelf._FOLD = 0, 3
     operator = Operator(OperatorKey.from_bytes(key), place.snapshots(), by="operator")
     while True:
         answers.send(operator.revoke(subject="user:jane", why="test").id)
