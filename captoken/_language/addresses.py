@@ -65,6 +65,7 @@ def address(text: str) -> tuple[int, int] | None:
     """
     if _is_v4(text):
         return 4, int(ipaddress.IPv4Address(text))
+
     number = _v6(text)
     if number is None or in_block(_MAPPED, 6, number):
         return None
@@ -72,20 +73,28 @@ def address(text: str) -> tuple[int, int] | None:
 
 
 def _v6(text: str) -> int | None:
-    """The number of an address of version 6 as RFC 5952 spells it, or None. Mapped ones too."""
+    """The number of an address of version 6 as RFC 5952 spells it, or None. Mapped ones too.
+
+    Lower case, groups without leading zeros, the longest run of zeros left out, and of two equally
+    long runs the first.
+    """
     if not _may_be_v6(text):
         return None
     try:
         read = ipaddress.IPv6Address(text)
     except ValueError:
         return None
-    # Groups as they are, without leading zeros, the longest run of zeros left out. Newer versions
-    # of Python spell a mapped one otherwise; nobody takes those.
-    return int(read) if str(read) == text else None
+    # Python writes it so. Newer versions spell a mapped one otherwise, and then it is None as well.
+    if str(read) != text:
+        return None
+    return int(read)
 
 
 def block(text: str) -> Block:
-    """The block that a text spells: its first address, a slash, and its length.
+    """The block that a text spells: its first address, a slash, and its length (spec 13.15).
+
+        block("10.0.0.0/8")     # Block(4, 167772160, 8)
+        block("10.0.0.1/8")     # ValueError, which says 10.0.0.0/8
 
     Raises ValueError for another spelling, for bits set behind the length, and for a block that
     holds mapped addresses or lies among them.
@@ -96,6 +105,7 @@ def block(text: str) -> Block:
         like = "10.0.0.0/8, 192.0.2.7/32 or 2001:db8::/32"
         raise ValueError(f"{shown(text)} is no block of addresses in its one spelling, like {like}")
 
+    # What is behind the length is free, and has to be zero: a block has one spelling.
     version, number = found
     free = _BITS[version] - int(behind)
     if free < 0:
@@ -110,17 +120,23 @@ def block(text: str) -> Block:
 
 
 def in_block(outer: Block, version: int, number: int) -> bool:
-    """Is the address in the block? An address of the other version never is."""
+    """Is the address in the block? An address of the other version never is.
+
+    Asked of the first address of another block, it says whether the two overlap from there on.
+    """
     if outer.version != version:
         return False
-    behind = _BITS[version] - outer.length
-    return number >> behind == outer.first >> behind
+    # Only the bits that all its addresses have in common are compared.
+    free = _BITS[version] - outer.length
+    return number >> free == outer.first >> free
 
 
 def merged(blocks: Iterable[Block]) -> tuple[Block, ...]:
     """The fewest blocks that hold the same addresses, in order: one result for one set.
 
     A block inside another says nothing more, and two halves are the whole.
+
+        10.0.0.0/9, 10.128.0.0/9, 10.1.0.0/16     # 10.0.0.0/8
     """
     kept: list[Block] = []
     for one in sorted(blocks):
@@ -132,13 +148,14 @@ def merged(blocks: Iterable[Block]) -> tuple[Block, ...]:
         while len(kept) > 1 and _are_halves(kept[-2], kept[-1]):
             kept.pop()
             low = kept.pop()
-            kept.append(Block(low.version, low.first, low.length - 1))
+            whole = Block(low.version, low.first, low.length - 1)
+            kept.append(whole)
     return tuple(kept)
 
 
 def _are_halves(low: Block, high: Block) -> bool:
     """Are they the two halves of one block, in this order?"""
-    if (low.version, low.length) != (high.version, high.length):
+    if low.version != high.version or low.length != high.length:
         return False
     # They differ in the last of their bits alone, and the lower one has not set it.
     last = 1 << (_BITS[low.version] - low.length)
@@ -151,15 +168,19 @@ def in_both(one: Sequence[Block], two: Sequence[Block]) -> tuple[Block, ...]:
     One pass over both: blocks are nested or disjoint, so that the inner one is what both hold.
     """
     found: list[Block] = []
-    at, other = 0, 0
+    at = 0
+    other = 0
     while at < len(one) and other < len(two):
-        mine, its = one[at], two[other]
+        mine = one[at]
+        its = two[other]
+        # The inner one is found, and the next of its list may lie in the same outer one.
         if in_block(mine, its.version, its.first) and mine.length <= its.length:
             found.append(its)
             other += 1
         elif in_block(its, mine.version, mine.first):
             found.append(mine)
             at += 1
+        # They are disjoint: the one that stands before the other has no more to meet.
         elif mine < its:
             at += 1
         else:
@@ -170,7 +191,8 @@ def in_both(one: Sequence[Block], two: Sequence[Block]) -> tuple[Block, ...]:
 def in_any_block(blocks: Sequence[Block], version: int, number: int) -> bool:
     """Is the address in one of the blocks, which are merged?
 
-    In their order, only the last that begins at or before the address can hold it.
+    In their order, only the last that begins at or before the address can hold it. So a long list
+    costs a request no more than a few comparisons.
     """
     at = bisect_right(blocks, (version, number, _BITS[version]))
     return at > 0 and in_block(blocks[at - 1], version, number)

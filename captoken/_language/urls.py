@@ -73,11 +73,18 @@ def url_of(text: str) -> Url | None:
     try:
         return _parts(text, is_entry=False)
     except ValueError:
+        # What is wrong with it, nobody is told: the value is a stranger's, and reasons go to logs.
         return None
 
 
 def site(text: str) -> Url:
-    """The parts of an entry of a `url` list. Raises ValueError, which says what is wrong."""
+    """The parts of an entry of a `url` list. Raises ValueError, which says what is wrong.
+
+    An entry has no query, and its host may begin with `*.`. Else it is a url like any other.
+
+        site("https://*.example.com")     # Url("https", "*.example.com", "", "/")
+        site("https://example.com:443")   # ValueError: that port is not written
+    """
     try:
         return _parts(text, is_entry=True)
     except ValueError as error:
@@ -85,7 +92,12 @@ def site(text: str) -> Url:
 
 
 def _parts(text: str, is_entry: bool) -> Url:
-    """The parts of a url. Raises ValueError."""
+    """The parts of a url (spec 13.9). Raises ValueError, which says what is wrong.
+
+    First what every part has to be, then part by part. The order matters: once no backslash and no
+    fragment is there, the first slash ends what stands before the path for every reader.
+    """
+    # The length first, so that a long value costs nothing.
     if len(text) > MAX_CHARS or not _is_plain(text):
         raise ValueError(f"at most {MAX_CHARS} visible ASCII characters, and no backslash")
     scheme, mark, rest = text.partition("://")
@@ -95,12 +107,16 @@ def _parts(text: str, is_entry: bool) -> Url:
         raise ValueError("it has no fragment")
     if is_entry and "?" in rest:
         raise ValueError("an entry has no query")
-    # Up to the first slash, also where a query comes before it: some readers end the host there.
+
+    # Up to the first slash, also where a query comes before it: not all readers end the host at
+    # the question mark. To one that does not, `https://a.b?@evil.org/` is a url of evil.org.
     if "@" in rest.partition("/")[0]:
         raise ValueError("it has no user info")
 
+    # Behind the first question mark all is query, and free.
     located, _, _ = rest.partition("?")
     authority, _, path = located.partition("/")
+
     host, port = _host_and_port(scheme, authority)
     _check_host(host, is_entry)
     _check_path(path)
@@ -108,15 +124,28 @@ def _parts(text: str, is_entry: bool) -> Url:
 
 
 def _host_and_port(scheme: str, authority: str) -> tuple[str, str]:
-    """The host, and the port or an empty string. Raises ValueError for a port that is none."""
+    """The host, and the port or an empty string (spec 13.11).
+
+    Raises ValueError for a port that is none, or is the default one. The host is not looked at.
+
+        _host_and_port("https", "a.b:8443")      # ("a.b", "8443")
+        _host_and_port("https", "[::1]:8443")    # ("[::1]", "8443")
+    """
     # The colons of version 6 stand inside its brackets.
-    end = authority.find("]") + 1 if authority.startswith("[") else authority.find(":")
+    if authority.startswith("["):
+        end = authority.find("]") + 1
+    else:
+        end = authority.find(":")
+
+    # No bracket that closes, or no colon: all of it is the host, good or bad.
     if end < 1:
         return authority, ""
-    host, behind = authority[:end], authority[end:]
+    host = authority[:end]
+    behind = authority[end:]
     if not behind:
         return host, ""
 
+    # Here a colon stands, or something that follows the brackets of version 6.
     port = behind[1:]
     if behind[0] != ":" or not _is_port(port) or int(port) > 65535:
         raise ValueError("a port is a number from 1 to 65535 without leading zeros")
@@ -126,13 +155,17 @@ def _host_and_port(scheme: str, authority: str) -> tuple[str, str]:
 
 
 def _check_host(host: str, is_entry: bool) -> None:
-    """Raise ValueError for a host that is no name and no address in its one spelling.
+    """Raise ValueError for a host that is no name and no address in its one spelling (spec 13.10).
 
     The last label of a name has a letter and does not begin with `0x`: else some readers take it
-    for an address.
+    for an address. So `127.1`, `0x7f000001` and `2130706433` are neither name nor address. Does not
+    ask whether there is such a host.
     """
     if host.startswith("["):
-        if not host.endswith("]") or ":" not in host or addresses.address(host[1:-1]) is None:
+        inside = host[1:-1]
+        is_closed = host.endswith("]")
+        # An address of version 4 has no colon, and does not belong into brackets.
+        if not is_closed or ":" not in inside or addresses.address(inside) is None:
             raise ValueError("an address of version 6 is spelled as in RFC 5952, and is not mapped")
         return
 
@@ -141,8 +174,11 @@ def _check_host(host: str, is_entry: bool) -> None:
         name = host[2:]
         if "." not in name:
             raise ValueError("behind '*.' stand at least two labels")
+
+    # Letters outside ASCII come as `xn--`, which is a label like any other.
     if len(host) > 253 or not _is_name(name):
         raise ValueError("a host has labels of a-z, 0-9 and -, in lower case, without a last dot")
+
     last = name.rpartition(".")[2]
     is_of_names = _has_letter(last) is not None and not last.startswith("0x")
     # An address of version 4 is a name by its characters. It is never below a star.
@@ -151,17 +187,20 @@ def _check_host(host: str, is_entry: bool) -> None:
 
 
 def _check_path(path: str) -> None:
-    """Raise ValueError for a path, without its first slash, that could be read as another one.
+    """Raise ValueError for a path that could be read as another one (spec 13.11).
 
-    The last segment may be empty: `/a/` is a path, and not the same as `/a`.
+    Without its first slash, and empty where there is none. The last segment may be empty: `/a/` is
+    a path, and not the same as `/a`.
     """
     if _is_evasive(path):
         raise ValueError("its path has no %2e %2f %5c %25 %00 %3b, and no other % without its code")
-    *inner, last = path.split("/")
-    if "" in inner:
+
+    segments = path.split("/")
+    if "" in segments[:-1]:
         raise ValueError("its path has no empty segment but the last")
-    # What stands behind a semicolon some servers cut off.
-    if any(segment.partition(";")[0] in _DOTS for segment in (*inner, last)):
+    # What stands behind a semicolon some servers cut off, and then `..;x` is `..`.
+    names = (segment.partition(";")[0] for segment in segments)
+    if not _DOTS.isdisjoint(names):
         raise ValueError("its path has no segment '.' or '..'")
 
 
@@ -169,18 +208,34 @@ def _check_path(path: str) -> None:
 
 
 def _host_within(host: str, outer: str) -> bool:
-    """Is a host the outer one, or below its star? `*.a.b` holds `x.a.b`, and not `a.b`."""
-    return host == outer or (outer[0] == "*" and host.endswith(outer[1:]))
+    """Is a host the outer one, or below its star? `*.a.b` holds `x.a.b`, and not `a.b`.
+
+    A host with a star is below a wider one likewise: `*.x.a.b` is below `*.a.b`.
+    """
+    if host == outer:
+        return True
+    # The dot behind the star stays in the comparison: `xa.b` is not below `*.a.b`.
+    return outer[0] == "*" and host.endswith(outer[1:])
 
 
 def _path_within(path: str, outer: str) -> bool:
-    """Is a path the outer one, or below it at a segment boundary? `/a/` does not hold `/a`."""
+    """Is a path the outer one, or below it at a segment boundary? `/a/` does not hold `/a`.
+
+    Both are paths that were read, and that is not checked again.
+    """
+    if path == outer:
+        return True
+    # `/` holds all, and is its own boundary.
     below = outer if outer[-1] == "/" else f"{outer}/"
-    return path == outer or path.startswith(below)
+    return path.startswith(below)
 
 
 def is_within(inner: Url, outer: Url) -> bool:
-    """Is one url, or all of an entry, within an entry?"""
+    """Is one url, or all of an entry, within an entry (spec 13.12)?
+
+    Part by part, and all of them. The port is compared as it is written, since no port means the
+    default one and that is never written.
+    """
     return (
         outer.scheme == inner.scheme
         and outer.port == inner.port
@@ -192,7 +247,11 @@ def is_within(inner: Url, outer: Url) -> bool:
 def both(one: Iterable[Url], two: Iterable[Url]) -> set[Url]:
     """What two lists have in common, pair by pair; not only the widest.
 
-    Hosts are compared once for all the paths that they stand with.
+    Each pair has one url in common or nothing. Hosts are compared once for all the paths that they
+    stand with, since lists that were met before repeat them.
+
+        `https://*.b.c/x` and `https://a.b.c`     # `https://a.b.c/x`
+        `https://*.b.c` and `https://b.c`         # nothing
     """
     found: set[Url] = set()
     others = list(_by_host(two).items())
@@ -203,7 +262,8 @@ def both(one: Iterable[Url], two: Iterable[Url]) -> set[Url]:
                 continue
             for path in _paths_of_both(my_paths, its_paths):
                 common = Url(mine.scheme, host, mine.port, path)
-                # A longer one is no url, and so nothing is within it.
+                # A longer one is no url, and so nothing is within it. That keeps this exact, and
+                # makes each result one that could be an entry.
                 if len(str(common)) <= MAX_CHARS:
                     found.add(common)
     return found
@@ -238,13 +298,18 @@ def _paths_of_both(one: Iterable[str], two: Iterable[str]) -> Iterator[str]:
 
 
 def widest_of(urls: Iterable[Url]) -> frozenset[Url] | None:
-    """Those that lie within no other: one result for one set of urls. None for more than 256.
+    """Those that lie within no other, or None for more than 256.
 
-    It stops there, so that what links say cannot make this work without bound.
+    One result for one set of urls. An entry has a url that no narrower one has: its own path, on a
+    host that nobody names. So it is missed unless a wider one is there, and several narrower ones
+    never make up for it.
+
+    It stops at the bound, so that what links say cannot make this work without end (spec 13.13).
     """
     hosts = _by_host(set(urls))
     kept: set[Url] = set()
     for mine, paths in hosts.items():
+        # The paths on wider hosts: one of those above its path makes an entry superfluous.
         outer = [
             above
             for its, others in hosts.items()
@@ -252,8 +317,10 @@ def widest_of(urls: Iterable[Url]) -> frozenset[Url] | None:
             for above in others
         ]
         for path in paths:
-            inside = any(_path_within(path, above) for above in outer)
-            if inside or any(_path_within(path, other) for other in paths if other != path):
+            if any(_path_within(path, above) for above in outer):
+                continue
+            # Beside the same host. It stands there once, so that no path is within its equal.
+            if any(_path_within(path, other) for other in paths if other != path):
                 continue
             kept.add(Url(mine.scheme, mine.host, mine.port, path))
             if len(kept) > MAX_MET:
