@@ -4,8 +4,9 @@
     block("10.0.0.0/8")           # Block(version=4, first=167772160, length=8)
     in_block(one, 4, number)      # is the address in it?
 
-An address has one spelling: four decimals without leading zeros, or RFC 5952 for version 6.
-Python's `ipaddress` reads more than that, so what it reads is compared with what it writes.
+An address has one spelling: four decimals without leading zeros, or RFC 5952 for version 6. It is
+read here, since Python's `ipaddress` reads more than that, and takes several times as long: a
+holder can fill a token with a thousand of them. What writes is that library.
 
 *Why one spelling:* `010.0.0.1` is 8.0.0.1 to one program and 10.0.0.1 to another. `::ffff:10.0.0.1`
 is an address of version 4 in the clothes of version 6, which a block of either would miss: such a
@@ -27,8 +28,13 @@ from captoken._format.spelling import shown
 
 _DECIMAL = "(?:0|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])"
 _is_v4 = re.compile(rf"{_DECIMAL}(?:\.{_DECIMAL}){{3}}").fullmatch
-# By its characters alone. It has no zone, and no decimals of version 4 at its end.
-_may_be_v6 = re.compile(r"[0-9a-f:]{2,39}").fullmatch
+# Groups of four digits, in lower case and without leading zeros (RFC 5952, 4.1 and 4.3): eight of
+# them, or fewer around one `::`. No zone, and no decimals of version 4 at the end.
+_GROUP = "(?:0|[1-9a-f][0-9a-f]{0,3})"
+_is_whole_v6 = re.compile(rf"{_GROUP}(?::{_GROUP}){{7}}").fullmatch
+_is_short_v6 = re.compile(
+    rf"((?:{_GROUP}(?::{_GROUP}){{0,5}})?)::((?:{_GROUP}(?::{_GROUP}){{0,5}})?)"
+).fullmatch
 _is_length = re.compile(r"0|[1-9][0-9]{0,2}").fullmatch
 _BITS = {4: 32, 6: 128}
 
@@ -64,8 +70,7 @@ def address(text: str) -> tuple[int, int] | None:
         address("2001:DB8::1")   # None: in lower case it is one
     """
     if _is_v4(text):
-        return 4, int(ipaddress.IPv4Address(text))
-
+        return 4, int.from_bytes(map(int, text.split(".")), "big")
     number = _v6(text)
     if number is None or in_block(_MAPPED, 6, number):
         return None
@@ -73,21 +78,32 @@ def address(text: str) -> tuple[int, int] | None:
 
 
 def _v6(text: str) -> int | None:
-    """The number of an address of version 6 as RFC 5952 spells it, or None. Mapped ones too.
+    """The number of an address of version 6 as RFC 5952 spells it, or None. Mapped ones too."""
+    if _is_whole_v6(text):
+        # Two zeros side by side are left out (4.2.1).
+        return None if ":0:0:" in f":{text}:" else _number(text.split(":"))
 
-    Lower case, groups without leading zeros, the longest run of zeros left out, and of two equally
-    long runs the first.
-    """
-    if not _may_be_v6(text):
+    short = _is_short_v6(text)
+    if short is None:
         return None
-    try:
-        read = ipaddress.IPv6Address(text)
-    except ValueError:
+    before = short[1].split(":") if short[1] else []
+    after = short[2].split(":") if short[2] else []
+    zeros = 8 - len(before) - len(after)
+    if zeros < 2:  # one zero alone is written (4.2.2)
         return None
-    # Python writes it so. Newer versions spell a mapped one otherwise, and then it is None as well.
-    if str(read) != text:
+
+    # All of the run is left out, and no other run is longer, or as long and before it (4.2.3).
+    if short[1].endswith(":0") or short[1] == "0" or after[:1] == ["0"]:
         return None
-    return int(read)
+    run = ":" + "0:" * zeros
+    if run in f":{short[1]}:" or f"{run}0:" in f":{short[2]}:":
+        return None
+    return _number([*before, *["0"] * zeros, *after])
+
+
+def _number(groups: Iterable[str]) -> int:
+    """The number of eight groups."""
+    return int("".join([group.zfill(4) for group in groups]), 16)
 
 
 def block(text: str) -> Block:

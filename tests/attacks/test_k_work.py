@@ -55,6 +55,10 @@ KINDS = {
     "tools": lambda rng, size: {"tables": ["*"], "tools": {"*": {}, **{pattern(rng): {name(rng): {"any": True}} for _ in range(size)}}},
     "where": lambda rng, size: {"where": {"region": {"in": ["eu", *(name(rng) for _ in range(size))]}}},
     "paths": lambda rng, size: {"where": {"path": {"path": ["/a", *("/" + pattern(rng).replace(".", "/").rstrip("*/") for _ in range(size))]}}},
+    "prefixes": lambda rng, size: {"where": {"id": {"prefix": ["a", *(name(rng) for _ in range(size))]}}},
+    "urls": lambda rng, size: {"where": {"url": {"url": ["https://*.example.com/a", *sorted({f"https://{name(rng)}.example.com/{name(rng)}/b" for _ in range(min(size, 15))})]}}},
+    "addresses": lambda rng, size: {"where": {"ip": {"cidr": ["10.0.0.0/8", *sorted({f"192.168.{rng.randrange(256)}.0/24" for _ in range(size)})]}}},
+    "items": lambda rng, size: {"where": {"ids": {"each": {"each": {"in": ["a", *(name(rng) for _ in range(size))]}}}}},
     "aud": lambda rng, size: {"aud": ["sales-db", *(name(rng) for _ in range(size))]},
     "exp": lambda rng, size: {"exp": NOW + 60 + size},
     "task": lambda rng, size: {"task": "task-123" + "/a" * min(size, 20)},
@@ -91,8 +95,10 @@ def bundle(rng):
     return shown(token_text, *answers)
 
 
-PERMITTED = access({**ASK, "columns": ["a"], "attributes": {"region": "eu", "path": "/a/b"}, "cost": {"eur": 1}})
-DENIED = access({"table": "hr", "operation": "zzz", "columns": ["a"], "attributes": {"region": "zz", "path": "/z" * 50}, "cost": {"eur": 1}})
+FITS = {"region": "eu", "path": "/a/b", "id": "acct-7", "url": "https://x.example.com/a/b?c", "ip": "10.1.2.3", "ids": [["a"] * 4] * 4}
+MISFITS = {"region": "zz", "path": "/z" * 50, "id": "zz", "url": "https://" + "z." * 60 + "example.org/" + "z/" * 60, "ip": "::1", "ids": [["zz"]]}
+PERMITTED = access({**ASK, "columns": ["a"], "attributes": FITS, "cost": {"eur": 1}})
+DENIED = access({"table": "hr", "operation": "zzz", "columns": ["a"], "attributes": MISFITS, "cost": {"eur": 1}})
 FACTS = {"audience": ("sales-db", "api"), "allow_unaddressed": True}
 
 
