@@ -309,7 +309,10 @@ def test_an_argument_that_only_the_token_names_is_named_to_no_model() -> None:
 
 def test_limits_are_integers_of_a_range_and_no_other_word_of_a_token() -> None:
     secret = "zebra"
-    kinds = [{"in": [secret]}, {"path": [f"/{secret}"]}, {"min": 3, "max": 9}, {"min": 3}]
+    kinds: list[dict[str, Any]] = [
+        {"in": [secret]}, {"path": [f"/{secret}"]}, {"prefix": [secret]}, {"url": [f"https://{secret}.example/"]},
+        {"cidr": ["10.0.0.0/8"]}, {"each": {"min": 3, "max": 9}, "most": 7}, {"min": 3, "max": 9}, {"min": 3},
+    ]  # fmt: skip
     for constraint in kinds:
         decision = verifier().check(mint(tools={"t": {"a": constraint}}), tool("t", a=1))
         told = decision.for_model(tell_limits=True, declares=["a"])

@@ -63,7 +63,10 @@ def costing(rule: Any, cost: Cost | None) -> Any:
 
     def costed(asked: Any) -> Any:
         access = rule if isinstance(rule, Access) else rule(asked)
+
         # What is no Access permits nothing, whatever it costs: the guard says so.
-        return with_cost(access, cost_of(known, asked)) if isinstance(access, Access) else access
+        if not isinstance(access, Access):
+            return access
+        return with_cost(access, cost_of(known, asked))
 
     return costed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 from captoken._format.spelling import named_all, spelled
 from captoken._language.constraints import NOTHING, Constraint, Range
@@ -16,48 +16,81 @@ from captoken._language.reasons import Failing, Reason
 
 
 def unknown_argument(
-    argument: str, tool: str | None, rule: Mapping[str, tuple[Constraint, bool]]
+    argument: str,
+    tool: str | None,
+    rule: Mapping[str, tuple[Constraint, bool]],
 ) -> Reason:
-    """An argument that a closed world does not name, or names only to keep it out."""
+    """An argument that a closed world does not name, or names only to keep it out.
+
+    `rule` is that closed world: what it names is told, but for what must be absent.
+    """
     # What must be absent says nothing of what may be there, whatever it is called.
     allowed = [name for name, (constraint, _) in rule.items() if constraint != NOTHING]
     if allowed:
         words = f"is not among {named_all(allowed)}"
     else:
         words = "must be left out: no argument is permitted"
+
     failing = Failing("argument", argument, "unknown", words)
     return Reason("argument", f"argument {argument} of tool {tool} {words}", failing)
 
 
 def argument_failed(
-    argument: str, tool: str | None, constraint: Constraint, stated: Mapping[str, Any]
+    argument: str,
+    tool: str | None,
+    constraint: Constraint,
+    stated: Mapping[str, Any],
 ) -> Reason:
     """An argument that is named, and missing or of another value."""
-    text, failing = _failed("argument", argument, constraint, stated)
-    if failing.problem == "unstated":
-        text = "must be present"
+    failing = _failing("argument", argument, constraint, stated)
+    text = "must be present"
+    if failing.problem == "value":
+        text = _unsatisfied(constraint)
     return Reason("argument", f"argument {argument} of tool {tool} {text}", failing)
 
 
-def attribute_failed(attribute: str, constraint: Constraint, stated: Mapping[str, Any]) -> Reason:
+def attribute_failed(
+    attribute: str,
+    constraint: Constraint,
+    stated: Mapping[str, Any],
+) -> Reason:
     """An attribute that is asked about, and not stated or of another value."""
-    text, failing = _failed("attribute", attribute, constraint, stated)
-    if failing.problem == "unstated":
-        text = "is asked about and not stated"
+    failing = _failing("attribute", attribute, constraint, stated)
+    text = "is asked about and not stated"
+    if failing.problem == "value":
+        text = _unsatisfied(constraint)
     return Reason("attribute", f"attribute {attribute} {text}", failing)
 
 
-def _failed(
-    fact: Any, name: str, constraint: Constraint, stated: Mapping[str, Any]
-) -> tuple[str, Failing]:
-    """The end of a sentence that shows the constraint, and what failed."""
-    text = f"does not satisfy {spelled(constraint.json())}"
+def _unsatisfied(constraint: Constraint) -> str:
+    """The end of a sentence, which shows the constraint and no value."""
+    return f"does not satisfy {spelled(constraint.json())}"
+
+
+def _failing(
+    fact: Literal["argument", "attribute"],
+    name: str,
+    constraint: Constraint,
+    stated: Mapping[str, Any],
+) -> Failing:
+    """What failed: it is missing, or `constraint` does not accept it.
+
+    Of a range the bounds stand beside it. Of any other constraint nothing does but the words for
+    the operator: its strings are a holder's.
+    """
     if name not in stated:
-        return text, Failing(fact, name, "unstated", "is not stated")
-    if isinstance(constraint, Range):
-        words = _missed(constraint, stated[name])
-        return text, Failing(fact, name, "value", words, constraint.low, constraint.high)
-    return text, Failing(fact, name, "value", text)
+        return Failing(fact, name, "unstated", "is not stated")
+
+    if not isinstance(constraint, Range):
+        return Failing(fact, name, "value", _unsatisfied(constraint))
+    return Failing(
+        fact,
+        name,
+        "value",
+        _missed(constraint, stated[name]),
+        least=constraint.low,
+        most=constraint.high,
+    )
 
 
 def _missed(bounds: Range, value: Any) -> str:
