@@ -6,6 +6,7 @@ and is sent what the call gave. `at_once` makes the calls; `one_by_one` awaits t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, Lock, get_running_loop
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar
@@ -53,7 +54,7 @@ async def one_by_one(steps: Steps[T]) -> T:
         return result
 
 
-class AwaitedStore:
+class AwaitedStore(ABC):
     """A store whose calls are awaited, in one event loop of one process: StoreError elsewhere.
 
     To make one asks the server nothing. What another store asks when it is made, this one asks at
@@ -74,16 +75,22 @@ class AwaitedStore:
         So a service hears of it when it starts, and not with its first request. Raises StoreError.
         """
         self._check_home()
-        if not self._is_open:
-            async with self._opening:
-                if not self._is_open:
-                    await self._first()
-                    self._is_open = True
+        if self._is_open:
+            return self
+
+        async with self._opening:
+            await self._opened()
         return self
 
+    async def _opened(self) -> None:
+        """Ask first what has to be asked, unless another task has done it meanwhile."""
+        if not self._is_open:
+            await self._first()
+            self._is_open = True
+
+    @abstractmethod
     async def _first(self) -> None:
         """What has to be asked before anything else. Raises StoreError."""
-        raise NotImplementedError
 
     def _check_home(self) -> None:
         """Raise StoreError in a forked child, and in another event loop than the first.

@@ -320,6 +320,45 @@ def test_a_server_that_forgets_is_refused_until_it_does_not(store: Any) -> None:
     server.stop()
 
 
+@pytest.mark.parametrize("store", VALKEY)
+def test_a_server_that_does_not_say_is_believed(store: Any) -> None:
+    """Where neither CONFIG nor INFO may be asked. Where keys may not be touched, it fails."""
+    server = Valkey()
+
+    async def ask() -> None:
+        with closing(server.client()) as admin:
+            admin.config_set("maxmemory-policy", "allkeys-lru")
+            admin.execute_command("acl", "setuser", "app", "on", ">secret", "~{captoken}*", "+@all", "-config", "-info")
+            admin.execute_command("acl", "setuser", "nobody", "on", ">secret", "~other*", "+@all")
+        async with valkey.asyncio.Valkey(port=server.port, username="app", password="secret") as client:
+            await store(client).open()
+        for user, password, said in (("app", "wrong", "Authentication"), ("nobody", "secret", "NoPermission")):
+            async with valkey.asyncio.Valkey(port=server.port, username=user, password=password) as client:
+                with pytest.raises(StoreError, match=said):
+                    await store(client).open()
+
+    asyncio.run(ask())
+    server.stop()
+
+
+def test_a_server_is_asked_for_its_settings_once(valkey_server: Valkey) -> None:
+    """However many tasks come at once, and whatever they ask."""
+    there, asked = There(valkey_server), []
+
+    class Client(valkey.asyncio.Valkey):
+        def info(self, *given: Any, **named: Any) -> Any:
+            asked.append(given)
+            return super().info(*given, **named)
+
+    async def ask() -> None:
+        async with Client(port=there.port) as client:
+            ledger = AsyncValkeyLedger(client, prefix=there.name, floor=0)
+            assert await asyncio.gather(*(ledger.reserve(reservation(number), NOW) for number in range(9)), ledger.open()) == [None] * 9 + [ledger]
+            assert len(asked) == len(set(asked)) == 3
+
+    asyncio.run(ask())
+
+
 def test_an_awaited_client_of_a_cluster_will_do() -> None:
     """All keys lie in one slot, whose server is the one that is asked for its settings."""
     server = Valkey(**{"cluster-enabled": "yes", "cluster-announce-ip": "127.0.0.1"})
