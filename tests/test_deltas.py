@@ -273,6 +273,9 @@ LIES: dict[str, tuple[bytes, str]] = {
     "another hash": (changed(gives={**GIVES, "hash": AFTER["hash"]}), "another hash"),
     "a hash that is none": (changed(gives={**GIVES, "hash": "="}), "cannot be read"),
     "a hash that is cut": (changed(gives={**GIVES, "hash": GIVES["hash"][:-2]}), "cannot be read"),
+    "a hash of 31 bytes": (changed(gives={**GIVES, "hash": b64encode(bytes(31))}), "a hash is 32 bytes"),
+    "after a hash of 33 bytes": (changed(after={**AFTER, "hash": b64encode(bytes(33))}), "a hash is 32 bytes"),
+    "an entry asked for by what is no link": (changed(add=[{**ONE, "asked": ["x"], "select": {"token": b64encode(bytes(16))}}]), "link ids"),
     "no hash": (changed(gives={"seq": 8}), "cannot be read"),
     "a hash more": (changed(gives={**GIVES, "x": 1}), "cannot be read"),
     "after another number": (changed(after={**AFTER, "seq": 6}), "another snapshot"),
@@ -592,10 +595,35 @@ def test_a_snapshot_that_cannot_be_made_whole_takes_nothing_back(
         patch.setattr(world.store, "publish", full)
         for number in range(4):
             world.operator.revoke(agent=f"a{number}", why="x")
+        patch.setattr(world.store, "publish", lambda *_: False)
+        world.operator.revoke(agent="a4", why="x")
     assert caplog.text.count("was not made whole: the disk is full") == 3
-    assert len(world.feed.refresh().entries) == 4
+    assert len(world.feed.refresh().entries) == 5
     world.operator.renew()
-    assert b"\n" not in (world.store.load() or b"") and len(world.operator.entries()) == 4
+    assert b"\n" not in (world.store.load() or b"") and len(world.operator.entries()) == 5
+
+
+def test_a_snapshot_is_not_made_whole_behind_the_back_of_another_operator(large: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another delta came between the publication and that: what lies there stands, and is made whole by whoever comes next."""
+    monkeypatch.setattr(shelf, "_FOLD", 1)
+    world = World()
+    other = world.another()
+    other.entries()
+    appended = world.store.append
+
+    def and_another(delta: bytes, after: bytes, gives: bytes) -> bool:
+        done = appended(delta, after, gives)
+        monkeypatch.setattr(world.store, "append", appended)
+        monkeypatch.setattr(shelf, "_FOLD", 100)
+        other.revoke(agent="b", why="x")
+        monkeypatch.setattr(shelf, "_FOLD", 1)
+        return done
+
+    monkeypatch.setattr(world.store, "append", and_another)
+    world.operator.revoke(agent="a", why="x")
+    assert (world.store.load() or b"").count(b"\n") == 2 and len(world.feed.refresh().entries) == 2
+    world.operator.renew()
+    assert b"\n" not in (world.store.load() or b"") and len(world.operator.entries()) == 2
 
 
 def test_who_takes_over_signs_the_whole_once(large: None) -> None:
@@ -688,10 +716,10 @@ def test_a_delta_whose_answer_was_lost_is_made_once_and_is_no_error(large: None)
 def test_a_feed_takes_a_snapshot_of_its_own_number_only_if_it_is_the_same(large: None) -> None:
     """Made whole, it is what is known; another of that number is refused."""
     world = World()
+    same = Store()
+    same.lie = lambda deltas: None
+    world.operator.renew()
     known = world.feed.refresh()
-    assert isinstance(world.store, Store)
-    world.store.lie = lambda deltas: None
-    same = MemorySnapshots()
     same.publish(whole(KEY, known), None)
     world.feed._store = same
     assert world.feed.refresh() is known
