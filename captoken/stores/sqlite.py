@@ -32,8 +32,9 @@ from captoken.stores.ports import DELTAS, Debit, Reservation, Use
 
 Run: TypeAlias = Callable[..., sqlite3.Cursor]
 
-_PAUSE = 0.001  # seconds between two looks whether others are done
-_SLICE = 0.02  # seconds that SQLite waits by itself
+_PAUSE = 0.002  # seconds between two looks whether another process is done
+_SLICE = 0.002  # seconds that SQLite waits by itself
+_TOO_LONG = "SQLite: other threads had the file for longer than the timeout"
 
 
 class SQLiteStore:
@@ -94,9 +95,14 @@ class SQLiteStore:
         """
         until = monotonic() + self._timeout
         while True:
-            self._wait_for_threads(until)
+            # Others work at the file, one after the other.
+            has_to_wait = self._lock.locked()
+            if has_to_wait and monotonic() >= until:
+                raise StoreError(_TOO_LONG)
             # By `with` alone: no interrupt comes between the lock and what gives it back.
             with self._lock:
+                if has_to_wait and monotonic() >= until:
+                    raise StoreError(_TOO_LONG)
                 if self._is_inherited:
                     raise StoreError("SQLite: this connection belongs to another process")
                 has_begun = False
@@ -117,13 +123,6 @@ class SQLiteStore:
                 except sqlite3.Error as error:
                     if has_begun or not _is_busy(error) or monotonic() >= until:
                         raise StoreError(f"SQLite: {error}") from None
-            sleep(_PAUSE)
-
-    def _wait_for_threads(self, until: float) -> None:
-        """Until no thread is at work. Raises StoreError if that takes too long."""
-        while self._lock.locked():
-            if monotonic() >= until:
-                raise StoreError("SQLite: other threads had the file for longer than the timeout")
             sleep(_PAUSE)
 
     def _open(self, until: float) -> sqlite3.Connection:

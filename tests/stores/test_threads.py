@@ -66,7 +66,12 @@ class Watched:
                 def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
                     if statement.startswith("begin"):
                         watch.enter(self)
-                    found = super().execute(statement, *values)
+                    try:
+                        found = super().execute(statement, *values)
+                    except sqlite3.OperationalError:
+                        if statement.startswith("begin"):  # locked: it is let go of, until it is tried again
+                            watch.leave(self)
+                        raise
                     if statement in ("commit", "rollback"):
                         watch.leave(self)
                     return found
