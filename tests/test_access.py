@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from captoken import Access
+from captoken._language.costs import costing
 from tests.world import named
 
 MISSTATED: list[tuple[dict[str, Any], type[Exception]]] = [
@@ -94,6 +95,21 @@ def test_a_cost_is_in_units_and_not_negative() -> None:
     assert access.summary == "tool t() and costing 0 acme:rows, 9007199254740991 usd_cents"
     assert access.needed() == {"tools": {"t": {"_": {"in": [], "optional": True}}}}
     assert Access(cost={"eur": 1}).domains == () and Access(cost={"eur": 1}) != Access()
+
+
+def test_a_rule_with_a_cost_states_what_its_accesses_leave_out() -> None:
+    """An Access that always costs the same stays one; what is no Access stays none, whatever it would cost."""
+    plain, stated = Access(tool="t"), Access(tool="t", cost={"eur": 5})
+    assert costing(plain, None) is plain and costing(stated, {"eur": 1}) is stated
+    assert costing(plain, {"eur": 1}).cost == {"eur": 1} and costing(stated, {"usd": 2, "eur": 9}).cost == {"usd": 2, "eur": 5}
+    by_name = costing(lambda name: Access(tool=name), lambda name: {"eur": len(name)})
+    assert by_name("abc") == Access(tool="abc", cost={"eur": 3})
+    assert costing(plain, lambda name: {"eur": 4})("x").cost == {"eur": 4}
+    for nothing in (None, True, "t"):
+        assert costing(lambda name, nothing=nothing: nothing, {"eur": 1})("x") is nothing
+    with pytest.raises(ValueError, match="cost"):
+        by_cost = costing(plain, lambda name: {"eur": -1})
+        by_cost("x")
 
 
 def test_what_is_stated_decides_the_domains() -> None:
