@@ -91,12 +91,18 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
 
     @property
     def own_links(self) -> tuple[Link, ...]:
-        """The links of the token itself, without those of its discharges."""
+        """The links of the token itself, without those of its discharges.
+
+        Lineage, keys and counting are read from these alone (33.7, 33.8).
+        """
         return self.links[: len(self.tags)]
 
     @property
     def capability(self) -> Capability:
-        """The meet of all links: the most that the token can do. Worked out once."""
+        """The meet of all links: the most that the token can do. Worked out once.
+
+        Two threads may both work it out. Both come to the same, and one of them is kept.
+        """
         held = self.held
         if held is None:
             held = Capability.of(self.links, self.root.task, self.root.audience)
@@ -158,7 +164,10 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
     # --- who ---
 
     def added_by(self, at: int) -> str:
-        """Who held the token when link `at` of its own was added: a name as the chain has it."""
+        """Who held the token when link `at` of its own was added: a name as the chain has it.
+
+        Whoever held it can have added the link. So it says whose word it is, and not who typed it.
+        """
         return ISSUER if at == 0 else read_along(self.root.agent, self.links[:at]).holder
 
     def place(self, at: int) -> tuple[int, str]:

@@ -12,6 +12,14 @@ The rules of this file:
 - Each part is bounded, belongs to one verifier, and is handed to the plan. Nothing is global.
 - A forked child begins with nothing.
 - No text is kept, but the digest of one. What is kept of tokens is as secret as they are.
+
+How it is used: the plan asks `came_before` with a hash of what came, and looks only for what did.
+What it then has to find out, it hands to `keep`. A verifier tells `drop_ended` the time.
+
+    memory = VerifierMemory(4 << 20)
+    memory.texts.came_before(hash(text))    # False, and True the next time
+    memory.texts.keep(digest, kept)
+    memory.texts.get(digest)                # kept
 """
 
 from __future__ import annotations
@@ -47,7 +55,11 @@ class Recent(Generic[V]):
         most: int,
         weigh: Callable[[bytes, V], int],
     ) -> None:
-        """Remember values of `most` together, as `weigh` says it of a key and its value."""
+        """Remember values of `most` together, as `weigh` says it of a key and its value.
+
+        A value that weighs more than `most` is not kept. `weigh` is asked again when a value goes,
+        so that it must give the same each time.
+        """
         self._most = most
         self._weigh = weigh
         self.forget_all()
@@ -55,20 +67,27 @@ class Recent(Generic[V]):
         tell_of_forks(self, in_child=Recent.forget_all)
 
     def forget_all(self) -> None:
-        """Begin anew."""
+        """Begin anew.
+
+        For a forked child, where no other thread lives. The parent is not touched by it.
+        """
         self._lock = Lock()
         self._kept: dict[bytes, V] = {}
         self._marks: set[int] = set()
         self._weight = 0
 
     def get(self, key: bytes) -> V | None:
-        """The value under a key, or None."""
+        """The value under a key, or None.
+
+        Takes no lock: to look into a dictionary is one step, whatever other threads do to it.
+        """
         return self._kept.get(key)
 
     def came_before(self, mark: int) -> bool:
         """Did this mark come before? Says no the first time, and now and then a second time.
 
-        What comes once is not worth the room: to keep it costs more than to find it out.
+        What comes once is not worth the room: to keep it costs more than to find it out. Marks are
+        hashes, so that two things may have one: then one of them is kept the first time it comes.
         """
         if mark in self._marks:
             return True
@@ -82,7 +101,10 @@ class Recent(Generic[V]):
         key: bytes,
         value: V,
     ) -> None:
-        """Remember a value, in the place of one that is there under its key."""
+        """Remember a value, in the place of one that is there under its key.
+
+        Does not look whether it is true: whoever calls has found it out.
+        """
         weight = self._weigh(key, value)
         if self._kept.setdefault(key, value) is not value:
             self._replace(key, value)
@@ -92,7 +114,10 @@ class Recent(Generic[V]):
             self._make_room()
 
     def drop(self, is_over: Callable[[V], bool]) -> list[V]:
-        """Forget the values that are over, and give the others."""
+        """Forget the values that are over, and give the others.
+
+        Goes through all of them. What another thread keeps meanwhile is not looked at.
+        """
         # A copy is one step. Pairs are made one by one, and another thread may come in between.
         kept = list(self._kept.copy().items())
         with self._lock:
@@ -175,7 +200,10 @@ def _bytes(body: bytes, _: Link) -> int:
 
 
 class VerifierMemory:
-    """All that one verifier remembers."""
+    """All that one verifier remembers. Made with it, and shared by its faces and its grants.
+
+    `longest` is how many characters a text may have that is looked for; 0 is none.
+    """
 
     __slots__ = ("links", "longest", "states", "texts")
 
