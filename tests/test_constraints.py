@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from captoken import Token, WideningError
 from captoken._format.encoding import b64decode, encode_json
+from captoken._language import urls
 from captoken._language.constraints import read_constraint
 from captoken.cli import words
 from captoken.control import Operator
@@ -153,6 +155,29 @@ def test_links_may_leave_256_urls_and_of_more_nothing() -> None:
     assert len(thirty.json()["url"]) == 30
     assert thirty.meet(hosts) == hosts.meet(thirty) == hosts.meet(one).meet(two) == nothing
     assert len(thirty.meet(read_constraint({"url": HOSTS["url"][:8]})).json()["url"]) == 240
+
+
+def test_urls_meet_and_are_normal_as_by_comparing_all_pairs() -> None:
+    """4,000 pairs of lists: what is looked up label by label and segment by segment is what comparing each with each gives."""
+    rng = random.Random(20260501)
+    hosts = ["a.b", "x.a.b", "y.a.b", "k.x.a.b", "*.a.b", "*.x.a.b", "*.k.x.a.b", "10.0.0.1", "[::1]"]
+    paths = ["", "/", "/p", "/p/", "/p/q", "/p/q/", "/z"]
+
+    def listed() -> list[urls.Url]:
+        starts, ports = ["https://", "http://"], ["", "", ":8443"]
+        parts = (starts, hosts, ports, paths)
+        return [urls.site("".join(rng.choice(part) for part in parts)) for _ in range(rng.randint(0, 9))]
+
+    def common(one: urls.Url, two: urls.Url) -> set[urls.Url]:
+        """Of two urls, their hosts and paths put together: whichever lies within both."""
+        made = {urls.Url(one.scheme, host, one.port, path) for host in (one.host, two.host) for path in (one.path, two.path)}
+        return {url for url in made if urls.is_within(url, one) and urls.is_within(url, two)}
+
+    for _ in range(4000):
+        one, two = listed(), listed()
+        outside = {url for url in one if not any(urls.is_within(url, other) for other in one if other != url)}
+        assert urls.widest_of(one) == outside, one
+        assert urls.both(one, two) == {url for mine in one for its in two for url in common(mine, its)}, (one, two)
 
 
 def test_a_token_whose_links_leave_many_urls_is_judged_shown_and_cut() -> None:

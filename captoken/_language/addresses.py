@@ -56,8 +56,8 @@ class Block(NamedTuple):
         return f"{ipaddress.IPv6Address(self.first)}/{self.length}"
 
 
-# The addresses of version 4 in the spelling of version 6.
-_MAPPED = Block(6, 0xFFFF << 32, 96)
+# What the addresses of version 4 in the spelling of version 6 begin with: 96 bits.
+_MAPPED_BITS = 0xFFFF
 
 
 def address(text: str) -> tuple[int, int] | None:
@@ -72,7 +72,7 @@ def address(text: str) -> tuple[int, int] | None:
     if _is_v4(text):
         return 4, int.from_bytes(map(int, text.split(".")), "big")
     number = _v6(text)
-    if number is None or in_block(_MAPPED, 6, number):
+    if number is None or number >> 32 == _MAPPED_BITS:
         return None
     return 6, number
 
@@ -130,7 +130,7 @@ def block(text: str) -> Block:
     if made.first != number:
         raise ValueError(f"{shown(text)} is no block: bits are set behind its length; say {made}")
     # One that lies among them has no address that is one, and was refused above.
-    if in_block(made, 6, _MAPPED.first):
+    if version == 6 and in_block(made, 6, _MAPPED_BITS << 32):
         raise ValueError(f"{shown(text)} holds ::ffff:0:0/96, addresses of version 4 in disguise")
     return made
 

@@ -432,7 +432,7 @@ class Urls(Constraint, frozen=True):
         listed = a_list(stated["url"], "url")
         if len(listed) > urls.MAX_LISTED:
             raise ValueError(f"a list has at most {urls.MAX_LISTED} urls, not {len(listed)}")
-        return _urls(urls.site(names.exact_str(entry, "url")) for entry in listed)
+        return _urls([urls.site(names.exact_str(entry, "url")) for entry in listed])
 
     def accepts(self, value: Any) -> bool:
         """A string that is no url in the strict form is refused, wherever it would lead."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from captoken._format.spelling import shown
 from captoken._language import addresses
@@ -119,7 +119,8 @@ def _parts(text: str, is_entry: bool) -> Url:
 
     host, port = _host_and_port(scheme, authority)
     _check_host(host, is_entry)
-    _check_path(path)
+    if path:
+        _check_path(path)
     return Url(scheme, host, port, f"/{path}")
 
 
@@ -189,8 +190,8 @@ def _check_host(host: str, is_entry: bool) -> None:
 def _check_path(path: str) -> None:
     """Raise ValueError for a path that could be read as another one (spec 13.11).
 
-    Without its first slash, and empty where there is none. The last segment may be empty: `/a/` is
-    a path, and not the same as `/a`.
+    Without its first slash. The last segment may be empty: `/a/` is a path, and not the same as
+    `/a`.
     """
     if _is_evasive(path):
         raise ValueError("its path has no %2e %2f %5c %25 %00 %3b, and no other % without its code")
@@ -247,54 +248,84 @@ def is_within(inner: Url, outer: Url) -> bool:
 def both(one: Iterable[Url], two: Iterable[Url]) -> set[Url]:
     """What two lists have in common, pair by pair; not only the widest.
 
-    Each pair has one url in common or nothing. Hosts are compared once for all the paths that they
-    stand with, since lists that were met before repeat them.
+    Each pair has one url in common or nothing: the narrower host, with the narrower path.
 
         `https://*.b.c/x` and `https://a.b.c`     # `https://a.b.c/x`
         `https://*.b.c` and `https://b.c`         # nothing
     """
+    mine = _by_place(one)
+    theirs = _by_place(two)
     found: set[Url] = set()
-    others = list(_by_host(two).items())
-    for mine, my_paths in _by_host(one).items():
-        for its, its_paths in others:
-            host = _host_of_both(mine, its)
-            if host is None:
-                continue
-            for path in _paths_of_both(my_paths, its_paths):
-                common = Url(mine.scheme, host, mine.port, path)
-                # A longer one is no url, and so nothing is within it. That keeps this exact, and
-                # makes each result one that could be an entry.
-                if len(str(common)) <= MAX_CHARS:
-                    found.add(common)
+    # The narrower place of a pair is of the one list or of the other. Equal ones are found once.
+    for place, paths in mine.items():
+        for outer in (place, *_wider_places(place)):
+            if outer in theirs:
+                found |= _of_both(place, paths, theirs[outer])
+    for place, paths in theirs.items():
+        for outer in _wider_places(place):
+            if outer in mine:
+                found |= _of_both(place, paths, mine[outer])
     return found
 
 
-def _by_host(urls: Iterable[Url]) -> dict[Url, list[str]]:
-    """The paths of each scheme, host and port, which stand as a url without a path."""
-    made: dict[Url, list[str]] = {}
+# Scheme, port and host, and the paths that stand with them.
+_Place: TypeAlias = tuple[str, str, str]
+_Places: TypeAlias = dict[_Place, set[str]]
+
+
+def _by_place(urls: Iterable[Url]) -> _Places:
+    """The paths of each scheme, port and host."""
+    made: _Places = {}
     for url in urls:
-        place = Url(url.scheme, url.host, url.port, "")
-        made.setdefault(place, []).append(url.path)
+        place = (url.scheme, url.port, url.host)
+        made.setdefault(place, set()).add(url.path)
     return made
 
 
-def _host_of_both(one: Url, two: Url) -> str | None:
-    """The narrower of two hosts, or None where one of the three parts has nothing in common."""
-    if one.scheme != two.scheme or one.port != two.port:
-        return None
-    if _host_within(one.host, two.host):
-        return one.host
-    return two.host if _host_within(two.host, one.host) else None
+def _wider_places(place: _Place) -> Iterator[_Place]:
+    """The places with a star that hold this one, but for itself; nearest first.
+
+    So a list is looked up label by label, and not compared with each entry of another.
+
+        ("https", "", "x.a.b.c")     # with *.a.b.c, *.b.c and *.c
+    """
+    scheme, port, host = place
+    at = host.find(".", 2 if host[0] == "*" else 0)
+    while at >= 0:
+        yield scheme, port, f"*{host[at:]}"
+        at = host.find(".", at + 1)
 
 
-def _paths_of_both(one: Iterable[str], two: Iterable[str]) -> Iterator[str]:
-    """Of each pair of paths the narrower one, where one is within the other."""
-    for mine in one:
-        for its in two:
-            if _path_within(mine, its):
-                yield mine
-            elif _path_within(its, mine):
-                yield its
+def _wider_paths(path: str) -> Iterator[str]:
+    """The paths that a path lies below, nearest first.
+
+    list(_wider_paths("/a/b"))    # "/a/", "/a", "/"
+    """
+    # The slash at the end of a path is a segment of its own, an empty one.
+    at = len(path)
+    while at > 0:
+        at = path.rfind("/", 0, at)
+        if at + 1 < len(path):
+            yield path[: at + 1]
+        if at > 0:
+            yield path[:at]
+
+
+def _of_both(
+    place: _Place,
+    paths: set[str],
+    others: set[str],
+) -> set[Url]:
+    """The urls at a place with the narrower path of each pair, where one is within the other."""
+    narrow = paths & others
+    narrow.update(path for path in paths if not others.isdisjoint(_wider_paths(path)))
+    narrow.update(path for path in others if not paths.isdisjoint(_wider_paths(path)))
+
+    scheme, port, host = place
+    made = {Url(scheme, host, port, path) for path in narrow}
+    # A longer one is no url, and so nothing is within it. That keeps this exact, and makes each
+    # result one that could be an entry.
+    return {url for url in made if len(str(url)) <= MAX_CHARS}
 
 
 def widest_of(urls: Iterable[Url]) -> frozenset[Url] | None:
@@ -306,23 +337,24 @@ def widest_of(urls: Iterable[Url]) -> frozenset[Url] | None:
 
     It stops at the bound, so that what links say cannot make this work without end (spec 13.13).
     """
-    hosts = _by_host(set(urls))
+    places = _by_place(urls)
+    # Most lists name hosts alone. Then no place is wider than another.
+    has_stars = any(host[0] == "*" for _, _, host in places)
     kept: set[Url] = set()
-    for mine, paths in hosts.items():
-        # The paths on wider hosts: one of those above its path makes an entry superfluous.
-        outer = [
-            above
-            for its, others in hosts.items()
-            if its is not mine and _host_of_both(mine, its) == mine.host
-            for above in others
-        ]
+    for place, paths in places.items():
+        outer: list[set[str]] = []
+        if has_stars:
+            outer = [places[wider] for wider in _wider_places(place) if wider in places]
+        scheme, port, host = place
         for path in paths:
-            if any(_path_within(path, above) for above in outer):
+            # Beside itself, only the paths above one make it superfluous; on a wider host its
+            # equal does too.
+            above = tuple(_wider_paths(path))
+            if not paths.isdisjoint(above):
                 continue
-            # Beside the same host. It stands there once, so that no path is within its equal.
-            if any(_path_within(path, other) for other in paths if other != path):
+            if any(path in others or not others.isdisjoint(above) for others in outer):
                 continue
-            kept.add(Url(mine.scheme, mine.host, mine.port, path))
+            kept.add(Url(scheme, host, port, path))
             if len(kept) > MAX_MET:
                 return None
     return frozenset(kept)
