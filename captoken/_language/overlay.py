@@ -447,7 +447,7 @@ class Overlay:
 
         # 36.18. All of it is hashed before any of it is taken.
         opened = Overlay(standing, index, links, ends)
-        if opened.digest != digest:
+        if not primitives.equal(opened.digest, digest):
             raise ValueError("what it gives has another hash")
         if opened.size > MAX_BYTES:
             raise ValueError(f"it gives a snapshot of more than {MAX_BYTES} bytes")
