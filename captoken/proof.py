@@ -264,11 +264,12 @@ def is_proven(
     return primitives.signed(key, _proof_message(tag, audience, head, digest), proof.signature)
 
 
-def use_of(key: bytes, proof: Proof) -> Use:
+def use_of(key: bytes, proof: Proof, kid: str = "") -> Use:
     """What to remember of a proof: the same for the same key and nonce, whatever else differs
-    (31.1).
+    (31.1). `kid` is of the token's root key.
     """
-    return Use(primitives.sha256(_REPLAY + key + proof.nonce)[:16], proof.issued_at)
+    entry = primitives.sha256(_REPLAY + key + proof.nonce)[:16]
+    return Use(entry, proof.issued_at, kid)
 
 
 # --- custody -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ token for each request, for this server alone and for a minute. No endpoint can 
 """
 
 import socket
+import tempfile
 import threading
 from contextlib import contextmanager
 from typing import Annotated
@@ -20,14 +21,17 @@ from captoken.adapters.fastapi import granted, protect, require
 from captoken.adapters.httpx import auth
 from captoken.errors import NoToken
 from captoken.keys import HolderKey
-from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.sqlite import SQLiteReplayStore
 
 AMOUNTS = {"eu": 1200, "us": 3400}
 
-# The server has a key that is good at this server alone. `floor=0`: it has seen no proof before.
+# The server has a key that is good at this server alone. Its file of used proofs is made once,
+# along with the keys; a server that starts again opens it: `SQLiteReplayStore(path)`.
 keyring = Keyring.generate()
 own = keyring.for_audience("sales-api")
-verifier = Verifier(own, audience="sales-api", replays=MemoryReplayStore(floor=0))
+folder = tempfile.TemporaryDirectory()
+proofs = SQLiteReplayStore.create(f"{folder.name}/proofs.db", keys=keyring.key_ids)
+verifier = Verifier(own, audience="sales-api", replays=proofs)
 
 # --- The service: what each endpoint needs --------------------------------------------------------
 
@@ -156,3 +160,6 @@ finally:
     port.close()
 assert not server.started
 print("  the service does not start: /export requires nothing")
+
+proofs.close()
+folder.cleanup()

@@ -7,6 +7,7 @@ channel.
 """
 
 import json
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -14,7 +15,7 @@ import grpc
 from captoken import Access, Issuer, Keyring, Verifier, current
 from captoken.adapters.grpc import Guard, Presenting
 from captoken.keys import HolderKey
-from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.sqlite import SQLiteReplayStore
 
 TABLES = {"sales": ["eu 5", "us 7"], "hr": ["jane 90000"], "market.moves": ["down 7 percent"]}
 
@@ -50,7 +51,11 @@ RULES = {
 }
 
 keyring = Keyring.generate()
-verifier = Verifier(keyring, audience="sales-db", replays=MemoryReplayStore(floor=0))
+
+# Made once, along with the keys; a server that starts again opens it: `SQLiteReplayStore(path)`.
+folder = tempfile.TemporaryDirectory()
+proofs = SQLiteReplayStore.create(f"{folder.name}/proofs.db", keys=keyring.key_ids)
+verifier = Verifier(keyring, audience="sales-db", replays=proofs)
 server = grpc.server(ThreadPoolExecutor(4), interceptors=[Guard(verifier, RULES)])
 handlers = {
     "Read": grpc.unary_unary_rpc_method_handler(read, json.loads, encode),
@@ -133,3 +138,5 @@ with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
     )
 
 server.stop(0).wait()
+proofs.close()
+folder.cleanup()

@@ -75,7 +75,7 @@ def say(who, what):
 
 
 with tempfile.TemporaryDirectory() as folder:
-    store = SQLiteSnapshots(Path(folder, "overlay.db"))
+    store = SQLiteSnapshots.create(Path(folder, "overlay.db"))
     key = OperatorKey.generate()
     operator = Operator(key, store, by="oncall:sam", clock=clock)
     operator.renew()  # the first snapshot, in which nothing stands

@@ -34,10 +34,21 @@ MOST = 9  # cents that a search may cost
 # --- A process of the search service --------------------------------------------------------------
 
 
+def create_in_file(path, keys):
+    """Make the ledger, for keys that are made now: of their tokens nothing was used before."""
+    SQLiteLedger.create(path, keys=keys).close()
+
+
+def create_on_server(port, keys):
+    """The same, on a Valkey server."""
+    with valkey.Valkey(port=port) as client:
+        ValkeyLedger.create(client, keys=keys)
+
+
 @contextmanager
 def sqlite_ledger(path):
-    """A ledger for all processes that share the file. `floor=0`: nothing was counted before."""
-    with closing(SQLiteLedger(path, shared=True, floor=0, timeout=30)) as ledger:
+    """The ledger of all processes that share the file."""
+    with closing(SQLiteLedger(path, shared=True, timeout=30)) as ledger:
         yield ledger
 
 
@@ -45,7 +56,7 @@ def sqlite_ledger(path):
 def valkey_ledger(port):
     """A ledger for all that reach the server."""
     with valkey.Valkey(port=port) as client:
-        yield ValkeyLedger(client, shared=True, floor=0)
+        yield ValkeyLedger(client, shared=True)
 
 
 def price(number):
@@ -128,10 +139,12 @@ def run_both(open_ledger, place, secret, tokens):
     return books
 
 
-def race(name, open_ledger, place):
+def race(name, create, open_ledger, place):
     """Let all agents spend what they can, and look into the ledger."""
     secret = secrets.token_bytes(32)
     keyring = Keyring.from_keys({"k1": secret}, current="k1")
+    # Made once, along with the key. The processes of the service open it, and make none.
+    create(place, keyring.key_ids)
     tokens = promised(keyring)
     books = run_both(open_ledger, place, secret, tokens)
 
@@ -152,7 +165,7 @@ def race(name, open_ledger, place):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "ledger.db"))
-        race("The ledger is a SQLite file", sqlite_ledger, path)
+        race("The ledger is a SQLite file", create_in_file, sqlite_ledger, path)
 
     if ValkeyServer is not None:
         # What was answered survives a crash.
@@ -161,7 +174,7 @@ def main():
             tempfile.TemporaryDirectory() as folder,
             ValkeyServer(data_dir=Path(folder), config=settings) as running,
         ):
-            race("The ledger is a Valkey server", valkey_ledger, running.port)
+            race("The ledger is a Valkey server", create_on_server, valkey_ledger, running.port)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,22 @@ sub-agent. Every request carries a proof by the key: for this server, this reque
 import base64
 import hmac
 import json
+import tempfile
 from time import time
 
 from captoken import Access, Denied, Issuer, Keyring, Token, Verifier
 from captoken.errors import DelegationError
 from captoken.keys import HolderKey
 from captoken.proof import Evidence, with_proof
-from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.sqlite import SQLiteReplayStore
 
 keyring = Keyring.generate()
 
-# `floor=0` says that no earlier process of this server took proofs; several processes share a file
-# (SQLiteReplayStore).
-payroll = Verifier(keyring, audience="payroll", replays=MemoryReplayStore(floor=0))
+# Which proofs were used is remembered in a file. It is made once, along with the keys, so that it
+# knows that none was used before. Every process of the server opens it: `SQLiteReplayStore(path)`.
+folder = tempfile.TemporaryDirectory()
+proofs = SQLiteReplayStore.create(f"{folder.name}/proofs.db", keys=keyring.key_ids)
+payroll = Verifier(keyring, audience="payroll", replays=proofs)
 
 # Each agent makes its own key, and tells the others the public half. No key ever travels.
 orchestrator = HolderKey.generate()
@@ -112,3 +115,6 @@ print(f"  the key of {stated['from']} signed that {signed}")
 altered = Evidence.from_dict({**exported, "body": exported["body"].replace("clerk", "mallory")})
 assert not altered.holds()
 print("  not a word of it can be changed")
+
+proofs.close()
+folder.cleanup()

@@ -666,7 +666,7 @@ def test_only_true_from_a_store_allows(name: str) -> None:
     assert "secret" not in str(decision) and ("no room for it" in str(decision)) is (name == "a store error")
     assert decision or (decision.steps[10].outcome == "failed" and decision.attribution is not None)
     read = proof_in(proof)
-    assert store.seen == [(possession.use_of(b64decode(BOSS.public), read), NOW)]
+    assert store.seen == [(possession.use_of(b64decode(BOSS.public), read, "k1"), NOW)]
 
 
 def test_what_stops_the_process_passes_through_a_store() -> None:

@@ -769,7 +769,7 @@ def _proved(
     tag = genuine.tags[-1]
     for audience in _audiences_left(genuine, facts):
         if proof.is_proven(made, key, tag, audience, digest):
-            return proof.use_of(key, made)
+            return proof.use_of(key, made, genuine.root.key_id)
     text = "not signed by the key that the token is bound to, for this token, server and request"
     return Refusal("bad_proof", text)
 
@@ -804,6 +804,7 @@ def reservation(
         genuine.kept_until(facts.server.leeway),
         genuine.root.token_id,
         facts.server.leeway,
+        genuine.root.key_id,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
-from typing import Any
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +30,9 @@ from captoken.cli.options import (
 from captoken.cli.output import say, say_json, tell
 from captoken.cli.values import DURATION, PUBLIC
 from captoken.stores.ports import Use
+
+if TYPE_CHECKING:
+    from captoken.stores.sqlite import SQLiteReplayStore
 
 _asking = stacked(
     keyring_option,
@@ -59,7 +63,7 @@ _asking = stacked(
     click.option(
         "--replays",
         metavar="FILE",
-        help="Where used proofs are remembered: an SQLite file, which `verify` makes.",
+        help="Where used proofs are remembered: an SQLite file.",
     ),
     click.option(
         "--overlay",
@@ -170,15 +174,22 @@ def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
 
 @click.command()
 @_asking
+@click.option(
+    "--create",
+    is_flag=True,
+    help="Make the file of --replays, which must not be there yet.",
+)
 @now_option
 @json_option
-def verify(as_json: bool, replays: str | None, now: int | None, **facts: Any) -> int:
+def verify(as_json: bool, replays: str | None, create: bool, now: int | None, **facts: Any) -> int:
     """Verify a token and an access. Exit 0: allowed, 1: denied.
 
     \b
     captoken verify --keyring keyring.json --table sales --operation select < child.token
 
-    A token that is bound to a key comes with a proof, which is good once: --replays remembers it.
+    A token that is bound to a key comes with a proof, which is good once: --replays remembers it,
+    in a file that `captoken keygen --create` has made along with the keys. One that --create makes
+    later takes proofs made more than five seconds after it.
 
     \b
     captoken verify --keyring keyring.json --audience sales-db --table sales --operation select \\
@@ -191,7 +202,11 @@ def verify(as_json: bool, replays: str | None, now: int | None, **facts: Any) ->
     captoken verify --keyring keyring.json --table sales --operation select \\
         --overlay overlay.db --operator "$(cat operator.public)" < child.token
     """
+    if create and replays is None:
+        raise click.UsageError("--create makes the file that --replays names")
     store = None if replays is None else _Replays(replays, clock(now))
+    if store is not None and create:
+        store.make()
     decision = _decision(
         dry=False,
         now=now,
@@ -223,23 +238,31 @@ class _Replays:
         self._clock = clock
         self.is_new = False  # the file was made here, and knows of nothing that was used before
 
-    def add(self, use: Use, now: int) -> bool:
-        """Use it: False if it was used before."""
+    def make(self) -> None:
+        """Make the file. Raises StoreError if there is one."""
         from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
-        self.is_new = not os.path.exists(self._path)
-        with closing(SQLiteReplayStore(self._path, clock=self._clock)) as store:
+        SQLiteReplayStore.create(self._path, clock=self._clock).close()
+        self.is_new = True
+
+    def add(self, use: Use, now: int) -> bool:
+        """Use it: False if it was used before. Raises StoreError where no file is."""
+        with self._opened() as store:
             return store.add(use, now)
 
     def peek(self, use: Use, now: int) -> bool:
-        """The same without using it. Raises StoreError where no file is: it would know nothing."""
+        """The same without using it. Raises StoreError where no file is."""
+        with self._opened() as store:
+            return store.peek(use, now)
+
+    @contextmanager
+    def _opened(self) -> Generator[SQLiteReplayStore]:
         from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
-        # To open it would make it: an empty store, that `verify` would take for one that knows.
         if not os.path.exists(self._path):
-            raise StoreError(f"{self._path} is not there yet: verify makes it")
-        with closing(SQLiteReplayStore(self._path, clock=self._clock)) as store:
-            return store.peek(use, now)
+            raise StoreError(f"{self._path} is not there: --create makes one")
+        with closing(SQLiteReplayStore(self._path)) as store:
+            yield store
 
 
 def _line(decision: Decision) -> str:

@@ -481,7 +481,7 @@ def replay(trail_file: str, overlay: str, operator: tuple[str, ...], as_json: bo
     was not recorded, it says so.
 
     \b
-    captoken renew --key proposal.json --store proposal.db
+    captoken renew --key proposal.json --store proposal.db --create
     captoken revoke --key proposal.json --store proposal.db --agent clerk --why proposal
     captoken overlay --store proposal.db --operator "$(cat proposal.public)" --raw > proposal
     captoken audit replay trail.jsonl --overlay proposal --operator "$(cat proposal.public)"

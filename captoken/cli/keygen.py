@@ -75,10 +75,23 @@ def _new_keyring(given: Given) -> None:
     audience = given["audience"]
     if audience is None:
         made = Keyring.generate()
+        if given["create"] is not None:
+            _make_stores(given["create"], made)
+    elif given["create"] is not None:
+        # These keys are derived of some that are there, and may have been used.
+        raise click.UsageError("--create goes with new keys, and not with derived ones")
     else:
         made = files.keyring(given["keyring"]).for_audience(audience)
     files.save_new(made, given["out"])
     _tell(given["out"], made, given["as_json"])
+
+
+def _make_stores(path: str, keyring: Keyring) -> None:
+    """What knows that nothing of these keys was used before. Raises StoreError if it is there."""
+    from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore  # here: it needs sqlite3
+
+    SQLiteReplayStore.create(path, keys=keyring.key_ids).close()
+    SQLiteLedger.create(path, keys=keyring.key_ids).close()
 
 
 # --- which of it ----------------------------------------------------------------------------------
@@ -140,7 +153,7 @@ _WAYS = (
     ),
     Way(("--rotate",), _change, takes=_CHANGING),
     Way(("--retire",), _change, takes=frozenset(("--keyring",))),
-    Way(("--out",), _new_keyring, takes=frozenset(("--audience", "--keyring"))),
+    Way(("--out",), _new_keyring, takes=frozenset(("--audience", "--keyring", "--create"))),
 )
 
 
@@ -167,6 +180,11 @@ def _meant(said: frozenset[str]) -> Callable[[Given], None]:
     "--out",
     metavar="FILE",
     help="Write the new keyring or key to FILE, which must not be there yet.",
+)
+@click.option(
+    "--create",
+    metavar="FILE.db",
+    help="Also make FILE.db, for used proofs and counts of tokens of these keys.",
 )
 @click.option(
     "--rotate",
@@ -238,13 +256,15 @@ def keygen(ctx: click.Context, /, **given: Any) -> None:
     """Make keys, in a file that its owner alone can read.
 
     \b
-    captoken keygen --out keyring.json
+    captoken keygen --out keyring.json --create used.db
     captoken keygen --rotate --keyring keyring.json
     captoken keygen --retire KEY_ID --keyring keyring.json
     captoken keygen --audience sales-db --keyring keyring.json --out sales-db.json
 
     Those are root keys: whoever has the file can mint anything. A server needs no more than the
-    keys of its own audience: with them it can forge for itself and for nobody else.
+    keys of its own audience: with them it can forge for itself and for nobody else. Servers open
+    used.db, as `captoken verify --replays`: one that is made later has to refuse what it cannot
+    know to be unused.
 
     \b
     captoken keygen --holder --out agent.json > agent.public

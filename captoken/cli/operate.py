@@ -111,20 +111,20 @@ _changing = stacked(
 
 
 @contextmanager
-def _snapshots(path: str, *, new: bool = False) -> Generator[SQLiteSnapshots]:
-    """The store in a file.
+def _snapshots(path: str, *, create: bool = False) -> Generator[SQLiteSnapshots]:
+    """The store in a file, which is made if that is asked for.
 
-    Raises UsageError for a file that is not there, unless there may be a new one.
+    Raises UsageError for a file that is not there, and StoreError for a store that is to be made
+    and is there already.
     """
     from captoken.stores.sqlite import SQLiteSnapshots  # here, since it needs sqlite3
 
-    fresh = not os.path.exists(path)
-    if fresh and not new:
-        raise click.UsageError(f"{path} is not there: `captoken renew` begins one")
-    store = SQLiteSnapshots(path)
+    if not create and not os.path.exists(path):
+        raise click.UsageError(f"{path} is not there: `captoken renew --create` begins one")
+    store = SQLiteSnapshots.create(path) if create else SQLiteSnapshots(path)
     try:
         yield store
-        if fresh:
+        if create:
             tell(f"{path} is new: verifiers have to read that very file")
     finally:
         store.close()
@@ -136,7 +136,7 @@ def _operator(
     store: str,
     now: int | None,
     *,
-    new: bool = False,
+    create: bool = False,
     resume: bool = False,
     **given: Any,
 ) -> Generator[Operator]:
@@ -148,11 +148,11 @@ def _operator(
     secret = OperatorKey.load(key)
     last = _last(seen)
     # Whoever can remove the store could else have the operator begin anew, with nothing revoked.
-    if new and last and not os.path.exists(store) and not resume:
+    if create and last and not resume:
         raise click.UsageError(
-            f"{store} is not there, and {seen} says that snapshot {last} was: --resume begins anew"
+            f"{store} is to be new, and {seen} says that snapshot {last} was: --resume begins anew"
         )
-    with _snapshots(store, new=new) as snapshots:
+    with _snapshots(store, create=create) as snapshots:
         operator = Operator(
             secret,
             snapshots,
@@ -304,27 +304,39 @@ def lift(key: str, store: str, entry: str, why: str, now: int | None) -> None:
     is_flag=True,
     help="Go on from an old snapshot: you have looked, and it is the newest.",
 )
+@click.option(
+    "--create",
+    is_flag=True,
+    help="Make the store, which must not be there yet.",
+)
 @now_option
 @json_option
 def renew(
-    key: str, store: str, trusted: tuple[str, ...], resume: bool, now: int | None, as_json: bool
+    key: str,
+    store: str,
+    trusted: tuple[str, ...],
+    resume: bool,
+    create: bool,
+    now: int | None,
+    as_json: bool,
 ) -> None:
     """Sign anew what stands: verifiers want to hear it again every minute.
 
-    They deny all once the newest snapshot is older than their bound, a minute by default. Without a
-    store yet, signs that nothing stands.
+    They deny all once the newest snapshot is older than their bound, a minute by default. With
+    --create, makes the store and signs that nothing stands.
 
     The number of the newest snapshot is kept beside the key, in a file that ends in .seen. A store
     that has less, or whose newest snapshot has run out, is refused, since it may have gone back.
 
     \b
-    while true; do captoken renew --key operator.json --store overlay.db; sleep 20; done
+    captoken renew --key operator.json --store overlay.db --create
+    while sleep 20; do captoken renew --key operator.json --store overlay.db; done
     """
     operating = _operator(
         key,
         store,
         now,
-        new=True,
+        create=create,
         resume=resume,
         by="operator",
         trusted=trusted,

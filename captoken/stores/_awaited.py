@@ -70,7 +70,7 @@ class AwaitedStore(ABC):
         self._is_open = False
 
     async def open(self) -> Self:
-        """Ask the server now whether it will do, and begin the floor where there is none.
+        """Ask the server now whether it will do, and whether the store is there.
 
         So a service hears of it when it starts, and not with its first request. Raises StoreError.
         """

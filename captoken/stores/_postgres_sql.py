@@ -5,10 +5,10 @@ what was committed before it. The functions rely on the last: what they read onc
 is the newest.
 
 `floor_of`: the floor of a kind of store, with the timeline of the server that it was written on. If
-the row is gone, all was lost. If the timeline is another one by now (a standby was promoted, a
-backup was rolled forward), the last transactions may be lost. Either way the floor rises over all
-that can have been issued. `begin` is the same, for a store that is made; it may have been told how
-the floor begins.
+the row is gone, all was lost, and the store is not there: `make` alone makes it. If the timeline is
+another one by now (a standby was promoted, a backup was rolled forward), the last transactions may
+be lost. Then the floor rises over all that can have been issued. `keys`: for these there is no
+floor, until it rises (`is_above`). `look` is for a store that is opened.
 
 `reserve` locks the rows of the buckets in the order of the debits, from root to leaf, so that no
 two wait for each other. What was debited is given back when a later bucket is short, and when the
@@ -40,7 +40,8 @@ _TEXT = """
 create schema if not exists captoken;
 
 create table if not exists captoken.floors (
-    kind text primary key, floor bigint not null, timeline text not null
+    kind text primary key, floor bigint not null, timeline text not null,
+    keys text[] not null default '{}'
 );
 
 create table if not exists captoken.proofs (entry bytea primary key, issued_at bigint not null);
@@ -82,67 +83,104 @@ begin
     end if;
 end $$;
 
-create or replace function captoken.floor_of(
-    its_kind text, ahead bigint, told bigint, clock bigint, lossless boolean,
-    first bigint default null
-) returns bigint language plpgsql as $$
-declare
-    current text := '';
-    known record;
-    begun bigint;
+create or replace function captoken.timeline(lossless boolean)
+returns text language plpgsql as $$
 begin
-    if not lossless then
-        current := left(pg_walfile_name(pg_current_wal_lsn()), 8);
+    if lossless then
+        return '';
     end if;
-    select floor, timeline into known from captoken.floors where kind = its_kind;
-    if found and (lossless or known.timeline = current) then
-        return known.floor;
-    end if;
-    begun := ahead + greatest(
+    return left(pg_walfile_name(pg_current_wal_lsn()), 8);
+end $$;
+
+create or replace function captoken.first_of(
+    ahead bigint, told bigint, clock bigint
+) returns bigint language sql as $$
+    select ahead + greatest(
         coalesce(clock, floor(extract(epoch from clock_timestamp()))::bigint), told
     );
-    insert into captoken.floors as f values (its_kind, coalesce(first, begun), current)
-        on conflict (kind) do update
-        set floor = greatest(f.floor, begun), timeline = current where f.timeline <> current;
+$$;
+
+create or replace function captoken.make(
+    its_kind text, told bigint, ahead bigint, clock bigint, lossless boolean, first bigint,
+    its_keys text[]
+) returns boolean language plpgsql as $$
+begin
+    perform captoken.ready();
+    insert into captoken.floors values (
+        its_kind, coalesce(first, captoken.first_of(ahead, told, clock)),
+        captoken.timeline(lossless), its_keys
+    ) on conflict (kind) do nothing;
+    return found;
+end $$;
+
+create or replace function captoken.floor_of(
+    its_kind text, ahead bigint, told bigint, clock bigint, lossless boolean
+) returns bigint language plpgsql as $$
+declare
+    current text := captoken.timeline(lossless);
+    known record;
+begin
+    select floor, timeline into known from captoken.floors where kind = its_kind;
+    if not found then
+        raise exception using errcode = 'CT002', message = 'captoken: not there';
+    end if;
+    if lossless or known.timeline = current then
+        return known.floor;
+    end if;
+    update captoken.floors as f
+        set floor = greatest(f.floor, captoken.first_of(ahead, told, clock)), timeline = current,
+            keys = '{}'
+        where kind = its_kind and f.timeline <> current;
     return (select floor from captoken.floors where kind = its_kind);
 end $$;
 
-create or replace function captoken.begin(
-    its_kind text, told bigint, ahead bigint, clock bigint, lossless boolean, first bigint
+create or replace function captoken.look(
+    its_kind text, told bigint, ahead bigint, clock bigint, lossless boolean
 ) returns bigint language plpgsql as $$
 begin
     perform captoken.ready();
-    return captoken.floor_of(its_kind, ahead, told, clock, lossless, first);
+    return captoken.floor_of(its_kind, ahead, told, clock, lossless);
 end $$;
 
+create or replace function captoken.is_above(
+    its_kind text, issued bigint, its_kid text
+) returns boolean language sql as $$
+    select exists (
+        select from captoken.floors
+        where kind = its_kind and (issued > floor or its_kid = any(keys))
+    );
+$$;
+
 create or replace function captoken.add(
-    its_entry bytea, issued bigint, told bigint, gone bigint, ahead bigint, clock bigint,
-    lossless boolean
+    its_entry bytea, issued bigint, its_kid text, told bigint, gone bigint, ahead bigint,
+    clock bigint, lossless boolean
 ) returns boolean language plpgsql as $$
 begin
     perform captoken.ready();
     perform captoken.floor_of('replay', ahead, told, clock, lossless);
-    update captoken.floors set floor = gone where kind = 'replay' and floor < gone;
+    update captoken.floors set floor = gone, keys = '{}' where kind = 'replay' and floor < gone;
     if found then
         delete from captoken.proofs where issued_at <= gone;
     end if;
-    if issued <= (select floor from captoken.floors where kind = 'replay') then
+    if not captoken.is_above('replay', issued, its_kid) then
         return false;
     end if;
     insert into captoken.proofs values (its_entry, issued) on conflict (entry) do nothing;
     -- Once more: it may have been known, and forgotten by whoever raised the floor meanwhile.
-    return found and issued > (select floor from captoken.floors where kind = 'replay');
+    return found and captoken.is_above('replay', issued, its_kid);
 end $$;
 
 create or replace function captoken.peek_add(
-    its_entry bytea, issued bigint, told bigint, gone bigint, ahead bigint, clock bigint,
-    lossless boolean
+    its_entry bytea, issued bigint, its_kid text, told bigint, gone bigint, ahead bigint,
+    clock bigint, lossless boolean
 ) returns boolean language plpgsql as $$
 declare
     answer boolean;
 begin
     begin
-        answer := captoken.add(its_entry, issued, told, gone, ahead, clock, lossless);
+        answer := captoken.add(
+            its_entry, issued, its_kid, told, gone, ahead, clock, lossless
+        );
         raise exception using errcode = 'CT001', message = 'captoken: undone';
     exception when sqlstate 'CT001' then
         return answer;
@@ -195,8 +233,8 @@ end $$;
 
 create or replace function captoken.reserve(
     its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
-    issued bigint, its_until bigint, its_keep bigint, its_tree text, leeway bigint, told bigint,
-    ahead bigint, clock bigint, lossless boolean
+    issued bigint, its_until bigint, its_keep bigint, its_tree text, leeway bigint,
+    its_kid text, told bigint, ahead bigint, clock bigint, lossless boolean
 ) returns integer language plpgsql as $$
 declare
     done integer := 0;
@@ -207,7 +245,8 @@ begin
     if exists (select from captoken.reservations where id = its_id) then
         return 0;
     end if;
-    if issued <= captoken.floor_of('ledger', ahead, told, clock, lossless) then
+    perform captoken.floor_of('ledger', ahead, told, clock, lossless);
+    if not captoken.is_above('ledger', issued, its_kid) then
         return -1;
     end if;
     if exists (
@@ -262,8 +301,8 @@ end $$;
 
 create or replace function captoken.peek_reserve(
     its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
-    issued bigint, its_until bigint, its_keep bigint, its_tree text, leeway bigint, told bigint,
-    ahead bigint, clock bigint, lossless boolean
+    issued bigint, its_until bigint, its_keep bigint, its_tree text, leeway bigint,
+    its_kid text, told bigint, ahead bigint, clock bigint, lossless boolean
 ) returns integer language plpgsql as $$
 declare
     answer integer;
@@ -271,7 +310,7 @@ begin
     begin
         answer := captoken.reserve(
             its_id, its_links, its_units, limits, its_amounts,
-            issued, its_until, its_keep, its_tree, leeway, told, ahead, clock, lossless
+            issued, its_until, its_keep, its_tree, leeway, its_kid, told, ahead, clock, lossless
         );
         raise exception using errcode = 'CT001', message = 'captoken: undone';
     exception when sqlstate 'CT001' then

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
-from captoken._format import primitives
+from captoken._format import names, primitives
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
@@ -144,6 +144,31 @@ def lines(snapshot: bytes, deltas: Iterable[bytes]) -> bytes:
     return b"\n".join((snapshot, *deltas))
 
 
+# --- making and opening ---------------------------------------------------------------------------
+
+# Opening never makes (31.6, 38.15). A store that is missing may be one that was lost, and who makes
+# another in its place has said that nobody has used anything.
+
+MISSING = -3  # what a script answers
+
+
+def missing(where: str) -> StoreError:
+    """What a store raises that is not there. Made here, and raised by the caller."""
+    return StoreError(f"{where}: this store is not there: create makes one")
+
+
+def there_already(where: str) -> StoreError:
+    """What `create` raises for a store that is there. Made here, and raised by the caller."""
+    return StoreError(f"{where}: this store is there already")
+
+
+def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    """The ids of keys that are made along with a store. Raises TypeError or ValueError."""
+    if isinstance(keys, str):
+        raise TypeError("keys are a list of key ids, as Keyring.key_ids")
+    return tuple(names.name(key, "a key id") for key in keys)
+
+
 # --- what a server says ---------------------------------------------------------------------------
 
 
@@ -177,8 +202,10 @@ def short_debit(server: str, answer: Any, reservation: Reservation) -> Debit | N
     """
     debits = reservation.debits
     # By exact type: True would count as 1, and so name the first debit.
-    if type(answer) is not int or not -2 <= answer <= len(debits):
+    if type(answer) is not int or not MISSING <= answer <= len(debits):
         raise not_an_answer(server, answer)
+    if answer == MISSING:
+        raise missing(server)
 
     if answer == -1:
         raise StoreError(REFUSED_BEFORE)

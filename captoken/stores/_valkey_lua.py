@@ -5,8 +5,9 @@ are exact. What a script has done stays done when it fails. So all is read and j
 first key is written, but for the floor.
 
 The floor lies in a hash, with the run of the server that it was written on. If the hash is gone,
-the store has lost its data. If the server is another one by now (restarted, or a replica in its
-place), the last second may be lost. Either way the floor rises over all that can have been issued.
+the store has lost its data, and is not there: -3. If the server is another one by now (restarted,
+or a replica in its place), the last second may be lost: the floor rises over all that can have been
+issued. `keys`, with a comma before and after each: for these there is no floor, until it rises.
 `watch` 1: the run is noted and compared. 2: it is compared if it was noted once, since a restart of
 this server loses nothing, but it may have been a replica then. 0: neither.
 
@@ -29,39 +30,59 @@ local function whole(text)
     return number
 end
 
-local function floor_of(key, now, ahead, clock, watch, peek, first)
-    local known = redis.call('HMGET', key, 'floor', 'server')
-    local floor, noted, run = known[1] and whole(known[1]), known[2] or '', ''
-    if watch == '1' or watch == '2' and noted ~= '' then
-        local said = redis.pcall('INFO', 'server')  -- an error, where that is not permitted
-        run = type(said) == 'string' and string.match(said, 'run_id:(%x+)') or ''
-    end
-    if floor and (watch == '0' or run == noted) then return floor end
+local function server_of()
+    local said = redis.pcall('INFO', 'server')  -- an error, where that is not permitted
+    return type(said) == 'string' and string.match(said, 'run_id:(%x+)') or ''
+end
 
-    if not floor and first then
-        floor = first
-    else
-        local begun = tonumber(clock) or tonumber(redis.call('TIME')[1])
-        floor = math.max(floor or 0, math.max(begun, now) + ahead)
-    end
+local function first_of(now, ahead, clock)
+    return math.max(tonumber(clock) or tonumber(redis.call('TIME')[1]), now) + ahead
+end
+
+local function floor_of(key, now, ahead, clock, watch, peek)
+    local known = redis.call('HMGET', key, 'floor', 'server', 'keys')
+    if not known[1] then return nil end
+    local floor, noted, run = whole(known[1]), known[2] or '', ''
+    if watch == '1' or watch == '2' and noted ~= '' then run = server_of() end
+    if watch == '0' or run == noted then return floor, known[3] or '' end
+
+    floor = math.max(floor, first_of(now, ahead, clock))
     if not peek then
         redis.call('HSET', key, 'floor', digits(floor), 'server', watch == '1' and run or '')
+        redis.call('HDEL', key, 'keys')
     end
-    return floor
+    return floor, ''
+end
+
+local function is_above(floor, keys, issued, kid)
+    return issued > floor or string.find(keys, ',' .. kid .. ',', 1, true) ~= nil
 end
 """
 
-# Keys: the floor. Arguments: ahead, clock, watch, now, first.
-BEGIN = (
+# Keys: the floor. Arguments: ahead, clock, watch, now, first, keys. 0 if it is there.
+MAKE = (
     _COMMON
     + """
-floor_of(KEYS[1], tonumber(ARGV[4]), tonumber(ARGV[1]), ARGV[2], ARGV[3], false, tonumber(ARGV[5]))
+if redis.call('HEXISTS', KEYS[1], 'floor') == 1 then return 0 end
+local floor = tonumber(ARGV[5]) or first_of(tonumber(ARGV[4]), tonumber(ARGV[1]), ARGV[2])
+local run = ARGV[3] == '1' and server_of() or ''
+redis.call('HSET', KEYS[1], 'floor', digits(floor), 'server', run, 'keys', ARGV[6])
+return 1
+"""
+)
+
+# Keys: the floor. Arguments: ahead, clock, watch, now.
+LOOK = (
+    _COMMON
+    + """
+local now, ahead = tonumber(ARGV[4]), tonumber(ARGV[1])
+if not floor_of(KEYS[1], now, ahead, ARGV[2], ARGV[3], false) then return -3 end
 return 1
 """
 )
 
 # Keys: the floor, the proofs.
-# Arguments: ahead, clock, watch, now, issued, gone, entry, limit, peek.
+# Arguments: ahead, clock, watch, now, issued, gone, entry, limit, peek, kid.
 #
 # Nothing here has a time to live: a use is forgotten in the step that raises the floor over it,
 # whatever the clocks say. What is next to be forgotten is passed over, so that a `peek`, which
@@ -71,19 +92,24 @@ ADD = (
     + """
 local now, issued, gone = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local peek = ARGV[9] == '1'
-local floor = floor_of(KEYS[1], now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
+local floor, keys = floor_of(KEYS[1], now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
+if not floor then return -3 end
+local over = 0
 if gone > floor then
     if not peek then
         redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', digits(gone))
         redis.call('HSET', KEYS[1], 'floor', digits(gone))
+        redis.call('HDEL', KEYS[1], 'keys')
     end
-    floor = gone
+    floor, keys, over = gone, '', gone
 end
 
 local known = redis.call('ZSCORE', KEYS[2], ARGV[7])
-if issued <= floor or known and tonumber(known) > floor then return 0 end
+if not is_above(floor, keys, issued, ARGV[10]) or known and tonumber(known) > over then
+    return 0
+end
 if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[8]) then
-    local held = redis.call('ZCOUNT', KEYS[2], '(' .. digits(floor), '+inf')
+    local held = redis.call('ZCOUNT', KEYS[2], '(' .. digits(over), '+inf')
     if held >= tonumber(ARGV[8]) then return -1 end
 end
 if not peek then redis.call('ZADD', KEYS[2], digits(issued), ARGV[7]) end
@@ -94,7 +120,7 @@ return 1
 # Keys: the floor, the reservation, until when buckets are kept, the same of this tree, and the
 # bucket of each debit.
 # Arguments: ahead, clock, watch, now, issued, until, lives, keep, base, kept, peek, most, leeway,
-# and for each debit its limit and amount.
+# kid, and for each debit its limit and amount.
 #
 # No bucket has a time to live, which would be by the server's clock alone and leave no trace. Until
 # when each is kept stands in a sorted set. What both clocks say is over is deleted in the step that
@@ -106,8 +132,9 @@ RESERVE = (
 local now, base, keep = tonumber(ARGV[4]), ARGV[9], ARGV[8]
 local peek = ARGV[11] == '1'
 if redis.call('HGET', KEYS[2], 'until') then return 0 end
-local floor = floor_of(KEYS[1], now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
-if tonumber(ARGV[5]) <= floor then return -1 end
+local floor, keys = floor_of(KEYS[1], now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
+if not floor then return -3 end
+if not is_above(floor, keys, tonumber(ARGV[5]), ARGV[14]) then return -1 end
 local gone = redis.call('HGET', KEYS[1], 'gone')
 gone = gone and whole(gone) or 0
 if now - tonumber(ARGV[13]) < gone - tonumber(ARGV[10]) then return -2 end
@@ -115,7 +142,7 @@ if now - tonumber(ARGV[13]) < gone - tonumber(ARGV[10]) then return -2 end
 local sure = math.min(now, tonumber(ARGV[2]) or tonumber(redis.call('TIME')[1]))
 local spent, room = {}, nil
 for at = 5, #KEYS do
-    local key, limit, amount = KEYS[at], whole(ARGV[4 + 2 * at]), whole(ARGV[5 + 2 * at])
+    local key, limit, amount = KEYS[at], whole(ARGV[5 + 2 * at]), whole(ARGV[6 + 2 * at])
     if not spent[key] then
         local text = redis.call('GET', key)
         if not text then
@@ -139,7 +166,7 @@ if peek then return 0 end
 redis.call('HSET', KEYS[2], 'until', ARGV[6], 'open', '1', 'debits', digits(#KEYS - 4))
 redis.call('EXPIRE', KEYS[2], ARGV[7])
 for at = 5, #KEYS do
-    local key, amount, name = KEYS[at], ARGV[5 + 2 * at], string.sub(KEYS[at], #base + 1)
+    local key, amount, name = KEYS[at], ARGV[6 + 2 * at], string.sub(KEYS[at], #base + 1)
     redis.call('HSET', KEYS[2], digits(at - 4), amount .. ' ' .. name)
     redis.call('INCRBY', key, amount)
     redis.call('ZADD', KEYS[3], 'GT', keep, name)

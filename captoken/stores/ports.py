@@ -30,12 +30,14 @@ class Use(msgspec.Struct, frozen=True):
 
     entry: bytes  # names key and nonce
     issued_at: int
+    kid: str = ""  # of the token's root key: a store may have been made along with it
 
 
 class ReplayStore(Protocol):
     """Remembers which proofs were used. Several processes that serve one audience share one.
 
     A store that cannot remember from before it was made refuses what was issued before: its floor.
+    But not for tokens of a key that was made along with it: none of them can have been used before.
     """
 
     def add(self, use: Use, now: int) -> bool:
@@ -112,6 +114,7 @@ class Reservation(msgspec.Struct, frozen=True):
     keep: int | None  # when the token has expired, and its buckets may be forgotten; None is never
     tree: str = ""  # the id of the token, which all have in common that were made of it
     leeway: int = 0  # of the verifier: so long after its end it takes a token
+    kid: str = ""  # of the token's root key: a ledger may have been made along with it
 
     @property
     def kept_until(self) -> int | None:
@@ -128,7 +131,7 @@ class Ledger(Protocol):
 
     A ledger that was lost and begun anew cannot know what tokens used before. So it refuses those
     that were issued before it began, or up to a minute later, since clocks differ: its floor.
-    `floor=0` says aloud that nothing was counted before.
+    But not those of a key that was made along with it: none of them can have been used before.
 
     Holders make buckets, with each link that counts. So of one tree a ledger keeps MOST_BUCKETS.
     The next that would be new has not enough, and those that are there go on.

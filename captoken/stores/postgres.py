@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 from asyncio import Semaphore
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from time import time
-from typing import Any, LiteralString, NamedTuple, Protocol, TypeAlias
+from typing import Any, LiteralString, NamedTuple, Protocol, Self, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -28,7 +28,15 @@ from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
 from captoken.stores._awaited import AwaitedStore
 from captoken.stores._postgres_sql import SETUP
-from captoken.stores._rules import checked_floor, not_an_answer, short_debit, too_old
+from captoken.stores._rules import (
+    checked_floor,
+    checked_keys,
+    missing,
+    not_an_answer,
+    short_debit,
+    there_already,
+    too_old,
+)
 from captoken.stores.own_process import tell_of_forks
 from captoken.stores.ports import Debit, Reservation, Use
 
@@ -277,6 +285,9 @@ def _words(error: Exception) -> str:
     if state == "P0001" and "read committed" in str(error):
         return "PostgreSQL: default_transaction_isolation must be read committed for this login"
 
+    if state == "CT002":
+        return str(missing(_SERVER))
+
     words = f"PostgreSQL: {type(error).__name__}"
     if state:
         words += f" {state}"
@@ -424,15 +435,18 @@ class _Floored(_Place):
         self._ahead = ahead
         self._clock = clock
         self._lossless = lossless
-        self._begin = self._function(
-            "begin",
-            "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean, %s::bigint",
-        )
+        facts: LiteralString = "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean"
+        self._look = self._function("look", facts)
+        self._make = self._function("make", facts + ", %s::bigint, %s::text[]")
 
-    def _beginning(self) -> tuple[Any, ...]:
-        """What `begin` is given. It takes the later of the two clocks: one may be behind."""
+    def _looking(self) -> tuple[Any, ...]:
+        """What `look` is given. It takes the later of the two clocks: one may be behind."""
         now = int((self._clock or time)())
-        return (self._kind, now, *self._floor_facts(), self._first_floor)
+        return (self._kind, now, *self._floor_facts())
+
+    def _making(self, keys: Sequence[str] = ()) -> tuple[Any, ...]:
+        """What `make` is given. Without a floor, it is by the clocks."""
+        return (*self._looking(), self._first_floor, list(keys))
 
     def _floor_facts(self) -> tuple[int, int | None, bool]:
         """What each function is given of the floor. Without a clock of ours, the server's."""
@@ -452,12 +466,26 @@ class _FlooredStore(_Floored, PostgresStore):
         floor: int | None,
         lossless: bool,
         clock: Callable[[], float] | None,
+        *,
+        looks: bool = True,
     ) -> None:
         checked_floor(floor)
         super().__init__(source, schema)
         self._set_floor(kind, ahead, floor, lossless, clock)
         with self._kept():
-            self._ask(self._begin, self._beginning(), again=True)
+            if floor is not None:  # as tests say it
+                self._ask(self._make, self._making(), again=True)
+            if looks:
+                self._ask(self._look, self._looking(), again=True)
+
+    def _made_with(self, keys: Sequence[str]) -> None:
+        """Make it, and let go of it. Raises StoreError if it is there."""
+        try:
+            # Not asked again where the answer is lost: it would find its own.
+            if not _yes(self._ask(self._make, self._making(keys))):
+                raise there_already(_SERVER)
+        finally:
+            self.close()
 
 
 class _AwaitedStore(_Floored, AwaitedStore):
@@ -492,9 +520,11 @@ class _AwaitedStore(_Floored, AwaitedStore):
         await self._connections.close()
 
     async def _first(self) -> None:
-        """Refuse a server that forgets, and begin the floor."""
+        """Refuse a server that forgets, and look whether the store is there."""
         _refuse_forgetful(await self._ask(_FSYNC, again=True))
-        await self._ask(self._begin, self._beginning(), again=True)
+        if self._first_floor is not None:  # as tests say it
+            await self._ask(self._make, self._making(), again=True)
+        await self._ask(self._look, self._looking(), again=True)
 
     async def _ask(
         self,
@@ -544,7 +574,9 @@ class _Proofs(_Floored):
     """What a store of used proofs asks."""
 
     def _set_proofs(self) -> None:
-        parameters: LiteralString = "%s::bytea, " + "%s::bigint, " * 5 + "%s::boolean"
+        parameters: LiteralString = (
+            "%s::bytea, %s::bigint, %s::text, " + "%s::bigint, " * 4 + "%s::boolean"
+        )
         self._add = self._function("add", parameters)
         self._peek = self._function("peek_add", parameters)
 
@@ -553,6 +585,7 @@ class _Proofs(_Floored):
         return (
             use.entry,
             use.issued_at,
+            use.kid,
             now,
             too_old(now),
             *self._floor_facts(),
@@ -563,9 +596,9 @@ class PostgresReplayStore(_Proofs, _FlooredStore):
     """Used proofs, as many as the disk holds.
 
     The database keeps the floor. So only a new one, and one that a failover or a restored backup
-    has set back, refuses what was issued up to five seconds later. `floor=0` says aloud that no
-    earlier one took proofs for this audience, and `lossless=True` that it is never set back.
-    `clock` stands in for the server's.
+    has set back, refuses what was issued up to five seconds later. `lossless=True` says aloud that
+    it is never set back. `clock` stands in for the server's. `floor` is for tests: it makes the
+    store, if need be, and says that nothing was used before.
     """
 
     def __init__(
@@ -587,6 +620,28 @@ class PostgresReplayStore(_Proofs, _FlooredStore):
             clock,
         )
         self._set_proofs()
+
+    @classmethod
+    def create(
+        cls,
+        source: Source,
+        *,
+        keys: Iterable[str] = (),
+        schema: str = "captoken",
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> Self:
+        """Make it in the tables, and open it. Raises StoreError if there is one.
+
+        `keys` are the ids of root keys that are made in the same act, and of no others: proofs on
+        their tokens are taken at once, as none can have been used before (31.6).
+        """
+        named = checked_keys(keys)
+        new = _FlooredStore(
+            source, "replay", PROOF_AHEAD, schema, None, lossless, clock, looks=False
+        )
+        new._made_with(named)
+        return cls(source, schema=schema, lossless=lossless, clock=clock)
 
     def add(self, use: Use, now: int) -> bool:
         """True if it is the first use, and above the floor.
@@ -663,7 +718,8 @@ class _Counts(_Floored):
             + debits
             + "%s::bigint, " * 3
             + "%s::text, "
-            + "%s::bigint, " * 4
+            + "%s::bigint, %s::text, "
+            + "%s::bigint, " * 3
             + "%s::boolean"
         )
         self._reserve = self._function("reserve", parameters)
@@ -687,6 +743,7 @@ class _Counts(_Floored):
             reservation.kept_until,
             reservation.tree,
             reservation.leeway,
+            reservation.kid,
             now,
             *self._floor_facts(),
         )
@@ -743,6 +800,29 @@ class PostgresLedger(_Counts, _FlooredStore):
             clock,
         )
         self._set_counts(shared)
+
+    @classmethod
+    def create(
+        cls,
+        source: Source,
+        *,
+        keys: Iterable[str] = (),
+        shared: bool = False,
+        schema: str = "captoken",
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> Self:
+        """Make it in the tables, and open it. Raises StoreError if there is one.
+
+        `keys` are the ids of root keys that are made in the same act, and of no others: their
+        tokens count at once, as none can have been used before (38.15).
+        """
+        named = checked_keys(keys)
+        new = _FlooredStore(
+            source, "ledger", CLOCKS_DIFFER, schema, None, lossless, clock, looks=False
+        )
+        new._made_with(named)
+        return cls(source, shared=shared, schema=schema, lossless=lossless, clock=clock)
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough and was debited, else the first that had not.

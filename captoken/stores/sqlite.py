@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep, time
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Self, TypeAlias
 
 import msgspec
 
@@ -20,11 +21,14 @@ from captoken.stores._rules import (
     Bucket,
     Sums,
     add_up,
+    checked_keys,
     first_ledger_floor,
     first_replay_floor,
     is_full,
     lines,
     mark,
+    missing,
+    there_already,
     too_old,
 )
 from captoken.stores.own_process import tell_of_forks
@@ -44,11 +48,13 @@ class SQLiteStore:
     for others, threads and processes together; then it raises StoreError. Stores of different kinds
     may share a file.
 
-    Servers stop before the file is taken away, or each goes on for itself. A clock that was once
-    far ahead has raised the floors for good: stop the servers, and begin a new file.
+    To open one makes none: `create` does, once. What is not there, or is another file than the one
+    that was opened, is a StoreError. A clock that was once far ahead has raised the floors for
+    good: stop the servers, and make a new file.
     """
 
-    _schema: ClassVar[tuple[str, ...]]
+    _schema: ClassVar[tuple[str, ...]] = ()
+    _table: ClassVar[str] = ""  # that is there if this store is
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
         self._path = os.path.abspath(os.fspath(path))
@@ -65,9 +71,44 @@ class SQLiteStore:
             in_parent=SQLiteStore._after_fork,
             in_child=SQLiteStore._in_child,
         )
-        with self._writing() as run:
-            for statement in self._schema:
-                run(statement)
+        self._file: tuple[int, int] | None = None  # device and number of what was opened
+        if self._table:
+            try:
+                self._look()
+            except BaseException:
+                self.close()
+                raise
+
+    @classmethod
+    def _make(
+        cls,
+        path: str | os.PathLike[str],
+        timeout: float,
+        begin: Callable[[Run], object],
+        *,
+        again: bool = False,
+    ) -> None:
+        """Make the tables of this kind and their first rows, in one step; the file too, if need be.
+
+        Raises StoreError where they are, unless that is said to do no harm.
+        """
+        # For its owner alone: whoever can read the files can hold their locks.
+        with suppress(OSError):
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+        with closing(SQLiteStore(path, timeout=timeout)) as file, file._writing() as run:
+            if not _is_there(run, cls._table):
+                for statement in cls._schema:
+                    run(statement)
+                begin(run)
+            elif not again:
+                raise there_already("SQLite")
+
+    def _look(self) -> None:
+        """Raise StoreError if the store is not there."""
+        with self._reading() as run:
+            if not _is_there(run, self._table):
+                raise missing("SQLite")
 
     def close(self) -> None:
         """Close the file. The store opens it again when it is asked."""
@@ -126,16 +167,17 @@ class SQLiteStore:
             sleep(_PAUSE)
 
     def _open(self, until: float) -> sqlite3.Connection:
+        file = self._file_there()
         if self._connection is not None:
+            if file != self._file:
+                raise StoreError("SQLite: another file lies there than the one that was opened")
             return self._connection
 
-        # For its owner alone: whoever can read the files can hold their locks.
-        with suppress(OSError):
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-
-        # It waits for other processes in slices, so that threads need not wait along with it.
+        # Never makes it: one that is missing may have been lost. SQLite waits for other processes
+        # in slices, so that threads need not wait along with it.
         connection = sqlite3.connect(
-            self._path,
+            f"{Path(self._path).as_uri()}?mode=rw",
+            uri=True,
             timeout=min(self._timeout, _SLICE),
             isolation_level=None,
             check_same_thread=False,
@@ -146,7 +188,16 @@ class SQLiteStore:
             connection.close()
             raise
         self._connection = connection
+        self._file = file
         return connection
+
+    def _file_there(self) -> tuple[int, int]:
+        """What lies at the path. An open file that was taken away would go on for itself alone."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            raise missing("SQLite") from None
+        return found.st_dev, found.st_ino
 
     @staticmethod
     def _prepare(connection: sqlite3.Connection, until: float) -> None:
@@ -199,25 +250,32 @@ def _row(found: sqlite3.Cursor) -> tuple[int, ...]:
     return row
 
 
+def _is_there(run: Run, table: str) -> bool:
+    found = run("select 1 from sqlite_master where type = 'table' and name = ?", (table,))
+    return found.fetchone() is not None
+
+
 class SQLiteReplayStore(SQLiteStore):
     """Used proofs.
 
-    The file keeps its floor, so only a new file has to refuse what was issued up to five seconds
-    after it was made. `floor=0` says aloud that no earlier process took proofs for this audience.
-    Holds at most `limit` uses of the last half minute, and refuses more.
+    The file keeps its floor, so only a new one has to refuse what was issued up to five seconds
+    after it was made. Holds at most `limit` uses of the last half minute, and refuses more.
+    `floor` is for tests: it makes the store, if need be, and says that nothing was used before.
     """
 
+    _table = "proof_state"
     _schema = (
         """
-        create table if not exists proofs (entry blob primary key, issued_at integer not null)
+        create table proofs (entry blob primary key, issued_at integer not null)
         without rowid, strict
         """,
-        "create index if not exists proofs_by_time on proofs (issued_at)",
+        "create index proofs_by_time on proofs (issued_at)",
         """
-        create table if not exists proof_state (
+        create table proof_state (
             one integer primary key check (one = 1), floor integer not null, held integer not null
         ) strict
         """,
+        "create table proof_keys (kid text primary key) without rowid, strict",
     )
 
     def __init__(
@@ -227,13 +285,30 @@ class SQLiteReplayStore(SQLiteStore):
         floor: int | None = None,
         limit: int = 1_000_000,
         timeout: float = 5.0,
-        clock: Callable[[], float] = time,
     ) -> None:
+        if floor is not None:
+            SQLiteReplayStore._make(path, timeout, _begin_proofs(floor), again=True)
         super().__init__(path, timeout=timeout)
         self._limit = limit
-        first = first_replay_floor(clock) if floor is None else floor
-        with self._writing() as run:
-            run("insert or ignore into proof_state (one, floor, held) values (1, ?, 0)", (first,))
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        keys: Iterable[str] = (),
+        limit: int = 1_000_000,
+        timeout: float = 5.0,
+        clock: Callable[[], float] = time,
+    ) -> Self:
+        """Make it, and open it. Raises StoreError if there is one.
+
+        `keys` are the ids of root keys that are made in the same act, and of no others: proofs on
+        their tokens are taken at once, as none can have been used before (31.6).
+        """
+        begin = _begin_proofs(first_replay_floor(clock), checked_keys(keys))
+        SQLiteReplayStore._make(path, timeout, begin)
+        return cls(path, limit=limit, timeout=timeout)
 
     def add(self, use: Use, now: int) -> bool:
         """True if it is the first use, and above the floor.
@@ -243,11 +318,13 @@ class SQLiteReplayStore(SQLiteStore):
         # 31.2. To look and to add is one step: nobody else writes until this is committed.
         with self._writing() as run:
             before, held = _row(run("select floor, held from proof_state"))
-            floor = max(before, too_old(now))
-            first = self._would_take(run, use, floor, held)
+            first = self._would_take(run, use, before, now, held)
 
+            # 31.6. Once the floor has risen it is the same for all.
+            floor = max(before, too_old(now))
             if floor > before:
                 held -= run("delete from proofs where issued_at <= ?", (floor,)).rowcount
+                run("delete from proof_keys")
             if first:
                 run("insert into proofs values (?, ?)", (use.entry, use.issued_at))
                 held += 1
@@ -258,57 +335,77 @@ class SQLiteReplayStore(SQLiteStore):
         """Would `add` return True? Raises StoreError when full or unreadable."""
         with self._reading() as run:
             before, held = _row(run("select floor, held from proof_state"))
-            return self._would_take(run, use, max(before, too_old(now)), held)
+            return self._would_take(run, use, before, now, held)
 
-    def _would_take(self, run: Run, use: Use, floor: int, held: int) -> bool:
-        """The decision, as if all up to `floor` were forgotten. Raises StoreError when full.
+    def _would_take(self, run: Run, use: Use, before: int, now: int, held: int) -> bool:
+        """The decision, as if all were forgotten that may be. Raises StoreError when full.
 
-        `held` is how many the file holds, with those that are not forgotten yet.
+        `before` is the floor that the file has, and `held` how many uses.
         """
+        # Up to here all is forgotten now; nothing, where the floor does not rise.
+        gone = too_old(now) if too_old(now) > before else 0
+
         # 31.3. At or below the floor it may have been used, and forgotten since.
-        if use.issued_at <= floor:
+        if use.issued_at <= max(before, gone) and (gone or not self._is_made_along(run, use.kid)):
             return False
         # The name may have been used long ago, with another time, and be free again.
-        known = run("select 1 from proofs where entry = ? and issued_at > ?", (use.entry, floor))
+        known = run("select 1 from proofs where entry = ? and issued_at > ?", (use.entry, gone))
         if known.fetchone() is not None:
             return False
 
         # 31.4. No room is made by forgetting what could still pass as fresh.
         if held >= self._limit:
-            (over,) = run("select count(*) from proofs where issued_at <= ?", (floor,)).fetchone()
+            (over,) = run("select count(*) from proofs where issued_at <= ?", (gone,)).fetchone()
             if held - over >= self._limit:
                 raise is_full(self._limit)
         return True
+
+    @staticmethod
+    def _is_made_along(run: Run, kid: str) -> bool:
+        """31.6. Was the key made along with the store, and has the floor not risen since?"""
+        return run("select 1 from proof_keys where kid = ?", (kid,)).fetchone() is not None
+
+
+def _begin_proofs(floor: int, keys: tuple[str, ...] = ()) -> Callable[[Run], None]:
+    def begin(run: Run) -> None:
+        run("insert into proof_state (one, floor, held) values (1, ?, 0)", (floor,))
+        for kid in set(keys):
+            run("insert into proof_keys values (?)", (kid,))
+
+    return begin
 
 
 class SQLiteLedger(SQLiteStore):
     """Counts. `shared=True` says that all servers that take these tokens count in this file.
 
-    Only a new file has a floor: see Ledger.
+    Only a new file has a floor: see Ledger. `floor` is for tests: it makes the ledger, if need be,
+    and says that nothing was counted before.
     """
 
+    _table = "ledger_state"
     _schema = (
         """
-        create table if not exists buckets (
+        create table buckets (
             link blob, unit text, spent integer not null, keep integer, tree text not null,
             primary key (link, unit)
         ) without rowid, strict
         """,
         """
-        create table if not exists reservations (
+        create table reservations (
             id blob primary key, debits blob, until integer not null, open integer not null
         ) without rowid, strict
         """,
-        "create index if not exists reservations_by_time on reservations (until)",
-        "create index if not exists buckets_by_time on buckets (keep)",
-        "create index if not exists buckets_by_tree on buckets (tree)",
+        "create index reservations_by_time on reservations (until)",
+        "create index buckets_by_time on buckets (keep)",
+        "create index buckets_by_tree on buckets (tree)",
         """
-        create table if not exists ledger_state (
+        create table ledger_state (
             one integer primary key check (one = 1),
             floor integer not null,
             gone integer not null default 0
         ) strict
         """,
+        "create table ledger_keys (kid text primary key) without rowid, strict",
     )
 
     def __init__(
@@ -318,13 +415,30 @@ class SQLiteLedger(SQLiteStore):
         shared: bool = False,
         floor: int | None = None,
         timeout: float = 5.0,
-        clock: Callable[[], float] = time,
     ) -> None:
+        if floor is not None:
+            SQLiteLedger._make(path, timeout, _begin_counts(floor), again=True)
         super().__init__(path, timeout=timeout)
         self.shared = shared
-        first = first_ledger_floor(clock) if floor is None else floor
-        with self._writing() as run:
-            run("insert or ignore into ledger_state (one, floor) values (1, ?)", (first,))
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        keys: Iterable[str] = (),
+        shared: bool = False,
+        timeout: float = 5.0,
+        clock: Callable[[], float] = time,
+    ) -> Self:
+        """Make it, and open it. Raises StoreError if there is one.
+
+        `keys` are the ids of root keys that are made in the same act, and of no others: their
+        tokens count at once, as none can have been used before (38.15).
+        """
+        begin = _begin_counts(first_ledger_floor(clock), checked_keys(keys))
+        SQLiteLedger._make(path, timeout, begin)
+        return cls(path, shared=shared, timeout=timeout)
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough and was debited, else the first that had not.
@@ -420,6 +534,11 @@ class SQLiteLedger(SQLiteStore):
             return _row(run(of_tree, (tree, now)))[0]
 
         floor, gone = _row(run("select floor, gone from ledger_state"))
+        # 38.15. Nothing of a key that was made along with the ledger was used before.
+        if reservation.issued_at <= floor:
+            kid = (reservation.kid,)
+            if run("select 1 from ledger_keys where kid = ?", kid).fetchone() is not None:
+                floor = reservation.issued_at - 1
         return add_up(reservation, now, floor, gone, spent_of, kept_of)
 
     @staticmethod
@@ -434,6 +553,15 @@ class SQLiteLedger(SQLiteStore):
             run("delete from buckets where keep <= ?", (now,))
 
 
+def _begin_counts(floor: int, keys: tuple[str, ...] = ()) -> Callable[[Run], None]:
+    def begin(run: Run) -> None:
+        run("insert into ledger_state (one, floor) values (1, ?)", (floor,))
+        for kid in set(keys):
+            run("insert into ledger_keys values (?)", (kid,))
+
+    return begin
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Debit, ...]).decode
 
@@ -441,21 +569,31 @@ _decode = msgspec.msgpack.Decoder(tuple[Debit, ...]).decode
 class SQLiteSnapshots(SQLiteStore):
     """The newest snapshot of the overlay."""
 
+    _table = "overlay"
     # A delta with `is_in` led to the snapshot that lies there whole, and is behind it no more.
     _schema = (
         """
-        create table if not exists overlay (
+        create table overlay (
             one integer primary key check (one = 1), snapshot blob not null
         ) strict
         """,
         """
-        create table if not exists overlay_deltas (
+        create table overlay_deltas (
             number integer primary key, after blob not null, gives blob not null,
             delta blob not null, is_in integer not null default 0
         ) strict
         """,
-        "create index if not exists overlay_deltas_by_mark on overlay_deltas (after)",
+        "create index overlay_deltas_by_mark on overlay_deltas (after)",
     )
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, timeout: float = 5.0) -> Self:
+        """Make it, without a snapshot, and open it. Raises StoreError if there is one.
+
+        Verifiers deny until an operator publishes: who makes it renews at once.
+        """
+        SQLiteSnapshots._make(path, timeout, lambda run: None)
+        return cls(path, timeout=timeout)
 
     def load(self) -> bytes | None:
         """The newest snapshot, and the deltas behind it, if there is one. Raises StoreError."""

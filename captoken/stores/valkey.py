@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from inspect import iscoroutinefunction
 from threading import Lock
 from time import time
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 from weakref import WeakKeyDictionary
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
@@ -26,18 +26,23 @@ from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
 from captoken.stores._awaited import AwaitedStore, Steps, at_once, one_by_one
 from captoken.stores._rules import (
+    MISSING,
     checked_floor,
+    checked_keys,
     is_full,
     mark,
+    missing,
     not_an_answer,
     short_debit,
+    there_already,
     too_old,
 )
 from captoken.stores._valkey_lua import (
     ADD,
     APPEND,
-    BEGIN,
     LOAD,
+    LOOK,
+    MAKE,
     PUBLISH,
     RESERVE,
     SETTLE,
@@ -291,6 +296,13 @@ class ValkeyStore(_Place):
         return run
 
 
+def _there(answer: Any) -> Any:
+    """What a script says, if the store is there. Raises StoreError."""
+    if answer == MISSING:
+        raise missing(_SERVER)
+    return answer
+
+
 class _Floored(_Place):
     """A store with a floor, whatever its client.
 
@@ -316,12 +328,18 @@ class _Floored(_Place):
         self._clock = clock
         self._lossless = lossless
 
-    def _beginning(self) -> _Script:
-        """What BEGIN is given."""
+    def _looking(self) -> _Script:
+        """What LOOK is given."""
         # The script takes the later of the two clocks: one may be behind.
         now = int((self._clock or time)())
+        return [self._state], [*self._floor_facts(), now]
+
+    def _making(self, keys: Iterable[str] = ()) -> _Script:
+        """What MAKE is given. Without a floor, it is by the clocks."""
         stated = "" if self._first_floor is None else self._first_floor
-        return [self._state], [*self._floor_facts(), now, stated]
+        named = "".join(f",{key}" for key in keys) + ","
+        keys_of, facts = self._looking()
+        return keys_of, [*facts, stated, named]
 
     def _what_to_watch(self) -> int:
         """Whether the floor rises with another server: see `watch` in the scripts."""
@@ -347,11 +365,21 @@ class _FlooredStore(_Floored, ValkeyStore):
         floor: int | None,
         lossless: bool,
         clock: Callable[[], float] | None,
+        *,
+        looks: bool = True,
     ) -> None:
+        checked_floor(floor)
         super().__init__(client, prefix)
         self._set_floor(kind, ahead, floor, lossless, clock)
-        begin = self._script(BEGIN)
-        begin(*self._beginning())
+        if floor is not None:  # as tests say it
+            self._script(MAKE)(*self._making())
+        if looks:
+            _there(self._script(LOOK)(*self._looking()))
+
+    def _made_with(self, keys: Iterable[str]) -> None:
+        """Make it. Raises StoreError if it is there."""
+        if not _yes(self._script(MAKE)(*self._making(keys))):
+            raise there_already(_SERVER)
 
 
 class _AwaitedStore(_Floored, AwaitedStore):
@@ -382,11 +410,12 @@ class _AwaitedStore(_Floored, AwaitedStore):
         self._batches = None if hasattr(client, "get_node_from_key") else _Batches(client)
 
     async def _first(self) -> None:
-        """Refuse a server that forgets, as ValkeyStore does, and begin the floor."""
+        """Refuse a server that forgets, as ValkeyStore does; and is the store there?"""
         await self._ask(self._client.exists, self._prefix)  # can it be reached at all?
         self._server = await one_by_one(_asked(_node_of_cluster(self._client, self._prefix)))
-        begin = self._script(BEGIN)
-        await begin(*self._beginning())
+        if self._first_floor is not None:  # as tests say it
+            await self._script(MAKE)(*self._making())
+        _there(await self._script(LOOK)(*self._looking()))
 
     async def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """What the client's call comes to. Raises StoreError, as `_called` does."""
@@ -540,12 +569,13 @@ class _Proofs(_Floored):
             use.entry,
             self._limit,
             int(peek),
+            use.kid,
         ]
         return [self._state, self._proofs], facts
 
     def _added(self, answer: Any) -> bool:
         """What ADD says. Raises StoreError when it is full, and for what is no answer."""
-        if answer == -1:
+        if _there(answer) == -1:
             raise is_full(self._limit)
         return _yes(answer)
 
@@ -553,10 +583,11 @@ class _Proofs(_Floored):
 class ValkeyReplayStore(_Proofs, _FlooredStore):
     """Used proofs.
 
-    The server keeps the floor. So only a new one, one that lost its data, and one that was
-    restarted refuse what was issued up to five seconds later. `floor=0` says aloud that no earlier
-    server took proofs for this audience, and `lossless=True` that a restart forgets none. Holds at
-    most `limit` uses of the last half minute, and refuses more. `clock` stands in for the server's.
+    The server keeps the floor. So only a new one, and one that was restarted, refuse what was
+    issued up to five seconds later. `lossless=True` says aloud that a restart forgets none. Holds
+    at most `limit` uses of the last half minute, and refuses more. `clock` stands in for the
+    server's. `floor` is for tests: it makes the store, if need be, and says that nothing was used
+    before.
     """
 
     def __init__(
@@ -580,6 +611,29 @@ class ValkeyReplayStore(_Proofs, _FlooredStore):
         )
         self._set_proofs(limit)
         self._add = self._script(ADD)
+
+    @classmethod
+    def create(
+        cls,
+        client: Any,
+        *,
+        keys: Iterable[str] = (),
+        prefix: str = "captoken",
+        limit: int = 1_000_000,
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> Self:
+        """Make it on the server, and open it. Raises StoreError if there is one.
+
+        `keys` are the ids of root keys that are made in the same act, and of no others: proofs on
+        their tokens are taken at once, as none can have been used before (31.6).
+        """
+        named = checked_keys(keys)
+        new = _FlooredStore(
+            client, "replay", PROOF_AHEAD, prefix, None, lossless, clock, looks=False
+        )
+        new._made_with(named)
+        return cls(client, limit=limit, prefix=prefix, lossless=lossless, clock=clock)
 
     def add(self, use: Use, now: int) -> bool:
         """True if it is the first use, and above the floor.
@@ -665,6 +719,7 @@ class _Counts(_Floored):
             int(peek),
             MOST_BUCKETS,
             reservation.leeway,
+            reservation.kid,
         ]
         tree = self._trees + reservation.tree
         keys = [self._state, self._key(reservation.id), self._kept, tree]
@@ -739,6 +794,29 @@ class ValkeyLedger(_Counts, _FlooredStore):
         self._set_counts()
         self._reserve = self._script(RESERVE)
         self._settle = self._script(SETTLE)
+
+    @classmethod
+    def create(
+        cls,
+        client: Any,
+        *,
+        keys: Iterable[str] = (),
+        shared: bool = False,
+        prefix: str = "captoken",
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> Self:
+        """Make it on the server, and open it. Raises StoreError if there is one.
+
+        `keys` are the ids of root keys that are made in the same act, and of no others: their
+        tokens count at once, as none can have been used before (38.15).
+        """
+        named = checked_keys(keys)
+        new = _FlooredStore(
+            client, "ledger", CLOCKS_DIFFER, prefix, None, lossless, clock, looks=False
+        )
+        new._made_with(named)
+        return cls(client, shared=shared, prefix=prefix, lossless=lossless, clock=clock)
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough and was debited, else the first that had not.

@@ -8,11 +8,12 @@ import sys
 import sysconfig
 import time
 import unicodedata
+from contextlib import closing
 
 import pytest
 from rich.console import Console
 
-from captoken import Access, Issuer, Keyring, Token
+from captoken import Access, Issuer, Keyring, Token, Verifier
 from captoken._format.encoding import b64encode, encode_json
 from captoken._format.packet import Packet
 from captoken._format.spelling import named, named_all
@@ -22,6 +23,7 @@ from captoken.cli import app, consent, inspect
 from captoken.cli.view import Shown, read, view
 from captoken.discharge import Allow, Discharge, Discharger, Wait
 from captoken.keys import DischargerKey, HolderKey
+from captoken.stores.sqlite import SQLiteLedger
 from captoken.testing import FixedClock, fixed_random
 
 CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
@@ -306,11 +308,33 @@ def test_a_proof_is_taken_once(folder, monkeypatch, capsys):
     asked = ["--keyring", "keyring.json", "--audience", "sales-db", "--token-file", "sent", "--table", "sales"]
     asked += ["--operation", "select", "--replays", "once.db"]
     codes = []
-    for seconds, commands in ((0, ["explain", "verify"]), (6, ["explain", "explain", "verify", "verify", "explain"])):
+    for seconds, commands in ((0, ["explain", "verify", "create"]), (6, ["explain", "explain", "verify", "verify", "explain"])):
         (folder / "sent").write_text(proven(NOW + seconds))
-        codes += [app.run([command, *asked, "--now", str(NOW + seconds)]) for command in commands]
-    assert codes == [1, 1, 0, 0, 0, 1, 1]
+        for command in commands:
+            first = ["verify", "--create"] if command == "create" else [command]
+            codes.append(app.run([*first, *asked, "--now", str(NOW + seconds)]))
+    assert codes == [1, 1, 1, 0, 0, 0, 1, 1]
     assert "once.db is new" in capsys.readouterr().err
+
+
+def test_a_file_that_is_made_along_with_the_keys_takes_their_first_proof(tmp_path, monkeypatch, capsys):
+    """At once; a server may count in it too. Where it is there already, no keys are written."""
+    monkeypatch.chdir(tmp_path)
+    assert app.run(["keygen", "--out", "keyring.json", "--create", "used.db"]) == 0
+    keyring = Keyring.load("keyring.json")
+    reading = Access(table="sales", operation="select")
+    root = Issuer(keyring, clock=FixedClock(NOW)).mint(
+        subject="user:jane", agent="a", task="t", tables=["sales"], operations=["select"], key=HOLDER.public
+    )
+    sent = root.present(audience="sales-db", signer=HOLDER, request=reading, clock=FixedClock(NOW))
+    (tmp_path / "sent").write_text(sent)
+    asked = ["--keyring", "keyring.json", "--audience", "sales-db", "--token-file", "sent", "--table", "sales", "--operation", "select"]
+    assert [app.run(["verify", *asked, "--replays", "used.db", "--now", str(NOW)]) for _ in range(2)] == [0, 1]
+    with closing(SQLiteLedger("used.db", shared=True)) as ledger:
+        counted = Issuer(keyring).mint(subject="user:jane", agent="a", task="t", tables=["sales"], operations=["select"], uses=1)
+        assert Verifier(keyring, ledger=ledger).check(counted, reading)
+    assert app.run(["keygen", "--out", "other.json", "--create", "used.db"]) == 2 and not (tmp_path / "other.json").exists()
+    capsys.readouterr()
 
 
 def test_to_explain_makes_no_file(folder, monkeypatch, capsys):
@@ -319,7 +343,7 @@ def test_to_explain_makes_no_file(folder, monkeypatch, capsys):
     (folder / "sent").write_text(proven())
     asked = ["--keyring", "keyring.json", "--audience", "sales-db", "--token-file", "sent", "--table", "sales"]
     assert app.run(["explain", *asked, "--operation", "select", "--replays", "looked.db", "--now", str(NOW)]) == 1
-    assert "looked.db is not there yet" in capsys.readouterr().out and not (folder / "looked.db").exists()
+    assert "looked.db is not there: --create makes one" in capsys.readouterr().out and not (folder / "looked.db").exists()
 
 
 def test_a_proof_may_be_about_the_columns_that_are_read(folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from inspect import iscoroutinefunction
 from threading import Thread
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import psycopg
 import valkey
 import valkey.asyncio
 
+from captoken.errors import StoreError
 from captoken.stores import sqlite as sqlite_store
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.postgres import (
@@ -46,42 +47,63 @@ class Place(NamedTuple):
     awaited: bool = False
 
     def replays(self, **facts: Any) -> Any:
-        if self.awaited:
-            return self._open_awaited((AsyncValkeyReplayStore, AsyncPostgresReplayStore), facts)
-        return self._open((MemoryReplayStore, sqlite_store.SQLiteReplayStore, ValkeyReplayStore, PostgresReplayStore), facts)
+        return self._opened_or_made("replays", facts)
 
     def ledger(self, **facts: Any) -> Any:
-        if self.awaited:
-            return self._open_awaited((AsyncValkeyLedger, AsyncPostgresLedger), facts)
-        return self._open((MemoryLedger, sqlite_store.SQLiteLedger, ValkeyLedger, PostgresLedger), facts)
+        return self._opened_or_made("ledger", facts)
 
     def snapshots(self, **facts: Any) -> Any:
-        return self._open((MemorySnapshots, sqlite_store.SQLiteSnapshots, ValkeySnapshots, PostgresSnapshots), facts)
+        return self._opened_or_made("snapshots", facts)
 
-    def _open(self, classes: tuple[Callable[..., Any], ...], facts: dict[str, Any]) -> Any:
-        opened = classes[KINDS.index(self.kind)]
+    def opened(self, what: str, **facts: Any) -> Any:
+        """One that is there: opening makes none."""
+        return self._got(what, "", facts)
+
+    def created(self, what: str, **facts: Any) -> Any:
+        """One that is not there yet."""
+        return self._got(what, "create", facts)
+
+    def _opened_or_made(self, what: str, facts: dict[str, Any]) -> Any:
+        """Made first, where a test gives no floor and it is not there: then it has one by its clock."""
+        has_create = self.kind == "sqlite" or (self.kind in ("valkey", "postgres") and what != "snapshots")
+        if has_create and facts.get("floor") is None:
+            facts.pop("floor", None)
+            try:
+                self._got(what, "create", {name: fact for name, fact in facts.items() if name != "connections"})
+            except StoreError as error:
+                if "there already" not in str(error):
+                    raise
+        if self.awaited and what != "snapshots":
+            return self._open_awaited(what, facts)
+        return self._got(what, "", facts)
+
+    def _got(self, what: str, how: str, facts: dict[str, Any]) -> Any:
+        got: Any = STORES[what][KINDS.index(self.kind)]
+        if self.kind == "sqlite" and not how:  # has no clock of its own
+            facts = {name: fact for name, fact in facts.items() if name != "clock"}
+        got = getattr(got, how) if how else got
         if self.kind == "memory":
-            return opened(**facts)
+            return got(**facts)
         if self.kind == "sqlite":
-            store = opened(self.where, timeout=30, **facts)
+            store = got(self.where, **{"timeout": 30, **facts})
         elif self.kind == "valkey":
             client = valkey.Valkey(port=int(self.where))
             _open.append(client)
-            return opened(client, prefix=self.name, **facts)
+            return got(client, prefix=self.name, **facts)
         else:
             self._make_tables()
-            store = opened(self.where, schema=self.name, **facts)
+            store = got(self.where, schema=self.name, **facts)
         _open.append(store)
         return store
 
-    def _open_awaited(self, classes: tuple[Callable[..., Any], Callable[..., Any]], facts: dict[str, Any]) -> Any:
+    def _open_awaited(self, what: str, facts: dict[str, Any]) -> Any:
         if self.kind == "valkey":
             client = valkey.asyncio.Valkey(port=int(self.where))
             _open.append(OnLoop(client))
-            store = OnLoop(classes[0](client, prefix=self.name, **facts))
+            store = OnLoop(AWAITED_STORES[what][0](client, prefix=self.name, **facts))
         else:
             self._make_tables()
-            store = OnLoop(classes[1](self.where, schema=self.name, **facts))
+            store = OnLoop(AWAITED_STORES[what][1](self.where, schema=self.name, **facts))
             _open.append(store)
         store.open()
         return store
@@ -89,6 +111,17 @@ class Place(NamedTuple):
     def _make_tables(self) -> None:
         with psycopg.connect(self.where) as connection:
             create_tables(connection, schema=self.name)
+
+
+STORES: dict[str, tuple[Any, ...]] = {
+    "replays": (MemoryReplayStore, sqlite_store.SQLiteReplayStore, ValkeyReplayStore, PostgresReplayStore),
+    "ledger": (MemoryLedger, sqlite_store.SQLiteLedger, ValkeyLedger, PostgresLedger),
+    "snapshots": (MemorySnapshots, sqlite_store.SQLiteSnapshots, ValkeySnapshots, PostgresSnapshots),
+}
+AWAITED_STORES: dict[str, tuple[Any, ...]] = {
+    "replays": (AsyncValkeyReplayStore, AsyncPostgresReplayStore),
+    "ledger": (AsyncValkeyLedger, AsyncPostgresLedger),
+}
 
 
 class OnLoop:

@@ -331,7 +331,7 @@ def test_a_server_that_does_not_say_is_believed(store: Any) -> None:
             admin.execute_command("acl", "setuser", "app", "on", ">secret", "~{captoken}*", "+@all", "-config", "-info")
             admin.execute_command("acl", "setuser", "nobody", "on", ">secret", "~other*", "+@all")
         async with valkey.asyncio.Valkey(port=server.port, username="app", password="secret") as client:
-            await store(client).open()
+            await store(client, floor=0).open()
         for user, password, said in (("app", "wrong", "Authentication"), ("nobody", "secret", "NoPermission")):
             async with valkey.asyncio.Valkey(port=server.port, username=user, password=password) as client:
                 with pytest.raises(StoreError, match=said):

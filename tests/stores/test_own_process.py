@@ -170,6 +170,7 @@ KINDS = {
     "trail": (lambda: TrailFile(os.path.join(folder, "trail")), write, AuditError),
 }
 make, use, refused = KINDS[kind]
+SQLiteSnapshots.create(path).close()
 signal.alarm(signal_after)
 store, done = make(), threading.Event()
 

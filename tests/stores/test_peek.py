@@ -225,7 +225,7 @@ def test_what_is_forgotten_by_this_very_call_is_foretold(open_ledger: OpenLedger
 
 @pytest.mark.parametrize("name", ["valkey", "postgres"])
 def test_a_floor_that_was_lost_is_not_begun_by_whoever_looks(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """It is refused as the call would, and the call begins it."""
+    """It is refused as the call would be, and neither makes it."""
     kind = Kind(place(name, tmp_path, request))
     replays, ledger = kind.place.replays(floor=0), kind.place.ledger(floor=0)
     if name == "valkey":
@@ -234,8 +234,8 @@ def test_a_floor_that_was_lost_is_not_begun_by_whoever_looks(name: str, request:
     else:
         with psycopg.connect(kind.place.where) as connection:
             connection.execute(f"delete from {kind.place.name}.floors".encode())
-    assert added(kind, replays, use(1), NOW) is False
-    assert "before this ledger began" in reserved(kind, ledger, reservation(1), NOW)
+    assert "not there: create makes one" in str(added(kind, replays, use(1), NOW))
+    assert "not there: create makes one" in str(reserved(kind, ledger, reservation(1), NOW))
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -195,19 +195,27 @@ def counts(ledger: PostgresLedger, number: int, at: int) -> bool:
 def test_the_floor_is_the_servers_time_and_a_minute(
     place: Place, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five seconds for proofs; by the server's clock, or by the caller's where that one is ahead. Again when the row is gone,
-    so that whoever has restored a backup can say so."""
+    """Five seconds for proofs; by the server's clock, or by the caller's where that one is ahead. Where the row is gone all is
+    refused, until the store is made again: so whoever has restored a backup can say so."""
     replays, ledger = place.replays(), place.ledger()
     floors = dict(admin.execute("select kind, floor from floors").fetchall())
     (began,) = admin.execute("select floor(extract(epoch from now()))::bigint").fetchone() or (0,)
     assert began - 2 <= floors["ledger"] - 60 <= began and began - 2 <= floors["replay"] - 5 <= began
     admin.execute("delete from floors")
-    assert not counts(ledger, 1, began + 1000) and not replays.add(Use(bytes(16), began + 1005), began + 1000)
-    assert dict(admin.execute("select kind, floor from floors").fetchall()) == {"ledger": began + 1060, "replay": began + 1005}
-    admin.execute("delete from floors")
+    asks: tuple[Callable[[], Any], ...] = (
+        lambda: ledger.reserve(reservation(1, at=began + 1000), began + 1000),
+        lambda: replays.add(Use(bytes(16), began + 1005), began + 1000),
+        lambda: place.opened("ledger"),
+        lambda: place.opened("replays"),
+    )
+    for ask in asks:
+        with pytest.raises(StoreError, match="not there: create makes one"):
+            ask()
+    assert admin.execute("select from floors").fetchall() == []
     monkeypatch.setattr(postgres_store, "time", lambda: began + 2000.5)
-    place.ledger()
-    assert dict(admin.execute("select kind, floor from floors").fetchall()) == {"ledger": began + 2060}
+    place.created("ledger"), place.created("replays")
+    assert dict(admin.execute("select kind, floor from floors").fetchall()) == {"ledger": began + 2060, "replay": began + 2005}
+    assert not counts(ledger, 1, began + 1000) and not replays.add(Use(bytes(16), began + 1005), began + 1000)
 
 
 def test_a_standby_that_takes_over_raises_the_floor(own: Postgres) -> None:
@@ -333,8 +341,8 @@ def test_a_proof_that_is_being_forgotten_is_not_taken_again(place: Place) -> Non
     assert fast.add(Use(b"u" * 16, NOW), NOW) is True
     with slow, ThreadPoolExecutor(1) as pool:
         with slow.transaction():
-            later = (b"v" * 16, NOW + 100, NOW + 100, NOW + 69, 5, None, False)
-            assert slow.execute(f"select {place.name}.add(%s, %s, %s, %s, %s, %s::bigint, %s)".encode(), later).fetchone() == (True,)
+            later = (b"v" * 16, NOW + 100, "k1", NOW + 100, NOW + 69, 5, None, False)
+            assert slow.execute(f"select {place.name}.add(%s, %s, %s, %s, %s, %s, %s::bigint, %s)".encode(), later).fetchone() == (True,)
             waiting = pool.submit(fast.add, Use(b"u" * 16, NOW), NOW)
             with psycopg.connect(place.where, autocommit=True) as other:
                 until_it_waits(other, pid(fast))

@@ -61,10 +61,10 @@ def rows(path: Path) -> list[tuple[Any, ...]]:
 
 
 def test_a_restart_forgets_none(path: Path) -> None:
-    """Closed and opened again, also with another floor and another clock: what was used stays used, the floor stays up."""
-    with closing(SQLiteReplayStore(path, clock=lambda: NOW)) as store:
+    """Closed and opened again, also with another floor: what was used stays used, the floor stays up."""
+    with closing(SQLiteReplayStore.create(path, clock=lambda: NOW)) as store:
         assert store.add(use(1, NOW + 6), NOW + 3) and not store.add(use(2, NOW + PROOF_AHEAD), NOW + 3)
-    for facts in ({}, {"floor": 0}, {"clock": lambda: 0}, {"floor": NOW - 1000}, {"limit": 5}):
+    for facts in ({}, {"floor": 0}, {"floor": NOW - 1000}, {"limit": 5}):
         with closing(SQLiteReplayStore(path, **facts)) as again:
             assert not again.add(use(1, NOW + 6), NOW + 3) and not again.add(use(2, NOW + PROOF_AHEAD), NOW + 3)
 
@@ -122,8 +122,8 @@ def test_a_file_that_is_no_database_is_a_store_error(path: Path) -> None:
         with pytest.raises(StoreError, match="SQLite: "):
             SQLiteReplayStore(path, floor=0)
         assert path.read_bytes() == content, "and it is left as it was"
-    for nowhere in (path.parent, path.parent / "none" / "proofs.db"):
-        with pytest.raises(StoreError, match="SQLite: unable to open"):
+    for nowhere, text in ((path.parent, "SQLite: unable to open"), (path.parent / "none" / "proofs.db", "SQLite: this store is not there")):
+        with pytest.raises(StoreError, match=text):
             SQLiteReplayStore(nowhere, floor=0)
 
 

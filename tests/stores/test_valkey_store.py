@@ -69,6 +69,11 @@ def prefix() -> str:
 POLICIES = ["volatile-lru", "allkeys-lru", "volatile-lfu", "allkeys-lfu", "volatile-random", "allkeys-random", "volatile-ttl"]
 
 
+def made(store: Any, client: valkey.Valkey) -> Any:
+    """Made, where opening does not make it."""
+    return getattr(store, "create", store)(client)
+
+
 @pytest.mark.parametrize("store", EVERY)
 def test_a_server_that_evicts_is_refused(store: Any, own: Valkey) -> None:
     """Whatever it evicts first: what is forgotten can be used again."""
@@ -78,7 +83,7 @@ def test_a_server_that_evicts_is_refused(store: Any, own: Valkey) -> None:
             with pytest.raises(StoreError, match=policy):
                 store(client)
         client.config_set("maxmemory-policy", "noeviction")
-        assert repr(store(client)) == f"<{store.__name__} {{captoken}}:>"
+        assert repr(made(store, client)) == f"<{store.__name__} {{captoken}}:>"
 
 
 @pytest.mark.parametrize("store", EVERY)
@@ -86,7 +91,7 @@ def test_a_server_that_has_rdb_snapshots_alone_is_refused(store: Any, own: Valke
     """A crash would take it back to the last one. With an append-only file beside them they do no harm."""
     with closing(own.client()) as client:
         client.config_set("save", "3600 1")
-        store(client)
+        made(store, client)
         client.config_set("appendonly", "no")
         with pytest.raises(StoreError, match="RDB"):
             store(client)
@@ -97,7 +102,7 @@ def test_a_server_that_keeps_nothing_counts_and_publishes_nothing(own: Valkey) -
     with closing(own.client()) as client:
         client.config_set("appendonly", "no")
         for store in COUNTING:
-            store(client)
+            made(store, client)
         with pytest.raises(StoreError, match="durable=False"):
             ValkeySnapshots(client)
         loose = ValkeySnapshots(client, durable=False)
@@ -131,7 +136,7 @@ def test_a_server_that_does_not_say_is_believed(store: Any, own: Valkey) -> None
         admin.execute_command("acl", "setuser", "app", "on", ">secret", "~{captoken}*", "+@all", "-config", "-info")
         admin.execute_command("acl", "setuser", "nobody", "on", ">secret", "~other*", "+@all")
         with closing(own.client(username="app", password="secret")) as client:
-            store(client)
+            made(store, client)
         with closing(own.client(username="app", password="wrong")) as client, pytest.raises(StoreError) as caught:
             store(client)
         assert "secret" not in str(caught.value) and "wrong" not in str(caught.value)
@@ -193,27 +198,39 @@ def seconds(client: valkey.Valkey) -> int:
 
 def test_the_floor_is_the_servers_time_and_a_minute(client: valkey.Valkey, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five seconds for proofs; by the server's clock, or by the caller's where that one is ahead."""
-    replays, ledger = ValkeyReplayStore(client, prefix=prefix), ValkeyLedger(client, prefix=prefix)
+    replays, ledger = ValkeyReplayStore.create(client, prefix=prefix), ValkeyLedger.create(client, prefix=prefix)
     began = seconds(client)
     assert int(client.hget(f"{{{prefix}}}:ledger", "floor") or 0) - began in (58, 59, 60)
     assert int(client.hget(f"{{{prefix}}}:replay", "floor") or 0) - began in (3, 4, 5)
     client.delete(f"{{{prefix}}}:ledger", f"{{{prefix}}}:replay")
-    assert not counts(ledger, 1, began + 1000) and not replays.add(Use(bytes(16), began + 1005), began + 1000)
     monkeypatch.setattr(valkey_store, "time", lambda: began + 2000.5)
-    ValkeyLedger(client, prefix=prefix + "x")
-    assert client.hget(f"{{{prefix}x}}:ledger", "floor") == str(began + 2060).encode()
-    assert client.hget(f"{{{prefix}}}:ledger", "floor") == str(began + 1060).encode()
-    assert client.hget(f"{{{prefix}}}:replay", "floor") == str(began + 1005).encode()
+    ValkeyLedger.create(client, prefix=prefix), ValkeyReplayStore.create(client, prefix=prefix)
+    assert client.hget(f"{{{prefix}}}:ledger", "floor") == str(began + 2060).encode()
+    assert client.hget(f"{{{prefix}}}:replay", "floor") == str(began + 2005).encode()
+    assert not counts(ledger, 1, began + 1000) and not replays.add(Use(bytes(16), began + 1005), began + 1000)
 
 
 @pytest.mark.parametrize("command", ["flushall", "flushdb"])
 def test_a_store_that_lost_its_data_takes_nothing_from_before(command: str, own: Valkey) -> None:
-    """Also one that was told `floor=0` when it was made: that was about the time before."""
+    """It is not there any more, and nothing makes it in passing. Made again, it takes what is issued from then on."""
     with closing(own.client()) as client:
         now = seconds(client)
         replays, ledger = ValkeyReplayStore(client, floor=0), ValkeyLedger(client, floor=0)
         assert replays.add(Use(b"u" * 16, now), now) and counts(ledger, 1, now)
         client.execute_command(command)
+        asks: tuple[Callable[[], Any], ...] = (
+            lambda: replays.add(Use(b"u" * 16, now), now),
+            lambda: replays.peek(Use(b"u" * 16, now), now),
+            lambda: ledger.reserve(reservation(2, at=now + 10**6), now),
+            lambda: ledger.peek(reservation(2, at=now + 10**6), now),
+            lambda: ValkeyLedger(client),
+            lambda: ValkeyReplayStore(client),
+        )
+        for ask in asks:
+            with pytest.raises(StoreError, match="not there: create makes one"):
+                ask()
+        assert not client.keys("*")
+        ValkeyReplayStore.create(client), ValkeyLedger.create(client)
         assert not replays.add(Use(b"u" * 16, now), now) and not replays.add(Use(b"v" * 16, now + 5), now)
         assert not counts(ledger, 2, now) and not counts(ledger, 3, now + 59) and counts(ledger, 4, now + 200)
         assert replays.add(Use(b"w" * 16, now + 20), now + 15)
@@ -247,6 +264,10 @@ def test_a_restart_that_may_have_lost_a_second_raises_the_floor(
         if settings.get("appendfsync") == "everysec" and goes_on:
             client.waitaof(1, 0, 5000)
         restart(server)
+        if settings.get("appendonly") == "no":  # all of it is gone
+            with pytest.raises(StoreError, match="not there"):
+                replays.add(Use(b"u" * 16, now), now)
+            ValkeyReplayStore.create(client, **facts), ValkeyLedger.create(client, **facts)
         assert not replays.add(Use(b"u" * 16, now), now)
         assert counts(ledger, 2, now) is goes_on and replays.add(Use(b"v" * 16, now), now) is goes_on
         assert spent(ledger, ROOT) == [{True: 2, False: 0 if "appendonly" in settings else 1}[goes_on]]
