@@ -164,7 +164,7 @@ class Feed:
             return known
 
         loaded = Overlay.open(data, self._operators, vocabulary=self._vocabulary)
-        if known is not None and loaded.digest == known.digest:
+        if known is not None and primitives.equal(loaded.digest, known.digest):
             loaded = known  # it was known by deltas, and is whole by now
 
         # Whoever distributes snapshots could put an older one there, in which less is revoked.

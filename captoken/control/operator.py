@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from time import time
 from typing import Any, Unpack
 
-from captoken._format import names
+from captoken._format import names, primitives
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, epoch_seconds, read_clock
 from captoken._format.encoding import MAX_INTEGER, b64encode, decode_json
 from captoken._format.entropy import random_bytes
@@ -338,10 +338,12 @@ class Operator:
 
         Raises StoreError after many tries, what the store raises, and OverlayError.
         """
-        refused: bytes | None = None
+        refused = b""  # the hash of a snapshot that the store knew no delta by
         for _ in range(_TRIES):
             before, newest = self._newest()
-            by_delta = newest is not None and newest.is_large and newest.digest != refused
+            by_delta = newest is not None and newest.is_large
+            if newest is not None and primitives.equal(newest.digest, refused):
+                by_delta = False
             # Who takes over, and a store without deltas, or that knows none by this mark: whole.
             by_delta = by_delta and self._shelf.has_deltas and not self._takes_over
             if newest is not None and not by_delta and before is None:
