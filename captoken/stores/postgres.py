@@ -526,6 +526,20 @@ class _AwaitedStore(_Floored, AwaitedStore):
             await self._ask(self._make, self._making(), again=True)
         await self._ask(self._look, self._looking(), again=True)
 
+    async def _made_with(self, keys: Iterable[str]) -> Self:
+        """Make it, and open it. Raises StoreError if it is there."""
+        named = checked_keys(keys)
+        self._check_home()
+        try:
+            _refuse_forgetful(await self._ask(_FSYNC, again=True))
+            # Not asked again where the answer is lost: it would find its own.
+            if not _yes(await self._ask(self._make, self._making(named))):
+                raise there_already(_SERVER)
+            return await self.open()
+        except BaseException:
+            await self.aclose()  # nobody else has it
+            raise
+
     async def _ask(
         self,
         statement: Statement,
@@ -693,6 +707,30 @@ class AsyncPostgresReplayStore(_Proofs, _AwaitedStore):
             connections,
         )
         self._set_proofs()
+
+    @classmethod
+    async def create(
+        cls,
+        source: AsyncSource,
+        *,
+        keys: Iterable[str] = (),
+        schema: str = "captoken",
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+        connections: int = _CONNECTIONS,
+    ) -> Self:
+        """Make it in the tables, and open it: see `PostgresReplayStore.create`.
+
+        Raises StoreError.
+        """
+        new = cls(
+            source,
+            schema=schema,
+            lossless=lossless,
+            clock=clock,
+            connections=connections,
+        )
+        return await new._made_with(keys)
 
     async def add(self, use: Use, now: int) -> bool:
         """True if it is the first use: see `PostgresReplayStore.add`. Raises StoreError."""
@@ -888,6 +926,32 @@ class AsyncPostgresLedger(_Counts, _AwaitedStore):
             connections,
         )
         self._set_counts(shared)
+
+    @classmethod
+    async def create(
+        cls,
+        source: AsyncSource,
+        *,
+        keys: Iterable[str] = (),
+        shared: bool = False,
+        schema: str = "captoken",
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+        connections: int = _CONNECTIONS,
+    ) -> Self:
+        """Make it in the tables, and open it: see `PostgresLedger.create`.
+
+        Raises StoreError.
+        """
+        new = cls(
+            source,
+            shared=shared,
+            schema=schema,
+            lossless=lossless,
+            clock=clock,
+            connections=connections,
+        )
+        return await new._made_with(keys)
 
     async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough: see `PostgresLedger.reserve`. Raises StoreError."""

@@ -411,11 +411,24 @@ class _AwaitedStore(_Floored, AwaitedStore):
 
     async def _first(self) -> None:
         """Refuse a server that forgets, as ValkeyStore does; and is the store there?"""
-        await self._ask(self._client.exists, self._prefix)  # can it be reached at all?
-        self._server = await one_by_one(_asked(_node_of_cluster(self._client, self._prefix)))
+        await self._look_at_server()
         if self._first_floor is not None:  # as tests say it
             await self._script(MAKE)(*self._making())
         _there(await self._script(LOOK)(*self._looking()))
+
+    async def _look_at_server(self) -> None:
+        """Can it be reached at all, and does it forget nothing? Raises StoreError."""
+        await self._ask(self._client.exists, self._prefix)
+        self._server = await one_by_one(_asked(_node_of_cluster(self._client, self._prefix)))
+
+    async def _made_with(self, keys: Iterable[str]) -> Self:
+        """Make it, and open it. Raises StoreError if it is there."""
+        named = checked_keys(keys)
+        self._check_home()
+        await self._look_at_server()
+        if not _yes(await self._script(MAKE)(*self._making(named))):
+            raise there_already(_SERVER)
+        return await self.open()
 
     async def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """What the client's call comes to. Raises StoreError, as `_called` does."""
@@ -677,6 +690,21 @@ class AsyncValkeyReplayStore(_Proofs, _AwaitedStore):
         self._set_proofs(limit)
         self._add = self._script(ADD)
 
+    @classmethod
+    async def create(
+        cls,
+        client: Any,
+        *,
+        keys: Iterable[str] = (),
+        prefix: str = "captoken",
+        limit: int = 1_000_000,
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> Self:
+        """Make it on the server, and open it: see `ValkeyReplayStore.create`. Raises StoreError."""
+        new = cls(client, prefix=prefix, limit=limit, lossless=lossless, clock=clock)
+        return await new._made_with(keys)
+
     async def add(self, use: Use, now: int) -> bool:
         """True if it is the first use: see `ValkeyReplayStore.add`. Raises StoreError."""
         await self.open()
@@ -881,6 +909,21 @@ class AsyncValkeyLedger(_Counts, _AwaitedStore):
         self._set_counts()
         self._reserve = self._script(RESERVE)
         self._settle = self._script(SETTLE)
+
+    @classmethod
+    async def create(
+        cls,
+        client: Any,
+        *,
+        keys: Iterable[str] = (),
+        shared: bool = False,
+        prefix: str = "captoken",
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> Self:
+        """Make it on the server, and open it: see `ValkeyLedger.create`. Raises StoreError."""
+        new = cls(client, shared=shared, prefix=prefix, lossless=lossless, clock=clock)
+        return await new._made_with(keys)
 
     async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough: see `ValkeyLedger.reserve`. Raises StoreError."""

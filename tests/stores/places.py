@@ -69,15 +69,15 @@ class Place(NamedTuple):
         if has_create and facts.get("floor") is None:
             facts.pop("floor", None)
             try:
-                self._got(what, "create", {name: fact for name, fact in facts.items() if name != "connections"})
+                self._got(what, "create", facts)
             except StoreError as error:
                 if "there already" not in str(error):
                     raise
-        if self.awaited and what != "snapshots":
-            return self._open_awaited(what, facts)
         return self._got(what, "", facts)
 
     def _got(self, what: str, how: str, facts: dict[str, Any]) -> Any:
+        if self.awaited and what != "snapshots":
+            return self._got_awaited(what, how, facts)
         got: Any = STORES[what][KINDS.index(self.kind)]
         if self.kind == "sqlite" and not how:  # has no clock of its own
             facts = {name: fact for name, fact in facts.items() if name != "clock"}
@@ -96,14 +96,18 @@ class Place(NamedTuple):
         _open.append(store)
         return store
 
-    def _open_awaited(self, what: str, facts: dict[str, Any]) -> Any:
+    def _got_awaited(self, what: str, how: str, facts: dict[str, Any]) -> Any:
+        got = AWAITED_STORES[what][("valkey", "postgres").index(self.kind)]
+        source: Any = self.where
         if self.kind == "valkey":
-            client = valkey.asyncio.Valkey(port=int(self.where))
-            _open.append(OnLoop(client))
-            store = OnLoop(AWAITED_STORES[what][0](client, prefix=self.name, **facts))
+            source = valkey.asyncio.Valkey(port=int(self.where))
+            _open.append(OnLoop(source))
+            facts = {"prefix": self.name, **facts}
         else:
             self._make_tables()
-            store = OnLoop(AWAITED_STORES[what][1](self.where, schema=self.name, **facts))
+            facts = {"schema": self.name, **facts}
+        store = OnLoop(on_loop(got.create(source, **facts)) if how else got(source, **facts))
+        if self.kind == "postgres":
             _open.append(store)
         store.open()
         return store

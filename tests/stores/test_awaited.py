@@ -335,7 +335,7 @@ def test_a_server_that_does_not_say_is_believed(store: Any) -> None:
         for user, password, said in (("app", "wrong", "Authentication"), ("nobody", "secret", "NoPermission")):
             async with valkey.asyncio.Valkey(port=server.port, username=user, password=password) as client:
                 with pytest.raises(StoreError, match=said):
-                    await store(client).open()
+                    await store(client, floor=0).open()
 
     asyncio.run(ask())
     server.stop()

@@ -22,13 +22,20 @@ from captoken.keys import HolderKey
 from captoken.stores.ports import Reservation, Use
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
 from captoken.testing import FixedClock
-from tests.stores.conftest import Kind
+from tests.stores.conftest import SHARED, Kind, place
+from tests.stores.places import AWAITED
 from tests.stores.servers import Valkey
 from tests.stores.test_ledger import debit, reservation
 from tests.world import NOW, WHO
 
 NOT_THERE = "this store is not there: create makes one"
 COUNTED = pytest.mark.parametrize("what", ["replays", "ledger"])
+
+
+@pytest.fixture(params=SHARED + AWAITED)
+def shared_kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
+    """Also those that are awaited."""
+    return Kind(place(request.param, tmp_path, request))
 
 
 def use(number: int, at: int, kid: str = "") -> Use:

@@ -19,7 +19,8 @@ from captoken._format.clocks import CLOCKS_DIFFER
 from captoken.errors import StoreError
 from captoken.stores.ports import KEPT, LEASE, MOST_BUCKETS, USES, Debit, Ledger, Reservation
 from tests.stores import processes
-from tests.stores.conftest import Kind, OpenLedger
+from tests.stores.conftest import SHARED, Kind, OpenLedger
+from tests.stores.places import AWAITED
 from tests.world import KEYRING, NOW, WHO, clock
 
 MOST = 2**53 - 1  # the largest integer of a token
@@ -541,6 +542,7 @@ def eight() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+@pytest.mark.parametrize("shared_kind", SHARED + AWAITED, indirect=True)
 def test_eight_processes_get_what_there_is_and_no_more(eight: ProcessPoolExecutor, shared_kind: Kind) -> None:
     """Two hundred of two hundred, of 320 that are asked for at the same time."""
     asked = (debit(ROOT, 1, 200), debit(CHILD, 1, 1000))
@@ -549,6 +551,7 @@ def test_eight_processes_get_what_there_is_and_no_more(eight: ProcessPoolExecuto
     assert spent(shared_kind.place.ledger(floor=0), CHILD) == [200]
 
 
+@pytest.mark.parametrize("shared_kind", SHARED + AWAITED, indirect=True)
 def test_eight_processes_take_each_proof_once(eight: ProcessPoolExecutor, shared_kind: Kind) -> None:
     """A hundred proofs, each presented by all of them."""
     got = [eight.submit(processes.prove, shared_kind.place, 100) for _ in range(8)]
