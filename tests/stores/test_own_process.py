@@ -239,3 +239,17 @@ def test_four_threads_fork_a_hundred_times(tmp_path: Path, kind: str) -> None:
     script = [sys.executable, "-W", "ignore", "-c", MANY, kind, str(tmp_path)]
     ran = subprocess.run(script, capture_output=True, text=True, timeout=180)
     assert (ran.stdout, ran.stderr, ran.returncode) == ("100 {0}\n", "", 0), ran.returncode == -signal.SIGALRM
+
+
+def test_a_child_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs there, run here: on a lock, a mark and holders of its own, so that nothing of this process is told."""
+    told: list[str] = []
+    hooks = own_process._Hooks(lambda _: told.append("before"), lambda _: told.append("in parent"), lambda one: told.append(one))
+    for name in ("_mark", "_forks"):
+        monkeypatch.setattr(own_process, name, getattr(own_process, name))
+    monkeypatch.setattr(own_process, "_under_way", {1: [("other", hooks)]})
+    monkeypatch.setattr(own_process, "_told", lambda: [("one", hooks), ("two", hooks)])
+    mine, lock = OwnProcess(), own_process._forks
+    own_process._in_child()
+    assert told == ["one", "two"] and not own_process._under_way
+    assert own_process._forks is not lock and not mine.is_own() and OwnProcess().is_own()
