@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -1034,3 +1035,35 @@ def test_what_a_port_promises_is_written_down() -> None:
 
     own: Recorder = Own()
     assert Verifier(KEYRING, clock=clock(), audit=own).check(mint(), ASK)
+
+
+class AsyncRecorder:
+    """A recorder that has to be awaited: nobody does, so nothing is written."""
+
+    async def record(self, decision: Any) -> None:
+        raise AssertionError("never run")
+
+    async def record_all(self, decisions: Any) -> None:
+        raise AssertionError("never run")
+
+
+class Later:
+    """An answer that can be awaited, and not closed."""
+
+    def __await__(self) -> Any:
+        raise AssertionError("never awaited")
+
+
+@both
+@pytest.mark.parametrize("late", [False, True])
+def test_a_recorder_that_has_to_be_awaited_records_nothing(face: str, late: bool) -> None:
+    """So nothing is allowed, and a denial stands."""
+    recorder: Any = AsyncRecorder()
+    if late:
+        recorder = SimpleNamespace(record=lambda _: Later(), record_all=lambda _: Later())
+
+    async def ask() -> list[str]:
+        one = made(face, audit=recorder)
+        return [(await at_once(one.check(mint(), data(table)))).code for table in ("sales", "hr")]
+
+    assert asyncio.run(ask()) == ["store_unavailable", "table"]

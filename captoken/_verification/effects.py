@@ -62,7 +62,7 @@ class Recorder(Protocol):
     """
 
     def record(self, decision: Decision) -> None:
-        """Take what was decided, before anybody acts on it (39.7).
+        """Take what was decided, before anybody acts on it (39.7). Called, and never awaited.
 
         What it raises denies: then nothing may stand there that says it was allowed.
         """
@@ -526,9 +526,10 @@ def record(
     lasting = bool(first.effects)
     try:
         if len(decisions) == 1:
-            yield Call(partial(trail.record, first), lasting)
+            answer = yield Call(partial(trail.record, first), lasting)
         else:
-            yield Call(partial(trail.record_all, decisions), lasting)
+            answer = yield Call(partial(trail.record_all, decisions), lasting)
+        _check_recorded(answer)
     except Exception as error:  # whatever a trail raises, there is no record
         kind = type(error).__name__
         if first and genuine is not None and facts is not None and asked is not None:
@@ -539,6 +540,18 @@ def record(
         _log.error("a denial was not recorded: %s", kind)
 
     return first
+
+
+def _check_recorded(answer: Any) -> None:
+    """Raise TypeError for what has still to be awaited: nothing is recorded by then.
+
+    A Recorder is called, and not awaited. An `async def record` would else run never, or too late.
+    """
+    if hasattr(answer, "__await__"):
+        drop = getattr(answer, "close", None)
+        if callable(drop):
+            drop()
+        raise TypeError("a recorder whose answer has to be awaited")
 
 
 def close(

@@ -332,10 +332,10 @@ def test_garbage_in_a_key_of_valkey_is_a_store_error(
 
 # A `reserve` that says what it never says: of two debits, the third is short.
 ANSWERS = """
-    alter function {0}.reserve rename to reserve_before;
-    create function {0}.reserve(
+    create or replace function {0}.reserve(
         its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
-        issued bigint, its_until bigint, its_keep bigint, told bigint, ahead bigint, clock bigint, lossless boolean
+        issued bigint, its_until bigint, its_keep bigint, its_tree text, leeway bigint, its_kid text, told bigint, ahead bigint,
+        clock bigint, lossless boolean
     ) returns integer language sql"""
 POSTGRES = [
     ("drop table {0}.buckets", "rsp"),
