@@ -17,8 +17,8 @@ that would open its connection between two hooks waits until the fork is over.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from threading import RLock, get_ident
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -106,6 +106,16 @@ def tell_of_forks(
     )
     with _forks:
         _holders[holder] = hooks
+
+
+@contextmanager
+def unforked() -> Generator[None]:
+    """In this block no fork begins: for what is opened before a holder can close it in a child.
+
+    A fork waits for its end, in whatever thread. So nothing in it waits for anybody.
+    """
+    with _forks:
+        yield
 
 
 # By weak references: being told of forks keeps no store alive.

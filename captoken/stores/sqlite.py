@@ -31,7 +31,7 @@ from captoken.stores._rules import (
     there_already,
     too_old,
 )
-from captoken.stores.own_process import tell_of_forks
+from captoken.stores.own_process import tell_of_forks, unforked
 from captoken.stores.ports import DELTAS, Debit, Reservation, Use
 
 Run: TypeAlias = Callable[..., sqlite3.Cursor]
@@ -92,9 +92,10 @@ class SQLiteStore:
 
         Raises StoreError where they are, unless that is said to do no harm.
         """
-        # For its owner alone: whoever can read the files can hold their locks.
-        with suppress(OSError):
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        # For its owner alone: whoever can read the files can hold their locks. Never one that is
+        # there: to close any descriptor of a file gives up all locks that this process has on it.
+        with suppress(OSError), unforked():
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
         with closing(SQLiteStore(path, timeout=timeout)) as file, file._writing() as run:
             if not _is_there(run, cls._table):

@@ -25,7 +25,7 @@ import msgspec
 from captoken._format import primitives
 from captoken._format.encoding import b64encode, decode_json
 from captoken._format.errors import AuditError
-from captoken.stores.own_process import OwnProcess, tell_of_forks
+from captoken.stores.own_process import OwnProcess, tell_of_forks, unforked
 from captoken.stores.ports import Head
 
 _log = logging.getLogger("captoken")
@@ -66,7 +66,8 @@ class TrailFile:
         # Closed in a child, and in what this process starts: it would keep the lock.
         tell_of_forks(self, in_child=TrailFile.close)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(self._path, flags, 0o600)
+        with unforked():  # a child could else have it, and not know that it is to be closed
+            self._fd = os.open(self._path, flags, 0o600)
 
         # The lock comes first: what another process writes meanwhile must not be cut off as torn.
         try:

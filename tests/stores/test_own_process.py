@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from captoken.errors import StoreError
 from captoken.stores import own_process
 from captoken.stores.own_process import OwnProcess, tell_of_forks
+from captoken.stores.ports import Use
+from captoken.stores.sqlite import SQLiteReplayStore
 
 
 class Holder:
@@ -108,6 +112,7 @@ def test_a_fork_that_begins_in_no_hook_gives_back_what_no_other_took(monkeypatch
 
 AGAIN = """
 import os
+from captoken.errors import StoreError
 from captoken.stores import own_process
 mine = own_process.OwnProcess()
 pid = os.getpid()
@@ -253,3 +258,25 @@ def test_a_child_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     own_process._in_child()
     assert told == ["one", "two"] and not own_process._under_way
     assert own_process._forks is not lock and not mine.is_own() and OwnProcess().is_own()
+
+
+def locks_on(path: Path) -> int:
+    """How many locks of this process there are on a file, as the system has it."""
+    inode = str(os.stat(path).st_ino)
+    lines = Path("/proc/locks").read_text().splitlines()
+    return sum(line.split()[5].split(":")[2] == inode and line.split()[4] == str(os.getpid()) for line in lines)
+
+
+@pytest.mark.skipif(not os.path.isfile("/proc/locks"), reason="looks at the locks of the system")
+def test_to_make_what_is_there_gives_up_no_lock(tmp_path: Path) -> None:
+    """POSIX drops all locks of a process on a file when it closes any descriptor of it."""
+    path = tmp_path / "uses.db"
+    store = SQLiteReplayStore(path, floor=0)
+    assert store.add(Use(b"a" * 16, 1000), 1000)
+    before = locks_on(path)
+    assert before > 0
+    for make in (lambda: SQLiteReplayStore.create(path), lambda: SQLiteReplayStore(path, floor=0).close()):
+        with suppress(StoreError):
+            make()
+        assert locks_on(path) >= before
+    store.close()
