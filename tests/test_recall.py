@@ -21,7 +21,7 @@ from captoken._language import overlay as overlays
 from captoken._language.overlay import size_of
 from captoken.control import ControlPlane, Entry, Operator, Overlay, Selector, recall
 from captoken.control import _asked as asking
-from captoken.control._asked import MOST, HandOver, Recall, answered
+from captoken.control._asked import MOST, HandOver, Recall, asked_for
 from captoken.control._recall import MAX_CHARS, SLACK, WHY_CHARS
 from captoken.discharge import Allow, Discharger
 from captoken.errors import DelegationError, LimitError, RecallError, StoreError
@@ -349,10 +349,10 @@ def test_what_gives_way_to_an_ancestor_s_recall_is_stopped_for_as_long() -> None
     assert entry.until == NOW + 5 + SLACK
     stored = [msgspec.structs.replace(entry, until=entry.until + 100)]
     recall_ = Recall(child.link_id, child.token_id, (), "x", NOW + 5 + SLACK)
-    answer, change = answered(recall_, stored, make=maker(), most=MOST, now=NOW)
+    answer, change = asked_for(recall_, stored, make=maker(), most=MOST, now=NOW)
     assert answer.until == entry.until + 100 and change.drop == [entry.id]
     stored = [msgspec.structs.replace(entry, until=None)]
-    assert answered(recall_, stored, make=maker(), most=MOST, now=NOW).entry.until is None
+    assert asked_for(recall_, stored, make=maker(), most=MOST, now=NOW).entry.until is None
 
 
 def test_who_is_stopped_itself_need_not_ask() -> None:
@@ -433,7 +433,7 @@ def test_nothing_that_was_asked_for_is_dropped_before_its_time(seed: int, part: 
     for _ in range(300):
         now += drawn.choice((0, 0, 0, 1, 7, 40))
         recall_ = forest.recall(now)
-        entry, change = answered(recall_, entries, make=make, most=5, now=now, part=part)
+        entry, change = asked_for(recall_, entries, make=make, most=5, now=now, part=part)
         if change is not None:
             assert set(change.drop) <= {one.id for one in entries if one.asked is not None}
             entries = [one for one in entries if one.id not in change.drop] + [*change.add]
@@ -456,7 +456,7 @@ def test_of_nested_hand_overs_the_lowest_that_passes_the_bound_is_revoked() -> N
         # One each is asked for by those above, so that all of them are as near to the bound.
         for at in range(6):
             asks = Recall(named_link(100 + at), TREE_ID, tuple(path[: deepest + 1]), "x", NOW + 60)
-            entry, change = answered(asks, entries, make=make, most=5, now=NOW)
+            entry, change = asked_for(asks, entries, make=make, most=5, now=NOW)
             entries = [one for one in entries if one.id not in change.drop] + [*change.add]
         assert entries == [entry]
         assert (entry.select.link, entry.until) == (named_link(deepest), NOW + 900)
@@ -469,10 +469,10 @@ def test_where_the_holders_part_is_full_the_tree_with_most_gives_way() -> None:
     make, entries = maker(), []
     for at, tree in enumerate([1, 2, 2, 2, 3]):
         asks = Recall(named_link(at), named_link(tree), (), "x", NOW + 60 + at)
-        entries += answered(asks, entries, make=make, most=5, now=NOW).change.add
+        entries += asked_for(asks, entries, make=make, most=5, now=NOW).change.add
     size = sum(map(size_of, entries))
     asks = Recall(named_link(9), named_link(3), (), "x", NOW + 60)
-    entry, change = answered(asks, entries, make=make, most=5, now=NOW, part=size)
+    entry, change = asked_for(asks, entries, make=make, most=5, now=NOW, part=size)
     assert entry.select == asks.wanted and set(change.drop) == {entries[at].id for at in (1, 2, 3)}
     (whole,) = [one for one in change.add if one != entry]
     assert (whole.select, whole.asked, whole.until) == (Selector(token=named_link(2)), (), NOW + 63)
@@ -483,10 +483,10 @@ def test_where_the_holders_part_is_full_the_tree_with_most_gives_way() -> None:
     room = size_of(short) + size_of(long)
     many = (HandOver(named_link(at), None) for at in range(30))
     long = Entry(**{**fields(long), "asked": tuple(each.link for each in many)})
-    entry, change = answered(asks, [short, long], make=make, most=5, now=NOW, part=size_of(long))
+    entry, change = asked_for(asks, [short, long], make=make, most=5, now=NOW, part=size_of(long))
     assert entry.select == asks.wanted and change.drop == [long.id]
     with pytest.raises(RecallError, match="is full"):
-        answered(asks, [short, *(one for one in change.add if one != entry)], make=make, most=5, now=NOW, part=room)
+        asked_for(asks, [short, *(one for one in change.add if one != entry)], make=make, most=5, now=NOW, part=room)
 
 
 def test_holders_cannot_fill_the_overlay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -954,7 +954,7 @@ def _signed_whole(key: _Signer, standing: _Standing, ends: _Ends) -> bytes:
     return signed.join(body, key.sign(_OVERLAY + standing.digest(ends)))
 
 
-class Step(NamedTuple):
+class MarkedDelta(NamedTuple):
     """A delta, with the marks of what it applies to and of what it gives: for a store."""
 
     delta: bytes
@@ -971,7 +971,7 @@ def delta(
     seq: int,
     issued_at: int,
     life: int = LIFE,
-) -> Step:
+) -> MarkedDelta:
     """A signed delta that follows on an overlay: without some entries, and with some more.
 
     As `snapshot`, but for the entries that stay. Costs a hash of all of them, unless none changes.
@@ -1010,7 +1010,7 @@ def delta(
     if standing.size(ends) > MAX_BYTES or len(body) + signed.TAIL_BYTES > MAX_BYTES:
         raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
     signature = key.sign(_DELTA + primitives.sha256(body))
-    return Step(signed.join(body, signature), known.digest, gives)
+    return MarkedDelta(signed.join(body, signature), known.digest, gives)
 
 
 def _ends(seq: int, issued_at: int, life: int) -> _Ends:

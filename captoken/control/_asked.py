@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
     change: Change | None
 
 
-def answered(
+def asked_for(
     recall: Recall,
     entries: Iterable[Entry],
     *,

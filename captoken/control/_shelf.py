@@ -21,7 +21,7 @@ from captoken._format import primitives
 from captoken._format.errors import OverlayError
 from captoken._format.spelling import escape
 from captoken._language.caveats import Vocabulary
-from captoken._language.overlay import Overlay, Step, whole
+from captoken._language.overlay import MarkedDelta, Overlay, whole
 from captoken.keys.secret import OperatorKey
 from captoken.stores.ports import SnapshotStore
 
@@ -42,7 +42,7 @@ class Written(NamedTuple):
 
     opened: Overlay
     whole: bytes = b""
-    step: Step | None = None
+    step: MarkedDelta | None = None
 
 
 class Shelf:

@@ -38,7 +38,7 @@ from captoken._language.overlay import (
 )
 from captoken._writing.compose import Means, Terms, compose_request, spell
 from captoken._writing.keywords import Strings
-from captoken.control._asked import Change, Recall, answered
+from captoken.control._asked import Change, Recall, asked_for
 from captoken.control._lock import ForkSafeLock
 from captoken.control._shelf import Lying, Shelf, Written
 from captoken.keys.secret import OperatorKey
@@ -223,7 +223,7 @@ class Operator:
 
         def with_it(newest: Overlay | None) -> Change | None:
             nonlocal answer, stood
-            answer, change = answered(
+            answer, change = asked_for(
                 recall,
                 () if newest is None else newest.entries,
                 make=make,
