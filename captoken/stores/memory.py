@@ -34,7 +34,7 @@ from captoken.stores._rules import (
     mark,
     too_old,
 )
-from captoken.stores.own_process import OwnProcess
+from captoken.stores.own_process import OwnProcess, tell_of_forks
 from captoken.stores.ports import DELTAS, Debit, Reservation, Use
 
 
@@ -370,6 +370,19 @@ class MemorySnapshots:
         self._deltas: list[_Delta] = []
         self._whole = 0  # how many of these the snapshot has in it
         self._lock = Lock()
+        # A fork waits for whoever publishes, so that both sides have all of it, and a free lock.
+        tell_of_forks(
+            self,
+            before=MemorySnapshots._hold,
+            in_parent=MemorySnapshots._let_go,
+            in_child=MemorySnapshots._let_go,
+        )
+
+    def _hold(self) -> None:
+        self._lock.acquire()
+
+    def _let_go(self) -> None:
+        self._lock.release()
 
     def load(self) -> bytes | None:
         """The newest snapshot, or None if none was published since the start.

@@ -3,8 +3,11 @@ stores is in the suite."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from time import sleep
@@ -13,7 +16,7 @@ import pytest
 
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken.errors import StoreError
-from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import Use
 from tests.world import NOW
 
@@ -98,7 +101,7 @@ def test_another_process_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) 
 FORKED = """
 import os
 from captoken.errors import StoreError
-from captoken.stores.memory import MemoryReplayStore
+from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import Use
 store = MemoryReplayStore(floor=0)
 assert store.add(Use(b"a" * 16, 100), 100)
@@ -126,3 +129,28 @@ def test_a_forked_child_is_refused_and_does_not_wait() -> None:
         "refused: this memory belongs to another process: processes share a file",
         "parent goes on",
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_waits_for_whoever_publishes() -> None:
+    """A child has a lock that is free, and all of the snapshot or nothing of it."""
+    snapshots, done = MemorySnapshots(), threading.Event()
+
+    def publish() -> None:
+        while not done.is_set():
+            assert snapshots.publish(b"newer", snapshots.load())
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        for _ in range(30):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                os._exit(0 if snapshots.load() in (None, b"newer") and snapshots.publish(b"mine", snapshots.load()) else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        done.set()
+        thread.join()
+    assert snapshots.load() == b"newer"
