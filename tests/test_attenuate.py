@@ -423,3 +423,12 @@ def test_a_token_that_cannot_be_used_can_still_be_held_narrowed_and_shown() -> N
     assert child.unverified.capability.nothing and child.unverified.holder == "b"
     assert code(child, data("sales")) == "unknown_caveat"
     assert Verifier(KEYRING, vocabulary=vocabulary, clock=clock()).check(child.serialize(), data("sales", region="eu"))
+
+
+def test_free_arguments_where_none_are_held_name_no_argument() -> None:
+    """There is none to name: what is held is a call without arguments."""
+    held = mint(tools={"ping": {"_": {"in": [], "optional": True}}})
+    with pytest.raises(WideningError) as caught:
+        held.attenuate(tools={"ping": {}})
+    assert caught.value.hint.startswith("ask for less")
+    assert held.attenuate(tools={"ping": {}}, clamp=True)
