@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+# gRPC has hooks that run in every forked child, as `initdb` is before it begins; with other tests' servers in its threads
+# these now and then end the child. No test uses gRPC on both sides of a fork. Read when gRPC is imported.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 _connect = socket.socket.connect
 

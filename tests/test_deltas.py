@@ -16,7 +16,7 @@ from captoken import Verifier
 from captoken._format import primitives
 from captoken._format.encoding import MAX_INTEGER, b64encode, encode_json
 from captoken._language import overlay as module
-from captoken._language.overlay import LIFE, SelectorFacts, Step, delta, snapshot, whole
+from captoken._language.overlay import LIFE, MarkedDelta, SelectorFacts, delta, snapshot, whole
 from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay, Selector, recall
 from captoken.control import _shelf as shelf
 from captoken.errors import OverlayError, StoreError
@@ -40,7 +40,7 @@ def opened(*entries: Entry, seq: int = 1, **facts: Any) -> Overlay:
     return Overlay.open(snapshot(KEY, entries, seq=seq, issued_at=NOW, **facts), TRUSTED)
 
 
-def step(known: Overlay, *, drop: Any = (), add: Any = (), seq: int | None = None, key: OperatorKey = KEY, **facts: Any) -> Step:
+def step(known: Overlay, *, drop: Any = (), add: Any = (), seq: int | None = None, key: OperatorKey = KEY, **facts: Any) -> MarkedDelta:
     """A delta to the next number, a second later."""
     number = known.seq + 1 if seq is None else seq
     return delta(key, known, **{"drop": drop, "add": add, "seq": number, "issued_at": known.issued_at + 1, **facts})
@@ -71,7 +71,7 @@ class Row:
     def __init__(self, drawn: Random, count: int) -> None:
         self.drawn, self.number = drawn, 0
         self.overlays = [opened(*(self.entry() for _ in range(drawn.randint(0, 9))))]
-        self.steps: list[Step] = []
+        self.steps: list[MarkedDelta] = []
         for _ in range(count):
             known = self.overlays[-1]
             ids = [one.id for one in known.entries]
