@@ -13,7 +13,7 @@ The rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 from captoken._format.clocks import Moment, Seconds
@@ -153,12 +153,14 @@ _SLOTS = {kind.key: kind.slot() for kind in BUILT_IN}
 _KEYWORDS = frozenset((*_READINGS, *POSITION))
 
 
-def check_known(keywords: Iterable[str], vocabulary: Vocabulary) -> None:
+def check_known(keywords: Mapping[str, Any], vocabulary: Vocabulary) -> None:
     """Raise TypeError for a keyword that is no caveat.
 
     Before anything is read: a misspelled `tables` must not give a token without it. Values are not
     looked at. Own caveats are known by their key, if the vocabulary has them.
     """
+    if _KEYWORDS.issuperset(keywords):  # nearly always
+        return
     for keyword in keywords:
         own = is_own(keyword) and keyword in vocabulary.kinds
         known = own or keyword in _KEYWORDS
