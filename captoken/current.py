@@ -110,9 +110,12 @@ class Held(SealedValue, frozen=True, eq=False):
         signer = self._own_signer
         if signer is None and self.token.unverified.key is not None:
             raise NoToken("the token is bound to a key, and the key is not held here")
-        shown = self._shown_to(audience, expires_in, keep, clamp, caveats)
+        # Together they are not longer than what a server is sent.
+        room = LIMITS.present_chars
         if signer is None:
-            return shown
+            return self._shown_to(audience, expires_in, room, keep, clamp, caveats)
+        room -= PROOF_CHARS + 1
+        shown = self._shown_to(audience, expires_in, room, keep, clamp, caveats)
         means = self.token.means
         return with_proof(
             shown,
@@ -127,6 +130,7 @@ class Held(SealedValue, frozen=True, eq=False):
         self,
         audience: str,
         expires_in: Seconds,
+        max_chars: int,
         keep: Strings,
         clamp: bool,
         caveats: PresentCaveats,
@@ -143,11 +147,10 @@ class Held(SealedValue, frozen=True, eq=False):
         if kept is not None and kept.made <= now < kept.until:
             return kept.text
 
-        room = PROOF_CHARS + 1 if self._own_signer is not None else 0
         text, ends = self.token.show(
             audience=audience,
             expires_in=expires_in,
-            max_chars=LIMITS.present_chars - room,
+            max_chars=max_chars,
             keep=keep,
             clamp=clamp,
             **caveats,
