@@ -729,11 +729,13 @@ def _what_gives_way(row: Any, asks: Any, table: Table) -> None:
     def brief(each: Json) -> list[Json]:
         return [each["select"].get("token"), each["select"].get("link"), each.get("asked"), each.get("until")]
 
-    def gives(name: str, rule: str, request: Json, standing: list[Json], entry: list[Json], left: list[Json], most: int = 5) -> None:
+    def gives(
+        name: str, rule: str, request: Json, standing: list[Json], entry: list[Json], left: list[Json], most: int = 5, **more: Json
+    ) -> None:  # fmt: skip
         after = sorted([entry, *map(brief, left)], key=json.dumps)
         token_, link, asked, until = entry
         outcome = {"code": "ok", "token": token_, "link": link, "asked": asked, "until": until, "stands": after}
-        row(name, rule, request, outcome, standing=sorted(standing, key=lambda each: each["id"]), most=most)
+        row(name, rule, request, outcome, standing=sorted(standing, key=lambda each: each["id"]), most=most, **more)
 
     own = extended(third, hand_over("x", "mail-agent", 9))
     wanted = [JTI, link_id(own.signature), by(first, second, third), NOW + 60 + day]
@@ -776,6 +778,53 @@ def _what_gives_way(row: Any, asks: Any, table: Table) -> None:
         gives(name, "37.4", request, [before], brief(before), [])
     sooner = said("there", link_id(second.signature), by(first), NOW + 60 + day - 1)
     gives("of_who_is_revoked_itself_for_less_long", "37.4", request, [sooner], wanted, [sooner])
+
+    # Where the holders' part is full. What one more takes depends on how ids and reasons are spelled. So each part is full
+    # by far, or has room by far.
+    room, full = 1000, 100
+
+    def of(tree: str, count: int, *, why: int = 200, until: Json = NOW + 60 + day, mark: str = "x") -> list[Json]:
+        asked = [b64(sha256(tree.encode())[:16])]
+        each = [said(f"{tree[0]}{mark}{n}", b64(bytes((n, *range(15)))), asked, until, token=tree) for n in range(count)]
+        return [changed(one, why="x" * why) for one in each]
+
+    def entry_of(tree: str, link: Json, asked: Json, until: Json) -> Json:
+        return said("", link, asked, until, token=tree)
+
+    def tree_of(tree: str, until: Json = NOW + 60 + day) -> list[Json]:
+        """That tree has given way."""
+        return [tree, None, [], until]
+
+    def fits(name: str, standing: list[Json], entry: list[Json], left: list[Json], *, beyond: int, whole: tuple[Json, ...] = (),
+             **more: Json) -> None:  # fmt: skip
+        """`beyond`: so many bytes more than what stands are the holders'. `whole`: what has become one for its tree."""
+        part = sum(len(canonical(one)) for one in standing if "asked" in one) + beyond
+        stands = [*left, *(entry_of(*one) for one in whole)]
+        gives(name, "37.11", request, standing, entry, stands, part=part, **more)
+
+    third_tree = "E" * 21 + "A"
+    most_of_all, fewer = of(OTHER_JTI, 4), of(third_tree, 3)
+    fits("where_the_part_has_room", most_of_all + fewer, wanted, most_of_all + fewer, beyond=room)
+    fits("where_the_part_is_full", most_of_all + fewer + operators, wanted, fewer + operators, beyond=full,
+         whole=(tree_of(OTHER_JTI),))  # fmt: skip
+    large = [changed(one, why="x" * 5000) for one in operators]
+    fits("beside_much_that_the_operator_said", large + fewer, wanted, large + fewer, beyond=room)
+    for_ever = of(OTHER_JTI, 1, until=None, mark="x1")
+    fits("where_the_part_is_full_of_the_longest", most_of_all[:3] + for_ever + fewer, wanted, fewer, beyond=full,
+         whole=(tree_of(OTHER_JTI, None),))  # fmt: skip
+    as_many = of(third_tree, 4)
+    fits("where_two_trees_have_most", as_many + most_of_all, wanted, as_many, beyond=full, whole=(tree_of(OTHER_JTI),))
+    small, big = of(OTHER_JTI, 4, why=1), of(third_tree, 3, why=2000)
+    fits("where_one_tree_is_not_enough", small + big, wanted, [], beyond=-3000, whole=(tree_of(OTHER_JTI), tree_of(third_tree)))
+    own_tree = many(4, by(first))
+    fits("where_its_own_tree_has_most", own_tree + fewer, tree_of(JTI), fewer, beyond=full, most=100)
+    fits("where_its_own_tree_has_most_with_the_new_one", many(3, by(first)) + fewer, tree_of(JTI), fewer, beyond=full, most=100)
+    fits("where_the_bound_of_a_hand_over_makes_room", five + fewer, lowest, fewer, beyond=full)
+    over_already = [changed(said("o", None, [], NOW + 60 + day, token=OTHER_JTI), why="x")]
+    fits("where_a_tree_has_given_way_before", over_already + of(third_tree, 1, why=2000), wanted, over_already, beyond=full,
+         whole=(tree_of(third_tree),))  # fmt: skip
+    fits("beside_a_tree_that_has_given_way_before", over_already, wanted, over_already, beyond=room)
+    row("where_the_part_is_full_and_nothing_gives_way", "37.11", request, standing=over_already, most=5, part=1)
 
 
 # --- the ledger ------------------------------------------------------------------------------------------------------
@@ -1104,13 +1153,13 @@ def counting() -> Table:
     """One request after another at one ledger: the codes that come, and whether a reservation could still be closed."""
     table = Table("counting", "Requests at one ledger, in their order: what is taken, what goes back, and what is remembered.")
 
-    def row(name: str, rule: str, steps: list[Step], codes: str) -> None:
+    def row(name: str, rule: str, steps: list[Step], codes: str, **more: Json) -> None:
         words = {
             "+": "allowed", "-": "budget_exhausted", "c": "closed", "l": "too_late", "t": "table", "o": "operation",
-            "u": "store_unavailable",
+            "u": "store_unavailable", "e": "expired",
         }  # fmt: skip
         given: dict[str, Json] = {
-            "keyring": keyring({"k1": KEY}), "audience": "sales-db", "ledger": {"floor": 0, "shared": False}, "steps": steps,
+            "keyring": keyring({"k1": KEY}), "audience": "sales-db", "ledger": {"floor": 0, "shared": False, **more}, "steps": steps,
         }  # fmt: skip
         table.add(name, rule, "counting", given, codes=[words[code] for code in codes])
 
@@ -1169,6 +1218,46 @@ def counting() -> Table:
         "++u-",
     )
     row("a_clock_that_was_far_ahead_and_forgot_nothing", "38.10", [jump, asks(long), asks(long)], "++-")
+
+    # By verifiers of one ledger whose leeways differ.
+    wide = 2 * hour
+    end = NOW + day  # of the token: a bucket is kept until then, and the leeway, and an hour more
+    last = end + wide - 1
+    row("a_leeway_by_which_it_lives", "38.10", [asks(long, leeway=wide), asks(long, last, leeway=wide)], "+-")
+    row("a_leeway_by_which_it_lives_no_more", "38.10", [asks(long, leeway=wide), asks(long, last + 1, leeway=wide)], "+e")
+    row("a_leeway_that_only_another_has", "38.10", [asks(long), asks(long, last, leeway=wide)], "+u")
+    row("a_leeway_that_only_another_has_while_it_is_kept", "38.10", [asks(long), asks(long, end + hour - 1, leeway=wide)], "+-")
+    row("a_leeway_that_only_another_has_from_then_on", "38.10", [asks(long), asks(long, end + hour, leeway=wide)], "+u")
+    twice = token(uses(2, **HERE_ALONE, exp=end))
+    late = [asks(twice, last, leeway=wide)] * 2
+    row("a_leeway_of_the_first_of_two", "38.10", [asks(twice, leeway=wide), asks(twice), *late], "++--")
+    row("a_leeway_of_the_second_of_two", "38.10", [asks(twice), asks(twice, leeway=wide), *late], "++--")
+    row("a_leeway_of_more_than_an_hour", "38.10", [asks(long), asks(ever, end + hour, leeway=hour + 1)], "+u")
+    row("a_leeway_of_an_hour", "38.10", [asks(long), asks(ever, end + hour, leeway=hour)], "++")
+    behind = [asks(ever, end + 60, leeway=leeway) for leeway in (61, 60)]
+    row("a_leeway_and_a_clock_that_is_behind", "38.10", [asks(long), jump, *behind], "++u-")
+
+    # How much of one tree is kept.
+    def kept(count: int, tree: str = JTI, until: Json = None) -> dict[str, Json]:
+        return {"kept": [{"tree": tree, "buckets": count, "until": until}]}
+
+    first, second, third = (token(uses(2, number, **HERE_ALONE)) for number in range(3))
+    row("a_tree_of_10000_buckets", "38.14", [asks(first), asks(second), asks(first), asks(first)], "+-+-", **kept(9999))
+    row("a_tree_of_10001_buckets", "38.14", [asks(first)], "-", **kept(10000))
+    row("a_tree_of_10000_buckets_beside_another", "38.14", [asks(first), asks(second)], "++", **kept(10000, OTHER_JTI))
+    both = extended(first, uses(2, 9))
+    row("a_tree_of_10000_buckets_where_two_are_new", "38.14", [asks(both), asks(first), asks(both)], "-+-", **kept(9999))
+    one_is_new = [asks(first), asks(both), asks(first), asks(first)]
+    row("a_tree_of_10000_buckets_where_one_of_two_is_new", "38.14", one_is_new, "+-+-", **kept(9999))
+    row("a_tree_of_10000_buckets_of_a_child", "38.14", [asks(both), asks(first), asks(both), asks(second)], "++--", **kept(9998))
+    units = token({**HERE_ALONE, **budget(cents=1, tokens=1)})
+    paid = asks(units, access=costing(cents=1, tokens=1))
+    row("a_tree_of_10000_buckets_by_units", "38.14", [paid, asks(first)], "-+", **kept(9999))
+    refused = asks(extended(first, uses(0, 9)))  # and makes no bucket, neither of its own nor of those above
+    row("a_tree_of_10000_buckets_and_one_that_was_refused", "38.14", [refused, *map(asks, (second, third, first))], "-++-", **kept(9998))
+    ends = kept(10000, until=NOW + 60)
+    for seconds, codes in ((59, "--"), (60, "-+")):
+        row(f"a_tree_of_10001_buckets_after_{seconds}_seconds", "38.14", [asks(first), asks(first, NOW + seconds)], codes, **ends)
     return table
 
 

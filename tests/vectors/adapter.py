@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 
@@ -33,13 +34,13 @@ from captoken._language.links import Link, split_signature
 from captoken._language.overlay import snapshot
 from captoken.adapters._mcp.messages import digest as of_message
 from captoken.audit import AuditTrail, Head, check, read
-from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay
+from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay, _asked
 from captoken.discharge import Allow, Discharger, Ticket
 from captoken.interop import normalize
 from captoken.keys import AuditKey, DischargerKey, HolderKey, OperatorKey, PairwiseKey
 from captoken.proof import Evidence, request_digest, with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
-from captoken.stores.ports import Debit, Reservation, Use
+from captoken.stores.ports import KEPT, Debit, Reservation, Use
 from captoken.testing import FixedClock
 from spec.generate import build
 from tests.vectors.runner import Outcome, Vector
@@ -304,7 +305,8 @@ class Captoken:
             store.publish(snapshot(key, standing, seq=1, issued_at=vector["now"]), None)
         before = store.load()
         try:
-            entry = plane.handle(vector["request"])
+            with patch.object(_asked, "PART", vector.get("part", _asked.PART)):
+                entry = plane.handle(vector["request"])
         except CaptokenError as error:
             assert store.load() == before, "refused, nothing is revoked"
             return {"code": error.code}
@@ -319,9 +321,11 @@ class Captoken:
     def counting(self, vector: Vector) -> Outcome:
         stated, keyring, codes = vector["ledger"], _keyring(**vector["keyring"]), []
         ledger = MemoryLedger(shared=stated["shared"], floor=stated["floor"])
+        for kept in stated.get("kept", ()):
+            assert ledger.reserve(_keeping(kept, stated["floor"] + 1), -1) is None
         for step in vector["steps"]:
-            clock = FixedClock(step["now"])
-            verifier = Verifier(keyring, vector["audience"], ledger=ledger, clock=clock)
+            clock, leeway = FixedClock(step["now"]), step.get("leeway", 0)
+            verifier = Verifier(keyring, vector["audience"], ledger=ledger, clock=clock, leeway=leeway)
             access = Access(**step["access"])
             if step.keys().isdisjoint(("settle", "cancel")):
                 codes.append(verifier.check(step["token"], access).code)
@@ -359,6 +363,13 @@ def _keyring(keys: dict[str, str], audience: str | None) -> Keyring:
     stated = {key_id: bytes.fromhex(key) for key_id, key in keys.items()}
     current = next(iter(stated))
     return Keyring.from_keys(stated, current) if audience is None else Keyring(stated, current, audience)
+
+
+def _keeping(kept: dict[str, Any], issued_at: int) -> Reservation:
+    """What makes so many buckets of one tree."""
+    debits = tuple(Debit(number.to_bytes(16, "big"), "uses", 1, 1) for number in range(kept["buckets"]))
+    keep = None if kept["until"] is None else kept["until"] - KEPT
+    return Reservation(bytes(16), debits, issued_at, 0, keep, kept["tree"])
 
 
 def _revoked(entry: Entry) -> dict[str, Any]:

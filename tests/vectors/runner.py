@@ -98,13 +98,16 @@ class Adapter(Protocol):
     def recall(self, vector: Vector) -> Outcome:
         """kind `recall`: the request of a holder; keyring, audience and now of the control plane. `ok` with the `token` and
         the `link` (null: all of it) that are revoked, `asked` and `until` of that entry; `recall`; or why the token is not
-        accepted. It may have `standing`, entries that stand before, and `most`, the bound instead of 100. The outcome then
-        has `stands`: of all that stand after it token, link, asked and until, null for what they have not, sorted."""
+        accepted. It may have `standing`, entries that stand before, `most`, the bound instead of 100, and `part`, how many
+        bytes entries with `asked` may be, instead of a quarter of the largest snapshot. The outcome then has `stands`: of
+        all that stand after it token, link, asked and until, null for what they have not, sorted."""
 
     def counting(self, vector: Vector) -> Outcome:
         """kind `counting`: keyring, audience, a `ledger` that is new, and `steps`, which come to it one after another: token,
-        access, now. A step with `settle` (amounts by unit, null: all) or `cancel` is reserved, and closed at `closed_at`, or
-        at once. `ok` with `codes`: of each step, and behind that of one that is closed `closed` or `too_late`."""
+        access, now, perhaps the `leeway` of that verifier. A step with `settle` (amounts by unit, null: all) or `cancel` is
+        reserved, and closed at `closed_at`, or at once. `ok` with `codes`: of each step, and behind that of one that is
+        closed `closed` or `too_late`. The ledger may have `kept`, what others made in it before: of each tree the number of
+        `buckets`, and `until` when they are kept (null: for good)."""
 
     def trail(self, vector: Vector) -> Outcome:
         """kind `trail`: an audit trail, a byte a character; `servers`, the public keys that are trusted (none: checkpoints
