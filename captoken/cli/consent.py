@@ -60,7 +60,7 @@ def is_agreed(need: Mapping[str, Any], life: str) -> bool:
         terminal.write(question)
         answer = _line(terminal)
 
-    # An empty line is a no, as the question says.
+    # An empty line is a no, as the question says, and so is one that was not ended.
     return answer.strip().lower() in (b"y", b"yes")
 
 
@@ -91,13 +91,16 @@ def _question(
 
 
 def _line(terminal: IO[bytes]) -> bytes:
-    """A line that is typed there, or what was typed when the terminal went away."""
+    """A line that is typed there; empty if the input ended before the line did.
+
+    Who has not pressed Enter has not answered: the terminal went away, or a hand slipped.
+    """
     line = b""
     # Byte by byte: what stands behind the line is somebody else's to read.
     while not line.endswith(b"\n"):
         typed = terminal.read(1)
         if not typed:
-            break
+            return b""
         line += typed
     return line
 

@@ -497,6 +497,19 @@ def test_all_else_is_a_no(answer, folder):
     assert code == 1 and written == "" and "nothing is discharged" in shown
 
 
+@pytest.mark.parametrize("typed", ["y\x04\x04", "yes\x04\x04", "\x04"])
+def test_a_line_that_was_not_ended_is_a_no(typed, folder):
+    """End of file in place of Enter: what stands before it is half an answer."""
+    code, shown, written = approve(typed, folder)
+    assert code == 1 and written == "" and "nothing is discharged" in shown
+
+
+def test_a_line_that_comes_in_two_pieces_is_one(folder):
+    """The first end of file of a line only hands over what was typed: the line goes on, and is ended by Enter."""
+    code, _, written = approve("y\x04es", folder)
+    assert code == 0 and ASKING.with_discharge(written.strip()).needs == ()
+
+
 def test_what_was_typed_before_the_question_is_no_answer_to_it(folder):
     code, _, written = approve("n", folder, AHEAD="y\ny\n")
     assert code == 1 and written == ""
