@@ -597,6 +597,9 @@ def replay() -> Table:
     allow("full_of_what_can_be_forgotten", "31.3", store(*old, limit=3))
     edge = [use(public, NOW - 30, bytes((number,)) * 16) for number in range(3)]
     deny("full_of_what_cannot_be_forgotten_yet", "31.3", "store_unavailable", store(*edge, limit=3))
+    allow("the_nonce_of_a_use_that_is_forgotten", "31.1", store(use(public, NOW - 31), limit=1))
+    deny("the_nonce_of_a_use_that_is_not_forgotten_yet", "31.1", "replayed", store(use(public, NOW - 30), limit=1))
+    table.beside("full_of_what_can_be_forgotten")
     deny("without_a_store", "31.4", "store_unavailable", None)
     return table
 
