@@ -20,18 +20,21 @@ that one verifies (docs/http.md, docs/mcp.md).
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias, TypedDict, Unpack
+from functools import wraps
+from typing import Any, ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 from captoken import current
 from captoken._format import names
 from captoken._format.errors import DelegationError, GuardError, LimitError, NoToken, WideningError
+from captoken._format.given import read_once
 from captoken._language.access import Access, Caller, NotFinite
 from captoken._language.costs import cost_of, read_cost
-from captoken._verification.decision import Decision, Denied, Grant
-from captoken._verification.verifier import AnyVerifier, AsyncVerifier
+from captoken._verification.decision import Decision, Denied, Grant, granted
+from captoken._verification.verifier import AnyVerifier, AsyncVerifier, Verifier
 from captoken._writing.token import Token
 from captoken.current import AnyGrant, Held
 from captoken.proof import with_proof
@@ -44,6 +47,16 @@ _NO_CALL = "no call that a token can permit: its name, or arguments that are no 
 # server knows of it.
 Cost: TypeAlias = Mapping[str, int] | Callable[[str, Mapping[str, Any]], Mapping[str, int]]
 Attributes: TypeAlias = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+# Kinds of parameters that a caller cannot name, or that stand for any number of them.
+_NAMELESS = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.VAR_POSITIONAL,
+    inspect.Parameter.VAR_KEYWORD,
+)
 
 
 class Who(TypedDict, total=False):
@@ -401,3 +414,195 @@ def _caller(agent: str | None) -> Caller | None:
     if agent is None:
         return None
     return Caller(agent=names.name(agent_name(agent), "agent"))
+
+
+# --- a function as a tool -------------------------------------------------------------------------
+
+
+def guarded_tool(
+    verifier: AnyVerifier,
+    *,
+    name: str | None = None,
+    names: Mapping[str, str] | None = None,
+    cost: Cost | None = None,
+    attributes: Attributes | None = None,
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """A decorator: each call of the function is decided by the token that is current.
+
+        @guarded_tool(verifier)
+        def pay(to: str, cents: int) -> str: ...
+
+        with current.use(token):
+            pay("acct-1", cents=120)
+
+    The tool has the function's name, or `name`. Its arguments are the parameters with their
+    defaults, copied to plain JSON values. The function is called with that very copy. In it
+    `current.grant()` is the grant of this call.
+
+    Parameters that a caller cannot name (`*args`, `**kwargs`, positional-only ones) need a name:
+    `names={"args": "files"}` states what `*args` got as one list, `files`. What `**kwargs` got is
+    one object.
+
+    `cost` and `attributes` are those of a ToolGuard. A coroutine function is decided on when it is
+    awaited. A generator function is decided on at the call, once for all that it yields. So is one
+    that is async: its call awaits nothing, also where the stores of an AsyncVerifier are awaited.
+
+    What the function does is not checked. `__wrapped__` is the function without the guard.
+
+    A call raises Denied. It raises TypeError or ValueError for arguments that do not fit the
+    function, or that are no JSON: then nothing is decided, and nothing recorded. Decorating raises
+    them for a parameter that needs a name, for a name that no tool can have, and for what has no
+    signature.
+    """
+    if not isinstance(verifier, (Verifier, AsyncVerifier)):
+        kind = type(verifier).__name__
+        raise TypeError(f"a {kind} is no verifier: write @guarded_tool(verifier)")
+    guard = ToolGuard(verifier, cost=cost, attributes=attributes)
+    renamed = read_once({} if names is None else names, "names")
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        asking = _asking(_Tool(function, name, renamed), guard)
+        return cast("Callable[_P, _R]", wraps(function)(asking))
+
+    return decorate
+
+
+class _Tool:
+    """A function, the name that it has as a tool, and the arguments that its parameters are."""
+
+    def __init__(self, function: Callable[..., Any], name: str | None, names: Any) -> None:
+        if not inspect.isroutine(function):
+            raise TypeError(f"a {type(function).__name__} is no function")
+        self.function = function
+        self.name = function.__name__ if name is None else name
+        self._signature = inspect.signature(function)
+        self._arguments = _arguments_of(self._signature, names)
+
+        # A name that no access can have would be an error at each call: it is one now.
+        Access(tool=self.name, arguments=dict.fromkeys(self._arguments.values()))
+
+    def bind(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[dict[str, Any], inspect.BoundArguments]:
+        """The arguments of a call, copied: for the decision, and for the function.
+
+        Both hold the same values. Raises TypeError or ValueError: they do not fit, or are no JSON.
+        """
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        stated: dict[str, Any] = {}
+        for parameter, argument in self._arguments.items():
+            value = bound.arguments[parameter]
+            # Python's own tuple of what `*args` got. Another tuple is no JSON.
+            is_rest = self._signature.parameters[parameter].kind is inspect.Parameter.VAR_POSITIONAL
+            stated[argument] = list(value) if is_rest else value
+
+        # An access copies what it is made of, and refuses what is no JSON.
+        plain = dict(Access(tool=self.name, arguments=stated).arguments or {})
+        for parameter, argument in self._arguments.items():
+            bound.arguments[parameter] = plain[argument]
+        return plain, bound
+
+
+def _arguments_of(signature: inspect.Signature, names: Mapping[str, str]) -> dict[str, str]:
+    """For each parameter the name that its argument has in a token.
+
+    Raises TypeError for a parameter that needs a name and has none, and for a name of no parameter.
+    Raises ValueError where two arguments have one name: one of them would not be decided on.
+    """
+    unknown = sorted(str(given) for given in names if given not in signature.parameters)
+    if unknown:
+        raise TypeError(f"names: the function has no parameter {', '.join(unknown)}")
+    arguments: dict[str, str] = {}
+    for parameter in signature.parameters.values():
+        if parameter.kind in _NAMELESS and parameter.name not in names:
+            raise TypeError(
+                f"the parameter {parameter} has no name for a caller: "
+                f'names={{"{parameter.name}": "..."}} gives it one'
+            )
+        arguments[parameter.name] = names.get(parameter.name, parameter.name)
+    if len(set(arguments.values())) < len(arguments):
+        raise ValueError("names: two arguments have one name")
+    return arguments
+
+
+def _asking(tool: _Tool, guard: ToolGuard) -> Callable[..., Any]:
+    """What stands in the place of the function: as it is one, a coroutine function, or a generator.
+
+    Each asks first, and raises Denied before anything of the function has run.
+    """
+    function = tool.function
+
+    def decided(args: Any, kwargs: Any) -> tuple[Grant, inspect.BoundArguments]:
+        plain, bound = tool.bind(args, kwargs)
+        return granted(guard.check(tool.name, plain)), bound
+
+    def plainly(*args: Any, **kwargs: Any) -> Any:
+        grant, bound = decided(args, kwargs)
+        with current.serving(grant):
+            return function(*bound.args, **bound.kwargs)
+
+    async def awaiting(*args: Any, **kwargs: Any) -> Any:
+        plain, bound = tool.bind(args, kwargs)
+        grant = granted(await guard.check_async(tool.name, plain))
+        with current.serving(guard.served(grant)):
+            return await function(*bound.args, **bound.kwargs)
+
+    def in_steps(*args: Any, **kwargs: Any) -> Any:
+        grant, bound = decided(args, kwargs)
+        return _Steps(grant, function(*bound.args, **bound.kwargs))
+
+    def in_awaited_steps(*args: Any, **kwargs: Any) -> Any:
+        grant, bound = decided(args, kwargs)
+        return _AwaitedSteps(guard.served(grant), function(*bound.args, **bound.kwargs))
+
+    if inspect.iscoroutinefunction(function):
+        return awaiting
+    if inspect.isasyncgenfunction(function):
+        return in_awaited_steps
+    return in_steps if inspect.isgeneratorfunction(function) else plainly
+
+
+class _Steps(Generator[Any, Any, Any]):
+    """A generator whose body has the grant of its call, and nobody else has it between its steps.
+
+    A block around all of its steps would be left open in whatever code asks for the next one.
+    """
+
+    def __init__(self, grant: AnyGrant, steps: Generator[Any, Any, Any]) -> None:
+        self._grant = grant
+        self._steps = steps
+
+    def send(self, value: Any) -> Any:
+        with current.serving(self._grant):
+            return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        with current.serving(self._grant):
+            return self._steps.throw(*error)
+
+    def close(self) -> None:
+        with current.serving(self._grant):
+            self._steps.close()
+
+
+class _AwaitedSteps(AsyncGenerator[Any, Any]):
+    """The same of an async generator: what it awaits in a step belongs to the step."""
+
+    def __init__(self, grant: AnyGrant, steps: AsyncGenerator[Any, Any]) -> None:
+        self._grant = grant
+        self._steps = steps
+
+    async def asend(self, value: Any) -> Any:
+        with current.serving(self._grant):
+            return await self._steps.asend(value)
+
+    async def athrow(self, *error: Any) -> Any:
+        with current.serving(self._grant):
+            return await self._steps.athrow(*error)
+
+    async def aclose(self) -> None:
+        with current.serving(self._grant):
+            await self._steps.aclose()

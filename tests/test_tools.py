@@ -1,19 +1,21 @@
 """Tool calls in the process of the agents: by the token of whoever calls, and of nobody else."""
 
 import asyncio
+import functools
+import inspect
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from captoken import Access, AsyncGrant, AsyncVerifier, Grant, current
+from captoken import Access, AsyncGrant, AsyncVerifier, Denied, Grant, current
 from captoken.audit import AuditTrail
 from captoken.current import Held
 from captoken.errors import GuardError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
-from captoken.tools import ToolGuard, access_to, agent_name, calling, handing
+from captoken.tools import ToolGuard, access_to, agent_name, calling, guarded_tool, handing
 from tests.world import KEYRING, clock, mint, verifier
 
 TOOLS = {"search": {"q": {"in": ["fox", "hen"]}}, "crm.*": {}}
@@ -328,3 +330,248 @@ def test_a_call_without_a_token_and_one_that_is_refused_are_told_to_the_develope
         ("WARNING", "a tool call, and no token is current: captoken.current.use(t"),
         ("INFO", "refused: caller: sub-agent calls with the token of orchestra"),
     ]
+
+
+# --- a function as a tool ------------------------------------------------------------------------------------------------
+
+
+def denied(call, *args, **kwargs):
+    """The code by which a call is refused."""
+    with pytest.raises(Denied) as refused:
+        call(*args, **kwargs)
+    return refused.value.decision.code
+
+
+PAYING = {"pay": {"to": {"in": ["acct-1"]}, "cents": {"max": 500}, "tags": {"any": True}}}
+
+
+@pytest.mark.parametrize("make", [verifier, asynchronous])
+@pytest.mark.parametrize("audience", [None, "tools"])
+def test_a_guarded_function_runs_if_the_current_token_permits_the_call_and_else_not_at_all(make, audience):
+    made = []
+
+    @guarded_tool(make(audience=audience))
+    def pay(to: str, cents: int = 100, *, tags: list[str] = []) -> str:  # noqa: B006
+        """Pay somebody."""
+        made.append((to, cents, tags, current.grant().issued.subject))
+        return f"paid {cents}"
+
+    assert denied(pay, "acct-1") == "malformed"  # nothing is held
+    with current.use(mint(tools=PAYING)):
+        assert pay("acct-1") == "paid 100" and pay(cents=500, to="acct-1", tags=["a"]) == "paid 500"
+        assert denied(pay, "acct-1", 501) == "argument" and denied(pay, "acct-2") == "argument"
+        with current.delegate(to="clerk", tools={"pay": {"to": {"in": ["acct-1"]}, "cents": {"max": 99}, "tags": {"any": True}}}):
+            assert denied(pay, "acct-1") == "argument"  # by its default
+    with current.use(mint(tools={"refund": {}})):
+        assert denied(pay, "acct-1") == "tool"
+    assert made == [("acct-1", 100, [], "user:jane"), ("acct-1", 500, ["a"], "user:jane")]
+    assert pay.__name__ == "pay" and pay.__doc__ == "Pay somebody." and list(inspect.signature(pay).parameters) == ["to", "cents", "tags"]
+    with pytest.raises(NoToken):
+        current.grant()
+
+
+def test_the_function_gets_the_very_copy_that_was_decided_on():
+    """Whatever the caller, or a cost of the server's, does to the arguments meanwhile; nor are its defaults shared."""
+    mine = ["fox"]
+
+    def meddling(tool, arguments):
+        mine.append("wolf")
+        arguments["q"].append("bear")
+        return {}
+
+    @guarded_tool(verifier(), cost=meddling)
+    def search(q: list[str], seen: list[str] = []) -> tuple[list[str], list[str]]:  # noqa: B006
+        seen.append("x")
+        return q, seen
+
+    with current.use(mint(tools={"search": {"q": {"each": {"in": ["fox"]}}, "seen": {"each": {"in": []}}}})):
+        assert search(mine) == (["fox"], ["x"]) and mine == ["fox", "wolf"]
+        assert search(["fox"]) == (["fox"], ["x"])
+        assert denied(search, mine) == "argument"
+
+
+@pytest.mark.parametrize(
+    "value", [object(), ("fox",), {"fox"}, b"fox", float("nan"), {1: "fox"}, type("Str", (str,), {})("fox"), "\ud800", looped()], ids=repr
+)
+def test_what_is_no_json_raises_and_is_not_decided_on(value):
+    lines, made = [], []
+
+    @guarded_tool(verifier(audit=AuditTrail(lines.append)))
+    def search(q):
+        made.append(q)
+
+    with current.use(root()):
+        for args, kwargs in (((value,), {}), ((), {"q": [value]}), ((), {}), (("fox", 1), {}), ((), {"q": "fox", "other": 1})):
+            with pytest.raises((TypeError, ValueError)):
+                search(*args, **kwargs)
+    assert made == [] and not any("code" in json.loads(line) for line in lines)
+
+
+def test_parameters_that_nobody_can_name_need_a_name():
+    asking = guarded_tool(verifier())
+
+    def rest(*args):
+        return args
+
+    def more(**options):
+        return options
+
+    def first(q, /):
+        return q
+
+    for function, parameter in ((rest, r"\*args"), (more, r"\*\*options"), (first, "q")):
+        with pytest.raises(TypeError, match=f"the parameter {parameter} has no name for a caller"):
+            asking(function)
+    with pytest.raises(TypeError, match="no parameter other"):
+        guarded_tool(verifier(), names={"other": "x"})(first)
+    with pytest.raises(ValueError, match="two arguments have one name"):
+        guarded_tool(verifier(), names={"a": "b"})(lambda a, b: None)
+    with pytest.raises(TypeError):
+        guarded_tool(verifier(), names=["q"])
+
+    one = guarded_tool(verifier(), names={"args": "all", "options": "rest", "q": "what"}, name="search")
+
+    @one
+    def search(q, /, top=1, *args, by="x", **options):
+        return q, top, args, by, options
+
+    with current.use(mint(tools={"search": {"what": {"in": ["fox"]}, "all": {"each": {"max": 3}}, "rest": {"any": True}, "top": {"max": 9}, "by": {"any": True}}})):
+        assert search("fox") == ("fox", 1, (), "x", {})
+        assert search("fox", 2, 3, 1, by="y", q="hen") == ("fox", 2, (3, 1), "y", {"q": "hen"})
+        assert denied(search, "hen") == "argument" and denied(search, "fox", 1, 4) == "argument"
+        with pytest.raises(TypeError, match="tuple"):
+            search("fox", 1, (1,))
+
+
+def test_a_tool_has_the_name_of_its_function_or_another_and_always_one_that_a_token_can_have():
+    asking = guarded_tool(verifier())
+
+    def search(q):
+        return q
+
+    with current.use(root()):
+        assert guarded_tool(verifier(), name="crm.find")(search)("anything") == "anything"
+        assert denied(guarded_tool(verifier(), name="mail")(search), "fox") == "tool"
+    for wrong, error in (("a b\n", ValueError), ("", ValueError), ("crm.*", ValueError), (7, TypeError)):
+        with pytest.raises(error):
+            guarded_tool(verifier(), name=wrong)(search)
+    for other in (functools.partial(search, "fox"), object(), ToolGuard, None):
+        with pytest.raises(TypeError, match="is no function"):
+            asking(other)
+    for wrong in (search, ToolGuard(verifier()), None):
+        with pytest.raises(TypeError, match="is no verifier: write @guarded_tool"):
+            guarded_tool(wrong)
+    with pytest.raises(ValueError, match="no signature"):
+        asking(dict.update)
+
+
+def test_a_call_of_a_guarded_function_costs_what_its_server_says():
+    ask = guarded_tool(verifier(ledger=MemoryLedger(shared=True, floor=0)), cost={"cents": 4}, attributes=lambda tool, arguments: {"eu": True})
+
+    @ask
+    def search(q):
+        return q
+
+    with current.use(root(budget={"cents": 7}, where={"eu": {"in": [True]}})):
+        assert search("fox") == "fox" and denied(search, "fox") == "budget_exhausted"
+
+
+@pytest.mark.parametrize(("make", "face"), [(verifier, Grant), (asynchronous, AsyncGrant)])
+def test_a_guarded_coroutine_function_is_decided_on_when_it_is_awaited(make, face):
+    @guarded_tool(make(ledger=MemoryLedger(shared=True, floor=0)))
+    async def search(q):
+        await asyncio.sleep(0)
+        assert type(current.grant()) is face
+        return current.grant().issued.subject
+
+    async def main():
+        with current.use(root(uses=1)):
+            with pytest.raises(Denied):
+                await search("wolf")
+            asked = search("fox")
+            assert await asked == "user:jane"
+            with pytest.raises(Denied, match="budget_exhausted"):
+                await search("fox")
+        with pytest.raises(NoToken):
+            current.grant()
+
+    assert inspect.iscoroutinefunction(search)
+    asyncio.run(main())
+
+
+def stepped(made):
+    """A generator function that says what it is sent, and whom it works for; what is thrown at it, it tells."""
+
+    def steps(q):
+        got = None
+        try:
+            while got != "stop":
+                try:
+                    got = yield q, got, current.grant().issued.subject
+                except KeyError as error:
+                    got = repr(error)
+            return "done"
+        finally:
+            made.append(current.grant().issued.task)
+
+    steps.__name__ = "search"
+    return steps
+
+
+def test_a_guarded_generator_is_decided_on_at_the_call_and_its_grant_is_nobody_elses():
+    made = []
+    search = guarded_tool(verifier(ledger=MemoryLedger(shared=True, floor=0)))(stepped(made))
+
+    def nobody_is_granted_anything():
+        with pytest.raises(NoToken):
+            current.grant()
+
+    with current.use(root(uses=2)):
+        assert denied(search, "wolf") == "argument"  # at once: nothing was asked for yet
+        steps, closed = search("fox"), search("hen")
+        assert denied(search, "fox") == "budget_exhausted"  # each call counts, and no step does
+    assert next(steps) == ("fox", None, "user:jane") and next(closed)[0] == "hen"
+    nobody_is_granted_anything()
+    assert steps.send("more")[1] == "more" and steps.throw(KeyError("x"))[1] == "KeyError('x')"
+    with pytest.raises(StopIteration, match="done"):
+        steps.send("stop")
+    closed.close()
+    nobody_is_granted_anything()
+    assert made == ["task-123"] * 2
+
+
+def awaited_steps(made):
+    async def search(q):
+        got = None
+        try:
+            while got != "stop":
+                await asyncio.sleep(0)
+                try:
+                    got = yield q, got, type(current.grant())
+                except KeyError as error:
+                    got = repr(error)
+        finally:
+            made.append(current.grant().issued.task)
+
+    return search
+
+
+@pytest.mark.parametrize(("make", "face"), [(verifier, Grant), (asynchronous, AsyncGrant)])
+def test_so_is_one_that_is_async(make, face):
+    made = []
+    search = guarded_tool(make())(awaited_steps(made))
+
+    async def main():
+        with current.use(root()):
+            assert denied(search, "wolf") == "argument"
+            steps, closed = search("fox"), search("hen")
+        assert await anext(steps) == ("fox", None, face) and await anext(closed) == ("hen", None, face)
+        with pytest.raises(NoToken):
+            current.grant()
+        assert (await steps.asend("more"))[1] == "more" and (await steps.athrow(KeyError("x")))[1] == "KeyError('x')"
+        with pytest.raises(StopAsyncIteration):
+            await steps.asend("stop")
+        await closed.aclose()
+
+    asyncio.run(main())
+    assert made == ["task-123"] * 2
