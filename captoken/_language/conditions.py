@@ -19,6 +19,7 @@ from msgspec import structs
 
 from captoken._format import names
 from captoken._format.clocks import duration, epoch_seconds
+from captoken._format.encoding import Integer
 from captoken._format.spelling import (
     named,
     named_all,
@@ -278,6 +279,7 @@ class Expires(AtMost, frozen=True):
 
     key = "exp"
     asks_access = False
+    plain = Integer
     keywords = MappingProxyType({"expires_in": _expires_in, "expires_at": _expires_at})
 
     def __post_init__(self) -> None:
@@ -404,6 +406,7 @@ class Audience(BuiltIn, frozen=True):
     """
 
     key = "aud"
+    plain = list[str]
     asks_access = False
     settles = True
     keywords = MappingProxyType({"audience": _audience})

@@ -74,6 +74,7 @@ class Tables(BuiltIn, frozen=True):
 
     key = "tables"
     domain = "data"
+    plain = list[str]
 
     def __post_init__(self) -> None:
         """A list of patterns (spec, 4.5), in any order. Raises TypeError or ValueError.
@@ -149,6 +150,7 @@ class Operations(BuiltIn, frozen=True):
 
     key = "operations"
     domain = "data"
+    plain = list[str]
 
     def __post_init__(self) -> None:
         """A list of names or `*`, in any order. Raises TypeError or ValueError.

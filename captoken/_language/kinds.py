@@ -125,6 +125,10 @@ class BuiltIn(Caveat, frozen=True, gc=False):
     counts: ClassVar[bool] = False
     settles: ClassVar[bool] = False
 
+    # The JSON type of its value, for a kind that most links are made of: these are read the shorter
+    # way (see `links`). `__post_init__` checks the value either way.
+    plain: ClassVar[Any] = None
+
     @classmethod
     def slot(cls) -> str:
         """What a capability holds it under: its domain, or its own key if it has none."""
