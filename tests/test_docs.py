@@ -1,4 +1,4 @@
-"""What README and docs show is what happens: their Python runs, their excerpts of the demo are the demo's."""
+"""What README and docs show is what happens: their Python runs, and prints what stands below it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -46,18 +46,32 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path
     assert ran.returncode == 0, ran.stderr
 
 
+def test_the_readme_shows_what_its_python_prints(tmp_path: Path) -> None:
+    """Each block of text stands below the Python that printed it."""
+    found = blocks(ROOT / "README.md")
+    shown = [text for (above, _), (language, text) in pairwise(found) if (above, language) == ("python", "text")]
+    assert len(shown) == len([language for language, _ in found if language == "text"]) == 2
+    (tmp_path / "page.py").write_text("\n".join(code for language, code in found if language == "python"), "utf-8")
+    ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=True)
+    assert ran.stdout == "".join(shown)
+
+
+def test_the_readme_is_short_and_shows_code_soon() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert len(readme.split()) <= 900
+    above, _, code = readme.partition("```python\n")
+    assert len(above.split()) <= 100 and len(code.partition("```")[0].splitlines()) <= 20
+
+
+def test_every_page_is_in_the_index() -> None:
+    listed = (ROOT / "docs/index.md").read_text("utf-8")
+    assert [page.name for page in PAGES if page.parent.name == "docs" and f"]({page.name})" not in listed] == ["index.md"]
+
+
 def test_every_block_says_what_it_is() -> None:
-    """Python is run; text is an excerpt of the demo; the two shell commands are the ones that the project is tested by."""
+    """Python is run; text is what it printed; the two shell commands are the ones that the project is tested by."""
     assert {language for page in PAGES for language, _ in blocks(page)} <= {"python", "text", "sh"}
     assert len([code for language, code in blocks(ROOT / "README.md") if language == "sh"]) == 2
-
-
-def test_the_readme_shows_what_the_demo_prints() -> None:
-    captoken = Path(sysconfig.get_path("scripts"), "captoken")
-    ran = subprocess.run([captoken, "demo", "--seed", "7"], capture_output=True, text=True, check=True, env={"PYTHONUTF8": "1"})
-    for language, excerpt in blocks(ROOT / "README.md"):
-        for line in excerpt.splitlines() if language == "text" else ():
-            assert line in ran.stdout, line
 
 
 def test_every_link_to_a_file_is_good() -> None:

@@ -1,4 +1,4 @@
-"""One OpenTelemetry span for each decision, denials too (docs/live-control.md).
+"""One OpenTelemetry span for each decision, denials too (docs/opentelemetry.md).
 
     Verifier(keyring, audit=SpanTrail(tracer, AuditTrail(…, trace=trace_id)))
 
