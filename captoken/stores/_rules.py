@@ -9,13 +9,14 @@ issued until then is refused. And what cannot be known is a StoreError, which de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from captoken._format import names, primitives
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
+from captoken._format.given import read_once
 from captoken._format.signed import body_of
 from captoken.stores.ports import KEPT, MOST_BUCKETS, Debit, Reservation
 
@@ -126,6 +127,26 @@ def add_up(
             return debit, {}
         spent[bucket] = after
     return None, spent
+
+
+def what_was_taken(amounts: Mapping[str, int] | None) -> dict[str, int] | None:
+    """What a reservation is settled with, by unit, in a dict of its own; None is all of it.
+
+    The mapping is read once, and what was read is checked: one that says something else the second
+    time cannot put that into a count. An amount below 0 is 0, one that is too large is the largest
+    of a token: neither gives back more than was reserved (38.8). Raises TypeError for what is no
+    mapping of units to integers.
+    """
+    if amounts is None:
+        return None
+
+    taken: dict[str, int] = {}
+    for unit, amount in read_once(amounts, "amounts").items():
+        # By exact type: True is no amount, and neither is 1.0.
+        if type(unit) is not str or type(amount) is not int:
+            raise TypeError("amounts are integers by unit")
+        taken[unit] = min(max(amount, 0), MAX_INTEGER)
+    return taken
 
 
 # --- snapshots ------------------------------------------------------------------------------------

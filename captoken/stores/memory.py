@@ -33,6 +33,7 @@ from captoken.stores._rules import (
     lines,
     mark,
     too_old,
+    what_was_taken,
 )
 from captoken.stores.own_process import OwnProcess, tell_of_forks
 from captoken.stores.ports import DELTAS, Debit, Reservation, Use
@@ -253,8 +254,10 @@ class MemoryLedger(_OneProcess):
         """True if the reservation was open: what was not taken of it goes back.
 
         `amounts` says what was taken, by unit. To cancel is to have taken nothing, and None is all
-        that was reserved. Raises StoreError in a forked process.
+        that was reserved. Raises StoreError in a forked process, and TypeError for what is no
+        amounts.
         """
+        taken = what_was_taken(amounts)
         with self._own_lock():
             self._forget(now)
             # 38.8. Once, and in its time: whatever is neither settled nor cancelled is spent.
@@ -268,7 +271,7 @@ class MemoryLedger(_OneProcess):
             for debit in reservation.debits:
                 bucket = (debit.bucket, debit.unit)
                 if bucket in self._spent:  # not forgotten meanwhile
-                    self._spent[bucket] -= debit.back(amounts)
+                    self._spent[bucket] -= debit.back(taken)
             return True
 
     def spent(self, bucket: bytes, unit: str) -> int:

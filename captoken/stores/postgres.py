@@ -24,7 +24,6 @@ from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
-from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
 from captoken.stores._awaited import AwaitedStore
 from captoken.stores._postgres_sql import SETUP
@@ -36,6 +35,7 @@ from captoken.stores._rules import (
     short_debit,
     there_already,
     too_old,
+    what_was_taken,
 )
 from captoken.stores.own_process import tell_of_forks
 from captoken.stores.ports import Debit, Reservation, Use
@@ -792,13 +792,11 @@ def _settling(
     amounts: Mapping[str, int] | None,
     now: int,
 ) -> tuple[Any, ...]:
-    """What `settle` is given."""
-    units = list(amounts or ())
-    # NULL for all of it.
-    taken: list[int] | None = None
-    if amounts is not None:
-        taken = [min(amount, MAX_INTEGER) for amount in amounts.values()]
-    return reservation_id, units, taken, now
+    """What `settle` is given: NULL for all of it. Raises TypeError for what is no amounts."""
+    taken = what_was_taken(amounts)
+    if taken is None:
+        return reservation_id, [], None, now
+    return reservation_id, list(taken), list(taken.values()), now
 
 
 def _counted(answer: Any) -> int:

@@ -30,6 +30,7 @@ from captoken.stores._rules import (
     missing,
     there_already,
     too_old,
+    what_was_taken,
 )
 from captoken.stores.own_process import tell_of_forks, unforked
 from captoken.stores.ports import DELTAS, Debit, Reservation, Use
@@ -481,8 +482,9 @@ class SQLiteLedger(SQLiteStore):
     def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
         """True if the reservation was open: what was not taken of it goes back.
 
-        Raises StoreError.
+        Raises StoreError, and TypeError for what is no amounts.
         """
+        taken = what_was_taken(amounts)
         with self._writing() as run:
             self._forget(run, now)
             # 38.8. Once, and in its time: whatever is neither settled nor cancelled is spent.
@@ -498,7 +500,7 @@ class SQLiteLedger(SQLiteStore):
             except (msgspec.MsgspecError, TypeError):
                 raise StoreError("SQLite: a reservation cannot be read") from None
             for debit in debits:
-                back = (debit.back(amounts), debit.bucket, debit.unit)
+                back = (debit.back(taken), debit.bucket, debit.unit)
                 run("update buckets set spent = spent - ? where link = ? and unit = ?", back)
         return True
 

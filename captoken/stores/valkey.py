@@ -22,7 +22,6 @@ from typing import Any, NamedTuple, Self, TypeAlias
 from weakref import WeakKeyDictionary
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
-from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
 from captoken.stores._awaited import AwaitedStore, Steps, at_once, one_by_one
 from captoken.stores._rules import (
@@ -36,6 +35,7 @@ from captoken.stores._rules import (
     short_debit,
     there_already,
     too_old,
+    what_was_taken,
 )
 from captoken.stores._valkey_lua import (
     ADD,
@@ -762,10 +762,11 @@ class _Counts(_Floored):
         amounts: Mapping[str, int] | None,
         now: int,
     ) -> _Script:
-        """What SETTLE is given."""
-        facts = [now, self._buckets, "all" if amounts is None else ""]
-        for unit, amount in (amounts or {}).items():
-            facts += [unit, min(max(amount, 0), MAX_INTEGER)]
+        """What SETTLE is given. Raises TypeError for what is no amounts."""
+        taken = what_was_taken(amounts)
+        facts = [now, self._buckets, "all" if taken is None else ""]
+        for unit, amount in (taken or {}).items():
+            facts += [unit, amount]
         return [self._key(reservation_id)], facts
 
     def _key(self, reservation_id: bytes) -> str:

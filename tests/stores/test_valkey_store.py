@@ -445,6 +445,7 @@ def test_the_newer_protocol_will_do(valkey_server: Valkey, prefix: str) -> None:
 
 def test_a_client_that_sends_again_after_a_lost_answer_does_no_harm(valkey_server: Valkey, prefix: str) -> None:
     """A reservation is debited once, a snapshot is published; a proof and a settlement are found done: a denial."""
+    valkey_server.know_scripts()
     wire = Wire(valkey_server.port)
     again = {"retry": Retry(NoBackoff(), 2), "retry_on_error": [valkey.ConnectionError]}
     with closing(valkey.Valkey(port=wire.port, **again)) as client:
