@@ -6,6 +6,7 @@ An error is one line on standard error, and never a traceback.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -22,12 +23,14 @@ from captoken.cli.inspect import inspect
 from captoken.cli.keygen import keygen
 from captoken.cli.operate import lift, narrow, overlay, renew, revoke
 from captoken.cli.options import InOrder
-from captoken.cli.output import prepare, tell
+from captoken.cli.output import prepare, tell, warn
 from captoken.cli.postgres import postgres
 from captoken.cli.write import attenuate, delegate, mint, present
 
 USAGE = 2
 INTERRUPTED = 130
+# The variable by which a shell asks how a command line may go on.
+COMPLETING = "_CAPTOKEN_COMPLETE"
 # What becomes one line. Anything else is a mistake of the library's own, and is shown whole.
 _TOLD = (CaptokenError, ValueError, TypeError, OSError, click.ClickException)
 _KEYWORDS = (
@@ -39,8 +42,30 @@ _KEYWORDS = (
 )
 
 
+# The commands by who runs them, each in the order in which one meets them.
+_SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "To begin with": (demo,),
+    "Issuer, who starts a task": (keygen, mint),
+    "Holder of a token": (inspect, attenuate, delegate, require, tickets, attach, present),
+    "Third party, whom a token asks": (discharge, approve),
+    "Server, which is sent a token": (verify, explain, postgres),
+    "Operator, of tokens that are out": (revoke, narrow, lift, renew, overlay),
+    "Auditor, of what a server has kept": (audit, blast_radius),
+}
+
+
+class _Commands(InOrder):
+    """All commands, by who runs them."""
+
+    def sections(self) -> dict[str, list[str]]:
+        return {
+            title: [command.name or "" for command in commands]
+            for title, commands in _SECTIONS.items()
+        }
+
+
 @click.group(
-    cls=InOrder,
+    cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -49,40 +74,19 @@ _KEYWORDS = (
 def commands(ctx: click.Context) -> None:
     """Capability tokens for agents: mint, narrow offline, hand on, verify offline, explain.
 
-    Keys come from files, tokens from standard input or --token-file. Exit 0: allowed, 1: denied,
-    2: usage or bad input.
+    Keys come from files, tokens from standard input or --token-file. Only what was asked for goes
+    to standard output. Exit 0: allowed or done, 1: denied, 2: usage or bad input.
+
+    `captoken COMMAND --help` has an example of each.
     """
     if ctx.invoked_subcommand is None:
-        print(ctx.get_help(), file=sys.stderr)
+        warn(ctx.get_help())
         ctx.exit(USAGE)
 
 
-_IN_ORDER: tuple[click.Command, ...] = (
-    keygen,
-    mint,
-    attenuate,
-    delegate,
-    require,
-    tickets,
-    discharge,
-    approve,
-    attach,
-    present,
-    inspect,
-    verify,
-    explain,
-    audit,
-    blast_radius,
-    revoke,
-    narrow,
-    lift,
-    renew,
-    overlay,
-    postgres,
-    demo,
-)
-for _command in _IN_ORDER:
-    commands.add_command(_command)
+for _section in _SECTIONS.values():
+    for _command in _section:
+        commands.add_command(_command)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -91,9 +95,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     prepare()
     try:
-        code = commands.main(arguments, prog_name="captoken", standalone_mode=False)
+        code = commands.main(
+            arguments,
+            prog_name="captoken",
+            complete_var=COMPLETING,
+            standalone_mode=False,
+        )
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except SystemExit:
+        # By click, when a shell asks what may stand there, or when nobody reads a help to its end:
+        # then with 1, which is a denial here.
+        if COMPLETING in os.environ:
+            raise
+        return 0
     except RecursionError:
         tell("nested too deeply")
         return USAGE

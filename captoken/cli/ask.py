@@ -227,6 +227,9 @@ def verify(as_json: bool, replays: str | None, create: bool, now: int | None, **
             f"{replays} is new, and cannot know what was used before: "
             f"it takes proofs made more than {PROOF_AHEAD} seconds from now"
         )
+    elif decision and facts["overlay"] is None:
+        # A denial stands, whatever was revoked.
+        tell("revocations were not asked: --overlay names the operator's store")
     return 0 if decision else 1
 
 
@@ -280,10 +283,10 @@ def _line(decision: Decision) -> str:
 @now_option
 @json_option
 def explain(as_json: bool, replays: str | None, now: int | None, **facts: Any) -> int:
-    """Say why: who acts for whom, who added what refuses, and the plan step by step.
+    """Say why, or why not: what refuses, and who added it.
 
-    Runs what `verify` runs, looks at what was used, and commits nothing. For operators: it tells
-    more than a client or an agent should see.
+    Also who acts for whom, and the plan step by step. Runs what `verify` runs, looks at what was
+    used, and commits nothing. For operators: it tells more than a client or an agent should see.
 
     \b
     captoken explain --keyring keyring.json --table hr --operation select < child.token

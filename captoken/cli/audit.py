@@ -35,10 +35,10 @@ file_argument = click.argument("trail_file", metavar="FILE")
 
 @click.group(cls=InOrder)
 def audit() -> None:
-    """Read the trail that a server has kept: is it whole, who did what, and what was never needed.
+    """Read the trail that a server has kept.
 
-    FILE is the trail, or - for standard input. All but `verify` refuse one that is not whole, and
-    ask no signature.
+    Is it whole, who did what, and what was never needed? FILE is the trail, or - for standard
+    input. All but `verify` refuse one that is not whole, and ask no signature.
     """
 
 
@@ -94,7 +94,9 @@ def verify(
     after: str | None,
     as_json: bool,
 ) -> int:
-    """Is the trail whole? Finds a cut, an edit, a reorder and a rollback. Exit 0: whole, 1: not.
+    """Say whether a trail is whole.
+
+    Finds a cut, an edit, a reorder and a rollback. Exit 0: whole, 1: not.
 
     \b
     captoken audit verify trail.jsonl --server "$(cat server.public)" --head trail.head
@@ -210,7 +212,7 @@ def _keep(path: str, head: Head) -> None:
     help="What was refused alone.",
 )
 def log(trail_file: str, task: str | None, agent: str | None, denied: bool) -> None:
-    """Who tried what, and what came of it: a line for each decision, in order.
+    """Show who tried what, and what came of it, a line each.
 
     \b
     captoken audit log trail.jsonl --task payday --denied
@@ -294,7 +296,9 @@ def _facts(stated: Mapping[str, Any] | Iterable[str]) -> str:
 )
 @json_option
 def tree(trail_file: str, task: str | None, token: str | None, as_json: bool) -> None:
-    """Who handed what to whom, how each name is known, and what each was allowed and denied.
+    """Show who handed what to whom, and what came of it.
+
+    How each name is known, and what each agent was allowed and denied.
 
     issued: the issuer wrote the name. vouched: whoever handed the token on did. proven: and its key
     signed that. allowed, denied: accesses. shown: the token was found in order, and no access was
@@ -405,7 +409,9 @@ def _counts(hop: trails.Hop) -> str:
 @file_argument
 @json_option
 def unused(trail_file: str, as_json: bool) -> None:
-    """What each hop was granted, what it and those below it used, and what would have sufficed.
+    """Show what was granted and never used.
+
+    What each hop was granted, what it and those below it used, and what would have sufficed.
 
     The keywords are those of `attenuate` and `delegate`. What was allowed is what counts as used.
     Of arguments and attributes whose values were not recorded, no more can be said than what was
@@ -473,9 +479,9 @@ def _keywords(stated: Mapping[str, Any]) -> str:
 )
 @json_option
 def replay(trail_file: str, overlay: str, operator: tuple[str, ...], as_json: bool) -> int:
-    """Decide what is recorded again under a proposed overlay, and say which answers would change.
+    """Decide again, under a proposed overlay, what is recorded.
 
-    Exit 1 if any would.
+    Says which answers would change. Exit 1 if any would.
 
     Entries count from their first second on, whenever they were made. Where a value is needed that
     was not recorded, it says so.

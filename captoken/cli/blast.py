@@ -37,9 +37,9 @@ from captoken.cli.values import DURATION
 )
 @json_option
 def blast_radius(trail_file: str, agent: str, now: int | None, leeway: int, as_json: bool) -> None:
-    """What the tokens that an agent has, or has handed on, can still do.
+    """Show what the tokens of an agent can still do.
 
-    And until when, and which entry cuts them off.
+    Those that it has, or has handed on: until when, and which entry cuts them off.
 
     From the trail: tokens that this server never saw are not in it, and no overlay is looked at. A
     caveat of a server's own is named, and may leave less than is shown.

@@ -66,9 +66,10 @@ def require(
     location: str | None,
     now: int | None,
 ) -> None:
-    """Ask a third party: from here on the token is worth nothing without its answer. Needs no key.
+    """Have a token ask a third party.
 
-    What is asked is sealed for the third party. Nobody takes the question off again.
+    From here on it is worth nothing without the answer. Needs no key. What is asked is sealed for
+    the third party. Nobody takes the question off again.
 
     \b
     captoken require --discharger "$(cat approvals.public)" --need approve=payment \\
@@ -148,9 +149,10 @@ def _discharger(key: str, now: int | None) -> Discharger:
 @request_options
 @now_option
 def discharge(key: str, ticket_file: str, show: bool, now: int | None, **given: Any) -> None:
-    """Answer a ticket: what is needed holds, for so long, and under these conditions.
+    """Answer a ticket, for a program that has decided.
 
-    Whoever runs this has decided. The discharge is secret, and goes to whoever sent the ticket.
+    What is needed holds, for so long, and under these conditions. The discharge is secret, and goes
+    to whoever sent the ticket.
 
     \b
     captoken discharge --key approvals.json --show < ticket

@@ -225,10 +225,10 @@ def inspect(
     now: int | None,
     as_json: bool,
 ) -> None:
-    """Show what a token says: who started what, what each link adds, and how long it lives.
+    """Show what a token says, and verify nothing.
 
-    And the key that it is bound to, whom it asks, and what has come of that. Needs no key, and so
-    VERIFIES NOTHING.
+    Who started what, what each link adds, and how long it lives; the key that it is bound to, whom
+    it asks, and what has come of that. Needs no key, and so VERIFIES NOTHING.
 
     \b
     captoken inspect < child.token

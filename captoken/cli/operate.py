@@ -204,10 +204,10 @@ def revoke(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Stop tokens that are out: those for which all that is said holds. Writes the entry.
+    """Stop tokens that are out.
 
-    Verifiers that read the store deny them from their next look on. `captoken lift` takes the
-    entry off again.
+    Those for which all that is said holds. Writes the entry. Verifiers that read the store deny
+    them from their next look on. `captoken lift` takes the entry off again.
 
     \b
     captoken revoke --key operator.json --store overlay.db --agent clerk --why "laptop lost"
@@ -238,10 +238,10 @@ def narrow(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Restrict tokens that are out: those for which all that is said holds.
+    """Restrict tokens that are out.
 
-    They can do no more than the options say. --task, as all selectors, says which tokens. Who names
-    tables or operations closes tools, but for --keep tools.
+    Those for which all that is said holds. They can do no more than the options say. --task, as all
+    selectors, says which tokens. Who names tables or operations closes tools, but for --keep tools.
 
     \b
     captoken narrow --key operator.json --store overlay.db --task payday --operations select \\
@@ -320,10 +320,11 @@ def renew(
     now: int | None,
     as_json: bool,
 ) -> None:
-    """Sign anew what stands: verifiers want to hear it again every minute.
+    """Sign anew what stands, once.
 
-    They deny all once the newest snapshot is older than their bound, a minute by default. With
-    --create, makes the store and signs that nothing stands.
+    Verifiers want to hear it again every minute. They deny all once the newest snapshot is older
+    than their bound, a minute by default. With --create, makes the store and signs that nothing
+    stands.
 
     The number of the newest snapshot is kept beside the key, in a file that ends in .seen. A store
     that has less, or whose newest snapshot has run out, is refused, since it may have gone back.
@@ -369,7 +370,7 @@ def renew(
 def overlay(
     store: str, operator: tuple[str, ...], raw: bool, now: int | None, as_json: bool
 ) -> None:
-    """Show what stands: who did what to which tokens, when and why.
+    """Show what stands: on which tokens, by whom, when and why.
 
     Needs the operator's public key alone.
 

@@ -16,10 +16,27 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class InOrder(click.Group):
-    """Lists its commands in the order in which one meets them."""
+    """Lists its commands in the order in which one meets them, with summaries that are whole."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands of a help, under a title for each section of them."""
+        width = max(map(len, self.commands))
+        for title, names in self.sections().items():
+            with formatter.section(title):
+                rows = [(name.ljust(width), _summary(self.commands[name])) for name in names]
+                formatter.write_dl(rows)
+
+    def sections(self) -> dict[str, list[str]]:
+        """The names of the commands, under the titles that a help has for them."""
+        return {"Commands": list(self.commands)}
+
+
+def _summary(command: click.Command) -> str:
+    """The first sentence of a command's help, whole: what is cut says nothing."""
+    return command.get_short_help_str(limit=1000)
 
 
 def merged(

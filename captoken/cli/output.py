@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from captoken._format.spelling import escape
 
@@ -42,15 +42,26 @@ def prepare() -> None:
 def say(text: str) -> None:
     """A result, to standard output.
 
-    Ends the program if nobody reads it: a verdict that was not heard is none.
+    If nobody reads it any more, as in `captoken audit log trail.jsonl | head -1`, it goes nowhere,
+    and the command comes to its own end: what it found is in its exit code all the same.
     """
+    _write(text, sys.stdout)
+
+
+def warn(text: str) -> None:
+    """Lines for whoever sits there, to standard error, as they are. Escaped by who calls."""
+    _write(text, sys.stderr)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    """A text and a line feed. From the first that nobody reads on, all goes nowhere."""
     try:
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
     except BrokenPipeError:
-        # What is left in the buffer goes nowhere, or else the flush at exit would complain.
+        # What is left in the buffer goes nowhere too, or else the flush at exit would complain.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        sys.exit(2)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def say_utf8(text: str) -> None:
@@ -82,7 +93,7 @@ def tell(text: str) -> None:
     # A token in the wrong place, as the name of a file, is in the message of an error. Whoever
     # reads standard error, or the log that it goes to, must not get the token by that.
     shown = _secret_text(r"\1...", line)
-    print(f"captoken: {escape(shown)}", file=sys.stderr)
+    warn(f"captoken: {escape(shown)}")
 
 
 def is_unicode() -> bool:

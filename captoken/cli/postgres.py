@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 @click.group(cls=InOrder)
 def postgres() -> None:
-    """Prepare a PostgreSQL database for agents: a login, narrow roles, and an audit of what
-    undermines them.
+    """Prepare a PostgreSQL database for agents.
+
+    A login, narrow roles, and an audit of what undermines them.
     """
 
 
@@ -89,7 +90,9 @@ def plan(
     adopt: bool,
     apply: bool,
 ) -> int:
-    """Print the SQL that makes the login and one narrow role, once for each class of trust.
+    """Print the SQL that makes a login and a narrow role.
+
+    One role for each class of trust.
 
     \b
     captoken postgres plan --login agents --role reader --allow sales=select \\
@@ -140,10 +143,10 @@ def plan(
     help=_DSN,
 )
 def audit(login: str, dsn: str) -> int:
-    """Say what lets a login do more than its grants: functions with the rights of their owners,
-    rights that everybody has.
+    """Say what lets a login do more than its grants.
 
-    Exit 0: nothing was found, 1: something was. What a function does, nobody but its owner can say.
+    Functions with the rights of their owners, rights that everybody has. Exit 0: nothing was found,
+    1: something was. What a function does, nobody but its owner can say.
     """
     roles = _roles()
     with _connected(dsn) as connection:

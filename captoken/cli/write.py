@@ -92,7 +92,9 @@ def mint(
     now: int | None,
     **given: Any,
 ) -> None:
-    """Mint a root token: SUBJECT started TASK, in which AGENT may do what the options say.
+    """Write the first token of a task.
+
+    SUBJECT started TASK, in which AGENT may do what the options say.
 
     \b
     captoken mint --keyring keyring.json --subject user:jane --agent orchestrator \\

@@ -560,16 +560,35 @@ def test_a_terminal_without_unicode_gets_ascii():
         assert done.returncode == 0 and done.stdout.isascii() and done.stderr == b""
 
 
-def test_a_reader_that_goes_away_is_no_traceback():
-    for command in (["inspect"], ["demo"]):
-        ours, theirs = os.pipe()
-        os.close(ours)
-        done = subprocess.run(
-            [sys.executable, CAPTOKEN, *command], input=ROOT.serialize().encode(), stdout=theirs, stderr=subprocess.PIPE,
-            env={"PATH": os.defpath}, timeout=60,
-        )  # fmt: skip
-        os.close(theirs)
-        assert done.stderr == b"" and done.returncode == 2
+def unread(*arguments, stdin="", cwd=None, streams=("stdout",)):
+    """The exit code, and what went to the streams that are read, where nobody reads the others."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    taken = {name: theirs if name in streams else subprocess.PIPE for name in ("stdout", "stderr")}
+    done = subprocess.run([CAPTOKEN, *arguments], input=stdin.encode(), env={"PATH": os.defpath}, cwd=cwd, timeout=60, **taken)
+    os.close(theirs)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["inspect", "--json"], ["demo"], ["--help"], ["audit", "--help"], ["mint", "--help"]])
+def test_a_reader_that_goes_away_is_no_mistake(command):
+    """Neither a traceback nor 2: `captoken audit log trail.jsonl | head -1` has all that it wants."""
+    assert unread(*command, stdin=ROOT.serialize()) == (0, None, b"")
+
+
+@pytest.mark.parametrize(("table", "code"), [("sales", 0), ("hr", 1)])
+def test_a_verdict_that_nobody_reads_is_in_the_exit_code(table, code, folder):
+    token = ROOT.attenuate(tables=["sales"], clock=FixedClock(NOW)).serialize()
+    asked = ["--keyring", "keyring.json", "--table", table, "--operation", "select", "--now", str(NOW)]
+    for command in ("verify", "explain"):
+        found, _, told = unread(command, *asked, stdin=token, cwd=folder)
+        assert found == code and b"Traceback" not in told
+
+
+def test_nor_is_a_mistake_that_nobody_reads_of_another_kind():
+    """`captoken no-such 2>&1 | true`."""
+    for command in ([], ["no-such"], ["inspect", "--no-such"]):
+        assert unread(*command, streams=("stdout", "stderr"))[0] == 2
 
 
 # --- the program ---------------------------------------------------------------------------------------------------------
@@ -581,6 +600,16 @@ def test_a_missing_extra_is_one_line(missing):
     done = run("-c", code, "inspect", stdin=ROOT.serialize())
     assert done.returncode == 2 and done.stdout == b""
     assert done.stderr == b"captoken: the command line needs an extra: pip install 'captoken[cli]'\n"
+
+
+def test_the_package_runs_as_the_script_does(folder):
+    """`python -m captoken`, where the script is not on the path."""
+    for arguments in (["--version"], ["keygen", "--help"], ["no-such"]):
+        done, script = run("-m", "captoken", *arguments), captoken(*arguments)
+        assert (done.returncode, done.stdout, done.stderr) == (script.returncode, script.stdout, script.stderr)
+    code = "import runpy, sys; sys.modules['click'] = None; runpy.run_module('captoken', run_name='__main__', alter_sys=True)"
+    done = run("-c", code)
+    assert done.returncode == 2 and b"pip install 'captoken[cli]'" in done.stderr
 
 
 BEARER = {
@@ -649,6 +678,28 @@ def test_the_clock_of_the_machine_is_the_default(folder):
     token = Token.parse(done.stdout.decode().strip())
     assert begin <= token.unverified.root.issued_at <= time.time()
     assert token.unverified.expires_at == token.unverified.root.issued_at + 7200
+
+
+GROUPS = ["", *(name for name, command in app.commands.commands.items() if hasattr(command, "commands"))]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_summary_of_a_command_is_cut(group):
+    """At 80 columns each has its line, with all that it says; `captoken --help` lists each command once, by who runs it."""
+    made = app.commands.commands[group] if group else app.commands
+    lines = captoken(*group.split(), "--help", COLUMNS="80").stdout.decode().splitlines()
+    for name, command in made.commands.items():
+        shown = [line for line in lines if line.startswith(f"  {name} ")]
+        assert len(shown) == 1 and len(shown[0]) < 80 and "..." not in shown[0]
+        assert " ".join(shown[0].split()).endswith(command.get_short_help_str(1000))
+
+
+def test_the_commands_are_listed_by_who_runs_them():
+    sections = app.commands.sections()
+    listed = [name for names in sections.values() for name in names]
+    assert listed == list(app.commands.commands)
+    for who in ("Issuer", "Holder", "Server", "Operator", "Auditor"):
+        assert sum(title.startswith(who) for title in sections) == 1
 
 
 @pytest.mark.parametrize(

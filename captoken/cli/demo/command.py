@@ -11,7 +11,7 @@ from captoken.cli.options import json_option
 _NARROWEST, _WIDEST = 76, 100  # columns that the picture is made for
 
 
-@click.command()
+@click.command(short_help="Watch six agents at work, and what they are refused.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
