@@ -211,20 +211,78 @@ def _keep(path: str, head: Head) -> None:
     is_flag=True,
     help="What was refused alone.",
 )
-def log(trail_file: str, task: str | None, agent: str | None, denied: bool) -> None:
+@json_option
+def log(
+    trail_file: str,
+    task: str | None,
+    agent: str | None,
+    denied: bool,
+    as_json: bool,
+) -> None:
     """Show who tried what, and what came of it, a line each.
+
+    In the order of time: what was decided first may have been written last.
 
     \b
     captoken audit log trail.jsonl --task payday --denied
     """
     with _opened(trail_file) as file:
-        for record in read(file):
-            if record.get("kind") != "decision" or (denied and record.get("allowed")):
-                continue
-            decided = msgspec.convert(record, trails.Decided)
-            holder = decided.chain[-1].name if decided.chain else None
-            if agent in (None, holder) and _is_in(task, decided.task):
-                say(escape(_told(record, decided)))
+        asked = [
+            (record, decided)
+            for record, decided in _decisions(file)
+            if _is_asked(decided, task, agent, denied)
+        ]
+    # Within a second they stay in the order of the records, in which they were written.
+    asked.sort(key=lambda one: one[1].at)
+    if as_json:
+        say_json({"decisions": [_logged_data(*one) for one in asked]})
+        return
+    for record, decided in asked:
+        say(escape(_told(record, decided)))
+    if not asked:
+        tell("no decision is recorded that is asked for")
+
+
+def _decisions(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], trails.Decided]]:
+    """The records of decisions, each also as it is read. Raises AuditError."""
+    for record in read(file):
+        if record.get("kind") != "decision":
+            continue
+        try:
+            yield record, msgspec.convert(record, trails.Decided)
+        except msgspec.ValidationError as error:
+            problem = f"record {record['seq']} says nothing that can be read: {error}"
+            raise AuditError(problem) from None
+
+
+def _is_asked(
+    decided: trails.Decided,
+    task: str | None,
+    agent: str | None,
+    denied: bool,
+) -> bool:
+    """Is a decision one of those that the options ask for?"""
+    if denied and decided.allowed:
+        return False
+    holder = decided.chain[-1].name if decided.chain else None
+    return agent in (None, holder) and _is_in(task, decided.task)
+
+
+def _logged_data(record: Mapping[str, Any], decided: trails.Decided) -> dict[str, Any]:
+    """A decision for machines. What nothing vouches for is null."""
+    return {
+        "seq": decided.seq,
+        "at": decided.at,
+        "allowed": decided.allowed,
+        "code": decided.code,
+        "subject": record.get("sub"),
+        "task": decided.task,
+        "chain": [msgspec.to_builtins(actor) for actor in decided.chain],
+        "token": decided.token,
+        "link": decided.link,
+        "tried": tried(decided.access),
+        "refusals": record.get("refusals", []),
+    }
 
 
 def _told(record: Mapping[str, Any], decided: trails.Decided) -> str:
@@ -422,7 +480,7 @@ def unused(trail_file: str, as_json: bool) -> None:
     """
     uses = trails.unused(history(trail_file))
     if as_json:
-        say_json([_use_data(use) for use in uses])
+        say_json({"hops": [_use_data(use) for use in uses]})
         return
     for count, use in enumerate(uses):
         if count:

@@ -16,19 +16,21 @@ from typing import Any
 import click
 
 from captoken._format.spelling import span
+from captoken._language.discharge import Ticket
 from captoken.cli import files
 from captoken.cli.consent import is_agreed
 from captoken.cli.options import (
     caveats,
     clock,
     facts_option,
+    json_option,
     now_option,
     request_options,
     stacked,
     timeless_options,
     token_option,
 )
-from captoken.cli.output import say, say_json, say_utf8, tell
+from captoken.cli.output import say_discharge, say_json, say_token, say_utf8, tell
 from captoken.cli.values import DURATION, PUBLIC, strict_json
 from captoken.discharge import Allow, Discharger, Wait
 from captoken.keys.secret import DischargerKey
@@ -58,6 +60,7 @@ from captoken.keys.secret import DischargerKey
     help="Where it can be asked: a hint, which everybody can read.",
 )
 @now_option
+@json_option
 def require(
     token_file: str,
     discharger: str,
@@ -65,6 +68,7 @@ def require(
     need_json: str | None,
     location: str | None,
     now: int | None,
+    as_json: bool,
 ) -> None:
     """Have a token ask a third party.
 
@@ -78,7 +82,8 @@ def require(
     files.one_stdin(token_file, need_json)
     needed = _needed(need, need_json)
     held = files.token(token_file, clock(now))
-    say(held.require(discharger, need=needed, location=location).serialize())
+    made = held.require(discharger, need=needed, location=location)
+    say_token(made.serialize(), as_json)
 
 
 def _needed(need: dict[str, Any], need_json: str | None) -> dict[str, Any]:
@@ -102,7 +107,8 @@ def _needed(need: dict[str, Any], need_json: str | None) -> dict[str, Any]:
     metavar="PUBLIC",
     help="Those for this public key alone.",
 )
-def tickets(token_file: str, discharger: str | None) -> None:
+@json_option
+def tickets(token_file: str, discharger: str | None, as_json: bool) -> None:
     """Write what third parties are still asked, one ticket a line.
 
     Tickets are for them, and of no use to anybody else.
@@ -112,10 +118,21 @@ def tickets(token_file: str, discharger: str | None) -> None:
     """
     asked = files.token(token_file, clock(None)).needs
     found = [ticket for ticket in asked if discharger in (None, ticket.discharger)]
+    if as_json:
+        say_json({"tickets": [_ticket_data(ticket) for ticket in found]})
+        return
     if not found:
         tell("nobody is left to ask")
     for ticket in found:
         say_utf8(ticket.text)
+
+
+def _ticket_data(ticket: Ticket) -> dict[str, Any]:
+    return {
+        "ticket": ticket.text,
+        "discharger": ticket.discharger,
+        "location": ticket.location,
+    }
 
 
 _answering = stacked(
@@ -148,7 +165,15 @@ def _discharger(key: str, now: int | None) -> Discharger:
 )
 @request_options
 @now_option
-def discharge(key: str, ticket_file: str, show: bool, now: int | None, **given: Any) -> None:
+@json_option
+def discharge(
+    key: str,
+    ticket_file: str,
+    show: bool,
+    now: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Answer a ticket, for a program that has decided.
 
     What is needed holds, for so long, and under these conditions. The discharge is secret, and goes
@@ -166,7 +191,7 @@ def discharge(key: str, ticket_file: str, show: bool, now: int | None, **given: 
     if show:
         say_json(discharger.need(ticket))
     else:
-        say(discharger.approve(ticket, Allow(**wanted)).serialize())
+        say_discharge(discharger.approve(ticket, Allow(**wanted)), as_json)
 
 
 def _no_yes(ctx: click.Context, param: click.Parameter, given: bool) -> None:
@@ -195,7 +220,14 @@ def _no_yes(ctx: click.Context, param: click.Parameter, given: bool) -> None:
     callback=_no_yes,
 )
 @now_option
-def approve(key: str, ticket_file: str, now: int | None, **given: Any) -> int:
+@json_option
+def approve(
+    key: str,
+    ticket_file: str,
+    now: int | None,
+    as_json: bool,
+    **given: Any,
+) -> int:
     """Ask the person at the terminal whether to answer a ticket. Exit 1 if not.
 
     Question and answer go by the terminal itself, wherever the ticket comes from and whatever is
@@ -210,9 +242,11 @@ def approve(key: str, ticket_file: str, now: int | None, **given: Any) -> int:
     allowed = Allow(**caveats(given))
     discharger.approve(ticket, allowed)  # what cannot be given is told before anybody is asked
     if not is_agreed(need, span(given["expires_in"])):
+        if as_json:
+            say_json({"discharge": None, "expires_at": None})
         tell("refused, and nothing is discharged")
         return 1
-    say(discharger.approve(ticket, allowed).serialize())
+    say_discharge(discharger.approve(ticket, allowed), as_json)
     return 0
 
 
@@ -226,7 +260,8 @@ def approve(key: str, ticket_file: str, now: int | None, **given: Any) -> int:
     required=True,
     help="A discharge. Repeatable.",
 )
-def attach(token_file: str, discharges: tuple[str, ...]) -> None:
+@json_option
+def attach(token_file: str, discharges: tuple[str, ...], as_json: bool) -> None:
     """Put discharges to the token that asks for them. Needs no key.
 
     \b
@@ -236,4 +271,4 @@ def attach(token_file: str, discharges: tuple[str, ...]) -> None:
     made = files.token(token_file, clock(None))
     for path in discharges:
         made = made.with_discharge(files.discharge(path))
-    say(made.serialize())
+    say_token(made.serialize(), as_json)

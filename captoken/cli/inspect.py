@@ -233,6 +233,8 @@ def inspect(
     \b
     captoken inspect < child.token
     """
+    if mermaid and as_json:
+        raise click.UsageError("--mermaid draws a chart: it does not go with --json")
     shown = read(files.token_text(token_file))
     seen = view(shown, seconds(now))
     if as_json:

@@ -273,7 +273,15 @@ def narrow(
     help="Why, for the log.",
 )
 @now_option
-def lift(key: str, store: str, entry: str, why: str, now: int | None) -> None:
+@json_option
+def lift(
+    key: str,
+    store: str,
+    entry: str,
+    why: str,
+    now: int | None,
+    as_json: bool,
+) -> None:
     """Take an entry off again.
 
     \b
@@ -286,7 +294,10 @@ def lift(key: str, store: str, entry: str, why: str, now: int | None) -> None:
         by="operator",
     ) as operator:
         operator.lift(entry, why=why)
-    tell(f"entry {entry} stands no more")
+    if as_json:
+        say_json({"lifted": entry})
+    else:
+        tell(f"entry {entry} stands no more")
 
 
 @click.command()
@@ -377,6 +388,8 @@ def overlay(
     \b
     captoken overlay --store overlay.db --operator "$(cat operator.public)"
     """
+    if raw and as_json:
+        raise click.UsageError("--raw writes the snapshot as it is: it does not go with --json")
     with _snapshots(store) as snapshots:
         data = snapshots.load()
     if data is None:

@@ -16,6 +16,8 @@ import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from captoken._format.spelling import escape
+from captoken._language.discharge import Discharge
+from captoken.cli.view import read
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,6 +82,34 @@ def say_json(value: Any) -> None:
     Raises TypeError for what JSON has no place for.
     """
     say(json.dumps(value, indent=2))
+
+
+def say_token(text: str, as_json: bool) -> None:
+    """A token that was written, alone; or with what it says of itself, for machines.
+
+    `text` may have discharges and a proof behind the token, as what is sent has.
+    """
+    if not as_json:
+        say(text)
+        return
+    token = read(text).token
+    say_json(
+        {
+            "token": text,
+            "token_id": token.unverified.root.token_id,
+            "link_id": token.link_id,
+            "expires_at": token.unverified.expires_at,
+            "characters": len(text),
+        }
+    )
+
+
+def say_discharge(made: Discharge, as_json: bool) -> None:
+    """A discharge that was given, alone or with its end."""
+    if as_json:
+        say_json({"discharge": made.serialize(), "expires_at": made.expires_at})
+    else:
+        say(made.serialize())
 
 
 def tell(text: str) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from captoken._format.spelling import escape
-from captoken.cli.options import InOrder, merged, stacked
-from captoken.cli.output import say, tell
+from captoken.cli.options import InOrder, json_option, merged, stacked
+from captoken.cli.output import say, say_json, tell
 from captoken.cli.values import LISTS
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ _planned = stacked(
 
 @postgres.command()
 @_planned
+@json_option
 def plan(
     login: str,
     role: str,
@@ -89,6 +90,7 @@ def plan(
     dsn: str | None,
     adopt: bool,
     apply: bool,
+    as_json: bool,
 ) -> int:
     """Print the SQL that makes a login and a narrow role.
 
@@ -108,7 +110,7 @@ def plan(
     if dsn is None:
         if apply:
             raise click.UsageError("--apply goes with --dsn")
-        say(roles.plan_sql(login, planned, adopt=adopt).rstrip())
+        _say_plan(roles.plan_sql(login, planned, adopt=adopt), as_json)
         return 0
 
     with _connected(dsn) as connection:
@@ -119,9 +121,12 @@ def plan(
             tables,
             adopt=adopt,
         )
-        say(sql.rstrip())
         if not apply:
+            _say_plan(sql, as_json)
             return 0
+        # What is run is seen first, also if it then fails.
+        if not as_json:
+            _say_plan(sql, as_json)
 
         found = roles.apply_plan(
             connection,
@@ -130,8 +135,25 @@ def plan(
             adopt=adopt,
         )
         connection.commit()
-        tell(f"applied: {login} can take on {role}")
-        return _say_found(found, login)
+    if as_json:
+        _say_plan(sql, as_json, found)
+        return 1 if found else 0
+    tell(f"applied: {login} can take on {role}")
+    return _say_found(found, login)
+
+
+def _say_plan(sql: str, as_json: bool, found: Sequence[str] | None = None) -> None:
+    """The SQL; for machines also whether it was applied, and then what the audit found."""
+    if not as_json:
+        say(sql.rstrip())
+        return
+    say_json(
+        {
+            "sql": sql.rstrip(),
+            "applied": found is not None,
+            "found": None if found is None else list(found),
+        }
+    )
 
 
 @postgres.command()
@@ -142,7 +164,8 @@ def plan(
     required=True,
     help=_DSN,
 )
-def audit(login: str, dsn: str) -> int:
+@json_option
+def audit(login: str, dsn: str, as_json: bool) -> int:
     """Say what lets a login do more than its grants.
 
     Functions with the rights of their owners, rights that everybody has. Exit 0: nothing was found,
@@ -150,7 +173,11 @@ def audit(login: str, dsn: str) -> int:
     """
     roles = _roles()
     with _connected(dsn) as connection:
-        return _say_found(roles.audit(connection, login), login)
+        found = roles.audit(connection, login)
+    if as_json:
+        say_json({"found": list(found)})
+        return 1 if found else 0
+    return _say_found(found, login)
 
 
 def _roles() -> ModuleType:

@@ -26,6 +26,7 @@ from captoken.cli.options import (
     clamp_option,
     clock,
     facts_option,
+    json_option,
     keep_option,
     keyring_option,
     link_options,
@@ -35,7 +36,7 @@ from captoken.cli.options import (
     stacked,
     token_option,
 )
-from captoken.cli.output import say
+from captoken.cli.output import say_token
 from captoken.cli.values import DURATION, PUBLIC
 from captoken.keys.secret import HolderKey
 
@@ -81,6 +82,7 @@ from captoken.keys.secret import HolderKey
     "--ext", help="A fact of your own that no holder can change: 'acme:tenant=blue'. Repeatable."
 )
 @now_option
+@json_option
 def mint(
     keyring: str | None,
     subject: str,
@@ -90,6 +92,7 @@ def mint(
     unrestricted: bool,
     ext: dict[str, Any],
     now: int | None,
+    as_json: bool,
     **given: Any,
 ) -> None:
     """Write the first token of a task.
@@ -114,7 +117,7 @@ def mint(
         unrestricted=unrestricted,
         **wanted,
     )
-    say(made.serialize())
+    say_token(made.serialize(), as_json)
 
 
 _narrowing = stacked(
@@ -134,6 +137,7 @@ _narrowing = stacked(
     keep_option,
     clamp_option,
     now_option,
+    json_option,
 )
 
 
@@ -141,18 +145,26 @@ def _narrow(
     path: str,
     now: int | None,
     signer: str | None,
+    as_json: bool,
     method: Callable[..., Token],
     given: dict[str, Any],
 ) -> None:
     """Write what `method` of the token makes of the caveats that are given."""
     key = None if signer is None else HolderKey.load(signer)
     held = files.token(path, clock(now))
-    say(method(held, signer=key, **caveats(given)).serialize())
+    made = method(held, signer=key, **caveats(given))
+    say_token(made.serialize(), as_json)
 
 
 @click.command()
 @_narrowing
-def attenuate(token_file: str, now: int | None, signer: str | None, **given: Any) -> None:
+def attenuate(
+    token_file: str,
+    now: int | None,
+    signer: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Narrow a token. Needs no key: the new token can do less, and the old one still works.
 
     \b
@@ -162,6 +174,7 @@ def attenuate(token_file: str, now: int | None, signer: str | None, **given: Any
         token_file,
         now,
         signer,
+        as_json,
         Token.attenuate,
         given,
     )
@@ -175,7 +188,13 @@ def attenuate(token_file: str, now: int | None, signer: str | None, **given: Any
     help="The agent to hand it to.",
 )
 @_narrowing
-def delegate(token_file: str, now: int | None, signer: str | None, **given: Any) -> None:
+def delegate(
+    token_file: str,
+    now: int | None,
+    signer: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Hand a token on to a sub-agent, narrowed. Needs no key, unless the token is bound to one.
 
     \b
@@ -187,6 +206,7 @@ def delegate(token_file: str, now: int | None, signer: str | None, **given: Any)
         token_file,
         now,
         signer,
+        as_json,
         Token.delegate,
         given,
     )
@@ -220,10 +240,12 @@ def delegate(token_file: str, now: int | None, signer: str | None, **given: Any)
 @http_options
 @access_options
 @now_option
+@json_option
 def present(
     token_file: str,
     now: int | None,
     signer: str | None,
+    as_json: bool,
     http: tuple[str, str, str] | None,
     body: str | None,
     **given: Any,
@@ -246,10 +268,11 @@ def present(
         # Whoever states a request believes that it is proven, and would send a text that is not.
         if http is not None or body is not None or is_stated(given):
             raise click.UsageError("a request goes with --signer: it is what the key proves")
-        say(held.present(**wanted))
+        say_token(held.present(**wanted), as_json)
         return
     access = access_of(given, http=http is not None, or_http=", or --http")
     files.one_stdin(token_file, body)
     digest = http_of(http, body)
     request = access if digest is None else digest
-    say(held.present(signer=HolderKey.load(signer), request=request, **wanted))
+    made = held.present(signer=HolderKey.load(signer), request=request, **wanted)
+    say_token(made, as_json)

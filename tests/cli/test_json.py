@@ -1,0 +1,189 @@
+"""Whatever a command has to say, it says to machines as well: `--json`, one object, with these keys and no others.
+
+A new command stands here, or a test fails. Who adds a key adds it here; to take one away breaks the programs that read it.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from captoken import Access, Issuer, Keyring, Verifier
+from captoken.audit import AuditTrail
+from captoken.testing import FixedClock
+from tests.cli.test_transcripts import HERE, environment, every_command
+
+TOKEN = {"token", "token_id", "link_id", "expires_at", "characters"}
+DISCHARGE = {"discharge", "expires_at"}
+PUBLIC = {"file", "purpose", "public"}
+KEYS = {"file", "current", "key_ids", "audience"}
+ENTRY = {"at", "by", "id", "select", "why"}
+DECISION = {
+    "allowed", "code", "now", "access", "refusals", "subject", "task", "token_id", "chain", "steps", "committed",
+}  # fmt: skip
+
+# What is behind a command in these sessions, in a folder that `world` has filled.
+OPERATING = "--key operator.json --store overlay.db"
+SERVING = "--keyring keyring.json --table sales --operation select"
+CASES = {
+    "keygen": ("--out new.json", KEYS),
+    "mint": ("--keyring keyring.json --subject user:jane --agent a --task t --unrestricted", TOKEN),
+    "attenuate": ("--operations select < root.token", TOKEN),
+    "delegate": ("--to clerk < root.token", TOKEN),
+    "require": ('--discharger "$(cat approvals.public)" --need a=1 < root.token', TOKEN),
+    "attach": ("--discharge discharge < asking.token", TOKEN),
+    "present": ("--audience sales-db < root.token", TOKEN),
+    "tickets": ("< asking.token", {"tickets"}),
+    "discharge": ("--key approvals.json --expires-in 60s < ticket", DISCHARGE),
+    "approve": ("--key approvals.json < ticket", DISCHARGE),
+    "inspect": (
+        "< root.token",
+        {
+            "verified", "root", "links", "holders", "key", "task", "expires_at", "capability", "permits_nothing",
+            "characters", "link_id",
+        },
+    ),
+    "verify": (f"{SERVING} < root.token", DECISION),
+    "explain": (f"{SERVING} < root.token", DECISION),
+    "audit verify": ("trail.jsonl", {"whole", "head", "signed", "decisions"}),
+    "audit log": ("trail.jsonl", {"decisions"}),
+    "audit tree": ("trail.jsonl", {"trees", "not_vouched_for"}),
+    "audit unused": ("trail.jsonl", {"hops"}),
+    "audit replay": ('trail.jsonl --overlay proposal --operator "$(cat operator.public)"', {"decisions", "changed"}),
+    "blast-radius": ("trail.jsonl --agent clerk", {"agent", "now", "reach"}),
+    "revoke": (f"{OPERATING} --agent clerk --why lost", ENTRY),
+    "narrow": (f"{OPERATING} --agent clerk --operations select --tables '*' --why lost", ENTRY | {"link"}),
+    "lift": (f'{OPERATING} --entry "$(cat entry)"', {"lifted"}),
+    "renew": (OPERATING, {"seq", "issued_at", "entries"}),
+    "overlay": (
+        '--store overlay.db --operator "$(cat operator.public)"', {"seq", "issued_at", "expires_at", "entries"}
+    ),
+    "postgres plan": ("--login agents --role reader --allow sales=select", {"sql", "applied", "found"}),
+    "demo": ("--seed 1", None),  # the story, whose keys are those of its structs
+}  # fmt: skip
+# Of a server that is not there; and a group, of which only its commands are run.
+NOT_RUN = {"postgres audit", "audit", "postgres"}
+
+WORLD = """
+captoken keygen --out keyring.json
+captoken keygen --discharger --out approvals.json > approvals.public
+captoken keygen --operator --out operator.json > operator.public
+captoken keygen --audit-key --out audit.json
+captoken mint --keyring keyring.json --subject user:jane --agent a --task t --tables '*' --operations '*' > root.token
+captoken require --discharger "$(cat approvals.public)" --need a=1 < root.token > asking.token
+captoken tickets < asking.token > ticket
+captoken discharge --key approvals.json --expires-in 60s < ticket > discharge
+captoken renew --key operator.json --store overlay.db --create
+captoken overlay --store overlay.db --operator "$(cat operator.public)" --raw > proposal
+captoken revoke --key operator.json --store overlay.db --agent b --why lost --json | sed -n 's/.*"id": "\\(.*\\)",/\\1/p' > entry
+python keep_trail.py audit.json > trail.jsonl
+"""
+
+
+def sh(command, folder):
+    done = subprocess.run(["sh", "-c", command], cwd=folder, env=environment(folder), capture_output=True, timeout=60)
+    assert b"Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("json")
+    for helper in ("keep_trail.py", "at_terminal.py"):
+        shutil.copy(HERE / helper, folder)
+    done = sh(f"set -e\n{WORLD}", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_command_answers_in_json():
+    """All that print have the option; and each of them is run below."""
+    every = dict(every_command())
+    assert {*CASES, *NOT_RUN} == set(every)
+    groups = {name for name, command in every.items() if hasattr(command, "commands")}
+    without = {name for name, command in every.items() if "as_json" not in {one.name for one in command.params}}
+    assert without == groups
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_answer_is_one_object_of_these_keys(name, world):
+    arguments, keys = CASES[name]
+    command = f"captoken {name} --json {arguments}"
+    if name == "approve":
+        command = f"python at_terminal.py y {command}"
+    done = sh(command, world)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert type(answer) is dict and answer.keys() == (keys or answer.keys())
+    assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize("name", [name for name, (_, keys) in CASES.items() if keys == TOKEN])
+def test_the_token_in_it_is_what_is_written_without_it(name, world):
+    """And what is said of it is what it says."""
+    answer = json.loads(sh(f"captoken {name} --json {CASES[name][0]}", world).stdout)
+    assert re.fullmatch(r"cap1_[A-Za-z0-9_.-]+", answer["token"]) and answer["characters"] == len(answer["token"])
+    (world / "written").write_text(answer["token"])
+    seen = json.loads(sh("captoken inspect --json < written", world).stdout)
+    assert (seen["link_id"], seen["expires_at"]) == (answer["link_id"], answer["expires_at"])
+    assert seen["root"]["token_id"] == answer["token_id"]
+
+
+def test_a_no_is_an_answer_too(world):
+    """Of the person who is asked, and of a verifier: exit 1, and what it is about."""
+    done = sh("python at_terminal.py n captoken approve --json --key approvals.json < ticket", world)
+    assert done.returncode == 1 and json.loads(done.stdout) == {"discharge": None, "expires_at": None}
+    done = sh("captoken verify --json --keyring keyring.json --token-only --audience other < root.token", world)
+    assert done.returncode == 1 and json.loads(done.stdout)["code"] == "unaddressed"
+
+
+def test_each_ticket_and_each_decision_is_an_object(world):
+    ticket = json.loads(sh("captoken tickets --json < asking.token", world).stdout)["tickets"][0]
+    assert ticket == {
+        "ticket": (world / "ticket").read_text().strip(),
+        "discharger": (world / "approvals.public").read_text().strip(),
+        "location": None,
+    }
+    decisions = json.loads(sh("captoken audit log trail.jsonl --json --denied", world).stdout)["decisions"]
+    assert [decision["code"] for decision in decisions] == ["table", "operation", "malformed"]
+    assert decisions[0]["chain"][-1] == {"name": "clerk", "basis": "vouched"}
+    assert decisions[2]["chain"] == [] and decisions[2]["subject"] is None and decisions[2]["refusals"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["overlay --store overlay.db --operator $(cat operator.public) --raw", "inspect --mermaid < root.token"],
+)
+def test_two_forms_at_once_are_a_mistake(command, world):
+    done = sh(f"captoken {command} --json" if "<" not in command else f"captoken {command.replace('<', '--json <')}", world)
+    assert done.returncode == 2 and done.stdout == b"" and b"does not go with --json" in done.stderr
+
+
+def test_what_went_wrong_is_no_answer(world):
+    """Nothing on standard output: a program that reads JSON there reads none of it as a verdict."""
+    done = sh("captoken verify --json --keyring no-such-file --token-only < root.token", world)
+    assert done.returncode == 2 and done.stdout == b"" and done.stderr.count(b"\n") == 1
+
+
+def test_the_log_is_in_the_order_of_time(world):
+    """What was decided first may be written last, by a thread that waited; within a second the records' order stays."""
+    keyring = Keyring.from_keys({"k1": bytes(range(1, 33))}, current="k1")
+    clock = FixedClock(1_764_061_200)
+    with open(world / "mixed.jsonl", "wb") as file:
+        trail = AuditTrail(file.write)
+        server = Verifier(keyring, clock=clock, audit=trail)
+        token = Issuer(keyring, clock=clock).mint(subject="s", agent="a", task="t", unrestricted=True)
+        for seconds, tool in ((5, "third"), (2, "first"), (2, "second")):
+            clock.now = 1_764_061_200 + seconds
+            server.check(token, Access(tool=tool))
+    logged = sh("captoken audit log mixed.jsonl", world).stdout.decode()
+    assert re.findall(r"tool (\w+)", logged) == ["first", "second", "third"]
+    assert sh("captoken audit log mixed.jsonl --agent nobody", world).stderr == b"captoken: no decision is recorded that is asked for\n"
+
+
+def test_what_a_decision_cannot_say_is_refused_by_its_number(world):
+    (world / "odd.jsonl").write_text('{"at":"noon","kind":"decision","prev":"%s","seq":1}\n' % ("A" * 43))
+    done = sh("captoken audit log odd.jsonl", world)
+    assert done.returncode == 2 and done.stderr.startswith(b"captoken: record 1 says nothing that can be read")
