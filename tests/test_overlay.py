@@ -1000,6 +1000,52 @@ def opened_(store: MemorySnapshots) -> Overlay:
     return Overlay.open(stored, [KEY.public])
 
 
+@pytest.mark.parametrize("large", [False, True], ids=["whole", "by delta"])
+def test_what_came_second_is_not_dated_after_what_it_lacks(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One operator reads, and a minute passes in which another revokes. What the first then signs is refused; whoever kept
+    it can show it only as what it was: older than the revocation (36.16)."""
+    if large:
+        monkeypatch.setattr(module, "LARGE", 0)
+    now, signed = clock(), list[Overlay]()
+
+    class Raced(MemorySnapshots):
+        read = False
+
+        def pause(self) -> None:
+            if self.read:
+                self.read = False
+                now.advance(60)
+                other.revoke(agent="a", why="x")
+
+        def load(self) -> bytes | None:
+            found = super().load()
+            self.pause()
+            return found
+
+        def since(self, mark: bytes) -> list[bytes] | None:
+            found = super().since(mark)
+            self.pause()
+            return found
+
+        def publish(self, snapshot: bytes, after: bytes | None) -> bool:
+            signed.append(Overlay.open(snapshot, [KEY.public]))
+            return super().publish(snapshot, after)
+
+        def append(self, delta: bytes, after: bytes, gives: bytes) -> bool:
+            base = next(each for each in signed if each.digest == after)
+            signed.append(base.follow([delta], [KEY.public]))
+            return super().append(delta, after, gives)
+
+    store = Raced()
+    slow, other = (Operator(KEY, store, by=name, clock=now) for name in ("slow", "other"))
+    slow.renew()
+    store.read = True
+    slow.renew()
+    assert [(each.seq, each.issued_at - NOW, len(each.entries)) for each in signed[1:3]] == [(2, 60, 1), (2, 0, 0)]
+    last = opened_(store)
+    assert (last.seq, last.issued_at - NOW, len(last.entries)) == (3, 60, 1)
+
+
 def test_what_has_run_out_is_pruned_and_nothing_else() -> None:
     """Entries that end at 1, 2, … 10 seconds and one that never does: each goes a day after its end, by the clock of whoever
     signs, so that one which is ahead for an hour takes nothing off."""

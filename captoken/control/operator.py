@@ -340,6 +340,9 @@ class Operator:
         """
         refused = b""  # the hash of a snapshot that the store knew no delta by
         for _ in range(_TRIES):
+            # 36.16. Before it reads, so that what is signed is all that stood at its `iat`. Else
+            # what comes second, and lacks what the first said, could be dated after the first.
+            now = read_clock(self._clock)
             before, newest = self._newest()
             by_delta = newest is not None and newest.is_large
             if newest is not None and primitives.equal(newest.digest, refused):
@@ -352,21 +355,28 @@ class Operator:
             wanted = change(newest)
             if wanted is None and newest is not None:
                 return newest  # what stands is enough
-            written = self._written(newest, wanted or Change(), by_delta=by_delta)
+            written = self._written(newest, wanted or Change(), now, by_delta=by_delta)
             if self._put(written, before):
                 return written.opened
             if written.step is not None:
                 refused = written.step.after
         raise StoreError(f"{_TRIES} others published first")
 
-    def _written(self, newest: Overlay | None, change: Change, *, by_delta: bool) -> Written:
+    def _written(
+        self,
+        newest: Overlay | None,
+        change: Change,
+        now: int,
+        *,
+        by_delta: bool,
+    ) -> Written:
         """What follows on `newest`, signed; opened, so that nothing is published that readers
         refuse.
 
-        Entries that have ended are kept for a day, for a signer whose clock is behind. A snapshot
-        is never dated before the one that it follows on (spec 36.16).
+        `now` is a time before `newest` was read. Entries that have ended are kept for a day, for a
+        signer whose clock is behind. A snapshot is never dated before the one that it follows on
+        (spec 36.16).
         """
-        now = read_clock(self._clock)
         entries = () if newest is None else newest.entries
         drop = {*change.drop, *(entry.id for entry in entries if _is_over(entry, now))}
 
