@@ -1,72 +1,140 @@
 /* An operator revokes; meanwhile a second one twice signs anew what stands. A server has a feed, verifies a token and has
-   a grant, and decides some accesses on it. The store may be down, and may hand out any snapshot that ever lay there, as a
-   replica that lags does, or somebody in between. Snapshots are signed, so nobody makes one up. */
+   a grant, and decides some accesses on it. The store may be down. It may hand out any snapshot and any delta that ever was
+   signed, as a replica that lags does, or somebody in between. That includes what was signed and then not published, since
+   another came first: so two snapshots of one number may differ. All are signed, so nobody else makes one up. */
 
 #define BOUND 1                      /* how old an overlay may be */
 #define LATEST 4
-#define SNAPSHOTS 5                  /* they are numbered from 1, and 0 is that there is none */
+#define SIGNED 7                     /* snapshots, from 1; 0 is that there is none. Three are published, two come second */
 
 byte now = 1;
-byte newest = 1;                     /* the store */
-byte issued_at[SNAPSHOTS];           /* of each snapshot */
-bool revokes[SNAPSHOTS];             /* does it say that the token is revoked? */
-bool down;
 byte revoked_at;                     /* when `revoke` came back; 0: not yet */
+
+/* --- what was signed: each snapshot, whole, and as a delta to the one that it was built on -------------------------- */
+
+byte last = 1;                       /* the one that was signed last */
+byte newest = 1;                     /* the one that lies in the store */
+byte number[SIGNED];                 /* `seq` */
+byte base[SIGNED];                   /* what it was built on: a delta names that by number and hash, so it is just that one */
+byte issued_at[SIGNED];
+bool revokes[SIGNED];                /* does it say that the token is revoked? */
+bool published[SIGNED];              /* or was another one first? */
+
+#define ADDS(one) (revokes[one] && !revokes[base[one]])     /* what the delta to it says */
 
 /* --- operators: read the newest, add to it, and publish in its place ---------------------------------------------- */
 
 inline publish(says) {
     do
-    :: newest < SNAPSHOTS - 1 ->
-        d_step { before = newest; stood = revokes[newest]; t = now };
+    :: true ->
+#ifdef DATED_WHEN_IT_IS_SIGNED
+        before = newest;
+        t = now;
+#else
+        t = now;                     /* before it reads: as of then, what it says is all */
+        before = newest;
+#endif
         d_step {
+            last++;
+            number[last] = number[before] + 1;
+            base[last] = before;
+            issued_at[last] = (t > issued_at[before] -> t : issued_at[before]);
+            revokes[last] = revokes[before] || says;
             if
 #ifdef PUBLISHES_BLINDLY
             :: true ->
 #else
             :: newest == before ->
 #endif
-                newest++;
-                issued_at[newest] = t;
-                revokes[newest] = stood || says;
+                newest = last;
+                published[last] = true;
                 if :: says -> revoked_at = now :: else fi;
                 done = true
             :: else -> done = false
             fi;
-            before = 0; stood = false; t = 0
+            before = 0; t = 0
         };
         if :: done -> break :: else fi
-    :: newest == SNAPSHOTS - 1 -> break
     od
 }
 
-active proctype Revokes() {
-    byte before, t; bool stood, done;
+proctype Revokes() {
+    byte before, t; bool done;
     publish(true)
 }
 
-active proctype Renews() {
-    byte before, t; bool stood, done;
+proctype Renews() {
+    byte before, t; bool done;
     publish(false);
     publish(false)
 }
 
 /* --- a server ------------------------------------------------------------------------------------------------------- */
 
-byte seen;                           /* the number of the overlay that its feed knows, for as long as it runs */
-bool denied;                         /* has the feed seen that the token is revoked? */
+byte known;                          /* the overlay that its feed has, for as long as it runs */
+bool revoked;                        /* what that says, as the feed has made it out of deltas */
+bool denied;                         /* has it been told so by what was published? */
 
-inline look() {                      /* or not: it looks only every few seconds */
+inline follow() {                    /* a delta, whichever it is handed */
+    select(step : 2 .. last);
     if
-    :: true
-    :: !down -> select(got : 1 .. newest);
-#ifdef FEED_GOES_BACK
-       seen = got;
+#if defined(GOES_BY_NUMBERS)
+    :: number[base[step]] == number[known] ->
+#elif defined(LEAVES_A_GAP)
+    :: number[step] > number[known] ->
+#elif defined(TAKES_ANY_DELTA)
+    :: true ->
 #else
-       if :: got > seen -> seen = got :: else fi;
+    :: base[step] == known ->
 #endif
-       got = 0
-    fi
+        known = step;
+        revoked = revoked || ADDS(step);
+        refused = false
+    :: else ->
+#ifdef KEEPS_WHAT_IT_REFUSES
+        revoked = revoked || ADDS(step)
+#else
+        skip
+#endif
+    fi;
+    step = 0
+}
+
+inline look() {                      /* or not: it looks only every few seconds, and the store may be down */
+    had = number[known];
+    refused = true;
+    if
+    :: true -> refused = false
+    :: true ->                       /* a delta, if it follows on what is known; else the whole */
+        if :: known > 0 && last > 1 -> follow() :: else fi;
+        select(got : 1 .. last);     /* the whole, whichever it is handed */
+        if
+#ifdef FEED_GOES_BACK
+        :: refused ->
+#elif defined(WAITS_FOR_ITS_DELTA)
+        :: refused && (known == 0 || last == 1) && number[got] > number[known] ->
+#else
+        :: refused && number[got] > number[known] ->
+#endif
+            known = got;
+            revoked = revokes[got]
+        :: else
+        fi
+    fi;
+#ifdef IS_WHAT_WAS_SIGNED
+    assert(revoked == revokes[known]);
+#endif
+#ifdef GOES_FORWARD
+    assert(number[known] >= had);
+#endif
+#ifdef CATCHES_UP
+    assert(!(refused && got == newest && number[known] < number[newest]));
+#endif
+#ifdef LEARNS_BY_A_DELTA
+    assert(!(revoked && got > 0 && !refused));
+#endif
+    if :: revoked && published[known] -> denied = true :: else fi;
+    had = 0; got = 0; refused = false
 }
 
 inline decide() {
@@ -75,22 +143,21 @@ inline decide() {
         look();
         if
 #ifdef FAILS_OPEN
-        :: seen == 0 -> allowed = true
+        :: known == 0 -> allowed = true
 #else
-        :: seen == 0 -> allowed = false
+        :: known == 0 -> allowed = false
 #endif
 #ifndef STALE_IS_GOOD_ENOUGH
-        :: seen > 0 && t > issued_at[seen] + BOUND -> allowed = false
+        :: known > 0 && t > issued_at[known] + BOUND -> allowed = false
 #endif
-        :: else -> allowed = !revokes[seen]
-        fi;
-        if :: seen > 0 && revokes[seen] -> denied = true :: else fi
+        :: else -> allowed = !revoked
+        fi
     }
 }
 
-active proctype Server() {
-    byte t, got, accesses;
-    bool allowed;
+proctype Server() {
+    byte t, had, got, step, accesses;
+    bool refused, allowed;
     decide();                        /* the token */
     if :: !allowed -> goto over :: allowed fi;
     do
@@ -119,12 +186,14 @@ active proctype Server() {
 over: skip
 }
 
-active proctype World() {
+proctype Clock() {
     do
     :: now < LATEST -> now++
-    :: down = !down
-    :: break
+    :: else -> break
     od
 }
 
-init { d_step { issued_at[1] = 1 } }
+init {
+    d_step { number[1] = 1; issued_at[1] = 1; published[1] = true };
+    atomic { run Revokes(); run Renews(); run Server(); run Clock() }
+}

@@ -77,6 +77,9 @@ CLAIMS = (
         STALE_IS_GOOD_ENOUGH="an overlay may be of any age",
         GRANT_DOES_NOT_ASK_AGAIN="a grant holds for as long as somebody has it",
         PUBLISHES_BLINDLY="an operator overwrites what another has published meanwhile",
+        DATED_WHEN_IT_IS_SIGNED="a snapshot is dated later than what it was built on was read",
+        GOES_BY_NUMBERS="a delta is applied to whatever has the number that it names",
+        LEAVES_A_GAP="a delta is applied to whatever is known, if its number is greater",
     ),
     _claim(
         "revocation",
@@ -85,6 +88,27 @@ CLAIMS = (
         FEED_GOES_BACK="a feed takes an older snapshot",
         PUBLISHES_BLINDLY="an operator overwrites what another has published meanwhile",
     ),
+    _claim(
+        "revocation",
+        "IS_WHAT_WAS_SIGNED",
+        "what a feed makes out of deltas is a snapshot that was signed, whichever it is handed",
+        GOES_BY_NUMBERS="a delta is applied to whatever has the number that it names",
+        LEAVES_A_GAP="a delta is applied to whatever is known, if its number is greater",
+        KEEPS_WHAT_IT_REFUSES="a delta that is refused has changed something",
+    ),
+    _claim(
+        "revocation",
+        "GOES_FORWARD",
+        "the number of what a feed knows never goes down, by a delta or by what is whole",
+        TAKES_ANY_DELTA="a delta is applied to whatever is known",
+        FEED_GOES_BACK="a feed takes an older snapshot",
+    ),
+    _claim(
+        "revocation",
+        "CATCHES_UP",
+        "whoever refuses a delta, and is handed the newest whole, has what is as new",
+        WAITS_FOR_ITS_DELTA="where a delta is refused, the whole is not fetched",
+    ),
 )
 # Honest uses that must be possible, and limits that the specification states: assertions that must fail.
 REACHED = (
@@ -92,6 +116,7 @@ REACHED = (
     ("ledger", Variant("SPENT_BY_THE_DEAD", "whoever dies before settling has spent all that was reserved")),
     ("replay", Variant("ACCEPTED", "a proof is accepted")),
     ("revocation", Variant("WORKS", "a grant is used twice")),
+    ("revocation", Variant("LEARNS_BY_A_DELTA", "a feed learns by a delta that the token is revoked")),
     ("revocation", Variant("LASTS_AS_LONG_AS_THE_BOUND", "what is revoked works on until the bound, where the store is down")),
 )
 
