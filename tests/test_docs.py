@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import sysconfig
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from captoken.cli.docs import docs
 from tests.stores.servers import Postgres
 
 ROOT = Path(__file__).parent.parent
+CAPTOKEN = Path(sysconfig.get_path("scripts"), "captoken")
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 _fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -61,6 +67,37 @@ def test_the_readme_is_short_and_shows_code_soon() -> None:
     assert len(readme.split()) <= 900
     above, _, code = readme.partition("```python\n")
     assert len(above.split()) <= 100 and len(code.partition("```")[0].splitlines()) <= 20
+
+
+def test_every_page_that_a_docstring_cites_is_there() -> None:
+    cited = {
+        page for module in (ROOT / "captoken").rglob("*.py") for page in re.findall(r"docs/[\w-]+\.md", module.read_text("utf-8"))
+    }
+    assert "docs/agents.md" in cited and all((ROOT / page).is_file() for page in cited)
+
+
+def test_the_wheel_has_what_the_command_shows() -> None:
+    """All of docs and examples, where links between them are as good as here; the built wheel is looked at by `.ci/run`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    taken = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert taken == {path: f"captoken/_pages/{path}" for path in ("docs", "examples", "spec/captoken-v1.md", "README.md")}
+    shown = subprocess.run([CAPTOKEN, "docs", "--json"], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
+    told = json.loads(shown.stdout)
+    assert told["folder"] == str(ROOT / "docs") and told["pages"].keys() == {
+        *(page.stem for page in ROOT.glob("docs/*.md")), "examples", "readme", "spec",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_pages_come_out_of_the_package_itself_or_of_no_other_folder(packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside an installed package there may be anybody's `docs`."""
+    package = tmp_path / "captoken"
+    for folder in (tmp_path / "docs", package / "_pages/docs") if packed else (tmp_path / "docs",):
+        folder.mkdir(parents=True)
+        (folder / "index.md").write_text(f"# of {folder.relative_to(tmp_path)}", "utf-8")
+    monkeypatch.setattr("captoken.cli.docs.files", lambda name: package)
+    said = CliRunner().invoke(docs, ["index"])
+    assert (said.exit_code, said.output) == ((0, "# of captoken/_pages/docs\n") if packed else (1, "Error: this installation came without its pages\n"))
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -1,13 +1,20 @@
 """Every example runs as a reader would run it, and so does the demo; what they show is looked at."""
 
+import io
 import json
 import os
+import pty
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import pytest
+
+from captoken.cli.demo import command
+from captoken.cli.demo.data import Call, Cast, Report
+from captoken.cli.demo.story import play
 
 HERE = Path(__file__).parent.parent
 EXAMPLES = sorted((HERE / "examples").glob("*.py"))
@@ -199,10 +206,12 @@ def test_the_demo_with_a_seed_is_the_same_each_time(tmp_path):
         "missing_discharge  link 1, added by orchestrator",
         "bad_proof  the verifier: not signed by the key",
         "revoked  the verifier: revoked by operator at",
-        "└── orchestrator, issued  4 allowed, 1 refused",
+        "└── orchestrator, issued  2 allowed, 1 refused",
         "    └── publisher-agent, vouched  1 allowed, 5 refused",
-        "78 records, one chain, signed",
-        "16 allowed, 22 refused. 1 mint, 5 hand-overs, 0 requests to an issuer",
+        "records                   78  61 decisions, 16 tokens described, 1 signature",
+        "1 mint, 5 hand-overs, 0 requests to an issuer",
+        "the time: the clock is put forward",
+        "captoken docs tools ",
     ):
         assert line in first
 
@@ -226,15 +235,83 @@ def test_the_demo_tells_its_story_as_data(tmp_path):
     assert [call["agent"] for call in calls if call["code"] == "expired"] == ["reader-agent", "sales-agent"]
     assert [call["agent"] for call in calls if call["code"] == "revoked"] == ["orchestrator", "market-agent"]
     used = {agent["name"]: (agent["basis"], agent["allowed"]) for agent in story["used"]}
-    assert used["orchestrator"][0] == "issued" and used["reader-agent"] == ("vouched", 3) and story["unknown"] == 2
+    assert used["orchestrator"][0] == "issued" and used["reader-agent"] == ("vouched", 1)
     assert len(story["regions"]) == 5 and len(story["filings"]) == 4
     assert story["sources"] == {"exposure": "sales-agent", "filings": "filings-agent", "markets": "market-agent"}
 
 
+def test_what_the_demo_counts_adds_up(tmp_path):
+    story = json.loads(demo("--json", folder=tmp_path))
+    totals = story["totals"]
+
+    def counted(name):
+        return totals[name]["allowed"], totals[name]["refused"]
+
+    def both(*names):
+        return tuple(map(sum, zip(*map(counted, names), strict=True)))
+
+    calls, used = story["calls"], story["used"]
+    tried = [sum(call["allowed"] == allowed for call in calls) for allowed in (True, False)]
+    asked = [sum(call["allowed"] == allowed and call["server"] is not None for call in calls) for allowed in (True, False)]
+    assert [*counted("tried")] == tried and [*counted("at_servers")] == asked and tried != asked
+    assert both("accesses", "tokens") == counted("decisions")
+    assert sum(counted("decisions")) + totals["described"] + totals["checkpoints"] == totals["records"]
+    assert counted("accesses")[0] == sum(agent["allowed"] for agent in used)
+    assert counted("decisions")[1] == sum(agent["refused"] for agent in used) + totals["unknown"] == asked[1]
+    assert totals["unknown"] == 2 and counted("statements") == (20, 6)
+
+
+def test_the_demo_tells_its_story_while_it_happens():
+    """Piece by piece, and not at its end: whoever watches knows of no later one."""
+    told, done = [], []
+
+    def watch(piece):
+        told.append(piece)
+        if isinstance(piece, Call):
+            done.append(piece.tried)
+            assert ("the report is out" in piece.why) <= ("end_task('q3-risk'), ten minutes early" in done)
+
+    story = play(7, watch)
+    assert [type(piece) for piece in told if not isinstance(piece, Call)] == [Cast, Report]
+    assert [piece for piece in told if isinstance(piece, Call)] == [*story.calls]
+    work = len([call for call in story.calls if call.scene == "work"])
+    assert isinstance(told[0], Cast) and isinstance(told[1 + work], Report)
+
+
+def test_a_terminal_sees_the_demo_begin_before_it_ends():
+    ours, theirs = pty.openpty()
+    env = {"PATH": os.defpath, "PYTHONPATH": str(HERE), "PYTHONUTF8": "1", "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen([sys.executable, CAPTOKEN, "demo"], stdout=theirs, stderr=theirs, stdin=theirs, env=env) as running:
+        os.close(theirs)
+        shown = b""
+        while b"market-agent" not in shown:
+            shown += os.read(ours, 65536)
+        assert running.poll() is None and b"mallory" not in shown  # it stops for whoever reads along
+        running.kill()
+    os.close(ours)
+
+
+def test_at_a_terminal_the_demo_stops_for_whoever_reads_along_unless_it_is_told_to_go_on(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def seconds(stream, *options):
+        rested = []
+        monkeypatch.setattr(time, "sleep", rested.append)
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert command.demo.main(list(options), standalone_mode=False) == 0 and "What to try next" in stream.getvalue()
+        return sum(rested)
+
+    assert seconds(Terminal(), "--fast") == seconds(io.StringIO()) == 0
+    assert 1 < seconds(Terminal(), "--brief") < seconds(Terminal()) < 9
+
+
+@pytest.mark.parametrize("options", [[], ["--brief"]])
 @pytest.mark.parametrize("columns", [40, 76, 80, 100, 200])
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_the_demo_fits_its_terminal(columns, encoding, tmp_path):
-    text = demo("--seed", "7", folder=tmp_path, COLUMNS=str(columns), PYTHONUTF8="0", PYTHONIOENCODING=encoding)
+def test_the_demo_fits_its_terminal(columns, encoding, options, tmp_path):
+    text = demo("--seed", "7", *options, folder=tmp_path, COLUMNS=str(columns), PYTHONUTF8="0", PYTHONIOENCODING=encoding)
     assert max(map(len, text.splitlines())) <= max(76, min(columns, 100))
     assert not any(line.endswith(" ") for line in text.splitlines())
     assert text.isascii() == (encoding == "ascii") and "\\u" not in text

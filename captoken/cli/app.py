@@ -19,6 +19,7 @@ from captoken.cli.audit import audit
 from captoken.cli.blast import blast_radius
 from captoken.cli.demo.command import demo
 from captoken.cli.discharge import approve, attach, discharge, require, tickets
+from captoken.cli.docs import docs
 from captoken.cli.inspect import inspect
 from captoken.cli.keygen import keygen
 from captoken.cli.operate import lift, narrow, overlay, renew, revoke
@@ -44,7 +45,7 @@ _KEYWORDS = (
 
 # The commands by who runs them, each in the order in which one meets them.
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "To begin with": (demo,),
+    "To begin with": (demo, docs),
     "Issuer, who starts a task": (keygen, mint),
     "Holder of a token": (inspect, attenuate, delegate, require, tickets, attach, present),
     "Third party, whom a token asks": (discharge, approve),

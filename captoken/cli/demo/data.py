@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -19,13 +20,22 @@ class Agent(msgspec.Struct, frozen=True):
     characters: int  # of its token
 
 
+class Cast(msgspec.Struct, frozen=True):
+    """Who takes part: told once all tokens are handed out."""
+
+    subject: str
+    task: str
+    agents: tuple[Agent, ...]
+
+
 class Call(msgspec.Struct, frozen=True):
     """One thing that was tried, and what the library said to it."""
 
     scene: Scene
-    at: int  # seconds since the task began
+    at: int  # seconds since the task began, by the clock of the story
     agent: str
     tried: str
+    server: str | None  # that was asked; None where none was
     allowed: bool
     code: str
     why: str  # what came back; or the reason, with the link that refuses and who added it
@@ -57,14 +67,58 @@ class Filing(msgspec.Struct, frozen=True):
     rating: str
 
 
+class Report(msgspec.Struct, frozen=True):
+    """What the orchestrator made of what its agents found."""
+
+    regions: tuple[Region, ...]
+    filings: tuple[Filing, ...]
+    sources: dict[str, str]  # topic → the agent that found it, as its grant says
+
+
+# What is told of the story while it goes on.
+Watch: TypeAlias = Callable[[Cast | Call | Report], None]
+
+
 class Used(msgspec.Struct, frozen=True):
     """What an agent did with its token, as the audit trail has it."""
 
     name: str
     parent: str | None
     basis: str  # how its name is known
-    allowed: int
-    refused: int
+    allowed: int  # accesses
+    refused: int  # accesses, and its token before it came to one
+
+
+class Count(msgspec.Struct, frozen=True):
+    """How many were allowed, and how many refused."""
+
+    allowed: int = 0
+    refused: int = 0
+
+    def plus(self, is_allowed: bool) -> Count:
+        """The same with one more."""
+        if is_allowed:
+            return Count(self.allowed + 1, self.refused)
+        return Count(self.allowed, self.refused + 1)
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """What was counted, each thing by itself.
+
+    `tried` has one for each Call. From the accesses on, all is out of the servers' books: decisions
+    are those on accesses and those on tokens. With what else is recorded they are the records.
+    """
+
+    tried: Count
+    at_servers: Count  # of these, what a server was asked
+    statements: Count  # given to the guard of the database
+    accesses: Count  # each table of a statement, each call of a tool
+    tokens: Count  # that a server looked at before it knew of an access
+    decisions: Count
+    unknown: int  # refusals of what no signature vouches for
+    described: int  # records of what a token says, when it is first seen
+    checkpoints: int
+    records: int  # of the trail, which was checked to be whole
 
 
 class Story(msgspec.Struct, frozen=True):
@@ -79,5 +133,4 @@ class Story(msgspec.Struct, frozen=True):
     filings: tuple[Filing, ...]
     sources: dict[str, str]  # topic → the agent that found it, as its grant says
     used: tuple[Used, ...]
-    unknown: int  # refusals of what no signature vouches for
-    records: int  # of the trail, which was checked to be whole
+    totals: Totals

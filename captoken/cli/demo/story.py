@@ -23,7 +23,7 @@ from captoken._language.discharge import Discharge, Ticket
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
 from captoken.audit._check import check, read
-from captoken.cli.demo.data import Filing, Region, Story, Used
+from captoken.cli.demo.data import Cast, Count, Filing, Region, Report, Story, Totals, Used, Watch
 from captoken.cli.demo.database import RATINGS, database
 from captoken.cli.demo.world import World, sending
 from captoken.discharge import Allow
@@ -35,18 +35,25 @@ _PRICE = 20  # cents that a rating costs
 _BAD_WEEK = 1.645  # standard deviations: no more in 19 weeks of 20
 
 
-def play(seed: int | None = None) -> Story:
-    """Act the story out.
+def _nobody(piece: object) -> None:
+    """Nobody watches."""
+
+
+def play(seed: int | None = None, watch: Watch = _nobody) -> Story:
+    """Act the story out, and tell `watch` of each piece as soon as it has happened.
 
     With a seed the clock, the keys and the data are made of it, and the story is always the same.
     """
     source = random.Random(7 if seed is None else seed)  # noqa: S311  sample data, no secrets
     with database(source) as connection:
-        world = World(connection, seed)
+        world = World(connection, seed, watch)
         root = world.begin()
         _hand_out(world)
+        cast = Cast("user:jane", "q3-risk", tuple(world.agents))
+        watch(cast)
         _work(world, source)
-        regions, filings, sources = _report(world)
+        report = _report(world)
+        watch(report)
 
         world.scene = "tricks"
         world.expected = False
@@ -58,56 +65,69 @@ def play(seed: int | None = None) -> Story:
         world.scene = "end"
         world.expected = False
         _end(world)
-    used, unknown, records = _audited(world)
+    # Out of the trail alone, once it was checked to be whole and signed.
+    head = world.trail.checkpoint()
+    verdict = check(world.lines, [world.server_key.public], known=[head])
+    records = list(read(world.lines))
     return Story(
-        subject="user:jane",
-        task="q3-risk",
+        subject=cast.subject,
+        task=cast.task,
         token_id=root.token_id,
-        agents=tuple(world.agents),
+        agents=cast.agents,
         calls=tuple(world.calls),
-        regions=regions,
-        filings=filings,
-        sources=sources,
-        used=used,
-        unknown=unknown,
-        records=records,
+        regions=report.regions,
+        filings=report.filings,
+        sources=report.sources,
+        used=_used(records),
+        totals=_totals(world, records, verdict.head.seq),
     )
 
 
-def _audited(world: World) -> tuple[tuple[Used, ...], int, int]:
-    """Who did what, out of the trail alone, after it was checked to be whole and signed."""
-    head = world.trail.checkpoint()
-    verdict = check(world.lines, [world.server_key.public], known=[head])
+def _used(records: Sequence[dict[str, Any]]) -> tuple[Used, ...]:
+    """What each agent did: accesses, and what was refused before it came to one."""
     found: dict[str, Used] = {}
-    unknown = 0
-    for record in read(world.lines):
-        if record["kind"] != "decision":
-            continue
+    for record in records:
         chain = record.get("chain", [])
-        unknown += not chain
         for at, actor in enumerate(chain):
             parent = chain[at - 1]["name"] if at else None
-            found.setdefault(
-                actor["name"],
-                Used(
-                    actor["name"],
-                    parent,
-                    actor["basis"],
-                    0,
-                    0,
-                ),
-            )
-        if chain:
+            name = actor["name"]
+            found.setdefault(name, Used(name, parent, actor["basis"], 0, 0))
+        if chain and ("access" in record or not record["allowed"]):
             last = chain[-1]["name"]
             found[last] = _counted(found[last], record["allowed"])
-    return tuple(found.values()), unknown, verdict.head.seq
+    return tuple(found.values())
 
 
 def _counted(used: Used, allowed: bool) -> Used:
-    """The same with one more access."""
+    """The same with one more."""
     if allowed:
         return structs.replace(used, allowed=used.allowed + 1)
     return structs.replace(used, refused=used.refused + 1)
+
+
+def _totals(world: World, records: Sequence[dict[str, Any]], last: int) -> Totals:
+    """What was tried, as the story has it, and what the servers have on record of it."""
+    kinds = [record["kind"] for record in records]
+    decisions = [record for record in records if record["kind"] == "decision"]
+    accesses = [record for record in decisions if "access" in record]
+    tokens = [record for record in decisions if "access" not in record]
+    return Totals(
+        tried=_count([call.allowed for call in world.calls]),
+        at_servers=_count([call.allowed for call in world.calls if call.server]),
+        statements=world.statements,
+        accesses=_count([record["allowed"] for record in accesses]),
+        tokens=_count([record["allowed"] for record in tokens]),
+        decisions=_count([record["allowed"] for record in decisions]),
+        unknown=sum(not record.get("chain") for record in decisions),
+        described=kinds.count("token"),
+        checkpoints=kinds.count("checkpoint"),
+        records=last,
+    )
+
+
+def _count(answers: Sequence[bool]) -> Count:
+    allowed = sum(answers)
+    return Count(allowed, len(answers) - allowed)
 
 
 # --- the acts -------------------------------------------------------------------------------------
@@ -394,7 +414,7 @@ def _consent(world: World, ticket: Ticket, to: str) -> Discharge:
     return world.jane.approve(ticket, Allow(expires_in=60, tools={asked: {"to": {"in": [to]}}}))
 
 
-def _report(world: World) -> tuple[tuple[Region, ...], tuple[Filing, ...], dict[str, str]]:
+def _report(world: World) -> Report:
     """The orchestrator reads what its agents wrote, under its own token, and adds it up."""
     found: dict[str, dict[str, Any]] = {}
     sources: dict[str, str] = {}
@@ -418,7 +438,7 @@ def _report(world: World) -> tuple[tuple[Region, ...], tuple[Filing, ...], dict[
     ]
     regions.sort(key=lambda region: -region.exposure)
     filings = [Filing(issuer, *fields) for issuer, fields in found.get("filings", {}).items()]
-    return tuple(regions), tuple(filings), sources
+    return Report(tuple(regions), tuple(filings), sources)
 
 
 def _region(name: str, exposure: int, overdue: int, moves: Sequence[float]) -> Region:

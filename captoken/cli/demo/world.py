@@ -16,10 +16,10 @@ from captoken._verification.verifier import Verifier
 from captoken._verification.wording import place
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
-from captoken.adapters.sqlite import guarded
+from captoken.adapters.sqlite import Database, guarded
 from captoken.audit import trail as audit
 from captoken.cli import words
-from captoken.cli.demo.data import Agent, Call, Scene
+from captoken.cli.demo.data import Agent, Call, Count, Scene, Watch
 from captoken.control.feed import Feed
 from captoken.control.operator import Operator
 from captoken.discharge import Discharger, Wait
@@ -37,8 +37,9 @@ _INSERT = "insert into scratch.results values (?, ?, ?, ?)"
 class World:
     """The servers, the clock, and the token that each agent holds."""
 
-    def __init__(self, connection: sqlite3.Connection, seed: int | None) -> None:
+    def __init__(self, connection: sqlite3.Connection, seed: int | None, watch: Watch) -> None:
         self.connection = connection
+        self._watch = watch
         self.clock = FixedClock(int(time()) if seed is None else _START)
         self.random = random_bytes if seed is None else fixed_random(f"demo {seed}")
         self.keyring = Keyring.from_keys({"k1": self.random(32)}, current="k1")
@@ -79,6 +80,7 @@ class World:
         self.tokens: dict[str, Token] = {}
         self.agents: list[Agent] = []
         self.calls: list[Call] = []
+        self.statements = Count()
         self.scene: Scene = "work"
         self.expected = True  # should what is tried now be allowed?
 
@@ -162,28 +164,37 @@ class World:
         code: str,
         why: str,
         *,
+        server: str | None = None,
         link: int | None = None,
         added_by: str | None = None,
         also: tuple[int, ...] = (),
     ) -> None:
-        """Keep for the story what was tried, and what came of it."""
-        self.calls.append(
-            Call(
-                scene=self.scene,
-                at=self.clock() - self.start,
-                agent=agent,
-                tried=tried,
-                allowed=code == "allowed",
-                code=code,
-                why=why,
-                link=link,
-                added_by=added_by,
-                also=also,
-                expected=self.expected,
-            )
+        """Keep for the story what was tried, and what came of it; and tell whoever watches."""
+        call = Call(
+            scene=self.scene,
+            at=self.clock() - self.start,
+            agent=agent,
+            tried=tried,
+            server=server,
+            allowed=code == "allowed",
+            code=code,
+            why=why,
+            link=link,
+            added_by=added_by,
+            also=also,
+            expected=self.expected,
         )
+        self.calls.append(call)
+        self._watch(call)
 
-    def note_decision(self, agent: str, tried: str, decision: Decision, came: str = "") -> None:
+    def note_decision(
+        self,
+        server: str,
+        agent: str,
+        tried: str,
+        decision: Decision,
+        came: str = "",
+    ) -> None:
         """The same of what a server decided; `came` is what came back, if it was allowed."""
         if decision:
             self.note(
@@ -191,6 +202,7 @@ class World:
                 tried,
                 decision.code,
                 came,
+                server=server,
             )
             return
 
@@ -203,6 +215,7 @@ class World:
             tried,
             first.code,
             f"{place(first)}: {first.text}",
+            server=server,
             link=first.link,
             added_by=first.added_by,
             also=tuple(also),
@@ -221,16 +234,27 @@ class World:
         try:
             grant = self.warehouse.authenticate(text)
             with guarded(self.connection, grant) as db:
-                found: list[Row] = db.execute(sql).fetchall()
+                found = self._run(db, sql)
         except Denied as denied:
-            self.note_decision(agent, tried or sql, denied.decision)
+            self.note_decision("warehouse", agent, tried or sql, denied.decision)
             return []
         self.note(
             agent,
             tried or sql,
             "allowed",
             words.counted(len(found), "row"),
+            server="warehouse",
         )
+        return found
+
+    def _run(self, db: Database, sql: str, parameters: Row = ()) -> list[Row]:
+        """A statement, counted. Raises Denied."""
+        try:
+            found: list[Row] = db.execute(sql, parameters).fetchall()
+        except Denied:
+            self.statements = self.statements.plus(False)
+            raise
+        self.statements = self.statements.plus(True)
         return found
 
     def insert(self, agent: str, rows: list[Row]) -> None:
@@ -241,15 +265,16 @@ class World:
             grant = self.warehouse.authenticate(text)
             with guarded(self.connection, grant) as db:
                 for row in rows:
-                    db.execute(_INSERT, (*row, grant.actor.name))
+                    self._run(db, _INSERT, (*row, grant.actor.name))
         except Denied as denied:
-            self.note_decision(agent, tried, denied.decision)
+            self.note_decision("warehouse", agent, tried, denied.decision)
             return
         self.note(
             agent,
             tried,
             "allowed",
-            words.counted(len(rows), "row"),
+            f"{words.counted(len(rows), 'row')}, a statement each",
+            server="warehouse",
         )
 
     def call(self, agent: str, issuer: str, price: int, *, text: str = "", how: str = "") -> bool:
@@ -261,6 +286,7 @@ class World:
         )
         tried = f"ratings.lookup({issuer!r}, max_price_cents={price}){how}"
         self.note_decision(
+            "ratings",
             agent,
             tried,
             decision,
@@ -275,6 +301,7 @@ class World:
         """
         decision = self.mail.check(text, sending(to))
         self.note_decision(
+            "mail",
             agent,
             f"mail.send({to!r}){how}",
             decision,
@@ -284,13 +311,13 @@ class World:
     def read(self, agent: str, tried: str, text: str, table: str) -> None:
         """What the warehouse says to a text, whoever may have written it."""
         decision = self.warehouse.check(text, reading(table))
-        self.note_decision(agent, tried, decision)
+        self.note_decision("warehouse", agent, tried, decision)
 
     def called_by(self, agent: str, tried: str, caller: Caller) -> None:
         """What it says to a token that comes from somebody whom it knows by its own means."""
         text = self.tokens[agent].present(audience="warehouse")
         decision = self.warehouse.check(text, reading("sales"), caller=caller)
-        self.note_decision(caller.agent or agent, tried, decision)
+        self.note_decision("warehouse", caller.agent or agent, tried, decision)
 
 
 def sending(to: str) -> Access:
