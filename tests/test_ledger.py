@@ -159,7 +159,11 @@ def test_a_holder_fills_no_ledger_beyond_its_tree(monkeypatch: pytest.MonkeyPatc
     codes = [one.check(child, data("sales")) for child in children]
     assert [decision.code for decision in codes] == ["allowed"] * 4 + ["budget_exhausted"] * 2 and codes[-1].refusals[0].link == 1
     assert one.check(children[0], data("sales")) and one.check(root, data("sales")) and one.check(other, data("sales"))
-    assert one.explain(children[5], data("sales")).code == "budget_exhausted"
+    told = one.explain(children[5], data("sales"))
+    assert told.code == "budget_exhausted" and "the tree of this token has 10000 buckets, and uses here would be one more" in str(told)
+
+    used_up = one.check(Issuer(KEYRING, clock=clock()).mint(**WHO, **SALES, uses=0), data("sales"))
+    assert "are not left" in str(used_up) and used_up.for_model() == told.for_model(), "a model is told no more"
 
 
 def test_verifiers_of_one_ledger_with_leeways_apart_take_a_use_once() -> None:

@@ -35,6 +35,7 @@ from captoken._verification.genuine import Genuine
 from captoken._verification.plan import Facts, denial, judge
 from captoken._verification.wording import PLAN
 from captoken.stores.ports import (
+    MOST_BUCKETS,
     AsyncLedger,
     AsyncReplayStore,
     Debit,
@@ -482,7 +483,12 @@ def _reserved(
     if not isinstance(short, Debit):
         raise StoreError(f"the ledger answered with a {type(short).__name__}")
 
-    text = f"{short.amount} {short.unit} of {short.limit} are not left"
+    if short.full:
+        # 38.14. For people: to a model this is an allowance that is used up, as any other.
+        most = f"the tree of this token has {MOST_BUCKETS} buckets"
+        text = f"{most}, and {short.unit} here would be one more"
+    else:
+        text = f"{short.amount} {short.unit} of {short.limit} are not left"
     return Refusal("budget_exhausted", text, short.link, genuine.added_by(short.link))
 
 

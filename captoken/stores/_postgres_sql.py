@@ -16,7 +16,8 @@ same reservation was made by another connection meanwhile. `settle` takes the sa
 passes over rows that are locked. It notes, as the floor of what is `forgotten`, until when the last
 bucket was kept that it deleted. `reserve` asks for that after the debits: whoever makes a bucket
 again sees the note of the one who deleted it. It answers 0, or the number of the first debit that
-is short, or -1 or -2 for a token or a clock that is refused.
+is short, with FULL added if its tree has too many, or -1 or -2 for a token or a clock that is
+refused.
 
 `room_of`: how many more buckets a tree may have. Whoever is to make one takes turns with the others
 of its tree, before any row is locked.
@@ -34,7 +35,7 @@ they answer cannot differ from what the call would. Nobody else ever sees what w
 from __future__ import annotations
 
 from captoken._format.signed import TAIL_BYTES
-from captoken.stores.ports import DELTAS, KEPT, MOST_BUCKETS
+from captoken.stores.ports import DELTAS, FULL, KEPT, MOST_BUCKETS
 
 _TEXT = """
 create schema if not exists captoken;
@@ -240,6 +241,7 @@ declare
     done integer := 0;
     room bigint := 0;
     is_new boolean;
+    is_full boolean := false;
 begin
     perform captoken.ready();
     if exists (select from captoken.reservations where id = its_id) then
@@ -269,7 +271,12 @@ begin
                     then greatest(b.keep, excluded.keep) end
             where b.spent + excluded.spent <= limits[i]
             returning xmax = 0 into is_new;
-        exit when not found;
+        if not found then
+            is_full := room <= 0 and not exists (
+                select from captoken.buckets where link = its_links[i] and unit = its_units[i]
+            );
+            exit;
+        end if;
         if is_new then
             room := room - 1;
         end if;
@@ -296,7 +303,7 @@ begin
     if exists (select from captoken.reservations where id = its_id) then
         return 0;
     end if;
-    return done + 1;
+    return done + 1 + case when is_full then $full else 0 end;
 end $$;
 
 create or replace function captoken.peek_reserve(
@@ -423,4 +430,5 @@ SETUP = (
     .replace("$tail", str(TAIL_BYTES))
     .replace("$deltas", str(DELTAS))
     .replace("$most", str(MOST_BUCKETS))
+    .replace("$full", str(FULL))
 )

@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
+import msgspec
+
 from captoken._format import names, primitives
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
 from captoken._format.given import read_once
 from captoken._format.signed import body_of
-from captoken.stores.ports import KEPT, MOST_BUCKETS, Debit, Reservation
+from captoken.stores.ports import FULL, KEPT, MOST_BUCKETS, Debit, Reservation
 
 Bucket: TypeAlias = tuple[bytes, str]  # the id of a link, and a unit
 
@@ -119,7 +121,7 @@ def add_up(
         if before is None:
             room = MOST_BUCKETS - kept_of(reservation.tree) if room is None else room
             if room <= 0:
-                return debit, {}
+                return msgspec.structs.replace(debit, full=True), {}
             room -= 1
             before = 0
         after = before + debit.amount
@@ -218,10 +220,15 @@ def not_an_answer(server: str, answer: Any) -> StoreError:
 def short_debit(server: str, answer: Any, reservation: Reservation) -> Debit | None:
     """What `reserve` says on a server: 0, or the number of the first debit that is short.
 
+    FULL is added to the number if that debit would be new, and its tree has too many.
+
     Raises StoreError for -1, a token from before the floor; for -2, a clock that is behind; and for
     whatever is no answer.
     """
     debits = reservation.debits
+    if type(answer) is int and FULL < answer <= FULL + len(debits):
+        return msgspec.structs.replace(debits[answer - FULL - 1], full=True)
+
     # By exact type: True would count as 1, and so name the first debit.
     if type(answer) is not int or not MISSING <= answer <= len(debits):
         raise not_an_answer(server, answer)

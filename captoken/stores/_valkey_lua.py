@@ -16,6 +16,8 @@ this server loses nothing, but it may have been a replica then. 0: neither.
 
 from __future__ import annotations
 
+from captoken.stores.ports import FULL
+
 _COMMON = """
 local function digits(number)
     return string.format('%.0f', number)
@@ -150,7 +152,7 @@ for at = 5, #KEYS do
                 local kept = redis.call('ZCOUNT', KEYS[4], '(' .. digits(sure), '+inf')
                 room = tonumber(ARGV[12]) - kept
             end
-            if room <= 0 then return at - 4 end
+            if room <= 0 then return at - 4 + $full end
             room = room - 1
         end
         spent[key] = text and whole(text) or 0
@@ -191,7 +193,7 @@ for at = 1, #over, 2 do
 end
 if #over > 0 then redis.call('HSET', KEYS[1], 'gone', digits(gone)) end
 return 0
-"""
+""".replace("$full", str(FULL))
 )
 
 # Keys: the reservation.

@@ -81,6 +81,7 @@ USES = "uses"  # the unit of `uses`: every access costs one
 LEASE = 60  # seconds that a reservation may be settled or cancelled in
 KEPT = 3600  # seconds that a bucket outlives its token: a clock that is set back revives none
 MOST_BUCKETS = 10_000  # that a ledger keeps of one tree: holders add links that count
+FULL = 1000  # what a server adds to the number of a debit that is `full`
 
 
 class Debit(msgspec.Struct, frozen=True):
@@ -91,6 +92,8 @@ class Debit(msgspec.Struct, frozen=True):
     limit: int  # of the bucket, as the link says
     amount: int
     link: int = 0  # where in the chain, for whoever is told
+    # An answer alone says so: it is not short, but new, and its tree has too many already.
+    full: bool = False
 
     def back(self, amounts: Mapping[str, int] | None) -> int:
         """What goes back when so much was taken; None is all that was reserved."""
@@ -134,7 +137,8 @@ class Ledger(Protocol):
     But not those of a key that was made along with it: none of them can have been used before.
 
     Holders make buckets, with each link that counts. So of one tree a ledger keeps MOST_BUCKETS.
-    The next that would be new has not enough, and those that are there go on.
+    The next that would be new has not enough, and says that it is `full`; those that are there go
+    on.
 
     A bucket is forgotten at its time by the clock. A clock that was far ahead has made some be
     forgotten too early, and a verifier with a long leeway takes a token for longer than another

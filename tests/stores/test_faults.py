@@ -356,7 +356,7 @@ POSTGRES = [
     ("drop function {0}.ready", "rsa"),
     ("create or replace function {0}.ready() returns void language plpgsql as $$ begin raise disk_full; end $$", "rsa"),
     ("alter function {0}.add rename to subtract", "a"),
-    *((ANSWERS + f" as 'select {answer}'", "r") for answer in ("3", "-3", "null::integer")),
+    *((ANSWERS + f" as 'select {answer}'", "r") for answer in ("3", "-3", "1000", "1003", "null::integer")),
 ]
 
 

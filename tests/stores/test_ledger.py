@@ -453,6 +453,11 @@ def of_tree(tree: str, number: int, *debits: Debit, keep: int | None = NOW + 600
     return structs.replace(reservation(number, *debits, keep=keep), tree=tree)
 
 
+def full(one: Debit) -> Debit:
+    """What a ledger says of one that would be new, where its tree has too many."""
+    return structs.replace(one, full=True)
+
+
 def links(first: int, many: int) -> tuple[Debit, ...]:
     """The debits of so many links, by number."""
     return tuple(debit(number.to_bytes(16, "big"), 1) for number in range(first, first + many))
@@ -474,15 +479,16 @@ def test_a_tree_has_ten_thousand_buckets_and_no_more(open_ledger: OpenLedger) ->
     assert sum(got) == 10
 
     (there,), new = links(0, 1), links(30_000, 2)
-    for asked, short in (((new[0],), new[0]), ((there, *new), new[0]), ((there, there), None), ((debit(new[0].bucket, 0),), debit(new[0].bucket, 0))):
+    for asked, at in (((new[0],), 0), ((there, *new), 1), ((there, there), None), ((debit(new[0].bucket, 0),), 0), ((debit(new[0].bucket, 99),), 0)):
+        short = None if at is None else full(asked[at])
         one = of_tree("a", 40_000 + len(asked), *asked)
         assert ledger.peek(one, NOW) == ledger.reserve(one, NOW) == short
-    assert spent(ledger, there.bucket, new[0].bucket) == [3, 0] and ledger.reserve(of_tree("a", 50_000, debit(there.bucket, 8)), NOW) == debit(there.bucket, 8)
+    assert spent(ledger, there.bucket, new[0].bucket) == [3, 0] and ledger.reserve(of_tree("a", 50_000, debit(there.bucket, 8)), NOW) == debit(there.bucket, 8), "short, not full"
     assert ledger.settle(of_tree("a", 40_002).id, {"usd_cents": 1}, NOW)
     assert ledger.reserve(of_tree("b", 60_000, *new), NOW) is None, "another tree"
 
     last = of_tree("a", 70_000, debit(bytes([255]) * 16), keep=None)
-    for now, short in ((NOW + 600 + KEPT - 1, last.debits[0]), (NOW + 600 + KEPT, None)):
+    for now, short in ((NOW + 600 + KEPT - 1, full(last.debits[0])), (NOW + 600 + KEPT, None)):
         assert ledger.peek(last, now) == ledger.reserve(last, now) == short
 
 
@@ -493,7 +499,7 @@ def test_a_bucket_that_is_kept_for_longer_counts_for_longer(open_ledger: OpenLed
         for first in range(0, MOST_BUCKETS, 1000):
             assert ledger.reserve(of_tree("a", number + first, *links(first, 1000), keep=keep), NOW) is None
     later, new = NOW + 60 + KEPT + 1, links(30_000, 1)
-    assert ledger.peek(of_tree("a", 5, *new), later) == ledger.reserve(of_tree("a", 5, *new), later) == new[0]
+    assert ledger.peek(of_tree("a", 5, *new), later) == ledger.reserve(of_tree("a", 5, *new), later) == full(new[0])
 
 
 # --- at the same time ------------------------------------------------------------------------------------------------
