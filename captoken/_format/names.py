@@ -195,7 +195,8 @@ def composed(value: Any) -> None:
     first is in normal form C.
     """
     if isinstance(value, str):
-        if not unicodedata.is_normalized("NFC", value):
+        # ASCII is in every normal form.
+        if not value.isascii() and not unicodedata.is_normalized("NFC", value):
             raise ValueError(f"{shown(value)} is not in Unicode normal form C")
     elif isinstance(value, dict):
         for key, item in value.items():

@@ -236,15 +236,15 @@ def check_limits(packet: Packet) -> None:
 
     # Nobody may bring more discharges, so that a token which asks more could not be used.
     # Each third-party caveat needs a discharge of its own.
-    asked = sum(bool(vid) for _, vid in packet.caveats)
-    if asked > LIMITS.discharges:
+    asked = [vid for _, vid in packet.caveats if vid]
+    if len(asked) > LIMITS.discharges:
         raise LimitError(
             f"more third parties are asked than the {LIMITS.discharges} that can answer"
         )
 
     # The text is made only for what is nearly too long: frames cost less than a quarter.
     # Bytes without frames. Base64 makes four characters of three bytes.
-    size = sum(len(cid) + len(vid) for cid, vid in packet.caveats) + len(packet.identifier)
+    size = sum([len(cid) + len(vid) for cid, vid in packet.caveats]) + len(packet.identifier)
     is_nearly_too_long = size * 4 // 3 > LIMITS.token_chars * 3 // 4
     if is_nearly_too_long and len(text_of(packet)) > LIMITS.token_chars:
         raise LimitError(f"more than {LIMITS.token_chars} characters", costs(packet))

@@ -468,11 +468,11 @@ def _met(said: Mapping[str, list[BuiltIn]], closed: Iterable[str]) -> dict[str, 
 
     held: dict[str, BuiltIn] = {}
     for place, caveats in places.items():
-        held[place] = _meet_of(caveats) if caveats else _OPEN[place]
+        held[place] = meet_of(caveats) if caveats else _OPEN[place]
     return held
 
 
-def _meet_of(caveats: list[BuiltIn]) -> BuiltIn:
+def meet_of(caveats: list[BuiltIn]) -> BuiltIn:
     """The meet of all of them, in normal form. In pairs, and the results in pairs again.
 
     One after the other, a long first one would be gone through once for each of the others.

@@ -175,17 +175,21 @@ def write(key: str, given: Any, vocabulary: Vocabulary) -> Caveat:
 
 
 _SCALARS = frozenset((str, int, bool))
+_STRINGS = frozenset((str,))
 
 
 def _tidy(given: Any) -> Any:
     """A JSON copy with its lists sorted, none repeating: in version 1 every list is a set."""
     if type(given) in _SCALARS:
         return given
+    if isinstance(given, (list, tuple, set, frozenset)):
+        items = list(given)  # read once: a subclass may say two things
+        if set(map(type, items)) <= _STRINGS:  # nearly always
+            return sorted(set(items))
+        tidied = dict.fromkeys(map(_listed, items))
+        return [item for _, item in sorted(tidied)]
     if isinstance(given, Mapping):
         return {_tidy(key): _tidy(value) for key, value in given.items()}
-    if isinstance(given, (list, tuple, set, frozenset)):
-        items = dict.fromkeys(_listed(item) for item in given)
-        return [item for _, item in sorted(items)]
     kind = type(given).__name__  # a subclass of str may compare and print as it likes
     raise TypeError(f"a caveat is made of str, int, bool, lists and mappings, not of {kind}")
 

@@ -33,22 +33,23 @@ from captoken._language import constraints
 from captoken._language.access import Access, amounts
 from captoken._language.constraints import NOTHING, Constraint
 from captoken._language.failing import attribute_failed
-from captoken._language.kinds import ASK_FOR_LESS, BuiltIn, Caveat, Excess, Situation
+from captoken._language.kinds import ASK_FOR_LESS, BuiltIn, Caveat, Excess, HeldAt, Situation
 from captoken._language.reasons import Reason
 from captoken._language.values import a_list, an_integer, an_object, not_empty
 
 Now = Callable[[], int]  # seconds since the epoch, asked for only where they are needed
 
 
-def _where(given: Any, now: Now, held: BuiltIn | None) -> Any:
+def _where(given: Any, now: Now, held: HeldAt) -> Any:
     """The value for the keyword `where`: as it was given, each `max` alone completed (spec 13.6).
 
-    `held` are the constraints so far. Raises ValueError for a negative `max` alone; what else may
-    be wrong, `Where` says.
+    By the constraints that are held so far. Raises ValueError for a negative `max` alone; what else
+    may be wrong, `Where` says.
     """
     if not isinstance(given, Mapping):
         return given
-    rules: Mapping[str, Constraint] = held.rules if isinstance(held, Where) else {}
+    before = held("where")
+    rules: Mapping[str, Constraint] = before.rules if isinstance(before, Where) else {}
     return {
         attribute: constraints.completed(constraint, rules.get(attribute, constraints.ANYTHING))
         for attribute, constraint in given.items()
@@ -204,6 +205,10 @@ class AtMost(BuiltIn, frozen=True):
         """
         return bool(other.value <= self.value)
 
+    def plainly_covers(self, other: Any) -> bool:
+        """As `covers`: a bound is in normal form as it stands."""
+        return self.covers(other)
+
     def excess(self, wanted: Any) -> Excess:
         """The excess is the difference; what is left is the bound that is held.
 
@@ -221,11 +226,11 @@ class AtMost(BuiltIn, frozen=True):
 
 # --- time -----------------------------------------------------------------------------------------
 
-# How writers say a time. Each makes the value of a caveat of what was given for a keyword. `now` is
-# asked by the first alone, and `held` is the caveat of that key that the token has so far.
+# How writers say a time. Each makes the value of a caveat of what was given for a keyword. The
+# first alone asks `now` and `held`.
 
 
-def _expires_in(given: Any, now: Now, held: BuiltIn | None) -> int:
+def _expires_in(given: Any, now: Now, held: HeldAt) -> int:
     """At most so long from now: cut to what is held (spec, 23.11).
 
     As seconds, as a timedelta, or as a text with units like `5m`.
@@ -248,10 +253,11 @@ def _expires_in(given: Any, now: Now, held: BuiltIn | None) -> int:
         raise ValueError("expires_in must be at least one second")
 
     end = now() + seconds
-    return end if held is None else min(end, int(held.value))
+    before = held("exp")
+    return end if before is None else min(end, int(before.value))
 
 
-def _expires_at(given: Any, now: Now, held: BuiltIn | None) -> int:
+def _expires_at(given: Any, now: Now, held: HeldAt) -> int:
     """The end as it is stated, as seconds or an aware datetime.
 
     Not cut to what is held: a later end than that is WideningError. Raises as `epoch_seconds`.
@@ -259,7 +265,7 @@ def _expires_at(given: Any, now: Now, held: BuiltIn | None) -> int:
     return epoch_seconds(given, "expires_at")
 
 
-def _not_before(given: Any, now: Now, held: BuiltIn | None) -> int:
+def _not_before(given: Any, now: Now, held: HeldAt) -> int:
     """The beginning as it is stated, as seconds or an aware datetime.
 
     It may lie in the past. An earlier one than what is held is WideningError.
@@ -380,7 +386,7 @@ class NotBefore(BuiltIn, frozen=True):
 # --- place and task -------------------------------------------------------------------------------
 
 
-def _audience(given: Any, now: Now, held: BuiltIn | None) -> Any:
+def _audience(given: Any, now: Now, held: HeldAt) -> Any:
     """The value for the keyword `audience`: one server as a string, or several as a list.
 
     Checks nothing, since `Audience` does. Nothing is cut to what is held (spec, 23.10).

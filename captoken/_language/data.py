@@ -114,6 +114,10 @@ class Tables(BuiltIn, frozen=True):
         """
         return TableRights.of(dict.fromkeys(self.value, ALL_RIGHTS))
 
+    def plainly_covers(self, other: Any) -> bool:
+        """Does it list every pattern of the other? Whether one lies inside another is not asked."""
+        return self.value == other.value or set(self.value).issuperset(other.value)
+
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """One line, for its operations as well where the link names them.
 
@@ -181,6 +185,12 @@ class Operations(BuiltIn, frozen=True):
         left, just as from empty `tables`.
         """
         return TableRights.of({"*": Rights(_names(self.value), None)})
+
+    def plainly_covers(self, other: Any) -> bool:
+        """Does it list `*`, or every operation of the other?"""
+        if "*" in self.value or self.value == other.value:
+            return True
+        return set(self.value).issuperset(other.value)
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """A line of its own, unless the line of `tables` has said it already."""

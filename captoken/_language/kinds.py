@@ -107,9 +107,12 @@ class Excess(msgspec.Struct, frozen=True):
     cause: str = ""  # the part that is too much, by name, and what to write; where it can be named
 
 
+# Gives what a token holds in the place of caveats of a key so far, or None. Asked only where it is
+# needed: to work it out is most of what a writer pays for.
+HeldAt: TypeAlias = "Callable[[str], BuiltIn | None]"
 # From what a writer gives for a keyword to the caveat's value: what was given, the seconds since
-# the epoch, asked for only where they are needed, and the caveat of that key that is held.
-Reading: TypeAlias = "Callable[[Any, Callable[[], int], BuiltIn | None], Any]"
+# the epoch, asked for only where they are needed, and what is held.
+Reading: TypeAlias = Callable[[Any, Callable[[], int], HeldAt], Any]
 
 
 class BuiltIn(Caveat, frozen=True, gc=False):
@@ -166,6 +169,13 @@ class BuiltIn(Caveat, frozen=True, gc=False):
     def covers(self, other: Any) -> bool:
         """Covered is what meeting does not make smaller. Both are in normal form."""
         return bool(self.meet(other) == other)
+
+    def plainly_covers(self, other: Any) -> bool:
+        """Is it seen at a glance that this permits all that `other`, of the same key, permits?
+
+        As they stand in links, with no meet made. No is always right: writers then ask `beyond`.
+        """
+        return False
 
     def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
         """What a new link asks for beyond this one, which is held.

@@ -245,26 +245,39 @@ def read_links(
     whose chain has held (24.22).
     """
     links: list[Link | BadLink] = []
+    link: Link | BadLink
+    counts = False
+    bound_at: int | None = None  # the first link that binds the token to a key
     for cid, vid in caveats:
         if vid:
-            links.append(ThirdParty(cid=cid))
+            link = ThirdParty(cid=cid)
         elif known is None:
-            links.append(read_link(cid, vocabulary))
+            link = read_link(cid, vocabulary)
         else:
-            links.append(known.get(cid) or _read_anew(cid, vocabulary, known))
+            link = known.get(cid) or _read_anew(cid, vocabulary, known)
+        if link.counts:
+            counts = True
+        if link.key is not None and bound_at is None:
+            bound_at = len(links)
+        links.append(link)
 
-    if any([link.counts for link in links]):
+    if counts:
         _end_counting(links)
-
-    # Up to the first key, nobody could have signed. From there on, whether a signature is the
-    # right one is for whoever verifies.
-    for at, link in enumerate(links):
-        if link.key is not None:  # the first that binds it: no key was there to sign
-            if isinstance(link, Link) and link.signature is not None:
-                why = "a signature, and no key to sign it"
-                links[at] = BadLink("unreadable_link", why, *_chain_words(link))
-            break
+    if bound_at is not None:
+        _end_signing(links, bound_at)
     return links
+
+
+def _end_signing(links: list[Link | BadLink], bound_at: int) -> None:
+    """Make the first link that binds the token unreadable if it has a signature (spec 28.4).
+
+    Up to there, nobody could have signed. From there on, whether a signature is the right one is
+    for whoever verifies.
+    """
+    link = links[bound_at]
+    if isinstance(link, Link) and link.signature is not None:
+        why = "a signature, and no key to sign it"
+        links[bound_at] = BadLink("unreadable_link", why, *_chain_words(link))
 
 
 # What may count in one token. More would be rows in a ledger that whoever holds it makes at will.

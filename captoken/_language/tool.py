@@ -25,7 +25,7 @@ from captoken._language import constraints, patterns
 from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint
 from captoken._language.failing import argument_failed, unknown_argument
-from captoken._language.kinds import ASK_FOR_LESS, BuiltIn, Caveat, Excess, Situation
+from captoken._language.kinds import ASK_FOR_LESS, BuiltIn, Caveat, Excess, HeldAt, Situation
 from captoken._language.reasons import Reason
 from captoken._language.values import an_object
 
@@ -45,7 +45,7 @@ CLOSED: Arguments = MappingProxyType({"_": (NOTHING, True)})
 CallMap: TypeAlias = Mapping[str, Call]
 
 
-def _tools(given: Any, now: Callable[[], int], held: BuiltIn | None) -> Any:
+def _tools(given: Any, now: Callable[[], int], held: HeldAt) -> Any:
     """The value for the keyword `tools`: as it was given, each `max` alone completed (spec 13.6).
 
     By what is held for the argument, at the entry that decides at the pattern. Raises ValueError
@@ -53,7 +53,8 @@ def _tools(given: Any, now: Callable[[], int], held: BuiltIn | None) -> Any:
     """
     if not isinstance(given, Mapping):
         return given
-    calls: CallMap = held.value if isinstance(held, ToolCalls) else {}
+    before = held("tools")
+    calls: CallMap = before.value if isinstance(before, ToolCalls) else {}
     made: dict[Any, Any] = {}
     for pattern, arguments in given.items():
         if type(pattern) is not str or not isinstance(arguments, Mapping):

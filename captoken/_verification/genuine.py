@@ -136,11 +136,11 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
     @property
     def task(self) -> str:
         """The token's task: the root's, or the one below it that a link names (16.3)."""
-        situation = Situation(0, task=self.root.task)
+        task = self.root.task
         for link in self.links:
             if link.settles:
-                situation = settled(situation, link)
-        return situation.task
+                task = settled(Situation(0, task=task), link).task
+        return task
 
     @property
     def expires_at(self) -> int | None:

@@ -25,7 +25,7 @@ The rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import msgspec
 from msgspec import structs
@@ -324,10 +324,16 @@ def _read(
 
     # Step 5 (24.4, 17.4). An unknown key prohibits: whoever wrote it meant it as a restriction, and
     # to pass over it would widen. Every link is read before step 6 looks at any.
+    own: list[Link] = []
+    counts = False
+    addressed = root.audience is not None
     for at, link in enumerate(links):
         if isinstance(link, BadLink):
             return _broken(root, packet, tags, links, at, link)
-    own = cast("list[Link]", links)
+        own.append(link)
+        counts = counts or link.counts
+        if link.settles and not addressed:
+            addressed = _names_audience(link)
 
     # Step 5 of the discharges (33.6): they must end, and may not speak of the token. So a
     # discharger cannot write itself into the lineage, or bind the token to a key of its own.
@@ -357,9 +363,9 @@ def _read(
         _custody(packet, own) if lineage.key is not None else (),
         parts.proof,
         discharged,
-        any([link.counts for link in own]),
+        counts,
         vocabulary is not V1 and any(map(has_own, readable)),
-        root.audience is not None or any([_names_audience(link) for link in own if link.settles]),
+        addressed,
     )
 
 

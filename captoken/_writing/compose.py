@@ -29,11 +29,10 @@ from captoken._format.entropy import random_bytes
 from captoken._format.errors import DelegationError, LimitError
 from captoken._format.public_keys import public_bytes, signing_key
 from captoken._format.spelling import shown
-from captoken._language.capability import Capability
 from captoken._language.caveats import BUILT_IN, COUNTED, V1, Vocabulary
-from captoken._language.lineage import Lineage
-from captoken._language.links import BUCKETS, COUNTING_LINKS, too_much_counted
+from captoken._language.links import BUCKETS, COUNTING_LINKS, buckets_of, too_much_counted
 from captoken._writing import keywords, widening
+from captoken._writing.holding import Holding, everything
 from captoken.proof import Signer
 
 # Of the nonce of a link: enough that two equal links do not have the same by chance (17.6).
@@ -72,32 +71,12 @@ class Terms(msgspec.Struct, frozen=True):
     key: bytes | str | None = None  # whose key it is bound to
 
 
-class Holding(msgspec.Struct, frozen=True):
-    """What a new link is checked against: all that the token can do, and who holds it.
-
-    By the token's own account. Nobody has verified it here.
-    """
-
-    capability: Capability  # whatever the order of the links
-    lineage: Lineage  # what depends on their order
-    counting: int = 0  # how many of its links count
-    buckets: int = 0  # and in how many buckets
-
-
-# What holds for whoever has no token to narrow.
-_EVERYTHING = Capability()
+# A link of no chain has no agent, and nobody looks at its lineage.
+_OF_NO_CHAIN = everything("")
 # The caveats that name a domain, and so close those that are not named.
 _OF_DOMAINS = frozenset(kind.key for kind in BUILT_IN if kind.domain != "all")
 # What is written to keep a domain: everything in it, which the links before have bounded.
 _KEPT_OPEN: Mapping[str, Any] = {"tables": ["*"], "tools": {"*": {}}}
-
-
-def everything(agent: str) -> Holding:
-    """What an issuer holds who starts a chain with `agent`: everything there is.
-
-    Nothing exceeds it, so that the checks of `widening` pass. The name is checked by the caller.
-    """
-    return Holding(_EVERYTHING, Lineage((agent,)))
 
 
 def compose(
@@ -116,7 +95,7 @@ def compose(
         raise TypeError(f"clamp must be a bool, not {type(terms.clamp).__name__}")
 
     # Steps 1 to 3, and then 4.
-    stated = _restrictions(terms, means, holding.capability)
+    stated = _restrictions(terms, means, holding)
     wanted = keywords.position_of(terms.caveats)
     position = widening.positioned(
         holding.lineage,
@@ -145,9 +124,10 @@ def _check_counting(holding: Holding, stated: Mapping[str, Any]) -> None:
 
     Readers would find it unreadable, and with it the whole token.
     """
-    buckets = len(stated.get("budget", ())) + ("uses" in stated)
-    too_many = holding.counting >= COUNTING_LINKS
-    if too_many or holding.buckets + buckets > BUCKETS:
+    counting = [link for link in holding.links if link.counts]
+    buckets = sum(buckets_of(link.late) for link in counting)
+    buckets += len(stated.get("budget", ())) + ("uses" in stated)
+    if len(counting) >= COUNTING_LINKS or buckets > BUCKETS:
         raise LimitError(too_much_counted())
 
 
@@ -166,13 +146,13 @@ def compose_request(
     for keyword in terms.caveats:
         if keyword in keywords.OF_THE_TOKEN:
             raise TypeError(f"{keyword} is no caveat of {what}: {why}")
-    return _restrictions(terms, means, _EVERYTHING)
+    return _restrictions(terms, means, _OF_NO_CHAIN)
 
 
 def _restrictions(
     terms: Terms,
     means: Means,
-    held: Capability,
+    holding: Holding,
 ) -> dict[str, Any]:
     """Steps 1 to 3: the caveats, by key.
 
@@ -184,9 +164,9 @@ def _restrictions(
         terms.caveats,
         means.vocabulary,
         means.now,
-        held,
+        holding.at,
     )
-    stated = widening.narrowed(held, wanted, terms.clamp)
+    stated = widening.narrowed(holding, wanted, terms.clamp)
 
     # A link that names one domain closes the other (18.3), unless what there was is kept (23.16).
     kept = [terms.keep] if type(terms.keep) is str else terms.keep

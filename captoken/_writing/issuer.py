@@ -23,7 +23,8 @@ from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
 from captoken._format.text import check_limits
 from captoken._language.caveats import BUILT_IN, V1, Vocabulary, is_own
-from captoken._writing.compose import Means, Terms, compose, everything, spell
+from captoken._writing.compose import Means, Terms, compose, spell
+from captoken._writing.holding import everything
 from captoken._writing.keywords import UNSET, MintCaveats, check_known
 from captoken._writing.token import Token
 from captoken.keys.keyring import Keyring

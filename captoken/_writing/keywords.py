@@ -17,9 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 from captoken._format.clocks import Moment, Seconds
-from captoken._language.capability import Capability
 from captoken._language.caveats import BUILT_IN, COUNTED, Vocabulary, is_own, write
-from captoken._language.kinds import BuiltIn, Caveat, Reading
+from captoken._language.kinds import Caveat, HeldAt, Reading
 
 Strings: TypeAlias = Sequence[str] | set[str] | frozenset[str]
 
@@ -122,7 +121,7 @@ OF_THE_TOKEN = frozenset(
 def _as_given(
     given: Any,
     now: Callable[[], int],
-    held: BuiltIn | None,
+    held: HeldAt,
 ) -> Any:
     """The value as it was given, for a keyword that its class does not read in a way of its own.
 
@@ -147,8 +146,6 @@ def _readings() -> dict[str, tuple[str, Reading]]:
 
 
 _READINGS = _readings()
-# By key, the place in a capability where such a caveat is held. An own one has none.
-_SLOTS = {kind.key: kind.slot() for kind in BUILT_IN}
 # All that writers may say, but for own caveats, which a vocabulary brings.
 _KEYWORDS = frozenset((*_READINGS, *POSITION))
 
@@ -177,15 +174,15 @@ def caveats_of(
     given: Mapping[str, Any],
     vocabulary: Vocabulary,
     now: Callable[[], int],
-    held: Capability | None = None,
+    held: HeldAt,
 ) -> dict[str, Caveat]:
     """The caveats that keywords ask for, by key. Raises TypeError or ValueError for a bad one.
 
-    `now` gives seconds since the epoch, and is asked only where a keyword needs it. `held` is what
-    the token can do so far: `expires_in` is cut to it, and a `max` alone completed by its `min`.
-    Whether the rest is held is not asked here.
+    `now` gives seconds since the epoch, `held` what the token can do so far. Both are asked only
+    where a keyword needs it: `expires_in` is cut to what is held, and a `max` alone completed by
+    its `min`. Whether the rest is held is not asked here.
 
-        caveats_of({"tables": ["sales"], "uses": 5}, V1, now)
+        caveats_of({"tables": ["sales"], "uses": 5}, V1, now, held)
         # {"tables": Tables(["sales"]), "uses": Uses(5)}
     """
     made: dict[str, Caveat] = {}
@@ -203,11 +200,7 @@ def caveats_of(
         if key in made:
             raise ValueError("expires_in and expires_at say the same thing twice")
 
-        # What is held in the same place: `expires_in` is cut to it, and a `max` alone completed by
-        # it. Minting holds nothing yet.
-        before = held.held.get(_SLOTS.get(key, key)) if held is not None else None
-        stated = reading(value, now, before)
-        made[key] = write(key, stated, vocabulary)
+        made[key] = write(key, reading(value, now, held), vocabulary)
     return made
 
 

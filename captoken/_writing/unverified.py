@@ -22,8 +22,8 @@ from captoken._language.capability import Capability
 from captoken._language.caveats import Vocabulary
 from captoken._language.discharge import Discharge
 from captoken._language.lineage import Lineage, read_along
-from captoken._language.links import BadLink, Link, buckets_of, read_links
-from captoken._writing.compose import Holding
+from captoken._language.links import BadLink, Link, read_links
+from captoken._writing.holding import Holding
 
 
 class _Said(NamedTuple):
@@ -120,7 +120,8 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
         Discharges may end sooner: theirs is not in it.
         """
-        return self.holding.capability.expires_at
+        end = self.holding.at("exp")
+        return None if end is None else int(end.value)
 
     @property
     def capability(self) -> Capability:
@@ -136,7 +137,7 @@ class Unverified(SealedValue, frozen=True, eq=False):
 
     @property
     def holding(self) -> Holding:
-        """What the links that can be read say together (23.1). Folded once.
+        """What the links that can be read say together (23.1).
 
         For writers, who may narrow what cannot be used. For showing, `capability` is the one.
         """
@@ -150,16 +151,10 @@ class Unverified(SealedValue, frozen=True, eq=False):
         if not self._seen:
             links = tuple(read_links(self._caveats, self._vocabulary))
             # What cannot be read is passed over here alone (23.1): a verifier denies it.
-            readable = [link for link in links if isinstance(link, Link)]
-            counting = [buckets_of(link.late) for link in readable if link.counts]
-            capability = Capability.of(
-                readable,
-                self.root.task,
-                self.root.audience,
-            )
+            readable = tuple(link for link in links if isinstance(link, Link))
             # The holder moves on also by a link that cannot be read, if its names can be.
             lineage = read_along(self.root.agent, links)
-            holding = Holding(capability, lineage, len(counting), sum(counting))
+            holding = Holding(readable, lineage, self.root.task, self.root.audience)
             self._seen.append(_Said(links, holding))
         return self._seen[0]
 
