@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from captoken.cli.docs import docs
+from tests import picture
 from tests.stores.servers import Postgres
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +61,14 @@ def test_the_readme_shows_what_its_python_prints(tmp_path: Path) -> None:
     (tmp_path / "page.py").write_text("\n".join(code for language, code in found if language == "python"), "utf-8")
     ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=True)
     assert ran.stdout == "".join(shown)
+
+
+def test_the_picture_in_the_readme_is_of_todays_demo() -> None:
+    """`python -m tests.picture` draws it anew. It fetches no font."""
+    shown = picture.PICTURE.read_text("utf-8")
+    assert picture.told(shown) == ["".join(line.split()) for line in picture.written() if line]
+    assert picture.told(picture.drawn()) == picture.told(shown) and "url(" not in shown.replace("url(#", "")
+    assert "](docs/demo.svg)" in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_readme_is_short_and_shows_code_soon() -> None:

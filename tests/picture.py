@@ -1,0 +1,58 @@
+"""The picture of the demo in the README: `python -m tests.picture` draws docs/demo.svg anew.
+
+It is what `captoken demo --seed 7 --brief` writes to a terminal, from its beginning to the section that the README has no
+room for. No font is fetched: it is drawn with what the reader's machine has.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sysconfig
+from html import unescape
+from pathlib import Path
+
+from rich.console import CONSOLE_SVG_FORMAT, Console
+from rich.terminal_theme import DIMMED_MONOKAI
+from rich.text import Text
+
+PICTURE = Path(__file__).parent.parent / "docs/demo.svg"
+COMMAND = ("demo", "--seed", "7", "--brief", "--fast")
+UP_TO = "── The end"
+COLUMNS = 92
+FONT = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+
+
+def written(**more: str) -> list[str]:
+    """The lines of the demo that the picture shows."""
+    captoken = Path(sysconfig.get_path("scripts"), "captoken")
+    env = {"PATH": os.defpath, "PYTHONUTF8": "1", "COLUMNS": str(COLUMNS), "PYTHONPATH": str(PICTURE.parent.parent), **more}
+    ran = subprocess.run([captoken, *COMMAND], capture_output=True, check=True, env=env, encoding="utf-8")
+    lines = ran.stdout.splitlines()
+    end = next(at for at, line in enumerate(lines) if UP_TO in Text.from_ansi(line).plain)
+    return lines[1 : end - 1]
+
+
+def drawn() -> str:
+    """The picture, as an SVG."""
+    colored = "\n".join(written(FORCE_COLOR="1", TERM="xterm-256color"))
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), color_system="truecolor", force_terminal=True)
+    console.print(Text.from_ansi(colored))
+    without_fonts = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    own_font = re.sub(r"font-family: [^;]*;", f"font-family: {FONT};", without_fonts)
+    return console.export_svg(title="captoken demo --brief", code_format=own_font, theme=DIMMED_MONOKAI, unique_id="demo")
+
+
+def told(svg: str) -> list[str]:
+    """What stands in a picture, line by line, without its blanks."""
+    lines: dict[float, str] = {}
+    for attributes, text in re.findall(r'<text class="demo-r\d+"([^>]*)>([^<]*)</text>', svg):
+        height = float(re.search(r' y="([\d.]+)"', attributes)[1])
+        lines[height] = lines.get(height, "") + "".join(unescape(text).split())
+    return [line for _, line in sorted(lines.items()) if line]
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(drawn(), "utf-8")
