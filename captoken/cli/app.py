@@ -22,10 +22,11 @@ from captoken.cli.discharge import approve, attach, discharge, require, tickets
 from captoken.cli.docs import docs
 from captoken.cli.inspect import inspect
 from captoken.cli.keygen import keygen
-from captoken.cli.operate import lift, narrow, overlay, renew, revoke
+from captoken.cli.operate import end_task, lift, narrow, overlay, renew, revoke
 from captoken.cli.options import InOrder
 from captoken.cli.output import prepare, tell, warn
 from captoken.cli.postgres import postgres
+from captoken.cli.renewing import operate
 from captoken.cli.write import attenuate, delegate, mint, present
 
 USAGE = 2
@@ -50,7 +51,15 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Holder of a token": (inspect, attenuate, delegate, require, tickets, attach, present),
     "Third party, whom a token asks": (discharge, approve),
     "Server, which is sent a token": (verify, explain, postgres),
-    "Operator, of tokens that are out": (revoke, narrow, lift, renew, overlay),
+    "Operator, of tokens that are out": (
+        operate,
+        end_task,
+        revoke,
+        narrow,
+        lift,
+        renew,
+        overlay,
+    ),
     "Auditor, of what a server has kept": (audit, blast_radius),
 }
 

@@ -1,6 +1,7 @@
-"""`captoken revoke`, `narrow`, `lift`, `renew` and `overlay`: an operator and tokens that are out.
+"""`captoken revoke`, `end-task`, `narrow`, `lift`, `renew` and `overlay`: tokens that are out.
 
-An operator is known by a key, and keeps what stands in a store that verifiers read.
+An operator is known by a key, and keeps what stands in a store that verifiers read. That it stays
+fresh, `captoken operate` sees to.
 """
 
 from __future__ import annotations
@@ -35,21 +36,28 @@ from captoken.keys.secret import OperatorKey
 if TYPE_CHECKING:
     from captoken.stores.sqlite import SQLiteSnapshots
 
-_store = click.option(
+store_option = click.option(
     "--store",
     metavar="FILE.db",
     required=True,
     help="Where the newest snapshot lies: an SQLite file.",
 )
-_key = click.option(
+key_option = click.option(
     "--key",
     metavar="FILE",
     required=True,
     help="The operator's key.",
 )
+_by = click.option(
+    "--by",
+    metavar="NAME",
+    default="operator",
+    show_default=True,
+    help="Who, for the record.",
+)
 _changing = stacked(
-    _key,
-    _store,
+    key_option,
+    store_option,
     click.option(
         "--token",
         type=ID,
@@ -94,18 +102,34 @@ _changing = stacked(
         required=True,
         help="Why, for the record.",
     ),
-    click.option(
-        "--by",
-        metavar="NAME",
-        default="operator",
-        show_default=True,
-        help="Who, for the record.",
-    ),
+    _by,
     click.option(
         "--until",
         type=MOMENT,
         metavar="TIME",
         help="Until then, and no longer.",
+    ),
+)
+
+
+# How `renew` and `operate` begin with a store.
+beginning_options = stacked(
+    click.option(
+        "--trusted",
+        type=PUBLIC,
+        metavar="PUBLIC",
+        multiple=True,
+        help="Take over from this operator. Repeatable.",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on from an old snapshot: you have looked, and it is the newest.",
+    ),
+    click.option(
+        "--create",
+        is_flag=True,
+        help="Make the store, which must not be there yet.",
     ),
 )
 
@@ -120,7 +144,7 @@ def _snapshots(path: str, *, create: bool = False) -> Generator[SQLiteSnapshots]
     from captoken.stores.sqlite import SQLiteSnapshots  # here, since it needs sqlite3
 
     if not create and not os.path.exists(path):
-        raise click.UsageError(f"{path} is not there: `captoken renew --create` begins one")
+        raise click.UsageError(f"{path} is not there: `captoken operate --create` begins one")
     store = SQLiteSnapshots.create(path) if create else SQLiteSnapshots(path)
     try:
         yield store
@@ -131,7 +155,7 @@ def _snapshots(path: str, *, create: bool = False) -> Generator[SQLiteSnapshots]
 
 
 @contextmanager
-def _operator(
+def operating(
     key: str,
     store: str,
     now: int | None,
@@ -212,13 +236,54 @@ def revoke(
     \b
     captoken revoke --key operator.json --store overlay.db --agent clerk --why "laptop lost"
     """
-    with _operator(
+    with operating(
         key,
         store,
         now,
         by=by,
     ) as operator:
         entry = operator.revoke(why=why, until=until, **caveats(given))
+    _say_entry(entry, now, as_json)
+
+
+@click.command("end-task")
+@click.argument("task", metavar="TASK")
+@key_option
+@store_option
+@click.option(
+    "--why",
+    metavar="TEXT",
+    default="the task is over",
+    show_default=True,
+    help="Why, for the record.",
+)
+@_by
+@now_option
+@json_option
+def end_task(
+    task: str,
+    key: str,
+    store: str,
+    why: str,
+    by: str,
+    now: int | None,
+    as_json: bool,
+) -> None:
+    """Stop all tokens of a task, and of those below it.
+
+    Those that are minted for it later stop too, until `captoken lift` takes the entry off again.
+    Writes the entry.
+
+    \b
+    captoken end-task q3-risk --key operator.json --store overlay.db --by user:jane
+    """
+    with operating(
+        key,
+        store,
+        now,
+        by=by,
+    ) as operator:
+        entry = operator.end_task(task, why=why)
     _say_entry(entry, now, as_json)
 
 
@@ -247,7 +312,7 @@ def narrow(
     captoken narrow --key operator.json --store overlay.db --task payday --operations select \\
         --why "read-only tonight"
     """
-    with _operator(
+    with operating(
         key,
         store,
         now,
@@ -258,8 +323,8 @@ def narrow(
 
 
 @click.command()
-@_key
-@_store
+@key_option
+@store_option
 @click.option(
     "--entry",
     metavar="ID",
@@ -287,7 +352,7 @@ def lift(
     \b
     captoken lift --key operator.json --store overlay.db --entry "$(cat entry)"
     """
-    with _operator(
+    with operating(
         key,
         store,
         now,
@@ -301,25 +366,9 @@ def lift(
 
 
 @click.command()
-@_key
-@_store
-@click.option(
-    "--trusted",
-    type=PUBLIC,
-    metavar="PUBLIC",
-    multiple=True,
-    help="Take over from this operator. Repeatable.",
-)
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Go on from an old snapshot: you have looked, and it is the newest.",
-)
-@click.option(
-    "--create",
-    is_flag=True,
-    help="Make the store, which must not be there yet.",
-)
+@key_option
+@store_option
+@beginning_options
 @now_option
 @json_option
 def renew(
@@ -341,10 +390,11 @@ def renew(
     that has less, or whose newest snapshot has run out, is refused, since it may have gone back.
 
     \b
-    captoken renew --key operator.json --store overlay.db --create
-    while sleep 20; do captoken renew --key operator.json --store overlay.db; done
+    captoken renew --key operator.json --store overlay.db
+
+    `captoken operate` does so again and again.
     """
-    operating = _operator(
+    renewing = operating(
         key,
         store,
         now,
@@ -353,16 +403,16 @@ def renew(
         by="operator",
         trusted=trusted,
     )
-    with operating as operator:
+    with renewing as operator:
         made = operator.renew()
     if as_json:
-        say_json({"seq": made.seq, "issued_at": made.issued_at, "entries": len(made.entries)})
+        say_json(renewal_data(made))
     else:
-        say(_title(made, seconds(now)))
+        say(title(made, seconds(now)))
 
 
 @click.command()
-@_store
+@store_option
 @click.option(
     "--operator",
     type=PUBLIC,
@@ -403,6 +453,11 @@ def overlay(
         _say_overlay(opened, seconds(now))
 
 
+def renewal_data(made: Overlay) -> dict[str, Any]:
+    """A snapshot that was signed, for machines, without its entries."""
+    return {"seq": made.seq, "issued_at": made.issued_at, "entries": len(made.entries)}
+
+
 def _overlay_data(opened: Overlay) -> dict[str, Any]:
     return {
         "seq": opened.seq,
@@ -413,14 +468,15 @@ def _overlay_data(opened: Overlay) -> dict[str, Any]:
 
 
 def _say_overlay(opened: Overlay, now: int) -> None:
-    say(_title(opened, now))
+    say(title(opened, now))
     for entry in opened.entries:
         say("")
         for line in _lines(entry, now):
             say(line)
 
 
-def _title(opened: Overlay, now: int) -> str:
+def title(opened: Overlay, now: int) -> str:
+    """A snapshot in one line: its number, its age, and how much stands."""
     age = span(max(0, now - opened.issued_at))
     entries = words.counted(len(opened.entries), "entry", "entries")
     return f"snapshot {opened.seq} of {readable_time(opened.issued_at)}, {age} old: {entries}"

@@ -76,12 +76,12 @@ def say_utf8(text: str) -> None:
     say(text)
 
 
-def say_json(value: Any) -> None:
+def say_json(value: Any, indent: int | None = 2) -> None:
     """A result for machines. ASCII, so that nothing in it can move a terminal.
 
-    Raises TypeError for what JSON has no place for.
+    With `indent=None` on one line. Raises TypeError for what JSON has no place for.
     """
-    say(json.dumps(value, indent=2))
+    say(json.dumps(value, indent=indent))
 
 
 def say_token(text: str, as_json: bool) -> None:

@@ -151,7 +151,8 @@ def test_no_option_takes_a_secret():
         for parameter in command.params:
             option = parameter.opts[0]
             if parameter.param_type_name == "argument":
-                assert parameter.metavar == "FILE" and option == "trail_file", command.name  # a trail holds no secret
+                # A trail and the name of a task hold no secret.
+                assert (option, parameter.metavar) in {("trail_file", "FILE"), ("task", "TASK")}, command.name
             assert "--ticket" not in parameter.opts and ("--token" not in parameter.opts or parameter.type is ID)
             if parameter.type is PUBLIC:
                 seen.add((command.name, option))
@@ -165,6 +166,7 @@ def test_no_option_takes_a_secret():
         "replay": ["--operator"],
         "overlay": ["--operator"],
         "renew": ["--trusted"],
+        "operate": ["--trusted"],
     }  # the first two of `audit`
     assert seen == {(command, option) for command, options in public.items() for option in options}
 

@@ -53,6 +53,7 @@ CASES = {
     "audit unused": ("trail.jsonl", {"hops"}),
     "audit replay": ('trail.jsonl --overlay proposal --operator "$(cat operator.public)"', {"decisions", "changed"}),
     "blast-radius": ("trail.jsonl --agent clerk", {"agent", "now", "reach"}),
+    "end-task": (f"q3 {OPERATING}", ENTRY),
     "revoke": (f"{OPERATING} --agent clerk --why lost", ENTRY),
     "narrow": (f"{OPERATING} --agent clerk --operations select --tables '*' --why lost", ENTRY | {"link"}),
     "lift": (f'{OPERATING} --entry "$(cat entry)"', {"lifted"}),
@@ -63,8 +64,8 @@ CASES = {
     "postgres plan": ("--login agents --role reader --allow sales=select", {"sql", "applied", "found"}),
     "demo": ("--seed 1", None),  # the story, whose keys are those of its structs
 }  # fmt: skip
-# Of a server that is not there; and a group, of which only its commands are run.
-NOT_RUN = {"postgres audit", "audit", "postgres"}
+# Of a server that is not there; one that does not end, and has tests of its own; and groups.
+NOT_RUN = {"postgres audit", "operate", "audit", "postgres"}
 
 WORLD = """
 captoken keygen --out keyring.json
