@@ -678,9 +678,11 @@ def test_a_request_is_canonical_json_with_what_is_needed() -> None:
     assert sorted(stated) == ["after", "links", "mac", "token", "v", "why"]
     assert (stated["after"], stated["v"], stated["why"], len(stated["links"])) == (1, 1, "lost", 3)
     presented = Token.parse(stated["token"])
+    long = Token.parse(decode_json(asked(own["left"], own["bottom"], expires_in="1m30s").encode())["token"])
+    assert long.unverified.expires_at == NOW + 90
     assert presented.unverified.expires_at == NOW + 5 and b'"aud":["control"]' in presented.unverified.bodies[-1]
     assert [b64decode(link["cid"]) for link in stated["links"]] == list(own["bottom"].unverified.bodies[2:])
-    for facts, error in (({"audience": ""}, ValueError), ({"audience": "a b"}, ValueError), ({"expires_in": 0}, ValueError)):
+    for facts, error in (({"audience": ""}, ValueError), ({"audience": "a b"}, ValueError), ({"expires_in": 0}, ValueError), ({"expires_in": "5"}, ValueError)):
         with pytest.raises(error):
             asked(own["left"], own["bottom"], **facts)
     for why, error in (("\ud800", ValueError), ("", ValueError), (" \n", ValueError), ("a\nb", ValueError), ("x\x1b[2J", ValueError), ("x" * (WHY_CHARS + 1), ValueError), (5, TypeError), (None, TypeError)):

@@ -29,6 +29,7 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 
+from captoken._format.clocks import Seconds
 from captoken._writing.token import Token
 from captoken.adapters._grpc.calls import AsyncCall, AsyncContext, Call, Context, Rule
 from captoken.adapters._grpc.client import Presenter, PresentingMethod, as_is
@@ -220,9 +221,9 @@ class Presenting:
 
     The token is `held`, or else what is current where the call is made. It is sent as call
     credentials, which gRPC refuses to send unless the channel is encrypted. `insecure=True` sends
-    it over any channel: for loopback, or where a mesh encrypts. `expires_in` is in seconds and
-    bounds a stream too. What gRPC sends again by its retry policy is presented anew, but not with
-    `insecure=True` (rule 7).
+    it over any channel: for loopback, or where a mesh encrypts. `expires_in`, seconds or a text
+    like `5m`, bounds a stream too. What gRPC sends again by its retry policy is presented anew, but
+    not with `insecure=True` (rule 7).
 
     A call raises NoToken where nothing is held, and what `Held.present` raises. It raises
     ValueError for metadata that has a token already, and for a stream from the client under a token
@@ -235,7 +236,7 @@ class Presenting:
         *,
         audience: str,
         held: Held | Token | None = None,
-        expires_in: int = 60,
+        expires_in: Seconds = 60,
         insecure: bool = False,
     ) -> None:
         self._channel = channel

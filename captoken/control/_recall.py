@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from captoken._format import names, primitives
-from captoken._format.clocks import Clock
+from captoken._format.clocks import Clock, Seconds
 from captoken._format.encoding import (
     LIMITS,
     b64decode,
@@ -58,7 +58,7 @@ def recall(
     audience: str,
     why: str,
     signer: Signer | None = None,
-    expires_in: int = 60,
+    expires_in: Seconds = 60,
     clock: Clock | None = None,
 ) -> str:
     """The request that what `handed_on` and all below it can do be stopped.
@@ -69,7 +69,8 @@ def recall(
     - `audience` is the control plane's name, to which the token must be addressable: one for
       another server alone cannot be recalled with.
     - `why` is for people: a line of at most 200 characters.
-    - The request is as secret as what is presented to a server, and good for `expires_in` seconds.
+    - The request is as secret as what is presented to a server, and good for `expires_in` at most:
+      seconds, or a text like `5m`.
 
     Sends nothing, and does not ask whether either token still works.
 

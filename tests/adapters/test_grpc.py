@@ -296,9 +296,11 @@ def test_what_is_current_is_what_is_shown(calls: Asking) -> None:
 
 def test_the_server_sees_what_was_presented_and_never_what_is_held(calls: Asking) -> None:
     world, held = World(), mint()
-    calls(world, ("Read", SALES, {"held": held}))
-    grant = world.trail.decisions[0].grant
-    assert grant is not None and grant.expires_at == NOW + 60
+    calls(world, ("Read", SALES, {"held": held}), ("Read", SALES, {"held": held, "expires_in": "1m30s"}))
+    grants = [decision.grant for decision in world.trail.decisions]
+    assert {grant and grant.expires_at for grant in grants} == {NOW + 60, NOW + 90}
+    grant = grants[0]
+    assert grant is not None
     assert grant.capability.audiences == frozenset({"sales-db"}) and len(grant.caveats) > len(held.unverified.links)
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import grpc  # type: ignore[import-untyped]
 
 from captoken import current
+from captoken._format.clocks import Seconds
 from captoken._writing.token import Token
 from captoken.adapters._grpc.credentials import AUTHORIZATION, request_digest
 from captoken.current import Held
@@ -27,7 +28,7 @@ class Presenter:
         self,
         audience: str,
         held: Held | Token | None,
-        expires_in: int,
+        expires_in: Seconds,
         insecure: bool,
     ) -> None:
         self.audience = audience
