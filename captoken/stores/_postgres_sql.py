@@ -2,7 +2,8 @@
 
 `ready`: what was answered is on disk, nobody waits for a lock for ever, and each statement sees
 what was committed before it. The functions rely on the last: what they read once more after a lock
-is the newest.
+is the newest. And rows are found by an index: a plan that was made while a table was small would
+else read all of it, for as long as the connection lasts.
 
 `floor_of`: the floor of a kind of store, with the timeline of the server that it was written on. If
 the row is gone, all was lost, and the store is not there: `make` alone makes it. If the timeline is
@@ -14,10 +15,11 @@ floor, until it rises (`is_above`). `look` is for a store that is opened.
 two wait for each other. What was debited is given back when a later bucket is short, and when the
 same reservation was made by another connection meanwhile. `settle` takes the same order. `sweep`
 passes over rows that are locked. It notes, as the floor of what is `forgotten`, until when the last
-bucket was kept that it deleted. `reserve` asks for that after the debits: whoever makes a bucket
-again sees the note of the one who deleted it. It answers 0, or the number of the first debit that
-is short, with FULL added if its tree has too many, or -1 or -2 for a token or a clock that is
-refused.
+bucket was kept that it deleted. `reserve` asks for that at once, and once more after the debits,
+unless it has debited them all and made none: so whoever makes a bucket again sees the note of the
+one who deleted it. It answers 0, or the number of the first debit that is short, with FULL added if
+its tree has too many, or -1 or -2 for a token or a clock that is refused. What it needs to know
+beforehand it reads in one statement.
 
 `room_of`: how many more buckets a tree may have. Whoever is to make one takes turns with the others
 of its tree, before any row is locked.
@@ -81,6 +83,9 @@ begin
     end if;
     if current_setting('lock_timeout') = '0' then
         perform set_config('lock_timeout', '5s', true);
+    end if;
+    if current_setting('enable_seqscan') <> 'off' then
+        perform set_config('enable_seqscan', 'off', true);
     end if;
 end $$;
 
@@ -238,51 +243,74 @@ create or replace function captoken.reserve(
     its_kid text, told bigint, ahead bigint, clock bigint, lossless boolean
 ) returns integer language plpgsql as $$
 declare
+    known record;
     done integer := 0;
-    room bigint := 0;
+    room bigint;
     is_new boolean;
     is_full boolean := false;
 begin
     perform captoken.ready();
-    if exists (select from captoken.reservations where id = its_id) then
+    select exists (select from captoken.reservations where id = its_id) as is_made,
+        mine.floor, mine.timeline, mine.keys, forgotten.floor as gone
+        into known from (select) as one
+        left join captoken.floors as mine on mine.kind = 'ledger'
+        left join captoken.floors as forgotten on forgotten.kind = 'forgotten';
+    if known.is_made then
         return 0;
     end if;
-    perform captoken.floor_of('ledger', ahead, told, clock, lossless);
-    if not captoken.is_above('ledger', issued, its_kid) then
+    if known.floor is null or not lossless
+        and known.timeline <> left(pg_walfile_name(pg_current_wal_lsn()), 8) then
+        perform captoken.floor_of('ledger', ahead, told, clock, lossless);
+        if not captoken.is_above('ledger', issued, its_kid) then
+            return -1;
+        end if;
+    elsif (issued > known.floor or its_kid = any(known.keys)) is not true then
         return -1;
     end if;
-    if exists (
-        select from unnest(its_links, its_units) as debit (link, unit)
-        where not exists (
-            select from captoken.buckets as b where (b.link, b.unit) = (debit.link, debit.unit)
-        )
-    ) then
-        room := captoken.room_of(its_tree, told);
+    if told - leeway < known.gone - $kept then
+        return -2;
+    end if;
+    if 0 > any(its_amounts) then
+        raise exception using errcode = '23514', message = 'captoken: a debit of less than nothing';
     end if;
     for i in 1 .. cardinality(its_links) loop
-        insert into captoken.buckets as b (link, unit, spent, keep, tree)
-            select its_links[i], its_units[i], its_amounts[i], its_keep, its_tree
-                where its_amounts[i] <= limits[i] and (room > 0 or exists (
-                    select from captoken.buckets where link = its_links[i] and unit = its_units[i]
-                ))
-            on conflict (link, unit) do update
-            set spent = b.spent + excluded.spent,
-                keep = case when b.keep is not null and excluded.keep is not null
-                    then greatest(b.keep, excluded.keep) end
-            where b.spent + excluded.spent <= limits[i]
-            returning xmax = 0 into is_new;
+        if not exists (
+            select from captoken.buckets where link = its_links[i] and unit = its_units[i]
+        ) then
+            room := captoken.room_of(its_tree, told);
+            exit;
+        end if;
+    end loop;
+    for i in 1 .. cardinality(its_links) loop
+        update captoken.buckets as b
+            set spent = b.spent + its_amounts[i],
+                keep = case when b.keep is not null and its_keep is not null
+                    then greatest(b.keep, its_keep) end
+            where b.link = its_links[i] and b.unit = its_units[i]
+                and b.spent + its_amounts[i] <= limits[i];
+        if not found and room > 0 then
+            insert into captoken.buckets as b (link, unit, spent, keep, tree)
+                select its_links[i], its_units[i], its_amounts[i], its_keep, its_tree
+                    where its_amounts[i] <= limits[i]
+                on conflict (link, unit) do update
+                set spent = b.spent + excluded.spent,
+                    keep = case when b.keep is not null and excluded.keep is not null
+                        then greatest(b.keep, excluded.keep) end
+                where b.spent + excluded.spent <= limits[i]
+                returning xmax = 0 into is_new;
+            if found and is_new then
+                room := room - 1;
+            end if;
+        end if;
         if not found then
-            is_full := room <= 0 and not exists (
+            is_full := coalesce(room, 0) <= 0 and not exists (
                 select from captoken.buckets where link = its_links[i] and unit = its_units[i]
             );
             exit;
         end if;
-        if is_new then
-            room := room - 1;
-        end if;
         done := i;
     end loop;
-    if exists (
+    if (room is not null or done < cardinality(its_links)) and exists (
         select from captoken.floors where kind = 'forgotten' and told - leeway < floor - $kept
     ) then
         perform captoken.give_back(its_links, its_units, its_amounts, done);

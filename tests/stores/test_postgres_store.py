@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -33,6 +33,7 @@ from captoken.stores.postgres import (
 from tests.stores.places import Place
 from tests.stores.servers import Postgres
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
+from tests.stores.test_replay_store import use
 from tests.world import NOW
 
 EVERY: list[Any] = [PostgresReplayStore, PostgresLedger, PostgresSnapshots]
@@ -265,6 +266,40 @@ def test_what_has_run_out_is_swept_away(place: Place, admin: psycopg.Connection[
     assert ledger.reserve(reservation(4, debit(b"k" * 16)), real + 10**6) is None and spent(ledger, ROOT) == [1]
 
 
+def test_rows_are_found_by_an_index_also_where_the_plan_was_made_for_an_empty_table(place: Place, admin: psycopg.Connection[Any]) -> None:
+    """Else each call reads all that is kept, until the server takes its next statistics: it is slower the more is counted."""
+    ledger, replays = place.ledger(floor=0), place.replays(floor=0)
+    tables = ("buckets", "proofs", "reservations")
+
+    def counted(what: LiteralString) -> dict[str, int]:
+        """By table, once the server has counted each: it does so when a connection ends."""
+        found: dict[str, int] = {}
+        while found.keys() != set(tables):
+            read = f"select relname, seq_scan from pg_stat_user_tables where schemaname = %s and relname = any(%s) and {what} > 0"
+            found = dict(admin.execute(read, (place.name, list(tables))).fetchall())
+        return found
+
+    assert counted("seq_scan"), "their indexes were made"
+    for table in tables:
+        admin.execute("select pg_stat_reset_single_table_counters(%s::regclass)", (f"{place.name}.{table}",))
+    for number in range(30):
+        one = reservation(number, debit(amount=1, limit=10**6), debit(number.to_bytes(16, "big")))  # each sweeps
+        assert ledger.peek(one, NOW) is None and ledger.reserve(one, NOW) is None
+        assert ledger.settle(one.id, {}, NOW) is True and ledger.spent(ROOT, "usd_cents") == 0
+        assert replays.peek(use(number), NOW) is replays.add(use(number), NOW) is True
+    ledger.close(), replays.close()
+    assert counted("idx_scan") == dict.fromkeys(tables, 0)
+
+
+@pytest.mark.parametrize("unit", ['"', '","', "\\", '\\"', "{", "}", ",", "{1,2}", "NULL", "null", "", " ", " a ", "'", "%s", "é", "\U0001f600"])
+def test_a_unit_is_written_as_it_is(place: Place, unit: str) -> None:
+    """Whatever the server would read as something else; settled by that name, and beside another one."""
+    ledger = place.ledger(floor=0)
+    assert ledger.reserve(reservation(1, debit(amount=5, unit=unit), debit(CHILD, 3)), NOW) is None
+    assert ledger.settle(reservation(1).id, {unit: 2, "usd_cents": 1}, NOW) is True
+    assert ledger.spent(ROOT, unit) == 2 and spent(ledger, ROOT, CHILD) == [0, 1]
+
+
 def test_proofs_that_are_too_old_are_swept_away(place: Place, admin: psycopg.Connection[Any]) -> None:
     store = place.replays(floor=0)
     for second in range(200):
@@ -283,12 +318,14 @@ def test_no_amount_gives_back_more_than_was_reserved(place: Place) -> None:
 
 
 def test_a_bucket_that_is_forgotten_at_that_moment_is_not_begun_anew(place: Place, admin: psycopg.Connection[Any]) -> None:
-    """While another connection, whose clock is far ahead, deletes it: whoever waited for the row is told, and debits nothing."""
+    """While another connection, whose clock is far ahead, deletes it: whoever waited for the row is told, and debits nothing.
+    Whoever has not enough by what was committed before need not wait."""
     ledger = place.ledger(floor=0)
-    assert ledger.reserve(reservation(1, debit(amount=10)), NOW) is None
+    assert ledger.reserve(reservation(1, debit(amount=4)), NOW) is None
     with psycopg.connect(place.where) as ahead, ThreadPoolExecutor(1) as pool:
         ahead.execute(f"select {place.name}.sweep({NOW + 600 + KEPT})".encode())
-        waiting = pool.submit(ledger.reserve, reservation(2, debit(amount=10)), NOW)
+        assert ledger.reserve(reservation(2, debit(amount=7)), NOW) == debit(amount=7)
+        waiting = pool.submit(ledger.reserve, reservation(2, debit(amount=6)), NOW)
         with pytest.raises(TimeoutError):
             waiting.result(0.5)
         ahead.commit()
