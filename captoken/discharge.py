@@ -57,7 +57,7 @@ class Allow(Sealed):
     caveats: Mapping[str, Any]
 
     def __init__(self, **caveats: Unpack[LinkCaveats]) -> None:
-        object.__setattr__(self, "caveats", dict(caveats))
+        self._fill(caveats=dict(caveats))
 
     def __repr__(self) -> str:
         return f"Allow({', '.join(self.caveats)})"

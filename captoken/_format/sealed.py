@@ -93,10 +93,9 @@ class SealedValue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
 
 class Sealed:
-    """Base of values that hold secrets or trust, written out by hand: to become a SealedValue.
+    """The same for a class whose constructor takes any keyword, or any number of values.
 
-    For a class whose constructor takes any keyword, which a struct has not. A subclass sets its
-    slots with `object.__setattr__`, once.
+    A struct cannot have such a one. A subclass fills its slots with `_fill`, once.
     """
 
     __slots__ = ()
@@ -113,6 +112,11 @@ class Sealed:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(f"a {type(self).__name__} is not pickled: {self._instead}")
+
+    def _fill(self, **values: object) -> None:
+        """Fill slots, from the constructor alone."""
+        for slot, value in values.items():
+            object.__setattr__(self, slot, value)
 
     # What a struct has by `frozen=True`: nothing is set, and nothing is taken away.
 

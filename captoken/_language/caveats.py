@@ -12,6 +12,7 @@ from typing import Any
 
 from captoken._format import names
 from captoken._format.encoding import decode_json, encode_json
+from captoken._format.sealed import Sealed
 from captoken._format.spelling import shown
 from captoken._language.conditions import (
     Audience,
@@ -114,7 +115,7 @@ def is_own(key: str) -> bool:
 # --- the vocabulary -------------------------------------------------------------------------------
 
 
-class Vocabulary:
+class Vocabulary(Sealed):
     """The caveats that an issuer, a holder or a verifier knows: those of version 1, and own ones.
 
     Own ones are given as classes. Immutable; passed as a value to `Issuer`, `Token.parse` and
@@ -123,6 +124,7 @@ class Vocabulary:
     """
 
     __slots__ = ("grammar", "kinds")
+    _instead = "make it of its classes where it is needed"
 
     kinds: Mapping[str, type[Caveat]]
     grammar: Mapping[str, tuple[type[Caveat] | None, int]]  # of a link: each key's class and traits
@@ -140,11 +142,7 @@ class Vocabulary:
             kinds[kind.key] = kind
         grammar: dict[str, Any] = {key: (kind, _traits(kind)) for key, kind in kinds.items()}
         grammar.update((key, (None, traits)) for key, traits in POSITION.items())
-        object.__setattr__(self, "kinds", MappingProxyType(kinds))
-        object.__setattr__(self, "grammar", grammar)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a Vocabulary is immutable")
+        self._fill(kinds=MappingProxyType(kinds), grammar=grammar)
 
     def __repr__(self) -> str:
         own = sorted(filter(is_own, self.kinds))

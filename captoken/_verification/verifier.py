@@ -223,10 +223,6 @@ class _Face(Sealed):
     _instead: ClassVar[str] = "make one from the keyring"
     _parts: _Parts
 
-    def _set(self, parts: _Parts) -> None:
-        """Fill in the parts, once: a face is sealed after that."""
-        object.__setattr__(self, "_parts", parts)
-
     @property
     def audiences(self) -> tuple[str, ...]:
         """The names of the server, as they were given; none for tokens for nobody in particular."""
@@ -579,13 +575,13 @@ class Verifier(_Face):
         parts = _parts_of_verifier(keyring, audience, **options)
         if parts.home is not None:
             raise TypeError("a store that is awaited needs an AsyncVerifier")
-        self._set(parts)
+        self._fill(_parts=parts)
 
     @classmethod
     def of_parts(cls, parts: _Parts) -> Verifier:
         """The plain face of parts that its other face has. For that face alone."""
         made = cls.__new__(cls)
-        made._set(parts)
+        made._fill(_parts=parts)
         return made
 
     @property
@@ -783,9 +779,11 @@ class AsyncVerifier(_Face):
     def _wrap(self, verifier: Verifier) -> None:
         """Take the parts of a verifier, and no event loop yet, but the one of its stores."""
         parts = verifier.parts
-        self._set(parts)
-        object.__setattr__(self, "blocking", verifier)
-        object.__setattr__(self, "_home", Home() if parts.home is None else parts.home)
+        self._fill(
+            _parts=parts,
+            blocking=verifier,
+            _home=Home() if parts.home is None else parts.home,
+        )
 
     def authenticate(
         self,

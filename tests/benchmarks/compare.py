@@ -394,9 +394,9 @@ def targets(run: Run) -> list[Target]:
         if theirs:
             found.append(Target(f"{scenario}: {peer} ÷ captoken ≥ {wanted:g}", theirs.ratio, wanted, True))
     remembered = [
-        ("authorize, one hop", SAME_WIRE, 4),
+        ("authorize, one hop", SAME_WIRE, 4.5),
         ("authorize, one hop", BISCUIT, 6.5),
-        ("authorize, ten hops", SAME_WIRE, 6.5),
+        ("authorize, ten hops", SAME_WIRE, 7),
         ("authorize, ten hops", BISCUIT, 11),
     ]
     for scenario, peer, wanted in remembered:
