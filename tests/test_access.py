@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from captoken import Access
+from captoken._language.constraints import read_constraint
 from captoken._language.costs import costing
 from tests.world import named
 
@@ -95,6 +96,40 @@ def test_a_cost_is_in_units_and_not_negative() -> None:
     assert access.summary == "tool t() and costing 0 acme:rows, 9007199254740991 usd_cents"
     assert access.needed() == {"tools": {"t": {"_": {"in": [], "optional": True}}}}
     assert Access(cost={"eur": 1}).domains == () and Access(cost={"eur": 1}) != Access()
+
+
+@pytest.mark.parametrize(
+    ("value", "needed"),
+    [
+        ("eu", {"in": ["eu"]}),
+        (True, {"in": [True]}),
+        (5, {"in": [5]}),
+        (2**53, {"any": True}),
+        (None, {"any": True}),
+        ({}, {"any": True}),
+        ("e\u0301", {"any": True}),
+        ("x" * 300, {"any": True}),
+        (12.5, {"min": 12, "max": 13}),
+        (-0.5, {"min": -1, "max": 0}),
+        (5.0, {"min": 5, "max": 5}),
+        (1e300, {"any": True}),
+        ([], {"each": {"in": []}, "most": 0}),
+        (["b", "a", "b", 1, True], {"each": {"in": [True, 1, "a", "b"]}, "most": 5}),
+        ([1, 2.5], {"each": {"min": 1, "max": 3}, "most": 2}),
+        ([True, 2.5], {"each": {"any": True}, "most": 2}),
+        ([["a"], [], ["b", "c"]], {"each": {"each": {"in": ["a", "b", "c"]}, "most": 2}, "most": 3}),
+        ([["a"], "b"], {"each": {"any": True}, "most": 2}),
+        ([None], {"each": {"any": True}, "most": 1}),
+        ([[[[1]]]], {"each": {"each": {"each": {"each": {"in": [1]}, "most": 1}, "most": 1}, "most": 1}, "most": 1}),
+        ([[[[[1]]]]], {"each": {"each": {"each": {"each": {"any": True}, "most": 1}, "most": 1}, "most": 1}, "most": 1}),
+        (["x" * 250] * 900, {"each": {"in": ["x" * 250]}, "most": 900}),
+        ([f"{n:0250}" for n in range(5)], {"each": {"any": True}, "most": 5}),
+    ],
+)
+def test_what_is_needed_is_the_narrowest_that_permits_it(value: Any, needed: dict[str, Any]) -> None:
+    access = Access(tool="t", arguments={"a": value}, attributes={"b": value})
+    assert access.needed() == {"tools": {"t": {"a": needed}}, "where": {"b": needed}}
+    assert read_constraint(needed).accepts(value)
 
 
 def test_a_rule_with_a_cost_states_what_its_accesses_leave_out() -> None:

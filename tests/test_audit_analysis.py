@@ -211,6 +211,18 @@ def test_values_that_were_not_recorded_or_not_as_they_were_stay_as_granted() -> 
         assert free.sufficient["tools"] == {"pay": {"cents": {"any": True}}}
 
 
+def test_lists_that_were_recorded_are_narrowed_to_their_items() -> None:
+    """To all that any had, and to the longest; what is recorded in another form leaves the items as they were granted."""
+    server = Server(values=True)
+    root = server.mint(tools={"mail": {"to": {"any": True}}})
+    server.tries(root.delegate(to="a"), tool("mail", to=["jo"]), tool("mail", to=["al", "jo"]), tool("mail", to=[]))
+    server.tries(root.delegate(to="b"), tool("mail", to=["jo", 0.5]), tool("mail", to=["al", "jo", "ed"]))
+    server.tries(root.delegate(to="c"), tool("mail", to=["jo"]), tool("mail", to="jo"))
+    known, marked, mixed = (usage.sufficient["tools"]["mail"]["to"] for usage in trails.unused(server.trail)[1:])
+    assert known == {"each": {"in": ["al", "jo"]}, "most": 2}
+    assert marked == {"each": {"any": True}, "most": 3} and mixed == {"any": True}
+
+
 def test_what_was_never_used_needs_nothing() -> None:
     server = Server()
     server.tries(server.mint(), data("people"))
@@ -310,6 +322,9 @@ NARROWING: list[tuple[dict[str, Any], Access, tuple[str, str], tuple[str, str]]]
         tool("pay", cents=9), ("unknown", "argument cents"), ("same", ""),
     ),
     ({"tools": {"pay": {"cents": {"max": 9}}}}, tool("pay", cents=0.5), ("unknown", "cents"), ("unknown", "cents")),
+    ({"tools": {"pay": {"to": {"each": {"in": ["jo"]}}}}}, tool("pay", to=["jo", "al"]), ("unknown", "argument to"), ("denied", "to")),
+    ({"tools": {"pay": {"to": {"each": {"in": ["jo"]}}}}}, tool("pay", to=["jo"]), ("unknown", "argument to"), ("same", "")),
+    ({"tools": {"pay": {"to": {"each": {"any": True}}}}}, tool("pay", to=["jo", None]), ("unknown", "to"), ("unknown", "to")),
     ({"where": {"region": {"in": ["null"]}}}, data("sales", region=None), ("unknown", "attribute region"), ("unknown", "attribute region")),
     ({"where": {"id": {"in": ["0x1000000000000000"]}}}, data("sales", id=2**60), ("unknown", "attribute id"), ("unknown", "attribute id")),
     ({"where": {"id": {"in": ["1.5"]}}}, data("sales", id="1.5"), ("unknown", "attribute id"), ("same", "")),

@@ -198,7 +198,8 @@ def test_what_the_smallest_grant_says_is_enough() -> None:
     """A token minted from `needed` permits the access that was refused."""
     for access in (
         data("hr.pay", "update", "amount", "name"), tool("ping"), tool("say", q="y" * 300, n=2**60, pad=" x", e="e\u0301", deep=[1]),
-        tool("pay", cents=500, to="acct", live=True, note=None),
+        tool("pay", cents=500, to="acct", live=True, note=None), tool("pay", cents=12.5, rate=-0.0, most=2.0**60, to=["acct", 5, True]),
+        tool("mail", to=[], cc=[["a"], ["b", "c"]], bcc=[[[[[1]]]]], all=[f"{n}@example.com" for n in range(500)], mixed=[1, [2]], some=[1, None]),
         Access(table="t", operation="select", tool="search", arguments={"q": "x"}, attributes={"ip": "10.0.0.1", "n": 1.5}),
     ):  # fmt: skip
         decision = verifier().check(mint(allow={}), access)

@@ -36,8 +36,8 @@ How each fact is spelled:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from math import isfinite
+from collections.abc import Collection, Iterable, Mapping
+from math import ceil, floor, isfinite
 from typing import Any
 
 import msgspec
@@ -243,8 +243,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         """The keywords of the smallest grant that permits this access, values included.
 
         For a hint after a denial. Does not look at any token, and does not say that the grant
-        should be given. Where no constraint can name a value, as for a list, it is `any`, which is
-        wider.
+        should be given. Where no constraint can name a value, it is the narrowest around it, or
+        `any`: see `narrowest`.
         """
         keywords: dict[str, Any] = {}
         if self.table is not None:
@@ -277,15 +277,51 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
 def _exactly_all(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """For each fact the narrowest constraint that accepts its value."""
-    return {key: _exactly(value) for key, value in facts.items()}
+    return {key: narrowest([value]) for key, value in facts.items()}
 
 
-def _exactly(value: Any) -> dict[str, Any]:
-    """The narrowest constraint that accepts `value` and that writers write (spec, "Constraints").
+def narrowest(values: Collection[Any]) -> dict[str, Any]:
+    """The narrowest constraint that accepts all `values` and that writers write (spec, section 13).
 
-    A string, an integer or a boolean is listed. Others are `any`: fractions, null, lists, objects,
-    large integers, and strings that are no free name or not in normal form C. Never raises.
+    Strings, integers and booleans are listed. Fractions are in a range, from one integer to
+    another. Lists have an `each` for all their items together, and are as long as the longest.
+
+    Others are `any`: null, objects, large numbers, strings that are no free name or not in normal
+    form C, and what is of two of these kinds. Never raises.
+
+        narrowest(["eu", "us"])         # {"in": ["eu", "us"]}
+        narrowest([2.5])                # {"min": 2, "max": 3}
+        narrowest([["eu"], ["us"]])     # {"each": {"in": ["eu", "us"]}, "most": 1}
     """
+    return _around(values, _DEEPEST)
+
+
+_DEEPEST = 4  # of `each` in `each` (spec 13.16)
+_ROOM = 1024  # characters of what is in a list: a link has not room for any number of items
+
+
+def _around(values: Collection[Any], depth: int) -> dict[str, Any]:
+    """What `narrowest` says, with at most so many `each` in each other."""
+    if all(map(_is_listed, values)):
+        # Each with its type: True is not 1. And by it first, since two types have no order.
+        typed = {(type(value).__name__, value) for value in values}
+        return {"in": [value for _, value in sorted(typed)]}
+
+    if all(type(value) in (int, float) for value in values):
+        low, high = floor(min(values)), ceil(max(values))
+        if low >= -MAX_INTEGER and high <= MAX_INTEGER:
+            return {"min": low, "max": high}
+
+    if depth > 0 and all(type(value) is list for value in values):
+        inside = _around([item for value in values for item in value], depth - 1)
+        if len(json.dumps(inside)) > _ROOM:
+            inside = {"any": True}
+        return {"each": inside, "most": max(map(len, values))}
+    return {"any": True}
+
+
+def _is_listed(value: Any) -> bool:
+    """Can writers name it in a list?"""
     kind = type(value)
     if kind is str:
         try:
@@ -293,11 +329,10 @@ def _exactly(value: Any) -> dict[str, Any]:
             # Writers refuse what is not in normal form C (spec 4.7), so it cannot be listed.
             names.composed(value)
         except ValueError:
-            return {"any": True}
-        return {"in": [value]}
-    # A list takes integers that every JSON reader reads alike. Larger ones are left to `any`.
-    is_listed = kind is bool or (kind is int and -MAX_INTEGER <= value <= MAX_INTEGER)
-    return {"in": [value]} if is_listed else {"any": True}
+            return False
+        return True
+    # A list takes integers that every JSON reader reads alike.
+    return kind is bool or (kind is int and -MAX_INTEGER <= value <= MAX_INTEGER)
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

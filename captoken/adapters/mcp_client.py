@@ -126,10 +126,17 @@ def _narrowed_to(
         raise ValueError(f"no token can permit {shown(wanted)}")
     tool, arguments = asked
     tools = Access(tool=tool, arguments=arguments).needed()["tools"]
-    # Long text, fractions and lists have no constraint of their own: of such an argument, what is
-    # held goes with the token.
-    exact = all("in" in constraint for rule in tools.values() for constraint in rule.values())
-    return {"tools": tools, "keep": keep, "clamp": not exact}
+    # Long text and objects have no constraint of their own, alone or in a list: of such an
+    # argument, what is held goes with the token.
+    is_open = any(_takes_any(constraint) for constraint in tools[tool].values())
+    return {"tools": tools, "keep": keep, "clamp": is_open}
+
+
+def _takes_any(constraint: Mapping[str, Any]) -> bool:
+    """Is there a value that it leaves free, itself or as an item?"""
+    if "each" in constraint:
+        return _takes_any(constraint["each"])
+    return "any" in constraint
 
 
 class Presenting:

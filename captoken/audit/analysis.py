@@ -37,7 +37,7 @@ import msgspec
 from captoken._format.encoding import EncodingError, Integer, b64decode, encode_json
 from captoken._format.errors import AuditError, TokenFormatError
 from captoken._format.root import RootRecord
-from captoken._language.access import Access
+from captoken._language.access import Access, narrowest
 from captoken._language.capability import Capability
 from captoken._language.caveats import COUNTED, RIGHTS, V1, Situation, Vocabulary
 from captoken._language.lineage import Actor, read_along
@@ -626,28 +626,19 @@ def _conditions_needed(accesses: Sequence[Accessed]) -> dict[str, Any]:
 def _values_needed(given: Iterable[list[str] | dict[str, Any]], key: str) -> dict[str, Any]:
     """The narrowest constraint that accepts all values that `key` had.
 
-    Anything, where one was not recorded, or is no value that a constraint lists.
+    Anything, where one was not recorded, or is no value that a constraint can be about.
     """
-    values: set[tuple[str, Any]] = set()  # each with its type: True is not 1
+    values: list[Any] = []
     for stated in given:
         if key not in stated:
             continue
-        if not isinstance(stated, dict) or not _is_exact(stated[key]):
+        if not isinstance(stated, dict):
             return {"any": True}
-        value = stated[key]
-        values.add((type(value).__name__, value))
+        values.append(stated[key])
 
-    # Sorted by type first: values of two types have no order.
-    return {"in": [value for _, value in sorted(values)]}
-
-
-def _is_exact(value: Any) -> bool:
-    """Is it a value that a constraint can be about, as it was given to the server?
-
-    What canonical JSON has no spelling for is recorded as an object (spec 39.6). Objects and lists
-    that were given as such are left out with them: no constraint lists one.
-    """
-    return type(value) in (str, int, bool)
+    # What canonical JSON has no spelling for is recorded as an object (spec 39.6), and so is a list
+    # of too many levels: that is `any`, as an object is.
+    return narrowest(values)
 
 
 # --- what an overlay would change -----------------------------------------------------------------
@@ -868,6 +859,17 @@ def _recorded(given: list[str] | dict[str, Any]) -> tuple[dict[str, Any], set[st
     if isinstance(given, dict):
         return given, {key for key, value in given.items() if not _is_exact(value)}
     return dict.fromkeys(given), set(given)
+
+
+def _is_exact(value: Any) -> bool:
+    """Is it a value that a constraint can be about, as it was given to the server?
+
+    What canonical JSON has no spelling for is recorded as an object (spec 39.6). Objects that were
+    given as such are left out with them: no constraint is about one. Of a list all items count.
+    """
+    if type(value) is list:
+        return all(map(_is_exact, value))
+    return type(value) in (str, int, bool)
 
 
 def _without_lost(stated: Mapping[str, Any], lost: _Lost) -> tuple[dict[str, Any], list[str]]:

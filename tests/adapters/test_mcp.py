@@ -1051,7 +1051,9 @@ NARROWED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("look", {}, {"_": {"in": [], "optional": True}}),
     ("look", {"term": "x" * 300}, {"term": {"any": True}}),  # too long to be named
     ("look", {"term": " padded ", "on": True}, {"on": {"in": [True]}, "term": {"any": True}}),
-    ("look", {"n": 1.5, "l": [1]}, {"l": {"any": True}, "n": {"any": True}}),
+    ("look", {"n": 1.5, "l": [1]}, {"l": {"each": {"in": [1]}, "most": 1}, "n": {"min": 1, "max": 2}}),
+    ("look", {"l": [{}, 1], "term": "x"}, {"l": {"each": {"any": True}, "most": 2}, "term": {"in": ["x"]}}),
+    ("look", {"o": {"a": 1}}, {"o": {"any": True}}),
     ("look", {"term": "e\u0301"}, {"term": {"any": True}}),  # not in normal form C
 ]
 
