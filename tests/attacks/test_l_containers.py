@@ -11,6 +11,7 @@ import re
 import sqlite3
 from collections.abc import Mapping
 from functools import partial
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -29,7 +30,7 @@ from captoken.discharge import Allow, Discharger
 from captoken.keys import DischargerKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
 from captoken.testing import fixed_random
-from captoken.tools import ToolGuard
+from captoken.tools import ToolGuard, guarded_tool
 from tests.world import KEY, KEYRING, WHO, clock, mint, verifier
 
 PARTY = DischargerKey.from_bytes(bytes(range(2, 34)))
@@ -363,6 +364,20 @@ def charged_by_tool(given):
         return [guard.check("t", {}).access.cost for _ in range(2)]
 
 
+def charged_by_function(given):
+    seen = []
+    trail = SimpleNamespace(record=lambda decision: seen.append(decision.access.cost))
+    tool = guarded_tool(verifier(audit=trail), name="t", cost=given)(lambda: None)
+    with current.use(mint(tools={"t": {}})):
+        return [tool() for _ in range(2)] and seen
+
+
+def named_by_function(given):
+    tool = guarded_tool(verifier(), name="t", names=given)(lambda *args: args)
+    with current.use(mint(tools={"t": {"a": {"each": {"in": [1]}}}})):
+        return [tool(1) for _ in range(2)]
+
+
 def charged_by(make):
     """What the accesses of a guard's rule cost, twice."""
 
@@ -437,6 +452,8 @@ PLACES = {
     "captoken.adapters.fastapi.require(cost)": (declared("cost"), *CENTS),
     "captoken.adapters.sqlite.guarded(cost)": (charged, *CENTS),
     "captoken.tools.ToolGuard(cost)": (charged_by_tool, *CENTS),
+    "captoken.tools.guarded_tool(cost)": (charged_by_function, *CENTS),
+    "captoken.tools.guarded_tool(names)": (named_by_function, {"args": "a"}, {"args": "b"}),
     "captoken.adapters.asgi.Requires(cost)": (charged_by(lambda cost: asgi.Requires(None, Access(), cost=cost)._access), *CENTS),
     "captoken.adapters.grpc.Guard(cost)": (
         charged_by(lambda cost: grpc.Guard(verifier(), {"/a.B/C": Access()}, cost=cost)._methods["/a.B/C"]),
