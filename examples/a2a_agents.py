@@ -109,17 +109,18 @@ def card_of(origin):
 # --- The agent that asks --------------------------------------------------------------------------
 
 
-async def ask(client, title, text):
+async def ask(client, who, text):
     """Send one message, and print what came of it."""
+    title = f"{who}: {text}"
     message = new_text_message(text, role=pb.ROLE_USER)
     try:
         async for answer in client.send_message(pb.SendMessageRequest(message=message)):
             told = answer.message.metadata[EXTENSION]
             chain = " > ".join(actor["name"] for actor in told["chain"])
             said = get_message_text(answer.message)
-            print(f"{title:<34}{said}  (asked by {chain}, for {told['subject']})")
+            print(f"{title:<38}{said}  (asked by {chain}, for {told['subject']})")
     except Exception as error:
-        print(f"{title:<34}{str(error).splitlines()[0]}")
+        print(f"{title:<38}{str(error).splitlines()[0]}")
 
 
 async def main():
@@ -150,13 +151,13 @@ async def main():
             with current.delegate(
                 to="risk-agent", tables=["sales"], tools={"sales_desk.overdue": {}}, expires_in=60
             ):
-                await ask(client, "risk-agent asks", "overdue in eu")
-                await ask(client, "for salaries", "salaries of all")
-                await ask(client, "for what is no skill", "everything")
-            await ask(client, "orchestrator, for salaries", "salaries of all")
+                await ask(client, "risk-agent", "overdue in eu")
+                await ask(client, "risk-agent", "salaries of all")
+                await ask(client, "risk-agent", "everything")
+            await ask(client, "orchestrator", "salaries of all")
 
         bare = ClientFactory(ClientConfig(httpx_client=plain)).create(card)
-        await ask(bare, "without a token", "overdue in eu")
+        await ask(bare, "nobody, with no token", "overdue in eu")
     server.should_exit = True
     await serving
 

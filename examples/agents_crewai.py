@@ -2,8 +2,8 @@
 
     pip install captoken crewai && python examples/agents_crewai.py
 
-Not among the tests: CrewAI is large. Tried with crewai 1.15. The model is a fake; agents, tasks,
-crew and hook are CrewAI's.
+CrewAI is large: `.ci/run` runs this, and the test suite does not. The model is a fake; agents,
+tasks, crew and hook are CrewAI's.
 
 CrewAI has one list of hooks for the whole process, and tells a hook of no token. So the tokens lie
 beside it, by agent: one that nobody handed a token has none. And CrewAI makes the call when a hook
@@ -66,10 +66,10 @@ def decide(context):
     try:
         role = context.agent.role.strip()
         said = why_not(role, context)
+        arguments = ", ".join(map(str, context.tool_input.values()))
+        print(f"{role:<14}{context.tool_name}({arguments})\n{'':<18}{said or 'permitted'}")
         if said is None:
-            print(f"{role:<14}{context.tool_name:<13}permitted")
             return None
-        print(f"{role:<14}{context.tool_name:<13}{said}")
     except Exception as error:
         print(f"refused: {type(error).__name__}")
     return False

@@ -92,14 +92,18 @@ def agent(name, tools, *calls, final="done"):
 
 
 def run(agent, task):
-    """Runs an agent, and shows what came of each call."""
+    """Runs an agent, and shows each call with what came of it."""
     messages = agent.invoke({"messages": [HumanMessage(task)]})["messages"]
+    calls = {}
     for message in messages:
+        if isinstance(message, AIMessage):
+            calls |= {call["id"]: call["args"] for call in message.tool_calls}
         if isinstance(message, ToolMessage):
             said = message.text
             if message.status == "error":
                 said = said.split(". ")[0]  # the rest says whether a retry can help
-            print(f"{agent.name:<14}{message.name:<13}{said}")
+            arguments = ", ".join(calls[message.tool_call_id].values())
+            print(f"{agent.name:<14}{message.name}({arguments})\n{'':<18}{said}")
     return messages[-1].text
 
 

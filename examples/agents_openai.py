@@ -87,9 +87,11 @@ async def send_mail(to: str, text: str) -> str:
     return f"sent to {to}"
 
 
-def short(said):
-    """The first sentence of a refusal; the rest says whether a retry can help."""
-    return said.split(". ")[0] if said.startswith("Not permitted") else said
+def show(who, tool, arguments, said):
+    """A call, and what came of it; of a refusal the first sentence, without what a retry can do."""
+    if said.startswith("Not permitted"):
+        said = said.split(". ")[0]
+    print(f"{who:<14}{tool}({', '.join(map(str, arguments.values()))})\n{'':<18}{said}")
 
 
 # --- The agents -----------------------------------------------------------------------------------
@@ -103,8 +105,7 @@ def agent(name, tools, *calls, final="done"):
 
         def step(call):
             if number > 0:
-                tool, _ = calls[number - 1]
-                print(f"{name:<14}{tool:<13}{short(call.input[-1]['output'])}")
+                show(name, *calls[number - 1], call.input[-1]["output"])
             if number == len(calls):
                 return [assistant_message(final)]
             return [function_call(*calls[number], call_id=str(number))]

@@ -79,9 +79,11 @@ async def send_mail(to: str, text: str) -> str:
     return f"sent to {to}"
 
 
-def short(said):
-    """The first sentence of a refusal; the rest says whether a retry can help."""
-    return said.split(". ")[0] if said.startswith("Not permitted") else said
+def show(who, tool, arguments, said):
+    """A call, and what came of it; of a refusal the first sentence, without what a retry can do."""
+    if said.startswith("Not permitted"):
+        said = said.split(". ")[0]
+    print(f"{who:<14}{tool}({', '.join(map(str, arguments.values()))})\n{'':<18}{said}")
 
 
 # --- The agents -----------------------------------------------------------------------------------
@@ -94,9 +96,8 @@ def obeying(who, *calls, final):
         """A turn of the model: shows what came of the call before, and makes the next one."""
         turn = sum(isinstance(message, ModelResponse) for message in messages)
         if turn > 0:
-            tool, _ = calls[turn - 1]
             for part in messages[-1].parts:
-                print(f"{who:<14}{tool:<13}{short(part.content)}")
+                show(who, *calls[turn - 1], part.content)
         if turn == len(calls):
             return ModelResponse(parts=[TextPart(final)])
         return ModelResponse(parts=[ToolCallPart(*calls[turn])])

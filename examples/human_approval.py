@@ -85,6 +85,7 @@ clerk = Token.parse(clerk.serialize())
 
 def pay(token, to, cents):
     """What the bank says to one payment."""
+    print(f"  bank.pay(to={to!r}, cents={cents})")
     payment = Access(tool="bank.pay", arguments={"to": to, "cents": cents})
     try:
         grant = bank.authorize(token.present(audience="bank"), payment)
@@ -104,25 +105,25 @@ def ask_and_pay(to, cents):
 
 print("Without asking")
 silent = pay(clerk, "paper-mill.example", 83_000)
-print(f"  {silent}")
+print(f"      {silent}")
 
 print("\nFor the paper mill")
 usual = ask_and_pay("paper-mill.example", 83_000)
-print(f"  {usual}")
+print(f"      {usual}")
 
 print("\nFor somebody new")
 new = ask_and_pay("quick-cash.example", 89_000)
-print(f"  {new}")
+print(f"      {new}")
 
 print("\nConsent to one payment, used for another")
 yes = approver.approve(ticket, Allow(expires_in=60, tools=only("paper-mill.example", 100)))
 other = pay(clerk.with_discharge(yes), "quick-cash.example", 100)
-print(f"  {other}")
+print(f"      {other}")
 
 print("\nConsent to more than the clerk may do")
 yes = approver.approve(ticket, Allow(expires_in=60))
 more = pay(clerk.with_discharge(yes), "paper-mill.example", 90_001)
-print(f"  {more}")
+print(f"      {more}")
 
 assert silent.startswith("denied, missing_discharge")
 assert other.startswith("denied, argument")

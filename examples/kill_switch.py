@@ -132,7 +132,7 @@ with tempfile.TemporaryDirectory() as folder:
         elif (name, decision.code) not in denials:
             denials[name, decision.code] = clock() - start
             reason = decision.refusals[0].text.split("; ")[-1]
-            say(name, f"{decision.code:<13}  {reason}")
+            say(name, f"{access.summary:<27}{decision.code:<14} {reason}")
 
     # --- A minute and a half ----------------------------------------------------------------------
 

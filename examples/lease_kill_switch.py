@@ -54,6 +54,7 @@ class Crew:
     def __init__(self, task):
         self.task = task
         self.over = None  # the second in which it was not renewed first
+        self.stopped = False
         root = Issuer(keyring, clock=clock).mint(
             subject="user:jane",
             agent="orchestrator",
@@ -82,13 +83,17 @@ class Crew:
     def read(self, rows):
         """One read at each server; True if all of them still permit it."""
         access = Access(table="customers", operation="select")
-        answers = set()
+        decisions = []
         for name, server in servers.items():
             text = self.token.present(audience=name, clock=clock)
-            answers.add(bool(server.check(text, access)))
-        (allowed,) = answers  # the servers agree
+            decisions.append(server.check(text, access))
+        (allowed,) = {bool(decision) for decision in decisions}  # the servers agree
         if allowed:
             rows_read[self.task] += rows
+        elif not self.stopped:
+            self.stopped = True
+            why = decisions[0].refusals[0].text
+            print(f"  +{clock() - start:3} s  {self.task}: {access.summary}, refused by all: {why}")
         return allowed
 
 
@@ -109,7 +114,7 @@ for second in range(120):
             last[crew.task] = second
     clock.advance(1)
 
-print(f"  +{last['q3-risk']:3} s  q3-risk: the last read that any server permitted")
+print(f"          q3-risk: the last read that any server permitted was at +{last['q3-risk']} s")
 print(f"  +{last['newsletter']:3} s  newsletter: still at work, score {score('newsletter')}")
 
 took = last["q3-risk"] - risk.over

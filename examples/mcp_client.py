@@ -66,17 +66,17 @@ async def care(sales: Presenting, session: ClientSession) -> None:
         (1900, for_another_call),
     ):
         result = await session.call_tool("refund", {"order": "A-1", "cents": cents}, meta=meta)
-        print(f"      {cents} cents: {said(result)}")
+        print(f"      refund(order='A-1', cents={cents}): {said(result)}")
 
     forged = everything[:-4] + "AAAA"
     for name, meta in (
-        ("no token", None),
-        ("a token of its own making", {"io.captoken/token": forged}),
+        ("with no token", None),
+        ("with a token of its own making", {"io.captoken/token": forged}),
     ):
         try:
             await session.call_tool("refund", {"order": "A-1", "cents": 5}, meta=meta)
         except Exception as error:
-            print(f"      {name}: {error}")
+            print(f"      refund(order='A-1', cents=5), {name}: {error}")
 
 
 async def story(session: ClientSession, root) -> None:

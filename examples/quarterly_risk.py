@@ -65,19 +65,25 @@ def lookup(token, issuer, max_price_cents):
     return {"Alder": "BBB", "Cedar": "B-"}[issuer]
 
 
-def refused(code, attempt, *arguments):
-    """`attempt` must be denied with this code; prints which link says no, and who added it."""
+def refused(code, attempt, token, *arguments, how=""):
+    """`attempt` must be denied with this code.
+
+    Prints who tried what, which link says no, and who added it.
+    """
+    who = token.unverified.holder if isinstance(token, Token) else "somebody"
+    stated = ", ".join(map(str, arguments))
+    print(f"  {who}{how}: {stated if attempt is query else f'{attempt.__name__}({stated})'}")
     try:
-        attempt(*arguments)
+        attempt(token, *arguments)
     except Denied as denied:
         first = denied.decision.refusals[0]
         assert first.code == code, denied
         where = "the verifier"
         if first.link is not None:
             where = f"link {first.link}, added by {first.added_by}"
-        print(f"  {code:<15}{where}: {first.text}")
+        print(f"      {code:<15}{where}: {first.text}")
     else:
-        raise AssertionError(f"this should have been refused: {arguments[1:]}")
+        raise AssertionError(f"this should have been refused: {arguments}")
 
 
 # --- user:jane starts a task: one mint, the only step that needs the key --------------------------
@@ -166,7 +172,8 @@ try:
     reader_agent.attenuate(tables=["hr"])
     raise AssertionError("widened")
 except WideningError as error:
-    print(f"  {error.code:<15}its own library: {error.excess} is not among what is held")
+    print("  reader-agent: attenuate(tables=['hr'])")
+    print(f"      {error.code:<15}its own library: {error.excess} is not among what is held")
 
 # An agent that leaves the library out can append any link by hand: each signature is the key of the
 # next. It gains nothing, since every link must hold.
@@ -178,17 +185,17 @@ signature = hmac.digest(last_signature, body, "sha256")
 longer = links + bytes([2, len(body)]) + body + b"\0\0\x06\x20" + signature
 text = "cap1_" + base64.urlsafe_b64encode(longer).rstrip(b"=").decode()
 by_hand = Token.parse(text, clock=clock)
-refused("table", query, by_hand, "select salary from hr")
+refused("table", query, by_hand, "select salary from hr", how=", with a link that it wrote by hand")
 
 # A forger has no key, whatever id it gives to one of its own.
 own_key = Keyring.from_keys({keyring.current: bytes(range(32))}, current=keyring.current)
 forged = Issuer(own_key, clock=clock).mint(
     subject="user:jane", agent="orchestrator", task="q3-risk", unrestricted=True
 )
-refused("bad_signature", query, forged, "select salary from hr")
+refused("bad_signature", query, forged, "select salary from hr", how=", says a forged token")
 
 
-def ask(text, caller):
+def read_sales(text, caller):
     """What the warehouse does for a caller that it knows by other means."""
     amounts = Access(table="sales", operation="select", columns=["amount"])
     warehouse.authorize(text, amounts, caller=caller)
@@ -196,8 +203,8 @@ def ask(text, caller):
 
 # A thief is not the agent whose token it is, and a token for one task is for no other.
 stolen = sales_agent.present(audience="warehouse")
-refused("caller", ask, stolen, Caller(agent="mallory"))
-refused("caller", ask, stolen, Caller(task="q4-forecast"))
+refused("caller", read_sales, stolen, Caller(agent="mallory"))
+refused("caller", read_sales, stolen, Caller(task="q4-forecast"))
 assert db.execute("select sum(overdue) from sales").fetchone() == (170,)
 
 # --- The end: each token dies with the shortest life above it -------------------------------------

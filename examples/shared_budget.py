@@ -153,6 +153,7 @@ def race(name, create, open_ledger, place):
         told_no = refused + more
         print(f"  {agent:<9}  {ALLOWANCE:>8}   {paid:>15}   {elsewhere:>12}   {told_no:>7}")
     total = sum(paid for book in books for paid, _ in book)
+    print("\n  told no: search.query, of 1 cent at most: budget_exhausted, by link 0 of the issuer")
     print(f"\n  promised {ALLOWANCE * len(AGENTS)}, allowed {ALLOWANCE}, spent {total}")
 
     # What was spent is counted under the orchestrator's own link, the first.

@@ -20,10 +20,10 @@ HERE = Path(__file__).parent.parent
 EXAMPLES = sorted((HERE / "examples").glob("*.py"))
 CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
 
-ELSEWHERE = {"agents_crewai.py"}  # needs a gigabyte of packages; run by hand
+ELSEWHERE = {"agents_crewai.py"}  # needs a gigabyte of packages; run by .ci/run
 STORY = [
-    "sales-agent   query_sales  Not permitted: table hr is not among the tables of this task",
-    "filings-agent send_mail    Not permitted: tool send_mail is not among the tools of this task",
+    "sales-agent   query_sales(select salary from hr)\n                  Not permitted: table hr is not among the tables of this task",
+    "filings-agent send_mail(mallory@example, salaries)\n                  Not permitted: tool send_mail is not among the tools of this task",
     "Q3 risk: eu 41 overdue, market down 7 percent, cedar a going concern.",
     'argument orchestrator > filings-agent: argument issuer of tool read_filing does not satisfy {"in": ["cedar"]} (orchestrator)',
     "caller   orchestrator: filings-agent calls with the token of orchestrator (the verifier)",
@@ -32,7 +32,8 @@ STORY = [
 KEY_LINES = {
     "quarterly_risk.py": [
         "Cedar: going concern in doubt; rated B-  (filings-agent)",
-        "column         link 1, added by orchestrator",
+        "  sales-agent: select customer from sales\n      column         link 1, added by orchestrator",
+        "  filings-agent: lookup(Alder, 40)\n      argument       link 1, added by orchestrator",
         "bad_signature  the verifier",
         "caller         the verifier: mallory calls with the token of sales-agent",
         "expired        link 2, added by filings-agent",
@@ -48,7 +49,7 @@ KEY_LINES = {
         "the key of orchestrator signed that clerk may select from salaries",
     ],
     "human_approval.py": [
-        "denied, missing_discharge",
+        "  bank.pay(to='paper-mill.example', cents=83000)\n      denied, missing_discharge",
         "pay 830.00 to paper-mill.example? yes",
         "paid, by clerk-agent for user:jane",
         "refused: the approver said no",
@@ -56,37 +57,39 @@ KEY_LINES = {
     ],
     "lease_kill_switch.py": [
         "q3-risk: not renewed, the score of q3-risk is",
+        "+ 60 s  q3-risk: select on table customers, refused by all: expired",
         "+119 s  newsletter: still at work",
         "From the supervisor's decision to the last permitted read: 4 s, of at most 10.",
     ],
     "kill_switch.py": [
         "None goes by an overlay that is older than 20 s.",
-        "+28 s  tickets  narrowed       operation update is not among",
-        '+30 s  files    narrowed       tool files.upload is not among ["files.read"]',
-        "+48 s  tickets  revoked        revoked by oncall:sam at",
-        "+65 s  files    stale_overlay  the newest overlay is of",
-        "+70 s  files    revoked        revoked by oncall:sam at",
+        "+28 s  tickets  update on table tickets    narrowed       operation update is not among",
+        '+30 s  files    tool files.upload(to)      narrowed       tool files.upload is not among ["files.read"]',
+        "+48 s  tickets  select on table tickets    revoked        revoked by oncall:sam at",
+        "+65 s  files    tool files.read()          stale_overlay  the newest overlay is of",
+        "+70 s  files    tool files.read()          revoked        revoked by oncall:sam at",
         "files                   2 s       17 s             5 s       20 s",
     ],
     "shared_budget.py": [
         "The ledger is a SQLite file",
         "scout-5         100",
+        "told no: search.query, of 1 cent at most: budget_exhausted, by link 0 of the issuer",
         "promised 500, allowed 100, spent 100",
     ],
     "agents_pydantic_ai.py": STORY,
     "agents_openai.py": STORY,
     "agents_langchain.py": [
-        "filings-agent query_hr     Not permitted: tool query_hr is not among the tools of this task",
+        "filings-agent query_hr(salary)\n                  Not permitted: tool query_hr is not among the tools of this task",
         "Q3 risk: eu 41 overdue, market down 7 percent, cedar a going concern.",
-        "filings-agent read_filing  Not permitted: the credential was handed to another agent",
+        "filings-agent read_filing(cedar)\n                  Not permitted: the credential was handed to another agent",
         "caller   orchestrator: filings-agent calls with the token of orchestrator",
         "filings-agent (vouched): 1 allowed, 3 denied",
     ],
     "a2a_agents.py": [
         "sales desk: takes captoken",
         "eu: 41 overdue  (asked by orchestrator > risk-agent, for user:jane)",
-        "for salaries                      The token does not permit this request.",
-        "without a token                   HTTP Error 401",
+        "risk-agent: salaries of all           The token does not permit this request.",
+        "nobody, with no token: overdue in eu  HTTP Error 401",
     ],
     "grpc_service.py": [
         "['eu 5', 'us 7'], for sales-agent",
@@ -95,6 +98,17 @@ KEY_LINES = {
         "no token at all                              UNAUTHENTICATED: The token was not accepted.",
         "over a channel that is not encrypted         UNAUTHENTICATED",
         "the same token, stolen without the key       UNAUTHENTICATED: The request needs a fresh proof",
+    ],
+    "start_here.py": [
+        "pay('acct-1', 120)\n    paid 120 to acct-1",
+        "pay('acct-1', 9000)\n    denied argument pay.cents: 9000 is more than 500, link 0 by the issuer",
+        "pay('acct-1', 120)\n    denied domain: restricted to tables",
+        "select * from sales natural join hr\n    denied table: table hr is not among",
+    ],
+    "fastapi_sqlite.py": [
+        "select sum(amount) from sales 200  [[12]]",
+        "select pay from hr            403  ",
+        "delete from sales             403  ",
     ],
     "fastapi_service.py": [
         "200  eu-agent      GET /market/eu             1200 in eu, for user:jane: eu-agent (vouched)",
@@ -116,10 +130,10 @@ KEY_LINES = {
         "Not permitted: table hr is not among the tables of this task",
         "not sent: tools that are not held",
         "1500 cents back for A-1, by care-agent for user:jane",
-        "2500 cents: Not permitted: argument `cents` of `refund` has a value that this task may not use",
-        "1900 cents: Not permitted: argument `cents` of `refund` has a value that this task may not use",
-        "no token: No token came with the request",
-        "a token of its own making: The token was not accepted.",
+        "refund(order='A-1', cents=2500): Not permitted: argument `cents` of `refund` has a value that this task may not use",
+        "refund(order='A-1', cents=1900): Not permitted: argument `cents` of `refund` has a value that this task may not use",
+        "with no token: No token came with the request",
+        "with a token of its own making: The token was not accepted.",
     ],
     "postgres_analytics.py": [
         "The audit found 0 ways round them.",

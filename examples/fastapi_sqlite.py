@@ -1,0 +1,40 @@
+"""The simplest service: agents send SQL over HTTP, and SQLite answers what their tokens permit.
+
+python examples/fastapi_sqlite.py tries it; `uvicorn fastapi_sqlite:app` in this folder serves it.
+"""
+
+import sqlite3
+from contextlib import closing
+from typing import Annotated
+
+from fastapi import Body, Depends, FastAPI
+from fastapi.testclient import TestClient
+
+from captoken import Grant, Issuer, Keyring, Verifier
+from captoken.adapters.fastapi import granted, protect
+from captoken.adapters.sqlite import guarded
+
+DATABASE = "file:shop?mode=memory&cache=shared"  # in earnest the path of your file
+kept = sqlite3.connect(DATABASE, uri=True)
+kept.executescript("create table sales(region, amount); create table hr(name, pay)")
+kept.execute("insert into sales values ('eu', 5), ('us', 7)").connection.commit()
+keyring = Keyring.generate()  # in earnest Keyring.load("keyring.json"), shared with the issuer
+app = FastAPI()
+
+
+@app.post("/query")
+def query(sql: Annotated[str, Body()], grant: Annotated[Grant, Depends(granted)]) -> list[tuple]:
+    with closing(sqlite3.connect(DATABASE, uri=True)) as shop, guarded(shop, grant) as db:
+        return db.execute(sql).fetchall()  # what the token does not permit is answered with 403
+
+
+protect(app, Verifier(keyring, audience="shop"), origin="http://127.0.0.1:8000")
+
+if __name__ == "__main__":
+    who = {"subject": "user:jane", "agent": "orchestrator", "task": "q3-risk"}
+    root = Issuer(keyring).mint(**who, tables=["*"], operations=["select"])
+    child = root.delegate(to="sales-agent", tables=["sales"])
+    for sql in ("select sum(amount) from sales", "select pay from hr", "delete from sales"):
+        sent = {"Authorization": f"Bearer {child.present(audience='shop')}"}
+        answer = TestClient(app).post("/query", json=sql, headers=sent)
+        print(f"{sql:<30}{answer.status_code}  {answer.json()}")

@@ -1,0 +1,57 @@
+"""Start here: a function and a database, guarded; an agent, and the sub-agent that it hands on to.
+
+python examples/start_here.py needs nothing but captoken.
+"""
+
+import sqlite3
+
+from captoken import Denied, Issuer, Keyring, Verifier, current
+from captoken.adapters.sqlite import guarded
+from captoken.tools import guarded_tool
+
+keyring = Keyring.generate()  # the secret of whoever mints and whoever verifies
+verifier = Verifier(keyring)
+
+
+@guarded_tool(verifier)
+def pay(to: str, cents: int) -> str:
+    return f"paid {cents} to {to}"
+
+
+def tried(what, call):
+    """Print what was tried, and what came of it."""
+    print(what)
+    try:
+        print(f"    {call()}")
+    except Denied as denied:
+        first, *_ = denied.decision.report(values=True).splitlines()
+        print(f"    {first}")
+
+
+# user:jane starts a task. Minting is the only step that needs the key.
+root = Issuer(keyring).mint(
+    subject="user:jane",
+    agent="orchestrator",
+    task="invoices",
+    tools={"pay": {"to": {"in": ["acct-1"]}, "cents": {"max": 500}}},
+    tables=["*"],
+    operations=["select"],
+)
+
+print("The orchestrator")
+with current.use(root):  # around whatever runs the agent
+    tried("pay('acct-1', 120)", lambda: pay("acct-1", 120))
+    tried("pay('acct-1', 9000)", lambda: pay("acct-1", 9000))
+
+    print("\nIts sub-agent, to which it hands on one table and no tool")
+    with current.delegate(to="sales-agent", tables=["sales"], expires_in="5m") as held:
+        tried("pay('acct-1', 120)", lambda: pay("acct-1", 120))
+        child = held.token
+
+database = sqlite3.connect(":memory:")
+database.executescript("create table sales(region, amount); create table hr(name, pay)")
+database.execute("insert into sales values ('eu', 5), ('us', 7)").connection.commit()
+with guarded(database, verifier.authenticate(child)) as db:
+    for sql in ("select sum(amount) from sales", "select * from sales natural join hr"):
+        tried(sql, lambda sql=sql: db.execute(sql).fetchall())
+database.close()
