@@ -16,7 +16,8 @@ from captoken import Verifier
 from captoken._format import primitives
 from captoken._format.encoding import MAX_INTEGER, b64encode, encode_json
 from captoken._language import overlay as module
-from captoken._language.overlay import LIFE, MarkedDelta, SelectorFacts, delta, snapshot, whole
+from captoken._language.entries import SelectorFacts
+from captoken._language.overlay import LIFE, MarkedDelta, delta, snapshot, whole
 from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay, Selector, recall
 from captoken.control import _shelf as shelf
 from captoken.errors import OverlayError, StoreError

@@ -21,7 +21,8 @@ from captoken._format import primitives
 from captoken._format.encoding import MAX_INTEGER, b64decode, b64encode, encode_json
 from captoken._format.root import RootRecord
 from captoken._language import overlay as module
-from captoken._language.overlay import LIFE, SelectorFacts, snapshot
+from captoken._language.entries import SelectorFacts
+from captoken._language.overlay import LIFE, snapshot
 from captoken.adapters.sqlite import guarded
 from captoken.caveats import Caveat, Vocabulary
 from captoken.control import Entry, Feed, Operator, Overlay, Selector

@@ -18,7 +18,7 @@ from captoken._format import primitives
 from captoken._format.encoding import LIMITS, b64decode, b64encode, decode_json, encode_json
 from captoken._format.packet import Packet
 from captoken._language import overlay as overlays
-from captoken._language.overlay import size_of
+from captoken._language.entries import size_of
 from captoken.control import ControlPlane, Entry, Operator, Overlay, Selector, recall
 from captoken.control import _asked as asking
 from captoken.control._asked import MOST, HandOver, Recall, asked_for

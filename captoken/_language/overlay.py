@@ -1,7 +1,6 @@
 """The overlay: restrictions and revocations on tokens already out (spec, "Overlay").
 
-    entry       a selector, and what it does to the tokens that it selects:
-                revoked, or a link's worth of more caveats
+    entry       what an operator says of some tokens: see `entries`
     snapshot    all entries that stand, with a number that never goes back, signed as a whole
     delta       what changes from one snapshot to a later one, signed, with the hash of either
     Overlay     a snapshot whose signature held, indexed for verifiers
@@ -20,28 +19,32 @@ Revocation is the narrowest overlay. The rules of this file:
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypedDict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from captoken._format import names, primitives, signed
+from captoken._format import primitives, signed
 from captoken._format.encoding import (
-    LIMITS,
     MAX_INTEGER,
     EncodingError,
     Integer,
     b64decode,
     b64encode,
-    encode_json,
 )
 from captoken._format.errors import OverlayError
 from captoken._format.public_keys import signing_key
-from captoken._format.root import RootRecord
 from captoken._language.caveats import V1, Vocabulary
-from captoken._language.links import BadLink, Link, is_about_requests, read_link
+from captoken._language.entries import (
+    UNREADABLE,
+    Entry,
+    Index,
+    SelectorFacts,
+    read_entry,
+    spelled_with_care,
+)
+from captoken._language.links import Link
 
 LIFE = 3600  # seconds that a snapshot is good for; verifiers have a tighter bound of their own
 MAX_BYTES = 1 << 26  # of a snapshot
@@ -49,228 +52,9 @@ LARGE = 1 << 16  # bytes of a snapshot from which on deltas are worth what they 
 _OVERLAY = primitives.label("overlay")
 _DELTA = primitives.label("delta")
 _DIGEST_BYTES = 32
-# 16 bytes in canonical base64url (1.2).
-_is_id = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
 
 
-# --- which tokens ---------------------------------------------------------------------------------
-
-
-class SelectorFacts(msgspec.Struct, frozen=True):
-    """What selectors ask about a token. Made once for each token, since its keys are found then.
-
-        facts = SelectorFacts(root, link_ids, task, holders)
-        if overlay.touches(facts.keys):
-            entries = overlay.on(facts, now)
-
-    `keys` is everything that an entry on such a token can be filed under: its ids, its names, its
-    task and every task above. It is derived, whatever is given.
-
-    Made by a verifier, for a token whose signature held: what an unverified one says of itself
-    selects nothing. Does not check that.
-    """
-
-    issued: RootRecord
-    links: Sequence[bytes]  # link ids, as bytes
-    task: str
-    agents: Sequence[str]  # all that have held it
-    keys: tuple[str | bytes, ...] = ()
-
-    def __post_init__(self) -> None:
-        issued = self.issued
-        keys = (
-            issued.token_id,
-            issued.subject,
-            issued.key_id,
-            *self.agents,
-            *self.links,
-            self.task,
-            *_tasks_above(self.task),
-        )
-        msgspec.structs.force_setattr(self, "keys", keys)
-
-
-def _tasks_above(task: str) -> list[str]:
-    """Of `a/b/c`: `a/b` and `a`. An entry on any of these is on the task too."""
-    above: list[str] = []
-    at = task.rfind("/")
-    while at > 0:
-        above.append(task[:at])
-        at = task.rfind("/", 0, at)
-    return above
-
-
-class Selector(
-    msgspec.Struct,
-    frozen=True,
-    gc=False,
-    omit_defaults=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-):
-    """Which tokens: those for which all that is stated holds (spec 36.5).
-
-    At least one thing is stated:
-
-    - `token` is a token id, and selects its whole tree.
-    - `link` is a link id, and selects that link and all below.
-    - `task` selects that task and all below.
-    - `agent` selects what that agent has held, then or before.
-    - `subject` and `kid` are those of the root record.
-    - `issued_before` is in seconds since the epoch, and leaves out that second itself.
-
-    `agent` goes by the names that holders wrote: it finds who was named, not who has the text. What
-    has to stop for certain is selected by something else (spec 36.15).
-
-    Does not check that there is such a token. Raises TypeError or ValueError for what is no id or
-    name, and for nothing at all.
-    """
-
-    agent: str | None = None
-    issued_before: Integer | None = None
-    kid: str | None = None
-    link: str | None = None
-    subject: str | None = None
-    task: str | None = None
-    token: str | None = None
-
-    def __post_init__(self) -> None:
-        # One after the other, since a large snapshot has a great many of them.
-        if self.token is not None:
-            _check_id(self.token, "token")
-        if self.link is not None:
-            _check_id(self.link, "link")
-        named = self._check_names()
-
-        if self.issued_before is not None:
-            if type(self.issued_before) is not int:
-                kind = type(self.issued_before).__name__
-                raise TypeError(f"issued_before must be seconds as int, not {kind}")
-            return
-
-        # Nothing stated would hold for every token: whoever forgot a keyword would stop them all.
-        if not (named or self.token or self.link):
-            raise ValueError(
-                "an entry selects something:"
-                " token, link, task, agent, subject, kid or issued_before"
-            )
-
-    def _check_names(self) -> bool:
-        """Is one of the names stated? Raises TypeError or ValueError for what is no name."""
-        named = False
-        if self.task is not None:
-            named = bool(names.task(self.task))
-        if self.agent is not None:
-            named = bool(names.name(self.agent, "agent"))
-        if self.subject is not None:
-            named = bool(names.name(self.subject, "subject"))
-        if self.kid is not None:
-            named = bool(names.name(self.kid, "kid"))
-        return named
-
-    @property
-    def link_id(self) -> bytes | None:
-        """The link id that is selected, as bytes; decoded at each look."""
-        return None if self.link is None else b64decode(self.link)
-
-    def selects(self, facts: SelectorFacts) -> bool:
-        """Is the token one of those? Decodes the link id each time: `Overlay.on` does not."""
-        return _selects(self, self.link_id, facts)
-
-
-def _check_id(value: Any, what: str) -> None:
-    """Raise TypeError or ValueError for what is no id."""
-    if _is_id(names.exact_str(value, what)) is None:
-        raise ValueError(f"a {what} id is 22 characters of base64url")
-
-
-def _selects(select: Selector, link_id: bytes | None, facts: SelectorFacts) -> bool:
-    """Does all hold that is stated? `link_id` is the selector's own, decoded.
-
-    What is not stated is not asked, so that each line is "not stated, or it holds".
-    """
-    issued = facts.issued
-    return (
-        (select.token is None or select.token == issued.token_id)
-        and (link_id is None or link_id in facts.links)
-        and (select.task is None or names.at_or_below(facts.task, select.task))
-        and (select.agent is None or select.agent in facts.agents)
-        and (select.subject is None or select.subject == issued.subject)
-        and (select.kid is None or select.kid == issued.key_id)
-        and (select.issued_before is None or issued.issued_at < select.issued_before)
-    )
-
-
-class Select(TypedDict, total=False):
-    """The keywords that select."""
-
-    agent: str
-    issued_before: int
-    kid: str
-    link: str
-    subject: str
-    task: str
-    token: str
-
-
-# --- entries and snapshots ------------------------------------------------------------------------
-
-
-class Entry(
-    msgspec.Struct,
-    frozen=True,
-    gc=False,
-    omit_defaults=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-):
-    """One restriction: whom it is on, what it does, and who did it, when and why, until when.
-
-    As it stands in a snapshot (spec 36.4). An Operator makes it. `id` is by what it is lifted
-    again. `by` and `why` are what an operator wrote, for people: text to be escaped where it is
-    shown. Its fields stand in the order in which a snapshot spells them.
-
-    `asked` is there if a holder asked for it: the ids of the links by which the token was handed on
-    to that holder, from the first down. So none for the agent that it was minted for.
-    """
-
-    asked: tuple[str, ...] | None = None
-    at: Integer  # when it was made, in seconds since the epoch
-    by: str
-    id: str
-    link: dict[str, Any] | None = None  # the caveats, as a link has them; None: revoked
-    select: Selector
-    until: Integer | None = None  # when it ends, likewise; None: not by itself
-    why: str
-
-    def stands(self, now: int) -> bool:
-        """Has it not run out? It ends at the first second of `until`."""
-        return self.until is None or now < self.until
-
-
-class _Filed(msgspec.Struct, frozen=True, gc=False):
-    """An entry as an overlay keeps it: what has to be decoded in it is decoded once.
-
-    So a request pays for none of it.
-    """
-
-    entry: Entry
-    link_id: bytes | None  # of its selector
-
-    def is_on(self, facts: SelectorFacts, now: int) -> bool:
-        """Does it stand, and is it on that token?"""
-        return self.entry.stands(now) and _selects(self.entry.select, self.link_id, facts)
-
-    @property
-    def key(self) -> str | bytes | None:
-        """What it is filed under: the one thing stated that selects the fewest tokens.
-
-        None for an entry by `issued_before` alone, which any token may have to be asked about.
-        """
-        # No id and no name is empty.
-        select = self.entry.select
-        rarest = self.link_id or select.token or select.subject
-        return rarest or select.agent or select.task or select.kid
+# --- snapshots ------------------------------------------------------------------------------------
 
 
 class Overlay:
@@ -318,7 +102,7 @@ class Overlay:
     def __init__(
         self,
         standing: _Standing,
-        index: _Index,
+        index: Index,
         links: dict[str, Link],
         ends: _Ends,
         shown: Iterable[Entry] | None = None,
@@ -377,7 +161,7 @@ class Overlay:
             raise OverlayError("no operator that is trusted here signed the snapshot")
         try:
             opened = _read(body, vocabulary)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise OverlayError(f"the snapshot cannot be read: {error}") from None
         return opened.follow(deltas, trusted, vocabulary=vocabulary) if deltas else opened
 
@@ -413,16 +197,16 @@ class Overlay:
 
         try:
             return self._followed(changes, vocabulary)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise OverlayError(f"the delta cannot be taken: {error}") from None
 
     def _followed(self, changes: Sequence[_Delta], vocabulary: Vocabulary) -> Overlay:
         """What these changes lead to, which follow one on the other.
 
-        Raises ValueError where they do not lead to what they say, and what is `_UNREADABLE`.
+        Raises ValueError where they do not lead to what they say, and what is `UNREADABLE`.
         """
         standing = self.standing.copy()
-        index = _Index(self._filed, self._anywhere)
+        index = Index(self._filed, self._anywhere)
         links = {**self._links}
         ends = _Ends(self.expires_at, self.issued_at, self.seq)
         digest = self.digest
@@ -435,7 +219,7 @@ class Overlay:
             before: str | None = None
             for raw in change.add:
                 spelled = bytes(raw)
-                entry = _read_entry(spelled, links, vocabulary)
+                entry = read_entry(spelled, links, vocabulary)
                 if before is not None and entry.id <= before:
                     raise ValueError("what it adds is not in order")
                 before = entry.id
@@ -497,80 +281,6 @@ class Overlay:
 
     def __repr__(self) -> str:
         return f"<Overlay {self.seq}, {len(self.entries)} entries>"
-
-
-class _Index:
-    """Where the entries of an overlay are found.
-
-    An entry that is found under a key is asked in full, so one table serves for all kinds of keys:
-    a task and an agent of one name are told apart then. Each stands in one place, under the rarest
-    of its keys.
-
-    Begins as another one, which stays as it is: it is copied before the first change. Belongs to
-    whoever makes an overlay, until it is made. Copying a hundred thousand keys takes milliseconds.
-    """
-
-    def __init__(
-        self,
-        by_key: dict[str | bytes, tuple[_Filed, ...]],
-        anywhere: tuple[_Filed, ...],
-    ) -> None:
-        # Tuples of what refers to nothing else are no work for the garbage collector.
-        self.by_key = by_key
-        self.anywhere = anywhere  # what states no key at all
-        self._is_own = False
-
-    @classmethod
-    def of(cls, entries: Iterable[Entry]) -> _Index:
-        """The index of these entries."""
-        by_key: dict[str | bytes, tuple[_Filed, ...]] = {}
-        anywhere: list[_Filed] = []
-        several: dict[str | bytes, list[_Filed]] = {}
-
-        for entry in entries:
-            filed = _Filed(entry, entry.select.link_id)
-            key = filed.key
-            if key is None:
-                anywhere.append(filed)
-            elif key not in by_key:
-                by_key[key] = (filed,)
-            else:
-                # A key may have them all: so they are not copied for each.
-                several.setdefault(key, [*by_key[key]]).append(filed)
-
-        for key, many in several.items():
-            by_key[key] = tuple(many)
-        return cls(by_key, tuple(anywhere))
-
-    def _change(self) -> None:
-        """Copy what was begun with, before the first change of it."""
-        if not self._is_own:
-            self.by_key = dict(self.by_key)
-            self._is_own = True
-
-    def file(self, entry: Entry) -> None:
-        """Put one more where it is found."""
-        self._change()
-        filed = _Filed(entry, entry.select.link_id)
-        key = filed.key
-        if key is None:
-            self.anywhere = (*self.anywhere, filed)
-        else:
-            self.by_key[key] = (*self.by_key.get(key, ()), filed)
-
-    def take_off(self, entry: Entry) -> None:
-        """Take an entry off, which was filed before."""
-        self._change()
-        key = _Filed(entry, entry.select.link_id).key
-        if key is None:
-            self.anywhere = tuple(one for one in self.anywhere if one.entry.id != entry.id)
-            return
-
-        rest = tuple(one for one in self.by_key[key] if one.entry.id != entry.id)
-        if rest:
-            self.by_key[key] = rest
-        else:
-            del self.by_key[key]
 
 
 # --- what is hashed -------------------------------------------------------------------------------
@@ -694,16 +404,6 @@ class _Standing:
 
 # --- reading --------------------------------------------------------------------------------------
 
-# What the decoders and the checks raise, for any bytes.
-_UNREADABLE = (
-    msgspec.DecodeError,
-    UnicodeError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-
-
 class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of a snapshot (spec 36.2). A field that is not known here refuses it whole.
 
@@ -748,7 +448,6 @@ class _Delta(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 _decode = msgspec.json.Decoder(_Snapshot).decode
 _decode_delta = msgspec.json.Decoder(_Delta).decode
-_decode_entry = msgspec.json.Decoder(Entry).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -765,7 +464,7 @@ def _signed_body(data: bytes, operators: Iterable[bytes], label: bytes) -> bytes
 
 
 def _read(body: bytes, vocabulary: Vocabulary) -> Overlay:
-    """The overlay that a body spells. Raises what is `_UNREADABLE`."""
+    """The overlay that a body spells. Raises what is `UNREADABLE`."""
     snapshot = _decode(body)
     if snapshot.v != 1:
         raise ValueError(f"version {snapshot.v} is not known here")
@@ -776,7 +475,7 @@ def _read(body: bytes, vocabulary: Vocabulary) -> Overlay:
     links: dict[str, Link] = {}
     for raw in snapshot.entries:
         text = bytes(raw)
-        entry = _read_entry(text, links, vocabulary)
+        entry = read_entry(text, links, vocabulary)
         entries.append(entry)
         spelled.append(text)
 
@@ -789,7 +488,7 @@ def _read(body: bytes, vocabulary: Vocabulary) -> Overlay:
     ends = _Ends(snapshot.exp, snapshot.iat, snapshot.seq)
     came = _Standing(ids, entries, spelled)
     standing = came.in_order()
-    opened = Overlay(standing, _Index.of(entries), links, ends, entries)
+    opened = Overlay(standing, Index.of(entries), links, ends, entries)
 
     # 36.2. The typed decoder takes what is no canonical JSON. Each entry was spelled again when it
     # was read; what is around them is spelled by the hash: it is that of what came, or it is not.
@@ -797,23 +496,6 @@ def _read(body: bytes, vocabulary: Vocabulary) -> Overlay:
     if spelling != primitives.sha256(body):
         raise ValueError("it is not canonical JSON")
     return opened
-
-
-def _read_entry(spelled: bytes, links: dict[str, Link], vocabulary: Vocabulary) -> Entry:
-    """The entry that these bytes spell; what it narrows to is put among `links`.
-
-    Raises what is `_UNREADABLE`.
-    """
-    entry = _decode_entry(spelled)
-    # The typed decoder takes what is no canonical JSON: so encode again, and compare.
-    if _spelled(entry, spelled.isascii()) != spelled:
-        raise ValueError("an entry is not canonical JSON")
-
-    if entry.asked is not None:
-        _check_asked(entry)
-    if entry.link is not None:
-        links[entry.id] = _read_restriction(entry.link, vocabulary)
-    return entry
 
 
 def _opened_delta(data: bytes, operators: Iterable[bytes]) -> _Delta:
@@ -828,12 +510,12 @@ def _opened_delta(data: bytes, operators: Iterable[bytes]) -> _Delta:
         raise OverlayError("no operator that is trusted here signed the delta")
     try:
         return _read_delta(body)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise OverlayError(f"the delta cannot be read: {error}") from None
 
 
 def _read_delta(body: bytes) -> _Delta:
-    """What the body of a delta says. Raises what is `_UNREADABLE`."""
+    """What the body of a delta says. Raises what is `UNREADABLE`."""
     delta = _decode_delta(body)
     if delta.v != 1:
         raise ValueError(f"version {delta.v} is not known here")
@@ -857,54 +539,6 @@ def _spelled_delta(delta: _Delta) -> bytes:
         _encode(delta.gives),
         delta.iat,
     )
-
-
-def _check_asked(entry: Entry) -> None:
-    """Raise ValueError unless that is what a holder can ask for (36.4).
-
-    Whoever makes room relies on it: such an entry revokes, and says of which tree and of whom.
-    """
-    select = entry.select
-    others = (select.agent, select.issued_before, select.kid, select.subject, select.task)
-    if entry.link is not None or select.token is None or any(one is not None for one in others):
-        raise ValueError("what a holder asked for revokes a token, or a link of it")
-
-    asked = entry.asked or ()
-    if len(asked) > LIMITS.links or not all(map(_is_id, asked)):
-        raise ValueError(f"asked has at most {LIMITS.links} link ids")
-
-
-def _spelled(entry: Entry, in_ascii: bool) -> bytes:
-    """The one spelling of an entry. `in_ascii` says that it is in ASCII as it came."""
-    # Then all its keys are, and these sort alike by code point and as RFC 8785 has it.
-    if in_ascii:
-        return _encode(entry)
-    return _spelled_with_care(entry)
-
-
-def _spelled_with_care(entry: Entry) -> bytes:
-    """The same, whatever it holds. Raises ValueError for what has no spelling."""
-    # As JSON has it: objects, arrays, and no tuples.
-    return encode_json(msgspec.json.decode(msgspec.json.encode(entry)))
-
-
-def size_of(entry: Entry) -> int:
-    """How many bytes of a snapshot an entry takes."""
-    return len(_spelled_with_care(entry))
-
-
-def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:
-    """The caveats of an entry (spec 36.6).
-
-    Raises ValueError for a link that cannot be read, or that speaks of more than requests: then it
-    could do more than restrict, or ask for what no overlay has.
-    """
-    link = read_link(encode_json(stated), vocabulary)
-    if isinstance(link, BadLink):
-        raise ValueError(f"an entry's link: {link.text}")
-    if not is_about_requests(link):
-        raise ValueError("an entry's link speaks of task, lineage or keys, or counts")
-    return link
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -932,7 +566,7 @@ def snapshot(
     Raises OverlayError for one that readers would refuse for its size, or for a number.
     """
     entries = list(entries)
-    spelled = [_spelled_with_care(entry) for entry in entries]
+    spelled = [spelled_with_care(entry) for entry in entries]
     standing = _Standing([entry.id for entry in entries], entries, spelled)
     return _signed_whole(key, standing, _ends(seq, issued_at, life))
 
@@ -985,7 +619,7 @@ def delta(
     # 36.17. Sorted by id: by code point, as Python compares text.
     dropped = sorted(set(drop))
     added = sorted(add, key=lambda entry: entry.id)
-    spelled = [_spelled_with_care(entry) for entry in added]
+    spelled = [spelled_with_care(entry) for entry in added]
     try:
         for name in dropped:
             standing.drop(name)

@@ -29,9 +29,9 @@ from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
 from captoken._language.capability import Capability
 from captoken._language.caveats import Situation
+from captoken._language.entries import SelectorFacts
 from captoken._language.lineage import Actor, Lineage, read_along
 from captoken._language.links import Link, Remembered, settled
-from captoken._language.overlay import SelectorFacts
 from captoken.proof import Evidence
 from captoken.stores.ports import USES, Debit
 

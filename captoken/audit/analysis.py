@@ -40,6 +40,7 @@ from captoken._format.root import RootRecord
 from captoken._language.access import Access, narrowest
 from captoken._language.capability import Capability
 from captoken._language.caveats import COUNTED, RIGHTS, V1, Situation, Vocabulary
+from captoken._language.entries import Entry, SelectorFacts
 from captoken._language.lineage import Actor, read_along
 from captoken._language.links import (
     BadLink,
@@ -50,7 +51,7 @@ from captoken._language.links import (
     settled,
     unknown_keys,
 )
-from captoken._language.overlay import Entry, Overlay, SelectorFacts
+from captoken._language.overlay import Overlay
 
 __all__ = [
     "Accessed",

@@ -15,7 +15,8 @@ import click
 import msgspec
 
 from captoken._format.spelling import escape, named, readable_time, span, until
-from captoken._language.overlay import Entry, Overlay
+from captoken._language.entries import Entry
+from captoken._language.overlay import Overlay
 from captoken.cli import words
 from captoken.cli.options import (
     caveats,

@@ -17,7 +17,8 @@ The rules of this room:
 - What does not arrive stops: a verifier denies when its overlay is older than its bound.
 """
 
-from captoken._language.overlay import Entry, Overlay, Selector
+from captoken._language.entries import Entry, Selector
+from captoken._language.overlay import Overlay
 from captoken.control._recall import ControlPlane, recall
 from captoken.control.feed import Feed
 from captoken.control.operator import Operator

@@ -18,7 +18,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from captoken._format.errors import RecallError
-from captoken._language.overlay import MAX_BYTES, Entry, Selector, size_of
+from captoken._language.entries import Entry, Selector, size_of
+from captoken._language.overlay import MAX_BYTES
 
 MOST = 100  # recalls of one hand-over and all below it
 PART = MAX_BYTES // 4  # bytes of a snapshot that are for what holders ask for

@@ -33,7 +33,7 @@ from captoken._format.packet import VID_BYTES, RawCaveat
 from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.spelling import is_visible
 from captoken._format.text import without_proof
-from captoken._language.overlay import Entry
+from captoken._language.entries import Entry
 from captoken._verification.decision import Grant
 from captoken._verification.verifier import Verifier
 from captoken._writing.token import Token

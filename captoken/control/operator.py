@@ -27,15 +27,8 @@ from captoken._format.errors import OverlayError, StoreError
 from captoken._format.public_keys import signing_key
 from captoken._format.spelling import escape, shown, spelled_time
 from captoken._language.caveats import V1, Vocabulary
-from captoken._language.overlay import (
-    LIFE,
-    Entry,
-    Overlay,
-    Select,
-    Selector,
-    delta,
-    snapshot,
-)
+from captoken._language.entries import Entry, Select, Selector
+from captoken._language.overlay import LIFE, Overlay, delta, snapshot
 from captoken._writing.compose import Means, Terms, compose_request, spell
 from captoken._writing.keywords import Strings
 from captoken.control._asked import Change, Recall, asked_for

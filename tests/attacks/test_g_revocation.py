@@ -15,7 +15,8 @@ from captoken import Access, Denied, Issuer, Token, Verifier
 from captoken._format import chain, primitives
 from captoken._format.encoding import b64encode
 from captoken._format.root import RootRecord
-from captoken._language.overlay import SelectorFacts, snapshot
+from captoken._language.entries import SelectorFacts
+from captoken._language.overlay import snapshot
 from captoken.control import Entry, Feed, Operator, Overlay, Selector
 from captoken.discharge import Allow, Discharger
 from captoken.errors import OverlayError, StoreError

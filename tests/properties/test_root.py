@@ -7,7 +7,7 @@ import pytest
 from captoken._format import root
 from captoken._format.errors import TokenFormatError
 from captoken._format.root import RootRecord
-from captoken._language.overlay import Selector, SelectorFacts
+from captoken._language.entries import Selector, SelectorFacts
 from tests.longer import drawing, times
 from tests.world import mint
 
