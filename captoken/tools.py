@@ -512,6 +512,8 @@ def _arguments_of(signature: inspect.Signature, names: Mapping[str, str]) -> dic
     Raises TypeError for a parameter that needs a name and has none, and for a name of no parameter.
     Raises ValueError where two arguments have one name: one of them would not be decided on.
     """
+    if next(iter(signature.parameters), None) == "self" and "self" not in names:
+        raise TypeError("a method: decorate the bound one, guarded_tool(verifier)(thing.method)")
     unknown = sorted(str(given) for given in names if given not in signature.parameters)
     if unknown:
         raise TypeError(f"names: the function has no parameter {', '.join(unknown)}")

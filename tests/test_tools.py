@@ -443,6 +443,18 @@ def test_parameters_that_nobody_can_name_need_a_name():
             search("fox", 1, (1,))
 
 
+def test_a_method_is_decorated_when_it_is_bound():
+    class Bank:
+        def pay(self, to):
+            return f"paid {to}"
+
+    with pytest.raises(TypeError, match="a method: decorate the bound one"):
+        guarded_tool(verifier())(Bank.pay)
+    pay = guarded_tool(verifier())(Bank().pay)
+    with current.use(mint(tools={"pay": {"to": {"in": ["ann"]}}})):
+        assert pay("ann") == "paid ann" and denied(pay, "bob") == "argument"
+
+
 def test_a_tool_has_the_name_of_its_function_or_another_and_always_one_that_a_token_can_have():
     asking = guarded_tool(verifier())
 
