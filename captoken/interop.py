@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from captoken._format import packet as wire
 from captoken._format.encoding import LIMITS, b64encode
 from captoken._format.errors import TokenFormatError
+from captoken._format.extras import extra
 from captoken._format.text import PREFIX, text_of
 from captoken._language.discharge import Discharge
 from captoken._writing.token import Token
@@ -91,7 +92,8 @@ def to_pymacaroons(made: Token | Discharge) -> Macaroon:
     pymacaroons binds them itself.
     """
     # Here, and not above: the package is an extra, which most installations do not have.
-    from pymacaroons import Macaroon
+    with extra("interop"):
+        from pymacaroons import Macaroon
 
     packet = made.packet if isinstance(made, Discharge) else made.secret_packet
     return Macaroon.deserialize(b64encode(wire.encode(packet)))
@@ -105,8 +107,9 @@ def from_pymacaroons(macaroon: Macaroon) -> Token:
     Does not verify anything. Raises TokenFormatError for what is none of ours, and TypeError for
     what is no Macaroon. Links that it has are taken as they are, also those we cannot read.
     """
-    from pymacaroons import Macaroon as Known
-    from pymacaroons.serializers import BinarySerializer
+    with extra("interop"):
+        from pymacaroons import Macaroon as Known
+        from pymacaroons.serializers import BinarySerializer
 
     if not isinstance(macaroon, Known):
         raise TypeError(f"a pymacaroons.Macaroon, not {type(macaroon).__name__}")

@@ -30,21 +30,24 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias, TypedDict
 
-from a2a.auth.user import User
-from a2a.server.agent_execution import (
-    AgentExecutor,
-    RequestContext,
-    RequestContextBuilder,
-    SimpleRequestContextBuilder,
-)
-from a2a.server.context import ServerCallContext
-from a2a.server.events import Event, EventQueue
-from a2a.server.request_handlers import RequestHandler
-from a2a.server.routes.common import DefaultServerCallContextBuilder
-from a2a.types import a2a_pb2
-from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
-from a2a.utils.errors import UnsupportedOperationError
-from starlette.requests import Request
+from captoken._format.extras import extra
+
+with extra("a2a"):
+    from a2a.auth.user import User
+    from a2a.server.agent_execution import (
+        AgentExecutor,
+        RequestContext,
+        RequestContextBuilder,
+        SimpleRequestContextBuilder,
+    )
+    from a2a.server.context import ServerCallContext
+    from a2a.server.events import Event, EventQueue
+    from a2a.server.request_handlers import RequestHandler
+    from a2a.server.routes.common import DefaultServerCallContextBuilder
+    from a2a.types import a2a_pb2
+    from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
+    from a2a.utils.errors import UnsupportedOperationError
+    from starlette.requests import Request
 
 from captoken import current
 from captoken._format.errors import NoToken

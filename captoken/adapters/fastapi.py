@@ -27,10 +27,13 @@ from inspect import isawaitable
 from operator import is_not
 from typing import Annotated, Any, TypeAlias, Unpack
 
-from fastapi import Depends, FastAPI, HTTPException
-from fastapi.security import HTTPBearer
-from starlette.requests import HTTPConnection
-from starlette.routing import Router
+from captoken._format.extras import extra
+
+with extra("fastapi"):
+    from fastapi import Depends, FastAPI, HTTPException
+    from fastapi.security import HTTPBearer
+    from starlette.requests import HTTPConnection
+    from starlette.routing import Router
 
 from captoken._format import names
 from captoken._format.errors import NoToken

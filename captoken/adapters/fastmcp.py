@@ -34,10 +34,13 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, Unpack, overload
 
-from fastmcp.exceptions import ToolError
-from fastmcp.server.dependencies import fastmcp_request_ctx, get_http_request
-from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
-from mcp.shared.exceptions import MCPError
+from captoken._format.extras import extra
+
+with extra("fastmcp"):
+    from fastmcp.exceptions import ToolError
+    from fastmcp.server.dependencies import fastmcp_request_ctx, get_http_request
+    from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+    from mcp.shared.exceptions import MCPError
 
 from captoken._verification.decision import Grant
 from captoken._verification.verifier import AnyVerifier

@@ -27,7 +27,10 @@ from inspect import isasyncgenfunction, iscoroutinefunction
 from itertools import chain
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
+from captoken._format.extras import extra
+
+with extra("grpc"):
+    import grpc  # type: ignore[import-untyped]
 
 from captoken._format.clocks import Seconds
 from captoken._writing.token import Token

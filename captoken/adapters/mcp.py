@@ -29,6 +29,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any, TypeVar, Unpack, overload
 
+from captoken._format.extras import extra
 from captoken._verification.verifier import AnyVerifier
 from captoken.adapters._mcp.gate import Gate, Options, answering, teller
 from captoken.adapters._mcp.messages import (
@@ -40,17 +41,18 @@ from captoken.adapters._mcp.messages import (
     without_token,
 )
 
-TWO = version("mcp").split(".")[0] != "1"  # which major version of the SDK is installed
-
 # By name, since the two versions have them in different places.
-_server: Any = import_module("mcp.server")
-_errors: Any = import_module("mcp.shared.exceptions")
-_tools: Any = import_module(
-    "mcp.server.mcpserver.exceptions" if TWO else "mcp.server.fastmcp.exceptions"
-)
+with extra("mcp"):
+    TWO = version("mcp").split(".")[0] != "1"  # which major version of the SDK is installed
+    _server: Any = import_module("mcp.server")
+    _errors: Any = import_module("mcp.shared.exceptions")
+    _tools: Any = import_module(
+        "mcp.server.mcpserver.exceptions" if TWO else "mcp.server.fastmcp.exceptions"
+    )
 
-# The protocols in which a result says of itself that it is one.
-_modern: Any = import_module("mcp_types.version").MODERN_PROTOCOL_VERSIONS if TWO else ()
+    # The protocols in which a result says of itself that it is one.
+    _modern: Any = import_module("mcp_types.version").MODERN_PROTOCOL_VERSIONS if TWO else ()
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from captoken import current
 from captoken._format.clocks import Seconds
+from captoken._format.extras import extra
 from captoken._format.given import read_once
 from captoken._format.spelling import shown
 from captoken._language.access import Access
@@ -33,11 +34,12 @@ from captoken.adapters._mcp.messages import CALL, LISTS, TOKEN, digest, facts, h
 from captoken.adapters._within import within
 from captoken.current import Held
 
+with extra("mcp"):
+    _types: Any = import_module("mcp.types")  # of mcp 1.x or 2.x, which differ
+    _TWO = version("mcp").split(".")[0] != "1"
+
 # Rule 2: an attribute that nothing has. What is listed does not turn on attributes.
 _LISTING: dict[str, dict[str, Any]] = {"io.captoken/listing": {"in": []}}
-
-_types: Any = import_module("mcp.types")  # of mcp 1.x or 2.x, which differ
-_TWO = version("mcp").split(".")[0] != "1"
 
 
 def meta_for(

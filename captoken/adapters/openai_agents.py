@@ -35,21 +35,24 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Unpack
 
-from agents import (
-    Agent,
-    AgentBase,
-    FunctionTool,
-    Handoff,
-    RunConfig,
-    RunContextWrapper,
-    Runner,
-    RunResult,
-    Tool,
-    function_tool,
-    handoff,
-)
-from agents.handoffs import HandoffInputData
-from agents.tool_context import ToolContext
+from captoken._format.extras import extra
+
+with extra("openai-agents"):
+    from agents import (
+        Agent,
+        AgentBase,
+        FunctionTool,
+        Handoff,
+        RunConfig,
+        RunContextWrapper,
+        Runner,
+        RunResult,
+        Tool,
+        function_tool,
+        handoff,
+    )
+    from agents.handoffs import HandoffInputData
+    from agents.tool_context import ToolContext
 
 from captoken import current
 from captoken._format.errors import GuardError

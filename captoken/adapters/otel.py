@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from opentelemetry.trace import Tracer, get_current_span
+from captoken._format.extras import extra
+
+with extra("otel"):
+    from opentelemetry.trace import Tracer, get_current_span
 
 from captoken._verification.decision import Decision
 from captoken._verification.effects import Recorder as Trail

@@ -48,7 +48,10 @@ from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import psycopg
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    import psycopg
 
 from captoken._language.access import Caller
 from captoken._language.costs import Cost

@@ -35,17 +35,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, Unpack
 
-from pydantic_ai import ModelRetry, RunContext, Tool
-from pydantic_ai.agent import AbstractAgent, AgentRunResult
-from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
-from pydantic_ai.exceptions import ToolFailed
-from pydantic_ai.messages import ToolCallPart
-from pydantic_ai.models import ModelRequestContext
-from pydantic_ai.output import OutputContext
-from pydantic_ai.tools import ToolDefinition
-from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
-from pydantic_ai.usage import RunUsage
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from captoken._format.extras import extra
+
+with extra("pydantic-ai"):
+    from pydantic_ai import ModelRetry, RunContext, Tool
+    from pydantic_ai.agent import AbstractAgent, AgentRunResult
+    from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
+    from pydantic_ai.exceptions import ToolFailed
+    from pydantic_ai.messages import ToolCallPart
+    from pydantic_ai.models import ModelRequestContext
+    from pydantic_ai.output import OutputContext
+    from pydantic_ai.tools import ToolDefinition
+    from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
+    from pydantic_ai.usage import RunUsage
+    from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from captoken import current
 from captoken._format.errors import GuardError

@@ -18,10 +18,13 @@ from threading import Lock
 from time import time
 from typing import Any, LiteralString, NamedTuple, Protocol, Self, TypeAlias
 
-import psycopg
-from psycopg import sql
-from psycopg.pq import ConnStatus, TransactionStatus
-from psycopg.rows import tuple_row
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    import psycopg
+    from psycopg import sql
+    from psycopg.pq import ConnStatus, TransactionStatus
+    from psycopg.rows import tuple_row
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken._format.errors import StoreError

@@ -29,7 +29,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import suppress
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
-import grpc  # type: ignore[import-untyped]
+from captoken._format.extras import extra
+
+with extra("grpc"):
+    import grpc  # type: ignore[import-untyped]
 
 from captoken import current
 from captoken._language.access import Access, Caller

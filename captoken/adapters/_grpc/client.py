@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
-import grpc  # type: ignore[import-untyped]
+from captoken._format.extras import extra
+
+with extra("grpc"):
+    import grpc  # type: ignore[import-untyped]
 
 from captoken import current
 from captoken._format.clocks import Seconds

@@ -13,7 +13,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
+from captoken._format.extras import extra
+
+with extra("grpc"):
+    import grpc  # type: ignore[import-untyped]
 
 from captoken import current
 from captoken.adapters._grpc.calls import Context

@@ -19,9 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
-from fastapi import routing
-from starlette.applications import Starlette
-from starlette.routing import Router
+from captoken._format.extras import extra
+
+with extra("fastapi"):
+    from fastapi import routing
+    from starlette.applications import Starlette
+    from starlette.routing import Router
 
 # Newer FastAPI leaves included routers in their place. This gives the routes of all of them, each
 # with what its routers add. Older FastAPI copies the routes into the outer router.

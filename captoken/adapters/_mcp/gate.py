@@ -21,7 +21,10 @@ from functools import partial, wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypedDict, TypeVar
 
-from anyio import to_thread
+from captoken._format.extras import extra
+
+with extra("mcp"):
+    from anyio import to_thread
 
 from captoken import current
 from captoken._format.text import without_proof

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any, TypeAlias
 
+from captoken._format.extras import extra
 from captoken._verification.decision import Grant
 from captoken.adapters._mcp.gate import Gate, answering
 from captoken.adapters._mcp.messages import (
@@ -31,10 +32,11 @@ from captoken.adapters._mcp.messages import (
 _Handler: TypeAlias = Callable[[Any], Awaitable[Any]]
 
 # By name, since type checkers see mcp 2.x.
-_types: Any = import_module("mcp.types")
-_low: Any = import_module("mcp.server.lowlevel.server")
-_fast: Any = import_module("mcp.server.fastmcp")
-_McpError: Any = import_module("mcp.shared.exceptions").McpError
+with extra("mcp"):
+    _types: Any = import_module("mcp.types")
+    _low: Any = import_module("mcp.server.lowlevel.server")
+    _fast: Any = import_module("mcp.server.fastmcp")
+    _McpError: Any = import_module("mcp.shared.exceptions").McpError
 
 
 def install(gate: Gate, server: Any) -> None:

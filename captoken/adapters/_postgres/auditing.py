@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
-from psycopg.rows import tuple_row
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    import psycopg
+    from psycopg.rows import tuple_row
 
 from captoken.adapters._postgres.templates import DANGEROUS
 

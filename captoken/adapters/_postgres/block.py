@@ -21,7 +21,10 @@ from collections.abc import Generator, Hashable, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from psycopg.pq import PipelineStatus, TransactionStatus
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    from psycopg.pq import PipelineStatus, TransactionStatus
 
 from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller

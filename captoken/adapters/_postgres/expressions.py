@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pglast import ast
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    from pglast import ast
 
 from captoken.adapters._postgres.lists import SAFE_VALUES, TYPES
 from captoken.adapters._postgres.text import Reference

@@ -21,9 +21,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-import psycopg
 from msgspec import structs
-from psycopg import errors
+
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    import psycopg
+    from psycopg import errors
 
 from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller

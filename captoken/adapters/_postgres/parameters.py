@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import psycopg
-from psycopg import errors
-from psycopg.adapt import PyFormat, Transformer
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    import psycopg
+    from psycopg import errors
+    from psycopg.adapt import PyFormat, Transformer
 
 from captoken.adapters._postgres.wire import Command, Connection
 

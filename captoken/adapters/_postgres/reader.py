@@ -22,8 +22,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from pglast.parser import ParseError, parse_sql, scan
-from psycopg import errors
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    from pglast.parser import ParseError, parse_sql, scan
+    from psycopg import errors
 
 from captoken.adapters._postgres.expressions import EXPRESSION_RULES
 from captoken.adapters._postgres.statements import CLAUSE_RULES, STATEMENT_RULES

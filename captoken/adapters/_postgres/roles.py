@@ -24,8 +24,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import psycopg
-from psycopg.rows import tuple_row
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    import psycopg
+    from psycopg.rows import tuple_row
 
 from captoken._format.given import read_once
 from captoken._language.data import NO_RIGHTS, Rights, RightsMap, rights_of

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pglast import enums
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    from pglast import enums
 
 from captoken.adapters._postgres.text import Reference, Scope, Table, Write
 from captoken.adapters._postgres.walk import (

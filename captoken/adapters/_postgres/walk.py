@@ -23,7 +23,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from pglast import ast
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    from pglast import ast
 
 from captoken.adapters._postgres.lists import PLAIN_NODES
 from captoken.adapters._postgres.text import Scope, Table, Text

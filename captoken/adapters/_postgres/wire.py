@@ -17,10 +17,13 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-import psycopg
-from psycopg import errors, generators
-from psycopg.pq import DiagnosticField, ExecStatus
-from psycopg.pq import version as libpq_version
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    import psycopg
+    from psycopg import errors, generators
+    from psycopg.pq import DiagnosticField, ExecStatus
+    from psycopg.pq import version as libpq_version
 
 from captoken._format.errors import GuardError
 

@@ -1,0 +1,133 @@
+"""A package that is not installed: the error says which extra of captoken brings it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from captoken._format.extras import extra
+
+ROOT = Path(__file__).parent.parent
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+
+# What everybody has who has captoken.
+ALWAYS = {*sys.stdlib_module_names, "captoken", "msgspec", "nacl"}
+
+# The command line asks once, before it imports anything (tests/cli); its modules are nobody's to import.
+MODULES = [path for path in sorted((ROOT / "captoken").rglob("*.py")) if "cli" not in path.parts]
+
+
+def test_a_package_that_is_not_there_is_told_with_what_to_install() -> None:
+    with pytest.raises(ModuleNotFoundError) as told, extra("mcp"):
+        import nobody_has_this  # type: ignore[import-not-found]  # noqa: F401
+    assert told.value.name == "nobody_has_this"
+    assert str(told.value) == (
+        "the package nobody_has_this is not there; install what captoken needs here: pip install 'captoken[mcp]'"
+    )
+
+
+def test_another_version_of_a_package_is_told_with_what_to_install() -> None:
+    with pytest.raises(ImportError, match=r"^cannot import name 'nothing' from 'json' .*pip install 'captoken\[a2a\]'$") as told, extra("a2a"):
+        from json import nothing  # type: ignore[attr-defined]  # noqa: F401
+    assert type(told.value) is ImportError and told.value.name == "json" and told.value.path == json.__file__
+
+
+def test_what_is_no_failed_import_stays_what_it_is() -> None:
+    with pytest.raises(ValueError, match="another"), extra("mcp"):
+        raise ValueError("another")
+    with extra("mcp"):
+        pass
+
+
+def foreign(tree: ast.AST, inside: str | None = None) -> Iterator[tuple[str, str | None]]:
+    """Each package in a tree that captoken does not bring, and the extra of the block that it is imported in."""
+    for node in ast.iter_child_nodes(tree):
+        held = inside
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                continue
+            case ast.With(items=[ast.withitem(context_expr=ast.Call(func=ast.Name(id="extra"), args=[ast.Constant(value=str(name))]))]):
+                held = name
+            case ast.ImportFrom(module=str(module), level=0):
+                yield module.split(".")[0], held
+            case ast.Import(names=found):
+                yield from ((alias.name.split(".")[0], held) for alias in found)
+            case ast.Call(func=ast.Name(id="import_module" | "version"), args=[ast.Constant(value=str(module)), *_]):
+                yield module.split(".")[0], held
+        yield from foreign(node, held)
+
+
+def test_every_import_of_what_captoken_does_not_bring_names_an_extra() -> None:
+    """In its block, so that a new one without it fails here; and nothing else stands in such blocks."""
+    found = [
+        (path.relative_to(ROOT).as_posix(), package, held)
+        for path in MODULES
+        for package, held in foreign(ast.parse(path.read_text("utf-8")))
+        if package not in ALWAYS or held
+    ]
+    # Asked of an mcp that has been imported above.
+    found.remove(("captoken/adapters/mcp_client.py", "mcp", None))
+    assert [one for one in found if one[1] in ALWAYS or one[2] not in EXTRAS.keys() - {"all", "bench", "test"}] == []
+    assert len(found) > 50
+
+
+WITHOUT = """
+import importlib, json, pkgutil, sys
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in ALWAYS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+ALWAYS = set(sys.argv[1].split())
+sys.meta_path.insert(0, Nothing())
+import captoken
+
+told = {}
+for module in pkgutil.walk_packages(captoken.__path__, "captoken.", onerror=lambda name: None):
+    if "._" not in module.name and ".cli" not in module.name and "__main__" not in module.name:
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            told[module.name] = str(error)
+
+from captoken import interop
+for function in (interop.to_pymacaroons, interop.from_pymacaroons):
+    try:
+        function(None)
+    except ModuleNotFoundError as error:
+        told[f"captoken.interop.{function.__name__}"] = str(error)
+print(json.dumps(told))
+"""
+
+
+def test_every_public_module_says_what_to_install() -> None:
+    """Where nothing is installed but captoken. The other public modules can be imported there."""
+    # What libsodium's binding is made of is there as well.
+    always = " ".join(ALWAYS | {"cffi", "_cffi_backend", "_sodium", "pycparser"})
+    done = subprocess.run([sys.executable, "-c", WITHOUT, always], capture_output=True, text=True, check=True, timeout=60)
+    told = {name: re.search(r"pip install 'captoken\[([\w-]+)\]'$", text) for name, text in json.loads(done.stdout).items()}
+    assert {name: match and match[1] for name, match in told.items()} == {
+        "captoken.adapters.a2a": "a2a",
+        "captoken.adapters.fastapi": "fastapi",
+        "captoken.adapters.fastmcp": "fastmcp",
+        "captoken.adapters.grpc": "grpc",
+        "captoken.adapters.langchain": "langchain",
+        "captoken.adapters.mcp": "mcp",
+        "captoken.adapters.mcp_client": "mcp",
+        "captoken.adapters.openai_agents": "openai-agents",
+        "captoken.adapters.otel": "otel",
+        "captoken.adapters.postgres": "postgres",
+        "captoken.adapters.pydantic_ai": "pydantic-ai",
+        "captoken.interop.from_pymacaroons": "interop",
+        "captoken.interop.to_pymacaroons": "interop",
+        "captoken.stores.postgres": "postgres",
+    }
