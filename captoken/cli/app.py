@@ -23,13 +23,12 @@ from captoken.cli.docs import docs
 from captoken.cli.inspect import inspect
 from captoken.cli.keygen import keygen
 from captoken.cli.operate import end_task, lift, narrow, overlay, renew, revoke
-from captoken.cli.options import InOrder
-from captoken.cli.output import prepare, tell, warn
+from captoken.cli.options import USAGE, InOrder
+from captoken.cli.output import prepare, tell
 from captoken.cli.postgres import postgres
 from captoken.cli.renewing import operate
 from captoken.cli.write import attenuate, delegate, mint, present
 
-USAGE = 2
 INTERRUPTED = 130
 # The variable by which a shell asks how a command line may go on.
 COMPLETING = "_CAPTOKEN_COMPLETE"
@@ -76,12 +75,10 @@ class _Commands(InOrder):
 
 @click.group(
     cls=_Commands,
-    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="captoken", message="%(prog)s %(version)s")
-@click.pass_context
-def commands(ctx: click.Context) -> None:
+def commands() -> None:
     """Capability tokens for agents: mint, narrow offline, hand on, verify offline, explain.
 
     Keys come from files, tokens from standard input or --token-file. Only what was asked for goes
@@ -89,9 +86,6 @@ def commands(ctx: click.Context) -> None:
 
     `captoken COMMAND --help` has an example of each.
     """
-    if ctx.invoked_subcommand is None:
-        warn(ctx.get_help())
-        ctx.exit(USAGE)
 
 
 for _section in _SECTIONS.values():

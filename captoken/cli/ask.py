@@ -188,8 +188,8 @@ def verify(as_json: bool, replays: str | None, create: bool, now: int | None, **
     captoken verify --keyring keyring.json --table sales --operation select < child.token
 
     A token that is bound to a key comes with a proof, which is good once: --replays remembers it,
-    in a file that `captoken keygen --create` has made along with the keys. One that --create makes
-    later takes proofs made more than five seconds after it.
+    in a file that `captoken keygen keyring --create` has made along with the keys. One that
+    --create makes later takes proofs made more than five seconds after it.
 
     \b
     captoken verify --keyring keyring.json --audience sales-db --table sales --operation select \\

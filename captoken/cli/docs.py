@@ -37,7 +37,11 @@ def docs(page: str | None, as_json: bool) -> None:
     root = _root()
     pages = dict(_pages(root))
     if page is not None:
-        output.say_utf8(_named(page, pages).read_text("utf-8").removesuffix("\n"))
+        text = _named(page, pages).read_text("utf-8")
+        if as_json:
+            output.say_json({"page": page, "text": text})
+        else:
+            output.say_utf8(text.removesuffix("\n"))
         return
     titles = {name: _title(found) for name, found in pages.items()}
     folder = str(root / "docs")

@@ -62,9 +62,14 @@ def keyring(path: str | None) -> Keyring:
 
     Raises KeyringError for what is none, and UsageError if no file is named.
     """
+    return Keyring.load(named_keyring(path))
+
+
+def named_keyring(path: str | None) -> str:
+    """The name of the file of root keys. Raises UsageError if none is given."""
     if not path:
         raise click.UsageError("name the file of keys with --keyring or CAPTOKEN_KEYRING_FILE")
-    return Keyring.load(path)
+    return path
 
 
 def any_key(path: str) -> SecretKey:

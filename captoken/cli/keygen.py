@@ -1,235 +1,232 @@
-"""`captoken keygen`: root keys, and the keys of everybody else.
+"""`captoken keygen`: root keys, and the keys of everybody else. One kind of key is one command.
 
-Root keys are made, rotated, retired, and derived for one server.
+    keyring, rotate, retire, audience        root keys, and those of one server
+    holder, discharger, operator, audit      a key with a public half, in a file of its own
+    pairwise                                 the same; and root keys that two such keys derive
+    public                                   the public half of a key that is there
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
-
 import click
-from click.core import ParameterSource
 
 from captoken.cli import files
-from captoken.cli.options import json_option, keyring_option
+from captoken.cli.options import InOrder, json_option, keyring_option
 from captoken.cli.output import say, say_json, tell
 from captoken.cli.values import PUBLIC
 from captoken.keys.keyring import Keyring
 from captoken.keys.pairwise import PairwiseKey
 from captoken.keys.secret import SecretKey
 
-Given: TypeAlias = Mapping[str, Any]  # what the options say, by the name that Python has for each
+# How the kinds were said before each was a command; of several, the first here is meant.
+_FLAGS = {
+    "--public": "public",
+    "--holder": "holder",
+    "--discharger": "discharger",
+    "--operator": "operator",
+    "--audit-key": "audit",
+    "--pairwise": "pairwise",
+    "--rotate": "rotate",
+    "--retire": "retire",
+    "--audience": "audience",
+}
 
 
-# --- what is done ---------------------------------------------------------------------------------
+class _Kinds(InOrder):
+    """The kinds of keys. Without one, a keyring is meant: `captoken keygen --out keyring.json`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _with_kind(args))
 
 
-def _show_public(given: Given) -> None:
-    _tell_public(given["public"], files.any_key(given["public"]), given["as_json"])
+def _with_kind(arguments: list[str]) -> list[str]:
+    """The arguments with the kind in the first place.
+
+    --out keyring.json               keyring --out keyring.json
+    --holder --out agent.json        holder --out agent.json
+    --retire k-1 --keyring a.json    retire k-1 --keyring a.json
+    """
+    asks_help = arguments[:1] in (["-h"], ["--help"])
+    if not arguments or asks_help or not arguments[0].startswith("-"):
+        return arguments
+
+    for flag, kind in _FLAGS.items():
+        for place, argument in enumerate(arguments):
+            name, equals, value = argument.partition("=")
+            if name == flag:
+                kept = [value] if equals else []
+                return [kind, *arguments[:place], *kept, *arguments[place + 1 :]]
+    return ["keyring", *arguments]
 
 
-def _new_key(purpose: str) -> Callable[[Given], None]:
-    """A new key of one purpose, in a file of its own."""
+@click.group(cls=_Kinds)
+def keygen() -> None:
+    """Make keys, each in a file that its owner alone can read.
 
-    def make(given: Given) -> None:
-        made = files.KEYS[purpose].generate()
-        files.save_new(made, given["out"])
-        _tell_public(given["out"], made, given["as_json"])
+    \b
+    captoken keygen keyring --out keyring.json
+    captoken keygen operator --out operator.json > operator.public
 
-    return make
+    Without a kind, `captoken keygen --out keyring.json` makes a keyring as well. No file is
+    overwritten.
 
-
-def _derive_issuing(given: Given) -> None:
-    own = PairwiseKey.load(given["key"])
-    derived = own.issuing(server=given["server"], audience=given["audience"])
-    files.save_new(derived, given["out"])
-    _tell(given["out"], derived, given["as_json"])
+    Where a key has a public half, that goes to standard output, and from there to whoever asks. It
+    is no secret; that it arrives unchanged is what others rely on.
+    """
 
 
-def _derive_serving(given: Given) -> None:
-    own = PairwiseKey.load(given["key"])
-    derived = own.serving(issuers=given["issuer"], audience=given["audience"])
-    files.save_new(derived, given["out"])
-    _tell(
-        given["out"],
-        derived,
-        given["as_json"],
-        verifies=True,
-    )
-
-
-def _change(given: Given) -> None:
-    """Rotate a keyring, retire a key of it, or both."""
-    changed = files.keyring(given["keyring"])
-    if given["rotate"]:
-        changed = changed.rotate()
-    if given["retire"] is not None:
-        changed = changed.retire(given["retire"])
-    changed.save(given["keyring"])
-    _tell(given["keyring"], changed, given["as_json"])
-
-
-def _new_keyring(given: Given) -> None:
-    """New root keys; or with --audience those of one server, derived from --keyring."""
-    audience = given["audience"]
-    if audience is None:
-        made = Keyring.generate()
-        if given["create"] is not None:
-            _make_stores(given["create"], made)
-    elif given["create"] is not None:
-        # These keys are derived of some that are there, and may have been used.
-        raise click.UsageError("--create goes with new keys, and not with derived ones")
-    else:
-        made = files.keyring(given["keyring"]).for_audience(audience)
-    files.save_new(made, given["out"])
-    _tell(given["out"], made, given["as_json"])
-
-
-def _make_stores(path: str, keyring: Keyring) -> None:
-    """What knows that nothing of these keys was used before. Raises StoreError if it is there."""
-    from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore  # here: it needs sqlite3
-
-    SQLiteReplayStore.create(path, keys=keyring.key_ids).close()
-    SQLiteLedger.create(path, keys=keyring.key_ids).close()
-
-
-# --- which of it ----------------------------------------------------------------------------------
-
-
-class Way(NamedTuple):
-    """One thing to do: the options that say it, what it needs besides, and what it may have."""
-
-    says: tuple[str, ...]
-    does: Callable[[Given], None] | None  # None: something is always missing
-    needs: frozenset[str] = frozenset()
-    takes: frozenset[str] = frozenset()
-
-
-_OUT = frozenset(("--out",))
-_PAIRWISE = frozenset(("--pairwise",))
-_DERIVING = frozenset(("--key", "--audience", "--out"))
-_PARTNER = "--server or --issuer"
-_CHANGING = frozenset(("--retire", "--keyring"))
-# The first that is said is meant.
-_WAYS = (
-    Way(("--public",), _show_public),
-    Way(("--holder",), _new_key("holder"), needs=_OUT),
-    Way(("--discharger",), _new_key("discharger"), needs=_OUT),
-    Way(("--operator",), _new_key("operator"), needs=_OUT),
-    Way(("--audit-key",), _new_key("audit"), needs=_OUT),
-    Way(("--pairwise", "--server"), _derive_issuing, needs=_DERIVING),
-    Way(("--pairwise", "--issuer"), _derive_serving, needs=_DERIVING),
-    Way(
-        ("--pairwise", "--key"),
-        None,
-        needs=frozenset((_PARTNER,)),
-        takes=_DERIVING,
-    ),
-    Way(
-        ("--pairwise", "--audience"),
-        None,
-        frozenset(("--key", _PARTNER)),
-        _DERIVING,
-    ),
-    Way(("--pairwise",), _new_key("pairwise"), needs=_OUT),
-    Way(
-        ("--key",),
-        None,
-        needs=_PAIRWISE,
-        takes=_DERIVING,
-    ),
-    Way(
-        ("--server",),
-        None,
-        needs=_PAIRWISE,
-        takes=_DERIVING,
-    ),
-    Way(
-        ("--issuer",),
-        None,
-        needs=_PAIRWISE,
-        takes=_DERIVING,
-    ),
-    Way(("--rotate",), _change, takes=_CHANGING),
-    Way(("--retire",), _change, takes=frozenset(("--keyring",))),
-    Way(("--out",), _new_keyring, takes=frozenset(("--audience", "--keyring", "--create"))),
-)
-
-
-def _meant(said: frozenset[str]) -> Callable[[Given], None]:
-    """What is to be done. Raises UsageError unless the options say one thing, and all of it."""
-    for way in _WAYS:
-        if said.issuperset(way.says):
-            break
-    else:
-        raise click.UsageError("name a file with --out, or say --rotate, --retire or --public")
-
-    named = " ".join(way.says)
-    strange = sorted(said.difference(way.says, way.needs, way.takes))
-    if strange:
-        raise click.UsageError(f"{named} does not go with {', '.join(strange)}")
-    missing = sorted(way.needs - said)
-    if missing or way.does is None:
-        raise click.UsageError(f"{named} needs {', '.join(missing)}")
-    return way.does
-
-
-@click.command()
-@click.option(
+_out = click.option(
     "--out",
     metavar="FILE",
-    help="Write the new keyring or key to FILE, which must not be there yet.",
+    required=True,
+    help="Write it to FILE, which must not be there yet.",
 )
+
+
+# --- root keys ------------------------------------------------------------------------------------
+
+
+@keygen.command()
+@_out
 @click.option(
     "--create",
     metavar="FILE.db",
     help="Also make FILE.db, for used proofs and counts of tokens of these keys.",
 )
-@click.option(
-    "--rotate",
-    is_flag=True,
-    help="Add a fresh key to --keyring and mint with it; the older ones still verify.",
-)
-@click.option(
-    "--retire",
-    metavar="KEY_ID",
-    help="Take a key out of --keyring: its tokens stop verifying.",
-)
-@click.option(
-    "--audience",
-    metavar="NAME",
-    help="Derive the keys of one server into --out.",
-)
-@click.option(
-    "--holder",
-    is_flag=True,
-    help="A key that tokens are bound to.",
-)
-@click.option(
-    "--discharger",
-    is_flag=True,
-    help="A key of a third party that is asked.",
-)
-@click.option(
-    "--operator",
-    is_flag=True,
-    help="A key that stops and narrows tokens that are out.",
-)
-@click.option(
-    "--audit-key",
-    is_flag=True,
-    help="A key that signs the checkpoints of a server's trail.",
-)
-@click.option(
-    "--pairwise",
-    is_flag=True,
-    help="A key of an issuer or a server that share no secret.",
-)
+@json_option
+def keyring(out: str, create: str | None, as_json: bool) -> None:
+    """Make root keys, with which any token can be minted.
+
+    \b
+    captoken keygen keyring --out keyring.json --create used.db
+
+    Servers open used.db, as `captoken verify --replays`: one that is made later has to refuse what
+    it cannot know to be unused. A server needs no more than the keys of its own audience: see
+    `captoken keygen audience`.
+    """
+    made = Keyring.generate()
+    if create is not None:
+        _make_stores(create, made)
+    files.save_new(made, out)
+    _tell(out, made, as_json)
+
+
+def _make_stores(path: str, made: Keyring) -> None:
+    """What knows that nothing of these keys was used before. Raises StoreError if it is there."""
+    from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore  # here: it needs sqlite3
+
+    SQLiteReplayStore.create(path, keys=made.key_ids).close()
+    SQLiteLedger.create(path, keys=made.key_ids).close()
+
+
+@keygen.command()
+@keyring_option
+@json_option
+def rotate(keyring: str | None, as_json: bool) -> None:
+    """Add a fresh root key, and mint with it from now on.
+
+    The older ones still verify, until they are retired.
+
+    \b
+    captoken keygen rotate --keyring keyring.json
+    """
+    path = files.named_keyring(keyring)
+    made = files.keyring(path).rotate()
+    made.save(path)
+    _tell(path, made, as_json)
+
+
+@keygen.command()
+@click.argument("key_id", metavar="KEY_ID")
+@keyring_option
+@json_option
+def retire(key_id: str, keyring: str | None, as_json: bool) -> None:
+    """Take a root key out: its tokens stop verifying.
+
+    \b
+    captoken keygen retire k-0c1ba7a3bd2e --keyring keyring.json
+    """
+    path = files.named_keyring(keyring)
+    made = files.keyring(path).retire(key_id)
+    made.save(path)
+    _tell(path, made, as_json)
+
+
+@keygen.command()
+@click.argument("name", metavar="NAME")
+@keyring_option
+@_out
+@json_option
+def audience(name: str, keyring: str | None, out: str, as_json: bool) -> None:
+    """Derive the root keys of one server.
+
+    With them the server NAME can forge for itself, and for nobody else.
+
+    \b
+    captoken keygen audience sales-db --keyring keyring.json --out sales-db.json
+    """
+    made = files.keyring(keyring).for_audience(name)
+    files.save_new(made, out)
+    _tell(out, made, as_json)
+
+
+# --- keys with a public half ----------------------------------------------------------------------
+
+
+@keygen.command()
+@_out
+@json_option
+def holder(out: str, as_json: bool) -> None:
+    """Make a key that tokens are bound to.
+
+    \b
+    captoken keygen holder --out agent.json > agent.public
+    """
+    _make("holder", out, as_json)
+
+
+@keygen.command()
+@_out
+@json_option
+def discharger(out: str, as_json: bool) -> None:
+    """Make the key of a third party that is asked.
+
+    \b
+    captoken keygen discharger --out approvals.json > approvals.public
+    """
+    _make("discharger", out, as_json)
+
+
+@keygen.command()
+@_out
+@json_option
+def operator(out: str, as_json: bool) -> None:
+    """Make a key that stops and narrows tokens that are out.
+
+    \b
+    captoken keygen operator --out operator.json > operator.public
+    """
+    _make("operator", out, as_json)
+
+
+@keygen.command()
+@_out
+@json_option
+def audit(out: str, as_json: bool) -> None:
+    """Make a key that signs the checkpoints of a trail.
+
+    \b
+    captoken keygen audit --out audit.json > audit.public
+    """
+    _make("audit", out, as_json)
+
+
+@keygen.command()
+@_out
 @click.option(
     "--key",
     metavar="FILE",
-    help="Derive a keyring from this pairwise key, one's own.",
+    help="Derive root keys from this pairwise key, one's own.",
 )
 @click.option(
     "--server",
@@ -245,52 +242,68 @@ def _meant(said: frozenset[str]) -> Callable[[Given], None]:
     help="A server derives: whom it trusts. Repeatable.",
 )
 @click.option(
-    "--public",
-    metavar="FILE",
-    help="Write the public key of a key that is there.",
+    "--audience",
+    metavar="NAME",
+    help="The server's name, which the derived keys are for.",
 )
-@keyring_option
 @json_option
-@click.pass_context
-def keygen(ctx: click.Context, /, **given: Any) -> None:
-    """Make keys, in a file that its owner alone can read.
+def pairwise(
+    out: str,
+    key: str | None,
+    server: str | None,
+    issuer: tuple[str, ...],
+    audience: str | None,
+    as_json: bool,
+) -> None:
+    """Make a key for issuer and server to share no secret.
 
     \b
-    captoken keygen --out keyring.json --create used.db
-    captoken keygen --rotate --keyring keyring.json
-    captoken keygen --retire KEY_ID --keyring keyring.json
-    captoken keygen --audience sales-db --keyring keyring.json --out sales-db.json
+    captoken keygen pairwise --out issuer.json > issuer.public
+    captoken keygen pairwise --out server.json > server.public
 
-    Those are root keys: whoever has the file can mint anything. A server needs no more than the
-    keys of its own audience: with them it can forge for itself and for nobody else. Servers open
-    used.db, as `captoken verify --replays`: one that is made later has to refuse what it cannot
-    know to be unused.
+    With --key, derive root keys. Issuer and server derive the same ones, each from a key of its own
+    and the other's public one:
 
     \b
-    captoken keygen --holder --out agent.json > agent.public
-    captoken keygen --discharger --out approvals.json > approvals.public
-    captoken keygen --pairwise --out issuer.json > issuer.public
-    captoken keygen --operator --out operator.json > operator.public
-    captoken keygen --audit-key --out audit.json > audit.public
-    captoken keygen --public agent.json
-
-    The public key goes to standard output, and to whoever asks. It is no secret; that it arrives
-    unchanged is what others rely on.
-
-    \b
-    captoken keygen --pairwise --key issuer.json --server "$(cat server.public)" \\
+    captoken keygen pairwise --key issuer.json --server "$(cat server.public)" \\
         --audience sales-db --out minting.json
-    captoken keygen --pairwise --key server.json --issuer "$(cat issuer.public)" \\
+    captoken keygen pairwise --key server.json --issuer "$(cat issuer.public)" \\
         --audience sales-db --out verifying.json
-
-    Issuer and server derive the same keyring, and share no secret.
     """
-    said = frozenset(
-        parameter.opts[0]
-        for parameter in ctx.command.params
-        if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
-    )
-    _meant(said - {"--json"})(given)
+    if key is None and audience is None and server is None and not issuer:
+        _make("pairwise", out, as_json)
+        return
+    if server is not None and issuer:
+        raise click.UsageError("an issuer says --server, and a server --issuer: not both")
+    if key is None or audience is None or (server is None and not issuer):
+        raise click.UsageError("to derive takes --key, --audience, and --server or --issuer")
+
+    own = PairwiseKey.load(key)
+    if server is not None:
+        made = own.issuing(server=server, audience=audience)
+    else:
+        made = own.serving(issuers=issuer, audience=audience)
+    files.save_new(made, out)
+    _tell(out, made, as_json, verifies=server is None)
+
+
+@keygen.command()
+@click.argument("key_file", metavar="FILE")
+@json_option
+def public(key_file: str, as_json: bool) -> None:
+    """Show the public key of a key that is there.
+
+    \b
+    captoken keygen public agent.json
+    """
+    _tell_public(key_file, files.any_key(key_file), as_json)
+
+
+def _make(purpose: str, out: str, as_json: bool) -> None:
+    """A new key of one purpose, in a file of its own."""
+    made = files.KEYS[purpose].generate()
+    files.save_new(made, out)
+    _tell_public(out, made, as_json)
 
 
 # --- what is said of it ---------------------------------------------------------------------------

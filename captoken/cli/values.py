@@ -237,7 +237,7 @@ def _public(text: str) -> str:
         public_bytes(text, "a public key")
     except ValueError:
         raise ValueError(
-            "a public key is 43 characters of base64url: `captoken keygen --public FILE` shows it"
+            "a public key is 43 characters of base64url: `captoken keygen public FILE` shows it"
         ) from None
     return text
 

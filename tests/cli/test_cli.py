@@ -25,6 +25,7 @@ from captoken.discharge import Allow, Discharge, Discharger, Wait
 from captoken.keys import DischargerKey, HolderKey
 from captoken.stores.sqlite import SQLiteLedger
 from captoken.testing import FixedClock, fixed_random
+from tests.cli.test_transcripts import every_command
 
 CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
 AT_TERMINAL = os.path.join(os.path.dirname(__file__), "at_terminal.py")
@@ -133,7 +134,6 @@ def test_white_space_around_a_token_does_not_matter(spelling):
 
 def test_no_option_takes_a_secret():
     """Whatever is a key, a token, a discharge or a proof comes from a file; the keys that an option takes are public."""
-    from captoken.cli.app import commands
     from captoken.cli.values import ID, PUBLIC
 
     secret = {
@@ -144,30 +144,44 @@ def test_no_option_takes_a_secret():
         "--token-file",
         "--ticket-file",
         "--need-json",
-        "--public",
+    }
+    # What is no option: a trail, a key's file, and names. None of them is a secret.
+    arguments = {
+        "audit": ("trail_file", "FILE"),
+        "blast-radius": ("trail_file", "FILE"),
+        "end-task": ("task", "TASK"),
+        "docs": ("page", None),
+        "keygen public": ("key_file", "FILE"),
+        "keygen retire": ("key_id", "KEY_ID"),
+        "keygen audience": ("name", "NAME"),
     }
     seen = set()
-    for command in [*commands.commands.values(), *commands.commands["audit"].commands.values()]:
+    for name, command in every_command():
         for parameter in command.params:
             option = parameter.opts[0]
             if parameter.param_type_name == "argument":
-                # A trail and the name of a task hold no secret.
-                assert (option, parameter.metavar) in {("trail_file", "FILE"), ("task", "TASK")}, command.name
+                group = "audit" if name.startswith("audit ") else name
+                assert arguments[group] == (option, parameter.metavar), name
             assert "--ticket" not in parameter.opts and ("--token" not in parameter.opts or parameter.type is ID)
             if parameter.type is PUBLIC:
-                seen.add((command.name, option))
+                seen.add((name, option))
             elif option in secret:
-                assert parameter.metavar == "FILE", (command.name, option)
-    public = {"mint": ["--key"], "attenuate": ["--key"], "delegate": ["--key"], "keygen": ["--server", "--issuer"]}
-    public |= {"require": ["--discharger"], "tickets": ["--discharger"]}
-    public |= {
-        "verify": ["--server", "--operator"],
+                assert parameter.metavar == "FILE", (name, option)
+    public = {
+        "mint": ["--key"],
+        "attenuate": ["--key"],
+        "delegate": ["--key"],
+        "keygen pairwise": ["--server", "--issuer"],
+        "require": ["--discharger"],
+        "tickets": ["--discharger"],
+        "verify": ["--operator"],
         "explain": ["--operator"],
-        "replay": ["--operator"],
         "overlay": ["--operator"],
         "renew": ["--trusted"],
         "operate": ["--trusted"],
-    }  # the first two of `audit`
+        "audit verify": ["--server"],
+        "audit replay": ["--operator"],
+    }
     assert seen == {(command, option) for command, options in public.items() for option in options}
 
 
@@ -217,7 +231,9 @@ def test_nor_are_a_discharge_and_a_proof(kind, folder):
 
 
 @pytest.mark.parametrize(
-    "kind", [[], ["--holder"], ["--discharger"], ["--pairwise"]], ids=lambda kind: " ".join(kind) or "root"
+    "kind",
+    [[], ["keyring"], ["holder"], ["discharger"], ["pairwise"], ["--holder"], ["--discharger"], ["--pairwise"]],
+    ids=lambda kind: " ".join(kind) or "root",
 )
 def test_a_key_is_written_for_its_owner_alone_and_never_over_another_file(kind, tmp_path):
     target = tmp_path / "key.json"
@@ -233,14 +249,39 @@ def test_a_key_is_written_for_its_owner_alone_and_never_over_another_file(kind, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["key.json", "link.json"]
 
 
-@pytest.mark.parametrize("kind", ["--holder", "--discharger", "--pairwise"])
+@pytest.mark.parametrize("kind", ["holder", "discharger", "operator", "audit", "pairwise", "--holder", "--audit-key"])
 def test_the_public_key_is_all_that_a_new_key_puts_on_standard_output(kind, tmp_path):
     target = tmp_path / "key.json"
     done = captoken("keygen", kind, "--out", str(target))
     public = done.stdout.decode().removesuffix("\n")
-    assert len(public) == 43 and captoken("keygen", "--public", str(target)).stdout == done.stdout
+    assert len(public) == 43 and captoken("keygen", "public", str(target)).stdout == done.stdout
     secret = target.read_text().split('"secret":"')[1][:43]
     assert secret not in done.stdout.decode() + done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ([], []),
+        (["--help"], ["--help"]),
+        (["--out", "a.json"], ["keyring", "--out", "a.json"]),
+        (["--json", "--out", "a.json"], ["keyring", "--json", "--out", "a.json"]),
+        (["--holder", "--out", "a.json"], ["holder", "--out", "a.json"]),
+        (["--out", "a.json", "--audit-key"], ["audit", "--out", "a.json"]),
+        (["--public", "a.json"], ["public", "a.json"]),
+        (["--keyring", "a.json", "--rotate"], ["rotate", "--keyring", "a.json"]),
+        (["--retire", "k1", "--keyring", "a.json"], ["retire", "k1", "--keyring", "a.json"]),
+        (["--retire=k1"], ["retire", "k1"]),
+        (["--pairwise", "--key", "a.json", "--audience", "b"], ["pairwise", "--key", "a.json", "--audience", "b"]),
+        (["--audience", "b", "--out", "a.json"], ["audience", "b", "--out", "a.json"]),
+        (["operator", "--out", "a.json"], ["operator", "--out", "a.json"]),
+    ],
+)
+def test_a_kind_of_key_may_be_said_as_before(before, now):
+    """`captoken keygen --out keyring.json` makes a keyring, as ever; and what was an option still says the kind."""
+    from captoken.cli.keygen import _with_kind
+
+    assert _with_kind(before) == now
 
 
 # --- hostile bytes -----------------------------------------------------------------------------------------------------

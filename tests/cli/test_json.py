@@ -28,7 +28,16 @@ DECISION = {
 OPERATING = "--key operator.json --store overlay.db"
 SERVING = "--keyring keyring.json --table sales --operation select"
 CASES = {
-    "keygen": ("--out new.json", KEYS),
+    "keygen keyring": ("--out new.json", KEYS),
+    "keygen rotate": ("--keyring spare.json", KEYS),
+    "keygen retire": ("k1 --keyring spare.json", KEYS),
+    "keygen audience": ("sales-db --keyring keyring.json --out sales-db.json", KEYS),
+    "keygen holder": ("--out holder.json", PUBLIC),
+    "keygen discharger": ("--out discharger.json", PUBLIC),
+    "keygen operator": ("--out second.json", PUBLIC),
+    "keygen audit": ("--out second-audit.json", PUBLIC),
+    "keygen pairwise": ("--out pairwise.json", PUBLIC),
+    "keygen public": ("operator.json", PUBLIC),
     "mint": ("--keyring keyring.json --subject user:jane --agent a --task t --unrestricted", TOKEN),
     "attenuate": ("--operations select < root.token", TOKEN),
     "delegate": ("--to clerk < root.token", TOKEN),
@@ -62,16 +71,17 @@ CASES = {
         '--store overlay.db --operator "$(cat operator.public)"', {"seq", "issued_at", "expires_at", "entries"}
     ),
     "postgres plan": ("--login agents --role reader --allow sales=select", {"sql", "applied", "found"}),
+    "docs": ("", {"folder", "pages"}),
     "demo": ("--seed 1", None),  # the story, whose keys are those of its structs
 }  # fmt: skip
 # Of a server that is not there; one that does not end, and has tests of its own; and groups.
-NOT_RUN = {"postgres audit", "operate", "audit", "postgres"}
+NOT_RUN = {"postgres audit", "operate", "audit", "keygen", "postgres"}
 
 WORLD = """
 captoken keygen --out keyring.json
-captoken keygen --discharger --out approvals.json > approvals.public
-captoken keygen --operator --out operator.json > operator.public
-captoken keygen --audit-key --out audit.json
+captoken keygen discharger --out approvals.json > approvals.public
+captoken keygen operator --out operator.json > operator.public
+captoken keygen audit --out audit.json
 captoken mint --keyring keyring.json --subject user:jane --agent a --task t --tables '*' --operations '*' > root.token
 captoken require --discharger "$(cat approvals.public)" --need a=1 < root.token > asking.token
 captoken tickets < asking.token > ticket
@@ -94,6 +104,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("json")
     for helper in ("keep_trail.py", "at_terminal.py"):
         shutil.copy(HERE / helper, folder)
+    Keyring.from_keys({"k1": bytes(range(1, 33))}, current="k1").save(folder / "spare.json")
     done = sh(f"set -e\n{WORLD}", folder)
     assert done.returncode == 0, done.stderr
     return folder
@@ -151,6 +162,11 @@ def test_each_ticket_and_each_decision_is_an_object(world):
     assert [decision["code"] for decision in decisions] == ["table", "operation", "malformed"]
     assert decisions[0]["chain"][-1] == {"name": "clerk", "basis": "vouched"}
     assert decisions[2]["chain"] == [] and decisions[2]["subject"] is None and decisions[2]["refusals"]
+
+
+def test_a_page_of_the_docs_is_an_object_too(world):
+    page = json.loads(sh("captoken docs --json cli", world).stdout)
+    assert page.keys() == {"page", "text"} and page["text"].startswith("# The command line\n")
 
 
 @pytest.mark.parametrize(
