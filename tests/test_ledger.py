@@ -252,6 +252,40 @@ def test_a_block_is_settled_in_full_also_when_it_is_left_by_an_exception() -> No
     assert spent() == 9
 
 
+class Heard(MemoryLedger):
+    """Says what it was asked to settle."""
+
+    def __init__(self) -> None:
+        super().__init__(floor=0, shared=True)
+        self.settled: list[Mapping[str, int] | None] = []
+
+    def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
+        self.settled.append(amounts)
+        return super().settle(reservation_id, amounts, now)
+
+
+def test_a_block_in_which_nothing_was_said_asks_the_ledger_once() -> None:
+    """To reserve: all is spent as it is. After it, neither face settles or cancels; within it, each asks."""
+    ledger = Heard()
+    grant = verifier(ledger=ledger).authenticate(mint(**SALES, budget={"eur": 100}))
+
+    async def awaited() -> None:
+        async with await grant.awaited.reserve(paid(5)) as reserved:
+            pass
+        assert not await reserved.settle({"eur": 1}) and not await reserved.cancel()
+        async with await grant.awaited.reserve(paid(5)) as reserved:
+            assert await reserved.settle()
+
+    with grant.reserve(paid(5)) as reserved:
+        pass
+    assert not reserved.settle({"eur": 1}) and not reserved.cancel() and ledger.settled == []
+    with grant.reserve(paid(5)) as reserved:
+        assert reserved.settle()
+    assert not reserved.cancel() and ledger.settled == [None]
+    asyncio.run(awaited())
+    assert ledger.settled == [None, None] and list(ledger._spent.values()) == [20]
+
+
 def test_what_never_was_enough_is_refused_without_asking_the_ledger() -> None:
     """Also a sum of costs that no store can hold: it is no fault of the store."""
     ledger = Faulty(lambda *_: pytest.fail("asked"))

@@ -797,8 +797,9 @@ class Grant(_Vouched, frozen=True, eq=False):
     def reserve(self, access: Access, *, caller: Caller | None = None) -> Reserved:
         """Permission for one access that is paid for when it is over: settle it, or cancel it.
 
-        Raises Denied. A block that settled and cancelled nothing is settled in full at its end,
-        also when an exception leaves it: whoever calls may hang up when the work is done.
+        Raises Denied. Of a block that settled and cancelled nothing all is spent, also when an
+        exception leaves it: whoever calls may hang up when the work is done. That needs no second
+        call of the ledger.
 
             with grant.reserve(access) as reserved:
                 reserved.settle({"tokens": call_model()})
@@ -887,7 +888,7 @@ class _Owed:
         self._process = process
         # Not while a ledger is asked: a second call that comes meanwhile is told False.
         self._is_open = reservation is not None
-        # What a block settles at its end: all of it, or what was said and could not be settled.
+        # What was said and could not be settled: None if nothing was, or all of it.
         self._said: Mapping[str, int] | None = None
 
     def _cost(self, cost: Mapping[str, int] | None) -> Mapping[str, int] | None:
@@ -908,6 +909,15 @@ class _Owed:
         self._is_open = False
         self._said = taken
         return self._reservation
+
+    def _is_owed_at_the_end(self) -> bool:
+        """At the end of a block: was something said that the ledger has still to hear?
+
+        Else it is closed, and nobody is asked: what is neither settled nor cancelled is spent, all
+        of it (38.8).
+        """
+        self._is_open = self._is_open and self._said is not None
+        return self._is_open
 
     def _open_again(self) -> None:
         """The ledger raised, or who waited was interrupted: it may be tried once more."""
@@ -973,7 +983,7 @@ class Reserved(_Owed):
 
         What the block said and the ledger did not take is said once more.
         """
-        if self._is_open:
+        if self._is_owed_at_the_end():
             self._close(self._said)
 
 
@@ -1141,8 +1151,8 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
 class AsyncReserved(_Owed):
     """A Reserved that is awaited, for one task.
 
-    `async with` settles it in full at its end, if nothing else was done with it. Also when the task
-    is cancelled: what was reserved is then spent, in full.
+    At the end of `async with` it is spent in full, if nothing else was done with it. Also when the
+    task is cancelled.
     """
 
     __slots__ = ("_driver",)
@@ -1183,5 +1193,5 @@ class AsyncReserved(_Owed):
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """All is spent, unless the block said otherwise. An exception goes on."""
-        if self._is_open:
+        if self._is_owed_at_the_end():
             await self._close(self._said)

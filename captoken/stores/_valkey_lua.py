@@ -34,7 +34,8 @@ end
 
 local function server_of()
     local said = redis.pcall('INFO', 'server')  -- an error, where that is not permitted
-    return type(said) == 'string' and string.match(said, 'run_id:(%x+)') or ''
+    local at = type(said) == 'string' and string.find(said, 'run_id:', 1, true)
+    return at and string.match(said, '^%x+', at + 7) or ''
 end
 
 local function first_of(now, ahead, clock)
@@ -165,14 +166,18 @@ local lives = redis.call('TTL', KEYS[4])
 redis.call('ZCARD', KEYS[4])
 if peek then return 0 end
 
-redis.call('HSET', KEYS[2], 'until', ARGV[6], 'open', '1', 'debits', digits(#KEYS - 4))
-redis.call('EXPIRE', KEYS[2], ARGV[7])
+local made, kept = {'until', ARGV[6], 'open', '1', 'debits', digits(#KEYS - 4)}, {}
 for at = 5, #KEYS do
-    local key, amount, name = KEYS[at], ARGV[6 + 2 * at], string.sub(KEYS[at], #base + 1)
-    redis.call('HSET', KEYS[2], digits(at - 4), amount .. ' ' .. name)
-    redis.call('INCRBY', key, amount)
-    redis.call('ZADD', KEYS[3], 'GT', keep, name)
-    redis.call('ZADD', KEYS[4], 'GT', keep, name)
+    local amount, name = ARGV[6 + 2 * at], string.sub(KEYS[at], #base + 1)
+    made[#made + 1], made[#made + 2] = digits(at - 4), amount .. ' ' .. name
+    kept[#kept + 1], kept[#kept + 2] = keep, name
+end
+redis.call('HSET', KEYS[2], unpack(made))  -- the longest: if it has room for it, so have the others
+redis.call('EXPIRE', KEYS[2], ARGV[7])
+for at = 5, #KEYS do redis.call('INCRBY', KEYS[at], ARGV[6 + 2 * at]) end
+if #kept > 0 then
+    redis.call('ZADD', KEYS[3], 'GT', unpack(kept))
+    redis.call('ZADD', KEYS[4], 'GT', unpack(kept))
 end
 
 if keep == '+inf' then
