@@ -391,7 +391,9 @@ def test_the_function_gets_the_very_copy_that_was_decided_on():
 
 
 @pytest.mark.parametrize(
-    "value", [object(), ("fox",), {"fox"}, b"fox", float("nan"), {1: "fox"}, type("Str", (str,), {})("fox"), "\ud800", looped()], ids=repr
+    "value",
+    [object(), ("fox",), {"fox"}, b"fox", float("nan"), {1: "fox"}, type("Str", (str,), {})("fox"), "\ud800", looped()],
+    ids=["object", "tuple", "set", "bytes", "NaN", "number as key", "subclass of str", "lone surrogate", "loop"],
 )
 def test_what_is_no_json_raises_and_is_not_decided_on(value):
     lines, made = [], []

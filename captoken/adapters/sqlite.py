@@ -28,8 +28,10 @@ rules. Each is cited by its number where it is enforced.
  8. Columns are what the events name and, where NATURAL or USING hides some, what the opcodes read.
  9. A table or column that is missing is refused like a forbidden one, unless the grant would permit
     it.
-10. A block is one transaction in one thread. It hands back rows, never a cursor. What it wrote is
-    asked about once more before it is committed.
+10. A block is one transaction in one thread. It hands back rows, never a cursor. What a statement
+    did is asked about once more before its rows are handed out, and what the block wrote before it
+    is committed.
+11. A statement has at most 100,000 bytes, and is read in time with its length.
 
 Not checked: what row counts, failing constraints and the order in which an index yields rows let a
 caller infer.

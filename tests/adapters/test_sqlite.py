@@ -652,8 +652,37 @@ class TestTime:
         reads = itertools_count()
         held = grant(lambda: NOW + 60 * (next(reads) > 1), tables=["sales"], operations=["select"], expires_in=60)
         with guarded(plain, held) as db, pytest.raises(Denied) as caught:
-            db.execute(f"select 1 in ({', '.join(map(str, range(30_000)))})")
+            db.execute(f"select 1 in ({', '.join(map(str, range(15_000)))})")
         assert caught.value.decision.code == "expired"
+
+    def test_rows_are_asked_about_again_before_they_are_handed_out(self, plain: sqlite3.Connection) -> None:
+        """Whatever took so long: here, reading the first value."""
+        now = [NOW]
+        held = grant(lambda: now[0], tables=["sales"], operations=["select", "insert"], expires_in=60)
+
+        def slowly(raw: bytes) -> str:
+            now[0] += 60
+            return raw.decode()
+
+        plain.text_factory = slowly
+        for sql in ("select region from sales", "select 'a'", "insert into sales (id, region) values (9, 'eu') returning region"):
+            now[0] = NOW
+            with rolled_back(plain, held) as db, pytest.raises(Denied) as caught:
+                db.execute(sql)
+            assert caught.value.decision.code == "expired", sql
+        now[0] = NOW
+        assert plain.execute("select count(*) from sales where id = 9").fetchone() == (0,)
+
+    @pytest.mark.parametrize("filler", ["x", "ü"], ids=["ASCII", "two bytes a character"])
+    def test_the_length_of_a_statement_is_bounded_in_bytes(self, plain: sqlite3.Connection, filler: str) -> None:
+        held = grant(tables=["sales"], operations=["select"])
+        size = (100_000 - len("select '' from sales")) // len(filler.encode())
+        with guarded(plain, held) as db:
+            assert len(db.execute(f"select '{filler * size}' from sales").fetchall()) == 2
+            with pytest.raises(Denied, match="more than 100000 bytes") as caught:
+                db.execute(f"select '{filler * (size + 1)}' from sales")
+            assert caught.value.decision.code == "operation"
+            assert caught.value.decision.for_model()
 
     def test_a_long_write_is_interrupted_and_the_block_is_over(self, plain: sqlite3.Connection) -> None:
         clock: list[Callable[[], float]] = [lambda: NOW]
@@ -1095,10 +1124,18 @@ def test_the_names_of_tables_are_found_where_they_stand(sql: str, mentions: str)
 
 @pytest.mark.parametrize(
     "sql",
-    ["[" * 200_000, "'" * 200_001, "$a(" * 100_000, "/*" * 100_000, "(" * 200_000, "with a as (" * 20_000, "\"'`[" * 50_000],
+    ["[" * 200_000, "'" * 200_001, "$a(" * 100_000, "/*" * 100_000, "(" * 200_000, "with a as (" * 20_000, "\"'`[" * 50_000, "using " * 50_000,
+     "join a using (b, " * 20_000],
+    ids=["brackets", "quotes", "variables", "comments", "parentheses", "with", "quotes of all kinds", "using", "lists"],
 )
 def test_hostile_text_is_cut_into_tokens_in_no_time(sql: str) -> None:
     assert isinstance(Text(sql).mentions, tuple)
+    assert len(Text(sql).using) <= 5
+
+
+def test_what_stands_in_the_lists_of_using_is_found_once() -> None:
+    assert Text("select 1 from a join b using (x, y) join c using (using, x, 'z') where d").using == ("x", "y", "using", "z")
+    assert Text("select 1 from a join b using x, y").using == ("x", "y")  # no SQL: all of it may be meant
 
 
 def test_the_grant_is_asked_about_accesses_that_say_what_happens(plain: sqlite3.Connection) -> None:

@@ -1,18 +1,20 @@
 """One guarded block: finds out what each statement needs, asks the grant, runs it.
 
-Rules 1, 2, 7, 9 and 10 of `captoken.adapters.sqlite` are enforced here. The order of questions to
-the grant, for each statement:
+Here are enforced rules 1, 2, 7, 9, 10 and 11 of `captoken.adapters.sqlite`. The order of questions
+to the grant, for each statement:
 
  1. Does it still stand? If not, nothing is compiled.
  2. Does it permit each need? Not recorded, so that what is refused can be worded (`denials`).
  3. Does the statement do what no grant permits? Asked late: the answer tells that it compiles.
  4. All needs together, recorded and used once.
- 5. While it runs, and before a commit that makes writes last: is all of that still so?
+ 5. While it runs, before its rows are handed out, and before a commit that makes writes last: is
+    all of that still so?
 
 What a block is told, and what the grant is asked, in a task that may select from sales:
 
     db.execute("select region from sales")    recheck: stands. recheck: select on sales (region).
-                                              check_all: the same, recorded.
+                                              check_all: the same, recorded. It runs. recheck:
+                                              the same, once more.
     db.execute("select pay from hr")          recheck: stands. recheck: select on hr (pay), refused.
                                               deny: recorded, and raised as Denied.
     end of the block                          nothing was written, so nothing is asked. COMMIT.
@@ -39,6 +41,10 @@ from captoken.adapters._sqlite.watch import Watch
 
 # Statements whose plans a block keeps.
 _PLANS = 256
+
+# Rule 11: bytes of a statement. What reads a text takes time with its length.
+MAX_BYTES = 100_000
+_TOO_LONG = Own("operation", f"a statement of more than {MAX_BYTES} bytes")
 
 # Rule 1. One sentence for all of them: it says nothing of what is there.
 _OTHER_KIND = Own(
@@ -235,6 +241,8 @@ class Block:
         # Before the statement is looked at: each question about it says what it costs.
         self.grant.begin(sql, parameters)
         if plan is None:
+            if len(sql.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+                raise self.denials.denied(_TOO_LONG)
             plan = self._plan(Text(sql), parameters)
 
         self._permit(plan)
@@ -333,8 +341,19 @@ class Block:
             self.running = ()
 
         self._note_written(plan, cursor.rowcount)
+        self._permit_rows(plan)
         columns = tuple([column[0] for column in cursor.description or ()])
         return columns, rows, cursor.rowcount
+
+    def _permit_rows(self, plan: Plan) -> None:
+        """Raise Denied unless what was read may still be read (rule 10).
+
+        A statement can take long, and between two looks of `_alive` one opcode can. What it wrote
+        is asked about before the commit.
+        """
+        late = self.grant.recheck(plan.needs, caller=self.caller)
+        if not late:
+            raise Denied(self.grant.deny(late))
 
     def _note_written(self, plan: Plan, rowcount: int) -> None:
         """What the statement wrote, for the commit (rule 10) and for the telltales (rule 7)."""

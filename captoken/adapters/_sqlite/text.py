@@ -121,23 +121,19 @@ class Text:
 
         In `FROM people JOIN hr USING (id, name)`: id and name, of both tables.
         """
-        found: list[str] = []
-        for at, (_, _, keyword) in enumerate(self.tokens):
-            if keyword == "using":
-                found += self._listed(at + 1)
-        return tuple(found)
-
-    def _listed(self, at: int) -> list[str]:
-        """The names from `at` up to the next closing parenthesis."""
-        names: list[str] = []
-        for token in self.tokens[at:]:
+        found: dict[str, None] = {}
+        is_listed = False
+        for token in self.tokens:
+            kind, name, keyword = token
+            # A list runs to the next closing parenthesis. Between its names are commas, and before
+            # them the opening parenthesis. A USING in it is a name, and begins no second list.
             if token == CLOSING:
-                break
-            # Between the names are commas, and before them the opening parenthesis.
-            kind, name, _ = token
-            if kind != OTHER:
-                names.append(name)
-        return names
+                is_listed = False
+            elif is_listed and kind != OTHER:
+                found[name] = None
+            if keyword == "using":
+                is_listed = True
+        return tuple(found)
 
     @cached_property
     def doubtful(self) -> set[str]:
