@@ -1,6 +1,6 @@
 """Deciding on tool calls in the process of the agents: what each framework's adapter asks.
 
-See docs/agents.md.
+See docs/agents.md; for a plain function docs/tools.md.
 
 1. The token is the one that is passed, or else the current one. None: denied.
 2. The name of the agent is the framework's own word for who runs. It has to be the token's holder.
