@@ -63,6 +63,10 @@ create table odd (id integer primary key, "a.b" text, "select" text, "Big" text)
 create table "dotted.name" (x integer);
 create table "star*" (x integer);
 create table wide (a integer, b integer, c integer);
+create table market.notes (ts integer, min integer, hidden text);
+create type regclass as enum ('sales');
+create type pg_sleep as enum ('0.1');
+create table enums (a public.regclass, b public.pg_sleep);
 """
 
 ROWS = """
@@ -85,6 +89,7 @@ insert into odd values (1, 'x', 'y', 'z');
 insert into "dotted.name" values (1);
 insert into "star*" values (1);
 insert into wide values (1, 2, 3);
+insert into market.notes values (1, 2, 'hidden');
 """
 
 EVERY = ["select", "insert", "update", "delete"]
@@ -117,8 +122,13 @@ GRANTS: dict[str, dict[str, Any]] = {
     "deletes": {"tables": ["sales"], "operations": ["delete"]},
     "people": {"tables": ["people", "sales", "wide"], "operations": ["select"], "columns": {"people": ["id", "name", "region"]}},
     "edits": {"tables": ["people"], "operations": ["select", "insert", "update"], "columns": {"people": ["id", "name", "region"]}},
+    # Columns by a pattern, so that some of them are names that a table has not.
+    "notes": {
+        "tables": ["market.*", "sales", "people"], "operations": ["select"],
+        "columns": {"market.*": ["ts", "min", "max", "count", "to_json", "row_to_json", "id"], "people": ["id", "max"]},
+    },
     "all": {"tables": ["*"], "operations": ["select", "insert", "update", "delete"]},
-}
+}  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -457,6 +467,42 @@ CASES: list[Case] = [
         "insert into sales (amount) values (steal(1))",
         "select 1 from sales limit steal(1)",
     ),
+    # --- a name after a dot that is a column or a call: of a whole row, hidden columns and all
+    *group(
+        "notes", ALLOWED,
+        "select n.min, n.ts from market.notes n",
+        "select market.notes.min from market.notes",
+        "select q.max from (select n.min as max from market.notes n) q",
+        "select s.to_json, s.row_to_json from sales s",
+        "select min(n.ts), max(n.min), count(n.ts) from market.notes n order by max(n.ts)",
+    ),
+    *group(
+        "notes", "column",
+        "select n.max from market.notes n",
+        "select n.count from market.notes n",
+        "select n.to_json from market.notes n",
+        "select n.row_to_json from market.notes n",
+        "select market.notes.to_json from market.notes",
+        "select (select n.max) from market.notes n",
+        "select (select n.max from sales limit 1) from market.notes n",
+        "select 1 from market.notes n order by n.max",
+        "select 1 from market.notes n group by n.to_json",
+        "select 1 from sales s join market.notes n on n.to_json is null",
+        "select 1 from market.notes n where n.row_to_json->>'hidden' = 'hidden'",
+        "select (n.to_json)->'hidden' from market.notes n",
+        "select n.max from market.sales n, market.notes m where exists (select from market.notes n where n.max is null)",
+        "select n.max from only market.notes n",
+        "select n.max from market.notes n tablesample system (100)",
+        "select n.max from lateral (select 1) q, market.notes n(max)",
+        "select p.max from people p",
+        "select j.max from (market.notes n cross join sales s) as j",
+        "select j.to_json from (sales s cross join people p) as j",
+        "select j.row_to_json from (sales s cross join (people p cross join market.notes n)) as j",
+        "select j.min from (sales s cross join people p) as j, market.notes n",
+        "select u.to_json from people p join sales s using (id) as u",
+        "select (select j.to_json) from (sales s cross join people p) as j",
+    ),
+    *group("all", "operation", "select 'hr'::regclass", "select ('hr').regclass", "select (0.1).pg_sleep", "select q.pg_sleep from (select 0.1) q"),
     # --- types: names of relations among them
     *group(
         "all", "operation",

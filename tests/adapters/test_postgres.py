@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -153,6 +154,38 @@ def test_the_corpus_is_judged_without_a_bypass_and_without_a_false_denial(
     assert not false_denials, false_denials
     assert digest(place.admin, sequences=False) == rows  # sequences do not roll back, by PostgreSQL's own rule
     assert len(CASES) > 400
+
+
+# What can be read in two ways, and what is needed of `market.notes`, in which `max` is no column: columns, and all of them.
+BOTH = [
+    ("select n.max from market.notes n", ["max"], True),  # a column of n; a call, of the whole row n
+    ("select n.min from market.notes n", ["min"], False),
+    ("select j.max from (market.notes n cross join sales s) j", [], True),  # a column of what is joined; a call, of all of it
+    ("select j.amount from (market.notes n cross join sales s) j", [], True),
+    ("select j.min from (market.notes n cross join sales s) j", ["min"], False),
+    ("select (n.min).max from market.notes n", ["min"], False),  # a field; a call, of what stands in brackets
+    ("select (n.max).min from market.notes n", ["max"], True),
+    ("select ts, (select ts from market.notes n) from market.notes m", ["ts"], False),  # a column here or outside
+]
+
+
+@pytest.mark.parametrize(("sql", "columns", "whole"), BOTH)
+def test_a_name_that_can_be_read_in_two_ways_needs_both(sql: str, columns: list[str], whole: bool, place: Place) -> None:
+    with psycopg.connect(place.conninfo("trusted")) as connection, guarded(connection, READS):
+        known = logins.known_of(connection)
+        assert known is not None
+        accesses = [access for access in known.assessor.assess(sql).accesses if access.table == "market.notes"]
+    assert [access.columns for access in accesses] == [tuple(columns), *([None] if whole else [])]
+
+
+def test_each_kind_of_name_that_can_be_read_in_two_ways_is_on_the_list() -> None:
+    """The list stands in `needs`, each with what judges it. A new kind belongs there, and above or into the corpus."""
+    (listed,) = re.findall(r"judged as both in\n((?:    .+\n)+)", str(needs.__doc__))
+    judges = {line.split("   ")[-1].strip() for line in listed.splitlines()}
+    assert judges == {
+        "_meant_unqualified", "_meant_in_table", "_meant_in_join", "dotted_calls", "lists.refused_function", 'catalog, "types"',
+    }  # fmt: skip
+    assert all(hasattr(needs, name) for name in judges if name.isidentifier()) and hasattr(lists, "refused_function")
 
 
 # --- what holds if the text was read wrongly -------------------------------------------------------------------------

@@ -89,24 +89,29 @@ _PARTS = {
             select from pg_catalog.pg_depend
             where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e'))
     """,
-    # What can be called with one argument, where a name without a schema is looked up (T7):
-    # functions, and types. The row types of what the roles use are left out; see `needs`.
-    "callable": """
-        select json_agg(name) from (
-            select p.proname as name from pg_catalog.pg_proc p
-            where p.prokind <> 'p' and p.pronargs > 0
-            and p.pronamespace in ('pg_catalog'::regnamespace, to_regnamespace('public'))
-            and (p.pronargs - p.pronargdefaults <= 1 or p.provariadic <> 0)
-            union select t.typname from pg_catalog.pg_type t
-            where t.typnamespace in ('pg_catalog'::regnamespace, to_regnamespace('public'))
-            and t.typrelid not in (select oid from uses)
-        ) c
+    # The functions that can be called with one argument, where a name without a schema is looked
+    # up (T7).
+    "called": """
+        select json_agg(distinct p.proname) from pg_catalog.pg_proc p
+        where p.prokind <> 'p' and p.pronargs > 0
+        and p.pronamespace in ('pg_catalog'::regnamespace, to_regnamespace('public'))
+        and (p.pronargs - p.pronargdefaults <= 1 or p.provariadic <> 0)
     """,
-    # Enums, which are granted beside the types on the list (T6).
+    # The types that can be called, as a cast. The row types of what the roles use are left out; see
+    # `needs`.
+    "cast": """
+        select json_agg(distinct t.typname) from pg_catalog.pg_type t
+        where t.typnamespace in ('pg_catalog'::regnamespace, to_regnamespace('public'))
+        and t.typrelid not in (select oid from uses)
+    """,
+    # Enums, which are granted beside the types on the list (T6). One that is called like a type of
+    # PostgreSQL's own is left out: without a schema, the name means the other one.
     "types": """
         select coalesce(json_agg(json_build_array(n.nspname, t.typname)), '[]')
         from pg_catalog.pg_type t
         join pg_catalog.pg_namespace n on n.oid = t.typnamespace where t.typtype = 'e'
+        and not exists (select from pg_catalog.pg_type own
+            where own.typname = t.typname and own.typnamespace = 'pg_catalog'::regnamespace)
     """,
     # What the roles may do.
     "uses": """
@@ -147,8 +152,10 @@ class Catalog:
         # T6. The owner's functions that the server listed, and all that are on the search path.
         self.allowed = functions
         self.foreign = frozenset(row["functions"])
-        # T7. What a name after a dot can call. The row types of known tables are in `columns`.
-        self.callable = frozenset(row["callable"])
+        # T7. What a name after a dot can call: functions, and all that can be called. The row types
+        # of known tables are in `columns`.
+        self.called = frozenset(row["called"])
+        self.callable = self.called | frozenset(row["cast"])
         # T6. Enums, by schema and name.
         self.types = frozenset((schema, name) for schema, name in row["types"])
 

@@ -9,7 +9,20 @@ And of what else could stand there:
 
     p.pay     a column of `people`, whether it has one of that name or not
     p         all columns of `people`: a whole row
-    p.lower   a call, `lower(p)`, since `people` has no column `lower`
+    p.lower   a call, `lower(p)`, since `people` has no column `lower`: a whole row, too
+
+A name that can be read in two ways means both, unless it is known which of them PostgreSQL takes.
+What is granted has to cover either. These are all the names of that kind:
+
+    written             can be                                       judged as both in
+    pay                 a column here or outside; a whole row        _meant_unqualified
+    p.pay               a column of p; a call, of the whole row p    _meant_in_table
+    j.pay, of a join    a column of what is joined; a call, of all   _meant_in_join
+    (x).pay             a field; a call, or a cast, of x             dotted_calls
+    lower(x)            PostgreSQL's function; the owner's           lists.refused_function
+    x::mood             PostgreSQL's type; an enum of the owner's    catalog, "types"
+
+What is not of that kind: a table and a CTE of one name. Of these the text says which it is (T3).
 """
 
 from __future__ import annotations
@@ -23,7 +36,11 @@ from captoken.adapters._postgres.text import Reference, Scope, Table, Text
 
 # For each scope, the levels from there outwards that have tables.
 Levels: TypeAlias = Mapping[Scope, Sequence[Scope]]
-# A column of a table. None is all of them.
+# T7. In place of a column: the whole row, as what a call gets. No column has no name at all.
+CALLED = ""
+
+# A column of a table. None is all of them. CALLED is all of them too, beside the column that the
+# name would otherwise be.
 Meaning: TypeAlias = tuple[Table, str | None]
 
 
@@ -56,10 +73,14 @@ def needs_of(
     """
     # By table, the columns that are read. None is all of them.
     reads: dict[Table, set[str] | None] = {table: set() for table in text.reads}
+    called: set[Table] = set()
     unknown: dict[str, None] = {}
     for reference in references:
         meanings = meant(reference, levels[reference.scope], catalog)
         for table, column in meanings:
+            if column is CALLED:
+                called.add(table)
+                continue
             columns = reads.setdefault(table, set())
             if columns is not None and column is not None:
                 columns.add(column)
@@ -68,7 +89,14 @@ def needs_of(
         if not meanings and reference.column != "*" and not reference.qualifier:
             unknown[reference.column] = None
 
-    needs = [Need(table, "select", _frozen(columns)) for table, columns in reads.items()]
+    needs: list[Need] = []
+    for table, columns in reads.items():
+        needs.append(Need(table, "select", _frozen(columns)))
+
+        # After the columns by their names. A column that is not permitted is so denied alike,
+        # whether it is there, or would be a call.
+        if table in called and columns is not None:
+            needs.append(Need(table, "select", None))
     needs += [Need(write.table, write.operation, _frozen(write.columns)) for write in text.writes]
 
     made = text.declared | _columns_read_whole(reads, catalog)
@@ -135,18 +163,52 @@ def _meant_qualified(
     catalog: Catalog,
 ) -> list[Meaning]:
     """`people.pay`, `people.*`, and the same of a join that has a name."""
-    every = column == "*"
-    wanted = None if every else column
     found: list[Meaning] = []
     for level in levels:
         names_a_join = qualifier in level.joins
         for goes_by, table in level.tables:
-            # A table that goes by the qualifier is asked about whether it has that column or not.
-            # So a column that is missing, and one that is not permitted, are denied alike.
-            in_join = names_a_join and (every or _may_have(table, column, catalog))
-            if qualifier == goes_by or in_join:
-                found.append((table, wanted))
+            if qualifier == goes_by:
+                found += _meant_in_table(table, column, catalog)
+            elif names_a_join:
+                found += _meant_in_join(table, column, catalog)
     return found
+
+
+def _meant_in_table(table: Table, column: str, catalog: Catalog) -> list[Meaning]:
+    """`people.pay`: the column, there or not, and a whole row where it can be a call.
+
+    So a column that is missing, and one that is not permitted, are denied alike.
+    """
+    if column == "*":
+        return [(table, None)]
+    if _has(table, column, catalog):
+        return [(table, column)]
+    return [(table, column), (table, CALLED)]
+
+
+def _meant_in_join(table: Table, column: str, catalog: Catalog) -> list[Meaning]:
+    """`j.pay`, for one of the tables of a level where some join goes by `j`.
+
+    Which tables it joins is not looked at. So another of them may have the column, and `j.pay` be
+    a call of all that is joined: that counts for each table without it.
+    """
+    if column == "*":
+        return [(table, None)]
+    if _has(table, column, catalog):
+        return [(table, column)]
+    if _may_have(table, column, catalog):
+        return [(table, column), (table, CALLED)]
+    return [(table, CALLED)]
+
+
+def _has(table: Table, column: str, catalog: Catalog) -> bool:
+    """Whether a table has that column for certain, so that a name after a dot is no call.
+
+    A view has no system columns. But then nothing can be called by such a name either.
+    """
+    if column in SYSTEM_COLUMNS:
+        return column not in catalog.callable
+    return column in catalog.columns.get(table, ())
 
 
 def _may_have(table: Table, column: str, catalog: Catalog) -> bool:
@@ -209,4 +271,4 @@ def _is_column_of_all(
 
 def _is_enum(name: str, catalog: Catalog) -> bool:
     """Whether a call is a cast to an enum of `public`. A function of that name would come first."""
-    return ("public", name) in catalog.types and name not in catalog.foreign
+    return ("public", name) in catalog.types and name not in catalog.called

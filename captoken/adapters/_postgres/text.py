@@ -16,7 +16,8 @@ T5. All columns are meant, those that are added later too, by `*`, by a whole ro
 T6. Functions are on a list, and are PostgreSQL's own; so are types. Operators are unqualified, or
     of pg_catalog.
 T7. A name after a dot is a call, since `(x).name` is `name(x)`. It is none where every table that
-    goes by the qualifier has a column of that name.
+    goes by the qualifier has a column of that name. A table without it is then read whole, since
+    that is what the call gets.
 
 This file says what is found. The others, in the order in which they build on each other:
 
