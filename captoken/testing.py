@@ -7,6 +7,8 @@
     token = issuer.mint(…, expires_in=60)      # the same text in each run of the test
     clock.advance(61)                          # and now it has expired
 
+`error_catalogue` lists what can go wrong, with what to do about it.
+
 Never in production: a token whose nonces can be foretold has link ids that can be foretold.
 """
 
@@ -16,6 +18,9 @@ from collections.abc import Callable
 from itertools import count
 
 from captoken._format.primitives import sha256
+from captoken._verification.catalogue import ErrorEntry, entries
+
+__all__ = ["ErrorEntry", "FixedClock", "error_catalogue", "fixed_random"]
 
 
 class FixedClock:
@@ -53,3 +58,14 @@ def fixed_random(seed: str) -> Callable[[int], bytes]:
         return sha256(f"{seed}:{next(counter)}".encode())[:size]
 
     return bytes_of
+
+
+def error_catalogue() -> tuple[ErrorEntry, ...]:
+    """All that captoken raises or refuses: by type and code, what it means and what to do.
+
+    Types of error come first, in the order in which `captoken.errors` draws them. Then `Denied`, in
+    the order in which a verifier checks. `example` is one of the messages that the code has, for
+    people: messages may change, and types and codes do not. For a runbook, or for a test that each
+    code has an answer in your service. Programming errors are left out: TypeError, ValueError.
+    """
+    return entries()

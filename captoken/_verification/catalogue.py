@@ -1,0 +1,373 @@
+"""Each error and each code of a denial, with what it means and what to do about it: one table.
+
+`captoken.testing.error_catalogue` gives it out, and the page `docs/errors.md` is made of it. It is
+for people who read an error for the first time. Nothing decides by it, and nothing of it is sent to
+a client or a model: what those are told stands in `captoken._language.reasons` and `wording`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+from captoken._format.errors import (
+    AuditError,
+    CaptokenError,
+    DelegationError,
+    DischargeError,
+    GuardError,
+    KeyringError,
+    LimitError,
+    NoToken,
+    OverlayError,
+    RecallError,
+    StoreError,
+    TokenFormatError,
+    WideningError,
+)
+from captoken._verification.decision import Denied
+
+
+class ErrorEntry(NamedTuple):
+    """One error, by its type and code: what it means, and what to do."""
+
+    error: type[CaptokenError]
+    code: str
+    cause: str
+    remedy: str
+    example: str  # one of the messages; of a denial, the sentence for the operator
+
+
+# By code: cause, remedy, example.
+_Entries: TypeAlias = Mapping[str, tuple[str, str, str]]
+
+# In the order of the plan: the first step that fails gives the code.
+_DENIED: _Entries = {
+    "malformed": (
+        "The text is no token. It was cut, joined or changed on its way, or is something else.",
+        "Send the whole text that `present()` gave, with nothing before or behind it.",
+        "a token starts with cap1_",
+    ),
+    "unsupported_version": (
+        "The token is of a version that this captoken does not know.",
+        "Upgrade captoken where it is verified. Verifiers are upgraded before issuers.",
+        "version 2 of the root record is not known here",
+    ),
+    "unknown_key": (
+        "The server has no key for the key id and the audience that the token names.",
+        "Give the verifier the issuer's keyring, or `keyring.for_audience(…)` of this server's "
+        "name. If the key is retired, ask for a new token.",
+        "no key here for the key id and audience that the token names",
+    ),
+    "bad_signature": (
+        "The token was changed, or made with another key that has the same key id.",
+        "Ask for a new token. If all tokens fail, the issuer and the server have different keys: "
+        "give the server the issuer's keyring again.",
+        "the chain of signatures does not hold",
+    ),
+    "missing_discharge": (
+        "The token asks for the consent of a third party, and no discharge came with it.",
+        "Ask whoever `token.needs` names, then `token.with_discharge(…)`, and present that.",
+        "a third party is asked, and no answer came",
+    ),
+    "bad_discharge": (
+        "A discharge came that is for another token, or by another third party.",
+        "Send what `present()` gives: it binds each discharge to the token, in their order.",
+        "the discharge is not by whom was asked, or not bound to this token",
+    ),
+    "unreadable_link": (
+        "A link of the token cannot be read, so it may restrict anything.",
+        "Ask whoever wrote that link for a new one. Write links with `attenuate` and `delegate`.",
+        "not canonical JSON",
+    ),
+    "unknown_caveat": (
+        "A link has a caveat that this verifier does not know, so it may restrict anything.",
+        "Give the verifier the `vocabulary=` that has your own caveats, or upgrade captoken there.",
+        'unknown here: ["acme:region"]',
+    ),
+    "broken_delegation": (
+        "A hand-over was written by somebody who did not hold the token, or back to one who did.",
+        "Hand on with `delegate(to=…)`, once to each agent: each has a name of its own.",
+        "sales-agent delegates, but orchestrator holds the token",
+    ),
+    "too_deep": (
+        "The token was handed on more often than a `depth` in it permits.",
+        "Ask for a token with more `depth`, or let an agent further up do the work.",
+        "delegated to helper, but no more delegations are permitted",
+    ),
+    "delegate_only": (
+        "The token is for handing on, and its holder tried to use it.",
+        "`delegate(to=…)` it to a sub-agent, which uses it.",
+        "for handing on, and nobody was handed it",
+    ),
+    "revoked": (
+        "The operator has ended the task, or revoked the token or something that it comes from.",
+        "Stop. Ask the operator whom the message names. A new token of an ended task is dead too.",
+        "revoked by ops at 2025-11-25T09:00:00+00:00: the task is over",
+    ),
+    "narrowed": (
+        "The operator has taken a part of the token away, and the request is in that part.",
+        "Go on without it, or ask the operator whom the message names.",
+        "narrowed by ops at 2025-11-25T09:00:00+00:00: read-only for now; "
+        'operation update is not among ["select"]',
+    ),
+    "stale_overlay": (
+        "The server's overlay is missing or too old, so that a revocation may be unknown to it.",
+        "Look whether the server's `Feed` runs and the operator's `renew()` does. A token with "
+        "`fresh` may ask for a younger overlay than the server keeps.",
+        "the overlay is 75 s old, and at most 60 s are taken",
+    ),
+    "stale_grant": (
+        "The grant was verified longer ago than the verifier's `max_age`.",
+        "Present the token again, and use the grant that comes of it.",
+        "verified at 2025-11-25T09:00:00+00:00: not within 3600 s",
+    ),
+    "expired": (
+        "The time of the token, or of one of its links, is over.",
+        "Ask whoever gave the token for a new one. If it is fresh, set the server's clock.",
+        "expired at 2025-11-25T09:00:00+00:00",
+    ),
+    "not_yet_valid": (
+        "The token begins later, or was issued by a clock that is ahead of this one.",
+        "Wait, or set the clocks of issuer and server. `leeway=` takes a small difference.",
+        "not valid before 2025-11-25T09:00:00+00:00",
+    ),
+    "wrong_audience": (
+        "The token is addressed to another server.",
+        "`present(audience=…)` with the name that this server's `Verifier(…, audience=…)` has.",
+        'addressed to ["market-api"]',
+    ),
+    "unaddressed": (
+        "The token must be for this one server, and names no server, or more than one.",
+        "Send what `present(audience=…)` gives, not the token that you hold. A server that is "
+        "asked for proofs needs a name: `Verifier(…, audience=…)`.",
+        "addressed to nobody, and this server takes only what is addressed to it",
+    ),
+    "table": (
+        "The table is not among those of the token.",
+        "Ask for another table, or ask whoever added the link for a token that has this one.",
+        'table hr is not among ["market.*", "sales"]',
+    ),
+    "operation": (
+        "The operation is not permitted on that table, or is one that no token permits.",
+        "Ask for another operation, or ask whoever added the link for a token that has this one.",
+        'operation update is not among ["select"]',
+    ),
+    "column": (
+        "Some of the columns are not among those of the token, or the access states none.",
+        "Name the columns, and only those that the message lists.",
+        'columns of table sales are restricted to ["amount", "region"]',
+    ),
+    "tool": (
+        "The tool is not among those of the token.",
+        "Call another tool, or ask whoever added the link for a token that has this one.",
+        'tool refund is not among ["lookup"]',
+    ),
+    "argument": (
+        "An argument of the tool is missing, unknown, or has a value that is not permitted.",
+        "Change the argument that the message names. "
+        "`decision.report(values=True)` shows its value.",
+        "argument cents of tool refund is more than 500",
+    ),
+    "attribute": (
+        "A condition of the token does not hold: `where`, or a caveat of your project.",
+        "State the attribute in the access, or ask for a token with another condition.",
+        'attribute tenant is not among ["acme"]',
+    ),
+    "domain": (
+        "The token speaks of tables or of tools alone, and the access is of the other kind.",
+        "State a table or a tool. When narrowing, `keep=` leaves the other kind as it was.",
+        "restricted to tables: tools are closed",
+    ),
+    "task": (
+        "The tasks that links of the token name do not lie on one path.",
+        "Name the token's own task, or one below it, as `task-123/sub`.",
+        "task other is not on one path with task task-123",
+    ),
+    "cost_unstated": (
+        "The token has a `budget` in a unit, and the access does not say what it costs.",
+        "Write `cost=` where the access is made. A cost of 0 has to be written too.",
+        'what it costs in usd_cents is not stated; if it costs nothing: cost={"usd_cents": 0}',
+    ),
+    "caller": (
+        "The server knows the caller as another agent, or in another task, than the token says.",
+        "`delegate(to=…)` the token to the agent that calls, and call with that one.",
+        "sales-agent calls with the token of orchestrator",
+    ),
+    "proof_missing": (
+        "The token is bound to a key, and the request came without a proof by that key.",
+        "`present(…, signer=key, request=…)` for each request, and send the text that it gives.",
+        "the token is bound to a key, and no proof came with it",
+    ),
+    "bad_proof": (
+        "The proof is for another token, server or request, or too old; or a hand-over of the "
+        "token is not signed.",
+        "State the same request on both sides: method, address, path and body. Set the clocks, "
+        "and make a new proof for each request.",
+        "not signed by the key that the token is bound to, for this token, server and request",
+    ),
+    "replayed": (
+        "The proof was used before, or was made before the server's store of proofs began.",
+        "Make a new proof for each request, also for a retry.",
+        "the proof was used before, or is older than what the store remembers",
+    ),
+    "budget_exhausted": (
+        "The `uses` or the `budget` of the token, or of one above it, is used up.",
+        "Ask for less, or ask whoever added the link for a new token.",
+        "5 usd_cents of 200 are not left",
+    ),
+    "store_unavailable": (
+        "A store or the audit trail cannot be asked, is full, or is not there.",
+        "Mend what the message names: the file, the server, or `Verifier(replays=…, ledger=…)`. "
+        "The retry needs a new proof.",
+        "this verifier has no ledger",
+    ),
+}
+
+# What is raised, in the order in which the tree is drawn.
+_RAISED: Mapping[type[CaptokenError], _Entries] = {
+    TokenFormatError: {
+        "malformed": (
+            "A text is no token, or no discharge. It was cut, joined or changed on its way.",
+            "Read the whole text, without quotes, spaces or line feeds in it. "
+            "What another library wrote goes through `captoken.interop.normalize`.",
+            "a token starts with cap1_",
+        ),
+        "unsupported_version": (
+            "The token is of a version that this captoken does not know.",
+            "Upgrade captoken.",
+            "version 2 of the root record is not known here",
+        ),
+    },
+    WideningError: {
+        "widening": (
+            "A narrowing asks for more than the token holds. A token only ever gets narrower.",
+            "Write what the message says at its end; or pass `clamp=True`, which takes what "
+            "there is of it. `error.excess` is the part that is too much.",
+            "depth: asked for 3, held is 1, too much is 2; after this link 1 are left",
+        ),
+        "nothing_left": (
+            "With `clamp=True` nothing is left: what is asked for and what is held share nothing.",
+            "Ask for something that `error.held` has.",
+            "tools: asked for {'refund': {}}, held is {'lookup': {}}, too much is {'refund': {}}; "
+            "nothing of what is asked for is held",
+        ),
+    },
+    DelegationError: {
+        "too_deep": (
+            "The token may be handed on no further: a `depth` in it is used up.",
+            "Narrow it with `attenuate`, or ask for a token with more `depth`.",
+            "no more delegations are permitted",
+        ),
+        "broken_delegation": (
+            "The agent has held the token before, or a key is missing that is due.",
+            "Hand it to an agent that has not held it. A bound token goes on to a key: "
+            "`delegate(to=…, key=…, signer=…)`.",
+            "orchestrator has held this token before",
+        ),
+        "bad_proof": (
+            "The token is bound to a key, and the signer that is due is missing or another one.",
+            "Pass `signer=` with the key that the token is bound to.",
+            "the signer is not the key that the token is bound to",
+        ),
+    },
+    DischargeError: {
+        "bad_ticket": (
+            "The ticket is no ticket, or is for another discharger.",
+            "Send one of `token.needs` to the service whose public key it names.",
+            "the ticket is for another discharger",
+        ),
+        "refused": (
+            "The third party said no, or a lease is over.",
+            "Do what the message says, or go on without. Asking again will not help.",
+            "the lease is over: the task is done",
+        ),
+        "undecided": (
+            "Nobody has decided yet.",
+            "Ask again later. Where a person decides, pass `tell=`, which is called with the "
+            "address of the page.",
+            "a person has to decide, and `tell` is not given",
+        ),
+        "bad_discharge": (
+            "What came is no discharge, or answers another ticket than the token has.",
+            "Ask for each of `token.needs`, and attach what comes with `with_discharge`.",
+            "asked for a discharge, and got that of another ticket",
+        ),
+    },
+    AuditError: {
+        "audit": (
+            "The audit trail was changed, cut or set back, or is written by somebody else.",
+            "Keep the file as it is, and compare it with a copy from before the record that the "
+            "message names. Each process that writes has a file of its own.",
+            "after record 17 comes 19: cut, or in another order",
+        ),
+    },
+    RecallError: {
+        "recall": (
+            "A holder asks to revoke what it did not hand on, or the recall cannot be read.",
+            "Make the recall from the token that you held and the one that you handed on.",
+            "the holder did not have the token at that link",
+        ),
+    },
+    OverlayError: {
+        "overlay": (
+            "A snapshot of the overlay will not do: unreadable, too old, or not signed by an "
+            "operator that is trusted here.",
+            "Give the `Feed` the public key of the operator that publishes, and look whether both "
+            "use the same store.",
+            "no operator that is trusted here signed the snapshot",
+        ),
+    },
+    StoreError: {
+        "store": (
+            "A store is full, cannot be reached, or cannot know what it is asked. "
+            "A verifier then denies.",
+            "Mend what the message names: create the file or the tables, start the server, or "
+            "change its setting.",
+            "SQLite: another file lies there than the one that was opened",
+        ),
+    },
+    NoToken: {
+        "no_token": (
+            "Code asks for the token or the grant at hand, and there is none.",
+            "Run it within `with captoken.current.use(token):`, or behind an adapter that lets "
+            "requests in.",
+            "no token is current here: `with captoken.current.use(token)`, or pass one",
+        ),
+    },
+    LimitError: {
+        "limit": (
+            "The token would be longer, or have more parts, than readers take.",
+            "Name fewer things: `error.costs` says how many characters each link takes. "
+            "Or ask the issuer for a new token that begins narrower.",
+            "the ticket is 3000 bytes, more than 2048: need less",
+        ),
+    },
+    KeyringError: {
+        "keyring": (
+            "A key file is missing, cannot be read, is open to others, or holds no such key.",
+            "Do what the message says. `captoken keygen` and `save(path)` make key files.",
+            "the key file cannot be read: No such file or directory",
+        ),
+    },
+    GuardError: {
+        "guard": (
+            "A guarded connection or agent is used in a way that the guard cannot see, or cannot "
+            "be guarded here.",
+            "Do what the message says. A block is for one thread, on a connection without an open "
+            "transaction, and ends before the next begins.",
+            "the block belongs to another thread",
+        ),
+    },
+}
+
+
+def entries() -> tuple[ErrorEntry, ...]:
+    """The table in one list: what is raised, then each code of a denial in the plan's order."""
+    raised = [
+        ErrorEntry(error, code, *texts)
+        for error, by_code in _RAISED.items()
+        for code, texts in by_code.items()
+    ]
+    denied = [ErrorEntry(Denied, code, *texts) for code, texts in _DENIED.items()]
+    return (*raised, *denied)

@@ -1,0 +1,125 @@
+"""Each error and each code has an entry in the catalogue, each example is a message there is, and the page is made of them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import captoken._format.errors as tree
+from captoken import Denied, WideningError, errors
+from captoken.errors import CODES
+from captoken.testing import ErrorEntry, error_catalogue
+from tests import messages
+from tests.messages import DENIALS, PAGE, PRIVATE, PROGRAMMING, PROMISED, ROOT, Message, page
+from tests.world import mint
+
+ENTRIES = error_catalogue()
+MESSAGES = list(messages.messages())
+KNOWN = {(entry.error.__name__, entry.code): entry for entry in ENTRIES}
+
+
+def test_every_code_of_a_denial_is_in_the_catalogue() -> None:
+    """In the order of the plan, as the codes themselves stand."""
+    assert [entry.code for entry in ENTRIES if entry.error is Denied] == list(CODES)
+
+
+def test_every_type_of_error_is_in_the_catalogue_with_its_codes() -> None:
+    """As the tree of errors draws them: below a type the codes that it has, or its only one."""
+    drawn: dict[str, list[str]] = {}
+    for kind, more, codes in re.findall(r"[├└]── (\w+)(.*\n)(?:    │ {20,}([a-z_, ]+)\n)?", tree.__doc__ or ""):
+        drawn[kind] = codes.split(", ") if codes else [getattr(errors, kind).code]
+        assert more.strip()
+    drawn["Denied"] = list(CODES)
+    assert drawn.keys() == PROMISED - {"CaptokenError"}
+    told: dict[str, list[str]] = {}
+    for entry in ENTRIES:
+        told.setdefault(entry.error.__name__, []).append(entry.code)
+    assert {kind: sorted(codes) for kind, codes in told.items()} == {kind: sorted(codes) for kind, codes in drawn.items()}
+
+
+def test_every_error_that_is_raised_has_an_entry() -> None:
+    """By where they are raised: with a code that stands there, or with that of the type."""
+    raised = [message for message in MESSAGES if message.made in PROMISED - {"Denied"}]
+    assert len(raised) > 200
+    without = [message for message in raised if not any((message.made, code) in KNOWN for code in codes_of(message))]
+    assert without == []
+
+
+def codes_of(message: Message) -> list[str]:
+    """The codes that a message can have; of a code that is stated otherwise than as a word, nobody can tell here."""
+    if message.code is not None:
+        return [message.code]
+    own = getattr(errors, message.made).__dict__.get("code")
+    return [own] if own else [code for kind, code in KNOWN if kind == message.made]
+
+
+def test_every_refusal_has_an_entry() -> None:
+    refused = [message for message in MESSAGES if message.made in DENIALS and message.code]
+    assert len(refused) > 50 and [message for message in refused if ("Denied", message.code) not in KNOWN] == []
+
+
+def test_every_exception_is_one_that_is_promised_or_stays_inside() -> None:
+    """A new class of exception is a decision: in the tree, or caught where it was raised."""
+    kept = {
+        "_Unreadable", "ClientGone", "NotFinite", "EncodingError", "RefusedError", "Refused", "RequestError", "ServiceError",
+    }  # fmt: skip
+    assert kept >= PRIVATE
+    found = {
+        node.name
+        for path in (ROOT / "captoken").rglob("*.py")
+        if "cli" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef) and {ast.unparse(base) for base in node.bases} & (PROMISED | PROGRAMMING)
+    }
+    assert found - PROMISED == kept
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.error.__name__}-{entry.code}")
+def test_each_example_is_a_message_that_there_is(entry: ErrorEntry) -> None:
+    """Of this error: it fits what stands in the code where it is made."""
+    if entry.error is WideningError:
+        return  # made of an answer, below
+    made = DENIALS | {"StoreError", "TokenFormatError", "EncodingError"} if entry.error is Denied else {entry.error.__name__}
+    assert any(message.fits(entry.example) for message in MESSAGES if message.made in made), entry.example
+
+
+def test_the_examples_of_a_widening_are_messages_that_there_are() -> None:
+    token = mint(depth=1, tools={"lookup": {}})
+    with pytest.raises(WideningError) as widened:
+        token.attenuate(depth=3)
+    with pytest.raises(WideningError) as left:
+        token.attenuate(tools={"refund": {}}, clamp=True)
+    assert str(widened.value) == KNOWN["WideningError", "widening"].example
+    assert str(left.value) == KNOWN["WideningError", "nothing_left"].example
+    assert (widened.value.code, left.value.code) == ("widening", "nothing_left")
+
+
+def sentences() -> Iterator[str]:
+    for entry in ENTRIES:
+        for text in (entry.cause, entry.remedy):
+            assert text.endswith(".") and text == " ".join(text.split())
+            yield from re.split(r"(?<=[.!?]) ", text)
+
+
+def test_the_catalogue_is_written_in_short_sentences() -> None:
+    words = [len(sentence.split()) for sentence in sentences()]
+    assert max(words) <= 35 and sum(words) / len(words) <= 16
+
+
+def test_messages_are_on_one_line_and_short() -> None:
+    """But for what is cut where it is made: names and values of somebody else's."""
+    assert [one for one in MESSAGES if one.template is not None and ("\n" in one.template or len(one.template) > 300)] == []
+
+
+def test_the_page_is_made_of_the_catalogue() -> None:
+    """`python -m tests.messages --page` writes it anew."""
+    assert PAGE.read_text("utf-8") == page()
+
+
+def test_a_message_is_found_with_its_place() -> None:
+    """What the list is made by: of a call as it stands, and of a name that was set before."""
+    found = {message.place.split(":")[0]: message for message in MESSAGES if message.template == "the chain of signatures does not hold"}
+    assert found.keys() == {"captoken/_verification/plan.py"} and found.popitem()[1].code == "bad_signature"
