@@ -266,7 +266,8 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
         """Was the token for one audience when it was first counted (38.6)?
 
         What its holder says below it does not matter: whoever writes an audience there writes
-        another for the next server.
+        another for the next server. Nor does it ask which of its own names a server has left, by
+        all links: the plan does (16.1).
         """
         first = next(at for at, link in enumerate(self.links) if link.counts)
         audience = self.root.audience

@@ -323,7 +323,11 @@ class _Face(Sealed):
         dry: bool,
         used: bool,
     ) -> Steps[Decision]:
-        """The same, where an overlay has to be asked first, which may wait."""
+        """The same, where an overlay has to be asked first, which may wait.
+
+        Its last lines are those of `_sent_with`, which every request runs: one call more would cost
+        each of them. Both change together.
+        """
         facts = self._facts((yield from _fetched(source)), counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
         asked = Asked(access, caller, grant, facts.now, found.asked, True, True, used, request)
