@@ -17,21 +17,20 @@ from captoken._format.spelling import spelled_time
 from captoken.cli.ask import explain, verify
 from captoken.cli.audit import audit
 from captoken.cli.blast import blast_radius
+from captoken.cli.completion import completion
 from captoken.cli.demo.command import demo
 from captoken.cli.discharge import approve, attach, discharge, require, tickets
 from captoken.cli.docs import docs
 from captoken.cli.inspect import inspect
 from captoken.cli.keygen import keygen
 from captoken.cli.operate import end_task, lift, narrow, overlay, renew, revoke
-from captoken.cli.options import USAGE, InOrder
+from captoken.cli.options import COMPLETING, USAGE, InOrder
 from captoken.cli.output import prepare, tell
 from captoken.cli.postgres import postgres
 from captoken.cli.renewing import operate
 from captoken.cli.write import attenuate, delegate, mint, present
 
 INTERRUPTED = 130
-# The variable by which a shell asks how a command line may go on.
-COMPLETING = "_CAPTOKEN_COMPLETE"
 # What becomes one line. Anything else is a mistake of the library's own, and is shown whole.
 _TOLD = (CaptokenError, ValueError, TypeError, OSError, click.ClickException)
 _KEYWORDS = (
@@ -45,7 +44,7 @@ _KEYWORDS = (
 
 # The commands by who runs them, each in the order in which one meets them.
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "To begin with": (demo, docs),
+    "To begin with": (demo, docs, completion),
     "Issuer, who starts a task": (keygen, mint),
     "Holder of a token": (inspect, attenuate, delegate, require, tickets, attach, present),
     "Third party, whom a token asks": (discharge, approve),

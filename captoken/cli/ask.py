@@ -28,7 +28,7 @@ from captoken.cli.options import (
     token_option,
 )
 from captoken.cli.output import say, say_json, tell
-from captoken.cli.values import DURATION, PUBLIC
+from captoken.cli.values import DURATION, FILE, PUBLIC
 from captoken.stores.ports import Use
 
 if TYPE_CHECKING:
@@ -62,11 +62,13 @@ _asking = stacked(
     http_options,
     click.option(
         "--replays",
+        type=FILE,
         metavar="FILE",
         help="Where used proofs are remembered: an SQLite file.",
     ),
     click.option(
         "--overlay",
+        type=FILE,
         metavar="FILE.db",
         help="What stands against tokens that are out: see `captoken revoke`.",
     ),

@@ -24,13 +24,13 @@ from captoken.audit._check import Verdict, check, read
 from captoken.cli import files, output, words
 from captoken.cli.options import InOrder, json_option
 from captoken.cli.output import say, say_json, tell
-from captoken.cli.values import ID, PUBLIC
+from captoken.cli.values import FILE, ID, PUBLIC
 from captoken.stores.ports import Head
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-file_argument = click.argument("trail_file", metavar="FILE")
+file_argument = click.argument("trail_file", type=FILE, metavar="FILE")
 
 
 @click.group(cls=InOrder)
@@ -72,16 +72,19 @@ def history(path: str) -> trails.History:
 )
 @click.option(
     "--head",
+    type=FILE,
     metavar="FILE",
     help="Where the last record that was seen is kept.",
 )
 @click.option(
     "--new-head",
+    type=FILE,
     metavar="FILE",
     help="The same for the first time: it must not be there yet.",
 )
 @click.option(
     "--after",
+    type=FILE,
     metavar="FILE",
     help="The last head of the file before, where the trail goes on from another file.",
 )
@@ -523,6 +526,7 @@ def _keywords(stated: Mapping[str, Any]) -> str:
 @file_argument
 @click.option(
     "--overlay",
+    type=FILE,
     metavar="SNAPSHOT",
     required=True,
     help="The snapshot: see `captoken overlay --raw`.",

@@ -31,7 +31,7 @@ from captoken.cli.options import (
     token_option,
 )
 from captoken.cli.output import say_discharge, say_json, say_token, say_utf8, tell
-from captoken.cli.values import DURATION, PUBLIC, strict_json
+from captoken.cli.values import DURATION, FILE, PUBLIC, strict_json
 from captoken.discharge import Allow, Discharger, Wait
 from captoken.keys.secret import DischargerKey
 
@@ -51,6 +51,7 @@ from captoken.keys.secret import DischargerKey
 )
 @click.option(
     "--need-json",
+    type=FILE,
     metavar="FILE",
     help="The same from a JSON object in a file: others can read the arguments.",
 )
@@ -138,12 +139,14 @@ def _ticket_data(ticket: Ticket) -> dict[str, Any]:
 _answering = stacked(
     click.option(
         "--key",
+        type=FILE,
         metavar="FILE",
         required=True,
         help="The key of the discharger.",
     ),
     click.option(
         "--ticket-file",
+        type=FILE,
         metavar="FILE",
         default="-",
         help="Read the ticket from FILE instead of standard input.",
@@ -255,6 +258,7 @@ def approve(
 @click.option(
     "--discharge",
     "discharges",
+    type=FILE,
     metavar="FILE",
     multiple=True,
     required=True,

@@ -10,7 +10,7 @@ import click
 from captoken._language.access import Access
 from captoken.cli import files
 from captoken.cli.options import facts_option, stacked
-from captoken.cli.values import OBJECT
+from captoken.cli.values import FILE, OBJECT
 from captoken.proof import http_request
 
 access_options = stacked(
@@ -63,6 +63,7 @@ http_options = stacked(
     ),
     click.option(
         "--body",
+        type=FILE,
         metavar="FILE",
         help="The body of that request. Without it, an empty one.",
     ),

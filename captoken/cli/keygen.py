@@ -13,7 +13,7 @@ import click
 from captoken.cli import files
 from captoken.cli.options import InOrder, json_option, keyring_option
 from captoken.cli.output import say, say_json, tell
-from captoken.cli.values import PUBLIC
+from captoken.cli.values import FILE, PUBLIC
 from captoken.keys.keyring import Keyring
 from captoken.keys.pairwise import PairwiseKey
 from captoken.keys.secret import SecretKey
@@ -77,6 +77,7 @@ def keygen() -> None:
 
 _out = click.option(
     "--out",
+    type=FILE,
     metavar="FILE",
     required=True,
     help="Write it to FILE, which must not be there yet.",
@@ -90,6 +91,7 @@ _out = click.option(
 @_out
 @click.option(
     "--create",
+    type=FILE,
     metavar="FILE.db",
     help="Also make FILE.db, for used proofs and counts of tokens of these keys.",
 )
@@ -225,6 +227,7 @@ def audit(out: str, as_json: bool) -> None:
 @_out
 @click.option(
     "--key",
+    type=FILE,
     metavar="FILE",
     help="Derive root keys from this pairwise key, one's own.",
 )
@@ -288,7 +291,7 @@ def pairwise(
 
 
 @keygen.command()
-@click.argument("key_file", metavar="FILE")
+@click.argument("key_file", type=FILE, metavar="FILE")
 @json_option
 def public(key_file: str, as_json: bool) -> None:
     """Show the public key of a key that is there.

@@ -29,7 +29,7 @@ from captoken.cli.options import (
     stacked,
 )
 from captoken.cli.output import say, say_json, say_utf8, tell
-from captoken.cli.values import ID, MOMENT, PUBLIC
+from captoken.cli.values import FILE, ID, MOMENT, PUBLIC
 from captoken.control.operator import Operator
 from captoken.keys.files import write_private
 from captoken.keys.secret import OperatorKey
@@ -39,12 +39,14 @@ if TYPE_CHECKING:
 
 store_option = click.option(
     "--store",
+    type=FILE,
     metavar="FILE.db",
     required=True,
     help="Where the newest snapshot lies: an SQLite file.",
 )
 key_option = click.option(
     "--key",
+    type=FILE,
     metavar="FILE",
     required=True,
     help="The operator's key.",

@@ -13,9 +13,12 @@ from captoken._format.clocks import Clock, read_clock
 from captoken._format.spelling import shown
 from captoken._writing.keywords import OF_THE_TOKEN, LinkCaveats, MintCaveats, PresentCaveats
 from captoken.cli.output import warn
-from captoken.cli.values import DURATION, FACT, LISTS, MOMENT, NOW, OBJECTS, WHERE
+from captoken.cli.values import DURATION, FACT, FILE, LISTS, MOMENT, NOW, OBJECTS, WHERE
 
 USAGE = 2  # the exit code of what was not understood, or cannot be done
+
+# The variable by which a shell asks how a command line may go on.
+COMPLETING = "_CAPTOKEN_COMPLETE"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -128,6 +131,7 @@ def facts_option(flag: str, *, help: str) -> Callable[[Command], Command]:
 
 keyring_option = click.option(
     "--keyring",
+    type=FILE,
     metavar="FILE",
     envvar="CAPTOKEN_KEYRING_FILE",
     show_envvar=True,
@@ -135,6 +139,7 @@ keyring_option = click.option(
 )
 token_option = click.option(
     "--token-file",
+    type=FILE,
     metavar="FILE",
     default="-",
     help="Read the token from FILE instead of standard input.",

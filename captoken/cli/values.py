@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from captoken._format.clocks import duration
 from captoken._format.public_keys import public_bytes
@@ -86,6 +87,21 @@ class _Type(_ParamType):
             return self._read(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class _File(_ParamType):
+    """The name of a file, as it is given. A shell completes it."""
+
+    name = "file"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Whatever files there are."""
+        return [CompletionItem(incomplete, type="file")]
 
 
 # --- times ----------------------------------------------------------------------------------------
@@ -260,6 +276,7 @@ LISTS = _Type("key=a,b", _lists)
 OBJECTS = _Type("tool=json", _objects)
 WHERE = _Type("attribute=json", _where)
 FACT = _Type("key=value", _fact)
+FILE = _File()
 
 PUBLIC = _Type("public key", _public)
 ID = _Type("id", _id)

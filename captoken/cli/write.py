@@ -37,7 +37,7 @@ from captoken.cli.options import (
     token_option,
 )
 from captoken.cli.output import say_token
-from captoken.cli.values import DURATION, PUBLIC
+from captoken.cli.values import DURATION, FILE, PUBLIC
 from captoken.keys.secret import HolderKey
 
 
@@ -130,6 +130,7 @@ _narrowing = stacked(
     ),
     click.option(
         "--signer",
+        type=FILE,
         metavar="FILE",
         help="The key that it is bound to so far: it signs it over to --key.",
     ),
@@ -234,6 +235,7 @@ def delegate(
 @clamp_option
 @click.option(
     "--signer",
+    type=FILE,
     metavar="FILE",
     help="The key that it is bound to: proves one request, which --http or an access states.",
 )

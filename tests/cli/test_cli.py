@@ -151,6 +151,8 @@ def test_no_option_takes_a_secret():
         "blast-radius": ("trail_file", "FILE"),
         "end-task": ("task", "TASK"),
         "docs": ("page", None),
+        "completion show": ("shell", "SHELL"),
+        "completion install": ("shell", "[SHELL]"),
         "keygen public": ("key_file", "FILE"),
         "keygen retire": ("key_id", "KEY_ID"),
         "keygen audience": ("name", "NAME"),

@@ -71,11 +71,13 @@ CASES = {
         '--store overlay.db --operator "$(cat operator.public)"', {"seq", "issued_at", "expires_at", "entries"}
     ),
     "postgres plan": ("--login agents --role reader --allow sales=select", {"sql", "applied", "found"}),
+    "completion show": ("bash", {"shell", "script"}),
+    "completion install": ("bash", {"shell", "file", "written"}),
     "docs": ("", {"folder", "pages"}),
     "demo": ("--seed 1", None),  # the story, whose keys are those of its structs
 }  # fmt: skip
 # Of a server that is not there; one that does not end, and has tests of its own; and groups.
-NOT_RUN = {"postgres audit", "operate", "audit", "keygen", "postgres"}
+NOT_RUN = {"postgres audit", "operate", "audit", "completion", "keygen", "postgres"}
 
 WORLD = """
 captoken keygen --out keyring.json
