@@ -599,6 +599,36 @@ def test_who_is_asked_and_does_not_answer_lets_nothing_stand(agents: psycopg.Con
     assert kept <= done
 
 
+@pytest.mark.parametrize("sql", ["select id from sales", "select 1", "values (1), (2)"])
+def test_rows_of_a_token_that_ended_while_they_came_are_not_handed_out(sql: str, place: Place) -> None:
+    """Time goes on while values are read; a statement that touches no table is asked about as well. Sync and async."""
+    now = [NOW]
+
+    class Slow(psycopg.types.numeric.IntLoader):
+        def load(self, data: Any) -> int:
+            now[0] += 61
+            return super().load(data)
+
+    def held() -> Grant:
+        now[0] = NOW
+        return grant(lambda: now[0], **GRANTS["reads"], expires_in=60)
+
+    async def run() -> Any:
+        async with await psycopg.AsyncConnection.connect(place.conninfo("agents")) as connection:
+            connection.adapters.register_loader("int4", Slow)
+            async with guarded_async(connection, held()) as db:
+                return await db.execute(sql)
+
+    with psycopg.connect(place.conninfo("agents")) as connection:
+        connection.adapters.register_loader("int4", Slow)
+        with guarded(connection, held()) as db, pytest.raises(Denied) as caught:
+            db.execute(sql)
+    assert caught.value.code == "expired"
+    with pytest.raises(Denied) as caught:
+        asyncio.run(run())
+    assert caught.value.code == "expired"
+
+
 def test_what_was_only_read_needs_nothing_at_the_end(agents: psycopg.Connection[Any]) -> None:
     control = Control(**GRANTS["writes"])
     with guarded(agents, control.grant) as db:
