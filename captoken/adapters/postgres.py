@@ -27,6 +27,7 @@ What it enforces, by rules that the code cites:
     an error the block goes on.
 11. What a statement needed is asked about once more when it is done. What was written is asked
     about before it is committed.
+12. A statement is judged by the columns and functions that there are when it runs.
 
 Not checked: what counts, failing constraints and times let a caller infer; what views, triggers
 and the functions behind operators do with the rights of their owners.
@@ -36,6 +37,7 @@ The code behind it is in `_postgres`, with the rules of each file:
 - `block`: the transaction, and the order of all steps (10, 11);
 - `logins`: the login and what its roles may do (1);
 - `judging`: what the grant is asked, and what is denied (5, 6, 9, 11);
+- `assumptions`: what a statement takes for granted of the schema (12);
 - `opening`: what goes ahead of a statement (2, 3, 7, 8);
 - `parameters`, `wire`: how a statement is sent, and its rows are read (4);
 - `reader` and what it builds on: what a statement says (5);
@@ -143,7 +145,8 @@ def guarded(
 
     Raises GuardError for an open transaction, a nested block, a second thread, a connection in
     pipeline mode or not in UTF-8, and a login that is no narrow one. Which roles there are and
-    what they may do is read once in 30 seconds.
+    what they may do is read once in 30 seconds. Which columns and functions there are is asked
+    with each block.
     """
     if not isinstance(connection, psycopg.Connection):
         raise TypeError(f"guarded takes a psycopg.Connection, not {type(connection).__name__}")

@@ -20,7 +20,7 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
-from captoken.adapters._postgres import assessment, lists, logins, needs, reader, templates
+from captoken.adapters._postgres import assessment, block, lists, logins, needs, reader, templates
 from captoken.adapters._postgres.roles import TABLES
 from captoken.adapters._postgres.text import Reference, Scope, Text
 from captoken.adapters.postgres import (
@@ -183,7 +183,7 @@ def test_each_kind_of_name_that_can_be_read_in_two_ways_is_on_the_list() -> None
     (listed,) = re.findall(r"judged as both in\n((?:    .+\n)+)", str(needs.__doc__))
     judges = {line.split("   ")[-1].strip() for line in listed.splitlines()}
     assert judges == {
-        "_meant_unqualified", "_meant_in_table", "_meant_in_join", "dotted_calls", "lists.refused_function", 'catalog, "types"',
+        "_meant_unqualified", "_meant_in_table", "_meant_in_join", "dotted_names", "lists.refused_function", 'catalog, "types"',
     }  # fmt: skip
     assert all(hasattr(needs, name) for name in judges if name.isidentifier()) and hasattr(lists, "refused_function")
 
@@ -211,7 +211,7 @@ BLIND = (
 
 
 @pytest.fixture
-def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+def misread(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard that takes every text for a read of all columns of sales."""
 
     def read(sql: str) -> Text:
@@ -221,6 +221,12 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
         return text
 
     monkeypatch.setattr(assessment, "read", read)
+
+
+@pytest.fixture
+def blind(misread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that asks the server nothing behind a statement, so that the role stands alone."""
+    monkeypatch.setattr(assessment, "assumptions_of", lambda **facts: None)
 
 
 @pytest.mark.parametrize("sql", BLIND)
@@ -247,6 +253,13 @@ def test_a_role_that_was_left_by_a_statement_has_no_rights(agents: psycopg.Conne
         db.execute("reset role")
         with pytest.raises(Denied):
             db.execute("select * from sales")
+
+
+def test_a_statement_that_leaves_its_role_is_undone(agents: psycopg.Connection[Any], misread: None) -> None:
+    """The login may not ask what the role asks behind each statement."""
+    with guarded(agents, READS) as db:
+        assert verdict(db, "reset role") == "table"
+        assert db.execute("select current_user").fetchall() == [("reader",)]
 
 
 def test_a_grant_that_writes_nothing_is_a_read_only_transaction(place: Place, blind: None) -> None:
@@ -880,6 +893,115 @@ def test_what_the_roles_lack_is_told_apart_from_what_the_token_lacks(
     decision = caught.value.decision
     assert decision.code == code and said in str(decision) and "captoken postgres plan" in str(decision)
     assert told in decision.for_model()
+
+
+CHANGED = [
+    ("alter table people add column extra text default 'hidden'", "alter table people drop column extra", "select extra as extra from people", "column"),
+    ("alter table people rename column ssn to id2", "alter table people rename column id2 to ssn", "select (select id2 as id2) from people", "column"),
+    ("create function spilt(sales) returns text language sql as 'select ''x''::text'", "drop function spilt(sales)", "select s.spilt from sales s", "operation"),
+    ("create function upper(integer) returns text language sql as 'select ''x''::text'", "drop function upper(integer)", "select upper(1)", "operation"),
+    ("alter table sales rename column amount to total", "alter table sales rename column total to amount", "select s.total from sales s", ALLOWED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "undo", "sql", "code"), CHANGED)
+def test_what_was_changed_since_the_catalog_was_read_is_found_by_the_block(
+    connection: psycopg.Connection[Any], place: Place, change: str, undo: str, sql: str, code: str
+) -> None:
+    """The catalog is seconds old, and the name seems to be one that the text makes, or PostgreSQL's own."""
+    people = grant(**GRANTS["people"])
+    with guarded(connection, people) as db:
+        db.execute("select name, upper(name) from people")
+    place.admin.execute(change)
+    try:
+        with guarded(connection, people) as db:
+            for _ in range(2):
+                assert verdict(db, sql) in (code, "table")  # a role that has the old columns alone is refused by PostgreSQL
+    finally:
+        place.admin.execute(undo)
+    logins.forget(connection)  # what is refused for a function that is gone, is for 30 seconds
+    with guarded(connection, people) as db:
+        assert verdict(db, "select id, name, upper(name) from people") == verdict(db, "select s.amount from sales s") == ALLOWED
+
+
+def test_a_statement_that_is_judged_again_is_charged_once(agents: psycopg.Connection[Any], place: Place) -> None:
+    """And where the grant ended meanwhile, it is denied like any other."""
+    token = Issuer(KEYRING, clock=lambda: NOW).mint(
+        subject="user:jane", agent="analyst", task="task-1", budget={"cents": 10}, expires_in=60, **GRANTS["writes"]
+    )
+    now, ledger = [NOW], MemoryLedger(floor=0, shared=True, clock=lambda: NOW)
+    paying = Verifier(KEYRING, clock=lambda: now[0], ledger=ledger).authenticate(token.serialize())
+    read = logins.assessor_anew
+    for ended, spent in ((False, 3), (True, 6)):
+
+        def anew(*given: Any, later: int = 61 * ended) -> Any:
+            now[0] += later
+            return read(*given)
+
+        logins.forget(agents)
+        with guarded(agents, paying, cost={"cents": 3}) as db:
+            db.execute("select 1")
+            place.admin.execute("alter table wide add column d integer")
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(block, "assessor_anew", anew)
+                if ended:
+                    with pytest.raises(Denied, match="expired"):
+                        db.execute("select a from wide")
+                else:
+                    assert db.execute("select a from wide").fetchall() == [(1,)]
+        place.admin.execute("alter table wide drop column d")
+        assert sum(ledger._spent.values()) == spent
+
+
+SEEN = "create or replace function captoken_guard.seen(schemas name[], tables name[], functions name[]) returns text language plpgsql stable as $$ begin {} end $$"
+
+
+@pytest.mark.parametrize(
+    ("does", "raised", "says"),
+    [
+        ("return random()::text;", GuardError, "being changed"),
+        ("raise exception 'gone';", errors.RaiseException, "gone"),
+    ],
+)  # fmt: skip
+def test_where_it_cannot_be_told_what_there_is_nothing_is_handed_out(
+    does: str, raised: type[Exception], says: str, agents: psycopg.Connection[Any], place: Place
+) -> None:
+    (its,), = place.admin.execute("select pg_get_functiondef('captoken_guard.seen'::regproc)").fetchall()
+    place.admin.execute(SEEN.format(does))
+    try:
+        with guarded(agents, WRITES) as db:
+            with pytest.raises(raised, match=says):
+                db.execute("insert into archive (id) values (1)")
+            with pytest.raises(errors.DivisionByZero):
+                db.execute("select id / 0 from sales")  # it fails before it is asked
+            assert db.execute("select 1").fetchall() == [(1,)]
+        assert count(place, "archive") == 0
+    finally:
+        place.admin.execute(its)
+
+
+def test_a_login_that_is_found_to_be_no_narrow_one_in_a_block_costs_the_connection(place: Place) -> None:
+    with psycopg.connect(place.conninfo("agents")) as connection:
+        with guarded(connection, READS) as db:
+            db.execute("select 1")
+        place.admin.execute("alter table sales add column d integer; alter role reader createrole")
+        try:
+            with pytest.raises(GuardError, match="rolled back"), guarded(connection, WRITES) as db:  # noqa: SIM117
+                with pytest.raises(GuardError, match="not narrow"):
+                    db.execute("insert into sales (amount) values (7)")
+            assert connection.closed
+        finally:
+            place.admin.execute("alter table sales drop column d; alter role reader nocreaterole")
+    assert count(place, "sales") == 3
+
+
+def test_a_plan_of_an_older_release_has_to_be_run_again(place: Place) -> None:
+    place.admin.execute("alter function captoken_guard.seen rename to seen_not")
+    try:
+        with psycopg.connect(place.conninfo("agents")) as connection, pytest.raises(GuardError, match="run the plan again"), guarded(connection, READS):
+            pass
+    finally:
+        place.admin.execute("alter function captoken_guard.seen_not rename to seen")
 
 
 def test_a_role_that_is_given_more_is_found_within_one_look(agents: psycopg.Connection[Any], place: Place) -> None:

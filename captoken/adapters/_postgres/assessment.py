@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from captoken._language.access import Access
+from captoken.adapters._postgres.assumptions import Assumptions, assumptions_of
 from captoken.adapters._postgres.catalog import Catalog, Need
 from captoken.adapters._postgres.lists import refused_function
 from captoken.adapters._postgres.names import access_to, function_access
-from captoken.adapters._postgres.needs import dotted_calls, levels_of, needs_of
+from captoken.adapters._postgres.needs import dotted_names, levels_of, needs_of
 from captoken.adapters._postgres.reader import read
 from captoken.adapters._postgres.text import Text
 
@@ -61,6 +62,9 @@ class Assessment(NamedTuple):
 
     # Whether a role covers all of it but for the columns.
     by_columns: bool = False
+
+    # What all of this takes for granted of the schema. None: nothing.
+    assumed: Assumptions | None = None
 
 
 class Assessor:
@@ -130,7 +134,8 @@ def _assessed(text: Text, catalog: Catalog) -> Assessment:
         accesses.append(access)
 
     # What is spelled as a call, and what can be one (T7).
-    calls = text.functions | dotted_calls(text, references, levels, catalog)
+    dotted = dotted_names(text, references, levels, catalog)
+    calls = text.functions | dotted.calls
 
     # To tell what is missing: a role for the tables, or one for the columns alone.
     without_columns = [Need(need.table, need.operation, frozenset()) for need in needs]
@@ -142,7 +147,18 @@ def _assessed(text: Text, catalog: Catalog) -> Assessment:
         doubtful=doubtful,
         restricted=_restricted(needs, catalog),
         by_columns=catalog.role_for(without_columns) is not None,
+        assumed=assumptions_of(
+            tables=[need.table for need in needs],
+            functions=dotted.others | _taken_for_own(calls, catalog),
+            catalog=catalog,
+        ),
     )
+
+
+def _taken_for_own(calls: set[Call], catalog: Catalog) -> set[str]:
+    """The names without a schema that were taken for PostgreSQL's own, and not for the owner's."""
+    own = calls - catalog.allowed
+    return {name for schema, name in own if schema is None and name not in catalog.foreign}
 
 
 def _calls_to_ask_about(calls: set[Call], catalog: Catalog) -> list[Access]:

@@ -4,7 +4,8 @@ The life of a block:
 
     enter      the connection is idle, and its login is a narrow one (1); nothing is begun yet
     execute    the grant is asked (5, 6); the statement is sent behind its opening, with the first
-               one the beginning of the transaction (2, 3, 4, 7, 8); the grant is asked again (11);
+               one the beginning of the transaction (2, 3, 4, 7, 8); if the schema is another than
+               was read, it is undone, judged and sent anew (12); the grant is asked again (11);
                rows are handed out, or all that the statement did is undone (10)
     leave      there is nothing more to come
     commit     the grant is asked about what was written (11); the transaction is committed
@@ -31,8 +32,9 @@ from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost
 from captoken._verification.decision import Decision, Grant
 from captoken.adapters._paying import Paying
-from captoken.adapters._postgres.judging import Judge, is_undefined_column
-from captoken.adapters._postgres.logins import assessor_for
+from captoken.adapters._postgres.assumptions import Assumptions
+from captoken.adapters._postgres.judging import Judge, Permitted, is_undefined_column
+from captoken.adapters._postgres.logins import assessor_anew, assessor_for
 from captoken.adapters._postgres.names import function_access
 from captoken.adapters._postgres.opening import ROLLBACK_TO_SAVEPOINT, Opening
 from captoken.adapters._postgres.parameters import bound, check_types
@@ -81,6 +83,9 @@ class Block:
         self._thread = threading.get_ident()
         self._busy = False
         self._over = False
+
+        # What the schema was found to be, in this block.
+        self._seen: set[Assumptions] = set()
 
         # Rule 11. What the block did that a commit makes last, each once.
         self._written: dict[Hashable, Access] = {}
@@ -215,25 +220,16 @@ class Block:
         sql = str.__str__(sql)
         parameters = tuple(parameters)  # read once: what is paid for is what is bound
         permitted = self._judge.judge(sql, parameters)
+        answer = yield from self._run(sql, parameters, permitted)
+        if answer.stale:
+            # Rule 12. The schema is not what the statement was judged by.
+            assessor = yield from assessor_anew(self.connection, self._functions)
+            permitted = self._judge.judge_again(sql, assessor)
+            answer = yield from self._run(sql, parameters, permitted)
+        if answer.stale:
+            answer.failure = GuardError("the schema is being changed: run the statement again")
+
         needs = permitted.needs
-        statement = bound(
-            self.connection,
-            sql,
-            parameters,
-            self._max_rows,
-        )
-        opening = self._opening.commands(permitted.role, permitted.decision)
-
-        # In one round trip. The last answer is that of the statement, those before it of what was
-        # done ahead of it.
-        answers: list[Answer] = yield from exchange(
-            self._pgconn,
-            [*opening, statement],
-        )
-        answer = answers.pop()
-        self._check_opened(answers)
-        self._opening.ran(permitted.role)
-
         late = self._ask_again(needs, answer)
         failed = answer.error is not None or answer.failure is not None
         if failed or late is not None:
@@ -244,6 +240,53 @@ class Block:
         # From here on it is done, and the rows may be seen.
         self._note_written(needs)
         return Rows(answer.columns, answer.rows, answer.count)
+
+    def _run(self, sql: str, parameters: Sequence[Any], permitted: Permitted) -> Steps:
+        """Send a statement behind its opening, and read its answer.
+
+        Behind it is asked whether the schema is as it was judged by, once in a block for what it
+        takes for granted. After that, the tables are locked until the block ends.
+        """
+        statement = bound(
+            self.connection,
+            sql,
+            parameters,
+            self._max_rows,
+        )
+        opening = self._opening.commands(permitted.role, permitted.decision)
+        assumed = permitted.assumed
+        asks = assumed is not None and assumed not in self._seen
+        questions = [assumed.question] if assumed is not None and asks else []
+
+        # In one round trip. Ahead of the answer of the statement are those of what was done ahead.
+        answers: list[Answer] = yield from exchange(
+            self._pgconn,
+            [*opening, statement, *questions],
+        )
+        seen = answers.pop() if asks else None
+        answer = answers.pop()
+        self._check_opened(answers)
+        self._opening.ran(permitted.role)
+
+        if assumed is not None and seen is not None:
+            self._check_seen(assumed, seen, answer)
+        return answer
+
+    def _check_seen(self, assumed: Assumptions, seen: Answer, answer: Answer) -> None:
+        """Note in the answer of a statement whether it was judged by what there is.
+
+        Of a statement that failed there is nothing to be handed out, and no lock either.
+        """
+        if answer.error is not None or answer.failure is not None:
+            return
+
+        # Canceled in the middle, above all: then nobody knows.
+        if seen.error is not None:
+            answer.error = seen.error
+        elif seen.text == assumed.answer:
+            self._seen.add(assumed)
+        else:
+            answer.stale = True
 
     def _check_opened(self, answers: Sequence[Answer]) -> None:
         """What goes ahead of the statement was done.

@@ -22,7 +22,9 @@ with roles as materialized (
     and m.set_option and not r.rolcanlogin and r.rolname !~ '^pg_'
 ), tables as materialized (
     select c.oid, n.nspname, c.relname,
-        array_agg(a.attname::text order by a.attnum) as columns
+        array_agg(a.attname::text order by a.attnum) as columns,
+        encode(sha256(convert_to(
+            array_agg(a.attname order by a.attnum)::text, 'UTF8')), 'hex') as digest
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
     where c.relkind in ('r', 'v', 'm', 'p', 'f') and n.nspname !~ '^pg_'
@@ -76,10 +78,11 @@ _PARTS = {
         and (relowner = (select oid from pg_catalog.pg_roles where rolname = session_user)
         or relowner in (select oid from roles))
     """,
-    # Whether a plan made this login.
+    # Whether a plan of this release made this login.
     "ready": """
-        select has_schema_privilege(session_user, oid, 'usage') from pg_catalog.pg_namespace
-        where nspname = 'captoken_guard'
+        select has_schema_privilege(session_user, oid, 'usage') and exists (
+            select from pg_catalog.pg_proc where pronamespace = n.oid and proname = 'seen')
+        from pg_catalog.pg_namespace n where nspname = 'captoken_guard'
     """,
     # The functions that the owner put on the search path (T6). Those of an extension do not count,
     # as long as they have the rights of the caller.
@@ -116,7 +119,7 @@ _PARTS = {
     # What the roles may do.
     "uses": """
         select coalesce(json_agg(json_build_array(rolname, nspname, relname, columns,
-        rights)), '[]') from uses
+        rights, digest)), '[]') from uses
     """,
 }
 
@@ -161,10 +164,13 @@ class Catalog:
 
         # The columns of each table that some role can use.
         self.columns: dict[Table, frozenset[str]] = {}
+        # The same as the server's function `seen` says it: see `assumptions`.
+        self.digests: dict[Table, str] = {}
         self._roles: dict[str, Rights] = {}
-        for role, schema, name, columns, rights in row["uses"]:
+        for role, schema, name, columns, rights, digest in row["uses"]:
             table = (schema, name)
             self.columns[table] = frozenset(columns)
+            self.digests[table] = digest
             held = self._roles.setdefault(role, {})
             held.update(_rights_to(table, rights))
 

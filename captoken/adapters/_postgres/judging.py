@@ -34,6 +34,7 @@ from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._paying import Paying
 from captoken.adapters._postgres.assessment import Assessment, Assessor
+from captoken.adapters._postgres.assumptions import Assumptions
 from captoken.adapters._postgres.logins import forget
 from captoken.adapters._postgres.wire import Connection, ErrorReport
 
@@ -63,6 +64,7 @@ class Permitted(NamedTuple):
     role: str  # in which it is to run
     needs: Sequence[Access]
     decision: Decision  # the grant's last answer, which says what time it was
+    assumed: Assumptions | None  # of the schema
 
 
 class Judge:
@@ -100,20 +102,39 @@ class Judge:
 
         # Each question about it says what it costs.
         self._grant.begin(sql, parameters)
-        found = self._assessor.assess(sql)
-        stands_against = found.refusal is not None or bool(found.unknown)
-        if stands_against or found.role is None:
-            self._look_closer(found)
+        found = self._assess(sql)
 
         # The one question that counts, about all of it. `select 1` needs nothing.
         if found.accesses:
             decision = self._ask(found.accesses)
+        return self._permitted(found, decision)
 
+    def judge_again(self, sql: str, assessor: Assessor) -> Permitted:
+        """The same by what was read since, of a statement that was permitted and undone.
+
+        It is not charged a second time. Raises Denied, recorded.
+        """
+        self._assessor = assessor
+        found = self._assess(sql)
+        decision = self._grant.recheck(found.accesses, caller=self._caller)
+        if not decision:
+            self._deny(decision)
+        return self._permitted(found, decision)
+
+    def _assess(self, sql: str) -> Assessment:
+        """What it needs. Raises Denied for what stands against it, whatever is asked next."""
+        found = self._assessor.assess(sql)
+        stands_against = found.refusal is not None or bool(found.unknown)
+        if stands_against or found.role is None:
+            self._look_closer(found)
+        return found
+
+    def _permitted(self, found: Assessment, decision: Decision) -> Permitted:
         # A statement that needs no table gets the narrowest role there is.
         role = found.role or next(iter(self._assessor.catalog.narrowest), None)
         if role is None:
             raise GuardError("the login has no narrow role")
-        return Permitted(role, found.accesses, decision)
+        return Permitted(role, found.accesses, decision, found.assumed)
 
     def _ask(self, accesses: Sequence[Access]) -> Decision:
         """Rule 6. All at once: a statement counts as one use of the token.

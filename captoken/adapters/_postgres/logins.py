@@ -7,13 +7,14 @@ So the login is looked at here, before a statement runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
 from captoken._format.errors import GuardError
 from captoken.adapters._postgres.assessment import Assessor
 from captoken.adapters._postgres.catalog import CATALOG, Catalog
+from captoken.adapters._postgres.opening import ROLLBACK_TO_SAVEPOINT
 from captoken.adapters._postgres.wire import Command, Connection, Steps, exchange
 
 # Seconds for which a catalog that was read will do.
@@ -21,12 +22,12 @@ _FRESH = 30
 
 # In a transaction of its own, before the block begins one. The search path has no schema in which
 # anybody could put a function.
-_READ_CATALOG = (
-    Command(b"begin read only"),
-    Command(b"set local search_path = pg_catalog, pg_temp"),
-    Command(CATALOG.encode()),
-    Command(b"commit"),
-)
+_PATH = Command(b"set local search_path = pg_catalog, pg_temp")
+_CATALOG = Command(CATALOG.encode())
+_READ_CATALOG = (Command(b"begin read only"), _PATH, _CATALOG, Command(b"commit"))
+
+# The same within a block, whose statement is undone. The path goes back to what it was.
+_READ_IN_BLOCK = (ROLLBACK_TO_SAVEPOINT, _PATH, _CATALOG, ROLLBACK_TO_SAVEPOINT)
 
 # What the catalog finds that a narrow login has none of, and what that means.
 _NOT_NARROW = {
@@ -60,19 +61,29 @@ def assessor_for(
     Raises GuardError for a login that is no narrow one.
 
     While a catalog is kept, a role can lose a right or get one. Of what it lost, PostgreSQL refuses
-    what the guard lets through. What it got is denied at first, and found by the next block.
+    what the guard lets through. What it got is denied at first, and found by the next block. What
+    columns and functions there are is asked with each block (`assumptions`).
     """
     kept = known_of(connection)
     if kept is not None and _will_do(kept, functions):
         return kept.assessor
+    return (yield from _read(connection, functions, _READ_CATALOG))
 
-    # The time before it was read: what was changed meanwhile is no older than that.
-    read_at = monotonic()
-    row = yield from _read(connection)
-    _check_narrow(row)
-    assessor = Assessor(Catalog(row, functions))
-    vars(connection)[_KEPT_AS] = Known(read_at, assessor)
-    return assessor
+
+def assessor_anew(
+    connection: Connection,
+    functions: frozenset[tuple[str | None, str]],
+) -> Steps:
+    """The same as it is now, within a block. Its last statement is undone.
+
+    Where it cannot be read, the connection is closed: a block without a transaction would end as
+    if it had been committed.
+    """
+    try:
+        return (yield from _read(connection, functions, _READ_IN_BLOCK))
+    except GuardError:
+        connection.pgconn.finish()
+        raise
 
 
 def known_of(connection: Connection) -> Known | None:
@@ -91,10 +102,20 @@ def _will_do(kept: Known, functions: frozenset[tuple[str | None, str]]) -> bool:
     return age <= _FRESH and kept.assessor.catalog.allowed == functions
 
 
-def _read(connection: Connection) -> Steps:
-    """The row of the catalog, as the login sees it. Leaves no transaction open."""
+def _read(
+    connection: Connection,
+    functions: frozenset[tuple[str | None, str]],
+    commands: Sequence[Command],
+) -> Steps:
+    """Read the catalog, as the login sees it, and keep it.
+
+    Raises GuardError where it cannot be read, or the login is no narrow one. Then there is no
+    transaction any more.
+    """
+    # The time before it was read: what was changed meanwhile is no older than that.
+    read_at = monotonic()
     pgconn = connection.pgconn
-    answers = yield from exchange(pgconn, _READ_CATALOG)
+    answers = yield from exchange(pgconn, commands)
     for answer in answers:
         if answer.error is not None:
             yield from exchange(pgconn, [Command(b"rollback")])
@@ -102,7 +123,11 @@ def _read(connection: Connection) -> Steps:
 
     # The third command is the query. It gives one row of one value, as JSON.
     _, _, found, _ = answers
-    return json.loads(found.text or "null")
+    row = json.loads(found.text or "null")
+    _check_narrow(row)
+    assessor = Assessor(Catalog(row, functions))
+    vars(connection)[_KEPT_AS] = Known(read_at, assessor)
+    return assessor
 
 
 def _check_narrow(row: Mapping[str, Any]) -> None:
@@ -128,4 +153,7 @@ def _check_narrow(row: Mapping[str, Any]) -> None:
             raise GuardError(f"login {name} {meaning}: {', '.join(sorted(found)[:5])}")
 
     if not row["ready"]:
-        raise GuardError(f"login {name} was not made by `captoken postgres plan`")
+        raise GuardError(
+            f"login {name} was not made by `captoken postgres plan`, or by that of an older "
+            "release: run the plan again"
+        )

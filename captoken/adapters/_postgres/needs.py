@@ -18,7 +18,7 @@ What is granted has to cover either. These are all the names of that kind:
     pay                 a column here or outside; a whole row        _meant_unqualified
     p.pay               a column of p; a call, of the whole row p    _meant_in_table
     j.pay, of a join    a column of what is joined; a call, of all   _meant_in_join
-    (x).pay             a field; a call, or a cast, of x             dotted_calls
+    (x).pay             a field; a call, or a cast, of x             dotted_names
     lower(x)            PostgreSQL's function; the owner's           lists.refused_function
     x::mood             PostgreSQL's type; an enum of the owner's    catalog, "types"
 
@@ -225,30 +225,44 @@ def _may_have(table: Table, column: str, catalog: Catalog) -> bool:
 # --- T7: calls ---
 
 
-def dotted_calls(
+class Dotted(NamedTuple):
+    """The names after a dot that are no columns for certain (T7)."""
+
+    calls: set[tuple[str | None, str]]  # those that can be called, by schema and name
+    others: set[str]  # those that nothing is called by
+
+
+def dotted_names(
     text: Text,
     references: Sequence[Reference],
     levels: Levels,
     catalog: Catalog,
-) -> set[tuple[str | None, str]]:
-    """T7. The functions and types that a name after a dot can mean, by schema and name.
+) -> Dotted:
+    """T7. The functions and types that a name after a dot can mean, and what can mean none.
 
     `(x).name` is a call of `name(x)` where x has no field of that name; so is `t.name`. A call of
     a type is a cast: a value can be cast to the row type of a table, a row cannot.
     """
     row_types = {name for schema, name in catalog.columns if schema == "public"}
-    names = {name for name in text.fields if name in catalog.callable or name in row_types}
+    called = {name for name in text.fields if name in catalog.callable or name in row_types}
+    others = text.fields - called
 
     for scope, qualifier, column in references:
-        if qualifier is None:
+        if qualifier is None or column == "*":
+            continue
+        if _is_column_of_all(column, qualifier, text, levels[scope], catalog):
             continue
         casts_a_value = column in row_types and qualifier in text.values
-        if column not in catalog.callable and not casts_a_value:
-            continue
-        if not _is_column_of_all(column, qualifier, text, levels[scope], catalog):
-            names.add(column)
+        if column in catalog.callable or casts_a_value:
+            called.add(column)
+        else:
+            others.add(column)
 
-    return {(None, name) for name in names if not _is_enum(name, catalog)}
+    calls: set[tuple[str | None, str]] = set()
+    for name in called:
+        if not _is_enum(name, catalog):
+            calls.add((None, name))
+    return Dotted(calls, others)
 
 
 def _is_column_of_all(

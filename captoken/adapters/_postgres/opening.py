@@ -3,11 +3,8 @@
 With the first statement of a block:
 
     begin read only                                         -- 2: or read write
-    select captoken_guard."begin"($1)                       -- 8: who acts, for whom
+    select captoken_guard."begin"($1)                       -- 8: who acts, for whom; 2
     set local search_path = pg_catalog, public, pg_temp     -- 2
-    set local standard_conforming_strings = on              -- 2
-    set local row_security = on                             -- 2
-    set local application_name = 'captoken ... analyst'     -- for whoever looks at the server
     set local statement_timeout = 60000                     -- 7
     set local role "reader"                                 -- 3
     savepoint captoken                                      -- 10
@@ -27,20 +24,15 @@ from __future__ import annotations
 import json
 
 from captoken._verification.decision import Decision, Grant
-from captoken.adapters._postgres.names import literal, quoted
+from captoken.adapters._postgres.names import quoted
 from captoken.adapters._postgres.wire import Command
 
 _LONGEST = 2**31 - 1  # milliseconds, as PostgreSQL takes them
-_LONGEST_NAME = 63  # bytes of application_name
 _READING = frozenset(("select", "execute"))
 
-# Rule 2. What an unqualified name means, how the lexer takes a backslash, and that policies hold.
-# The text was read with these in mind.
-_SETTINGS = (
-    b"set local search_path = pg_catalog, public, pg_temp",
-    b"set local standard_conforming_strings = on",
-    b"set local row_security = on",
-)
+# Rule 2. What an unqualified name means. The text was read with this in mind. How the lexer takes a
+# backslash, and that policies hold, is pinned by `begin`.
+_SEARCH_PATH = Command(b"set local search_path = pg_catalog, public, pg_temp")
 
 # Rule 10. The next statement releases it. After an error, it is rolled back to.
 _SAVEPOINT = Command(b"savepoint captoken")
@@ -98,12 +90,10 @@ class Opening:
         Rule 8. Who acts is noted before the role is taken on: the login may do that, and once. The
         savepoint comes last, so that no rollback to it undoes any of this.
         """
-        name = literal(_application_name(self._grant))
         return [
             Command(b"begin read write" if self.writes() else b"begin read only"),
             Command(b'select captoken_guard."begin"($1)', [_facts(self._grant).encode()]),
-            *map(Command, _SETTINGS),
-            Command(f"set local application_name = {name}".encode()),
+            _SEARCH_PATH,
             _limit(limit),
             _take_on(role),
             _SAVEPOINT,
@@ -153,8 +143,3 @@ def _facts(grant: Grant) -> str:
         "chain": [{"name": actor.name, "basis": actor.basis} for actor in grant.chain],
     }
     return json.dumps(facts)
-
-
-def _application_name(grant: Grant) -> str:
-    """For pg_stat_activity. PostgreSQL keeps 63 bytes of it."""
-    return f"captoken {grant.token_id} {grant.actor.name}"[:_LONGEST_NAME]

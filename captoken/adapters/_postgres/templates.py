@@ -72,7 +72,8 @@ insert into captoken_guard.key (key)
 
 # `begin` notes for one transaction who acts, for whom: in the server's log, and in a setting. The
 # setting is signed for this backend and this transaction. The login alone may call it, once in a
-# transaction, and the guard does so before it takes on a role.
+# transaction, and the guard does so before it takes on a role. It pins settings of the transaction,
+# too: each of them would be a command of its own.
 #
 # Whoever writes that setting without the key, or writes back what another transaction had, has no
 # facts at all. The keyed hash is nested, so that it cannot be extended.
@@ -91,7 +92,12 @@ declare
 begin
     open noted for select 1;  -- fails where it is open, which it is until the transaction ends
     raise log 'captoken %', said::jsonb;
-    perform set_config('captoken.facts', captoken_guard.sign(said) || said, true);
+    perform set_config('captoken.facts', captoken_guard.sign(said) || said, true),
+        set_config('standard_conforming_strings', 'on', true),
+        set_config('row_security', 'on', true),
+        -- for whoever looks at the server; it keeps 63 bytes of it
+        set_config('application_name', left(concat_ws(' ',
+            'captoken', said::jsonb ->> 'token', said::jsonb ->> 'agent'), 63), true);
 end $$;
 create or replace function captoken_guard.facts() returns jsonb
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -122,7 +128,33 @@ create or replace function captoken_guard.chain() returns text[]
 revoke all on all functions in schema captoken_guard from public;
 """
 
-SETUP = _SCHEMA + _FACTS
+# What the guard asks with each block: whether the schema is still as it was read (`assumptions`).
+# One look into an index for each name. It says nothing that the catalogs do not say to everybody.
+_SEEN = """
+create or replace function captoken_guard.seen(schemas name[], tables name[], functions name[])
+    returns text language plpgsql stable
+    set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+begin
+    return concat_ws(' ', (
+        select string_agg(coalesce((
+            select encode(sha256(convert_to(
+                array_agg(a.attname order by a.attnum)::text, 'UTF8')), 'hex')
+            from pg_attribute a
+            where a.attrelid = (select c.oid from pg_class c where c.relname = t.its
+                and c.relnamespace = (select oid from pg_namespace where nspname = t.schema))
+            and a.attnum > 0 and not a.attisdropped), '-'), ' ' order by place)
+        from unnest(schemas, tables) with ordinality as t(schema, its, place)
+    ), (
+        select count(*) from pg_proc p where p.proname = any (functions)
+        and p.pronamespace = to_regnamespace('public') and (p.prosecdef or not exists (
+            select from pg_depend
+            where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e'))
+    ));
+end $$;
+revoke all on function captoken_guard.seen(name[], name[], name[]) from public;
+"""
+
+SETUP = _SCHEMA + _FACTS + _SEEN
 
 # --- a login and one narrow role ---
 
@@ -163,6 +195,7 @@ revoke all on function captoken_guard.sign(text) from {login};
 grant execute on function
     captoken_guard.facts(), captoken_guard.subject(), captoken_guard.agent(),
     captoken_guard.task(), captoken_guard.chain(), captoken_guard.token() to {role};
+grant execute on function captoken_guard.seen(name[], name[], name[]) to {role};
 """
 
 # Rights of PUBLIC are rights of the narrow role. There is no other way to take them away.

@@ -99,6 +99,9 @@ class Answer:
     # The first value, of a command without a transformer.
     text: str | None = None
 
+    # Whether the statement was judged by another schema than there is (`assumptions`).
+    stale: bool = False
+
 
 def exchange(pgconn: Any, commands: Sequence[Command]) -> Steps:
     """Send commands, and read an answer to each.
