@@ -32,6 +32,8 @@ rules. Each is cited by its number where it is enforced.
     did is asked about once more before its rows are handed out, and what the block wrote before it
     is committed.
 11. A statement has at most 100,000 bytes, and is read in time with its length.
+12. A `Connection` remembers what was found out. Each block asks whether the ground of it is still
+    the same.
 
 Not checked: what row counts, failing constraints and the order in which an index yields rows let a
 caller infer.
@@ -52,9 +54,10 @@ from captoken.adapters._claims import claimed
 from captoken.adapters._paying import Paying
 from captoken.adapters._rows import Rows
 from captoken.adapters._sqlite.block import Block
+from captoken.adapters._sqlite.remembered import Connection
 from captoken.adapters._sqlite.trial import engine_of
 
-__all__ = ["Database", "Rows", "guarded"]
+__all__ = ["Connection", "Database", "Rows", "guarded"]
 
 
 class Database:
@@ -119,4 +122,4 @@ def guarded(
                 raise
             block.commit()
         finally:
-            block.watch.release()
+            block.release()

@@ -16,7 +16,7 @@ import pytest
 
 from captoken import Access, Caller, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters import _claims, sqlite
-from captoken.adapters._sqlite import block, opcodes, trial, watch
+from captoken.adapters._sqlite import opcodes, remembered, trial, watch
 from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.planner import Plan, Planner
 from captoken.adapters._sqlite.text import Text
@@ -69,7 +69,7 @@ def filled(connection: sqlite3.Connection, archive: str = ":memory:") -> sqlite3
     return connection
 
 
-@pytest.fixture(params=["autocommit", "legacy", "file"])
+@pytest.fixture(params=["autocommit", "legacy", "file", "remembering"])
 def connection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """The kinds of connection that people open."""
     if request.param == "file":
@@ -77,6 +77,8 @@ def connection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sqlit
         opened.execute("pragma journal_mode = wal")
         opened.execute("pragma recursive_triggers = on")
         filled(opened, str(tmp_path / "archive.db"))
+    elif request.param == "remembering":
+        opened = filled(sqlite3.connect(":memory:", factory=sqlite.Connection))
     else:
         opened = filled(sqlite3.connect(":memory:", isolation_level=None if request.param == "autocommit" else ""))
     yield opened
@@ -458,11 +460,16 @@ class TestBlock:
         assert not _claims._claims
 
     def test_it_keeps_a_bounded_number_of_plans(self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection) -> None:
-        monkeypatch.setattr(block, "_PLANS", 3)
+        monkeypatch.setattr(remembered, "_PLANS", 3)
+        monkeypatch.setattr(remembered, "_CHARACTERS", 300)
         with guarded(plain, READER) as db:
+            plans = db._block.planner._found.plans
             for number in [*range(10), *range(10)]:  # and makes one anew where it must
                 assert db.execute(f"select {number} from sales where id = 1").fetchall() == [(number,)]
-            assert len(db._block.plans) <= 3
+                assert 0 < len(plans._plans) <= 3
+            for spaces in (280, 281, 282, 400):  # of long ones fewer
+                db.execute("select 1" + " " * spaces)
+                assert len(plans._plans) == 1
 
     def test_only_a_grant_and_a_connection_are_taken(self, plain: sqlite3.Connection) -> None:
         token = Issuer(KEYRING).mint(subject="user:jane", agent="analyst", task="t", tables=["sales"], operations=["select"])

@@ -35,12 +35,11 @@ from captoken.adapters._paying import Paying
 from captoken.adapters._sqlite.denials import Denials, Own
 from captoken.adapters._sqlite.lexer import KINDS
 from captoken.adapters._sqlite.opcodes import Engine
-from captoken.adapters._sqlite.planner import Plan, Planner
+from captoken.adapters._sqlite.plan import Plan
+from captoken.adapters._sqlite.planner import Planner
+from captoken.adapters._sqlite.remembered import Connection
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
-
-# Statements whose plans a block keeps.
-_PLANS = 256
 
 # Rule 11: bytes of a statement. What reads a text takes time with its length.
 MAX_BYTES = 100_000
@@ -81,10 +80,6 @@ class Block:
         # What a statement may yield. One more, and none of them is handed out.
         self.max_rows = max_rows
 
-        # By statement. Of this block only: its transaction holds the schema still. In the next one,
-        # the same text could mean another table.
-        self.plans: dict[str, Plan] = {}
-
         # Rule 7: the functions that tell of this block alone by now.
         self.told: frozenset[str] = frozenset()
 
@@ -104,9 +99,17 @@ class Block:
         self.written: dict[Hashable, Access] = {}
 
         # From here on the connection has its authorizer, and nothing is permitted.
-        self.watch = Watch(connection, self._alive)
-        self.planner = Planner(self.watch, engine)
+        memory = connection.remembered if isinstance(connection, Connection) else None
+        self.watch = Watch(connection, self._alive, memory is not None and memory.is_fit)
+        if memory is not None:
+            memory.is_fit = True
+        self.planner = Planner(self.watch, engine, memory)
         self.denials = Denials(grant, caller, self.planner)
+
+    def release(self) -> None:
+        """Give the connection back."""
+        self.planner.release()
+        self.watch.release()
 
     def _alive(self) -> bool:
         """May the statement that runs go on? The progress handler asks, every so many opcodes.
@@ -232,11 +235,12 @@ class Block:
     def _execute(self, sql: str, parameters: Any) -> Result:
         """Run the statement if it is permitted. Raises Denied, which is recorded.
 
-        A statement that was seen before in the block keeps its plan, and is asked about again.
+        A statement that was seen before keeps its plan, and is asked about again.
         """
-        plan = self.plans.get(sql)
+        plan = self.planner.seen(sql) if self.planner.is_ready else None
         if plan is None:
             self._check_alive()
+            plan = self.planner.seen(sql)
 
         # Before the statement is looked at: each question about it says what it costs.
         self.grant.begin(sql, parameters)
@@ -385,10 +389,6 @@ class Block:
                 never_granted=self.watch.refused,
             )
 
-        # Agents write the texts, so that how many are kept is bounded.
-        if len(self.plans) >= _PLANS:
-            self.plans.clear()
-        self.plans[text.sql] = plan
         return plan
 
 

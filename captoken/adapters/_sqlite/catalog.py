@@ -15,6 +15,7 @@ The catalog itself has page 1, which no row tells of. So a cursor on it is on no
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -190,6 +191,16 @@ class Catalog:
         self._watch = watch
         self._layouts: dict[Object, Layout] = {}
 
+    def resume(self, watch: Watch) -> None:
+        """Go on in another transaction, on the same ground (`remembered`)."""
+        self._watch = watch
+        # An address in memory: by now it may be that of another virtual table.
+        self.__dict__.pop("harmless_modules", None)
+
+    def release(self) -> None:
+        """Let go of the connection. Nothing is asked until it is resumed."""
+        del self._watch
+
     @cached_property
     def schema(self) -> Schema:
         """What names and root pages stand for, in all databases.
@@ -197,14 +208,8 @@ class Catalog:
         To read each schema table makes SQLite notice what others changed, and holds it until the
         transaction ends.
         """
-        databases = tuple(
-            (number, decoded(name)) for number, name, _ in self._watch.own("PRAGMA database_list")
-        )
-        rows: list[tuple[Any, ...]] = []
-        for number, name in databases:
-            query = _OBJECTS.format(schema=quoted(name))
-            rows += [(number, *row) for row in self._watch.own(query)]
-        return _read_schema(databases, tuple(rows))
+        databases = tuple((number, name) for number, name, _ in databases_of(self._watch))
+        return _read_schema(databases, rows_of(self._watch, databases))
 
     @cached_property
     def foreign_functions(self) -> frozenset[str]:
@@ -272,6 +277,21 @@ class Catalog:
             else:
                 places.append(frozenset((decoded(name),)))
         return places
+
+
+def databases_of(watch: Watch) -> tuple[tuple[int, str, str], ...]:
+    """Number, name and file of main, temp and what is attached."""
+    rows = watch.own("PRAGMA database_list")
+    return tuple((number, decoded(name), decoded(file)) for number, name, file in rows)
+
+
+def rows_of(watch: Watch, databases: Iterable[tuple[int, str]]) -> tuple[tuple[Any, ...], ...]:
+    """All rows of their schema tables, each behind the number of its database."""
+    rows: list[tuple[Any, ...]] = []
+    for number, name in databases:
+        query = _OBJECTS.format(schema=quoted(name))
+        rows += [(number, *row) for row in watch.own(query)]
+    return tuple(rows)
 
 
 def quoted(name: str) -> str:

@@ -1,32 +1,26 @@
 """Finds out what a statement touches: compiles it, and adds up the three accounts of it.
 
 Knows no grant. The rules are those of `captoken.adapters.sqlite`, and are cited by their numbers.
-What comes of a statement is a plan:
-
-    REPLACE INTO codes (code, label) SELECT "eu", region FROM sales
-
-    needs      insert on codes, delete on codes, select on sales (region)
-    tells      changes, last_insert_rowid: from now on they tell of this block
-    literals   eu: it looks like a column, and there is none
-
-or, where it does what no token can grant, reasons to refuse it; or the error that SQLite ended in.
+What comes of a statement is a plan (`plan`); or, where it does what no token can grant, reasons to
+refuse it; or the error that SQLite ended in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 from captoken._format.errors import GuardError
-from captoken._language.access import Access
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, Schema, quoted
 from captoken.adapters._sqlite.events import add_events
 from captoken.adapters._sqlite.joins import add_hidden_columns
 from captoken.adapters._sqlite.names import add_names, add_replaced, add_returned
 from captoken.adapters._sqlite.opcodes import Engine
+from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.programs import Programs, add_programs
+from captoken.adapters._sqlite.remembered import Found, Memory, Plans
 from captoken.adapters._sqlite.scopes import Mention
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Event, Watch
@@ -42,48 +36,48 @@ _TELLTALES = frozenset(
 )
 
 
-class Plan(NamedTuple):
-    """What a statement needs, whoever asks for it."""
-
-    text: Text
-
-    # What a grant has to permit, all of it.
-    needs: tuple[Access, ...] = ()
-
-    # What no grant can permit: code and reason. If there is any, the statement is refused.
-    refusals: tuple[tuple[str, str], ...] = ()
-
-    # What it may ask of the authorizer when it runs (rule 2).
-    events: Mapping[Event, None] = MappingProxyType({})
-
-    # Rule 7: the telltales that it calls, and those that tell of this block once it ran.
-    asks: frozenset[str] = frozenset()
-    tells: frozenset[str] = frozenset()
-
-    # What looks like a column and is a string. Where columns are hidden, that would tell (rule 9).
-    literals: frozenset[str] = frozenset()
-
-
 class Planner:
     """Finds out what statements touch. As long-lived as the transaction that keeps the schema.
 
     It compiles them, and runs none.
     """
 
-    def __init__(self, watch: Watch, engine: Engine) -> None:
+    def __init__(self, watch: Watch, engine: Engine, memory: Memory | None = None) -> None:
+        """`memory`: what the connection remembers, if it is one that does (rule 12)."""
         self._watch = watch
-        self._catalog = Catalog(watch)
+        self._memory = memory
 
-        # What each view touches, once it was asked. None: SQLite cannot compile it.
-        self._views: dict[Object, Account | None] = {}
+        # Has the transaction been looked at? Nothing is, for a grant that does not stand.
+        self.is_ready = False
 
         # What this build of SQLite shows in its opcodes, as it was tried (`trial`).
         self.engine = engine
+
+    @cached_property
+    def _found(self) -> Found:
+        """What was found out, in this transaction or before. Asked once the transaction is open."""
+        self.is_ready = True
+        if self._memory is None:
+            return Found(Catalog(self._watch), {}, Plans())
+        return self._memory.found(self._watch)
+
+    @property
+    def _catalog(self) -> Catalog:
+        return self._found.catalog
 
     @property
     def schema(self) -> Schema:
         """What names and root pages stand for."""
         return self._catalog.schema
+
+    def release(self) -> None:
+        """The block is over: what is remembered does not hold its connection."""
+        if self.is_ready:
+            self._catalog.release()
+
+    def seen(self, sql: str) -> Plan | None:
+        """What a statement needs that was looked at before, or None."""
+        return self._found.plans.get(sql)
 
     def plan(self, text: Text, parameters: Any) -> Plan | Exception:
         """What the statement needs, or the error that compiling it ended in.
@@ -103,7 +97,7 @@ class Planner:
             events,
         )
         # The needs come before the refusals: one that no token can name adds to those.
-        return Plan(
+        plan = Plan(
             text=text,
             needs=tuple(account.needs()),
             refusals=tuple(account.refusals),
@@ -112,12 +106,15 @@ class Planner:
             tells=_tells(account, programs),
             literals=_literals(text, programs),
         )
+        self._found.plans.keep(text.sql, plan)
+        return plan
 
     def view(self, view: Object) -> Account | None:
         """What a view touches; None if SQLite cannot compile it."""
-        if view not in self._views:
-            self._views[view] = self._account_of_view(view)
-        return self._views[view]
+        views = self._found.views
+        if view not in views:
+            views[view] = self._account_of_view(view)
+        return views[view]
 
     def _account_of_view(self, view: Object) -> Account | None:
         """The account of a statement that selects from the view, and from nothing else."""

@@ -76,8 +76,15 @@ class Watch:
     turns on the mode, which is set for each statement.
     """
 
-    def __init__(self, connection: sqlite3.Connection, alive: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        alive: Callable[[], bool],
+        is_fit: bool = False,
+    ) -> None:
         """Take over the connection. `alive` is asked now and then whether a statement may go on.
+
+        `is_fit`: it was taken over before, so that its converters need no second look.
 
         Raises GuardError where it cannot be taken over: in a thread that SQLite does not let use
         it, when it is closed, or with PARSE_COLNAMES.
@@ -97,7 +104,8 @@ class Watch:
 
         try:
             self.cursor = self._cursor()
-            self._refuse_converters_by_alias()
+            if not is_fit:
+                self._refuse_converters_by_alias()
 
             # To set an authorizer expires every statement that was compiled before: whatever
             # Python kept is compiled again, and asked about.

@@ -1,0 +1,40 @@
+"""A plan: what a statement needs, whoever asks for it. `planner` makes it, and `block` asks.
+
+    REPLACE INTO codes (code, label) SELECT "eu", region FROM sales
+
+    needs      insert on codes, delete on codes, select on sales (region)
+    tells      changes, last_insert_rowid: from now on they tell of this block
+    literals   eu: it looks like a column, and there is none
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from captoken._language.access import Access
+from captoken.adapters._sqlite.text import Text
+from captoken.adapters._sqlite.watch import Event
+
+
+class Plan(NamedTuple):
+    """What a statement needs, whoever asks for it."""
+
+    text: Text
+
+    # What a grant has to permit, all of it.
+    needs: tuple[Access, ...] = ()
+
+    # What no grant can permit: code and reason. If there is any, the statement is refused.
+    refusals: tuple[tuple[str, str], ...] = ()
+
+    # What it may ask of the authorizer when it runs (rule 2).
+    events: Mapping[Event, None] = MappingProxyType({})
+
+    # Rule 7: the telltales that it calls, and those that tell of this block once it ran.
+    asks: frozenset[str] = frozenset()
+    tells: frozenset[str] = frozenset()
+
+    # What looks like a column and is a string. Where columns are hidden, that would tell (rule 9).
+    literals: frozenset[str] = frozenset()

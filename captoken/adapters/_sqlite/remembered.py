@@ -1,0 +1,174 @@
+"""Rule 12: what a connection remembers of statements, from one block to the next.
+
+To find out what a statement needs takes longer than most statements. What was found holds as long
+as the *ground* it rests on. The next block reads the ground anew, which is much less to read:
+
+    databases            the names, numbers and files of main, temp and what is attached
+    version              the schema version of main, which each change of its schema moves on
+    rows                 what the other schemas hold: what is attached may be another file by now
+    foreign_keys         and recursive_triggers, which say what a statement sets off
+    functions            how often the connection was given a function, or something like it
+
+It is read inside of the block's transaction, which holds the schema still from then on.
+
+Only a `Connection` of this file remembers: it sees what it is given, and no other can be asked.
+What is remembered tells nothing but by its time: that a statement was here before.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple
+
+from captoken.adapters._sqlite.account import Account
+from captoken.adapters._sqlite.catalog import Catalog, Object, databases_of, rows_of
+from captoken.adapters._sqlite.plan import Plan
+from captoken.adapters._sqlite.watch import Watch
+
+# How many plans are remembered at most, and characters of their statements together. Agents write
+# them, so that both are bounded.
+_PLANS = 256
+_CHARACTERS = 1 << 18
+
+
+class Plans:
+    """What statements need, by their text. Too many, and all are forgotten."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, Plan] = {}
+        self._characters = 0
+
+    def get(self, sql: str) -> Plan | None:
+        """What was found out about a statement, or None."""
+        return self._plans.get(sql)
+
+    def keep(self, sql: str, plan: Plan) -> None:
+        """Remember what a statement needs. It is one that was not remembered."""
+        self._characters += len(sql)
+        if len(self._plans) >= _PLANS or self._characters > _CHARACTERS:
+            self._plans.clear()
+            self._characters = len(sql)
+        self._plans[sql] = plan
+
+
+class Found(NamedTuple):
+    """What was found out on one ground."""
+
+    catalog: Catalog
+
+    # What each view touches, once it was asked. None: SQLite cannot compile it.
+    views: dict[Object, Account | None]
+
+    plans: Plans
+
+
+class Ground(NamedTuple):
+    """What all that was found rests on."""
+
+    databases: tuple[tuple[int, str, str], ...]
+    version: int
+    rows: tuple[tuple[Any, ...], ...]
+    foreign_keys: int
+    recursive_triggers: int
+    functions: int
+
+
+class Memory:
+    """What one connection remembers: on one ground, the last that a block was on."""
+
+    def __init__(self) -> None:
+        self._functions = 0
+        self._functions_change = False
+
+        # With detect_types=PARSE_COLNAMES it cannot be guarded. That never changes.
+        self.is_fit = False
+
+        self._ground: Ground | None = None
+        self._found: Found | None = None
+
+    def found(self, watch: Watch) -> Found:
+        """What was found on the ground of this block's transaction; nothing yet, if it is new."""
+        ground = _ground(watch, self._functions)
+        if self._found is None or ground != self._ground or self._functions_change:
+            self._ground = ground
+            self._found = Found(Catalog(watch), {}, Plans())
+        else:
+            self._found.catalog.resume(watch)
+        return self._found
+
+    def forget(self, for_good: bool = False) -> None:
+        """The connection was given something that may change what statements are.
+
+        `for_good`: from now on its functions can change, and nobody sees it.
+        """
+        self._functions += 1
+        self._functions_change = self._functions_change or for_good
+        self._found = None
+
+
+def _ground(watch: Watch, functions: int) -> Ground:
+    """The ground of the transaction that is open.
+
+    Asking for the version makes SQLite notice what others have changed, and begins to read: from
+    here on nobody else changes the schema of main.
+    """
+    databases = databases_of(watch)
+    others = [(number, name) for number, name, _ in databases if number != 0]
+    return Ground(
+        databases,
+        _number(watch, "PRAGMA main.schema_version"),
+        rows_of(watch, others),
+        _number(watch, "PRAGMA foreign_keys"),
+        _number(watch, "PRAGMA recursive_triggers"),
+        functions,
+    )
+
+
+def _number(watch: Watch, pragma: str) -> int:
+    """What a pragma says that says a number."""
+    return int(watch.own(pragma)[0][0])
+
+
+class Connection(sqlite3.Connection):
+    """A connection that remembers what the statements of guarded blocks need.
+
+        connection = sqlite3.connect("sales.db", factory=Connection)
+
+    Everything else is as with any connection. Without it each block finds out anew.
+    """
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.remembered = Memory()
+
+
+def _forgetting(method: Callable[..., Any], for_good: bool) -> Callable[..., Any]:
+    """The same method, after which the connection remembers nothing."""
+
+    @wraps(method)
+    def called(self: Connection, *args: Any, **keywords: Any) -> Any:
+        try:
+            return method(self, *args, **keywords)
+        finally:
+            self.remembered.forget(for_good)
+
+    return called
+
+
+# What is given a connection beside its schema, and whether that goes on unseen: with extensions
+# enabled, a statement can load one. Not every Python has all of these.
+_GIVEN = {
+    "create_aggregate": False,
+    "create_function": False,
+    "create_window_function": False,
+    "deserialize": False,
+    "enable_load_extension": True,
+    "load_extension": False,
+    "setconfig": False,
+}
+for _name, _for_good in _GIVEN.items():
+    if hasattr(sqlite3.Connection, _name):
+        _method = getattr(sqlite3.Connection, _name)
+        setattr(Connection, _name, _forgetting(_method, _for_good))
