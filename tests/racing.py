@@ -10,6 +10,7 @@ from typing import Any
 
 from captoken import Access, Keyring, Verifier
 from captoken.stores.sqlite import SQLiteReplayStore
+from tests.stores.begun import begun
 from tests.world import sent
 
 WAIT = 60  # seconds, after which a race is stuck and fails
@@ -50,7 +51,7 @@ def process(
     answer: Connection,
 ) -> None:
     """One of several processes on one file of used proofs."""
-    store = SQLiteReplayStore(path, floor=0, timeout=WAIT)
+    store = begun(SQLiteReplayStore, path, timeout=WAIT)
     verifier = Verifier(Keyring.from_keys({"k1": key}, current="k1"), audience, clock=lambda: now, replays=store)
     try:
         answer.send(race(verifier, text, Access(**facts), proofs, threads, gate))

@@ -28,6 +28,7 @@ from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.ports import Debit, Reservation, Use
 from captoken.stores.sqlite import SQLiteLedger
 from captoken.testing import FixedClock
+from tests.stores.begun import begun
 from tests.world import KEYRING, NOW, SALES, clock, data, mint
 
 BOSS = HolderKey.from_bytes(bytes([11, *range(31)]))
@@ -406,7 +407,7 @@ def test_a_task_that_is_cancelled_while_it_settles_settles_what_it_said() -> Non
 @pytest.mark.parametrize("leave", ["the block", "an exception", "settle", "cancel"])
 def test_a_child_of_a_fork_settles_nothing_of_its_parents(tmp_path: Path, leave: str) -> None:
     """Whichever way it leaves the block, or says itself that nothing was done: its parent pays for the work."""
-    ledger, token = SQLiteLedger(tmp_path / "ledger.db", floor=0, shared=True), mint(**SALES, budget={"cents": 10})
+    ledger, token = begun(SQLiteLedger, tmp_path / "ledger.db", shared=True), mint(**SALES, budget={"cents": 10})
     grant = Verifier(KEYRING, clock=clock(), ledger=ledger).authenticate(token)
     link = b64decode(grant.link_ids[0])
     child = 0

@@ -24,10 +24,14 @@ beforehand it reads in one statement.
 `room_of`: how many more buckets a tree may have. Whoever is to make one takes turns with the others
 of its tree, before any row is locked.
 
+`make_overlay` notes among the floors that the store of snapshots was made. `look_overlay` is for
+all else that asks it: it is there where that is noted, and where a snapshot lies, since those of
+before did not have to be made.
+
 `publish` and `append` lock the row of the snapshot, so that one comes after the other. `newest` and
-`mark` are what `load` gives, and what the newest is known by. They are stable: all that they read
-is of one moment, and of what the function that calls them has seen and locked. A delta with `is_in`
-led to the snapshot that lies there whole, and is behind it no more.
+`mark` are what `load_overlay` gives, and what the newest is known by. They are stable: all that
+they read is of one moment, and of what the function that calls them has seen and locked. A delta
+with `is_in` led to the snapshot that lies there whole, and is behind it no more.
 
 `peek_add` and `peek_reserve` do what `add` and `reserve` do, and undo it before they answer: an
 exception ends the inner block, and all that was done in it is rolled back, locks included. So what
@@ -378,6 +382,23 @@ begin
     return true;
 end $$;
 
+create or replace function captoken.look_overlay() returns void language plpgsql stable as $$
+begin
+    if not exists (select from captoken.overlay)
+        and not exists (select from captoken.floors where kind = 'overlay') then
+        raise exception using errcode = 'CT002', message = 'captoken: not there';
+    end if;
+end $$;
+
+create or replace function captoken.make_overlay() returns boolean language plpgsql as $$
+begin
+    perform captoken.ready();
+    insert into captoken.floors (kind, floor, timeline)
+        select 'overlay', 0, '' where not exists (select from captoken.overlay)
+        on conflict (kind) do nothing;
+    return found;
+end $$;
+
 create or replace function captoken.newest() returns bytea language sql stable as $$
     select o.snapshot || coalesce(
         (select string_agg('\\x0a'::bytea || d.delta, ''::bytea order by d.number)
@@ -385,6 +406,12 @@ create or replace function captoken.newest() returns bytea language sql stable a
         ''::bytea
     ) from captoken.overlay o
 $$;
+
+create or replace function captoken.load_overlay() returns bytea language plpgsql stable as $$
+begin
+    perform captoken.look_overlay();
+    return captoken.newest();
+end $$;
 
 create or replace function captoken.mark() returns bytea language sql stable as $$
     select coalesce(
@@ -399,6 +426,7 @@ create or replace function captoken.publish(
 ) returns boolean language plpgsql as $$
 begin
     perform captoken.ready();
+    perform captoken.look_overlay();
     if after is null then
         insert into captoken.overlay values (1, its_snapshot) on conflict (one) do nothing;
         return found;
@@ -424,6 +452,7 @@ create or replace function captoken.append(
 ) returns boolean language plpgsql as $$
 begin
     perform captoken.ready();
+    perform captoken.look_overlay();
     perform from captoken.overlay where one = 1 for update;
     if captoken.mark() is distinct from its_after then
         return false;
@@ -441,6 +470,7 @@ create or replace function captoken.since(
 declare
     first bigint;
 begin
+    perform captoken.look_overlay();
     if captoken.mark() = its_mark then
         return array[]::bytea[];
     end if;

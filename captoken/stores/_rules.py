@@ -10,7 +10,7 @@ issued until then is refused. And what cannot be known is a StoreError, which de
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -170,7 +170,7 @@ def lines(snapshot: bytes, deltas: Iterable[bytes]) -> bytes:
 # --- making and opening ---------------------------------------------------------------------------
 
 # Opening never makes (31.6, 38.15). A store that is missing may be one that was lost, and who makes
-# another in its place has said that nobody has used anything.
+# another in its place has said that nobody has used anything, or that nothing was revoked.
 
 MISSING = -3  # what a script answers
 
@@ -192,13 +192,10 @@ def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(names.name(key, "a key id") for key in keys)
 
 
-# --- what a server says ---------------------------------------------------------------------------
-
-
 def checked_floor(floor: int | None) -> int | None:
-    """A floor as it may be told to a server. Raises ValueError.
+    """A floor as a store may be made with it. Raises ValueError.
 
-    None is passed on: the server then begins with a floor by its own clock.
+    None is passed on: the store then begins with a floor by its clock.
     """
     if floor is None:
         return None
@@ -207,6 +204,21 @@ def checked_floor(floor: int | None) -> int | None:
     if type(floor) is not int or not 0 <= floor <= MAX_INTEGER:
         raise ValueError("a floor is seconds since the epoch, as int")
     return floor
+
+
+class Making(NamedTuple):
+    """What a store is made with that is not there yet."""
+
+    keys: tuple[str, ...]  # made in the same act: for their tokens there is no floor
+    floor: int | None  # None: by the clocks
+
+
+def making(keys: Iterable[str], floor: int | None) -> Making:
+    """What `create` was given, checked. Raises TypeError or ValueError."""
+    return Making(checked_keys(keys), checked_floor(floor))
+
+
+# --- what a server says ---------------------------------------------------------------------------
 
 
 def not_an_answer(server: str, answer: Any) -> StoreError:

@@ -236,7 +236,13 @@ return 1
 # What the scripts of the snapshot have in common. The deltas lie in a list: each is the mark of
 # what it follows on, that of what it gives, both as 64 hexadecimal digits, and itself. The first of
 # them, `in` many, led to the snapshot that lies there whole, and are behind it no more.
+#
+# The store is there where it was made, and where a snapshot lies: older ones were not made.
 _OVERLAY = """
+local function is_there(snapshot, state)
+    return redis.call('EXISTS', snapshot) == 1 or redis.call('HEXISTS', state, 'made') == 1
+end
+
 local function newest(snapshot, deltas, state)
     local lies = redis.call('GET', snapshot)
     if not lies then return false end
@@ -249,10 +255,29 @@ local function newest(snapshot, deltas, state)
 end
 """
 
-# Keys: the snapshot, the deltas, the state.
-LOAD = _OVERLAY + "return newest(KEYS[1], KEYS[2], KEYS[3])"
+# All of these have three keys: the snapshot, the deltas, the state. They answer -3 for a store that
+# is not there.
 
-# Keys: the snapshot, the deltas, the state.
+# 0 if it is there.
+MAKE_OVERLAY = (
+    _OVERLAY
+    + """
+if is_there(KEYS[1], KEYS[3]) then return 0 end
+redis.call('HSET', KEYS[3], 'made', '1')
+return 1
+"""
+)
+
+LOOK_OVERLAY = _OVERLAY + "return is_there(KEYS[1], KEYS[3]) and 1 or -3"
+
+LOAD = (
+    _OVERLAY
+    + """
+if not is_there(KEYS[1], KEYS[3]) then return -3 end
+return newest(KEYS[1], KEYS[2], KEYS[3])
+"""
+)
+
 # Arguments: the new one, is there one before, the one before, the mark of the new one, and how many
 # deltas are kept.
 #
@@ -261,6 +286,7 @@ LOAD = _OVERLAY + "return newest(KEYS[1], KEYS[2], KEYS[3])"
 PUBLISH = (
     _OVERLAY
     + """
+if not is_there(KEYS[1], KEYS[3]) then return -3 end
 local lies = newest(KEYS[1], KEYS[2], KEYS[3])
 if lies ~= ARGV[1] and lies ~= (ARGV[2] == '1' and ARGV[3]) then return 0 end
 local last = redis.call('LINDEX', KEYS[2], -1)
@@ -277,11 +303,13 @@ return 1
 """
 )
 
-# Keys: the snapshot, the deltas, the state. Arguments: the delta, the marks of what it follows on
-# and of what it gives.
+# Arguments: the delta, the marks of what it follows on and of what it gives.
 #
 # What is there already as the last is not put there again, and has won, as above.
-APPEND = """
+APPEND = (
+    _OVERLAY
+    + """
+if not is_there(KEYS[1], KEYS[3]) then return -3 end
 local line = ARGV[2] .. ARGV[3] .. ARGV[1]
 if redis.call('LINDEX', KEYS[2], -1) == line then return 1 end
 if redis.call('HGET', KEYS[3], 'mark') ~= ARGV[2] then return 0 end
@@ -289,14 +317,19 @@ redis.call('RPUSH', KEYS[2], line)
 redis.call('HSET', KEYS[3], 'mark', ARGV[3])
 return 1
 """
+)
 
-# Keys: the deltas, the state. Arguments: the mark of what is known.
-SINCE = """
-if redis.call('HGET', KEYS[2], 'mark') == ARGV[1] then return {} end
-for at, line in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+# Arguments: the mark of what is known.
+SINCE = (
+    _OVERLAY
+    + """
+if not is_there(KEYS[1], KEYS[3]) then return -3 end
+if redis.call('HGET', KEYS[3], 'mark') == ARGV[1] then return {} end
+for at, line in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
     if string.sub(line, 1, 64) == ARGV[1] then
-        return redis.call('LRANGE', KEYS[1], at - 1, -1)
+        return redis.call('LRANGE', KEYS[2], at - 1, -1)
     end
 end
 return false
 """
+)

@@ -232,6 +232,8 @@ class SnapshotStore(Protocol):
     Verifiers need not trust it: they go back behind nothing that they have seen. Operators do,
     since they add to what it shows them. One that is shown an old snapshot, and has no memory of
     a newer one, signs the old one anew.
+
+    So a store that is missing is an error, and not one that is empty: it may have been lost.
     """
 
     def load(self) -> bytes | None:

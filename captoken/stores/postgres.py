@@ -16,7 +16,19 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from contextlib import contextmanager
 from threading import Lock
 from time import time
-from typing import Any, LiteralString, NamedTuple, Protocol, Self, TypeAlias
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    LiteralString,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+)
 
 from captoken._format.extras import extra
 
@@ -31,8 +43,8 @@ from captoken._format.errors import StoreError
 from captoken.stores._awaited import AwaitedStore
 from captoken.stores._postgres_sql import SETUP
 from captoken.stores._rules import (
-    checked_floor,
-    checked_keys,
+    Making,
+    making,
     missing,
     not_an_answer,
     short_debit,
@@ -47,6 +59,8 @@ Connection: TypeAlias = "psycopg.Connection[Any]"
 Source: TypeAlias = "str | Callable[[], Connection]"
 AsyncConnection: TypeAlias = "psycopg.AsyncConnection[Any]"
 AsyncSource: TypeAlias = "str | Callable[[], Awaitable[AsyncConnection]] | AsyncPool"
+
+_S = TypeVar("_S")  # where a store has its connections from
 
 _SERVER = "PostgreSQL"
 _CONNECTIONS = 4  # of one awaited store, unless its maker says otherwise
@@ -120,10 +134,11 @@ _FSYNC = b"select current_setting('fsync')"
 
 
 class _Place:
-    """The schema of a store. Raises ValueError for one that would need quotes."""
+    """Where a store has its connections from, and its schema. Raises ValueError for an odd one."""
 
-    def __init__(self, schema: str) -> None:
+    def __init__(self, source: Any, schema: str) -> None:
         setup(schema)
+        self._source = source
         self._schema = schema
 
     def _function(self, name: str, parameters: LiteralString) -> bytes:
@@ -156,7 +171,7 @@ class PostgresStore(_Place):
     """
 
     def __init__(self, source: Source, schema: str) -> None:
-        super().__init__(schema)
+        super().__init__(source, schema)
         self._connect: Callable[[], Connection] = (
             source if callable(source) else lambda: psycopg.connect(source)
         )
@@ -420,38 +435,46 @@ def _lent(source: AsyncSource, most: int) -> _Own | _Pooled:
 # --- the floor ------------------------------------------------------------------------------------
 
 
-class _Floored(_Place):
+class _Floored(_Place, Generic[_S]):
     """A store with a floor, whatever its connections.
 
     `lossless` says aloud that failover and restored backups lose nothing that was answered.
     """
 
-    def _set_floor(
+    _kind: ClassVar[str]
+    _ahead: ClassVar[int]  # seconds that a token may be issued later than now, by a clock ahead
+
+    def __init__(
         self,
-        kind: str,
-        ahead: int,
-        floor: int | None,
+        source: _S,
+        schema: str,
         lossless: bool,
         clock: Callable[[], float] | None,
+        new: Making | None,
     ) -> None:
-        """What is known of the floor, before a server was asked. Raises ValueError."""
-        self._first_floor = checked_floor(floor)
-        self._kind = kind
-        self._ahead = ahead
+        """`new`: what it is made with; None opens it. Raises ValueError."""
+        super().__init__(source, schema)
         self._clock = clock
         self._lossless = lossless
-        facts: LiteralString = "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean"
-        self._look = self._function("look", facts)
-        self._make = self._function("make", facts + ", %s::bigint, %s::text[]")
+        self._new = new
 
-    def _looking(self) -> tuple[Any, ...]:
-        """What `look` is given. It takes the later of the two clocks: one may be behind."""
+    def _beginning(self) -> tuple[bytes, tuple[Any, ...]]:
+        """The function by which it is made or opened, and what that is given."""
+        # The function takes the later of the two clocks: one may be behind.
         now = int((self._clock or time)())
-        return (self._kind, now, *self._floor_facts())
+        facts = (self._kind, now, *self._floor_facts())
+        parameters: LiteralString = "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean"
+        if self._new is None:
+            return self._function("look", parameters), facts
 
-    def _making(self, keys: Sequence[str] = ()) -> tuple[Any, ...]:
-        """What `make` is given. Without a floor, it is by the clocks."""
-        return (*self._looking(), self._first_floor, list(keys))
+        # Without a floor, it is by the clocks.
+        made = self._function("make", parameters + ", %s::bigint, %s::text[]")
+        return made, (*facts, self._new.floor, list(self._new.keys))
+
+    def _begun(self, answer: Any) -> None:
+        """What that function says. Raises StoreError if it is there already."""
+        if self._new is not None and not _yes(answer):
+            raise there_already(_SERVER)
 
     def _floor_facts(self) -> tuple[int, int | None, bool]:
         """What each function is given of the floor. Without a clock of ours, the server's."""
@@ -459,63 +482,44 @@ class _Floored(_Place):
         return self._ahead, clock, self._lossless
 
 
-class _FlooredStore(_Floored, PostgresStore):
-    """A store with a floor, on one connection that is called."""
+class _FlooredStore(_Floored[Source], PostgresStore):
+    """A store with a floor, on one connection that is called: made or opened at once."""
 
     def __init__(
         self,
         source: Source,
-        kind: str,
-        ahead: int,
         schema: str,
-        floor: int | None,
         lossless: bool,
         clock: Callable[[], float] | None,
-        *,
-        looks: bool = True,
+        new: Making | None,
     ) -> None:
-        checked_floor(floor)
-        super().__init__(source, schema)
-        self._set_floor(kind, ahead, floor, lossless, clock)
+        super().__init__(source, schema, lossless, clock, new)
         with self._kept():
-            if floor is not None:  # as tests say it
-                self._ask(self._make, self._making(), again=True)
-            if looks:
-                self._ask(self._look, self._looking(), again=True)
-
-    def _made_with(self, keys: Sequence[str]) -> None:
-        """Make it, and let go of it. Raises StoreError if it is there."""
-        try:
-            # Not asked again where the answer is lost: it would find its own.
-            if not _yes(self._ask(self._make, self._making(keys))):
-                raise there_already(_SERVER)
-        finally:
-            self.close()
+            # To look does no harm twice. To make does: the second time it would find its own.
+            self._begun(self._ask(*self._beginning(), again=new is None))
 
 
-class _AwaitedStore(_Floored, AwaitedStore):
-    """A store with a floor, on connections that are awaited.
+class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
+    """A store with a floor, on connections that are awaited: made or opened by its first call.
 
     `source` is a conninfo string, a callable that is awaited and gives a connection of the store's
     own, or a pool. The store has `connections` of its own at most, each for one call until it has
     its answer; a pool has its own bound. A connection whose answer nobody waited for is closed.
     """
 
+    _most = _CONNECTIONS
+
     def __init__(
         self,
         source: AsyncSource,
-        kind: str,
-        ahead: int,
         schema: str,
-        floor: int | None,
         lossless: bool,
         clock: Callable[[], float] | None,
-        connections: int,
+        new: Making | None,
     ) -> None:
         AwaitedStore.__init__(self)
-        _Place.__init__(self, schema)
-        self._set_floor(kind, ahead, floor, lossless, clock)
-        self._connections = _lent(source, connections)
+        super().__init__(source, schema, lossless, clock, new)
+        self._connections = _lent(source, self._most)
 
     async def aclose(self) -> None:
         """Close the connections that are not in use. The store makes others when it is asked.
@@ -525,24 +529,17 @@ class _AwaitedStore(_Floored, AwaitedStore):
         await self._connections.close()
 
     async def _first(self) -> None:
-        """Refuse a server that forgets, and look whether the store is there."""
+        """Refuse a server that forgets; then make it, or is it there?"""
         _refuse_forgetful(await self._ask(_FSYNC, again=True))
-        if self._first_floor is not None:  # as tests say it
-            await self._ask(self._make, self._making(), again=True)
-        await self._ask(self._look, self._looking(), again=True)
+        # To look does no harm twice. To make does: the second time it would find its own.
+        self._begun(await self._ask(*self._beginning(), again=self._new is None))
 
-    async def _made_with(self, keys: Iterable[str]) -> Self:
-        """Make it, and open it. Raises StoreError if it is there."""
-        named = checked_keys(keys)
-        self._check_home()
+    async def _made(self) -> Self:
+        """Make it. Nobody else has it where that fails, and its connections are closed."""
         try:
-            _refuse_forgetful(await self._ask(_FSYNC, again=True))
-            # Not asked again where the answer is lost: it would find its own.
-            if not _yes(await self._ask(self._make, self._making(named))):
-                raise there_already(_SERVER)
             return await self.open()
         except BaseException:
-            await self.aclose()  # nobody else has it
+            await self.aclose()
             raise
 
     async def _ask(
@@ -589,10 +586,30 @@ class _AwaitedStore(_Floored, AwaitedStore):
 # --- the stores -----------------------------------------------------------------------------------
 
 
-class _Proofs(_Floored):
+class ReplayFacts(TypedDict, total=False):
+    """How used proofs are remembered, called or awaited."""
+
+    schema: str
+    lossless: bool
+    clock: Callable[[], float] | None
+
+
+class _Proofs(_Floored[_S]):
     """What a store of used proofs asks."""
 
-    def _set_proofs(self) -> None:
+    _kind = "replay"
+    _ahead = PROOF_AHEAD
+
+    def __init__(
+        self,
+        source: _S,
+        *,
+        schema: str = "captoken",
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+        _new: Making | None = None,
+    ) -> None:
+        super().__init__(source, schema, lossless, clock, _new)
         parameters: LiteralString = (
             "%s::bytea, %s::bigint, %s::text, " + "%s::bigint, " * 4 + "%s::boolean"
         )
@@ -611,34 +628,13 @@ class _Proofs(_Floored):
         )
 
 
-class PostgresReplayStore(_Proofs, _FlooredStore):
+class PostgresReplayStore(_Proofs[Source], _FlooredStore):
     """Used proofs, as many as the disk holds.
 
     The database keeps the floor. So only a new one, and one that a failover or a restored backup
     has set back, refuses what was issued up to five seconds later. `lossless=True` says aloud that
-    it is never set back. `clock` stands in for the server's. `floor` is for tests: it makes the
-    store, if need be, and says that nothing was used before.
+    it is never set back. `clock` stands in for the server's.
     """
-
-    def __init__(
-        self,
-        source: Source,
-        *,
-        schema: str = "captoken",
-        floor: int | None = None,
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
-        super().__init__(
-            source,
-            "replay",
-            PROOF_AHEAD,
-            schema,
-            floor,
-            lossless,
-            clock,
-        )
-        self._set_proofs()
 
     @classmethod
     def create(
@@ -646,21 +642,16 @@ class PostgresReplayStore(_Proofs, _FlooredStore):
         source: Source,
         *,
         keys: Iterable[str] = (),
-        schema: str = "captoken",
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
+        floor: int | None = None,
+        **facts: Unpack[ReplayFacts],
     ) -> Self:
         """Make it in the tables, and open it. Raises StoreError if there is one.
 
         `keys` are the ids of root keys that are made in the same act, and of no others: proofs on
-        their tokens are taken at once, as none can have been used before (31.6).
+        their tokens are taken at once, as none can have been used before (31.6). `floor` is for
+        tests alone: it stands in for the one by the clocks.
         """
-        named = checked_keys(keys)
-        new = _FlooredStore(
-            source, "replay", PROOF_AHEAD, schema, None, lossless, clock, looks=False
-        )
-        new._made_with(named)
-        return cls(source, schema=schema, lossless=lossless, clock=clock)
+        return cls(source, **facts, _new=making(keys, floor))
 
     def add(self, use: Use, now: int) -> bool:
         """True if it is the first use, and above the floor.
@@ -684,7 +675,7 @@ class PostgresReplayStore(_Proofs, _FlooredStore):
         return _yes(answer)
 
 
-class AsyncPostgresReplayStore(_Proofs, _AwaitedStore):
+class AsyncPostgresReplayStore(_Proofs[AsyncSource], _AwaitedStore):
     """Used proofs, as in PostgresReplayStore, on connections that are awaited.
 
     The two share what they remember in one schema. `open` asks the server at once whether it will
@@ -695,23 +686,12 @@ class AsyncPostgresReplayStore(_Proofs, _AwaitedStore):
         self,
         source: AsyncSource,
         *,
-        schema: str = "captoken",
-        floor: int | None = None,
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
         connections: int = _CONNECTIONS,
+        _new: Making | None = None,
+        **facts: Unpack[ReplayFacts],
     ) -> None:
-        super().__init__(
-            source,
-            "replay",
-            PROOF_AHEAD,
-            schema,
-            floor,
-            lossless,
-            clock,
-            connections,
-        )
-        self._set_proofs()
+        self._most = connections
+        super().__init__(source, **facts, _new=_new)
 
     @classmethod
     async def create(
@@ -719,23 +699,16 @@ class AsyncPostgresReplayStore(_Proofs, _AwaitedStore):
         source: AsyncSource,
         *,
         keys: Iterable[str] = (),
-        schema: str = "captoken",
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
+        floor: int | None = None,
         connections: int = _CONNECTIONS,
+        **facts: Unpack[ReplayFacts],
     ) -> Self:
         """Make it in the tables, and open it: see `PostgresReplayStore.create`.
 
         Raises StoreError.
         """
-        new = cls(
-            source,
-            schema=schema,
-            lossless=lossless,
-            clock=clock,
-            connections=connections,
-        )
-        return await new._made_with(keys)
+        new = making(keys, floor)
+        return await cls(source, connections=connections, **facts, _new=new)._made()
 
     async def add(self, use: Use, now: int) -> bool:
         """True if it is the first use: see `PostgresReplayStore.add`. Raises StoreError."""
@@ -748,12 +721,32 @@ class AsyncPostgresReplayStore(_Proofs, _AwaitedStore):
         return _yes(await self._ask(self._peek, self._facts(use, now), again=True))
 
 
-class _Counts(_Floored):
-    """What a ledger asks."""
+class LedgerFacts(TypedDict, total=False):
+    """How a ledger counts, called or awaited."""
 
     shared: bool
+    schema: str
+    lossless: bool
+    clock: Callable[[], float] | None
 
-    def _set_counts(self, shared: bool) -> None:
+
+class _Counts(_Floored[_S]):
+    """What a ledger asks."""
+
+    _kind = "ledger"
+    _ahead = CLOCKS_DIFFER
+
+    def __init__(
+        self,
+        source: _S,
+        *,
+        shared: bool = False,
+        schema: str = "captoken",
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+        _new: Making | None = None,
+    ) -> None:
+        super().__init__(source, schema, lossless, clock, _new)
         self.shared = shared
         debits: LiteralString = "%s::bytea[], %s::text[], %s::bigint[], %s::bigint[], "
         parameters: LiteralString = (
@@ -832,7 +825,7 @@ def _counted(answer: Any) -> int:
     return answer
 
 
-class PostgresLedger(_Counts, _FlooredStore):
+class PostgresLedger(_Counts[Source], _FlooredStore):
     """Counts. `shared=True` says that all servers that take these tokens count in this schema.
 
     The database keeps the floor: see Ledger. It rises when a failover or a restored backup has set
@@ -840,49 +833,22 @@ class PostgresLedger(_Counts, _FlooredStore):
     for the server's.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        shared: bool = False,
-        schema: str = "captoken",
-        floor: int | None = None,
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
-        super().__init__(
-            source,
-            "ledger",
-            CLOCKS_DIFFER,
-            schema,
-            floor,
-            lossless,
-            clock,
-        )
-        self._set_counts(shared)
-
     @classmethod
     def create(
         cls,
         source: Source,
         *,
         keys: Iterable[str] = (),
-        shared: bool = False,
-        schema: str = "captoken",
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
+        floor: int | None = None,
+        **facts: Unpack[LedgerFacts],
     ) -> Self:
         """Make it in the tables, and open it. Raises StoreError if there is one.
 
         `keys` are the ids of root keys that are made in the same act, and of no others: their
-        tokens count at once, as none can have been used before (38.15).
+        tokens count at once, as none can have been used before (38.15). `floor` is for tests alone:
+        it stands in for the one by the clocks.
         """
-        named = checked_keys(keys)
-        new = _FlooredStore(
-            source, "ledger", CLOCKS_DIFFER, schema, None, lossless, clock, looks=False
-        )
-        new._made_with(named)
-        return cls(source, shared=shared, schema=schema, lossless=lossless, clock=clock)
+        return cls(source, **facts, _new=making(keys, floor))
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough and was debited, else the first that had not.
@@ -918,7 +884,7 @@ class PostgresLedger(_Counts, _FlooredStore):
         return _counted(self._ask(self._spent, (bucket, unit), again=True))
 
 
-class AsyncPostgresLedger(_Counts, _AwaitedStore):
+class AsyncPostgresLedger(_Counts[AsyncSource], _AwaitedStore):
     """Counts, as PostgresLedger does, on connections that are awaited.
 
     The two count together in one schema. `open` asks the server at once whether it will do; else
@@ -930,24 +896,12 @@ class AsyncPostgresLedger(_Counts, _AwaitedStore):
         self,
         source: AsyncSource,
         *,
-        shared: bool = False,
-        schema: str = "captoken",
-        floor: int | None = None,
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
         connections: int = _CONNECTIONS,
+        _new: Making | None = None,
+        **facts: Unpack[LedgerFacts],
     ) -> None:
-        super().__init__(
-            source,
-            "ledger",
-            CLOCKS_DIFFER,
-            schema,
-            floor,
-            lossless,
-            clock,
-            connections,
-        )
-        self._set_counts(shared)
+        self._most = connections
+        super().__init__(source, **facts, _new=_new)
 
     @classmethod
     async def create(
@@ -955,25 +909,16 @@ class AsyncPostgresLedger(_Counts, _AwaitedStore):
         source: AsyncSource,
         *,
         keys: Iterable[str] = (),
-        shared: bool = False,
-        schema: str = "captoken",
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
+        floor: int | None = None,
         connections: int = _CONNECTIONS,
+        **facts: Unpack[LedgerFacts],
     ) -> Self:
         """Make it in the tables, and open it: see `PostgresLedger.create`.
 
         Raises StoreError.
         """
-        new = cls(
-            source,
-            shared=shared,
-            schema=schema,
-            lossless=lossless,
-            clock=clock,
-            connections=connections,
-        )
-        return await new._made_with(keys)
+        new = making(keys, floor)
+        return await cls(source, connections=connections, **facts, _new=new)._made()
 
     async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough: see `PostgresLedger.reserve`. Raises StoreError."""
@@ -1006,12 +951,32 @@ class AsyncPostgresLedger(_Counts, _AwaitedStore):
 class PostgresSnapshots(PostgresStore):
     """The newest snapshot of the overlay. What was published is on disk before the answer."""
 
-    def __init__(self, source: Source, *, schema: str = "captoken") -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        schema: str = "captoken",
+        _is_new: bool = False,
+    ) -> None:
         super().__init__(source, schema)
-        self._newest = self._function("newest", "")
+        self._newest = self._function("load_overlay", "")
         self._publish = self._function("publish", "%s::bytea, %s::bytea")
         self._append = self._function("append", "%s::bytea, %s::bytea, %s::bytea")
         self._since = self._function("since", "%s::bytea")
+        with self._kept():
+            if not _is_new:
+                self._ask(self._function("look_overlay", ""), again=True)
+            # Not asked again where the answer is lost: it would find its own.
+            elif not _yes(self._ask(self._function("make_overlay", ""))):
+                raise there_already(_SERVER)
+
+    @classmethod
+    def create(cls, source: Source, *, schema: str = "captoken") -> Self:
+        """Make it, without a snapshot, and open it. Raises StoreError if there is one.
+
+        Verifiers deny until an operator publishes: who makes it renews at once.
+        """
+        return cls(source, schema=schema, _is_new=True)
 
     def load(self) -> bytes | None:
         """The newest snapshot, and the deltas behind it, if there is one. Raises StoreError."""

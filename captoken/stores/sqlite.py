@@ -21,11 +21,11 @@ from captoken.stores._rules import (
     Bucket,
     Sums,
     add_up,
-    checked_keys,
     first_ledger_floor,
     first_replay_floor,
     is_full,
     lines,
+    making,
     mark,
     missing,
     there_already,
@@ -86,12 +86,10 @@ class SQLiteStore:
         path: str | os.PathLike[str],
         timeout: float,
         begin: Callable[[Run], object],
-        *,
-        again: bool = False,
     ) -> None:
         """Make the tables of this kind and their first rows, in one step; the file too, if need be.
 
-        Raises StoreError where they are, unless that is said to do no harm.
+        Raises StoreError where they are.
         """
         # For its owner alone: whoever can read the files can hold their locks. Never one that is
         # there: to close any descriptor of a file gives up all locks that this process has on it.
@@ -99,12 +97,11 @@ class SQLiteStore:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
         with closing(SQLiteStore(path, timeout=timeout)) as file, file._writing() as run:
-            if not _is_there(run, cls._table):
-                for statement in cls._schema:
-                    run(statement)
-                begin(run)
-            elif not again:
+            if _is_there(run, cls._table):
                 raise there_already("SQLite")
+            for statement in cls._schema:
+                run(statement)
+            begin(run)
 
     def _look(self) -> None:
         """Raise StoreError if the store is not there."""
@@ -262,7 +259,6 @@ class SQLiteReplayStore(SQLiteStore):
 
     The file keeps its floor, so only a new one has to refuse what was issued up to five seconds
     after it was made. Holds at most `limit` uses of the last half minute, and refuses more.
-    `floor` is for tests: it makes the store, if need be, and says that nothing was used before.
     """
 
     _table = "proof_state"
@@ -284,12 +280,9 @@ class SQLiteReplayStore(SQLiteStore):
         self,
         path: str | os.PathLike[str],
         *,
-        floor: int | None = None,
         limit: int = 1_000_000,
         timeout: float = 5.0,
     ) -> None:
-        if floor is not None:
-            SQLiteReplayStore._make(path, timeout, _begin_proofs(floor), again=True)
         super().__init__(path, timeout=timeout)
         self._limit = limit
 
@@ -299,6 +292,7 @@ class SQLiteReplayStore(SQLiteStore):
         path: str | os.PathLike[str],
         *,
         keys: Iterable[str] = (),
+        floor: int | None = None,
         limit: int = 1_000_000,
         timeout: float = 5.0,
         clock: Callable[[], float] = time,
@@ -306,10 +300,12 @@ class SQLiteReplayStore(SQLiteStore):
         """Make it, and open it. Raises StoreError if there is one.
 
         `keys` are the ids of root keys that are made in the same act, and of no others: proofs on
-        their tokens are taken at once, as none can have been used before (31.6).
+        their tokens are taken at once, as none can have been used before (31.6). `floor` is for
+        tests alone: it stands in for the one by the clock.
         """
-        begin = _begin_proofs(first_replay_floor(clock), checked_keys(keys))
-        SQLiteReplayStore._make(path, timeout, begin)
+        new = making(keys, floor)
+        first = first_replay_floor(clock) if new.floor is None else new.floor
+        SQLiteReplayStore._make(path, timeout, _begin_proofs(first, new.keys))
         return cls(path, limit=limit, timeout=timeout)
 
     def add(self, use: Use, now: int) -> bool:
@@ -368,7 +364,7 @@ class SQLiteReplayStore(SQLiteStore):
         return run("select 1 from proof_keys where kid = ?", (kid,)).fetchone() is not None
 
 
-def _begin_proofs(floor: int, keys: tuple[str, ...] = ()) -> Callable[[Run], None]:
+def _begin_proofs(floor: int, keys: tuple[str, ...]) -> Callable[[Run], None]:
     def begin(run: Run) -> None:
         run("insert into proof_state (one, floor, held) values (1, ?, 0)", (floor,))
         for kid in set(keys):
@@ -380,8 +376,7 @@ def _begin_proofs(floor: int, keys: tuple[str, ...] = ()) -> Callable[[Run], Non
 class SQLiteLedger(SQLiteStore):
     """Counts. `shared=True` says that all servers that take these tokens count in this file.
 
-    Only a new file has a floor: see Ledger. `floor` is for tests: it makes the ledger, if need be,
-    and says that nothing was counted before.
+    Only a new file has a floor: see Ledger.
     """
 
     _table = "ledger_state"
@@ -415,11 +410,8 @@ class SQLiteLedger(SQLiteStore):
         path: str | os.PathLike[str],
         *,
         shared: bool = False,
-        floor: int | None = None,
         timeout: float = 5.0,
     ) -> None:
-        if floor is not None:
-            SQLiteLedger._make(path, timeout, _begin_counts(floor), again=True)
         super().__init__(path, timeout=timeout)
         self.shared = shared
 
@@ -429,6 +421,7 @@ class SQLiteLedger(SQLiteStore):
         path: str | os.PathLike[str],
         *,
         keys: Iterable[str] = (),
+        floor: int | None = None,
         shared: bool = False,
         timeout: float = 5.0,
         clock: Callable[[], float] = time,
@@ -436,10 +429,12 @@ class SQLiteLedger(SQLiteStore):
         """Make it, and open it. Raises StoreError if there is one.
 
         `keys` are the ids of root keys that are made in the same act, and of no others: their
-        tokens count at once, as none can have been used before (38.15).
+        tokens count at once, as none can have been used before (38.15). `floor` is for tests alone:
+        it stands in for the one by the clock.
         """
-        begin = _begin_counts(first_ledger_floor(clock), checked_keys(keys))
-        SQLiteLedger._make(path, timeout, begin)
+        new = making(keys, floor)
+        first = first_ledger_floor(clock) if new.floor is None else new.floor
+        SQLiteLedger._make(path, timeout, _begin_counts(first, new.keys))
         return cls(path, shared=shared, timeout=timeout)
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
@@ -556,7 +551,7 @@ class SQLiteLedger(SQLiteStore):
             run("delete from buckets where keep <= ?", (now,))
 
 
-def _begin_counts(floor: int, keys: tuple[str, ...] = ()) -> Callable[[Run], None]:
+def _begin_counts(floor: int, keys: tuple[str, ...]) -> Callable[[Run], None]:
     def begin(run: Run) -> None:
         run("insert into ledger_state (one, floor) values (1, ?)", (floor,))
         for kid in set(keys):

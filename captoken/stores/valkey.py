@@ -12,13 +12,14 @@ written once, for both.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from asyncio import Future, Task, get_running_loop
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from inspect import iscoroutinefunction
 from threading import Lock
 from time import time
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypedDict, Unpack
 from weakref import WeakKeyDictionary
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
@@ -26,9 +27,9 @@ from captoken._format.errors import StoreError
 from captoken.stores._awaited import AwaitedStore, Steps, at_once, one_by_one
 from captoken.stores._rules import (
     MISSING,
-    checked_floor,
-    checked_keys,
+    Making,
     is_full,
+    making,
     mark,
     missing,
     not_an_answer,
@@ -42,7 +43,9 @@ from captoken.stores._valkey_lua import (
     APPEND,
     LOAD,
     LOOK,
+    LOOK_OVERLAY,
     MAKE,
+    MAKE_OVERLAY,
     PUBLISH,
     RESERVE,
     SETTLE,
@@ -231,22 +234,28 @@ def _asked(node: Any) -> Steps[_Server]:
     )
 
 
-class _Place:
+class _Place(ABC):
     """A client, and where the keys of a store begin. Raises TypeError or ValueError."""
 
-    def __init__(self, client: Any, prefix: str, *, is_awaited: bool) -> None:
+    _is_awaited: ClassVar[bool] = False
+
+    def __init__(self, client: Any, prefix: str) -> None:
         if not callable(getattr(client, "execute_command", None)):
             raise TypeError(
                 f"a client of valkey-py or redis-py is needed, not {type(client).__name__}"
             )
-        if iscoroutinefunction(client.execute_command) is not is_awaited:
-            raise TypeError(_NOT_BLOCKING if not is_awaited else _NOT_ASYNC)
+        if iscoroutinefunction(client.execute_command) is not self._is_awaited:
+            raise TypeError(_NOT_ASYNC if self._is_awaited else _NOT_BLOCKING)
         if type(prefix) is not str or not re.fullmatch(r"[!-z|~]+", prefix):
             raise ValueError("a prefix is visible ASCII without braces")
 
         self._client = client
         self._prefix = f"{{{prefix}}}:"
         self._server = _UNKNOWN
+
+    @abstractmethod
+    def _script(self, text: str) -> Callable[[list[Any], list[Any]], Any]:
+        """Runs a script by its digest, and loads it where it is not known."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._prefix}>"
@@ -267,7 +276,7 @@ class ValkeyStore(_Place):
     """
 
     def __init__(self, client: Any, prefix: str) -> None:
-        super().__init__(client, prefix, is_awaited=False)
+        super().__init__(client, prefix)
         self._turn = _turn_at(client)
         self._ask(client.exists, self._prefix)  # can it be reached at all?
         node = _node(client, self._prefix)
@@ -282,16 +291,12 @@ class ValkeyStore(_Place):
         with self._turn:
             return _called(call, *given, **named)
 
-    def _script(self, text: str) -> Callable[[Iterable[Any], Iterable[Any]], Any]:
+    def _script(self, text: str) -> Callable[[list[Any], list[Any]], Any]:
         """Runs a script by its digest, and loads it where it is not known."""
         script = self._client.register_script(text)
 
-        def run(keys: Iterable[Any], args: Iterable[Any]) -> Any:
-            return self._ask(
-                script,
-                keys=list(keys),
-                args=list(args),
-            )
+        def run(keys: list[Any], args: list[Any]) -> Any:
+            return self._ask(script, keys=keys, args=args)
 
         return run
 
@@ -309,37 +314,42 @@ class _Floored(_Place):
     `lossless` says aloud that neither restart nor failover loses what was answered.
     """
 
-    def _set_floor(
+    _kind: ClassVar[str]
+    _ahead: ClassVar[int]  # seconds that a token may be issued later than now, by a clock ahead
+
+    def __init__(
         self,
-        kind: str,
-        ahead: int,
-        floor: int | None,
+        client: Any,
+        prefix: str,
         lossless: bool,
         clock: Callable[[], float] | None,
+        new: Making | None,
     ) -> None:
-        """What is known of the floor, before a server was asked. Raises ValueError."""
-        self._first_floor = checked_floor(floor)
-
+        """`new`: what it is made with; None opens it. Raises TypeError or ValueError."""
+        super().__init__(client, prefix)
         # The key of the floor, and of what the script tells another server by.
-        self._state = self._prefix + kind
-
-        # How many seconds later than now a token may have been issued, by a clock ahead of ours.
-        self._ahead = ahead
+        self._state = self._prefix + self._kind
         self._clock = clock
         self._lossless = lossless
+        self._new = new
 
-    def _looking(self) -> _Script:
-        """What LOOK is given."""
+    def _beginning(self) -> tuple[str, _Script]:
+        """The script by which it is made or opened, and what that is given."""
         # The script takes the later of the two clocks: one may be behind.
         now = int((self._clock or time)())
-        return [self._state], [*self._floor_facts(), now]
+        facts: list[Any] = [*self._floor_facts(), now]
+        if self._new is None:
+            return LOOK, ([self._state], facts)
 
-    def _making(self, keys: Iterable[str] = ()) -> _Script:
-        """What MAKE is given. Without a floor, it is by the clocks."""
-        stated = "" if self._first_floor is None else self._first_floor
-        named = "".join(f",{key}" for key in keys) + ","
-        keys_of, facts = self._looking()
-        return keys_of, [*facts, stated, named]
+        # Without a floor, it is by the clocks.
+        floor = "" if self._new.floor is None else self._new.floor
+        named = "".join(f",{key}" for key in self._new.keys) + ","
+        return MAKE, ([self._state], [*facts, floor, named])
+
+    def _begun(self, answer: Any) -> None:
+        """What that script says. Raises StoreError if it is there already, or not there."""
+        if not _yes(_there(answer)):
+            raise there_already(_SERVER)
 
     def _what_to_watch(self) -> int:
         """Whether the floor rises with another server: see `watch` in the scripts."""
@@ -354,32 +364,19 @@ class _Floored(_Place):
 
 
 class _FlooredStore(_Floored, ValkeyStore):
-    """A store with a floor, on a blocking client."""
+    """A store with a floor, on a blocking client: made or opened at once."""
 
     def __init__(
         self,
         client: Any,
-        kind: str,
-        ahead: int,
         prefix: str,
-        floor: int | None,
         lossless: bool,
         clock: Callable[[], float] | None,
-        *,
-        looks: bool = True,
+        new: Making | None,
     ) -> None:
-        checked_floor(floor)
-        super().__init__(client, prefix)
-        self._set_floor(kind, ahead, floor, lossless, clock)
-        if floor is not None:  # as tests say it
-            self._script(MAKE)(*self._making())
-        if looks:
-            _there(self._script(LOOK)(*self._looking()))
-
-    def _made_with(self, keys: Iterable[str]) -> None:
-        """Make it. Raises StoreError if it is there."""
-        if not _yes(self._script(MAKE)(*self._making(keys))):
-            raise there_already(_SERVER)
+        super().__init__(client, prefix, lossless, clock, new)
+        script, given = self._beginning()
+        self._begun(self._script(script)(*given))
 
 
 class _AwaitedStore(_Floored, AwaitedStore):
@@ -389,46 +386,31 @@ class _AwaitedStore(_Floored, AwaitedStore):
     is done, and its answer is dropped.
     """
 
+    _is_awaited: ClassVar[bool] = True
+
     def __init__(
         self,
         client: Any,
-        kind: str,
-        ahead: int,
         prefix: str,
-        floor: int | None,
         lossless: bool,
         clock: Callable[[], float] | None,
+        new: Making | None,
     ) -> None:
         AwaitedStore.__init__(self)
-        _Place.__init__(self, client, prefix, is_awaited=True)
+        super().__init__(client, prefix, lossless, clock, new)
         # Whoever is cancelled while it waits for its turn at that connection gives it to two.
         is_one = getattr(client, "single_connection_client", False)
         if is_one or getattr(client, "connection", None) is not None:
             raise TypeError("a client of one connection: give one with a pool of them")
-        self._set_floor(kind, ahead, floor, lossless, clock)
         # A client of a cluster sends no scripts together.
         self._batches = None if hasattr(client, "get_node_from_key") else _Batches(client)
 
     async def _first(self) -> None:
-        """Refuse a server that forgets, as ValkeyStore does; and is the store there?"""
-        await self._look_at_server()
-        if self._first_floor is not None:  # as tests say it
-            await self._script(MAKE)(*self._making())
-        _there(await self._script(LOOK)(*self._looking()))
-
-    async def _look_at_server(self) -> None:
-        """Can it be reached at all, and does it forget nothing? Raises StoreError."""
-        await self._ask(self._client.exists, self._prefix)
+        """Refuse a server that forgets, as ValkeyStore does; then make it, or is it there?"""
+        await self._ask(self._client.exists, self._prefix)  # can it be reached at all?
         self._server = await one_by_one(_asked(_node_of_cluster(self._client, self._prefix)))
-
-    async def _made_with(self, keys: Iterable[str]) -> Self:
-        """Make it, and open it. Raises StoreError if it is there."""
-        named = checked_keys(keys)
-        self._check_home()
-        await self._look_at_server()
-        if not _yes(await self._script(MAKE)(*self._making(named))):
-            raise there_already(_SERVER)
-        return await self.open()
+        script, given = self._beginning()
+        self._begun(await self._script(script)(*given))
 
     async def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """What the client's call comes to. Raises StoreError, as `_called` does."""
@@ -565,12 +547,35 @@ def _node_of_cluster(client: Any, key: str) -> Any:
 # --- the stores -----------------------------------------------------------------------------------
 
 
+class ReplayFacts(TypedDict, total=False):
+    """How used proofs are remembered, called or awaited."""
+
+    prefix: str
+    limit: int
+    lossless: bool
+    clock: Callable[[], float] | None
+
+
 class _Proofs(_Floored):
     """What a store of used proofs asks, and what it makes of the answer."""
 
-    def _set_proofs(self, limit: int) -> None:
+    _kind = "replay"
+    _ahead = PROOF_AHEAD
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        prefix: str = "captoken",
+        limit: int = 1_000_000,
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+        _new: Making | None = None,
+    ) -> None:
+        super().__init__(client, prefix, lossless, clock, _new)
         self._limit = limit
         self._proofs = self._prefix + "proofs"
+        self._add = self._script(ADD)
 
     def _adding(self, use: Use, now: int, *, peek: bool) -> _Script:
         """What ADD is given."""
@@ -599,31 +604,8 @@ class ValkeyReplayStore(_Proofs, _FlooredStore):
     The server keeps the floor. So only a new one, and one that was restarted, refuse what was
     issued up to five seconds later. `lossless=True` says aloud that a restart forgets none. Holds
     at most `limit` uses of the last half minute, and refuses more. `clock` stands in for the
-    server's. `floor` is for tests: it makes the store, if need be, and says that nothing was used
-    before.
+    server's.
     """
-
-    def __init__(
-        self,
-        client: Any,
-        *,
-        prefix: str = "captoken",
-        floor: int | None = None,
-        limit: int = 1_000_000,
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
-        super().__init__(
-            client,
-            "replay",
-            PROOF_AHEAD,
-            prefix,
-            floor,
-            lossless,
-            clock,
-        )
-        self._set_proofs(limit)
-        self._add = self._script(ADD)
 
     @classmethod
     def create(
@@ -631,22 +613,16 @@ class ValkeyReplayStore(_Proofs, _FlooredStore):
         client: Any,
         *,
         keys: Iterable[str] = (),
-        prefix: str = "captoken",
-        limit: int = 1_000_000,
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
+        floor: int | None = None,
+        **facts: Unpack[ReplayFacts],
     ) -> Self:
         """Make it on the server, and open it. Raises StoreError if there is one.
 
         `keys` are the ids of root keys that are made in the same act, and of no others: proofs on
-        their tokens are taken at once, as none can have been used before (31.6).
+        their tokens are taken at once, as none can have been used before (31.6). `floor` is for
+        tests alone: it stands in for the one by the clocks.
         """
-        named = checked_keys(keys)
-        new = _FlooredStore(
-            client, "replay", PROOF_AHEAD, prefix, None, lossless, clock, looks=False
-        )
-        new._made_with(named)
-        return cls(client, limit=limit, prefix=prefix, lossless=lossless, clock=clock)
+        return cls(client, **facts, _new=making(keys, floor))
 
     def add(self, use: Use, now: int) -> bool:
         """True if it is the first use, and above the floor.
@@ -668,42 +644,17 @@ class AsyncValkeyReplayStore(_Proofs, _AwaitedStore):
     will do; else the first call does.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        *,
-        prefix: str = "captoken",
-        floor: int | None = None,
-        limit: int = 1_000_000,
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
-        super().__init__(
-            client,
-            "replay",
-            PROOF_AHEAD,
-            prefix,
-            floor,
-            lossless,
-            clock,
-        )
-        self._set_proofs(limit)
-        self._add = self._script(ADD)
-
     @classmethod
     async def create(
         cls,
         client: Any,
         *,
         keys: Iterable[str] = (),
-        prefix: str = "captoken",
-        limit: int = 1_000_000,
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
+        floor: int | None = None,
+        **facts: Unpack[ReplayFacts],
     ) -> Self:
         """Make it on the server, and open it: see `ValkeyReplayStore.create`. Raises StoreError."""
-        new = cls(client, prefix=prefix, limit=limit, lossless=lossless, clock=clock)
-        return await new._made_with(keys)
+        return await cls(client, **facts, _new=making(keys, floor)).open()
 
     async def add(self, use: Use, now: int) -> bool:
         """True if it is the first use: see `ValkeyReplayStore.add`. Raises StoreError."""
@@ -716,15 +667,40 @@ class AsyncValkeyReplayStore(_Proofs, _AwaitedStore):
         return self._added(await self._add(*self._adding(use, now, peek=True)))
 
 
+class LedgerFacts(TypedDict, total=False):
+    """How a ledger counts, called or awaited."""
+
+    shared: bool
+    prefix: str
+    lossless: bool
+    clock: Callable[[], float] | None
+
+
 class _Counts(_Floored):
     """What a ledger asks, and how its keys are named."""
 
-    def _set_counts(self) -> None:
+    _kind = "ledger"
+    _ahead = CLOCKS_DIFFER
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        shared: bool = False,
+        prefix: str = "captoken",
+        lossless: bool = False,
+        clock: Callable[[], float] | None = None,
+        _new: Making | None = None,
+    ) -> None:
+        super().__init__(client, prefix, lossless, clock, _new)
+        self.shared = shared
         # Where the keys of buckets begin, and the key of how long each of them is kept; and where
         # the keys begin that say so of the buckets of one tree.
         self._buckets = self._prefix + "spent:"
         self._kept = self._prefix + "kept"
         self._trees = self._prefix + "tree:"
+        self._reserve = self._script(RESERVE)
+        self._settle = self._script(SETTLE)
 
     def _reserving(
         self,
@@ -800,52 +776,22 @@ class ValkeyLedger(_Counts, _FlooredStore):
     `clock` stands in for the server's.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        *,
-        shared: bool = False,
-        prefix: str = "captoken",
-        floor: int | None = None,
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
-        super().__init__(
-            client,
-            "ledger",
-            CLOCKS_DIFFER,
-            prefix,
-            floor,
-            lossless,
-            clock,
-        )
-        self.shared = shared
-        self._set_counts()
-        self._reserve = self._script(RESERVE)
-        self._settle = self._script(SETTLE)
-
     @classmethod
     def create(
         cls,
         client: Any,
         *,
         keys: Iterable[str] = (),
-        shared: bool = False,
-        prefix: str = "captoken",
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
+        floor: int | None = None,
+        **facts: Unpack[LedgerFacts],
     ) -> Self:
         """Make it on the server, and open it. Raises StoreError if there is one.
 
         `keys` are the ids of root keys that are made in the same act, and of no others: their
-        tokens count at once, as none can have been used before (38.15).
+        tokens count at once, as none can have been used before (38.15). `floor` is for tests alone:
+        it stands in for the one by the clocks.
         """
-        named = checked_keys(keys)
-        new = _FlooredStore(
-            client, "ledger", CLOCKS_DIFFER, prefix, None, lossless, clock, looks=False
-        )
-        new._made_with(named)
-        return cls(client, shared=shared, prefix=prefix, lossless=lossless, clock=clock)
+        return cls(client, **facts, _new=making(keys, floor))
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough and was debited, else the first that had not.
@@ -887,44 +833,17 @@ class AsyncValkeyLedger(_Counts, _AwaitedStore):
     the first call does. What tasks ask for at the same time is sent together, in one round trip.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        *,
-        shared: bool = False,
-        prefix: str = "captoken",
-        floor: int | None = None,
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
-        super().__init__(
-            client,
-            "ledger",
-            CLOCKS_DIFFER,
-            prefix,
-            floor,
-            lossless,
-            clock,
-        )
-        self.shared = shared
-        self._set_counts()
-        self._reserve = self._script(RESERVE)
-        self._settle = self._script(SETTLE)
-
     @classmethod
     async def create(
         cls,
         client: Any,
         *,
         keys: Iterable[str] = (),
-        shared: bool = False,
-        prefix: str = "captoken",
-        lossless: bool = False,
-        clock: Callable[[], float] | None = None,
+        floor: int | None = None,
+        **facts: Unpack[LedgerFacts],
     ) -> Self:
         """Make it on the server, and open it: see `ValkeyLedger.create`. Raises StoreError."""
-        new = cls(client, shared=shared, prefix=prefix, lossless=lossless, clock=clock)
-        return await new._made_with(keys)
+        return await cls(client, **facts, _new=making(keys, floor)).open()
 
     async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough: see `ValkeyLedger.reserve`. Raises StoreError."""
@@ -969,6 +888,7 @@ class ValkeySnapshots(ValkeyStore):
         prefix: str = "captoken",
         durable: bool = True,
         timeout: float = 5.0,
+        _is_new: bool = False,
     ) -> None:
         super().__init__(client, prefix)
         if durable and self._server.is_logged is False:
@@ -983,10 +903,29 @@ class ValkeySnapshots(ValkeyStore):
         self._timeout = int(timeout * 1000)
         self._load = self._script(LOAD)
         self._since = self._script(SINCE)
+        if not _is_new:
+            _there(self._script(LOOK_OVERLAY)(self._keys, []))
+        elif not self._written(MAKE_OVERLAY, ()):
+            raise there_already(_SERVER)
+
+    @classmethod
+    def create(
+        cls,
+        client: Any,
+        *,
+        prefix: str = "captoken",
+        durable: bool = True,
+        timeout: float = 5.0,
+    ) -> Self:
+        """Make it, without a snapshot, and open it. Raises StoreError if there is one.
+
+        Verifiers deny until an operator publishes: who makes it renews at once.
+        """
+        return cls(client, prefix=prefix, durable=durable, timeout=timeout, _is_new=True)
 
     def load(self) -> bytes | None:
         """The newest snapshot, and the deltas behind it, if there is one. Raises StoreError."""
-        found = self._load(self._keys, [])
+        found = _there(self._load(self._keys, []))
         return None if found is None else _bytes(found)
 
     def publish(self, snapshot: bytes, after: bytes | None) -> bool:
@@ -1010,7 +949,7 @@ class ValkeySnapshots(ValkeyStore):
 
         Raises StoreError.
         """
-        found = self._since(self._keys[1:], [mark.hex()])
+        found = _there(self._since(self._keys, [mark.hex()]))
         if found is None:
             return None
         if not isinstance(found, list):
@@ -1035,7 +974,7 @@ class ValkeySnapshots(ValkeyStore):
 
         if isinstance(won, Exception):
             raise StoreError(_words(won))
-        if not _yes(won):
+        if not _yes(_there(won)):
             return False
         if self._durable and not _is_on_disk(written[0]):
             raise StoreError(

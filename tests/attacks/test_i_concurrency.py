@@ -25,6 +25,7 @@ from tests.bound import AUDIENCE, CHILD, EU_AGENT, GRANDCHILD, KEYS, ORCHESTRATO
 from tests.ours import ours
 from tests.racing import process, race
 from tests.reference.world import ASK, KEY, NOW, access, append, hop, random_access, random_token, verifier
+from tests.stores.begun import begun
 from tests.world import sent
 
 ROUNDS = 1000
@@ -60,9 +61,9 @@ def test_h1_of_32_threads_one_is_allowed_by_a_file(tmp_path):
     still known to a store that is opened later."""
     proofs, ask = nonces(60), access(ASK)
     for half in (proofs[:30], proofs[30:]):
-        with closing(SQLiteReplayStore(tmp_path / "proofs.db", floor=0)) as store:
+        with closing(begun(SQLiteReplayStore, tmp_path / "proofs.db")) as store:
             assert once_each(race(server(replays=store), CHILD, ask, half, 32), 32)
-    with closing(SQLiteReplayStore(tmp_path / "proofs.db", floor=0)) as store:
+    with closing(begun(SQLiteReplayStore, tmp_path / "proofs.db")) as store:
         again = server(replays=store)
         assert {again.check(sent(CHILD, made), ask).code for made in proofs} == {"replayed"}
 
@@ -115,8 +116,9 @@ import sys
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import CHILD, server
 from tests.reference.world import ASK, access
+from tests.stores.begun import begun
 from tests.world import sent
-one = server(replays=SQLiteReplayStore(sys.argv[1], floor=0))
+one = server(replays=begun(SQLiteReplayStore, sys.argv[1]))
 for line in sys.stdin:
     print(one.check(sent(CHILD, line.strip()), access(ASK)).code, flush=True)
 """
@@ -136,7 +138,7 @@ def test_i2_a_proof_that_was_accepted_is_used_though_the_server_is_killed(tmp_pa
             process.send_signal(signal.SIGKILL)
             answers += process.stdout.read().split()
         assert set(answers) == {"allowed"} and process.returncode == -signal.SIGKILL
-        with closing(SQLiteReplayStore(path, floor=0)) as store:
+        with closing(begun(SQLiteReplayStore, path)) as store:
             after = [server(replays=store).check(sent(CHILD, made), ask).code for made in proofs]
             assert after[: len(answers)] == ["replayed"] * len(answers)
             assert after[len(answers) + 1 :] == ["allowed"] * (19 - len(answers)) and set(after) <= {"allowed", "replayed"}
@@ -201,8 +203,9 @@ import os, sys
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import CHILD, proof, server
 from tests.reference.world import ASK, access
+from tests.stores.begun import begun
 from tests.world import sent
-one = server(replays=SQLiteReplayStore(sys.argv[1], floor=0))
+one = server(replays=begun(SQLiteReplayStore, sys.argv[1]))
 proofs = [proof(CHILD, nonce=bytes([number]) * 16) for number in range(40)]
 assert one.check(sent(CHILD, proof(CHILD)), access(ASK)).code == "allowed"  # the file is open, the hand-over is remembered
 children = []
@@ -349,7 +352,7 @@ def test_i5_an_interrupt_anywhere_allows_nothing_twice(kind, tmp_path):
     """I5: KeyboardInterrupt at each call and each return of a verification, hundreds of them, one after the other: never an answer
     that is not the right one, no lock held, no transaction open, and the proof counts at most once."""
     ask = access(ASK)
-    store = MemoryReplayStore(floor=0) if kind == "memory" else SQLiteReplayStore(tmp_path / "proofs.db", floor=0, timeout=0)
+    store = MemoryReplayStore(floor=0) if kind == "memory" else begun(SQLiteReplayStore, tmp_path / "proofs.db", timeout=0)
     with closing(store) if kind == "sqlite" else nullcontext():
         if kind == "sqlite":
             store._connection.execute("pragma synchronous = off")  # the disk is not what is tried here

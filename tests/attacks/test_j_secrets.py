@@ -47,6 +47,7 @@ from tests import bound
 from tests.ours import ours
 from tests.reference import evaluator
 from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, hop, keyring, sections, short, text, verifier
+from tests.stores.begun import begun
 from tests.world import proof_in, prove, sent
 
 WHO = {"subject": "user:jane", "agent": "orchestrator", "task": "task-123"}
@@ -321,7 +322,7 @@ def refusing(answer):
 def opened(path):
     """A store in a file that is none."""
     path.write_bytes(b"not a database, and long enough to be sure of it")
-    SQLiteReplayStore(path, floor=0)
+    begun(SQLiteReplayStore, path)
 
 
 def failing_calls(folder=Path("no-such-folder")):

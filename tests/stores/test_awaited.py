@@ -30,6 +30,7 @@ from captoken.stores.valkey import (
     AsyncValkeyReplayStore,
     ValkeyLedger,
 )
+from tests.stores.begun import begun_awaited
 from tests.stores.places import Place
 from tests.stores.servers import Postgres, Valkey, Wire
 from tests.stores.test_ledger import ASK, CHILD, ROOT, debit, minted, reservation
@@ -59,10 +60,11 @@ class There:
         """A ledger and a store of used proofs."""
         if isinstance(self.server, Valkey):
             async with valkey.asyncio.Valkey(port=self.port) as client:
-                yield AsyncValkeyLedger(client, prefix=self.name, floor=0, shared=True), AsyncValkeyReplayStore(client, prefix=self.name, floor=0)
+                ledger = await begun_awaited(AsyncValkeyLedger, client, prefix=self.name, shared=True)
+                yield ledger, await begun_awaited(AsyncValkeyReplayStore, client, prefix=self.name)
         else:
-            ledger = AsyncPostgresLedger(self.conninfo, schema=self.name, floor=0, shared=True, **facts)
-            replays = AsyncPostgresReplayStore(self.conninfo, schema=self.name, floor=0, **facts)
+            ledger = await begun_awaited(AsyncPostgresLedger, self.conninfo, schema=self.name, shared=True, **facts)
+            replays = await begun_awaited(AsyncPostgresReplayStore, self.conninfo, schema=self.name, **facts)
             yield ledger, replays
             await ledger.aclose()
             await replays.aclose()
@@ -293,9 +295,11 @@ def test_what_is_no_client_of_asyncio_is_refused(store: Any, valkey_server: Valk
     with pytest.raises(TypeError, match="valkey-py or redis-py"):
         store(None)
     client = valkey.asyncio.Valkey(port=valkey_server.port)
+    with pytest.raises(ValueError, match="prefix"):
+        store(client, prefix="a b")
     for facts in ({"prefix": "a b"}, {"floor": -1}):
         with pytest.raises(ValueError, match=r"prefix|floor"):
-            store(client, **facts)
+            asyncio.run(store.create(client, **facts))
 
 
 @pytest.mark.parametrize("store", VALKEY)
@@ -307,10 +311,12 @@ def test_a_server_that_forgets_is_refused_until_it_does_not(store: Any) -> None:
         async with valkey.asyncio.Valkey(port=server.port) as client:
             for setting, value, good in (("maxmemory-policy", "allkeys-lru", "noeviction"), ("save", "3600 1", "")):
                 await client.config_set("appendonly", "no" if setting == "save" else "yes")
+                await client.config_set(setting, good)
+                await store.create(client, floor=0, prefix=setting)
                 await client.config_set(setting, value)
-                made = store(client, floor=0, prefix=setting)
+                made = store(client, prefix=setting)
                 call: Any = (lambda m=made: m.add(use(1), NOW)) if store is AsyncValkeyReplayStore else (lambda m=made: m.spent(ROOT, "usd_cents"))
-                for refused in (made.open, call, call):
+                for refused in (made.open, call, call, lambda: store.create(client, prefix="other")):
                     with pytest.raises(StoreError, match=r"allkeys-lru|RDB"):
                         await refused()
                 await client.config_set(setting, good)
@@ -331,11 +337,11 @@ def test_a_server_that_does_not_say_is_believed(store: Any) -> None:
             admin.execute_command("acl", "setuser", "app", "on", ">secret", "~{captoken}*", "+@all", "-config", "-info")
             admin.execute_command("acl", "setuser", "nobody", "on", ">secret", "~other*", "+@all")
         async with valkey.asyncio.Valkey(port=server.port, username="app", password="secret") as client:
-            await store(client, floor=0).open()
+            await store.create(client, floor=0)
         for user, password, said in (("app", "wrong", "Authentication"), ("nobody", "secret", "NoPermission")):
             async with valkey.asyncio.Valkey(port=server.port, username=user, password=password) as client:
                 with pytest.raises(StoreError, match=said):
-                    await store(client, floor=0).open()
+                    await store(client).open()
 
     asyncio.run(ask())
     server.stop()
@@ -351,8 +357,10 @@ def test_a_server_is_asked_for_its_settings_once(valkey_server: Valkey) -> None:
             return super().info(*given, **named)
 
     async def ask() -> None:
+        async with valkey.asyncio.Valkey(port=there.port) as client:
+            await AsyncValkeyLedger.create(client, prefix=there.name, floor=0)
         async with Client(port=there.port) as client:
-            ledger = AsyncValkeyLedger(client, prefix=there.name, floor=0)
+            ledger = AsyncValkeyLedger(client, prefix=there.name)
             assert await asyncio.gather(*(ledger.reserve(reservation(number), NOW) for number in range(9)), ledger.open()) == [None] * 9 + [ledger]
             assert len(asked) == len(set(asked)) == 3
 
@@ -369,7 +377,7 @@ def test_an_awaited_client_of_a_cluster_will_do() -> None:
             while one.execute_command("cluster info")["cluster_state"] != "ok":
                 await asyncio.sleep(0.01)
         async with valkey.asyncio.ValkeyCluster(host="127.0.0.1", port=server.port) as client:
-            ledger, replays = AsyncValkeyLedger(client, floor=0), AsyncValkeyReplayStore(client, floor=0)
+            ledger, replays = await AsyncValkeyLedger.create(client, floor=0), await AsyncValkeyReplayStore.create(client, floor=0)
             assert await replays.add(use(1), NOW) is True and await replays.add(use(1), NOW) is False
             assert await ledger.reserve(reservation(1, debit(amount=4), debit(CHILD, 4)), NOW) is None
             assert await ledger.settle(reservation(1).id, {"usd_cents": 1}, NOW) and await ledger.spent(CHILD, "usd_cents") == 1
@@ -399,7 +407,7 @@ def test_what_tasks_ask_for_at_once_is_sent_together(valkey_server: Valkey) -> N
 
     async def ask() -> None:
         async with Client(port=there.port) as client:
-            ledger = await AsyncValkeyLedger(client, prefix=there.name, floor=0).open()
+            ledger = await AsyncValkeyLedger.create(client, prefix=there.name, floor=0)
             sizes.clear()
             first = asyncio.create_task(ledger.reserve(reservation(0, debit(amount=5)), NOW))
             while not sizes:
@@ -488,7 +496,7 @@ def test_a_store_has_so_many_connections_at_most(connections: int, tables: There
 
     async def ask() -> None:
         where = f"{tables.conninfo} application_name={tables.name}"
-        ledger = AsyncPostgresLedger(where, schema=tables.name, floor=0, connections=connections)
+        ledger = await AsyncPostgresLedger.create(where, schema=tables.name, floor=0, connections=connections)
         with psycopg.connect(tables.conninfo, autocommit=True) as admin:
             asked = [ledger.reserve(reservation(number, debit(ROOT, 1, 99)), NOW) for number in range(60)]
             assert await asyncio.gather(*asked) == [None] * 60
@@ -529,11 +537,11 @@ def test_a_pool_lends_connections_and_gets_them_back(tables: There) -> None:
 
     async def ask() -> None:
         pool = Pool(tables.conninfo, autocommit=True)
-        ledger = AsyncPostgresLedger(pool, schema=tables.name, floor=0)
+        ledger = await AsyncPostgresLedger.create(pool, schema=tables.name, floor=0)
         assert await asyncio.gather(*(ledger.reserve(reservation(n, debit(ROOT, 1, 99)), NOW) for n in range(20))) == [None] * 20
         assert pool.lent == 0 == pool.dropped
         with pytest.raises(StoreError, match=r"22003|DataError|NumericValue"):
-            await ledger.settle(reservation(1).id, {"usd_cents": -(2**70)}, NOW)
+            await ledger.reserve(reservation(30, debit(ROOT, 2**70, 2**71)), NOW)
         assert pool.lent == 0 == pool.dropped, "an error of the server is an answer"
         async with tables.held():
             task = asyncio.create_task(ledger.reserve(reservation(50), NOW))
@@ -571,9 +579,12 @@ def test_what_is_no_source_of_awaited_connections_is_refused(store: Any, tables:
     for wrong, said in ((5, "pool is needed"), (None, "pool is needed")):
         with pytest.raises(TypeError, match=said):
             store(wrong)
-    for facts in ({"connections": 0}, {"connections": True}, {"floor": -1}, {"schema": "A"}):
-        with pytest.raises(ValueError, match=r"connections|floor|schema"):
+    for facts in ({"connections": 0}, {"connections": True}, {"schema": "A"}):
+        with pytest.raises(ValueError, match=r"connections|schema"):
             store(tables.conninfo, **facts)
+    for facts in ({"connections": 0}, {"floor": -1}, {"schema": "A"}):
+        with pytest.raises(ValueError, match=r"connections|floor|schema"):
+            asyncio.run(store.create(tables.conninfo, **facts))
 
     async def given(answer: Any) -> Any:
         return answer
@@ -585,7 +596,8 @@ def test_what_is_no_source_of_awaited_connections_is_refused(store: Any, tables:
             with pytest.raises(StoreError, match=r"^PostgreSQL: ") as caught:
                 await store(source, schema=tables.name).open()
             assert "secret" not in str(caught.value) and caught.value.__cause__ is None is caught.value.__context__
-        own = store(lambda: psycopg.AsyncConnection.connect(tables.conninfo), schema=tables.name, floor=0)
+        await (await store.create(tables.conninfo, schema=tables.name, floor=0)).aclose()
+        own = store(lambda: psycopg.AsyncConnection.connect(tables.conninfo), schema=tables.name)
         assert await own.open() is own
         await own.aclose()
 

@@ -13,22 +13,25 @@ from typing import Any
 
 import psycopg
 import pytest
+import valkey
 from msgspec import structs
 
 from captoken import Access, Issuer, Keyring, Verifier
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
+from captoken.control import Feed, Operator
 from captoken.errors import StoreError
-from captoken.keys import HolderKey
+from captoken.keys import HolderKey, OperatorKey
 from captoken.stores.ports import Reservation, Use
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
 from captoken.testing import FixedClock
 from tests.stores.conftest import SHARED, Kind, place
-from tests.stores.places import AWAITED
+from tests.stores.places import AWAITED, Place
 from tests.stores.servers import Valkey
 from tests.stores.test_ledger import debit, reservation
-from tests.world import NOW, WHO
+from tests.world import KEYRING, NOW, WHO, clock, mint
 
 NOT_THERE = "this store is not there: create makes one"
+OPERATOR_KEY = OperatorKey.from_bytes(bytes(range(32)))
 COUNTED = pytest.mark.parametrize("what", ["replays", "ledger"])
 
 
@@ -82,6 +85,16 @@ def test_opening_makes_none(shared_kind: Kind, what: str, tmp_path: Path) -> Non
 
 
 @COUNTED
+def test_opening_takes_no_floor(shared_kind: Kind, what: str) -> None:
+    """Which could be left in a configuration. Who makes one may say its floor, and who opens it then finds that one."""
+    shared_kind.place.created(what, floor=NOW - 10)
+    with pytest.raises(TypeError, match="floor"):
+        shared_kind.place.opened(what, floor=0)
+    store = shared_kind.place.opened(what)
+    assert takes(store, 1, NOW - 9) and not takes(store, 2, NOW - 10)
+
+
+@COUNTED
 def test_what_is_there_is_not_made_again(shared_kind: Kind, what: str) -> None:
     """What was used stays used; also where the second one names keys, which have a floor then."""
     later = NOW + 1000
@@ -124,6 +137,102 @@ def test_keys_are_a_list_of_key_ids(shared_kind: Kind, what: str, keys: Any) -> 
         shared_kind.place.created(what, keys=keys)
     with pytest.raises(StoreError, match=NOT_THERE):
         shared_kind.place.opened(what)
+
+
+# --- snapshots -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=SHARED)
+def place_of_snapshots(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return place(request.param, tmp_path, request)
+
+
+def test_a_place_for_snapshots_is_made_once(place_of_snapshots: Place) -> None:
+    """Opening makes none, also beside a store of another kind; and what is there is not made again, with a snapshot or without."""
+    place_of_snapshots.created("ledger")
+    for _ in range(2):
+        with pytest.raises(StoreError, match=NOT_THERE):
+            place_of_snapshots.opened("snapshots")
+    for store in (place_of_snapshots.created("snapshots"), place_of_snapshots.opened("snapshots")):
+        assert store.load() is None and store.since(bytes(32)) is None and store.append(b"1", bytes(32), bytes(32)) is False
+    for snapshot in (None, b"one"):
+        assert snapshot is None or store.publish(snapshot, None)
+        with pytest.raises(StoreError, match="this store is there already"):
+            place_of_snapshots.created("snapshots")
+        assert place_of_snapshots.opened("snapshots").load() == snapshot
+
+
+def test_of_eight_that_make_a_place_for_snapshots_at_once_one_does(place_of_snapshots: Place) -> None:
+    gate = Barrier(8)
+    place_of_snapshots.created("ledger")
+
+    def make(_: int) -> bool:
+        gate.wait(timeout=60)
+        try:
+            place_of_snapshots.created("snapshots")
+        except StoreError as error:
+            assert "there already" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(make, range(8))) == 1
+
+
+def lose(one: Place) -> None:
+    """What lies on the server is gone, as after a disk was."""
+    if one.kind == "valkey":
+        with closing(valkey.Valkey(port=int(one.where))) as client:
+            client.delete(*client.keys(f"{{{one.name}}}:overlay*"))
+    else:
+        with psycopg.connect(one.where) as connection:
+            for table in ("overlay", "overlay_deltas", "floors"):
+                connection.execute(f"delete from {one.name}.{table}".encode())
+
+
+@pytest.mark.parametrize("kind", ["valkey", "postgres"], indirect=True)
+def test_snapshots_that_were_lost_are_an_error_and_not_the_first_of_all(kind: Kind) -> None:
+    """An operator who found nothing would begin anew, and all revocations would be gone."""
+    store, token = kind.place.created("snapshots"), mint()
+    operator = Operator(OPERATOR_KEY, store, by="operator", clock=clock())
+    operator.revoke(token=token.token_id, why="lost")
+    feed = Feed(store, [OPERATOR_KEY.public], every=0, clock=clock())
+    verifier = Verifier(KEYRING, overlay=feed, clock=clock())
+    asked = Access(table="sales", operation="select")
+    assert verifier.check(token, asked).code == "revoked"
+
+    lose(kind.place)
+    calls: tuple[Callable[[], Any], ...] = (
+        store.load,
+        lambda: store.publish(b"one", None),
+        lambda: store.publish(b"one", b"two"),
+        lambda: store.append(b"1", bytes(32), bytes(32)),
+        lambda: store.since(bytes(32)),
+        lambda: operator.revoke(subject="user:jane", why="lost"),
+        lambda: kind.place.opened("snapshots"),
+    )
+    for call in calls:
+        with pytest.raises(StoreError, match=NOT_THERE):
+            call()
+    assert verifier.check(token, asked).code == "revoked", "who has seen them keeps them"
+    fresh = Verifier(KEYRING, overlay=Feed(store, [OPERATOR_KEY.public], every=0, clock=clock()), clock=clock())
+    assert fresh.check(token, asked).code == "stale_overlay"
+    assert kind.place.created("snapshots").load() is None
+
+
+@pytest.mark.parametrize("kind", ["valkey", "postgres"], indirect=True)
+def test_a_snapshot_of_before_stores_were_made_is_found(kind: Kind) -> None:
+    """It lies there without a note that the store was made. So it is there."""
+    assert kind.place.created("snapshots").publish(b"one", None)
+    if kind.name == "valkey":
+        with closing(valkey.Valkey(port=int(kind.place.where))) as client:
+            assert client.hdel(f"{{{kind.place.name}}}:overlay:state", "made") == 1
+    else:
+        with psycopg.connect(kind.place.where) as connection:
+            connection.execute(f"delete from {kind.place.name}.floors".encode())
+    assert kind.place.opened("snapshots").load() == b"one"
+    with pytest.raises(StoreError, match="this store is there already"):
+        kind.place.created("snapshots")
 
 
 # --- keys that are made along ----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from captoken.stores import own_process
 from captoken.stores.own_process import OwnProcess, tell_of_forks
 from captoken.stores.ports import Use
 from captoken.stores.sqlite import SQLiteReplayStore
+from tests.stores.begun import begun
 
 
 class Holder:
@@ -166,9 +167,14 @@ def look(store):
 def write(store):
     store.write(b'{"seq":1}\\n')
 
+def begun(kind):
+    try: kind.create(path, floor=0, timeout=60).close()
+    except StoreError as error: assert "there already" in str(error)
+    return kind(path, timeout=60)
+
 KINDS = {
-    "proofs": (lambda: SQLiteReplayStore(path, floor=0, timeout=60), proof, None),
-    "ledger": (lambda: SQLiteLedger(path, floor=0, timeout=60), count, None),
+    "proofs": (lambda: begun(SQLiteReplayStore), proof, None),
+    "ledger": (lambda: begun(SQLiteLedger), count, None),
     "snapshots": (lambda: SQLiteSnapshots(path, timeout=60), look, None),
     "proofs in memory": (lambda: MemoryReplayStore(floor=0), proof, StoreError),
     "ledger in memory": (lambda: MemoryLedger(floor=0), count, StoreError),
@@ -271,11 +277,11 @@ def locks_on(path: Path) -> int:
 def test_to_make_what_is_there_gives_up_no_lock(tmp_path: Path) -> None:
     """POSIX drops all locks of a process on a file when it closes any descriptor of it."""
     path = tmp_path / "uses.db"
-    store = SQLiteReplayStore(path, floor=0)
+    store = begun(SQLiteReplayStore, path)
     assert store.add(Use(b"a" * 16, 1000), 1000)
     before = locks_on(path)
     assert before > 0
-    for make in (lambda: SQLiteReplayStore.create(path), lambda: SQLiteReplayStore(path, floor=0).close()):
+    for make in (lambda: SQLiteReplayStore.create(path), lambda: begun(SQLiteReplayStore, path).close()):
         with suppress(StoreError):
             make()
         assert locks_on(path) >= before

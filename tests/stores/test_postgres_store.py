@@ -30,6 +30,7 @@ from captoken.stores.postgres import (
     create_tables,
     setup,
 )
+from tests.stores.begun import begun
 from tests.stores.places import Place
 from tests.stores.servers import Postgres
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
@@ -122,7 +123,7 @@ def test_a_schema_is_a_plain_name(schema: Any, postgres_server: Postgres) -> Non
 @pytest.mark.parametrize("store", COUNTING)
 def test_a_floor_is_an_int(store: Any, floor: Any, postgres_server: Postgres) -> None:
     with pytest.raises(ValueError, match="floor"):
-        store(postgres_server.conninfo, floor=floor)
+        store.create(postgres_server.conninfo, floor=floor)
 
 
 def test_a_login_that_may_do_little_will_do(place: Place, admin: psycopg.Connection[Any]) -> None:
@@ -137,11 +138,11 @@ def test_a_login_that_may_do_little_will_do(place: Place, admin: psycopg.Connect
         create_tables(connection, schema="nowhere")
     admin.execute(f"grant usage on schema {place.name} to {name}".encode())
     admin.execute(f"grant select, insert, update, delete on all tables in schema {place.name} to {name}".encode())
-    with closing(PostgresLedger(where, schema=place.name, floor=0)) as ledger:
+    with closing(begun(PostgresLedger, where, schema=place.name)) as ledger:
         assert ledger.reserve(reservation(1), NOW) is None and ledger.settle(reservation(1).id, {}, NOW)
-    with closing(PostgresReplayStore(where, schema=place.name, floor=0)) as replays:
+    with closing(begun(PostgresReplayStore, where, schema=place.name)) as replays:
         assert replays.add(Use(bytes(16), NOW), NOW)
-    with closing(PostgresSnapshots(where, schema=place.name)) as snapshots:
+    with closing(begun(PostgresSnapshots, where, schema=place.name)) as snapshots:
         assert snapshots.publish(b"one", None) and snapshots.load() == b"one"
 
 
@@ -167,6 +168,7 @@ def test_what_was_committed_before_must_be_seen(place: Place, level: str) -> Non
     for store in COUNTING:
         with pytest.raises(StoreError, match="default_transaction_isolation must be read committed"):
             store(where, schema=place.name)
+    place.snapshots()
     with closing(PostgresSnapshots(where, schema=place.name)) as snapshots, pytest.raises(StoreError, match="read committed"):
         snapshots.publish(b"one", None)
 
@@ -225,8 +227,8 @@ def test_a_standby_that_takes_over_raises_the_floor(own: Postgres) -> None:
         create_tables(connection)
         create_tables(connection, schema="sure")
     now = NOW
-    ledger, sure = PostgresLedger(own.conninfo, floor=0), PostgresLedger(own.conninfo, floor=0, schema="sure", lossless=True)
-    replays = PostgresReplayStore(own.conninfo, floor=0)
+    ledger, sure = begun(PostgresLedger, own.conninfo), begun(PostgresLedger, own.conninfo, schema="sure", lossless=True)
+    replays = begun(PostgresReplayStore, own.conninfo)
     with closing(ledger), closing(sure), closing(replays):
         assert counts(ledger, 1, now) and counts(sure, 1, now) and replays.add(Use(b"u" * 16, now), now)
         own.kill()
@@ -357,7 +359,7 @@ def test_nobody_waits_for_each_other_for_ever(place: Place) -> None:
 
 def test_a_lock_that_another_holds_is_not_waited_for_for_ever(place: Place, admin: psycopg.Connection[Any]) -> None:
     """Five seconds, or what the login says. It denies, and nothing is debited: neither above nor below."""
-    ledger = PostgresLedger(f"{place.where} options='-c lock_timeout=20'", schema=place.name, floor=0)
+    ledger = begun(PostgresLedger, f"{place.where} options='-c lock_timeout=20'", schema=place.name)
     with closing(ledger), psycopg.connect(place.where) as other:
         assert ledger.reserve(reservation(1, debit(), debit(CHILD)), NOW) is None
         other.execute(f"select from {place.name}.buckets where link = %s for update".encode(), (CHILD,))
@@ -433,7 +435,8 @@ def test_a_callable_gives_the_connection(place: Place) -> None:
         made.append(psycopg.connect(place.where, row_factory=dict_row, autocommit=False))
         return made[-1]
 
-    with closing(PostgresLedger(connect, schema=place.name, floor=0)) as ledger:
+    place.ledger(floor=0)
+    with closing(PostgresLedger(connect, schema=place.name)) as ledger:
         assert ledger.reserve(reservation(1), NOW) is None and len(made) == 1
         made[0].close()
         assert spent(ledger, ROOT) == [1] and len(made) == 2
@@ -509,7 +512,7 @@ from captoken.stores import postgres as postgres_store
 from captoken.stores.postgres import PostgresReplayStore
 from captoken.stores.ports import Use
 def use(number): return Use(number.to_bytes(16, "big"), 1000)
-store = PostgresReplayStore(sys.argv[1], schema=sys.argv[2], floor=0)
+store = PostgresReplayStore.create(sys.argv[1], schema=sys.argv[2], floor=0)
 assert store.add(use(1), 1000)
 store._lock.acquire()  # as another thread of the parent's might hold it at that moment
 for number, ending in ((10, os._exit), (20, sys.exit)):

@@ -27,6 +27,7 @@ from tests.bound import AUDIENCE, CHILD, proof
 from tests.longer import kills
 from tests.reference.world import ASK, access
 from tests.reference.world import verifier as verifying
+from tests.stores.begun import begun
 from tests.world import NOW, sent
 
 
@@ -41,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SQLiteReplayStore]:
-    with closing(SQLiteReplayStore(path, floor=0, timeout=0)) as made:
+    with closing(begun(SQLiteReplayStore, path, timeout=0)) as made:
         yield made
 
 
@@ -61,11 +62,11 @@ def rows(path: Path) -> list[tuple[Any, ...]]:
 
 
 def test_a_restart_forgets_none(path: Path) -> None:
-    """Closed and opened again, also with another floor: what was used stays used, the floor stays up."""
+    """Closed and opened again: what was used stays used, the floor stays up."""
     with closing(SQLiteReplayStore.create(path, clock=lambda: NOW)) as store:
         assert store.add(use(1, NOW + 6), NOW + 3) and not store.add(use(2, NOW + PROOF_AHEAD), NOW + 3)
-    for facts in ({}, {"floor": 0}, {"floor": NOW - 1000}, {"limit": 5}):
-        with closing(SQLiteReplayStore(path, **facts)) as again:
+    for limit in (5, 1000):
+        with closing(SQLiteReplayStore(path, limit=limit)) as again:
             assert not again.add(use(1, NOW + 6), NOW + 3) and not again.add(use(2, NOW + PROOF_AHEAD), NOW + 3)
 
 
@@ -114,17 +115,17 @@ def test_it_waits_for_the_disk(store: SQLiteReplayStore) -> None:
 
 def test_a_file_that_is_no_database_is_a_store_error(path: Path) -> None:
     """Text, zeros, half a database, a folder, a folder that is not there."""
-    with closing(SQLiteReplayStore(path, floor=0)) as store:
+    with closing(begun(SQLiteReplayStore, path)) as store:
         assert all(store.add(use(number), NOW) for number in range(40))
     whole = path.read_bytes()
     for content in (b"not a database" * 1000, b"\0" * 8192, whole[:100] + b"\xff" * 5000, b"\xff" + whole[1:]):
         path.write_bytes(content)
         with pytest.raises(StoreError, match="SQLite: "):
-            SQLiteReplayStore(path, floor=0)
+            begun(SQLiteReplayStore, path)
         assert path.read_bytes() == content, "and it is left as it was"
     for nowhere, text in ((path.parent, "SQLite: unable to open"), (path.parent / "none" / "proofs.db", "SQLite: this store is not there")):
         with pytest.raises(StoreError, match=text):
-            SQLiteReplayStore(nowhere, floor=0)
+            begun(SQLiteReplayStore, nowhere)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "cut", "emptied", "another schema", "no floor", "no table"])
@@ -178,7 +179,7 @@ def test_a_file_that_cannot_be_written_denies() -> None:
     """Read-only, in a folder that is, and not to be read at all: opened before, and opened now."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "proofs.db"
-        with closing(SQLiteReplayStore(path, floor=0, timeout=0)) as store:
+        with closing(begun(SQLiteReplayStore, path, timeout=0)) as store:
             assert denied(store) == "allowed"
             store.close()
             for mode in (0o444, 0o000):
@@ -189,7 +190,7 @@ def test_a_file_that_cannot_be_written_denies() -> None:
                         assert denied(store) == denied(store, b"m" * 16) == "store_unavailable"
                         store.close()
                         with pytest.raises(StoreError):
-                            SQLiteReplayStore(path, floor=0, timeout=0)
+                            begun(SQLiteReplayStore, path, timeout=0)
                 finally:
                     path.parent.chmod(0o755)
                     path.chmod(0o644)
@@ -218,7 +219,7 @@ def test_a_call_waits_for_threads_and_processes_together_no_longer_than_it_was_t
             store.add(use(number), NOW)
         return monotonic() - since
 
-    with closing(SQLiteReplayStore(path, floor=0, timeout=0.5)) as store:
+    with closing(begun(SQLiteReplayStore, path, timeout=0.5)) as store:
         with closing(sqlite3.connect(path, isolation_level=None)) as other, ThreadPoolExecutor(16) as pool:
             other.execute("begin immediate")
             waited = list(pool.map(timed, range(16)))
@@ -229,7 +230,7 @@ def test_a_call_waits_for_threads_and_processes_together_no_longer_than_it_was_t
 def test_who_waits_for_another_process_holds_up_no_thread(path: Path) -> None:
     """It has a minute; a thread that comes meanwhile and may only wait for half a second reads what there is."""
     with (
-        closing(SQLiteLedger(path, floor=0, timeout=60)) as store,
+        closing(begun(SQLiteLedger, path, timeout=60)) as store,
         closing(sqlite3.connect(path, isolation_level=None)) as other,
         ThreadPoolExecutor(1) as pool,
     ):
@@ -258,7 +259,7 @@ def test_a_file_that_another_process_is_making_is_waited_for(path: Path) -> None
         release = Timer(0.03, other.execute, ["rollback"])
         release.start()
         try:
-            with closing(SQLiteReplayStore(path, floor=0)) as store:
+            with closing(begun(SQLiteReplayStore, path)) as store:
                 assert store.add(use(1), NOW) is True and store._connection is not None
                 assert store._connection.execute("pragma journal_mode").fetchone() == ("wal",)
         finally:
@@ -349,10 +350,10 @@ from captoken.stores.sqlite import SQLiteReplayStore
 from captoken.stores.ports import Use
 def use(number): return Use(number.to_bytes(16, "big"), 1000)
 def wait(child): assert os.waitpid(child, 0)[1] == 0
-stores = [SQLiteReplayStore(sys.argv[1], floor=0) for _ in range(2)]
+stores = [SQLiteReplayStore.create(sys.argv[1], floor=0), SQLiteReplayStore(sys.argv[1])]
 store = stores[0]
 assert store.add(use(1), 1000)
-closed = SQLiteReplayStore(sys.argv[1], floor=0)
+closed = SQLiteReplayStore(sys.argv[1])
 closed.close()
 for ending in (os._exit, sys.exit):
     child = os.fork()
@@ -392,9 +393,9 @@ from captoken.stores.ports import Use
 def use(number): return Use(number.to_bytes(16, "big"), 1000)
 def elsewhere(number):
     again = "import sys; from captoken.stores.sqlite import *; from captoken.stores.ports import Use;" \
-        "s = SQLiteReplayStore(sys.argv[1], floor=0); print(s.add(Use(int(sys.argv[2]).to_bytes(16, 'big'), 1000), 1000)); s.close()"
+        "s = SQLiteReplayStore(sys.argv[1]); print(s.add(Use(int(sys.argv[2]).to_bytes(16, 'big'), 1000), 1000)); s.close()"
     return subprocess.run([sys.executable, "-c", again, sys.argv[1], str(number)], capture_output=True, text=True).stdout.strip()
-store = SQLiteReplayStore(sys.argv[1], floor=0)
+store = SQLiteReplayStore.create(sys.argv[1], floor=0)
 assert store.add(use(0), 1000)
 hear, tell = os.pipe()
 child = os.fork()
@@ -420,14 +421,14 @@ def test_a_parent_that_closes_takes_nothing_from_its_child(path: Path) -> None:
 
 def test_the_file_is_its_owners_alone(path: Path) -> None:
     """Whoever can read the files can hold a lock on them, and stop the server."""
-    with closing(SQLiteReplayStore(path, floor=0)) as store:
+    with closing(begun(SQLiteReplayStore, path)) as store:
         assert store.add(use(1), NOW)
         assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.glob(path.name + "*")} == {0o600}
 
 
 def test_a_relative_path_is_the_one_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with closing(SQLiteReplayStore("proofs.db", floor=0)) as store:
+    with closing(begun(SQLiteReplayStore, "proofs.db")) as store:
         assert store.add(use(1), NOW)
         store.close()
         (tmp_path / "elsewhere").mkdir()
@@ -437,10 +438,14 @@ def test_a_relative_path_is_the_one_it_was(tmp_path: Path, monkeypatch: pytest.M
 
 OPENING = """
 import sys
+from captoken.errors import StoreError
 from captoken.stores.sqlite import SQLiteReplayStore
 from captoken.stores.ports import Use
 sys.stdin.readline()
-store = SQLiteReplayStore(sys.argv[1], floor=0)
+try:
+    store = SQLiteReplayStore.create(sys.argv[1], floor=0)
+except StoreError:
+    store = SQLiteReplayStore(sys.argv[1])
 print(sum(store.add(Use(n.to_bytes(16, "big"), 1000), 1000) for n in range(100)))
 store.close()
 """
@@ -466,7 +471,7 @@ CRASHING = """
 import itertools, sys
 from captoken.stores.sqlite import SQLiteReplayStore
 from captoken.stores.ports import Use
-store = SQLiteReplayStore(sys.argv[1], floor=0)
+store = SQLiteReplayStore(sys.argv[1])
 for number in itertools.count(int(sys.argv[2])):
     assert store.add(Use(number.to_bytes(16, "big"), 1000), 1000)
     print(number, flush=True)
@@ -476,6 +481,7 @@ for number in itertools.count(int(sys.argv[2])):
 def test_what_was_taken_stays_taken_when_the_process_is_killed(path: Path) -> None:
     """Ten times kill -9 in the midst of it: every use that was answered is known, and at most one more."""
     known = 0
+    begun(SQLiteReplayStore, path).close()
     for _ in range(kills(10)):
         command = [sys.executable, "-c", CRASHING, str(path), str(known)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -484,7 +490,7 @@ def test_what_was_taken_stays_taken_when_the_process_is_killed(path: Path) -> No
             process.kill()
             answered += [int(line) for line in process.stdout.read().split()]
         assert answered == list(range(known, answered[-1] + 1))
-        with closing(SQLiteReplayStore(path, floor=0)) as store:
+        with closing(begun(SQLiteReplayStore, path)) as store:
             assert not any(store.add(Use(number.to_bytes(16, "big"), 1000), 1000) for number in range(answered[-1] + 1))
             known = answered[-1] + 1
             if not store.add(Use(known.to_bytes(16, "big"), 1000), 1000):

@@ -22,6 +22,7 @@ from captoken.errors import StoreError
 from captoken.stores.ports import Debit
 from captoken.stores.postgres import PostgresLedger, PostgresReplayStore
 from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore
+from tests.stores.begun import begun
 from tests.stores.conftest import Kind
 from tests.stores.servers import Valkey
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
@@ -93,12 +94,12 @@ class Watched:
             def connect() -> psycopg.Connection[Any]:
                 return psycopg.connect(kind.place.where, cursor_factory=Cursor)
 
-            self.replays = PostgresReplayStore(connect, schema=kind.place.name, floor=0)
-            self.ledger = PostgresLedger(connect, schema=kind.place.name, floor=0)
+            self.replays = begun(PostgresReplayStore, connect, schema=kind.place.name)
+            self.ledger = begun(PostgresLedger, connect, schema=kind.place.name)
         else:
             client = watched_client(watch, int(kind.place.where))
-            self.replays = ValkeyReplayStore(client, prefix=kind.place.name, floor=0)
-            self.ledger = ValkeyLedger(client, prefix=kind.place.name, floor=0)
+            self.replays = begun(ValkeyReplayStore, client, prefix=kind.place.name)
+            self.ledger = begun(ValkeyLedger, client, prefix=kind.place.name)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -243,7 +244,7 @@ def one_connection(valkey_server: Valkey) -> Iterator[tuple[valkey.Valkey, Watch
 def test_threads_take_turns_at_a_client_of_one_connection(one_connection: tuple[valkey.Valkey, Watch]) -> None:
     """Two stores of one client, and twelve threads: each has its own answer, and a proof is used once."""
     client, watch = one_connection
-    replays, ledger = ValkeyReplayStore(client, prefix="one", floor=0), ValkeyLedger(client, prefix="one", floor=0)
+    replays, ledger = begun(ValkeyReplayStore, client, prefix="one"), begun(ValkeyLedger, client, prefix="one")
 
     def run(who: int) -> list[bool]:
         for number in range(20):
@@ -262,7 +263,7 @@ def test_a_client_of_one_connection_is_one_process_s(
 ) -> None:
     """A forked child would read the parent's answers. It is refused, and asks nothing."""
     client, watch = one_connection
-    replays = ValkeyReplayStore(client, prefix="forked", floor=0)
+    replays = begun(ValkeyReplayStore, client, prefix="forked")
     calls = watch.calls
     with monkeypatch.context() as patch:
         patch.setattr("os.getpid", lambda: -1)

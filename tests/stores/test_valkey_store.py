@@ -24,6 +24,7 @@ from captoken.stores import valkey as valkey_store
 from captoken.stores._rules import mark
 from captoken.stores.ports import KEPT, Use
 from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots, ValkeyStore
+from tests.stores.begun import begun
 from tests.stores.servers import Valkey, Wire
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
 from tests.world import NOW
@@ -104,15 +105,15 @@ def test_a_server_that_keeps_nothing_counts_and_publishes_nothing(own: Valkey) -
         for store in COUNTING:
             made(store, client)
         with pytest.raises(StoreError, match="durable=False"):
-            ValkeySnapshots(client)
-        loose = ValkeySnapshots(client, durable=False)
+            begun(ValkeySnapshots, client)
+        loose = begun(ValkeySnapshots, client, durable=False)
         assert loose.publish(b"one", None) is True and loose.load() == b"one" and loose.publish(b"two", None) is False
 
 
 def test_a_file_that_is_switched_off_later_is_noticed_when_something_is_published(own: Valkey) -> None:
     """It lies there then, but nobody is told that it is safe."""
     with closing(own.client()) as client:
-        store = ValkeySnapshots(client)
+        store = begun(ValkeySnapshots, client)
         client.config_set("appendonly", "no")
         with pytest.raises(StoreError, match="not known to be on disk"):
             store.publish(b"one", None)
@@ -125,7 +126,7 @@ def test_a_disk_that_is_too_slow_is_not_waited_for(own: Valkey) -> None:
         client.config_set("appendfsync", "everysec")
         with pytest.raises(StoreError, match="not known to be on disk"):
             for number in range(20):
-                ValkeySnapshots(client, timeout=0.001, prefix=str(number)).publish(b"one", None)
+                begun(ValkeySnapshots, client, timeout=0.001, prefix=str(number)).publish(b"one", None)
 
 
 @pytest.mark.parametrize("store", EVERY)
@@ -177,7 +178,7 @@ def test_a_prefix_is_visible_ascii_without_braces(prefix: Any, client: valkey.Va
 @pytest.mark.parametrize("store", COUNTING)
 def test_a_floor_is_an_int(store: Any, floor: Any, client: valkey.Valkey) -> None:
     with pytest.raises(ValueError, match="floor"):
-        store(client, floor=floor)
+        store.create(client, floor=floor)
 
 
 # --- the floor -------------------------------------------------------------------------------------------------------
@@ -215,7 +216,7 @@ def test_a_store_that_lost_its_data_takes_nothing_from_before(command: str, own:
     """It is not there any more, and nothing makes it in passing. Made again, it takes what is issued from then on."""
     with closing(own.client()) as client:
         now = seconds(client)
-        replays, ledger = ValkeyReplayStore(client, floor=0), ValkeyLedger(client, floor=0)
+        replays, ledger = begun(ValkeyReplayStore, client), begun(ValkeyLedger, client)
         assert replays.add(Use(b"u" * 16, now), now) and counts(ledger, 1, now)
         client.execute_command(command)
         asks: tuple[Callable[[], Any], ...] = (
@@ -259,7 +260,7 @@ def test_a_restart_that_may_have_lost_a_second_raises_the_floor(
     server = serve(**settings)
     with closing(server.client()) as client:
         now = seconds(client)
-        replays, ledger = ValkeyReplayStore(client, floor=0, **facts), ValkeyLedger(client, floor=0, **facts)
+        replays, ledger = begun(ValkeyReplayStore, client, **facts), begun(ValkeyLedger, client, **facts)
         assert counts(ledger, 1, now) and replays.add(Use(b"u" * 16, now), now)
         if settings.get("appendfsync") == "everysec" and goes_on:
             client.waitaof(1, 0, 5000)
@@ -271,7 +272,7 @@ def test_a_restart_that_may_have_lost_a_second_raises_the_floor(
         assert not replays.add(Use(b"u" * 16, now), now)
         assert counts(ledger, 2, now) is goes_on and replays.add(Use(b"v" * 16, now), now) is goes_on
         assert spent(ledger, ROOT) == [{True: 2, False: 0 if "appendonly" in settings else 1}[goes_on]]
-        assert counts(ledger, 3, now + 200) and counts(ValkeyLedger(client, floor=0, **facts), 4, now + 200)
+        assert counts(ledger, 3, now + 200) and counts(begun(ValkeyLedger, client, **facts), 4, now + 200)
 
 
 def test_a_setting_that_is_made_stricter_raises_nothing(own: Valkey) -> None:
@@ -280,7 +281,7 @@ def test_a_setting_that_is_made_stricter_raises_nothing(own: Valkey) -> None:
     with closing(own.client()) as client:
         now = seconds(client)
         client.config_set("appendfsync", "everysec")
-        assert counts(ValkeyLedger(client, floor=0), 1, now) and counts(ValkeyLedger(client), 2, now)
+        assert counts(begun(ValkeyLedger, client), 1, now) and counts(ValkeyLedger(client), 2, now)
         client.config_set("appendfsync", "always")
         assert counts(ValkeyLedger(client), 3, now) and counts(ValkeyLedger(client), 4, now)
         restart(own)
@@ -298,7 +299,7 @@ def test_a_replica_that_takes_over_raises_the_floor(own: Valkey, serve: Callable
         other.execute_command("replicaof", "127.0.0.1", own.port)
         while client.info("replication")["connected_slaves"] == 0:
             Event().wait(0.01)
-        ledger, sure = ValkeyLedger(client, floor=0), ValkeyLedger(client, floor=0, prefix="sure", lossless=True)
+        ledger, sure = begun(ValkeyLedger, client), begun(ValkeyLedger, client, prefix="sure", lossless=True)
         assert counts(ledger, 1, now) and counts(sure, 1, now)
         assert client.wait(1, 5000) == 1
         with pytest.raises(StoreError, match="ReadOnly"):
@@ -315,7 +316,7 @@ def test_a_replica_that_takes_over_raises_the_floor(own: Valkey, serve: Callable
 
 def test_a_bucket_lives_an_hour_longer_than_its_token(client: valkey.Valkey, prefix: str) -> None:
     """Never shorter than it was; for good where the token does not expire. It has no time to live of the server's own."""
-    ledger = ValkeyLedger(client, prefix=prefix, floor=0)
+    ledger = begun(ValkeyLedger, client, prefix=prefix)
 
     def until(bucket: bytes) -> float | None:
         assert client.ttl(f"{{{prefix}}}:spent:{bucket.hex()}:usd_cents") == -1
@@ -332,7 +333,7 @@ def test_a_bucket_lives_an_hour_longer_than_its_token(client: valkey.Valkey, pre
 
 def test_a_bucket_is_forgotten_when_both_clocks_say_so(client: valkey.Valkey, prefix: str) -> None:
     """The caller's and the server's; a hundred in one step, and nothing of them is left."""
-    ledger = ValkeyLedger(client, prefix=prefix, floor=0, clock=lambda: NOW + KEPT)
+    ledger = begun(ValkeyLedger, client, prefix=prefix, clock=lambda: NOW + KEPT)
     for number in range(150):
         assert ledger.reserve(reservation(number, debit(number.to_bytes(16, "big")), keep=NOW), NOW) is None
     assert ledger.reserve(reservation(200, debit(b"x" * 16)), NOW + KEPT - 1) is None
@@ -346,7 +347,7 @@ def test_a_bucket_is_forgotten_when_both_clocks_say_so(client: valkey.Valkey, pr
 
 def test_a_use_is_kept_for_36_seconds_of_uses(client: valkey.Valkey, prefix: str) -> None:
     """One key has those that can be fresh; nothing has a time to live that could run out before the floor is above it."""
-    store = ValkeyReplayStore(client, prefix=prefix, floor=0)
+    store = begun(ValkeyReplayStore, client, prefix=prefix)
     for second in range(200):
         assert store.add(Use(second.to_bytes(16, "big"), NOW + second), NOW + second)
     assert client.zcard(f"{{{prefix}}}:proofs") == 31
@@ -358,14 +359,14 @@ def test_a_use_is_kept_for_36_seconds_of_uses(client: valkey.Valkey, prefix: str
 
 def test_stores_of_other_prefixes_know_nothing_of_each_other(client: valkey.Valkey, prefix: str) -> None:
     for name in (prefix, f"{prefix}:spent", f"{prefix}x"):
-        replays, ledger = ValkeyReplayStore(client, prefix=name, floor=0), ValkeyLedger(client, prefix=name, floor=0)
+        replays, ledger = begun(ValkeyReplayStore, client, prefix=name), begun(ValkeyLedger, client, prefix=name)
         assert replays.add(Use(bytes(16), NOW), NOW) and ledger.reserve(reservation(1, debit(amount=10)), NOW) is None
 
 
 def test_scripts_that_were_forgotten_are_loaded_again(own: Valkey) -> None:
     """In the midst of it, for each call."""
     with closing(own.client()) as client:
-        replays, ledger, snapshots = ValkeyReplayStore(client, floor=0), ValkeyLedger(client, floor=0), ValkeySnapshots(client)
+        replays, ledger, snapshots = begun(ValkeyReplayStore, client), begun(ValkeyLedger, client), begun(ValkeySnapshots, client)
         for number in range(3):
             client.script_flush()
             assert replays.add(Use(bytes([number]) * 16, NOW), NOW)
@@ -378,7 +379,7 @@ def test_scripts_that_were_forgotten_are_loaded_again(own: Valkey) -> None:
 def test_a_full_server_takes_nothing_and_changes_nothing(own: Valkey) -> None:
     """An error for each, no half of a reservation; and it goes on when there is room again."""
     with closing(own.client()) as client:
-        replays, ledger, snapshots = ValkeyReplayStore(client, floor=0), ValkeyLedger(client, floor=0), ValkeySnapshots(client)
+        replays, ledger, snapshots = begun(ValkeyReplayStore, client), begun(ValkeyLedger, client), begun(ValkeySnapshots, client)
         assert ledger.reserve(reservation(1, debit(amount=4), debit(CHILD, 4)), NOW) is None and snapshots.publish(b"one", None)
         assert replays.add(Use(b"u" * 16, NOW), NOW) and snapshots.append(b"1", mark(b"one"), mark(b"whole"))
         before = {name: client.dump(name) for name in client.keys("*")}
@@ -403,7 +404,7 @@ def test_a_full_server_takes_nothing_and_changes_nothing(own: Valkey) -> None:
 def test_a_full_server_that_can_forget_makes_room(own: Valkey) -> None:
     """Proofs that are too old to matter go first, and then there may be room."""
     with closing(own.client()) as client:
-        store = ValkeyReplayStore(client, floor=0)
+        store = begun(ValkeyReplayStore, client)
         for number in range(2000):
             assert store.add(Use(number.to_bytes(16, "big"), NOW), NOW)
         client.config_set("maxmemory", client.info("memory")["used_memory"] - 1000)
@@ -414,7 +415,7 @@ def test_a_full_server_that_can_forget_makes_room(own: Valkey) -> None:
 
 def test_no_amount_gives_back_more_than_was_reserved(client: valkey.Valkey, prefix: str) -> None:
     """Not a negative one either, which no grant passes on."""
-    ledger = ValkeyLedger(client, prefix=prefix, floor=0)
+    ledger = begun(ValkeyLedger, client, prefix=prefix)
     assert ledger.reserve(reservation(1, debit(amount=5)), NOW) is None and ledger.reserve(reservation(2, debit(amount=5)), NOW) is None
     assert ledger.settle(reservation(1).id, {"usd_cents": -3}, NOW) is True and spent(ledger, ROOT) == [5]
 
@@ -425,10 +426,10 @@ def test_no_amount_gives_back_more_than_was_reserved(client: valkey.Valkey, pref
 def test_a_client_that_decodes_will_do(valkey_server: Valkey, prefix: str) -> None:
     """Text comes back as bytes; what is no text is an error, not something else."""
     with closing(valkey_server.client(decode_responses=True)) as client:
-        replays, ledger = ValkeyReplayStore(client, prefix=prefix, floor=0), ValkeyLedger(client, prefix=prefix, floor=0)
+        replays, ledger = begun(ValkeyReplayStore, client, prefix=prefix), begun(ValkeyLedger, client, prefix=prefix)
         assert replays.add(Use(b"\xff" * 16, NOW), NOW) and not replays.add(Use(b"\xff" * 16, NOW), NOW)
         assert ledger.reserve(reservation(1, debit(b"\xff" * 16)), NOW) is None and spent(ledger, b"\xff" * 16) == [1]
-        snapshots = ValkeySnapshots(client, prefix=prefix)
+        snapshots = begun(ValkeySnapshots, client, prefix=prefix)
         assert snapshots.publish("é".encode(), None) and snapshots.load() == "é".encode()
         assert snapshots.append("à".encode(), mark(b"x"), b"\xff" * 32) and snapshots.since(mark(b"x")) == ["à".encode()]
         assert snapshots.load() == "é\nà".encode() and snapshots.publish(b"\xff", "é\nà".encode())
@@ -438,7 +439,7 @@ def test_a_client_that_decodes_will_do(valkey_server: Valkey, prefix: str) -> No
 
 def test_the_newer_protocol_will_do(valkey_server: Valkey, prefix: str) -> None:
     with closing(valkey_server.client(protocol=3)) as client:
-        ledger, snapshots = ValkeyLedger(client, prefix=prefix, floor=0), ValkeySnapshots(client, prefix=prefix)
+        ledger, snapshots = begun(ValkeyLedger, client, prefix=prefix), begun(ValkeySnapshots, client, prefix=prefix)
         assert ledger.reserve(reservation(1), NOW) is None and ledger.settle(reservation(1).id, {}, NOW) is True
         assert snapshots.publish(b"one", None) and snapshots.load() == b"one"
 
@@ -449,8 +450,8 @@ def test_a_client_that_sends_again_after_a_lost_answer_does_no_harm(valkey_serve
     wire = Wire(valkey_server.port)
     again = {"retry": Retry(NoBackoff(), 2), "retry_on_error": [valkey.ConnectionError]}
     with closing(valkey.Valkey(port=wire.port, **again)) as client:
-        replays, ledger = ValkeyReplayStore(client, prefix=prefix, floor=0), ValkeyLedger(client, prefix=prefix, floor=0)
-        snapshots = ValkeySnapshots(client, prefix=prefix)
+        replays, ledger = begun(ValkeyReplayStore, client, prefix=prefix), begun(ValkeyLedger, client, prefix=prefix)
+        snapshots = begun(ValkeySnapshots, client, prefix=prefix)
         assert ledger.reserve(reservation(1), NOW) is None and replays.add(Use(b"t" * 16, NOW), NOW)
         wire.lose_answer()
         assert ledger.reserve(reservation(2, debit(amount=5)), NOW) is None and spent(ledger, ROOT) == [6]
@@ -472,8 +473,8 @@ def test_in_a_cluster_all_keys_lie_in_one_slot(serve: Callable[..., Valkey]) -> 
             Event().wait(0.01)
     with closing(ValkeyCluster(host="127.0.0.1", port=server.port)) as client:
         for prefix in ("captoken", "other"):
-            replays, ledger = ValkeyReplayStore(client, prefix=prefix, floor=0), ValkeyLedger(client, prefix=prefix, floor=0)
-            snapshots = ValkeySnapshots(client, prefix=prefix)
+            replays, ledger = begun(ValkeyReplayStore, client, prefix=prefix), begun(ValkeyLedger, client, prefix=prefix)
+            snapshots = begun(ValkeySnapshots, client, prefix=prefix)
             assert replays.add(Use(bytes(16), NOW), NOW) and not replays.add(Use(bytes(16), NOW), NOW)
             asked = debit(amount=4), debit(CHILD, 4)
             assert ledger.reserve(reservation(1, *asked), NOW) is None and ledger.settle(reservation(1).id, {"usd_cents": 1}, NOW)
