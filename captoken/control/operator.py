@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from time import time
+from random import uniform
+from time import sleep, time
 from typing import Any, Unpack
 
 from captoken._format import names, primitives
@@ -40,6 +41,9 @@ from captoken.stores.ports import SnapshotStore
 _log = logging.getLogger("captoken")
 
 _TRIES = 32  # to publish, while others publish first
+# Seconds between two of them, at most: a thousandth for the first, then twice as long each time.
+_SHORT_PAUSE = 0.001
+_LONG_PAUSE = 0.05
 _KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of whoever signs next
 
 
@@ -332,7 +336,9 @@ class Operator:
         Raises StoreError after many tries, what the store raises, and OverlayError.
         """
         refused = b""  # the hash of a snapshot that the store knew no delta by
-        for _ in range(_TRIES):
+        for tries in range(_TRIES):
+            if tries:
+                _wait_a_little(tries)
             # 36.16. Before it reads, so that what is signed is all that stood at its `iat`. Else
             # what comes second, and lacks what the first said, could be dated after the first.
             now = read_clock(self._clock)
@@ -423,3 +429,9 @@ class Operator:
 def _is_over(entry: Entry, now: int) -> bool:
     """Has it ended, and been kept long enough after?"""
     return entry.until is not None and now >= entry.until + _KEPT
+
+
+def _wait_a_little(tries: int) -> None:
+    """Let others finish. How long is drawn, so that those who lost do not all come back at once."""
+    longest = min(_LONG_PAUSE, _SHORT_PAUSE * 2**tries)
+    sleep(uniform(0, longest))  # noqa: S311
