@@ -5,15 +5,12 @@ An error is one line on standard error, and never a traceback.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 
 import click
 
-from captoken._format.errors import CaptokenError, WideningError
-from captoken._format.spelling import spelled_time
 from captoken.cli.ask import explain, verify
 from captoken.cli.audit import audit
 from captoken.cli.blast import blast_radius
@@ -27,21 +24,11 @@ from captoken.cli.operate import end_task, lift, narrow, overlay, renew, revoke
 from captoken.cli.options import COMPLETING, USAGE, InOrder
 from captoken.cli.output import prepare, tell
 from captoken.cli.postgres import postgres
+from captoken.cli.problems import TOLD, problem
 from captoken.cli.renewing import operate
 from captoken.cli.write import attenuate, delegate, mint, present
 
 INTERRUPTED = 130
-# What becomes one line. Anything else is a mistake of the library's own, and is shown whole.
-_TOLD = (CaptokenError, ValueError, TypeError, OSError, click.ClickException)
-_KEYWORDS = (
-    ("unrestricted=True", "--unrestricted"),
-    ("clamp=True", "--clamp"),
-    ("expires_in=", "--expires-in"),
-    ("expires_in or expires_at", "--expires-in or --expires-at"),
-    ("expires_in and expires_at", "--expires-in and --expires-at"),
-)
-
-
 # The commands by who runs them, each in the order in which one meets them.
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "To begin with": (demo, docs, completion),
@@ -115,36 +102,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except RecursionError:
         tell("nested too deeply")
         return USAGE
-    except _TOLD as error:
-        tell(_problem(error))
+    except TOLD as error:
+        tell(problem(error))
         return USAGE
     return code if isinstance(code, int) else 0
-
-
-def _problem(error: Exception) -> str:
-    """What went wrong, in one line. What is secret in it, `tell` leaves out."""
-    if isinstance(error, click.UsageError):
-        path = error.ctx.command_path.removeprefix("captoken").strip() if error.ctx else ""
-        message = error.format_message()
-        return f"{path}: {message}" if path else message
-    if isinstance(error, WideningError):
-        return _as_options(_widening(error))
-    if isinstance(error, OSError):
-        return f"{error.filename or 'input or output'}: {error.strerror or error}"
-    return _as_options(str(error))
-
-
-def _as_options(text: str) -> str:
-    """A message of the library with the names that its keywords have here."""
-    for keyword, option in _KEYWORDS:
-        text = text.replace(keyword, option)
-    return text
-
-
-def _widening(error: WideningError) -> str:
-    """What is asked for and what is held, in JSON instead of Python."""
-    spelled = spelled_time if error.dimension in ("exp", "nbf") else json.dumps
-    asked = spelled(error.asked)
-    held = spelled(error.held)
-    more = f"{error.code}: more {error.dimension} than is held"
-    return f"{more}: asked for {asked}, held is {held}; {error.hint}"

@@ -115,7 +115,8 @@ def _decision(
         raise click.UsageError("a caller is checked with an access")
     if (overlay is None) != (not operator):
         raise click.UsageError(
-            "--overlay and --operator go together: nobody is trusted to sign it by default"
+            "--overlay goes with --operator, the public key of who signs it: "
+            "nobody is trusted by default"
         )
     files.one_stdin(token_file, body)
     request = http_of(http, body)
@@ -165,13 +166,13 @@ def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
     """The newest snapshot in a store."""
     from captoken.stores.sqlite import SQLiteSnapshots  # here, since it needs sqlite3
 
-    if not os.path.exists(path):
-        raise click.UsageError(f"{path} is not there")
-    with closing(SQLiteSnapshots(path)) as store:
-        data = store.load()
-    if data is None:
-        raise click.UsageError(f"{path} holds no snapshot yet")
-    return Overlay.open(data, operators)
+    files.must_be_there(path, "captoken operate --create")
+    with files.about(path):
+        with closing(SQLiteSnapshots(path)) as store:
+            data = store.load()
+        if data is None:
+            raise click.UsageError(f"{path} holds no snapshot yet")
+        return Overlay.open(data, operators)
 
 
 @click.command()
@@ -187,15 +188,16 @@ def verify(as_json: bool, replays: str | None, create: bool, now: int | None, **
     """Verify a token and an access. Exit 0: allowed, 1: denied.
 
     \b
-    captoken verify --keyring keyring.json --table sales --operation select < child.token
+    captoken verify --keyring keyring.json \\
+        --table sales --operation select < child.token
 
     A token that is bound to a key comes with a proof, which is good once: --replays remembers it,
     in a file that `captoken keygen keyring --create` has made along with the keys. One that
     --create makes later takes proofs made more than five seconds after it.
 
     \b
-    captoken verify --keyring keyring.json --audience sales-db --table sales --operation select \\
-        --replays used.db < presented.token
+    captoken verify --keyring keyring.json --audience sales-db \\
+        --table sales --operation select --replays used.db < presented.token
 
     Whether it was revoked, only an overlay tells: name the store that servers read, and the
     operator.
@@ -247,7 +249,8 @@ class _Replays:
         """Make the file. Raises StoreError if there is one."""
         from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
-        SQLiteReplayStore.create(self._path, clock=self._clock).close()
+        with files.about(self._path):
+            SQLiteReplayStore.create(self._path, clock=self._clock).close()
         self.is_new = True
 
     def add(self, use: Use, now: int) -> bool:
@@ -291,7 +294,8 @@ def explain(as_json: bool, replays: str | None, now: int | None, **facts: Any) -
     used, and commits nothing. For operators: it tells more than a client or an agent should see.
 
     \b
-    captoken explain --keyring keyring.json --table hr --operation select < child.token
+    captoken explain --keyring keyring.json \\
+        --table hr --operation select < child.token
     """
     store = None if replays is None else _Replays(replays, clock(now))
     decision = _decision(

@@ -54,7 +54,7 @@ def _opened(path: str) -> Generator[IO[bytes]]:
 
 def history(path: str) -> trails.History:
     """What a trail tells. Raises AuditError for one that is not whole."""
-    with _opened(path) as file:
+    with _opened(path) as file, files.about(path):
         return trails.gather(read(file))
 
 
@@ -102,7 +102,8 @@ def verify(
     Finds a cut, an edit, a reorder and a rollback. Exit 0: whole, 1: not.
 
     \b
-    captoken audit verify trail.jsonl --server "$(cat server.public)" --head trail.head
+    captoken audit verify trail.jsonl \\
+        --server "$(cat server.public)" --head trail.head
 
     Without --server nothing is vouched for: whoever can write the file can write a whole one.
     Without --head what was cut off at the end does not show. Keep the head where whoever writes the
@@ -229,7 +230,7 @@ def log(
     \b
     captoken audit log trail.jsonl --task payday --denied
     """
-    with _opened(trail_file) as file:
+    with _opened(trail_file) as file, files.about(trail_file):
         asked = [
             (record, decided)
             for record, decided in _decisions(file)
@@ -550,12 +551,16 @@ def replay(trail_file: str, overlay: str, operator: tuple[str, ...], as_json: bo
 
     \b
     captoken renew --key proposal.json --store proposal.db --create
-    captoken revoke --key proposal.json --store proposal.db --agent clerk --why proposal
-    captoken overlay --store proposal.db --operator "$(cat proposal.public)" --raw > proposal
-    captoken audit replay trail.jsonl --overlay proposal --operator "$(cat proposal.public)"
+    captoken revoke --key proposal.json --store proposal.db \\
+        --agent clerk --why proposal
+    captoken overlay --store proposal.db \\
+        --operator "$(cat proposal.public)" --raw > proposal
+    captoken audit replay trail.jsonl --overlay proposal \\
+        --operator "$(cat proposal.public)"
     """
     files.one_stdin(trail_file, overlay)
-    proposed = Overlay.open(files.snapshot(overlay), operator)
+    with files.about(overlay):
+        proposed = Overlay.open(files.snapshot(overlay), operator)
     again = trails.replay(history(trail_file), proposed)
     changed = [one for one in again if one.outcome != "same"]
     if as_json:

@@ -77,8 +77,9 @@ def require(
     the third party. Nobody takes the question off again.
 
     \b
-    captoken require --discharger "$(cat approvals.public)" --need approve=payment \\
-        --need cents=500 --location https://approvals.example < child.token > asking.token
+    captoken require --discharger "$(cat approvals.public)" \\
+        --need approve=payment --need cents=500 \\
+        --location https://approvals.example < child.token > asking.token
     """
     files.one_stdin(token_file, need_json)
     needed = _needed(need, need_json)
@@ -156,7 +157,7 @@ _answering = stacked(
 
 def _discharger(key: str, now: int | None) -> Discharger:
     """A discharger that decides nothing by itself: the command does, or a person."""
-    return Discharger(DischargerKey.load(key), lambda need: Wait(), clock=clock(now))
+    return Discharger(files.key(DischargerKey, key), lambda need: Wait(), clock=clock(now))
 
 
 @click.command()

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import click
 
 from captoken._format.clocks import Clock
 from captoken._format.encoding import EncodingError, decode_json
-from captoken._format.errors import KeyringError
+from captoken._format.errors import (
+    AuditError,
+    DischargeError,
+    KeyringError,
+    OverlayError,
+    StoreError,
+    TokenFormatError,
+)
 from captoken._language.discharge import Discharge, Ticket
 from captoken._language.overlay import MAX_BYTES
 from captoken._writing.token import Token
@@ -54,6 +63,34 @@ class Saved(Protocol):
         ...
 
 
+# --- what errors are about ------------------------------------------------------------------------
+
+
+@contextmanager
+def about(path: str) -> Generator[None]:
+    """Errors that say which file they are about: the library knows its content alone."""
+    try:
+        yield
+    except (AuditError, KeyringError, OverlayError, StoreError) as error:
+        # The same kind of error: some are tried again, or are a verdict.
+        raise type(error)(_about(path, error)) from None
+    except (DischargeError, TokenFormatError) as error:
+        raise click.ClickException(_about(path, error)) from None
+
+
+def _about(path: str, error: Exception) -> str:
+    """What an error says, behind the name of the file; once, however often it is said."""
+    name = "standard input" if path == "-" else path
+    said = str(error)
+    return said if said.startswith(f"{name}: ") else f"{name}: {said}"
+
+
+def must_be_there(path: str, makes: str) -> None:
+    """Raise UsageError if there is no such file, with the command that makes one."""
+    if not os.path.lexists(path):
+        raise click.UsageError(f"{path} is not there: `{makes}` makes one")
+
+
 # --- keys -----------------------------------------------------------------------------------------
 
 
@@ -62,7 +99,20 @@ def keyring(path: str | None) -> Keyring:
 
     Raises KeyringError for what is none, and UsageError if no file is named.
     """
-    return Keyring.load(named_keyring(path))
+    named = named_keyring(path)
+    must_be_there(named, "captoken keygen keyring --out FILE")
+    with about(named):
+        return Keyring.load(named)
+
+
+def key(kind: type[Key], path: str) -> Key:
+    """The key of a purpose in a file.
+
+    Raises KeyringError for what is none, and UsageError for a file that is not there.
+    """
+    must_be_there(path, f"captoken keygen {kind.purpose} --out FILE")
+    with about(path):
+        return kind.load(path)
 
 
 def named_keyring(path: str | None) -> str:
@@ -77,6 +127,11 @@ def any_key(path: str) -> SecretKey:
 
     Raises KeyringError for a file that others may read, for a keyring, and for what is no key.
     """
+    with about(path):
+        return _any_key(path)
+
+
+def _any_key(path: str) -> SecretKey:
     try:
         stated = decode_json(read_private(path).removesuffix(b"\n"))
     except EncodingError:
@@ -177,15 +232,16 @@ def token_text(path: str) -> str:
 def token(path: str, clock: Clock) -> Token:
     """The token in a file or in standard input, unverified.
 
-    Raises TokenFormatError for what is none.
+    Raises ClickException for what is none, with the name of the file.
     """
-    return Token.parse(token_text(path), clock=clock)
+    with about(path):
+        return Token.parse(token_text(path), clock=clock)
 
 
 def ticket(path: str) -> Ticket:
     """The ticket in a file or in standard input.
 
-    Raises DischargeError for what is none, UsageError for more than one.
+    Raises ClickException for what is none, UsageError for more than one.
     """
     found = text(path, "ticket")
 
@@ -199,15 +255,17 @@ def ticket(path: str) -> Ticket:
     if "\n" in found:
         count = len(found.splitlines())
         raise click.UsageError(f"{count} tickets: one at a time")
-    return Ticket.parse(found)
+    with about(path):
+        return Ticket.parse(found)
 
 
 def discharge(path: str) -> Discharge:
     """The discharge in a file or in standard input, unverified.
 
-    Raises TokenFormatError for what is none.
+    Raises ClickException for what is none, with the name of the file.
     """
-    return Discharge.parse(text(path, "discharge"))
+    with about(path):
+        return Discharge.parse(text(path, "discharge"))
 
 
 def snapshot(path: str) -> bytes:

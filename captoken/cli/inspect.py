@@ -235,7 +235,9 @@ def inspect(
     """
     if mermaid and as_json:
         raise click.UsageError("--mermaid draws a chart: it does not go with --json")
-    shown = read(files.token_text(token_file))
+    text = files.token_text(token_file)
+    with files.about(token_file):
+        shown = read(text)
     seen = view(shown, seconds(now))
     if as_json:
         output.say_json(as_data(seen))

@@ -108,7 +108,8 @@ def keyring(out: str, create: str | None, as_json: bool) -> None:
     """
     made = Keyring.generate()
     if create is not None:
-        _make_stores(create, made)
+        with files.about(create):
+            _make_stores(create, made)
     files.save_new(made, out)
     _tell(out, made, as_json)
 
@@ -281,7 +282,7 @@ def pairwise(
     if key is None or audience is None or (server is None and not issuer):
         raise click.UsageError("to derive takes --key, --audience, and --server or --issuer")
 
-    own = PairwiseKey.load(key)
+    own = files.key(PairwiseKey, key)
     if server is not None:
         made = own.issuing(server=server, audience=audience)
     else:

@@ -6,7 +6,6 @@ fresh, `captoken operate` sees to.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import msgspec
 from captoken._format.spelling import escape, named, readable_time, span, until
 from captoken._language.entries import Entry
 from captoken._language.overlay import Overlay
-from captoken.cli import words
+from captoken.cli import files, words
 from captoken.cli.options import (
     caveats,
     clock,
@@ -36,6 +35,9 @@ from captoken.keys.secret import OperatorKey
 
 if TYPE_CHECKING:
     from captoken.stores.sqlite import SQLiteSnapshots
+
+# What makes the store of an operator's snapshots.
+MAKES_STORE = "captoken operate --create"
 
 store_option = click.option(
     "--store",
@@ -146,15 +148,16 @@ def _snapshots(path: str, *, create: bool = False) -> Generator[SQLiteSnapshots]
     """
     from captoken.stores.sqlite import SQLiteSnapshots  # here, since it needs sqlite3
 
-    if not create and not os.path.exists(path):
-        raise click.UsageError(f"{path} is not there: `captoken operate --create` begins one")
-    store = SQLiteSnapshots.create(path) if create else SQLiteSnapshots(path)
-    try:
-        yield store
-        if create:
-            tell(f"{path} is new: verifiers have to read that very file")
-    finally:
-        store.close()
+    if not create:
+        files.must_be_there(path, MAKES_STORE)
+    with files.about(path):
+        store = SQLiteSnapshots.create(path) if create else SQLiteSnapshots(path)
+        try:
+            yield store
+            if create:
+                tell(f"{path} is new: verifiers have to read that very file")
+        finally:
+            store.close()
 
 
 @contextmanager
@@ -172,7 +175,7 @@ def operating(
     The number is kept beside the key, so that a store which goes back is noticed.
     """
     seen = f"{key}.seen"
-    secret = OperatorKey.load(key)
+    secret = files.key(OperatorKey, key)
     last = _last(seen)
     # Whoever can remove the store could else have the operator begin anew, with nothing revoked.
     if create and last and not resume:
@@ -237,7 +240,8 @@ def revoke(
     them from their next look on. `captoken lift` takes the entry off again.
 
     \b
-    captoken revoke --key operator.json --store overlay.db --agent clerk --why "laptop lost"
+    captoken revoke --key operator.json --store overlay.db \\
+        --agent clerk --why "laptop lost"
     """
     with operating(
         key,
@@ -278,7 +282,8 @@ def end_task(
     Writes the entry.
 
     \b
-    captoken end-task q3-risk --key operator.json --store overlay.db --by user:jane
+    captoken end-task q3-risk --key operator.json --store overlay.db \\
+        --by user:jane
     """
     with operating(
         key,
@@ -312,8 +317,8 @@ def narrow(
     selectors, says which tokens. Who names tables or operations closes tools, but for --keep tools.
 
     \b
-    captoken narrow --key operator.json --store overlay.db --task payday --operations select \\
-        --why "read-only tonight"
+    captoken narrow --key operator.json --store overlay.db \\
+        --task payday --operations select --why "read-only tonight"
     """
     with operating(
         key,
@@ -361,7 +366,10 @@ def lift(
         now,
         by="operator",
     ) as operator:
-        operator.lift(entry, why=why)
+        try:
+            operator.lift(entry, why=why)
+        except ValueError as error:
+            raise click.UsageError(f"{error}: `captoken overlay` shows those that do") from None
     if as_json:
         say_json({"lifted": entry})
     else:
@@ -447,7 +455,8 @@ def overlay(
         data = snapshots.load()
     if data is None:
         raise click.UsageError(f"{store} holds no snapshot yet")
-    opened = Overlay.open(data, operator)
+    with files.about(store):
+        opened = Overlay.open(data, operator)
     if raw:
         say_utf8(data.decode())
     elif as_json:

@@ -13,7 +13,7 @@ from captoken._format.clocks import Clock, read_clock
 from captoken._format.spelling import shown
 from captoken._writing.keywords import OF_THE_TOKEN, LinkCaveats, MintCaveats, PresentCaveats
 from captoken.cli.output import warn
-from captoken.cli.values import DURATION, FACT, FILE, LISTS, MOMENT, NOW, OBJECTS, WHERE
+from captoken.cli.values import COUNT, DURATION, FACT, FILE, LISTS, MOMENT, NOW, OBJECTS, WHERE
 
 USAGE = 2  # the exit code of what was not understood, or cannot be done
 
@@ -215,13 +215,13 @@ _CAVEATS: dict[str, Callable[..., Any]] = {
     ),
     "fresh": click.option(
         "--fresh",
-        type=click.IntRange(min=0),
-        metavar="SECONDS",
+        type=DURATION,
+        metavar="TIME",
         help="Only under an overlay no older than that.",
     ),
     "depth": click.option(
         "--depth",
-        type=click.IntRange(min=0),
+        type=COUNT,
         metavar="N",
         help="At most N more delegations.",
     ),
@@ -232,7 +232,7 @@ _CAVEATS: dict[str, Callable[..., Any]] = {
     ),
     "uses": click.option(
         "--uses",
-        type=click.IntRange(min=0),
+        type=COUNT,
         metavar="N",
         help="At most N accesses, with all that is handed on.",
     ),

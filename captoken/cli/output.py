@@ -27,6 +27,9 @@ _trailing_blanks = re.compile(r" +$", re.MULTILINE).sub
 # Tokens, discharges and proofs, wherever they stand in a text.
 _secret_text = re.compile(r"(cap1[udp]?_)[A-Za-z0-9_-]{8,}").sub
 
+# What is written as a key is, public or secret, and stands alone.
+_like_a_key = re.compile(r"(?<![\w./-])[A-Za-z0-9_-]{43}(?![\w/-]|\.\w)").sub
+
 # What is no terminal has no width: so many columns that no line is broken.
 _NO_WIDTH = 10_000
 
@@ -120,9 +123,10 @@ def tell(text: str) -> None:
     # One line: the text of an error could else look like two of ours.
     line = " ".join(text.split())
 
-    # A token in the wrong place, as the name of a file, is in the message of an error. Whoever
-    # reads standard error, or the log that it goes to, must not get the token by that.
+    # A token or a key in the wrong place, as the name of a file, is in the message of an error.
+    # Whoever reads standard error, or the log that it goes to, must not get it by that.
     shown = _secret_text(r"\1...", line)
+    shown = _like_a_key("...", shown)
     warn(f"captoken: {escape(shown)}")
 
 

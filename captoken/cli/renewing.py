@@ -131,7 +131,7 @@ def _renewed(key: str, store: str, trusted: tuple[str, ...], wait: Wait) -> Over
             # Said once, and not every two seconds.
             if str(error) != failed:
                 failed = str(error)
-                tell(f"{store} was not renewed: {failed}; tried again every {_AGAIN}s")
+                tell(f"not renewed: {failed}; tried again every {_AGAIN}s")
         else:
             if failed:
                 tell(f"{store} is renewed again")

@@ -22,6 +22,7 @@ from click.shell_completion import CompletionItem
 
 from captoken._format.clocks import duration
 from captoken._format.public_keys import public_bytes
+from captoken._format.spelling import shown
 
 # 16 bytes in base64url: the id of a token or of a link.
 _is_id = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]").fullmatch
@@ -140,7 +141,8 @@ def _moment(text: str) -> int:
     # A time without a zone would be another one on each machine.
     if stated is None or stated.utcoffset() is None:
         raise ValueError(
-            f"{text!r} is no time: 2030-01-31T12:00:00Z, with a zone, or seconds since the epoch"
+            f"{shown(text)} is no time: "
+            "2030-01-31T12:00:00Z, with a zone, or seconds since the epoch"
         )
     # Down, before 1970 too.
     return int(stated.timestamp() // 1)
@@ -149,6 +151,13 @@ def _moment(text: str) -> int:
 def _is_number(text: str, most: int) -> bool:
     """A number of ASCII digits, and of not more than so many."""
     return text.isascii() and text.isdigit() and len(text) <= most
+
+
+def _count(text: str) -> int:
+    """How many, or how much. Raises ValueError."""
+    if not _is_number(text, most=_MOST_DIGITS):
+        raise ValueError(f"{shown(text)} is no whole number from 0 on")
+    return int(text)
 
 
 def _now(text: str) -> int:
@@ -190,7 +199,7 @@ def _lists(text: str) -> dict[str, list[str]]:
 
     key, equals, listed = text.partition("=")
     if not equals:
-        raise ValueError(f"{text!r} has no '='")
+        raise ValueError(f"{shown(text)} has no '='")
 
     items = [item for item in listed.split(",") if item]
     return {key: items}
@@ -219,7 +228,7 @@ def _where(text: str) -> dict[str, dict[str, Any]]:
     """`region={"in":["eu"]}`, or a JSON object of objects. Raises ValueError."""
     # An attribute without a condition would be no restriction, and looks like one.
     if "=" not in text and not text.startswith("{"):
-        raise ValueError(f"{text!r} has no '='")
+        raise ValueError(f"{shown(text)} has no '='")
     return _objects(text)
 
 
@@ -233,7 +242,7 @@ def _fact(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"{text!r} has no '='")
+        raise ValueError(f"{shown(text)} has no '='")
 
     # So `size=5` is a number, and `size="5"` is text: an access that states the one is not
     # permitted by a rule about the other.
@@ -268,6 +277,7 @@ def _id(text: str) -> str:
 # --- the types, by the names that help shows ------------------------------------------------------
 
 DURATION = _Type("duration", _duration)
+COUNT = _Type("count", _count)
 MOMENT = _Type("time", _moment)
 NOW = _Type("time", _now)
 

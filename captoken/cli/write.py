@@ -100,8 +100,9 @@ def mint(
     SUBJECT started TASK, in which AGENT may do what the options say.
 
     \b
-    captoken mint --keyring keyring.json --subject user:jane --agent orchestrator \\
-        --task task-123 --tables sales --operations select --expires-in 10m > root.token
+    captoken mint --keyring keyring.json --subject user:jane \\
+        --agent orchestrator --task task-123 \\
+        --tables sales --operations select --expires-in 10m > root.token
     """
     wanted = caveats(given)
     if no_expiry:
@@ -151,7 +152,7 @@ def _narrow(
     given: dict[str, Any],
 ) -> None:
     """Write what `method` of the token makes of the caveats that are given."""
-    key = None if signer is None else HolderKey.load(signer)
+    key = None if signer is None else files.key(HolderKey, signer)
     held = files.token(path, clock(now))
     made = method(held, signer=key, **caveats(given))
     say_token(made.serialize(), as_json)
@@ -199,9 +200,10 @@ def delegate(
     """Hand a token on to a sub-agent, narrowed. Needs no key, unless the token is bound to one.
 
     \b
-    captoken delegate --to sales-agent --tables sales --expires-in 5m < root.token > child.token
-    captoken delegate --to sales-agent --key "$(cat agent.public)" --signer own.json \\
+    captoken delegate --to sales-agent --tables sales --expires-in 5m \\
         < root.token > child.token
+    captoken delegate --to sales-agent --key "$(cat agent.public)" \\
+        --signer own.json < root.token > child.token
     """
     _narrow(
         token_file,
@@ -261,8 +263,8 @@ def present(
     seconds. The request is --http for a server that is reached over HTTP, or else the access.
 
     \b
-    captoken present --audience sales-db --signer agent.json --table sales --operation select \\
-        < child.token
+    captoken present --audience sales-db --signer agent.json \\
+        --table sales --operation select < child.token
     """
     wanted = caveats({key: value for key, value in given.items() if key not in ACCESS_OPTIONS})
     held = files.token(token_file, clock(now))
@@ -276,5 +278,5 @@ def present(
     files.one_stdin(token_file, body)
     digest = http_of(http, body)
     request = access if digest is None else digest
-    made = held.present(signer=HolderKey.load(signer), request=request, **wanted)
+    made = held.present(signer=files.key(HolderKey, signer), request=request, **wanted)
     say_token(made, as_json)

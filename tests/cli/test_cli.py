@@ -221,6 +221,26 @@ def test_a_token_that_is_misplaced_is_not_repeated(arguments, folder):
     assert text[5:40].encode() not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "--token-only", "--keyring", "{}"],
+        ["present", "--audience", "db", "--token-only", "--signer", "{}"],
+        ["discharge", "--key", "{}"],
+        ["renew", "--store", "overlay.db", "--key", "{}"],
+        ["inspect", "--token-file", "{}"],
+        ["{}"],
+        ["keygen", "public", "{}"],
+    ],
+    ids=" ".join,
+)
+def test_nor_is_a_secret_key(arguments, folder):
+    """Whoever takes the key itself for what an option wants sees it in no log."""
+    secret = b64encode(bytes(range(1, 33)))
+    done = captoken(*(part.format(secret) for part in arguments), stdin=ROOT.serialize(), cwd=folder)
+    assert done.returncode == 2 and b"..." in done.stderr and secret[:4].encode() not in done.stderr
+
+
 @pytest.mark.parametrize("kind", ["cap1_", "cap1u_", "cap1d_", "cap1p_"])
 def test_nor_are_a_discharge_and_a_proof(kind, folder):
     text = kind + "A" * 40
@@ -723,6 +743,37 @@ def test_the_clock_of_the_machine_is_the_default(folder):
     token = Token.parse(done.stdout.decode().strip())
     assert begin <= token.unverified.root.issued_at <= time.time()
     assert token.unverified.expires_at == token.unverified.root.issued_at + 7200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["mint"], "mint: --subject NAME is missing. For whom: 'user:jane'. `captoken mint --help` has an example"),
+        (["end-task"], "end-task: TASK is missing. `captoken end-task --help` has an example"),
+        (["mnt"], "there is no command 'mnt': did you mean mint? `captoken --help` lists all"),
+        (["audit", "lg"], "audit: there is no command 'lg': did you mean log? `captoken audit --help` lists all"),
+        (["verify", "--keyrin"], "verify: there is no option '--keyrin': did you mean --keyring? `captoken verify --help` lists all"),
+        (["attenuate", "--expires-in", "1hour"], "attenuate: --expires-in: '1hour' is no duration: 90s, 10m, 2h, 1d, 1h30m, or seconds"),
+        (["attenuate", "--uses", "some\x1b"], "attenuate: --uses: 'some\\x1b' is no whole number from 0 on"),
+        (["attenuate", "--depth"], "--depth is without its value"),
+        (["inspect", "a.token"], "inspect: unexpected: a.token; a token is read from standard input, or with --token-file FILE"),
+        (["discharge", "--key", "k", "a.ticket"], "discharge: unexpected: a.ticket; a ticket is read from standard input, or with --ticket-file FILE"),
+        (["audit", "log", "a", "b"], "audit log: unexpected: b; `captoken audit log --help` has an example"),
+        (["keygen", "holder", "--out", "keyring.json"], "keygen holder: keyring.json is there already, and keys are not overwritten"),
+        (["renew", "--key", "none.json", "--store", "o.db"], "renew: none.json is not there: `captoken keygen operator --out FILE` makes one"),
+        (["discharge", "--key", "keyring.json"], "keyring.json: the file does not hold a discharger key"),
+        (["attach", "--discharge", "ticket"], "ticket: a discharge starts with cap1u_ here; perhaps this one is bound: only its server takes it"),
+        (["audit", "log", "ticket"], "ticket: a record without its line feed: it was torn, or is still being written"),
+        (["attenuate", "--tables", "a", "--expires-in", "0s"], "--expires-in must be at least one second"),
+        (["attenuate"], "say what to restrict: by --tables, --expires-in or another option"),
+        (["completion", "install", "tcsh"], "completion install: SHELL: 'tcsh' is not one of 'bash', 'zsh', 'fish'."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_named_as_it_was_typed(arguments, told, folder):
+    """The file, the option and what came; what was meant to come; and what to write."""
+    done = captoken(*arguments, stdin=ROOT.serialize(), cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", f"captoken: {told}\n")
 
 
 GROUPS = ["", *(name for name, command in app.commands.commands.items() if hasattr(command, "commands"))]

@@ -205,4 +205,4 @@ def test_the_log_is_in_the_order_of_time(world):
 def test_what_a_decision_cannot_say_is_refused_by_its_number(world):
     (world / "odd.jsonl").write_text('{"at":"noon","kind":"decision","prev":"%s","seq":1}\n' % ("A" * 43))
     done = sh("captoken audit log odd.jsonl", world)
-    assert done.returncode == 2 and done.stderr.startswith(b"captoken: record 1 says nothing that can be read")
+    assert done.returncode == 2 and done.stderr.startswith(b"captoken: odd.jsonl: record 1 says nothing that can be read")

@@ -107,8 +107,8 @@ def test_a_store_that_cannot_be_reached_is_tried_again(folder, monkeypatch, caps
     made = renewing._renewed("operator.json", "overlay.db", (), lambda seconds: bool(waited.append(seconds)))
     assert made.seq == 2 and waited == [2, 2, 2]
     assert capsys.readouterr().err.splitlines() == [
-        "captoken: overlay.db was not renewed: busy; tried again every 2s",
-        "captoken: overlay.db was not renewed: locked; tried again every 2s",
+        "captoken: not renewed: busy; tried again every 2s",
+        "captoken: not renewed: locked; tried again every 2s",
         "captoken: overlay.db is renewed again",
     ]
 

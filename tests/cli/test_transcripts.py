@@ -113,6 +113,12 @@ def test_the_help_of_every_command_is_shown():
         assert f"$ captoken {name} --help\n" in text
 
 
+def test_a_help_fits_a_terminal():
+    """Its examples too: what a terminal breaks, nobody can copy."""
+    for command, lines in re.findall(r"^\$ (captoken .*--help)\n((?:[^$].*\n|\n)*)", (HERE / "help.txt").read_text("utf-8"), re.MULTILINE):
+        assert [line for line in lines.splitlines() if len(line) > 79] == [], command
+
+
 if __name__ == "__main__":
     for changed in [HERE / f"{name}.txt" for name in sys.argv[1:]] or SESSIONS:
         changed.write_text(replay(changed.read_text("utf-8")), "utf-8")

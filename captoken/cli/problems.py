@@ -1,0 +1,155 @@
+"""What went wrong, in one line: what it is about, as it was typed, and what to write instead.
+
+    mint: --subject NAME is missing. For whom: 'user:jane'. `captoken mint --help` has an example
+    keyring.json is not there: `captoken keygen keyring --out FILE` makes one
+    widening: --tables asks for more than the token holds: …
+
+The library's own messages speak of its keywords. Here they have the names of options. What is
+secret in a message, and what a stranger wrote, `tell` sees to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import click
+
+from captoken._format.errors import CaptokenError, WideningError
+from captoken._format.spelling import shown, spelled_time
+
+# What becomes one line. Anything else is a mistake of the library's own, and is shown whole.
+TOLD = (CaptokenError, ValueError, TypeError, OSError, click.ClickException)
+
+# What the library says, and what it is called here. In this order.
+_SENTENCES = (
+    (
+        "name the tables with operations, allow, or the tools; or say unrestricted=True",
+        "say what it may do: --tables with --operations, or --allow, or --tools; "
+        "or else --unrestricted",
+    ),
+    ("tables alone will not do", "--tables alone will not do"),
+    ("operations alone will not do", "--operations alone will not do"),
+    (
+        "name tables with operations, or allow",
+        "name --tables with --operations, or --allow",
+    ),
+    (
+        "an entry selects something: token, link, task, agent, subject, kid or issued_before",
+        "say which tokens: by --token, --link, --task, --agent, --subject, --kid or "
+        "--issued-before",
+    ),
+    (
+        "a link must restrict something",
+        "say what to restrict: by --tables, --expires-in or another option",
+    ),
+    (
+        "unrestricted, and yet restricted by",
+        "--unrestricted, and yet restricted by",
+    ),
+    ("table and operation are stated together", "--table and --operation go together"),
+    ("until is over already: it is a time, in seconds since the epoch", "--until is over already"),
+    ("is it the newest?", "is it the newest? If so, `captoken renew --resume` goes on from it"),
+    ("a signer goes with the key that", "--signer goes with --key, the key that"),
+    ("unrestricted=True", "--unrestricted"),
+    ("clamp=True", "--clamp"),
+    ("resume=True", "--resume"),
+)
+
+# The options of caveats whose keys are not called as they are.
+_OPTIONS = {
+    "exp": "--expires-at",
+    "nbf": "--not-before",
+    "aud": "--audience",
+}
+
+# Keywords that are no words of the language: wherever they stand, the option is meant.
+_keywords = re.compile(
+    r"\b(expires_in|expires_at|not_before|delegate_only|issued_before)\b=?"
+).sub
+
+_unexpected = re.compile(r"Got unexpected extra arguments? \((.*)\)", re.DOTALL).fullmatch
+
+
+def problem(error: Exception) -> str:
+    """What went wrong, in one line, with what to do about it where that is known."""
+    if isinstance(error, click.UsageError):
+        return _of_usage(error)
+    if isinstance(error, WideningError):
+        return _as_options(_widening(error))
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    return _as_options(str(error))
+
+
+# --- the command line itself ----------------------------------------------------------------------
+
+
+def _of_usage(error: click.UsageError) -> str:
+    """What is wrong with the arguments, behind the name of the command that got them."""
+    message = error.format_message()
+    if isinstance(error, click.BadOptionUsage) and "requires an argument" in message:
+        message = f"{error.option_name} is without its value"
+    if error.ctx is None:
+        return message
+
+    command = error.ctx.command_path
+    path = command.removeprefix("captoken").strip()
+    unexpected = _unexpected(message)
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        message = _missing(error.param, error.ctx, command)
+    elif isinstance(error, click.BadParameter) and error.param is not None:
+        message = f"{_named(error.param, error.ctx)}: {error.message}"
+    elif isinstance(error, click.NoSuchOption):
+        close = [f"did you mean {name}?" for name in (error.possibilities or ())[:1]]
+        which = " ".join([*close, f"`{command} --help` lists all"])
+        message = f"there is no option {shown(error.option_name)}: {which}"
+    elif unexpected is not None:
+        message = f"unexpected: {unexpected[1]}; {_instead(error.ctx, command)}"
+    return f"{path}: {message}" if path else message
+
+
+def _missing(parameter: click.Parameter, ctx: click.Context, command: str) -> str:
+    """That something has to be said, what it means, and where it is shown."""
+    name = _named(parameter, ctx)
+    meaning = ""
+    if isinstance(parameter, click.Option):
+        name = f"{name} {parameter.make_metavar(ctx)}"
+        meaning = f" {(parameter.help or '').removesuffix(' Repeatable.')}"
+    return f"{name} is missing.{meaning} `{command} --help` has an example"
+
+
+def _named(parameter: click.Parameter, ctx: click.Context) -> str:
+    """An option as it is typed, and an argument as the help calls it."""
+    if isinstance(parameter, click.Option):
+        return parameter.opts[0]
+    return parameter.make_metavar(ctx).strip("[]")
+
+
+def _instead(ctx: click.Context, command: str) -> str:
+    """What to do with an argument that is none. Mostly it is the name of a file."""
+    options = {option for one in ctx.command.params for option in one.opts}
+    for option, what in (("--token-file", "token"), ("--ticket-file", "ticket")):
+        if option in options:
+            return f"a {what} is read from standard input, or with {option} FILE"
+    return f"`{command} --help` has an example"
+
+
+# --- the library ----------------------------------------------------------------------------------
+
+
+def _as_options(text: str) -> str:
+    """A message of the library with the names that its keywords have here."""
+    for said, here in _SENTENCES:
+        text = text.replace(said, here)
+    return _keywords(lambda found: f"--{found[1].replace('_', '-')}", text)
+
+
+def _widening(error: WideningError) -> str:
+    """What is asked for and what is held, in JSON instead of Python."""
+    spelled = spelled_time if error.dimension in ("exp", "nbf") else json.dumps
+    option = _OPTIONS.get(error.dimension, f"--{error.dimension.replace('_', '-')}")
+    asked = spelled(error.asked)
+    held = spelled(error.held)
+    more = f"{error.code}: {option} asks for more than the token holds"
+    return f"{more}: asked for {asked}, held is {held}; {error.hint}"
