@@ -63,6 +63,13 @@ def test_what_is_seen_at_a_glance_is_no_excess_of_the_capability() -> None:
     assert seen > times(2_000) and excesses > times(2_000)
 
 
+def test_what_has_no_glance_is_left_to_the_capability() -> None:
+    for key in VALUES.keys() - set(LIKELY):
+        caveat = write(key, VALUES[key][0], V1)
+        assert not caveat.plainly_covers(caveat)
+        assert not Holding((link({key: VALUES[key][0]}),), Lineage(("a",)), "t").plainly_covers({key: caveat})
+
+
 def test_what_stands_alone_is_the_same_whether_the_rest_is_worked_out_or_not() -> None:
     drawn = drawing(4)
     for _ in range(times(500)):

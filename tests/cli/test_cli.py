@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import runpy
 import subprocess
 import sys
 import sysconfig
@@ -675,6 +676,15 @@ def test_the_package_runs_as_the_script_does(folder):
     code = "import runpy, sys; sys.modules['click'] = None; runpy.run_module('captoken', run_name='__main__', alter_sys=True)"
     done = run("-c", code)
     assert done.returncode == 2 and b"pip install 'captoken[cli]'" in done.stderr
+
+
+def test_to_import_the_module_runs_nothing_and_to_run_it_is_the_command_line(monkeypatch, capsys):
+    runpy.run_module("captoken.__main__")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "argv", ["captoken", "--version"])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_module("captoken", run_name="__main__")
+    assert done.value.code in (0, None) and capsys.readouterr().out.startswith("captoken")
 
 
 BEARER = {
