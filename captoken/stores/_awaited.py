@@ -1,57 +1,13 @@
-"""What the stores of asyncio have in common, and how to write once what both kinds of store do.
-
-What asks a server several things, one after the other, is written as a generator: it yields a call,
-and is sent what the call gave. `at_once` makes the calls; `one_by_one` awaits them.
-"""
+"""What the stores of asyncio have in common: one process, one event loop, and who asks first."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, Lock, get_running_loop
-from collections.abc import Callable, Generator
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar
+from typing import ClassVar, Self
 
 from captoken._format.errors import StoreError
 from captoken.stores.own_process import OwnProcess
-
-T = TypeVar("T")
-Steps: TypeAlias = Generator[Callable[[], Any], Any, T]
-
-
-def at_once(steps: Steps[T]) -> T:
-    """Make the calls, one after the other. What a call raises goes into the steps."""
-    try:
-        call = next(steps)
-        while True:
-            # Told out of the block, so that what the steps raise does not have the error of the
-            # client hung on it.
-            failed: Exception | None = None
-            answer: Any = None
-            try:
-                answer = call()
-            except Exception as error:
-                failed = error
-            call = steps.send(answer) if failed is None else steps.throw(failed)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-
-
-async def one_by_one(steps: Steps[T]) -> T:
-    """The same, each call awaited."""
-    try:
-        call = next(steps)
-        while True:
-            failed: Exception | None = None
-            answer: Any = None
-            try:
-                answer = await call()
-            except Exception as error:
-                failed = error
-            call = steps.send(answer) if failed is None else steps.throw(failed)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
 
 
 class AwaitedStore(ABC):

@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken._format.errors import StoreError
-from captoken.stores._awaited import AwaitedStore, Steps, at_once, one_by_one
+from captoken.stores._awaited import AwaitedStore
 from captoken.stores._rules import (
     MISSING,
     Making,
@@ -138,22 +138,17 @@ def _called(call: Callable[..., Any], *given: Any, **named: Any) -> Any:
     raise StoreError(failed)
 
 
-def _told(call: Callable[[], Any], *keys: str) -> Steps[tuple[Any, ...]]:
-    """What a server says of itself, by these keys; None for what it does not say.
+def _check_told(failed: Exception | None) -> None:
+    """Raise StoreError, unless a server has told what it was asked, or has refused to tell.
 
-    Raises StoreError. Many a hosted server refuses CONFIG. That is no reason not to use it: see
-    ValkeyStore.
+    Many a hosted server refuses CONFIG. That is no reason not to use it: see ValkeyStore.
     """
-    try:
-        said = yield call
-        return tuple(said.get(key) for key in keys)
-    except Exception as error:
-        # By its name, since it is of valkey-py or of redis-py, and neither is imported here.
-        kinds = {kind.__name__ for kind in type(error).__mro__}
-        if "ResponseError" in kinds:
-            return (None,) * len(keys)
-        failed = _words(error)
-    raise StoreError(failed)
+    if failed is None:
+        return
+    # By its name, since it is of valkey-py or of redis-py, and neither is imported here.
+    kinds = {kind.__name__ for kind in type(failed).__mro__}
+    if "ResponseError" not in kinds:
+        raise StoreError(_words(failed))
 
 
 def _words(error: Exception) -> str:
@@ -205,10 +200,23 @@ class _Server(NamedTuple):
 _UNKNOWN = _Server(None, False)
 
 
-def _asked(node: Any) -> Steps[_Server]:
-    """Ask a server for its settings. Raises StoreError for one that forgets what counts."""
+# What a server is asked about itself: the call, and what it is given. Each tells by names.
+_QUESTIONS = (
+    ("info", "memory"),
+    ("config_get", "save"),
+    ("info", "persistence"),
+    ("config_get", "appendfsync"),
+    ("info", "replication"),
+)
+
+
+def _judged(told: Mapping[str, Any]) -> _Server:
+    """What that comes to. Raises StoreError for a server that forgets what counts.
+
+    A server that does not tell something is taken for one that may lose the last second.
+    """
     # A use that is evicted is a proof that can be used again.
-    (policy,) = yield from _told(lambda: node.info("memory"), "maxmemory_policy")
+    policy = told.get("maxmemory_policy")
     if policy not in (None, "noeviction"):
         raise StoreError(
             f"Valkey: maxmemory-policy is {policy}, which forgets what counts: noeviction is needed"
@@ -216,21 +224,19 @@ def _asked(node: Any) -> Steps[_Server]:
 
     # A server that begins empty after a crash is told by its floor. One that begins with what it
     # had minutes ago looks as if nothing had happened.
-    (dumps,) = yield from _told(lambda: node.config_get("save"), "save")
-    (log,) = yield from _told(lambda: node.info("persistence"), "aof_enabled")
-    if log is not None and log != 1 and dumps:
+    log = told.get("aof_enabled")
+    if log is not None and log != 1 and told.get("save"):
         raise StoreError(
             "Valkey: with RDB snapshots alone a crash goes back in time: "
             "appendonly yes, or no save at all"
         )
 
-    # A server that does not tell is taken for one that may lose the last second. So is one of which
-    # a replica could take the place.
-    (synchronized,) = yield from _told(lambda: node.config_get("appendfsync"), "appendfsync")
-    role = yield from _told(lambda: node.info("replication"), "role", "connected_slaves")
+    # So may one of which a replica could take the place.
+    is_alone = (told.get("role"), told.get("connected_slaves")) == ("master", 0)
+    is_synchronized = bool(log == 1) and bool(told.get("appendfsync") == "always")
     return _Server(
         is_logged=None if log is None else bool(log == 1),
-        is_exact=bool(log == 1) and bool(synchronized == "always") and role == ("master", 0),
+        is_exact=is_synchronized and is_alone,
     )
 
 
@@ -279,9 +285,21 @@ class ValkeyStore(_Place):
         super().__init__(client, prefix)
         self._turn = _turn_at(client)
         self._ask(client.exists, self._prefix)  # can it be reached at all?
-        node = _node(client, self._prefix)
+        self._server = _judged(self._told(_node(client, self._prefix)))
+
+    def _told(self, node: Any) -> dict[str, Any]:
+        """What a server says of itself. Raises StoreError."""
+        told: dict[str, Any] = {}
         with self._turn:
-            self._server = at_once(_asked(node))
+            for call, what in _QUESTIONS:
+                failed: Exception | None = None
+                try:
+                    told.update(getattr(node, call)(what))
+                except Exception as error:
+                    failed = error
+                # Out of the block, so that the client's own error is not shown along with it.
+                _check_told(failed)
+        return told
 
     def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """What the client's call returns. Raises StoreError.
@@ -408,9 +426,22 @@ class _AwaitedStore(_Floored, AwaitedStore):
     async def _first(self) -> None:
         """Refuse a server that forgets, as ValkeyStore does; then make it, or is it there?"""
         await self._ask(self._client.exists, self._prefix)  # can it be reached at all?
-        self._server = await one_by_one(_asked(_node_of_cluster(self._client, self._prefix)))
+        told = await self._told(_node_of_cluster(self._client, self._prefix))
+        self._server = _judged(told)
         script, given = self._beginning()
         self._begun(await self._script(script)(*given))
+
+    async def _told(self, node: Any) -> dict[str, Any]:
+        """What a server says of itself. Raises StoreError."""
+        told: dict[str, Any] = {}
+        for call, what in _QUESTIONS:
+            failed: Exception | None = None
+            try:
+                told.update(await getattr(node, call)(what))
+            except Exception as error:
+                failed = error
+            _check_told(failed)
+        return told
 
     async def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """What the client's call comes to. Raises StoreError, as `_called` does."""
