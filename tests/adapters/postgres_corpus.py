@@ -816,5 +816,19 @@ CASES: list[Case] = [
         "select " + ", ".join(f"a{i}" for i in range(12_000)) + " from " + ", ".join(f"wide w{i}" for i in range(150)),
         "select 1" + " union select 1 from wide" * 201,
     ),
+    *group(
+        "all", "operation",
+        "select 1 " + "+-" * 40_000, "select 1 " + "*/" * 251, "select 1 " + "/**/" * 20_000, "select 1 " + "/*" * 40_000,
+        "select " + "é," * 30_000 + "1", "select " + "'é', " * 15_000 + "1", "select 1 from sales where note in ('é'" + ", 'a'" * 16_000 + ")",
+        "with " + ", ".join(f"c{i} as (select 1)" for i in range(201)) + " select 1",
+        "select $é$ $_$ $é$" + " + 1" * 3_100, "select $é$ $è$ $é$" + " + 1" * 3_100,
+    ),
+    *group(
+        "all", ALLOWED,
+        "select 1 /* " + "-" * 480 + " */", "select '" + "é" * 40_000 + "'", "select 1 where 'é' in ('ü'" + ", 'ö'" * 2_000 + ")",
+        "with " + ", ".join(f"c{i} as (select 1 as x)" for i in range(200)) + " select x from c7",
+        "select 'kosten: 5 $', 'é $ 5', $a$é$a$, $$é$$, '$é$', $é$ $è$ $é$, $字$b$字$, '" + "x" * 200 + "'",
+    ),
+    *group("all", "SyntaxError", "select 'é" + "x" * 200),
     *group("all", "operation", "select '" + "x" * 1_000_000 + "'", "select " + "1+" * 20_000 + "1", "select " + "not " * 9_000 + "true", "select " + "(" * 20_000),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any, NamedTuple
 
 import psycopg
@@ -38,6 +38,7 @@ from captoken.errors import GuardError
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
 
+from ..longer import drawing, times
 from .postgres_corpus import ALLOWED, CASES, CLASSES, EVERY, GRANTS, ROWS, SCHEMA
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
@@ -1330,6 +1331,35 @@ def test_psql_runs_a_plan_as_it_is_printed(place: Place) -> None:
     assert (ran.returncode, ran.stdout, [line for line in ran.stderr.splitlines() if "NOTICE" not in line]) == (0, "", []), ran.stderr
     with psycopg.connect(place.conninfo("printers")) as connection, guarded(connection, READS) as db:
         assert db.execute("select count(*) from sales").fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["+-" * 49_000, "*/" * 49_000, "/**/" * 24_000, "é," * 33_000, '"é",' * 19_000, "'é' " * 19_000, ("+-" * 249 + "1 ") * 198, "/* a */ " * 12_000],
+    ids=lambda sql: sql[:8],
+)
+def test_no_text_takes_the_scanner_long(sql: str) -> None:
+    """Some of these took it 25 seconds. Processor time, and ten times what it takes."""
+    since = process_time()
+    with suppress(psycopg.Error):
+        reader.read("select " + sql)
+    assert process_time() - since < 3
+
+
+def test_a_text_beyond_ascii_has_the_tokens_that_it_has_for_the_scanner() -> None:
+    """It is counted with `_` in the place of each such character."""
+    from pglast.parser import scan
+
+    draw = drawing(11)
+    parts = ["é", "'", '"', " ", "a", "1", "(", "$", "$$", "--", "\n", "/*", "*/", "E'", "U&", "::", "x", "\u00a0", "字", "_", "+", "\\", "."]
+    compared = 0
+    for _ in range(times(2_000)):
+        sql = "".join(draw.choice(parts) for _ in range(draw.randrange(1, 30)))
+        with suppress(Exception):
+            told = [token.name for token in scan(sql)]
+            assert [token.name for token in scan(reader._in_ascii(sql))] == told, sql
+            compared += 1
+    assert compared > 200
 
 
 def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

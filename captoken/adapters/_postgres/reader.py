@@ -2,7 +2,7 @@
 
 The steps, of which each can end it:
 
-1. the text is UTF-8 without a NUL, and not too long (T1);
+1. the text is UTF-8 without a NUL, not too long, and has nothing that takes long to scan (T1);
 2. the scanner counts tokens that nest, and there are not too many (T1);
 3. the parser of the server makes a tree of it, or says that it is no SQL;
 4. the tree is one statement, of a kind that is granted (T1);
@@ -18,6 +18,8 @@ For example:
 
 from __future__ import annotations
 
+import re
+import secrets
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -61,6 +63,16 @@ _RULES = {
     **TABLE_RULES,
     **EXPRESSION_RULES,
 }
+
+# T1. What the scanner and the parser do is bounded by these: tenths of a second at most.
+_MAX_RUN = 500  # signs of which operators and comments are made, in a row
+_MAX_LOOKED_UP = 100_000_000  # tokens times bytes, of a text with characters beyond ASCII
+
+_operator_runs = re.compile(r"[~!@#^&|`?+\-*/%<>=]+").findall
+_is_beyond_ascii = re.compile(r"[^\x00-\x7f]")
+# What no text has in it by itself: nobody else knows it.
+_MARK = secrets.token_hex(8)
+_is_tag = re.compile(r"[A-Za-z0-9_\x80-\U0010ffff]*").fullmatch
 
 # Around the start of a thread with more room.
 _starting = threading.Lock()
@@ -108,8 +120,13 @@ def _nesting(text: Text) -> int:
         text.refusal = ("operation", f"a statement of more than {MAX_BYTES} bytes")
         return 0
 
+    # Of `+-+-+-…` the scanner takes one operator at a time, and looks at all of the rest for each.
+    if any(len(run) > _MAX_RUN for run in _operator_runs(text.sql)):
+        text.refusal = ("operation", f"a statement with more than {_MAX_RUN} signs in a row")
+        return 0
+
     try:
-        tokens = scan(text.sql)
+        tokens = scan(_in_ascii(text.sql))
     except ParseError as error:
         raise errors.SyntaxError(str(error.args[0])) from None
 
@@ -117,7 +134,34 @@ def _nesting(text: Text) -> int:
     if nesting > _MAX_NESTING:
         sentence = f"a statement with more than {_MAX_NESTING} operators and brackets"
         text.refusal = ("operation", sentence)
+
+    # So does the parser, and it gets the text as it is.
+    elif not text.sql.isascii() and len(tokens) * size > _MAX_LOOKED_UP:
+        sentence = "a statement with too many words, for one with characters beyond ASCII"
+        text.refusal = ("operation", sentence)
     return nesting
+
+
+def _in_ascii(sql: str) -> str:
+    """A text of as many tokens, of the same kinds, with ASCII alone.
+
+    For each token the scanner looks up at which character that is, from the beginning, unless the
+    text is ASCII. Any character beyond it is part of a name for the scanner, as `_` is.
+    """
+    if sql.isascii():
+        return sql
+
+    # `$é$` opens a string that `$è$` does not close. What may stand between such dollars is spelled
+    # so that no two tags become one.
+    parts = sql.split("$")
+    for place, part in enumerate(parts):
+        if _is_tag(part):
+            parts[place] = _is_beyond_ascii.sub(_spelled, part)
+    return _is_beyond_ascii.sub("_", "$".join(parts))
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return f"_{_MARK}{ord(found[0]):x}_"
 
 
 def _with_room(parse: Callable[[], None]) -> None:

@@ -51,6 +51,9 @@ def _with(
     if clause is None:
         return ctes
 
+    # T1. What is in sight of each is copied below.
+    walk.count_ctes(len(clause.ctes))
+
     # The names in sight of the query that comes next, and those of all queries.
     before = ctes
     every = ctes | {cte.ctename for cte in clause.ctes}

@@ -3,7 +3,7 @@
 The rules, which the code cites as T1, T2 and so on:
 
 T1. It is one statement: select, values, insert, update, delete or merge. It has at most 100,000
-    bytes, 3,000 tokens that nest, and 200 tables.
+    bytes, 3,000 tokens that nest, 200 tables and 200 CTEs. No text takes long to be read.
 T2. Every kind of node in the tree is on a list. What is on none is refused. So new grammar is
     refused until somebody reads it.
 T3. The name of a CTE excuses an unqualified name where rows are read, in the scope of the CTE. It

@@ -34,6 +34,9 @@ from captoken.adapters._postgres.text import Scope, Table, Text
 # T1. In FROM clauses, and as targets of writes. Columns are looked up in each of them.
 MAX_TABLES = 200
 
+# T1. Queries in WITH clauses. Each sees the names of those before it.
+MAX_CTES = 200
+
 
 class RefusedError(Exception):
     """Ends the walk: no token permits this statement.
@@ -70,8 +73,9 @@ class Walk:
         # Each node with what it sees. The last one comes next.
         self._to_come: list[tuple[Any, Sight]] = []
 
-        # How many tables were met so far.
+        # How many tables and CTEs were met so far.
         self._tables = 0
+        self._ctes = 0
 
     def run(self, rules: Mapping[str, Rule]) -> None:
         """T2. Each node by the rule of its kind, or as a plain one.
@@ -113,6 +117,13 @@ class Walk:
         for field in node:
             if field not in without:
                 self.add(getattr(node, field), sight)
+
+    def count_ctes(self, more: int) -> None:
+        """T1. Counts the queries of a WITH clause, and refuses one too many."""
+        self._ctes += more
+        if self._ctes > MAX_CTES:
+            message = f"a statement with more than {MAX_CTES} queries in WITH"
+            raise RefusedError("operation", message)
 
     def table(self, node: Any) -> Table:
         """T1. A table, by schema and name. Counts it, and refuses one too many.
