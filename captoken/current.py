@@ -84,7 +84,7 @@ class Held(SealedValue, frozen=True, eq=False):
     def __post_init__(self) -> None:
         if not isinstance(self.token, Token):
             kind = type(self.token).__name__
-            raise TypeError(f"a Token, not a {kind}: Token.parse reads text")
+            raise TypeError(f"a Token is needed, not a {kind}: Token.parse reads text")
 
     @property
     def _own_signer(self) -> Signer | None:
@@ -109,7 +109,9 @@ class Held(SealedValue, frozen=True, eq=False):
         """
         signer = self._own_signer
         if signer is None and self.token.unverified.key is not None:
-            raise NoToken("the token is bound to a key, and the key is not held here")
+            raise NoToken(
+                "the token is bound to a key, and the key is not held here: use(token, key)"
+            )
         # Together they are not longer than what a server is sent.
         room = LIMITS.present_chars
         if signer is None:

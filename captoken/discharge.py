@@ -132,7 +132,7 @@ class Discharger(SealedValue, frozen=True, eq=False):
     def __post_init__(self) -> None:
         key: Any = self._key
         if not isinstance(key, DischargerKey):
-            raise TypeError(f"a DischargerKey, not {type(key).__name__}")
+            raise TypeError(f"key must be a DischargerKey, not {type(key).__name__}")
         if not callable(self._policy):
             raise TypeError(f"a policy is a callable, not {type(self._policy).__name__}")
 
@@ -174,7 +174,7 @@ class Discharger(SealedValue, frozen=True, eq=False):
         if isinstance(answer, Refuse):
             raise DischargeError(answer.reason, "refused")
         if isinstance(answer, Wait):
-            raise DischargeError("not decided yet", "undecided")
+            raise DischargeError("not decided yet: ask again later", "undecided")
         return answer
 
     def approve(self, ticket: Ticket | str, allowed: Allow) -> Discharge:
@@ -222,13 +222,15 @@ class Discharger(SealedValue, frozen=True, eq=False):
         why_not = "it would say something of the token"
         stated = compose_request(terms, means, "a discharge", why_not)
         if "exp" not in stated:
-            raise ValueError("a discharge expires: say expires_in or expires_at")
+            raise ValueError("a discharge expires: give expires_in or expires_at")
 
         body = spell(stated)
         # Base64 of the packet, in which at most 64 bytes frame the two.
         chars = len(UNBOUND) + (len(opened.cid) + len(body) + 64) * 4 // 3
         if chars > LIMITS.token_chars:
-            raise LimitError(f"a discharge of more than {LIMITS.token_chars} characters")
+            raise LimitError(
+                f"the discharge would be more than {LIMITS.token_chars} characters: say less in it"
+            )
 
         # A chain under the caveat key, with the cid as its identifier and one link (spec 33.1).
         first = chain.mint_tag(chain.derive(opened.key), opened.cid)

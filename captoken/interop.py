@@ -73,7 +73,7 @@ def _decoded(text: str) -> bytes:
     if len(text) > LIMITS.token_chars:
         raise TokenFormatError(f"longer than {LIMITS.token_chars} characters", step=1)
     if _is_base64(text) is None:
-        raise TokenFormatError("not base64 in one alphabet")
+        raise TokenFormatError("not base64 in one alphabet: a foreign character is in the text")
 
     # Into the standard alphabet, with as much padding as the length asks for.
     bare = text.rstrip("=").replace("-", "+").replace("_", "/")
@@ -112,7 +112,7 @@ def from_pymacaroons(macaroon: Macaroon) -> Token:
         from pymacaroons.serializers import BinarySerializer
 
     if not isinstance(macaroon, Known):
-        raise TypeError(f"a pymacaroons.Macaroon, not {type(macaroon).__name__}")
+        raise TypeError(f"a pymacaroons.Macaroon is needed, not {type(macaroon).__name__}")
     try:
         written = BinarySerializer().serialize(macaroon)
     except Exception as error:

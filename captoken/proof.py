@@ -198,7 +198,7 @@ def prove(
     names.name(audience, "audience")
     now = read_clock(clock)
     if not 0 <= now <= MAX_INTEGER:
-        raise ValueError("the clock must give seconds since the epoch")
+        raise ValueError("the clock must give seconds since the epoch, from 0 on")
     head = now.to_bytes(8, "big") + random(NONCE_BYTES)
     message = _proof_message(packet.signature, audience, head, request_digest(request))
     return head + _signature(signer, message)

@@ -134,6 +134,9 @@ WIDER: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any] | None]] =
 ]  # fmt: skip
 
 
+SAID = {"aud": "audience", "exp": "expires_at", "nbf": "not_before"}  # the dimensions that writers know by another name
+
+
 @pytest.mark.parametrize(("held", "asked", "dimension", "left"), WIDER, ids=repr)
 def test_what_is_not_held_is_widening(held: dict[str, Any], asked: dict[str, Any], dimension: str, left: dict[str, Any] | None) -> None:
     """The error names the dimension, what was asked, held and too much, and a way out; clamping writes what is left."""
@@ -142,7 +145,9 @@ def test_what_is_not_held_is_widening(held: dict[str, Any], asked: dict[str, Any
     with pytest.raises(WideningError) as caught:
         token.attenuate(**asked)
     error = caught.value
-    assert (error.dimension, error.code) == (dimension, "widening") and error.hint and dimension in str(error)
+    assert (error.dimension, error.code) == (dimension, "widening") and error.hint
+    assert str(error).startswith(f"{SAID.get(dimension, dimension)}: more than the token holds; asked for ")
+    assert ("asked for 2025-11-25T0" in str(error)) == (dimension in ("exp", "nbf"))
     assert error.asked is not None and error.excess is not None and before[5:40] not in f"{error} {error.args} {vars(error)}"
     if left is None:
         with pytest.raises(WideningError) as caught:

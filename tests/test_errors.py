@@ -5,12 +5,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import captoken._format.errors as tree
 from captoken import Denied, WideningError, errors
+from captoken._format.encoding import b64encode
+from captoken._format.spelling import shown_file
 from captoken.errors import CODES
+from captoken.keys import HolderKey
 from captoken.testing import ErrorEntry, error_catalogue
 from tests import messages
 from tests.messages import DENIALS, PAGE, PRIVATE, PROGRAMMING, PROMISED, ROOT, Message, page
@@ -117,6 +121,24 @@ def test_messages_are_on_one_line_and_short() -> None:
 def test_the_page_is_made_of_the_catalogue() -> None:
     """`python -m tests.messages --page` writes it anew."""
     assert PAGE.read_text("utf-8") == page()
+
+
+def test_a_file_is_named_by_its_end_and_without_what_steers() -> None:
+    """However long its name is."""
+    assert shown_file("keys.json") == "'keys.json'" and shown_file(Path("a/b\n")) == r"'a/b\n'"
+    long = shown_file(f"/{'one/' * 90}/keys.json")
+    assert long.startswith("'...") and long.endswith("one/one//keys.json'") and len(long) == 200
+
+
+def test_what_could_be_a_token_or_a_key_is_not_shown_as_the_name_of_a_file() -> None:
+    """Where somebody gives the text of one instead of the file that it lies in."""
+    key = HolderKey.generate()
+    for secret in (mint().serialize(), mint().present(audience="a"), b64encode(key.reveal()), key.reveal().hex()):
+        told = shown_file(f"keys/{secret}")
+        assert told.startswith("'keys/") and len(told) < 20 and secret[-20:] not in told
+        with pytest.raises(errors.KeyringError, match="cannot be read") as caught:
+            HolderKey.load(secret)
+        assert secret[-20:] not in f"{caught.value} {caught.value.args}"
 
 
 def test_a_message_is_found_with_its_place() -> None:

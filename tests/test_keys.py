@@ -202,15 +202,16 @@ CONTENTS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_a_file_that_holds_no_key_is_one_error_and_shows_nothing(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "key"
+def test_a_file_that_holds_no_key_is_one_error_and_shows_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("own.key")
     path.write_bytes(json.dumps(GOOD, separators=(",", ":")).encode() + b"\n")
     path.chmod(0o600)
     assert HolderKey.load(path).reveal() == SECRET
     path.write_bytes(CONTENTS[name])
     with pytest.raises(KeyringError) as caught:
         HolderKey.load(path)
-    assert str(caught.value) == "the file does not hold a holder key"
+    assert str(caught.value) == "the key file 'own.key' does not hold a holder key"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o660, 0o666, 0o610, 0o601])

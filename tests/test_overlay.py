@@ -1680,7 +1680,7 @@ def test_what_a_feed_comes_upon_is_logged_once_each_time_it_changes(caplog: pyte
         world.store._snapshot = stored
         feed()
     assert [record.getMessage() for record in caplog.records] == [
-        "the overlay: there is no snapshot yet",
+        "the overlay: there is no snapshot yet: the operator publishes one (renew)",
         "the overlay: no operator that is trusted here signed the snapshot",
         "the overlay: can be had again",
     ]

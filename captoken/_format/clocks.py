@@ -46,7 +46,9 @@ def read_clock(clock: Clock) -> int:
         return now
     # By exact type: a clock that gives True, or a Decimal, was not meant as a clock.
     if type(now) is not float or not isfinite(now):
-        raise ValueError("the clock must give seconds since the epoch, as int or float")
+        raise ValueError(
+            f"the clock must give seconds since the epoch, as int or float, not {shown(now)}"
+        )
     return floor(now)
 
 
@@ -70,7 +72,9 @@ def duration(text: str) -> int:
         duration("1h30m")    # 5400
     """
     if _is_duration(text) is None:
-        raise ValueError(f"{shown(text)} is no duration: 90s, 10m, 2h, 1d, 1h30m, or seconds")
+        raise ValueError(
+            f"{shown(text)} is no duration: write it as 90s, 10m, 2h, 1d or 1h30m, or in seconds"
+        )
     return sum(int(count) * _UNITS[unit] for count, unit in _durations(text))
 
 
@@ -85,7 +89,7 @@ def epoch_seconds(given: Any, what: str) -> int:
     """
     if isinstance(given, datetime):
         if given.utcoffset() is None:
-            raise ValueError(f"{what} must be a datetime with a time zone")
+            raise ValueError(f"{what} must be a datetime with a time zone, as datetime.now(UTC) is")
         # Floored, as a clock is: `int` alone would round towards 1970.
         return int(given.timestamp() // 1)
     if type(given) is not int:

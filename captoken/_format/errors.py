@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from captoken._format.spelling import spelled_time
+
 
 class CaptokenError(Exception):
     """Whatever captoken raises that is not a programming error.
@@ -97,8 +99,29 @@ class WideningError(CaptokenError):
         self.code = code
 
         # A long list is cut, and never what to do about it.
-        sentence = f"{dimension}: asked for {asked!r}, held is {held!r}, too much is {excess!r}"
+        keyword = _KEYWORDS.get(dimension, dimension)
+        sentence = f"{keyword}: more than the token holds; {_compared(asked, held, excess)}"
+        if keyword in _TIMES:
+            sentence = f"{keyword}: more than the token holds; {_compared_times(asked, held)}"
         super().__init__(f"{sentence[:1500]}; {hint[:500]}")
+
+
+# Where writers have another name for a caveat than the wire.
+_KEYWORDS = {
+    "aud": "audience",
+    "exp": "expires_at",
+    "nbf": "not_before",
+}
+_TIMES = ("expires_at", "not_before")
+
+
+def _compared(asked: Any, held: Any, excess: Any) -> str:
+    return f"asked for {asked!r}, it holds {held!r}, too much is {excess!r}"
+
+
+def _compared_times(asked: int, held: int) -> str:
+    """As people read times. How many seconds are too much, nobody asks."""
+    return f"asked for {spelled_time(asked)}, it holds {spelled_time(held)}"
 
 
 class DelegationError(CaptokenError):

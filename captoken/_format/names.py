@@ -197,7 +197,10 @@ def composed(value: Any) -> None:
     if isinstance(value, str):
         # ASCII is in every normal form.
         if not value.isascii() and not unicodedata.is_normalized("NFC", value):
-            raise ValueError(f"{shown(value)} is not in Unicode normal form C")
+            raise ValueError(
+                f"{shown(value)} is not in Unicode normal form C: "
+                "write what unicodedata.normalize('NFC', …) gives of it"
+            )
     elif isinstance(value, dict):
         for key, item in value.items():
             composed(key)

@@ -4,6 +4,7 @@ Short, on one line, and without characters that hide or steer. Names with anythi
 characters in them are quoted, so that a table called `sales, hr` does not look like two.
 
     shown, spelled      values, in errors and for people
+    shown_file          names of files, in errors
     escape              text of strangers, in terminals and logs
     named               names, and several of them
     spelled_time, …     times and lengths of time
@@ -22,6 +23,7 @@ from typing import Any
 
 _SHOWN_CHARS = 80
 _SPELLED_CHARS = 120
+_FILE_CHARS = 200
 
 
 def shown(value: Any) -> str:
@@ -30,6 +32,22 @@ def shown(value: Any) -> str:
     Not for secrets: the start of a value is shown as it is.
     """
     return _cut(ascii(value), _SHOWN_CHARS)
+
+
+def shown_file(path: Any) -> str:
+    """The name of a file for an error message: as it was given, escaped and in quotes.
+
+    What is too long loses its beginning, since the end of it is what tells files apart. A part that
+    could be a token or a key is left out: somebody may have given one in place of its file.
+    """
+    text = _could_be_secret.sub("...", ascii(str(path)))
+    if len(text) <= _FILE_CHARS:
+        return text
+    return f"'...{text[4 - _FILE_CHARS :]}"
+
+
+# A key in base64url has 43 characters, one in hex 64, and a token is longer.
+_could_be_secret = re.compile(r"[A-Za-z0-9_+=-]{40,}")
 
 
 def spelled(value: Any) -> str:

@@ -65,10 +65,19 @@ def packet_of(text: Any) -> Packet:
         raise TokenFormatError(f"longer than {LIMITS.token_chars} characters", step=1)
 
     if not text:
-        raise TokenFormatError("there is no token")
+        raise TokenFormatError("there is no token: the text is empty")
     if text[:5] != PREFIX:
-        raise TokenFormatError(f"a token starts with {PREFIX}")
+        raise TokenFormatError(f"a token starts with {PREFIX}, and {_taken_for_a_token(text)}")
     return _packet(text[5:], LIMITS.root_bytes)
+
+
+def _taken_for_a_token(text: str) -> str:
+    """What else a text is, where that can be told by its first letters. Shows none of them."""
+    if text.startswith((UNBOUND, BOUND)):
+        return "this is a discharge, which goes with a token"
+    if text[:7].lower() == "bearer ":
+        return "this starts with the word Bearer: leave it out"
+    return "this text does not"
 
 
 def discharge_of(text: Any, prefix: str) -> Packet:
@@ -108,7 +117,7 @@ def _packet(text: str, identifier_bytes: int) -> Packet:
     # Any macaroon may be without caveats; what an issuer or a discharger writes has a link.
     packet = decode(data, identifier_bytes)
     if not packet.caveats:
-        raise TokenFormatError("it has at least the link of whoever made it")
+        raise TokenFormatError("there is no link, and at least the link of whoever made it is due")
     return packet
 
 
@@ -229,17 +238,22 @@ def check_limits(packet: Packet) -> None:
     """
     if len(packet.identifier) > LIMITS.root_bytes:
         raise LimitError(
-            f"the root record is {len(packet.identifier)} bytes, more than {LIMITS.root_bytes}"
+            f"the root record would be {len(packet.identifier)} bytes, "
+            f"more than {LIMITS.root_bytes}: shorten its names, or say less in ext"
         )
     if len(packet.caveats) > LIMITS.links:
-        raise LimitError(f"{len(packet.caveats)} links, more than {LIMITS.links}")
+        raise LimitError(
+            f"the token would have {len(packet.caveats)} links, more than {LIMITS.links}: "
+            "say more in one link, or ask for a token with fewer"
+        )
 
     # Nobody may bring more discharges, so that a token which asks more could not be used.
     # Each third-party caveat needs a discharge of its own.
     asked = [vid for _, vid in packet.caveats if vid]
     if len(asked) > LIMITS.discharges:
         raise LimitError(
-            f"more third parties are asked than the {LIMITS.discharges} that can answer"
+            f"the token would ask {len(asked)} third parties, "
+            f"more than the {LIMITS.discharges} that can answer"
         )
 
     # The text is made only for what is nearly too long: frames cost less than a quarter.
@@ -247,7 +261,11 @@ def check_limits(packet: Packet) -> None:
     size = sum([len(cid) + len(vid) for cid, vid in packet.caveats]) + len(packet.identifier)
     is_nearly_too_long = size * 4 // 3 > LIMITS.token_chars * 3 // 4
     if is_nearly_too_long and len(text_of(packet)) > LIMITS.token_chars:
-        raise LimitError(f"more than {LIMITS.token_chars} characters", costs(packet))
+        raise LimitError(
+            f"the token would be more than {LIMITS.token_chars} characters: "
+            "name fewer things in its longest part",
+            costs(packet),
+        )
 
 
 def check_bundle(packet: Packet, discharges: tuple[Packet, ...]) -> None:
@@ -257,6 +275,12 @@ def check_bundle(packet: Packet, discharges: tuple[Packet, ...]) -> None:
     this token's caveats. The error says what each part costs, in characters.
     """
     if len(discharges) > LIMITS.discharges:
-        raise LimitError(f"{len(discharges)} discharges, more than {LIMITS.discharges}")
+        raise LimitError(
+            f"the token would have {len(discharges)} discharges, more than {LIMITS.discharges}"
+        )
     if len(whole_text(packet, discharges, UNBOUND)) > LIMITS.bundle_chars:
-        raise LimitError(f"more than {LIMITS.bundle_chars} characters", costs(packet, discharges))
+        raise LimitError(
+            f"the token and its discharges would be more than {LIMITS.bundle_chars} characters: "
+            "name fewer things in the longest part",
+            costs(packet, discharges),
+        )

@@ -179,7 +179,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         Half a pair is refused, since a caveat on the other half would have nothing to ask about.
         """
         if (self.table is None) != (self.operation is None):
-            raise ValueError("table and operation are stated together")
+            left_out = "operation" if self.operation is None else "table"
+            raise ValueError(f"table and operation are stated together: {left_out} is left out")
         if self.table is not None:
             # A `*` in a name would look like a pattern in a caveat. An operation has none either
             # (spec 4.5, 7.2).
@@ -187,7 +188,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             names.name(self.operation, "operation")
         if self.columns is not None:
             if self.table is None:
-                raise ValueError("columns without a table")
+                raise ValueError("columns without a table: state table and operation as well")
             force_setattr(self, "columns", _columns(self.columns))
         # Both a table and a tool may be stated: then a link must be open in both domains (spec
         # 18.3).
@@ -197,7 +198,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             arguments = {} if self.arguments is None else _facts(self.arguments, "argument")
             force_setattr(self, "arguments", arguments)
         elif self.arguments is not None:
-            raise ValueError("arguments without a tool")
+            raise ValueError("arguments without a tool: state tool as well")
         # Most accesses state neither attributes nor cost; these need no look at each item. Only an
         # empty dict is known to say nothing: another mapping may be equal to one, and say more.
         given, cost = self.attributes, self.cost
@@ -355,7 +356,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """Form alone: `agent` is a name, `task` a task path (spec 4.1, 4.2)."""
         # An empty Caller would compare nothing, and yet look like a check to whoever reads it.
         if self.agent is None and self.task is None:
-            raise ValueError("a Caller states the agent, the task or both")
+            raise ValueError("a Caller states the agent, the task or both: Caller(agent=…)")
         if self.agent is not None:
             names.name(self.agent, "agent")
         if self.task is not None:

@@ -24,6 +24,7 @@ from captoken._format.spelling import (
     named,
     named_all,
     readable_time,
+    shown,
     span,
     spelled,
     spelled_time,
@@ -250,7 +251,7 @@ def _expires_in(given: Any, now: Now, held: HeldAt) -> int:
         kind = type(given).__name__
         raise TypeError(f"expires_in must be seconds as int, '5m', or a timedelta, not {kind}")
     if seconds < 1:
-        raise ValueError("expires_in must be at least one second")
+        raise ValueError(f"expires_in must be at least one second, not {shown(given)}")
 
     end = now() + seconds
     before = held("exp")
@@ -675,7 +676,7 @@ class Budget(BuiltIn, frozen=True):
         units = amounts(stated, "budget")
         # The ledger counts both by unit. A unit `uses` would have the bucket of the caveat `uses`.
         if "uses" in units:
-            raise ValueError("no unit of a budget is called uses: say uses")
+            raise ValueError("no unit of a budget is called uses: say uses= beside it")
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
         """A cost that is not stated cannot be counted, so it prohibits.

@@ -156,7 +156,7 @@ class Anything(Constraint, frozen=True):
         Raises ValueError for anything else.
         """
         if stated["any"] is not True:
-            raise ValueError('"any" is true')
+            raise ValueError('"any" is true: write {"any": true}')
         return ANYTHING
 
     def accepts(self, value: Any) -> bool:
@@ -520,7 +520,7 @@ class Each(Constraint, frozen=True):
         Also ValueError for `most` alone, and for more than four in each other.
         """
         if "each" not in stated:
-            raise ValueError("most goes with each")
+            raise ValueError('most goes with each: write {"each": …, "most": …}')
         # Looked at from outside, so that no depth of nesting is gone into.
         depth, inside = 1, stated["each"]
         while type(inside) is dict and "each" in inside:

@@ -142,7 +142,8 @@ def third_party_caveat(
     cid = encode_json(stated)
     if len(cid) > LIMITS.ticket_bytes:
         raise LimitError(
-            f"the ticket is {len(cid)} bytes, more than {LIMITS.ticket_bytes}: need less"
+            f"the ticket would be {len(cid)} bytes, more than {LIMITS.ticket_bytes}: "
+            "say less in need="
         )
     return chain.ask(packet.signature, key, cid, random)
 

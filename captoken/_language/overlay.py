@@ -153,7 +153,7 @@ class Overlay:
 
         # Before it is hashed, and so before a stranger can make this work.
         if len(whole) > MAX_BYTES or len(data) > 2 * MAX_BYTES:
-            raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
+            raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes: lift what is over")
 
         # The signature comes before the meaning: nothing is decoded that no operator signed.
         body = _signed_body(whole, trusted, _OVERLAY)
@@ -583,7 +583,7 @@ def whole(key: _Signer, overlay: Overlay) -> bytes:
 def _signed_whole(key: _Signer, standing: _Standing, ends: _Ends) -> bytes:
     """A snapshot of these entries. Raises OverlayError for one that is too large."""
     if standing.size(ends) > MAX_BYTES:
-        raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
+        raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes: lift what is over")
     body = b"".join((*standing.pieces(), ends.spelled()))
     return signed.join(body, key.sign(_OVERLAY + standing.digest(ends)))
 
@@ -642,7 +642,7 @@ def delta(
         )
     )
     if standing.size(ends) > MAX_BYTES or len(body) + signed.TAIL_BYTES > MAX_BYTES:
-        raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes")
+        raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes: lift what is over")
     signature = key.sign(_DELTA + primitives.sha256(body))
     return MarkedDelta(signed.join(body, signature), known.digest, gives)
 
@@ -656,5 +656,5 @@ def _ends(seq: int, issued_at: int, life: int) -> _Ends:
     if abs(seq) > MAX_INTEGER:
         raise OverlayError(f"no snapshot has the number {seq}: a new key begins anew")
     if max(abs(issued_at), abs(issued_at + life)) > MAX_INTEGER:
-        raise OverlayError("a snapshot whose end no reader can read")
+        raise OverlayError("a snapshot whose end no reader can read: its life is too long")
     return _Ends(issued_at + life, issued_at, seq)

@@ -22,7 +22,7 @@ def a_list(value: Any, what: str) -> list[Any]:
     Raises TypeError. An empty list is legal here, and permits nothing where it is used.
     """
     if type(value) is not list:
-        raise TypeError(f"{what} must be a list, not {type(value).__name__}")
+        raise TypeError(f'{what} must be a list, like ["one", "two"], not {type(value).__name__}')
     return value
 
 
@@ -43,7 +43,7 @@ def not_empty(value: dict[str, Any], what: str) -> dict[str, Any]:
     What permits nothing, as an empty list of tables does, is another thing and legal.
     """
     if not value:
-        raise ValueError(f"{what} that is empty says nothing")
+        raise ValueError(f"{what} that is empty says nothing: leave it out")
     return value
 
 

@@ -46,7 +46,7 @@ _DENIED: _Entries = {
     "malformed": (
         "The text is no token. It was cut, joined or changed on its way, or is something else.",
         "Send the whole text that `present()` gave, with nothing before or behind it.",
-        "a token starts with cap1_",
+        "a token starts with cap1_, and this text does not",
     ),
     "unsupported_version": (
         "The token is of a version that this captoken does not know.",
@@ -220,7 +220,7 @@ _DENIED: _Entries = {
         "A store or the audit trail cannot be asked, is full, or is not there.",
         "Mend what the message names: the file, the server, or `Verifier(replays=…, ledger=…)`. "
         "The retry needs a new proof.",
-        "this verifier has no ledger",
+        "this verifier has no ledger (ledger), and a token with uses or budget needs one",
     ),
 }
 
@@ -231,7 +231,7 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "A text is no token, or no discharge. It was cut, joined or changed on its way.",
             "Read the whole text, without quotes, spaces or line feeds in it. "
             "What another library wrote goes through `captoken.interop.normalize`.",
-            "a token starts with cap1_",
+            "a token starts with cap1_, and this text does not",
         ),
         "unsupported_version": (
             "The token is of a version that this captoken does not know.",
@@ -244,12 +244,14 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "A narrowing asks for more than the token holds. A token only ever gets narrower.",
             "Write what the message says at its end; or pass `clamp=True`, which takes what "
             "there is of it. `error.excess` is the part that is too much.",
-            "depth: asked for 3, held is 1, too much is 2; after this link 1 are left",
+            "depth: more than the token holds; asked for 3, it holds 1, too much is 2; "
+            "after this link 1 are left",
         ),
         "nothing_left": (
             "With `clamp=True` nothing is left: what is asked for and what is held share nothing.",
             "Ask for something that `error.held` has.",
-            "tools: asked for {'refund': {}}, held is {'lookup': {}}, too much is {'refund': {}}; "
+            "tools: more than the token holds; asked for {'refund': {}}, it holds {'lookup': {}}, "
+            "too much is {'refund': {}}; "
             "nothing of what is asked for is held",
         ),
     },
@@ -257,13 +259,13 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
         "too_deep": (
             "The token may be handed on no further: a `depth` in it is used up.",
             "Narrow it with `attenuate`, or ask for a token with more `depth`.",
-            "no more delegations are permitted",
+            "no more delegations are permitted: use it, or ask for a token with more depth",
         ),
         "broken_delegation": (
             "The agent has held the token before, or a key is missing that is due.",
             "Hand it to an agent that has not held it. A bound token goes on to a key: "
             "`delegate(to=…, key=…, signer=…)`.",
-            "orchestrator has held this token before",
+            "orchestrator has held this token before: hand it to an agent that has not",
         ),
         "bad_proof": (
             "The token is bound to a key, and the signer that is due is missing or another one.",
@@ -324,7 +326,7 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "A verifier then denies.",
             "Mend what the message names: create the file or the tables, start the server, or "
             "change its setting.",
-            "SQLite: another file lies there than the one that was opened",
+            "SQLite 'proofs.db': this store is not there: create makes one",
         ),
     },
     NoToken: {
@@ -340,14 +342,15 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "The token would be longer, or have more parts, than readers take.",
             "Name fewer things: `error.costs` says how many characters each link takes. "
             "Or ask the issuer for a new token that begins narrower.",
-            "the ticket is 3000 bytes, more than 2048: need less",
+            "the token would have 65 links, more than 64: say more in one link, or ask for a token "
+            "with fewer",
         ),
     },
     KeyringError: {
         "keyring": (
             "A key file is missing, cannot be read, is open to others, or holds no such key.",
             "Do what the message says. `captoken keygen` and `save(path)` make key files.",
-            "the key file cannot be read: No such file or directory",
+            "the key file 'keys.json' cannot be read: No such file or directory",
         ),
     },
     GuardError: {
@@ -356,7 +359,7 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "be guarded here.",
             "Do what the message says. A block is for one thread, on a connection without an open "
             "transaction, and ends before the next begins.",
-            "the block belongs to another thread",
+            "the block belongs to another thread: each has a block of its own",
         ),
     },
 }

@@ -528,7 +528,7 @@ def own_denial(code: str, why: str) -> Refusals:
     A code of the adapter's invention would have no step, no kind and no public sentence.
     """
     if code not in CODES:
-        raise ValueError(f"no code of the spec: {code!r}")
+        raise ValueError(f"no code of the spec: {code!r}; captoken.errors.CODES has them")
     return (Refusal(code, why),)
 
 
@@ -695,7 +695,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         """
         those = tuple(accesses)  # read once: what is checked is what is decided on
         if not those:
-            raise ValueError("state at least one access")
+            raise ValueError("state at least one access, as Access(table=…, operation=…)")
         for access in those:
             stated(access, caller)
         return [self._asked(grant, access, caller) for access in those]
@@ -710,7 +710,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         """What a denial of the grant's own says, and about which question. Raises ValueError."""
         if isinstance(code, Decision):
             if code:
-                raise ValueError("an allowance is no denial")
+                raise ValueError("an allowance is no denial: deny takes a decision that is denied")
             return code.refusals, self._asked(grant, code.access, code.caller)
 
         return own_denial(code, why), self._asked(grant, access, None)
@@ -868,7 +868,7 @@ def _cost_taken(
         left_out = reserved - taken.keys()
         if left_out:
             units = ", ".join(sorted(left_out))
-            raise ValueError(f"what it cost in {units} is not stated")
+            raise ValueError(f"what it cost in {units} is not stated: state each unit, 0 as well")
 
     return taken
 

@@ -435,7 +435,10 @@ def _used(
     """The one use of a proof: None if it is the first, else why not (31.2)."""
     replays = stores.replays
     if replays is None:
-        raise StoreError("this verifier has no replay store")
+        raise StoreError(
+            "this verifier has no replay store (replays), and a token that is bound to a key "
+            "needs one"
+        )
     ask = replays.peek if looking else replays.add
 
     # If it raises, the proof may be used or not, and the answer is no either way. Cancelled, it
@@ -452,7 +455,9 @@ def _used(
 def _ledger_of(stores: Stores) -> Ledger | AsyncLedger:
     """The ledger. Raises StoreError where there is none (38.7)."""
     if stores.ledger is None:
-        raise StoreError("this verifier has no ledger")
+        raise StoreError(
+            "this verifier has no ledger (ledger), and a token with uses or budget needs one"
+        )
     return stores.ledger
 
 

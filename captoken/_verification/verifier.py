@@ -506,7 +506,7 @@ def _fetched(source: Source) -> Steps[Fetched]:
     try:
         overlay: Any = yield Call(source)
         if overlay is not None and not isinstance(overlay, Overlay):
-            raise TypeError(f"an Overlay, not {type(overlay).__name__}")
+            raise TypeError(f"overlay() must return an Overlay, not {type(overlay).__name__}")
     except Exception as error:  # whatever a source raises, it does not say that nothing stands
         return None, f"the overlay cannot be had: {type(error).__name__}"
     return overlay, None

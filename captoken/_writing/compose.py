@@ -188,7 +188,9 @@ def spell(stated: Mapping[str, Any]) -> bytes:
     Does not look at its length: `check_limits` does, with the whole token.
     """
     if not stated:
-        raise ValueError("a link must restrict something")
+        raise ValueError(
+            "a link must restrict something: name tables, tools, a time or another caveat"
+        )
     try:
         return encode_json(stated)
     except EncodingError as error:
@@ -218,7 +220,9 @@ def check_custody(
             why = f"the token is bound to a key: hand it on to the key of {terms.to}"
             raise DelegationError(why, "broken_delegation")
         if signer is not None:
-            raise ValueError("a signer goes with the key that the token is handed to")
+            raise ValueError(
+                "a signer goes with the key that the token is handed to: give key as well"
+            )
         return
 
     # Bound, and a new key: the old one signs it over (28.3).

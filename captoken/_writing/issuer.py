@@ -119,7 +119,9 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         stated = compose(terms, Means(self.vocabulary, lambda: now, self.random), everything(agent))
         audience = keyring.audience
         if audience is not None and audience not in stated.get("aud", [audience]):
-            raise ValueError(f"this keyring mints for {audience} alone")
+            raise ValueError(
+                f"this keyring mints for {audience} alone, and audience names another server"
+            )
         body = spell(stated or {"nbf": now})  # link 0 is always written
         return Token.of(_signed(keyring, identifier, body), root, means)
 
@@ -144,7 +146,9 @@ def _check_domains(
     if unrestricted:
         if of_tables or of_tools:
             named = ", ".join(sorted(of_tables | of_tools))
-            raise ValueError(f"unrestricted, and yet restricted by {named}")
+            raise ValueError(
+                f"unrestricted, and yet restricted by {named}: leave out one of the two"
+            )
         return
 
     if not of_tables and not of_tools:
@@ -184,7 +188,7 @@ def _with_an_end(given: Mapping[str, Any]) -> dict[str, Any]:
     made = dict(given)
     if "expires_at" in made and made["expires_at"] is None:
         if "expires_in" in made:
-            raise ValueError("expires_in and expires_at say the same thing twice")
+            raise ValueError("expires_in and expires_at say the same thing twice: give one of them")
         del made["expires_at"]
     elif "expires_at" not in made and "expires_in" not in made:
         made["expires_in"] = DEFAULT_LIFE
@@ -214,7 +218,10 @@ def keyring_source(keyring: Keyring | Callable[[], Keyring]) -> Callable[[], Key
     if isinstance(keyring, Keyring):
         return lambda: keyring
     if not callable(keyring):
-        raise TypeError(f"a Keyring, or a callable that returns one, not {type(keyring).__name__}")
+        raise TypeError(
+            "keyring must be a Keyring, or a callable that returns one, "
+            f"not {type(keyring).__name__}"
+        )
 
     def ask() -> Keyring:
         answer = keyring()

@@ -198,7 +198,7 @@ def caveats_of(
         # An own caveat has no reading: it is given as JSON under its key.
         key, reading = _READINGS.get(keyword, (keyword, _as_given))
         if key in made:
-            raise ValueError("expires_in and expires_at say the same thing twice")
+            raise ValueError("expires_in and expires_at say the same thing twice: give one of them")
 
         made[key] = write(key, reading(value, now, held), vocabulary)
     return made
@@ -217,7 +217,7 @@ def position_of(given: Mapping[str, Any]) -> dict[str, Any]:
         if type(depth) is not int:
             raise TypeError(f"depth must be an int, not {type(depth).__name__}")
         if depth < 0:
-            raise ValueError("depth must not be negative")
+            raise ValueError(f"depth must not be negative: {depth}")
         made["depth"] = depth
 
     delegate_only = given.get("delegate_only", UNSET)

@@ -307,7 +307,7 @@ class Token(SealedValue, frozen=True, eq=False):
         DelegationError for a signer that is not the key; and what `attenuate` raises.
         """
         if signer is None and request is not None:
-            raise ValueError("a request goes with the signer that proves it")
+            raise ValueError("a request goes with the signer that proves it: give signer as well")
         wanted = Terms({**caveats, "expires_in": expires_in}, keep, clamp)
         means = self._means(clock)
         parts, _ = self._for_server(audience, wanted, means)
@@ -364,7 +364,7 @@ class Token(SealedValue, frozen=True, eq=False):
     ) -> tuple[Parts, int]:
         """The token narrowed for one server, its discharges bound to it, and when it ends."""
         if not audience:
-            raise ValueError("a text for nobody: name the server")
+            raise ValueError("a text for nobody: audience is empty, and names the server")
         terms = structs.replace(terms, caveats={**terms.caveats, "audience": audience})
         stated = compose(terms, means, self.unverified.holding)
         parts = self.with_raw_link(spell(stated)).presented_parts()

@@ -200,9 +200,11 @@ def _hand_over(lineage: Lineage, to: str) -> dict[str, str]:
     """
     # The same tests in the same order as verifiers make, so that the codes agree.
     if names.name(to, "to") in lineage.holders:
-        raise DelegationError(f"{to} has held this token before", "broken_delegation")
+        why = f"{to} has held this token before: hand it to an agent that has not"
+        raise DelegationError(why, "broken_delegation")
     if lineage.left == 0:
-        raise DelegationError("no more delegations are permitted", "too_deep")
+        why = "no more delegations are permitted: use it, or ask for a token with more depth"
+        raise DelegationError(why, "too_deep")
     return {"from": lineage.holder, "to": to}
 
 
@@ -238,7 +240,7 @@ def _must_delegate(
     if wanted:
         return True
     if not lineage.must_delegate:
-        raise ValueError("delegate_only is True or left out")
+        raise ValueError("delegate_only is True or left out, not False")
     if not clamp:
         hint = "only a delegation satisfies it"
         raise WideningError("delegate_only", False, True, False, hint)

@@ -27,6 +27,7 @@ from typing import Any, Required, TypedDict
 from captoken import current
 from captoken._format.errors import NoToken
 from captoken._format.given import read_once
+from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, costing
 from captoken._verification.decision import AsyncGrant, Denied, Grant
@@ -113,9 +114,9 @@ class CaptokenMiddleware:
         max_body: int = BODY_BYTES,
     ) -> None:
         if not isinstance(verifier, (Verifier, AsyncVerifier)):
-            raise TypeError(f"a {type(verifier).__name__} is no Verifier")
+            raise TypeError(f"a {type(verifier).__name__} is no Verifier or AsyncVerifier")
         if type(max_body) is not int or max_body < 0:
-            raise ValueError("max_body is a number of bytes")
+            raise ValueError(f"max_body is a number of bytes, as int, not {shown(max_body)}")
         self._app = app
         self._verifier = verifier
         self._origin = own_origin(origin)
@@ -311,7 +312,10 @@ class Requires:
         cost: Cost | None = None,
     ) -> None:
         if not isinstance(access, Access) and not callable(access):
-            raise TypeError("access is an Access, or a function from the scope to one")
+            raise TypeError(
+                "access is an Access, or a function from the scope to one, "
+                f"not {type(access).__name__}"
+            )
         self._app = app
         self._access: Access | Callable[[Scope], Access | None] = costing(access, cost)
 

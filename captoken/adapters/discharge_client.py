@@ -17,6 +17,7 @@ import msgspec
 
 from captoken._format.errors import CaptokenError, DischargeError, TokenFormatError
 from captoken._format.given import read_once
+from captoken._format.spelling import shown
 from captoken._language.discharge import Discharge, Ticket
 from captoken.adapters._discharge.protocol import ANSWER_BYTES, PATH, Answer, Asked, Interactive
 from captoken.adapters._http.origins import is_address, origin_of
@@ -147,7 +148,7 @@ def _steps(
     The arguments are those of `obtain`, or of `obtain_async`.
     """
     if not 0 <= wait < float("inf"):
-        raise ValueError("wait is a number of seconds")
+        raise ValueError(f"wait is a number of seconds, not {shown(wait)}")
     if not isinstance(ticket, Ticket):
         ticket = Ticket.parse(ticket)
     if isinstance(service, str):
@@ -155,7 +156,8 @@ def _steps(
     else:
         base = read_once(service, "service").get(ticket.discharger)
     if base is None:
-        raise DischargeError("no service is known for the ticket's discharger", "bad_ticket")
+        why = "no service is known for the ticket's discharger: give its public key and address"
+        raise DischargeError(why, "bad_ticket")
     # Raises for an address over which a ticket should not go, before anything is sent.
     origin = origin_of(base)
     asked = msgspec.json.encode(Asked(ticket.text))

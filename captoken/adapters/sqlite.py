@@ -110,7 +110,8 @@ def guarded(
         engine = engine_of(sqlite3.Connection)
         if connection.in_transaction:
             raise GuardError(
-                "the connection has an open transaction (with autocommit=False it always has one)"
+                "the connection has an open transaction: commit it, or roll it back, first "
+                "(with autocommit=False it always has one)"
             )
         block = Block(connection, Paying(grant, cost), engine, caller, max_rows)
         try:

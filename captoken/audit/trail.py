@@ -204,7 +204,7 @@ class AuditTrail:
     def _sign(self) -> None:
         """Append a checkpoint over all that stands. Raises ValueError without a key."""
         if self._key is None:
-            raise ValueError("a trail without a key has no checkpoints")
+            raise ValueError("a trail without a key has no checkpoints: give it one, key=AuditKey…")
         signature = self._key.sign(checkpoint_message(self.head))
         self._append(
             {

@@ -24,6 +24,7 @@ from captoken._format.errors import (
     StoreError,
     TokenFormatError,
 )
+from captoken._format.spelling import shown_file
 from captoken._language.discharge import Discharge, Ticket
 from captoken._language.overlay import MAX_BYTES
 from captoken._writing.token import Token
@@ -68,7 +69,7 @@ class Saved(Protocol):
 
 @contextmanager
 def about(path: str) -> Generator[None]:
-    """Errors that say which file they are about: the library knows its content alone."""
+    """Errors that say which file they are about: some of the library know its content alone."""
     try:
         yield
     except (AuditError, KeyringError, OverlayError, StoreError) as error:
@@ -79,10 +80,11 @@ def about(path: str) -> Generator[None]:
 
 
 def _about(path: str, error: Exception) -> str:
-    """What an error says, behind the name of the file; once, however often it is said."""
+    """What an error says, behind the name of the file, unless it is named in it already."""
     name = "standard input" if path == "-" else path
     said = str(error)
-    return said if said.startswith(f"{name}: ") else f"{name}: {said}"
+    is_named = said.startswith(f"{name}: ") or shown_file(name) in said
+    return said if is_named else f"{name}: {said}"
 
 
 def must_be_there(path: str, makes: str) -> None:

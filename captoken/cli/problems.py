@@ -40,7 +40,7 @@ _SENTENCES = (
         "--issued-before",
     ),
     (
-        "a link must restrict something",
+        "a link must restrict something: name tables, tools, a time or another caveat",
         "say what to restrict: by --tables, --expires-in or another option",
     ),
     (
@@ -50,7 +50,10 @@ _SENTENCES = (
     ("table and operation are stated together", "--table and --operation go together"),
     ("until is over already: it is a time, in seconds since the epoch", "--until is over already"),
     ("is it the newest?", "is it the newest? If so, `captoken renew --resume` goes on from it"),
-    ("a signer goes with the key that", "--signer goes with --key, the key that"),
+    (
+        "a signer goes with the key that the token is handed to: give key as well",
+        "--signer goes with --key, the key that the token is handed to",
+    ),
     ("unrestricted=True", "--unrestricted"),
     ("clamp=True", "--clamp"),
     ("resume=True", "--resume"),

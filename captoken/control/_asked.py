@@ -254,7 +254,9 @@ class _Asked:
             saved = sum(map(size_of, tree)) - size_of(whole)
             if saved > 0:
                 return tree, whole, saved
-        raise RecallError("the part of the snapshot that is for recalls is full")
+        raise RecallError(
+            "the part of the snapshot that is for recalls is full: wait until some of them end"
+        )
 
     @property
     def change(self) -> Change:

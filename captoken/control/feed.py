@@ -157,7 +157,7 @@ class Feed:
 
         data = self._store.load()
         if data is None:
-            raise OverlayError("there is no snapshot yet")
+            raise OverlayError("there is no snapshot yet: the operator publishes one (renew)")
         # The same bytes were opened before: their signature need not be checked again.
         seen = primitives.sha256(data) if type(data) is bytes else b""
         if known is not None and seen == self._seen:

@@ -97,7 +97,7 @@ class Operator:
         others = [signing_key(operator, "operator") for operator in trusted]
         self._shelf = Shelf(store, (key.public, *others), vocabulary)
         if type(last) is not int or not 0 <= last <= MAX_INTEGER:
-            raise ValueError("last is the number of a snapshot, or 0")
+            raise ValueError(f"last is the number of a snapshot, or 0, not {shown(last)}")
         self._last = last
         self._resume = resume is True
         self._life = life
@@ -182,7 +182,7 @@ class Operator:
             stands = entry is not None and entry.stands(now)
             # An earlier try may have taken it off, and its answer was lost: found once is found.
             if not stands and not found:
-                raise ValueError(f"no entry {shown(entry_id)} stands")
+                raise ValueError(f"no entry {shown(entry_id)} stands: it has ended, or was lifted")
             found = True
             return Change(drop=[entry_id] if stands else ())
 
@@ -256,7 +256,7 @@ class Operator:
         Raises TypeError or ValueError for an entry that says nothing, StoreError, OverlayError.
         """
         if not names.exact_str(why, "why").strip():
-            raise ValueError("say why: the record is for people")
+            raise ValueError("why is empty: say why, since the record is for people")
 
         # Made once, before any try: each try publishes the same entry, under the same id.
         ends = None if until is None else epoch_seconds(until, "until")
@@ -359,7 +359,7 @@ class Operator:
                 return written.opened
             if written.step is not None:
                 refused = written.step.after
-        raise StoreError(f"{_TRIES} others published first")
+        raise StoreError(f"{_TRIES} others published first: try again")
 
     def _written(
         self,

@@ -13,6 +13,7 @@ import os
 
 from captoken._format.errors import KeyringError
 from captoken._format.sealed import forgetful
+from captoken._format.spelling import shown_file
 
 _MAX_BYTES = 1 << 20  # of a key file: no more is read
 
@@ -39,7 +40,7 @@ def write_private(path: str | os.PathLike[str], data: bytes) -> None:
             raise
     except OSError as error:
         problem = error.strerror or "no reason given"
-        raise KeyringError(f"the key file cannot be saved: {problem}") from None
+        raise KeyringError(f"the key file {shown_file(path)} cannot be saved: {problem}") from None
 
 
 def _write_new(path: str, data: bytes) -> None:
@@ -73,7 +74,12 @@ def read_private(path: str | os.PathLike[str]) -> bytes:
         with open(path, "rb") as file:
             # Of the file that is open, not of its name: another could be put there meanwhile.
             if os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077:
-                raise KeyringError("the key file is open to others than its owner: chmod 600 it")
+                raise KeyringError(
+                    f"the key file {shown_file(path)} is open to others than its owner: "
+                    "chmod 600 it"
+                )
             return file.read(_MAX_BYTES)
     except OSError as error:
-        raise KeyringError(f"the key file cannot be read: {error.strerror}") from None
+        raise KeyringError(
+            f"the key file {shown_file(path)} cannot be read: {error.strerror}"
+        ) from None

@@ -26,7 +26,7 @@ from captoken._format.errors import KeyringError
 from captoken._format.given import read_once
 from captoken._format.public_keys import KEY_BYTES
 from captoken._format.sealed import SealedValue, forgetful
-from captoken._format.spelling import shown
+from captoken._format.spelling import named_all, shown, shown_file
 from captoken.keys.files import read_private, write_private
 from captoken.keys.secret import problem_with
 
@@ -101,7 +101,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
         """
         self._check_known(key_id)
         if key_id == self.current:
-            raise ValueError("the current key is not retired: rotate first")
+            raise ValueError("the current key is not retired: rotate first, and retire it then")
 
         rest = {other: key for other, key in self._keys.items() if other != key_id}
         return Keyring(rest, self.current, self.audience)
@@ -118,7 +118,9 @@ class Keyring(SealedValue, frozen=True, eq=False):
     def _check_known(self, key_id: str) -> None:
         """Raise ValueError for a key id that is not here."""
         if key_id not in self._keys:
-            raise ValueError(f"no key is called {shown(key_id)}")
+            raise ValueError(
+                f"no key is called {shown(key_id)}: the keyring has {named_all(self._keys)}"
+            )
 
     def for_audience(self, audience: str) -> Keyring:
         """The keys of one server, derived: with them it can forge for itself and nobody else.
@@ -129,7 +131,10 @@ class Keyring(SealedValue, frozen=True, eq=False):
         Raises ValueError for what is no name, and for a keyring that is derived already.
         """
         if self.audience is not None:
-            raise ValueError("a keyring for one audience does not derive others")
+            raise ValueError(
+                "a keyring for one audience does not derive others: "
+                "derive from the one that this came from"
+            )
         names.name(audience, "audience")
         keys = {
             key_id: primitives.audience_key(key, audience) for key_id, key in self._keys.items()
@@ -199,7 +204,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
         try:
             return _read(data)
         except (TypeError, ValueError):  # EncodingError is a ValueError
-            raise KeyringError("the file is not a keyring") from None
+            raise KeyringError(f"the key file {shown_file(path)} is not a keyring") from None
 
     def __repr__(self) -> str:
         scope = "" if self.audience is None else f", for {self.audience}"
@@ -228,7 +233,9 @@ def _checked(keys: Any, current: Any) -> dict[str, bytes]:
             raise ValueError(problem)
     # By exact type: a subclass may be equal to whatever it likes.
     if type(current) is not str or current not in checked:
-        raise ValueError(f"the current key {shown(current)} is not among the keys")
+        raise ValueError(
+            f"the current key {shown(current)} is not among the keys: {named_all(checked)}"
+        )
     return checked
 
 

@@ -61,7 +61,7 @@ class PairwiseKey(SecretKey, frozen=True, eq=False):
         """
         # A text is a list of characters too, and would fail with a message about its first one.
         if isinstance(issuers, (str, bytes)):
-            raise TypeError("issuers must be a list of public keys")
+            raise TypeError(f"issuers must be a list of public keys, not {type(issuers).__name__}")
         names.name(audience, "audience")
 
         made: dict[str, bytes] = {}
@@ -69,10 +69,10 @@ class PairwiseKey(SecretKey, frozen=True, eq=False):
             other = exchange_key(issuer, "issuer")
             key_id, key = self._root_key(other, audience, issuing=False)
             if key_id in made:
-                raise ValueError("an issuer is named twice")
+                raise ValueError("an issuer is named twice: name each of them once")
             made[key_id] = key
         if not made:
-            raise ValueError("a server trusts at least one issuer")
+            raise ValueError("a server trusts at least one issuer, and issuers is empty")
 
         # A keyring has a current key. This one is for verifying, where all keys are alike.
         current = next(iter(made))
@@ -93,7 +93,7 @@ class PairwiseKey(SecretKey, frozen=True, eq=False):
         both = own + other if issuing else other + own
         shared = primitives.shared_secret(self._secret, other)
         if shared is None:
-            raise ValueError("a public key of low order")
+            raise ValueError("a public key of low order: ask its owner for another")
 
         # The id is of public keys alone, so that both sides have it without a message. The key is
         # of both keys and the audience: it is of no use to another pair, or elsewhere.

@@ -18,6 +18,7 @@ from captoken._format.entropy import random_bytes
 from captoken._format.errors import KeyringError
 from captoken._format.public_keys import KEY_BYTES
 from captoken._format.sealed import SealedValue, forgetful
+from captoken._format.spelling import shown_file
 from captoken.keys.files import read_private, write_private
 
 
@@ -117,7 +118,9 @@ class SecretKey(SealedValue, frozen=True, eq=False):
             return cls(_secret_in(data, cls.purpose))
         except ValueError:  # EncodingError is one
             article = "an" if cls.purpose[0] in "aeiou" else "a"
-            raise KeyringError(f"the file does not hold {article} {cls.purpose} key") from None
+            raise KeyringError(
+                f"the key file {shown_file(path)} does not hold {article} {cls.purpose} key"
+            ) from None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.public}>"

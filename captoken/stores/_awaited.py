@@ -54,7 +54,9 @@ class AwaitedStore(ABC):
         A connection of another process, or of another loop, would give one the other's answers.
         """
         if not self._process.is_own():
-            raise StoreError("this store is awaited, and belongs to another process")
+            raise StoreError(
+                "this store is awaited, and belongs to another process: make one in each"
+            )
 
         loop = get_running_loop()
         if self._loop is None:

@@ -20,15 +20,19 @@ from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
 from captoken._format.given import read_once
 from captoken._format.signed import body_of
+from captoken._format.spelling import shown
 from captoken.stores.ports import FULL, KEPT, MOST_BUCKETS, Debit, Reservation
 
 Bucket: TypeAlias = tuple[bytes, str]  # the id of a link, and a unit
 
 # What the ledgers say, in one wording: a server answers with a number, and the words are from here.
-REFUSED_BEFORE = "the token was issued before this ledger began, and what it has used is not known"
+REFUSED_BEFORE = (
+    "the token was issued before this ledger began, and what it has used is not known: "
+    "a new token will do"
+)
 REFUSED_CLOCK = (
     "this clock is behind one by which buckets were forgotten, or its leeway is longer, "
-    "and what tokens have used is not known"
+    "and what tokens have used is not known: set the clocks alike"
 )
 REFUSED_AMOUNT = "a debit of less than nothing"
 
@@ -61,7 +65,8 @@ def is_full(limit: int) -> StoreError:
     """
     seconds = PROOF_PAST + PROOF_AHEAD
     return StoreError(
-        f"{limit} proofs of the last {seconds} seconds are remembered, and no more fit"
+        f"{limit} proofs of the last {seconds} seconds are remembered, and no more fit: "
+        "a larger limit= takes more"
     )
 
 
@@ -146,7 +151,7 @@ def what_was_taken(amounts: Mapping[str, int] | None) -> dict[str, int] | None:
     for unit, amount in read_once(amounts, "amounts").items():
         # By exact type: True is no amount, and neither is 1.0.
         if type(unit) is not str or type(amount) is not int:
-            raise TypeError("amounts are integers by unit")
+            raise TypeError('amounts are integers by unit, as {"usd_cents": 5}')
         taken[unit] = min(max(amount, 0), MAX_INTEGER)
     return taken
 
@@ -182,13 +187,13 @@ def missing(where: str) -> StoreError:
 
 def there_already(where: str) -> StoreError:
     """What `create` raises for a store that is there. Made here, and raised by the caller."""
-    return StoreError(f"{where}: this store is there already")
+    return StoreError(f"{where}: this store is there already: open it, or name another place")
 
 
 def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
     """The ids of keys that are made along with a store. Raises TypeError or ValueError."""
     if isinstance(keys, str):
-        raise TypeError("keys are a list of key ids, as Keyring.key_ids")
+        raise TypeError("keys are a list of key ids, as Keyring.key_ids, not a str")
     return tuple(names.name(key, "a key id") for key in keys)
 
 
@@ -202,7 +207,7 @@ def checked_floor(floor: int | None) -> int | None:
 
     # By exact type: True would be a floor of 1. The limit is what every server can hold.
     if type(floor) is not int or not 0 <= floor <= MAX_INTEGER:
-        raise ValueError("a floor is seconds since the epoch, as int")
+        raise ValueError(f"a floor is seconds since the epoch, as int, not {shown(floor)}")
     return floor
 
 
@@ -226,7 +231,10 @@ def not_an_answer(server: str, answer: Any) -> StoreError:
 
     The answer itself is not shown, for it may be anything.
     """
-    return StoreError(f"{server}: answered with a {type(answer).__name__}")
+    kind = type(answer).__name__
+    return StoreError(
+        f"{server}: answered with a {kind}, which this version of captoken does not expect"
+    )
 
 
 def short_debit(server: str, answer: Any, reservation: Reservation) -> Debit | None:

@@ -40,6 +40,7 @@ with extra("postgres"):
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken._format.errors import StoreError
+from captoken._format.spelling import shown
 from captoken.stores._awaited import AwaitedStore
 from captoken.stores._postgres_sql import SETUP
 from captoken.stores._rules import (
@@ -87,7 +88,7 @@ def setup(schema: str = "captoken") -> str:
         or not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema)
         or schema.startswith("pg_")
     ):
-        raise ValueError("a schema is a name of small letters, digits and _")
+        raise ValueError(f"a schema is a name of small letters, digits and _, not {shown(schema)}")
 
     def renamed(found: re.Match[str]) -> str:
         return found[0].replace("captoken", schema)
@@ -157,7 +158,8 @@ def _refuse_forgetful(fsync: Any) -> None:
     """Raise StoreError for a server that a crash sets back."""
     if fsync != "on":
         raise StoreError(
-            "PostgreSQL: with fsync off a crash goes back in time, or loses the tables"
+            "PostgreSQL: with fsync off a crash goes back in time, or loses the tables: "
+            "set fsync = on"
         )
 
 
@@ -421,7 +423,9 @@ def _checked(connection: Any) -> AsyncConnection:
 def _lent(source: AsyncSource, most: int) -> _Own | _Pooled:
     """Where the connections of an awaited store come from. Raises TypeError or ValueError."""
     if type(most) is not int or most < 1:
-        raise ValueError("connections: how many there are at most, as int, at least 1")
+        raise ValueError(
+            f"connections: how many there are at most, as int, at least 1, not {shown(most)}"
+        )
     if isinstance(source, str):
         return _Own(lambda: psycopg.AsyncConnection.connect(source), most)
     if callable(source):

@@ -17,6 +17,7 @@ from typing import ClassVar, Self, TypeAlias
 import msgspec
 
 from captoken._format.errors import StoreError
+from captoken._format.spelling import shown_file
 from captoken.stores._rules import (
     Bucket,
     Sums,
@@ -39,7 +40,7 @@ Run: TypeAlias = Callable[..., sqlite3.Cursor]
 
 _PAUSE = 0.002  # seconds between two looks whether another process is done
 _SLICE = 0.002  # seconds that SQLite waits by itself
-_TOO_LONG = "SQLite: other threads had the file for longer than the timeout"
+_TOO_LONG = "other threads had the file for longer than the timeout"
 
 
 class SQLiteStore:
@@ -59,6 +60,7 @@ class SQLiteStore:
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
         self._path = os.path.abspath(os.fspath(path))
+        self._where = _where(path)  # for messages
         self._timeout = timeout
         # Held from the first statement of a call to its last: threads take turns, and whoever
         # works for a call that nobody waits for any more keeps the connection until it is done.
@@ -98,7 +100,7 @@ class SQLiteStore:
 
         with closing(SQLiteStore(path, timeout=timeout)) as file, file._writing() as run:
             if _is_there(run, cls._table):
-                raise there_already("SQLite")
+                raise there_already(_where(path))
             for statement in cls._schema:
                 run(statement)
             begin(run)
@@ -107,7 +109,7 @@ class SQLiteStore:
         """Raise StoreError if the store is not there."""
         with self._reading() as run:
             if not _is_there(run, self._table):
-                raise missing("SQLite")
+                raise missing(self._where)
 
     def close(self) -> None:
         """Close the file. The store opens it again when it is asked."""
@@ -138,13 +140,13 @@ class SQLiteStore:
             # Others work at the file, one after the other.
             has_to_wait = self._lock.locked()
             if has_to_wait and monotonic() >= until:
-                raise StoreError(_TOO_LONG)
+                raise self._problem(_TOO_LONG)
             # By `with` alone: no interrupt comes between the lock and what gives it back.
             with self._lock:
                 if has_to_wait and monotonic() >= until:
-                    raise StoreError(_TOO_LONG)
+                    raise self._problem(_TOO_LONG)
                 if self._is_inherited:
-                    raise StoreError("SQLite: this connection belongs to another process")
+                    raise self._problem("this connection belongs to another process")
                 has_begun = False
                 try:
                     connection = self._open(until)
@@ -162,14 +164,21 @@ class SQLiteStore:
                     return
                 except sqlite3.Error as error:
                     if has_begun or not _is_busy(error) or monotonic() >= until:
-                        raise StoreError(f"SQLite: {error}") from None
+                        raise self._problem(str(error)) from None
             sleep(_PAUSE)
+
+    def _problem(self, text: str) -> StoreError:
+        """What is raised: which file it is, and what is wrong with it."""
+        return StoreError(f"{self._where}: {text}")
 
     def _open(self, until: float) -> sqlite3.Connection:
         file = self._file_there()
         if self._connection is not None:
             if file != self._file:
-                raise StoreError("SQLite: another file lies there than the one that was opened")
+                raise self._problem(
+                    "another file lies there than the one that was opened: "
+                    "if that is meant, start this server again"
+                )
             return self._connection
 
         # Never makes it: one that is missing may have been lost. SQLite waits for other processes
@@ -195,7 +204,7 @@ class SQLiteStore:
         try:
             found = os.stat(self._path)
         except OSError:
-            raise missing("SQLite") from None
+            raise missing(self._where) from None
         return found.st_dev, found.st_ino
 
     @staticmethod
@@ -237,6 +246,11 @@ class SQLiteStore:
         self._lock = Lock()
 
 
+def _where(path: str | os.PathLike[str]) -> str:
+    """Which store a message is about."""
+    return f"SQLite {shown_file(os.fspath(path))}"
+
+
 def _is_busy(error: sqlite3.Error) -> bool:
     """Has somebody else locked it?"""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
@@ -245,7 +259,7 @@ def _is_busy(error: sqlite3.Error) -> bool:
 def _row(found: sqlite3.Cursor) -> tuple[int, ...]:
     row: tuple[int, ...] | None = found.fetchone()
     if row is None:
-        raise StoreError("SQLite: the file has lost its floor")
+        raise StoreError("SQLite: the file has lost its floor: it is damaged")
     return row
 
 
@@ -493,7 +507,7 @@ class SQLiteLedger(SQLiteStore):
             try:
                 debits = _decode(found[0])
             except (msgspec.MsgspecError, TypeError):
-                raise StoreError("SQLite: a reservation cannot be read") from None
+                raise self._problem("a reservation cannot be read: the file is damaged") from None
             for debit in debits:
                 back = (debit.back(taken), debit.bucket, debit.unit)
                 run("update buckets set spent = spent - ? where link = ? and unit = ?", back)

@@ -25,6 +25,7 @@ import msgspec
 from captoken._format import primitives
 from captoken._format.encoding import b64encode, decode_json
 from captoken._format.errors import AuditError
+from captoken._format.spelling import shown_file
 from captoken.stores.own_process import OwnProcess, tell_of_forks, unforked
 from captoken.stores.ports import Head
 
@@ -95,7 +96,10 @@ class TrailFile:
 
         # A lock of this kind holds off those alone who ask for it: an editor does not.
         if self._size() != self._end:
-            raise AuditError("the file is not as this trail has left it")
+            raise self._problem(
+                "the file is not as this trail has left it: somebody else has written to it, "
+                "or cut it"
+            )
 
         # BaseException, since an interruption between the two leaves a record that nobody counts.
         try:
@@ -112,6 +116,10 @@ class TrailFile:
         # From here on the records stand.
         self._end += count
         return count
+
+    def _problem(self, text: str) -> AuditError:
+        """What is raised: what is wrong, and with which file."""
+        return AuditError(f"{text} ({shown_file(self._path)})")
 
     def close(self) -> None:
         """Let go of the file, and of its lock. Again, it does nothing."""
@@ -139,8 +147,9 @@ class TrailFile:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AuditError(
-                "another process, or another part of this one, writes to this trail"
+            raise self._problem(
+                "another process, or another part of this one, writes to this trail: "
+                "each has a file of its own"
             ) from None
 
     def _size(self) -> int:
@@ -156,7 +165,9 @@ class TrailFile:
         except OSError:
             found = None
         if found is None or (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino):
-            raise AuditError("the file of this trail was renamed or deleted: open the path again")
+            raise self._problem(
+                "the file of this trail was renamed or deleted: open the path again"
+            )
         return own.st_size
 
     def _cut(self) -> None:
@@ -194,7 +205,7 @@ class TrailFile:
         try:
             seq = msgspec.convert(decode_json(line)["seq"], int)
         except (ValueError, KeyError):
-            raise AuditError("the file does not end in records of a trail") from None
+            raise self._problem("the file does not end in records of a trail") from None
 
         # The next record goes on from the digest of this line.
         digest = b64encode(primitives.sha256(line))

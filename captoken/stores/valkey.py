@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken._format.errors import StoreError
+from captoken._format.spelling import shown
 from captoken.stores._awaited import AwaitedStore
 from captoken.stores._rules import (
     MISSING,
@@ -66,7 +67,7 @@ _MARKS = 128
 # Scripts that are sent together at most.
 _BATCH = 128
 
-_DAMAGED = "Valkey: what lies under a key of this store is not its own"
+_DAMAGED = "Valkey: what lies under a key of this store is not its own: give it another prefix"
 
 
 # --- calls ----------------------------------------------------------------------------------------
@@ -248,12 +249,13 @@ class _Place(ABC):
     def __init__(self, client: Any, prefix: str) -> None:
         if not callable(getattr(client, "execute_command", None)):
             raise TypeError(
-                f"a client of valkey-py or redis-py is needed, not {type(client).__name__}"
+                f"a client of valkey-py or redis-py is needed, not {type(client).__name__}: "
+                "valkey.Valkey(…), of pip install 'captoken[valkey]'"
             )
         if iscoroutinefunction(client.execute_command) is not self._is_awaited:
             raise TypeError(_NOT_ASYNC if self._is_awaited else _NOT_BLOCKING)
         if type(prefix) is not str or not re.fullmatch(r"[!-z|~]+", prefix):
-            raise ValueError("a prefix is visible ASCII without braces")
+            raise ValueError(f"a prefix is visible ASCII without braces, not {shown(prefix)}")
 
         self._client = client
         self._prefix = f"{{{prefix}}}:"

@@ -120,10 +120,10 @@ def test_a_file_that_is_no_database_is_a_store_error(path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"not a database" * 1000, b"\0" * 8192, whole[:100] + b"\xff" * 5000, b"\xff" + whole[1:]):
         path.write_bytes(content)
-        with pytest.raises(StoreError, match="SQLite: "):
+        with pytest.raises(StoreError, match=r"^SQLite '.*proofs.*': "):
             begun(SQLiteReplayStore, path)
         assert path.read_bytes() == content, "and it is left as it was"
-    for nowhere, text in ((path.parent, "SQLite: unable to open"), (path.parent / "none" / "proofs.db", "SQLite: this store is not there")):
+    for nowhere, text in ((path.parent, "SQLite .*: unable to open"), (path.parent / "none" / "proofs.db", "SQLite .*none/proofs.db': this store is not there")):
         with pytest.raises(StoreError, match=text):
             begun(SQLiteReplayStore, nowhere)
 

@@ -15,7 +15,7 @@ def checked_guard(guard: ToolGuard) -> ToolGuard:
     guard: it would be asked about the wrong things.
     """
     if not isinstance(guard, ToolGuard):
-        raise TypeError(f"a {type(guard).__name__} is no ToolGuard")
+        raise TypeError(f"a {type(guard).__name__} is no ToolGuard: make one of a verifier")
     return guard
 
 

@@ -131,7 +131,7 @@ class PresentingMethod:
         """
         own = tuple(metadata) if metadata is not None else ()
         if any(key.lower() == AUTHORIZATION for key, _ in own):
-            raise ValueError("the metadata has a token already")
+            raise ValueError("the metadata has a token already: leave it out, one is put in here")
 
         sent = given
         message: bytes | None = None

@@ -19,6 +19,7 @@ with extra("grpc"):
     import grpc  # type: ignore[import-untyped]
 
 from captoken import current
+from captoken._format.spelling import shown
 from captoken.adapters._grpc.calls import Context
 
 OVER = object()  # what comes after the last message of a stream
@@ -30,7 +31,7 @@ def method_name(name: Any) -> str:
     A name without its service would match no call: a rule for it would guard nothing, in silence.
     """
     if not isinstance(name, str) or not name.startswith("/") or name.count("/") != 2:
-        raise ValueError("a method is named /package.Service/Method")
+        raise ValueError(f"a method is named /package.Service/Method, not {shown(name)}")
     return name
 
 

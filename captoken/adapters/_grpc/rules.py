@@ -60,7 +60,7 @@ class Rules:
             method_name(method)
         # A str is a collection too: of one-letter names, none of which is a method.
         if isinstance(public, str):
-            raise TypeError("public is a list of methods, not a str")
+            raise TypeError('public is a list of methods, like ["/pack.Service/Method"], not a str')
         self._verifier = verifier
         self._methods: Mapping[str, Rule] = {
             method: costing(rule, known) for method, rule in rules.items()

@@ -117,7 +117,7 @@ def public_paths(paths: Iterable[str]) -> frozenset[str]:
     that a server could understand in another way.
     """
     if isinstance(paths, str):
-        raise TypeError("public is a set of paths, not one str")
+        raise TypeError('public is a set of paths, like {"/health"}, not one str')
     public = frozenset(paths)
     for path in public:
         if _plain_path(path) is None:

@@ -59,7 +59,7 @@ class Block:
         cost: Cost | None = None,
     ) -> None:
         if connection.closed:
-            raise GuardError("the connection is closed")
+            raise GuardError("the connection is closed: open one for the block")
         if not isinstance(grant, Grant):
             raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
         # PostgreSQL takes 0 for no limit at all.
@@ -100,15 +100,15 @@ class Block:
         """
         # The block would commit, or roll back, what somebody else has begun.
         if self._pgconn.transaction_status != TransactionStatus.IDLE:
-            raise GuardError("the connection has an open transaction")
+            raise GuardError("the connection has an open transaction: commit it, or roll it back")
 
         # Answers of others would be taken for the guard's.
         if self._pgconn.pipeline_status != PipelineStatus.OFF:
-            raise GuardError("the connection is in pipeline mode")
+            raise GuardError("the connection is in pipeline mode: leave it first")
 
         # Rule 4. The server would take the bytes for other characters than were read.
         if self.connection.info.encoding != "utf-8":
-            raise GuardError("the connection's client_encoding is not UTF8")
+            raise GuardError("the connection's client_encoding is not UTF8: set it to UTF8")
 
         assessor = yield from assessor_for(self.connection, self._functions)
         self._judge = Judge(
@@ -127,11 +127,11 @@ class Block:
         a block come to that, and so does Python code which a statement's values call.
         """
         if threading.get_ident() != self._thread:
-            raise GuardError("the block belongs to another thread")
+            raise GuardError("the block belongs to another thread: each has a block of its own")
         if self._over:
-            raise GuardError("the block has ended")
+            raise GuardError("the block has ended: ask within its `with`")
         if self._busy:
-            raise GuardError("a statement of this block is running")
+            raise GuardError("a statement of this block is running: ask one after the other")
         if self.connection.closed:
             raise GuardError("the connection of this block is closed: what it did is rolled back")
 
@@ -378,7 +378,7 @@ def _functions(given: Iterable[str]) -> frozenset[tuple[str | None, str]]:
     Raises ValueError for one that no token can name: nobody could be granted it.
     """
     if isinstance(given, str):
-        raise TypeError("functions must be a list of names")
+        raise TypeError('functions must be a list of names, like ["score"], not a str')
 
     found: set[tuple[str | None, str]] = set()
     for spelled in given:

@@ -133,7 +133,7 @@ class Judge:
         # A statement that needs no table gets the narrowest role there is.
         role = found.role or next(iter(self._assessor.catalog.narrowest), None)
         if role is None:
-            raise GuardError("the login has no narrow role")
+            raise GuardError("the login has no narrow role: `captoken postgres plan` makes one")
         return Permitted(role, found.accesses, decision, found.assumed)
 
     def _ask(self, accesses: Sequence[Access]) -> Decision:

@@ -170,7 +170,7 @@ def _check_names(login: str, role: str) -> None:
         if _is_role(name) is None or name.startswith("pg_"):
             raise ValueError(f"a role is named by a-z, 0-9 and _: not {name!r}")
     if login == role:
-        raise ValueError("the login and its role are two roles")
+        raise ValueError("the login and its role are two roles: give them two names")
 
 
 def _rights_of(role: Role) -> RightsMap:

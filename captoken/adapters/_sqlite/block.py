@@ -220,13 +220,13 @@ class Block:
         Whoever has kept `db` from a block cannot use it once the block is over, nor from elsewhere.
         """
         if threading.get_ident() != self.watch.thread:
-            raise GuardError("the block belongs to another thread")
+            raise GuardError("the block belongs to another thread: each has a block of its own")
         if self.over:
-            raise GuardError("the block has ended")
+            raise GuardError("the block has ended: ask within its `with`")
 
         # A converter, a collation or an adapter of the owner's, which SQLite calls in between.
         if self.busy:
-            raise GuardError("a statement of this block is running")
+            raise GuardError("a statement of this block is running: ask one after the other")
 
         # What ran next would be committed by itself, before it could be asked about again.
         if not self.connection.in_transaction:

@@ -134,7 +134,8 @@ class Watch:
         self.cursor.execute('SELECT 1 AS "a [b]"')
         if self.cursor.description[0][0] != "a [b]":
             raise GuardError(
-                "detect_types=PARSE_COLNAMES lets a statement choose what converts its bytes"
+                "detect_types=PARSE_COLNAMES lets a statement choose what converts its bytes: "
+                "connect without it"
             )
 
     def release(self) -> None:
