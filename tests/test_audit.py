@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from time import time
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from captoken._format.primitives import sha256
 from captoken._format.root import RootRecord
 from captoken._verification.decision import Attribution
 from captoken.audit import AuditTrail, Head, Verdict, check, read, rfc8693
+from captoken.audit.analysis import gather
 from captoken.audit.trail import REMEMBERED
 from captoken.errors import AuditError
 from captoken.keys import AuditKey, HolderKey
@@ -36,7 +38,9 @@ class Trail:
 
     def __init__(self, **facts: Any) -> None:
         self.lines: list[bytes] = []
-        told = {key: facts.pop(key) for key in ("key", "every", "head", "values", "trace") if key in facts}
+        told = {key: facts.pop(key) for key in ("key", "every", "head", "values", "trace", "ticks") if key in facts}
+        if "ticks" in told:  # the clock of the trail: `clock` is the verifier's
+            told["clock"] = told.pop("ticks")
         self.trail = AuditTrail(self.lines.append, **told)
         self.verifier: Verifier = verifier(audit=self.trail, **facts)
 
@@ -725,6 +729,49 @@ def test_who_acted_for_whom_in_the_words_of_rfc_8693() -> None:
     }  # fmt: skip
     assert rfc8693(one) == {"sub": "user:jane", "act": {"sub": "orchestrator", "captoken_basis": "issued"}}
     assert rfc8693(none) == {"sub": None}
+
+
+@pytest.mark.parametrize(
+    ("late", "told"),
+    [
+        (0, 0),
+        (0.1379, 137),
+        (0.9999, 999),
+        (1.25, 1250),
+        (59.999, 59_999),
+        (60, None),
+        (3600, None),
+        (-0.001, None),
+        (float("nan"), None),
+        (float("inf"), None),
+    ],
+)
+def test_a_record_says_how_many_thousandths_after_the_second_it_was_made(late: float, told: int | None) -> None:
+    """Where the clock of the trail and the verifier's tell the same time."""
+    trail = Trail(ticks=lambda: NOW + late)
+    trail.verifier.check(mint(), data("sales"))
+    (record,) = trail.decisions
+    assert record["at"] == NOW and record.get("ms") == told
+    assert [one.ms for one in gather(trail.records).decisions] == [told]
+
+
+def test_the_clock_of_a_trail_is_the_machine_s() -> None:
+    lines: list[bytes] = []
+    server = Verifier(KEYRING, audit=AuditTrail(lines.append))
+    before = time()
+    server.check("cap1_nonsense", data("sales"))
+    (record,) = read(lines)
+    assert before - 0.001 <= record["at"] + record["ms"] / 1000 <= time()
+
+
+def test_a_clock_of_a_trail_that_raises_denies() -> None:
+    """What cannot be recorded is not allowed, and no trail goes on with half of a record."""
+
+    def fails() -> float:
+        raise OSError("no clock")
+
+    trail = Trail(ticks=fails)
+    assert trail.verifier.check(mint(), data("sales")).code == "store_unavailable" and trail.lines == []
 
 
 def test_a_record_is_of_the_moment_that_was_decided_on() -> None:

@@ -132,6 +132,7 @@ class Decided(msgspec.Struct):
     token: str | None = None  # the token id
     taken: str | None = None  # of a ledger: accesses of one step took it together
     leeway: Integer = 0  # seconds, of the verifier
+    ms: Integer | None = None  # thousandths of a second after `at`, when it was recorded
 
 
 # --- tokens, by the hand-overs that they went through ---------------------------------------------

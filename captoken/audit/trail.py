@@ -27,11 +27,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
+from time import time
 from typing import Any, TypeAlias
 
 import msgspec
 
 from captoken._format import primitives
+from captoken._format.clocks import Clock
 from captoken._format.encoding import (
     MAX_INTEGER,
     b64decode,
@@ -56,6 +58,10 @@ _AUDIT = primitives.label("audit")
 # Tokens that were described, at most: one that is seen again later is described again. A reader
 # takes the second description for the same token, so that forgetting one costs a line and no more.
 REMEMBERED = 10_000
+
+# Seconds after the one that was decided on: what is recorded later than that, or before it, is told
+# by a clock that is not the verifier's.
+_SOON = 60
 
 Record: TypeAlias = dict[str, Any]  # without its place in the trail: `seq` and `prev`
 
@@ -91,6 +97,8 @@ class AuditTrail:
     - `values=True` records the values of arguments and attributes as well. They may be personal
       data or secrets of those who called.
     - `trace` gives what else to record of a request, or None. It is called for each step.
+    - `clock` tells when a record is made: a verifier decides on whole seconds, and within one of
+      them much can happen. It decides nothing.
 
     Threads share one trail, and write one after the other. Processes have one each, and a forked
     one is refused. A decision costs one call of `write`; a token that is new here costs another.
@@ -105,6 +113,7 @@ class AuditTrail:
         head: Head | None = None,
         values: bool = False,
         trace: Callable[[], str | None] | None = None,
+        clock: Clock = time,
     ) -> None:
         self.head = head or Head()
         self._write = write
@@ -112,6 +121,7 @@ class AuditTrail:
         self._every = every
         self._values = values
         self._trace = trace
+        self._clock = clock
 
         # All below is read and written under the lock alone.
         self._since = 0  # records since the last checkpoint
@@ -134,11 +144,14 @@ class AuditTrail:
     def record_all(self, decisions: Sequence[Decision]) -> None:
         """Write what was decided on one step, in one go: all of it, or none (spec 39.7).
 
-        Raises as `record` does, and what `trace` raises. A checkpoint that cannot be had raises
-        nothing.
+        Raises as `record` does, and what `trace` and `clock` raise. A checkpoint that cannot be
+        had raises nothing.
         """
         # Outside the lock: this takes longest, and needs nothing that other threads change.
         records = [described(decision, values=self._values) for decision in decisions]
+        made = self._clock()
+        for stated in records:
+            stated |= _how_late(stated["at"], made)
         trace = self._trace() if self._trace is not None else None
         if trace is not None:
             for stated in records:
@@ -288,6 +301,17 @@ def described(decision: Decision, *, values: bool = False) -> Record:
     if decision:
         stated |= _taken(decision)
     return stated
+
+
+def _how_late(at: int, made: float) -> Record:
+    """How many thousandths of a second after the second `at` a record is made (spec 39.3).
+
+    Nothing, where that is no sensible time: a clock for tests, or one that gives NaN.
+    """
+    late = made - at
+    if not 0 <= late < _SOON:
+        return {}
+    return {"ms": int(late * 1000)}
 
 
 def _stated(value: msgspec.Struct) -> Record:

@@ -236,8 +236,8 @@ def log(
             for record, decided in _decisions(file)
             if _is_asked(decided, task, agent, denied)
         ]
-    # Within a second they stay in the order of the records, in which they were written.
-    asked.sort(key=lambda one: one[1].at)
+    # Where both come to the same they stay in the order of the records.
+    asked.sort(key=lambda one: one[1].at * 1000 + (one[1].ms or 0))
     if as_json:
         say_json({"decisions": [_logged_data(*one) for one in asked]})
         return
@@ -277,6 +277,7 @@ def _logged_data(record: Mapping[str, Any], decided: trails.Decided) -> dict[str
     return {
         "seq": decided.seq,
         "at": decided.at,
+        "ms": decided.ms,
         "allowed": decided.allowed,
         "code": decided.code,
         "subject": record.get("sub"),
@@ -293,8 +294,16 @@ def _told(record: Mapping[str, Any], decided: trails.Decided) -> str:
     """A decision in one line."""
     chain = " > ".join(actor.name for actor in decided.chain)
     who = f"{chain}, for {record.get('sub')}" if chain else "unknown"
-    when = readable_time(decided.at)
+    when = _moment(decided.at, decided.ms)
     return f"{when}  {decided.code:<16}  {who}: {tried(decided.access)}{_refused(record)}"
+
+
+def _moment(at: int, ms: int | None) -> str:
+    """When it was recorded, to the thousandth of a second; or the second that was decided on."""
+    if ms is None:
+        return readable_time(at)
+    seconds, thousandths = divmod(ms, 1000)
+    return f"{readable_time(at + seconds).removesuffix('Z')}.{thousandths:03}Z"
 
 
 def _refused(record: Mapping[str, Any]) -> str:

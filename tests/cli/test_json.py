@@ -202,6 +202,27 @@ def test_the_log_is_in_the_order_of_time(world):
     assert sh("captoken audit log mixed.jsonl --agent nobody", world).stderr == b"captoken: no decision is recorded that is asked for\n"
 
 
+def test_the_log_has_fractions_of_seconds_where_they_were_recorded(world):
+    """And is in their order: what was recorded before the next second began comes first."""
+    keyring = Keyring.from_keys({"k1": bytes(range(1, 33))}, current="k1")
+    clock = FixedClock(1_764_061_200)
+    late = iter([1.25, 0.5, 0.0071])
+    with open(world / "fractions.jsonl", "wb") as file:
+        trail = AuditTrail(file.write, clock=lambda: clock() + next(late))
+        server = Verifier(keyring, clock=clock, audit=trail)
+        token = Issuer(keyring, clock=clock).mint(subject="s", agent="a", task="t", unrestricted=True)
+        for tool in ("third", "second", "first"):
+            server.check(token, Access(tool=tool))
+    logged = sh("captoken audit log fractions.jsonl", world).stdout.decode()
+    assert re.findall(r"^(\S+ \S+) .*tool (\w+)", logged, re.MULTILINE) == [
+        ("2025-11-25 09:00:00.007Z", "first"),
+        ("2025-11-25 09:00:00.500Z", "second"),
+        ("2025-11-25 09:00:01.250Z", "third"),
+    ]
+    decisions = json.loads(sh("captoken audit log fractions.jsonl --json", world).stdout)["decisions"]
+    assert [(one["at"], one["ms"]) for one in decisions] == [(1_764_061_200, ms) for ms in (7, 500, 1250)]
+
+
 def test_what_a_decision_cannot_say_is_refused_by_its_number(world):
     (world / "odd.jsonl").write_text('{"at":"noon","kind":"decision","prev":"%s","seq":1}\n' % ("A" * 43))
     done = sh("captoken audit log odd.jsonl", world)
