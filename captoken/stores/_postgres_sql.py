@@ -202,8 +202,10 @@ create or replace function captoken.give_back(
 ) returns void language plpgsql as $$
 begin
     for i in 1 .. many loop
-        update captoken.buckets set spent = spent - its_amounts[i]
-            where link = its_links[i] and unit = its_units[i] and its_amounts[i] > 0;
+        if its_amounts[i] > 0 then
+            update captoken.buckets set spent = spent - its_amounts[i]
+                where link = its_links[i] and unit = its_units[i];
+        end if;
     end loop;
 end $$;
 
@@ -361,24 +363,29 @@ create or replace function captoken.settle(
     its_id bytea, taken_units text[], taken bigint[], told bigint
 ) returns boolean language plpgsql as $$
 declare
-    known record;
+    its_links bytea[];
+    its_units text[];
+    its_amounts bigint[];
+    back bigint;
 begin
     perform captoken.ready();
     update captoken.reservations set open = false where id = its_id and open and until > told
-        returning links, units, amounts into known;
+        returning links, units, amounts into its_links, its_units, its_amounts;
     if not found then
         return false;
     end if;
     if taken is null then
         return true;
     end if;
-    perform captoken.give_back(known.links, known.units, array(
-        select amount - least(
-            amount, greatest(coalesce(taken[array_position(taken_units, unit)], 0), 0)
-        )
-        from unnest(known.units, known.amounts) with ordinality as debit (unit, amount, place)
-        order by place
-    ), cardinality(known.links));
+    for i in 1 .. cardinality(its_links) loop
+        back := its_amounts[i] - greatest(
+            coalesce(taken[array_position(taken_units, its_units[i])], 0), 0
+        );
+        if back > 0 then
+            update captoken.buckets set spent = spent - back
+                where link = its_links[i] and unit = its_units[i];
+        end if;
+    end loop;
     return true;
 end $$;
 
