@@ -228,7 +228,9 @@ def with_proof(
         raise TokenFormatError("the text has a proof already: it is for one sending")
     size = len(text) + 1 + PROOF_CHARS
     if size > LIMITS.bundle_chars:  # a writer does not write what readers refuse (spec 3.2)
-        raise LimitError(f"{size} characters with a proof, more than {LIMITS.bundle_chars}")
+        raise LimitError(
+            f"the text would be {size} characters with its proof, more than {LIMITS.bundle_chars}"
+        )
     proof = prove(parts.packet, signer, audience, request, clock, random)
     return f"{text}.{proof_text(proof)}"
 

@@ -123,6 +123,14 @@ def test_what_a_kind_is_follows_from_its_class() -> None:
     assert RIGHTS == ("tables", "operations", "allow", "columns", "tools", "where")
 
 
+def test_a_misspelled_keyword_is_told_with_the_one_that_was_meant() -> None:
+    """Where one is close to it; and all of them in any case."""
+    with pytest.raises(TypeError, match=r"^no caveat is called 'tabels' \(did you mean tables\?\): allow, audience, budget, "):
+        check_known(["operations", "tabels"], V1)
+    with pytest.raises(TypeError, match=r"^no caveat is called 'hue': allow, audience, budget, .*, where, or the key of a caveat in the vocabulary$"):
+        check_known(["hue"], V1)
+
+
 def test_every_keyword_is_typed_and_every_typed_keyword_is_read() -> None:
     """A keyword that is typed and not known, or known and not typed, would be one too many."""
     typed = {*LinkCaveats.__annotations__, *MintCaveats.__annotations__}

@@ -153,7 +153,7 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
         if data[at + 1 : at + 3] != _SIGNATURE or len(signature) != 32:
             raise TokenFormatError("the signature is not the last 32 bytes")
     except IndexError:
-        raise TokenFormatError("cut short") from None
+        raise TokenFormatError("cut short: is the text complete?") from None
     return Packet(identifier, tuple(caveats), signature)
 
 
@@ -189,7 +189,7 @@ def without_locations(data: bytes) -> bytes:
             kept, at = _section(data, at, is_header=False)
             sections.append(kept)
     except IndexError:
-        raise TokenFormatError("cut short") from None
+        raise TokenFormatError("cut short: is the text complete?") from None
 
     # And the rest as it is: the end of the caveats, the signature, and whatever stands behind it.
     sections.append(data[at:])

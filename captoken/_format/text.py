@@ -62,7 +62,9 @@ def packet_of(text: Any) -> Packet:
     if not isinstance(text, str):
         raise TokenFormatError(f"a token is text, not {type(text).__name__}")
     if len(text) > LIMITS.token_chars:  # before anything is decoded
-        raise TokenFormatError(f"longer than {LIMITS.token_chars} characters", step=1)
+        raise TokenFormatError(
+            f"longer than {LIMITS.token_chars} characters, which no token is", step=1
+        )
 
     if not text:
         raise TokenFormatError("there is no token: the text is empty")

@@ -133,9 +133,13 @@ class Vocabulary(Sealed):
         kinds: dict[str, type[Caveat]] = {kind.key: kind for kind in BUILT_IN}
         for kind in own:
             if not (isinstance(kind, type) and issubclass(kind, Caveat)):
-                raise TypeError(f"{kind!r} is not a class of Caveat")
+                raise TypeError(
+                    f"{shown(kind)} is not a class of Caveat: give Vocabulary(…) the class itself"
+                )
             if names.namespaced(kind.key, "key") in kinds:
-                raise ValueError(f"two caveats with the key {kind.key}")
+                raise ValueError(
+                    f"two caveats with the key {kind.key}: a vocabulary has one class for each"
+                )
             if kind.domain not in ("data", "tool", "all"):
                 domain = shown(kind.domain)
                 raise ValueError(f"{kind.key} has the domain {domain}: data, tool or all")

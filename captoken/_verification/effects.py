@@ -111,7 +111,7 @@ class Home:
 
         loop = self.loop
         if loop is None or not loop.is_running():
-            raise StoreError("the store is awaited, and its event loop does not run")
+            raise StoreError("the store is awaited, and its event loop does not run: it has to")
         if _is_here(loop):
             text = "the store is awaited in the event loop of this very thread: await the answer"
             raise StoreError(text)

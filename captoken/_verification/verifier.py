@@ -27,6 +27,7 @@ from captoken._format import names
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, read_clock
 from captoken._format.entropy import random_bytes
 from captoken._format.sealed import Sealed
+from captoken._format.spelling import shown
 from captoken._format.text import Parts
 from captoken._language.access import Access, Caller, amounts
 from captoken._language.caveats import V1, Vocabulary
@@ -153,7 +154,9 @@ def _parts_of_verifier(
     if max_age is not None:
         _check_seconds("max_age", max_age, ", or None")
     if type(remember) is not int or remember < 0:
-        raise ValueError("remember must be a number of characters, 0 or more, as int")
+        raise ValueError(
+            f"remember must be a number of characters, 0 or more, as int, not {shown(remember)}"
+        )
     if not (overlay is None or isinstance(overlay, Overlay) or callable(overlay)):
         kind = type(overlay).__name__
         raise TypeError(f"overlay must be an Overlay, or a callable that returns one, not {kind}")
@@ -203,7 +206,9 @@ def _check_seconds(
 ) -> None:
     """Raise ValueError for what is no number of seconds; True is none."""
     if type(given) is not int or given < 0:
-        raise ValueError(f"{what} must be a number of seconds, 0 or more, as int{other}")
+        raise ValueError(
+            f"{what} must be a number of seconds, 0 or more, as int{other}, not {shown(given)}"
+        )
 
 
 def _names(audience: str | Iterable[str] | None) -> tuple[str, ...]:

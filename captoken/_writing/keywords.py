@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 from captoken._format.clocks import Moment, Seconds
+from captoken._format.spelling import shown
 from captoken._language.caveats import BUILT_IN, COUNTED, Vocabulary, is_own, write
 from captoken._language.kinds import Caveat, HeldAt, Reading
 
@@ -162,12 +163,21 @@ def check_known(keywords: Mapping[str, Any], vocabulary: Vocabulary) -> None:
         own = is_own(keyword) and keyword in vocabulary.kinds
         known = own or keyword in _KEYWORDS
         if not known:
-            words = ", ".join(sorted(_KEYWORDS))
-            raise TypeError(
-                f"no caveat is called {keyword!r}: {words}, "
-                "or the key of a caveat in the vocabulary"
-            )
+            raise _unknown(keyword)
         # Whether two keywords say the same thing, `caveats_of` asks.
+
+
+def _unknown(keyword: str) -> TypeError:
+    """What is raised for a keyword that is no caveat: the one that was meant, and all there are."""
+    from difflib import get_close_matches  # here, since nobody else needs it
+
+    words = ", ".join(sorted(_KEYWORDS))
+    close = get_close_matches(keyword, sorted(_KEYWORDS), 1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return TypeError(
+        f"no caveat is called {shown(keyword)}{meant}: {words}, "
+        "or the key of a caveat in the vocabulary"
+    )
 
 
 def caveats_of(

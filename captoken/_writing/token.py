@@ -431,7 +431,7 @@ def _too_long(
     parts: Parts,
 ) -> LimitError:
     """The error for a presented text that is too long: what each part of it costs."""
-    why = f"{size} characters, more than the {most} to present"
+    why = f"the text would be {size} characters, more than the {most} to present (max_chars)"
     return LimitError(why, costs(parts.packet, parts.discharges))
 
 

@@ -266,7 +266,7 @@ class DischargeService:
             raise RequestError(403, "You are not signed in, or this is not yours to decide.")
         # True, or an object of the login's, would stand in the audit as the one who decided.
         if type(by) is not str or not by:
-            raise TypeError("an approver returns a name, or None")
+            raise TypeError(f"an approver returns a name, as str, or None, not {type(by).__name__}")
         return request, by
 
     # --- ASGI -------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ with extra("fastapi"):
 from captoken._format import names
 from captoken._format.errors import NoToken
 from captoken._format.given import read_once
+from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, cost_of, read_cost, with_cost
 from captoken._verification.verifier import AnyVerifier
@@ -268,7 +269,7 @@ def _refuse_literal_fields(plain: Access, named: Iterable[str]) -> None:
         )
     for name in named:
         if not set("{}").isdisjoint(_field.sub("", name)):
-            raise ValueError("a brace that encloses no path parameter")
+            raise ValueError(f"a brace that encloses no path parameter, in {shown(name)}")
 
 
 def _filled(template: str, parameters: Mapping[str, Any]) -> str:

@@ -107,7 +107,7 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         self._native = unasked(native, "types") | {_FUNCTION}
         self._agent = agent_name(agent)
         if not isinstance(agent, str) or not self._agent:
-            raise ValueError("name the agent: its token names its holder")
+            raise ValueError("name the agent, agent=…: its token names its holder")
 
     def wrap_tool_call(
         self,
@@ -457,7 +457,7 @@ def _own_name(agent: Any) -> str:
     """
     name = getattr(agent, "name", None)
     if not isinstance(name, str) or name in _UNNAMED:
-        raise GuardError("name the agent, or say `to`: its token names its holder")
+        raise GuardError("name the agent, name=…, or say `to`: its token names its holder")
     return name
 
 

@@ -101,7 +101,9 @@ class GuardedAgent(Agent[Any]):
         nobody, and is found here.
         """
         if self.prompt is not None:
-            raise GuardError("a stored prompt can bring tools that no guard sees")
+            raise GuardError(
+                "a stored prompt can bring tools that no guard sees: give instructions instead"
+            )
         if any(_asking(tool) is not tool for tool in self.tools):
             raise GuardError("a tool was added to the list of a guarded agent: assign agent.tools")
         if not all(_hands_on(item) for item in self.handoffs):
@@ -120,7 +122,9 @@ class GuardedAgent(Agent[Any]):
         names = [tool.qualified_name for tool in tools]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise GuardError(f"two tools are called {twice}: a token cannot tell them apart")
+            raise GuardError(
+                f"two tools are called {twice}: a token cannot tell them apart; rename one"
+            )
         return list(tools)
 
 
@@ -147,12 +151,16 @@ def _asking(tool: Tool) -> FunctionTool:
     GuardError for what cannot ask (rules 2 and 4).
     """
     if not isinstance(tool, FunctionTool):  # rule 2
-        raise GuardError(f"{type(tool).__name__} is not run here: no guard sees what it does")
+        raise GuardError(
+            f"{type(tool).__name__} is not run here: no guard sees what it does; leave it out"
+        )
     if isinstance(tool.on_invoke_tool, _Asking):
         return tool
     inside = _agent_inside(tool)
     if inside is not None and not isinstance(inside, GuardedAgent):  # rule 4
-        raise GuardError(f"the agent {inside.name!r} is a tool, and not guarded itself")
+        raise GuardError(
+            f"the agent {inside.name!r} is a tool, and not guarded itself: make it by guarded()"
+        )
 
     asking = copy.copy(tool)
     if callable(tool.needs_approval):
@@ -345,7 +353,10 @@ def _check_guarded(agent: Agent[Any]) -> None:
     Its tools would run whether the token permits it or not.
     """
     if not isinstance(agent, GuardedAgent):
-        raise GuardError(f"the agent {agent.name!r} is not guarded: its tools would run unasked")
+        raise GuardError(
+            f"the agent {agent.name!r} is not guarded: its tools would run unasked; "
+            "make it by guarded()"
+        )
 
 
 # --- handoffs ---------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class TokenGuard(AbstractCapability[Any]):
     def for_agent(self, agent: AbstractAgent[Any, Any]) -> TokenGuard:
         """Rule 5: this guard, for an agent that has a name. Raises GuardError."""
         if not agent.name:  # rule 5
-            raise GuardError("name the agent: its token names its holder")
+            raise GuardError("name the agent, Agent(…, name=…): its token names its holder")
         return self
 
     def get_ordering(self) -> CapabilityOrdering:
@@ -266,9 +266,7 @@ class _Guarded(WrapperToolset[Any]):
                     call.permitted = True
             return await self.wrapped.call_tool(name, tool_args, ctx, tool)
 
-        return await self.owner.run_permitted(
-            ctx, name, tool_args, run, ToolFailed, tool.tool_def
-        )
+        return await self.owner.run_permitted(ctx, name, tool_args, run, ToolFailed, tool.tool_def)
 
 
 def _facts(arguments: Any) -> Any:
@@ -384,4 +382,7 @@ def _check_guarded(agent: AbstractAgent[Any, Any]) -> None:
 
     agent.root_capability.apply(look_at)
     if not found:
-        raise GuardError(f"the agent {agent.name!r} has no TokenGuard: its tools would run unasked")
+        raise GuardError(
+            f"the agent {agent.name!r} has no TokenGuard: its tools would run unasked; "
+            "give it one in capabilities="
+        )

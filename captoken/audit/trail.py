@@ -258,7 +258,7 @@ class AuditTrail:
             raise
         # A `write` that returns something else has said nothing of how much stands.
         if type(count) is int and count != len(lines):
-            raise AuditError(f"{count} bytes of {len(lines)} were written")
+            raise AuditError(f"{count} bytes of {len(lines)} were written: is the disk full?")
 
         self._since += len(records)
         self.head = head

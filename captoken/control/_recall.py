@@ -88,7 +88,7 @@ def recall(
     count = len(held.caveats)
     follows = given.identifier == held.identifier and given.caveats[:count] == held.caveats
     if not follows or len(given.caveats) == count:
-        raise ValueError("the one was not made from the other")
+        raise ValueError("the one was not made from the other: handed_on is what token became")
 
     links = [_stated_link(caveat) for caveat in given.caveats[count:]]
     text = token.present(

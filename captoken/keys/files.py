@@ -80,6 +80,7 @@ def read_private(path: str | os.PathLike[str]) -> bytes:
                 )
             return file.read(_MAX_BYTES)
     except OSError as error:
+        made = "; save makes one" if isinstance(error, FileNotFoundError) else ""
         raise KeyringError(
-            f"the key file {shown_file(path)} cannot be read: {error.strerror}"
+            f"the key file {shown_file(path)} cannot be read: {error.strerror}{made}"
         ) from None

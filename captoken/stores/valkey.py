@@ -85,7 +85,9 @@ class _OneConnection:
 
     def __enter__(self) -> None:
         if not self._process.is_own():
-            raise StoreError("Valkey: the client's one connection belongs to another process")
+            raise StoreError(
+                "Valkey: the client's one connection belongs to another process: make one in each"
+            )
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:

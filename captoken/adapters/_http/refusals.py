@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from captoken._format.spelling import shown
 from captoken._verification.decision import Denied
 from captoken.adapters._http.exchange import RequestError, Response, json_response
 from captoken.adapters._http.origins import origin_of
@@ -49,7 +50,9 @@ class Refusals:
 
     def __init__(self, realm: str, metadata: str | None) -> None:
         if _quotable(realm) is None:
-            raise ValueError("a realm is printable ASCII without quotes and backslashes")
+            raise ValueError(
+                f"a realm is printable ASCII without quotes and backslashes, not {shown(realm)}"
+            )
         challenge = f'Bearer realm="{realm}"'
         if metadata is not None:
             origin_of(metadata)  # it raises, and what it returns is of no use here

@@ -178,7 +178,10 @@ class Gate:
         self._free = FREE | frozenset([free] if isinstance(free, str) else free)
         # A list that is open to everybody has an option of its own, and a call never is.
         if not self._free.isdisjoint({CALL, *LISTS}):
-            raise ValueError("tools/call and the methods that list cannot be free")
+            raise ValueError(
+                "tools/call and the methods that list cannot be free: "
+                "list_without_token=True opens the lists"
+            )
         # `is True`: what only looks like a yes opens nothing.
         self._open_lists = list_without_token is True
         self._header = authorization_header is True

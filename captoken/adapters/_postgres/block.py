@@ -28,6 +28,7 @@ with extra("postgres"):
     from psycopg.pq import PipelineStatus, TransactionStatus
 
 from captoken._format.errors import GuardError
+from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost
 from captoken._verification.decision import Decision, Grant
@@ -64,7 +65,9 @@ class Block:
             raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
         # PostgreSQL takes 0 for no limit at all.
         if type(timeout) is not int or timeout <= 0:
-            raise ValueError("timeout must be a number of seconds, more than 0, as int")
+            raise ValueError(
+                f"timeout must be a number of seconds, more than 0, as int, not {shown(timeout)}"
+            )
 
         self.connection = connection
         self._pgconn = connection.pgconn
