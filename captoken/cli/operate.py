@@ -180,7 +180,8 @@ def operating(
     # Whoever can remove the store could else have the operator begin anew, with nothing revoked.
     if create and last and not resume:
         raise click.UsageError(
-            f"{store} is to be new, and {seen} says that snapshot {last} was: --resume begins anew"
+            f"{seen} says that there was a store, up to snapshot {last}: "
+            "leave out --create, or begin anew with --resume"
         )
     with _snapshots(store, create=create) as snapshots:
         operator = Operator(
@@ -355,7 +356,7 @@ def lift(
     now: int | None,
     as_json: bool,
 ) -> None:
-    """Take an entry off again.
+    """Take an entry of the overlay off again.
 
     \b
     captoken lift --key operator.json --store overlay.db --entry "$(cat entry)"
@@ -391,11 +392,11 @@ def renew(
     now: int | None,
     as_json: bool,
 ) -> None:
-    """Sign anew what stands, once.
+    """Sign the overlay anew, once.
 
-    Verifiers want to hear it again every minute. They deny all once the newest snapshot is older
-    than their bound, a minute by default. With --create, makes the store and signs that nothing
-    stands.
+    What stands is signed as it is. Verifiers want to hear it again every minute. They deny all once
+    the newest snapshot is older than their bound, a minute by default. With --create, makes the
+    store and signs that nothing stands.
 
     The number of the newest snapshot is kept beside the key, in a file that ends in .seen. A store
     that has less, or whose newest snapshot has run out, is refused, since it may have gone back.
@@ -442,7 +443,7 @@ def renew(
 def overlay(
     store: str, operator: tuple[str, ...], raw: bool, now: int | None, as_json: bool
 ) -> None:
-    """Show what stands: on which tokens, by whom, when and why.
+    """Show the overlay: what stands, by whom, when and why.
 
     Needs the operator's public key alone.
 

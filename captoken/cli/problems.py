@@ -17,6 +17,7 @@ import click
 
 from captoken._format.errors import CaptokenError, WideningError
 from captoken._format.spelling import shown, spelled_time
+from captoken.cli.values import SPELLED
 
 # What becomes one line. Anything else is a mistake of the library's own, and is shown whole.
 TOLD = (CaptokenError, ValueError, TypeError, OSError, click.ClickException)
@@ -47,6 +48,7 @@ _SENTENCES = (
         "unrestricted, and yet restricted by",
         "--unrestricted, and yet restricted by",
     ),
+    ("is there already: open it, or", "is there already: leave out --create, or"),
     ("table and operation are stated together", "--table and --operation go together"),
     ("until is over already: it is a time, in seconds since the epoch", "--until is over already"),
     ("is it the newest?", "is it the newest? If so, `captoken renew --resume` goes on from it"),
@@ -103,6 +105,8 @@ def _of_usage(error: click.UsageError) -> str:
         message = _missing(error.param, error.ctx, command)
     elif isinstance(error, click.BadParameter) and error.param is not None:
         message = f"{_named(error.param, error.ctx)}: {error.message}"
+        if error.param.type in SPELLED and isinstance(error.param, click.Option):
+            message += f". {_meaning(error.param)}"
     elif isinstance(error, click.NoSuchOption):
         close = [f"did you mean {name}?" for name in (error.possibilities or ())[:1]]
         which = " ".join([*close, f"`{command} --help` lists all"])
@@ -118,8 +122,13 @@ def _missing(parameter: click.Parameter, ctx: click.Context, command: str) -> st
     meaning = ""
     if isinstance(parameter, click.Option):
         name = f"{name} {parameter.make_metavar(ctx)}"
-        meaning = f" {(parameter.help or '').removesuffix(' Repeatable.')}"
+        meaning = f" {_meaning(parameter)}"
     return f"{name} is missing.{meaning} `{command} --help` has an example"
+
+
+def _meaning(option: click.Option) -> str:
+    """What an option says, with an example where it has a spelling of its own."""
+    return (option.help or "").removesuffix(" Repeatable.")
 
 
 def _named(parameter: click.Parameter, ctx: click.Context) -> str:

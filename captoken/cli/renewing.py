@@ -64,15 +64,16 @@ def operate(
     create: bool,
     as_json: bool,
 ) -> None:
-    """Keep what stands fresh, until Ctrl-C or SIGTERM.
+    """Keep the overlay fresh, until Ctrl-C or SIGTERM.
 
     \b
     captoken operate --key operator.json --store overlay.db --create
     captoken operate --key operator.json --store overlay.db
 
-    Verifiers deny all once the newest snapshot is older than their bound, a minute by default. This
-    signs it anew in time, and stays in the foreground: a terminal or a service manager runs it. The
-    other commands work beside it. A store that cannot be reached for a while is tried again.
+    The overlay is what an operator has done to tokens that are out. Verifiers deny all once its
+    newest snapshot is older than their bound, a minute by default. This signs it anew in time, and
+    stays in the foreground: a terminal or a service manager runs it. The other commands work beside
+    it. A store that cannot be reached for a while is tried again.
 
     With --json, writes an object a line for each snapshot.
     """

@@ -288,5 +288,8 @@ WHERE = _Type("attribute=json", _where)
 FACT = _Type("key=value", _fact)
 FILE = _File()
 
+# Those with a spelling of their own: whoever misses it is shown an example.
+SPELLED = (OBJECT, LISTS, OBJECTS, WHERE, FACT)
+
 PUBLIC = _Type("public key", _public)
 ID = _Type("id", _id)

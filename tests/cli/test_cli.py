@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import re
 import runpy
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import sysconfig
 import time
 import unicodedata
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -765,6 +767,8 @@ def test_the_clock_of_the_machine_is_the_default(folder):
         (["verify", "--keyrin"], "verify: there is no option '--keyrin': did you mean --keyring? `captoken verify --help` lists all"),
         (["attenuate", "--expires-in", "1hour"], "attenuate: --expires-in: '1hour' is no duration: write it as 90s, 10m, 2h, 1d or 1h30m, or in seconds"),
         (["attenuate", "--uses", "some\x1b"], "attenuate: --uses: 'some\\x1b' is no whole number from 0 on"),
+        (["attenuate", "--where", "region"], """attenuate: --where: 'region' has no '='. What an attribute must satisfy: 'region={"in":["eu"]}'."""),
+        (["verify", "--arguments", "{q:1}"], """verify: --arguments: not JSON: Expecting property name enclosed in double quotes. Its arguments: '{"q":"rates"}'."""),
         (["attenuate", "--depth"], "--depth is without its value"),
         (["inspect", "a.token"], "inspect: unexpected: a.token; a token is read from standard input, or with --token-file FILE"),
         (["discharge", "--key", "k", "a.ticket"], "discharge: unexpected: a.ticket; a ticket is read from standard input, or with --ticket-file FILE"),
@@ -784,6 +788,17 @@ def test_what_is_wrong_is_named_as_it_was_typed(arguments, told, folder):
     """The file, the option and what came; what was meant to come; and what to write."""
     done = captoken(*arguments, stdin=ROOT.serialize(), cwd=folder)
     assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", f"captoken: {told}\n")
+
+
+def test_what_is_said_anew_is_what_the_library_says():
+    """A sentence that the library says in other words by now would come through with its keywords."""
+    from captoken.cli.problems import _SENTENCES
+
+    package = Path(app.__file__).parents[1]
+    sources = [path.read_text("utf-8") for path in package.rglob("*.py") if "cli" not in path.relative_to(package).parts]
+    said = re.sub(r'"\s*\n\s*f?"', "", "".join(sources))  # what stands on several lines
+    for theirs, _ in _SENTENCES:
+        assert re.sub("^(tables|operations) ", "", theirs) in said, theirs
 
 
 GROUPS = ["", *(name for name, command in app.commands.commands.items() if hasattr(command, "commands"))]
