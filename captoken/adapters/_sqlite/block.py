@@ -278,6 +278,7 @@ class Block:
             self.denials.deny(plan.text, refused)
         if plan.literals:
             self._deny_literals(plan)
+        self.denials.deny_index(plan.text)
 
         # All that is needed together: recorded, and used once. `select 1` needs nothing.
         if plan.needs:

@@ -42,6 +42,9 @@ _COLUMN_IN_ERROR = re.compile(
     r"(?:\S*\.)?\"?([^\s\"]+)"
 )
 
+# What it says of a text that is no SQL, whatever is there.
+_SYNTAX_IN_ERROR = re.compile(r"near \"|unrecognized token|incomplete input")
+
 # And of a table: the schema, if one is said, and the table.
 _TABLE_IN_ERROR = re.compile(r"no such table: (?:([^.]+)\.)?(.+)", re.DOTALL)
 
@@ -153,12 +156,22 @@ class Denials:
         for name in text.using:
             self.deny_column(text, name)
 
-        # A star may count the columns, hidden ones too: "SELECTs … do not have the same number of
-        # result columns". A syntax error knows nothing of them.
-        is_syntax = str(error).startswith("near ")
-        if text.has_star and not is_syntax and self._restricted(text):
+        self.deny_index(text)
+
+        # Whatever else SQLite found wrong may tell of hidden columns, how many there are for one:
+        # "sub-select returns 4 columns - expected 1". A syntax error knows nothing of them.
+        is_syntax = _SYNTAX_IN_ERROR.match(str(error)) is not None
+        if not is_syntax and self._restricted(text):
             raise self.denied(self._no_columns(text))
         raise error
+
+    def deny_index(self, text: Text) -> None:
+        """Refuse INDEXED BY, whether there is such an index or not.
+
+        Only if a table that the text names restricts its columns: the indexes of it tell of them.
+        """
+        if text.names_index and self._restricted(text):
+            raise self.denied(self._no_columns(text))
 
     def deny_column(self, text: Text, column: str) -> None:
         """Refuse a column as it is spelled, there or not.

@@ -32,7 +32,6 @@ END: Token = (OTHER, "", "")
 # Punctuation that is looked for. In quotes it is a name, if a strange one: `people AS "."`.
 DOT: Token = (OTHER, ".", "")
 CLOSING: Token = (OTHER, ")", "")
-STAR: Token = (OTHER, "*", "")
 
 # Rule 1: how a statement may begin.
 KINDS = frozenset(("select", "with", "values", "insert", "replace", "update", "delete"))

@@ -24,7 +24,6 @@ from captoken.adapters._sqlite.lexer import (
     CLOSING,
     IDENTIFIER,
     OTHER,
-    STAR,
     STRING,
     cut,
     fold,
@@ -146,10 +145,8 @@ class Text:
         strings = {text for kind, text, _ in self.tokens if kind == STRING}
         return identifiers - strings
 
-    @property
-    def has_star(self) -> bool:
-        """Does it say `*`, be it to multiply?
-
-        Then what SQLite says of the number of columns may tell of hidden ones.
-        """
-        return STAR in self.tokens
+    @cached_property
+    def names_index(self) -> bool:
+        """Does it say INDEXED BY? Where there is no such index, SQLite says so."""
+        keywords = [keyword for _, _, keyword in self.tokens]
+        return ("indexed", "by") in itertools.pairwise(keywords)
