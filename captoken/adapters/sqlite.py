@@ -34,6 +34,8 @@ rules. Each is cited by its number where it is enforced.
 11. A statement has at most 100,000 bytes, and is read in time with its length.
 12. A `Connection` remembers what was found out. Each block asks whether the ground of it is still
     the same.
+13. While a table with hidden columns is named, a name that could mean one of them is refused,
+    whether there is such a column or not.
 
 Not checked: what row counts, failing constraints and the order in which an index yields rows let a
 caller infer.

@@ -80,6 +80,9 @@ class Block:
         # What a statement may yield. One more, and none of them is handed out.
         self.max_rows = max_rows
 
+        # Rule 13: the texts of which no name can mean a hidden column.
+        self.named: set[str] = set()
+
         # Rule 7: the functions that tell of this block alone by now.
         self.told: frozenset[str] = frozenset()
 
@@ -247,7 +250,19 @@ class Block:
         if plan is None:
             if len(sql.encode("utf-8", "surrogatepass")) > MAX_BYTES:
                 raise self.denials.denied(_TOO_LONG)
-            plan = self._plan(Text(sql), parameters)
+            text = Text(sql)
+            # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
+            if text.first not in KINDS:
+                raise self.denials.denied(_OTHER_KIND)
+        else:
+            text = plan.text
+
+        # Once for each text: what is granted of columns does not change for a block.
+        if sql not in self.named:
+            self.denials.deny_names(text, parameters)
+            self.named.add(sql)
+        if plan is None:
+            plan = self._plan(text, parameters)
 
         self._permit(plan)
         return self._run(sql, parameters, plan)
@@ -278,7 +293,6 @@ class Block:
             self.denials.deny(plan.text, refused)
         if plan.literals:
             self._deny_literals(plan)
-        self.denials.deny_index(plan.text)
 
         # All that is needed together: recorded, and used once. `select 1` needs nothing.
         if plan.needs:
@@ -378,10 +392,6 @@ class Block:
 
         Raises Denied, or the error that it does not compile for, where that tells nothing.
         """
-        # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
-        if text.first not in KINDS:
-            raise self.denials.denied(_OTHER_KIND)
-
         plan = self.planner.plan(text, parameters)
         if isinstance(plan, Exception):
             self.denials.fail(

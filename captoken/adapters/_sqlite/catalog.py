@@ -190,6 +190,7 @@ class Catalog:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._layouts: dict[Object, Layout] = {}
+        self._columns: dict[Object, tuple[str, ...]] = {}
 
     def resume(self, watch: Watch) -> None:
         """Go on in another transaction, on the same ground (`remembered`)."""
@@ -228,6 +229,13 @@ class Catalog:
         """
         program = self._watch.own(explained(_HARMLESS))
         return {p4 for _, op, _, _, _, p4, *_ in program if op == b"VOpen"}
+
+    def columns(self, entry: Object) -> tuple[str, ...]:
+        """The names of the columns of a table or a view, as the schema spells them."""
+        if entry not in self._columns:
+            info = self._watch.own(_COLUMNS, entry.name, entry.schema)
+            self._columns[entry] = tuple(decoded(name) for name, *_ in info)
+        return self._columns[entry]
 
     def layout(self, entry: Object) -> Layout:
         """The columns of a table or an index, in the order of its cursors."""

@@ -15,7 +15,7 @@ what was reached, and the name is for the operator alone.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
@@ -31,6 +31,7 @@ from captoken.adapters._sqlite.naming import (
 )
 from captoken.adapters._sqlite.planner import Planner
 from captoken.adapters._sqlite.scopes import Mention
+from captoken.adapters._sqlite.shadow import Shadow, other_words
 from captoken.adapters._sqlite.text import Text
 
 # What SQLite says of a column that it does not find, and the column, without its table.
@@ -79,6 +80,9 @@ class Denials:
         self._grant = grant
         self._caller = caller
         self._planner = planner
+
+        # What was wrong with the text that was last looked at on shadows (rule 13).
+        self._error: Exception | None = None
 
     def denied(self, refused: Refused) -> Denied:
         """The exception to raise, once the denial is recorded.
@@ -146,6 +150,9 @@ class Denials:
         if never_granted:
             self.deny(text, _NEVER)
 
+        # Of two things that are wrong, which one SQLite meets first may turn on what is hidden.
+        error = self._error or error
+
         # Tables first: if one that is named is refused, nothing else is said. Then whatever SQLite
         # itself looked for in vain.
         self._deny_tables(text)
@@ -156,8 +163,6 @@ class Denials:
         for name in text.using:
             self.deny_column(text, name)
 
-        self.deny_index(text)
-
         # Whatever else SQLite found wrong may tell of hidden columns, how many there are for one:
         # "sub-select returns 4 columns - expected 1". A syntax error knows nothing of them.
         is_syntax = _SYNTAX_IN_ERROR.match(str(error)) is not None
@@ -165,13 +170,55 @@ class Denials:
             raise self.denied(self._no_columns(text))
         raise error
 
-    def deny_index(self, text: Text) -> None:
-        """Refuse INDEXED BY, whether there is such an index or not.
+    def deny_names(self, text: Text, parameters: Any) -> None:
+        """Rule 13: refuse a name that could mean a hidden column, there or not.
 
-        Only if a table that the text names restricts its columns: the indexes of it tell of them.
+        Only if a table that the text names restricts its columns. A table that is refused as a
+        whole comes first, as always.
         """
-        if text.names_index and self._restricted(text):
+        self._error = None
+        restricted = self._restricted(text)
+        if not restricted:
+            return
+        self._deny_tables(text)
+
+        # NATURAL compares whatever its two sides share, and no event tells what that is. INDEXED BY
+        # names what is there, or SQLite says that it is not.
+        if text.names_index or text.is_natural:
             raise self.denied(self._no_columns(text))
+        for name in text.using:  # no event tells of these either
+            self.deny_column(text, name)
+        look = self._planner.on_shadows(text, parameters, self._shadows(text, restricted))
+        if look.word is not None:
+            self.deny_column(text, look.word)
+        self._error = look.error
+
+    def _shadows(self, text: Text, restricted: list[Access]) -> tuple[Shadow, ...]:
+        """What the text may see of the tables that it names."""
+        tables: dict[tuple[str | None, str], Object] = {}
+        for mention in text.mentions:
+            entry = self._planner.schema.find(mention)
+            if entry is not None:
+                schema = None if mention.schema is None else fold(mention.schema)
+                tables[schema, fold(mention.name)] = entry
+
+        shadows: list[Shadow] = []
+        for (schema, name), entry in tables.items():
+            columns = self._planner.columns(entry)
+            needs = [need for need in restricted if need.table == table_name(*entry.key)]
+            if not needs:
+                shadows.append(Shadow(schema, name, columns))
+                continue
+            granted = tuple(
+                column
+                for column in columns
+                if all(
+                    self._refused(need.table, need.operation, (column,)) is None for need in needs
+                )
+            )
+            words = other_words(text.words, granted)
+            shadows.append(Shadow(schema, name, granted, words))
+        return tuple(shadows)
 
     def deny_column(self, text: Text, column: str) -> None:
         """Refuse a column as it is spelled, there or not.

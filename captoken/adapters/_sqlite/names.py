@@ -106,7 +106,8 @@ def _add_selected(
 ) -> None:
     """A table that is read, or a view, which is what its tables are: all its columns included.
 
-    Only what a view reads counts here. SQLite may leave out what of it cannot matter.
+    SQLite may leave out a view that cannot matter. What it would read is needed all the same: else
+    it would be told that the name is that of a view.
     """
     if entry.kind == "table":
         account.selects.add(entry.key)
@@ -117,6 +118,8 @@ def _add_selected(
         account.refuse("table", "a view that SQLite cannot compile")
         return
     account.selects |= view.selects
+    for key, columns in view.reads.items():
+        account.reads[key] |= columns
     account.refusals |= view.refusals
 
 

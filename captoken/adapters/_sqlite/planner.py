@@ -22,6 +22,7 @@ from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.programs import Programs, add_programs
 from captoken.adapters._sqlite.remembered import Found, Memory, Plans
 from captoken.adapters._sqlite.scopes import Mention
+from captoken.adapters._sqlite.shadow import Look, Shadow, look
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Event, Watch
 
@@ -34,6 +35,10 @@ _TELLTALES = frozenset(
         "total_changes",
     )
 )
+
+
+# How many texts are remembered that were compiled on shadows.
+_LOOKS = 256
 
 
 class Planner:
@@ -58,7 +63,7 @@ class Planner:
         """What was found out, in this transaction or before. Asked once the transaction is open."""
         self.is_ready = True
         if self._memory is None:
-            return Found(Catalog(self._watch), {}, Plans())
+            return Found(Catalog(self._watch), {}, Plans(), {})
         return self._memory.found(self._watch)
 
     @property
@@ -74,6 +79,20 @@ class Planner:
         """The block is over: what is remembered does not hold its connection."""
         if self.is_ready:
             self._catalog.release()
+
+    def columns(self, entry: Object) -> tuple[str, ...]:
+        """The names of the columns of a table or a view. None, if SQLite cannot compile it."""
+        return self._catalog.columns(entry)
+
+    def on_shadows(self, text: Text, parameters: Any, shadows: tuple[Shadow, ...]) -> Look:
+        """What comes of the text on shadows (rule 13). Found once for one text and shadows."""
+        looks = self._found.looks
+        asked = text.sql, shadows
+        if asked not in looks:
+            if len(looks) >= _LOOKS:
+                looks.clear()
+            looks[asked] = look(text.sql, parameters, shadows)
+        return looks[asked]
 
     def seen(self, sql: str) -> Plan | None:
         """What a statement needs that was looked at before, or None."""

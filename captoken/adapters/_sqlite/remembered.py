@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, databases_of, rows_of
 from captoken.adapters._sqlite.plan import Plan
+from captoken.adapters._sqlite.shadow import Look, Shadow
 from captoken.adapters._sqlite.watch import Watch
 
 # How many plans are remembered at most, and characters of their statements together. Agents write
@@ -63,6 +64,9 @@ class Found(NamedTuple):
 
     plans: Plans
 
+    # What came of texts on shadows (rule 13), by text and shadows.
+    looks: dict[tuple[str, tuple[Shadow, ...]], Look]
+
 
 class Ground(NamedTuple):
     """What all that was found rests on."""
@@ -93,7 +97,7 @@ class Memory:
         ground = _ground(watch, self._functions)
         if self._found is None or ground != self._ground or self._functions_change:
             self._ground = ground
-            self._found = Found(Catalog(watch), {}, Plans())
+            self._found = Found(Catalog(watch), {}, Plans(), {})
         else:
             self._found.catalog.resume(watch)
         return self._found

@@ -150,3 +150,8 @@ class Text:
         """Does it say INDEXED BY? Where there is no such index, SQLite says so."""
         keywords = [keyword for _, _, keyword in self.tokens]
         return ("indexed", "by") in itertools.pairwise(keywords)
+
+    @cached_property
+    def is_natural(self) -> bool:
+        """Does it say NATURAL, be it as a name?"""
+        return any(keyword == "natural" for _, _, keyword in self.tokens)

@@ -1,0 +1,219 @@
+"""What a token does not grant is not told: two databases that differ in all of it give the same answers.
+
+Not in question is what the page says is told: a star, or a table in the place of its columns (`in people`), says whether
+a table has more columns than are granted.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from typing import Any
+
+import pytest
+
+from captoken import Denied
+from captoken.adapters._sqlite import planner
+from captoken.adapters.sqlite import Connection, guarded
+from tests.longer import drawing, times
+
+from .test_sqlite import grant
+
+GRANT = grant(tables=["people", "other"], operations=["select", "update"], columns={"people": ["id", "name"]})
+OPEN = "create table other (id integer, x text); insert into other values (1, 'q'), (2, 'w');"
+WORLDS = {
+    "nothing hidden": "create table people (id integer, name text); insert into people values (1, 'ann'), (2, 'bob');",
+    "two columns, an index and a table": """
+        create table people (id integer, pay integer, name text, ssn text);
+        insert into people values (1, 900, 'ann', 's1'), (2, 800, 'bob', 's2');
+        create index by_pay on people (pay); create table hr (id integer, pay integer); insert into hr values (1, 7);
+    """,
+    "other columns, and a view": """
+        create table people (x text, id integer, name text, nope integer generated always as (id + 1), c blob);
+        insert into people (x, id, name) values ('q', 1, 'ann'), ('w', 2, 'bob');
+        create view hr as select x as pay from people; create unique index by_pay on people (x);
+    """,
+}
+
+STATEMENTS = [
+    "select pay from people, (select 1 as pay)",
+    "select name from people natural join (select 1 as pay)",
+    "select name from people natural join other",
+    "select name from people p where exists (select 1 from other where x = pay)",
+    "select name as pay from people where pay = 1",
+    "select name as pay from people order by pay",
+    "select name as pay from people group by pay",
+    "select name as pay from people group by 1 having pay > 'a'",
+    "select j.pay from (people join other) as j",
+    "select 1 in people",
+    "select name from people indexed by by_pay",
+    "select name from people indexed by nope",
+    'select name from people where "pay" = \'pay\'',
+    "select x from other where (id) in people",
+    "select pay from hr",
+    "select 1 from hr, people",
+    "select name from people where ssn in (select pay from people)",
+    "select count(pay) from people",
+    "select name from people order by 9",
+    "select people.pay from people, (select 1 as pay)",
+    "with people as (select 1 as pay) select pay from people",
+    "with t as (select name as pay from people) select pay from t",
+    "update people set name = 'x' where pay = 1",
+    "update people set pay = 1",
+    "update other set x = (select pay from people)",
+    "select name from people where id = ?",
+    "select nosuch(pay) from people",
+    "select name from people limit pay",
+    "select x, c from other, (select 2 as c)",
+]
+
+
+def world(name: str, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None, factory=factory)
+    connection.executescript(WORLDS[name] + OPEN)
+    return connection
+
+
+def answer(connection: sqlite3.Connection, sql: str) -> tuple[Any, ...]:
+    """All that whoever sent it gets to see."""
+    try:
+        with guarded(connection, GRANT) as db:
+            rows = db.execute(sql)
+            found = rows.columns, sorted(rows.fetchall(), key=repr), rows.rowcount
+            connection_of_nobody(db, found)
+    except Denied as denied:
+        return denied.decision.code, denied.decision.for_model(), str(denied)
+    except Back:
+        return found
+    except sqlite3.Error as error:
+        return type(error).__name__, str(error)
+    raise AssertionError(sql)
+
+
+class Back(Exception):
+    """Leaves a block so that it rolls back."""
+
+
+def connection_of_nobody(db: Any, found: Any) -> None:
+    raise Back
+
+
+@pytest.mark.parametrize("sql", STATEMENTS)
+def test_three_databases_that_differ_in_what_is_hidden_answer_alike(sql: str) -> None:
+    answers = []
+    for name in WORLDS:
+        connection = world(name)
+        answers.append(answer(connection, sql))
+        connection.close()
+    assert answers[1:] == answers[:-1]
+
+
+def test_a_text_with_more_words_than_a_table_has_columns_is_refused_in_the_same_way() -> None:
+    sql = "select name from people where name in (" + ", ".join(f"w{at}" for at in range(2_000)) + ")"
+    answers = {answer(world(name), sql) for name in WORLDS}
+    assert [code for code, *_ in answers] == ["column"]
+
+
+def test_tables_of_other_schemas_have_shadows_too() -> None:
+    held = grant(tables=["side.people", "side.other"], operations=["select"], columns={"side.people": ["name"]})
+    for hidden in ("", ", pay integer"):
+        connection = world("nothing hidden")
+        connection.execute("attach ':memory:' as side")
+        connection.executescript(f"create table side.people (name text{hidden}); create table side.other (x)")
+        with guarded(connection, held) as db:
+            assert db.execute("select name as pay from side.people order by pay").fetchall() == []
+            assert db.execute("select p.name, other.x from side.people p, side.other").fetchall() == []
+            for sql in ("select name as pay from side.people where pay = 1", "select pay from side.other, side.people", "select p.pay from side.people p"):
+                with pytest.raises(Denied) as denied:
+                    db.execute(sql)
+                assert str(denied.value) == 'column: columns ["pay"] of table side.people are not among ["name"]'
+        connection.close()
+
+
+def test_what_came_of_a_text_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    look = planner.look
+    monkeypatch.setattr(planner, "look", lambda sql, *rest: (looks.append(sql), look(sql, *rest))[1])
+    monkeypatch.setattr(planner, "_LOOKS", 2)
+    connection = world("nothing hidden", Connection)
+    for _ in range(2):
+        with guarded(connection, GRANT) as db:
+            for sql in ("select name from people", "select id from people") * 2:
+                db.execute(sql)
+    assert len(looks) == 2
+    with guarded(connection, grant(tables=["people"], operations=["select"], columns={"people": ["name"]})) as db:
+        db.execute("select name from people")  # another grant has other shadows
+    assert len(looks) == 3
+    connection.close()
+
+
+NAMES = ["id", "id", "id", "name", "name", "people.name", "1", "pay", "ssn", "x", "nope", "c", "p.name", "p.pay", "o.x", "o.pay", "people.id", "people.ssn", '"pay"', '"c"', "1", "'s1'", "rowid"]
+ALIASES = ["pay", "ssn", "n", "x", "c"]
+
+
+class Text:
+    """A statement drawn from the words that could tell something."""
+
+    def __init__(self, drawn: random.Random) -> None:
+        self.drawn = drawn
+
+    def one(self, *choices: str) -> str:
+        return self.drawn.choice(choices)
+
+    def value(self, depth: int) -> str:
+        kind = self.drawn.randrange(9 if depth < 2 else 5)
+        if kind < 5:
+            return self.drawn.choice(NAMES)
+        if kind == 5:
+            return f"{self.one('max', 'count', 'length', 'nosuch')}({self.value(depth + 1)})"
+        if kind == 6:
+            return f"({self.query(depth + 1, 1)})"
+        return f"{self.value(depth + 1)} {self.one('=', '||', 'in', 'is', '<')} ({self.value(depth + 1)})"
+
+    def source(self, depth: int) -> str:
+        kind = self.drawn.randrange(6 if depth < 2 else 4)
+        if kind < 4:
+            return self.one("people", "people", "people p", "people as p", "other o", "other", "main.people", self.one("hr", "t", "missing"))
+        return f"({self.query(depth + 1, 1)}) {self.one('as pay', 'p', 'o', '')}"
+
+    def query(self, depth: int = 0, width: int = 0) -> str:
+        items = [self.value(depth) + self.one("", "", f" as {self.drawn.choice(ALIASES)}") for _ in range(width or self.drawn.choice((1, 2)))]
+        sources = self.source(depth)
+        for _ in range(self.drawn.choice((0, 0, 1))):
+            sources += f" {self.one(',', 'join', 'left join', 'full join', 'natural join')} {self.source(depth)}"
+            if self.drawn.random() < 0.4:
+                sources += self.one(" using (id)", " using (pay)", " using (x)", f" on {self.value(2)}")
+        text = f"select {', '.join(items)} from {sources}"
+        if self.drawn.random() < 0.4:
+            text += f" where {self.value(depth)}"
+        if self.drawn.random() < 0.2:
+            text += f" group by {self.value(2)}" + self.one("", f" having {self.value(2)}")
+        if not width and self.drawn.random() < 0.3:
+            text += f" order by {self.value(2)}"
+        return text
+
+    def statement(self) -> str:
+        kind = self.drawn.randrange(10)
+        if kind == 0:
+            return f"update {self.one('people', 'other')} set {self.one('name', 'x', 'pay')} = {self.value(1)} where {self.value(1)}"
+        if kind == 1:
+            return f"with {self.one('t', 'people', 'hr')} as ({self.query(1)}) {self.query()}"
+        if kind == 2:
+            return f"{self.query()} union {self.query()}"
+        return self.query()
+
+
+def test_statements_drawn_at_random_tell_the_databases_apart_as_little() -> None:
+    """1,500 of them; some run, some are denied, some are no SQL."""
+    drawn = drawing(11)
+    connections = [world(name, Connection) for name in WORLDS]
+    kinds: dict[str, int] = {}
+    for _ in range(times(1_500)):
+        sql = Text(drawn).statement()
+        answers = [answer(connection, sql) for connection in connections]
+        assert answers[1:] == answers[:-1], sql
+        kind = answers[0][0] if isinstance(answers[0][0], str) else "rows"
+        kinds[kind] = kinds.get(kind, 0) + 1
+    assert min(kinds.get("rows", 0), kinds.get("column", 0), kinds.get("table", 0)) > times(30), kinds
+    for connection in connections:
+        connection.close()
