@@ -670,6 +670,35 @@ def test_a_missing_extra_is_one_line(missing):
     assert done.stderr == b"captoken: the command line needs an extra: pip install 'captoken[cli]'\n"
 
 
+# The command line of which others have the word: each with its exit code.
+FIRST_WORDS = (
+    ("captoken keygen --out keyring.json", 0),
+    (
+        "captoken mint --keyring keyring.json --subject user:jane --agent orchestrator --task task-123 \\\n"
+        "              --tables sales --tables 'market.*' --operations select --expires-in 10m > root.token",
+        0,
+    ),
+    ("captoken delegate --to sales-agent --tables sales --expires-in 5m < root.token > child.token", 0),
+    ("captoken attenuate --operations select < child.token", 0),
+    ("captoken inspect < child.token                # needs no key; says NOT VERIFIED", 0),
+    ("captoken verify  --keyring keyring.json --table sales --operation select < child.token", 0),
+    ("captoken explain --keyring keyring.json --table hr --operation select < child.token", 1),
+    ("captoken demo                                 # the whole story on an embedded SQLite database", 0),
+)
+
+
+def test_the_first_command_line_of_all_works_word_for_word(tmp_path):
+    path = os.pathsep.join([os.path.dirname(CAPTOKEN), os.defpath])
+    written = {}
+    for command, code in FIRST_WORDS:
+        done = run("-c", command, code="sh", cwd=tmp_path, PATH=path)
+        assert done.returncode == code, (command, done.stderr)
+        written[command.split()[1]] = done.stdout.decode()
+    assert written["keygen"] == written["mint"] == written["delegate"] == ""
+    assert Token.parse(written["attenuate"].strip()).unverified.lineage.holders == ("orchestrator", "sales-agent")
+    assert written["inspect"].startswith("NOT VERIFIED") and written["verify"].startswith("allowed ")
+
+
 def test_the_package_runs_as_the_script_does(folder):
     """`python -m captoken`, where the script is not on the path."""
     for arguments in (["--version"], ["keygen", "--help"], ["no-such"]):

@@ -121,6 +121,13 @@ def test_every_command_answers_in_json():
     assert without == groups
 
 
+def test_the_docs_list_what_every_command_answers():
+    page = (HERE.parent.parent / "docs" / "cli.md").read_text("utf-8")
+    listed = page.partition("## For machines")[2].partition("## Values")[0]
+    for name, (_, keys) in CASES.items():
+        assert [key for key in sorted(keys or ()) if f"`{key}`" not in listed] == [], name
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_answer_is_one_object_of_these_keys(name, world):
     arguments, keys = CASES[name]
