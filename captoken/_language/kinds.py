@@ -92,6 +92,7 @@ class Caveat(msgspec.Struct, frozen=True):
 
 
 ASK_FOR_LESS = "ask for less, or pass clamp=True to take what is left"
+ASK_FOR_OTHER = "clamp=True would leave nothing: ask for what is held, or for another token"
 
 
 class Excess(msgspec.Struct, frozen=True):
@@ -102,9 +103,14 @@ class Excess(msgspec.Struct, frozen=True):
     held: Any
     excess: Any
     left: dict[str, Any]  # the caveats to write instead; nothing is left if all are empty
-    hint: str = ASK_FOR_LESS
+    hint: str = ASK_FOR_LESS  # what is said where a part is left
     replaces: tuple[str, ...] = ()  # what `left` takes the place of, if not of `dimension` alone
     cause: str = ""  # the part that is too much, by name, and what to write; where it can be named
+
+    @property
+    def leaves_nothing(self) -> bool:
+        """Is nothing of what was asked for held? A clamp would then write what permits nothing."""
+        return all(value in ([], {}, "") for value in self.left.values())
 
 
 # Gives what a token holds in the place of caveats of a key so far, or None. Asked only where it is

@@ -25,7 +25,7 @@ from captoken._language import constraints, patterns
 from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint
 from captoken._language.failing import argument_failed, unknown_argument
-from captoken._language.kinds import ASK_FOR_LESS, BuiltIn, Caveat, Excess, HeldAt, Situation
+from captoken._language.kinds import BuiltIn, Caveat, Excess, HeldAt, Situation
 from captoken._language.reasons import Reason
 from captoken._language.values import an_object
 
@@ -338,7 +338,6 @@ class ToolCalls(BuiltIn, frozen=True):
             self.stated()["tools"],
             ToolCalls(excess).stated()["tools"],
             {} if rest.is_nothing else rest.stated(),
-            "clamp=True would leave nothing" if rest.is_nothing else ASK_FOR_LESS,
             cause=_cause(first, patterns.decided(calls, first, None), excess[first]),
         )
 

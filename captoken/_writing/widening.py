@@ -19,7 +19,7 @@ from captoken._format import names
 from captoken._format.errors import DelegationError, WideningError
 from captoken._language.capability import Capability, says_it_covers
 from captoken._language.caveats import BUILT_IN, V1, is_own
-from captoken._language.kinds import Caveat, Excess
+from captoken._language.kinds import ASK_FOR_LESS, ASK_FOR_OTHER, Caveat, Excess
 from captoken._language.lineage import Lineage
 from captoken._writing.holding import Holding
 
@@ -48,8 +48,7 @@ def narrowed(
             raise _error(excess)
 
         # Nothing is left of this dimension: whoever asks for a tool and gets none hears of it.
-        nothing = all(value in ([], {}, "") for value in excess.left.values())
-        if nothing:
+        if excess.leaves_nothing:
             raise _error(excess, nothing_left=True)
 
         # What is left takes the place of what was asked, maybe under other keys (23.15): what was
@@ -144,7 +143,10 @@ def _error(excess: Excess, nothing_left: bool = False) -> WideningError:
         hint = excess.cause or "nothing of what is asked for is held"
     else:
         code = "widening"
-        hint = f"{excess.cause}; {excess.hint}" if excess.cause else excess.hint
+        hint = excess.hint
+        if hint == ASK_FOR_LESS and excess.leaves_nothing:
+            hint = ASK_FOR_OTHER
+        hint = f"{excess.cause}; {hint}" if excess.cause else hint
     return WideningError(
         excess.dimension,
         excess.asked,
