@@ -32,9 +32,13 @@ Pair = tuple[str, int, Run, Run]  # what, calls a round, bare, guarded
 
 
 def sqlite() -> Iterator[Pair]:
-    from captoken.adapters.sqlite import guarded
+    from captoken.adapters.sqlite import Connection, guarded
 
-    connection = sqlite3.connect(":memory:", isolation_level=None)
+    for factory, kind in ((sqlite3.Connection, "sqlite"), (Connection, "sqlite, remembering")):
+        yield from _sqlite(sqlite3.connect(":memory:", isolation_level=None, factory=factory), kind, guarded)
+
+
+def _sqlite(connection: sqlite3.Connection, kind: str, guarded: Any) -> Iterator[Pair]:
     connection.executescript(
         "create table sales (region, amount); create table hr (pay); insert into sales values ('eu', 5), ('us', 7)"
     )
@@ -51,15 +55,16 @@ def sqlite() -> Iterator[Pair]:
             for at in range(calls):
                 db.execute(QUERY + " " * (at if new else 0)).fetchall()
 
-    yield "sqlite, a statement seen before in the block", 200, bare, seen
-    yield "sqlite, a new statement", 100, lambda calls: bare(calls, True), lambda calls: seen(calls, True)
+    yield f"{kind}, a statement seen before in the block", 200, bare, seen
+    if kind == "sqlite":  # the other has seen it in the round before
+        yield "sqlite, a new statement", 100, lambda calls: bare(calls, True), lambda calls: seen(calls, True)
 
     def blocks(calls: int) -> None:
         for _ in range(calls):
             with guarded(connection, grant) as db:
                 db.execute(QUERY).fetchall()
 
-    yield "sqlite, a block with one statement", 50, lambda calls: [bare(1) for _ in range(calls)] and None, blocks
+    yield f"{kind}, a block with one statement", 50, lambda calls: [bare(1) for _ in range(calls)] and None, blocks
 
 
 def postgres() -> Iterator[Pair]:

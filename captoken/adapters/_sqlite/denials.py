@@ -319,13 +319,12 @@ class Denials:
         # Each once, in the order of the text.
         needs = {(self._table(mention), mention.operation): None for mention in text.mentions}
 
-        restricted: list[Access] = []
-        for table, operation in needs:
-            # All columns are asked for. Where the answer is about columns, some are not granted.
-            need = access_to(table, operation)
-            if need is not None and self.ask(need).code == "column":
-                restricted.append(need)
-        return restricted
+        # All columns are asked for. Where the answer is about columns, some are not granted.
+        asked = [access_to(table, operation) for table, operation in needs]
+        accesses = [access for access in asked if access is not None]
+        if not accesses or self._grant.recheck(accesses, caller=self._caller):  # nearly always
+            return []
+        return [access for access in accesses if self.ask(access).code == "column"]
 
     def _refused(
         self,
