@@ -12,7 +12,7 @@ import argparse
 import asyncio
 import multiprocessing
 import os
-import tempfile
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -163,7 +163,7 @@ def stopped(server: Any) -> Iterator[Any]:
 
 def on_valkey() -> None:
     with stopped(servers.Valkey()) as server, closing(server.client()) as client:
-        ledger = ValkeyLedger.create(client, keys=(), shared=True)
+        ledger = ValkeyLedger.create(client, shared=True)
         nothing = client.register_script("return 0")
         keys, facts = ["{captoken}:" + "x" * 40] * 6, [str(NOW)] * 18  # as many, and as long, as a reservation has
         calls: Calls = {
@@ -196,7 +196,8 @@ def on_postgres() -> None:
 
 def on_this_machine() -> None:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=servers.folder())))
+        folder = Path(servers.folder())
+        stack.callback(shutil.rmtree, folder)
         file = stack.enter_context(closing(SQLiteLedger.create(folder / "ledger.db", shared=True)))
         memory = MemoryLedger(shared=True)
         measured("memory", {"reserve": reserving(memory), "reserve and settle": settling(memory)}, 200)
