@@ -27,6 +27,22 @@ def refused(call: Any, *args: Any) -> TokenFormatError:
     return caught.value
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (text.text_of(ANSWER, UNBOUND), "a token starts with cap1_, and this is a discharge, which goes with a token"),
+        (text.text_of(ANSWER, BOUND), "a token starts with cap1_, and this is a discharge, which goes with a token"),
+        (f"Bearer {text.text_of(TOKEN)}", "a token starts with cap1_, and this starts with the word Bearer: leave it out"),
+        ("bearer hunter2", "a token starts with cap1_, and this starts with the word Bearer: leave it out"),
+        ("hunter2", "a token starts with cap1_, and this text does not"),
+        ("", "there is no token: the text is empty"),
+    ],
+)
+def test_what_else_a_text_is_is_told_and_none_of_it_shown(given: str, told: str) -> None:
+    """It may be a secret that stands in the wrong place."""
+    assert str(refused(text.packet_of, given)) == told
+
+
 def test_the_prefix_says_what_a_part_is() -> None:
     """cap1_ a token, cap1u_ a discharge as it was written, cap1d_ one that is bound; no two begin alike."""
     assert (PREFIX, UNBOUND, BOUND) == ("cap1_", "cap1u_", "cap1d_")

@@ -614,7 +614,7 @@ def _bad_link(stated: Mapping[str, Any], error: Exception, vocabulary: Vocabular
         key = _key(stated.get("key"))
     unknown = unknown_keys(stated, vocabulary)
     if unknown:  # then it is opaque, whatever else is wrong with it
-        why = f"unknown here: {spelled(unknown)}"
+        why = f"caveats that are unknown here: {spelled(unknown)}"
         return BadLink("unknown_caveat", why, sender, receiver, key)
     # The text of an error that an embedder's caveat raised may hold anything.
     is_ours = type(error) in (TypeError, ValueError, EncodingError)

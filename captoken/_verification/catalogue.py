@@ -83,7 +83,7 @@ _DENIED: _Entries = {
     "unknown_caveat": (
         "A link has a caveat that this verifier does not know, so it may restrict anything.",
         "Give the verifier the `vocabulary=` that has your own caveats, or upgrade captoken there.",
-        'unknown here: ["acme:region"]',
+        'caveats that are unknown here: ["acme:region"]',
     ),
     "broken_delegation": (
         "A hand-over was written by somebody who did not hold the token, or back to one who did.",
@@ -98,7 +98,7 @@ _DENIED: _Entries = {
     "delegate_only": (
         "The token is for handing on, and its holder tried to use it.",
         "`delegate(to=…)` it to a sub-agent, which uses it.",
-        "for handing on, and nobody was handed it",
+        "the token is for handing on, and nobody was handed it",
     ),
     "revoked": (
         "The operator has ended the task, or revoked the token or something that it comes from.",

@@ -493,7 +493,7 @@ def judge(
 def _owed(genuine: Genuine) -> Refusal:
     """The end of step 6: a link says `delegate_only`, and nobody was handed the token (20.2)."""
     last = max(at for at, link in enumerate(genuine.links) if link.delegate_only)
-    text = "for handing on, and nobody was handed it"
+    text = "the token is for handing on, and nobody was handed it"
     return Refusal("delegate_only", text, *genuine.place(last))
 
 
