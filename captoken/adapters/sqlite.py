@@ -58,6 +58,7 @@ from captoken.adapters._rows import Rows
 from captoken.adapters._sqlite.block import Block
 from captoken.adapters._sqlite.remembered import Connection
 from captoken.adapters._sqlite.trial import engine_of
+from captoken.adapters._sqlite.watch import MAX_VALUE
 
 __all__ = ["Connection", "Database", "Rows", "guarded"]
 
@@ -85,13 +86,15 @@ def guarded(
     *,
     caller: Caller | None = None,
     max_rows: int = 100_000,
+    max_value: int = MAX_VALUE,
     cost: Cost | None = None,
 ) -> Generator[Database, None, None]:
     """Own `connection` for a block, which is one transaction.
 
     It is committed at its end, and rolled back by an exception. `caller` is what the server itself
     knows of who calls, and is asked about with every access. A statement that yields more than
-    `max_rows` rows raises GuardError, and so does, in SQLite's words, a value of more than 16 MiB.
+    `max_rows` rows raises GuardError. A value of more than `max_value` bytes, 1 MiB unless given,
+    is an error of SQLite's: a longer one could keep a statement busy beyond the end of its grant.
 
     `cost` says what a statement takes of a budget: a mapping by unit, or a function of statement
     and parameters that gives one. What it raises passes through, before anything ran. A statement
@@ -106,6 +109,8 @@ def guarded(
     """
     if not isinstance(connection, sqlite3.Connection):
         raise TypeError(f"guarded takes a sqlite3.Connection, not {type(connection).__name__}")
+    if type(max_value) is not int or max_value < 1:
+        raise ValueError("max_value must be a number of bytes, 1 or more, as int")
     if not isinstance(grant, Grant):
         raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
     with claimed(connection):
@@ -115,7 +120,7 @@ def guarded(
                 "the connection has an open transaction: commit it, or roll it back, first "
                 "(with autocommit=False it always has one)"
             )
-        block = Block(connection, Paying(grant, cost), engine, caller, max_rows)
+        block = Block(connection, Paying(grant, cost), engine, caller, max_rows, max_value)
         try:
             block.watch.own("BEGIN")
             try:

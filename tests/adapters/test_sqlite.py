@@ -761,10 +761,17 @@ class TestOwner:
             assert len(db.execute(count.format(10)).fetchall()) == 10
             with pytest.raises(GuardError, match="more than 10 rows"):
                 db.execute(count.format(11))
-            with pytest.raises(sqlite3.DataError, match="too big"):
-                db.execute("select length(hex(zeroblob(400000000)))")
+            for long in ("hex(zeroblob(400000000))", "zeroblob(1048577)"):
+                with pytest.raises(sqlite3.DataError, match="too big"):
+                    db.execute(f"select length({long})")
+            assert db.execute("select length(zeroblob(1000000))").fetchall() == [(1_000_000,)]
             assert db.execute("select 1").fetchall() == [(1,)], "and the block goes on"
+        with guarded(connection, READER, max_value=2 << 20) as db:
+            assert db.execute("select length(zeroblob(1048577))").fetchall() == [(1_048_577,)]
         assert connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) == before
+        for wrong in (0, -1, True, 1.5, "9"):
+            with pytest.raises(ValueError, match="max_value"), guarded(connection, READER, max_value=wrong):  # type: ignore[arg-type]
+                raise AssertionError
         connection.close()
 
     def test_an_interrupt_and_a_broken_clock_come_through(self) -> None:

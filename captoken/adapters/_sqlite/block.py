@@ -59,7 +59,7 @@ class Block:
     """Finds out what each statement needs, asks the grant, and runs it.
 
     Of one connection and one grant, for one transaction. `caller` is asked about with each access.
-    A statement may yield `max_rows` rows.
+    A statement may yield `max_rows` rows, and no value of more than `max_value` bytes.
 
     Raises GuardError where the connection cannot be taken over (`Watch`). Whoever makes a block
     begins its transaction, and gives the connection back.
@@ -72,6 +72,7 @@ class Block:
         engine: Engine,
         caller: Caller | None,
         max_rows: int,
+        max_value: int,
     ) -> None:
         self.connection = connection
         self.grant = grant
@@ -103,7 +104,8 @@ class Block:
 
         # From here on the connection has its authorizer, and nothing is permitted.
         memory = connection.remembered if isinstance(connection, Connection) else None
-        self.watch = Watch(connection, self._alive, memory is not None and memory.is_fit)
+        is_fit = memory is not None and memory.is_fit
+        self.watch = Watch(connection, self._alive, is_fit, max_value)
         if memory is not None:
             memory.is_fit = True
         self.planner = Planner(self.watch, engine, memory)

@@ -51,9 +51,10 @@ LOOK = 2
 # A statement runs: what was noted of it is permitted.
 RUN = 3
 
-# Bytes of a value or a row. One opcode that makes a long value runs to its end, however long that
-# takes, and the progress handler is asked only afterwards.
-_LONGEST = 1 << 24
+# Bytes of a value or a row, unless a guard is told otherwise. One opcode runs to its end, however
+# long that takes, and the progress handler is asked only afterwards. Looking for one long value in
+# another takes time with the product of their lengths: at this bound about ten seconds.
+MAX_VALUE = 1 << 20
 
 # Opcodes between two calls of the progress handler.
 _STEPS = 10_000
@@ -81,9 +82,11 @@ class Watch:
         connection: sqlite3.Connection,
         alive: Callable[[], bool],
         is_fit: bool = False,
+        max_value: int = MAX_VALUE,
     ) -> None:
         """Take over the connection. `alive` is asked now and then whether a statement may go on.
 
+        `max_value` is how many bytes a value or a row may have.
         `is_fit`: it was taken over before, so that its converters need no second look.
 
         Raises GuardError where it cannot be taken over: in a thread that SQLite does not let use
@@ -115,7 +118,7 @@ class Watch:
 
         # A handler that answers yes stops the statement.
         connection.set_progress_handler(lambda: not alive(), _STEPS)
-        self.longest = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+        self.longest = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
 
     def _cursor(self) -> sqlite3.Cursor:
         """A cursor that gives tuples.
