@@ -64,6 +64,7 @@ create table "dotted.name" (x integer);
 create table "star*" (x integer);
 create table wide (a integer, b integer, c integer);
 create table market.notes (ts integer, min integer, hidden text);
+create function key(text) returns text language sql security definer as 'select max(pin) from secret';
 create type regclass as enum ('sales');
 create type pg_sleep as enum ('0.1');
 create table enums (a public.regclass, b public.pg_sleep);
@@ -417,9 +418,7 @@ CASES: list[Case] = [
         "select (select x.note_of from (select o.*) x limit 1) from orders o, notes_of x",
         "select n.note_of from notes_of as n(a, b)",
         "select o.spill from sales o where exists (select o.spill from unnest(array[1]) o)",
-        "select p.spill from sales as p(spill) where false",
         "select j.spill from (orders o join sales s on true) as j",
-        "select x.spill from (select s from sales s) as x(spill)",
         "with x as (select s from sales s) select (x.s).spill from x",
         "select spill.spill from (select 1) spill",
         "select s.spill from only sales s",
@@ -466,6 +465,39 @@ CASES: list[Case] = [
         "select count(*) over (order by steal(id)) from sales",
         "insert into sales (amount) values (steal(1))",
         "select 1 from sales limit steal(1)",
+    ),
+    # --- a name after a dot that is a column for certain, whatever goes by it as a function or a type
+    *group(
+        "all", ALLOWED,
+        "select p.spill from sales as p(spill) where false",
+        "select x.spill from (select s from sales s) as x(spill)",
+        "select q.spill, q.hr, q._hr from (select 1 as spill, 2 as hr, 3 as _hr) q",
+        "with q(spill) as (select 1) select q.spill from q",
+        "select q.spill from (values (1)) q(spill)",
+        "select v.column1 from (values (1)) v",
+        "select r.note from (select * from (select s.* from sales s) q) r",
+        "select j.spill from (select 1 as spill) q, (sales s cross join (select 1 as spill) t) as j",
+        "select g.g, e.key, e.value, o.value from generate_series(1, 2) g, json_each('{}') e, json_array_elements('[]') o",
+        "select t.x, (row(1, 2)).f2 from json_table('[1,2]', '$[*]' columns (x integer path '$')) t",
+        "select u.id from orders o join sales s using (id) as u",
+        "with gone as (delete from sales returning id, note as spill) select gone.spill, gone.id from gone",
+        "select q.count from (select count(*) from sales) q",
+    ),
+    *group(
+        "all", "operation",
+        "select q.spill from (select 1 as x) q",
+        "select q.spill from (select o.* from orders o) q",
+        "select q.spill from (select 1 as spill) x, (select s from sales s) q",
+        "select (q).spill from (select q from (select 1 as spill) q) q",
+        "select (s).spill from (select s.* , s from sales s) s",
+        "select u.spill from orders o join sales s using (id) as u",
+        "with q as (select 1 as a) select q.spill from q",
+        "select j.spill from ((select 1 as spill) q cross join sales s) as j(a)",
+        "select j.spill from (((select 1 as spill) q cross join sales s) as k(a) cross join orders o) as j",
+        "select q.spill from (select * from ((select 1 as spill) x cross join sales s) as j(a)) q",
+        "select ('x').key", "select q.key from (select 'x'::text) q", "select ('x').spill",
+        "select q._hr from (select 1 as a) q", "select q._nothing from (select 1 as a) q",
+        "select ('x')._hr", "select ('x')._nothing", "select ('x').hr", "select ('x').mood", "select ('x').no_mood",
     ),
     # --- a name after a dot that is a column or a call: of a whole row, hidden columns and all
     *group(
@@ -659,8 +691,16 @@ CASES: list[Case] = [
         "select x.ssn from (select name as ssn from people) x",
         "select amount as ssn from sales order by ssn",
         "select q.pay from (select amount as pay from sales) q, people",
-        "with recent as (select * from sales where amount > 5) select name, amount from people p join recent r on r.id = p.id",
-        "select name, amount from people p, (select * from sales) r where r.id = p.id order by amount",
+        "with recent as (select * from sales where amount > 5) select name, r.amount from people p join recent r on r.id = p.id",
+        "select name, r.amount from people p, (select * from sales) r where r.id = p.id order by amount",
+        "select name, (select sum(amount) from sales s where s.region = p.region) from people p",
+        "select region, count(*) from people group by region order by count desc, max(id)",
+        "select upper(name) as zzz from people order by zzz, region", "select distinct on (zzz) name as zzz from people order by zzz",
+        "select id from people union select id from people order by id",
+        "select id as pay from people", "select max(id) as pay from people order by pay",
+        "select (select x from (select 1 as x) q) from people",
+        "with a as (select 1 as zzz) select (select zzz from a), name from people",
+        "select count(*) from people p join lateral (select amount from sales s where s.id = p.id) l on true",
     ),
     *group(
         "people", "column",
@@ -752,6 +792,23 @@ CASES: list[Case] = [
         "select id as \"a\tb\" from people where \"a\tb\" = 1",
         "select id as zzz from people where zzz = 1",
         "select p.id as zzz from people p group by id having max(zzz) > 1",
+        # names that another item of the level has: for all that anybody may know, people has them too
+        "select name, amount from people p join (select * from sales) r on r.id = p.id",
+        "select pay from people, (select 1 as pay) q", "select zzz from people, (select 1 as zzz) q",
+        "select id as zzz from people order by zzz + 1", "select id as zzz from people group by zzz",
+        "select id as zzz from people union select 1 from people where zzz = 1",
+        "select j.zzz from (people p cross join (select 1 as zzz) q) as j",
+        "select 1 from people p join sales s using (id) join wide w using (c)",
+        # a level that has it for certain, but not where it is looked for: from within FROM
+        "select (select 1 from (sales s join wide o on ssn = 'x'), (select 1 as ssn) q limit 1) from people",
+        "select (select 1 from (select ssn) z, (select 1 as ssn) q) from people",
+        "select (select ssn from (select 1 as ssn) as q(a)) from people",
+        "select (select amount from (sales s cross join (select 1) o) as j(a, b, c, d, e, f) limit 1) from people",
+        "select (select amount from sales s(a, b, c) limit 1) from people",
+        "select (select ctid from sales limit 1) from people", "select (select xmin from (select 1) q) from people",
+        "select (select ssn from (select * from (select 1 as ssn) as q(a)) r) from people",
+        "with a as (select 1 as ssn) select (with a as (select 1) select ssn from a) from people",
+        "select (select value from unnest(array[1]) u) from people",
     ),
     *group(
         "edits", ALLOWED,
@@ -801,7 +858,9 @@ CASES: list[Case] = [
     *group("reads_more", "table", "select * from child", "select * from parts_low", "select * from secret_view", "select * from both_view"),
     # --- what PostgreSQL itself refuses, and says without details
     *group("reads", "DivisionByZero", "select 1 / 0", "select amount / (amount - amount) from sales"),
-    *group("reads", "UndefinedColumn", "select nothing from sales", "select s.nothing from sales s"),
+    *group("reads", "UndefinedColumn", "select nothing from sales"),
+    *group("reads", "UndefinedTable", "select nowhere.id from sales", "select sales.id from sales s", "select (select q.spill) from sales"),
+    *group("reads", "operation", "select s.nothing from sales s"),
     *group("reads", "InvalidTextRepresentation", "select 'x'::integer"),
     *group("reads", "UndefinedFunction", "select abs('a', 'b')", "select region + 1 from sales"),
     *group("reads", "SyntaxError", "selec 1", "select * from", "select 'x", "select \x00 1", "select '\ud800'", "select * from sales where id = ?", "select " + "(" * 2_000),

@@ -7,7 +7,7 @@ For `select name, lower(ssn) from people where pay > 1`, by a login whose role `
     refusal      none: `lower` is on the list
     role         none: `reader` may not read two of the columns
     by_columns   true: but for the columns, `reader` would do
-    restricted   the first access: its table is one that a role has by columns
+    restricted   true: it is a table that a role has by columns
 
 Nothing of a grant is in it. So it is kept with the catalog, for whichever grant comes next. What
 is kept is bounded, and goes with the connection (`logins`).
@@ -20,12 +20,16 @@ from typing import NamedTuple, TypeAlias
 
 from captoken._language.access import Access
 from captoken.adapters._postgres.assumptions import Assumptions, assumptions_of
-from captoken.adapters._postgres.catalog import Catalog, Need
-from captoken.adapters._postgres.lists import refused_function
+from captoken.adapters._postgres.catalog import NO_CATALOG, Catalog, Need
+from captoken.adapters._postgres.columns import Columns
+from captoken.adapters._postgres.lists import FIELDS, refused_function
 from captoken.adapters._postgres.names import access_to, function_access
 from captoken.adapters._postgres.needs import dotted_names, levels_of, needs_of
 from captoken.adapters._postgres.reader import read
-from captoken.adapters._postgres.text import Text
+from captoken.adapters._postgres.text import Table, Text
+
+# What a column of an enum is used for, by whoever may name its type.
+_NAMING_A_TYPE = ("select", "insert", "update")
 
 NEVER_GRANTED = "catalogs, and names that no token can hold, are never granted"
 
@@ -48,23 +52,36 @@ class Assessment(NamedTuple):
     # All that the grant is asked about, the owner's functions last.
     accesses: tuple[Access, ...] = ()
 
+    # The same with the columns that are doubted (T4). Where it differs, it is asked about first.
+    asked: tuple[Access, ...] = ()
+
     # The narrowest role that covers all of it.
     role: str | None = None
 
-    # Columns of no table in sight that the statement does not make itself either.
-    unknown: tuple[str, ...] = ()
-
-    # Columns of no table in sight that it may make itself.
-    doubtful: frozenset[str] = frozenset()
-
-    # Which of the accesses some role has for some columns alone, by their places.
-    restricted: frozenset[int] = frozenset()
+    # Whether some role has one of what is asked for some columns alone.
+    restricted: bool = False
 
     # Whether a role covers all of it but for the columns.
     by_columns: bool = False
 
+    # For each type on no list, what permits to name it: for an enum, the use of a column of it.
+    types: tuple[tuple[str, tuple[Access, ...]], ...] = ()
+
+    # A qualifier that nothing in FROM goes by.
+    nowhere: str | None = None
+
     # What all of this takes for granted of the schema. None: nothing.
     assumed: Assumptions | None = None
+
+
+class Told(NamedTuple):
+    """What a denial may be about: what the statement needs as far as its text alone says.
+
+    No catalog has a part in it. So a denial reads the same whatever columns there are.
+    """
+
+    asked: tuple[Access, ...]
+    restricted: frozenset[int]  # the places of those that some role has for some columns alone
 
 
 class Assessor:
@@ -94,6 +111,23 @@ class Assessor:
             self._remembered[sql] = assessment
         return assessment
 
+    def told(self, sql: str) -> Told:
+        """What a denial of it may be about. It is read once more for that."""
+        text = read(sql)
+        if text.refusal is not None:
+            return Told((), frozenset())
+
+        references = list(dict.fromkeys(text.references))
+        levels = levels_of(reference.scope for reference in references)
+        _, asked = needs_of(
+            text,
+            references,
+            levels,
+            Columns(text, NO_CATALOG),
+            NO_CATALOG,
+        )
+        return Told(tuple(_accesses(asked) or ()), _restricted(asked, self.catalog))
+
 
 def _assessed(text: Text, catalog: Catalog) -> Assessment:
     """What a text needs by this catalog.
@@ -108,51 +142,96 @@ def _assessed(text: Text, catalog: Catalog) -> Assessment:
 
     # Each reference is looked up in each table. That is bounded before it begins: an agent could
     # make the guard busy for minutes with one statement.
-    tables = len(text.reads) + len(text.writes)
-    if len(references) * tables > MAX_LOOKUPS:
+    names = len(references) + len(text.fields)
+    items = len(text.reads) + len(text.writes) + text.sources
+    if names * items > MAX_LOOKUPS:
         sentence = "a statement with more columns, times tables, than can be told apart"
         return Assessment(("operation", sentence))
 
-    levels = levels_of(references)
-    needs, unknown, doubtful = needs_of(
+    scopes = [reference.scope for reference in references]
+    levels = levels_of(scopes + [field.scope for field in text.fields])
+    columns = Columns(text, catalog)
+    needs, asked = needs_of(
         text,
         references,
         levels,
+        columns,
         catalog,
     )
 
-    accesses: list[Access] = []
+    # What the grant cannot be asked about, it does not permit.
+    accesses = _accesses(needs)
+    to_ask = accesses if asked == needs else _accesses(asked)
+    if accesses is None or to_ask is None:
+        return Assessment(("table", NEVER_GRANTED))
+
+    # What is spelled as a call, and what can be one (T7).
+    dotted = dotted_names(text, references, levels, columns, catalog)
+    fields = (dotted.names & FIELDS) - catalog.foreign
+    calls = text.functions | {(None, name) for name in dotted.names - fields}
+    called = tuple(_calls_to_ask_about(calls, catalog))
+
+    # To tell what is missing: a role for the tables, or one for the columns alone.
+    without_columns = [Need(need.table, need.operation, frozenset()) for need in asked]
+    return Assessment(
+        refusal=_refused_call(text, calls, catalog),
+        accesses=(*accesses, *called),
+        asked=(*to_ask, *called),
+        role=catalog.role_for(asked),
+        restricted=bool(_restricted(asked, catalog)),
+        by_columns=catalog.role_for(without_columns) is not None,
+        types=_types(text, catalog),
+        nowhere=dotted.nowhere,
+        assumed=assumptions_of(
+            tables=[need.table for need in asked],
+            functions=fields | _taken_for_own(calls, catalog),
+            catalog=catalog,
+        ),
+    )
+
+
+def _accesses(needs: Sequence[Need]) -> list[Access] | None:
+    """What the grant is asked about, or None if it cannot be asked about one of them."""
+    found: list[Access] = []
     for need in needs:
         access = access_to(
             need.table,
             need.operation,
             need.columns,
         )
-        # What the grant cannot be asked about, it does not permit.
         if access is None:
-            return Assessment(("table", NEVER_GRANTED))
-        accesses.append(access)
+            return None
+        found.append(access)
+    return found
 
-    # What is spelled as a call, and what can be one (T7).
-    dotted = dotted_names(text, references, levels, catalog)
-    calls = text.functions | dotted.calls
 
-    # To tell what is missing: a role for the tables, or one for the columns alone.
-    without_columns = [Need(need.table, need.operation, frozenset()) for need in needs]
-    return Assessment(
-        refusal=_refused_call(text, calls, catalog) or _refused_type(text, catalog),
-        accesses=(*accesses, *_calls_to_ask_about(calls, catalog)),
-        role=catalog.role_for(needs),
-        unknown=unknown,
-        doubtful=doubtful,
-        restricted=_restricted(needs, catalog),
-        by_columns=catalog.role_for(without_columns) is not None,
-        assumed=assumptions_of(
-            tables=[need.table for need in needs],
-            functions=dotted.others | _taken_for_own(calls, catalog),
-            catalog=catalog,
-        ),
-    )
+def _types(text: Text, catalog: Catalog) -> tuple[tuple[str, tuple[Access, ...]], ...]:
+    """T6. What permits to name each type that is on no list.
+
+    A cast calls the input function of its type, which can be anybody's. That of an enum is
+    PostgreSQL's own, and is granted to whoever may use a column of that type. So no cast tells of
+    an enum, or of its labels, that only hidden columns have. Any other type nothing permits.
+    """
+    found: list[tuple[str, tuple[Access, ...]]] = []
+    for schema, name in sorted(text.types, key=str):
+        # What pg_catalog has is no enum. An unqualified name can mean one of `public`.
+        users = catalog.types.get((schema or "public", name), [])
+        uses: list[Access] = []
+        for table, column in users:
+            uses += _uses_of(table, column, catalog)
+        found.append((name, tuple(uses)))
+    return tuple(found)
+
+
+def _uses_of(table: Table, column: str, catalog: Catalog) -> list[Access]:
+    """What some role may do with a column, and a token can permit."""
+    found: list[Access] = []
+    for operation in _NAMING_A_TYPE:
+        need = Need(table, operation, frozenset((column,)))
+        access = access_to(table, operation, (column,))
+        if access is not None and catalog.role_for([need]) is not None:
+            found.append(access)
+    return found
 
 
 def _taken_for_own(calls: set[Call], catalog: Catalog) -> set[str]:
@@ -191,24 +270,15 @@ def _refused_call(
     for schema, name in sorted(calls, key=str):
         if not refused_function(schema, name, catalog.foreign, catalog.allowed):
             continue
-        spelled_as_call = (schema, name) in text.functions
-        dotted = "" if spelled_as_call else ", as which a name after a dot can be read,"
-        return "operation", f"function {name}{dotted} is not among those that are granted"
+        if (schema, name) in text.functions:
+            return "operation", f"function {name} is not among those that are granted"
+        return "operation", (
+            f"{name} after a dot is no column for certain, and {name} as a function is not among "
+            "those that are granted: qualify what has that column, or read it without a qualifier"
+        )
     return None
 
 
-def _refused_type(text: Text, catalog: Catalog) -> tuple[str, str] | None:
-    """T6. The first type that is neither on the list nor an enum.
-
-    A cast calls the input function of its type, which can be anybody's. That of an enum is
-    PostgreSQL's own.
-    """
-    for schema, name in sorted(text.types, key=str):
-        # What pg_catalog has is granted by the list alone.
-        of_catalog = schema == "pg_catalog"
-
-        # An unqualified name can mean one of `public`.
-        spelled_out = ("public" if schema is None else schema, name)
-        if of_catalog or spelled_out not in catalog.types:
-            return "operation", f"type {name} is not among those that are granted"
-    return None
+def type_refused(name: str) -> str:
+    """The sentence for a type that is not there, and for one that is not granted."""
+    return f"type {name} is not among those that are granted"

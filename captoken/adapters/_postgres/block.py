@@ -34,7 +34,7 @@ from captoken._language.costs import Cost
 from captoken._verification.decision import Decision, Grant
 from captoken.adapters._paying import Paying
 from captoken.adapters._postgres.assumptions import Assumptions
-from captoken.adapters._postgres.judging import Judge, Permitted, is_undefined_column
+from captoken.adapters._postgres.judging import Judge, Permitted
 from captoken.adapters._postgres.logins import assessor_anew, assessor_for
 from captoken.adapters._postgres.names import function_access
 from captoken.adapters._postgres.opening import ROLLBACK_TO_SAVEPOINT, Opening
@@ -238,7 +238,7 @@ class Block:
         if failed or late is not None:
             yield from exchange(self._pgconn, [ROLLBACK_TO_SAVEPOINT])  # rule 10
         self._check_transaction()
-        self._raise_what_failed(sql, needs, answer, late)
+        self._raise_what_failed(sql, answer, late)
 
         # From here on it is done, and the rows may be seen.
         self._note_written(needs)
@@ -336,7 +336,6 @@ class Block:
     def _raise_what_failed(
         self,
         sql: str,
-        needs: Sequence[Access],
         answer: Answer,
         late: Decision | None,
     ) -> None:
@@ -350,8 +349,7 @@ class Block:
 
         error = answer.error
         if error is not None:
-            if is_undefined_column(error):
-                self._judge.undefined_column(sql, needs, error.message)
+            self._judge.misnamed(sql, error)
             self._judge.raise_reported(error)
 
     def _note_written(self, needs: Sequence[Access]) -> None:

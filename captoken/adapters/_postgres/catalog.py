@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from captoken._language.access import Access
-from captoken.adapters._postgres.lists import SYSTEM_COLUMNS
 from captoken.adapters._postgres.text import Table
 
 # What several parts of the query build on:
@@ -92,25 +91,16 @@ _PARTS = {
             select from pg_catalog.pg_depend
             where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e'))
     """,
-    # The functions that can be called with one argument, where a name without a schema is looked
-    # up (T7).
-    "called": """
-        select json_agg(distinct p.proname) from pg_catalog.pg_proc p
-        where p.prokind <> 'p' and p.pronargs > 0
-        and p.pronamespace in ('pg_catalog'::regnamespace, to_regnamespace('public'))
-        and (p.pronargs - p.pronargdefaults <= 1 or p.provariadic <> 0)
-    """,
-    # The types that can be called, as a cast. The row types of what the roles use are left out; see
-    # `needs`.
-    "cast": """
-        select json_agg(distinct t.typname) from pg_catalog.pg_type t
-        where t.typnamespace in ('pg_catalog'::regnamespace, to_regnamespace('public'))
-        and t.typrelid not in (select oid from uses)
-    """,
-    # Enums, which are granted beside the types on the list (T6). One that is called like a type of
-    # PostgreSQL's own is left out: without a schema, the name means the other one.
+    # Enums, which are granted beside the types on the list (T6), each with the columns that are of
+    # that type. One that is called like a type of PostgreSQL's own is left out: without a schema,
+    # the name means the other one.
     "types": """
-        select coalesce(json_agg(json_build_array(n.nspname, t.typname)), '[]')
+        select coalesce(json_agg(json_build_array(n.nspname, t.typname, (
+            select coalesce(json_agg(json_build_array(u.nspname, u.relname, a.attname)), '[]')
+            from pg_catalog.pg_attribute a
+            join (select distinct oid, nspname, relname from uses) u on u.oid = a.attrelid
+            where a.atttypid in (t.oid, t.typarray) and a.attnum > 0 and not a.attisdropped
+        ))), '[]')
         from pg_catalog.pg_type t
         join pg_catalog.pg_namespace n on n.oid = t.typnamespace where t.typtype = 'e'
         and not exists (select from pg_catalog.pg_type own
@@ -155,21 +145,24 @@ class Catalog:
         # T6. The owner's functions that the server listed, and all that are on the search path.
         self.allowed = functions
         self.foreign = frozenset(row["functions"])
-        # T7. What a name after a dot can call: functions, and all that can be called. The row types
-        # of known tables are in `columns`.
-        self.called = frozenset(row["called"])
-        self.callable = self.called | frozenset(row["cast"])
-        # T6. Enums, by schema and name.
-        self.types = frozenset((schema, name) for schema, name in row["types"])
+        # T6. Enums, by schema and name, with the columns that are of that type.
+        self.types: dict[tuple[str, str], list[tuple[Table, str]]] = {}
+        for schema, name, users in row["types"]:
+            columns_of_it = [((of, table), column) for of, table, column in users]
+            self.types[schema, name] = columns_of_it
 
-        # The columns of each table that some role can use.
+        # All columns of each table that some role can use, in their order.
+        self.every: dict[Table, tuple[str, ...]] = {}
+        # Those that some role can use. The others are to be as if they were not there.
         self.columns: dict[Table, frozenset[str]] = {}
         # The same as the server's function `seen` says it: see `assumptions`.
         self.digests: dict[Table, str] = {}
         self._roles: dict[str, Rights] = {}
         for role, schema, name, columns, rights, digest in row["uses"]:
             table = (schema, name)
-            self.columns[table] = frozenset(columns)
+            self.every[table] = tuple(columns)
+            usable = _usable(columns, rights)
+            self.columns[table] = self.columns.get(table, frozenset()) | usable
             self.digests[table] = digest
             held = self._roles.setdefault(role, {})
             held.update(_rights_to(table, rights))
@@ -225,7 +218,7 @@ class Catalog:
         width = 0
         for (table, _), columns in self._roles[role].items():
             if columns is None:
-                width += len(self.columns[table]) + 1
+                width += len(self.every[table]) + 1
             else:
                 width += len(columns)
         return width
@@ -239,12 +232,18 @@ class Catalog:
         if columns is None:
             return True
 
-        # A right that is limited to columns covers no other name. Of one that is no column at all,
-        # PostgreSQL says so itself. Of a system column there is no right but the table's.
-        every = self.columns[need.table]
+        # A right that is limited to columns covers no other name, whether that is a column or not.
         if need.columns is None:
-            return every <= columns
-        return need.columns & (every | SYSTEM_COLUMNS) <= columns
+            return columns.issuperset(self.every[need.table])
+        return need.columns <= columns
+
+
+def _usable(columns: Sequence[str], rights: Mapping[str, Any]) -> frozenset[str]:
+    """The columns that a role can use, for anything."""
+    found: set[str] = set()
+    for right in rights.values():
+        found.update(columns if right is True else right or ())
+    return frozenset(found)
 
 
 def _rights_to(table: Table, rights: Mapping[str, Any]) -> Rights:
@@ -256,3 +255,7 @@ def _rights_to(table: Table, rights: Mapping[str, Any]) -> Rights:
         elif right:
             found[table, operation] = frozenset(right)
     return found
+
+
+# Of a database of which nothing is known.
+NO_CATALOG = Catalog({"functions": [], "types": [], "uses": []}, frozenset())

@@ -13,7 +13,8 @@ with extra("postgres"):
     from pglast import ast
 
 from captoken.adapters._postgres.lists import SAFE_VALUES, TYPES
-from captoken.adapters._postgres.text import Reference
+from captoken.adapters._postgres.outputs import fields_of
+from captoken.adapters._postgres.text import Field, Reference
 from captoken.adapters._postgres.walk import RefusedError, Rule, Sight, Walk, own_name
 
 
@@ -28,7 +29,7 @@ def _column(walk: Walk, node: Any, sight: Sight) -> None:
     Of a qualifier, only the name of the table is kept. So `hidden.sales.amount` also counts for
     `public.sales`, where both are in sight: a column too many, and never one too few.
     """
-    parts = [str(field.sval) if isinstance(field, ast.String) else "*" for field in node.fields]
+    parts = list(fields_of(node))
     if len(parts) > 3:
         message = "a table is named by its schema and name, without the database"
         raise RefusedError("table", message)
@@ -47,9 +48,13 @@ def _indirection(walk: Walk, node: Any, sight: Sight) -> None:
     noted here, and those that can be called are found in `needs`. An index is an expression like
     any other.
     """
+    # `(p)`, where it is a name: perhaps that of a subquery, whose columns are known.
+    fields = fields_of(node.arg)
+    of = fields[0] if len(fields) == 1 else None
     for part in node.indirection:
         if isinstance(part, ast.String):
-            walk.text.fields.add(str(part.sval))
+            walk.text.fields.append(Field(sight.scope, of, str(part.sval)))
+        of = None
     walk.below(node, sight)
 
 
@@ -69,8 +74,6 @@ def _call(walk: Walk, node: Any, sight: Sight) -> None:
     schema = parts[0] if len(parts) == 2 else None
     name = parts[-1]
     walk.text.functions.add((schema, name))
-    # PostgreSQL calls the result by the name of the function: `q.max`, of a subquery q.
-    walk.text.declared.add(name)
     walk.below(node, sight, "funcname")
 
 
@@ -154,8 +157,6 @@ def _type(walk: Walk, node: Any, sight: Sight) -> None:
 
     schema = parts[0] if len(parts) == 2 else None
     name = parts[-1]
-    # PostgreSQL calls the result of a cast by the name of the type.
-    walk.text.declared.add(name)
     if schema not in (None, "pg_catalog") or name not in TYPES:
         walk.text.types.add((schema, name))
     walk.add(node.typmods, sight)

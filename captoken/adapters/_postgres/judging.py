@@ -5,12 +5,13 @@ A statement is judged in this order. The first that stands against it is the ans
 1. the token itself: it may have expired, or been revoked;
 2. the text: it is no statement that is granted to anybody (T1, T2, T6);
 3. the grant, for each table, operation and column that the text needs;
-4. functions and types that are not granted (T6, T7);
-5. columns that are in no table, where the token restricts columns;
-6. the roles of the login, which may have less than the grant;
+4. the roles of the login, which may have fewer columns than the grant;
+5. functions and types that are not granted (T6, T7);
+6. the roles of the login, which may have fewer tables and operations;
 7. the grant once more, for all of it together. This time it counts, and is recorded.
 
-Where nothing stands against it in 4 to 6, 3 is left out: 7 asks the same.
+In 3, a column counts that a table may have, where the text leaves that in doubt (T4). Where nothing
+is doubted, and nothing stands against it in 4 to 6, 3 is left out: 7 asks the same.
 
 Denials are recorded here, and nowhere else. Each of them says as little as it can. Where a token or
 a role restricts something, it is the same answer whether that is missing or not permitted.
@@ -18,7 +19,7 @@ a role restricts something, it is the same answer whether that is missing or not
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from msgspec import structs
@@ -33,7 +34,7 @@ from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._paying import Paying
-from captoken.adapters._postgres.assessment import Assessment, Assessor
+from captoken.adapters._postgres.assessment import Assessment, Assessor, type_refused
 from captoken.adapters._postgres.assumptions import Assumptions
 from captoken.adapters._postgres.logins import forget
 from captoken.adapters._postgres.wire import Connection, ErrorReport
@@ -42,7 +43,19 @@ from captoken.adapters._postgres.wire import Connection, ErrorReport
 _INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY_TRANSACTION = "25006"
 _QUERY_CANCELED = "57014"
-_UNDEFINED_COLUMN = "42703"
+
+# Those that are about names, and about how many columns there are.
+_ABOUT_NAMES = frozenset(
+    (
+        _INSUFFICIENT_PRIVILEGE,
+        "42601",  # a syntax error that the grammar does not find: too many expressions
+        "42702",  # an ambiguous column
+        "42703",  # a column that is not there
+        "42704",  # something else that is not there
+        "42P01",  # a table that is not there
+        "42P10",  # a reference to a column: more names than columns
+    )
+)
 
 # Rule 9. Errors whose first line names nothing but objects, by the beginnings of their codes.
 _NAMES_OBJECTS = (
@@ -56,6 +69,10 @@ _NAMES_OBJECTS = (
     "57",  # what the operator does
     "P0001",  # what a function of the owner's raises
 )
+
+
+# The denials that are about what is asked for, and not about the token or who asks.
+_ABOUT_DATA = frozenset(("column", "operation", "table"))
 
 
 class Permitted(NamedTuple):
@@ -106,7 +123,7 @@ class Judge:
 
         # The one question that counts, about all of it. `select 1` needs nothing.
         if found.accesses:
-            decision = self._ask(found.accesses)
+            decision = self._ask(found.accesses, sql)
         return self._permitted(found, decision)
 
     def judge_again(self, sql: str, assessor: Assessor) -> Permitted:
@@ -124,10 +141,21 @@ class Judge:
     def _assess(self, sql: str) -> Assessment:
         """What it needs. Raises Denied for what stands against it, whatever is asked next."""
         found = self._assessor.assess(sql)
-        stands_against = found.refusal is not None or bool(found.unknown)
-        if stands_against or found.role is None:
-            self._look_closer(found)
+        if self._stands_something_against(found):
+            self._look_closer(found, sql)
         return found
+
+    def _stands_something_against(self, found: Assessment) -> bool:
+        """Whether a statement has to be looked at closer. Mostly nothing is asked for that."""
+        if found.refusal is not None or found.role is None:
+            return True
+        if found.types or found.nowhere is not None:
+            return True
+
+        # T4. Columns that are doubted.
+        if found.asked == found.accesses:
+            return False
+        return not self._grant.recheck(found.asked, caller=self._caller)
 
     def _permitted(self, found: Assessment, decision: Decision) -> Permitted:
         # A statement that needs no table gets the narrowest role there is.
@@ -136,100 +164,107 @@ class Judge:
             raise GuardError("the login has no narrow role: `captoken postgres plan` makes one")
         return Permitted(role, found.accesses, decision, found.assumed)
 
-    def _ask(self, accesses: Sequence[Access]) -> Decision:
+    def _ask(self, accesses: Sequence[Access], sql: str) -> Decision:
         """Rule 6. All at once: a statement counts as one use of the token.
 
-        The answer is recorded, whichever it is.
+        The answer is recorded, whichever it is. A denial reads as one that was found beforehand.
         """
         decision = self._grant.check_all(
             accesses,
             caller=self._caller,
         )
         if not decision:
-            raise Denied(decision)
+            raise Denied(self._as_told(decision, sql))
         return decision
 
-    def _look_closer(self, found: Assessment) -> None:
+    def _as_told(self, decision: Decision, sql: str) -> Decision:
+        """A denial in the words of the text: the same whichever of its columns are there."""
+        if decision.code not in _ABOUT_DATA:
+            return decision
+        for access in self._assessor.told(sql).asked:
+            told = self._rechecked(access)
+            if not told:
+                return told
+        return decision
+
+    def _look_closer(self, found: Assessment, sql: str) -> None:
         """What stands against a statement, in an order that tells nothing.
 
         What the grant says comes first: whoever may not use a table learns nothing else about it,
-        and not whether it is there.
+        and not whether it is there. Columns that are doubted are asked about like all others. What
+        is denied then is what the text says, whichever of its columns are there (`Told`).
 
-        Returns where nothing stands against it but columns that nobody knows, of tables that are
-        granted whole. PostgreSQL says that they are not there.
+        Returns where nothing stands against it after all.
         """
         # What the grant says.
-        for access in found.accesses:
-            decision = self._rechecked(access)
-            if not decision:
-                self._deny(decision)
+        decision = self._grant.recheck(found.asked, caller=self._caller)
+        if not decision:
+            self._deny(self._as_told(decision, sql))
 
-        # What nobody is granted. Of a text that was refused unread there are no accesses.
+        # What the login may not do for its columns alone, though the grant would permit it. Before
+        # what follows, which is another answer for a column that is there than for one that is not.
+        # Its roles may have been planned anew meanwhile: the next block looks at them again.
+        lacks_role = found.role is None and bool(found.asked)
+        if lacks_role and found.by_columns:
+            forget(self._connection)
+            self._refuse_columns(sql)
+
+        # What nobody is granted. Of a text that was refused unread there are no accesses. Else it
+        # may be for a column that is new: the next block looks at them again.
         if found.refusal is not None:
+            if found.asked:
+                forget(self._connection)
             code, sentence = found.refusal
             self._refuse(code, sentence)
 
-        # What is in no table, where that would tell something.
-        if found.unknown:
-            self._deny_column(found.accesses, found.unknown)
+        # T6. Of an enum it is a column that is granted.
+        for name, uses in found.types:
+            if not any(self._rechecked(use) for use in uses):
+                self._refuse("operation", type_refused(name))
 
-        # What the login may not do, though the grant would permit it. Its roles may have been
-        # planned anew meanwhile: the next block looks at them again.
-        if found.role is None and found.accesses:
+        # What else the login may not do.
+        if lacks_role:
             forget(self._connection)
-            if found.by_columns:
-                self._refuse_columns(found)
-            code, sentence, access = self._assessor.catalog.lacking(found.accesses)
+            asked = self._assessor.told(sql).asked
+            code, sentence, access = self._assessor.catalog.lacking(asked)
             self._refuse(code, sentence, access)
+
+        # As PostgreSQL would say it, if it were not for a function that goes by the other name.
+        if found.nowhere is not None:
+            raise errors.UndefinedTable(
+                f'missing FROM-clause entry for table "{found.nowhere}"'
+            )
 
     # --- columns that are missing, or not permitted ---
 
-    def undefined_column(
-        self,
-        sql: str,
-        needs: Sequence[Access],
-        message: str,
-    ) -> None:
-        """After PostgreSQL said that a column is not there. Raises Denied if that tells something.
+    def misnamed(self, sql: str, error: ErrorReport) -> None:
+        """After an error of PostgreSQL. Raises Denied if it could tell of what is restricted.
 
-        In `select id as pay from people where pay = 1`, the text seems to make `pay` itself, and
-        PostgreSQL looks for it in the table. If it is there, the role has no right to it; if not,
-        this error comes. Both have to be the same answer.
+        That is one about names, or about how many columns there are, where the token or a role
+        restricts the columns of a table. By then no name was found that the error is about. So this
+        is for what was misread, or changed meanwhile. The answer is one for all of them.
         """
-        found = self._assessor.assess(sql)
+        if error.code not in _ABOUT_NAMES:
+            return
 
-        # Those that PostgreSQL names. Its message is in the language of the server, and may quote
-        # them otherwise: then all that come into question.
-        named = sorted(name for name in found.doubtful if f'"{name}"' in message)
-        self._deny_column(needs, named or found.doubtful)
-        if found.restricted:
-            self._refuse_columns(found)
-
-    def _deny_column(self, accesses: Sequence[Access], columns: Collection[str]) -> None:
-        """Deny columns that may be missing, if the token restricts the columns of any table here.
-
-        The grant is asked about them as if each table had them. So the answer is the one for a
-        column that is there, and is not permitted. Returns where no token restricts columns.
-        """
-        for access in accesses:
-            # It is about all columns, and so was permitted for all of them.
-            if access.columns is None:
-                continue
-
-            as_if_there = _with_columns(access, columns)
-            decision = self._rechecked(as_if_there)
+        for access in self._assessor.told(sql).asked:
+            whole = structs.replace(access, columns=None)
+            decision = self._rechecked(whole)
             if decision.code == "column":
                 self._deny(decision)
+        if self._assessor.assess(sql).restricted:
+            self._refuse_columns(sql)
 
-    def _refuse_columns(self, found: Assessment) -> NoReturn:
+    def _refuse_columns(self, sql: str) -> NoReturn:
         """The same, where a role restricts columns, and not the token.
 
         Raises Denied, without a word on which columns there are.
         """
         # The first access that a role has by columns. None of its columns is said.
-        place = min(found.restricted, default=0)
+        told = self._assessor.told(sql)
+        place = min(told.restricted, default=0)
         access = structs.replace(
-            found.accesses[place],
+            told.asked[place],
             columns=None,
         )
         message = "no role of this login has all the columns that the statement names"
@@ -302,23 +337,6 @@ class Judge:
     def _deny(self, decision: Decision) -> NoReturn:
         """A denial that was found without being recorded."""
         raise Denied(self._grant.deny(decision))
-
-
-def is_undefined_column(error: ErrorReport) -> bool:
-    """Whether PostgreSQL says that a column is not there."""
-    return error.code == _UNDEFINED_COLUMN
-
-
-def _with_columns(access: Access, columns: Collection[str]) -> Access:
-    """The access with more columns. One whose name no token can hold stands for all of them."""
-    if access.columns is None:
-        return access
-
-    together = {*access.columns, *columns}
-    try:
-        return structs.replace(access, columns=tuple(sorted(together)))
-    except ValueError:
-        return structs.replace(access, columns=None)
 
 
 def _kind_of(error: ErrorReport) -> type[psycopg.Error]:

@@ -85,9 +85,9 @@ PLAIN_NODES = _words(
     IndexElem Integer JsonAggConstructor JsonArgument JsonArrayAgg JsonArrayConstructor
     JsonArrayQueryConstructor JsonBehavior JsonFormat JsonFuncExpr JsonIsPredicate JsonKeyValue
     JsonObjectAgg JsonObjectConstructor JsonOutput JsonParseExpr JsonReturning JsonScalarExpr
-    JsonSerializeExpr JsonTable JsonTablePathSpec JsonValueExpr MergeSupportFunc MergeWhenClause
-    MinMaxExpr MultiAssignRef NamedArgExpr NullTest ParamRef RangeFunction RangeSubselect
-    ResTarget RowExpr SetToDefault String TypeCast WindowDef
+    JsonSerializeExpr JsonTableColumn JsonTablePathSpec JsonValueExpr MergeSupportFunc
+    MergeWhenClause MinMaxExpr MultiAssignRef NamedArgExpr NullTest ParamRef ResTarget RowExpr
+    SetToDefault String TypeCast WindowDef
     """
 )
 
@@ -101,16 +101,30 @@ SAFE_VALUES = _words(
     """
 )
 
-# What PostgreSQL calls a result that the statement gives no name.
-RESULT_NAMES = _words(
+# T7. The columns of functions in FROM that return rows, where the text gives them no names.
+_PAIRS = frozenset(("key", "value"))
+_VALUES = frozenset(("value",))
+FUNCTION_COLUMNS = {
+    "json_each": _PAIRS,
+    "json_each_text": _PAIRS,
+    "jsonb_each": _PAIRS,
+    "jsonb_each_text": _PAIRS,
+    "json_array_elements": _VALUES,
+    "json_array_elements_text": _VALUES,
+    "jsonb_array_elements": _VALUES,
+    "jsonb_array_elements_text": _VALUES,
+}
+
+# And those that return a value, whose column goes by the name of the function there.
+SCALAR_FUNCTIONS = _words(
     """
-    ?column? array bool case coalesce column1 column2 column3 column4 column5 column6 column7
-    column8 column9 current_date current_time current_timestamp exists greatest grouping key
-    least localtime localtimestamp nullif ordinality row value json_array json_arrayagg
-    json_object json_objectagg json_query json_scalar json_serialize json_value json_exists
-    merge_action
+    generate_series generate_subscripts json_object_keys jsonb_object_keys
+    regexp_split_to_table string_to_table
     """
 )
+
+# T7. Fields that PostgreSQL itself gives to rows. As functions they are nobody's but an owner's.
+FIELDS = frozenset(("key", "value", *(f"f{place}" for place in range(1, 100))))
 
 # Columns that every table has, and for which there is no right of their own.
 SYSTEM_COLUMNS = frozenset(("cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"))

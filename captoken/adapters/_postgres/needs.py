@@ -4,6 +4,7 @@ The rules T4, T5 and T7 are in `text`. For an example, in `select name, (select 
 
     name      a column of `people`, which has one of that name
     pay       the same, though it stands at a level that has no table: levels outside count
+    zz        one of `people`, too, which has none of that name: a doubt
 
 And of what else could stand there:
 
@@ -23,136 +24,175 @@ What is granted has to cover either. These are all the names of that kind:
     x::mood             PostgreSQL's type; an enum of the owner's    catalog, "types"
 
 What is not of that kind: a table and a CTE of one name. Of these the text says which it is (T3).
+
+A doubt is a column that a table has not, as far as is known. The grant is asked about it as if it
+were there. So what it permits by columns tells nothing of the columns that it does not permit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from captoken.adapters._postgres.catalog import Catalog, Need
+from captoken.adapters._postgres.columns import Columns
 from captoken.adapters._postgres.lists import SYSTEM_COLUMNS
-from captoken.adapters._postgres.text import Reference, Scope, Table, Text
+from captoken.adapters._postgres.text import Field, Reference, Scope, Table, Text
 
-# For each scope, the levels from there outwards that have tables.
+# For each scope, the levels from there outwards that have something in FROM.
 Levels: TypeAlias = Mapping[Scope, Sequence[Scope]]
-# T7. In place of a column: the whole row, as what a call gets. No column has no name at all.
-CALLED = ""
 
-# A column of a table. None is all of them. CALLED is all of them too, beside the column that the
-# name would otherwise be.
-Meaning: TypeAlias = tuple[Table, str | None]
+
+class Meaning(NamedTuple):
+    """What a name can mean: a column of a table, or all of them."""
+
+    table: Table
+    column: str | None  # None is all of them
+
+    # Whether the table has that column, as far as is known.
+    doubted: bool = False
+
+    # T7. All of them, as what a call gets, beside the column that the name would otherwise be.
+    called: bool = False
 
 
 class Needs(NamedTuple):
-    """What a statement does with which tables, and the columns that belong to none of them."""
+    """What a statement does with which tables."""
 
     needs: list[Need]
-    unknown: tuple[str, ...]  # columns of no table in sight
-    doubtful: frozenset[str]  # the same, but the statement may make them itself
+
+    # The same, with the columns that are doubted.
+    asked: list[Need]
 
 
-def levels_of(references: Sequence[Reference]) -> Levels:
-    """The levels to look through for each reference, from its own outwards.
+class _Read:
+    """What is read of one table, as it is found."""
 
-    Levels without a table are left out: how deep a statement nests is its author's choice.
+    __slots__ = ("called", "columns", "doubted", "sure", "whole")
+
+    def __init__(self, sure: bool) -> None:
+        self.sure = sure
+        self.whole = self.called = False
+        self.columns: set[str] = set()
+        self.doubted: set[str] = set()
+
+    def note(self, meaning: Meaning) -> None:
+        if meaning.doubted and meaning.column is not None:
+            self.doubted.add(meaning.column)
+            return
+
+        self.sure = True
+        if meaning.called:
+            self.called = True
+        elif meaning.column is None:
+            self.whole = True
+        else:
+            self.columns.add(meaning.column)
+
+    def needs(self, table: Table, columns: Iterable[str]) -> list[Need]:
+        """One for the columns, and one for the whole row of a call.
+
+        That one comes after the columns by their names. A column that is not permitted is so denied
+        alike, whether it is there, or would be a call.
+        """
+        if self.whole:
+            return [Need(table, "select", None)]
+        found = [Need(table, "select", frozenset(columns))]
+        if self.called:
+            found.append(Need(table, "select", None))
+        return found
+
+
+def levels_of(scopes: Iterable[Scope]) -> Levels:
+    """The levels to look through from each scope, from its own outwards.
+
+    Levels with nothing in FROM are left out: how deep a statement nests is its author's choice.
     """
-    scopes = {reference.scope for reference in references}
-    return {scope: [level for level in scope.outward() if level.tables] for scope in scopes}
+    found: dict[Scope, Sequence[Scope]] = {}
+    for scope in scopes:
+        if scope not in found:
+            outward = scope.outward()
+            found[scope] = [level for level in outward if level.tables or level.sources]
+    return found
 
 
 def needs_of(
     text: Text,
     references: Sequence[Reference],
     levels: Levels,
+    columns: Columns,
     catalog: Catalog,
 ) -> Needs:
     """Each operation on each table, with all columns that the statement can mean.
 
     A table that is read without any column is read all the same: `select count(*) from people`.
     """
-    # By table, the columns that are read. None is all of them.
-    reads: dict[Table, set[str] | None] = {table: set() for table in text.reads}
-    called: set[Table] = set()
-    unknown: dict[str, None] = {}
+    reads = {table: _Read(sure=True) for table in text.reads}
     for reference in references:
-        meanings = meant(reference, levels[reference.scope], catalog)
-        for table, column in meanings:
-            if column is CALLED:
-                called.add(table)
-                continue
-            columns = reads.setdefault(table, set())
-            if columns is not None and column is not None:
-                columns.add(column)
-            else:
-                reads[table] = None
-        if not meanings and reference.column != "*" and not reference.qualifier:
-            unknown[reference.column] = None
+        for meaning in meant(reference, levels[reference.scope], columns, catalog):
+            reads.setdefault(meaning.table, _Read(sure=False)).note(meaning)
 
     needs: list[Need] = []
-    for table, columns in reads.items():
-        needs.append(Need(table, "select", _frozen(columns)))
+    asked: list[Need] = []
+    for table, read in reads.items():
+        if read.sure:
+            needs += read.needs(table, read.columns)
+        asked += read.needs(table, read.columns | read.doubted)
 
-        # After the columns by their names. A column that is not permitted is so denied alike,
-        # whether it is there, or would be a call.
-        if table in called and columns is not None:
-            needs.append(Need(table, "select", None))
-    needs += [Need(write.table, write.operation, _frozen(write.columns)) for write in text.writes]
-
-    made = text.declared | _columns_read_whole(reads, catalog)
+    writes: list[Need] = []
+    for write in text.writes:
+        written = None if write.columns is None else frozenset(write.columns)
+        writes.append(Need(write.table, write.operation, written))
     return Needs(
-        needs=list(dict.fromkeys(needs)),
-        unknown=tuple(name for name in unknown if name not in made),
-        doubtful=frozenset(unknown) & made,
+        needs=list(dict.fromkeys(needs + writes)),
+        asked=list(dict.fromkeys(asked + writes)),
     )
-
-
-def _columns_read_whole(reads: Mapping[Table, set[str] | None], catalog: Catalog) -> set[str]:
-    """The columns of tables that are read whole. A subquery can hand them on by their names."""
-    found: set[str] = set()
-    for table, columns in reads.items():
-        if columns is None:
-            found |= catalog.columns.get(table, frozenset())
-    return found
-
-
-def _frozen(columns: set[str] | tuple[str, ...] | None) -> frozenset[str] | None:
-    return None if columns is None else frozenset(columns)
 
 
 # --- T4 and T5: columns ---
 
 
-def meant(reference: Reference, levels: Sequence[Scope], catalog: Catalog) -> list[Meaning]:
-    """T4, T5. All columns that a reference can mean, at any level in sight.
-
-    PostgreSQL takes the innermost level that has one. Here they all count: a name that is found at
-    two levels is asked about at both.
-    """
+def meant(
+    reference: Reference,
+    levels: Sequence[Scope],
+    columns: Columns,
+    catalog: Catalog,
+) -> list[Meaning]:
+    """T4, T5. All columns that a reference can mean, at any level in sight."""
     if reference.qualifier is None:
-        return _meant_unqualified(reference, levels, catalog)
+        return _meant_unqualified(reference, levels, columns, catalog)
     return _meant_qualified(reference.qualifier, reference.column, levels, catalog)
 
 
 def _meant_unqualified(
-    reference: Reference, levels: Sequence[Scope], catalog: Catalog
+    reference: Reference,
+    levels: Sequence[Scope],
+    columns: Columns,
+    catalog: Catalog,
 ) -> list[Meaning]:
-    """`pay`, `*`, and `people`, which is a whole row."""
-    scope, _, column = reference
+    """`pay`, `*`, and `people`, which is a whole row.
+
+    PostgreSQL takes the innermost level that has a column of that name. Where it is certain that
+    one has, those outside it do not count.
+    """
+    scope, _, column, local = reference
     found: list[Meaning] = []
     for level in levels:
+        # T5. A star is about its own level alone.
+        if level is not scope and (local or column == "*"):
+            break
         if column == "*":
-            # T5. A star is about its own level alone.
-            if level is scope:
-                found += [(table, None) for _, table in level.tables]
+            found += [Meaning(table, None) for _, table in level.tables]
             continue
 
         names_a_join = column in level.joins
         for goes_by, table in level.tables:
             if column == goes_by or names_a_join:  # T5: a whole row
-                found.append((table, None))
-            elif _may_have(table, column, catalog):
-                found.append((table, column))
+                found.append(Meaning(table, None))
+            else:
+                found.append(Meaning(table, column, not _may_have(table, column, catalog)))
+        if columns.has(level, column):
+            break
     return found
 
 
@@ -180,10 +220,10 @@ def _meant_in_table(table: Table, column: str, catalog: Catalog) -> list[Meaning
     So a column that is missing, and one that is not permitted, are denied alike.
     """
     if column == "*":
-        return [(table, None)]
+        return [Meaning(table, None)]
     if _has(table, column, catalog):
-        return [(table, column)]
-    return [(table, column), (table, CALLED)]
+        return [Meaning(table, column)]
+    return [Meaning(table, column), Meaning(table, None, called=True)]
 
 
 def _meant_in_join(table: Table, column: str, catalog: Catalog) -> list[Meaning]:
@@ -193,21 +233,20 @@ def _meant_in_join(table: Table, column: str, catalog: Catalog) -> list[Meaning]
     a call of all that is joined: that counts for each table without it.
     """
     if column == "*":
-        return [(table, None)]
+        return [Meaning(table, None)]
     if _has(table, column, catalog):
-        return [(table, column)]
-    if _may_have(table, column, catalog):
-        return [(table, column), (table, CALLED)]
-    return [(table, CALLED)]
+        return [Meaning(table, column)]
+    doubted = not _may_have(table, column, catalog)
+    return [Meaning(table, column, doubted), Meaning(table, None, called=True)]
 
 
 def _has(table: Table, column: str, catalog: Catalog) -> bool:
     """Whether a table has that column for certain, so that a name after a dot is no call.
 
-    A view has no system columns. But then nothing can be called by such a name either.
+    A view has no system columns. But then a function would have to go by such a name.
     """
     if column in SYSTEM_COLUMNS:
-        return column not in catalog.callable
+        return column not in catalog.foreign
     return column in catalog.columns.get(table, ())
 
 
@@ -226,63 +265,87 @@ def _may_have(table: Table, column: str, catalog: Catalog) -> bool:
 
 
 class Dotted(NamedTuple):
-    """The names after a dot that are no columns for certain (T7)."""
+    """What stands after a dot."""
 
-    calls: set[tuple[str | None, str]]  # those that can be called, by schema and name
-    others: set[str]  # those that nothing is called by
+    # The names that are no columns for certain.
+    names: set[str]
+
+    # A qualifier that nothing in FROM goes by. PostgreSQL would say so.
+    nowhere: str | None
 
 
 def dotted_names(
     text: Text,
     references: Sequence[Reference],
     levels: Levels,
+    columns: Columns,
     catalog: Catalog,
 ) -> Dotted:
-    """T7. The functions and types that a name after a dot can mean, and what can mean none.
+    """T7. The names after a dot that can be calls.
 
     `(x).name` is a call of `name(x)` where x has no field of that name; so is `t.name`. A call of
-    a type is a cast: a value can be cast to the row type of a table, a row cannot.
+    a type is a cast. Whether anything can be called so is not looked at: the answer is the same for
+    what is there and for what is not.
     """
-    row_types = {name for schema, name in catalog.columns if schema == "public"}
-    called = {name for name in text.fields if name in catalog.callable or name in row_types}
-    others = text.fields - called
-
-    for scope, qualifier, column in references:
+    names: set[str] = set()
+    nowhere: str | None = None
+    for reference in references:
+        qualifier, column = reference.qualifier, reference.column
         if qualifier is None or column == "*":
             continue
-        if _is_column_of_all(column, qualifier, text, levels[scope], catalog):
-            continue
-        casts_a_value = column in row_types and qualifier in text.values
-        if column in catalog.callable or casts_a_value:
-            called.add(column)
-        else:
-            others.add(column)
 
-    calls: set[tuple[str | None, str]] = set()
-    for name in called:
-        if not _is_enum(name, catalog):
-            calls.add((None, name))
-    return Dotted(calls, others)
+        having = _that_go_by(qualifier, levels[reference.scope], columns)
+        if not having:
+            nowhere = nowhere or qualifier
+        elif not _all_have(having, column, catalog):
+            names.add(column)
+
+    for field in dict.fromkeys(text.fields):
+        if not _is_field_for_certain(field, levels[field.scope], columns):
+            names.add(field.name)
+    return Dotted(names, nowhere)
 
 
-def _is_column_of_all(
-    column: str,
-    qualifier: str,
-    text: Text,
-    levels: Sequence[Scope],
-    catalog: Catalog,
-) -> bool:
-    """T7. Whether whatever goes by a qualifier is a table, and has that column of its own.
+def _that_go_by(
+    qualifier: str, levels: Sequence[Scope], columns: Columns
+) -> list[frozenset[str]]:
+    """The columns of each item that goes by that name, at any level in sight."""
+    found: list[frozenset[str]] = []
+    for level in levels:
+        items = columns.at(level)
+        found += [known.names for name, known in items if name == qualifier]
 
-    A qualifier that the statement declares may be a subquery or a value. What that has is not
-    known.
+        # What is joined has them together.
+        join = level.joins.get(qualifier)
+        if join is not None and level.renaming:
+            found.append(join.named)
+        elif join is not None:
+            members = [known.names for name, known in items if name in join.members]
+            found.append(join.named.union(*members))
+    return found
+
+
+def _all_have(having: Sequence[frozenset[str]], column: str, catalog: Catalog) -> bool:
+    if column in SYSTEM_COLUMNS and column not in catalog.foreign:
+        return True
+    return all(column in names for names in having)
+
+
+def _is_field_for_certain(field: Field, levels: Sequence[Scope], columns: Columns) -> bool:
+    """`(s).region`, where s can be nothing else than a row that has it.
+
+    A column that goes by `s` would come first. So all columns in sight have to be known.
     """
-    tables = {table for level in levels for goes_by, table in level.tables if goes_by == qualifier}
-    if qualifier in text.declared or not tables:
+    if field.of is None:
         return False
-    return all(column in catalog.columns.get(table, ()) for table in tables)
 
-
-def _is_enum(name: str, catalog: Catalog) -> bool:
-    """Whether a call is a cast to an enum of `public`. A function of that name would come first."""
-    return ("public", name) in catalog.types and name not in catalog.called
+    rows: list[frozenset[str]] = []
+    for level in levels:
+        if level.joins:
+            return False
+        for name, known in columns.at(level):
+            if not known.complete or field.of in known.names or field.of in SYSTEM_COLUMNS:
+                return False
+            if name == field.of:
+                rows.append(known.names)
+    return bool(rows) and all(field.name in names for names in rows)

@@ -229,9 +229,10 @@ def _walk(text: Text, statement: Any) -> None:
     A refusal ends the walk. What was noted by then is not complete, and nobody may use it.
     """
     walk = Walk(text)
+    text.tree = statement
 
     # The statement sees no table and no CTE yet: it makes a level of its own.
-    nothing = Sight(Scope(None), frozenset())
+    nothing = Sight(Scope(None), {})
     walk.add(statement, nothing)
     try:
         walk.run(_RULES)

@@ -11,6 +11,7 @@ Each rule opens with the SQL that it is about. The rules T1, T3 and T5 are in `t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from captoken._format.extras import extra
@@ -18,7 +19,8 @@ from captoken._format.extras import extra
 with extra("postgres"):
     from pglast import enums
 
-from captoken.adapters._postgres.text import Reference, Scope, Table, Write
+from captoken.adapters._postgres.outputs import fields_of, leftmost, names_in, outputs_of
+from captoken.adapters._postgres.text import Query, Reference, Scope, Source, Table, Write
 from captoken.adapters._postgres.walk import (
     MAX_TABLES,
     RefusedError,
@@ -26,6 +28,7 @@ from captoken.adapters._postgres.walk import (
     Sight,
     Walk,
     goes_by,
+    own_name,
     strings,
     too_many_tables,
 )
@@ -37,8 +40,8 @@ def _with(
     walk: Walk,
     clause: Any,
     scope: Scope,
-    ctes: frozenset[str],
-) -> frozenset[str]:
+    ctes: Mapping[str, Source],
+) -> Mapping[str, Source]:
     """T3. Put the queries of a WITH clause to be walked. Returns the names in sight below it.
 
         with a as (...), b as (select * from a) select * from a, b
@@ -56,14 +59,25 @@ def _with(
 
     # The names in sight of the query that comes next, and those of all queries.
     before = ctes
-    every = ctes | {cte.ctename for cte in clause.ctes}
+    every = {**ctes, **{cte.ctename: _columns_of(cte) for cte in clause.ctes}}
 
     for cte in clause.ctes:
         visible = every if clause.recursive else before
         sight = Sight(Scope(scope), visible)
         walk.add(cte, sight)
-        before |= {cte.ctename}
+        before = {**before, cte.ctename: every[cte.ctename]}
     return every
+
+
+def _columns_of(cte: Any) -> Source:
+    """The columns of a CTE: those of its query, or as it renames them, and what it adds."""
+    named = set(strings(cte.aliascolnames))
+    query = None if named else id(leftmost(cte.ctequery))
+    if cte.search_clause is not None:
+        named.add(cte.search_clause.search_seq_column)
+    if cte.cycle_clause is not None:
+        named |= {cte.cycle_clause.cycle_mark_column, cte.cycle_clause.cycle_path_column}
+    return Source(frozenset(named), query)
 
 
 def _cte(walk: Walk, node: Any, sight: Sight) -> None:
@@ -74,17 +88,7 @@ def _cte(walk: Walk, node: Any, sight: Sight) -> None:
 
     SEARCH and CYCLE add columns to its result.
     """
-    declared = walk.text.declared
-    declared |= strings(node.aliascolnames)
-
-    search = node.search_clause
-    cycle = node.cycle_clause
-    walk.add((node.ctequery, search, cycle), sight)
-    if search is not None:
-        declared.add(search.search_seq_column)
-    if cycle is not None:
-        declared.add(cycle.cycle_mark_column)
-        declared.add(cycle.cycle_path_column)
+    walk.add((node.ctequery, node.search_clause, node.cycle_clause), sight)
 
 
 # --- SELECT, VALUES, TABLE ---
@@ -101,7 +105,8 @@ def _select(walk: Walk, node: Any, sight: Sight) -> None:
         raise RefusedError("operation", "SELECT INTO makes a table")
 
     own = Scope(sight.scope)
-    ctes = _with(walk, node.withClause, own, sight.ctes)
+    own.certain = True
+    ctes = _with(walk, node.withClause, sight.scope, sight.ctes)
 
     # T1. Before the locks: each of them goes through the whole list.
     if len(node.fromClause or ()) > MAX_TABLES:
@@ -109,18 +114,53 @@ def _select(walk: Walk, node: Any, sight: Sight) -> None:
     for clause in node.lockingClause or ():
         _lock(walk, node, clause, ctes)
 
-    # `amount * 2 as twice`: a name that ORDER BY and GROUP BY may mean, and no column.
-    for target in node.targetList or ():
-        if target.name is not None:
-            walk.text.declared.add(target.name)
-    walk.below(node, Sight(own, ctes), "withClause", "lockingClause")
+    # Of a UNION it is the first query that names the columns.
+    outputs = outputs_of(node)
+    if node.larg is None:
+        walk.text.queries[id(node)] = Query(own, outputs)
+
+    inside = Sight(own, ctes)
+    walk.add(node.fromClause, Sight(own.from_within(), ctes))
+    _sorted(walk, node, names_in(outputs), inside)
+    walk.below(
+        node,
+        inside,
+        "withClause",
+        "lockingClause",
+        "fromClause",
+        "sortClause",
+        "distinctClause",
+    )
+
+
+def _sorted(walk: Walk, node: Any, outputs: set[str], sight: Sight) -> None:
+    """What rows are sorted by, and what makes them distinct.
+
+        select distinct on (twice) amount * 2 as twice from sales order by twice
+
+    A name alone is that of a result there, if there is one of that name, and no column. In an
+    expression (`twice + 1`), and in GROUP BY, it is not: there the column comes first.
+    """
+    for sort in node.sortClause or ():
+        if _is_output(sort.node, outputs):
+            own_name(sort.useOp, "an operator")
+        else:
+            walk.add(sort, sight)
+    for expression in node.distinctClause or ():
+        if not _is_output(expression, outputs):
+            walk.add(expression, sight)
+
+
+def _is_output(expression: Any, outputs: set[str]) -> bool:
+    fields = fields_of(expression)
+    return len(fields) == 1 and fields[0] in outputs
 
 
 def _lock(
     walk: Walk,
     node: Any,
     clause: Any,
-    ctes: frozenset[str],
+    ctes: Mapping[str, Source],
 ) -> None:
     """A lock on rows needs `update`: on the tables that it names, or else on all of FROM.
 
@@ -173,7 +213,7 @@ def _insert(walk: Walk, node: Any, sight: Sight) -> None:
     The target is in sight after ON CONFLICT and RETURNING, and not in what is inserted.
     """
     target = walk.table(node.relation)  # T3: no CTE hides the target of a write
-    ctes = _with(walk, node.withClause, Scope(sight.scope), sight.ctes)
+    ctes = _with(walk, node.withClause, sight.scope, sight.ctes)
 
     # The list of columns may be left out. Then VALUES or a query fills all of them: None. With
     # DEFAULT VALUES there is no query, and the statement names no column.
@@ -231,7 +271,7 @@ def _compared_columns(walk: Walk, infer: Any, sight: Sight) -> None:
         references.append(Reference(sight.scope, None, "*"))
     for element in infer.indexElems or ():
         if element.name is not None:
-            references.append(Reference(sight.scope, None, element.name))
+            references.append(Reference(sight.scope, None, element.name, local=True))
         walk.add(element, sight)
     walk.add(infer.whereClause, sight)
 
@@ -310,7 +350,7 @@ def _change(
 ) -> None:
     """What update, delete and merge have in common: all of their parts see the target."""
     own = _sees_target(walk, node, target, sight.scope)
-    ctes = _with(walk, node.withClause, own, sight.ctes)
+    ctes = _with(walk, node.withClause, sight.scope, sight.ctes)
     inside = Sight(own, ctes)
     _returning(walk, node.returningClause, inside)
     walk.below(node, inside, "relation", "withClause", "returningClause")
@@ -346,8 +386,9 @@ def _sees_target(
     alias = node.relation.alias
     if alias is not None and alias.colnames:
         # T5. As in a FROM clause: a new name can stand for any column.
-        walk.text.declared.add(goes_by(node.relation))
+        own.renamed.update(dict.fromkeys(names, strings(alias.colnames)))
         walk.text.references.append(Reference(own, None, "*"))
+    walk.text.queries[id(node)] = Query(own, outputs_of(node))
     return own
 
 
@@ -365,10 +406,6 @@ def _returning(walk: Walk, clause: Any, sight: Sight) -> None:
     _, target = sight.scope.tables[0]
     walk.text.reads.append(target)
 
-    # `returning id as other`: a name that the statement makes itself.
-    for result in clause.exprs:
-        if result.name is not None:
-            walk.text.declared.add(result.name)
     walk.add(clause.exprs, sight)
 
 

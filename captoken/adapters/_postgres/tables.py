@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from captoken.adapters._postgres.lists import SAMPLERS
-from captoken.adapters._postgres.text import Reference
+from captoken.adapters._postgres.lists import FUNCTION_COLUMNS, SAMPLERS, SCALAR_FUNCTIONS
+from captoken.adapters._postgres.outputs import leftmost
+from captoken.adapters._postgres.text import Join, Reference, Source
 from captoken.adapters._postgres.walk import (
     RefusedError,
     Rule,
@@ -27,36 +28,40 @@ def _table(walk: Walk, node: Any, sight: Sight) -> None:
 
     A table is read even where none of its columns is: how many rows it has is something to know.
     """
-    text = walk.text
     table = walk.table_or_cte(node, sight.ctes)
-    renamed = strings(node.alias.colnames) if node.alias is not None else set()
-    text.declared |= renamed
-
+    renamed = strings(node.alias.colnames) if node.alias is not None else ()
     name = goes_by(node)
     if table is None:
         # A CTE has no columns that anybody is to be asked about: its own query reads them.
-        text.declared.add(name)
+        source = _renamed(sight.ctes[node.relname], renamed)
+        walk.source(sight.scope, name, source)
         return
 
-    text.reads.append(table)
+    walk.text.reads.append(table)
     sight.scope.tables.append((name, table))
     if renamed:
         # T5. In `p(a, b)` the name `b` stands for the second column, and the text does not say
         # which that is. So all are meant. Columns that get no new name keep their own.
-        text.references.append(Reference(sight.scope, name, "*"))
-        # T7. Declared, so that `p.b` is not taken for a column that the table itself has.
-        text.declared.add(name)
+        walk.text.references.append(Reference(sight.scope, name, "*"))
+        sight.scope.renamed[name] = renamed
 
 
-def _alias(walk: Walk, node: Any, sight: Sight) -> None:
-    """The names that a subquery, a function or VALUES is given.
+def _subselect(walk: Walk, node: Any, sight: Sight) -> None:
+    """A subquery, or VALUES.
 
-        from (select ...) as x, unnest(a) as u(v)
-
-    The statement makes them itself, so that they need not be columns of a table.
+        from (select ...) as x, (values (1, 2)) as v(a, b)
     """
-    walk.text.declared.add(node.aliasname)
-    walk.text.declared |= strings(node.colnames)
+    alias = node.alias
+    name = alias.aliasname if alias is not None else ""
+    renamed = strings(alias.colnames) if alias is not None else ()
+    query = Source(query=id(leftmost(node.subquery)))
+    walk.source(sight.scope, name, _renamed(query, renamed))
+    walk.add(node.subquery, sight)
+
+
+def _renamed(source: Source, names: tuple[str, ...]) -> Source:
+    """A source whose first columns get new names. Which these were, nobody says: none is left."""
+    return Source(frozenset(names)) if names else source
 
 
 def _join(walk: Walk, node: Any, sight: Sight) -> None:
@@ -73,17 +78,35 @@ def _join(walk: Walk, node: Any, sight: Sight) -> None:
         references.append(every_column)
     for column in strings(node.usingClause):
         # The column is one of each side: `using (pay)` reads `people.pay`.
-        references.append(Reference(sight.scope, None, column))
+        references.append(Reference(sight.scope, None, column, local=True))
 
-    for alias in (node.alias, node.join_using_alias):
-        if alias is None:
-            continue
-        # `j.pay` and `j.*` mean columns of any table of this level. `j` is a whole row of them.
-        sight.scope.joins.add(alias.aliasname)
-        if alias.colnames:
+    # `j.pay` and `j.*` mean columns of any table of this level. `j` is a whole row of them.
+    if node.join_using_alias is not None:
+        merged = frozenset(strings(node.usingClause))
+        sight.scope.joins[node.join_using_alias.aliasname] = Join(merged, ())
+    if node.alias is not None:
+        names = strings(node.alias.colnames)
+        sight.scope.joins[node.alias.aliasname] = Join(frozenset(names), _members(node))
+        if names:
             # As in `_table`: a new name can stand for any column.
             references.append(every_column)
-    walk.below(node, sight, "usingClause")
+            sight.scope.renaming.add(node.alias.aliasname)
+    walk.below(node, sight, "usingClause", "alias", "join_using_alias")
+
+
+def _members(join: Any) -> tuple[str, ...]:
+    """By which names the tables and subqueries go that are joined."""
+    found: list[str] = []
+    to_come = [join.larg, join.rarg]
+    while to_come:
+        item = to_come.pop()
+        if type(item).__name__ == "JoinExpr":
+            to_come += [item.larg, item.rarg]
+        elif type(item).__name__ == "RangeVar":
+            found.append(goes_by(item))
+        elif getattr(item, "alias", None) is not None:
+            found.append(item.alias.aliasname)
+    return tuple(found)
 
 
 def _function(walk: Walk, node: Any, sight: Sight) -> None:
@@ -94,24 +117,46 @@ def _function(walk: Walk, node: Any, sight: Sight) -> None:
     The calls are walked like any other call.
     """
     calls = tuple(call for call, _ in node.functions)
+    parts = strings(calls[0].funcname) if type(calls[0]).__name__ == "FuncCall" else ()
+    called = parts[-1] if parts else None
     if node.alias is not None:
         name = node.alias.aliasname
-    elif type(calls[0]).__name__ == "FuncCall":
-        name = calls[0].funcname[-1].sval
+    elif called is not None:
+        name = called
     else:
         # `from current_date` goes by a name that PostgreSQL makes up. A qualifier could be that
         # name, and T7 would not know that what it qualifies is a value.
         message = "in FROM, what is no plain function needs a name: `as x`"
         raise RefusedError("operation", message)
-    # T7. A function can return a value that is no row. Then `g.text` is a call of `text(g)`.
-    walk.text.values.add(name)
 
-    for definition in node.coldeflist or ():
-        _column_definition(walk, definition, sight)
+    defined = list(node.coldeflist or ())
     for _, definitions in node.functions:
-        for definition in definitions or ():
-            _column_definition(walk, definition, sight)
-    walk.add((calls, node.alias), sight)
+        defined += definitions or ()
+    for definition in defined:
+        _column_definition(walk, definition, sight)
+
+    # T7. A function can return a value that is no row. Then `g.text` is a call of `text(g)`.
+    names = {definition.colname for definition in defined}
+    if node.alias is not None:
+        names |= set(strings(node.alias.colnames))
+    if node.ordinality and not names:
+        names = {"ordinality"}
+    if len(calls) == 1 and not names:
+        own = parts[:-1] in ((), ("pg_catalog",))
+        walk.source(sight.scope, name, _of_function(called if own else None, name))
+    else:
+        walk.source(sight.scope, name, Source(frozenset(names)))
+    walk.add(calls, sight)
+
+
+def _of_function(called: str | None, name: str) -> Source:
+    """The columns of a function of PostgreSQL's own, of those that are used in FROM."""
+    columns = FUNCTION_COLUMNS.get(called or "")
+    if columns is not None:
+        return Source(columns, complete=True)
+    if called in SCALAR_FUNCTIONS:
+        return Source(frozenset((name,)), complete=True)
+    return Source()
 
 
 def _column_definition(walk: Walk, node: Any, sight: Sight) -> None:
@@ -121,20 +166,29 @@ def _column_definition(walk: Walk, node: Any, sight: Sight) -> None:
 
     Its type is walked as in a cast.
     """
-    walk.text.declared.add(node.colname)
     walk.add((node.typeName, node.collClause), sight)
 
 
-def _json_column(walk: Walk, node: Any, sight: Sight) -> None:
-    """A column that JSON_TABLE makes.
+def _json_table(walk: Walk, node: Any, sight: Sight) -> None:
+    """Rows out of a document.
 
         from json_table(doc, '$[*]' columns (x integer path '$', nested path '$.b' columns (...)))
 
-    One that is nested has no name, but columns of its own.
+    A column that is nested has no name, but columns of its own.
     """
-    if node.name is not None:
-        walk.text.declared.add(node.name)
-    walk.below(node, sight)
+    names = set[str]()
+    to_come = list(node.columns)
+    while to_come:
+        column = to_come.pop()
+        if column.name is not None:
+            names.add(column.name)
+        to_come += column.columns or ()
+
+    alias = node.alias
+    renamed = strings(alias.colnames) if alias is not None else ()
+    name = alias.aliasname if alias is not None else "json_table"
+    walk.source(sight.scope, name, _renamed(Source(frozenset(names)), renamed))
+    walk.below(node, sight, "alias")
 
 
 def _sample(walk: Walk, node: Any, sight: Sight) -> None:
@@ -150,10 +204,10 @@ def _sample(walk: Walk, node: Any, sight: Sight) -> None:
 
 
 TABLE_RULES: dict[str, Rule] = {
-    "Alias": _alias,
     "JoinExpr": _join,
-    "JsonTableColumn": _json_column,
+    "JsonTable": _json_table,
     "RangeFunction": _function,
+    "RangeSubselect": _subselect,
     "RangeTableSample": _sample,
     "RangeVar": _table,
 }

@@ -8,27 +8,30 @@ T2. Every kind of node in the tree is on a list. What is on none is refused. So 
     refused until somebody reads it.
 T3. The name of a CTE excuses an unqualified name where rows are read, in the scope of the CTE. It
     never excuses the target of a write.
-T4. An unqualified column belongs to every table in sight that has one of that name, at its own
-    level or outside. A qualified one belongs to every table in sight that goes by the qualifier.
-    So too many columns are named rather than too few.
+T4. An unqualified column belongs to every table in sight, at its own level and at those outside, up
+    to a level that has a column of that name for certain. A table that has none of that name is
+    asked about as if it had: there or not, the answer is the same. A qualified one belongs to every
+    table in sight that goes by the qualifier.
 T5. All columns are meant, those that are added later too, by `*`, by a whole row, by NATURAL and
     by renamed columns (`t as a(x, y)`).
 T6. Functions are on a list, and are PostgreSQL's own; so are types. Operators are unqualified, or
     of pg_catalog.
-T7. A name after a dot is a call, since `(x).name` is `name(x)`. It is none where every table that
-    goes by the qualifier has a column of that name. A table without it is then read whole, since
-    that is what the call gets.
+T7. A name after a dot is a call, since `(x).name` is `name(x)`. It is none where all that goes by
+    the qualifier has a column of that name for certain. A table without it is then read whole,
+    since that is what the call gets.
 
 This file says what is found. The others, in the order in which they build on each other:
 
 - `lists`: what may be named (T2, T6);
 - `walk`: how the tree is walked, and tables counted (T1);
+- `outputs`: what PostgreSQL calls the columns of a result;
 - `expressions`, `tables`, `statements`: what each kind of node says (T3 to T7);
 - `reader`: from the text of a statement to the `Text` that says what it names (T1, T2).
 
-None of them knows a database. That is the part of three more files:
+None of them knows a database. That is the part of four more files:
 
 - `catalog`: what the roles of a login may do, and which names there are;
+- `columns`: which columns the tables, subqueries and functions of a statement have for certain;
 - `needs`: what the names in a text mean there (T4, T5, T7);
 - `assessment`: what the text needs, of a grant and of a role, and what is refused (T6, T7).
 """
@@ -38,22 +41,59 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
-from captoken.adapters._postgres.lists import RESULT_NAMES
-
 Table: TypeAlias = tuple[str, str]  # schema and name
 
 
-class Scope:
-    """The tables in sight at one level of a statement. `outer` is the level around it."""
+class Source(NamedTuple):
+    """What is no table in FROM: a subquery, a CTE, a function. With its columns, by the text."""
 
-    __slots__ = ("joins", "outer", "tables")
+    # Those that the text gives a name: `x(a, b)`.
+    named: frozenset[str] = frozenset()
+
+    # The query that gives the others, by its place in `Text.queries`.
+    query: int | None = None
+
+    # Whether these are all.
+    complete: bool = False
+
+
+class Join(NamedTuple):
+    """A join that has a name: the columns that the text names there, and what is joined."""
+
+    named: frozenset[str]
+    members: tuple[str, ...]  # by which names that goes; of `using (id) as u`, nothing
+
+
+class Scope:
+    """What is in sight at one level of a statement. `outer` is the level around it."""
+
+    __slots__ = ("certain", "joins", "outer", "renamed", "renaming", "sources", "tables")
 
     def __init__(self, outer: Scope | None) -> None:
         self.outer = outer
         # Each table with the name by which it goes here: its alias, or else its own name.
         self.tables: list[tuple[str, Table]] = []
-        # The names of joins. Each of them stands for all tables of the level.
-        self.joins: set[str] = set()
+        # What is no table, with its name. A subquery without one goes by "".
+        self.sources: list[tuple[str, Source]] = []
+        # The joins that have a name. Each of them stands for all tables of the level.
+        self.joins: dict[str, Join] = {}
+        # Those of them that give other names to the columns of what they join: `j(x, y)`.
+        self.renaming: set[str] = set()
+        # The new names of columns: `people as p(a, b)`, in their order.
+        self.renamed: dict[str, tuple[str, ...]] = {}
+        # Whether all of this is in sight of whoever looks from here (T4). It is not from within the
+        # FROM clause itself, nor from the parts of what writes.
+        self.certain = False
+
+    def from_within(self) -> Scope:
+        """The same level as its own FROM clause sees it: perhaps less of it."""
+        within = Scope(self.outer)
+        within.tables = self.tables
+        within.sources = self.sources
+        within.joins = self.joins
+        within.renaming = self.renaming
+        within.renamed = self.renamed
+        return within
 
     def outward(self) -> Iterator[Scope]:
         """This level, and each level around it."""
@@ -63,12 +103,39 @@ class Scope:
             scope = scope.outer
 
 
+class Star(NamedTuple):
+    """`*` or `q.*` among the columns of a result."""
+
+    qualifier: str | None
+
+
+class Query(NamedTuple):
+    """A query, or what comes back of a write: its level, and the names of its columns.
+
+    None is a name that is not known.
+    """
+
+    scope: Scope
+    outputs: tuple[str | Star | None, ...]
+
+
 class Reference(NamedTuple):
     """A column that is read, as it is qualified and spelled. The column "*" is all of them."""
 
     scope: Scope
     qualifier: str | None
     column: str
+
+    # Whether it is one of its own level in any case: `using (id)`.
+    local: bool = False
+
+
+class Field(NamedTuple):
+    """A name after the dot of what is no plain column: `(x).name` (T7)."""
+
+    scope: Scope
+    of: str | None  # the name in the brackets, where it is one
+    name: str
 
 
 class Write(NamedTuple):
@@ -90,13 +157,15 @@ class Text:
         self.reads: list[Table] = []
         self.writes: list[Write] = []
         self.references: list[Reference] = []
+        self.fields: list[Field] = []
 
-        # The names of columns, tables and results that the statement makes itself.
-        self.declared: set[str] = set(RESULT_NAMES)
-        # The names after the dot of what is no plain column: `(x).name` (T7).
-        self.fields: set[str] = set()
-        # The names by which functions in FROM go. Each may be a value, and no row (T7).
-        self.values: set[str] = set()
+        # The queries of which a source has its columns, by the identity of their nodes. The tree is
+        # kept with them, so that no two nodes have the same.
+        self.queries: dict[int, Query] = {}
+        self.tree: object = None
+
+        # How many sources there are.
+        self.sources = 0
 
         # The functions that are called, by schema and name.
         self.functions: set[tuple[str | None, str]] = set()

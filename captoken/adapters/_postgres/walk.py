@@ -29,7 +29,7 @@ with extra("postgres"):
     from pglast import ast
 
 from captoken.adapters._postgres.lists import PLAIN_NODES
-from captoken.adapters._postgres.text import Scope, Table, Text
+from captoken.adapters._postgres.text import Scope, Source, Table, Text
 
 # T1. In FROM clauses, and as targets of writes. Columns are looked up in each of them.
 MAX_TABLES = 200
@@ -55,8 +55,8 @@ class Sight(NamedTuple):
     # Its level, which knows those around it.
     scope: Scope
 
-    # Of this level and of those around it, together.
-    ctes: frozenset[str]
+    # Of this level and of those around it, together, each with its columns.
+    ctes: Mapping[str, Source]
 
 
 class Walk:
@@ -125,6 +125,11 @@ class Walk:
             message = f"a statement with more than {MAX_CTES} queries in WITH"
             raise RefusedError("operation", message)
 
+    def source(self, scope: Scope, name: str, source: Source) -> None:
+        """Something in FROM that is no table, with the name by which it goes."""
+        scope.sources.append((name, source))
+        self.text.sources += 1
+
     def table(self, node: Any) -> Table:
         """T1. A table, by schema and name. Counts it, and refuses one too many.
 
@@ -143,7 +148,7 @@ class Walk:
         schema = node.schemaname or "public"
         return (schema, node.relname)
 
-    def table_or_cte(self, node: Any, ctes: frozenset[str]) -> Table | None:
+    def table_or_cte(self, node: Any, ctes: Mapping[str, Source]) -> Table | None:
         """T3. A table of which rows are read. None: the name is that of a CTE in sight.
 
         A qualified name never is: `public.secret` is the table, whatever WITH says.
@@ -178,12 +183,12 @@ def goes_by(table: Any) -> str:
     return str(table.relname)
 
 
-def strings(nodes: Any) -> set[str]:
+def strings(nodes: Any) -> tuple[str, ...]:
     """The values of a list of String nodes, which may be absent.
 
     The names of new columns in `t as a(x, y)`, above all.
     """
-    return {node.sval for node in nodes or ()}
+    return tuple(node.sval for node in nodes or ())
 
 
 def own_name(nodes: Any, what: str) -> str:
