@@ -259,7 +259,7 @@ def pairwise(
     audience: str | None,
     as_json: bool,
 ) -> None:
-    """Make a key for issuer and server to share no secret.
+    """Make a key of a pair that shares no secret.
 
     \b
     captoken keygen pairwise --out issuer.json > issuer.public
