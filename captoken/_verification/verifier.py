@@ -228,6 +228,10 @@ class _Face(Sealed):
     _instead: ClassVar[str] = "make one from the keyring"
     _parts: _Parts
 
+    def _take(self, parts: _Parts) -> None:
+        """Fill in the parts, once: a face is sealed after that."""
+        self._fill(_parts=parts)
+
     @property
     def audiences(self) -> tuple[str, ...]:
         """The names of the server, as they were given; none for tokens for nobody in particular."""
@@ -584,13 +588,13 @@ class Verifier(_Face):
         parts = _parts_of_verifier(keyring, audience, **options)
         if parts.home is not None:
             raise TypeError("a store that is awaited needs an AsyncVerifier")
-        self._fill(_parts=parts)
+        self._take(parts)
 
     @classmethod
     def of_parts(cls, parts: _Parts) -> Verifier:
         """The plain face of parts that its other face has. For that face alone."""
         made = cls.__new__(cls)
-        made._fill(_parts=parts)
+        made._take(parts)
         return made
 
     @property

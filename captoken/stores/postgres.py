@@ -590,7 +590,7 @@ class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
 # --- the stores -----------------------------------------------------------------------------------
 
 
-class ReplayFacts(TypedDict, total=False):
+class _ReplayFacts(TypedDict, total=False):
     """How used proofs are remembered, called or awaited."""
 
     schema: str
@@ -647,7 +647,7 @@ class PostgresReplayStore(_Proofs[Source], _FlooredStore):
         *,
         keys: Iterable[str] = (),
         floor: int | None = None,
-        **facts: Unpack[ReplayFacts],
+        **facts: Unpack[_ReplayFacts],
     ) -> Self:
         """Make it in the tables, and open it. Raises StoreError if there is one.
 
@@ -692,7 +692,7 @@ class AsyncPostgresReplayStore(_Proofs[AsyncSource], _AwaitedStore):
         *,
         connections: int = _CONNECTIONS,
         _new: Making | None = None,
-        **facts: Unpack[ReplayFacts],
+        **facts: Unpack[_ReplayFacts],
     ) -> None:
         self._most = connections
         super().__init__(source, **facts, _new=_new)
@@ -705,7 +705,7 @@ class AsyncPostgresReplayStore(_Proofs[AsyncSource], _AwaitedStore):
         keys: Iterable[str] = (),
         floor: int | None = None,
         connections: int = _CONNECTIONS,
-        **facts: Unpack[ReplayFacts],
+        **facts: Unpack[_ReplayFacts],
     ) -> Self:
         """Make it in the tables, and open it: see `PostgresReplayStore.create`.
 
@@ -725,7 +725,7 @@ class AsyncPostgresReplayStore(_Proofs[AsyncSource], _AwaitedStore):
         return _yes(await self._ask(self._peek, self._facts(use, now), again=True))
 
 
-class LedgerFacts(TypedDict, total=False):
+class _LedgerFacts(TypedDict, total=False):
     """How a ledger counts, called or awaited."""
 
     shared: bool
@@ -844,7 +844,7 @@ class PostgresLedger(_Counts[Source], _FlooredStore):
         *,
         keys: Iterable[str] = (),
         floor: int | None = None,
-        **facts: Unpack[LedgerFacts],
+        **facts: Unpack[_LedgerFacts],
     ) -> Self:
         """Make it in the tables, and open it. Raises StoreError if there is one.
 
@@ -902,7 +902,7 @@ class AsyncPostgresLedger(_Counts[AsyncSource], _AwaitedStore):
         *,
         connections: int = _CONNECTIONS,
         _new: Making | None = None,
-        **facts: Unpack[LedgerFacts],
+        **facts: Unpack[_LedgerFacts],
     ) -> None:
         self._most = connections
         super().__init__(source, **facts, _new=_new)
@@ -915,7 +915,7 @@ class AsyncPostgresLedger(_Counts[AsyncSource], _AwaitedStore):
         keys: Iterable[str] = (),
         floor: int | None = None,
         connections: int = _CONNECTIONS,
-        **facts: Unpack[LedgerFacts],
+        **facts: Unpack[_LedgerFacts],
     ) -> Self:
         """Make it in the tables, and open it: see `PostgresLedger.create`.
 

@@ -582,7 +582,7 @@ def _node_of_cluster(client: Any, key: str) -> Any:
 # --- the stores -----------------------------------------------------------------------------------
 
 
-class ReplayFacts(TypedDict, total=False):
+class _ReplayFacts(TypedDict, total=False):
     """How used proofs are remembered, called or awaited."""
 
     prefix: str
@@ -649,7 +649,7 @@ class ValkeyReplayStore(_Proofs, _FlooredStore):
         *,
         keys: Iterable[str] = (),
         floor: int | None = None,
-        **facts: Unpack[ReplayFacts],
+        **facts: Unpack[_ReplayFacts],
     ) -> Self:
         """Make it on the server, and open it. Raises StoreError if there is one.
 
@@ -686,7 +686,7 @@ class AsyncValkeyReplayStore(_Proofs, _AwaitedStore):
         *,
         keys: Iterable[str] = (),
         floor: int | None = None,
-        **facts: Unpack[ReplayFacts],
+        **facts: Unpack[_ReplayFacts],
     ) -> Self:
         """Make it on the server, and open it: see `ValkeyReplayStore.create`. Raises StoreError."""
         return await cls(client, **facts, _new=making(keys, floor)).open()
@@ -702,7 +702,7 @@ class AsyncValkeyReplayStore(_Proofs, _AwaitedStore):
         return self._added(await self._add(*self._adding(use, now, peek=True)))
 
 
-class LedgerFacts(TypedDict, total=False):
+class _LedgerFacts(TypedDict, total=False):
     """How a ledger counts, called or awaited."""
 
     shared: bool
@@ -818,7 +818,7 @@ class ValkeyLedger(_Counts, _FlooredStore):
         *,
         keys: Iterable[str] = (),
         floor: int | None = None,
-        **facts: Unpack[LedgerFacts],
+        **facts: Unpack[_LedgerFacts],
     ) -> Self:
         """Make it on the server, and open it. Raises StoreError if there is one.
 
@@ -875,7 +875,7 @@ class AsyncValkeyLedger(_Counts, _AwaitedStore):
         *,
         keys: Iterable[str] = (),
         floor: int | None = None,
-        **facts: Unpack[LedgerFacts],
+        **facts: Unpack[_LedgerFacts],
     ) -> Self:
         """Make it on the server, and open it: see `ValkeyLedger.create`. Raises StoreError."""
         return await cls(client, **facts, _new=making(keys, floor)).open()
