@@ -128,6 +128,8 @@ GRANTS: dict[str, dict[str, Any]] = {
         "tables": ["market.*", "sales", "people"], "operations": ["select"],
         "columns": {"market.*": ["ts", "min", "max", "count", "to_json", "row_to_json", "id"], "people": ["id", "max"]},
     },
+    # All columns of one table by their names.
+    "named": {"tables": ["wide", "sales", "people"], "operations": ["select", "insert"], "columns": {"wide": ["a", "b", "c", "gone"], "people": ["id"]}},
     "all": {"tables": ["*"], "operations": ["select", "insert", "update", "delete"]},
 }  # fmt: skip
 
@@ -466,6 +468,16 @@ CASES: list[Case] = [
         "insert into sales (amount) values (steal(1))",
         "select 1 from sales limit steal(1)",
     ),
+    # --- all columns, by a token that names each of them
+    *group(
+        "named", ALLOWED,
+        "select * from wide", "select w.* from wide w", "select row_to_json(w), w from wide w", "select 1 from wide natural join wide x",
+        "select x from wide as w(x)", "select (w).a, w.to_json from wide w", "table wide",
+        "select * from guarded.public.wide", "select guarded.public.wide.a from wide", "select guarded.public.wide.* from guarded.public.wide",
+    ),
+    *group("named", "column", "select * from people", "select * from wide, people", "select gone from wide", "select w.ctid from wide w"),
+    *group("named", "operation", "select w.gone from wide w"),
+    *group("named", "table", "select * from other.public.wide", "select other.public.wide.a from wide", "select a.b.c.d.e from wide", "select * from guarded.public.hr"),
     # --- a name after a dot that is a column for certain, whatever goes by it as a function or a type
     *group(
         "all", ALLOWED,

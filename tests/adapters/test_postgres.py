@@ -176,7 +176,8 @@ def test_a_name_that_can_be_read_in_two_ways_needs_both(sql: str, columns: list[
         known = logins.known_of(connection)
         assert known is not None
         accesses = [access for access in known.assessor.assess(sql).accesses if access.table == "market.notes"]
-    assert [access.columns for access in accesses] == [tuple(columns), *([None] if whole else [])]
+    every = ("hidden", "min", "ts")
+    assert [access.columns for access in accesses] == [tuple(columns), *([every] if whole else [])]
 
 
 def test_each_kind_of_name_that_can_be_read_in_two_ways_is_on_the_list() -> None:
@@ -830,6 +831,22 @@ def test_functions_of_the_owners_run_if_they_are_named(agents: psycopg.Connectio
         assert verdict(db, "select market.score(1)") == "operation"
     with guarded(agents, READS) as db:
         assert verdict(db, "select score(2)") == "operation"
+
+
+def test_an_overload_that_no_role_may_execute_costs_nobody_the_function(agents: psycopg.Connection[Any], place: Place) -> None:
+    """PostgreSQL refuses the one, and runs the other."""
+    with guarded(agents, READS) as db:
+        assert verdict(db, "select lower('A')") == "operation"
+    place.admin.execute("revoke execute on function lower(integer) from public")
+    logins.forget(agents)  # which is found within 30 seconds
+    try:
+        with guarded(agents, READS) as db:
+            assert db.execute("select lower('A')").fetchall() == [("a",)]
+            assert verdict(db, "select lower(1)") == "table"
+    finally:
+        place.admin.execute("grant execute on function lower(integer) to public")
+    with guarded(agents, READS) as db:
+        assert verdict(db, "select lower('A')") == "operation"
 
 
 SCORES = {"uses": 1, "allow": {"score": ["execute"], "forget": ["execute"], "sales": ["select"]}}

@@ -15,7 +15,7 @@ is kept is bounded, and goes with the connection (`logins`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from captoken._language.access import Access
@@ -31,6 +31,7 @@ from captoken.adapters._postgres.text import Table, Text
 # What a column of an enum is used for, by whoever may name its type.
 _NAMING_A_TYPE = ("select", "insert", "update")
 
+OTHER_DATABASE = "a table is named by its schema and name, or with the database that it is in"
 NEVER_GRANTED = "catalogs, and names that no token can hold, are never granted"
 
 # Columns times tables: some tenths of a second.
@@ -126,7 +127,8 @@ class Assessor:
             Columns(text, NO_CATALOG),
             NO_CATALOG,
         )
-        return Told(tuple(_accesses(asked) or ()), _restricted(asked, self.catalog))
+        accesses = _accesses(asked, NO_CATALOG) or ()
+        return Told(tuple(accesses), _restricted(asked, self.catalog))
 
 
 def _assessed(text: Text, catalog: Catalog) -> Assessment:
@@ -136,6 +138,10 @@ def _assessed(text: Text, catalog: Catalog) -> Assessment:
     """
     if text.refusal is not None:
         return Assessment(text.refusal)
+
+    # What is in another database cannot be reached, and nothing is told of it.
+    if text.databases - {catalog.database}:
+        return Assessment(("table", OTHER_DATABASE))
 
     # Each once, in the order of the text.
     references = list(dict.fromkeys(text.references))
@@ -160,8 +166,8 @@ def _assessed(text: Text, catalog: Catalog) -> Assessment:
     )
 
     # What the grant cannot be asked about, it does not permit.
-    accesses = _accesses(needs)
-    to_ask = accesses if asked == needs else _accesses(asked)
+    accesses = _accesses(needs, catalog)
+    to_ask = accesses if asked == needs else _accesses(asked, catalog)
     if accesses is None or to_ask is None:
         return Assessment(("table", NEVER_GRANTED))
 
@@ -190,15 +196,18 @@ def _assessed(text: Text, catalog: Catalog) -> Assessment:
     )
 
 
-def _accesses(needs: Sequence[Need]) -> list[Access] | None:
-    """What the grant is asked about, or None if it cannot be asked about one of them."""
+def _accesses(needs: Sequence[Need], catalog: Catalog) -> list[Access] | None:
+    """What the grant is asked about, or None if it cannot be asked about one of them.
+
+    T5. All columns of a table are those that it has when the statement runs (`assumptions`). A
+    token that names each of them permits `*`.
+    """
     found: list[Access] = []
     for need in needs:
-        access = access_to(
-            need.table,
-            need.operation,
-            need.columns,
-        )
+        columns: Iterable[str] | None = need.columns
+        if columns is None:
+            columns = catalog.every.get(need.table)
+        access = access_to(need.table, need.operation, columns)
         if access is None:
             return None
         found.append(access)

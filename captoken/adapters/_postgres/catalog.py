@@ -56,6 +56,8 @@ _PARTS = {
             where rolname = session_user
         ) l
     """,
+    # The database.
+    "database": "select to_json(current_database())",
     # The roles that it has for more than to take them on, and those that are not narrow.
     "inherits": """
         select coalesce(json_agg(roleid::regrole::text), '[]') from pg_catalog.pg_auth_members
@@ -83,13 +85,14 @@ _PARTS = {
             select from pg_catalog.pg_proc where pronamespace = n.oid and proname = 'seen')
         from pg_catalog.pg_namespace n where nspname = 'captoken_guard'
     """,
-    # The functions that the owner put on the search path (T6). Those of an extension do not count,
-    # as long as they have the rights of the caller.
+    # The functions that the owner put on the search path (T6), of those that a role may execute.
+    # Those of an extension do not count, as long as they have the rights of the caller.
     "functions": """
         select coalesce(json_agg(distinct p.proname), '[]') from pg_catalog.pg_proc p
         where p.pronamespace = to_regnamespace('public') and (p.prosecdef or not exists (
             select from pg_catalog.pg_depend
             where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e'))
+        and exists (select from roles r where has_function_privilege(r.oid, p.oid, 'execute'))
     """,
     # Enums, which are granted beside the types on the list (T6), each with the columns that are of
     # that type. One that is called like a type of PostgreSQL's own is left out: without a schema,
@@ -143,6 +146,7 @@ class Catalog:
         self, row: Mapping[str, Any], functions: frozenset[tuple[str | None, str]]
     ) -> None:
         # T6. The owner's functions that the server listed, and all that are on the search path.
+        self.database = row["database"]
         self.allowed = functions
         self.foreign = frozenset(row["functions"])
         # T6. Enums, by schema and name, with the columns that are of that type.
@@ -258,4 +262,4 @@ def _rights_to(table: Table, rights: Mapping[str, Any]) -> Rights:
 
 
 # Of a database of which nothing is known.
-NO_CATALOG = Catalog({"functions": [], "types": [], "uses": []}, frozenset())
+NO_CATALOG = Catalog({"database": "", "functions": [], "types": [], "uses": []}, frozenset())

@@ -30,9 +30,10 @@ def _column(walk: Walk, node: Any, sight: Sight) -> None:
     `public.sales`, where both are in sight: a column too many, and never one too few.
     """
     parts = list(fields_of(node))
-    if len(parts) > 3:
-        message = "a table is named by its schema and name, without the database"
-        raise RefusedError("table", message)
+    if len(parts) > 4:
+        raise RefusedError("table", "a table is named by its schema and name")
+    if len(parts) == 4:
+        walk.text.databases.add(parts[0])
 
     qualifier = parts[-2] if len(parts) > 1 else None
     reference = Reference(sight.scope, qualifier, parts[-1])

@@ -149,6 +149,7 @@ begin
         and p.pronamespace = to_regnamespace('public') and (p.prosecdef or not exists (
             select from pg_depend
             where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e'))
+        and has_function_privilege(p.oid, 'execute')
     ));
 end $$;
 revoke all on function captoken_guard.seen(name[], name[], name[]) from public;

@@ -12,8 +12,8 @@ T4. An unqualified column belongs to every table in sight, at its own level and 
     to a level that has a column of that name for certain. A table that has none of that name is
     asked about as if it had: there or not, the answer is the same. A qualified one belongs to every
     table in sight that goes by the qualifier.
-T5. All columns are meant, those that are added later too, by `*`, by a whole row, by NATURAL and
-    by renamed columns (`t as a(x, y)`).
+T5. All columns that a table has when the statement runs are meant by `*`, by a whole row, by
+    NATURAL and by renamed columns (`t as a(x, y)`).
 T6. Functions are on a list, and are PostgreSQL's own; so are types. Operators are unqualified, or
     of pg_catalog.
 T7. A name after a dot is a call, since `(x).name` is `name(x)`. It is none where all that goes by
@@ -163,6 +163,9 @@ class Text:
         # kept with them, so that no two nodes have the same.
         self.queries: dict[int, Query] = {}
         self.tree: object = None
+
+        # The databases that names of tables are qualified by.
+        self.databases: set[str] = set()
 
         # How many sources there are.
         self.sources = 0
