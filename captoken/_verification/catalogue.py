@@ -326,7 +326,8 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "A verifier then denies.",
             "Mend what the message names: create the file or the tables, start the server, or "
             "change its setting.",
-            "SQLite 'proofs.db': this store is not there: create makes one",
+            "SQLite 'proofs.db': this store is not there: create makes one, "
+            "as SQLiteReplayStore.create(path)",
         ),
     },
     NoToken: {

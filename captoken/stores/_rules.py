@@ -180,9 +180,12 @@ def lines(snapshot: bytes, deltas: Iterable[bytes]) -> bytes:
 MISSING = -3  # what a script answers
 
 
-def missing(where: str) -> StoreError:
-    """What a store raises that is not there. Made here, and raised by the caller."""
-    return StoreError(f"{where}: this store is not there: create makes one")
+def missing(where: str, how: str = "") -> StoreError:
+    """What a store raises that is not there. Made here, and raised by the caller.
+
+    `how` goes behind it: what to write.
+    """
+    return StoreError(f"{where}: this store is not there: create makes one{how}")
 
 
 def there_already(where: str) -> StoreError:

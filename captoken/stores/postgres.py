@@ -315,6 +315,8 @@ def _words(error: Exception) -> str:
         words += f" {state}"
     if state in _MISSING:
         words += ": create_tables makes what is missing"
+    elif isinstance(error, psycopg.OperationalError) and not state:
+        words += ": the server cannot be reached, or has hung up"
     return words
 
 

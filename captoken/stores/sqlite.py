@@ -109,7 +109,7 @@ class SQLiteStore:
         """Raise StoreError if the store is not there."""
         with self._reading() as run:
             if not _is_there(run, self._table):
-                raise missing(self._where)
+                raise self._missing()
 
     def close(self) -> None:
         """Close the file. The store opens it again when it is asked."""
@@ -167,6 +167,10 @@ class SQLiteStore:
                         raise self._problem(str(error)) from None
             sleep(_PAUSE)
 
+    def _missing(self) -> StoreError:
+        """What is raised where it is not there, with what makes it."""
+        return missing(self._where, f", as {type(self).__name__}.create(path)")
+
     def _problem(self, text: str) -> StoreError:
         """What is raised: which file it is, and what is wrong with it."""
         return StoreError(f"{self._where}: {text}")
@@ -204,7 +208,7 @@ class SQLiteStore:
         try:
             found = os.stat(self._path)
         except OSError:
-            raise missing(self._where) from None
+            raise self._missing() from None
         return found.st_dev, found.st_ino
 
     @staticmethod

@@ -164,9 +164,22 @@ def _words(error: Exception) -> str:
     # An error of the server begins with a code: `OOM`, `READONLY`, `NOSCRIPT`.
     words = f"Valkey: {type(error).__name__}"
     code = re.match("[A-Z]{3,}(?= )", text)
+    hint = _HINTS.get(type(error).__name__)
     if code is not None:
         words += f" {code[0]}"
-    return words
+        hint = _HINTS.get(code[0], hint)
+    return words if hint is None else f"{words}: {hint}"
+
+
+# What to look at, by the code of an error and by the name of its type, in either library.
+_HINTS = {
+    "OOM": "its memory is full",
+    "READONLY": "it is a replica, and a store needs the primary",
+    "NOPERM": "its user may not do this",
+    "AuthenticationError": "it refuses the user or the password",
+    "ConnectionError": "the server cannot be reached, or has hung up",
+    "TimeoutError": "the server did not answer in time",
+}
 
 
 def _node(client: Any, key: str) -> Any:

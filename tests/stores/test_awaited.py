@@ -478,7 +478,7 @@ def test_a_loop_that_ends_leaves_no_task_waiting_for_a_batch(valkey_server: Valk
                 await task
 
     asyncio.run(ask())
-    assert heard == ["Valkey: ConnectionError"]
+    assert heard == ["Valkey: ConnectionError: the server cannot be reached, or has hung up"]
 
 
 # --- PostgreSQL ------------------------------------------------------------------------------------------------------
@@ -611,7 +611,7 @@ def test_a_valkey_that_is_not_there_is_a_store_error_without_its_address(port: i
     async def ask() -> None:
         async with valkey.asyncio.Valkey.from_url(f"valkey://user:password@127.0.0.1:{port}/0") as client:
             for call in (AsyncValkeyLedger(client).open(), AsyncValkeyReplayStore(client).add(Use(bytes(16), NOW), NOW)):
-                with pytest.raises(StoreError, match=r"^Valkey: ConnectionError$") as caught:
+                with pytest.raises(StoreError, match=r"^Valkey: ConnectionError: the server cannot be reached, or has hung up$") as caught:
                     await call
                 assert caught.value.__cause__ is None is caught.value.__context__
 

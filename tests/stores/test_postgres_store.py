@@ -468,7 +468,7 @@ def test_a_callable_that_raises_is_a_store_error() -> None:
 @pytest.mark.parametrize("store", EVERY)
 def test_no_error_shows_a_connection_string(store: Any, where: str) -> None:
     """Nor does the error that was caught hang on it, nor does the store's repr."""
-    with pytest.raises(StoreError, match=r"^PostgreSQL: \w+$") as caught:
+    with pytest.raises(StoreError, match=r"^PostgreSQL: \w+(: the server cannot be reached, or has hung up)?$") as caught:
         store(where)
     assert caught.value.__cause__ is None and caught.value.__context__ is None
     assert "secret" not in "".join(traceback.format_exception_only(caught.value))
