@@ -82,6 +82,10 @@ _STATE_IT = f"{_REFUSED_AGAIN} that states it may be permitted."
 _LEAVE_OUT = f"{_REFUSED_AGAIN} without it may be permitted."
 _KEEP_WITHIN = f"{_REFUSED_AGAIN} within that may be permitted."
 _ASK_LESS = f"{_REFUSED_AGAIN} that asks for less may be permitted."
+_NAME_THEM = (
+    f"{_REFUSED_AGAIN} that asks for fewer columns may be permitted. "
+    "Write each by its name, with its table before it, and not `*` or an alias."
+)
 _AGAIN = "A retry in which the credential is presented again can help."
 _LATER = "A retry can help later."
 _STOP = (
@@ -117,7 +121,7 @@ _TOLD: dict[str, _Told] = {
     "unaddressed": _Told("The credential is not addressed to this server.", _REPLACE),
     "table": _Told("Not permitted: table {table} is not among the tables of this task.", _ASK),
     "operation": _Told("Not permitted: operation {operation} on table {table}.", _ASK),
-    "column": _Told("Not permitted: some of the columns asked for in table {table}.", _ASK_LESS),
+    "column": _Told("Not permitted: some of the columns asked for in table {table}.", _NAME_THEM),
     "tool": _Told("Not permitted: tool {tool} is not among the tools of this task.", _ASK),
     "argument": _Told("Not permitted: tool {tool} with these arguments.", _ASK_LESS),
     "attribute": _Told("Not permitted under the present conditions.", _ASK),

@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 
 from captoken._format.errors import GuardError
 from captoken._format.given import read_once
+from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._paying import Paying
@@ -45,11 +46,6 @@ from captoken.adapters._sqlite.watch import Watch
 MAX_BYTES = 100_000
 _TOO_LONG = Own("operation", f"a statement of more than {MAX_BYTES} bytes")
 
-# Rule 1. One sentence for all of them: it says nothing of what is there.
-_OTHER_KIND = Own(
-    "operation",
-    "only select, values, insert, replace, update and delete are granted",
-)
 
 # The names of the columns, the rows, and how many rows were changed.
 Result = tuple[tuple[str, ...], list[tuple[Any, ...]], int]
@@ -255,7 +251,7 @@ class Block:
             text = Text(sql)
             # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
             if text.first not in KINDS:
-                raise self.denials.denied(_OTHER_KIND)
+                raise self.denials.denied(_other_kind(text))
         else:
             text = plan.text
 
@@ -403,6 +399,16 @@ class Block:
             )
 
         return plan
+
+
+def _other_kind(text: Text) -> Own:
+    """Rule 1, for a misspelled SELECT too. It says nothing of what is there."""
+    word = shown(text.words[0]) if text.words else "nothing"
+    return Own(
+        "operation",
+        f"the statement begins with {word}, and none of that kind is run: "
+        "select, with, values, insert, replace, update, delete",
+    )
 
 
 def _copied(sql: Any, parameters: Any) -> dict[str, Any] | tuple[Any, ...]:

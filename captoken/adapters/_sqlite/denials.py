@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple, NoReturn
 
+from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._paying import Paying
@@ -190,8 +191,24 @@ class Denials:
             self.deny_column(text, name)
         look = self._planner.on_shadows(text, parameters, self._shadows(text, restricted))
         if look.word is not None:
-            self.deny_column(text, look.word)
+            if not look.has_another:
+                self.deny_column(text, look.word)
+            self._deny_doubtful(text, look.word)
         self._error = look.error
+
+    def _deny_doubtful(self, text: Text, word: str) -> NoReturn:
+        """Refuse a word that could mean a hidden column, and say how to write it so that it cannot.
+
+        The same whether there is such a column or not: so it says neither.
+        """
+        needs = self._restricted(text)
+        tables = " or ".join(sorted({need.table or "" for need in needs}))
+        why = (
+            f"{shown(word)} could be a column of {tables} that the token does not grant: "
+            "write the table before each column, text in single quotes, "
+            "and an expression in place of its alias"
+        )
+        raise self.denied(Own("column", why, needs[0] if len(needs) == 1 else None))
 
     def _shadows(self, text: Text, restricted: list[Access]) -> tuple[Shadow, ...]:
         """What the text may see of the tables that it names."""
@@ -310,7 +327,8 @@ class Denials:
         about = needs[0] if len(needs) == 1 else None
         return Own(
             "column",
-            "the statement touches columns that the token does not grant",
+            "the statement touches columns that the token does not grant: "
+            "write by name those that it grants, and no `*`, NATURAL or INDEXED BY",
             about,
         )
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -31,9 +31,6 @@ from captoken.adapters._sqlite.watch import READ, UPDATE
 _NO_COLUMNS = frozenset(("rowid", "_rowid_", "oid", "true", "false"))
 
 _AMBIGUOUS = re.compile(r"ambiguous column name: (?:\S*\.)?(.+)", re.DOTALL)
-
-# A column that no text can name: no quotes hold a zero byte. So only a star reads it.
-_NAMELESS = "\x01"
 
 # SQLite takes no more columns in a table. A text with more words than that is refused as a whole.
 _MOST = 1_900
@@ -58,8 +55,9 @@ def other_words(words: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]
 class Look(NamedTuple):
     """What came of a text on shadows."""
 
-    # A word that could mean a hidden column.
+    # A word that could mean a hidden column; and whether it has another meaning in the text.
     word: str | None = None
+    has_another: bool = False
 
     # What is wrong with the text. On the tables it is wrong too, and perhaps something else first.
     error: Exception | None = None
@@ -71,8 +69,44 @@ def look(sql: str, parameters: Any, shadows: Sequence[Shadow]) -> Look:
         if len(shadow.columns) + len(shadow.words) > _MOST:
             return Look(shadow.words[0])
 
+    # A column that no text names, since it is longer than every word: so only a star reads it.
+    longest = max((len(word) for shadow in shadows for word in shadow.words), default=0)
+    nameless = "\x01" * (longest + 1)
+    read, problem = _compiled(sql, parameters, shadows, nameless)
+    word = _captured(shadows, read, nameless)
+    if word is None:
+        return Look(error=problem)
+
+    # Without it, does the text still mean something?
+    granted = [shadow._replace(words=()) for shadow in shadows]
+    _, problem = _compiled(sql, parameters, granted, nameless)
+    return Look(word, has_another=problem is None)
+
+
+def _captured(
+    shadows: Sequence[Shadow],
+    read: Mapping[tuple[str, str], int],
+    nameless: str,
+) -> str | None:
+    """The first word that was read as a column, by what was read of each table."""
+    for shadow in shadows:
+        table = fold(shadow.name)
+        # A star reads every column once, the nameless one as well. A name reads its own once more.
+        by_star = read[table, nameless]
+        for word in shadow.words:
+            if read[table, fold(word)] > by_star:
+                return word
+    return None
+
+
+def _compiled(
+    sql: str,
+    parameters: Any,
+    shadows: Sequence[Shadow],
+    nameless: str,
+) -> tuple[Counter[tuple[str, str]], Exception | None]:
+    """How often each column of each table is read or written, and what is wrong with the text."""
     read: Counter[tuple[str, str]] = Counter()
-    problem: Exception | None = None
 
     def noted(what: int, table: str | None, column: str | None, *_: Any) -> int:
         if what in (READ, UPDATE):
@@ -80,28 +114,21 @@ def look(sql: str, parameters: Any, shadows: Sequence[Shadow]) -> Look:
         return sqlite3.SQLITE_OK
 
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        for statement in _made(shadows):
+        for statement in _made(shadows, nameless):
             connection.execute(statement)
         connection.set_authorizer(noted)
         try:
             connection.execute(f"EXPLAIN {sql}", parameters)
         except Exception as error:
-            problem = error.with_traceback(None)
+            # Any: a parameter of a wrong type, too, is wrong with the text.
             ambiguous = _AMBIGUOUS.match(str(error))
             if ambiguous is not None:
                 read.update((fold(shadow.name), fold(ambiguous[1])) for shadow in shadows)
-
-    for shadow in shadows:
-        table = fold(shadow.name)
-        # A star reads every column once, the nameless one as well. A name reads its own once more.
-        by_star = read[table, _NAMELESS]
-        for word in shadow.words:
-            if read[table, fold(word)] > by_star:
-                return Look(word)
-    return Look(error=problem)
+            return read, error.with_traceback(None)
+    return read, None
 
 
-def _made(shadows: Sequence[Shadow]) -> list[str]:
+def _made(shadows: Sequence[Shadow], nameless: str) -> list[str]:
     """The statements that make the shadows. A schema that the text names is attached."""
     made: list[str] = []
     schemas = {"main", "temp"}
@@ -110,6 +137,6 @@ def _made(shadows: Sequence[Shadow]) -> list[str]:
         if fold(schema) not in schemas:
             schemas.add(fold(schema))
             made.append(f"ATTACH ':memory:' AS {quoted(schema)}")
-        columns = ", ".join(map(quoted, (*shadow.columns, *shadow.words, _NAMELESS)))
+        columns = ", ".join(map(quoted, (*shadow.columns, *shadow.words, nameless)))
         made.append(f"CREATE TABLE {quoted(schema)}.{quoted(shadow.name)} ({columns})")
     return made
