@@ -13,7 +13,19 @@ from captoken._format.clocks import Clock, read_clock
 from captoken._format.spelling import shown
 from captoken._writing.keywords import OF_THE_TOKEN, LinkCaveats, MintCaveats, PresentCaveats
 from captoken.cli.output import warn
-from captoken.cli.values import COUNT, DURATION, FACT, FILE, LISTS, MOMENT, NOW, OBJECTS, WHERE
+from captoken.cli.values import (
+    COUNT,
+    DURATION,
+    FACT,
+    FILE,
+    LISTS,
+    MOMENT,
+    NOW,
+    OBJECTS,
+    OPERATION,
+    TABLE,
+    WHERE,
+)
 
 USAGE = 2  # the exit code of what was not understood, or cannot be done
 
@@ -164,12 +176,14 @@ json_option = click.option(
 _CAVEATS: dict[str, Callable[..., Any]] = {
     "tables": click.option(
         "--tables",
+        type=TABLE,
         metavar="PATTERN",
         multiple=True,
         help="A table, 'market.*' or '*'. Repeatable.",
     ),
     "operations": click.option(
         "--operations",
+        type=OPERATION,
         metavar="NAME",
         multiple=True,
         help="An operation, or '*'. Repeatable.",

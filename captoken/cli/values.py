@@ -252,6 +252,20 @@ def _fact(text: str) -> tuple[str, Any]:
         return key, value
 
 
+def _alone(example: str) -> Callable[[str], str]:
+    """A reader of one name or pattern each time, which raises ValueError for a comma.
+
+    Other options take lists with commas. Here one would be part of the name, and name nothing.
+    """
+
+    def read(text: str) -> str:
+        if "," in text:
+            raise ValueError(example)
+        return text
+
+    return read
+
+
 # --- keys and ids ---------------------------------------------------------------------------------
 
 
@@ -286,6 +300,8 @@ LISTS = _Type("key=a,b", _lists)
 OBJECTS = _Type("tool=json", _objects)
 WHERE = _Type("attribute=json", _where)
 FACT = _Type("key=value", _fact)
+TABLE = _Type("pattern", _alone("one pattern each time: --tables orders --tables customers"))
+OPERATION = _Type("name", _alone("one name each time: --operations select --operations insert"))
 FILE = _File()
 
 # Those with a spelling of their own: whoever misses it is shown an example.

@@ -12,7 +12,7 @@ import click
 
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
-from captoken.cli import files
+from captoken.cli import files, notes
 from captoken.cli.facts import (
     ACCESS_OPTIONS,
     access_of,
@@ -33,6 +33,7 @@ from captoken.cli.options import (
     mint_options,
     now_option,
     present_options,
+    seconds,
     stacked,
     token_option,
 )
@@ -118,6 +119,7 @@ def mint(
         unrestricted=unrestricted,
         **wanted,
     )
+    notes.say_of_caveats(wanted)
     say_token(made.serialize(), as_json)
 
 
@@ -153,8 +155,15 @@ def _narrow(
 ) -> None:
     """Write what `method` of the token makes of the caveats that are given."""
     key = None if signer is None else files.key(HolderKey, signer)
+    wanted = caveats(given)
     held = files.token(path, clock(now))
-    made = method(held, signer=key, **caveats(given))
+    before = seconds(now)
+    made = method(held, signer=key, **wanted)
+
+    notes.say_of_caveats(wanted)
+    # What has expired is cut as well, and one note says enough.
+    if not notes.say_of_end(held, before):
+        notes.say_of_cut(made, wanted.get("expires_in"), before)
     say_token(made.serialize(), as_json)
 
 
@@ -268,15 +277,19 @@ def present(
     """
     wanted = caveats({key: value for key, value in given.items() if key not in ACCESS_OPTIONS})
     held = files.token(token_file, clock(now))
+    before = seconds(now)
     if signer is None:
         # Whoever states a request believes that it is proven, and would send a text that is not.
         if http is not None or body is not None or is_stated(given):
             raise click.UsageError("a request goes with --signer: it is what the key proves")
-        say_token(held.present(**wanted), as_json)
+        made = held.present(**wanted)
+        notes.say_of_end(held, before)
+        say_token(made, as_json)
         return
     access = access_of(given, http=http is not None, or_http=", or --http")
     files.one_stdin(token_file, body)
     digest = http_of(http, body)
     request = access if digest is None else digest
     made = held.present(signer=files.key(HolderKey, signer), request=request, **wanted)
+    notes.say_of_end(held, before)
     say_token(made, as_json)
