@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from captoken._format.clocks import PROOF_AHEAD, Clock
+from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, Clock
 from captoken._format.errors import StoreError
 from captoken._format.spelling import escape
 from captoken._language.access import Caller
@@ -21,6 +21,7 @@ from captoken.cli import files
 from captoken.cli.facts import access_of, access_options, http_of, http_options
 from captoken.cli.options import (
     clock,
+    facts_option,
     json_option,
     keyring_option,
     now_option,
@@ -29,10 +30,10 @@ from captoken.cli.options import (
 )
 from captoken.cli.output import say, say_json, tell
 from captoken.cli.values import DURATION, FILE, PUBLIC
-from captoken.stores.ports import Use
+from captoken.stores.ports import Debit, Reservation, Use
 
 if TYPE_CHECKING:
-    from captoken.stores.sqlite import SQLiteReplayStore
+    from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore
 
 _asking = stacked(
     keyring_option,
@@ -65,6 +66,16 @@ _asking = stacked(
         type=FILE,
         metavar="FILE",
         help="Where used proofs are remembered: an SQLite file.",
+    ),
+    click.option(
+        "--ledger",
+        type=FILE,
+        metavar="FILE",
+        help="Where all servers of a token count its uses and budgets: an SQLite file.",
+    ),
+    facts_option(
+        "--cost",
+        help="What the access takes of a budget: 'usd_cents=5'. Repeatable.",
     ),
     click.option(
         "--overlay",
@@ -100,6 +111,7 @@ def _decision(
     http: tuple[str, str, str] | None,
     body: str | None,
     replays: _Replays | None,
+    ledger: _Ledger | None,
     leeway: int,
     now: int | None,
     dry: bool,
@@ -126,6 +138,7 @@ def _decision(
         allow_unaddressed=allow_unaddressed,
         leeway=leeway,
         replays=replays,
+        ledger=ledger,
         clock=clock(now),
         overlay=None if overlay is None else _newest(overlay, operator),
     )
@@ -180,11 +193,18 @@ def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
 @click.option(
     "--create",
     is_flag=True,
-    help="Make the file of --replays, which must not be there yet.",
+    help="Make the files of --replays and --ledger, which must not be there yet.",
 )
 @now_option
 @json_option
-def verify(as_json: bool, replays: str | None, create: bool, now: int | None, **facts: Any) -> int:
+def verify(
+    as_json: bool,
+    replays: str | None,
+    ledger: str | None,
+    create: bool,
+    now: int | None,
+    **facts: Any,
+) -> int:
     """Verify a token and an access. Exit 0: allowed, 1: denied.
 
     \b
@@ -199,6 +219,14 @@ def verify(as_json: bool, replays: str | None, create: bool, now: int | None, **
     captoken verify --keyring keyring.json --audience sales-db \\
         --table sales --operation select --replays used.db < presented.token
 
+    A token with --uses or --budget is counted in the file of --ledger, which may be the same. One
+    that --create makes later takes tokens issued more than a minute after it. All servers that take
+    these tokens have to count in that very file.
+
+    \b
+    captoken verify --keyring keyring.json --audience sales-db \\
+        --table sales --operation select --ledger used.db < presented.token
+
     Whether it was revoked, only an overlay tells: name the store that servers read, and the
     operator.
 
@@ -206,42 +234,66 @@ def verify(as_json: bool, replays: str | None, create: bool, now: int | None, **
     captoken verify --keyring keyring.json --table sales --operation select \\
         --overlay overlay.db --operator "$(cat operator.public)" < child.token
     """
-    if create and replays is None:
-        raise click.UsageError("--create makes the file that --replays names")
-    store = None if replays is None else _Replays(replays, clock(now))
-    if store is not None and create:
-        store.make()
+    if create and replays is None and ledger is None:
+        raise click.UsageError("--create makes the files that --replays and --ledger name")
+    proofs = None if replays is None else _Replays(replays, clock(now))
+    counts = None if ledger is None else _Ledger(ledger, clock(now))
+    if create:
+        for store in (proofs, counts):
+            if store is not None:
+                store.make()
     decision = _decision(
         dry=False,
         now=now,
-        replays=store,
+        replays=proofs,
+        ledger=counts,
         **facts,
     )
     if as_json:
         say_json(decision.as_dict())
     else:
         say(_line(decision))
-    if store is None and decision.code == "store_unavailable":
-        tell(
-            "a token that is bound to a key needs a file "
-            "that remembers which proofs were used: --replays"
-        )
-    elif store is not None and store.is_new and decision.code == "replayed":
-        tell(
-            f"{replays} is new, and cannot know what was used before: "
-            f"it takes proofs made more than {PROOF_AHEAD} seconds from now"
-        )
+    hint = _hint(decision, proofs, counts)
+    if hint is not None:
+        tell(hint)
     elif decision and facts["overlay"] is None:
         # A denial stands, whatever was revoked.
         tell("revocations were not asked: --overlay names the operator's store")
     return 0 if decision else 1
 
 
+def _hint(decision: Decision, proofs: _Replays | None, counts: _Ledger | None) -> str | None:
+    """What to do about a denial for want of a store, or for one that is new."""
+    if decision.code == "cost_unstated":
+        return "what it takes of a budget is stated with --cost: --cost usd_cents=5"
+    if decision.code == "store_unavailable":
+        # The token needs one or both: the refusal says which was asked for in vain.
+        said = decision.refusals[0].text
+        if counts is None and "no ledger" in said:
+            return "a token with uses or a budget needs a file that counts them: --ledger"
+        if proofs is None and "no replay store" in said:
+            return (
+                "a token that is bound to a key needs a file "
+                "that remembers which proofs were used: --replays"
+            )
+    if proofs is not None and proofs.is_new and decision.code == "replayed":
+        return (
+            f"{proofs.path} is new, and cannot know what was used before: "
+            f"it takes proofs made more than {PROOF_AHEAD} seconds from now"
+        )
+    if counts is not None and counts.is_new and decision.code == "store_unavailable":
+        return (
+            f"{counts.path} is new, and cannot know what was used before: "
+            f"it takes tokens issued more than {CLOCKS_DIFFER} seconds from now"
+        )
+    return None
+
+
 class _Replays:
     """The store of used proofs in a file, opened when there is a proof to remember."""
 
     def __init__(self, path: str, clock: Clock) -> None:
-        self._path = path
+        self.path = path
         self._clock = clock
         self.is_new = False  # the file was made here, and knows of nothing that was used before
 
@@ -249,8 +301,8 @@ class _Replays:
         """Make the file. Raises StoreError if there is one."""
         from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
-        with files.about(self._path):
-            SQLiteReplayStore.create(self._path, clock=self._clock).close()
+        with files.about(self.path):
+            SQLiteReplayStore.create(self.path, clock=self._clock).close()
         self.is_new = True
 
     def add(self, use: Use, now: int) -> bool:
@@ -267,10 +319,66 @@ class _Replays:
     def _opened(self) -> Generator[SQLiteReplayStore]:
         from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
-        if not os.path.exists(self._path):
-            raise StoreError(f"{self._path} is not there: --create makes one")
-        with closing(SQLiteReplayStore(self._path)) as store:
+        _must_have_been_made(self.path)
+        with closing(SQLiteReplayStore(self.path)) as store:
             yield store
+
+
+class _Ledger:
+    """The ledger in a file, opened when there is something to count. Each call raises StoreError.
+
+    `shared`: whoever names the file says by that, as help has it, that all servers of these tokens
+    count in it. With a file each, they would allow as much again.
+    """
+
+    shared = True
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+        self.is_new = False  # the file was made here, and knows of nothing that was used before
+
+    def make(self) -> None:
+        """Make the file. Raises StoreError if it has a ledger."""
+        from captoken.stores.sqlite import SQLiteLedger  # here, since it needs sqlite3
+
+        with files.about(self.path):
+            SQLiteLedger.create(self.path, clock=self._clock).close()
+        self.is_new = True
+
+    def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+        """Count an access: None, or the first bucket that has not enough."""
+        with self._opened() as ledger:
+            return ledger.reserve(reservation, now)
+
+    def peek(self, reservation: Reservation, now: int) -> Debit | None:
+        """The same without counting it."""
+        with self._opened() as ledger:
+            return ledger.peek(reservation, now)
+
+    def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
+        """What was taken in fact; False if there is no such reservation."""
+        with self._opened() as ledger:
+            return ledger.settle(reservation_id, amounts, now)
+
+    def spent(self, bucket: bytes, unit: str) -> int:
+        """What a bucket has been debited."""
+        with self._opened() as ledger:
+            return ledger.spent(bucket, unit)
+
+    @contextmanager
+    def _opened(self) -> Generator[SQLiteLedger]:
+        from captoken.stores.sqlite import SQLiteLedger  # here, since it needs sqlite3
+
+        _must_have_been_made(self.path)
+        with closing(SQLiteLedger(self.path, shared=True)) as ledger:
+            yield ledger
+
+
+def _must_have_been_made(path: str) -> None:
+    """Raise StoreError for a file that is not there: to open it would not make it either."""
+    if not os.path.exists(path):
+        raise StoreError(f"{path} is not there: --create makes one")
 
 
 def _line(decision: Decision) -> str:
@@ -287,7 +395,13 @@ def _line(decision: Decision) -> str:
 @_asking
 @now_option
 @json_option
-def explain(as_json: bool, replays: str | None, now: int | None, **facts: Any) -> int:
+def explain(
+    as_json: bool,
+    replays: str | None,
+    ledger: str | None,
+    now: int | None,
+    **facts: Any,
+) -> int:
     """Say why, or why not: what refuses, and who added it.
 
     Also who acts for whom, and the plan step by step. Runs what `verify` runs, looks at what was
@@ -297,11 +411,11 @@ def explain(as_json: bool, replays: str | None, now: int | None, **facts: Any) -
     captoken explain --keyring keyring.json \\
         --table hr --operation select < child.token
     """
-    store = None if replays is None else _Replays(replays, clock(now))
     decision = _decision(
         dry=True,
         now=now,
-        replays=store,
+        replays=None if replays is None else _Replays(replays, clock(now)),
+        ledger=None if ledger is None else _Ledger(ledger, clock(now)),
         **facts,
     )
     if as_json:

@@ -97,6 +97,7 @@ def access_of(given: Mapping[str, Any], *, http: bool = False, or_http: str = ""
         tool=given["tool"],
         arguments=given["arguments"],
         attributes=given["attribute"],
+        cost=given.get("cost", {}),  # which nobody can prove: `present` does not state it
     )
 
 
