@@ -58,6 +58,9 @@ class Valkey:
     def __init__(self, **settings: str) -> None:
         self.folder, self.port = folder(), free_port()
         self._settings = {"appendonly": "yes", "appendfsync": "always", **settings}
+        if "cluster-enabled" in settings:
+            # Else it is the port and 10,000, which the system may have given to somebody.
+            self._settings["cluster-port"] = str(free_port())
         self._server: ValkeyServer | None = None
         self.start()
 

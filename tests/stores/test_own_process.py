@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -267,10 +268,12 @@ def test_a_child_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def locks_on(path: Path) -> int:
-    """How many locks of this process there are on a file, as the system has it."""
-    inode = str(os.stat(path).st_ino)
-    lines = Path("/proc/locks").read_text().splitlines()
-    return sum(line.split()[5].split(":")[2] == inode and line.split()[4] == str(os.getpid()) for line in lines)
+    """How many locks of this process there are on a file, as the system has it: process, then device and file.
+
+    Before who waits for a lock there is an arrow.
+    """
+    mine = re.compile(rf" {os.getpid()} \w+:\w+:{os.stat(path).st_ino} ")
+    return sum(mine.search(line) is not None and "->" not in line for line in Path("/proc/locks").read_text().splitlines())
 
 
 @pytest.mark.skipif(not os.path.isfile("/proc/locks"), reason="looks at the locks of the system")
