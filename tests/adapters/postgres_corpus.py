@@ -407,7 +407,7 @@ CASES: list[Case] = [
         "select public.lower(1)",
         "select forget()",
         "select score(1)",
-        "select captoken_guard.begin('{}')",
+        "select captoken_guard.begin('{}', 1000)",
         "select captoken_guard.sign('')",
         "select spill(s) from sales s",
         "select s.spill from sales s",

@@ -204,7 +204,7 @@ BLIND = (
     "select query_to_xml('select * from hr', true, true, '')", "select pg_sleep(0)", "select pg_advisory_lock(1)",
     "select lo_create(1)", "select lo_import('/etc/passwd')", "select pg_read_file('/etc/passwd')", "select nextval('sales_id_seq')",
     "create temp table sales (a integer)", "create table x (a integer)", "create function f() returns integer language sql as 'select 1'",
-    "select captoken_guard.begin('{}')", "select captoken_guard.sign('x')", "select * from captoken_guard.key", "alter role agents superuser",
+    "select captoken_guard.begin('{}', 1000)", "select captoken_guard.sign('x')", "select * from captoken_guard.key", "alter role agents superuser",
     "grant select on hr to public", "set role postgres", "set session authorization postgres", "alter system set work_mem = 1",
     "select 1; delete from hr", "explain (format json) select 1; delete from hr", "select forget()", "lock table sales",
     "insert into inbox values (1, 'x')", "merge into sales s using orders o on s.id = o.id when matched then delete",
@@ -317,7 +317,7 @@ def test_what_the_agent_writes_over_them_is_no_fact(sql: str, agents: psycopg.Co
 
 def test_nobody_signs_twice_in_a_transaction_not_even_the_login(agents: psycopg.Connection[Any], blind: None) -> None:
     """All that an agent could do whose statements were let through whatever they are: it has no second set of facts."""
-    forged = "select captoken_guard.begin('{\"subject\": \"user:bob\"}')"
+    forged = "select captoken_guard.begin('{\"subject\": \"user:bob\"}', 60000)"
     for before in ((), ("reset role",), ("reset role", "set captoken.facts = ''"), ("reset role", "discard plans")):
         with guarded(agents, TENANTS) as db:
             for sql in (*before, forged):
@@ -337,7 +337,7 @@ def test_a_statement_that_ends_the_transaction_costs_the_connection(sql: str, pl
             with suppress(GuardError, psycopg.Error):
                 db.execute(sql)
             with pytest.raises((GuardError, psycopg.Error)):
-                db.execute("select captoken_guard.begin('{}')")
+                db.execute("select captoken_guard.begin('{}', 1000)")
             with pytest.raises((GuardError, psycopg.Error)):
                 db.execute("select 1")
         assert connection.closed
@@ -975,7 +975,7 @@ def test_a_statement_that_is_judged_again_is_charged_once(agents: psycopg.Connec
         assert sum(ledger._spent.values()) == spent
 
 
-SEEN = "create or replace function captoken_guard.seen(schemas name[], tables name[], functions name[]) returns text language plpgsql stable as $$ begin {} end $$"
+SEEN = "create or replace function captoken_guard.seen(schemas name[], tables name[], functions name[], since text) returns text language plpgsql stable as $$ begin {} end $$"
 
 
 @pytest.mark.parametrize(
@@ -1218,7 +1218,7 @@ def test_the_audit_names_functions_with_the_rights_of_their_owners(place: Place)
         ("select lo_from_bytea(777, 'abc'); grant select on large object 777 to public", "select lo_unlink(777)", "everybody may select large object 777"),
         ("grant set on parameter session_replication_role to public", "revoke set on parameter session_replication_role from public", "parameter session_replication_role"),
         ("grant select on captoken_guard.key to reader", "revoke select on captoken_guard.key from reader", "reader may use captoken_guard.key"),
-        ("grant execute on function captoken_guard.begin(text) to reader", "revoke execute on function captoken_guard.begin(text) from reader", "reader may execute captoken_guard.begin"),
+        ("grant execute on function captoken_guard.begin(text, integer) to reader", "revoke execute on function captoken_guard.begin(text, integer) from reader", "reader may execute captoken_guard.begin"),
         ("grant execute on function captoken_guard.sign(text) to agents", "revoke execute on function captoken_guard.sign(text) from agents", "agents may execute captoken_guard.sign"),
         ("create role dev; alter table captoken_guard.key owner to dev", "alter table captoken_guard.key owner to postgres; drop role dev", "captoken_guard.key belongs to dev"),
         ("create foreign data wrapper w; create server s foreign data wrapper w; grant usage on foreign server s to public", "drop foreign data wrapper w cascade", "everybody may use server s"),

@@ -4,10 +4,11 @@ A catalog is kept for a while (`logins`). Meanwhile a table can get a column, an
 function that is called like one of PostgreSQL's own. So the server is asked with the statement, in
 the same round trip and behind it:
 
-    select captoken_guard.seen('{"public"}', '{"sales"}', '{"sum"}')
+    select captoken_guard.seen('{"public"}', '{"sales"}', '{"sum"}', '757:757:')
 
-It answers with a digest of the columns of each table, and with the number of functions in `public`
-that go by one of the names. By then the statement holds locks on its tables, so that nothing is
+It answers `same`, if nothing was committed since the catalog was read. Else it answers with a
+digest of the columns of each table, and with the number of functions in `public` that go by one of
+the names. By then the statement holds locks on its tables, so that nothing is
 changed between its run and the answer. If it is another answer than the catalog gives, the rows are
 dropped, the statement is undone, and judged again by a catalog that is read anew (`block`).
 
@@ -23,7 +24,8 @@ from captoken.adapters._postgres.catalog import Catalog
 from captoken.adapters._postgres.text import Table
 from captoken.adapters._postgres.wire import Command
 
-_QUESTION = b"select captoken_guard.seen($1, $2, $3)"
+_QUESTION = b"select captoken_guard.seen($1, $2, $3, $4)"
+_SAME = "same"
 
 # An answer of the server for a table that is not there. No digest looks like it.
 _MISSING = "-"
@@ -34,6 +36,10 @@ class Assumptions(NamedTuple):
 
     question: Command
     answer: str
+
+    def hold(self, said: str | None) -> bool:
+        """Whether that answer of the server is one by which all of it still holds."""
+        return said in (_SAME, self.answer)
 
 
 def assumptions_of(
@@ -54,7 +60,7 @@ def assumptions_of(
     names = _array(name for _, name in named)
     digests = [catalog.digests.get(table, _MISSING) for table in named]
     return Assumptions(
-        question=Command(_QUESTION, (schemas, names, _array(called))),
+        question=Command(_QUESTION, (schemas, names, _array(called), catalog.since.encode())),
         answer=" ".join([*digests, "0"]),
     )
 

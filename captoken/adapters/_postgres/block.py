@@ -286,7 +286,7 @@ class Block:
         # Canceled in the middle, above all: then nobody knows.
         if seen.error is not None:
             answer.error = seen.error
-        elif seen.text == assumed.answer:
+        elif assumed.hold(seen.text):
             self._seen.add(assumed)
         else:
             answer.stale = True

@@ -56,8 +56,9 @@ _PARTS = {
             where rolname = session_user
         ) l
     """,
-    # The database.
+    # The database, and as of when this is.
     "database": "select to_json(current_database())",
+    "since": "select to_json(pg_current_snapshot()::text)",
     # The roles that it has for more than to take them on, and those that are not narrow.
     "inherits": """
         select coalesce(json_agg(roleid::regrole::text), '[]') from pg_catalog.pg_auth_members
@@ -147,6 +148,7 @@ class Catalog:
     ) -> None:
         # T6. The owner's functions that the server listed, and all that are on the search path.
         self.database = row["database"]
+        self.since = row["since"]
         self.allowed = functions
         self.foreign = frozenset(row["functions"])
         # T6. Enums, by schema and name, with the columns that are of that type.
@@ -262,4 +264,4 @@ def _rights_to(table: Table, rights: Mapping[str, Any]) -> Rights:
 
 
 # Of a database of which nothing is known.
-NO_CATALOG = Catalog({"database": "", "functions": [], "types": [], "uses": []}, frozenset())
+NO_CATALOG = Catalog({"database": "", "since": "", "functions": [], "types": [], "uses": []}, frozenset())

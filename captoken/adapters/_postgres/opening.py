@@ -3,9 +3,8 @@
 With the first statement of a block:
 
     begin read only                                         -- 2: or read write
-    select captoken_guard."begin"($1)                       -- 8: who acts, for whom; 2
+    select captoken_guard."begin"($1, 60000)                -- 8: who acts, for whom; 2, 7
     set local search_path = pg_catalog, public, pg_temp     -- 2
-    set local statement_timeout = 60000                     -- 7
     set local role "reader"                                 -- 3
     savepoint captoken                                      -- 10
     select region, sum(amount) from sales group by region   -- the statement itself
@@ -30,8 +29,8 @@ from captoken.adapters._postgres.wire import Command
 _LONGEST = 2**31 - 1  # milliseconds, as PostgreSQL takes them
 _READING = frozenset(("select", "execute"))
 
-# Rule 2. What an unqualified name means. The text was read with this in mind. How the lexer takes a
-# backslash, and that policies hold, is pinned by `begin`.
+# Rule 2. What an unqualified name means. The text was read with this in mind. `begin` pins how the
+# lexer takes a backslash, that policies hold, and how long a statement may run (7).
 _SEARCH_PATH = Command(b"set local search_path = pg_catalog, public, pg_temp")
 
 # Rule 10. The next statement releases it. After an error, it is rolled back to.
@@ -92,9 +91,11 @@ class Opening:
         """
         return [
             Command(b"begin read write" if self.writes() else b"begin read only"),
-            Command(b'select captoken_guard."begin"($1)', [_facts(self._grant).encode()]),
+            Command(
+                b'select captoken_guard."begin"($1, $2)',
+                (_facts(self._grant).encode(), str(limit).encode()),
+            ),
             _SEARCH_PATH,
-            _limit(limit),
             _take_on(role),
             _SAVEPOINT,
         ]

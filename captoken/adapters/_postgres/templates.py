@@ -85,7 +85,8 @@ create or replace function captoken_guard.sign(said text) returns text language 
     -- inlined where it is called: with the path, and the rights, of these functions
     from captoken_guard.key
 $$;
-create or replace function captoken_guard."begin"(said text) returns void
+drop function if exists captoken_guard."begin"(text);  -- of an older release
+create or replace function captoken_guard."begin"(said text, milliseconds integer) returns void
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     noted refcursor := 'captoken: it is noted already who acts in this transaction';
@@ -95,6 +96,7 @@ begin
     perform set_config('captoken.facts', captoken_guard.sign(said) || said, true),
         set_config('standard_conforming_strings', 'on', true),
         set_config('row_security', 'on', true),
+        set_config('statement_timeout', milliseconds::text, true),
         -- for whoever looks at the server; it keeps 63 bytes of it
         set_config('application_name', left(concat_ws(' ',
             'captoken', said::jsonb ->> 'token', said::jsonb ->> 'agent'), 63), true);
@@ -129,12 +131,15 @@ revoke all on all functions in schema captoken_guard from public;
 """
 
 # What the guard asks with each block: whether the schema is still as it was read (`assumptions`).
-# One look into an index for each name. It says nothing that the catalogs do not say to everybody.
+# Under the snapshot of that time nothing was committed since. Else it is one look into an index for
+# each name. It says nothing that the catalogs do not say to everybody.
 _SEEN = """
-create or replace function captoken_guard.seen(schemas name[], tables name[], functions name[])
+create or replace function captoken_guard.seen(
+    schemas name[], tables name[], functions name[], since text)
     returns text language plpgsql stable
     set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 begin
+    if pg_current_snapshot()::text = since then return 'same'; end if;
     return concat_ws(' ', (
         select string_agg(coalesce((
             select encode(sha256(convert_to(
@@ -152,7 +157,7 @@ begin
         and has_function_privilege(p.oid, 'execute')
     ));
 end $$;
-revoke all on function captoken_guard.seen(name[], name[], name[]) from public;
+revoke all on function captoken_guard.seen(name[], name[], name[], text) from public;
 """
 
 SETUP = _SCHEMA + _FACTS + _SEEN
@@ -189,14 +194,15 @@ grant {role} to {login} with inherit false, set true, admin false;
 # The login notes facts, and the role reads them. Neither of them signs any.
 _GUARD_RIGHTS = """\
 grant usage on schema captoken_guard to {login}, {role};
-grant execute on function captoken_guard."begin"(text) to {login};
+grant execute on function captoken_guard."begin"(text, integer) to {login};
 revoke all on captoken_guard.key from {login}, {role};
-revoke all on function captoken_guard."begin"(text), captoken_guard.sign(text) from {role};
+revoke all on function
+    captoken_guard."begin"(text, integer), captoken_guard.sign(text) from {role};
 revoke all on function captoken_guard.sign(text) from {login};
 grant execute on function
     captoken_guard.facts(), captoken_guard.subject(), captoken_guard.agent(),
     captoken_guard.task(), captoken_guard.chain(), captoken_guard.token() to {role};
-grant execute on function captoken_guard.seen(name[], name[], name[]) to {role};
+grant execute on function captoken_guard.seen(name[], name[], name[], text) to {role};
 """
 
 # Rights of PUBLIC are rights of the narrow role. There is no other way to take them away.
