@@ -64,6 +64,8 @@ create table "dotted.name" (x integer);
 create table "star*" (x integer);
 create table wide (a integer, b integer, c integer);
 create table market.notes (ts integer, min integer, hidden text);
+create type address as (city text, spill text);
+create table places (id integer, at address, all_of address[]);
 create function key(text) returns text language sql security definer as 'select max(pin) from secret';
 create type regclass as enum ('sales');
 create type pg_sleep as enum ('0.1');
@@ -90,6 +92,7 @@ insert into odd values (1, 'x', 'y', 'z');
 insert into "dotted.name" values (1);
 insert into "star*" values (1);
 insert into wide values (1, 2, 3);
+insert into places values (1, ('x', 'y'), array[('x', 'y')::address]);
 insert into market.notes values (1, 2, 'hidden');
 """
 
@@ -99,7 +102,7 @@ CLASSES: dict[str, dict[str, dict[str, Any]]] = {
     "agents": {
         "reader": {
             "allow": {name: ["select"] for name in (
-                "sales", "orders", "market.*", "people", "sales_view", "parent", "parts", "odd", "moods", "wide", "tenants",
+                "sales", "orders", "market.*", "people", "sales_view", "parent", "parts", "odd", "moods", "wide", "tenants", "places",
             )},
             "columns": {"people": ["id", "name", "region"]},
         },
@@ -494,6 +497,7 @@ CASES: list[Case] = [
         "select u.id from orders o join sales s using (id) as u",
         "with gone as (delete from sales returning id, note as spill) select gone.spill, gone.id from gone",
         "select q.count from (select count(*) from sales) q",
+        "select (at).city, (p.at).city, (p.all_of[1]).city from places p",
     ),
     *group(
         "all", "operation",
@@ -507,7 +511,7 @@ CASES: list[Case] = [
         "select j.spill from ((select 1 as spill) q cross join sales s) as j(a)",
         "select j.spill from (((select 1 as spill) q cross join sales s) as k(a) cross join orders o) as j",
         "select q.spill from (select * from ((select 1 as spill) x cross join sales s) as j(a)) q",
-        "select ('x').key", "select q.key from (select 'x'::text) q", "select ('x').spill",
+        "select (at).spill from places", "select (at).street from places", "select ('x').key", "select q.key from (select 'x'::text) q", "select ('x').spill",
         "select q._hr from (select 1 as a) q", "select q._nothing from (select 1 as a) q",
         "select ('x')._hr", "select ('x')._nothing", "select ('x').hr", "select ('x').mood", "select ('x').no_mood",
     ),

@@ -22,7 +22,7 @@ from captoken._language.access import Access
 from captoken.adapters._postgres.assumptions import Assumptions, assumptions_of
 from captoken.adapters._postgres.catalog import NO_CATALOG, Catalog, Need
 from captoken.adapters._postgres.columns import Columns
-from captoken.adapters._postgres.lists import FIELDS, refused_function
+from captoken.adapters._postgres.lists import refused_function
 from captoken.adapters._postgres.names import access_to, function_access
 from captoken.adapters._postgres.needs import dotted_names, levels_of, needs_of
 from captoken.adapters._postgres.reader import read
@@ -173,7 +173,7 @@ def _assessed(text: Text, catalog: Catalog) -> Assessment:
 
     # What is spelled as a call, and what can be one (T7).
     dotted = dotted_names(text, references, levels, columns, catalog)
-    fields = (dotted.names & FIELDS) - catalog.foreign
+    fields = (dotted.names & catalog.fields) - catalog.foreign
     calls = text.functions | {(None, name) for name in dotted.names - fields}
     called = tuple(_calls_to_ask_about(calls, catalog))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from captoken._language.access import Access
+from captoken.adapters._postgres.lists import FIELDS
 from captoken.adapters._postgres.text import Table
 
 # What several parts of the query build on:
@@ -95,6 +96,15 @@ _PARTS = {
             where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e'))
         and exists (select from roles r where has_function_privilege(r.oid, p.oid, 'execute'))
     """,
+    # The fields of composite types, of those that a column has (T7).
+    "fields": """
+        select coalesce(json_agg(distinct a.attname), '[]') from pg_catalog.pg_attribute a
+        join pg_catalog.pg_class c on c.oid = a.attrelid and c.relkind = 'c'
+        join pg_catalog.pg_type t on t.oid = c.reltype
+        where a.attnum > 0 and not a.attisdropped and exists (
+            select from uses u join pg_catalog.pg_attribute its on its.attrelid = u.oid
+            where its.atttypid in (t.oid, t.typarray) and not its.attisdropped)
+    """,
     # Enums, which are granted beside the types on the list (T6), each with the columns that are of
     # that type. One that is called like a type of PostgreSQL's own is left out: without a schema,
     # the name means the other one.
@@ -151,6 +161,8 @@ class Catalog:
         self.since = row["since"]
         self.allowed = functions
         self.foreign = frozenset(row["functions"])
+        # T7. Names after a dot that are mostly fields.
+        self.fields = FIELDS | frozenset(row["fields"])
         # T6. Enums, by schema and name, with the columns that are of that type.
         self.types: dict[tuple[str, str], list[tuple[Table, str]]] = {}
         for schema, name, users in row["types"]:
@@ -264,4 +276,7 @@ def _rights_to(table: Table, rights: Mapping[str, Any]) -> Rights:
 
 
 # Of a database of which nothing is known.
-NO_CATALOG = Catalog({"database": "", "since": "", "functions": [], "types": [], "uses": []}, frozenset())
+NO_CATALOG = Catalog(
+    {"database": "", "since": "", "functions": [], "fields": [], "types": [], "uses": []},
+    frozenset(),
+)
