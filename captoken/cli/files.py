@@ -56,6 +56,15 @@ _KINDS: tuple[type[SecretKey], ...] = (
 KEYS: dict[str, type[SecretKey]] = {kind.purpose: kind for kind in _KINDS}
 
 
+# What stands at the beginning of files that are no keys.
+_STARTS = (
+    (b"cap1u_", "a discharge"),
+    (b"cap1d_", "a discharge"),
+    (b"cap1_", "a token"),
+    (b"SQLite format 3", "an SQLite database"),
+)
+
+
 class Saved(Protocol):
     """A keyring, or a key."""
 
@@ -102,7 +111,7 @@ def keyring(path: str | None) -> Keyring:
     Raises KeyringError for what is none, and UsageError if no file is named.
     """
     named = named_keyring(path)
-    must_be_there(named, "captoken keygen keyring --out FILE")
+    _must_hold("keyring", named, "--keyring")
     with about(named):
         return Keyring.load(named)
 
@@ -112,9 +121,66 @@ def key(kind: type[Key], path: str) -> Key:
 
     Raises KeyringError for what is none, and UsageError for a file that is not there.
     """
-    must_be_there(path, f"captoken keygen {kind.purpose} --out FILE")
+    option = "--signer" if kind is HolderKey else "--key"
+    _must_hold(kind.purpose, path, option)
     with about(path):
         return kind.load(path)
+
+
+def _must_hold(purpose: str, path: str, option: str) -> None:
+    """Look whether a file may be of a purpose before it is opened as that: `keyring`, `holder`.
+
+    So a token at the place of a key is told as that, and not that others may read it. Raises
+    UsageError for what is no file, and KeyringError for one that is plainly something else, with
+    what it looks like. Whatever it lets pass, whoever loads it checks.
+    """
+    makes = f"captoken keygen {purpose} --out FILE"
+    must_be_there(path, makes)
+    if os.path.isdir(path):
+        raise click.UsageError(f"{path} is a folder: {option} takes the file that `{makes}` makes")
+
+    found, is_like = _kind_of(path)
+    if found not in (purpose, None):
+        what = "keyring" if purpose == "keyring" else f"{purpose} key"
+        holds = f"holds {is_like}, and no {what}" if is_like else f"holds no {what}"
+        raise KeyringError(f"{path} {holds}: {option} takes the file that `{makes}` makes")
+
+
+def _kind_of(path: str) -> tuple[str | None, str]:
+    """Of which purpose a file is, and what it looks like, for people.
+
+    The purpose is empty for what is no file of keys, and None where nobody can look: then what it
+    is like is not known either.
+    """
+    # What is a pipe could be read but once.
+    if not os.path.isfile(path):
+        return None, ""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST)
+    except OSError:
+        return None, ""
+
+    for start, is_like in _STARTS:
+        if data.startswith(start):
+            return "", is_like
+    try:
+        stated = decode_json(data.removesuffix(b"\n"))
+    except EncodingError:
+        return "", ""
+
+    purpose = stated.get("purpose")
+    is_keyring = "keys" in stated
+    # It may be a secret: a traceback does not hold it.
+    del stated, data
+    if isinstance(purpose, str) and purpose in KEYS:
+        return purpose, _a_key(purpose)
+    return ("keyring", "a keyring") if is_keyring else ("", "")
+
+
+def _a_key(purpose: str) -> str:
+    article = "an" if purpose[0] in "ao" else "a"
+    return f"{article} {purpose} key"
 
 
 def named_keyring(path: str | None) -> str:
@@ -134,22 +200,17 @@ def any_key(path: str) -> SecretKey:
 
 
 def _any_key(path: str) -> SecretKey:
-    try:
-        stated = decode_json(read_private(path).removesuffix(b"\n"))
-    except EncodingError:
-        stated = {}
-
-    purpose = stated.get("purpose")
-    is_keyring = "keys" in stated
-    # It is a secret: a traceback does not hold it.
-    del stated
-
-    if isinstance(purpose, str) and purpose in KEYS:
-        return KEYS[purpose].load(path)
+    found, is_like = _kind_of(path)
+    if found in KEYS:
+        return KEYS[found].load(path)
+    if found is None:
+        read_private(path)  # says why nobody can look
 
     kind = "no key that has a public half"
-    if is_keyring:
+    if found == "keyring":
         kind = "a keyring, which has no public key"
+    elif is_like:
+        kind = f"{is_like}, and {kind}"
     raise KeyringError(f"the file holds {kind}")
 
 

@@ -804,7 +804,7 @@ def test_the_clock_of_the_machine_is_the_default(folder):
         (["audit", "log", "a", "b"], "audit log: unexpected: b; `captoken audit log --help` has an example"),
         (["keygen", "holder", "--out", "keyring.json"], "keygen holder: keyring.json is there already, and keys are not overwritten"),
         (["renew", "--key", "none.json", "--store", "o.db"], "renew: none.json is not there: `captoken keygen operator --out FILE` makes one"),
-        (["discharge", "--key", "keyring.json"], "the key file 'keyring.json' does not hold a discharger key"),
+        (["discharge", "--key", "keyring.json"], "keyring.json holds a keyring, and no discharger key: --key takes the file that `captoken keygen discharger --out FILE` makes"),
         (["attach", "--discharge", "ticket"], "ticket: a discharge starts with cap1u_ here; perhaps this one is bound: only its server takes it"),
         (["audit", "log", "ticket"], "ticket: a record without its line feed: it was torn, or is still being written"),
         (["attenuate", "--tables", "a", "--expires-in", "0s"], "--expires-in must be at least one second, not 0"),
