@@ -27,6 +27,13 @@ def refused(call: Any, *args: Any) -> TokenFormatError:
     return caught.value
 
 
+def test_a_token_that_was_cut_asks_whether_it_is_complete():
+    """Wherever it was cut: what a terminal or a mail leaves of it is a common mistake."""
+    whole = text.text_of(TOKEN)
+    for end in range(len(PREFIX), len(whole)):
+        assert str(refused(text.packet_of, whole[:end])).endswith("is the text complete?"), end
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

@@ -102,6 +102,9 @@ def b64decode(text: str) -> bytes:
         standard = raw.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[len(raw) % 4]
         data = binascii.a2b_base64(standard, strict_mode=True)
     except ValueError:  # both binascii.Error and UnicodeEncodeError
+        # One character more than whole groups of four is six bits, and no byte (spec 1.1).
+        if len(text) % 4 == 1:
+            raise EncodingError("no base64url has this length; is the text complete?") from None
         raise EncodingError(
             "not base64url: a space, a line feed or another foreign character is in the text"
         ) from None

@@ -95,7 +95,7 @@ def _field(data: bytes, at: int) -> tuple[bytes, int]:
     # A slice that goes beyond the end would be cut short in silence.
     end = at + size
     if not size or end > len(data):
-        raise TokenFormatError("a field is empty, or ends beyond the token")
+        raise TokenFormatError("a field is empty, or ends beyond the token: is the text complete?")
     return data[at:end], end
 
 
@@ -151,7 +151,7 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
         # Here `at` is the empty section; then come type and length, and 32 bytes.
         signature = data[at + 3 :]
         if data[at + 1 : at + 3] != _SIGNATURE or len(signature) != 32:
-            raise TokenFormatError("the signature is not the last 32 bytes")
+            raise TokenFormatError("the signature is not the last 32 bytes: is the text complete?")
     except IndexError:
         raise TokenFormatError("cut short: is the text complete?") from None
     return Packet(identifier, tuple(caveats), signature)
