@@ -383,7 +383,7 @@ def test_the_attribute_that_is_too_much_is_named() -> None:
     token = mint(unrestricted=True, where={"region": {"in": ["eu"]}, "score": {"min": 1, "max": 9}})
     with pytest.raises(WideningError, match=r'attribute score is held to \{"min": 1, "max": 9\}; ask for less'):
         token.attenuate(where={"region": {"in": ["eu"]}, "score": {"max": 10}})
-    with pytest.raises(WideningError, match=r'; attribute region is held to \{"in": \["eu"\]\}$'):
+    with pytest.raises(WideningError, match=r'^where: attribute region is held to \{"in": \["eu"\]\}; asked for'):
         token.attenuate(where={"region": {"in": ["us"]}}, clamp=True)
 
 
@@ -391,4 +391,4 @@ def test_a_long_list_does_not_hide_what_to_do() -> None:
     token = mint(tools={"pay": {"to": {"in": [f"account-{number}" for number in range(300)]}}})
     with pytest.raises(WideningError) as caught:
         token.attenuate(tools={"pay": {}})
-    assert len(str(caught.value)) <= 2010 and str(caught.value).endswith("to take what is left")
+    assert len(str(caught.value)) <= 2010 and "to take what is left; asked for" in str(caught.value)

@@ -90,7 +90,9 @@ class WideningError(CaptokenError):
         excess: Any,
         hint: str,
         code: str = "widening",
+        cause: str = "",
     ) -> None:
+        """With a `cause`, `hint` says by name what is missing or too much, and is told first."""
         self.dimension = dimension
         self.asked = asked
         self.held = held
@@ -100,6 +102,10 @@ class WideningError(CaptokenError):
 
         # A long list is cut, and never what to do about it.
         keyword = _KEYWORDS.get(dimension, dimension)
+        if cause:
+            compared = f"asked for {asked!r}, it holds {held!r}"
+            super().__init__(f"{keyword}: {hint[:500]}; {compared[:1500]}")
+            return
         sentence = f"{keyword}: more than the token holds; {_compared(asked, held, excess)}"
         if keyword in _TIMES:
             sentence = f"{keyword}: more than the token holds; {_compared_times(asked, held)}"

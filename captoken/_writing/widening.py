@@ -154,6 +154,7 @@ def _error(excess: Excess, nothing_left: bool = False) -> WideningError:
         excess.excess,
         hint,
         code,
+        excess.cause,
     )
 
 
