@@ -574,6 +574,7 @@ _KINDS: tuple[type[Constraint], ...] = (
 )
 # By each key that can stand in a constraint. No key is of two kinds.
 _KIND_OF = {key: kind for kind in _KINDS for key in kind.keys}
+CONSTRAINT_KEYS = frozenset(_KIND_OF)
 
 
 def read_constraint(value: Any) -> Constraint:

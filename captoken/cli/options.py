@@ -21,9 +21,9 @@ from captoken.cli.values import (
     LISTS,
     MOMENT,
     NOW,
-    OBJECTS,
     OPERATION,
     TABLE,
+    TOOLS,
     WHERE,
 )
 
@@ -206,7 +206,7 @@ _CAVEATS: dict[str, Callable[..., Any]] = {
     ),
     "tools": click.option(
         "--tools",
-        type=OBJECTS,
+        type=TOOLS,
         multiple=True,
         callback=merged,
         metavar="PATTERN[=JSON]",

@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import datetime
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -23,6 +24,7 @@ from click.shell_completion import CompletionItem
 from captoken._format.clocks import duration
 from captoken._format.public_keys import public_bytes
 from captoken._format.spelling import shown
+from captoken._language.constraints import CONSTRAINT_KEYS, read_constraint
 
 # 16 bytes in base64url: the id of a token or of a link.
 _is_id = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]").fullmatch
@@ -224,12 +226,50 @@ def _objects(text: str) -> dict[str, dict[str, Any]]:
     return {key: _object(inner)}
 
 
+def _tools(text: str) -> dict[str, dict[str, Any]]:
+    """The same, of tools: what is said of each argument is a constraint. Raises ValueError."""
+    tools = _objects(text)
+    for tool, arguments in tools.items():
+        for argument, constraint in arguments.items():
+            _check(constraint, f"argument {shown(argument)} of {shown(tool)}")
+    return tools
+
+
 def _where(text: str) -> dict[str, dict[str, Any]]:
     """`region={"in":["eu"]}`, or a JSON object of objects. Raises ValueError."""
     # An attribute without a condition would be no restriction, and looks like one.
     if "=" not in text and not text.startswith("{"):
         raise ValueError(f"{shown(text)} has no '='")
-    return _objects(text)
+    attributes = _objects(text)
+    for attribute, constraint in attributes.items():
+        _check(constraint, f"attribute {shown(attribute)}")
+    return attributes
+
+
+def _check(constraint: Any, of_what: str) -> None:
+    """Raise ValueError for what no token can have as a constraint, with the place where it stands.
+
+    Whoever writes the token completes and checks it once more, against what is held.
+    """
+    # Beside the constraint of an argument. What it says, the writer checks.
+    stated = constraint
+    if isinstance(constraint, dict):
+        stated = {key: value for key, value in constraint.items() if key != "optional"}
+    try:
+        read_constraint(stated)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{of_what}: {error}{_meant(stated)}") from None
+
+
+def _meant(stated: Any) -> str:
+    """Which kind of constraint may be meant by a key that is of none, or nothing."""
+    if not isinstance(stated, dict):
+        return ""
+    for key in sorted(stated.keys() - CONSTRAINT_KEYS):
+        close = get_close_matches(key.lower(), CONSTRAINT_KEYS, n=1)
+        if close:
+            return f"; perhaps {close[0]} is meant"
+    return ""
 
 
 def _fact(text: str) -> tuple[str, Any]:
@@ -297,7 +337,7 @@ NOW = _Type("time", _now)
 
 OBJECT = _Type("json", _object)
 LISTS = _Type("key=a,b", _lists)
-OBJECTS = _Type("tool=json", _objects)
+TOOLS = _Type("tool=json", _tools)
 WHERE = _Type("attribute=json", _where)
 FACT = _Type("key=value", _fact)
 TABLE = _Type("pattern", _alone("one pattern each time: --tables orders --tables customers"))
@@ -305,7 +345,7 @@ OPERATION = _Type("name", _alone("one name each time: --operations select --oper
 FILE = _File()
 
 # Those with a spelling of their own: whoever misses it is shown an example.
-SPELLED = (OBJECT, LISTS, OBJECTS, WHERE, FACT)
+SPELLED = (OBJECT, LISTS, TOOLS, WHERE, FACT)
 
 PUBLIC = _Type("public key", _public)
 ID = _Type("id", _id)
