@@ -264,6 +264,8 @@ def verify(
 
 def _hint(decision: Decision, proofs: _Replays | None, counts: _Ledger | None) -> str | None:
     """What to do about a denial for want of a store, or for one that is new."""
+    if decision.code == "stale_overlay":
+        return "run `captoken operate`, which keeps fresh what --overlay names"
     if decision.code == "cost_unstated":
         return "what it takes of a budget is stated with --cost: --cost usd_cents=5"
     if decision.code == "store_unavailable":

@@ -77,6 +77,7 @@ def require(
     the third party. Nobody takes the question off again.
 
     \b
+    umask 077
     captoken require --discharger "$(cat approvals.public)" \\
         --need approve=payment --need cents=500 \\
         --location https://approvals.example < child.token > asking.token
@@ -184,6 +185,7 @@ def discharge(
     to whoever sent the ticket.
 
     \b
+    umask 077
     captoken discharge --key approvals.json --show < ticket
     captoken discharge --key approvals.json --expires-in 60s < ticket > discharge
     """
@@ -238,6 +240,7 @@ def approve(
     redirected. Nothing but `y` or `yes` is a yes, and no option says it.
 
     \b
+    umask 077
     captoken approve --key approvals.json < ticket > discharge
     """
     discharger = _discharger(key, now)
@@ -270,6 +273,7 @@ def attach(token_file: str, discharges: tuple[str, ...], as_json: bool) -> None:
     """Put discharges to the token that asks for them. Needs no key.
 
     \b
+    umask 077
     captoken attach --discharge discharge < asking.token > token
     """
     files.one_stdin(token_file, *discharges)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import click
 
+from captoken._format.spelling import shown
 from captoken.cli import output
 from captoken.cli.options import json_option
 
@@ -83,7 +85,9 @@ def _named(name: str, pages: dict[str, Traversable]) -> Traversable:
     """The page of that name. Raises UsageError, which says which there are."""
     wanted = name.removesuffix(".md").removeprefix("docs/")  # as docstrings cite it
     if wanted not in pages:
-        raise click.UsageError(f"no page {name!r}; there are {', '.join(pages)}")
+        close = get_close_matches(wanted, pages, n=1)
+        which = f"did you mean {close[0]}? There" if close else "there"
+        raise click.UsageError(f"no page {shown(name)}: {which} are {', '.join(pages)}")
     return pages[wanted]
 
 

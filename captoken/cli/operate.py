@@ -285,6 +285,9 @@ def end_task(
     \b
     captoken end-task q3-risk --key operator.json --store overlay.db \\
         --by user:jane
+
+    The store must be kept fresh, by `captoken operate`: verifiers deny all once the newest snapshot
+    is older than 60 seconds, unless they have another bound.
     """
     with operating(
         key,
@@ -358,8 +361,13 @@ def lift(
 ) -> None:
     """Take an entry of the overlay off again.
 
+    What writes an entry shows its id, and so does `captoken overlay`.
+
     \b
-    captoken lift --key operator.json --store overlay.db --entry "$(cat entry)"
+    captoken revoke --key operator.json --store overlay.db \\
+        --agent clerk --why "laptop lost" > revoked
+    captoken lift --key operator.json --store overlay.db \\
+        --entry "$(sed -n 's/^entry //p' revoked)"
     """
     with operating(
         key,

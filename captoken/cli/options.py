@@ -41,8 +41,10 @@ class InOrder(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """What stands behind the name of the group. Alone, it is a question: which ones are there?
 
-        Answered on standard error, since nothing was done.
+        Answered on standard error, since nothing was done. `help mint` is `mint --help`.
         """
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"]
         if not args and not ctx.resilient_parsing:  # which is a shell that asks how it goes on
             warn(ctx.get_help())
             ctx.exit(USAGE)

@@ -101,6 +101,7 @@ def mint(
     SUBJECT started TASK, in which AGENT may do what the options say.
 
     \b
+    umask 077
     captoken mint --keyring keyring.json --subject user:jane \\
         --agent orchestrator --task task-123 \\
         --tables sales --operations select --expires-in 10m > root.token
@@ -179,6 +180,7 @@ def attenuate(
     """Narrow a token. Needs no key: the new token can do less, and the old one still works.
 
     \b
+    umask 077
     captoken attenuate --operations select < child.token > narrower.token
     """
     _narrow(
@@ -209,6 +211,7 @@ def delegate(
     """Hand a token on to a sub-agent, narrowed. Needs no key, unless the token is bound to one.
 
     \b
+    umask 077
     captoken delegate --to sales-agent --tables sales --expires-in 5m \\
         < root.token > child.token
     captoken delegate --to sales-agent --key "$(cat agent.public)" \\
