@@ -89,11 +89,12 @@ def test_the_wheel_has_what_the_command_shows() -> None:
     """All of docs and examples, where links between them are as good as here; the built wheel is looked at by `.ci/run`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     taken = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert taken == {path: f"captoken/_pages/{path}" for path in ("docs", "examples", "spec/captoken-v1.md", "README.md")}
+    pages = ("docs", "examples", "spec/captoken-v1.md", "spec/README.md", "README.md", "CHANGELOG.md", "SECURITY.md")
+    assert taken == {path: f"captoken/_pages/{path}" for path in pages}
     shown = subprocess.run([CAPTOKEN, "docs", "--json"], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
     told = json.loads(shown.stdout)
     assert told["folder"] == str(ROOT / "docs") and told["pages"].keys() == {
-        *(page.stem for page in ROOT.glob("docs/*.md")), "examples", "readme", "spec",
+        *(page.stem for page in ROOT.glob("docs/*.md")), "changelog", "examples", "readme", "security", "spec",
     }  # fmt: skip
 
 
@@ -107,6 +108,18 @@ def test_pages_come_out_of_the_package_itself_or_of_no_other_folder(packed: bool
     monkeypatch.setattr("captoken.cli.docs.files", lambda name: package)
     said = CliRunner().invoke(docs, ["index"])
     assert (said.exit_code, said.output) == ((0, "# of captoken/_pages/docs\n") if packed else (1, "Error: this installation came without its pages\n"))
+
+
+def test_a_page_of_the_wheel_links_to_what_is_in_the_wheel() -> None:
+    """But for what the help of `captoken docs` says is in the repository alone."""
+    taken = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    shipped = {ROOT / path for path in taken}
+    pages = {page for path in shipped for page in ([path] if path.is_file() else path.rglob("*.md"))}
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
+            file = (page.parent / target).resolve()
+            there = file in shipped or shipped & set(file.parents)
+            assert there or file.name == "CONTRIBUTING.md" or ROOT / "tests" in [file, *file.parents], f"{page.name}: {target}"
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -16,8 +16,10 @@ from captoken.cli.options import json_option
 
 # What has a name of its own, and is no page of the folder `docs`.
 _OTHERS = {
+    "changelog": "CHANGELOG.md",
     "examples": "examples/README.md",
     "readme": "README.md",
+    "security": "SECURITY.md",
     "spec": "spec/captoken-v1.md",
 }
 
@@ -33,8 +35,9 @@ def docs(page: str | None, as_json: bool) -> None:
     captoken docs tools
     grep -ri budget "$(captoken docs | head -n 1)"
 
-    They came with the package, and are those of its version. Links between them are good there. The
-    examples, which `captoken docs examples` lists, are in the folder beside.
+    They came with the package, and are those of its version. Links between them are good there, and
+    to the specification and the examples in the folders beside. Links to tests, benchmarks and
+    CONTRIBUTING.md are to the repository.
     """
     root = _root()
     pages = dict(_pages(root))
