@@ -193,8 +193,12 @@ def named_keyring(path: str | None) -> str:
 def any_key(path: str) -> SecretKey:
     """The key in a file, whatever its purpose.
 
-    Raises KeyringError for a file that others may read, for a keyring, and for what is no key.
+    Raises KeyringError for a file that others may read, for a keyring, and for what is no key, and
+    UsageError for what is no file.
     """
+    must_be_there(path, "captoken keygen holder --out FILE")
+    if os.path.isdir(path):
+        raise click.UsageError(f"{path} is a folder: the file of a key is meant")
     with about(path):
         return _any_key(path)
 

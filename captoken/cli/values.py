@@ -190,6 +190,7 @@ def _lists(text: str) -> dict[str, list[str]]:
     sales=                           {"sales": []}
     {"sales":["select"],"hr":[]}     as it stands: for names with a comma or an equals sign
     sales                            refused: is it a table without operations, or with all?
+    sales,hr=select                  refused: two tables, or one of that name?
 
     What stands in the lists, whoever writes the token checks.
     """
@@ -202,9 +203,16 @@ def _lists(text: str) -> dict[str, list[str]]:
     key, equals, listed = text.partition("=")
     if not equals:
         raise ValueError(f"{shown(text)} has no '='")
+    _no_comma(key)
 
     items = [item for item in listed.split(",") if item]
     return {key: items}
+
+
+def _no_comma(key: str) -> None:
+    """Raise ValueError for what looks like two names, and would be one that nothing has."""
+    if "," in key:
+        raise ValueError(f"{shown(key)} has a comma: one name each time, or a JSON object")
 
 
 def _objects(text: str) -> dict[str, dict[str, Any]]:
@@ -221,6 +229,7 @@ def _objects(text: str) -> dict[str, dict[str, Any]]:
         return value
 
     key, equals, inner = text.partition("=")
+    _no_comma(key)
     if not equals:
         return {key: {}}
     return {key: _object(inner)}

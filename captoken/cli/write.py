@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
@@ -39,6 +40,7 @@ from captoken.cli.options import (
 )
 from captoken.cli.output import say_token
 from captoken.cli.values import DURATION, FILE, PUBLIC
+from captoken.cli.view import read
 from captoken.keys.secret import HolderKey
 
 
@@ -286,7 +288,7 @@ def present(
         if http is not None or body is not None or is_stated(given):
             raise click.UsageError("a request goes with --signer: it is what the key proves")
         made = held.present(**wanted)
-        notes.say_of_end(held, before)
+        _say_of_sent(held, made, before)
         say_token(made, as_json)
         return
     access = access_of(given, http=http is not None, or_http=", or --http")
@@ -294,5 +296,15 @@ def present(
     digest = http_of(http, body)
     request = access if digest is None else digest
     made = held.present(signer=files.key(HolderKey, signer), request=request, **wanted)
-    notes.say_of_end(held, before)
+    _say_of_sent(held, made, before)
     say_token(made, as_json)
+
+
+def _say_of_sent(held: Token, sent: str, before: int) -> None:
+    """Notes on what `present` has made of a token, at that time."""
+    if notes.say_of_end(held, before):
+        return
+    # The end that nobody has asked for is cut in silence: every token has its last minute.
+    context = click.get_current_context()
+    if context.get_parameter_source("expires_in") is ParameterSource.COMMANDLINE:
+        notes.say_of_cut(read(sent).token, context.params["expires_in"], before)
