@@ -10,7 +10,7 @@ own may know more. Nothing here refuses anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -28,12 +28,17 @@ def say_of_caveats(given: Mapping[str, Any]) -> None:
 
     Only beside tables that are named: without them operations may be those of anything.
     """
-    tables = [*given.get("tables", ()), *given.get("allow", {})]
+    tables: list[str] = [
+        *given.get("tables", ()),
+        *given.get("allow", {}),
+    ]
     if not tables:
         return
+
     for operation in _operations(given):
         if operation not in _KNOWN and operation != "*":
             _note(_unknown(operation))
+
     for pattern in given.get("columns", {}):
         if not _is_named(pattern, tables):
             _note(f"--columns is for {pattern}, which is no table that is named here")
@@ -41,12 +46,19 @@ def say_of_caveats(given: Mapping[str, Any]) -> None:
 
 def _operations(given: Mapping[str, Any]) -> Iterator[str]:
     """All operations that are named, each once, in their order."""
-    of_tables: Iterable[list[str]] = given.get("allow", {}).values()
-    named = [*given.get("operations", ()), *(name for listed in of_tables for name in listed)]
+    named: list[str] = list(given.get("operations", ()))
+    for of_table in given.get("allow", {}).values():
+        named += of_table
+
+    # A dict keeps the order, as a set does not.
     yield from dict.fromkeys(named)
 
 
 def _unknown(operation: str) -> str:
+    """What is told of an operation that no guard knows: the one that may be meant, if one is near.
+
+    Case counts in tokens: `SELECT` is as unknown as `slect`, and the same one is meant.
+    """
     known = f"{operation} is no operation that captoken's guards know ({', '.join(_KNOWN)})"
     close = get_close_matches(operation.lower(), _KNOWN, n=1)
     if close:
@@ -67,12 +79,17 @@ def say_of_end(held: Token, now: int) -> bool:
     end = held.unverified.expires_at
     if end is None or end > now:
         return False
+
     _note(f"this token expired {span(now - end)} ago: nothing made of it works")
     return True
 
 
 def say_of_cut(made: Token, asked: int | None, now: int) -> None:
-    """A note if a token ends earlier than after the seconds that were asked for."""
+    """A note if a token ends earlier than after the seconds that were asked for.
+
+    `asked` is None where no such end was asked for. `now` is a time before the token was made: from
+    a later one on, an end that was not cut would look as if it had been.
+    """
     end = made.unverified.expires_at
     if asked is None or end is None or end >= now + asked:
         return
