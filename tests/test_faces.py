@@ -597,6 +597,8 @@ def test_what_was_not_awaited_is_neither_true_nor_false() -> None:
                 bool(answer)
             with pytest.raises(TypeError, match="has to be awaited"):
                 _ = "allowed" if answer else "denied"
+            with pytest.raises(AttributeError, match=r"\(await \.\.\.\)\.code"):
+                _ = answer.code
             await answer
         assert (await asyncio.create_task(one.check(text, ASK))).code == "allowed"
         assert [one.code for one in await asyncio.gather(one.check(text, ASK), grant.check(data("hr")))] == ["allowed", "table"]

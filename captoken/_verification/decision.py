@@ -19,7 +19,16 @@ The rules of this file:
 from __future__ import annotations
 
 from collections.abc import Collection, Coroutine, Generator, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    NoReturn,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+)
 
 import msgspec
 
@@ -1013,7 +1022,17 @@ class Pending(Coroutine[Any, Any, _T]):
 
     def __bool__(self) -> NoReturn:
         """Raise TypeError: there is no answer before it was awaited."""
-        raise TypeError("an answer of an async verifier has to be awaited before it is asked")
+        raise TypeError(
+            "an answer of an async verifier has to be awaited before it is asked: write await"
+        )
+
+    if not TYPE_CHECKING:  # to type checkers it has no other attributes, and they say so
+
+        def __getattr__(self, name):
+            """Raise AttributeError, which says what is missing: most often the answer is meant."""
+            raise AttributeError(
+                f"an answer of an async verifier has to be awaited: (await ...).{name}"
+            )
 
     # What makes a task of it.
 
