@@ -1045,14 +1045,19 @@ def test_what_triggers_do_with_the_rights_of_the_role_is_refused_by_the_database
     assert count(place, "inbox") == 0
 
 
+def without(said: str, name: str) -> str:
+    """What was said, without a name: the word, and not the letters, which the id of a token can have too."""
+    return re.sub(rf"\b{name}\b", "…", said)
+
+
 def test_a_missing_table_and_a_forbidden_one_are_denied_alike(connection: psycopg.Connection[Any]) -> None:
     with guarded(connection, READS) as db:
         said = []
         for name in ("hr", "no_such"):
             with pytest.raises(Denied) as denied:
                 db.execute(f"select pay from {name}")
-            said.append(str(denied.value.decision).replace(name, "…"))
-            said.append(denied.value.decision.for_model().replace(name, "…"))
+            said.append(without(str(denied.value.decision), name))
+            said.append(without(denied.value.decision.for_model(), name))
     assert said[:2] == said[2:]
 
 
@@ -1063,7 +1068,7 @@ def test_a_missing_column_and_a_forbidden_one_are_denied_alike(connection: psyco
             for sql in ("select {} from people", "select p.{} from people p", "select id from people order by {}"):
                 with pytest.raises(Denied) as denied:
                     db.execute(sql.format(name))
-                said.append(str(denied.value.decision).replace(name, "…"))
+                said.append(without(str(denied.value.decision), name))
     assert said[:3] == said[3:]
 
 
@@ -1079,7 +1084,7 @@ def test_a_column_that_the_text_makes_or_a_role_restricts_is_denied_like_a_missi
                 with guarded(agents, given) as db, pytest.raises(Denied) as denied:
                     db.execute(sql.replace("{}", name))
                 assert denied.value.code == "column"
-                said.append((str(denied.value.decision).replace(name, "…"), denied.value.decision.for_model().replace(name, "…")))
+                said.append((without(str(denied.value.decision), name), without(denied.value.decision.for_model(), name)))
             assert said[0] == said[1], sql
 
 
