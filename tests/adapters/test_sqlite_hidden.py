@@ -155,6 +155,43 @@ def test_a_word_of_odd_characters_captures_nothing() -> None:
         assert answers[1:] == answers[:-1] and "('ann',)" in str(answers)
 
 
+def test_a_wide_table_that_hides_nothing_is_no_matter() -> None:
+    connection = world("nothing hidden")
+    connection.execute(f"create table wide ({', '.join(f'c{at}' for at in range(2_000))})")
+    with guarded(connection, grant(tables=["people", "wide"], operations=["select"], columns={"people": ["id", "name"]})) as db:
+        assert db.execute("select people.name, wide.c7 from people left join wide on wide.c1 = people.id order by 1").fetchall() == [
+            ("ann", None),
+            ("bob", None),
+        ]
+    connection.close()
+
+
+def test_a_table_of_which_no_column_is_granted_has_a_shadow_too() -> None:
+    held = grant(tables=["people", "other"], operations=["select"], columns={"people": ["nothing"]})
+    answers = []
+    for name in WORLDS:
+        connection = world(name)
+        with guarded(connection, held) as db:
+            assert db.execute("select count(*) from people").fetchall() == [(2,)]
+            with pytest.raises(Denied) as denied:
+                db.execute("select name, x from people, other")
+            answers.append(str(denied.value))
+        connection.close()
+    assert len(set(answers)) == 1
+
+
+def test_a_table_that_is_named_in_two_ways_has_two_shadows() -> None:
+    connection = world("two columns, an index and a table")
+    connection.execute("create temp table other (y)")
+    with guarded(connection, grant(tables=["people", "other", "temp.other"], operations=["select"], columns={"people": ["id", "name"]})) as db:
+        assert db.execute("select a.name from people a join main.people b on a.id = b.id order by a.id").fetchall() == [("ann",), ("bob",)]
+        assert db.execute("select other.y, o.x, p.name from other, main.other o, People p").fetchall() == []
+        assert db.execute("select other.y, p.name from other, temp.other o, main.PEOPLE p").fetchall() == []
+        with pytest.raises(Denied, match="'x' could be a column of people"):
+            db.execute("select x from main.other, people")
+    connection.close()
+
+
 def test_what_came_of_a_text_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
     look = planner.look

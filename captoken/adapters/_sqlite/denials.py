@@ -212,11 +212,11 @@ class Denials:
 
     def _shadows(self, text: Text, restricted: list[Access]) -> tuple[Shadow, ...]:
         """What the text may see of the tables that it names."""
-        tables: dict[tuple[str | None, str], Object] = {}
+        tables: dict[tuple[str, str], Object] = {}
         for mention in text.mentions:
             entry = self._planner.schema.find(mention)
             if entry is not None:
-                schema = None if mention.schema is None else fold(mention.schema)
+                schema = fold(mention.schema or "temp")  # where SQLite looks first
                 tables[schema, fold(mention.name)] = entry
 
         shadows: list[Shadow] = []

@@ -39,7 +39,7 @@ _MOST = 1_900
 class Shadow(NamedTuple):
     """A table as a text may see it."""
 
-    schema: str | None  # as the text says it
+    schema: str  # as the text says it, folded; temp if it says none
     name: str
     columns: tuple[str, ...]  # those that are granted, or all of a table that hides none
     words: tuple[str, ...] = ()  # what else its columns might be called
@@ -66,7 +66,7 @@ class Look(NamedTuple):
 def look(sql: str, parameters: Any, shadows: Sequence[Shadow]) -> Look:
     """Compile the text on shadows. Runs nothing."""
     for shadow in shadows:
-        if len(shadow.columns) + len(shadow.words) > _MOST:
+        if shadow.words and len(shadow.columns) + len(shadow.words) > _MOST:
             return Look(shadow.words[0])
 
     # A column that no text names, since it is longer than every word: so only a star reads it.
@@ -133,10 +133,13 @@ def _made(shadows: Sequence[Shadow], nameless: str) -> list[str]:
     made: list[str] = []
     schemas = {"main", "temp"}
     for shadow in shadows:
-        schema = shadow.schema or "main"
-        if fold(schema) not in schemas:
-            schemas.add(fold(schema))
+        schema = shadow.schema
+        if schema not in schemas:
+            schemas.add(schema)
             made.append(f"ATTACH ':memory:' AS {quoted(schema)}")
-        columns = ", ".join(map(quoted, (*shadow.columns, *shadow.words, nameless)))
-        made.append(f"CREATE TABLE {quoted(schema)}.{quoted(shadow.name)} ({columns})")
+        columns = shadow.columns
+        if shadow.words or not columns:
+            columns = (*columns, *shadow.words, nameless)
+        named = ", ".join(map(quoted, columns))
+        made.append(f"CREATE TABLE {quoted(schema)}.{quoted(shadow.name)} ({named})")
     return made
