@@ -209,6 +209,23 @@ def test_what_came_of_a_text_is_found_once(monkeypatch: pytest.MonkeyPatch) -> N
     connection.close()
 
 
+def test_a_call_with_wrong_parameters_says_nothing_of_the_next_one() -> None:
+    connection = world("two columns, an index and a table")
+    with guarded(connection, GRANT) as db:
+        for sql, code in (("select name from people where id = ?", None), ("select name as pay from people where pay = ?", "column")):
+            for parameters in ((), (1,), (object(),), (2,)):
+                if code is not None:
+                    with pytest.raises(Denied) as denied:
+                        db.execute(sql, parameters)
+                    assert denied.value.decision.code == code
+                elif parameters in ((1,), (2,)):
+                    assert len(db.execute(sql, parameters).fetchall()) == 1
+                else:
+                    with pytest.raises(sqlite3.ProgrammingError):
+                        db.execute(sql, parameters)
+    connection.close()
+
+
 NAMES = ["id", "id", "id", "name", "name", "people.name", "1", "pay", "ssn", "x", "nope", "c", "p.name", "p.pay", "o.x", "o.pay", "people.id", "people.ssn", '"pay"', '"c"', "1", "'s1'", "rowid"]
 ALIASES = ["pay", "ssn", "n", "x", "c"]
 

@@ -15,6 +15,7 @@ what was reached, and the name is for the operator alone.
 from __future__ import annotations
 
 import re
+import sqlite3
 from typing import Any, NamedTuple, NoReturn
 
 from captoken._format.spelling import shown
@@ -167,7 +168,9 @@ class Denials:
         # Whatever else SQLite found wrong may tell of hidden columns, how many there are for one:
         # "sub-select returns 4 columns - expected 1". A syntax error knows nothing of them.
         is_syntax = _SYNTAX_IN_ERROR.match(str(error)) is not None
-        if not is_syntax and self._restricted(text):
+        # Nor does what is wrong with parameters, where the text compiled on shadows.
+        of_parameters = error is self._error and not isinstance(error, sqlite3.OperationalError)
+        if not is_syntax and not of_parameters and self._restricted(text):
             raise self.denied(self._no_columns(text))
         raise error
 

@@ -7,6 +7,7 @@ refuse it; or the error that SQLite ended in.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -87,12 +88,17 @@ class Planner:
     def on_shadows(self, text: Text, parameters: Any, shadows: tuple[Shadow, ...]) -> Look:
         """What comes of the text on shadows (rule 13). Found once for one text and shadows."""
         looks = self._found.looks
-        asked = text.sql, shadows
-        if asked not in looks:
+        found = looks.get((text.sql, shadows))
+        if found is not None:
+            return found
+
+        found = look(text.sql, parameters, shadows)
+        # What is wrong with parameters is no matter of the text.
+        if found.error is None or isinstance(found.error, sqlite3.OperationalError):
             if len(looks) >= _LOOKS:
                 looks.clear()
-            looks[asked] = look(text.sql, parameters, shadows)
-        return looks[asked]
+            looks[text.sql, shadows] = found
+        return found
 
     def seen(self, sql: str) -> Plan | None:
         """What a statement needs that was looked at before, or None."""
