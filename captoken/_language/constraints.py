@@ -75,7 +75,8 @@ class Constraint(msgspec.Struct, frozen=True):
     """
 
     # A kind is told by its keys alone. No key belongs to two kinds.
-    keys: ClassVar[frozenset[str]] = frozenset()  # of the object that spells it
+    # Of the object that spells it.
+    keys: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def read(cls, stated: dict[str, Any]) -> Constraint:
@@ -371,7 +372,8 @@ class Prefixes(Constraint, frozen=True):
         {"prefix": ["acct-"]} accepts "acct-1" and "acct-", not "Acct-1"
     """
 
-    starts: tuple[str, ...]  # sorted
+    # Sorted.
+    starts: tuple[str, ...]
     keys = frozenset(("prefix",))
 
     @classmethod
@@ -472,7 +474,8 @@ class Networks(Constraint, frozen=True):
     same, and are not equal.
     """
 
-    blocks: tuple[addresses.Block, ...]  # in order
+    # In order.
+    blocks: tuple[addresses.Block, ...]
     keys = frozenset(("cidr",))
 
     @classmethod

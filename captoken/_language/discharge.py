@@ -64,8 +64,11 @@ class Ticket(msgspec.Struct, frozen=True):
     a ticket; one that did not go through `parse` is not checked at all.
     """
 
-    discharger: str  # the public key that it is sealed for
-    location: str | None  # where to ask: a hint, written by whoever asked for the discharge
+    # The public key that it is sealed for.
+    discharger: str
+
+    # Where to ask: a hint, written by whoever asked for the discharge.
+    location: str | None
     cid: bytes
 
     @property

@@ -46,9 +46,13 @@ class SelectorFacts(msgspec.Struct, frozen=True):
     """
 
     issued: RootRecord
-    links: Sequence[bytes]  # link ids, as bytes
+
+    # Link ids, as bytes.
+    links: Sequence[bytes]
     task: str
-    agents: Sequence[str]  # all that have held it
+
+    # All that have held it.
+    agents: Sequence[str]
     keys: tuple[str | bytes, ...] = ()
 
     def __post_init__(self) -> None:
@@ -210,12 +214,18 @@ class Entry(
     """
 
     asked: tuple[str, ...] | None = None
-    at: Integer  # when it was made, in seconds since the epoch
+
+    # When it was made, in seconds since the epoch.
+    at: Integer
     by: str
     id: str
-    link: dict[str, Any] | None = None  # the caveats, as a link has them; None: revoked
+
+    # The caveats, as a link has them; None: revoked.
+    link: dict[str, Any] | None = None
     select: Selector
-    until: Integer | None = None  # when it ends, likewise; None: not by itself
+
+    # When it ends, likewise; None: not by itself.
+    until: Integer | None = None
     why: str
 
     def stands(self, now: int) -> bool:
@@ -313,7 +323,9 @@ class _Filed(msgspec.Struct, frozen=True, gc=False):
     """
 
     entry: Entry
-    link_id: bytes | None  # of its selector
+
+    # Of its selector.
+    link_id: bytes | None
 
     def is_on(self, facts: SelectorFacts, now: int) -> bool:
         """Does it stand, and is it on that token?"""

@@ -42,8 +42,11 @@ class Situation(msgspec.Struct, frozen=True, gc=False):
     never see two times. `leeway` is for clocks that differ between servers.
     """
 
-    now: int  # seconds since the epoch
-    leeway: int = 0  # seconds
+    # Seconds since the epoch.
+    now: int
+
+    # Seconds.
+    leeway: int = 0
     audiences: frozenset[str] = frozenset()
     task: str = ""
     overlay_age: int | None = None
@@ -62,7 +65,9 @@ class Caveat(msgspec.Struct, frozen=True):
     value: Any
     key: ClassVar[str] = ""
     domain: ClassVar[Domain] = "all"
-    asks_access: ClassVar[bool] = True  # False for what can be judged without an access
+
+    # False for what can be judged without an access.
+    asks_access: ClassVar[bool] = True
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | str | None:
         """Why `access` is prohibited, or None.
@@ -102,10 +107,18 @@ class Excess(msgspec.Struct, frozen=True):
     asked: Any
     held: Any
     excess: Any
-    left: dict[str, Any]  # the caveats to write instead; nothing is left if all are empty
-    hint: str = ASK_FOR_LESS  # what is said where a part is left
-    replaces: tuple[str, ...] = ()  # what `left` takes the place of, if not of `dimension` alone
-    cause: str = ""  # the part that is too much, by name, and what to write; where it can be named
+
+    # The caveats to write instead; nothing is left if all are empty.
+    left: dict[str, Any]
+
+    # What is said where a part is left.
+    hint: str = ASK_FOR_LESS
+
+    # What `left` takes the place of, if not of `dimension` alone.
+    replaces: tuple[str, ...] = ()
+
+    # The part that is too much, by name, and what to write; where it can be named.
+    cause: str = ""
 
     @property
     def leaves_nothing(self) -> bool:

@@ -15,9 +15,14 @@ Kind = Literal["invalid", "insufficient", "proof", "unavailable"]
 class Code(NamedTuple):
     """What a code means."""
 
-    step: int  # of the plan: the one that gives it
-    kind: Kind  # what an HTTP status follows from
-    public: str  # a sentence that anybody may be told
+    # Of the plan: the one that gives it.
+    step: int
+
+    # What an HTTP status follows from.
+    kind: Kind
+
+    # A sentence that anybody may be told.
+    public: str
 
 
 # One message for all of these, so that a stranger learns nothing.
@@ -91,7 +96,9 @@ class Reason(msgspec.Struct, frozen=True, gc=False):
 
     code: str
     text: str
-    failing: Failing | None = None  # where it is one argument or attribute
+
+    # Where it is one argument or attribute.
+    failing: Failing | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):

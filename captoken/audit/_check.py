@@ -91,9 +91,14 @@ class Verdict(msgspec.Struct, frozen=True):
     Records after `signed` are vouched for by nobody but whoever wrote the file.
     """
 
-    head: Head  # where it ends: keep it elsewhere, for the next check
-    signed: int  # the last record that a checkpoint of a trusted server covers; 0 is none
-    decisions: int  # how many there are
+    # Where it ends: keep it elsewhere, for the next check.
+    head: Head
+
+    # The last record that a checkpoint of a trusted server covers; 0 is none.
+    signed: int
+
+    # How many there are.
+    decisions: int
 
 
 def check(

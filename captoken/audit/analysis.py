@@ -111,7 +111,9 @@ class Accessed(msgspec.Struct):
     tool: str | None = None
     arguments: list[str] | dict[str, Any] | None = None
     attributes: list[str] | dict[str, Any] = []
-    cost: dict[str, int] = {}  # by unit
+
+    # By unit.
+    cost: dict[str, int] = {}
 
 
 class Decided(msgspec.Struct):
@@ -121,18 +123,37 @@ class Decided(msgspec.Struct):
     forged token says of itself is nobody's word (spec 39.3).
     """
 
-    seq: int  # its number in the trail
-    at: Integer  # seconds since the epoch, by the verifier's clock
+    # Its number in the trail.
+    seq: int
+
+    # Seconds since the epoch, by the verifier's clock.
+    at: Integer
     allowed: bool
-    code: str  # why, for machines
-    access: Accessed | None = None  # None where the token was only shown
-    chain: list[Actor] = []  # the holders, each with how its name is known
-    link: str | None = None  # the id of the token's last link
+
+    # Why, for machines.
+    code: str
+
+    # None where the token was only shown.
+    access: Accessed | None = None
+
+    # The holders, each with how its name is known.
+    chain: list[Actor] = []
+
+    # The id of the token's last link.
+    link: str | None = None
     task: str | None = None
-    token: str | None = None  # the token id
-    taken: str | None = None  # of a ledger: accesses of one step took it together
-    leeway: Integer = 0  # seconds, of the verifier
-    ms: Integer | None = None  # thousandths of a second after `at`, when it was recorded
+
+    # The token id.
+    token: str | None = None
+
+    # Of a ledger: accesses of one step took it together.
+    taken: str | None = None
+
+    # Seconds, of the verifier.
+    leeway: Integer = 0
+
+    # Thousandths of a second after `at`, when it was recorded.
+    ms: Integer | None = None
 
 
 # --- tokens, by the hand-overs that they went through ---------------------------------------------
@@ -162,7 +183,9 @@ class Hop(msgspec.Struct, eq=False):
     basis: str = "vouched"
     below: list[Hop] = []
     decisions: list[Decided] = []
-    unknown: tuple[str, ...] = ()  # caveats among its links that are not known here
+
+    # Caveats among its links that are not known here.
+    unknown: tuple[str, ...] = ()
 
     @property
     def agent(self) -> str:
@@ -238,7 +261,8 @@ class SeenToken(msgspec.Struct, frozen=True):
     link. So tokens are found by that, and decisions by the token.
     """
 
-    hops: tuple[Hop, ...]  # of those who have held it, the present holder's last
+    # Of those who have held it, the present holder's last.
+    hops: tuple[Hop, ...]
     link_ids: tuple[str, ...]
     task: str
 
@@ -255,9 +279,14 @@ class History(msgspec.Struct):
     changes it afterwards, so that threads may share it.
     """
 
-    roots: list[Hop] = []  # in the order in which they were seen
-    tokens: dict[str, SeenToken] = {}  # by the id of the last link
-    decisions: list[Decided] = []  # all of them, in the order of the trail
+    # In the order in which they were seen.
+    roots: list[Hop] = []
+
+    # By the id of the last link.
+    tokens: dict[str, SeenToken] = {}
+
+    # All of them, in the order of the trail.
+    decisions: list[Decided] = []
     # On tokens that the records do not describe: nothing of them is vouched for.
     strange: list[Decided] = []
 
@@ -325,7 +354,9 @@ def _add_token(
     # the token: what it added itself belongs to the tokens that it shows.
     task = root.task
     through: list[Hop] = []
-    unknown: dict[str, None] = {}  # in the order of the links, each once
+
+    # In the order of the links, each once.
+    unknown: dict[str, None] = {}
     for count, (link, strange) in enumerate(known, 1):
         task = _task_after(task, link)
         unknown.update(dict.fromkeys(strange))
@@ -440,10 +471,18 @@ class Usage(msgspec.Struct, frozen=True):
     """
 
     hop: Hop
-    allowed: int  # decisions, those of all below among them
-    granted: dict[str, Any]  # keywords, as `attenuate` takes them
-    sufficient: dict[str, Any]  # likewise
-    last: int | None  # when it was last allowed something, in seconds since the epoch
+
+    # Decisions, those of all below among them.
+    allowed: int
+
+    # Keywords, as `attenuate` takes them.
+    granted: dict[str, Any]
+
+    # Likewise.
+    sufficient: dict[str, Any]
+
+    # When it was last allowed something, in seconds since the epoch.
+    last: int | None
 
     @property
     def is_tight(self) -> bool:
@@ -658,8 +697,12 @@ class Replayed(msgspec.Struct, frozen=True):
 
     decision: Decided
     outcome: Outcome
-    why: str = ""  # for people; what an operator wrote may be in it
-    entry: Entry | None = None  # the one that denies it, or on which it depends
+
+    # For people; what an operator wrote may be in it.
+    why: str = ""
+
+    # The one that denies it, or on which it depends.
+    entry: Entry | None = None
 
 
 # What was denied by an earlier overlay, and may be allowed under this one.
@@ -687,7 +730,9 @@ def replay(history: History, overlay: Overlay, *, vocabulary: Vocabulary = V1) -
     tokens.
     """
     found: list[Replayed] = []
-    freed: set[str | None] = set()  # token ids
+
+    # Token ids.
+    freed: set[str | None] = set()
     for decision in history.decisions:
         again = _again(history, decision, overlay, vocabulary, decision.token in freed)
         if decision.allowed and again.outcome != "same":
@@ -773,8 +818,11 @@ class _Judged(NamedTuple):
     With neither a reason nor anything missing, it permits for certain.
     """
 
-    reason: str | None  # why it prohibits for certain
-    missing: list[str]  # what would have to be known to say that it does not
+    # Why it prohibits for certain.
+    reason: str | None
+
+    # What would have to be known to say that it does not.
+    missing: list[str]
 
 
 # Caveats about the server, which no record names.
@@ -828,7 +876,8 @@ def _judge(
 class _Lost(NamedTuple):
     """Names whose values were not recorded."""
 
-    arguments: set[str]  # of the tool that was called, if one was
+    # Of the tool that was called, if one was.
+    arguments: set[str]
     attributes: set[str]
 
 

@@ -34,7 +34,9 @@ class HandOver(NamedTuple):
     """
 
     link: str
-    until: int | None  # in seconds since the epoch; None is for ever
+
+    # In seconds since the epoch; None is for ever.
+    until: int | None
 
 
 class Recall(NamedTuple):
@@ -43,9 +45,14 @@ class Recall(NamedTuple):
     Nothing in it is a secret: ids, names and times.
     """
 
-    link: str  # what is to stop, with all below
-    token: str  # in which tree
-    handed: tuple[HandOver, ...]  # from the first down to the one by which the holder got the token
+    # What is to stop, with all below.
+    link: str
+
+    # In which tree.
+    token: str
+
+    # From the first down to the one by which the holder got the token.
+    handed: tuple[HandOver, ...]
     why: str
     until: int | None
 
@@ -63,7 +70,8 @@ class Recall(NamedTuple):
 class Change(NamedTuple):
     """What becomes of the entries of a snapshot."""
 
-    drop: Collection[str] = ()  # by id
+    # By id.
+    drop: Collection[str] = ()
     add: Sequence[Entry] = ()
 
 

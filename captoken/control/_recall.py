@@ -229,11 +229,17 @@ class _Request(SealedValue, frozen=True, eq=False):
     """A request that was read. Holds the token, so that no frame does."""
 
     token: str
-    after: int  # the link of the token that the others follow on
+
+    # The link of the token that the others follow on.
+    after: int
     links: list[RawCaveat]
-    stated: list[dict[str, str]]  # the links as they were written
+
+    # The links as they were written.
+    stated: list[dict[str, str]]
     mac: bytes
-    digest: bytes  # what the proof of a bound token is about
+
+    # What the proof of a bound token is about.
+    digest: bytes
     why: str
 
 

@@ -217,8 +217,11 @@ def checked_floor(floor: int | None) -> int | None:
 class Making(NamedTuple):
     """What a store is made with that is not there yet."""
 
-    keys: tuple[str, ...]  # made in the same act: for their tokens there is no floor
-    floor: int | None  # None: by the clocks
+    # Made in the same act: for their tokens there is no floor.
+    keys: tuple[str, ...]
+
+    # None: by the clocks.
+    floor: int | None
 
 
 def making(keys: Iterable[str], floor: int | None) -> Making:

@@ -68,9 +68,14 @@ class _Hooks(NamedTuple):
     Each gets the holder. None of them can stop a fork.
     """
 
-    before: Callable[[Any], None]  # in the parent, before there is a child
-    in_parent: Callable[[Any], None]  # in the parent, after
-    in_child: Callable[[Any], None]  # in the child, after
+    # In the parent, before there is a child.
+    before: Callable[[Any], None]
+
+    # In the parent, after.
+    in_parent: Callable[[Any], None]
+
+    # In the child, after.
+    in_child: Callable[[Any], None]
 
 
 _Told: TypeAlias = list[tuple[Any, _Hooks]]

@@ -28,9 +28,12 @@ from captoken._format.encoding import b64encode
 class Use(msgspec.Struct, frozen=True):
     """The one use of a proof, to be committed before the answer stands."""
 
-    entry: bytes  # names key and nonce
+    # Names key and nonce.
+    entry: bytes
     issued_at: int
-    kid: str = ""  # of the token's root key: a store may have been made along with it
+
+    # Of the token's root key: a store may have been made along with it.
+    kid: str = ""
 
 
 class ReplayStore(Protocol):
@@ -64,7 +67,8 @@ class AsyncReplayStore(Protocol):
     A call that is cancelled may have been done. The next one has its own answer all the same.
     """
 
-    awaited: ClassVar[bool]  # True
+    # True.
+    awaited: ClassVar[bool]
 
     async def add(self, use: Use, now: int) -> bool:
         """Remember a use: as `ReplayStore.add`."""
@@ -87,11 +91,16 @@ FULL = 1000  # what a server adds to the number of a debit that is `full`
 class Debit(msgspec.Struct, frozen=True):
     """What one access takes from one bucket. A bucket is one link and one unit."""
 
-    bucket: bytes  # the id of the link that has the caveat: 16 bytes
+    # The id of the link that has the caveat: 16 bytes.
+    bucket: bytes
     unit: str
-    limit: int  # of the bucket, as the link says
+
+    # Of the bucket, as the link says.
+    limit: int
     amount: int
-    link: int = 0  # where in the chain, for whoever is told
+
+    # Where in the chain, for whoever is told.
+    link: int = 0
     # An answer alone says so: it is not short, but new, and its tree has too many already.
     full: bool = False
 
@@ -110,14 +119,27 @@ class Reservation(msgspec.Struct, frozen=True):
     or cancel after it: a reservation whose owner died counts as spent.
     """
 
-    id: bytes  # 16 bytes, random: reserving the same one twice is reserving it once
+    # 16 bytes, random: reserving the same one twice is reserving it once.
+    id: bytes
     debits: tuple[Debit, ...]
-    issued_at: int  # of the token, in seconds since the epoch
-    until: int  # later it counts as spent
-    keep: int | None  # when the token has expired, and its buckets may be forgotten; None is never
-    tree: str = ""  # the id of the token, which all have in common that were made of it
-    leeway: int = 0  # of the verifier: so long after its end it takes a token
-    kid: str = ""  # of the token's root key: a ledger may have been made along with it
+
+    # Of the token, in seconds since the epoch.
+    issued_at: int
+
+    # Later it counts as spent.
+    until: int
+
+    # When the token has expired, and its buckets may be forgotten; None is never.
+    keep: int | None
+
+    # The id of the token, which all have in common that were made of it.
+    tree: str = ""
+
+    # Of the verifier: so long after its end it takes a token.
+    leeway: int = 0
+
+    # Of the token's root key: a ledger may have been made along with it.
+    kid: str = ""
 
     @property
     def kept_until(self) -> int | None:
@@ -146,7 +168,8 @@ class Ledger(Protocol):
     is refused as well.
     """
 
-    shared: bool  # do all servers that take these tokens count here?
+    # Do all servers that take these tokens count here?
+    shared: bool
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """Debit every bucket, in one atomic step, and answer None: all had enough.
@@ -188,8 +211,11 @@ class AsyncLedger(Protocol):
     spent. The next one has its own answer all the same.
     """
 
-    awaited: ClassVar[bool]  # True
-    shared: bool  # do all servers that take these tokens count here?
+    # True.
+    awaited: ClassVar[bool]
+
+    # Do all servers that take these tokens count here?
+    shared: bool
 
     async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """Debit every bucket, in one atomic step: as `Ledger.reserve`."""

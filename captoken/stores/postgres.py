@@ -448,7 +448,9 @@ class _Floored(_Place, Generic[_S]):
     """
 
     _kind: ClassVar[str]
-    _ahead: ClassVar[int]  # seconds that a token may be issued later than now, by a clock ahead
+
+    # Seconds that a token may be issued later than now, by a clock ahead.
+    _ahead: ClassVar[int]
 
     def __init__(
         self,

@@ -56,7 +56,9 @@ class SQLiteStore:
     """
 
     _schema: ClassVar[tuple[str, ...]] = ()
-    _table: ClassVar[str] = ""  # that is there if this store is
+
+    # That is there if this store is.
+    _table: ClassVar[str] = ""
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
         self._path = os.path.abspath(os.fspath(path))

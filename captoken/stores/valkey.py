@@ -209,8 +209,11 @@ _Script: TypeAlias = tuple[list[Any], list[Any]]
 class _Server(NamedTuple):
     """What is known of a server whose store is made."""
 
-    is_logged: bool | None  # has it an append-only file? None if it does not say
-    is_exact: bool  # does a restart lose nothing that was answered?
+    # Has it an append-only file? None if it does not say.
+    is_logged: bool | None
+
+    # Does a restart lose nothing that was answered?
+    is_exact: bool
 
 
 _UNKNOWN = _Server(None, False)
@@ -350,7 +353,9 @@ class _Floored(_Place):
     """
 
     _kind: ClassVar[str]
-    _ahead: ClassVar[int]  # seconds that a token may be issued later than now, by a clock ahead
+
+    # Seconds that a token may be issued later than now, by a clock ahead.
+    _ahead: ClassVar[int]
 
     def __init__(
         self,

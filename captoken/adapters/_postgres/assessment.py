@@ -82,7 +82,9 @@ class Told(NamedTuple):
     """
 
     asked: tuple[Access, ...]
-    restricted: frozenset[int]  # the places of those that some role has for some columns alone
+
+    # The places of those that some role has for some columns alone.
+    restricted: frozenset[int]
 
 
 class Assessor:

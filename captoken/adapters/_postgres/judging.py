@@ -78,10 +78,15 @@ _ABOUT_DATA = frozenset(("column", "operation", "table"))
 class Permitted(NamedTuple):
     """A statement that the grant permits."""
 
-    role: str  # in which it is to run
+    # In which it is to run.
+    role: str
     needs: Sequence[Access]
-    decision: Decision  # the grant's last answer, which says what time it was
-    assumed: Assumptions | None  # of the schema
+
+    # The grant's last answer, which says what time it was.
+    decision: Decision
+
+    # Of the schema.
+    assumed: Assumptions | None
 
 
 class Judge:

@@ -47,7 +47,9 @@ class Meaning(NamedTuple):
     """What a name can mean: a column of a table, or all of them."""
 
     table: Table
-    column: str | None  # None is all of them
+
+    # None is all of them.
+    column: str | None
 
     # Whether the table has that column, as far as is known.
     doubted: bool = False

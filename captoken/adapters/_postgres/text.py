@@ -61,7 +61,9 @@ class Join(NamedTuple):
     """A join that has a name: the columns that the text names there, and what is joined."""
 
     named: frozenset[str]
-    members: tuple[str, ...]  # by which names that goes; of `using (id) as u`, nothing
+
+    # By which names that goes; of `using (id) as u`, nothing.
+    members: tuple[str, ...]
 
 
 class Scope:
@@ -134,7 +136,9 @@ class Field(NamedTuple):
     """A name after the dot of what is no plain column: `(x).name` (T7)."""
 
     scope: Scope
-    of: str | None  # the name in the brackets, where it is one
+
+    # The name in the brackets, where it is one.
+    of: str | None
     name: str
 
 

@@ -78,7 +78,7 @@ def look(sql: str, parameters: Any, shadows: Sequence[Shadow]) -> Look:
         return Look(error=problem)
 
     # Without it, does the text still mean something?
-    granted = [shadow._replace(words=()) for shadow in shadows]
+    granted = [Shadow(shadow.schema, shadow.name, shadow.columns) for shadow in shadows]
     _, problem = _compiled(sql, parameters, granted, nameless)
     return Look(word, has_another=problem is None)
 

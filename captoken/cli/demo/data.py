@@ -16,8 +16,12 @@ class Agent(msgspec.Struct, frozen=True):
     name: str
     parent: str | None
     says: tuple[str, ...]
-    lives: int  # seconds
-    characters: int  # of its token
+
+    # Seconds.
+    lives: int
+
+    # Of its token.
+    characters: int
 
 
 class Cast(msgspec.Struct, frozen=True):
@@ -32,17 +36,27 @@ class Call(msgspec.Struct, frozen=True):
     """One thing that was tried, and what the library said to it."""
 
     scene: Scene
-    at: int  # seconds since the task began, by the clock of the story
+
+    # Seconds since the task began, by the clock of the story.
+    at: int
     agent: str
     tried: str
-    server: str | None  # that was asked; None where none was
+
+    # That was asked; None where none was.
+    server: str | None
     allowed: bool
     code: str
-    why: str  # what came back; or the reason, with the link that refuses and who added it
+
+    # What came back; or the reason, with the link that refuses and who added it.
+    why: str
     link: int | None = None
     added_by: str | None = None
-    also: tuple[int, ...] = ()  # further links that refuse
-    expected: bool = True  # what should have come out
+
+    # Further links that refuse.
+    also: tuple[int, ...] = ()
+
+    # What should have come out.
+    expected: bool = True
 
 
 class Region(msgspec.Struct, frozen=True):
@@ -51,9 +65,15 @@ class Region(msgspec.Struct, frozen=True):
     name: str
     exposure: int
     overdue: int
-    volatility: float  # of a week, in percent
-    at_risk: int  # value at risk: a week, 95 %
-    moves: tuple[float, ...]  # of each week, in percent
+
+    # Of a week, in percent.
+    volatility: float
+
+    # Value at risk: a week, 95 %.
+    at_risk: int
+
+    # Of each week, in percent.
+    moves: tuple[float, ...]
 
 
 class Filing(msgspec.Struct, frozen=True):
@@ -72,7 +92,9 @@ class Report(msgspec.Struct, frozen=True):
 
     regions: tuple[Region, ...]
     filings: tuple[Filing, ...]
-    sources: dict[str, str]  # topic → the agent that found it, as its grant says
+
+    # Topic → the agent that found it, as its grant says.
+    sources: dict[str, str]
 
 
 # What is told of the story while it goes on.
@@ -84,9 +106,15 @@ class Used(msgspec.Struct, frozen=True):
 
     name: str
     parent: str | None
-    basis: str  # how its name is known
-    allowed: int  # accesses
-    refused: int  # accesses, and its token before it came to one
+
+    # How its name is known.
+    basis: str
+
+    # Accesses.
+    allowed: int
+
+    # Accesses, and its token before it came to one.
+    refused: int
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -110,15 +138,29 @@ class Totals(msgspec.Struct, frozen=True):
     """
 
     tried: Count
-    at_servers: Count  # of these, what a server was asked
-    statements: Count  # given to the guard of the database
-    accesses: Count  # each table of a statement, each call of a tool
-    tokens: Count  # that a server looked at before it knew of an access
+
+    # Of these, what a server was asked.
+    at_servers: Count
+
+    # Given to the guard of the database.
+    statements: Count
+
+    # Each table of a statement, each call of a tool.
+    accesses: Count
+
+    # That a server looked at before it knew of an access.
+    tokens: Count
     decisions: Count
-    unknown: int  # refusals of what no signature vouches for
-    described: int  # records of what a token says, when it is first seen
+
+    # Refusals of what no signature vouches for.
+    unknown: int
+
+    # Records of what a token says, when it is first seen.
+    described: int
     checkpoints: int
-    records: int  # of the trail, which was checked to be whole
+
+    # Of the trail, which was checked to be whole.
+    records: int
 
 
 class Story(msgspec.Struct, frozen=True):
@@ -131,6 +173,8 @@ class Story(msgspec.Struct, frozen=True):
     calls: tuple[Call, ...]
     regions: tuple[Region, ...]
     filings: tuple[Filing, ...]
-    sources: dict[str, str]  # topic → the agent that found it, as its grant says
+
+    # Topic → the agent that found it, as its grant says.
+    sources: dict[str, str]
     used: tuple[Used, ...]
     totals: Totals
