@@ -460,16 +460,16 @@ class TestBlock:
         assert not _claims._claims
 
     def test_it_keeps_a_bounded_number_of_plans(self, monkeypatch: pytest.MonkeyPatch, plain: sqlite3.Connection) -> None:
-        monkeypatch.setattr(remembered, "_PLANS", 3)
+        monkeypatch.setattr(remembered, "_MOST", 3)
         monkeypatch.setattr(remembered, "_CHARACTERS", 300)
         with guarded(plain, READER) as db:
             plans = db._block.planner._found.plans
             for number in [*range(10), *range(10)]:  # and makes one anew where it must
                 assert db.execute(f"select {number} from sales where id = 1").fetchall() == [(number,)]
-                assert 0 < len(plans._plans) <= 3
+                assert 0 < len(plans._kept) <= 3
             for spaces in (280, 281, 282, 400):  # of long ones fewer
                 db.execute("select 1" + " " * spaces)
-                assert len(plans._plans) == 1
+                assert len(plans._kept) == 1
 
     def test_only_a_grant_and_a_connection_are_taken(self, plain: sqlite3.Connection) -> None:
         token = Issuer(KEYRING).mint(subject="user:jane", agent="analyst", task="t", tables=["sales"], operations=["select"])

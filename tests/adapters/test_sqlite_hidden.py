@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from captoken import Denied
-from captoken.adapters._sqlite import planner
+from captoken.adapters._sqlite import planner, remembered
 from captoken.adapters.sqlite import Connection, guarded
 from tests.longer import drawing, times
 
@@ -196,7 +196,7 @@ def test_what_came_of_a_text_is_found_once(monkeypatch: pytest.MonkeyPatch) -> N
     looks: list[str] = []
     look = planner.look
     monkeypatch.setattr(planner, "look", lambda sql, *rest: (looks.append(sql), look(sql, *rest))[1])
-    monkeypatch.setattr(planner, "_LOOKS", 2)
+    monkeypatch.setattr(remembered, "_MOST", 2)
     connection = world("nothing hidden", Connection)
     for _ in range(2):
         with guarded(connection, GRANT) as db:
@@ -207,6 +207,32 @@ def test_what_came_of_a_text_is_found_once(monkeypatch: pytest.MonkeyPatch) -> N
         db.execute("select name from people")  # another grant has other shadows
     assert len(looks) == 3
     connection.close()
+
+
+def test_a_text_that_was_refused_once_is_told_alike_when_it_comes_again() -> None:
+    """Whatever came in between: what is wrong with one text is not told of another."""
+    texts = ["select name from people where id = ?", "select name from people where nosuch(id)", "select name, missing.id from people, other", "select id from people"]
+    answers = []
+    for name in WORLDS:
+        said = []
+        with guarded(world(name), GRANT) as db:
+            for sql in texts * 3:
+                try:
+                    said.append(str(db.execute(sql).fetchall()))
+                except (Denied, sqlite3.Error) as error:
+                    said.append(str(error))
+        assert said[:4] == said[4:8] == said[8:]
+        answers.append(said)
+    assert answers[1:] == answers[:-1]
+
+
+def test_what_is_kept_of_the_texts_of_one_block_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "_MOST", 3)
+    with guarded(world("nothing hidden"), GRANT) as db:
+        for at in range(10):
+            db.execute(f"select {at}, name from people")
+            found = db._block.planner._found
+            assert max(len(kept._kept) for kept in (db._block.named, found.plans, found.looks)) <= 3
 
 
 def test_a_call_with_wrong_parameters_says_nothing_of_the_next_one() -> None:

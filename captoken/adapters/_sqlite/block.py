@@ -38,14 +38,13 @@ from captoken.adapters._sqlite.lexer import KINDS
 from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.planner import Planner
-from captoken.adapters._sqlite.remembered import Connection
+from captoken.adapters._sqlite.remembered import Bounded, Connection
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
 
 # Rule 11: bytes of a statement. What reads a text takes time with its length.
 MAX_BYTES = 100_000
 _TOO_LONG = Own("operation", f"a statement of more than {MAX_BYTES} bytes")
-
 
 # The names of the columns, the rows, and how many rows were changed.
 Result = tuple[tuple[str, ...], list[tuple[Any, ...]], int]
@@ -78,7 +77,7 @@ class Block:
         self.max_rows = max_rows
 
         # Rule 13: the texts of which no name can mean a hidden column.
-        self.named: set[str] = set()
+        self.named: Bounded[str, bool] = Bounded()
 
         # Rule 7: the functions that tell of this block alone by now.
         self.told: frozenset[str] = frozenset()
@@ -255,12 +254,12 @@ class Block:
         else:
             text = plan.text
 
-        # Once for each text: what is granted of columns does not change for a block.
-        if sql not in self.named:
-            self.denials.deny_names(text, parameters)
-            self.named.add(sql)
-        if plan is None:
-            plan = self._plan(text, parameters)
+        # Once for each text that has a plan: what is granted of columns is the same for a block.
+        if plan is None or not self.named.get(sql):
+            problem = self.denials.deny_names(text, parameters)
+            if plan is None:
+                plan = self._plan(text, parameters, problem)
+            self.named.keep(sql, sql, True)
 
         self._permit(plan)
         return self._run(sql, parameters, plan)
@@ -385,10 +384,16 @@ class Block:
             wrote_rows = rowcount > 0
             self.told |= plan.tells if wrote_rows else plan.tells & {"changes"}
 
-    def _plan(self, text: Text, parameters: Any) -> Plan:
+    def _plan(
+        self,
+        text: Text,
+        parameters: Any,
+        on_shadows: Exception | None,
+    ) -> Plan:
         """What a statement needs that the block has not seen before, or not lately.
 
-        Raises Denied, or the error that it does not compile for, where that tells nothing.
+        `on_shadows` is what was found wrong with it there. Raises Denied, or the error that it does
+        not compile for, where that tells nothing.
         """
         plan = self.planner.plan(text, parameters)
         if isinstance(plan, Exception):
@@ -396,8 +401,8 @@ class Block:
                 text,
                 plan,
                 never_granted=self.watch.refused,
+                on_shadows=on_shadows,
             )
-
         return plan
 
 

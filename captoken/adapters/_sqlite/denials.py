@@ -83,9 +83,6 @@ class Denials:
         self._caller = caller
         self._planner = planner
 
-        # What was wrong with the text that was last looked at on shadows (rule 13).
-        self._error: Exception | None = None
-
     def denied(self, refused: Refused) -> Denied:
         """The exception to raise, once the denial is recorded.
 
@@ -144,16 +141,18 @@ class Denials:
         text: Text,
         error: Exception,
         never_granted: bool,
+        on_shadows: Exception | None,
     ) -> NoReturn:
         """Raise what compiling the text ended in, or a denial where that would tell what is hidden.
 
         `never_granted`: the authorizer was asked about something that no token can permit.
+        `on_shadows` is what `deny_names` has found wrong with the same text.
         """
         if never_granted:
             self.deny(text, _NEVER)
 
         # Of two things that are wrong, which one SQLite meets first may turn on what is hidden.
-        error = self._error or error
+        error = on_shadows or error
 
         # Tables first: if one that is named is refused, nothing else is said. Then whatever SQLite
         # itself looked for in vain.
@@ -169,21 +168,20 @@ class Denials:
         # "sub-select returns 4 columns - expected 1". A syntax error knows nothing of them.
         is_syntax = _SYNTAX_IN_ERROR.match(str(error)) is not None
         # Nor does what is wrong with parameters, where the text compiled on shadows.
-        of_parameters = error is self._error and not isinstance(error, sqlite3.OperationalError)
+        of_parameters = on_shadows is not None and not isinstance(error, sqlite3.OperationalError)
         if not is_syntax and not of_parameters and self._restricted(text):
             raise self.denied(self._no_columns(text))
         raise error
 
-    def deny_names(self, text: Text, parameters: Any) -> None:
+    def deny_names(self, text: Text, parameters: Any) -> Exception | None:
         """Rule 13: refuse a name that could mean a hidden column, there or not.
 
         Only if a table that the text names restricts its columns. A table that is refused as a
-        whole comes first, as always.
+        whole comes first, as always. Gives back what is wrong with the text, for `fail`.
         """
-        self._error = None
         restricted = self._restricted(text)
         if not restricted:
-            return
+            return None
         self._deny_tables(text)
 
         # NATURAL compares whatever its two sides share, and no event tells what that is. INDEXED BY
@@ -196,22 +194,8 @@ class Denials:
         if look.word is not None:
             if not look.has_another:
                 self.deny_column(text, look.word)
-            self._deny_doubtful(text, look.word)
-        self._error = look.error
-
-    def _deny_doubtful(self, text: Text, word: str) -> NoReturn:
-        """Refuse a word that could mean a hidden column, and say how to write it so that it cannot.
-
-        The same whether there is such a column or not: so it says neither.
-        """
-        needs = self._restricted(text)
-        tables = " or ".join(sorted({need.table or "" for need in needs}))
-        why = (
-            f"{shown(word)} could be a column of {tables} that the token does not grant: "
-            "write the table before each column, text in single quotes, "
-            "and an expression in place of its alias"
-        )
-        raise self.denied(Own("column", why, needs[0] if len(needs) == 1 else None))
+            raise self.denied(_doubtful(look.word, restricted))
+        return look.error
 
     def _shadows(self, text: Text, restricted: list[Access]) -> tuple[Shadow, ...]:
         """What the text may see of the tables that it names."""
@@ -325,15 +309,11 @@ class Denials:
 
     def _no_columns(self, text: Text) -> Own:
         """The denial for columns that cannot be named. It names the table if only one is meant."""
-        needs = self._restricted(text)
-        # Of several, to name one would say that the columns are in that one.
-        about = needs[0] if len(needs) == 1 else None
-        return Own(
-            "column",
+        why = (
             "the statement touches columns that the token does not grant: "
-            "write by name those that it grants, and no `*`, NATURAL or INDEXED BY",
-            about,
+            "write by name those that it grants, and no `*`, NATURAL or INDEXED BY"
         )
+        return _of_columns(why, self._restricted(text))
 
     def _restricted(self, text: Text) -> list[Access]:
         """The accesses, without columns, to tables that the text names and that restrict them."""
@@ -388,3 +368,22 @@ class Denials:
         if account.refusals:
             return False
         return all(map(self.ask, needs))
+
+
+def _of_columns(why: str, restricted: list[Access]) -> Own:
+    """A denial about columns. Of several tables none is named: the columns would be in that one."""
+    return Own("column", why, restricted[0] if len(restricted) == 1 else None)
+
+
+def _doubtful(word: str, restricted: list[Access]) -> Own:
+    """The denial for a word that could mean a hidden column: how to write it so that it cannot.
+
+    The same whether there is such a column or not: so it says neither.
+    """
+    tables = " or ".join(sorted({need.table or "" for need in restricted}))
+    why = (
+        f"{shown(word)} could be a column of {tables} that the token does not grant: "
+        "write the table before each column, text in single quotes, "
+        "and an expression in place of its alias"
+    )
+    return _of_columns(why, restricted)

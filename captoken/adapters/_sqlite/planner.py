@@ -7,7 +7,6 @@ refuse it; or the error that SQLite ended in.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -21,7 +20,7 @@ from captoken.adapters._sqlite.names import add_names, add_replaced, add_returne
 from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.programs import Programs, add_programs
-from captoken.adapters._sqlite.remembered import Found, Memory, Plans
+from captoken.adapters._sqlite.remembered import Found, Memory
 from captoken.adapters._sqlite.scopes import Mention
 from captoken.adapters._sqlite.shadow import Look, Shadow, look
 from captoken.adapters._sqlite.text import Text
@@ -36,10 +35,6 @@ _TELLTALES = frozenset(
         "total_changes",
     )
 )
-
-
-# How many texts are remembered that were compiled on shadows.
-_LOOKS = 256
 
 
 class Planner:
@@ -64,7 +59,7 @@ class Planner:
         """What was found out, in this transaction or before. Asked once the transaction is open."""
         self.is_ready = True
         if self._memory is None:
-            return Found(Catalog(self._watch), {}, Plans(), {})
+            return Found.nothing(self._watch)
         return self._memory.found(self._watch)
 
     @property
@@ -82,22 +77,21 @@ class Planner:
             self._catalog.release()
 
     def columns(self, entry: Object) -> tuple[str, ...]:
-        """The names of the columns of a table or a view. None, if SQLite cannot compile it."""
+        """The names of the columns of a table or a view."""
         return self._catalog.columns(entry)
 
     def on_shadows(self, text: Text, parameters: Any, shadows: tuple[Shadow, ...]) -> Look:
-        """What comes of the text on shadows (rule 13). Found once for one text and shadows."""
-        looks = self._found.looks
-        found = looks.get((text.sql, shadows))
-        if found is not None:
-            return found
+        """What comes of the text on shadows (rule 13). Found once for one text and shadows.
 
-        found = look(text.sql, parameters, shadows)
-        # What is wrong with parameters is no matter of the text.
-        if found.error is None or isinstance(found.error, sqlite3.OperationalError):
-            if len(looks) >= _LOOKS:
-                looks.clear()
-            looks[text.sql, shadows] = found
+        But for a failure, which is never remembered: it may be one of the parameters, and an error
+        that was raised holds the frames that it went through.
+        """
+        key = text.sql, shadows
+        found = self._found.looks.get(key)
+        if found is None:
+            found = look(text.sql, parameters, shadows)
+            if found.error is None:
+                self._found.looks.keep(key, text.sql, found)
         return found
 
     def seen(self, sql: str) -> Plan | None:
@@ -131,7 +125,7 @@ class Planner:
             tells=_tells(account, programs),
             literals=_literals(text, programs),
         )
-        self._found.plans.keep(text.sql, plan)
+        self._found.plans.keep(text.sql, text.sql, plan)
         return plan
 
     def view(self, view: Object) -> Account | None:

@@ -18,9 +18,9 @@ What is remembered tells nothing but by its time: that a statement was here befo
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, databases_of, rows_of
@@ -28,30 +28,33 @@ from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.shadow import Look, Shadow
 from captoken.adapters._sqlite.watch import Watch
 
-# How many plans are remembered at most, and characters of their statements together. Agents write
+# How many things are remembered at most, and characters of their statements together. Agents write
 # them, so that both are bounded.
-_PLANS = 256
+_MOST = 256
 _CHARACTERS = 1 << 18
 
+_Key = TypeVar("_Key", bound=Hashable)
+_Value = TypeVar("_Value")
 
-class Plans:
-    """What statements need, by their text. Too many, and all are forgotten."""
+
+class Bounded(Generic[_Key, _Value]):
+    """What was found out about statements. Too much, and all is forgotten."""
 
     def __init__(self) -> None:
-        self._plans: dict[str, Plan] = {}
+        self._kept: dict[_Key, _Value] = {}
         self._characters = 0
 
-    def get(self, sql: str) -> Plan | None:
-        """What was found out about a statement, or None."""
-        return self._plans.get(sql)
+    def get(self, key: _Key) -> _Value | None:
+        """What is remembered, or None."""
+        return self._kept.get(key)
 
-    def keep(self, sql: str, plan: Plan) -> None:
-        """Remember what a statement needs. It is one that was not remembered."""
+    def keep(self, key: _Key, sql: str, value: _Value) -> None:
+        """Remember a value, which is of that statement. It is one that was not remembered."""
         self._characters += len(sql)
-        if len(self._plans) >= _PLANS or self._characters > _CHARACTERS:
-            self._plans.clear()
+        if len(self._kept) >= _MOST or self._characters > _CHARACTERS:
+            self._kept.clear()
             self._characters = len(sql)
-        self._plans[sql] = plan
+        self._kept[key] = value
 
 
 class Found(NamedTuple):
@@ -62,10 +65,16 @@ class Found(NamedTuple):
     # What each view touches, once it was asked. None: SQLite cannot compile it.
     views: dict[Object, Account | None]
 
-    plans: Plans
+    # What statements need, by their text.
+    plans: Bounded[str, Plan]
 
     # What came of texts on shadows (rule 13), by text and shadows.
-    looks: dict[tuple[str, tuple[Shadow, ...]], Look]
+    looks: Bounded[tuple[str, tuple[Shadow, ...]], Look]
+
+    @classmethod
+    def nothing(cls, watch: Watch) -> Found:
+        """What was found out before anything was asked."""
+        return cls(Catalog(watch), {}, Bounded(), Bounded())
 
 
 class Ground(NamedTuple):
@@ -97,7 +106,7 @@ class Memory:
         ground = _ground(watch, self._functions)
         if self._found is None or ground != self._ground or self._functions_change:
             self._ground = ground
-            self._found = Found(Catalog(watch), {}, Plans(), {})
+            self._found = Found.nothing(watch)
         else:
             self._found.catalog.resume(watch)
         return self._found
