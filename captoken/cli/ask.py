@@ -291,21 +291,37 @@ def _hint(decision: Decision, proofs: _Replays | None, counts: _Ledger | None) -
     return None
 
 
-class _Replays:
-    """The store of used proofs in a file, opened when there is a proof to remember."""
+class _InFile:
+    """A store in a file, opened when it is needed."""
 
     def __init__(self, path: str, clock: Clock) -> None:
         self.path = path
-        self._clock = clock
+        self.clock = clock
         self.is_new = False  # the file was made here, and knows of nothing that was used before
 
     def make(self) -> None:
-        """Make the file. Raises StoreError if there is one."""
+        """Make the file. Raises StoreError if it has such a store."""
+        with files.about(self.path):
+            self._create()
+        self.is_new = True
+
+    def _create(self) -> None:
+        """Make the store, and close it."""
+        raise NotImplementedError
+
+    def must_have_been_made(self) -> None:
+        """Raise StoreError for a file that is not there: to open it would not make it either."""
+        if not os.path.exists(self.path):
+            raise StoreError(f"{self.path} is not there: --create makes one")
+
+
+class _Replays(_InFile):
+    """The store of used proofs, opened when there is a proof to remember."""
+
+    def _create(self) -> None:
         from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
-        with files.about(self.path):
-            SQLiteReplayStore.create(self.path, clock=self._clock).close()
-        self.is_new = True
+        SQLiteReplayStore.create(self.path, clock=self.clock).close()
 
     def add(self, use: Use, now: int) -> bool:
         """Use it: False if it was used before. Raises StoreError where no file is."""
@@ -321,13 +337,13 @@ class _Replays:
     def _opened(self) -> Generator[SQLiteReplayStore]:
         from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
 
-        _must_have_been_made(self.path)
+        self.must_have_been_made()
         with closing(SQLiteReplayStore(self.path)) as store:
             yield store
 
 
-class _Ledger:
-    """The ledger in a file, opened when there is something to count. Each call raises StoreError.
+class _Ledger(_InFile):
+    """The ledger, opened when there is something to count. Each call raises StoreError.
 
     `shared`: whoever names the file says by that, as help has it, that all servers of these tokens
     count in it. With a file each, they would allow as much again.
@@ -335,18 +351,10 @@ class _Ledger:
 
     shared = True
 
-    def __init__(self, path: str, clock: Clock) -> None:
-        self.path = path
-        self._clock = clock
-        self.is_new = False  # the file was made here, and knows of nothing that was used before
-
-    def make(self) -> None:
-        """Make the file. Raises StoreError if it has a ledger."""
+    def _create(self) -> None:
         from captoken.stores.sqlite import SQLiteLedger  # here, since it needs sqlite3
 
-        with files.about(self.path):
-            SQLiteLedger.create(self.path, clock=self._clock).close()
-        self.is_new = True
+        SQLiteLedger.create(self.path, clock=self.clock).close()
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """Count an access: None, or the first bucket that has not enough."""
@@ -372,15 +380,9 @@ class _Ledger:
     def _opened(self) -> Generator[SQLiteLedger]:
         from captoken.stores.sqlite import SQLiteLedger  # here, since it needs sqlite3
 
-        _must_have_been_made(self.path)
+        self.must_have_been_made()
         with closing(SQLiteLedger(self.path, shared=True)) as ledger:
             yield ledger
-
-
-def _must_have_been_made(path: str) -> None:
-    """Raise StoreError for a file that is not there: to open it would not make it either."""
-    if not os.path.exists(path):
-        raise StoreError(f"{path} is not there: --create makes one")
 
 
 def _line(decision: Decision) -> str:
