@@ -11,7 +11,8 @@
 4. The token is taken out of the scope's headers with its proof, whatever becomes of the request. So
    nobody passes on or logs what came in: neither the application nor what stands outside.
 5. A proof stands at the end of the text. It is about the method, the configured origin (never the
-   Host header), the target as it was sent, and the body.
+   Host header), the target as it was sent, and the body. The target is what the server gives as raw
+   bytes. Where it gives none, or the application's path is another, no proof can be checked.
 6. A websocket is refused before it is accepted.
 
 Not checked: what the application does without asking. `Requires` asks for it;
@@ -23,6 +24,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Required, TypedDict
+from urllib.parse import unquote
 
 from captoken import current
 from captoken._format.errors import NoToken
@@ -49,7 +51,7 @@ from captoken.adapters._http.exchange import (
     json_response,
     values_of,
 )
-from captoken.adapters._http.origins import own_origin, public_paths, target_of
+from captoken.adapters._http.origins import is_path, own_origin, public_paths, target_of
 from captoken.adapters._http.refusals import METADATA_PATH, Refusals
 from captoken.current import AnyGrant
 from captoken.proof import http_request
@@ -236,10 +238,12 @@ class CaptokenMiddleware:
 
         A websocket comes here before it is accepted (rule 6).
         """
-        path: bytes | None = scope.get("raw_path")
-        # A proxy's request has a whole address there, and `*` stands for the server. Neither names
-        # anything that a token could be for.
-        if path is not None and not path.startswith(b"/"):
+        # Neither a whole address nor `*` names anything that a token could be for. A server that
+        # shows no raw bytes has a decoded path, in which `#` may be a letter of a name.
+        raw: bytes | None = scope.get("raw_path")
+        query: bytes = scope.get("query_string", b"")
+        named = scope["path"].startswith("/") if raw is None else is_path(raw, query)
+        if not named:
             raise RequestError(400, "The target of a request is a path.")
         digest: bytes | None = None
         if sent.has_proof:
@@ -264,6 +268,11 @@ class CaptokenMiddleware:
         path: bytes | None = scope.get("raw_path")
         if path is None:
             _log.error("the ASGI server gives no raw_path: proofs cannot be checked")
+            raise RequestError(503, "This server cannot check proofs.")
+        # What is proven is what runs. Something that stands outside may have put another path there
+        # for the application, and left the bytes that came.
+        if unquote(path.decode("latin-1")) != scope["path"]:
+            _log.error("path and raw_path of the scope differ: proofs cannot be checked")
             raise RequestError(503, "This server cannot check proofs.")
         if scope["type"] == "http":
             await self._read_for_proof(sent, body)

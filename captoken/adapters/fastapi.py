@@ -7,10 +7,10 @@
     @app.get("/sales/{region}")
     def sales(region: str, grant: Annotated[Grant, Depends(sales_access)]): ...
 
-1. `protect` is CaptokenMiddleware, and a look at all that is served, when the application starts
-   and at each request. One route that neither requires anything nor is public stops the whole. So
-   does one that is both. `granted` counts in the signature alone: whoever asks by himself takes the
-   grant.
+1. `protect` is CaptokenMiddleware, and a look at all that is served: when the application starts,
+   and at a request if anything was added, removed or replaced since. One route that neither
+   requires anything nor is public stops the whole. So does one that is both. `granted` counts in
+   the signature alone: whoever asks by himself takes the grant.
 2. An answer for which nothing was asked is not sent: it is 403, or an error's status without what
    was said.
 3. `require` asks the grant of this very request. Without the middleware outside: 503.
@@ -24,7 +24,6 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from inspect import isawaitable
-from operator import is_not
 from typing import Annotated, Any, TypeAlias, Unpack
 
 from captoken._format.extras import extra
@@ -52,7 +51,7 @@ from captoken.adapters._http.exchange import (
     respond,
 )
 from captoken.adapters._http.origins import public_paths
-from captoken.adapters._http.routes import Served, dependencies_of, parts_of, served_by
+from captoken.adapters._http.routes import Made, Served, dependencies_of, served_by
 from captoken.adapters.asgi import (
     ASKED,
     GRANT,
@@ -363,7 +362,7 @@ class _Declared:
         self._app = app
         self._api = api
         self._public = public
-        self._seen: list[Any] = []  # what was served when the problems were found
+        self._made: Made | None = None  # what was served when the problems were found
         self._problems: list[str] = []
 
     async def __call__(
@@ -408,13 +407,13 @@ class _Declared:
         """Raise RuntimeError if a route declares nothing.
 
         Judges anew when what is served is made of other objects: a route can be added while the
-        application runs. They are kept, so that no id comes again.
+        application runs.
         """
-        seen = list(parts_of(self._api))
-        if len(seen) != len(self._seen) or any(map(is_not, seen, self._seen)):
+        if self._made is None or not self._made.is_same():
+            made = Made(self._api)
             found = [_problem(served, self._public) for served in served_by(self._api)]
             self._problems = [problem for problem in found if problem is not None]
-            self._seen = seen
+            self._made = made
         if self._problems:
             raise RuntimeError("captoken: " + "; ".join(self._problems))
 

@@ -123,7 +123,7 @@ class Presenting:
             **caveats,
         )
         credentials = f"Bearer {text}"
-        asked.headers["Authorization"] = credentials
+        _put(asked, credentials)
         asked.extensions[_PRESENTED] = _Presented(sha256(credentials.encode()), proven)
         _add_trace(asked)
         return asked
@@ -137,6 +137,17 @@ class Presenting:
         if self._narrow is None:
             return {}
         return self._narrow(asked) or {}
+
+
+def _put(asked: Any, credentials: str) -> None:
+    """Let the request have these credentials, in a header in front of `Transfer-Encoding`.
+
+    Behind that, some servers show headers and trailers alike, and our guard refuses a token there.
+    """
+    coding = asked.headers.pop("Transfer-Encoding", None)
+    asked.headers["Authorization"] = credentials
+    if coding is not None:
+        asked.headers["Transfer-Encoding"] = coding
 
 
 def _refuse_redirects_beyond(origins: Collection[str]) -> None:

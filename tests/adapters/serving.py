@@ -1,28 +1,103 @@
-"""A real server for the tests of what speaks HTTP, and a client that sends what others refuse to send."""
+"""Real servers for the tests of what speaks HTTP, and a client that sends what others refuse to send."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+import hypercorn.asyncio
+import hypercorn.config
 import msgspec
 import uvicorn
+from granian.constants import Interfaces
+from granian.server.embed import Server as Granian
+
+# What people serve applications with. The two parsers of uvicorn read requests in ways of their own.
+SERVERS = ("h11", "httptools", "hypercorn", "granian")
+
+# These give an application the path alone, where the request line has a whole address or a fragment behind the path.
+CUTTING = ("httptools", "granian")
 
 
 @contextmanager
-def served(app: Any, listening: socket.socket, **config: Any) -> Iterator[str]:
+def served(app: Any, listening: socket.socket, by: str = "h11", lifespan: str = "off") -> Iterator[str]:
     """The application on a loopback port of the system's choice, until the block ends: its origin."""
-    server = uvicorn.Server(uvicorn.Config(app, **{"log_level": "critical", "lifespan": "off", **config}))
+    start = {"hypercorn": _hypercorn, "granian": _granian}.get(by, _uvicorn)
+    origin = origin_of(listening)
+    end = start(app, listening, by, lifespan)
+    try:
+        yield origin
+    finally:
+        end()
+
+
+def _uvicorn(app: Any, listening: socket.socket, by: str, lifespan: str) -> Any:
+    config = uvicorn.Config(app, log_level="critical", lifespan=lifespan, http=by)  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
-    try:
-        yield origin_of(listening)
-    finally:
+
+    def end() -> None:
         server.should_exit = True
         thread.join()
+
+    return end
+
+
+def _hypercorn(app: Any, listening: socket.socket, by: str, lifespan: str) -> Any:
+    config = hypercorn.config.Config()
+    config.bind = [f"fd://{listening.detach()}"]
+    config.errorlog = config.accesslog = None
+    ended = asyncio.Event()
+    return _in_thread(hypercorn.asyncio.serve(app, config, shutdown_trigger=ended.wait), ended.set)
+
+
+def _granian(app: Any, listening: socket.socket, by: str, lifespan: str) -> Any:
+    port = listening.getsockname()[1]
+    listening.close()  # it takes no socket from elsewhere
+    interface = Interfaces.ASGINL if lifespan == "off" else Interfaces.ASGI
+    made: list[Granian] = []
+
+    async def serve() -> None:
+        made.append(Granian(app, "127.0.0.1", port, interface=interface, log_enabled=False))
+        await made[0].serve()
+
+    end = _in_thread(serve(), lambda: made[0].stop())
+    wait_for(port)
+    return end
+
+
+def _in_thread(serving: Any, stop: Any) -> Any:
+    """Runs a server in an event loop of its own; what is returned ends it."""
+    loop = asyncio.new_event_loop()
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(serving)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def end() -> None:
+        loop.call_soon_threadsafe(stop)
+        thread.join()
+
+    return end
+
+
+def wait_for(port: int) -> None:
+    """Until somebody listens there."""
+    for _ in range(500):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        threading.Event().wait(0.01)
+    raise TimeoutError(port)
 
 
 def listening() -> socket.socket:
@@ -43,10 +118,10 @@ class Reply(NamedTuple):
         return msgspec.json.decode(self.body)
 
 
-def exchange(origin: str, data: bytes) -> bytes:
+def exchange(origin: str, data: bytes, timeout: float = 10) -> bytes:
     """What a server answers to these bytes, until it closes or has nothing to say."""
     host, _, port = origin.removeprefix("http://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=timeout) as connection:
         parts = []
         with suppress(BrokenPipeError, ConnectionResetError):  # it has heard enough
             connection.sendall(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -32,7 +33,7 @@ from captoken.errors import NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 
-from .serving import listening, origin_of, served
+from .serving import SERVERS, listening, origin_of, served
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 VERIFIER = Verifier(KEYRING, audience="sales-api")
@@ -379,6 +380,68 @@ def test_and_answers_nothing_where_nobody_starts_it(add: Callable[[FastAPI], Non
     add(app)  # while it runs
     paths = ("/forgotten", "/a/b/forgotten", "/mount/forgotten", "/sales")
     assert {call(app, path).status_code for path in paths} == {500}
+    assert RAN == []
+
+
+def test_a_request_takes_no_walk_of_the_routes() -> None:
+    """Of our own functions as many are called for one route as for two hundred, wherever they stand."""
+
+    def calls(routes: int) -> int:
+        app, router, mounted = protected(), APIRouter(), FastAPI()
+        for number in range(routes):
+            for served_at in (app, router, mounted):
+                served_at.get(f"/{number}", dependencies=[Depends(REQUIRED)])(lambda: "rows")
+        app.include_router(router, prefix="/below")
+        app.mount("/mount", mounted)
+        assert call(app, "/0").status_code == 200  # looked at once
+        found = 0
+
+        def count(frame: Any, event: str, arg: Any) -> None:
+            nonlocal found
+            found += event == "call" and frame.f_code.co_filename == routes_file
+
+        sys.setprofile(count)
+        try:
+            assert call(app, "/0").status_code == 200
+        finally:
+            sys.setprofile(None)
+        return found
+
+    routes_file = sys.modules["captoken.adapters._http.routes"].__file__
+    assert 0 < calls(1) == calls(200)
+
+
+def equal_but_open(app: FastAPI) -> None:
+    """A route that compares equal to the one in whose place it stands."""
+    app.router.routes.pop()
+    app.get("/sales")(ran)
+    app.router.routes[-1].endpoint = SOLD  # type: ignore[attr-defined]
+
+
+def SOLD() -> str:
+    return "rows"
+
+
+def swapped(app: FastAPI) -> None:
+    inner = FastAPI()
+    inner.get("/forgotten")(ran)
+    app.mount("/mount", inner)
+    app.router.routes.insert(0, app.router.routes.pop())
+
+
+def list_replaced(app: FastAPI) -> None:
+    other = FastAPI()
+    other.get("/sales")(ran)
+    app.router.routes = other.router.routes
+
+
+@pytest.mark.parametrize("change", [equal_but_open, swapped, list_replaced])
+def test_whatever_takes_the_place_of_what_was_looked_at_is_looked_at(change: Callable[[FastAPI], None]) -> None:
+    app = protected()
+    app.get("/sales", dependencies=[Depends(REQUIRED)])(SOLD)
+    assert call(app, "/sales").status_code == 200
+    change(app)
+    assert {call(app, path).status_code for path in ("/sales", "/mount/forgotten")} == {500}
     assert RAN == []
 
 
@@ -762,8 +825,8 @@ def test_what_an_endpoint_requires_can_be_read() -> None:
 # --- a real server ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def origin() -> Iterator[str]:
+@pytest.fixture(scope="module", params=SERVERS)
+def origin(request: pytest.FixtureRequest) -> Iterator[str]:
     app, port = FastAPI(), listening()
     protect(app, VERIFIER, origin=origin_of(port))
 
@@ -778,7 +841,7 @@ def origin() -> Iterator[str]:
         await websocket.receive_text()
         current.grant().authorize(Access(table="hr", operation="select"))
 
-    with served(app, port, lifespan="on") as at:
+    with served(app, port, request.param, lifespan="on") as at:
         yield at
 
 

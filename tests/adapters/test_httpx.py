@@ -79,7 +79,7 @@ class Two:
         self.origins = [origin_of(port) for port in ports]
         self.services = Service("sales-api", self.origins[1] + "/sales"), Service("other-api")
         for port, service in zip(ports, self.services, strict=True):
-            started.enter_context(served(service.app(origin_of(port)), port))
+            started.enter_context(served(service.app(origin_of(port)), port, "httptools"))
         self.servers = dict(zip(self.origins, ("sales-api", "other-api"), strict=True))
 
 
@@ -227,6 +227,9 @@ def test_a_body_that_is_not_there_yet_cannot_be_proven(lib: Any, two: Two) -> No
 
     asyncio.run(run())
     assert len(two.services[0].seen) == 2
+    # Behind the coding of the body, some servers show trailers, and our guard takes no token there.
+    names = list(two.services[0].seen[1])
+    assert names.index("authorization") < names.index("transfer-encoding")
 
 
 # --- where nothing is sent -------------------------------------------------------------------------------------------

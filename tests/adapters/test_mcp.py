@@ -813,7 +813,13 @@ def test_over_http_a_token_is_in_the_one_header_or_in_meta_or_in_both_alike() ->
         (good, [], "ran"),
         (good, [header], "ran"),
         (other, [], "ran"),
-        (good, [("Authorization", f"bearer {good[TOKEN]}")], "ran"),
+        (good, [("Authorization", f"Bearer {good[TOKEN]}")], "ran"),
+        # Spelled as a guard of HTTP in front would not take it.
+        (good, [("authorization", f"bearer {good[TOKEN]}")], "401"),
+        (good, [("authorization", f"Bearer\t{good[TOKEN]}")], "401"),
+        (good, [("authorization", f"Bearer {good[TOKEN]} x")], "401"),
+        (good, [("authorization", "Bearer")], "401"),
+        (good, [("authorization", "Bearer " + "A" * 32_769)], "401"),
         (other, [header], "401"),  # both good, and not the same
         ({TOKEN: ""}, [header], "401"),
         (good, [("authorization", "Basic YTpi")], "401"),

@@ -11,11 +11,17 @@
    request, also beside a good one. Other bodies are not looked through.
 3. A header that asks to take the request for another one refuses it: a proof says nothing about
    headers.
+4. A token in a trailer is none. Most servers give an application no trailers. uvicorn with
+   httptools puts them behind the headers, and they come behind `Transfer-Encoding` there. So do the
+   headers of some clients: behind that header, and under that server, a token refuses the request.
+
+The guard of MCP servers reads the header by the same function (`text_in`).
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
@@ -35,6 +41,9 @@ _bearer = re.compile(rb"Bearer ([A-Za-z0-9._~+/-]+=*)").fullmatch
 _stray = re.compile(rb"(?<![A-Za-z0-9_-])cap1p?_[A-Za-z0-9_-]{40}").search
 # RFC 6750, 2.2 and 2.3: the two other ways in which a bearer token could come.
 _parameter = re.compile(rb"(?:^|[&;])access_token=").search
+
+# Rule 4. uvicorn imports it when it is told to use httptools, or finds it.
+_MIXING_TRAILERS = "uvicorn.protocols.http.httptools_impl"
 
 # Frameworks and gateways take the method or the target from these.
 _OVERRIDES = frozenset(
@@ -80,35 +89,49 @@ def read_sent(headers: Iterable[Header], query: bytes) -> Sent | None:
     It checks the form alone. No header is decoded or joined before that, so that what is checked
     here is what every other reader of the request has before it.
     """
-    credentials: bytes | None = None
     for name, value in headers:
         if name != b"authorization":
             _refuse_misleading(name, value)
+    refuse_stray(query)  # rule 2
+    text = text_in(headers)
+    return None if text is None else Sent(text=text)
+
+
+def text_in(headers: Iterable[Header]) -> str | None:
+    """The text in the one Authorization header, or None where there is none of the scheme Bearer.
+
+    `headers`: all of a request, as they came, with names in lower case.
+
+    Raises RequestError for a second such header. It also does for one that is meant to be of this
+    scheme, and is not (rule 1): a reader that took two spaces, or `bearer`, would differ from one
+    that does not.
+    """
+    credentials: bytes | None = None
+    chunked = False
+    for name, value in headers:
+        if name == b"transfer-encoding":
+            chunked = True
+        if name != b"authorization":
             continue
         # Rule 1. Of two tokens one reader takes the first, another one the last.
         if credentials is not None:
             raise RequestError(400, "More than one Authorization header.")
+        if chunked and _MIXING_TRAILERS in sys.modules:  # rule 4
+            raise RequestError(
+                400,
+                "The Authorization header comes before Transfer-Encoding, or with Content-Length.",
+            )
         credentials = value
-    refuse_stray(query)  # rule 2
     if credentials is None:
         return None
+
     # Rule 1: measured before it is read.
     if len(credentials) > CREDENTIALS_BYTES:
         raise RequestError(431, "The credentials are too long.")
-    text = _text_in(credentials)
-    return None if text is None else Sent(text=text)
-
-
-def _text_in(header: bytes) -> str | None:
-    """The text in an Authorization header, or None where the header is of another scheme.
-
-    Raises RequestError for a header that is meant to be of this one, and is not (rule 1). A reader
-    that took two spaces, or `bearer`, would differ from one that does not.
-    """
-    spelled = _bearer(header)
+    spelled = _bearer(credentials)
     if spelled is not None:
         return spelled[1].decode("ascii")
-    if header and not header.lower().startswith(b"bearer"):
+    if credentials and not credentials.lower().startswith(b"bearer"):
         return None  # the answer tells which scheme is taken
     raise RequestError(
         400, "The Authorization header is the word Bearer, one space, and one token."

@@ -100,6 +100,15 @@ def own_origin(origin: str) -> str:
     return origin
 
 
+def is_path(path: bytes, query: bytes) -> bool:
+    """Whether what stands in the request line is a path, and a query perhaps (RFC 9112, 3.2.1).
+
+    It is not where it is a whole address, as a proxy is sent one, or `*`, which is the server. Nor
+    where a fragment stands behind it: that is the client's own affair, and is never sent.
+    """
+    return path.startswith(b"/") and b"#" not in path and b"#" not in query
+
+
 def target_of(path: bytes, query: bytes) -> bytes:
     """What stands in the request line: the path as it was sent, and the query.
 

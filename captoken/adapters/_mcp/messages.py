@@ -25,10 +25,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 from captoken._format.text import without_proof
+from captoken.adapters._http.credentials import text_in
+from captoken.adapters._http.exchange import Header, RequestError, values_of
 from captoken.proof import mcp_request
 
 # A member of `_meta`.
@@ -72,7 +74,7 @@ _spell = json.JSONEncoder(
     allow_nan=False,
 ).encode
 
-Headers = Callable[[str], list[str]]  # all values of the header of a name, in lower case
+Headers = Sequence[Header]  # as they came, each by itself; names in lower case
 
 
 class Listing(NamedTuple):
@@ -143,17 +145,8 @@ def headers_of(http_request: Any, notified: bool = False) -> Headers | None:
     The raw lines are read: a mapping would show one of two headers of a name.
     """
     if http_request is None:
-        return _no_headers if notified else None
-    lines = [
-        (name.decode("latin-1").lower(), value.decode("latin-1"))
-        for name, value in http_request.headers.raw
-    ]
-    return lambda name: [value for key, value in lines if key == name]
-
-
-def _no_headers(name: str) -> list[str]:
-    """For a message that came over HTTP, perhaps: no header of any name is known."""
-    return []
+        return () if notified else None
+    return [(name.lower(), value) for name, value in http_request.headers.raw]
 
 
 def hide_header(http_request: Any) -> None:
@@ -298,16 +291,14 @@ def _text_in(meta: Mapping[str, Any], key: str) -> str | None:
 def _bearer(headers: Headers) -> str | None:
     """The token of the one Authorization header, or None where there is none. Raises Refused.
 
-    With two of them nobody can say which one a proxy in between went by.
+    It is read as the guard of HTTP reads it, which may stand in front. A header of another scheme
+    is refused: it is somebody else's, and a guard that is to leave it alone is told so.
     """
-    lines = headers("authorization")
-    # Also where both say the same: a list that is joined on its way would be another text.
-    if len(lines) > 1:
-        raise Refused("invalid", "More than one Authorization header came.")
-    if not lines:
-        return None
-    scheme, _, sent = lines[0].partition(" ")
-    if scheme.lower() != "bearer" or not sent:
+    try:
+        sent = text_in(headers)
+    except RequestError as problem:
+        raise Refused("invalid", problem.text) from None
+    if sent is None and values_of(headers, _SECRET_HEADER):
         raise Refused("invalid", "The Authorization header is not `Bearer` and a token.")
     return sent
 
@@ -321,18 +312,19 @@ def _check_mirrored(message: Message, headers: Headers) -> None:
     names_uri = message.method.startswith("resources/")
     name = message.params.get("uri" if names_uri else "name")
     for header, stated in (("mcp-method", message.method), ("mcp-name", name)):
-        values = headers(header)
+        values = values_of(headers, header.encode())
         if not values:
             continue
         if len(values) > 1 or _decoded(values[0]) != stated:
             raise Refused("invalid", f"The {header} header does not agree with the message.")
 
 
-def _decoded(value: str) -> str | None:
+def _decoded(header: bytes) -> str | None:
     """The value of a header that mirrors a name: as it is, or `=?base64?…?=`.
 
     None for what cannot be decoded, which agrees with nothing.
     """
+    value = header.decode("latin-1")
     if not (value.startswith("=?base64?") and value.endswith("?=")):
         return value
     try:
