@@ -13,6 +13,8 @@ Each is one context variable.
    `carry` a function there.
 4. A process gets `environment()`, and takes it out of its own environment, so that its children do
    not inherit it.
+5. A generator opens no block: whoever asks for its next item would have the token between two
+   steps. `during` gives it one for each step.
 
 A task that was started in a block and outlives it keeps what the block had. That is good until its
 expiry, as is any copy of a token.
@@ -20,14 +22,17 @@ expiry, as is any copy of a token.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Generator, MutableMapping
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from contextvars import Token as ContextToken
 from datetime import timedelta
-from functools import wraps
+from functools import partial, wraps
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
+from types import FrameType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeAlias, TypeVar, Unpack, overload
 
 import msgspec
@@ -213,38 +218,144 @@ def _frozen(value: Any) -> Any:
     return None if None in parts else (kind, tuple(parts))
 
 
-_held: ContextVar[Held | None] = ContextVar("captoken.held", default=None)
-_granted: ContextVar[AnyGrant | None] = ContextVar("captoken.granted", default=None)
-_trace: ContextVar[str | None] = ContextVar("captoken.trace", default=None)
+# --- blocks -----------------------------------------------------------------------------------
+
+
+class _Entry(Generic[_T]):
+    """What one block put into a variable. Whatever was there before it stands below."""
+
+    __slots__ = ("below", "ended", "value")
+
+    def __init__(self, value: _T, below: _Entry[_T] | None) -> None:
+        self.value = value
+        self.below = below
+        self.ended = False  # its block was left, out of turn: it is never current again
+
+
+_Chain: TypeAlias = "ContextVar[_Entry[_T] | None]"
+
+_held: _Chain[Held | None] = ContextVar("captoken.held", default=None)
+_granted: _Chain[AnyGrant | None] = ContextVar("captoken.granted", default=None)
+_trace: _Chain[str | None] = ContextVar("captoken.trace", default=None)
+
+
+def _standing(entry: _Entry[_T] | None) -> _Entry[_T] | None:
+    """The entry, or the first one below it whose block has not ended out of turn."""
+    while entry is not None and entry.ended:
+        entry = entry.below
+    return entry
+
+
+def _now(variable: _Chain[_T]) -> _T | None:
+    """What is current."""
+    entry = variable.get()
+    if entry is not None and entry.ended:
+        entry = _standing(entry)
+    return None if entry is None else entry.value
 
 
 class _Block(Generic[_T]):
     """A block in which a variable has a value.
 
-    Raises RuntimeError where it is entered once more before its end: the inner end would forget
-    what the outer one has to restore. Left twice, it was left once.
+    Raises RuntimeError where a generator enters it (rule 5), but for one that is `anywhere`: in the
+    code of this file, which leaves it before its function returns.
+
+    Raises RuntimeError where it is entered once more before its end. Left twice, it was left once.
     """
 
-    __slots__ = ("_before", "_value", "_variable")
-    _before: ContextToken[Any] | None
+    __slots__ = ("_anywhere", "_entry", "_value", "_variable")
+    _entry: _Entry[Any] | None
 
-    def __init__(self, variable: ContextVar[Any], value: _T) -> None:
+    def __init__(self, variable: _Chain[Any], value: _T, *, anywhere: bool = False) -> None:
         self._variable = variable
         self._value = value
-        self._before = None
+        self._anywhere = anywhere
+        self._entry = None
 
     def __enter__(self) -> _T:
-        if self._before is not None:
+        if not self._anywhere:
+            _refuse_generator(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+        if self._entry is not None:
             raise RuntimeError("this block is entered already: make one for each `with`")
-        self._before = self._variable.set(self._value)
+        below = self._variable.get()
+        if below is not None and below.ended:
+            below = _standing(below)
+        self._entry = entry = _Entry(self._value, below)
+        self._variable.set(entry)
         return self._value
 
     def __exit__(self, *raised: object) -> None:
-        before = self._before
-        self._before = None
-        if before is None:  # it was left before
+        entry = self._entry
+        self._entry = None
+        if entry is None:  # it was left before
             return
-        self._variable.reset(before)
+        if self._variable.get() is entry:
+            # In its turn. What was started in the block and outlives it keeps the entry.
+            below = entry.below
+            if below is not None and below.ended:
+                below = _standing(below)
+            self._variable.set(below)
+        else:
+            # Others were entered meanwhile, or this is another context. Nobody's is taken away, and
+            # this one is current no more, wherever it got to.
+            entry.ended = True
+
+
+# The globals of functions: whose they are.
+_OWN: Any = globals()
+_MANAGERS: Any = vars(contextlib)
+
+_IN_STEPS = CO_GENERATOR | CO_ASYNC_GENERATOR
+
+# What calls a function of somebody else's at the bottom of a worker thread: threading, executors,
+# anyio's threads, those of asgiref.
+_WORKERS = frozenset(
+    {"threading", "concurrent.futures.thread", "anyio._backends._asyncio", "asgiref.sync"}
+)
+
+
+def _refuse_generator(frame: FrameType | None) -> None:
+    """Raise RuntimeError where it is a generator that enters a block, or a thread that leaves it.
+
+    `frame` is whoever calls `__enter__`. The walk goes out from there, past what only passes on: to
+    whoever has the block open when its `with` begins.
+
+    Not seen: what is written in C, and a class of somebody's own whose `__enter__` enters a block.
+    For these the chain of entries is there: see `_Block.__exit__`.
+    """
+    while frame is not None:
+        where = frame.f_globals
+        if where is _MANAGERS:
+            if frame.f_code.co_name == "inner":  # a decorator: the block ends before it returns
+                return
+        elif where is not _OWN:
+            if not frame.f_code.co_flags & _IN_STEPS:
+                if where.get("__name__") in _WORKERS:
+                    raise RuntimeError(_OF_A_THREAD)
+                return
+            # A generator. One that contextlib drives is the inside of a context manager.
+            outside = frame.f_back
+            driver = ""
+            if outside is not None and outside.f_globals is _MANAGERS:
+                driver = outside.f_code.co_name
+            if driver in ("__exit__", "__aexit__"):  # it is asked for no further item
+                return
+            if driver not in ("__enter__", "__aenter__"):
+                raise RuntimeError(_IN_A_GENERATOR)
+        frame = frame.f_back
+    raise RuntimeError(_OF_A_THREAD)  # nobody has it open
+
+
+_IN_A_GENERATOR = (
+    "a block of captoken.current in a generator: whoever asks for its next item would have the "
+    "token between two steps. Open it around the loop, or give the generator its token by "
+    "captoken.current.during(token, generator); in a pytest fixture, by captoken.testing.hold"
+)
+_OF_A_THREAD = (
+    "a block of captoken.current that a worker thread would enter and leave open: what is current "
+    "in the thread is gone when it is done. Make it `async def`, or open the block in the function "
+    "that needs it"
+)
 
 
 class _Serving(_Block[_G]):
@@ -289,7 +400,7 @@ def holding(held: Held | Token | None = None) -> Held:
         return held
     if held is not None:
         return Held(held)
-    mine = _held.get()
+    mine = _now(_held)
     if mine is None:  # rule 1
         raise NoToken("no token is current here: `with captoken.current.use(token)`, or pass one")
     return mine
@@ -299,12 +410,19 @@ def holding(held: Held | Token | None = None) -> Held:
 def use(token: Token | str | Held, signer: Signer | None = None) -> AbstractContextManager[Held]:
     """In this block, `token` is what this code holds; `signer` is the key that it is bound to.
 
-    Raises TokenFormatError for text that is no token. It does not say whether the token is genuine.
+    It does not say whether the token is genuine. Raises TokenFormatError for text that is no token;
+    the block raises RuntimeError where a generator enters it.
     """
+    return _Block(_held, _held_of(token, signer))
+
+
+@forgetful
+def _held_of(token: Token | str | Held, signer: Signer | None) -> Held:
+    """What holds a token, or its text. Raises TokenFormatError, TypeError."""
     if isinstance(token, Held):
-        return _Block(_held, token)
+        return token
     read = token if isinstance(token, Token) else Token.parse(token)
-    return _Block(_held, Held(read, signer))
+    return Held(read, signer)
 
 
 @contextmanager
@@ -337,8 +455,118 @@ def nothing() -> Generator[None, None, None]:
 
     For adapters, around code that answers somebody else. The trace goes on.
     """
-    with _Block(_held, None), _Block(_granted, None):
+    with _Block(_held, None), _Block(_granted, None, anywhere=True):  # the first one has looked
         yield
+
+
+# --- generators -------------------------------------------------------------------------------
+
+_Y = TypeVar("_Y")
+_S = TypeVar("_S")
+
+
+@overload
+def during(
+    token: Token | str | Held,
+    generator: AsyncGenerator[_Y, _S],
+    signer: Signer | None = None,
+) -> AsyncGenerator[_Y, _S]: ...
+
+
+@overload
+def during(
+    token: Token | str | Held,
+    generator: Generator[_Y, _S, _R],
+    signer: Signer | None = None,
+) -> Generator[_Y, _S, _R]: ...
+
+
+@forgetful
+def during(token: Token | str | Held, generator: Any, signer: Signer | None = None) -> Any:
+    """The same generator, sync or async, which holds `token` in each of its steps.
+
+        for row in current.during(token, rows()): ...
+
+    Whoever asks for its items holds nothing by that. An async one that is not read to its end is to
+    be closed (`contextlib.aclosing`): else the event loop closes it later, without the token.
+
+    Raises TokenFormatError for text that is no token, TypeError for what is no generator.
+    """
+    held = _held_of(token, signer)
+    return _in_steps(partial(_Block, _held, held, anywhere=True), generator)
+
+
+def serving_during(grant: AnyGrant, generator: Any) -> Any:
+    """For adapters: the same generator, each of whose steps runs under `serving(grant)`.
+
+    Raises TypeError for what is no grant, and for what is no generator.
+    """
+    return _in_steps(partial(_Serving, _granted, _checked(grant), anywhere=True), generator)
+
+
+def _in_steps(block: Callable[[], AbstractContextManager[Any]], generator: Any) -> Any:
+    """The generator, each of whose steps runs in a block of its own, which `block` makes."""
+    if isinstance(generator, AsyncGenerator):
+        return _AwaitedSteps(block, generator)
+    if isinstance(generator, Generator):
+        return _Steps(block, generator)
+    raise TypeError(f"a {type(generator).__name__} is no generator")
+
+
+class _Steps(Generator[Any, Any, Any]):
+    """A generator that runs in blocks, and nobody else is in them between its steps.
+
+    A block around all of its steps would be left open in whatever code asks for the next one.
+    """
+
+    def __init__(
+        self,
+        block: Callable[[], AbstractContextManager[Any]],
+        steps: Generator[Any, Any, Any],
+    ) -> None:
+        self._block = block
+        self._steps = steps
+
+    def send(self, value: Any) -> Any:
+        with self._block():
+            return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        with self._block():
+            return self._steps.throw(*error)
+
+    def close(self) -> None:
+        with self._block():
+            self._steps.close()
+
+    def __del__(self) -> None:
+        # Left before its end: what it does then it does with its own, not with what is current
+        # where it happens to be dropped.
+        self.close()
+
+
+class _AwaitedSteps(AsyncGenerator[Any, Any]):
+    """The same of an async generator: what it awaits in a step belongs to the step."""
+
+    def __init__(
+        self,
+        block: Callable[[], AbstractContextManager[Any]],
+        steps: AsyncGenerator[Any, Any],
+    ) -> None:
+        self._block = block
+        self._steps = steps
+
+    async def asend(self, value: Any) -> Any:
+        with self._block():
+            return await self._steps.asend(value)
+
+    async def athrow(self, *error: Any) -> Any:
+        with self._block():
+            return await self._steps.athrow(*error)
+
+    async def aclose(self) -> None:
+        with self._block():
+            await self._steps.aclose()
 
 
 # --- which trace it belongs to ----------------------------------------------------------------
@@ -374,7 +602,7 @@ def trace() -> str | None:
 
     `AuditTrail(..., trace=current.trace)` puts it into each record.
     """
-    return _trace.get()
+    return _now(_trace)
 
 
 def traceparent() -> str | None:
@@ -382,7 +610,7 @@ def traceparent() -> str | None:
 
     None where there is no trace: then none is begun by asking.
     """
-    named = _trace.get()
+    named = _now(_trace)
     if named is None:
         return None
     span = random_bytes(8).hex()
@@ -398,9 +626,14 @@ def serving(grant: _G) -> AbstractContextManager[_G]:
     For adapters, around the code that answers it: the Grant of a Verifier, or the AsyncGrant of an
     AsyncVerifier. A group of exceptions that are all Denied leaves it as one Denied.
     """
+    return _Serving(_granted, _checked(grant))
+
+
+def _checked(grant: _G) -> _G:
+    """The grant, if it is one. Raises TypeError."""
     if not isinstance(grant, (Grant, AsyncGrant)):
         raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
-    return _Serving(_granted, grant)
+    return grant
 
 
 @overload
@@ -421,7 +654,7 @@ def grant(face: type[Any] | None = None) -> Any:
     Raises NoToken outside of a request, and in code that was started before the request came. What
     is held here does not count (rule 2).
     """
-    granted = _granted.get()
+    granted = _now(_granted)
     if granted is None:  # rules 1 and 2: what is held here grants nothing
         raise NoToken(
             "nothing is granted here: no request that an adapter has let in is being answered"
@@ -443,13 +676,17 @@ def carry(function: Callable[_P, _R]) -> Callable[_P, _R]:
     whatever has ended here meanwhile.
     """
     # Now, and not when it is called: by then other things may be current, or nothing.
-    held = _held.get()
-    granted = _granted.get()
-    named = _trace.get()
+    held = _now(_held)
+    granted = _now(_granted)
+    named = _now(_trace)
 
     @wraps(function)
     def carried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with _Block(_held, held), _Block(_granted, granted), _Block(_trace, named):
+        with (
+            _Block(_held, held, anywhere=True),
+            _Block(_granted, granted, anywhere=True),
+            _Block(_trace, named, anywhere=True),
+        ):
             return function(*args, **kwargs)
 
     return carried

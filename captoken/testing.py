@@ -7,6 +7,8 @@
     token = issuer.mint(…, expires_in=60)      # the same text in each run of the test
     clock.advance(61)                          # and now it has expired
 
+    held = hold(token, until=request.addfinalizer)   # in a fixture of pytest
+
 `error_catalogue` lists what can go wrong, with what to do about it.
 
 Never in production: a token whose nonces can be foretold has link ids that can be foretold.
@@ -17,10 +19,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
+from captoken import current
 from captoken._format.primitives import sha256
 from captoken._verification.catalogue import ErrorEntry, entries
+from captoken._writing.token import Token
+from captoken.current import Held
+from captoken.proof import Signer
 
-__all__ = ["ErrorEntry", "FixedClock", "error_catalogue", "fixed_random"]
+__all__ = ["ErrorEntry", "FixedClock", "error_catalogue", "fixed_random", "hold"]
 
 
 class FixedClock:
@@ -58,6 +64,24 @@ def fixed_random(seed: str) -> Callable[[int], bytes]:
         return sha256(f"{seed}:{next(counter)}".encode())[:size]
 
     return bytes_of
+
+
+def hold(
+    token: Token | str | Held,
+    signer: Signer | None = None,
+    *,
+    until: Callable[[Callable[[], object]], object],
+) -> Held:
+    """From here on the test holds `token`, as in `with current.use(token, signer)`.
+
+    `until` is given what ends it: `request.addfinalizer` of a pytest fixture, `self.addCleanup` of
+    a unittest. A fixture that yields cannot have the `with`: it is a generator. Raises
+    TokenFormatError for text that is no token.
+    """
+    block = current.use(token, signer)
+    held = block.__enter__()
+    until(lambda: block.__exit__(None, None, None))
+    return held
 
 
 def error_catalogue() -> tuple[ErrorEntry, ...]:

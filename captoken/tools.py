@@ -22,7 +22,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack, cast
@@ -554,57 +554,15 @@ def _asking(tool: _Tool, guard: ToolGuard) -> Callable[..., Any]:
 
     def in_steps(*args: Any, **kwargs: Any) -> Any:
         grant, bound = decided(args, kwargs)
-        return _Steps(grant, function(*bound.args, **bound.kwargs))
+        return current.serving_during(grant, function(*bound.args, **bound.kwargs))
 
     def in_awaited_steps(*args: Any, **kwargs: Any) -> Any:
         grant, bound = decided(args, kwargs)
-        return _AwaitedSteps(guard.served(grant), function(*bound.args, **bound.kwargs))
+        steps = function(*bound.args, **bound.kwargs)
+        return current.serving_during(guard.served(grant), steps)
 
     if inspect.iscoroutinefunction(function):
         return awaiting
     if inspect.isasyncgenfunction(function):
         return in_awaited_steps
     return in_steps if inspect.isgeneratorfunction(function) else plainly
-
-
-class _Steps(Generator[Any, Any, Any]):
-    """A generator whose body has the grant of its call, and nobody else has it between its steps.
-
-    A block around all of its steps would be left open in whatever code asks for the next one.
-    """
-
-    def __init__(self, grant: AnyGrant, steps: Generator[Any, Any, Any]) -> None:
-        self._grant = grant
-        self._steps = steps
-
-    def send(self, value: Any) -> Any:
-        with current.serving(self._grant):
-            return self._steps.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        with current.serving(self._grant):
-            return self._steps.throw(*error)
-
-    def close(self) -> None:
-        with current.serving(self._grant):
-            self._steps.close()
-
-
-class _AwaitedSteps(AsyncGenerator[Any, Any]):
-    """The same of an async generator: what it awaits in a step belongs to the step."""
-
-    def __init__(self, grant: AnyGrant, steps: AsyncGenerator[Any, Any]) -> None:
-        self._grant = grant
-        self._steps = steps
-
-    async def asend(self, value: Any) -> Any:
-        with current.serving(self._grant):
-            return await self._steps.asend(value)
-
-    async def athrow(self, *error: Any) -> Any:
-        with current.serving(self._grant):
-            return await self._steps.athrow(*error)
-
-    async def aclose(self) -> None:
-        with current.serving(self._grant):
-            await self._steps.aclose()

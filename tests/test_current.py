@@ -1,16 +1,23 @@
 """The token that this code holds and the grant of the request at hand: where they reach, and where they must not."""
 
+import _thread
 import asyncio
+import contextvars
 import copy
+import gc
 import os
 import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, contextmanager
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
+import anyio
 import pytest
 
 from captoken import (
@@ -30,6 +37,7 @@ from captoken.current import Held
 from captoken.errors import DelegationError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
+from captoken.testing import hold as hold_until
 from tests.ours import ours
 from tests.world import KEYRING, SALES, WHO, clock, data, mint, verifier
 
@@ -417,3 +425,438 @@ def test_each_sending_has_a_proof_of_its_own() -> None:
     with pytest.raises(DelegationError, match="not the key"):
         current.Held(token, HolderKey.generate()).present(audience="db")
     assert "cap1_" not in repr(held) and "cap1_" not in repr(held._shown)
+
+
+# --- generators --------------------------------------------------------------------------------------------------------
+
+TOKENS = {name: mint().delegate(to=name) for name in "abcd"}
+
+
+@contextmanager
+def session(name: str = "a") -> Iterator[None]:
+    """Somebody's own manager, as for `with`."""
+    with current.use(TOKENS[name]):
+        yield
+
+
+@asynccontextmanager
+async def asession() -> Any:
+    await asyncio.sleep(0)
+    with session():
+        await asyncio.sleep(0)
+        yield
+
+
+class Inside:
+    """Somebody's own manager that is a class: the frames do not show who has it open."""
+
+    def __init__(self, name: str) -> None:
+        self.block = current.use(TOKENS[name])
+
+    def __enter__(self) -> None:
+        self.block.__enter__()
+
+    def __exit__(self, *raised: object) -> None:
+        self.block.__exit__(*raised)
+
+
+def by_with():
+    with current.use(TOKENS["a"]):
+        yield holder()
+
+
+def by_hand():
+    current.use(TOKENS["a"]).__enter__()
+    yield holder()
+
+
+def by_serving():
+    with current.serving(verifier().authenticate(mint())):
+        yield granted()
+
+
+def by_nothing():
+    with current.nothing():
+        yield
+
+
+def by_trace():
+    with current.traced():
+        yield
+
+
+def by_handing_on():
+    with current.delegate(to="a"):
+        yield
+
+
+def by_environment():
+    with current.from_environment(environ=dict(CAPTOKEN=mint().serialize())):
+        yield
+
+
+def by_a_manager():
+    with session():
+        yield holder()
+
+
+def by_a_stack():
+    with ExitStack() as stack:
+        stack.enter_context(session())
+        yield holder()
+
+
+def by_another_generator():
+    yield from by_with()
+
+
+def by_a_dependency():
+    """How a yield fixture of pytest, or anybody who asks by `next`, drives what could be a manager."""
+    yield next(session.__wrapped__())
+
+
+async def aby_with():
+    with current.use(TOKENS["a"]):
+        yield holder()
+
+
+async def aby_a_manager():
+    async with asession():
+        yield holder()
+
+
+async def aby_a_stack():
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(asession())
+        yield holder()
+
+
+LEAKS = [by_with, by_hand, by_serving, by_nothing, by_trace, by_handing_on, by_environment, by_a_manager, by_a_stack,
+         by_another_generator, by_a_dependency, aby_with, aby_a_manager, aby_a_stack]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", LEAKS, ids=lambda rows: rows.__name__)
+def test_a_generator_opens_no_block_however_it_is_wrapped(rows):
+    """Its consumer would hold the token between the items, and two of them would hold each other's."""
+    with current.use(mint()), pytest.raises(RuntimeError, match="in a generator"):
+        made = rows()
+        asyncio.run(anext(made)) if isinstance(made, AsyncGenerator) else next(made)
+    assert holder() is granted() is current.trace() is None
+
+
+async def acalled(function):
+    async with asession():
+        return await asyncio.sleep(0, function())
+
+
+def decorated_in_a_generator():
+    @session()
+    def inside():
+        return holder()
+
+    yield inside()
+    assert holder() is None
+
+
+def carried_in_a_generator():
+    carried = carry_of(session())
+    yield carried()
+    assert holder() is None
+
+
+def a_block_on_the_way_out():
+    seen = []
+
+    @contextmanager
+    def closing():
+        yield
+        with session():
+            seen.append(holder())
+
+    def rows():
+        with closing():
+            yield
+
+    assert list(rows()) == [None]
+    return seen[0]
+
+
+def with_all(*managers):
+    with ExitStack() as stack:
+        for each in managers:
+            stack.enter_context(each)
+        return holder()
+
+
+def in_a_thread_of_its_own():
+    seen = []
+
+    class Worker(threading.Thread):
+        def run(self):
+            with session():
+                seen.append(holder())
+
+    worker = Worker()
+    worker.start()
+    worker.join()
+    return seen[0]
+
+
+def in_a_pool(function):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+PERMITTED = {
+    "a function": lambda: with_all(current.use(TOKENS["a"])),
+    "a stack of managers": lambda: with_all(session(), session()),
+    "a coroutine": lambda: asyncio.run(acalled(holder)),
+    "a generator whose function has the block": lambda: next(with_all(session()) for _ in "1"),
+    "a decorator": lambda: next(decorated_in_a_generator()),
+    "a carried function": lambda: next(carried_in_a_generator()),
+    "a manager's way out": a_block_on_the_way_out,
+    "a thread": in_a_thread_of_its_own,
+    "a pool": lambda: in_a_pool(lambda: with_all(session())),
+    "a carried function in a pool": lambda: in_a_pool(carry_of(session())),
+    "to_thread": lambda: asyncio.run(asyncio.to_thread(with_all, session())),
+}
+
+
+def carry_of(block):
+    with block:
+        return current.carry(holder)
+
+
+@pytest.mark.parametrize("way", PERMITTED)
+def test_what_ends_its_block_before_it_goes_on_opens_one(way):
+    assert PERMITTED[way]() == "a" and holder() is None
+
+
+@pytest.mark.parametrize("enter", [asyncio.to_thread, anyio.to_thread.run_sync])
+@pytest.mark.parametrize("block", [session, lambda: current.use(TOKENS["a"])])
+def test_a_thread_that_would_only_enter_a_block_and_leave_it_open_is_refused(enter, block):
+    """So FastAPI runs a dependency with `yield` that is no coroutine: the endpoint would hold nothing."""
+
+    async def main():
+        await enter(block().__enter__)
+
+    with pytest.raises(RuntimeError, match="worker thread"):
+        asyncio.run(main())
+
+
+def test_so_is_one_with_nothing_below_it(monkeypatch):
+    raised, done = [], threading.Event()
+    monkeypatch.setattr(sys, "unraisablehook", lambda seen: (raised.append(seen.exc_value), done.set()))
+    _thread.start_new_thread(session().__enter__, ())
+    assert done.wait(10) and "worker thread" in str(raised[0])
+    with pytest.raises(RuntimeError, match="worker thread"):
+        current._refuse_generator(None)
+
+
+# How often each of two or three is asked for an item, in every order.
+ORDERS = [order for size in (4, 6) for order in product("abc"[: size // 2], repeat=size)]
+
+
+def rows(name, seen):
+    """A stream: each item says who holds at that step, its end and its errors as well."""
+    try:
+        for _ in range(2):
+            yield holder()
+    finally:
+        seen.append((name, holder()))
+
+
+@pytest.mark.parametrize("around", [None, "d"])
+def test_each_stream_has_its_own_token_in_whatever_order_they_are_asked(around):
+    for order in ORDERS:
+        seen: list[tuple[str, Any]] = []
+        with ExitStack() as stack:
+            if around:
+                stack.enter_context(current.use(TOKENS[around]))
+            streams = {name: current.during(TOKENS[name], rows(name, seen)) for name in set(order)}
+            for name in order:
+                assert next(streams[name], name) == name
+                assert holder() == around
+            for stream in streams.values():
+                stream.close()
+            assert sorted(seen) == [(name, name) for name in sorted(set(order))]
+            assert holder() == around
+        assert holder() is None
+
+
+async def arows(name, seen):
+    try:
+        for _ in range(2):
+            await asyncio.sleep(0)
+            yield holder()
+    finally:
+        await asyncio.sleep(0)
+        seen.append((name, holder()))
+
+
+def test_the_same_of_streams_that_are_awaited():
+    async def main():
+        for order in ORDERS[: 2**4 + 200]:
+            seen: list[tuple[str, Any]] = []
+            streams = {name: current.during(TOKENS[name], arows(name, seen)) for name in set(order)}
+            for name in order:
+                assert await anext(streams[name], name) == name and holder() is None
+            for stream in streams.values():
+                await stream.aclose()
+            assert sorted(seen) == [(name, name) for name in sorted(set(order))]
+
+    asyncio.run(main())
+
+
+def test_a_stream_takes_what_is_sent_and_thrown_and_gives_what_it_returns():
+    def talking():
+        heard = yield holder()
+        try:
+            yield heard
+        except KeyError:
+            yield holder(), "caught"
+        return holder()
+
+    def asking():
+        return (yield from current.during(TOKENS["a"], talking()))
+
+    stream = asking()
+    assert (next(stream), stream.send("said"), stream.throw(KeyError())) == ("a", "said", ("a", "caught"))
+    with pytest.raises(StopIteration) as caught:
+        next(stream)
+    assert caught.value.value == "a" and holder() is None
+
+    async def atalking():
+        try:
+            yield holder()
+        except KeyError:
+            yield holder(), "caught"
+
+    async def main():
+        async with aclosing(current.during(TOKENS["a"].serialize(), atalking())) as stream:
+            assert (await anext(stream), await stream.athrow(KeyError())) == ("a", ("a", "caught"))
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_is_dropped_ends_with_its_own_token():
+    seen: list[tuple[str, Any]] = []
+    stream = current.during(TOKENS["a"], rows("a", seen))
+    with current.use(TOKENS["b"]):
+        assert next(stream) == "a"
+        del stream
+        gc.collect()
+    assert seen == [("a", "a")]
+
+
+def test_a_stream_is_a_generator_and_its_token_is_read_at_once():
+    for other in ([1], iter("ab"), acalled, holder):
+        with pytest.raises(TypeError, match="no generator"):
+            current.during(mint(), other)
+        with pytest.raises(TypeError, match="no generator"):
+            current.serving_during(verifier().authenticate(mint()), other)
+    with pytest.raises(TokenFormatError):
+        current.during("cap1_nonsense", by_with())
+    with pytest.raises(TypeError, match="only a verifier"):
+        current.serving_during(mint(), by_with())
+
+
+# The second line: blocks whose ends come in any order, and in any of two contexts.
+
+
+def orders(names: str) -> Iterator[list[str]]:
+    """Each order of entering and leaving blocks in which each is entered before it is left."""
+
+    def more(done: list[str]) -> Iterator[list[str]]:
+        left = [name for name in names if done.count(name) < 2]
+        if not left:
+            yield done
+        for name in left:
+            yield from more([*done, name])
+
+    return more([])
+
+
+def test_whatever_order_blocks_end_in_none_is_current_after_its_end():
+    found = list(orders("abcd"))
+    assert len(found) == 2520
+    for order in found:
+        blocks = {name: Inside(name) for name in "abcd"}
+        open_: list[str] = []
+        for name in order:
+            if name in open_:
+                open_.remove(name)
+                blocks[name].__exit__(None, None, None)
+            else:
+                open_.append(name)
+                blocks[name].__enter__()
+            assert holder() == (open_[-1] if open_ else None)
+        assert current._held.get() is None, "and nothing of them is kept"
+
+
+def test_nor_is_it_where_contexts_differ():
+    """A block that is left in another context than it was entered in is current in neither."""
+    for order in orders("abc"):
+        for places in product((0, 1), repeat=len(order)):
+            contexts = [contextvars.copy_context(), contextvars.copy_context()]
+            blocks = {name: Inside(name) for name in "abc"}
+            chains: list[list[str]] = [[], []]
+            entered: set[str] = set()
+            for name, place in zip(order, places, strict=True):
+                if name not in entered:
+                    entered.add(name)
+                    contexts[place].run(blocks[name].__enter__)
+                    chains[place].append(name)
+                else:
+                    contexts[place].run(blocks[name].__exit__, None, None, None)
+                    for chain in chains:
+                        if name in chain:
+                            chain.remove(name)
+                for at in (0, 1):
+                    assert contexts[at].run(holder) == (chains[at][-1] if chains[at] else None)
+
+
+def test_a_task_that_outlives_a_block_keeps_what_it_had_unless_that_ended_out_of_turn():
+    async def later():
+        await asyncio.sleep(0)
+        return holder()
+
+    async def main(order):
+        blocks = {name: Inside(name) for name in "ab"}
+        for block in blocks.values():
+            block.__enter__()
+        task = asyncio.create_task(later())
+        for name in order:
+            blocks[name].__exit__(None, None, None)
+        return await task
+
+    assert asyncio.run(main("ba")) == "b"
+    assert asyncio.run(main("ab")) == "b"
+
+
+@pytest.fixture
+def hold(request: pytest.FixtureRequest) -> Any:
+    """As docs/testing.md has it."""
+    return lambda token: hold_until(token, until=request.addfinalizer)
+
+
+@pytest.fixture
+def held_by_a(hold: Any) -> Iterator[Held]:
+    yield hold(TOKENS["a"])
+
+
+def test_a_fixture_holds_a_token_until_the_end_of_its_test(held_by_a, hold):
+    assert holder() == "a" and current.holding() is held_by_a
+    assert hold(TOKENS["b"]) is current.holding() and holder() == "b"
+
+
+def test_and_no_longer():
+    assert holder() is None
+    ends: list[Any] = []
+    hold_until(TOKENS["a"], until=ends.append)
+    hold_until(mint().attenuate(key=MINE.public), MINE, until=ends.append)
+    assert current.holding().signer is MINE
+    ends[0]()
+    assert current.holding().signer is MINE
+    ends[1]()
+    assert holder() is None

@@ -947,3 +947,29 @@ def test_a_text_with_a_proof_is_taken_from_the_authorization_header_once() -> No
     taken = call(app, "/seen", headers={"authorization": header}, auth=None)
     assert taken.status_code == 200 and "cap1" not in taken.text
     assert call(app, "/seen", headers={"authorization": header}, auth=None).status_code == 401  # it is spent
+
+
+def test_a_dependency_that_yields_holds_a_token_if_it_is_a_coroutine() -> None:
+    """A plain one is entered in a worker thread, whose context is gone before the endpoint runs: it says so."""
+
+    async def asking() -> Any:
+        with current.use(HELD):
+            yield
+
+    def in_a_thread() -> Iterator[None]:
+        with current.use(HELD):
+            yield
+
+    app = FastAPI()
+
+    @app.get("/good", dependencies=[Depends(asking)])
+    async def good() -> str:
+        return current.holding().token.unverified.holder
+
+    @app.get("/bad", dependencies=[Depends(in_a_thread)])
+    async def bad() -> None:
+        raise AssertionError
+
+    assert call(app, "/good", auth=None).json() == HELD.unverified.holder
+    with pytest.raises(RuntimeError, match="worker thread"):
+        TestClient(app).get("/bad")
