@@ -17,6 +17,7 @@
     ├── LimitError          a token that readers would refuse for its size
     ├── KeyringError        a key file that cannot be used
     ├── GuardError          a guarded connection that is misused, or cannot be guarded
+    │                           guard, outcome_unknown
     └── Denied              a request that a verifier refused; carries the Decision
 
 Below some of them stand their codes, where they have more than one.
@@ -217,7 +218,12 @@ class KeyringError(CaptokenError):
 class GuardError(CaptokenError):
     """A guarded connection was misused: nested, from another thread, or after its block.
 
-    Or it cannot be guarded here.
+    Or it cannot be guarded here. `code` is `guard`, or `outcome_unknown` where a connection was
+    lost while its commit was under way: what was written may be there, and may not.
     """
 
     code = "guard"
+
+    def __init__(self, message: str, code: str = "guard") -> None:
+        super().__init__(message)
+        self.code = code

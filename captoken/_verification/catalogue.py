@@ -362,6 +362,13 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "transaction, and ends before the next begins.",
             "the block belongs to another thread: each has a block of its own",
         ),
+        "outcome_unknown": (
+            "The connection to the database was lost while the commit was under way. So what was "
+            "written may be there, and may not. It counts as spent.",
+            "Look in the database which of the two it is. Nothing here tries again by itself: what "
+            "is written twice could be there twice.",
+            "the connection was lost at the commit: whether what was written is there is not known",
+        ),
     },
 }
 

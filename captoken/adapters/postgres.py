@@ -27,7 +27,7 @@ What it enforces, by rules that the code cites:
 10. It hands back rows, never a cursor. There is a savepoint before each statement, so that after
     an error the block goes on.
 11. What a statement needed is asked about once more when it is done. What was written is asked
-    about before it is committed.
+    about before it is committed. A commit that is not answered is told as that, and is made once.
 12. A statement is judged by the columns and functions that there are when it runs.
 
 Not checked: what counts, failing constraints and times let a caller infer; what views, triggers
@@ -79,7 +79,7 @@ __all__ = [
 
 
 class Database:
-    """What a guarded block works with: `execute`, and nothing else."""
+    """What a guarded block works with: `execute` and `execute_once`, and nothing else."""
 
     __slots__ = ("_block",)
 
@@ -99,6 +99,23 @@ class Database:
         return rows
 
 
+    def execute_once(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
+        """Run the first and only statement of the block, commit it, and hand out its rows.
+
+        It is committed only if the grant permits it still when it is done. Whatever comes of it,
+        the block is over. A statement that only reads runs in a read-only transaction.
+
+        Raises what `execute` does, and what a commit does: a constraint that is checked late, say.
+        All that is rolled back. Raises GuardError with the code `outcome_unknown` where the
+        connection is lost at the commit. Then the statement may stand, and is not run again.
+        """
+        block = self._block
+        with block.one_at_a_time():
+            steps = block.execute_once(sql, parameters)
+            rows: Rows = block.connection.wait(steps)  # type: ignore[assignment]
+        return rows
+
+
 class AsyncDatabase:
     """The same for an AsyncConnection."""
 
@@ -112,6 +129,17 @@ class AsyncDatabase:
         block = self._block
         with block.one_at_a_time():
             steps = block.execute(sql, parameters)
+            rows: Rows = await block.connection.wait(steps)
+        return rows
+
+    async def execute_once(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
+        """Run the only statement of the block, and commit it: see `Database.execute_once`.
+
+        Where that is canceled at the commit, the connection is closed. Then nobody knows, either.
+        """
+        block = self._block
+        with block.one_at_a_time():
+            steps = block.execute_once(sql, parameters)
             rows: Rows = await block.connection.wait(steps)
         return rows
 

@@ -7,6 +7,7 @@ The life of a block:
                one the beginning of the transaction (2, 3, 4, 7, 8); if the schema is another than
                was read, it is undone, judged and sent anew (12); the grant is asked again (11);
                rows are handed out, or all that the statement did is undone (10)
+    execute_once   the same for one statement and its commit, with nothing before it or after it
     leave      there is nothing more to come
     commit     the grant is asked about what was written (11); the transaction is committed
     end        or rolled back, where an exception left the block
@@ -25,6 +26,7 @@ from typing import Any
 from captoken._format.extras import extra
 
 with extra("postgres"):
+    import psycopg
     from psycopg.pq import PipelineStatus, TransactionStatus
 
 from captoken._format.errors import GuardError
@@ -41,6 +43,9 @@ from captoken.adapters._postgres.opening import ROLLBACK_TO_SAVEPOINT, Opening
 from captoken.adapters._postgres.parameters import bound, check_types
 from captoken.adapters._postgres.wire import Answer, Command, Connection, Steps, exchange
 from captoken.adapters._rows import Rows
+
+_COMMIT = Command(b"commit")
+_ROLLBACK = Command(b"rollback")
 
 
 class Block:
@@ -82,9 +87,11 @@ class Block:
         # From `enter` on: which roles there are is asked there.
         self._judge: Judge
 
-        # The one thread that may use it, whether a statement runs, and whether the block has ended.
+        # The one thread that may use it, whether a statement runs, whether one was asked for, and
+        # whether the block has ended.
         self._thread = threading.get_ident()
         self._busy = False
+        self._used = False
         self._over = False
 
         # What the schema was found to be, in this block.
@@ -195,8 +202,22 @@ class Block:
 
         A commit that fails has rolled back: deferred constraints are checked by it. A transaction
         that is open all the same is rolled back, so that the connection is left as it was found.
+
+        Raises GuardError, `outcome_unknown`, where the connection is lost at a commit. Nothing is
+        tried again then: what was written may be there already.
         """
-        (answer,) = yield from exchange(self._pgconn, [Command(how)])
+        commits = how == b"commit"
+        try:
+            (answer,) = yield from exchange(self._pgconn, [Command(how)])
+        except psycopg.Error:
+            # What could not write has no outcome that anybody would have to know.
+            if not (commits and self._opening.writing):
+                raise
+            raise GuardError(
+                "the connection was lost at the commit: whether what was written is there is not "
+                "known",
+                "outcome_unknown",
+            ) from None
 
         if self._pgconn.transaction_status != TransactionStatus.IDLE:
             yield from exchange(self._pgconn, [Command(b"rollback")])
@@ -205,30 +226,69 @@ class Block:
         if answer.error is not None:
             self._judge.raise_reported(answer.error)
 
+        # The server ends with ROLLBACK, and without an error, what somebody else has spoilt.
+        if commits and answer.did != b"COMMIT":
+            raise GuardError("the transaction of this block was spoilt: what it did is rolled back")
+
     # --- a statement ---
 
     def execute(self, sql: str, parameters: Sequence[Any]) -> Steps:
-        """Run one statement, and fetch its rows.
+        """Run one statement, and fetch its rows."""
+        self._used = True
+        # What ran next would be committed by itself, in whatever role.
+        if self._opening.begun and not self._in_transaction():
+            raise GuardError("the transaction of this block is over: leave it")
+
+        needs, answer = yield from self._perform(sql, parameters, alone=False)
+        self._note_written(needs)
+        return Rows(answer.columns, answer.rows, answer.count)
+
+    def execute_once(self, sql: str, parameters: Sequence[Any]) -> Steps:
+        """Run the only statement of the block, commit, and only then hand out its rows.
+
+        The block is over with it, whatever comes of it. `leave` finds nothing to end.
+        """
+        if self._used:
+            raise GuardError(
+                "execute_once is for the first and only statement of a block: open one for it"
+            )
+        self._used = self._over = True
+        try:
+            _, answer = yield from self._perform(sql, parameters, alone=True)
+            # Rule 11. The grant was asked just now, when the statement was done. What only read is
+            # committed already, in the round trip of the statement.
+            if self._opening.begun:
+                yield from self.end(b"commit")
+        finally:
+            self._opening.ended()
+            # What is open all the same was interrupted, and is rolled back by that.
+            if self._pgconn.transaction_status != TransactionStatus.IDLE:
+                self._pgconn.finish()
+        return Rows(answer.columns, answer.rows, answer.count)
+
+    def _perform(self, sql: str, parameters: Sequence[Any], *, alone: bool) -> Steps:
+        """Run one statement, and give what it needed, and its answer.
 
         The order matters. What is raised before `exchange` has sent nothing. What is raised after
         it is raised when the statement is undone, and the transaction known to be the guard's; or
         else the connection is closed.
         """
         check_types(sql, parameters)
-        # What ran next would be committed by itself, in whatever role.
-        if self._opening.begun and not self._in_transaction():
-            raise GuardError("the transaction of this block is over: leave it")
-
         # Rule 4. Exact: a subclass of str might be read as one text, and encode to another.
         sql = str.__str__(sql)
         parameters = tuple(parameters)  # read once: what is paid for is what is bound
         permitted = self._judge.judge(sql, parameters)
-        answer = yield from self._run(sql, parameters, permitted)
+        answer = yield from self._run(sql, parameters, permitted, alone)
         if answer.stale:
             # Rule 12. The schema is not what the statement was judged by.
-            assessor = yield from assessor_anew(self.connection, self._functions)
+            yield from self._undo(alone)
+            assessor = yield from assessor_anew(
+                self.connection,
+                self._functions,
+                begun=self._opening.begun,
+            )
             permitted = self._judge.judge_again(sql, assessor)
-            answer = yield from self._run(sql, parameters, permitted)
+            answer = yield from self._run(sql, parameters, permitted, alone)
         if answer.stale:
             answer.failure = GuardError("the schema is being changed: run the statement again")
 
@@ -236,19 +296,37 @@ class Block:
         late = self._ask_again(needs, answer)
         failed = answer.error is not None or answer.failure is not None
         if failed or late is not None:
-            yield from exchange(self._pgconn, [ROLLBACK_TO_SAVEPOINT])  # rule 10
+            yield from self._undo(alone)
         self._check_transaction()
         self._raise_what_failed(sql, answer, late)
 
-        # From here on it is done, and the rows may be seen.
-        self._note_written(needs)
-        return Rows(answer.columns, answer.rows, answer.count)
+        # From here on it is done. Once it is committed, if it is alone, the rows may be seen.
+        return needs, answer
 
-    def _run(self, sql: str, parameters: Sequence[Any], permitted: Permitted) -> Steps:
+    def _undo(self, alone: bool) -> Steps:
+        """Rule 10. Undo the last statement: to its savepoint, or with its transaction.
+
+        Where a transaction is over already, it was one that only read.
+        """
+        if not alone:
+            yield from exchange(self._pgconn, [ROLLBACK_TO_SAVEPOINT])
+        elif self._opening.begun:
+            yield from exchange(self._pgconn, [_ROLLBACK])
+            self._opening.ended()
+
+    def _run(
+        self,
+        sql: str,
+        parameters: Sequence[Any],
+        permitted: Permitted,
+        alone: bool,
+    ) -> Steps:
         """Send a statement behind its opening, and read its answer.
 
         Behind it is asked whether the schema is as it was judged by, once in a block for what it
         takes for granted. After that, the tables are locked until the block ends.
+
+        Behind a statement that is alone and only reads comes the commit.
         """
         statement = bound(
             self.connection,
@@ -256,7 +334,13 @@ class Block:
             parameters,
             self._max_rows,
         )
-        opening = self._opening.commands(permitted.role, permitted.decision)
+        ending: list[Command] = []
+        if not alone:
+            opening = self._opening.commands(permitted.role, permitted.decision)
+        else:
+            writes = self._opening.writes() and not _only_reads(permitted.needs)
+            opening = self._opening.alone(permitted.role, permitted.decision, writes)
+            ending = [] if writes else [_COMMIT]
         assumed = permitted.assumed
         asks = assumed is not None and assumed not in self._seen
         questions = [assumed.question] if assumed is not None and asks else []
@@ -264,8 +348,9 @@ class Block:
         # In one round trip. Ahead of the answer of the statement are those of what was done ahead.
         answers: list[Answer] = yield from exchange(
             self._pgconn,
-            [*opening, statement, *questions],
+            [*opening, statement, *questions, *ending],
         )
+        committed = answers.pop() if ending else None
         seen = answers.pop() if asks else None
         answer = answers.pop()
         self._check_opened(answers)
@@ -273,7 +358,19 @@ class Block:
 
         if assumed is not None and seen is not None:
             self._check_seen(assumed, seen, answer)
+        if committed is not None:
+            self._check_committed(committed, answer)
         return answer
+
+    def _check_committed(self, committed: Answer, answer: Answer) -> None:
+        """Note that the transaction is over, or in the answer of the statement that it failed.
+
+        A transaction that only read can fail at its end too, where it is to be serializable.
+        """
+        if committed.error is None:
+            self._opening.ended()
+        elif answer.error is None:
+            answer.error = committed.error
 
     def _check_seen(self, assumed: Assumptions, seen: Answer, answer: Answer) -> None:
         """Note in the answer of a statement whether it was judged by what there is.
@@ -322,12 +419,15 @@ class Block:
             return None
 
     def _check_transaction(self) -> None:
-        """The transaction is still the one that the guard began.
+        """The transaction is still the one that the guard began, or it is over if that was meant.
 
         No statement that is granted could end it (5). If one came through all the same, what it did
         is committed or gone, and nothing of the opening holds any more: role, limits, facts.
         """
-        if not self._in_transaction():
+        begun = self._opening.begun
+        idle = self._pgconn.transaction_status == TransactionStatus.IDLE
+        holds = self._in_transaction() if begun else idle
+        if not holds:
             self._pgconn.finish()
             raise GuardError(
                 "the transaction of this block cannot be relied on: the connection is closed"
@@ -371,6 +471,11 @@ class Block:
         """Whether there is an open transaction, and not one that an error has spoilt."""
         status = self._pgconn.transaction_status
         return bool(status == TransactionStatus.INTRANS)
+
+
+def _only_reads(needs: Iterable[Access]) -> bool:
+    """Whether a statement does nothing but read. A function of the owner's can do anything."""
+    return all(need.operation == "select" for need in needs)
 
 
 def _functions(given: Iterable[str]) -> frozenset[tuple[str | None, str]]:

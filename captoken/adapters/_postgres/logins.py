@@ -26,7 +26,7 @@ _PATH = Command(b"set local search_path = pg_catalog, pg_temp")
 _CATALOG = Command(CATALOG.encode())
 _READ_CATALOG = (Command(b"begin read only"), _PATH, _CATALOG, Command(b"commit"))
 
-# The same within a block, whose statement is undone. The path goes back to what it was.
+# The same within a transaction of a block. The path goes back to what it was.
 _READ_IN_BLOCK = (ROLLBACK_TO_SAVEPOINT, _PATH, _CATALOG, ROLLBACK_TO_SAVEPOINT)
 
 # What the catalog finds that a narrow login has none of, and what that means.
@@ -73,14 +73,19 @@ def assessor_for(
 def assessor_anew(
     connection: Connection,
     functions: frozenset[tuple[str | None, str]],
+    *,
+    begun: bool,
 ) -> Steps:
     """The same as it is now, within a block. Its last statement is undone.
+
+    `begun`: whether its transaction goes on.
 
     Where it cannot be read, the connection is closed: a block without a transaction would end as
     if it had been committed.
     """
     try:
-        return (yield from _read(connection, functions, _READ_IN_BLOCK))
+        commands = _READ_IN_BLOCK if begun else _READ_CATALOG
+        return (yield from _read(connection, functions, commands))
     except GuardError:
         connection.pgconn.finish()
         raise

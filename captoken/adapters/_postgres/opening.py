@@ -16,6 +16,11 @@ With each one after it:
     set local role "writer"                                 -- 3: if it is another
     savepoint captoken                                      -- 10
     insert into sales (region, amount) values ($1, $2)
+
+With one that is the only one of its block (`execute_once`), the same as with the first, but for the
+savepoint: where it fails, all of the transaction is rolled back. It is read-only where the
+statement only reads, and then its `commit` comes in the same round trip, since there is nothing
+that it could make last.
 """
 
 from __future__ import annotations
@@ -50,6 +55,9 @@ class Opening:
         self._grant = grant
         self._timeout = timeout
         self.begun = False
+
+        # Whether the transaction that was begun is one that can write (2).
+        self.writing = False
         self._role = ""
         self._limit = 0  # milliseconds
 
@@ -58,7 +66,7 @@ class Opening:
         limit = self._milliseconds(decision)
         if not self.begun:
             self._limit = limit
-            return self._first(role, limit)
+            return [*self._first(role, limit, self.writes()), _SAVEPOINT]
 
         commands = [_RELEASE]
         # Rule 7. By the second, since a limit that is told anew costs a command.
@@ -71,10 +79,18 @@ class Opening:
         commands.append(_SAVEPOINT)
         return commands
 
+    def alone(self, role: str, decision: Decision, writes: bool) -> list[Command]:
+        """The same for the only statement of a block."""
+        return self._first(role, self._milliseconds(decision), writes)
+
     def ran(self, role: str) -> None:
         """The server did as it was told."""
         self.begun = True
         self._role = role
+
+    def ended(self) -> None:
+        """The transaction is over. Whoever opened it knows how it ended."""
+        self.begun = False
 
     def writes(self) -> bool:
         """Rule 2. Whether the transaction is one that can write: whether the grant could."""
@@ -83,21 +99,21 @@ class Opening:
             return True
         return any(not right.operations <= _READING for right in data.values())
 
-    def _first(self, role: str, limit: int) -> list[Command]:
+    def _first(self, role: str, limit: int, writes: bool) -> list[Command]:
         """The beginning of the transaction.
 
-        Rule 8. Who acts is noted before the role is taken on: the login may do that, and once. The
-        savepoint comes last, so that no rollback to it undoes any of this.
+        Rule 8. Who acts is noted before the role is taken on: the login may do that, and once. A
+        savepoint comes after it, so that no rollback to it undoes any of this.
         """
+        self.writing = writes
         return [
-            Command(b"begin read write" if self.writes() else b"begin read only"),
+            Command(b"begin read write" if writes else b"begin read only"),
             Command(
                 b'select captoken_guard."begin"($1, $2)',
                 (_facts(self._grant).encode(), str(limit).encode()),
             ),
             _SEARCH_PATH,
             _take_on(role),
-            _SAVEPOINT,
         ]
 
     def _milliseconds(self, decision: Decision) -> int:

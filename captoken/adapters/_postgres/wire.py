@@ -90,6 +90,9 @@ class Answer:
     # How many rows it was about, or -1 where the server does not say.
     count: int = -1
 
+    # What the server says that it did, by its first word: SELECT, COMMIT.
+    did: bytes = b""
+
     # The error of the database.
     error: ErrorReport | None = None
 
@@ -195,18 +198,26 @@ def _note(
 
     # What comes after a failure has to be read as well, and is dropped.
     elif status in _ROWS:
+        answer.did = _did(result)
         if command.transformer is None:
             answer.text = _first_value(result)
         elif answer.failure is None:
             _take_rows(pgconn, command, answer, result)
 
     elif status == ExecStatus.COMMAND_OK:
+        answer.did = _did(result)
         count = result.command_tuples
         answer.count = -1 if count is None else count
 
     # COPY, for one, which no text of a statement gets as far as.
     else:
         raise GuardError("PostgreSQL answered with something else than rows")
+
+
+def _did(result: Any) -> bytes:
+    """Of `INSERT 0 3`, the first word. Nothing, where there are more rows to come."""
+    word, _, _ = (result.command_status or b"").partition(b" ")
+    return bytes(word)
 
 
 def _first_value(result: Any) -> str | None:
