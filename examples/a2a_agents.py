@@ -126,6 +126,7 @@ async def ask(client, who, text):
 async def main():
     keyring = Keyring.generate()
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
     app = application(Verifier(keyring, audience="sales-desk"), card_of(origin), origin)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))

@@ -218,6 +218,7 @@ def serving(app, port):
 def listening():
     """A port of this machine, and the origin that it is reached by."""
     port = socket.create_server(("127.0.0.1", 0))
+    port.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return port, f"http://127.0.0.1:{port.getsockname()[1]}"
 
 

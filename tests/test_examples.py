@@ -1,6 +1,7 @@
 """Every example runs as a reader would run it, and so does the demo; what they show is looked at."""
 
 import io
+import itertools
 import json
 import os
 import pty
@@ -202,6 +203,19 @@ def test_every_example_is_in_the_list():
 
 def demo(*options, folder, **environment):
     return run(CAPTOKEN, "demo", *options, folder=folder, **environment)
+
+
+def test_a_socket_that_is_handed_to_a_server_sends_small_pieces_at_once():
+    """Servers see to that for sockets that they open themselves: else each request waits for 40 ms."""
+    made, option = "= socket.create_server(", "setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)"
+    found = 0
+    for path in [*HERE.glob("docs/*.md"), *HERE.glob("examples/*.py"), *HERE.glob("tests/adapters/*.py")]:
+        lines = path.read_text().splitlines()
+        for line, following in itertools.pairwise(lines):
+            if made in line:
+                found += 1
+                assert option in following, path.name
+    assert found >= 5
 
 
 def test_the_demo_with_a_seed_is_the_same_each_time(tmp_path):

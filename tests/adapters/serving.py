@@ -101,7 +101,10 @@ def wait_for(port: int) -> None:
 
 
 def listening() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0))
+    """A socket that sends small pieces at once, as those do that servers open themselves."""
+    made = socket.create_server(("127.0.0.1", 0))
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
 
 
 def origin_of(listening: socket.socket) -> str:

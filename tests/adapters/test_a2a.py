@@ -124,6 +124,7 @@ class Server:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Server]:
         listener = socket.create_server(("127.0.0.1", 0))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.card = pb.AgentCard(
             name="sales agent",

@@ -905,6 +905,7 @@ def test_it_serves_a_lease() -> None:
 def served(app: Callable[[str], Any]) -> Iterator[str]:
     """An application behind a real server, on a port of this machine: its origin."""
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     origin = f"http://127.0.0.1:{listening.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(app(origin), log_level="critical", lifespan="on", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
