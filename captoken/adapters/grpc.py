@@ -12,8 +12,8 @@ See docs/rpc.md.
 4. A proof covers method and request, as bytes on the wire. A stream from the client has no request
    that it could cover, so a token that is bound to a key does not open one.
 5. The handler runs under `current.serving(grant)` and nothing else, each step of a generator too:
-   what the server itself holds is not current. It does not see the token; no more does the handler
-   of a public method.
+   what the server itself holds is not current. It does not see the token. No more do the handler of
+   a public method, and interceptors that come after the guard.
 6. A client shows what `present()` made, never what it holds, and only on an encrypted channel
    unless told `insecure=True`.
 7. A text with a proof is for one sending. What gRPC sends again by itself is presented anew, but
@@ -22,6 +22,7 @@ See docs/rpc.md.
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Callable, Iterator
 from inspect import isasyncgenfunction, iscoroutinefunction
 from itertools import chain
@@ -36,7 +37,7 @@ from captoken._format.clocks import Seconds
 from captoken._writing.token import Token
 from captoken.adapters._grpc.calls import AsyncCall, AsyncContext, Call, Context, Rule
 from captoken.adapters._grpc.client import Presenter, PresentingMethod, as_is
-from captoken.adapters._grpc.credentials import request_digest
+from captoken.adapters._grpc.credentials import details_without_secrets, request_digest
 from captoken.adapters._grpc.handlers import (
     OVER,
     alone,
@@ -72,7 +73,7 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
         gRPC asks for it with each call. Nothing is decided here: the metadata may be read, but a
         refusal has no context to end yet.
         """
-        handler = continuation(handler_call_details)
+        handler = continuation(details_without_secrets(handler_call_details))  # rule 5
         method = handler_call_details.method
         if handler is None:
             return None
@@ -144,13 +145,30 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
     with UNIMPLEMENTED.
     """
 
-    async def intercept_service(
+    def intercept_service(
         self,
         continuation: Callable[[Any], Any],
         handler_call_details: Any,
     ) -> Any:
-        """The same. A handler is answered for by what kind of function it is."""
-        handler = await continuation(handler_call_details)
+        """The same, awaited. A handler is answered for by what kind of function it is.
+
+        Raises TypeError on a synchronous server, to which this guard cannot answer. gRPC logs it,
+        and ends the call: the first one, since `grpc.server` looks at no interceptor before that.
+        """
+        try:
+            get_running_loop()
+        except RuntimeError:
+            raise TypeError(
+                "an AsyncGuard is for grpc.aio.server: give grpc.server a Guard"
+            ) from None
+        return self._guarded(continuation, handler_call_details)
+
+    async def _guarded(
+        self,
+        continuation: Callable[[Any], Any],
+        handler_call_details: Any,
+    ) -> Any:
+        handler = await continuation(details_without_secrets(handler_call_details))  # rule 5
         method = handler_call_details.method
         if handler is None:
             return None

@@ -167,7 +167,12 @@ HEALTH = ["/shop.Sales/Health"]
 def serving(world: World, rules: Any = RULES, **options: Any) -> Iterator[str]:
     """A synchronous server."""
     guard = Guard(world.verifier, rules, **{"public": HEALTH, **options})
-    server = grpc.server(ThreadPoolExecutor(4), handlers=[world.handlers(False)], interceptors=[guard])
+    with started(grpc.server(ThreadPoolExecutor(4), handlers=[world.handlers(False)], interceptors=[guard])) as target:
+        yield target
+
+
+@contextmanager
+def started(server: Any) -> Iterator[str]:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
@@ -937,6 +942,65 @@ MISUSE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 def test_misuse_is_told_at_once(rules: Any, options: Any, message: str, guard: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         guard(World().verifier, rules, **options)
+
+
+def test_an_interceptor_after_the_guard_sees_no_token_and_one_before_it_does() -> None:
+    seen: dict[str, list[Any]] = {"before": [], "after": []}
+
+    class Watching(grpc.ServerInterceptor):  # type: ignore[misc]
+        def __init__(self, where: str) -> None:
+            self.where = where
+
+        def intercept_service(self, continuation: Any, details: Any) -> Any:
+            seen[self.where].append([tuple(pair) for pair in details.invocation_metadata])
+            assert details.method == "/shop.Sales/Read"
+            return continuation(details)
+
+    class AsyncWatching(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+        def __init__(self, where: str) -> None:
+            self.where = where
+
+        async def intercept_service(self, continuation: Any, details: Any) -> Any:
+            return await Watching(self.where).intercept_service(continuation, details)
+
+    def check() -> None:
+        assert "cap1" in str(seen["before"]) and "cap1" not in str(seen["after"])
+        assert ("x-other", "kept") in seen["after"][-1]
+
+    async def run() -> None:
+        guard = AsyncGuard(World().verifier, RULES)
+        interceptors = [AsyncWatching("before"), guard, AsyncWatching("after")]
+        server = grpc.aio.server(handlers=[World().handlers(True)], interceptors=interceptors)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        said = await aask(f"127.0.0.1:{port}", "Read", SALES, held=mint(), metadata=[("x-other", "kept")])
+        await server.stop(0)
+        assert said == "orchestrator"
+
+    guard = Guard(World().verifier, RULES)
+    interceptors = [Watching("before"), guard, Watching("after")]
+    with started(grpc.server(ThreadPoolExecutor(2), handlers=[World().handlers(False)], interceptors=interceptors)) as target:
+        assert ask(target, "Read", SALES, held=mint(), metadata=[("x-other", "kept")]) == "orchestrator"
+    check()
+    seen["before"].clear(), seen["after"].clear()
+    asyncio.run(run())
+    check()
+
+
+def test_a_guard_on_a_server_of_the_other_kind_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """grpc.aio looks at its interceptors when it is made, grpc at a call."""
+
+    async def run() -> None:
+        with pytest.raises(ValueError, match="ServerInterceptor"):
+            grpc.aio.server(interceptors=[Guard(World().verifier, RULES)])
+
+    asyncio.run(run())
+    world = World()
+    guard = AsyncGuard(world.verifier, RULES, public=HEALTH)
+    with started(grpc.server(ThreadPoolExecutor(2), handlers=[world.handlers(False)], interceptors=[guard])) as target:
+        for method in ("Read", "Health"):
+            assert ask(target, method, SALES, held=mint())[0] == STATUS.UNKNOWN
+    assert "give grpc.server a Guard" in caplog.text and world.done == []
 
 
 def test_a_handler_that_is_not_asynchronous_is_refused_by_the_asynchronous_guard() -> None:
