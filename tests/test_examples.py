@@ -49,6 +49,11 @@ KEY_LINES = {
         "bad_proof     the token, bound to her key by her own hand",
         "the key of orchestrator signed that clerk may select from salaries",
     ],
+    "row_budgets.py": [
+        "it got 160 rows of 5000",
+        "json_group_array(email) from customers               budget_exhausted",
+        "select id from customers where town = 'Bergen'              556 rows",
+    ],
     "human_approval.py": [
         "  bank.pay(to='paper-mill.example', cents=83000)\n      denied, missing_discharge",
         "pay 830.00 to paper-mill.example? yes",

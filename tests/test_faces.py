@@ -20,7 +20,7 @@ from captoken import Access, AsyncGrant, AsyncVerifier, Caller, Denied, Grant, V
 from captoken._format.encoding import b64decode
 from captoken._language.overlay import snapshot
 from captoken._verification.effects import Home, Recorder
-from captoken.audit import AuditTrail
+from captoken.audit import AuditTrail, read
 from captoken.control import Overlay
 from captoken.errors import StoreError
 from captoken.keys import HolderKey, OperatorKey
@@ -265,6 +265,77 @@ def test_a_reservation_is_settled_or_cancelled(face: str) -> None:
     asyncio.run(spend())
     if face != "Verifier":
         asyncio.run(blocks())
+
+
+@both
+def test_a_step_is_paid_for_in_parts(face: str) -> None:
+    """Its first part alone is a use; each is judged, taken and settled by itself; the trail has them as one step (38.16)."""
+    written: list[bytes] = []
+    ledger = MemoryLedger(floor=0, shared=True)
+    token = mint(**SALES, budget={"rows": 10, "cents": 9}, uses=3).delegate(to="scout", budget={"rows": 8})
+
+    def costing(rows: int, cents: int = 0) -> list[Access]:
+        first = Access(table="sales", operation="select", cost={"rows": rows, "cents": cents})
+        return [first, Access(table="market.eu", operation="select", cost={"rows": 0, "cents": 0})]
+
+    async def spend() -> None:
+        one = made(face, ledger=ledger, audit=AuditTrail(written.append))
+        grant = await at_once(one.authenticate(token))
+
+        async def left() -> Any:
+            return await at_once(grant.left(["rows", "cents", "uses", "eur"]))
+
+        assert await left() == {"rows": 8, "cents": 9, "uses": 3}, "the least of all links"
+        first = await at_once(grant.reserve_all(costing(3, 4)))
+        more = await at_once(grant.reserve_all(costing(4), after=first))
+        assert await left() == {"rows": 1, "cents": 5, "uses": 2}
+        with pytest.raises(Denied, match="budget_exhausted"):
+            await at_once(grant.reserve_all(costing(2), after=first))
+        assert await at_once(more.settle({"rows": 1, "cents": 0})) and await at_once(first.settle({"rows": 2, "cents": 4}))
+        assert await left() == {"rows": 5, "cents": 5, "uses": 2}
+
+        # Another step is another use.
+        await at_once(grant.reserve_all(costing(1)))
+        assert (await left())["uses"] == 1
+
+        taken = [record["taken"] for record in read(written) if "taken" in record]
+        assert taken[:4] == [taken[0]] * 4 and taken[4:] == [taken[4]] * 2 and taken[0] != taken[4]
+
+        with pytest.raises(ValueError, match="at least one access"):
+            grant.reserve_all([])
+
+        # A token that counts nothing has nothing left to tell, and its parts are accesses like any other.
+        plain = await at_once(made(face).authenticate(mint()))
+        assert await at_once(plain.left(["rows"])) == {}
+        nothing = await at_once(plain.reserve_all([ASK]))
+        assert await at_once((await at_once(plain.reserve_all([ASK], after=nothing))).settle({}))
+        with pytest.raises(Denied):
+            await at_once(plain.reserve_all([ASK, data("hr")], after=nothing))
+
+    asyncio.run(spend())
+
+
+@both
+def test_what_the_ledger_cannot_tell_is_nothing_left(face: str) -> None:
+    class Odd(MemoryLedger):
+        answer: Any = None
+
+        def spent(self, bucket: bytes, unit: str) -> int:
+            if self.answer is None:
+                raise StoreError("gone")
+            found: int = self.answer
+            return found
+
+    ledger = Odd(floor=0, shared=True)
+
+    async def ask() -> None:
+        grant = await at_once(made(face, ledger=ledger).authenticate(mint(**SALES, budget={"rows": 5})))
+        for answer, left in ((None, 0), ("3", 0), (3, 2), (9, 0)):
+            ledger.answer = answer
+            assert await at_once(grant.left(["rows"])) == {"rows": left}
+        assert await at_once(grant.left([])) == {}
+
+    asyncio.run(ask())
 
 
 @both
@@ -589,6 +660,7 @@ def test_what_was_not_awaited_is_neither_true_nor_false() -> None:
         answers: list[Any] = [
             one.check(text, data("hr")), one.authorize(text, ASK), one.authenticate(text), one.explain(text, ASK), one.deny(text, "tool", "x"),
             grant.check(data("hr")), grant.authorize(ASK), grant.explain(ASK), grant.recheck(), grant.check_all([ASK]), grant.reserve(ASK), grant.deny("tool", "x"),
+            grant.reserve_all([ASK]), grant.left(["rows"]),
         ]  # fmt: skip
         reserved = await grant.reserve(ASK)
         answers += [reserved.settle(), reserved.cancel()]

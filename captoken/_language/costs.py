@@ -12,7 +12,7 @@ What an access states itself stands: `cost` fills in the other units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from msgspec import structs
@@ -47,6 +47,13 @@ def with_cost(access: Access, cost: Mapping[str, int]) -> Access:
     if cost.keys() <= access.cost.keys():
         return access
     return structs.replace(access, cost={**cost, **access.cost})
+
+
+def charged_once(accesses: Sequence[Access], cost: Mapping[str, int]) -> list[Access]:
+    """What one step needs, which costs that all together: the first states it, the others 0."""
+    first, *others = accesses
+    free = dict.fromkeys(cost, 0)
+    return [with_cost(first, cost), *(with_cost(access, free) for access in others)]
 
 
 def costing(rule: Any, cost: Cost | None) -> Any:

@@ -31,6 +31,7 @@ from typing import (
 )
 
 import msgspec
+from msgspec import structs
 
 from captoken._format.encoding import b64encode
 from captoken._format.errors import CaptokenError
@@ -393,6 +394,9 @@ class Asked(msgspec.Struct, frozen=True, eq=False, gc=False):
     # By the transport: the digest that a proof is about. None is the access itself (29.6).
     request: bytes | None = None
 
+    # By the grant: the id of the reservation that it goes on with. Then it is no use (38.16).
+    goes_on: bytes | None = None
+
 
 class Driver(Protocol):
     """What a grant asks of the verifier that made it.
@@ -445,6 +449,13 @@ class Driver(Protocol):
         """
         ...
 
+    def left(self, genuine: Genuine, units: Collection[str]) -> dict[str, int]:
+        """What the ledger has left of each of the units that a budget names, in all links.
+
+        0 where the ledger cannot tell. Never raises what it raises.
+        """
+        ...
+
     def record_denial(
         self,
         genuine: Genuine,
@@ -491,6 +502,10 @@ class AsyncDriver(Protocol):
 
     async def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
         """As `Driver.decide_all`: several accesses, one step."""
+        ...
+
+    async def left(self, genuine: Genuine, units: Collection[str]) -> dict[str, int]:
+        """As `Driver.left`: what the ledger has left."""
         ...
 
     async def record_denial(
@@ -697,8 +712,9 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         grant: Grant,
         accesses: Sequence[Access],
         caller: Caller | None,
+        after: _Owed | None = None,
     ) -> list[Asked]:
-        """The questions of one step.
+        """The questions of one step, or of a further part of it: `after` is what the first took.
 
         Raises ValueError for none, TypeError for what is no access.
         """
@@ -707,7 +723,10 @@ class _Vouched(SealedValue, frozen=True, eq=False):
             raise ValueError("state at least one access, as Access(table=…, operation=…)")
         for access in those:
             stated(access, caller)
-        return [self._asked(grant, access, caller) for access in those]
+        asked = [self._asked(grant, access, caller) for access in those]
+        if after is None or after.step is None:
+            return asked
+        return [structs.replace(one, goes_on=after.step) for one in asked]
 
     def _own_denial(
         self,
@@ -820,6 +839,37 @@ class Grant(_Vouched, frozen=True, eq=False):
         granted(decision)
         return Reserved(self._driver, _reservation(decision))
 
+    def reserve_all(
+        self,
+        accesses: Sequence[Access],
+        *,
+        caller: Caller | None = None,
+        after: Reserved | None = None,
+    ) -> Reserved:
+        """`reserve` for what one step needs, as `check_all` takes it. Raises Denied.
+
+        For work whose cost is known only while it is done, `after` is what was reserved for the
+        same step before. Then this is a further part of the budgets, and no further use. Each part
+        is decided on, recorded and settled by itself.
+
+            first = grant.reserve_all([costing(rows=256)])
+            more = grant.reserve_all([costing(rows=256)], after=first)
+        """
+        asked = self._all_asked(self, accesses, caller, after)
+        decision = self._driver.decide_all(self._genuine, asked)
+        granted(decision)
+        return Reserved(self._driver, _reservation(decision))
+
+    def left(self, units: Collection[str]) -> dict[str, int]:
+        """What the ledger has left of those of `units` that a budget of the token names.
+
+        The least of all links. For how much to ask for, and not for whether: others who count there
+        may take it meanwhile. 0 where the ledger cannot tell. Asks nobody else, and decides
+        nothing.
+        """
+        genuine = self._genuine
+        return self._driver.left(genuine, units) if genuine.counts else {}
+
     def deny(
         self,
         code: str | Decision,
@@ -889,12 +939,14 @@ class _Owed:
     another, whether the first one was heard or not.
     """
 
-    __slots__ = ("_is_open", "_process", "_reservation", "_said")
+    __slots__ = ("_is_open", "_process", "_reservation", "_said", "step")
 
     def __init__(self, reservation: Reservation | None, process: object) -> None:
         """Hold a reservation, or None where the token counts nothing."""
         self._reservation = reservation
         self._process = process
+        # What all parts of one step are recorded by: the first reservation of it.
+        self.step = reservation.step if reservation is not None else None
         # Not while a ledger is asked: a second call that comes meanwhile is told False.
         self._is_open = reservation is not None
         # What was said and could not be settled: None if nothing was, or all of it.
@@ -1155,6 +1207,30 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         decision = await self.check(access, caller=caller)
         granted(decision)
         return AsyncReserved(self._awaited, _reservation(decision))
+
+    def reserve_all(
+        self,
+        accesses: Sequence[Access],
+        *,
+        caller: Caller | None = None,
+        after: AsyncReserved | None = None,
+    ) -> Pending[AsyncReserved]:
+        """`reserve` for what one step needs, or a further part of it: see `Grant.reserve_all`.
+
+        Raises ValueError at once for no access, TypeError for what is none; Denied when it is
+        awaited.
+        """
+        return Pending(self._all_reserved(self._all_asked(self.blocking, accesses, caller, after)))
+
+    async def _all_reserved(self, asked: Sequence[Asked]) -> AsyncReserved:
+        """Decide, then raise or hand out what was reserved."""
+        decision = await self._awaited.decide_all(self._genuine, asked)
+        granted(decision)
+        return AsyncReserved(self._awaited, _reservation(decision))
+
+    def left(self, units: Collection[str]) -> Pending[dict[str, int]]:
+        """What the ledger has left, once it is awaited: see `Grant.left`."""
+        return Pending(self._awaited.left(self._genuine, units))
 
     def deny(
         self,

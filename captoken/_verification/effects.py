@@ -20,7 +20,8 @@ The rules of this file:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -495,6 +496,30 @@ def _reserved(
     else:
         text = f"{short.amount} {short.unit} of {short.limit} are not left"
     return Refusal("budget_exhausted", text, short.link, genuine.added_by(short.link))
+
+
+def left(
+    genuine: Genuine,
+    units: Collection[str],
+    stores: Stores,
+) -> Steps[dict[str, int]]:
+    """What the ledger has left of those units that a budget names: the least of all links.
+
+    Looks, and takes nothing: if a call is cancelled, or the process dies, nothing is lost. What
+    cannot be told is 0, so that nobody asks for more on the strength of it.
+    """
+    found: dict[str, int] = {}
+    for bucket in genuine.debits(Counter()):
+        if bucket.unit not in units:
+            continue
+        try:
+            ask = partial(_ledger_of(stores).spent, bucket.bucket, bucket.unit)
+            spent: int = yield Call(ask, home=stores.ledger_home)
+            unspent = max(0, bucket.limit - spent)
+        except Exception:  # whatever a store raises, it does not say that there is enough
+            unspent = 0
+        found[bucket.unit] = min(unspent, found.get(bucket.unit, unspent))
+    return found
 
 
 def _given_back(

@@ -279,8 +279,8 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
                     left = named if left is None else left & named
         return left is not None and len(left) == 1
 
-    def debits(self, cost: Mapping[str, int]) -> tuple[Debit, ...]:
-        """What an access of that cost takes from each bucket of the chain (38.1 to 38.3).
+    def debits(self, cost: Mapping[str, int], uses: int = 1) -> tuple[Debit, ...]:
+        """What so many uses at that cost take from each bucket of the chain (38.1 to 38.3).
 
         Every link that counts is asked, from the first to the last. That the cost is stated in each
         unit is what step 8 has seen to.
@@ -293,7 +293,7 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
             bucket = primitives.link_id(self.tags[at])
             for caveat in link.late:
                 if caveat.key == "uses":
-                    taken.append(Debit(bucket, USES, caveat.value, 1, at))
+                    taken.append(Debit(bucket, USES, caveat.value, uses, at))
                 elif caveat.key == "budget":
                     for unit, most in sorted(caveat.value.items()):
                         taken.append(Debit(bucket, unit, most, cost[unit], at))

@@ -796,21 +796,25 @@ def reservation(
     genuine: Genuine,
     facts: Facts,
     cost: Mapping[str, int],
+    goes_on: bytes | None = None,
 ) -> Reservation:
     """What an access of that cost takes from every bucket of the chain (38.3).
+
+    `goes_on` is the id of the reservation whose step this is a further part of: no use (38.16).
 
     All of it or nothing, so that children share what stands above them. `kept_until` says how long
     the ledger has to remember it (38.10).
     """
     return Reservation(
         facts.reservation_id,
-        genuine.debits(cost),
+        genuine.debits(cost, uses=1 if goes_on is None else 0),
         genuine.root.issued_at,
         facts.now + LEASE,
         genuine.kept_until(facts.server.leeway),
         genuine.root.token_id,
         facts.server.leeway,
         genuine.root.key_id,
+        goes_on,
     )
 
 

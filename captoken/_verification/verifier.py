@@ -16,7 +16,7 @@ The rules of this file:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import time
 from typing import Any, ClassVar, TypeAlias, TypedDict, Unpack
 
@@ -56,6 +56,7 @@ from captoken._verification.effects import (
     commit,
     commit_together,
     is_awaited,
+    left,
     look,
     record,
     run,
@@ -466,7 +467,7 @@ class _Face(Sealed):
                 return (yield from steps_of(self._told(decision)))
             decisions.append(decision)
         if genuine.counts:
-            taken = reservation(genuine, facts, _total_cost(asked))
+            taken = reservation(genuine, facts, _total_cost(asked), asked[0].goes_on)
             decisions[0] = structs.replace(decisions[0], effects=(taken,))
         stores = self._parts.stores
         return (
@@ -733,6 +734,10 @@ class Verifier(_Face):
         """The decision on what one step needs, used and recorded together."""
         return answered(self._decided_together(genuine, asked))
 
+    def left(self, genuine: Genuine, units: Collection[str]) -> dict[str, int]:
+        """What the ledger has left of each of the units that a budget names."""
+        return run(left(genuine, units, self._parts.stores))
+
     def record_denial(
         self,
         genuine: Genuine,
@@ -901,6 +906,11 @@ class AsyncVerifier(_Face):
     async def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
         """The decision on what one step needs, used and recorded together."""
         return await self._run(self._decided_together(genuine, asked))
+
+    async def left(self, genuine: Genuine, units: Collection[str]) -> dict[str, int]:
+        """What the ledger has left of each of the units that a budget names."""
+        self._check_loop()
+        return await run_async(left(genuine, units, self._parts.stores))
 
     async def record_denial(
         self,

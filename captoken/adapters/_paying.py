@@ -3,19 +3,22 @@
     paying = Paying(grant, cost)
     paying.begin(sql, parameters)            # what this statement costs, from here on
     paying.recheck(needs)                    # asked as if each of them cost that
-    paying.check_all(needs)                  # charged once, however many there are
+    paying.take(needs, …)                    # charged once, however many there are
 
-Without `cost` it is the grant itself that is asked, and nothing is added to what it is asked.
+Two costs come together here: what the owner says (`cost`), and what the guard itself counts of a
+token's budgets (`_taking`). Of a token without budgets, and without `cost`, it is the grant itself
+that is asked, and nothing is added to what it is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from captoken._language.access import Access, Caller
-from captoken._language.costs import Cost, cost_of, read_cost, with_cost
-from captoken._verification.decision import Decision, Grant
+from captoken._language.costs import Cost, charged_once, cost_of, read_cost, with_cost
+from captoken._verification.decision import Decision, Denied, Grant
+from captoken.adapters._taking import UNITS, Taking
 
 
 class Paying:
@@ -28,9 +31,14 @@ class Paying:
         """Raises TypeError or ValueError for a mapping that is no cost."""
         self._grant = grant
         self._cost = read_cost(cost)
+        if isinstance(self._cost, Mapping):
+            _refuse_counted(self._cost)
 
-        # What the statement at hand costs: nothing is stated before there is one.
-        self._stated: dict[str, int] = {}
+        # What the owner says that the statement at hand costs: nothing before there is one.
+        self._said: dict[str, int] = {}
+
+        # What is left of the units that the guard counts, if the token has a budget in them.
+        self._left: dict[str, int] = {}
 
     def begin(self, sql: str, parameters: Any) -> None:
         """A statement: from here on it is what is paid for.
@@ -39,11 +47,24 @@ class Paying:
         nothing has run then.
         """
         if self._cost is not None:
-            self._stated = cost_of(self._cost, sql, parameters)
+            self._said = cost_of(self._cost, sql, parameters)
+            _refuse_counted(self._said)
+        self._left = self._grant.left(UNITS)
+
+    @property
+    def counts_writes(self) -> bool:
+        """Has the token a budget of rows to write?"""
+        return "rows_written" in self._left
 
     def stated(self, access: Access) -> Access:
-        """The access, with what the statement at hand costs."""
-        return with_cost(access, self._stated) if self._stated else access
+        """The access, with what the statement at hand costs.
+
+        Of what the guard counts it costs nothing yet: that a budget has enough of it, a question
+        without a ledger cannot tell.
+        """
+        if not self._said and not self._left:
+            return access
+        return with_cost(access, {**self._said, **dict.fromkeys(self._left, 0)})
 
     def recheck(
         self,
@@ -52,23 +73,42 @@ class Paying:
         caller: Caller | None = None,
     ) -> Decision:
         """As `Grant.recheck`. Nothing is charged."""
-        if self._stated:
+        if self._said or self._left:
             accesses = [self.stated(access) for access in accesses]
         return self._grant.recheck(accesses, caller=caller)
 
-    def check_all(
+    def take(
         self,
         accesses: Sequence[Access],
         *,
-        caller: Caller | None = None,
-    ) -> Decision:
-        """As `Grant.check_all`. The statement is charged once: what else it needs costs nothing."""
-        if not self._stated:
-            return self._grant.check_all(accesses, caller=caller)
-        first, *others = accesses
-        free = dict.fromkeys(self._stated, 0)
-        paid = [self.stated(first), *(with_cost(access, free) for access in others)]
-        return self._grant.check_all(paid, caller=caller)
+        caller: Caller | None,
+        most_rows: int,
+        writes: bool,
+    ) -> Taking:
+        """Decide on all that a statement needs, and charge it once: what else it needs is free.
+
+        Gives the account that the statement is counted in. One that needs nothing, as `select 1`,
+        is not charged, and nothing of it is counted. Raises Denied, which is recorded.
+        """
+        counted = self._left if accesses else {}
+        if accesses and not counted:
+            decision = self.charge(accesses, caller=caller)
+            if not decision:
+                raise Denied(decision)
+        return Taking(
+            self._grant,
+            accesses,
+            caller,
+            self._said,
+            counted,
+            most_rows,
+            writes=writes,
+        )
+
+    def charge(self, accesses: Sequence[Access], *, caller: Caller | None) -> Decision:
+        """As `Grant.check_all`, charged once. Counts nothing of what a statement hands out."""
+        asked = charged_once(accesses, self._said) if self._said else accesses
+        return self._grant.check_all(asked, caller=caller)
 
     def deny(
         self,
@@ -78,3 +118,10 @@ class Paying:
     ) -> Decision:
         """As `Grant.deny`."""
         return self._grant.deny(code, why, access)
+
+
+def _refuse_counted(cost: Mapping[str, int]) -> None:
+    """Raise ValueError for a cost in a unit that the guard counts by itself."""
+    named = sorted(cost.keys() & set(UNITS))
+    if named:
+        raise ValueError(f"cost names {', '.join(named)}, which the guard counts by itself")

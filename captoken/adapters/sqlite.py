@@ -36,6 +36,8 @@ rules. Each is cited by its number where it is enforced.
     the same.
 13. While a table with hidden columns is named, a name that could mean one of them is refused,
     whether there is such a column or not.
+14. Of a token with a budget in `rows`, `bytes` or `rows_written`, what is handed out and written is
+    counted, and reserved before it is handed out or committed (`captoken/adapters/_taking.py`).
 
 Not checked: what row counts, failing constraints and the order in which an index yields rows let a
 caller infer.

@@ -344,11 +344,12 @@ def _attributed(known: Attribution | Grant) -> Record:
 def _taken(decision: Decision) -> Record:
     """By which reservation it was allowed: one at most, since a ledger is asked in one step.
 
-    Accesses of one step name the same one. So whoever counts uses in a trail counts it once.
+    Accesses of one step name the same one, and so do its further parts (38.16). So whoever counts
+    uses in a trail counts it once.
     """
     for effect in decision.effects:
         if isinstance(effect, Reservation):
-            return {"taken": b64encode(effect.id)}
+            return {"taken": b64encode(effect.step)}
     return {}
 
 

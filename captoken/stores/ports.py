@@ -141,6 +141,14 @@ class Reservation(msgspec.Struct, frozen=True):
     # Of the token's root key: a ledger may have been made along with it.
     kid: str = ""
 
+    # The id of the first reservation of the same step, where this is a further part of it (38.16).
+    goes_on: bytes | None = None
+
+    @property
+    def step(self) -> bytes:
+        """The id that all parts of one step are recorded by. No ledger needs it."""
+        return self.id if self.goes_on is None else self.goes_on
+
     @property
     def kept_until(self) -> int | None:
         """Until when its buckets are kept; None is for good."""

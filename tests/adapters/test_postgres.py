@@ -703,7 +703,7 @@ def test_a_statement_takes_what_it_costs_of_a_budget_once(cost: Any, agents: psy
             assert sum(ledger._spent.values()) == spent, sql
     with guarded(agents, paying, cost={"cents": 0}) as db:
         db.execute("update sales set amount = amount where false")  # asked about again when it is committed
-    for unstated in (None, {}, {"rows": 1}):
+    for unstated in (None, {}, {"eur": 1}):
         with guarded(agents, paying, cost=unstated) as db, pytest.raises(Denied) as caught:
             db.execute("select id from sales")
         assert caught.value.code == "cost_unstated" and 'cost={"cents": 0}' in str(caught.value)

@@ -1303,7 +1303,7 @@ def test_what_a_statement_costs_is_told_by_its_text_and_parameters(plain: sqlite
 
 def test_without_a_cost_a_token_with_a_budget_permits_nothing_and_the_denial_says_what_to_write(plain: sqlite3.Connection) -> None:
     one, _ = paying()
-    for cost in (None, {}, {"rows": 1}, lambda sql, parameters: {}):
+    for cost in (None, {}, {"eur": 1}, lambda sql, parameters: {}):
         with guarded(plain, one, cost=cost) as db, pytest.raises(Denied) as caught:
             db.execute("select * from sales")
         assert caught.value.code == "cost_unstated" and 'cost={"cents": 0}' in str(caught.value)

@@ -174,10 +174,7 @@ class Judge:
 
         The answer is recorded, whichever it is. A denial reads as one that was found beforehand.
         """
-        decision = self._grant.check_all(
-            accesses,
-            caller=self._caller,
-        )
+        decision = self._grant.charge(accesses, caller=self._caller)
         if not decision:
             raise Denied(self._as_told(decision, sql))
         return decision

@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from captoken._format.errors import GuardError
@@ -41,9 +42,15 @@ from captoken.adapters._sqlite.planner import Planner
 from captoken.adapters._sqlite.remembered import Bounded, Connection
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
+from captoken.adapters._taking import Taking
 
 # Rule 11: bytes of a statement. What reads a text takes time with its length.
 MAX_BYTES = 100_000
+_UNCOUNTED = Own(
+    "cost_unstated",
+    "SQLite does not count the rows that the statement replaces, and the token has a budget in "
+    "rows_written: write INSERT … ON CONFLICT DO UPDATE",
+)
 _TOO_LONG = Own("operation", f"a statement of more than {MAX_BYTES} bytes")
 
 # The names of the columns, the rows, and how many rows were changed.
@@ -261,8 +268,8 @@ class Block:
                 plan = self._plan(text, parameters, problem)
             self.named.keep(sql, sql, True)
 
-        self._permit(plan)
-        return self._run(sql, parameters, plan)
+        with self._permit(plan) as taking, self._undone_if_refused(plan, taking):
+            return self._run(sql, parameters, plan, taking)
 
     def _check_alive(self) -> None:
         """Raise Denied if the grant has run out: then nothing is compiled any more.
@@ -273,7 +280,7 @@ class Block:
         if not live:
             raise self.denials.denied(live)
 
-    def _permit(self, plan: Plan) -> None:
+    def _permit(self, plan: Plan) -> Taking:
         """Raise Denied unless the grant permits all that the statement needs; else use it.
 
         Asked each time, also for a statement that was permitted before: a grant can run out, be
@@ -290,12 +297,16 @@ class Block:
             self.denials.deny(plan.text, refused)
         if plan.literals:
             self._deny_literals(plan)
+        if plan.replaces and self.grant.counts_writes:
+            self.denials.deny(plan.text, _UNCOUNTED)
 
-        # All that is needed together: recorded, and used once. `select 1` needs nothing.
-        if plan.needs:
-            decision = self.grant.check_all(plan.needs, caller=self.caller)
-            if not decision:
-                raise Denied(decision)
+        # All that is needed together: recorded, and used once.
+        return self.grant.take(
+            plan.needs,
+            caller=self.caller,
+            most_rows=self.max_rows,
+            writes=plan.writes,
+        )
 
     def _deny(self, plan: Plan, decision: Decision) -> NoReturn:
         """Raise Denied for what `recheck` found: the grant has run out, or a need is refused."""
@@ -338,28 +349,57 @@ class Block:
             if word in plan.literals:
                 self.denials.deny_column(plan.text, word)
 
-    def _run(self, sql: str, parameters: Any, plan: Plan) -> Result:
-        """Run a statement that is permitted (rule 2).
+    def _run(self, sql: str, parameters: Any, plan: Plan, taking: Taking) -> Result:
+        """Run a statement that is permitted (rule 2), and count what it takes (rule 14).
 
         It may ask the authorizer for what it was seen to ask for when it was planned, and for
         nothing else.
         """
         # `_alive` asks about these while the statement runs.
         self.running = plan.needs
+        changes = self.connection.total_changes
         try:
             rows, cursor = self.watch.run(
                 sql,
                 parameters,
                 plan.events,
                 self.max_rows,
+                taking.hand_out if taking.counts else None,
             )
+        except self.connection.Error as error:
+            # What it says can quote values. Of an interrupt the guard says more itself.
+            if self.death is None and self.broken is None:
+                taking.tell(str(error))
+            raise
         finally:
             self.running = ()
+        taking.wrote(self.connection.total_changes - changes)
 
         self._note_written(plan, cursor.rowcount)
         self._permit_rows(plan)
         columns = tuple([column[0] for column in cursor.description or ()])
         return columns, rows, cursor.rowcount
+
+    @contextmanager
+    def _undone_if_refused(self, plan: Plan, taking: Taking) -> Generator[None, None, None]:
+        """Around a statement that is counted: one that is ended in the middle leaves nothing.
+
+        One that fails by itself SQLite undoes. This is for one that its budget ends.
+        """
+        if not taking.counts or not plan.writes:
+            yield
+            return
+
+        self.watch.own("SAVEPOINT captoken")
+        try:
+            yield
+        except BaseException:
+            # SQLite may have rolled back all of the transaction by itself.
+            if self.connection.in_transaction:
+                self.watch.own("ROLLBACK TO captoken")
+                self.watch.own("RELEASE captoken")
+            raise
+        self.watch.own("RELEASE captoken")
 
     def _permit_rows(self, plan: Plan) -> None:
         """Raise Denied unless what was read may still be read (rule 10).

@@ -38,3 +38,18 @@ class Plan(NamedTuple):
 
     # What looks like a column and is a string. Where columns are hidden, that would tell (rule 9).
     literals: frozenset[str] = frozenset()
+
+    @property
+    def writes(self) -> bool:
+        """Does it write a table?"""
+        return any(need.operation != "select" for need in self.needs)
+
+    @property
+    def replaces(self) -> bool:
+        """May it take away rows of a table while it puts others there? (rule 6)
+
+        SQLite does not count the rows that go so. An insert whose trigger deletes from the same
+        table looks alike.
+        """
+        put = {need.table for need in self.needs if need.operation in ("insert", "update")}
+        return any(need.operation == "delete" and need.table in put for need in self.needs)

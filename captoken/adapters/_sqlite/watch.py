@@ -56,6 +56,9 @@ RUN = 3
 # another takes time with the product of their lengths: at this bound about ten seconds.
 MAX_VALUE = 1 << 20
 
+# Rows that are fetched at a time where they are counted.
+_AT_ONCE = 256
+
 # Opcodes between two calls of the progress handler.
 _STEPS = 10_000
 
@@ -218,21 +221,43 @@ class Watch:
         parameters: Any,
         events: Mapping[Event, None],
         most: int,
+        taken: Callable[[list[Any]], None] | None,
     ) -> tuple[list[Any], sqlite3.Cursor]:
         """Run `sql`, which may ask for what it was seen to ask for, and for nothing else.
 
+        `taken` is told the rows, some at a time, before the next ones are fetched, and may raise.
         Raises GuardError for more rows than `most`, and what SQLite raises.
         """
         self.allowed = events
         self.mode = RUN
         try:
-            # One more than are permitted shows that there are too many.
-            rows = self.cursor.execute(sql, parameters).fetchmany(most + 1)
+            self.cursor.execute(sql, parameters)
+            rows = self._fetched(most, taken)
             if len(rows) > most:
-                # Closed, so that the statement stops here and cannot be stepped on.
-                self.cursor.close()
-                self.cursor = self._cursor()
                 raise GuardError(f"the statement yields more than {most} rows")
             return rows, self.cursor
+        except BaseException:
+            # Closed, so that the statement stops here and cannot be stepped on.
+            self.cursor.close()
+            self.cursor = self._cursor()
+            raise
         finally:
             self.mode = CLOSED
+
+    def _fetched(self, most: int, taken: Callable[[list[Any]], None] | None) -> list[Any]:
+        """The rows of the statement that runs. One more than `most` shows that there are too many.
+
+        The one too many is not told to `taken`: nobody gets to see it.
+        """
+        if taken is None:
+            return self.cursor.fetchmany(most + 1)
+
+        rows: list[Any] = []
+        while len(rows) <= most:
+            some = self.cursor.fetchmany(min(_AT_ONCE, most + 1 - len(rows)))
+            if not some:
+                break
+            rows += some
+            if len(rows) <= most:
+                taken(some)
+        return rows

@@ -1,0 +1,333 @@
+"""How much an agent and all below it take out of a database: rows, bytes and rows written, counted by the guard."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from captoken import Denied, Token
+from captoken._language.costs import with_cost
+from captoken.adapters._taking import size_of
+from captoken.adapters.sqlite import guarded
+from captoken.audit import AuditTrail, read
+from captoken.errors import GuardError, StoreError
+from captoken.stores.memory import MemoryLedger
+from tests.world import clock, data, mint, verifier
+
+ALL = {"tables": ["sales", "marks", "kept"], "operations": ["select", "insert", "update", "delete"]}
+MANY = 1000
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    made = sqlite3.connect(":memory:", isolation_level=None)
+    made.executescript(
+        """
+        pragma foreign_keys = on;
+        create table sales (id integer primary key, region, amount);
+        create table marks (id integer primary key, sale references sales on delete cascade, code unique);
+        create table kept (note);
+        create trigger noted after insert on marks begin insert into kept values (new.code); end;
+        """
+    )
+    made.executemany("insert into sales values (?, ?, ?)", [(number, "eu", number) for number in range(1, MANY + 1)])
+    yield made
+    made.close()
+
+
+class World:
+    """A server with its ledger: what is left of a unit, and what a statement comes to."""
+
+    def __init__(self, connection: sqlite3.Connection, **facts: Any) -> None:
+        self.connection = connection
+        self.ledger = facts.pop("ledger", None) or MemoryLedger(floor=0, shared=True)
+        self.verifier = verifier(ledger=self.ledger, **facts)
+
+    def grant(self, token: Token) -> Any:
+        return self.verifier.authenticate(token.serialize())
+
+    def left(self, token: Token, unit: str = "rows") -> int:
+        return self.grant(token).left([unit])[unit]
+
+    def ran(self, token: Token, sql: str, parameters: Any = (), **options: Any) -> Any:
+        """How many rows came, or the code of the denial."""
+        try:
+            with guarded(self.connection, self.grant(token), **options) as db:
+                return len(db.execute(sql, parameters).fetchall())
+        except Denied as denied:
+            return denied.code
+
+
+def of(number: int) -> str:
+    return f"select * from sales limit {number}"
+
+
+def test_rows_are_counted_over_the_whole_tree(connection: sqlite3.Connection) -> None:
+    world = World(connection)
+    root = mint(**ALL, budget={"rows": 300})
+    scout = root.delegate(to="scout", budget={"rows": 200})
+    writer = root.delegate(to="writer")
+
+    assert world.ran(scout, of(150)) == 150
+    assert world.ran(scout, of(51)) == "budget_exhausted", "stopped in the middle: nothing is handed out"
+    assert world.left(scout) == 0 and world.left(root) == 100, "what it was stopped at counts"
+    assert world.ran(scout, of(1)) == "budget_exhausted"
+    assert world.ran(writer, of(99)) == 99, "its siblings go on"
+    assert world.ran(writer, of(1)) == 1
+    assert world.ran(root, of(1)) == "budget_exhausted"
+
+
+@pytest.mark.parametrize("number", [0, 1, 255, 256, 257, 511, 512, 513, 999, 1000])
+def test_exactly_what_is_left_may_be_taken_and_not_one_row_more(connection: sqlite3.Connection, number: int) -> None:
+    world = World(connection)
+    exact = mint(**ALL, budget={"rows": max(1, number)}, uses=1)
+    assert world.ran(exact, of(number)) == number
+    assert world.left(exact) == 0, "a statement without a row is counted as one"
+    assert world.ran(mint(**ALL, budget={"rows": 0}), of(number)) == "budget_exhausted"
+    if number > 1:
+        short = mint(**ALL, budget={"rows": number - 1})
+        assert world.ran(short.delegate(to="a"), of(number)) == "budget_exhausted"
+
+
+def test_what_was_reserved_and_not_taken_goes_back_before_the_rows_are_handed_out(connection: sqlite3.Connection) -> None:
+    world = World(connection)
+    token = mint(**ALL, budget={"rows": 1000, "bytes": 100_000, "usd_cents": 50}, uses=10)
+    grant = world.grant(token)
+    with guarded(connection, grant, cost={"usd_cents": 7}) as db:
+        rows = db.execute(of(3))
+        assert grant.left(["rows", "bytes", "usd_cents", "uses", "other"]) == {
+            "rows": 997, "bytes": 100_000 - 3 * (8 + 2 + 8), "usd_cents": 43, "uses": 9,
+        }  # fmt: skip
+        assert len(rows.fetchall()) == 3
+        db.execute(of(600))
+        assert grant.left(["rows", "usd_cents", "uses"]) == {"rows": 397, "usd_cents": 36, "uses": 8}, "one use, in three parts"
+
+
+def test_one_statement_reserves_a_part_and_so_starves_no_sibling(connection: sqlite3.Connection) -> None:
+    """While it runs, what is held of the budget is never a whole part more than it has fetched."""
+    world = World(connection)
+    token = mint(**ALL, budget={"rows": 5000})
+    held: list[int] = []
+    connection.text_factory = lambda raw: held.append(5000 - world.left(token)) or raw.decode()
+    assert world.ran(token, "select region from sales") == MANY
+    assert held[0] == 256 and set(held) == {256, 512, 768} and world.left(token) == 4000
+
+
+def test_a_table_in_one_row_is_counted_in_bytes(connection: sqlite3.Connection) -> None:
+    world = World(connection)
+    all_of_it = "select json_group_array(id || region || amount) from sales"
+    token = mint(**ALL, budget={"rows": 5, "bytes": 5_000})
+    assert world.ran(token, all_of_it) == "budget_exhausted" and world.left(token, "bytes") == 0
+    large = mint(**ALL, budget={"bytes": 200_000})
+    assert world.ran(large, "select group_concat(region || zeroblob(100)) from sales") == 1
+    assert world.left(large, "bytes") == 200_000 - (MANY * 102 + MANY - 1)
+
+
+@pytest.mark.parametrize(
+    "value, size", [(None, 1), (0, 8), (2**62, 8), (1.5, 8), (True, 8), ("", 0), ("eu", 2), ("é", 2), ("\ud800", 3), (b"", 0), (b"ab", 2)]
+)  # fmt: skip
+def test_the_size_of_a_value(value: Any, size: int) -> None:
+    assert size_of(value) == size
+
+
+def test_returning_is_counted_and_what_it_wrote_is_undone(connection: sqlite3.Connection) -> None:
+    world = World(connection)
+    token = mint(**ALL, budget={"rows": 10})
+    with pytest.raises(Denied, match="rows"), guarded(connection, world.grant(token)) as db:
+        try:
+            db.execute("update sales set amount = -1 where id <= 11 returning id")
+        finally:
+            with pytest.raises(Denied):
+                db.execute("select 1 from sales where amount = -1 limit 1")
+    assert connection.execute("select count(*) from sales where amount = -1").fetchone() == (0,)
+    assert world.ran(mint(**ALL, budget={"rows": 11}), "update sales set amount = -1 where id <= 11 returning id") == 11
+
+
+def test_the_block_goes_on_after_a_statement_that_was_undone(connection: sqlite3.Connection) -> None:
+    world = World(connection)
+    token = mint(**ALL, budget={"rows_written": 3})
+    with guarded(connection, world.grant(token)) as db:
+        db.execute("update sales set region = 'us' where id = 1")
+        with pytest.raises(Denied) as caught:
+            db.execute("update sales set region = 'asia'")
+        assert caught.value.code == "budget_exhausted" and "998 rows_written of 3 are not left" in str(caught.value)
+        assert db.execute("select distinct region from sales order by 1").fetchall() == [("eu",), ("us",)]
+    assert connection.execute("select count(*) from sales where region = 'us'").fetchone() == (1,)
+    assert world.left(token, "rows_written") == 0, "what was reserved for it stays taken"
+
+
+@pytest.mark.parametrize(
+    "sql, written",
+    [
+        ("select * from sales", 0),
+        ("update sales set amount = 0 where id <= 300", 300),
+        ("update sales set amount = 0 where id < 0", 0),
+        ("insert into sales (region) values ('eu'), ('us')", 2),
+        ("insert into marks (sale, code) values (1, 'a'), (2, 'b')", 4),  # and a trigger's two
+        ("delete from sales where id = 7", 6),  # and five that go along
+        ("insert into sales (id) values (1) on conflict do nothing", 0),
+        ("insert into sales (id) values (1) on conflict do update set amount = 1", 1),
+    ],
+)
+def test_rows_that_are_written_count_with_those_of_triggers_and_cascades(
+    connection: sqlite3.Connection, sql: str, written: int
+) -> None:
+    connection.executemany("insert into marks (sale, code) values (7, ?)", [(f"c{number}",) for number in range(5)])
+    world = World(connection)
+    before = list(connection.iterdump())
+    if written > 1:
+        # One is reserved before it runs.
+        short = mint(**ALL, budget={"rows_written": written - 1})
+        assert world.ran(short, sql) == "budget_exhausted" and list(connection.iterdump()) == before
+    token = mint(**ALL, budget={"rows_written": 1000})
+    assert isinstance(world.ran(token, sql), int) and world.left(token, "rows_written") == 1000 - written
+    if sql.startswith("select"):
+        assert world.ran(mint(**ALL, budget={"rows_written": 0}), sql) == MANY
+    else:
+        assert world.ran(mint(**ALL, budget={"rows_written": 0}), sql) == "budget_exhausted"
+
+
+@pytest.mark.parametrize("sql", ["replace into marks (code) values ('a')", "insert or replace into marks (code) values ('a')"])
+def test_what_sqlite_does_not_count_is_refused(connection: sqlite3.Connection, sql: str) -> None:
+    world = World(connection)
+    assert world.ran(mint(**ALL, budget={"rows_written": 5}), sql) == "cost_unstated"
+    assert world.ran(mint(**ALL, budget={"rows": 5}), sql) == 0
+
+
+def test_a_rolled_back_block_gives_nothing_back(connection: sqlite3.Connection) -> None:
+    world = World(connection)
+    token = mint(**ALL, budget={"rows_written": 50, "rows": 50})
+    with pytest.raises(KeyError), guarded(connection, world.grant(token)) as db:
+        db.execute("update sales set amount = 0 where id <= 20")
+        db.execute(of(30))
+        raise KeyError
+    assert world.left(token, "rows_written") == 30 and world.left(token) == 19
+
+
+def test_what_is_denied_or_needs_no_table_takes_nothing(connection: sqlite3.Connection) -> None:
+    world = World(connection)
+    token = mint(tables=["sales"], operations=["select"], columns={"sales": ["id"]}, budget={"rows": 10, "bytes": 100, "rows_written": 9})
+    for sql in ("select * from hr", "select amount from sales", "delete from sales", "drop table sales", "selct 1", "select nothing from sales"):
+        with pytest.raises((Denied, sqlite3.Error)), guarded(connection, world.grant(token)) as db:
+            db.execute(sql)
+    assert world.ran(token, "select 1") == 1
+    assert world.grant(token).left(["rows", "bytes", "rows_written"]) == {"rows": 10, "bytes": 100, "rows_written": 9}
+
+
+def test_a_failed_statement_counts_what_it_read_and_what_its_error_tells(connection: sqlite3.Connection) -> None:
+    world = World(connection)
+    fails = "select id from sales where abs(case when id > 600 then -9223372036854775807 - 1 else id end) > 0"
+    token = mint(**ALL, budget={"rows": 1000, "bytes": 100_000})
+    with pytest.raises(sqlite3.Error, match="integer overflow"), guarded(connection, world.grant(token)) as db:
+        db.execute(fails)
+    # It was fetched in parts, of which the third failed.
+    assert world.left(token) == 1000 - 512 and world.left(token, "bytes") == 100_000 - 512 * 8 - len("integer overflow")
+
+    little = mint(**ALL, budget={"bytes": 3})
+    with pytest.raises(Denied), guarded(connection, world.grant(little)) as db:
+        db.execute("select abs(-9223372036854775807 - 1) from sales")
+
+
+def test_more_than_max_rows_is_an_error_as_ever(connection: sqlite3.Connection) -> None:
+    world = World(connection)
+    token = mint(**ALL, budget={"rows": 1000})
+    for most in (1, 255, 256, 300):
+        before = world.left(token)
+        with pytest.raises(GuardError, match=f"more than {most} rows"):
+            world.ran(token, of(most + 1), max_rows=most)
+        assert before - most <= world.left(token) < before
+        assert world.ran(token, of(1)) == 1
+
+
+@pytest.mark.parametrize("cost", [{"rows": 1}, {"bytes": 0}, {"rows_written": 0, "cents": 1}, lambda *_: {"rows": 0}])
+def test_no_cost_names_what_the_guard_counts(connection: sqlite3.Connection, cost: Any) -> None:
+    world = World(connection)
+    with pytest.raises(ValueError, match="which the guard counts by itself"):
+        world.ran(mint(**ALL), of(1), cost=cost)
+
+
+def test_elsewhere_a_token_with_such_a_budget_says_what_it_costs() -> None:
+    """Of a tool's call or a request nobody counts rows: whoever guards it says that there are none."""
+    grant = verifier(ledger=MemoryLedger(floor=0, shared=True)).authenticate(mint(**ALL, budget={"rows": 5}).serialize())
+    assert grant.check(data("sales")).code == "cost_unstated"
+    assert grant.check(with_cost(data("sales"), {"rows": 0})).code == "allowed"
+
+
+class Failing(MemoryLedger):
+    """A ledger that fails where it is told to."""
+
+    fails: str = ""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == object.__getattribute__(self, "fails"):
+            raise StoreError("gone")
+        return super().__getattribute__(name)
+
+
+def test_a_ledger_that_fails(connection: sqlite3.Connection, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Failing(floor=0, shared=True)
+    world = World(connection, ledger=ledger)
+    token = mint(**ALL, budget={"rows": 1000})
+
+    ledger.fails = "reserve"
+    assert world.ran(token, of(1)) == "store_unavailable"
+    ledger.fails = "settle"
+    assert world.ran(token, of(1)) == 1, "it was paid for, and more than that"
+    assert "not settled" in caplog.text and "gone" not in caplog.text
+    ledger.fails = ""
+    assert world.left(token) == 1000 - 256
+    ledger.fails = "spent"
+    assert world.left(token) == 0
+    assert world.ran(token, of(1)) == 1, "what cannot be told is not asked for"
+    ledger.fails = ""
+    assert world.left(token) == 1000 - 257
+
+
+def test_a_ledger_that_fails_in_the_middle_ends_the_statement(connection: sqlite3.Connection) -> None:
+    ledger = Failing(floor=0, shared=True)
+    world = World(connection, ledger=ledger)
+
+    def text(raw: bytes) -> str:
+        ledger.fails = "reserve"
+        return raw.decode()
+
+    connection.text_factory = text
+    assert world.ran(mint(**ALL, budget={"rows": 1000}), "select region from sales") == "store_unavailable"
+
+
+def test_a_revoked_grant_ends_the_statement_at_the_next_part(connection: sqlite3.Connection) -> None:
+    """Each part is decided on by itself: also where no progress handler came in between."""
+    now = clock()
+    world = World(connection, clock=now)
+    token = mint(**ALL, budget={"rows": 1000}, expires_in=60)
+
+    def text(raw: bytes) -> str:
+        now.now += 1
+        return raw.decode()
+
+    connection.text_factory = text
+    assert world.ran(token, "select region from sales") == "expired"
+
+
+def test_the_trail_has_one_step_and_what_was_reserved_of_it(connection: sqlite3.Connection) -> None:
+    lines: list[bytes] = []
+    world = World(connection, audit=AuditTrail(lines.append))
+    world.ran(mint(**ALL, budget={"rows": 1000, "usd_cents": 9}, uses=5), of(600), cost={"usd_cents": 3})
+    decided = [record for record in read(lines) if "taken" in record]
+    assert len({record["taken"] for record in decided}) == 1
+    assert [record["access"]["cost"] for record in decided] == [
+        {"rows": 256, "usd_cents": 3}, {"rows": 256, "usd_cents": 0}, {"rows": 256, "usd_cents": 0},
+    ]  # fmt: skip
+
+
+def test_a_token_without_such_a_budget_is_asked_about_as_before(connection: sqlite3.Connection) -> None:
+    class Untouched(MemoryLedger):
+        def spent(self, bucket: bytes, unit: str) -> int:
+            raise AssertionError("nothing is counted in rows")
+
+    world = World(connection, ledger=Untouched(floor=0, shared=True))
+    assert world.ran(mint(**ALL), of(3)) == 3
+    assert world.ran(mint(**ALL, uses=2), of(3)) == 3
