@@ -127,6 +127,7 @@ def test_every_public_module_says_what_to_install() -> None:
         "captoken.adapters.otel": "otel",
         "captoken.adapters.postgres": "postgres",
         "captoken.adapters.pydantic_ai": "pydantic-ai",
+        "captoken.adapters.sqlalchemy": "sqlalchemy",
         "captoken.interop.from_pymacaroons": "interop",
         "captoken.interop.to_pymacaroons": "interop",
         "captoken.stores.postgres": "postgres",

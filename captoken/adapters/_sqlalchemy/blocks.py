@@ -1,0 +1,133 @@
+"""One guarded block, as a connection of SQLAlchemy's runs it (rule 3 of `sqlalchemy`).
+
+SQLAlchemy asks without awaiting, in async code too: it switches to another greenlet meanwhile. So
+all three kinds have the same face, and differ in where the guard works:
+
+    Here       in the thread that asks: sqlite3, psycopg
+    Queued     in the thread of an aiosqlite connection, which alone may use it
+    Awaited    in the event loop: an AsyncConnection of psycopg
+
+Only what the guards export is used. Which database it is, none of them knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Protocol, TypeAlias
+
+from captoken.adapters._rows import Rows
+
+# What makes a guarded block, not entered yet.
+Opening: TypeAlias = Callable[[], AbstractContextManager[Any]]
+AsyncOpening: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
+
+# Waits for what a function of the driver's connection gives back, from within a greenlet.
+Awaiting: TypeAlias = Callable[[Callable[[Any], Any]], Any]
+
+
+class Block(Protocol):
+    """A block that has begun, and ends once."""
+
+    def execute(self, sql: str, parameters: Sequence[Any]) -> Rows:
+        """Run one statement. Raises Denied, GuardError, or what the database raises."""
+        ...
+
+    def commit(self) -> None:
+        """The normal end. Raises Denied too, and then all of it is rolled back."""
+        ...
+
+    def rollback(self) -> None:
+        """The other end."""
+        ...
+
+
+class _RolledBack(Exception):  # noqa: N818, it is no error
+    """Leaves a guarded block so that it rolls back. Nobody else sees it."""
+
+
+class Here:
+    """A block in the thread that asks.
+
+    Raises what the guard raises at its entry: nothing has begun then.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        self._block = opening()
+        self._db = self._block.__enter__()
+
+    def execute(self, sql: str, parameters: Sequence[Any]) -> Rows:
+        """Run one statement: see `Block`."""
+        rows: Rows = self._db.execute(sql, parameters)
+        return rows
+
+    def commit(self) -> None:
+        """As the end of a `with` is reached."""
+        self._block.__exit__(None, None, None)
+
+    def rollback(self) -> None:
+        """As an exception leaves a `with`. The guard raises it again, which is no error here."""
+        leaving = _RolledBack()
+        self._block.__exit__(_RolledBack, leaving, None)
+
+
+class Queued:
+    """A block in the thread of an aiosqlite connection.
+
+    That thread does one thing after the other. So what is canceled here while a statement runs is
+    rolled back when the statement is done, and not while it runs.
+    """
+
+    def __init__(self, opening: Opening, awaiting: Awaiting) -> None:
+        self._awaiting = awaiting
+        self._block: Here = self._queue(Here, opening)
+
+    def execute(self, sql: str, parameters: Sequence[Any]) -> Rows:
+        """Run one statement: see `Block`."""
+        rows: Rows = self._queue(
+            self._block.execute,
+            sql,
+            parameters,
+        )
+        return rows
+
+    def commit(self) -> None:
+        """See `Block`."""
+        self._queue(self._block.commit)
+
+    def rollback(self) -> None:
+        """See `Block`."""
+        self._queue(self._block.rollback)
+
+    def _queue(self, step: Callable[..., Any], *args: Any) -> Any:
+        """Do a step in that thread, and wait for it.
+
+        aiosqlite has no public name for that; all that it does itself goes this way.
+        """
+        return self._awaiting(lambda driver: driver._execute(step, *args))
+
+
+class Awaited:
+    """A block in the event loop.
+
+    What is canceled while a statement runs closes the connection: that is how its guard ends it.
+    """
+
+    def __init__(self, opening: AsyncOpening, awaiting: Awaiting) -> None:
+        self._awaiting = awaiting
+        self._block = opening()
+        self._db = awaiting(lambda _: self._block.__aenter__())
+
+    def execute(self, sql: str, parameters: Sequence[Any]) -> Rows:
+        """Run one statement: see `Block`."""
+        rows: Rows = self._awaiting(lambda _: self._db.execute(sql, parameters))
+        return rows
+
+    def commit(self) -> None:
+        """As the end of an `async with` is reached."""
+        self._awaiting(lambda _: self._block.__aexit__(None, None, None))
+
+    def rollback(self) -> None:
+        """As an exception leaves an `async with`."""
+        leaving = _RolledBack()
+        self._awaiting(lambda _: self._block.__aexit__(_RolledBack, leaving, None))

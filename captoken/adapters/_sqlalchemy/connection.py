@@ -1,0 +1,178 @@
+"""What SQLAlchemy gets in the place of a database's connection, and of its cursor (rule 1).
+
+It looks like DBAPI, and does two things: a text with its parameters goes to the guard, and a
+transaction is a guarded block. Whatever else SQLAlchemy, a dialect or an event handler would do
+with a connection is not there, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from captoken._format.errors import GuardError
+from captoken.adapters._rows import Rows
+from captoken.adapters._sqlalchemy.blocks import Block
+
+_NO_ROWS = Rows((), [], -1)
+
+
+class NotThere(GuardError, AttributeError):  # noqa: N818, as the others are named
+    """An attribute that a guarded connection does not have. `hasattr` says no."""
+
+
+class _OnlyWhatIsHere:
+    """What has no other attribute than its own."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise NotThere(
+            f"a guarded connection has no {name}: statements, commit and rollback are all there is"
+        )
+
+
+class GuardedConnection(_OnlyWhatIsHere):
+    """A connection that belongs to one connection of SQLAlchemy's.
+
+    `begin` opens a guarded block, and is asked at the first statement of each transaction.
+    `release` gives back the connection of the database, which nothing here knows. `lost` says
+    whether that one is closed.
+    """
+
+    __slots__ = ("_begin", "_block", "_lost", "_release")
+
+    def __init__(
+        self,
+        begin: Callable[[], Block],
+        release: Callable[[], None],
+        lost: Callable[[], bool],
+    ) -> None:
+        self._begin = begin
+        self._release: Callable[[], None] | None = release
+        self._lost = lost
+
+        # None: there is no transaction.
+        self._block: Block | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or what it stands for was."""
+        return self._release is None or self._lost()
+
+    def cursor(self, *kind: Any, **options: Any) -> Cursor:
+        """A cursor, of the one kind that there is.
+
+        Raises GuardError for one of the server's: rows are fetched before they are handed out.
+        """
+        if kind or options:
+            raise GuardError("a guarded connection has no server-side cursors")
+        return Cursor(self)
+
+    def run(self, sql: str, parameters: Sequence[Any]) -> Rows:
+        """Hand one statement to the guard (rule 2). The first one begins a block (rule 3)."""
+        if self._release is None:
+            raise GuardError("the connection is closed")
+        if self._block is None:
+            self._block = self._begin()
+        return self._block.execute(sql, parameters)
+
+    def commit(self) -> None:
+        """End the block as it ends normally. Raises Denied for what may not be written by now."""
+        block, self._block = self._block, None
+        if block is not None:
+            block.commit()
+
+    def rollback(self) -> None:
+        """End the block so that nothing of it stays."""
+        block, self._block = self._block, None
+        if block is not None:
+            block.rollback()
+
+    def close(self) -> None:
+        """Roll back what is open, and give the connection back. Twice is once."""
+        release, self._release = self._release, None
+        try:
+            self.rollback()
+        finally:
+            if release is not None:
+                release()
+
+
+class Cursor(_OnlyWhatIsHere):
+    """What a statement gave back, which is fetched already."""
+
+    __slots__ = ("_connection", "_rows", "arraysize", "description")
+
+    def __init__(self, connection: GuardedConnection) -> None:
+        self._connection = connection
+        self._rows = _NO_ROWS
+
+        # Of the seven things that DBAPI says of a column, the name.
+        self.description: tuple[tuple[Any, ...], ...] | None = None
+        self.arraysize = 1
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
+        """Run one statement. Raises Denied, GuardError, or what the database raises."""
+        self._take(_NO_ROWS)
+        self._take(self._connection.run(sql, parameters))
+        return self
+
+    def executemany(self, sql: str, sets: Iterable[Sequence[Any]]) -> Cursor:
+        """Run one statement with each set of parameters, each asked about by itself.
+
+        One that is refused ends it. Those before it are done, and stay if the owner commits.
+        """
+        self._take(_NO_ROWS)
+        count = 0
+        for parameters in sets:
+            count += max(0, self._connection.run(sql, parameters).rowcount)
+        self._take(Rows((), [], count))
+        return self
+
+    def _take(self, rows: Rows) -> None:
+        self._rows = rows
+        described = [(name, None, None, None, None, None, None) for name in rows.columns]
+        self.description = tuple(described) or None
+
+    @property
+    def rowcount(self) -> int:
+        """As the database says it: -1 where it says nothing."""
+        return self._rows.rowcount
+
+    @property
+    def lastrowid(self) -> Any:
+        """The key of the row that was inserted last, as SQLite tells it; None, if none was.
+
+        Asked as any statement is. Only the dialect of SQLite wants it.
+        """
+        if self._rows.rowcount < 1:
+            return None
+        row = self._connection.run("select last_insert_rowid()", ()).fetchone()
+        return row[0] if row else None
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row, or None."""
+        return self._rows.fetchone()
+
+    def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
+        """Some more rows."""
+        wanted = self.arraysize if size is None else size
+        found: list[tuple[Any, ...]] = []
+        while len(found) < wanted and (row := self._rows.fetchone()) is not None:
+            found.append(row)
+        return found
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows that are left."""
+        return self._rows.fetchall()
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return iter(self._rows)
+
+    def close(self) -> None:
+        """Forget what came back. There is nothing open."""
+        self._rows = Rows((), [], self._rows.rowcount)
+
+    async def _async_soft_close(self) -> None:
+        """What SQLAlchemy awaits of a cursor in async code. The rows stay."""

@@ -1,0 +1,192 @@
+"""The dialects of guarded engines: SQLAlchemy's own, without what goes round a guard.
+
+Here are enforced rules 4 to 6 of `captoken.adapters.sqlalchemy`.
+
+A dialect compiles statements, and asks a database at start-up what it is. Ours asks nothing: it has
+the state of the dialect of the engine that is guarded, which has asked on a bare connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from functools import partial
+from typing import Any, NoReturn
+
+from captoken._format.extras import extra
+
+with extra("sqlalchemy"):
+    from sqlalchemy import Dialect, event, types
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+    from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+    from sqlalchemy.engine.default import DefaultDialect
+    from sqlalchemy.engine.reflection import Inspector
+
+from captoken._format.errors import CaptokenError, GuardError
+
+# What the state of another dialect has that is of that dialect alone: what refers to it, and what
+# was derived from what is different here.
+_ITS_OWN = (
+    "_has_events",
+    "_type_memos",
+    "dispatch",
+    "identifier_preparer",
+    "is_async",
+    "paramstyle",
+    "positional",
+    "skip_autocommit_rollback",
+    "type_compiler",
+    "type_compiler_instance",
+)
+
+
+# Digits after the point, where a column states none: SQLAlchemy's own number.
+_PLACES = 10
+
+
+class _NoInspector(Inspector):
+    """Rule 5. Reflection reads catalogs, which no grant permits."""
+
+    def __new__(cls, *args: Any, **keywords: Any) -> NoReturn:
+        raise GuardError(
+            "a guarded engine reflects nothing, since catalogs are never granted: reflect with "
+            "the engine that it was made of, and use the tables here"
+        )
+
+
+def _refusing(why: str) -> Callable[..., NoReturn]:
+    """What stands in the place of a method of the dialect's, and refuses."""
+
+    def refuse(*args: Any, **keywords: Any) -> NoReturn:
+        raise GuardError(why)
+
+    return refuse
+
+
+_OF_THE_GUARD = "a guarded transaction is as the guard begins it: ask for no other kind"
+
+
+class Guarded(DefaultDialect):
+    """What all of them have in common, before a dialect of SQLAlchemy's."""
+
+    inspector: Any = _NoInspector
+
+    # Rows are fetched before they are handed out. So what asks for a cursor of the server's gets
+    # them as well, one after the other.
+    supports_server_side_cursors = False
+    server_side_cursors = False
+
+    # What is dropped without being closed is closed by the pool that it came from.
+    has_terminate = False
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        event.listen(self, "handle_error", _unwrapped)
+
+    def adopt(self, bare: Dialect) -> None:
+        """Rule 4. Take what the dialect was made with, and what it has found out."""
+        state = {key: value for key, value in vars(bare).items() if key not in _ITS_OWN}
+        vars(self).update(state)
+        self.is_async = bare.is_async
+        self.skip_autocommit_rollback = False
+
+    def get_driver_connection(self, connection: Any) -> Any:
+        """What `driver_connection` is: nothing that is below the guard."""
+        return connection
+
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        """Whether a connection is lost for good, by what it says itself."""
+        return connection is not None and bool(connection.closed)
+
+    # Rule 5. What would open another connection, or change how a transaction goes.
+    connect: Any = _refusing("a guarded engine opens no connection by itself")
+    set_isolation_level: Any = _refusing(_OF_THE_GUARD)
+    get_isolation_level: Any = _refusing(_OF_THE_GUARD)
+    reset_isolation_level: Any = _refusing(_OF_THE_GUARD)
+    set_readonly: Any = _refusing(_OF_THE_GUARD)
+    get_readonly: Any = _refusing(_OF_THE_GUARD)
+    set_deferrable: Any = _refusing(_OF_THE_GUARD)
+    get_deferrable: Any = _refusing(_OF_THE_GUARD)
+    do_savepoint: Any = _refusing("a guarded connection has no savepoints, and no begin_nested")
+    do_begin_twophase: Any = _refusing("a guarded connection has no two-phase transactions")
+    do_recover_twophase: Any = _refusing("a guarded connection has no two-phase transactions")
+
+
+def _unwrapped(context: Any) -> Exception | None:
+    """What SQLAlchemy raises of an error: one of the guard's as it is, and not in one of its own.
+
+    It wraps what is raised before a statement runs, by a default that is a statement itself.
+    """
+    error: Exception = context.original_exception
+    wrapped = context.sqlalchemy_exception is not None
+    return error if wrapped and isinstance(error, CaptokenError) else None
+
+
+class GuardedSQLite(Guarded, SQLiteDialect_pysqlite):
+    """For `sqlite3`, and for aiosqlite."""
+
+    supports_statement_cache = True
+
+    def __init__(self, bare: Dialect) -> None:
+        super().__init__(dbapi=bare.dbapi)
+        self.adopt(bare)
+
+
+class _Number:
+    """A type of numbers, whose values come as psycopg reads them."""
+
+    def bind_processor(self, dialect: Any) -> None:
+        return None
+
+    def result_processor(self, dialect: Any, coltype: Any) -> Any:
+        """SQLAlchemy's own goes by the type that the database tells of a column. A guard tells
+        none, and the value itself says as much.
+        """
+        return partial(_as_declared, self)
+
+
+class _Numeric(_Number, types.Numeric[Any]):
+    """Numbers that are exact."""
+
+
+class _Float(_Number, types.Float[Any]):
+    """Numbers that are not."""
+
+
+def _as_declared(kind: Any, value: Any) -> Any:
+    """A number as its column is declared in Python: a Decimal, or a float.
+
+    A column that is declared exact, over one of the database that is not, gets as many places as
+    SQLAlchemy gives it.
+    """
+    if value is None:
+        return None
+    if not kind.asdecimal:
+        return float(value)
+    if not isinstance(value, float):
+        return value
+
+    stated = (kind.decimal_return_scale, kind.scale, _PLACES)
+    places = next(number for number in stated if number is not None)
+    return Decimal(f"{value:.{places}f}")
+
+
+class GuardedPostgres(Guarded, PGDialect_psycopg):
+    """For psycopg, with either kind of connection."""
+
+    supports_statement_cache = True
+    colspecs = {  # noqa: RUF012, as SQLAlchemy declares it
+        **PGDialect_psycopg.colspecs,
+        types.Numeric: _Numeric,
+        types.Float: _Float,
+    }
+
+    def __init__(self, bare: Dialect) -> None:
+        # Rule 6. As PostgreSQL itself spells parameters, and not as psycopg does.
+        super().__init__(dbapi=bare.dbapi, paramstyle="numeric_dollar")
+        self.adopt(bare)
+
+    def adopt(self, bare: Dialect) -> None:
+        super().adopt(bare)
+        # As the guard pins it for its transactions, whatever the server's setting is.
+        self._backslash_escapes = False

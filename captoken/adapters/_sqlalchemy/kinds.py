@@ -1,0 +1,108 @@
+"""The kinds of engine that can be guarded: of each its dialect, its guard, how a block begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from captoken._format.extras import extra
+
+with extra("sqlalchemy"):
+    from sqlalchemy import Engine
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
+    from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
+    from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+
+from captoken._format.errors import GuardError
+from captoken._verification.decision import Grant
+from captoken.adapters import sqlite
+from captoken.adapters._sqlalchemy.blocks import Awaited, Block, Here, Queued
+from captoken.adapters._sqlalchemy.dialects import Guarded, GuardedPostgres, GuardedSQLite
+
+_Options = Mapping[str, Any]
+
+
+class Kind(NamedTuple):
+    """One kind of engine. What is taken is a connection of its pool."""
+
+    dialect: Callable[[Any], Guarded]
+    guard: Callable[..., Any]
+
+    # Begins a block.
+    begin: Callable[[Any, Grant, _Options], Block]
+
+    # Whether the connection of the database is closed.
+    is_lost: Callable[[Any], bool]
+
+
+def kind_of(engine: Engine) -> Kind:
+    """The kind of an engine, by the very class of its dialect.
+
+    One that is derived may put in a statement of its own. Raises GuardError for any other.
+    """
+    made = _KINDS.get(type(engine.dialect))
+    if made is None:
+        raise GuardError(
+            "what can be guarded is sqlite+pysqlite, sqlite+aiosqlite and postgresql+psycopg, and "
+            f"not {engine.dialect.name}+{engine.dialect.driver} by {type(engine.dialect).__name__}"
+        )
+    return made()
+
+
+def _sqlite() -> Kind:
+    def begin(taken: Any, grant: Grant, options: _Options) -> Block:
+        return Here(lambda: sqlite.guarded(taken.driver_connection, grant, **options))
+
+    return Kind(GuardedSQLite, sqlite.guarded, begin, _never)
+
+
+def _aiosqlite() -> Kind:
+    def begin(taken: Any, grant: Grant, options: _Options) -> Block:
+        # The connection of sqlite3, which only the thread of aiosqlite's may use.
+        connection = taken.driver_connection._conn
+        return Queued(
+            lambda: sqlite.guarded(connection, grant, **options),
+            taken.dbapi_connection.run_async,
+        )
+
+    return Kind(GuardedSQLite, sqlite.guarded, begin, _never)
+
+
+def _psycopg() -> Kind:
+    # Here, so that whoever guards SQLite needs no psycopg.
+    from captoken.adapters import postgres
+
+    def begin(taken: Any, grant: Grant, options: _Options) -> Block:
+        return Here(lambda: postgres.guarded(taken.driver_connection, grant, **options))
+
+    return Kind(GuardedPostgres, postgres.guarded, begin, _is_closed)
+
+
+def _async_psycopg() -> Kind:
+    from captoken.adapters import postgres
+
+    def begin(taken: Any, grant: Grant, options: _Options) -> Block:
+        return Awaited(
+            lambda: postgres.guarded_async(taken.driver_connection, grant, **options),
+            taken.dbapi_connection.run_async,
+        )
+
+    return Kind(GuardedPostgres, postgres.guarded_async, begin, _is_closed)
+
+
+def _never(taken: Any) -> bool:
+    """The guard of SQLite closes no connection."""
+    return False
+
+
+def _is_closed(taken: Any) -> bool:
+    """The guard of PostgreSQL closes one that it cannot rely on any more."""
+    return bool(taken.driver_connection.closed)
+
+
+_KINDS: dict[type[Any], Callable[[], Kind]] = {
+    SQLiteDialect_pysqlite: _sqlite,
+    SQLiteDialect_aiosqlite: _aiosqlite,
+    PGDialect_psycopg: _psycopg,
+    PGDialectAsync_psycopg: _async_psycopg,
+}
