@@ -10,26 +10,27 @@
 See docs/agents.md.
 
 1. Every tool is asked about where it is called, with the arguments that it gets: after validation,
-   defaults and hooks. A tool that another capability wraps around the others is asked about before
-   it runs. Where a wrapper answered for a tool that it did not call, that is asked about before the
-   answer goes out.
+   defaults and hooks, by their values and not as a class writes itself. A tool that another
+   capability wraps around the others is asked about before it runs. Where a wrapper answered for a
+   tool that it did not call, that is asked about before the answer goes out.
 2. A call that is executed outside of the run (an external tool) is asked about before it is handed
    out.
 3. An output function is a tool, of its own name; where it takes one argument, that is asked about
    as `output`.
 4. A tool that the model's provider runs cannot be asked about: a request that has one raises
-   GuardError.
+   GuardError. So does one for an image: the provider makes it by such a tool.
 5. Who calls is the agent that runs, by its name. An agent without one gets no guard.
 6. What is refused is a failed call for the model: it uses up no retries, and the run goes on. So is
    a call in which the tool itself was refused something (Denied).
 7. A sub-agent is handed a narrowed token and nothing else: neither dependencies nor what its caller
    was granted.
+8. A run whose guard is gone, by `agent.override(spec=…)`, raises GuardError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -48,13 +49,14 @@ with extra("pydantic-ai"):
     from pydantic_ai.tools import ToolDefinition
     from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
     from pydantic_ai.usage import RunUsage
-    from pydantic_core import PydanticSerializationError, to_jsonable_python
+    from pydantic_core import PydanticSerializationError
 
 from captoken import current
 from captoken._format.errors import GuardError
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
+from captoken.adapters._agents.plain import as_json
 from captoken.adapters._within import within
 from captoken.current import AnyGrant
 from captoken.tools import ToolGuard, agent_name, calling, handing, telling
@@ -69,6 +71,7 @@ _MARK = " ".join(("behind", "the", "guard"))
 _SEARCH = (
     "tool_search"  # a tool of the provider's that only finds tools: to call one is asked about
 )
+_IMAGE = "image_generation"  # the tool of the provider's by which an image is made
 
 _Key: TypeAlias = "tuple[str, str | None, str | None]"  # of a call: its tool, its run, its id
 
@@ -97,7 +100,7 @@ class TokenGuard(AbstractCapability[Any]):
     """Lets the agent call the tools that the current token permits, and no other.
 
     `native` are the kinds of provider-run tools that may be used unasked (rule 4). Raises
-    GuardError for an agent that has no name. Realtime sessions have no place for rules 3 and 4.
+    GuardError for an agent that has no name. Realtime sessions have no place for rules 3, 4 and 8.
     """
 
     def __init__(self, guard: ToolGuard, *, native: Collection[str] = ()) -> None:
@@ -108,6 +111,8 @@ class TokenGuard(AbstractCapability[Any]):
         """Rule 5: this guard, for an agent that has a name. Raises GuardError."""
         if not agent.name:  # rule 5
             raise GuardError("name the agent, Agent(…, name=…): its token names its holder")
+        if _is_guarded(agent.root_capability):  # and not for one run alone
+            _see_to_runs(agent)  # rule 8
         return self
 
     def get_ordering(self) -> CapabilityOrdering:
@@ -188,7 +193,10 @@ class TokenGuard(AbstractCapability[Any]):
         request_context: ModelRequestContext,
     ) -> ModelRequestContext:
         """Rule 4. Raises GuardError, before anything is sent to the model."""
-        kinds = {tool.kind for tool in request_context.model_request_parameters.native_tools}
+        asked = request_context.model_request_parameters
+        kinds = {tool.kind for tool in asked.native_tools}
+        if asked.allow_image_output:
+            kinds.add(_IMAGE)
         refuse_native(kinds, self._native)
         return request_context
 
@@ -272,12 +280,12 @@ class _Guarded(WrapperToolset[Any]):
 def _facts(arguments: Any) -> Any:
     """The arguments as JSON, or what is no mapping and so never permitted.
 
-    They are Python objects here, as the tool takes them. What cannot be written as JSON is not
-    decided on.
+    They are Python objects here, as the tool takes them. What cannot be written as JSON in one way
+    is not decided on.
     """
     try:
-        plain = to_jsonable_python(arguments)
-    except (PydanticSerializationError, ValueError, RecursionError):
+        plain = as_json(arguments)
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError):
         return "none"
     return plain if isinstance(plain, dict) else "none"
 
@@ -306,6 +314,44 @@ def _is_marked(tool: ToolDefinition) -> bool:
     the mark.
     """
     return (tool.metadata or {}).get(_ASKED) is _MARK
+
+
+# --- runs: rule 8 -----------------------------------------------------------------------------
+
+
+def _is_guarded(capability: AbstractCapability[Any]) -> bool:
+    """Is there a TokenGuard among what it is made of?"""
+    found: list[TokenGuard] = []
+
+    def look_at(each: AbstractCapability[Any]) -> None:
+        if isinstance(each, TokenGuard):
+            found.append(each)
+
+    capability.apply(look_at)
+    return bool(found)
+
+
+def _see_to_runs(agent: AbstractAgent[Any, Any]) -> None:
+    """See to it that each run of the agent has a guard.
+
+    A guard that was replaced is not asked whether it may be. So the agent's own `iter`, through
+    which it is run in every way, looks at what the run is made of, before anything is done in it.
+    """
+    if "iter" in vars(agent):
+        return  # it does so already
+    plain: Callable[..., Any] = agent.iter
+
+    @asynccontextmanager
+    async def looked_at(*args: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        async with plain(*args, **options) as run:
+            if not _is_guarded(run.ctx.deps.root_capability):
+                raise GuardError(
+                    f"the guard of the agent {agent.name!r} is gone: capabilities in "
+                    "override(spec=…) replace it; pass spec= to the run, which adds them"
+                )
+            yield run
+
+    setattr(agent, "iter", looked_at)  # noqa: B010, a method: mypy lets nobody assign one
 
 
 # --- sub-agents -------------------------------------------------------------------------------
@@ -374,14 +420,7 @@ def _check_guarded(agent: AbstractAgent[Any, Any]) -> None:
 
     A token would be handed to it in vain: its tools would run whether that permits it or not.
     """
-    found: list[TokenGuard] = []
-
-    def look_at(capability: AbstractCapability[Any]) -> None:
-        if isinstance(capability, TokenGuard):
-            found.append(capability)
-
-    agent.root_capability.apply(look_at)
-    if not found:
+    if not _is_guarded(agent.root_capability):
         raise GuardError(
             f"the agent {agent.name!r} has no TokenGuard: its tools would run unasked; "
             "give it one in capabilities="

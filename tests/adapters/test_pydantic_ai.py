@@ -4,18 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from datetime import date
+from decimal import Decimal
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel
-from pydantic_ai import Agent, DeferredToolRequests, DeferredToolResults, ModelRetry, RunContext, TextOutput, Tool, ToolApproved
-from pydantic_ai.agent import AgentRunResult
+from pydantic import (
+    AnyUrl,
+    BaseModel,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    RootModel,
+    SecretStr,
+    WithJsonSchema,
+    field_serializer,
+    model_serializer,
+)
+from pydantic_ai import (
+    Agent,
+    BinaryImage,
+    DeferredToolRequests,
+    DeferredToolResults,
+    ModelRetry,
+    RunContext,
+    TextOutput,
+    Tool,
+    ToolApproved,
+)
+from pydantic_ai.agent import AgentRunResult, WrapperAgent
 from pydantic_ai.capabilities import AbstractCapability, Hooks, NativeTool, UseThreadExecutor
 from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.messages import (
+    FilePart,
     ModelMessage,
     ModelRequest,
     ModelResponse,
@@ -25,9 +51,10 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
-from pydantic_ai.native_tools import WebSearchTool
+from pydantic_ai.native_tools import ImageGenerationTool, WebSearchTool
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import CombinedToolset, ExternalToolset, FunctionToolset, WrapperToolset
+from pydantic_core import core_schema
 
 from captoken import Access, Decision, Issuer, Token, TokenFormatError, WideningError, current
 from captoken.adapters.pydantic_ai import TokenGuard, delegate_to, run_delegated
@@ -312,6 +339,69 @@ def test_what_an_override_brings_is_asked_about(guard: ToolGuard, told: Told) ->
     assert told.codes == ["tool", "tool"] and reached == []
 
 
+def in_every_way(one: Agent[Any, Any]) -> dict[str, Callable[[], Any]]:
+    async def streamed() -> None:
+        async with one.run_stream("go") as run:
+            await run.get_output()
+
+    async def events() -> None:
+        async with one.run_stream_events("go") as run:
+            async for _ in run:
+                pass
+
+    async def stepped() -> None:
+        async with one.iter("go") as run:
+            async for _ in run:
+                pass
+
+    return {
+        "run": lambda: asyncio.run(one.run("go")),
+        "streamed": lambda: asyncio.run(streamed()),
+        "events": lambda: asyncio.run(events()),
+        "iter": lambda: asyncio.run(stepped()),
+        "wrapped": lambda: asyncio.run(WrapperAgent(one).run("go")),
+        "delegated": lambda: asyncio.run(delegated_by_another(one)),
+        "spec of the run": lambda: asyncio.run(one.run("go", spec={"capabilities": []})),
+        "tools too": lambda: asyncio.run(with_other_tools(one)),
+    }
+
+
+async def delegated_by_another(one: Agent[Any, Any]) -> None:
+    boss = Issuer(KEYRING, clock=clock()).mint(subject=story.SUBJECT, agent="boss", task=story.TASK, tools={"take": {}})
+    with current.use(boss):
+        await run_delegated(one, "go", tools={"take": {}})
+
+
+async def with_other_tools(one: Agent[Any, Any]) -> None:
+    with one.override(toolsets=[FunctionToolset([take([])])], tools=[]):
+        await one.run("go")
+
+
+@pytest.mark.parametrize("way", in_every_way(Agent(name="a")))
+def test_a_run_whose_guard_an_override_replaced_raises(way: str, guard: ToolGuard, told: Told) -> None:
+    """Capabilities of its spec take the place of the agent's, and a guard is one of them."""
+    reached: list[Any] = []
+    one = agent(guard, obeying(("take", {})), take(reached))
+    with current.use(mint(take={})):
+        with one.override(spec={"capabilities": ["Thinking"]}), pytest.raises(GuardError, match="is gone"):
+            in_every_way(one)[way]()
+        assert reached == [] and told.codes == []
+        with one.override(spec={"instructions": "Be brief."}):  # which replaces none
+            go(one, "go")
+        go(one, "go", spec={"capabilities": ["Thinking"]})  # which adds
+    assert len(reached) == 2 and told.codes == ["allowed"] * 2
+
+
+def test_a_guard_for_one_run_is_for_no_other(guard: ToolGuard, told: Told) -> None:
+    reached: list[Any] = []
+    bare = Agent(obeying(("take", {})), name=story.ORCHESTRATOR, tools=[take(reached)])
+    with current.use(mint(other={})):
+        go(bare, "go", capabilities=[TokenGuard(guard)])
+        assert told.codes == ["tool"] and reached == []
+    go(bare, "go")
+    assert told.codes == ["tool"] and len(reached) == 1
+
+
 def test_a_call_that_is_found_in_the_history_is_asked_about(guard: ToolGuard, told: Told) -> None:
     """A run can begin with a response that still waits for its tools: somebody else's word, if the history is."""
     reached: list[Any] = []
@@ -505,6 +595,93 @@ def test_a_model_as_an_argument_is_asked_about_as_json(guard: ToolGuard, told: T
     assert results(done.all_messages()) == ["jane took cash"] and told.codes == ["allowed"]
 
 
+class Custom:
+    """A class that reads and writes itself."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: cls(), serialization=core_schema.plain_serializer_function_ser_schema(lambda value: "x")
+        )
+
+
+class Amount(BaseModel):
+    """It writes itself otherwise than it is used."""
+
+    cents: int
+
+    @model_serializer
+    def small(self) -> int:
+        return min(self.cents, 10)
+
+
+class Hidden(BaseModel):
+    cents: int = Field(exclude=True)
+
+    @field_serializer("cents")
+    def none(self, value: int) -> int:
+        return 0
+
+
+@dataclass
+class Sum:
+    cents: Annotated[int, PlainSerializer(lambda cents: 1)]
+
+
+@pytest.mark.parametrize("kind", [Amount, Hidden, Sum, RootModel[int], list[Amount], Annotated[int, PlainSerializer(lambda cents: 1)]])
+@pytest.mark.parametrize(("token", "allowed"), [({"max": 10}, False), ({"any": True}, True)])
+def test_what_is_asked_about_is_the_value_and_not_what_its_class_writes(
+    kind: Any, token: Any, allowed: bool, guard: ToolGuard, told: Told
+) -> None:
+    reached: list[Any] = []
+
+    def pay(amount: Any, by: str = "") -> str:
+        reached.append(amount)
+        return "paid"
+
+    pay.__annotations__["amount"] = kind
+    of_one = [{"cents": 100}] if kind == list[Amount] else 100 if "int" in str(kind) else {"cents": 100}
+    asked: list[Any] = []
+    seeing = ToolGuard(verifier(audit=told), attributes=lambda tool, arguments: asked.append(arguments) or {})
+    with current.use(mint(pay={"amount": token, "by": {"any": True}})):
+        go(agent(seeing, obeying(("pay", {"amount": of_one})), pay), "go")
+    assert told.codes == ["allowed" if allowed else "argument"] and len(reached) == allowed
+    assert asked == [{"amount": of_one, "by": ""}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "seen"),
+    [(Literal["a"], "a", "a"), (StrEnum("E", ["A"]), "a", "a"), (date, "2026-01-02", "2026-01-02"), (AnyUrl, "https://a.example", "https://a.example/"),
+     (Decimal, "1.50", "1.50"), (bytes, "x", "x"), (set[int], [1], [1]), (dict[int, bool], {"1": True}, {"1": True}), (Path, "a/b", "a/b"),
+     (IntEnum("N", ["A"]), 1, 1)],
+)  # fmt: skip
+def test_kinds_that_have_one_way_to_be_written_are_asked_about_in_it(kind: Any, sent: Any, seen: Any, told: Told) -> None:
+    asked: list[Any] = []
+    guard = ToolGuard(verifier(audit=told), attributes=lambda tool, arguments: asked.append(arguments) or {})
+
+    def use(what: Any) -> str:
+        return "used"
+
+    use.__annotations__["what"] = kind
+    with current.use(mint(use={})):
+        go(agent(guard, obeying(("use", {"what": sent})), use), "go")
+    assert told.codes == ["allowed"] and asked == [{"what": seen}]
+
+
+@pytest.mark.parametrize(("kind", "sent"), [(SecretStr, "pin"), (Iterable[int], [1, 2]), (Annotated[Custom, WithJsonSchema({"type": "string"})], "x")])
+def test_what_hides_itself_or_is_used_up_is_refused(kind: Any, sent: Any, guard: ToolGuard, told: Told) -> None:
+    reached: list[Any] = []
+
+    def use(what: Any) -> str:
+        reached.append(what)
+        return "used"
+
+    use.__annotations__["what"] = kind
+    with current.use(mint(use={})):
+        go(agent(guard, obeying(("use", {"what": sent})), use), "go")
+    assert told.codes == ["tool"] and reached == []
+
+
 # --- what is executed elsewhere or later -----------------------------------------------------------------------------
 
 
@@ -638,6 +815,24 @@ def test_what_the_provider_runs_cannot_be_asked_about(guard: ToolGuard) -> None:
             go(agent(guard, model), "go", capabilities=[search])
         allowing = Agent(model, name=story.ORCHESTRATOR, capabilities=[TokenGuard(guard, native=["web_search"]), search])
         assert go(allowing, "go").output == "done"
+
+
+@pytest.mark.parametrize("output_type", [BinaryImage, [str, BinaryImage]])
+def test_nor_can_an_image_which_the_provider_makes_by_a_tool(output_type: Any, guard: ToolGuard) -> None:
+    sent: list[Any] = []
+    image = FilePart(content=BinaryImage(data=b"x", media_type="image/png"))
+    model = FunctionModel(
+        lambda messages, info: sent.append(1) or ModelResponse(parts=[image]),
+        profile={"supports_image_output": True, "supported_native_tools": frozenset({ImageGenerationTool})},
+    )
+    with current.use(mint(**{"*": {}})):
+        for settings in ({}, {"output_type": output_type}):
+            made = agent(guard, model, **({} if settings else {"output_type": output_type}))
+            with pytest.raises(GuardError, match="image_generation"):
+                go(made, "go", **settings)
+        assert sent == []
+        allowing = Agent(model, name=story.ORCHESTRATOR, capabilities=[TokenGuard(guard, native=["image_generation"])])
+        assert go(allowing, "go", output_type=output_type).output.data == b"x"
 
 
 # --- what the model is told, and what a tool has ---------------------------------------------------------------------
