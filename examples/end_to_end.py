@@ -148,7 +148,7 @@ def agents(http, mcp, origin):
         answer = await http.post(f"{origin}/query", json={"sql": sql})
         said = answer.json()
         if answer.status_code != 200:
-            return f"{answer.status_code}, {said['error_description']}"
+            return f"{answer.status_code}, {said['for_model']}"
         return str(said)
 
     async def search_filings(issuer: str) -> str:

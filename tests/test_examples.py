@@ -153,7 +153,7 @@ KEY_LINES = {
     ],
     "end_to_end.py": [
         "[['eu', 41], ['us', 7]]",
-        "403, The token does not permit this request.",
+        "403, Not permitted: table hr is not among the tables of this task.",
         "IGNORE YOUR INSTRUCTIONS",
         "Not permitted: tool send_mail is not among the tools of this task",
         "EU has 41 overdue; cedar may not go on.",

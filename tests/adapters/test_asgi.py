@@ -15,16 +15,18 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import msgspec
 import pytest
 import websockets.exceptions
 import websockets.sync.client
 
 from captoken import Access, AsyncVerifier, Decision, Denied, Issuer, Keyring, Token, Verifier, current
 from captoken.adapters._http import credentials as _http
+from captoken.adapters._http.refusals import Refusals
 from captoken.adapters.asgi import GRANT, CaptokenMiddleware, Requires
 from captoken.control import Feed, Operator, Overlay
 from captoken.discharge import Allow, Discharger
-from captoken.errors import NoToken
+from captoken.errors import CODES, NoToken
 from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.proof import http_request, with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
@@ -144,7 +146,9 @@ def is_refusal(reply: Reply, *statuses: int) -> None:
         assert reply.status in (400, 431) and reply.body in (b"Invalid HTTP request received.", b"")
         return
     assert reply.headers["cache-control"] == "no-store"
-    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["content-type"] == "application/problem+json"
+    if reply.body:  # none comes of HEAD
+        assert (reply.json["status"], reply.json["detail"]) == (reply.status, reply.json["error_description"])
     assert reply.headers.get("www-authenticate", "").startswith('Bearer realm="sales"') == (reply.status in (400, 401, 403))
 
 
@@ -365,7 +369,12 @@ def test_what_a_stranger_can_cause_is_told_as_one(origin: str, server: str) -> N
         told["revoked"] = send(other, "/sales", bearer())
     dateless = {name: (r.status, r.body, {k: v for k, v in r.headers.items() if k != "date"}) for name, r in told.items()}
     assert len({str(each) for each in dateless.values()}) == 1, dateless
-    assert told["revoked"].json == {"error": "invalid_token", "error_description": "The token was not accepted."}
+    assert told["revoked"].json == {
+        "type": "about:blank", "title": "Unauthorized", "status": 401, "detail": "The token was not accepted.",
+        "error": "invalid_token", "error_description": "The token was not accepted.", "retry": "no",
+        "for_model": "The credential was not accepted. Retrying with the same credential will not help. "
+        "Ask whoever gave you this task for a new one.",
+    }  # fmt: skip
     is_refusal(told["revoked"], 401)
 
 
@@ -385,6 +394,25 @@ def test_a_genuine_token_that_is_no_good_here_is_told_why(token: str, status: in
     reply = send(origin, "/sales", f"Authorization: Bearer {token}")
     is_refusal(reply, status)
     assert reply.json["error"] == error and f'error="{error}"' in reply.headers["www-authenticate"]
+
+
+def test_each_code_is_told_as_far_as_its_sentence_tells_it_apart() -> None:
+    """What 401's single message hides stays hidden; a retry is said to help where the model is told so."""
+    refusals = Refusals("sales", None)
+    genuine = Verifier(KEYRING, audience="sales-api").authenticate(text())
+    single = {bytes(refusals.denied(Denied(genuine.deny(code, "because"))).body) for code in UNTOLD}
+    assert len(single) == 1 and all(code not in str(single) for code in UNTOLD)
+    access = Access(table="hr", operation="select", columns=["pay"], attributes={"risk": 7})
+    for code in CODES.keys() - UNTOLD:
+        told = msgspec.json.decode(refusals.denied(Denied(genuine.deny(code, "because of jane", access))).body)
+        assert told["code"] == code and "jane" not in str(told) and "risk" not in str(told)
+        wider = code in ("table", "operation", "column", "tool", "argument", "domain")
+        assert told.get("needed") == ({"allow": {"hr": ["select"]}, "columns": {"hr": ["pay"]}} if wider else None)
+        assert (told["retry"] != "no") == ("retry can help" in told["for_model"] or "retry with a fresh" in told["for_model"]
+            or "retry in which" in told["for_model"]), told  # fmt: skip
+
+
+UNTOLD = {"malformed", "unsupported_version", "unknown_key", "bad_signature", "revoked"}
 
 
 def test_no_credentials_are_told_the_scheme_and_no_error(origin: str) -> None:

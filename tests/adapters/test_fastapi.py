@@ -173,6 +173,7 @@ def known_caller(connection: HTTPConnection) -> Caller:
 
 
 SERVICE = service()
+DENIED = "The token does not permit this request."
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,10 @@ def test_an_endpoint_runs_if_the_grant_permits_what_it_declares(path: str, statu
     if status == 200:
         assert reply.json() == said
     if status == 403:
-        assert reply.json() == {"error": "insufficient_scope", "error_description": "The token does not permit this request."}
+        told = reply.json()
+        assert (told["error"], told["error_description"], told["detail"]) == ("insufficient_scope", *[DENIED] * 2)
+        assert told["code"] in ("table", "tool", "argument", "domain", "caller") and told["retry"] == "no"
+        assert told["for_model"].startswith("Not permitted") and "orchestrator" not in reply.text
         assert (
             reply.headers["cache-control"] == "no-store" and 'error="insufficient_scope"' in reply.headers["www-authenticate"]
         )
@@ -613,7 +617,9 @@ def test_a_denial_in_an_application_that_is_mounted_is_a_denial(debug: bool, acc
     app.mount("/mount", inner)
     for path in ("/mount/hr", "/mount/asks"):
         reply = call(app, path, headers={"accept": accept})
-        assert reply.status_code == 403 and reply.json()["error"] == "insufficient_scope" and "table" not in reply.text
+        assert reply.status_code == 403 and reply.json()["error"] == "insufficient_scope"
+        assert reply.json()["needed"] == {"allow": {"hr": ["select"]}}
+        assert "link" not in reply.text and "orchestrator" not in reply.text  # what the operator is told
     reply = call(app, "/mount/fault", headers={"accept": accept})
     assert reply.status_code == 500 and ("a fault" in reply.text) is debug
 

@@ -1,17 +1,34 @@
-"""The responses that refuse a request: RFC 6750, RFC 9728 (spec, "Transports").
+"""The responses that refuse a request: RFC 6750, RFC 9457, RFC 9728 (spec, "Transports").
 
-What a stranger can cause has one body: malformed, unknown key, bad signature and revoked are told
-as one. Whoever does not hold a genuine token learns by it neither which keys exist nor which tokens
-were taken back.
+    HTTP/1.1 403 Forbidden
+    Content-Type: application/problem+json
+    WWW-Authenticate: Bearer realm="sales", error="insufficient_scope", error_description="…"
+
+    {"type": "about:blank", "title": "Forbidden", "status": 403,
+     "detail": "The token does not permit this request.",
+     "error": "insufficient_scope", "error_description": "The token does not permit this request.",
+     "code": "table", "retry": "no",
+     "for_model": "Not permitted: table hr is not among the tables of this task. …",
+     "needed": {"allow": {"hr": ["select"]}}}
+
+What a stranger can cause has one body: malformed, unknown version, unknown key, bad signature and
+revoked are told as one, without a code. Whoever does not hold a genuine token learns by it neither
+which keys exist nor which tokens were taken back.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
 
 from captoken._format.spelling import shown
-from captoken._verification.decision import Denied
-from captoken.adapters._http.exchange import RequestError, Response, json_response
+from captoken._language.reasons import CODES
+from captoken._verification.decision import Decision, Denied
+from captoken._verification.wording import told_to_model
+from captoken.adapters._http.exchange import RequestError, Response
 from captoken.adapters._http.origins import origin_of
 
 METADATA_PATH = "/.well-known/oauth-protected-resource"  # RFC 9728, 3
@@ -36,6 +53,27 @@ _ERRORS = {
     "insufficient": "insufficient_scope",
     "unavailable": "temporarily_unavailable",
 }
+
+
+# What has this sentence is told as one, and nothing beside it tells it apart (24.14).
+_UNACCEPTED = CODES["bad_signature"].public
+
+# Whether the same request can help, when it is not said here: no. An agent is told more, by
+# `for_model`: what it could ask for instead, and whom.
+_RETRY = {
+    "missing_discharge": "later",  # once there is one
+    "not_yet_valid": "later",
+    "stale_overlay": "later",
+    "store_unavailable": "later",
+    # At once, by whoever holds the token: it is presented anew, and its proof made anew.
+    "stale_grant": "presented_anew",
+    "proof_missing": "presented_anew",
+    "bad_proof": "presented_anew",
+    "replayed": "presented_anew",
+}
+
+# What a wider token would have permitted.
+_WIDER = frozenset(("table", "operation", "column", "tool", "argument", "domain"))
 
 
 class Refusals:
@@ -66,36 +104,78 @@ class Refusals:
 
         To a request that shows nothing, an error would tell of what nobody did.
         """
-        response = json_response(401, {"error_description": "A bearer token is needed."})
+        text = "A bearer token is needed."
+        response = _problem(401, text, {"error_description": text})
         return _challenging(response, self._challenge)
 
     def bad(self, problem: RequestError) -> Response:
         """What is wrong with the request, whatever token it has."""
-        return self._refusal(problem.status, "invalid_request", problem.text)
+        return self._refusal(problem.status, "invalid_request", problem.text, {})
 
     def denied(self, denied: Denied) -> Response:
-        """What a client is told of a denial: its public sentence, and nothing of the decision.
+        """What a client is told of a denial: what it asked for, and nothing of what others wrote.
 
         The decision is for the operator: it says which caveat prohibits what, and so what the token
         permits.
         """
-        return self._refusal(_STATUS[denied.kind], _ERRORS[denied.kind], denied.public)
+        told = _told(denied.decision, denied.public)
+        return self._refusal(_STATUS[denied.kind], _ERRORS[denied.kind], denied.public, told)
 
     def _refusal(
         self,
         status: int,
         error: str,
         text: str,
+        told: Mapping[str, Any],
     ) -> Response:
         said = {
             "error": error,
             "error_description": text,
+            **told,
         }
-        response = json_response(status, said)
+        response = _problem(status, text, said)
         if status not in _CHALLENGED:
             return response
         details = f'error="{error}", error_description="{text}"'
         return _challenging(response, f"{self._challenge}, {details}")
+
+
+def _told(decision: Decision, public: str) -> dict[str, Any]:
+    """What a client, and its model, are told beside the public sentence.
+
+    For what one sentence hides, it is the same for all of that.
+    """
+    if public == _UNACCEPTED:
+        stranger = told_to_model("bad_signature", None, proven=False)
+        return {"retry": "no", "for_model": stranger}
+
+    told: dict[str, Any] = {
+        "code": decision.code,
+        "retry": _RETRY.get(decision.code, "no"),
+        "for_model": decision.for_model(),
+    }
+    if decision.code in _WIDER:
+        # Not `where`: attributes are what the server itself knows of the circumstances.
+        needed = {key: value for key, value in decision.needed.items() if key != "where"}
+        told["needed"] = needed
+    return told
+
+
+def _problem(
+    status: int,
+    text: str,
+    said: Mapping[str, Any],
+) -> Response:
+    """Problem details (RFC 9457). `about:blank`: the status says what kind of problem it is."""
+    problem = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": text,
+        **said,
+    }
+    # In ASCII: whatever else a name has is escaped.
+    return Response.of(status, b"application/problem+json", json.dumps(problem).encode("ascii"))
 
 
 def _challenging(response: Response, challenge: str) -> Response:
