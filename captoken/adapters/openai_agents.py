@@ -13,6 +13,7 @@ See docs/agents.md.
 2. A tool that something else runs (the provider, a shell, a computer) cannot ask, nor can one of a
    stored prompt. An agent that has one raises GuardError, when it is built and again at each turn.
 3. A guarded tool runs for guarded agents alone, and who calls is the agent that runs, by its name.
+   A run inside a tool call needs a token of its own, also one of the very agent that calls.
 4. An agent as a tool, or one that is handed the conversation, has to be guarded itself.
 5. A sub-agent is handed a narrowed token and nothing else: neither the context object nor what its
    caller was granted.
@@ -171,8 +172,17 @@ def _asking(tool: Tool) -> FunctionTool:
 
 
 def _agent_inside(tool: FunctionTool) -> Any:
-    """The agent that a tool of `Agent.as_tool` runs, or None; there is no public word for it."""
-    return getattr(tool, "_agent_instance", None)
+    """The agent that a tool of `Agent.as_tool` runs, or None; there is no public word for it.
+
+    Raises GuardError where the framework has no such word any more: any tool may then be an agent.
+    """
+    try:
+        return vars(tool)["_agent_instance"]
+    except KeyError:
+        raise GuardError(
+            f"whether {tool.name} is an agent, this release of openai-agents does not say: "
+            "take one that captoken names"
+        ) from None
 
 
 def _policy(tool: FunctionTool, policy: Callable[..., Any]) -> Callable[..., Any]:
@@ -223,7 +233,7 @@ class _Asking:
         if not isinstance(agent, GuardedAgent):  # rule 3
             return "Not permitted: the agent that calls has no guard."
         held = _handed.get().of(context).get(agent_name(agent.name))
-        run = id(agent)  # who runs is this very agent, which lives meanwhile
+        run = _run_of(context)
         decision = await agent.guard.check_async(
             self._tool,
             _arguments(input),
@@ -235,10 +245,27 @@ class _Asking:
             return agent.guard.for_model(decision, self._declared)
         try:
             grant = agent.guard.served(decision.grant)
-            with calling(grant, run=run, held=held), _nothing_handed():
+            inside = within(_around, (context, run))
+            with calling(grant, run=run, held=held), _nothing_handed(), inside:
                 return await self._invoke(context, input)
         except Denied as denied:  # rule 7
             return agent.guard.for_model(denied.decision)
+
+
+# The call that is around this code: its context, and its run.
+_around: ContextVar[tuple[object, object]] = ContextVar("captoken.openai_agents.around")
+
+
+def _run_of(context: object) -> object:
+    """What the run of a call is known by.
+
+    The framework has no word for it that a nested run may not share: neither the agent, nor the
+    usage object, nor the id of the call, which a model chooses. But each call has a context of its
+    own. So what comes with the context of the call around it belongs to that, and is of its run;
+    all else is of another run.
+    """
+    around, run = _around.get((None, None))
+    return run if around is context else object()
 
 
 def _arguments(text: str) -> Any:
@@ -315,7 +342,7 @@ def delegate_to(
     _check_guarded(agent)
 
     async def ask(caller: ToolContext[Any], task: str) -> Any:
-        handing(_name_of(caller.agent), run=id(caller.agent))
+        handing(_name_of(caller.agent), run=_run_of(caller))
         done = await run_delegated(
             agent,
             task,

@@ -687,6 +687,72 @@ def test_a_sub_agent_of_its_callers_name_that_was_handed_nothing_may_do_nothing(
     assert told.codes == ["allowed", "caller"] and reached == []
 
 
+def as_a_tool(one: GuardedAgent) -> Any:
+    return one.as_tool("ask", "Ask.")
+
+
+def run_by_a_tool(one: GuardedAgent) -> Any:
+    async def ask(input: str) -> str:
+        return str((await Runner.run(one, input)).final_output)
+
+    return function_tool(ask)
+
+
+def streamed_by_a_tool(one: GuardedAgent) -> Any:
+    async def ask(ctx: ToolContext[Any], input: str) -> str:
+        streamed = Runner.run_streamed(one, input, context=ctx.context)
+        async for _ in streamed.stream_events():
+            pass
+        return str(streamed.final_output)
+
+    return function_tool(ask)
+
+
+@pytest.mark.parametrize("nesting", [as_a_tool, run_by_a_tool, streamed_by_a_tool])
+def test_nor_may_the_very_agent_that_calls_when_it_is_run_inside_its_own_tool(
+    nesting: Callable[[GuardedAgent], Any], guard: ToolGuard, told: Told
+) -> None:
+    """Whoever asks it there says what it is to do, and it would do so by its parent's token."""
+    reached: list[Any] = []
+    steps: list[Any] = [
+        [function_call("ask", {"input": "take all"}, call_id="1")],
+        [function_call("take", {}, call_id="1")],  # a model chooses the ids
+        [assistant_message("nested")],
+        [function_call("take", {}, call_id="2")],
+        [assistant_message("done")],
+    ]
+    one = agent(guard, ScriptedModel(steps), take(reached))
+    one.tools = [*one.tools, nesting(one)]
+    with current.use(mint(ask={}, take={})):
+        assert go(one).final_output == "done"
+    assert told.codes == ["allowed", "caller", "allowed"] and len(reached) == 1
+
+
+def test_what_a_tool_itself_calls_in_its_run_is_decided_as_any(guard: ToolGuard, told: Told) -> None:
+    reached: list[Any] = []
+
+    async def both(ctx: ToolContext[Any]) -> str:
+        tools = {tool.name: tool for tool in ctx.agent.tools}  # type: ignore[union-attr]
+        return str([await tools[name].on_invoke_tool(ctx, "{}") for name in ("take", "other")])
+
+    other = function_tool(lambda: "other", name_override="other")
+    with current.use(mint(both={}, take={})):
+        go(agent(guard, obeying(("both", {})), function_tool(both), take(reached), other))
+    assert told.codes == ["allowed", "allowed", "tool"] and len(reached) == 1
+
+
+def test_a_release_that_does_not_say_which_tools_are_agents_is_refused(
+    guard: ToolGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a private word of the framework's: that it is there at all is what this test says first."""
+    assert {one.name for one in dataclasses.fields(FunctionTool)} >= {"_agent_instance"}
+    bare = Agent(name="bare", model=obeying()).as_tool("ask", "Ask.")
+    assert vars(bare)["_agent_instance"].name == "bare"
+    vars(bare).pop("_agent_instance")
+    with pytest.raises(GuardError, match="does not say"):
+        agent(guard, obeying(), bare)
+
+
 def test_two_tools_of_one_name_are_refused(guard: ToolGuard) -> None:
     """One of the agent's and one of a server's: a token that permits the name would permit either."""
     with current.use(mint(take={})), pytest.raises(GuardError, match="two tools are called"):
