@@ -66,7 +66,7 @@ __all__ = ["Connection", "Database", "Rows", "guarded"]
 
 
 class Database:
-    """What a guarded block works with: `execute`, and nothing else."""
+    """What a guarded block works with: `execute`, or one `execute_once`, and nothing else."""
 
     __slots__ = ("_block",)
 
@@ -79,6 +79,15 @@ class Database:
         Raises Denied before anything ran, GuardError, or what SQLite raises.
         """
         return Rows(*self._block.execute(sql, parameters))
+
+    def execute_once(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Rows:
+        """Run the only statement of the block, commit, and hand out its rows after that.
+
+        The commit is made only if the grant still permits what the statement did. The block is over
+        then. Raises as `execute` does, also for a block that ran a statement before; nothing is
+        committed then.
+        """
+        return Rows(*self._block.execute_once(sql, parameters))
 
 
 @contextmanager

@@ -629,6 +629,70 @@ class TestBackDoors:
         assert answers == [sqlite3.SQLITE_DENY] * 4
 
 
+class TestOnce:
+    """One statement with its commit: its rows are handed out when it lasts."""
+
+    def test_it_is_committed_before_its_rows_are_seen_and_the_block_is_over(self, plain: sqlite3.Connection) -> None:
+        with pytest.raises(Back), guarded(plain, WRITER) as db:
+            rows = db.execute_once("insert into sales (id, amount) values (3, ?) returning id", (7,))
+            assert not plain.in_transaction and rows.fetchall() == [(3,)]
+            for again in (db.execute, db.execute_once):
+                with pytest.raises(GuardError, match="the block has ended"):
+                    again("select id from sales")
+            raise Back
+        assert plain.execute("select amount from sales where id = 3").fetchall() == [(7,)]
+        with guarded(plain, READER) as db:
+            assert db.execute_once("select count(*) from sales").fetchall() == [(3,)]
+
+    def test_it_is_for_a_block_of_its_own(self, plain: sqlite3.Connection) -> None:
+        for first in ("select id from sales", "select pay from nothing", "update sales set amount = -1"):
+            with guarded(plain, WRITER) as db:
+                with suppress(Denied, sqlite3.Error):
+                    db.execute(first)
+                with pytest.raises(GuardError, match="first and only statement"):
+                    db.execute_once("delete from sales")
+                assert db.execute("select count(*) from sales").fetchall() == [(2,)], "the block goes on"
+
+    @pytest.mark.parametrize(
+        "sql, error",
+        [
+            ("delete from hr", Denied), ("update sales set amount = -1", sqlite3.IntegrityError), ("pragma user_version", Denied),
+            ("insert into sales (id, amount) select 4 - 1, 5 union all select 1, 2", sqlite3.IntegrityError), ("selct", Denied),
+        ],
+    )  # fmt: skip
+    def test_what_is_refused_or_fails_leaves_nothing_and_ends_the_block(
+        self, plain: sqlite3.Connection, sql: str, error: type[Exception]
+    ) -> None:
+        with guarded(plain, WRITER) as db:
+            with pytest.raises(error):
+                db.execute_once(sql)
+            assert not plain.in_transaction
+            with pytest.raises(GuardError, match="the block has ended"):
+                db.execute("select id from sales")
+        assert plain.execute("select id, amount from sales").fetchall() == [(1, 10), (2, 20)]
+
+    def test_it_is_asked_about_when_it_is_done_and_only_then_committed(self, plain: sqlite3.Connection) -> None:
+        now = [NOW]
+        held = grant(lambda: now[0], tables=["sales"], operations=["insert", "select"], expires_in=60)
+
+        def slowly(raw: bytes) -> str:
+            now[0] += 60
+            return raw.decode()
+
+        plain.text_factory = slowly
+        with guarded(plain, held) as db, pytest.raises(Denied) as caught:
+            db.execute_once("insert into sales (id, region) values (3, 'eu') returning region")
+        assert caught.value.code == "expired" and plain.execute("select count(*) from sales").fetchone() == (2,)
+
+    def test_a_commit_that_fails_hands_out_nothing(self, plain: sqlite3.Connection) -> None:
+        plain.execute("pragma foreign_keys = on")
+        plain.execute("create table late (sale integer references sales (id) deferrable initially deferred)")
+        held = grant(tables=["late"], operations=["insert", "select"])
+        with guarded(plain, held) as db, pytest.raises(sqlite3.IntegrityError):
+            db.execute_once("insert into late values (99) returning sale")
+        assert not plain.in_transaction and plain.execute("select count(*) from late").fetchone() == (0,)
+
+
 class TestTime:
     """A grant that has run out runs nothing more."""
 

@@ -89,8 +89,9 @@ class Block:
         # Rule 7: the functions that tell of this block alone by now.
         self.told: frozenset[str] = frozenset()
 
-        # Rule 10: does a statement run? Has the block ended?
+        # Rule 10: does a statement run? Was one asked for? Has the block ended?
         self.busy = False
+        self.used = False
         self.over = False
 
         # Why the statement that runs was interrupted: the grant no longer permits it, or it could
@@ -190,6 +191,7 @@ class Block:
         While it runs the block is busy, so that Python code that it calls cannot use the block.
         """
         self._check_open()
+        self.used = True
         given = _copied(sql, parameters)
 
         self.busy = True
@@ -208,6 +210,25 @@ class Block:
 
         # Outside of the handler, so that SQLite's error is not shown along with it.
         raise self._interruption()
+
+    def execute_once(self, sql: str, parameters: Any) -> Result:
+        """Run the only statement of the block, commit, and only then hand out its rows.
+
+        The block is over with it, whatever comes of it. The grant was asked once more when the
+        statement was done (`_permit_rows`), about what it wrote too: nothing lies between.
+        """
+        self._check_open()
+        if self.used:
+            raise GuardError(
+                "execute_once is for the first and only statement of a block: open one for it"
+            )
+        try:
+            result = self.execute(sql, parameters)
+        except BaseException:
+            self.end("ROLLBACK")
+            raise
+        self.end("COMMIT")
+        return result
 
     def _interruption(self) -> BaseException:
         """Why `_alive` stopped the statement. SQLite says only that it was interrupted.
