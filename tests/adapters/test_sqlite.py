@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,30 @@ def verdict(db: Database, sql: str, parameters: Any = ()) -> str:
     return ALLOWED
 
 
+@cache
+def stricter() -> set[str]:
+    """What a build of SQLite that does not show which rows are replaced is refused a little more: by the text and the schema."""
+    if trial.engine_of(sqlite3.Connection).shows_replaced:
+        return set()
+    return {case.sql for case in CASES if case.verdict == ALLOWED and case.grant in ("owner of codes", "replacing all")}
+
+
+@cache
+def unknown() -> set[str]:
+    """What this build of SQLite does not know: `group_concat(… order by …)` came with 3.44, `soundex` is built in at choice."""
+    connection = filled(sqlite3.connect(":memory:"))
+    found = set()
+    for case in CASES:
+        try:
+            connection.execute(f"explain {case.sql}", case.parameters)
+        except sqlite3.OperationalError as error:
+            if case.verdict == ALLOWED and ("syntax error" in str(error) or "no such function" in str(error)):
+                found.add(case.sql)
+    connection.close()
+    assert len(found) <= 2, found
+    return found
+
+
 def test_the_corpus_is_judged_without_a_bypass_and_without_a_false_denial(connection: sqlite3.Connection) -> None:
     """Each statement in a block of its own; what is denied is followed by a commit, and has left no trace in the data."""
     grants = {name: grant(**keywords) for name, keywords in GRANTS.items()}
@@ -138,6 +163,8 @@ def test_the_corpus_is_judged_without_a_bypass_and_without_a_false_denial(connec
     before, kept = digest(connection), settings(connection)
     for case in CASES:
         if case.verdict == ALLOWED:
+            if case.sql in unknown():
+                continue
             with rolled_back(connection, grants[case.grant]) as db:
                 came = verdict(db, case.sql, case.parameters)
                 if came != ALLOWED:
@@ -151,7 +178,7 @@ def test_the_corpus_is_judged_without_a_bypass_and_without_a_false_denial(connec
                 bypasses.append(case.sql)
             elif came != case.verdict or connection.total_changes != changes:
                 others.append((case.sql, case.verdict, came))
-    assert (bypasses, false_denials, others) == ([], [], [])
+    assert (bypasses, [(sql, came) for sql, came in false_denials if sql not in stricter()], others) == ([], [], [])
     assert digest(connection) == before and settings(connection) == kept
     permitted = sum(case.verdict == ALLOWED for case in CASES)
     assert permitted >= 200 and len(CASES) - permitted >= 500
@@ -162,7 +189,9 @@ def test_an_allowed_statement_does_what_it_does_unguarded(connection: sqlite3.Co
     grants = {name: grant(**keywords) for name, keywords in GRANTS.items()}
     tried = 0
     for case in CASES:
-        if case.verdict == ALLOWED and "random" not in case.sql and "'now'" not in case.sql:
+        if case.verdict != ALLOWED or case.sql in stricter() or case.sql in unknown():
+            continue
+        if "random" not in case.sql and "'now'" not in case.sql:
             with rolled_back(connection, grants[case.grant]) as db:
                 rows = db.execute(case.sql, case.parameters)
             cursor = connection.cursor()
@@ -182,6 +211,8 @@ def test_where_opcodes_do_not_show_what_is_replaced_the_text_and_the_schema_do(m
     connection, false_denials = filled(sqlite3.connect(":memory:")), []
     grants = {name: grant(**keywords) for name, keywords in GRANTS.items()}
     for case in CASES:
+        if case.sql in unknown():
+            continue
         with rolled_back(connection, grants[case.grant]) as db:
             came = verdict(db, case.sql, case.parameters)
             assert came == case.verdict or case.verdict == ALLOWED, case.sql
@@ -505,7 +536,7 @@ class TestBackDoors:
 
     def test_it_offers_execute_and_nothing_else(self, plain: sqlite3.Connection) -> None:
         with guarded(plain, READER) as db:
-            assert [name for name in dir(db) if not name.startswith("_")] == ["execute"]
+            assert [name for name in dir(db) if not name.startswith("_")] == ["execute", "execute_once"]
             rows = db.execute("select id, region from sales")
             assert sorted(name for name in dir(rows) if not name.startswith("_")) == [
                 "columns",
