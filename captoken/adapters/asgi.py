@@ -28,7 +28,6 @@ from urllib.parse import unquote
 
 from captoken import current
 from captoken._format.errors import NoToken
-from captoken._format.given import read_once
 from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, costing
@@ -48,11 +47,10 @@ from captoken.adapters._http.exchange import (
     Response,
     Scope,
     Send,
-    json_response,
     values_of,
 )
 from captoken.adapters._http.origins import is_path, own_origin, public_paths, target_of
-from captoken.adapters._http.refusals import METADATA_PATH, Refusals
+from captoken.adapters._http.refusals import METADATA_PATH, Refusals, metadata_of
 from captoken.current import AnyGrant
 from captoken.proof import http_request
 
@@ -127,7 +125,7 @@ class CaptokenMiddleware:
         self._metadata: Response | None = None
         if isinstance(resource_metadata, Mapping):
             # Served here, since a client has to find it where the challenge says (RFC 9728, 3).
-            self._metadata = _metadata_of(origin, resource_metadata)
+            self._metadata = metadata_of(origin, resource_metadata)
             resource_metadata = origin + METADATA_PATH
         self._refusals = Refusals(origin if realm is None else realm, resource_metadata)
 
@@ -385,16 +383,6 @@ async def ask(
     if isinstance(asked, list):
         asked.append(access)
     return grant
-
-
-def _metadata_of(origin: str, fields: Mapping[str, Any]) -> Response:
-    """The document of RFC 9728. Whose it is, the server says itself."""
-    stated = {
-        "bearer_methods_supported": ["header"],
-        **read_once(fields, "resource_metadata"),
-        "resource": origin,
-    }
-    return json_response(200, stated)
 
 
 def _trace_of(headers: Iterable[Header]) -> str | None:

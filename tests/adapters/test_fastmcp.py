@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from fastmcp import Client, Context, FastMCP
 from fastmcp.exceptions import ToolError
@@ -489,6 +490,22 @@ def test_over_http_the_header_counts_and_two_tokens_that_differ_do_not() -> None
     with over_http(lambda: served(ran).http_app(stateless_http=True)) as url:
         ends = anyio.run(body, url)
     assert [end[0] for end in ends] == ["ran", "ran", "error", "error"] and len(ran.calls) == 2
+
+
+def test_a_missing_token_can_be_answered_as_http_has_it() -> None:
+    guard = Guard(verifier())
+    server = FastMCP("sales", middleware=[guard])
+    login = {"authorization_servers": ["https://login.example"]}
+    app = guard.challenging(
+        server.http_app(stateless_http=True, json_response=True), resource="https://sales.example/mcp", resource_metadata=login
+    )
+    listed = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    with over_http(lambda: app) as url:
+        headers = {"accept": "application/json, text/event-stream"}
+        refused = httpx.post(url, json=listed, headers=headers)
+        assert refused.status_code == 401 and "resource_metadata=" in refused.headers["www-authenticate"]
+        taken = httpx.post(url, json=listed, headers={**headers, "authorization": f"Bearer {sent()[TOKEN]}"})
+        assert taken.status_code == 200 and "result" in taken.json()
 
 
 def test_a_refusal_is_seen_by_middleware_that_stands_before_the_guard() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from mcp.client.auth.utils import extract_resource_metadata_from_www_auth
 
 from captoken import Access, AsyncGrant, AsyncVerifier, Denied, Issuer, Keyring, Verifier, WideningError, current
 from captoken._language.overlay import snapshot
@@ -33,7 +34,7 @@ from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.testing import FixedClock
 from tests import world
 from tests.adapters.mcp_asking import MCPError, in_process, is_error, on_stdio, text, to_http
-from tests.adapters.mcp_served import AUDIENCE, Ran, http_app, over_http, served
+from tests.adapters.mcp_served import AUDIENCE, Ran, Server, http_app, over_http, served, tools
 
 TOOLS: dict[str, Any] = {
     "pay": {"cents": {"max": 500}, "to": {"in": ["acct-1"], "optional": True}},
@@ -901,6 +902,91 @@ def test_each_message_of_a_session_over_http_has_a_header_of_its_own() -> None:
         call = {"name": "look", "arguments": {}}
         answers = [post("tools/call", call).text, post("tools/call", call, **own).text, post("tools/call", call).text]
     assert ['"code":401' in answer for answer in answers] == [True, False, True] and len(ran.calls) == 1
+
+
+# --- a challenge (RFC 9728) ------------------------------------------------------------------------------------------
+
+LOGIN = {"authorization_servers": ["https://login.example"]}
+
+
+def challenging(ran: Ran, resource: str = "https://sales.example/mcp", metadata: Any = LOGIN, **facts: Any) -> Any:
+    guard = Guard(facts.pop("verifier", None) or world.verifier(audience=AUDIENCE), **facts)
+    server = Server("sales", **({} if TWO else {"stateless_http": True, "json_response": True}))
+    tools(server, ran)
+    guard.install(server)
+    app = server.streamable_http_app(**({"stateless_http": True, "json_response": True} if TWO else {}))
+    return guard.challenging(app, resource=resource, resource_metadata=metadata, max_body=2000)
+
+
+def post_to(url: str, message: Any, **headers: str) -> httpx.Response:
+    plain = {"accept": "application/json, text/event-stream", "content-type": "application/json", "mcp-protocol-version": "2025-06-18"}
+    return httpx.post(url, content=message if isinstance(message, bytes) else json.dumps(message), headers={**plain, **headers})
+
+
+def message(method: str, meta: Any = None, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, **({} if meta is None else {"_meta": meta})}}
+
+
+def test_a_missing_token_can_be_answered_as_http_has_it_so_that_a_client_logs_in() -> None:
+    lines: list[bytes] = []
+    ran, good = Ran(), sent()
+    look = {"name": "look", "arguments": {}}
+    begin = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    with over_http(lambda: challenging(ran, verifier=verifier(audit=AuditTrail(lines.append)))) as url:
+        refused = post_to(url, message("tools/call", **look))
+        assert (refused.status_code, refused.headers["content-type"], len(lines)) == (401, "application/problem+json", 1)
+        named = "https://sales.example/.well-known/oauth-protected-resource/mcp"
+        assert refused.headers["www-authenticate"] == f'Bearer realm="https://sales.example", resource_metadata="{named}"'
+        assert extract_resource_metadata_from_www_auth(refused) == named
+        document = httpx.get(url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp"))
+        assert document.json() == {**LOGIN, "resource": "https://sales.example/mcp", "bearer_methods_supported": ["header"]}
+        assert ran.calls == []
+
+        for asked in (message("tools/list"), message("tasks/list"), message("resources/read", uri="sales://q3"),
+                      message("tools/call", {}, **look), message("tools/call", [], **look),
+                      [message("ping"), message("tools/list")]):  # fmt: skip
+            assert post_to(url, asked).status_code == 401, asked
+        for free in (message("initialize", **begin), message("ping")):
+            assert post_to(url, free).status_code == 200, free
+        in_meta, in_header = message("tools/call", good, **look), {"authorization": f"Bearer {good[TOKEN]}"}
+        assert "result" in post_to(url, in_meta).json()
+        assert "result" in post_to(url, message("tools/call", **look), **in_header).json()
+        assert len(ran.calls) == 2
+
+        # What came is the guard's to judge, and what cannot be read the server's.
+        forged = post_to(url, message("tools/call", **look), authorization="Bearer cap1_AAAA")
+        assert forged.status_code == 200 and forged.json()["error"]["code"] == 401
+        assert post_to(url, message("tools/call", {TOKEN: None}, **look)).json()["error"]["code"] == 401
+        for unread in (b"{", b"[" * 1500, b"3", b'{"method": 3}'):
+            assert post_to(url, unread).status_code in (400, 500), unread
+        assert post_to(url, b" " * 2001).status_code == 413
+        assert len(ran.calls) == 2
+
+
+@pytest.mark.parametrize("metadata", [LOGIN, "https://meta.example/sales"])
+def test_who_has_no_token_sees_open_lists_without_a_challenge(metadata: Any) -> None:
+    with over_http(lambda: challenging(Ran(), metadata=metadata, list_without_token=True, free=["tasks/list"])) as url:
+        assert post_to(url, message("tools/list")).status_code == 200
+        assert post_to(url, message("tasks/list")).status_code != 401
+        answer = post_to(url, message("tools/call", name="look", arguments={}))
+        shown = metadata if metadata is not LOGIN else "https://sales.example/.well-known/oauth-protected-resource/mcp"
+        assert answer.status_code == 401 and f'resource_metadata="{shown}"' in answer.headers["www-authenticate"]
+        found = httpx.get(url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp")).status_code
+        assert found == (200 if metadata is LOGIN else 404)
+
+
+@pytest.mark.parametrize(
+    ("given", "facts"),
+    [
+        ({"resource": "http://sales.example/mcp"}, {}),
+        ({"resource": "sales.example"}, {}),
+        ({"metadata": "http://meta.example/x"}, {}),
+        ({}, {"authorization_header": False}),
+    ],
+)
+def test_a_challenge_that_nobody_could_answer_is_refused(given: Any, facts: Any) -> None:
+    with pytest.raises(ValueError):
+        challenging(Ran(), **given, **facts)
 
 
 def test_over_http_a_tool_does_not_see_the_header_that_its_call_came_with() -> None:

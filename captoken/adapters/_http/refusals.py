@@ -24,11 +24,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from captoken._format.given import read_once
 from captoken._format.spelling import shown
 from captoken._language.reasons import CODES
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.wording import told_to_model
-from captoken.adapters._http.exchange import RequestError, Response
+from captoken.adapters._http.exchange import RequestError, Response, json_response
 from captoken.adapters._http.origins import origin_of
 
 METADATA_PATH = "/.well-known/oauth-protected-resource"  # RFC 9728, 3
@@ -138,6 +139,16 @@ class Refusals:
             return response
         details = f'error="{error}", error_description="{text}"'
         return _challenging(response, f"{self._challenge}, {details}")
+
+
+def metadata_of(resource: str, fields: Mapping[str, Any]) -> Response:
+    """The document of RFC 9728. Whose it is, the server says itself."""
+    stated = {
+        "bearer_methods_supported": ["header"],
+        **read_once(fields, "resource_metadata"),
+        "resource": resource,
+    }
+    return json_response(200, stated)
 
 
 def _told(decision: Decision, public: str) -> dict[str, Any]:

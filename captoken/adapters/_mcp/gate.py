@@ -36,6 +36,7 @@ from captoken._verification.decision import AsyncGrant, Decision, Denied, Grant
 from captoken._verification.verifier import AnyVerifier
 from captoken._writing.token import Token
 from captoken.adapters._asking import answer_of, served_by
+from captoken.adapters._mcp.challenge import Challenging
 from captoken.adapters._mcp.messages import (
     CALL,
     FREE,
@@ -203,9 +204,9 @@ class Gate:
         token = await self._token(message)
         if token is None:
             # Only where none came: a bad token is not none, and is refused below.
-            if method in LISTS and self._open_lists:
+            if not self.needs_token(method):
                 return None
-            await self._record_unverified()
+            await self.record_unverified()
             raise Refused(
                 "invalid",
                 f"No token came with the request: it goes into _meta, as {TOKEN}.",
@@ -241,6 +242,35 @@ class Gate:
         access = self._with_stated(plain)
         decision = await _answer_of(grant, lambda face: face.check(access))
         return self._granted(decision, method)
+
+    def needs_token(self, method: str) -> bool:
+        """Whether a message of this method is refused where no token came with it."""
+        if method in self._free:  # rule 6
+            return False
+        return not (method in LISTS and self._open_lists)
+
+    def challenging(
+        self,
+        app: Any,
+        *,
+        resource: str,
+        resource_metadata: str | Mapping[str, Any],
+        max_body: int = 4 << 20,
+    ) -> Challenging:
+        """`app` behind challenges: see the guards. Raises ValueError."""
+        if not self._header:
+            raise ValueError(
+                "a challenge asks for a token in the Authorization header, "
+                "which is somebody else's here"
+            )
+        return Challenging(
+            app,
+            needs_token=self.needs_token,
+            refused=self.record_unverified,
+            resource=resource,
+            resource_metadata=resource_metadata,
+            max_body=max_body,
+        )
 
     def under(self, grant: Grant | None) -> AbstractContextManager[object]:
         """Around what answers a message, inside `answering`: under its grant, if it needed one.
@@ -289,7 +319,7 @@ class Gate:
             problem = refused
         else:
             return self._default_for(message) if token is None else token
-        await self._record_unverified()
+        await self.record_unverified()
         raise problem from None
 
     def _default_for(self, message: Message) -> str | Token | None:
@@ -307,7 +337,7 @@ class Gate:
             return None
         return presented_to(self._verifier, self._default)
 
-    async def _record_unverified(self) -> None:
+    async def record_unverified(self) -> None:
         """Put on record that a request came without a token that could be looked at.
 
         The empty text is no token: the verifier denies it as that, and its trail has it like any

@@ -1,0 +1,105 @@
+"""An MCP server over HTTP that says where a token is to be had: 401 with a challenge (RFC 9728).
+
+The guard of a server answers in MCP's own words, and MCP's words travel with the status 200. A
+client that could log in by itself waits for a 401. So this stands round the application that the
+SDK makes, and answers requests that bring no token at all.
+
+It decides nothing. Whatever it lets through comes to the guard, which looks at the token; whatever
+it cannot read, it lets through.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from captoken.adapters._http.exchange import (
+    ASGIApp,
+    Body,
+    ClientGone,
+    Reply,
+    RequestError,
+    Response,
+    Scope,
+    values_of,
+)
+from captoken.adapters._http.origins import origin_of
+from captoken.adapters._http.refusals import METADATA_PATH, Refusals, metadata_of
+from captoken.adapters._mcp.messages import has_token
+
+
+class Challenging:
+    """The application of an MCP server, behind challenges."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        needs_token: Callable[[str], bool],
+        refused: Callable[[], Awaitable[None]],
+        resource: str,
+        resource_metadata: str | Mapping[str, Any],
+        max_body: int,
+    ) -> None:
+        """`needs_token`: whether a method does. `refused`: is awaited with each challenge.
+
+        Raises ValueError for a `resource` that is neither https nor on this machine.
+        """
+        self._app = app
+        self._needs_token = needs_token
+        self._refused = refused
+        self._max_body = max_body
+
+        # RFC 9728, 3.1: the path of the resource stands behind the well-known one.
+        origin = origin_of(resource)
+        self._metadata_path = METADATA_PATH + urlsplit(resource).path.rstrip("/")
+        self._metadata: Response | None = None
+        if isinstance(resource_metadata, Mapping):
+            self._metadata = metadata_of(resource, resource_metadata)
+            resource_metadata = origin + self._metadata_path
+        self._refusals = Refusals(origin, resource_metadata)
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """One request. Raises what the application raises."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        reply = Reply(scope, send)
+        if self._metadata is not None and scope["path"] == self._metadata_path:
+            return await reply.answer(self._metadata)
+
+        # With a header of any kind it is the guard's to say. A stream that a client opens by GET
+        # brings no message.
+        if scope["method"] != "POST" or values_of(scope["headers"], b"authorization"):
+            return await self._app(scope, receive, send)
+        body = Body(receive, self._max_body)
+        try:
+            sent = await body.read_all()
+        except RequestError as problem:
+            return await reply.answer(self._refusals.bad(problem))
+        except ClientGone:
+            return None
+        if self._lacks_token(sent):
+            await self._refused()
+            return await reply.answer(self._refusals.unauthenticated())
+        return await self._app(scope, body.receive, send)
+
+    def _lacks_token(self, sent: bytes) -> bool:
+        """Whether a message needs a token and has none in its `_meta`.
+
+        Of several in one body, as older protocols have them, one is enough.
+        """
+        try:
+            said = json.loads(sent)
+        except (ValueError, RecursionError):
+            return False
+        messages = said if isinstance(said, list) else [said]
+        return any(self._is_bare(message) for message in messages)
+
+    def _is_bare(self, message: Any) -> bool:
+        if not isinstance(message, dict) or not isinstance(message.get("method"), str):
+            return False  # an answer of the client's, or nothing of MCP's
+        params = message.get("params")
+        meta = params.get("_meta") if isinstance(params, dict) else None
+        return self._needs_token(message["method"]) and not has_token(meta)
