@@ -12,9 +12,11 @@ What it enforces, by rules that the code cites:
  3. A statement runs in the narrowest role that covers what the text needs. What the text hides,
     that role is refused.
  4. The text that is sent is the text that was read, byte for byte. It goes by the extended
-    protocol, which takes one statement.
+    protocol, which takes one statement. Where it comes again in the same role, it goes by the name
+    that it was prepared under.
  5. Before it is sent, it is read by PostgreSQL's own grammar: one plain statement, whose functions
-    are on a list. How it is read has rules of its own, T1 to T7, in `_postgres/text.py`.
+    are on a list. How it is read has rules of its own, T1 to T7, in `_postgres/text.py`. Where the
+    server says that it did something else, the connection is closed.
  6. Each statement asks the grant anew, for every table, operation and column, and for `execute` on
     each function of yours that it calls. A denial of that kind sent nothing.
  7. No statement runs longer than the token lives, or than `timeout`.
@@ -24,8 +26,8 @@ What it enforces, by rules that the code cites:
     text of the statement, or of a kind that names nothing but objects. Another line, details and
     hints can quote what is hidden. One about names or counts, where columns are restricted, gives
     way to the denial for those columns.
-10. It hands back rows, never a cursor. There is a savepoint before each statement, so that after
-    an error the block goes on.
+10. It hands back rows, never a cursor. After an error the block goes on without what the statement
+    did: from its savepoint, or in a new transaction where the old one had nothing to keep.
 11. What a statement needed is asked about once more when it is done. What was written is asked
     about before it is committed. A commit that is not answered is told as that, and is made once.
 12. A statement is judged by the columns and functions that there are when it runs.
@@ -40,7 +42,7 @@ The code behind it is in `_postgres`, with the rules of each file:
 - `judging`: what the grant is asked, and what is denied (5, 6, 9, 11);
 - `assumptions`: what a statement takes for granted of the schema (12);
 - `opening`: what goes ahead of a statement (2, 3, 7, 8);
-- `parameters`, `wire`: how a statement is sent, and its rows are read (4);
+- `parameters`, `wire`, `prepared`: how a statement is sent, and its rows are read (4);
 - `reader` and what it builds on: what a statement says (5);
 - `roles`, `templates`, `auditing`: how the login and its roles are made, and looked at.
 """
@@ -186,7 +188,7 @@ def guarded(
             yield Database(block)
         except BaseException:
             if block.leave():
-                connection.wait(block.end(b"rollback"))
+                connection.wait(block.roll_back())
             raise
         if block.leave(commit=True):
             connection.wait(block.commit())
@@ -218,7 +220,7 @@ async def guarded_async(
             yield AsyncDatabase(block)
         except BaseException:
             if block.leave():
-                await connection.wait(block.end(b"rollback"))
+                await connection.wait(block.roll_back())
             raise
         if block.leave(commit=True):
             await connection.wait(block.commit())

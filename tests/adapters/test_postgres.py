@@ -20,7 +20,7 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
-from captoken.adapters._postgres import assessment, block, lists, logins, needs, reader, templates
+from captoken.adapters._postgres import assessment, block, lists, logins, needs, prepared, reader, templates
 from captoken.adapters._postgres.roles import TABLES
 from captoken.adapters._postgres.text import Reference, Scope, Text
 from captoken.adapters._postgres.wire import Command
@@ -215,7 +215,7 @@ BLIND = (
 
 
 @pytest.fixture
-def misread(monkeypatch: pytest.MonkeyPatch) -> None:
+def taken_for_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard that takes every text for a read of all columns of sales."""
 
     def read(sql: str) -> Text:
@@ -229,10 +229,26 @@ def misread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assessment, "read", read)
 
 
+class Anything:
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
 @pytest.fixture
-def blind(misread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And that asks the server nothing behind a statement, so that the role stands alone."""
+def misread(taken_for_a_read: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that takes the word of the server for nothing."""
+    monkeypatch.setattr(block, "_KINDS", Anything())
+
+
+@pytest.fixture
+def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that asks the server nothing behind a statement."""
     monkeypatch.setattr(assessment, "assumptions_of", lambda **facts: None)
+
+
+@pytest.fixture
+def blind(misread: None, unasked: None) -> None:
+    """All of that, so that the role stands alone."""
 
 
 @pytest.mark.parametrize("sql", BLIND)
@@ -273,6 +289,28 @@ def test_a_grant_that_writes_nothing_is_a_read_only_transaction(place: Place, bl
         for sql in ("delete from sales", "select nextval('sales_id_seq')", "select forget()"):
             with pytest.raises(Denied, match="read-only"):
                 db.execute(sql)
+
+
+OTHER_KINDS = (
+    "reset role", "set local search_path = hidden", "set role writer", "prepare x as delete from hr", "deallocate all", "discard plans",
+    "notify x", "commit", "rollback", "savepoint x", "declare c cursor for select 1",
+    "set transaction read only", "show search_path", "lock table sales in access share mode", "explain select 1", "listen x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("sql", OTHER_KINDS)
+def test_what_is_no_kind_of_statement_that_is_granted_ends_the_connection(sql: str, place: Place, taken_for_a_read: None) -> None:
+    """Whatever the text was taken for, the server says what it did. A statement before it is rolled back."""
+    for once in (False, True):
+        with psycopg.connect(place.conninfo("agents")) as connection:
+            with suppress(GuardError), guarded(connection, WRITES) as db:
+                if not once:
+                    db.execute("select * from sales")
+                with pytest.raises(GuardError, match="closed"):
+                    (db.execute_once if once else db.execute)(sql)
+                with pytest.raises(GuardError):
+                    db.execute("select * from sales")
+            assert connection.closed
 
 
 # --- facts for row security ------------------------------------------------------------------------------------------
@@ -331,7 +369,9 @@ def test_nobody_signs_twice_in_a_transaction_not_even_the_login(agents: psycopg.
 
 
 @pytest.mark.parametrize("sql", ["commit", "rollback", "commit and chain", "rollback and chain"])
-def test_a_statement_that_ends_the_transaction_costs_the_connection(sql: str, place: Place, blind: None) -> None:
+def test_a_statement_that_ends_the_transaction_costs_the_connection(
+    sql: str, place: Place, taken_for_a_read: None, unasked: None
+) -> None:
     """What even the grammar would have to miss: nothing runs on after it, and nothing runs with other facts."""
     with psycopg.connect(place.conninfo("agents")) as connection:
         with suppress(GuardError, psycopg.Error), guarded(connection, READS) as db:
@@ -1019,13 +1059,14 @@ def test_a_login_that_is_found_to_be_no_narrow_one_in_a_block_costs_the_connecti
     assert count(place, "sales") == 3
 
 
-def test_a_plan_of_an_older_release_has_to_be_run_again(place: Place) -> None:
-    place.admin.execute("alter function captoken_guard.seen rename to seen_not")
+@pytest.mark.parametrize("name", ["seen", "open"])
+def test_a_plan_of_an_older_release_has_to_be_run_again(name: str, place: Place) -> None:
+    place.admin.execute(f"alter function captoken_guard.{name} rename to other")
     try:
         with psycopg.connect(place.conninfo("agents")) as connection, pytest.raises(GuardError, match="run the plan again"), guarded(connection, READS):
             pass
     finally:
-        place.admin.execute("alter function captoken_guard.seen_not rename to seen")
+        place.admin.execute(f"alter function captoken_guard.other rename to {name}")
 
 
 def test_a_role_that_is_given_more_is_found_within_one_look(agents: psycopg.Connection[Any], place: Place) -> None:
@@ -1183,9 +1224,9 @@ def test_one_statement_that_only_reads_cannot_write(sql: str, begins: bytes, age
     sent: list[list[bytes]] = []
     exchange = block.exchange
 
-    def watched(pgconn: Any, commands: Any) -> Any:
+    def watched(connection: Any, commands: Any) -> Any:
         sent.append([command.sql for command in commands])
-        return exchange(pgconn, commands)
+        return exchange(connection, commands)
 
     with guarded(agents, WRITES) as db:
         monkeypatch.setattr(block, "exchange", watched)
@@ -1329,7 +1370,7 @@ def test_one_statement_is_judged_by_the_schema_that_there_is(sql: str, gives: in
 
 def test_what_only_read_and_is_not_committed_is_not_handed_out(agents: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """As where it is to be serializable, and could not be."""
-    monkeypatch.setattr(block, "_COMMIT", Command(b"select 1 / 0"))
+    monkeypatch.setattr(block, "COMMIT", Command(b"select 1 / 0"))
     with guarded(agents, READS) as db, pytest.raises(errors.DivisionByZero):
         db.execute_once("select id from sales")
     assert idle(agents)
@@ -1375,6 +1416,107 @@ def test_async_one_statement_is_the_same(place: Place) -> None:
 
     asyncio.run(run())
     place.admin.execute("delete from archive")
+
+
+# --- statements by name -----------------------------------------------------------------------------------------------
+
+
+def named(connection: psycopg.Connection[Any]) -> list[str]:
+    """The texts that the server has prepared for the guard."""
+    rows = connection.execute("select statement from pg_prepared_statements where name ~ '^captoken_' order by 1").fetchall()
+    connection.rollback()
+    return [statement for (statement,) in rows]
+
+
+def test_a_statement_that_comes_again_goes_by_a_name(place: Place) -> None:
+    """One for each role and each list of types: what was checked for one role does not count for another."""
+    with psycopg.connect(place.conninfo("agents")) as connection:
+        for _ in range(3):
+            with guarded(connection, READS) as db:
+                assert db.execute("select id from sales where id = $1", [2]).fetchall() == [(2,)]
+        for statements, count in ((["select 1"], 0), (["select 1"], 1), (["select 1", "select 1"], 1), (["select 1 -- " + "x" * 10_000] * 3, 0)):
+            with guarded(connection, READS) as db:
+                for sql in statements:
+                    assert db.execute(sql).fetchall() == [(1,)]
+            assert named(connection).count(statements[0]) == count
+        for _ in range(2):
+            for given in (2, "2"):
+                with guarded(connection, READS) as db, suppress(psycopg.Error):
+                    db.execute("select id from sales where id = $1", [given])
+        for _ in range(2):
+            with guarded(connection, WRITES) as db:
+                assert len(db.execute("select s.id from sales s, orders o where o.id = s.id").fetchall()) == 2
+                assert db.execute("select id from sales where id = $1", [2]).fetchall() == [(2,)]
+        assert named(connection).count("select id from sales where id = $1") == 2
+        names = connection.execute("select name from pg_prepared_statements where name ~ '^captoken_'").fetchall()
+        assert all(re.fullmatch(r"captoken_[0-9a-f]{16}_\d+", name) for (name,) in names)
+
+
+@pytest.mark.parametrize("how", ["discard all", "deallocate all"])
+def test_names_that_are_lost_are_made_again_and_then_done_without(how: str, place: Place) -> None:
+    """As behind a pooler that resets a connection, or gives each transaction another server."""
+    with psycopg.connect(place.conninfo("agents"), autocommit=True) as connection:
+        for lost in range(4):
+            for _ in range(3):
+                with guarded(connection, WRITES) as db:
+                    db.execute("insert into archive (id) values (1)")
+                    assert db.execute("select count(*) from archive").fetchall() == [(1,)]
+                    with pytest.raises(Denied):
+                        db.execute("select * from hr")
+                    db.execute("delete from archive")
+            assert bool(named(connection)) == (lost < 2)
+            connection.execute(how)
+    assert count(place, "archive") == 0
+
+
+def test_a_name_that_is_lost_by_itself_is_made_again(place: Place) -> None:
+    with psycopg.connect(place.conninfo("agents"), autocommit=True) as connection:
+        for once in (False, True):
+            for _ in range(3):
+                with guarded(connection, WRITES) as db:
+                    db.execute("select id from sales where id = 2")
+            query = "select name from pg_prepared_statements where statement = 'select id from sales where id = 2'"
+            (name,), = connection.execute(query).fetchall()
+            connection.execute(f"deallocate {name}")
+            with guarded(connection, WRITES) as db:
+                if not once:
+                    db.execute("insert into archive (id) values (1)")
+                run = db.execute_once if once else db.execute
+                assert run("select id from sales where id = 2").fetchall() == [(2,)]
+    assert count(place, "archive") == 1
+    place.admin.execute("delete from archive")
+
+
+def test_a_statement_by_name_gives_the_columns_that_there_are(place: Place) -> None:
+    """PostgreSQL refuses what was prepared with others."""
+    every = grant(tables=["*"], operations=["select"])
+    with psycopg.connect(place.conninfo("trusted")) as connection:
+        for _ in range(3):
+            with guarded(connection, every) as db:
+                assert db.execute("select * from wide").columns == ("a", "b", "c")
+        place.admin.execute("alter table wide add column d integer")
+        try:
+            for run in ("execute", "execute_once"):
+                with guarded(connection, every) as db:
+                    assert getattr(db, run)("select * from wide").columns == ("a", "b", "c", "d")
+        finally:
+            place.admin.execute("alter table wide drop column d")
+
+
+def test_how_much_the_server_keeps_is_bounded(place: Place) -> None:
+    """The one that was not used for the longest time gives way."""
+    with psycopg.connect(place.conninfo("agents")) as connection:
+        with guarded(connection, READS) as db:
+            for number in range(70):
+                for _ in range(2):
+                    assert db.execute(f"select {number}").fetchall() == [(number,)]
+                    db.execute("select 'kept'")
+        kept = named(connection)
+        assert 64 <= len(kept) < 80 and "select 'kept'" in kept and "select 69" in kept and "select 3" not in kept
+        names = prepared.names_of(connection)
+        for number in range(1_500):
+            names.is_due(number, b"select 1")
+        assert len(names._came_once) <= 512
 
 
 # --- async -----------------------------------------------------------------------------------------------------------

@@ -99,6 +99,13 @@ def postgres() -> Iterator[Pair]:
                 return lambda calls: [run(1) for _ in range(calls)] and None
 
             yield "postgres, a block with one statement", 30, ones(bare), ones(statements)
+
+            def once(calls: int) -> None:
+                for _ in range(calls):
+                    with guarded(own, grant) as db:
+                        db.execute_once(QUERY).fetchall()
+
+            yield "postgres, one statement with its commit", 30, ones(bare), once
     finally:
         server.stop()
 

@@ -60,7 +60,11 @@ def assumptions_of(
     names = _array(name for _, name in named)
     digests = [catalog.digests.get(table, _MISSING) for table in named]
     return Assumptions(
-        question=Command(_QUESTION, (schemas, names, _array(called), catalog.since.encode())),
+        question=Command(
+            _QUESTION,
+            (schemas, names, _array(called), catalog.since.encode()),
+            own=True,
+        ),
         answer=" ".join([*digests, "0"]),
     )
 

@@ -39,13 +39,13 @@ from captoken.adapters._postgres.assumptions import Assumptions
 from captoken.adapters._postgres.judging import Judge, Permitted
 from captoken.adapters._postgres.logins import assessor_anew, assessor_for
 from captoken.adapters._postgres.names import function_access
-from captoken.adapters._postgres.opening import ROLLBACK_TO_SAVEPOINT, Opening
+from captoken.adapters._postgres.opening import COMMIT, ROLLBACK, Opening, facts_of
 from captoken.adapters._postgres.parameters import bound, check_types
 from captoken.adapters._postgres.wire import Answer, Command, Connection, Steps, exchange
 from captoken.adapters._rows import Rows
 
-_COMMIT = Command(b"commit")
-_ROLLBACK = Command(b"rollback")
+# Rule 5. What the server says that it did, for each kind of statement that is granted.
+_KINDS = frozenset((b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"MERGE"))
 
 
 class Block:
@@ -82,7 +82,12 @@ class Block:
         self._functions = _functions(functions)
 
         # What goes ahead of each statement. It knows which role is taken on.
-        self._opening = Opening(grant, timeout)
+        self._opening = Opening(
+            grant,
+            facts_of(grant, connection),
+            timeout,
+            calls_functions=bool(self._functions),
+        )
 
         # From `enter` on: which roles there are is asked there.
         self._judge: Judge
@@ -158,6 +163,7 @@ class Block:
         a commit that cannot be made. False, and there is no transaction: no statement was sent, or
         the connection is closed.
         """
+        ended_before = self._over  # by `execute_once`
         self._over = True
 
         # An answer that is still to come would be read by whoever uses the connection next.
@@ -171,7 +177,7 @@ class Block:
         closed = self.connection.closed
 
         # Else the block would end as if it had been committed.
-        if commit and begun and closed:
+        if commit and closed and self._used and not ended_before:
             raise GuardError("the connection of this block is closed: what it did is rolled back")
         return begun and not closed
 
@@ -187,17 +193,21 @@ class Block:
             if self._written:
                 late = self._judge.late_denial(self._written.values())
         except BaseException:
-            yield from self.end(b"rollback")
+            yield from self.end(ROLLBACK)
             raise
 
         # Rolled back first, and recorded then: what is on record as denied is undone.
         if late is not None:
-            yield from self.end(b"rollback")
+            yield from self.end(ROLLBACK)
             self._judge.deny_late(late)
 
-        yield from self.end(b"commit")
+        yield from self.end(COMMIT)
 
-    def end(self, how: bytes) -> Steps:
+    def roll_back(self) -> Steps:
+        """ROLLBACK, for a block that an exception left."""
+        yield from self.end(ROLLBACK)
+
+    def end(self, how: Command) -> Steps:
         """COMMIT or ROLLBACK.
 
         A commit that fails has rolled back: deferred constraints are checked by it. A transaction
@@ -206,9 +216,9 @@ class Block:
         Raises GuardError, `outcome_unknown`, where the connection is lost at a commit. Nothing is
         tried again then: what was written may be there already.
         """
-        commits = how == b"commit"
+        commits = how is COMMIT
         try:
-            (answer,) = yield from exchange(self._pgconn, [Command(how)])
+            (answer,) = yield from exchange(self.connection, [how])
         except psycopg.Error:
             # What could not write has no outcome that anybody would have to know.
             if not (commits and self._opening.writing):
@@ -220,7 +230,7 @@ class Block:
             ) from None
 
         if self._pgconn.transaction_status != TransactionStatus.IDLE:
-            yield from exchange(self._pgconn, [Command(b"rollback")])
+            yield from exchange(self.connection, [ROLLBACK])
 
         # By the same rule as of a statement: a constraint that is checked late can quote a row.
         if answer.error is not None:
@@ -258,7 +268,7 @@ class Block:
             # Rule 11. The grant was asked just now, when the statement was done. What only read is
             # committed already, in the round trip of the statement.
             if self._opening.begun:
-                yield from self.end(b"commit")
+                yield from self.end(COMMIT)
         finally:
             self._opening.ended()
             # What is open all the same was interrupted, and is rolled back by that.
@@ -281,7 +291,7 @@ class Block:
         answer = yield from self._run(sql, parameters, permitted, alone)
         if answer.stale:
             # Rule 12. The schema is not what the statement was judged by.
-            yield from self._undo(alone)
+            yield from self._undo()
             assessor = yield from assessor_anew(
                 self.connection,
                 self._functions,
@@ -296,23 +306,24 @@ class Block:
         late = self._ask_again(needs, answer)
         failed = answer.error is not None or answer.failure is not None
         if failed or late is not None:
-            yield from self._undo(alone)
+            yield from self._undo()
         self._check_transaction()
         self._raise_what_failed(sql, answer, late)
 
         # From here on it is done. Once it is committed, if it is alone, the rows may be seen.
         return needs, answer
 
-    def _undo(self, alone: bool) -> Steps:
+    def _undo(self) -> Steps:
         """Rule 10. Undo the last statement: to its savepoint, or with its transaction.
 
         Where a transaction is over already, it was one that only read.
         """
-        if not alone:
-            yield from exchange(self._pgconn, [ROLLBACK_TO_SAVEPOINT])
-        elif self._opening.begun:
-            yield from exchange(self._pgconn, [_ROLLBACK])
-            self._opening.ended()
+        if self._opening.begun:
+            yield from exchange(self.connection, [self._opening.undo()])
+
+        # Its locks are gone with it.
+        if not self._opening.begun:
+            self._seen.clear()
 
     def _run(
         self,
@@ -333,28 +344,31 @@ class Block:
             sql,
             parameters,
             self._max_rows,
+            permitted.role,
         )
-        ending: list[Command] = []
-        if not alone:
-            opening = self._opening.commands(permitted.role, permitted.decision)
+        role, decision = permitted.role, permitted.decision
+        begins = not self._opening.begun
+        if begins:
+            writes = self._opening.may_write and not (alone and _only_reads(permitted.needs))
+            opening = self._opening.first(role, decision, writes)
         else:
-            writes = self._opening.writes() and not _only_reads(permitted.needs)
-            opening = self._opening.alone(permitted.role, permitted.decision, writes)
-            ending = [] if writes else [_COMMIT]
+            opening = self._opening.next(role, decision)
+        ending = [COMMIT] if alone and not self._opening.writing else []
         assumed = permitted.assumed
         asks = assumed is not None and assumed not in self._seen
         questions = [assumed.question] if assumed is not None and asks else []
 
         # In one round trip. Ahead of the answer of the statement are those of what was done ahead.
         answers: list[Answer] = yield from exchange(
-            self._pgconn,
+            self.connection,
             [*opening, statement, *questions, *ending],
         )
         committed = answers.pop() if ending else None
         seen = answers.pop() if asks else None
         answer = answers.pop()
         self._check_opened(answers)
-        self._opening.ran(permitted.role)
+        self._opening.ran(role, answers[-1].text if begins else None)
+        self._check_kind(answer)
 
         if assumed is not None and seen is not None:
             self._check_seen(assumed, seen, answer)
@@ -369,15 +383,28 @@ class Block:
         """
         if committed.error is None:
             self._opening.ended()
-        elif answer.error is None:
+        elif answer.error is None and not answer.stale:
             answer.error = committed.error
+
+    def _check_kind(self, answer: Answer) -> None:
+        """Rule 5. The server did what one of the granted kinds of statement does.
+
+        If not, the text was read wrongly. What was done by it can outlast the transaction.
+        """
+        kind, _, _ = answer.did.partition(b" ")
+        ran = answer.error is None and answer.failure is None and not answer.stale
+        if ran and kind not in _KINDS:
+            self._pgconn.finish()
+            raise GuardError(
+                "PostgreSQL did something else than was read: the connection is closed"
+            )
 
     def _check_seen(self, assumed: Assumptions, seen: Answer, answer: Answer) -> None:
         """Note in the answer of a statement whether it was judged by what there is.
 
         Of a statement that failed there is nothing to be handed out, and no lock either.
         """
-        if answer.error is not None or answer.failure is not None:
+        if answer.error is not None or answer.failure is not None or answer.stale:
             return
 
         # Canceled in the middle, above all: then nobody knows.
@@ -457,8 +484,8 @@ class Block:
 
         `execute` is among it: what a function did is not known.
         """
-        # PostgreSQL itself saw to it that nothing was written.
-        if not self._opening.writes():
+        # Else PostgreSQL itself saw to it that nothing was written.
+        if not self._opening.writing:
             return
 
         # Each once, however many statements wrote it.

@@ -83,8 +83,9 @@ _PARTS = {
     """,
     # Whether a plan of this release made this login.
     "ready": """
-        select has_schema_privilege(session_user, oid, 'usage') and exists (
-            select from pg_catalog.pg_proc where pronamespace = n.oid and proname = 'seen')
+        select has_schema_privilege(session_user, oid, 'usage') and 2 = (
+            select count(*) from pg_catalog.pg_proc
+            where pronamespace = n.oid and proname in ('open', 'seen'))
         from pg_catalog.pg_namespace n where nspname = 'captoken_guard'
     """,
     # The functions that the owner put on the search path (T6), of those that a role may execute.

@@ -119,11 +119,10 @@ def _read(
     """
     # The time before it was read: what was changed meanwhile is no older than that.
     read_at = monotonic()
-    pgconn = connection.pgconn
-    answers = yield from exchange(pgconn, commands)
+    answers = yield from exchange(connection, commands)
     for answer in answers:
         if answer.error is not None:
-            yield from exchange(pgconn, [Command(b"rollback")])
+            yield from exchange(connection, [Command(b"rollback")])
             raise GuardError(f"the roles of the login cannot be read: {answer.error.message}")
 
     # The third command is the query. It gives one row of one value, as JSON.

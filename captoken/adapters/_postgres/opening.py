@@ -1,31 +1,35 @@
-"""What goes ahead of a statement, in the same round trip: rules 2, 3, 7 and 8 of `postgres`.
+"""What goes ahead of a statement, in the same round trip: rules 2, 3, 7, 8 and 10 of `postgres`.
 
-With the first statement of a block:
+With the first statement of a transaction:
 
     begin read only                                         -- 2: or read write
-    select captoken_guard."begin"($1, 60000)                -- 8: who acts, for whom; 2, 7
-    set local search_path = pg_catalog, public, pg_temp     -- 2
-    set local role "reader"                                 -- 3
-    savepoint captoken                                      -- 10
+    select captoken_guard.open($1, 60000, 'reader')         -- 8: who acts, for whom; 2, 7, 3
     select region, sum(amount) from sales group by region   -- the statement itself
 
 With each one after it:
 
-    release captoken
+    release captoken                                        -- 10: if there is one
     set local statement_timeout = 8000                      -- 7: if it is shorter by now
     set local role "writer"                                 -- 3: if it is another
     savepoint captoken                                      -- 10
     insert into sales (region, amount) values ($1, $2)
 
-With one that is the only one of its block (`execute_once`), the same as with the first, but for the
-savepoint: where it fails, all of the transaction is rolled back. It is read-only where the
-statement only reads, and then its `commit` comes in the same round trip, since there is nothing
-that it could make last.
+A statement that fails is undone by a rollback to its savepoint. Where there is nothing else to
+lose, there is none, and the whole transaction is rolled back. The next statement begins another:
+
+- the first statement of a transaction has nothing before it;
+- what only read leaves nothing. But where all of it is to see the database as of one time
+  (`repeatable read`), or a function of the owner's was called, there is a savepoint.
+
+With the only statement of a block (`execute_once`) it is the same as with the first. Where that
+only reads, the transaction is read-only, and its `commit` comes in the same round trip: there is
+nothing that it could make last.
 """
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from captoken._verification.decision import Decision, Grant
 from captoken.adapters._postgres.names import quoted
@@ -34,14 +38,22 @@ from captoken.adapters._postgres.wire import Command
 _LONGEST = 2**31 - 1  # milliseconds, as PostgreSQL takes them
 _READING = frozenset(("select", "execute"))
 
-# Rule 2. What an unqualified name means. The text was read with this in mind. `begin` pins how the
-# lexer takes a backslash, that policies hold, and how long a statement may run (7).
-_SEARCH_PATH = Command(b"set local search_path = pg_catalog, public, pg_temp")
+_BEGIN_READING = Command(b"begin read only", own=True)
+_BEGIN_WRITING = Command(b"begin read write", own=True)
+
+# Rules 2, 3, 7 and 8, by the guard's own function (`templates`). What an unqualified name means,
+# how the lexer takes a backslash, that policies hold, and how long a statement may run, is all
+# pinned in it. It gives the isolation of the transaction.
+_OPEN = b'select captoken_guard."open"($1, $2, $3)'
+_EACH_SEES_ALL = "read committed"
 
 # Rule 10. The next statement releases it. After an error, it is rolled back to.
-_SAVEPOINT = Command(b"savepoint captoken")
-_RELEASE = Command(b"release captoken")
-ROLLBACK_TO_SAVEPOINT = Command(b"rollback to captoken")
+_SAVEPOINT = Command(b"savepoint captoken", own=True)
+_RELEASE = Command(b"release captoken", own=True)
+ROLLBACK_TO_SAVEPOINT = Command(b"rollback to captoken", own=True)
+
+COMMIT = Command(b"commit", own=True)
+ROLLBACK = Command(b"rollback", own=True)
 
 
 class Opening:
@@ -51,70 +63,81 @@ class Opening:
     the next one says nothing again that is as it was.
     """
 
-    def __init__(self, grant: Grant, timeout: int) -> None:
+    def __init__(
+        self,
+        grant: Grant,
+        facts: bytes,
+        timeout: int,
+        calls_functions: bool,
+    ) -> None:
         self._grant = grant
+        self._facts = facts
         self._timeout = timeout
-        self.begun = False
+        self._calls_functions = calls_functions
 
-        # Whether the transaction that was begun is one that can write (2).
+        # Rule 2. Whether the grant can write, and whether the transaction that was begun can.
+        self.may_write = _may_write(grant)
         self.writing = False
+
+        # Whether a transaction was begun, and what it was told: the role, and milliseconds.
+        self.begun = False
         self._role = ""
-        self._limit = 0  # milliseconds
+        self._limit = 0
 
-    def commands(self, role: str, decision: Decision) -> list[Command]:
-        """What goes ahead of a statement that was permitted just now, and is to run in a role."""
+        # Rule 10. Whether there is a savepoint, and whether what comes next has to have one.
+        self._marked = False
+        self._keeps = False
+
+    def first(
+        self,
+        role: str,
+        decision: Decision,
+        writes: bool,
+    ) -> list[Command]:
+        """What goes ahead of the first statement, which was permitted just now: the beginning."""
+        self.writing = writes
+        self._limit = self._milliseconds(decision)
+        values = (self._facts, str(self._limit).encode(), role.encode())
+        return [
+            _BEGIN_WRITING if writes else _BEGIN_READING,
+            Command(_OPEN, values, own=True),
+        ]
+
+    def next(self, role: str, decision: Decision) -> list[Command]:
+        """What goes ahead of any other one."""
         limit = self._milliseconds(decision)
-        if not self.begun:
-            self._limit = limit
-            return [*self._first(role, limit, self.writes()), _SAVEPOINT]
+        commands = [_RELEASE] if self._marked else []
 
-        commands = [_RELEASE]
         # Rule 7. By the second, since a limit that is told anew costs a command.
         if limit < self._limit - 1000:
             self._limit = limit
-            commands.append(_limit(limit))
+            commands.append(Command(f"set local statement_timeout = {limit}".encode()))
         # Rule 3.
         if role != self._role:
-            commands.append(_take_on(role))
-        commands.append(_SAVEPOINT)
+            commands.append(Command(f"set local role {quoted(role)}".encode()))
+        if self._keeps:
+            commands.append(_SAVEPOINT)
+            self._marked = True
         return commands
 
-    def alone(self, role: str, decision: Decision, writes: bool) -> list[Command]:
-        """The same for the only statement of a block."""
-        return self._first(role, self._milliseconds(decision), writes)
-
-    def ran(self, role: str) -> None:
-        """The server did as it was told."""
-        self.begun = True
+    def ran(self, role: str, isolation: str | None) -> None:
+        """The server did as it was told. `isolation` is what it said of that at the beginning."""
         self._role = role
+        if not self.begun:
+            self.begun = True
+            self._keeps = self.writing or self._calls_functions or isolation != _EACH_SEES_ALL
+
+    def undo(self) -> Command:
+        """Rule 10. What undoes the last statement. The transaction is over by it, or goes on."""
+        if self._marked:
+            return ROLLBACK_TO_SAVEPOINT
+        self.ended()
+        return ROLLBACK
 
     def ended(self) -> None:
         """The transaction is over. Whoever opened it knows how it ended."""
         self.begun = False
-
-    def writes(self) -> bool:
-        """Rule 2. Whether the transaction is one that can write: whether the grant could."""
-        data = self._grant.capability.data
-        if data is None:
-            return True
-        return any(not right.operations <= _READING for right in data.values())
-
-    def _first(self, role: str, limit: int, writes: bool) -> list[Command]:
-        """The beginning of the transaction.
-
-        Rule 8. Who acts is noted before the role is taken on: the login may do that, and once. A
-        savepoint comes after it, so that no rollback to it undoes any of this.
-        """
-        self.writing = writes
-        return [
-            Command(b"begin read write" if writes else b"begin read only"),
-            Command(
-                b'select captoken_guard."begin"($1, $2)',
-                (_facts(self._grant).encode(), str(limit).encode()),
-            ),
-            _SEARCH_PATH,
-            _take_on(role),
-        ]
+        self._marked = False
 
     def _milliseconds(self, decision: Decision) -> int:
         """Rule 7. How long a statement may run: at most `timeout`, and as long as the token lives.
@@ -142,16 +165,24 @@ def _seconds_left(grant: Grant, decision: Decision) -> int | None:
     return expiry + decision.leeway - decision.now
 
 
-def _limit(milliseconds: int) -> Command:
-    return Command(f"set local statement_timeout = {milliseconds}".encode())
+def _may_write(grant: Grant) -> bool:
+    data = grant.capability.data
+    if data is None:
+        return True
+    return any(not right.operations <= _READING for right in data.values())
 
 
-def _take_on(role: str) -> Command:
-    return Command(f"set local role {quoted(role)}".encode())
+# What was said last is kept on the connection, with the grant that it is of: most blocks on it are
+# for the same one, or each is for another.
+_KEPT_AS = "_captoken_facts"
 
 
-def _facts(grant: Grant) -> str:
+def facts_of(grant: Grant, connection: Any) -> bytes:
     """Rule 8. Who acts, for whom, as row security and the server's log get it."""
+    kept: tuple[Grant, bytes] | None = vars(connection).get(_KEPT_AS)
+    if kept is not None and kept[0] is grant:
+        return kept[1]
+
     facts = {
         "subject": grant.issued.subject,
         "agent": grant.actor.name,
@@ -159,4 +190,6 @@ def _facts(grant: Grant) -> str:
         "token": grant.token_id,
         "chain": [{"name": actor.name, "basis": actor.basis} for actor in grant.chain],
     }
-    return json.dumps(facts)
+    said = json.dumps(facts).encode()
+    vars(connection)[_KEPT_AS] = (grant, said)
+    return said

@@ -34,8 +34,9 @@ def bound(
     sql: str,
     parameters: Sequence[Any],
     max_rows: int,
+    role: str,
 ) -> Command:
-    """The command that runs a statement, with the types of psycopg's adapters.
+    """The command that runs a statement in a role, with the types of psycopg's adapters.
 
     What psycopg cannot adapt, it says itself. What an adapter of yours raises could quote the
     value: of that, the class is passed on.
@@ -47,7 +48,7 @@ def bound(
     transformer = Transformer.from_context(connection)
     text = sql.encode()
     if not given:
-        return Command(text, max_rows=max_rows, transformer=transformer)
+        return Command(text, max_rows=max_rows, transformer=transformer, role=role)
 
     try:
         values = transformer.dump_sequence(given, [PyFormat.AUTO] * len(given))
@@ -62,4 +63,5 @@ def bound(
         formats=transformer.formats,
         max_rows=max_rows,
         transformer=transformer,
+        role=role,
     )

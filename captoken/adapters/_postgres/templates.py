@@ -70,10 +70,11 @@ insert into captoken_guard.key (key)
     on conflict do nothing;
 """
 
-# `begin` notes for one transaction who acts, for whom: in the server's log, and in a setting. The
-# setting is signed for this backend and this transaction. The login alone may call it, once in a
-# transaction, and the guard does so before it takes on a role. It pins settings of the transaction,
-# too: each of them would be a command of its own.
+# `open` is called with the first statement of a transaction. It has the rights of whoever calls it,
+# which is the login alone: nothing else could take on a role. `begin` notes for one transaction who
+# acts, for whom: in the server's log, and in a setting. The setting is signed for this backend and
+# this transaction. The login alone may call it, once in a transaction, and `open` does so before it
+# takes on a role. Both pin settings of the transaction: each would be a command of its own.
 #
 # Whoever writes that setting without the key, or writes back what another transaction had, has no
 # facts at all. The keyed hash is nested, so that it cannot be extended.
@@ -100,6 +101,15 @@ begin
         -- for whoever looks at the server; it keeps 63 bytes of it
         set_config('application_name', left(concat_ws(' ',
             'captoken', said::jsonb ->> 'token', said::jsonb ->> 'agent'), 63), true);
+end $$;
+create or replace function captoken_guard."open"(said text, milliseconds integer, role text)
+    returns text language plpgsql as $$
+begin
+    -- no search path is pinned yet: each name has its schema, and no operator is used
+    perform captoken_guard."begin"(said, milliseconds);
+    set local search_path = pg_catalog, public, pg_temp;
+    execute pg_catalog.format('set local role %I', role);
+    return pg_catalog.current_setting('transaction_isolation');
 end $$;
 create or replace function captoken_guard.facts() returns jsonb
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -194,10 +204,12 @@ grant {role} to {login} with inherit false, set true, admin false;
 # The login notes facts, and the role reads them. Neither of them signs any.
 _GUARD_RIGHTS = """\
 grant usage on schema captoken_guard to {login}, {role};
-grant execute on function captoken_guard."begin"(text, integer) to {login};
+grant execute on function
+    captoken_guard."begin"(text, integer), captoken_guard."open"(text, integer, text) to {login};
 revoke all on captoken_guard.key from {login}, {role};
 revoke all on function
-    captoken_guard."begin"(text, integer), captoken_guard.sign(text) from {role};
+    captoken_guard."begin"(text, integer), captoken_guard."open"(text, integer, text),
+    captoken_guard.sign(text) from {role};
 revoke all on function captoken_guard.sign(text) from {login};
 grant execute on function
     captoken_guard.facts(), captoken_guard.subject(), captoken_guard.agent(),

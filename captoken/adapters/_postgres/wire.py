@@ -8,12 +8,14 @@ error, and says so for each; so every command has an answer, in order.
     answers     done    done               done        rows
     or          done    error              none ran    none ran
 
+What comes again and again goes by a name, so that the server parses it once (`prepared`).
+
 The steps are generators that yield what to wait for. psycopg's `wait` runs them, sync or async.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,10 +24,11 @@ from captoken._format.extras import extra
 with extra("postgres"):
     import psycopg
     from psycopg import errors, generators
-    from psycopg.pq import DiagnosticField, ExecStatus
+    from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
     from psycopg.pq import version as libpq_version
 
 from captoken._format.errors import GuardError
+from captoken.adapters._postgres.prepared import OF_NO_USE, UNKNOWN_NAME, Names, names_of
 
 # The guard is one for both kinds.
 Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
@@ -36,16 +39,16 @@ Steps: TypeAlias = "Generator[Any, Any, Any]"
 _CHUNK = 500  # rows that are held twice, at most
 
 # The kinds of results that are known. Any other ends the connection.
-_FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED)
+_FAILED = (int(ExecStatus.FATAL_ERROR), int(ExecStatus.PIPELINE_ABORTED))
 _ROWS = (
-    ExecStatus.TUPLES_OK,
-    ExecStatus.SINGLE_TUPLE,
-    ExecStatus.TUPLES_CHUNK,
+    int(ExecStatus.TUPLES_OK),
+    int(ExecStatus.SINGLE_TUPLE),
+    int(ExecStatus.TUPLES_CHUNK),
 )
+_DONE = int(ExecStatus.COMMAND_OK)
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """What is sent: a text, and parameters as the server takes them.
 
     With a transformer, which turns values into those of Python, the rows are wanted. Without one,
@@ -64,6 +67,14 @@ class Command:
 
     max_rows: int = 1
     transformer: Any = None
+
+    # Whether it is one of the guard's own, or else in which role it runs: it is prepared by that.
+    own: bool = False
+    role: str = ""
+
+    def key(self) -> Hashable:
+        """What a name of it stands for."""
+        return self.role, self.sql, tuple(self.types or ())
 
 
 class ErrorReport(NamedTuple):
@@ -90,7 +101,7 @@ class Answer:
     # How many rows it was about, or -1 where the server does not say.
     count: int = -1
 
-    # What the server says that it did, by its first word: SELECT, COMMIT.
+    # What the server says that it did: COMMIT, INSERT 0 3.
     did: bytes = b""
 
     # The error of the database.
@@ -102,18 +113,28 @@ class Answer:
     # The first value, of a command without a transformer.
     text: str | None = None
 
-    # Whether the statement was judged by another schema than there is (`assumptions`).
+    # Whether the statement was judged by another schema than there is (`assumptions`), or goes by
+    # a name that is of no use any more (`prepared`). It is to be undone, and run anew.
     stale: bool = False
 
 
-def exchange(pgconn: Any, commands: Sequence[Command]) -> Steps:
+def exchange(connection: Connection, commands: Sequence[Command]) -> Steps:
     """Send commands, and read an answer to each.
 
     A connection on which that was cut short is closed: nobody could tell whose answer came next. An
     async statement that is canceled ends here, too.
     """
+    pgconn = connection.pgconn
+    names = names_of(connection)
     try:
-        answers = yield from _exchange(pgconn, commands)
+        answers = yield from _exchange(pgconn, commands, names)
+
+        # The names are gone. Nothing ran, and it was in no transaction: so it is sent once more.
+        refused = answers[0].error
+        idle = pgconn.transaction_status == TransactionStatus.IDLE
+        if refused is not None and refused.code == UNKNOWN_NAME and commands[0].own and idle:
+            names.lose()
+            answers = yield from _exchange(pgconn, commands, names)
     except BaseException:
         # GeneratorExit and KeyboardInterrupt as well.
         pgconn.finish()
@@ -121,33 +142,41 @@ def exchange(pgconn: Any, commands: Sequence[Command]) -> Steps:
     return answers
 
 
-def _exchange(pgconn: Any, commands: Sequence[Command]) -> Steps:
+def _exchange(pgconn: Any, commands: Sequence[Command], names: Names) -> Steps:
     """Rule 4. In pipeline mode, libpq speaks the extended protocol alone: one statement a command.
 
     Nothing is put into the text of a statement. Its parameters travel beside it.
     """
     pgconn.enter_pipeline_mode()
-    for command in commands:
-        pgconn.send_query_params(
-            command.sql,
-            list(command.values),
-            command.types,
-            command.formats,
-        )
+    by_name = names.usable()
+    sent = [
+        _send(pgconn, command, names) if by_name else _send_text(pgconn, command)
+        for command in commands
+    ]
+
     # After an error the server drops all commands up to here, and is ready again.
     pgconn.pipeline_sync()
     yield from generators.send(pgconn)
 
     answers: list[Answer] = []
     failed = False
-    for command in commands:
-        answer = yield from _answer(
-            pgconn,
-            command,
-            wants_rows=not failed,
-        )
+    for command, how in zip(commands, sent, strict=True):
+        answer = Answer()
+        if how.prepares is not None:
+            yield from _prepared(pgconn, command, how, answer, names)
+
+        # libpq takes no mode for a command that was not run.
+        if command.transformer is None or failed or answer.error is not None:
+            results = yield from generators.fetch_many(pgconn)
+            for result in results:
+                _note(pgconn, command, answer, result)
+        else:
+            yield from _rows(pgconn, command, answer)
+
+        if answer.error is not None:
+            failed = True
+            _check_name(command, how, answer, names)
         answers.append(answer)
-        failed = failed or answer.error is not None
 
     # The Sync has an answer of its own. Without it, what was read may be somebody else's.
     result = yield from generators.fetch(pgconn)
@@ -158,24 +187,116 @@ def _exchange(pgconn: Any, commands: Sequence[Command]) -> Steps:
     return answers
 
 
-def _answer(pgconn: Any, command: Command, *, wants_rows: bool) -> Steps:
-    """All results of one command, up to the None that ends them.
+# --- by name, or as a text ---
 
-    `wants_rows`: whether any can come. libpq takes no mode for a command that was not run.
+
+class _Sent(NamedTuple):
+    """How a command was sent."""
+
+    # By a name that the server knows.
+    known: bool = False
+
+    # By one that it is told just now. That has an answer of its own, ahead of that of the command.
+    prepares: bytes | None = None
+
+    # Ahead of which another one gave way: that has one, too.
+    closes: bool = False
+
+
+_KNOWN = _Sent(known=True)
+_AS_TEXT = _Sent()
+
+
+def _send(pgconn: Any, command: Command, names: Names) -> _Sent:
+    """A command of the guard's own, or a statement: by its name, if it has one."""
+    if command.own:
+        name = names.own(command.sql)
+    elif command.transformer is not None:
+        name = names.statement(command.key())
+    else:
+        return _send_text(pgconn, command)
+
+    if name is not None:
+        pgconn.send_query_prepared(name, command.values, command.formats)
+        return _KNOWN
+    if not command.own and not names.is_due(command.key(), command.sql):
+        return _send_text(pgconn, command)
+
+    old = None if command.own else names.one_too_many()
+    if old is not None:
+        pgconn.send_query_params(b"deallocate " + old, ())
+    name = names.new()
+    pgconn.send_prepare(name, command.sql, command.types)
+    pgconn.send_query_prepared(name, command.values, command.formats)
+    return _Sent(prepares=name, closes=old is not None)
+
+
+def _send_text(pgconn: Any, command: Command) -> _Sent:
+    pgconn.send_query_params(
+        command.sql,
+        command.values,
+        command.types,
+        command.formats,
+    )
+    return _AS_TEXT
+
+
+def _prepared(
+    pgconn: Any,
+    command: Command,
+    how: _Sent,
+    answer: Answer,
+    names: Names,
+) -> Steps:
+    """Read what comes ahead of the answer of a command that was prepared just now.
+
+    An error is that of the command: the server has not run it then.
     """
-    # Rows as they come, and not all at once: the limit holds before there are too many, and a
-    # statement cannot fill the memory of the process.
-    if command.transformer is not None and wants_rows:
-        if libpq_version() >= 170000:
-            pgconn.set_chunked_rows_mode(_CHUNK)
-        else:
-            pgconn.set_single_row_mode()
+    for _ in range(2 if how.closes else 1):
+        results = yield from generators.fetch_many(pgconn)
+        for result in results:
+            _note(pgconn, command, answer, result)
 
-    answer = Answer()
+    if answer.error is None and how.prepares is not None:
+        if command.own:
+            names.keep_own(command.sql, how.prepares)
+        else:
+            names.keep_statement(command.key(), how.prepares)
+
+
+def _check_name(
+    command: Command,
+    how: _Sent,
+    answer: Answer,
+    names: Names,
+) -> None:
+    """A statement whose name is of no use any more was not run: it is to be sent anew."""
+    error = answer.error
+    if error is not None and how.known and not command.own and error.code in OF_NO_USE:
+        names.drop(command.key())
+        answer.error = None
+        answer.stale = True
+
+
+# --- results ---
+
+
+def _rows(pgconn: Any, command: Command, answer: Answer) -> Steps:
+    """All results of a command with rows, up to the None that ends them.
+
+    Rows as they come, and not all at once: the limit holds before there are too many, and a
+    statement cannot fill the memory of the process. libpq takes no such mode for a command that was
+    not run.
+    """
+    if libpq_version() >= 170000:
+        pgconn.set_chunked_rows_mode(_CHUNK)
+    else:
+        pgconn.set_single_row_mode()
+
     while True:
         result = yield from generators.fetch(pgconn)
         if result is None:
-            return answer
+            return
         _note(pgconn, command, answer, result)
 
 
@@ -198,26 +319,21 @@ def _note(
 
     # What comes after a failure has to be read as well, and is dropped.
     elif status in _ROWS:
-        answer.did = _did(result)
+        # Of rows that come in parts, one of the last two says it.
+        answer.did = result.command_status or answer.did
         if command.transformer is None:
             answer.text = _first_value(result)
         elif answer.failure is None:
             _take_rows(pgconn, command, answer, result)
 
-    elif status == ExecStatus.COMMAND_OK:
-        answer.did = _did(result)
+    elif status == _DONE:
+        answer.did = result.command_status or b""
         count = result.command_tuples
         answer.count = -1 if count is None else count
 
     # COPY, for one, which no text of a statement gets as far as.
     else:
         raise GuardError("PostgreSQL answered with something else than rows")
-
-
-def _did(result: Any) -> bytes:
-    """Of `INSERT 0 3`, the first word. Nothing, where there are more rows to come."""
-    word, _, _ = (result.command_status or b"").partition(b" ")
-    return bytes(word)
 
 
 def _first_value(result: Any) -> str | None:
