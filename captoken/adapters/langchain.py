@@ -19,7 +19,8 @@ See docs/agents.md.
    parent's middleware may do nothing.
 3. What is refused is a ToolMessage with status "error", and the run goes on. So is a call in which
    the tool itself was refused something (Denied), and one of a tool that is called otherwise than
-   the model wrote.
+   the model wrote. A Denied gets no further than the tool: who handles its errors, a ToolNode say,
+   would show the model what is for the operator.
 4. A tool that the model's provider runs cannot be asked about: a request to the model that has one
    raises GuardError.
 5. A sub-agent is handed a narrowed token and nothing else: neither runtime context, configuration
@@ -32,7 +33,8 @@ A middleware that is listed after the guard acts between it and the tool: list t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
+import copy
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias, Unpack
 
@@ -45,11 +47,12 @@ with extra("langchain"):
     from langchain_core.runnables import Runnable, RunnableConfig
     from langchain_core.runnables.config import ensure_config, var_child_runnable_config
     from langchain_core.tools import BaseTool, StructuredTool
-    from langgraph.prebuilt.tool_node import ToolCallRequest
+    from langgraph.prebuilt.tool_node import ToolCallRequest, ToolNode
     from langgraph.types import Command
     from pydantic import BaseModel, ValidationError
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from captoken import current
 from captoken._format.errors import GuardError
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
@@ -87,8 +90,7 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
     """Lets the agent call the tools that the current token permits, and no other.
 
     For `create_agent(…, middleware=[…, TokenGuard(guard, agent="sales-agent")])`, and for a node of
-    a graph: `ToolNode(tools, wrap_tool_call=own.wrap_tool_call,
-    awrap_tool_call=own.awrap_tool_call)`.
+    a graph: `TokenGuard(guard, agent="sales-agent").node(tools)`.
 
     `agent` is the name under which it holds tokens; give `create_agent` the same. `native` are the
     types of provider-run tools that may be used unasked (rule 4); what is bound to the model
@@ -108,6 +110,19 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         self._agent = agent_name(agent)
         if not isinstance(agent, str) or not self._agent:
             raise ValueError("name the agent, agent=…: its token names its holder")
+
+    def node(self, tools: Sequence[BaseTool | Callable[..., Any]], **options: Any) -> ToolNode:
+        """A node of a graph that runs these tools, each under this guard; `options` are ToolNode's.
+
+        A ToolNode that was given `awrap_tool_call` alone would run calls unasked where the graph is
+        run without an event loop. Raises TypeError for options that name a wrapper.
+        """
+        return ToolNode(
+            tools,
+            wrap_tool_call=self.wrap_tool_call,
+            awrap_tool_call=self.awrap_tool_call,
+            **options,
+        )
 
     def wrap_tool_call(
         self,
@@ -129,7 +144,7 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             return _refusal(request, self._guard, decision)
         try:
             with calling(decision.grant, run=asked.run):
-                return handler(asked.given)
+                return handler(_answering(asked.given, self._guard))
         except Denied as denied:  # rule 3
             return _refusal(request, self._guard, denied.decision)
 
@@ -150,7 +165,7 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             return _refusal(request, self._guard, decision)
         try:
             with calling(self._guard.served(decision.grant), run=asked.run):
-                return await handler(asked.given)
+                return await handler(_answering(asked.given, self._guard))
         except Denied as denied:  # rule 3
             return _refusal(request, self._guard, denied.decision)
 
@@ -373,6 +388,35 @@ def _refusal(request: ToolCallRequest, guard: ToolGuard, decision: Decision) -> 
         tool_call_id=call["id"] or "",
         status="error",
     )
+
+
+def _answering(request: ToolCallRequest, guard: ToolGuard) -> ToolCallRequest:
+    """The request, for the same tool, whose answer is the refusal where it lets a Denied through.
+
+    A copy of the tool stands in for it, with its two ways to be called. What is called is the tool
+    itself.
+    """
+    tool = request.tool
+    if tool is None:
+        return request
+
+    def invoke(*args: Any, **options: Any) -> Any:
+        try:
+            with current.serving(current.grant()):
+                return tool.invoke(*args, **options)
+        except Denied as denied:
+            return _refusal(request, guard, denied.decision)
+
+    async def ainvoke(*args: Any, **options: Any) -> Any:
+        try:
+            with current.serving(current.grant()):
+                return await tool.ainvoke(*args, **options)
+        except Denied as denied:
+            return _refusal(request, guard, denied.decision)
+
+    answering = copy.copy(tool)
+    vars(answering).update(invoke=invoke, ainvoke=ainvoke)
+    return request.override(tool=answering)
 
 
 def _declared(tool: Any) -> list[str]:

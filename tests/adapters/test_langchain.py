@@ -20,10 +20,10 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMes
 from langchain_core.tools import BaseTool, StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
+from langgraph.prebuilt import InjectedState, ToolRuntime
 from pydantic import AnyUrl, BaseModel, ConfigDict, Field, SecretStr, field_serializer, field_validator, v1
 
-from captoken import Access, CaptokenError, Decision, Issuer, Token, TokenFormatError, Verifier, current
+from captoken import Access, CaptokenError, Decision, Denied, Issuer, Token, TokenFormatError, Verifier, current
 from captoken.adapters.langchain import TokenGuard, delegate_to
 from captoken.current import Held
 from captoken.errors import GuardError, NoToken
@@ -310,7 +310,7 @@ def test_a_graph_without_a_name_is_named_when_it_is_handed_a_token() -> None:
     """A plain graph of LangGraph, nested in an agent: its tools run by its own name, not by that of the agent around it."""
     world = World()
     own = TokenGuard(world.guard, agent="sales-agent")
-    node = ToolNode(world.tools("query_sales"), wrap_tool_call=own.wrap_tool_call, awrap_tool_call=own.awrap_tool_call)
+    node = own.node(world.tools("query_sales"))
     graph = StateGraph(MessagesState)
     graph.add_node("plan", lambda state: {"messages": [AIMessage("", tool_calls=[call("query_sales", region="eu")])]})
     graph.add_node("tools", node)
@@ -727,6 +727,105 @@ def test_what_a_tool_itself_is_refused_is_told_to_the_model(run: Run) -> None:
 
     result = one_call(World(), [rows], call("rows", table="hr"), root(rows={}), run)
     assert result.status == "error" and result.text.startswith("Not permitted")
+
+
+HANDLING: dict[str, Any] = {
+    "as it is": None,
+    "nothing": False,
+    "everything": True,
+    "in words": "It failed.",
+    "some": (Exception,),
+    "one": CaptokenError,
+    "by a function": lambda error: f"{error!r} {error}",
+}
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("run", [invoke, ainvoke])
+@pytest.mark.parametrize("handling", HANDLING)
+def test_whoever_handles_a_tools_errors_shows_the_model_nothing_for_the_operator(handling: str, run: Run, grouped: bool) -> None:
+    world = World()
+
+    @tool
+    def rows(table: str) -> str:
+        """Rows of a table."""
+        try:
+            current.grant().authorize(Access(table=table, operation="select"))
+        except Denied as denied:
+            told.append(denied.decision.for_model())
+            if grouped:
+                raise ExceptionGroup("tasks", [denied]) from None
+            raise
+        return "rows"
+
+    told: list[str] = []
+    options = {} if handling == "as it is" else {"handle_tool_errors": HANDLING[handling]}
+    node = TokenGuard(world.guard, agent=story.ORCHESTRATOR).node([rows], **options)
+    graph = StateGraph(MessagesState)
+    graph.add_node("plan", lambda state: {"messages": [AIMessage("", tool_calls=[call("rows", table="hr")])]})
+    graph.add_node("tools", node)
+    graph.add_edge(START, "plan").add_edge("plan", "tools")
+    with current.use(root(rows={})):
+        (answer,) = results(run(graph.compile()))
+    assert answer.status == "error" and answer.text == told[0]
+
+
+def test_nor_does_a_middleware_that_is_listed_after_the_guard() -> None:
+    world = World()
+
+    class Telling(AgentMiddleware[Any, Any, Any]):
+        def wrap_tool_call(self, request: Any, handler: Any) -> Any:
+            assert isinstance(request.tool, StructuredTool) and request.tool.name == "rows" and "Rows" in request.tool.description
+            try:
+                return handler(request)
+            except Exception as error:
+                return ToolMessage(str(error), tool_call_id=request.tool_call["id"])
+
+    @tool
+    def rows(table: str) -> str:
+        """Rows of a table."""
+        current.grant().authorize(Access(table=table, operation="select"))
+        return "rows"
+
+    wrapped = [TokenGuard(world.guard, agent=story.ORCHESTRATOR), Telling()]
+    agent = create_agent(model([call("rows", table="hr")], "done"), [rows], name=story.ORCHESTRATOR, middleware=wrapped)
+    with current.use(root(rows={})):
+        (answer,) = results(invoke(agent))
+    assert answer.status == "error" and answer.text.startswith("Not permitted")
+
+
+def test_a_tool_that_keeps_something_keeps_it_in_itself() -> None:
+    """What stands in for a tool while it is called is not what runs."""
+
+    class Counting(BaseTool):
+        name: str = "count"
+        description: str = "Count."
+        calls: int = 0
+
+        def _run(self) -> str:
+            self.calls += 1
+            return str(self.calls)
+
+    counting = Counting()
+    for at in (1, 2):
+        assert one_call(World(), [counting], call("count"), root(count={})).text == str(at)
+    assert counting.calls == 2
+
+
+@pytest.mark.parametrize("run", [invoke, ainvoke, stream])
+def test_a_node_is_guarded_however_its_graph_is_run(run: Run) -> None:
+    """A ToolNode that was given the async half alone would run the tool here, and ask nobody."""
+    world = World()
+    node = TokenGuard(world.guard, agent=story.ORCHESTRATOR).node(world.tools("query_hr"))
+    graph = StateGraph(MessagesState)
+    graph.add_node("plan", lambda state: {"messages": [AIMessage("", tool_calls=[call("query_hr", column="salary")])]})
+    graph.add_node("tools", node)
+    graph.add_edge(START, "plan").add_edge("plan", "tools")
+    with current.use(root(query_sales={})):
+        (answer,) = results(run(graph.compile()))
+    assert answer.status == "error" and world.codes == ["tool"] and world.desk.reached == []
+    with pytest.raises(TypeError):
+        TokenGuard(world.guard, agent="a").node([], awrap_tool_call=None)
 
 
 def test_what_the_framework_adds_is_not_asked_about() -> None:
