@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import gc
+import re
+import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +32,7 @@ from sqlalchemy import (
     String,
     create_engine,
     delete,
+    event,
     exc,
     func,
     insert,
@@ -33,12 +40,19 @@ from sqlalchemy import (
     text,
     update,
 )  # fmt: skip
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, load_only, mapped_column, relationship, selectinload
 
-from captoken import Denied, Grant, Issuer, Keyring, Verifier
+from captoken import Denied, Grant, Issuer, Keyring, Verifier, current
+from captoken.adapters._sqlalchemy import engines
 from captoken.adapters.postgres import Role, apply_plan
 from captoken.adapters.sqlalchemy import guarded, guarded_async, guarded_engine
+from captoken.errors import GuardError, NoToken
+
+from . import postgres_corpus, sqlite_corpus
+from .test_sqlite import Sum
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 NOW = 1_764_061_200
@@ -411,3 +425,599 @@ def test_an_async_session(shop: Shop) -> None:
 
     assert isinstance(shop.engine, AsyncEngine)
     shop.runner.run(run(shop.engine))
+
+
+# --- what a statement goes through -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shop", ["sqlite", "aiosqlite"], indirect=True)
+def test_the_corpus_of_sqlite_is_judged_as_its_guard_judges_it(shop: Shop, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "corpus.db")) as made:
+        made.execute("attach ? as archive", (str(tmp_path / "archive.db"),))
+        made.executescript(sqlite_corpus.SCHEMA + sqlite_corpus.ARCHIVE)
+
+    def equip(connection: Any, _: Any) -> None:
+        connection.execute("attach ? as archive", (str(tmp_path / "archive.db"),))
+        connection.execute("pragma foreign_keys = on")
+        for name, count in (("owned", 1), ("instr", 2)):
+            connection.create_function(name, count, lambda *values: values[0])
+        connection.create_window_function("sum_of", 1, Sum)
+
+    address = f"sqlite:///{tmp_path}/corpus.db"
+    if isinstance(shop.engine, AsyncEngine):
+        engine: Engine | AsyncEngine = create_async_engine(address.replace(":", "+aiosqlite:", 1))
+
+        def equip_there(adapted: Any, _: Any) -> None:
+            adapted.run_async(lambda driver: driver._execute(equip, driver._conn, None))
+
+        event.listen(engine.sync_engine, "connect", equip_there)
+    else:
+        engine = create_engine(address)
+        event.listen(engine, "connect", equip)
+    judged(Shop(shop.owner, engine, shop.runner), sqlite_corpus.CASES, sqlite_corpus.GRANTS)
+
+
+@pytest.mark.parametrize("shop", ["psycopg", "psycopg_async"], indirect=True)
+def test_the_corpus_of_postgresql_is_judged_as_its_guard_judges_it(shop: Shop, postgres_server: Any) -> None:
+    with psycopg.connect(postgres_server.conninfo, autocommit=True) as admin:
+        admin.execute("drop database if exists corpus")
+        admin.execute("create database corpus")
+    conninfo = postgres_server.conninfo.replace("dbname=postgres", "dbname=corpus")
+    with psycopg.connect(conninfo, autocommit=True) as admin:
+        admin.execute("create schema captoken_guard")
+        admin.execute("create function captoken_guard.subject() returns text language sql as 'select null::text'")
+        admin.execute(postgres_corpus.SCHEMA + postgres_corpus.ROWS)
+        apply_plan(admin, "agents", *(Role(name, **rights) for name, rights in postgres_corpus.CLASSES["agents"].items()))
+        admin.execute("grant usage on schema market, hidden to public")
+
+    address = f"postgresql+psycopg://agents@127.0.0.1:{postgres_server.port}/corpus"
+    engine = create_engine(address) if isinstance(shop.engine, Engine) else create_async_engine(address)
+    cases = [case._replace(sql=case.sql.replace("guarded.public.", "corpus.public.")) for case in postgres_corpus.CASES]
+    judged(Shop(shop.owner, engine, shop.runner), cases, postgres_corpus.GRANTS)
+
+
+def judged(shop: Shop, cases: Any, grants: dict[str, Any]) -> None:
+    """Each statement as it stands, in a transaction of its own."""
+    grants = {name: grant(**keywords) for name, keywords in grants.items()}
+    wrong = []
+    for name, held in grants.items():
+
+        def body(connection: Connection, name: str = name) -> None:
+            for case in cases:
+                if case.grant == name:
+                    came = verdict(connection, case.sql, case.parameters)
+                    connection.rollback()
+                    if came != case.verdict:
+                        wrong.append((case.sql[:200], came, case.verdict))
+
+        shop.run(held, body)
+    if isinstance(shop.engine, Engine):
+        shop.engine.dispose()
+    else:
+        shop.runner.run(shop.engine.dispose())
+    assert wrong == []
+
+
+def verdict(connection: Connection, sql: str, parameters: Any) -> str:
+    try:
+        connection.exec_driver_sql(sql, parameters)
+    except Denied as denied:
+        assert denied.__cause__ is None and denied.__context__ is None
+        return denied.decision.code
+    except exc.DBAPIError as error:
+        return type(error.orig).__name__
+    return "allowed"
+
+
+def raw(connection: Connection) -> Any:
+    """What is in the place of the connection of the database."""
+    return connection.connection.dbapi_connection
+
+
+def nested(connection: Connection) -> None:
+    with connection.begin_nested():
+        raise AssertionError
+
+
+def in_savepoints(connection: Connection) -> None:
+    connection.execute(text("select 1"))
+    with Session(connection, join_transaction_mode="create_savepoint") as session:
+        session.execute(text("select pay from hr"))
+
+
+def in_two_phases(connection: Connection) -> None:
+    with Session(connection, twophase=True) as session:
+        session.execute(text("select 1"))
+
+
+def rewritten(connection: Connection) -> None:
+    @event.listens_for(connection, "before_cursor_execute", retval=True)
+    def rewrite(*told: Any) -> Any:
+        return "select pay from hr", ()
+
+    connection.execute(text("select 1"))
+
+
+def done_by_an_event(connection: Connection) -> None:
+    @event.listens_for(connection.engine, "do_execute")
+    def do_it(cursor: Any, *told: Any) -> bool:
+        if told[0] == "select 'this'":
+            cursor.execute("select pay from hr", ())
+            return True
+        return False
+
+    connection.execute(text("select 'this'"))
+
+
+def by_its_cursor(connection: Connection) -> None:
+    cursor = connection.connection.cursor()
+    cursor.execute("select region from sales")
+    assert cursor.fetchone() == ("eu",)
+    cursor.execute("select pay from hr")
+
+
+def by_a_pooled_connection(connection: Connection) -> None:
+    with closing(connection.engine.raw_connection()) as other:
+        other.cursor().execute("select pay from hr")
+
+
+def after_it_was_invalidated(connection: Connection) -> None:
+    connection.invalidate()
+    connection.rollback()
+    connection.execute(text("select pay from hr"))
+
+
+def after_it_was_detached(connection: Connection) -> None:
+    connection.detach()
+    connection.execute(text("select pay from hr"))
+
+
+def by_another_cursor_kind(connection: Connection) -> None:
+    raw(connection).cursor("named").execute("select pay from hr")
+
+
+KIND = "begins with|only select"  # of another kind of statement, on SQLite and on PostgreSQL
+
+# Ways round a guard, each with a part of the answer.
+ROUND: dict[str, tuple[Callable[[Connection], Any], str]] = {
+    "text": (lambda c: c.execute(text("select pay from hr")), "table hr is not among"),
+    "driver SQL": (lambda c: c.exec_driver_sql("select pay from hr"), "table hr is not among"),
+    "driver SQL, many": (lambda c: c.exec_driver_sql("delete from hr where 1 = 1", [(), ()]), "not among"),
+    "two statements": (lambda c: c.exec_driver_sql("select 1; delete from hr"), "not among|one statement"),
+    "a comment that hides": (lambda c: c.execute(text("/* select */ select pay /* */ from -- sales\n hr")), "not among"),
+    "a compiled statement": (lambda c: c.execute(select(Person.pay)), "table hr is not among"),
+    "a subquery": (lambda c: c.execute(select(Sale).where(Sale.id.in_(select(Person.id)))), "table hr is not among"),
+    "a cte": (lambda c: c.execute(select(select(Person.pay).cte("sales"))), "table hr is not among"),
+    "columns as text": (lambda c: c.execute(select(sqlalchemy.literal_column("(select pay from hr)"))), "not among"),
+    "a literal that ends": (lambda c: c.execute(select(sqlalchemy.literal_column("1 from hr --"))), "not among"),
+    "a prefix": (lambda c: c.execute(select(Sale.id).prefix_with("pay from hr union select")), "not among"),
+    "an insert from a select": (lambda c: c.execute(insert(Sale).from_select(["region"], select(Person.name))), "not among"),
+    "a default that is a select": (lambda c: c.execute(insert(Peeking).values(id=1)), "not among"),
+    "ddl": (lambda c: c.execute(sqlalchemy.DDL("drop table sales")), KIND),
+    "create_all": (lambda c: Base.metadata.create_all(c), KIND + "|catalog"),
+    "drop_all without a look": (lambda c: Base.metadata.drop_all(c, checkfirst=False), KIND),
+    "a transaction by text": (lambda c: c.execute(text("commit")), KIND),
+    "a savepoint by text": (lambda c: c.execute(text("savepoint x")), KIND),
+    "begin_nested": (nested, "no savepoints"),
+    "a session in savepoints": (in_savepoints, "no savepoints"),
+    "two phases": (in_two_phases, "no two-phase"),
+    "two phases, by hand": (lambda c: c.begin_twophase(), "no two-phase"),
+    "two phases, recovered": (lambda c: c.recover_twophase(), "no two-phase"),
+    "autocommit": (lambda c: c.execution_options(isolation_level="AUTOCOMMIT"), "as the guard begins it"),
+    "autocommit of an engine": (lambda c: c.engine.execution_options(isolation_level="AUTOCOMMIT").connect(), "as the guard"),
+    "its isolation": (lambda c: c.get_isolation_level(), "as the guard begins it"),
+    "inspect": (lambda c: sqlalchemy.inspect(c), "reflects nothing"),
+    "inspect an engine": (lambda c: sqlalchemy.inspect(c.engine), "reflects nothing"),
+    "reflect": (lambda c: sqlalchemy.MetaData().reflect(c), "reflects nothing"),
+    "autoload": (lambda c: sqlalchemy.Table("hr", sqlalchemy.MetaData(), autoload_with=c), "reflects nothing"),
+    "has_table": (lambda c: c.dialect.has_table(c, "hr"), KIND + "|catalog"),
+    "a server-side cursor": (by_another_cursor_kind, "no server-side cursors"),
+    "a stream": (lambda c: c.execution_options(stream_results=True).execute(text("select pay from hr")), "not among"),
+    "its cursor": (by_its_cursor, "table hr is not among"),
+    "a raw connection": (by_a_pooled_connection, "not among|guarded already|locked"),
+    "once invalidated": (after_it_was_invalidated, "not among"),
+    "once detached": (after_it_was_detached, "not among"),
+    "an event that rewrites": (rewritten, "table hr is not among"),
+    "an event that does it": (done_by_an_event, "table hr is not among"),
+    "the driver's execute": (lambda c: c.connection.driver_connection.execute("select pay from hr"), "has no execute"),  # type: ignore[union-attr]
+    "executescript": (lambda c: raw(c).executescript("select pay from hr"), "has no executescript"),
+    "a cursor's connection": (lambda c: c.connection.cursor().connection, "has no connection"),
+    "a result's connection": (lambda c: c.execute(text("select 1")).cursor.connection, "has no connection"),  # type: ignore[attr-defined]
+    "a backup": (lambda c: raw(c).backup, "has no backup"),
+    "a copy": (lambda c: c.connection.cursor().copy, "has no copy"),  # type: ignore[attr-defined]
+    "an awaited call": (lambda c: raw(c).run_async, "has no run_async"),
+    "a function": (lambda c: raw(c).create_function, "has no create_function"),
+    "a procedure": (lambda c: c.connection.cursor().callproc, "has no callproc"),
+    "an authorizer": (lambda c: raw(c).set_authorizer(None), "has no set_authorizer"),
+    "the driver's level": (lambda c: raw(c).isolation_level, "has no isolation_level"),
+    "an attribute that is set": (lambda c: setattr(raw(c), "autocommit", True), "autocommit"),
+    "the dialect's connect": (lambda c: c.dialect.connect(":memory:"), "opens no connection"),
+    "the engine's address": (lambda c: create_engine(c.engine.url), "Can't load plugin"),
+}  # fmt: skip
+
+
+REFUSALS = (GuardError, Denied, exc.NoSuchModuleError, AttributeError)
+
+
+class Peeking(Base):
+    __tablename__ = "peeking"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    peek: Mapped[int] = mapped_column(default=select(Person.pay).scalar_subquery())
+
+
+def test_there_is_no_way_round(shop: Shop) -> None:
+    before = shop.rows("select * from sales") + shop.rows("select * from hr")
+    wrong = []
+    for way, (act, says) in ROUND.items():
+
+        def body(connection: Connection, way: str = way, act: Any = act, says: str = says) -> None:
+            try:
+                act(connection)
+            except Exception as error:
+                if not isinstance(error, REFUSALS) or not re.search(says, str(error)):
+                    wrong.append((way, repr(error)))
+            else:
+                wrong.append((way, "nothing"))
+            connection.rollback()
+
+        shop.run(WRITER, body)
+        assert shop.pool.checkedout() == 0, way
+    assert wrong == []
+    assert shop.rows("select * from sales") + shop.rows("select * from hr") == before
+
+
+# --- an engine for tools ---------------------------------------------------------------------------------------------
+
+
+def test_a_guarded_engine_asks_for_a_grant_in_each_transaction(shop: Shop) -> None:
+    grants = [READER, WRITER, READER]
+
+    def body(engine: Engine) -> None:
+        with engine.begin() as connection:
+            assert connection.execute(select(func.count(Sale.id))).scalar() == 2
+            with pytest.raises(Denied):
+                connection.execute(insert(Sale).values(region="x"))
+        with Session(engine) as session:
+            session.add(Sale(region="x"))
+            session.commit()
+            assert session.scalars(select(Sale.region).order_by(Sale.id)).all() == ["eu", "us", "x"]
+        with engine.connect():
+            pass  # without a statement there is no transaction
+
+    shop.on(lambda: grants.pop(0), body)
+    assert grants == [] and shop.rows("select count(*) from sales") == [(3,)] and shop.pool.checkedout() == 0
+
+
+def test_the_grant_of_the_moment_can_be_that_of_the_request(shop: Shop) -> None:
+    def granting() -> Grant:
+        return current.grant(Grant)
+
+    def body(engine: Engine) -> None:
+        with engine.connect() as connection:
+            with pytest.raises(NoToken):
+                connection.execute(select(Sale.id))
+            with current.serving(WRITER):
+                assert connection.execute(select(func.count(Sale.id))).scalar() == 2
+
+    shop.on(granting, body)
+
+
+def test_what_is_no_grant_is_refused(shop: Shop) -> None:
+    engine: Any = shop.engine
+    with pytest.raises(TypeError, match="no Grant"):
+        guarded_engine(engine, "token")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="no Grant"):
+        shop.run(lambda: READER, lambda connection: None)  # type: ignore[arg-type]
+
+    def body(engine: Engine) -> None:
+        with engine.connect() as connection, pytest.raises(TypeError, match="no Grant"):
+            connection.execute(text("select 1"))
+
+    shop.on(lambda: "token", body)
+
+
+def test_a_tool_for_text_to_sql(shop: Shop) -> None:
+    """What `SQLDatabase` of LangChain does: it looks by the owner's engine, and runs by the guarded one."""
+    metadata = sqlalchemy.MetaData()
+    metadata.reflect(shop.owner, only=["sales"])
+
+    def body(engine: Engine) -> None:
+        def run(sql: str) -> list[dict[str, Any]]:
+            with engine.begin() as connection:
+                cursor = connection.execute(text(sql), {}, execution_options={})
+                return [row._asdict() for row in cursor.fetchall()] if cursor.returns_rows else []
+
+        assert run("select region, sum(amount) as total from sales group by region order by region") == [
+            {"region": "eu", "total": 5}, {"region": "us", "total": 7},
+        ]  # fmt: skip
+        with engine.connect() as connection:
+            assert len(connection.execute(select(metadata.tables["sales"]).limit(1)).fetchall()) == 1
+        for sql in ("select pay from hr", "delete from sales", "drop table sales"):
+            with pytest.raises(Denied):
+                run(sql)
+
+    shop.on(READER, body)
+
+
+# --- what is handed on, and what is not ------------------------------------------------------------------------------
+
+
+def test_options_are_those_of_the_guard(shop: Shop) -> None:
+    def body(connection: Connection) -> None:
+        with pytest.raises(GuardError, match="more than 1 rows"):
+            connection.execute(select(Sale.id))
+
+    shop.run(READER, body, max_rows=1)
+    with pytest.raises(TypeError, match="max_row"):
+        shop.run(READER, body, max_row=1)
+    asked: list[str] = []
+
+    def price(sql: str, parameters: Any) -> dict[str, int]:
+        asked.append(sql)
+        return {}
+
+    shop.run(READER, lambda connection: connection.execute(text("select id from sales")), cost=price)
+    assert asked == ["select id from sales"]
+
+
+def test_of_a_block_nothing_is_left(shop: Shop) -> None:
+    kept = []
+
+    def body(connection: Connection) -> None:
+        kept.extend([connection, connection.engine])
+        connection.execute(select(Sale.id))
+
+    shop.run(READER, body)
+    with pytest.raises(exc.ResourceClosedError):
+        kept[0].execute(text("select 1"))
+    with pytest.raises(GuardError, match="has ended"):
+        kept[1].connect()
+    with pytest.raises(GuardError, match="has ended"):
+        kept[1].raw_connection()
+
+
+def test_what_is_set_for_all_engines_is_done_on_the_owners_alone(shop: Shop) -> None:
+    """The recipe of SQLAlchemy's pages for foreign keys of SQLite."""
+    done = []
+
+    def prepare(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("select 1")
+        cursor.close()
+        connection.rollback()
+        done.append(type(connection).__name__)
+
+    event.listen(Engine, "connect", prepare)
+    try:
+        shop.run(READER, lambda connection: connection.execute(select(Sale.id)))
+    finally:
+        event.remove(Engine, "connect", prepare)
+    assert len(done) == 1 and "Guarded" not in done[0]
+
+
+def test_options_of_an_engine_are_handed_on_but_for_its_transactions(shop: Shop) -> None:
+    given = {"schema_translate_map": {"elsewhere": None}, "isolation_level": "AUTOCOMMIT"}
+    other = shop.engine.execution_options(**given)
+    moved = sqlalchemy.Table("sales", sqlalchemy.MetaData(), *[column._copy() for column in Sale.__table__.c], schema="elsewhere")
+
+    def body(connection: Connection) -> None:
+        assert connection.execute(select(func.count()).select_from(moved)).scalar() == 2
+        connection.execute(insert(Sale).values(region="x"))
+        connection.rollback()
+
+    Shop(shop.owner, other, shop.runner).run(WRITER, body)
+    assert shop.rows("select count(*) from sales") == [(2,)]
+
+
+def test_what_was_compiled_is_good_for_all_grants(shop: Shop) -> None:
+    compiled: list[int] = []
+
+    def body(connection: Connection) -> None:
+        context = connection.execute(select(Sale.amount).where(Sale.id == 1)).context
+        compiled.append(id(context.compiled))
+        assert len(compiled) == 1 or "cached" in context._get_cache_stats()
+
+    shop.run(READER, body)
+    shop.run(WRITER, body)
+    assert compiled[0] == compiled[1]
+
+
+@pytest.mark.parametrize("shop", ["sqlite", "aiosqlite"], indirect=True)
+def test_on_sqlite_whoever_may_only_insert_does_with_a_key_of_the_database(shop: Shop) -> None:
+    inserter = grant(tables=["sales"], operations=["insert"])
+
+    def body(connection: Connection) -> None:
+        with Session(connection) as session:
+            sale = Sale(region="ap")
+            session.add(sale)
+            session.flush()
+            assert sale.id == 3
+            session.commit()
+
+    shop.run(inserter, body)
+
+
+def test_columns_that_are_granted_are_loaded(shop: Shop) -> None:
+    some = grant(tables=["hr"], operations=["select"], columns={"hr": ["id", "name"]})
+
+    def body(connection: Connection) -> None:
+        with Session(connection) as session:
+            person = session.scalars(select(Person).options(load_only(Person.name))).one()
+            assert person.name == "ann"
+            with pytest.raises(Denied) as told:
+                assert person.pay
+            assert told.value.decision.code == "column"
+
+    shop.run(some, body)
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_engines_of_other_kinds_are_refused(shop: Shop) -> None:
+    class Derived(SQLiteDialect_pysqlite):
+        supports_statement_cache = True
+
+    strange = create_engine("sqlite://")
+    strange.dialect = Derived(dbapi=sqlite3)
+    with pytest.raises(GuardError, match=r"and not sqlite\+pysqlite by Derived"):
+        guarded_engine(strange, READER)
+    made: Any = guarded_engine(shop.engine, READER)  # type: ignore[type-var, misc]
+    with pytest.raises(GuardError, match="and not"):
+        guarded_engine(made, READER)
+    for engine in (None, "sqlite://", make_url("sqlite://")):
+        with pytest.raises(TypeError, match="Engine is needed"):
+            guarded_engine(engine, READER)  # type: ignore[call-overload]
+    if isinstance(shop.engine, AsyncEngine):
+        with pytest.raises(TypeError, match="not async"), guarded(shop.engine.sync_engine, READER):
+            pass
+    with pytest.raises(TypeError, match="an AsyncEngine is needed, not Engine"):
+        asyncio.run(entered(guarded_async(shop.owner, READER)))  # type: ignore[arg-type]
+
+
+async def entered(block: Any) -> None:
+    async with block:
+        pass
+
+
+def test_an_open_transaction_of_the_owners_is_refused(shop: Shop) -> None:
+    """One that an event of the owner's leaves open, since the guard would commit it."""
+
+    def leave_open(connection: Any, *_: Any) -> None:
+        connection.cursor().execute("select 1" if shop.postgres else "delete from sales")
+
+    engine = shop.engine if isinstance(shop.engine, Engine) else shop.engine.sync_engine
+    event.listen(engine, "checkout", leave_open)
+
+    def body(connection: Connection) -> None:
+        with pytest.raises(GuardError, match="open transaction"):
+            connection.execute(select(Sale.id))
+
+    shop.run(WRITER, body)
+    event.remove(engine, "checkout", leave_open)
+    assert shop.rows("select count(*) from sales") == [(2,)] and shop.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("shop", ASYNC, indirect=True)
+def test_what_is_canceled_is_rolled_back_and_ends(shop: Shop) -> None:
+    """The statement too: it would run for hours."""
+    slow = (
+        "select count(*) from generate_series(1, 100000) a, generate_series(1, 100000) b"
+        if shop.postgres
+        else "with recursive n (i) as (select 1 union all select i + 1 from n where i < 1000000000) select count(*) from n"
+    )
+
+    async def run(engine: AsyncEngine) -> None:
+        async def body() -> None:
+            async with guarded_async(engine, WRITER) as connection:
+                await connection.execute(insert(Sale).values(region="x"))
+                await connection.execute(text(slow))
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await body()
+        async with guarded_async(engine, WRITER) as connection:
+            assert (await connection.execute(select(func.count(Sale.id)))).scalar() == 2
+
+    assert isinstance(shop.engine, AsyncEngine)
+    begun = monotonic()
+    shop.runner.run(run(shop.engine))
+    assert monotonic() - begun < 5 and shop.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("shop", ASYNC, indirect=True)
+def test_what_is_canceled_at_any_step_leaves_nothing(shop: Shop) -> None:
+    """Also again and again while it ends, as anyio cancels."""
+
+    async def run(engine: AsyncEngine) -> None:
+        async def body() -> None:
+            async with guarded_async(engine, WRITER) as connection:
+                await connection.execute(insert(Sale).values(region="x"))
+                await connection.execute(select(Sale.id))
+                raise KeyError("x")
+
+        for again in (1, 5):
+            for steps in range(25):
+                task = asyncio.ensure_future(body())
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                for _ in range(again):
+                    task.cancel()
+                    await asyncio.sleep(0)
+                with pytest.raises((asyncio.CancelledError, KeyError)):
+                    await task
+                async with guarded_async(engine, WRITER) as connection:
+                    assert (await connection.execute(select(func.count(Sale.id)))).scalar() == 2, (again, steps)
+
+    assert isinstance(shop.engine, AsyncEngine)
+    shop.runner.run(run(shop.engine))
+    assert shop.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("shop", ["psycopg", "psycopg_async"], indirect=True)
+def test_a_connection_that_is_lost_is_not_given_to_the_next(shop: Shop) -> None:
+    def body(connection: Connection) -> None:
+        connection.execute(insert(Sale).values(region="x"))
+        shop.rows("select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'alchemists'")
+        with pytest.raises(exc.OperationalError):
+            connection.execute(select(Sale.id))
+        assert connection.invalidated
+        connection.rollback()
+        assert connection.execute(select(func.count(Sale.id))).scalar() == 2
+
+    shop.run(WRITER, body)
+    shop.run(WRITER, lambda connection: connection.execute(select(Sale.id)))
+    assert shop.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("shop", ["sqlite", "psycopg"], indirect=True)
+def test_a_session_can_go_from_thread_to_thread_between_transactions(shop: Shop) -> None:
+    """As that of a dependency in FastAPI does; and it can be committed, or given up, in another one."""
+    assert isinstance(shop.engine, Engine)
+    engine = guarded_engine(shop.engine, WRITER)
+
+    def elsewhere(act: Callable[[], Any]) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(act).result()
+
+    session: Session = elsewhere(lambda: Session(engine))
+    session.add(Sale(region="x"))
+    session.flush()
+    with pytest.raises(GuardError, match="another thread"):
+        elsewhere(lambda: session.scalars(select(Sale)).all())
+    elsewhere(session.commit)
+    session.add(Sale(region="y"))
+    session.flush()
+    elsewhere(session.close)
+    assert shop.rows("select region from sales where id > 2") == [("x",)] and shop.pool.checkedout() == 0
+    with guarded(shop.engine, WRITER) as connection:
+        assert connection.execute(select(func.count(Sale.id))).scalar() == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*deleted while still open:ResourceWarning")
+def test_a_connection_that_nobody_closes_holds_nothing(shop: Shop) -> None:
+    def body(engine: Engine) -> None:
+        connection = engine.connect()
+        connection.execute(insert(Sale).values(region="x"))
+
+    if isinstance(shop.engine, Engine):
+        shop.on(WRITER, body)
+        gc.collect()
+        assert shop.pool.checkedout() == 0
+    else:
+        with pytest.warns(exc.SAWarning, match="garbage collector"):
+            shop.on(WRITER, body)
+            gc.collect()
+    shop.run(WRITER, lambda connection: connection.execute(insert(Sale).values(region="y")))
+    assert shop.rows("select region from sales where id > 2") == [("y",)]
+
+
+def test_an_owners_engine_that_is_gone_is_forgotten() -> None:
+    gc.collect()
+    before = len(engines._known)
+    engine = create_engine("sqlite://")
+    made = guarded_engine(engine, READER)
+    assert len(engines._known) == before + 1
+    del engine, made
+    gc.collect()
+    assert len(engines._known) == before

@@ -420,6 +420,24 @@ class TestBlock:
         with guarded(plain, READER), pytest.raises(GuardError, match="has ended"):
             db.execute("select 1")
 
+    @pytest.mark.parametrize("kept", [True, False], ids=["committed", "rolled back"])
+    def test_it_can_be_left_in_another_thread(self, kept: bool) -> None:
+        """As pools and web frameworks close what a request used."""
+        connection = sqlite3.connect(":memory:", check_same_thread=False)
+        connection.execute("create table sales (id)")
+        block = guarded(connection, WRITER)
+        db = block.__enter__()
+        db.execute("insert into sales values (1)")
+        left = (None, None, None) if kept else (Back, Back(), None)
+        leaving = threading.Thread(target=lambda: block.__exit__(*left))
+        leaving.start()
+        leaving.join()
+        with pytest.raises(GuardError):
+            db.execute("select 1")
+        assert not connection.in_transaction
+        assert connection.execute("select count(*) from sales").fetchall() == [(int(kept),)]
+        connection.close()
+
     @pytest.mark.parametrize("shared", [True, False], ids=["shared", "of one thread"])
     def test_a_second_thread_gets_a_clear_error_and_no_deadlock(self, shared: bool) -> None:
         connection = sqlite3.connect(":memory:", check_same_thread=not shared)

@@ -12,6 +12,7 @@ Only what the guards export is used. Which database it is, none of them knows.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, TypeAlias
@@ -49,12 +50,17 @@ class _RolledBack(Exception):  # noqa: N818, it is no error
 class Here:
     """A block in the thread that asks.
 
-    Raises what the guard raises at its entry: nothing has begun then.
+    `begin` raises what the guard raises at its entry: nothing has begun then.
     """
 
     def __init__(self, opening: Opening) -> None:
         self._block = opening()
+        self._db: Any = None
+
+    def begin(self) -> Here:
+        """Enter the block."""
         self._db = self._block.__enter__()
+        return self
 
     def execute(self, sql: str, parameters: Sequence[Any]) -> Rows:
         """Run one statement: see `Block`."""
@@ -66,7 +72,12 @@ class Here:
         self._block.__exit__(None, None, None)
 
     def rollback(self) -> None:
-        """As an exception leaves a `with`. The guard raises it again, which is no error here."""
+        """As an exception leaves a `with`: what the guard raises again is no error here.
+
+        Of what has not begun, there is nothing to roll back.
+        """
+        if self._db is None:
+            return
         leaving = _RolledBack()
         self._block.__exit__(_RolledBack, leaving, None)
 
@@ -74,21 +85,42 @@ class Here:
 class Queued:
     """A block in the thread of an aiosqlite connection.
 
-    That thread does one thing after the other. So what is canceled here while a statement runs is
-    rolled back when the statement is done, and not while it runs.
+    That thread does one thing after the other. What is awaited can be canceled here meanwhile, and
+    goes on there.
     """
 
-    def __init__(self, opening: Opening, awaiting: Awaiting) -> None:
+    def __init__(
+        self,
+        opening: Opening,
+        awaiting: Awaiting,
+        interrupt: Callable[[], None],
+    ) -> None:
+        """`interrupt` ends what SQLite does in that thread, if it does something."""
         self._awaiting = awaiting
-        self._block: Here = self._queue(Here, opening)
+        self._interrupt = interrupt
+        self._block = Here(opening)
+
+        try:
+            self._queue(self._block.begin)
+        except BaseException:
+            # Canceled, perhaps. When the thread gets to this, it has begun, or never will.
+            self._queue(self._block.rollback)
+            raise
 
     def execute(self, sql: str, parameters: Sequence[Any]) -> Rows:
-        """Run one statement: see `Block`."""
-        rows: Rows = self._queue(
-            self._block.execute,
-            sql,
-            parameters,
-        )
+        """Run one statement: see `Block`.
+
+        One that nobody waits for any more is interrupted. What comes next is a rollback.
+        """
+        try:
+            rows: Rows = self._queue(
+                self._block.execute,
+                sql,
+                parameters,
+            )
+        except CancelledError:
+            self._interrupt()
+            raise
         return rows
 
     def commit(self) -> None:

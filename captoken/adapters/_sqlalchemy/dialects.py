@@ -8,7 +8,7 @@ the state of the dialect of the engine that is guarded, which has asked on a bar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial
 from typing import Any, NoReturn
@@ -16,11 +16,12 @@ from typing import Any, NoReturn
 from captoken._format.extras import extra
 
 with extra("sqlalchemy"):
-    from sqlalchemy import Dialect, event, types
+    from sqlalchemy import Dialect, Engine, event, types
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
     from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
     from sqlalchemy.engine.default import DefaultDialect
     from sqlalchemy.engine.reflection import Inspector
+    from sqlalchemy.util.concurrency import in_greenlet
 
 from captoken._format.errors import CaptokenError, GuardError
 
@@ -39,6 +40,9 @@ _ITS_OWN = (
     "type_compiler_instance",
 )
 
+
+# What can be stated of the transactions of a connection, or of an engine.
+TRANSACTIONAL = frozenset(PGDialect_psycopg.connection_characteristics) - {"logging_token"}
 
 # Digits after the point, where a column states none: SQLAlchemy's own number.
 _PLACES = 10
@@ -76,8 +80,7 @@ class Guarded(DefaultDialect):
     supports_server_side_cursors = False
     server_side_cursors = False
 
-    # What is dropped without being closed is closed by the pool that it came from.
-    has_terminate = False
+    has_terminate = True
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -97,6 +100,21 @@ class Guarded(DefaultDialect):
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         """Whether a connection is lost for good, by what it says itself."""
         return connection is not None and bool(connection.closed)
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        """Close a connection whose statement was canceled, or that nobody closed.
+
+        In async code, the latter is where nobody can wait for a rollback. Then all that was taken
+        is let go of, and the pool that it came from terminates it.
+        """
+        if not self.is_async or in_greenlet():
+            dbapi_connection.close()
+
+    def set_engine_execution_options(self, engine: Engine, opts: Mapping[str, Any]) -> None:
+        """Rule 5, for all connections of an engine to come."""
+        if not TRANSACTIONAL.isdisjoint(opts):
+            raise GuardError(_OF_THE_GUARD)
+        super().set_engine_execution_options(engine, opts)
 
     # Rule 5. What would open another connection, or change how a transaction goes.
     connect: Any = _refusing("a guarded engine opens no connection by itself")
@@ -188,5 +206,6 @@ class GuardedPostgres(Guarded, PGDialect_psycopg):
 
     def adopt(self, bare: Dialect) -> None:
         super().adopt(bare)
-        # As the guard pins it for its transactions, whatever the server's setting is.
+        # As the guard pins both for its transactions, whatever the settings of login and server.
         self._backslash_escapes = False
+        self.default_schema_name = "public"

@@ -22,7 +22,7 @@ from captoken._format.errors import GuardError
 from captoken._verification.decision import Grant
 from captoken.adapters._sqlalchemy.blocks import Block
 from captoken.adapters._sqlalchemy.connection import GuardedConnection
-from captoken.adapters._sqlalchemy.dialects import Guarded
+from captoken.adapters._sqlalchemy.dialects import TRANSACTIONAL, Guarded
 from captoken.adapters._sqlalchemy.kinds import Kind, kind_of
 
 # A grant, or what gives the one of the moment.
@@ -30,8 +30,15 @@ Granting: TypeAlias = Grant | Callable[[], Grant]
 
 _COMPILED = 500  # statements, as an engine keeps them
 
-# What an engine can be told of all its transactions. The guard has its own.
-_TRANSACTIONAL = ("isolation_level", "postgresql_deferrable", "postgresql_readonly")
+
+class _Unpooled(NullPool):
+    """Where a guarded engine has its connections from, each anew.
+
+    What somebody set for the pools of all engines (`event.listens_for(Engine, "connect")`, with a
+    PRAGMA, say) is done by the owner's engine, on a bare connection. Not here once more.
+    """
+
+    _sa_propagate_class_events = False
 
 
 class _Known(NamedTuple):
@@ -78,9 +85,9 @@ class Source:
         """
         dialect = self._known.dialect
         given = self._bare.get_execution_options()
-        options = {key: value for key, value in given.items() if key not in _TRANSACTIONAL}
+        options = {key: value for key, value in given.items() if key not in TRANSACTIONAL}
         return Engine(
-            NullPool(self._connect, dialect=dialect),
+            _Unpooled(self._connect, dialect=dialect),
             dialect,
             URL.create(f"{dialect.name}+captoken"),
             execution_options={**options, "compiled_cache": self._known.compiled},

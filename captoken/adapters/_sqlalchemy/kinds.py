@@ -51,7 +51,7 @@ def kind_of(engine: Engine) -> Kind:
 
 def _sqlite() -> Kind:
     def begin(taken: Any, grant: Grant, options: _Options) -> Block:
-        return Here(lambda: sqlite.guarded(taken.driver_connection, grant, **options))
+        return Here(lambda: sqlite.guarded(taken.driver_connection, grant, **options)).begin()
 
     return Kind(GuardedSQLite, sqlite.guarded, begin, _never)
 
@@ -63,6 +63,7 @@ def _aiosqlite() -> Kind:
         return Queued(
             lambda: sqlite.guarded(connection, grant, **options),
             taken.dbapi_connection.run_async,
+            connection.interrupt,
         )
 
     return Kind(GuardedSQLite, sqlite.guarded, begin, _never)
@@ -73,7 +74,7 @@ def _psycopg() -> Kind:
     from captoken.adapters import postgres
 
     def begin(taken: Any, grant: Grant, options: _Options) -> Block:
-        return Here(lambda: postgres.guarded(taken.driver_connection, grant, **options))
+        return Here(lambda: postgres.guarded(taken.driver_connection, grant, **options)).begin()
 
     return Kind(GuardedPostgres, postgres.guarded, begin, _is_closed)
 

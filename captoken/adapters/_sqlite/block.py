@@ -176,6 +176,8 @@ class Block:
             # Python code that a statement calls has left the block: nothing can be ended now.
             raise GuardError("the block was left while a statement of it runs")
 
+        # Rule 10 is about statements. A pool closes in whichever thread it is told to.
+        self.watch.thread = threading.get_ident()
         try:
             # SQLite may have rolled back by itself, and then there is nothing to end.
             if self.connection.in_transaction:
