@@ -7,8 +7,6 @@ roll back, and would run under the other's authorizer or role.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 
 from captoken._format.errors import GuardError
 
@@ -22,19 +20,24 @@ _claims: dict[int, int] = {}
 _claiming = threading.Lock()
 
 
-@contextmanager
-def claimed(connection: object) -> Generator[None, None, None]:
+class Claim:
     """Around a block, before its connection is touched.
 
     Raises GuardError if the connection is guarded already, in this thread or another one. Does not
     keep anybody off who uses the connection without a guard.
     """
-    _claim(connection)
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: object) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        _claim(self._connection)
+
+    def __exit__(self, *raised: object) -> None:
         # Its own: an entry is made by nobody else while it is there.
-        del _claims[id(connection)]
+        del _claims[id(self._connection)]
 
 
 def _claim(connection: object) -> None:

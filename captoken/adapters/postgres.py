@@ -61,7 +61,7 @@ with extra("postgres"):
 from captoken._language.access import Caller
 from captoken._language.costs import Cost
 from captoken._verification.decision import Grant
-from captoken.adapters._claims import claimed
+from captoken.adapters._claims import Claim
 from captoken.adapters._postgres.auditing import audit
 from captoken.adapters._postgres.block import Block
 from captoken.adapters._postgres.roles import Role, apply_plan, plan_sql
@@ -182,8 +182,9 @@ def guarded(
     if not isinstance(connection, psycopg.Connection):
         raise TypeError(f"guarded takes a psycopg.Connection, not {type(connection).__name__}")
     block = Block(connection, grant, caller, max_rows, timeout, functions, cost)
-    with claimed(connection):
-        connection.wait(block.enter())
+    with Claim(connection):
+        if block.enter():
+            connection.wait(block.read_roles())
         try:
             yield Database(block)
         except BaseException:
@@ -214,8 +215,9 @@ async def guarded_async(
             f"guarded_async takes a psycopg.AsyncConnection, not {type(connection).__name__}"
         )
     block = Block(connection, grant, caller, max_rows, timeout, functions, cost)
-    with claimed(connection):
-        await connection.wait(block.enter())
+    with Claim(connection):
+        if block.enter():
+            await connection.wait(block.read_roles())
         try:
             yield AsyncDatabase(block)
         except BaseException:

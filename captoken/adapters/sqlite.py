@@ -54,7 +54,7 @@ from captoken._format.errors import GuardError
 from captoken._language.access import Caller
 from captoken._language.costs import Cost
 from captoken._verification.decision import Grant
-from captoken.adapters._claims import claimed
+from captoken.adapters._claims import Claim
 from captoken.adapters._paying import Paying
 from captoken.adapters._rows import Rows
 from captoken.adapters._sqlite.block import Block
@@ -124,7 +124,7 @@ def guarded(
         raise ValueError("max_value must be a number of bytes, 1 or more, as int")
     if not isinstance(grant, Grant):
         raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
-    with claimed(connection):
+    with Claim(connection):
         engine = engine_of(sqlite3.Connection)
         if connection.in_transaction:
             raise GuardError(

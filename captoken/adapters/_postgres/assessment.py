@@ -97,6 +97,10 @@ class Assessor:
         self.catalog = catalog
         self._remembered: dict[str, Assessment] = {}
 
+    def remembers(self, sql: str) -> bool:
+        """Whether it was read before."""
+        return sql in self._remembered
+
     def assess(self, sql: str) -> Assessment:
         """What the statement needs here.
 

@@ -19,8 +19,7 @@ both kinds of connection.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Hashable, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from captoken._format.extras import extra
@@ -35,11 +34,12 @@ from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost
 from captoken._verification.decision import Decision, Grant
 from captoken.adapters._paying import Paying
+from captoken.adapters._postgres.assessment import Assessor
 from captoken.adapters._postgres.assumptions import Assumptions
 from captoken.adapters._postgres.judging import Judge, Permitted
-from captoken.adapters._postgres.logins import assessor_anew, assessor_for
+from captoken.adapters._postgres.logins import assessor_anew, kept_assessor, read_assessor
 from captoken.adapters._postgres.names import function_access
-from captoken.adapters._postgres.opening import COMMIT, ROLLBACK, Opening, facts_of
+from captoken.adapters._postgres.opening import COMMIT, ROLLBACK, Opening, told_of
 from captoken.adapters._postgres.parameters import bound, check_types
 from captoken.adapters._postgres.wire import Answer, Command, Connection, Steps, exchange
 from captoken.adapters._rows import Rows
@@ -83,8 +83,7 @@ class Block:
 
         # What goes ahead of each statement. It knows which role is taken on.
         self._opening = Opening(
-            grant,
-            facts_of(grant, connection),
+            told_of(grant, connection),
             timeout,
             calls_functions=bool(self._functions),
         )
@@ -107,11 +106,12 @@ class Block:
 
     # --- the block: from its beginning to its end ---
 
-    def enter(self) -> Steps:
-        """Rule 1. The transaction begins with the first statement, in one round trip with it.
+    def enter(self) -> bool:
+        """Rule 1. Whether the roles of the login are still to be read.
 
-        Raises GuardError for a connection that cannot be guarded, or for a login that is no narrow
-        one.
+        Raises GuardError for a connection that cannot be guarded.
+
+        The transaction begins with the first statement, in one round trip with it.
         """
         # The block would commit, or roll back, what somebody else has begun.
         if self._pgconn.transaction_status != TransactionStatus.IDLE:
@@ -125,7 +125,18 @@ class Block:
         if self.connection.info.encoding != "utf-8":
             raise GuardError("the connection's client_encoding is not UTF8: set it to UTF8")
 
-        assessor = yield from assessor_for(self.connection, self._functions)
+        assessor = kept_assessor(self.connection, self._functions)
+        if assessor is None:
+            return True
+        self._judge_by(assessor)
+        return False
+
+    def read_roles(self) -> Steps:
+        """Rule 1. Raises GuardError for a login that is no narrow one."""
+        assessor = yield from read_assessor(self.connection, self._functions)
+        self._judge_by(assessor)
+
+    def _judge_by(self, assessor: Assessor) -> None:
         self._judge = Judge(
             self.connection,
             self._paying,
@@ -133,8 +144,7 @@ class Block:
             assessor,
         )
 
-    @contextmanager
-    def one_at_a_time(self) -> Generator[None, None, None]:
+    def one_at_a_time(self) -> Block:
         """Around a statement.
 
         Raises GuardError in another thread, after the end of the block, and while another
@@ -149,12 +159,13 @@ class Block:
             raise GuardError("a statement of this block is running: ask one after the other")
         if self.connection.closed:
             raise GuardError("the connection of this block is closed: what it did is rolled back")
+        return self
 
+    def __enter__(self) -> None:
         self._busy = True
-        try:
-            yield
-        finally:
-            self._busy = False
+
+    def __exit__(self, *raised: object) -> None:
+        self._busy = False
 
     def leave(self, commit: bool = False) -> bool:
         """Whether there is something to end. After this, no statement runs in the block.
@@ -265,8 +276,8 @@ class Block:
         self._used = self._over = True
         try:
             _, answer = yield from self._perform(sql, parameters, alone=True)
-            # Rule 11. The grant was asked just now, when the statement was done. What only read is
-            # committed already, in the round trip of the statement.
+            # Rule 11. The grant was asked just now, when the statement was done. What only read was
+            # a transaction by itself, which is over.
             if self._opening.begun:
                 yield from self.end(COMMIT)
         finally:
@@ -337,7 +348,8 @@ class Block:
         Behind it is asked whether the schema is as it was judged by, once in a block for what it
         takes for granted. After that, the tables are locked until the block ends.
 
-        Behind a statement that is alone and only reads comes the commit.
+        A statement that is alone and only reads is a transaction by itself, with its opening and
+        that question. It is over with the answer.
         """
         statement = bound(
             self.connection,
@@ -348,12 +360,12 @@ class Block:
         )
         role, decision = permitted.role, permitted.decision
         begins = not self._opening.begun
-        if begins:
-            writes = self._opening.may_write and not (alone and _only_reads(permitted.needs))
-            opening = self._opening.first(role, decision, writes)
-        else:
+        if not begins:
             opening = self._opening.next(role, decision)
-        ending = [COMMIT] if alone and not self._opening.writing else []
+        elif alone and (not self._opening.may_write or _only_reads(permitted.needs)):
+            opening = self._opening.only(role, decision)
+        else:
+            opening = self._opening.first(role, decision)
         assumed = permitted.assumed
         asks = assumed is not None and assumed not in self._seen
         questions = [assumed.question] if assumed is not None and asks else []
@@ -361,9 +373,8 @@ class Block:
         # In one round trip. Ahead of the answer of the statement are those of what was done ahead.
         answers: list[Answer] = yield from exchange(
             self.connection,
-            [*opening, statement, *questions, *ending],
+            [*opening, statement, *questions],
         )
-        committed = answers.pop() if ending else None
         seen = answers.pop() if asks else None
         answer = answers.pop()
         self._check_opened(answers)
@@ -372,19 +383,7 @@ class Block:
 
         if assumed is not None and seen is not None:
             self._check_seen(assumed, seen, answer)
-        if committed is not None:
-            self._check_committed(committed, answer)
         return answer
-
-    def _check_committed(self, committed: Answer, answer: Answer) -> None:
-        """Note that the transaction is over, or in the answer of the statement that it failed.
-
-        A transaction that only read can fail at its end too, where it is to be serializable.
-        """
-        if committed.error is None:
-            self._opening.ended()
-        elif answer.error is None and not answer.stale:
-            answer.error = committed.error
 
     def _check_kind(self, answer: Answer) -> None:
         """Rule 5. The server did what one of the granted kinds of statement does.

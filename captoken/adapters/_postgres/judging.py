@@ -117,10 +117,10 @@ class Judge:
 
         Raises Denied, recorded, where the grant does not permit it. Nothing was sent by then.
         """
-        # A token that is over does not get as far as to have its text read.
-        decision = self._grant.recheck()
-        if not decision:
-            self._deny(decision)
+        # A token that is over does not get as far as to have its text read. Where it was read
+        # before, what is asked below says it.
+        if not self._assessor.remembers(sql):
+            self._check_alive()
 
         # Each question about it says what it costs.
         self._grant.begin(sql, parameters)
@@ -129,7 +129,16 @@ class Judge:
         # The one question that counts, about all of it. `select 1` needs nothing.
         if found.accesses:
             decision = self._ask(found.accesses, sql)
+        else:
+            decision = self._check_alive()
         return self._permitted(found, decision)
+
+    def _check_alive(self) -> Decision:
+        """What is asked where no table is. Raises Denied, recorded, if the token is over."""
+        decision = self._grant.recheck()
+        if not decision:
+            self._deny(decision)
+        return decision
 
     def judge_again(self, sql: str, assessor: Assessor) -> Permitted:
         """The same by what was read since, of a statement that was permitted and undone.

@@ -52,13 +52,11 @@ class Known(NamedTuple):
     assessor: Assessor
 
 
-def assessor_for(
+def kept_assessor(
     connection: Connection,
     functions: frozenset[tuple[str | None, str]],
-) -> Steps:
-    """What says what statements need there: as it was read within 30 seconds, or read now.
-
-    Raises GuardError for a login that is no narrow one.
+) -> Assessor | None:
+    """What says what statements need there, if it was read within 30 seconds.
 
     While a catalog is kept, a role can lose a right or get one. Of what it lost, PostgreSQL refuses
     what the guard lets through. What it got is denied at first, and found by the next block. What
@@ -67,6 +65,14 @@ def assessor_for(
     kept = known_of(connection)
     if kept is not None and _will_do(kept, functions):
         return kept.assessor
+    return None
+
+
+def read_assessor(
+    connection: Connection,
+    functions: frozenset[tuple[str | None, str]],
+) -> Steps:
+    """The same, read now. Raises GuardError for a login that is no narrow one."""
     return (yield from _read(connection, functions, _READ_CATALOG))
 
 

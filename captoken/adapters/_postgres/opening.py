@@ -3,7 +3,7 @@
 With the first statement of a transaction:
 
     begin read only                                         -- 2: or read write
-    select captoken_guard.open($1, 60000, 'reader')         -- 8: who acts, for whom; 2, 7, 3
+    select captoken_guard.open($1, 60000, 'reader', false)  -- 8: who acts, for whom; 2, 7, 3
     select region, sum(amount) from sales group by region   -- the statement itself
 
 With each one after it:
@@ -21,15 +21,15 @@ lose, there is none, and the whole transaction is rolled back. The next statemen
 - what only read leaves nothing. But where all of it is to see the database as of one time
   (`repeatable read`), or a function of the owner's was called, there is a savepoint.
 
-With the only statement of a block (`execute_once`) it is the same as with the first. Where that
-only reads, the transaction is read-only, and its `commit` comes in the same round trip: there is
-nothing that it could make last.
+With the only statement of a block (`execute_once`) it is the same as with the first. One that only
+reads needs neither a begin nor a commit: what goes in one round trip is one transaction, and `open`
+makes that a read-only one.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from captoken._verification.decision import Decision, Grant
 from captoken.adapters._postgres.names import quoted
@@ -44,7 +44,7 @@ _BEGIN_WRITING = Command(b"begin read write", own=True)
 # Rules 2, 3, 7 and 8, by the guard's own function (`templates`). What an unqualified name means,
 # how the lexer takes a backslash, that policies hold, and how long a statement may run, is all
 # pinned in it. It gives the isolation of the transaction.
-_OPEN = b'select captoken_guard."open"($1, $2, $3)'
+_OPEN = b'select captoken_guard."open"($1, $2, $3, $4)'
 _EACH_SEES_ALL = "read committed"
 
 # Rule 10. The next statement releases it. After an error, it is rolled back to.
@@ -65,18 +65,17 @@ class Opening:
 
     def __init__(
         self,
-        grant: Grant,
-        facts: bytes,
+        told: Told,
         timeout: int,
         calls_functions: bool,
     ) -> None:
-        self._grant = grant
-        self._facts = facts
+        self._grant = told.grant
+        self._facts = told.facts
         self._timeout = timeout
         self._calls_functions = calls_functions
 
         # Rule 2. Whether the grant can write, and whether the transaction that was begun can.
-        self.may_write = _may_write(grant)
+        self.may_write = told.may_write
         self.writing = False
 
         # Whether a transaction was begun, and what it was told: the role, and milliseconds.
@@ -88,20 +87,19 @@ class Opening:
         self._marked = False
         self._keeps = False
 
-    def first(
-        self,
-        role: str,
-        decision: Decision,
-        writes: bool,
-    ) -> list[Command]:
+    def first(self, role: str, decision: Decision) -> list[Command]:
         """What goes ahead of the first statement, which was permitted just now: the beginning."""
-        self.writing = writes
-        self._limit = self._milliseconds(decision)
-        values = (self._facts, str(self._limit).encode(), role.encode())
+        self.begun = True
+        self.writing = self.may_write
         return [
-            _BEGIN_WRITING if writes else _BEGIN_READING,
-            Command(_OPEN, values, own=True),
+            _BEGIN_WRITING if self.writing else _BEGIN_READING,
+            self._open(role, decision, only_reads=False),
         ]
+
+    def only(self, role: str, decision: Decision) -> list[Command]:
+        """What goes ahead of the only statement, if it only reads. Nothing goes on after it."""
+        self.writing = False
+        return [self._open(role, decision, only_reads=True)]
 
     def next(self, role: str, decision: Decision) -> list[Command]:
         """What goes ahead of any other one."""
@@ -123,8 +121,7 @@ class Opening:
     def ran(self, role: str, isolation: str | None) -> None:
         """The server did as it was told. `isolation` is what it said of that at the beginning."""
         self._role = role
-        if not self.begun:
-            self.begun = True
+        if isolation is not None:
             self._keeps = self.writing or self._calls_functions or isolation != _EACH_SEES_ALL
 
     def undo(self) -> Command:
@@ -138,6 +135,22 @@ class Opening:
         """The transaction is over. Whoever opened it knows how it ended."""
         self.begun = False
         self._marked = False
+
+    def _open(
+        self,
+        role: str,
+        decision: Decision,
+        *,
+        only_reads: bool,
+    ) -> Command:
+        self._limit = self._milliseconds(decision)
+        values = (
+            self._facts,
+            str(self._limit).encode(),
+            role.encode(),
+            b"t" if only_reads else b"f",
+        )
+        return Command(_OPEN, values, own=True)
 
     def _milliseconds(self, decision: Decision) -> int:
         """Rule 7. How long a statement may run: at most `timeout`, and as long as the token lives.
@@ -165,24 +178,33 @@ def _seconds_left(grant: Grant, decision: Decision) -> int | None:
     return expiry + decision.leeway - decision.now
 
 
-def _may_write(grant: Grant) -> bool:
-    data = grant.capability.data
-    if data is None:
-        return True
-    return any(not right.operations <= _READING for right in data.values())
+# What was said last is kept on the connection: most blocks on it are for the same grant, or each is
+# for another.
+_KEPT_AS = "_captoken_told"
 
 
-# What was said last is kept on the connection, with the grant that it is of: most blocks on it are
-# for the same one, or each is for another.
-_KEPT_AS = "_captoken_facts"
+class Told(NamedTuple):
+    """What the database is told of a grant."""
+
+    grant: Grant
+
+    # Rule 8. Who acts, for whom, as row security and the server's log get it.
+    facts: bytes
+
+    # Rule 2. Whether it could write.
+    may_write: bool
 
 
-def facts_of(grant: Grant, connection: Any) -> bytes:
-    """Rule 8. Who acts, for whom, as row security and the server's log get it."""
-    kept: tuple[Grant, bytes] | None = vars(connection).get(_KEPT_AS)
-    if kept is not None and kept[0] is grant:
-        return kept[1]
+def told_of(grant: Grant, connection: Any) -> Told:
+    """What the database is told of it."""
+    kept: Told | None = vars(connection).get(_KEPT_AS)
+    if kept is None or kept.grant is not grant:
+        kept = Told(grant, _facts(grant), _may_write(grant))
+        vars(connection)[_KEPT_AS] = kept
+    return kept
 
+
+def _facts(grant: Grant) -> bytes:
     facts = {
         "subject": grant.issued.subject,
         "agent": grant.actor.name,
@@ -190,6 +212,11 @@ def facts_of(grant: Grant, connection: Any) -> bytes:
         "token": grant.token_id,
         "chain": [{"name": actor.name, "basis": actor.basis} for actor in grant.chain],
     }
-    said = json.dumps(facts).encode()
-    vars(connection)[_KEPT_AS] = (grant, said)
-    return said
+    return json.dumps(facts).encode()
+
+
+def _may_write(grant: Grant) -> bool:
+    data = grant.capability.data
+    if data is None:
+        return True
+    return any(not right.operations <= _READING for right in data.values())

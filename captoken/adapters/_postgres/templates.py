@@ -91,22 +91,25 @@ create or replace function captoken_guard."begin"(said text, milliseconds intege
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     noted refcursor := 'captoken: it is noted already who acts in this transaction';
+    its jsonb := said;
 begin
     open noted for select 1;  -- fails where it is open, which it is until the transaction ends
-    raise log 'captoken %', said::jsonb;
+    raise log 'captoken %', its;
     perform set_config('captoken.facts', captoken_guard.sign(said) || said, true),
         set_config('standard_conforming_strings', 'on', true),
         set_config('row_security', 'on', true),
         set_config('statement_timeout', milliseconds::text, true),
         -- for whoever looks at the server; it keeps 63 bytes of it
         set_config('application_name', left(concat_ws(' ',
-            'captoken', said::jsonb ->> 'token', said::jsonb ->> 'agent'), 63), true);
+            'captoken', its ->> 'token', its ->> 'agent'), 63), true);
 end $$;
-create or replace function captoken_guard."open"(said text, milliseconds integer, role text)
+create or replace function captoken_guard."open"(
+    said text, milliseconds integer, role text, only_reads boolean)
     returns text language plpgsql as $$
 begin
     -- no search path is pinned yet: each name has its schema, and no operator is used
     perform captoken_guard."begin"(said, milliseconds);
+    if only_reads then set local transaction_read_only = on; end if;
     set local search_path = pg_catalog, public, pg_temp;
     execute pg_catalog.format('set local role %I', role);
     return pg_catalog.current_setting('transaction_isolation');
@@ -204,11 +207,11 @@ grant {role} to {login} with inherit false, set true, admin false;
 # The login notes facts, and the role reads them. Neither of them signs any.
 _GUARD_RIGHTS = """\
 grant usage on schema captoken_guard to {login}, {role};
-grant execute on function
-    captoken_guard."begin"(text, integer), captoken_guard."open"(text, integer, text) to {login};
+grant execute on function captoken_guard."begin"(text, integer),
+    captoken_guard."open"(text, integer, text, boolean) to {login};
 revoke all on captoken_guard.key from {login}, {role};
 revoke all on function
-    captoken_guard."begin"(text, integer), captoken_guard."open"(text, integer, text),
+    captoken_guard."begin"(text, integer), captoken_guard."open"(text, integer, text, boolean),
     captoken_guard.sign(text) from {role};
 revoke all on function captoken_guard.sign(text) from {login};
 grant execute on function

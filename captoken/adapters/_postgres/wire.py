@@ -178,13 +178,24 @@ def _exchange(pgconn: Any, commands: Sequence[Command], names: Names) -> Steps:
             _check_name(command, how, answer, names)
         answers.append(answer)
 
-    # The Sync has an answer of its own. Without it, what was read may be somebody else's.
-    result = yield from generators.fetch(pgconn)
-    if result is None or result.status != ExecStatus.PIPELINE_SYNC:
-        raise psycopg.OperationalError("the connection is lost")
-
+    yield from _synchronized(pgconn, answers[-1])
     pgconn.exit_pipeline_mode()
     return answers
+
+
+def _synchronized(pgconn: Any, last: Answer) -> Steps:
+    """The Sync has an answer of its own. Without it, what was read may be somebody else's.
+
+    It ends a transaction that has no commit of its own. What fails by that is told ahead of it.
+    """
+    result = yield from generators.fetch(pgconn)
+    if result is not None and result.status in _FAILED:
+        last.error = last.error or _reported(result)
+        yield from generators.fetch_many(pgconn)
+        result = yield from generators.fetch(pgconn)
+
+    if result is None or result.status != ExecStatus.PIPELINE_SYNC:
+        raise psycopg.OperationalError("the connection is lost")
 
 
 # --- by name, or as a text ---
