@@ -91,8 +91,10 @@ class Paying:
         is not charged, and nothing of it is counted. Raises Denied, which is recorded.
         """
         counted = self._left if accesses else {}
+        decision: Decision | None = None
         if accesses and not counted:
-            decision = self.charge(accesses, caller=caller)
+            asked = charged_once(accesses, self._said) if self._said else accesses
+            decision = self._grant.check_all(asked, caller=caller)
             if not decision:
                 raise Denied(decision)
         return Taking(
@@ -103,12 +105,8 @@ class Paying:
             counted,
             most_rows,
             writes=writes,
+            decision=decision,
         )
-
-    def charge(self, accesses: Sequence[Access], *, caller: Caller | None) -> Decision:
-        """As `Grant.check_all`, charged once. Counts nothing of what a statement hands out."""
-        asked = charged_once(accesses, self._said) if self._said else accesses
-        return self._grant.check_all(asked, caller=caller)
 
     def deny(
         self,

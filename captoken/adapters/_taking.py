@@ -31,7 +31,7 @@ from typing import Any
 
 from captoken._language.access import Access, Caller
 from captoken._language.costs import charged_once
-from captoken._verification.decision import Grant, Reserved
+from captoken._verification.decision import Decision, Grant, Reserved
 
 # The units that guards of databases count by themselves. No `cost` of a guard names them.
 UNITS = ("rows", "bytes", "rows_written")
@@ -74,10 +74,14 @@ class Taking:
         most_rows: int,
         *,
         writes: bool,
+        decision: Decision | None = None,
     ) -> None:
         self._grant = grant
         self._accesses = accesses
         self._caller = caller
+
+        # What it was paid for by, where nothing is to be counted.
+        self.decision = decision
 
         # By unit: what is taken, and what is reserved for it. And the parts that make up the one.
         self._taken = dict.fromkeys(left, 0)
@@ -105,6 +109,12 @@ class Taking:
     def counts_writes(self) -> bool:
         """Are written rows to be counted? Then what is too much has to be undone."""
         return "rows_written" in self._taken
+
+    def begin_again(self) -> None:
+        """What was run is undone, and nobody saw it: it is run anew, for what was reserved."""
+        self._rows = 0
+        self._taken = dict.fromkeys(self._taken, 0)
+        self._take("rows", 1)
 
     def hand_out(self, rows: Sequence[Sequence[Any]]) -> None:
         """These rows are to be handed out. Raises Denied if the budgets have not enough."""

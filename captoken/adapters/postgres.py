@@ -31,6 +31,8 @@ What it enforces, by rules that the code cites:
 11. What a statement needed is asked about once more when it is done. What was written is asked
     about before it is committed. A commit that is not answered is told as that, and is made once.
 12. A statement is judged by the columns and functions that there are when it runs.
+13. Of a token with a budget in `rows`, `bytes` or `rows_written`, what is handed out and written is
+    counted, and reserved before it is handed out or committed (`captoken/adapters/_taking.py`).
 
 Not checked: what counts, failing constraints and times let a caller infer; what views, triggers
 and the functions behind operators do with the rights of their owners.

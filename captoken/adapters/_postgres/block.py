@@ -42,7 +42,9 @@ from captoken.adapters._postgres.names import function_access
 from captoken.adapters._postgres.opening import COMMIT, ROLLBACK, Opening, told_of
 from captoken.adapters._postgres.parameters import bound, check_types
 from captoken.adapters._postgres.wire import Answer, Command, Connection, Steps, exchange
+from captoken.adapters._postgres.written import HOW_MANY, written
 from captoken.adapters._rows import Rows
+from captoken.adapters._taking import Taking
 
 # Rule 5. What the server says that it did, for each kind of statement that is granted.
 _KINDS = frozenset((b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"MERGE"))
@@ -142,6 +144,7 @@ class Block:
             self._paying,
             self._caller,
             assessor,
+            self._max_rows,
         )
 
     def one_at_a_time(self) -> Block:
@@ -299,6 +302,18 @@ class Block:
         sql = str.__str__(sql)
         parameters = tuple(parameters)  # read once: what is paid for is what is bound
         permitted = self._judge.judge(sql, parameters)
+        with permitted.taking as taking:
+            return (yield from self._counted(sql, parameters, permitted, taking, alone))
+
+    def _counted(
+        self,
+        sql: str,
+        parameters: Sequence[Any],
+        permitted: Permitted,
+        taking: Taking,
+        alone: bool,
+    ) -> Steps:
+        """The same of a statement that is permitted. What it takes, `taking` settles after it."""
         answer = yield from self._run(sql, parameters, permitted, alone)
         if answer.stale:
             # Rule 12. The schema is not what the statement was judged by.
@@ -308,18 +323,19 @@ class Block:
                 self._functions,
                 begun=self._opening.begun,
             )
-            permitted = self._judge.judge_again(sql, assessor)
+            permitted = self._judge.judge_again(sql, assessor, taking)
             answer = yield from self._run(sql, parameters, permitted, alone)
         if answer.stale:
             answer.failure = GuardError("the schema is being changed: run the statement again")
 
         needs = permitted.needs
+        self._count_written(taking, answer)
         late = self._ask_again(needs, answer)
         failed = answer.error is not None or answer.failure is not None
         if failed or late is not None:
             yield from self._undo()
         self._check_transaction()
-        self._raise_what_failed(sql, answer, late)
+        self._raise_what_failed(sql, answer, late, taking)
 
         # From here on it is done. Once it is committed, if it is alone, the rows may be seen.
         return needs, answer
@@ -357,6 +373,7 @@ class Block:
             parameters,
             self._max_rows,
             permitted.role,
+            permitted.taking.hand_out if permitted.taking.counts else None,
         )
         role, decision = permitted.role, permitted.decision
         begins = not self._opening.begun
@@ -370,14 +387,22 @@ class Block:
         asks = assumed is not None and assumed not in self._seen
         questions = [assumed.question] if assumed is not None and asks else []
 
+        # Rule 13. What it wrote is the difference of two counts.
+        counts = permitted.taking.counts_writes
+        counting = [HOW_MANY] if counts else []
+
         # In one round trip. Ahead of the answer of the statement are those of what was done ahead.
         answers: list[Answer] = yield from exchange(
             self.connection,
-            [*opening, statement, *questions],
+            [*opening, *counting, statement, *counting, *questions],
         )
         seen = answers.pop() if asks else None
+        after = answers.pop() if counts else None
         answer = answers.pop()
         self._check_opened(answers)
+        before = answers.pop() if counts else None
+        if before is not None and after is not None:
+            answer.written = written(before, answer, after)
         self._opening.ran(role, answers[-1].text if begins else None)
         self._check_kind(answer)
 
@@ -428,6 +453,18 @@ class Block:
                     f"{answer.error.message}"
                 )
 
+    def _count_written(self, taking: Taking, answer: Answer) -> None:
+        """Rule 13. Note in the answer that its budget has not enough for what it wrote."""
+        if answer.error is not None or answer.failure is not None:
+            return
+        try:
+            if answer.written is None:
+                raise GuardError("track_counts is off: how many rows are written is not known")
+            taking.wrote(answer.written)
+        except Exception as error:
+            # Kept, to be raised when the statement is undone.
+            answer.failure = error
+
     def _ask_again(self, needs: Sequence[Access], answer: Answer) -> Decision | None:
         """Rule 11. The denial, if the grant does not permit any more what the statement did.
 
@@ -464,6 +501,7 @@ class Block:
         sql: str,
         answer: Answer,
         late: Decision | None,
+        taking: Taking,
     ) -> None:
         """Raise what went wrong, if anything did. By now it is undone."""
         if late is not None:
@@ -476,6 +514,7 @@ class Block:
         error = answer.error
         if error is not None:
             self._judge.misnamed(sql, error)
+            taking.tell(error.message)
             self._judge.raise_reported(error)
 
     def _note_written(self, needs: Sequence[Access]) -> None:

@@ -38,6 +38,7 @@ from captoken.adapters._postgres.assessment import Assessment, Assessor, type_re
 from captoken.adapters._postgres.assumptions import Assumptions
 from captoken.adapters._postgres.logins import forget
 from captoken.adapters._postgres.wire import Connection, ErrorReport
+from captoken.adapters._taking import Taking
 
 # SQLSTATE, as PostgreSQL documents it.
 _INSUFFICIENT_PRIVILEGE = "42501"
@@ -74,6 +75,9 @@ _NAMES_OBJECTS = (
 # The denials that are about what is asked for, and not about the token or who asks.
 _ABOUT_DATA = frozenset(("column", "operation", "table"))
 
+# Whether a function writes (`execute`), nobody knows before it did.
+_WRITES = frozenset(("insert", "update", "delete"))
+
 
 class Permitted(NamedTuple):
     """A statement that the grant permits."""
@@ -87,6 +91,9 @@ class Permitted(NamedTuple):
 
     # Of the schema.
     assumed: Assumptions | None
+
+    # What it takes of the token's budgets (rule 13).
+    taking: Taking
 
 
 class Judge:
@@ -102,11 +109,13 @@ class Judge:
         grant: Paying,
         caller: Caller | None,
         assessor: Assessor,
+        max_rows: int,
     ) -> None:
         self._connection = connection
         self._grant = grant
         self._caller = caller
         self._assessor = assessor
+        self._max_rows = max_rows
 
     # --- before a statement is sent ---
 
@@ -126,12 +135,10 @@ class Judge:
         self._grant.begin(sql, parameters)
         found = self._assess(sql)
 
-        # The one question that counts, about all of it. `select 1` needs nothing.
-        if found.accesses:
-            decision = self._ask(found.accesses, sql)
-        else:
-            decision = self._check_alive()
-        return self._permitted(found, decision)
+        # The one question that counts, about all of it.
+        taking = self._take(found.accesses, sql)
+        decision = taking.decision or self._check_alive()
+        return self._permitted(found, decision, taking)
 
     def _check_alive(self) -> Decision:
         """What is asked where no table is. Raises Denied, recorded, if the token is over."""
@@ -140,17 +147,19 @@ class Judge:
             self._deny(decision)
         return decision
 
-    def judge_again(self, sql: str, assessor: Assessor) -> Permitted:
+    def judge_again(self, sql: str, assessor: Assessor, taking: Taking) -> Permitted:
         """The same by what was read since, of a statement that was permitted and undone.
 
-        It is not charged a second time. Raises Denied, recorded.
+        It is not charged a second time, and goes on with the account that it has. Raises Denied,
+        recorded.
         """
         self._assessor = assessor
         found = self._assess(sql)
         decision = self._grant.recheck(found.accesses, caller=self._caller)
         if not decision:
             self._deny(decision)
-        return self._permitted(found, decision)
+        taking.begin_again()
+        return self._permitted(found, decision, taking)
 
     def _assess(self, sql: str) -> Assessment:
         """What it needs. Raises Denied for what stands against it, whatever is asked next."""
@@ -171,22 +180,28 @@ class Judge:
             return False
         return not self._grant.recheck(found.asked, caller=self._caller)
 
-    def _permitted(self, found: Assessment, decision: Decision) -> Permitted:
+    def _permitted(self, found: Assessment, decision: Decision, taking: Taking) -> Permitted:
         # A statement that needs no table gets the narrowest role there is.
         role = found.role or next(iter(self._assessor.catalog.narrowest), None)
         if role is None:
             raise GuardError("the login has no narrow role: `captoken postgres plan` makes one")
-        return Permitted(role, found.accesses, decision, found.assumed)
+        return Permitted(role, found.accesses, decision, found.assumed, taking)
 
-    def _ask(self, accesses: Sequence[Access], sql: str) -> Decision:
+    def _take(self, accesses: Sequence[Access], sql: str) -> Taking:
         """Rule 6. All at once: a statement counts as one use of the token.
 
         The answer is recorded, whichever it is. A denial reads as one that was found beforehand.
         """
-        decision = self._grant.charge(accesses, caller=self._caller)
-        if not decision:
-            raise Denied(self._as_told(decision, sql))
-        return decision
+        try:
+            return self._grant.take(
+                accesses,
+                caller=self._caller,
+                most_rows=self._max_rows,
+                writes=any(access.operation in _WRITES for access in accesses),
+            )
+        except Denied as denied:
+            decision = denied.decision
+        raise Denied(self._as_told(decision, sql))
 
     def _as_told(self, decision: Decision, sql: str) -> Decision:
         """A denial in the words of the text: the same whichever of its columns are there."""

@@ -5,7 +5,7 @@ No parameter is ever part of a text: what an agent puts into one cannot become S
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from captoken._format.extras import extra
@@ -37,6 +37,7 @@ def bound(
     parameters: Sequence[Any],
     max_rows: int,
     role: str,
+    taken: Callable[[list[tuple[Any, ...]]], None] | None,
 ) -> Command:
     """The command that runs a statement in a role, with the types of psycopg's adapters.
 
@@ -50,7 +51,13 @@ def bound(
     transformer = Transformer.from_context(connection)
     text = sql.encode()
     if not given:
-        return Command(text, max_rows=max_rows, transformer=transformer, role=role)
+        return Command(
+            text,
+            max_rows=max_rows,
+            transformer=transformer,
+            taken=taken,
+            role=role,
+        )
 
     try:
         values = transformer.dump_sequence(given, [PyFormat.AUTO] * len(given))
@@ -65,5 +72,6 @@ def bound(
         formats=transformer.formats,
         max_rows=max_rows,
         transformer=transformer,
+        taken=taken,
         role=role,
     )

@@ -15,7 +15,7 @@ The steps are generators that yield what to wait for. psycopg's `wait` runs them
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,7 +27,7 @@ with extra("postgres"):
     from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
     from psycopg.pq import version as libpq_version
 
-from captoken._format.errors import GuardError
+from captoken._format.errors import CaptokenError, GuardError
 from captoken.adapters._postgres.prepared import OF_NO_USE, UNKNOWN_NAME, Names, names_of
 
 # The guard is one for both kinds.
@@ -67,6 +67,9 @@ class Command(NamedTuple):
 
     max_rows: int = 1
     transformer: Any = None
+
+    # Told the rows as they come. It may raise: then none is handed out.
+    taken: Callable[[list[tuple[Any, ...]]], None] | None = None
 
     # Whether it is one of the guard's own, or else in which role it runs: it is prepared by that.
     own: bool = False
@@ -116,6 +119,9 @@ class Answer:
     # Whether the statement was judged by another schema than there is (`assumptions`), or goes by
     # a name that is of no use any more (`prepared`). It is to be undone, and run anew.
     stale: bool = False
+
+    # How many rows it wrote, where that is counted (`written`). None: the server does not count.
+    written: int | None = 0
 
 
 def exchange(connection: Connection, commands: Sequence[Command]) -> Steps:
@@ -376,15 +382,19 @@ def _take_rows(
     count = len(answer.rows) + result.ntuples
     try:
         if count > command.max_rows:
-            answer.rows = []
-            answer.failure = GuardError(f"the statement yields more than {command.max_rows} rows")
-            # So that the server does not send the rest, which would be read and dropped.
-            pgconn.get_cancel().cancel()
-            return
-
+            raise GuardError(f"the statement yields more than {command.max_rows} rows")
         command.transformer.set_pgresult(result)
-        answer.rows += command.transformer.load_rows(0, result.ntuples, tuple)
+        rows = command.transformer.load_rows(0, result.ntuples, tuple)
+        if command.taken is not None:
+            command.taken(rows)
+        answer.rows += rows
         answer.count = len(answer.rows)
+    except CaptokenError as error:
+        # There are too many, or its budget has not enough.
+        answer.rows = []
+        answer.failure = error
+        # So that the server does not send the rest, which would be read and dropped.
+        pgconn.get_cancel().cancel()
     except Exception as error:
         # A value that Python cannot hold, above all: a date of the year 10000, say.
         answer.rows = []
