@@ -15,8 +15,9 @@ from pathlib import Path
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from captoken import Issuer, Keyring, WideningError, current
+from captoken import Issuer, Keyring, current
 from captoken.adapters.mcp_client import Presenting, meta_for
+from captoken.errors import Refused
 
 AUDIENCE = "sales-mcp"
 SERVER = Path(__file__).with_name("mcp_server.py")
@@ -33,12 +34,13 @@ def said(result) -> str:
 
 
 async def call(sales: Presenting, tool: str, **arguments) -> None:
-    """What came of a call: the server's answer, or what was not even sent."""
+    """What came of a call: the server's answer, or what a model is told of a refusal."""
     asked = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     try:
         answer = said(await sales.call_tool(tool, arguments))
-    except WideningError as error:
-        answer = f"not sent: {error.dimension} that are not held"
+    except Refused as error:
+        where = "not sent" if error.here else "refused there"
+        answer = f"{where}: {error.for_model.split('. ')[0]}"
     print(f"  {tool}({asked})\n      {answer}")
 
 

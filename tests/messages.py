@@ -29,7 +29,7 @@ PROGRAMMING = {name for name, kind in vars(builtins).items() if isinstance(kind,
 
 # Where the words of a denial are made; and the private errors that become one, or an answer over the wire.
 DENIALS = {"Reason", "Refusal", "Own", "BadLink"}
-PRIVATE = {"EncodingError", "RefusedError", "RequestError", "Refused", "ServiceError", "NotFinite"}
+PRIVATE = {"EncodingError", "RefusedError", "RequestError", "NotLetIn", "ServiceError", "NotFinite"}
 
 
 class Message(NamedTuple):

@@ -14,6 +14,7 @@
     ├── OverlayError        a snapshot that nobody trusted has signed, or an older one
     ├── StoreError          a store that is full or cannot be reached
     ├── NoToken             nothing is held, or nothing is granted, where something must be
+    ├── Refused             a client's request is refused: found here, or by the server
     ├── LimitError          a token that readers would refuse for its size
     ├── KeyringError        a key file that cannot be used
     ├── GuardError          a guarded connection that is misused, or cannot be guarded
@@ -193,6 +194,32 @@ class NoToken(CaptokenError):  # noqa: N818, the name reads as what it is
     """No token is current where one is needed, or no request is being answered: denied."""
 
     code = "no_token"
+
+
+class Refused(CaptokenError):  # noqa: N818, the name reads as what it is
+    """A client's request is refused: here, where nothing was sent, or by the server that it asked.
+
+    The client adapters raise it. The message is for the operator.
+
+    - `for_model` is what the agent may be told.
+    - `kind` is `invalid`, `insufficient`, `proof` or `unavailable` (24.13).
+    - `here` says that nothing was sent, since what is held does not permit it.
+    """
+
+    code = "refused"
+
+    def __init__(
+        self,
+        message: str,
+        for_model: str,
+        *,
+        kind: str = "insufficient",
+        here: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.for_model = for_model
+        self.kind = kind
+        self.here = here
 
 
 class LimitError(CaptokenError):

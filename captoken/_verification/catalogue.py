@@ -21,6 +21,7 @@ from captoken._format.errors import (
     NoToken,
     OverlayError,
     RecallError,
+    Refused,
     StoreError,
     TokenFormatError,
     WideningError,
@@ -336,6 +337,15 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "Run it within `with captoken.current.use(token):`, or behind an adapter that lets "
             "requests in.",
             "no token is current here: `with captoken.current.use(token)`, or pass one",
+        ),
+    },
+    Refused: {
+        "refused": (
+            "A client's request is refused. Either what is held does not permit it, and nothing "
+            "was sent, or the server said no.",
+            "Give the model `error.for_model`. The message is for you: it says what is held, or "
+            "what the server said.",
+            "not sent: tools: more than the token holds",
         ),
     },
     LimitError: {

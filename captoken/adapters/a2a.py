@@ -189,12 +189,16 @@ def admission(
             skill = get_message_text(request.message).split(" ")[0]
             return Access(tool=f"desk.{skill}") if skill in SKILLS else None
 
-    `rule` says what a message needs. A refusal is an A2A error with a public sentence; nothing has
-    run then. The executor asks `current.grant()` for what it does beyond that; a Denied that it
-    lets through fails the task, with such a sentence. Raises TypeError for what is no rule.
+    `executor`: what answers messages. It asks `current.grant()` for what it does beyond the rule; a
+    Denied that it lets through fails the task, with a public sentence.
+    `rule`: what a message needs, an Access or a function of the request; None is refused.
+    `request_context_builder`: of your own; the SDK's unless said.
+    `cost`: what a message takes of a budget, in the units that the rule does not state. A mapping
+    by unit, as `{"usd_cents": 2}`, or a function of the request that gives one and raises as the
+    rule does. None unless said.
 
-    `cost` is what a message takes of a budget, in the units that the rule does not state: a mapping
-    by unit, or a function of the request that gives one. It raises as the rule does.
+    A refusal is an A2A error with a public sentence; nothing has run then. Raises TypeError for
+    what is no rule.
     """
     _refuse_no_rule(rule)
     contexts = request_context_builder or SimpleRequestContextBuilder()
@@ -298,18 +302,20 @@ class _CheckedMessages(RequestContextBuilder):
 
 
 class GuardedHandler(RequestHandler):
-    """A request handler, behind a decision on each call (rule 4).
+    """A request handler, behind a decision on each call.
 
     It is what `create_jsonrpc_routes` and the others take.
 
-    `other`: what a call needs that is no message, an Access or a function of its parameters.
-    Without it all such calls are refused. A message that asks for push notifications needs that
-    too, by the `TaskPushNotificationConfig` in it. Which tasks a call can be about is up to the
-    owner of each (`GrantedCalls`).
+    `handler`: the SDK's, made with what `admission` gives.
+    `other`: what a call needs that is no message, an Access or a function of its parameters. None
+    unless said: then all such calls are refused. A message that asks for push notifications needs
+    that too, by the `TaskPushNotificationConfig` in it. Which tasks a call can be about is up to
+    the owner of each (`GrantedCalls`).
+    `cost`: what such a call takes of a budget, in the units that `other` does not state. A mapping
+    by unit, or a function of the parameters that gives one. None unless said.
 
     A refusal is an A2A error with a public sentence. A stream ends in one when what was permitted
-    no longer is: it asks at each event. `cost`: what such a call takes of a budget, as for
-    `admission`. Raises TypeError for what is no rule.
+    no longer is: it asks at each event. Raises TypeError for what is no rule.
     """
 
     def __init__(

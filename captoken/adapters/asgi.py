@@ -89,15 +89,16 @@ class GuardOptions(TypedDict, total=False):
 class CaptokenMiddleware:
     """Lets in requests with a token that `verifier` vouches for.
 
+    `app`: what runs with the grant.
     `verifier`: the one of this server, so that it knows the audience that tokens are made for. The
     application's grant is its own: of an AsyncVerifier an AsyncGrant, whose answers are awaited.
     `origin`: scheme, host and port as clients know this server; proofs are made for it.
-    `realm`: in challenges; the origin unless given.
-    `public`: paths that need no token, as clients send them, for HTTP alone.
-    `max_body`: bytes of a body that is read before the application runs. Those are the bodies of
-    requests with a proof, and forms. A longer one is answered 413.
+    `realm`: in challenges; the origin unless said.
+    `public`: paths that need no token, as clients send them, for HTTP alone. None unless said.
     `resource_metadata`: the URL of the document of RFC 9728, or its fields, to be served here under
-    its well-known path.
+    its well-known path. None unless said: then challenges name none.
+    `max_body`: bytes of a body that is read before the application runs, 1 MiB unless said. Those
+    are the bodies of requests with a proof, and forms. A longer one is answered 413.
 
     Raises TypeError or ValueError for what it is built of.
     """
@@ -303,10 +304,12 @@ class Requires:
         reports = Requires(StaticFiles(directory="reports"), Access(tool="reports"))
         app.mount("/reports", reports)
 
+    `app`: what runs then.
     `access`: what every request needs, or a function of the scope. None is refused, and so is what
     the function raises as TypeError, ValueError or LookupError.
-    `cost`: what a request takes of a budget, a mapping by unit or a function of the scope that
-    gives one. What `access` states itself stands. A function raises as `access` does.
+    `cost`: what a request takes of a budget, in the units that `access` does not state. A mapping
+    by unit, as `{"usd_cents": 2}`, or a function of the scope that gives one and raises as `access`
+    does. None unless said.
 
     Raises NoToken where there is no CaptokenMiddleware outside.
     """

@@ -205,12 +205,16 @@ def require(
         sales = require(table="market.{region}", operation="select")
         orders = require(lambda asked: Access(tool="order", arguments=dict(asked.query_params)))
 
-    `{name}` in `table` or `tool`, and nowhere else, is the path parameter of that name.
+    `table`, `operation`, `columns`, `tool`, `arguments` and `attributes` are the facts of an
+    Access. None of them is stated unless said. `{name}` in `table` or `tool`, and nowhere else, is
+    the path parameter of that name.
     `stated`, instead of the facts: a function, which may be a coroutine function, from the
     connection to the Access. What it raises as TypeError, ValueError or LookupError is a refusal.
-    `cost`: what a request takes of a budget, beside either: a mapping by unit, or a function of the
-    connection that gives one, and raises as `stated` does.
-    `caller`: what the server's own authentication knows of who calls; if that is nobody, a refusal.
+    `cost`: what a request takes of a budget, beside either. A mapping by unit, as
+    `{"usd_cents": 2}`, or a function of the connection that gives one, and raises as `stated` does.
+    None unless said.
+    `caller`: a function of the connection, to what the server's own authentication knows of who
+    calls; if that is nobody, a refusal. None unless said: then nobody is compared.
 
     Raises TypeError or ValueError at once for facts that are no access. It does not know what the
     endpoint then does: one that converts a path parameter uses another text than was asked for.
@@ -296,9 +300,17 @@ def protect(
     verifier: AnyVerifier,
     **options: Unpack[GuardOptions],
 ) -> None:
-    """Put CaptokenMiddleware round `app`, and refuse routes that declare nothing (rules 1 and 2).
+    """Put CaptokenMiddleware round `app`, and refuse routes that declare nothing.
 
-    `options` are the arguments of the middleware. Call it before the routes are there, or after.
+    `verifier`: the Verifier or AsyncVerifier of this server.
+    `origin`: scheme, host and port as clients know this server; proofs are made for it.
+    `realm`: in challenges; the origin unless said.
+    `public`: paths that need no token, as clients send them, for HTTP alone. None unless said.
+    `resource_metadata`: the URL of the document of RFC 9728, or its fields, to be served here. None
+    unless said.
+    `max_body`: bytes of a body that is read before the application runs, 1 MiB unless said.
+
+    Call it before the routes are there, or after.
     Middleware that is added later stands outside: CORSMiddleware, which has to answer preflights
     without a token, is added after this. Documentation pages are refused unless they are public.
     Adds 401 and 403 to the answers that OpenAPI shows. Raises TypeError or ValueError.

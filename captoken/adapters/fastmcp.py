@@ -50,7 +50,7 @@ from captoken.adapters._mcp.messages import (
     LISTS,
     Headers,
     Message,
-    Refused,
+    NotLetIn,
     has_token,
     headers_of,
     plain_name,
@@ -116,7 +116,30 @@ def _while_answering(came: _Came) -> AbstractContextManager[None]:
 
 
 class Guard(Middleware):
-    """Lets in what a token permits; takes what `captoken.adapters.mcp.Guard` takes."""
+    """Lets in what a token permits.
+
+    It goes into `middleware` of a FastMCP, as the last one.
+
+    `verifier`: a Verifier or an AsyncVerifier of this server. With the latter, the answers of a
+    tool's `current.grant()` are awaited.
+    `cost`: what a call takes of a budget. A mapping by unit, as `{"usd_cents": 2}`, or a function
+    of tool and arguments that gives one. None unless said: then nothing is stated. A call that is
+    permitted is charged and recorded, whatever becomes of it then.
+    `attributes`: what this server knows of a call, a function of tool and arguments. None unless
+    said.
+    `tell_limits`: True tells the model the bounds of a range that a number missed. False unless
+    said.
+    `free`: more methods that need no token, as `logging/setLevel`. None beside the few that open a
+    session unless said.
+    `list_without_token`: True shows everything in the lists to who has no token. False unless said.
+    `authorization_header`: False leaves that header to somebody else, and looks for no token there.
+    True unless said.
+    `default_from_environment`: True lets what comes without a token, and not over HTTP, come with
+    the one that the process was started with. False unless said.
+
+    Raises NoToken where the process was started without a token and that was to be used; TypeError
+    or ValueError for what is no cost, or no method that can be free.
+    """
 
     def __init__(self, verifier: AnyVerifier, **options: Unpack[Options]) -> None:
         self._gate = Gate(verifier, **options)
@@ -143,8 +166,8 @@ class Guard(Middleware):
         `resource`: the URL of the server, as clients know it.
         `resource_metadata`: the fields of the document that names whom to ask for a token, served
         under its well-known path; or the URL of one that is elsewhere.
-        `max_body`: bytes of a request without the Authorization header, which is read before the
-        server runs. A longer one is answered 413.
+        `max_body`: bytes of a request without the Authorization header, 4 MiB unless said. It is
+        read before the server runs. A longer one is answered 413.
 
         Raises ValueError for a URL that is neither https nor on this machine, and where
         `authorization_header=False` leaves the header to somebody else.
@@ -179,7 +202,7 @@ class Guard(Middleware):
         """
         try:
             await self._admitted(context, _arrived(context))
-        except Refused as refused:
+        except NotLetIn as refused:
             raise MCPError(refused.code, refused.text, refused.data) from None
 
     async def _answered(
@@ -195,7 +218,7 @@ class Guard(Middleware):
         with answering(came.meta):
             try:
                 grant = await self._admitted(context, came)
-            except Refused as refused:
+            except NotLetIn as refused:
                 if context.type == "notification":
                     return None  # nobody waits for an answer
                 if refused.tool:
@@ -214,7 +237,7 @@ class Guard(Middleware):
         return await self._gate.only_listed(grant, method, result, names)
 
     async def _admitted(self, context: MiddlewareContext[Any], came: _Came) -> Grant | None:
-        """The grant of a message that may be answered. Raises Refused.
+        """The grant of a message that may be answered. Raises NotLetIn.
 
         A message that comes in the course of another is decided by the grant of that one; else by
         the token that came with it. fastmcp's own message has no `_meta`: it is put back here.

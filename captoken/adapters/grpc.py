@@ -56,7 +56,14 @@ __all__ = ["AsyncGuard", "Guard", "Presenting", "Rule", "request_digest"]
 class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
     """For `grpc.server(…, interceptors=[Guard(verifier, methods)])`.
 
-    `verifier` is a Verifier; of an AsyncVerifier, it is the plain one that is asked here.
+    `verifier`: a Verifier of this server; of an AsyncVerifier, it is the plain one that is asked.
+    `methods`: what each method needs, by `/package.Service/Method`: an Access, or a function of the
+    message that gives one. A method that is left out is refused to everybody, unless it is public.
+    `public`: methods that need no token, as a health check. None unless said.
+    `caller`: who calls, as the server's own authentication knows it: a function of the servicer
+    context. If that is nobody, the call is refused. None unless said: then nobody is compared.
+    `cost`: what a call takes of a budget, in the units that its method does not state. A mapping by
+    unit, as `{"usd_cents": 2}`, or a function of the message that gives one. None unless said.
 
     A refusal ends the call: UNAUTHENTICATED, PERMISSION_DENIED or UNAVAILABLE, with a sentence that
     tells a stranger nothing. Does not check what a handler does: it asks `current.grant()` for what
@@ -140,9 +147,18 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
 class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """The same for `grpc.aio.server(…, interceptors=[AsyncGuard(verifier, methods)])`.
 
-    A store is waited for in a thread. The handler's grant is that of the verifier that was given:
-    with an AsyncVerifier, its answers are awaited. A handler that is no `async def` is refused,
-    with UNIMPLEMENTED.
+    `verifier`: a Verifier or an AsyncVerifier of this server. The handler's grant is that of the
+    one that was given: with an AsyncVerifier, its answers are awaited.
+    `methods`: what each method needs, by `/package.Service/Method`: an Access, or a function of the
+    message that gives one. A method that is left out is refused to everybody, unless it is public.
+    `public`: methods that need no token, as a health check. None unless said.
+    `caller`: who calls, as the server's own authentication knows it: a function of the servicer
+    context. If that is nobody, the call is refused. None unless said: then nobody is compared.
+    `cost`: what a call takes of a budget, in the units that its method does not state. A mapping by
+    unit, as `{"usd_cents": 2}`, or a function of the message that gives one. None unless said.
+
+    A store is waited for in a thread. A handler that is no `async def` is refused, with
+    UNIMPLEMENTED.
     """
 
     def intercept_service(
@@ -240,11 +256,15 @@ class Presenting:
 
     The channel is a synchronous one, or one of `grpc.aio`. It stays its owner's, to be closed.
 
-    The token is `held`, or else what is current where the call is made. It is sent as call
-    credentials, which gRPC refuses to send unless the channel is encrypted. `insecure=True` sends
-    it over any channel: for loopback, or where a mesh encrypts. `expires_in`, seconds or a text
-    like `5m`, bounds a stream too. What gRPC sends again by its retry policy is presented anew, but
-    not with `insecure=True` (rule 7).
+    `audience`: the server, by the name that its verifier has.
+    `held`: the token. Left out, it is what is current where a call is made.
+    `expires_in`: what is presented is good for so long, in seconds or as `5m`; 60 unless said. That
+    bounds a stream too.
+    `insecure`: True sends the token over any channel: for loopback, or where a mesh encrypts. False
+    unless said: then it is call credentials, which gRPC sends over encrypted channels alone.
+
+    What gRPC sends again by its retry policy is presented anew. With `insecure=True` it cannot be:
+    under a token that is bound to a key, the second try is refused.
 
     A call raises NoToken where nothing is held, and what `Held.present` raises. It raises
     ValueError for metadata that has a token already, and for a stream from the client under a token

@@ -21,6 +21,7 @@ libraries drop the token. As a hook it is asked for each sending, redirects too.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -28,13 +29,14 @@ from typing import Any, NamedTuple, TypeVar
 from captoken import current
 from captoken._format import names
 from captoken._format.clocks import Seconds
-from captoken._format.errors import NoToken
+from captoken._format.errors import NoToken, Refused, WideningError
 from captoken._format.given import read_once
 from captoken._format.primitives import equal, sha256
 from captoken._format.spelling import shown
 from captoken._writing.keywords import PresentCaveats
 from captoken._writing.token import Token
 from captoken.adapters._http.origins import own_origin, spelled, target_of
+from captoken.adapters._refused import refused_here, refused_there
 from captoken.current import Held
 from captoken.proof import http_request
 
@@ -42,6 +44,13 @@ _R = TypeVar("_R", bound=Any)  # a Request of either library
 # An origin of http on its own port.
 _plain_origin = re.compile(r"http://([^:]+|\[.+\])").fullmatch
 _PRESENTED = "captoken.presented"  # in a request's extensions: a _Presented
+
+# The kind of a denial, by the error of RFC 6750 that our guards say.
+_KINDS = {
+    "invalid_token": "invalid",
+    "insufficient_scope": "insufficient",
+    "temporarily_unavailable": "unavailable",
+}
 
 
 class _Presented(NamedTuple):
@@ -70,17 +79,18 @@ def auth(
         client = httpx.AsyncClient(event_hooks={"request": [shown.hook]}, follow_redirects=True)
 
     `servers`: from origins (`https://api.example`) to audiences.
-    `held`: the token, else the one that is current at each request.
-    `narrow(request)`: the caveats that this request can do with, as keywords of `present`; None for
-    no more.
-    `expires_in`: seconds, at most.
+    `held`: the token. Left out, it is the one that is current at each request.
+    `narrow`: a function of the request, to the caveats that it can do with, or None. They are
+    keywords of `present`. Unless said, all that is held goes, for that server.
+    `expires_in`: what is presented is good for so long, in seconds or as `5m`; 60 unless said.
 
     Raises ValueError for an origin that is none, is neither https nor on this machine, or is
     spelled unlike browsers do. Also for one of http on its own port, unless that of https is listed
     as well.
-    The callable raises NoToken, ValueError for a request with credentials of somebody else's or
-    with a body that is not there yet, and what `Held.present` raises. It does not verify the token,
-    nor what the server is beyond what TLS does.
+    The callable raises NoToken; Refused for caveats of `narrow` that are not held, before anything
+    is sent; ValueError for a request with credentials of somebody else's or with a body that is not
+    there yet; and what `Held.present` raises. It does not verify the token, nor what the server is
+    beyond what TLS does.
     """
     audiences = {
         own_origin(origin): names.name(audience, "audience")
@@ -116,12 +126,15 @@ class Presenting:
         proven = mine.token.unverified.key is not None
         digest = _digest(asked, origin) if proven else None  # rule 4
         caveats: PresentCaveats = self._caveats_for(asked)
-        text = mine.present(  # rule 2
-            audience=audience,
-            request=digest,
-            expires_in=self._expires_in,
-            **caveats,
-        )
+        try:
+            text = mine.present(  # rule 2
+                audience=audience,
+                request=digest,
+                expires_in=self._expires_in,
+                **caveats,
+            )
+        except WideningError as widening:
+            raise refused_here(widening, None, None) from widening
         credentials = f"Bearer {text}"
         _put(asked, credentials)
         asked.extensions[_PRESENTED] = _Presented(sha256(credentials.encode()), proven)
@@ -137,6 +150,51 @@ class Presenting:
         if self._narrow is None:
             return {}
         return self._narrow(asked) or {}
+
+
+def raise_if_refused(answered: _R) -> _R:
+    """The answer, if no guard of ours has refused the request. Else raises Refused.
+
+        result = raise_if_refused(client.get("/sales")).json()
+        client = httpx.Client(auth=shown, event_hooks={"response": [raise_if_refused]})
+
+    `error.for_model` is what the model may be told: the server's own words for it. A body that was
+    not read yet is read; that of an AsyncClient's stream is not there, and then it is no refusal.
+    Any other error of the server's passes: `raise_for_status` is for that.
+    """
+    if _is_problem(answered):
+        answered.read()
+        _raise_refused(answered.content)
+    return answered
+
+
+async def raise_if_refused_async(answered: Any) -> None:
+    """The same, for the hooks of an AsyncClient, which are awaited."""
+    if _is_problem(answered):
+        await answered.aread()
+        _raise_refused(answered.content)
+
+
+def _is_problem(answered: Any) -> bool:
+    """Whether an answer may be a refusal of our guard's (RFC 9457)."""
+    kind: str = answered.headers.get("content-type", "")
+    return answered.status_code >= 400 and kind == "application/problem+json"
+
+
+def _raise_refused(body: bytes) -> None:
+    """Raise Refused for a problem that has words for a model. Any other is not ours."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(said, dict):
+        return
+    kind = _KINDS.get(str(said.get("error")))
+    told = said.get("for_model")
+    if kind is None or not isinstance(told, str):
+        return
+    refused = refused_there("insufficient", told)
+    raise Refused(f"the server refused it: {said.get('detail')}", refused.for_model, kind=kind)
 
 
 def _put(asked: Any, credentials: str) -> None:

@@ -35,7 +35,7 @@ from captoken.adapters._mcp.gate import Gate, Options, answering, teller
 from captoken.adapters._mcp.messages import (
     LISTS,
     Message,
-    Refused,
+    NotLetIn,
     has_token,
     headers_of,
     without_token,
@@ -73,20 +73,27 @@ def told(tool: Any = None, *, tell_limits: bool = False) -> Any:
 class Guard:
     """Lets in what a token permits.
 
-    Install it with `install`, or with mcp 2.x as the last `middleware` of a server. `verifier` is a
-    Verifier or an AsyncVerifier: with the latter, the answers of a tool's `current.grant()` are
-    awaited.
+    Install it with `install`, or with mcp 2.x as the last `middleware` of a server.
 
-    `cost` says what a call takes of a budget: a mapping by unit, or a function of tool and
-    arguments that gives one. `attributes` says what this server knows of it, by the same. A call
-    that is permitted is charged and recorded, whatever becomes of it then. `tell_limits=True`:
-    where a number is out of its range, the model is told the bounds.
+    `verifier`: a Verifier or an AsyncVerifier of this server. With the latter, the answers of a
+    tool's `current.grant()` are awaited.
+    `cost`: what a call takes of a budget. A mapping by unit, as `{"usd_cents": 2}`, or a function
+    of tool and arguments that gives one. None unless said: then nothing is stated. A call that is
+    permitted is charged and recorded, whatever becomes of it then.
+    `attributes`: what this server knows of a call, a function of tool and arguments. None unless
+    said.
+    `tell_limits`: True tells the model the bounds of a range that a number missed. False unless
+    said.
+    `free`: more methods that need no token, as `logging/setLevel`. None beside the few that open a
+    session unless said.
+    `list_without_token`: True shows everything in the lists to who has no token. False unless said.
+    `authorization_header`: False leaves that header to somebody else, and looks for no token there.
+    True unless said.
+    `default_from_environment`: True lets what comes without a token, and not over HTTP, come with
+    the one that the process was started with. False unless said.
 
-    `free`: more methods that need no token, as `logging/setLevel`. `list_without_token=True`: who
-    has no token sees everything in the lists. `authorization_header=False`: that header is somebody
-    else's, and no token is looked for there. `default_from_environment=True`: what comes without a
-    token, and not over HTTP, comes with the one that the process was started with; raises NoToken
-    if it was started without one.
+    Raises NoToken where the process was started without a token and that was to be used; TypeError
+    or ValueError for what is no cost, or no method that can be free.
     """
 
     def __init__(self, verifier: AnyVerifier, **options: Unpack[Options]) -> None:
@@ -127,8 +134,8 @@ class Guard:
         `resource`: the URL of the server, as clients know it.
         `resource_metadata`: the fields of the document that names whom to ask for a token, served
         under its well-known path; or the URL of one that is elsewhere.
-        `max_body`: bytes of a request without the Authorization header, which is read before the
-        server runs. A longer one is answered 413.
+        `max_body`: bytes of a request without the Authorization header, 4 MiB unless said. It is
+        read before the server runs. A longer one is answered 413.
 
         Raises ValueError for a URL that is neither https nor on this machine, and where
         `authorization_header=False` leaves the header to somebody else.
@@ -154,7 +161,7 @@ class Guard:
                 headers = headers_of(ctx.request, notified=notified)
                 self._gate.hide(ctx.request)
                 grant = await self._gate.admitted(Message(ctx.method, params, headers))
-            except Refused as refused:
+            except NotLetIn as refused:
                 if notified:
                     return None  # nobody waits for an answer
                 return _refusal(refused, ctx.protocol_version)
@@ -186,7 +193,7 @@ def _without_token(ctx: Any) -> Any:
     return replace(ctx, params={**params, "_meta": clean}, meta=None if ctx.meta is None else clean)
 
 
-def _refusal(refused: Refused, protocol: str) -> dict[str, Any]:
+def _refusal(refused: NotLetIn, protocol: str) -> dict[str, Any]:
     """A result for the model, of a tool. Raises MCPError for anything else.
 
     Newer protocols want a result to say that it is one. The kind of the denial is in the data of an
@@ -194,7 +201,11 @@ def _refusal(refused: Refused, protocol: str) -> dict[str, Any]:
     """
     if not refused.tool:
         raise _errors.MCPError(refused.code, refused.text, refused.data) from None
-    result = {"content": [{"type": "text", "text": refused.text}], "isError": True}
+    result = {
+        "content": [{"type": "text", "text": refused.text}],
+        "isError": True,
+        "_meta": refused.data,  # so that a client can tell it from an error of the tool's own
+    }
     return {**result, "resultType": "complete"} if protocol in _modern else result
 
 

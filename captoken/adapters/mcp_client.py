@@ -11,12 +11,15 @@ See docs/mcp.md.
 2. A list is presented with a token that permits no call.
 3. What a tool asks of further servers it needs tokens of its own for.
 
+What is refused is `captoken.errors.Refused`, whether what is held does not permit it or the server
+says no: `error.for_model` is for the model.
+
 Not hidden: the arguments, and who acts for whom.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.metadata import version
@@ -24,19 +27,28 @@ from typing import Any
 
 from captoken import current
 from captoken._format.clocks import Seconds
+from captoken._format.errors import Refused, WideningError
 from captoken._format.extras import extra
 from captoken._format.given import read_once
 from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._writing.keywords import Strings
 from captoken._writing.token import Token
-from captoken.adapters._mcp.messages import CALL, LISTS, TOKEN, digest, facts, has_token
+from captoken.adapters._mcp.messages import CALL, KIND, LISTS, TOKEN, digest, facts, has_token
+from captoken.adapters._refused import DOMAIN, refused_here, refused_there
 from captoken.adapters._within import within
 from captoken.current import Held
 
 with extra("mcp"):
     _types: Any = import_module("mcp.types")  # of mcp 1.x or 2.x, which differ
     _TWO = version("mcp").split(".")[0] != "1"
+    _errors: Any = import_module("mcp.shared.exceptions")
+    _MCPError: Any = _errors.MCPError if _TWO else _errors.McpError
+
+_IS_ERROR = "is_error" if _TWO else "isError"
+
+# How what a model is told of a denial begins, if it is no token that is wrong.
+_NOT_PERMITTED = ("Not permitted: ", "Not permitted at present: ", "Not permitted under ")
 
 # Rule 2: an attribute that nothing has. What is listed does not turn on attributes.
 _LISTING: dict[str, dict[str, Any]] = {"io.captoken/listing": {"in": []}}
@@ -144,7 +156,16 @@ def _takes_any(constraint: Mapping[str, Any]) -> bool:
 class Presenting:
     """A client that presents a token with each request.
 
-    Everything else is the client's own: use it. `held`, `expires_in` and `keep`: as of `meta_for`.
+    Everything else is the client's own: use it.
+
+    `audience`: the server, by the name that its verifier has.
+    `held`: the token that is presented; left out, what is current at each request.
+    `expires_in`: what is presented is good for so long, in seconds or as `5m`; 60 unless said.
+    `keep`: `"tables"` for a server whose tools ask the grant about data; nothing unless said.
+
+    Each request raises Refused where what is held does not permit it, and then nothing was sent;
+    and where the server's guard refuses it. An error of a tool's own is its result, as ever. It
+    raises NoToken, and ValueError for what no token can permit, and arguments that are no JSON.
     """
 
     def __init__(
@@ -170,17 +191,21 @@ class Presenting:
         meta: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """The client's `call_tool`. Raises what `meta_for` raises, before anything is sent."""
+        """The client's `call_tool`."""
         stated = _read(arguments, "arguments")
         sent = self._meta(CALL, {"name": name, "arguments": stated}, meta)
         _present_own_lists(getattr(self._client, "session", self._client))
         with within(_own_list, lambda params: self._meta("tools/list", params, None)):
-            return await self._client.call_tool(
-                name,
-                stated,
-                meta=sent,
-                **options,
+            result = await _refusing(
+                self._client.call_tool(
+                    name,
+                    stated,
+                    meta=sent,
+                    **options,
+                )
             )
+        self._look_at(name, result)
+        return result
 
     async def read_resource(
         self,
@@ -256,15 +281,43 @@ class Presenting:
         theirs = _read(meta, "meta")
         if has_token(theirs):
             raise ValueError("the token is put in here: leave it out")
-        ours = meta_for_request(
-            self._audience,
-            method,
-            params,
-            held=self._held,
-            expires_in=self._expires_in,
-            keep=self._keep,
-        )
+        try:
+            ours = meta_for_request(
+                self._audience,
+                method,
+                params,
+                held=self._held,
+                expires_in=self._expires_in,
+                keep=self._keep,
+            )
+        except WideningError as widening:
+            held = current.holding(self._held).token.unverified.capability
+            asked = facts(method, params)
+            access = None if asked is None else Access(tool=asked[0], arguments=asked[1])
+            raise refused_here(widening, access, held) from widening
         return {**ours, **theirs}
+
+    def _look_at(self, tool: str, result: Any) -> None:
+        """Raise Refused for a result that is the guard's, or that of a tool which is `told`.
+
+        The guard marks its own, but that of fastmcp, which leaves no place for a mark. What a tool
+        raises has the SDK's words in front.
+        """
+        if not getattr(result, _IS_ERROR, False) or not result.content:
+            return
+        said = getattr(result.content[0], "text", "").removeprefix(f"Error executing tool {tool}: ")
+        kind = (result.meta or {}).get(KIND)
+        if kind is None and not said.startswith(_NOT_PERMITTED):
+            return
+
+        refused = refused_there(str(kind or "insufficient"), said)
+        if said == DOMAIN and "tables" not in self._keep:
+            raise Refused(
+                f'{refused}. What was presented says nothing of tables: keep="tables" takes along '
+                "what is held of them, for tools that ask the grant about data",
+                refused.for_model,
+            )
+        raise refused
 
     async def _list(
         self,
@@ -281,8 +334,8 @@ class Presenting:
         sent = self._meta(method, stated, meta)
         send = getattr(self._client, name)
         if self._has_cache():
-            return await send(cursor=cursor, meta=sent, cache_mode="bypass")
-        return await send(params=_page_of(stated, sent))
+            return await _refusing(send(cursor=cursor, meta=sent, cache_mode="bypass"))
+        return await _refusing(send(params=_page_of(stated, sent)))
 
     async def _ask(
         self,
@@ -298,7 +351,7 @@ class Presenting:
         if method == "resources/read" and self._has_cache():
             options = {"cache_mode": "bypass", **options}
         sent = self._meta(method, params, meta)
-        return await getattr(self._client, name)(**params, meta=sent, **options)
+        return await _refusing(getattr(self._client, name)(**params, meta=sent, **options))
 
     async def _ask_version_1(
         self,
@@ -316,11 +369,28 @@ class Presenting:
         stated = _wired(message.params)
         whole = {**stated, "_meta": self._meta(method, stated, meta)}
         message = kind.model_validate({"method": method, "params": whole})
-        return await self._client.send_request(_types.ClientRequest(message), result, **options)
+        return await _refusing(
+            self._client.send_request(_types.ClientRequest(message), result, **options)
+        )
 
     def _has_cache(self) -> bool:
         """Is it the Client of mcp 2.x, which keeps what it is answered?"""
         return _TWO and isinstance(self._client, import_module("mcp").Client)
+
+
+async def _refusing(answer: Awaitable[Any]) -> Any:
+    """What a request comes to. Raises Refused where the server's guard has refused it.
+
+    Any other error of MCP's passes through.
+    """
+    try:
+        return await answer
+    except _MCPError as error:
+        data = error.error.data
+        kind = data.get(KIND) if isinstance(data, Mapping) else None
+        if not isinstance(kind, str):
+            raise
+        raise refused_there(kind, error.error.message) from error
 
 
 # Requests of mcp 1.x, and what answers them.

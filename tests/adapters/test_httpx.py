@@ -16,9 +16,9 @@ import pytest
 
 from captoken import Access, Issuer, Keyring, Token, Verifier, WideningError, current
 from captoken.adapters.asgi import CaptokenMiddleware
-from captoken.adapters.httpx import auth
+from captoken.adapters.httpx import auth, raise_if_refused, raise_if_refused_async
 from captoken.current import Held
-from captoken.errors import DelegationError, NoToken
+from captoken.errors import DelegationError, NoToken, Refused
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
 
@@ -172,10 +172,62 @@ def test_what_goes_can_be_narrowed_to_the_call_at_hand(lib: Any, two: Two) -> No
 def test_asking_for_more_than_is_held_raises_before_anything_is_sent(lib: Any, two: Two) -> None:
     with (
         client(lib, auth=auth(two.servers, held=ROOT, narrow=lambda _: {"tables": ["payroll"]})) as opened,
-        pytest.raises(WideningError),
+        pytest.raises(Refused) as caught,
     ):
         opened.get(two.origins[0] + "/sales")
     assert two.services[0].seen == []
+    assert caught.value.here and isinstance(caught.value.__cause__, WideningError) and "payroll" in str(caught.value)
+    assert caught.value.for_model.startswith("Not permitted") and "payroll" not in caught.value.for_model
+
+
+@both
+def test_a_refusal_of_the_servers_is_raised_with_its_words_for_the_model(lib: Any, two: Two) -> None:
+    """By a call after the answer, and by a hook of either client."""
+    shown = auth(two.servers, held=ROOT, narrow=lambda _: {"tables": ["sales"], "operations": ["select"]})
+    strange = auth(dict.fromkeys(two.servers, "third-api"), held=ROOT)
+    sales, hr = (two.origins[0] + path for path in ("/sales", "/hr"))
+    raised = []
+    with client(lib, auth=shown) as opened:
+        assert raise_if_refused(opened.get(sales)).text == "clerk"
+        for url, by in ((hr, shown), (sales, strange)):
+            with pytest.raises(Refused) as caught:
+                raise_if_refused(opened.get(url, auth=by))
+            raised.append(caught.value)
+    assert [(each.kind, each.here) for each in raised] == [("insufficient", False), ("invalid", False)]
+    assert raised[0].for_model.startswith("Not permitted: table hr is not among the tables of this task.")
+    assert "addressed to another server" in str(raised[1])
+
+    with client(lib, auth=shown, event_hooks={"response": [raise_if_refused]}) as hooked, pytest.raises(Refused):
+        hooked.get(hr)
+
+    async def run() -> None:
+        hooks = {"response": [raise_if_refused_async]}
+        async with lib.AsyncClient(auth=shown, event_hooks=hooks, trust_env=False) as opened:
+            assert (await opened.get(sales)).text == "clerk"
+            with pytest.raises(Refused):
+                await opened.get(hr)
+
+    asyncio.run(run())
+
+
+OTHERS = ['{"title": "Not Found"}', "[]", "{", '{"error": "insufficient_scope"}', '{"error": [], "for_model": "x"}',
+          '{"error": "x", "for_model": "x"}', '{"error": "invalid_token", "for_model": 3}', "[" * 100_000]  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize("said", OTHERS)
+def test_an_error_of_another_kind_is_an_answer(lib: Any, said: str) -> None:
+    for status, kind in ((404, "application/problem+json"), (404, "application/json"), (200, "application/problem+json")):
+        answer = lib.Response(status, headers={"content-type": kind}, text=said)
+        assert raise_if_refused(answer) is answer
+
+
+@both
+def test_the_words_of_a_server_are_bounded(lib: Any) -> None:
+    said = {"error": "invalid_token", "for_model": "x" * 10_000, "detail": None}
+    with pytest.raises(Refused) as caught:
+        raise_if_refused(lib.Response(401, headers={"content-type": "application/problem+json"}, json=said))
+    assert len(caught.value.for_model) == 2000
 
 
 @both

@@ -27,7 +27,7 @@ from captoken.adapters.mcp_client import Presenting, meta_for, meta_for_request
 from captoken.audit import AuditTrail
 from captoken.control import Entry, Overlay, Selector
 from captoken.current import Held
-from captoken.errors import NoToken
+from captoken.errors import NoToken, Refused
 from captoken.keys import HolderKey, OperatorKey
 from captoken.proof import http_request, mcp_request, with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
@@ -89,11 +89,19 @@ async def listing(client: Any) -> None:
 
 
 async def outcome(call: Any) -> tuple[str, Any]:
-    """How a call ended: (`ran`, what it said), (`told`, to the model), or (`error`, its code)."""
+    """How a call ended: (`ran`, what it said), (`told`, to the model), or (`error`, its code).
+
+    Of a client of ours, a refusal of the server's is one type, whichever of the two it was.
+    """
     try:
         result = await call
     except MCPError as error:
         return "error", error.error.code
+    except Refused as refused:
+        assert not refused.here
+        if isinstance(refused.__cause__, MCPError):
+            return "error", refused.__cause__.error.code
+        return "told", refused.for_model
     return ("told" if is_error(result) else "ran"), text(result)
 
 
@@ -320,7 +328,7 @@ METHODS = [
 def test_any_other_method_is_refused_to_a_token_that_does_not_name_it(method: str, params: dict[str, Any]) -> None:
     gate = Gate(verifier())
     for meta, code in ((sent(), 403), ({}, 401)):
-        with pytest.raises(_mcp.Refused) as refused:
+        with pytest.raises(_mcp.NotLetIn) as refused:
             admit(gate, _mcp.Message(method, {**params, "_meta": meta}))
         assert refused.value.code == code and not refused.value.tool
     named = sent(tools={method: {}})
@@ -329,7 +337,7 @@ def test_any_other_method_is_refused_to_a_token_that_does_not_name_it(method: st
 
 
 def test_a_method_without_a_slash_cannot_use_what_a_tool_of_that_name_is_permitted() -> None:
-    with pytest.raises(_mcp.Refused) as refused:
+    with pytest.raises(_mcp.NotLetIn) as refused:
         admit(Gate(verifier()), _mcp.Message("look", {"_meta": sent()}))
     assert refused.value.code == 403
 
@@ -769,7 +777,7 @@ def test_what_no_token_can_permit_cannot_be_proven() -> None:
     for params in ({"name": "a/b"}, {"name": "look", "arguments": {"x": float("nan")}}):
         texts = (proven(bound, bytes(32)), f"{sent()[TOKEN]}.{NO_PROOF}", sent()[TOKEN])
         for given, kind in zip(texts, ("proof", "proof", "insufficient"), strict=True):
-            with pytest.raises(_mcp.Refused) as refused:
+            with pytest.raises(_mcp.NotLetIn) as refused:
                 admit(gate, _mcp.Message("tools/call", {**params, "_meta": {TOKEN: given}}))
             assert refused.value.kind == kind
     codes = [json.loads(line)["code"] for line in lines if b'"kind":"decision"' in line]
@@ -1118,7 +1126,7 @@ def test_a_notification_does_not_use_the_token_of_the_process(monkeypatch: pytes
     with current.use(mint(tools={"acme/wipe": {}})):
         monkeypatch.setenv("CAPTOKEN", current.environment()["CAPTOKEN"])
     gate = Gate(verifier(), default_from_environment=True)
-    with pytest.raises(_mcp.Refused):
+    with pytest.raises(_mcp.NotLetIn):
         admit(gate, _mcp.Message("acme/wipe", {}, _mcp.headers_of(None, notified=True)))
     assert admit(gate, _mcp.Message("acme/wipe", {}, _mcp.headers_of(None))) is not None
 
@@ -1184,15 +1192,80 @@ def test_what_is_not_held_is_not_sent() -> None:
 
     mine = Presenting(Client(), audience=AUDIENCE, held=mint())
     for tool, arguments, error in (
-        ("pay", {"cents": 501}, WideningError), ("nothing", {}, WideningError), ("a/b", {}, ValueError), ("look", {"x": {1}}, TypeError),
+        ("pay", {"cents": 501}, Refused), ("nothing", {}, Refused), ("a/b", {}, ValueError), ("look", {"x": {1}}, TypeError),
     ):  # fmt: skip
         with pytest.raises(error):
             anyio.run(mine.call_tool, tool, arguments)
+    with pytest.raises(WideningError):
+        meta_for(AUDIENCE, "pay", {"cents": 501}, held=mint())
     with pytest.raises(NoToken):
         anyio.run(Presenting(Client(), audience=AUDIENCE).call_tool, "look", {})
     with pytest.raises(ValueError):
         anyio.run(lambda: mine.call_tool("look", {}, meta={TOKEN: "cap1_mine"}))
     assert sent_by == []
+
+
+def test_what_is_refused_is_one_type_with_words_for_the_model_whether_here_or_there() -> None:
+    """Here: what is held does not permit it. There: the server knows more than the holder, or takes the token for none."""
+    spent = mint(tools=TOOLS, budget={"cents": 0}, audience=AUDIENCE)
+
+    async def body(client: Any) -> list[Refused]:
+        mine, found = Presenting(client, audience=AUDIENCE, held=mint()), []
+        for calling in (
+            lambda: mine.call_tool("pay", {"cents": 501}),
+            lambda: mine.call_tool("nothing"),
+            lambda: mine.read_resource("hr://salaries"),
+            lambda: Presenting(client, audience=AUDIENCE, held=spent).call_tool("pay", {"cents": 5}),
+            lambda: Presenting(client, audience="bank", held=mint()).call_tool("look"),
+            lambda: Presenting(client, audience="bank", held=mint()).list_tools(),
+            lambda: Presenting(client, audience="bank", held=mint()).get_prompt("greet", {"name": "bob"}),
+        ):
+            with pytest.raises(Refused) as caught:
+                await calling()
+            found.append(caught.value)
+        assert is_error(await mine.call_tool("boom"))  # an error of the tool's own is its result
+        return found
+
+    ledger = MemoryLedger(clock=world.clock(), floor=0)
+    refused = asked(served(Ran(), verifier=verifier(ledger=ledger), cost={"cents": 1}), body)
+    told = [each.for_model for each in refused]
+    assert [each.here for each in refused] == [True] * 3 + [False] * 4
+    assert [each.kind for each in refused] == ["insufficient"] * 4 + ["invalid"] * 3
+    assert told[0].startswith("Not permitted: argument `cents` of `pay` has a value that this task may not use.")
+    assert told[1].startswith("Not permitted: tool nothing is not among the tools of this task.")
+    assert told[3].startswith("The allowance of this task is used up.")
+    assert len(set(told[4:])) == 1 and told[4].startswith("The credential was not accepted.")
+    assert isinstance(refused[0].__cause__, WideningError) and "held to" in str(refused[0])
+    assert all("cap1" not in str(each) for each in refused)
+
+
+def test_tables_that_were_not_kept_are_told_to_the_operator() -> None:
+    """A tool asks the grant about its data, and what was presented is for the tool alone."""
+    server = Server("sales")
+
+    @server.tool()
+    @told
+    def rows(table: str) -> str:
+        current.grant().authorize(Access(table=table, operation="select"))
+        return "rows"
+
+    Guard(verifier()).install(server)
+    token = mint(tools={"rows": {}}, tables=["sales"], operations=["select"])
+
+    async def body(client: Any) -> None:
+        forgetful = Presenting(client, audience=AUDIENCE, held=token)
+        with pytest.raises(Refused, match='keep="tables"') as caught:
+            await forgetful.call_tool("rows", {"table": "sales"})
+        assert caught.value.for_model.startswith("Not permitted: requests of this kind are no part of this task.")
+        assert "keep" not in caught.value.for_model
+        keeping = Presenting(client, audience=AUDIENCE, held=token, keep="tables")
+        assert text(await keeping.call_tool("rows", {"table": "sales"})) == "rows"
+        with pytest.raises(Refused) as caught:
+            await keeping.call_tool("rows", {"table": "hr"})
+        assert "keep" not in str(caught.value)
+        assert caught.value.for_model.startswith("Not permitted: table hr is not among the tables of this task.")
+
+    asked(server, body)
 
 
 def test_a_server_cannot_use_what_it_was_sent_elsewhere_nor_for_anything_else() -> None:

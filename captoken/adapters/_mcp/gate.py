@@ -7,7 +7,7 @@ A message goes like this, in every SDK:
 
 1. `answering`: from here on nothing is held, and the trace is that of the message;
 2. `Gate.hide`: the HTTP request shows no token to whatever comes after;
-3. `Gate.admitted`: the grant of the message, or Refused;
+3. `Gate.admitted`: the grant of the message, or NotLetIn;
 4. `Gate.under`: what answers the message runs under that grant;
 5. `Gate.only_listed`: of a list, what the grant can be used for goes out.
 """
@@ -43,7 +43,7 @@ from captoken.adapters._mcp.messages import (
     LISTS,
     TOKEN,
     Message,
-    Refused,
+    NotLetIn,
     digest,
     facts,
     hide_header,
@@ -156,7 +156,7 @@ class Options(TypedDict, total=False):
 class Gate:
     """Decides on messages, for the guard of one server.
 
-    It says yes by a grant, and no by Refused. It knows no SDK: a message comes as method, params
+    It says yes by a grant, and no by NotLetIn. It knows no SDK: a message comes as method, params
     and headers.
     """
 
@@ -196,7 +196,7 @@ class Gate:
         """The grant of a message that may be answered; None for one that needs none.
 
         Verifies, charges and records. A method that lists is admitted by any genuine token: see
-        `only_listed`. Raises Refused.
+        `only_listed`. Raises NotLetIn.
         """
         method = message.method
         if method in self._free:  # rule 6
@@ -207,7 +207,7 @@ class Gate:
             if not self.needs_token(method):
                 return None
             await self.record_unverified()
-            raise Refused(
+            raise NotLetIn(
                 "invalid",
                 f"No token came with the request: it goes into _meta, as {TOKEN}.",
             )
@@ -222,7 +222,7 @@ class Gate:
         method: str,
         params: Mapping[str, Any],
     ) -> Grant | None:
-        """`grant`, if it permits one more call, which a call makes here in turn. Raises Refused.
+        """`grant`, if it permits one more call, which a call makes here in turn. Raises NotLetIn.
 
         The grant is asked anew, and so charged for what this takes; the token is not looked at
         again. Its proof was for the call that this one is part of, and is used.
@@ -312,10 +312,10 @@ class Gate:
         return [item for item, keep in zip(items, kept, strict=True) if keep]
 
     async def _token(self, message: Message) -> str | Token | None:
-        """What came with a message, or what the process was started with. Raises Refused."""
+        """What came with a message, or what the process was started with. Raises NotLetIn."""
         try:
             token = token_of(message, self._header)
-        except Refused as refused:
+        except NotLetIn as refused:
             problem = refused
         else:
             return self._default_for(message) if token is None else token
@@ -350,7 +350,7 @@ class Gate:
         """What a proof at the end of the token has to be about (rule 3), or None without a proof.
 
         What is no call, or no JSON, is nothing that could be proven (spec 40.5). So a text with a
-        proof is refused there, of a token that is bound to a key or of another. Raises Refused.
+        proof is refused there, of a token that is bound to a key or of another. Raises NotLetIn.
         """
         if isinstance(token, Token):  # this process's own, which nobody has sent
             return None
@@ -369,7 +369,7 @@ class Gate:
         why: str,
         about: bytes | None,
         method: str,
-    ) -> Refused:
+    ) -> NotLetIn:
         """What goes out of a denial of the guard's own, once it is on record.
 
         A token that is not good is told so, and on record as that: it comes before what was asked
@@ -386,7 +386,7 @@ class Gate:
         about: bytes | None,
         method: str,
     ) -> Grant:
-        """The grant of a genuine token, whatever it permits. Raises Refused.
+        """The grant of a genuine token, whatever it permits. Raises NotLetIn.
 
         It is on record, and its proof is used. It is the plain grant: `_answer_of` and `under` say
         where another face of it is asked.
@@ -406,7 +406,7 @@ class Gate:
         about: bytes | None,
         message: Message,
     ) -> Grant:
-        """The grant of a token that permits a message that is no list. Raises Refused.
+        """The grant of a token that permits a message that is no list. Raises NotLetIn.
 
         With functions of the server's, which say what a call costs, it takes two steps: the token,
         and then what is asked with it.
@@ -438,12 +438,12 @@ class Gate:
         return Access(tool=plain.tool, arguments=plain.arguments, **stated)
 
     def _granted(self, decision: Decision, method: str) -> Grant:
-        """The grant of what was allowed. Raises Refused."""
+        """The grant of what was allowed. Raises NotLetIn."""
         if decision.grant is None:
             raise self._refusal_of(decision, method)
         return decision.grant
 
-    def _refusal_of(self, decision: Decision, method: str) -> Refused:
+    def _refusal_of(self, decision: Decision, method: str) -> NotLetIn:
         """What goes out: the model is told what it may not do, a client that its token is not good.
 
         `for_model` echoes only what was asked. The public sentence is the same for whatever a
@@ -453,8 +453,8 @@ class Gate:
         denied = Denied(decision)
         if denied.kind == "insufficient":
             told = decision.for_model(tell_limits=self._tell_limits)
-            return Refused(denied.kind, told, tool=method == CALL)
-        return Refused(denied.kind, denied.public)
+            return NotLetIn(denied.kind, told, tool=method == CALL)
+        return NotLetIn(denied.kind, denied.public)
 
 
 def access_of(method: str, params: Mapping[str, Any]) -> Access | None:

@@ -35,7 +35,7 @@ from captoken.proof import mcp_request
 
 # A member of `_meta`.
 TOKEN = "io.captoken/token"  # noqa: S105, a name and no secret
-# A member of the data of an error: the kind of a denial.
+# A member of the data of an error, and of the `_meta` of a refused call: the kind of the denial.
 KIND = "io.captoken/kind"
 
 CALL = "tools/call"
@@ -100,8 +100,8 @@ LISTS = {
 }
 
 
-class Refused(Exception):  # noqa: N818, the name reads as what it is
-    """A request that is not let in.
+class NotLetIn(Exception):  # noqa: N818, the name reads as what it is
+    """A request that is refused.
 
     `text` is for the client, `kind` is that of a denial. `tool`: it goes out as the result of a
     tool, for the model, and not as an error.
@@ -120,7 +120,7 @@ class Refused(Exception):  # noqa: N818, the name reads as what it is
 
     @property
     def data(self) -> dict[str, str]:
-        """Of a JSON-RPC error: the kind of the denial."""
+        """Of a JSON-RPC error, and of a result for the model: the kind of the denial."""
         return {KIND: self.kind}
 
 
@@ -251,14 +251,14 @@ def digest(method: str, params: Mapping[str, Any]) -> bytes:
 def token_of(message: Message, header: bool) -> str | None:
     """The text that came with a message, or None. Its proof, if it has one, is for rule 3.
 
-    `header`: it may come in the Authorization header. Raises Refused if it cannot be meant. Where
+    `header`: it may come in the Authorization header. Raises NotLetIn if it cannot be meant. Where
     two came, it is refused rather than chosen: a proxy in between may have gone by the other one.
     """
     meta = message.params.get("_meta")
     if meta is None:
         meta = {}
     if not isinstance(meta, Mapping):
-        raise Refused("invalid", "_meta is no object.")
+        raise NotLetIn("invalid", "_meta is no object.")
     stated = _text_in(meta, TOKEN)
 
     if message.headers is None:
@@ -270,7 +270,7 @@ def token_of(message: Message, header: bool) -> str | None:
     if stated is None:
         return sent
     if without_proof(stated) != without_proof(sent):  # rule 2
-        raise Refused(
+        raise NotLetIn(
             "invalid",
             "Two tokens came, in _meta and in the Authorization header, and they differ.",
         )
@@ -278,18 +278,18 @@ def token_of(message: Message, header: bool) -> str | None:
 
 
 def _text_in(meta: Mapping[str, Any], key: str) -> str | None:
-    """A member of `_meta` that is text, or None where it is left out. Raises Refused.
+    """A member of `_meta` that is text, or None where it is left out. Raises NotLetIn.
 
     What is there and no text is not taken for left out: somebody meant it for a token.
     """
     value = meta.get(key)
     if value is not None and type(value) is not str:
-        raise Refused("invalid", f"{key} in _meta is text.")
+        raise NotLetIn("invalid", f"{key} in _meta is text.")
     return value
 
 
 def _bearer(headers: Headers) -> str | None:
-    """The token of the one Authorization header, or None where there is none. Raises Refused.
+    """The token of the one Authorization header, or None where there is none. Raises NotLetIn.
 
     It is read as the guard of HTTP reads it, which may stand in front. A header of another scheme
     is refused: it is somebody else's, and a guard that is to leave it alone is told so.
@@ -297,14 +297,14 @@ def _bearer(headers: Headers) -> str | None:
     try:
         sent = text_in(headers)
     except RequestError as problem:
-        raise Refused("invalid", problem.text) from None
+        raise NotLetIn("invalid", problem.text) from None
     if sent is None and values_of(headers, _SECRET_HEADER):
-        raise Refused("invalid", "The Authorization header is not `Bearer` and a token.")
+        raise NotLetIn("invalid", "The Authorization header is not `Bearer` and a token.")
     return sent
 
 
 def _check_mirrored(message: Message, headers: Headers) -> None:
-    """Rule 4: what headers repeat of a message agrees with it. Raises Refused.
+    """Rule 4: what headers repeat of a message agrees with it. Raises NotLetIn.
 
     A proxy that routes or decides by the headers would else have seen another call than the one
     that is answered. They may be left out.
@@ -316,7 +316,7 @@ def _check_mirrored(message: Message, headers: Headers) -> None:
         if not values:
             continue
         if len(values) > 1 or _decoded(values[0]) != stated:
-            raise Refused("invalid", f"The {header} header does not agree with the message.")
+            raise NotLetIn("invalid", f"The {header} header does not agree with the message.")
 
 
 def _decoded(header: bytes) -> str | None:

@@ -24,7 +24,7 @@ from captoken.adapters._mcp.messages import (
     TOKEN,
     Headers,
     Message,
-    Refused,
+    NotLetIn,
     headers_of,
     plain_name,
 )
@@ -114,7 +114,7 @@ async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
             headers = headers_of(http_request)
             gate.hide(http_request)
             grant = await _admitted(gate, message, headers)
-        except Refused as refused:
+        except NotLetIn as refused:
             return _refusal(refused)
         with gate.under(grant):
             result = await handler(message)
@@ -136,7 +136,7 @@ async def _noticed(gate: Gate, handler: _Handler, message: Any) -> None:
     with answering(_extra_of(message)):
         try:
             grant = await _admitted(gate, message, headers_of(None, notified=True))
-        except Refused:
+        except NotLetIn:
             return
         with gate.under(grant):
             await handler(message)
@@ -147,7 +147,7 @@ async def _admitted(
     message: Any,
     headers: Headers | None,
 ) -> Grant | None:
-    """The grant of a message, which shows no token from here on. Raises Refused.
+    """The grant of a message, which shows no token from here on. Raises NotLetIn.
 
     The arguments of a call are taken as the handler gets them. Everything else is taken as it goes
     over the wire.
@@ -175,14 +175,17 @@ def _extra_of(message: Any) -> Any:
     return getattr(getattr(message.params, "meta", None), "model_extra", None)
 
 
-def _refusal(refused: Refused) -> Any:
+def _refusal(refused: NotLetIn) -> Any:
     """A result for the model, of a tool. Raises McpError for anything else (spec 40.8).
 
     It is answered here, and reaches no handler of the SDK that would put it in its own words.
     """
     if refused.tool:
         text = _types.TextContent(type="text", text=refused.text)
-        return _types.ServerResult(_types.CallToolResult(content=[text], isError=True))
+        # So that a client can tell it from an error of the tool's own.
+        marked = {"_meta": refused.data}
+        result = _types.CallToolResult(content=[text], isError=True, **marked)
+        return _types.ServerResult(result)
     raise _McpError(
         _types.ErrorData(code=refused.code, message=refused.text, data=refused.data)
     ) from None
