@@ -4,16 +4,19 @@ python examples/start_here.py needs nothing but captoken.
 """
 
 import sqlite3
+import tempfile
 
-from captoken import Denied, Issuer, Keyring, Verifier, current
+from captoken import Denied, current
 from captoken.adapters.sqlite import guarded
+from captoken.local import Office
 from captoken.tools import guarded_tool
 
-keyring = Keyring.generate()  # the secret of whoever mints and whoever verifies
-verifier = Verifier(keyring)
+# Keys, what is revoked and spent, and a trail; in earnest a folder that stays.
+folder = tempfile.TemporaryDirectory()
+office = Office.open(folder.name)
 
 
-@guarded_tool(verifier)
+@guarded_tool(office.verifier)
 def pay(to: str, cents: int) -> str:
     return f"paid {cents} to {to}"
 
@@ -29,7 +32,7 @@ def tried(what, call):
 
 
 # user:jane starts a task. Minting is the only step that needs the key.
-root = Issuer(keyring).mint(
+root = office.mint(
     subject="user:jane",
     agent="orchestrator",
     task="invoices",
@@ -51,7 +54,16 @@ with current.use(root):  # around whatever runs the agent
 database = sqlite3.connect(":memory:")
 database.executescript("create table sales(region, amount); create table hr(name, pay)")
 database.execute("insert into sales values ('eu', 5), ('us', 7)").connection.commit()
-with guarded(database, verifier.authenticate(child)) as db:
+with guarded(database, office.verifier.authenticate(child)) as db:
     for sql in ("select sum(amount) from sales", "select * from sales natural join hr"):
         tried(sql, lambda sql=sql: db.execute(sql).fetchall())
 database.close()
+
+print("\nThe operator ends the task, and looks who did what")
+office.end_task("invoices")
+with current.use(root):
+    tried("pay('acct-1', 120)", lambda: pay("acct-1", 120))
+for hop in office.audit().hops():
+    print(f"    {' > '.join(hop.holders)}: {hop.allowed} allowed, {hop.denied} denied")
+office.close()
+folder.cleanup()

@@ -110,6 +110,8 @@ KEY_LINES = {
         "pay('acct-1', 9000)\n    denied argument pay.cents: 9000 is more than 500, link 0 by the issuer",
         "pay('acct-1', 120)\n    denied domain: restricted to tables",
         "select * from sales natural join hr\n    denied table: table hr is not among",
+        "pay('acct-1', 120)\n    denied revoked: revoked by office at ",
+        "    orchestrator > sales-agent: 1 allowed, 2 denied",
     ],
     "fastapi_sqlite.py": [
         "select sum(amount) from sales 200  [[12]]",

@@ -1,0 +1,555 @@
+"""All that one machine needs before there are servers, in one folder (docs/local.md).
+
+    office = Office.open("state/")
+    token = office.mint(subject="user:jane", agent="clerk", task="invoices", tools={"pay": {}})
+    grant = office.verifier.authorize(token, Access(tool="pay", arguments={}))
+    office.end_task("invoices")
+
+Nothing is in here that is not somewhere else: an Office makes the parts, and puts them together.
+
+    keyring.json                       mints and verifies: Keyring
+    operator.json, operator.json.seen  signs the overlay, and the number of its last: Operator
+    office.db                          overlay, used proofs and counts: captoken.stores.sqlite
+    audit.json, trail.jsonl            signs the trail, and the trail: AuditTrail, TrailFile
+    office.json                        which files there have to be
+    lock, .gitignore                   one process at a time; nothing goes into a repository
+
+The rules of this file:
+
+- The files are made together, once. One that is missing later is not made anew: what was revoked
+  or spent would be forgotten in silence.
+- The folder and its files are their owner's alone, and no links.
+- Whoever has the folder has everything. So the trail proves nothing against whoever has it.
+
+POSIX only, since it locks with `flock`. Not for network file systems.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from time import time
+from types import TracebackType
+from typing import Self, Unpack
+
+from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, read_clock
+from captoken._format.encoding import EncodingError, decode_json, encode_json
+from captoken._format.errors import CaptokenError, OverlayError, StoreError
+from captoken._format.spelling import shown_file
+from captoken._language.caveats import V1, Vocabulary
+from captoken._language.entries import Entry, Select
+from captoken._language.overlay import Overlay
+from captoken._verification.verifier import Verifier
+from captoken._writing.issuer import Issuer
+from captoken._writing.keywords import MintCaveats
+from captoken._writing.token import Token
+from captoken.audit import analysis
+from captoken.audit._check import check, read
+from captoken.audit.trail import AuditTrail
+from captoken.control._lock import ForkSafeLock
+from captoken.control.feed import Feed
+from captoken.control.operator import Operator
+from captoken.keys.files import write_private
+from captoken.keys.keyring import Keyring
+from captoken.keys.secret import AuditKey, OperatorKey
+from captoken.stores.own_process import tell_of_forks, unforked
+from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
+from captoken.stores.trail_file import TrailFile
+
+__all__ = ["Office"]
+
+_log = logging.getLogger("captoken")
+
+_KEYRING = "keyring.json"
+_OPERATOR = "operator.json"
+_SEEN = "operator.json.seen"  # the commands of an operator keep theirs there too
+_STORES = "office.db"
+_AUDIT = "audit.json"
+_TRAIL = "trail.jsonl"
+_FILES = (_KEYRING, _OPERATOR, _SEEN, _STORES, _AUDIT, _TRAIL)
+
+_LIST = "office.json"
+_LOCK = "lock"
+_IGNORE = ".gitignore"
+
+# Seconds. A snapshot that is older is signed anew by whoever asks for it: a twelfth of what
+# verifiers bear.
+_RENEWED = 5
+
+# Seconds that a snapshot of ours is good for, to operators: the office may be closed for long, and
+# that it has not gone back its number says. Verifiers have a bound of their own.
+_LIFE = 366 * 86_400
+
+
+class Office:
+    """Keyring, operator, overlay, counts, used proofs and trail in one folder of one process.
+
+        with Office.open("state/") as office:
+            token = office.mint(subject=…, agent=…, task=…, tables=["sales"], operations=["select"])
+            office.verifier.authorize(token, Access(table="sales", operation="select"))
+
+    The parts are there by name, for whatever has no method here:
+
+    - `keyring` and `issuer`, which mints by it.
+    - `verifier`: all of the parts behind one face. `verifier.awaited` is for coroutines.
+    - `operator` for `narrow` and `lift`; what it says counts at the next access.
+    - `overlay`, `ledger`, `replays` and `trail`, to make another verifier of them.
+    - `audit_key`, by whose public key `captoken audit verify` checks the trail.
+
+    Threads share an office. A forked child is denied: the trail is its parent's. What
+    `close` leaves cannot be used any more, and the folder is free for another process.
+    """
+
+    def __init__(self, folder: str, closing: ExitStack) -> None:
+        """Not for users: `open` makes one, and fills in the parts."""
+        self._closing = closing
+        self._is_open = True
+        self.folder = folder
+        self.keyring: Keyring
+        self.issuer: Issuer
+        self.overlay: Renewed
+        self.ledger: SQLiteLedger
+        self.replays: SQLiteReplayStore
+        self.trail: AuditTrail
+        self.audit_key: AuditKey
+        self.verifier: Verifier
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        audience: str | Iterable[str] | None = None,
+        by: str = "office",
+        values: bool = False,
+        vocabulary: Vocabulary = V1,
+        clock: Clock = time,
+    ) -> Self:
+        """The office in a folder; made there, if the folder is empty or is not there yet.
+
+        - `audience` is the verifier's name. Tokens that are bound to a key need one. With it, only
+          what is presented to that name is taken.
+        - `by` is who revokes, for the record.
+        - `values=True` records the values of arguments and attributes. They may be secrets.
+        - `vocabulary` says which caveats of your own are known.
+        - `clock` is for tests.
+
+        Raises StoreError for a folder that others can enter, that is a link, that another process
+        has opened, that holds something else, or in which a file is missing. Raises KeyringError,
+        OverlayError and AuditError for a file that is not as it was left.
+        """
+        path = os.path.abspath(os.fspath(folder))
+        _check_folder(path)
+        with ExitStack() as closing:
+            closing.callback(_Lock(path).close)
+            if not os.path.lexists(os.path.join(path, _LIST)):
+                _make(path, by, clock)
+            _check_files(path)
+
+            office = cls(path, closing)
+            office._take(audience, by, values, vocabulary, clock)
+            office._closing = closing.pop_all()
+        return office
+
+    def _take(
+        self,
+        audience: str | Iterable[str] | None,
+        by: str,
+        values: bool,
+        vocabulary: Vocabulary,
+        clock: Clock,
+    ) -> None:
+        """Open all parts. Raises what one of them raises."""
+        stores = self._file(_STORES)
+        self.keyring = Keyring.load(self._file(_KEYRING))
+        self.issuer = Issuer(self.keyring, vocabulary=vocabulary, clock=clock)
+
+        # One process has them, and so nobody else counts what is counted here.
+        self.ledger = SQLiteLedger(stores, shared=True)
+        self._closing.callback(self.ledger.close)
+        self.replays = SQLiteReplayStore(stores)
+        self._closing.callback(self.replays.close)
+        snapshots = SQLiteSnapshots(stores)
+        self._closing.callback(snapshots.close)
+
+        key = OperatorKey.load(self._file(_OPERATOR))
+        feed = Feed(snapshots, [key.public], every=1, vocabulary=vocabulary, clock=clock)
+
+        def operator(last: int) -> Operator:
+            """One that goes on from what the overlay has looked at: by number, it is the newest."""
+            return Operator(
+                key,
+                snapshots,
+                by=by,
+                last=last,
+                resume=True,
+                life=_LIFE,
+                vocabulary=vocabulary,
+                clock=clock,
+            )
+
+        self.overlay = Renewed(feed, operator, self._file(_SEEN), clock)
+        self._closing.callback(self.overlay.note)
+
+        self.audit_key = AuditKey.load(self._file(_AUDIT))
+        file = TrailFile(self._file(_TRAIL))
+        self._closing.callback(file.close)
+        self.trail = AuditTrail(
+            file.write,
+            head=file.head,
+            key=self.audit_key,
+            values=values,
+            clock=clock,
+        )
+        self.verifier = Verifier(
+            self.keyring,
+            audience,
+            replays=self.replays,
+            ledger=self.ledger,
+            audit=self.trail,
+            overlay=self.overlay,
+            vocabulary=vocabulary,
+            clock=clock,
+        )
+
+    @property
+    def operator(self) -> Operator:
+        """The operator of the moment: ask for it each time.
+
+        What it goes on from is signed anew first, if need be. Raises as `overlay` does.
+        """
+        self._check_open()
+        self.overlay()
+        return self.overlay.operator
+
+    def mint(
+        self,
+        *,
+        subject: str,
+        agent: str,
+        task: str,
+        key: bytes | str | None = None,
+        ext: Mapping[str, str | int] | None = None,
+        unrestricted: bool = False,
+        **caveats: Unpack[MintCaveats],
+    ) -> Token:
+        """A root token: `subject` started `task`, in which `agent` may do what the caveats leave.
+
+        It is `issuer.mint`, with its keywords and what it raises. No record is made of a mint: the
+        trail describes a token at its first decision.
+        """
+        self._check_open()
+        return self.issuer.mint(
+            subject=subject,
+            agent=agent,
+            task=task,
+            key=key,
+            ext=ext,
+            unrestricted=unrestricted,
+            **caveats,
+        )
+
+    def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
+        """The tokens that are selected stop working, at their next access.
+
+        It is `operator.revoke`, with its keywords and what it raises: `token=`, `link=`, `agent=`,
+        `subject=`, `task=`. `operator.lift(entry.id)` takes it off again.
+        """
+        entry = self.operator.revoke(why=why, until=until, **select)
+        self.overlay.note()
+        return entry
+
+    def end_task(self, task: str, *, why: str = "the task is over") -> Entry:
+        """All tokens of a task, and of the tasks below it, stop working, for good.
+
+        Those that are minted for it later stop too. Raises as `revoke` does.
+        """
+        entry = self.operator.end_task(task, why=why)
+        self.overlay.note()
+        return entry
+
+    def audit(self) -> analysis.History:
+        """Who did what, by the trail: what `captoken.audit.analysis` asks.
+
+            for hop in office.audit().hops():
+                print(" > ".join(hop.holders), hop.allowed, hop.denied)
+
+        Signs a checkpoint, and checks the whole trail first. Raises AuditError if it is not whole.
+        It is in memory as long as the answer is. Whoever has the folder can write another trail:
+        keep `trail.checkpoint()` elsewhere, against that.
+        """
+        self._check_open()
+        head = self.trail.checkpoint()
+        path = self._file(_TRAIL)
+        check(_whole_lines(path), [self.audit_key.public], known=[head])
+        return analysis.gather(read(_whole_lines(path)), vocabulary=self.issuer.vocabulary)
+
+    def close(self) -> None:
+        """Let go of the folder. Again, it does nothing. Accesses are denied from then on."""
+        self._is_open = False
+        self._closing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it. An exception of the block passes through."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Office {shown_file(self.folder)}>"
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise StoreError(f"the office {shown_file(self.folder)} was closed: open it again")
+
+
+# --- the overlay ----------------------------------------------------------------------------------
+
+
+class Renewed:
+    """The newest overlay, signed anew in time: one process is operator and verifier here.
+
+    Made by an Office, and asked by its verifier. No thread runs: whoever asks for a snapshot of
+    more than five seconds signs the next. So a token that asks for `fresh` of less may be denied.
+
+    - What the operator of this process has said counts at once, or nothing does.
+    - What another process has published, as the commands do, counts within a second or two.
+    - Where it cannot be signed anew, the one that is known grows old. Verifiers then deny.
+
+    Threads share one.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        make: Callable[[int], Operator],
+        seen: str,
+        clock: Clock,
+    ) -> None:
+        """`make` gives an operator that goes on from the snapshot of that number, or a later one.
+
+        `seen` is the file that keeps the number. Raises OverlayError where the store has lost what
+        it had, and what it raises itself.
+        """
+        self._feed = feed
+        self._make = make
+        self._seen = seen
+        self._clock = clock
+        self._lock = ForkSafeLock()
+
+        self._noted = _seen(seen)
+        found = feed.refresh()
+        if found.seq < self._noted:
+            raise OverlayError(
+                f"the store has lost what it had: snapshot {self._noted} was there, "
+                f"and now it is {found.seq}"
+            )
+        self.operator = make(found.seq)
+
+    def __call__(self) -> Overlay:
+        """The newest overlay. Raises what the store raises, and OverlayError."""
+        known = self._known()
+        if self._is_due(known):
+            with self._lock.held():
+                known = self._known()
+                # Whoever had the lock before may have signed it.
+                if self._is_due(known):
+                    known = self._renewed(known)
+        return known
+
+    def _known(self) -> Overlay:
+        """What the store has, as new as what was said here."""
+        known = self._feed()
+        if known is None or known.seq < self.operator.last:
+            return self._feed.refresh()
+        return known
+
+    def _is_due(self, known: Overlay) -> bool:
+        """Is it to be signed anew? Also one that was dated by a clock that was far ahead."""
+        age = read_clock(self._clock) - known.issued_at
+        return age >= _RENEWED or age < -CLOCKS_DIFFER
+
+    def _renewed(self, known: Overlay) -> Overlay:
+        """The next one, signed; the one that is known, where that fails."""
+        try:
+            # One of another process may have run out while nobody asked. By its number it is the
+            # newest: the feed never goes back.
+            if read_clock(self._clock) >= known.expires_at:
+                self.operator = self._make(known.seq)
+            self.operator.renew()
+            self.note()
+        except CaptokenError as error:
+            _log.warning("the overlay was not signed anew: %s", type(error).__name__)
+        return self._known()
+
+    def note(self) -> None:
+        """Keep the number of the last snapshot: by that, a store that went back is known.
+
+        Raises KeyringError where it cannot be written.
+        """
+        last = self.operator.last
+        if last > self._noted:
+            _keep_seen(self._seen, last)
+            self._noted = last
+
+
+def _keep_seen(path: str, last: int) -> None:
+    write_private(path, b"%d\n" % last)
+
+
+def _seen(path: str) -> int:
+    """The number of the last snapshot. Raises OverlayError where it cannot be read."""
+    with open(path, "rb") as file:
+        text = file.read(20).removesuffix(b"\n")
+    if not text.isdigit():
+        raise OverlayError(
+            f"{shown_file(path)} has to have the number of the last snapshot: it cannot be read"
+        )
+    return int(text)
+
+
+# --- the folder -----------------------------------------------------------------------------------
+
+
+class _Lock:
+    """One process has the folder, until this is closed. Waits for nobody. Raises StoreError."""
+
+    def __init__(self, folder: str) -> None:
+        self._fd = -1
+        # Closed in a child: it would keep the folder when its parent has ended.
+        tell_of_forks(self, in_child=_Lock.close)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with unforked():
+            self._fd = os.open(os.path.join(folder, _LOCK), flags, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise _problem(
+                folder, "another process, or another part of this one, has opened it"
+            ) from None
+
+    def close(self) -> None:
+        """Let go of it. Again, it does nothing."""
+        fd, self._fd = self._fd, -1
+        with suppress(OSError):
+            os.close(fd)
+
+
+def _problem(folder: str, text: str) -> StoreError:
+    """What is raised: which office it is, and what is wrong with it."""
+    return StoreError(f"the office {shown_file(folder)}: {text}")
+
+
+def _check_folder(folder: str) -> None:
+    """Make the folder, if it is not there. Raises StoreError for one that is not ours alone."""
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        found = os.lstat(folder)
+    except OSError as error:
+        raise _problem(folder, f"cannot be made: {error.strerror}") from None
+    wrong = _wrong_with(found, stat.S_ISDIR(found.st_mode), "a folder", "chmod 700")
+    if wrong:
+        raise _problem(folder, wrong)
+
+
+def _wrong_with(
+    found: os.stat_result,
+    is_kind: bool,
+    kind: str,
+    remedy: str,
+) -> str | None:
+    """Why it is not one that we alone can change; None if it is. A link is not followed."""
+    if not is_kind:
+        return f"is not {kind}, or is a link to one"
+    if found.st_uid != os.geteuid():
+        return "belongs to another user"
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        return f"is open to others than its owner: {remedy} it"
+    return None
+
+
+def _make(folder: str, by: str, clock: Clock) -> None:
+    """Make all files, the list of them last. Raises StoreError where something else is there."""
+    there = sorted(set(os.listdir(folder)) - {_LOCK})
+    if there:
+        raise _problem(
+            folder,
+            f"has {shown_file(there[0])} in it, and no {_LIST}: it is no office, or was not made "
+            "to its end; an office is made in an empty folder",
+        )
+
+    def path(name: str) -> str:
+        return os.path.join(folder, name)
+
+    write_private(path(_IGNORE), b"*\n")
+    keyring = Keyring.generate()
+    keyring.save(path(_KEYRING))
+    operator_key = OperatorKey.generate()
+    operator_key.save(path(_OPERATOR))
+    AuditKey.generate().save(path(_AUDIT))
+
+    # In the act in which the keys are made: so nothing can have been used before, and counted
+    # tokens are taken at once.
+    stores = path(_STORES)
+    SQLiteReplayStore.create(stores, keys=keyring.key_ids, clock=clock).close()
+    SQLiteLedger.create(stores, keys=keyring.key_ids, clock=clock).close()
+    snapshots = SQLiteSnapshots.create(stores)
+    operator = Operator(operator_key, snapshots, by=by, life=_LIFE, clock=clock)
+    operator.renew()
+    snapshots.close()
+    _keep_seen(path(_SEEN), operator.last)
+    TrailFile(path(_TRAIL)).close()
+
+    write_private(path(_LIST), encode_json({"files": sorted(_FILES), "v": 1}) + b"\n")
+
+
+def _check_files(folder: str) -> None:
+    """Raise StoreError where a file is missing, or is not ours alone."""
+    for name in (_LIST, *_listed(folder)):
+        try:
+            found = os.lstat(os.path.join(folder, name))
+        except FileNotFoundError:
+            raise _problem(
+                folder,
+                f"{name} is missing, and is not made anew alone: put it back, "
+                "or begin with an empty folder",
+            ) from None
+        wrong = _wrong_with(found, stat.S_ISREG(found.st_mode), "a file", "chmod 600")
+        if wrong:
+            raise _problem(folder, f"{name} {wrong}")
+
+
+def _listed(folder: str) -> tuple[str, ...]:
+    """The files that there have to be. Raises StoreError for a list that is none of ours."""
+    try:
+        with open(os.path.join(folder, _LIST), "rb") as file:
+            stated = decode_json(file.read(1 << 16).removesuffix(b"\n"))
+    except (OSError, EncodingError):
+        stated = {}
+    if stated != {"files": sorted(_FILES), "v": 1}:
+        raise _problem(folder, f"{_LIST} is no list of the files of an office of this version")
+    return _FILES
+
+
+def _whole_lines(path: str) -> Iterator[bytes]:
+    """The lines of a trail that is being written to, without one that is not whole yet."""
+    with open(path, "rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            yield line

@@ -1,0 +1,377 @@
+"""The office: all of it in one folder, made once, for one process; and what is missing is never begun anew in silence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from captoken import Access, Denied, Token, Verifier
+from captoken.audit import read
+from captoken.cli.app import commands
+from captoken.control import Operator
+from captoken.errors import AuditError, CaptokenError, KeyringError, OverlayError, StoreError
+from captoken.keys import AuditKey, HolderKey, OperatorKey
+from captoken.local import Office
+from captoken.stores.sqlite import SQLiteSnapshots
+from captoken.testing import FixedClock
+from tests.world import NOW, SALES, WHO, data, tool
+
+ASK = data("sales")
+FILES = ["audit.json", "keyring.json", "office.db", "office.json", "operator.json", "operator.json.seen", "trail.jsonl"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock(NOW)
+
+
+def opened(folder: Path, clock: FixedClock, **facts: Any) -> Office:
+    return Office.open(folder, clock=clock, **facts)
+
+
+def minted(office: Office, **caveats: Any) -> Token:
+    return office.mint(**WHO, **{**SALES, "expires_in": 6000, **caveats})
+
+
+def test_one_folder_has_all_and_is_made_once(folder: Path, clock: FixedClock) -> None:
+    """What was revoked, counted and recorded stands when it is opened again, however long after."""
+    with opened(folder, clock) as office:
+        counted, other = minted(office, uses=2), minted(office, expires_in=10**6)
+        assert office.verifier.check(counted, ASK)
+        entry = office.revoke(token=other.token_id, why="lost")
+        made = office.keyring.key_ids
+    clock.advance(3 * 3600)
+    counted_again = 0
+    with opened(folder, clock) as office:
+        assert office.keyring.key_ids == made and [one.id for one in office.operator.entries()] == [entry.id]
+        assert office.verifier.check(other, ASK).code == "revoked"
+        (root, _) = office.audit().roots
+        counted_again = root.allowed
+    assert counted_again == 1
+
+
+def test_counts_go_on_where_they_were(folder: Path, clock: FixedClock) -> None:
+    with opened(folder, clock) as office:
+        token = minted(office, uses=2)
+        assert office.verifier.check(token, ASK)
+    with opened(folder, clock) as office:
+        assert [office.verifier.check(token, ASK).code for _ in range(2)] == ["allowed", "budget_exhausted"]
+
+
+def test_all_is_its_owners_alone(folder: Path) -> None:
+    """Whatever the mask of the process; and nothing of it goes into a repository."""
+    before = os.umask(0)
+    try:
+        with Office.open(f"{folder}/") as office:
+            office.verifier.check(minted(office), ASK)
+            there = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o700 and set(there.values()) == {0o600}
+    assert {*FILES, "lock", ".gitignore"} <= there.keys() and (folder / ".gitignore").read_text() == "*\n"
+    assert repr(office) == f"<Office '{folder}'>"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "office.json"])
+def test_a_file_that_is_missing_is_not_begun_anew(folder: Path, clock: FixedClock, name: str) -> None:
+    opened(folder, clock).close()
+    (folder / name).unlink()
+    with pytest.raises(StoreError, match=f"{name} is missing, and is not made anew alone"):
+        opened(folder, clock)
+    assert not (folder / name).exists()
+
+
+def test_a_folder_that_is_no_office_or_half_of_one_is_left_alone(folder: Path, clock: FixedClock) -> None:
+    opened(folder, clock).close()
+    (folder / "office.json").unlink()
+    before = sorted(folder.iterdir())
+    with pytest.raises(StoreError, match=r"no office, or was not made to its end"):
+        opened(folder, clock)
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("listed", [b"{}\n", b"no json", b'{"files":["keyring.json"],"v":1}\n'])
+def test_a_list_of_files_that_is_another_ones_is_refused(folder: Path, clock: FixedClock, listed: bytes) -> None:
+    opened(folder, clock).close()
+    (folder / "office.json").write_bytes(listed)
+    with pytest.raises(StoreError, match=r"no list of the files of an office"):
+        opened(folder, clock)
+
+
+def test_a_folder_that_others_can_enter_or_that_is_a_link_is_refused(folder: Path, clock: FixedClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(folder, clock).close()
+    link = folder.with_name("link")
+    link.symlink_to(folder)
+    for path in (str(link), f"{link}/", str(folder / "keyring.json")):
+        with pytest.raises(StoreError, match="is not a folder, or is a link to one"):
+            Office.open(path)
+    with pytest.raises(StoreError, match="cannot be made: No such file"):
+        Office.open(folder / "below" / "state")
+    folder.chmod(0o750)
+    with pytest.raises(StoreError, match="open to others than its owner: chmod 700 it"):
+        Office.open(folder)
+    folder.chmod(0o700)
+    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(StoreError, match="belongs to another user"):
+        Office.open(folder)
+
+
+def test_a_file_that_others_can_read_or_that_is_a_link_is_refused(folder: Path, clock: FixedClock) -> None:
+    opened(folder, clock).close()
+    trail = folder / "trail.jsonl"
+    trail.chmod(0o640)
+    with pytest.raises(StoreError, match=r"trail\.jsonl is open to others than its owner: chmod 600 it"):
+        opened(folder, clock)
+    elsewhere = folder.with_name("elsewhere")
+    trail.rename(elsewhere)
+    elsewhere.chmod(0o600)
+    trail.symlink_to(elsewhere)
+    with pytest.raises(StoreError, match=r"trail\.jsonl is not a file, or is a link to one"):
+        opened(folder, clock)
+
+
+def test_one_process_has_it_at_a_time(folder: Path, clock: FixedClock) -> None:
+    script = "import sys; from captoken.local import Office; Office.open(sys.argv[1]).close(); print('in')"
+
+    def another() -> str:
+        ran = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False)
+        return ran.stdout.strip() or ran.stderr.strip().splitlines()[-1]
+
+    with opened(folder, clock):
+        assert "another process, or another part of this one, has opened it" in another()
+        with pytest.raises(StoreError, match="another part of this one"):
+            opened(folder, clock)
+    assert another() == "in"
+
+
+def test_what_fails_to_open_lets_go_of_the_folder(folder: Path, clock: FixedClock) -> None:
+    opened(folder, clock).close()
+    keyring = (folder / "keyring.json").read_bytes()
+    (folder / "keyring.json").write_bytes(b"{}")
+    with pytest.raises(KeyringError):
+        opened(folder, clock)
+    (folder / "keyring.json").write_bytes(keyring)
+    opened(folder, clock).close()
+
+
+def test_a_forked_child_is_denied_and_does_not_keep_the_folder(folder: Path, clock: FixedClock) -> None:
+    office = opened(folder, clock)
+    token = minted(office)
+    ready, told = os.pipe()
+    go, ended = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(ended)
+        code = office.verifier.check(token, ASK).code
+        os.write(told, code.encode())
+        os.read(go, 1)
+        os._exit(0)
+    assert os.read(ready, 100) == b"store_unavailable"
+    assert office.verifier.check(token, ASK)
+    office.close()
+    opened(folder, clock).close()  # while the child lives
+    os.close(ended)
+    os.waitpid(child, 0)
+    for end in (ready, told, go):
+        os.close(end)
+
+
+def test_what_the_operator_says_counts_at_once(folder: Path, clock: FixedClock) -> None:
+    """By the methods, and by the operator itself; the number of it is kept for the next process."""
+    with opened(folder, clock) as office:
+        token = minted(office, tools={"pay": {}})
+        grant = office.verifier.authenticate(token)
+        entry = office.operator.narrow(task="task-123", tables=["hr"], operations=["select"], why="a look")
+        assert grant.check(ASK).code == "narrowed"
+        office.operator.lift(entry.id)
+        assert grant.check(ASK)
+        office.end_task("task-123")
+        assert grant.check(tool("pay")).code == "revoked"
+        last = office.operator.last
+        assert (folder / "operator.json.seen").read_text() == f"{last}\n"
+        office.operator.renew()
+    assert (folder / "operator.json.seen").read_text() == f"{last + 1}\n"
+
+
+def test_an_overlay_is_signed_anew_by_whoever_asks(folder: Path, clock: FixedClock) -> None:
+    """Seldom: not at each access. A clock that was far ahead is made up for."""
+    with opened(folder, clock) as office:
+        token = minted(office, fresh=5)
+        first = office.overlay().seq
+        clock.advance(4)
+        assert office.verifier.check(token, ASK) and office.overlay().seq == first
+        clock.advance(1)
+        assert office.verifier.check(token, ASK) and office.overlay().seq == first + 1
+        clock.advance(900)
+        assert office.verifier.check(token, ASK) and office.overlay().issued_at == clock.now
+        clock.advance(-300)
+        assert office.verifier.check(token, ASK) and office.overlay().issued_at == clock.now
+
+
+def test_an_overlay_that_cannot_be_signed_anew_grows_old(
+    folder: Path, clock: FixedClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: object) -> None:
+        raise StoreError("the disk is full")
+
+    with opened(folder, clock) as office:
+        token = minted(office)
+        with monkeypatch.context() as changed:
+            changed.setattr("captoken.control.operator.Operator.renew", broken)
+            clock.advance(50)
+            assert office.verifier.check(token, ASK)
+            clock.advance(11)
+            assert office.verifier.check(token, ASK).code == "stale_overlay"
+        assert "the overlay was not signed anew: StoreError" in caplog.text
+        assert office.verifier.check(token, ASK)
+
+
+def test_an_overlay_of_another_process_that_ran_out_is_gone_on_from(folder: Path, clock: FixedClock) -> None:
+    """The commands sign for an hour; a night in which nobody asked denies nobody in the morning."""
+    with opened(folder, clock) as office:
+        token = minted(office, expires_in=10**6)
+        key = OperatorKey.load(folder / "operator.json")
+        Operator(key, SQLiteSnapshots(folder / "office.db"), by="ops", clock=clock).revoke(agent="other", why="lost")
+        clock.advance(2)
+        assert office.overlay().expires_at == clock.now - 2 + 3600
+        clock.advance(12 * 3600)
+        assert office.verifier.check(token, ASK) and [entry.by for entry in office.operator.entries()] == ["ops"]
+
+
+def test_two_that_find_it_old_sign_it_once(folder: Path, clock: FixedClock) -> None:
+    with opened(folder, clock) as office:
+        before = office.operator.last
+        clock.advance(30)
+        lock, known, first = office.overlay._lock, office.overlay._known, [True]
+
+        def meanwhile() -> Any:
+            """As another thread does it, between the look and the lock."""
+            found = known()
+            if first.pop() if first else False:
+                office.overlay.operator.renew()
+            return found
+
+        office.overlay._known = meanwhile  # type: ignore[method-assign]
+        assert office.overlay().issued_at == clock.now and office.operator.last == before + 1
+        assert lock is office.overlay._lock
+
+
+def test_a_store_that_went_back_is_refused(folder: Path, clock: FixedClock) -> None:
+    """Else a copy of yesterday would give back what was revoked since."""
+    opened(folder, clock).close()
+    shutil.copy(folder / "office.db", folder / "old")
+    with opened(folder, clock) as office:
+        office.end_task("task-123")
+    shutil.move(folder / "old", folder / "office.db")
+    with pytest.raises(OverlayError, match="the store has lost what it had"):
+        opened(folder, clock)
+    (folder / "operator.json.seen").write_text("many\n")
+    with pytest.raises(OverlayError, match="has to have the number of the last snapshot"):
+        opened(folder, clock)
+
+
+def test_what_is_closed_mints_and_allows_nothing(folder: Path, clock: FixedClock) -> None:
+    office = opened(folder, clock)
+    token = minted(office)
+    office.close()
+    office.close()
+    assert office.verifier.check(token, ASK).code == "store_unavailable"
+    calls: list[Any] = [lambda: minted(office), lambda: office.revoke(agent="a", why="b"), lambda: office.end_task("t"), office.audit]
+    for call in calls:
+        with pytest.raises(StoreError, match="was closed: open it again"):
+            call()
+
+
+def test_the_trail_tells_who_did_what_and_is_checked_first(folder: Path, clock: FixedClock) -> None:
+    with opened(folder, clock, values=True) as office:
+        root = minted(office, tools={"pay": {}})
+        child = root.delegate(to="helper", tools={"pay": {}})
+        for asked in (tool("pay", cents=5), ASK):
+            office.verifier.check(child, asked)
+        seen = office.audit()
+        assert [(hop.agent, hop.allowed, hop.denied) for hop in seen.hops()] == [("orchestrator", 0, 0), ("helper", 1, 1)]
+        assert seen.decisions[0].access is not None and seen.decisions[0].access.arguments == {"cents": 5}
+
+        # What another thread is writing at the moment is not a record yet.
+        trail = folder / "trail.jsonl"
+        with trail.open("ab") as file:
+            file.write(b'{"half')
+        whole = trail.read_bytes()
+    os.truncate(trail, len(whole) - len(b'{"half'))
+    with opened(folder, clock) as office:
+        lines = trail.read_bytes()
+        trail.write_bytes(lines.replace(b'"cents":5', b'"cents":6'))
+        with pytest.raises(AuditError, match="one was changed"):
+            office.audit()
+
+
+def test_a_record_that_is_being_written_is_not_read_yet(folder: Path, clock: FixedClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(folder, clock) as office:
+        office.verifier.check(minted(office), ASK)
+        checkpoint = office.trail.checkpoint
+
+        def meanwhile() -> Any:
+            head = checkpoint()
+            with (folder / "trail.jsonl").open("ab") as file:
+                file.write(b'{"half')
+            return head
+
+        monkeypatch.setattr(office.trail, "checkpoint", meanwhile)
+        assert len(office.audit().decisions) == 1
+
+
+def test_bound_tokens_are_taken_where_the_office_has_a_name(folder: Path) -> None:
+    """Each proof is good once, and still is after the office was opened again."""
+    key = HolderKey.generate()
+    with Office.open(folder, audience="shop") as office:
+        bound = office.mint(**WHO, **SALES, key=key.public)
+        sent = bound.present(audience="shop", signer=key, request=ASK)
+        assert [office.verifier.check(sent, ASK).code for _ in range(2)] == ["allowed", "replayed"]
+        assert office.verifier.check(office.mint(**WHO, **SALES), ASK).code == "unaddressed"
+    with Office.open(folder, audience="shop") as office:
+        assert office.verifier.check(sent, ASK).code == "replayed"
+
+
+def test_each_part_is_what_it_is_without_the_office(folder: Path) -> None:
+    """The commands and the classes take the files as they are: so nothing of it is a dead end."""
+    with Office.open(folder) as office:
+        token = office.mint(**WHO, **SALES)
+        operator = OperatorKey.load(folder / "operator.json").public
+        given = ["--key", str(folder / "operator.json"), "--store", str(folder / "office.db")]
+        said = CliRunner().invoke(commands, ["revoke", *given, "--agent", "orchestrator", "--why", "from outside"], standalone_mode=False)
+        assert said.exception is None, said.output
+        office.operator.renew()
+        assert office.verifier.check(token, ASK).code == "revoked"
+        assert office.operator.entries()[0].why == "from outside"
+
+        another = Verifier(office.keyring, overlay=office.overlay, ledger=office.ledger, replays=office.replays, audit=office.trail)
+        with pytest.raises(Denied, match="revoked"):
+            another.authorize(token, ASK)
+    shown = CliRunner().invoke(commands, ["overlay", "--store", str(folder / "office.db"), "--operator", operator])
+    assert "from outside" in shown.output
+    server = AuditKey.load(folder / "audit.json").public
+    with Office.open(folder) as office:
+        assert office.audit_key.public == server and len(office.audit().decisions) == 2
+    with (folder / "trail.jsonl").open("rb") as lines:
+        assert [record["kind"] for record in read(lines)] == ["token", "decision", "decision", "checkpoint"]
+    said = CliRunner().invoke(commands, ["audit", "verify", str(folder / "trail.jsonl"), "--server", server])
+    assert said.output.startswith("WHOLE ")
+
+
+def test_all_that_it_raises_is_captokens(folder: Path) -> None:
+    assert issubclass(StoreError, CaptokenError) and issubclass(OverlayError, CaptokenError)
+    with Office.open(folder) as office, pytest.raises(ValueError, match="name the tables"):
+        office.mint(**WHO)
+    assert Access(tool="pay")  # nothing of an office is global
