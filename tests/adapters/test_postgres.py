@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from psycopg import errors
 from psycopg.pq import TransactionStatus
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters._postgres import assessment, block, lists, logins, needs, opening, prepared, reader, templates
@@ -1585,6 +1586,53 @@ def test_an_async_statement_that_is_cancelled_leaves_nothing(place: Place) -> No
 
     asyncio.run(run())
     assert count(place, "archive") == 0
+
+
+# --- pools -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_of_a_pool_is_guarded_as_it_is(place: Place) -> None:
+    """Block after block on the same one; what the guard closed, the pool gives to nobody."""
+    with ConnectionPool(place.conninfo("agents"), min_size=1, max_size=1, open=True) as pool:
+        for _ in range(3):
+            with pool.connection() as connection, guarded(connection, WRITES) as db:
+                assert verdict(db, "select pay from hr") == "table"
+                db.execute("insert into archive (id) values (6)")
+        with pytest.raises(Back), pool.connection() as connection, guarded(connection, WRITES) as db:
+            db.execute("insert into archive (id) values (6)")
+            raise Back
+        with pytest.raises(Denied), pool.connection() as connection, guarded(connection, READS) as db:
+            db.execute("select pay from hr")
+        assert count(place, "archive") == 3
+        with pytest.raises(psycopg.OperationalError), pool.connection() as connection, guarded(connection, WRITES) as db:
+            place.admin.execute("select pg_terminate_backend(%s)", [connection.info.backend_pid])
+            db.execute("delete from archive")
+        with pool.connection() as connection, guarded(connection, WRITES) as db:
+            db.execute("delete from archive")
+    assert count(place, "archive") == 0
+
+
+def test_an_async_connection_of_a_pool_is_guarded_as_it_is(place: Place) -> None:
+    async def run() -> None:
+        async with AsyncConnectionPool(place.conninfo("agents"), min_size=1, max_size=2, open=False) as pool:
+
+            async def add(name: int) -> None:
+                async with pool.connection() as connection, guarded_async(connection, WRITES) as db:
+                    await db.execute("insert into archive (id) values ($1)", [name])
+                    with pytest.raises(Denied):
+                        await db.execute("select pay from hr")
+
+            await asyncio.gather(*(add(name) for name in range(6)))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1), pool.connection() as connection, guarded_async(connection, WRITES) as db:
+                    await db.execute("delete from archive")
+                    await db.execute("select count(*) from generate_series(1, 20000) a, generate_series(1, 20000) b")
+            async with pool.connection() as connection, guarded_async(connection, READS) as db:
+                assert (await db.execute("select 1")).fetchall() == [(1,)]
+
+    asyncio.run(run())
+    assert count(place, "archive") == 6
+    place.admin.execute("delete from archive")
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
