@@ -42,6 +42,10 @@ class Block(Protocol):
         """The other end."""
         ...
 
+    def abandon(self) -> None:
+        """The end of a block that nobody can wait for. It is rolled back, at some time."""
+        ...
+
 
 class _RolledBack(Exception):  # noqa: N818, it is no error
     """Leaves a guarded block so that it rolls back. Nobody else sees it."""
@@ -81,6 +85,21 @@ class Here:
         leaving = _RolledBack()
         self._block.__exit__(_RolledBack, leaving, None)
 
+    def abandon(self) -> None:
+        """Nothing has to be waited for here."""
+        self.rollback()
+
+
+class _Nobody:
+    """In the place of the future that aiosqlite tells what came of a step."""
+
+    def get_loop(self) -> _Nobody:
+        """The one that it would be told in."""
+        return self
+
+    def call_soon_threadsafe(self, *told: Any) -> None:
+        """What came of it is of no interest."""
+
 
 class Queued:
     """A block in the thread of an aiosqlite connection.
@@ -93,11 +112,11 @@ class Queued:
         self,
         opening: Opening,
         awaiting: Awaiting,
-        interrupt: Callable[[], None],
+        driver: Any,
     ) -> None:
-        """`interrupt` ends what SQLite does in that thread, if it does something."""
+        """`driver` is the connection of aiosqlite."""
         self._awaiting = awaiting
-        self._interrupt = interrupt
+        self._driver = driver
         self._block = Here(opening)
 
         try:
@@ -119,7 +138,7 @@ class Queued:
                 parameters,
             )
         except CancelledError:
-            self._interrupt()
+            self._driver._conn.interrupt()
             raise
         return rows
 
@@ -130,6 +149,14 @@ class Queued:
     def rollback(self) -> None:
         """See `Block`."""
         self._queue(self._block.rollback)
+
+    def abandon(self) -> None:
+        """Roll back in that thread, which has no event loop to tell of it.
+
+        Not here: an authorizer that one thread takes away while another one uses the connection can
+        stop both for ever.
+        """
+        self._driver._tx.put_nowait((_Nobody(), self._block.rollback))
 
     def _queue(self, step: Callable[..., Any], *args: Any) -> Any:
         """Do a step in that thread, and wait for it.
@@ -163,3 +190,6 @@ class Awaited:
         """As an exception leaves an `async with`."""
         leaving = _RolledBack()
         self._awaiting(lambda _: self._block.__aexit__(_RolledBack, leaving, None))
+
+    def abandon(self) -> None:
+        """The event loop itself closes what was not left of a generator, the block's too."""

@@ -99,6 +99,17 @@ class GuardedConnection(_OnlyWhatIsHere):
                 release()
 
 
+    def drop(self) -> None:
+        """Let go of all, where nobody can wait. Twice is once.
+
+        What it was given is closed by the pool that it came from, once nothing refers to it.
+        """
+        block, self._block = self._block, None
+        self._release = None
+        if block is not None:
+            block.abandon()
+
+
 class Cursor(_OnlyWhatIsHere):
     """What a statement gave back, which is fetched already."""
 

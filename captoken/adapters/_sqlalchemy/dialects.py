@@ -104,10 +104,11 @@ class Guarded(DefaultDialect):
     def do_terminate(self, dbapi_connection: Any) -> None:
         """Close a connection whose statement was canceled, or that nobody closed.
 
-        In async code, the latter is where nobody can wait for a rollback. Then all that was taken
-        is let go of, and the pool that it came from terminates it.
+        In async code, the latter is where nobody can wait for a rollback.
         """
-        if not self.is_async or in_greenlet():
+        if self.is_async and not in_greenlet():
+            dbapi_connection.drop()
+        else:
             dbapi_connection.close()
 
     def set_engine_execution_options(self, engine: Engine, opts: Mapping[str, Any]) -> None:

@@ -58,12 +58,12 @@ def _sqlite() -> Kind:
 
 def _aiosqlite() -> Kind:
     def begin(taken: Any, grant: Grant, options: _Options) -> Block:
-        # The connection of sqlite3, which only the thread of aiosqlite's may use.
-        connection = taken.driver_connection._conn
+        driver = taken.driver_connection
+        # `_conn` is the connection of sqlite3, which only the thread of aiosqlite's may use.
         return Queued(
-            lambda: sqlite.guarded(connection, grant, **options),
+            lambda: sqlite.guarded(driver._conn, grant, **options),
             taken.dbapi_connection.run_async,
-            connection.interrupt,
+            driver,
         )
 
     return Kind(GuardedSQLite, sqlite.guarded, begin, _never)
