@@ -19,7 +19,8 @@ What it enforces, by rules that the code cites:
     server says that it did something else, the connection is closed.
  6. Each statement asks the grant anew, for every table, operation and column, and for `execute` on
     each function of yours that it calls. A denial of that kind sent nothing.
- 7. No statement runs longer than the token lives, or than `timeout`.
+ 7. No statement runs longer than the token lives, or than `timeout`. One that the server does not
+    end by then costs the connection.
  8. Who acts, for whom, is noted before the role is taken on: in the server's log, and signed for
     row security.
  9. Of an error of the database, the class is passed on. Its first line is too, if it is about the
@@ -44,6 +45,7 @@ The code behind it is in `_postgres`, with the rules of each file:
 - `judging`: what the grant is asked, and what is denied (5, 6, 9, 11);
 - `assumptions`: what a statement takes for granted of the schema (12);
 - `opening`: what goes ahead of a statement (2, 3, 7, 8);
+- `overrun`: what the server does not end in time (7);
 - `parameters`, `wire`, `prepared`: how a statement is sent, and its rows are read (4);
 - `reader` and what it builds on: what a statement says (5);
 - `roles`, `templates`, `auditing`: how the login and its roles are made, and looked at.
@@ -166,7 +168,7 @@ def guarded(
     `connection` is that of a login that `captoken postgres plan` made. `caller` is what the
     server itself knows of who calls, and is asked about with every access. A statement that
     yields more than `max_rows` rows raises GuardError; one that takes more than `timeout`
-    seconds, QueryCanceled.
+    seconds, QueryCanceled. Where the server does not end it by then, the connection is closed.
 
     `functions` are those of your own that may be called, as the statement spells them (`score`,
     `market.score`), by a grant that has `execute` on that name. What they do is not looked at, and

@@ -41,7 +41,14 @@ from captoken.adapters._postgres.logins import assessor_anew, kept_assessor, rea
 from captoken.adapters._postgres.names import function_access
 from captoken.adapters._postgres.opening import COMMIT, ROLLBACK, Opening, told_of
 from captoken.adapters._postgres.parameters import bound, check_types
-from captoken.adapters._postgres.wire import Answer, Command, Connection, Steps, exchange
+from captoken.adapters._postgres.wire import (
+    Answer,
+    Command,
+    Connection,
+    ErrorReport,
+    Steps,
+    exchange,
+)
 from captoken.adapters._postgres.written import HOW_MANY, written
 from captoken.adapters._rows import Rows
 from captoken.adapters._taking import Taking
@@ -232,7 +239,7 @@ class Block:
         """
         commits = how is COMMIT
         try:
-            (answer,) = yield from exchange(self.connection, [how])
+            (answer,) = yield from self._exchange([how])
         except psycopg.Error:
             # What could not write has no outcome that anybody would have to know.
             if not (commits and self._opening.writing):
@@ -244,7 +251,7 @@ class Block:
             ) from None
 
         if self._pgconn.transaction_status != TransactionStatus.IDLE:
-            yield from exchange(self.connection, [ROLLBACK])
+            yield from self._exchange([ROLLBACK])
 
         # By the same rule as of a statement: a constraint that is checked late can quote a row.
         if answer.error is not None:
@@ -346,7 +353,7 @@ class Block:
         Where a transaction is over already, it was one that only read.
         """
         if self._opening.begun:
-            yield from exchange(self.connection, [self._opening.undo()])
+            yield from self._exchange([self._opening.undo()])
 
         # Its locks are gone with it.
         if not self._opening.begun:
@@ -392,9 +399,8 @@ class Block:
         counting = [HOW_MANY] if counts else []
 
         # In one round trip. Ahead of the answer of the statement are those of what was done ahead.
-        answers: list[Answer] = yield from exchange(
-            self.connection,
-            [*opening, *counting, statement, *counting, *questions],
+        answers: list[Answer] = yield from self._in_time(
+            [*opening, *counting, statement, *counting, *questions]
         )
         seen = answers.pop() if asks else None
         after = answers.pop() if counts else None
@@ -409,6 +415,26 @@ class Block:
         if assumed is not None and seen is not None:
             self._check_seen(assumed, seen, answer)
         return answer
+
+    def _in_time(self, commands: Sequence[Command]) -> Steps:
+        """Rule 7. Raises what a statement that is canceled raises, if they do not end in time.
+
+        The connection is closed then. It may be that the token ended, and that is why.
+        """
+        try:
+            return (yield from self._exchange(commands))
+        except psycopg.errors.QueryCanceled as error:
+            overran = ErrorReport.of(error)
+        self._judge.raise_reported(overran)
+
+    def _exchange(self, commands: Sequence[Command]) -> Steps:
+        """Rule 7. For as long as the server was told that a statement may take."""
+        answers: list[Answer] = yield from exchange(
+            self.connection,
+            commands,
+            self._opening.seconds(),
+        )
+        return answers
 
     def _check_kind(self, answer: Answer) -> None:
         """Rule 5. The server did what one of the granted kinds of statement does.

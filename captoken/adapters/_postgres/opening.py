@@ -124,6 +124,10 @@ class Opening:
         if isolation is not None:
             self._keeps = self.writing or self._calls_functions or isolation != _EACH_SEES_ALL
 
+    def seconds(self) -> float:
+        """Rule 7. How long the server takes for anything at most, as it was told."""
+        return self._limit / 1000
+
     def undo(self) -> Command:
         """Rule 10. What undoes the last statement. The transaction is over by it, or goes on."""
         if self._marked:

@@ -28,6 +28,7 @@ with extra("postgres"):
     from psycopg.pq import version as libpq_version
 
 from captoken._format.errors import CaptokenError, GuardError
+from captoken.adapters._postgres.overrun import bounded
 from captoken.adapters._postgres.prepared import OF_NO_USE, UNKNOWN_NAME, Names, names_of
 
 # The guard is one for both kinds.
@@ -92,6 +93,11 @@ class ErrorReport(NamedTuple):
     # Does it say at which character of the statement?
     placed: bool
 
+    @classmethod
+    def of(cls, error: psycopg.Error) -> ErrorReport:
+        """What psycopg, or the guard, says of itself."""
+        return cls(error.sqlstate or "", str(error), placed=False)
+
 
 @dataclass(slots=True)
 class Answer:
@@ -124,8 +130,12 @@ class Answer:
     written: int | None = 0
 
 
-def exchange(connection: Connection, commands: Sequence[Command]) -> Steps:
-    """Send commands, and read an answer to each.
+def exchange(
+    connection: Connection,
+    commands: Sequence[Command],
+    seconds: float = 60,
+) -> Steps:
+    """Send commands, and read an answer to each, for so long and a little more (`overrun`).
 
     A connection on which that was cut short is closed: nobody could tell whose answer came next. An
     async statement that is canceled ends here, too.
@@ -133,14 +143,16 @@ def exchange(connection: Connection, commands: Sequence[Command]) -> Steps:
     pgconn = connection.pgconn
     names = names_of(connection)
     try:
-        answers = yield from _exchange(pgconn, commands, names)
+        steps = _exchange(pgconn, commands, names)
+        answers = yield from bounded(pgconn, steps, seconds)
 
         # The names are gone. Nothing ran, and it was in no transaction: so it is sent once more.
         refused = answers[0].error
         idle = pgconn.transaction_status == TransactionStatus.IDLE
         if refused is not None and refused.code == UNKNOWN_NAME and commands[0].own and idle:
             names.lose()
-            answers = yield from _exchange(pgconn, commands, names)
+            steps = _exchange(pgconn, commands, names)
+            answers = yield from bounded(pgconn, steps, seconds)
     except BaseException:
         # GeneratorExit and KeyboardInterrupt as well.
         pgconn.finish()
