@@ -144,6 +144,14 @@ KEY_LINES = {
         "with no token: No token came with the request",
         "with a token of its own making: The token was not accepted.",
     ],
+    "sqlalchemy_agent.py": [
+        "Not permitted: some of the columns asked for in table customers.",
+        "[('Alder', 2000), ('Birch', 4100)]",
+        "select region from orders union all select name || cents from salaries\n        Not permitted: table salaries is not among",
+        "update orders set cents = 0\n        Not permitted: operation update on table orders",
+        "NoToken: nothing is granted here",
+        "one order more, 6400 cents in all",
+    ],
     "postgres_analytics.py": [
         "The audit found 0 ways round them.",
         "[('eu', 1200), ('us', 800)]",
