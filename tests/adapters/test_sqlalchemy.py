@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import gc
 import re
 import sqlite3
@@ -21,16 +20,9 @@ import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy import (
-    JSON,
     AsyncAdaptedQueuePool,
     Connection,
-    DateTime,
     Engine,
-    Float,
-    ForeignKey,
-    LargeBinary,
-    Numeric,
-    String,
     create_engine,
     delete,
     event,
@@ -44,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, load_only, mapped_column, relationship, selectinload
+from sqlalchemy.orm import Session, load_only, selectinload
 
 from captoken import Denied, Grant, Issuer, Keyring, Verifier, current
 from captoken.adapters._sqlalchemy import engines
@@ -53,6 +45,7 @@ from captoken.adapters.sqlalchemy import guarded, guarded_async, guarded_engine
 from captoken.errors import GuardError, NoToken
 
 from . import postgres_corpus, sqlite_corpus
+from .sqlalchemy_statements import ON_POSTGRESQL, ON_SQLITE, STATEMENTS, Base, Kept, Line, Mood, Peeking, Person, Sale
 from .test_sqlite import Sum
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
@@ -64,61 +57,6 @@ KINDS = ("sqlite", "psycopg", *ASYNC)
 def grant(clock: Callable[[], float] = lambda: NOW, **keywords: Any) -> Grant:
     token = Issuer(KEYRING, clock=lambda: NOW).mint(subject="user:jane", agent="analyst", task="task-1", **keywords)
     return Verifier(KEYRING, clock=clock).authenticate(token.serialize())
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Sale(Base):
-    __tablename__ = "sales"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    region: Mapped[str] = mapped_column(String(20))
-    amount: Mapped[int | None]
-    lines: Mapped[list[Line]] = relationship(back_populates="sale", cascade="all, delete-orphan")
-
-
-class Line(Base):
-    __tablename__ = "lines"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    sale_id: Mapped[int] = mapped_column(ForeignKey("sales.id"))
-    what: Mapped[str]
-    sale: Mapped[Sale] = relationship(back_populates="lines")
-
-
-class Person(Base):
-    __tablename__ = "hr"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    pay: Mapped[int]
-
-
-class Mood(enum.Enum):
-    glad = 1
-    sad = 2
-
-
-class Kept(Base):
-    """A column of each type."""
-
-    __tablename__ = "kept"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    string: Mapped[str | None]
-    whole: Mapped[int | None] = mapped_column(sqlalchemy.BigInteger)
-    yes: Mapped[bool | None]
-    floating: Mapped[float | None]
-    exact: Mapped[Decimal | None] = mapped_column(Numeric(10, 2))
-    inexact: Mapped[float | None] = mapped_column(Numeric(10, 2, asdecimal=False))
-    rounded: Mapped[Decimal | None] = mapped_column(Float(asdecimal=True))
-    day: Mapped[date | None]
-    moment: Mapped[datetime | None]
-    aware: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    clock: Mapped[time | None]
-    span: Mapped[timedelta | None]
-    raw: Mapped[bytes | None] = mapped_column(LargeBinary)
-    doc: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
-    key: Mapped[UUID | None]
-    mood: Mapped[Mood | None]
 
 
 VALUES = {
@@ -428,6 +366,33 @@ def test_an_async_session(shop: Shop) -> None:
     shop.runner.run(run(shop.engine))
 
 
+def test_what_people_write_gives_what_it_gives_without_a_guard(shop: Shop) -> None:
+    with Session(shop.owner) as session:
+        session.get_one(Sale, 1).lines = [Line(what="apples"), Line(what="pears")]
+        doc = {"a": [1, 2], "b": "x", "c": {"d": 1.5}}
+        session.add(Kept(day=date(2026, 1, 2), moment=VALUES["moment"], yes=True, mood=Mood.sad, doc=doc))
+        session.commit()
+
+    def body(connection: Connection) -> None:
+        with shop.owner.connect() as bare:
+            for statement in [*STATEMENTS, *(ON_POSTGRESQL if shop.postgres else ON_SQLITE)]:
+                given, expected = came(connection, statement), came(bare, statement)
+                assert given == expected, str(statement)
+
+    shop.run(WRITER, body)
+
+
+def came(connection: Connection, statement: Any) -> list[Any] | int | None:
+    """What came of a statement, which is rolled back."""
+    with Session(connection) as session:
+        result = session.execute(statement)
+        if not getattr(result, "returns_rows", True):
+            # Of an insert it is the cursor's, which the driver may have closed by now.
+            return result.rowcount if statement.is_update or statement.is_delete else None  # type: ignore[attr-defined]
+        rows: Any = (result.unique() if [*result.keys()] == ["Sale"] else result).all()
+        return [[getattr(value, "id", value) for value in row] for row in rows]
+
+
 # --- what a statement goes through -----------------------------------------------------------------------------------
 
 
@@ -638,12 +603,6 @@ ROUND: dict[str, tuple[Callable[[Connection], Any], str]] = {
 
 
 REFUSALS = (GuardError, Denied, exc.NoSuchModuleError, AttributeError)
-
-
-class Peeking(Base):
-    __tablename__ = "peeking"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    peek: Mapped[int] = mapped_column(default=select(Person.pay).scalar_subquery())
 
 
 def test_there_is_no_way_round(shop: Shop) -> None:

@@ -72,7 +72,8 @@ class Source:
         self._known = _known_of(bare, self._kind)
 
         # Now, and not at the first statement.
-        inspect.signature(self._kind.guard).bind(None, None, **options)
+        if options:
+            inspect.signature(self._kind.guard).bind(None, None, **options)
 
         # Of a block: no more connections are given out when it has ended.
         self.over = False
