@@ -144,6 +144,15 @@ class Case(NamedTuple):
     parameters: tuple[Any, ...] = ()
 
 
+# What older releases do not know: a part of the text, and the release that it came with.
+NEWER = {"json_table(": 17, "merge_action()": 17, "returning old.": 18, "returning id, old.": 18}
+
+
+def is_known(case: Case, release: int) -> bool:
+    """Whether a server of that release takes the statement for what newer ones take it for."""
+    return all(release >= since for part, since in NEWER.items() if part in case.sql)
+
+
 def group(grant: str, verdict: str, *statements: str) -> list[Case]:
     return [Case(grant, sql, verdict) for sql in statements]
 

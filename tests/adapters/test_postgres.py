@@ -41,7 +41,7 @@ from captoken.stores.memory import MemoryLedger, MemorySnapshots
 
 from ..longer import drawing, times
 from ..stores.servers import Wire
-from .postgres_corpus import ALLOWED, CASES, CLASSES, EVERY, GRANTS, ROWS, SCHEMA
+from .postgres_corpus import ALLOWED, CASES, CLASSES, EVERY, GRANTS, ROWS, SCHEMA, is_known
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 NOW = 1_764_061_200
@@ -90,6 +90,18 @@ def connection(request: pytest.FixtureRequest, place: Place) -> Iterator[psycopg
 def agents(place: Place) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(place.conninfo("agents"), autocommit=True) as opened:
         yield opened
+
+
+def release(place: Place) -> int:
+    """Of the server: 18, say."""
+    return place.admin.info.server_version // 10_000
+
+
+def inherits(make: str, undo: str, place: Place) -> tuple[str, str]:
+    """Before release 16, a login inherits from all roles or from none."""
+    if "inherit true" not in make or release(place) >= 16:
+        return make, undo
+    return "alter role agents inherit", "alter role agents noinherit"
 
 
 class Back(Exception):
@@ -148,7 +160,7 @@ def test_the_corpus_is_judged_without_a_bypass_and_without_a_false_denial(
             others.append((case.grant, case.sql[:200], came, case.verdict))
     assert (bypasses, others) == ([], [])
     assert digest(place.admin) == before
-    for case in (case for case in CASES if case.verdict == ALLOWED):
+    for case in (case for case in CASES if case.verdict == ALLOWED and is_known(case, release(place))):
         with rolled_back(connection, grants[case.grant]) as db:
             came = verdict(db, case.sql, case.parameters)
             db.execute("select 1")
@@ -844,6 +856,7 @@ def test_an_open_transaction_a_pipeline_and_another_encoding_are_refused(agents:
     ],
 )
 def test_a_login_that_is_no_narrow_one_is_refused(make: str, undo: str, says: str, place: Place) -> None:
+    make, undo = inherits(make, undo, place)
     place.admin.execute(make)
     try:
         with psycopg.connect(place.conninfo("agents")) as connection:  # noqa: SIM117
@@ -1620,7 +1633,7 @@ def test_async_is_the_same(place: Place) -> None:
         async with await psycopg.AsyncConnection.connect(place.conninfo("agents")) as connection:
             before = digest(place.admin, sequences=False)
             grants = {name: grant(**keywords) for name, keywords in GRANTS.items()}
-            for case in CASES[::7]:
+            for case in (case for case in CASES[::7] if is_known(case, release(place))):
                 with suppress(Back):
                     async with guarded_async(connection, grants[case.grant]) as db:
                         came = ALLOWED
@@ -1752,6 +1765,7 @@ def test_the_audit_names_functions_with_the_rights_of_their_owners(place: Place)
     ],
 )  # fmt: skip
 def test_the_audit_finds_what_undermines_a_role(make: str, undo: str, says: str, place: Place) -> None:
+    make, undo = inherits(make, undo, place)
     place.admin.execute(make)
     try:
         assert any(says in line for line in found(place, "agents"))
@@ -1970,16 +1984,18 @@ def test_the_functions_on_the_list_are_postgresqls_own_and_none_of_them_is_dange
     """Each is in pg_catalog, but for those that are spelled like types; none writes, sleeps, locks or reads outside."""
     known = {name for (name,) in place.admin.execute("select proname from pg_proc where pronamespace = 'pg_catalog'::regnamespace")}
     types = {name for (name,) in place.admin.execute("select typname from pg_type")}
-    assert set(lists.FUNCTIONS) - known - types <= {"merge_action"}
+    newest = release(place) >= 18  # of which the list is; what an older one does not have, nobody can call
+    assert set(lists.FUNCTIONS) - known - types <= {"merge_action"} or not newest
     query = "select proname from pg_proc where pronamespace = 'pg_catalog'::regnamespace and proname ~ %s"
     dangerous = {name for (name,) in place.admin.execute(query, [templates.DANGEROUS])}
     called = lists.FUNCTIONS | lists.TYPES
     assert dangerous and not dangerous & called
     volatile = "select distinct proname from pg_proc where provolatile = 'v' and pronamespace = 'pg_catalog'::regnamespace"
     writes = {name for (name,) in place.admin.execute(volatile)} & called
-    assert writes == {
+    by_chance = {
         "array_sample", "array_shuffle", "clock_timestamp", "gen_random_uuid", "random", "random_normal", "timeofday", "uuidv4", "uuidv7",
     }  # fmt: skip
+    assert writes == by_chance if newest else writes <= by_chance
     assert place.admin.execute("select count(*) from pg_class where relnamespace = 'pg_catalog'::regnamespace and relname !~ '^pg_'").fetchone() == (0,)
 
 

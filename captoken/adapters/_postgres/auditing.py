@@ -49,8 +49,9 @@ _FINDINGS = (
     """,
     r"""
     select format('%%s inherits from %%s, or administers it', %(login)s::text, roleid::regrole)
-    from pg_auth_members
-    where member = (select oid from login) and (inherit_option or admin_option)
+    from pg_auth_members m join login on login.oid = m.member
+    -- before release 16, the login alone says whether it inherits
+    where m.admin_option or coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, login.rolinherit)
     """,
     # --- what they own: an owner may do everything with it ---
     r"""

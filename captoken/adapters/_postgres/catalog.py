@@ -10,7 +10,8 @@ from captoken.adapters._postgres.lists import FIELDS
 from captoken.adapters._postgres.text import Table
 
 # What several parts of the query build on:
-# - roles: those that the login can take on, but for logins and PostgreSQL's own;
+# - roles: those that the login can take on, but for logins and PostgreSQL's own. Before release 16,
+#   a member can take on any role, and inherits from all or none, as its own `rolinherit` says;
 # - tables: all that are granted at all, with their columns. The guard's own schema is not;
 # - uses: each role with each table that it can use, and what it may do there. A right is true for
 #   the whole table, or else a list of columns.
@@ -19,7 +20,8 @@ with roles as materialized (
     select r.oid, r.rolname from pg_catalog.pg_auth_members m
     join pg_catalog.pg_roles r on r.oid = m.roleid
     where m.member = (select oid from pg_catalog.pg_roles where rolname = session_user)
-    and m.set_option and not r.rolcanlogin and r.rolname !~ '^pg_'
+    and coalesce((to_jsonb(m) ->> 'set_option')::boolean, true)
+    and not r.rolcanlogin and r.rolname !~ '^pg_'
 ), tables as materialized (
     select c.oid, n.nspname, c.relname,
         array_agg(a.attname::text order by a.attnum) as columns,
@@ -62,10 +64,11 @@ _PARTS = {
     "since": "select to_json(pg_current_snapshot()::text)",
     # The roles that it has for more than to take them on, and those that are not narrow.
     "inherits": """
-        select coalesce(json_agg(roleid::regrole::text), '[]') from pg_catalog.pg_auth_members
-        where member = (select oid from pg_catalog.pg_roles where rolname = session_user)
-        and (inherit_option or admin_option or not set_option
-            or roleid not in (select oid from roles))
+        select coalesce(json_agg(m.roleid::regrole::text), '[]')
+        from pg_catalog.pg_auth_members m join pg_catalog.pg_roles login on login.oid = m.member
+        where login.rolname = session_user and (m.admin_option
+            or coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, login.rolinherit)
+            or m.roleid not in (select oid from roles))
     """,
     # The roles that are more than narrow, or members of others.
     "powerful": """

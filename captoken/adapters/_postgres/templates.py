@@ -200,7 +200,14 @@ end $$;
 alter role {login} noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls;
 alter role {role} nologin noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls;
 alter role {login} set search_path = pg_catalog, public, pg_temp;
-grant {role} to {login} with inherit false, set true, admin false;
+do $$ begin
+    if current_setting('server_version_num')::integer >= 160000 then
+        execute 'grant {role} to {login} with inherit false, set true, admin false';
+    else  -- there, it is the login alone that says whether it inherits
+        grant {role} to {login};
+        revoke admin option for {role} from {login};
+    end if;
+end $$;
 """
 )
 
