@@ -85,11 +85,28 @@ class Held(SealedValue, frozen=True, eq=False):
     signer: Signer | None = None
     # What was presented lately. It goes with what is held: nobody else's text is in it.
     _shown: dict[Any, _Shown] = msgspec.field(default_factory=dict)
+    # What was read off the token, once: who holds it, and its text.
+    _holder: list[str] = msgspec.field(default_factory=list)
+    _text: list[_Shown] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not isinstance(self.token, Token):
             kind = type(self.token).__name__
             raise TypeError(f"a Token is needed, not a {kind}: Token.parse reads text")
+
+    @property
+    def holder(self) -> str:
+        """The agent that holds the token, as far as the chain says: no signature vouches for it."""
+        if not self._holder:
+            self._holder.append(self.token.unverified.holder)
+        return self._holder[0]
+
+    @property
+    def secret_text(self) -> str:
+        """The token's own text, which a verifier in this process knows again. Never to be sent."""
+        if not self._text:
+            self._text.append(_Shown(self.token.serialize(), 0, 0))
+        return self._text[0].text
 
     @property
     def _own_signer(self) -> Signer | None:
@@ -372,19 +389,19 @@ class _Serving(_Block[_G]):
         error = raised[1] if raised else None
         if not isinstance(error, BaseExceptionGroup):
             return
-        denied = _denied_in(error)
+        denied = denied_in(error)
         if denied is not None:
             raise denied from None
 
 
-def _denied_in(error: BaseException) -> Denied | None:
-    """The first Denied of a group that has nothing else in it; the error itself if it is one.
+def denied_in(error: BaseException) -> Denied | None:
+    """For adapters: the error if it is a Denied; the first one of a group that has nothing else.
 
     None where something else was raised too: that must not be taken for a refusal.
     """
     if not isinstance(error, BaseExceptionGroup):
         return error if isinstance(error, Denied) else None
-    found = [_denied_in(each) for each in error.exceptions]
+    found = [denied_in(each) for each in error.exceptions]
     return None if None in found else found[0]
 
 
@@ -634,6 +651,34 @@ def _checked(grant: _G) -> _G:
     if not isinstance(grant, (Grant, AsyncGrant)):
         raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
     return grant
+
+
+class _Lending:
+    """The block of `lending`: both at once."""
+
+    __slots__ = ("_holding", "_serving")
+
+    def __init__(self, held: Held, grant: AnyGrant) -> None:
+        self._holding: _Block[Held] = _Block(_held, held, anywhere=True)
+        self._serving: _Serving[AnyGrant] = _Serving(_granted, grant, anywhere=True)
+
+    def __enter__(self) -> AnyGrant:
+        self._holding.__enter__()
+        return self._serving.__enter__()
+
+    def __exit__(self, *raised: object) -> None:
+        try:
+            self._serving.__exit__(*raised)
+        finally:
+            self._holding.__exit__()
+
+
+def lending(held: Held, grant: AnyGrant) -> AbstractContextManager[AnyGrant]:
+    """For adapters: in this block `held` is held, and `grant` is what it may do.
+
+    For a `with` in a function or a coroutine of the adapter's own: a generator is not looked for.
+    """
+    return _Lending(held, _checked(grant))
 
 
 @overload

@@ -23,7 +23,7 @@ import copy
 import inspect
 import logging
 from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
@@ -40,6 +40,8 @@ from captoken.current import AnyGrant, Held
 from captoken.proof import with_proof
 
 _log = logging.getLogger("captoken")
+
+_CALLERS = 64  # names of agents that a guard keeps
 
 _NO_CALL = "no call that a token can permit: its name, or arguments that are no JSON"
 
@@ -156,23 +158,31 @@ class _Lent(Held, frozen=True, eq=False, kw_only=True):
 
     run: object
 
+    @classmethod
+    def of(cls, mine: Held, run: object) -> _Lent:
+        """The same, for one run. What its holder has read and presented goes with it."""
+        return cls(
+            mine.token,
+            mine.signer,
+            run=run,
+            _shown=mine._shown,
+            _holder=mine._holder,
+            _text=mine._text,
+        )
 
-@contextmanager
+
 def calling(
     grant: AnyGrant,
     *,
     run: object = None,
     held: Held | None = None,
-) -> Generator[AnyGrant, None, None]:
+) -> AbstractContextManager[AnyGrant]:
     """For adapters, around a call that was permitted: `grant` is current in it.
 
     `held`, or else what is held here, stays held, for this run alone (rule 4). `run` is what the
     framework knows the run by, as it was passed to `check`; None where it does not.
     """
-    mine = current.holding(held)
-    lent = _Lent(mine.token, mine.signer, run=run)
-    with current.use(lent), current.serving(grant):
-        yield grant
+    return current.lending(_Lent.of(current.holding(held), run), grant)
 
 
 def handing(agent: str | None, *, run: object = None) -> Held:
@@ -185,8 +195,7 @@ def handing(agent: str | None, *, run: object = None) -> Held:
     mine = current.holding()
     if not _is_of(mine, agent) or _is_of_another_run(mine, run):
         raise GuardError(
-            f"the agent {agent!r} was handed no token: "
-            f"it cannot hand on that of {mine.token.unverified.holder}"
+            f"the agent {agent!r} was handed no token: it cannot hand on that of {mine.holder}"
         )
     return mine
 
@@ -197,7 +206,7 @@ def _is_of(mine: Held, agent: str | None) -> bool:
     Yes where the framework has no name for who runs: the verifier then decides without a caller, by
     the token alone.
     """
-    return agent is None or agent_name(agent) == mine.token.unverified.holder
+    return agent is None or agent_name(agent) == mine.holder
 
 
 def _is_of_another_run(mine: Held, run: object) -> bool:
@@ -232,11 +241,15 @@ def presented_to(
 ) -> str | Token:
     """What goes to a verifier in this process.
 
-    It is presented to a verifier that has a name, else it is the token as it is. So is one that
-    cannot be presented, since it is for another server, say: the verifier will tell.
+    It is presented to a verifier that has a name, else it is the token as it is: its text, where
+    the verifier may know that again and need not open it. With discharges it is the token itself:
+    in its text they are not bound to it. So is one that cannot be presented, since it is for
+    another server, say: the verifier will tell.
     """
     if not verifier.audiences:
-        return mine.token
+        text = mine.secret_text
+        is_known = len(text) <= verifier.memory.longest and not mine.token.secret_discharges
+        return text if is_known else mine.token
     try:
         return _text_for(verifier, mine, request)
     except (WideningError, LimitError):
@@ -287,9 +300,13 @@ class ToolGuard:
         tell_limits: bool = False,
     ) -> None:
         self._verifier = verifier
+        self._blocking = verifier.blocking
+        # Then an event loop gains nothing by awaiting it.
+        self._at_once = isinstance(verifier, Verifier) and not verifier.waits
         self._cost = read_cost(cost)
         self._attributes = attributes
         self._tell_limits = tell_limits is True  # what only looks like a yes tells nothing
+        self._callers: dict[str, Caller] = {}  # whoever called lately, by the framework's word
 
     def check(
         self,
@@ -305,8 +322,9 @@ class ToolGuard:
         `agent` is who calls, as the framework knows it, and `run` what it knows the run by; None
         where it does not. Never raises on denial.
         """
-        decision: Decision = self._asked(self._verifier.blocking, tool, arguments, agent, run, held)
-        return _told(decision, held)
+        mine = _held_or_nothing(held)
+        decision: Decision = self._asked(self._blocking, tool, arguments, agent, run, mine)
+        return _told(decision, mine)
 
     async def check_async(
         self,
@@ -318,12 +336,14 @@ class ToolGuard:
 
         A call that is cancelled counts as made if its effects were begun.
         """
-        held = who.get("held")
+        if self._at_once:
+            return self.check(tool, arguments, **who)
+        mine = _held_or_nothing(who.get("held"))
         awaited = self._asked(
-            self._verifier.awaited, tool, arguments, who.get("agent"), who.get("run"), held
+            self._verifier.awaited, tool, arguments, who.get("agent"), who.get("run"), mine
         )
         decision: Decision = await awaited
-        return _told(decision, held)
+        return _told(decision, mine)
 
     def for_model(self, decision: Decision, declares: Collection[str] = ()) -> str:
         """For adapters: what the model is told of a decision, as `Decision.for_model` says.
@@ -353,6 +373,24 @@ class ToolGuard:
         access = access_to(tool, plain.arguments, **stated)
         return ("tool", _NO_CALL) if access is None else access
 
+    def _caller(self, agent: str | None) -> Caller | None:
+        """Who calls; None where the framework does not say.
+
+        Raises TypeError or ValueError for a name that no token can have: it is nobody's, and is not
+        taken for none.
+        """
+        if agent is None:
+            return None
+        known = self._callers.get(agent) if type(agent) is str else None
+        if known is not None:
+            return known
+        caller = Caller(agent=names.name(agent_name(agent), "agent"))
+        if type(agent) is str:
+            if len(self._callers) >= _CALLERS:
+                self._callers.clear()
+            self._callers[agent] = caller
+        return caller
+
     def _asked(
         self,
         verifier: AnyVerifier,
@@ -360,7 +398,7 @@ class ToolGuard:
         arguments: Mapping[str, Any],
         agent: str | None,
         run: object,
-        held: Held | Token | None,
+        mine: Held | None,
     ) -> Any:
         """The verifier's decision, of an async one to be awaited.
 
@@ -369,23 +407,22 @@ class ToolGuard:
         """
         found = self._access(tool, arguments)
         access = found if isinstance(found, Access) else None
-        mine = _held_or_nothing(held)
         text = "" if mine is None else presented_to(self._verifier, mine, access)  # rule 1
         if not isinstance(found, Access):  # rule 3
             return verifier.deny(text, *found)
-        if mine is not None and _is_of(mine, agent) and _is_of_another_run(mine, run):  # rule 4
+        if mine is not None and _is_of_another_run(mine, run) and _is_of(mine, agent):  # rule 4
             why = "a run inside a tool call, which was handed no token of its own"
             return verifier.deny(text, "caller", why)
         try:
-            caller = _caller(agent)
+            caller = self._caller(agent)
         except (TypeError, ValueError):  # rule 3
             return verifier.deny(text, "caller", "the agent's name is none that a token can have")
         return verifier.check(text, found, caller=caller)  # rule 2
 
 
-def _told(decision: Decision, held: Held | Token | None) -> Decision:
+def _told(decision: Decision, mine: Held | None) -> Decision:
     """The decision, once the log has it if it is a denial."""
-    if _held_or_nothing(held) is None:
+    if mine is None:
         _log.warning(
             "a tool call, and no token is current: captoken.current.use(token) around the run"
         )
@@ -403,17 +440,6 @@ def _held_or_nothing(held: Held | Token | None) -> Held | None:
         return current.holding(held)
     except NoToken:
         return None
-
-
-def _caller(agent: str | None) -> Caller | None:
-    """Who calls; None where the framework does not say.
-
-    Raises TypeError or ValueError for a name that no token can have: it is nobody's, and is not
-    taken for none.
-    """
-    if agent is None:
-        return None
-    return Caller(agent=names.name(agent_name(agent), "agent"))
 
 
 # --- a function as a tool -------------------------------------------------------------------------

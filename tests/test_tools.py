@@ -5,15 +5,18 @@ import functools
 import inspect
 import json
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from captoken import Access, AsyncGrant, AsyncVerifier, Denied, Grant, current
+from captoken import Access, AsyncGrant, AsyncVerifier, Denied, Grant, Keyring, Token, Verifier, current
+from captoken._format import chain
 from captoken.audit import AuditTrail
 from captoken.current import Held
+from captoken.discharge import Allow, Discharger
 from captoken.errors import GuardError, NoToken
-from captoken.keys import HolderKey
+from captoken.keys import DischargerKey, HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard, access_to, agent_name, calling, guarded_tool, handing
 from tests.world import KEYRING, clock, mint, verifier
@@ -303,6 +306,129 @@ def test_a_tool_gets_the_grant_of_the_face_that_the_guard_was_given():
 
     assert type(asyncio.run(served(ToolGuard(verifier())))) is Grant
     assert type(asyncio.run(served(ToolGuard(asynchronous())))) is AsyncGrant
+
+
+# --- what a guard and a holder keep -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """One entry for each chain that is folded."""
+    counted = []
+    fold = chain.fold
+    monkeypatch.setattr(chain, "fold", lambda *given: counted.append(1) or fold(*given))
+    return counted
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_token_is_not_opened_again_and_again(kind, opened):
+    """It comes as a text that the verifier may know: with a fresh decision on each call."""
+    ask = guard(kind).check
+    with current.use(root()):
+        codes = [ask("search", {"q": q}, agent="orchestrator").code for q in ["fox", "wolf"] * 10]
+    assert codes == ["allowed", "argument"] * 10 and len(opened) == 2
+
+
+def test_where_nothing_is_remembered_it_is_opened_each_time(opened):
+    ask = ToolGuard(verifier(remember=0)).check
+    with current.use(root()):
+        assert [ask("search", {"q": "fox"}).code for _ in range(5)] == ["allowed"] * 5
+    assert len(opened) == 5
+
+
+def test_a_key_that_is_gone_opens_nothing_more():
+    keys = [KEYRING]
+    ask = ToolGuard(Verifier(lambda: keys[0], clock=clock())).check
+    with current.use(root()):
+        assert [ask("search", {"q": "fox"}).code for _ in range(4)] == ["allowed"] * 4
+        keys[0] = Keyring.from_keys({"k1": bytes(range(50, 82))}, current="k1")
+        assert ask("search", {"q": "fox"}).code in ("bad_signature", "unknown_key")
+
+
+def test_a_token_with_discharges_is_taken_with_them_bound():
+    approver = DischargerKey.generate()
+    token = root().require(approver.public, need={"yes": 1})
+    with current.use(token):
+        assert guard().check("crm.x", {}).code == "missing_discharge"
+    (ticket,) = token.needs
+    answer = Discharger(approver, lambda need: Allow(expires_in=60), clock=clock()).discharge(ticket)
+    with current.use(token.with_discharge(answer)):
+        ask = guard().check
+        assert [ask("crm.x", {}).code for _ in range(4)] == ["allowed"] * 4
+
+
+def test_what_a_holder_presented_is_kept_in_its_calls_too(monkeypatch):
+    made = []
+    show = Token.show
+    monkeypatch.setattr(Token, "show", lambda self, **asked: made.append(1) or show(self, **asked))
+    ask = guard()
+    with current.use(root()):
+        for run in (1, 2):
+            with calling(ask.check("crm.x", {}, run=run).grant, run=run) as grant:
+                assert current.grant() is grant
+                texts = {current.holding().present(audience="db") for _ in range(2)}
+                assert texts == {current.holding().present(audience="db")}
+        with pytest.raises(NoToken):
+            current.grant()
+    assert len(made) == 1
+
+
+def test_a_call_ends_as_a_block_does_and_a_group_of_denials_is_one():
+    ask = guard()
+    with current.use(root()) as mine:
+        decision = ask.check("crm.x", {})
+        denied = Denied(ask.check("send_mail", {}))
+        with pytest.raises(Denied) as caught, calling(decision.grant):
+            raise ExceptionGroup("tasks", [denied])
+        assert caught.value is denied and current.holding() is mine
+        with pytest.raises(TypeError, match="only a verifier"):
+            calling(mint())
+
+
+def test_names_of_callers_are_kept_within_bounds_and_odd_ones_not_at_all():
+    asked = guard()
+    with current.use(root()), current.delegate(to="agent-7"):
+        codes = [asked.check("crm.x", {}, agent=f"agent {at}").code for at in (*range(200), 7)]
+        assert codes.count("allowed") == 2 and codes[7] == codes[-1] == "allowed"
+        assert len(asked._callers) <= 64
+        assert asked.check("crm.x", {}, agent=["agent-7"]).code == "caller"
+
+        class Name(str):
+            __hash__ = None
+
+        assert asked.check("crm.x", {}, agent=Name("agent-7")).code == "allowed"
+
+
+class Waiting(MemoryLedger):
+    """It says in which thread it is asked."""
+
+    def reserve(self, *args):
+        self.thread = threading.get_ident()
+        return super().reserve(*args)
+
+
+def test_an_event_loop_waits_only_for_what_may_have_to_wait():
+    assert not verifier().waits
+    for options in ({"ledger": MemoryLedger(floor=0)}, {"replays": MemoryReplayStore(floor=0)}, {"audit": AuditTrail(lambda line: None)}, {"overlay": lambda: None}):
+        assert verifier(**options).waits and AsyncVerifier(KEYRING, **options).waits, options
+    ledger = Waiting(shared=True, floor=0)
+    asked = ToolGuard(verifier(ledger=ledger))
+
+    async def main():
+        with current.use(root(uses=1)):
+            return (await asked.check_async("crm.x", {})).code
+
+    assert asyncio.run(main()) == "allowed" and ledger.thread != threading.get_ident()
+
+
+def test_a_guard_that_waits_for_nothing_serves_any_number_of_event_loops():
+    asked = guard()
+
+    async def main():
+        with current.use(root()):
+            return (await asked.check_async("crm.x", {}, agent="orchestrator")).code
+
+    assert [asyncio.run(main()) for _ in range(3)] == ["allowed"] * 3
 
 
 def test_an_agents_name_is_spelled_with_hyphens():

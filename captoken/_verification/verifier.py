@@ -244,6 +244,16 @@ class _Face(Sealed):
         return self._parts.memory
 
     @property
+    def waits(self) -> bool:
+        """May an answer have to wait: for the source of overlays, for a store, for a trail?
+
+        Keys are asked for at once in any case.
+        """
+        stores = self._parts.stores
+        asked = (self._parts.overlay, stores.replays, stores.ledger, stores.trail)
+        return any(each is not None for each in asked)
+
+    @property
     def process(self) -> object:
         """What stands for the process that asks: a child of a fork has another one."""
         return this_process()

@@ -8,24 +8,35 @@ A variable of a context, and not a global: other requests of the process do not 
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
 
-@contextmanager
-def within(variable: ContextVar[_T], value: _T) -> Generator[None, None, None]:
+def within(variable: ContextVar[_T], value: _T) -> AbstractContextManager[None]:
     """In this block `variable` has that value; after it, what it had before.
 
     Tasks that are started in the block keep the value, as with any context variable. Threads do not
     get it. Raises ValueError at the end where the block is left in another context than it was
-    entered in, as a generator can be.
+    entered in, as a generator can be. It is for one `with`.
     """
-    before = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(before)
+    return _Within(variable, value)
+
+
+class _Within:
+    """The block of `within`. A class, since a generator costs a tool call three times as much."""
+
+    __slots__ = ("_before", "_value", "_variable")
+    _before: Token[Any]
+
+    def __init__(self, variable: ContextVar[Any], value: Any) -> None:
+        self._variable = variable
+        self._value = value
+
+    def __enter__(self) -> None:
+        self._before = self._variable.set(self._value)
+
+    def __exit__(self, *raised: object) -> None:
+        self._variable.reset(self._before)

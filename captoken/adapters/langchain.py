@@ -70,6 +70,14 @@ _READING = ("model_validate", "__get_pydantic_core_schema__")
 # What a model's configuration may say, and still read its arguments as one that says none of it.
 _HARMLESS = {"arbitrary_types_allowed", "extra", "json_schema_extra", "title"}
 
+# Values that are read as they are written, by the annotation of their field.
+_NONE = type(None)
+_PLAIN: dict[Any, tuple[type, ...]] = {
+    **{kind: (kind,) for kind in (str, int, bool)},
+    **{kind | None: (kind, _NONE) for kind in (str, int, bool)},
+}
+_TOOLS = 256  # of which a guard keeps what it knows
+
 _Answer: TypeAlias = "ToolMessage | Command[Any]"
 
 
@@ -108,6 +116,7 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         self._guard = checked_guard(guard)
         self._native = unasked(native, "types") | {_FUNCTION}
         self._agent = agent_name(agent)
+        self._tools: dict[int, _Known] = {}
         if not isinstance(agent, str) or not self._agent:
             raise ValueError("name the agent, agent=…: its token names its holder")
 
@@ -141,12 +150,12 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             run=asked.run,
         )
         if decision.grant is None:
-            return _refusal(request, self._guard, decision)
+            return _refusal(request.tool_call, request.tool, self._guard, decision)
         try:
             with calling(decision.grant, run=asked.run):
-                return handler(_answering(asked.given, self._guard))
+                return handler(asked.given)
         except Denied as denied:  # rule 3
-            return _refusal(request, self._guard, denied.decision)
+            return _refusal(request.tool_call, request.tool, self._guard, denied.decision)
 
     async def awrap_tool_call(
         self,
@@ -162,12 +171,12 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             run=asked.run,
         )
         if decision.grant is None:
-            return _refusal(request, self._guard, decision)
+            return _refusal(request.tool_call, request.tool, self._guard, decision)
         try:
             with calling(self._guard.served(decision.grant), run=asked.run):
-                return await handler(_answering(asked.given, self._guard))
+                return await handler(asked.given)
         except Denied as denied:  # rule 3
-            return _refusal(request, self._guard, denied.decision)
+            return _refusal(request.tool_call, request.tool, self._guard, denied.decision)
 
     def wrap_model_call(
         self,
@@ -199,7 +208,11 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
 
     def _asked(self, request: ToolCallRequest) -> _Asked:
         """Rules 1 and 2: what is asked about a call."""
-        arguments, given = _arguments(request)
+        known = self._known(request.tool)
+        arguments, changed = _arguments(request, known)
+        if known is not None:
+            changed["tool"] = known.answering
+        given = request.override(**changed) if changed else request
         config = _config(request)
         return _Asked(
             tool=request.tool_call["name"],
@@ -208,6 +221,17 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             run=_run(config),
             given=given,
         )
+
+    def _known(self, tool: BaseTool | None) -> _Known | None:
+        """What is known of a tool, found out when it is called first; None where there is none."""
+        if tool is None:
+            return None
+        known = self._tools.get(id(tool))
+        if known is None or known.tool is not tool or known.args_schema is not tool.args_schema:
+            if len(self._tools) >= _TOOLS:
+                self._tools.clear()
+            known = self._tools[id(tool)] = _Known(tool, self._guard)
+        return known
 
     def _who(self, config: Mapping[str, Any]) -> str:
         """Rule 2: the name, or one that nobody has.
@@ -242,39 +266,101 @@ def _run(config: Mapping[str, Any]) -> object:
 # --- what a tool gets: rule 1 -----------------------------------------------------------------
 
 
+class _Known:
+    """What is known of a tool as long as it has the same schema."""
+
+    __slots__ = ("answering", "args_schema", "plain", "schema", "tool", "unreadable")
+
+    def __init__(self, tool: BaseTool, guard: ToolGuard) -> None:
+        self.tool = tool
+        self.args_schema = tool.args_schema
+        self.answering = _answering(tool, guard)
+        self.schema: type[BaseModel] | None = None
+        self.plain: Mapping[str, tuple[type, ...]] | None = None
+        self.unreadable: str | None = None
+        try:
+            self.schema = _schema(tool)
+            self.plain = None if self.schema is None else _plain(self.schema)
+        except _Unreadable as problem:
+            self.unreadable = str(problem)
+
+
+def _answering(tool: BaseTool, guard: ToolGuard) -> BaseTool:
+    """A stand-in for a tool, whose answer to a call is the refusal where the tool raises a Denied.
+
+    A copy, with its two ways to be called. What is called is the tool itself.
+    """
+
+    def answer(call: Any, error: BaseException) -> ToolMessage | None:
+        denied = current.denied_in(error)
+        if denied is None or not isinstance(call, dict) or "id" not in call:
+            return None
+        return _refusal(call, tool, guard, denied.decision)
+
+    def invoke(call: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return tool.invoke(call, *args, **options)
+        except Exception as error:
+            answered = answer(call, error)
+            if answered is None:
+                raise
+            return answered
+
+    async def ainvoke(call: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return await tool.ainvoke(call, *args, **options)
+        except Exception as error:
+            answered = answer(call, error)
+            if answered is None:
+                raise
+            return answered
+
+    answering = copy.copy(tool)
+    vars(answering).update(invoke=invoke, ainvoke=ainvoke)
+    return answering
+
+
 class _Unreadable(Exception):  # noqa: N818, it is not raised further than this file
     """Nobody can say what the tool would get, and why: so the call is permitted to nobody."""
 
 
-def _arguments(request: ToolCallRequest) -> tuple[Any, ToolCallRequest]:
-    """What to ask about, and the request that has it (rule 1).
+def _arguments(request: ToolCallRequest, known: _Known | None) -> tuple[Any, dict[str, Any]]:
+    """What to ask about, and what of the request has to change so that it has it (rule 1).
 
     What is asked is no mapping where nothing is permitted, but text that says why: the guard
     refuses that as it refuses arguments that are no JSON.
     """
-    arguments: Any = request.tool_call["args"]
-    tool = request.tool
-    if tool is not None and tool.name != request.tool_call["name"]:
+    call = request.tool_call
+    arguments: Any = call["args"]
+    if known is None:
+        return arguments, {}
+    if known.tool.name != call["name"]:
         # Somebody put it there: the guard would be asked about the one, and the other would run.
-        return "another tool", request
+        return "another tool", {}
+    if known.unreadable is not None:
+        return known.unreadable, {}
+    if known.schema is None:
+        return arguments, {}
     try:
-        schema = _schema(tool)
-        if schema is None:
-            return arguments, request
-        asked, given = _read(schema, arguments)
+        asked, given = _read(known.schema, arguments, known.plain)
     except ValidationError:
-        return arguments, request  # the tool refuses them, in words that help the model
+        return arguments, {}  # the tool refuses them, in words that help the model
     except _Unreadable as problem:
-        return str(problem), request
-    return asked, request.override(tool_call={**request.tool_call, "args": given})
+        return str(problem), {}
+    return asked, {"tool_call": {**call, "args": given}}
 
 
-def _read(schema: type[BaseModel], arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(
+    schema: type[BaseModel],
+    arguments: Any,
+    plain: Mapping[str, tuple[type, ...]] | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a schema makes of arguments: by the names of its fields, and as it reads them.
 
     The tool will read them once more. So they have to be such that a second reading gives the same
-    as the first, and what was asked about is what it then gets. Raises ValidationError for what the
-    schema does not take, _Unreadable.
+    as the first, and what was asked about is what it then gets. Of a `plain` schema that is so
+    where each value is of a type of its field. Raises ValidationError for what the schema does not
+    take, _Unreadable.
     """
     try:
         read = schema.model_validate(arguments)
@@ -283,6 +369,10 @@ def _read(schema: type[BaseModel], arguments: Any) -> tuple[dict[str, Any], dict
     except (ValueError, TypeError, RecursionError):
         raise _Unreadable("unreadable") from None
 
+    if plain is not None and not read.model_extra:
+        values = vars(read)
+        if all(type(value) in plain[name] for name, value in values.items()):
+            return values, dict(values)
     try:
         asked = read.model_dump(mode="json")
         given = read.model_dump(mode="json", by_alias=True)
@@ -294,6 +384,24 @@ def _read(schema: type[BaseModel], arguments: Any) -> tuple[dict[str, Any], dict
     except (PydanticSerializationError, ValueError, TypeError, LookupError, RecursionError):
         raise _Unreadable("read otherwise") from None
     return asked, given
+
+
+def _plain(model: type[BaseModel]) -> dict[str, tuple[type, ...]] | None:
+    """For each field the types of its values, where nothing but these says how it is read.
+
+    None for a model of which more is to be said.
+    """
+    rules = model.__pydantic_decorators__
+    writes = rules.field_serializers or rules.model_serializers or rules.computed_fields
+    if writes or not _only_fields(model):
+        return None
+    plain: dict[str, tuple[type, ...]] = {}
+    for name, each in model.model_fields.items():
+        types = _PLAIN.get(each.annotation)
+        if types is None or each.metadata or each.exclude or each.serialization_alias:
+            return None
+        plain[name] = types
+    return plain
 
 
 def _written_as_they_are(read: BaseModel, asked: Mapping[str, Any]) -> bool:
@@ -308,14 +416,12 @@ def _written_as_they_are(read: BaseModel, asked: Mapping[str, Any]) -> bool:
     )
 
 
-def _schema(tool: BaseTool | None) -> type[BaseModel] | None:
+def _schema(tool: BaseTool) -> type[BaseModel] | None:
     """The model of a tool's arguments, without those that the framework adds.
 
     None for a tool that has none. Raises _Unreadable for one of which cannot be said how it reads
     them: the model without what the framework adds is made anew of the fields alone.
     """
-    if tool is None:
-        return None
     for_model = tool.tool_call_schema
     whole = tool.args_schema
     if isinstance(for_model, dict):
@@ -375,48 +481,23 @@ def _has_special_fields(model: type[BaseModel]) -> bool:
     )
 
 
-def _refusal(request: ToolCallRequest, guard: ToolGuard, decision: Decision) -> ToolMessage:
+def _refusal(
+    call: Mapping[str, Any],
+    tool: BaseTool | None,
+    guard: ToolGuard,
+    decision: Decision,
+) -> ToolMessage:
     """Rule 3: what the model is told.
 
     It is the tool's answer to the model's call, by its id, so that the conversation stays
     well-formed.
     """
-    call = request.tool_call
     return ToolMessage(
-        guard.for_model(decision, _declared(request.tool)),
+        guard.for_model(decision, _declared(tool)),
         name=call["name"],
         tool_call_id=call["id"] or "",
         status="error",
     )
-
-
-def _answering(request: ToolCallRequest, guard: ToolGuard) -> ToolCallRequest:
-    """The request, for the same tool, whose answer is the refusal where it lets a Denied through.
-
-    A copy of the tool stands in for it, with its two ways to be called. What is called is the tool
-    itself.
-    """
-    tool = request.tool
-    if tool is None:
-        return request
-
-    def invoke(*args: Any, **options: Any) -> Any:
-        try:
-            with current.serving(current.grant()):
-                return tool.invoke(*args, **options)
-        except Denied as denied:
-            return _refusal(request, guard, denied.decision)
-
-    async def ainvoke(*args: Any, **options: Any) -> Any:
-        try:
-            with current.serving(current.grant()):
-                return await tool.ainvoke(*args, **options)
-        except Denied as denied:
-            return _refusal(request, guard, denied.decision)
-
-    answering = copy.copy(tool)
-    vars(answering).update(invoke=invoke, ainvoke=ainvoke)
-    return request.override(tool=answering)
 
 
 def _declared(tool: Any) -> list[str]:

@@ -31,10 +31,9 @@ import copy
 import json
 import weakref
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from captoken._format.extras import extra
 
@@ -232,8 +231,9 @@ class _Asking:
         agent = context.agent
         if not isinstance(agent, GuardedAgent):  # rule 3
             return "Not permitted: the agent that calls has no guard."
-        held = _handed.get().of(context).get(agent_name(agent.name))
-        run = _run_of(context)
+        inside = _inside.get()
+        held = inside.handed.held_in(context, agent.name)
+        run = _run_of(context, inside)
         decision = await agent.guard.check_async(
             self._tool,
             _arguments(input),
@@ -245,18 +245,14 @@ class _Asking:
             return agent.guard.for_model(decision, self._declared)
         try:
             grant = agent.guard.served(decision.grant)
-            inside = within(_around, (context, run))
-            with calling(grant, run=run, held=held), _nothing_handed(), inside:
+            within_it = within(_inside, _Inside(context, run, _Handed()))  # rule 8
+            with calling(grant, run=run, held=held), within_it:
                 return await self._invoke(context, input)
         except Denied as denied:  # rule 7
             return agent.guard.for_model(denied.decision)
 
 
-# The call that is around this code: its context, and its run.
-_around: ContextVar[tuple[object, object]] = ContextVar("captoken.openai_agents.around")
-
-
-def _run_of(context: object) -> object:
+def _run_of(context: object, inside: _Inside) -> object:
     """What the run of a call is known by.
 
     The framework has no word for it that a nested run may not share: neither the agent, nor the
@@ -264,8 +260,7 @@ def _run_of(context: object) -> object:
     own. So what comes with the context of the call around it belongs to that, and is of its run;
     all else is of another run.
     """
-    around, run = _around.get((None, None))
-    return run if around is context else object()
+    return inside.run if inside.context is context else object()
 
 
 def _arguments(text: str) -> Any:
@@ -342,7 +337,7 @@ def delegate_to(
     _check_guarded(agent)
 
     async def ask(caller: ToolContext[Any], task: str) -> Any:
-        handing(_name_of(caller.agent), run=_run_of(caller))
+        handing(_name_of(caller.agent), run=_run_of(caller, _inside.get()))
         done = await run_delegated(
             agent,
             task,
@@ -400,6 +395,11 @@ class _Handed:
     def __init__(self) -> None:
         self.runs: dict[int, dict[str, Held]] = {}
 
+    def held_in(self, context: RunContextWrapper[Any], agent: object) -> Held | None:
+        """What that agent was handed in a run, or None."""
+        handed = self.runs.get(id(context.usage))
+        return None if handed is None else handed.get(agent_name(agent))
+
     def of(self, context: RunContextWrapper[Any]) -> dict[str, Held]:
         """What was handed on in a run, by the name of the agent; it can be added to.
 
@@ -413,20 +413,22 @@ class _Handed:
         return self.runs[id(usage)]
 
 
-# Set anew for what a tool call runs, since a nested run may share the usage object.
-_handed: ContextVar[_Handed] = ContextVar(
-    "captoken.openai_agents.handed",
-    default=_Handed(),  # noqa: B039, one for all
+class _Inside(NamedTuple):
+    """What a tool call runs is inside of."""
+
+    # Of the call: its context, and its run.
+    context: object
+    run: object
+
+    # Who was handed what there. Nothing at first, since a nested run may share the usage object: it
+    # holds what is current, and not what a handoff around the call gave to an agent of its name.
+    handed: _Handed
+
+
+_inside: ContextVar[_Inside] = ContextVar(
+    "captoken.openai_agents.inside",
+    default=_Inside(None, None, _Handed()),  # noqa: B039, one for all: no call is around it
 )
-
-
-def _nothing_handed() -> AbstractContextManager[None]:
-    """Rule 8: in this block nothing was handed on yet.
-
-    For the call of a tool, which may run agents: they hold what is current, and not what a handoff
-    around the call has given to an agent of the same name.
-    """
-    return within(_handed, _Handed())
 
 
 class _HandOn:
@@ -457,7 +459,7 @@ class _HandOn:
         Raises GuardError where the agent holds none of its own (rule 6), and what `Held.delegate`
         raises. On the way back the agent holds what it held before.
         """
-        handed = _handed.get().of(context)
+        handed = _inside.get().handed.of(context)
         held = handed.get(agent_name(self.owner)) or current.holding()
         if self.owner is None or held.token.unverified.holder != agent_name(self.owner):  # rule 6
             raise GuardError(

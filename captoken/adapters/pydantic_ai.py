@@ -213,10 +213,13 @@ class TokenGuard(AbstractCapability[Any]):
 
         Rule 6: what was refused here, or to the tool itself, is an `error` for the model to read.
         """
-        with telling(error, self.told_of(tool_def)):
+        try:
             grant = await self.permitted(tool, arguments, ctx)
             with calling(grant, run=ctx.run_id):
                 return await run()
+        except Denied as denied:
+            told = self.told_of(tool_def)(denied.decision)
+        raise error(told)
 
     def told_of(self, tool_def: ToolDefinition | None) -> Callable[[Decision], str]:
         """What the model is told of a decision on a tool, whose own arguments may be named."""
@@ -268,13 +271,16 @@ class _Guarded(WrapperToolset[Any]):
     ) -> Any:
         """The call of a tool, with the arguments that it gets, if they are permitted."""
 
-        async def run() -> Any:
+        try:
+            grant = await self.owner.permitted(name, tool_args, ctx)
             for call in _calls.get():
                 if call.owner is self.owner and call.key == _key(name, ctx):
                     call.permitted = True
-            return await self.wrapped.call_tool(name, tool_args, ctx, tool)
-
-        return await self.owner.run_permitted(ctx, name, tool_args, run, ToolFailed, tool.tool_def)
+            with calling(grant, run=ctx.run_id):
+                return await self.wrapped.call_tool(name, tool_args, ctx, tool)
+        except Denied as denied:
+            told = self.owner.told_of(tool.tool_def)(denied.decision)
+        raise ToolFailed(told)
 
 
 def _facts(arguments: Any) -> Any:

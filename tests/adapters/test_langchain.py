@@ -729,6 +729,45 @@ def test_what_a_tool_itself_is_refused_is_told_to_the_model(run: Run) -> None:
     assert result.status == "error" and result.text.startswith("Not permitted")
 
 
+def test_a_schema_that_is_put_in_later_is_the_one_that_reads() -> None:
+    """What the guard keeps of a tool is kept as long as that is the schema that the tool has."""
+    world, got = World(), []
+
+    class Cents(BaseModel):
+        amount: int
+
+    class Euros(BaseModel):
+        amount: int
+
+        @field_validator("amount")
+        def times(cls, value: int) -> int:
+            return min(value * 10, 100)
+
+    def pay(amount: int) -> str:
+        got.append(amount)
+        return "paid"
+
+    paying = StructuredTool.from_function(pay, description="Pay.", args_schema=Cents)
+    own = TokenGuard(world.guard, agent=story.ORCHESTRATOR)
+    says = [call("pay", amount=amount) for amount in ("5", 50, 100)]
+    for schema in (Cents, Euros, Cents):
+        paying.args_schema = schema
+        agent = create_agent(model(*([one] for one in says), "done"), [paying], name=story.ORCHESTRATOR, middleware=[own])
+        with current.use(root(pay={"amount": {"max": 60}})):
+            invoke(agent)
+    assert got == [5, 50, 5, 50]
+    assert world.codes == ["allowed", "allowed", "argument", "tool", "argument", "argument", "allowed", "allowed", "argument"]
+
+
+def test_what_is_kept_of_tools_is_bounded() -> None:
+    world = World()
+    own = TokenGuard(world.guard, agent=story.ORCHESTRATOR)
+    for at in range(300):
+        one = StructuredTool.from_function(order, name=f"order_{at}")
+        own._known(one)
+    assert len(own._tools) <= 256
+
+
 HANDLING: dict[str, Any] = {
     "as it is": None,
     "nothing": False,

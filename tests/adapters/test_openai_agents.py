@@ -817,7 +817,7 @@ def test_what_a_handoff_hands_on_is_for_its_run_alone(guard: ToolGuard, told: To
     asyncio.run(run())
     assert reached == ["cash"] and told.codes == ["allowed", "caller"]
     gc.collect()
-    assert openai_agents._handed.get().runs == {}  # nor is it kept
+    assert openai_agents._inside.get().handed.runs == {}  # nor is it kept
 
 
 @pytest.mark.parametrize("name", ["other", story.ORCHESTRATOR])

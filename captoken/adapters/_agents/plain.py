@@ -26,7 +26,7 @@ with extra("pydantic-ai"):  # or langchain's, whose adapter says so before this 
     from pydantic import AnyUrl, BaseModel, RootModel
     from pydantic_core import MultiHostUrl, Url, to_jsonable_python
 
-_AS_THEY_ARE = (bool, int, float, str, type(None))
+_AS_THEY_ARE = frozenset({bool, int, float, str, type(None)})
 _LISTS = (list, tuple, set, frozenset, deque)
 
 # What pydantic itself writes, in one way.
@@ -45,6 +45,8 @@ def as_json(value: Any) -> Any:
     kind = type(value)
     if kind in _AS_THEY_ARE:
         return value
+    if kind is dict:
+        return {_key(key): as_json(each) for key, each in value.items()}
     if isinstance(value, Enum):
         return as_json(value.value)
     if isinstance(value, BaseModel):
