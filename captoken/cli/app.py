@@ -26,6 +26,7 @@ from captoken.cli.output import prepare, tell
 from captoken.cli.postgres import postgres
 from captoken.cli.problems import TOLD, problem
 from captoken.cli.renewing import operate
+from captoken.cli.scenarios import test
 from captoken.cli.write import attenuate, delegate, mint, present
 
 INTERRUPTED = 130
@@ -46,6 +47,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         overlay,
     ),
     "Auditor, of what a server has kept": (audit, blast_radius),
+    "Developer, who tests what a token permits": (test,),
 }
 
 

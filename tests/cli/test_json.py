@@ -74,6 +74,7 @@ CASES = {
     "completion show": ("bash", {"shell", "script"}),
     "completion install": ("bash", {"shell", "file", "written"}),
     "docs": ("", {"folder", "pages"}),
+    "test": ("scenarios.toml", {"scenarios", "failed"}),
     "demo": ("--seed 1", None),  # the story, whose keys are those of its structs
 }  # fmt: skip
 # Of a server that is not there; one that does not end, and has tests of its own; and groups.
@@ -92,6 +93,7 @@ captoken renew --key operator.json --store overlay.db --create
 captoken overlay --store overlay.db --operator "$(cat operator.public)" --raw > proposal
 captoken revoke --key operator.json --store overlay.db --agent b --why lost --json | sed -n 's/.*"id": "\\(.*\\)",/\\1/p' > entry
 python keep_trail.py audit.json > trail.jsonl
+printf 'captoken = 1\\n[[scenario]]\\nname = "a"\\ntoken.tools.pay = {}\\ncall = [{ tool = "pay", code = "allowed" }]\\n' > scenarios.toml
 """
 
 

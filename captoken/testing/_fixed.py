@@ -1,18 +1,4 @@
-"""For the tests of those who embed captoken: a clock that stands still, and nonces that repeat.
-
-    clock = FixedClock(1_764_061_200)
-    issuer = Issuer(keyring, clock=clock, random=fixed_random("a seed"))
-    verifier = Verifier(keyring, clock=clock)
-
-    token = issuer.mint(…, expires_in=60)      # the same text in each run of the test
-    clock.advance(61)                          # and now it has expired
-
-    held = hold(token, until=request.addfinalizer)   # in a fixture of pytest
-
-`error_catalogue` lists what can go wrong, with what to do about it.
-
-Never in production: a token whose nonces can be foretold has link ids that can be foretold.
-"""
+"""What stands still or repeats: a clock, randomness, a token at hand for one test."""
 
 from __future__ import annotations
 
@@ -21,12 +7,9 @@ from itertools import count
 
 from captoken import current
 from captoken._format.primitives import sha256
-from captoken._verification.catalogue import ErrorEntry, entries
 from captoken._writing.token import Token
 from captoken.current import Held
 from captoken.proof import Signer
-
-__all__ = ["ErrorEntry", "FixedClock", "error_catalogue", "fixed_random", "hold"]
 
 
 class FixedClock:
@@ -82,14 +65,3 @@ def hold(
     held = block.__enter__()
     until(lambda: block.__exit__(None, None, None))
     return held
-
-
-def error_catalogue() -> tuple[ErrorEntry, ...]:
-    """All that captoken raises or refuses: by type and code, what it means and what to do.
-
-    Types of error come first, in the order in which `captoken.errors` draws them. Then `Denied`, in
-    the order in which a verifier checks. `example` is one of the messages that the code has, for
-    people: messages may change, and types and codes do not. For a runbook, or for a test that each
-    code has an answer in your service. Programming errors are left out: TypeError, ValueError.
-    """
-    return entries()

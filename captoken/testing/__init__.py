@@ -1,0 +1,60 @@
+"""For the tests of those who embed captoken (docs/testing.md).
+
+    clock = FixedClock(1_764_061_200)
+    issuer = Issuer(keyring, clock=clock, random=fixed_random("a seed"))
+    verifier = Verifier(keyring, clock=clock)
+
+    token = issuer.mint(…, expires_in=60)      # the same text in each run of the test
+    clock.advance(61)                          # and now it has expired
+
+    held = hold(token, until=request.addfinalizer)   # in a fixture of pytest
+
+    with assert_denied(code="table"):          # fails where nobody was asked, too
+        service.report("hr")
+    print(under_narrower(token, run))          # what each right is good for
+    read_scenarios("scenarios.toml")           # token, calls and codes, in a file
+
+`error_catalogue` lists what can go wrong, with what to do about it. The plugin of pytest has
+fixtures of all this: `captoken_pytest`, beside this package.
+
+Never in production: a token whose nonces can be foretold has link ids that can be foretold.
+"""
+
+from __future__ import annotations
+
+from captoken._verification.catalogue import ErrorEntry, entries
+from captoken.testing._asserts import Watched, assert_allowed, assert_denied, watched
+from captoken.testing._fixed import FixedClock, fixed_random, hold
+from captoken.testing._narrower import Narrowed, Report, under_narrower
+from captoken.testing._scenarios import Call, Outcome, Scenario, read_scenarios, scenarios_of
+
+__all__ = [
+    "Call",
+    "ErrorEntry",
+    "FixedClock",
+    "Narrowed",
+    "Outcome",
+    "Report",
+    "Scenario",
+    "Watched",
+    "assert_allowed",
+    "assert_denied",
+    "error_catalogue",
+    "fixed_random",
+    "hold",
+    "read_scenarios",
+    "scenarios_of",
+    "under_narrower",
+    "watched",
+]
+
+
+def error_catalogue() -> tuple[ErrorEntry, ...]:
+    """All that captoken raises or refuses: by type and code, what it means and what to do.
+
+    Types of error come first, in the order in which `captoken.errors` draws them. Then `Denied`, in
+    the order in which a verifier checks. `example` is one of the messages that the code has, for
+    people: messages may change, and types and codes do not. For a runbook, or for a test that each
+    code has an answer in your service. Programming errors are left out: TypeError, ValueError.
+    """
+    return entries()
