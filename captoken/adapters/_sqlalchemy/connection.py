@@ -17,17 +17,13 @@ from captoken.adapters._sqlalchemy.blocks import Block
 _NO_ROWS = Rows((), [], -1)
 
 
-class NotThere(GuardError, AttributeError):  # noqa: N818, as the others are named
-    """An attribute that a guarded connection does not have. `hasattr` says no."""
-
-
 class _OnlyWhatIsHere:
-    """What has no other attribute than its own."""
+    """What has no other attributes than its own: AttributeError for each."""
 
     __slots__ = ()
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise NotThere(
+        raise AttributeError(
             f"a guarded connection has no {name}: statements, commit and rollback are all there is"
         )
 
