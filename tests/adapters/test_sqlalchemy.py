@@ -23,6 +23,8 @@ from sqlalchemy import (
     AsyncAdaptedQueuePool,
     Connection,
     Engine,
+    SingletonThreadPool,
+    StaticPool,
     create_engine,
     delete,
     event,
@@ -35,14 +37,16 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, load_only, selectinload
 
 from captoken import Denied, Grant, Issuer, Keyring, Verifier, current
+from captoken.adapters import sqlite
 from captoken.adapters._sqlalchemy import engines
 from captoken.adapters.postgres import Role, apply_plan
 from captoken.adapters.sqlalchemy import guarded, guarded_async, guarded_engine
 from captoken.errors import GuardError, NoToken
+from captoken.stores.memory import MemoryLedger
 
 from . import postgres_corpus, sqlite_corpus
 from .sqlalchemy_statements import ON_POSTGRESQL, ON_SQLITE, STATEMENTS, Base, Kept, Line, Mood, Peeking, Person, Sale
@@ -989,3 +993,88 @@ def test_an_owners_engine_that_is_gone_is_forgotten() -> None:
     del engine, made
     gc.collect()
     assert len(engines._known) == before
+
+
+# --- beside other things ---------------------------------------------------------------------------------------------
+
+
+def test_budgets_of_rows_are_counted_underneath(shop: Shop) -> None:
+    """What the adapter itself asks, for the key of a new row, takes nothing of them."""
+    token = Issuer(KEYRING, clock=lambda: NOW).mint(
+        subject="user:jane", agent="analyst", task="task-1", tables=["sales"], operations=["select", "insert"], budget={"rows": 6}
+    )
+    verifier = Verifier(KEYRING, clock=lambda: NOW, ledger=MemoryLedger(clock=lambda: NOW, floor=0, shared=True))
+    held = verifier.authenticate(token.serialize())
+
+    def body(connection: Connection) -> None:
+        with Session(connection) as session:
+            session.add(Sale(region="ap"))
+            session.commit()
+            assert len(session.scalars(select(Sale.id)).all()) == 3
+            assert held.left(["rows"]) == {"rows": 2}
+            with pytest.raises(Denied) as told:
+                session.scalars(select(Sale)).all()
+            assert told.value.decision.code == "budget_exhausted"
+
+    shop.run(held, body)
+
+
+@pytest.mark.parametrize("shop", ASYNC, indirect=True)
+def test_sessions_of_a_guarded_async_engine(shop: Shop) -> None:
+    async def run(engine: AsyncEngine) -> None:
+        sessions = async_sessionmaker(guarded_engine(engine, WRITER), expire_on_commit=False)
+
+        async def add(name: str) -> None:
+            async with sessions() as session:
+                while True:
+                    session.add(Sale(region=name))
+                    try:
+                        await session.commit()
+                        break
+                    except exc.OperationalError:  # SQLite has one writer at a time
+                        await session.rollback()
+                        await asyncio.sleep(0.01)
+                with pytest.raises(Denied):
+                    await session.scalars(select(Person))
+                await session.scalars(select(Sale))
+
+        await asyncio.gather(*(add(f"r{n}") for n in range(6)))
+        async with sessions.begin() as session:
+            assert len((await session.scalars(select(Sale))).all()) == 8
+            await session.delete(await session.get_one(Sale, 1))
+
+    assert isinstance(shop.engine, AsyncEngine)
+    shop.runner.run(run(shop.engine))
+    assert len(shop.rows("select id from sales")) == 7 and shop.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("pool", [SingletonThreadPool, StaticPool])
+def test_one_connection_for_all_is_guarded_block_by_block(pool: Any) -> None:
+    """A database in memory, which owner and agents share. What the owner has open is the owner's."""
+    engine = create_engine("sqlite://", poolclass=pool)
+    Base.metadata.create_all(engine)
+    with guarded(engine, WRITER) as connection:
+        connection.execute(insert(Sale).values(region="x"))
+        connection.commit()
+        with engine.connect() as owner:
+            assert owner.execute(select(func.count(Sale.id))).scalar() == 1
+    with engine.connect() as owner:
+        owner.execute(delete(Sale))
+        with guarded(engine, READER) as connection, pytest.raises(GuardError, match="open transaction"):
+            connection.execute(select(Sale.id))
+        owner.rollback()
+    with guarded(engine, READER) as connection:
+        assert connection.execute(select(func.count(Sale.id))).scalar() == 1
+    engine.dispose()
+
+
+@pytest.mark.parametrize("shop", ["sqlite"], indirect=True)
+def test_a_connection_that_remembers_does_so_here(shop: Shop, tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/shop.db", connect_args={"factory": sqlite.Connection})
+    for _ in range(3):
+        with guarded(engine, READER) as connection:
+            assert len(connection.execute(select(Sale.id)).all()) == 2
+    with closing(engine.raw_connection()) as taken:
+        memory: Any = taken.driver_connection
+        assert memory.remembered._found is not None
+    engine.dispose()
