@@ -25,8 +25,8 @@ What it enforces, by rules that the code cites:
     row security.
  9. Of an error of the database, the class is passed on. Its first line is too, if it is about the
     text of the statement, or of a kind that names nothing but objects. Another line, details and
-    hints can quote what is hidden. One about names or counts, where columns are restricted, gives
-    way to the denial for those columns.
+    hints can quote what is hidden. One about names, types or counts, where columns are restricted,
+    gives way to the denial for those columns.
 10. It hands back rows, never a cursor. After an error the block goes on without what the statement
     did: from its savepoint, or in a new transaction where the old one had nothing to keep.
 11. What a statement needed is asked about once more when it is done. What was written is asked

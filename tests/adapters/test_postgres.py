@@ -1558,6 +1558,18 @@ def test_a_statement_that_comes_again_goes_by_a_name(place: Place) -> None:
         assert all(re.fullmatch(r"captoken_[0-9a-f]{16}_\d+", name) for (name,) in names)
 
 
+def test_no_error_tells_a_name(place: Place) -> None:
+    """So that it reads the same, whether the statement came before or not."""
+    with psycopg.connect(place.conninfo("agents")) as connection, guarded(connection, READS) as db:
+        said = set()
+        for given in ([1], [1], [1], [], [1, 2]):
+            try:
+                db.execute("select id from sales where id = $1::integer", given)
+            except errors.ProtocolViolation as error:
+                said.add(str(error).replace("supplies 2", "supplies 0"))
+        assert said == {'bind message supplies 0 parameters, but prepared statement "" requires 1'}
+
+
 @pytest.mark.parametrize("how", ["discard all", "deallocate all"])
 def test_names_that_are_lost_are_made_again_and_then_done_without(how: str, place: Place) -> None:
     """As behind a pooler that resets a connection, or gives each transaction another server."""

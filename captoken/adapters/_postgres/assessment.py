@@ -7,7 +7,6 @@ For `select name, lower(ssn) from people where pay > 1`, by a login whose role `
     refusal      none: `lower` is on the list
     role         none: `reader` may not read two of the columns
     by_columns   true: but for the columns, `reader` would do
-    restricted   true: it is a table that a role has by columns
 
 Nothing of a grant is in it. So it is kept with the catalog, for whichever grant comes next. What
 is kept is bounded, and goes with the connection (`logins`).
@@ -58,9 +57,6 @@ class Assessment(NamedTuple):
 
     # The narrowest role that covers all of it.
     role: str | None = None
-
-    # Whether some role has one of what is asked for some columns alone.
-    restricted: bool = False
 
     # Whether a role covers all of it but for the columns.
     by_columns: bool = False
@@ -190,7 +186,6 @@ def _assessed(text: Text, catalog: Catalog) -> Assessment:
         accesses=(*accesses, *called),
         asked=(*to_ask, *called),
         role=catalog.role_for(asked),
-        restricted=bool(_restricted(asked, catalog)),
         by_columns=catalog.role_for(without_columns) is not None,
         types=_types(text, catalog),
         nowhere=dotted.nowhere,

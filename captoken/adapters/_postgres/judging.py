@@ -45,16 +45,27 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY_TRANSACTION = "25006"
 _QUERY_CANCELED = "57014"
 
-# Those that are about names, and about how many columns there are.
+# Those that are about names, about types, and about how many columns there are. A name that is not
+# there, and one that is there and has another type, are to be one answer.
 _ABOUT_NAMES = frozenset(
     (
         _INSUFFICIENT_PRIVILEGE,
         "42601",  # a syntax error that the grammar does not find: too many expressions
+        "42701",  # a column that is named twice
         "42702",  # an ambiguous column
         "42703",  # a column that is not there
         "42704",  # something else that is not there
+        "42725",  # an ambiguous function
+        "42804",  # a type that is another one than is needed
+        "42809",  # something that is of another kind: a table, a function
+        "42846",  # a cast that is not there
+        "42883",  # a function or an operator that is not there, for these types
         "42P01",  # a table that is not there
+        "42P08",  # a parameter with two types
         "42P10",  # a reference to a column: more names than columns
+        "42P18",  # a type that cannot be told
+        "42P21",  # two collations
+        "42P22",  # a collation that cannot be told
     )
 )
 
@@ -266,20 +277,24 @@ class Judge:
     def misnamed(self, sql: str, error: ErrorReport) -> None:
         """After an error of PostgreSQL. Raises Denied if it could tell of what is restricted.
 
-        That is one about names, or about how many columns there are, where the token or a role
+        That is one about names, types, or how many columns there are, where the token or a role
         restricts the columns of a table. By then no name was found that the error is about. So this
-        is for what was misread, or changed meanwhile. The answer is one for all of them.
+        is for what was misread, or changed meanwhile. The answer is one for all of them. It is the
+        same for a mistake that is about nothing but what was granted.
         """
         if error.code not in _ABOUT_NAMES:
             return
 
-        for access in self._assessor.told(sql).asked:
+        told = self._assessor.told(sql)
+        for place, access in enumerate(told.asked):
             whole = structs.replace(access, columns=None)
-            decision = self._rechecked(whole)
-            if decision.code == "column":
-                self._deny(decision)
-        if self._assessor.assess(sql).restricted:
-            self._refuse_columns(sql)
+            by_token = self._rechecked(whole).code == "column"
+            if by_token or place in told.restricted:
+                message = (
+                    "PostgreSQL refused a name, a type or a number of columns in it, and which is "
+                    f"not told: columns of table {access.table} are restricted"
+                )
+                self._refuse("column", message, whole)
 
     def _refuse_columns(self, sql: str) -> NoReturn:
         """The same, where a role restricts columns, and not the token.

@@ -18,6 +18,7 @@ without.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Hashable
 from typing import Any
@@ -60,6 +61,10 @@ class Names:
         """A name that none has had: what went by an old one may be there still."""
         self._made += 1
         return b"%s_%d" % (self._prefix, self._made)
+
+    def hidden(self, message: str) -> str:
+        """What the server says, without a name: as it says it of a statement that has none."""
+        return re.sub(rf"{self._prefix.decode()}_\d+", "", message)
 
     def lose(self) -> None:
         """The server does not know one of them, and so perhaps none."""

@@ -193,6 +193,7 @@ def _exchange(pgconn: Any, commands: Sequence[Command], names: Names) -> Steps:
 
         if answer.error is not None:
             failed = True
+            answer.error = answer.error._replace(message=names.hidden(answer.error.message))
             _check_name(command, how, answer, names)
         answers.append(answer)
 
