@@ -295,6 +295,124 @@ def test_a_record_that_no_link_can_say_leaves_what_was_granted() -> None:
         assert use.allowed == 1 and use.sufficient == {**sufficient, "depth": 0}
 
 
+# --- what to grant instead -------------------------------------------------------------------------------------------
+
+
+def proposed(server: Server, **facts: Any) -> dict[str, trails.Proposal]:
+    return {" > ".join([*one.holders, one.task]): one for one in trails.propose(server.trail, **facts)}
+
+
+def written(proposal: trails.Proposal) -> dict[str, Any]:
+    """The keywords without those of position and time."""
+    return {key: value for key, value in proposal.keywords.items() if key not in ("depth", "expires_in")}
+
+
+def test_what_an_agent_did_in_a_task_is_put_together_whichever_token_it_had() -> None:
+    """An agent is told by who held the token before it, and has to have what it handed on."""
+    server = Server(values=True)
+    for table, cents in (("sales", 5), ("hr", 9)):
+        root = server.mint()
+        server.tries(root.delegate(to="clerk"), data(table), data("people"))
+        server.tries(root, tool("pay", cents=cents))
+        server.verifier.authenticate(root)  # shown alone, which needs nothing
+    found = proposed(server)
+    root_of, clerk = found["orchestrator > task-123"], found["orchestrator > clerk > task-123"]
+    assert len(found) == 2 and len(clerk.hops) == 2 and (len(clerk.allowed), len(clerk.denied)) == (2, 2)
+    assert written(clerk) == {"tables": ["hr", "sales"], "operations": ["select"]} and clerk.keywords["depth"] == 0
+    assert written(root_of) == {**written(clerk), "tools": {"pay": {"cents": {"in": [5, 9]}}}}
+    assert root_of.keywords["depth"] == 1 and root_of.is_minted and not clerk.is_minted and clerk.agent == "clerk"
+    assert root_of.lost == () and len(root_of.allowed) == 4
+
+
+def test_what_is_proposed_is_minted_and_handed_on_as_it_stands_and_permits_just_that() -> None:
+    server = Server(values=True)
+    broad = server.mint(unrestricted=True)
+    done = [Access(table="sales", operation="select", columns=["amount"]), tool("pay", cents=5)]
+    server.tries(broad.delegate(to="clerk"), *done)
+    top, clerk = trails.propose(server.trail)
+    token = server.mint(**top.keywords).delegate(to="clerk", **clerk.keywords)
+    assert all(server.verifier.explain(token, access) for access in done)
+    refused = [tool("pay", cents=6), tool("mail"), Access(table="sales", operation="select", columns=["iban"]), data("hr")]
+    assert [server.verifier.explain(token, access).code for access in refused] == ["argument", "tool", "column", "table"]
+
+
+def test_how_long_a_token_was_in_use_is_told_in_whole_minutes() -> None:
+    """Of what was minted: when a token was handed on, no record says."""
+    for seconds, life in ((0, 60), (59, 60), (60, 120), (61, 120)):
+        server = Server()
+        token = server.mint()
+        server.clock.advance(seconds - 1)
+        server.tries(token, data("sales"))
+        server.tries(token.delegate(to="clerk"), data("people"))
+        top, clerk = trails.propose(server.trail)
+        assert top.keywords["expires_in"] == life and "expires_in" not in clerk.keywords
+
+
+def test_a_task_is_taken_with_those_below_it_as_one() -> None:
+    server = Server()
+    root = server.mint()
+    for part, table in (("a", "sales"), ("b", "hr")):
+        server.tries(root.delegate(to="clerk", task=f"task-123/{part}"), data(table))
+    assert len(proposed(server)) == 3
+    one = proposed(server, task="task-123")["orchestrator > clerk > task-123"]
+    assert one.keywords["tables"] == ["hr", "sales"] and list(proposed(server, task="task-123/a")) == ["orchestrator > clerk > task-123/a"]
+    assert proposed(server, task="other") == {}
+
+
+def test_what_was_granted_bounds_what_was_not_recorded_where_all_had_the_same() -> None:
+    for limits, bound in (((100, 100), {"max": 100, "min": 0}), ((100, 50), {"any": True})):
+        server = Server()
+        for limit in limits:
+            server.tries(server.mint(tools={"pay": {"cents": {"max": limit}}}), tool("pay", cents=5))
+        (one,) = trails.propose(server.trail)
+        assert one.keywords["tools"] == {"pay": {"cents": bound}} and one.lost == ("argument cents of tool pay",)
+    server = Server()
+    server.tries(server.mint(unrestricted=True), Access(table="sales", operation="select", attributes={"region": "eu"}))
+    assert trails.propose(server.trail)[0].lost == ("attribute region",)
+
+
+def test_of_counts_the_most_is_told_that_one_token_came_to() -> None:
+    server = Server(ledger=MemoryLedger(shared=True, floor=0))
+    for times in (1, 3):
+        token = server.mint(unrestricted=True, uses=9, budget={"cents": 50})
+        server.tries(token, *[Access(tool="pay", cost={"cents": 2})] * times)
+    (one,) = trails.propose(server.trail)
+    assert (one.keywords["uses"], one.keywords["budget"]) == (3, {"cents": 6})
+
+
+def test_a_dead_end_is_left_out_and_what_was_never_used_needs_nothing() -> None:
+    server = Server()
+    server.tries(server.mint(), data("people"))
+    server.tries(server.mint(tables=[], operations=[]).delegate(to="clerk"), data("people"))
+    (one,) = trails.propose(server.trail)
+    assert one.keywords == {"tables": [], "depth": 0} and not one.allowed and len(one.denied) == 1
+
+
+def test_a_proposal_tells_what_it_would_have_refused_of_what_was_done_since() -> None:
+    """Of what it was made from nothing, as far as values are known."""
+    server = Server(values=True)
+    server.tries(server.mint(), data("sales"), tool("pay", cents=5))
+    (one,) = trails.propose(server.trail)
+    assert trails.refused_of(one, one.allowed) == []
+
+    later = Server(values=True)
+    later.tries(later.mint(), data("sales"), data("hr"), data("people"), tool("pay", cents=6))
+    later.verifier.authenticate(later.mint())
+    found = trails.refused_of(one, later.trail.decisions)
+    assert [(refused.decision.seq, refused.is_certain) for refused in found] == [(3, True), (5, True)]
+    assert "table hr" in found[0].why and "argument cents" in found[1].why
+
+    unrecorded = Server()
+    unrecorded.tries(unrecorded.mint(), tool("pay", cents=5))
+    (unknown,) = trails.refused_of(one, unrecorded.trail.decisions)
+    assert not unknown.is_certain and unknown.why == "not recorded: the value of argument cents"
+
+    free = Server()
+    free.tries(free.mint(unrestricted=True), Access())
+    (anything,) = trails.propose(free.trail)
+    assert trails.refused_of(anything, later.trail.decisions) == [] and written(anything) == {}
+
+
 # --- what an overlay would change ------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
     gather          the records, by the hand-overs that they are about
     unused          per hop: granted against used, and the narrower keywords that would have
                     sufficed
+    propose         by agent and task: the narrowest keywords for what was done
     replay          the recorded accesses under a proposed overlay
     blast_radius    what an agent, and all that it has handed on to, can still do, and what cuts it
                     off
@@ -34,6 +35,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from captoken._format import names
 from captoken._format.encoding import EncodingError, Integer, b64decode, encode_json
 from captoken._format.errors import AuditError, TokenFormatError
 from captoken._format.root import RootRecord
@@ -58,12 +60,16 @@ __all__ = [
     "Decided",
     "History",
     "Hop",
+    "Proposal",
     "Reach",
+    "Refused",
     "Replayed",
     "SeenToken",
     "Usage",
     "blast_radius",
     "gather",
+    "propose",
+    "refused_of",
     "replay",
     "unused",
 ]
@@ -680,6 +686,187 @@ def _values_needed(given: Iterable[list[str] | dict[str, Any]], key: str) -> dic
     # What canonical JSON has no spelling for is recorded as an object (spec 39.6), and so is a list
     # of too many levels: that is `any`, as an object is.
     return narrowest(values)
+
+
+# --- what to grant instead ------------------------------------------------------------------------
+
+
+class Proposal(msgspec.Struct, frozen=True):
+    """What to mint or hand on to an agent for a task, so that it can do what it did, and no more.
+
+    `keywords` are those of `mint` where the issuer named the agent, and of `delegate` otherwise:
+
+    - They permit all that was allowed to the agent, and to those that it handed on to.
+    - Where values were not recorded, `lost` says of which names. What was granted of these stays,
+      or anything, where several tokens granted different things.
+    - `uses`, `budget` and `depth` are the most that one token came to.
+    - `expires_in`, of `mint` alone, is how long a token was in use, in whole minutes. When a token
+      was handed on is not recorded.
+
+    `propose` makes it. It says what was done so far, and not what will be needed.
+    """
+
+    # The names of all holders, down to the agent.
+    holders: tuple[str, ...]
+    task: str
+
+    # The holdings that it is about.
+    hops: list[Hop]
+
+    # Accesses, those of all below among them. Tokens that were shown alone are left out.
+    allowed: list[Decided]
+
+    # Decisions, likewise.
+    denied: list[Decided]
+
+    # As `mint` or `delegate` takes them. Empty: anything was needed.
+    keywords: dict[str, Any]
+
+    # Arguments and attributes whose values were not recorded, for people.
+    lost: tuple[str, ...] = ()
+
+    @property
+    def agent(self) -> str:
+        """The name of the agent."""
+        return self.holders[-1]
+
+    @property
+    def is_minted(self) -> bool:
+        """Is it for `mint`, and not for `delegate`?"""
+        return len(self.holders) == 1
+
+
+class Refused(NamedTuple):
+    """A recorded access that a proposal would refuse, and why; or that cannot be known."""
+
+    decision: Decided
+
+    # For people. It names what was not recorded, where it cannot be known.
+    why: str
+    is_certain: bool
+
+
+def propose(history: History, *, task: str | None = None) -> list[Proposal]:
+    """By agent and task, the narrowest keywords that would have permitted what was done.
+
+        for proposal in propose(history):
+            print(proposal.agent, proposal.task, proposal.keywords)
+
+    An agent is told by all that held the token before it: the clerk of an orchestrator is another
+    one than a clerk of the issuer's. `task` takes what was done in it and in the tasks below it, as
+    one. Without it each task is by itself, and there may be as many as tokens.
+
+    Dead ends are left out. What was denied was not needed, or was asked for in vain.
+    """
+    grouped: dict[tuple[tuple[str, ...], str], list[Hop]] = {}
+    for hop in history.hops():
+        if hop.is_dead or not (task is None or names.at_or_below(hop.task, task)):
+            continue
+        key = (hop.holders, hop.task if task is None else task)
+        grouped.setdefault(key, []).append(hop)
+    return [_proposal(holders, of_task, hops) for (holders, of_task), hops in grouped.items()]
+
+
+def _proposal(holders: tuple[str, ...], task: str, hops: list[Hop]) -> Proposal:
+    """What to grant in place of these holdings."""
+    allowed: list[Decided] = []
+    denied: list[Decided] = []
+    longest = -1  # seconds that a token was in use
+    for hop in hops:
+        for one in _of_all_below(hop):
+            if not one.allowed:
+                denied.append(one)
+            elif one.access is not None:
+                allowed.append(one)
+                longest = max(longest, one.at - hop.root.issued_at)
+
+    keywords = _rights_together(hops, allowed) | _most_used(hops)
+    if len(holders) == 1 and longest >= 0:
+        # It ends in the second that is named, and was still in use in the one before.
+        keywords["expires_in"] = (longest // 60 + 1) * 60
+    return Proposal(
+        holders,
+        task,
+        hops,
+        allowed,
+        denied,
+        keywords,
+        _lost_of(one.access for one in allowed if one.access is not None),
+    )
+
+
+def _of_all_below(hop: Hop) -> Iterator[Decided]:
+    """The decisions on a hop, and on all that came of it."""
+    for below in hop.walk():
+        yield from below.decisions
+
+
+def _rights_together(hops: Sequence[Hop], allowed: Iterable[Decided]) -> dict[str, Any]:
+    """The keywords of the least that would have permitted it, whichever of the tokens it was on.
+
+    What all of them held alike bounds it, as it bounds what one of them used. Where they held
+    different things there is no such bound, and what was used is said by itself.
+    """
+    held = {encode_json(_rights(_stated(hop.capability))) for hop in hops}
+    bound = hops[0].capability if len(held) == 1 else Capability()
+    return _rights(_rights_used(bound, allowed))
+
+
+def _rights(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords about accesses alone."""
+    return {key: value for key, value in stated.items() if key in RIGHTS}
+
+
+def _most_used(hops: Iterable[Hop]) -> dict[str, Any]:
+    """Of `uses`, `budget` and `depth` the most that one of the tokens came to."""
+    most: dict[str, Any] = {"depth": 0}
+    for hop in hops:
+        used = _usage(hop).sufficient
+        most["depth"] = max(most["depth"], used["depth"])
+        if "uses" in used:
+            most["uses"] = max(most.get("uses", 0), used["uses"])
+        for unit, amount in used.get("budget", {}).items():
+            budget = most.setdefault("budget", {})
+            budget[unit] = max(budget.get(unit, 0), amount)
+    return most
+
+
+def _lost_of(accesses: Iterable[Accessed]) -> tuple[str, ...]:
+    """The arguments and attributes whose values were not recorded, each once, for people."""
+    lost: dict[str, None] = {}
+    for access in accesses:
+        _, arguments = _recorded(access.arguments or [])
+        _, attributes = _recorded(access.attributes)
+        lost |= {f"argument {name} of tool {access.tool}": None for name in sorted(arguments)}
+        lost |= {f"attribute {name}": None for name in sorted(attributes)}
+    return tuple(lost)
+
+
+def refused_of(proposal: Proposal, decisions: Iterable[Decided]) -> list[Refused]:
+    """What of these decisions was allowed, and would not have been under the proposal.
+
+        refused_of(proposal, gather(read(next_week)).decisions)
+
+    Of what was allowed when it was made it refuses nothing, as far as values were recorded. So ask
+    it about what was done since. Looks at rights alone: tables, operations, columns, tools and
+    attributes.
+    """
+    rights = _rights(proposal.keywords)
+    link = read_link(encode_json(rights), V1) if rights else None
+    if not isinstance(link, Link):
+        return []  # anything is permitted
+
+    found: list[Refused] = []
+    for decision in decisions:
+        if not decision.allowed or decision.access is None:
+            continue
+        judged = _judge(link, rights, decision, V1)
+        if judged.reason is not None:
+            found.append(Refused(decision, judged.reason, True))
+        elif judged.missing:
+            missing = ", ".join(dict.fromkeys(judged.missing))
+            found.append(Refused(decision, f"not recorded: {missing}", False))
+    return found
 
 
 # --- what an overlay would change -----------------------------------------------------------------

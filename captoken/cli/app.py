@@ -25,6 +25,7 @@ from captoken.cli.options import COMPLETING, USAGE, InOrder
 from captoken.cli.output import prepare, tell
 from captoken.cli.postgres import postgres
 from captoken.cli.problems import TOLD, problem
+from captoken.cli.propose import propose
 from captoken.cli.renewing import operate
 from captoken.cli.scenarios import test
 from captoken.cli.write import attenuate, delegate, mint, present
@@ -76,6 +77,7 @@ def commands() -> None:
     """
 
 
+audit.add_command(propose)
 for _section in _SECTIONS.values():
     for _command in _section:
         commands.add_command(_command)

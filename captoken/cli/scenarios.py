@@ -29,7 +29,8 @@ def test(scenario_file: tuple[str, ...], as_json: bool) -> int:
     \b
     captoken test scenarios.toml
 
-    `captoken docs testing` has what stands in such a file. pytest runs the same files.
+    `captoken docs testing` has what stands in such a file, and `captoken audit propose --scenarios`
+    writes one. pytest runs the same files.
     """
     ran = [one for path in scenario_file for one in _ran(path)]
     failed = sum(not _holds(outcomes) for _, _, outcomes in ran)

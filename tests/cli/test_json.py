@@ -60,6 +60,7 @@ CASES = {
     "audit log": ("trail.jsonl", {"decisions"}),
     "audit tree": ("trail.jsonl", {"trees", "not_vouched_for"}),
     "audit unused": ("trail.jsonl", {"hops"}),
+    "audit propose": ("trail.jsonl", {"proposals"}),
     "audit replay": ('trail.jsonl --overlay proposal --operator "$(cat operator.public)"', {"decisions", "changed"}),
     "blast-radius": ("trail.jsonl --agent clerk", {"agent", "now", "reach"}),
     "end-task": (f"q3 {OPERATING}", ENTRY),
