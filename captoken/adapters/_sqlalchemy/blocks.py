@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import Any, Protocol, TypeAlias
 
 from captoken.adapters._rows import Rows
@@ -82,8 +82,11 @@ class Here:
         """
         if self._db is None:
             return
-        leaving = _RolledBack()
-        self._block.__exit__(_RolledBack, leaving, None)
+        self._block.__exit__(
+            _RolledBack,
+            _RolledBack(),
+            None,
+        )
 
     def abandon(self) -> None:
         """Nothing has to be waited for here."""
@@ -114,7 +117,10 @@ class Queued:
         awaiting: Awaiting,
         driver: Any,
     ) -> None:
-        """`driver` is the connection of aiosqlite."""
+        """Enters the block: raises what the guard raises at its entry.
+
+        `driver` is the connection of aiosqlite.
+        """
         self._awaiting = awaiting
         self._driver = driver
         self._block = Here(opening)
@@ -138,7 +144,9 @@ class Queued:
                 parameters,
             )
         except CancelledError:
-            self._driver._conn.interrupt()
+            # Whatever comes of that, it is canceled.
+            with suppress(Exception):
+                self._driver._conn.interrupt()
             raise
         return rows
 
@@ -156,14 +164,19 @@ class Queued:
         Not here: an authorizer that one thread takes away while another one uses the connection can
         stop both for ever.
         """
-        self._driver._tx.put_nowait((_Nobody(), self._block.rollback))
+        step = (_Nobody(), self._block.rollback)
+        self._driver._tx.put_nowait(step)
 
     def _queue(self, step: Callable[..., Any], *args: Any) -> Any:
         """Do a step in that thread, and wait for it.
 
         aiosqlite has no public name for that; all that it does itself goes this way.
         """
-        return self._awaiting(lambda driver: driver._execute(step, *args))
+
+        def put(driver: Any) -> Any:
+            return driver._execute(step, *args)
+
+        return self._awaiting(put)
 
 
 class Awaited:
@@ -173,23 +186,40 @@ class Awaited:
     """
 
     def __init__(self, opening: AsyncOpening, awaiting: Awaiting) -> None:
+        """Enters the block: raises what the guard raises at its entry."""
         self._awaiting = awaiting
         self._block = opening()
         self._db = awaiting(lambda _: self._block.__aenter__())
 
     def execute(self, sql: str, parameters: Sequence[Any]) -> Rows:
         """Run one statement: see `Block`."""
-        rows: Rows = self._awaiting(lambda _: self._db.execute(sql, parameters))
+
+        def ask(_: Any) -> Any:
+            return self._db.execute(sql, parameters)
+
+        rows: Rows = self._awaiting(ask)
         return rows
 
     def commit(self) -> None:
         """As the end of an `async with` is reached."""
-        self._awaiting(lambda _: self._block.__aexit__(None, None, None))
+
+        def leave(_: Any) -> Any:
+            return self._block.__aexit__(None, None, None)
+
+        self._awaiting(leave)
 
     def rollback(self) -> None:
         """As an exception leaves an `async with`."""
         leaving = _RolledBack()
-        self._awaiting(lambda _: self._block.__aexit__(_RolledBack, leaving, None))
+
+        def leave(_: Any) -> Any:
+            return self._block.__aexit__(
+                _RolledBack,
+                leaving,
+                None,
+            )
+
+        self._awaiting(leave)
 
     def abandon(self) -> None:
         """The event loop itself closes what was not left of a generator, the block's too."""

@@ -8,6 +8,7 @@ with a connection is not there, and says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NoReturn
 
 from captoken._format.errors import GuardError
@@ -15,6 +16,9 @@ from captoken.adapters._rows import Rows
 from captoken.adapters._sqlalchemy.blocks import Block
 
 _NO_ROWS = Rows((), [], -1)
+
+# Type, sizes, and whether a column can be NULL.
+_UNTOLD = (None, None, None, None, None, None)
 
 
 class _OnlyWhatIsHere:
@@ -75,35 +79,46 @@ class GuardedConnection(_OnlyWhatIsHere):
 
     def commit(self) -> None:
         """End the block as it ends normally. Raises Denied for what may not be written by now."""
-        block, self._block = self._block, None
+        block = self._ended()
         if block is not None:
             block.commit()
 
     def rollback(self) -> None:
         """End the block so that nothing of it stays."""
-        block, self._block = self._block, None
+        block = self._ended()
         if block is not None:
             block.rollback()
 
     def close(self) -> None:
         """Roll back what is open, and give the connection back. Twice is once."""
-        release, self._release = self._release, None
+        release = self._release
+        self._release = None
+
         try:
             self.rollback()
         finally:
+            # Whatever came of the rollback: the pool that it goes back to makes one, too.
             if release is not None:
                 release()
-
 
     def drop(self) -> None:
         """Let go of all, where nobody can wait. Twice is once.
 
         What it was given is closed by the pool that it came from, once nothing refers to it.
         """
-        block, self._block = self._block, None
         self._release = None
+        block = self._ended()
         if block is not None:
             block.abandon()
+
+    def _ended(self) -> Block | None:
+        """The block that is to end now, if there is one. From here on there is none.
+
+        Also if its end raises something: a block ends once.
+        """
+        block = self._block
+        self._block = None
+        return block
 
 
 class Cursor(_OnlyWhatIsHere):
@@ -115,14 +130,17 @@ class Cursor(_OnlyWhatIsHere):
         self._connection = connection
         self._rows = _NO_ROWS
 
-        # Of the seven things that DBAPI says of a column, the name.
         self.description: tuple[tuple[Any, ...], ...] | None = None
+
+        # How many rows `fetchmany` gives that is not told.
         self.arraysize = 1
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
         """Run one statement. Raises Denied, GuardError, or what the database raises."""
+        # So that after an error nothing is left of the statement before.
         self._take(_NO_ROWS)
-        self._take(self._connection.run(sql, parameters))
+        rows = self._connection.run(sql, parameters)
+        self._take(rows)
         return self
 
     def executemany(self, sql: str, sets: Iterable[Sequence[Any]]) -> Cursor:
@@ -133,14 +151,22 @@ class Cursor(_OnlyWhatIsHere):
         self._take(_NO_ROWS)
         count = 0
         for parameters in sets:
-            count += max(0, self._connection.run(sql, parameters).rowcount)
-        self._take(Rows((), [], count))
+            rows = self._connection.run(sql, parameters)
+            count += max(0, rows.rowcount)
+
+        counted = Rows((), [], count)
+        self._take(counted)
         return self
 
     def _take(self, rows: Rows) -> None:
+        """From here on these are what came back."""
         self._rows = rows
-        described = [(name, None, None, None, None, None, None) for name in rows.columns]
-        self.description = tuple(described) or None
+
+        # Of the seven things that DBAPI says of a column, the first: its name.
+        described = tuple((name, *_UNTOLD) for name in rows.columns)
+
+        # None is how DBAPI says that a statement is none that gives rows.
+        self.description = described or None
 
     @property
     def rowcount(self) -> int:
@@ -153,9 +179,12 @@ class Cursor(_OnlyWhatIsHere):
 
         Asked as any statement is. Only the dialect of SQLite wants it.
         """
+        # Then SQLite would tell of an earlier statement, and its guard refuses to ask.
         if self._rows.rowcount < 1:
             return None
-        row = self._connection.run("select last_insert_rowid()", ()).fetchone()
+
+        rows = self._connection.run("select last_insert_rowid()", ())
+        row = rows.fetchone()
         return row[0] if row else None
 
     def fetchone(self) -> tuple[Any, ...] | None:
@@ -165,16 +194,14 @@ class Cursor(_OnlyWhatIsHere):
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
         """Some more rows."""
         wanted = self.arraysize if size is None else size
-        found: list[tuple[Any, ...]] = []
-        while len(found) < wanted and (row := self._rows.fetchone()) is not None:
-            found.append(row)
-        return found
+        return list(islice(self._rows, wanted))
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """All rows that are left."""
         return self._rows.fetchall()
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """The rows that are left, each once."""
         return iter(self._rows)
 
     def close(self) -> None:

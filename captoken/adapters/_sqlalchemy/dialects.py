@@ -25,21 +25,24 @@ with extra("sqlalchemy"):
 
 from captoken._format.errors import CaptokenError, GuardError
 
-# What the state of another dialect has that is of that dialect alone: what refers to it, and what
-# was derived from what is different here.
-_ITS_OWN = (
+# What of the state of another dialect is not taken over.
+_NOT_TAKEN = frozenset((
+    # Its event handlers.
     "_has_events",
-    "_type_memos",
     "dispatch",
+    # What refers to it, and what was derived from what is different here.
+    "_type_memos",
     "identifier_preparer",
-    "is_async",
     "paramstyle",
     "positional",
-    "skip_autocommit_rollback",
     "type_compiler",
     "type_compiler_instance",
-)
-
+    # What the guard does in its own way.
+    "_backslash_escapes",
+    "default_schema_name",
+    "server_side_cursors",
+    "skip_autocommit_rollback",
+))  # fmt: skip
 
 # What can be stated of the transactions of a connection, or of an engine.
 TRANSACTIONAL = frozenset(PGDialect_psycopg.connection_characteristics) - {"logging_token"}
@@ -68,10 +71,15 @@ def _refusing(why: str) -> Callable[..., NoReturn]:
 
 
 _OF_THE_GUARD = "a guarded transaction is as the guard begins it: ask for no other kind"
+_TWO_PHASES = "a guarded connection has no two-phase transactions"
 
 
 class Guarded(DefaultDialect):
-    """What all of them have in common, before a dialect of SQLAlchemy's."""
+    """What all of them have in common. It stands before a dialect of SQLAlchemy's.
+
+    What it overrides is what would reach below the guard, or would ask the database something. All
+    else that a dialect does ends in statements, which the guard sees.
+    """
 
     inspector: Any = _NoInspector
 
@@ -80,6 +88,7 @@ class Guarded(DefaultDialect):
     supports_server_side_cursors = False
     server_side_cursors = False
 
+    # `do_terminate` is there: without it, async connections that are detached are never closed.
     has_terminate = True
 
     def __init__(self, **keywords: Any) -> None:
@@ -87,11 +96,17 @@ class Guarded(DefaultDialect):
         event.listen(self, "handle_error", _unwrapped)
 
     def adopt(self, bare: Dialect) -> None:
-        """Rule 4. Take what the dialect was made with, and what it has found out."""
-        state = {key: value for key, value in vars(bare).items() if key not in _ITS_OWN}
-        vars(self).update(state)
-        self.is_async = bare.is_async
-        self.skip_autocommit_rollback = False
+        """Rule 4. Take over what a dialect was made with, and what it has found out.
+
+        In one step: another thread may compile a statement meanwhile.
+        """
+        taken = {
+            name: value
+            for name, value in vars(bare).items()
+            if name not in _NOT_TAKEN
+        }  # fmt: skip
+        taken["is_async"] = bare.is_async
+        vars(self).update(taken)
 
     def get_driver_connection(self, connection: Any) -> Any:
         """What `driver_connection` is: nothing that is below the guard."""
@@ -127,8 +142,8 @@ class Guarded(DefaultDialect):
     set_deferrable: Any = _refusing(_OF_THE_GUARD)
     get_deferrable: Any = _refusing(_OF_THE_GUARD)
     do_savepoint: Any = _refusing("a guarded connection has no savepoints, and no begin_nested")
-    do_begin_twophase: Any = _refusing("a guarded connection has no two-phase transactions")
-    do_recover_twophase: Any = _refusing("a guarded connection has no two-phase transactions")
+    do_begin_twophase: Any = _refusing(_TWO_PHASES)
+    do_recover_twophase: Any = _refusing(_TWO_PHASES)
 
 
 def _unwrapped(context: Any) -> Exception | None:
@@ -142,9 +157,10 @@ def _unwrapped(context: Any) -> Exception | None:
 
 
 class GuardedSQLite(Guarded, SQLiteDialect_pysqlite):
-    """For `sqlite3`, and for aiosqlite."""
+    """For `sqlite3`, and for aiosqlite. Parameters are `?`, as SQLAlchemy has them anyhow."""
 
     supports_statement_cache = True
+    default_schema_name = "main"
 
     def __init__(self, bare: Dialect) -> None:
         super().__init__(dbapi=bare.dbapi)
@@ -155,11 +171,14 @@ class _Number:
     """A type of numbers, whose values come as psycopg reads them."""
 
     def bind_processor(self, dialect: Any) -> None:
+        """psycopg takes any number as it is."""
         return None
 
     def result_processor(self, dialect: Any, coltype: Any) -> Any:
-        """SQLAlchemy's own goes by the type that the database tells of a column. A guard tells
-        none, and the value itself says as much.
+        """What a number is turned into.
+
+        SQLAlchemy's own goes by the type that the database tells of a column (`coltype`). A guard
+        tells none, and the value itself says as much.
         """
         return partial(_as_declared, self)
 
@@ -194,6 +213,11 @@ class GuardedPostgres(Guarded, PGDialect_psycopg):
     """For psycopg, with either kind of connection."""
 
     supports_statement_cache = True
+
+    # As the guard pins both for its transactions, whatever the settings of login and server.
+    _backslash_escapes = False
+    default_schema_name = "public"
+
     colspecs = {  # noqa: RUF012, as SQLAlchemy declares it
         **PGDialect_psycopg.colspecs,
         types.Numeric: _Numeric,
@@ -202,11 +226,8 @@ class GuardedPostgres(Guarded, PGDialect_psycopg):
 
     def __init__(self, bare: Dialect) -> None:
         # Rule 6. As PostgreSQL itself spells parameters, and not as psycopg does.
-        super().__init__(dbapi=bare.dbapi, paramstyle="numeric_dollar")
+        super().__init__(
+            dbapi=bare.dbapi,
+            paramstyle="numeric_dollar",
+        )
         self.adopt(bare)
-
-    def adopt(self, bare: Dialect) -> None:
-        super().adopt(bare)
-        # As the guard pins both for its transactions, whatever the settings of login and server.
-        self._backslash_escapes = False
-        self.default_schema_name = "public"

@@ -42,14 +42,21 @@ class _Unpooled(NullPool):
 
 
 class _Known(NamedTuple):
-    """What all guarded engines of one owner's engine share: what was compiled is good for all."""
+    """What all guarded engines of one owner's engine share.
+
+    Statements are compiled for a dialect, whoever runs them. Nothing of a grant is in it.
+    """
 
     dialect: Guarded
+
+    # Agents write statements, so that it is bounded.
     compiled: LRUCache[Any, Any]
 
 
 # By the dialect of the owner's engine, and no longer than there is one.
 _known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+
+# Around the look and the entry together.
 _knowing = threading.Lock()
 
 
@@ -60,7 +67,13 @@ class Source:
     for a keyword that its guard does not know.
     """
 
-    def __init__(self, bare: Engine, grant: Granting, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        bare: Engine,
+        grant: Granting,
+        options: Mapping[str, Any],
+    ) -> None:
+        """`bare` is the owner's engine, and `options` are the keywords of its guard."""
         if not isinstance(grant, Grant) and not callable(grant):
             raise TypeError(
                 f"a {type(grant).__name__} is no Grant, and no function that gives one"
@@ -71,9 +84,10 @@ class Source:
         self._kind = kind_of(bare)
         self._known = _known_of(bare, self._kind)
 
-        # Now, and not at the first statement.
+        # Now, and not at the first statement. Python says what is wrong with them.
         if options:
-            inspect.signature(self._kind.guard).bind(None, None, **options)
+            signature = inspect.signature(self._kind.guard)
+            signature.bind(None, None, **options)
 
         # Of a block: no more connections are given out when it has ended.
         self.over = False
@@ -85,15 +99,24 @@ class Source:
         address, with which somebody could make an engine that is not guarded.
         """
         dialect = self._known.dialect
-        given = self._bare.get_execution_options()
-        options = {key: value for key, value in given.items() if key not in TRANSACTIONAL}
+        pool = _Unpooled(self._connect, dialect=dialect)
+
+        # SQLAlchemy has no driver of that name.
+        address = URL.create(f"{dialect.name}+captoken")
         return Engine(
-            _Unpooled(self._connect, dialect=dialect),
+            pool,
             dialect,
-            URL.create(f"{dialect.name}+captoken"),
-            execution_options={**options, "compiled_cache": self._known.compiled},
+            address,
+            execution_options=self._execution_options(),
             hide_parameters=self._bare.hide_parameters,
         )
+
+    def _execution_options(self) -> dict[str, Any]:
+        """Those of the owner's engine, but for what they say of transactions (rule 5)."""
+        given = self._bare.get_execution_options()
+        options = {name: value for name, value in given.items() if name not in TRANSACTIONAL}
+        options["compiled_cache"] = self._known.compiled
+        return options
 
     def _connect(self) -> Any:
         """A connection, which takes one of the owner's pool."""
@@ -105,9 +128,11 @@ class Source:
         self._known.dialect.adopt(self._bare.dialect)
 
         def begin() -> Block:
-            # Rule 3. In the code that asks, whatever thread the guard works in.
-            grant = self._grant if isinstance(self._grant, Grant) else self._grant()
-            return self._kind.begin(taken, grant, self._options)
+            return self._kind.begin(
+                taken,
+                self._granted(),
+                self._options,
+            )
 
         def is_lost() -> bool:
             return self._kind.is_lost(taken)
@@ -119,13 +144,31 @@ class Source:
             else:
                 taken.close()
 
-        return GuardedConnection(begin, release, is_lost)
+        return GuardedConnection(
+            begin,
+            release,
+            is_lost,
+        )
+
+    def _granted(self) -> Grant:
+        """Rule 3. The grant of a transaction that begins.
+
+        Asked in the code that runs its first statement, whatever thread the guard works in: there
+        is the request that is answered.
+        """
+        if isinstance(self._grant, Grant):
+            return self._grant
+        return self._grant()
 
 
 def _known_of(bare: Engine, kind: Kind) -> _Known:
+    """What guarded engines of that engine share. The first one finds nothing, and makes it."""
     with _knowing:
         known = _known.get(bare.dialect)
         if known is None:
-            known = _Known(kind.dialect(bare.dialect), LRUCache(_COMPILED))
+            known = _Known(
+                dialect=kind.dialect(bare.dialect),
+                compiled=LRUCache(_COMPILED),
+            )
             _known[bare.dialect] = known
         return known

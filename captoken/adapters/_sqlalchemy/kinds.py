@@ -25,10 +25,13 @@ _Options = Mapping[str, Any]
 class Kind(NamedTuple):
     """One kind of engine. What is taken is a connection of its pool."""
 
+    # Makes the dialect of guarded engines, of that of an owner's.
     dialect: Callable[[Any], Guarded]
+
+    # `guarded` of the database's own adapter. Its keywords are the options.
     guard: Callable[..., Any]
 
-    # Begins a block.
+    # Begins a block on what was taken, for a grant and with options.
     begin: Callable[[Any, Grant, _Options], Block]
 
     # Whether the connection of the database is closed.
@@ -40,55 +43,111 @@ def kind_of(engine: Engine) -> Kind:
 
     One that is derived may put in a statement of its own. Raises GuardError for any other.
     """
-    made = _KINDS.get(type(engine.dialect))
+    dialect = engine.dialect
+    made = _KINDS.get(type(dialect))
     if made is None:
         raise GuardError(
             "what can be guarded is sqlite+pysqlite, sqlite+aiosqlite and postgresql+psycopg, and "
-            f"not {engine.dialect.name}+{engine.dialect.driver} by {type(engine.dialect).__name__}"
+            f"not {dialect.name}+{dialect.driver} by {type(dialect).__name__}"
         )
     return made()
 
 
 def _sqlite() -> Kind:
-    def begin(taken: Any, grant: Grant, options: _Options) -> Block:
-        return Here(lambda: sqlite.guarded(taken.driver_connection, grant, **options)).begin()
+    """`sqlite+pysqlite`: sqlite3, in the thread that asks."""
 
-    return Kind(GuardedSQLite, sqlite.guarded, begin, _never)
+    def begin(taken: Any, grant: Grant, options: _Options) -> Block:
+        def opening() -> Any:
+            return sqlite.guarded(
+                taken.driver_connection,
+                grant,
+                **options,
+            )
+
+        return Here(opening).begin()
+
+    return Kind(
+        dialect=GuardedSQLite,
+        guard=sqlite.guarded,
+        begin=begin,
+        is_lost=_never,
+    )
 
 
 def _aiosqlite() -> Kind:
+    """`sqlite+aiosqlite`: sqlite3, in the thread of aiosqlite's connection."""
+
     def begin(taken: Any, grant: Grant, options: _Options) -> Block:
         driver = taken.driver_connection
-        # `_conn` is the connection of sqlite3, which only the thread of aiosqlite's may use.
+
+        def opening() -> Any:
+            # The connection of sqlite3. It is used in that thread alone.
+            return sqlite.guarded(
+                driver._conn,
+                grant,
+                **options,
+            )
+
         return Queued(
-            lambda: sqlite.guarded(driver._conn, grant, **options),
+            opening,
             taken.dbapi_connection.run_async,
             driver,
         )
 
-    return Kind(GuardedSQLite, sqlite.guarded, begin, _never)
+    return Kind(
+        dialect=GuardedSQLite,
+        guard=sqlite.guarded,
+        begin=begin,
+        is_lost=_never,
+    )
 
 
 def _psycopg() -> Kind:
+    """`postgresql+psycopg`, with an Engine."""
     # Here, so that whoever guards SQLite needs no psycopg.
     from captoken.adapters import postgres
 
     def begin(taken: Any, grant: Grant, options: _Options) -> Block:
-        return Here(lambda: postgres.guarded(taken.driver_connection, grant, **options)).begin()
+        def opening() -> Any:
+            return postgres.guarded(
+                taken.driver_connection,
+                grant,
+                **options,
+            )
 
-    return Kind(GuardedPostgres, postgres.guarded, begin, _is_closed)
+        return Here(opening).begin()
+
+    return Kind(
+        dialect=GuardedPostgres,
+        guard=postgres.guarded,
+        begin=begin,
+        is_lost=_is_closed,
+    )
 
 
 def _async_psycopg() -> Kind:
+    """`postgresql+psycopg`, with an AsyncEngine."""
     from captoken.adapters import postgres
 
     def begin(taken: Any, grant: Grant, options: _Options) -> Block:
+        def opening() -> Any:
+            return postgres.guarded_async(
+                taken.driver_connection,
+                grant,
+                **options,
+            )
+
         return Awaited(
-            lambda: postgres.guarded_async(taken.driver_connection, grant, **options),
+            opening,
             taken.dbapi_connection.run_async,
         )
 
-    return Kind(GuardedPostgres, postgres.guarded_async, begin, _is_closed)
+    return Kind(
+        dialect=GuardedPostgres,
+        guard=postgres.guarded_async,
+        begin=begin,
+        is_lost=_is_closed,
+    )
 
 
 def _never(taken: Any) -> bool:
