@@ -132,6 +132,11 @@ KEY_LINES = {
         "tools       query(sql), refund(order, cents)",
         "To none of it is anybody let in without a token",
     ],
+    "mcp_in_frameworks.py": [
+        "junior: 900 back for A-1, by junior",
+        "senior: 4000 back for A-1, by senior",
+        "junior: Not permitted: argument `cents` of `refund`",
+    ],
     "mcp_client.py": [
         "  is shown     query\n",
         "[(1200,)]",

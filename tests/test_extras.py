@@ -123,6 +123,7 @@ def test_every_public_module_says_what_to_install() -> None:
         "captoken.adapters.langchain": "langchain",
         "captoken.adapters.mcp": "mcp",
         "captoken.adapters.mcp_client": "mcp",
+        "captoken.adapters.mcp_frameworks": "mcp",
         "captoken.adapters.openai_agents": "openai-agents",
         "captoken.adapters.otel": "otel",
         "captoken.adapters.postgres": "postgres",

@@ -1,0 +1,239 @@
+"""A token for each request that a framework's own MCP client makes.
+
+    present_each(Client(...), audience="sales-mcp")                         # fastmcp
+    present_each(MCPToolset(...), audience="sales-mcp")                     # pydantic-ai
+    MCPServerStdio(..., tool_meta_resolver=meta_resolver("sales-mcp"))      # openai-agents
+    MultiServerMCPClient(..., tool_interceptors=[interceptor("sales-mcp")]) # LangChain
+
+See docs/mcp.md.
+
+1. What is presented is what is current where the call is made, narrowed to that call: as
+   `captoken.adapters.mcp_client` does. One client may serve many agents.
+2. What is not held is not sent. Where nothing is current, nothing is presented: NoToken.
+3. `present_each` does so for every request, lists among them. The other ones see calls of tools
+   alone: a list goes without a token.
+
+No framework is imported: each calls what it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import Any, TypeVar
+
+from captoken import current
+from captoken._format.clocks import Seconds
+from captoken._format.errors import NoToken, Refused, WideningError
+from captoken._format.extras import extra
+from captoken._language.access import Access
+from captoken._writing.keywords import Strings
+from captoken._writing.token import Token
+from captoken.adapters._mcp.messages import CALL, FREE, TOKEN, facts, has_token
+from captoken.adapters._refused import refused_here
+from captoken.adapters.mcp_client import meta_for_request
+from captoken.current import Held
+
+with extra("mcp"):
+    _types: Any = import_module("mcp.types")  # of mcp 1.x or 2.x, which differ
+
+_C = TypeVar("_C")
+
+
+class _Presented:
+    """What makes the `_meta` of each request to one server."""
+
+    def __init__(
+        self,
+        audience: str,
+        held: Held | Token | None,
+        expires_in: Seconds,
+        keep: Strings,
+    ) -> None:
+        self._audience = audience
+        self._held = None if held is None else current.holding(held)
+        self._expires_in = expires_in
+        self._keep = keep
+
+    def meta(self, method: str, params: Mapping[str, Any]) -> dict[str, str]:
+        """The `_meta` of one request. Raises Refused for what is not held (rule 2), NoToken."""
+        try:
+            return meta_for_request(
+                self._audience,
+                method,
+                params,
+                held=self._held,
+                expires_in=self._expires_in,
+                keep=self._keep,
+            )
+        except WideningError as widening:
+            mine = current.holding(self._held).token.unverified.capability
+            asked = facts(method, params)
+            access = None if asked is None else Access(tool=asked[0], arguments=asked[1])
+            raise refused_here(widening, access, mine) from widening
+
+    def call(self, tool: str, arguments: Mapping[str, Any] | None) -> dict[str, str]:
+        """The same of a call of a tool, for a framework that shows a model the text of errors."""
+        try:
+            return self.meta(CALL, {"name": tool, "arguments": dict(arguments or {})})
+        except Refused as refused:
+            raise Refused(refused.for_model, refused.for_model, here=True) from None
+
+    def has_key(self) -> bool:
+        """Is what would be presented bound to a key?"""
+        return current.holding(self._held).token.unverified.key is not None
+
+
+def present_each(
+    client: _C,
+    *,
+    audience: str,
+    held: Held | Token | None = None,
+    expires_in: Seconds = 60,
+    keep: Strings = (),
+) -> _C:
+    """`client`, from here on with a token for each request, made anew for each sending.
+
+    It is a Client of fastmcp, an MCPToolset of pydantic-ai, or a ClientSession of MCP's own, as
+    `MultiServerMCPClient.session` of LangChain gives one, or `server.session` of openai-agents.
+    What it asks before this goes without. `held`, `expires_in` and `keep`: as of
+    `captoken.adapters.mcp_client.Presenting`.
+
+    A call of a tool that is not held is answered as the server would, and not sent. For any other
+    request the client raises Refused. Raises TypeError for what is no such client.
+    """
+    presented = _Presented(audience, held, expires_in, keep)
+    inside: Any = client
+    while not hasattr(inside, "send_request") and hasattr(inside, "client"):
+        inside = inside.client
+    if hasattr(inside, "send_request"):
+        _present_session(inside, presented)
+    elif hasattr(getattr(inside, "transport", None), "connect_session"):
+        _present_transport(inside.transport, presented)
+    else:
+        raise TypeError(f"a {type(client).__name__} is no client whose requests could be presented")
+    return client
+
+
+def _present_transport(transport: Any, presented: _Presented) -> None:
+    """See to it that each session of a transport of fastmcp presents."""
+    plain = transport.connect_session
+
+    @asynccontextmanager
+    async def connect_session(*args: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        async with plain(*args, **options) as session:
+            _present_session(session, presented)
+            yield session
+
+    transport.connect_session = connect_session
+
+
+def _present_session(session: Any, presented: _Presented) -> None:
+    """See to it that each request of a session comes with a token: the SDK's own ones, too.
+
+    It replaces the one method of the session by which requests go out. What brings a token itself,
+    and what needs none, goes through as it is.
+    """
+    plain: Callable[..., Awaitable[Any]] = session.send_request
+
+    async def send_request(request: Any, *args: Any, **options: Any) -> Any:
+        message = getattr(request, "root", request)  # mcp 1.x wraps it
+        if message.method in FREE:
+            return await plain(request, *args, **options)
+        whole: dict[str, Any] = message.model_dump(by_alias=True, mode="json", exclude_none=True)
+        params = dict(whole.get("params") or {})
+        theirs = params.pop("_meta", None) or {}
+        if has_token(theirs):
+            return await plain(request, *args, **options)
+
+        try:
+            ours = presented.meta(message.method, params)
+        except Refused as refused:
+            if message.method != CALL:
+                raise
+            return _told(refused)
+        sent = {**whole, "params": {**params, "_meta": {**theirs, **ours}}}
+        made = type(message).model_validate(sent)
+        again = made if message is request else type(request)(made)
+        return await plain(again, *args, **options)
+
+    session.send_request = send_request
+
+
+def _told(refused: Refused) -> Any:
+    """The answer to a call that was not sent: what a server's guard would have said."""
+    said = {"type": "text", "text": refused.for_model}
+    return _types.CallToolResult.model_validate({"content": [said], "isError": True})
+
+
+def process_tool_call(
+    audience: str,
+    *,
+    held: Held | Token | None = None,
+    expires_in: Seconds = 60,
+    keep: Strings = (),
+) -> Callable[..., Awaitable[Any]]:
+    """For pydantic-ai: `MCPToolset(url, process_tool_call=process_tool_call("sales-mcp"))`.
+
+    Calls of tools alone (rule 3). What is not held raises Refused, and that ends the run: use
+    `present_each` where the model is to be told.
+    """
+    presented = _Presented(audience, held, expires_in, keep)
+
+    async def process(context: Any, call: Any, name: str, arguments: dict[str, Any]) -> Any:
+        return await call(name, arguments, metadata=dict(presented.call(name, arguments)))
+
+    return process
+
+
+def meta_resolver(
+    audience: str,
+    *,
+    held: Held | Token | None = None,
+    expires_in: Seconds = 60,
+    keep: Strings = (),
+) -> Callable[[Any], dict[str, Any]]:
+    """For openai-agents: `MCPServerStdio(…, tool_meta_resolver=meta_resolver("sales-mcp"))`.
+
+    Calls of tools alone (rule 3). What is not held raises Refused, of which the framework tells the
+    model in its own words: use `present_each(server.session, …)` where it is to be told.
+    """
+    presented = _Presented(audience, held, expires_in, keep)
+
+    def resolve(context: Any) -> dict[str, Any]:
+        return dict(presented.call(context.tool_name, context.arguments))
+
+    return resolve
+
+
+def interceptor(
+    audience: str,
+    *,
+    held: Held | Token | None = None,
+    expires_in: Seconds = 60,
+    keep: Strings = (),
+) -> Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]:
+    """For LangChain: `MultiServerMCPClient(…, tool_interceptors=[interceptor("sales-mcp")])`.
+
+    Its interceptors see calls of tools alone, and can say no `_meta`: the token goes in the header
+    of a connection for that call, over HTTP. A token that is bound to a key needs a proof for each
+    request, and raises NoToken here: use `present_each(session, …)`. So does another transport,
+    which the server refuses.
+    """
+    presented = _Presented(audience, held, expires_in, keep)
+
+    async def intercept(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        if presented.has_key():
+            raise NoToken(
+                "a token that is bound to a key is proven in each request, and an interceptor can "
+                "only set headers: present_each(session, audience=…)"
+            )
+        try:
+            meta = presented.meta(CALL, {"name": request.name, "arguments": dict(request.args)})
+        except Refused as refused:
+            return _told(refused)
+        headers = {**(request.headers or {}), "Authorization": f"Bearer {meta[TOKEN]}"}
+        return await handler(request.override(headers=headers))
+
+    return intercept
