@@ -1268,6 +1268,14 @@ def test_tables_that_were_not_kept_are_told_to_the_operator() -> None:
     asked(server, body)
 
 
+def test_what_is_read_of_the_sdk_without_a_public_word_is_there() -> None:
+    """Else no guard can be installed in mcp 1.x, and in 2.x none of these is read."""
+    low = Server("sales")
+    if not TWO:
+        assert low._mcp_server._experimental_handlers is None
+        assert {"request_handlers", "notification_handlers"} <= vars(low._mcp_server).keys()
+
+
 def test_a_server_cannot_use_what_it_was_sent_elsewhere_nor_for_anything_else() -> None:
     meta = meta_for(AUDIENCE, "pay", {"cents": 5}, held=mint())
     elsewhere = Verifier(world.KEYRING, audience="bank", clock=world.clock())

@@ -152,20 +152,22 @@ def mcp() -> Iterator[Pair]:
             Guard(Verifier(KEYRING, audience="sums")).install(server)
         return server
 
-    async def many(calls: int, guarded: bool) -> float:
+    async def many(calls: int, guarded: bool, step: int) -> float:
         async with Client(served(guarded=guarded)) as client:
             caller = Presenting(client, audience="sums") if guarded else client
             with current.use(ROOT):
-                await caller.call_tool("add", {"a": 1})
+                await caller.call_tool("add", {"a": 0})
                 start = perf_counter()
-                for _ in range(calls):
-                    await caller.call_tool("add", {"a": 1})
+                for at in range(calls):
+                    await caller.call_tool("add", {"a": 1 + at * step})
                 return perf_counter() - start
 
-    def timed(guarded: bool) -> Any:
-        return lambda calls: LOOP.run_until_complete(many(calls, guarded))
+    def timed(guarded: bool, step: int = 0) -> Any:
+        return lambda calls: LOOP.run_until_complete(many(calls, guarded, step))
 
     yield "mcp, a call in one process, presented and guarded", 40, timed(False), timed(True)
+    # What was presented for a call is for its arguments: nothing is kept here.
+    yield "mcp, the same with new arguments each time", 40, timed(False, 1), timed(True, 1)
 
 
 def tools() -> Iterator[Pair]:

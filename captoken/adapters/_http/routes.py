@@ -34,6 +34,22 @@ _in_context: Callable[[Iterable[Any]], Iterable[Any]] = getattr(
 )
 
 
+def refuse_unknown(router: Any) -> None:
+    """Raise ImportError for a FastAPI whose front ends would not be listed here.
+
+    All else that this file does not find of a route leaves it without a declared access, so that
+    the application does not start. A front end that is not listed would be served.
+    """
+    if hasattr(router, "frontend") and not hasattr(router, "_iter_low_priority_routes"):
+        raise ImportError(
+            "this version of fastapi keeps its front ends where captoken does not look for them: "
+            "an older fastapi, or a newer captoken"
+        )
+
+
+refuse_unknown(routing.APIRouter)
+
+
 class Served(NamedTuple):
     """One thing that is served: a route, a mount, or a router with what it falls back to.
 
