@@ -14,6 +14,7 @@ that PostgreSQL could take otherwise, and what is not known is not there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from captoken.adapters._postgres.catalog import Catalog
@@ -46,6 +47,34 @@ class Columns:
         # What each level has, when it was asked once.
         self._levels: dict[Scope, list[tuple[str, Known]]] = {}
 
+    # --- a level ---
+
+    def at(self, level: Scope) -> list[tuple[str, Known]]:
+        """Of each item of a level, by its name. A join that has one is not among them."""
+        found = self._levels.get(level)
+        if found is None:
+            tables = [(name, self.of_table(level, name, table)) for name, table in level.tables]
+            others = [(name, self.of_source(source)) for name, source in level.sources]
+            found = [*tables, *others]
+            self._levels[level] = found
+        return found
+
+    def has(self, level: Scope, column: str) -> bool:
+        """Whether a level has that column for certain, in sight of whoever looks from there.
+
+        A system column is not: a view has none, and then one further out is meant.
+        """
+        # Within FROM itself, `from a, (select x) q`, what is beside it is not in sight.
+        if not level.certain:
+            return False
+
+        # `(a cross join b) as j(x, y)`: which of the columns got other names is not known.
+        if level.renaming:
+            return False
+        return any(column in known.names for _, known in self.at(level))
+
+    # --- an item of FROM ---
+
     def of_table(self, level: Scope, goes_by: str, table: Table) -> Known:
         """Of a table, with the new names that FROM gives its first columns."""
         every = self._catalog.every.get(table)
@@ -56,78 +85,84 @@ class Columns:
         renamed = level.renamed.get(goes_by)
         if renamed is None:
             return Known(usable, complete=True)
-        kept = usable.intersection(every[len(renamed) :])
+
+        # Of `people as p(a, b)`, the first two columns go by other names.
+        keep_their_names = every[len(renamed) :]
+        kept = usable.intersection(keep_their_names)
         return Known(kept.union(renamed), complete=True)
 
     def of_source(self, source: Source, deep: int = 0) -> Known:
         """Of a subquery, a CTE or a function."""
+        # generate_series(1, 3) as g
         if source.query is None:
             return Known(source.named, source.complete)
+
+        # (select id from sales) as q, (select id from sales) as q(a)
         known = self._of_query(source.query, deep)
         if not source.named:
             return known
         return Known(source.named | known.names, known.complete)
 
-    def at(self, level: Scope) -> list[tuple[str, Known]]:
-        """Of each item of a level, by its name. A join that has one is not among them."""
-        found = self._levels.get(level)
-        if found is None:
-            found = [(name, self.of_table(level, name, table)) for name, table in level.tables]
-            found += [(name, self.of_source(source)) for name, source in level.sources]
-            self._levels[level] = found
-        return found
-
-    def has(self, level: Scope, column: str) -> bool:
-        """Whether a level has that column for certain, in sight of whoever looks from there.
-
-        A system column is not: a view has none, and then one further out is meant.
-        """
-        if not level.certain or level.renaming:
-            return False
-        return any(column in known.names for _, known in self.at(level))
+    # --- a query that is one ---
 
     def _of_query(self, place: int, deep: int) -> Known:
-        found = self._found.get(place)
-        if found is None:
-            self._found[place] = _NOTHING
-            query = self._queries.get(place)
-            if query is not None and deep < _DEEPEST:
-                self._found[place] = self._outputs(query, deep + 1)
-            found = self._found[place]
-        return found
+        """Of a query, by its place in the text. Each is looked at once."""
+        known = self._found.get(place)
+        if known is not None:
+            return known
+
+        # `with recursive r as (select 1 union select * from r)` sees itself.
+        self._found[place] = _NOTHING
+        query = self._queries.get(place)
+        if query is None or deep >= _DEEPEST:
+            return _NOTHING
+
+        known = self._outputs(query, deep + 1)
+        self._found[place] = known
+        return known
 
     def _outputs(self, query: Query, deep: int) -> Known:
+        """Of the columns of its result, those whose names are certain."""
         names: set[str] = set()
         complete = True
         for output in query.outputs:
+            # p.*
             if isinstance(output, Star):
                 known = self._handed_on(query.scope, output.qualifier, deep)
                 names |= known.names
                 complete = complete and known.complete
+
+            # 1 + 1
             elif output is None:
                 complete = False
+
+            # id, name as who
             else:
                 names.add(output)
         return Known(frozenset(names), complete)
 
     def _handed_on(self, scope: Scope, qualifier: str | None, deep: int) -> Known:
-        """What `*` or `q.*` stands for at a level."""
+        """What `*` or `q.*` stands for at a level. Without a qualifier, all items do."""
         if scope.renaming:
             return _NOTHING
 
-        items = [
-            self.of_table(scope, name, table)
-            for name, table in scope.tables
-            if qualifier in (None, name)
-        ]
-        items += [
-            self.of_source(source, deep)
-            for name, source in scope.sources
-            if qualifier in (None, name)
-        ]
-        if not items:
-            return _NOTHING
-        if len(items) == 1:
-            return items[0]
-        names = frozenset().union(*(known.names for known in items))
-        return Known(names, all(known.complete for known in items))
+        meant: list[Known] = []
+        for name, table in scope.tables:
+            if qualifier in (None, name):
+                meant.append(self.of_table(scope, name, table))
+        for name, source in scope.sources:
+            if qualifier in (None, name):
+                meant.append(self.of_source(source, deep))
+        return _together(meant)
+
+
+def _together(items: Sequence[Known]) -> Known:
+    """The columns of several items. Of none, nothing is known."""
+    if not items:
+        return _NOTHING
+    if len(items) == 1:
+        return items[0]
+
+    names = frozenset().union(*(known.names for known in items))
+    complete = all(known.complete for known in items)
+    return Known(names, complete)

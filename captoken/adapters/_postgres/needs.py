@@ -43,6 +43,9 @@ from captoken.adapters._postgres.text import Field, Reference, Scope, Table, Tex
 Levels: TypeAlias = Mapping[Scope, Sequence[Scope]]
 
 
+# --- from the names in a text to what it needs ---
+
+
 class Meaning(NamedTuple):
     """What a name can mean: a column of a table, or all of them."""
 
@@ -51,7 +54,7 @@ class Meaning(NamedTuple):
     # None is all of them.
     column: str | None
 
-    # Whether the table has that column, as far as is known.
+    # Whether it is a doubt: the table has no such column, as far as is known.
     doubted: bool = False
 
     # T7. All of them, as what a call gets, beside the column that the name would otherwise be.
@@ -67,48 +70,12 @@ class Needs(NamedTuple):
     asked: list[Need]
 
 
-class _Read:
-    """What is read of one table, as it is found."""
-
-    __slots__ = ("called", "columns", "doubted", "sure", "whole")
-
-    def __init__(self, sure: bool) -> None:
-        self.sure = sure
-        self.whole = self.called = False
-        self.columns: set[str] = set()
-        self.doubted: set[str] = set()
-
-    def note(self, meaning: Meaning) -> None:
-        if meaning.doubted and meaning.column is not None:
-            self.doubted.add(meaning.column)
-            return
-
-        self.sure = True
-        if meaning.called:
-            self.called = True
-        elif meaning.column is None:
-            self.whole = True
-        else:
-            self.columns.add(meaning.column)
-
-    def needs(self, table: Table, columns: Iterable[str]) -> list[Need]:
-        """One for the columns, and one for the whole row of a call.
-
-        That one comes after the columns by their names. A column that is not permitted is so denied
-        alike, whether it is there, or would be a call.
-        """
-        if self.whole:
-            return [Need(table, "select", None)]
-        found = [Need(table, "select", frozenset(columns))]
-        if self.called:
-            found.append(Need(table, "select", None))
-        return found
-
-
 def levels_of(scopes: Iterable[Scope]) -> Levels:
     """The levels to look through from each scope, from its own outwards.
 
-    Levels with nothing in FROM are left out: how deep a statement nests is its author's choice.
+        select (select pay) from people         `select pay` has nothing in FROM
+
+    Such levels are left out: how deep a statement nests is its author's choice.
     """
     found: dict[Scope, Sequence[Scope]] = {}
     for scope in scopes:
@@ -132,23 +99,74 @@ def needs_of(
     reads = {table: _Read(sure=True) for table in text.reads}
     for reference in references:
         for meaning in meant(reference, levels[reference.scope], columns, catalog):
-            reads.setdefault(meaning.table, _Read(sure=False)).note(meaning)
+            # A table in sight that is only written: `update people set pay = pay + 1`.
+            read = reads.setdefault(meaning.table, _Read(sure=False))
+            read.note(meaning)
 
     needs: list[Need] = []
     asked: list[Need] = []
     for table, read in reads.items():
         if read.sure:
             needs += read.needs(table, read.columns)
-        asked += read.needs(table, read.columns | read.doubted)
+        with_doubted = read.columns | read.doubted
+        asked += read.needs(table, with_doubted)
 
     writes: list[Need] = []
     for write in text.writes:
         written = None if write.columns is None else frozenset(write.columns)
         writes.append(Need(write.table, write.operation, written))
+
+    # Each once, in the order of the text.
     return Needs(
         needs=list(dict.fromkeys(needs + writes)),
         asked=list(dict.fromkeys(asked + writes)),
     )
+
+
+class _Read:
+    """What is read of one table, as it is found."""
+
+    __slots__ = ("called", "columns", "doubted", "sure", "whole")
+
+    def __init__(self, sure: bool) -> None:
+        # Whether it is read at all. If not, there are nothing but doubts.
+        self.sure = sure
+
+        # Whether all columns are, and whether a call gets them all.
+        self.whole = False
+        self.called = False
+
+        self.columns: set[str] = set()
+        self.doubted: set[str] = set()
+
+    def note(self, meaning: Meaning) -> None:
+        """One of the things that a name can mean is of this table."""
+        if meaning.doubted and meaning.column is not None:
+            self.doubted.add(meaning.column)
+            return
+
+        self.sure = True
+        if meaning.called:
+            self.called = True
+        elif meaning.column is None:
+            self.whole = True
+        else:
+            self.columns.add(meaning.column)
+
+    def needs(self, table: Table, columns: Iterable[str]) -> list[Need]:
+        """One for the columns, and one for the whole row of a call.
+
+            select n.ts, n.max from notes n         ts and max; and all, if max is a call
+
+        That one comes after the columns by their names. A column that is not permitted is so denied
+        alike, whether it is there, or would be a call.
+        """
+        all_of_them = Need(table, "select", None)
+        if self.whole:
+            return [all_of_them]
+
+        by_name = Need(table, "select", frozenset(columns))
+        return [by_name, all_of_them] if self.called else [by_name]
 
 
 # --- T4 and T5: columns ---
@@ -174,27 +192,45 @@ def _meant_unqualified(
 ) -> list[Meaning]:
     """`pay`, `*`, and `people`, which is a whole row.
 
-    PostgreSQL takes the innermost level that has a column of that name. Where it is certain that
-    one has, those outside it do not count.
+        select name, (select pay from sales) from people
+
+    PostgreSQL takes the innermost level that has a column of that name: `pay` of `sales`, or else
+    that of `people`. Where it is certain that `sales` has one, `people` does not count.
     """
     scope, _, column, local = reference
     found: list[Meaning] = []
     for level in levels:
-        # T5. A star is about its own level alone.
-        if level is not scope and (local or column == "*"):
+        is_outside = level is not scope
+
+        # T5. `select *` is about its own level alone, and so is `using (id)`.
+        if is_outside and (local or column == "*"):
             break
         if column == "*":
             found += [Meaning(table, None) for _, table in level.tables]
             continue
 
-        names_a_join = column in level.joins
-        for goes_by, table in level.tables:
-            if column == goes_by or names_a_join:  # T5: a whole row
-                found.append(Meaning(table, None))
-            else:
-                found.append(Meaning(table, column, not _may_have(table, column, catalog)))
+        found += _meant_at(level, column, catalog)
         if columns.has(level, column):
             break
+    return found
+
+
+def _meant_at(level: Scope, column: str, catalog: Catalog) -> list[Meaning]:
+    """What an unqualified name can mean at one level: a column of each table, or a whole row.
+
+        select pay from people p, sales s           pay of people, and of sales
+        select p from people p                      a whole row of people
+        select j from (people p cross join sales s) as j            of both
+    """
+    found: list[Meaning] = []
+    names_a_join = column in level.joins
+    for goes_by, table in level.tables:
+        is_whole_row = names_a_join or column == goes_by
+        if is_whole_row:
+            found.append(Meaning(table, None))
+        else:
+            doubted = not _may_have(table, column, catalog)
+            found.append(Meaning(table, column, doubted))
     return found
 
 
@@ -204,7 +240,10 @@ def _meant_qualified(
     levels: Sequence[Scope],
     catalog: Catalog,
 ) -> list[Meaning]:
-    """`people.pay`, `people.*`, and the same of a join that has a name."""
+    """`people.pay`, `people.*`, and the same of a join that has a name.
+
+    At all levels in sight: two of them can have something that goes by that name.
+    """
     found: list[Meaning] = []
     for level in levels:
         names_a_join = qualifier in level.joins
@@ -223,13 +262,19 @@ def _meant_in_table(table: Table, column: str, catalog: Catalog) -> list[Meaning
     """
     if column == "*":
         return [Meaning(table, None)]
+
+    by_name = Meaning(table, column)
     if _has(table, column, catalog):
-        return [Meaning(table, column)]
-    return [Meaning(table, column), Meaning(table, None, called=True)]
+        return [by_name]
+
+    whole_row = Meaning(table, None, called=True)
+    return [by_name, whole_row]
 
 
 def _meant_in_join(table: Table, column: str, catalog: Catalog) -> list[Meaning]:
     """`j.pay`, for one of the tables of a level where some join goes by `j`.
+
+        select j.pay from (people p cross join sales s) as j
 
     Which tables it joins is not looked at. So another of them may have the column, and `j.pay` be
     a call of all that is joined: that counts for each table without it.
@@ -238,14 +283,21 @@ def _meant_in_join(table: Table, column: str, catalog: Catalog) -> list[Meaning]
         return [Meaning(table, None)]
     if _has(table, column, catalog):
         return [Meaning(table, column)]
-    doubted = not _may_have(table, column, catalog)
-    return [Meaning(table, column, doubted), Meaning(table, None, called=True)]
+
+    by_name = Meaning(table, column, doubted=not _may_have(table, column, catalog))
+    whole_row = Meaning(table, None, called=True)
+    return [by_name, whole_row]
+
+
+# Two questions about one column. Of a table that is not in the catalog the first one says no, and
+# the second one yes.
 
 
 def _has(table: Table, column: str, catalog: Catalog) -> bool:
     """Whether a table has that column for certain, so that a name after a dot is no call.
 
-    A view has no system columns. But then a function would have to go by such a name.
+    A view has no system columns (`people.xmin`). But then a function would have to go by such a
+    name.
     """
     if column in SYSTEM_COLUMNS:
         return column not in catalog.foreign
@@ -259,8 +311,9 @@ def _may_have(table: Table, column: str, catalog: Catalog) -> bool:
     """
     if column in SYSTEM_COLUMNS:
         return True
-    columns = catalog.columns.get(table)
-    return columns is None or column in columns
+
+    known = catalog.columns.get(table)
+    return known is None or column in known
 
 
 # --- T7: calls ---
@@ -285,12 +338,16 @@ def dotted_names(
 ) -> Dotted:
     """T7. The names after a dot that can be calls.
 
+        select t.name, (t.id).name, (row(1, 2)).f1 from people t
+
     `(x).name` is a call of `name(x)` where x has no field of that name; so is `t.name`. A call of
     a type is a cast. Whether anything can be called so is not looked at: the answer is the same for
     what is there and for what is not.
     """
     names: set[str] = set()
     nowhere: str | None = None
+
+    # t.name
     for reference in references:
         qualifier, column = reference.qualifier, reference.column
         if qualifier is None or column == "*":
@@ -302,6 +359,7 @@ def dotted_names(
         elif not _all_have(having, column, catalog):
             names.add(column)
 
+    # (x).name
     for field in dict.fromkeys(text.fields):
         if not _is_field_for_certain(field, levels[field.scope], columns):
             names.add(field.name)
@@ -309,7 +367,9 @@ def dotted_names(
 
 
 def _that_go_by(
-    qualifier: str, levels: Sequence[Scope], columns: Columns
+    qualifier: str,
+    levels: Sequence[Scope],
+    columns: Columns,
 ) -> list[frozenset[str]]:
     """The columns of each item that goes by that name, at any level in sight."""
     found: list[frozenset[str]] = []
@@ -317,28 +377,37 @@ def _that_go_by(
         items = columns.at(level)
         found += [known.names for name, known in items if name == qualifier]
 
-        # What is joined has them together.
         join = level.joins.get(qualifier)
-        if join is not None and level.renaming:
+        if join is None:
+            continue
+
+        # What is joined has its columns together: `(a cross join b) as j`. Of `as j(x, y)`, those
+        # that the text names are certain, and no others.
+        if level.renaming:
             found.append(join.named)
-        elif join is not None:
+        else:
             members = [known.names for name, known in items if name in join.members]
             found.append(join.named.union(*members))
     return found
 
 
 def _all_have(having: Sequence[frozenset[str]], column: str, catalog: Catalog) -> bool:
-    if column in SYSTEM_COLUMNS and column not in catalog.foreign:
-        return True
-    return all(column in names for names in having)
+    """Whether all that go by a name have that column: which of them is meant is not looked at."""
+    is_system_column = column in SYSTEM_COLUMNS and column not in catalog.foreign
+    return is_system_column or all(column in names for names in having)
 
 
 def _is_field_for_certain(field: Field, levels: Sequence[Scope], columns: Columns) -> bool:
     """`(s).region`, where s can be nothing else than a row that has it.
 
-    A column that goes by `s` would come first. So all columns in sight have to be known.
+        select (s).region from sales s              a field of the row s
+        select (s).region from sales s, (select ...) as q
+
+    A column that goes by `s` would come first: in the second one, q may have it. So all columns in
+    sight have to be known.
     """
-    if field.of is None:
+    its_name = field.of
+    if its_name is None or its_name in SYSTEM_COLUMNS:
         return False
 
     rows: list[frozenset[str]] = []
@@ -346,8 +415,9 @@ def _is_field_for_certain(field: Field, levels: Sequence[Scope], columns: Column
         if level.joins:
             return False
         for name, known in columns.at(level):
-            if not known.complete or field.of in known.names or field.of in SYSTEM_COLUMNS:
+            may_be_a_column = not known.complete or its_name in known.names
+            if may_be_a_column:
                 return False
-            if name == field.of:
+            if name == its_name:
                 rows.append(known.names)
     return bool(rows) and all(field.name in names for names in rows)

@@ -20,9 +20,16 @@ with extra("postgres"):
 
 from captoken.adapters._postgres.text import Star
 
+# --- a whole query ---
+
 
 def leftmost(query: Any) -> Any:
-    """The query that names the columns of a result: of `a union b`, the first one."""
+    """The query that names the columns of a result.
+
+        select id from people union select pay from hr          the first one: `id`
+
+    Unions nest to the left: `a union b union c` is `(a union b) union c`.
+    """
     while type(query).__name__ == "SelectStmt" and query.larg is not None:
         query = query.larg
     return query
@@ -31,15 +38,23 @@ def leftmost(query: Any) -> Any:
 def outputs_of(query: Any) -> tuple[str | Star | None, ...]:
     """The columns of a query, or of what comes back of a write, in their order."""
     query = leftmost(query)
+
+    # delete from people returning id, name as who
     if type(query).__name__ != "SelectStmt":
         returning = query.returningClause
-        targets = returning.exprs if returning is not None else ()
-        return tuple(_output(target) for target in targets)
+        if returning is None:
+            return ()
+        return tuple(_output(target) for target in returning.exprs)
 
+    # values (1, 2), (3, 4)
     if query.valuesLists:
-        first = query.valuesLists[0]
-        return tuple(f"column{place}" for place in range(1, len(first) + 1))
-    return tuple(_output(target) for target in query.targetList or ())
+        first_row = query.valuesLists[0]
+        places = range(1, len(first_row) + 1)
+        return tuple(f"column{place}" for place in places)
+
+    # select id, name as who. It may have no columns at all: `select from people`.
+    targets = query.targetList or ()
+    return tuple(_output(target) for target in targets)
 
 
 def names_in(outputs: tuple[str | Star | None, ...]) -> set[str]:
@@ -47,27 +62,51 @@ def names_in(outputs: tuple[str | Star | None, ...]) -> set[str]:
     return {output for output in outputs if isinstance(output, str)}
 
 
+# --- one column of it ---
+
+
 def fields_of(expression: Any) -> tuple[str, ...]:
     """The parts of a name, as in `p.id`: "*" for a star. Nothing, where it is no name."""
     if type(expression).__name__ != "ColumnRef":
         return ()
-    fields = expression.fields
-    return tuple(str(part.sval) if isinstance(part, ast.String) else "*" for part in fields)
+
+    fields: list[str] = []
+    for part in expression.fields:
+        is_name = isinstance(part, ast.String)
+        fields.append(str(part.sval) if is_name else "*")
+    return tuple(fields)
 
 
 def _output(target: Any) -> str | Star | None:
+    """What one column of a result is called.
+
+        name as who                 who
+        p.*                         all columns of what goes by p
+        name, count(*)              as PostgreSQL calls it
+    """
     if target.name is not None:
         return str(target.name)
 
-    # A column can be called "*", in quotes. That is no star.
+    # `*`, `p.*`. A column can be called "*", in quotes: that is no star.
     fields = fields_of(target.val)
-    if fields and isinstance(target.val.fields[-1], ast.A_Star):
-        return Star(fields[-2] if len(fields) > 1 else None)
+    is_star = bool(fields) and isinstance(target.val.fields[-1], ast.A_Star)
+    if is_star:
+        qualifier = fields[-2] if len(fields) > 1 else None
+        return Star(qualifier)
     return _name_of(target.val)
 
 
 def _name_of(value: Any) -> str | None:
-    """As FigureColname of PostgreSQL has it, for the kinds of expressions that are listed here."""
+    """What PostgreSQL calls a column that the text gives no name.
+
+        p.name, p.name::text        name
+        max(pay), pg_catalog.max(pay), max(pay)::integer        max
+        coalesce(a, b)              coalesce
+        greatest(a, b), least(a, b) greatest, least
+        1 + 1, case ... end         nothing that is certain
+
+    As FigureColname of PostgreSQL has it, for the kinds of expressions that are listed here.
+    """
     # A cast or a collation keeps the name of a column or a call.
     while type(value).__name__ in ("TypeCast", "CollateClause"):
         value = value.arg
@@ -78,9 +117,11 @@ def _name_of(value: Any) -> str | None:
 
     kind = type(value).__name__
     if kind == "FuncCall":
-        return str(value.funcname[-1].sval)
+        name_without_schema = value.funcname[-1]
+        return str(name_without_schema.sval)
     if kind == "CoalesceExpr":
         return "coalesce"
     if kind == "MinMaxExpr":
-        return "greatest" if value.op == enums.MinMaxOp.IS_GREATEST else "least"
+        is_greatest = value.op == enums.MinMaxOp.IS_GREATEST
+        return "greatest" if is_greatest else "least"
     return None
