@@ -1078,3 +1078,56 @@ def test_a_connection_that_remembers_does_so_here(shop: Shop, tmp_path: Path) ->
         memory: Any = taken.driver_connection
         assert memory.remembered._found is not None
     engine.dispose()
+
+
+@pytest.mark.parametrize("shop", ["sqlite", "psycopg"], indirect=True)
+def test_threads_with_different_grants_share_an_engine(shop: Shop) -> None:
+    """And its pool, its dialect and what was compiled: each gets what its own grant covers."""
+    assert isinstance(shop.engine, Engine)
+    fresh = create_engine(shop.engine.url)  # which has asked nothing yet, and is asked by all at once
+    engine = guarded_engine(fresh, lambda: current.grant(Grant))
+    counter = grant(tables=["hr"], operations=["select"])
+
+    def work(number: int) -> list[str]:
+        own, mine, others = ((READER, Sale.region, Person.name), (counter, Person.name, Sale.region))[number % 2]
+        told = []
+        for _ in range(12):
+            with current.serving(own), engine.connect() as connection:
+                told.append(connection.execute(select(mine).order_by(mine).limit(1)).scalar())
+                with pytest.raises(Denied):
+                    connection.execute(select(others).order_by(others).limit(1))
+        return told
+
+    with ThreadPoolExecutor(8) as pool:
+        came = [*pool.map(work, range(8))]
+    assert came == [["eu"] * 12, ["ann"] * 12] * 4
+    fresh.dispose()
+
+
+@pytest.mark.parametrize("shop", ["sqlite", "psycopg"], indirect=True)
+def test_a_raw_connection_is_a_connection_of_dbapi_with_what_there_is(shop: Shop) -> None:
+    assert isinstance(shop.engine, Engine)
+    engine = guarded_engine(shop.engine, WRITER)
+    mark = "$1" if shop.postgres else "?"
+    with closing(engine.raw_connection()) as taken:
+        cursor: Any = taken.cursor()
+        assert cursor.description is None and cursor.fetchone() is None and cursor.rowcount == -1
+        cursor.execute(f"insert into sales (region, amount) values ({mark}, 1)", ("ap",))
+        assert cursor.description is None and cursor.rowcount == 1
+        cursor.executemany(f"insert into sales (region) values ({mark})", [("x",), ("y",)])
+        assert cursor.rowcount == 2 and not hasattr(cursor, "lastrowid")
+        cursor.execute("select region, id from sales order by id")
+        assert [column[0] for column in cursor.description] == ["region", "id"]
+        assert cursor.fetchmany() == [("eu", 1)] and cursor.fetchmany(2) == [("us", 2), ("ap", 3)]
+        assert [*cursor] == [("x", 4), ("y", 5)] and cursor.fetchall() == []
+        with pytest.raises(Denied):
+            cursor.execute("select pay from hr")
+        assert cursor.description is None and cursor.fetchall() == []
+        taken.commit()
+        taken.rollback()
+        kept: Any = taken.dbapi_connection
+    assert kept.closed
+    kept.close()
+    with pytest.raises(GuardError, match="is closed"):
+        cursor.execute("select 1")
+    assert shop.rows("select count(*) from sales") == [(5,)] and shop.pool.checkedout() == 0

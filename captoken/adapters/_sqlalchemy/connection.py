@@ -173,11 +173,10 @@ class Cursor(_OnlyWhatIsHere):
         """As the database says it: -1 where it says nothing."""
         return self._rows.rowcount
 
-    @property
-    def lastrowid(self) -> Any:
+    def last_key(self) -> Any:
         """The key of the row that was inserted last, as SQLite tells it; None, if none was.
 
-        Asked as any statement is. Only the dialect of SQLite wants it.
+        Asked as any statement is. DBAPI's `lastrowid` is not there: PostgreSQL has none.
         """
         # Then SQLite would tell of an earlier statement, and its guard refuses to ask.
         if self._rows.rowcount < 1:

@@ -18,6 +18,7 @@ from captoken._format.extras import extra
 with extra("sqlalchemy"):
     from sqlalchemy import Dialect, Engine, event, types
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+    from sqlalchemy.dialects.sqlite.base import SQLiteExecutionContext
     from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
     from sqlalchemy.engine.default import DefaultDialect
     from sqlalchemy.engine.reflection import Inspector
@@ -156,11 +157,21 @@ def _unwrapped(context: Any) -> Exception | None:
     return error if wrapped and isinstance(error, CaptokenError) else None
 
 
+class _SQLiteContext(SQLiteExecutionContext):
+    """What SQLAlchemy keeps of one statement that runs."""
+
+    def get_lastrowid(self) -> Any:
+        """The key that the database has made for a row."""
+        cursor: Any = self.cursor
+        return cursor.last_key()
+
+
 class GuardedSQLite(Guarded, SQLiteDialect_pysqlite):
     """For `sqlite3`, and for aiosqlite. Parameters are `?`, as SQLAlchemy has them anyhow."""
 
     supports_statement_cache = True
     default_schema_name = "main"
+    execution_ctx_cls = _SQLiteContext
 
     def __init__(self, bare: Dialect) -> None:
         super().__init__(dbapi=bare.dbapi)
