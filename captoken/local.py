@@ -309,9 +309,11 @@ class Office:
         return f"<Office {shown_file(self.folder)}>"
 
     def _file(self, name: str) -> str:
+        """The path of one of its files."""
         return os.path.join(self.folder, name)
 
     def _check_open(self) -> None:
+        """Raise StoreError where it was closed: another process may have the folder by now."""
         if not self._is_open:
             raise StoreError(f"the office {shown_file(self.folder)} was closed: open it again")
 
@@ -407,6 +409,7 @@ class Renewed:
 
 
 def _keep_seen(path: str, last: int) -> None:
+    """Write the number of the last snapshot, as the commands of an operator do."""
     write_private(path, b"%d\n" % last)
 
 
@@ -439,7 +442,8 @@ class _Lock:
         except OSError:
             self.close()
             raise _problem(
-                folder, "another process, or another part of this one, has opened it"
+                folder,
+                "another process, or another part of this one, has opened it: close that one",
             ) from None
 
     def close(self) -> None:

@@ -62,9 +62,9 @@ __all__ = [
     "Hop",
     "Proposal",
     "Reach",
-    "Refused",
     "Replayed",
     "SeenToken",
+    "Shortfall",
     "Usage",
     "blast_radius",
     "gather",
@@ -736,7 +736,7 @@ class Proposal(msgspec.Struct, frozen=True):
         return len(self.holders) == 1
 
 
-class Refused(NamedTuple):
+class Shortfall(NamedTuple):
     """A recorded access that a proposal would refuse, and why; or that cannot be known."""
 
     decision: Decided
@@ -842,7 +842,7 @@ def _lost_of(accesses: Iterable[Accessed]) -> tuple[str, ...]:
     return tuple(lost)
 
 
-def refused_of(proposal: Proposal, decisions: Iterable[Decided]) -> list[Refused]:
+def refused_of(proposal: Proposal, decisions: Iterable[Decided]) -> list[Shortfall]:
     """What of these decisions was allowed, and would not have been under the proposal.
 
         refused_of(proposal, gather(read(next_week)).decisions)
@@ -856,16 +856,16 @@ def refused_of(proposal: Proposal, decisions: Iterable[Decided]) -> list[Refused
     if not isinstance(link, Link):
         return []  # anything is permitted
 
-    found: list[Refused] = []
+    found: list[Shortfall] = []
     for decision in decisions:
         if not decision.allowed or decision.access is None:
             continue
         judged = _judge(link, rights, decision, V1)
         if judged.reason is not None:
-            found.append(Refused(decision, judged.reason, True))
+            found.append(Shortfall(decision, judged.reason, is_certain=True))
         elif judged.missing:
             missing = ", ".join(dict.fromkeys(judged.missing))
-            found.append(Refused(decision, f"not recorded: {missing}", False))
+            found.append(Shortfall(decision, f"not recorded: {missing}", is_certain=False))
     return found
 
 

@@ -102,7 +102,7 @@ def propose(
 def _refused(
     proposal: trails.Proposal,
     later: Sequence[trails.Proposal] | None,
-) -> list[trails.Refused]:
+) -> list[trails.Shortfall]:
     """What the keywords would have refused, of this trail or of what the same agent did later."""
     if later is None:
         return trails.refused_of(proposal, proposal.allowed)
@@ -115,7 +115,7 @@ def _refused(
     return trails.refused_of(proposal, same)
 
 
-def _data(proposal: trails.Proposal, refused: Iterable[trails.Refused]) -> dict[str, Any]:
+def _data(proposal: trails.Proposal, refused: Iterable[trails.Shortfall]) -> dict[str, Any]:
     """A proposal for machines."""
     return {
         "agent": proposal.agent,
@@ -158,7 +158,7 @@ def _keywords(proposal: trails.Proposal) -> dict[str, Any]:
 # --- Python ---------------------------------------------------------------------------------------
 
 
-def _lines(proposal: trails.Proposal, refused: Sequence[trails.Refused]) -> Iterator[str]:
+def _lines(proposal: trails.Proposal, refused: Sequence[trails.Shortfall]) -> Iterator[str]:
     """A proposal for people: what it is of, the call, and what it would have refused."""
     chain = " > ".join(map(named, proposal.holders))
     tokens = words.counted(len(proposal.hops), "token")
@@ -172,7 +172,7 @@ def _lines(proposal: trails.Proposal, refused: Sequence[trails.Refused]) -> Iter
         yield from _argument(f"{key}=", value, "    ")
     yield ")"
     for lost in proposal.lost:
-        yield f"# not recorded: {escape(lost)}"
+        yield f"# not narrowed, since a value was not recorded: {escape(lost)}"
     for one in refused:
         label = "would be refused" if one.is_certain else "cannot be known"
         where = f"record {one.decision.seq}, {readable_time(one.decision.at)}"
@@ -235,11 +235,12 @@ def _scenario(proposal: trails.Proposal) -> str:
     What was allowed has to be allowed. What was denied has the code that the proposed token gives:
     it is asked, since a narrower one may say another than the token of that time.
     """
-    kept = _calls(proposal.allowed)
-    head = _head(proposal)
+    kept, lost = _calls(proposal.allowed)
     if not kept:
         return ""
-    others = [call for call in _calls(proposal.denied) if call not in kept]
+    head = _head(proposal)
+    denied, _ = _calls(proposal.denied)
+    others = [call for call in denied if call not in kept]
 
     asked = "".join(_call(call, "allowed") for call in others)
     codes: list[str] = []
@@ -251,7 +252,8 @@ def _scenario(proposal: trails.Proposal) -> str:
         for call, code in zip(others, codes, strict=True)
         if code in _BY_RIGHTS
     ]
-    return head + "".join(_call(call, "allowed") for call in kept) + "".join(refused)
+    allowed = "".join(_call(call, "allowed") for call in kept)
+    return head + allowed + "".join(refused) + _left_out(lost)
 
 
 def _head(proposal: trails.Proposal) -> str:
@@ -280,20 +282,31 @@ def _pairs(stated: Mapping[str, Any]) -> str:
     return "".join(f"{key} = {_toml(value)}\n" for key, value in stated.items())
 
 
-def _calls(decisions: Iterable[trails.Decided]) -> list[dict[str, Any]]:
-    """The accesses that were recorded with all of their values, each once."""
+def _left_out(lost: int) -> str:
+    """What to say of calls that are in no scenario; empty, if there are none."""
+    if not lost:
+        return ""
+    calls = words.counted(lost, "call")
+    return f"\n# Without {calls} more: a value was not recorded, or is one that TOML has not.\n"
+
+
+def _calls(decisions: Iterable[trails.Decided]) -> tuple[list[dict[str, Any]], int]:
+    """The accesses that were recorded with all of their values, each once; how many were not."""
     calls: list[dict[str, Any]] = []
+    lost = 0
     for decision in decisions:
+        if decision.access is None:
+            continue
         call = _stated(decision.access)
-        if call is not None and call not in calls:
+        if call is None:
+            lost += 1
+        elif call not in calls:
             calls.append(call)
-    return calls
+    return calls, lost
 
 
-def _stated(access: trails.Accessed | None) -> dict[str, Any] | None:
+def _stated(access: trails.Accessed) -> dict[str, Any] | None:
     """An access as a scenario states it; None, where a value of it is not known."""
-    if access is None:
-        return None
     facts = {"arguments": access.arguments or {}, "attributes": access.attributes or {}}
     if not all(isinstance(stated, dict) and _is_plain(stated) for stated in facts.values()):
         return None

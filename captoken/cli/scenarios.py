@@ -14,7 +14,7 @@ from captoken.cli.audit import tried
 from captoken.cli.options import json_option
 from captoken.cli.output import say, say_json
 from captoken.cli.values import FILE
-from captoken.testing import Outcome, Scenario, read_scenarios
+from captoken.testing import CallOutcome, Scenario, read_scenarios
 
 
 @click.command("test")
@@ -44,7 +44,7 @@ def test(scenario_file: tuple[str, ...], as_json: bool) -> int:
     return 1 if failed else 0
 
 
-def _ran(path: str) -> Iterator[tuple[str, Scenario, list[Outcome]]]:
+def _ran(path: str) -> Iterator[tuple[str, Scenario, list[CallOutcome]]]:
     """The scenarios of a file, with what came of each. Raises ValueError, which names the file."""
     for scenario in read_scenarios(path):
         try:
@@ -54,11 +54,11 @@ def _ran(path: str) -> Iterator[tuple[str, Scenario, list[Outcome]]]:
         yield path, scenario, outcomes
 
 
-def _holds(outcomes: list[Outcome]) -> bool:
+def _holds(outcomes: list[CallOutcome]) -> bool:
     return all(outcome.as_expected for outcome in outcomes)
 
 
-def _lines(scenario: Scenario, outcomes: list[Outcome]) -> Iterator[str]:
+def _lines(scenario: Scenario, outcomes: list[CallOutcome]) -> Iterator[str]:
     """A scenario in a line, and each call that came to something else."""
     label = "ok    " if _holds(outcomes) else "FAILED"
     yield f"{label}  {escape(scenario.name)}: {words.counted(len(outcomes), 'call')}"
@@ -68,7 +68,7 @@ def _lines(scenario: Scenario, outcomes: list[Outcome]) -> Iterator[str]:
             yield f"        came {escape(outcome.line)}"
 
 
-def _asked(outcome: Outcome) -> str:
+def _asked(outcome: CallOutcome) -> str:
     """What was asked, in a line."""
     access = outcome.call.access
     return tried(
@@ -84,7 +84,7 @@ def _asked(outcome: Outcome) -> str:
     )
 
 
-def _data(path: str, scenario: Scenario, outcomes: list[Outcome]) -> dict[str, Any]:
+def _data(path: str, scenario: Scenario, outcomes: list[CallOutcome]) -> dict[str, Any]:
     """A scenario for machines."""
     return {
         "file": path,

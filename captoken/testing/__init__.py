@@ -26,16 +26,22 @@ from captoken._verification.catalogue import ErrorEntry, entries
 from captoken.testing._asserts import Watched, assert_allowed, assert_denied, watched
 from captoken.testing._fixed import FixedClock, fixed_random, hold
 from captoken.testing._narrower import Narrowed, Report, under_narrower
-from captoken.testing._scenarios import Call, Outcome, Scenario, read_scenarios, scenarios_of
+from captoken.testing._scenarios import (
+    CallOutcome,
+    Scenario,
+    ScenarioCall,
+    read_scenarios,
+    scenarios_of,
+)
 
 __all__ = [
-    "Call",
+    "CallOutcome",
     "ErrorEntry",
     "FixedClock",
     "Narrowed",
-    "Outcome",
     "Report",
     "Scenario",
+    "ScenarioCall",
     "Watched",
     "assert_allowed",
     "assert_denied",

@@ -26,6 +26,10 @@ from captoken.testing._codes import check_code
 # What ends in a decision that counts: neither `explain`, nor `recheck`, which decide nothing.
 _ENDS = ("_settled", "_told", "_decided_together")
 
+# Decisions, from the end, among which one that comes twice is looked for.
+_NEAR = 16
+
+# Held while methods are wrapped or given back.
 _lock = Lock()
 _watching: list[Watched] = []
 _unwrapped: list[tuple[type, str]] = []
@@ -56,8 +60,13 @@ class Watched:
         return "\n".join(lines) or "  nothing"
 
     def _add(self, decision: Decision) -> None:
-        # The same decision comes by two of the methods where a step of several is denied.
-        if not any(one is decision for one in self.decisions):
+        """Note a decision, once.
+
+        Where a step of several accesses is denied, it comes by two of the methods, one right after
+        the other. Other threads may come between: so a few are looked at.
+        """
+        last = self.decisions[-_NEAR:]
+        if not any(one is decision for one in last):
             self.decisions.append(decision)
 
 
@@ -76,6 +85,7 @@ def watched() -> Generator[Watched]:
 
 
 def _begin(seen: Watched) -> None:
+    """Let `seen` watch. Who is the first wraps the methods."""
     with _lock:
         _watching.append(seen)
         if len(_watching) == 1:
@@ -86,7 +96,10 @@ def _begin(seen: Watched) -> None:
 
 
 def _end(seen: Watched) -> None:
-    """The methods are inherited: to take the wrapped ones away is to have them back."""
+    """Let it watch no more. Who is the last gives the methods back.
+
+    They are inherited: to take the wrapped ones off the class is to have the others again.
+    """
     with _lock:
         # By identity: two that have seen the same are not the same.
         _watching[:] = [one for one in _watching if one is not seen]
@@ -99,6 +112,7 @@ def _end(seen: Watched) -> None:
 def _noting(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method that gives a decision, or the steps to one, and says so to whoever watches."""
 
+    # In place of the method, with its arguments.
     @wraps(method)
     def noting(*given: Any, **named: Any) -> Any:
         answer = method(*given, **named)
@@ -106,6 +120,7 @@ def _noting(method: Callable[..., Any]) -> Callable[..., Any]:
             return _noted(answer)
         return steps(answer)
 
+    # Whoever drives the steps drives these: nothing is asked that was not asked before.
     def steps(answer: Any) -> Generator[Any, Any, Decision]:
         return _noted((yield from answer))
 
@@ -113,6 +128,7 @@ def _noting(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _noted(decision: Decision) -> Decision:
+    """The decision, once whoever watches at the moment has it."""
     for one in tuple(_watching):
         one._add(decision)  # pyright: ignore[reportPrivateUsage] - of this file
     return decision
@@ -148,7 +164,11 @@ class Expected:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        """Judge what was seen; whatever else the block raised passes through."""
+        """Judge what was seen; whatever else the block raised passes through.
+
+        Raises AssertionError, with what was decided, a line each.
+        """
+        __tracebackhide__ = True  # pytest then shows the test, and not this
         self._block.__exit__(None, None, None)
         if error is not None and not isinstance(error, Denied):
             return False
@@ -163,12 +183,15 @@ class Expected:
 
 
 def _not_allowed(seen: Watched) -> str | None:
+    """Why not all that was asked was allowed, or why nothing was asked."""
     if seen.denied:
         return f"expected allowed, and came {seen.denied[0].code}"
     return _nothing_asked(seen)
 
 
 def _not_denied(code: str, seen: Watched) -> str | None:
+    """Why nothing was denied by that code alone."""
+    # Another code first: a guard that refuses for another reason is not the one that is tested.
     others = [one.code for one in seen.denied if one.code != code]
     if others:
         return f"expected {code}, and came {others[0]}"
@@ -178,6 +201,7 @@ def _not_denied(code: str, seen: Watched) -> str | None:
 
 
 def _nothing_asked(seen: Watched) -> str | None:
+    """Why no access was asked about; None if one was, or a token was denied."""
     if seen.asked:
         return None
     if seen.decisions:

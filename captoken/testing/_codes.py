@@ -14,6 +14,8 @@ def check_code(code: str, *more: str) -> None:
     codes = [entry.code for entry in entries() if entry.error is Denied]
     if code in (*codes, *more):
         return
+
+    # Most are a plural, or a word for another.
     near = get_close_matches(str(code), codes, n=1)
     hint = f": did you mean {near[0]}?" if near else ""
     raise ValueError(f"{shown(code)} is no code of a denial, as docs/errors.md lists them{hint}")

@@ -93,6 +93,7 @@ def under_narrower(token: Token, call: Callable[[Token], object]) -> Report:
 
 
 def _run(rights: str, token: Token, call: Callable[[Token], object]) -> Narrowed:
+    """One run. Raises TypeError for a call that gives what has still to be awaited."""
     error: Exception | None = None
     with watched() as seen, current.use(token):
         try:
@@ -100,6 +101,8 @@ def _run(rights: str, token: Token, call: Callable[[Token], object]) -> Narrowed
         except Exception as raised:  # whatever it is, the next token is tried
             error = raised
             answer = None
+
+    # It has done nothing yet, and would look as if it needed nothing.
     if inspect.isawaitable(answer):
         close = getattr(answer, "close", None)
         if close is not None:
@@ -134,6 +137,7 @@ def _rights(token: Token) -> Iterator[tuple[str, Token, Token]]:
 
 
 def _of_tables(held: Mapping[str, Any]) -> Iterator[_Right]:
+    """Tables and operations each by themselves, or pair by pair, as the token says them."""
     for keyword in ("tables", "operations"):
         for name in held.get(keyword, ()):
             rest = [one for one in held[keyword] if one != name]
@@ -159,6 +163,7 @@ def _of_tables(held: Mapping[str, Any]) -> Iterator[_Right]:
 
 
 def _of_tools(held: Mapping[str, Any]) -> Iterator[_Right]:
+    """Tools, each with its rule: an argument that is left out would be more than is held."""
     tools = held.get("tools", {})
     for tool, rule in tools.items():
         rest = {name: one for name, one in tools.items() if name != tool}

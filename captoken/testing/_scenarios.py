@@ -79,7 +79,7 @@ class _FileSaid(msgspec.Struct, forbid_unknown_fields=True):
     scenario: list[_ScenarioSaid]
 
 
-class Call(NamedTuple):
+class ScenarioCall(NamedTuple):
     """One call: what is asked, when, and the code that it has to come to."""
 
     access: Access
@@ -88,10 +88,10 @@ class Call(NamedTuple):
     code: str
 
 
-class Outcome(NamedTuple):
+class CallOutcome(NamedTuple):
     """What a call came to."""
 
-    call: Call
+    call: ScenarioCall
     code: str
     line: str  # for people
 
@@ -107,11 +107,11 @@ class Scenario(NamedTuple):
     name: str
     token: Mapping[str, Any]
     links: tuple[Mapping[str, Any], ...]
-    calls: tuple[Call, ...]
+    calls: tuple[ScenarioCall, ...]
     audience: str | None
     vocabulary: Vocabulary
 
-    def run(self) -> list[Outcome]:
+    def run(self) -> list[CallOutcome]:
         """What each call comes to, with keys, clock and counts that are made for it.
 
         The token is as `mint` makes it, under a fresh key. A store of proofs, an overlay and keys
@@ -132,11 +132,11 @@ class Scenario(NamedTuple):
             vocabulary=self.vocabulary,
             clock=clock,
         )
-        outcomes: list[Outcome] = []
+        outcomes: list[CallOutcome] = []
         for call in self.calls:
             clock.now = _BEGINS + call.after
             decision = verifier.check(token, call.access, caller=call.caller)
-            outcomes.append(Outcome(call, decision.code, decision.line()))
+            outcomes.append(CallOutcome(call, decision.code, decision.line()))
         return outcomes
 
     def _made(self, issuer: Issuer) -> Token:
@@ -183,9 +183,10 @@ def scenarios_of(text: str, *, vocabulary: Vocabulary = V1) -> list[Scenario]:
 
 
 def _scenario(said: _ScenarioSaid, vocabulary: Vocabulary) -> Scenario:
+    """A scenario as it is run. Raises ValueError, which names it and the call."""
     if not said.call:
         raise ValueError(f"scenario {shown(said.name)} has no call: it would ask nothing")
-    calls: list[Call] = []
+    calls: list[ScenarioCall] = []
     for number, call in enumerate(said.call, 1):
         try:
             calls.append(_call(call))
@@ -202,7 +203,7 @@ def _scenario(said: _ScenarioSaid, vocabulary: Vocabulary) -> Scenario:
     )
 
 
-def _call(said: _CallSaid) -> Call:
+def _call(said: _CallSaid) -> ScenarioCall:
     """A call as it is asked. Raises TypeError or ValueError for what is none."""
     check_code(said.code, "allowed")
     access = Access(
@@ -216,4 +217,4 @@ def _call(said: _CallSaid) -> Call:
     )
     caller = None if said.caller is None else Caller(**said.caller)
     after = said.after if isinstance(said.after, int) else duration(said.after)
-    return Call(access, caller, after, said.code)
+    return ScenarioCall(access, caller, after, said.code)
