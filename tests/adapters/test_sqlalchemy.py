@@ -242,6 +242,21 @@ def test_many_sets_of_parameters_are_each_asked_about(shop: Shop) -> None:
     assert shop.rows("select count(*) from sales") == [(62,)]
 
 
+@pytest.mark.parametrize("shop", ["sqlite", "aiosqlite"], indirect=True)
+def test_a_denial_before_a_statement_runs_is_not_wrapped_either(shop: Shop) -> None:
+    """Of a key by default that SQLAlchemy asks for ahead. It raises a denial from another one, and not from itself."""
+    key = sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True, default=select(func.max(Person.pay)).scalar_subquery())
+    keyed = sqlalchemy.Table("sales", sqlalchemy.MetaData(), key, sqlalchemy.Column("region", sqlalchemy.String))
+
+    def body(connection: Connection) -> None:
+        with pytest.raises(Denied) as told:
+            connection.execute(insert(keyed).values(region="x"))
+        assert told.value.decision.code == "table" and "hr" in str(told.value)
+        assert isinstance(told.value.__cause__, Denied) and told.value.__cause__.__cause__ is None
+
+    shop.run(WRITER, body)
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_each_type_goes_in_and_out(shop: Shop, name: str) -> None:
     value, column = VALUES[name], getattr(Kept, name)

@@ -9,6 +9,7 @@ the state of the dialect of the engine that is guarded, which has asked on a bar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from decimal import Decimal
 from functools import partial
 from typing import Any, NoReturn
@@ -150,11 +151,16 @@ class Guarded(DefaultDialect):
 def _unwrapped(context: Any) -> Exception | None:
     """What SQLAlchemy raises of an error: one of the guard's as it is, and not in one of its own.
 
-    It wraps what is raised before a statement runs, by a default that is a statement itself.
+    It wraps what is raised before a statement runs, by a default that is a statement itself. None
+    leaves it at what it does.
     """
     error: Exception = context.original_exception
     wrapped = context.sqlalchemy_exception is not None
-    return error if wrapped and isinstance(error, CaptokenError) else None
+    if not wrapped or not isinstance(error, CaptokenError):
+        return None
+
+    # It is raised "from" the original: one that is its own cause would have no end.
+    return copy(error)
 
 
 class _SQLiteContext(SQLiteExecutionContext):
