@@ -119,6 +119,7 @@ def test_every_public_module_says_what_to_install() -> None:
         "captoken.adapters.a2a": "a2a",
         "captoken.adapters.fastapi": "fastapi",
         "captoken.adapters.fastmcp": "fastmcp",
+        "captoken.adapters.google_adk": "google-adk",
         "captoken.adapters.grpc": "grpc",
         "captoken.adapters.langchain": "langchain",
         "captoken.adapters.mcp": "mcp",

@@ -529,11 +529,16 @@ WITHOUT = {
 }
 
 
+# Their frameworks stand in environments of their own. A framework calls what takes a mapping there.
+APART = {"captoken.adapters.google_adk"}
+
+
 def public_modules():
     yield captoken
     for found in pkgutil.walk_packages(captoken.__path__, "captoken."):
         hidden = any(part.startswith("_") for part in found.name.split("."))
-        if not hidden and not found.name.startswith("captoken.cli"):
+        is_apart = found.name in APART
+        if not hidden and not is_apart and not found.name.startswith("captoken.cli"):
             yield importlib.import_module(found.name)
 
 

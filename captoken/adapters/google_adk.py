@@ -1,0 +1,242 @@
+"""Guard the tools of Google's Agent Development Kit, and hand tokens on to sub-agents.
+
+    ask = delegate_to(sales, tools={"query_sales": {}}, expires_in=60)    # sales: an LlmAgent
+    boss = LlmAgent(name="orchestrator", model=model, tools=[ask])
+    runner = InMemoryRunner(boss, plugins=[TokenGuard(guard)])
+    with current.use(token):
+        async for event in runner.run_async(...): ...
+
+See docs/agents.md.
+
+1. Every tool call is asked about before the tool runs, with the arguments as the model wrote them.
+   Where a later callback changed them, what the tool then gets is asked about, once more.
+2. Who calls is the agent that runs, by its name. After a transfer that is another one, which was
+   handed nothing.
+3. A tool that the model's provider runs cannot be asked about, nor can a code executor: a run that
+   has one raises, and GuardError is the cause.
+4. What is refused is the tool's answer, `{"error": ...}`, and the run goes on. So is a call in
+   which the tool itself was refused something (Denied).
+5. A sub-agent of `delegate_to` is handed a narrowed token, alone. ADK copies the session's state to
+   it, and what it changes back.
+
+A plugin or a callback before the guard can answer in its place: then no tool runs. List it last. A
+tool that was guarded once asks in any runner.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Unpack
+from weakref import WeakKeyDictionary
+
+from captoken._format.extras import extra
+
+with extra("google-adk"):
+    from google.adk.agents import BaseAgent
+    from google.adk.agents.callback_context import CallbackContext
+    from google.adk.models.llm_request import LlmRequest
+    from google.adk.plugins.base_plugin import BasePlugin
+    from google.adk.tools.agent_tool import AgentTool
+    from google.adk.tools.base_tool import BaseTool
+    from google.adk.tools.tool_context import ToolContext
+
+from captoken import current
+from captoken._format.errors import GuardError
+from captoken._verification.decision import Decision, Denied
+from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
+from captoken.adapters._agents.handing import Narrowing, only
+from captoken.adapters._within import within
+from captoken.current import AnyGrant
+from captoken.tools import ToolGuard, agent_name, calling, handing
+
+_FUNCTIONS = "function_declarations"  # of a tool in a request: what the model calls, and ADK runs
+_CODE = "code_executor"
+
+# The call of a guarded tool that this code runs in.
+_inside: ContextVar[Any] = ContextVar("captoken.google_adk.inside", default=None)
+
+
+class _Asked(NamedTuple):
+    """A call that was permitted and has not yet run."""
+
+    arguments: str  # as they were asked about
+    grant: AnyGrant
+
+
+class TokenGuard(BasePlugin):
+    """Lets each agent of a runner call the tools that the current token permits, and no other.
+
+    `native` are the kinds of provider-run tools that may be used unasked (rule 3): `google_search`,
+    `code_execution`, and `code_executor` for what an agent's executor runs. Raises TypeError for
+    what is no ToolGuard.
+    """
+
+    def __init__(
+        self,
+        guard: ToolGuard,
+        *,
+        native: Collection[str] = (),
+        name: str = "captoken",
+    ) -> None:
+        super().__init__(name=name)
+        self._guard = checked_guard(guard)
+        self._native = unasked(native, "kinds") | {_FUNCTIONS}
+        self._asked: WeakKeyDictionary[ToolContext, _Asked] = WeakKeyDictionary()
+
+    async def before_agent_callback(
+        self,
+        *,
+        agent: BaseAgent,
+        callback_context: CallbackContext,
+    ) -> None:
+        """Rule 3. Raises GuardError."""
+        if getattr(agent, _CODE, None) is not None:
+            refuse_native({_CODE}, self._native)
+
+    async def before_model_callback(
+        self,
+        *,
+        callback_context: CallbackContext,
+        llm_request: LlmRequest,
+    ) -> None:
+        """Rule 3. Raises GuardError, before anything is sent to the model."""
+        kinds: set[str] = set()
+        for tool in llm_request.config.tools or ():
+            dump = getattr(tool, "model_dump", None)
+            # A function here is called by the provider's client, past every callback.
+            kinds |= {type(tool).__name__} if dump is None else set(dump(exclude_none=True))
+        refuse_native(kinds, self._native)
+
+    async def before_tool_callback(
+        self,
+        *,
+        tool: BaseTool,
+        tool_args: dict[str, Any],
+        tool_context: ToolContext,
+    ) -> dict[str, Any] | None:
+        """Rule 1: one call, asked about. What it gives takes the place of the tool's answer."""
+        try:
+            grant = await self._permitted(tool, tool_args, tool_context)
+        except Denied as denied:
+            return self._told(denied.decision)
+        written = _written(tool_args)
+        if written is not None:
+            self._asked[tool_context] = _Asked(written, grant)
+        self._stand_in(tool)
+        return None
+
+    async def on_tool_error_callback(
+        self,
+        *,
+        tool: BaseTool,
+        tool_args: dict[str, Any],
+        tool_context: ToolContext,
+        error: Exception,
+    ) -> dict[str, Any] | None:
+        """Rule 4, for a tool that the framework runs in a way of its own."""
+        denied = current.denied_in(error)
+        return None if denied is None else self._told(denied.decision)
+
+    def _stand_in(self, tool: BaseTool) -> None:
+        """See to it that the tool runs under the grant of its call, with what was asked about.
+
+        The tool's own method is replaced, once for each guard.
+        """
+        plain: Any = tool.run_async
+        if isinstance(plain, _Guarded) and plain.owner is self:
+            return
+        vars(tool)["run_async"] = _Guarded(self, tool, plain)
+
+    async def run(
+        self,
+        tool: BaseTool,
+        plain: Callable[..., Any],
+        arguments: dict[str, Any],
+        context: ToolContext,
+    ) -> Any:
+        """The answer of a tool, `plain`, to a call, if that is permitted; else the refusal."""
+        asked = self._asked.pop(context, None)
+        try:
+            if asked is not None and asked.arguments == _written(arguments):
+                grant = asked.grant
+            else:
+                grant = await self._permitted(tool, arguments, context)
+            with calling(grant, run=context.invocation_id), within(_inside, context):
+                return await plain(args=arguments, tool_context=context)
+        except Denied as denied:
+            return self._told(denied.decision)
+
+    async def _permitted(
+        self,
+        tool: BaseTool,
+        arguments: Mapping[str, Any],
+        context: ToolContext,
+    ) -> AnyGrant:
+        """The grant of a call, which is charged and recorded by that. Raises Denied."""
+        decision = await self._guard.check_async(
+            tool.name,
+            arguments,
+            agent=context.agent_name or "",
+            run=context.invocation_id,
+        )
+        if decision.grant is None:
+            raise Denied(decision)
+        return self._guard.served(decision.grant)
+
+    def _told(self, decision: Decision) -> dict[str, Any]:
+        """Rule 4: what the model is told."""
+        return {"error": self._guard.for_model(decision)}
+
+
+class _Guarded:
+    """What stands in the place of a tool's `run_async`."""
+
+    def __init__(self, owner: TokenGuard, tool: BaseTool, plain: Callable[..., Any]) -> None:
+        self.owner = owner
+        self._tool = tool
+        self._plain = plain
+
+    async def __call__(self, *, args: dict[str, Any], tool_context: ToolContext) -> Any:
+        return await self.owner.run(self._tool, self._plain, args, tool_context)
+
+
+def _written(arguments: Any) -> str | None:
+    """Arguments as text, in which 1, 1.0 and True differ; None for what is no JSON."""
+    try:
+        return json.dumps(arguments, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+# --- sub-agents -------------------------------------------------------------------------------
+
+
+class _HandingOn(AgentTool):
+    """A tool that runs an agent with what is held, narrowed, and with nothing else of that kind."""
+
+    def __init__(self, agent: BaseAgent, narrowing: Narrowing) -> None:
+        super().__init__(agent)  # with the plugins of its caller, the guard among them
+        self._narrowing = narrowing
+
+    async def run_async(self, *, args: dict[str, Any], tool_context: ToolContext) -> Any:
+        """Raises GuardError where no guard has let the call in, and what `Held.delegate` raises."""
+        if _inside.get() is not tool_context:
+            raise GuardError(
+                f"the agent {self.agent.name!r} would run without a TokenGuard: "
+                "give the runner one in plugins="
+            )
+        mine = handing(tool_context.agent_name, run=tool_context.invocation_id)
+        child = mine.delegate(to=agent_name(self.agent.name), **self._narrowing)
+        with only(child):
+            return await super().run_async(args=args, tool_context=tool_context)
+
+
+def delegate_to(agent: BaseAgent, **narrowing: Unpack[Narrowing]) -> AgentTool:
+    """A tool for an orchestrator: hands a task to `agent`, and what is held, narrowed.
+
+    It stands in place of ADK's AgentTool, and has the agent's name. The narrowing is that of
+    `Held.delegate`. The agent runs in a session of its own, with the plugins of its caller.
+    """
+    return _HandingOn(agent, narrowing)

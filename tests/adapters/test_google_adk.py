@@ -1,0 +1,319 @@
+"""Google ADK under guard: what the token permits runs, and no other tool does, whoever's the agent is. In an environment of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+pytest.importorskip("google.adk")
+
+from google.adk.agents import LlmAgent
+from google.adk.code_executors import BuiltInCodeExecutor, UnsafeLocalCodeExecutor
+from google.adk.models.base_llm import BaseLlm
+from google.adk.models.llm_response import LlmResponse
+from google.adk.plugins.base_plugin import BasePlugin
+from google.adk.runners import InMemoryRunner
+from google.adk.tools import google_search
+from google.adk.tools.agent_tool import AgentTool
+from google.adk.tools.base_tool import BaseTool
+from google.genai import types
+
+from captoken import Access, AsyncVerifier, Decision, Issuer, Token, WideningError, current
+from captoken.adapters.google_adk import TokenGuard, delegate_to
+from captoken.errors import GuardError
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
+from captoken.tools import ToolGuard
+from tests.world import KEYRING, clock, verifier
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own
+
+Call = tuple[str, dict[str, Any]]
+
+
+class Told:
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    def record(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+    @property
+    def codes(self) -> list[str]:
+        return [decision.code for decision in self.decisions]
+
+
+class Obeying(BaseLlm):
+    """A model that makes these calls, one list for each turn, and is then done."""
+
+    steps: list[list[Call]]
+    turns: int = 0
+
+    async def generate_content_async(self, llm_request: Any, stream: bool = False) -> Any:
+        self.turns += 1
+        calls = self.steps.pop(0) if self.steps else []
+        parts = [types.Part.from_function_call(name=name, args=args) for name, args in calls] or [types.Part(text="done")]
+        yield LlmResponse(content=types.Content(role="model", parts=parts))
+
+
+def obeying(*calls: Call | list[Call]) -> Obeying:
+    return Obeying(model="fake", steps=[call if isinstance(call, list) else [call] for call in calls])
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def guard(told: Told) -> ToolGuard:
+    return ToolGuard(verifier(audit=told))
+
+
+def mint(**tools: Any) -> Token:
+    return Issuer(KEYRING, clock=clock()).mint(subject="user:jane", agent="orchestrator", task="q3-risk", tools=tools)
+
+
+def agent(model: Obeying, *tools: Any, name: str = "orchestrator", **more: Any) -> LlmAgent:
+    return LlmAgent(name=name, model=model, tools=list(tools), **more)
+
+
+def go(one: Any, *plugins: BasePlugin) -> list[Any]:
+    """What the model was told of its calls, in the outermost run."""
+
+    async def main() -> list[Any]:
+        runner = InMemoryRunner(one, app_name="desk", plugins=list(plugins))
+        session = await runner.session_service.create_session(app_name="desk", user_id="jane")
+        message = types.Content(role="user", parts=[types.Part(text="go")])
+        said = []
+        async for event in runner.run_async(user_id="jane", session_id=session.id, new_message=message):
+            said += [response.response for response in event.get_function_responses()]
+        return said
+
+    return asyncio.run(main())
+
+
+def take(reached: list[Any]) -> Any:
+    def take(what: str = "all") -> str:
+        """Take something."""
+        reached.append((what, current.grant().actor.name))
+        return f"took {what}"
+
+    return take
+
+
+def refused(said: Any) -> bool:
+    return str(said["error"]).startswith("Not permitted")
+
+
+def test_a_tool_runs_if_the_token_permits_the_call_and_under_its_grant(guard: ToolGuard, told: Told) -> None:
+    reached: list[Any] = []
+    calls = [("take", {"what": "cash"}), ("take", {"what": "all"}), ("take", {})]
+    with current.use(mint(take={"what": {"in": ["cash"]}})):
+        said = go(agent(obeying(*calls), take(reached)), TokenGuard(guard))
+    assert told.codes == ["allowed", "argument", "argument"] and reached == [("cash", "orchestrator")]
+    assert said[0] == {"result": "took cash"} and refused(said[1])
+
+
+def test_without_a_token_nothing_runs(guard: ToolGuard) -> None:
+    reached: list[Any] = []
+    said = go(agent(obeying(("take", {})), take(reached)), TokenGuard(guard))
+    assert reached == [] and "error" in said[0]
+
+
+def test_calls_at_once_are_each_decided_by_themselves(guard: ToolGuard, told: Told) -> None:
+    reached: list[Any] = []
+    with current.use(mint(take={"what": {"in": ["a", "c"]}})):
+        said = go(agent(obeying([("take", {"what": what}) for what in "abc"]), take(reached)), TokenGuard(guard))
+    assert sorted(told.codes) == ["allowed", "allowed", "argument"] and [what for what, _ in sorted(reached)] == ["a", "c"]
+    assert ["error" in one for one in said] == [False, True, False]
+
+
+class Changing(BasePlugin):
+    """Somebody's plugin, listed after the guard, that changes what a tool gets."""
+
+    def __init__(self) -> None:
+        super().__init__(name="changing")
+
+    async def before_tool_callback(self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any) -> None:
+        tool_args["what"] = "all"
+
+
+def changing(tool: Any, args: dict[str, Any], tool_context: Any) -> None:
+    args["what"] = "all"
+
+
+@pytest.mark.parametrize("by", ["plugin", "callback"])
+def test_what_a_later_callback_makes_of_a_call_is_asked_about(by: str, guard: ToolGuard, told: Told) -> None:
+    reached: list[Any] = []
+    plugins = [TokenGuard(guard), Changing()] if by == "plugin" else [TokenGuard(guard)]
+    more = {"before_tool_callback": changing} if by == "callback" else {}
+    with current.use(mint(take={"what": {"in": ["cash"]}})):
+        said = go(agent(obeying(("take", {"what": "cash"})), take(reached), **more), *plugins)
+    assert told.codes == ["allowed", "argument"] and reached == [] and refused(said[0])
+
+
+def test_numbers_that_are_equal_are_not_the_same_argument(guard: ToolGuard, told: Told) -> None:
+    reached: list[Any] = []
+
+    def truly(tool: Any, args: dict[str, Any], tool_context: Any) -> None:
+        args["what"] = True
+
+    with current.use(mint(take={"what": {"in": [1]}})):
+        go(agent(obeying(("take", {"what": 1})), take(reached), before_tool_callback=truly), TokenGuard(guard))
+    assert told.codes == ["allowed", "argument"] and reached == []
+
+
+def test_a_call_is_charged_once(told: Told) -> None:
+    ledger = MemoryLedger(shared=True, floor=0)
+    guard = ToolGuard(verifier(audit=told, ledger=ledger))
+    reached: list[Any] = []
+    root = Issuer(KEYRING, clock=clock()).mint(subject="user:jane", agent="orchestrator", task="t", tools={"take": {}}, uses=2)
+    with current.use(root):
+        go(agent(obeying(*[("take", {})] * 3), take(reached)), TokenGuard(guard))
+    assert told.codes == ["allowed", "allowed", "budget_exhausted"] and len(reached) == 2
+
+
+def test_an_invented_name_and_another_kind_of_tool_are_asked_about(guard: ToolGuard, told: Told) -> None:
+    class Own(BaseTool):
+        def __init__(self) -> None:
+            super().__init__(name="own", description="Own.")
+
+        def _get_declaration(self) -> Any:
+            return types.FunctionDeclaration(name="own", description="Own.")
+
+        async def run_async(self, *, args: Any, tool_context: Any) -> Any:
+            return {"holder": current.grant().actor.name}
+
+    with current.use(mint(own={})):
+        said = go(agent(obeying(("own", {}), ("invented", {})), Own()), TokenGuard(guard))
+    assert said[0] == {"holder": "orchestrator"} and refused(said[1]) and told.codes == ["allowed", "tool"]
+
+
+def test_what_a_tool_itself_is_refused_is_told_to_the_model(guard: ToolGuard) -> None:
+    def rows(table: str) -> str:
+        """Rows."""
+        current.grant().authorize(Access(table=table, operation="select"))
+        return "rows"
+
+    with current.use(mint(rows={})):
+        (said,) = go(agent(obeying(("rows", {"table": "hr"})), rows), TokenGuard(guard))
+    assert refused(said) and "hr" not in said["error"].replace("table hr", "")
+
+
+def test_a_sub_agent_is_handed_a_narrowed_token(guard: ToolGuard, told: Told) -> None:
+    reached: list[Any] = []
+    sub = agent(obeying([("take", {"what": "cash"}), ("take", {"what": "all"})]), take(reached), name="sales_agent", description="Sells.")
+    ask = delegate_to(sub, tools={"take": {"what": {"in": ["cash"]}}}, expires_in=60)
+    with current.use(mint(take={}, sales_agent={})):
+        go(agent(obeying(("sales_agent", {"request": "sell"}), ("take", {"what": "all"})), ask, take(reached)), TokenGuard(guard))
+    assert told.codes == ["allowed", "allowed", "argument", "allowed"]
+    assert reached == [("cash", "sales_agent"), ("all", "orchestrator")]
+
+
+@pytest.mark.parametrize("name", ["sales_agent", "orchestrator"])
+def test_a_sub_agent_that_was_handed_nothing_may_do_nothing(name: str, guard: ToolGuard, told: Told) -> None:
+    """By ADK's own AgentTool, under a name of its own or under its caller's."""
+    reached: list[Any] = []
+    sub = agent(obeying(("take", {})), take(reached), name=name)
+    with current.use(mint(take={}, **{name: {}})):
+        go(agent(obeying((name, {"request": "go"})), AgentTool(sub)), TokenGuard(guard))
+    assert told.codes == ["allowed", "caller"] and reached == []
+
+
+def test_nor_may_one_that_the_conversation_was_transferred_to(guard: ToolGuard, told: Told) -> None:
+    reached: list[Any] = []
+    sub = agent(obeying(("take", {})), take(reached), name="sales_agent", description="Sells.")
+    boss = agent(obeying(("transfer_to_agent", {"agent_name": "sales_agent"})), sub_agents=[sub])
+    with current.use(mint(take={}, transfer_to_agent={})):
+        go(boss, TokenGuard(guard))
+    assert told.codes == ["allowed", "caller"] and reached == []
+
+
+def test_more_than_is_held_is_not_handed_on_and_without_a_guard_nothing_is(guard: ToolGuard) -> None:
+    reached: list[Any] = []
+    sub = agent(obeying(("take", {})), take(reached), name="sales_agent")
+    ask = delegate_to(sub, tools={"hr": {}})
+    with current.use(mint(take={}, sales_agent={})):
+        with pytest.raises(WideningError):
+            go(agent(obeying(("sales_agent", {"request": "go"})), ask), TokenGuard(guard))
+        bare = delegate_to(sub, tools={"take": {}})
+        with pytest.raises(GuardError, match="without a TokenGuard"):
+            go(agent(obeying(("sales_agent", {"request": "go"})), bare))
+    assert reached == []
+
+
+def test_a_tool_that_was_guarded_once_asks_in_any_runner(guard: ToolGuard, told: Told) -> None:
+    from google.adk.tools import FunctionTool
+
+    reached: list[Any] = []
+    shared = FunctionTool(take(reached))
+    with current.use(mint(take={})):
+        go(agent(obeying(("take", {})), shared), TokenGuard(guard))
+    said = go(agent(obeying(("take", {})), shared))
+    assert len(reached) == 1 and "error" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [({"tools": [google_search]}, "google_search"), ({"code_executor": UnsafeLocalCodeExecutor()}, "code_executor"),
+     ({"code_executor": BuiltInCodeExecutor()}, "code_executor")],
+)  # fmt: skip
+def test_what_no_guard_sees_ends_the_run_before_anything_is_sent(more: dict[str, Any], kind: str, guard: ToolGuard) -> None:
+    def one() -> LlmAgent:
+        model = obeying()
+        model.model = "gemini-2.5-flash"
+        return LlmAgent(name="orchestrator", model=model, **more)
+
+    with current.use(mint(**{"*": {}})):
+        refusing = one()
+        with pytest.raises(RuntimeError, match=kind) as caught:
+            go(refusing, TokenGuard(guard))
+        assert isinstance(caught.value.__cause__, GuardError) and refusing.model.turns == 0
+        allowed = one()
+        go(allowed, TokenGuard(guard, native=[kind, "code_execution"]))
+        assert allowed.model.turns == 1
+
+
+def test_a_bound_token_is_proven_at_each_call(told: Told) -> None:
+    key, child = HolderKey.from_bytes(bytes(range(32))), HolderKey.from_bytes(bytes(range(1, 33)))
+    guard = ToolGuard(AsyncVerifier(KEYRING, "desk", clock=clock(), audit=told, replays=MemoryReplayStore(floor=0)))
+    got: list[str] = []
+
+    def look() -> str:
+        """Look."""
+        got.append(str(current.grant().actor.basis))
+        return "seen"
+
+    sub = agent(obeying(("look", {}), ("look", {})), look, name="sales_agent")
+    ask = delegate_to(sub, tools={"look": {}}, key=child)
+    root = Issuer(KEYRING, clock=clock()).mint(
+        subject="user:jane", agent="orchestrator", task="t", tools={"look": {}, "sales_agent": {}}, key=key.public
+    )
+    with current.use(root, key):
+        go(agent(obeying(("sales_agent", {"request": "go"})), ask), TokenGuard(guard))
+    assert told.codes == ["allowed"] * 3 and got == ["proven"] * 2
+
+
+def test_no_token_is_in_events_or_state(guard: ToolGuard) -> None:
+    said: list[Any] = []
+    with current.use(mint(take={"what": {"in": ["cash"]}})) as held:
+        said = go(agent(obeying(("take", {"what": "cash"}), ("take", {})), take([])), TokenGuard(guard))
+        assert held.token.serialize()[:40] not in str(said) and "cap1_" not in str(said)
+
+
+@pytest.mark.parametrize("wrong", [None, verifier(), "guard"])
+def test_misuse_is_told_at_once(wrong: Any, guard: ToolGuard) -> None:
+    with pytest.raises(TypeError, match="no ToolGuard"):
+        TokenGuard(wrong)
+    with pytest.raises(TypeError, match="native"):
+        TokenGuard(guard, native="google_search")
+
+
+def test_the_names_of_the_framework_that_the_guard_stands_on_are_there() -> None:
+    """By name: where one is gone, a call would go past the guard."""
+    for name in ("before_tool_callback", "before_model_callback", "before_agent_callback", "on_tool_error_callback"):
+        assert name in vars(BasePlugin) and name in vars(TokenGuard)
+    assert "run_async" in vars(BaseTool) and AgentTool(agent(obeying())).include_plugins
