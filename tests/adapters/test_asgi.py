@@ -412,6 +412,20 @@ def test_each_code_is_told_as_far_as_its_sentence_tells_it_apart() -> None:
             or "retry in which" in told["for_model"]), told  # fmt: skip
 
 
+def test_what_was_needed_is_told_only_where_a_wider_token_would_have_done() -> None:
+    refusals = Refusals("sales", None)
+    genuine = Verifier(KEYRING, audience="sales-api").authenticate(text())
+    unstated, pay = SELECT, Access(tool="pay", arguments={"cents": 7, "to": "a" * 300})
+    for code, access, needed in (
+        ("column", unstated, None),
+        ("domain", None, None),
+        ("table", unstated, {"allow": {"sales": ["select"]}}),
+        ("argument", pay, {"tools": {"pay": {"cents": {"in": [7]}, "to": {"any": True}}}}),
+    ):
+        told = msgspec.json.decode(refusals.denied(Denied(genuine.deny(code, "because", access))).body)
+        assert told.get("needed") == needed
+
+
 UNTOLD = {"malformed", "unsupported_version", "unknown_key", "bad_signature", "revoked"}
 
 

@@ -165,11 +165,24 @@ def _told(decision: Decision, public: str) -> dict[str, Any]:
         "retry": _RETRY.get(decision.code, "no"),
         "for_model": decision.for_model(),
     }
-    if decision.code in _WIDER:
-        # Not `where`: attributes are what the server itself knows of the circumstances.
-        needed = {key: value for key, value in decision.needed.items() if key != "where"}
+    needed = _needed(decision)
+    if needed:
         told["needed"] = needed
     return told
+
+
+def _needed(decision: Decision) -> dict[str, Any]:
+    """The keywords of a token that would have done; nothing where a wider one would not.
+
+    Without `where`: attributes are what the server itself knows of the circumstances.
+    """
+    access = decision.access
+    if decision.code not in _WIDER or access is None:
+        return {}
+    # Where no columns were stated, stating them is what helps (15.4).
+    if decision.code == "column" and access.columns is None:
+        return {}
+    return {key: value for key, value in decision.needed.items() if key != "where"}
 
 
 def _problem(
