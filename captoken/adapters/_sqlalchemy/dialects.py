@@ -151,8 +151,8 @@ class Guarded(DefaultDialect):
 def _unwrapped(context: Any) -> Exception | None:
     """What SQLAlchemy raises of an error: one of the guard's as it is, and not in one of its own.
 
-    It wraps what is raised before a statement runs, by a default that is a statement itself. None
-    leaves it at what it does.
+    It wraps what is raised before a statement runs, by a default of a column that asks the database
+    something. None leaves it at what it does.
     """
     error: Exception = context.original_exception
     wrapped = context.sqlalchemy_exception is not None
