@@ -21,7 +21,19 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
-from captoken.adapters._postgres import assessment, block, lists, logins, needs, opening, overrun, prepared, reader, templates
+from captoken.adapters._postgres import (
+    assessment,
+    assumptions,
+    block,
+    lists,
+    logins,
+    needs,
+    opening,
+    overrun,
+    prepared,
+    reader,
+    templates,
+)
 from captoken.adapters._postgres.roles import TABLES
 from captoken.adapters._postgres.text import Reference, Scope, Text
 from captoken.adapters.postgres import (
@@ -713,6 +725,15 @@ def test_what_was_only_read_needs_nothing_at_the_end(agents: psycopg.Connection[
         control.operator.end_task("task-1")
 
 
+@pytest.mark.parametrize("given", [READS, WRITES], ids=["reads", "writes"])
+def test_one_statement_has_a_limit_too(given: Grant, agents: psycopg.Connection[Any]) -> None:
+    """The server ends it by itself, and the connection stays."""
+    for sql in ("select", "update sales set amount = 1 where 0 <"):
+        with guarded(agents, given, timeout=1) as db, pytest.raises((errors.QueryCanceled, Denied)):
+            db.execute_once(f"{sql} (select count(*) from generate_series(1, 20000) a, generate_series(1, 20000) b)")
+        assert idle(agents)
+
+
 def test_a_statement_has_a_limit_of_its_own(agents: psycopg.Connection[Any]) -> None:
     with guarded(agents, READS, timeout=1) as db:
         with pytest.raises(errors.QueryCanceled):
@@ -1005,6 +1026,35 @@ def test_what_was_changed_since_the_catalog_was_read_is_found_by_the_block(
         place.admin.execute(undo)
     with guarded(connection, people) as db:
         assert verdict(db, "select id, name, upper(name) from people") == verdict(db, "select s.amount from sales s") == ALLOWED
+
+
+def test_what_was_found_to_hold_is_asked_about_as_of_then(agents: psycopg.Connection[Any], place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once after others committed, and not again until they do. Whatever is said of one table, another is asked about by itself."""
+    said: list[tuple[str, str | None]] = []
+    hold = assumptions.Assumptions.hold
+
+    def heard(its: Any, answer: str | None) -> bool:
+        said.append((its.about[1].decode(), answer))
+        return hold(its, answer)
+
+    monkeypatch.setattr(assumptions.Assumptions, "hold", heard)
+    for _ in range(3):
+        for changed in (False, True):
+            if changed:
+                place.admin.execute("insert into log (what) values ('x')")
+            for sql in ("select id from sales", "select count(id) from sales", "select ts from market.notes"):
+                with guarded(agents, READS) as db:
+                    db.execute(sql)
+    assert said[:3] == [('{"sales"}', "same"), ('{"sales"}', "same"), ('{"notes"}', "same")]
+    looked = [(table, "same" if answer == "same" else "") for table, answer in said]
+    after = [('{"sales"}', ""), ('{"sales"}', ""), ('{"notes"}', "")]  # the two differ in a function
+    assert looked == (looked[:3] + after) * 3
+    place.admin.execute("delete from log; alter table sales add column d integer")
+    try:
+        with guarded(agents, READS) as db:
+            assert verdict(db, "select s.d from sales s") == "operation"
+    finally:
+        place.admin.execute("alter table sales drop column d")
 
 
 def test_a_statement_that_is_judged_again_is_charged_once(agents: psycopg.Connection[Any], place: Place) -> None:

@@ -7,10 +7,15 @@ the same round trip and behind it:
     select captoken_guard.seen('{"public"}', '{"sales"}', '{"sum"}', '757:757:')
 
 It answers `same`, if nothing was committed since the catalog was read. Else it answers with a
-digest of the columns of each table, and with the number of functions in `public` that go by one of
-the names. By then the statement holds locks on its tables, so that nothing is
-changed between its run and the answer. If it is another answer than the catalog gives, the rows are
-dropped, the statement is undone, and judged again by a catalog that is read anew (`block`).
+digest of the columns of each table, with the number of functions in `public` that go by one of the
+names, and as of when that is:
+
+    3a7b... 0 761:761:
+
+By then the statement holds locks on its tables, so that nothing is changed between its run and the
+answer. If it is another answer than the catalog gives, the rows are dropped, the statement is
+undone, and judged again by a catalog that is read anew (`block`). If it is the same answer, the
+next question is whether anything was committed since then.
 
 What a role may do is not asked about: of what it lost, PostgreSQL itself refuses the use.
 """
@@ -18,7 +23,7 @@ What a role may do is not asked about: of what it lost, PostgreSQL itself refuse
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from captoken.adapters._postgres.catalog import Catalog
 from captoken.adapters._postgres.text import Table
@@ -30,16 +35,39 @@ _SAME = "same"
 # An answer of the server for a table that is not there. No digest looks like it.
 _MISSING = "-"
 
+# Schemas and names of tables, and names of functions, each as the server takes an array of them.
+About: TypeAlias = tuple[bytes, bytes, bytes]
+
 
 class Assumptions(NamedTuple):
-    """A question for the server, and the answer by which a statement was judged."""
+    """What a statement takes for granted."""
 
-    question: Command
+    about: About
+
+    # What the server has to say of that, beside as of when it is.
     answer: str
+
+    # As of when it was so the last time, by what it is about. It is the catalog's, for all texts.
+    held: dict[About, str]
+
+    # When the catalog was read.
+    since: str
+
+    def question(self) -> Command:
+        """What the server is asked."""
+        since = self.held.get(self.about, self.since)
+        return Command(_QUESTION, (*self.about, since.encode()), own=True)
 
     def hold(self, said: str | None) -> bool:
         """Whether that answer of the server is one by which all of it still holds."""
-        return said in (_SAME, self.answer)
+        if said == _SAME:
+            return True
+
+        found, _, as_of = (said or "").rpartition(" ")
+        if found != self.answer:
+            return False
+        self.held[self.about] = as_of
+        return True
 
 
 def assumptions_of(
@@ -60,12 +88,10 @@ def assumptions_of(
     names = _array(name for _, name in named)
     digests = [catalog.digests.get(table, _MISSING) for table in named]
     return Assumptions(
-        question=Command(
-            _QUESTION,
-            (schemas, names, _array(called), catalog.since.encode()),
-            own=True,
-        ),
+        about=(schemas, names, _array(called)),
         answer=" ".join([*digests, "0"]),
+        held=catalog.held,
+        since=catalog.since,
     )
 
 

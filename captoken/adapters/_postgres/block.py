@@ -35,7 +35,7 @@ from captoken._language.costs import Cost
 from captoken._verification.decision import Decision, Grant
 from captoken.adapters._paying import Paying
 from captoken.adapters._postgres.assessment import Assessor
-from captoken.adapters._postgres.assumptions import Assumptions
+from captoken.adapters._postgres.assumptions import About, Assumptions
 from captoken.adapters._postgres.judging import Judge, Permitted
 from captoken.adapters._postgres.logins import assessor_anew, kept_assessor, read_assessor
 from captoken.adapters._postgres.names import function_access
@@ -108,7 +108,7 @@ class Block:
         self._over = False
 
         # What the schema was found to be, in this block.
-        self._seen: set[Assumptions] = set()
+        self._seen: set[About] = set()
 
         # Rule 11. What the block did that a commit makes last, each once.
         self._written: dict[Hashable, Access] = {}
@@ -391,8 +391,8 @@ class Block:
         else:
             opening = self._opening.first(role, decision)
         assumed = permitted.assumed
-        asks = assumed is not None and assumed not in self._seen
-        questions = [assumed.question] if assumed is not None and asks else []
+        asks = assumed is not None and assumed.about not in self._seen
+        questions = [assumed.question()] if assumed is not None and asks else []
 
         # Rule 13. What it wrote is the difference of two counts.
         counts = permitted.taking.counts_writes
@@ -461,7 +461,7 @@ class Block:
         if seen.error is not None:
             answer.error = seen.error
         elif assumed.hold(seen.text):
-            self._seen.add(assumed)
+            self._seen.add(assumed.about)
         else:
             answer.stale = True
 

@@ -163,6 +163,8 @@ class Catalog:
         # T6. The owner's functions that the server listed, and all that are on the search path.
         self.database = row["database"]
         self.since = row["since"]
+        # As of when it was found later that something in it still holds (`assumptions`).
+        self.held: dict[tuple[bytes, bytes, bytes], str] = {}
         self.allowed = functions
         self.foreign = frozenset(row["functions"])
         # T7. Names after a dot that are mostly fields.

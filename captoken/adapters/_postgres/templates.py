@@ -144,31 +144,39 @@ revoke all on all functions in schema captoken_guard from public;
 """
 
 # What the guard asks with each block: whether the schema is still as it was read (`assumptions`).
-# Under the snapshot of that time nothing was committed since. Else it is one look into an index for
+# Under the snapshot of that time nothing was committed since. Else it is a look into an index for
 # each name. It says nothing that the catalogs do not say to everybody.
 _SEEN = """
 create or replace function captoken_guard.seen(
     schemas name[], tables name[], functions name[], since text)
     returns text language plpgsql stable
     set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+declare
+    found text; columns text; others bigint := 0;
 begin
     if pg_current_snapshot()::text = since then return 'same'; end if;
-    return concat_ws(' ', (
-        select string_agg(coalesce((
-            select encode(sha256(convert_to(
-                array_agg(a.attname order by a.attnum)::text, 'UTF8')), 'hex')
-            from pg_attribute a
-            where a.attrelid = (select c.oid from pg_class c where c.relname = t.its
-                and c.relnamespace = (select oid from pg_namespace where nspname = t.schema))
-            and a.attnum > 0 and not a.attisdropped), '-'), ' ' order by place)
-        from unnest(schemas, tables) with ordinality as t(schema, its, place)
-    ), (
-        select count(*) from pg_proc p where p.proname = any (functions)
+    for place in 1 .. cardinality(tables) loop
+        columns := array(
+            select a.attname from pg_attribute a
+            where a.attrelid = (
+                select c.oid from pg_class c where c.relname = tables[place]
+                and c.relnamespace = (select oid from pg_namespace where nspname = schemas[place]))
+            and a.attnum > 0 and not a.attisdropped order by a.attnum)::text;
+        found := concat_ws(' ', found, case columns when '{}' then '-'
+            else encode(sha256(convert_to(columns, 'UTF8')), 'hex') end);
+    end loop;
+    -- mostly there is none, and then nothing else is looked up
+    if exists (
+        select from pg_proc where proname = any (functions)
+        and pronamespace = to_regnamespace('public'))
+    then
+        select count(*) into others from pg_proc p where p.proname = any (functions)
         and p.pronamespace = to_regnamespace('public') and (p.prosecdef or not exists (
             select from pg_depend
             where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e'))
-        and has_function_privilege(p.oid, 'execute')
-    ));
+        and has_function_privilege(p.oid, 'execute');
+    end if;
+    return concat_ws(' ', found, others, pg_current_snapshot());
 end $$;
 revoke all on function captoken_guard.seen(name[], name[], name[], text) from public;
 """
