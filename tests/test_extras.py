@@ -117,6 +117,7 @@ def test_every_public_module_says_what_to_install() -> None:
     told = {name: re.search(r"pip install 'captoken\[([\w-]+)\]'$", text) for name, text in json.loads(done.stdout).items()}
     assert {name: match and match[1] for name, match in told.items()} == {
         "captoken.adapters.a2a": "a2a",
+        "captoken.adapters.claude_agent": "claude-agent",
         "captoken.adapters.fastapi": "fastapi",
         "captoken.adapters.fastmcp": "fastmcp",
         "captoken.adapters.google_adk": "google-adk",

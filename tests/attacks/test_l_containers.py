@@ -530,7 +530,7 @@ WITHOUT = {
 
 
 # Their frameworks stand in environments of their own. A framework calls what takes a mapping there.
-APART = {"captoken.adapters.google_adk"}
+APART = {"captoken.adapters.google_adk", "captoken.adapters.claude_agent"}
 
 
 def public_modules():
