@@ -15,6 +15,7 @@ import click
 
 from captoken._format import names
 from captoken._format.spelling import escape, named, readable_time
+from captoken._language.access import Access
 from captoken._language.caveats import RIGHTS
 from captoken.audit import analysis as trails
 from captoken.cli import words
@@ -26,6 +27,9 @@ from captoken.testing import scenarios_of
 
 # A line of Python that is longer is broken after each item.
 _WIDTH = 88
+
+# Calls in one scenario, at most: a trail may have more than anybody reads.
+_MOST = 200
 
 # What a narrower token refuses of itself. What was denied for another reason is no scenario of it.
 _BY_RIGHTS = frozenset(("table", "operation", "column", "tool", "argument", "attribute", "domain"))
@@ -287,30 +291,38 @@ def _left_out(lost: int) -> str:
     if not lost:
         return ""
     calls = words.counted(lost, "call")
-    return f"\n# Without {calls} more: a value was not recorded, or is one that TOML has not.\n"
+    why = f"a value was not recorded, or is none of TOML's; or there are more than {_MOST}"
+    return f"\n# Without {calls} more: {why}.\n"
 
 
 def _calls(decisions: Iterable[trails.Decided]) -> tuple[list[dict[str, Any]], int]:
-    """The accesses that were recorded with all of their values, each once; how many were not."""
-    calls: list[dict[str, Any]] = []
+    """The accesses that were recorded with all of their values, each once; how many are left out.
+
+    A trail may be long: so those that were seen are found by their spelling.
+    """
+    calls: dict[str, dict[str, Any]] = {}
     lost = 0
     for decision in decisions:
         if decision.access is None:
             continue
         call = _stated(decision.access)
-        if call is None:
+        spelled = json.dumps(call, sort_keys=True)
+        if call is None or (spelled not in calls and len(calls) == _MOST):
             lost += 1
-        elif call not in calls:
-            calls.append(call)
-    return calls, lost
+        else:
+            calls.setdefault(spelled, call)
+    return list(calls.values()), lost
 
 
 def _stated(access: trails.Accessed) -> dict[str, Any] | None:
-    """An access as a scenario states it; None, where a value of it is not known."""
+    """An access as a scenario states it; None, where a value of it is not known.
+
+    None too for what is no access: a record is what somebody wrote.
+    """
     facts = {"arguments": access.arguments or {}, "attributes": access.attributes or {}}
     if not all(isinstance(stated, dict) and _is_plain(stated) for stated in facts.values()):
         return None
-    stated = {
+    stated: dict[str, Any] = {
         "table": access.table,
         "operation": access.operation,
         "columns": access.columns,
@@ -318,7 +330,12 @@ def _stated(access: trails.Accessed) -> dict[str, Any] | None:
         **{key: value for key, value in facts.items() if value},
         "cost": access.cost or None,
     }
-    return {key: value for key, value in stated.items() if value is not None}
+    call = {key: value for key, value in stated.items() if value is not None}
+    try:
+        Access(**call)
+    except (TypeError, ValueError):
+        return None
+    return call
 
 
 def _is_plain(value: Any) -> bool:
