@@ -864,6 +864,21 @@ def test_an_open_transaction_a_pipeline_and_another_encoding_are_refused(agents:
         pass
 
 
+def test_a_transaction_that_is_begun_within_a_block_is_not_taken_for_its_own(agents: psycopg.Connection[Any]) -> None:
+    """Before the first statement, and after one that was undone with all of its transaction."""
+    for undone in (False, True):
+        with guarded(agents, READS) as db:
+            if undone:
+                with pytest.raises(errors.DivisionByZero):
+                    db.execute("select id / 0 from sales")
+            agents.execute("begin")
+            for run in (db.execute, db.execute_once):
+                with pytest.raises(GuardError, match="open transaction"):
+                    run("select 1")
+            agents.execute("rollback")
+            assert db.execute("select 1").fetchall() == [(1,)]
+
+
 @pytest.mark.parametrize(
     ("make", "undo", "says"),
     [

@@ -122,9 +122,7 @@ class Block:
 
         The transaction begins with the first statement, in one round trip with it.
         """
-        # The block would commit, or roll back, what somebody else has begun.
-        if self._pgconn.transaction_status != TransactionStatus.IDLE:
-            raise GuardError("the connection has an open transaction: commit it, or roll it back")
+        self._check_idle()
 
         # Answers of others would be taken for the guard's.
         if self._pgconn.pipeline_status != PipelineStatus.OFF:
@@ -169,7 +167,16 @@ class Block:
             raise GuardError("a statement of this block is running: ask one after the other")
         if self.connection.closed:
             raise GuardError("the connection of this block is closed: what it did is rolled back")
+
+        # Nothing is begun before the first statement, and after one that was undone.
+        if not self._opening.begun:
+            self._check_idle()
         return self
+
+    def _check_idle(self) -> None:
+        """Raises GuardError where the block would end what somebody else has begun."""
+        if self._pgconn.transaction_status != TransactionStatus.IDLE:
+            raise GuardError("the connection has an open transaction: commit it, or roll it back")
 
     def __enter__(self) -> None:
         self._busy = True
