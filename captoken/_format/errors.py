@@ -19,6 +19,11 @@
     ├── KeyringError        a key file that cannot be used
     ├── GuardError          a guarded connection that is misused, or cannot be guarded
     │                           guard, outcome_unknown
+    ├── IssuanceError       a task that is not started; a policy that does not load
+    │                           policy, invalid_request, invalid_client, invalid_grant,
+    │                           unauthorized_client, unsupported_grant_type, invalid_scope,
+    │                           invalid_target, invalid_authorization_details, invalid_dpop_proof,
+    │                           access_denied, temporarily_unavailable, unsupported_response_type
     └── Denied              a request that a verifier refused; carries the Decision
 
 Below some of them stand their codes, where they have more than one.
@@ -254,3 +259,16 @@ class GuardError(CaptokenError):
     def __init__(self, message: str, code: str = "guard") -> None:
         super().__init__(message)
         self.code = code
+
+
+class IssuanceError(CaptokenError):
+    """No task is started by this request, or a policy does not load.
+
+    `code` is `policy`, or one of OAuth's. The message says what the caller itself wrote wrongly,
+    and may be shown to it. What else there is to say is in `why`, which is for the log.
+    """
+
+    def __init__(self, message: str, code: str, why: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.why = why

@@ -16,6 +16,7 @@ from captoken._format.errors import (
     DelegationError,
     DischargeError,
     GuardError,
+    IssuanceError,
     KeyringError,
     LimitError,
     NoToken,
@@ -378,6 +379,77 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "Look in the database which of the two it is. Nothing here tries again by itself: what "
             "is written twice could be there twice.",
             "the connection was lost at the commit: whether what was written is there is not known",
+        ),
+    },
+    IssuanceError: {
+        "policy": (
+            "A policy of issuance does not load, or a test of its own fails.",
+            "Do what the message says. `captoken issue check` tells it before the service does.",
+            "the policy does not load: grant.nightly: there is no resource hr-db",
+        ),
+        "invalid_request": (
+            "The request to the issuer is not as OAuth has it, or shows an assertion that is not "
+            "taken. Of a token exchange, it may also fit no grant.",
+            "Do what the message says. What it does not say is in the issuer's log.",
+            "actor_token or client_assertion: one of them",
+        ),
+        "invalid_client": (
+            "The caller shows no assertion of its own, or one that is refused. A secret is none.",
+            "Show a signed assertion of the workload that asks, made for this issuer.",
+            "client_assertion is missing: no secret will do",
+        ),
+        "invalid_grant": (
+            "The assertion is refused, was used before, or is of a login that ended. Or the task "
+            "that is to be joined is not there for who asks.",
+            "Get a fresh assertion, made for this issuer. The message says which rule it breaks.",
+            "the assertion is refused: its signature does not hold",
+        ),
+        "unauthorized_client": (
+            "No grant of the policy is for this workload.",
+            "Ask whoever keeps the policy. `captoken issue explain` says why no grant fits.",
+            "no grant is for who asks",
+        ),
+        "unsupported_grant_type": (
+            "The issuer takes token exchange, jwt-bearer and client_credentials alone.",
+            "Use one of the three.",
+            "that grant_type is not one of ours",
+        ),
+        "invalid_scope": (
+            "`scope` names no grant of the policy. Or several grants fit, and none is named.",
+            "Name one grant as `scope`.",
+            "there is no such grant",
+        ),
+        "invalid_target": (
+            "`resource` is missing, or no server of the grant.",
+            "Name one of the grant's servers, by its audience or its address.",
+            "the grant has no such resource",
+        ),
+        "invalid_authorization_details": (
+            "What is asked for is more than the grant gives, or is no keyword of `attenuate`.",
+            'Ask for less, or say `"clamp": true` to get what there is.',
+            "authorization_details: it is a list of one object",
+        ),
+        "invalid_dpop_proof": (
+            "The proof of the key is missing, of another request or time, or by another kind of "
+            "key.",
+            "Make a fresh proof for each request, by an Ed25519 key.",
+            "the grant wants a DPoP proof of an Ed25519 key",
+        ),
+        "access_denied": (
+            "Who asks fits no grant of the policy, or has too many tasks. Over HTTP it has another "
+            "code, by the kind of request.",
+            "`captoken issue explain` says why no grant fits.",
+            "this grant is not for who asks",
+        ),
+        "temporarily_unavailable": (
+            "The registry, or the keys of a provider, cannot be asked now. Nothing was started.",
+            "Try again later. The issuer's log says which of them it is.",
+            "try again later",
+        ),
+        "unsupported_response_type": (
+            "Somebody was sent to the issuer's address for logins. There is no login.",
+            "Log in at the identity provider, and show its ID token at the token endpoint.",
+            "there is no login here: show an assertion at the token endpoint",
         ),
     },
 }

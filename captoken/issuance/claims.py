@@ -1,0 +1,211 @@
+"""What an assertion says: matched against what a policy wants, and made into a subject's name.
+
+    { provider = "acme", groups = ["finance"], acr = { all = ["mfa"] } }
+
+Each key beside `provider` is a claim. A list means any of its values, `{ all = […] }` each of them.
+A key that begins with `/` is a JSON Pointer into the claims (RFC 6901). Values are equal by type
+and value. Only `sub` may end in `/*` or `:*`, which stands for one or more segments below.
+
+Nothing here looks at a signature. Claims come from `identity`, which has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from captoken._format import names, primitives
+from captoken._format.encoding import b64encode
+from captoken._format.spelling import shown
+
+Claims: TypeAlias = Mapping[str, Any]
+Scalar: TypeAlias = str | int | bool
+
+# What a person can change, or is given to another person later (OpenID Connect Core, 5.7).
+REASSIGNED = frozenset(("email", "preferred_username", "upn", "name", "nickname", "phone_number"))
+
+# How `sub` may end in a policy: whatever is below.
+_BELOW = ("/*", ":*")
+
+# A template is literals and placeholders: `acme:{sub}`, `acme:{sub#}`.
+_PARTS = re.compile(r"\{([^{}#]+)(#?)\}|([^{}]+)")
+
+
+class Matcher(msgspec.Struct, frozen=True):
+    """What one claim has to be. Made by `matcher`, which checks it."""
+
+    claim: str
+    values: tuple[Scalar, ...]
+
+    # Each of the values, or any of them?
+    all: bool = False
+
+    def matches(self, claims: Claims) -> bool:
+        """Do the claims say so? A claim that is missing matches nothing."""
+        said = list(_scalars(_found(claims, self.claim)))
+        wanted = (any(self._is(value, one) for one in said) for value in self.values)
+        return all(wanted) if self.all else any(wanted)
+
+    def _is(self, wanted: Scalar, said: Scalar) -> bool:
+        """Is a value of the claim the one that is wanted? `True` is not 1, and 1 is not `"1"`."""
+        if type(wanted) is not type(said):
+            return False
+        if wanted == said:
+            return True
+        if self.claim != "sub" or not isinstance(wanted, str) or not isinstance(said, str):
+            return False
+        return wanted.endswith(_BELOW) and _is_below(said, wanted[:-1])
+
+    def __str__(self) -> str:
+        """For people: `groups is any of finance`."""
+        values = ", ".join(map(str, self.values))
+        how = "each of " if self.all else "any of "
+        return f"{self.claim} is {how if len(self.values) > 1 else ''}{values}"
+
+
+def matcher(claim: str, wanted: Any) -> Matcher:
+    """Read what a policy wants of a claim. Raises ValueError, TypeError."""
+    names.exact_str(claim, "a claim")
+    if not claim or claim == "/":
+        raise ValueError("a claim has a name, or is a JSON Pointer like /a/b")
+
+    needs_all = isinstance(wanted, dict)
+    if needs_all:
+        if wanted.keys() != {"all"}:
+            raise ValueError(f"{claim}: write a value, a list, or {{ all = […] }}")
+        wanted = wanted["all"]
+    values = wanted if isinstance(wanted, list) else [wanted]
+    if not values:
+        raise ValueError(f"{claim}: an empty list matches nobody")
+
+    for value in values:
+        if type(value) not in (str, int, bool):
+            raise TypeError(f"{claim}: a value is a text, an integer or a boolean")
+        if isinstance(value, str) and "*" in value:
+            _check_star(claim, value)
+    return Matcher(claim, tuple(values), needs_all)
+
+
+def _check_star(claim: str, value: str) -> None:
+    """Raise ValueError for a `*` that stands elsewhere than it means something."""
+    is_pattern = claim == "sub" and value.endswith(_BELOW) and value.count("*") == 1
+    if not is_pattern or len(value) <= len("/*"):
+        raise ValueError(f"{claim}: only sub may have a `*`, and only as /* or :* at its end")
+
+
+def _is_below(value: str, prefix: str) -> bool:
+    """Has the value, behind a prefix that ends in a separator, segments that are not empty?"""
+    if not value.startswith(prefix):
+        return False
+    return all(value[len(prefix) :].split(prefix[-1]))
+
+
+def _found(claims: Claims, claim: str) -> Any:
+    """The value of a claim, by its name or by a JSON Pointer through objects. None if missing."""
+    if not claim.startswith("/"):
+        return claims.get(claim)
+    found: Any = claims
+    for part in claim[1:].split("/"):
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(part.replace("~1", "/").replace("~0", "~"))
+    return found
+
+
+def _scalars(said: Any) -> Iterator[Scalar]:
+    """What a claim says: itself, or each item of its list. Objects say nothing here."""
+    for item in said if isinstance(said, list) else [said]:
+        if type(item) in (str, int, bool):
+            yield item
+
+
+# --- the subject's name ---------------------------------------------------------------------------
+
+
+class Template(msgspec.Struct, frozen=True):
+    """How the claims of a provider become a subject: literals, and claims in braces."""
+
+    text: str
+
+    # The literal that it begins with, which no other provider's begins with.
+    prefix: str
+
+    # Literal, claim, and whether the claim is digested. The last literal has no claim.
+    parts: tuple[tuple[str, str, bool], ...]
+
+    def subject(self, issuer: str, claims: Claims) -> str:
+        """The subject. Raises ValueError where the claims give no name for it.
+
+        `issuer` goes into a digest, so that two issuers' equal values are two subjects.
+        """
+        made = ""
+        for number, (literal, claim, digested) in enumerate(self.parts):
+            made += literal
+            if not claim:
+                continue
+            value = _text_of(claims, claim)
+            if digested:
+                digest = primitives.sha256(f"{issuer}\0{value}".encode())
+                made += b64encode(digest[:16])
+                continue
+
+            # Else two sets of claims could give one name.
+            following = self.parts[number + 1][0] if number + 1 < len(self.parts) else ""
+            if following and following[0] in value:
+                raise ValueError(
+                    f"{claim} has a {following[0]!r}, which ends it in {self.text!r}: "
+                    f"write {{{claim}#}}"
+                )
+            made += value
+        try:
+            return names.name(made, "subject")
+        except ValueError as error:
+            raise ValueError(f"{error}; {{sub#}} in the policy writes a digest instead") from None
+
+
+def _text_of(claims: Claims, claim: str) -> str:
+    """The claim as text. Raises ValueError if it is missing, or is none."""
+    value = _found(claims, claim)
+    if type(value) is int:
+        return str(value)
+    if type(value) is str and value:
+        return value
+    raise ValueError(f"the assertion has no {shown(claim)} that a subject could be named by")
+
+
+def template(text: str) -> Template:
+    """Read a template. Raises ValueError."""
+    parts: list[tuple[str, str, bool]] = []
+    literal = ""
+    at = 0
+    for match in _PARTS.finditer(text):
+        if match.start() != at:
+            break
+        at = match.end()
+        claim, digested, plain = match.groups()
+        if plain is not None:
+            literal = plain
+            continue
+        if parts and not literal:
+            raise ValueError(f"subject {text!r}: write a literal between two claims")
+        if claim in REASSIGNED:
+            raise ValueError(
+                f"subject {text!r}: {claim} can be given to somebody else later; write {{sub}}"
+            )
+        parts.append((literal, claim, bool(digested)))
+        literal = ""
+    if at != len(text):
+        raise ValueError(f"subject {text!r}: braces hold the name of a claim, as in acme:{{sub}}")
+    if not parts:
+        raise ValueError(f"subject {text!r}: all would be one; write a claim, as in acme:{{sub}}")
+
+    prefix = parts[0][0]
+    if not prefix:
+        raise ValueError(f"subject {text!r}: it begins with a literal, as in acme:{{sub}}")
+    names.name(prefix, "subject")
+    if literal:
+        parts.append((literal, "", False))
+    return Template(text, prefix, tuple(parts))
