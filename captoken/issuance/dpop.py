@@ -1,0 +1,91 @@
+"""A DPoP proof at the token endpoint: whoever asks has an Ed25519 key (RFC 9449).
+
+The root is then bound to that key, and servers take captoken's own proofs by it. So other kinds of
+keys are of no use here, and are refused. A proof is for one request, at one address, for a minute;
+that it is used once, the registry sees to.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from captoken._format import primitives
+from captoken._format.encoding import EncodingError, b64decode, b64encode
+from captoken._format.errors import IssuanceError
+from captoken._format.public_keys import signing_key
+from captoken.issuance.jose import JoseError, Json, Unverified, taken_apart
+
+# Seconds that a proof may be old, and that its clock may be ahead.
+PAST = 60
+AHEAD = 30
+
+_HEADER = frozenset(("typ", "alg", "jwk"))
+_ALGORITHMS = ("EdDSA", "Ed25519")
+
+# Of the key: what it is, and what may stand beside it. Not `d`, the secret half.
+_JWK = frozenset(("kty", "crv", "x", "kid", "use", "alg"))
+
+
+class Proven(msgspec.Struct, frozen=True):
+    """A key that somebody has proven to have."""
+
+    # Base64url of the public key.
+    key: str
+
+    # Of the proof, which is good once; and from when on it is refused by its age.
+    digest: bytes
+    issued_at: int
+    until: int
+
+
+def prove(proof: bytes, *, method: str, url: str, now: int) -> Proven:
+    """The key that a proof is by. Raises IssuanceError, `invalid_dpop_proof`."""
+    try:
+        read = taken_apart(proof.decode("ascii"))
+    except UnicodeDecodeError:
+        raise _refused("it is no text") from None
+    except JoseError as error:
+        raise _refused(str(error)) from None
+
+    public = _key_of(read.header)
+    if not primitives.signed(public, read.signed, read.signature):
+        raise _refused("its signature does not hold")
+    issued_at = _issued_at(read, method, url, now)
+    return Proven(
+        key=b64encode(public),
+        digest=primitives.sha256(read.signed),
+        issued_at=issued_at,
+        until=issued_at + PAST + 1,
+    )
+
+
+def _key_of(header: Json) -> bytes:
+    """The key in the header, which the proof itself names. Raises IssuanceError."""
+    if header.keys() != _HEADER or header["typ"] != "dpop+jwt":
+        raise _refused("its header has typ, alg and jwk, and the typ is dpop+jwt")
+    jwk = header["jwk"]
+    if header["alg"] not in _ALGORITHMS or type(jwk) is not dict or not jwk.keys() <= _JWK:
+        raise _refused("its key is a public Ed25519 key")
+    if jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519" or type(jwk.get("x")) is not str:
+        raise _refused("its key is a public Ed25519 key")
+    try:
+        return signing_key(b64decode(jwk["x"]))
+    except (EncodingError, ValueError):
+        raise _refused("its key is no Ed25519 key") from None
+
+
+def _issued_at(read: Unverified, method: str, url: str, now: int) -> int:
+    """When it was made. Raises IssuanceError for one of another request, or of another time."""
+    claims = read.claims
+    if type(claims.get("jti")) is not str or not claims["jti"]:
+        raise _refused("it has no jti")
+    if claims.get("htm") != method or claims.get("htu") != url:
+        raise _refused(f"it is for {method} {url}, or for nothing here")
+    issued_at = claims.get("iat")
+    if type(issued_at) is not int or not now - PAST <= issued_at <= now + AHEAD:
+        raise _refused("it was not made just now: its iat is of another time, or missing")
+    return issued_at
+
+
+def _refused(why: str) -> IssuanceError:
+    return IssuanceError(f"the DPoP proof is refused: {why}", "invalid_dpop_proof")

@@ -1,0 +1,407 @@
+"""An assertion, verified: who asks.
+
+    wanted = named(text, policy, SUBJECTS)        # whose key is needed: ("acme", "key-7")
+    identity = verify(text, policy, keys, now, audience, SUBJECTS)
+
+One function, and one table of kinds. Each place says which kinds it takes, so that what was made
+for one purpose is good for no other: not an access token as a login, and not a login as a workload.
+
+The order, cheap before dear, and form before meaning:
+
+1. size, three parts, strict JSON (`jose`);
+2. the provider, by its exact `iss` or by its trust domain, and the kind;
+3. the members of the header, `typ` by kind, an algorithm of the provider;
+4. the key, by its id; it is for that algorithm; the signature;
+5. only then what the claims say: times, whom it is about and for, what the kind asks, `require`.
+
+Pure: no network, and no clock. It cannot see whether an assertion was used before, or whether a
+login has ended: the registry does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from typing import Any, TypeAlias
+
+import msgspec
+
+from captoken._format import primitives
+from captoken._format.errors import IssuanceError
+from captoken._format.spelling import shown
+from captoken.issuance.claims import Claims
+from captoken.issuance.jose import JoseError, Json, Key, Unverified, holds, taken_apart
+from captoken.issuance.policy import Oidc, Policy, Provider, Spiffe
+
+# Seconds that clocks may differ by.
+LEEWAY = 30
+
+# Seconds that an ID-JAG is good for at most, whatever the policy says.
+MAX_ID_JAG = 300
+
+# What may name who started a task, and what may name the workload that acts.
+SUBJECTS = frozenset(("oidc", "access-token", "id-jag", "workload", "spiffe"))
+ACTORS = frozenset(("workload", "spiffe"))
+
+# The key of a provider by its id, or None.
+Keys: TypeAlias = Callable[[str, str], Key | None]
+
+# Others would name a key (`jwk`, `jku`, `x5u`), or change what is signed (`crit`, `b64`, `zip`).
+_HEADER = frozenset(("alg", "kid", "typ", "x5t", "x5t#S256"))
+
+# Claims that are text wherever they are. Of another type, a logout of that session would miss it.
+_TEXTS = ("sub", "acr", "azp", "client_id", "jti", "sid")
+
+_MAX_SPIFFE_ID = 2048  # bytes (SPIFFE ID, 2.4)
+_path_of_spiffe_id = re.compile(r"(?:/[A-Za-z0-9._-]+)+").fullmatch
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who somebody is, by an assertion whose signature held. No assertion is kept in it."""
+
+    # Of the policy: the provider's name, and its kind.
+    provider: str
+    kind: str
+
+    # The issuer identifier, or the trust domain.
+    issuer: str
+    claims: Claims
+
+    # SHA-256 of what was signed. The signature is no part of it: from one by ECDSA anybody makes a
+    # second that is good as well, and the same assertion would look like another.
+    digest: bytes
+
+    # Seconds since the epoch. From `expires_at` on it is refused here: its `exp` and the leeway.
+    issued_at: int
+    expires_at: int
+
+    @property
+    def sub(self) -> str:
+        """Whom it is about, as the provider calls them."""
+        return str(self.claims["sub"])
+
+    @property
+    def session(self) -> str | None:
+        """The session at the provider that a logout ends, if it says."""
+        return self.claims.get("sid")
+
+    @property
+    def auth_time(self) -> int | None:
+        """When the person logged in; always there for `oidc`."""
+        value = self.claims.get("auth_time")
+        return value if type(value) is int else None
+
+    @property
+    def acr(self) -> str | None:
+        """How the person logged in, in the provider's words."""
+        return self.claims.get("acr")
+
+    @property
+    def client_id(self) -> str | None:
+        """Whom an access token or an ID-JAG was given to; always there for these."""
+        return self.claims.get("client_id")
+
+
+def named(text: Any, policy: Policy, takes: Collection[str]) -> tuple[str, str]:
+    """The provider and the id of the key that `verify` will ask for: to be fetched before.
+
+    Nothing is verified, and the text may be anybody's. Raises IssuanceError for what `verify` would
+    refuse before it asks for a key.
+    """
+    opened = _opened(text, policy, takes)
+    return opened.name, opened.unverified.header["kid"]
+
+
+def verify(
+    text: Any,
+    policy: Policy,
+    keys: Keys,
+    now: int,
+    audience: str,
+    takes: Collection[str],
+) -> Identity:
+    """Who somebody is, by an assertion that was made for `audience`, which is this service.
+
+    - `keys` gives the key of a provider by its id.
+    - `now` is in seconds since the epoch.
+    - `takes` are the kinds of providers whose assertions are taken in this place.
+
+    Raises IssuanceError, `invalid_grant`, whatever the text is. Its message may be shown to whoever
+    sent the text; `why` is for the trail. ValueError: `takes` names a kind that there is not.
+    """
+    opened = _opened(text, policy, takes)
+    header, claims = opened.unverified.header, opened.unverified.claims
+
+    key = keys(opened.name, header["kid"])
+    if key is None:
+        raise _refused(
+            f"there is no key {shown(header['kid'])}",
+            f"of provider {opened.name}",
+        )
+    if header["alg"] not in key.algorithms:
+        raise _refused(f"its key is not for {shown(header['alg'])}")
+    if not holds(opened.unverified, key):
+        raise _refused("its signature does not hold")
+
+    # Signed by the provider, so that what it says is to be believed. Is it for us, and for now?
+    _check_texts(claims)
+    most = opened.provider.max_life
+    _check_times(claims, now, min(most, MAX_ID_JAG) if opened.kind == "id-jag" else most)
+    _KINDS[opened.kind].check(claims, opened.provider, now, audience)
+    for matcher in policy.required[opened.name]:
+        if not matcher.matches(claims):
+            raise _refused(
+                "its issuer is known here, and it is not one of those that are taken",
+                f"provider {opened.name} requires: {matcher}",
+            )
+
+    return Identity(
+        provider=opened.name,
+        kind=opened.kind,
+        issuer=_issuer_of(opened.provider),
+        claims=claims,
+        digest=primitives.sha256(opened.unverified.signed),
+        issued_at=claims["iat"],
+        expires_at=claims["exp"] + LEEWAY,
+    )
+
+
+def _refused(message: str, why: str = "") -> IssuanceError:
+    return IssuanceError(f"the assertion is refused: {message}", "invalid_grant", why)
+
+
+# --- before the signature -------------------------------------------------------------------------
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    """An assertion that has the right form. Its signature was not looked at."""
+
+    unverified: Unverified
+    name: str
+    provider: Provider
+    kind: str
+
+
+def _opened(text: Any, policy: Policy, takes: Collection[str]) -> _Opened:
+    """Read an assertion up to the question which key it is signed with. Raises IssuanceError."""
+    unknown = set(takes) - _KINDS.keys()
+    if unknown:
+        raise ValueError(f"takes: there is no kind {', '.join(sorted(unknown))}")
+    if type(text) is str and text.startswith("cap1"):
+        raise _refused("it is a captoken, which starts no other task")
+    try:
+        unverified = taken_apart(text)
+    except JoseError as error:
+        raise _refused(str(error)) from None
+
+    candidates = _candidates(unverified.claims, policy, takes)
+    header = unverified.header
+    _check_header(header)
+    fitting = [
+        (name, provider)
+        for name, provider in candidates
+        if header.get("typ") in _KINDS[kind_of(provider)].types
+    ]
+    if not fitting:
+        raise _refused(f"typ {shown(header.get('typ'))} is not for this place")
+    if len(fitting) > 1:
+        names = ", ".join(name for name, _ in fitting)
+        raise _refused("it could be of several kinds", f"of providers {names}")
+
+    name, provider = fitting[0]
+    if header["alg"] not in provider.algorithms:
+        raise _refused(
+            f"algorithm {shown(header['alg'])} is not taken",
+            f"of provider {name}",
+        )
+    return _Opened(unverified, name, provider, kind_of(provider))
+
+
+def kind_of(provider: Provider) -> str:
+    """What the policy calls the kind of a provider."""
+    return str(type(provider).__struct_config__.tag)
+
+
+def _issuer_of(provider: Provider) -> str:
+    return provider.trust_domain if isinstance(provider, Spiffe) else provider.issuer
+
+
+def _candidates(
+    claims: Json,
+    policy: Policy,
+    takes: Collection[str],
+) -> list[tuple[str, Provider]]:
+    """The providers that an assertion could be of, of the kinds that are taken.
+
+    There may be several: one issuer signs ID tokens and access tokens. `typ` tells them apart.
+    """
+    if "iss" in claims and type(claims["iss"]) is not str:
+        raise _refused("its iss is no text")
+    known = [(name, one) for name, one in policy.providers.items() if _is_of(one, claims)]
+    if not known:
+        raise _refused("its issuer is not known here")
+
+    taken = [(name, one) for name, one in known if kind_of(one) in takes]
+    if not taken:
+        names = ", ".join(name for name, _ in known)
+        raise _refused("its issuer is known here, and not for this place", f"providers {names}")
+    return taken
+
+
+def _is_of(provider: Provider, claims: Json) -> bool:
+    """Does an assertion say that it is of this provider? Exactly so, character by character."""
+    if not isinstance(provider, Spiffe):
+        return claims.get("iss") == provider.issuer
+    sub = claims.get("sub")
+    if type(sub) is not str or not sub.startswith("spiffe://"):
+        return False
+    trust_domain = sub.removeprefix("spiffe://").partition("/")[0]
+    return trust_domain == provider.trust_domain
+
+
+def _check_header(header: Json) -> None:
+    """Raise IssuanceError for a header that names its own key, or misses one."""
+    for name, value in header.items():
+        if name not in _HEADER:
+            members = ", ".join(sorted(_HEADER))
+            raise _refused(f"its header has {shown(name)}, and may have {members}")
+        if type(value) is not str:
+            raise _refused(f"{name} in its header is no text")
+    for name in ("alg", "kid"):
+        if not header.get(name):
+            raise _refused(f"its header has no {name}")
+
+
+# --- claims that all have -------------------------------------------------------------------------
+
+
+def _check_texts(claims: Json) -> None:
+    """Raise IssuanceError for claims that are not of their type, or that no assertion has here."""
+    for name in _TEXTS:
+        if name in claims and (type(claims[name]) is not str or not claims[name]):
+            raise _refused(f"its {name} is no text")
+    if "sub" not in claims:
+        raise _refused("it has no sub")
+
+    # Somebody acts for the subject. To start a task as the subject alone would shed the actor.
+    for name in ("act", "may_act"):
+        if name in claims:
+            raise _refused(f"it has {name}: an assertion of the subject alone is taken")
+    # A logout token or an event, whatever its `typ` says.
+    if "events" in claims:
+        raise _refused("it tells of an event")
+
+
+def _check_times(claims: Json, now: int, most: int) -> None:
+    """Raise IssuanceError unless the assertion is good now, and for `most` seconds in all."""
+    issued_at, expires_at = _time(claims, "iat"), _time(claims, "exp")
+    if now >= expires_at + LEEWAY:
+        raise _refused(f"it expired {now - expires_at} s ago")
+    if issued_at > now + LEEWAY:
+        raise _refused("it was issued in the future, by the clock here")
+    if "nbf" in claims and _time(claims, "nbf") > now + LEEWAY:
+        raise _refused("it is not good yet, by the clock here")
+
+    if not issued_at < expires_at <= issued_at + most:
+        raise _refused(
+            f"it is good for {expires_at - issued_at} s, which is not taken",
+            f"at most {most} s",
+        )
+
+
+def _time(claims: Json, name: str) -> int:
+    """A time, in whole seconds since the epoch. `True` is none, and no text is."""
+    if name not in claims:
+        raise _refused(f"it has no {name}")
+    value = claims[name]
+    if type(value) is not int or value < 0:
+        raise _refused(f"its {name} is no time in whole seconds")
+    return value
+
+
+def _audiences(claims: Json) -> list[str]:
+    """Whom it is for: one, or several. Raises IssuanceError for none."""
+    stated = claims.get("aud")
+    audiences: list[Any] = stated if type(stated) is list else [stated]
+    if not audiences or not all(type(one) is str for one in audiences):
+        raise _refused("it does not say whom it is for (aud)")
+    return audiences
+
+
+def _check_for_us_alone(claims: Json, audience: str) -> None:
+    """Raise IssuanceError if anybody else could be sent it: they could send it here."""
+    audiences = _audiences(claims)
+    if audiences != [audience]:
+        stated = shown(", ".join(audiences))
+        raise _refused(f"it is for {stated} (aud), and not for this service alone")
+
+
+# --- what each kind asks --------------------------------------------------------------------------
+
+
+def _check_oidc(claims: Json, provider: Any, now: int, audience: str) -> None:
+    """An ID token: for an application of ours, of a fresh login (OpenID Connect Core, 3.1.3.7)."""
+    login: Oidc = provider
+    audiences = _audiences(claims)
+    if not set(audiences) <= set(login.client_ids):
+        raise _refused(f"it is for {shown(', '.join(audiences))} (aud), which is not taken here")
+    if len(audiences) > 1 and "azp" not in claims:
+        raise _refused("it is for several (aud), and does not say whom it was given to (azp)")
+    if "azp" in claims and claims["azp"] not in login.client_ids:
+        raise _refused(f"it was given to {shown(claims['azp'])} (azp), which is not taken here")
+
+    # An access token without a type of its own: it went to a server, and servers could send it on.
+    if "scope" in claims or "scp" in claims or claims.get("typ", "ID") != "ID":
+        raise _refused("it is no ID token: it has a scope, or another typ among its claims")
+
+    if "auth_time" not in claims:
+        raise _refused("it does not say when the login was (auth_time): ask with max_age")
+    logged_in = _time(claims, "auth_time")
+    if logged_in > now + LEEWAY:
+        raise _refused("its login was in the future, by the clock here")
+    if now - logged_in > login.max_login_age:
+        raise _refused(
+            f"the login was {now - logged_in} s ago: log in again",
+            f"at most {login.max_login_age} s",
+        )
+
+
+def _check_given(claims: Json, provider: Any, now: int, audience: str) -> None:
+    """An access token (RFC 9068, 2.2) or an ID-JAG: for us, and it says whom it was given to."""
+    _check_for_us_alone(claims, audience)
+    for name in ("client_id", "jti"):
+        if name not in claims:
+            raise _refused(f"it has no {name}")
+
+
+def _check_workload(claims: Json, provider: Any, now: int, audience: str) -> None:
+    """A platform's JWT. The default one of Kubernetes is for its own API, and would be refused."""
+    _check_for_us_alone(claims, audience)
+
+
+def _check_spiffe(claims: Json, provider: Any, now: int, audience: str) -> None:
+    """A JWT-SVID: of a workload below the trust domain, which is known already (JWT-SVID, 3)."""
+    _check_for_us_alone(claims, audience)
+    trust_domain: Spiffe = provider
+    spiffe_id: str = claims["sub"]
+    path = spiffe_id.removeprefix(f"spiffe://{trust_domain.trust_domain}")
+    is_plain = _path_of_spiffe_id(path) and not {".", ".."} & set(path.split("/"))
+    if not is_plain or len(spiffe_id) > _MAX_SPIFFE_ID:
+        raise _refused(f"its sub {shown(spiffe_id)} is no SPIFFE ID of a workload")
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """How assertions of a kind look, and what they have to say."""
+
+    # What `typ` may be; None is one that is not there.
+    types: frozenset[str | None]
+    check: Callable[[Json, Any, int, str], None]
+
+
+_KINDS = {
+    "oidc": _Kind(frozenset((None, "JWT")), _check_oidc),
+    "access-token": _Kind(frozenset(("at+jwt",)), _check_given),
+    "id-jag": _Kind(frozenset(("oauth-id-jag+jwt",)), _check_given),
+    "workload": _Kind(frozenset((None, "JWT")), _check_workload),
+    "spiffe": _Kind(frozenset((None, "JWT", "JOSE")), _check_spiffe),
+}

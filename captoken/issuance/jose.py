@@ -1,0 +1,315 @@
+"""Signed JSON: read strictly, and checked with a key (RFC 7515, 7517, 7519, 8725).
+
+    header.payload.signature
+
+One spelling for everything, as for tokens: what two readers could read in two ways is refused
+before anything of it is believed. The one file that knows joserfc, which is imported when the first
+key is read, and not before.
+
+- `taken_apart`: the three parts of a text, as JSON. Nothing is verified.
+- `key_set`: the public keys of a provider's document, each with the algorithms that it is for.
+- `holds`: is a signature good?
+
+What a text says, and who may say it, is for `identity`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from captoken._format import primitives
+from captoken._format.encoding import EncodingError, b64decode
+from captoken._format.extras import extra
+from captoken._format.spelling import shown
+
+MAX_CHARS = 16 * 1024  # of an assertion
+MAX_DEPTH = 16  # levels of objects and arrays
+MAX_DIGITS = 20  # of an integer with its sign: 64 bits
+
+# Bits of an RSA modulus: what is good for years to come, and what is not slow to check.
+MIN_RSA = 2048
+MAX_RSA = 8192
+
+Json: TypeAlias = dict[str, Any]
+
+
+class JoseError(ValueError):
+    """Not to be read, or of no use.
+
+    For issuance alone: at the edges it becomes IssuanceError. Its message may be shown to whoever
+    wrote the text, and holds no signature.
+    """
+
+
+# --- strict JSON ----------------------------------------------------------------------------------
+
+
+def read_json(data: bytes) -> Json:
+    """The object that `data` spells: no repeated name, no NaN, nothing without end.
+
+    Spaces and escapes are as the writer likes. Takes data of any length: callers bound it. Raises
+    JoseError, whatever the bytes are.
+    """
+    try:
+        text = data.decode()
+        value = _decode(text)
+        _check_depth(value)
+        # A lone surrogate is no character; written as one, it would be no UTF-8 either.
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except JoseError:
+        raise
+    except RecursionError:
+        raise JoseError("JSON that is nested too deeply") from None
+    except ValueError:  # of the decoder, and of characters
+        raise JoseError("no JSON") from None
+
+    if type(value) is not dict:
+        raise JoseError("JSON, and no object")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Json:
+    """An object. Of a repeated name, one reader takes the first and another the last."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise JoseError("JSON with a name that is repeated")
+    return made
+
+
+def _float(text: str) -> float:
+    """A number with a fraction or an exponent. 1e400 is none: it would become infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise JoseError("JSON with a number that is too large")
+    return value
+
+
+def _int(text: str) -> int:
+    """A whole number, of 64 bits at the most."""
+    if len(text) > MAX_DIGITS:
+        raise JoseError("JSON with a number that is too large")
+    return int(text)
+
+
+def _constant(_: str) -> Any:
+    """NaN and infinity, which Python reads and JSON has not."""
+    raise JoseError("no JSON")
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_float=_float,
+    parse_int=_int,
+    parse_constant=_constant,
+).decode
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    """Raise JoseError for what is nested deeper than anybody needs."""
+    if type(value) is dict:
+        items: Any = value.values()
+    elif type(value) is list:
+        items = value
+    else:
+        return
+    if depth == MAX_DEPTH:
+        raise JoseError("JSON that is nested too deeply")
+    for item in items:
+        _check_depth(item, depth + 1)
+
+
+# --- a signed text --------------------------------------------------------------------------------
+
+
+class Unverified(msgspec.Struct, frozen=True):
+    """A signed text, taken apart. Anybody may have written it: its signature was not looked at."""
+
+    header: Json
+    claims: Json
+    signature: bytes
+
+    # What the signature is over: header and payload as they came.
+    signed: bytes
+
+
+def taken_apart(text: Any) -> Unverified:
+    """The parts of a text. Raises JoseError.
+
+    In this order: type, length, three parts, base64url in its one spelling, JSON. Does not look at
+    what the header or the claims say.
+    """
+    if type(text) is not str:
+        raise JoseError("it is no text")
+    if len(text) > MAX_CHARS:
+        raise JoseError(f"it is longer than {MAX_CHARS} characters")
+
+    parts = text.split(".")
+    if len(parts) == 5:
+        raise JoseError("it is encrypted, and only signed ones are taken")
+    if len(parts) != 3 or not all(parts):
+        raise JoseError("it has not the three parts of a signed JWT")
+    try:
+        header, payload, signature = map(b64decode, parts)
+    except EncodingError as error:
+        raise JoseError(f"a part of it is {error}") from None
+    return Unverified(
+        header=_part("header", header),
+        claims=_part("payload", payload),
+        signature=signature,
+        signed=text[: -len(parts[2]) - 1].encode(),
+    )
+
+
+def _part(name: str, data: bytes) -> Json:
+    try:
+        return read_json(data)
+    except JoseError as error:
+        raise JoseError(f"its {name} is {error}") from None
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+# What a key can be for, by its type and curve. `EdDSA` is the older name of `Ed25519`.
+_ALGORITHMS = {
+    ("RSA", None): ("RS256", "PS256"),
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("Ed25519", "EdDSA"),
+}
+
+# The members that make a public key. Whatever else stands in the document is no part of it.
+_PUBLIC = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+
+# Members of private and of shared keys: whoever reads such a document could sign.
+_SECRET = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A public key of a provider, and what it is for."""
+
+    kid: str
+    algorithms: tuple[str, ...]
+    raw: Any  # joserfc's
+
+
+class KeySet(msgspec.Struct, frozen=True):
+    """The keys of a document, by their ids, and why some of it are not among them."""
+
+    keys: dict[str, Key]
+    refused: tuple[str, ...] = ()
+
+
+def key_set(data: bytes, use: str = "sig") -> KeySet:
+    """The keys of a JWK set: those for signatures, or of a SPIFFE bundle those for JWT-SVIDs.
+
+    Keys for other uses, of kinds that are not known here, or without an id are passed over. A
+    private or a weak key is refused, and the others stand. With two keys of one id nobody could say
+    which is meant: then the document is refused. Raises JoseError.
+    """
+    found = read_json(data).get("keys")
+    if type(found) is not list:
+        raise JoseError("a key set has a list of keys")
+
+    keys: dict[str, Key] = {}
+    refused: list[str] = []
+    seen: set[str] = set()
+    for jwk, kid in _for_signatures(found, use):
+        if kid in seen:
+            raise JoseError(f"two keys of the id {shown(kid)}")
+        seen.add(kid)
+        try:
+            key = _key(jwk, kid)
+        except JoseError as error:
+            refused.append(f"key {shown(kid)}: {error}")
+            continue
+        if key.algorithms:
+            keys[kid] = key
+    return KeySet(keys, tuple(refused))
+
+
+def _for_signatures(found: list[Any], use: str) -> Iterator[tuple[Json, str]]:
+    """The entries of a key set that are for signatures, with their ids."""
+    # Only a SPIFFE bundle has to say it of each key (SPIFFE Trust Domain and Bundle, 4.2.2).
+    uses = (use,) if use != "sig" else (use, None)
+    for jwk in found:
+        if type(jwk) is not dict:
+            raise JoseError("a key is an object")
+        kid = jwk.get("kid")
+        if type(kid) is str and kid and jwk.get("use") in uses:
+            yield jwk, kid
+
+
+def _key(jwk: Json, kid: str) -> Key:
+    """One key. Raises JoseError if it is no safe one."""
+    kind = jwk.get("kty")
+    if kind == "oct" or _SECRET & jwk.keys():
+        raise JoseError("it is private or shared, so that others can sign with it")
+
+    able = _able(jwk)
+    # Of a kind that is not known here. It may be for others (RFC 7517, 5).
+    if not able:
+        return Key(kid, (), None)
+    public = {name: jwk.get(name) for name in _PUBLIC[str(kind)]}
+    return Key(kid, able, public_key(str(kind), public))
+
+
+def _able(jwk: Json) -> tuple[str, ...]:
+    """The algorithms that a key is for: all of its type, or the one that it names."""
+    curve = jwk.get("crv") if jwk.get("kty") != "RSA" else None
+    kind = jwk.get("kty")
+    if type(kind) is not str or type(curve) not in (str, type(None)):
+        return ()
+    operations = jwk.get("key_ops")
+    if operations is not None and (type(operations) is not list or "verify" not in operations):
+        return ()
+
+    able = _ALGORITHMS.get((kind, curve), ())
+    if "alg" not in jwk:
+        return able
+    return tuple(name for name in able if name == jwk["alg"])
+
+
+def public_key(kind: str, members: Mapping[str, Any]) -> Any:
+    """joserfc's key of public members alone. Raises JoseError for one that nobody should trust."""
+    with extra("issuance"):
+        from joserfc.errors import JoseError as Refused
+        from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+    kinds: dict[str, Any] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+    try:
+        raw = {name: b64decode(text) for name, text in members.items() if name != "crv"}
+        if kind == "RSA" and not MIN_RSA <= int.from_bytes(raw["n"]).bit_length() <= MAX_RSA:
+            raise JoseError(f"an RSA key has {MIN_RSA} to {MAX_RSA} bits")
+        # A key of small order would make a signature of anybody's good.
+        if kind == "OKP" and not primitives.is_good_signing_key(raw["x"]):
+            raise JoseError("no good Ed25519 key")
+        return kinds[kind].import_key({"kty": kind, **members})
+    except JoseError:
+        raise
+    except (Refused, ValueError, AttributeError):  # members that are no text, points off the curve
+        raise JoseError("no public key") from None
+
+
+def holds(unverified: Unverified, key: Key) -> bool:
+    """Is the signature the key's, by the algorithm that the header names?
+
+    Only algorithms that the key is for will do. Never raises for what a stranger wrote.
+    """
+    algorithm = unverified.header.get("alg")
+    if type(algorithm) is not str or algorithm not in key.algorithms:
+        return False
+    with extra("issuance"):
+        from joserfc.jws import JWSRegistry
+
+    # joserfc warns of the older name. The key is of that curve, so that they are the same.
+    name = "Ed25519" if algorithm == "EdDSA" else algorithm
+    model = JWSRegistry(algorithms=[name]).get_alg(name)
+    model.check_key(key.raw)
+    return model.verify(unverified.signed, unverified.signature, key.raw)

@@ -1,0 +1,340 @@
+"""The public keys of providers: fetched, kept, and given up.
+
+    keys = ProviderKeys(policy)
+    await keys.start()
+    await keys.want(*named(text, policy, SUBJECTS))    # fetched, if need be
+    identity = verify(text, policy, keys, now, audience, SUBJECTS)
+
+When they are fetched: at the start, for an id that is not known, and when they are five minutes
+old. One fetch at a time for each provider, and at most one in 5 seconds: so strangers who make up
+ids cost a provider no more than that.
+
+What is known stays good for an hour after the last good fetch. So an outage of a provider is not
+one of ours, and a key that it withdrew is gone with the next good fetch, or after that hour.
+
+What a provider sends is bounded: no redirect, no compression, 256 KB, some seconds in all. Keys
+come over https, from this machine, or from a file. No address is ever taken from an assertion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+from captoken._format.errors import IssuanceError
+from captoken._format.extras import extra
+from captoken._format.spelling import escape, shown
+from captoken.issuance.jose import Key, KeySet, key_set, read_json
+from captoken.issuance.policy import Policy, Provider, Spiffe
+
+_log = logging.getLogger("captoken")
+
+MAX_BYTES = 256 * 1024  # of a document
+PATIENCE = 5.0  # seconds for a fetch, all of it
+PAUSE = 5.0  # seconds between the beginnings of two fetches
+FRESH = 300.0  # seconds; older keys are fetched again, while they are still used
+GOOD = 3600.0  # seconds since the last good fetch, after which nothing is believed
+
+_NOT_YET = "they were not fetched yet"
+
+# A document of keys, as it came.
+Source: TypeAlias = Callable[[], Awaitable[bytes]]
+
+
+class KeysError(Exception):
+    """Keys that could not be had. It stays in here, and is told by `problems` and the log."""
+
+
+class ProviderKeys:
+    """The public keys of a policy's providers.
+
+    - `sources` say for single providers how their document of keys is had, instead of what the
+      policy says: a function that is awaited, and gives its bytes.
+    - `context` is for servers whose certificates are of a private authority, as those of
+      Kubernetes are; the usual authorities, if there is none. It is for addresses of keys, and
+      vouches for no assertion.
+
+    Call it to look up what is known; `want` fetches before. It is for one event loop, and starts
+    tasks of its own: `close` it. Raises IssuanceError, `policy`, for places where keys cannot be.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        sources: Mapping[str, Source] | None = None,
+        context: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._sources = dict(sources or {})
+        self._web = _Web(context)
+        self._clock = clock
+        self._shelves: dict[str, _Shelf] = {}
+        self.reload(policy)
+
+    def reload(self, policy: Policy) -> None:
+        """Go on with another policy. Keys of providers that it has unchanged stay known.
+
+        Raises IssuanceError, and then the old one stands.
+        """
+        shelves: dict[str, _Shelf] = {}
+        for name, provider in policy.providers.items():
+            before = self._shelves.get(name)
+            if before is not None and before.place == _place(provider):
+                shelves[name] = before
+                continue
+            source = self._sources.get(name) or self._source(name, provider)
+            shelves[name] = _Shelf(name, provider, source, self._clock)
+
+        for name, shelf in self._shelves.items():
+            if shelves.get(name) is not shelf:
+                shelf.close()
+        self._shelves = shelves
+
+    def _source(self, name: str, provider: Provider) -> Source:
+        """How a provider's keys are had, by the policy. Raises IssuanceError."""
+        place, known_as = _place(provider)
+        if place is None:
+            return lambda: self._web.discovered(known_as)
+        if "://" not in place:
+            return lambda: asyncio.to_thread(_file, place)
+        if not is_safe(place):
+            raise IssuanceError(
+                f"the policy does not load: provider.{name}: keys are at an https address, or in "
+                f"a file; {shown(place)} is neither",
+                "policy",
+            )
+        return lambda: self._web.get(place)
+
+    async def start(self) -> dict[str, str]:
+        """Fetch the keys of all providers, at once. Gives `problems`; never raises for one."""
+        await asyncio.gather(*(shelf.fetched() for shelf in self._shelves.values()))
+        return self.problems
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Providers whose keys could not be had at the last try, and why. For people."""
+        return {name: one.problem for name, one in self._shelves.items() if one.problem}
+
+    def __call__(self, provider: str, kid: str) -> Key | None:
+        """The key, if it is known and still good. Fetches nothing."""
+        shelf = self._shelves.get(provider)
+        return shelf.key(kid) if shelf is not None else None
+
+    async def want(self, provider: str, kid: str) -> None:
+        """Fetch keys, if this one is not known, and a fetch is due.
+
+        Then it may be known, or not: look it up. Raises IssuanceError, `temporarily_unavailable`,
+        if nobody can tell, because the last fetch failed.
+        """
+        shelf = self._shelves.get(provider)
+        if shelf is None:  # gone with a reload
+            return
+        if shelf.key(kid) is not None:
+            shelf.renew()
+            return
+        await shelf.fetched()
+        if shelf.problem and shelf.key(kid) is None:
+            raise IssuanceError(
+                "the keys of the assertion's issuer cannot be had now",
+                "temporarily_unavailable",
+                f"provider {provider}: {shelf.problem}",
+            )
+
+    async def close(self) -> None:
+        """Give up what is being fetched."""
+        flights = [shelf.close() for shelf in self._shelves.values()]
+        await asyncio.gather(*(one for one in flights if one is not None), return_exceptions=True)
+
+
+def _place(provider: Provider) -> tuple[str | None, str]:
+    """Where the keys of a provider are, and what it is known as.
+
+    None: where its discovery document says. While both stay so, its known keys are its keys.
+    """
+    if isinstance(provider, Spiffe):
+        return provider.bundle, provider.trust_domain
+    return provider.jwks, provider.issuer
+
+
+class _Shelf:
+    """The keys of one provider, and the one task that fetches them."""
+
+    def __init__(
+        self,
+        name: str,
+        provider: Provider,
+        source: Source,
+        clock: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.place = _place(provider)
+        self.problem = _NOT_YET
+        self._source = source
+        self._use = "jwt-svid" if isinstance(provider, Spiffe) else "sig"
+        self._clock = clock
+
+        # Replaced as a whole, by a good fetch alone.
+        self._set = KeySet({})
+        self._fetched: float | None = None  # when a good fetch ended
+        self._begun: float | None = None  # when the last fetch began
+        self._flight: asyncio.Task[None] | None = None
+
+    def key(self, kid: str) -> Key | None:
+        """The key, unless what is known is too old."""
+        if self._fetched is None or self._clock() - self._fetched >= GOOD:
+            return None
+        return self._set.keys.get(kid)
+
+    def renew(self) -> None:
+        """Begin a fetch if what is known is no longer fresh. Nobody waits for it."""
+        if self._fetched is None or self._clock() - self._fetched >= FRESH:
+            self._begin()
+
+    async def fetched(self) -> None:
+        """Wait for the fetch that is under way, or for a new one if one is due."""
+        flight = self._begin()
+        if flight is not None:
+            # Whoever waits may be canceled, and the fetch goes on for the others. Nor is a fetch
+            # that is given up told as if the one who waits were.
+            await asyncio.wait((flight,))
+
+    def _begin(self) -> asyncio.Task[None] | None:
+        """The fetch that is under way. None: the last one has only just begun, and is over."""
+        if self._flight is not None and not self._flight.done():
+            return self._flight
+        now = self._clock()
+        if self._begun is not None and now - self._begun < PAUSE:
+            return None
+        self._begun = now
+        self._flight = asyncio.create_task(self._fetch(), name=f"keys of {self.name}")
+        return self._flight
+
+    async def _fetch(self) -> None:
+        """Fetch once. What fails leaves what is known, and that grows old. Raises nothing."""
+        problem = ""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                data = await self._source()
+            # Hundreds of keys take a while, and so does the first import of a library.
+            found = await asyncio.to_thread(key_set, data, self._use)
+        except TimeoutError:
+            problem = f"they did not come within {PATIENCE:.0f} s"
+        except Exception as error:  # whatever a source raises: known keys must outlive it
+            problem = str(error) or type(error).__name__
+        else:
+            self._tell([one for one in found.refused if one not in self._set.refused])
+            self._set = found
+            self._fetched = self._clock()
+            if not found.keys:  # all are withdrawn, and that is believed
+                problem = "the document has no key for signatures"
+
+        if problem and problem != self.problem:
+            self._tell([problem])
+        if not problem and self.problem not in ("", _NOT_YET):
+            self._tell(["can be had again"])
+        self.problem = problem
+
+    def _tell(self, what: Iterable[str]) -> None:
+        """Log what changed. The text may be a stranger's: it is escaped."""
+        for one in what:
+            _log.warning("the keys of provider %s: %s", self.name, escape(one))
+
+    def close(self) -> asyncio.Task[None] | None:
+        """Give up a fetch that is under way, and return it."""
+        if self._flight is not None:
+            self._flight.cancel()
+        return self._flight
+
+
+# --- where keys come from -------------------------------------------------------------------------
+
+
+def is_safe(address: str) -> bool:
+    """Can nobody on the way change what comes from this address?
+
+    It is https, or of this machine. No user, since that would be a secret in a policy.
+    """
+    try:
+        parts = urlsplit(address)
+        is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        _ = parts.port
+    except ValueError:
+        return False
+    if not parts.hostname or parts.username is not None or parts.fragment or not address.isascii():
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_local)
+
+
+def _file(path: str) -> bytes:
+    """What is in a file. Raises KeysError, OSError."""
+    with Path(path).open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise KeysError(f"the document has more than {MAX_BYTES} bytes")
+    return data
+
+
+class _Web:
+    """Documents over HTTP: bounded in size, and by the caller in time."""
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._context = context
+
+    async def discovered(self, issuer: str) -> bytes:
+        """The keys of an issuer, by its discovery document (OpenID Connect Discovery, 4).
+
+        Raises KeysError, JoseError, and what httpx raises.
+        """
+        address = f"{issuer.removesuffix('/')}/.well-known/openid-configuration"
+        document = read_json(await self.get(address))
+        # Else one issuer could answer for another (4.3).
+        if document.get("issuer") != issuer:
+            raise KeysError(f"the discovery document is of another issuer, not of {issuer}")
+
+        place = document.get("jwks_uri")
+        if type(place) is not str or not is_safe(place):
+            raise KeysError("the discovery document has no jwks_uri that is an https address")
+        # This machine's addresses are for issuers that are on it.
+        if place.startswith("http:") and not issuer.startswith("http:"):
+            raise KeysError("the discovery document leads from https to http")
+        return await self.get(place)
+
+    async def get(self, address: str) -> bytes:
+        """A document. Raises KeysError, and what httpx raises. The caller bounds the time."""
+        with extra("issuance"):
+            import httpx
+
+        # The proxies of the environment are for https, of which they can change nothing.
+        is_https = address.startswith("https:")
+        if is_https and self._context is None:
+            # It reads the authorities, which takes a while.
+            self._context = await asyncio.to_thread(httpx.create_ssl_context)
+        options: dict[str, Any] = {
+            "verify": self._context if is_https else False,
+            "trust_env": is_https,
+            "follow_redirects": False,
+            "timeout": PATIENCE,
+            # What is compressed has no bound before it is unpacked.
+            "headers": {"accept": "application/json", "accept-encoding": "identity"},
+        }
+        async with (
+            httpx.AsyncClient(**options) as client,
+            client.stream("GET", address) as response,
+        ):
+            if response.status_code != 200:
+                raise KeysError(f"{address} answers {response.status_code}")
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise KeysError(f"{address} answers with what is compressed")
+            data = b""
+            async for chunk in response.aiter_raw():
+                data += chunk
+                if len(data) > MAX_BYTES:
+                    raise KeysError(f"{address} answers with more than {MAX_BYTES} bytes")
+        return data
