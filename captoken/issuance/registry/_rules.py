@@ -1,0 +1,352 @@
+"""The rules that every registry keeps, written once. Nothing here changes anything.
+
+`judge` says what becomes of an exchange, by what is known. Whoever asks it holds a lock from before
+the question until what it says is written.
+
+Three times say what is not known any more:
+
+- `floor`: assertions that were issued until then are refused. A registry begins with one, since
+  what was used before is not known. It rises to the time of a logout that is forgotten.
+- `gone`: until when the last of the forgotten assertions was good. One that is not good for longer
+  may have been used, and is refused, whatever clock is set back.
+- `tasks_gone`: until when the last of the forgotten tasks was kept. By an earlier clock it is not
+  known how many tasks were begun within a day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from captoken._format.clocks import CLOCKS_DIFFER
+from captoken._format.errors import IssuanceError, StoreError
+from captoken.issuance.registry.ports import Ending, Entry, Seen, Task
+
+DAY = 86_400
+
+# Seconds that a logout and the name of an event are remembered: longer than assertions live. Of one
+# that lives longer, the floor says that it starts nothing.
+REMEMBERED = DAY
+
+# Seconds between two times that it is looked for what may be forgotten.
+SWEEP = 10
+
+REFUSED_CLOCK = (
+    "this clock is behind one by which tasks were forgotten, and how many were begun in a day "
+    "is not known: set the clocks alike"
+)
+REFUSED_ID = "the id of a new task is another task's: draw another one"
+
+
+def first_floor(clock: Callable[[], float]) -> int:
+    """The floor of a registry that is new: what was used before is not known.
+
+    An assertion that was used before may have been made by a clock that is so far ahead.
+    """
+    return int(clock()) + CLOCKS_DIFFER
+
+
+# --- what is known --------------------------------------------------------------------------------
+
+
+class State(NamedTuple):
+    """The three times, and when it was last looked for what may be forgotten."""
+
+    floor: int
+    gone: int = 0
+    tasks_gone: int = 0
+    swept: int = 0
+
+
+class Used(NamedTuple):
+    """An assertion that was used: what it came with, and the task that it started or joined."""
+
+    companions: bytes | None
+    task: str
+
+
+class Kept(NamedTuple):
+    """A task as it is kept."""
+
+    task: Task
+    actor: str | None
+
+    # It was ended, or somebody has seen it past its deadline.
+    is_over: bool
+
+
+class Logout(NamedTuple):
+    """What ended a login that an entry is of."""
+
+    # Of the session: whenever the assertion was issued. Else until `at`.
+    of_session: bool
+    at: int
+
+    # What it is about; empty is all.
+    grant: str
+
+    # Tasks that there are may still be joined: the overlay narrows them for their whole life.
+    starts_only: bool
+
+
+class Known(Protocol):
+    """What a registry knows, asked only as far as it is needed."""
+
+    def used(self, digest: bytes) -> Used | None:
+        """The assertion with this digest, if it was used."""
+        ...
+
+    def logouts(self, provider: str, session: str | None, subject: str) -> Iterable[Logout]:
+        """What ended that session, or that subject's logins."""
+        ...
+
+    def kept(self, task: str) -> Kept | None:
+        """The task with this id."""
+        ...
+
+    def live(self, grant: str, subject: str, now: int) -> int:
+        """How many tasks of a grant a subject has that are neither ended nor past the deadline."""
+        ...
+
+    def begun(self, grant: str, subject: str, after: int) -> int:
+        """How many were begun after that time, whatever became of them."""
+        ...
+
+    def is_taken(self, task: str, grant: str) -> bool:
+        """Was the grant taken in that task?"""
+        ...
+
+
+# --- an exchange ----------------------------------------------------------------------------------
+
+
+class Verdict(NamedTuple):
+    """What an exchange comes to."""
+
+    task: Task
+    is_new: bool
+
+
+def judge(entry: Entry, state: State, known: Known) -> Verdict:
+    """Judge an exchange that is not yet written. Raises IssuanceError and StoreError.
+
+    Whoever writes it down writes all of it, or nothing: the assertions with their companions and
+    the task, the task if it is new, and that the grant was taken in it.
+    """
+    again = _again(entry, state, known)
+    is_new = entry.within is None and again is None
+    _check_login(entry, state, known, is_new)
+
+    if is_new:
+        task = _started(entry, state, known)
+    elif again is not None:
+        task = _joined(entry, again, (entry.grant,), known)
+    else:
+        task = _joined(entry, entry.task, entry.within or (), known)
+    if entry.counted and not is_new and known.is_taken(task.id, entry.grant):
+        raise IssuanceError(
+            f"grant {entry.grant} is counted, and was taken in this task already",
+            "access_denied",
+            f"{entry.grant} a second time in {task.id}",
+        )
+    return Verdict(task, is_new)
+
+
+def _again(entry: Entry, state: State, known: Known) -> str | None:
+    """The task that an assertion stands for already, if it says so; else None.
+
+    Raises IssuanceError for an assertion that starts nothing any more.
+    """
+    again: str | None = None
+    here: dict[bytes, Used] = {}
+    for seen in entry.seen:
+        if seen.issued_at <= state.floor:
+            raise _spent("it was issued before this registry began, or before a forgotten logout")
+        if seen.until <= state.gone:
+            raise _spent("it is over, and what it was used for is forgotten")
+
+        used = here.get(seen.digest) or known.used(seen.digest)
+        if used is not None:
+            _check_companions(seen, used)
+            if seen.same_task and entry.within is None and seen.digest not in here:
+                again = used.task
+        here[seen.digest] = Used(seen.companions, entry.task)
+    return again
+
+
+def _check_companions(seen: Seen, used: Used) -> None:
+    """Raise IssuanceError for an assertion that was used, unless it came as it came before."""
+    if seen.companions is None or used.companions is None:
+        raise _spent("it was used, and alone it is good once")
+    if seen.companions != used.companions:
+        raise _spent("it was used with another actor, client or key")
+
+
+def _check_login(entry: Entry, state: State, known: Known, is_new: bool) -> None:
+    """Raise IssuanceError for a login that ended."""
+    if entry.issued_at <= state.floor:
+        raise _spent("the login is of before this registry began, or before a forgotten logout")
+    session = entry.session or None
+    for logout in known.logouts(entry.provider, session, entry.subject):
+        if logout.grant not in ("", entry.grant):
+            continue
+        if logout.starts_only and not is_new:
+            continue
+        if logout.of_session or entry.issued_at <= logout.at:
+            raise _spent("the login has ended")
+
+
+def _spent(why: str) -> IssuanceError:
+    """What is raised for an assertion, whatever is wrong with it. Made here, raised by the caller.
+
+    One answer: whoever holds another's assertion learns nothing of what became of it.
+    """
+    return IssuanceError("the assertion starts nothing: get a new one", "invalid_grant", why)
+
+
+def _started(entry: Entry, state: State, known: Known) -> Task:
+    """The new task. Raises IssuanceError for one too many, and StoreError for what is not known."""
+    if known.kept(entry.task) is not None:
+        raise StoreError(REFUSED_ID)
+    if entry.deadline <= entry.now:
+        raise IssuanceError(
+            "the task would be over before it began",
+            "invalid_grant",
+            "past its deadline",
+        )
+
+    if entry.most_live is not None:
+        live = known.live(entry.grant, entry.subject, entry.now)
+        if live >= entry.most_live:
+            raise _too_many(f"{live} tasks of grant {entry.grant} are live")
+    if entry.most_per_day is not None:
+        if entry.now < state.tasks_gone:
+            raise StoreError(REFUSED_CLOCK)
+        begun = known.begun(entry.grant, entry.subject, entry.now - DAY)
+        if begun >= entry.most_per_day:
+            raise _too_many(f"{begun} tasks of grant {entry.grant} were begun in 24 hours")
+    return Task(entry.task, entry.grant, entry.subject, entry.deadline)
+
+
+def _too_many(what: str) -> IssuanceError:
+    return IssuanceError(f"{what}, and no more may be", "access_denied", what)
+
+
+def _joined(entry: Entry, task: str, within: tuple[str, ...], known: Known) -> Task:
+    """The task to join. Raises IssuanceError, in one wording for all that is not theirs."""
+    kept = known.kept(task)
+    why = _why_not(entry, within, kept)
+    if kept is None or why is not None:
+        raise IssuanceError("there is no such task to join", "invalid_grant", why or "")
+    return kept.task
+
+
+def _why_not(entry: Entry, within: tuple[str, ...], kept: Kept | None) -> str | None:
+    """Why a task is not one to join, for the trail; None if it is."""
+    if kept is None:
+        return "no task has this id"
+    if kept.task.subject != entry.subject:
+        return "it is another subject's"
+    if kept.actor != entry.actor:
+        return "it is another actor's"
+    if kept.is_over or kept.task.deadline <= entry.now:
+        return "it is over"
+    if kept.task.grant not in within:
+        return f"grant {entry.grant} is not taken within a task of {kept.task.grant}"
+    return None
+
+
+# --- an end ---------------------------------------------------------------------------------------
+
+
+class Void(NamedTuple):
+    """What an ending is remembered by."""
+
+    provider: str
+
+    # `session` or `subject`, and which.
+    of: str
+    whose: str
+    grant: str
+    starts_only: bool
+    at: int
+
+
+def check_ending(ending: Ending) -> None:
+    """Raise ValueError for an ending of nobody, or one that says two things."""
+    if ending.session is None and ending.subject is None and ending.task is None:
+        raise ValueError("an ending says whose: a session, a subject or a task")
+    if ending.task is None and ending.provider is None:
+        raise ValueError("a session or a subject is one of a provider")
+    if set(ending.instead) - set(ending.grants or ()):
+        raise ValueError("what is said instead is of one of the grants")
+    if ending.jti is not None and (ending.stream or ending.provider) is None:
+        raise ValueError("an event is one of a stream")
+
+
+def stream_of(ending: Ending) -> str:
+    """Who told it: the stream, or the provider itself."""
+    return ending.stream or ending.provider or ""
+
+
+def voided(ending: Ending) -> list[Void]:
+    """The logins that are over. None, where it is about one task."""
+    provider = ending.provider
+    if ending.task is not None or provider is None:
+        return []
+    if ending.session is not None:
+        of, whose = "session", ending.session
+    else:
+        of, whose = "subject", ending.subject or ""
+    at = max(ending.now, ending.issued_at)
+
+    if ending.grants is None:
+        return [Void(provider, of, whose, "", False, at)]
+    return [
+        Void(provider, of, whose, grant, grant in ending.instead, at) for grant in ending.grants
+    ]
+
+
+def may_be_out(deadline: int, now: int) -> bool:
+    """May a server, whose clock is behind, still take a token of a task with this deadline?"""
+    return deadline + CLOCKS_DIFFER > now
+
+
+def becomes(ending: Ending, taken: Iterable[str]) -> Sequence[bytes | None]:
+    """What becomes of a task by an ending: narrowings, or None, its end.
+
+    `taken` are the grants that were taken in it, in the session if the ending names one.
+    """
+    about = [grant for grant in taken if ending.grants is None or grant in ending.grants]
+    if any(grant not in ending.instead for grant in about):
+        return [None]
+    return sorted({ending.instead[grant] for grant in about})
+
+
+# --- what is forgotten ----------------------------------------------------------------------------
+
+# What is forgotten is forgotten along with something that is written: so a call that raises changes
+# nothing at all, in whatever registry.
+
+
+def is_due(state: State, now: int) -> bool:
+    """Is it time to look for what may be forgotten? Also when the clock was set back."""
+    return not state.swept <= now < state.swept + SWEEP
+
+
+class Bounds(NamedTuple):
+    """What is forgotten at a time: whatever was kept until then, or before."""
+
+    # Of an assertion: until when it is good. Clocks differ, and so it is kept longer.
+    used: int
+
+    # Of a task: its deadline, and a day in which it counts as begun. Not if something is due of it.
+    tasks: int
+
+    # Of logouts, and of the names of events: when they came.
+    heard: int
+
+
+def bounds(now: int) -> Bounds:
+    """Until when what is forgotten now was needed."""
+    return Bounds(now - CLOCKS_DIFFER, now - CLOCKS_DIFFER - DAY, now - CLOCKS_DIFFER - REMEMBERED)

@@ -1,0 +1,460 @@
+"""The registry in tables, for whatever speaks SQL: statements and what is made of rows.
+
+A driver has one transaction at a time for all that write, and says by `Run` how a statement is run
+in it. The statements are those that SQLite and PostgreSQL both read; a `?` is a value. What a row
+is worth is judged by `_rules`, in Python, within the transaction: so the rules are written once.
+
+Tables, all with `registry_` before the name:
+
+    state       one row: the times of `State`, and how many changes there were
+    used        assertions, with what they came with, and the task
+    tasks       tasks; `past` is 1 where somebody saw one past its deadline, `ended` where it ended
+    taken       which grants were taken in a task, by which session
+    voids       logins that are over
+    heard       names of events; `streams`: when each told something last
+    changes     what the overlay has to say of a task; `due` is 1 until it does
+
+A session that there is none of is the empty text, and so is the grant of a void that is for all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from operator import attrgetter
+from typing import Any, TypeAlias
+
+from captoken._format.errors import StoreError
+from captoken.issuance.registry._rules import (
+    DAY,
+    Kept,
+    Logout,
+    State,
+    Used,
+    Verdict,
+    Void,
+    becomes,
+    bounds,
+    check_ending,
+    is_due,
+    judge,
+    may_be_out,
+    stream_of,
+    voided,
+)
+from captoken.issuance.registry.ports import Change, Ending, Entry, Seen, Task
+
+Row: TypeAlias = tuple[Any, ...]
+
+# Runs a statement with values, and gives all its rows.
+Run: TypeAlias = Callable[[str, Sequence[Any]], list[Row]]
+
+# In the words of SQLite. `{blob}` and `{int}` are the types of bytes and numbers.
+TABLES = (
+    """
+    create table registry_state (
+        one {int} primary key check (one = 1), floor {int} not null, gone {int} not null,
+        tasks_gone {int} not null, swept {int} not null, changes {int} not null
+    )
+    """,
+    """
+    create table registry_used (
+        digest {blob} primary key, companions {blob}, task text not null, until {int} not null
+    )
+    """,
+    "create index registry_used_by_time on registry_used (until)",
+    """
+    create table registry_tasks (
+        id text primary key, granted text not null, subject text not null, actor text,
+        begun {int} not null, deadline {int} not null, past {int} not null, ended {int} not null
+    )
+    """,
+    "create index registry_tasks_by_subject on registry_tasks (subject, granted)",
+    "create index registry_tasks_by_time on registry_tasks (deadline)",
+    "create index registry_tasks_by_past on registry_tasks (past, deadline)",
+    """
+    create table registry_taken (
+        task text not null, granted text not null, provider text not null, session text not null,
+        primary key (task, granted, provider, session)
+    )
+    """,
+    "create index registry_taken_by_session on registry_taken (provider, session)",
+    """
+    create table registry_voids (
+        provider text not null, kind text not null, whose text not null, granted text not null,
+        starts_only {int} not null, at {int} not null,
+        primary key (provider, kind, whose, granted, starts_only)
+    )
+    """,
+    "create index registry_voids_by_time on registry_voids (at)",
+    """
+    create table registry_heard (
+        stream text not null, jti text not null, at {int} not null, primary key (stream, jti)
+    )
+    """,
+    "create index registry_heard_by_time on registry_heard (at)",
+    "create table registry_streams (stream text primary key, at {int} not null)",
+    """
+    create table registry_changes (
+        number {int} primary key, task text not null, narrowing {blob}, due {int} not null
+    )
+    """,
+    "create index registry_changes_by_task on registry_changes (task)",
+    "create index registry_changes_by_due on registry_changes (due, number)",
+)
+
+_CHANGES = """
+    select c.number, t.id, t.granted, t.subject, t.deadline, c.narrowing
+    from registry_changes c join registry_tasks t on t.id = c.task
+    where c.due = 1 order by c.number
+"""
+
+
+class _Known:
+    """What the tables know, asked in one transaction."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def used(self, digest: bytes) -> Used | None:
+        rows = self._run("select companions, task from registry_used where digest = ?", (digest,))
+        if not rows:
+            return None
+        companions, task = rows[0]
+        return Used(None if companions is None else bytes(companions), task)
+
+    def logouts(self, provider: str, session: str | None, subject: str) -> list[Logout]:
+        rows = self._run(
+            """
+            select kind, at, granted, starts_only from registry_voids
+            where provider = ?
+                and (kind = 'subject' and whose = ? or kind = 'session' and whose = ?)
+            """,
+            (provider, subject, session or ""),
+        )
+        return [
+            Logout(kind == "session" and session is not None, at, grant, bool(starts_only))
+            for kind, at, grant, starts_only in rows
+        ]
+
+    def kept(self, task: str) -> Kept | None:
+        rows = self._run(
+            """
+            select id, granted, subject, deadline, actor, past, ended
+            from registry_tasks where id = ?
+            """,
+            (task,),
+        )
+        if not rows:
+            return None
+        *its, actor, past, ended = rows[0]
+        return Kept(Task(*its), actor, bool(past or ended))
+
+    def live(self, grant: str, subject: str, now: int) -> int:
+        return self._count(
+            """
+            select count(*) from registry_tasks
+            where subject = ? and granted = ? and past = 0 and ended = 0 and deadline > ?
+            """,
+            (subject, grant, now),
+        )
+
+    def begun(self, grant: str, subject: str, after: int) -> int:
+        return self._count(
+            """
+            select count(*) from registry_tasks
+            where subject = ? and granted = ? and begun > ?
+            """,
+            (subject, grant, after),
+        )
+
+    def is_taken(self, task: str, grant: str) -> bool:
+        taken = "select count(*) from registry_taken where task = ? and granted = ?"
+        return self._count(taken, (task, grant)) > 0
+
+    def _count(self, statement: str, values: Sequence[Any]) -> int:
+        return int(self._run(statement, values)[0][0])
+
+
+class Tables(ABC):
+    """A registry in tables. A driver derives from it, and says how it writes and reads.
+
+    Whatever a driver's block raises, nothing of its transaction stays.
+    """
+
+    @abstractmethod
+    def _to_write(self) -> AbstractContextManager[Run]:
+        """One transaction that nobody else writes in, and that is on disk when it ends."""
+
+    @abstractmethod
+    def _to_read(self) -> AbstractContextManager[Run]:
+        """A look at one state of the tables, by one statement."""
+
+    def _state(self, run: Run) -> State:
+        """The times. Raises StoreError if they are gone."""
+        rows = run("select floor, gone, tasks_gone, swept from registry_state", ())
+        if len(rows) != 1:
+            raise StoreError("the registry has lost its floor: it is damaged")
+        return State(*rows[0])
+
+    def _sure(self, run: Run, now: int) -> int:
+        """A time that has come, by whom to believe when something is to be forgotten."""
+        return now
+
+    # --- what starts
+
+    def enter(self, entry: Entry) -> Task:
+        """Write what one exchange starts or joins: see Registry.
+
+        Raises IssuanceError and StoreError.
+        """
+        with self._to_write() as run:
+            state = self._state(run)
+            verdict = judge(entry, state, _Known(run))
+            self._sweep(run, state, entry.now)
+            _write(run, entry, verdict)
+            return verdict.task
+
+    def is_live(self, task: str, now: int) -> bool:
+        """Is the task out, and neither ended nor past its deadline? Raises StoreError."""
+        with self._to_read() as run:
+            rows = run(
+                """
+                select count(*) from registry_tasks
+                where id = ? and past = 0 and ended = 0 and deadline > ?
+                """,
+                (task, now),
+            )
+        return bool(rows[0][0] == 1)
+
+    # --- what ends
+
+    def end(self, ending: Ending) -> tuple[Change, ...]:
+        """End or narrow tasks, and remember that the login is over: see Registry.
+
+        Raises ValueError and StoreError.
+        """
+        check_ending(ending)
+        with self._to_write() as run:
+            state = self._state(run)
+            if ending.jti is not None and not _note(
+                run,
+                stream_of(ending),
+                ending.jti,
+                ending.now,
+            ):
+                return ()
+
+            for void in voided(ending):
+                _remember(run, void)
+            made = _written(run, _found(run, ending), ending)
+            self._sweep(run, state, ending.now)
+            return tuple(made)
+
+    def unpublished(self) -> tuple[Change, ...]:
+        """What the overlay does not say yet, from the first on. Raises StoreError."""
+        with self._to_read() as run:
+            rows = run(_CHANGES, ())
+        return tuple(_change(*row) for row in rows)
+
+    def published(self, number: int) -> None:
+        """The overlay says so. Raises StoreError."""
+        with self._to_write() as run:
+            run("update registry_changes set due = 0 where number = ?", (number,))
+
+    def hear(self, stream: str, jti: str, now: int) -> bool:
+        """Write that a stream told something. False if it was heard before. Raises StoreError."""
+        with self._to_write() as run:
+            state = self._state(run)
+            is_new = _note(run, stream, jti, now)
+            if is_new:
+                self._sweep(run, state, now)
+            return is_new
+
+    def heard_at(self, stream: str) -> int | None:
+        """When the stream told something last. None: never yet. Raises StoreError."""
+        with self._to_read() as run:
+            rows = run("select at from registry_streams where stream = ?", (stream,))
+        return int(rows[0][0]) if rows else None
+
+    # --- what is forgotten
+
+    def _sweep(self, run: Run, state: State, now: int) -> None:
+        """Forget what nothing depends on any more, and note until when it was needed."""
+        if not is_due(state, now):
+            return
+        now = self._sure(run, now)
+        until = bounds(now)
+
+        good = _last(run, "select max(until) from registry_used where until <= ?", until.used)
+        if good is not None:
+            run("delete from registry_used where until <= ?", (until.used,))
+        at = _last(run, "select max(at) from registry_voids where at <= ?", until.heard)
+        if at is not None:
+            run("delete from registry_voids where at <= ?", (until.heard,))
+        run("delete from registry_heard where at <= ?", (until.heard,))
+        deadline = _forget_tasks(run, now, until.tasks)
+
+        run(
+            "update registry_state set floor = ?, gone = ?, tasks_gone = ?, swept = ?",
+            (
+                max(state.floor, at or 0),
+                max(state.gone, good or 0),
+                max(state.tasks_gone, 0 if deadline is None else deadline + DAY),
+                now,
+            ),
+        )
+
+
+def begin(run: Run, floor: int) -> None:
+    """The first row of tables that are new."""
+    run("insert into registry_state values (1, ?, 0, 0, 0, 0)", (floor,))
+
+
+def _write(run: Run, entry: Entry, verdict: Verdict) -> None:
+    """What an exchange comes to, written down."""
+    task = verdict.task
+    if verdict.is_new:
+        run(
+            """
+            insert into registry_tasks
+                (id, granted, subject, actor, begun, deadline, past, ended)
+                values (?, ?, ?, ?, ?, ?, 0, 0)
+            """,
+            (task.id, task.grant, task.subject, entry.actor, entry.now, task.deadline),
+        )
+    run(
+        """
+        insert into registry_taken (task, granted, provider, session) values (?, ?, ?, ?)
+        on conflict (task, granted, provider, session) do nothing
+        """,
+        (task.id, entry.grant, entry.provider, entry.session or ""),
+    )
+    for seen in entry.seen:
+        _use(run, seen, task)
+
+
+def _use(run: Run, seen: Seen, task: Task) -> None:
+    """An assertion is used. What it came with the first time stays."""
+    run(
+        """
+        insert into registry_used as u (digest, companions, task, until) values (?, ?, ?, ?)
+        on conflict (digest) do update set until = excluded.until where excluded.until > u.until
+        """,
+        (seen.digest, seen.companions, task.id, seen.until),
+    )
+
+
+def _remember(run: Run, void: Void) -> None:
+    """A login is over. Of two times the later one counts."""
+    run(
+        """
+        insert into registry_voids as v (provider, kind, whose, granted, starts_only, at)
+            values (?, ?, ?, ?, ?, ?)
+        on conflict (provider, kind, whose, granted, starts_only) do update
+            set at = excluded.at where excluded.at > v.at
+        """,
+        (void.provider, void.of, void.whose, void.grant, int(void.starts_only), void.at),
+    )
+
+
+def _note(run: Run, stream: str, jti: str, now: int) -> bool:
+    """Note an event, and that its stream lives. False if it was heard before."""
+    known = "select count(*) from registry_heard where stream = ? and jti = ?"
+    if run(known, (stream, jti))[0][0]:
+        return False
+    run("insert into registry_heard (stream, jti, at) values (?, ?, ?)", (stream, jti, now))
+    run(
+        """
+        insert into registry_streams (stream, at) values (?, ?)
+        on conflict (stream) do update set at = excluded.at
+        """,
+        (stream, now),
+    )
+    return True
+
+
+def _found(run: Run, ending: Ending) -> dict[Task, set[str]]:
+    """Tasks that an ending is about, with the grants that were taken in them."""
+    wanted: list[tuple[str, str | None]] = [
+        ("k.provider", ending.provider),
+        ("k.session", ending.session),
+        ("t.subject", ending.subject),
+        ("t.id", ending.task),
+    ]
+    named = [(column, value) for column, value in wanted if value is not None]
+    which = "".join(f" and {column} = ?" for column, _ in named)
+    rows = run(
+        f"""
+        select t.id, t.granted, t.subject, t.deadline, k.granted
+        from registry_tasks t join registry_taken k on k.task = t.id
+        where t.ended = 0{which}
+        """,  # noqa: S608, of names that stand above
+        tuple(value for _, value in named),
+    )
+
+    found: dict[Task, set[str]] = {}
+    for *its, grant in rows:
+        task = Task(*its)
+        if may_be_out(task.deadline, ending.now):
+            found.setdefault(task, set()).add(grant)
+    return found
+
+
+def _written(run: Run, found: dict[Task, set[str]], ending: Ending) -> list[Change]:
+    """What comes of these tasks by an ending, written down."""
+    made: list[Change] = []
+    number = run("select changes from registry_state", ())[0][0]
+    for task in sorted(found, key=attrgetter("id")):
+        rows = run("select narrowing from registry_changes where task = ?", (task.id,))
+        known = [None if narrowing is None else bytes(narrowing) for (narrowing,) in rows]
+        for narrowing in becomes(ending, found[task]):
+            if narrowing in known:
+                continue
+            number += 1
+            run(
+                "insert into registry_changes (number, task, narrowing, due) values (?, ?, ?, 1)",
+                (number, task.id, narrowing),
+            )
+            if narrowing is None:
+                run("update registry_tasks set ended = 1 where id = ?", (task.id,))
+            made.append(Change(number, task, narrowing))
+    if made:
+        run("update registry_state set changes = ?", (number,))
+    return made
+
+
+def _change(number: int, *rest: Any) -> Change:
+    *its, narrowing = rest
+    return Change(number, Task(*its), None if narrowing is None else bytes(narrowing))
+
+
+def _last(run: Run, statement: str, until: int) -> int | None:
+    found: int | None = run(statement, (until,))[0][0]
+    return found
+
+
+# Never one of which something is due.
+_OVER = """
+    deadline <= ? and not exists (
+        select 1 from registry_changes where task = registry_tasks.id and due = 1
+    )
+"""
+
+
+def _forget_tasks(run: Run, now: int, until: int) -> int | None:
+    """Note which are past their deadline, and forget old ones: the last deadline of these."""
+    run("update registry_tasks set past = 1 where past = 0 and deadline <= ?", (now,))
+    last = _last(run, f"select max(deadline) from registry_tasks where {_OVER}", until)  # noqa: S608
+    if last is None:
+        return None
+    for table in ("registry_taken", "registry_changes"):
+        run(
+            f"""
+            delete from {table} where task in (select id from registry_tasks where {_OVER})
+            """,  # noqa: S608
+            (until,),
+        )
+    run(f"delete from registry_tasks where {_OVER}", (until,))  # noqa: S608
+    return last

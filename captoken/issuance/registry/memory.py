@@ -1,0 +1,281 @@
+"""The registry in memory: for one process, and for tests.
+
+A restart forgets everything. Leases of what was out are then refused, and so are the assertions
+that were issued until a minute after the start: see the floor. An end that the overlay did not say
+yet is lost. For all that has to outlive a restart there is a file, or a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from threading import Lock
+from time import time
+
+from captoken._format.errors import StoreError
+from captoken.issuance.registry._rules import (
+    DAY,
+    Kept,
+    Logout,
+    State,
+    Used,
+    Void,
+    becomes,
+    bounds,
+    check_ending,
+    first_floor,
+    is_due,
+    judge,
+    may_be_out,
+    stream_of,
+    voided,
+)
+from captoken.issuance.registry.ports import Change, Ending, Entry, Task
+from captoken.stores.own_process import OwnProcess
+
+
+class _Out:
+    """A task, and what came of it."""
+
+    def __init__(self, task: Task, actor: str | None, begun: int) -> None:
+        self.task = task
+        self.actor = actor
+        self.begun = begun
+        self.is_past = False  # somebody has seen it past its deadline
+        self.is_ended = False
+
+        # A grant, the provider and the session that it was taken by.
+        self.taken: set[tuple[str, str, str | None]] = set()
+        self.changes: list[Change] = []
+
+    def is_over(self) -> bool:
+        return self.is_past or self.is_ended
+
+
+class MemoryRegistry:
+    """Tasks for the threads of one process.
+
+    - `floor=0` says aloud that no registry was here before. Else assertions that were issued up to
+      a minute after the start are refused.
+    - Holds at most `limit` assertions, and refuses more.
+    - `clock` is asked once, for the floor. Calls bring their own time.
+    - A forked child is refused: its copy would go its own way.
+
+    What it is asked it looks for among all tasks: it is not for many thousands.
+
+        registry = MemoryRegistry(floor=0)
+    """
+
+    def __init__(
+        self,
+        *,
+        floor: int | None = None,
+        limit: int = 100_000,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        """A registry that knows nothing yet. Raises what the clock raises."""
+        # Not re-entrant: no method that takes it calls another one that does.
+        self._lock = Lock()
+        self._process = OwnProcess()
+        self._limit = limit
+        self._state = State(first_floor(clock) if floor is None else floor)
+
+        self._used: dict[bytes, tuple[Used, int]] = {}  # with the time until which it is good
+        self._out: dict[str, _Out] = {}
+        self._voids: dict[Void, int] = {}  # without their times, which are the values
+        self._heard: dict[tuple[str, str], int] = {}
+        self._streams: dict[str, int] = {}
+        self._due: dict[int, Change] = {}
+        self._number = 0
+
+    def _own_lock(self) -> Lock:
+        """The lock, to be held for a whole call. Raises StoreError in a forked child."""
+        if not self._process.is_own():
+            raise StoreError("this registry belongs to another process: processes share a file")
+        return self._lock
+
+    # --- what starts
+
+    def enter(self, entry: Entry) -> Task:
+        """Write what one exchange starts or joins: see Registry.
+
+        Raises IssuanceError, and StoreError when full and in a forked process.
+        """
+        with self._own_lock():
+            verdict = judge(entry, self._state, self)
+            self._sweep(entry.now)
+            new = {seen.digest for seen in entry.seen} - self._used.keys()
+            if len(self._used) + len(new) > self._limit:
+                raise StoreError(
+                    f"{self._limit} assertions are remembered, and no more fit: "
+                    "a larger limit= takes more"
+                )
+
+            # Nothing below raises, so that all of it is written or nothing.
+            task = verdict.task
+            if verdict.is_new:
+                self._out[task.id] = _Out(task, entry.actor, entry.now)
+            self._out[task.id].taken.add((entry.grant, entry.provider, entry.session or None))
+            for seen in entry.seen:
+                first = Used(seen.companions, task.id)
+                used, until = self._used.get(seen.digest, (first, seen.until))
+                self._used[seen.digest] = used, max(until, seen.until)
+            return task
+
+    def is_live(self, task: str, now: int) -> bool:
+        """Is the task out, and neither ended nor past its deadline?"""
+        with self._own_lock():
+            out = self._out.get(task)
+            return out is not None and not out.is_over() and now < out.task.deadline
+
+    # What `judge` asks, of whoever holds the lock.
+
+    def used(self, digest: bytes) -> Used | None:
+        """For `judge` alone."""
+        known = self._used.get(digest)
+        return None if known is None else known[0]
+
+    def logouts(self, provider: str, session: str | None, subject: str) -> Iterable[Logout]:
+        """For `judge` alone."""
+        for void, at in self._voids.items():
+            whose = session if void.of == "session" else subject
+            if void.provider == provider and void.whose == whose:
+                yield Logout(void.of == "session", at, void.grant, void.starts_only)
+
+    def kept(self, task: str) -> Kept | None:
+        """For `judge` alone."""
+        out = self._out.get(task)
+        return None if out is None else Kept(out.task, out.actor, out.is_over())
+
+    def live(self, grant: str, subject: str, now: int) -> int:
+        """For `judge` alone."""
+        return sum(
+            not out.is_over() and now < out.task.deadline for out in self._of(grant, subject)
+        )
+
+    def begun(self, grant: str, subject: str, after: int) -> int:
+        """For `judge` alone."""
+        return sum(out.begun > after for out in self._of(grant, subject))
+
+    def is_taken(self, task: str, grant: str) -> bool:
+        """For `judge` alone."""
+        return any(taken == grant for taken, _, _ in self._out[task].taken)
+
+    def _of(self, grant: str, subject: str) -> Iterable[_Out]:
+        for out in self._out.values():
+            if out.task.grant == grant and out.task.subject == subject:
+                yield out
+
+    # --- what ends
+
+    def end(self, ending: Ending) -> tuple[Change, ...]:
+        """End or narrow tasks, and remember that the login is over: see Registry.
+
+        Raises ValueError, and StoreError in a forked process.
+        """
+        check_ending(ending)
+        with self._own_lock():
+            if ending.jti is not None and not self._note(
+                stream_of(ending),
+                ending.jti,
+                ending.now,
+            ):
+                return ()
+
+            for void in voided(ending):
+                key = void._replace(at=0)
+                self._voids[key] = max(self._voids.get(key, void.at), void.at)
+            made: list[Change] = []
+            for task in sorted(self._out):
+                made += self._ended(self._out[task], ending)
+            self._sweep(ending.now)
+            return tuple(made)
+
+    def _ended(self, out: _Out, ending: Ending) -> list[Change]:
+        """What comes of a task by an ending, written down."""
+        if out.is_ended or not may_be_out(out.task.deadline, ending.now):
+            return []
+        if ending.task not in (None, out.task.id):
+            return []
+        if ending.subject not in (None, out.task.subject):
+            return []
+        taken = {
+            grant
+            for grant, provider, session in out.taken
+            if ending.provider in (None, provider) and ending.session in (None, session)
+        }
+
+        made: list[Change] = []
+        for narrowing in becomes(ending, taken):
+            if any(change.narrowing == narrowing for change in out.changes):
+                continue
+            self._number += 1
+            made.append(Change(self._number, out.task, narrowing))
+            out.is_ended = narrowing is None
+        out.changes += made
+        self._due.update((change.number, change) for change in made)
+        return made
+
+    def unpublished(self) -> tuple[Change, ...]:
+        """What the overlay does not say yet, from the first on."""
+        with self._own_lock():
+            return tuple(self._due.values())
+
+    def published(self, number: int) -> None:
+        """The overlay says so."""
+        with self._own_lock():
+            self._due.pop(number, None)
+
+    def hear(self, stream: str, jti: str, now: int) -> bool:
+        """Write that a stream told something. False if it was heard before."""
+        with self._own_lock():
+            is_new = self._note(stream, jti, now)
+            if is_new:
+                self._sweep(now)
+            return is_new
+
+    def heard_at(self, stream: str) -> int | None:
+        """When the stream told something last. None: never yet."""
+        with self._own_lock():
+            return self._streams.get(stream)
+
+    def _note(self, stream: str, jti: str, now: int) -> bool:
+        """Note an event, and that its stream lives. False if it was heard before."""
+        if (stream, jti) in self._heard:
+            return False
+        self._heard[stream, jti] = now
+        self._streams[stream] = now
+        return True
+
+    # --- what is forgotten
+
+    def _sweep(self, now: int) -> None:
+        """Forget what nothing depends on any more, and note until when it was needed."""
+        if not is_due(self._state, now):
+            return
+        until = bounds(now)
+        state = self._state
+
+        for digest, (_, good) in list(self._used.items()):
+            if good <= until.used:
+                del self._used[digest]
+                state = state._replace(gone=max(state.gone, good))
+        for void, at in list(self._voids.items()):
+            if at <= until.heard:
+                del self._voids[void]
+                state = state._replace(floor=max(state.floor, at))
+        for event, at in list(self._heard.items()):
+            if at <= until.heard:
+                del self._heard[event]
+
+        due = {change.task.id for change in self._due.values()}
+        for task, out in list(self._out.items()):
+            deadline = out.task.deadline
+            out.is_past = out.is_past or deadline <= now
+            if deadline <= until.tasks and task not in due:
+                del self._out[task]
+                state = state._replace(tasks_gone=max(state.tasks_gone, deadline + DAY))
+        self._state = state._replace(swept=now)
+
+    def __len__(self) -> int:
+        """How many assertions are remembered, for tests and for whoever watches the memory."""
+        return len(self._used)

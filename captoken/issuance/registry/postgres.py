@@ -1,0 +1,206 @@
+"""The registry in a PostgreSQL database: for services on many machines.
+
+`create_tables` makes the tables once, those of the stores too. A write is one transaction, which
+holds the row of the registry's state: one comes after the other, on whatever machine, and each sees
+what was committed before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from time import time
+from typing import Any, LiteralString, Self, TypeAlias
+
+from captoken._format.extras import extra
+
+with extra("postgres"):
+    import psycopg
+    from psycopg.rows import tuple_row
+
+from captoken._format.clocks import CLOCKS_DIFFER
+from captoken._format.errors import CaptokenError, StoreError
+from captoken.issuance.registry._rules import State, first_floor
+from captoken.issuance.registry._tables import TABLES, Row, Run, Tables, begin
+from captoken.stores import postgres as stores
+from captoken.stores._rules import checked_floor, there_already
+from captoken.stores.postgres import (
+    Connection,
+    PostgresStore,
+    Source,
+    _words,  # pyright: ignore[reportPrivateUsage]
+)
+
+Cursor: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
+
+_SERVER = "PostgreSQL"
+_KIND = "registry"  # among the floors, which have a row for each kind of store
+
+
+def setup(schema: str = "captoken") -> str:
+    """The statements that make tables and functions, for whoever may run them.
+
+    Again, they change nothing. Raises ValueError for a schema that would need quotes.
+    """
+    made = [stores.setup(schema)]
+    for statement in TABLES:
+        typed = _in_schema(statement.format(int="bigint", blob="bytea"), schema)
+        once = re.sub(r"create (table|index) ", r"create \1 if not exists ", typed)
+        # An index is in the schema of its table, and is not told so.
+        made.append(once.replace(f"index if not exists {schema}.", "index if not exists ") + ";")
+    return "\n".join(made)
+
+
+def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
+    """Make the tables and functions that are not there, in one transaction. Raises StoreError.
+
+    A registry needs usage of the schema, and select, insert, update and delete on its tables.
+    """
+    try:
+        with connection.transaction(), connection.cursor() as cursor:
+            # One after the other: two services that start at once would both find nothing there.
+            cursor.execute("select pg_advisory_xact_lock(hashtext('captoken'))")
+            cursor.execute(setup(schema).encode())
+        return
+    except psycopg.Error as error:
+        failed = _words(error)
+
+    # Out of the block, so that the database's own error is not shown along with it.
+    raise StoreError(failed)
+
+
+def _in_schema(statement: str, schema: str) -> str:
+    """A statement on the tables of one schema. Only names of tables have `registry_` in them."""
+    return statement.replace("registry_", f"{schema}.registry_")
+
+
+class PostgresRegistry(Tables, PostgresStore):
+    """Tasks in a database. To open it makes none: `create` does, once, with a floor.
+
+    The floor rises when a failover or a restored backup has set the database back: assertions that
+    may have been used in what was lost are refused. `lossless=True` says aloud that none does.
+    What tasks were started in what was lost is not known: their leases are refused.
+
+    `source` is a conninfo string, or a callable that returns a connection of the registry's own.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        schema: str = "captoken",
+        lossless: bool = False,
+        _floor: int | None = None,
+    ) -> None:
+        super().__init__(source, schema)
+        self._lossless = lossless
+
+        parameters: LiteralString = "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean"
+        # Statements, as the server reads them.
+        self._composed = {"floor_of": self._function("floor_of", parameters)}
+        self._ready = self._function("ready", "")
+        self._lock_state = self._statement("select 1 from {} for update", "registry_state")
+        with self._kept():
+            if _floor is None:
+                self._ask(self._function("look", parameters), self._floor_facts(), again=True)
+                with self._to_read() as run:
+                    self._state(run)
+                return
+            made = self._function("make", parameters + ", %s::bigint, '{{}}'")
+            with self._transaction() as cursor:
+                row = cursor.execute(made, (*self._floor_facts(), _floor)).fetchone()
+                if row != (True,):
+                    raise there_already(_SERVER)
+                begin(self._run_by(cursor), _floor)
+
+    @classmethod
+    def create(
+        cls,
+        source: Source,
+        *,
+        floor: int | None = None,
+        schema: str = "captoken",
+        lossless: bool = False,
+        clock: Callable[[], float] = time,
+    ) -> Self:
+        """Make it in the tables, and open it. Raises StoreError if there is one.
+
+        `floor=0` says aloud that no registry was here before: then the first assertions are taken
+        at once. Raises ValueError for odd floors.
+        """
+        checked = checked_floor(floor)
+        first = first_floor(clock) if checked is None else checked
+        return cls(source, schema=schema, lossless=lossless, _floor=first)
+
+    def _floor_facts(self) -> tuple[Any, ...]:
+        """What the functions are given of the floor. The clock is the server's."""
+        return _KIND, 0, CLOCKS_DIFFER, None, self._lossless
+
+    def _state(self, run: Run) -> State:
+        """The times. The floor is the later of two: one rises where the server was set back."""
+        state = super()._state(run)
+        floor = run("floor_of", self._floor_facts())[0][0]
+        return state._replace(floor=max(state.floor, floor))
+
+    def _sure(self, run: Run, now: int) -> int:
+        """The earlier of two clocks: one service with a wrong clock does not forget for all."""
+        here = run("select floor(extract(epoch from clock_timestamp()))::bigint", ())[0][0]
+        return min(now, int(here))
+
+    @contextmanager
+    def _to_write(self) -> Generator[Run]:
+        with self._transaction() as cursor:
+            # At the level that is asked for here, each statement sees what was committed before it.
+            cursor.execute(self._ready)
+            if cursor.execute(self._lock_state).fetchone() is None:
+                raise StoreError(f"{_SERVER}: the registry has lost its floor: it is damaged")
+            yield self._run_by(cursor)
+
+    @contextmanager
+    def _to_read(self) -> Generator[Run]:
+        with self._cursor() as cursor:
+            yield self._run_by(cursor)
+
+    @contextmanager
+    def _transaction(self) -> Generator[Cursor]:
+        with self._cursor() as cursor, cursor.connection.transaction():
+            yield cursor
+
+    @contextmanager
+    def _cursor(self) -> Generator[Cursor]:
+        """The connection, for a whole call. Whatever the server raises becomes a StoreError.
+
+        One that breaks is dropped. What was sent may have been committed: nobody asks again.
+        """
+        with self._lock:
+            failed = None
+            try:
+                with self._open().cursor(row_factory=tuple_row) as cursor:
+                    yield cursor
+                return
+
+            # What the rules say, and the guard's own.
+            except CaptokenError:
+                raise
+            except Exception as error:
+                failed = _words(error)
+                if self._connection is not None and self._connection.closed:
+                    self._drop()
+
+            # An interrupt between question and answer: the next one would read this answer.
+            except BaseException:
+                self._drop()
+                raise
+        raise StoreError(failed)
+
+    def _run_by(self, cursor: Cursor) -> Run:
+        def run(statement: str, values: Sequence[Any]) -> list[Row]:
+            composed = self._composed.get(statement)
+            if composed is None:
+                its = _in_schema(statement, self._schema).replace("?", "%s")
+                composed = self._composed[statement] = its.encode()
+            cursor.execute(composed, values)
+            return [] if cursor.description is None else cursor.fetchall()
+
+        return run

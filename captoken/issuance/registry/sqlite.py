@@ -1,0 +1,79 @@
+"""The registry in one SQLite file: for the processes of one machine.
+
+What was answered is on disk, and a restart forgets nothing. The file may be one that the stores of
+`captoken.stores.sqlite` share.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from time import time
+from typing import Any, Self
+
+from captoken._format.errors import StoreError
+from captoken.issuance.registry._rules import first_floor
+from captoken.issuance.registry._tables import TABLES, Row, Run, Tables, begin
+from captoken.stores._rules import checked_floor
+from captoken.stores.sqlite import Run as Execute
+from captoken.stores.sqlite import SQLiteStore
+
+
+class SQLiteRegistry(Tables, SQLiteStore):
+    """Tasks in a file. To open it makes none: `create` does, once, with a floor.
+
+    A file that was lost is made anew by a person, and not by a restart. Then assertions that were
+    issued until a minute later are refused, since it is not known which were used.
+
+        registry = SQLiteRegistry.create("registry.db")    # the first time
+        registry = SQLiteRegistry("registry.db")           # from then on
+    """
+
+    _table = "registry_state"
+    _schema = tuple(
+        statement.format(int="integer", blob="blob") + " strict" * ("create table" in statement)
+        for statement in TABLES
+    )
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        floor: int | None = None,
+        timeout: float = 5.0,
+        clock: Callable[[], float] = time,
+    ) -> Self:
+        """Make it, and open it. Raises StoreError if there is one, and ValueError for odd floors.
+
+        `floor=0` says aloud that no registry was here before: then the first assertions are taken
+        at once.
+        """
+        checked = checked_floor(floor)
+        first = first_floor(clock) if checked is None else checked
+        SQLiteRegistry._make(path, timeout, lambda execute: begin(_run_by(execute), first))
+        return cls(path, timeout=timeout)
+
+    @contextmanager
+    def _to_write(self) -> Generator[Run]:
+        with self._writing() as execute:
+            yield _run_by(execute)
+
+    @contextmanager
+    def _to_read(self) -> Generator[Run]:
+        with self._reading() as execute:
+            yield _run_by(execute)
+
+
+def _run_by(execute: Execute) -> Run:
+    def run(statement: str, values: Sequence[Any]) -> list[Row]:
+        try:
+            return execute(statement, values).fetchall()
+
+        # A number that is too large for the file, or half of a character.
+        except (OverflowError, UnicodeEncodeError) as error:
+            failed = type(error).__name__
+        raise StoreError(f"SQLite: a value that no registry holds: {failed}")
+
+    return run

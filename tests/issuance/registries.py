@@ -1,0 +1,144 @@
+"""Places where registries lie, by data alone, so that a process that is started fresh can open what another one made."""
+
+from __future__ import annotations
+
+import itertools
+from multiprocessing.synchronize import Barrier
+from typing import Any, NamedTuple
+
+import psycopg
+
+from captoken.errors import IssuanceError, StoreError
+from captoken.issuance.registry import Ending, Entry, MemoryRegistry, Seen
+from captoken.issuance.registry.postgres import PostgresRegistry, create_tables
+from captoken.issuance.registry.sqlite import SQLiteRegistry
+from tests.world import NOW
+
+KINDS = ("memory", "sqlite", "postgres")
+SHARED = ("sqlite", "postgres")
+WAIT = 60  # seconds, after which a race is stuck and fails
+
+_open: list[Any] = []
+_gate: Any = None
+
+
+class Place(NamedTuple):
+    """A kind of registry, and where it lies: a file, or a conninfo and a schema."""
+
+    kind: str
+    where: str = ""
+    schema: str = ""
+
+    def created(self, **facts: Any) -> Any:
+        facts = {"floor": 0, **facts}
+        if self.kind == "memory":
+            return MemoryRegistry(**facts)
+        if self.kind == "sqlite":
+            return opened(SQLiteRegistry.create(self.where, **{"timeout": 30, **facts}))
+        with psycopg.connect(self.where) as connection:
+            create_tables(connection, schema=self.schema)
+        return opened(PostgresRegistry.create(self.where, schema=self.schema, **facts))
+
+    def opened(self) -> Any:
+        """One that is there."""
+        if self.kind == "sqlite":
+            return opened(SQLiteRegistry(self.where, timeout=30))
+        return opened(PostgresRegistry(self.where, schema=self.schema))
+
+
+def opened(registry: Any) -> Any:
+    _open.append(registry)
+    return registry
+
+
+def close_all() -> None:
+    while _open:
+        _open.pop().close()
+
+
+# --- what is asked of them -------------------------------------------------------------------------------------------
+
+
+def seen(number: int = 1, by: str | None = "actor", **facts: Any) -> Seen:
+    """An assertion of jane's, with who it came with."""
+    usual = {
+        "digest": number.to_bytes(32, "big"),
+        "companions": None if by is None else by.encode(),
+        "until": NOW + 600,
+        "issued_at": NOW - 10,
+    }
+    return Seen(**{**usual, **facts})
+
+
+def entry(task: str = "q3-1", *used: Seen, **facts: Any) -> Entry:
+    """An exchange of jane's."""
+    usual = {
+        "now": NOW,
+        "grant": "q3-risk",
+        "task": task,
+        "within": None,
+        "counted": False,
+        "subject": "acme:jane",
+        "actor": "mesh:orchestrator",
+        "provider": "acme",
+        "session": "s1",
+        "issued_at": NOW - 10,
+        "deadline": facts.get("now", NOW) + 3600,
+        "most_live": None,
+        "most_per_day": None,
+        "seen": used,
+    }
+    return Entry(**{**usual, **facts})
+
+
+def joining(task: str = "q3-1", *used: Seen, **facts: Any) -> Entry:
+    """One that joins a task of its own grant."""
+    return entry(task, *used, **{"within": ("q3-risk",), **facts})
+
+
+def ending(**facts: Any) -> Ending:
+    return Ending(**{"now": NOW, "provider": "acme", **facts})
+
+
+def said(registry: Any, asked: Entry) -> str:
+    """The id of the task, or the code of what was raised."""
+    try:
+        return str(registry.enter(asked).id)
+    except IssuanceError as error:
+        return error.code
+    except StoreError as error:
+        return error.code
+
+
+# --- what other processes do -----------------------------------------------------------------------------------------
+
+
+def together(gate: Barrier) -> None:
+    """Once in each process: what it waits at."""
+    global _gate
+    _gate = gate
+
+
+def race(place: Place, who: int, many: int) -> list[bool]:
+    """Uses one assertion so often, as one actor, while others do the same: which were taken?"""
+    registry = place.opened()
+    _gate.wait(WAIT)
+    try:
+        return [
+            said(registry, entry(f"t-{who}-{number}", seen(1, f"actor {who}"), actor=f"actor {who}")).startswith("t-")
+            for number in range(many)
+        ]
+    finally:
+        close_all()
+
+
+def work(place: Place, round: int, answers: Any) -> None:
+    """Starts task after task, and ends each second one. Says so once it has, until it is killed."""
+    registry = place.opened()
+    for number in itertools.count():
+        task = f"t-{round}-{number}"
+        registry.enter(entry(task, seen(round * 1_000_000 + number, None), subject=task, session=None))
+        answers.send(("entered", task, round * 1_000_000 + number))
+        if number % 2:
+            (change,) = registry.end(ending(subject=task))
+            answers.send(("ended", task, change.number))

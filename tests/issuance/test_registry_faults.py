@@ -1,0 +1,412 @@
+"""What crashes, full disks, servers that go away and damaged tables do to a registry: an error, and nothing was started."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import psycopg
+import pytest
+
+from captoken.errors import StoreError
+from captoken.issuance.registry.postgres import PostgresRegistry, create_tables, setup
+from captoken.issuance.registry.sqlite import SQLiteRegistry
+from tests.issuance import registries
+from tests.issuance.registries import WAIT, Place, close_all, ending, entry, joining, said, seen
+from tests.longer import kills
+from tests.stores.servers import Postgres, Wire
+from tests.world import NOW
+
+
+def calls(registry: Any) -> dict[str, Callable[[], Any]]:
+    """Every method, on a registry in which the task `a` is out."""
+    return {
+        "start": lambda: registry.enter(entry("b", seen(2))),
+        "join": lambda: registry.enter(joining("a", seen(1))),
+        "live": lambda: registry.is_live("a", NOW),
+        "end": lambda: registry.end(ending(session="s1", jti="j")),
+        "due": lambda: registry.unpublished(),
+        "said": lambda: registry.published(1),
+        "hear": lambda: registry.hear("signals", "j", NOW),
+        "heard": lambda: registry.heard_at("signals"),
+    }
+
+
+EVERY = tuple(calls(None))
+
+
+def goes_on(registry: Any) -> None:
+    """Nothing was started, and it does what it did."""
+    assert registry.is_live("a", NOW) and not registry.is_live("b", NOW)
+    assert said(registry, entry("b", seen(1, "other"))) == "invalid_grant"
+    assert said(registry, entry("b", seen(2, "other"))) == "b", "the assertion was not used"
+
+
+# --- a server ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[Postgres]:
+    """One of the test's own, to be killed."""
+    made = Postgres()
+    yield made
+    made.stop()
+
+
+def test_54_a_server_that_is_gone_starts_nothing_until_it_is_back(server: Postgres) -> None:
+    """Opened before, or opened now; with its data it goes on where it was, and without it is not there."""
+    place = Place("postgres", server.conninfo, "p")
+    registry = place.created()
+    assert said(registry, entry("a", seen(1))) == "a"
+    server.kill()
+    for call in (*calls(registry).values(), place.opened):
+        with pytest.raises(StoreError) as caught:
+            call()
+        assert str(server.port) not in str(caught.value)
+    server.start()
+    goes_on(registry)
+    goes = place.opened()
+    assert not goes.unpublished() and goes.heard_at("signals") is None
+
+    server.kill()
+    server.wipe()
+    server.start()
+    for call in (*calls(registry).values(), place.opened):
+        with pytest.raises(StoreError):
+            call()
+    anew = place.created(floor=None, clock=lambda: NOW)
+    assert said(anew, entry("b", seen(1), issued_at=NOW)) == said(registry, joining("a")) == "invalid_grant"
+    assert not registry.is_live("a", NOW)
+
+
+def test_a_database_that_was_set_back_takes_no_assertion_of_before(postgres_server: Postgres) -> None:
+    """A standby that was promoted: what was answered last may be lost. With `lossless` that is denied aloud."""
+    place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}")
+    registry = place.created()
+    assert said(registry, entry("a", seen(1))) == "a"
+    with psycopg.connect(place.where) as connection:
+        connection.execute(f"update {place.schema}.floors set timeline = '00000000'".encode())
+    with closing(PostgresRegistry(place.where, schema=place.schema, lossless=True)) as lossless:
+        assert said(lossless, entry("b", seen(1))) == "b"
+    for one in (registry, place.opened()):
+        assert said(one, entry("c", seen(1))) == said(one, joining("a", seen(1))) == "invalid_grant"
+        assert one.is_live("a", NOW)
+
+
+@pytest.fixture
+def wired(postgres_server: Postgres) -> Iterator[tuple[Place, Wire]]:
+    """A place through a wire."""
+    wire = Wire(postgres_server.port)
+    through = postgres_server.conninfo.replace(str(postgres_server.port), str(wire.port))
+    yield Place("postgres", through, f"t{os.urandom(8).hex()}"), wire
+    close_all()
+    wire.close()
+
+
+def test_a_connection_that_was_dropped_meanwhile_is_made_anew(wired: tuple[Place, Wire]) -> None:
+    place, wire = wired
+    registry = place.created()
+    assert said(registry, entry("a", seen(1))) == "a"
+    for call in calls(registry).values():
+        wire.drop()
+        Event().wait(0.01)  # until the end has arrived
+        call()
+    assert not registry.is_live("a", NOW) and registry.is_live("b", NOW) is False
+
+
+class Losing(Wire):
+    """One that loses the answer of a number, and the connection with it."""
+
+    left = 0
+
+    @property
+    def _cut(self) -> bool:  # type: ignore[override]
+        self.left -= 1
+        return self.left == 0
+
+    @_cut.setter
+    def _cut(self, _: bool) -> None: ...
+
+
+def test_whichever_answer_is_lost_all_of_it_was_written_or_nothing(postgres_server: Postgres) -> None:
+    """Of each statement, and of the commit. Whoever asks is told that it failed, and may ask again with the same companions."""
+    wire = Losing(postgres_server.port)
+    place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}")
+    direct = place.created()
+    through = place._replace(where=place.where.replace(str(postgres_server.port), str(wire.port))).opened()
+    written = []
+    for number in range(1, 100):
+        task = f"t-{number}"
+        assert not through.is_live(task, NOW)
+        wire.left = number
+        told = said(through, entry(task, seen(number), session=task))
+        wire.left = 0
+        written.append(direct.is_live(task, NOW))
+        assert said(direct, entry(f"other-{number}", seen(number, "other"))) == ("invalid_grant" if written[-1] else f"other-{number}")
+        assert len(direct.end(ending(session=task))) == written[-1]
+        if told == task:
+            break
+        assert told == "store"
+    assert written[-3:] == [False, True, True], "the answer to the commit, and then all of them"
+    assert len(written) > 5
+    through.close()
+    wire.close()
+
+
+# --- what lies there -------------------------------------------------------------------------------------------------
+
+WRITES = ("start", "join", "end", "hear")
+# What is done to the tables, and which calls then fail.
+DAMAGE: list[tuple[str, tuple[str, ...]]] = [
+    ("drop table {0}registry_state", (*WRITES, "open")),
+    ("delete from {0}registry_state", (*WRITES, "open")),
+    ("drop table {0}registry_used", ("start", "join")),
+    ("drop table {0}registry_tasks", ("start", "join", "live", "end", "due")),
+    ("drop table {0}registry_taken", ("start", "join", "end")),
+    ("drop table {0}registry_voids", ("start", "join", "end")),
+    ("drop table {0}registry_heard", ("end", "hear")),
+    ("drop table {0}registry_streams", ("end", "hear", "heard")),
+    ("drop table {0}registry_changes", ("end", "due", "said")),
+]
+POSTGRES: list[tuple[str, tuple[str, ...]]] = [
+    ("drop table {0}floors", (*WRITES, "open")),
+    ("delete from {0}floors", (*WRITES, "open")),
+    ("drop schema {1} cascade", (*EVERY, "open")),
+    ("create or replace function {0}ready() returns void language plpgsql as $$ begin raise disk_full; end $$", (*WRITES, "open")),
+    ("alter table {0}registry_tasks drop column deadline", ("start", "join", "live", "end", "due")),
+]
+
+
+def is_there(registry: Any) -> bool:
+    """The task, if that can be told."""
+    try:
+        return bool(registry.is_live("b", NOW))
+    except StoreError:
+        return False
+
+
+@pytest.mark.parametrize(("damage", "fails"), DAMAGE, ids=[damage for damage, _ in DAMAGE])
+def test_damaged_tables_of_a_file_are_an_error(damage: str, fails: tuple[str, ...], tmp_path: Path) -> None:
+    place = Place("sqlite", str(tmp_path / "registry.db"))
+    registry = place.created()
+    assert said(registry, entry("a", seen(1))) == "a"
+    with closing(sqlite3.connect(place.where)) as connection, connection:
+        connection.execute(damage.format(""))
+    for call in fails:
+        if call != "open":
+            with pytest.raises(StoreError):
+                calls(registry)[call]()
+    assert not is_there(registry)
+    if "drop table registry_state" in damage.format(""):
+        with pytest.raises(StoreError, match="not there"):
+            place.opened()
+
+
+@pytest.mark.parametrize(("damage", "fails"), DAMAGE + POSTGRES, ids=[damage for damage, _ in DAMAGE + POSTGRES])
+def test_damaged_tables_of_a_server_are_an_error(damage: str, fails: tuple[str, ...], postgres_server: Postgres) -> None:
+    """A disk that is full is one of them."""
+    place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}")
+    registry = place.created()
+    assert said(registry, entry("a", seen(1))) == "a"
+    with psycopg.connect(place.where, autocommit=True) as connection:
+        connection.execute(damage.format(f"{place.schema}.", place.schema).encode())
+    for call in fails:
+        with pytest.raises(StoreError):
+            place.opened() if call == "open" else calls(registry)[call]()
+    assert not is_there(registry)
+
+
+@pytest.mark.parametrize("call", ["start", "end", "hear"])
+def test_54_a_disk_that_is_full_starts_nothing(call: str, tmp_path: Path) -> None:
+    """Whatever is written; once there is room, it goes on."""
+    place = Place("sqlite", str(tmp_path / "registry.db"))
+    registry = place.created()
+    assert said(registry, entry("a", seen(1))) == "a"
+    assert registry._connection is not None
+    (pages,) = registry._connection.execute("pragma page_count").fetchone()
+    registry._connection.execute(f"pragma max_page_count = {pages}")
+    large = "x" * 50_000
+    full: dict[str, Callable[[], Any]] = {
+        "start": lambda: registry.enter(entry(large, seen(3))),
+        "end": lambda: registry.end(ending(session="s1", jti=large)),
+        "hear": lambda: registry.hear("signals", large, NOW),
+    }
+    with pytest.raises(StoreError, match="full"):
+        full[call]()
+    assert not registry.is_live(large, NOW) and registry.heard_at("signals") is None
+    goes_on(registry)
+    registry._connection.execute(f"pragma max_page_count = {pages + 1000}")
+    full[call]()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"task": "\ud800"}, {"deadline": 2**63}, {"session": "s\udfff"}, {"grant": "\udead"}],
+    ids=["task", "deadline", "session", "grant"],
+)
+def test_what_no_table_holds_is_an_error(shared: Place, odd: dict[str, Any]) -> None:
+    registry = shared.created()
+    assert said(registry, entry("a", seen(1))) == "a"
+    with pytest.raises(StoreError):
+        registry.enter(entry(**{"task": "c", **odd}))
+    goes_on(registry)
+
+
+def test_an_interrupt_between_question_and_answer_leaves_nothing(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = shared.created()
+    assert said(registry, entry("a", seen(1))) == "a"
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("captoken.issuance.registry._tables._use", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            registry.enter(entry("b", seen(2)))
+    goes_on(registry)
+
+
+def test_who_writes_waits_no_longer_than_the_timeout(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    with closing(SQLiteRegistry.create(path, floor=0, timeout=0.05)) as registry:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("begin immediate")
+            with pytest.raises(StoreError, match="locked"):
+                registry.enter(entry("a", seen(1)))
+            assert not registry.is_live("a", NOW), "a look waits for nobody"
+            other.execute("rollback")
+        assert said(registry, entry("a", seen(1))) == "a"
+
+
+def test_the_tables_are_made_once_and_again_without_harm(postgres_server: Postgres) -> None:
+    """In whatever schema; a name that would need quotes is none."""
+    schema = f"registry_{os.urandom(4).hex()}"
+    with psycopg.connect(postgres_server.conninfo) as connection:
+        create_tables(connection, schema=schema)
+    place = Place("postgres", postgres_server.conninfo, schema)
+    registry = place.created()
+    assert said(registry, entry("a", seen(1))) == "a"
+    with psycopg.connect(postgres_server.conninfo) as connection:
+        create_tables(connection, schema=schema)
+    assert place.opened().is_live("a", NOW)
+    for odd in ("A", "a b", "pg_x", "", 'a"b'):
+        with pytest.raises(ValueError, match="a schema is a name"):
+            setup(odd)
+    with psycopg.connect(postgres_server.conninfo) as connection:
+        connection.execute("set default_transaction_read_only = on")
+        connection.commit()
+        with pytest.raises(StoreError, match="PostgreSQL"):
+            create_tables(connection, schema=f"t{os.urandom(8).hex()}")
+
+
+def test_two_that_are_opened_take_turns(shared: Place) -> None:
+    """Threads on several connections: each task is there, and the counts are what they are."""
+    shared.created()
+    several = [shared.opened() for _ in range(4)]
+
+    def run(who: int) -> list[str]:
+        return [said(several[who], entry(f"t-{who}-{number}", grant="limited", most_live=10)) for number in range(10)]
+
+    with ThreadPoolExecutor(4) as pool:
+        told = [one for all_of_it in pool.map(run, range(4)) for one in all_of_it]
+    assert told.count("access_denied") == 30 and len(set(told)) == 11
+
+
+# --- kill -9, again and again ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Any:
+    """Processes that start quickly: forks of one that has nothing but the code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.issuance.registries"])
+    return context
+
+
+def killed(fresh: Any, answers: int, *given: Any) -> list[Any]:
+    """What a process said before it was killed, after so many answers, wherever it was then."""
+    here, there = fresh.Pipe(duplex=False)
+    process = fresh.Process(target=registries.work, args=(*given, there))
+    process.start()
+    there.close()
+    told = []
+    try:
+        for _ in range(answers):
+            assert here.poll(WAIT)
+            told.append(here.recv())
+        process.kill()
+        while True:
+            told.append(here.recv())
+    except EOFError:
+        return told
+    finally:
+        process.kill()
+        process.join()
+        process.close()
+        here.close()
+
+
+def stands(registry: Any, told: list[Any]) -> int:
+    """All that was acknowledged: how many ends are due."""
+    due = {change.task.id: change.number for change in registry.unpublished()}
+    ended = {task for what, task, _ in told if what == "ended"}
+    for what, task, number in told:
+        if what == "ended":
+            assert due[task] == number and not registry.is_live(task, NOW)
+        else:
+            # What was under way when it was killed may have been done.
+            assert registry.is_live(task, NOW) or task in ended | due.keys()
+            assert said(registry, entry(f"again-{task}", seen(number, None))) == "invalid_grant", "it is used"
+    return len(due)
+
+
+@pytest.mark.parametrize("rounds", [kills(20)])
+def test_kill_9_again_and_again_loses_no_row_and_no_end(fresh: Any, rounds: int, shared: Place) -> None:
+    """A process that starts and ends tasks is killed in the midst of it, and what it was told stands."""
+    shared.created()
+    many = 0
+    for number in range(rounds):
+        told = killed(fresh, 2 + number % 3, shared, number)
+        with closing(shared.opened()) as registry:
+            many = stands(registry, told)
+    assert many >= rounds // 3
+
+
+class Told:
+    """What a thread was told, and when that is several things."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.several = Event()
+
+    def send(self, answer: Any) -> None:
+        self.told.append(answer)
+        if len(self.told) > 3:
+            self.several.set()
+
+
+@pytest.mark.parametrize("rounds", [kills(3)])
+def test_kill_9_of_the_server_loses_no_row_and_no_end(server: Postgres, rounds: int) -> None:
+    place = Place("postgres", server.conninfo, "p")
+    registry = place.created()
+    for number in range(rounds):
+        answers = Told()
+
+        def work(number: int = number, answers: Told = answers) -> None:
+            with pytest.raises(StoreError):
+                registries.work(place, number, answers)
+
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(work)
+            assert answers.several.wait(WAIT)
+            server.kill()
+            running.result(timeout=WAIT)
+        server.start()
+        assert stands(registry, answers.told) >= 1
