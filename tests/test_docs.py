@@ -48,6 +48,9 @@ def asked_for(source: str) -> Iterator[dict[str, str]]:
 def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
     source = "\n".join(code for language, code in blocks(page) if language == "python")
     (tmp_path / "page.py").write_text(source, "utf-8")
+    for language, text in blocks(page):
+        if language == "toml" and page.name == "issuance.md":
+            (tmp_path / "policy.toml").write_text(text, "utf-8")
     with asked_for(source) as more:
         ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, env=os.environ | more, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -128,8 +131,8 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def test_every_block_says_what_it_is() -> None:
-    """Python is run; text is what it printed; the two shell commands are the ones that the project is tested by."""
-    assert {language for page in PAGES for language, _ in blocks(page)} <= {"python", "text", "sh"}
+    """Python is run, beside the file that TOML is; text is what it printed; the two shell commands are the ones that the project is tested by."""
+    assert {language for page in PAGES for language, _ in blocks(page)} <= {"python", "text", "sh", "toml"}
     assert len([code for language, code in blocks(ROOT / "README.md") if language == "sh"]) == 2
 
 

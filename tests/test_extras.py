@@ -133,5 +133,6 @@ def test_every_public_module_says_what_to_install() -> None:
         "captoken.adapters.sqlalchemy": "sqlalchemy",
         "captoken.interop.from_pymacaroons": "interop",
         "captoken.interop.to_pymacaroons": "interop",
+        "captoken.issuance.registry.postgres": "postgres",
         "captoken.stores.postgres": "postgres",
     }

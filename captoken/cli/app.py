@@ -19,6 +19,7 @@ from captoken.cli.demo.command import demo
 from captoken.cli.discharge import approve, attach, discharge, require, tickets
 from captoken.cli.docs import docs
 from captoken.cli.inspect import inspect
+from captoken.cli.issue import issue
 from captoken.cli.keygen import keygen
 from captoken.cli.operate import end_task, lift, narrow, overlay, renew, revoke
 from captoken.cli.options import COMPLETING, USAGE, InOrder
@@ -34,7 +35,7 @@ INTERRUPTED = 130
 # The commands by who runs them, each in the order in which one meets them.
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "To begin with": (demo, docs, completion),
-    "Issuer, who starts a task": (keygen, mint),
+    "Issuer, who starts a task": (keygen, mint, issue),
     "Holder of a token": (inspect, attenuate, delegate, require, tickets, attach, present),
     "Third party, whom a token asks": (discharge, approve),
     "Server, which is sent a token": (verify, explain, postgres),

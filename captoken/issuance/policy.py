@@ -244,8 +244,9 @@ class Grant(msgspec.Struct, frozen=True):
     """A grant that was checked: what its tasks may do, and who may start them."""
 
     name: str
-    subject: Party | None
-    actor: Party | None
+
+    # Whom it wants: subject and actor, or one who is both.
+    parties: tuple[Party, ...]
     agents: tuple[str, ...]
     resources: tuple[str, ...]
     give: dict[str, Any]
@@ -477,7 +478,7 @@ def _grant(
         if audience not in file.resource:
             raise _wrong(f"{place}: there is no resource {audience}")
 
-    subject, actor = _parties(place, stated, file, subjects)
+    parties = _parties(place, stated, file, subjects)
     root = _minted(place, stated)
     said = root.unverified
     capability = said.capability
@@ -493,8 +494,7 @@ def _grant(
     _check_events(place, stated, root)
     return Grant(
         name=name,
-        subject=subject,
-        actor=actor,
+        parties=parties,
         agents=stated.agents,
         resources=stated.resources,
         give=stated.give,
@@ -516,21 +516,24 @@ def _parties(
     stated: _StatedGrant,
     file: _File,
     subjects: Mapping[str, Template],
-) -> tuple[Party | None, Party | None]:
+) -> tuple[Party, ...]:
     """Whom the grant wants: one of the two at least, who has a name, and is not just anybody."""
-    subject = _party(f"{place}.subject", stated.subject, file)
-    actor = _party(f"{place}.actor", stated.actor, file)
-    starts = subject or actor
-    if starts is None:
+    both = (
+        _party(f"{place}.subject", stated.subject, file),
+        _party(f"{place}.actor", stated.actor, file),
+    )
+    parties = tuple(party for party in both if party is not None)
+    if not parties:
         raise _wrong(f"{place}: it has neither subject nor actor, so that anybody could start it")
-    if starts.provider not in subjects:
-        raise _wrong(f"{place}: provider {starts.provider} does not say how its subjects are named")
-    for party in (subject, actor):
-        if party is None or party.matchers:
+    starts = parties[0].provider
+    if starts not in subjects:
+        raise _wrong(f"{place}: provider {starts} does not say how its subjects are named")
+    for party in parties:
+        if party.matchers:
             continue
         if isinstance(file.provider[party.provider], (Workload, Spiffe)):
             raise _wrong(f"{place}: any workload of {party.provider} would do: say which")
-    return subject, actor
+    return parties
 
 
 def _check_limits(place: str, stated: _StatedGrant, file: _File) -> None:

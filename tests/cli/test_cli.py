@@ -151,6 +151,7 @@ def test_no_option_takes_a_secret():
     # What is no option: a trail, a key's file, and names. None of them is a secret.
     arguments = {
         "audit": ("trail_file", "FILE"),
+        "issue": ("policy", "POLICY.toml"),
         "blast-radius": ("trail_file", "FILE"),
         "end-task": ("task", "TASK"),
         "docs": ("page", None),
@@ -165,7 +166,7 @@ def test_no_option_takes_a_secret():
         for parameter in command.params:
             option = parameter.opts[0]
             if parameter.param_type_name == "argument":
-                group = "audit" if name.startswith("audit ") else name
+                group = name.partition(" ")[0] if name.startswith(("audit ", "issue ")) else name
                 assert arguments[group] == (option, parameter.metavar), name
             assert "--ticket" not in parameter.opts and ("--token" not in parameter.opts or parameter.type is ID)
             if parameter.type is PUBLIC:

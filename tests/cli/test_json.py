@@ -76,10 +76,14 @@ CASES = {
     "completion install": ("bash", {"shell", "file", "written"}),
     "docs": ("", {"folder", "pages"}),
     "test": ("scenarios.toml", {"scenarios", "failed"}),
+    "issue check": ("policy.toml", {"policy", "grants", "tests"}),
+    "issue explain": (
+        """policy.toml --subject '{"provider": "ci", "repository_id": "42"}'""", {"grants", "gives", "refused"}
+    ),
     "demo": ("--seed 1", None),  # the story, whose keys are those of its structs
 }  # fmt: skip
 # Of a server that is not there; one that does not end, and has tests of its own; and groups.
-NOT_RUN = {"postgres audit", "operate", "audit", "completion", "keygen", "postgres"}
+NOT_RUN = {"postgres audit", "operate", "issue serve", "audit", "completion", "issue", "keygen", "postgres"}
 
 WORLD = """
 captoken keygen --out keyring.json
@@ -107,7 +111,7 @@ def sh(command, folder):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("json")
-    for helper in ("keep_trail.py", "at_terminal.py"):
+    for helper in ("keep_trail.py", "at_terminal.py", "policy.toml"):
         shutil.copy(HERE / helper, folder)
     Keyring.from_keys({"k1": bytes(range(1, 33))}, current="k1").save(folder / "spare.json")
     done = sh(f"set -e\n{WORLD}", folder)

@@ -1,0 +1,290 @@
+"""A request to the token endpoint, read: which assertions it shows, and what it asks for.
+
+    grant_type=urn:ietf:params:oauth:grant-type:token-exchange
+    subject_token=…&subject_token_type=…:id_token       who started it
+    client_assertion=…&client_assertion_type=…          which workload acts
+    scope=q3-risk&resource=https://sales.example/mcp
+    authorization_details=[{"type":"captoken","tables":["sales"]}]
+
+Form alone is checked, and nothing is believed: no signature is looked at. What is doubtful is
+refused: a parameter twice, two actors, a secret. RFC 6749, 7521, 7523, 8693 and 9396.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from captoken._format.errors import IssuanceError
+from captoken.issuance.desk import ROOT, Ask
+
+# Bytes of a request, and of one assertion.
+BODY_BYTES = 65_536
+TOKEN_BYTES = 16_384
+
+# The kinds of requests, and what each calls an assertion that will not do (RFC 8693, 2.2.2; RFC
+# 7523, 3.1; RFC 6749, 5.2).
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+CLIENT_CREDENTIALS = "client_credentials"
+GRANT_TYPES = (EXCHANGE, JWT_BEARER, CLIENT_CREDENTIALS)
+
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105, the name of a type
+
+# What each type of token may be, by the kinds of providers.
+_SUBJECTS = {
+    "urn:ietf:params:oauth:token-type:id_token": ("oidc",),
+    ACCESS_TOKEN: ("access-token",),
+    "urn:ietf:params:oauth:token-type:id-jag": ("id-jag",),
+    "urn:ietf:params:oauth:token-type:jwt": ("workload", "spiffe"),
+}
+_ACTORS = {"urn:ietf:params:oauth:token-type:jwt": ("workload", "spiffe")}
+_WORKLOADS = ("workload", "spiffe")
+
+# Of a client assertion.
+ASSERTION_TYPES = (
+    "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
+)
+
+_KNOWN = frozenset(
+    (
+        "grant_type",
+        "scope",
+        "resource",
+        "audience",
+        "requested_token_type",
+        "authorization_details",
+        "subject_token",
+        "subject_token_type",
+        "actor_token",
+        "actor_token_type",
+        "assertion",
+        "client_assertion",
+        "client_assertion_type",
+        "client_id",
+        "client_secret",
+    )
+)
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """An assertion as it was sent, what it may be, and what it is called if it will not do."""
+
+    text: str
+    takes: tuple[str, ...]
+    error: str
+
+    def __repr__(self) -> str:
+        """Not the text: it is as good as a password until it ends."""
+        return f"<Shown, one of {', '.join(self.takes)}>"
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request, read."""
+
+    grant_type: str
+    subject: Shown | None
+    actor: Shown | None
+    ask: Ask
+
+    # What an ID-JAG's client authenticated with, which is good for nothing else.
+    client_id: str | None = None
+    client_secret: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Request {self.grant_type}>"
+
+
+def read(body: bytes, authorization: Sequence[bytes]) -> Request:
+    """Read a form. Raises IssuanceError, with the code that the answer has.
+
+    `authorization` are the headers of that name: none is taken.
+    """
+    if authorization:
+        raise IssuanceError("show an assertion, and no Authorization", "invalid_client")
+    given = _parameters(body)
+    grant_type = given.get("grant_type")
+    if grant_type is None:
+        raise IssuanceError("grant_type is missing", "invalid_request")
+    if grant_type not in GRANT_TYPES:
+        raise IssuanceError("that grant_type is not one of ours", "unsupported_grant_type")
+
+    ask = _ask(given)
+    client = _client(given)
+    if grant_type == EXCHANGE:
+        subject = _typed(given, "subject_token", _SUBJECTS, "invalid_request")
+        if subject is None:
+            raise IssuanceError("subject_token is missing", "invalid_request")
+        actor = _typed(given, "actor_token", _ACTORS, "invalid_request")
+        if actor is not None and client is not None:
+            raise IssuanceError("actor_token or client_assertion: one of them", "invalid_request")
+        _refuse(given, "assertion", "client_secret")
+        return Request(grant_type, subject, actor or client, ask, given.get("client_id"))
+
+    _refuse(given, "subject_token", "subject_token_type", "actor_token", "actor_token_type")
+    if grant_type == CLIENT_CREDENTIALS:
+        _refuse(given, "assertion", "client_secret")
+        if client is None:
+            raise IssuanceError("client_assertion is missing: no secret will do", "invalid_client")
+        return Request(grant_type, None, client, ask, given.get("client_id"))
+
+    text = _token(given, "assertion")
+    if text is None:
+        raise IssuanceError("assertion is missing", "invalid_request")
+    subject = Shown(text, ("id-jag", *_WORKLOADS), "invalid_grant")
+    if client is not None:
+        _refuse(given, "client_secret")
+    return Request(
+        grant_type,
+        subject,
+        client,
+        ask,
+        given.get("client_id"),
+        given.get("client_secret"),
+    )
+
+
+def _parameters(body: bytes) -> dict[str, str]:
+    """The parameters of a form, each there once (RFC 6749, 3.2). Empty ones are left out."""
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            encoding="utf-8",
+            errors="strict",
+            max_num_fields=32,
+        )
+    except ValueError:
+        raise IssuanceError("the body is no form", "invalid_request") from None
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in _KNOWN:
+            continue  # as RFC 6749 has it: what is not known is ignored
+        if name in given:
+            raise IssuanceError(f"{name} is there twice", "invalid_request")
+        given[name] = value
+    return {name: value for name, value in given.items() if value}
+
+
+def _refuse(given: Mapping[str, str], *names: str) -> None:
+    """Raise IssuanceError for what does not belong to this kind of request."""
+    for name in names:
+        if name in given:
+            code = "invalid_client" if name == "client_secret" else "invalid_request"
+            raise IssuanceError(f"{name} is not for this grant_type", code)
+
+
+def _token(given: Mapping[str, str], name: str) -> str | None:
+    """A token of a form, if it is there. Raises IssuanceError if it is too long."""
+    text = given.get(name)
+    if text is not None and len(text) > TOKEN_BYTES:
+        raise IssuanceError(f"{name} is longer than {TOKEN_BYTES} bytes", "invalid_request")
+    return text
+
+
+def _typed(
+    given: Mapping[str, str],
+    name: str,
+    types: Mapping[str, tuple[str, ...]],
+    error: str,
+) -> Shown | None:
+    """A token with its type, both or neither (RFC 8693, 2.1)."""
+    text = _token(given, name)
+    kind = given.get(f"{name}_type")
+    if text is None and kind is None:
+        return None
+    if text is None or kind is None:
+        raise IssuanceError(f"{name} and {name}_type come together", "invalid_request")
+    if kind not in types:
+        raise IssuanceError(f"that {name}_type is not taken here", "invalid_request")
+    return Shown(text, types[kind], error)
+
+
+def _client(given: Mapping[str, str]) -> Shown | None:
+    """The assertion that a client authenticates with: it is the actor (RFC 7523, 2.2)."""
+    text = _token(given, "client_assertion")
+    kind = given.get("client_assertion_type")
+    if text is None and kind is None:
+        return None
+    if text is None or kind not in ASSERTION_TYPES:
+        raise IssuanceError("client_assertion comes with a type of ours", "invalid_client")
+    return Shown(text, _WORKLOADS, "invalid_client")
+
+
+def _ask(given: Mapping[str, str]) -> Ask:
+    """What the token is to be good for."""
+    resource = given.get("resource")
+    audience = given.get("audience")
+    if resource is not None and audience is not None:
+        raise IssuanceError("resource or audience: one of them", "invalid_target")
+    wanted = given.get("requested_token_type", ACCESS_TOKEN)
+    if wanted not in (ACCESS_TOKEN, ROOT):
+        raise IssuanceError("that requested_token_type is not given here", "invalid_request")
+
+    scope = given.get("scope")
+    if scope is not None and " " in scope:
+        raise IssuanceError("scope names one grant of the policy", "invalid_scope")
+    details = _details(given.get("authorization_details"))
+    agent = _text_of(details, "agent")
+    task = _text_of(details, "task")
+    clamp = details.pop("clamp", False)
+    if type(clamp) is not bool:
+        raise _bad_details("clamp is true or false")
+    return Ask(
+        grant=scope,
+        resource=resource if resource is not None else audience,
+        agent=agent,
+        task=task,
+        keywords=details,
+        clamp=clamp,
+        held=wanted == ROOT,
+    )
+
+
+def _details(text: str | None) -> dict[str, Any]:
+    """The one object of `authorization_details`, without its type (RFC 9396)."""
+    if text is None:
+        return {}
+    try:
+        stated = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise _bad_details("it is no JSON") from None
+    if type(stated) is not list or len(stated) != 1 or type(stated[0]) is not dict:
+        raise _bad_details("it is a list of one object")
+    details: dict[str, Any] = stated[0]
+    if details.pop("type", None) != "captoken":
+        raise _bad_details('its type is "captoken"')
+    return details
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """An object each of whose names is there once. Raises ValueError."""
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise ValueError(name)
+        made[name] = value
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    """NaN and Infinity are no JSON."""
+    raise ValueError(name)
+
+
+def _text_of(details: dict[str, Any], name: str) -> str | None:
+    """A text of the details, which is no keyword. It is taken out of them."""
+    value = details.pop(name, None)
+    if value is not None and type(value) is not str:
+        raise _bad_details(f"{name} is a text")
+    return value
+
+
+def _bad_details(what: str) -> IssuanceError:
+    return IssuanceError(f"authorization_details: {what}", "invalid_authorization_details")

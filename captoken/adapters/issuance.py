@@ -1,0 +1,353 @@
+"""The service that starts tasks, as an ASGI 3 application without a framework.
+
+    POST  /token                                    an assertion becomes a token (RFC 6749, 8693)
+    GET   /.well-known/oauth-authorization-server   what it says of itself (RFC 8414)
+    POST  /.well-known/captoken/3p                  whether a task is alive, for its lease
+    GET   /authorize                                there is no login here
+    GET   /health                                   200 if it can start tasks, else 503
+
+1. A secret starts nothing: who asks shows an assertion that somebody else signed.
+2. Signature before meaning: what an assertion says is read when it held.
+3. The row of a task is written before its token leaves. Where that fails, nothing was started.
+4. An answer tells a caller what it wrote wrongly itself. All else is for the log.
+5. What is read is bounded, and nothing that is sent here is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from time import time
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import structs
+
+from captoken._format import primitives
+from captoken._format.clocks import Clock, read_clock
+from captoken._format.errors import IssuanceError, StoreError
+from captoken._writing.token import Token
+from captoken.adapters._http.exchange import (
+    Body,
+    ClientGone,
+    Receive,
+    RequestError,
+    Response,
+    Scope,
+    Send,
+    respond,
+    values_of,
+)
+from captoken.adapters._issuance.form import (
+    ACCESS_TOKEN,
+    BODY_BYTES,
+    CLIENT_CREDENTIALS,
+    EXCHANGE,
+    JWT_BEARER,
+    Request,
+    Shown,
+    read,
+)
+from captoken.adapters._issuance.metadata import PATH as METADATA
+from captoken.adapters._issuance.metadata import metadata
+from captoken.adapters.discharge_service import PATH as LEASES
+from captoken.adapters.discharge_service import DischargeService
+from captoken.discharge import Allow, Discharger, Refuse
+from captoken.issuance.desk import ROOT, UNWANTED, Ask, Desk, Plan, granted
+from captoken.issuance.dpop import Proven, prove
+from captoken.issuance.identity import Identity, named, verify
+from captoken.issuance.keys import ProviderKeys
+from captoken.issuance.policy import Policy
+from captoken.issuance.registry import Registry, Seen, Task
+from captoken.keys.keyring import Keyring
+from captoken.keys.secret import DischargerKey
+
+__all__ = ["IssuanceService"]
+
+_log = logging.getLogger("captoken.issuance")
+
+# Seconds that a text lives which an OAuth client gets: it cannot narrow it, and sends it often.
+MOST_PRESENTED = 300
+
+# What a caller who does not fit is told, by the kind of its request.
+_UNWANTED = {
+    EXCHANGE: "invalid_request",
+    JWT_BEARER: "invalid_grant",
+    CLIENT_CREDENTIALS: "unauthorized_client",
+}
+
+_STATUS = {"invalid_client": 401, "temporarily_unavailable": 503}
+
+_Handler: TypeAlias = Callable[[Scope, Receive], Awaitable[Response]]
+
+
+class IssuanceService:
+    """The application.
+
+        policy = read(Path("policy.toml").read_bytes())
+        service = IssuanceService(policy, keyring, registry, lease=DischargerKey.load("lease.key"))
+
+    `policy`: a policy that loaded. `desk.check` runs its tests, which is not done here.
+    `keyring`: the root keys, or a callable that gives those of the moment.
+    `registry`: where tasks are kept. It is called in threads.
+    `lease`: the key that says which tasks are alive; needed where a grant has a lease.
+    `keys`: the keys of providers; made for the policy unless given.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        keyring: Keyring | Callable[[], Keyring],
+        registry: Registry,
+        *,
+        lease: DischargerKey | None = None,
+        keys: ProviderKeys | None = None,
+        clock: Clock = time,
+    ) -> None:
+        """Raises IssuanceError, `policy`, for a policy with leases without `lease`."""
+        self._policy = policy
+        self._registry = registry
+        self._clock = clock
+        self._keys = ProviderKeys(policy) if keys is None else keys
+        self._desk = Desk(
+            policy,
+            keyring,
+            lease=None if lease is None else lease.public,
+            clock=clock,
+        )
+        self._discharger: Discharger | None = None
+        self._leases: DischargeService | None = None
+        if lease is not None:
+            self._discharger = Discharger(lease, self._alive, clock=clock)
+            self._leases = DischargeService(self._discharger, origin=policy.origin, clock=clock)
+        self._routes: dict[tuple[str, str], _Handler] = {
+            ("POST", "/token"): self._token,
+            ("GET", METADATA): self._describe,
+            ("GET", "/authorize"): self._no_login,
+            ("GET", "/health"): self._health,
+        }
+
+    # --- the token endpoint -----------------------------------------------------------------------
+
+    async def _token(self, scope: Scope, receive: Receive) -> Response:
+        """A token for an assertion, or an error of OAuth's."""
+        request: Request | None = None
+        try:
+            body = await _form(scope, receive)
+            request = read(body, values_of(scope["headers"], b"authorization"))
+            return _json(200, await self._exchanged(scope, request))
+        except StoreError as error:
+            _log.error("no task is started: %s", error)
+            return _failed(IssuanceError("try again later", "temporarily_unavailable"))
+        except IssuanceError as error:
+            _log.info("no task is started: %s %s", error, error.why)
+            if error.code == UNWANTED:
+                code = _UNWANTED[request.grant_type] if request is not None else "invalid_request"
+                error = IssuanceError(str(error), code)
+            return _failed(error)
+
+    async def _exchanged(self, scope: Scope, request: Request) -> dict[str, Any]:
+        """What the answer says. Raises IssuanceError, StoreError."""
+        now = read_clock(self._clock)
+        proven = self._proven(scope, now)
+        subject = await self._identity(request.subject, now)
+        actor = await self._identity(request.actor, now)
+        client = self._client(request, subject, actor)
+        ask = structs.replace(
+            request.ask,
+            key=None if proven is None else proven.key,
+            client=client,
+        )
+
+        plan = self._desk.plan(ask, subject, actor)
+        if proven is not None:
+            used = Seen(proven.digest, None, proven.until, proven.issued_at)
+            entry = structs.replace(plan.entry, seen=(*plan.entry.seen, used))
+            plan = structs.replace(plan, entry=entry)
+        task = await asyncio.to_thread(self._registry.enter, plan.entry)
+        root = self._desk.mint(plan, task)
+        return self._answer(ask, plan, task, root, now)
+
+    def _proven(self, scope: Scope, now: int) -> Proven | None:
+        """The key that the caller has proven, if it sent a proof (RFC 9449)."""
+        proofs = values_of(scope["headers"], b"dpop")
+        if not proofs:
+            return None
+        if len(proofs) > 1:
+            raise IssuanceError("one DPoP proof", "invalid_dpop_proof")
+        return prove(proofs[0], method="POST", url=f"{self._policy.origin}/token", now=now)
+
+    async def _identity(self, shown: Shown | None, now: int) -> Identity | None:
+        """Who an assertion is about, once it held (rule 2)."""
+        if shown is None:
+            return None
+        try:
+            provider, kid = named(shown.text, self._policy, shown.takes)
+            await self._keys.want(provider, kid)
+            return verify(
+                shown.text,
+                self._policy,
+                self._keys,
+                now,
+                self._policy.origin,
+                shown.takes,
+            )
+        except IssuanceError as error:
+            if error.code != "invalid_grant":
+                raise
+            raise IssuanceError(str(error), shown.error, error.why) from None
+
+    def _client(
+        self,
+        request: Request,
+        subject: Identity | None,
+        actor: Identity | None,
+    ) -> str | None:
+        """Whoever authenticated as a client. Raises IssuanceError for one who did not.
+
+        A secret is compared for an ID-JAG alone, which is signed for that very client.
+        """
+        if request.client_secret is not None:
+            known = self._policy.clients.get(request.client_id or "")
+            digest = primitives.sha256(request.client_secret.encode()).hex()
+            good = known is not None and hmac.compare_digest(known.secret_sha256, digest)
+            if not good or subject is None or subject.kind != "id-jag":
+                raise IssuanceError("the client is not known", "invalid_client")
+            return request.client_id
+        # A workload alone is no client of anybody's: it is who starts.
+        return None if actor is None or subject is None else actor.sub
+
+    def _answer(
+        self,
+        ask: Ask,
+        plan: Plan,
+        task: Task,
+        root: Token,
+        now: int,
+    ) -> dict[str, Any]:
+        """What a client gets: the held token, or a text for one server."""
+        if ask.held:
+            text = root.serialize()
+            ends = root.unverified.expires_at
+        else:
+            text, ends = self._presented(root, plan)
+        return {
+            "access_token": text,
+            "issued_token_type": ROOT if ask.held else ACCESS_TOKEN,
+            "token_type": "N_A" if ask.held else "Bearer",
+            "expires_in": None if ends is None else ends - now,
+            "scope": plan.grant.name,
+            "task": task.id,
+            "authorization_details": [{"type": "captoken", **granted(root)}],
+        }
+
+    def _presented(self, root: Token, plan: Plan) -> tuple[str, int | None]:
+        """The text that an OAuth client sends as it is, and when it ends.
+
+        A leased root comes with its first discharge, and lives as long as that.
+        """
+        life = MOST_PRESENTED
+        if plan.grant.lease and self._discharger is not None:
+            life = min(life, plan.grant.lease)
+            for ticket in root.needs:
+                root = root.with_discharge(self._discharger.approve(ticket, Allow(expires_in=life)))
+        (audience,) = plan.audiences
+        return root.show(audience=audience, expires_in=life)
+
+    # --- leases -----------------------------------------------------------------------------------
+
+    def _alive(self, need: Any) -> Allow | Refuse:
+        """Is the task of a lease out? Its discharge lives as long as the lease (design, 4)."""
+        task = need.get("alive")
+        if need.keys() != {"alive"} or not isinstance(task, str):
+            return Refuse("no task of ours")
+        try:
+            alive = self._registry.is_live(task, read_clock(self._clock))
+        except StoreError as error:
+            _log.error("whether a task is alive cannot be told: %s", error)
+            return Refuse("try again later")
+        return Allow(expires_in=self._lease_of(task)) if alive else Refuse("the task is over")
+
+    def _lease_of(self, task: str) -> int:
+        """How long a lease of a task lives, in seconds: the shortest of any grant."""
+        return min(grant.lease for grant in self._policy.grants.values() if grant.lease)
+
+    # --- the rest ---------------------------------------------------------------------------------
+
+    async def _describe(self, scope: Scope, receive: Receive) -> Response:
+        return _json(200, metadata(self._policy))
+
+    async def _no_login(self, scope: Scope, receive: Receive) -> Response:
+        """Some clients want this address to be there. Nobody is sent anywhere from it."""
+        text = "there is no login here: show an assertion at the token endpoint"
+        return _failed(IssuanceError(text, "unsupported_response_type"))
+
+    async def _health(self, scope: Scope, receive: Receive) -> Response:
+        """Can tasks be started? The registry is asked, and no provider."""
+        try:
+            await asyncio.to_thread(self._registry.is_live, "-", read_clock(self._clock))
+        except StoreError:
+            return _json(503, {"status": "the registry cannot be asked"})
+        return _json(200, {"status": "ok"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request. What fails is answered 500 without a detail, and raised on, for the log."""
+        if scope["type"] == "lifespan":
+            return await self._live(receive, send)
+        if scope["type"] == "websocket":
+            await receive()
+            return await send({"type": "websocket.close", "code": 1008})
+        path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
+        if path == LEASES and self._leases is not None:
+            return await self._leases(scope, receive, send)
+
+        problem: Exception | None = None
+        handler = self._routes.get((scope["method"], path))
+        try:
+            if handler is None:
+                known = any(path == other for _, other in self._routes)
+                response = _json(405 if known else 404, {"error": "not_found"})
+            else:
+                response = await handler(scope, receive)
+        except Exception as error:
+            problem = error
+            response = _json(500, {"error": "server_error"})
+        await respond(send, response)
+        if problem is not None:
+            raise problem
+        return None
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """The lifespan: keys are fetched when it starts, and what fetches them is closed."""
+        while (await receive())["type"] != "lifespan.shutdown":
+            await self._keys.start()
+            await send({"type": "lifespan.startup.complete"})
+        await self._keys.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _form(scope: Scope, receive: Receive) -> bytes:
+    """The body of a form. Raises IssuanceError for another kind, and for one that is too long."""
+    kinds = values_of(scope["headers"], b"content-type")
+    named = [kind.partition(b";")[0].strip().lower() for kind in kinds]
+    if named != [b"application/x-www-form-urlencoded"]:
+        raise IssuanceError("the body is a form", "invalid_request")
+    try:
+        return await Body(receive, BODY_BYTES).read_all()
+    except RequestError:
+        raise IssuanceError("the body is too long", "invalid_request") from None
+    except ClientGone:
+        raise IssuanceError("not all of it came", "invalid_request") from None
+
+
+def _json(status: int, said: Any) -> Response:
+    return Response.of(status, b"application/json", msgspec.json.encode(said))
+
+
+def _failed(error: IssuanceError) -> Response:
+    """An error as OAuth has it (RFC 6749, 5.2): in ASCII without what its grammar does not take."""
+    text = "".join(char if " " <= char <= "~" and char not in '"\\' else "'" for char in str(error))
+    said = {"error": error.code, "error_description": text[:500]}
+    return _json(_STATUS.get(error.code, 400), said)

@@ -1,0 +1,267 @@
+"""`captoken issue`: the service that starts tasks, and the policy that it decides by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from captoken._format.errors import IssuanceError
+from captoken._format.spelling import escape, span
+from captoken.cli import files, words
+from captoken.cli.options import InOrder, clock, json_option, now_option
+from captoken.cli.output import say, say_json, tell
+from captoken.cli.values import FILE, OBJECT
+from captoken.keys.secret import DischargerKey
+
+if TYPE_CHECKING:
+    from captoken.issuance.desk import Desk
+    from captoken.issuance.identity import Identity
+    from captoken.issuance.policy import Policy
+
+
+@click.group(cls=InOrder)
+def issue() -> None:
+    """Start tasks by a login, or by a workload's identity.
+
+    A policy file says who may start which task, and what that task may do.
+    """
+
+
+_policy = click.argument("policy", type=FILE, metavar="POLICY.toml")
+
+
+@issue.command()
+@_policy
+@json_option
+def check(policy: str, as_json: bool) -> int:
+    """Load a policy, and run its own tests.
+
+    \b
+    captoken issue check policy.toml
+    """
+    loaded = _loaded(policy)
+    if as_json:
+        say_json(
+            {
+                "policy": loaded.digest,
+                "grants": list(loaded.grants),
+                "tests": len(loaded.tests),
+            }
+        )
+        return 0
+    say(f"policy {loaded.digest}: {_many(len(loaded.tests), 'test')} passed")
+    for name, grant in loaded.grants.items():
+        servers = ", ".join(grant.resources)
+        say(f"  {name}: {', '.join(grant.agents)} at {servers}, for {span(grant.expires_in)}")
+    return 0
+
+
+@issue.command()
+@_policy
+@click.option(
+    "--subject",
+    type=OBJECT,
+    metavar="JSON",
+    help='Who started it: claims, with the provider. {"provider": "acme", "groups": ["finance"]}',
+)
+@click.option(
+    "--actor",
+    type=OBJECT,
+    metavar="JSON",
+    help="Which workload acts, likewise.",
+)
+@click.option("--grant", metavar="NAME", help="The grant that is asked for.")
+@click.option("--resource", metavar="NAME", help="The server that the token is to be for.")
+@click.option("--agent", metavar="NAME", help="Who is to hold it.")
+@click.option(
+    "--ask",
+    type=OBJECT,
+    metavar="JSON",
+    help='What is asked of the grant, in the keywords of attenuate: {"tables": ["sales"]}',
+)
+@now_option
+@json_option
+def explain(
+    policy: str,
+    subject: dict[str, Any] | None,
+    actor: dict[str, Any] | None,
+    grant: str | None,
+    resource: str | None,
+    agent: str | None,
+    ask: dict[str, Any] | None,
+    now: int | None,
+    as_json: bool,
+) -> int:
+    """Say which grants fit somebody, and why others do not.
+
+    And what a request would get.
+
+    \b
+    captoken issue explain policy.toml \\
+        --subject '{"provider": "acme", "groups": ["finance"]}'
+
+    Nothing is verified, and nothing is minted that anybody gets. Exit 1 where nothing would be.
+    """
+    from captoken.issuance.desk import Ask
+
+    loaded = _loaded(policy)
+    desk = _desk(loaded, now)
+    starts = _imagined(loaded, subject, "--subject")
+    acts = _imagined(loaded, actor, "--actor")
+    fits = {fit.grant.name: fit.misses for fit in desk.fits(starts, acts)}
+    asked = Ask(grant=grant, resource=resource, agent=agent, keywords=ask or {}, held=True)
+    try:
+        gives, refused = _given(desk, asked, starts, acts), None
+    except IssuanceError as error:
+        gives, refused = None, error
+
+    if as_json:
+        why = None if refused is None else f"{refused.code}: {refused}"
+        say_json({"grants": fits, "gives": gives, "refused": why})
+    else:
+        _say_explained(fits, gives, refused, now)
+    return 0 if refused is None else 1
+
+
+def _given(
+    desk: Desk,
+    asked: Any,
+    subject: Identity | None,
+    actor: Identity | None,
+) -> dict[str, Any]:
+    """What a request would get. Raises IssuanceError."""
+    from msgspec import structs
+
+    from captoken.issuance.desk import granted
+
+    grant = desk.chosen(asked, subject, actor)
+    some_key = _SOME_KEY if grant.bound else None
+    resource = asked.resource or grant.resources[0]
+    agent = asked.agent or grant.agents[0]
+    whole = structs.replace(asked, key=some_key, resource=resource, agent=agent)
+    plan = desk.plan(whole, subject, actor)
+    rights = granted(plan.root)
+    # Each task has an id of its own, and there is none yet.
+    del rights["task"]
+    return {"grant": grant.name, "subject": plan.entry.subject, "agent": agent, **rights}
+
+
+# A public key that nobody uses: whoever really asks proves one of its own.
+_SOME_KEY = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+
+
+def _say_explained(
+    fits: Mapping[str, str | None],
+    gives: Mapping[str, Any] | None,
+    refused: IssuanceError | None,
+    now: int | None,
+) -> None:
+    for name, misses in fits.items():
+        say(f"{name}: {'fits' if misses is None else escape(misses)}")
+    if gives is not None:
+        say(f"gives {gives['grant']} to {gives['agent']} for {escape(gives['subject'])}")
+        for line in words.of_rights(gives, int(clock(now)())):
+            say(f"  {line}")
+    if refused is not None:
+        why = f" ({refused.why})" if refused.why else ""
+        say(f"refused, {refused.code}: {escape(str(refused))}{escape(why)}")
+
+
+@issue.command()
+@_policy
+@click.option(
+    "--keyring",
+    type=FILE,
+    metavar="FILE",
+    required=True,
+    help="The root keys. Servers get those of their own: `captoken keygen audience`.",
+)
+@click.option(
+    "--registry",
+    type=FILE,
+    metavar="FILE.db",
+    required=True,
+    help="Where tasks are kept: an SQLite file.",
+)
+@click.option("--create", is_flag=True, help="Make the registry. One that is there is refused.")
+@click.option(
+    "--lease",
+    type=FILE,
+    metavar="FILE",
+    help="A discharger's key, which says which tasks are alive.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS")
+@click.option("--port", default=8700, show_default=True, metavar="NUMBER", type=int)
+@json_option
+def serve(
+    policy: str,
+    keyring: str,
+    registry: str,
+    create: bool,
+    lease: str | None,
+    host: str,
+    port: int,
+    as_json: bool,
+) -> None:
+    """Run the service, until Ctrl-C or SIGTERM.
+
+    \b
+    captoken keygen keyring --out keyring.json
+    captoken keygen discharger --out lease.json
+    captoken issue serve policy.toml --keyring keyring.json --registry tasks.db \\
+        --lease lease.json --create
+
+    It speaks plain HTTP: what ends TLS stands before it. Needs uvicorn. With --json, writes one
+    object when it begins.
+    """
+    try:
+        import uvicorn
+    except ImportError:
+        raise click.ClickException("serve needs uvicorn: pip install uvicorn") from None
+    from captoken.adapters.issuance import IssuanceService
+    from captoken.issuance.registry.sqlite import SQLiteRegistry
+
+    loaded = _loaded(policy)
+    keys = files.keyring(keyring)
+    leasing = None if lease is None else files.key(DischargerKey, lease)
+    opened = SQLiteRegistry.create(registry) if create else SQLiteRegistry(registry)
+    service = IssuanceService(loaded, keys, opened, lease=leasing)
+    if as_json:
+        say_json({"policy": loaded.digest, "host": host, "port": port}, indent=None)
+    tell(f"{loaded.origin} is served at http://{host}:{port}: Ctrl-C ends that")
+    uvicorn.run(service, host=host, port=port, log_level="warning", server_header=False)
+
+
+def _loaded(path: str) -> Policy:
+    """The policy of a file, whose tests hold. Raises IssuanceError."""
+    from captoken.issuance import desk
+    from captoken.issuance.policy import read
+
+    policy = read(files.data(path))
+    desk.check(policy)
+    return policy
+
+
+def _desk(policy: Policy, now: int | None) -> Desk:
+    """A desk whose tokens nobody gets: its keys are made up."""
+    from captoken.issuance.desk import Desk
+    from captoken.keys.keyring import Keyring
+
+    return Desk(policy, Keyring.generate(), lease=DischargerKey.generate().public, clock=clock(now))
+
+
+def _imagined(policy: Policy, claims: dict[str, Any] | None, option: str) -> Identity | None:
+    """Somebody with these claims. Raises UsageError for a provider that is not there."""
+    from captoken.issuance.desk import imagined
+
+    if claims is not None and claims.get("provider") not in policy.providers:
+        known = ", ".join(policy.providers)
+        raise click.UsageError(f'{option} names a provider: {{"provider": "…"}}, one of {known}')
+    return imagined(policy, claims, int(time()))
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,473 @@
+"""The decision on one request: which grant it is, what the task may do, and what has to be written.
+
+    plan = desk.plan(ask, subject, actor)       # pure: refused, or all that is to happen
+    task = registry.enter(plan.entry)           # in one atomic step; before that nothing is out
+    root = desk.mint(plan, task)                # the token
+
+What it decides rests on identities that are verified (`identity`), and on the policy. The policy is
+link 0 of the token, and the request link 1: `attenuate` itself says whether the request asks for
+more than the grant gives. There is no second idea of "not more than".
+
+Nothing here waits, and nothing is written here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from time import time
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from captoken._format import primitives
+from captoken._format.clocks import Clock, read_clock
+from captoken._format.encoding import b64encode
+from captoken._format.entropy import random_bytes
+from captoken._format.errors import CaptokenError, IssuanceError, WideningError
+from captoken._language.access import Access
+from captoken._writing.issuer import Issuer, keyring_source
+from captoken._writing.token import Token
+from captoken.issuance.identity import Identity
+from captoken.issuance.policy import Grant, Party, Policy, Spiffe, Test
+from captoken.issuance.registry import Entry, Seen, Task
+from captoken.keys.keyring import Keyring
+
+# A task's id is a label of whoever asked, and what the issuer adds to it.
+_TASK = re.compile(r"[^/]+-[0-9a-f]{10}").fullmatch
+
+# What a request says of the token itself, and the desk decides.
+_NOT_ASKED = frozenset(("audience", "task", "key"))
+
+# The type of a token that is held, and not presented to one server.
+ROOT = "urn:captoken:token-type:root"
+
+# A refusal of who asks. The service makes of it what the kind of request calls it.
+UNWANTED = "access_denied"
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request wants, as it was read from a form or a file. Nothing of it is believed."""
+
+    grant: str | None = None
+    resource: str | None = None
+    agent: str | None = None
+
+    # A label for a new task, or the whole id of one to join.
+    task: str | None = None
+
+    # The keywords of `attenuate`. `clamp`: what is more than the grant is left out, not refused.
+    keywords: Mapping[str, Any] = {}
+    clamp: bool = False
+
+    # The Ed25519 public key that the caller has proven to have, as base64url.
+    key: str | None = None
+
+    # Is the held token wanted, or a text to present to one server?
+    held: bool = False
+
+    # Whoever authenticated as a client, if that is somebody else than subject and actor.
+    client: str | None = None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is to happen for one request. `root` is not out before the entry is written."""
+
+    grant: Grant
+    entry: Entry
+    root: Token
+
+    # What the root was made of, beside the grant.
+    ask: Ask
+    issuer: str
+    agent: str
+    audiences: tuple[str, ...]
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """A grant, and why it is not the one, for people; None if it fits."""
+
+    grant: Grant
+    misses: str | None
+
+
+class Desk:
+    """Decides by one policy, and mints under one keyring. Shared by all requests."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        keyring: Keyring | Callable[[], Keyring],
+        *,
+        lease: str | None = None,
+        clock: Clock = time,
+        random: Callable[[int], bytes] = random_bytes,
+    ) -> None:
+        """`lease` is the public key of the discharger that says which tasks are alive.
+
+        Raises IssuanceError, `policy`, for a policy with leases without that key.
+        """
+        leased = [name for name, grant in policy.grants.items() if grant.lease]
+        if leased and lease is None:
+            text = f"grant {leased[0]} has a lease: give the discharger's key"
+            raise IssuanceError(text, "policy")
+        self.policy = policy
+        self._keyring = keyring_source(keyring)
+        self._lease = lease
+        self._clock = clock
+        self._random = random
+
+    # --- which grant ---
+
+    def fits(self, subject: Identity | None, actor: Identity | None) -> Iterator[Fit]:
+        """Each grant of the policy, and why it does not fit who asks."""
+        for grant in self.policy.grants.values():
+            yield Fit(grant, _misses(grant, subject, actor))
+
+    def chosen(self, ask: Ask, subject: Identity | None, actor: Identity | None) -> Grant:
+        """The one grant. Raises IssuanceError where it is none, or one of several.
+
+        Who does not fit is told no more than that: what a policy asks for is nobody's business.
+        """
+        if ask.grant is not None:
+            grant = self.policy.grants.get(ask.grant)
+            if grant is None:
+                raise IssuanceError("there is no such grant", "invalid_scope")
+            misses = _misses(grant, subject, actor)
+            if misses is not None:
+                raise IssuanceError("this grant is not for who asks", UNWANTED, misses)
+            return grant
+
+        fitting = [fit.grant for fit in self.fits(subject, actor) if fit.misses is None]
+        if not fitting:
+            raise IssuanceError("no grant is for who asks", UNWANTED, "no grant fits")
+        if len(fitting) > 1:
+            names = ", ".join(grant.name for grant in fitting)
+            raise IssuanceError(f"several grants fit, name one as scope: {names}", "invalid_scope")
+        return fitting[0]
+
+    # --- the plan ---
+
+    def plan(self, ask: Ask, subject: Identity | None, actor: Identity | None) -> Plan:
+        """What is to happen. Raises IssuanceError: then nothing is.
+
+        `subject` is who started it, `actor` the workload that acts. One of the two may be both.
+        """
+        now = read_clock(self._clock)
+        starts = subject or actor
+        if starts is None:
+            raise IssuanceError("nobody says who asks: send an assertion", "invalid_request")
+        grant = self.chosen(ask, subject, actor)
+        name = self._subject(starts)
+        agent = _one_of(ask.agent, grant.agents, "agent", "invalid_request")
+        audiences = self._audiences(ask, grant)
+        _check_key(ask, grant)
+        self._check_jag(ask, subject, audiences)
+
+        task, within = self._task(ask, grant)
+        entry = Entry(
+            now=now,
+            grant=grant.name,
+            task=task,
+            within=within,
+            counted=grant.counts,
+            subject=name,
+            actor=_called(actor) if actor is not None and subject is not None else None,
+            provider=starts.provider,
+            session=starts.session,
+            issued_at=starts.issued_at,
+            deadline=now + grant.task_max,
+            most_live=grant.tasks.live,
+            most_per_day=grant.tasks.per_day,
+            seen=(_seen(ask, starts, actor),),
+        )
+        root = self._minted(grant, entry, ask, starts.issuer, agent, audiences)
+        return Plan(grant, entry, root, ask, starts.issuer, agent, audiences)
+
+    def mint(self, plan: Plan, task: Task) -> Token:
+        """The token, once the entry is written: it is of that task, and ends with it at the latest.
+
+        The task is another one than was planned where an assertion came again that makes one alone.
+        """
+        root = plan.root
+        if task.id != plan.entry.task:
+            entry = structs.replace(plan.entry, task=task.id)
+            root = self._minted(
+                plan.grant,
+                entry,
+                plan.ask,
+                plan.issuer,
+                plan.agent,
+                plan.audiences,
+            )
+        ends = root.unverified.expires_at
+        if ends is not None and ends <= task.deadline:
+            return root
+        return root.attenuate(expires_at=task.deadline)
+
+    def _subject(self, starts: Identity) -> str:
+        """What the subject is called."""
+        template = self.policy.subjects[starts.provider]
+        try:
+            return template.subject(starts.issuer, starts.claims)
+        except ValueError as error:
+            raise IssuanceError("the subject has no name here", UNWANTED, str(error)) from None
+
+    def _audiences(self, ask: Ask, grant: Grant) -> tuple[str, ...]:
+        """The servers of the token: one, unless the grant says that its servers share the keys."""
+        if ask.resource is None:
+            if not ask.held:
+                raise IssuanceError("resource says for which server it is to be", "invalid_target")
+            if grant.shares_keys:
+                return grant.resources
+            return (_one_of(None, grant.resources, "resource", "invalid_target"),)
+        audience = self.policy.resource_of(ask.resource)
+        if audience not in grant.resources:
+            raise IssuanceError("the grant has no such resource", "invalid_target")
+        return (audience,)
+
+    def _check_jag(self, ask: Ask, subject: Identity | None, audiences: tuple[str, ...]) -> None:
+        """An ID-JAG is for one client, and perhaps for one resource. Raises IssuanceError."""
+        if subject is None or subject.kind != "id-jag":
+            return
+        if ask.client is None or subject.claims.get("client_id") != ask.client:
+            raise IssuanceError("the assertion is for another client", "invalid_grant")
+        named = subject.claims.get("resource")
+        if named is None:
+            return
+        those = named if isinstance(named, list) else [named]
+        meant = {self.policy.resource_of(one) for one in those if isinstance(one, str)}
+        if not set(audiences) <= meant:
+            raise IssuanceError("the assertion is for another resource", "invalid_target")
+
+    def _task(self, ask: Ask, grant: Grant) -> tuple[str, tuple[str, ...] | None]:
+        """The id of the task, and, where one is joined, the grants in whose tasks that may be."""
+        label = ask.task if ask.task is not None else grant.name
+        if _TASK(label) is not None:
+            return label, (grant.name, *grant.joins)
+        if not label or "/" in label:
+            raise IssuanceError("a task's label is not empty, and has no slash", "invalid_request")
+        return f"{label}-{self._random(5).hex()}", None
+
+    def _minted(
+        self,
+        grant: Grant,
+        entry: Entry,
+        ask: Ask,
+        issuer: str,
+        agent: str,
+        audiences: tuple[str, ...],
+    ) -> Token:
+        """Link 0 is the grant, link 1 the request. Raises IssuanceError for what asks for more."""
+        keyring = self._keyring()
+        if len(audiences) == 1:
+            keyring = keyring.for_audience(audiences[0])
+        minting = Issuer(keyring, clock=lambda: entry.now, random=self._random)
+        said = {
+            "idp:iss": issuer,
+            "policy:grant": grant.name,
+            "policy:hash": self.policy.digest,
+        }
+        try:
+            root = minting.mint(
+                subject=entry.subject,
+                agent=agent,
+                task=entry.task,
+                key=ask.key,
+                ext=said,
+                audience=audiences,
+                **grant.give,
+            )
+            root = self._owing(root, grant, entry.task)
+            return self._narrowed(root, ask)
+        except WideningError as error:
+            raise IssuanceError(str(error), "invalid_authorization_details") from None
+        except (CaptokenError, TypeError, ValueError) as error:
+            if isinstance(error, IssuanceError):
+                raise
+            raise IssuanceError(str(error), "invalid_request") from None
+
+    def _owing(self, root: Token, grant: Grant, task: str) -> Token:
+        """With what somebody else has to say first: that the task is alive, and an approval."""
+        if grant.lease and self._lease is not None:
+            location = f"{self.policy.origin}/.well-known/captoken/3p"
+            root = root.require(self._lease, need={"alive": task}, location=location)
+        if grant.approval is not None:
+            discharger = self.policy.dischargers[grant.approval.discharger]
+            need = {**grant.approval.need, "task": task}
+            root = root.require(discharger.public, need=need, location=discharger.url)
+        return root
+
+    def _narrowed(self, root: Token, ask: Ask) -> Token:
+        """With the request's own keywords, in the caller's own words."""
+        if not ask.keywords:
+            return root
+        refused = sorted(_NOT_ASKED & ask.keywords.keys())
+        if refused:
+            text = f"{', '.join(refused)} is not a keyword of authorization_details"
+            raise IssuanceError(text, "invalid_authorization_details")
+        try:
+            return root.attenuate(clamp=ask.clamp, **ask.keywords)
+        except WideningError:
+            raise
+        except (CaptokenError, TypeError, ValueError) as error:
+            raise IssuanceError(str(error), "invalid_authorization_details") from None
+
+
+# Where a caveat's key is not the keyword that writers have for it.
+_KEYWORDS = {"exp": "expires_at", "nbf": "not_before", "aud": "audience"}
+
+
+def granted(root: Token) -> dict[str, Any]:
+    """What a token is good for, in the keywords of a request."""
+    said = root.unverified.capability.json()
+    return {_KEYWORDS.get(key, key): value for key, value in said.items()}
+
+
+# --- parts of a plan ------------------------------------------------------------------------------
+
+
+def _misses(grant: Grant, subject: Identity | None, actor: Identity | None) -> str | None:
+    """Why a grant does not fit who asks; None if it does.
+
+    An actor that the grant does not ask for does not fit: who sends one expects that it counts.
+    """
+    first, *second = grant.parties
+    if second:
+        if subject is None or actor is None:
+            return "it wants a subject and an actor"
+        return _is_not(first, subject) or _is_not(second[0], actor)
+
+    # One party, and so one identity: a workload without a human is both.
+    if subject is not None and actor is not None and subject.digest != actor.digest:
+        return "it wants one of the two, and both came"
+    one = subject or actor
+    if one is None:
+        return "nobody came"
+    return _is_not(first, one)
+
+
+def _is_not(party: Party, identity: Identity) -> str | None:
+    return party.misses(identity.provider, identity.claims)
+
+
+def _one_of(named: str | None, those: tuple[str, ...], what: str, code: str) -> str:
+    """The one that is named, or the only one there is. Raises IssuanceError."""
+    if named is None:
+        if len(those) == 1:
+            return those[0]
+        raise IssuanceError(f"name the {what}: one of {', '.join(those)}", code)
+    if named not in those:
+        raise IssuanceError(f"the grant has no such {what}", code)
+    return named
+
+
+def _check_key(ask: Ask, grant: Grant) -> None:
+    """Raise IssuanceError for a bound grant without a proof of the key, and for what nobody could
+    use: a bound or an approved token is held by whoever has the key, or asks for the approval.
+    """
+    if grant.bound and ask.key is None:
+        raise IssuanceError("the grant wants a DPoP proof of an Ed25519 key", "invalid_dpop_proof")
+    if not ask.held and (ask.key is not None or grant.approval is not None):
+        text = f"what is bound or approved comes as requested_token_type {ROOT}"
+        raise IssuanceError(text, "invalid_request")
+
+
+def _called(identity: Identity) -> str:
+    """Who acts, as the registry compares it."""
+    return f"{identity.provider} {identity.sub}"
+
+
+def _seen(ask: Ask, starts: Identity, actor: Identity | None) -> Seen:
+    """The subject's assertion, with whom and what it came: that pair alone is good again.
+
+    An actor's own assertion is its login to this service, and comes with each request.
+    """
+    companions = [
+        "" if actor is None or actor.digest == starts.digest else _called(actor),
+        ask.client or "",
+        ask.key or "",
+    ]
+    alone = not any(companions)
+    digest = None if alone else primitives.sha256("\0".join(companions).encode())
+    return Seen(
+        digest=starts.digest,
+        companions=digest,
+        until=starts.expires_at,
+        issued_at=starts.issued_at,
+        same_task=starts.kind == "id-jag",
+    )
+
+
+# --- a policy's own tests -------------------------------------------------------------------------
+
+
+def check(policy: Policy, clock: Clock = time) -> None:
+    """Run the tests of a policy. Raises IssuanceError, `policy`, with the first that fails.
+
+    Claims are taken at their word here, and keys are made up: what is tested is the policy.
+    """
+    # A key of a discharger that nobody asks.
+    lease = b64encode(primitives.exchange_public(bytes(range(32))))
+    desk = Desk(policy, Keyring.generate(), lease=lease, clock=clock)
+    for number, test in enumerate(policy.tests, 1):
+        wrong = _failure(desk, test, read_clock(clock))
+        if wrong is not None:
+            raise IssuanceError(f"the policy does not load: test {number}: {wrong}", "policy")
+
+
+def _failure(desk: Desk, test: Test, now: int) -> str | None:
+    """What is wrong with a test; None if it holds."""
+    subject = imagined(desk.policy, test.subject, now)
+    actor = imagined(desk.policy, test.actor, now)
+    ask = Ask(
+        grant=test.grant,
+        resource=test.resource,
+        keywords=test.ask,
+        key=b64encode(primitives.signing_public(bytes(range(32)))),
+        held=True,
+    )
+    try:
+        grant = desk.chosen(ask, subject, actor)
+        # A test need not say what is the same for all of them.
+        resource = test.resource or grant.resources[0]
+        named = structs.replace(ask, resource=resource, agent=grant.agents[0])
+        plan = desk.plan(named, subject, actor)
+    except IssuanceError as error:
+        return None if test.refused else f"it is refused: {error} {error.why}".rstrip()
+    if test.refused:
+        return f"it is granted, as {plan.grant.name}"
+    return _judged(plan, test)
+
+
+def _judged(plan: Plan, test: Test) -> str | None:
+    """Which access is judged otherwise than the test has it; None if none is."""
+    capability = plan.root.unverified.capability
+    for stated in test.allows:
+        refused = capability.prohibits(Access(**stated))
+        if refused is not None:
+            return f"{plan.grant.name} denies {stated}: {refused.text}"
+    for stated in test.denies:
+        if capability.prohibits(Access(**stated)) is None:
+            return f"{plan.grant.name} allows {stated}"
+    return None
+
+
+def imagined(policy: Policy, stated: Mapping[str, Any] | None, now: int) -> Identity | None:
+    """Somebody whose claims are what a test says."""
+    if stated is None:
+        return None
+    claims = {"sub": "test", **stated}
+    name = claims.pop("provider")
+    provider = policy.providers[name]
+    issuer = provider.trust_domain if isinstance(provider, Spiffe) else provider.issuer
+    return Identity(
+        provider=name,
+        kind="test",
+        issuer=issuer,
+        claims=claims,
+        digest=primitives.sha256(f"{name} {claims['sub']}".encode()),
+        issued_at=now,
+        expires_at=now + 60,
+    )

@@ -1,0 +1,383 @@
+"""The service over ASGI: an assertion becomes a token, and all else an error that tells no more than the caller wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from captoken import Access, Token, Verifier
+from captoken.adapters.issuance import IssuanceService
+from captoken.errors import StoreError
+from captoken.issuance.keys import ProviderKeys
+from captoken.issuance.policy import Policy
+from captoken.issuance.registry import Ending, MemoryRegistry
+from captoken.stores.memory import MemoryReplayStore
+from captoken.testing import FixedClock
+
+from .signing import Provider, dpop
+from .world import HOLDER, KEYRING, LEASE, NOW, policy
+
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
+JWT = "urn:ietf:params:oauth:token-type:jwt"
+ROOT = "urn:captoken:token-type:root"
+ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+ORIGIN = "https://issuer.example"
+SALES = Access(table="sales", operation="select", columns=["amount"])
+
+ACME, MESH, CI, PARTNER = Provider("a"), Provider("m"), Provider("c"), Provider("p")
+SIGNERS = {"acme": ACME, "mesh": MESH, "ci": CI, "partner": PARTNER}
+
+
+def login(**claims: Any) -> str:
+    return ACME.sign(
+        {
+            "iss": "https://login.acme.example", "sub": "jane", "aud": "captoken-cli", "iat": NOW - 5, "exp": NOW + 295, "auth_time": NOW - 60,
+            "groups": ["finance"], "acr": "mfa", "sid": "s1", **claims,
+        }
+    )  # fmt: skip
+
+
+def svid(name: str = "orchestrator", **claims: Any) -> str:
+    return MESH.sign({"sub": f"spiffe://acme.example/ns/risk/sa/{name}", "aud": [ORIGIN], "iat": NOW - 5, "exp": NOW + 295, **claims})
+
+
+def workflow(**claims: Any) -> str:
+    return CI.sign(
+        {
+            "iss": "https://token.actions.githubusercontent.com", "sub": "repo:acme/x:ref:refs/heads/main", "aud": ORIGIN, "iat": NOW - 5,
+            "exp": NOW + 295, "repository_owner_id": "1234567", "repository_id": "42", "ref": "refs/heads/main", **claims,
+        }
+    )  # fmt: skip
+
+
+def jag(**claims: Any) -> str:
+    return PARTNER.sign(
+        {
+            "iss": "https://partner.example", "sub": "gus", "aud": ORIGIN, "iat": NOW - 5, "exp": NOW + 200, "jti": "j1", "client_id": "c1",
+            "aud_sub": "guest", **claims,
+        },
+        typ="oauth-id-jag+jwt",
+    )  # fmt: skip
+
+
+class World:
+    """A service in this process, and what it answers."""
+
+    def __init__(self, of: Policy | None = None, **facts: Any) -> None:
+        self.clock = facts.pop("clock", None) or FixedClock(NOW)
+        self.registry: Any = facts.pop("registry", None) or MemoryRegistry(floor=0)
+        self.policy = of or policy()
+
+        def source(name: str) -> Callable[[], Any]:
+            async def fetch() -> bytes:
+                return SIGNERS[name].jwks(**({"use": "jwt-svid"} if name == "mesh" else {}))
+
+            return fetch
+
+        keys = ProviderKeys(self.policy, sources={name: source(name) for name in self.policy.providers})
+        self.app = IssuanceService(self.policy, KEYRING, self.registry, lease=LEASE, keys=keys, clock=self.clock, **facts)
+
+    def send(self, method: str, path: str, **facts: Any) -> httpx.Response:
+        async def sent() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self.app)  # type: ignore[arg-type]
+            async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
+                return await client.request(method, path, **facts)
+
+        return asyncio.run(sent())
+
+    def ask(self, headers: Any = (), **form: Any) -> dict[str, Any]:
+        """What the token endpoint says, with its status."""
+        answer = self.send("POST", "/token", data=form, headers=headers)
+        assert answer.headers["cache-control"] == "no-store" and answer.headers["content-type"] == "application/json"
+        said: dict[str, Any] = {"status": answer.status_code, **answer.json()}
+        assert ("error" in said) is (answer.status_code != 200)
+        return said
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    yield World()
+
+
+def exchange(**form: Any) -> dict[str, Any]:
+    made = {
+        "grant_type": EXCHANGE, "subject_token": login(), "subject_token_type": ID_TOKEN, "client_assertion": svid(),
+        "client_assertion_type": ASSERTION, "scope": "q3-risk", "resource": "sales-db", "requested_token_type": ROOT,
+        "authorization_details": json.dumps([{"type": "captoken", "agent": "orchestrator", "task": "q3", "tables": ["sales"], "operations": ["select"]}]),
+    } | form  # fmt: skip
+    return {key: value for key, value in made.items() if value is not None}
+
+
+def proof(**claims: Any) -> dict[str, str]:
+    return {"dpop": dpop(HOLDER, f"{ORIGIN}/token", NOW, **claims)}
+
+
+def nightly(**form: Any) -> dict[str, Any]:
+    made = {"grant_type": "client_credentials", "client_assertion": workflow(), "client_assertion_type": ASSERTION, "resource": "sales-db"} | form
+    return {key: value for key, value in made.items() if value is not None}
+
+
+def at_sales(text: str, **facts: Any) -> str:
+    """What the resource server says, which has only the keys of its own."""
+    server = Verifier(KEYRING.for_audience("sales-db"), "sales-db", clock=FixedClock(NOW), **facts)
+    return server.check(text, SALES).code
+
+
+def test_a_workflow_gets_a_token_that_any_client_can_send(world: World) -> None:
+    said = world.ask(**nightly())
+    assert (said["status"], said["token_type"], said["expires_in"], said["scope"]) == (200, "Bearer", 300, "nightly")
+    assert said["issued_token_type"] == "urn:ietf:params:oauth:token-type:access_token"
+    assert at_sales(said["access_token"]) == "allowed"
+    assert said["authorization_details"] == [
+        {
+            "type": "captoken", "tables": ["sales"], "operations": ["select"], "expires_at": NOW + 300, "task": said["task"],
+            "audience": ["sales-db"],
+        }
+    ]  # fmt: skip
+    assert world.registry.is_live(said["task"], NOW)
+
+
+def test_a_person_starts_a_task_whose_root_is_bound_and_leased(world: World) -> None:
+    said = world.ask(proof(), **exchange())
+    assert (said["status"], said["token_type"], said["issued_token_type"], said["expires_in"]) == (200, "N_A", ROOT, 900)
+    root = Token.parse(said["access_token"], clock=FixedClock(NOW))
+    assert root.unverified.root.subject == "acme:jane" and root.unverified.root.task == said["task"]
+
+    def presented(token: Token) -> str:
+        return token.present(audience="sales-db", signer=HOLDER, request=SALES)
+
+    (ticket,) = root.needs
+    answer = world.send("POST", "/.well-known/captoken/3p", json={"ticket": ticket.text})
+    leased = root.with_discharge(answer.json()["discharge"])
+    assert at_sales(presented(root), replays=MemoryReplayStore(floor=0)) == "missing_discharge"
+    assert at_sales(presented(leased), replays=MemoryReplayStore(floor=0)) == "allowed"
+
+    # When the task is over, nobody gets its lease any more.
+    world.registry.end(Ending(now=NOW, task=said["task"]))
+    answer = world.send("POST", "/.well-known/captoken/3p", json={"ticket": ticket.text})
+    assert answer.status_code == 403 and answer.json()["error"] == "the task is over"
+
+
+def test_an_actor_token_will_do_as_well(world: World) -> None:
+    form = exchange(client_assertion=None, client_assertion_type=None, actor_token=svid(), actor_token_type=JWT)
+    assert world.ask(proof(), **form)["status"] == 200
+
+
+def test_an_id_jag_by_its_client(world: World) -> None:
+    form = {"grant_type": BEARER, "assertion": jag(client_id="spiffe://acme.example/ns/risk/sa/orchestrator"), "resource": "sales-db"}
+    asked = {**form, "client_assertion": svid(), "client_assertion_type": ASSERTION}
+    # A grant for the subject alone is not for two.
+    assert world.ask(**asked)["error"] == "invalid_grant"
+    assert world.ask(**form)["error"] == "invalid_grant"
+
+
+def test_a_secret_opens_nothing_but_an_id_jag_of_its_client() -> None:
+    import hashlib
+
+    from captoken.issuance.policy import read
+
+    from .world import POLICY
+
+    client = f'[client.c1]\nsecret_sha256 = "{hashlib.sha256(b"s3cret").hexdigest()}"\n[resource.sales-db]'
+    one = World(read(POLICY.replace("[resource.sales-db]", client)))
+    form = {"grant_type": BEARER, "assertion": jag(), "resource": "sales-db", "client_id": "c1", "client_secret": "s3cret"}
+    said = one.ask(**form)
+    assert said["status"] == 200 and at_sales(said["access_token"]) == "allowed"
+    again = one.ask(**form)
+    assert again["task"] == said["task"], "the same one again is the same task"
+    for wrong in ({"client_secret": "other"}, {"client_id": "c2"}, {"client_id": ""}):
+        assert one.ask(**{**form, **wrong})["error"] == "invalid_client"
+    assert one.ask(**{**form, "assertion": jag(client_id="c2", jti="j2")})["error"] == "invalid_grant"
+    assert one.ask(**{**form, "assertion": workflow()})["error"] == "invalid_client"
+    assert one.ask(**nightly(client_secret="s3cret"))["error"] == "invalid_client"
+
+
+TWICE = "grant_type=client_credentials&grant_type=client_credentials"
+
+
+@pytest.mark.parametrize(
+    "case, form, error",
+    [
+        ("5 unknown grant type", {"grant_type": "password"}, "unsupported_grant_type"),
+        ("no grant type", {"grant_type": None}, "invalid_request"),
+        ("7 secret", {"grant_type": "client_credentials", "client_assertion": None, "client_assertion_type": None, "subject_token": None, "subject_token_type": None, "client_secret": "x"}, "invalid_client"),
+        ("8 actor without type", {"actor_token": svid(), "client_assertion": None, "client_assertion_type": None}, "invalid_request"),
+        ("9 two actors", {"actor_token": svid(), "actor_token_type": JWT}, "invalid_request"),
+        ("10 another type", {"subject_token_type": "urn:ietf:params:oauth:token-type:access_token"}, "invalid_request"),
+        ("10 unknown type", {"subject_token_type": "urn:example:x"}, "invalid_request"),
+        ("subject alone", {"subject_token": None}, "invalid_request"),
+        ("no subject", {"subject_token": None, "subject_token_type": None}, "invalid_request"),
+        ("11 two details", {"authorization_details": '[{"type":"captoken"},{"type":"captoken"}]'}, "invalid_authorization_details"),
+        ("11 unknown type", {"authorization_details": '[{"type":"other"}]'}, "invalid_authorization_details"),
+        ("11 unknown keyword", {"authorization_details": '[{"type":"captoken","agent":"orchestrator","tabels":[]}]'}, "invalid_authorization_details"),
+        ("11 no JSON", {"authorization_details": "["}, "invalid_authorization_details"),
+        ("11 NaN", {"authorization_details": '[{"type":"captoken","depth":NaN}]'}, "invalid_authorization_details"),
+        ("11 twice", {"authorization_details": '[{"type":"captoken","depth":1,"depth":2}]'}, "invalid_authorization_details"),
+        ("11 nested", {"authorization_details": "[" * 3000}, "invalid_authorization_details"),
+        ("11 clamp", {"authorization_details": '[{"type":"captoken","clamp":1}]'}, "invalid_authorization_details"),
+        ("11 agent", {"authorization_details": '[{"type":"captoken","agent":1}]'}, "invalid_authorization_details"),
+        ("25 another application's", {"subject_token": login(aud="other")}, "invalid_request"),
+        ("36 swapped", {"subject_token": svid(), "subject_token_type": JWT, "client_assertion": login()}, "invalid_client"),
+        ("55 more", {"authorization_details": '[{"type":"captoken","agent":"orchestrator","tables":["hr"],"operations":["select"]}]'}, "invalid_authorization_details"),
+        ("56 agent", {"authorization_details": '[{"type":"captoken","agent":"mallory"}]'}, "invalid_request"),
+        ("57 resource", {"resource": "hr-db"}, "invalid_target"),
+        ("57 two names", {"audience": "sales-db"}, "invalid_target"),
+        ("58 two grants", {"scope": None, "subject_token": login(groups=["finance", "readers"])}, "invalid_scope"),
+        ("59 unknown scope", {"scope": "q9"}, "invalid_scope"),
+        ("59 two scopes", {"scope": "q3-risk q3-sentiment"}, "invalid_scope"),
+        ("62 label with a slash", {"authorization_details": '[{"type":"captoken","agent":"orchestrator","task":"a/b"}]'}, "invalid_request"),
+        ("63 as access token", {"requested_token_type": None}, "invalid_request"),
+        ("another type of token", {"requested_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}, "invalid_request"),
+        ("an assertion too", {"assertion": jag()}, "invalid_request"),
+        ("no type of assertion", {"client_assertion_type": None}, "invalid_client"),
+        ("not for who asks", {"subject_token": login(groups=["x"])}, "invalid_request"),
+        ("a bit of the signature", {"client_assertion": svid()[:-2] + "AA"}, "invalid_client"),
+        ("4 long token", {"subject_token": "x" * 17_000}, "invalid_request"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)  # fmt: skip
+def test_what_is_asked_wrongly_is_an_error_of_oauth(world: World, case: str, form: dict[str, Any], error: str) -> None:
+    said = world.ask(proof(), **exchange(**form))
+    assert said["error"] == error, said
+    assert world.ask(proof(), **exchange())["status"] == 200, "its twin"
+
+
+@pytest.mark.parametrize(
+    "body, kind",
+    [
+        (b"{}", "application/json"), (b"{}", "application/x-www-form-urlencoded"), (b"\xff=1", "application/x-www-form-urlencoded"),
+        (TWICE.encode(), "application/x-www-form-urlencoded"), (b"a=" + b"x" * 70_000, "application/x-www-form-urlencoded"),
+        (b"&".join(b"a%d=1" % number for number in range(40)), "application/x-www-form-urlencoded"), (b"", "application/x-www-form-urlencoded"),
+    ],
+    ids=["1 JSON", "no form", "no text", "2 twice", "3 long", "many", "empty"],
+)  # fmt: skip
+def test_a_body_that_is_no_form(world: World, body: bytes, kind: str) -> None:
+    answer = world.send("POST", "/token", content=body, headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+def test_6_basic_authentication_is_no_way_in(world: World) -> None:
+    said = world.ask({"authorization": "Basic YTpi"}, **nightly())
+    assert (said["status"], said["error"]) == (401, "invalid_client")
+
+
+def test_63_a_bound_grant_wants_a_proof_of_its_key(world: World) -> None:
+    assert world.ask(**exchange())["error"] == "invalid_dpop_proof"
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"htu": "https://other.example/token"}, {"htu": f"{ORIGIN}/token?x"}, {"htm": "GET"}, {"iat": NOW - 61}, {"iat": NOW + 31}, {"iat": str(NOW)},
+        {"iat": True}, {"jti": ""}, {"jti": None}, {"jti": 7}, {"header": {"typ": "JWT"}}, {"header": {"alg": "ES256"}}, {"header": {"crit": []}},
+        {"header": {"jwk": {"kty": "OKP", "crv": "X25519", "x": HOLDER.public}}}, {"header": {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43}}},
+        {"header": {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": HOLDER.public, "d": "A" * 43}}}, {"header": {"jwk": HOLDER.public}},
+        {"header": {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": "!"}}}, {"header": {"jwk": {"kty": "OKP", "crv": "Ed25519"}}},
+    ],
+)  # fmt: skip
+def test_51_a_proof_of_something_else(world: World, claims: dict[str, Any]) -> None:
+    assert world.ask(proof(**claims), **exchange())["error"] == "invalid_dpop_proof"
+
+
+@pytest.mark.parametrize("text", ["", "x", "a.b.c", "ü", dpop(HOLDER, f"{ORIGIN}/token", NOW)[:-4] + "AAAA"])
+def test_51_what_is_no_proof(world: World, text: str) -> None:
+    assert world.ask([("dpop", text.encode("utf-8"))], **exchange())["error"] == "invalid_dpop_proof"
+    both = [("dpop", proof()["dpop"]), ("dpop", proof(jti="j2")["dpop"])]
+    assert world.ask(both, **exchange())["error"] == "invalid_dpop_proof"
+
+
+def test_51_a_proof_is_good_once(world: World) -> None:
+    assert world.ask(proof(), **exchange())["status"] == 200
+    assert world.ask(proof(), **exchange(subject_token=login(iat=NOW - 4)))["error"] == "invalid_grant"
+    assert world.ask(proof(jti="j2"), **exchange(subject_token=login(iat=NOW - 4)))["status"] == 200
+
+
+def test_48_an_assertion_is_good_with_the_same_companions_alone(world: World) -> None:
+    subject = login()
+    assert world.ask(proof(), **exchange(subject_token=subject))["status"] == 200
+    assert world.ask(proof(jti="j2"), **exchange(subject_token=subject))["status"] == 200
+    assert world.ask(proof(jti="j3"), **exchange(subject_token=subject, client_assertion=svid("other")))["error"] == "invalid_grant"
+    alone = workflow()
+    assert world.ask(**nightly(client_assertion=alone))["status"] == 200
+    assert world.ask(**nightly(client_assertion=alone))["error"] == "invalid_grant", "49 alone twice"
+
+
+def test_60_a_counted_grant_is_taken_once_in_a_task_that_it_joins(world: World) -> None:
+    task = world.ask(proof(), **exchange())["task"]
+
+    def paid(**form: Any) -> dict[str, Any]:
+        details = json.dumps([{"type": "captoken", "task": form.pop("task", task)}])
+        return exchange(scope="q3-sentiment", resource="sentiment-api", authorization_details=details, **form)
+
+    first = world.ask(proof(jti="j2"), **paid())
+    assert first["status"] == 200 and first["task"] == task
+    assert world.ask(proof(jti="j3"), **paid(subject_token=login(iat=NOW - 4)))["error"] == "invalid_request"
+    # 61: another's, ended or unknown have one answer.
+    answers = [
+        world.ask(proof(jti="j4"), **paid(task="q3-0123456789", subject_token=login(iat=NOW - 3))),
+        world.ask(proof(jti="j5"), **paid(subject_token=login(sub="omar", iat=NOW - 2))),
+    ]
+    world.registry.end(Ending(now=NOW, task=task))
+    answers.append(world.ask(proof(jti="j6"), **paid(subject_token=login(iat=NOW - 1))))
+    assert len({(one["error"], one["error_description"]) for one in answers}) == 1, answers
+
+
+def test_65_too_many_tasks_at_a_time(world: World) -> None:
+    for number in range(3):
+        assert world.ask(proof(jti=f"j{number}"), **exchange(subject_token=login(iat=NOW - 10 - number)))["status"] == 200
+    assert world.ask(proof(jti="j9"), **exchange(subject_token=login(iat=NOW - 20)))["error"] == "invalid_request"
+
+
+class Gone:
+    """A registry that cannot be asked."""
+
+    def __getattr__(self, name: str) -> Any:
+        def gone(*_: Any) -> Any:
+            raise StoreError("gone: /var/lib/x")
+
+        return gone
+
+
+def test_54_without_a_registry_nothing_is_started_and_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    one = World(registry=Gone())
+    said = one.ask(**nightly())
+    assert (said["status"], said["error"]) == (503, "temporarily_unavailable") and "var" not in str(said)
+    assert one.send("GET", "/health").status_code == 503
+    assert "gone" in caplog.text
+
+
+def test_nothing_that_was_sent_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    subject, actor = login(groups=["x"]), svid()
+    world.ask(proof(), **exchange(subject_token=subject, client_assertion=actor))
+    world.ask(proof(), **exchange())
+    for text in (subject, actor, *subject.split("."), *actor.split(".")[1:]):
+        assert text not in caplog.text
+    assert "its groups" not in caplog.text and "groups is finance" in caplog.text, "why is for the log"
+
+
+def test_it_says_what_it_is(world: World) -> None:
+    said = world.send("GET", "/.well-known/oauth-authorization-server").json()
+    assert said["issuer"] == ORIGIN and said["token_endpoint"] == f"{ORIGIN}/token" and EXCHANGE in said["grant_types_supported"]
+    assert "q3" not in json.dumps(said) and said["authorization_grant_profiles_supported"]
+    assert world.send("GET", "/authorize").json()["error"] == "unsupported_response_type"
+    assert world.send("GET", "/health").json() == {"status": "ok"}
+    assert world.send("GET", "/token").status_code == 405 and world.send("GET", "/jwks").status_code == 404
+
+
+def test_of_the_lease_of_another_nothing_is_said(world: World) -> None:
+    from captoken import Issuer
+
+    token = Issuer(KEYRING, clock=FixedClock(NOW)).mint(subject="a", agent="b", task="c", tables=["t"], operations=["select"])
+    for need in ({"alive": "nobody"}, {"alive": 1}, {"alive": "x", "other": 1}, {"other": 1}):
+        (ticket,) = token.require(LEASE.public, need=need).needs
+        assert world.send("POST", "/.well-known/captoken/3p", json={"ticket": ticket.text}).status_code == 403
+    assert World(registry=Gone()).send("POST", "/.well-known/captoken/3p", json={"ticket": ticket.text}).status_code == 403
