@@ -593,7 +593,8 @@ def counted(registry: Any) -> dict[str, int]:
         many = (len(registry), len(out), taken, len(registry._voids), len(registry._heard), changes, len(registry._streams))
         return dict(zip(tables, many, strict=True))
     with registry._to_write() as run:
-        return {table: run(f"select count(*) from registry_{table}", ())[0][0] for table in tables}
+        rows = run([(f"select count(*) from registry_{table}", ()) for table in tables])
+    return {table: many for table, ((many,),) in zip(tables, rows, strict=True)}
 
 
 def test_it_is_looked_for_what_may_be_forgotten_every_ten_seconds(place: Place) -> None:

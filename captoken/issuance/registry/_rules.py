@@ -176,8 +176,9 @@ def _again(entry: Entry, state: State, known: Known) -> str | None:
 
 def _check_companions(seen: Seen, used: Used) -> None:
     """Raise IssuanceError for an assertion that was used, unless it came as it came before."""
-    if seen.companions is None or used.companions is None:
+    if seen.companions is None:
         raise _spent("it was used, and alone it is good once")
+    # Also if it came alone the first time.
     if seen.companions != used.companions:
         raise _spent("it was used with another actor, client or key")
 

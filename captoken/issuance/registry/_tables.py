@@ -1,8 +1,9 @@
 """The registry in tables, for whatever speaks SQL: statements and what is made of rows.
 
-A driver has one transaction at a time for all that write, and says by `Run` how a statement is run
+A driver has one transaction at a time for all that write, and says by `Run` how statements are run
 in it. The statements are those that SQLite and PostgreSQL both read; a `?` is a value. What a row
 is worth is judged by `_rules`, in Python, within the transaction: so the rules are written once.
+What an exchange asks, and what it writes, is run together: one round trip to a server each.
 
 Tables, all with `registry_` before the name:
 
@@ -43,12 +44,15 @@ from captoken.issuance.registry._rules import (
     stream_of,
     voided,
 )
-from captoken.issuance.registry.ports import Change, Ending, Entry, Seen, Task
+from captoken.issuance.registry.ports import Change, Ending, Entry, Task
 
 Row: TypeAlias = tuple[Any, ...]
 
-# Runs a statement with values, and gives all its rows.
-Run: TypeAlias = Callable[[str, Sequence[Any]], list[Row]]
+# A statement with its values.
+Asked: TypeAlias = tuple[str, Sequence[Any]]
+
+# Runs statements one after the other, and gives all rows of each.
+Run: TypeAlias = Callable[[Sequence[Asked]], list[list[Row]]]
 
 # In the words of SQLite. `{blob}` and `{int}` are the types of bytes and numbers.
 TABLES = (
@@ -111,70 +115,91 @@ _CHANGES = """
 """
 
 
-class _Known:
-    """What the tables know, asked in one transaction."""
+_USED = "select companions, task from registry_used where digest = ?"
+_LOGOUTS = """
+    select kind, at, granted, starts_only from registry_voids
+    where provider = ? and (kind = 'subject' and whose = ? or kind = 'session' and whose = ?)
+"""
+_KEPT = """
+    select id, granted, subject, deadline, actor, past, ended from registry_tasks where id = ?
+"""
+_LIVE = """
+    select count(*) from registry_tasks
+    where subject = ? and granted = ? and past = 0 and ended = 0 and deadline > ?
+"""
+_BEGUN = "select count(*) from registry_tasks where subject = ? and granted = ? and begun > ?"
+_TAKEN = "select count(*) from registry_taken where task = ? and granted = ?"
 
-    def __init__(self, run: Run) -> None:
+
+def _run(run: Run, statement: str, *values: Any) -> list[Row]:
+    """The rows of one statement."""
+    return run([(statement, values)])[0]
+
+
+class _Known:
+    """What the tables know, asked in one transaction: most of what an entry needs, at once."""
+
+    def __init__(self, run: Run, state: Asked, entry: Entry) -> None:
         self._run = run
+        asked: list[Asked] = [
+            state,
+            (_LOGOUTS, _whose(entry.provider, entry.session, entry.subject)),
+            (_KEPT, (entry.task,)),
+        ]
+        asked += [(_USED, (seen.digest,)) for seen in entry.seen]
+        if entry.most_live is not None:
+            asked.append((_LIVE, (entry.subject, entry.grant, entry.now)))
+        if entry.most_per_day is not None:
+            asked.append((_BEGUN, (entry.subject, entry.grant, entry.now - DAY)))
+        if entry.counted:
+            asked.append((_TAKEN, (entry.task, entry.grant)))
+        self._told = dict(zip(map(_key, asked), run(asked), strict=True))
+
+    def rows(self, statement: str, *values: Any) -> list[Row]:
+        """The rows of a statement, from what was asked at once, or asked now."""
+        told = self._told.get((statement, values))
+        return _run(self._run, statement, *values) if told is None else told
 
     def used(self, digest: bytes) -> Used | None:
-        rows = self._run("select companions, task from registry_used where digest = ?", (digest,))
+        rows = self.rows(_USED, digest)
         if not rows:
             return None
         companions, task = rows[0]
         return Used(None if companions is None else bytes(companions), task)
 
     def logouts(self, provider: str, session: str | None, subject: str) -> list[Logout]:
-        rows = self._run(
-            """
-            select kind, at, granted, starts_only from registry_voids
-            where provider = ?
-                and (kind = 'subject' and whose = ? or kind = 'session' and whose = ?)
-            """,
-            (provider, subject, session or ""),
-        )
+        rows = self.rows(_LOGOUTS, *_whose(provider, session, subject))
         return [
-            Logout(kind == "session" and session is not None, at, grant, bool(starts_only))
+            Logout(kind == "session", at, grant, bool(starts_only))
             for kind, at, grant, starts_only in rows
+            if kind == "subject" or session
         ]
 
     def kept(self, task: str) -> Kept | None:
-        rows = self._run(
-            """
-            select id, granted, subject, deadline, actor, past, ended
-            from registry_tasks where id = ?
-            """,
-            (task,),
-        )
+        rows = self.rows(_KEPT, task)
         if not rows:
             return None
         *its, actor, past, ended = rows[0]
         return Kept(Task(*its), actor, bool(past or ended))
 
     def live(self, grant: str, subject: str, now: int) -> int:
-        return self._count(
-            """
-            select count(*) from registry_tasks
-            where subject = ? and granted = ? and past = 0 and ended = 0 and deadline > ?
-            """,
-            (subject, grant, now),
-        )
+        return int(self.rows(_LIVE, subject, grant, now)[0][0])
 
     def begun(self, grant: str, subject: str, after: int) -> int:
-        return self._count(
-            """
-            select count(*) from registry_tasks
-            where subject = ? and granted = ? and begun > ?
-            """,
-            (subject, grant, after),
-        )
+        return int(self.rows(_BEGUN, subject, grant, after)[0][0])
 
     def is_taken(self, task: str, grant: str) -> bool:
-        taken = "select count(*) from registry_taken where task = ? and granted = ?"
-        return self._count(taken, (task, grant)) > 0
+        return int(self.rows(_TAKEN, task, grant)[0][0]) > 0
 
-    def _count(self, statement: str, values: Sequence[Any]) -> int:
-        return int(self._run(statement, values)[0][0])
+
+def _key(asked: Asked) -> tuple[str, tuple[Any, ...]]:
+    statement, values = asked
+    return statement, tuple(values)
+
+
+def _whose(provider: str, session: str | None, subject: str) -> tuple[str, str, str]:
+    """Whose logouts. Of a session that there is none of nothing is remembered."""
+    return provider, subject, session or ""
 
 
 class Tables(ABC):
@@ -191,12 +216,9 @@ class Tables(ABC):
     def _to_read(self) -> AbstractContextManager[Run]:
         """A look at one state of the tables, by one statement."""
 
-    def _state(self, run: Run) -> State:
-        """The times. Raises StoreError if they are gone."""
-        rows = run("select floor, gone, tasks_gone, swept from registry_state", ())
-        if len(rows) != 1:
-            raise StoreError("the registry has lost its floor: it is damaged")
-        return State(*rows[0])
+    def _times(self) -> Asked:
+        """What gives the times of the state."""
+        return "select floor, gone, tasks_gone, swept from registry_state", ()
 
     def _sure(self, run: Run, now: int) -> int:
         """A time that has come, by whom to believe when something is to be forgotten."""
@@ -210,21 +232,25 @@ class Tables(ABC):
         Raises IssuanceError and StoreError.
         """
         with self._to_write() as run:
-            state = self._state(run)
-            verdict = judge(entry, state, _Known(run))
+            times, values = self._times()
+            known = _Known(run, (times, values), entry)
+            state = state_of(known.rows(times, *values))
+            verdict = judge(entry, state, known)
             self._sweep(run, state, entry.now)
-            _write(run, entry, verdict)
+            run(_written(entry, verdict))
             return verdict.task
 
     def is_live(self, task: str, now: int) -> bool:
         """Is the task out, and neither ended nor past its deadline? Raises StoreError."""
         with self._to_read() as run:
-            rows = run(
+            rows = _run(
+                run,
                 """
                 select count(*) from registry_tasks
                 where id = ? and past = 0 and ended = 0 and deadline > ?
                 """,
-                (task, now),
+                task,
+                now,
             )
         return bool(rows[0][0] == 1)
 
@@ -237,7 +263,7 @@ class Tables(ABC):
         """
         check_ending(ending)
         with self._to_write() as run:
-            state = self._state(run)
+            state = state_of(run([self._times()])[0])
             if ending.jti is not None and not _note(
                 run,
                 stream_of(ending),
@@ -248,25 +274,25 @@ class Tables(ABC):
 
             for void in voided(ending):
                 _remember(run, void)
-            made = _written(run, _found(run, ending), ending)
+            made = _ended(run, _found(run, ending), ending)
             self._sweep(run, state, ending.now)
             return tuple(made)
 
     def unpublished(self) -> tuple[Change, ...]:
         """What the overlay does not say yet, from the first on. Raises StoreError."""
         with self._to_read() as run:
-            rows = run(_CHANGES, ())
+            rows = _run(run, _CHANGES)
         return tuple(_change(*row) for row in rows)
 
     def published(self, number: int) -> None:
         """The overlay says so. Raises StoreError."""
         with self._to_write() as run:
-            run("update registry_changes set due = 0 where number = ?", (number,))
+            _run(run, "update registry_changes set due = 0 where number = ?", number)
 
     def hear(self, stream: str, jti: str, now: int) -> bool:
         """Write that a stream told something. False if it was heard before. Raises StoreError."""
         with self._to_write() as run:
-            state = self._state(run)
+            state = state_of(run([self._times()])[0])
             is_new = _note(run, stream, jti, now)
             if is_new:
                 self._sweep(run, state, now)
@@ -275,7 +301,7 @@ class Tables(ABC):
     def heard_at(self, stream: str) -> int | None:
         """When the stream told something last. None: never yet. Raises StoreError."""
         with self._to_read() as run:
-            rows = run("select at from registry_streams where stream = ?", (stream,))
+            rows = _run(run, "select at from registry_streams where stream = ?", stream)
         return int(rows[0][0]) if rows else None
 
     # --- what is forgotten
@@ -289,89 +315,94 @@ class Tables(ABC):
 
         good = _last(run, "select max(until) from registry_used where until <= ?", until.used)
         if good is not None:
-            run("delete from registry_used where until <= ?", (until.used,))
+            _run(run, "delete from registry_used where until <= ?", until.used)
         at = _last(run, "select max(at) from registry_voids where at <= ?", until.heard)
         if at is not None:
-            run("delete from registry_voids where at <= ?", (until.heard,))
-        run("delete from registry_heard where at <= ?", (until.heard,))
+            _run(run, "delete from registry_voids where at <= ?", until.heard)
+        _run(run, "delete from registry_heard where at <= ?", until.heard)
         deadline = _forget_tasks(run, now, until.tasks)
 
-        run(
+        _run(
+            run,
             "update registry_state set floor = ?, gone = ?, tasks_gone = ?, swept = ?",
-            (
-                max(state.floor, at or 0),
-                max(state.gone, good or 0),
-                max(state.tasks_gone, 0 if deadline is None else deadline + DAY),
-                now,
-            ),
+            max(state.floor, at or 0),
+            max(state.gone, good or 0),
+            max(state.tasks_gone, 0 if deadline is None else deadline + DAY),
+            now,
         )
 
 
 def begin(run: Run, floor: int) -> None:
     """The first row of tables that are new."""
-    run("insert into registry_state values (1, ?, 0, 0, 0, 0)", (floor,))
+    _run(run, "insert into registry_state values (1, ?, 0, 0, 0, 0)", floor)
 
 
-def _write(run: Run, entry: Entry, verdict: Verdict) -> None:
-    """What an exchange comes to, written down."""
+def state_of(rows: list[Row]) -> State:
+    """The times. Raises StoreError if they are gone."""
+    if len(rows) != 1:
+        raise StoreError("the registry has lost its floor: it is damaged")
+    return State(*rows[0])
+
+
+def _written(entry: Entry, verdict: Verdict) -> list[Asked]:
+    """The statements that write down what an exchange comes to."""
     task = verdict.task
+    made: list[Asked] = []
     if verdict.is_new:
-        run(
-            """
+        begun = """
             insert into registry_tasks
                 (id, granted, subject, actor, begun, deadline, past, ended)
                 values (?, ?, ?, ?, ?, ?, 0, 0)
-            """,
-            (task.id, task.grant, task.subject, entry.actor, entry.now, task.deadline),
-        )
-    run(
         """
+        its = (task.id, task.grant, task.subject, entry.actor, entry.now, task.deadline)
+        made.append((begun, its))
+
+    taken = """
         insert into registry_taken (task, granted, provider, session) values (?, ?, ?, ?)
         on conflict (task, granted, provider, session) do nothing
-        """,
-        (task.id, entry.grant, entry.provider, entry.session or ""),
-    )
-    for seen in entry.seen:
-        _use(run, seen, task)
+    """
+    made.append((taken, (task.id, entry.grant, entry.provider, entry.session or "")))
 
-
-def _use(run: Run, seen: Seen, task: Task) -> None:
-    """An assertion is used. What it came with the first time stays."""
-    run(
-        """
+    # What an assertion came with the first time stays.
+    used = """
         insert into registry_used as u (digest, companions, task, until) values (?, ?, ?, ?)
         on conflict (digest) do update set until = excluded.until where excluded.until > u.until
-        """,
-        (seen.digest, seen.companions, task.id, seen.until),
-    )
+    """
+    for seen in entry.seen:
+        made.append((used, (seen.digest, seen.companions, task.id, seen.until)))
+    return made
 
 
 def _remember(run: Run, void: Void) -> None:
     """A login is over. Of two times the later one counts."""
-    run(
+    _run(
+        run,
         """
         insert into registry_voids as v (provider, kind, whose, granted, starts_only, at)
             values (?, ?, ?, ?, ?, ?)
         on conflict (provider, kind, whose, granted, starts_only) do update
             set at = excluded.at where excluded.at > v.at
         """,
-        (void.provider, void.of, void.whose, void.grant, int(void.starts_only), void.at),
+        void.provider,
+        void.of,
+        void.whose,
+        void.grant,
+        int(void.starts_only),
+        void.at,
     )
 
 
 def _note(run: Run, stream: str, jti: str, now: int) -> bool:
     """Note an event, and that its stream lives. False if it was heard before."""
     known = "select count(*) from registry_heard where stream = ? and jti = ?"
-    if run(known, (stream, jti))[0][0]:
+    if _run(run, known, stream, jti)[0][0]:
         return False
-    run("insert into registry_heard (stream, jti, at) values (?, ?, ?)", (stream, jti, now))
-    run(
-        """
+    lives = """
         insert into registry_streams (stream, at) values (?, ?)
         on conflict (stream) do update set at = excluded.at
-        """,
-        (stream, now),
-    )
+    """
+    heard = "insert into registry_heard (stream, jti, at) values (?, ?, ?)"
+    run([(heard, (stream, jti, now)), (lives, (stream, now))])
     return True
 
 
@@ -385,13 +416,14 @@ def _found(run: Run, ending: Ending) -> dict[Task, set[str]]:
     ]
     named = [(column, value) for column, value in wanted if value is not None]
     which = "".join(f" and {column} = ?" for column, _ in named)
-    rows = run(
+    rows = _run(
+        run,
         f"""
         select t.id, t.granted, t.subject, t.deadline, k.granted
         from registry_tasks t join registry_taken k on k.task = t.id
         where t.ended = 0{which}
         """,  # noqa: S608, of names that stand above
-        tuple(value for _, value in named),
+        *(value for _, value in named),
     )
 
     found: dict[Task, set[str]] = {}
@@ -402,26 +434,29 @@ def _found(run: Run, ending: Ending) -> dict[Task, set[str]]:
     return found
 
 
-def _written(run: Run, found: dict[Task, set[str]], ending: Ending) -> list[Change]:
+def _ended(run: Run, found: dict[Task, set[str]], ending: Ending) -> list[Change]:
     """What comes of these tasks by an ending, written down."""
+    tasks = sorted(found, key=attrgetter("id"))
+    said = "select narrowing from registry_changes where task = ?"
+    several = run([("select changes from registry_state", ()), *((said, (it.id,)) for it in tasks)])
+    number = several.pop(0)[0][0]
+
     made: list[Change] = []
-    number = run("select changes from registry_state", ())[0][0]
-    for task in sorted(found, key=attrgetter("id")):
-        rows = run("select narrowing from registry_changes where task = ?", (task.id,))
+    for task, rows in zip(tasks, several, strict=True):
         known = [None if narrowing is None else bytes(narrowing) for (narrowing,) in rows]
         for narrowing in becomes(ending, found[task]):
-            if narrowing in known:
-                continue
-            number += 1
-            run(
-                "insert into registry_changes (number, task, narrowing, due) values (?, ?, ?, 1)",
-                (number, task.id, narrowing),
-            )
-            if narrowing is None:
-                run("update registry_tasks set ended = 1 where id = ?", (task.id,))
-            made.append(Change(number, task, narrowing))
-    if made:
-        run("update registry_state set changes = ?", (number,))
+            if narrowing not in known:
+                number += 1
+                made.append(Change(number, task, narrowing))
+
+    due = "insert into registry_changes (number, task, narrowing, due) values (?, ?, ?, 1)"
+    is_over = "update registry_tasks set ended = 1 where id = ?"
+    asked: list[Asked] = [("update registry_state set changes = ?", (number,))]
+    for change in made:
+        asked.append((due, (change.number, change.task.id, change.narrowing)))
+        if change.narrowing is None:
+            asked.append((is_over, (change.task.id,)))
+    run(asked)
     return made
 
 
@@ -431,7 +466,7 @@ def _change(number: int, *rest: Any) -> Change:
 
 
 def _last(run: Run, statement: str, until: int) -> int | None:
-    found: int | None = run(statement, (until,))[0][0]
+    found: int | None = _run(run, statement, until)[0][0]
     return found
 
 
@@ -445,16 +480,17 @@ _OVER = """
 
 def _forget_tasks(run: Run, now: int, until: int) -> int | None:
     """Note which are past their deadline, and forget old ones: the last deadline of these."""
-    run("update registry_tasks set past = 1 where past = 0 and deadline <= ?", (now,))
+    _run(run, "update registry_tasks set past = 1 where past = 0 and deadline <= ?", now)
     last = _last(run, f"select max(deadline) from registry_tasks where {_OVER}", until)  # noqa: S608
     if last is None:
         return None
     for table in ("registry_taken", "registry_changes"):
-        run(
+        _run(
+            run,
             f"""
             delete from {table} where task in (select id from registry_tasks where {_OVER})
             """,  # noqa: S608
-            (until,),
+            until,
         )
-    run(f"delete from registry_tasks where {_OVER}", (until,))  # noqa: S608
+    _run(run, f"delete from registry_tasks where {_OVER}", until)  # noqa: S608
     return last

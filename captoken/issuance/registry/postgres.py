@@ -21,8 +21,8 @@ with extra("postgres"):
 
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.errors import CaptokenError, StoreError
-from captoken.issuance.registry._rules import State, first_floor
-from captoken.issuance.registry._tables import TABLES, Row, Run, Tables, begin
+from captoken.issuance.registry._rules import first_floor
+from captoken.issuance.registry._tables import TABLES, Asked, Row, Run, Tables, begin, state_of
 from captoken.stores import postgres as stores
 from captoken.stores._rules import checked_floor, there_already
 from captoken.stores.postgres import (
@@ -36,6 +36,7 @@ Cursor: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
 
 _SERVER = "PostgreSQL"
 _KIND = "registry"  # among the floors, which have a row for each kind of store
+_TIMES = "the times of the state"  # in place of a statement, which is composed once
 
 
 def setup(schema: str = "captoken") -> str:
@@ -97,18 +98,22 @@ class PostgresRegistry(Tables, PostgresStore):
         self._lossless = lossless
 
         parameters: LiteralString = "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean"
-        # Statements, as the server reads them.
-        self._composed = {"floor_of": self._function("floor_of", parameters)}
+        look = self._function("look", parameters)
         self._ready = self._function("ready", "")
         self._lock_state = self._statement("select 1 from {} for update", "registry_state")
+        # Of two floors the later one counts: the stores' own rises where the server was set back.
+        both = b"select greatest(floor, (" + look + b")), "
+        times = both + self._statement("gone, tasks_gone, swept from {}", "registry_state")
+        # Statements, as the server reads them.
+        self._composed = {_TIMES: times}
         with self._kept():
             if _floor is None:
-                self._ask(self._function("look", parameters), self._floor_facts(), again=True)
+                self._ask(look, self._floor_facts(), again=True)
                 with self._to_read() as run:
-                    self._state(run)
+                    state_of(run([self._times()])[0])
                 return
             made = self._function("make", parameters + ", %s::bigint, '{{}}'")
-            with self._transaction() as cursor:
+            with self._transaction() as (cursor, _):
                 row = cursor.execute(made, (*self._floor_facts(), _floor)).fetchone()
                 if row != (True,):
                     raise there_already(_SERVER)
@@ -137,23 +142,19 @@ class PostgresRegistry(Tables, PostgresStore):
         """What the functions are given of the floor. The clock is the server's."""
         return _KIND, 0, CLOCKS_DIFFER, None, self._lossless
 
-    def _state(self, run: Run) -> State:
-        """The times. The floor is the later of two: one rises where the server was set back."""
-        state = super()._state(run)
-        floor = run("floor_of", self._floor_facts())[0][0]
-        return state._replace(floor=max(state.floor, floor))
+    def _times(self) -> Asked:
+        return _TIMES, self._floor_facts()
 
     def _sure(self, run: Run, now: int) -> int:
         """The earlier of two clocks: one service with a wrong clock does not forget for all."""
-        here = run("select floor(extract(epoch from clock_timestamp()))::bigint", ())[0][0]
-        return min(now, int(here))
+        asked = "select floor(extract(epoch from clock_timestamp()))::bigint"
+        return min(now, int(run([(asked, ())])[0][0][0]))
 
     @contextmanager
     def _to_write(self) -> Generator[Run]:
-        with self._transaction() as cursor:
-            # At the level that is asked for here, each statement sees what was committed before it.
-            cursor.execute(self._ready)
-            if cursor.execute(self._lock_state).fetchone() is None:
+        # At the level that `ready` wants, each statement sees what was committed before it.
+        with self._transaction(self._ready, self._lock_state) as (cursor, told):
+            if not told[-1]:
                 raise StoreError(f"{_SERVER}: the registry has lost its floor: it is damaged")
             yield self._run_by(cursor)
 
@@ -163,9 +164,26 @@ class PostgresRegistry(Tables, PostgresStore):
             yield self._run_by(cursor)
 
     @contextmanager
-    def _transaction(self) -> Generator[Cursor]:
-        with self._cursor() as cursor, cursor.connection.transaction():
-            yield cursor
+    def _transaction(self, *first: bytes) -> Generator[tuple[Cursor, list[list[Row]]]]:
+        """One transaction, and what its first statements gave. Nothing of it stays if it raises."""
+        with self._cursor() as cursor:
+            try:
+                told = _together(cursor, [(one, ()) for one in (b"begin", *first)])
+                yield cursor, told
+                cursor.execute(b"commit")
+                # The server says so of one that it has undone.
+                if cursor.statusmessage != "COMMIT":
+                    raise StoreError(f"{_SERVER}: the transaction was undone")
+            except BaseException:
+                self._undo(cursor)
+                raise
+
+    def _undo(self, cursor: Cursor) -> None:
+        """Undo what is open, so that nobody waits for its locks. Whoever calls holds the lock."""
+        try:
+            cursor.execute(b"rollback")
+        except psycopg.Error:
+            self._drop()
 
     @contextmanager
     def _cursor(self) -> Generator[Cursor]:
@@ -195,12 +213,34 @@ class PostgresRegistry(Tables, PostgresStore):
         raise StoreError(failed)
 
     def _run_by(self, cursor: Cursor) -> Run:
-        def run(statement: str, values: Sequence[Any]) -> list[Row]:
-            composed = self._composed.get(statement)
-            if composed is None:
-                its = _in_schema(statement, self._schema).replace("?", "%s")
-                composed = self._composed[statement] = its.encode()
-            cursor.execute(composed, values)
-            return [] if cursor.description is None else cursor.fetchall()
+        def run(asked: Sequence[Asked]) -> list[list[Row]]:
+            return _together(cursor, [(self._compose(text), values) for text, values in asked])
 
         return run
+
+    def _compose(self, statement: str) -> bytes:
+        """A statement as the server reads it, composed once."""
+        composed = self._composed.get(statement)
+        if composed is None:
+            its = _in_schema(statement, self._schema).replace("?", "%s")
+            composed = self._composed[statement] = its.encode()
+        return composed
+
+
+def _together(cursor: Cursor, asked: Sequence[tuple[bytes, Sequence[Any]]]) -> list[list[Row]]:
+    """All rows of each statement, in one round trip."""
+    connection = cursor.connection
+    if len(asked) == 1 or not psycopg.Pipeline.is_supported():
+        return [_rows(cursor.execute(statement, values)) for statement, values in asked]
+    with connection.pipeline() as pipeline:
+        several = [
+            connection.cursor(row_factory=tuple_row).execute(statement, values)
+            for statement, values in asked
+        ]
+        pipeline.sync()
+        return [_rows(one) for one in several]
+
+
+def _rows(cursor: Cursor) -> list[Row]:
+    """What a statement gave; nothing, for one that only writes."""
+    return [] if cursor.description is None else cursor.fetchall()

@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from time import time
-from typing import Any, Self
+from typing import Self
 
 from captoken._format.errors import StoreError
 from captoken.issuance.registry._rules import first_floor
-from captoken.issuance.registry._tables import TABLES, Row, Run, Tables, begin
+from captoken.issuance.registry._tables import TABLES, Asked, Row, Run, Tables, begin
 from captoken.stores._rules import checked_floor
 from captoken.stores.sqlite import Run as Execute
 from captoken.stores.sqlite import SQLiteStore
@@ -67,9 +67,9 @@ class SQLiteRegistry(Tables, SQLiteStore):
 
 
 def _run_by(execute: Execute) -> Run:
-    def run(statement: str, values: Sequence[Any]) -> list[Row]:
+    def run(asked: Sequence[Asked]) -> list[list[Row]]:
         try:
-            return execute(statement, values).fetchall()
+            return [execute(statement, values).fetchall() for statement, values in asked]
 
         # A number that is too large for the file, or half of a character.
         except (OverflowError, UnicodeEncodeError) as error:
