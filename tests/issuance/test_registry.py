@@ -536,6 +536,18 @@ def test_47_a_clock_that_steps_back_revives_no_login(place: Place) -> None:
     assert said(registry, entry("a", seen(1, issued_at=NOW + 2), **back)) == "a"
 
 
+def test_what_is_forgotten_lowers_no_floor(place: Place) -> None:
+    registry = place.created(floor=None, clock=lambda: NOW)
+    registry.end(ending(session="s1", now=NOW - 100))
+    registry.end(ending(session="s2", now=NOW + PAST + 1))
+    sweep(registry, NOW + REMEMBERED)
+    assert said(registry, entry("a", issued_at=NOW + PAST, session="s3")) == "invalid_grant"
+    assert said(registry, entry("a", issued_at=NOW + PAST + 1, session="s3")) == "a"
+    sweep(registry, NOW + 2 * REMEMBERED)
+    assert said(registry, entry("b", issued_at=NOW + PAST + 1, session="s3")) == "invalid_grant"
+    assert said(registry, entry("b", issued_at=NOW + PAST + 2, session="s3")) == "b"
+
+
 def test_47_how_many_were_begun_is_not_known_by_a_clock_that_steps_back(place: Place) -> None:
     """Of a task that is forgotten nobody knows whether it began within the day. Without a limit, nobody asks."""
     registry = place.created()
@@ -556,6 +568,9 @@ def test_a_clock_that_was_far_ahead_for_a_moment_does_not_end_it_for_good(place:
     sweep(registry, NOW + 100 * DAY)
     assert said(registry, entry("b", seen(2, until=NOW + 900), now=NOW + 1)) == "b" and registry.is_live("b", NOW + 1)
     assert refused(registry, entry("c", seen(), now=NOW + 1))[2] == "it is over, and what it was used for is forgotten"
+    assert counted(registry)["used"] == 1
+    sweep(registry, NOW + 900 + PAST)
+    assert counted(registry)["used"] == 0, "and it goes on to forget"
 
 
 def test_what_nothing_depends_on_is_forgotten(place: Place) -> None:
@@ -595,6 +610,18 @@ def counted(registry: Any) -> dict[str, int]:
     with registry._to_write() as run:
         rows = run([(f"select count(*) from registry_{table}", ()) for table in tables])
     return {table: many for table, ((many,),) in zip(tables, rows, strict=True)}
+
+
+@pytest.mark.parametrize(("first", "then"), [(100, 200), (200, 100)])
+def test_an_assertion_is_remembered_for_as_long_as_anybody_may_take_it(place: Place, first: int, then: int) -> None:
+    """Of two leeways the longer one counts."""
+    registry = place.created()
+    assert said(registry, entry("a", seen(1, until=NOW + first))) == "a"
+    assert said(registry, joining("a", seen(1, until=NOW + then))) == "a"
+    sweep(registry, NOW + 199 + PAST)
+    assert refused(registry, entry("b", seen(1, "other", until=NOW + 200)))[2] == "it was used with another actor, client or key"
+    sweep(registry, NOW + 199 + PAST + SWEEP)
+    assert "forgotten" in refused(registry, entry("b", seen(1, "other", until=NOW + 200)))[2]
 
 
 def test_it_is_looked_for_what_may_be_forgotten_every_ten_seconds(place: Place) -> None:

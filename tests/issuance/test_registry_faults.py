@@ -88,17 +88,23 @@ def test_54_a_server_that_is_gone_starts_nothing_until_it_is_back(server: Postgr
 
 
 def test_a_database_that_was_set_back_takes_no_assertion_of_before(postgres_server: Postgres) -> None:
-    """A standby that was promoted: what was answered last may be lost. With `lossless` that is denied aloud."""
+    """A standby that was promoted: what was answered last may be lost, a use or an end. With `lossless` that is denied aloud."""
     place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}")
     registry = place.created()
-    assert said(registry, entry("a", seen(1))) == "a"
+    for task in ("a", "e"):
+        assert said(registry, entry(task, seen(1))) == task
+    (change,) = registry.end(ending(task="e"))
     with psycopg.connect(place.where) as connection:
         connection.execute(f"update {place.schema}.floors set timeline = '00000000'".encode())
     with closing(PostgresRegistry(place.where, schema=place.schema, lossless=True)) as lossless:
-        assert said(lossless, entry("b", seen(1))) == "b"
+        assert said(lossless, entry("b", seen(1))) == "b" and lossless.is_live("a", NOW)
+    assert not registry.is_live("a", NOW), "nobody knows whether it was ended"
+    assert registry.unpublished() == (change,), "what is due stays so"
     for one in (registry, place.opened()):
         assert said(one, entry("c", seen(1))) == said(one, joining("a", seen(1))) == "invalid_grant"
-        assert one.is_live("a", NOW)
+        assert not one.is_live("a", NOW) and not one.is_live("b", NOW)
+    late = int(time()) + 300
+    assert said(registry, joining("a", now=late, issued_at=late)) == "invalid_grant"
     for later, told in ((0, "invalid_grant"), (30, "invalid_grant"), (300, "d")):
         at = int(time()) + later
         assert said(registry, entry("d", now=at, issued_at=at)) == told, "the floor is a minute ahead, as a clock may be"

@@ -22,7 +22,7 @@ with extra("postgres"):
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.errors import CaptokenError, StoreError
 from captoken.issuance.registry._rules import first_floor
-from captoken.issuance.registry._tables import TABLES, Asked, Row, Run, Tables, begin, state_of
+from captoken.issuance.registry._tables import TABLES, Asked, Row, Run, Tables, begin
 from captoken.stores import postgres as stores
 from captoken.stores._rules import checked_floor, there_already
 from captoken.stores.postgres import (
@@ -36,7 +36,6 @@ Cursor: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
 
 _SERVER = "PostgreSQL"
 _KIND = "registry"  # among the floors, which have a row for each kind of store
-_TIMES = "the times of the state"  # in place of a statement, which is composed once
 
 
 def setup(schema: str = "captoken") -> str:
@@ -80,8 +79,8 @@ class PostgresRegistry(Tables, PostgresStore):
     """Tasks in a database. To open it makes none: `create` does, once, with a floor.
 
     The floor rises when a failover or a restored backup has set the database back: assertions that
-    may have been used in what was lost are refused. `lossless=True` says aloud that none does.
-    What tasks were started in what was lost is not known: their leases are refused.
+    may have been used in what was lost are refused, and tasks of before are over, since they may
+    have been ended in it. `lossless=True` says aloud that none does.
 
     `source` is a conninfo string, or a callable that returns a connection of the registry's own.
     """
@@ -98,19 +97,15 @@ class PostgresRegistry(Tables, PostgresStore):
         self._lossless = lossless
 
         parameters: LiteralString = "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean"
-        look = self._function("look", parameters)
+        self._composed: dict[str, bytes] = {}  # statements, as the server reads them
         self._ready = self._function("ready", "")
-        self._lock_state = self._statement("select 1 from {} for update", "registry_state")
-        # Of two floors the later one counts: the stores' own rises where the server was set back.
-        both = b"select greatest(floor, (" + look + b")), "
-        times = both + self._statement("gone, tasks_gone, swept from {}", "registry_state")
-        # Statements, as the server reads them.
-        self._composed = {_TIMES: times}
+        self._lock_state = self._statement("select floor from {} for update", "registry_state")
+        # The stores' own floor, which rises where the server was set back, beside the registry's.
+        floors = b"select (" + self._function("look", parameters) + b"), "
+        self._floors = floors + self._statement("(select floor from {})", "registry_state")
         with self._kept():
             if _floor is None:
-                self._ask(look, self._floor_facts(), again=True)
-                with self._to_read() as run:
-                    state_of(run([self._times()])[0])
+                self._notice()
                 return
             made = self._function("make", parameters + ", %s::bigint, '{{}}'")
             with self._transaction() as (cursor, _):
@@ -142,9 +137,6 @@ class PostgresRegistry(Tables, PostgresStore):
         """What the functions are given of the floor. The clock is the server's."""
         return _KIND, 0, CLOCKS_DIFFER, None, self._lossless
 
-    def _times(self) -> Asked:
-        return _TIMES, self._floor_facts()
-
     def _sure(self, run: Run, now: int) -> int:
         """The earlier of two clocks: one service with a wrong clock does not forget for all."""
         asked = "select floor(extract(epoch from clock_timestamp()))::bigint"
@@ -153,22 +145,38 @@ class PostgresRegistry(Tables, PostgresStore):
     @contextmanager
     def _to_write(self) -> Generator[Run]:
         # At the level that `ready` wants, each statement sees what was committed before it.
-        with self._transaction(self._ready, self._lock_state) as (cursor, told):
-            if not told[-1]:
-                raise StoreError(f"{_SERVER}: the registry has lost its floor: it is damaged")
-            yield self._run_by(cursor)
+        first = [(self._ready, ()), (self._lock_state, ()), (self._floors, self._floor_facts())]
+        with self._transaction(first) as (cursor, told):
+            run = self._run_by(cursor)
+            floor = _risen(told[-1])
+            if floor is not None:
+                run(_set_back(floor))
+            yield run
 
     @contextmanager
     def _to_read(self) -> Generator[Run]:
+        self._notice()
         with self._cursor() as cursor:
             yield self._run_by(cursor)
 
+    def _notice(self) -> None:
+        """If the server was set back, have that written down before anything is read."""
+        with self._cursor() as cursor:
+            rows = _rows(cursor.execute(self._floors, self._floor_facts()))
+            floor = _risen(rows)
+        if floor is not None:
+            with self._to_write():
+                pass
+
     @contextmanager
-    def _transaction(self, *first: bytes) -> Generator[tuple[Cursor, list[list[Row]]]]:
+    def _transaction(
+        self,
+        first: Sequence[tuple[bytes, Sequence[Any]]] = (),
+    ) -> Generator[tuple[Cursor, list[list[Row]]]]:
         """One transaction, and what its first statements gave. Nothing of it stays if it raises."""
         with self._cursor() as cursor:
             try:
-                told = _together(cursor, [(one, ()) for one in (b"begin", *first)])
+                told = _together(cursor, [(b"begin", ()), *first])
                 yield cursor, told
                 cursor.execute(b"commit")
                 # The server says so of one that it has undone.
@@ -225,6 +233,22 @@ class PostgresRegistry(Tables, PostgresStore):
             its = _in_schema(statement, self._schema).replace("?", "%s")
             composed = self._composed[statement] = its.encode()
         return composed
+
+
+def _risen(floors: list[Row]) -> int | None:
+    """The floor that a server has since it was set back; None if it was not. Raises StoreError."""
+    ((its, known),) = floors
+    if type(its) is not int or type(known) is not int:
+        raise StoreError(f"{_SERVER}: the registry has lost its floor: it is damaged")
+    return its if its > known else None
+
+
+def _set_back(floor: int) -> list[Asked]:
+    """What is written where a server was set back: what was out may have ended in what was lost."""
+    return [
+        ("update registry_tasks set past = 1 where past = 0 and begun <= ?", (floor,)),
+        ("update registry_state set floor = ?", (floor,)),
+    ]
 
 
 def _together(cursor: Cursor, asked: Sequence[tuple[bytes, Sequence[Any]]]) -> list[list[Row]]:
