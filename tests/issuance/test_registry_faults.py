@@ -295,6 +295,27 @@ def test_who_writes_waits_no_longer_than_the_timeout(tmp_path: Path) -> None:
         assert said(registry, entry("a", seen(1))) == "a"
 
 
+def test_on_a_server_too_nobody_waits_for_a_lock_for_ever(postgres_server: Postgres) -> None:
+    """Five seconds, or what the connection says. A look waits for nobody."""
+    place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}")
+    place.created()
+    impatient = place._replace(where=f"{place.where} options='-c lock_timeout=50'").opened()
+    with psycopg.connect(place.where) as other:
+        other.execute(f"select 1 from {place.schema}.registry_state for update".encode())
+        with pytest.raises(StoreError, match="LockNotAvailable"):
+            impatient.enter(entry("a", seen(1)))
+        assert not impatient.is_live("a", NOW)
+    assert said(impatient, entry("a", seen(1))) == "a"
+
+
+def test_the_level_of_isolation_is_read_committed_or_it_is_an_error(postgres_server: Postgres) -> None:
+    place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}")
+    place.created()
+    serial = f"{place.where} options='-c default_transaction_isolation=serializable'"
+    with pytest.raises(StoreError, match="must be read committed"):
+        place._replace(where=serial).opened()
+
+
 def test_the_tables_are_made_once_and_again_without_harm(postgres_server: Postgres) -> None:
     """In whatever schema; a name that would need quotes is none."""
     schema = f"registry_{os.urandom(4).hex()}"

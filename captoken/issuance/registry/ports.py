@@ -133,6 +133,7 @@ class Registry(Protocol):
     """Where tasks are kept. Every method is atomic, and raises StoreError if it cannot tell.
 
     What it answered stands after a restart. Services that mint for one policy share one registry.
+    Calls block, and threads may make them at once.
     """
 
     def enter(self, entry: Entry) -> Task:

@@ -256,13 +256,13 @@ def _together(cursor: Cursor, asked: Sequence[tuple[bytes, Sequence[Any]]]) -> l
     connection = cursor.connection
     if len(asked) == 1 or not psycopg.Pipeline.is_supported():
         return [_rows(cursor.execute(statement, values)) for statement, values in asked]
-    with connection.pipeline() as pipeline:
+    # Its end waits for all answers. To wait within it would be another round trip.
+    with connection.pipeline():
         several = [
             connection.cursor(row_factory=tuple_row).execute(statement, values)
             for statement, values in asked
         ]
-        pipeline.sync()
-        return [_rows(one) for one in several]
+    return [_rows(one) for one in several]
 
 
 def _rows(cursor: Cursor) -> list[Row]:

@@ -24,7 +24,8 @@ class SQLiteRegistry(Tables, SQLiteStore):
     """Tasks in a file. To open it makes none: `create` does, once, with a floor.
 
     A file that was lost is made anew by a person, and not by a restart. Then assertions that were
-    issued until a minute later are refused, since it is not known which were used.
+    issued until a minute later are refused, since it is not known which were used. A backup that is
+    put back in its place is not told from it: make a new one instead.
 
         registry = SQLiteRegistry.create("registry.db")    # the first time
         registry = SQLiteRegistry("registry.db")           # from then on
