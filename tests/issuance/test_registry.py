@@ -357,10 +357,19 @@ def test_an_end_reaches_what_a_server_with_a_slow_clock_still_takes(place: Place
     assert [change.task.id for change in registry.end(ending(now=NOW + 2 * PAST, session="s1"))] == ["c"]
 
 
-@pytest.mark.parametrize("facts", [{}, {"provider": None, "session": "s1"}, {"provider": None, "subject": "acme:jane"}])
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"provider": None, "session": "s1"},
+        {"provider": None, "subject": "acme:jane"},
+        {"session": ""},
+        {"subject": "acme:jane", "task": ""},
+    ],
+)
 def test_an_ending_of_nobody_is_an_error(place: Place, facts: dict[str, Any]) -> None:
     registry = place.created()
-    assert said(registry, entry()) == "q3-1"
+    assert said(registry, entry()) == "q3-1" and said(registry, entry("b", session=None)) == "b"
     with pytest.raises(ValueError, match=r"an ending says whose|is one of a provider"):
         registry.end(ending(**facts))
     for odd in ({"instead": {"q3-risk": b"x"}}, {"instead": {"x": b"x"}, "grants": ("q3-risk",)}):
@@ -593,7 +602,7 @@ def test_what_is_due_is_never_forgotten(place: Place) -> None:
     assert said(registry, entry("a", seen())) == "a"
     (change,) = registry.end(ending(session="s1"))
     sweep(registry, NOW + 10 * DAY)
-    assert registry.unpublished() == (change,)
+    assert registry.unpublished() == (change,) and counted(registry)["tasks"] == 2
     registry.published(change.number)
     sweep(registry, NOW + 10 * DAY + SWEEP)
     assert counted(registry)["tasks"] == 2 and registry.unpublished() == ()

@@ -275,7 +275,8 @@ class Void(NamedTuple):
 
 def check_ending(ending: Ending) -> None:
     """Raise ValueError for an ending of nobody, or one that says two things."""
-    if ending.session is None and ending.subject is None and ending.task is None:
+    named = [ending.session, ending.subject, ending.task]
+    if named == [None, None, None] or "" in named:
         raise ValueError("an ending says whose: a session, a subject or a task")
     if ending.task is None and ending.provider is None:
         raise ValueError("a session or a subject is one of a provider")
