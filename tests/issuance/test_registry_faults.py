@@ -295,6 +295,18 @@ def test_who_writes_waits_no_longer_than_the_timeout(tmp_path: Path) -> None:
         assert said(registry, entry("a", seen(1))) == "a"
 
 
+def test_on_a_server_one_clock_that_is_ahead_forgets_nothing_for_others(postgres_server: Postgres) -> None:
+    """By the earlier of its clock and the server's."""
+    place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}")
+    registry, now = place.created(), int(time())
+    assert said(registry, entry("a", seen(1, until=now + 60), now=now)) == "a"
+    ahead = now + 1_000_000
+    assert said(registry, entry("b", now=ahead, issued_at=ahead)) == "b"
+    assert registry.is_live("a", now) and not registry.is_live("a", ahead)
+    assert said(registry, joining("a", seen(1, until=now + 60), now=now)) == "a"
+    assert said(registry, joining("a", seen(1, "other", until=now + 60), now=now)) == "invalid_grant"
+
+
 def test_on_a_server_too_nobody_waits_for_a_lock_for_ever(postgres_server: Postgres) -> None:
     """Five seconds, or what the connection says. A look waits for nobody."""
     place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}")
