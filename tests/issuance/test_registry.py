@@ -505,7 +505,7 @@ def test_a_stream_that_says_nothing_is_silent() -> None:
 def test_47_a_clock_that_steps_back_revives_no_assertion(place: Place) -> None:
     """It was used, and forgotten since; and its time comes again. One that is good for longer is taken."""
     registry = place.created()
-    assert said(registry, entry("a", seen(1, None))) == "a"
+    assert said(registry, entry("a", seen(1, None), seen(3, None, until=NOW + 300))) == "a"
     kept = NOW + 600 + PAST - 1
     sweep(registry, kept)
     assert "alone it is good once" in refused(registry, entry("b", seen(1, None), now=kept))[2], "not forgotten yet"

@@ -160,6 +160,8 @@ class _Known:
         told = self._told.get((statement, values))
         return _run(self._run, statement, *values) if told is None else told
 
+    # What `judge` asks.
+
     def used(self, digest: bytes) -> Used | None:
         rows = self.rows(_USED, digest)
         if not rows:
@@ -172,7 +174,6 @@ class _Known:
         return [
             Logout(kind == "session", at, grant, bool(starts_only))
             for kind, at, grant, starts_only in rows
-            if kind == "subject" or session
         ]
 
     def kept(self, task: str) -> Kept | None:
@@ -193,12 +194,13 @@ class _Known:
 
 
 def _key(asked: Asked) -> tuple[str, tuple[Any, ...]]:
+    """What a statement is known by, along with its values."""
     statement, values = asked
     return statement, tuple(values)
 
 
 def _whose(provider: str, session: str | None, subject: str) -> tuple[str, str, str]:
-    """Whose logouts. Of a session that there is none of nothing is remembered."""
+    """Whose logouts. An empty session is none, and none ever ended."""
     return provider, subject, session or ""
 
 
