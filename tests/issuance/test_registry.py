@@ -400,6 +400,30 @@ def test_81_an_assertion_of_before_the_logout_starts_nothing(place: Place) -> No
     assert said(registry, entry("b", seen(2), issued_at=NOW, **john)) == "invalid_grant", "the later logout counts"
 
 
+def test_81_what_starts_while_the_logout_arrives_is_ended_or_refused(place: Place) -> None:
+    """Of a login that starts and joins tasks in eight threads, nothing lives once the end has been written."""
+    registry = place.created()
+    gate = Barrier(9)
+    assert said(registry, entry("first", session="other")) == "first"
+
+    def start(who: int) -> list[str]:
+        gate.wait(WAIT)
+        asked = [joining("first"), *(entry(f"t-{who}-{number}", seen(who)) for number in range(8))]
+        return [said(registry, one) for one in asked]
+
+    def end(_: int) -> list[str]:
+        gate.wait(WAIT)
+        return [change.task.id for change in registry.end(ending(session="s1"))]
+
+    with ThreadPoolExecutor(9) as pool:
+        running = [pool.submit(start, who) for who in range(8)]
+        ended = pool.submit(end, 0).result(WAIT)
+        started = {task for one in running for task in one.result(WAIT)} - {"invalid_grant"}
+    assert started == set(ended)
+    assert not any(registry.is_live(task, NOW) for task in started)
+    assert said(registry, entry("last", session="other")) == "last"
+
+
 def test_81_by_a_clock_of_the_provider_that_is_ahead(place: Place) -> None:
     """The event says its own time: the login of a moment before it is over as well."""
     registry = place.created()
