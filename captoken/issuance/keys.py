@@ -13,7 +13,8 @@ What is known stays good for an hour after the last good fetch. So an outage of 
 one of ours, and a key that it withdrew is gone with the next good fetch, or after that hour.
 
 What a provider sends is bounded: no redirect, no compression, 256 KB, some seconds in all. Keys
-come over https, from this machine, or from a file. No address is ever taken from an assertion.
+come over https, from this machine, from a file, or from the socket of a SPIFFE agent. No address is
+ever taken from an assertion.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from urllib.parse import urlsplit
 from captoken._format.errors import IssuanceError
 from captoken._format.extras import extra
 from captoken._format.spelling import escape, shown
+from captoken.issuance import workload_api
 from captoken.issuance.jose import Key, KeySet, key_set, read_json
 from captoken.issuance.policy import Policy, Provider, Spiffe
 
@@ -104,10 +106,12 @@ class ProviderKeys:
             return lambda: self._web.discovered(known_as)
         if "://" not in place:
             return lambda: asyncio.to_thread(_file, place)
+        if place.startswith("unix:///") and isinstance(provider, Spiffe):
+            return lambda: workload_api.bundle(place, known_as)
         if not is_safe(place):
             raise IssuanceError(
-                f"the policy does not load: provider.{name}: keys are at an https address, or in "
-                f"a file; {shown(place)} is neither",
+                f"the policy does not load: provider.{name}: keys are at an https address, in a "
+                f"file, or for spiffe at unix:///; {shown(place)} is none of these",
                 "policy",
             )
         return lambda: self._web.get(place)
@@ -222,6 +226,8 @@ class _Shelf:
         try:
             async with asyncio.timeout(PATIENCE):
                 data = await self._source()
+            if len(data) > MAX_BYTES:
+                raise KeysError(f"the document has more than {MAX_BYTES} bytes")
             # Hundreds of keys take a while, and so does the first import of a library.
             found = await asyncio.to_thread(key_set, data, self._use)
         except TimeoutError:
@@ -273,12 +279,9 @@ def is_safe(address: str) -> bool:
 
 
 def _file(path: str) -> bytes:
-    """What is in a file. Raises KeysError, OSError."""
+    """What is in a file, or of one that is too large somewhat too much. Raises OSError."""
     with Path(path).open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise KeysError(f"the document has more than {MAX_BYTES} bytes")
-    return data
+        return file.read(MAX_BYTES + 1)
 
 
 class _Web:

@@ -418,6 +418,7 @@ CONFUSED: list[Case] = [
     ("32 an SVID with two audiences", "mesh", {"aud": [US, "spiffe://acme.example/other"]}, {}, "not for this service alone"),
     ("32 an SVID with one twice", "mesh", {"aud": [US, US]}, {}, "not for this service alone"),
     ("33 another trust domain", "mesh", {"sub": "spiffe://other.example/ns/risk"}, {}, "its issuer is not known here"),
+    ("33 no scheme", "mesh", {"sub": "acme.example/ns/risk"}, {}, "its issuer is not known here"),
     ("33 a domain below", "mesh", {"sub": "spiffe://sub.acme.example/ns/risk"}, {}, "its issuer is not known here"),
     ("33 a bare trust domain", "mesh", {"sub": "spiffe://acme.example"}, {}, "no SPIFFE ID of a workload"),
     ("33 a bare trust domain with a slash", "mesh", {"sub": "spiffe://acme.example/"}, {}, "no SPIFFE ID of a workload"),

@@ -684,13 +684,16 @@ def test_keys_come_over_https_or_from_this_machine(address: str, safe: bool) -> 
     assert is_safe(address) is safe
 
 
-@pytest.mark.parametrize("place", ["http://login.example/keys", "unix:///run/spire/agent.sock", "https://user@login.example/keys"])
+@pytest.mark.parametrize("place", ["http://login.example/keys", "unix://run/agent.sock", "tcp://127.0.0.1:8081", "https://user@login.example/keys"])
 def test_a_place_where_keys_cannot_be_does_not_load(place: str) -> None:
     loaded = of(f'mesh = {{ kind = "spiffe", trust_domain = "acme.example", bundle = "{place}" }}')
-    with pytest.raises(IssuanceError, match=r"provider.mesh: keys are at an https address, or in a file") as told:
+    with pytest.raises(IssuanceError, match=r"provider.mesh: keys are at an https address, in a file, or for spiffe at unix:///") as told:
         ProviderKeys(loaded)
     assert told.value.code == "policy"
-    ProviderKeys(of('mesh = { kind = "spiffe", trust_domain = "acme.example", bundle = "https://login.example/keys" }'))
+    with pytest.raises(IssuanceError, match=r"provider.one: keys are at an https address"):
+        ProviderKeys(of('one = { kind = "workload", issuer = "https://one.example", jwks = "unix:///run/agent.sock" }'))
+    for good in ("https://login.example/keys", "unix:///run/agent.sock", "/etc/bundle", "bundle"):
+        ProviderKeys(of(f'mesh = {{ kind = "spiffe", trust_domain = "acme.example", bundle = "{good}" }}'))
 
 
 # --- files, and sources of one's own --------------------------------------------------------------
@@ -710,7 +713,8 @@ def test_a_source_of_ones_own_is_asked_instead(caplog: pytest.LogCaptureFixture)
     """As the Workload API would be. Whatever it raises is told, and no more."""
     loaded = of('mesh = { kind = "spiffe", trust_domain = "acme.example", bundle = "unix:///run/agent.sock" }')
     ticks = Ticks()
-    answers: list[Any] = [document(jwk("mesh", use="jwt-svid")), RuntimeError("the agent\nis away"), RuntimeError(), None]
+    good = document(jwk("mesh", use="jwt-svid"))
+    answers: list[Any] = [good, RuntimeError("the agent\nis away"), RuntimeError(), None, good + b" " * MAX_BYTES]
 
     async def source() -> bytes:
         found = answers.pop(0)
@@ -721,7 +725,7 @@ def test_a_source_of_ones_own_is_asked_instead(caplog: pytest.LogCaptureFixture)
     async def story() -> None:
         known = ProviderKeys(loaded, sources={"mesh": source}, clock=ticks)
         assert await known.start() == {}
-        for says in ("the agent\nis away", "RuntimeError", "'NoneType' object has no attribute 'decode'"):
+        for says in ("the agent\nis away", "RuntimeError", "object of type 'NoneType' has no len()", "the document has more than 262144 bytes"):
             ticks.now += PAUSE
             assert (await known.start())["mesh"] == says
             assert known("mesh", "mesh-ES256") is not None

@@ -1,0 +1,95 @@
+"""The bundle of a trust domain, as its agent on this machine has it (SPIFFE Workload API, 6.2).
+
+`FetchJWTBundles` answers with key sets as they were published, each under its trust domain. They
+are taken as they came, so that `jose` reads them by its own rules. The service needs no more of the
+API than that; a workload, which asks for its own identity, does.
+
+Whoever can listen at the socket's place says who everybody is. So it is a matter of the machine,
+as a file of keys is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from captoken._format.extras import extra
+
+_METHOD = "/SpiffeWorkloadAPI/FetchJWTBundles"
+
+# An agent refuses calls without it: no page in a browser can send it (SPIFFE Workload API, 3).
+_HEADER = (("workload.spiffe.io", "true"),)
+
+# Fields of the two messages: the map of the answer, and key and value of an entry.
+_BUNDLES = 1
+_TRUST_DOMAIN = 1
+_BUNDLE = 2
+
+# How protobuf writes a field of bytes.
+_LENGTH_DELIMITED = 2
+
+
+class WorkloadApiError(Exception):
+    """The agent has no bundle of that trust domain, or its answer cannot be read."""
+
+
+async def bundle(address: str, trust_domain: str) -> bytes:
+    """The key set of a trust domain, from the agent at `unix:///…`. The caller bounds the time.
+
+    The agent would go on telling of changes. What it says first is taken, and it is asked again
+    when that is old. Raises WorkloadApiError.
+    """
+    with extra("spiffe"):
+        import grpc.aio  # type: ignore[import-untyped]
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        # The request has no fields, which is no bytes; the answer is read below.
+        ask = channel.unary_stream(_METHOD, request_serializer=bytes)
+        answers = ask(b"", metadata=_HEADER)
+        try:
+            answer = await answers.read()
+        except grpc.aio.AioRpcError as error:
+            raise WorkloadApiError(f"{error.code().name}: {error.details()}") from None
+        finally:
+            answers.cancel()
+    if type(answer) is not bytes:  # the agent ended without one
+        raise WorkloadApiError("the agent did not answer")
+    return _bundle_in(answer, trust_domain)
+
+
+def _bundle_in(answer: bytes, trust_domain: str) -> bytes:
+    """The bundle in an answer. Raises WorkloadApiError."""
+    found: list[bytes] = []
+    for field, entry in _fields(answer):
+        if field != _BUNDLES:
+            continue
+        # Of a field that is repeated, protobuf takes the last.
+        parts = dict(_fields(entry))
+        if parts.get(_TRUST_DOMAIN) == f"spiffe://{trust_domain}".encode():
+            found.append(parts.get(_BUNDLE, b""))
+    if len(found) != 1:
+        raise WorkloadApiError(f"the agent has {len(found)} bundles of {trust_domain}")
+    return found[0]
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """The fields of a protobuf message, all of which are bytes here. Raises WorkloadApiError."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        if tag & 7 != _LENGTH_DELIMITED:
+            raise WorkloadApiError("the agent's answer has fields of other kinds")
+        length, at = _varint(message, at)
+        if length > len(message) - at:
+            raise WorkloadApiError("the agent's answer is cut off")
+        yield tag >> 3, message[at : at + length]
+        at += length
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """A number, seven bits a byte and the lowest first, and where the next begins."""
+    value = 0
+    for count, byte in enumerate(message[at : at + 5]):
+        value |= (byte & 0x7F) << 7 * count
+        if byte < 0x80:
+            return value, at + count + 1
+    raise WorkloadApiError("the agent's answer is cut off")
