@@ -130,31 +130,11 @@ def verify(
     sent the text; `why` is for the trail. ValueError: `takes` names a kind that there is not.
     """
     opened = _opened(text, policy, takes)
-    header, claims = opened.unverified.header, opened.unverified.claims
+    _check_signature(opened, keys)
 
-    key = keys(opened.name, header["kid"])
-    if key is None:
-        raise _refused(
-            f"there is no key {shown(header['kid'])}",
-            f"of provider {opened.name}",
-        )
-    if header["alg"] not in key.algorithms:
-        raise _refused(f"its key is not for {shown(header['alg'])}")
-    if not holds(opened.unverified, key):
-        raise _refused("its signature does not hold")
-
-    # Signed by the provider, so that what it says is to be believed. Is it for us, and for now?
-    _check_texts(claims)
-    most = opened.provider.max_life
-    _check_times(claims, now, min(most, MAX_ID_JAG) if opened.kind == "id-jag" else most)
-    _KINDS[opened.kind].check(claims, opened.provider, now, audience)
-    for matcher in policy.required[opened.name]:
-        if not matcher.matches(claims):
-            raise _refused(
-                "its issuer is known here, and it is not one of those that are taken",
-                f"provider {opened.name} requires: {matcher}",
-            )
-
+    # The provider signed it, so that what it says is to be believed. Is it for us, and for now?
+    _check_claims(opened, policy, now, audience)
+    claims = opened.unverified.claims
     return Identity(
         provider=opened.name,
         kind=opened.kind,
@@ -166,7 +146,42 @@ def verify(
     )
 
 
+def _check_signature(opened: _Opened, keys: Keys) -> None:
+    """Raise IssuanceError unless a key of that provider signed, by an algorithm that it is for."""
+    header = opened.unverified.header
+    key = keys(opened.name, header["kid"])
+    if key is None:
+        raise _refused(
+            f"there is no key {shown(header['kid'])}",
+            f"of provider {opened.name}",
+        )
+    if header["alg"] not in key.algorithms:
+        raise _refused(f"its key is not for {shown(header['alg'])}")
+    if not holds(opened.unverified, key):
+        raise _refused("its signature does not hold")
+
+
+def _check_claims(opened: _Opened, policy: Policy, now: int, audience: str) -> None:
+    """Raise IssuanceError unless a signed assertion is about somebody, for us, and good now."""
+    claims, provider = opened.unverified.claims, opened.provider
+    _check_texts(claims)
+
+    most = provider.max_life
+    if opened.kind == "id-jag":
+        most = min(most, MAX_ID_JAG)
+    _check_times(claims, now, most)
+
+    _KINDS[opened.kind].check(claims, provider, now, audience)
+    for matcher in policy.required[opened.name]:
+        if not matcher.matches(claims):
+            raise _refused(
+                "its issuer is known here, and it is not one of those that are taken",
+                f"provider {opened.name} requires: {matcher}",
+            )
+
+
 def _refused(message: str, why: str = "") -> IssuanceError:
+    """`message` is for whoever sent the text, and `why` for the trail."""
     return IssuanceError(f"the assertion is refused: {message}", "invalid_grant", why)
 
 
@@ -197,18 +212,7 @@ def _opened(text: Any, policy: Policy, takes: Collection[str]) -> _Opened:
     candidates = _candidates(unverified.claims, policy, takes)
     header = unverified.header
     _check_header(header)
-    fitting = [
-        (name, provider)
-        for name, provider in candidates
-        if header.get("typ") in _KINDS[kind_of(provider)].types
-    ]
-    if not fitting:
-        raise _refused(f"typ {shown(header.get('typ'))} is not for this place")
-    if len(fitting) > 1:
-        names = ", ".join(name for name, _ in fitting)
-        raise _refused("it could be of several kinds", f"of providers {names}")
-
-    name, provider = fitting[0]
+    name, provider = _fitting(candidates, header.get("typ"))
     if header["alg"] not in provider.algorithms:
         raise _refused(
             f"algorithm {shown(header['alg'])} is not taken",
@@ -246,6 +250,22 @@ def _candidates(
         names = ", ".join(name for name, _ in known)
         raise _refused("its issuer is known here, and not for this place", f"providers {names}")
     return taken
+
+
+def _fitting(candidates: list[tuple[str, Provider]], typ: str | None) -> tuple[str, Provider]:
+    """The one provider whose kind has such a `typ`. Raises IssuanceError.
+
+    Of several none is taken: it would depend on the order in a file what an assertion means.
+    """
+    fitting = [
+        (name, provider) for name, provider in candidates if typ in _KINDS[kind_of(provider)].types
+    ]
+    if not fitting:
+        raise _refused(f"typ {shown(typ)} is not for this place")
+    if len(fitting) > 1:
+        names = ", ".join(name for name, _ in fitting)
+        raise _refused("it could be of several kinds", f"of providers {names}")
+    return fitting[0]
 
 
 def _is_of(provider: Provider, claims: Json) -> bool:
