@@ -187,6 +187,13 @@ _ALGORITHMS = {
 # The members that make a public key. Whatever else stands in the document is no part of it.
 _PUBLIC = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 
+# What `use` may be. Among the keys of an issuer it need not be stated (RFC 7517, 4.2). A SPIFFE
+# bundle states it of each key (SPIFFE Trust Domain and Bundle, 4.2.2), and an agent tells of keys
+# for JWT-SVIDs alone: SPIRE's leaves it out.
+OF_ISSUER = ("sig", None)
+OF_BUNDLE = ("jwt-svid",)
+OF_AGENT = ("jwt-svid", None)
+
 # Members of private and of shared keys: whoever reads such a document could sign.
 _SECRET = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
 
@@ -206,8 +213,8 @@ class KeySet(msgspec.Struct, frozen=True):
     refused: tuple[str, ...] = ()
 
 
-def key_set(data: bytes, use: str = "sig") -> KeySet:
-    """The keys of a JWK set: those for signatures, or of a SPIFFE bundle those for JWT-SVIDs.
+def key_set(data: bytes, uses: tuple[str | None, ...] = OF_ISSUER) -> KeySet:
+    """The keys of a JWK set that are for signatures: those whose `use` is one of these.
 
     Keys for other uses, of kinds that are not known here, or without an id are passed over. A
     private or a weak key is refused, and the others stand. With two keys of one id nobody could say
@@ -220,7 +227,7 @@ def key_set(data: bytes, use: str = "sig") -> KeySet:
     keys: dict[str, Key] = {}
     refused: list[str] = []
     seen: set[str] = set()
-    for jwk, kid in _for_signatures(found, use):
+    for jwk, kid in _for_signatures(found, uses):
         if kid in seen:
             raise JoseError(f"two keys of the id {shown(kid)}")
         seen.add(kid)
@@ -234,10 +241,11 @@ def key_set(data: bytes, use: str = "sig") -> KeySet:
     return KeySet(keys, tuple(refused))
 
 
-def _for_signatures(found: list[Any], use: str) -> Iterator[tuple[Json, str]]:
+def _for_signatures(
+    found: list[Any],
+    uses: tuple[str | None, ...],
+) -> Iterator[tuple[Json, str]]:
     """The entries of a key set that are for signatures, with their ids."""
-    # Only a SPIFFE bundle has to say it of each key (SPIFFE Trust Domain and Bundle, 4.2.2).
-    uses = (use,) if use != "sig" else (use, None)
     for jwk in found:
         if type(jwk) is not dict:
             raise JoseError("a key is an object")

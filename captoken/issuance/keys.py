@@ -32,7 +32,15 @@ from captoken._format.errors import IssuanceError
 from captoken._format.extras import extra
 from captoken._format.spelling import escape, shown
 from captoken.issuance import workload_api
-from captoken.issuance.jose import Key, KeySet, key_set, read_json
+from captoken.issuance.jose import (
+    OF_AGENT,
+    OF_BUNDLE,
+    OF_ISSUER,
+    Key,
+    KeySet,
+    key_set,
+    read_json,
+)
 from captoken.issuance.policy import Policy, Provider, Spiffe
 
 _log = logging.getLogger("captoken")
@@ -104,10 +112,10 @@ class ProviderKeys:
         place, known_as = _place(provider)
         if place is None:
             return lambda: self._web.discovered(known_as)
+        if _is_agent(provider):
+            return lambda: workload_api.bundle(place, known_as)
         if "://" not in place:
             return lambda: asyncio.to_thread(_file, place)
-        if place.startswith("unix:///") and isinstance(provider, Spiffe):
-            return lambda: workload_api.bundle(place, known_as)
         if not is_safe(place):
             raise IssuanceError(
                 f"the policy does not load: provider.{name}: keys are at an https address, in a "
@@ -167,6 +175,18 @@ def _place(provider: Provider) -> tuple[str | None, str]:
     return provider.jwks, provider.issuer
 
 
+def _is_agent(provider: Provider) -> bool:
+    """Are its keys had from a SPIFFE agent on this machine?"""
+    return isinstance(provider, Spiffe) and provider.bundle.startswith("unix:///")
+
+
+def _uses(provider: Provider) -> tuple[str | None, ...]:
+    """What `use` its keys have, where they come from."""
+    if _is_agent(provider):
+        return OF_AGENT
+    return OF_BUNDLE if isinstance(provider, Spiffe) else OF_ISSUER
+
+
 class _Shelf:
     """The keys of one provider, and the one task that fetches them."""
 
@@ -181,7 +201,7 @@ class _Shelf:
         self.place = _place(provider)
         self.problem = _NOT_YET
         self._source = source
-        self._use = "jwt-svid" if isinstance(provider, Spiffe) else "sig"
+        self._uses = _uses(provider)
         self._clock = clock
 
         # Replaced as a whole, by a good fetch alone.
@@ -229,7 +249,7 @@ class _Shelf:
             if len(data) > MAX_BYTES:
                 raise KeysError(f"the document has more than {MAX_BYTES} bytes")
             # Hundreds of keys take a while, and so does the first import of a library.
-            found = await asyncio.to_thread(key_set, data, self._use)
+            found = await asyncio.to_thread(key_set, data, self._uses)
         except TimeoutError:
             problem = f"they did not come within {PATIENCE:.0f} s"
         except Exception as error:  # whatever a source raises: known keys must outlive it

@@ -556,6 +556,7 @@ TIMES = [
     ("42 an old one that is good for long", "cluster", {"iat": NOW - 9000, "exp": NOW + 60}, {"iat": NOW - 3000, "exp": NOW + 60}, "it is good for 9060 s"),
     ("43 iat ahead", "acme", {"iat": NOW + LEEWAY + 1}, {"iat": NOW + LEEWAY}, "it was issued in the future"),
     ("43 nbf ahead", "acme", {"nbf": NOW + LEEWAY + 1}, {"nbf": NOW + LEEWAY}, "it is not good yet"),
+    ("43 nbf before there was time", "acme", {"nbf": -1}, {"nbf": 0}, "its nbf is no time"),
     ("43 nbf as a text", "acme", {"nbf": "now"}, {"nbf": NOW}, "its nbf is no time"),
     ("44 an old login", "acme", {"auth_time": NOW - 28801}, {"auth_time": NOW - 28800}, "the login was 28801 s ago"),
     ("44 no login stated", "acme", {"auth_time": GONE}, {"auth_time": NOW}, "it does not say when the login was"),
@@ -858,6 +859,35 @@ def test_fuzz_a_claim_of_a_sound_login(name: str, value: Any) -> None:
 def test_fuzz_a_claim_of_a_sound_svid(name: str, value: Any) -> None:
     assume(not (name in ("iat", "exp") and type(value) is int and value > NOW - 30000))
     never_accepted(signed("mesh", SVID | {name: value}))
+
+
+# What each claim of a login may be, good ones first; as many as are good, which depends on no other claim.
+CHOICES: dict[str, tuple[int, list[Any]]] = {
+    "iss": (1, [LOGIN["iss"], "https://login.acme.example/", None, [LOGIN["iss"]]]),
+    "sub": (2, ["jane", "joan", "", 5, GONE]),
+    "iat": (3, [NOW, NOW - 600, NOW + LEEWAY, NOW + LEEWAY + 1, True, GONE]),
+    "nbf": (3, [GONE, 0, NOW + LEEWAY, NOW + LEEWAY + 1, "0"]),
+    "auth_time": (3, [NOW, NOW + LEEWAY, NOW - 28800, NOW - 28801, NOW + LEEWAY + 1, GONE, 0.5]),
+    "exp": (2, [NOW + 60, NOW + 3000, NOW + 4231, NOW - 601, None, GONE]),
+    "aud": (2, ["captoken-cli", ["captoken-web"], "payroll", ["captoken-cli", "payroll"], [], GONE]),
+    "azp": (3, [GONE, "captoken-cli", "captoken-web", "payroll", ""]),
+    "typ": (2, [GONE, "ID", "Bearer", 1]),
+    "scope": (1, [GONE, "q3"]),
+    "act": (1, [GONE, None]),
+    "events": (1, [GONE, {}]),
+}
+
+
+@given(st.fixed_dictionaries({name: st.integers(0, len(values) - 1) | st.just(0) | st.just(0) for name, (_, values) in CHOICES.items()}))
+@settings(max_examples=300)
+def test_a_login_is_good_if_each_of_its_claims_is(chosen: dict[str, int]) -> None:
+    """Any number of faults at once, and none of them makes up for another."""
+    claims = {name: CHOICES[name][1][at] for name, at in chosen.items()}
+    text = signed("acme", put({}, claims))
+    if all(at < CHOICES[name][0] for name, at in chosen.items()):
+        assert verify(text).claims == put({}, claims)
+    else:
+        never_accepted(text)
 
 
 @given(st.data())

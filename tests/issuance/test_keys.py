@@ -34,7 +34,7 @@ from captoken._format.encoding import b64encode
 from captoken._format.errors import IssuanceError
 from captoken.issuance import identity, keys, policy
 from captoken.issuance.identity import SUBJECTS, named
-from captoken.issuance.jose import JoseError, KeySet, Unverified, holds, key_set, taken_apart
+from captoken.issuance.jose import OF_AGENT, OF_BUNDLE, JoseError, KeySet, Unverified, holds, key_set, taken_apart
 from captoken.issuance.keys import FRESH, GOOD, MAX_BYTES, PAUSE, ProviderKeys, is_safe
 from tests.issuance.assertions import LIVE, NOW, US, document, joined, jwk, private
 
@@ -158,7 +158,10 @@ def test_a_spiffe_bundle_has_keys_of_two_uses_and_one_is_for_jwts() -> None:
         "spiffe_refresh_hint": 300,
         "keys": [bare(RSA, use="x509-svid", x5c=["MIIB"]), bare(EC, use="jwt-svid"), bare(ED, kid="bare"), bare(ED, kid="sig", use="sig")],
     }
-    assert key_set(json.dumps(bundle).encode(), "jwt-svid").keys.keys() == {"k"}
+    data = json.dumps(bundle).encode()
+    assert key_set(data, OF_BUNDLE).keys.keys() == {"k"}
+    assert key_set(data, OF_AGENT).keys.keys() == {"k", "bare"}
+    assert key_set(data).keys.keys() == {"bare", "sig"}
 
 
 @pytest.mark.parametrize(

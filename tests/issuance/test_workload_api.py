@@ -17,7 +17,7 @@ from captoken.issuance import identity, keys, policy, workload_api
 from captoken.issuance.identity import ACTORS, named
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.workload_api import WorkloadApiError, bundle
-from tests.issuance.assertions import LIVE, NOW, SVID, US, document, jwk, signed
+from tests.issuance.assertions import LIVE, NOW, SVID, US, document, jwk, signed, without
 
 
 def field(number: int, data: bytes) -> bytes:
@@ -74,7 +74,8 @@ def with_bundle(address: str) -> policy.Policy:
     )
 
 
-KEYS = document(jwk("mesh", use="jwt-svid"))
+# As SPIRE's agent writes it: without `use` (spiffe/spire, pkg/common/bundleutil/marshal.go, StandardJWKS).
+KEYS = document(without(jwk("mesh"), "use", "alg"))
 
 
 def test_from_an_agent_to_a_workload_that_is_known(tmp_path: Path) -> None:
