@@ -46,6 +46,13 @@ class JoseError(ValueError):
     """
 
 
+class KeysError(Exception):
+    """Keys that could not be had: their place does not answer, or with something else.
+
+    For issuance alone: it is told in `ProviderKeys.problems` and in the log.
+    """
+
+
 # --- strict JSON ----------------------------------------------------------------------------------
 
 

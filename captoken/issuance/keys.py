@@ -37,6 +37,7 @@ from captoken.issuance.jose import (
     OF_BUNDLE,
     OF_ISSUER,
     Key,
+    KeysError,
     KeySet,
     key_set,
     read_json,
@@ -55,10 +56,6 @@ _NOT_YET = "they were not fetched yet"
 
 # A document of keys, as it came.
 Source: TypeAlias = Callable[[], Awaitable[bytes]]
-
-
-class KeysError(Exception):
-    """Keys that could not be had. It stays in here, and is told by `problems` and the log."""
 
 
 class ProviderKeys:

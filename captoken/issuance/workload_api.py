@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from captoken._format.extras import extra
+from captoken.issuance.jose import KeysError
 
 _METHOD = "/SpiffeWorkloadAPI/FetchJWTBundles"
 
@@ -28,15 +29,11 @@ _BUNDLE = 2
 _LENGTH_DELIMITED = 2
 
 
-class WorkloadApiError(Exception):
-    """The agent has no bundle of that trust domain, or its answer cannot be read."""
-
-
 async def bundle(address: str, trust_domain: str) -> bytes:
     """The key set of a trust domain, from the agent at `unix:///…`. The caller bounds the time.
 
     The agent would go on telling of changes. What it says first is taken, and it is asked again
-    when that is old. Raises WorkloadApiError.
+    when that is old. Raises KeysError.
     """
     with extra("spiffe"):
         import grpc.aio  # type: ignore[import-untyped]
@@ -48,16 +45,16 @@ async def bundle(address: str, trust_domain: str) -> bytes:
         try:
             answer = await answers.read()
         except grpc.aio.AioRpcError as error:
-            raise WorkloadApiError(f"{error.code().name}: {error.details()}") from None
+            raise KeysError(f"{error.code().name}: {error.details()}") from None
         finally:
             answers.cancel()
     if type(answer) is not bytes:  # the agent ended without one
-        raise WorkloadApiError("the agent did not answer")
+        raise KeysError("the agent did not answer")
     return _bundle_in(answer, trust_domain)
 
 
 def _bundle_in(answer: bytes, trust_domain: str) -> bytes:
-    """The bundle in an answer. Raises WorkloadApiError."""
+    """The bundle in an answer. Raises KeysError."""
     found: list[bytes] = []
     for field, entry in _fields(answer):
         if field != _BUNDLES:
@@ -67,20 +64,20 @@ def _bundle_in(answer: bytes, trust_domain: str) -> bytes:
         if parts.get(_TRUST_DOMAIN) == f"spiffe://{trust_domain}".encode():
             found.append(parts.get(_BUNDLE, b""))
     if len(found) != 1:
-        raise WorkloadApiError(f"the agent has {len(found)} bundles of {trust_domain}")
+        raise KeysError(f"the agent has {len(found)} bundles of {trust_domain}")
     return found[0]
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """The fields of a protobuf message, all of which are bytes here. Raises WorkloadApiError."""
+    """The fields of a protobuf message, all of which are bytes here. Raises KeysError."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
         if tag & 7 != _LENGTH_DELIMITED:
-            raise WorkloadApiError("the agent's answer has fields of other kinds")
+            raise KeysError("the agent's answer has fields of other kinds")
         length, at = _varint(message, at)
         if length > len(message) - at:
-            raise WorkloadApiError("the agent's answer is cut off")
+            raise KeysError("the agent's answer is cut off")
         yield tag >> 3, message[at : at + length]
         at += length
 
@@ -92,4 +89,4 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * count
         if byte < 0x80:
             return value, at + count + 1
-    raise WorkloadApiError("the agent's answer is cut off")
+    raise KeysError("the agent's answer is cut off")

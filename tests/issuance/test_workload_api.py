@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from captoken.issuance import identity, keys, policy, workload_api
 from captoken.issuance.identity import ACTORS, named
+from captoken.issuance.jose import KeysError
 from captoken.issuance.keys import ProviderKeys
-from captoken.issuance.workload_api import WorkloadApiError, bundle
+from captoken.issuance.workload_api import bundle
 from tests.issuance.assertions import LIVE, NOW, SVID, US, document, jwk, signed, without
 
 
@@ -107,7 +108,7 @@ def test_from_an_agent_to_a_workload_that_is_known(tmp_path: Path) -> None:
 def test_an_answer_that_is_not_one_bundle_is_refused(tmp_path: Path, answer: bytes, says: str) -> None:
     async def story() -> None:
         async with agent(tmp_path, answer) as address:
-            with pytest.raises(WorkloadApiError, match=says):
+            with pytest.raises(KeysError, match=says):
                 await bundle(address, "acme.example")
 
     run(story())
@@ -135,9 +136,9 @@ def test_an_agent_that_refuses_or_is_away_is_told_in_a_line(tmp_path: Path) -> N
 
     async def story() -> None:
         async with agent(tmp_path, then=refuse) as address:
-            with pytest.raises(WorkloadApiError, match=r"^PERMISSION_DENIED: no identity issued$"):
+            with pytest.raises(KeysError, match=r"^PERMISSION_DENIED: no identity issued$"):
                 await bundle(address, "acme.example")
-        with pytest.raises(WorkloadApiError, match=r"^UNAVAILABLE: "):
+        with pytest.raises(KeysError, match=r"^UNAVAILABLE: "):
             await bundle(f"unix://{tmp_path}/nobody.sock", "acme.example")
 
     run(story())
@@ -149,7 +150,7 @@ def test_an_agent_that_ends_without_an_answer_did_not_answer(tmp_path: Path) -> 
 
     async def story() -> None:
         async with agent(tmp_path, then=end) as address:
-            with pytest.raises(WorkloadApiError, match="did not answer"):
+            with pytest.raises(KeysError, match="did not answer"):
                 await bundle(address, "acme.example")
 
     run(story())
@@ -168,7 +169,7 @@ def test_an_agent_that_is_silent_is_given_up(tmp_path: Path, monkeypatch: pytest
 
 @given(st.binary(max_size=60) | st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=20))).map(lambda parts: b"".join(field(*one) for one in parts)))
 def test_fuzz_no_answer_is_a_bundle_or_another_error(answer: bytes) -> None:
-    with pytest.raises(WorkloadApiError):
+    with pytest.raises(KeysError):
         workload_api._bundle_in(answer, "acme.example")
 
 
