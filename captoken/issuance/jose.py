@@ -174,6 +174,7 @@ def taken_apart(text: Any) -> Unverified:
 
 
 def _part(name: str, data: bytes) -> Json:
+    """The JSON of a part. Raises JoseError, which says of which."""
     try:
         return read_json(data)
     except JoseError as error:
@@ -272,15 +273,16 @@ def _key(jwk: Json, kid: str) -> Key:
     if not able:
         return Key(kid, (), None)
     public = {name: jwk.get(name) for name in _PUBLIC[str(kind)]}
-    return Key(kid, able, public_key(str(kind), public))
+    return Key(kid, able, _public_key(str(kind), public))
 
 
 def _able(jwk: Json) -> tuple[str, ...]:
     """The algorithms that a key is for: all of its type, or the one that it names."""
-    curve = jwk.get("crv") if jwk.get("kty") != "RSA" else None
     kind = jwk.get("kty")
+    curve = None if kind == "RSA" else jwk.get("crv")
     if type(kind) is not str or type(curve) not in (str, type(None)):
         return ()
+
     operations = jwk.get("key_ops")
     if operations is not None and (type(operations) is not list or "verify" not in operations):
         return ()
@@ -291,7 +293,7 @@ def _able(jwk: Json) -> tuple[str, ...]:
     return tuple(name for name in able if name == jwk["alg"])
 
 
-def public_key(kind: str, members: Mapping[str, Any]) -> Any:
+def _public_key(kind: str, members: Mapping[str, Any]) -> Any:
     """joserfc's key of public members alone. Raises JoseError for one that nobody should trust."""
     with extra("issuance"):
         from joserfc.errors import JoseError as Refused
