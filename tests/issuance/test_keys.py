@@ -824,8 +824,9 @@ def test_a_reload_keeps_what_is_unchanged_and_forgets_the_rest(server: Server) -
 
         # `two` is gone: who waits for its keys gets none. `one` has other rules, and the same keys.
         known.reload(one(server, ", max_life = 60"))
-        with pytest.raises(IssuanceError, match="cannot be had now"):
+        with pytest.raises(IssuanceError, match="cannot be had now") as told:
             await waiting
+        assert told.value.why == "provider two: they were not fetched yet"  # given up at once
         assert known("one", "one-ES256") is not None and known("two", "k") is None
         await known.want("two", "k")
         assert server.asked.count("/keys") == 1
@@ -836,6 +837,20 @@ def test_a_reload_keeps_what_is_unchanged_and_forgets_the_rest(server: Server) -
         assert known("one", "one-ES256") is not None
         known.reload(one(server, f', jwks = "{server.origin}/other"'))
         assert known("one", "one-ES256") is None
+
+    run(story())
+
+
+def test_a_reload_lets_a_fetch_go_on_that_is_still_needed() -> None:
+    async def story() -> None:
+        slow = Slow()
+        known = ProviderKeys(ONE, sources={"one": slow})
+        waiting = asyncio.create_task(known.want("one", "one-ES256"))
+        await asyncio.sleep(0)
+        known.reload(ONE)
+        slow.go.set()
+        await waiting
+        assert known("one", "one-ES256") is not None and slow.asked == 1
 
     run(story())
 
