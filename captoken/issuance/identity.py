@@ -52,7 +52,7 @@ _HEADER = frozenset(("alg", "kid", "typ", "x5t", "x5t#S256"))
 # Claims that are text wherever they are. Of another type, a logout of that session would miss it.
 _TEXTS = ("sub", "acr", "azp", "client_id", "jti", "sid")
 
-_MAX_SPIFFE_ID = 2048  # bytes (SPIFFE ID, 2.4)
+_MAX_SPIFFE_ID = 2048  # bytes (SPIFFE ID, 2.3)
 _path_of_spiffe_id = re.compile(r"(?:/[A-Za-z0-9._-]+)+").fullmatch
 
 

@@ -17,7 +17,8 @@ from captoken.issuance.jose import KeysError
 
 _METHOD = "/SpiffeWorkloadAPI/FetchJWTBundles"
 
-# An agent refuses calls without it: no page in a browser can send it (SPIFFE Workload API, 3).
+# An agent refuses calls without it, so that nobody can have a server send one by its address alone
+# (SPIFFE Workload Endpoint, 3).
 _HEADER = (("workload.spiffe.io", "true"),)
 
 # Fields of the two messages: the map of the answer, and key and value of an entry.
