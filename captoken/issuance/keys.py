@@ -149,7 +149,7 @@ class ProviderKeys:
             shelf.renew()
             return
         await shelf.fetched()
-        if shelf.problem and shelf.key(kid) is None:
+        if shelf.problem:
             raise IssuanceError(
                 "the keys of the assertion's issuer cannot be had now",
                 "temporarily_unavailable",
