@@ -23,6 +23,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeAlias
@@ -209,14 +210,17 @@ class _Shelf:
 
     def key(self, kid: str) -> Key | None:
         """The key, unless what is known is too old."""
-        if self._fetched is None or self._clock() - self._fetched >= GOOD:
-            return None
-        return self._set.keys.get(kid)
+        return self._set.keys.get(kid) if self._age < GOOD else None
 
     def renew(self) -> None:
         """Begin a fetch if what is known is no longer fresh. Nobody waits for it."""
-        if self._fetched is None or self._clock() - self._fetched >= FRESH:
+        if self._age >= FRESH:
             self._begin()
+
+    @property
+    def _age(self) -> float:
+        """Seconds since the last good fetch; endless, if there was none."""
+        return inf if self._fetched is None else self._clock() - self._fetched
 
     async def fetched(self) -> None:
         """Wait for the fetch that is under way, or for a new one if one is due."""
