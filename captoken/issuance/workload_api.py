@@ -33,8 +33,8 @@ _LENGTH_DELIMITED = 2
 async def bundle(address: str, trust_domain: str) -> bytes:
     """The key set of a trust domain, from the agent at `unix:///…`. The caller bounds the time.
 
-    The agent would go on telling of changes. What it says first is taken, and it is asked again
-    when that is old. Raises KeysError.
+    The agent would go on telling of changes. What it says first is taken, the channel is closed,
+    and it is asked again when that is old. Raises KeysError.
     """
     with extra("spiffe"):
         import grpc.aio  # type: ignore[import-untyped]
@@ -47,8 +47,6 @@ async def bundle(address: str, trust_domain: str) -> bytes:
             answer = await answers.read()
         except grpc.aio.AioRpcError as error:
             raise KeysError(f"{error.code().name}: {error.details()}") from None
-        finally:
-            answers.cancel()
     if type(answer) is not bytes:  # the agent ended without one
         raise KeysError("the agent did not answer")
     return _bundle_in(answer, trust_domain)

@@ -126,6 +126,12 @@ def test_a_bundle_is_taken_as_it_was_published(tmp_path: Path, answer: bytes) ->
     run(story())
 
 
+@pytest.mark.parametrize("length", [1, 127, 128, 129, 255, 256, 16383, 16384, 2**21 - 1, 2**21])
+def test_a_length_is_read_as_protobuf_writes_it(length: int) -> None:
+    data = b"k" * length
+    assert workload_api._bundle_in(bundles(other=b"x" * 128, acme=data), "acme.example") == data
+
+
 def test_an_entry_without_a_bundle_is_no_key_set() -> None:
     assert workload_api._bundle_in(field(1, field(1, b"spiffe://acme.example")), "acme.example") == b""
 
