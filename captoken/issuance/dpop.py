@@ -1,4 +1,4 @@
-"""A DPoP proof at the token endpoint: whoever asks has an Ed25519 key (RFC 9449).
+"""A DPoP proof at the token endpoint, made and checked: whoever asks has an Ed25519 key (RFC 9449).
 
 The root is then bound to that key, and servers take captoken's own proofs by it. So other kinds of
 keys are of no use here, and are refused. A proof is for one request, at one address, for a minute;
@@ -7,6 +7,10 @@ that it is used once, the registry sees to.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from captoken._format import primitives
@@ -14,6 +18,7 @@ from captoken._format.encoding import EncodingError, b64decode, b64encode
 from captoken._format.errors import IssuanceError
 from captoken._format.public_keys import signing_key
 from captoken.issuance.jose import JoseError, Json, Unverified, taken_apart
+from captoken.proof import Signer
 
 # Seconds that a proof may be old, and that its clock may be ahead.
 PAST = 60
@@ -36,6 +41,29 @@ class Proven(msgspec.Struct, frozen=True):
     digest: bytes
     issued_at: int
     until: int
+
+
+def proof_for(
+    signer: Signer,
+    *,
+    method: str,
+    url: str,
+    now: int,
+    random: Callable[[int], bytes],
+) -> str:
+    """A proof for one request: its method, its address, and the time.
+
+    Raises what the signer does, and ValueError for a public key that is none.
+    """
+    jwk = {"kty": "OKP", "crv": "Ed25519", "x": b64encode(signing_key(signer.public))}
+    header = {"typ": "dpop+jwt", "alg": "EdDSA", "jwk": jwk}
+    claims = {"jti": b64encode(random(16)), "htm": method, "htu": url, "iat": now}
+    signed = f"{_spelled(header)}.{_spelled(claims)}"
+    return f"{signed}.{b64encode(signer.sign(signed.encode()))}"
+
+
+def _spelled(stated: Any) -> str:
+    return b64encode(json.dumps(stated, separators=(",", ":")).encode())
 
 
 def prove(proof: bytes, *, method: str, url: str, now: int) -> Proven:

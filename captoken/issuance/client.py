@@ -1,0 +1,474 @@
+"""Who asks the service that starts tasks: a login or a workload's identity becomes a root token.
+
+    office = Issuance("https://issuer.example", key=HolderKey.load("agent.key"))
+    root = office.start(login=id_token, actor=workload(), grant="q3-risk", resource="sales-db")
+    paid = office.join(root, login=id_token, actor=workload(), grant="q3-sentiment")
+
+1. An assertion goes to the service it was made for, and to nobody else. What a platform gives is
+   read first: one whose audience is not this service alone is not sent. A Kubernetes token of the
+   default audience would give whoever gets it the cluster.
+2. https, or this machine. No redirect is followed, and what is answered is bounded.
+3. What is sent is in no error and in no `repr`.
+4. A token is asked for once. There is no refresh: who wants another one shows who it is again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic, time
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+from captoken._format.clocks import Clock, read_clock
+from captoken._format.encoding import b64encode
+from captoken._format.entropy import random_bytes
+from captoken._format.errors import CaptokenError, IssuanceError
+from captoken._format.extras import extra
+from captoken._format.public_keys import signing_key
+from captoken._format.sealed import forgetful
+from captoken._format.spelling import escape, shown, shown_file
+from captoken._writing.token import Token
+from captoken.issuance.desk import ROOT
+from captoken.issuance.dpop import proof_for
+from captoken.issuance.jose import MAX_CHARS, JoseError, Unverified, read_json, taken_apart
+from captoken.issuance.keys import is_safe
+from captoken.proof import Signer
+
+__all__ = ["Issuance", "Workload", "workload"]
+
+PATIENCE = 10.0  # seconds for an answer, all of it
+MAX_BYTES = 256 * 1024  # of an answer
+_SAID_CHARS = 500  # of a service's own words in an error
+
+_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_JWT = "urn:ietf:params:oauth:token-type:jwt"
+_BY_JWT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+# What a login is called, by the `typ` that it says itself. All others are ID tokens.
+_LOGINS = {
+    "at+jwt": "urn:ietf:params:oauth:token-type:access_token",
+    "oauth-id-jag+jwt": "urn:ietf:params:oauth:token-type:id-jag",
+}
+_ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105, the name of a type
+
+# A workload's JWT, or what gives one for an audience.
+Identity: TypeAlias = "str | Callable[[str], str]"
+
+
+class Issuance:
+    """A service that starts tasks, by its issuer identifier.
+
+    `key`: a holder's key, or whatever signs as one. Roots are then bound to it.
+    `context`: for a service whose certificate is of a private authority.
+
+    Threads may share it. In an event loop: `await asyncio.to_thread(office.start, …)`. Raises
+    ValueError for an address over which no assertion should go.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: Signer | None = None,
+        context: ssl.SSLContext | None = None,
+        clock: Clock = time,
+    ) -> None:
+        if type(url) is not str or not is_safe(url) or url.endswith("/"):
+            raise ValueError(
+                f"a service is an https address without a slash at its end, not {shown(url)}"
+            )
+        self.url = url
+        self._key = key
+        self._public = None if key is None else b64encode(signing_key(key.public))
+        self._web = _Web(context)
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<Issuance {self.url}>"
+
+    @forgetful
+    def start(
+        self,
+        *,
+        login: str | None = None,
+        actor: Identity | None = None,
+        grant: str | None = None,
+        resource: str | None = None,
+        task: str | None = None,
+        agent: str | None = None,
+        clamp: bool = False,
+        **keywords: Any,
+    ) -> Token:
+        """Start a task, and get its root token.
+
+        `login`: who started it: an ID token, an access token of RFC 9068 or an ID-JAG.
+        `actor`: the workload that acts: its JWT, or what gives one, as `workload()`. Without a
+        login, the workload is both.
+        `grant`, `resource`, `agent`: names of the policy. Each may be left out where there is one.
+        `task`: a label for the new task, or the whole id of one to join.
+        `keywords`: those of `attenuate`, as JSON has them: what the task needs of the grant. More
+        than the grant is refused, or with `clamp=True` left out.
+
+        The token is held: present it, and send it nowhere as it is. It is not verified, which takes
+        the root key. Raises IssuanceError with the service's code and words;
+        `temporarily_unavailable` if it cannot be reached. Raises TypeError without a login and an
+        actor, and for keywords that are no JSON.
+        """
+        details = {"agent": agent, "task": task, "clamp": clamp or None, **keywords}
+        form = {
+            "requested_token_type": ROOT,
+            "scope": grant,
+            "resource": resource,
+            "authorization_details": _details(details),
+            **self._assertions(login, actor),
+        }
+        return self._root_in(self._answer({key: one for key, one in form.items() if one}))
+
+    @forgetful
+    def join(
+        self,
+        root: Token,
+        *,
+        login: str | None = None,
+        actor: Identity | None = None,
+        grant: str | None = None,
+        resource: str | None = None,
+        agent: str | None = None,
+        clamp: bool = False,
+        **keywords: Any,
+    ) -> Token:
+        """Another root token, within the task of `root`: for another server, or by another grant.
+
+        It has to be the same subject and actor. The rest is as in `start`.
+        """
+        task = root.unverified.root.task
+        joined = self.start(
+            login=login,
+            actor=actor,
+            grant=grant,
+            resource=resource,
+            task=task,
+            agent=agent,
+            clamp=clamp,
+            **keywords,
+        )
+        if joined.unverified.root.task != task:
+            raise IssuanceError("the service has started another task", "invalid_request")
+        return joined
+
+    def _assertions(self, login: str | None, actor: Identity | None) -> dict[str, str]:
+        """The parameters that say who asks. Raises IssuanceError for what is not to be sent."""
+        acts = None
+        if actor is not None:
+            acts = actor if isinstance(actor, str) else actor(self.url)
+            self._check_audience(acts, "the workload's identity", "invalid_client")
+        if login is None:
+            if acts is None:
+                raise TypeError("say who asks: give login, or actor, or both")
+            return {
+                "grant_type": "client_credentials",
+                "client_assertion": acts,
+                "client_assertion_type": _BY_JWT,
+            }
+
+        typ = _read(login, "the login", "invalid_request").header.get("typ")
+        kind = _LOGINS.get(typ) if isinstance(typ, str) else None
+        if kind is not None:  # an ID token is for whatever the person logged in at
+            self._check_audience(login, "the login", "invalid_request")
+        said = {
+            "grant_type": _EXCHANGE,
+            "subject_token": login,
+            "subject_token_type": kind or _ID_TOKEN,
+        }
+        if acts is not None:
+            said |= {"actor_token": acts, "actor_token_type": _JWT}
+        return said
+
+    def _check_audience(self, text: str, what: str, code: str) -> None:
+        """Rule 1. Raises IssuanceError for an assertion that is not for this service alone."""
+        audience = _read(text, what, code).claims.get("aud")
+        if audience != self.url and audience != [self.url]:
+            raise IssuanceError(
+                f"{what} is for {shown(audience)}, and not for {self.url} alone: it is not sent",
+                code,
+            )
+
+    def _answer(self, form: Mapping[str, str]) -> dict[str, Any]:
+        """What the service answers, if it is a token. Raises IssuanceError."""
+        address = f"{self.url}/token"
+        headers = {}
+        if self._key is not None:
+            now = read_clock(self._clock)
+            proof = proof_for(self._key, method="POST", url=address, now=now, random=random_bytes)
+            headers["dpop"] = proof
+        status, body = self._web.send("POST", address, headers, form)
+
+        try:
+            said = read_json(body)
+        except JoseError:
+            said = {}
+        if status == 200:
+            return said
+        code, text = said.get("error"), said.get("error_description")
+        if type(code) is not str or not code:
+            raise _unavailable(f"the service answers {status}, and not as such a service does")
+        words = text if type(text) is str else "no reason is given"
+        raise IssuanceError(_without(form.values(), words), _without(form.values(), code))
+
+    def _root_in(self, said: Mapping[str, Any]) -> Token:
+        """The held token in an answer. Raises IssuanceError for anything else."""
+        text = said.get("access_token")
+        if said.get("issued_token_type") != ROOT or type(text) is not str:
+            raise _unavailable("the service answers with no held token")
+        try:
+            root = Token.parse(text, clock=self._clock)
+        except CaptokenError:
+            raise _unavailable("the service answers with what is no token") from None
+        if root.unverified.key != self._public:
+            raise IssuanceError("the token is not bound to the key", "invalid_dpop_proof")
+        return root
+
+
+def _details(stated: Mapping[str, Any]) -> str:
+    """`authorization_details`: what is asked of the grant (RFC 9396). Raises TypeError."""
+    given = {key: value for key, value in stated.items() if value is not None}
+    try:
+        return json.dumps([{"type": "captoken", **given}], default=_listed, allow_nan=False)
+    except ValueError:
+        raise TypeError("keywords: NaN and Infinity are no JSON") from None
+
+
+def _listed(value: Any) -> Any:
+    """A set as JSON has it. Raises TypeError for what JSON has not."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"keywords: write it as JSON has it, and not as {type(value).__name__}")
+
+
+def _read(text: Any, what: str, code: str) -> Unverified:
+    """An assertion, read and not verified. Raises IssuanceError for what is none."""
+    try:
+        return taken_apart(text)
+    except JoseError as error:
+        raise IssuanceError(f"{what} is no assertion: {error}", code) from None
+
+
+def _without(sent: Iterable[str], text: str) -> str:
+    """A service's words, escaped and short; what was sent to it is left out (rule 3)."""
+    for one in sent:
+        # Shorter ones are names, and no secrets.
+        if len(one) > 64:
+            text = text.replace(one, "…")
+    return escape(text[:_SAID_CHARS])
+
+
+def _unavailable(what: str) -> IssuanceError:
+    return IssuanceError(what, "temporarily_unavailable")
+
+
+# --- HTTP -----------------------------------------------------------------------------------------
+
+
+class _Web:
+    """Requests over HTTP: no redirects, no compression, bounded in size and in time (rule 2)."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
+
+    def send(
+        self,
+        method: str,
+        address: str,
+        headers: Mapping[str, str],
+        form: Mapping[str, str] | None = None,
+    ) -> tuple[int, bytes]:
+        """Status and body. Raises IssuanceError, `temporarily_unavailable`."""
+        with extra("issuance"):
+            import httpx
+
+        # The proxies of the environment are for https, of which they can change nothing.
+        is_https = address.startswith("https:")
+        if is_https and self._context is None:
+            self._context = httpx.create_ssl_context()
+        options: dict[str, Any] = {
+            "verify": self._context if is_https else False,
+            "trust_env": is_https,
+            "follow_redirects": False,
+            "timeout": PATIENCE,
+            # What is compressed has no bound before it is unpacked.
+            "headers": {**headers, "accept": "application/json", "accept-encoding": "identity"},
+        }
+        ends = monotonic() + PATIENCE
+        status, body = 0, b""
+        problem: str | None = None
+        try:
+            with (
+                httpx.Client(**options) as client,
+                client.stream(method, address, data=form) as response,
+            ):
+                status = response.status_code
+                for chunk in response.iter_raw():
+                    body += chunk
+                    if len(body) > MAX_BYTES or monotonic() > ends:
+                        problem = "it answers with too much, or too slowly"
+                        break
+        except httpx.HTTPError as error:
+            problem = type(error).__name__
+        # Raised here, since that error has the request, with all that was sent.
+        host = address.partition("?")[0]
+        if problem is not None:
+            raise _unavailable(f"{host} cannot be asked: {problem}")
+        if 300 <= status < 400:
+            raise _unavailable(f"{host} leads elsewhere, and is not followed")
+        return status, body
+
+
+# --- the workload's identity ----------------------------------------------------------------------
+
+
+class Workload:
+    """What a platform says that this process is: a JWT for an audience, asked for at each use.
+
+    `workload()` finds the platform.
+    """
+
+    def __init__(self, source: str, get: Callable[[str], str]) -> None:
+        self.source = source
+        self._get = get
+
+    def __call__(self, audience: str) -> str:
+        """The JWT. Raises IssuanceError; what it says is not looked at."""
+        return self._get(audience)
+
+    def __repr__(self) -> str:
+        return f"<Workload by {self.source}>"
+
+
+def workload(environ: Mapping[str, str] | None = None) -> Workload:
+    """What this process is, by what the platform has put into its environment.
+
+        file     CAPTOKEN_IDENTITY_TOKEN_FILE: a volume that Kubernetes projects, say
+        spiffe   SPIFFE_ENDPOINT_SOCKET, where the package `spiffe` is installed
+        github   ACTIONS_ID_TOKEN_REQUEST_URL, in a job with the permission `id-token: write`
+        gitlab   GITLAB_OIDC_TOKEN, which the job's `id_tokens` names, for this service's audience
+        google   GCE_METADATA_HOST, K_SERVICE or CLOUD_RUN_JOB: the metadata server
+
+    CAPTOKEN_IDENTITY names one of these. It has to where several are there, and for Google's
+    machines, which have no variable: no address is asked at a guess. Raises IssuanceError.
+    """
+    given = os.environ if environ is None else environ
+    named = given.get("CAPTOKEN_IDENTITY")
+    found = [named] if named else [name for name, there in _IS_THERE.items() if there(given)]
+    if not found:
+        raise _nobody("no platform says who this is: CAPTOKEN_IDENTITY names none, and none of "
+                      "the variables is there")  # fmt: skip
+    if len(found) > 1:
+        raise _nobody(f"several say who this is: CAPTOKEN_IDENTITY says which, {_or(found)}")
+    (source,) = found
+    if source not in _GETTERS:
+        raise _nobody(f"CAPTOKEN_IDENTITY is {_or(_GETTERS)}, not {shown(source)}")
+    getter = _GETTERS[source]
+    return Workload(source, lambda audience: getter(given, audience))
+
+
+def _or(names: Iterable[str]) -> str:
+    return " or ".join(names)
+
+
+def _nobody(what: str) -> IssuanceError:
+    return IssuanceError(what, "invalid_client")
+
+
+def _variable(given: Mapping[str, str], name: str) -> str:
+    """A variable that has to be there. Raises IssuanceError."""
+    value = given.get(name)
+    if not value:
+        raise _nobody(f"{name} is not set")
+    return value
+
+
+def _by_file(given: Mapping[str, str], audience: str) -> str:
+    """The file is read each time: the platform writes it anew before what is in it ends."""
+    path = _variable(given, "CAPTOKEN_IDENTITY_TOKEN_FILE")
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_CHARS + 2).decode("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise _nobody(f"{shown_file(path)}: {type(error).__name__}") from None
+
+
+def _by_spiffe(given: Mapping[str, str], audience: str) -> str:
+    """By the Workload API. Whose word it is, the service checks: the package is a client here."""
+    address = _variable(given, "SPIFFE_ENDPOINT_SOCKET")
+    with extra("spiffe"):
+        from spiffe import WorkloadApiClient  # pyright: ignore[reportMissingImports]
+        from spiffe.errors import PySpiffeError  # pyright: ignore[reportMissingImports]
+
+    problem = ""
+    try:
+        with WorkloadApiClient(socket_path=address, default_timeout=PATIENCE) as client:
+            return str(client.fetch_jwt_svid(audience={audience}).token)
+    except PySpiffeError as error:
+        problem = type(error).__name__
+    raise _nobody(f"the Workload API gives no identity: {problem}")
+
+
+def _by_github(given: Mapping[str, str], audience: str) -> str:
+    address = _variable(given, "ACTIONS_ID_TOKEN_REQUEST_URL")
+    headers = {"authorization": f"Bearer {_variable(given, 'ACTIONS_ID_TOKEN_REQUEST_TOKEN')}"}
+    if not is_safe(address):
+        raise _nobody("ACTIONS_ID_TOKEN_REQUEST_URL is no https address")
+    joint = "&" if "?" in address else "?"
+    status, body = _Web().send("GET", f"{address}{joint}audience={quote(audience, '')}", headers)
+    try:
+        value = read_json(body).get("value") if status == 200 else None
+    except JoseError:
+        value = None
+    if type(value) is not str:
+        raise _nobody(f"GitHub gives no identity: it answers {status}")
+    return value
+
+
+def _by_gitlab(given: Mapping[str, str], audience: str) -> str:
+    """The job asked for it, with its audience, before it began."""
+    return _variable(given, "GITLAB_OIDC_TOKEN")
+
+
+def _by_google(given: Mapping[str, str], audience: str) -> str:
+    """Of the metadata server, which is on a network of this machine alone, without TLS."""
+    host = given.get("GCE_METADATA_HOST") or "metadata.google.internal"
+    path = "computeMetadata/v1/instance/service-accounts/default/identity"
+    address = f"http://{host}/{path}?audience={quote(audience, '')}&format=full"
+    status, body = _Web().send("GET", address, {"metadata-flavor": "Google"})
+    if status != 200:
+        raise _nobody(f"the metadata server gives no identity: it answers {status}")
+    return body.decode("ascii", "replace").strip()
+
+
+def _has(*names: str) -> Callable[[Mapping[str, str]], bool]:
+    return lambda given: any(given.get(name) for name in names)
+
+
+def _has_spiffe(given: Mapping[str, str]) -> bool:
+    return bool(given.get("SPIFFE_ENDPOINT_SOCKET")) and find_spec("spiffe") is not None
+
+
+_IS_THERE: dict[str, Callable[[Mapping[str, str]], bool]] = {
+    "file": _has("CAPTOKEN_IDENTITY_TOKEN_FILE"),
+    "spiffe": _has_spiffe,
+    "github": _has("ACTIONS_ID_TOKEN_REQUEST_URL"),
+    "gitlab": _has("GITLAB_OIDC_TOKEN"),
+    "google": _has("GCE_METADATA_HOST", "K_SERVICE", "CLOUD_RUN_JOB"),
+}
+_GETTERS: dict[str, Callable[[Mapping[str, str], str], str]] = {
+    "file": _by_file,
+    "spiffe": _by_spiffe,
+    "github": _by_github,
+    "gitlab": _by_gitlab,
+    "google": _by_google,
+}
