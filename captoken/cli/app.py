@@ -21,6 +21,7 @@ from captoken.cli.docs import docs
 from captoken.cli.inspect import inspect
 from captoken.cli.issue import issue
 from captoken.cli.keygen import keygen
+from captoken.cli.login import exchange, login
 from captoken.cli.operate import end_task, lift, narrow, overlay, renew, revoke
 from captoken.cli.options import COMPLETING, USAGE, InOrder
 from captoken.cli.output import prepare, tell
@@ -36,6 +37,7 @@ INTERRUPTED = 130
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "To begin with": (demo, docs, completion),
     "Issuer, who starts a task": (keygen, mint, issue),
+    "Person or workload, at an issuer's service": (login, exchange),
     "Holder of a token": (inspect, attenuate, delegate, require, tickets, attach, present),
     "Third party, whom a token asks": (discharge, approve),
     "Server, which is sent a token": (verify, explain, postgres),

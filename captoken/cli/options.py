@@ -298,6 +298,8 @@ request_options = _options_of(LinkCaveats.__annotations__.keys() - OF_THE_TOKEN)
 timeless_options = _options_of(
     LinkCaveats.__annotations__.keys() - OF_THE_TOKEN - {"expires_in", "expires_at"}
 )
+# What a service can be asked for, which says itself which task it is, and for which server.
+asking_options = _options_of(LinkCaveats.__annotations__.keys() - {"task", "audience"})
 
 keep_option = click.option(
     "--keep",

@@ -20,7 +20,7 @@ import ssl
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from time import monotonic, time
+from time import time
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -37,12 +37,11 @@ from captoken.issuance.desk import ROOT
 from captoken.issuance.dpop import proof_for
 from captoken.issuance.jose import MAX_CHARS, JoseError, Unverified, read_json, taken_apart
 from captoken.issuance.keys import is_safe
+from captoken.issuance.web import PATIENCE, Web, unavailable
 from captoken.proof import Signer
 
 __all__ = ["Issuance", "Workload", "workload"]
 
-PATIENCE = 10.0  # seconds for an answer, all of it
-MAX_BYTES = 256 * 1024  # of an answer
 _SAID_CHARS = 500  # of a service's own words in an error
 
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -85,7 +84,7 @@ class Issuance:
         self.url = url
         self._key = key
         self._public = None if key is None else b64encode(signing_key(key.public))
-        self._web = _Web(context)
+        self._web = Web(context)
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -216,7 +215,7 @@ class Issuance:
             return said
         code, text = said.get("error"), said.get("error_description")
         if type(code) is not str or not code:
-            raise _unavailable(f"the service answers {status}, and not as such a service does")
+            raise unavailable(f"the service answers {status}, and not as such a service does")
         words = text if type(text) is str else "no reason is given"
         raise IssuanceError(_without(form.values(), words), _without(form.values(), code))
 
@@ -224,11 +223,11 @@ class Issuance:
         """The held token in an answer. Raises IssuanceError for anything else."""
         text = said.get("access_token")
         if said.get("issued_token_type") != ROOT or type(text) is not str:
-            raise _unavailable("the service answers with no held token")
+            raise unavailable("the service answers with no held token")
         try:
             root = Token.parse(text, clock=self._clock)
         except CaptokenError:
-            raise _unavailable("the service answers with what is no token") from None
+            raise unavailable("the service answers with what is no token") from None
         if root.unverified.key != self._public:
             raise IssuanceError("the token is not bound to the key", "invalid_dpop_proof")
         return root
@@ -265,67 +264,6 @@ def _without(sent: Iterable[str], text: str) -> str:
         if len(one) > 64:
             text = text.replace(one, "…")
     return escape(text[:_SAID_CHARS])
-
-
-def _unavailable(what: str) -> IssuanceError:
-    return IssuanceError(what, "temporarily_unavailable")
-
-
-# --- HTTP -----------------------------------------------------------------------------------------
-
-
-class _Web:
-    """Requests over HTTP: no redirects, no compression, bounded in size and in time (rule 2)."""
-
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self._context = context
-
-    def send(
-        self,
-        method: str,
-        address: str,
-        headers: Mapping[str, str],
-        form: Mapping[str, str] | None = None,
-    ) -> tuple[int, bytes]:
-        """Status and body. Raises IssuanceError, `temporarily_unavailable`."""
-        with extra("issuance"):
-            import httpx
-
-        # The proxies of the environment are for https, of which they can change nothing.
-        is_https = address.startswith("https:")
-        if is_https and self._context is None:
-            self._context = httpx.create_ssl_context()
-        options: dict[str, Any] = {
-            "verify": self._context if is_https else False,
-            "trust_env": is_https,
-            "follow_redirects": False,
-            "timeout": PATIENCE,
-            # What is compressed has no bound before it is unpacked.
-            "headers": {**headers, "accept": "application/json", "accept-encoding": "identity"},
-        }
-        ends = monotonic() + PATIENCE
-        status, body = 0, b""
-        problem: str | None = None
-        try:
-            with (
-                httpx.Client(**options) as client,
-                client.stream(method, address, data=form) as response,
-            ):
-                status = response.status_code
-                for chunk in response.iter_raw():
-                    body += chunk
-                    if len(body) > MAX_BYTES or monotonic() > ends:
-                        problem = "it answers with too much, or too slowly"
-                        break
-        except httpx.HTTPError as error:
-            problem = type(error).__name__
-        # Raised here, since that error has the request, with all that was sent.
-        host = address.partition("?")[0]
-        if problem is not None:
-            raise _unavailable(f"{host} cannot be asked: {problem}")
-        if 300 <= status < 400:
-            raise _unavailable(f"{host} leads elsewhere, and is not followed")
-        return status, body
 
 
 # --- the workload's identity ----------------------------------------------------------------------
@@ -424,7 +362,7 @@ def _by_github(given: Mapping[str, str], audience: str) -> str:
     if not is_safe(address):
         raise _nobody("ACTIONS_ID_TOKEN_REQUEST_URL is no https address")
     joint = "&" if "?" in address else "?"
-    status, body = _Web().send("GET", f"{address}{joint}audience={quote(audience, '')}", headers)
+    status, body = Web().send("GET", f"{address}{joint}audience={quote(audience, '')}", headers)
     try:
         value = read_json(body).get("value") if status == 200 else None
     except JoseError:
@@ -444,7 +382,7 @@ def _by_google(given: Mapping[str, str], audience: str) -> str:
     host = given.get("GCE_METADATA_HOST") or "metadata.google.internal"
     path = "computeMetadata/v1/instance/service-accounts/default/identity"
     address = f"http://{host}/{path}?audience={quote(audience, '')}&format=full"
-    status, body = _Web().send("GET", address, {"metadata-flavor": "Google"})
+    status, body = Web().send("GET", address, {"metadata-flavor": "Google"})
     if status != 200:
         raise _nobody(f"the metadata server gives no identity: it answers {status}")
     return body.decode("ascii", "replace").strip()

@@ -18,7 +18,7 @@ import pytest
 
 from captoken import Access, Verifier
 from captoken.errors import IssuanceError
-from captoken.issuance import client
+from captoken.issuance import client, web
 from captoken.issuance.client import Issuance, Workload, workload
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
@@ -220,7 +220,7 @@ def test_what_is_answered_is_a_token_or_an_error(status: int, body: bytes, code:
 
 def test_an_answer_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 11.0])
-    monkeypatch.setattr(client, "monotonic", lambda: next(times))
+    monkeypatch.setattr(web, "monotonic", lambda: next(times))
     with answering(200, b"{}") as (url, _), pytest.raises(IssuanceError, match="too slowly"):
         Issuance(url).start(actor=Provider().sign({"aud": url}))
 
@@ -323,11 +323,13 @@ def test_googles_metadata_server_is_asked_without_a_proxy(monkeypatch: pytest.Mo
     assert heard[0][1][b"metadata-flavor"] == b"Google"
     with answering(404, b"") as (url, _), pytest.raises(IssuanceError, match="it answers 404"):
         workload({"CAPTOKEN_IDENTITY": "google", "GCE_METADATA_HOST": url.removeprefix("http://")})("x")
+    with pytest.raises(IssuanceError, match="cannot be asked: InvalidURL"):
+        workload({"GCE_METADATA_HOST": "a:b"})("x")
 
 
 def test_googles_metadata_server_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(client._Web, "send", lambda self, method, address, headers: asked.append(address) or (200, b"a.b.c"))
+    monkeypatch.setattr(web.Web, "send", lambda self, method, address, headers: asked.append(address) or (200, b"a.b.c"))
     assert workload({"K_SERVICE": "x"})("y") == "a.b.c"
     assert asked[0].startswith("http://metadata.google.internal/computeMetadata/v1/")
 

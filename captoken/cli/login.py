@@ -1,0 +1,231 @@
+"""`captoken login` and `captoken exchange`: from who somebody is to the root token of a task.
+
+    login       a person logs in at an identity provider: an ID token
+    exchange    that, or a workload's identity, or both, become a token
+
+Nobody needs root keys for it: the service has them.
+"""
+
+from __future__ import annotations
+
+import webbrowser
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from captoken._format.errors import IssuanceError
+from captoken.cli import files
+from captoken.cli.options import (
+    asking_options,
+    caveats,
+    clamp_option,
+    clock,
+    json_option,
+    stacked,
+)
+from captoken.cli.output import say, say_json, say_token, tell, warn
+from captoken.cli.values import DURATION, FILE
+from captoken.keys.secret import HolderKey
+
+
+@contextmanager
+def _told() -> Generator[None]:
+    """Around what asks others: an error says their code as well, for who looks it up."""
+    try:
+        yield
+    except IssuanceError as error:
+        raise click.ClickException(f"{error.code}: {error}") from None
+
+
+@click.command()
+@click.argument("issuer", metavar="ISSUER")
+@click.option(
+    "--client-id",
+    required=True,
+    metavar="NAME",
+    help="What the provider calls this application: one without a secret.",
+)
+@click.option(
+    "--max-age",
+    type=DURATION,
+    default="8h",
+    show_default=True,
+    metavar="TIME",
+    help="Log in anew if the last time was longer ago.",
+)
+@click.option("--acr", metavar="NAME", help="How to log in, in the provider's words.")
+@click.option(
+    "--scope",
+    multiple=True,
+    metavar="NAME",
+    help="What to ask for beside openid: 'groups'. Repeatable.",
+)
+@click.option("--device", is_flag=True, help="Log in on another device, by a code.")
+@click.option("--no-browser", is_flag=True, help="Show the address, and open nothing.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="NUMBER",
+    help="Where the browser comes back to on this machine, if the provider wants to know.",
+)
+@json_option
+def login(
+    issuer: str,
+    client_id: str,
+    max_age: int,
+    acr: str | None,
+    scope: tuple[str, ...],
+    device: bool,
+    no_browser: bool,
+    port: int,
+    as_json: bool,
+) -> None:
+    """Log in at an identity provider, and write the ID token.
+
+    \b
+    umask 077
+    captoken login https://login.acme.example --client-id captoken-cli > id.token
+    captoken login https://login.acme.example --client-id captoken-cli --device > id.token
+
+    It is verified, and alone is kept: no refresh token is asked for. Whoever has it is you, for as
+    long as it is good.
+    """
+    from captoken.cli.oidc import Provider
+
+    if "offline_access" in scope:
+        raise click.UsageError("--scope offline_access: a login is not kept on")
+    asked = {
+        "max_age": max_age,
+        "acr": acr,
+        "scope": " ".join(dict.fromkeys(("openid", *scope))),
+    }
+    opens = not device and not no_browser
+
+    def show(address: str) -> None:
+        warn(f"log in at {address}")
+        if opens:
+            webbrowser.open(address)
+
+    with _told():
+        provider = Provider.at(issuer, client_id)
+        if device:
+            found = provider.by_device(show=show, **asked)
+        else:
+            found = provider.by_browser(show=show, port=port, **asked)
+
+    who = found.identity
+    if as_json:
+        say_json(
+            {
+                "id_token": found.text,
+                "issuer": who.issuer,
+                "sub": who.sub,
+                "auth_time": who.auth_time,
+                "expires_at": who.claims["exp"],
+            }
+        )
+        return
+    tell(f"{who.sub} has logged in")
+    say(found.text)
+
+
+@click.command()
+@click.argument("service", metavar="SERVICE")
+@click.option(
+    "--login",
+    type=FILE,
+    metavar="FILE",
+    help="Who started it: an ID token, as `captoken login` writes it; '-' for standard input.",
+)
+@click.option(
+    "--actor",
+    type=FILE,
+    metavar="FILE",
+    help="Which workload acts: its JWT.",
+)
+@click.option(
+    "--workload",
+    is_flag=True,
+    help="The same, as the platform says it: see CAPTOKEN_IDENTITY.",
+)
+@click.option(
+    "--signer",
+    type=FILE,
+    metavar="FILE",
+    help="A holder's key: the token is then bound to it.",
+)
+@click.option("--grant", metavar="NAME", help="The grant of the policy, if several fit.")
+@click.option("--resource", metavar="NAME", help="The server, if the grant has several.")
+@click.option("--agent", metavar="NAME", help="Who holds the token, if the grant has several.")
+@click.option(
+    "--task",
+    metavar="NAME",
+    help="What the new task's id begins with; or the whole id of one, to join it.",
+)
+@click.option(
+    "--join",
+    type=FILE,
+    metavar="FILE",
+    help="A root token: another one, within its task.",
+)
+@stacked(asking_options, clamp_option, json_option)
+def exchange(
+    service: str,
+    login: str | None,
+    actor: str | None,
+    workload: bool,
+    signer: str | None,
+    grant: str | None,
+    resource: str | None,
+    agent: str | None,
+    task: str | None,
+    join: str | None,
+    clamp: bool,
+    as_json: bool,
+    **restrictions: Any,
+) -> None:
+    """Start a task by a login, a workload's identity, or both.
+
+    The service's policy says what the task may do; the options of caveats ask for less.
+
+    \b
+    captoken exchange https://issuer.example --login id.token --workload \\
+        --signer agent.json --grant q3-risk --resource sales-db --task q3 > root.token
+
+    The token is for holding, as that of `mint` is: `captoken present` makes what a server gets.
+    """
+    from captoken.issuance import client
+
+    if login is None and actor is None and not workload:
+        raise click.UsageError("say who asks: --login, or --actor or --workload, or both")
+    if actor is not None and workload:
+        raise click.UsageError("--actor or --workload: one of the two")
+    if task is not None and join is not None:
+        raise click.UsageError("--task or --join: one of the two")
+    files.one_stdin(login, actor, join)
+
+    held = None if signer is None else files.key(HolderKey, signer)
+    office = client.Issuance(service, key=held)
+    acts: client.Identity | None = None
+    if workload:
+        acts = client.workload()
+    elif actor is not None:
+        acts = files.text(actor, "workload's identity")
+    asked: dict[str, Any] = {
+        "login": None if login is None else files.text(login, "login"),
+        "actor": acts,
+        "grant": grant,
+        "resource": resource,
+        "agent": agent,
+        "clamp": clamp,
+        **caveats(restrictions),
+    }
+    with _told():
+        if join is not None:
+            made = office.join(files.token(join, clock(None)), **asked)
+        else:
+            made = office.start(task=task, **asked)
+    say_token(made.serialize(), as_json)

@@ -1,0 +1,73 @@
+"""Requests of the clients here over HTTP: bounded, and none of them led elsewhere."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any
+
+from captoken._format.errors import IssuanceError
+from captoken._format.extras import extra
+
+PATIENCE = 10.0  # seconds for an answer, all of it
+MAX_BYTES = 256 * 1024  # of an answer
+
+
+def unavailable(what: str) -> IssuanceError:
+    """The error for what may go well another time."""
+    return IssuanceError(what, "temporarily_unavailable")
+
+
+class Web:
+    """Requests over HTTP: no redirects, no compression, bounded in size and in time."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
+
+    def send(
+        self,
+        method: str,
+        address: str,
+        headers: Mapping[str, str],
+        form: Mapping[str, str] | None = None,
+    ) -> tuple[int, bytes]:
+        """Status and body. Raises IssuanceError, `temporarily_unavailable`."""
+        with extra("issuance"):
+            import httpx
+
+        # The proxies of the environment are for https, of which they can change nothing.
+        is_https = address.startswith("https:")
+        if is_https and self._context is None:
+            self._context = httpx.create_ssl_context()
+        options: dict[str, Any] = {
+            "verify": self._context if is_https else False,
+            "trust_env": is_https,
+            "follow_redirects": False,
+            "timeout": PATIENCE,
+            # What is compressed has no bound before it is unpacked.
+            "headers": {**headers, "accept": "application/json", "accept-encoding": "identity"},
+        }
+        ends = monotonic() + PATIENCE
+        status, body = 0, b""
+        problem: str | None = None
+        try:
+            with (
+                httpx.Client(**options) as client,
+                client.stream(method, address, data=form) as response,
+            ):
+                status = response.status_code
+                for chunk in response.iter_raw():
+                    body += chunk
+                    if len(body) > MAX_BYTES or monotonic() > ends:
+                        problem = "it answers with too much, or too slowly"
+                        break
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            problem = type(error).__name__
+        # Raised here, since that error has the request, with all that was sent.
+        host = address.partition("?")[0]
+        if problem is not None:
+            raise unavailable(f"{host} cannot be asked: {problem}")
+        if 300 <= status < 400:
+            raise unavailable(f"{host} leads elsewhere, and is not followed")
+        return status, body

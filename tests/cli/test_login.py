@@ -1,0 +1,378 @@
+"""`captoken login` at a certified provider, `captoken exchange` at the service: from a person to a token that a server takes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+import pytest
+
+from captoken import Access, Token
+from captoken.cli import oidc
+from captoken.cli.app import run
+from captoken.errors import IssuanceError
+from captoken.issuance.jose import taken_apart
+from captoken.keys import HolderKey
+from tests.adapters.serving import listening, origin_of, served
+from tests.cli.test_transcripts import environment
+from tests.issuance import signing
+from tests.issuance.office import Office, at_sales, opened
+from tests.issuance.providers import Browser, provider
+
+_address = re.compile(r"log in at (\S+)").search
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[str]:
+    with provider() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def office(issuer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    with opened(tmp_path_factory.mktemp("office"), issuer=issuer) as one:
+        yield one
+
+
+def logged_in(folder: Path, issuer: str, *options: str, person: str = "jane") -> tuple[int, str, str]:
+    """What `captoken login` writes, and its exit code; somebody logs in meanwhile."""
+    command = ["captoken", "login", issuer, "--client-id", "captoken-cli", "--no-browser", *options]
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    found = _address(line)
+    if found is not None:
+        assert "close this page" in Browser(person).go(found[1]).text.lower()
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, line + err
+
+
+def cli(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=30
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_a_person_logs_in_and_starts_a_task(issuer: str, office: Office, tmp_path: Path) -> None:
+    code, out, err = logged_in(tmp_path, issuer)
+    assert code == 0 and "jane has logged in" in err, err
+    (tmp_path / "id.token").write_text(out)
+    (tmp_path / "workload.jwt").write_text(office.workload())
+    claims = taken_apart(out.strip()).claims
+    assert claims["groups"] == ["finance"] and "auth_time" in claims and out.strip() not in err
+
+    asked = "--grant report --resource sales-db --agent orchestrator --task q3 --tables sales --operations select"
+    command = f"captoken exchange {office.origin} --login id.token --actor workload.jwt {asked}"
+    done = cli(tmp_path, f"{command} > root.token")
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = cli(tmp_path, "captoken present --audience sales-db < root.token").stdout.strip()
+    assert at_sales(shown) == "allowed" and at_sales(shown, Access(table="sales", operation="insert")) != "allowed"
+    root = Token.parse((tmp_path / "root.token").read_text().strip()).unverified.root
+    assert root.subject == "acme:jane" and root.task.startswith("q3-")
+
+    joined = cli(
+        tmp_path,
+        f"captoken exchange {office.origin} --login id.token --actor workload.jwt --grant sentiment --join root.token --json",
+    )
+    answer = json.loads(joined.stdout)
+    assert Token.parse(answer["token"]).unverified.root.task == root.task
+    assert answer.keys() == {"token", "token_id", "link_id", "expires_at", "characters"}
+
+
+def test_what_login_writes_for_machines(issuer: str, tmp_path: Path) -> None:
+    code, out, _ = logged_in(tmp_path, issuer, "--json", "--max-age", "1h", person="omar")
+    said = json.loads(out)
+    assert code == 0 and said.keys() == {"id_token", "issuer", "sub", "auth_time", "expires_at"}
+    assert said["sub"] == "omar" and said["issuer"] == issuer and abs(said["auth_time"] - time.time()) < 60
+
+
+def test_a_token_that_is_bound_to_a_key(issuer: str, office: Office, tmp_path: Path) -> None:
+    key = HolderKey.generate()
+    key.save(tmp_path / "agent.json")
+    _, out, _ = logged_in(tmp_path, issuer)
+    (tmp_path / "id.token").write_text(out)
+    done = cli(
+        tmp_path, f"captoken exchange {office.origin} --login id.token --grant bound --resource sales-db --signer agent.json"
+    )
+    assert Token.parse(done.stdout.strip()).unverified.key == key.public
+
+
+def test_a_workload_by_its_platform(office: Office, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(office.workload(jti="by platform"))
+    command = f"captoken exchange {office.origin} --workload --grant nightly --resource sales-db"
+    done = cli(tmp_path, f"CAPTOKEN_IDENTITY_TOKEN_FILE=token {command}")
+    assert Token.parse(done.stdout.strip()).unverified.holder == "nightly"
+    assert "no platform says who this is" in cli(tmp_path, command).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ("--grant report", "say who asks"),
+        ("--actor a --workload", "one of the two"),
+        ("--actor - --task q3 --join root.token", "--task or --join"),
+        ("--actor - --login -", "two things from standard input"),
+        ("--actor missing", "missing"),
+    ],
+)
+def test_what_exchange_is_asked_wrongly(arguments: str, words: str, office: Office, tmp_path: Path) -> None:
+    done = cli(tmp_path, f"captoken exchange {office.origin} {arguments} < /dev/null")
+    assert done.returncode == 2 and words in done.stderr and done.stdout == "", done.stderr
+
+
+def test_what_the_service_refuses_is_one_line_with_its_code(office: Office, tmp_path: Path) -> None:
+    (tmp_path / "jwt").write_text(office.workload(jti="refused"))
+    done = cli(tmp_path, f"captoken exchange {office.origin} --actor jwt --grant q9")
+    assert (done.returncode, done.stdout) == (2, "") and "invalid_scope: there is no such grant" in done.stderr
+    (tmp_path / "jwt").write_text(office.workload(aud="https://kubernetes.default.svc"))
+    done = cli(tmp_path, f"captoken exchange {office.origin} --actor jwt --grant nightly")
+    assert done.returncode == 2 and "it is not sent" in done.stderr and (tmp_path / "jwt").read_text() not in done.stderr
+
+
+def test_a_login_is_not_kept_on(issuer: str, tmp_path: Path) -> None:
+    done = cli(tmp_path, f"captoken login {issuer} --client-id captoken-cli --scope offline_access")
+    assert done.returncode == 2 and "not kept on" in done.stderr
+    done = cli(tmp_path, "captoken login http://login.example --client-id captoken-cli")
+    assert done.returncode == 2 and "https" in done.stderr
+
+
+def test_on_another_device(issuer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The person has a code typed, at the page that the terminal names."""
+    pauses: list[float] = []
+
+    def sleep(pause: float) -> None:
+        pauses.append(pause)
+        if len(pauses) == 2:  # the first time nobody has, which is waited out
+            found = re.search(r"log in at (\S+)  and there the code  (\S+)", capsys.readouterr().err)
+            assert found is not None
+            assert "success" in Browser().go(found[1], user_code=found[2]).text.lower()
+
+    monkeypatch.setattr(oidc.Provider, "by_device", functools.partialmethod(oidc.Provider.by_device, sleep=sleep))
+    assert run(["login", issuer, "--client-id", "captoken-cli", "--device", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["sub"] == "jane" and len(pauses) == 2
+
+
+# --- what comes back, and is of something else ----------------------------------------------------
+
+
+class StandIn:
+    """A provider that errs: it answers what a test says."""
+
+    def __init__(self) -> None:
+        self.key = signing.Provider("k")
+        self.socket = listening()
+        self.issuer = origin_of(self.socket)
+        self.document: dict[str, Any] = {
+            "issuer": self.issuer,
+            "authorization_response_iss_parameter_supported": True,
+            "jwks_uri": f"{self.issuer}/jwks",
+            **{
+                name: f"{self.issuer}/{name}"
+                for name in ("authorization_endpoint", "token_endpoint", "device_authorization_endpoint")
+            },
+        }
+        self.answers: list[tuple[int, dict[str, Any]]] = []
+        self.asked: dict[str, str] = {}
+        self.forms: list[dict[str, str]] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        form = dict(httpx.QueryParams((await receive())["body"].decode()))
+        status, body = 200, json.dumps(self.document).encode()
+        if scope["path"] == "/jwks":
+            body = self.key.jwks()
+        elif scope["method"] == "POST":
+            self.forms.append(form)
+            status, said = self.answers.pop(0)
+            body = json.dumps(said).encode()
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    def id_token(self, **claims: Any) -> str:
+        now = int(time.time())
+        made = {
+            "iss": self.issuer,
+            "sub": "jane",
+            "aud": "captoken-cli",
+            "iat": now,
+            "exp": now + 60,
+            "auth_time": now,
+            **claims,
+        }
+        return self.key.sign({name: value for name, value in made.items() if value is not None})
+
+    def log_in(self, *visits: Callable[[dict[str, str]], dict[str, str]], **claims: Any) -> oidc.Login:
+        """A login at which a browser comes back with these parameters, one visit after the other."""
+        provider = oidc.Provider.at(self.issuer, "captoken-cli")
+        replies: list[int] = []
+        threads: list[threading.Thread] = []
+
+        def show(address: str) -> None:
+            asked = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
+            self.asked = asked
+            self.answers = [(200, {"id_token": self.id_token(**{"nonce": asked["nonce"], **claims})})]
+            good = {"state": asked["state"], "code": "c", "iss": self.issuer}
+
+            def visit() -> None:
+                for one in visits:
+                    query = urlencode(one(good), doseq=True)
+                    replies.append(httpx.get(f"{asked['redirect_uri']}?{query}", timeout=10).status_code)
+
+            threads.append(threading.Thread(target=visit))
+            threads[0].start()
+
+        try:
+            return provider.by_browser(max_age=3600, show=show, patience=5)
+        finally:
+            threads[0].join()
+            self.replies = replies
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StandIn]:
+    one = StandIn()
+    with served(one, one.socket):
+        yield one
+
+
+def same(good: dict[str, str]) -> dict[str, str]:
+    return good
+
+
+def test_what_is_asked_and_what_is_sent_for_the_code(stand_in: StandIn) -> None:
+    login = stand_in.log_in(same)
+    asked = stand_in.asked
+    assert login.identity.sub == "jane" and login.text not in repr(login)
+    assert asked["code_challenge_method"] == "S256" and asked["max_age"] == "3600" and asked["scope"] == "openid"
+    assert asked["redirect_uri"].startswith("http://127.0.0.1:") and len(asked["state"]) >= 43 <= len(asked["nonce"])
+    (form,) = stand_in.forms
+    assert form["redirect_uri"] == asked["redirect_uri"] and form["code"] == "c" and "client_secret" not in form
+    from base64 import urlsafe_b64encode
+    from hashlib import sha256
+
+    assert urlsafe_b64encode(sha256(form["code_verifier"].encode()).digest()).rstrip(b"=").decode() == asked["code_challenge"]
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        lambda good: {**good, "state": "x" * 43},
+        lambda good: {"code": "c"},
+        lambda good: {**good, "code": ["c", "d"]},
+        lambda good: {"error": "access_denied", "state": "ü"},
+        lambda good: {},
+    ],
+    ids=["another state", "none", "two codes", "an error without it", "nothing"],
+)
+def test_whoever_comes_by_without_the_state_changes_nothing(stand_in: StandIn, stranger: Any) -> None:
+    assert stand_in.log_in(stranger, stranger, same).identity.sub == "jane"
+    assert stand_in.replies == [404, 404, 200]
+
+
+@pytest.mark.parametrize(
+    "came, claims, code",
+    [
+        (lambda good: {**good, "iss": "https://other.example"}, {}, "invalid_grant"),
+        (lambda good: {name: good[name] for name in ("state", "code")}, {}, "invalid_grant"),
+        (lambda good: {"state": good["state"], "iss": good["iss"], "error": "access_denied"}, {}, "access_denied"),
+        (lambda good: {"state": good["state"], "iss": good["iss"]}, {}, "temporarily_unavailable"),
+        (same, {"nonce": "another"}, "invalid_grant"),
+        (same, {"nonce": None}, "invalid_grant"),
+        (same, {"nonce": 7}, "invalid_grant"),
+        (same, {"aud": "other"}, "invalid_grant"),
+        (same, {"iss": "https://other.example"}, "invalid_grant"),
+        (same, {"auth_time": None}, "invalid_grant"),
+        (same, {"auth_time": 1}, "invalid_grant"),
+        (same, {"exp": 1}, "invalid_grant"),
+    ],
+    ids=[
+        "another sender", "no sender", "refused", "no code", "another nonce", "no nonce", "a number", "another application", "another issuer",
+        "no auth_time", "an old login", "expired",
+    ],
+)  # fmt: skip
+def test_what_is_of_another_login_is_none(stand_in: StandIn, came: Any, claims: dict[str, Any], code: str) -> None:
+    with pytest.raises(IssuanceError) as told:
+        stand_in.log_in(came, **claims)
+    assert told.value.code == code
+
+
+def test_a_provider_that_does_not_say_who_it_is_in_what_it_sends_back(stand_in: StandIn) -> None:
+    del stand_in.document["authorization_response_iss_parameter_supported"]
+    assert stand_in.log_in(lambda good: {name: good[name] for name in ("state", "code")}).identity.sub == "jane"
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"issuer": "https://other.example"}, "the document is of 'https://other.example'"),
+        ({"token_endpoint": None}, "no token_endpoint"),
+        ({"token_endpoint": "http://login.example/token"}, "no token_endpoint that is an https address"),
+        ({"jwks_uri": "file:///etc/passwd"}, "no jwks_uri"),
+        ({"authorization_endpoint": "javascript:alert(1)"}, "no authorization_endpoint"),
+    ],
+)
+def test_a_document_that_leads_elsewhere(stand_in: StandIn, change: dict[str, Any], words: str) -> None:
+    stand_in.document |= change
+    with pytest.raises(IssuanceError, match=words):
+        if "authorization_endpoint" in change:
+            oidc.Provider.at(stand_in.issuer, "captoken-cli").by_browser(max_age=1, show=print)
+        else:
+            stand_in.log_in(same)
+
+
+def test_nobody_waits_for_ever(stand_in: StandIn) -> None:
+    for way in ("by_browser", "by_device"):
+        stand_in.answers = [(200, {"device_code": "d", "user_code": "u", "verification_uri": "https://a.example"})]
+        with pytest.raises(IssuanceError, match="too long") as told:
+            getattr(oidc.Provider.at(stand_in.issuer, "captoken-cli"), way)(max_age=1, show=str, patience=0)
+        assert told.value.code == "expired_token"
+
+
+def test_the_other_device_step_by_step(stand_in: StandIn) -> None:
+    begun = {
+        "device_code": "d",
+        "user_code": "\x1b[2Ju",
+        "verification_uri": "https://a.example",
+        "interval": 1,
+        "expires_in": 60,
+    }
+    pending, slow = (400, {"error": "authorization_pending"}), (400, {"error": "slow_down"})
+    stand_in.answers = [(200, begun), pending, slow, pending, (200, {"id_token": stand_in.id_token()})]
+    pauses: list[float] = []
+    shown: list[str] = []
+    at = oidc.Provider.at(stand_in.issuer, "captoken-cli")
+    assert at.by_device(max_age=60, show=shown.append, sleep=pauses.append, acr="mfa").identity.sub == "jane"
+    assert pauses == [1, 1, 6, 6] and "\x1b" not in shown[0]
+    assert stand_in.forms[0]["acr_values"] == "mfa"
+
+    for answers, code in (
+        ([(200, begun), (400, {"error": "access_denied", "error_description": "no\x1b"})], "access_denied"),
+        ([(200, begun), (200, {"id_token": stand_in.id_token(nonce="another")})], "invalid_grant"),
+        ([(200, begun), (200, {"access_token": "x"})], "temporarily_unavailable"),
+        ([(200, {**begun, "verification_uri": "http://a.example"})], "temporarily_unavailable"),
+        ([(200, {"device_code": "d"})], "temporarily_unavailable"),
+        ([(500, {})], "temporarily_unavailable"),
+    ):
+        stand_in.answers = list(answers)
+        with pytest.raises(IssuanceError) as told:
+            at.by_device(max_age=60, show=shown.append, sleep=pauses.append)
+        assert told.value.code == code and "\x1b" not in str(told.value)
