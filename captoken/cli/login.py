@@ -8,7 +8,6 @@ Nobody needs root keys for it: the service has them.
 
 from __future__ import annotations
 
-import webbrowser
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -88,16 +87,15 @@ def login(
     \b
     umask 077
     captoken login https://login.acme.example --client-id captoken-cli > id.token
-    captoken login https://login.acme.example --client-id captoken-cli --device > id.token
 
-    It is verified, and alone is kept: no refresh token is asked for. Whoever has it is you, for as
+    With --device where there is no browser. It is verified, and alone is kept: no refresh token is asked for. Whoever has it is you, for as
     long as it is good.
     """
     from captoken.cli.oidc import Provider
 
     if "offline_access" in scope:
         raise click.UsageError("--scope offline_access: a login is not kept on")
-    asked = {
+    asked: dict[str, Any] = {
         "max_age": max_age,
         "acr": acr,
         "scope": " ".join(dict.fromkeys(("openid", *scope))),
@@ -107,6 +105,8 @@ def login(
     def show(address: str) -> None:
         warn(f"log in at {address}")
         if opens:
+            import webbrowser
+
             webbrowser.open(address)
 
     with _told():
@@ -193,7 +193,7 @@ def exchange(
 
     \b
     captoken exchange https://issuer.example --login id.token --workload \\
-        --signer agent.json --grant q3-risk --resource sales-db --task q3 > root.token
+        --signer agent.json --grant q3-risk --resource sales-db > root.token
 
     The token is for holding, as that of `mint` is: `captoken present` makes what a server gets.
     """

@@ -316,7 +316,7 @@ class _Listener:
                 if found is not None:
                     self.wfile.write(_DONE)
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:
                 """Nothing: the request has the code in it."""
 
         self._came = came

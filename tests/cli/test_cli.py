@@ -147,14 +147,19 @@ def test_no_option_takes_a_secret():
         "--token-file",
         "--ticket-file",
         "--need-json",
+        "--login",
+        "--actor",
+        "--join",
     }
-    # What is no option: a trail, a key's file, and names. None of them is a secret.
+    # What is no option: a trail, a key's file, addresses and names. None of them is a secret.
     arguments = {
         "audit": ("trail_file", "FILE"),
         "issue": ("policy", "POLICY.toml"),
         "blast-radius": ("trail_file", "FILE"),
         "end-task": ("task", "TASK"),
         "docs": ("page", None),
+        "login": ("issuer", "ISSUER"),
+        "exchange": ("service", "SERVICE"),
         "completion show": ("shell", "SHELL"),
         "completion install": ("shell", "[SHELL]"),
         "keygen public": ("key_file", "FILE"),
@@ -860,6 +865,7 @@ def test_the_commands_are_listed_by_who_runs_them():
         ("attenuate", LinkCaveats.__annotations__.keys()),
         ("delegate", LinkCaveats.__annotations__.keys()),
         ("present", PresentCaveats.__annotations__.keys()),
+        ("exchange", LinkCaveats.__annotations__.keys() - {"audience"}),
         ("discharge", LinkCaveats.__annotations__.keys() - OF_THE_TOKEN),
         ("approve", LinkCaveats.__annotations__.keys() - OF_THE_TOKEN - {"expires_at"}),
         ("narrow", LinkCaveats.__annotations__.keys() - OF_THE_TOKEN),
