@@ -88,8 +88,8 @@ def login(
     umask 077
     captoken login https://login.acme.example --client-id captoken-cli > id.token
 
-    With --device where there is no browser. It is verified, and alone is kept: no refresh token is asked for. Whoever has it is you, for as
-    long as it is good.
+    With --device where there is no browser. The ID token is verified, and alone is kept: no refresh
+    token is asked for. Whoever has it is you, for as long as it is good.
     """
     from captoken.cli.oidc import Provider
 
