@@ -1,0 +1,346 @@
+"""From a person's login to the report of six agents, and what is left when she logs out.
+
+    npm ci --prefix tests/issuance/node
+    python examples/login_to_report.py
+
+Jane logs in at a certified identity provider. Her login and the orchestrator's identity start a
+task: one request for each of two servers. After that nobody asks an issuer: the orchestrator hands
+on to five others offline, and they write the quarterly risk report on SQLite. Then she logs out,
+and the next call of each is refused. Needs `captoken[issuance,cli]`, uvicorn, and Node.
+"""
+
+import base64
+import io
+import json
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from html import unescape
+from pathlib import Path
+from urllib.parse import urljoin
+
+import httpx
+import uvicorn
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from captoken import Access, Denied, Keyring, Verifier
+from captoken.adapters.issuance import IssuanceService
+from captoken.adapters.sqlite import guarded
+from captoken.audit import AuditTrail, read
+from captoken.audit import analysis as trails
+from captoken.control import Feed, Operator
+from captoken.errors import IssuanceError
+from captoken.issuance import policy
+from captoken.issuance.client import Issuance, workload
+from captoken.issuance.registry import Ending
+from captoken.issuance.registry.sqlite import SQLiteRegistry
+from captoken.keys import OperatorKey
+from captoken.stores.sqlite import SQLiteSnapshots
+
+NODE = Path(__file__).parent.parent / "tests" / "issuance" / "node"
+POLICY = """
+version = 1
+[service]
+origin = "{service}"
+[provider.acme]
+kind = "oidc"
+issuer = "{provider}"
+client_ids = ["captoken-cli"]
+max_login_age = 28800
+subject = "acme:{{sub}}"
+[provider.cluster]
+kind = "workload"
+issuer = "https://cluster.example"
+jwks = "{keys}"
+[resource.warehouse]
+[resource.ratings]
+
+[grant.risk-report]
+subject = {{ provider = "acme", groups = ["finance"] }}
+actor = {{ provider = "cluster", sub = "system:serviceaccount:risk:orchestrator" }}
+agents = ["orchestrator"]
+resources = ["warehouse"]
+[grant.risk-report.give]
+allow = {{ "market" = ["select"], "sales" = ["select"], "filings" = ["select"], "results" = ["insert", "select"] }}
+expires_in = 900
+[grant.rating]
+subject = {{ provider = "acme", groups = ["finance"] }}
+actor = {{ provider = "cluster", sub = "system:serviceaccount:risk:orchestrator" }}
+agents = ["orchestrator"]
+resources = ["ratings"]
+joins = ["risk-report"]
+give = {{ tools = {{ "ratings.lookup" = {{ issuer = {{ any = true }} }} }}, expires_in = 900 }}
+"""  # noqa: E501
+
+# --- The identity provider, and a browser that does what Jane does --------------------------------
+
+
+def started_provider(service):
+    """oidc-provider, which is certified, in a process of its own; and its issuer identifier.
+
+    It tells `service` of logouts, and names the session in what it signs.
+    """
+    if not (NODE / "node_modules").is_dir():
+        sys.exit("run once: npm ci --prefix tests/issuance/node")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(["node", "provider.mjs"], cwd=NODE, text=True, **pipes)
+    told = {
+        "backchannel_logout_uri": f"{service}/logout/backchannel",
+        "backchannel_logout_session_required": True,
+    }
+    process.stdin.write(json.dumps({"client": told}) + "\n")
+    process.stdin.flush()
+    return process, json.loads(process.stdout.readline())["issuer"]
+
+
+def submitted(browser, page, **typed):
+    """Fill in the forms of a page, one after the other, until there is none any more."""
+    while form := re.search(r"<form[^>]*action=\"([^\"]*)\"", page.text):
+        fields = re.findall(r"<(?:input|button)[^>]*>", page.text)
+        names = {name[1]: field for field in fields if (name := re.search(r'name="(.*?)"', field))}
+        values = {name: re.search(r'value="(.*?)"', field) for name, field in names.items()}
+        given = {name: unescape(value[1]) if value else "" for name, value in values.items()}
+        given |= {name: text for name, text in typed.items() if name in given}
+        page = browser.post(urljoin(str(page.url), unescape(form[1])), data=given)
+    return page
+
+
+def logged_in(browser, provider):
+    """What `captoken login` writes: an ID token. Jane logs in at the address that it shows."""
+    command = [sys.executable, "-m", "captoken", "login", provider, "--client-id", "captoken-cli"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "--no-browser"], **pipes) as login:
+        address = login.stderr.readline().split()[-1]
+        submitted(browser, browser.get(address), login="jane", password="of a test")
+        text = login.stdout.read().strip()
+        assert login.wait() == 0, login.stderr.read()
+    return text
+
+
+# --- The service, on a port of this machine, and how often it is asked ----------------------------
+
+
+class Counted:
+    """The service, with a count of the requests for tokens."""
+
+    def __init__(self, service):
+        self.service = service
+        self.requests = 0
+
+    async def __call__(self, scope, receive, send):
+        self.requests += scope["type"] == "http" and scope["path"] == "/token"
+        await self.service(scope, receive, send)
+
+
+def served(application, port):
+    """Run an application in a thread; what is returned ends it."""
+    server = uvicorn.Server(uvicorn.Config(application, log_level="error"))
+    thread = threading.Thread(target=server.run, args=([port],))
+    thread.start()
+
+    def end():
+        server.should_exit = True
+        thread.join()
+
+    return end
+
+
+# --- The company's database, and two servers that take only what is addressed to them -------------
+
+database = sqlite3.connect(":memory:", isolation_level=None)
+database.executescript("""
+    create table market (region, percent);
+    insert into market values ('north', -1.5), ('south', -4.1);
+    create table sales (region, customer, amount, overdue);
+    insert into sales values ('north', 'Alder', 410, 20), ('south', 'Cedar', 330, 150);
+    create table filings (issuer, note);
+    insert into filings values ('Cedar', 'going concern in doubt');
+    create table hr (employee, salary);
+    create table results (agent, finding);
+""")
+
+
+class Servers:
+    """The warehouse and the ratings server: each has the root keys of its own, and no others."""
+
+    def __init__(self, keyring, feed, trail):
+        def verifier(name):
+            own = keyring.for_audience(name)
+            return Verifier(own, name, overlay=feed, max_staleness=60, audit=trail)
+
+        self.warehouse = verifier("warehouse")
+        self.ratings = verifier("ratings")
+
+    def query(self, token, sql, *parameters):
+        """What the warehouse does for an agent, which sends it a copy that is good there alone."""
+        grant = self.warehouse.authenticate(token.present(audience="warehouse"))
+        with guarded(database, grant) as guard:
+            return guard.execute(sql, parameters).fetchall()
+
+    def rated(self, token, issuer):
+        """What the ratings server does."""
+        asked = Access(tool="ratings.lookup", arguments={"issuer": issuer})
+        self.ratings.authorize(token.present(audience="ratings"), asked)
+        return "B-"
+
+
+def main(folder):
+    port = socket.create_server(("127.0.0.1", 0))
+    port.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 44 ms a request
+    origin = f"http://127.0.0.1:{port.getsockname()[1]}"
+    provider, issuer = started_provider(origin)
+
+    # The platform says what a pod is: here a key of ours, and there the API server of Kubernetes.
+    platform = ECKey.generate_key("P-256", {"kid": "cluster-1"})
+    keys = folder / "cluster.json"
+    keys.write_text(json.dumps({"keys": [platform.as_dict(private=False)]}))
+    now = int(time.time())
+    pod = {
+        "iss": "https://cluster.example",
+        "sub": "system:serviceaccount:risk:orchestrator",
+        "aud": origin,
+        "iat": now,
+        "exp": now + 600,
+    }
+    token_file = folder / "identity.jwt"
+    header = {"alg": "ES256", "kid": "cluster-1"}
+    token_file.write_text(jwt.encode(header, pod, platform, algorithms=["ES256"]))
+    os.environ |= {"CAPTOKEN_IDENTITY": "file", "CAPTOKEN_IDENTITY_TOKEN_FILE": str(token_file)}
+
+    # The service alone has the root keys of all servers.
+    keyring = Keyring.generate()
+    registry = SQLiteRegistry.create(folder / "tasks.db", floor=0)
+    loaded = policy.read(POLICY.format(service=origin, provider=issuer, keys=keys))
+    counted = Counted(IssuanceService(loaded, keyring, registry))
+    end_service = served(counted, port)
+
+    store = SQLiteSnapshots.create(folder / "overlay.db")
+    operator_key = OperatorKey.generate()
+    operator = Operator(operator_key, store, by="issuer")
+    operator.renew()
+    lines = io.BytesIO()
+    feed = Feed(store, [operator_key.public], every=0)
+    servers = Servers(keyring, feed, AuditTrail(lines.write))
+
+    browser = httpx.Client(follow_redirects=True)
+    try:
+        login = logged_in(browser, issuer)
+        print("jane has logged in at the provider")
+
+        # Who started it, and which workload acts: two assertions, and no secret.
+        office = Issuance(origin)
+        who = {"login": login, "actor": workload()}
+        held = report(servers, office, who)
+        print(f"\nRequests to an issuer: {counted.requests}, one for each server.")
+        print("By OAuth token exchange, a token for each agent at each server: up to 12.")
+        assert counted.requests == 2
+
+        log_out(browser, issuer, login, registry, operator)
+        refused(servers, held)
+        try:
+            office.start(**who, grant="risk-report", task="q3")
+            raise AssertionError("started again")
+        except IssuanceError as error:
+            print(f"  and the same login starts nothing more: {error.code}")
+        audit(lines)
+    finally:
+        browser.close()
+        end_service()
+        registry.close()
+        store.close()
+        provider.stdin.close()
+        provider.stdout.close()
+        provider.wait()
+
+
+def report(servers, office, who):
+    """The report, and the token of each agent."""
+    root = office.start(**who, grant="risk-report", task="q3")
+    paid = office.join(root, **who, grant="rating")
+    print("the service has started a task for", root.unverified.root.subject)
+
+    # The orchestrator hands on: offline, each with what it needs.
+    write = {"results": ["insert"]}
+    held = {"orchestrator": root}
+    for table in ("market", "sales", "filings"):
+        agent = f"{table}-agent"
+        held[agent] = root.delegate(to=agent, allow={table: ["select"], **write}, expires_in=300)
+    held["reader-agent"] = held["filings-agent"].delegate(
+        to="reader-agent", tables=["filings"], operations=["select"], expires_in=60
+    )
+    held["rating-agent"] = paid.delegate(to="rating-agent", expires_in=300)
+
+    def note(agent, finding):
+        servers.query(held[agent], "insert into results values (?, ?)", agent, finding)
+
+    for region, percent in servers.query(held["market-agent"], "select * from market"):
+        note("market-agent", f"{region}: a bad week costs {-percent} %")
+    for region, overdue in servers.query(held["sales-agent"], "select region, overdue from sales"):
+        note("sales-agent", f"{region}: {overdue} kEUR overdue")
+    for name, concern in servers.query(held["reader-agent"], "select * from filings"):
+        rating = servers.rated(held["rating-agent"], name)
+        note("filings-agent", f"{name}: {concern}; rated {rating}")
+    print("\nThe report, as the orchestrator reads it")
+    for agent, finding in servers.query(root, "select agent, finding from results"):
+        print(f"  {finding}  ({agent})")
+    return held
+
+
+def log_out(browser, issuer, login, registry, operator):
+    """Jane logs out at the provider, and the tasks of that session end."""
+    print("\njane logs out at the provider")
+    page = browser.get(f"{issuer}/session/end", params={"id_token_hint": login})
+    submitted(browser, page, logout="yes")
+
+    # What the service does when the provider tells it.
+    session = jwt_claims(login)["sid"]
+    for change in registry.end(Ending(now=int(time.time()), provider="acme", session=session)):
+        until = change.task.deadline
+        operator.revoke(task=change.task.id, why="jane has logged out", until=until)
+        registry.published(change.number)
+
+
+def refused(servers, held):
+    """The next call of each agent."""
+    print("The next call of each")
+    for agent, token in held.items():
+        table = agent.removesuffix("-agent")
+        table = {"reader": "filings", "orchestrator": "results"}.get(table, table)
+        try:
+            if agent == "rating-agent":
+                servers.rated(token, "Cedar")
+            else:
+                servers.query(token, f"select * from {table}")
+        except Denied as denied:
+            print(f"  {agent:<15}{denied.decision.code:<10}{denied.decision.refusals[0].text}")
+            assert denied.decision.code == "revoked"
+        else:
+            raise AssertionError(f"{agent} goes on")
+
+
+def jwt_claims(text):
+    """What an ID token says; `captoken login` has verified it."""
+    payload = text.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=="))
+
+
+def audit(lines):
+    """The audit tree: who handed on to whom, and what each was allowed and denied."""
+    print("\nWho did what, and why it was over")
+    told = list(read(lines.getvalue().splitlines(keepends=True)))
+    for hop in trails.gather(told).hops():
+        why = {decision.code for decision in hop.decisions if not decision.allowed}
+        path = " > ".join(hop.holders)
+        print(f"  {path}: {hop.allowed} allowed, {hop.denied} denied ({', '.join(why)})")
+
+
+with tempfile.TemporaryDirectory() as made:
+    main(Path(made))
+database.close()
