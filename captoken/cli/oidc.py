@@ -106,6 +106,8 @@ class Provider:
         IssuanceError with the provider's code, `access_denied` say.
         """
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+
+        # It listens before anybody is shown where to go.
         with _Listener(port, state) as listener:
             asked = {
                 "response_type": "code",
@@ -124,12 +126,15 @@ class Provider:
             came = listener.wait(patience)
             address = listener.address
 
+        # Before anything else that it says is believed.
         self._check_sender(came)
         if "error" in came:
             raise _told(came)
         code = came.get("code")
         if not code:
             raise unavailable("the provider sends no code back")
+
+        # Whoever saw the code has not got the verifier, whose digest alone was sent before.
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -146,6 +151,7 @@ class Provider:
         says_so = self._document.get("authorization_response_iss_parameter_supported") is True
         if sender is None and not says_so:
             return
+
         if sender != self.issuer:
             raise IssuanceError(
                 f"the browser came back from {shown(sender)}, not from {self.issuer}",
@@ -179,6 +185,8 @@ class Provider:
         )
         if type(device) is not str or type(code) is not str or type(page) is not str:
             raise unavailable("the provider gives no code for another device")
+
+        # A person is sent there.
         if not is_safe(page):
             raise unavailable("the provider's page for the code is at no https address")
         show(f"{page}  and there the code  {escape(code)}")
@@ -186,6 +194,7 @@ class Provider:
         ends = time.monotonic() + min(patience, _seconds(said.get("expires_in"), patience))
         pause = _seconds(said.get("interval"), 5.0)
         form = {"grant_type": _DEVICE, "device_code": device, "client_id": self.client_id}
+
         while time.monotonic() < ends:
             sleep(pause)
             try:
@@ -209,6 +218,7 @@ class Provider:
         text = said.get("id_token")
         if type(text) is not str:
             raise unavailable("the provider gives no ID token")
+
         status, body = self._web.send("GET", self._address("jwks_uri"), {})
         try:
             keys = key_set(body if status == 200 else b"").keys
@@ -224,6 +234,8 @@ class Provider:
             policy.origin,
             ("oidc",),
         )
+
+        # Not one of an earlier login, or of somebody else's (OpenID Connect Core, 3.1.3.7).
         stated = identity.claims.get("nonce")
         if stated is None and not needs_nonce:
             return Login(text, identity)
@@ -262,6 +274,7 @@ def _got(status: int, body: bytes) -> Json:
         said = {}
     if status == 200 and said:
         return said
+
     if type(said.get("error")) is str:
         raise _told(said)
     raise unavailable(f"the provider answers {status}, and not as one does")
@@ -346,12 +359,15 @@ def _sent_back(target: str, state: str) -> dict[str, str] | None:
     parts = urlsplit(target)
     if parts.path != _PATH:
         return None
+
+    # Each parameter once: of two, another reader may take the other.
     try:
         given = parse_qs(parts.query, strict_parsing=True, max_num_fields=16)
     except ValueError:
         return None
     if any(len(values) != 1 for values in given.values()):
         return None
+
     one = {name: values[0] for name, values in given.items()}
     if not hmac.compare_digest(one.get("state", "").encode(), state.encode()):
         return None

@@ -116,8 +116,12 @@ class Issuance:
         The token is held: present it, and send it nowhere as it is. It is not verified, which takes
         the root key. Raises IssuanceError with the service's code and words;
         `temporarily_unavailable` if it cannot be reached. Raises TypeError without a login and an
-        actor, and for keywords that are no JSON.
+        actor, and for keywords that are no JSON; ValueError for an empty name.
         """
+        names = {"grant": grant, "resource": resource, "task": task, "agent": agent}
+        for name, value in names.items():
+            if value == "":  # which the service would take for one that was left out
+                raise ValueError(f"{name} is empty: leave it out")
         details = {"agent": agent, "task": task, "clamp": clamp or None, **keywords}
         form = {
             "requested_token_type": ROOT,
@@ -126,7 +130,8 @@ class Issuance:
             "authorization_details": _details(details),
             **self._assertions(login, actor),
         }
-        return self._root_in(self._answer({key: one for key, one in form.items() if one}))
+        stated = {key: one for key, one in form.items() if one is not None}
+        return self._root_in(self._answer(stated))
 
     @forgetful
     def join(
@@ -164,8 +169,10 @@ class Issuance:
         """The parameters that say who asks. Raises IssuanceError for what is not to be sent."""
         acts = None
         if actor is not None:
+            # Asked for now: what a platform gives is good for minutes.
             acts = actor if isinstance(actor, str) else actor(self.url)
             self._check_audience(acts, "the workload's identity", "invalid_client")
+
         if login is None:
             if acts is None:
                 raise TypeError("say who asks: give login, or actor, or both")
@@ -213,6 +220,8 @@ class Issuance:
             said = {}
         if status == 200:
             return said
+
+        # An error as OAuth has it (RFC 6749, 5.2). A page of some proxy is none.
         code, text = said.get("error"), said.get("error_description")
         if type(code) is not str or not code:
             raise unavailable(f"the service answers {status}, and not as such a service does")
@@ -228,6 +237,8 @@ class Issuance:
             root = Token.parse(text, clock=self._clock)
         except CaptokenError:
             raise unavailable("the service answers with what is no token") from None
+
+        # Bound to another key, nobody here could use it; to none, others could.
         if root.unverified.key != self._public:
             raise IssuanceError("the token is not bound to the key", "invalid_dpop_proof")
         return root
@@ -305,8 +316,11 @@ def workload(environ: Mapping[str, str] | None = None) -> Workload:
     if not found:
         raise _nobody("no platform says who this is: CAPTOKEN_IDENTITY names none, and none of "
                       "the variables is there")  # fmt: skip
+
+    # Not the first that there is: an identity is not sent by accident.
     if len(found) > 1:
         raise _nobody(f"several say who this is: CAPTOKEN_IDENTITY says which, {_or(found)}")
+
     (source,) = found
     if source not in _GETTERS:
         raise _nobody(f"CAPTOKEN_IDENTITY is {_or(_GETTERS)}, not {shown(source)}")
@@ -361,8 +375,11 @@ def _by_github(given: Mapping[str, str], audience: str) -> str:
     headers = {"authorization": f"Bearer {_variable(given, 'ACTIONS_ID_TOKEN_REQUEST_TOKEN')}"}
     if not is_safe(address):
         raise _nobody("ACTIONS_ID_TOKEN_REQUEST_URL is no https address")
+
+    # It has a query already, for the version of the API.
     joint = "&" if "?" in address else "?"
     status, body = Web().send("GET", f"{address}{joint}audience={quote(audience, '')}", headers)
+
     try:
         value = read_json(body).get("value") if status == 200 else None
     except JoseError:

@@ -40,6 +40,7 @@ class Web:
         is_https = address.startswith("https:")
         if is_https and self._context is None:
             self._context = httpx.create_ssl_context()
+
         options: dict[str, Any] = {
             "verify": self._context if is_https else False,
             "trust_env": is_https,
@@ -48,6 +49,7 @@ class Web:
             # What is compressed has no bound before it is unpacked.
             "headers": {**headers, "accept": "application/json", "accept-encoding": "identity"},
         }
+
         ends = monotonic() + PATIENCE
         status, body = 0, b""
         problem: str | None = None
@@ -57,13 +59,16 @@ class Web:
                 client.stream(method, address, data=form) as response,
             ):
                 status = response.status_code
+
+                # What is longer, or drips, is given up while it comes.
                 for chunk in response.iter_raw():
                     body += chunk
                     if len(body) > MAX_BYTES or monotonic() > ends:
                         problem = "it answers with too much, or too slowly"
                         break
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: no ASCII
             problem = type(error).__name__
+
         # Raised here, since that error has the request, with all that was sent.
         host = address.partition("?")[0]
         if problem is not None:

@@ -174,6 +174,9 @@ def test_what_is_no_assertion_is_not_sent() -> None:
         with pytest.raises(TypeError, match="say who asks"):
             Issuance(url).start(grant="report")
         good = Provider().sign({"aud": url})
+        for name in ("grant", "resource", "task", "agent"):
+            with pytest.raises(ValueError, match=f"{name} is empty"):
+                Issuance(url).start(actor=good, **{name: ""})  # type: ignore[arg-type]
         for keywords in ({"expires_at": float("nan")}, {"tools": {"a": object()}}):
             with pytest.raises(TypeError, match="keywords"):
                 Issuance(url).start(actor=good, **keywords)  # type: ignore[arg-type]
@@ -306,6 +309,7 @@ def test_github_that_gives_none(status: int, body: bytes) -> None:
     for wrong, words in (
         ({**given, "ACTIONS_ID_TOKEN_REQUEST_URL": "http://github.example/x"}, "no https address"),
         ({"ACTIONS_ID_TOKEN_REQUEST_URL": url}, "ACTIONS_ID_TOKEN_REQUEST_TOKEN is not set"),
+        ({**given, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "sécret"}, "cannot be asked: UnicodeEncodeError$"),
     ):
         with pytest.raises(IssuanceError, match=words):
             workload(wrong)("https://issuer.example")
