@@ -30,7 +30,7 @@ STORY = [
     "caller   orchestrator: filings-agent calls with the token of orchestrator (the verifier)",
     "filings-agent (vouched): 1 allowed, 3 denied",
 ]
-WITH_NODE = {"login_to_report.py"}  # which is wherever it is
+WITH_NODE = {"login_to_report.py"}  # run with -m node
 KEY_LINES = {
     "login_to_report.py": [
         "jane has logged in at the provider",
@@ -220,11 +220,20 @@ def run(*command, folder, **environment):
     return done.stdout.decode()
 
 
-@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.name not in ELSEWHERE], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in EXAMPLES if path.name not in ELSEWHERE | WITH_NODE], ids=lambda path: path.name
+)
 def test_an_example_runs_and_shows_what_it_is_for(path, tmp_path):
-    own = {"PATH": os.environ["PATH"]} if path.name in WITH_NODE else {}
-    text = run(path, folder=tmp_path, **own)
+    text = run(path, folder=tmp_path)
     for line in KEY_LINES[path.name]:
+        assert line in text
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("name", sorted(WITH_NODE))
+def test_an_example_with_node_runs_and_shows_what_it_is_for(name, tmp_path):
+    text = run(HERE / "examples" / name, folder=tmp_path, PATH=os.environ["PATH"])
+    for line in KEY_LINES[name]:
         assert line in text
 
 

@@ -43,6 +43,13 @@ def office(issuer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Of
         yield one
 
 
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    """Where nobody logs in, and workloads ask by themselves."""
+    with opened(tmp_path_factory.mktemp("service")) as one:
+        yield one
+
+
 def logged_in(folder: Path, issuer: str, *options: str, person: str = "jane") -> tuple[int, str, str]:
     """What `captoken login` writes, and its exit code; somebody logs in meanwhile."""
     command = ["captoken", "login", issuer, "--client-id", "captoken-cli", "--no-browser", *options]
@@ -72,6 +79,7 @@ def cli(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.node
 def test_a_person_logs_in_and_starts_a_task(issuer: str, office: Office, tmp_path: Path) -> None:
     code, out, err = logged_in(tmp_path, issuer)
     assert code == 0 and "jane has logged in" in err, err
@@ -98,6 +106,7 @@ def test_a_person_logs_in_and_starts_a_task(issuer: str, office: Office, tmp_pat
     assert answer.keys() == {"token", "token_id", "link_id", "expires_at", "characters"}
 
 
+@pytest.mark.node
 def test_what_login_writes_for_machines(issuer: str, tmp_path: Path) -> None:
     code, out, _ = logged_in(tmp_path, issuer, "--json", "--max-age", "1h", person="omar")
     said = json.loads(out)
@@ -105,6 +114,7 @@ def test_what_login_writes_for_machines(issuer: str, tmp_path: Path) -> None:
     assert said["sub"] == "omar" and said["issuer"] == issuer and abs(said["auth_time"] - time.time()) < 60
 
 
+@pytest.mark.node
 def test_a_token_that_is_bound_to_a_key(issuer: str, office: Office, tmp_path: Path) -> None:
     key = HolderKey.generate()
     key.save(tmp_path / "agent.json")
@@ -116,9 +126,9 @@ def test_a_token_that_is_bound_to_a_key(issuer: str, office: Office, tmp_path: P
     assert Token.parse(done.stdout.strip()).unverified.key == key.public
 
 
-def test_a_workload_by_its_platform(office: Office, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text(office.workload(jti="by platform"))
-    command = f"captoken exchange {office.origin} --workload --grant nightly --resource sales-db"
+def test_a_workload_by_its_platform(service: Office, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(service.workload(jti="by platform"))
+    command = f"captoken exchange {service.origin} --workload --grant nightly --resource sales-db"
     done = cli(tmp_path, f"CAPTOKEN_IDENTITY_TOKEN_FILE=token {command}")
     assert Token.parse(done.stdout.strip()).unverified.holder == "nightly"
     assert "no platform says who this is" in cli(tmp_path, command).stderr
@@ -134,27 +144,28 @@ def test_a_workload_by_its_platform(office: Office, tmp_path: Path) -> None:
         ("--actor missing", "missing"),
     ],
 )
-def test_what_exchange_is_asked_wrongly(arguments: str, words: str, office: Office, tmp_path: Path) -> None:
-    done = cli(tmp_path, f"captoken exchange {office.origin} {arguments} < /dev/null")
+def test_what_exchange_is_asked_wrongly(arguments: str, words: str, service: Office, tmp_path: Path) -> None:
+    done = cli(tmp_path, f"captoken exchange {service.origin} {arguments} < /dev/null")
     assert done.returncode == 2 and words in done.stderr and done.stdout == "", done.stderr
 
 
-def test_what_the_service_refuses_is_one_line_with_its_code(office: Office, tmp_path: Path) -> None:
-    (tmp_path / "jwt").write_text(office.workload(jti="refused"))
-    done = cli(tmp_path, f"captoken exchange {office.origin} --actor jwt --grant q9")
+def test_what_the_service_refuses_is_one_line_with_its_code(service: Office, tmp_path: Path) -> None:
+    (tmp_path / "jwt").write_text(service.workload(jti="refused"))
+    done = cli(tmp_path, f"captoken exchange {service.origin} --actor jwt --grant q9")
     assert (done.returncode, done.stdout) == (2, "") and "invalid_scope: there is no such grant" in done.stderr
-    (tmp_path / "jwt").write_text(office.workload(aud="https://kubernetes.default.svc"))
-    done = cli(tmp_path, f"captoken exchange {office.origin} --actor jwt --grant nightly")
+    (tmp_path / "jwt").write_text(service.workload(aud="https://kubernetes.default.svc"))
+    done = cli(tmp_path, f"captoken exchange {service.origin} --actor jwt --grant nightly")
     assert done.returncode == 2 and "it is not sent" in done.stderr and (tmp_path / "jwt").read_text() not in done.stderr
 
 
-def test_a_login_is_not_kept_on(issuer: str, tmp_path: Path) -> None:
-    done = cli(tmp_path, f"captoken login {issuer} --client-id captoken-cli --scope offline_access")
+def test_a_login_is_not_kept_on(tmp_path: Path) -> None:
+    done = cli(tmp_path, "captoken login http://127.0.0.1:9 --client-id captoken-cli --scope offline_access")
     assert done.returncode == 2 and "not kept on" in done.stderr
     done = cli(tmp_path, "captoken login http://login.example --client-id captoken-cli")
     assert done.returncode == 2 and "https" in done.stderr
 
 
+@pytest.mark.node
 def test_on_another_device(issuer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The person has a code typed, at the page that the terminal names."""
     pauses: list[float] = []
