@@ -156,6 +156,7 @@ def test_no_option_takes_a_secret():
         "blast-radius": ("trail_file", "FILE"),
         "end-task": ("task", "TASK"),
         "docs": ("page", None),
+        "test": ("scenario_file", "FILE..."),
         "login": ("issuer", "ISSUER"),
         "exchange": ("service", "SERVICE"),
         "completion show": ("shell", "SHELL"),
