@@ -388,6 +388,10 @@ def _take_rows(
     What goes wrong with that is noted, and not raised: more results are still to come, and have to
     be read. Rows that were read before it are dropped.
     """
+    # What ends rows that came in parts has none itself.
+    if answer.columns and not result.ntuples:
+        return
+
     if not answer.columns:
         names = [result.fname(place) or b"" for place in range(result.nfields)]
         answer.columns = tuple(name.decode() for name in names)
