@@ -320,7 +320,7 @@ def holds(unverified: Unverified, key: Key) -> bool:
     Only algorithms that the key is for will do. Never raises for what a stranger wrote.
     """
     algorithm = unverified.header.get("alg")
-    if type(algorithm) is not str or algorithm not in key.algorithms:
+    if algorithm not in key.algorithms:
         return False
     with extra("issuance"):
         from joserfc.jws import JWSRegistry

@@ -28,7 +28,7 @@ from captoken._format.errors import IssuanceError
 from captoken.errors import CaptokenError
 from captoken.issuance import identity, policy
 from captoken.issuance.identity import ACTORS, LEEWAY, SUBJECTS, named
-from captoken.issuance.jose import MAX_CHARS, Key, key_set
+from captoken.issuance.jose import MAX_CHARS, JoseError, Key, key_set, taken_apart
 from tests.issuance.assertions import (
     ACCESS,
     ID_JAG,
@@ -269,6 +269,13 @@ def test_as_long_as_may_be_is_good() -> None:
     room = MAX_CHARS - len(login(more=""))
     text = login(more="x" * (room * 3 // 4 - 2))
     assert MAX_CHARS - 8 < len(text) <= MAX_CHARS and verify(text).sub == "jane"
+
+
+def test_the_length_is_looked_at_to_the_character() -> None:
+    begun = f"{b64encode(b'{}')}.{b64encode(b'{}')}."
+    assert taken_apart(begun + "A" * (MAX_CHARS - len(begun))).claims == {}
+    with pytest.raises(JoseError, match="it is longer than 16384 characters"):
+        taken_apart(begun + "A" * (MAX_CHARS - len(begun) + 1))
 
 
 def test_certificates_may_be_named_beside_the_key() -> None:

@@ -28,13 +28,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+from joserfc.errors import InvalidKeyCurveError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from captoken._format.encoding import b64encode
 from captoken._format.errors import IssuanceError
 from captoken.issuance import identity, keys, policy
 from captoken.issuance.identity import SUBJECTS, named
-from captoken.issuance.jose import OF_AGENT, OF_BUNDLE, JoseError, KeySet, Unverified, holds, key_set, taken_apart
+from captoken.issuance.jose import OF_AGENT, OF_BUNDLE, JoseError, Key, KeySet, Unverified, holds, key_set, taken_apart
 from captoken.issuance.keys import FRESH, GOOD, MAX_BYTES, PAUSE, ProviderKeys, is_safe
 from tests.issuance.assertions import LIVE, NOW, US, document, joined, jwk, private
 
@@ -135,9 +136,11 @@ def test_an_unsafe_key_is_refused_and_the_others_stand(entry: dict[str, Any], sa
     assert len(found.refused) == 1 and found.refused[0].startswith("key 'k': ") and says in found.refused[0]
 
 
-def test_rsa_of_2048_bits_is_none_too_small() -> None:
+def test_rsa_of_2048_to_8192_bits_is_good() -> None:
     assert RSAKey.import_key(RSA).public_key.key_size == 2048
     assert key_set(document(bare(RSA))).keys.keys() == {"k"}
+    largest = b64encode(((1 << 8191) + 1).to_bytes(1024))
+    assert key_set(document(bare(RSA, n=largest))).keys["k"].raw.public_key.key_size == 8192
 
 
 @pytest.mark.parametrize("second", [bare(EC), bare(RSA), bare(weak()), {"kty": "oct", "kid": "k"}, {"kty": "AKP", "kid": "k"}])
@@ -863,6 +866,10 @@ def test_a_signature_holds_by_an_algorithm_of_its_key_alone() -> None:
     for alg in ("ES384", "none", "HS256", None, ["ES256"]):
         other = Unverified({**signed.header, "alg": alg}, signed.claims, signed.signature, signed.signed)
         assert not holds(other, key)
+
+    # A key that was put together wrongly is a mistake of the program, which joserfc sees.
+    with pytest.raises(InvalidKeyCurveError):
+        holds(signed, Key("k", ("ES256",), key_set(document(jwk("one", "ES384"))).keys["one-ES384"].raw))
 
 
 def test_keys_of_every_kind_are_joserfcs() -> None:
