@@ -339,13 +339,13 @@ def asked_of_async(given):
     return asyncio.run(obtain_async(mint().require(PARTY.public, need={"a": 1}).needs[0], send, service=given))
 
 
-def rows(given):
+def rows(given, execute="execute"):
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.execute("create table sales (id)")
     connection.execute("insert into sales values (1), (2)")
     grant = verifier().authenticate(mint(tables=["sales"], operations=["select"]).serialize())
     with sqlite.guarded(connection, grant) as db:
-        return db.execute("select id, :id from sales where id = :id", given).fetchall()
+        return getattr(db, execute)("select id, :id from sales where id = :id", given).fetchall()
 
 
 def charged(given):
@@ -505,6 +505,7 @@ PLACES = {
         {PARTY.public: "https://b.example"},
     ),
     "captoken.adapters.sqlite.Database.execute(parameters)": (rows, {"id": 1}, {"id": 2}),
+    "captoken.adapters.sqlite.Database.execute_once(parameters)": (partial(rows, execute="execute_once"), {"id": 1}, {"id": 2}),
     "captoken.adapters.postgres.Role(allow)": (role("allow"), {"sales": ["select"]}, {"hr": ["select"]}),
     "captoken.adapters.postgres.Role(columns)": (role("columns"), {"sales": ["id"]}, {"sales": ["ssn"]}),
 }
@@ -523,6 +524,12 @@ WITHOUT = {
     r"captoken\.adapters\.pydantic_ai\.TokenGuard\.wrap_tool_\w+\(args\)": "the framework calls it, with what it has validated",
     r"captoken\.adapters\.postgres\.guarded(_async)?\(cost\)": "is what SQLite's guard takes, and read by the same class",
     r"captoken\.adapters\.fastapi\.Required\(cost\)": "made by `require`, which reads it",
+    r"captoken\.adapters\.(fast)?mcp\.Guard\.challenging\(resource_metadata\)": "becomes a document when the guard is made, and decides nothing",
+    r"captoken\.local\.Office\.mint\(\w+\)": "goes to `Issuer.mint`, which reads it once",
+    r"captoken\.testing\.Scenario\(\w+\)": "of whoever tests: nobody else's",
+    r"captoken\.issuance\.(identity|jose|policy|registry|registry\.ports)\.\w+\(\w+\)": "made by the library alone, of what it has read",
+    r"captoken\.issuance\.(desk|keys|web)\.[\w.]+\(\w+\)": "of the service's or the client's own",
+    r"captoken\.issuance\.client\.workload\(environ\)": "of the process itself: each name is looked up once",
     r"captoken\.tools\.stated_of\(cost\)": "for guards, which have read it",
     r"captoken\.(current\.Held\(_shown\)|Keyring\(_derived\)|Capability\(held\)|control\.Overlay\(links\)|control\.Entry\(link\))": "made by the library alone",
     r"captoken\.adapters\.(httpx\.Presenting\(audiences\)|a2a\.GrantedUser\(state\)|discharge_service\.Pending\(need\))": "made by the library alone",
