@@ -2,6 +2,7 @@
 
     POST  /token                                    an assertion becomes a token (RFC 6749, 8693)
     GET   /.well-known/oauth-authorization-server   what it says of itself (RFC 8414)
+    POST  /logout/backchannel                       a login is over (OpenID Connect)
     POST  /.well-known/captoken/3p                  whether a task is alive, for its lease
     GET   /authorize                                there is no login here
     GET   /health                                   200 if it can start tasks, else 503
@@ -22,7 +23,6 @@ from collections.abc import Awaitable, Callable
 from time import time
 from typing import Any, TypeAlias
 
-import msgspec
 from msgspec import structs
 
 from captoken._format import primitives
@@ -30,19 +30,17 @@ from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import IssuanceError, StoreError
 from captoken._writing.token import Token
 from captoken.adapters._http.exchange import (
-    Body,
-    ClientGone,
     Receive,
-    RequestError,
     Response,
     Scope,
     Send,
     respond,
     values_of,
 )
+from captoken.adapters._issuance.answers import failed, form, json
+from captoken.adapters._issuance.ends import Ends
 from captoken.adapters._issuance.form import (
     ACCESS_TOKEN,
-    BODY_BYTES,
     CLIENT_CREDENTIALS,
     EXCHANGE,
     JWT_BEARER,
@@ -50,11 +48,12 @@ from captoken.adapters._issuance.form import (
     Shown,
     read,
 )
+from captoken.adapters._issuance.leases import Leases
 from captoken.adapters._issuance.metadata import PATH as METADATA
 from captoken.adapters._issuance.metadata import metadata
 from captoken.adapters.discharge_service import PATH as LEASES
-from captoken.adapters.discharge_service import DischargeService
-from captoken.discharge import Allow, Discharger, Refuse
+from captoken.control import Operator
+from captoken.discharge import Allow
 from captoken.issuance.desk import ROOT, UNWANTED, Ask, Desk, Plan, granted
 from captoken.issuance.dpop import Proven, prove
 from captoken.issuance.identity import Identity, named, verify
@@ -78,8 +77,6 @@ _UNWANTED = {
     CLIENT_CREDENTIALS: "unauthorized_client",
 }
 
-_STATUS = {"invalid_client": 401, "temporarily_unavailable": 503}
-
 _Handler: TypeAlias = Callable[[Scope, Receive], Awaitable[Response]]
 
 
@@ -93,6 +90,8 @@ class IssuanceService:
     `keyring`: the root keys, or a callable that gives those of the moment.
     `registry`: where tasks are kept. It is called in threads.
     `lease`: the key that says which tasks are alive; needed where a grant has a lease.
+    `operator`: says in the overlay which tasks have ended; without one, their leases alone end. It
+    is called in threads.
     `keys`: the keys of providers; made for the policy unless given.
     """
 
@@ -103,6 +102,7 @@ class IssuanceService:
         registry: Registry,
         *,
         lease: DischargerKey | None = None,
+        operator: Operator | None = None,
         keys: ProviderKeys | None = None,
         clock: Clock = time,
     ) -> None:
@@ -117,13 +117,11 @@ class IssuanceService:
             lease=None if lease is None else lease.public,
             clock=clock,
         )
-        self._discharger: Discharger | None = None
-        self._leases: DischargeService | None = None
-        if lease is not None:
-            self._discharger = Discharger(lease, self._alive, clock=clock)
-            self._leases = DischargeService(self._discharger, origin=policy.origin, clock=clock)
+        self._leases = None if lease is None else Leases(lease, policy, registry, clock)
+        self._ends = Ends(policy, self._keys, registry, operator, clock)
         self._routes: dict[tuple[str, str], _Handler] = {
             ("POST", "/token"): self._token,
+            ("POST", "/logout/backchannel"): self._ends.logout,
             ("GET", METADATA): self._describe,
             ("GET", "/authorize"): self._no_login,
             ("GET", "/health"): self._health,
@@ -135,18 +133,18 @@ class IssuanceService:
         """A token for an assertion, or an error of OAuth's."""
         request: Request | None = None
         try:
-            body = await _form(scope, receive)
+            body = await form(scope, receive)
             request = read(body, values_of(scope["headers"], b"authorization"))
-            return _json(200, await self._exchanged(scope, request))
+            return json(200, await self._exchanged(scope, request))
         except StoreError as error:
             _log.error("no task is started: %s", error)
-            return _failed(IssuanceError("try again later", "temporarily_unavailable"))
+            return failed(IssuanceError("try again later", "temporarily_unavailable"))
         except IssuanceError as error:
             _log.info("no task is started: %s %s", error, error.why)
             if error.code == UNWANTED:
                 code = _UNWANTED[request.grant_type] if request is not None else "invalid_request"
                 error = IssuanceError(str(error), code)
-            return _failed(error)
+            return failed(error)
 
     async def _exchanged(self, scope: Scope, request: Request) -> dict[str, Any]:
         """What the answer says. Raises IssuanceError, StoreError."""
@@ -249,48 +247,31 @@ class IssuanceService:
         A leased root comes with its first discharge, and lives as long as that.
         """
         life = MOST_PRESENTED
-        if plan.grant.lease and self._discharger is not None:
+        if plan.grant.lease and self._leases is not None:
             life = min(life, plan.grant.lease)
             for ticket in root.needs:
-                root = root.with_discharge(self._discharger.approve(ticket, Allow(expires_in=life)))
+                alive = self._leases.discharger.approve(ticket, Allow(expires_in=life))
+                root = root.with_discharge(alive)
         (audience,) = plan.audiences
         return root.show(audience=audience, expires_in=life)
-
-    # --- leases -----------------------------------------------------------------------------------
-
-    def _alive(self, need: Any) -> Allow | Refuse:
-        """Is the task of a lease out? Its discharge lives as long as the lease (design, 4)."""
-        task = need.get("alive")
-        if need.keys() != {"alive"} or not isinstance(task, str):
-            return Refuse("no task of ours")
-        try:
-            alive = self._registry.is_live(task, read_clock(self._clock))
-        except StoreError as error:
-            _log.error("whether a task is alive cannot be told: %s", error)
-            return Refuse("try again later")
-        return Allow(expires_in=self._lease_of(task)) if alive else Refuse("the task is over")
-
-    def _lease_of(self, task: str) -> int:
-        """How long a lease of a task lives, in seconds: the shortest of any grant."""
-        return min(grant.lease for grant in self._policy.grants.values() if grant.lease)
 
     # --- the rest ---------------------------------------------------------------------------------
 
     async def _describe(self, scope: Scope, receive: Receive) -> Response:
-        return _json(200, metadata(self._policy))
+        return json(200, metadata(self._policy))
 
     async def _no_login(self, scope: Scope, receive: Receive) -> Response:
         """Some clients want this address to be there. Nobody is sent anywhere from it."""
         text = "there is no login here: show an assertion at the token endpoint"
-        return _failed(IssuanceError(text, "unsupported_response_type"))
+        return failed(IssuanceError(text, "unsupported_response_type"))
 
     async def _health(self, scope: Scope, receive: Receive) -> Response:
         """Can tasks be started? The registry is asked, and no provider."""
         try:
             await asyncio.to_thread(self._registry.is_live, "-", read_clock(self._clock))
         except StoreError:
-            return _json(503, {"status": "the registry cannot be asked"})
-        return _json(200, {"status": "ok"})
+            return json(503, {"status": "the registry cannot be asked"})
+        return json(200, {"status": "ok"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request. What fails is answered 500 without a detail, and raised on, for the log."""
@@ -308,46 +289,26 @@ class IssuanceService:
         try:
             if handler is None:
                 known = any(path == other for _, other in self._routes)
-                response = _json(405 if known else 404, {"error": "not_found"})
+                response = json(405 if known else 404, {"error": "not_found"})
             else:
                 response = await handler(scope, receive)
         except Exception as error:
             problem = error
-            response = _json(500, {"error": "server_error"})
+            response = json(500, {"error": "server_error"})
         await respond(send, response)
         if problem is not None:
             raise problem
         return None
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """The lifespan: keys are fetched when it starts, and what fetches them is closed."""
+        """The lifespan: keys are fetched when it starts, and ends published that were due before.
+
+        What fetches and what publishes is closed.
+        """
         while (await receive())["type"] != "lifespan.shutdown":
+            self._ends.publisher.wake()
             await self._keys.start()
             await send({"type": "lifespan.startup.complete"})
+        await self._ends.publisher.close()
         await self._keys.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-async def _form(scope: Scope, receive: Receive) -> bytes:
-    """The body of a form. Raises IssuanceError for another kind, and for one that is too long."""
-    kinds = values_of(scope["headers"], b"content-type")
-    named = [kind.partition(b";")[0].strip().lower() for kind in kinds]
-    if named != [b"application/x-www-form-urlencoded"]:
-        raise IssuanceError("the body is a form", "invalid_request")
-    try:
-        return await Body(receive, BODY_BYTES).read_all()
-    except RequestError:
-        raise IssuanceError("the body is too long", "invalid_request") from None
-    except ClientGone:
-        raise IssuanceError("not all of it came", "invalid_request") from None
-
-
-def _json(status: int, said: Any) -> Response:
-    return Response.of(status, b"application/json", msgspec.json.encode(said))
-
-
-def _failed(error: IssuanceError) -> Response:
-    """An error as OAuth has it (RFC 6749, 5.2): in ASCII without what its grammar does not take."""
-    text = "".join(char if " " <= char <= "~" and char not in '"\\' else "'" for char in str(error))
-    said = {"error": error.code, "error_description": text[:500]}
-    return _json(_STATUS.get(error.code, 400), said)

@@ -130,7 +130,7 @@ def verify(
     sent the text; `why` is for the trail. ValueError: `takes` names a kind that there is not.
     """
     opened = _opened(text, policy, takes)
-    _check_signature(opened, keys)
+    check_signature(opened, keys)
 
     # The provider signed it, so that what it says is to be believed. Is it for us, and for now?
     _check_claims(opened, policy, now, audience)
@@ -138,7 +138,7 @@ def verify(
     return Identity(
         provider=opened.name,
         kind=opened.kind,
-        issuer=_issuer_of(opened.provider),
+        issuer=issuer_of(opened.provider),
         claims=claims,
         digest=primitives.sha256(opened.unverified.signed),
         issued_at=claims["iat"],
@@ -146,7 +146,7 @@ def verify(
     )
 
 
-def _check_signature(opened: _Opened, keys: Keys) -> None:
+def check_signature(opened: Opened, keys: Keys) -> None:
     """Raise IssuanceError unless a key of that provider signed, by an algorithm that it is for."""
     header = opened.unverified.header
     key = keys(opened.name, header["kid"])
@@ -161,7 +161,7 @@ def _check_signature(opened: _Opened, keys: Keys) -> None:
         raise _refused("its signature does not hold")
 
 
-def _check_claims(opened: _Opened, policy: Policy, now: int, audience: str) -> None:
+def _check_claims(opened: Opened, policy: Policy, now: int, audience: str) -> None:
     """Raise IssuanceError unless a signed assertion is about somebody, for us, and good now."""
     claims, provider = opened.unverified.claims, opened.provider
     _check_texts(claims)
@@ -169,7 +169,7 @@ def _check_claims(opened: _Opened, policy: Policy, now: int, audience: str) -> N
     most = provider.max_life
     if opened.kind == "id-jag":
         most = min(most, MAX_ID_JAG)
-    _check_times(claims, now, most)
+    check_times(claims, now, most)
 
     _KINDS[opened.kind].check(claims, provider, now, audience)
     for matcher in policy.required[opened.name]:
@@ -188,7 +188,7 @@ def _refused(message: str, why: str = "") -> IssuanceError:
 # --- before the signature -------------------------------------------------------------------------
 
 
-class _Opened(msgspec.Struct, frozen=True):
+class Opened(msgspec.Struct, frozen=True):
     """An assertion that has the right form. Its signature was not looked at."""
 
     unverified: Unverified
@@ -197,7 +197,7 @@ class _Opened(msgspec.Struct, frozen=True):
     kind: str
 
 
-def _opened(text: Any, policy: Policy, takes: Collection[str]) -> _Opened:
+def _opened(text: Any, policy: Policy, takes: Collection[str]) -> Opened:
     """Read an assertion up to the question which key it is signed with. Raises IssuanceError."""
     unknown = set(takes) - _KINDS.keys()
     if unknown:
@@ -211,14 +211,14 @@ def _opened(text: Any, policy: Policy, takes: Collection[str]) -> _Opened:
 
     candidates = _candidates(unverified.claims, policy, takes)
     header = unverified.header
-    _check_header(header)
+    check_header(header)
     name, provider = _fitting(candidates, header.get("typ"))
     if header["alg"] not in provider.algorithms:
         raise _refused(
             f"algorithm {shown(header['alg'])} is not taken",
             f"of provider {name}",
         )
-    return _Opened(unverified, name, provider, kind_of(provider))
+    return Opened(unverified, name, provider, kind_of(provider))
 
 
 def kind_of(provider: Provider) -> str:
@@ -226,7 +226,7 @@ def kind_of(provider: Provider) -> str:
     return str(type(provider).__struct_config__.tag)
 
 
-def _issuer_of(provider: Provider) -> str:
+def issuer_of(provider: Provider) -> str:
     return provider.trust_domain if isinstance(provider, Spiffe) else provider.issuer
 
 
@@ -279,7 +279,7 @@ def _is_of(provider: Provider, claims: Json) -> bool:
     return trust_domain == provider.trust_domain
 
 
-def _check_header(header: Json) -> None:
+def check_header(header: Json) -> None:
     """Raise IssuanceError for a header that names its own key, or misses one."""
     for name, value in header.items():
         if name not in _HEADER:
@@ -312,14 +312,14 @@ def _check_texts(claims: Json) -> None:
         raise _refused("it tells of an event")
 
 
-def _check_times(claims: Json, now: int, most: int) -> None:
+def check_times(claims: Json, now: int, most: int) -> None:
     """Raise IssuanceError unless the assertion is good now, and for `most` seconds in all."""
-    issued_at, expires_at = _time(claims, "iat"), _time(claims, "exp")
+    issued_at, expires_at = time_of(claims, "iat"), time_of(claims, "exp")
     if now >= expires_at + LEEWAY:
         raise _refused(f"it expired {now - expires_at} s ago")
     if issued_at > now + LEEWAY:
         raise _refused("it was issued in the future, by the clock here")
-    if "nbf" in claims and _time(claims, "nbf") > now + LEEWAY:
+    if "nbf" in claims and time_of(claims, "nbf") > now + LEEWAY:
         raise _refused("it is not good yet, by the clock here")
 
     if not issued_at < expires_at <= issued_at + most:
@@ -329,7 +329,7 @@ def _check_times(claims: Json, now: int, most: int) -> None:
         )
 
 
-def _time(claims: Json, name: str) -> int:
+def time_of(claims: Json, name: str) -> int:
     """A time, in whole seconds since the epoch. `True` is none, and no text is."""
     if name not in claims:
         raise _refused(f"it has no {name}")
@@ -339,7 +339,7 @@ def _time(claims: Json, name: str) -> int:
     return value
 
 
-def _audiences(claims: Json) -> list[str]:
+def audiences_of(claims: Json) -> list[str]:
     """Whom it is for: one, or several. Raises IssuanceError for none."""
     stated = claims.get("aud")
     audiences: list[Any] = stated if type(stated) is list else [stated]
@@ -350,7 +350,7 @@ def _audiences(claims: Json) -> list[str]:
 
 def _check_for_us_alone(claims: Json, audience: str) -> None:
     """Raise IssuanceError if anybody else could be sent it: they could send it here."""
-    audiences = _audiences(claims)
+    audiences = audiences_of(claims)
     if audiences != [audience]:
         stated = shown(", ".join(audiences))
         raise _refused(f"it is for {stated} (aud), and not for this service alone")
@@ -362,7 +362,7 @@ def _check_for_us_alone(claims: Json, audience: str) -> None:
 def _check_oidc(claims: Json, provider: Any, now: int, audience: str) -> None:
     """An ID token: for an application of ours, of a fresh login (OpenID Connect Core, 3.1.3.7)."""
     login: Oidc = provider
-    audiences = _audiences(claims)
+    audiences = audiences_of(claims)
     if not set(audiences) <= set(login.client_ids):
         raise _refused(f"it is for {shown(', '.join(audiences))} (aud), which is not taken here")
     if len(audiences) > 1 and "azp" not in claims:
@@ -376,7 +376,7 @@ def _check_oidc(claims: Json, provider: Any, now: int, audience: str) -> None:
 
     if "auth_time" not in claims:
         raise _refused("it does not say when the login was (auth_time): ask with max_age")
-    logged_in = _time(claims, "auth_time")
+    logged_in = time_of(claims, "auth_time")
     if logged_in > now + LEEWAY:
         raise _refused("its login was in the future, by the clock here")
     if now - logged_in > login.max_login_age:

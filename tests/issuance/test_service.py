@@ -73,7 +73,8 @@ class World:
 
     def __init__(self, of: Policy | None = None, **facts: Any) -> None:
         self.clock = facts.pop("clock", None) or FixedClock(NOW)
-        self.registry: Any = facts.pop("registry", None) or MemoryRegistry(floor=0)
+        registry = facts.pop("registry", None)
+        self.registry: Any = MemoryRegistry(floor=0) if registry is None else registry  # one that is empty is false
         self.policy = of or policy()
 
         def source(name: str) -> Callable[[], Any]:

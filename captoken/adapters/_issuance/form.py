@@ -149,7 +149,16 @@ def read(body: bytes, authorization: Sequence[bytes]) -> Request:
     )
 
 
-def _parameters(body: bytes) -> dict[str, str]:
+def logout_token(body: bytes) -> str:
+    """The one parameter of a back-channel logout. Raises IssuanceError, `invalid_request`."""
+    given = _parameters(body, frozenset(("logout_token",)))
+    text = _token(given, "logout_token")
+    if text is None:
+        raise IssuanceError("logout_token is missing", "invalid_request")
+    return text
+
+
+def _parameters(body: bytes, known: frozenset[str] = _KNOWN) -> dict[str, str]:
     """The parameters of a form, each there once (RFC 6749, 3.2). Empty ones are left out."""
     try:
         pairs = parse_qsl(
@@ -164,7 +173,7 @@ def _parameters(body: bytes) -> dict[str, str]:
         raise IssuanceError("the body is no form", "invalid_request") from None
     given: dict[str, str] = {}
     for name, value in pairs:
-        if name not in _KNOWN:
+        if name not in known:
             continue  # as RFC 6749 has it: what is not known is ignored
         if name in given:
             raise IssuanceError(f"{name} is there twice", "invalid_request")

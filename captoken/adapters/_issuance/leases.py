@@ -1,0 +1,57 @@
+"""Leases: whether a task is alive, for servers that ask before they believe its token.
+
+The issuer is the discharger of its own leases, and answers from the registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from captoken._format.clocks import Clock, read_clock
+from captoken._format.errors import StoreError
+from captoken._language.discharge import Discharge, Ticket
+from captoken.adapters.discharge_service import DischargeService
+from captoken.discharge import Allow, Discharger, Refuse, Wait
+from captoken.issuance.policy import Policy
+from captoken.issuance.registry import Registry
+from captoken.keys.secret import DischargerKey
+
+_log = logging.getLogger("captoken.issuance")
+
+
+class Leases(DischargeService):
+    """The discharger of leases, over HTTP. The registry is asked in threads, since it blocks."""
+
+    def __init__(
+        self,
+        key: DischargerKey,
+        policy: Policy,
+        registry: Registry,
+        clock: Clock,
+    ) -> None:
+        self._policy = policy
+        self._registry = registry
+        self._now = clock
+        self.discharger = Discharger(key, self._alive, clock=clock)
+        super().__init__(self.discharger, origin=policy.origin, clock=clock)
+
+    async def _said(self, ticket: Ticket) -> Discharge | Refuse | Wait:
+        return await asyncio.to_thread(self.discharger.answer, ticket)
+
+    def _alive(self, need: Any) -> Allow | Refuse:
+        """Is the task of a lease out? Its discharge lives as long as the lease."""
+        task = need.get("alive")
+        if need.keys() != {"alive"} or not isinstance(task, str):
+            return Refuse("no task of ours")
+        try:
+            alive = self._registry.is_live(task, read_clock(self._now))
+        except StoreError as error:
+            _log.error("whether a task is alive cannot be told: %s", error)
+            return Refuse("try again later")
+        return Allow(expires_in=self._life()) if alive else Refuse("the task is over")
+
+    def _life(self) -> int:
+        """How long a lease lives, in seconds: the shortest of any grant."""
+        return min(grant.lease for grant in self._policy.grants.values() if grant.lease)

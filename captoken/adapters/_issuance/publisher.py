@@ -1,0 +1,125 @@
+"""What has ended is put into the overlay, so that servers hear it that know nothing of the issuer.
+
+The registry is first: an end is written there, and is due from then on. Here it is published, and
+only then marked. Whatever fails or restarts in between, it is tried again. An entry that is put
+there twice does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+
+from captoken._format.clocks import CLOCKS_DIFFER, Clock, read_clock
+from captoken._format.errors import CaptokenError, OverlayError, StoreError
+from captoken.control import Operator
+from captoken.issuance.registry import Change, Registry
+
+_log = logging.getLogger("captoken.issuance")
+
+# Seconds until the next look, where nobody wakes it: another process may have written an end, and
+# have died before it published it. After a failure it is sooner.
+EVERY = 10.0
+AGAIN = 1.0
+
+# Seconds that the last try may take, when the service ends.
+PATIENCE = 5.0
+
+
+class Publisher:
+    """Publishes what is due, in a task of its own. For one event loop at a time: `close` it.
+
+    Without an operator nothing is published. What nobody has to hear any more is marked all the
+    same, so that the registry forgets it.
+    """
+
+    def __init__(self, registry: Registry, operator: Operator | None, clock: Clock) -> None:
+        self._registry = registry
+        self._operator = operator
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        self._closing = False
+
+    def wake(self) -> None:
+        """Publish now. Begins the task, if there is none: not every server has a lifespan."""
+        if self._task is None or self._task.done():
+            self._woken = asyncio.Event()  # the old one may be another loop's
+            self._closing = False
+            self._task = asyncio.create_task(self._run(), name="publisher of ends")
+        self._woken.set()
+
+    async def close(self) -> None:
+        """Try once more, and end the task."""
+        if self._task is None or self._task.done():
+            return
+        self._closing = True
+        self._woken.set()
+        await asyncio.wait((self._task,), timeout=PATIENCE)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while not self._closing:
+            self._woken.clear()
+            stands = await asyncio.to_thread(self.publish)
+            try:
+                await asyncio.wait_for(self._woken.wait(), EVERY if stands else AGAIN)
+            except TimeoutError:
+                continue
+        await asyncio.to_thread(self.publish)
+
+    def publish(self) -> bool:
+        """Publish what is due, in its order. Does all of it stand? Blocks, and never raises."""
+        stands = True
+        try:
+            due = self._registry.unpublished()
+        except Exception as error:
+            _log.error("what has ended cannot be read, and so not be published: %s", error)
+            return False
+        for change in due:
+            try:
+                if self._is_heard(change):
+                    self._registry.published(change.number)
+            # Whatever a store raises: the next end must not wait for it.
+            except Exception as error:
+                _log.error("the end of task %s is not published yet: %s", change.task.id, error)
+                stands = False
+        return stands
+
+    def _is_heard(self, change: Change) -> bool:
+        """Put it into the overlay, until no server takes the task's tokens any more.
+
+        False: nobody puts it there. Raises what the operator raises.
+        """
+        until = change.task.deadline + CLOCKS_DIFFER
+        if until <= read_clock(self._clock):
+            return True
+        if self._operator is None:
+            return False
+
+        if change.narrowing is None:
+            _end(self._operator, change.task.id, until)
+        else:
+            _narrow(self._operator, change.task.id, until, change.narrowing)
+        return True
+
+
+def _end(operator: Operator, task: str, until: int) -> None:
+    operator.revoke(task=task, until=until, why="the login that started it has ended")
+
+
+def _narrow(operator: Operator, task: str, until: int, narrowing: bytes) -> None:
+    """By the keywords of the grant. A task that no overlay can narrow so ends."""
+    keywords: dict[str, Any] = msgspec.json.decode(narrowing)
+    why = "an event about who started it"
+    try:
+        operator.narrow(task=task, until=until, why=why, **keywords)
+    except (StoreError, OverlayError):
+        raise
+    except (CaptokenError, TypeError, ValueError) as error:
+        _log.error("task %s ends, since it cannot be narrowed: %s", task, error)
+        _end(operator, task, until)

@@ -1,0 +1,235 @@
+"""What a provider tells of a login that ends, and what that does to tasks.
+
+    wanted = named(text, policy, LOGOUT)            # whose key is needed: fetched before
+    effect = told(text, policy, keys, now, LOGOUT)
+    for ending in effect.endings:
+        registry.end(ending)
+
+A logout token (OpenID Connect Back-Channel Logout 1.0) is of an `oidc` provider. With a `sid` it
+ends what that session started; with `sub` alone, what that person started.
+
+- Signed as assertions are, by the same rules of `jose` and `identity`. Neither is good as the
+  other.
+- A signal only narrows. Nothing here starts, widens or revives anything.
+- It is about all providers of the policy with that issuer: one login gives ID and access tokens.
+- Each `jti` has one effect: the registry remembers it for as long as a signal is taken.
+
+Pure: no network and no clock. What is returned is data, and nothing has ended by it yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from captoken._format.errors import IssuanceError
+from captoken._format.spelling import shown
+from captoken.issuance.identity import (
+    Keys,
+    Opened,
+    audiences_of,
+    check_header,
+    check_signature,
+    check_times,
+    issuer_of,
+    kind_of,
+)
+from captoken.issuance.jose import JoseError, Json, taken_apart
+from captoken.issuance.policy import Oidc, Policy, Provider
+from captoken.issuance.registry import Ending
+
+# The kinds of signals, by their `typ`.
+LOGOUT = "logout+jwt"
+
+# Seconds that a signal is taken for at most. So long the registry remembers its `jti`.
+MAX_AGE = 86_400
+
+_LOGGED_OUT = "http://schemas.openid.net/event/backchannel-logout"
+
+# Claims that are text wherever they are.
+_TEXTS = ("sub", "sid", "jti")
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """What a signal comes to. Without endings it is a note that its stream lives."""
+
+    stream: str
+    jti: str
+    endings: tuple[Ending, ...]
+
+    # What happened, for the log.
+    note: str
+
+
+def named(text: Any, policy: Policy, kind: str) -> tuple[str, str]:
+    """The provider and the id of the key that `told` will ask for: to be fetched before.
+
+    Nothing is verified, and the text may be anybody's. Raises IssuanceError for what `told` would
+    refuse before it asks for a key.
+    """
+    opened = _opened(text, policy, kind)
+    return opened.name, opened.unverified.header["kid"]
+
+
+def told(text: Any, policy: Policy, keys: Keys, now: int, kind: str) -> Effect:
+    """What a signal of that kind comes to. `now` is in seconds since the epoch.
+
+    Does not check whether it was heard before: the registry does. Raises IssuanceError, whatever
+    the text is: `invalid_issuer`, `invalid_key`, `invalid_audience` (RFC 8935, 2.4), and else
+    `invalid_request`. The message may be shown to whoever sent it; `why` is for the log.
+    """
+    opened = _opened(text, policy, kind)
+    with _refusing("invalid_key"):
+        check_signature(opened, keys)
+    return _logged_out(opened, policy, now)
+
+
+def _refused(message: str, code: str = "invalid_request", why: str = "") -> IssuanceError:
+    """`message` is for whoever sent the signal, and `why` for the log."""
+    return IssuanceError(f"the signal is refused: {message}", code, why)
+
+
+@contextmanager
+def _refusing(code: str) -> Generator[None]:
+    """What is refused within is refused with this code: `identity` knows those of assertions."""
+    try:
+        yield
+    except IssuanceError as error:
+        raise IssuanceError(str(error), code, error.why) from None
+
+
+# --- before the signature -------------------------------------------------------------------------
+
+
+def _opened(text: Any, policy: Policy, kind: str) -> Opened:
+    """Read a signal up to the question which key it is signed with. Raises IssuanceError."""
+    try:
+        unverified = taken_apart(text)
+    except JoseError as error:
+        raise _refused(str(error)) from None
+
+    name, provider = _sender(unverified.claims, policy)
+    header = unverified.header
+    with _refusing("invalid_request"):
+        check_header(header)
+    if header.get("typ") != kind:
+        raise _refused(f"typ {shown(header.get('typ'))} is not for this place")
+    if header["alg"] not in provider.algorithms:
+        raise _refused(f"algorithm {shown(header['alg'])} is not taken", why=f"of provider {name}")
+    return Opened(unverified, name, provider, kind_of(provider))
+
+
+def _sender(claims: Json, policy: Policy) -> tuple[str, Provider]:
+    """The one provider that sends signals of this kind under that `iss`. Raises IssuanceError."""
+    found = [
+        (name, one)
+        for name, one in policy.providers.items()
+        if isinstance(one, Oidc) and one.issuer == claims.get("iss")
+    ]
+    if not found:
+        raise _refused("its issuer is not known here, or not for this place", "invalid_issuer")
+    # It would depend on the order in a file what it is good for.
+    if len(found) > 1:
+        names = ", ".join(name for name, _ in found)
+        raise _refused("it could be of several", why=f"of providers {names}")
+    return found[0]
+
+
+# --- a logout -------------------------------------------------------------------------------------
+
+
+def _logged_out(opened: Opened, policy: Policy, now: int) -> Effect:
+    """What a logout token comes to (OpenID Connect Back-Channel Logout 1.0, 2.4 and 2.6).
+
+    What the provider requires of assertions is not asked: a logout token has no such claims.
+    """
+    claims = opened.unverified.claims
+    login: Any = opened.provider
+    _check_texts(claims)
+    _only_event(claims, _LOGGED_OUT)
+
+    # An ID token may have one. A logout token has none, so that it is never taken for the other.
+    if "nonce" in claims:
+        raise _refused("it has a nonce, and so it is no logout token")
+    if "sid" not in claims and "sub" not in claims:
+        raise _refused("it says neither whose logout it is (sub), nor of which session (sid)")
+    with _refusing("invalid_audience"):
+        audiences = audiences_of(claims)
+    if not set(audiences) <= set(login.client_ids):
+        stated = shown(", ".join(audiences))
+        raise _refused(f"it is for {stated} (aud), which is not taken here", "invalid_audience")
+    with _refusing("invalid_request"):
+        check_times(claims, now, min(login.max_life, MAX_AGE))
+
+    whose = _Whose(login.issuer, claims.get("sid"), claims.get("sub"))
+    meant, unnamed = _meant(policy, whose)
+    endings = tuple(
+        Ending(
+            now=now,
+            provider=name,
+            session=whose.session,
+            subject=subject,
+            issued_at=claims["iat"],
+            jti=claims["jti"],
+        )
+        for name, subject in meant
+    )
+    what = "a session" if whose.session is not None else "all sessions of a person"
+    note = "; ".join([f"logout of {what}", *unnamed])
+    return Effect(opened.name, claims["jti"], endings, note)
+
+
+def _check_texts(claims: Json) -> None:
+    """Raise IssuanceError for claims that are not of their type, and without a `jti`."""
+    for name in _TEXTS:
+        if name in claims and (type(claims[name]) is not str or not claims[name]):
+            raise _refused(f"its {name} is no text")
+    if "jti" not in claims:
+        raise _refused("it has no jti")
+
+
+def _only_event(claims: Json, wanted: str) -> None:
+    """Raise IssuanceError unless it tells of this event, and of no other."""
+    events = claims.get("events")
+    if type(events) is not dict or len(events) != 1:
+        raise _refused("it tells of one event, in events")
+    if type(events.get(wanted)) is not dict:
+        raise _refused("its event is another one, or no object")
+
+
+# --- whose tasks ----------------------------------------------------------------------------------
+
+
+class _Whose(msgspec.Struct, frozen=True):
+    """Whom a signal is about, as their provider calls them: a session, or else all of a person."""
+
+    issuer: str
+    session: str | None
+    sub: str | None
+
+
+def _meant(policy: Policy, whose: _Whose) -> tuple[list[tuple[str, str | None]], list[str]]:
+    """The providers of that issuer, and what each calls the subject; None: the session says whose.
+
+    Of each provider whose assertions start tasks: an access token of the session that logged out
+    is as good as the ID token. Beside them, for the log, those at which the subject has no name.
+    Raises IssuanceError where it has none at all: to say nothing would be to let it go on.
+    """
+    meant: list[tuple[str, str | None]] = []
+    unnamed: list[str] = []
+    for name, template in policy.subjects.items():
+        if issuer_of(policy.providers[name]) != whose.issuer:
+            continue
+        if whose.session is not None:
+            meant.append((name, None))
+            continue
+        try:
+            meant.append((name, template.subject(whose.issuer, {"sub": whose.sub})))
+        except ValueError as error:
+            unnamed.append(f"provider {name}: {error}")
+    if unnamed and not meant:
+        raise _refused("its subject has no name here", why="; ".join(unnamed))
+    return meant, unnamed
