@@ -3,6 +3,7 @@
     POST  /token                                    an assertion becomes a token (RFC 6749, 8693)
     GET   /.well-known/oauth-authorization-server   what it says of itself (RFC 8414)
     POST  /logout/backchannel                       a login is over (OpenID Connect)
+    POST  /signals                                  a security event (RFC 8935)
     POST  /.well-known/captoken/3p                  whether a task is alive, for its lease
     GET   /authorize                                there is no login here
     GET   /health                                   200 if it can start tasks, else 503
@@ -122,6 +123,7 @@ class IssuanceService:
         self._routes: dict[tuple[str, str], _Handler] = {
             ("POST", "/token"): self._token,
             ("POST", "/logout/backchannel"): self._ends.logout,
+            ("POST", "/signals"): self._ends.signal,
             ("GET", METADATA): self._describe,
             ("GET", "/authorize"): self._no_login,
             ("GET", "/health"): self._health,
@@ -152,6 +154,7 @@ class IssuanceService:
         proven = self._proven(scope, now)
         subject = await self._identity(request.subject, now)
         actor = await self._identity(request.actor, now)
+        await self._ends.check_heard(subject, actor)
         client = self._client(request, subject, actor)
         ask = structs.replace(
             request.ask,
@@ -266,11 +269,14 @@ class IssuanceService:
         return failed(IssuanceError(text, "unsupported_response_type"))
 
     async def _health(self, scope: Scope, receive: Receive) -> Response:
-        """Can tasks be started? The registry is asked, and no provider."""
+        """Can tasks be started, and is it heard when they end? The registry is asked."""
         try:
             await asyncio.to_thread(self._registry.is_live, "-", read_clock(self._clock))
+            silent = await self._ends.silent()
         except StoreError:
             return json(503, {"status": "the registry cannot be asked"})
+        if silent:
+            return json(503, {"status": "streams of events are silent", "silent": silent})
         return json(200, {"status": "ok"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

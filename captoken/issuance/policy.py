@@ -25,7 +25,7 @@ A file may have tests of its own (`[[test]]`). They are read here, and run by `d
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -418,6 +418,21 @@ def _subjects(file: _File) -> Iterator[tuple[str, Template]]:
                 raise _wrong(f"{place}: its subjects could be those of provider {other}")
         made[name] = read.prefix
         yield name, read
+    _check_streams(file, made)
+
+
+def _check_streams(file: _File, named: Collection[str]) -> None:
+    """Raise IssuanceError for a stream of events about nobody who starts a task.
+
+    `named` are the providers whose subjects have names.
+    """
+    for name, provider in file.provider.items():
+        if not isinstance(provider, Signals):
+            continue
+        about = file.provider.get(provider.about)
+        if provider.about not in named or isinstance(about, (Signals, Spiffe)):
+            text = f"about is a provider of this file that names subjects, not {provider.about}"
+            raise _wrong(f"provider.{name}: {text}")
 
 
 def _check_numbers(place: str, provider: Provider) -> None:

@@ -8,6 +8,9 @@
 A logout token (OpenID Connect Back-Channel Logout 1.0) is of an `oidc` provider. With a `sid` it
 ends what that session started; with `sub` alone, what that person started.
 
+A security event token (RFC 8417; SSF 1.0, CAEP, RISC) is of a `signals` provider, which tells of
+subjects of another one. What it does is in the table of `events`.
+
 - Signed as assertions are, by the same rules of `jose` and `identity`. Neither is good as the
   other.
 - A signal only narrows. Nothing here starts, widens or revives anything.
@@ -24,10 +27,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from captoken._format.errors import IssuanceError
 from captoken._format.spelling import shown
+from captoken.issuance import events
 from captoken.issuance.identity import (
+    LEEWAY,
     Keys,
     Opened,
     audiences_of,
@@ -36,13 +42,18 @@ from captoken.issuance.identity import (
     check_times,
     issuer_of,
     kind_of,
+    time_of,
 )
 from captoken.issuance.jose import JoseError, Json, taken_apart
-from captoken.issuance.policy import Oidc, Policy, Provider
+from captoken.issuance.policy import Oidc, Policy, Provider, Signals
 from captoken.issuance.registry import Ending
 
 # The kinds of signals, by their `typ`.
 LOGOUT = "logout+jwt"
+EVENT = "secevent+jwt"
+
+# Who sends them.
+_SENDERS: dict[str, type[Oidc | Signals]] = {LOGOUT: Oidc, EVENT: Signals}
 
 # Seconds that a signal is taken for at most. So long the registry remembers its `jti`.
 MAX_AGE = 86_400
@@ -60,8 +71,9 @@ class Effect(msgspec.Struct, frozen=True):
     jti: str
     endings: tuple[Ending, ...]
 
-    # What happened, for the log.
+    # What happened, for the log. Is it one for somebody to look at?
     note: str
+    alarm: bool = False
 
 
 def named(text: Any, policy: Policy, kind: str) -> tuple[str, str]:
@@ -84,7 +96,9 @@ def told(text: Any, policy: Policy, keys: Keys, now: int, kind: str) -> Effect:
     opened = _opened(text, policy, kind)
     with _refusing("invalid_key"):
         check_signature(opened, keys)
-    return _logged_out(opened, policy, now)
+    if kind == LOGOUT:
+        return _logged_out(opened, policy, now)
+    return _happened(opened, policy, now)
 
 
 def _refused(message: str, code: str = "invalid_request", why: str = "") -> IssuanceError:
@@ -111,7 +125,7 @@ def _opened(text: Any, policy: Policy, kind: str) -> Opened:
     except JoseError as error:
         raise _refused(str(error)) from None
 
-    name, provider = _sender(unverified.claims, policy)
+    name, provider = _sender(unverified.claims, policy, kind)
     header = unverified.header
     with _refusing("invalid_request"):
         check_header(header)
@@ -122,12 +136,12 @@ def _opened(text: Any, policy: Policy, kind: str) -> Opened:
     return Opened(unverified, name, provider, kind_of(provider))
 
 
-def _sender(claims: Json, policy: Policy) -> tuple[str, Provider]:
+def _sender(claims: Json, policy: Policy, kind: str) -> tuple[str, Provider]:
     """The one provider that sends signals of this kind under that `iss`. Raises IssuanceError."""
     found = [
         (name, one)
         for name, one in policy.providers.items()
-        if isinstance(one, Oidc) and one.issuer == claims.get("iss")
+        if isinstance(one, _SENDERS[kind]) and one.issuer == claims.get("iss")
     ]
     if not found:
         raise _refused("its issuer is not known here, or not for this place", "invalid_issuer")
@@ -149,7 +163,9 @@ def _logged_out(opened: Opened, policy: Policy, now: int) -> Effect:
     claims = opened.unverified.claims
     login: Any = opened.provider
     _check_texts(claims)
-    _only_event(claims, _LOGGED_OUT)
+    event, _ = _one_event(claims)
+    if event != _LOGGED_OUT:
+        raise _refused("its event is no logout")
 
     # An ID token may have one. A logout token has none, so that it is never taken for the other.
     if "nonce" in claims:
@@ -191,13 +207,142 @@ def _check_texts(claims: Json) -> None:
         raise _refused("it has no jti")
 
 
-def _only_event(claims: Json, wanted: str) -> None:
-    """Raise IssuanceError unless it tells of this event, and of no other."""
-    events = claims.get("events")
-    if type(events) is not dict or len(events) != 1:
+def _one_event(claims: Json) -> tuple[str, Json]:
+    """The one event that it tells of, and what it says of it. Raises IssuanceError."""
+    stated = claims.get("events")
+    if type(stated) is not dict or len(stated) != 1:
         raise _refused("it tells of one event, in events")
-    if type(events.get(wanted)) is not dict:
-        raise _refused("its event is another one, or no object")
+    ((event, payload),) = stated.items()
+    if type(payload) is not dict:
+        raise _refused("its event is no object")
+    return event, payload
+
+
+# --- a security event -----------------------------------------------------------------------------
+
+
+def _happened(opened: Opened, policy: Policy, now: int) -> Effect:
+    """What a security event token comes to (RFC 8417, 2.2; SSF 1.0)."""
+    claims = opened.unverified.claims
+    stream: Any = opened.provider
+    _check_texts(claims)
+    event, payload = _one_event(claims)
+    with _refusing("invalid_audience"):
+        audiences = audiences_of(claims)
+    if audiences != [stream.audience]:
+        stated = shown(", ".join(audiences))
+        raise _refused(f"it is for {stated} (aud), and not for this alone", "invalid_audience")
+    _check_age(claims, now)
+
+    issuer = issuer_of(policy.providers[stream.about])
+    decisions = {
+        name: events.decided(event, payload, policy, name)
+        for name in policy.subjects
+        if issuer_of(policy.providers[name]) == issuer
+    }
+    endings: list[Ending] = []
+    notes = [event.rpartition("/")[2]]
+    # What is noted alone may be about somebody who has no name here, or about the stream itself.
+    if any(decisions.values()):
+        whose = _whose(event, claims, payload, issuer)
+        meant, unnamed = _meant(policy, whose)
+        notes += unnamed
+        for name, subject in meant:
+            # Each has an effect of its own. Of one name the second would have been heard.
+            named = opened.name if name == stream.about else f"{opened.name} {name}"
+            base = Ending(
+                now=now,
+                provider=name,
+                session=whose.session,
+                subject=subject,
+                issued_at=claims["iat"],
+                jti=claims["jti"],
+                stream=named,
+            )
+            endings += _as_decided(base, decisions[name])
+    return Effect(
+        stream=opened.name,
+        jti=claims["jti"],
+        endings=tuple(endings),
+        note="; ".join(notes),
+        alarm=events.alarms(event, payload),
+    )
+
+
+def _as_decided(ending: Ending, decision: events.Decision | None) -> list[Ending]:
+    """The ending, of the grants that it is about. None, where nothing ends."""
+    if decision is None:
+        return []
+    return [structs.replace(ending, grants=decision.grants, instead=decision.instead)]
+
+
+def _check_age(claims: Json, now: int) -> None:
+    """Raise IssuanceError for an event of a time to come, or that is older than is remembered.
+
+    An event has no end of its own as a rule (SSF 1.0). By then it could have been heard before.
+    """
+    with _refusing("invalid_request"):
+        times = {
+            name: time_of(claims, name)
+            for name in ("iat", "exp", "nbf")
+            if name == "iat" or name in claims
+        }
+    if max(times["iat"], times.get("nbf", 0)) > now + LEEWAY:
+        raise _refused("it is of a time to come, by the clock here")
+    if now - times["iat"] > MAX_AGE:
+        raise _refused(f"it was issued {now - times['iat']} s ago")
+    if now >= times.get("exp", now) + LEEWAY:
+        raise _refused("it has expired")
+
+
+def _whose(event: str, claims: Json, payload: Json, issuer: str) -> _Whose:
+    """Whom an event is about (SSF 1.0, "Subject Members"; RFC 9493). Raises IssuanceError.
+
+    A session is a session's where that was revoked, or where nobody else is named: whatever else
+    happens is about all of the person's. The device of a complex subject is not known here, so that
+    it leaves nothing out.
+    """
+    stated = [one for one in (claims.get("sub_id"), payload.get("subject")) if one is not None]
+    if not stated or any(one != stated[0] or type(one) is not dict for one in stated):
+        raise _refused("it names one subject, as an object")
+    subject: Json = stated[0]
+    is_of_session = event == events.SESSION_REVOKED
+
+    user: Any = subject
+    session: Any = None
+    if subject.get("format") == "complex":
+        user, session = subject.get("user"), subject.get("session")
+    elif subject.get("format") == "opaque" and is_of_session:
+        user, session = None, subject
+
+    sub = None if user is None else _sub_of(user, issuer)
+    sid = None if session is None else _id_of(session)
+    if sub is None and sid is None:
+        raise _refused("its subject has neither a user nor a session")
+    return _Whose(issuer, sid if is_of_session or sub is None else None, sub)
+
+
+def _sub_of(user: Any, issuer: str) -> str:
+    """The `sub` of a user, who is that issuer's. Raises IssuanceError."""
+    if type(user) is not dict or user.get("format") != "iss_sub":
+        raise _refused("its user is not named by iss_sub")
+    sub = user.get("sub")
+    if type(sub) is not str or not sub:
+        raise _refused("its user has no sub")
+    # A stream about one provider's people could else end what those of another one started.
+    if user.get("iss") != issuer:
+        raise _refused("its user is of another issuer")
+    return sub
+
+
+def _id_of(session: Any) -> str:
+    """The id of a session. Raises IssuanceError."""
+    if type(session) is not dict or session.get("format") != "opaque":
+        raise _refused("its session is not opaque")
+    id = session.get("id")
+    if type(id) is not str or not id:
+        raise _refused("its session has no id")
+    return id
 
 
 # --- whose tasks ----------------------------------------------------------------------------------

@@ -32,8 +32,8 @@ ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ORIGIN = "https://issuer.example"
 SALES = Access(table="sales", operation="select", columns=["amount"])
 
-ACME, MESH, CI, PARTNER = Provider("a"), Provider("m"), Provider("c"), Provider("p")
-SIGNERS = {"acme": ACME, "mesh": MESH, "ci": CI, "partner": PARTNER}
+ACME, MESH, CI, PARTNER, EVENTS = Provider("a"), Provider("m"), Provider("c"), Provider("p"), Provider("e")
+SIGNERS = {"acme": ACME, "mesh": MESH, "ci": CI, "partner": PARTNER, "events": EVENTS}
 
 
 def login(**claims: Any) -> str:

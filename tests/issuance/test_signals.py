@@ -23,17 +23,17 @@ from captoken.adapters._issuance.publisher import Publisher
 from captoken.adapters.issuance import IssuanceService
 from captoken.control import Operator
 from captoken.errors import IssuanceError, StoreError
-from captoken.issuance import identity, policy, signals
+from captoken.issuance import events, identity, policy, signals
 from captoken.issuance.registry import Change, Ending, MemoryRegistry
 from captoken.issuance.registry.sqlite import SQLiteRegistry
-from captoken.issuance.signals import LOGOUT, Effect
+from captoken.issuance.signals import EVENT, LOGOUT, Effect
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
 from captoken.testing import FixedClock
 
 from . import world as usual
-from .assertions import LOGIN, NOW, POLICY, joined, keys, private, signed, without
-from .test_service import ACME, MESH, ORIGIN, World, exchange, login, proof, svid
+from .assertions import LOGIN, NOW, POLICY, US, joined, keys, private, signed, without
+from .test_service import ACME, EVENTS, MESH, ORIGIN, World, exchange, login, proof, svid
 
 LOGGED_OUT = "http://schemas.openid.net/event/backchannel-logout"
 LOGGING_OUT = {
@@ -123,7 +123,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "28 an ID token": ({"events": None}, "one event"),
     "28 with a nonce": ({"nonce": "n"}, "nonce"),
     "85 two events": ({"events": {LOGGED_OUT: {}, "https://other.example/event": {}}}, "one event"),
-    "85 another event": ({"events": {"https://other.example/event": {}}}, "another one"),
+    "85 another event": ({"events": {"https://other.example/event": {}}}, "no logout"),
     "an event that is no object": ({"events": {LOGGED_OUT: []}}, "no object"),
     "a list of events": ({"events": [LOGGED_OUT]}, "one event"),
     "nobody": ({"sub": None, "sid": None}, "neither"),
@@ -214,6 +214,221 @@ def test_a_logout_that_two_providers_could_have_sent() -> None:
     assert refused(LOGGING_OUT, over=both) == ("invalid_request", "the signal is refused: it could be of several")
 
 
+# --- a security event -------------------------------------------------------------------------------------------------
+
+CAEP, RISC, SSF = events.CAEP, events.RISC, events.SSF
+STREAM = f'''[provider.events]
+kind = "signals"
+issuer = "https://login.acme.example"
+about = "acme"
+audience = "{US}/signals"
+fail_closed = true
+'''
+WITH_EVENTS = policy.read(
+    usual.POLICY.replace("[provider.partner]", f"{STREAM}[provider.partner]").replace(
+        'keys = "shared"', 'keys = "shared"\non = { risk-level-change = { tables = ["sales"] }, assurance-level-change = { operations = ["select"] } }'
+    )
+)
+JANE = {"format": "iss_sub", "iss": "https://login.acme.example", "sub": "jane"}
+SESSION = {"format": "opaque", "id": "s-1"}
+SELECT, SALES = b'{"operations":["select"]}', b'{"tables":["sales"]}'
+EVERY = tuple(WITH_EVENTS.grants)
+
+
+def event(kind: str, subject: Any = JANE, claims: Any = (), **payload: Any) -> dict[str, Any]:
+    made = {
+        "iss": "https://login.acme.example", "aud": f"{US}/signals", "jti": "e-1", "iat": NOW - 10, "sub_id": subject,
+        "events": {kind: payload}, **dict(claims),
+    }  # fmt: skip
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def happened(kind: str, subject: Any = JANE, claims: Any = (), over: policy.Policy = WITH_EVENTS, **payload: Any) -> Effect:
+    return told(event(kind, subject, claims, **payload), EVENT, by="events", over=over)
+
+
+def wrong(kind: str, subject: Any = JANE, claims: Any = (), **payload: Any) -> tuple[str, str]:
+    return refused(event(kind, subject, claims, **payload), EVENT, by="events", over=WITH_EVENTS)
+
+
+END: tuple[Any, Any] = (None, {})
+ROWS: dict[str, tuple[str, dict[str, Any], tuple[Any, Any] | None]] = {
+    "session-revoked": (f"{CAEP}session-revoked", {}, END),
+    "account-disabled": (f"{RISC}account-disabled", {"reason": "hijacking"}, END),
+    "account-purged": (f"{RISC}account-purged", {}, END),
+    "credential-compromise": (f"{RISC}credential-compromise", {"credential_type": "password"}, END),
+    "sessions-revoked": (f"{RISC}sessions-revoked", {}, END),
+    "credential revoked": (f"{CAEP}credential-change", {"change_type": "revoke"}, END),
+    "credential deleted": (f"{CAEP}credential-change", {"change_type": "delete"}, END),
+    "credential updated": (f"{CAEP}credential-change", {"change_type": "update"}, END),
+    "credential, and not how": (f"{CAEP}credential-change", {}, END),
+    "credential created": (f"{CAEP}credential-change", {"change_type": "create"}, None),
+    "assurance decreased": (f"{CAEP}assurance-level-change", {"change_direction": "decrease"}, (("q3-risk", "reading"), {"reading": SELECT})),
+    "assurance, and not how": (f"{CAEP}assurance-level-change", {}, (("q3-risk", "reading"), {"reading": SELECT})),
+    "assurance increased": (f"{CAEP}assurance-level-change", {"change_direction": "increase"}, None),
+    "not compliant": (f"{CAEP}device-compliance-change", {"current_status": "not-compliant"}, (EVERY, {"q3-risk": SELECT})),
+    "compliance, and not how": (f"{CAEP}device-compliance-change", {}, (EVERY, {"q3-risk": SELECT})),
+    "67 compliant again": (f"{CAEP}device-compliance-change", {"current_status": "compliant", "previous_status": "not-compliant"}, None),
+    "risk is high": (f"{CAEP}risk-level-change", {"current_level": "HIGH"}, END),
+    "risk, and not how high": (f"{CAEP}risk-level-change", {}, END),
+    "risk is medium": (f"{CAEP}risk-level-change", {"current_level": "MEDIUM"}, (("reading",), {"reading": SALES})),
+    "67 risk is low again": (f"{CAEP}risk-level-change", {"current_level": "LOW", "previous_level": "HIGH"}, None),
+    "claims no longer fit": (f"{CAEP}token-claims-change", {"claims": {"groups": ["sales"]}}, (("q3-risk", "q3-sentiment", "reading"), {})),
+    "claims fit one grant": (f"{CAEP}token-claims-change", {"claims": {"groups": ["finance"]}}, (("reading",), {})),
+    "claims still fit": (f"{CAEP}token-claims-change", {"claims": {"groups": ["finance", "readers"], "acr": "mfa"}}, None),
+    "claims that nobody asks for": (f"{CAEP}token-claims-change", {"claims": {"role": "x"}}, None),
+    "claims, and not which": (f"{CAEP}token-claims-change", {}, END),
+    "session-established": (f"{CAEP}session-established", {}, None),
+    "session-presented": (f"{CAEP}session-presented", {}, None),
+    "67 account-enabled": (f"{RISC}account-enabled", {}, None),
+    "verification": (f"{SSF}verification", {"state": "x"}, None),
+    "an event that is not known": ("https://other.example/event-type/x", {}, None),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_what_an_event_does(row: str) -> None:
+    kind, payload, does = ROWS[row]
+    effect = told(event(kind) | {"events": {kind: payload}}, EVENT, by="events", over=WITH_EVENTS)
+    assert (effect.stream, effect.jti, effect.alarm, effect.note) == ("events", "e-1", False, kind.rpartition("/")[2])
+    if does is None:
+        assert effect.endings == (), "it is noted"
+        return
+    (ended,) = effect.endings
+    assert ended == Ending(
+        now=NOW, provider="acme", subject="acme:jane", issued_at=NOW - 10, grants=does[0], instead=does[1], jti="e-1", stream="events"
+    )
+
+
+def test_a_row_without_grants_of_its_own() -> None:
+    """Where no grant says what to do instead, tasks end; and where none is meant, the event is noted."""
+    plain = msgspec.structs.replace(
+        WITH_EVENTS, grants={name: msgspec.structs.replace(one, on={}) for name, one in WITH_EVENTS.grants.items()}
+    )
+    (ended,) = happened(f"{CAEP}device-compliance-change", over=plain, current_status="not-compliant").endings
+    assert (ended.grants, ended.instead) == END
+    (ended,) = happened(f"{CAEP}assurance-level-change", over=plain).endings
+    assert ended.grants == ("q3-risk",)
+    assert happened(f"{CAEP}risk-level-change", over=plain, current_level="MEDIUM").endings == ()
+    others = msgspec.structs.replace(plain, grants={"nightly": plain.grants["nightly"]})
+    assert happened(f"{CAEP}assurance-level-change", over=others).endings == ()
+
+
+def test_what_a_provider_requires_of_all_is_asked_of_changed_claims() -> None:
+    """Also by a JSON Pointer, which looks into a claim."""
+    required = 'subject = "acme:{sub}"\nrequire = { "/https:~1~1acme~0/tenant" = "t1", acr = ["mfa"] }'
+    strict = policy.read(usual.POLICY.replace("[provider.partner]", f"{STREAM}[provider.partner]").replace('subject = "acme:{sub}"', required))
+    for changed, ends in (({"https://acme~": {"tenant": "t2"}}, True), ({"https://acme~": {"tenant": "t1"}}, False), ({"tenant": "t2"}, False)):
+        text = event(f"{CAEP}token-claims-change")
+        text["events"] = {f"{CAEP}token-claims-change": {"claims": changed}}
+        effect = told(text, EVENT, by="events", over=strict)
+        assert [one.grants for one in effect.endings] == ([None] if ends else [])
+    (ended,) = happened(f"{CAEP}assurance-level-change", over=strict).endings
+    assert ended.grants == ("q3-risk", "q3-sentiment", "reading"), "each asks how somebody logged in"
+
+
+@pytest.mark.parametrize(("status", "alarm"), [("enabled", False), ("paused", True), ("disabled", True), (None, True)])
+def test_a_stream_that_is_paused_is_an_alarm(status: str | None, alarm: bool) -> None:
+    effect = happened(f"{SSF}stream-updated", {"format": "opaque", "id": "stream-1"}, status=status)
+    assert (effect.endings, effect.alarm) == ((), alarm)
+
+
+COMPLEX = {"format": "complex", "user": JANE, "session": SESSION, "device": {"format": "opaque", "id": "d"}}
+SUBJECTS: dict[str, tuple[str, Any, tuple[str | None, str | None]]] = {
+    "a user's sessions": ("session-revoked", JANE, (None, "acme:jane")),
+    "a session": ("session-revoked", SESSION, ("s-1", None)),
+    "a session of a user": ("session-revoked", COMPLEX, ("s-1", None)),
+    "all of a user's": ("device-compliance-change", COMPLEX, (None, "acme:jane")),
+    "a session alone": ("device-compliance-change", {"format": "complex", "session": SESSION}, ("s-1", None)),
+    "a user's sessions, complex": ("session-revoked", {"format": "complex", "user": JANE}, (None, "acme:jane")),
+}
+
+
+@pytest.mark.parametrize("who", SUBJECTS)
+def test_whom_an_event_is_about(who: str) -> None:
+    """The older place of the subject, in the event, is read as well. In both places it is the same one."""
+    name, subject, meant = SUBJECTS[who]
+    older = event(f"{CAEP}{name}", None) | {"events": {f"{CAEP}{name}": {"subject": subject}}}
+    for claims in (event(f"{CAEP}{name}", subject), older, {**older, "sub_id": subject}):
+        (ended,) = told(claims, EVENT, by="events", over=WITH_EVENTS).endings
+        assert (ended.session, ended.subject) == meant
+
+
+def test_an_event_is_for_all_that_the_login_gave() -> None:
+    """Each provider of that issuer has an effect of its own, which is heard for itself."""
+    siblings = policy.read(
+        usual.POLICY.replace(
+            "[provider.partner]",
+            f'{STREAM}[provider.acme-api]\nkind = "access-token"\nissuer = "https://login.acme.example"\nsubject = "api:{{sub}}"\n[provider.partner]',
+        )
+    )
+    effect = happened(f"{RISC}account-disabled", over=siblings)
+    assert {(one.provider, one.subject, one.stream) for one in effect.endings} == {("acme", "acme:jane", "events"), ("acme-api", "api:jane", "events acme-api")}
+    lost = event(f"{CAEP}token-claims-change") | {"events": {f"{CAEP}token-claims-change": {"claims": {"groups": []}}}}
+    assert [one.provider for one in told(lost, EVENT, by="events", over=siblings).endings] == ["acme"]
+
+
+REVOKED = f"{CAEP}session-revoked"
+EVENT_FAULTS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
+    "84 another issuer's subject": (JANE | {"iss": "https://hub.example"}, {}, "invalid_request", "another issuer"),
+    "84 in a complex subject": ({"format": "complex", "user": JANE | {"iss": "x"}, "session": SESSION}, {}, "invalid_request", "another issuer"),
+    "email": ({"format": "email", "email": "jane@acme.example"}, {}, "invalid_request", "iss_sub"),
+    "a user that is text": ({"format": "complex", "user": "jane"}, {}, "invalid_request", "iss_sub"),
+    "no sub": ({"format": "iss_sub", "iss": "https://login.acme.example"}, {}, "invalid_request", "no sub"),
+    "an empty sub": (JANE | {"sub": ""}, {}, "invalid_request", "no sub"),
+    "a session by email": ({"format": "complex", "session": {"format": "email", "id": "x"}}, {}, "invalid_request", "opaque"),
+    "a session that is text": ({"format": "complex", "session": "s-1"}, {}, "invalid_request", "opaque"),
+    "no id": ({"format": "opaque"}, {}, "invalid_request", "no id"),
+    "an empty id": ({"format": "opaque", "id": ""}, {}, "invalid_request", "no id"),
+    "a device alone": ({"format": "complex", "device": SESSION}, {}, "invalid_request", "neither"),
+    "no subject": (None, {}, "invalid_request", "one subject"),
+    "a subject that is text": ("jane", {}, "invalid_request", "one subject"),
+    "two subjects": (JANE, {"events": {REVOKED: {"subject": SESSION}}}, "invalid_request", "one subject"),
+    "85 two events": (JANE, {"events": {REVOKED: {}, f"{RISC}account-enabled": {}}}, "invalid_request", "one event"),
+    "85 none": (JANE, {"events": {}}, "invalid_request", "one event"),
+    "an event that is no object": (JANE, {"events": {REVOKED: True}}, "invalid_request", "no object"),
+    "31 several audiences": (JANE, {"aud": [f"{US}/signals", "other"]}, "invalid_audience", "aud"),
+    "another audience": (JANE, {"aud": US}, "invalid_audience", "aud"),
+    "no audience": (JANE, {"aud": None}, "invalid_audience", "aud"),
+    "84 another transmitter": (JANE, {"iss": "https://hub.example"}, "invalid_issuer", "issuer"),
+    "no jti": (JANE, {"jti": None}, "invalid_request", "no jti"),
+    "no iat": (JANE, {"iat": None}, "invalid_request", "no iat"),
+    "iat is text": (JANE, {"iat": "now"}, "invalid_request", "iat is no time"),
+    "43 iat ahead": (JANE, {"iat": NOW + 31}, "invalid_request", "to come"),
+    "43 nbf ahead": (JANE, {"nbf": NOW + 31}, "invalid_request", "to come"),
+    "40 expired": (JANE, {"exp": NOW - 30}, "invalid_request", "expired"),
+    "52 older than is remembered": (JANE, {"iat": NOW - 86_401}, "invalid_request", "ago"),
+}
+
+
+@pytest.mark.parametrize("fault", EVENT_FAULTS)
+def test_an_event_with_one_fault(fault: str) -> None:
+    subject, claims, code, says = EVENT_FAULTS[fault]
+    found, message = wrong(REVOKED, subject, claims)
+    assert (found, says in message) == (code, True), message
+    assert happened(REVOKED, JANE, {"exp": NOW + 60, "nbf": NOW, "iat": NOW - 86_400}).endings, "its twin"
+
+
+def test_83_an_event_by_another_signer() -> None:
+    """Also by the provider that it is about, whose key is no key of the stream."""
+    claims = event(REVOKED)
+    for signer, kid in (("hub", "events-ES256"), ("acme", "acme-ES256")):
+        text = signed(signer, claims, header={"typ": EVENT, "kid": kid})
+        assert refused(text, EVENT, over=WITH_EVENTS)[0] == "invalid_key"
+    assert told(signed("events", claims, header={"typ": EVENT}), EVENT, over=WITH_EVENTS).endings
+
+
+def test_28_an_event_is_no_logout_and_no_login() -> None:
+    for typ in (EVENT, LOGOUT, "JWT"):
+        text = signed("events", LOGIN | event(REVOKED), header={"typ": typ})
+        with pytest.raises(IssuanceError):
+            identity.verify(text, WITH_EVENTS, keys, NOW, US, ("oidc",))
+        refused(text, LOGOUT, over=WITH_EVENTS)
+    refused(signed("events", event(REVOKED), header={"typ": "JWT"}), EVENT, over=WITH_EVENTS)
+    refused(signed("acme", LOGGING_OUT, header={"typ": LOGOUT}), EVENT, over=WITH_EVENTS)
+    assert happened(REVOKED).endings and told(LOGGING_OUT, over=WITH_EVENTS).endings
+
+
 # --- the service -----------------------------------------------------------------------------------------------------
 
 
@@ -223,7 +438,8 @@ class Ended(World):
     def __init__(self, **facts: Any) -> None:
         self.operator = Operator(OperatorKey.generate(), MemorySnapshots(), by="issuer", clock=FixedClock(usual.NOW))
         self.facts = {"operator": self.operator, **facts}
-        super().__init__(**self.facts)
+        self.facts.pop("of", None)
+        super().__init__(facts.get("of"), **self.facts)
 
     def said(self) -> list[tuple[str | None, int | None, Any]]:
         """What the overlay says."""
@@ -544,3 +760,151 @@ def test_a_narrowing_that_a_store_does_not_take_is_due_and_ends_nothing() -> Non
     assert world.said() == [] and len(world.registry.unpublished()) == 1
     assert Publisher(world.registry, world.operator, world.clock).publish()
     assert len(world.said()) == 1
+
+
+# --- the service, and a stream of events -----------------------------------------------------------------------------
+
+
+def seen(kind: str, subject: Any = JANE, jti: str = "e1", **payload: Any) -> str:
+    """An event as it is sent to the service."""
+    claims = event(kind, subject, {"iat": usual.NOW - 5, "jti": jti}) | {"events": {kind: payload}}
+    return EVENTS.sign(claims, typ=EVENT)
+
+
+def sent(world: World, *texts: str, kind: str = "application/secevent+jwt") -> list[httpx.Response]:
+    """Events, pushed to a service that starts before and ends after."""
+
+    async def all_of_it() -> list[httpx.Response]:
+        async with living(anew(world)) as client:
+            return [await client.post("/signals", content=text, headers={"content-type": kind}) for text in texts]
+
+    return asyncio.run(all_of_it())
+
+
+def streaming(**facts: Any) -> Ended:
+    """A service whose stream was heard."""
+    world = Ended(of=WITH_EVENTS, **facts)
+    (answer,) = sent(world, seen(f"{SSF}verification", jti="v1"))
+    assert (answer.status_code, answer.content) == (202, b"")
+    return world
+
+
+def test_an_event_ends_tasks_and_the_overlay_says_so() -> None:
+    world = streaming()
+    task = start(world)
+    (answer,) = sent(world, seen(f"{RISC}account-disabled"))
+    assert answer.status_code == 202
+    assert world.said() == [(task, usual.NOW + 3660, None)] and not world.registry.is_live(task, usual.NOW)
+    assert world.ask(proof(jti="z"), **exchange(subject_token=login(iat=usual.NOW)))["error"] == "invalid_grant", "81"
+
+
+def test_67_an_event_narrows_and_when_all_is_well_nothing_is_lifted() -> None:
+    world = streaming()
+    task = start(world)
+    change = f"{CAEP}device-compliance-change"
+    sent(world, seen(change, jti="e1", current_status="not-compliant"))
+    narrowed = [(task, usual.NOW + 3660, {"operations": ["select"]})]
+    assert world.said() == narrowed and world.registry.is_live(task, usual.NOW)
+    well = [seen(change, jti="e2", current_status="compliant"), seen(f"{RISC}account-enabled", jti="e3")]
+    assert [answer.status_code for answer in sent(world, *well)] == [202, 202]
+    assert world.said() == narrowed
+
+    sent(world, seen(f"{CAEP}risk-level-change", jti="e4", current_level="HIGH"))
+    assert not world.registry.is_live(task, usual.NOW)
+    sent(world, seen(f"{CAEP}risk-level-change", jti="e5", current_level="LOW"))
+    assert not world.registry.is_live(task, usual.NOW) and len(world.said()) == 2
+
+
+def test_52_an_event_that_comes_again_has_no_effect() -> None:
+    world = streaming()
+    start(world, 1)
+    sent(world, seen(f"{RISC}sessions-revoked"))
+    later = start(world, 0, iat=usual.NOW + 1, sid="s2")
+    assert [answer.status_code for answer in sent(world, *[seen(f"{RISC}sessions-revoked")] * 2)] == [202, 202]
+    assert world.registry.is_live(later, usual.NOW)
+    sent(world, seen(f"{RISC}sessions-revoked", jti="e2"))
+    assert not world.registry.is_live(later, usual.NOW), "its twin is another one"
+
+
+def test_what_is_no_event_is_answered_400_in_the_words_of_its_rfc() -> None:
+    world = streaming()
+    task = start(world)
+    forged = ACME.sign(event(f"{RISC}account-disabled", JANE, {"iat": usual.NOW}), typ=EVENT)
+    for text, err in ((forged, "invalid_key"), ("x", "invalid_request"), ("\xff", "invalid_request"), (logout(), "invalid_request"), (logout(iss="https://x.example"), "invalid_issuer"), ("x" * 70_000, "invalid_request")):
+        (answer,) = sent(world, text)
+        assert (answer.status_code, answer.json()["err"]) == (400, err) and answer.json()["description"]
+        assert answer.headers["content-type"] == "application/json"
+    for kind in ("application/json", "application/jwt"):
+        (answer,) = sent(world, seen(f"{RISC}account-disabled"), kind=kind)
+        assert (answer.status_code, answer.json()["err"]) == (400, "invalid_request")
+    assert world.registry.is_live(task, usual.NOW) and world.said() == []
+
+
+def test_an_event_that_cannot_be_written_is_to_be_sent_again() -> None:
+    world = streaming()
+    task = start(world)
+    world.registry = Failing(world.registry, "hear", 1)
+    failed, done = sent(world, *[seen(f"{RISC}account-disabled")] * 2)
+    assert (failed.status_code, failed.json()["err"]) == (503, "temporarily_unavailable") and "var" not in failed.text
+    assert done.status_code == 202 and not world.registry.is_live(task, usual.NOW)
+
+
+def test_a_stream_that_is_paused_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    sent(streaming(), seen(f"{SSF}stream-updated", {"format": "opaque", "id": "x"}, "u1", status="paused"))
+    assert [one.levelname for one in caplog.records if "stream-updated" in one.getMessage()] == ["ERROR"]
+
+
+def test_a_silent_stream_fails_the_health_and_what_is_closed_with_it() -> None:
+    """Silent for more than 900 seconds, or never heard: what ended since is not known."""
+    world = Ended(of=WITH_EVENTS)
+    answer = world.send("GET", "/health")
+    assert (answer.status_code, answer.json()) == (503, {"status": "streams of events are silent", "silent": ["events"]})
+    said = world.ask(proof(jti="a"), **exchange())
+    assert (said["status"], said["error"]) == (503, "temporarily_unavailable") and "events" not in said["error_description"]
+
+    sent(world, seen(f"{SSF}verification", jti="v1"))
+    assert world.send("GET", "/health").status_code == 200 and start(world, 1)
+    world.clock.advance(900)
+    assert world.send("GET", "/health").status_code == 200
+    world.clock.advance(1)
+    assert world.send("GET", "/health").status_code == 503
+    late = {"iat": usual.NOW + 900, "exp": usual.NOW + 1100}
+    assert world.ask(proof(jti="b", iat=usual.NOW + 901), **exchange(subject_token=login(**late), client_assertion=svid(**late)))["status"] == 503
+
+
+def test_a_silent_stream_that_is_open_starts_tasks() -> None:
+    """And one about another provider's people stops nobody else."""
+    world = Ended(of=policy.read(usual.POLICY.replace("[provider.partner]", STREAM.replace("fail_closed = true", "") + "[provider.partner]")))
+    assert start(world) and world.send("GET", "/health").status_code == 503
+    partner = STREAM.replace('about = "acme"', 'about = "partner"')
+    assert start(Ended(of=policy.read(usual.POLICY.replace("[provider.partner]", f"{partner}[provider.partner]"))))
+
+
+@pytest.mark.parametrize("about", ["nobody", "mesh", "events", "actors"])
+def test_a_stream_is_about_a_provider_that_names_subjects(about: str) -> None:
+    text = usual.POLICY.replace("[provider.partner]", f'{STREAM}[provider.actors]\nkind = "workload"\nissuer = "https://a.example"\n[provider.partner]')
+    assert policy.read(text)
+    with pytest.raises(IssuanceError, match=f"provider.events: about is .* not {about}"):
+        policy.read(text.replace('about = "acme"', f'about = "{about}"'))
+
+
+ODD: tuple[Any, ...] = (None, True, 0, -1, 1.5, 10**18, "", "x", "\ud83d\ude00", "\0", [], [[]], ["x"], {}, {"format": ["x"]}, {"format": "complex", "user": []}, {"x": {"y": []}})
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_whatever_a_signal_says_it_is_taken_or_refused_and_nothing_else_is_raised(odd: Any) -> None:
+    """Each claim, each member of an event and of a subject, with a value that it should not have."""
+    made: list[tuple[str, str, dict[str, Any]]] = [("acme", LOGOUT, LOGGING_OUT | {name: odd}) for name in (*LOGGING_OUT, "nonce", "nbf")]
+    for kind, payload, _ in ROWS.values():
+        whole = event(kind) | {"events": {kind: payload}}
+        made += [("events", EVENT, whole | {name: odd}) for name in (*whole, "exp", "nbf", "sub")]
+        made += [("events", EVENT, whole | {"events": {kind: {**payload, name: odd}}}) for name in (*payload, "subject")]
+        made += [("events", EVENT, whole | {"sub_id": {**COMPLEX, name: odd}}) for name in COMPLEX]
+        made.append(("events", EVENT, whole | {"events": {kind: odd}}))
+    for by, typ, claims in made:
+        try:
+            effect = told(claims, typ, by=by, over=WITH_EVENTS)
+        except IssuanceError as error:
+            assert error.code in ("invalid_request", "invalid_issuer", "invalid_audience")
+        else:
+            assert all(one.now == NOW and (one.session or one.subject) for one in effect.endings)

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import IssuanceError, StoreError
 from captoken._format.spelling import escape
 from captoken.adapters._http.exchange import Receive, Response, Scope
-from captoken.adapters._issuance.answers import failed, form
+from captoken.adapters._issuance.answers import body, failed, form, json
 from captoken.adapters._issuance.form import logout_token
 from captoken.adapters._issuance.publisher import Publisher
 from captoken.control import Operator
+from captoken.issuance.identity import Identity, issuer_of
 from captoken.issuance.keys import ProviderKeys
-from captoken.issuance.policy import Policy
-from captoken.issuance.registry import Registry
-from captoken.issuance.signals import LOGOUT, Effect, named, told
+from captoken.issuance.policy import Policy, Signals
+from captoken.issuance.registry import Registry, is_silent
+from captoken.issuance.signals import EVENT, LOGOUT, Effect, named, told
 
 _log = logging.getLogger("captoken.issuance")
 
@@ -40,14 +42,63 @@ class Ends:
         self._registry = registry
         self._clock = clock
         self.publisher = Publisher(registry, operator, clock)
+        self._streams = {
+            name: one for name, one in policy.providers.items() if isinstance(one, Signals)
+        }
 
     async def logout(self, scope: Scope, receive: Receive) -> Response:
         """A logout token (OpenID Connect Back-Channel Logout 1.0, 2.5 and 2.8)."""
         try:
             await self._taken(logout_token(await form(scope, receive)), LOGOUT)
         except (IssuanceError, StoreError) as error:
-            return failed(_called(error, "a logout"))
+            refused = _called(error, "a logout")
+            if refused.code != "temporarily_unavailable":
+                refused = IssuanceError(str(refused), "invalid_request")
+            return failed(refused)
         return Response.of(200, b"application/json", b"")
+
+    async def signal(self, scope: Scope, receive: Receive) -> Response:
+        """A security event token (RFC 8935, 2)."""
+        try:
+            kind = b"application/secevent+jwt"
+            data = await body(scope, receive, kind, "the body is application/secevent+jwt")
+            await self._taken(data.decode("latin-1"), EVENT)
+        except (IssuanceError, StoreError) as error:
+            refused = _called(error, "an event")
+            status = 503 if refused.code == "temporarily_unavailable" else 400
+            return json(status, {"err": refused.code, "description": str(refused)[:500]})
+        return Response.of(202, b"application/json", b"")
+
+    # --- streams that say nothing
+
+    async def silent(self) -> list[str]:
+        """The streams that told nothing for too long. Raises StoreError."""
+        return await asyncio.to_thread(self._silent, self._streams)
+
+    async def check_heard(self, *who: Identity | None) -> None:
+        """Raise IssuanceError if a stream about one of these is silent, and is not to be so.
+
+        What ended since is not known. Raises StoreError.
+        """
+        issuers = {one.issuer for one in who if one is not None}
+        streams = [
+            name
+            for name, one in self._streams.items()
+            if one.fail_closed and issuer_of(self._policy.providers[one.about]) in issuers
+        ]
+        silent = await asyncio.to_thread(self._silent, streams) if streams else []
+        if silent:
+            raise IssuanceError(
+                "whether the login has ended cannot be told now: try again later",
+                "temporarily_unavailable",
+                f"silent: {', '.join(silent)}",
+            )
+
+    def _silent(self, streams: Iterable[str]) -> list[str]:
+        now = read_clock(self._clock)
+        return [name for name in streams if is_silent(self._registry.heard_at(name), now)]
+
+    # --- what a signal comes to
 
     async def _taken(self, text: str, kind: str) -> None:
         """Verify a signal and write what it comes to. Raises IssuanceError, StoreError."""
@@ -55,17 +106,22 @@ class Ends:
         provider, kid = named(text, self._policy, kind)
         await self._keys.want(provider, kid)
         effect = told(text, self._policy, self._keys, now, kind)
+
         ended = await asyncio.to_thread(self._written, effect, now)
-        _log.info("provider %s: %s: %d tasks", effect.stream, escape(effect.note), ended)
+        level = logging.ERROR if effect.alarm else logging.INFO
+        note = escape(effect.note)
+        _log.log(level, "provider %s: %s: %d tasks", effect.stream, note, ended)
 
         # Written first. Also where it was heard before: the one who heard it may have died then.
         self.publisher.wake()
 
     def _written(self, effect: Effect, now: int) -> int:
         """Write it, and count what came of it. Blocks. Raises StoreError."""
-        if not effect.endings:
-            self._registry.hear(effect.stream, effect.jti, now)
-        return sum(len(self._registry.end(ending)) for ending in effect.endings)
+        ended = sum(len(self._registry.end(ending)) for ending in effect.endings)
+
+        # That the stream lives, if no end has noted it.
+        self._registry.hear(effect.stream, effect.jti, now)
+        return ended
 
 
 def _called(error: IssuanceError | StoreError, what: str) -> IssuanceError:
@@ -74,6 +130,4 @@ def _called(error: IssuanceError | StoreError, what: str) -> IssuanceError:
         _log.error("%s has no effect yet: %s", what, error)
         return IssuanceError("try again later", "temporarily_unavailable")
     _log.warning("%s is refused: %s %s", what, error, escape(error.why))
-    if error.code == "temporarily_unavailable":
-        return error
-    return IssuanceError(str(error), "invalid_request")
+    return error

@@ -45,6 +45,7 @@ class Leases(DischargeService):
         task = need.get("alive")
         if need.keys() != {"alive"} or not isinstance(task, str):
             return Refuse("no task of ours")
+
         try:
             alive = self._registry.is_live(task, read_clock(self._now))
         except StoreError as error:

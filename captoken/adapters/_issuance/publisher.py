@@ -40,6 +40,8 @@ class Publisher:
         self._registry = registry
         self._operator = operator
         self._clock = clock
+
+        # The task and what wakes it are of the loop that runs now.
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._closing = False
@@ -58,18 +60,24 @@ class Publisher:
             return
         self._closing = True
         self._woken.set()
+
+        # A store that hangs must not keep the server from ending: what is due stays due.
         await asyncio.wait((self._task,), timeout=PATIENCE)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        """Look, and look again: when it is woken, and after a while."""
         while not self._closing:
+            # First, so that what is written while it looks wakes it again.
             self._woken.clear()
             stands = await asyncio.to_thread(self.publish)
             try:
                 await asyncio.wait_for(self._woken.wait(), EVERY if stands else AGAIN)
             except TimeoutError:
                 continue
+
+        # What was written while the last look was under way.
         await asyncio.to_thread(self.publish)
 
     def publish(self) -> bool:
@@ -80,6 +88,7 @@ class Publisher:
         except Exception as error:
             _log.error("what has ended cannot be read, and so not be published: %s", error)
             return False
+
         for change in due:
             try:
                 if self._is_heard(change):
@@ -118,8 +127,10 @@ def _narrow(operator: Operator, task: str, until: int, narrowing: bytes) -> None
     why = "an event about who started it"
     try:
         operator.narrow(task=task, until=until, why=why, **keywords)
+    # It may be said later.
     except (StoreError, OverlayError):
         raise
+    # It can never be said: a keyword that is no request's, for one.
     except (CaptokenError, TypeError, ValueError) as error:
         _log.error("task %s ends, since it cannot be narrowed: %s", task, error)
         _end(operator, task, until)

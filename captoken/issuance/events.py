@@ -1,0 +1,168 @@
+"""Which security event does what: the table of SSF, CAEP and RISC.
+
+Each row says of which grants tasks end, of which they are narrowed instead, or that the event is
+noted and no more. No row widens: where somebody is well again, tasks that ended stay ended.
+
+What an event leaves out, or says in a word that is not known here, is read as the worst. An event
+of a kind that is not known here is noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from captoken.issuance.claims import Matcher
+from captoken.issuance.jose import Json
+from captoken.issuance.policy import Grant, Policy
+
+CAEP = "https://schemas.openid.net/secevent/caep/event-type/"
+RISC = "https://schemas.openid.net/secevent/risc/event-type/"
+SSF = "https://schemas.openid.net/secevent/ssf/event-type/"
+
+SESSION_REVOKED = f"{CAEP}session-revoked"
+STREAM_UPDATED = f"{SSF}stream-updated"
+
+
+class Decision(NamedTuple):
+    """What comes of the tasks of a subject. As `Ending` has it."""
+
+    # None: of any grant.
+    grants: tuple[str, ...] | None = None
+
+    # By grant: the keywords of `attenuate`, as JSON.
+    instead: Mapping[str, bytes] = {}
+
+
+ALL = Decision()
+
+
+def decided(event: str, payload: Json, policy: Policy, provider: str) -> Decision | None:
+    """What an event does to tasks that a provider's assertions started. None: it is noted."""
+    rule = _RULES.get(event)
+    return None if rule is None else rule(payload, policy, provider)
+
+
+def alarms(event: str, payload: Json) -> bool:
+    """Does a stream say that it will tell nothing any more?"""
+    return event == STREAM_UPDATED and payload.get("status") != "enabled"
+
+
+# --- the rows -------------------------------------------------------------------------------------
+
+
+def _ends(payload: Json, policy: Policy, provider: str) -> Decision | None:
+    return ALL
+
+
+def _credential(payload: Json, policy: Policy, provider: str) -> Decision | None:
+    """Somebody may have taken it from its owner. A new one takes nothing from anybody."""
+    return None if payload.get("change_type") == "create" else ALL
+
+
+def _assurance(payload: Json, policy: Policy, provider: str) -> Decision | None:
+    """A login that is worth less: for grants that ask how somebody logged in."""
+    if payload.get("change_direction") == "increase":
+        return None
+    instead = _instead("assurance-level-change", policy)
+    asking = (
+        name
+        for name, grant in policy.grants.items()
+        if name in instead or _asks_for_acr(grant, policy, provider)
+    )
+    return _of(tuple(asking), instead)
+
+
+def _compliance(payload: Json, policy: Policy, provider: str) -> Decision | None:
+    """A device that is not in order. When it is again, nothing is lifted."""
+    if payload.get("current_status") == "compliant":
+        return None
+    instead = _instead("device-compliance-change", policy)
+    return _of(tuple(policy.grants), instead) if instead else ALL
+
+
+def _risk(payload: Json, policy: Policy, provider: str) -> Decision | None:
+    level = payload.get("current_level")
+    if level == "LOW":
+        return None
+    if level != "MEDIUM":
+        return ALL
+    instead = _instead("risk-level-change", policy)
+    return _of(tuple(instead), instead)
+
+
+def _claims(payload: Json, policy: Policy, provider: str) -> Decision | None:
+    """Claims are others now: tasks of grants that no longer fit end."""
+    changed = payload.get("claims")
+    if type(changed) is not dict:
+        return ALL
+    if any(_is_lost(matcher, changed) for matcher in policy.required[provider]):
+        return ALL
+    lost = (
+        name
+        for name, grant in policy.grants.items()
+        if any(_is_lost(matcher, changed) for matcher in _matchers(grant, provider))
+    )
+    return _of(tuple(lost), {})
+
+
+_Rule: TypeAlias = Callable[[Json, Policy, str], Decision | None]
+
+_RULES: dict[str, _Rule] = {
+    SESSION_REVOKED: _ends,
+    f"{CAEP}credential-change": _credential,
+    f"{CAEP}assurance-level-change": _assurance,
+    f"{CAEP}device-compliance-change": _compliance,
+    f"{CAEP}risk-level-change": _risk,
+    f"{CAEP}token-claims-change": _claims,
+    f"{RISC}account-disabled": _ends,
+    f"{RISC}account-purged": _ends,
+    f"{RISC}credential-compromise": _ends,
+    f"{RISC}sessions-revoked": _ends,
+}
+
+
+# --- what the rows ask ----------------------------------------------------------------------------
+
+
+def _of(grants: tuple[str, ...], instead: Mapping[str, bytes]) -> Decision | None:
+    """For these grants alone. For none, the event is noted."""
+    return Decision(grants, instead) if grants else None
+
+
+def _instead(event: str, policy: Policy) -> dict[str, bytes]:
+    """What grants do at that event instead of ending (`on` in the policy)."""
+    return {
+        name: msgspec.json.encode(grant.on[event])
+        for name, grant in policy.grants.items()
+        if event in grant.on
+    }
+
+
+def _matchers(grant: Grant, provider: str) -> tuple[Matcher, ...]:
+    """What a grant asks of the subject's claims, if its subjects are of that provider."""
+    starts = grant.parties[0]
+    return starts.matchers if starts.provider == provider else ()
+
+
+def _asks_for_acr(grant: Grant, policy: Policy, provider: str) -> bool:
+    """Does it matter to a grant how somebody logged in? Also if the provider requires it of all."""
+    if grant.parties[0].provider != provider:
+        return False
+    asked = (*policy.required[provider], *_matchers(grant, provider))
+    return any(_claim_of(matcher) == "acr" for matcher in asked)
+
+
+def _is_lost(matcher: Matcher, changed: Json) -> bool:
+    """Is a claim another one now, and not what is asked for?"""
+    return _claim_of(matcher) in changed and not matcher.matches(changed)
+
+
+def _claim_of(matcher: Matcher) -> str:
+    """The claim that it looks at, or looks into by a JSON Pointer."""
+    if not matcher.claim.startswith("/"):
+        return matcher.claim
+    first = matcher.claim.split("/")[1]
+    return first.replace("~1", "/").replace("~0", "~")
