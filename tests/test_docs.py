@@ -48,9 +48,10 @@ def asked_for(source: str) -> Iterator[dict[str, str]]:
 def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
     source = "\n".join(code for language, code in blocks(page) if language == "python")
     (tmp_path / "page.py").write_text(source, "utf-8")
-    for language, text in blocks(page):
-        if language == "toml" and page.name == "issuance.md":
-            (tmp_path / "policy.toml").write_text(text, "utf-8")
+    if page.name == "issuance.md":
+        # One file: what comes later on the page is added to it.
+        policy = "\n".join(text for language, text in blocks(page) if language == "toml")
+        (tmp_path / "policy.toml").write_text(policy, "utf-8")
     with asked_for(source) as more:
         ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, env=os.environ | more, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
