@@ -14,11 +14,11 @@ each part is reserved before anything of it is handed out:
     bytes           65,536 at a time
     rows_written    what was written, before it is committed
 
-No statement asks for more than is left. So a small rest is used up, and one statement does not keep
-its siblings from what it has no use for.
+No statement asks for more than a quarter of what is left, unless it has read more already. So one
+that takes long leaves something to its siblings, and a small rest is used up all the same.
 
-Bytes are those of the values: text as UTF-8, `bytes` as they are, NULL 1, a number 8, all else as
-its text. The text of an error counts too.
+Bytes are those of the values: text as UTF-8, `bytes` as they are, NULL 1, a number 8 or as many as
+it has, all else as its text. The text of an error counts too.
 
 What this file does not know: which database it is, and how rows are fetched.
 """
@@ -36,8 +36,9 @@ from captoken._verification.decision import Decision, Grant, Reserved
 # The units that guards of databases count by themselves. No `cost` of a guard names them.
 UNITS = ("rows", "bytes", "rows_written")
 
-# How much of each is reserved at a time.
+# How much of each is reserved at a time: so much, and at most this part of what is left.
 CHUNK = {"rows": 256, "bytes": 65_536, "rows_written": 256}
+_PART = 4
 
 _log = logging.getLogger("captoken")
 
@@ -46,7 +47,10 @@ def size_of(value: Any) -> int:
     """How many bytes a value counts for."""
     if value is None:
         return 1
-    if isinstance(value, (int, float)):
+    if isinstance(value, int):
+        # One number can be a text of any length: each three digits of it are a character.
+        return max(8, (value.bit_length() + 7) // 8)
+    if isinstance(value, float):
         return 8
     if isinstance(value, (bytes, bytearray, memoryview)):
         return memoryview(value).nbytes
@@ -96,7 +100,9 @@ class Taking:
         most = {**CHUNK, "rows": min(CHUNK["rows"], most_rows)}
         if not writes:
             most["rows_written"] = 0
-        first = {unit: max(least.get(unit, 0), min(most[unit], left[unit])) for unit in left}
+        first: dict[str, int] = {}
+        for unit, unspent in left.items():
+            first[unit] = max(least.get(unit, 0), min(most[unit], unspent // _PART))
         self._reserve({**cost, **first})
         self._take("rows", 1)
 
@@ -179,10 +185,21 @@ class Taking:
             return
 
         left = self._grant.left(tuple(short))
-        further = dict.fromkeys(self._parts[0][1], 0)
-        for unit, amount in short.items():
-            further[unit] = max(amount, min(CHUNK[unit], left[unit]))
-        self._reserve(further)
+        nothing = dict.fromkeys(self._parts[0][1], 0)
+
+        # There is too little. What it has read counts all the same: so the rest is taken, and then
+        # what is missing is refused.
+        if any(amount > left[unit] for unit, amount in short.items()):
+            rest = {unit: min(amount, left[unit]) for unit, amount in short.items()}
+            self._reserve({**nothing, **rest})
+            missing = {unit: amount - rest[unit] for unit, amount in short.items()}
+            return self._reserve({**nothing, **missing})
+
+        further = {
+            unit: max(amount, min(CHUNK[unit], left[unit] // _PART))
+            for unit, amount in short.items()
+        }
+        return self._reserve({**nothing, **further})
 
     def _reserve(self, cost: dict[str, int]) -> None:
         """One part, for all that the statement needs together. Raises Denied, which is recorded."""

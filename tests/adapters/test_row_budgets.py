@@ -127,7 +127,7 @@ def test_a_table_in_one_row_is_counted_in_bytes(connection: sqlite3.Connection) 
 
 
 @pytest.mark.parametrize(
-    "value, size", [(None, 1), (0, 8), (2**62, 8), (1.5, 8), (True, 8), ("", 0), ("eu", 2), ("é", 2), ("\ud800", 3), (b"", 0), (b"ab", 2)]
+    "value, size", [(None, 1), (0, 8), (2**62, 8), (1.5, 8), (True, 8), (10**100, 42), ("", 0), ("eu", 2), ("é", 2), ("\ud800", 3), (b"", 0), (b"ab", 2)]
 )  # fmt: skip
 def test_the_size_of_a_value(value: Any, size: int) -> None:
     assert size_of(value) == size
@@ -231,6 +231,46 @@ def test_a_failed_statement_counts_what_it_read_and_what_its_error_tells(connect
         db.execute("select abs(-9223372036854775807 - 1) from sales")
 
 
+def test_what_a_converter_says_of_a_value_is_counted_too(connection: sqlite3.Connection) -> None:
+    """And a denial of it does not show what it refuses to tell, nor what that came of."""
+    made = sqlite3.connect(":memory:", isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES)
+    made.execute("create table sales (id integer primary key, due odd)")
+    made.execute("insert into sales values (1, 'ann@example.org')")
+    sqlite3.register_converter("odd", lambda raw: int(raw))
+    try:
+        for budget, error in ((1000, ValueError), (20, Denied)):
+            world = World(made)
+            token = mint(**ALL, budget={"bytes": budget})
+            with pytest.raises(error) as caught, guarded(made, world.grant(token)) as db:
+                db.execute("select due from sales")
+            assert world.left(token, "bytes") <= max(0, budget - len("ann@example.org"))
+            if error is Denied:
+                assert "ann" not in str(caught.value) and caught.value.__context__ is None
+    finally:
+        del sqlite3.converters["ODD"]
+        made.close()
+
+
+def test_a_large_number_is_counted_as_what_it_holds(connection: sqlite3.Connection) -> None:
+    connection.text_factory = lambda raw: int.from_bytes(raw)
+    world = World(connection)
+    token = mint(**ALL, budget={"bytes": 1000})
+    assert world.ran(token, "select group_concat(region) from sales") == "budget_exhausted"
+    assert world.ran(mint(**ALL, budget={"bytes": 5000}), "select group_concat(region) from sales") == 1
+
+
+def test_a_statement_that_takes_long_leaves_something_to_its_siblings(connection: sqlite3.Connection) -> None:
+    world = World(connection)
+    root = mint(**ALL, budget={"rows": 300})
+    other = sqlite3.connect(":memory:", isolation_level=None)
+    other.executescript("create table sales (id integer primary key); with recursive n(i) as (select 1 union all select i + 1 from n where i < 60) insert into sales select i from n")
+    came: list[Any] = []
+    connection.text_factory = lambda raw: came or came.append(World(other, ledger=world.ledger).ran(root.delegate(to="b"), "select id from sales"))
+    assert world.ran(root.delegate(to="a"), "select max(region) from sales") == 1
+    assert came == [60] and world.left(root) == 300 - 61
+    other.close()
+
+
 def test_more_than_max_rows_is_an_error_as_ever(connection: sqlite3.Connection) -> None:
     world = World(connection)
     token = mint(**ALL, budget={"rows": 1000})
@@ -270,7 +310,7 @@ class Failing(MemoryLedger):
 def test_a_ledger_that_fails(connection: sqlite3.Connection, caplog: pytest.LogCaptureFixture) -> None:
     ledger = Failing(floor=0, shared=True)
     world = World(connection, ledger=ledger)
-    token = mint(**ALL, budget={"rows": 1000})
+    token = mint(**ALL, budget={"rows": 2000})
 
     ledger.fails = "reserve"
     assert world.ran(token, of(1)) == "store_unavailable"
@@ -278,12 +318,12 @@ def test_a_ledger_that_fails(connection: sqlite3.Connection, caplog: pytest.LogC
     assert world.ran(token, of(1)) == 1, "it was paid for, and more than that"
     assert "not settled" in caplog.text and "gone" not in caplog.text
     ledger.fails = ""
-    assert world.left(token) == 1000 - 256
+    assert world.left(token) == 2000 - 256
     ledger.fails = "spent"
     assert world.left(token) == 0
     assert world.ran(token, of(1)) == 1, "what cannot be told is not asked for"
     ledger.fails = ""
-    assert world.left(token) == 1000 - 257
+    assert world.left(token) == 2000 - 257
 
 
 def test_a_ledger_that_fails_in_the_middle_ends_the_statement(connection: sqlite3.Connection) -> None:
@@ -315,7 +355,7 @@ def test_a_revoked_grant_ends_the_statement_at_the_next_part(connection: sqlite3
 def test_the_trail_has_one_step_and_what_was_reserved_of_it(connection: sqlite3.Connection) -> None:
     lines: list[bytes] = []
     world = World(connection, audit=AuditTrail(lines.append))
-    world.ran(mint(**ALL, budget={"rows": 1000, "usd_cents": 9}, uses=5), of(600), cost={"usd_cents": 3})
+    world.ran(mint(**ALL, budget={"rows": 9000, "usd_cents": 9}, uses=5), of(600), cost={"usd_cents": 3})
     decided = [record for record in read(lines) if "taken" in record]
     assert len({record["taken"] for record in decided}) == 1
     assert [record["access"]["cost"] for record in decided] == [

@@ -201,6 +201,23 @@ def test_a_failed_statement_counts_what_its_error_tells(connection: psycopg.Conn
         db.execute(fails)
 
 
+def test_what_psycopg_cannot_read_it_quotes_and_that_is_counted(connection: psycopg.Connection[Any]) -> None:
+    world = World(connection)
+    sql = "select ('12348-02-21'::timestamp + id * interval '1 day') from sales limit 1"
+    token = mint(**ALL, budget={"bytes": 1000})
+    with pytest.raises(psycopg.DataError) as caught, guarded(connection, world.grant(token)) as db:
+        db.execute(sql)
+    assert world.left(token, "bytes") == 1000 - len(str(caught.value)) and caught.value.__context__ is None
+    assert world.ran(mint(**ALL, budget={"bytes": 9}), sql) == "budget_exhausted"
+
+
+def test_a_large_number_is_counted_as_what_it_holds(connection: psycopg.Connection[Any]) -> None:
+    world = World(connection)
+    sql = "select string_agg(id::text, '')::jsonb from sales where id between 100 and 999"
+    assert world.ran(mint(**ALL, budget={"bytes": 200}), sql) == "budget_exhausted"
+    assert world.ran(mint(**ALL, budget={"bytes": 2000}), sql) == 1
+
+
 def test_a_schema_that_changed_is_not_paid_for_twice(connection: psycopg.Connection[Any], conninfo: str) -> None:
     world = World(connection)
     token = mint(**ALL, budget={"rows": 1000}, uses=9)

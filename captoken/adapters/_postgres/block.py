@@ -28,7 +28,7 @@ with extra("postgres"):
     import psycopg
     from psycopg.pq import PipelineStatus, TransactionStatus
 
-from captoken._format.errors import GuardError
+from captoken._format.errors import CaptokenError, GuardError
 from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost
@@ -542,6 +542,8 @@ class Block:
 
         # Before the error: where there were too many rows, that is of our own canceling.
         if answer.failure is not None:
+            if not isinstance(answer.failure, CaptokenError):
+                taking.tell(str(answer.failure))  # psycopg quotes the value that cannot be read
             raise answer.failure
 
         error = answer.error

@@ -413,9 +413,11 @@ def _take_rows(
         # So that the server does not send the rest, which would be read and dropped.
         pgconn.get_cancel().cancel()
     except Exception as error:
-        # A value that Python cannot hold, above all: a date of the year 10000, say.
+        # A value that Python cannot hold, above all: a date of the year 10000, say. What it came
+        # of can quote the value too, and is not shown along with it.
         answer.rows = []
         answer.failure = _read_error(error)
+        answer.failure.__cause__ = answer.failure.__context__ = None
 
 
 def _read_error(error: Exception) -> psycopg.Error:

@@ -28,7 +28,7 @@ from collections.abc import Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from captoken._format.errors import GuardError
+from captoken._format.errors import CaptokenError, GuardError
 from captoken._format.given import read_once
 from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
@@ -381,6 +381,7 @@ class Block:
         # `_alive` asks about these while the statement runs.
         self.running = plan.needs
         changes = self.connection.total_changes
+        failed: Exception | None = None
         try:
             rows, cursor = self.watch.run(
                 sql,
@@ -389,19 +390,29 @@ class Block:
                 self.max_rows,
                 taking.hand_out if taking.counts else None,
             )
-        except self.connection.Error as error:
-            # What it says can quote values. Of an interrupt the guard says more itself.
-            if self.death is None and self.broken is None:
-                taking.tell(str(error))
-            raise
+        except Exception as error:
+            failed = error
         finally:
             self.running = ()
+        if failed is not None:
+            self._raise_counted(failed, taking)
         taking.wrote(self.connection.total_changes - changes)
 
         self._note_written(plan, cursor.rowcount)
         self._permit_rows(plan)
         columns = tuple([column[0] for column in cursor.description or ()])
         return columns, rows, cursor.rowcount
+
+    def _raise_counted(self, failed: Exception, taking: Taking) -> NoReturn:
+        """Raise what a statement failed with, if its text may be told: it can quote values.
+
+        Out of the handler, so that a denial does not show what it refuses to tell. What is the
+        guard's own says nothing of values, and of an interrupt it says more itself.
+        """
+        is_own = isinstance(failed, CaptokenError)
+        if not is_own and self.death is None and self.broken is None:
+            taking.tell(str(failed))
+        raise failed
 
     @contextmanager
     def _undone_if_refused(self, plan: Plan, taking: Taking) -> Generator[None, None, None]:
