@@ -218,7 +218,9 @@ class IssuanceService:
                 raise IssuanceError("the client is not known", "invalid_client")
             return request.client_id
         # A workload alone is no client of anybody's: it is who starts.
-        return None if actor is None or subject is None else actor.sub
+        if actor is None or subject is None or actor == subject:
+            return None
+        return actor.sub
 
     def _answer(
         self,

@@ -92,8 +92,12 @@ def matcher(claim: str, wanted: Any) -> Matcher:
 def _check_star(claim: str, value: str) -> None:
     """Raise ValueError for a `*` that stands elsewhere than it means something."""
     is_pattern = claim == "sub" and value.endswith(_BELOW) and value.count("*") == 1
-    if not is_pattern or len(value) <= len("/*"):
+    if not is_pattern:
         raise ValueError(f"{claim}: only sub may have a `*`, and only as /* or :* at its end")
+    # `spiffe:*` would be anybody's.
+    above = value[:-2]
+    if not any(separator in above for separator in "/:") or above.endswith("/"):
+        raise ValueError(f"{claim}: {value} is too wide: name what it is below")
 
 
 def _is_below(value: str, prefix: str) -> bool:
@@ -191,7 +195,7 @@ def template(text: str) -> Template:
             continue
         if parts and not literal:
             raise ValueError(f"subject {text!r}: write a literal between two claims")
-        if claim in REASSIGNED:
+        if claim.rpartition("/")[2] in REASSIGNED:
             raise ValueError(
                 f"subject {text!r}: {claim} can be given to somebody else later; write {{sub}}"
             )

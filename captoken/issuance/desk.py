@@ -26,8 +26,10 @@ from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import CaptokenError, IssuanceError, WideningError
+from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._writing.issuer import Issuer, keyring_source
+from captoken._writing.keywords import LinkCaveats
 from captoken._writing.token import Token
 from captoken.issuance.identity import Identity
 from captoken.issuance.policy import Grant, Party, Policy, Spiffe, Test
@@ -37,8 +39,8 @@ from captoken.keys.keyring import Keyring
 # A task's id is a label of whoever asked, and what the issuer adds to it.
 _TASK = re.compile(r"[^/]+-[0-9a-f]{10}").fullmatch
 
-# What a request says of the token itself, and the desk decides.
-_NOT_ASKED = frozenset(("audience", "task", "key"))
+# What a request may narrow. Of server and task the desk decides.
+_ASKED = LinkCaveats.__annotations__.keys() - {"audience", "task"}
 
 # The type of a token that is held, and not presented to one server.
 ROOT = "urn:captoken:token-type:root"
@@ -155,6 +157,9 @@ class Desk:
         `subject` is who started it, `actor` the workload that acts. One of the two may be both.
         """
         now = read_clock(self._clock)
+        # One assertion that is shown twice is one: nobody stands beside it.
+        if actor == subject:
+            actor = None
         starts = subject or actor
         if starts is None:
             raise IssuanceError("nobody says who asks: send an assertion", "invalid_request")
@@ -163,7 +168,7 @@ class Desk:
         agent = _one_of(ask.agent, grant.agents, "agent", "invalid_request")
         audiences = self._audiences(ask, grant)
         _check_key(ask, grant)
-        self._check_jag(ask, subject, audiences)
+        self._check_jag(ask, grant, subject, audiences)
 
         task, within = self._task(ask, grant)
         entry = Entry(
@@ -227,15 +232,28 @@ class Desk:
             raise IssuanceError("the grant has no such resource", "invalid_target")
         return (audience,)
 
-    def _check_jag(self, ask: Ask, subject: Identity | None, audiences: tuple[str, ...]) -> None:
-        """An ID-JAG is for one client, and perhaps for one resource. Raises IssuanceError."""
+    def _check_jag(
+        self,
+        ask: Ask,
+        grant: Grant,
+        subject: Identity | None,
+        audiences: tuple[str, ...],
+    ) -> None:
+        """An ID-JAG is for one client, and perhaps for one grant and resource. Raises
+        IssuanceError.
+        """
         if subject is None or subject.kind != "id-jag":
             return
         if ask.client is None or subject.claims.get("client_id") != ask.client:
             raise IssuanceError("the assertion is for another client", "invalid_grant")
-        named = subject.claims.get("resource")
-        if named is None:
+        if "authorization_details" in subject.claims:
+            raise IssuanceError("details in an assertion are not taken here", "invalid_grant")
+        scope = subject.claims.get("scope", grant.name)
+        if not isinstance(scope, str) or grant.name not in scope.split(" "):
+            raise IssuanceError("the assertion is for another scope", "invalid_scope")
+        if "resource" not in subject.claims:
             return
+        named = subject.claims["resource"]
         those = named if isinstance(named, list) else [named]
         meant = {self.policy.resource_of(one) for one in those if isinstance(one, str)}
         if not set(audiences) <= meant:
@@ -303,16 +321,22 @@ class Desk:
         """With the request's own keywords, in the caller's own words."""
         if not ask.keywords:
             return root
-        refused = sorted(_NOT_ASKED & ask.keywords.keys())
+        refused = sorted(ask.keywords.keys() - _ASKED)
         if refused:
-            text = f"{', '.join(refused)} is not a keyword of authorization_details"
+            text = f"{', '.join(map(shown, refused))} is not a keyword of authorization_details"
             raise IssuanceError(text, "invalid_authorization_details")
         try:
-            return root.attenuate(clamp=ask.clamp, **ask.keywords)
+            narrowed = root.attenuate(clamp=ask.clamp, **ask.keywords)
         except WideningError:
             raise
         except (CaptokenError, TypeError, ValueError) as error:
             raise IssuanceError(str(error), "invalid_authorization_details") from None
+
+        # A task is not started for a token that nobody could use.
+        ends = narrowed.unverified.expires_at
+        if ends is not None and ends <= narrowed.unverified.root.issued_at:
+            raise IssuanceError("it would be over already", "invalid_authorization_details")
+        return narrowed
 
 
 # Where a caveat's key is not the keyword that writers have for it.
@@ -340,7 +364,7 @@ def _misses(grant: Grant, subject: Identity | None, actor: Identity | None) -> s
         return _is_not(first, subject) or _is_not(second[0], actor)
 
     # One party, and so one identity: a workload without a human is both.
-    if subject is not None and actor is not None and subject.digest != actor.digest:
+    if subject is not None and actor is not None and subject != actor:
         return "it wants one of the two, and both came"
     one = subject or actor
     if one is None:
@@ -385,7 +409,7 @@ def _seen(ask: Ask, starts: Identity, actor: Identity | None) -> Seen:
     An actor's own assertion is its login to this service, and comes with each request.
     """
     companions = [
-        "" if actor is None or actor.digest == starts.digest else _called(actor),
+        "" if actor is None or actor == starts else _called(actor),
         ask.client or "",
         ask.key or "",
     ]

@@ -54,6 +54,7 @@ SHARED_ISSUERS = frozenset(
         "https://login.microsoftonline.com/common/v2.0",
         "https://login.microsoftonline.com/organizations/v2.0",
         "https://login.microsoftonline.com/consumers/v2.0",
+        "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0",
         "https://agent.buildkite.com",
         "https://oidc.circleci.com",
         "https://app.terraform.io",
@@ -306,6 +307,8 @@ def read(text: str | bytes) -> Policy:
         raise _wrong(_located(tables, error)) from None
 
     _check_origin(file.service.origin, "service.origin")
+    if "?" in file.service.origin or file.service.origin.endswith("/"):
+        raise _wrong("service.origin has no query, and no slash at its end (RFC 8414)")
     subjects = dict(_subjects(file))
     required = {name: _required(name, one) for name, one in file.provider.items()}
     _check_resources(file)
@@ -457,7 +460,9 @@ def _required(name: str, provider: Provider) -> tuple[Matcher, ...]:
     """What every assertion of a provider has to say."""
     place = f"provider.{name}"
     issuer = None if isinstance(provider, Spiffe) else provider.issuer
-    if issuer in SHARED_ISSUERS and not provider.require:
+    # What every assertion of that issuer says tells nobody from anybody.
+    says = provider.require.keys() - {"iss", "aud", "typ"}
+    if issuer in SHARED_ISSUERS and not says:
         raise _wrong(f"{place}: {issuer} signs for the whole world: say with `require` who it is")
     with _at(f"{place}.require"):
         return tuple(matcher(claim, wanted) for claim, wanted in provider.require.items())
@@ -505,7 +510,7 @@ def _grant(
         raise _wrong(f"{place}: what it counts is counted in one place, so it has one resource")
     if not 0 <= stated.lease <= expires_in:
         raise _wrong(f"{place}: lease is in seconds, 0 for none, and not longer than the token")
-    _check_limits(place, stated, file)
+    _check_limits(place, stated, file, root)
     _check_events(place, stated, root)
     return Grant(
         name=name,
@@ -551,10 +556,14 @@ def _parties(
     return parties
 
 
-def _check_limits(place: str, stated: _StatedGrant, file: _File) -> None:
+def _check_limits(place: str, stated: _StatedGrant, file: _File, root: Token) -> None:
     """Raise IssuanceError for an approval that nobody gives, and for numbers that are none."""
-    if stated.approval is not None and stated.approval.discharger not in file.discharger:
-        raise _wrong(f"{place}: there is no discharger {stated.approval.discharger}")
+    if stated.approval is not None:
+        if stated.approval.discharger not in file.discharger:
+            raise _wrong(f"{place}: there is no discharger {stated.approval.discharger}")
+        # By a key that nobody asks: what cannot be asked for does not load.
+        with _at(f"{place}.approval"):
+            root.require(primitives.exchange_public(bytes(range(32))), need=stated.approval.need)
     for most in (stated.tasks.live, stated.tasks.per_day):
         if most is not None and most < 1:
             raise _wrong(f"{place}: tasks are numbers of 1 or more")
@@ -565,6 +574,8 @@ def _check_events(place: str, stated: _StatedGrant, root: Token) -> None:
     for event, narrower in stated.on.items():
         if event not in EVENTS:
             raise _wrong(f"{place}.on: {event} is none of {', '.join(EVENTS)}")
+        if not narrower or not narrower.keys() <= _RIGHTS:
+            raise _wrong(f"{place}.on: an event narrows {', '.join(sorted(_RIGHTS))}")
         with _at(f"{place}.on"):
             root.attenuate(**narrower)
 
@@ -583,9 +594,27 @@ def _party(place: str, stated: Mapping[str, Any] | None, file: _File) -> Party |
     return Party(provider, tuple(matchers))
 
 
+# What the issuer itself says of a root.
+_NOT_GIVEN = frozenset(
+    (
+        "unrestricted",
+        "audience",
+        "task",
+        "key",
+        "expires_at",
+        "ext",
+        "subject",
+        "agent",
+    )
+)
+
+# What an event may narrow: rights, and nothing of the token itself.
+_RIGHTS = frozenset(("tables", "operations", "allow", "columns", "tools", "where"))
+
+
 def _minted(place: str, stated: _StatedGrant) -> Token:
     """A token of the grant, by a key that nobody has: what cannot be minted does not load."""
-    refused = sorted({"unrestricted", "audience", "task", "key", "expires_at"} & stated.give.keys())
+    refused = sorted(_NOT_GIVEN & stated.give.keys())
     if refused:
         raise _wrong(f"{place}.give: {', '.join(refused)} is not for a policy to say")
     with _at(f"{place}.give"):

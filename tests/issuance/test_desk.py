@@ -109,7 +109,7 @@ def test_of_several_grants_one_is_named() -> None:
         ({"columns": {"sales": ["pay"]}}, "pay"), ({"tools": {"mail.send": {}}}, "tools"), ({"expires_in": 901}, None),
         ({"expires_at": NOW + 10_000}, "expires_at"), ({"depth": 4}, "depth"), ({"where": {"x": {"in": ["y"]}}}, None),
         ({"uses": 5}, None), ({"unknown": 1}, "unknown"), ({"audience": "hr-db"}, "audience"), ({"task": "other"}, "task"), ({"key": "x"}, "key"),
-        ({"tables": [1]}, "table"), ({"budget": {}}, "budget"),
+        ({"tables": [1]}, "table"), ({"clock": 1}, "clock"), ({"signer": 1}, "signer"), ({"self": 1}, "self"), ({"keep": 5}, "keep"), ({"expires_at": NOW - 5}, "over already"), ({"budget": {}}, "budget"),
     ],
 )  # fmt: skip
 def test_more_than_the_grant_is_an_error_that_names_it(keywords: dict[str, Any], dimension: str | None) -> None:
@@ -185,6 +185,7 @@ def test_an_assertion_is_bound_to_whom_it_came_with() -> None:
     assert one != companions(ask(**RISK), jane(), pod("other"))
     assert companions(ask(), None, workflow()) is None, "alone it is good once"
     assert companions(ask(), workflow(), workflow()) is None
+    assert desk().plan(ask(), workflow(), workflow()).entry.actor is None
     assert companions(ask(key=KEY), None, workflow()) is not None
     assert companions(ask(client="c"), None, workflow()) != companions(ask(client="d"), None, workflow())
 
@@ -196,12 +197,23 @@ def test_an_id_jag_is_for_one_client_and_its_resources() -> None:
     refused("invalid_grant", ask(client="c2", resource="sales-db"), who("partner", **guest), None)
     refused("invalid_grant", ask(resource="sales-db"), who("partner", **guest), None)
     refused("invalid_grant", ask(client="c1", resource="sales-db"), who("partner", aud_sub="guest"), None)
+    for bound in ({"scope": "other"}, {"scope": 7}, {"scope": None}, {"scope": ""}):
+        refused("invalid_scope", fine, who("partner", **guest, **bound), None)
+    desk().plan(fine, who("partner", **guest, scope="other guests"), None)
+    refused("invalid_grant", fine, who("partner", **guest, authorization_details=[]), None)
+    refused("invalid_target", fine, who("partner", **guest, resource=None), None)
     for resource, good in (("https://sales.example/mcp", True), (["scratch-db", "sales-db"], True), ("scratch-db", False), ([], False), (7, False)):
         one = who("partner", **guest, resource=resource)
         if good:
             desk().plan(fine, one, None)
         else:
             refused("invalid_target", fine, one, None)
+
+
+def test_one_assertion_shown_twice_is_no_two_parties() -> None:
+    both = read(POLICY.replace('subject = { provider = "ci", repository_id', 'actor = { provider = "ci", repository_id = "42" }\nsubject = { provider = "ci", repository_id'))
+    refused("access_denied", ask(grant="nightly"), workflow(), workflow(), of=both)
+    assert desk(both).plan(ask(grant="nightly"), workflow(), workflow(sub="repo:acme/y")).grant.name == "nightly"
 
 
 def test_a_subject_without_a_name_is_refused() -> None:

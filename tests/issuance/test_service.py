@@ -311,6 +311,15 @@ def test_48_an_assertion_is_good_with_the_same_companions_alone(world: World) ->
     assert world.ask(**nightly(client_assertion=alone))["error"] == "invalid_grant", "49 alone twice"
 
 
+def test_49_alone_is_alone_however_often_one_request_shows_it(world: World) -> None:
+    """The same assertion as subject and as client has no companion: it is good once."""
+    one = workflow()
+    twice = {"grant_type": BEARER, "assertion": one, "client_assertion": one, "client_assertion_type": ASSERTION, "resource": "sales-db"}
+    assert world.ask(**twice)["status"] == 200
+    assert world.ask(**twice)["error"] == "invalid_grant"
+    assert world.ask(**nightly(client_assertion=one))["error"] == "invalid_grant"
+
+
 def test_60_a_counted_grant_is_taken_once_in_a_task_that_it_joins(world: World) -> None:
     task = world.ask(proof(), **exchange())["task"]
 

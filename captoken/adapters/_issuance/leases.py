@@ -18,6 +18,9 @@ from captoken.issuance.policy import Policy
 from captoken.issuance.registry import Registry
 from captoken.keys.secret import DischargerKey
 
+# Seconds that a lease lives of a task whose grant the policy has no more.
+_LIFE = 60
+
 _log = logging.getLogger("captoken.issuance")
 
 
@@ -55,4 +58,5 @@ class Leases(DischargeService):
 
     def _life(self) -> int:
         """How long a lease lives, in seconds: the shortest of any grant."""
-        return min(grant.lease for grant in self._policy.grants.values() if grant.lease)
+        lives = [grant.lease for grant in self._policy.grants.values() if grant.lease]
+        return min(lives, default=_LIFE)

@@ -382,6 +382,8 @@ class Block:
         self.running = plan.needs
         changes = self.connection.total_changes
         failed: Exception | None = None
+        rows: list[Any] = []
+        cursor = self.watch.cursor
         try:
             rows, cursor = self.watch.run(
                 sql,
