@@ -55,12 +55,12 @@ from captoken.adapters._issuance.metadata import metadata
 from captoken.adapters.discharge_service import PATH as LEASES
 from captoken.control import Operator
 from captoken.discharge import Allow
-from captoken.issuance.desk import ROOT, UNWANTED, Ask, Desk, Plan, granted
-from captoken.issuance.dpop import Proven, prove
-from captoken.issuance.identity import Identity, named, verify
+from captoken.issuance.desk import ROOT, UNWANTED, Ask, Desk, Plan, granted_keywords
+from captoken.issuance.dpop import Proven, proven_key
+from captoken.issuance.identity import Identity, needed_key, verify
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.policy import Policy
-from captoken.issuance.registry import Registry, Seen, Task
+from captoken.issuance.registry import Registry, Seen, StartedTask
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import DischargerKey
 
@@ -87,7 +87,7 @@ class IssuanceService:
         policy = read(Path("policy.toml").read_bytes())
         service = IssuanceService(policy, keyring, registry, lease=DischargerKey.load("lease.key"))
 
-    `policy`: a policy that loaded. `desk.check` runs its tests, which is not done here.
+    `policy`: a policy that loaded. `desk.check_policy` runs its tests, which is not done here.
     `keyring`: the root keys, or a callable that gives those of the moment.
     `registry`: where tasks are kept. It is called in threads.
     `lease`: the key that says which tasks are alive; needed where a grant has a lease.
@@ -178,14 +178,14 @@ class IssuanceService:
             return None
         if len(proofs) > 1:
             raise IssuanceError("one DPoP proof", "invalid_dpop_proof")
-        return prove(proofs[0], method="POST", url=f"{self._policy.origin}/token", now=now)
+        return proven_key(proofs[0], method="POST", url=f"{self._policy.origin}/token", now=now)
 
     async def _identity(self, shown: Shown | None, now: int) -> Identity | None:
         """Who an assertion is about, once it held (rule 2)."""
         if shown is None:
             return None
         try:
-            provider, kid = named(shown.text, self._policy, shown.takes)
+            provider, kid = needed_key(shown.text, self._policy, shown.takes)
             await self._keys.want(provider, kid)
             return verify(
                 shown.text,
@@ -226,7 +226,7 @@ class IssuanceService:
         self,
         ask: Ask,
         plan: Plan,
-        task: Task,
+        task: StartedTask,
         root: Token,
         now: int,
     ) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class IssuanceService:
             "expires_in": None if ends is None else ends - now,
             "scope": plan.grant.name,
             "task": task.id,
-            "authorization_details": [{"type": "captoken", **granted(root)}],
+            "authorization_details": [{"type": "captoken", **granted_keywords(root)}],
         }
 
     def _presented(self, root: Token, plan: Plan) -> tuple[str, int | None]:

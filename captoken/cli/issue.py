@@ -135,7 +135,7 @@ def _given(
     """What a request would get. Raises IssuanceError."""
     from msgspec import structs
 
-    from captoken.issuance.desk import granted
+    from captoken.issuance.desk import granted_keywords
 
     grant = desk.chosen(asked, subject, actor)
     some_key = _SOME_KEY if grant.bound else None
@@ -143,7 +143,7 @@ def _given(
     agent = asked.agent or grant.agents[0]
     whole = structs.replace(asked, key=some_key, resource=resource, agent=agent)
     plan = desk.plan(whole, subject, actor)
-    rights = granted(plan.root)
+    rights = granted_keywords(plan.root)
     # Each task has an id of its own, and there is none yet.
     del rights["task"]
     return {"grant": grant.name, "subject": plan.entry.subject, "agent": agent, **rights}
@@ -241,7 +241,7 @@ def _loaded(path: str) -> Policy:
     from captoken.issuance.policy import read
 
     policy = read(files.data(path))
-    desk.check(policy)
+    desk.check_policy(policy)
     return policy
 
 

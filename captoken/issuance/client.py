@@ -35,12 +35,12 @@ from captoken._format.spelling import escape, shown, shown_file
 from captoken._writing.token import Token
 from captoken.issuance.desk import ROOT
 from captoken.issuance.dpop import proof_for
-from captoken.issuance.jose import MAX_CHARS, JoseError, Unverified, read_json, taken_apart
+from captoken.issuance.jose import MAX_CHARS, JoseError, UnverifiedJwt, read_json, taken_apart
 from captoken.issuance.keys import is_safe
 from captoken.issuance.web import PATIENCE, Web, unavailable
 from captoken.proof import Signer
 
-__all__ = ["Issuance", "Workload", "workload"]
+__all__ = ["Issuance", "PlatformIdentity", "workload"]
 
 _SAID_CHARS = 500  # of a service's own words in an error
 
@@ -260,7 +260,7 @@ def _listed(value: Any) -> Any:
     raise TypeError(f"keywords: write it as JSON has it, and not as {type(value).__name__}")
 
 
-def _read(text: Any, what: str, code: str) -> Unverified:
+def _read(text: Any, what: str, code: str) -> UnverifiedJwt:
     """An assertion, read and not verified. Raises IssuanceError for what is none."""
     try:
         return taken_apart(text)
@@ -280,7 +280,7 @@ def _without(sent: Iterable[str], text: str) -> str:
 # --- the workload's identity ----------------------------------------------------------------------
 
 
-class Workload:
+class PlatformIdentity:
     """What a platform says that this process is: a JWT for an audience, asked for at each use.
 
     `workload()` finds the platform.
@@ -298,7 +298,7 @@ class Workload:
         return f"<Workload by {self.source}>"
 
 
-def workload(environ: Mapping[str, str] | None = None) -> Workload:
+def workload(environ: Mapping[str, str] | None = None) -> PlatformIdentity:
     """What this process is, by what the platform has put into its environment.
 
         file     CAPTOKEN_IDENTITY_TOKEN_FILE: a volume that Kubernetes projects, say
@@ -325,7 +325,7 @@ def workload(environ: Mapping[str, str] | None = None) -> Workload:
     if source not in _GETTERS:
         raise _nobody(f"CAPTOKEN_IDENTITY is {_or(_GETTERS)}, not {shown(source)}")
     getter = _GETTERS[source]
-    return Workload(source, lambda audience: getter(given, audience))
+    return PlatformIdentity(source, lambda audience: getter(given, audience))
 
 
 def _or(names: Iterable[str]) -> str:

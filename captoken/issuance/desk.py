@@ -32,8 +32,8 @@ from captoken._writing.issuer import Issuer, keyring_source
 from captoken._writing.keywords import LinkCaveats
 from captoken._writing.token import Token
 from captoken.issuance.identity import Identity
-from captoken.issuance.policy import Grant, Party, Policy, Spiffe, Test
-from captoken.issuance.registry import Entry, Seen, Task
+from captoken.issuance.policy import Party, Policy, PolicyGrant, Spiffe, Test
+from captoken.issuance.registry import Exchange, Seen, StartedTask
 from captoken.keys.keyring import Keyring
 
 # A task's id is a label of whoever asked, and what the issuer adds to it.
@@ -76,8 +76,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True):
     """What is to happen for one request. `root` is not out before the entry is written."""
 
-    grant: Grant
-    entry: Entry
+    grant: PolicyGrant
+    entry: Exchange
     root: Token
 
     # What the root was made of, beside the grant.
@@ -90,7 +90,7 @@ class Plan(msgspec.Struct, frozen=True):
 class Fit(msgspec.Struct, frozen=True):
     """A grant, and why it is not the one, for people; None if it fits."""
 
-    grant: Grant
+    grant: PolicyGrant
     misses: str | None
 
 
@@ -127,7 +127,7 @@ class Desk:
         for grant in self.policy.grants.values():
             yield Fit(grant, _misses(grant, subject, actor))
 
-    def chosen(self, ask: Ask, subject: Identity | None, actor: Identity | None) -> Grant:
+    def chosen(self, ask: Ask, subject: Identity | None, actor: Identity | None) -> PolicyGrant:
         """The one grant. Raises IssuanceError where it is none, or one of several.
 
         Who does not fit is told no more than that: what a policy asks for is nobody's business.
@@ -171,7 +171,7 @@ class Desk:
         self._check_jag(ask, grant, subject, audiences)
 
         task, within = self._task(ask, grant)
-        entry = Entry(
+        entry = Exchange(
             now=now,
             grant=grant.name,
             task=task,
@@ -190,7 +190,7 @@ class Desk:
         root = self._minted(grant, entry, ask, starts.issuer, agent, audiences)
         return Plan(grant, entry, root, ask, starts.issuer, agent, audiences)
 
-    def mint(self, plan: Plan, task: Task) -> Token:
+    def mint(self, plan: Plan, task: StartedTask) -> Token:
         """The token, once the entry is written: it is of that task, and ends with it at the latest.
 
         The task is another one than was planned where an assertion came again that makes one alone.
@@ -219,7 +219,7 @@ class Desk:
         except ValueError as error:
             raise IssuanceError("the subject has no name here", UNWANTED, str(error)) from None
 
-    def _audiences(self, ask: Ask, grant: Grant) -> tuple[str, ...]:
+    def _audiences(self, ask: Ask, grant: PolicyGrant) -> tuple[str, ...]:
         """The servers of the token: one, unless the grant says that its servers share the keys."""
         if ask.resource is None:
             if not ask.held:
@@ -235,7 +235,7 @@ class Desk:
     def _check_jag(
         self,
         ask: Ask,
-        grant: Grant,
+        grant: PolicyGrant,
         subject: Identity | None,
         audiences: tuple[str, ...],
     ) -> None:
@@ -259,7 +259,7 @@ class Desk:
         if not set(audiences) <= meant:
             raise IssuanceError("the assertion is for another resource", "invalid_target")
 
-    def _task(self, ask: Ask, grant: Grant) -> tuple[str, tuple[str, ...] | None]:
+    def _task(self, ask: Ask, grant: PolicyGrant) -> tuple[str, tuple[str, ...] | None]:
         """The id of the task, and, where one is joined, the grants in whose tasks that may be."""
         label = ask.task if ask.task is not None else grant.name
         if _TASK(label) is not None:
@@ -270,8 +270,8 @@ class Desk:
 
     def _minted(
         self,
-        grant: Grant,
-        entry: Entry,
+        grant: PolicyGrant,
+        entry: Exchange,
         ask: Ask,
         issuer: str,
         agent: str,
@@ -306,7 +306,7 @@ class Desk:
                 raise
             raise IssuanceError(str(error), "invalid_request") from None
 
-    def _owing(self, root: Token, grant: Grant, task: str) -> Token:
+    def _owing(self, root: Token, grant: PolicyGrant, task: str) -> Token:
         """With what somebody else has to say first: that the task is alive, and an approval."""
         if grant.lease and self._lease is not None:
             location = f"{self.policy.origin}/.well-known/captoken/3p"
@@ -343,7 +343,7 @@ class Desk:
 _KEYWORDS = {"exp": "expires_at", "nbf": "not_before", "aud": "audience"}
 
 
-def granted(root: Token) -> dict[str, Any]:
+def granted_keywords(root: Token) -> dict[str, Any]:
     """What a token is good for, in the keywords of a request."""
     said = root.unverified.capability.json()
     return {_KEYWORDS.get(key, key): value for key, value in said.items()}
@@ -352,7 +352,7 @@ def granted(root: Token) -> dict[str, Any]:
 # --- parts of a plan ------------------------------------------------------------------------------
 
 
-def _misses(grant: Grant, subject: Identity | None, actor: Identity | None) -> str | None:
+def _misses(grant: PolicyGrant, subject: Identity | None, actor: Identity | None) -> str | None:
     """Why a grant does not fit who asks; None if it does.
 
     An actor that the grant does not ask for does not fit: who sends one expects that it counts.
@@ -387,7 +387,7 @@ def _one_of(named: str | None, those: tuple[str, ...], what: str, code: str) -> 
     return named
 
 
-def _check_key(ask: Ask, grant: Grant) -> None:
+def _check_key(ask: Ask, grant: PolicyGrant) -> None:
     """Raise IssuanceError for a bound grant without a proof of the key, and for what nobody could
     use: a bound or an approved token is held by whoever has the key, or asks for the approval.
     """
@@ -427,7 +427,7 @@ def _seen(ask: Ask, starts: Identity, actor: Identity | None) -> Seen:
 # --- a policy's own tests -------------------------------------------------------------------------
 
 
-def check(policy: Policy, clock: Clock = time) -> None:
+def check_policy(policy: Policy, clock: Clock = time) -> None:
     """Run the tests of a policy. Raises IssuanceError, `policy`, with the first that fails.
 
     Claims are taken at their word here, and keys are made up: what is tested is the policy.

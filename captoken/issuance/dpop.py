@@ -17,7 +17,7 @@ from captoken._format import primitives
 from captoken._format.encoding import EncodingError, b64decode, b64encode
 from captoken._format.errors import IssuanceError
 from captoken._format.public_keys import signing_key
-from captoken.issuance.jose import JoseError, Json, Unverified, taken_apart
+from captoken.issuance.jose import JoseError, Json, UnverifiedJwt, taken_apart
 from captoken.proof import Signer
 
 # Seconds that a proof may be old, and that its clock may be ahead.
@@ -66,7 +66,7 @@ def _spelled(stated: Any) -> str:
     return b64encode(json.dumps(stated, separators=(",", ":")).encode())
 
 
-def prove(proof: bytes, *, method: str, url: str, now: int) -> Proven:
+def proven_key(proof: bytes, *, method: str, url: str, now: int) -> Proven:
     """The key that a proof is by. Raises IssuanceError, `invalid_dpop_proof`."""
     try:
         read = taken_apart(proof.decode("ascii"))
@@ -102,7 +102,7 @@ def _key_of(header: Json) -> bytes:
         raise _refused("its key is no Ed25519 key") from None
 
 
-def _issued_at(read: Unverified, method: str, url: str, now: int) -> int:
+def _issued_at(read: UnverifiedJwt, method: str, url: str, now: int) -> int:
     """When it was made. Raises IssuanceError for one of another request, or of another time."""
     claims = read.claims
     if type(claims.get("jti")) is not str or not claims["jti"]:

@@ -16,7 +16,7 @@ import msgspec
 
 from captoken.issuance.claims import Matcher
 from captoken.issuance.jose import Json
-from captoken.issuance.policy import Grant, Policy
+from captoken.issuance.policy import Policy, PolicyGrant
 
 CAEP = "https://schemas.openid.net/secevent/caep/event-type/"
 RISC = "https://schemas.openid.net/secevent/risc/event-type/"
@@ -26,7 +26,7 @@ SESSION_REVOKED = f"{CAEP}session-revoked"
 STREAM_UPDATED = f"{SSF}stream-updated"
 
 
-class Decision(NamedTuple):
+class Consequence(NamedTuple):
     """What comes of the tasks of a subject. As `Ending` has it."""
 
     # None: of any grant.
@@ -36,10 +36,10 @@ class Decision(NamedTuple):
     instead: Mapping[str, bytes] = {}
 
 
-ALL = Decision()
+ALL = Consequence()
 
 
-def decided(event: str, payload: Json, policy: Policy, provider: str) -> Decision | None:
+def consequence_of(event: str, payload: Json, policy: Policy, provider: str) -> Consequence | None:
     """What an event does to tasks that a provider's assertions started. None: it is noted."""
     rule = _RULES.get(event)
     return None if rule is None else rule(payload, policy, provider)
@@ -53,16 +53,16 @@ def alarms(event: str, payload: Json) -> bool:
 # --- the rows -------------------------------------------------------------------------------------
 
 
-def _ends(payload: Json, policy: Policy, provider: str) -> Decision | None:
+def _ends(payload: Json, policy: Policy, provider: str) -> Consequence | None:
     return ALL
 
 
-def _credential(payload: Json, policy: Policy, provider: str) -> Decision | None:
+def _credential(payload: Json, policy: Policy, provider: str) -> Consequence | None:
     """Somebody may have taken it from its owner. A new one takes nothing from anybody."""
     return None if payload.get("change_type") == "create" else ALL
 
 
-def _assurance(payload: Json, policy: Policy, provider: str) -> Decision | None:
+def _assurance(payload: Json, policy: Policy, provider: str) -> Consequence | None:
     """A login that is worth less: for grants that ask how somebody logged in."""
     if payload.get("change_direction") == "increase":
         return None
@@ -75,7 +75,7 @@ def _assurance(payload: Json, policy: Policy, provider: str) -> Decision | None:
     return _of(tuple(asking), instead)
 
 
-def _compliance(payload: Json, policy: Policy, provider: str) -> Decision | None:
+def _compliance(payload: Json, policy: Policy, provider: str) -> Consequence | None:
     """A device that is not in order. When it is again, nothing is lifted."""
     if payload.get("current_status") == "compliant":
         return None
@@ -83,7 +83,7 @@ def _compliance(payload: Json, policy: Policy, provider: str) -> Decision | None
     return _of(tuple(policy.grants), instead) if instead else ALL
 
 
-def _risk(payload: Json, policy: Policy, provider: str) -> Decision | None:
+def _risk(payload: Json, policy: Policy, provider: str) -> Consequence | None:
     level = payload.get("current_level")
     if level == "LOW":
         return None
@@ -93,7 +93,7 @@ def _risk(payload: Json, policy: Policy, provider: str) -> Decision | None:
     return _of(tuple(instead), instead)
 
 
-def _claims(payload: Json, policy: Policy, provider: str) -> Decision | None:
+def _claims(payload: Json, policy: Policy, provider: str) -> Consequence | None:
     """Claims are others now: tasks of grants that no longer fit end."""
     changed = payload.get("claims")
     if type(changed) is not dict:
@@ -108,7 +108,7 @@ def _claims(payload: Json, policy: Policy, provider: str) -> Decision | None:
     return _of(tuple(lost), {})
 
 
-_Rule: TypeAlias = Callable[[Json, Policy, str], Decision | None]
+_Rule: TypeAlias = Callable[[Json, Policy, str], Consequence | None]
 
 _RULES: dict[str, _Rule] = {
     SESSION_REVOKED: _ends,
@@ -127,9 +127,9 @@ _RULES: dict[str, _Rule] = {
 # --- what the rows ask ----------------------------------------------------------------------------
 
 
-def _of(grants: tuple[str, ...], instead: Mapping[str, bytes]) -> Decision | None:
+def _of(grants: tuple[str, ...], instead: Mapping[str, bytes]) -> Consequence | None:
     """For these grants alone. For none, the event is noted."""
-    return Decision(grants, instead) if grants else None
+    return Consequence(grants, instead) if grants else None
 
 
 def _instead(event: str, policy: Policy) -> dict[str, bytes]:
@@ -141,13 +141,13 @@ def _instead(event: str, policy: Policy) -> dict[str, bytes]:
     }
 
 
-def _matchers(grant: Grant, provider: str) -> tuple[Matcher, ...]:
+def _matchers(grant: PolicyGrant, provider: str) -> tuple[Matcher, ...]:
     """What a grant asks of the subject's claims, if its subjects are of that provider."""
     starts = grant.parties[0]
     return starts.matchers if starts.provider == provider else ()
 
 
-def _asks_for_acr(grant: Grant, policy: Policy, provider: str) -> bool:
+def _asks_for_acr(grant: PolicyGrant, policy: Policy, provider: str) -> bool:
     """Does it matter to a grant how somebody logged in? Also if the provider requires it of all."""
     if grant.parties[0].provider != provider:
         return False

@@ -1,6 +1,6 @@
 """An assertion, verified: who asks.
 
-    wanted = named(text, policy, SUBJECTS)        # whose key is needed: ("acme", "key-7")
+    wanted = needed_key(text, policy, SUBJECTS)        # whose key is needed: ("acme", "key-7")
     identity = verify(text, policy, keys, now, audience, SUBJECTS)
 
 One function, and one table of kinds. Each place says which kinds it takes, so that what was made
@@ -30,7 +30,7 @@ from captoken._format import primitives
 from captoken._format.errors import IssuanceError
 from captoken._format.spelling import shown
 from captoken.issuance.claims import Claims
-from captoken.issuance.jose import JoseError, Json, Key, Unverified, holds, taken_apart
+from captoken.issuance.jose import JoseError, Json, Key, UnverifiedJwt, holds, taken_apart
 from captoken.issuance.policy import Oidc, Policy, Provider, Spiffe
 
 # Seconds that clocks may differ by.
@@ -102,7 +102,7 @@ class Identity(msgspec.Struct, frozen=True):
         return self.claims.get("client_id")
 
 
-def named(text: Any, policy: Policy, takes: Collection[str]) -> tuple[str, str]:
+def needed_key(text: Any, policy: Policy, takes: Collection[str]) -> tuple[str, str]:
     """The provider and the id of the key that `verify` will ask for: to be fetched before.
 
     Nothing is verified, and the text may be anybody's. Raises IssuanceError for what `verify` would
@@ -191,7 +191,7 @@ def _refused(message: str, why: str = "") -> IssuanceError:
 class Opened(msgspec.Struct, frozen=True):
     """An assertion that has the right form. Its signature was not looked at."""
 
-    unverified: Unverified
+    unverified: UnverifiedJwt
     name: str
     provider: Provider
     kind: str

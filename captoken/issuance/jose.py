@@ -134,7 +134,7 @@ def _check_depth(value: Any, depth: int = 0) -> None:
 # --- a signed text --------------------------------------------------------------------------------
 
 
-class Unverified(msgspec.Struct, frozen=True):
+class UnverifiedJwt(msgspec.Struct, frozen=True):
     """A signed text, taken apart. Anybody may have written it: its signature was not looked at."""
 
     header: Json
@@ -145,7 +145,7 @@ class Unverified(msgspec.Struct, frozen=True):
     signed: bytes
 
 
-def taken_apart(text: Any) -> Unverified:
+def taken_apart(text: Any) -> UnverifiedJwt:
     """The parts of a text. Raises JoseError.
 
     In this order: type, length, three parts, base64url in its one spelling, JSON. Does not look at
@@ -165,7 +165,7 @@ def taken_apart(text: Any) -> Unverified:
         header, payload, signature = map(b64decode, parts)
     except EncodingError as error:
         raise JoseError(f"a part of it is {error}") from None
-    return Unverified(
+    return UnverifiedJwt(
         header=_part("header", header),
         claims=_part("payload", payload),
         signature=signature,
@@ -314,7 +314,7 @@ def _public_key(kind: str, members: Mapping[str, Any]) -> Any:
         raise JoseError("no public key") from None
 
 
-def holds(unverified: Unverified, key: Key) -> bool:
+def holds(unverified: UnverifiedJwt, key: Key) -> bool:
     """Is the signature the key's, by the algorithm that the header names?
 
     Only algorithms that the key is for will do. Never raises for what a stranger wrote.

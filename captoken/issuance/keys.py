@@ -2,7 +2,7 @@
 
     keys = ProviderKeys(policy)
     await keys.start()
-    await keys.want(*named(text, policy, SUBJECTS))    # fetched, if need be
+    await keys.want(*needed_key(text, policy, SUBJECTS))    # fetched, if need be
     identity = verify(text, policy, keys, now, audience, SUBJECTS)
 
 When they are fetched: at the start, for an id that is not known, and when they are five minutes

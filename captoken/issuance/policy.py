@@ -241,7 +241,7 @@ class Party(msgspec.Struct, frozen=True):
         return None
 
 
-class Grant(msgspec.Struct, frozen=True):
+class PolicyGrant(msgspec.Struct, frozen=True):
     """A grant that was checked: what its tasks may do, and who may start them."""
 
     name: str
@@ -273,7 +273,7 @@ class Policy(msgspec.Struct, frozen=True):
     resources: dict[str, Resource]
     dischargers: dict[str, DischargerOf]
     clients: dict[str, Client]
-    grants: dict[str, Grant]
+    grants: dict[str, PolicyGrant]
     tests: tuple[Test, ...]
 
     # Of the bytes of the file: each token names the policy that it came of.
@@ -292,7 +292,7 @@ class Policy(msgspec.Struct, frozen=True):
 def read(text: str | bytes) -> Policy:
     """Read a policy. Raises IssuanceError, `policy`, which says what is wrong and where.
 
-    Its tests are not run: see `desk.check`.
+    Its tests are not run: see `desk.check_policy`.
     """
     try:
         raw = text.encode() if isinstance(text, str) else bytes(text)
@@ -485,7 +485,7 @@ def _grant(
     stated: _StatedGrant,
     file: _File,
     subjects: Mapping[str, Template],
-) -> Grant:
+) -> PolicyGrant:
     """A grant, checked: everything that it names is there, and what it gives can be minted."""
     place = f"grant.{name}"
     with _at(place):
@@ -512,7 +512,7 @@ def _grant(
         raise _wrong(f"{place}: lease is in seconds, 0 for none, and not longer than the token")
     _check_limits(place, stated, file, root)
     _check_events(place, stated, root)
-    return Grant(
+    return PolicyGrant(
         name=name,
         parties=parties,
         agents=stated.agents,

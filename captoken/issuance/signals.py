@@ -1,6 +1,6 @@
 """What a provider tells of a login that ends, and what that does to tasks.
 
-    wanted = named(text, policy, LOGOUT)            # whose key is needed: fetched before
+    wanted = signal_key(text, policy, LOGOUT)            # whose key is needed: fetched before
     effect = told(text, policy, keys, now, LOGOUT)
     for ending in effect.endings:
         registry.end(ending)
@@ -76,7 +76,7 @@ class Effect(msgspec.Struct, frozen=True):
     alarm: bool = False
 
 
-def named(text: Any, policy: Policy, kind: str) -> tuple[str, str]:
+def signal_key(text: Any, policy: Policy, kind: str) -> tuple[str, str]:
     """The provider and the id of the key that `told` will ask for: to be fetched before.
 
     Nothing is verified, and the text may be anybody's. Raises IssuanceError for what `told` would
@@ -236,7 +236,7 @@ def _happened(opened: Opened, policy: Policy, now: int) -> Effect:
 
     issuer = issuer_of(policy.providers[stream.about])
     decisions = {
-        name: events.decided(event, payload, policy, name)
+        name: events.consequence_of(event, payload, policy, name)
         for name in policy.subjects
         if issuer_of(policy.providers[name]) == issuer
     }
@@ -269,7 +269,7 @@ def _happened(opened: Opened, policy: Policy, now: int) -> Effect:
     )
 
 
-def _as_decided(ending: Ending, decision: events.Decision | None) -> list[Ending]:
+def _as_decided(ending: Ending, decision: events.Consequence | None) -> list[Ending]:
     """The ending, of the grants that it is about. None, where nothing ends."""
     if decision is None:
         return []

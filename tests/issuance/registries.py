@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from captoken.errors import IssuanceError, StoreError
-from captoken.issuance.registry import Ending, Entry, MemoryRegistry, Seen
+from captoken.issuance.registry import Ending, Exchange, MemoryRegistry, Seen
 from captoken.issuance.registry.postgres import PostgresRegistry, create_tables
 from captoken.issuance.registry.sqlite import SQLiteRegistry
 from tests.world import NOW
@@ -70,7 +70,7 @@ def seen(number: int = 1, by: str | None = "actor", **facts: Any) -> Seen:
     return Seen(**{**usual, **facts})
 
 
-def entry(task: str = "q3-1", *used: Seen, **facts: Any) -> Entry:
+def entry(task: str = "q3-1", *used: Seen, **facts: Any) -> Exchange:
     """An exchange of jane's."""
     usual = {
         "now": NOW,
@@ -88,10 +88,10 @@ def entry(task: str = "q3-1", *used: Seen, **facts: Any) -> Entry:
         "most_per_day": None,
         "seen": used,
     }
-    return Entry(**{**usual, **facts})
+    return Exchange(**{**usual, **facts})
 
 
-def joining(task: str = "q3-1", *used: Seen, **facts: Any) -> Entry:
+def joining(task: str = "q3-1", *used: Seen, **facts: Any) -> Exchange:
     """One that joins a task of its own grant."""
     return entry(task, *used, **{"within": ("q3-risk",), **facts})
 
@@ -100,7 +100,7 @@ def ending(**facts: Any) -> Ending:
     return Ending(**{"now": NOW, "provider": "acme", **facts})
 
 
-def said(registry: Any, asked: Entry) -> str:
+def said(registry: Any, asked: Exchange) -> str:
     """The id of the task, or the code of what was raised."""
     try:
         return str(registry.enter(asked).id)

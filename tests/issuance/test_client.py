@@ -19,7 +19,7 @@ import pytest
 from captoken import Access, Verifier
 from captoken.errors import IssuanceError
 from captoken.issuance import client, web
-from captoken.issuance.client import Issuance, Workload, workload
+from captoken.issuance.client import Issuance, PlatformIdentity, workload
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
 from tests.adapters.serving import listening, origin_of, served
@@ -261,7 +261,7 @@ def test_nothing_that_was_sent_is_in_an_error_a_repr_or_the_log(caplog: pytest.L
         actor = Provider().sign({"aud": url})
         asks = Issuance(url, key=HOLDER)
         with pytest.raises(IssuanceError, match=r"^what is … by …\?$") as told:
-            asks.start(login=login, actor=Workload("test", lambda _: actor))
+            asks.start(login=login, actor=PlatformIdentity("test", lambda _: actor))
     error = told.value
     assert login in heard[0][2] and actor in heard[0][2]
     assert error.__cause__ is None and error.__context__ is None
@@ -403,4 +403,4 @@ def test_which_platform_it_is_nobody_guesses(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CAPTOKEN_IDENTITY", "gitlab")
     monkeypatch.setenv("GITLAB_OIDC_TOKEN", "of the environment")
     assert workload()("x") == "of the environment"
-    assert Workload("own", lambda audience: audience)("x") == "x"
+    assert PlatformIdentity("own", lambda audience: audience)("x") == "x"

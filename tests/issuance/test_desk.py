@@ -11,7 +11,7 @@ from captoken.discharge import Allow, Discharger
 from captoken.errors import IssuanceError
 from captoken.issuance.desk import Plan
 from captoken.issuance.policy import read
-from captoken.issuance.registry import Task
+from captoken.issuance.registry import StartedTask
 from captoken.stores.memory import MemoryReplayStore
 from captoken.testing import FixedClock
 
@@ -167,10 +167,10 @@ def test_a_label_makes_a_task_and_a_whole_id_joins_one() -> None:
 def test_a_token_ends_with_its_task() -> None:
     one = desk()
     plan = one.plan(ask(**RISK), jane(), pod())
-    assert one.mint(plan, Task(plan.entry.task, "q3-risk", "acme:jane", NOW + 3600)) is plan.root
-    late = one.mint(plan, Task(plan.entry.task, "q3-risk", "acme:jane", NOW + 100))
+    assert one.mint(plan, StartedTask(plan.entry.task, "q3-risk", "acme:jane", NOW + 3600)) is plan.root
+    late = one.mint(plan, StartedTask(plan.entry.task, "q3-risk", "acme:jane", NOW + 100))
     assert late.unverified.expires_at == NOW + 100
-    other = one.mint(plan, Task("q3-risk-0000000000", "q3-risk", "acme:jane", NOW + 3600))
+    other = one.mint(plan, StartedTask("q3-risk-0000000000", "q3-risk", "acme:jane", NOW + 3600))
     assert other.unverified.root.task == "q3-risk-0000000000" and other.unverified.root.subject == "acme:jane"
 
 

@@ -27,7 +27,7 @@ from captoken._format.encoding import b64decode, b64encode
 from captoken._format.errors import IssuanceError
 from captoken.errors import CaptokenError
 from captoken.issuance import identity, policy
-from captoken.issuance.identity import ACTORS, LEEWAY, SUBJECTS, named
+from captoken.issuance.identity import ACTORS, LEEWAY, SUBJECTS, needed_key
 from captoken.issuance.jose import MAX_CHARS, JoseError, Key, key_set, taken_apart
 from tests.issuance.assertions import (
     ACCESS,
@@ -178,10 +178,10 @@ def test_what_could_be_of_two_providers_is_refused() -> None:
 
 
 def test_the_key_that_is_needed_is_named_before_it_is_asked_for() -> None:
-    assert named(login(), POLICY, SUBJECTS) == ("acme", "acme-ES256")
-    assert named(signed("mesh", SVID), POLICY, ACTORS) == ("mesh", "mesh-ES256")
+    assert needed_key(login(), POLICY, SUBJECTS) == ("acme", "acme-ES256")
+    assert needed_key(signed("mesh", SVID), POLICY, ACTORS) == ("mesh", "mesh-ES256")
     with pytest.raises(IssuanceError, match="its issuer is not known here"):
-        named(login(iss="https://login.other.example"), POLICY, SUBJECTS)
+        needed_key(login(iss="https://login.other.example"), POLICY, SUBJECTS)
 
 
 def test_a_kind_that_there_is_not_is_a_mistake_of_the_program() -> None:

@@ -34,8 +34,8 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from captoken._format.encoding import b64encode
 from captoken._format.errors import IssuanceError
 from captoken.issuance import identity, keys, policy
-from captoken.issuance.identity import SUBJECTS, named
-from captoken.issuance.jose import OF_AGENT, OF_BUNDLE, JoseError, Key, KeySet, Unverified, holds, key_set, taken_apart
+from captoken.issuance.identity import SUBJECTS, needed_key
+from captoken.issuance.jose import OF_AGENT, OF_BUNDLE, JoseError, Key, KeySet, UnverifiedJwt, holds, key_set, taken_apart
 from captoken.issuance.keys import FRESH, GOOD, MAX_BYTES, PAUSE, ProviderKeys, is_safe
 from tests.issuance.assertions import LIVE, NOW, US, document, joined, jwk, private
 
@@ -304,7 +304,7 @@ def test_from_a_text_to_who_it_is(server: Server) -> None:
     async def story() -> None:
         known = ProviderKeys(loaded)
         for _ in range(1000):
-            await known.want(*named(text, loaded, SUBJECTS))
+            await known.want(*needed_key(text, loaded, SUBJECTS))
         assert identity.verify(text, loaded, known, NOW, US, SUBJECTS).sub == "worker"
         assert server.asked == ["/.well-known/openid-configuration", "/keys"]
         assert known.problems == {}
@@ -469,10 +469,10 @@ def test_69_no_address_in_a_token_is_asked(server: Server) -> None:
         claims = {"iss": server.origin if len(header) > 2 else evil.origin, "sub": "worker", "aud": US, **LIVE}
         text = joined(json.dumps(header).encode(), json.dumps(claims).encode(), private("one"), "ES256")
         with pytest.raises(IssuanceError):
-            named(text, loaded, SUBJECTS)
+            needed_key(text, loaded, SUBJECTS)
     evil.stop()
     assert evil.asked == server.asked == []
-    assert named(text_of(server.origin), loaded, SUBJECTS) == ("one", "one-ES256")
+    assert needed_key(text_of(server.origin), loaded, SUBJECTS) == ("one", "one-ES256")
 
 
 def test_70_ten_thousand_unknown_ids_are_one_fetch(server: Server) -> None:
@@ -864,7 +864,7 @@ def test_a_signature_holds_by_an_algorithm_of_its_key_alone() -> None:
     signed = taken_apart(text_of(US))
     assert holds(signed, key)
     for alg in ("ES384", "none", "HS256", None, ["ES256"]):
-        other = Unverified({**signed.header, "alg": alg}, signed.claims, signed.signature, signed.signed)
+        other = UnverifiedJwt({**signed.header, "alg": alg}, signed.claims, signed.signature, signed.signed)
         assert not holds(other, key)
 
     # A key that was put together wrongly is a mistake of the program, which joserfc sees.

@@ -20,7 +20,7 @@ def test_the_example_loads_and_its_tests_hold() -> None:
     assert loaded.resource_of("sales-db") == loaded.resource_of("https://sales.example/mcp") == "sales-db"
     assert loaded.resource_of("https://sales.example/mcp/") is None and isinstance(loaded.providers["acme"], Oidc)
     assert len(loaded.digest) == 22 and loaded.digest != read(POLICY + "\n").digest
-    desk.check(loaded)
+    desk.check_policy(loaded)
     assert read(POLICY.encode()).digest == loaded.digest
 
 
@@ -138,7 +138,7 @@ def test_a_test_of_the_file_that_fails_says_what_came(old: str, new: str, says: 
     assert POLICY.count(old) == 1, old
     loaded = read(POLICY.replace(old, new))
     with pytest.raises(IssuanceError) as caught:
-        desk.check(loaded)
+        desk.check_policy(loaded)
     assert says in str(caught.value) and caught.value.code == "policy"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from captoken.errors import IssuanceError, StoreError
-from captoken.issuance.registry import Change, MemoryRegistry, Task, is_silent
+from captoken.issuance.registry import MemoryRegistry, StartedTask, Unpublished, is_silent
 from captoken.issuance.registry._rules import DAY, REFUSED_CLOCK, REFUSED_ID, REMEMBERED, SWEEP
 from captoken.issuance.registry.ports import SILENCE
 from captoken.stores.own_process import OwnProcess
@@ -23,7 +23,7 @@ from tests.issuance import registries
 from tests.issuance.registries import WAIT, Place, close_all, ending, entry, joining, said, seen
 from tests.world import NOW
 
-JANE = Task("q3-1", "q3-risk", "acme:jane", NOW + 3600)
+JANE = StartedTask("q3-1", "q3-risk", "acme:jane", NOW + 3600)
 PAST = 60  # seconds that clocks may differ, and so long is kept what is over
 
 
@@ -300,7 +300,7 @@ def test_82_an_end_is_due_until_the_overlay_says_so(place: Place) -> None:
     registry = place.created()
     for number in (1, 2, 3):
         assert said(registry, entry(f"q3-{number}", seen(number))) == f"q3-{number}"
-    assert registry.end(ending(task="q3-1")) == (Change(1, JANE, None),) == registry.unpublished()
+    assert registry.end(ending(task="q3-1")) == (Unpublished(1, JANE, None),) == registry.unpublished()
     assert [registry.is_live(f"q3-{number}", NOW) for number in (1, 2, 3)] == [False, True, True]
     ended = registry.end(ending(session="s1"))
     assert [(change.number, change.task.id, change.narrowing) for change in ended] == [(2, "q3-2", None), (3, "q3-3", None)]

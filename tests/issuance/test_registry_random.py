@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from captoken.errors import IssuanceError, StoreError
-from captoken.issuance.registry import Ending, Entry, MemoryRegistry, Seen
+from captoken.issuance.registry import Ending, Exchange, MemoryRegistry, Seen
 from captoken.issuance.registry._rules import DAY
 from captoken.issuance.registry.sqlite import SQLiteRegistry
 from tests.longer import times
@@ -73,7 +73,7 @@ class Pair(RuleBasedStateMachine):
         if new:
             self.many += 1
         at = self.now - age
-        asked = Entry(
+        asked = Exchange(
             now=self.now,
             task=f"t{self.many if new else max(self.many - which, 0)}",
             within=None if new else tuple(within),

@@ -24,7 +24,7 @@ from captoken.adapters.issuance import IssuanceService
 from captoken.control import Operator
 from captoken.errors import IssuanceError, StoreError
 from captoken.issuance import events, identity, policy, signals
-from captoken.issuance.registry import Change, Ending, MemoryRegistry
+from captoken.issuance.registry import Ending, MemoryRegistry, Unpublished
 from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.issuance.signals import EVENT, LOGOUT, Effect
 from captoken.keys import OperatorKey
@@ -81,7 +81,7 @@ def test_a_logout_of_a_session() -> None:
     for claims in (LOGGING_OUT, without(LOGGING_OUT, "sub")):
         assert told(claims) == Effect("acme", "l-1", (ended,), "logout of a session")
     text = signed("acme", LOGGING_OUT, header={"typ": LOGOUT})
-    assert signals.named(text, POLICY, LOGOUT) == ("acme", "acme-ES256")
+    assert signals.signal_key(text, POLICY, LOGOUT) == ("acme", "acme-ES256")
 
 
 def test_a_logout_of_a_person_is_of_all_sessions() -> None:
@@ -176,7 +176,7 @@ def test_a_logout_with_another_header(header: dict[str, Any], code: str) -> None
 @pytest.mark.parametrize("text", [None, 7, "", "a.b", "a.b.c.d.e", "x" * 20_000, "cap1.x.y"], ids=lambda text: repr(text)[:12])
 def test_what_is_no_signal(text: Any) -> None:
     with pytest.raises(IssuanceError) as caught:
-        signals.named(text, POLICY, LOGOUT)
+        signals.signal_key(text, POLICY, LOGOUT)
     assert caught.value.code == "invalid_request"
 
 
@@ -713,7 +713,7 @@ def test_a_publisher_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
     gate = threading.Event()
 
     class Hanging(MemoryRegistry):
-        def unpublished(self) -> tuple[Change, ...]:
+        def unpublished(self) -> tuple[Unpublished, ...]:
             gate.wait(10)
             return ()
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captoken.issuance import identity, keys, policy, workload_api
-from captoken.issuance.identity import ACTORS, named
+from captoken.issuance.identity import ACTORS, needed_key
 from captoken.issuance.jose import KeysError
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.workload_api import bundle
@@ -85,7 +85,7 @@ def test_from_an_agent_to_a_workload_that_is_known(tmp_path: Path) -> None:
             text = signed("mesh", SVID)
             loaded = with_bundle(address)
             known = ProviderKeys(loaded)
-            await known.want(*named(text, loaded, ACTORS))
+            await known.want(*needed_key(text, loaded, ACTORS))
             assert identity.verify(text, loaded, known, NOW, US, ACTORS).sub == SVID["sub"]
             assert known.problems == {}
 

@@ -21,7 +21,7 @@ from captoken.issuance.identity import Identity, issuer_of
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.policy import Policy, Signals
 from captoken.issuance.registry import Registry, is_silent
-from captoken.issuance.signals import EVENT, LOGOUT, Effect, named, told
+from captoken.issuance.signals import EVENT, LOGOUT, Effect, signal_key, told
 
 _log = logging.getLogger("captoken.issuance")
 
@@ -103,7 +103,7 @@ class Ends:
     async def _taken(self, text: str, kind: str) -> None:
         """Verify a signal and write what it comes to. Raises IssuanceError, StoreError."""
         now = read_clock(self._clock)
-        provider, kid = named(text, self._policy, kind)
+        provider, kid = signal_key(text, self._policy, kind)
         await self._keys.want(provider, kid)
         effect = told(text, self._policy, self._keys, now, kind)
 

@@ -16,7 +16,7 @@ import msgspec
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, read_clock
 from captoken._format.errors import CaptokenError, OverlayError, StoreError
 from captoken.control import Operator
-from captoken.issuance.registry import Change, Registry
+from captoken.issuance.registry import Registry, Unpublished
 
 _log = logging.getLogger("captoken.issuance")
 
@@ -99,7 +99,7 @@ class Publisher:
                 stands = False
         return stands
 
-    def _is_heard(self, change: Change) -> bool:
+    def _is_heard(self, change: Unpublished) -> bool:
         """Put it into the overlay, until no server takes the task's tokens any more.
 
         False: nobody puts it there. Raises what the operator raises.

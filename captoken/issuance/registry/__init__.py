@@ -20,22 +20,22 @@ The rules of this room:
 
 from captoken.issuance.registry.memory import MemoryRegistry
 from captoken.issuance.registry.ports import (
-    Change,
     Ending,
-    Entry,
+    Exchange,
     Registry,
     Seen,
-    Task,
+    StartedTask,
+    Unpublished,
     is_silent,
 )
 
 __all__ = [
-    "Change",
     "Ending",
-    "Entry",
+    "Exchange",
     "MemoryRegistry",
     "Registry",
     "Seen",
-    "Task",
+    "StartedTask",
+    "Unpublished",
     "is_silent",
 ]

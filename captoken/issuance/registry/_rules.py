@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.errors import IssuanceError, StoreError
-from captoken.issuance.registry.ports import Ending, Entry, Seen, Task
+from captoken.issuance.registry.ports import Ending, Exchange, Seen, StartedTask
 
 DAY = 86_400
 
@@ -65,10 +65,10 @@ class Used(NamedTuple):
     task: str
 
 
-class Kept(NamedTuple):
+class KnownTask(NamedTuple):
     """A task as it is kept."""
 
-    task: Task
+    task: StartedTask
     actor: str | None
 
     # It was ended, or somebody has seen it past its deadline.
@@ -100,7 +100,7 @@ class Known(Protocol):
         """What ended that session, or that subject's logins."""
         ...
 
-    def kept(self, task: str) -> Kept | None:
+    def kept(self, task: str) -> KnownTask | None:
         """The task with this id."""
         ...
 
@@ -120,14 +120,14 @@ class Known(Protocol):
 # --- an exchange ----------------------------------------------------------------------------------
 
 
-class Verdict(NamedTuple):
+class Ruling(NamedTuple):
     """What an exchange comes to."""
 
-    task: Task
+    task: StartedTask
     is_new: bool
 
 
-def judge(entry: Entry, state: State, known: Known) -> Verdict:
+def ruling_on(entry: Exchange, state: State, known: Known) -> Ruling:
     """Judge an exchange that is not yet written. Raises IssuanceError and StoreError.
 
     Whoever writes it down writes all of it, or nothing: the assertions with their companions and
@@ -149,10 +149,10 @@ def judge(entry: Entry, state: State, known: Known) -> Verdict:
             "access_denied",
             f"{entry.grant} a second time in {task.id}",
         )
-    return Verdict(task, is_new)
+    return Ruling(task, is_new)
 
 
-def _again(entry: Entry, state: State, known: Known) -> str | None:
+def _again(entry: Exchange, state: State, known: Known) -> str | None:
     """The task that an assertion stands for already, if it says so; else None.
 
     Raises IssuanceError for an assertion that starts nothing any more.
@@ -183,7 +183,7 @@ def _check_companions(seen: Seen, used: Used) -> None:
         raise _spent("it was used with another actor, client or key")
 
 
-def _check_login(entry: Entry, state: State, known: Known, is_new: bool) -> None:
+def _check_login(entry: Exchange, state: State, known: Known, is_new: bool) -> None:
     """Raise IssuanceError for a login that ended."""
     if entry.issued_at <= state.floor:
         raise _spent("the login is of before this registry began, or before a forgotten logout")
@@ -205,7 +205,7 @@ def _spent(why: str) -> IssuanceError:
     return IssuanceError("the assertion starts nothing: get a new one", "invalid_grant", why)
 
 
-def _started(entry: Entry, state: State, known: Known) -> Task:
+def _started(entry: Exchange, state: State, known: Known) -> StartedTask:
     """The new task. Raises IssuanceError for one too many, and StoreError for what is not known."""
     if known.kept(entry.task) is not None:
         raise StoreError(REFUSED_ID)
@@ -226,14 +226,14 @@ def _started(entry: Entry, state: State, known: Known) -> Task:
         begun = known.begun(entry.grant, entry.subject, entry.now - DAY)
         if begun >= entry.most_per_day:
             raise _too_many(f"{begun} tasks of grant {entry.grant} were begun in 24 hours")
-    return Task(entry.task, entry.grant, entry.subject, entry.deadline)
+    return StartedTask(entry.task, entry.grant, entry.subject, entry.deadline)
 
 
 def _too_many(what: str) -> IssuanceError:
     return IssuanceError(f"{what}, and no more may be", "access_denied", what)
 
 
-def _joined(entry: Entry, task: str, within: tuple[str, ...], known: Known) -> Task:
+def _joined(entry: Exchange, task: str, within: tuple[str, ...], known: Known) -> StartedTask:
     """The task to join. Raises IssuanceError, in one wording for all that is not theirs."""
     kept = known.kept(task)
     why = _why_not(entry, within, kept)
@@ -242,7 +242,7 @@ def _joined(entry: Entry, task: str, within: tuple[str, ...], known: Known) -> T
     return kept.task
 
 
-def _why_not(entry: Entry, within: tuple[str, ...], kept: Kept | None) -> str | None:
+def _why_not(entry: Exchange, within: tuple[str, ...], kept: KnownTask | None) -> str | None:
     """Why a task is not one to join, for the trail; None if it is."""
     if kept is None:
         return "no task has this id"

@@ -29,22 +29,22 @@ from typing import Any, TypeAlias
 from captoken._format.errors import StoreError
 from captoken.issuance.registry._rules import (
     DAY,
-    Kept,
+    KnownTask,
     Logout,
+    Ruling,
     State,
     Used,
-    Verdict,
     Void,
     becomes,
     bounds,
     check_ending,
     is_due,
-    judge,
     may_be_out,
+    ruling_on,
     stream_of,
     voided,
 )
-from captoken.issuance.registry.ports import Change, Ending, Entry, Task
+from captoken.issuance.registry.ports import Ending, Exchange, StartedTask, Unpublished
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -139,7 +139,7 @@ def _run(run: Run, statement: str, *values: Any) -> list[Row]:
 class _Known:
     """What the tables know, asked in one transaction: most of what an entry needs, at once."""
 
-    def __init__(self, run: Run, state: Asked, entry: Entry) -> None:
+    def __init__(self, run: Run, state: Asked, entry: Exchange) -> None:
         self._run = run
         asked: list[Asked] = [
             state,
@@ -176,12 +176,12 @@ class _Known:
             for kind, at, grant, starts_only in rows
         ]
 
-    def kept(self, task: str) -> Kept | None:
+    def kept(self, task: str) -> KnownTask | None:
         rows = self.rows(_KEPT, task)
         if not rows:
             return None
         *its, actor, past, ended = rows[0]
-        return Kept(Task(*its), actor, bool(past or ended))
+        return KnownTask(StartedTask(*its), actor, bool(past or ended))
 
     def live(self, grant: str, subject: str, now: int) -> int:
         return int(self.rows(_LIVE, subject, grant, now)[0][0])
@@ -204,7 +204,7 @@ def _whose(provider: str, session: str | None, subject: str) -> tuple[str, str, 
     return provider, subject, session or ""
 
 
-class Tables(ABC):
+class RegistryTables(ABC):
     """A registry in tables. A driver derives from it, and says how it writes and reads.
 
     Whatever a driver's block raises, nothing of its transaction stays.
@@ -228,7 +228,7 @@ class Tables(ABC):
 
     # --- what starts
 
-    def enter(self, entry: Entry) -> Task:
+    def enter(self, entry: Exchange) -> StartedTask:
         """Write what one exchange starts or joins: see Registry.
 
         Raises IssuanceError and StoreError.
@@ -237,7 +237,7 @@ class Tables(ABC):
             times, values = self._times()
             known = _Known(run, (times, values), entry)
             state = state_of(known.rows(times, *values))
-            verdict = judge(entry, state, known)
+            verdict = ruling_on(entry, state, known)
             self._sweep(run, state, entry.now)
             run(_written(entry, verdict))
             return verdict.task
@@ -258,7 +258,7 @@ class Tables(ABC):
 
     # --- what ends
 
-    def end(self, ending: Ending) -> tuple[Change, ...]:
+    def end(self, ending: Ending) -> tuple[Unpublished, ...]:
         """End or narrow tasks, and remember that the login is over: see Registry.
 
         Raises ValueError and StoreError.
@@ -280,7 +280,7 @@ class Tables(ABC):
             self._sweep(run, state, ending.now)
             return tuple(made)
 
-    def unpublished(self) -> tuple[Change, ...]:
+    def unpublished(self) -> tuple[Unpublished, ...]:
         """What the overlay does not say yet, from the first on. Raises StoreError."""
         with self._to_read() as run:
             rows = _run(run, _CHANGES)
@@ -346,7 +346,7 @@ def state_of(rows: list[Row]) -> State:
     return State(*rows[0])
 
 
-def _written(entry: Entry, verdict: Verdict) -> list[Asked]:
+def _written(entry: Exchange, verdict: Ruling) -> list[Asked]:
     """The statements that write down what an exchange comes to."""
     task = verdict.task
     made: list[Asked] = []
@@ -408,7 +408,7 @@ def _note(run: Run, stream: str, jti: str, now: int) -> bool:
     return True
 
 
-def _found(run: Run, ending: Ending) -> dict[Task, set[str]]:
+def _found(run: Run, ending: Ending) -> dict[StartedTask, set[str]]:
     """Tasks that an ending is about, with the grants that were taken in them."""
     wanted: list[tuple[str, str | None]] = [
         ("k.provider", ending.provider),
@@ -428,28 +428,28 @@ def _found(run: Run, ending: Ending) -> dict[Task, set[str]]:
         *(value for _, value in named),
     )
 
-    found: dict[Task, set[str]] = {}
+    found: dict[StartedTask, set[str]] = {}
     for *its, grant in rows:
-        task = Task(*its)
+        task = StartedTask(*its)
         if may_be_out(task.deadline, ending.now):
             found.setdefault(task, set()).add(grant)
     return found
 
 
-def _ended(run: Run, found: dict[Task, set[str]], ending: Ending) -> list[Change]:
+def _ended(run: Run, found: dict[StartedTask, set[str]], ending: Ending) -> list[Unpublished]:
     """What comes of these tasks by an ending, written down."""
     tasks = sorted(found, key=attrgetter("id"))
     said = "select narrowing from registry_changes where task = ?"
     several = run([("select changes from registry_state", ()), *((said, (it.id,)) for it in tasks)])
     number = several.pop(0)[0][0]
 
-    made: list[Change] = []
+    made: list[Unpublished] = []
     for task, rows in zip(tasks, several, strict=True):
         known = [None if narrowing is None else bytes(narrowing) for (narrowing,) in rows]
         for narrowing in becomes(ending, found[task]):
             if narrowing not in known:
                 number += 1
-                made.append(Change(number, task, narrowing))
+                made.append(Unpublished(number, task, narrowing))
 
     due = "insert into registry_changes (number, task, narrowing, due) values (?, ?, ?, 1)"
     is_over = "update registry_tasks set ended = 1 where id = ?"
@@ -462,9 +462,9 @@ def _ended(run: Run, found: dict[Task, set[str]], ending: Ending) -> list[Change
     return made
 
 
-def _change(number: int, *rest: Any) -> Change:
+def _change(number: int, *rest: Any) -> Unpublished:
     *its, narrowing = rest
-    return Change(number, Task(*its), None if narrowing is None else bytes(narrowing))
+    return Unpublished(number, StartedTask(*its), None if narrowing is None else bytes(narrowing))
 
 
 def _last(run: Run, statement: str, until: int) -> int | None:

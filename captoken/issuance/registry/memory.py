@@ -14,7 +14,7 @@ from time import time
 from captoken._format.errors import StoreError
 from captoken.issuance.registry._rules import (
     DAY,
-    Kept,
+    KnownTask,
     Logout,
     State,
     Used,
@@ -24,19 +24,19 @@ from captoken.issuance.registry._rules import (
     check_ending,
     first_floor,
     is_due,
-    judge,
     may_be_out,
+    ruling_on,
     stream_of,
     voided,
 )
-from captoken.issuance.registry.ports import Change, Ending, Entry, Task
+from captoken.issuance.registry.ports import Ending, Exchange, StartedTask, Unpublished
 from captoken.stores.own_process import OwnProcess
 
 
 class _Out:
     """A task, and what came of it."""
 
-    def __init__(self, task: Task, actor: str | None, begun: int) -> None:
+    def __init__(self, task: StartedTask, actor: str | None, begun: int) -> None:
         self.task = task
         self.actor = actor
         self.begun = begun
@@ -45,7 +45,7 @@ class _Out:
 
         # A grant, the provider and the session that it was taken by.
         self.taken: set[tuple[str, str, str | None]] = set()
-        self.changes: list[Change] = []
+        self.changes: list[Unpublished] = []
 
     def is_over(self) -> bool:
         return self.is_past or self.is_ended
@@ -84,7 +84,7 @@ class MemoryRegistry:
         self._voids: dict[Void, int] = {}  # without their times, which are the values
         self._heard: dict[tuple[str, str], int] = {}
         self._streams: dict[str, int] = {}
-        self._due: dict[int, Change] = {}
+        self._due: dict[int, Unpublished] = {}
         self._number = 0
 
     def _own_lock(self) -> Lock:
@@ -95,13 +95,13 @@ class MemoryRegistry:
 
     # --- what starts
 
-    def enter(self, entry: Entry) -> Task:
+    def enter(self, entry: Exchange) -> StartedTask:
         """Write what one exchange starts or joins: see Registry.
 
         Raises IssuanceError, and StoreError when full and in a forked process.
         """
         with self._own_lock():
-            verdict = judge(entry, self._state, self)
+            verdict = ruling_on(entry, self._state, self)
             self._sweep(entry.now)
             new = {seen.digest for seen in entry.seen} - self._used.keys()
             if len(self._used) + len(new) > self._limit:
@@ -141,10 +141,10 @@ class MemoryRegistry:
             if void.provider == provider and void.whose == whose:
                 yield Logout(void.of == "session", at, void.grant, void.starts_only)
 
-    def kept(self, task: str) -> Kept | None:
+    def kept(self, task: str) -> KnownTask | None:
         """For `judge` alone."""
         out = self._out.get(task)
-        return None if out is None else Kept(out.task, out.actor, out.is_over())
+        return None if out is None else KnownTask(out.task, out.actor, out.is_over())
 
     def live(self, grant: str, subject: str, now: int) -> int:
         """For `judge` alone."""
@@ -167,7 +167,7 @@ class MemoryRegistry:
 
     # --- what ends
 
-    def end(self, ending: Ending) -> tuple[Change, ...]:
+    def end(self, ending: Ending) -> tuple[Unpublished, ...]:
         """End or narrow tasks, and remember that the login is over: see Registry.
 
         Raises ValueError, and StoreError in a forked process.
@@ -184,13 +184,13 @@ class MemoryRegistry:
             for void in voided(ending):
                 key = void._replace(at=0)
                 self._voids[key] = max(self._voids.get(key, void.at), void.at)
-            made: list[Change] = []
+            made: list[Unpublished] = []
             for task in sorted(self._out):
                 made += self._ended(self._out[task], ending)
             self._sweep(ending.now)
             return tuple(made)
 
-    def _ended(self, out: _Out, ending: Ending) -> list[Change]:
+    def _ended(self, out: _Out, ending: Ending) -> list[Unpublished]:
         """What comes of a task by an ending, written down."""
         if out.is_ended or not may_be_out(out.task.deadline, ending.now):
             return []
@@ -204,18 +204,18 @@ class MemoryRegistry:
             if ending.provider in (None, provider) and ending.session in (None, session)
         }
 
-        made: list[Change] = []
+        made: list[Unpublished] = []
         for narrowing in becomes(ending, taken):
             if any(change.narrowing == narrowing for change in out.changes):
                 continue
             self._number += 1
-            made.append(Change(self._number, out.task, narrowing))
+            made.append(Unpublished(self._number, out.task, narrowing))
             out.is_ended = narrowing is None
         out.changes += made
         self._due.update((change.number, change) for change in made)
         return made
 
-    def unpublished(self) -> tuple[Change, ...]:
+    def unpublished(self) -> tuple[Unpublished, ...]:
         """What the overlay does not say yet, from the first on."""
         with self._own_lock():
             return tuple(self._due.values())

@@ -39,7 +39,7 @@ class Seen(msgspec.Struct, frozen=True):
     same_task: bool = False
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """One exchange."""
 
     now: int
@@ -69,7 +69,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     seen: tuple[Seen, ...]
 
 
-class Task(msgspec.Struct, frozen=True):
+class StartedTask(msgspec.Struct, frozen=True):
     """A task that is out."""
 
     id: str
@@ -116,11 +116,11 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     stream: str | None = None
 
 
-class Change(msgspec.Struct, frozen=True):
+class Unpublished(msgspec.Struct, frozen=True):
     """What the overlay has to say of a task, and says not yet."""
 
     number: int
-    task: Task
+    task: StartedTask
 
     # As `Ending.instead` has it. None: the task is over.
     narrowing: bytes | None
@@ -136,7 +136,7 @@ class Registry(Protocol):
     Calls block, and threads may make them at once.
     """
 
-    def enter(self, entry: Entry) -> Task:
+    def enter(self, entry: Exchange) -> StartedTask:
         """Write what one exchange starts or joins. Raises IssuanceError, and then wrote nothing.
 
         - `invalid_grant`: an assertion with other companions, or alone a second time, or of a login
@@ -153,7 +153,7 @@ class Registry(Protocol):
         """Is the task out, and neither ended nor past its deadline? For its lease."""
         ...
 
-    def end(self, ending: Ending) -> tuple[Change, ...]:
+    def end(self, ending: Ending) -> tuple[Unpublished, ...]:
         """End or narrow tasks, and remember that the login is over.
 
         What came of it, which is due from now on: none for an event that was heard before. Whether
@@ -161,7 +161,7 @@ class Registry(Protocol):
         """
         ...
 
-    def unpublished(self) -> tuple[Change, ...]:
+    def unpublished(self) -> tuple[Unpublished, ...]:
         """What the overlay does not say yet, from the first on."""
         ...
 

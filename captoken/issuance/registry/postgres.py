@@ -22,7 +22,7 @@ with extra("postgres"):
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.errors import CaptokenError, StoreError
 from captoken.issuance.registry._rules import first_floor
-from captoken.issuance.registry._tables import TABLES, Asked, Row, Run, Tables, begin
+from captoken.issuance.registry._tables import TABLES, Asked, RegistryTables, Row, Run, begin
 from captoken.stores import postgres as stores
 from captoken.stores._rules import checked_floor, there_already
 from captoken.stores.postgres import (
@@ -75,7 +75,7 @@ def _in_schema(statement: str, schema: str) -> str:
     return statement.replace("registry_", f"{schema}.registry_")
 
 
-class PostgresRegistry(Tables, PostgresStore):
+class PostgresRegistry(RegistryTables, PostgresStore):
     """Tasks in a database. To open it makes none: `create` does, once, with a floor.
 
     The floor rises when a failover or a restored backup has set the database back: assertions that

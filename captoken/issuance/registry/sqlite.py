@@ -14,13 +14,13 @@ from typing import Self
 
 from captoken._format.errors import StoreError
 from captoken.issuance.registry._rules import first_floor
-from captoken.issuance.registry._tables import TABLES, Asked, Row, Run, Tables, begin
+from captoken.issuance.registry._tables import TABLES, Asked, RegistryTables, Row, Run, begin
 from captoken.stores._rules import checked_floor
 from captoken.stores.sqlite import Run as Execute
 from captoken.stores.sqlite import SQLiteStore
 
 
-class SQLiteRegistry(Tables, SQLiteStore):
+class SQLiteRegistry(RegistryTables, SQLiteStore):
     """Tasks in a file. To open it makes none: `create` does, once, with a floor.
 
     A file that was lost is made anew by a person, and not by a restart. Then assertions that were
