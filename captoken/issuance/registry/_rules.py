@@ -165,12 +165,14 @@ def _again(entry: Exchange, state: State, known: Known) -> str | None:
         if seen.until <= state.gone:
             raise _spent("it is over, and what it was used for is forgotten")
 
-        used = here.get(seen.digest) or known.used(seen.digest)
+        # By its digest, which is no secret.
+        which = seen.digest
+        used = here.get(which) or known.used(which)
         if used is not None:
             _check_companions(seen, used)
-            if seen.same_task and entry.within is None and seen.digest not in here:
+            if seen.same_task and entry.within is None and which not in here:
                 again = used.task
-        here[seen.digest] = Used(seen.companions, entry.task)
+        here[which] = Used(seen.companions, entry.task)
     return again
 
 
