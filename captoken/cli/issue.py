@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 from captoken._format.errors import IssuanceError
 from captoken._format.spelling import escape, span
 from captoken.cli import files, words
+from captoken.cli.operate import operating
 from captoken.cli.options import InOrder, clock, json_option, now_option
 from captoken.cli.output import say, say_json, tell
 from captoken.cli.values import FILE, OBJECT
@@ -193,6 +195,18 @@ def _say_explained(
     metavar="FILE",
     help="A discharger's key, which says which tasks are alive.",
 )
+@click.option(
+    "--operator",
+    type=FILE,
+    metavar="FILE",
+    help="An operator's key: then the overlay says which tasks have ended.",
+)
+@click.option(
+    "--overlay",
+    type=FILE,
+    metavar="FILE.db",
+    help="Where the newest snapshot of the overlay lies. Goes with --operator.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS")
 @click.option("--port", default=8700, show_default=True, metavar="NUMBER", type=int)
 @json_option
@@ -202,6 +216,8 @@ def serve(
     registry: str,
     create: bool,
     lease: str | None,
+    operator: str | None,
+    overlay: str | None,
     host: str,
     port: int,
     as_json: bool,
@@ -214,9 +230,12 @@ def serve(
     captoken issue serve policy.toml --keyring keyring.json --registry tasks.db \\
         --lease lease.json --create
 
-    It speaks plain HTTP: what ends TLS stands before it. Needs uvicorn. With --json, writes one
-    object when it begins.
+    It speaks plain HTTP: what ends TLS stands before it. Without an operator, a login that ends
+    stops the leases of its tasks, and nothing else. Needs uvicorn. With --json, writes one object
+    when it begins.
     """
+    if (operator is None) != (overlay is None):
+        raise click.UsageError("--operator and --overlay go together")
     try:
         import uvicorn
     except ImportError:
@@ -228,11 +247,15 @@ def serve(
     keys = files.keyring(keyring)
     leasing = None if lease is None else files.key(DischargerKey, lease)
     opened = SQLiteRegistry.create(registry) if create else SQLiteRegistry(registry)
-    service = IssuanceService(loaded, keys, opened, lease=leasing)
-    if as_json:
-        say_json({"policy": loaded.digest, "host": host, "port": port}, indent=None)
-    tell(f"{loaded.origin} is served at http://{host}:{port}: Ctrl-C ends that")
-    uvicorn.run(service, host=host, port=port, log_level="warning", server_header=False)
+    with ExitStack() as stack:
+        ends = None
+        if operator is not None and overlay is not None:
+            ends = stack.enter_context(operating(operator, overlay, None, by="issuer"))
+        service = IssuanceService(loaded, keys, opened, lease=leasing, operator=ends)
+        if as_json:
+            say_json({"policy": loaded.digest, "host": host, "port": port}, indent=None)
+        tell(f"{loaded.origin} is served at http://{host}:{port}: Ctrl-C ends that")
+        uvicorn.run(service, host=host, port=port, log_level="warning", server_header=False)
 
 
 def _loaded(path: str) -> Policy:
