@@ -318,7 +318,8 @@ def _rows(pgconn: Any, command: Command, answer: Answer) -> Steps:
     statement cannot fill the memory of the process. libpq takes no such mode for a command that was
     not run.
     """
-    if libpq_version() >= 170000:
+    # Where rows are counted, one by one: those ahead of an error in a chunk would be lost.
+    if libpq_version() >= 170000 and command.taken is None:
         pgconn.set_chunked_rows_mode(_CHUNK)
     else:
         pgconn.set_single_row_mode()

@@ -254,10 +254,28 @@ class Watch:
 
         rows: list[Any] = []
         while len(rows) <= most:
-            some = self.cursor.fetchmany(min(_AT_ONCE, most + 1 - len(rows)))
+            some, failed = self._some(min(_AT_ONCE, most + 1 - len(rows)))
+            rows += some
+            if some and len(rows) <= most:
+                taken(some)
+            if failed is not None:
+                raise failed
             if not some:
                 break
-            rows += some
-            if len(rows) <= most:
-                taken(some)
         return rows
+
+    def _some(self, most: int) -> tuple[list[Any], Exception | None]:
+        """The next rows, up to so many, and what the one after them failed with.
+
+        One by one: of a failure in the middle, `fetchmany` would not tell which were read before.
+        """
+        some: list[Any] = []
+        try:
+            while len(some) < most:
+                row = self.cursor.fetchone()
+                if row is None:
+                    break
+                some.append(row)
+        except Exception as error:
+            return some, error
+        return some, None
