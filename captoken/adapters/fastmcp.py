@@ -28,7 +28,7 @@ stands behind it can change what it let in.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -44,7 +44,7 @@ with extra("fastmcp"):
 
 from captoken._verification.decision import Grant
 from captoken._verification.verifier import AnyVerifier
-from captoken.adapters._mcp.gate import Gate, Options, answering, teller
+from captoken.adapters._mcp.gate import Challenges, Gate, Options, answering, teller
 from captoken.adapters._mcp.messages import (
     CALL,
     LISTS,
@@ -115,7 +115,7 @@ def _while_answering(came: _Came) -> AbstractContextManager[None]:
     return within(_came, came)
 
 
-class Guard(Middleware):
+class Guard(Challenges, Middleware):
     """Lets in what a token permits.
 
     It goes into `middleware` of a FastMCP, as the last one.
@@ -143,41 +143,6 @@ class Guard(Middleware):
 
     def __init__(self, verifier: AnyVerifier, **options: Unpack[Options]) -> None:
         self._gate = Gate(verifier, **options)
-
-    def challenging(
-        self,
-        app: Any,
-        *,
-        resource: str,
-        resource_metadata: str | Mapping[str, Any],
-        max_body: int = 4 << 20,
-    ) -> Callable[..., Awaitable[None]]:
-        """The server's ASGI application, answering 401 where no token came (RFC 6750, RFC 9728).
-
-            app = guard.challenging(
-                server.http_app(),
-                resource="https://sales.example/mcp",
-                resource_metadata={"authorization_servers": ["https://login.example"]},
-            )
-
-        So clients that can log in begin to. Without this, a missing token is an error of MCP's with
-        the status 200. A token that came is for the guard, as ever.
-
-        `resource`: the URL of the server, as clients know it.
-        `resource_metadata`: the fields of the document that names whom to ask for a token, served
-        under its well-known path; or the URL of one that is elsewhere.
-        `max_body`: bytes of a request without the Authorization header, 4 MiB unless said. It is
-        read before the server runs. A longer one is answered 413.
-
-        Raises ValueError for a URL that is neither https nor on this machine, and where
-        `authorization_header=False` leaves the header to somebody else.
-        """
-        return self._gate.challenging(
-            app,
-            resource=resource,
-            resource_metadata=resource_metadata,
-            max_body=max_body,
-        )
 
     async def __call__(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]) -> Any:
         """One message, whichever hook it would go to.

@@ -31,7 +31,7 @@ from typing import Any, TypeVar, Unpack, overload
 
 from captoken._format.extras import extra
 from captoken._verification.verifier import AnyVerifier
-from captoken.adapters._mcp.gate import Gate, Options, answering, teller
+from captoken.adapters._mcp.gate import Challenges, Gate, Options, answering, teller
 from captoken.adapters._mcp.messages import (
     LISTS,
     Message,
@@ -70,7 +70,7 @@ def told(tool: Any = None, *, tell_limits: bool = False) -> Any:
     return teller(_tools.ToolError, tool, tell_limits)
 
 
-class Guard:
+class Guard(Challenges):
     """Lets in what a token permits.
 
     Install it with `install`, or with mcp 2.x as the last `middleware` of a server.
@@ -111,41 +111,6 @@ class Guard:
                 "(for fastmcp: captoken.adapters.fastmcp)"
             )
         server.middleware.append(self)
-
-    def challenging(
-        self,
-        app: Any,
-        *,
-        resource: str,
-        resource_metadata: str | Mapping[str, Any],
-        max_body: int = 4 << 20,
-    ) -> Callable[..., Awaitable[None]]:
-        """The server's ASGI application, answering 401 where no token came (RFC 6750, RFC 9728).
-
-            app = guard.challenging(
-                server.streamable_http_app(),
-                resource="https://sales.example/mcp",
-                resource_metadata={"authorization_servers": ["https://login.example"]},
-            )
-
-        So clients that can log in begin to. Without this, a missing token is an error of MCP's with
-        the status 200. A token that came is for the guard, as ever.
-
-        `resource`: the URL of the server, as clients know it.
-        `resource_metadata`: the fields of the document that names whom to ask for a token, served
-        under its well-known path; or the URL of one that is elsewhere.
-        `max_body`: bytes of a request without the Authorization header, 4 MiB unless said. It is
-        read before the server runs. A longer one is answered 413.
-
-        Raises ValueError for a URL that is neither https nor on this machine, and where
-        `authorization_header=False` leaves the header to somebody else.
-        """
-        return self._gate.challenging(
-            app,
-            resource=resource,
-            resource_metadata=resource_metadata,
-            max_body=max_body,
-        )
 
     async def __call__(self, ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
         """The middleware of mcp 2.x: one message, and what answers it.

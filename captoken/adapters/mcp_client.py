@@ -35,7 +35,8 @@ from captoken._language.access import Access
 from captoken._writing.keywords import Strings
 from captoken._writing.token import Token
 from captoken.adapters._mcp.messages import CALL, KIND, LISTS, TOKEN, digest, facts, has_token
-from captoken.adapters._refused import DOMAIN, refused_here, refused_there
+from captoken.adapters._mcp.not_held import not_held
+from captoken.adapters._refused import DOMAIN, refused_there
 from captoken.adapters._within import within
 from captoken.current import Held
 
@@ -291,10 +292,7 @@ class Presenting:
                 keep=self._keep,
             )
         except WideningError as widening:
-            held = current.holding(self._held).token.unverified.capability
-            asked = facts(method, params)
-            access = None if asked is None else Access(tool=asked[0], arguments=asked[1])
-            raise refused_here(widening, access, held) from widening
+            raise not_held(widening, self._held, method, params) from widening
         return {**ours, **theirs}
 
     def _look_at(self, tool: str, result: Any) -> None:

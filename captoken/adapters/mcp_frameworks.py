@@ -27,11 +27,10 @@ from captoken import current
 from captoken._format.clocks import Seconds
 from captoken._format.errors import NoToken, Refused, WideningError
 from captoken._format.extras import extra
-from captoken._language.access import Access
 from captoken._writing.keywords import Strings
 from captoken._writing.token import Token
-from captoken.adapters._mcp.messages import CALL, FREE, TOKEN, facts, has_token
-from captoken.adapters._refused import refused_here
+from captoken.adapters._mcp.messages import CALL, FREE, TOKEN, has_token
+from captoken.adapters._mcp.not_held import not_held
 from captoken.adapters.mcp_client import meta_for_request
 from captoken.current import Held
 
@@ -68,10 +67,7 @@ class _Presented:
                 keep=self._keep,
             )
         except WideningError as widening:
-            mine = current.holding(self._held).token.unverified.capability
-            asked = facts(method, params)
-            access = None if asked is None else Access(tool=asked[0], arguments=asked[1])
-            raise refused_here(widening, access, mine) from widening
+            raise not_held(widening, self._held, method, params) from widening
 
     def call(self, tool: str, arguments: Mapping[str, Any] | None) -> dict[str, str]:
         """The same of a call of a tool, for a framework that shows a model the text of errors."""

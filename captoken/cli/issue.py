@@ -54,7 +54,7 @@ def check(policy: str, as_json: bool) -> int:
             }
         )
         return 0
-    say(f"policy {loaded.digest}: {_many(len(loaded.tests), 'test')} passed")
+    say(f"policy {loaded.digest}: {words.counted(len(loaded.tests), 'test')} passed")
     for name, grant in loaded.grants.items():
         servers = ", ".join(grant.resources)
         say(f"  {name}: {', '.join(grant.agents)} at {servers}, for {span(grant.expires_in)}")
@@ -284,7 +284,3 @@ def _imagined(policy: Policy, claims: dict[str, Any] | None, option: str) -> Ide
         known = ", ".join(policy.providers)
         raise click.UsageError(f'{option} names a provider: {{"provider": "…"}}, one of {known}')
     return imagined(policy, claims, int(time()))
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -57,7 +57,15 @@ class KeysError(Exception):
 
 
 def read_json(data: bytes) -> Json:
-    """The object that `data` spells: no repeated name, no NaN, nothing without end.
+    """The object that `data` spells, as `read_value` reads it. Raises JoseError."""
+    value = read_value(data)
+    if type(value) is not dict:
+        raise JoseError("JSON, and no object")
+    return value
+
+
+def read_value(data: bytes) -> Any:
+    """What `data` spells: no repeated name, no NaN, nothing without end.
 
     Spaces and escapes are as the writer likes. Takes data of any length: callers bound it. Raises
     JoseError, whatever the bytes are.
@@ -75,9 +83,6 @@ def read_json(data: bytes) -> Json:
         raise JoseError("JSON that is nested too deeply") from None
     except ValueError:  # of the decoder, and of characters
         raise JoseError("no JSON") from None
-
-    if type(value) is not dict:
-        raise JoseError("JSON, and no object")
     return value
 
 

@@ -12,8 +12,7 @@ refused: a parameter twice, two actors, a secret. RFC 6749, 7521, 7523, 8693 and
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -21,6 +20,7 @@ import msgspec
 
 from captoken._format.errors import IssuanceError
 from captoken.issuance.desk import ROOT, Ask
+from captoken.issuance.jose import JoseError, read_value
 
 # Bytes of a request, and of one assertion.
 BODY_BYTES = 65_536
@@ -261,30 +261,15 @@ def _details(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        stated = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise _bad_details("it is no JSON") from None
+        stated = read_value(text.encode())
+    except JoseError as error:
+        raise _bad_details(f"it is {error}") from None
     if type(stated) is not list or len(stated) != 1 or type(stated[0]) is not dict:
         raise _bad_details("it is a list of one object")
     details: dict[str, Any] = stated[0]
     if details.pop("type", None) != "captoken":
         raise _bad_details('its type is "captoken"')
     return details
-
-
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """An object each of whose names is there once. Raises ValueError."""
-    made: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in made:
-            raise ValueError(name)
-        made[name] = value
-    return made
-
-
-def _no_constant(name: str) -> Any:
-    """NaN and Infinity are no JSON."""
-    raise ValueError(name)
 
 
 def _text_of(details: dict[str, Any], name: str) -> str | None:

@@ -15,7 +15,7 @@ A message goes like this, in every SDK:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import iscoroutinefunction
@@ -526,3 +526,47 @@ def _can_be_named(
         return True
     start = str(name).partition("{")[0]
     return any(type(uri) is str and uri.startswith(start) for _, uri in constraint.values)
+
+
+class Challenges:
+    """What the guards of MCP and of fastmcp have in common for HTTP: a challenge where no token is.
+
+    Whoever inherits it has a gate.
+    """
+
+    _gate: Gate
+
+    def challenging(
+        self,
+        app: Any,
+        *,
+        resource: str,
+        resource_metadata: str | Mapping[str, Any],
+        max_body: int = 4 << 20,
+    ) -> Callable[..., Awaitable[None]]:
+        """The server's ASGI application, answering 401 where no token came (RFC 6750, RFC 9728).
+
+            app = guard.challenging(
+                server.streamable_http_app(),  # of fastmcp: server.http_app()
+                resource="https://sales.example/mcp",
+                resource_metadata={"authorization_servers": ["https://login.example"]},
+            )
+
+        So clients that can log in begin to. Without this, a missing token is an error of MCP's with
+        the status 200. A token that came is for the guard, as ever.
+
+        `resource`: the URL of the server, as clients know it.
+        `resource_metadata`: the fields of the document that names whom to ask for a token, served
+        under its well-known path; or the URL of one that is elsewhere.
+        `max_body`: bytes of a request without the Authorization header, 4 MiB unless said. It is
+        read before the server runs. A longer one is answered 413.
+
+        Raises ValueError for a URL that is neither https nor on this machine, and where
+        `authorization_header=False` leaves the header to somebody else.
+        """
+        return self._gate.challenging(
+            app,
+            resource=resource,
+            resource_metadata=resource_metadata,
+            max_body=max_body,
+        )

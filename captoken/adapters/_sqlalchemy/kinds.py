@@ -53,12 +53,12 @@ def kind_of(engine: Engine) -> Kind:
     return made()
 
 
-def _sqlite() -> Kind:
-    """`sqlite+pysqlite`: sqlite3, in the thread that asks."""
+def _here(guard: Callable[..., Any]) -> Callable[[Any, Grant, _Options], Block]:
+    """How a block of that guard begins in the thread that asks."""
 
     def begin(taken: Any, grant: Grant, options: _Options) -> Block:
         def opening() -> Any:
-            return sqlite.guarded(
+            return guard(
                 taken.driver_connection,
                 grant,
                 **options,
@@ -66,10 +66,15 @@ def _sqlite() -> Kind:
 
         return Here(opening).begin()
 
+    return begin
+
+
+def _sqlite() -> Kind:
+    """`sqlite+pysqlite`: sqlite3, in the thread that asks."""
     return Kind(
         dialect=GuardedSQLite,
         guard=sqlite.guarded,
-        begin=begin,
+        begin=_here(sqlite.guarded),
         is_lost=_never,
     )
 
@@ -107,20 +112,10 @@ def _psycopg() -> Kind:
     # Here, so that whoever guards SQLite needs no psycopg.
     from captoken.adapters import postgres
 
-    def begin(taken: Any, grant: Grant, options: _Options) -> Block:
-        def opening() -> Any:
-            return postgres.guarded(
-                taken.driver_connection,
-                grant,
-                **options,
-            )
-
-        return Here(opening).begin()
-
     return Kind(
         dialect=GuardedPostgres,
         guard=postgres.guarded,
-        begin=begin,
+        begin=_here(postgres.guarded),
         is_lost=_is_closed,
     )
 
