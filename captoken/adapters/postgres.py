@@ -40,7 +40,9 @@ and the functions behind operators do with the rights of their owners.
 
 The code behind it is in `_postgres`, with the rules of each file:
 
-- `block`: the transaction, and the order of all steps (10, 11);
+- `block`: who may use a block, and how it ends (11);
+- `runner`: one statement, from its text to its answer (10, 11, 12, 13);
+- `transaction`: what the server is told for both, and what it answers (2, 7, 10);
 - `logins`: the login and what its roles may do (1);
 - `judging`: what the grant is asked, and what is denied (5, 6, 9, 11);
 - `assumptions`: what a statement takes for granted of the schema (12);

@@ -24,7 +24,6 @@ from captoken import Caller, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters._postgres import (
     assessment,
     assumptions,
-    block,
     lists,
     logins,
     needs,
@@ -32,7 +31,9 @@ from captoken.adapters._postgres import (
     overrun,
     prepared,
     reader,
+    runner,
     templates,
+    transaction,
 )
 from captoken.adapters._postgres.roles import TABLES
 from captoken.adapters._postgres.text import Reference, Scope, Text
@@ -261,7 +262,7 @@ class Anything:
 @pytest.fixture
 def misread(taken_for_a_read: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """And that takes the word of the server for nothing."""
-    monkeypatch.setattr(block, "_KINDS", Anything())
+    monkeypatch.setattr(transaction, "_KINDS", Anything())
 
 
 @pytest.fixture
@@ -1091,7 +1092,7 @@ def test_a_statement_that_is_judged_again_is_charged_once(agents: psycopg.Connec
             db.execute("select 1")
             place.admin.execute("alter table wide add column d integer")
             with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(block, "assessor_anew", anew)
+                patched.setattr(runner, "assessor_anew", anew)
                 if ended:
                     with pytest.raises(Denied, match="expired"):
                         db.execute("select a from wide")
@@ -1305,13 +1306,13 @@ def test_one_statement_is_the_first_of_its_block(agents: psycopg.Connection[Any]
 def test_one_statement_takes_as_few_commands_as_it_can(agents: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """One that only reads is a transaction by itself. No savepoint is made for either."""
     sent: list[list[Any]] = []
-    exchange = block.exchange
+    exchange = transaction.exchange
 
     def watched(connection: Any, commands: Any, seconds: float) -> Any:
         sent.append(list(commands))
         return exchange(connection, commands, seconds)
 
-    monkeypatch.setattr(block, "exchange", watched)
+    monkeypatch.setattr(transaction, "exchange", watched)
     for sql in ("select id from sales", "delete from archive"):
         with guarded(agents, WRITES) as db:
             db.execute_once(sql)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from captoken._language.access import Access
 from captoken.adapters._postgres.lists import FIELDS
-from captoken.adapters._postgres.text import Table
+from captoken.adapters._postgres.text import Functions, Table
 
 # What several parts of the query build on:
 # - roles: those that the login can take on, but for logins and PostgreSQL's own. Before release 16,
@@ -158,7 +158,7 @@ class Catalog:
     """What the roles of one login may do, as it was when it was read."""
 
     def __init__(
-        self, row: Mapping[str, Any], functions: frozenset[tuple[str | None, str]]
+        self, row: Mapping[str, Any], functions: Functions
     ) -> None:
         # T6. The owner's functions that the server listed, and all that are on the search path.
         self.database = row["database"]

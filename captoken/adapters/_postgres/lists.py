@@ -6,6 +6,8 @@ PostgreSQL adds nothing that somebody did not read first.
 
 from __future__ import annotations
 
+from captoken.adapters._postgres.text import Functions
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -134,7 +136,7 @@ def refused_function(
     schema: str | None,
     name: str,
     foreign: frozenset[str],
-    allowed: frozenset[tuple[str | None, str]],
+    allowed: Functions,
 ) -> bool:
     """T6. Whether a call of that function is refused. Types are called like functions, too.
 

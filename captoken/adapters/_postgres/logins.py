@@ -15,6 +15,7 @@ from captoken._format.errors import GuardError
 from captoken.adapters._postgres.assessment import Assessor
 from captoken.adapters._postgres.catalog import CATALOG, Catalog
 from captoken.adapters._postgres.opening import ROLLBACK_TO_SAVEPOINT
+from captoken.adapters._postgres.text import Functions
 from captoken.adapters._postgres.wire import Command, Connection, Steps, exchange
 
 # Seconds for which a catalog that was read will do.
@@ -54,7 +55,7 @@ class Known(NamedTuple):
 
 def kept_assessor(
     connection: Connection,
-    functions: frozenset[tuple[str | None, str]],
+    functions: Functions,
 ) -> Assessor | None:
     """What says what statements need there, if it was read within 30 seconds.
 
@@ -70,7 +71,7 @@ def kept_assessor(
 
 def read_assessor(
     connection: Connection,
-    functions: frozenset[tuple[str | None, str]],
+    functions: Functions,
 ) -> Steps:
     """The same, read now. Raises GuardError for a login that is no narrow one."""
     return (yield from _read(connection, functions, _READ_CATALOG))
@@ -78,7 +79,7 @@ def read_assessor(
 
 def assessor_anew(
     connection: Connection,
-    functions: frozenset[tuple[str | None, str]],
+    functions: Functions,
     *,
     begun: bool,
 ) -> Steps:
@@ -107,7 +108,7 @@ def forget(connection: Connection) -> None:
     vars(connection).pop(_KEPT_AS, None)
 
 
-def _will_do(kept: Known, functions: frozenset[tuple[str | None, str]]) -> bool:
+def _will_do(kept: Known, functions: Functions) -> bool:
     """Whether what is kept is fresh, and about the same functions of the owner's."""
     age = monotonic() - kept.read_at
     return age <= _FRESH and kept.assessor.catalog.allowed == functions
@@ -115,7 +116,7 @@ def _will_do(kept: Known, functions: frozenset[tuple[str | None, str]]) -> bool:
 
 def _read(
     connection: Connection,
-    functions: frozenset[tuple[str | None, str]],
+    functions: Functions,
     commands: Sequence[Command],
 ) -> Steps:
     """Read the catalog, as the login sees it, and keep it.

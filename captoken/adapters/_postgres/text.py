@@ -43,6 +43,9 @@ from typing import NamedTuple, TypeAlias
 
 Table: TypeAlias = tuple[str, str]  # schema and name
 
+# A function of the owner's that may be called: its schema, if one is said, and its name.
+Functions: TypeAlias = frozenset[tuple[str | None, str]]
+
 
 class Source(NamedTuple):
     """What is no table in FROM: a subquery, a CTE, a function. With its columns, by the text."""

@@ -129,6 +129,11 @@ class Answer:
     # How many rows it wrote, where that is counted (`written`). None: the server does not count.
     written: int | None = 0
 
+    @property
+    def ran(self) -> bool:
+        """Whether the statement was done, and its rows may be handed out as far as it knows."""
+        return self.error is None and self.failure is None and not self.stale
+
 
 def exchange(
     connection: Connection,
