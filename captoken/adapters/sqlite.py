@@ -10,8 +10,9 @@ some joins. So three are added up, each in a file of `captoken/adapters/_sqlite`
 - `programs`: the *opcodes* of the compiled statement, which open each table that is read;
 - `names`: what the text puts where a table stands (cut by `lexer`, found by `scopes`).
 
-`planner` adds them up, `block` asks the grant, and `denials` words what is refused. These are the
-rules. Each is cited by its number where it is enforced.
+`planner` adds them up, `permitting` asks the grant, `denials` words what is refused, and `running`
+runs what is not; `block` says who may use it all, and how it ends. These are the rules. Each is
+cited by its number where it is enforced.
 
  1. The first word is select, with, values, insert, replace, update or delete.
  2. One authorizer for the block, closed by default. A statement that runs may do what was seen of

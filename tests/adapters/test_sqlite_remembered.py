@@ -175,11 +175,11 @@ def test_the_virtual_tables_that_are_granted_are_told_anew_in_each_block() -> No
     for at in range(3):
         with guarded(connection, MANY) as db:
             assert db.execute(sql + "--" * at).fetchall() == [(1,)]
-            kept = db._block.planner._found.catalog
+            kept = db._block._planner._found.catalog
             assert kept.harmless_modules
         with guarded(connection, MANY) as db:
             assert db.execute(sql + "--" * at).fetchall() == [(1,)]  # needs none of them
-            assert kept is db._block.planner._found.catalog and "harmless_modules" not in vars(kept)
+            assert kept is db._block._planner._found.catalog and "harmless_modules" not in vars(kept)
     connection.close()
 
 
@@ -204,7 +204,7 @@ def test_a_dead_grant_reads_no_ground(monkeypatch: pytest.MonkeyPatch) -> None:
     with guarded(connection, held) as db:
         now[0] += 60
         expect_dead(db)
-        assert not db._block.planner.is_ready
+        assert not db._block._planner.is_ready
     connection.close()
 
 

@@ -1,0 +1,229 @@
+"""Whether the grant permits a statement: what the grant is asked, in which order.
+
+Here are enforced rules 1, 7, 9, 10 and 11 of `captoken.adapters.sqlite`, for each statement:
+
+ 1. Does the grant still stand? If not, nothing is compiled.
+ 2. Does it permit each need? Not recorded, so that what is refused can be worded (`denials`).
+ 3. Does the statement do what no grant permits? Asked late: the answer tells that it compiles.
+ 4. All needs together, recorded and used once.
+ 5. When it is done, before its rows are handed out: is all of that still so?
+
+    db.execute("select region from sales")    recheck: stands. recheck: select on sales (region).
+                                              check_all: the same, recorded. It runs. recheck:
+                                              the same, once more.
+    db.execute("select pay from hr")          recheck: stands. recheck: select on hr (pay), refused.
+                                              deny: recorded, and raised as Denied.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from captoken._format.spelling import shown
+from captoken._language.access import Caller
+from captoken._verification.decision import Decision, Denied
+from captoken.adapters._paying import Paying
+from captoken.adapters._sqlite.denials import Denials, Own
+from captoken.adapters._sqlite.lexer import KINDS
+from captoken.adapters._sqlite.plan import Plan
+from captoken.adapters._sqlite.planner import Planner
+from captoken.adapters._sqlite.remembered import Bounded
+from captoken.adapters._sqlite.text import Text
+from captoken.adapters._sqlite.watch import Watch
+from captoken.adapters._taking import Taking
+
+# Rule 11: bytes of a statement. What reads a text takes time with its length.
+MAX_BYTES = 100_000
+_UNCOUNTED = Own(
+    "cost_unstated",
+    "SQLite does not count the rows that the statement replaces, and the token has a budget in "
+    "rows_written: write INSERT … ON CONFLICT DO UPDATE",
+)
+_TOO_LONG = Own("operation", f"a statement of more than {MAX_BYTES} bytes")
+
+
+class Permitting:
+    """Asks the grant about the statements of one block. `caller` is asked about with each."""
+
+    def __init__(
+        self,
+        grant: Paying,
+        caller: Caller | None,
+        planner: Planner,
+        watch: Watch,
+        max_rows: int,
+    ) -> None:
+        self._grant = grant
+        self._caller = caller
+        self._planner = planner
+        self._watch = watch
+        self._max_rows = max_rows
+        self._denials = Denials(grant, caller, planner)
+
+        # Rule 13: the texts of which no name can mean a hidden column.
+        self._named: Bounded[str, bool] = Bounded()
+
+        # Rule 7: the functions that tell of this block alone by now.
+        self._told: frozenset[str] = frozenset()
+
+    # --- what it needs ---
+
+    def plan(self, sql: str, parameters: Any) -> Plan:
+        """What the statement needs. Raises Denied, recorded, for what is refused by its text alone.
+
+        A statement that was seen before keeps its plan, and is asked about again.
+        """
+        plan = self._planner.seen(sql) if self._planner.is_ready else None
+        if plan is None:
+            self._check_alive()
+            plan = self._planner.seen(sql)
+
+        # Before the statement is looked at: each question about it says what it costs.
+        self._grant.begin(sql, parameters)
+        text = self._read(sql) if plan is None else plan.text
+
+        # Once for each text that has a plan: what is granted of columns is the same for a block.
+        if plan is None or not self._named.get(sql):
+            problem = self._denials.deny_names(text, parameters)
+            if plan is None:
+                plan = self._plan(text, parameters, problem)
+            self._named.keep(sql, sql, True)
+        return plan
+
+    def _read(self, sql: str) -> Text:
+        """The text of a statement of a kind that is run at all."""
+        if len(sql.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+            raise self._denials.denied(_TOO_LONG)
+        text = Text(sql)
+
+        # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
+        if text.first not in KINDS:
+            raise self._denials.denied(_other_kind(text))
+        return text
+
+    def _plan(
+        self,
+        text: Text,
+        parameters: Any,
+        on_shadows: Exception | None,
+    ) -> Plan:
+        """What a statement needs that the block has not seen before, or not lately.
+
+        `on_shadows` is what was found wrong with it there. Raises Denied, or the error that it does
+        not compile for, where that tells nothing.
+        """
+        plan = self._planner.plan(text, parameters)
+        if isinstance(plan, Exception):
+            self._denials.fail(
+                text,
+                plan,
+                never_granted=self._watch.refused,
+                on_shadows=on_shadows,
+            )
+        return plan
+
+    def _check_alive(self) -> None:
+        """Raise Denied if the grant has run out: then nothing is compiled any more.
+
+        What compiling ends in would tell what is there, to somebody who may know nothing by now.
+        """
+        live = self._grant.recheck()
+        if not live:
+            raise self._denials.denied(live)
+
+    # --- whether it is permitted ---
+
+    def take(self, plan: Plan) -> Taking:
+        """Raise Denied unless the grant permits all that the statement needs; else use it.
+
+        Asked each time, also for a statement that was permitted before: a grant can run out, be
+        narrowed, or have a budget.
+        """
+        # What the grant says comes first. It names nothing that the text does not name.
+        decision = self._grant.recheck(plan.needs, caller=self._caller)
+        if not decision:
+            self._deny(plan, decision)
+
+        # Then what no grant permits: the answer tells that the statement compiles.
+        refused = self._refused(plan)
+        if refused is not None:
+            self._denials.deny(plan.text, refused)
+        if plan.literals:
+            self._deny_literals(plan)
+        if plan.replaces and self._grant.counts_writes:
+            self._denials.deny(plan.text, _UNCOUNTED)
+
+        # All that is needed together: recorded, and used once.
+        return self._grant.take(
+            plan.needs,
+            caller=self._caller,
+            most_rows=self._max_rows,
+            writes=plan.writes,
+        )
+
+    def _deny(self, plan: Plan, decision: Decision) -> NoReturn:
+        """Raise Denied for what `recheck` found: the grant has run out, or a need is refused."""
+        # Without an access it is about the token, and not about anything in this statement.
+        if decision.access is None:
+            raise self._denials.denied(decision)
+
+        self._denials.deny_need(
+            plan.text,
+            decision,
+            decision.access,
+            plan.literals,
+        )
+
+    def _refused(self, plan: Plan) -> Own | None:
+        """What no token can grant, or what it cannot grant yet (rule 7).
+
+        `select changes()` tells how many rows the statement before has changed. Until the block has
+        changed some itself, that was somebody else's.
+        """
+        if plan.refusals:
+            code, sentence = plan.refusals[0]
+            return Own(code, sentence)
+
+        of_others = plan.asks - self._told
+        if of_others:
+            name = min(of_others)  # always the same one of several
+            return Own("operation", f"{name}() tells of what others did")
+        return None
+
+    def _deny_literals(self, plan: Plan) -> None:
+        """Refuse a string in double quotes as the column that it looks like (rule 9).
+
+        In `SELECT "ssn" FROM people`, that it is a string tells that there is no column `ssn`. So
+        an agent could try names until one of them is refused, which then is there.
+        """
+        # In the order of the text. Where no table that it names restricts columns, this raises
+        # nothing: then it is no secret which columns there are.
+        for word in plan.text.words:
+            if word in plan.literals:
+                self._denials.deny_column(plan.text, word)
+
+    # --- after it ran ---
+
+    def ran(self, plan: Plan, changed: int) -> None:
+        """Raise Denied unless what was read may still be read (rule 10).
+
+        A statement can take long, and while it runs the grant is asked only between two opcodes.
+        What it wrote is asked about again before the commit.
+        """
+        # Rule 7. Where no row was written, last_insert_rowid() still tells of others.
+        if plan.tells:
+            self._told |= plan.tells if changed > 0 else plan.tells & {"changes"}
+
+        late = self._grant.recheck(plan.needs, caller=self._caller)
+        if not late:
+            raise Denied(self._grant.deny(late))
+
+
+def _other_kind(text: Text) -> Own:
+    """Rule 1, for a misspelled SELECT too. It says nothing of what is there."""
+    word = shown(text.words[0]) if text.words else "nothing"
+    return Own(
+        "operation",
+        f"the statement begins with {word}, and none of that kind is run: "
+        "select, with, values, insert, replace, update, delete",
+    )

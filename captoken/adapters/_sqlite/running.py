@@ -1,0 +1,154 @@
+"""A statement that runs: whether it may go on, what it takes, and how it is undone.
+
+Here are enforced rules 2, 10 and 14 of `captoken.adapters.sqlite`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, NoReturn
+
+from captoken._format.errors import CaptokenError
+from captoken._language.access import Access, Caller
+from captoken._verification.decision import Decision, Denied
+from captoken.adapters._paying import Paying
+from captoken.adapters._sqlite.plan import Plan
+from captoken.adapters._sqlite.watch import Watch
+from captoken.adapters._taking import Taking
+
+
+class Result(NamedTuple):
+    """What came of a statement."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    changed: int  # rows, or -1
+
+
+class Pulse:
+    """Whether the statement that runs may go on, which SQLite asks now and then.
+
+    A long statement does not outlive its grant, nor what it does a right to do it.
+    """
+
+    def __init__(self, grant: Paying, caller: Caller | None) -> None:
+        self._grant = grant
+        self._caller = caller
+
+        # What the statement that runs needs.
+        self.needs: Sequence[Access] = ()
+
+        # Why it was interrupted: the grant no longer permits it, or it could not be asked. Both
+        # None if it was not.
+        self._death: Decision | None = None
+        self._broken: BaseException | None = None
+
+    def begin(self) -> None:
+        """A statement is about to run: nothing has interrupted it."""
+        self._death = None
+        self._broken = None
+
+    @property
+    def has_interrupted(self) -> bool:
+        """Whether it said no, so that SQLite has stopped the statement."""
+        return self._death is not None or self._broken is not None
+
+    def alive(self) -> bool:
+        """May the statement that runs go on? The progress handler asks, every so many opcodes."""
+        try:
+            decision = self._grant.recheck(self.needs, caller=self._caller)
+        except BaseException as error:
+            # An interrupt, or a clock that cannot be read. SQLite would swallow it: kept, and
+            # raised when the statement has stopped.
+            self._broken = error
+            return False
+
+        if not decision:
+            self._death = decision
+            return False
+        self._death = None
+        return True
+
+    def interruption(self) -> BaseException:
+        """Why the statement was stopped. SQLite says only that it was interrupted.
+
+        A denial is recorded here, once the statement has stopped.
+        """
+        if self._broken is not None:
+            return self._broken
+
+        # One of the two is why: whoever asks has looked.
+        assert self._death is not None  # noqa: S101
+        return Denied(self._grant.deny(self._death))
+
+
+class Running:
+    """Runs statements that are permitted, on a connection under its authorizer."""
+
+    def __init__(self, watch: Watch, pulse: Pulse, max_rows: int) -> None:
+        self._watch = watch
+        self._pulse = pulse
+        self._max_rows = max_rows
+
+    def run(self, sql: str, parameters: Any, plan: Plan, taking: Taking) -> Result:
+        """Run a statement that is permitted (rule 2), and count what it takes (rule 14).
+
+        It may ask the authorizer for what it was seen to ask for when it was planned, and for
+        nothing else.
+        """
+        self._pulse.needs = plan.needs
+        changes = self._watch.connection.total_changes
+        failed: Exception | None = None
+        rows: list[Any] = []
+        cursor = self._watch.cursor
+        try:
+            rows, cursor = self._watch.run(
+                sql,
+                parameters,
+                plan.events,
+                self._max_rows,
+                taking.hand_out if taking.counts else None,
+            )
+        except Exception as error:
+            failed = error
+        finally:
+            self._pulse.needs = ()
+        if failed is not None:
+            self._raise_counted(failed, taking)
+        taking.wrote(self._watch.connection.total_changes - changes)
+
+        columns = tuple([column[0] for column in cursor.description or ()])
+        return Result(columns, rows, cursor.rowcount)
+
+    def _raise_counted(self, failed: Exception, taking: Taking) -> NoReturn:
+        """Raise what a statement failed with, if its text may be told: it can quote values.
+
+        Out of the handler, so that a denial does not show what it refuses to tell. What is the
+        guard's own says nothing of values, and of an interrupt it says more itself.
+        """
+        is_own = isinstance(failed, CaptokenError)
+        if not is_own and not self._pulse.has_interrupted:
+            taking.tell(str(failed))
+        raise failed
+
+    @contextmanager
+    def undone_if_refused(self, plan: Plan, taking: Taking) -> Generator[None, None, None]:
+        """Around a statement that is counted: one that is ended in the middle leaves nothing.
+
+        One that fails by itself SQLite undoes. This is for one that its budget ends.
+        """
+        if not taking.counts or not plan.writes:
+            yield
+            return
+
+        self._watch.own("SAVEPOINT captoken")
+        try:
+            yield
+        except BaseException:
+            # SQLite may have rolled back all of the transaction by itself.
+            if self._watch.connection.in_transaction:
+                self._watch.own("ROLLBACK TO captoken")
+                self._watch.own("RELEASE captoken")
+            raise
+        self._watch.own("RELEASE captoken")
