@@ -436,15 +436,20 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "the grant wants a DPoP proof of an Ed25519 key",
         ),
         "access_denied": (
-            "Who asks fits no grant of the policy, or has too many tasks. Over HTTP it has another "
-            "code, by the kind of request.",
-            "`captoken issue explain` says why no grant fits.",
+            "Who asks fits no grant of the policy, or has too many tasks, or too many assertions "
+            "in the registry. Over HTTP it has another code, by the kind of request.",
+            "`captoken issue explain` says why no grant fits. Tasks end by their deadline.",
             "this grant is not for who asks",
         ),
         "temporarily_unavailable": (
             "The registry, or the keys of a provider, cannot be asked now. Nothing was started.",
             "Try again later. The issuer's log says which of them it is.",
             "try again later",
+        ),
+        "slow_down": (
+            "This identity asks too often. Others are not concerned.",
+            "Wait as long as `Retry-After` says. `per_minute` in the policy says how often.",
+            "too many requests of yours: wait",
         ),
         "unsupported_response_type": (
             "Somebody was sent to the issuer's address for logins. There is no login.",

@@ -13,6 +13,7 @@
 3. The row of a task is written before its token leaves. Where that fails, nothing was started.
 4. An answer tells a caller what it wrote wrongly itself. All else is for the log.
 5. What is read is bounded, and nothing that is sent here is logged.
+6. Each identity may ask so often, and has a part of the registry. No other one is kept waiting.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from captoken.adapters._http.exchange import (
     respond,
     values_of,
 )
-from captoken.adapters._issuance.answers import failed, form, json
+from captoken.adapters._issuance.answers import SLOW_DOWN, failed, form, json
 from captoken.adapters._issuance.ends import Ends
 from captoken.adapters._issuance.form import (
     ACCESS_TOKEN,
@@ -52,6 +53,7 @@ from captoken.adapters._issuance.form import (
 from captoken.adapters._issuance.leases import Leases
 from captoken.adapters._issuance.metadata import PATH as METADATA
 from captoken.adapters._issuance.metadata import metadata
+from captoken.adapters._issuance.rates import Rates, seconds_for
 from captoken.adapters.discharge_service import PATH as LEASES
 from captoken.control import Operator
 from captoken.discharge import Allow
@@ -120,6 +122,7 @@ class IssuanceService:
         )
         self._leases = None if lease is None else Leases(lease, policy, registry, clock)
         self._ends = Ends(policy, self._keys, registry, operator, clock)
+        self._rates = Rates()
         self._routes: dict[tuple[str, str], _Handler] = {
             ("POST", "/token"): self._token,
             ("POST", "/logout/backchannel"): self._ends.logout,
@@ -146,7 +149,7 @@ class IssuanceService:
             if error.code == UNWANTED:
                 code = _UNWANTED[request.grant_type] if request is not None else "invalid_request"
                 error = IssuanceError(str(error), code)
-            return failed(error)
+            return failed(error, seconds_for(self._policy.per_minute))
 
     async def _exchanged(self, scope: Scope, request: Request) -> dict[str, Any]:
         """What the answer says. Raises IssuanceError, StoreError."""
@@ -154,6 +157,7 @@ class IssuanceService:
         proven = self._proven(scope, now)
         subject = await self._identity(request.subject, now)
         actor = await self._identity(request.actor, now)
+        self._charge(subject, actor)
         await self._ends.check_heard(subject, actor)
         client = self._client(request, subject, actor)
         ask = structs.replace(
@@ -170,6 +174,15 @@ class IssuanceService:
         task = await asyncio.to_thread(self._registry.enter, plan.entry)
         root = self._desk.mint(plan, task)
         return self._answer(ask, plan, task, root, now)
+
+    def _charge(self, *who: Identity | None) -> None:
+        """Count a request of somebody whose assertions held. Raises IssuanceError."""
+        caller: list[str] = []
+        for one in who:
+            if one is not None:
+                caller += (one.provider, one.sub)
+        if not self._rates.take(tuple(caller), self._policy.per_minute):
+            raise IssuanceError("too many requests of yours: wait", SLOW_DOWN)
 
     def _proven(self, scope: Scope, now: int) -> Proven | None:
         """The key that the caller has proven, if it sent a proof (RFC 9449)."""

@@ -67,6 +67,10 @@ SHARED_ISSUERS = frozenset(
 EVENTS = ("device-compliance-change", "risk-level-change", "assurance-level-change")
 
 
+# How often one identity may ask, where the file does not say it.
+PER_MINUTE = 60
+
+
 class _Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Something that the file states. What it does not know is refused, never passed over."""
 
@@ -142,6 +146,9 @@ class Service(_Stated, frozen=True):
 
     origin: str
 
+    # How often one identity may ask: so many at once, and then so many a minute.
+    per_minute: int = PER_MINUTE
+
 
 class Resource(_Stated, frozen=True):
     """A server, known by the audience of its tokens, and what clients call it."""
@@ -163,9 +170,12 @@ class Client(_Stated, frozen=True):
 
 
 class Tasks(_Stated, frozen=True):
-    """How many tasks of a grant a subject may have: at a time, and begun in a day."""
+    """How many tasks of a grant a subject may have: at a time, and begun in a day.
 
-    live: int | None = None
+    At a time there is always an end, so that one subject cannot fill the registry.
+    """
+
+    live: int = 1000
     per_day: int | None = None
 
 
@@ -278,6 +288,7 @@ class Policy(msgspec.Struct, frozen=True):
 
     # Of the bytes of the file: each token names the policy that it came of.
     digest: str
+    per_minute: int = PER_MINUTE
 
     def resource_of(self, named: str) -> str | None:
         """The resource that a client calls so: its audience, or one of its addresses."""
@@ -306,9 +317,7 @@ def read(text: str | bytes) -> Policy:
     except msgspec.ValidationError as error:
         raise _wrong(_located(tables, error)) from None
 
-    _check_origin(file.service.origin, "service.origin")
-    if "?" in file.service.origin or file.service.origin.endswith("/"):
-        raise _wrong("service.origin has no query, and no slash at its end (RFC 8414)")
+    _check_service(file.service)
     subjects = dict(_subjects(file))
     required = {name: _required(name, one) for name, one in file.provider.items()}
     _check_resources(file)
@@ -322,6 +331,7 @@ def read(text: str | bytes) -> Policy:
 
     policy = Policy(
         origin=file.service.origin,
+        per_minute=file.service.per_minute,
         providers=file.provider,
         subjects=subjects,
         required=required,
@@ -379,6 +389,15 @@ class _at:  # noqa: N801, reads as the word that it is
 
 def _wrong(message: str) -> IssuanceError:
     return IssuanceError(f"the policy does not load: {message}", "policy")
+
+
+def _check_service(service: Service) -> None:
+    """Raise IssuanceError for an origin that is none, and for a rate at which nobody asks."""
+    _check_origin(service.origin, "service.origin")
+    if "?" in service.origin or service.origin.endswith("/"):
+        raise _wrong("service.origin has no query, and no slash at its end (RFC 8414)")
+    if service.per_minute < 1:
+        raise _wrong("service.per_minute is a number of requests, 1 or more")
 
 
 def _check_origin(address: str, what: str) -> None:

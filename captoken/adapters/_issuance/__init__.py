@@ -4,5 +4,6 @@
 - `metadata`: what the service says of itself (RFC 8414);
 - `answers`: bodies and answers, in JSON;
 - `ends`: what providers tell of logins that end; `publisher`: what the overlay says of it;
+- `rates`: how often one identity may ask;
 - `leases`: whether a task is alive.
 """

@@ -18,7 +18,10 @@ from captoken.adapters._http.exchange import (
 )
 from captoken.adapters._issuance.form import BODY_BYTES
 
-_STATUS = {"invalid_client": 401, "temporarily_unavailable": 503}
+# Somebody asks too often (RFC 6585, 4). The code is that of RFC 8628, 3.5, which clients know.
+SLOW_DOWN = "slow_down"
+
+_STATUS = {"invalid_client": 401, "temporarily_unavailable": 503, SLOW_DOWN: 429}
 
 
 async def form(scope: Scope, receive: Receive) -> bytes:
@@ -44,8 +47,14 @@ def json(status: int, said: Any) -> Response:
     return Response.of(status, b"application/json", msgspec.json.encode(said))
 
 
-def failed(error: IssuanceError) -> Response:
-    """An error as OAuth has it (RFC 6749, 5.2): in ASCII without what its grammar does not take."""
+def failed(error: IssuanceError, retry_after: int = 60) -> Response:
+    """An error as OAuth has it (RFC 6749, 5.2): in ASCII without what its grammar does not take.
+
+    `retry_after` are the seconds that somebody is told who asks too often.
+    """
     text = "".join(char if " " <= char <= "~" and char not in '"\\' else "'" for char in str(error))
     said = {"error": error.code, "error_description": text[:500]}
-    return json(_STATUS.get(error.code, 400), said)
+    response = json(_STATUS.get(error.code, 400), said)
+    if error.code == SLOW_DOWN:
+        response.headers.append((b"retry-after", b"%d" % retry_after))
+    return response

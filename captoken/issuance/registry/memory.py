@@ -7,11 +7,13 @@ yet is lost. For all that has to outlive a restart there is a file, or a server.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from threading import Lock
 from time import time
+from typing import NamedTuple, TypeAlias
 
-from captoken._format.errors import StoreError
+from captoken._format.errors import IssuanceError, StoreError
 from captoken.issuance.registry._rules import (
     DAY,
     KnownTask,
@@ -51,16 +53,42 @@ class _Out:
         return self.is_past or self.is_ended
 
 
+class _Kept(NamedTuple):
+    """An assertion that was used, until when it is good, and whose task it started or joined."""
+
+    used: Used
+    until: int
+    subject: str
+
+
+# The grant and the subject of tasks.
+_Whose: TypeAlias = tuple[str, str]
+
+# Of so many parts one subject may have one.
+_PARTS = 10
+
+
+def _whose(task: StartedTask) -> _Whose:
+    return task.grant, task.subject
+
+
+def _drop(by: dict[_Whose, dict[str, _Out]], task: StartedTask) -> None:
+    """Take a task out of an index. None is left of one that has none."""
+    whose = _whose(task)
+    del by[whose][task.id]
+    if not by[whose]:
+        del by[whose]
+
+
 class MemoryRegistry:
     """Tasks for the threads of one process.
 
     - `floor=0` says aloud that no registry was here before. Else assertions that were issued up to
       a minute after the start are refused.
-    - Holds at most `limit` assertions, and refuses more.
+    - Holds at most `limit` assertions, and refuses more. One subject may have a tenth of them, so
+      that it does not lock out the others.
     - `clock` is asked once, for the floor. Calls bring their own time.
     - A forked child is refused: its copy would go its own way.
-
-    What it is asked it looks for among all tasks: it is not for many thousands.
 
         registry = MemoryRegistry(floor=0)
     """
@@ -79,8 +107,14 @@ class MemoryRegistry:
         self._limit = limit
         self._state = State(first_floor(clock) if floor is None else floor)
 
-        self._used: dict[bytes, tuple[Used, int]] = {}  # with the time until which it is good
+        self._used: dict[bytes, _Kept] = {}
+        self._held: Counter[str] = Counter()  # how many of these are of a subject
         self._out: dict[str, _Out] = {}
+
+        # The same by grant and subject: all of them, and those that are not over.
+        self._of: dict[_Whose, dict[str, _Out]] = {}
+        self._live: dict[_Whose, dict[str, _Out]] = {}
+
         self._voids: dict[Void, int] = {}  # without their times, which are the values
         self._heard: dict[tuple[str, str], int] = {}
         self._streams: dict[str, int] = {}
@@ -104,22 +138,46 @@ class MemoryRegistry:
             verdict = ruling_on(entry, self._state, self)
             self._sweep(entry.now)
             new = {seen.digest for seen in entry.seen} - self._used.keys()
-            if len(self._used) + len(new) > self._limit:
-                raise StoreError(
-                    f"{self._limit} assertions are remembered, and no more fit: "
-                    "a larger limit= takes more"
-                )
+            self._check_room(entry.subject, len(new))
 
             # Nothing below raises, so that all of it is written or nothing.
             task = verdict.task
             if verdict.is_new:
-                self._out[task.id] = _Out(task, entry.actor, entry.now)
+                out = _Out(task, entry.actor, entry.now)
+                self._out[task.id] = out
+                for by in (self._of, self._live):
+                    by.setdefault(_whose(task), {})[task.id] = out
             self._out[task.id].taken.add((entry.grant, entry.provider, entry.session or None))
             for seen in entry.seen:
-                first = Used(seen.companions, task.id)
-                used, until = self._used.get(seen.digest, (first, seen.until))
-                self._used[seen.digest] = used, max(until, seen.until)
+                kept = self._used.get(seen.digest)
+                if kept is None:
+                    used = Used(seen.companions, task.id)
+                    self._used[seen.digest] = _Kept(used, seen.until, entry.subject)
+                    self._held[entry.subject] += 1
+                else:
+                    self._used[seen.digest] = kept._replace(until=max(kept.until, seen.until))
             return task
+
+    def _check_room(self, subject: str, new: int) -> None:
+        """Raise StoreError where it is full, and IssuanceError where that subject's part is.
+
+        The subject is told of its own part alone.
+        """
+        if len(self._used) + new > self._limit:
+            raise StoreError(
+                f"{self._limit} assertions are remembered, and no more fit: "
+                "a larger limit= takes more"
+            )
+
+        # One exchange has two: a login, and the proof of a key.
+        part = max(self._limit // _PARTS, 2)
+        held = self._held[subject]
+        if new and held + new > part:
+            raise IssuanceError(
+                f"{held} assertions of yours are remembered, and no more may be",
+                "access_denied",
+                f"one subject has {part} of {self._limit} at most",
+            )
 
     def is_live(self, task: str, now: int) -> bool:
         """Is the task out, and neither ended nor past its deadline?"""
@@ -131,8 +189,8 @@ class MemoryRegistry:
 
     def used(self, digest: bytes) -> Used | None:
         """For `judge` alone."""
-        known = self._used.get(digest)
-        return None if known is None else known[0]
+        kept = self._used.get(digest)
+        return None if kept is None else kept.used
 
     def logouts(self, provider: str, session: str | None, subject: str) -> Iterable[Logout]:
         """For `judge` alone."""
@@ -148,22 +206,16 @@ class MemoryRegistry:
 
     def live(self, grant: str, subject: str, now: int) -> int:
         """For `judge` alone."""
-        return sum(
-            not out.is_over() and now < out.task.deadline for out in self._of(grant, subject)
-        )
+        live = self._live.get((grant, subject), {}).values()
+        return sum(now < out.task.deadline for out in live)
 
     def begun(self, grant: str, subject: str, after: int) -> int:
         """For `judge` alone."""
-        return sum(out.begun > after for out in self._of(grant, subject))
+        return sum(out.begun > after for out in self._of.get((grant, subject), {}).values())
 
     def is_taken(self, task: str, grant: str) -> bool:
         """For `judge` alone."""
         return any(taken == grant for taken, _, _ in self._out[task].taken)
-
-    def _of(self, grant: str, subject: str) -> Iterable[_Out]:
-        for out in self._out.values():
-            if out.task.grant == grant and out.task.subject == subject:
-                yield out
 
     # --- what ends
 
@@ -210,7 +262,9 @@ class MemoryRegistry:
                 continue
             self._number += 1
             made.append(Unpublished(self._number, out.task, narrowing))
-            out.is_ended = narrowing is None
+            if narrowing is None:
+                self._is_over(out)
+                out.is_ended = True
         out.changes += made
         self._due.update((change.number, change) for change in made)
         return made
@@ -255,10 +309,11 @@ class MemoryRegistry:
         until = bounds(now)
         state = self._state
 
-        for digest, (_, good) in list(self._used.items()):
-            if good <= until.used:
+        for digest, kept in list(self._used.items()):
+            if kept.until <= until.used:
                 del self._used[digest]
-                state = state._replace(gone=max(state.gone, good))
+                self._forget_held(kept.subject)
+                state = state._replace(gone=max(state.gone, kept.until))
         for void, at in list(self._voids.items()):
             if at <= until.heard:
                 del self._voids[void]
@@ -270,11 +325,25 @@ class MemoryRegistry:
         due = {change.task.id for change in self._due.values()}
         for task, out in list(self._out.items()):
             deadline = out.task.deadline
-            out.is_past = out.is_past or deadline <= now
+            if deadline <= now:
+                self._is_over(out)
+                out.is_past = True
             if deadline <= until.tasks and task not in due:
                 del self._out[task]
+                _drop(self._of, out.task)
                 state = state._replace(tasks_gone=max(state.tasks_gone, deadline + DAY))
         self._state = state._replace(swept=now)
+
+    def _is_over(self, out: _Out) -> None:
+        """Before it is noted that a task is over: it no longer counts as live."""
+        if not out.is_over():
+            _drop(self._live, out.task)
+
+    def _forget_held(self, subject: str) -> None:
+        """An assertion of a subject is forgotten. None is left of one that has none."""
+        self._held[subject] -= 1
+        if not self._held[subject]:
+            del self._held[subject]
 
     def __len__(self) -> int:
         """How many assertions are remembered, for tests and for whoever watches the memory."""

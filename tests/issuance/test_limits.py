@@ -1,0 +1,171 @@
+"""One identity asks so often, and has a part of the registry: nobody else is kept waiting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from captoken.adapters._issuance.rates import MINUTE, Rates, seconds_for
+from captoken.errors import IssuanceError, StoreError
+from captoken.issuance.policy import read
+from captoken.issuance.registry import MemoryRegistry
+
+from .registries import ending, entry, joining, said, seen
+from .test_service import World, exchange, login, nightly, proof, svid, workflow
+from .world import NOW, POLICY, policy
+
+JANE = ("acme", "jane")
+OMAR = ("acme", "omar")
+
+
+class Clock:
+    """Seconds that a test lets pass."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+# --- how often -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_minute", [1, 3, 60, 1000])
+def test_so_many_at_once_and_then_so_many_a_minute(per_minute: int) -> None:
+    clock = Clock()
+    rates = Rates(clock=clock)
+    assert [rates.take(JANE, per_minute) for _ in range(per_minute + 5)] == [True] * per_minute + [False] * 5
+    for _ in range(3):
+        clock.now += seconds_for(per_minute)
+        assert rates.take(JANE, per_minute), "what was refused is not counted"
+    clock.now += MINUTE
+    assert sum(rates.take(JANE, per_minute) for _ in range(per_minute + 5)) == per_minute
+
+
+def test_whoever_asks_evenly_is_never_refused() -> None:
+    clock = Clock()
+    rates = Rates(clock=clock)
+    for _ in range(500):
+        assert rates.take(JANE, 7)
+        clock.now += MINUTE / 7
+
+
+def test_each_has_a_count_of_its_own_and_of_those_who_asked_long_ago_none_is_kept() -> None:
+    clock = Clock()
+    rates = Rates(remembered=3, clock=clock)
+    assert rates.take(JANE, 1) and not rates.take(JANE, 1) and rates.take(OMAR, 1)
+    for number in range(100):
+        assert rates.take(("ci", str(number)), 1)
+        assert not rates.take(JANE, 1), "who goes on asking is not forgotten"
+        assert len(rates) <= 3
+    assert rates.take(OMAR, 1), "forgotten, and with it what it had used"
+
+
+def test_another_policy_counts_by_its_own_number() -> None:
+    rates = Rates(clock=Clock())
+    assert [rates.take(JANE, 2) for _ in range(3)] == [True, True, False]
+    assert rates.take(OMAR, 4) and not rates.take(JANE, 4)
+
+
+def slow(per_minute: int = 2) -> World:
+    return World(read(POLICY.replace("[service]", f"[service]\nper_minute = {per_minute}")))
+
+
+def test_429_after_the_signature_for_that_identity_alone() -> None:
+    one = slow()
+    for number in range(2):
+        assert one.ask(**nightly(client_assertion=workflow(jti=str(number))))["status"] == 200
+    answer = one.send("POST", "/token", data=nightly(client_assertion=workflow(jti="3")))
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
+    assert answer.json() == {"error": "slow_down", "error_description": "too many requests of yours: wait"}
+    other = workflow(jti="4", sub="repo:acme/y:ref:refs/heads/main")
+    assert one.ask(**nightly(client_assertion=other))["status"] == 200, "another's are not concerned"
+
+
+def test_the_pair_of_subject_and_actor_is_counted() -> None:
+    one = slow(1)
+    assert one.ask(proof(), **exchange())["status"] == 200
+    assert one.ask(proof(jti="j2"), **exchange(subject_token=login(iat=NOW - 4)))["status"] == 429
+    other = exchange(subject_token=login(iat=NOW - 3), client_assertion=svid("deputy"))
+    assert one.ask(proof(jti="j3"), **other)["status"] == 200
+    assert one.ask(proof(jti="j4"), **exchange(subject_token=login(sub="omar", iat=NOW - 2)))["status"] == 200
+
+
+def test_what_is_refused_by_the_policy_counts_and_what_is_not_verified_leaves_no_trace() -> None:
+    one = slow()
+    forged = workflow()[:-2] + "AA"
+    for _ in range(5):
+        assert one.ask(**nightly(client_assertion=forged))["status"] == 401
+    assert len(one.app._rates) == 0
+    stranger = [one.ask(**nightly(client_assertion=workflow(ref="x", jti=str(number))))["status"] for number in range(3)]
+    assert stranger == [400, 400, 429] and len(one.app._rates) == 1
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_the_policy_says_how_often(number: int) -> None:
+    assert policy().per_minute == 60 and slow(7).policy.per_minute == 7
+    with pytest.raises(IssuanceError, match="per_minute is a number of requests"):
+        slow(number)
+
+
+# --- how much --------------------------------------------------------------------------------------------------------
+
+
+def test_there_is_always_an_end_of_the_tasks_that_a_subject_has() -> None:
+    loaded = policy()
+    assert loaded.grants["nightly"].tasks.live == 1000 and loaded.grants["nightly"].tasks.per_day is None
+    assert loaded.grants["q3-risk"].tasks.live == 3
+    once = World(read(POLICY.replace("[grant.nightly]", "[grant.nightly]\ntasks = { live = 1 }")))
+    assert once.ask(**nightly())["status"] == 200
+    assert once.ask(**nightly(client_assertion=workflow(jti="2")))["error"] == "unauthorized_client"
+
+
+def test_one_subject_has_a_tenth_of_the_registry_in_memory() -> None:
+    registry = MemoryRegistry(floor=0, limit=100)
+    for number in range(10):
+        assert said(registry, entry(f"a{number}", seen(number))) == f"a{number}"
+    with pytest.raises(IssuanceError) as caught:
+        registry.enter(entry("b", seen(11)))
+    assert caught.value.code == "access_denied" and caught.value.why == "one subject has 10 of 100 at most"
+    assert str(caught.value) == "10 assertions of yours are remembered, and no more may be"
+    assert said(registry, joining("a0", seen(1))) == "a0", "what is known takes no room"
+    assert said(registry, joining("a0")) == "a0"
+    omar: dict[str, Any] = {"subject": "acme:omar", "session": None}
+    assert said(registry, entry("c", seen(12), **omar)) == "c", "others have theirs"
+
+    # What is over makes room.
+    later = {"now": NOW + 1000, "issued_at": NOW + 900}
+    assert said(registry, entry("d", seen(13, until=NOW + 2000), **later)) == "d"
+    assert len(registry) == 1 and dict(registry._held) == {"acme:jane": 1}
+    assert said(registry, entry("e", subject="acme:omar", now=NOW + 5000, issued_at=NOW + 5000)) == "e"
+    assert not registry._held, "of whom nothing is kept, nothing is counted"
+
+
+def test_the_whole_is_full_for_everybody() -> None:
+    registry = MemoryRegistry(floor=0, limit=20)
+    for number in range(20):
+        assert said(registry, entry(f"a{number}", seen(number), subject=f"acme:{number // 2}")) == f"a{number}"
+    with pytest.raises(StoreError, match="20 assertions are remembered"):
+        registry.enter(entry("b", seen(21), subject="acme:other"))
+
+
+def test_a_task_that_is_over_counts_no_more_however_it_ended() -> None:
+    registry = MemoryRegistry(floor=0)
+    once: dict[str, Any] = {"most_live": 1}
+    assert said(registry, entry("a", deadline=NOW + 50, **once)) == "a"
+    assert said(registry, entry("b", now=NOW + 50, **once)) == "b"
+
+    # Past its deadline, and ended after that, for a server whose clock is behind.
+    (change,) = registry.end(ending(now=NOW + 51, task="a"))
+    assert change.task.id == "a"
+    registry.published(change.number)
+    (change,) = registry.end(ending(now=NOW + 51, task="b"))
+    registry.published(change.number)
+    assert not registry._live and len(registry._of) == 1
+    assert said(registry, entry("c", now=NOW + 52, **once)) == "c"
+
+    long = NOW + 10 * 86_400
+    assert said(registry, entry("d", now=long, issued_at=long, subject="acme:omar")) == "d"
+    assert list(registry._of) == list(registry._live) == [("q3-risk", "acme:omar")]
